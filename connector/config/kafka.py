@@ -1,0 +1,182 @@
+"""How to reach Kafka, and which librdkafka properties an operator may not set.
+
+The properties that are passed through are everybody's way out, so only those are refused that carry the
+promise (commits, transactions, ordering), that name what the connector names itself, or that have a typed
+setting; each with the reason, because "not allowed" alone sends people to the source.
+"""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, SecretStr
+
+from connector.config.model import FilePath, Model, Seconds
+
+Properties = dict[str, str | int | float | bool]
+
+_OURS = "is set by the connector"
+_PROGRESS = "progress is committed by the connector inside its transactions; another way would lose records"
+_EXACT = "the guarantee rests on it; the connector sets it"
+
+REFUSED: Final[dict[str, str]] = {
+    "bootstrap.servers": "use kafka.bootstrap_servers",
+    "metadata.broker.list": "use kafka.bootstrap_servers",
+    "group.id": "use streams[].group_id",
+    "group.instance.id": "use instance_id",
+    "group.protocol": "use kafka.group_protocol",
+    "client.id": f"{_OURS}, from the stream and the instance id",
+    "session.timeout.ms": "use kafka.session_timeout_secs",
+    "heartbeat.interval.ms": "use kafka.heartbeat_interval_secs",
+    "max.poll.interval.ms": "use kafka.max_poll_interval_secs",
+    "transaction.timeout.ms": "use kafka.transaction_timeout_secs",
+    "enable.auto.commit": _PROGRESS,
+    "auto.commit.enable": _PROGRESS,
+    "auto.commit.interval.ms": _PROGRESS,
+    "enable.auto.offset.store": _PROGRESS,
+    "auto.offset.reset": "use streams[].start and streams[].on_missing; librdkafka's own reset skips records unseen",
+    "isolation.level": "must stay read_committed, so that a new owner waits for a pending tick",
+    "partition.assignment.strategy": "must stay cooperative-sticky, so that what stays assigned goes on working",
+    "enable.partition.eof": _OURS,
+    "transactional.id": f"{_OURS}, from the stream and the instance id; it fences a worker that lost its place",
+    "enable.idempotence": _EXACT,
+    "acks": _EXACT,
+    "request.required.acks": _EXACT,
+    "retries": _EXACT,
+    "message.send.max.retries": _EXACT,
+    "enable.gapless.guarantee": _EXACT,
+    "delivery.timeout.ms": "follows kafka.transaction_timeout_secs",
+    "message.timeout.ms": "follows kafka.transaction_timeout_secs",
+    "security.protocol": "use kafka.security.protocol",
+    "sasl.mechanism": "use kafka.security.sasl_mechanism",
+    "sasl.mechanisms": "use kafka.security.sasl_mechanism",
+    "sasl.username": "use kafka.security.username",
+    "sasl.password": "use kafka.security.password",
+    "ssl.ca.location": "use kafka.security.ca_file",
+    "ssl.certificate.location": "use kafka.security.cert_file",
+    "ssl.key.location": "use kafka.security.key_file",
+    "ssl.key.password": "use kafka.security.key_password",
+    "ssl.endpoint.identification.algorithm": "use kafka.security.verify_hostname",
+}
+"""Property names that are refused wherever they stand, and what to do instead."""
+
+REFUSED_PREFIXES: Final[dict[str, str]] = {
+    "test.": "belongs to librdkafka's own tests",
+    "go.": "belongs to the Go client",
+}
+
+_MAX_IN_FLIGHT: Final = frozenset({"max.in.flight", "max.in.flight.requests.per.connection"})
+_MAX_IN_FLIGHT_LIMIT: Final = 5  # librdkafka's own limit for an idempotent producer, which keeps the order of records
+
+
+def refusal(name: str, value: str | float | bool) -> str | None:
+    """Return why a librdkafka property may not be set, or None when it may."""
+    if reason := REFUSED.get(name):
+        return reason
+    for prefix, reason in REFUSED_PREFIXES.items():
+        if name.startswith(prefix):
+            return reason
+    if name in _MAX_IN_FLIGHT:
+        try:
+            fits = 1 <= int(value) <= _MAX_IN_FLIGHT_LIMIT
+        except (ValueError, OverflowError):
+            fits = False
+        if not fits:
+            return f"must be a whole number from 1 to {_MAX_IN_FLIGHT_LIMIT}; more would let records change places"
+    return None
+
+
+class SecuritySettings(Model):
+    """How the connection to the brokers is encrypted and who we are there."""
+
+    protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = Field(
+        default="plaintext",
+        description="Encryption and authentication, as the listener of the brokers asks for.",
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
+        default=None,
+        description="How to authenticate with a sasl protocol. OAUTHBEARER takes its details from "
+        "`kafka.properties` (`sasl.oauthbearer.*`).",
+    )
+    username: str | None = Field(default=None, min_length=1, description="User for PLAIN and SCRAM.")
+    password: SecretStr | None = Field(
+        default=None, min_length=1, description="Password for PLAIN and SCRAM. Give it by reference."
+    )
+    ca_file: FilePath | None = Field(
+        default=None,
+        description="PEM file of the authorities that vouch for the brokers; the system's own when left out.",
+    )
+    cert_file: FilePath | None = Field(
+        default=None, description="PEM file of the client's certificate; needs `key_file`."
+    )
+    key_file: FilePath | None = Field(
+        default=None, description="PEM file of the client's private key; needs `cert_file`."
+    )
+    key_password: SecretStr | None = Field(
+        default=None, min_length=1, description="Password of `key_file`. Give it by reference."
+    )
+    verify_hostname: bool = Field(
+        default=True, description="Whether the broker's certificate must name the host that was dialled."
+    )
+
+
+class KafkaSettings(Model):
+    """The brokers, the group's timing, and properties passed through to librdkafka."""
+
+    bootstrap_servers: str = Field(
+        pattern=r"^\s*[^\s,]+(\s*,\s*[^\s,]+)*\s*$",
+        description="Brokers to start from: `host:port`, several separated by commas.",
+    )
+    group_protocol: Literal["classic", "consumer"] = Field(
+        default="classic",
+        description=(
+            "The rebalance protocol: `classic` (cooperative-sticky, static membership) or `consumer` "
+            "(KIP-848, Kafka 4.0 and later; a killed worker keeps its partitions for the broker's session "
+            "timeout)."
+        ),
+    )
+    session_timeout_secs: Seconds = Field(
+        default=10.0,
+        description=(
+            "How long a silent worker keeps its partitions, in seconds. With `group_protocol: consumer` the "
+            "broker's own setting counts instead."
+        ),
+    )
+    heartbeat_interval_secs: Seconds = Field(
+        default=3.0, description="How often a worker says that it lives, in seconds."
+    )
+    max_poll_interval_secs: Seconds = Field(
+        default=300.0,
+        description="How long a worker may go without polling before the group drops it, in seconds.",
+    )
+    transaction_timeout_secs: Annotated[float, Field(ge=1, le=900)] = Field(
+        default=10.0,
+        description=(
+            "How long the broker keeps the open transaction of a worker that died, in seconds; readers of the "
+            "outcome topic wait for it. At most the broker's `transaction.max.timeout.ms` (15 minutes by "
+            "default)."
+        ),
+    )
+    startup_timeout_secs: Seconds = Field(
+        default=60.0, description="How long to try to reach a broker at start before giving up, in seconds."
+    )
+    request_timeout_secs: Seconds = Field(
+        default=10.0, description="How long one administrative question to the brokers may take, in seconds."
+    )
+    security: SecuritySettings = Field(default_factory=SecuritySettings, description="Encryption and authentication.")
+    properties: Properties = Field(
+        default_factory=dict,
+        repr=False,
+        description=(
+            "librdkafka properties for consumers and producers alike. Those that the guarantee rests on are "
+            "refused by name."
+        ),
+    )
+    consumer_properties: Properties = Field(
+        default_factory=dict,
+        repr=False,
+        description="librdkafka properties for consumers only; they win over `properties`.",
+    )
+    producer_properties: Properties = Field(
+        default_factory=dict,
+        repr=False,
+        description="librdkafka properties for producers only; they win over `properties`.",
+    )

@@ -1,0 +1,66 @@
+"""What every settings model shares: strict, frozen, closed, and silent about its input.
+
+Strict inside: a number is a number and never the text "5", since a silent conversion hides a slip in the file
+until the day it matters. Closed: an unknown key is an error, because a misspelt one would otherwise mean its
+default. Silent: pydantic repeats the offending value in its errors by default, and one of these values is an
+API key.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+)
+
+E164 = r"^\+[1-9]\d{1,14}$"
+TOPIC_NAME = r"^[a-zA-Z0-9._-]{1,249}$"
+
+
+class Model(BaseModel):
+    """A group of settings: unknown keys refused, nothing converted, nothing changed after loading."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=False,
+        validate_default=False,
+    )
+
+
+def _anchor(value: object, info: ValidationInfo) -> object:
+    """Take a path as text, relative to the folder of the settings file where the loader names it."""
+    if not isinstance(value, str):
+        return value
+    if not value:
+        raise ValueError("must not be empty")
+    base = info.context.get("base") if info.context else None
+    return Path(base, value) if base else Path(value)
+
+
+def _topic(name: str) -> str:
+    if name in {".", ".."}:
+        raise ValueError("must not be '.' or '..'")
+    return name
+
+
+FilePath = Annotated[Path, BeforeValidator(_anchor, json_schema_input_type=str)]
+"""A file, as text in the settings; relative ones start at the folder of the settings file."""
+
+Topic = Annotated[str, StringConstraints(pattern=TOPIC_NAME), AfterValidator(_topic)]
+"""The name of a Kafka topic: what Kafka itself allows."""
+
+PhoneNumber = Annotated[str, StringConstraints(pattern=E164)]
+"""A phone number in E.164 form."""
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+"""A length of time in seconds: above 0, at most a day."""

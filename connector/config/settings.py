@@ -1,0 +1,133 @@
+"""The settings of one connector: what a settings file means once it has been read.
+
+`load.py` reads the file and runs the checks that span several settings (`checks.py`); code that builds these
+models itself, as tests do, gets the checks of each single value only.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from connector.config.kafka import KafkaSettings, SecuritySettings
+from connector.config.model import E164, Model, Seconds
+from connector.config.streams import (
+    BatchSettings,
+    BreakerSettings,
+    ConcurrencySettings,
+    ContactsSettings,
+    CreateTopicsSettings,
+    DeadLetterSettings,
+    DeliverySettings,
+    HistorySettings,
+    HoldSettings,
+    OutcomeSettings,
+    RetrySettings,
+    RevenueSettings,
+    StormSettings,
+    StreamSettings,
+)
+from connector.config.trackly import TimeoutSettings, TlsSettings, TracklySettings
+
+__all__ = [
+    "E164",
+    "BatchSettings",
+    "BreakerSettings",
+    "BufferSettings",
+    "ConcurrencySettings",
+    "ContactsSettings",
+    "CreateTopicsSettings",
+    "DeadLetterSettings",
+    "DeliverySettings",
+    "HistorySettings",
+    "HoldSettings",
+    "KafkaSettings",
+    "LogSettings",
+    "OutcomeSettings",
+    "ReadinessSettings",
+    "RetrySettings",
+    "RevenueSettings",
+    "SecuritySettings",
+    "Settings",
+    "ShutdownSettings",
+    "StormSettings",
+    "StreamSettings",
+    "TimeoutSettings",
+    "TlsSettings",
+    "TracklySettings",
+    "WebSettings",
+]
+
+
+class WebSettings(Model):
+    """The pages for health, status and metrics."""
+
+    enabled: bool = Field(default=True, description="Whether the pages are served.")
+    host: str = Field(
+        default="127.0.0.1", min_length=1, description="Address to listen on; `0.0.0.0` for every interface."
+    )
+    port: Annotated[int, Field(ge=0, le=65_535)] = Field(
+        default=8080, description="Port to listen on; 0 for any free one."
+    )
+
+
+class LogSettings(Model):
+    """What is logged, and in which form."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info",
+        description="Least level that is written. warning: nothing was lost; error: someone must act.",
+    )
+    format: Literal["auto", "json", "console"] = Field(
+        default="auto",
+        description="One JSON object per line, or text for people; `auto`: text on a terminal.",
+    )
+
+
+class BufferSettings(Model):
+    """How much memory the records of one stream may take."""
+
+    max_bytes: Annotated[int, Field(ge=48_000_000, le=64_000_000_000)] = Field(
+        default=128_000_000,
+        description="Bytes per stream over all stages, librdkafka's prefetch and the producer's queue counted.",
+    )
+
+
+class ShutdownSettings(Model):
+    """How long a stop may take as a whole."""
+
+    grace_secs: Seconds = Field(
+        default=60.0,
+        description="How long whoever stops the process waits before killing it, in seconds "
+        "(`terminationGracePeriodSeconds`, `stop_grace_period`, `TimeoutStopSec`).",
+    )
+
+
+class ReadinessSettings(Model):
+    """What `/readyz` makes of a stream that holds."""
+
+    on_hold: Literal["ready", "not_ready"] = Field(
+        default="ready",
+        description=(
+            "`ready`: a hold does not turn the page red, since that would block the roll-out that carries the mend."
+        ),
+    )
+
+
+class Settings(Model):
+    """Everything one connector needs to know."""
+
+    instance_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")] | None = Field(
+        default=None,
+        description=(
+            "Name of this worker, which no other live worker may have; from the StatefulSet's host name, or "
+            "the host name and a free slot, when left out."
+        ),
+    )
+    kafka: KafkaSettings = Field(description="The brokers.")
+    trackly: TracklySettings = Field(description="The platform.")
+    streams: list[StreamSettings] = Field(min_length=1, description="Flows from topics to operations.")
+    web: WebSettings = Field(default_factory=WebSettings, description="Pages for health, status and metrics.")
+    log: LogSettings = Field(default_factory=LogSettings, description="Logs.")
+    buffer: BufferSettings = Field(default_factory=BufferSettings, description="Memory.")
+    shutdown: ShutdownSettings = Field(default_factory=ShutdownSettings, description="Stopping.")
+    readiness: ReadinessSettings = Field(default_factory=ReadinessSettings, description="Readiness.")

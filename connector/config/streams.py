@@ -1,0 +1,387 @@
+"""One stream: from which topics to which operation, in which batches, and what happens when something fails.
+
+Defaults are the values that were measured or that the platform states; each bound says where the far end, or
+arithmetic, stops. What spans several settings is checked in `checks.py`.
+"""
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Literal, assert_never
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+from connector.config.model import Model, PhoneNumber, Seconds, Topic
+
+Operation = Literal["send", "contacts", "revenue", "history"]
+Mode = Literal["bulk", "single"]
+InDoubt = Literal["dead_letter", "resend", "hold"]
+
+DEFAULT_CEILING: dict[Mode, int] = {"bulk": 64, "single": 256}
+"""Requests at once when `concurrency.max` is left out: small requests need more of them to fill the same time."""
+
+
+def _pattern(value: str) -> str:
+    if not value.startswith("^"):
+        raise ValueError("must start with ^")
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"is not a valid regular expression: {error.msg}") from error
+    return value
+
+
+def _start(value: Any) -> Any:
+    """Read a time in ISO 8601 form; leave the two words, and times that are times already, as they are."""
+    moment = value
+    if isinstance(value, str) and value not in {"earliest", "latest"}:
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError(_START_FORM) from None
+    if isinstance(moment, datetime) and moment.utcoffset() is None:
+        raise ValueError("must say its offset from UTC, such as 2026-01-31T08:00:00Z")
+    if not isinstance(moment, str | datetime):
+        raise ValueError(_START_FORM)  # noqa: TRY004  (pydantic reports ValueError, not TypeError)
+    return moment
+
+
+_START_FORM = "must be earliest, latest or a time such as 2026-01-31T08:00:00Z"
+
+Start = Annotated[
+    Literal["earliest", "latest"] | datetime,
+    BeforeValidator(_start),
+    WithJsonSchema(
+        {"anyOf": [{"enum": ["earliest", "latest"]}, {"type": "string", "format": "date-time"}]},
+        mode="validation",
+    ),
+]
+
+
+class BatchSettings(Model):
+    """When a batch is full. A record that alone passes a limit never makes one."""
+
+    max_records: Annotated[int, Field(ge=1, le=1_000)] = Field(
+        default=1_000, description="Most records in one request; the platform takes 1,000."
+    )
+    max_bytes: Annotated[int, Field(ge=1_000, le=5_000_000)] = Field(
+        default=5_000_000,
+        description="Most bytes in one request, envelope included; the platform takes 5 MB.",
+    )
+    window_ms: Annotated[int, Field(ge=0, le=60_000)] = Field(
+        default=200, description="How long the first record of a batch waits for company, in milliseconds."
+    )
+
+
+class DeliverySettings(Model):
+    """What is promised for each record, and how much may be on its way at once."""
+
+    guarantee: Literal["exactly_once", "at_least_once"] = Field(
+        default="exactly_once",
+        description=(
+            "`exactly_once`: one outcome or dead letter per record, in transactions. `at_least_once`: for "
+            "brokers or principals without transactions; outcomes may repeat after a crash."
+        ),
+    )
+    in_doubt: InDoubt | None = Field(
+        default=None,
+        description=(
+            "What becomes of a record of which nobody knows whether the platform took it: a dead letter, "
+            "another post, or a pause of its partition until someone decides. Left out: `resend` where the "
+            "platform skips repeats (history sends and clicks on the typed endpoints, contacts without "
+            "journeys), else `dead_letter`."
+        ),
+    )
+    in_doubt_statuses: list[Annotated[int, Field(ge=500, le=599)]] = Field(
+        default=[504],
+        description=(
+            "5xx statuses that do not say that the platform did not take the batch; all other 5xx are posted again."
+        ),
+    )
+    max_in_flight_records: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        default=64_000,
+        description="Most records posted and not yet settled, per worker: at most so many are in doubt after a crash.",
+    )
+    drain_secs: Seconds = Field(
+        default=40.0,
+        description="How long a stream may take to finish what is in flight when it stops, in seconds.",
+    )
+    max_age_secs: Annotated[float, Field(gt=0, le=31_536_000)] | None = Field(
+        default=None,
+        description=(
+            "Records older than this many seconds become dead letters (`expired`) instead of late texts; off "
+            "when left out."
+        ),
+    )
+    tick_interval_ms: Annotated[int, Field(ge=1, le=5_000)] = Field(
+        default=20, description="Least time between two ticks (transactions), in milliseconds."
+    )
+    max_tick_records: Annotated[int, Field(ge=1_000, le=10_000_000)] = Field(
+        default=100_000, description="Most outcomes and dead letters in one tick."
+    )
+    max_tick_bytes: Annotated[int, Field(ge=1_000_000, le=1_000_000_000)] = Field(
+        default=64_000_000, description="Most bytes of outcomes and dead letters in one tick."
+    )
+
+
+class RetrySettings(Model):
+    """How often and after which waits something is posted again that the platform surely did not take."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=5, description="Posts of one record, the first included, before it becomes a dead letter."
+    )
+    backoff_base_secs: Annotated[float, Field(gt=0, le=3_600)] = Field(
+        default=1.0,
+        description="Wait after the first failure, in seconds; it doubles with each further one, plus chance.",
+    )
+    backoff_max_secs: Annotated[float, Field(gt=0, le=3_600)] = Field(
+        default=60.0, description="Longest wait between two attempts, in seconds."
+    )
+    retry_after_max_secs: Annotated[float, Field(gt=0, le=86_400)] = Field(
+        default=300.0, description="Longest wait that a `Retry-After` of the platform may ask for, in seconds."
+    )
+    transient_codes: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field(
+        default=["provider_error", "save_error", "internal_error"],
+        description="Codes of single records that are worth another attempt; all others are final.",
+    )
+    setting_codes: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field(
+        default=["list_not_found", "webhook_not_configured"],
+        description=(
+            "Codes that mean a wrong setting when they hit every record of a batch: the stream holds instead "
+            "of emptying the topic into the dead letters."
+        ),
+    )
+
+
+class BreakerSettings(Model):
+    """When a failing platform is left alone, and how it is tried again."""
+
+    failures: Annotated[int, Field(ge=1, le=1_000)] = Field(
+        default=5, description="Failed requests in a row, with none succeeding, that open the circuit."
+    )
+    probe_secs: Seconds = Field(default=1.0, description="Wait before the first probe, in seconds; it doubles.")
+    probe_max_secs: Seconds = Field(default=30.0, description="Longest wait between two probes, in seconds.")
+
+
+class HoldSettings(Model):
+    """How a stream that holds looks for the end of the reason."""
+
+    probe_secs: Seconds = Field(default=2.0, description="Wait before the first probe, in seconds; it doubles.")
+    probe_max_secs: Seconds = Field(default=60.0, description="Longest wait between two probes, in seconds.")
+
+
+class ConcurrencySettings(Model):
+    """Between which bounds the number of requests at once adapts itself."""
+
+    min: Annotated[int, Field(ge=1, le=1_024)] = Field(default=1, description="Fewest requests at once.")
+    max: Annotated[int, Field(ge=1, le=1_024)] | None = Field(
+        default=None,
+        description="Most requests at once; 64 in bulk mode and 256 in single mode when left out.",
+    )
+
+
+class OutcomeSettings(Model):
+    """Where results go."""
+
+    topic: Topic = Field(description="Topic of the outcomes.")
+    records: Literal["all", "failures"] = Field(
+        default="all",
+        description=(
+            "`all`: one outcome for each record. `failures`: dead letters only; the promise then reads: each "
+            "failure exactly once."
+        ),
+    )
+    partition: Literal["source", "key"] = Field(
+        default="source",
+        description=(
+            "`source`: the record's partition modulo the topic's count. `key`: by hash of the key, at more "
+            "CPU per record."
+        ),
+    )
+
+
+class DeadLetterSettings(Model):
+    """Where records go that cannot be delivered."""
+
+    topic: Topic = Field(
+        description=(
+            "Topic of the dead letters. They hold phone numbers and texts: mind its retention and its readers."
+        )
+    )
+
+
+class StormSettings(Model):
+    """When so many records fail for one reason that the reason, not the record, must be at fault."""
+
+    enabled: bool = Field(default=True, description="Whether the guard is on.")
+    max_ratio: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.5,
+        description="Share of dead letters with one reason in the window above which the stream holds.",
+    )
+    min_count: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        default=1_000,
+        description="Dead letters with one reason that the window must hold before the share counts.",
+    )
+    window_secs: Seconds = Field(default=60.0, description="Length of the window, in seconds.")
+
+
+class CreateTopicsSettings(Model):
+    """Whether the connector makes the outcome, dead-letter and redrive topics that do not exist."""
+
+    enabled: bool = Field(default=False, description="Whether missing topics are created at start.")
+    partitions: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        default=None,
+        description="Partitions of a created topic; as many as the source topic has when left out.",
+    )
+    replication_factor: Literal[-1] | Annotated[int, Field(ge=1, le=32_767)] = Field(
+        default=3, description="Copies of a created topic; -1 for the broker's default."
+    )
+    max_message_bytes: Annotated[int, Field(ge=1_000, le=1_000_000_000)] | None = Field(
+        default=None,
+        description="`max.message.bytes` of a created topic; the broker's default when left out.",
+    )
+    retention_hours: Annotated[float, Field(gt=0, le=876_000)] | None = Field(
+        default=None,
+        description="How long a created topic keeps its records, in hours; the broker's default when left out.",
+    )
+
+
+class HistorySettings(Model):
+    """What a history stream imports, and through which of the platform's two doors."""
+
+    kind: Literal["sends", "clicks", "revenue"] = Field(default="sends", description="What the records are.")
+    endpoint: Literal["typed", "import"] = Field(
+        default="typed",
+        description=(
+            "`typed`: `/history/<kind>`, which skips repeats of sends and clicks. `import`: `/history/import`."
+        ),
+    )
+
+
+class RevenueSettings(Model):
+    """How revenue is booked."""
+
+    imported: bool = Field(default=False, description="The `imported` mark of each request.")
+
+
+class ContactsSettings(Model):
+    """What contact events may set off."""
+
+    journeys: bool = Field(
+        default=False,
+        description=(
+            "Whether events may enrol contacts in journeys (`use_journeys: true`). `false`: such events "
+            "become dead letters (`journeys_not_allowed`). `true`: a repeated post may text people, so what "
+            "is in doubt becomes a dead letter unless `delivery.in_doubt` says otherwise."
+        ),
+    )
+
+
+class StreamSettings(Model):
+    """One flow from topics to one operation, with its own group, transactions and limits."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$",
+        description="Name of the stream, in metrics, logs, ids and the redrive topic (`<name>.redrive`).",
+    )
+    group_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] | None = Field(
+        default=None, description="Consumer group; `trackly-connector.<name>` when left out."
+    )
+    topics: list[Topic] = Field(default_factory=list, description="Topics to read. Either these or `pattern`.")
+    pattern: Annotated[str, AfterValidator(_pattern)] | None = Field(
+        default=None,
+        description=(
+            "Regular expression, starting with `^`, for the names of the topics to read. Either this or `topics`."
+        ),
+    )
+    operation: Operation = Field(description="What is done with each record.")
+    mode: Mode = Field(
+        default="bulk",
+        description=(
+            "`bulk`: batches. `single`: one request per record, where message ids are wanted (not for history)."
+        ),
+    )
+    list_number: PhoneNumber | None = Field(
+        default=None, description="The sending list's number (E.164) for events that name none."
+    )
+    list_number_placement: Literal["message", "top_level"] = Field(
+        default="message",
+        description=(
+            "Where a bulk send carries the list number: in each message, or once at the top, where a batch "
+            "then holds one list only."
+        ),
+    )
+    history: HistorySettings = Field(default_factory=HistorySettings, description="For `operation: history`.")
+    revenue: RevenueSettings = Field(default_factory=RevenueSettings, description="For `operation: revenue`.")
+    contacts: ContactsSettings = Field(default_factory=ContactsSettings, description="For `operation: contacts`.")
+    unknown_fields: Literal["pass", "reject"] = Field(
+        default="pass",
+        description=(
+            "What becomes of fields that the platform's reference does not name: passed on, or the record "
+            "becomes a dead letter."
+        ),
+    )
+    start: Start = Field(
+        default="earliest",
+        description=(
+            "Where a group without commits begins: `earliest`, `latest`, or a time in ISO 8601 form with its offset."
+        ),
+    )
+    on_missing: Literal["hold", "continue"] = Field(
+        default="hold",
+        description=(
+            "What happens when retention removed records that were not read yet: hold the stream, or go on "
+            "with the oldest record there is."
+        ),
+    )
+    metadata_refresh_secs: Annotated[float, Field(ge=1, le=86_400)] = Field(
+        default=30.0, description="How often `pattern` is looked up again, in seconds."
+    )
+    batch: BatchSettings = Field(default_factory=BatchSettings, description="Limits of a batch.")
+    delivery: DeliverySettings = Field(default_factory=DeliverySettings, description="Guarantee and limits.")
+    retry: RetrySettings = Field(default_factory=RetrySettings, description="Further attempts.")
+    breaker: BreakerSettings = Field(default_factory=BreakerSettings, description="The circuit breaker.")
+    hold: HoldSettings = Field(default_factory=HoldSettings, description="Probes while the stream holds.")
+    concurrency: ConcurrencySettings = Field(default_factory=ConcurrencySettings, description="Requests at once.")
+    outcomes: OutcomeSettings = Field(description="Results.")
+    dead_letters: DeadLetterSettings = Field(description="Records that could not be delivered.")
+    storm_guard: StormSettings = Field(
+        default_factory=StormSettings, description="Guard against a flood of dead letters."
+    )
+    create_topics: CreateTopicsSettings = Field(
+        default_factory=CreateTopicsSettings, description="Creation of missing topics."
+    )
+
+    @property
+    def group(self) -> str:
+        """Return the consumer group in use."""
+        return self.group_id or f"trackly-connector.{self.name}"
+
+    @property
+    def redrive_topic(self) -> str:
+        """Return the topic where dead letters go to be sent again; the stream reads it beside its topics."""
+        return f"{self.name}.redrive"
+
+    @property
+    def ceiling(self) -> int:
+        """Return the most requests at once: as set, or what suits the mode."""
+        return self.concurrency.max or DEFAULT_CEILING[self.mode]
+
+    @property
+    def in_doubt(self) -> InDoubt:
+        """Return what becomes of records in doubt: as set, or what a repeat would cost at the endpoint.
+
+        A repeated history send or click is skipped by the platform, and a contact without journeys is an
+        upsert; a repeat of anything else texts somebody twice or counts money twice.
+        """
+        if self.delivery.in_doubt is not None:
+            return self.delivery.in_doubt
+        match self.operation:
+            case "history":
+                skips_repeats = self.history.endpoint == "typed" and self.history.kind in {"sends", "clicks"}
+                return "resend" if skips_repeats else "dead_letter"
+            case "contacts":
+                return "dead_letter" if self.contacts.journeys else "resend"
+            case "send" | "revenue":
+                return "dead_letter"
+            case _ as never:
+                assert_never(never)

@@ -1,0 +1,150 @@
+"""How to reach the platform: address, key, time limits, TLS."""
+
+import ipaddress
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from connector.config.model import FilePath, Model, Seconds
+
+DEFAULT_BASE_URL = "https://app.tracklysms.com/api/v2"
+
+
+def _url(value: str) -> str:
+    """Return an http(s) address without the slash at its end; refuse what cannot be the root of an API."""
+    _check_address(value, schemes=("http", "https"))
+    parts = urlsplit(value)
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold a user or a password; the platform knows us by trackly.api_key")
+    if parts.query or parts.fragment:
+        raise ValueError("must not hold a query or a fragment")
+    return value.rstrip("/")
+
+
+def _proxy(value: str) -> str:
+    _check_address(value, schemes=("http", "https"))
+    return value
+
+
+def _check_address(value: str, *, schemes: tuple[str, ...]) -> None:
+    if any(character.isspace() or not character.isprintable() for character in value):
+        raise ValueError("must not hold white space or control characters")
+    try:
+        parts = urlsplit(value)
+        port_is_valid = parts.port is None or parts.port > 0
+    except ValueError:
+        # `from None`: the message of urllib repeats parts of the address, which may hold a password.
+        raise ValueError("is not a valid address") from None
+    if parts.scheme not in schemes or not parts.hostname or not port_is_valid:
+        raise ValueError(f"must start with {' or '.join(f'{scheme}://' for scheme in schemes)} and name a host")
+
+
+def check_api_key(value: str) -> str:
+    """Return the key when it can travel in a header as it is; say what is wrong with it without repeating it.
+
+    The platform answers a key with stray white space like an unknown one (401), which would hold every
+    stream; so the slip is named here instead.
+    """
+    if not value:
+        raise ValueError("must not be empty")
+    if any(character.isspace() for character in value):
+        raise ValueError("must not hold white space (a line break at its end, perhaps)")
+    if not (value.isascii() and value.isprintable()):
+        raise ValueError("must hold printable ASCII characters only")
+    return value
+
+
+def _secret_api_key(value: SecretStr) -> SecretStr:
+    check_api_key(value.get_secret_value())
+    return value
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether an address stays on this machine, so that plain http gives nothing away."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class TimeoutSettings(Model):
+    """How long a request to the platform may take."""
+
+    connect_secs: Seconds = Field(
+        default=5.0, description="How long to wait for a connection, TLS included, in seconds."
+    )
+    total_secs: Seconds = Field(
+        default=30.0,
+        description=(
+            "How long one request may take from its first byte to the last of the reply, in seconds. Generous "
+            "on purpose: what is cut off here is in doubt."
+        ),
+    )
+
+
+class TlsSettings(Model):
+    """How the platform proves who it is, and we to a gateway before it."""
+
+    ca_file: FilePath | None = Field(
+        default=None,
+        description="PEM file of the authorities that vouch for the platform; the usual ones when left out.",
+    )
+    cert_file: FilePath | None = Field(
+        default=None, description="PEM file of a client certificate, for gateways that ask for one."
+    )
+    key_file: FilePath | None = Field(default=None, description="PEM file of the key of `cert_file`.")
+    verify: bool = Field(
+        default=True,
+        description=(
+            "Whether certificates are checked at all. `false` hands the API key to whoever answers: for tests."
+        ),
+    )
+
+
+class TracklySettings(Model):
+    """The platform's address and key, and how its connections are used."""
+
+    base_url: Annotated[str, AfterValidator(_url)] = Field(
+        default=DEFAULT_BASE_URL, description="Root of the API; a slash at its end is dropped."
+    )
+    allow_plain_http: bool = Field(
+        default=False,
+        description=(
+            "Whether `base_url` may be plain http to another machine. The API key and every phone number then "
+            "travel in the clear."
+        ),
+    )
+    api_key: Annotated[SecretStr, AfterValidator(_secret_api_key)] = Field(
+        description=(
+            "Key sent as `X-Api-Key`. Give it by reference; given by file, it is read again at every probe of "
+            "a hold and on SIGHUP."
+        ),
+    )
+    timeouts: TimeoutSettings = Field(default_factory=TimeoutSettings, description="Limits in time.")
+    tls: TlsSettings = Field(default_factory=TlsSettings, description="Certificates.")
+    proxy: Annotated[str, AfterValidator(_proxy)] | None = Field(
+        default=None,
+        repr=False,
+        description="HTTP proxy on the way to the platform; may hold a user and a password.",
+    )
+    idle_connection_secs: Annotated[float, Field(ge=0, le=60)] = Field(
+        default=4.0,
+        description=(
+            "How long an idle connection may be used again, in seconds. Short on purpose: a request written "
+            "into a connection that the platform is closing is in doubt."
+        ),
+    )
+    platform_idle_secs: Annotated[float, Field(gt=0, le=3_600)] = Field(
+        default=60.0,
+        description=(
+            "How long the platform, or a load balancer before it, keeps an idle connection, in seconds. "
+            "`idle_connection_secs` must stay below."
+        ),
+    )
+    max_reply_bytes: Annotated[int, Field(ge=65_536, le=256_000_000)] = Field(
+        default=16_000_000, description="Replies above this many bytes are not read to their end."
+    )
