@@ -1,0 +1,208 @@
+"""Which records share a request: cut by count and exact bytes, closed by a window.
+
+A batch closes when the next record would pass a limit (`count`, `bytes`), when its first record has waited for the
+window (`window`), or because all must go out now (`drain`). The first record of a batch always fits: one that does not
+fit a request alone was refused before it came here.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from typing import Literal
+
+from connector.core.chunks import Chunk
+
+ClosedBy = Literal["count", "bytes", "window", "drain", "retry", "halved"]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """What a request may hold: records, bytes of the whole body, and how long its first record may wait."""
+
+    max_records: int
+    max_bytes: int
+    window_secs: float
+    envelope_bytes: int
+    """Bytes of a body without records."""
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Records that go into one request together, and the story of their attempts.
+
+    The request's index of a record is its place in the concatenation of `chunks`.
+    """
+
+    id: str
+    lane: str | None
+    chunks: tuple[Chunk, ...] = field(repr=False)
+    count: int
+    size: int
+    closed_by: ClosedBy
+    attempts: int = 0
+    """Requests that were answered, or refused in a way that counts, since the records last shared a request."""
+    first_failed_at: float | None = None
+    family: int = 0
+    """Batches that were cut from one another share this number: they are one suspect, not several."""
+    suspect: bool = False
+    """It, or the batch that it was cut from, failed while others passed."""
+
+    def locate(self, index: int) -> tuple[Chunk, int]:
+        """Return the chunk that holds the record at `index` of the request, and its place there."""
+        for chunk in self.chunks:
+            if index < len(chunk):
+                return chunk, index
+            index -= len(chunk)
+        raise IndexError(index)
+
+    def split(self, indices: Sequence[int]) -> tuple[tuple[Chunk, ...], tuple[Chunk, ...]]:
+        """Return the chunks of the records at `indices`, which rise, and those of all others."""
+        chosen, others = [], []
+        start = low = 0
+        for chunk in self.chunks:
+            stop = start + len(chunk)
+            high = low
+            while high < len(indices) and indices[high] < stop:
+                high += 1
+            whole = chunk if chunk.indices is not None else _numbered(chunk, start)
+            if high > low:
+                picked = [i - start for i in indices[low:high]]
+                chosen.append(whole.pick(picked))
+                if len(picked) < len(chunk):
+                    inside = set(picked)
+                    others.append(whole.pick([i for i in range(len(chunk)) if i not in inside]))
+            else:
+                others.append(whole)
+            start, low = stop, high
+        return tuple(chosen), tuple(others)
+
+    def halves(self) -> tuple[tuple[Chunk, ...], tuple[Chunk, ...]]:
+        """Return the chunks of the first and of the second half of the records."""
+        left, right = [], []
+        middle = self.count // 2
+        for chunk in self.chunks:
+            if middle >= len(chunk):
+                left.append(chunk)
+            elif middle <= 0:
+                right.append(chunk)
+            else:
+                left.append(chunk.slice(0, middle))
+                right.append(chunk.slice(middle, len(chunk)))
+            middle -= len(chunk)
+        return tuple(left), tuple(right)
+
+
+def _numbered(chunk: Chunk, start: int) -> Chunk:
+    """Return the chunk with the index in the request of each record kept beside it."""
+    return replace(chunk, indices=range(start, start + len(chunk)))
+
+
+def wire_size(chunks: Iterable[Chunk], envelope_bytes: int) -> int:
+    """Return the exact bytes of a request body that holds these records, commas and envelope counted."""
+    size = count = 0
+    for chunk in chunks:
+        assert chunk.wire is not None
+        size += sum(map(len, chunk.wire))
+        count += len(chunk)
+    return size + max(count - 1, 0) + envelope_bytes
+
+
+@dataclass(slots=True)
+class _Open:
+    """A batch that still takes records; `size` counts a comma after each record."""
+
+    deadline: float
+    chunks: list[Chunk] = field(default_factory=list)
+    count: int = 0
+    size: int = 0
+
+
+class Batcher:
+    """Collects prepared chunks into batches, one open batch for each lane (list number at top level, or none)."""
+
+    def __init__(self, limits: BatchLimits, id_prefix: str) -> None:
+        self.limits = limits
+        self._open: dict[str | None, _Open] = {}
+        self._prefix = id_prefix
+        self._serial = 0
+
+    @property
+    def open_records(self) -> int:
+        """Records that wait in open batches."""
+        return sum(held.count for held in self._open.values())
+
+    def next_id(self) -> tuple[str, int]:
+        """Return an id for a batch, and the number in it."""
+        self._serial += 1
+        return f"{self._prefix}-{self._serial:x}", self._serial
+
+    def lower(self, *, max_bytes: int) -> None:
+        """Adopt a smaller byte limit, learned from the platform."""
+        limits = self.limits
+        self.limits = BatchLimits(limits.max_records, max_bytes, limits.window_secs, limits.envelope_bytes)
+
+    def add(self, lane: str | None, chunk: Chunk, *, now: float) -> list[Batch]:
+        """Add prepared records of a lane and return the batches that this closed."""
+        assert chunk.wire is not None
+        limits = self.limits
+        room_bytes = limits.max_bytes - limits.envelope_bytes + 1  # the last record has no comma
+        closed: list[Batch] = []
+        held = self._open.get(lane)
+        size = sum(map(len, chunk.wire)) + len(chunk)
+        totals: list[int] | None = None
+        start = 0
+        while start < len(chunk):
+            if held is None:
+                held = self._open[lane] = _Open(now + limits.window_secs)
+            by_count = start + limits.max_records - held.count
+            if totals is None and held.size + size <= room_bytes:
+                stop = min(by_count, len(chunk))
+                if stop == len(chunk):  # the rest fits whole: no need to add up single records
+                    taken = size
+                else:
+                    totals = _totals(chunk.wire)
+                    taken = totals[stop] - totals[start]
+            else:
+                totals = totals or _totals(chunk.wire)
+                fits = bisect_right(totals, totals[start] + room_bytes - held.size) - 1
+                stop = min(by_count, fits, len(chunk))
+                if stop <= start and held.count == 0:
+                    stop = start + 1
+                taken = totals[stop] - totals[start]
+            if stop > start:
+                held.chunks.append(chunk.slice(start, stop))
+                held.count += stop - start
+                held.size += taken
+                size -= taken
+                start = stop
+            if start < len(chunk) or held.count >= limits.max_records:
+                closed.append(self._close(lane, "count" if held.count >= limits.max_records else "bytes"))
+                held = None
+        return closed
+
+    def due(self, *, now: float) -> list[Batch]:
+        """Close the batches whose window has passed."""
+        if not self._open:
+            return []
+        lanes = [lane for lane, held in self._open.items() if held.deadline <= now]
+        return [self._close(lane, "window") for lane in lanes]
+
+    def drain(self) -> list[Batch]:
+        """Close every open batch."""
+        return [self._close(lane, "drain") for lane in list(self._open)]
+
+    def next_deadline(self) -> float | None:
+        """Return when the next window passes, or None when nothing waits."""
+        return min((held.deadline for held in self._open.values()), default=None)
+
+    def _close(self, lane: str | None, closed_by: ClosedBy) -> Batch:
+        held = self._open.pop(lane)
+        batch_id, serial = self.next_id()
+        size = held.size - 1 + self.limits.envelope_bytes
+        return Batch(batch_id, lane, tuple(held.chunks), held.count, size, closed_by, family=serial)
+
+
+def _totals(wire: list[bytes]) -> list[int]:
+    """Return running sums of record sizes, each with its comma, from 0."""
+    return [0, *accumulate([len(record) + 1 for record in wire])]

@@ -1,0 +1,149 @@
+"""Whether batches may start: the circuit breaker and the stream's holds, which are one gate.
+
+The gate is `closed` while things work. It opens when every batch fails (`outage`) or when one answer says that nothing
+can work (a hold: `unauthorized`, `suspended`, ...). While open nothing starts; after a delay that grows it is probed,
+and when the probe passes one batch goes through (`half_open`): its success closes the gate, its failure opens it again.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+State = Literal["closed", "open", "half_open"]
+
+HEALTHY_SHARE = 0.5
+"""Below this share of passing batches a failure is the platform's, not the batch's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatePolicy:
+    """Failures in a row that open the gate, and the delays of probes in seconds for outages and holds."""
+
+    failures: int
+    outage_probe_secs: float
+    outage_probe_max_secs: float
+    hold_probe_secs: float
+    hold_probe_max_secs: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Why a stream is paused: a bounded reason code, since when, and what ends it."""
+
+    reason: str
+    since: float
+    detail: str
+    ends: Literal["probe", "operator"]
+
+
+class Gate:
+    """Lets batches start, one, or none.
+
+    `family` numbers tell which batches were cut from one another: the failures of one family say nothing of the rest.
+    """
+
+    def __init__(self, policy: GatePolicy) -> None:
+        self._policy = policy
+        self.state: State = "closed"
+        self.hold: Hold | None = None
+        self.next_probe_at = 0.0
+        self._delay = 0.0
+        self._in_a_row = 0
+        self._recent: deque[tuple[int, bool]] = deque(maxlen=32)
+        self._failing: set[int] = set()
+        """Families that failed since a batch last passed."""
+        self._passed_at = float("-inf")
+        self._probed_at = float("-inf")
+
+    def passed(self, family: int, *, now: float) -> bool:
+        """Take note of a batch that the platform answered in its own right; return whether this closed the gate."""
+        self._recent.append((family, True))
+        self._passed_at = now
+        self._in_a_row = 0
+        self._failing.clear()
+        reopened = self.state != "closed" and (self.hold is None or self.hold.ends == "probe")
+        if reopened:
+            self.state, self.hold, self._delay = "closed", None, 0.0
+        return reopened
+
+    def failed(self, family: int, *, now: float, detail: str) -> bool:
+        """Take note of a batch that was not taken, through no sure fault of its own; return whether the gate opened."""
+        self._recent.append((family, False))
+        self._failing.add(family)
+        self._in_a_row += 1
+        if self.state == "half_open":
+            self._reopen(now)
+            return False
+        if self.state == "closed" and self._in_a_row >= self._policy.failures:
+            self._open(Hold("outage", now, detail, "probe"), self._policy.outage_probe_secs, now)
+            return True
+        return False
+
+    def refused(self, reason: str, *, now: float, detail: str) -> bool:
+        """Take note of an answer that says that nothing can work; return whether this began a hold."""
+        if self.hold is not None and self.hold.reason == reason:
+            if self.state == "half_open":
+                self._reopen(now)
+            return False
+        self._open(Hold(reason, now, detail, "probe"), self._policy.hold_probe_secs, now)
+        return True
+
+    def stop(self, reason: str, *, now: float, detail: str) -> bool:
+        """Hold until the operator resumes; return whether this is news."""
+        news = self.hold is None or self.hold.reason != reason
+        if news:
+            self.state, self.hold = "open", Hold(reason, now, detail, "operator")
+        return news
+
+    def resume(self) -> None:
+        """End any hold by the operator's word."""
+        self.state, self.hold, self._delay, self._in_a_row = "closed", None, 0.0, 0
+
+    def probe_due(self, *, now: float) -> bool:
+        """Tell whether it is time to ask the platform if it works again."""
+        return (
+            self.state == "open" and self.hold is not None and self.hold.ends == "probe" and now >= self.next_probe_at
+        )
+
+    def probed(self, *, ok: bool, now: float) -> None:
+        """Take note of a probe: let one batch through, or wait longer."""
+        if self.state != "open":
+            return
+        if ok:
+            self._probed_at = now
+            self.state = "half_open"
+        else:
+            self._reopen(now)
+
+    def others_pass(self, family: int, *, since: float) -> bool:
+        """Tell whether the platform works for other batches since `since`, so that a failure is this family's own.
+
+        With no other batch to compare with, a probe that passed counts, but only while this family alone is failing:
+        an outage of the endpoint behind a working probe must not spend record after record.
+        """
+        others = [ok for other, ok in self._recent if other != family]
+        if self._passed_at >= since:
+            return not others or sum(others) > HEALTHY_SHARE * len(others)
+        return self._probed_at >= since and self._failing <= {family}
+
+    def allowed(self, active: int) -> int | None:
+        """Return how many more batches may start while `active` are under way, or None for any number."""
+        match self.state:
+            case "closed":
+                return None
+            case "open":
+                return 0
+            case "half_open":
+                return max(1 - active, 0)
+
+    def _open(self, hold: Hold, delay: float, now: float) -> None:
+        self.state, self.hold, self._delay = "open", hold, delay
+        self.next_probe_at = now + delay
+
+    def _reopen(self, now: float) -> None:
+        outage = self.hold is not None and self.hold.reason == "outage"
+        ceiling = self._policy.outage_probe_max_secs if outage else self._policy.hold_probe_max_secs
+        floor = self._policy.outage_probe_secs if outage else self._policy.hold_probe_secs
+        self._delay = min(max(self._delay, floor) * 2, ceiling)
+        self.state = "open"
+        self.next_probe_at = now + self._delay

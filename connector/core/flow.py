@@ -1,0 +1,560 @@
+"""Every record of a stream between being read and being settled: the heart of the tick.
+
+`Flow` knows which batches are ready, listed, waiting to be tried again, or finished, and plans each tick: which offsets
+are committed with which progress, which results are written, and which batches may be posted once the commit is known.
+It changes nothing that a crash would need until `committed` says so; `aborted` takes everything back.
+
+Invariants, each of which a test breaks on purpose:
+
+- a batch is posted only after a tick that lists all its offsets as in flight has committed;
+- an offset is committed past only when it is settled (or known not to exist);
+- a record has at most one place at a time: open batch, ready, waiting, active, or finished;
+- nothing of a partition that was let go, or of an older assignment of it, reaches a tick.
+
+It is not thread-safe: the drivers share it under the stream's assignment lock.
+"""
+
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from heapq import heapify, heappop, heappush
+from itertools import pairwise
+
+from connector.core.batching import Batch
+from connector.core.chunks import Chunk, Partition, weight
+from connector.core.progress import MAX_METADATA, Progress, Range, RangeSet, encode, runs
+from connector.core.verdicts import Verdicts
+
+RESERVE = 1_000
+"""Characters of metadata kept free for starting the oldest batch of a partition, so that it can always drain."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowLimits:
+    """Bounds of what is in flight and of one tick."""
+
+    max_in_flight_records: int
+    max_tick_records: int
+    max_tick_bytes: int
+    max_metadata: int = MAX_METADATA
+
+
+@dataclass(slots=True, eq=False)
+class Finished:
+    """Records whose verdict is not yet on its topic. `serial` is the listing they were posted under, or 0."""
+
+    chunks: tuple[Chunk, ...] = field(repr=False)
+    verdicts: Verdicts
+    batch_id: str = ""
+    serial: int = 0
+    attempts: int = 0
+    sent_ms: int = 0
+    answered_ms: int = 0
+    bytes: int = 0
+
+    @property
+    def count(self) -> int:
+        """The number of records."""
+        return sum(map(len, self.chunks))
+
+    def reasons(self) -> Counter[str]:
+        """Count the dead letters by reason."""
+        counts: Counter[str] = Counter()
+        exceptions = self.verdicts.exceptions
+        for verdict in exceptions.values():
+            if verdict.status == "dead_letter":
+                counts[verdict.reason] += 1
+        if self.verdicts.default.status == "dead_letter":
+            counts[self.verdicts.default.reason] += self.count - len(exceptions)
+        return counts
+
+
+@dataclass(slots=True, eq=False)
+class PartitionState:
+    """What this worker knows of a partition that it owns."""
+
+    partition: Partition
+    epoch: int
+    base: int
+    birth: int
+    settled: RangeSet
+    doubt: RangeSet
+    """Posted by somebody, fate unknown, not yet settled: listed as in flight until they are."""
+    next_read: int
+    horizon: int
+    """Below it lie the offsets that the progress read at assignment says something about."""
+    active: dict[int, list[Range]] = field(default_factory=dict)
+    revoking: bool = False
+    held: bool = False
+    oldest_ms: dict[int, int] = field(default_factory=dict)
+
+    def in_flight(self) -> RangeSet:
+        """Return all offsets that a crash now would leave in doubt."""
+        ranges = self.doubt.copy()
+        for listed in self.active.values():
+            ranges.update(listed)
+        return ranges
+
+
+@dataclass(slots=True, eq=False)
+class Tick:
+    """One transaction: offsets with progress, results to write, and what may be posted when it has committed."""
+
+    offsets: dict[Partition, tuple[int, str]]
+    settle: list[Finished] = field(repr=False)
+    start: list[tuple[int, Batch]] = field(repr=False)
+    epochs: dict[Partition, int]
+    settled: dict[Partition, list[Range]] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What a chunk holds that is new to this worker, and what a worker before it had in flight."""
+
+    fresh: tuple[Chunk, ...]
+    doubtful: tuple[Chunk, ...]
+    vanished: int = 0
+    """Offsets in doubt that are no longer in the topic: settled without an outcome, as there is nothing to write."""
+
+
+NOTHING = Intake((), ())
+
+
+class Flow:
+    """The state of one stream, for the partitions that are assigned to this worker."""
+
+    def __init__(self, limits: FlowLimits) -> None:
+        self.limits = limits
+        self.partitions: dict[Partition, PartitionState] = {}
+        self.ready: deque[Batch] = deque()
+        self._waiting: list[tuple[float, int, Batch]] = []
+        self.finished: deque[Finished] = deque()
+        self.active: dict[int, Batch] = {}
+        self.active_records = 0
+        self.held_bytes = 0
+        self._dirty: set[Partition] = set()
+        self._serial = 0
+
+    # ------------------------------------------------------------------ partitions come and go
+
+    def assign(self, partition: Partition, epoch: int, progress: Progress) -> PartitionState:
+        """Take over a partition at the progress that its last owner committed."""
+        if partition in self.partitions:
+            self.let_go([partition])
+        state = PartitionState(
+            partition,
+            epoch,
+            progress.base,
+            progress.birth,
+            progress.settled.copy(),
+            progress.in_flight.copy(),
+            next_read=progress.base,
+            horizon=max(progress.settled.stop, progress.in_flight.stop),
+        )
+        self.partitions[partition] = state
+        return state
+
+    def begin_revoke(self, partitions: Iterable[Partition]) -> None:
+        """Start nothing more on these partitions and forget what was not started; what is posted may still finish."""
+        for partition in partitions:
+            if partition in self.partitions:
+                self.partitions[partition].revoking = True
+        self._prune_unstarted()
+
+    def is_drained(self, partitions: Iterable[Partition]) -> bool:
+        """Tell whether nothing of these partitions is listed or waits to be written."""
+        states = {p: self.partitions[p] for p in partitions if p in self.partitions}
+        if any(state.active for state in states.values()):
+            return False
+        return not any(chunk.partition in states for item in self.finished for chunk in item.chunks)
+
+    def let_go(self, partitions: Iterable[Partition]) -> None:
+        """Forget partitions: no tick names them again, and late replies for them are dropped."""
+        for partition in partitions:
+            self.partitions.pop(partition, None)
+            self._dirty.discard(partition)
+        self._prune_unstarted()
+        kept = []
+        for item in self.finished:
+            alive = self._alive_finished(item)
+            if alive is not None:
+                kept.append(alive)
+        self.finished = deque(kept)
+
+    def is_alive(self, chunk: Chunk) -> bool:
+        """Tell whether the chunk's partition is still ours, under the assignment that it was read in."""
+        state = self.partitions.get(chunk.partition)
+        return state is not None and state.epoch == chunk.epoch
+
+    def may_start(self, chunk: Chunk) -> bool:
+        """Tell whether records of the chunk may be started: ours, not about to be revoked, not held."""
+        state = self.partitions.get(chunk.partition)
+        return state is not None and state.epoch == chunk.epoch and not state.revoking and not state.held
+
+    # ------------------------------------------------------------------ records come in
+
+    def intake(self, chunk: Chunk) -> Intake:
+        """Sort the records of a chunk that was just read: drop what is settled or stale, set apart what is in doubt."""
+        state = self.partitions.get(chunk.partition)
+        if state is None or state.epoch != chunk.epoch or not chunk.offsets:
+            return NOTHING
+        if chunk.offsets[0] < state.next_read:
+            chunk = chunk.slice(bisect_left(chunk.offsets, state.next_read), len(chunk))
+            if not chunk.offsets:
+                return NOTHING
+        vanished = self._skip_holes(state, chunk.offsets)
+        state.next_read = chunk.offsets[-1] + 1
+        if chunk.offsets[0] >= state.horizon:
+            return Intake((chunk,), (), vanished)
+        fresh = [
+            i for i, offset in enumerate(chunk.offsets) if offset not in state.settled and offset not in state.doubt
+        ]
+        doubtful = [i for i, offset in enumerate(chunk.offsets) if offset in state.doubt]
+        return Intake(
+            (chunk.pick(fresh),) if fresh else (),
+            (chunk.pick(doubtful),) if doubtful else (),
+            vanished,
+        )
+
+    def _skip_holes(self, state: PartitionState, offsets: Sequence[int]) -> int:
+        """Settle the offsets that the topic does not have (compaction, markers), and count those that were in doubt."""
+        holes: list[Range] = []
+        if offsets[0] > state.next_read:
+            holes.append((state.next_read, offsets[0]))
+        if offsets[-1] - offsets[0] + 1 != len(offsets):
+            there = runs(offsets)
+            holes += [(left[1], right[0]) for left, right in pairwise(there)]
+        if not holes:
+            return 0
+        doubted = state.doubt.count
+        for start, stop in holes:
+            state.doubt.discard(start, stop)
+            state.settled.add(start, stop)
+        self._dirty.add(state.partition)
+        return doubted - state.doubt.count
+
+    def add_ready(self, batches: Iterable[Batch]) -> None:
+        """Queue batches that may be listed and posted."""
+        for batch in batches:
+            self.ready.append(batch)
+            self.held_bytes += _bytes(batch)
+
+    def add_finished(self, chunks: tuple[Chunk, ...], verdicts: Verdicts) -> Finished:
+        """Queue records that got their verdict without a request."""
+        item = Finished(chunks, verdicts, bytes=sum(map(weight, chunks)))
+        self.held_bytes += item.bytes
+        self.finished.append(item)
+        return item
+
+    # ------------------------------------------------------------------ what became of a posted batch
+
+    def finish(
+        self,
+        serial: int,
+        chunks: tuple[Chunk, ...],
+        verdicts: Verdicts,
+        *,
+        attempts: int,
+        sent_ms: int,
+        answered_ms: int,
+    ) -> Finished | None:
+        """Queue the results of records of an active batch; the rest of it must have been taken away before."""
+        batch = self.active.pop(serial)
+        self.active_records -= batch.count
+        self.held_bytes -= _bytes(batch)
+        self._relist(serial, chunks)
+        item = Finished(
+            chunks,
+            verdicts,
+            batch.id,
+            serial,
+            attempts,
+            sent_ms,
+            answered_ms,
+            sum(map(weight, chunks)),
+        )
+        alive = self._alive_finished(item, count_bytes=False)
+        if alive is not None:
+            self.held_bytes += alive.bytes
+            self.finished.append(alive)
+        return alive
+
+    def withdraw(self, serial: int) -> Batch:
+        """Take an active batch off the list, as it was surely not taken: the next tick says so."""
+        batch = self.active.pop(serial)
+        self.active_records -= batch.count
+        self.held_bytes -= _bytes(batch)
+        self._relist(serial, ())
+        return batch
+
+    def again(self, batch: Batch, *, at: float) -> None:
+        """Queue a batch, or a part of one, to be listed and posted again from time `at` on."""
+        pruned = self._startable(batch)
+        if pruned is not None:
+            self._serial += 1
+            self.held_bytes += _bytes(pruned)
+            heappush(self._waiting, (at, self._serial, pruned))
+
+    def doubt(self, chunks: Iterable[Chunk]) -> None:
+        """Keep records listed as in flight although no request of theirs is: they may have been taken."""
+        for chunk in chunks:
+            if self.is_alive(chunk):
+                self.partitions[chunk.partition].doubt.update(runs(chunk.offsets))
+                self._dirty.add(chunk.partition)
+
+    def _relist(self, serial: int, chunks: tuple[Chunk, ...]) -> None:
+        """Make an active listing say only `chunks`."""
+        listed: dict[Partition, list[Range]] = {}
+        for chunk in chunks:
+            listed.setdefault(chunk.partition, []).extend(runs(chunk.offsets))
+        for state in self.partitions.values():
+            if serial in state.active:
+                if state.partition in listed:
+                    state.active[serial] = listed[state.partition]
+                else:
+                    del state.active[serial]
+                self._dirty.add(state.partition)
+
+    # ------------------------------------------------------------------ ticks
+
+    def wants_tick(self, *, now: float, slots: int) -> bool:
+        """Tell whether a tick would change anything."""
+        if self.finished or self._dirty:
+            return True
+        return slots > 0 and (bool(self.ready) or bool(self._waiting and self._waiting[0][0] <= now))
+
+    def next_retry_at(self) -> float | None:
+        """Return when the next waiting batch may be tried again."""
+        return self._waiting[0][0] if self._waiting else None
+
+    @property
+    def waiting(self) -> int:
+        """Batches that wait to be tried again."""
+        return len(self._waiting)
+
+    def plan(self, *, now: float, slots: int) -> Tick | None:
+        """Return the next tick, or None when there is nothing to say; `slots` is how many batches may start."""
+        settle = self._take_finished()
+        start = self._take_startable(now, slots)
+        while True:
+            settled = _ranges(chunk for item in settle for chunk in item.chunks)
+            started = _ranges(chunk for _, batch in start for chunk in batch.chunks)
+            offsets: dict[Partition, tuple[int, str]] = {}
+            full: set[Partition] = set()
+            for partition in settled.keys() | started.keys() | self._dirty:
+                state = self.partitions[partition]
+                progress = self._candidate(state, settled.get(partition, []), started.get(partition, []))
+                metadata = encode(progress)
+                if len(metadata) > self._room(progress.base, started.get(partition)):
+                    full.add(partition)
+                else:
+                    offsets[partition] = (progress.base, metadata)
+            if not full:
+                break
+            if any(_touches(batch.chunks, full) for _, batch in start):
+                start = self._put_back(start, full)
+            elif any(_touches(item.chunks, full) for item in settle):
+                self.finished.extendleft(reversed([item for item in settle if _touches(item.chunks, full)]))
+                settle = [item for item in settle if not _touches(item.chunks, full)]
+            else:
+                break  # only un-listing: what stands committed lists more than is true, which is safe
+        if not offsets:
+            return None
+        self._dirty -= offsets.keys()
+        epochs = {partition: self.partitions[partition].epoch for partition in offsets}
+        return Tick(offsets, settle, start, epochs, settled)
+
+    def committed(self, tick: Tick) -> list[tuple[int, Batch]]:
+        """Adopt a tick that is known to have committed, and return what may be posted now."""
+        for partition, epoch in tick.epochs.items():
+            state = self.partitions.get(partition)
+            if state is None or state.epoch != epoch:
+                continue
+            for start, stop in tick.settled.get(partition, ()):
+                state.settled.add(start, stop)
+                state.doubt.discard(start, stop)
+            state.base = state.settled.advance(state.base)
+        for item in tick.settle:
+            self.held_bytes -= item.bytes
+            if item.serial:
+                self._drop_listing(item.serial)
+        posted = []
+        for serial, batch in tick.start:
+            alive = self._prune(batch, self.is_alive)
+            if alive is None:
+                self.held_bytes -= _bytes(batch)
+                continue
+            if alive.count != batch.count:
+                self.held_bytes += _bytes(alive) - _bytes(batch)
+            for chunk in alive.chunks:
+                self.partitions[chunk.partition].active.setdefault(serial, []).extend(runs(chunk.offsets))
+            self.active[serial] = alive
+            self.active_records += alive.count
+            posted.append((serial, alive))
+        return posted
+
+    def aborted(self, tick: Tick) -> None:
+        """Take back everything of a tick that is known not to have committed."""
+        self._dirty |= {p for p in tick.offsets if p in self.partitions}
+        for item in reversed(tick.settle):
+            self.held_bytes -= item.bytes
+            alive = self._alive_finished(item, count_bytes=False)
+            if alive is not None:
+                self.held_bytes += alive.bytes
+                self.finished.appendleft(alive)
+        for _, batch in reversed(tick.start):
+            self.held_bytes -= _bytes(batch)
+            alive_batch = self._startable(batch)
+            if alive_batch is not None:
+                self.held_bytes += _bytes(alive_batch)
+                self.ready.appendleft(alive_batch)
+
+    def _take_finished(self) -> list[Finished]:
+        settle: list[Finished] = []
+        records = size = 0
+        while self.finished:
+            item = self.finished[0]
+            records += item.count
+            size += item.bytes
+            if settle and (records > self.limits.max_tick_records or size > self.limits.max_tick_bytes):
+                break
+            settle.append(self.finished.popleft())
+        return settle
+
+    def _take_startable(self, now: float, slots: int) -> list[tuple[int, Batch]]:
+        start: list[tuple[int, Batch]] = []
+        records = self.active_records
+        while len(start) < slots:
+            if self._waiting and self._waiting[0][0] <= now:
+                batch = self._waiting[0][2]
+            elif self.ready:
+                batch = self.ready[0]
+            else:
+                break
+            if records and records + batch.count > self.limits.max_in_flight_records:
+                break
+            if self._waiting and batch is self._waiting[0][2]:
+                heappop(self._waiting)
+            else:
+                self.ready.popleft()
+            pruned = self._startable(batch)
+            if pruned is not batch:
+                self.held_bytes -= _bytes(batch)
+                if pruned is None:
+                    continue
+                self.held_bytes += _bytes(pruned)
+                batch = pruned
+            self._serial += 1
+            records += batch.count
+            start.append((self._serial, batch))
+        return start
+
+    def _candidate(self, state: PartitionState, settled: list[Range], started: list[Range]) -> Progress:
+        """Return the progress as it will be when the tick has committed."""
+        after = state.settled.copy()
+        after.update(settled)
+        in_flight = state.in_flight()
+        in_flight.update(started)
+        for start, stop in settled:
+            in_flight.discard(start, stop)
+        return Progress(after.advance(state.base), state.birth, after, in_flight)
+
+    def _room(self, base: int, started: list[Range] | None) -> int:
+        if started is None or any(start <= base < stop for start, stop in started):
+            return self.limits.max_metadata
+        return self.limits.max_metadata - min(RESERVE, self.limits.max_metadata // 2)
+
+    def _put_back(self, start: list[tuple[int, Batch]], full: set[Partition]) -> list[tuple[int, Batch]]:
+        """Return what can still start; the youngest goes first, and an oldest one that is too scattered is halved."""
+        for at in range(len(start) - 1, -1, -1):
+            serial, batch = start[at]
+            if not _touches(batch.chunks, full):
+                continue
+            del start[at]
+            oldest_left = not any(_touches(other.chunks, full) for _, other in start)
+            idle = all(not self.partitions[c.partition].active for c in batch.chunks if c.partition in full)
+            if oldest_left and idle and batch.count > 1:
+                self.held_bytes -= _bytes(batch)
+                parts = [replace(batch, id=f"{batch.id}.{n}", chunks=part) for n, part in enumerate(batch.halves())]
+                for part in reversed(parts):
+                    part.count = sum(map(len, part.chunks))
+                    part.size = batch.size * part.count // batch.count
+                    self.held_bytes += _bytes(part)
+                    self.ready.appendleft(part)
+            else:
+                self.ready.appendleft(batch)
+            return start
+        raise AssertionError(f"no batch touches {full}")
+
+    def _drop_listing(self, serial: int) -> None:
+        for state in self.partitions.values():
+            state.active.pop(serial, None)
+
+    # ------------------------------------------------------------------ letting go of what is not ours
+
+    def _startable(self, batch: Batch) -> Batch | None:
+        return self._prune(batch, self.may_start)
+
+    def _prune(self, batch: Batch, wanted: Callable[[Chunk], bool]) -> Batch | None:
+        """Return the batch without chunks that are not wanted, the batch itself if all are, None if none is."""
+        chunks = tuple(chunk for chunk in batch.chunks if wanted(chunk))
+        if len(chunks) == len(batch.chunks):
+            return batch
+        if not chunks:
+            return None
+        count = sum(map(len, chunks))
+        gone = sum(len(w) + 1 for c in batch.chunks if not wanted(c) for w in c.wire or ())
+        return replace(batch, chunks=chunks, count=count, size=batch.size - gone)
+
+    def _prune_unstarted(self) -> None:
+        kept: list[Batch] = []
+        for batch in self.ready:
+            pruned = self._startable(batch)
+            self.held_bytes += (_bytes(pruned) if pruned else 0) - _bytes(batch)
+            if pruned is not None:
+                kept.append(pruned)
+        self.ready = deque(kept)
+        waiting: list[tuple[float, int, Batch]] = []
+        for at, serial, batch in self._waiting:
+            pruned = self._startable(batch)
+            self.held_bytes += (_bytes(pruned) if pruned else 0) - _bytes(batch)
+            if pruned is not None:
+                waiting.append((at, serial, pruned))
+        heapify(waiting)
+        self._waiting = waiting
+
+    def _alive_finished(self, item: Finished, *, count_bytes: bool = True) -> Finished | None:
+        """Return the item without chunks of partitions that are gone; verdicts are renumbered."""
+        if all(map(self.is_alive, item.chunks)):
+            return item
+        chunks: list[Chunk] = []
+        indices: list[int] = []
+        at = 0
+        for chunk in item.chunks:
+            if self.is_alive(chunk):
+                chunks.append(chunk)
+                indices += range(at, at + len(chunk))
+            at += len(chunk)
+        size = sum(map(weight, chunks))
+        if count_bytes:
+            self.held_bytes += size - item.bytes
+        if not chunks:
+            return None
+        return replace(item, chunks=tuple(chunks), verdicts=item.verdicts.picked(indices), bytes=size)
+
+
+def _bytes(batch: Batch) -> int:
+    """Return what a batch keeps in memory: its bytes, and per record the objects around them."""
+    return batch.size + 120 * batch.count
+
+
+def _ranges(chunks: Iterable[Chunk]) -> dict[Partition, list[Range]]:
+    ranges: dict[Partition, list[Range]] = {}
+    for chunk in chunks:
+        ranges.setdefault(chunk.partition, []).extend(runs(chunk.offsets))
+    return ranges
+
+
+def _touches(chunks: Iterable[Chunk], partitions: set[Partition]) -> bool:
+    return any(chunk.partition in partitions for chunk in chunks)

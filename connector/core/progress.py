@@ -1,0 +1,265 @@
+"""What is finished and what is in flight in a partition, and how that travels in the commit's metadata.
+
+Offsets below `base` (the committed offset) are settled. Above it stand settled ranges, in-flight ranges and records
+that nobody has started. Kafka keeps up to 4,096 characters of metadata with a committed offset, so this needs no
+store of its own and is committed in the same transaction as the outcomes.
+
+The encoding is one character of version, one of kind, and base64 of the payload; the kind is whichever is shorter:
+
+- `r`, runs: varints of the partition count at the group's birth, then for each run its distance from the end of the
+  run before (the first: from `base`) and its length times two, plus one when it is in flight;
+- `b`, bitmaps: the same count, the number of offsets covered, then two deflated bitmaps, settled and in flight.
+"""
+
+import zlib
+from base64 import b64decode, b64encode
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+VERSION = "1"
+MAX_METADATA = 4_000
+"""Characters; Kafka's default `offset.metadata.max.bytes` is 4,096."""
+
+_MAX_SPAN = 1 << 28
+"""Offsets a bitmap may cover when decoded: 32 MiB, so that metadata written by anybody cannot exhaust memory."""
+
+Range = tuple[int, int]
+"""Offsets from the first number to before the second."""
+
+
+class ForeignMetadataError(ValueError):
+    """The metadata of a committed offset was not written by this connector, or by a newer one."""
+
+
+class RangeSet:
+    """A set of offsets as sorted ranges that neither touch nor overlap."""
+
+    __slots__ = ("_starts", "_stops")
+
+    def __init__(self, ranges: Iterable[Range] = ()) -> None:
+        self._starts: list[int] = []
+        self._stops: list[int] = []
+        for start, stop in ranges:
+            self.add(start, stop)
+
+    def __iter__(self) -> Iterator[Range]:
+        return zip(self._starts, self._stops, strict=True)
+
+    def __len__(self) -> int:
+        """Return the number of ranges, not of offsets."""
+        return len(self._starts)
+
+    def __contains__(self, offset: int) -> bool:
+        at = bisect_right(self._starts, offset) - 1
+        return at >= 0 and offset < self._stops[at]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RangeSet) and self._starts == other._starts and self._stops == other._stops
+
+    __hash__ = None  # type: ignore[assignment] # mutable
+
+    def __repr__(self) -> str:
+        return f"RangeSet({list(self)})"
+
+    @property
+    def count(self) -> int:
+        """The number of offsets."""
+        return sum(self._stops) - sum(self._starts)
+
+    @property
+    def stop(self) -> int:
+        """One past the highest offset; 0 when empty."""
+        return self._stops[-1] if self._stops else 0
+
+    def copy(self) -> "RangeSet":
+        """Return a set of its own with the same offsets."""
+        twin = RangeSet()
+        twin._starts = self._starts.copy()
+        twin._stops = self._stops.copy()
+        return twin
+
+    def add(self, start: int, stop: int) -> None:
+        """Add the offsets from `start` to before `stop`, merging what it touches."""
+        if start >= stop:
+            return
+        low = bisect_left(self._stops, start)
+        high = bisect_right(self._starts, stop)
+        if low < high:
+            start = min(start, self._starts[low])
+            stop = max(stop, self._stops[high - 1])
+        self._starts[low:high] = [start]
+        self._stops[low:high] = [stop]
+
+    def update(self, ranges: Iterable[Range]) -> None:
+        """Add every range."""
+        for start, stop in ranges:
+            self.add(start, stop)
+
+    def discard(self, start: int, stop: int) -> None:
+        """Remove the offsets from `start` to before `stop`, those that are there."""
+        low = bisect_right(self._stops, start)
+        high = bisect_left(self._starts, stop)
+        if start >= stop or low >= high:
+            return
+        starts, stops = [], []
+        if self._starts[low] < start:
+            starts.append(self._starts[low])
+            stops.append(start)
+        if self._stops[high - 1] > stop:
+            starts.append(stop)
+            stops.append(self._stops[high - 1])
+        self._starts[low:high] = starts
+        self._stops[low:high] = stops
+
+    def advance(self, base: int) -> int:
+        """Drop what lies below `base` or continues it, and return the first offset at or after it that is not here."""
+        self.discard(0, base)
+        if self._starts and self._starts[0] == base:
+            del self._starts[0]
+            base = self._stops.pop(0)
+        return base
+
+
+def runs(offsets: Sequence[int]) -> list[Range]:
+    """Return rising offsets as ranges."""
+    if not offsets:
+        return []
+    first, last = offsets[0], offsets[-1]
+    if last - first + 1 == len(offsets):
+        return [(first, last + 1)]
+    ranges = []
+    start = previous = first
+    for offset in offsets:
+        if offset - previous > 1:
+            ranges.append((start, previous + 1))
+            start = offset
+        previous = offset
+    ranges.append((start, previous + 1))
+    return ranges
+
+
+@dataclass(slots=True)
+class Progress:
+    """A partition's progress: `base`, and above it disjoint sets of settled and in-flight offsets.
+
+    `birth` is the number of partitions that the topic had when the group first committed to it: a partition numbered
+    below it that has no commit is new to the group, one at or above it was added to the topic later.
+    """
+
+    base: int
+    birth: int = 0
+    settled: RangeSet = field(default_factory=RangeSet)
+    in_flight: RangeSet = field(default_factory=RangeSet)
+
+
+def encode(progress: Progress) -> str:
+    """Return the metadata that stands beside a committed offset of `progress.base`; its length is not limited here."""
+    head = _varint(progress.birth)
+    marked = [(start, stop, 0) for start, stop in progress.settled]
+    marked += [(start, stop, 1) for start, stop in progress.in_flight]
+    marked.sort()
+    payload = bytearray(head)
+    at = progress.base
+    for start, stop, flag in marked:
+        payload += _varint(start - at)
+        payload += _varint((stop - start) * 2 + flag)
+        at = stop
+    kind = "r"
+    # Deflated bitmaps only pay where runs are many and short.
+    if len(marked) > 64:
+        span = at - progress.base
+        bitmaps = bytes(
+            _bitmap(progress.settled, progress.base, span) + _bitmap(progress.in_flight, progress.base, span)
+        )
+        packed = head + _varint(span) + zlib.compress(bitmaps, 9)
+        if len(packed) < len(payload):
+            kind, payload = "b", bytearray(packed)
+    return VERSION + kind + b64encode(payload).decode().rstrip("=")
+
+
+def decode(base: int, metadata: str | None) -> Progress:
+    """Return the progress that was committed with offset `base`.
+
+    Empty metadata is a plain commit, as the tools that set offsets by hand make it: all from `base` on is unread.
+    Raises `ForeignMetadataError` for text that is not ours or of a newer version.
+    """
+    if not metadata:
+        return Progress(base)
+    version, kind, text = metadata[:1], metadata[1:2], metadata[2:]
+    if version != VERSION or kind not in ("r", "b"):
+        raise ForeignMetadataError(f"metadata {metadata[:12]!r} is not of version {VERSION}")
+    try:
+        payload = b64decode(text + "=" * (-len(text) % 4), validate=True)
+        return _decode_runs(base, payload) if kind == "r" else _decode_bitmaps(base, payload)
+    except (ValueError, IndexError, zlib.error) as error:
+        raise ForeignMetadataError(f"metadata {metadata[:12]!r} cannot be read: {error}") from error
+
+
+def _decode_runs(base: int, payload: bytes) -> Progress:
+    birth, at = _read_varint(payload, 0)
+    progress = Progress(base, birth)
+    offset = base
+    while at < len(payload):
+        gap, at = _read_varint(payload, at)
+        packed, at = _read_varint(payload, at)
+        start, stop = offset + gap, offset + gap + (packed >> 1)
+        (progress.in_flight if packed & 1 else progress.settled).add(start, stop)
+        offset = stop
+    return progress
+
+
+def _decode_bitmaps(base: int, payload: bytes) -> Progress:
+    birth, at = _read_varint(payload, 0)
+    span, at = _read_varint(payload, at)
+    if span > _MAX_SPAN:
+        raise ValueError(f"a bitmap of {span} offsets")
+    size = (span + 7) // 8
+    inflater = zlib.decompressobj()
+    bitmaps = inflater.decompress(payload[at:], 2 * size)
+    if len(bitmaps) != 2 * size:
+        raise ValueError("a bitmap is cut short")
+    return Progress(base, birth, _unmap(bitmaps[:size], base), _unmap(bitmaps[size:], base))
+
+
+def _bitmap(ranges: RangeSet, base: int, span: int) -> bytes:
+    bits = 0
+    for start, stop in ranges:
+        bits |= ((1 << (stop - start)) - 1) << (start - base)
+    return bits.to_bytes((span + 7) // 8, "little")
+
+
+def _unmap(bitmap: bytes, base: int) -> RangeSet:
+    ranges = RangeSet()
+    bits = int.from_bytes(bitmap, "little")
+    offset = base
+    while bits:
+        gap = (bits & -bits).bit_length() - 1
+        bits >>= gap
+        length = (~bits & (bits + 1)).bit_length() - 1
+        bits >>= length
+        ranges.add(offset + gap, offset + gap + length)
+        offset += gap + length
+    return ranges
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _read_varint(payload: bytes, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        byte = payload[at]
+        at += 1
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number, at
+        shift += 7
+        if shift > 63:
+            raise ValueError("a number is too long")

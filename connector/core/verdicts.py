@@ -1,0 +1,380 @@
+"""The verdict table: what every answer of the platform, and every lack of one, means for the records of a request.
+
+`TABLE` is the one place that states it. `classify` walks it from the top, the first row that matches decides, and the
+reference page is printed from the same rows. A failure that hits everything leads to `HOLD`, `BACK_OFF` or `WAIT`;
+a failure that belongs to records leads to `JUDGE` or `HALVE`; what cannot be known leads to `DOUBT`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+
+RECORD_CODES = frozenset(
+    {
+        "contact_not_found",
+        "internal_error",
+        "invalid_attribution_type",
+        "invalid_list_number",
+        "invalid_phone",
+        "invalid_revenue",
+        "invalid_timestamp",
+        "list_not_found",
+        "message_not_found",
+        "missing_attribution_type",
+        "missing_body",
+        "missing_id",
+        "missing_list_number",
+        "missing_message_id",
+        "missing_offer_id",
+        "missing_phone_number",
+        "missing_revenue",
+        "missing_timestamp",
+        "missing_to",
+        "missing_to_number",
+        "not_sendable",
+        "offer_not_found",
+        "payload_too_large",
+        "provider_error",
+        "save_error",
+        "validation_failed",
+        "webhook_not_configured",
+    }
+)
+"""The codes that the API's documents give to single records; the reason of a dead letter is one of these, or `refused`
+for a code that no document names, so that the number of reasons stays bounded."""
+
+NOT_FOUND_CODES = frozenset({"contact_not_found", "list_not_found", "message_not_found", "offer_not_found"})
+"""What a 404 says of a record; a 404 with another code, or none, says that the route or the host is wrong."""
+
+GLOBAL_STATUSES = frozenset({401, 402, 403, 405, 407, 415, 421, 426})
+"""Client errors that no record can cause: the key, the account, the route, the proxy or the protocol is wrong."""
+
+WAIT_STATUSES = frozenset({408, 425, 429})
+
+
+@dataclass(frozen=True, slots=True)
+class RecordError:
+    """One entry of a bulk reply's `errors`."""
+
+    index: int
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came of a request, told without HTTP.
+
+    `answered`: a status and what the body says. `not_sent`: certainly nothing reached the platform; `trouble` is a
+    bounded code (`connect`, `dns`, `tls`, ...). `lost`: writing began and no answer came; the platform may have it.
+    """
+
+    kind: Literal["answered", "not_sent", "lost"]
+    trouble: str = ""
+    text: str = ""
+    status: int = 0
+    code: str | None = None
+    retry_after_secs: float | None = None
+    unreadable: str | None = None
+    """Why a 2xx cannot be taken at its word: not JSON, counts that do not add up, an index twice or out of range."""
+    errors: tuple[RecordError, ...] = ()
+    unnamed: int = 0
+    """Failures that are counted in the reply but not listed."""
+    message_id: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """The platform answered with a 2xx."""
+        return self.kind == "answered" and 200 <= self.status < 300
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictPolicy:
+    """The settings that the table leaves open."""
+
+    max_attempts: int
+    transient_codes: frozenset[str]
+    setting_codes: frozenset[str]
+    in_doubt_statuses: frozenset[int]
+    repeats_skipped: bool = False
+    """The endpoint skips records that it has already, so posting again finds out without harm."""
+
+
+class Action(Enum):
+    """What the sender does with a request's records."""
+
+    JUDGE = "verdict by index"
+    DOUBT = "in doubt"
+    HALVE = "halve"
+    SHRINK = "halve, and remember the smaller limit"
+    HOLD = "hold the stream"
+    BACK_OFF = "not taken: back off, halve when others pass"
+    WAIT = "wait as told, then again"
+    OUTAGE = "certainly not sent: again, as in an outage"
+    LOCAL = "decided before sending"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the table; `matches` is None for what is decided without a request."""
+
+    name: str
+    when: str
+    action: Action
+    verdict: str
+    matches: Callable[[Reply, VerdictPolicy], bool] | None = field(default=None, repr=False)
+
+
+def _status(low: int, high: int) -> Callable[[Reply, VerdictPolicy], bool]:
+    return lambda reply, _: reply.kind == "answered" and low <= reply.status <= high
+
+
+TABLE: tuple[Row, ...] = (
+    Row(
+        "tombstone",
+        "the value is null",
+        Action.LOCAL,
+        "outcome `skipped`",
+    ),
+    Row(
+        "invalid",
+        "not JSON, a required field missing, not E.164, a contact above 4,000 bytes, a record above the request limit",
+        Action.LOCAL,
+        "dead letter at once; no request is spent",
+    ),
+    Row(
+        "expired",
+        "older than `delivery.max_age_secs` (off by default)",
+        Action.LOCAL,
+        "dead letter `expired`",
+    ),
+    Row(
+        "crashed",
+        "listed as in flight by a worker that is gone",
+        Action.LOCAL,
+        "in doubt: as `delivery.in_doubt` says",
+    ),
+    Row(
+        "tls",
+        "TLS failure: certificate, host name or protocol",
+        Action.HOLD,
+        "hold: nothing was sent, nothing is dead-lettered; probed with growing delay",
+        lambda reply, _: reply.kind == "not_sent" and reply.trouble == "tls",
+    ),
+    Row(
+        "not_sent",
+        "could not connect, DNS, or the connection closed before the request was written",
+        Action.OUTAGE,
+        "certainly not sent: again, as in an outage",
+        lambda reply, _: reply.kind == "not_sent",
+    ),
+    Row(
+        "lost",
+        "timeout or reset after writing began",
+        Action.DOUBT,
+        "in doubt: as `delivery.in_doubt` says",
+        lambda reply, _: reply.kind == "lost",
+    ),
+    Row(
+        "unreadable",
+        "2xx, but not JSON, empty, counts that do not add up, an index repeated or out of range, `to` echoed for another "
+        "record",
+        Action.DOUBT,
+        "no verdict for the batch: in doubt",
+        lambda reply, _: reply.ok and reply.unreadable is not None,
+    ),
+    Row(
+        "accepted",
+        "2xx, readable, counts add up",
+        Action.JUDGE,
+        "by index: `queued` for all not named in `errors`; each error by its code: permanent codes dead-letter the "
+        "record, `retry.transient_codes` send it again in a later batch until `retry.max_attempts`, "
+        "`retry.setting_codes` for every record of a batch with the stream's own list hold the stream; failures counted "
+        "but not named are in doubt, or found by halving where the endpoint skips repeats",
+        lambda reply, _: reply.ok,
+    ),
+    Row(
+        "in_doubt_status",
+        "a status of `delivery.in_doubt_statuses` (default: 504)",
+        Action.DOUBT,
+        "in doubt: as `delivery.in_doubt` says",
+        lambda reply, policy: reply.kind == "answered" and reply.status in policy.in_doubt_statuses,
+    ),
+    Row(
+        "wait",
+        "408, 425, 429, or 503 with `Retry-After` (seconds or date, capped by `retry.retry_after_max_secs`)",
+        Action.WAIT,
+        "wait, then again; lowers concurrency; never a dead letter",
+        lambda reply, _: (
+            reply.kind == "answered"
+            and (reply.status in WAIT_STATUSES or (reply.status == 503 and reply.retry_after_secs is not None))
+        ),
+    ),
+    Row(
+        "server_error",
+        "500, 502, 503 and other 5xx",
+        Action.BACK_OFF,
+        "not taken, by the platform's own word: backoff with jitter; all failing: the circuit opens and consumption "
+        "pauses; one failing while others pass: halved, and a single record that still fails after "
+        "`retry.max_attempts` is a dead letter `server_error`",
+        _status(500, 599),
+    ),
+    Row(
+        "too_large",
+        "413",
+        Action.SHRINK,
+        "halve, and remember the smaller limit; a single record: dead letter `payload_too_large`",
+        _status(413, 413),
+    ),
+    Row(
+        "setting",
+        "a code of `retry.setting_codes` for the whole request, with the stream's own list",
+        Action.HOLD,
+        "hold: the setting is wrong, not the records",
+        lambda reply, policy: (
+            reply.kind == "answered" and 400 <= reply.status < 500 and reply.code in policy.setting_codes
+        ),
+    ),
+    Row(
+        "refused_all",
+        "401, 402, 403, 404 without a record's code, 405, 407, 415, 421, 426, 3xx",
+        Action.HOLD,
+        "hold: paused, alarm, probe with growing delay; nothing dead-lettered; secrets given by file are read again",
+        lambda reply, _: (
+            reply.kind == "answered"
+            and (
+                reply.status in GLOBAL_STATUSES
+                or 300 <= reply.status < 400
+                or (reply.status == 404 and reply.code not in NOT_FOUND_CODES)
+            )
+        ),
+    ),
+    Row(
+        "rejected",
+        "400, 404 with a record's code, 409, 422, other 4xx for the request",
+        Action.HALVE,
+        "halve, one attempt a level, no backoff, until the one bad record is alone: dead letter; the others go on",
+        _status(400, 499),
+    ),
+    Row(
+        "strange",
+        "any other status",
+        Action.DOUBT,
+        "in doubt: as `delivery.in_doubt` says",
+        lambda _reply, _policy: True,
+    ),
+)
+
+
+def classify(reply: Reply, policy: VerdictPolicy, *, own_list: bool) -> Row:
+    """Return the row that decides about a reply; the last row matches anything."""
+    for row in TABLE:
+        if row.matches is None or (row.name == "setting" and not own_list):
+            continue
+        if row.matches(reply, policy):
+            return row
+    raise AssertionError("the last row matches any reply")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The end of a record: `queued` and `skipped` go to the outcome topic, `dead_letter` to the other."""
+
+    status: Literal["queued", "skipped", "dead_letter"]
+    reason: str = ""
+    """Bounded; names the kind of failure of a dead letter."""
+    code: str | None = None
+    """As the platform gave it; not bounded."""
+    text: str = field(default="", repr=False)
+    http_status: int | None = None
+    message_id: str | None = None
+
+
+QUEUED = Verdict("queued")
+SKIPPED = Verdict("skipped", reason="tombstone")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """The verdicts of a batch: one for all, and the exceptions by index."""
+
+    default: Verdict
+    exceptions: Mapping[int, Verdict] = field(default_factory=dict)
+
+    def of(self, index: int) -> Verdict:
+        """Return the verdict of the record at `index`."""
+        return self.exceptions.get(index, self.default)
+
+    def picked(self, indices: list[int]) -> "Verdicts":
+        """Return the verdicts of the records at `indices`, renumbered from 0."""
+        if not self.exceptions:
+            return self
+        chosen = {new: self.exceptions[old] for new, old in enumerate(indices) if old in self.exceptions}
+        return Verdicts(self.default, chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a 2xx means, record by record. `again` and `doubt` are rising indices; the others have a verdict."""
+
+    verdicts: Verdicts
+    again: tuple[int, ...] = ()
+    """Failed for now: to be sent again in a later batch."""
+    doubt: tuple[int, ...] = ()
+    probe: tuple[int, ...] = ()
+    """Some of these failed and the reply does not say which; the endpoint skips repeats, so halving finds out."""
+    hold_code: str | None = None
+    """Every record failed with this code, which means that the setting is wrong: no record has a verdict."""
+
+
+def judge(reply: Reply, count: int, policy: VerdictPolicy, *, attempts: int, own_list: bool) -> Judgement:
+    """Return the verdict of each of `count` records of a request that was answered with a readable 2xx.
+
+    `attempts` counts the request that was just answered.
+    """
+    queued = Verdict("queued", http_status=reply.status, message_id=reply.message_id)
+    if not reply.errors and not reply.unnamed:
+        return Judgement(Verdicts(queued))
+    if own_list and len(reply.errors) == count:
+        codes = {error.code for error in reply.errors}
+        if len(codes) == 1 and codes <= policy.setting_codes:
+            return Judgement(Verdicts(queued), hold_code=reply.errors[0].code)
+    exceptions: dict[int, Verdict] = {}
+    again: list[int] = []
+    for error in reply.errors:
+        if error.code in policy.transient_codes and attempts < policy.max_attempts:
+            again.append(error.index)
+        else:
+            reason = error.code if error.code in RECORD_CODES else "refused"
+            exceptions[error.index] = Verdict("dead_letter", reason, error.code, error.text, reply.status)
+    rest: tuple[int, ...] = ()
+    if reply.unnamed:
+        named = {error.index for error in reply.errors}
+        rest = tuple(index for index in range(count) if index not in named)
+    return Judgement(
+        Verdicts(queued, exceptions),
+        again=tuple(sorted(again)),
+        doubt=() if policy.repeats_skipped else rest,
+        probe=rest if policy.repeats_skipped else (),
+    )
+
+
+def rejection(reply: Reply, row: Row) -> Verdict:
+    """Return the verdict of a single record that the platform refuses each time it is asked."""
+    match row.action:
+        case Action.SHRINK:
+            reason = "payload_too_large"
+        case Action.BACK_OFF:
+            reason = "server_error"
+        case _:
+            reason = reply.code if reply.code in RECORD_CODES else "rejected"
+    return Verdict("dead_letter", reason or "rejected", reply.code, reply.text, reply.status or None)
+
+
+def in_doubt(reply: Reply | None, *, detail: str = "") -> Verdict:
+    """Return the verdict of a record whose fate is unknown and that nobody will post again."""
+    if reply is None:
+        return Verdict("dead_letter", "in_doubt", None, detail or "listed as in flight by a worker that is gone")
+    text = reply.unreadable or reply.text or reply.trouble
+    return Verdict("dead_letter", "in_doubt", reply.code, text, reply.status or None)
