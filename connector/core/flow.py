@@ -468,7 +468,7 @@ class Flow:
     def _put_back(self, start: list[tuple[int, Batch]], full: set[Partition]) -> list[tuple[int, Batch]]:
         """Return what can still start; the youngest goes first, and an oldest one that is too scattered is halved."""
         for at in range(len(start) - 1, -1, -1):
-            serial, batch = start[at]
+            batch = start[at][1]
             if not _touches(batch.chunks, full):
                 continue
             del start[at]

@@ -178,8 +178,8 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         "unreadable",
-        "2xx, but not JSON, empty, counts that do not add up, an index repeated or out of range, `to` echoed for another "
-        "record",
+        "2xx, but not JSON, empty, counts that do not add up, an index repeated or out of range, `to` echoed for "
+        "another record",
         Action.DOUBT,
         "no verdict for the batch: in doubt",
         lambda reply, _: reply.ok and reply.unreadable is not None,
@@ -190,8 +190,8 @@ TABLE: tuple[Row, ...] = (
         Action.JUDGE,
         "by index: `queued` for all not named in `errors`; each error by its code: permanent codes dead-letter the "
         "record, `retry.transient_codes` send it again in a later batch until `retry.max_attempts`, "
-        "`retry.setting_codes` for every record of a batch with the stream's own list hold the stream; failures counted "
-        "but not named are in doubt, or found by halving where the endpoint skips repeats",
+        "`retry.setting_codes` for every record of a batch with the stream's own list hold the stream; failures "
+        "counted but not named are in doubt, or found by halving where the endpoint skips repeats",
         lambda reply, _: reply.ok,
     ),
     Row(

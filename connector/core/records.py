@@ -1,0 +1,195 @@
+"""The bytes of outcomes and the headers of dead letters.
+
+An outcome is a small JSON object built from a template: within a chunk only the offset and the index differ. A dead
+letter is the source record, key and value untouched, with headers that say what happened. The names are those of Kafka
+Connect (`__connect.errors.*`) and KIP-1191 (`__dlq.errors.*`), so that consoles understand them, plus ours (`trackly.*`).
+A record that fails again gets the headers of its last failure in place of the earlier ones, never beside them.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from connector.core.chunks import Chunk, Headers
+from connector.core.flow import Finished
+from connector.core.verdicts import Verdict
+
+OUTCOME_VERSION = 1
+
+FAILURE_PREFIXES = ("__connect.errors.", "__dlq.errors.", "trackly.")
+"""Headers that tell of a failure; they are replaced, not kept."""
+
+KEPT_PREFIXES = ("trackly.origin.", "trackly.redrives")
+"""Of those, the ones that follow a record through every redrive."""
+
+
+@dataclass(slots=True)
+class Outcomes:
+    """Outcome records of one source partition: values, and keys where there are any."""
+
+    source: int
+    values: list[str] = field(repr=False)
+    keys: list[bytes | None] | None = field(default=None, repr=False)
+
+
+@dataclass(slots=True)
+class DeadLetter:
+    """One dead letter, ready to be produced; `value` is None as well where it could not be kept."""
+
+    source: int
+    key: bytes | None = field(repr=False)
+    value: bytes | None = field(repr=False)
+    headers: Headers = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes on the wire, at most: key, value, headers and the record's own frame."""
+        headers = sum(len(name) + len(value or b"") + 10 for name, value in self.headers)
+        return len(self.key or b"") + len(self.value or b"") + headers + 100
+
+
+@dataclass(frozen=True, slots=True)
+class Scribe:
+    """Writes the results of one stream."""
+
+    stream: str
+    operation: str
+    group: str
+    failures_only: bool = False
+
+    def outcomes(self, item: Finished) -> Iterator[Outcomes]:
+        """Yield the outcomes of finished records, chunk by chunk."""
+        if self.failures_only:
+            return
+        verdicts = item.verdicts
+        at = 0
+        for chunk in item.chunks:
+            stop = at + len(chunk)
+            hit = verdicts.exceptions and [i for i in verdicts.exceptions if at <= i < stop]
+            if not hit:
+                if verdicts.default.status != "dead_letter":
+                    yield Outcomes(chunk.partition.number, self._lines(item, chunk, verdicts.default, at), chunk.keys)
+            else:
+                yield self._mixed(item, chunk, at)
+            at = stop
+
+    def _mixed(self, item: Finished, chunk: Chunk, at: int) -> Outcomes:
+        kept = [i for i in range(len(chunk)) if item.verdicts.of(at + i).status != "dead_letter"]
+        rest = chunk.pick(kept)
+        lines = self._lines(item, rest, item.verdicts.default, at, kept)
+        for place, index in enumerate(kept):
+            verdict = item.verdicts.exceptions.get(at + index)
+            if verdict is not None:
+                lines[place] = self._lines(item, rest.slice(place, place + 1), verdict, at + index)[0]
+        return Outcomes(chunk.partition.number, lines, rest.keys)
+
+    def _lines(
+        self, item: Finished, chunk: Chunk, verdict: Verdict, at: int, places: list[int] | None = None
+    ) -> list[str]:
+        """Return outcomes that differ only in offset and index."""
+        topic, number = chunk.partition
+        head = (
+            f'{{"version":{OUTCOME_VERSION},"status":"{verdict.status}","stream":"{self.stream}",'
+            f'"operation":"{self.operation}","topic":"{topic}","partition":{number},"offset":'
+        )
+        if not item.batch_id:
+            tail = f',"reason":{json.dumps(verdict.reason)}}}'
+            return [f"{head}{offset}{tail}" for offset in chunk.offsets]
+        tail = (
+            f',"batch_id":"{item.batch_id}","attempts":{item.attempts},"http_status":{verdict.http_status or 0},'
+            f'"sent_at":"{iso(item.sent_ms)}","answered_at":"{iso(item.answered_ms)}"'
+        )
+        if verdict.message_id is not None:
+            tail += f',"message_id":{json.dumps(verdict.message_id)}'
+        if chunk.resent:
+            tail += ',"resent":true'
+        tail += "}"
+        indices = chunk.indices or (range(at, at + len(chunk)) if places is None else [at + i for i in places])
+        return [f'{head}{offset},"index":{index}{tail}' for offset, index in zip(chunk.offsets, indices, strict=True)]
+
+    def dead_letters(self, item: Finished, *, now_ms: int) -> Iterator[DeadLetter]:
+        """Yield the dead letters of finished records."""
+        verdicts = item.verdicts
+        if verdicts.default.status != "dead_letter":
+            at = sorted(i for i, verdict in verdicts.exceptions.items() if verdict.status == "dead_letter")
+        else:
+            at = [i for i in range(item.count) if verdicts.of(i).status == "dead_letter"]
+        start, chunks = 0, iter(item.chunks)
+        chunk = next(chunks, None)
+        for index in at:
+            while chunk is not None and index - start >= len(chunk):
+                start += len(chunk)
+                chunk = next(chunks, None)
+            assert chunk is not None
+            place = index - start
+            number = chunk.indices[place] if chunk.indices is not None else index
+            headers = self._headers(item, chunk, place, verdicts.of(index), number, now_ms)
+            yield DeadLetter(chunk.partition.number, chunk.key(place), chunk.values[place], headers)
+
+    def _headers(self, item: Finished, chunk: Chunk, place: int, verdict: Verdict, index: int, now_ms: int) -> Headers:
+        topic, number = chunk.partition
+        offset = chunk.offsets[place]
+        source = chunk.header_list(place)
+        headers: Headers = [
+            (name, value)
+            for name, value in source
+            if not name.startswith(FAILURE_PREFIXES) or name.startswith(KEPT_PREFIXES)
+        ]
+        message = f"{verdict.reason}: {verdict.text}" if verdict.text else verdict.reason
+        ours: list[tuple[str, object]] = [
+            ("__connect.errors.topic", topic),
+            ("__connect.errors.partition", number),
+            ("__connect.errors.offset", offset),
+            ("__connect.errors.connector.name", self.stream),
+            ("__connect.errors.stage", "TASK_PUT"),
+            ("__connect.errors.exception.message", message),
+            ("__dlq.errors.topic", topic),
+            ("__dlq.errors.partition", number),
+            ("__dlq.errors.offset", offset),
+            ("__dlq.errors.group", self.group),
+            ("__dlq.errors.message", message),
+            ("trackly.stream", self.stream),
+            ("trackly.operation", self.operation),
+            ("trackly.reason", verdict.reason),
+            ("trackly.failed_at", iso(now_ms)),
+        ]
+        if verdict.code is not None:
+            ours.append(("trackly.code", verdict.code))
+        if verdict.text:
+            ours.append(("trackly.text", verdict.text))
+        if verdict.http_status is not None:
+            ours.append(("trackly.http_status", verdict.http_status))
+        if item.batch_id:
+            ours += [
+                ("trackly.batch_id", item.batch_id),
+                ("trackly.index", index),
+                ("trackly.attempts", item.attempts),
+                ("trackly.sent_at", iso(item.sent_ms)),
+            ]
+        if not any(name == "trackly.origin.topic" for name, _ in source):
+            ours += [
+                ("trackly.origin.topic", topic),
+                ("trackly.origin.partition", number),
+                ("trackly.origin.offset", offset),
+            ]
+        headers += [(name, str(value).encode(errors="replace")) for name, value in ours]
+        return headers
+
+
+def without_value(letter: DeadLetter, limit: int) -> DeadLetter:
+    """Return a dead letter that fits `limit` bytes: without the value, and if need be without foreign headers and key.
+
+    Position and reason always stay, so that the record can be looked up at its source.
+    """
+    said = ("trackly.value_omitted", f"{len(letter.value or b'')} bytes; the topic takes {limit}".encode())
+    smaller = DeadLetter(letter.source, letter.key, None, [*letter.headers, said])
+    if smaller.size > limit:
+        ours = [(name, value) for name, value in smaller.headers if name.startswith(FAILURE_PREFIXES)]
+        smaller = DeadLetter(letter.source, None, None, ours)
+    return smaller
+
+
+def iso(ms: int) -> str:
+    """Return milliseconds since 1970 as an ISO 8601 time in UTC."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,187 @@
+"""Requests to the platform: the only home of httpx.
+
+What went wrong is told apart by one question: had the writing of the request begun? The transport reports its steps
+(`request.extensions["trace"]`); a failure before the first byte was written is certainly not sent, one after it may
+have been taken. Nothing is retried here, and idle connections are left before the platform would close them.
+"""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from connector import __version__
+from connector.core.batching import Batch
+from connector.core.verdicts import Reply
+from connector.trackly.operations import Operation
+from connector.trackly.replies import read_reply
+
+_WRITING = ("http11.send_request_headers.started", "http2.send_request_headers.started")
+
+
+class TooLateError(Exception):
+    """The batch was listed too long ago to be posted now; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """Where and how to connect; times in seconds."""
+
+    base_url: str
+    connect_secs: float = 5.0
+    total_secs: float = 30.0
+    idle_secs: float = 4.0
+    max_connections: int = 64
+    max_reply_bytes: int = 16_000_000
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    verify: bool = True
+    proxy: str | None = None
+
+
+class Client:
+    """Posts bodies and asks for lists; one for each stream, so that no stream waits for another's connections.
+
+    `api_key` is called for each request: a key that is given by file may change while we run.
+    """
+
+    def __init__(self, options: ClientOptions, api_key: Callable[[], str]) -> None:
+        self._options = options
+        self._api_key = api_key
+        self._base = options.base_url.rstrip("/") + "/"
+        limits = httpx.Limits(
+            max_connections=options.max_connections + 1,  # one for the probe, which must not wait for a batch
+            max_keepalive_connections=options.max_connections + 1,
+            keepalive_expiry=options.idle_secs,
+        )
+        self._http = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(
+                verify=_tls(options),
+                limits=limits,
+                retries=0,
+                proxy=httpx.Proxy(options.proxy) if options.proxy else None,
+            ),
+            headers={
+                "User-Agent": f"trackly-connector/{__version__}",
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+            },
+            timeout=httpx.Timeout(options.total_secs, connect=options.connect_secs),
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
+        """Post a batch and return what came of it; raises `TooLateError` when the write could not begin in time.
+
+        `before` is a time of `time.clock_gettime(CLOCK_BOOTTIME)`, which also counts while the machine sleeps.
+        """
+        written = False
+
+        async def trace(event: str, _info: dict[str, Any]) -> None:
+            nonlocal written
+            if event in _WRITING and not written:
+                if time.clock_gettime(time.CLOCK_BOOTTIME) > before:
+                    raise TooLateError
+                written = True
+
+        request = self._http.build_request(
+            "POST",
+            self._base + operation.path,
+            content=operation.body(batch),
+            headers={"Content-Type": "application/json", "X-Api-Key": self._api_key()},
+            extensions={"trace": trace},
+        )
+        try:
+            async with asyncio.timeout(self._options.total_secs):
+                response = await self._http.send(request, stream=True)
+                try:
+                    body = await self._read(response)
+                finally:
+                    await response.aclose()
+        except TooLateError:
+            raise
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, RuntimeError) as error:
+            return _trouble(error, written=written)
+        if body is None:
+            return Reply("answered", status=response.status_code, unreadable="the reply is too large")
+        return read_reply(
+            operation,
+            batch,
+            status=response.status_code,
+            retry_after=response.headers.get("retry-after"),
+            body=body,
+            now=time.time(),
+        )
+
+    async def lists(self) -> Reply:
+        """Ask for the account's lists: the cheapest question that needs the key, used as a probe and as a check."""
+        try:
+            async with asyncio.timeout(self._options.total_secs):
+                response = await self._http.get(
+                    self._base + "lists", params={"per_page": 100}, headers={"X-Api-Key": self._api_key()}
+                )
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, RuntimeError) as error:
+            return _trouble(error, written=False)
+        return Reply("answered", status=response.status_code, text=response.text[:100_000])
+
+    async def _read(self, response: httpx.Response) -> bytes | None:
+        """Return the reply's body, or None when it is larger than we are willing to hold.
+
+        Bytes are read as they come: a compressed reply, which we did not ask for, is unreadable, never inflated.
+        """
+        parts: list[bytes] = []
+        size = 0
+        async for part in response.aiter_raw():
+            size += len(part)
+            if size > self._options.max_reply_bytes:
+                return None
+            parts.append(part)
+        return b"".join(parts)
+
+
+def _tls(options: ClientOptions) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(options.ca_file) if options.ca_file else None)
+    if options.cert_file is not None:
+        context.load_cert_chain(options.cert_file, options.key_file)
+    if not options.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _trouble(error: BaseException, *, written: bool) -> Reply:
+    """Tell a transport failure as a reply; texts are ours or the library's and never hold a header."""
+    text = f"{type(error).__name__}: {error}"[:300].rstrip(": ")
+    if written:
+        timeout = isinstance(error, TimeoutError | httpx.TimeoutException)
+        return Reply("lost", trouble="timeout" if timeout else "reset", text=text)
+    if _caused_by(error, ssl.SSLError):
+        return Reply("not_sent", trouble="tls", text=text)
+    if isinstance(error, httpx.PoolTimeout):
+        return Reply("not_sent", trouble="pool", text=text)
+    if isinstance(error, TimeoutError | httpx.ConnectTimeout):
+        return Reply("not_sent", trouble="connect_timeout", text=text)
+    if isinstance(error, httpx.ProxyError):
+        return Reply("not_sent", trouble="proxy", text=text)
+    return Reply("not_sent", trouble="connect", text=text)
+
+
+def _caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, kind):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,501 @@
+"""The four operations: where they post, what they take, and what of it is checked before a request is spent.
+
+A check here refuses only what the API is documented to refuse. It runs over the columns of a chunk: one typed decode
+for each record, then one pass of a regular expression over all its phone numbers. An event that has the API's shape
+is spliced into the request as the bytes it came in.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from connector.core.batching import Batch
+from connector.core.chunks import Chunk
+from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
+
+OperationName = Literal["send", "contacts", "revenue", "history"]
+
+MAX_CONTACT_BYTES = 4_000
+"""One contact object; the API answers 413 `payload_too_large` above it."""
+
+LONGEST_LIST_NUMBER = "+" + "9" * 15
+"""E.164 allows 15 digits; an envelope is measured with the longest."""
+
+E164 = re.compile(r"\+[1-9][0-9]{1,14}")
+_E164_LINES = re.compile(r"(?:\+[1-9][0-9]{1,14}+\n)*+")
+
+_UNDECODABLE = (msgspec.MsgspecError, RecursionError, TypeError, UnicodeDecodeError)
+"""What a typed decode raises for bytes from anywhere; a null value is a TypeError."""
+
+
+class _Event(msgspec.Struct, gc=False):
+    """An event as the API takes it; fields that no document names pass, unless the stream refuses them."""
+
+
+class ContactData(_Event):
+    """Values for the macros in a text."""
+
+    first_name: str | UnsetType = UNSET
+    last_name: str | UnsetType = UNSET
+    custom_fields: dict[str, Any] | UnsetType = UNSET
+    timezone: str | UnsetType = UNSET
+
+
+class SendEvent(_Event):
+    """A text to one recipient: `POST /v2/send` and `/v2/send/bulk`."""
+
+    to: str
+    body: str
+    list_number: str | UnsetType = UNSET
+    wrap_links: bool | UnsetType = UNSET
+    contact_data: ContactData | UnsetType = UNSET
+    metadata: dict[str, Any] | UnsetType = UNSET
+
+
+class ContactEvent(_Event):
+    """A contact to create or update on one list: `POST /v2/contacts` and `/v2/contacts/bulk`."""
+
+    phone_number: str
+    list_number: str | UnsetType = UNSET
+    use_journeys: bool | UnsetType = UNSET
+    skip_journey_if_exists: bool | UnsetType = UNSET
+    signup_date: str | UnsetType = UNSET
+    ip_address: str | UnsetType = UNSET
+    url: str | UnsetType = UNSET
+    custom_fields: dict[str, str | int | float | bool] | UnsetType = UNSET
+    use_validation: bool | UnsetType = UNSET
+
+
+class RevenueEvent(_Event):
+    """Revenue of one message: `POST /v2/revenue` and `/v2/revenue/bulk`."""
+
+    message_id: str
+    revenue: float
+    attribution_type: Literal["sale", "click", "send"]
+    offer_id: str | int | UnsetType = UNSET
+    timestamp: str | UnsetType = UNSET
+
+
+class HistorySendEvent(_Event):
+    """A past send: `POST /v2/history/sends`."""
+
+    id: str | int
+    to_number: str
+    timestamp: str
+    list_number: str | UnsetType = UNSET
+    list_id: int | UnsetType = UNSET
+    message: str | UnsetType = UNSET
+    send_type: str | UnsetType = UNSET
+    delivered: bool | UnsetType = UNSET
+    length: int | UnsetType = UNSET
+
+
+class HistoryClickEvent(_Event):
+    """A past click: `POST /v2/history/clicks`."""
+
+    message_id: str
+    offer_id: str | int
+    phone_number: str
+    timestamp: str
+    send_timestamp: str | UnsetType = UNSET
+
+
+class HistoryRevenueEvent(_Event):
+    """Past revenue: `POST /v2/history/revenue`."""
+
+    message_id: str
+    offer_id: str | int
+    revenue: float
+    payout: float | UnsetType = UNSET
+    attribution_type: str | UnsetType = UNSET
+    timestamp: str | UnsetType = UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One kind of record of the API: paths under the base URL, the array's name, and what to check."""
+
+    event: type[_Event]
+    bulk_path: str
+    single_path: str | None
+    array: str
+    accepted_count: str
+    """The reply's field that counts what was taken."""
+    echo: str | None
+    """The record's field that an entry of `errors` repeats."""
+    phones: tuple[str, ...]
+    texts: tuple[str, ...] = ()
+    """Required strings that must not be empty."""
+    numbers: tuple[str, ...] = ()
+    """Required numbers that must be at least 0."""
+    takes_list: bool = False
+    max_record_bytes: int | None = None
+    repeats_skipped: bool = False
+    """The platform skips a record that it has already; posting it again is harmless."""
+
+
+ENDPOINTS: dict[str, Endpoint] = {
+    "send": Endpoint(
+        SendEvent, "send/bulk", "send", "messages", "queued_count", "to", ("to",), ("body",), takes_list=True
+    ),
+    "contacts": Endpoint(
+        ContactEvent,
+        "contacts/bulk",
+        "contacts",
+        "contacts",
+        "success_count",
+        "phone_number",
+        ("phone_number",),
+        takes_list=True,
+        max_record_bytes=MAX_CONTACT_BYTES,
+        repeats_skipped=True,
+    ),
+    "revenue": Endpoint(
+        RevenueEvent,
+        "revenue/bulk",
+        "revenue",
+        "records",
+        "success_count",
+        None,
+        (),
+        ("message_id",),
+        ("revenue",),
+    ),
+    "history.sends": Endpoint(
+        HistorySendEvent,
+        "history/sends",
+        None,
+        "records",
+        "success_count",
+        "id",
+        ("to_number",),
+        ("timestamp",),
+        takes_list=True,
+        repeats_skipped=True,
+    ),
+    "history.clicks": Endpoint(
+        HistoryClickEvent,
+        "history/clicks",
+        None,
+        "records",
+        "success_count",
+        None,
+        ("phone_number",),
+        ("message_id", "timestamp"),
+        repeats_skipped=True,
+    ),
+    "history.revenue": Endpoint(
+        HistoryRevenueEvent,
+        "history/revenue",
+        None,
+        "records",
+        "success_count",
+        None,
+        (),
+        ("message_id",),
+        ("revenue",),
+    ),
+}
+
+IMPORT_PATH = "history/import"
+"""The one history endpoint that the limits page names; the reference pages have a typed one for each kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How a stream uses its endpoint; each is a setting."""
+
+    list_number: str | None = None
+    top_level_list: bool = False
+    single: bool = False
+    history_import: bool = False
+    imported_revenue: bool | None = None
+    reject_unknown_fields: bool = False
+    journeys: bool = True
+    max_body_bytes: int = 5_000_000
+    max_age_ms: int | None = None
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A chunk sorted: what can go into requests, by lane, and what already has its verdict."""
+
+    lanes: list[tuple[str | None, Chunk]] = field(default_factory=list)
+    settled: tuple[Chunk, Verdicts] | None = None
+
+
+class Operation:
+    """One endpoint under a stream's rules: checks events, builds bodies."""
+
+    _FILLER: ClassVar[bytes] = (
+        b'{"to":"+10","body":"-","phone_number":"+10","message_id":"-","revenue":0,"attribution_type":"sale","id":"-",'
+        b'"to_number":"+10","timestamp":"-","offer_id":"-"}'
+    )
+
+    def __init__(self, name: str, rules: Rules) -> None:
+        self.name = name
+        self.endpoint = ENDPOINTS[name]
+        self.rules = rules
+        event: type[_Event] = self.endpoint.event
+        if rules.reject_unknown_fields:
+            event = msgspec.defstruct(  # type: ignore[assignment] # a struct type, made at run time
+                event.__name__, [], bases=(event,), forbid_unknown_fields=True, gc=False
+            )
+        self._decode: Callable[[Any], Any] = msgspec.json.Decoder(event).decode
+        self._filler = msgspec.json.decode(self._FILLER, type=self.endpoint.event)
+        self._required = tuple(f.encode_name for f in msgspec.structs.fields(self.endpoint.event) if f.required)
+        self._inject = b'{"list_number":"%s",' % (rules.list_number or "").encode()
+        self.path = (
+            (self.endpoint.single_path or "")
+            if rules.single
+            else IMPORT_PATH
+            if rules.history_import
+            else self.endpoint.bulk_path
+        )
+
+    @property
+    def envelope_bytes(self) -> int:
+        """Bytes of a body without records, at most."""
+        if self.rules.single:
+            return 0
+        head, tail = self._envelope(LONGEST_LIST_NUMBER if self.rules.top_level_list else None)
+        return len(head) + len(tail)
+
+    @property
+    def max_record_bytes(self) -> int:
+        """The largest record that fits a request alone."""
+        return self.rules.max_body_bytes - self.envelope_bytes
+
+    def body(self, batch: Batch) -> bytes:
+        """Return the request body of a batch."""
+        wires = [chunk.wire for chunk in batch.chunks if chunk.wire is not None]
+        if self.rules.single:
+            return wires[0][0]
+        head, tail = self._envelope(batch.lane)
+        return head + b",".join([b",".join(wire) for wire in wires]) + tail
+
+    def _envelope(self, lane: str | None) -> tuple[bytes, bytes]:
+        first = b""
+        if lane is not None:
+            first = b'"list_number":"%s",' % lane.encode()
+        elif self.rules.imported_revenue is not None:
+            first = b'"imported":%s,' % (b"true" if self.rules.imported_revenue else b"false")
+        return b'{%s"%s":[' % (first, self.endpoint.array.encode()), b"]}"
+
+    # ------------------------------------------------------------------ checking and preparing
+
+    def prepare(self, chunk: Chunk, *, now_ms: int) -> Prepared:
+        """Check the records of a chunk and make ready what goes into requests.
+
+        Never raises for anything that a record may hold: what cannot be posted has its verdict in `settled`.
+        """
+        bad: dict[int, Verdict] = {}
+        events = self._decode_all(chunk.values, bad)
+        self._check_columns(events, bad)
+        if self.rules.max_age_ms is not None and chunk.timestamps is not None:
+            limit = now_ms - self.rules.max_age_ms
+            if min(chunk.timestamps) < limit:
+                self._check_age(chunk.timestamps, limit, now_ms, bad)
+        lists = [event.list_number for event in events] if self.endpoint.takes_list else []
+        if self.name == "history.sends":  # where a list may be named by its id as well
+            lists = [event.list_id if event.list_number is UNSET else event.list_number for event in events]
+        if lists:
+            self._check_lists(lists, bad)
+        wire, own_list = self._wire(chunk.values, lists, bad)
+        self._check_sizes(wire, bad)
+        prepared = Prepared()
+        if bad:
+            wrong = sorted(bad)
+            verdicts = Verdicts(QUEUED, {at: bad[index] for at, index in enumerate(wrong)})
+            prepared.settled = (chunk.pick(wrong), verdicts)
+            good = [index for index in range(len(chunk)) if index not in bad]
+            if not good:
+                return prepared
+            chunk = chunk.pick(good)
+            wire = [wire[index] for index in good]
+            lists = [lists[index] for index in good] if lists else lists
+        ready = replace(chunk, wire=wire, own_list=own_list)
+        if wire is chunk.values or wire == chunk.values:
+            ready.wire = ready.values  # type: ignore[assignment] # no null is left
+        if self.rules.top_level_list and lists:
+            prepared.lanes = self._by_list(ready, lists)
+        else:
+            prepared.lanes = [(None, ready)]
+        return prepared
+
+    def _decode_all(self, values: Sequence[bytes | None], bad: dict[int, Verdict]) -> list[Any]:
+        events: list[Any] = []
+        decoding = map(self._decode, values)
+        while True:
+            try:
+                events.extend(decoding)  # what was decoded before a failure stays
+            except _UNDECODABLE as error:
+                bad[len(events)] = self._diagnose(values[len(events)], error)
+                events.append(self._filler)
+            else:
+                break
+        # A typed decode does not look into the strings that it skips: bytes that are not UTF-8 would pass.
+        there = [value for index, value in enumerate(values) if index not in bad] if bad else values
+        if not b"".join(there).isascii():  # type: ignore[arg-type] # nulls are in bad
+            for index, value in enumerate(values):
+                if value is not None and index not in bad and not value.isascii():
+                    try:
+                        value.decode()
+                    except UnicodeDecodeError as error:
+                        bad[index] = _invalid("not_utf8", f"byte {error.start} is not UTF-8")
+        return events
+
+    def _diagnose(self, value: bytes | None, error: Exception) -> Verdict:
+        """Return the verdict of a value that the typed decoder refused."""
+        if value is None:
+            return SKIPPED
+        try:
+            value.decode()
+        except UnicodeDecodeError as wrong:
+            return _invalid("not_utf8", f"byte {wrong.start} is not UTF-8")
+        try:
+            event = msgspec.json.decode(value)
+        except RecursionError:
+            return _invalid("not_json", "nested too deeply")
+        except msgspec.MsgspecError as wrong:
+            return _invalid("not_json", str(wrong))
+        if not isinstance(event, dict):
+            return _invalid("not_an_object", f"the value is a JSON {_json_kind(event)}, not an object")
+        for name in self._required:
+            if event.get(name) is None:
+                return _invalid(f"missing_{name}", f"the event has no `{name}`")
+        if "unknown field" in str(error):
+            return _invalid("unknown_field", str(error))
+        return _invalid("wrong_type", str(error))
+
+    def _check_columns(self, events: list[Any], bad: dict[int, Verdict]) -> None:
+        for name in self.endpoint.phones:
+            numbers = [getattr(event, name) for event in events]
+            lines = "\n".join(numbers) + "\n"
+            if lines.count("\n") != len(numbers) or _E164_LINES.fullmatch(lines) is None:
+                for index, number in enumerate(numbers):
+                    if E164.fullmatch(number) is None and index not in bad:
+                        bad[index] = (
+                            _invalid("invalid_phone", f"`{name}` is not an E.164 number")
+                            if number
+                            else _invalid(f"missing_{name}", f"`{name}` is empty")
+                        )
+        for name in self.endpoint.texts:
+            texts = [getattr(event, name) for event in events]
+            if not all(texts):
+                for index, text in enumerate(texts):
+                    if not text and index not in bad:
+                        bad[index] = _invalid(f"missing_{name}", f"`{name}` is empty")
+        for name in self.endpoint.numbers:
+            amounts = [getattr(event, name) for event in events]
+            if amounts and min(amounts) < 0:
+                for index, amount in enumerate(amounts):
+                    if amount < 0 and index not in bad:
+                        bad[index] = _invalid(f"invalid_{name}", f"`{name}` is below 0")
+        if not self.rules.journeys:
+            for index, event in enumerate(events):
+                if event.use_journeys is True and index not in bad:
+                    bad[index] = _invalid("journeys_not_allowed", "`use_journeys` needs the setting contacts.journeys")
+
+    def _check_age(self, timestamps: list[int], limit: int, now_ms: int, bad: dict[int, Verdict]) -> None:
+        for index, timestamp in enumerate(timestamps):
+            if timestamp < limit and index not in bad:
+                bad[index] = _invalid("expired", f"{(now_ms - timestamp) / 1000:.0f} s old")
+
+    def _check_lists(self, lists: list[Any], bad: dict[int, Verdict]) -> None:
+        wrong = {number for number in set(lists) if isinstance(number, str) and E164.fullmatch(number) is None}
+        absent = UNSET in lists and self.rules.list_number is None
+        if not wrong and not absent:
+            return
+        for index, number in enumerate(lists):
+            if index in bad:
+                continue
+            if number in wrong:
+                bad[index] = _invalid("invalid_list_number", "`list_number` is not an E.164 number")
+            elif absent and number is UNSET:
+                bad[index] = _invalid(
+                    "missing_list_number", "the event has no `list_number` and the stream has no default"
+                )
+
+    def _wire(self, values: list[bytes | None], lists: list[Any], bad: dict[int, Verdict]) -> tuple[list[bytes], bool]:
+        """Return the bytes that go into the request for each record, and whether the list is the stream's for all."""
+        spliced: list[bytes] = values  # type: ignore[assignment] # nulls are in bad and never used
+        if not lists:
+            return spliced, False
+        absent = lists.count(UNSET)
+        own_list = absent == len(lists)
+        if self.rules.top_level_list:
+            if own_list:
+                return spliced, True
+            # The limits page shows messages without a list of their own beside a list at top level.
+            return [
+                value if number is UNSET or index in bad else _without_list(value)
+                for index, (value, number) in enumerate(zip(spliced, lists, strict=True))
+            ], False
+        if absent == 0 or self.rules.list_number is None:
+            return spliced, False
+        inject = self._inject
+        if own_list and not bad:
+            return [inject + value.lstrip()[1:] for value in spliced], True
+        return [
+            inject + value.lstrip()[1:] if number is UNSET and index not in bad else value
+            for index, (value, number) in enumerate(zip(spliced, lists, strict=True))
+        ], own_list
+
+    def _check_sizes(self, wire: list[bytes], bad: dict[int, Verdict]) -> None:
+        limit = self.max_record_bytes
+        smaller = self.endpoint.max_record_bytes
+        sizes = [len(record) for index, record in enumerate(wire) if index not in bad] if bad else list(map(len, wire))
+        if not sizes or max(sizes) <= min(limit, smaller or limit):
+            return
+        for index, record in enumerate(wire):
+            if index in bad:
+                continue
+            if smaller is not None and len(record) > smaller:
+                bad[index] = _invalid("contact_too_large", f"{len(record)} bytes; a contact may have {smaller}")
+            elif len(record) > limit:
+                bad[index] = _invalid("record_too_large", f"{len(record)} bytes; a request has room for {limit}")
+
+    def _by_list(self, chunk: Chunk, lists: list[Any]) -> list[tuple[str | None, Chunk]]:
+        default = self.rules.list_number
+        names = {default if number is UNSET else number for number in set(lists)}
+        if len(names) == 1:
+            return [(names.pop(), chunk)]
+        groups: dict[str | None, list[int]] = {}
+        for index, number in enumerate(lists):
+            groups.setdefault(default if number is UNSET else number, []).append(index)
+        return [
+            (name, replace(chunk.pick(indices), own_list=all(lists[i] is UNSET for i in indices)))
+            for name, indices in groups.items()
+        ]
+
+
+def _without_list(value: bytes) -> bytes:
+    event = msgspec.json.decode(value)
+    event.pop("list_number", None)
+    return msgspec.json.encode(event)
+
+
+def _invalid(reason: str, text: str) -> Verdict:
+    return Verdict("dead_letter", reason, None, text)
+
+
+def _json_kind(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    return {str: "string", int: "number", float: "number", list: "array"}.get(type(value), "value")
+
+
+def operation_for(
+    name: OperationName, rules: Rules, *, history_kind: Literal["sends", "clicks", "revenue"] = "sends"
+) -> Operation:
+    """Return the operation of a stream."""
+    if name == "history":
+        return Operation(f"history.{history_kind}", rules)
+    return Operation(name, rules)

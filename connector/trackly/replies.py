@@ -1,0 +1,152 @@
+"""What a reply says, checked before it is believed.
+
+A bulk reply lists failures by index. It is only taken at its word when it adds up: every record counted once, no index
+twice or out of range, and the number that an error repeats is the number of that record. Anything else is unreadable,
+and the records of the request are in doubt.
+"""
+
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import msgspec
+
+from connector.core.batching import Batch
+from connector.core.verdicts import RecordError, Reply
+from connector.trackly.operations import Operation
+
+MAX_TEXT = 500
+"""Characters of the platform's text that are kept."""
+
+
+class _Entry(msgspec.Struct, gc=False):
+    index: int
+    code: str | None = None
+    error: str | None = None
+    to: Any = None
+    phone_number: Any = None
+    id: Any = None
+
+
+class _Bulk(msgspec.Struct):
+    queued_count: int | None = None
+    success_count: int | None = None
+    error_count: int | None = None
+    duplicates_skipped: int = 0
+    invalid_phones: int = 0
+    errors: list[_Entry] = []
+
+
+class _Single(msgspec.Struct):
+    success: bool | None = None
+    message_id: str | None = None
+    contact_id: Any = None
+    revenue_id: Any = None
+
+
+class _Failure(msgspec.Struct):
+    code: str | None = None
+    error: str | None = None
+    message: str | None = None
+
+
+_decode_bulk = msgspec.json.Decoder(_Bulk).decode
+_decode_single = msgspec.json.Decoder(_Single).decode
+_decode_failure = msgspec.json.Decoder(_Failure).decode
+
+
+def read_reply(
+    operation: Operation, batch: Batch, *, status: int, retry_after: str | None, body: bytes, now: float
+) -> Reply:
+    """Return what an answer says; `now` is the time of day in seconds, for a `Retry-After` that is a date.
+
+    Never raises, whatever the platform, or somebody in its place, has sent.
+    """
+    wait = parse_retry_after(retry_after, now)
+    if not 200 <= status < 300:
+        code, text = _failure(body)
+        return Reply("answered", status=status, code=code, text=text, retry_after_secs=wait)
+    if not body:
+        return _unreadable(status, "the reply is empty")
+    try:
+        if operation.rules.single:
+            return _read_single(status, _decode_single(body))
+        return _read_bulk(operation, batch, status, _decode_bulk(body))
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        return _unreadable(status, f"the reply cannot be read: {error}")
+
+
+def _read_single(status: int, said: _Single) -> Reply:
+    named = said.message_id or said.contact_id or said.revenue_id
+    if said.success is False or (said.success is None and not named):
+        return _unreadable(status, "the reply does not say that the record was taken")
+    return Reply("answered", status=status, message_id=said.message_id)
+
+
+def _read_bulk(operation: Operation, batch: Batch, *, status: int, said: _Bulk) -> Reply:
+    counts = {"queued_count": said.queued_count, "success_count": said.success_count}
+    accepted = counts[operation.endpoint.accepted_count]
+    failed = said.error_count
+    if accepted is None or failed is None:
+        return _unreadable(status, f"the reply has no {operation.endpoint.accepted_count} and error_count")
+    if min(accepted, failed, said.duplicates_skipped, said.invalid_phones) < 0:
+        return _unreadable(status, "a count is negative")
+    # The documents do not say whether what was skipped counts as taken, nor whether invalid numbers count as errors.
+    rest = batch.count - accepted - failed
+    if rest in (0, said.duplicates_skipped):
+        missing = failed - len(said.errors)
+    elif rest in (said.invalid_phones, said.duplicates_skipped + said.invalid_phones):
+        missing = failed + said.invalid_phones - len(said.errors)
+    else:
+        return _unreadable(status, f"the counts do not add up: {accepted} + {failed} for {batch.count} records")
+    if missing < 0:
+        return _unreadable(status, f"{len(said.errors)} errors are listed, {failed} counted")
+    problem = _check_entries(operation, batch, said.errors)
+    if problem is not None:
+        return _unreadable(status, problem)
+    errors = tuple(RecordError(e.index, e.code or "", (e.error or "")[:MAX_TEXT]) for e in said.errors)
+    return Reply("answered", status=status, errors=errors, unnamed=missing)
+
+
+def _check_entries(operation: Operation, batch: Batch, entries: list[_Entry]) -> str | None:
+    """Return what is wrong with the listed errors, or None."""
+    seen: set[int] = set()
+    echo = operation.endpoint.echo
+    for entry in entries:
+        if not 0 <= entry.index < batch.count:
+            return f"index {entry.index} of {batch.count} records"
+        if entry.index in seen:
+            return f"index {entry.index} is listed twice"
+        seen.add(entry.index)
+        echoed = getattr(entry, echo) if echo else None
+        if echoed is not None:
+            chunk, at = batch.locate(entry.index)
+            assert chunk.wire is not None
+            if str(msgspec.json.decode(chunk.wire[at]).get(echo)) != str(echoed):
+                return f"index {entry.index} repeats the `{echo}` of another record"
+    return None
+
+
+def _failure(body: bytes) -> tuple[str | None, str]:
+    """Return the code and the text of an error reply, which may be anything."""
+    try:
+        said = _decode_failure(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None, body[:MAX_TEXT].decode(errors="replace")
+    return said.code, (said.error or said.message or "")[:MAX_TEXT]
+
+
+def _unreadable(status: int, why: str) -> Reply:
+    return Reply("answered", status=status, unreadable=why[:MAX_TEXT])
+
+
+def parse_retry_after(value: str | None, now: float) -> float | None:
+    """Return the seconds that a `Retry-After` header asks for, or None when it is absent or cannot be read."""
+    if not value:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:10])
+    try:
+        return max(parsedate_to_datetime(text).timestamp() - now, 0.0)
+    except (ValueError, OverflowError):
+        return None
