@@ -1,0 +1,103 @@
+"""Where Kafka's jars come from: Maven, once, into a cache of the user's.
+
+The folder appears under its name by one rename, when it is complete, and a file lock lets one of several makers
+work: parallel test runs neither see half a folder nor fetch twice.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+KAFKA_VERSION: Final = "4.2.0"
+"""The broker that the demonstration and the tests run; the version in `pom.xml`."""
+
+_POM: Final = Path(__file__).with_name("pom.xml")
+_MIN_JAVA: Final = 17  # what Kafka 4's server is compiled for
+_MAVEN_TIMEOUT_SECS: Final = 600  # 45 MB over a slow line
+
+
+class BrokerUnavailableError(Exception):
+    """No broker can be had this way; the message says why, in words for the user."""
+
+
+def java() -> str:
+    """Return the path of a Java that can run Kafka; raise `BrokerUnavailableError` when there is none."""
+    home = os.environ.get("JAVA_HOME")
+    program = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
+    if program is None:
+        raise BrokerUnavailableError(f"no java in {home}/bin (JAVA_HOME)" if home else "java is not installed")
+    report = subprocess.run(  # noqa: S603 - the user's own Java
+        [program, "-version"], capture_output=True, text=True, check=False
+    )
+    version = re.search(r'version "(\d+)', report.stderr + report.stdout)
+    if report.returncode or version is None:
+        raise BrokerUnavailableError(f"{program} -version does not answer: {report.stderr.strip()[:200]}")
+    if int(version[1]) < _MIN_JAVA:
+        raise BrokerUnavailableError(f"Kafka {KAFKA_VERSION} needs Java {_MIN_JAVA}; {program} is {version[1]}")
+    return program
+
+
+def kafka_jars() -> Path:
+    """Return the folder with Kafka's jars, fetched by Maven when the cache lacks them (about 45 MB).
+
+    Raises `BrokerUnavailableError` when Maven is missing or fails.
+    """
+    home = _cache_home()
+    folder = home / f"kafka-{KAFKA_VERSION}"
+    if not _is_complete(folder):
+        home.mkdir(parents=True, exist_ok=True)
+        with _locked(home / f"{folder.name}.lock"):
+            if not _is_complete(folder):  # another maker may have been first
+                _fetch(folder)
+    return folder / "libs"
+
+
+def _cache_home() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "trackly-connector"
+
+
+def _is_complete(folder: Path) -> bool:
+    """Tell whether the folder was made, and from the dependencies of today."""
+    try:
+        return (folder / _POM.name).read_bytes() == _POM.read_bytes()
+    except FileNotFoundError:
+        return False
+
+
+def _fetch(folder: Path) -> None:
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise BrokerUnavailableError("mvn (Apache Maven) is not installed")
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as scratch:
+        made = Path(scratch) / "made"
+        made.mkdir()
+        shutil.copyfile(_POM, made / _POM.name)
+        command = [maven, "-q", "-B", "-Dstyle.color=never", "-f", str(made / _POM.name)]
+        command += ["dependency:copy-dependencies", f"-DoutputDirectory={made / 'libs'}"]
+        try:
+            subprocess.run(  # noqa: S603 - the user's own Maven
+                command, check=True, capture_output=True, text=True, timeout=_MAVEN_TIMEOUT_SECS
+            )
+        except subprocess.CalledProcessError as error:
+            words = "\n".join((error.stdout + error.stderr).strip().splitlines()[-5:])
+            raise BrokerUnavailableError(f"Maven could not fetch Kafka {KAFKA_VERSION}:\n{words}") from error
+        except subprocess.TimeoutExpired as error:
+            raise BrokerUnavailableError(f"Maven did not finish within {_MAVEN_TIMEOUT_SECS} s") from error
+        if folder.exists():  # made from an older pom.xml
+            folder.rename(Path(scratch) / "outdated")
+        made.rename(folder)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file closes, also when this process dies
+        yield

@@ -1,0 +1,81 @@
+"""Child processes on a leash: none outlives the process that started it.
+
+A demonstration that is killed must not leave a broker behind that holds memory and ports. The kernel keeps the
+promise, not a clean-up handler: on Linux a child asks to be killed when its parent ends (``PR_SET_PDEATHSIG``), so
+even ``kill -9`` of the parent takes the children along. Elsewhere children are stopped by :func:`stop` alone.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Final
+
+# "Parent" means the thread that forked: with a short-lived thread the child would die along with that thread. All
+# children are therefore started by this one, which lasts as long as the interpreter.
+_KEEPER: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="leash")
+
+# Runs in the child before the program proper. Asking for the signal here rather than in a `preexec_fn` keeps Python
+# code out of the fork of a threaded process. The parent may have ended before the request: hence the second look.
+_LEASH: Final = """
+import ctypes, os, signal, sys
+if ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0) != 0:
+    sys.exit("prctl: " + os.strerror(ctypes.get_errno()))
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("the parent has gone")
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: int = subprocess.DEVNULL,
+) -> subprocess.Popen[bytes]:
+    """Start a process that ends with this one; its output is appended to `log`.
+
+    It gets a session of its own: Ctrl-C reaches this process alone, which stops its children in the right order.
+    Raises `FileNotFoundError` when the program does not exist.
+    """
+    with log.open("ab") as out:
+        return _KEEPER.submit(_popen, argv, out, env, cwd, stdin).result()
+
+
+def _popen(
+    argv: Sequence[str], out: IO[bytes], env: Mapping[str, str] | None, cwd: Path | None, stdin: int
+) -> subprocess.Popen[bytes]:
+    leash = [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid())] if sys.platform == "linux" else []
+    return subprocess.Popen(  # noqa: S603 - the callers' own programs
+        [*leash, *argv],
+        stdin=stdin,
+        stdout=out,
+        stderr=subprocess.STDOUT,
+        env=env,
+        cwd=cwd,
+        start_new_session=True,
+    )
+
+
+def stop(process: subprocess.Popen[bytes], *, grace_secs: float) -> int:
+    """End a process and return its exit code: SIGTERM first, SIGKILL when it is still there after the grace."""
+    if process.poll() is None:
+        process.terminate()
+    try:
+        return process.wait(timeout=grace_secs)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def tail(log: Path, *, lines: int = 40) -> str:
+    """Return the last lines of a log, or a note that there is none."""
+    try:
+        text = log.read_text(errors="replace")
+    except FileNotFoundError:
+        return "(no log)"
+    return "\n".join(text.splitlines()[-lines:]) or "(the log is empty)"

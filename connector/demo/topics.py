@@ -1,0 +1,259 @@
+"""Topics from the outside: create, fill, read back. Nothing here shares code with the connector, which it checks."""
+
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Final, Literal, NamedTuple
+
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
+from confluent_kafka.cimpl import NewTopic
+
+Headers = Sequence[tuple[str, bytes | None]]
+Properties = Mapping[str, str | int | float | bool]
+"""Of librdkafka, e.g. for security; they go over those that are set here."""
+Isolation = Literal["read_committed", "read_uncommitted"]
+
+_REQUEST_TIMEOUT_SECS: Final = 30
+_MAY_CREATE: Final[Properties] = {"allow.auto.create.topics": True}
+_CONSUME: Final = 10_000  # records per call
+# With librdkafka's own settings a reader waits a second whenever its queue has run full.
+_FAST_READER: Final[Properties] = {"fetch.queue.backoff.ms": 5, "queued.min.messages": 200_000, "fetch.wait.max.ms": 50}
+_FAST_PRODUCER: Final[Properties] = {
+    "enable.idempotence": True,
+    "linger.ms": 20,
+    "batch.size": 1_000_000,
+    "queue.buffering.max.messages": 1_000_000,
+}
+
+
+class Record(NamedTuple):
+    """What a client puts into a topic."""
+
+    value: bytes | None
+    key: bytes | None = None
+    headers: Headers = ()
+
+
+class Position(NamedTuple):
+    """Where a record lies."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Topics:
+    """Makes topics with fresh names, and deletes those that it made."""
+
+    def __init__(self, bootstrap_servers: str, *, prefix: str = "test", auto_created: bool = False) -> None:
+        """`auto_created`: ask for the topic instead of creating it, as librdkafka's mock cluster wants it."""
+        self._admin = AdminClient(_client(bootstrap_servers))
+        self._prefix = prefix
+        self._auto_created = auto_created
+        self._bootstrap_servers = bootstrap_servers
+        self._made: list[str] = []
+
+    def name(self, purpose: str = "topic") -> str:
+        """Return a name that no other topic has."""
+        return f"{self._prefix}.{purpose}.{uuid.uuid4().hex[:8]}"
+
+    def create(
+        self, purpose: str = "topic", *, partitions: int = 1, config: Mapping[str, str] | None = None, name: str = ""
+    ) -> str:
+        """Create a topic and return its name (`<prefix>.<purpose>.<random>` unless given), when it can be used.
+
+        Raises `KafkaException` when the broker refuses.
+        """
+        topic = name or self.name(purpose)
+        if self._auto_created:
+            asker = Consumer({**_client(self._bootstrap_servers), "group.id": "topics", **_MAY_CREATE})
+            asker.list_topics(topic, timeout=_REQUEST_TIMEOUT_SECS)
+            asker.close()
+        else:
+            order = NewTopic(topic, num_partitions=partitions, replication_factor=-1, config=dict(config or {}))
+            self._admin.create_topics([order])[topic].result(_REQUEST_TIMEOUT_SECS)
+            self._made.append(topic)
+        self._wait_for_leaders(topic)
+        return topic
+
+    def delete(self, *topics: str) -> None:
+        """Delete topics; those that are gone already do not matter."""
+        if not topics:
+            return
+        for topic, deletion in self._admin.delete_topics(list(topics)).items():
+            try:
+                deletion.result(_REQUEST_TIMEOUT_SECS)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise
+            if topic in self._made:
+                self._made.remove(topic)
+
+    def delete_all(self) -> None:
+        """Delete every topic that was created here."""
+        self.delete(*self._made)
+
+    def _wait_for_leaders(self, topic: str) -> None:
+        """Wait until every partition has a leader: the answer to the creation comes before that."""
+        deadline = time.monotonic() + _REQUEST_TIMEOUT_SECS
+        while time.monotonic() < deadline:
+            found = self._admin.list_topics(timeout=_REQUEST_TIMEOUT_SECS).topics.get(topic)
+            if found is not None and found.partitions and all(p.leader >= 0 for p in found.partitions.values()):
+                return
+            time.sleep(0.02)
+        raise TimeoutError(f"{topic} has no leaders after {_REQUEST_TIMEOUT_SECS} s")
+
+
+def produce(
+    bootstrap_servers: str,
+    topic: str,
+    records: Iterable[Record],
+    *,
+    partition: int | None = None,
+    acknowledged: Callable[[int, Position], None] | None = None,
+    properties: Properties | None = None,
+) -> list[Position]:
+    """Produce records, each exactly once, and return their positions in the order of the records.
+
+    Without `partition` they go round robin over all of the topic's. With `acknowledged`, that is told each record's
+    index and position instead, as the broker acknowledges them, and the list stays empty: for millions of records.
+    Raises `KafkaException` for the first record that could not be delivered.
+    """
+    delivery = _Delivery(acknowledged)
+    producer = Producer({**_client(bootstrap_servers), **_FAST_PRODUCER, **(properties or {})})
+    partitions = len(producer.list_topics(topic, timeout=_REQUEST_TIMEOUT_SECS).topics[topic].partitions)
+    for index, record in enumerate(records):
+        number = index % partitions if partition is None else partition
+        on_delivery = partial(delivery.done, index)
+        headers: list[tuple[str, str | bytes | None]] | None = list(record.headers) or None
+        while True:
+            try:
+                producer.produce(topic, record.value, record.key, number, on_delivery, headers=headers)
+            except BufferError:  # the queue is full: let the broker catch up
+                producer.poll(0.1)
+            else:
+                break
+        if index % 1_000 == 0:
+            producer.poll(0)
+        if delivery.error is not None:
+            break
+    producer.flush(_REQUEST_TIMEOUT_SECS)
+    if delivery.error is not None:
+        raise KafkaException(delivery.error)
+    if len(producer):
+        raise TimeoutError(f"{len(producer)} records for {topic} are not acknowledged after {_REQUEST_TIMEOUT_SECS} s")
+    return [position for _, position in sorted(delivery.positions.items())]
+
+
+class _Delivery:
+    """What the broker said about each record."""
+
+    def __init__(self, acknowledged: Callable[[int, Position], None] | None) -> None:
+        self.error: KafkaError | None = None
+        self.positions: dict[int, Position] = {}
+        self._acknowledged = acknowledged or self.positions.__setitem__
+
+    def done(self, index: int, error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            self._acknowledged(index, position_of(message))
+        elif self.error is None:
+            self.error = error
+
+
+def position_of(message: Message) -> Position:
+    """Return where a delivered or consumed message lies."""
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    assert topic is not None
+    assert partition is not None
+    assert offset is not None
+    return Position(topic, partition, offset)
+
+
+def read_topic(
+    bootstrap_servers: str,
+    topic: str,
+    *,
+    isolation: Isolation = "read_committed",
+    timeout_secs: float = 60,
+    properties: Properties | None = None,
+) -> Iterator[list[Message]]:
+    """Yield a topic's records in chunks, from the first to the end that it has when the reading starts.
+
+    Reading committed, it waits for transactions that are open below that end: what they hold is either read or known
+    to be aborted. Raises `TimeoutError` when the end is not reached in `timeout_secs`, `KafkaException` for trouble.
+    """
+    own: Properties = {
+        "group.id": "reader",  # never joined, never committed to
+        "enable.auto.commit": False,
+        "isolation.level": isolation,
+        "auto.offset.reset": "error",
+        "enable.partition.eof": True,
+    }
+    consumer = Consumer({**_client(bootstrap_servers), **own, **_FAST_READER, **(properties or {})})
+    try:
+        ends = _ends(bootstrap_servers, topic, consumer, properties or {})
+        consumer.assign([TopicPartition(topic, number, start) for number, (start, _) in ends.items()])
+        left = {number: end for number, (_, end) in ends.items()}
+        deadline = time.monotonic() + timeout_secs
+        while left:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{topic}: the ends {left} are not reached within {timeout_secs:g} s")
+            messages = consumer.consume(_CONSUME, timeout=0.2)
+            chunk = [message for message in messages if _is_below_end(message, left)]
+            if chunk:
+                yield chunk
+    finally:
+        consumer.close()
+
+
+def _ends(bootstrap_servers: str, topic: str, consumer: Consumer, properties: Properties) -> dict[int, tuple[int, int]]:
+    """Return first and next offset of each partition that is not empty, open transactions included."""
+    found = consumer.list_topics(topic, timeout=_REQUEST_TIMEOUT_SECS).topics[topic]
+    if found.error is not None:
+        raise KafkaException(found.error)
+    admin = AdminClient({**_client(bootstrap_servers), **properties})
+    # A consumer's own query would stop at the first open transaction when it reads committed.
+    bounds = []
+    earliest, latest = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call] # theirs
+    for spec in (earliest, latest):
+        query = {TopicPartition(topic, number): spec for number in found.partitions}
+        answers = admin.list_offsets(query, isolation_level=IsolationLevel.READ_UNCOMMITTED)
+        bounds.append({at.partition: result.result(_REQUEST_TIMEOUT_SECS).offset for at, result in answers.items()})
+    starts, nexts = bounds
+    return {number: (starts[number], nexts[number]) for number in starts if starts[number] < nexts[number]}
+
+
+def _is_below_end(message: Message, left: dict[int, int]) -> bool:
+    """Tell whether to keep what a consumer returned; strike partitions from `left` that are read to their end.
+
+    The last offsets may be markers of transactions or aborted records, which no reader sees: there the end shows by
+    the event that nothing is left to fetch.
+    """
+    _, partition, offset = position_of(message)
+    error = message.error()
+    if error is not None:
+        if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - the library names its own events so
+            raise KafkaException(error)
+        if offset >= left.get(partition, 0):
+            left.pop(partition, None)
+        return False
+    end = left.get(partition, 0)
+    if offset >= end - 1:
+        left.pop(partition, None)
+    return offset < end
+
+
+def _client(bootstrap_servers: str) -> dict[str, str | int | float | bool]:
+    # Errors only: brokers are stopped and killed under these clients.
+    return {"bootstrap.servers": bootstrap_servers, "log_level": 3}
