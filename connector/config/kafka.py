@@ -68,12 +68,12 @@ _MAX_IN_FLIGHT_LIMIT: Final = 5  # librdkafka's own limit for an idempotent prod
 
 
 def refusal(name: str, value: str | float | bool) -> str | None:
-    """Return why a librdkafka property may not be set, or None when it may."""
+    """Return why a librdkafka property may not be set (so), or None when it may."""
     if reason := REFUSED.get(name):
-        return reason
+        return f"may not be set here: {reason}"
     for prefix, reason in REFUSED_PREFIXES.items():
         if name.startswith(prefix):
-            return reason
+            return f"may not be set here: {reason}"
     if name in _MAX_IN_FLIGHT:
         try:
             fits = 1 <= int(value) <= _MAX_IN_FLIGHT_LIMIT

@@ -17,9 +17,10 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationInfo,
+    WithJsonSchema,
 )
 
-E164 = r"^\+[1-9]\d{1,14}$"
+E164 = r"^\+[1-9][0-9]{1,14}$"
 TOPIC_NAME = r"^[a-zA-Z0-9._-]{1,249}$"
 
 
@@ -53,7 +54,11 @@ def _topic(name: str) -> str:
     return name
 
 
-FilePath = Annotated[Path, BeforeValidator(_anchor, json_schema_input_type=str)]
+FilePath = Annotated[
+    Path,
+    BeforeValidator(_anchor, json_schema_input_type=str),
+    WithJsonSchema({"type": "string", "format": "path"}),
+]
 """A file, as text in the settings; relative ones start at the folder of the settings file."""
 
 Topic = Annotated[str, StringConstraints(pattern=TOPIC_NAME), AfterValidator(_topic)]

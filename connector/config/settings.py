@@ -4,12 +4,13 @@
 models itself, as tests do, gets the checks of each single value only.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from connector.config.kafka import KafkaSettings, SecuritySettings
 from connector.config.model import E164, Model, Seconds
+from connector.config.references import Origin
 from connector.config.streams import (
     BatchSettings,
     BreakerSettings,
@@ -131,3 +132,16 @@ class Settings(Model):
     buffer: BufferSettings = Field(default_factory=BufferSettings, description="Memory.")
     shutdown: ShutdownSettings = Field(default_factory=ShutdownSettings, description="Stopping.")
     readiness: ReadinessSettings = Field(default_factory=ReadinessSettings, description="Readiness.")
+
+    _origin: Origin | None = PrivateAttr(default=None)
+
+    @property
+    def origin(self) -> Origin | None:
+        """Return where these settings were read, or None when code built them."""
+        return self._origin
+
+    def with_origin(self, origin: Origin) -> Self:
+        """Return the same settings, knowing where they were read."""
+        known = self.model_copy()
+        known._origin = origin  # noqa: SLF001  (our own copy)
+        return known

@@ -30,6 +30,12 @@ def _pattern(value: str) -> str:
     return value
 
 
+def _replication(value: int) -> int:
+    if value == 0:
+        raise ValueError("must be at least 1, or -1 for the broker's default")
+    return value
+
+
 def _start(value: Any) -> Any:
     """Read a time in ISO 8601 form; leave the two words, and times that are times already, as they are."""
     moment = value
@@ -232,7 +238,7 @@ class CreateTopicsSettings(Model):
         default=None,
         description="Partitions of a created topic; as many as the source topic has when left out.",
     )
-    replication_factor: Literal[-1] | Annotated[int, Field(ge=1, le=32_767)] = Field(
+    replication_factor: Annotated[int, Field(ge=-1, le=32_767), AfterValidator(_replication)] = Field(
         default=3, description="Copies of a created topic; -1 for the broker's default."
     )
     max_message_bytes: Annotated[int, Field(ge=1_000, le=1_000_000_000)] | None = Field(

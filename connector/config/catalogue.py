@@ -1,0 +1,37 @@
+"""All settings as a flat list, read off the models: for the reference page and for "did you mean"."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from connector.config.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One setting: its path (`streams[].batch.max_records`), its field, and the group it opens if it is no value."""
+
+    path: str
+    field: FieldInfo
+    group: type[BaseModel] | None
+
+
+def catalogue(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[Entry]:
+    """Yield every setting below a model, groups before what is in them, in the order of the code."""
+    for name, field in model.model_fields.items():
+        group = model_in(field.annotation)
+        in_list = group is not None and get_origin(field.annotation) is list
+        path = f"{prefix}{name}{'[]' if in_list else ''}"
+        yield Entry(path, field, group)
+        if group is not None:
+            yield from catalogue(group, f"{path}.")
+
+
+def model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the model that an annotation is, or is a list of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for argument in get_args(annotation) if (found := model_in(argument))), None)

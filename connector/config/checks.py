@@ -1,0 +1,346 @@
+"""What must fit together: rules that no single setting can break alone.
+
+Time limits form chains (a request must end before the drain, the drain before the grace period), topics must not
+feed on themselves, and settings that would do nothing are refused, because whoever wrote them expected something.
+Each rule gives its sum in the message, and names the settings it looked at: when one of those is wrong already, the
+rule has nothing to say.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from connector.config.kafka import KafkaSettings, SecuritySettings, refusal
+from connector.config.problems import Fault, KeyPath, dotted
+from connector.config.settings import Settings
+from connector.config.streams import StreamSettings
+from connector.config.trackly import is_loopback
+
+TICK_ALLOWANCE_SECS: Final = 1.0
+"""What the last tick of a drain may take: a small tick takes 6-13 ms, one that waits for a rebalance some hundred."""
+
+SOCKET_TIMEOUT_MARGIN_MS: Final = 100
+"""librdkafka wants `socket.timeout.ms` at least this much below `transaction.timeout.ms`."""
+
+
+RULES: Final = (
+    "`trackly.timeouts.connect_secs` <= `trackly.timeouts.total_secs`",
+    "`trackly.timeouts.total_secs` + 1 s for the last tick <= `streams[].delivery.drain_secs` < `shutdown.grace_secs`",
+    "`streams[].delivery.drain_secs` < `kafka.max_poll_interval_secs`",
+    "2 x `kafka.heartbeat_interval_secs` < `kafka.session_timeout_secs` <= `kafka.max_poll_interval_secs`",
+    "`streams[].delivery.tick_interval_ms` < `kafka.session_timeout_secs` less two heartbeats (when a post must start)",
+    "`trackly.idle_connection_secs` < `trackly.platform_idle_secs`",
+    "`socket.timeout.ms`, where set for producers, <= `kafka.transaction_timeout_secs` less 100 ms",
+    "`streams[].batch.max_records` <= `delivery.max_in_flight_records` and `delivery.max_tick_records` of the stream",
+    "`streams[].concurrency.min` <= `concurrency.max`; each wait <= its longest wait",
+    "no code in both `streams[].retry.transient_codes` and `setting_codes`",
+    "a stream reads `topics` or a `pattern`, and never its own outcomes or dead letters, which are two topics",
+    "the dead-letter topic of a stream is not the outcome topic of another; an output may be another stream's input",
+    "names and groups of streams are unique",
+    "`mode: single` is not for history; `list_number_placement: top_level` is for bulk sends only",
+    "`list_number`, `history`, `revenue` and `contacts` only where the operation uses them",
+    "sasl protocols need a mechanism, PLAIN and SCRAM a user and a password, OAUTHBEARER its properties",
+    "a certificate needs its key, and the other way round; named files must be readable",
+    "`trackly.base_url` is https, unless it stays on this machine or `trackly.allow_plain_http` is set",
+)
+"""The rules of this module for the reference page, in the words of an operator."""
+
+
+def conflicts(settings: Settings) -> Iterator[Fault]:
+    """Yield everything in the settings that does not fit together. Looks for the named files, too."""
+    yield from _kafka(settings.kafka)
+    yield from _properties(settings.kafka)
+    yield from _security(settings.kafka)
+    yield from _trackly(settings)
+    yield from _files(settings)
+    for index, stream in enumerate(settings.streams):
+        at: KeyPath = ("streams", index)
+        yield from _drain(settings, stream, at)
+        yield from _amounts(settings, stream, at)
+        yield from _topics(stream, at)
+        yield from _operation(stream, at)
+    yield from _among_streams(settings.streams)
+
+
+def number(value: float) -> str:
+    """Write a number without a needless fraction or exponent."""
+    return str(int(value)) if float(value).is_integer() else f"{value:.6f}".rstrip("0")
+
+
+def _kafka(kafka: KafkaSettings) -> Iterator[Fault]:
+    heartbeat, session = kafka.heartbeat_interval_secs, kafka.session_timeout_secs
+    at_heartbeat, at_session = ("kafka", "heartbeat_interval_secs"), ("kafka", "session_timeout_secs")
+    if 2 * heartbeat >= session:
+        yield Fault(
+            at_session,
+            f"must be above two heartbeats (2 x {number(heartbeat)} = {number(2 * heartbeat)}); is {number(session)}",
+            (at_heartbeat,),
+        )
+    if session > kafka.max_poll_interval_secs:
+        yield Fault(
+            ("kafka", "max_poll_interval_secs"),
+            f"must be at least session_timeout_secs ({number(session)}); is {number(kafka.max_poll_interval_secs)}",
+            (at_session,),
+        )
+
+
+def _properties(kafka: KafkaSettings) -> Iterator[Fault]:
+    groups = {
+        "properties": kafka.properties,
+        "consumer_properties": kafka.consumer_properties,
+        "producer_properties": kafka.producer_properties,
+    }
+    for group, properties in groups.items():
+        for name, value in properties.items():
+            if reason := refusal(name, value):
+                yield Fault(("kafka", group, name), reason)
+        limit = kafka.transaction_timeout_secs * 1_000 - SOCKET_TIMEOUT_MARGIN_MS
+        socket = properties.get("socket.timeout.ms")
+        if group != "consumer_properties" and isinstance(socket, int | float) and socket > limit:
+            yield Fault(
+                ("kafka", group, "socket.timeout.ms"),
+                f"must be at most transaction_timeout_secs less {SOCKET_TIMEOUT_MARGIN_MS} ms "
+                f"({number(kafka.transaction_timeout_secs * 1_000)} - {SOCKET_TIMEOUT_MARGIN_MS} = {number(limit)}); "
+                f"is {number(socket)}",
+                (("kafka", "transaction_timeout_secs"),),
+            )
+
+
+def _security(kafka: KafkaSettings) -> Iterator[Fault]:
+    security = kafka.security
+    at: KeyPath = ("kafka", "security")
+    looked_at = ((*at, "protocol"), (*at, "sasl_mechanism"))
+    with_sasl = security.protocol.startswith("sasl_")
+    if with_sasl and security.sasl_mechanism is None:
+        yield Fault((*at, "sasl_mechanism"), f"is required with protocol {security.protocol}", looked_at)
+    if security.sasl_mechanism is not None and not with_sasl:
+        yield Fault(
+            (*at, "sasl_mechanism"), f"does nothing with protocol {security.protocol}; use a sasl protocol", looked_at
+        )
+    yield from _credentials(security, at, looked_at)
+    if with_sasl and security.sasl_mechanism == "OAUTHBEARER" and not _has_oauth(kafka):
+        yield Fault(
+            (*at, "sasl_mechanism"),
+            "OAUTHBEARER needs its details in kafka.properties (sasl.oauthbearer.method, "
+            "sasl.oauthbearer.token.endpoint.url, sasl.oauthbearer.client.id, ...)",
+            (*looked_at, ("kafka", "properties")),
+        )
+    yield from _key_pair(at, cert=security.cert_file, key=security.key_file)
+    if security.key_password is not None and security.key_file is None:
+        yield Fault((*at, "key_password"), "needs key_file", ((*at, "key_file"),))
+    if "ssl" not in security.protocol:
+        for name in ("ca_file", "cert_file", "key_file"):
+            if getattr(security, name) is not None:
+                yield Fault(
+                    (*at, name), f"does nothing with protocol {security.protocol}; use ssl or sasl_ssl", looked_at
+                )
+
+
+def _credentials(security: SecuritySettings, at: KeyPath, looked_at: tuple[KeyPath, ...]) -> Iterator[Fault]:
+    mechanism = security.sasl_mechanism
+    wanted = mechanism is not None and mechanism != "OAUTHBEARER"
+    for name in ("username", "password"):
+        given = getattr(security, name) is not None
+        if wanted and not given:
+            yield Fault((*at, name), f"is required with {mechanism}", looked_at)
+        if given and not wanted:
+            reason = f"does nothing with {mechanism}" if mechanism else "needs sasl_mechanism PLAIN or SCRAM"
+            yield Fault((*at, name), reason, looked_at)
+
+
+def _has_oauth(kafka: KafkaSettings) -> bool:
+    names = [*kafka.properties, *kafka.consumer_properties, *kafka.producer_properties]
+    return any(name.startswith("sasl.oauthbearer.") or "oauthbearer" in name for name in names)
+
+
+def _key_pair(at: KeyPath, *, cert: Path | None, key: Path | None) -> Iterator[Fault]:
+    if cert is not None and key is None:
+        yield Fault((*at, "key_file"), "is required with cert_file", ((*at, "cert_file"),))
+    if key is not None and cert is None:
+        yield Fault((*at, "cert_file"), "is required with key_file", ((*at, "key_file"),))
+
+
+def _trackly(settings: Settings) -> Iterator[Fault]:
+    trackly = settings.trackly
+    at: KeyPath = ("trackly",)
+    if trackly.base_url.startswith("http://") and not (trackly.allow_plain_http or is_loopback(trackly.base_url)):
+        yield Fault(
+            (*at, "base_url"),
+            "must be https, since plain http shows the API key and every phone number on the way; for a test set-up, "
+            "set trackly.allow_plain_http: true",
+            ((*at, "allow_plain_http"),),
+        )
+    yield from _key_pair((*at, "tls"), cert=trackly.tls.cert_file, key=trackly.tls.key_file)
+    connect, total = trackly.timeouts.connect_secs, trackly.timeouts.total_secs
+    if connect > total:
+        yield Fault(
+            (*at, "timeouts", "connect_secs"),
+            f"must be at most total_secs ({number(total)}); is {number(connect)}",
+            ((*at, "timeouts", "total_secs"),),
+        )
+    if trackly.idle_connection_secs >= trackly.platform_idle_secs:
+        yield Fault(
+            (*at, "idle_connection_secs"),
+            f"must be below platform_idle_secs ({number(trackly.platform_idle_secs)}); "
+            f"is {number(trackly.idle_connection_secs)}",
+            ((*at, "platform_idle_secs"),),
+        )
+
+
+def _files(settings: Settings) -> Iterator[Fault]:
+    security, tls = settings.kafka.security, settings.trackly.tls
+    files: list[tuple[KeyPath, Path | None]] = [
+        (("kafka", "security", "ca_file"), security.ca_file),
+        (("kafka", "security", "cert_file"), security.cert_file),
+        (("kafka", "security", "key_file"), security.key_file),
+        (("trackly", "tls", "ca_file"), tls.ca_file),
+        (("trackly", "tls", "cert_file"), tls.cert_file),
+        (("trackly", "tls", "key_file"), tls.key_file),
+    ]
+    for path, file in files:
+        if file is None:
+            continue
+        if not file.is_file():
+            yield Fault(path, f"names no file: {file}")
+        elif not os.access(file, os.R_OK):
+            yield Fault(path, f"may not be read: {file}")
+
+
+def _drain(settings: Settings, stream: StreamSettings, at: KeyPath) -> Iterator[Fault]:
+    """Request + tick <= drain < grace, and drain < the longest time without a poll: a revoke waits for the drain."""
+    drain, total = stream.delivery.drain_secs, settings.trackly.timeouts.total_secs
+    grace, poll = settings.shutdown.grace_secs, settings.kafka.max_poll_interval_secs
+    path: KeyPath = (*at, "delivery", "drain_secs")
+    if total + TICK_ALLOWANCE_SECS > drain:
+        yield Fault(
+            path,
+            f"must be at least trackly.timeouts.total_secs + {number(TICK_ALLOWANCE_SECS)} for the last tick "
+            f"({number(total)} + {number(TICK_ALLOWANCE_SECS)} = {number(total + TICK_ALLOWANCE_SECS)}); "
+            f"is {number(drain)}",
+            (("trackly", "timeouts", "total_secs"),),
+        )
+    if drain >= grace:
+        yield Fault(
+            path,
+            f"must be below shutdown.grace_secs ({number(grace)}); is {number(drain)}",
+            (("shutdown", "grace_secs"),),
+        )
+    if drain >= poll:
+        yield Fault(
+            path,
+            f"must be below kafka.max_poll_interval_secs ({number(poll)}); is {number(drain)}",
+            (("kafka", "max_poll_interval_secs"),),
+        )
+
+
+def _amounts(settings: Settings, stream: StreamSettings, at: KeyPath) -> Iterator[Fault]:
+    delivery, batch, retry = stream.delivery, stream.batch, stream.retry
+    window = settings.kafka.session_timeout_secs - 2 * settings.kafka.heartbeat_interval_secs
+    if 0 < window * 1_000 <= delivery.tick_interval_ms:
+        yield Fault(
+            (*at, "delivery", "tick_interval_ms"),
+            "must be below the session timeout less two heartbeats, within which a post must start after its tick "
+            f"({number(window * 1_000)} ms); is {delivery.tick_interval_ms}",
+            (("kafka", "session_timeout_secs"), ("kafka", "heartbeat_interval_secs")),
+        )
+    if stream.mode == "bulk":
+        for name in ("max_in_flight_records", "max_tick_records"):
+            limit: int = getattr(delivery, name)
+            if batch.max_records > limit:
+                yield Fault(
+                    (*at, "delivery", name),
+                    f"must be at least batch.max_records ({batch.max_records}); is {limit}",
+                    ((*at, "batch", "max_records"), (*at, "mode")),
+                )
+    if stream.concurrency.min > stream.ceiling:
+        maximum = "concurrency.max" if stream.concurrency.max else f"the default of max in {stream.mode} mode"
+        yield Fault(
+            (*at, "concurrency", "min"),
+            f"must be at most {maximum} ({stream.ceiling}); is {stream.concurrency.min}",
+            ((*at, "concurrency", "max"), (*at, "mode")),
+        )
+    yield from _rising((*at, "retry"), "backoff_base_secs", "backoff_max_secs", retry)
+    yield from _rising((*at, "breaker"), "probe_secs", "probe_max_secs", stream.breaker)
+    yield from _rising((*at, "hold"), "probe_secs", "probe_max_secs", stream.hold)
+    for code in sorted(set(retry.transient_codes) & set(retry.setting_codes)):
+        yield Fault(
+            (*at, "retry", "setting_codes"),
+            f"has {code}, which is among transient_codes too",
+            ((*at, "retry", "transient_codes"),),
+        )
+
+
+def _rising(at: KeyPath, low: str, high: str, owner: object) -> Iterator[Fault]:
+    first, last = getattr(owner, low), getattr(owner, high)
+    if first > last:
+        yield Fault((*at, low), f"must be at most {high} ({number(last)}); is {number(first)}", ((*at, high),))
+
+
+def _topics(stream: StreamSettings, at: KeyPath) -> Iterator[Fault]:
+    inputs: tuple[KeyPath, ...] = ((*at, "topics"), (*at, "pattern"))
+    if bool(stream.topics) == (stream.pattern is not None):
+        both = "takes topics or pattern, not both" if stream.topics else "needs topics or pattern"
+        yield Fault(at, both, inputs)
+    for topic, count in Counter(stream.topics).items():
+        if count > 1:
+            yield Fault((*at, "topics"), f"names {topic} {count} times")
+    if stream.redrive_topic in stream.topics:
+        yield Fault((*at, "topics"), f"needs no {stream.redrive_topic}: the stream reads it anyway", ((*at, "name"),))
+    outputs: dict[KeyPath, str] = {
+        (*at, "outcomes", "topic"): stream.outcomes.topic,
+        (*at, "dead_letters", "topic"): stream.dead_letters.topic,
+    }
+    for path, topic in outputs.items():
+        if topic in stream.topics:
+            yield Fault(path, "must not be a topic that the stream reads", inputs)
+        elif stream.pattern is not None and re.search(stream.pattern, topic):
+            yield Fault(path, "must not match the pattern of topics that the stream reads", inputs)
+        elif topic == stream.redrive_topic:
+            yield Fault(path, "must not be the stream's redrive topic, which it reads", ((*at, "name"),))
+    if stream.outcomes.topic == stream.dead_letters.topic:
+        yield Fault((*at, "dead_letters", "topic"), "must differ from outcomes.topic", tuple(outputs))
+
+
+def _operation(stream: StreamSettings, at: KeyPath) -> Iterator[Fault]:
+    looked_at: tuple[KeyPath, ...] = ((*at, "operation"), (*at, "mode"))
+    operation = stream.operation
+    if operation == "history" and stream.mode == "single":
+        yield Fault((*at, "mode"), "must be bulk: the platform has no single form of history imports", looked_at)
+    if stream.list_number_placement == "top_level" and (operation != "send" or stream.mode != "bulk"):
+        yield Fault((*at, "list_number_placement"), "top_level is for send in bulk mode only", looked_at)
+    has_list = operation in {"send", "contacts"} or (operation == "history" and stream.history.kind == "sends")
+    if stream.list_number is not None and not has_list:
+        kind = f" of {stream.history.kind}" if operation == "history" else ""
+        yield Fault(
+            (*at, "list_number"), f"does nothing: {operation}{kind} has no list", (*looked_at, (*at, "history", "kind"))
+        )
+    for section in ("history", "revenue", "contacts"):
+        if section in stream.model_fields_set and operation != section:
+            yield Fault((*at, section), f"does nothing with operation {operation}", looked_at)
+
+
+def _among_streams(streams: list[StreamSettings]) -> Iterator[Fault]:
+    yield from _unique(streams, "name", lambda stream: stream.name)
+    yield from _unique(streams, "group_id", lambda stream: stream.group)
+    outcomes = {stream.outcomes.topic: index for index, stream in reversed(list(enumerate(streams)))}
+    for index, stream in enumerate(streams):
+        other = outcomes.get(stream.dead_letters.topic)
+        if other is not None and other != index:
+            other_path: KeyPath = ("streams", other, "outcomes", "topic")
+            yield Fault(
+                ("streams", index, "dead_letters", "topic"), f"must differ from {dotted(other_path)}", (other_path,)
+            )
+
+
+def _unique(streams: list[StreamSettings], key: str, value_of: Callable[[StreamSettings], str]) -> Iterator[Fault]:
+    first: dict[str, int] = {}
+    for index, stream in enumerate(streams):
+        value = value_of(stream)
+        if value in first:
+            other: KeyPath = ("streams", first[value], key)
+            looked_at: tuple[KeyPath, ...] = (other, ("streams", first[value], "name"), ("streams", index, "name"))
+            yield Fault(("streams", index, key), f"must be unique; {value} is that of {dotted(other[:2])}", looked_at)
+        first.setdefault(value, index)

@@ -1,0 +1,180 @@
+"""A YAML file as data with line numbers, and every slip in it at once.
+
+Built on PyYAML's safe nodes instead of its constructor, which drops duplicate keys without a word and forgets where
+things stood. Plain values follow YAML 1.2 (only `true` and `false` are booleans, `0123` and `12:30` are text), so
+that no country code or time of day turns into something else; underscores in numbers are allowed.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from connector.config.problems import Fault, KeyPath, Problem, SettingsError
+
+_TAG: Final = "tag:yaml.org,2002:"
+_MERGE: Final = f"{_TAG}merge"
+_FLOAT: Final = re.compile(
+    r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
+)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with the plain values of YAML 1.2."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  (PyYAML's own shape)
+
+
+_Loader.add_implicit_resolver(f"{_TAG}bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(f"{_TAG}null", re.compile(r"(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
+_Loader.add_implicit_resolver(f"{_TAG}int", re.compile(r"[-+]?(?:0|[1-9][0-9_]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(f"{_TAG}float", _FLOAT, list("-+0123456789."))
+_Loader.add_implicit_resolver(_MERGE, re.compile(r"<<$"), ["<"])
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The data of a file, the line (from 1) of each of its values, and what was wrong on the way."""
+
+    data: dict[str, Any] = field(repr=False)
+    lines: Mapping[KeyPath, int] = field(repr=False)
+    faults: tuple[Fault, ...] = ()
+
+    def line(self, path: KeyPath) -> int | None:
+        """Return the line of a value, or of the section where it is missing."""
+        for length in range(len(path), 0, -1):
+            if (line := self.lines.get(path[:length])) is not None:
+                return line
+        return None
+
+
+def read_document(source: Path) -> Document:
+    """Read a YAML file whose top is a mapping.
+
+    Raises SettingsError when there is nothing to go on with: no file, no YAML, no mapping. Smaller slips (duplicate
+    keys, tags) are `faults` of the document, so that they can be reported with those found later.
+    """
+    try:
+        text = source.read_text(encoding="utf-8")
+    except OSError as error:
+        raise _fatal(source, f"cannot read the file: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise _fatal(source, "is not UTF-8 text") from None
+    try:
+        return _Reader(text).read()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        # `from None` and no context: what PyYAML prints shows the line, and the line may hold a secret.
+        raise _fatal(source, f"is not valid YAML: {_discreet(error)}", mark.line + 1 if mark else None) from None
+    except yaml.YAMLError:
+        raise _fatal(source, "is not valid YAML: it holds characters that YAML does not allow") from None
+    except _NotAMappingError as error:
+        raise _fatal(source, str(error)) from None
+    except RecursionError:
+        raise _fatal(source, "is nested too deeply") from None
+
+
+def _fatal(source: Path, message: str, line: int | None = None) -> SettingsError:
+    return SettingsError(source, [Problem("", message, line)])
+
+
+def _discreet(error: yaml.MarkedYAMLError) -> str:
+    """Return PyYAML's words without the parts of the file that it quotes; `'<scalar>'` and single signs may stay."""
+    return re.sub(r"'(?!<[^']*>')[^']{2,}'", "'...'", error.problem or "syntax error")
+
+
+class _NotAMappingError(Exception):
+    """The top of the file is not a mapping."""
+
+
+class _Reader:
+    """One pass over the nodes of one file."""
+
+    def __init__(self, text: str) -> None:
+        self._loader = _Loader(text)
+        self._lines: dict[KeyPath, int] = {}
+        self._faults: list[Fault] = []
+        self._open: set[int] = set()  # collections that we are inside of, to see an alias to one of them
+        self._checked: set[int] = set()  # mappings that an alias may bring again, with their merges in them by then
+
+    def read(self) -> Document:
+        try:
+            node = self._loader.get_single_node()
+            if node is None:
+                raise _NotAMappingError("is empty")
+            if not isinstance(node, yaml.MappingNode):
+                raise _NotAMappingError("must be a mapping of settings at its top")
+            data = dict(self._mapping(node, ()))
+        finally:
+            self._loader.dispose()
+        return Document(data, self._lines, tuple(self._faults))
+
+    def _value(self, node: yaml.Node, path: KeyPath) -> Any:
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, path)
+        if id(node) in self._open:
+            self._report(path, "refers to itself", node)
+            return None
+        self._open.add(id(node))
+        try:
+            if isinstance(node, yaml.MappingNode):
+                return dict(self._mapping(node, path))
+            return [self._item(item, (*path, index)) for index, item in enumerate(node.value)]
+        finally:
+            self._open.discard(id(node))
+
+    def _item(self, node: yaml.Node, path: KeyPath) -> Any:
+        self._lines[path] = node.start_mark.line + 1
+        return self._value(node, path)
+
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> Iterator[tuple[str, Any]]:
+        self._refuse_duplicates(node, path)
+        self._loader.flatten_mapping(node)  # merges (`<<: *defaults`) come first, so that own keys win
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != f"{_TAG}str":
+                self._report(path, "has a key that is not text; put it in quotes", key_node)
+                continue
+            key_path = (*path, key_node.value)
+            self._lines[key_path] = key_node.start_mark.line + 1
+            yield key_node.value, self._value(value_node, key_path)
+
+    def _refuse_duplicates(self, node: yaml.MappingNode, path: KeyPath) -> None:
+        if id(node) in self._checked:
+            return
+        self._checked.add(id(node))
+        first: dict[str, int] = {}
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == _MERGE:
+                continue
+            line = key_node.start_mark.line + 1
+            if key_node.value in first:
+                self._report(
+                    (*path, key_node.value), f"is given twice, first in line {first[key_node.value]}", key_node
+                )
+            first.setdefault(key_node.value, line)
+
+    def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> str | int | float | bool | None:
+        text: str = node.value
+        try:
+            match node.tag.removeprefix(_TAG):
+                case "str":
+                    return text
+                case "bool" if text.lower() in {"true", "false"}:
+                    return text.lower() == "true"
+                case "int":
+                    return int(text)
+                case "float":
+                    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+                case "null":
+                    return None
+                case _:
+                    self._report(path, "has a tag that settings do not know", node)
+        except ValueError:  # `!!int seven`, or more digits than Python reads
+            self._report(path, "is not what its tag says", node)
+        return None
+
+    def _report(self, path: KeyPath, message: str, node: yaml.Node) -> None:
+        self._faults.append(Fault(path, message, line=node.start_mark.line + 1))

@@ -1,0 +1,13 @@
+"""One answer of `check --online`: a thing that was tried at the far ends, and what to do when it failed."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was looked at (`name`), whether it is as it must be, what was seen, and the way out when it is not."""
+
+    name: str
+    ok: bool
+    detail: str
+    way_out: str = ""

@@ -1,0 +1,166 @@
+"""From a settings file to settings, or to everything that is wrong with it at once.
+
+Four passes find faults: the file (`document.py`), the references in it, the models, and what must fit together
+(`checks.py`). A later pass is not heard about what an earlier one complained of. So that the last one has something
+to look at when the models refuse the data, it is given the data without what they refused.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from connector.config.checks import conflicts
+from connector.config.document import read_document
+from connector.config.messages import UNKNOWN, faults_of
+from connector.config.problems import Fault, KeyPath, Problem, SettingsError, dotted
+from connector.config.references import Origin, UnresolvedReferenceError, has_reference, reads_file, resolve
+from connector.config.settings import Settings
+
+_STAND_IN_OUTPUT: Final = {"topic": "stand-in"}
+_STAND_IN_STREAM: Final = {
+    "name": "stand-in",
+    "topics": ["stand-in"],
+    "operation": "send",
+    "outcomes": _STAND_IN_OUTPUT,
+    "dead_letters": _STAND_IN_OUTPUT,
+}
+_STAND_INS: Final[dict[str, Any]] = {
+    "kafka": {"bootstrap_servers": "stand-in"},
+    "trackly": {"api_key": "stand-in"},
+    "streams": [_STAND_IN_STREAM],
+    "bootstrap_servers": "stand-in",
+    "api_key": "stand-in",
+    "topic": "stand-in",
+    **{name: value for name, value in _STAND_IN_STREAM.items() if name != "topics"},
+}
+"""Values for required settings that are wrong or missing, while what is left of the file is checked."""
+
+_SALVAGE_ROUNDS: Final = 4  # a stand-in may bring to light what its place hid; each round goes one level deeper
+
+
+def load_settings(path: Path, *, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read a settings file; `environ` is the process's environment unless given.
+
+    Raises SettingsError with every problem of the file: what is not YAML, references that lead nowhere, unknown or
+    wrong settings, refused Kafka properties, and settings that do not fit together.
+    """
+    document = read_document(path)
+    base = path.parent
+    resolved = _resolve(document.data, base=base, environ=os.environ if environ is None else environ)
+    faults = [*document.faults, *resolved.faults]
+    settings, wrong = _validate(resolved.data, base=base, referenced=resolved.referenced)
+    faults += _independent(wrong, faults)
+    if settings is None:
+        salvaged, doubtful = _salvage(resolved.data, [*faults, *wrong], base=base)
+    else:
+        salvaged, doubtful = settings, faults
+    if salvaged is not None:
+        faults += _independent(conflicts(salvaged), doubtful)
+    if faults or settings is None:
+        problems = [
+            Problem(dotted(fault.path), fault.message, fault.line or document.line(fault.path)) for fault in faults
+        ]
+        raise SettingsError(path, sorted(problems, key=lambda problem: problem.line or 0))
+    return settings.with_origin(Origin(source=path, templates=resolved.templates))
+
+
+@dataclass(frozen=True, slots=True)
+class _Resolved:
+    data: Any
+    referenced: frozenset[KeyPath]
+    templates: tuple[tuple[str, str], ...]
+    faults: tuple[Fault, ...]
+
+
+def _resolve(data: dict[str, Any], *, base: Path, environ: Mapping[str, str]) -> _Resolved:
+    """Replace the references in every text; a text whose reference leads nowhere stays as it is, with a fault."""
+    referenced: set[KeyPath] = set()
+    templates: list[tuple[str, str]] = []
+    faults: list[Fault] = []
+
+    def walk(value: Any, path: KeyPath) -> Any:
+        match value:
+            case dict():
+                return {key: walk(inner, (*path, key)) for key, inner in value.items()}
+            case list():
+                return [walk(inner, (*path, index)) for index, inner in enumerate(value)]
+            case str() if has_reference(value):
+                referenced.add(path)
+                if reads_file(value):
+                    templates.append((dotted(path), value))
+                try:
+                    return resolve(value, base=base, environ=environ)
+                except UnresolvedReferenceError as error:
+                    faults.append(Fault(path, str(error)))
+        return value
+
+    return _Resolved(walk(data, ()), frozenset(referenced), tuple(templates), tuple(faults))
+
+
+def _validate(
+    data: Any, *, base: Path, referenced: frozenset[KeyPath] = frozenset()
+) -> tuple[Settings | None, list[Fault]]:
+    try:
+        return Settings.model_validate(data, context={"base": base}), []
+    except ValidationError as error:
+        return None, list(faults_of(error, data, referenced=referenced))
+
+
+def _independent(faults: Iterable[Fault], known: Iterable[Fault]) -> Iterator[Fault]:
+    """Yield the faults that are no consequence of known ones.
+
+    Settings that a rule looked at must be free of known faults, inside and around; the place where the rule reports
+    may be a group that has other troubles inside.
+    """
+    bad = [path for fault in known for path in (fault.path, *fault.looked_at)]
+    for fault in faults:
+        hit = any(fault.path[: len(path)] == path for path in bad)
+        if not hit and not any(_overlap(at, path) for at in fault.looked_at for path in bad):
+            yield fault
+
+
+def _overlap(one: KeyPath, other: KeyPath) -> bool:
+    shared = min(len(one), len(other))
+    return one[:shared] == other[:shared]
+
+
+def _salvage(data: Any, faults: list[Fault], *, base: Path) -> tuple[Settings | None, list[Fault]]:
+    """Return settings made of what is right in the data, and all faults that were mended to get there."""
+    rest = deepcopy(data)
+    mended = list(faults)
+    for fault in faults:
+        _mend(rest, fault.path)
+    for _ in range(_SALVAGE_ROUNDS):
+        settings, wrong = _validate(rest, base=base)
+        if settings is not None:
+            return settings, mended
+        for fault in wrong:
+            _mend(rest, fault.path, drop=fault.message.startswith(UNKNOWN))
+        mended += wrong
+    return None, mended
+
+
+def _mend(data: Any, path: KeyPath, *, drop: bool = False) -> None:
+    """Drop what stands at a path, or put a stand-in there when it is required."""
+    at = data
+    for depth, key in enumerate(path[:-1]):
+        try:
+            inner = at[key]
+        except (KeyError, IndexError, TypeError):
+            return  # dropped or replaced already, with an earlier fault
+        if isinstance(inner, list) and key != "streams":
+            _mend(data, path[: depth + 1])  # a list of plain values goes as a whole
+            return
+        at = inner
+    last = path[-1]
+    if isinstance(at, list) and isinstance(last, int):
+        at[last] = deepcopy(_STAND_IN_STREAM)
+    elif isinstance(at, dict) and last in _STAND_INS and not drop:
+        at[last] = deepcopy(_STAND_INS[str(last)])
+    elif isinstance(at, dict):
+        at.pop(last, None)

@@ -1,0 +1,136 @@
+"""pydantic's errors in our words: what the setting must be, where it stands, and never what it was."""
+
+import difflib
+from collections.abc import Iterator
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from connector.config.catalogue import catalogue, model_in
+from connector.config.checks import number
+from connector.config.model import E164, TOPIC_NAME
+from connector.config.problems import Fault, KeyPath
+from connector.config.settings import Settings
+
+UNKNOWN: Final = "is not a setting"
+
+_PATTERNS: Final = {
+    E164: "must be a phone number in E.164 form, such as +18005551234",
+    TOPIC_NAME: "must be a topic name: 1 to 249 letters, digits, dots, underscores and hyphens",
+}
+_KINDS: Final = {
+    "missing": "is required",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "path_type": "must be text",
+    "list_type": "must be a list",
+    "dict_type": "must be a group of settings",
+    "model_type": "must be a group of settings",
+}
+_NUMERIC: Final = frozenset({"int_type", "float_type", "bool_type"})
+_PROPERTY_GROUPS: Final = frozenset({"properties", "consumer_properties", "producer_properties"})
+
+
+def faults_of(error: ValidationError, data: Any, *, referenced: frozenset[KeyPath]) -> Iterator[Fault]:
+    """Yield one fault per place that the models refused; `referenced` are the texts that a reference made."""
+    seen: set[KeyPath] = set()
+    for details in error.errors(include_url=False, include_input=False):
+        path = _place(details, data)
+        if path in seen:  # each member of a union has its own complaint; the first says enough
+            continue
+        seen.add(path)
+        if details["type"] == "extra_forbidden":
+            yield _unknown(path)
+        else:
+            yield Fault(path, _message(details, path, _at(data, path), by_reference=path in referenced))
+
+
+def _place(details: ErrorDetails, data: Any) -> KeyPath:
+    """Return where in the file an error belongs: without the names of union members that pydantic adds."""
+    path: KeyPath = ()
+    for key in details["loc"]:
+        exists = key in data if isinstance(data, dict) else isinstance(data, list) and isinstance(key, int)
+        if not exists and not (details["type"] == "missing" and isinstance(data, dict)):
+            break
+        path = (*path, key)
+        data = _at(data, (key,))
+    return path
+
+
+def _at(data: Any, path: KeyPath) -> Any:
+    for key in path:
+        try:
+            data = data[key]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return data
+
+
+def _message(details: ErrorDetails, path: KeyPath, value: Any, *, by_reference: bool) -> str:
+    if len(path) == 3 and path[1] in _PROPERTY_GROUPS:
+        return "must be text, a number, true or false"
+    kind = details["type"]
+    if kind not in _KINDS:
+        return _rule(kind, details.get("ctx", {}))
+    message = _KINDS[kind]
+    if kind == "missing":
+        return message
+    if value is None:
+        return f"is empty: leave it out, or say what it is ({message})"
+    if kind in _NUMERIC and by_reference:
+        return f"{message}; a reference brings text and cannot stand here"
+    if kind in _NUMERIC and isinstance(value, str):
+        return f"{message}, without quotes"
+    if kind == "string_type" and isinstance(value, int | float):
+        return f"{message}: put it in quotes"
+    return message
+
+
+def _rule(kind: str, facts: dict[str, Any]) -> str:
+    """Say which rule a value of the right type breaks."""
+    match kind:
+        case "value_error":
+            return str(facts["error"])
+        case "literal_error":
+            return f"must be {facts['expected']}"
+        case "greater_than":
+            return f"must be above {number(facts['gt'])}"
+        case "greater_than_equal":
+            return f"must be at least {number(facts['ge'])}"
+        case "less_than_equal":
+            return f"must be at most {number(facts['le'])}"
+        case "string_pattern_mismatch":
+            return _PATTERNS.get(facts["pattern"], f"must match {facts['pattern']}")
+        case "string_too_short" | "too_short" if facts["min_length"] == 1:
+            return "must not be empty"
+        case "string_too_long":
+            return f"must have at most {facts['max_length']} characters"
+        case _:
+            return f"is not valid ({kind})"
+
+
+def _unknown(path: KeyPath) -> Fault:
+    """Say that a setting does not exist, and where something of that name, or nearly that name, does."""
+    name = str(path[-1])
+    siblings = _names_at(path[:-1])
+    if near := difflib.get_close_matches(name, siblings, n=1):
+        # The rules must not judge by the default of what was clearly meant to be set.
+        return Fault(path, f"{UNKNOWN}; did you mean {near[0]}?", looked_at=((*path[:-1], near[0]),))
+    if elsewhere := [entry.path for entry in catalogue() if entry.path.rpartition(".")[2] == name]:
+        return Fault(path, f"{UNKNOWN} here; it belongs to {' or '.join(elsewhere)}")
+    return Fault(path, f"{UNKNOWN}; known here: {', '.join(siblings)}")
+
+
+def _names_at(path: KeyPath) -> list[str]:
+    model: type[BaseModel] = Settings
+    for key in path:
+        if isinstance(key, str):
+            inner = model_in(model.model_fields[key].annotation)
+            assert inner is not None, "pydantic refuses extra keys in models only"
+            model = inner
+    return list(model.model_fields)

@@ -1,0 +1,64 @@
+"""What is wrong with a settings file: one value per problem, and the error that carries all of them.
+
+A message names the setting and the rule and never repeats the value, because any value may be a secret that slipped
+into the wrong line.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+KeyPath = tuple[str | int, ...]
+"""Where a value stands in the file: keys and positions from the top."""
+
+_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+
+
+def dotted(path: KeyPath) -> str:
+    """Write a path as people do: `streams[0].batch.max_records`, `kafka.properties["group.id"]`."""
+    text = ""
+    for key in path:
+        if isinstance(key, int):
+            text += f"[{key}]"
+        elif _PLAIN_KEY.fullmatch(key):
+            text += f".{key}" if text else key
+        else:
+            text += f'["{key}"]'
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What one pass over the settings found wrong, and which other settings it looked at to find that.
+
+    When one of those is wrong already, the fault may be its mere consequence and is not told.
+    """
+
+    path: KeyPath
+    message: str
+    looked_at: tuple[KeyPath, ...] = ()
+    line: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing to mend: where, what, and in which line (from 1) where that is known."""
+
+    path: str
+    message: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        where = f"{self.path}: " if self.path else ""
+        line = f" (line {self.line})" if self.line is not None else ""
+        return f"{where}{self.message}{line}"
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; `problems` says everything that is wrong with them, in the order of the file."""
+
+    def __init__(self, source: Path, problems: Iterable[Problem]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))

@@ -1,0 +1,216 @@
+"""The reference page and the JSON Schema of the settings, printed from the models.
+
+`python -m connector.config.reference page` and `... schema` print what stands in `docs/reference/settings.md` and
+`schemas/settings.v1.schema.json`; a test compares, so neither can drift from the code.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any, Final
+
+from connector.config.checks import RULES
+from connector.config.kafka import REFUSED, REFUSED_PREFIXES
+from connector.config.settings import Settings
+
+SCHEMA_ID: Final = "urn:trackly-connector:settings:v1"
+
+_REFERENCE_DEF: Final = {
+    "description": "A text with a reference in it: `${env:NAME}` or `${file:PATH}`.",
+    "type": "string",
+    "pattern": r"\$\{(env|file):[^}]+\}",
+}
+
+_HEAD: Final = """\
+# Settings
+
+One YAML file holds all settings. `trackly-connector check FILE` reads it as `run` does and names everything that is
+wrong with it; `trackly-connector schema settings` prints its JSON Schema for editors. This page is printed from the
+code.
+
+## References
+
+Any text may hold references, alone or among other characters:
+
+| Form | Brings |
+| --- | --- |
+| `${env:NAME}` | the environment variable `NAME` |
+| `${file:PATH}` | the text of a file, without the line break at its end; relative to the folder of the settings file |
+| `$${` | a plain `${` |
+
+What a reference brings is text and is not searched for further references. Numbers and switches take none. A
+variable that is not set and a file that cannot be read are errors. A secret that a file brings (`trackly.api_key`,
+`kafka.security.password`, `kafka.security.key_password`) is read again on SIGHUP and at every probe of a hold.
+
+Values follow YAML 1.2: only `true` and `false` are switches. Put phone numbers in quotes, since `+18005551234` without
+them is a number.
+"""
+
+
+def settings_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a settings file."""
+    schema = _with_references(_without_titles(Settings.model_json_schema()))
+    definitions = {**schema.pop("$defs"), "Reference": _REFERENCE_DEF}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": SCHEMA_ID,
+        "title": "Settings of the Trackly connector for Kafka",
+        **schema,
+        "$defs": definitions,
+    }
+
+
+def settings_page() -> str:
+    """Return the reference page in Markdown."""
+    schema = Settings.model_json_schema()
+    sections = [_HEAD, *_groups(schema, schema["$defs"], prefix=""), _rules(), _refused()]
+    return "\n".join(sections)
+
+
+def _without_titles(node: Any) -> Any:
+    """Drop the titles that pydantic makes of names; a property that is called `title` would stay."""
+    if isinstance(node, list):
+        return [_without_titles(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: _without_titles(value) for key, value in node.items() if not (key == "title" and isinstance(value, str))
+    }
+
+
+def _with_references(node: Any) -> Any:
+    """Let a reference stand wherever a text must have a form: its own text does not have that form yet."""
+    if isinstance(node, list):
+        return [_with_references(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    words = node.get("enum", [node["const"]] if "const" in node else [])
+    of_text = node.get("type") == "string" or any(isinstance(word, str) for word in words)
+    form = {key: node[key] for key in ("type", "pattern", "enum", "const", "format") if key in node}
+    if (of_text and form.keys() & {"pattern", "enum", "const"}) or form.get("format") == "date-time":
+        rest = {key: value for key, value in node.items() if key not in form}
+        return {**rest, "anyOf": [form, {"$ref": "#/$defs/Reference"}]}
+    return {key: _with_references(value) for key, value in node.items()}
+
+
+def _groups(model: dict[str, Any], definitions: dict[str, Any], *, prefix: str) -> Iterator[str]:
+    """Yield a section for a group, then for the groups inside it."""
+    required = set(model.get("required", ()))
+    rows, inner = [], []
+    for name, node in model["properties"].items():
+        in_list = node.get("type") == "array"
+        reference = (node["items"] if in_list else node).get("$ref")
+        if reference is not None:
+            inner.append((definitions[reference.rpartition("/")[2]], f"{prefix}{name}{'[]' if in_list else ''}"))
+            continue
+        default = "required" if name in required else _default(node.get("default"), node)
+        rows.append(f"| `{name}` | {_type(node)} | {default} | {_bounds(node)} | {_cell(node['description'])} |")
+    heading = f"## `{prefix.removesuffix('.')}`" if prefix else "## At the top"
+    lines = [heading, "", model["description"], ""]
+    if rows:
+        lines += ["| Setting | Type | Default | Bounds | Meaning |", "| --- | --- | --- | --- | --- |", *rows, ""]
+    if inner:
+        lines += ["Groups inside: " + ", ".join(f"`{path}`" for _, path in inner) + ".", ""]
+    yield "\n".join(lines)
+    for group, path in inner:
+        yield from _groups(group, definitions, prefix=f"{path}.")
+
+
+def _variants(node: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what a value may be, `null` left out: a setting that is left out says the same."""
+    return [variant for variant in node.get("anyOf", [node]) if variant.get("type") != "null"]
+
+
+def _type(node: dict[str, Any]) -> str:
+    names = []
+    for variant in _variants(node):
+        words = variant.get("enum", [variant["const"]] if "const" in variant else [])
+        if words:
+            names.append(" \\| ".join(f"`{word}`" for word in words))
+            continue
+        match variant["type"], variant.get("format"):
+            case "array", _:
+                names.append(f"list of {_type(variant['items'])}")
+            case "object", _:
+                names.append(f"map of {_type(variant['additionalProperties'])}")
+            case "string", "password":
+                names.append("secret text")
+            case "string", "path":
+                names.append("file")
+            case "string", "date-time":
+                names.append("time")
+            case name, _:
+                names.append({"string": "text", "integer": "whole number", "boolean": "switch"}.get(name, name))
+    return " \\| ".join(names) if len(names) < 3 else ", ".join(names)
+
+
+def _default(value: Any, node: dict[str, Any]) -> str:
+    if value is None:
+        return {"object": "`{}`", "array": "`[]`"}.get(node.get("type", ""), "none")
+    number = int(value) if isinstance(value, float) and value.is_integer() else value
+    return f"`{number if isinstance(number, str) else json.dumps(number)}`"
+
+
+def _bounds(node: dict[str, Any]) -> str:
+    parts = []
+    for variant in _variants(node):
+        items = variant.get("items", variant)
+        parts += [
+            f"{word} {items[key]:,}"
+            for key, word in (("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"))
+            if key in items
+        ]
+        if "pattern" in items:
+            parts.append(f"`{_cell(items['pattern'])}`")
+        if items.get("minLength") == 1 and "maxLength" not in items:
+            parts.append("not empty")
+    return ", ".join(parts)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _rules() -> str:
+    rules = "\n".join(f"- {rule}" for rule in RULES)
+    return f"""\
+## What must fit together
+
+Checked at start; the message shows the sum.
+
+{rules}
+"""
+
+
+def _refused() -> str:
+    rows = "\n".join(f"| `{name}` | {reason} |" for name, reason in REFUSED.items())
+    prefixes = "\n".join(f"| `{prefix}*` | {reason} |" for prefix, reason in REFUSED_PREFIXES.items())
+    return f"""\
+## Kafka properties that are refused
+
+Everything else that librdkafka knows may stand in `kafka.properties`, `kafka.consumer_properties` and
+`kafka.producer_properties`. `max.in.flight` above 5 is refused as well: an idempotent producer keeps the order of
+records up to 5 requests.
+
+| Property | Why, and what instead |
+| --- | --- |
+{rows}
+{prefixes}
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Print the page or the schema; the exit code is 2 for anything else."""
+    match arguments:
+        case ["page"]:
+            sys.stdout.write(settings_page())
+        case ["schema"]:
+            sys.stdout.write(json.dumps(settings_schema(), indent=2, ensure_ascii=False) + "\n")
+        case _:
+            sys.stderr.write("usage: python -m connector.config.reference page|schema\n")
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,93 @@
+"""Secrets that change while we run: a key file that is replaced must not need a restart.
+
+Only what a file brought can change, so only texts of the settings file with `${file:...}` in them are looked at
+again, as they stood when it was read. The settings file itself is not read again: what else was changed in it is the
+business of the next start.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from pydantic import SecretStr
+
+from connector.config.problems import Problem, SettingsError
+from connector.config.references import UnresolvedReferenceError, resolve
+from connector.config.settings import Settings
+from connector.config.trackly import check_api_key
+
+
+def _not_empty(value: str) -> str:
+    if not value:
+        raise ValueError("must not be empty")
+    return value
+
+
+API_KEY: Final = "trackly.api_key"
+KAFKA_PASSWORD: Final = "kafka.security.password"  # noqa: S105  (a path)
+KAFKA_KEY_PASSWORD: Final = "kafka.security.key_password"  # noqa: S105  (a path)
+
+_CHECKS: Final[dict[str, Callable[[str], str]]] = {
+    API_KEY: check_api_key,
+    KAFKA_PASSWORD: _not_empty,
+    KAFKA_KEY_PASSWORD: _not_empty,
+}
+
+
+class Secrets:
+    """The secrets in use now. At first those of the settings; `read_again` takes over what their files say by then.
+
+    One per process. A value is replaced as a whole, so any thread may read while another one reads again.
+    """
+
+    def __init__(self, settings: Settings, *, environ: Mapping[str, str] | None = None) -> None:
+        security = settings.kafka.security
+        self._environ = os.environ if environ is None else environ
+        self._origin = settings.origin
+        self._current: dict[str, SecretStr | None] = {
+            API_KEY: settings.trackly.api_key,
+            KAFKA_PASSWORD: security.password,
+            KAFKA_KEY_PASSWORD: security.key_password,
+        }
+        templates = self._origin.templates if self._origin is not None else ()
+        self._templates = {path: text for path, text in templates if path in _CHECKS}
+
+    @property
+    def from_files(self) -> frozenset[str]:
+        """Return the paths of the secrets that can change: those that a file brought."""
+        return frozenset(self._templates)
+
+    def api_key(self) -> SecretStr:
+        """Return the platform's key."""
+        key = self._current[API_KEY]
+        assert key is not None, "the settings require it"
+        return key
+
+    def kafka_password(self) -> SecretStr | None:
+        """Return the password for the brokers, if there is one."""
+        return self._current[KAFKA_PASSWORD]
+
+    def kafka_key_password(self) -> SecretStr | None:
+        """Return the password of the private key for the brokers, if there is one."""
+        return self._current[KAFKA_KEY_PASSWORD]
+
+    def read_again(self) -> frozenset[str]:
+        """Read the files again and return the paths of the secrets that changed.
+
+        Raises SettingsError when a file cannot be read or holds no usable secret. That one keeps its last good value
+        (a mount that is just being replaced looks like a missing file); the others are taken over all the same.
+        """
+        if self._origin is None:
+            return frozenset()
+        source, problems, found = self._origin.source, [], {}
+        for path, template in self._templates.items():
+            try:
+                text = resolve(template, base=source.parent, environ=self._environ)
+                found[path] = SecretStr(_CHECKS[path](text))
+            except (UnresolvedReferenceError, ValueError) as error:
+                problems.append(Problem(path, str(error)))
+        changed = frozenset(path for path, secret in found.items() if secret != self._current[path])
+        self._current = {**self._current, **found}
+        if problems:
+            raise SettingsError(source, problems)
+        return changed
