@@ -1,0 +1,144 @@
+"""Logs: one line per event, the same for our own loggers and those of the libraries, without phone numbers or secrets.
+
+Everything passes one processor that masks, whatever logged it, so that no call site has to think of it. It works on
+the finished values, tracebacks included. Tracebacks are printed without local variables, since these hold payloads.
+"""
+
+import json
+import logging
+import math
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any, Final, TextIO, cast
+
+import structlog
+from pydantic import SecretBytes, SecretStr
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+from connector.config.settings import LogSettings
+
+HIDDEN: Final = "***"
+
+_QUIET: Final = ("aiohttp", "asyncio", "faust", "httpcore", "httpx", "mode", "urllib3")
+"""Libraries that tell at level info what our own events say better."""
+
+_SEPARATOR: Final = r"[ .()/-]{0,2}"
+_INTERNATIONAL: Final = re.compile(rf"(?:\+|%2[Bb])[0-9](?:{_SEPARATOR}[0-9]){{6,14}}")
+_BARE: Final = re.compile(rf"(?<![0-9A-Za-z])\(?[0-9](?:{_SEPARATOR}[0-9]){{6,14}}(?![0-9A-Za-z])")
+
+_PHONE_KEYS: Final = frozenset({"to", "to_number", "phone_number", "phone"})
+_CONTENT_KEYS: Final = frozenset({"body", "message", "value", "payload", "contact_data", "custom_fields"})
+_MULTI_LINE_KEYS: Final = frozenset({"exception", "stack"})
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL_BUT_LINES: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def mask_phone(text: str) -> str:
+    """Return a text with every international phone number cut to its ends: `+15551230101` becomes `+1555***0101`.
+
+    Numbers in international form are found with the usual separators and with `%2B` for the plus. Digits without a
+    plus stay, because offsets and times look like that.
+    """
+    return _INTERNATIONAL.sub(_cut, text)
+
+
+def _cut(match: re.Match[str]) -> str:
+    """Keep four digits at either end, fewer of a short number, so that three at least are hidden."""
+    text = match[0]
+    digits = re.sub(r"[^0-9]", "", re.sub(r"^%2[Bb]", "", text))
+    plus = "+" if text[0] in "+%" else ""
+    kept = min(4, (len(digits) - 3) // 2)
+    return f"{plus}{digits[:kept]}{HIDDEN}{digits[-kept:]}"
+
+
+def mask_event(_logger: WrappedLogger | None, _method: str, event: EventDict) -> EventDict:
+    """Mask phone numbers, message content and secrets in every value of an event, and disarm control characters."""
+    return {key: _clean(value, key) for key, value in event.items()}
+
+
+def _clean(value: Any, key: str) -> Any:
+    """Return a value that JSON knows, fit to be seen."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no such numbers
+    if isinstance(value, int | float):
+        return HIDDEN if key in _PHONE_KEYS else value
+    if key in _CONTENT_KEYS or isinstance(value, SecretStr | SecretBytes):
+        return HIDDEN
+    if isinstance(value, Mapping):
+        return {str(inner): _clean(item, str(inner)) for inner, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_clean(item, key) for item in value]
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"<{len(value)} bytes>"
+    text = mask_phone(value if isinstance(value, str) else str(value))
+    if key in _PHONE_KEYS:
+        text = _BARE.sub(_cut, text)
+    control = _CONTROL_BUT_LINES if key in _MULTI_LINE_KEYS else _CONTROL
+    return control.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """The one handler of this module, known by its type when logging is set up again."""
+
+
+def configure_logging(settings: LogSettings, *, stream: TextIO | None = None) -> None:
+    """Send all logs of the process to a stream (stderr unless given) in the form that the settings ask for.
+
+    May be called again, for another level or form. Libraries stay at warning whatever the level.
+    """
+    target = sys.stderr if stream is None else stream
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    on_terminal = settings.format == "console" or (settings.format == "auto" and target.isatty())
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        cache_logger_on_first_use=False,  # a change of level must reach the loggers that modules hold
+    )
+    handler = _Handler(target)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.StackInfoRenderer(),
+                structlog.processors.format_exc_info,
+                mask_event,
+                _renderer(on_terminal=on_terminal, colors=on_terminal and target.isatty()),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    for old in [known for known in root.handlers if isinstance(known, _Handler)]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    logging.captureWarnings(capture=True)
+
+
+def get_logger(name: str) -> FilteringBoundLogger:
+    """Return the logger of a module (`get_logger(__name__)`); it follows every later `configure_logging`."""
+    return cast(FilteringBoundLogger, structlog.stdlib.get_logger(name))
+
+
+def _renderer(*, on_terminal: bool, colors: bool) -> Processor:
+    if on_terminal:
+        return structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
+    return structlog.processors.JSONRenderer(serializer=json.dumps, ensure_ascii=False)
