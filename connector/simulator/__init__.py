@@ -1,0 +1,42 @@
+"""A simulator of the platform: it obeys the API's reference, keeps a ledger by record, and fails on demand."""
+
+from connector.simulator.faults import (
+    Chance,
+    Faults,
+    Outage,
+    Poison,
+    RecordCode,
+    ScriptStep,
+    load_faults,
+    load_script,
+    parse_faults,
+)
+from connector.simulator.ledger import Entry, LedgerTotals, OperationTotals
+from connector.simulator.problems import InvalidInputError, Problem
+from connector.simulator.server import Simulator, SimulatorThread, new_event_loop
+from connector.simulator.settings import Identities, SendingList, SimulatorSettings, Switches, load_switches
+
+__all__ = [
+    "Chance",
+    "Entry",
+    "Faults",
+    "Identities",
+    "InvalidInputError",
+    "LedgerTotals",
+    "OperationTotals",
+    "Outage",
+    "Poison",
+    "Problem",
+    "RecordCode",
+    "ScriptStep",
+    "SendingList",
+    "Simulator",
+    "SimulatorSettings",
+    "SimulatorThread",
+    "Switches",
+    "load_faults",
+    "load_script",
+    "load_switches",
+    "new_event_loop",
+    "parse_faults",
+]

@@ -1,0 +1,108 @@
+"""What the platform remembers of an account: what it must know to tell a new thing from a repeat."""
+
+import hashlib
+from collections import OrderedDict
+from typing import Final
+
+from connector.simulator.settings import SendingList
+
+_ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_DIGITS: Final = {letter: digit for digit, letter in enumerate(_ALPHABET)}
+_ID_LENGTH: Final = 8
+_IDS: Final = len(_ALPHABET) ** _ID_LENGTH
+_STRIDE: Final = 0x9E3779B97F4B  # odd and no multiple of 31: coprime to 62^8, so that it walks through all ids
+_STRIDE_INVERSE: Final = pow(_STRIDE, -1, _IDS)
+_SEED_STRIDE: Final = 7_919
+_MOST_USED_LISTS: Final = 1_000
+
+
+class MessageIds:
+    """Ids of 8 letters and digits, never one twice, that tell whether they were given out without being kept."""
+
+    def __init__(self, seed: int) -> None:
+        self._first = seed * _SEED_STRIDE
+        self._issued = 0
+
+    def issue(self) -> str:
+        """Return the next id."""
+        number = (self._first + self._issued) * _STRIDE % _IDS
+        self._issued += 1
+        letters = []
+        for _ in range(_ID_LENGTH):
+            number, digit = divmod(number, len(_ALPHABET))
+            letters.append(_ALPHABET[digit])
+        return "".join(reversed(letters))
+
+    def knows(self, message_id: str) -> bool:
+        """Tell whether the id was given out."""
+        if len(message_id) != _ID_LENGTH or not all(letter in _DIGITS for letter in message_id):
+            return False
+        number = 0
+        for letter in message_id:
+            number = number * len(_ALPHABET) + _DIGITS[letter]
+        return (number * _STRIDE_INVERSE - self._first) % _IDS < self._issued
+
+
+class Account:
+    """Messages, contacts, history and lists of the one account that a simulator has."""
+
+    def __init__(self, seed: int, lists: tuple[SendingList, ...] | None) -> None:
+        self.message_ids = MessageIds(seed)
+        self._given = lists
+        self._used: dict[str, SendingList] = {}
+        self._contacts: set[str] = set()
+        self._memberships: set[tuple[str, str]] = set()
+        self._history_sends: set[str] = set()
+        self._history_clicks: set[str] = set()
+        self._sent_at: OrderedDict[int, float] = OrderedDict()
+
+    def knows_message(self, message_id: str) -> bool:
+        """Tell whether a message has that id: one that was sent here, or imported."""
+        return message_id in self._history_sends or self.message_ids.knows(message_id)
+
+    def is_repeated_message(self, to: str, list_number: str, body: str, *, window_secs: float, now: float) -> bool:
+        """Tell whether the same message was sent within the window; if not, remember it as sent now."""
+        sent_at = self._sent_at
+        while sent_at and now - sent_at[next(iter(sent_at))] >= window_secs:
+            sent_at.popitem(last=False)
+        message = hash((to, list_number, body))
+        if message in sent_at:
+            return True
+        sent_at[message] = now
+        return False
+
+    def add_contact(self, phone_number: str, list_number: str) -> tuple[bool, bool]:
+        """Create or update a contact on a list; tell whether the contact is new, and whether the membership is."""
+        membership = (phone_number, list_number)
+        new = phone_number not in self._contacts, membership not in self._memberships
+        self._contacts.add(phone_number)
+        self._memberships.add(membership)
+        return new
+
+    def add_history_send(self, message_id: str) -> bool:
+        """Import a message; tell whether its id was new."""
+        return _added(self._history_sends, message_id)
+
+    def add_history_click(self, message_id: str) -> bool:
+        """Import a click; tell whether it is the first one of its message."""
+        return _added(self._history_clicks, message_id)
+
+    def note_list(self, number: str) -> None:
+        """Remember a list that was used, where any number is taken for one."""
+        if self._given is None and number not in self._used and len(self._used) < _MOST_USED_LISTS:
+            self._used[number] = SendingList(phone_number=number)
+
+    def lists(self) -> tuple[SendingList, ...]:
+        """Return the account's lists: those it was given, or else those that were used."""
+        return self._given if self._given is not None else tuple(self._used.values())
+
+
+def record_id(*parts: str) -> str:
+    """Return the id, 24 hexadecimal digits, of the thing that the parts name: the same for the same parts."""
+    return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+
+
+def _added(known: set[str], member: str) -> bool:
+    size = len(known)
+    known.add(member)
+    return len(known) > size

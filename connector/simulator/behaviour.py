@@ -1,0 +1,273 @@
+"""What the simulator does about a request: the platform's word, and what the faults make of it.
+
+All decisions are taken here, from the request, the faults in force and seeded dice; the server carries them out. A
+request is taken, or not, at the moment when it has been read to its end; latency falls between that and the reply.
+"""
+
+import random
+from dataclasses import replace
+from email.utils import formatdate
+from typing import Final, Literal, assert_never, get_args
+
+from connector.simulator.endpoints import ENDPOINTS, LISTS_PATH, Endpoint
+from connector.simulator.faults import NEVER, Chance, Faults
+from connector.simulator.http import Manner, Reaction, Reply, Request, json_reply, page_reply, phrase
+from connector.simulator.ledger import Ledger
+from connector.simulator.lies import Lie, told
+from connector.simulator.platform import Answer, Platform
+from connector.simulator.script import Timeline
+from connector.simulator.settings import BASE_PATH, SimulatorSettings, refuse_faults_that_fast_lacks
+
+Strike = Literal[
+    "drop_request",
+    "lose_reply",
+    "stall",
+    "cut_body",
+    "slow_body",
+    "broken_json",
+    "empty_body",
+    "html_body",
+]
+LIES: Final[tuple[Lie | Literal["unnamed_error"], ...]] = (*get_args(Lie), "unnamed_error")  # of bulk replies only
+STRIKES: Final[tuple[Strike, ...]] = get_args(Strike)
+
+_HEALTHY: Final = Faults()
+_OTHER_PATHS: Final = "other"  # one name for all paths that do not exist, so that counters stay few
+_FAILURES: Final[dict[int, dict[str, str]]] = {
+    401: {"error": "Invalid API key", "code": "invalid_api_key"},
+    402: {"error": "Payment failed", "code": "payment_failed"},
+    403: {"error": "Account is suspended"},
+    404: {"error": "Not found", "code": "not_found"},
+    429: {"error": "Rate limit exceeded"},
+    500: {"error": "Internal server error", "code": "internal_error"},
+}
+_ELSEWHERE: Final = "https://elsewhere.invalid/"
+
+
+class Dice:
+    """Chance with a seed. How many of a chance's `next` are left is kept for each chance of each set of faults."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)  # noqa: S311  # faults that can be repeated, not secrets
+        self._left: dict[tuple[str, int], tuple[Chance, int]] = {}
+
+    def between(self, least: float, most: float) -> float:
+        """Return a number of the range; without a range there is no throw."""
+        return least if least == most else self._random.uniform(least, most)
+
+    def status(self, rates: dict[int, float]) -> int | None:
+        """Return one of the statuses, each at its rate, or None."""
+        if not rates:
+            return None
+        point = self._random.random()
+        for status, rate in rates.items():
+            point -= rate
+            if point < 0:
+                return status
+        return None
+
+    def strikes(self, name: str, chance: Chance) -> bool:
+        """Tell whether the fault of that name strikes now, and use up one of its `next` if that is why."""
+        if chance is NEVER:
+            return False
+        key = (name, id(chance))
+        left = self._left.setdefault(key, (chance, chance.next))[1]  # holds the chance, so that its id stays its own
+        if left > 0:
+            self._left[key] = (chance, left - 1)
+            return True
+        return chance.rate > 0 and self._random.random() < chance.rate
+
+    def renew(self, faults: Faults) -> None:
+        """Give the chances of these faults all their `next` again, and forget those that belong to no one else."""
+        for name in (*STRIKES, *LIES):
+            self._left.pop((name, id(getattr(faults, name))), None)
+
+
+class Behaviour:
+    """The simulator without a network: requests in, reactions out. `now` is any one monotonic clock, in seconds."""
+
+    def __init__(self, settings: SimulatorSettings, *, now: float) -> None:
+        self._settings = settings
+        self.ledger = Ledger(digests=settings.ledger_keys == "digest", identities=not settings.fast)
+        self._set_up(now)
+
+    def _set_up(self, now: float) -> None:
+        settings = self._settings
+        self._platform = Platform(settings, self.ledger)
+        self._dice = Dice(settings.seed)
+        self._timeline = Timeline(settings.faults, settings.script)
+        self._timeline.replace(settings.faults, now=now)
+        if settings.script_from == "start":
+            self._timeline.start(now)
+
+    def reset(self, *, now: float) -> None:
+        """Go back to the start: an empty ledger, an unknowing platform, the first faults, the script not begun."""
+        self.ledger = self.ledger.fresh()
+        self._set_up(now)
+
+    @property
+    def script_started(self) -> bool:
+        """Whether the script's clock runs."""
+        return self._timeline.started
+
+    @property
+    def faults(self) -> Faults:
+        """The standing faults, without the script."""
+        return self._timeline.standing
+
+    def set_faults(self, faults: Faults, *, now: float, renew: bool = True) -> None:
+        """Put other faults in place of the standing ones; `renew` gives chances that stay all their `next` again.
+
+        Raises ValueError for faults that a fast simulator lacks.
+        """
+        if self._settings.fast:
+            refuse_faults_that_fast_lacks(faults)
+        if renew:
+            self._dice.renew(faults)
+        self._timeline.replace(faults, now=now)
+
+    def faults_at(self, now: float) -> Faults:
+        """Return the faults in force, the script's laid over the standing ones."""
+        return self._timeline.at(now)
+
+    def next_deadline(self, now: float) -> float | None:
+        """Return when the faults in force will change by themselves."""
+        return self._timeline.next_change(now)
+
+    def refuses(self, now: float) -> bool:
+        """Tell whether the port is to be closed now."""
+        outage = self._timeline.at(now).outage
+        return outage is not None and outage.how == "refuse"
+
+    def idle_secs(self, now: float) -> float:
+        """Return for how long a connection may stand idle."""
+        usual = self._settings.idle_connection_secs
+        return min(usual, self._timeline.at(now).close_idle_after_secs or usual)
+
+    def hangs_up(self, path: str, now: float) -> bool:
+        """Tell whether a connection is dropped as soon as a request line with this path has come."""
+        faults = self._timeline.at(now)
+        hangs_up = faults.outage is not None and faults.touches(_below_base(path) or "")
+        if hangs_up:
+            self.ledger.left_unanswered("outage")
+        return hangs_up
+
+    def react(self, request: Request, *, now: float, wall_time: float) -> Reaction:
+        """Decide about a request that was read to its end. `wall_time` is for `Retry-After` as a date."""
+        if self._settings.script_from == "first_request":
+            self._timeline.start(now)
+        path = _below_base(request.path)
+        endpoint = ENDPOINTS.get(path or "")
+        known = path if path == LISTS_PATH or endpoint is not None else None
+        self.ledger.begin(known or _OTHER_PATHS, request.body_bytes)
+        faults = self._timeline.at(now)
+        if path is None or not faults.touches(path):
+            faults = _HEALTHY
+        delay_secs = self._dice.between(*faults.latency_ms) / 1000
+
+        status = faults.status_override or self._dice.status(faults.error_rate)
+        if status is not None:
+            if status >= 500:
+                self._take_part(request, path, now=now)
+            reply = self._failure(status, faults, wall_time=wall_time)
+            return self._answered(Reaction(reply, delay_secs=delay_secs))
+        strike = self._strike(faults, endpoint) if request.method == "POST" else None
+        reset = faults.close_with == "rst"
+        if strike == "drop_request" or (strike == "stall" and not faults.stall_takes_records):
+            self.ledger.left_unanswered(strike)
+            manner = Manner.STALL if strike == "stall" else Manner.CLOSE
+            return Reaction(Reply(503), manner, delay_secs=delay_secs, reset=reset)
+
+        answer = self._platform.answer(
+            request, path or request.path, faults, now=now, hide_one=strike == "unnamed_error"
+        )
+        if answer.status >= 500:
+            self._take_part(request, path, now=now)
+        reaction = _delivered(answer, strike, endpoint, faults, index_base=self._settings.switches.index_base)
+        return self._answered(replace(reaction, delay_secs=delay_secs, reset=reset), strike)
+
+    def _strike(self, faults: Faults, endpoint: Endpoint | None) -> Strike | Lie | Literal["unnamed_error"] | None:
+        if endpoint is None or faults is _HEALTHY:
+            return None
+        for strike in STRIKES:
+            if self._dice.strikes(strike, getattr(faults, strike)):
+                return strike
+        for lie in LIES if endpoint.bulk else ():
+            if self._dice.strikes(lie, getattr(faults, lie)):
+                return lie
+        return None
+
+    def _take_part(self, request: Request, path: str | None, *, now: float) -> None:
+        share = self._settings.switches.partial_queueing
+        if share > 0 and path is not None:
+            self._platform.take_part(request, path, share, now=now)
+
+    def _failure(self, status: int, faults: Faults, *, wall_time: float) -> Reply:
+        headers = {}
+        if status in (429, 503) and faults.retry_after_secs is not None:
+            secs = faults.retry_after_secs
+            as_date = faults.retry_after_form == "date"
+            headers["Retry-After"] = formatdate(wall_time + secs, usegmt=True) if as_date else f"{secs:g}"
+        if status < 400:
+            headers["Location"] = _ELSEWHERE
+        match faults.failure_body:
+            case "json":
+                document = _FAILURES.get(status) or (_FAILURES[500] if status >= 500 else {"error": phrase(status)})
+                return json_reply(status, document, headers=headers)
+            case "html":
+                return page_reply(status, headers=headers)
+            case "empty":
+                return Reply(status, content_type=None, headers=tuple(headers.items()))
+            case _:
+                assert_never(faults.failure_body)
+
+    def _answered(self, reaction: Reaction, strike: str | None = None) -> Reaction:
+        """Note what the client will see of it."""
+        if reaction.manner in (Manner.WHOLE, Manner.DRIP):
+            self.ledger.replied(reaction.reply.status, len(reaction.reply.body))
+        else:
+            self.ledger.left_unanswered(strike or reaction.manner.name.lower())
+        return reaction
+
+
+def _below_base(path: str) -> str | None:
+    """Return the path without the base path, or None when it is not below it."""
+    return path.removeprefix(BASE_PATH) if path.startswith(f"{BASE_PATH}/") else None
+
+
+def _delivered(
+    answer: Answer,
+    strike: Strike | Lie | Literal["unnamed_error"] | None,
+    endpoint: Endpoint | None,
+    faults: Faults,
+    *,
+    index_base: int,
+) -> Reaction:
+    """Return how the platform's answer leaves, with the fault that strikes it."""
+    reply = json_reply(answer.status, answer.document)
+    if faults.huge_reply_bytes is not None and answer.status < 300:
+        reply = replace(reply, body=reply.body.ljust(faults.huge_reply_bytes))  # blanks after JSON are JSON
+    match strike:
+        case None | "unnamed_error":
+            return Reaction(reply)
+        case "lose_reply" | "drop_request":
+            return Reaction(reply, Manner.CLOSE)
+        case "stall":
+            return Reaction(reply, Manner.STALL)
+        case "cut_body":
+            return Reaction(reply, Manner.CUT)
+        case "slow_body":
+            return Reaction(reply, Manner.DRIP, drip_secs=faults.slow_body_secs)
+        case "broken_json":
+            return Reaction(replace(reply, body=reply.body[: len(reply.body) // 2]))
+        case "empty_body":
+            return Reaction(Reply(answer.status, content_type=None))
+        case "html_body":
+            return Reaction(page_reply(answer.status))
+        case "wrong_counts" | "repeated_index" | "out_of_range_index" | "wrong_to":
+            if endpoint is None or answer.records is None:  # the request was refused as a whole: nothing to lie about
+                return Reaction(reply)
+            lied = told(strike, endpoint.operation, answer, index_base=index_base)
+            return Reaction(json_reply(lied.status, lied.document))
+        case _:
+            assert_never(strike)

@@ -1,0 +1,307 @@
+"""One connection of a client: HTTP/1.1 read with httptools, requests answered one after the other, in order.
+
+The cost of a request is a few small calls, none of them for a record, since the simulator is the far end of speed
+measurements. Bodies are read to their end even when they are too long, so that the client gets its 413 instead of a
+reset in the middle of a write.
+"""
+
+import asyncio
+import socket
+import struct
+from collections import deque
+from collections.abc import Iterator
+from typing import Final, Protocol, assert_never, cast
+
+import httptools
+
+from connector.simulator.http import Manner, Reaction, Reply, Request, json_reply
+
+MAX_HEAD_BYTES: Final = 65_536  # beyond the read that a head began in
+MAX_READ_BYTES: Final = 256_000_000  # of a body that is thrown away; then the connection is dropped
+MAX_WAITING: Final = 16  # pipelined requests, above which nothing is read
+DRIP_PIECES: Final = 10
+_LINGER_NONE: Final = struct.pack("ii", 1, 0)  # closing such a socket resets the connection
+
+
+class Host(Protocol):
+    """The server, as a connection sees it."""
+
+    max_body_bytes: int
+    connections: set["Connection"]
+
+    def now(self) -> float:
+        """Return the time of the loop's clock."""
+        ...
+
+    def hangs_up(self, path: str) -> bool:
+        """Tell whether the connection is to be dropped before the request is read."""
+        ...
+
+    def react(self, request: Request) -> Reaction:
+        """Decide about a request. Each call is followed by one of `done`."""
+        ...
+
+    def done(self, request: Request) -> None:
+        """Note that the request is answered, or that its connection is gone."""
+        ...
+
+
+class Connection(asyncio.Protocol):
+    """Reads, waits, writes. At most one request is under way; `_request` is that one."""
+
+    def __init__(self, host: Host, loop: asyncio.AbstractEventLoop) -> None:
+        self._host = host
+        self._loop = loop
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._last_active = host.now()
+        self._closing = False
+        # the request that is being read
+        self._in_head = False
+        self._head_bytes = 0
+        self._url = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        # the one that is being answered, and those that wait
+        self._request: Request | None = None
+        self._waiting: deque[Request] = deque()
+        self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._writable = True
+        self._stream: Iterator[bytes] | None = None
+
+    # From asyncio.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._host.connections.add(self)
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """Let go of what is under way."""
+        self._closing = True
+        self._host.connections.discard(self)
+        self._waiting.clear()
+        self._stream = None
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._request is not None:
+            request, self._request = self._request, None
+            self._host.done(request)
+        self._transport = None
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, which calls the methods below."""
+        if self._closing:
+            return
+        self._last_active = self._host.now()
+        if self._in_head:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._refuse(400, "Malformed request")
+            return
+        if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(431, "Headers are too large")
+
+    def pause_writing(self) -> None:
+        """Stop a long answer: the client does not take it so fast."""
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        """Go on with it."""
+        self._writable = True
+        if self._stream is not None:
+            self._write_next_piece()
+
+    # From httptools.
+
+    def on_message_begin(self) -> None:
+        """Forget the last request."""
+        self._in_head = True
+        self._head_bytes = 0
+        self._url = b""
+        self._headers = {}
+        self._body = []
+        self._body_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Collect the URL, which comes in pieces when reads split it."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header."""
+        self._headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        """Drop the connection if that is what an outage looks like; else wait for the body."""
+        self._in_head = False
+        if self._closing:
+            return
+        if self._host.hangs_up(self._path()):
+            self.drop()
+        elif self._headers.get(b"expect", b"").lower() == b"100-continue" and self._transport is not None:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a piece of the body, unless it is too long already."""
+        self._body_bytes += len(body)
+        if self._body_bytes <= self._host.max_body_bytes:
+            self._body.append(body)
+        elif self._body:
+            self._body = []
+        elif self._body_bytes > MAX_READ_BYTES:
+            self.drop()
+
+    def on_message_complete(self) -> None:
+        """Queue the request."""
+        if self._closing:
+            return
+        headers = self._headers
+        self._waiting.append(
+            Request(
+                method=self._parser.get_method().decode("ascii"),
+                path=self._path(),
+                query=self._url.partition(b"?")[2].decode("latin-1"),
+                api_key=_text(headers.get(b"x-api-key")),
+                content_type=_text(headers.get(b"content-type")),
+                body=self._body[0] if len(self._body) == 1 else b"".join(self._body),
+                body_bytes=self._body_bytes,
+                keep_alive=self._parser.should_keep_alive(),
+            )
+        )
+        self._body = []
+        self._answer_waiting()
+        if len(self._waiting) > MAX_WAITING and self._transport is not None and self._transport.is_reading():
+            self._transport.pause_reading()
+
+    # From the server.
+
+    def drop(self) -> None:
+        """Close at once, whatever is under way."""
+        self._closing = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close_if_idle(self, *, before: float) -> bool:
+        """Close the connection unless a request is under way, if nothing came since that time; tell whether it did."""
+        is_idle = self._request is None and self._last_active <= before
+        if is_idle:
+            self._close()
+        return is_idle
+
+    # Answering.
+
+    def _path(self) -> str:
+        return self._url.partition(b"?")[0].decode("latin-1")
+
+    def _answer_waiting(self) -> None:
+        """Take up requests until one is not answered at once."""
+        while self._waiting and self._request is None and not self._closing:
+            request = self._request = self._waiting.popleft()
+            reaction = self._host.react(request)
+            if reaction.delay_secs > 0:
+                self._timer = self._loop.call_later(reaction.delay_secs, self._deliver_late, request, reaction)
+            else:
+                self._deliver(request, reaction)
+
+    def _deliver_late(self, request: Request, reaction: Reaction) -> None:
+        self._timer = None
+        self._deliver(request, reaction)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Take up what waits, after a request that took its time."""
+        self._answer_waiting()
+        transport = self._transport
+        if transport is None or self._closing or transport.is_reading():
+            return
+        if len(self._waiting) <= MAX_WAITING:
+            transport.resume_reading()
+
+    def _deliver(self, request: Request, reaction: Reaction) -> None:
+        transport = self._transport
+        if transport is None or self._closing:
+            return
+        reply = reaction.reply
+        head = reply.head(keep_alive=request.keep_alive)
+        match reaction.manner:
+            case Manner.WHOLE if reply.pieces is None:
+                transport.write(head + reply.body)
+                self._finish(request)
+            case Manner.WHOLE:
+                transport.write(head)
+                self._stream = reply.pieces
+                self._write_next_piece()
+            case Manner.DRIP:
+                transport.write(head)
+                size = max(1, -(-len(reply.body) // DRIP_PIECES))
+                pieces = deque(reply.body[at : at + size] for at in range(0, len(reply.body), size))
+                self._drip(request, pieces, reaction.drip_secs / DRIP_PIECES)
+            case Manner.CUT:
+                transport.write(head + reply.body[: len(reply.body) // 2])
+                self._close(reset=reaction.reset)
+            case Manner.CLOSE:
+                self._close(reset=reaction.reset)
+            case Manner.STALL:
+                pass
+            case _:
+                assert_never(reaction.manner)
+
+    def _drip(self, request: Request, pieces: deque[bytes], pause_secs: float) -> None:
+        self._timer = None
+        if self._transport is None or self._closing:
+            return
+        if pieces:
+            self._transport.write(pieces.popleft())
+            self._timer = self._loop.call_later(pause_secs, self._drip, request, pieces, pause_secs)
+        else:
+            self._finish(request)
+            self._go_on()
+
+    def _write_next_piece(self) -> None:
+        """Write a piece of a long answer; the next one after others had their turn."""
+        self._timer = None
+        transport, stream, request = self._transport, self._stream, self._request
+        if transport is None or stream is None or request is None:
+            return
+        piece = next(stream, None)
+        if piece is None:
+            self._stream = None
+            transport.write(b"0\r\n\r\n")
+            self._finish(request)
+            self._go_on()
+        elif piece:
+            transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        if self._stream is not None and self._writable:
+            self._timer = self._loop.call_soon(self._write_next_piece)
+
+    def _finish(self, request: Request) -> None:
+        self._request = None
+        self._last_active = self._host.now()
+        self._host.done(request)
+        if not request.keep_alive:
+            self._close()
+
+    def _refuse(self, status: int, text: str) -> None:
+        """Answer what is not a request, and close."""
+        if self._transport is not None and self._request is None:
+            reply: Reply = json_reply(status, {"error": text})
+            self._transport.write(reply.head(keep_alive=False) + reply.body)
+        self._close()
+
+    def _close(self, *, reset: bool = False) -> None:
+        self._closing = True
+        if self._transport is None:
+            return
+        if reset:
+            sock = self._transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
+            self._transport.abort()
+        else:
+            self._transport.close()
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")

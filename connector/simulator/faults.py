@@ -1,0 +1,220 @@
+"""What can go wrong with the platform, as one model: given at start, by script, or while it runs.
+
+A `Chance` says when a fault strikes: the next n times, or at a rate. Chances fall on POST requests only, one fault
+to a request, in the order in which the fields are written here, so that a start-up look at `GET /lists` does not
+use up the fault that a test has put there for a batch. Everything that is not a chance is a condition: it holds for
+each request as long as it is set.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from connector.simulator.problems import InvalidInputError, Problem, as_mapping, read_yaml
+
+Rate = Annotated[float, Field(ge=0, le=1)]
+FailureStatus = Annotated[int, Field(ge=300, le=599)]
+BodyForm = Literal["json", "html", "empty"]
+
+
+class _Model(BaseModel):
+    """Frozen, and closed to unknown names: a misspelt fault must not be a fault that never strikes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _rate_as_chance(value: object) -> object:
+    """Read a bare number as a rate: `lose_reply: 0.05`."""
+    return {"rate": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _number_as_range(value: object) -> object:
+    """Read a bare number as a range without width: `latency_ms: 50`."""
+    return (value, value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+class Chance(_Model):
+    """When a fault strikes: the next `next` requests that it can strike, and after them at `rate`."""
+
+    next: int = Field(default=0, ge=0, description="How many of the coming requests are struck.")
+    rate: Rate = Field(default=0.0, description="Share of the requests that are struck, from 0 to 1.")
+
+
+_Odds = Annotated[Chance, BeforeValidator(_rate_as_chance)]
+NEVER = Chance()
+
+
+class Outage(_Model):
+    """The platform is away, for `secs` or until the faults are changed."""
+
+    how: Literal["refuse", "close"] = Field(
+        default="close",
+        description="`refuse`: the port is closed, the control API with it. `close`: a connection is dropped as soon "
+        "as its request line is read; the control API stays in reach.",
+    )
+    secs: float | None = Field(default=None, gt=0, description="When it ends by itself.")
+
+
+class Poison(_Model):
+    """A record that makes every request that carries it fail as a whole."""
+
+    text: str = Field(min_length=1, description="Part of the record's text (see `RecordCode.text`).")
+    status: FailureStatus = 500
+
+
+class RecordCode(_Model):
+    """Records that fail one by one with a code, for good or only the first times."""
+
+    text: str = Field(
+        min_length=1, description="Part of a message's `body`; for other records, part of the record's JSON."
+    )
+    code: str = Field(min_length=1)
+    error: str = "Failed as the simulator was told to"
+    times: int | None = Field(default=None, ge=1, description="How often one record fails; unset: always.")
+
+
+class Faults(_Model):
+    """All faults of the simulator; the default is a platform in good health."""
+
+    latency_ms: Annotated[
+        tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]], BeforeValidator(_number_as_range)
+    ] = Field(default=(0.0, 0.0), description="Time from the whole request to its reply: a number, or least and most.")
+    only_paths: tuple[str, ...] = Field(
+        default=(), description="Endpoints that the faults touch, such as `/send/bulk`; empty: all of them."
+    )
+
+    outage: Outage | None = None
+    account_suspended: bool = Field(default=False, description="403 for each request, without a code.")
+    billing_code: Literal["no_billing_config", "no_payment_method", "payment_failed", "suspended"] | None = Field(
+        default=None, description="402 for contacts that ask `use_validation`."
+    )
+    body_limit_bytes: int | None = Field(default=None, ge=1, description="413 above it, if below the platform's own.")
+    errors_cap: int | None = Field(
+        default=None, ge=0, description="At most so many entries in `errors`; `error_count` still counts all."
+    )
+    poison: tuple[Poison, ...] = ()
+    record_codes: tuple[RecordCode, ...] = ()
+
+    status_override: FailureStatus | None = Field(default=None, description="Every request is answered with it.")
+    error_rate: dict[FailureStatus, Rate] = Field(
+        default={}, description="Share of the requests answered with each status; together at most 1."
+    )
+    failure_body: BodyForm = Field(default="json", description="Body of the two above.")
+    retry_after_secs: float | None = Field(default=None, ge=0, description="Sent with 429 and 503.")
+    retry_after_form: Literal["seconds", "date"] = "seconds"
+
+    drop_request: _Odds = Field(default=NEVER, description="Read whole, nothing taken, closed without an answer.")
+    lose_reply: _Odds = Field(default=NEVER, description="Taken, then closed without an answer.")
+    stall: _Odds = Field(default=NEVER, description="Read whole, never answered, never closed.")
+    stall_takes_records: bool = Field(default=False, description="Whether a stalled request is taken.")
+    cut_body: _Odds = Field(default=NEVER, description="Taken, closed in the middle of the reply's body.")
+    slow_body: _Odds = Field(default=NEVER, description="Taken, the reply's body drips for `slow_body_secs`.")
+    slow_body_secs: float = Field(default=1.0, gt=0)
+    close_with: Literal["fin", "rst"] = Field(default="fin", description="How faults close a connection.")
+    close_idle_after_secs: float | None = Field(
+        default=None, gt=0, description="Connections without a request are closed so soon, if below the usual."
+    )
+
+    broken_json: _Odds = Field(default=NEVER, description="Taken; the reply's JSON ends too early.")
+    empty_body: _Odds = Field(default=NEVER, description="Taken; the reply has no body.")
+    html_body: _Odds = Field(default=NEVER, description="Taken; the reply is a page, with the status of success.")
+    wrong_counts: _Odds = Field(default=NEVER, description="Taken; the counts add up to one record more than sent.")
+    repeated_index: _Odds = Field(default=NEVER, description="Taken; `errors` names the first record twice.")
+    out_of_range_index: _Odds = Field(default=NEVER, description="Taken; `errors` names a record that was not sent.")
+    wrong_to: _Odds = Field(default=NEVER, description="Taken; an entry of `errors` has another record's number.")
+    unnamed_error: _Odds = Field(
+        default=NEVER, description="The first good record is refused and counted, but not named in `errors`."
+    )
+    huge_reply_bytes: int | None = Field(
+        default=None, ge=1, le=1_000_000_000, description="Replies of success are padded to this size."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        least, most = self.latency_ms
+        if least > most:
+            raise ValueError("latency_ms: the least latency is above the most")
+        if sum(self.error_rate.values()) > 1:
+            raise ValueError("error_rate: the rates add up to more than 1")
+        if any(not path.startswith("/") for path in self.only_paths):
+            raise ValueError("only_paths: a path starts with a slash and leaves the base path out")
+        return self
+
+    def overlaid(self, other: "Faults") -> "Faults":
+        """Return these faults with those that the other one names in place of its own."""
+        return self.model_copy(update={name: getattr(other, name) for name in other.model_fields_set})
+
+    def touches(self, path: str) -> bool:
+        """Tell whether these faults concern the endpoint (its path without the base path)."""
+        return not self.only_paths or path in self.only_paths
+
+
+class ScriptStep(_Model):
+    """Faults for a time: laid over the standing ones from `at_secs` until `until_secs` (unset: for good)."""
+
+    at_secs: float = Field(ge=0)
+    until_secs: float | None = Field(default=None, gt=0)
+    faults: Faults
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.until_secs is not None and self.until_secs <= self.at_secs:
+            raise ValueError("until_secs is not after at_secs")
+        if self.faults.outage is not None and self.faults.outage.secs is not None:
+            raise ValueError("faults.outage.secs: a step ends its outage with until_secs")
+        return self
+
+
+class _Script(_Model):
+    steps: tuple[ScriptStep, ...]
+
+
+def parse_faults(document: object, *, source: str = "faults") -> Faults:
+    """Read faults from a decoded document.
+
+    Raises `InvalidInputError` that names the place of every problem.
+    """
+    try:
+        return Faults.model_validate(as_mapping(source, document))
+    except ValidationError as error:
+        raise InvalidInputError.from_pydantic(source, error) from error
+
+
+def patch_faults(faults: Faults, document: object, *, source: str = "faults") -> Faults:
+    """Return the faults with the named fields replaced; null puts a field back to its default.
+
+    Raises `InvalidInputError` that names the place of every problem.
+    """
+    changes = as_mapping(source, document)
+    cleared = {name for name, value in changes.items() if value is None and name in Faults.model_fields}
+    given = parse_faults({name: value for name, value in changes.items() if name not in cleared}, source=source)
+    healthy = Faults()
+    return faults.model_copy(
+        update={
+            **{name: getattr(given, name) for name in given.model_fields_set},
+            **{name: getattr(healthy, name) for name in cleared},
+        }
+    )
+
+
+def load_faults(path: Path) -> Faults:
+    """Read a YAML or JSON file of faults.
+
+    Raises `InvalidInputError` that names the place of every problem.
+    """
+    return parse_faults(read_yaml(path), source=str(path))
+
+
+def load_script(path: Path) -> tuple[ScriptStep, ...]:
+    """Read a YAML or JSON file that holds a list of steps.
+
+    Raises `InvalidInputError` that names the place of every problem.
+    """
+    document = read_yaml(path)
+    if not isinstance(document, list):
+        raise InvalidInputError(str(path), [Problem("", "should be a list of steps: at_secs, until_secs, faults")])
+    try:
+        return _Script.model_validate({"steps": document}).steps
+    except ValidationError as error:
+        raise InvalidInputError.from_pydantic(str(path), error) from error

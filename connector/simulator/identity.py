@@ -1,0 +1,63 @@
+"""What makes a record itself in the ledger, and the text of a record that faults look for."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+
+from connector.simulator.endpoints import SEND
+from connector.simulator.settings import Identities
+
+Record = Mapping[str, object]
+Extractor = Callable[[Record], str | None]
+
+WHOLE: Final = "*"
+
+
+def extractors(identities: Identities) -> dict[str, Extractor]:
+    """Return an extractor for each operation, by its name."""
+    return {name: extractor(getattr(identities, name)) for name in Identities.model_fields}
+
+
+def extractor(definition: str) -> Extractor:
+    """Compile the definition of an identity: a path, several joined by `+`, or `*`."""
+    if definition == WHOLE:
+        return whole
+    paths = [tuple(path.split(".")) for path in definition.split("+")]
+    if len(paths) == 1 and len(paths[0]) == 1:
+        name = paths[0][0]
+        return lambda record: _as_text(record.get(name))
+
+    def joined(record: Record) -> str | None:
+        parts = [_as_text(_follow(record, path)) for path in paths]
+        return None if None in parts else "|".join(part for part in parts if part is not None)
+
+    return joined
+
+
+def whole(record: Record) -> str:
+    """Return the record as JSON, names sorted: equal for equal records."""
+    return msgspec.json.encode(record, order="sorted").decode()
+
+
+def searched_text(operation: str, record: Record) -> str:
+    """Return what faults that name a text look at: the body of a message, all of any other record."""
+    if operation == SEND.name:
+        body = record.get("body")
+        return body if isinstance(body, str) else ""
+    return whole(record)
+
+
+def _follow(record: Record, path: tuple[str, ...]) -> object:
+    value: object = record
+    for name in path:
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(name)
+    return value
+
+
+def _as_text(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return msgspec.json.encode(value, order="sorted").decode()

@@ -1,0 +1,464 @@
+"""The platform in good health: what it checks, what it takes, what it answers. No sockets, no clock, no dice.
+
+A request is looked at in this order: key (401), account (403), size of the body (413), content type and JSON (400), the
+array's presence (400) and length (413), then record by record. Faults that are conditions of the account or of the
+records (suspended, no billing, poison, codes for records that carry a text) act here; those of the transport do not.
+
+Where the reference is silent: malformed JSON is 400 `invalid_json`, an absent content type 400 without a code, an
+unknown path 404 `not_found`, a wrong method 405 `method_not_allowed`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+import msgspec
+
+from connector.simulator.account import Account, record_id
+from connector.simulator.endpoints import (
+    CONTACTS,
+    ENDPOINTS,
+    HISTORY_CLICKS,
+    HISTORY_IMPORT,
+    HISTORY_REVENUE,
+    HISTORY_SENDS,
+    LISTS_PATH,
+    MAX_CONTACT_BYTES,
+    MAX_RECORDS,
+    REVENUE,
+    SEND,
+    Endpoint,
+    Operation,
+)
+from connector.simulator.faults import Faults
+from connector.simulator.http import Request
+from connector.simulator.identity import Record, extractors, searched_text
+from connector.simulator.ledger import Ledger
+from connector.simulator.rules import Rules, history_kind, text_of
+from connector.simulator.settings import SendingList, SimulatorSettings
+
+_HEALTHY: Final = Faults()
+_PAGE_MAX: Final = 100
+_NOTHING: Final[Record] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A status and a document; of a bulk request that was gone through also the number of records.
+
+    `first_echo` is what an entry of `errors` for the first of them would repeat.
+    """
+
+    status: int
+    document: dict[str, Any] = field(repr=False)
+    records: int | None = None
+    first_echo: object = field(default=None, repr=False)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What became of the records of one bulk request."""
+
+    good: int = 0
+    skipped: int = 0
+    unnamed: int = 0
+    revenue: float = 0.0
+    new_contacts: int = 0
+    new_memberships: int = 0
+    journeys: int = 0
+    invalid_phones: int = 0
+
+
+class _Messages(msgspec.Struct):
+    messages: list[msgspec.Raw]
+
+
+class _Contacts(msgspec.Struct):
+    contacts: list[msgspec.Raw]
+
+
+class _Records(msgspec.Struct):
+    records: list[msgspec.Raw]
+
+
+_raw_messages: Final = msgspec.json.Decoder(_Messages)
+_raw_contacts: Final = msgspec.json.Decoder(_Contacts)
+_raw_records: Final = msgspec.json.Decoder(_Records)
+
+
+class Platform:
+    """The rules by which a request changes the account, and what is said about it."""
+
+    def __init__(self, settings: SimulatorSettings, ledger: Ledger) -> None:
+        self._switches = settings.switches
+        self._keys = frozenset(settings.api_keys)
+        self._fast = settings.fast
+        self._ledger = ledger
+        self._account = Account(settings.seed, settings.lists)
+        self._identify = extractors(settings.identities)
+        self._rules = Rules(settings.switches, settings.lists, self._account.knows_message)
+        self._times_failed: dict[tuple[str, int], int] = {}
+
+    def answer(self, request: Request, path: str, faults: Faults, *, now: float, hide_one: bool = False) -> Answer:
+        """Take a request to `path` (without the base path) and return what the platform says.
+
+        `now` is a monotonic time in seconds; `hide_one` refuses the first good record of a bulk request unnamed.
+        """
+        refused = self._refuse_request(request, path, faults)
+        if refused is not None:
+            return refused
+        if path == LISTS_PATH:
+            return self._show_lists(request.query)
+        endpoint = ENDPOINTS[path]
+        if self._fast and endpoint.bulk:
+            return self._count_bulk(request, endpoint)
+        try:
+            document = msgspec.json.decode(request.body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return _error(400, "invalid_json", "Request body is not valid JSON")
+        if endpoint.bulk:
+            return self._take_bulk(request, endpoint, document, faults, now=now, hide_one=hide_one)
+        return self._take_single(request, endpoint, _as_record(document), faults, now=now)
+
+    def take_part(self, request: Request, path: str, share: float, *, now: float) -> None:
+        """Take the first records of a bulk request that is answered with a failure all the same.
+
+        A request that would be refused as a whole leaves nothing behind.
+        """
+        endpoint = ENDPOINTS.get(path)
+        if endpoint is None or not endpoint.bulk or self._refuse_request(request, path, _HEALTHY) is not None:
+            return
+        try:
+            document = msgspec.json.decode(request.body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return
+        records = _as_record(document).get(endpoint.operation.array)
+        if isinstance(records, list) and len(records) <= MAX_RECORDS:
+            part = {**document, endpoint.operation.array: records[: int(len(records) * share)]}
+            self._take_bulk(request, endpoint, part, _HEALTHY, now=now, hide_one=False)
+
+    def _refuse_request(self, request: Request, path: str, faults: Faults) -> Answer | None:
+        """Return the answer to a request that fails before its body is looked at."""
+        if path != LISTS_PATH and path not in ENDPOINTS:
+            return _error(404, "not_found", "Not found")
+        if request.method != ("GET" if path == LISTS_PATH else "POST"):
+            return _error(405, "method_not_allowed", "Method not allowed")
+        detailed = self._switches.key_codes == "detailed"
+        if not request.api_key:
+            return _error(401, "missing_api_key" if detailed else "unauthorized", "API key required")
+        if self._keys and request.api_key not in self._keys:
+            return _error(401, "invalid_api_key" if detailed else "unauthorized", "Invalid API key")
+        if faults.account_suspended:
+            return _error(403, None, "Account is suspended")
+        limit = self._switches.max_body_bytes
+        if request.body_bytes > min(limit, faults.body_limit_bytes or limit):
+            return _error(413, None, "Payload Too Large")
+        if path == LISTS_PATH or not self._switches.require_content_type:
+            return None
+        media_type = (request.content_type or "").partition(";")[0].strip().lower()
+        return None if media_type == "application/json" else _error(400, None, "Content-Type must be application/json")
+
+    def _take_bulk(
+        self, request: Request, endpoint: Endpoint, document: object, faults: Faults, *, now: float, hide_one: bool
+    ) -> Answer:
+        operation = endpoint.operation
+        envelope = _as_record(document)
+        raw_records = envelope.get(operation.array)
+        if not isinstance(raw_records, list):
+            return _missing(operation.array)
+        refused = self._refuse_length(operation.array, len(raw_records))
+        if refused is not None:
+            return refused
+        records = [_as_record(record) for record in raw_records]
+        oversized = _oversized_contacts(request.body) if operation is CONTACTS else frozenset()
+        refused = self._refuse_batch(operation, records, oversized, faults)
+        if refused is not None:
+            return refused
+
+        default_list = envelope.get("list_number") if operation is SEND and self._takes_top_level else None
+        tally = _Tally()
+        errors = []
+        for index, record in enumerate(records):
+            code = "payload_too_large" if index in oversized else self._judge(operation, record, default_list, faults)
+            if code is None and hide_one:
+                hide_one = False
+                tally.unnamed += 1
+                self._ledger.refuse(operation.name, "save_error")
+                continue
+            if code is None:
+                code = self._accept(operation, record, default_list, tally, now=now)
+            if code is not None:
+                self._ledger.refuse(operation.name, code)
+                tally.invalid_phones += code == "invalid_phone"
+                errors.append(self._entry(operation, index, record, code, faults))
+        self._ledger.handled(endpoint.path, len(records))
+        return Answer(
+            self._bulk_status(tally, len(records)),
+            self._bulk_document(operation, tally, errors, faults),
+            records=len(records),
+            first_echo=records[0].get(operation.echo or "") if records else None,
+        )
+
+    def _count_bulk(self, request: Request, endpoint: Endpoint) -> Answer:
+        """Accept every record of the array without a look at it: what a fast simulator does.
+
+        The whole body is parsed as JSON, so that a client's broken body is not counted.
+        """
+        operation = endpoint.operation
+        try:
+            count = len(_raw_array(operation.array, request.body))
+        except msgspec.ValidationError:
+            return _missing(operation.array)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return _error(400, "invalid_json", "Request body is not valid JSON")
+        refused = self._refuse_length(operation.array, count)
+        if refused is not None:
+            return refused
+        self._ledger.accept_unseen(operation.name, endpoint.path, count)
+        document = self._bulk_document(operation, _Tally(good=count), [], _HEALTHY)
+        return Answer(self._switches.success_status, document, records=count)
+
+    def _refuse_length(self, array: str, length: int) -> Answer | None:
+        if length == 0 and self._switches.empty_array == "missing":
+            return _missing(array)
+        if length > MAX_RECORDS:
+            return _error(413, f"too_many_{array}", f"At most {MAX_RECORDS} {array} in a request")
+        return None
+
+    def _take_single(
+        self, request: Request, endpoint: Endpoint, record: Record, faults: Faults, *, now: float
+    ) -> Answer:
+        operation = endpoint.operation
+        oversized = frozenset({0}) if operation is CONTACTS and request.body_bytes > MAX_CONTACT_BYTES else frozenset()
+        refused = self._refuse_batch(operation, [record], oversized, faults, alone=True)
+        if refused is not None:
+            return refused
+        tally = _Tally()
+        code = self._judge(operation, record, None, faults) or self._accept(operation, record, None, tally, now=now)
+        self._ledger.handled(endpoint.path, 1)
+        if code is not None:
+            self._ledger.refuse(operation.name, code)
+            return _error(400, code, _error_text(operation, code, faults))
+        return Answer(self._switches.success_status, self._single_document(operation, record, tally))
+
+    def _refuse_batch(
+        self,
+        operation: Operation,
+        records: Sequence[Record],
+        oversized: frozenset[int],
+        faults: Faults,
+        *,
+        alone: bool = False,
+    ) -> Answer | None:
+        """Return the answer to a request that fails as a whole because of one of its records."""
+        asks_validation = operation is CONTACTS and any(record.get("use_validation") is True for record in records)
+        if asks_validation and faults.billing_code is not None:
+            return _error(402, faults.billing_code, "Validation needs valid billing")
+        if oversized and (alone or self._switches.oversized_contact == "request"):
+            return _error(413, "payload_too_large", text_of("payload_too_large", operation.name))
+        for poison in faults.poison:
+            if any(poison.text in searched_text(operation.name, record) for record in records):
+                return _error(poison.status, "internal_error", "Internal server error")
+        return None
+
+    @property
+    def _takes_top_level(self) -> bool:
+        return self._switches.list_number != "message"
+
+    def _judge(self, operation: Operation, record: Record, default_list: object, faults: Faults) -> str | None:
+        """Return the code of a record that fails, by the platform's rules or by the faults."""
+        if operation is SEND:
+            code = self._rules.send(record, default_list)
+        else:
+            code = self._rules.checks[operation.name](record)
+        if code is not None or not faults.record_codes:
+            return code
+        text = searched_text(operation.name, record)
+        for rule in faults.record_codes:
+            if rule.text not in text:
+                continue
+            if rule.times is None:
+                return rule.code
+            key = (rule.text, hash((operation.name, record.get("to"), text)))
+            failed = self._times_failed.get(key, 0)
+            if failed < rule.times:
+                self._times_failed[key] = failed + 1
+                return rule.code
+        return None
+
+    def _accept(
+        self, operation: Operation, record: Record, default_list: object, tally: _Tally, *, now: float
+    ) -> str | None:
+        """Take a record that passed the checks, unless it is a repeat; return a code if the repeat fails for it."""
+        kind = history_kind(record) if operation is HISTORY_IMPORT else operation.name
+        if kind == SEND.name:
+            if self._is_repeated_message(record, default_list, now=now):
+                if self._switches.duplicate_reply == "error":
+                    return "duplicate_message"
+                self._ledger.skip(operation.name)
+                tally.good += 1
+                return None
+        elif kind == CONTACTS.name:
+            self._accept_contact(record, tally)
+        elif kind in (HISTORY_SENDS.name, HISTORY_CLICKS.name):
+            is_send = kind == HISTORY_SENDS.name
+            add = self._account.add_history_send if is_send else self._account.add_history_click
+            if not add(str(record["id" if is_send else "message_id"])):
+                self._ledger.skip(operation.name)
+                tally.skipped += 1
+                return None
+        else:
+            tally.revenue += float(record["revenue"])  # type: ignore[arg-type]  # the checks saw a number
+        tally.good += 1
+        self._ledger.accept(operation.name, self._identify[operation.name](record))
+        return None
+
+    def _is_repeated_message(self, message: Record, default_list: object, *, now: float) -> bool:
+        list_number = str(self._rules.list_of(message, default_list))
+        self._account.note_list(list_number)
+        window_secs = self._switches.duplicate_window_secs
+        if window_secs is None:
+            return False
+        return self._account.is_repeated_message(
+            str(message["to"]), list_number, str(message["body"]), window_secs=window_secs, now=now
+        )
+
+    def _accept_contact(self, contact: Record, tally: _Tally) -> None:
+        list_number = str(contact["list_number"])
+        self._account.note_list(list_number)
+        is_new_contact, is_new_membership = self._account.add_contact(str(contact["phone_number"]), list_number)
+        tally.new_contacts += is_new_contact
+        tally.new_memberships += is_new_membership
+        enrols = is_new_membership or contact.get("skip_journey_if_exists") is False
+        tally.journeys += contact.get("use_journeys") is True and enrols
+
+    def _entry(self, operation: Operation, index: int, record: Record, code: str, faults: Faults) -> dict[str, object]:
+        """Return the entry of `errors` for a record that failed."""
+        entry: dict[str, object] = {"index": index + self._switches.index_base}
+        if operation.echo is not None:
+            entry[operation.echo] = record.get(operation.echo)
+        return {**entry, "code": code, "error": _error_text(operation, code, faults)}
+
+    def _bulk_status(self, tally: _Tally, records: int) -> int:
+        all_failed = records > 0 and tally.good + tally.skipped == 0
+        return (self._switches.all_failed_status if all_failed else None) or self._switches.success_status
+
+    def _bulk_document(
+        self, operation: Operation, tally: _Tally, errors: list[dict[str, object]], faults: Faults
+    ) -> dict[str, Any]:
+        switches = self._switches
+        caps = (faults.errors_cap, switches.history_errors_cap if operation.history else switches.errors_cap)
+        cap = min((cap for cap in caps if cap is not None), default=None)
+        good = tally.good + (tally.skipped if switches.skipped_counts_as_success else 0)
+        document: dict[str, Any] = {operation.good: good, "error_count": len(errors) + tally.unnamed}
+        if operation is CONTACTS:
+            document["contacts_created"] = tally.new_contacts
+            document["list_contacts_created"] = tally.new_memberships
+            document["journeys_enrolled"] = tally.journeys
+        if operation in (HISTORY_IMPORT, HISTORY_SENDS, HISTORY_CLICKS):
+            document["duplicates_skipped"] = tally.skipped
+        if operation in (HISTORY_IMPORT, HISTORY_SENDS):
+            document["invalid_phones"] = tally.invalid_phones
+        if operation in (REVENUE, HISTORY_REVENUE):
+            document["total_revenue"] = round(tally.revenue, 6)
+        document["errors"] = errors[:cap]
+        return document
+
+    def _single_document(self, operation: Operation, record: Record, tally: _Tally) -> dict[str, Any]:
+        if operation is SEND:
+            return {"success": True, "message_id": self._account.message_ids.issue(), "status": "queued"}
+        if operation is CONTACTS:
+            number, list_number = str(record["phone_number"]), str(record["list_number"])
+            document = {
+                "success": True,
+                "contact_id": record_id(number),
+                "list_contact_id": record_id(number, list_number),
+                "is_new_contact": tally.new_contacts == 1,
+                "is_new_list_contact": tally.new_memberships == 1,
+                "journeys_enrolled": tally.journeys,
+            }
+            return {**document, "validation": {"is_valid": True}} if record.get("use_validation") is True else document
+        return {
+            "success": True,
+            "revenue_id": record_id(self._account.message_ids.issue()),
+            "message_id": record["message_id"],
+            "revenue": record["revenue"],
+        }
+
+    def _show_lists(self, query: str) -> Answer:
+        asked = parse_qs(query)
+        status = asked.get("status", [None])[0]
+        shown = [
+            (number, entry)
+            for number, entry in enumerate(self._account.lists(), start=1)
+            if (entry.status == status if status else entry.status != "deleted")
+        ]
+        page = _positive(asked, "page", default=1)
+        per_page = min(_positive(asked, "per_page", default=50), _PAGE_MAX)
+        return Answer(
+            200,
+            {
+                "lists": [_list_document(number, entry) for number, entry in shown[(page - 1) * per_page :][:per_page]],
+                "pagination": {
+                    "page": page,
+                    "per_page": per_page,
+                    "total": len(shown),
+                    "total_pages": -(-len(shown) // per_page),
+                },
+            },
+        )
+
+
+def _error(status: int, code: str | None, text: str) -> Answer:
+    return Answer(status, {"error": text} if code is None else {"error": text, "code": code})
+
+
+def _error_text(operation: Operation, code: str, faults: Faults) -> str:
+    told = next((rule.error for rule in faults.record_codes if rule.code == code), None)
+    return told or text_of(code, operation.name)
+
+
+def _as_record(document: object) -> Record:
+    """Return the object; anything else is a record in which every field is missing."""
+    return document if isinstance(document, Mapping) else _NOTHING
+
+
+def _oversized_contacts(body: bytes) -> frozenset[int]:
+    """Return where the contacts stand that are above the limit, by their bytes as they were sent."""
+    if len(body) <= MAX_CONTACT_BYTES:
+        return frozenset()
+    contacts = _raw_array(CONTACTS.array, body)
+    return frozenset(index for index, raw in enumerate(contacts) if memoryview(raw).nbytes > MAX_CONTACT_BYTES)
+
+
+def _raw_array(array: str, body: bytes) -> list[msgspec.Raw]:
+    """Return the records of the array, unparsed.
+
+    Raises `msgspec.ValidationError` without such an array, `msgspec.DecodeError` when the body is not JSON.
+    """
+    if array == SEND.array:
+        return _raw_messages.decode(body).messages
+    return _raw_contacts.decode(body).contacts if array == CONTACTS.array else _raw_records.decode(body).records
+
+
+def _missing(array: str) -> Answer:
+    return _error(400, f"missing_{array}", f"{array} array is required")
+
+
+def _positive(asked: Mapping[str, Sequence[str]], name: str, *, default: int) -> int:
+    text = asked.get(name, [""])[0]
+    return max(int(text), 1) if text.isascii() and text.isdigit() else default
+
+
+def _list_document(number: int, entry: SendingList) -> dict[str, object]:
+    return {
+        "id": number,
+        "phone_number": entry.phone_number,
+        "brand_name": "Simulator",
+        "list_name": f"List {number}",
+        "list_type": "toll_free",
+        "status": entry.status,
+        "contact_count": 0,
+        "created_at": "2024-01-01T00:00:00Z",
+    }

@@ -1,0 +1,371 @@
+"""The server around the behaviour: a port, its connections, a clock, and a handle for other threads."""
+
+import asyncio
+import concurrent.futures
+import errno
+import logging
+import math
+import socket
+import ssl
+import threading
+import time
+import traceback
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Final, TypeVar
+
+from connector.simulator.behaviour import Behaviour
+from connector.simulator.connection import Connection
+from connector.simulator.control import control, is_control
+from connector.simulator.faults import Faults
+from connector.simulator.http import Reaction, Request, json_reply
+from connector.simulator.ledger import Entry, LedgerTotals
+from connector.simulator.settings import BASE_PATH, CONTROL_PATH, SimulatorSettings
+
+_T = TypeVar("_T")
+
+_log = logging.getLogger(__name__)
+
+BACKLOG: Final = 1_024
+LOOK_SECS: Final = 1.0  # how often idle connections are looked for, at the least
+SHUTDOWN_SECS: Final = 5.0
+CLOCK_SECS: Final = 0.001  # the shortest wait: a loop's clock may be early by so much
+REBIND_SECS: Final = 0.01
+
+_CRASHED: Final = json_reply(500, {"error": "The simulator failed", "code": "internal_error"})
+
+
+class Simulator:
+    """A simulator on the running loop: `async with Simulator.running(settings) as simulator`.
+
+    The port is bound as long as the simulator lives, also while an outage has it refuse connections; so nobody else can
+    take it meanwhile. Its methods belong to the loop's thread; `SimulatorThread` has them for all others.
+    """
+
+    def __init__(self, settings: SimulatorSettings, *, loop: asyncio.AbstractEventLoop) -> None:
+        self.max_body_bytes = settings.switches.max_body_bytes
+        self.connections: set[Connection] = set()
+        self.crashes: list[str] = []
+        self._settings = settings
+        self._loop = loop
+        self._behaviour = Behaviour(settings, now=loop.time())
+        self._tls = _tls_context(settings)
+        self._socket = _bound_socket(settings.host, settings.port)
+        self._port: int = self._socket.getsockname()[1]
+        self._server: asyncio.Server | None = None
+        self._aligning = asyncio.Lock()
+        self._changed = asyncio.Event()
+
+    @classmethod
+    @asynccontextmanager
+    async def running(cls, settings: SimulatorSettings | None = None) -> AsyncIterator["Simulator"]:
+        """Serve as long as the context lasts.
+
+        Raises OSError when the address cannot be had or the TLS files cannot be read (`ssl.SSLError` is one).
+        """
+        simulator = cls(settings or SimulatorSettings(), loop=asyncio.get_running_loop())
+        try:
+            await simulator.align()
+            keeper = asyncio.create_task(simulator._keep(), name="simulator-keeper")
+            try:
+                yield simulator
+            finally:
+                keeper.cancel()
+                with suppress(asyncio.CancelledError):
+                    await keeper
+        finally:
+            await simulator._close()
+
+    @classmethod
+    @contextmanager
+    def in_thread(
+        cls,
+        settings: SimulatorSettings | None = None,
+        *,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    ) -> Iterator["SimulatorThread"]:
+        """Serve in a thread of this process as long as the context lasts; on uvloop, where there is one.
+
+        Raises OSError as `running` does, and RuntimeError at the end when the simulator itself had a fault that nobody
+        asked for.
+        """
+        thread = SimulatorThread(settings or SimulatorSettings(), loop_factory or new_event_loop)
+        thread.start()
+        try:
+            yield thread
+        finally:
+            thread.stop()
+        if thread.crashes:
+            raise RuntimeError("the simulator failed:\n" + "\n".join(thread.crashes))
+
+    @property
+    def url(self) -> str:
+        """The base URL of the API, as a client is given it: `http://127.0.0.1:49152/api/v2`."""
+        return f"{self._origin}{BASE_PATH}"
+
+    @property
+    def control_url(self) -> str:
+        """The URL below which the control API stands."""
+        return f"{self._origin}{CONTROL_PATH}"
+
+    @property
+    def _origin(self) -> str:
+        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+        return f"{'http' if self._tls is None else 'https'}://{host}:{self._port}"
+
+    def ledger(self) -> LedgerTotals:
+        """Return the ledger's sums."""
+        return self._behaviour.ledger.totals()
+
+    def accepted(self, identity: str, operation: str | None = None) -> int:
+        """Return how often the record of that identity was accepted."""
+        return self._behaviour.ledger.accepted(identity, operation)
+
+    def entries(self, operation: str | None = None) -> list[Entry]:
+        """Return all identities with how often each was accepted."""
+        return list(self._behaviour.ledger.entries(operation))
+
+    def faults(self) -> Faults:
+        """Return the standing faults, without the script."""
+        return self._behaviour.faults
+
+    async def set_faults(self, faults: Faults) -> None:
+        """Put other faults in place of the standing ones, and wait until the port follows.
+
+        Raises ValueError for faults that a fast simulator lacks.
+        """
+        self._behaviour.set_faults(faults, now=self.now())
+        await self.align()
+        self._changed.set()
+
+    async def reset(self) -> None:
+        """Begin anew: an empty ledger, the first faults, the script not begun."""
+        self._behaviour.reset(now=self.now())
+        await self.align()
+        self._changed.set()
+
+    # For connections.
+
+    def now(self) -> float:
+        """Return the time of the loop's clock."""
+        return self._loop.time()
+
+    def hangs_up(self, path: str) -> bool:
+        """Tell whether the connection is to be dropped before the request is read."""
+        return not is_control(path) and self._behaviour.hangs_up(path, self.now())
+
+    def react(self, request: Request) -> Reaction:
+        """Decide about a request."""
+        now = self.now()
+        if is_control(request.path):
+            self._loop.call_soon(self._changed.set)  # after the reply is out: the change may close the port
+            return Reaction(self._guarded(lambda: control(request, self._behaviour, now=now)) or _CRASHED)
+        waited = not self._behaviour.script_started
+        reaction = self._guarded(lambda: self._behaviour.react(request, now=now, wall_time=time.time()))
+        if waited and self._behaviour.script_started:
+            self._changed.set()
+        return reaction or Reaction(_CRASHED)
+
+    def done(self, request: Request) -> None:
+        """Note that the request is answered, or that its connection is gone."""
+        if not is_control(request.path):
+            self._behaviour.ledger.end()
+
+    # The port.
+
+    async def align(self) -> None:
+        """Open or close the port, as the faults in force want it."""
+        async with self._aligning:
+            if not self._behaviour.refuses(self.now()):
+                if self._server is None:
+                    self._server = await self._loop.create_server(
+                        self._connect, sock=self._socket, ssl=self._tls, backlog=BACKLOG
+                    )
+            elif self._server is not None:
+                self._server.close()
+                self._server = None
+                for connection in list(self.connections):
+                    if not connection.close_if_idle(before=math.inf):
+                        connection.drop()
+                self._socket = await self._bound_again()
+
+    def _connect(self) -> Connection:
+        self._behaviour.ledger.connected()
+        return Connection(self, self._loop)
+
+    async def _bound_again(self) -> socket.socket:
+        """Return a socket with our address that does not listen: who connects to it is refused."""
+        while True:
+            try:
+                return _bound_socket(self._settings.host, self._port)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            await asyncio.sleep(REBIND_SECS)  # the loop has yet to close the socket that listened
+
+    async def _keep(self) -> None:
+        """Follow the script and the control API, and close connections that stand idle."""
+        while True:
+            self._changed.clear()
+            await self.align()
+            now = self.now()
+            idle_secs = self._behaviour.idle_secs(now)
+            for connection in list(self.connections):
+                connection.close_if_idle(before=now - idle_secs)
+            deadline = self._behaviour.next_deadline(now)
+            wait_secs = min(LOOK_SECS, idle_secs / 4, math.inf if deadline is None else deadline - now)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(wait_secs, CLOCK_SECS)):
+                    await self._changed.wait()
+
+    async def _close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self.connections):
+            connection.drop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SHUTDOWN_SECS):
+                while self.connections:  # noqa: ASYNC110  # they leave the set one by one, soon
+                    await asyncio.sleep(CLOCK_SECS)
+        self._socket.close()
+
+    def _guarded(self, decide: Callable[[], _T]) -> _T | None:
+        """Return what is decided, or None when the simulator itself fails: then keep where, without any value."""
+        try:
+            return decide()
+        except Exception as error:  # noqa: BLE001  # one request must not take the server down
+            # The message of an exception may hold a number or a text; its type and place do not.
+            crash = "".join([type(error).__name__, "\n", *traceback.format_tb(error.__traceback__)])
+            self.crashes.append(crash)
+            _log.error("the simulator failed: %s", crash)
+            return None
+
+
+class SimulatorThread:
+    """A simulator in a thread of its own, for all other threads: the same questions and changes, each answered."""
+
+    def __init__(
+        self,
+        settings: SimulatorSettings,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop],
+    ) -> None:
+        self._settings = settings
+        self._loop_factory = loop_factory
+        self._ready: concurrent.futures.Future[tuple[Simulator, asyncio.AbstractEventLoop, asyncio.Event]] = (
+            concurrent.futures.Future()
+        )
+        self._thread = threading.Thread(target=self._run, name="simulator", daemon=True)
+
+    def start(self) -> None:
+        """Return when the port is open. Raises what `Simulator.running` raises."""
+        self._thread.start()
+        self._ready.result()
+
+    def stop(self) -> None:
+        """Return when everything is closed."""
+        _simulator, loop, stopping = self._ready.result()
+        loop.call_soon_threadsafe(stopping.set)
+        self._thread.join()
+
+    @property
+    def url(self) -> str:
+        """The base URL of the API, as a client is given it."""
+        return self._simulator.url
+
+    @property
+    def control_url(self) -> str:
+        """The URL below which the control API stands."""
+        return self._simulator.control_url
+
+    @property
+    def crashes(self) -> list[str]:
+        """Where the simulator itself failed, without being asked to."""
+        return self._simulator.crashes
+
+    def ledger(self) -> LedgerTotals:
+        """Return the ledger's sums."""
+        return self._call(self._simulator.ledger)
+
+    def accepted(self, identity: str, operation: str | None = None) -> int:
+        """Return how often the record of that identity was accepted."""
+        return self._call(lambda: self._simulator.accepted(identity, operation))
+
+    def entries(self, operation: str | None = None) -> list[Entry]:
+        """Return all identities with how often each was accepted."""
+        return self._call(lambda: self._simulator.entries(operation))
+
+    def faults(self) -> Faults:
+        """Return the standing faults, without the script."""
+        return self._call(self._simulator.faults)
+
+    def set_faults(self, faults: Faults) -> None:
+        """Put other faults in place of the standing ones, and wait until the port follows."""
+        self._wait(self._simulator.set_faults(faults))
+
+    def reset(self) -> None:
+        """Begin anew: an empty ledger, the first faults, the script not begun."""
+        self._wait(self._simulator.reset())
+
+    @property
+    def _simulator(self) -> Simulator:
+        return self._ready.result()[0]
+
+    def _call(self, question: Callable[[], _T]) -> _T:
+        async def ask() -> _T:
+            return question()
+
+        return self._wait(ask())
+
+    def _wait(self, work: Coroutine[None, None, _T]) -> _T:
+        return asyncio.run_coroutine_threadsafe(work, self._ready.result()[1]).result()
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=self._loop_factory) as runner:
+                runner.run(self._serve())
+        except BaseException as error:
+            if self._ready.done():
+                raise
+            self._ready.set_exception(error)
+
+    async def _serve(self) -> None:
+        stopping = asyncio.Event()
+        async with Simulator.running(self._settings) as simulator:
+            self._ready.set_result((simulator, asyncio.get_running_loop(), stopping))
+            await stopping.wait()
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """Return a loop of uvloop where there is one, else of asyncio."""
+    try:
+        import uvloop  # noqa: PLC0415  # not on every platform
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def _tls_context(settings: SimulatorSettings) -> ssl.SSLContext | None:
+    if settings.tls_cert_file is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
+    return context
+
+
+def _bound_socket(host: str, port: int) -> socket.socket:
+    """Return a socket that has the address and does not listen yet.
+
+    Raises OSError when the address is unknown or taken.
+    """
+    family, kind, protocol, _name, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setblocking(False)
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound

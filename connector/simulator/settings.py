@@ -1,0 +1,155 @@
+"""What a simulator is before it starts: address, accounts, faults, and a switch wherever the documentation is open."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from connector.simulator.faults import Faults, ScriptStep
+from connector.simulator.problems import InvalidInputError, as_mapping, read_yaml
+
+BASE_PATH: Final = "/api/v2"
+CONTROL_PATH: Final = "/_simulator"
+DUPLICATE_WINDOW_MAX_SECS: Final = timedelta(days=1).total_seconds()
+
+_FAULTS_OF_RECORDS: Final = frozenset({"poison", "record_codes", "billing_code", "unnamed_error"})
+
+E164 = Annotated[str, Field(pattern=r"^\+[1-9][0-9]{1,14}$")]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _number_as_list(value: object) -> object:
+    """Read a bare number as a list in good standing."""
+    return {"phone_number": value} if isinstance(value, str) else value
+
+
+class SendingList(_Model):
+    """A list of the account: the number that messages come from."""
+
+    phone_number: E164
+    status: Literal["active", "paused", "suspended", "deleted"] = Field(
+        default="active", description="A deleted list is not found by sends; the others take messages."
+    )
+    webhook_verified: bool = Field(default=True, description="False: sends fail with `webhook_not_configured`.")
+
+
+class Switches(_Model):
+    """How to read the documentation where it is silent or disagrees with itself."""
+
+    list_number: Literal["message", "top_level", "both"] = Field(
+        default="both", description="Where bulk sends may carry it; with `both` the message's own wins."
+    )
+    success_status: Literal[200, 201] = 200
+    all_failed_status: int | None = Field(
+        default=None, ge=200, le=499, description="Status of a bulk reply without one success; unset: as success."
+    )
+    key_codes: Literal["detailed", "unauthorized"] = Field(
+        default="detailed", description="401 with `missing_api_key` and `invalid_api_key`, or `unauthorized` for both."
+    )
+    index_base: Literal[0, 1] = 0
+    errors_cap: int | None = Field(default=None, ge=0, description="Most entries in `errors`; unset: all.")
+    history_errors_cap: int = Field(default=100, ge=0, description="The same for history, where it is documented.")
+    empty_array: Literal["missing", "accepted"] = Field(
+        default="missing", description="Whether an empty array counts as an absent one."
+    )
+    require_content_type: bool = Field(default=True, description="400 without `Content-Type: application/json`.")
+    duplicate_window_secs: float | None = Field(
+        default=None,
+        gt=0,
+        le=DUPLICATE_WINDOW_MAX_SECS,
+        description="The same text to the same number from the same list is suppressed for so long; unset: never.",
+    )
+    duplicate_reply: Literal["queued", "error"] = Field(
+        default="queued", description="A suppressed message is counted as queued, or fails with `duplicate_message`."
+    )
+    skipped_counts_as_success: bool = Field(
+        default=False, description="Whether `success_count` of history includes `duplicates_skipped`."
+    )
+    oversized_contact: Literal["record", "request"] = Field(
+        default="record", description="A contact above 4,000 bytes fails alone, or fails its whole bulk request."
+    )
+    partial_queueing: float = Field(
+        default=0.0, ge=0, le=1, description="Share of a batch that is taken before an injected or poisoned 5xx."
+    )
+    max_body_bytes: int = Field(default=5_000_000, ge=1, le=64_000_000, description="413 above it.")
+    not_sendable_suffixes: tuple[str, ...] = Field(
+        default=("9999999",), description="Numbers that end so are VOIP: `not_sendable`."
+    )
+    message_ids: Literal["any", "issued"] = Field(
+        default="any", description="Ids that revenue and history know: any, or those that sends were given."
+    )
+
+
+class Identities(_Model):
+    """What makes a record itself in the ledger, for each kind of record.
+
+    A path into the record (`body`, `contact_data.custom_fields.event_id`), several joined by `+` (their values are
+    joined by `|`), or `*` for the record's whole JSON with sorted names. A record that lacks a path is counted as
+    accepted, without an identity.
+    """
+
+    send: str = "body"
+    contacts: str = "list_number+phone_number"
+    revenue: str = "*"
+    history_import: str = "*"
+    history_sends: str = "id"
+    history_clicks: str = "message_id"
+    history_revenue: str = "*"
+
+
+class SimulatorSettings(_Model):
+    """Everything a simulator is started with."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=0, ge=0, le=65_535, description="0: a free one.")
+    tls_cert_file: Path | None = Field(default=None, description="PEM; with the key's file, the server speaks TLS.")
+    tls_key_file: Path | None = None
+    api_keys: tuple[str, ...] = Field(default=(), repr=False, description="Keys it knows; empty: any key will do.")
+    lists: tuple[Annotated[SendingList, BeforeValidator(_number_as_list)], ...] | None = Field(
+        default=None, description="The account's lists; unset: any valid number is one of them."
+    )
+    fast: bool = Field(
+        default=False, description="Count the records of bulk requests; neither check nor remember them."
+    )
+    switches: Switches = Switches()
+    identities: Identities = Identities()
+    ledger_keys: Literal["text", "digest"] = Field(
+        default="text", description="Keep identities as they are, or as 8-byte digests to save memory."
+    )
+    faults: Faults = Faults()
+    script: tuple[ScriptStep, ...] = ()
+    script_from: Literal["first_request", "start"] = "first_request"
+    seed: int = 0
+    idle_connection_secs: float = Field(default=60.0, gt=0, description="Idle connections are closed after it.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file go together")
+        if self.fast:
+            for faults in (self.faults, *(step.faults for step in self.script)):
+                refuse_faults_that_fast_lacks(faults)
+        return self
+
+
+def refuse_faults_that_fast_lacks(faults: Faults) -> None:
+    """Raise ValueError when a fast simulator is asked for faults that look at records."""
+    lacking = sorted(faults.model_fields_set & _FAULTS_OF_RECORDS)
+    if lacking:
+        raise ValueError(f"a fast simulator does not look at records: {', '.join(lacking)}")
+
+
+def load_switches(path: Path) -> Switches:
+    """Read a YAML or JSON file of switches.
+
+    Raises `InvalidInputError` that names the place of every problem.
+    """
+    source = str(path)
+    try:
+        return Switches.model_validate(as_mapping(source, read_yaml(path)))
+    except ValidationError as error:
+        raise InvalidInputError.from_pydantic(source, error) from error
