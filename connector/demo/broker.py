@@ -121,7 +121,7 @@ class Broker:
         for attempt in range(1, attempts + 1):
             home = Path(tempfile.mkdtemp(prefix="trackly-broker-"))
             names = ["PLAINTEXT", "CONTROLLER", *(listener.name for listener in listeners)]
-            broker = cls(home, dict(zip(names, _free_ports(len(names)), strict=True)), jars, java_path, heap)
+            broker = cls(home, dict(zip(names, free_ports(len(names)), strict=True)), jars, java_path, heap)
             try:
                 broker._configure(properties or {}, listeners)
                 broker._format(scram_users or {})
@@ -272,7 +272,7 @@ def wait_until_ready(
             ) from trouble
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Return ports that nobody listens on right now."""
     found: list[int] = []
     for port in random.sample(_PORTS, k=200):

@@ -54,7 +54,7 @@ class Position(NamedTuple):
 
 
 class Topics:
-    """Makes topics with fresh names, and deletes those that it made."""
+    """Makes topics with fresh names on one broker, fills and reads them, and deletes those that it made."""
 
     def __init__(self, bootstrap_servers: str, *, prefix: str = "test", auto_created: bool = False) -> None:
         """`auto_created`: ask for the topic instead of creating it, as librdkafka's mock cluster wants it."""
@@ -103,6 +103,15 @@ class Topics:
     def delete_all(self) -> None:
         """Delete every topic that was created here."""
         self.delete(*self._made)
+
+    def produce(self, topic: str, records: Iterable[Record], *, partition: int | None = None) -> list[Position]:
+        """Produce records and return their positions; see the function of that name."""
+        return produce(self._bootstrap_servers, topic, records, partition=partition)
+
+    def read(self, topic: str, *, isolation: Isolation = "read_committed", timeout_secs: float = 60) -> list[Message]:
+        """Return a topic's records, partition by partition in order of offset; see `read_topic`."""
+        chunks = read_topic(self._bootstrap_servers, topic, isolation=isolation, timeout_secs=timeout_secs)
+        return sorted((message for chunk in chunks for message in chunk), key=position_of)
 
     def _wait_for_leaders(self, topic: str) -> None:
         """Wait until every partition has a leader: the answer to the creation comes before that."""

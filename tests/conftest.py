@@ -1,0 +1,153 @@
+"""What tests of several folders share: a real Kafka broker, brokers of their own, topics, and the platform's simulator.
+
+A test that needs Kafka asks for `broker`, `topics` or `make_broker`, and is marked `broker` by that alone, so that
+`-m "not broker"` runs all others. Where no broker can be had those tests are left out, and the end of the report says
+which and why; with `--require-broker` they fail instead, as they should wherever a broker is expected to be there.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final, Protocol
+
+import pytest
+
+from connector.demo.artifacts import BrokerUnavailableError
+from connector.demo.broker import Broker, Listener
+from connector.demo.finding import BrokerHandle, find_broker
+from connector.demo.topics import Topics
+
+if TYPE_CHECKING:
+    from connector.simulator.server import SimulatorThread
+    from connector.simulator.settings import SimulatorSettings
+
+_NEED_A_BROKER: Final = frozenset({"broker", "make_broker", "topics"})
+_NO_BROKER: Final = "no broker: "
+
+
+class MakeBroker(Protocol):
+    """Starts a broker of the test's own; it ends with the test."""
+
+    def __call__(
+        self,
+        properties: Mapping[str, str] | None = None,
+        *,
+        listeners: Sequence[Listener] = (),
+        scram_users: Mapping[str, str] | None = None,
+    ) -> Broker:
+        """Return a new, empty broker with these properties over the defaults."""
+        ...
+
+
+MakeSimulator = Callable[["SimulatorSettings"], "SimulatorThread"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("kafka", "Kafka broker")
+    group.addoption(
+        "--bootstrap-servers",
+        metavar="HOST:PORT",
+        help="Use this Kafka cluster for the tests that share one, in place of one that the tests start.",
+    )
+    group.addoption(
+        "--require-broker",
+        action="store_true",
+        help="Fail the tests that need a Kafka broker when none can be had, in place of leaving them out.",
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _NEED_A_BROKER.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.broker)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    left_out: dict[str, list[str]] = {}
+    for report in terminalreporter.getreports("skipped"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+        if _NO_BROKER in reason:
+            left_out.setdefault(reason.split(_NO_BROKER, 1)[1], []).append(report.nodeid)
+    for reason, tests in left_out.items():
+        terminalreporter.section(f"{len(tests)} tests left out: they need a Kafka broker", yellow=True)
+        terminalreporter.line(reason)
+        terminalreporter.line("Left out:")
+        for test in tests:
+            terminalreporter.line(f"- {test}")
+
+
+def _give_up(request: pytest.FixtureRequest, error: BrokerUnavailableError) -> None:
+    if request.config.getoption("--require-broker"):
+        pytest.fail(str(error), pytrace=False)
+    pytest.skip(f"{_NO_BROKER}{error}")
+
+
+@pytest.fixture(scope="session")
+def broker(request: pytest.FixtureRequest) -> Iterator[BrokerHandle]:
+    """Share one Kafka broker among all tests: the given one, else one started for this run (Java and Maven, or Docker).
+
+    Use `broker.bootstrap_servers`. Its topics and groups may be anybody's: take names from `topics`, change no
+    settings of the broker, and never stop it; a test that does any of it takes `make_broker`.
+    """
+    try:
+        handle = find_broker(request.config.getoption("--bootstrap-servers"))
+    except BrokerUnavailableError as error:
+        _give_up(request, error)
+        raise  # not reached
+    with handle:
+        yield handle
+
+
+@pytest.fixture
+def make_broker(request: pytest.FixtureRequest) -> Iterator[MakeBroker]:
+    """Make brokers of the test's own, to be stopped, killed, paused, restarted or set up in other ways.
+
+    `make_broker({"group.consumer.min.session.timeout.ms": "6000"})` takes about 4 s. Java alone can do this: the
+    tests are left out where there is none, whatever `--bootstrap-servers` says.
+    """
+    with ExitStack() as brokers:
+
+        def make(
+            properties: Mapping[str, str] | None = None,
+            *,
+            listeners: Sequence[Listener] = (),
+            scram_users: Mapping[str, str] | None = None,
+        ) -> Broker:
+            try:
+                started = Broker.start(properties=properties, listeners=listeners, scram_users=scram_users)
+            except BrokerUnavailableError as error:
+                _give_up(request, error)
+                raise  # not reached
+            return brokers.enter_context(started)
+
+        yield make
+
+
+@pytest.fixture
+def topics(broker: BrokerHandle) -> Iterator[Topics]:
+    """Make topics on the shared broker, with names that no other test has.
+
+    `topics.create(partitions=4)` returns a new topic's name, `topics.produce(topic, records)` the positions of the
+    records, `topics.read(topic)` its messages as a `read_committed` reader sees them. On a given broker the topics
+    are deleted after the test.
+    """
+    made = Topics(broker.bootstrap_servers)
+    yield made
+    if broker.kind == "given":
+        made.delete_all()
+
+
+@pytest.fixture
+def make_simulator() -> Iterator[MakeSimulator]:
+    """Make simulators of the platform, each in a thread of its own, with the settings that the test wants."""
+    from connector.simulator.server import Simulator  # noqa: PLC0415
+
+    with ExitStack() as simulators:
+        yield lambda settings: simulators.enter_context(Simulator.in_thread(settings))
+
+
+@pytest.fixture
+def simulator(make_simulator: MakeSimulator) -> "SimulatorThread":
+    """Run the platform in good health: any key, any list; `simulator.url` is its base URL, `entries()` its ledger."""
+    from connector.simulator.settings import SimulatorSettings  # noqa: PLC0415
+
+    return make_simulator(SimulatorSettings())

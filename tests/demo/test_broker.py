@@ -1,0 +1,205 @@
+"""The broker that the other tests stand on: it keeps its promise when it is stopped, killed, or left alone."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from connector.demo.artifacts import BrokerUnavailableError
+from connector.demo.broker import Broker, Listener, sasl_plain, wait_until_ready
+from connector.demo.finding import find_broker
+from connector.demo.processes import spawn, stop, tail
+from connector.demo.topics import Record, Topics, read_topic
+from tests.conftest import MakeBroker
+
+
+def _is_alive(pid: int) -> bool:
+    """Tell whether a process runs; one that has ended and waits to be collected does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def _wait_until_dead(pid: int) -> None:
+    deadline = time.monotonic() + 10
+    while _is_alive(pid):
+        assert time.monotonic() < deadline, f"process {pid} is still there"
+        time.sleep(0.02)
+
+
+def test_address_and_data_outlast_stop_and_kill(make_broker: MakeBroker) -> None:
+    broker = make_broker()
+    address, topics = broker.bootstrap_servers, Topics(broker.bootstrap_servers)
+    topic = topics.create(partitions=2)
+    topics.produce(topic, [Record(b"first"), Record(b"second")])
+
+    first_pid = broker.pid
+    broker.stop()
+    assert broker.pid is None
+    with pytest.raises(BrokerUnavailableError):
+        wait_until_ready(address, 0.5)
+    broker.restart()
+    topics.produce(topic, [Record(b"third")])
+
+    second_pid = broker.pid
+    broker.kill()
+    assert broker.pid is None
+    broker.restart()
+
+    assert broker.bootstrap_servers == address
+    assert len({first_pid, second_pid, broker.pid}) == 3
+    assert sorted(m.value() or b"" for m in topics.read(topic)) == [b"first", b"second", b"third"]
+
+
+def test_a_paused_broker_answers_again_when_it_is_resumed(make_broker: MakeBroker) -> None:
+    broker = make_broker()
+
+    broker.pause()
+    with pytest.raises(BrokerUnavailableError):
+        wait_until_ready(broker.bootstrap_servers, 1)
+    broker.resume()
+
+    wait_until_ready(broker.bootstrap_servers, 10)
+
+
+def test_nothing_is_left_when_it_is_closed(make_broker: MakeBroker) -> None:
+    broker = make_broker()
+    pid, home = broker.pid, broker.log.parent
+
+    broker.close()
+
+    assert pid is not None
+    assert not _is_alive(pid)
+    assert not home.exists()
+
+
+def test_properties_and_listeners_of_the_tests_own(make_broker: MakeBroker) -> None:
+    """One broker with all of it: a property, users by password in two ways, an address that clients are sent to."""
+    module = "org.apache.kafka.common.security.scram.ScramLoginModule"
+    broker = make_broker(
+        {"auto.create.topics.enable": "true", "num.partitions": "3"},
+        listeners=[
+            sasl_plain("PASSWORD", {"ada": "secret"}),
+            Listener(
+                "SCRAM",
+                "SASL_PLAINTEXT",
+                {
+                    "sasl.enabled.mechanisms": "SCRAM-SHA-256",
+                    "scram-sha-256.sasl.jaas.config": f"{module} required;",
+                },
+            ),
+            Listener("PROXIED", advertised="127.0.0.1:1"),
+        ],
+        scram_users={"grace": "hidden"},
+    )
+
+    def ask(listener: str, **properties: str) -> tuple[int, str]:
+        settings = {name.replace("_", "."): value for name, value in properties.items()}
+        client = AdminClient({"bootstrap.servers": broker.address(listener), "log_level": 0, **settings})
+        metadata = client.list_topics(timeout=5)
+        return len(metadata.brokers), str(next(iter(metadata.brokers.values())))
+
+    known = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "sasl_username": "ada"}
+    by_scram = known | {"sasl_mechanism": "SCRAM-SHA-256", "sasl_username": "grace"}
+    assert ask("PASSWORD", **known, sasl_password="secret")[0] == 1
+    assert ask("SCRAM", **by_scram, sasl_password="hidden")[0] == 1
+    assert ask("PROXIED")[1].startswith("127.0.0.1:1/")
+    with pytest.raises(KafkaException):
+        ask("PASSWORD", **known, sasl_password="wrong")
+    asked = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    assert asked.list_topics(timeout=5).topics == {}
+
+
+def test_a_broker_that_cannot_start_says_why(make_broker: MakeBroker) -> None:
+    make_broker().close()  # whoever lacks Java leaves out this test too
+
+    with pytest.raises(BrokerUnavailableError, match=r"no\.such\.compression"):
+        Broker.start(properties={"compression.type": "no.such.compression"})
+
+
+_PARENT = """
+import sys, threading
+from connector.demo.broker import Broker
+brokers = []
+starter = threading.Thread(target=lambda: brokers.append(Broker.start()))  # a thread that ends before the broker does
+starter.start()
+starter.join()
+print(brokers[0].pid, brokers[0].bootstrap_servers, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends children with their parent on Linux alone")
+def test_it_ends_with_the_process_that_started_it_even_by_kill_9(make_broker: MakeBroker) -> None:
+    make_broker().close()
+    with subprocess.Popen(
+        [sys.executable, "-c", _PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        pid, address = parent.stdout.readline().split()
+        wait_until_ready(address, 5)  # still there, though the thread that started it is not
+
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+
+    _wait_until_dead(int(pid))
+
+
+def test_a_child_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    child = spawn(["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done"], log=log)
+    while "ready" not in tail(log):
+        time.sleep(0.01)
+
+    assert stop(child, grace_secs=0.2) == -signal.SIGKILL
+
+
+def test_a_child_is_out_of_reach_of_ctrl_c(tmp_path: Path) -> None:
+    child = spawn(["sleep", "30"], log=tmp_path / "log")
+
+    assert os.getsid(child.pid) != os.getsid(0)
+
+    assert stop(child, grace_secs=5) == -signal.SIGTERM
+
+
+def test_a_given_broker_that_does_not_answer_is_not_replaced_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("connector.demo.finding._GIVEN_TIMEOUT_SECS", 0.3)
+
+    with pytest.raises(BrokerUnavailableError, match="does not answer"):
+        find_broker("127.0.0.1:1", allow_mock=True)
+
+
+def test_without_any_broker_each_way_says_why_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    with pytest.raises(BrokerUnavailableError) as caught:
+        find_broker()
+
+    assert "Java and Maven: java is not installed" in str(caught.value)
+    assert "Docker: docker is not installed" in str(caught.value)
+    assert "--bootstrap-servers" in str(caught.value)
+
+
+def test_the_mock_cluster_is_the_last_resort_and_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    with find_broker(allow_mock=True) as found:
+        topics = Topics(found.bootstrap_servers, auto_created=True)
+        topic = topics.create()
+        topics.produce(topic, [Record(b"a"), Record(b"b")])
+        read = [m.value() for chunk in read_topic(found.bootstrap_servers, topic) for m in chunk]
+
+    assert (found.kind, found.is_transactional) == ("mock", False)
+    assert "NO REAL BROKER" in found.description
+    assert set(found.skipped) == {"Java and Maven", "Docker"}
+    assert sorted(value or b"" for value in read) == [b"a", b"b"]
