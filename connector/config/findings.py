@@ -5,9 +5,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was looked at (`name`), whether it is as it must be, what was seen, and the way out when it is not."""
+    """What was looked at (`name`), whether it is as it must be, what was seen, and the way out when it is not.
+
+    `exit_code` is what the command returns when this is the first finding that is not ok.
+    """
 
     name: str
     ok: bool
     detail: str
     way_out: str = ""
+    exit_code: int = 1

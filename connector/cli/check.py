@@ -1,0 +1,143 @@
+"""`trackly-connector check`: what the settings amount to, or everything that is wrong with them."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from connector.cli.errors import ExitCode, reported
+from connector.config.describe import redacted
+from connector.config.findings import Finding
+from connector.config.load import load_settings
+from connector.config.problems import SettingsError
+from connector.config.settings import Settings
+from connector.config.streams import StreamSettings
+from connector.config.summary import chains, notes
+
+
+@reported()
+def check(
+    settings: Annotated[Path, typer.Argument(help="Settings file (YAML).", metavar="SETTINGS", show_default=False)],
+    online: Annotated[
+        bool, typer.Option("--online", help="Also ask the brokers and the platform; nothing is sent or consumed.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Check settings and show what they amount to, without starting anything.
+
+    Exit code 2: the settings cannot be used. With --online: 3 no broker answered, 6 the platform refused, 1 anything
+    else that would stand in the way of a start.
+    """
+    try:
+        loaded = load_settings(settings)
+    except SettingsError as error:
+        if not as_json:
+            raise
+        _print_json({"ok": False, "problems": [_as_json(problem) for problem in error.problems]})
+        raise typer.Exit(ExitCode.BAD_SETTINGS) from error
+    findings = _ask(loaded) if online else []
+    if as_json:
+        report: dict[str, Any] = {
+            "ok": all(finding.ok for finding in findings),
+            "settings": redacted(loaded),
+            "chains": list(chains(loaded)),
+            "notes": list(notes(loaded)),
+        }
+        _print_json(report | ({"findings": [_as_json(finding) for finding in findings]} if online else {}))
+    else:
+        _print(settings, loaded, findings)
+    failed = next((finding for finding in findings if not finding.ok), None)
+    raise typer.Exit(failed.exit_code if failed is not None else ExitCode.OK)
+
+
+def _ask(settings: Settings) -> list[Finding]:
+    """Ask the far ends. Imported here: the offline check must work where nothing but the settings does."""
+    from connector.app.online import check_online  # noqa: PLC0415
+
+    return check_online(settings)
+
+
+def _as_json(value: Any) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__slots__ if name != "exit_code"}
+
+
+def _print_json(report: dict[str, Any]) -> None:
+    typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
+
+
+def _print(path: Path, settings: Settings, findings: list[Finding]) -> None:
+    """Print for people. Text objects throughout, so that no pattern of a topic is taken for markup."""
+    console = Console(highlight=False, emoji=False)
+    count = len(settings.streams)
+    console.print(Text(f"{path}: valid, {count} stream{'s' if count > 1 else ''}", style="bold"))
+    console.print()
+    console.print(_pairs(_ends(settings)))
+    for stream in settings.streams:
+        console.print()
+        console.print(Text(stream.name, style="bold"))
+        console.print(_pairs(_stream(stream)))
+    _section(console, "Chains", chains(settings))
+    _section(console, "Mind", notes(settings))
+    if findings:
+        console.print()
+        console.print(_findings(findings))
+
+
+def _ends(settings: Settings) -> list[tuple[str, str]]:
+    security = settings.kafka.security
+    mechanism = f", {security.sasl_mechanism}" if security.sasl_mechanism else ""
+    return [
+        ("kafka", f"{settings.kafka.bootstrap_servers} ({security.protocol}{mechanism})"),
+        ("platform", settings.trackly.base_url),
+        ("instance id", settings.instance_id or "from the host name"),
+        ("pages", f"{settings.web.host}:{settings.web.port}" if settings.web.enabled else "off"),
+    ]
+
+
+def _stream(stream: StreamSettings) -> list[tuple[str, str]]:
+    kind = f" of {stream.history.kind}" if stream.operation == "history" else ""
+    batch, limit = stream.batch, stream.delivery.max_in_flight_records
+    by = (
+        f"batches of {batch.max_records:,} records, {batch.max_bytes:,} bytes or {batch.window_ms} ms"
+        if stream.mode == "bulk"
+        else "one request per record"
+    )
+    return [
+        ("reads", ", ".join([*stream.topics, *([stream.pattern] if stream.pattern else []), stream.redrive_topic])),
+        ("group", stream.group),
+        ("operation", f"{stream.operation}{kind}, {by}, {stream.concurrency.min} to {stream.ceiling} at once"),
+        ("guarantee", stream.delivery.guarantee),
+        ("in doubt", f"{stream.in_doubt}; at most {limit:,} records per worker after a crash"),
+        ("outcomes", f"{stream.outcomes.topic} ({stream.outcomes.records})"),
+        ("dead letters", stream.dead_letters.topic),
+    ]
+
+
+def _pairs(pairs: list[tuple[str, str]]) -> Table:
+    grid = Table.grid(padding=(0, 1))
+    for name, value in pairs:
+        grid.add_row(Text(f"  {name}", style="dim"), Text(value))
+    return grid
+
+
+def _section(console: Console, title: str, lines: Iterable[str]) -> None:
+    rows = [("-", line) for line in lines]
+    if rows:
+        console.print()
+        console.print(Text(title, style="bold"))
+        console.print(_pairs(rows))
+
+
+def _findings(findings: list[Finding]) -> Table:
+    table = Table(title="Online", title_justify="left", show_lines=True)
+    for heading in ("", "What", "Seen", "Way out"):
+        table.add_column(heading, overflow="fold")
+    for finding in findings:
+        mark = Text("ok", style="green") if finding.ok else Text("FAIL", style="bold red")
+        table.add_row(mark, Text(finding.name), Text(finding.detail), Text("" if finding.ok else finding.way_out))
+    return table

@@ -1,0 +1,44 @@
+"""The console entry: all commands under one name."""
+
+from typing import Annotated
+
+import typer
+
+from connector import __version__
+from connector.cli.check import check
+from connector.cli.schema import schema
+
+app = typer.Typer(
+    name="trackly-connector",
+    no_args_is_help=True,
+    add_completion=False,
+    # Plain tracebacks: the pretty ones print local variables, which hold keys and payloads.
+    pretty_exceptions_enable=False,
+    help="Kafka to Trackly SMS: events in, bulk requests out, one outcome or dead letter per record.",
+    epilog="Exit codes: 0 ok, 1 failed, 2 bad settings or arguments, 3 no broker answered, 4 instance id in use, "
+    "5 stopped with records in doubt, 6 the platform refused.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"trackly-connector {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command; typer prints the application's own help instead of this."""
+
+
+app.command()(check)
+app.command()(schema)
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    app()
