@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 BACKLOG: Final = 1_024
 LOOK_SECS: Final = 1.0  # how often idle connections are looked for, at the least
 SHUTDOWN_SECS: Final = 5.0
+CONTROL_BODY_BYTES: Final = 1_000_000  # kept of a body, however low the platform's own limit is set
 CLOCK_SECS: Final = 0.001  # the shortest wait: a loop's clock may be early by so much
 REBIND_SECS: Final = 0.01
 
@@ -43,7 +44,7 @@ class Simulator:
     """
 
     def __init__(self, settings: SimulatorSettings, *, loop: asyncio.AbstractEventLoop) -> None:
-        self.max_body_bytes = settings.switches.max_body_bytes
+        self.max_body_bytes = max(settings.switches.max_body_bytes, CONTROL_BODY_BYTES)
         self.connections: set[Connection] = set()
         self.crashes: list[str] = []
         self._settings = settings

@@ -1,0 +1,155 @@
+"""`simulate`: run the simulator of the platform until it is told to stop."""
+
+import asyncio
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Final, NoReturn
+
+import msgspec
+import typer
+from pydantic import ValidationError
+
+from connector.simulator import (
+    Faults,
+    Identities,
+    InvalidInputError,
+    LedgerTotals,
+    Simulator,
+    SimulatorSettings,
+    Switches,
+    load_faults,
+    load_script,
+    load_switches,
+    new_event_loop,
+)
+
+_CANNOT_START: Final = 1
+_BAD_INPUT: Final = 2
+
+
+def simulate(
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one.")] = 0,
+    tls_cert: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="PEM file of the certificate, for HTTPS.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="PEM file of its key.")] = None,
+    api_key: Annotated[
+        list[str] | None, typer.Option(help="A key that is accepted; may be repeated. Without it, any key is.")
+    ] = None,
+    list_number: Annotated[
+        list[str] | None,
+        typer.Option("--list", help="A list of the account, E.164; may be repeated. Without it, any number is one."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all chance.")] = 0,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Count the records of bulk requests; neither check nor remember them.")
+    ] = False,
+    latency_ms: Annotated[
+        str | None, typer.Option(help="Time from a request to its reply: 50, or at least and at most: 20-80.")
+    ] = None,
+    faults: Annotated[Path | None, typer.Option(help="YAML or JSON file of the faults at start.")] = None,
+    script: Annotated[
+        Path | None, typer.Option(help="YAML or JSON file: a list of steps with at_secs, until_secs and faults.")
+    ] = None,
+    script_from: Annotated[str, typer.Option(help="When the script begins: first_request or start.")] = "first_request",
+    switches: Annotated[
+        Path | None, typer.Option(help="YAML or JSON file: how to read the API's documentation where it is open.")
+    ] = None,
+    identify: Annotated[
+        str, typer.Option(help="What makes a message itself in the ledger: paths joined by +, or * for all of it.")
+    ] = "body",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one document a line.")] = False,
+) -> None:
+    """Run a simulator of the platform: the same API, a ledger of what it accepted, and faults on demand.
+
+    Prints the base URL when it is ready, and the ledger's sums at the end. SIGTERM and SIGINT end it. While it runs,
+    /_simulator/ledger, /_simulator/faults, /_simulator/reset and /_simulator/health on the same port look and steer;
+    they need no key, so keep the port on a private network.
+    """
+    try:
+        settings = SimulatorSettings.model_validate(
+            {
+                "host": host,
+                "port": port,
+                "tls_cert_file": tls_cert,
+                "tls_key_file": tls_key,
+                "api_keys": tuple(api_key or ()),
+                "lists": tuple(list_number) if list_number else None,
+                "fast": fast,
+                "switches": load_switches(switches) if switches is not None else Switches(),
+                "identities": Identities(send=identify),
+                "faults": _with_latency(load_faults(faults) if faults is not None else Faults(), latency_ms),
+                "script": load_script(script) if script is not None else (),
+                "script_from": script_from,
+                "seed": seed,
+            }
+        )
+    except InvalidInputError as error:
+        _fail(str(error), _BAD_INPUT)
+    except ValidationError as error:
+        _fail(str(InvalidInputError.from_pydantic("The options", error)), _BAD_INPUT)
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            totals = runner.run(_serve(settings, as_json=as_json))
+    except OSError as error:
+        _fail(f"The simulator cannot start: {error}", _CANNOT_START)
+    _say(msgspec.json.encode(totals).decode() if as_json else _summary(totals))
+
+
+async def _serve(settings: SimulatorSettings, *, as_json: bool) -> LedgerTotals:
+    """Serve until a signal comes; return the ledger's sums of that moment."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    async with Simulator.running(settings) as simulator:
+        urls = {"url": simulator.url, "control_url": simulator.control_url}
+        _say(json.dumps(urls) if as_json else f"Simulator ready at {simulator.url} (control: {simulator.control_url})")
+        await stopping.wait()
+        # Identities may be texts or numbers of people, and what is printed ends up in logs.
+        return msgspec.structs.replace(simulator.ledger(), accepted_twice_examples=())
+
+
+def _with_latency(faults: Faults, latency_ms: str | None) -> Faults:
+    """Return the faults with the latency of the command line, if there is one, in place of theirs."""
+    if latency_ms is None:
+        return faults
+    least, _, most = latency_ms.partition("-")
+    try:
+        latency = Faults(latency_ms=(float(least), float(most or least)))
+    except ValueError as error:  # a validation error is one
+        raise typer.BadParameter("should be milliseconds, such as 50 or 20-80", param_hint="--latency-ms") from error
+    return faults.overlaid(latency)
+
+
+def _summary(totals: LedgerTotals) -> str:
+    distinct = ""
+    if totals.distinct is not None:
+        distinct = f" ({totals.distinct} distinct, {totals.accepted_twice} of them more than once)"
+    statuses = ", ".join(f"{count} x {status}" for status, count in sorted(totals.replies_by_status.items()))
+    codes = ", ".join(f"{count} x {code}" for code, count in sorted(totals.record_codes.items()))
+    unanswered = ", ".join(f"{count} x {fault}" for fault, count in sorted(totals.unanswered.items()))
+    lines = [
+        f"Requests: {totals.requests} ({statuses or 'no replies'}), {totals.in_flight_max} at once at most",
+        f"Accepted records: {totals.accepted}{distinct}",
+        f"Refused records: {totals.refused}" + (f" ({codes})" if codes else ""),
+    ]
+    if totals.duplicates:
+        lines.append(f"Repeats not taken again: {totals.duplicates}")
+    if unanswered:
+        lines.append(f"Left without a whole answer: {unanswered}")
+    return "\n".join(lines)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()  # who waits for the line may read a pipe
+
+
+def _fail(text: str, code: int) -> NoReturn:
+    sys.stderr.write(f"{text}\n")
+    raise typer.Exit(code)
