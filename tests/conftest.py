@@ -7,7 +7,7 @@ which and why; with `--require-broker` they fail instead, as they should whereve
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 import pytest
 
@@ -15,10 +15,7 @@ from connector.demo.artifacts import BrokerUnavailableError
 from connector.demo.broker import Broker, Listener
 from connector.demo.finding import BrokerHandle, find_broker
 from connector.demo.topics import Topics
-
-if TYPE_CHECKING:
-    from connector.simulator.server import SimulatorThread
-    from connector.simulator.settings import SimulatorSettings
+from connector.simulator import Simulator, SimulatorSettings, SimulatorThread
 
 _NEED_A_BROKER: Final = frozenset({"broker", "make_broker", "topics"})
 _NO_BROKER: Final = "no broker: "
@@ -38,7 +35,7 @@ class MakeBroker(Protocol):
         ...
 
 
-MakeSimulator = Callable[["SimulatorSettings"], "SimulatorThread"]
+MakeSimulator = Callable[[SimulatorSettings], SimulatorThread]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -139,15 +136,11 @@ def topics(broker: BrokerHandle) -> Iterator[Topics]:
 @pytest.fixture
 def make_simulator() -> Iterator[MakeSimulator]:
     """Make simulators of the platform, each in a thread of its own, with the settings that the test wants."""
-    from connector.simulator.server import Simulator  # noqa: PLC0415
-
     with ExitStack() as simulators:
         yield lambda settings: simulators.enter_context(Simulator.in_thread(settings))
 
 
 @pytest.fixture
-def simulator(make_simulator: MakeSimulator) -> "SimulatorThread":
+def simulator(make_simulator: MakeSimulator) -> SimulatorThread:
     """Run the platform in good health: any key, any list; `simulator.url` is its base URL, `entries()` its ledger."""
-    from connector.simulator.settings import SimulatorSettings  # noqa: PLC0415
-
     return make_simulator(SimulatorSettings())

@@ -218,7 +218,7 @@ def read_topic(
         while left:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{topic}: the ends {left} are not reached within {timeout_secs:g} s")
-            messages = consumer.consume(_CONSUME, timeout=0.2)
+            messages = consumer.consume(_CONSUME, timeout=0.05)
             chunk = [message for message in messages if _is_below_end(message, left)]
             if chunk:
                 yield chunk
@@ -264,5 +264,5 @@ def _is_below_end(message: Message, left: dict[int, int]) -> bool:
 
 
 def _client(bootstrap_servers: str) -> dict[str, str | int | float | bool]:
-    # Errors only: brokers are stopped and killed under these clients.
-    return {"bootstrap.servers": bootstrap_servers, "log_level": 3}
+    # Silent, since errors are raised, and soon back: brokers are stopped and killed under these clients.
+    return {"bootstrap.servers": bootstrap_servers, "log_level": 2, "reconnect.backoff.max.ms": 200}

@@ -1,0 +1,53 @@
+# `make` alone lists what there is. ARGS goes to the program behind a target: make demo ARGS=--json
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: venv
+venv: $(INSTALLED) ## Make the virtual environment with the project and its tools
+
+$(INSTALLED): pyproject.toml
+	@echo "Installing into $(VENV) ..." >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+.PHONY: demo
+demo: $(INSTALLED) ## Show the connector at work against a real broker and a simulated platform (--json: sums as JSON)
+	@$(BIN)/trackly-connector demo $(ARGS)
+
+.PHONY: test
+test: $(INSTALLED) ## Run all tests; those that need Kafka start a broker by Java and Maven, or by Docker
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: $(INSTALLED) ## Run what CI runs beside the tests: linters, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: reference
+reference: $(INSTALLED) ## Write the generated pages of docs/reference anew
+	$(BIN)/python -m connector.config.reference
+
+.PHONY: schemas
+schemas: $(INSTALLED) ## Write the generated schemas anew
+	$(BIN)/python -m connector.config.schemas
+
+.PHONY: clean
+clean: ## Remove the virtual environment and everything that is built or cached
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage htmlcov
+	find connector tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,76 @@
+"""`demo`: a real broker, a simulated platform with faults, 100,000 events, and a judge."""
+
+import sys
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from connector.cli.errors import CommandError, ExitCode, reported
+from connector.demo.demo import DemoError, Result, ended_by_sigterm, run_demo
+from connector.demo.events import Events
+
+
+@reported()
+def demo(
+    *,
+    events: Annotated[int, typer.Option(min=1, max=10_000_000, help="How many events to produce.")] = 100_000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the events and of the simulator's chances.")] = 7,
+    bootstrap_servers: Annotated[
+        str | None,
+        typer.Option(help="Use this Kafka cluster; else one is started by Java and Maven, or by Docker."),
+    ] = None,
+    timeout_secs: Annotated[float, typer.Option(min=1, help="How long all the work may take.")] = 80,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the sums as one JSON object on the last line.")
+    ] = False,
+) -> None:
+    """Show the connector at work: slow replies, errors, an outage, a lost reply, and one event in a hundred bad.
+
+    At the end both result topics are read back and compared with what was produced and with what the platform
+    accepted. Exits with 1 when anything was lost, accepted twice, or ended otherwise than it should.
+    """
+    console = Console(stderr=as_json)
+    try:
+        with ended_by_sigterm():
+            result = run_demo(
+                console,
+                events=Events(events, seed=seed),
+                bootstrap_servers=bootstrap_servers,
+                timeout_secs=timeout_secs,
+            )
+    except DemoError as error:
+        raise CommandError(str(error), ExitCode.FAILED) from error
+    _show(console, result)
+    if as_json:
+        sys.stdout.write(f"{orjson.dumps(result.summary()).decode()}\n")
+        sys.stdout.flush()
+    if result.problems:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _show(console: Console, result: Result) -> None:
+    found = result.judgement
+    table = Table(title="What became of the events", title_justify="left", show_header=False, box=None)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("produced", f"{found.produced:,}")
+    table.add_row("queued", f"{found.queued:,}")
+    for reason, count in found.dead_letters.items():
+        table.add_row(f"dead letter: {reason}", f"{count:,}")
+    table.add_row("in doubt", f"{found.in_doubt:,}")
+    table.add_row("lost", f"{found.lost:,}")
+    table.add_row("accepted twice", f"{found.accepted_twice:,}")
+    console.print()
+    console.print(table)
+    console.print(
+        f"{result.seconds:.1f} s, {result.records_per_second:,.0f} records/s, {result.requests:,} requests, with an "
+        f"outage of {result.outage_secs:.1f} s and {result.replies_lost} lost replies",
+        highlight=False,
+    )
+    for problem in result.problems:
+        console.print(problem, style="bold red", markup=False, highlight=False)
+    if not result.problems:
+        console.print("Nothing lost, nothing accepted twice, every dead letter for its own reason.", style="green")

@@ -1,0 +1,336 @@
+"""The demonstration: everything real but the platform, and a judge at the end.
+
+A connector runs as a process of its own between a Kafka broker and the simulator, which is slow, fails now and then,
+is away for a while and loses one reply after it has accepted the batch. When all is settled the judge reads both topics
+back: each event must have ended once, in the way that the generator meant it to.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import yaml
+from rich.console import Console
+
+from connector.demo.broker import HOST, free_ports
+from connector.demo.events import LIST_NUMBER, Events, reference_of
+from connector.demo.finding import BrokerHandle, find_broker
+from connector.demo.judge import Judgement, Produced, judge
+from connector.demo.live import StatusPage, live_view, watch
+from connector.demo.processes import spawn, stop, tail
+from connector.demo.topics import Position, Record, Topics, produce
+from connector.simulator import Chance, Faults, SendingList, Simulator, SimulatorSettings, SimulatorThread
+
+_API_KEY: Final = "trk_0123456789abcdef0123456789abcdef"  # the simulator's, which knows no other
+_PARTITIONS: Final = 4
+_BATCH_RECORDS: Final = 250  # more requests than the largest batches would make, so that faults find something to hit
+_OUTAGE_SECS: Final = 3.0
+_OUTAGE_AT: Final = 0.3  # of the events accepted: in the middle of the work, however fast that goes
+_STOP_SECS: Final = 25
+_WEATHER: Final = Faults(latency_ms=(20, 80), error_rate={503: 0.05})
+# The first batch is accepted and its reply lost: whether it was taken, nobody who only sees the connection can tell.
+_FIRST_WEATHER: Final = _WEATHER.overlaid(Faults(lose_reply=Chance(next=1)))
+_OUTAGE: Final = _WEATHER.overlaid(Faults(status_override=503))
+
+
+class DemoError(Exception):
+    """The demonstration could not be carried through; the message says where, with the end of the connector's log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the demonstration found."""
+
+    judgement: Judgement
+    problems: list[str]
+    """What breaks the promise; empty when it was kept."""
+    seconds: float
+    """From the first event to the last settled one."""
+    broker: str
+    outage_secs: float
+    replies_lost: int
+    requests: int
+
+    @property
+    def records_per_second(self) -> float:
+        """Settled records over all of that time, the outage included."""
+        return (self.judgement.produced - self.judgement.lost) / self.seconds
+
+    def summary(self) -> dict[str, object]:
+        """Return the sums, as `--json` prints them; the dead letters include those in doubt, by that reason."""
+        found = self.judgement
+        return {
+            "produced": found.produced,
+            "queued": found.queued,
+            "dead_letters": dict(found.dead_letters),
+            "in_doubt": found.in_doubt,
+            "lost": found.lost,
+            "accepted_twice": found.accepted_twice,
+            "seconds": round(self.seconds, 2),
+            "records_per_second": round(self.records_per_second),
+            "broker": self.broker,
+        }
+
+
+def run_demo(
+    console: Console, *, events: Events, bootstrap_servers: str | None = None, timeout_secs: float = 80
+) -> Result:
+    """Run the demonstration from nothing to the judgement, and stop all that it started.
+
+    `timeout_secs` bounds the time until all is settled. Raises `BrokerUnavailableError` when there is no broker and
+    `DemoError` when the connector fails or does not get done.
+    """
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trackly-demo-")))
+        with console.status("Looking for a broker (the first time, Maven fetches about 45 MB) ..."):
+            broker = stack.enter_context(find_broker(bootstrap_servers, allow_mock=True))
+        _introduce(console, broker)
+        platform = SimulatorSettings(
+            api_keys=(_API_KEY,),
+            lists=(SendingList(phone_number=LIST_NUMBER),),
+            faults=_FIRST_WEATHER,
+            seed=events.seed,
+        )
+        simulator = stack.enter_context(Simulator.in_thread(platform))
+        console.print(f"Platform:  simulator at {simulator.url} (20-80 ms, 5 % 503, an outage, a lost reply)")
+
+        topics = Topics(broker.bootstrap_servers, prefix="demo", auto_created=broker.kind == "mock")
+        if broker.kind == "given":
+            stack.callback(topics.delete_all)
+        source, outcomes, dead_letters = (
+            topics.create(purpose, partitions=_PARTITIONS) for purpose in ("sends", "outcomes", "dead-letters")
+        )
+        port = free_ports(1)[0]
+        settings = _settings(
+            broker, url=simulator.url, port=port, source=source, outcomes=outcomes, dead_letters=dead_letters
+        )
+        connector = stack.enter_context(_running_connector(home, settings))
+        console.print(f"Connector: http://{HOST}:{port}/status")
+
+        page = StatusPage(f"http://{HOST}:{port}/status")
+        stack.callback(page.close)
+        feed = stack.enter_context(_feeding(broker.bootstrap_servers, source, events))
+        weather = stack.enter_context(_changing_weather(simulator, after=int(events.count * _OUTAGE_AT)))
+        started = time.monotonic()
+        with live_view(console, lambda: feed.count) as show:
+            done = watch(
+                page,
+                show,
+                lambda status: connector.has_ended or (feed.is_done and status.settled >= feed.count),
+                timeout_secs=timeout_secs,
+            )
+        seconds = time.monotonic() - started
+        if connector.has_ended:
+            raise DemoError(f"the connector ended before its work did; its log ends:\n{connector.log_tail()}")
+        produced = feed.result()
+        exit_code = connector.stop()
+
+        with console.status("Reading both topics back ..."):
+            accepted = {reference_of(entry.identity): entry.accepted for entry in simulator.entries("send")}
+            judgement = judge(
+                broker.bootstrap_servers, produced, outcomes=outcomes, dead_letters=dead_letters, accepted=accepted
+            )
+        ledger = simulator.ledger()
+        replies_lost = sum(ledger.unanswered.values())
+        problems = _problems(judgement, events, replies_lost, is_exact=broker.is_transactional)
+        if not done:
+            problems.append(f"not everything was settled within {timeout_secs:g} s")
+        if exit_code:
+            problems.append(f"the connector ended with exit code {exit_code}")
+        if problems:
+            console.print("The connector's log ends:", connector.log_tail(), sep="\n", markup=False, highlight=False)
+        return Result(
+            judgement=judgement,
+            problems=problems,
+            seconds=seconds,
+            broker=broker.description,
+            outage_secs=weather.outage_secs,
+            replies_lost=replies_lost,
+            requests=ledger.requests,
+        )
+
+
+def _introduce(console: Console, broker: BrokerHandle) -> None:
+    for way, reason in broker.skipped.items():
+        console.print(f"No broker by {way}: {reason}", style="yellow", markup=False)
+    console.print(f"Broker:    {broker.description} ({broker.bootstrap_servers})")
+    if not broker.is_transactional:
+        console.print(
+            "NOT A REAL BROKER: the mock cluster has no true transactions. This run is at-least-once; it shows how the "
+            "connector works, not what it promises. Install Java 17 and Maven, or start Docker, for the real thing.",
+            style="bold red",
+        )
+
+
+def _problems(judgement: Judgement, events: Events, replies_lost: int, *, is_exact: bool) -> list[str]:
+    """Return what breaks the promise; what is in doubt must go back to the replies that were lost."""
+    problems = judgement.problems(repeats_allowed=not is_exact)
+    most = replies_lost * _BATCH_RECORDS
+    if judgement.in_doubt > most:
+        problems.append(
+            f"{judgement.in_doubt} records are in doubt, but {replies_lost} lost replies explain {most} at most"
+        )
+    if judgement.produced != events.count:
+        problems.append(f"{judgement.produced} events were produced, not {events.count}")
+    return problems
+
+
+def _settings(
+    broker: BrokerHandle, *, url: str, port: int, source: str, outcomes: str, dead_letters: str
+) -> Mapping[str, object]:
+    """Return the connector's settings, in which all but the addresses is as an operator would write it."""
+    return {
+        "kafka": {"bootstrap_servers": broker.bootstrap_servers},
+        "trackly": {"base_url": url, "api_key": "${env:TRACKLY_API_KEY}"},
+        "web": {"port": port},
+        "log": {"format": "console"},
+        "streams": [
+            {
+                "name": source,  # the topic's, which is new: so are the group and its progress
+                "topics": [source],
+                "operation": "send",
+                "list_number": LIST_NUMBER,
+                "batch": {"max_records": _BATCH_RECORDS},
+                "delivery": {"guarantee": "exactly_once" if broker.is_transactional else "at_least_once"},
+                "outcomes": {"topic": outcomes},
+                "dead_letters": {"topic": dead_letters},
+            }
+        ],
+    }
+
+
+class _Connector:
+    """The connector's process."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self._process = process
+        self._log = log
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def stop(self) -> int:
+        return stop(self._process, grace_secs=_STOP_SECS)
+
+    def log_tail(self) -> str:
+        return tail(self._log)
+
+
+@contextmanager
+def _running_connector(home: Path, settings: Mapping[str, object]) -> Iterator[_Connector]:
+    file, log = home / "connector.yaml", home / "connector.log"
+    file.write_text(yaml.safe_dump(dict(settings), sort_keys=False))
+    environment = os.environ | {"TRACKLY_API_KEY": _API_KEY}
+    process = spawn([sys.executable, "-m", "connector", "run", str(file)], log=log, env=environment)
+    try:
+        yield _Connector(process, log)
+    finally:  # by SIGKILL if still there: whoever leaves early does not wait for it to drain
+        process.kill()
+        process.wait()
+
+
+class _Feed:
+    """The events on their way into the source topic, by a thread of their own."""
+
+    def __init__(self, events: Events) -> None:
+        self.count = 0
+        self.stopping = threading.Event()
+        self._events = events
+        self._produced = Produced()
+        self._expected: list[str] = []
+        self._future: Future[None] | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self._future is not None and self._future.done()
+
+    def start(self, thread: ThreadPoolExecutor, bootstrap_servers: str, topic: str) -> None:
+        self._future = thread.submit(self._run, bootstrap_servers, topic)
+
+    def result(self) -> Produced:
+        """Return what was produced; raise what kept the rest from it."""
+        assert self._future is not None
+        self._future.result()
+        return self._produced
+
+    def _run(self, bootstrap_servers: str, topic: str) -> None:
+        produce(bootstrap_servers, topic, self._records(), acknowledged=self._acknowledged)
+
+    def _records(self) -> Iterator[Record]:
+        for event in self._events:
+            if self.stopping.is_set():
+                return
+            self._expected.append(event.expected)
+            yield Record(event.value, event.key)
+
+    def _acknowledged(self, index: int, position: Position) -> None:
+        self._produced.add(position, self._expected[index])
+        self.count += 1
+
+
+@contextmanager
+def _feeding(bootstrap_servers: str, topic: str, events: Events) -> Iterator[_Feed]:
+    feed = _Feed(events)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="feed") as thread:
+        feed.start(thread, bootstrap_servers, topic)
+        try:
+            yield feed
+        finally:
+            feed.stopping.set()
+
+
+class _Weather:
+    """The platform's troubles over time: one outage, as soon as so many records were accepted."""
+
+    def __init__(self, simulator: SimulatorThread, after: int) -> None:
+        self.outage_secs = 0.0
+        self.stopping = threading.Event()
+        self._simulator = simulator
+        self._after = after
+
+    def run(self) -> None:
+        while self._simulator.ledger().accepted < self._after:
+            if self.stopping.wait(0.02):
+                return
+        self._simulator.set_faults(_OUTAGE)
+        started = time.monotonic()
+        self.stopping.wait(_OUTAGE_SECS)
+        self._simulator.set_faults(_WEATHER)
+        self.outage_secs = time.monotonic() - started
+
+
+@contextmanager
+def _changing_weather(simulator: SimulatorThread, after: int) -> Iterator[_Weather]:
+    weather = _Weather(simulator, after)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="weather") as thread:
+        ran = thread.submit(weather.run)
+        try:
+            yield weather
+        finally:
+            weather.stopping.set()
+        ran.result()
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the work as Ctrl-C does, with all that was started stopped and removed."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
