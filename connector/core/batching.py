@@ -6,7 +6,7 @@ fit a request alone was refused before it came here.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Literal
@@ -123,6 +123,7 @@ class Batcher:
 
     def __init__(self, limits: BatchLimits, id_prefix: str) -> None:
         self.limits = limits
+        self.open_bytes = 0
         self._open: dict[str | None, _Open] = {}
         self._prefix = id_prefix
         self._serial = 0
@@ -174,6 +175,7 @@ class Batcher:
                 held.chunks.append(chunk.slice(start, stop))
                 held.count += stop - start
                 held.size += taken
+                self.open_bytes += taken
                 size -= taken
                 start = stop
             if start < len(chunk) or held.count >= limits.max_records:
@@ -192,12 +194,24 @@ class Batcher:
         """Close every open batch."""
         return [self._close(lane, "drain") for lane in list(self._open)]
 
+    def keep(self, wanted: Callable[[Chunk], bool]) -> None:
+        """Drop the chunks that are not wanted any more from the open batches."""
+        for lane, held in list(self._open.items()):
+            held.chunks = [chunk for chunk in held.chunks if wanted(chunk)]
+            held.count = sum(map(len, held.chunks))
+            self.open_bytes -= held.size
+            held.size = sum(len(record) + 1 for chunk in held.chunks for record in chunk.wire or ())
+            self.open_bytes += held.size
+            if not held.chunks:
+                del self._open[lane]
+
     def next_deadline(self) -> float | None:
         """Return when the next window passes, or None when nothing waits."""
         return min((held.deadline for held in self._open.values()), default=None)
 
     def _close(self, lane: str | None, closed_by: ClosedBy) -> Batch:
         held = self._open.pop(lane)
+        self.open_bytes -= held.size
         batch_id, serial = self.next_id()
         size = held.size - 1 + self.limits.envelope_bytes
         return Batch(batch_id, lane, tuple(held.chunks), held.count, size, closed_by, family=serial)

@@ -103,7 +103,10 @@ class Chunk:
 
 def weight(chunk: Chunk) -> int:
     """Return the bytes that a chunk keeps in memory, near enough for a budget."""
-    values = sum([len(v) for v in chunk.values if v is not None])
+    if chunk.wire is not None:
+        values = sum(map(len, chunk.wire))
+    else:
+        values = sum([len(v) for v in chunk.values if v is not None])
     keys = 0 if chunk.keys is None else sum([len(k) for k in chunk.keys if k is not None])
     # An empty bytes object takes 33 bytes and its place in a list 8; keys and mapped values the same again.
     overhead = 41 * len(chunk.offsets) * (2 if chunk.keys is None else 3)

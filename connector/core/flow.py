@@ -30,6 +30,10 @@ RESERVE = 1_000
 """Characters of metadata kept free for starting the oldest batch of a partition, so that it can always drain."""
 
 
+MARKS = 1 << 14
+"""Ticks are told apart by a number that takes two bytes and starts over."""
+
+
 @dataclass(frozen=True, slots=True)
 class FlowLimits:
     """Bounds of what is in flight and of one tick."""
@@ -135,6 +139,7 @@ class Flow:
         self.held_bytes = 0
         self._dirty: set[Partition] = set()
         self._serial = 0
+        self._mark = 0
 
     # ------------------------------------------------------------------ partitions come and go
 
@@ -163,11 +168,15 @@ class Flow:
         self._prune_unstarted()
 
     def is_drained(self, partitions: Iterable[Partition]) -> bool:
-        """Tell whether nothing of these partitions is listed or waits to be written."""
+        """Tell whether nothing of these partitions is listed or waits to be written, nor needs to be said."""
         states = {p: self.partitions[p] for p in partitions if p in self.partitions}
-        if any(state.active for state in states.values()):
+        if any(state.active for state in states.values()) or not self._dirty.isdisjoint(states):
             return False
         return not any(chunk.partition in states for item in self.finished for chunk in item.chunks)
+
+    def mark(self, partition: Partition) -> None:
+        """Have the next tick commit a partition's progress, changed or not."""
+        self._dirty.add(partition)
 
     def let_go(self, partitions: Iterable[Partition]) -> None:
         """Forget partitions: no tick names them again, and late replies for them are dropped."""
@@ -272,7 +281,7 @@ class Flow:
             attempts,
             sent_ms,
             answered_ms,
-            sum(map(weight, chunks)),
+            _bytes(batch) if chunks is batch.chunks else sum(map(weight, chunks)),
         )
         alive = self._alive_finished(item, count_bytes=False)
         if alive is not None:
@@ -295,6 +304,38 @@ class Flow:
             self._serial += 1
             self.held_bytes += _bytes(pruned)
             heappush(self._waiting, (at, self._serial, pruned))
+
+    def set_aside(self, item: Finished, reason: str) -> list[Finished]:
+        """Take the dead letters of a reason out of a finished item that is queued, unwritten and off the list.
+
+        They were surely not taken, so nobody need doubt them; what is left of the item stays queued.
+        """
+        count = item.count
+        apart = [i for i in range(count) if (v := item.verdicts.of(i)).status == "dead_letter" and v.reason == reason]
+        whole = Batch(item.batch_id, None, item.chunks, count, 0, "retry")
+        chosen, others = whole.split(apart)
+        self.finished.remove(item)
+        self.held_bytes -= item.bytes
+        if item.serial:
+            self._relist(item.serial, others)
+        if others:
+            inside = set(apart)
+            rest = [i for i in range(count) if i not in inside]
+            left = replace(item, chunks=others, verdicts=item.verdicts.picked(rest), bytes=sum(map(weight, others)))
+            self.held_bytes += left.bytes
+            self.finished.append(left)
+        kept = replace(
+            item, chunks=chosen, verdicts=item.verdicts.picked(apart), serial=0, bytes=sum(map(weight, chosen))
+        )
+        return [kept]
+
+    def take_back(self, items: Iterable[Finished]) -> None:
+        """Queue what was set aside."""
+        for item in items:
+            alive = self._alive_finished(item, count_bytes=False)
+            if alive is not None:
+                self.held_bytes += alive.bytes
+                self.finished.append(alive)
 
     def doubt(self, chunks: Iterable[Chunk]) -> None:
         """Keep records listed as in flight although no request of theirs is: they may have been taken."""
@@ -335,6 +376,7 @@ class Flow:
 
     def plan(self, *, now: float, slots: int) -> Tick | None:
         """Return the next tick, or None when there is nothing to say; `slots` is how many batches may start."""
+        self._mark = (self._mark + 1) % MARKS
         settle = self._take_finished()
         start = self._take_startable(now, slots)
         while True:
@@ -381,12 +423,13 @@ class Flow:
                 self._drop_listing(item.serial)
         posted = []
         for serial, batch in tick.start:
-            alive = self._prune(batch, self.is_alive)
+            alive = self._startable(batch)
+            self.held_bytes -= _bytes(batch)
+            if alive is not batch:  # revoked or held meanwhile: listed, but not to be posted any more
+                self._dirty |= {c.partition for c in batch.chunks if self.is_alive(c) and not self.may_start(c)}
             if alive is None:
-                self.held_bytes -= _bytes(batch)
                 continue
-            if alive.count != batch.count:
-                self.held_bytes += _bytes(alive) - _bytes(batch)
+            self.held_bytes += _bytes(alive)
             for chunk in alive.chunks:
                 self.partitions[chunk.partition].active.setdefault(serial, []).extend(runs(chunk.offsets))
             self.active[serial] = alive
@@ -458,7 +501,7 @@ class Flow:
         in_flight.update(started)
         for start, stop in settled:
             in_flight.discard(start, stop)
-        return Progress(after.advance(state.base), state.birth, after, in_flight)
+        return Progress(after.advance(state.base), state.birth, self._mark, after, in_flight)
 
     def _room(self, base: int, started: list[Range] | None) -> int:
         if started is None or any(start <= base < stop for start, stop in started):

@@ -6,9 +6,9 @@ store of its own and is committed in the same transaction as the outcomes.
 
 The encoding is one character of version, one of kind, and base64 of the payload; the kind is whichever is shorter:
 
-- `r`, runs: varints of the partition count at the group's birth, then for each run its distance from the end of the
-  run before (the first: from `base`) and its length times two, plus one when it is in flight;
-- `b`, bitmaps: the same count, the number of offsets covered, then two deflated bitmaps, settled and in flight.
+- `r`, runs: varints of the partition count at the group's birth and of the tick's mark, then for each run its distance
+  from the end of the run before (the first: from `base`) and its length times two, plus one when it is in flight;
+- `b`, bitmaps: the same two, the number of offsets covered, then two deflated bitmaps, settled and in flight.
 """
 
 import zlib
@@ -144,18 +144,20 @@ class Progress:
     """A partition's progress: `base`, and above it disjoint sets of settled and in-flight offsets.
 
     `birth` is the number of partitions that the topic had when the group first committed to it: a partition numbered
-    below it that has no commit is new to the group, one at or above it was added to the topic later.
+    below it that has no commit is new to the group, one at or above it was added to the topic later. `mark` tells one
+    tick from the next, so that a worker that lost its producer can read back whether its last commit happened.
     """
 
     base: int
     birth: int = 0
+    mark: int = 0
     settled: RangeSet = field(default_factory=RangeSet)
     in_flight: RangeSet = field(default_factory=RangeSet)
 
 
 def encode(progress: Progress) -> str:
     """Return the metadata that stands beside a committed offset of `progress.base`; its length is not limited here."""
-    head = _varint(progress.birth)
+    head = _varint(progress.birth) + _varint(progress.mark)
     marked = [(start, stop, 0) for start, stop in progress.settled]
     marked += [(start, stop, 1) for start, stop in progress.in_flight]
     marked.sort()
@@ -198,7 +200,8 @@ def decode(base: int, metadata: str | None) -> Progress:
 
 def _decode_runs(base: int, payload: bytes) -> Progress:
     birth, at = _read_varint(payload, 0)
-    progress = Progress(base, birth)
+    mark, at = _read_varint(payload, at)
+    progress = Progress(base, birth, mark)
     offset = base
     while at < len(payload):
         gap, at = _read_varint(payload, at)
@@ -211,6 +214,7 @@ def _decode_runs(base: int, payload: bytes) -> Progress:
 
 def _decode_bitmaps(base: int, payload: bytes) -> Progress:
     birth, at = _read_varint(payload, 0)
+    mark, at = _read_varint(payload, at)
     span, at = _read_varint(payload, at)
     if span > _MAX_SPAN:
         raise ValueError(f"a bitmap of {span} offsets")
@@ -219,7 +223,7 @@ def _decode_bitmaps(base: int, payload: bytes) -> Progress:
     bitmaps = inflater.decompress(payload[at:], 2 * size)
     if len(bitmaps) != 2 * size:
         raise ValueError("a bitmap is cut short")
-    return Progress(base, birth, _unmap(bitmaps[:size], base), _unmap(bitmaps[size:], base))
+    return Progress(base, birth, mark, _unmap(bitmaps[:size], base), _unmap(bitmaps[size:], base))
 
 
 def _bitmap(ranges: RangeSet, base: int, span: int) -> bytes:

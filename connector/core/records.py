@@ -2,7 +2,7 @@
 
 An outcome is a small JSON object built from a template: within a chunk only the offset and the index differ. A dead
 letter is the source record, key and value untouched, with headers that say what happened. The names are those of Kafka
-Connect (`__connect.errors.*`) and KIP-1191 (`__dlq.errors.*`), so that consoles understand them, plus ours (`trackly.*`).
+Connect (`__connect.errors.*`) and KIP-1191 (`__dlq.errors.*`), so that consoles understand them, plus `trackly.*`.
 A record that fails again gets the headers of its last failure in place of the earlier ones, never beside them.
 """
 
@@ -124,10 +124,12 @@ class Scribe:
             assert chunk is not None
             place = index - start
             number = chunk.indices[place] if chunk.indices is not None else index
-            headers = self._headers(item, chunk, place, verdicts.of(index), number, now_ms)
+            headers = self._headers(item, chunk, place, verdict=verdicts.of(index), index=number, now_ms=now_ms)
             yield DeadLetter(chunk.partition.number, chunk.key(place), chunk.values[place], headers)
 
-    def _headers(self, item: Finished, chunk: Chunk, place: int, verdict: Verdict, index: int, now_ms: int) -> Headers:
+    def _headers(
+        self, item: Finished, chunk: Chunk, place: int, *, verdict: Verdict, index: int, now_ms: int
+    ) -> Headers:
         topic, number = chunk.partition
         offset = chunk.offsets[place]
         source = chunk.header_list(place)

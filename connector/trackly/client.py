@@ -1,8 +1,8 @@
 """Requests to the platform: the only home of httpx.
 
-What went wrong is told apart by one question: had the writing of the request begun? The transport reports its steps
-(`request.extensions["trace"]`); a failure before the first byte was written is certainly not sent, one after it may
-have been taken. Nothing is retried here, and idle connections are left before the platform would close them.
+What went wrong is told apart by one question: had the writing of the request begun? The transport asks just before
+the first byte; a failure earlier is certainly not sent, one later may have been taken. Nothing is retried here, and idle
+connections are left before the platform would close them.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from connector.core.batching import Batch
 from connector.core.verdicts import Reply
 from connector.trackly.operations import Operation
 from connector.trackly.replies import read_reply
+from connector.trackly.transport import ExactTransport, ReplyTooLargeError
 
 _WRITING = ("http11.send_request_headers.started", "http2.send_request_headers.started")
 
@@ -54,19 +55,10 @@ class Client:
     def __init__(self, options: ClientOptions, api_key: Callable[[], str]) -> None:
         self._options = options
         self._api_key = api_key
-        self._base = options.base_url.rstrip("/") + "/"
-        limits = httpx.Limits(
-            max_connections=options.max_connections + 1,  # one for the probe, which must not wait for a batch
-            max_keepalive_connections=options.max_connections + 1,
-            keepalive_expiry=options.idle_secs,
-        )
+        self._base = httpx.URL(options.base_url.rstrip("/") + "/")
+        self._urls: dict[str, httpx.URL] = {}
         self._http = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(
-                verify=_tls(options),
-                limits=limits,
-                retries=0,
-                proxy=httpx.Proxy(options.proxy) if options.proxy else None,
-            ),
+            transport=_transport(options),
             headers={
                 "User-Agent": f"trackly-connector/{__version__}",
                 "Accept": "application/json",
@@ -88,19 +80,22 @@ class Client:
         """
         written = False
 
-        async def trace(event: str, _info: dict[str, Any]) -> None:
+        def before_write() -> None:
             nonlocal written
+            if time.clock_gettime(time.CLOCK_BOOTTIME) > before:
+                raise TooLateError
+            written = True
+
+        async def trace(event: str, _info: dict[str, Any]) -> None:
             if event in _WRITING and not written:
-                if time.clock_gettime(time.CLOCK_BOOTTIME) > before:
-                    raise TooLateError
-                written = True
+                before_write()
 
         request = self._http.build_request(
             "POST",
-            self._base + operation.path,
+            self._url(operation.path),
             content=operation.body(batch),
             headers={"Content-Type": "application/json", "X-Api-Key": self._api_key()},
-            extensions={"trace": trace},
+            extensions={"trace": trace} if self._options.proxy else {"before_write": before_write},
         )
         try:
             async with asyncio.timeout(self._options.total_secs):
@@ -111,10 +106,10 @@ class Client:
                     await response.aclose()
         except TooLateError:
             raise
+        except ReplyTooLargeError as error:
+            return Reply("answered", status=error.status, unreadable=str(error))
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, RuntimeError) as error:
             return _trouble(error, written=written)
-        if body is None:
-            return Reply("answered", status=response.status_code, unreadable="the reply is too large")
         return read_reply(
             operation,
             batch,
@@ -128,26 +123,45 @@ class Client:
         """Ask for the account's lists: the cheapest question that needs the key, used as a probe and as a check."""
         try:
             async with asyncio.timeout(self._options.total_secs):
-                response = await self._http.get(
-                    self._base + "lists", params={"per_page": 100}, headers={"X-Api-Key": self._api_key()}
-                )
+                response = await self._http.get(self._url("lists?per_page=100"), headers={"X-Api-Key": self._api_key()})
+        except ReplyTooLargeError as error:
+            return Reply("answered", status=error.status)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, RuntimeError) as error:
             return _trouble(error, written=False)
         return Reply("answered", status=response.status_code, text=response.text[:100_000])
 
-    async def _read(self, response: httpx.Response) -> bytes | None:
-        """Return the reply's body, or None when it is larger than we are willing to hold.
+    def _url(self, path: str) -> httpx.URL:
+        if path not in self._urls:
+            self._urls[path] = self._base.join(path)
+        return self._urls[path]
 
-        Bytes are read as they come: a compressed reply, which we did not ask for, is unreadable, never inflated.
-        """
+    async def _read(self, response: httpx.Response) -> bytes:
+        """Return the reply's body as it came: a compressed one, which we did not ask for, is never inflated."""
         parts: list[bytes] = []
         size = 0
         async for part in response.aiter_raw():
             size += len(part)
             if size > self._options.max_reply_bytes:
-                return None
+                raise ReplyTooLargeError(response.status_code)
             parts.append(part)
         return b"".join(parts)
+
+
+def _transport(options: ClientOptions) -> httpx.AsyncBaseTransport:
+    """Return our own transport, or through a proxy the stock one, which knows how to talk to proxies."""
+    if options.proxy is None:
+        return ExactTransport(
+            tls=_tls(options),
+            idle_secs=options.idle_secs,
+            connect_secs=options.connect_secs,
+            max_reply_bytes=options.max_reply_bytes,
+        )
+    limits = httpx.Limits(
+        max_connections=options.max_connections + 1,  # one for the probe, which must not wait for a batch
+        max_keepalive_connections=options.max_connections + 1,
+        keepalive_expiry=options.idle_secs,
+    )
+    return httpx.AsyncHTTPTransport(verify=_tls(options), limits=limits, retries=0, proxy=httpx.Proxy(options.proxy))
 
 
 def _tls(options: ClientOptions) -> ssl.SSLContext:

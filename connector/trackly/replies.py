@@ -82,7 +82,7 @@ def _read_single(status: int, said: _Single) -> Reply:
     return Reply("answered", status=status, message_id=said.message_id)
 
 
-def _read_bulk(operation: Operation, batch: Batch, *, status: int, said: _Bulk) -> Reply:
+def _read_bulk(operation: Operation, batch: Batch, status: int, said: _Bulk) -> Reply:
     counts = {"queued_count": said.queued_count, "success_count": said.success_count}
     accepted = counts[operation.endpoint.accepted_count]
     failed = said.error_count

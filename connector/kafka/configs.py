@@ -1,0 +1,108 @@
+"""Settings to librdkafka properties: what we set, and why.
+
+Order of precedence: our tuning, then the operator's properties, then what the guarantee needs; properties that would
+break it are refused when the settings are loaded.
+"""
+
+from typing import Any
+
+from connector.config.kafka import KafkaSettings, SecuritySettings
+from connector.config.streams import StreamSettings
+
+Config = dict[str, Any]
+
+PREFETCH_KBYTES = 16_384
+"""librdkafka's prefetch for a consumer; part of the stream's byte budget."""
+
+PRODUCER_QUEUE_KBYTES = 65_536
+
+
+def common(kafka: KafkaSettings, client_id: str) -> Config:
+    """Return what every client of the cluster needs."""
+    return {
+        "socket.keepalive.enable": True,
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 2_000,
+        # Half a second is librdkafka's default pause before it looks up a coordinator again.
+        "retry.backoff.ms": 5,
+        "retry.backoff.max.ms": 200,
+        "log.connection.close": False,
+        **kafka.properties,
+        "bootstrap.servers": kafka.bootstrap_servers,
+        "client.id": client_id,
+        **_security(kafka.security),
+    }
+
+
+def _security(security: SecuritySettings) -> Config:
+    config: Config = {"security.protocol": security.protocol}
+    if security.sasl_mechanism is not None:
+        config["sasl.mechanism"] = security.sasl_mechanism
+    if security.username is not None:
+        config["sasl.username"] = security.username
+    if security.password is not None:
+        config["sasl.password"] = security.password.get_secret_value()
+    if security.ca_file is not None:
+        config["ssl.ca.location"] = str(security.ca_file)
+    if security.cert_file is not None:
+        config["ssl.certificate.location"] = str(security.cert_file)
+    if security.key_file is not None:
+        config["ssl.key.location"] = str(security.key_file)
+    if security.key_password is not None:
+        config["ssl.key.password"] = security.key_password.get_secret_value()
+    if security.protocol in {"ssl", "sasl_ssl"}:
+        config["ssl.endpoint.identification.algorithm"] = "https" if security.verify_hostname else "none"
+    return config
+
+
+def consumer(kafka: KafkaSettings, stream: StreamSettings, *, client_id: str, instance_id: str) -> Config:
+    """Return the consumer's configuration."""
+    config: Config = {
+        # Measured: with the default of 1,000 ms for fetch.queue.backoff.ms a reader stays at a quarter of its speed.
+        "fetch.queue.backoff.ms": 5,
+        "queued.min.messages": 200_000,
+        "queued.max.messages.kbytes": PREFETCH_KBYTES,
+        "fetch.wait.max.ms": 50,
+        "topic.metadata.refresh.interval.ms": int(stream.metadata_refresh_secs * 1000),
+        **common(kafka, client_id),
+        **kafka.consumer_properties,
+        "group.id": stream.group,
+        "group.protocol": kafka.group_protocol,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "isolation.level": "read_committed",
+        "max.poll.interval.ms": int(kafka.max_poll_interval_secs * 1000),
+    }
+    if kafka.group_protocol == "classic":
+        config |= {
+            "partition.assignment.strategy": "cooperative-sticky",
+            "group.instance.id": instance_id,
+            "session.timeout.ms": int(kafka.session_timeout_secs * 1000),
+            "heartbeat.interval.ms": int(kafka.heartbeat_interval_secs * 1000),
+        }
+    return config
+
+
+def producer(kafka: KafkaSettings, *, client_id: str, transactional_id: str | None) -> Config:
+    """Return the producer's configuration; without a transactional id it is only idempotent."""
+    config: Config = {
+        "linger.ms": 5,
+        "batch.size": 1_000_000,
+        "batch.num.messages": 100_000,
+        "queue.buffering.max.messages": 1_000_000,
+        "queue.buffering.max.kbytes": PRODUCER_QUEUE_KBYTES,
+        # The topics' own limits decide; they are read before anything is written to them.
+        "message.max.bytes": 100_000_000,
+        **common(kafka, client_id),
+        **kafka.producer_properties,
+        "enable.idempotence": True,
+        "acks": "all",
+        "delivery.report.only.error": True,
+    }
+    if transactional_id is not None:
+        config |= {
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": int(kafka.transaction_timeout_secs * 1000),
+        }
+    return config

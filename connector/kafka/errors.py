@@ -1,0 +1,54 @@
+"""What can go wrong with Kafka, told apart by what it asks of us."""
+
+from confluent_kafka import KafkaError, KafkaException
+
+_AUTHORIZATION = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    }
+)
+_FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})  # noqa: SLF001
+_GONE = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})  # noqa: SLF001
+
+
+class KafkaTroubleError(Exception):
+    """Kafka did not do what it was asked; `code` is librdkafka's name for why."""
+
+    def __init__(self, error: "KafkaError | KafkaTroubleError | str") -> None:
+        super().__init__(error.str() if isinstance(error, KafkaError) else str(error))
+        if isinstance(error, KafkaTroubleError):
+            self.__dict__.update(error.__dict__)
+            return
+        self.code = error.name() if isinstance(error, KafkaError) else "LOCAL"
+        number = error.code() if isinstance(error, KafkaError) else 0
+        self.unauthorized = number in _AUTHORIZATION
+        self.fenced = number in _FENCED
+        self.topic_gone = number in _GONE
+        self.too_large = number == KafkaError.MSG_SIZE_TOO_LARGE
+
+
+class RetriableError(KafkaTroubleError):
+    """The same call may be made again; whether it took effect is not known."""
+
+
+class AbortableError(KafkaTroubleError):
+    """The transaction must be aborted; another one may follow at once."""
+
+
+class FatalError(KafkaTroubleError):
+    """The producer or consumer cannot go on; a new one may."""
+
+
+def translate(exception: KafkaException) -> KafkaTroubleError:
+    """Return librdkafka's exception as one of ours."""
+    error: KafkaError = exception.args[0]
+    if error.fatal():
+        return FatalError(error)
+    if error.txn_requires_abort():
+        return AbortableError(error)
+    if error.retriable() or error.code() in (KafkaError._TIMED_OUT, KafkaError.REQUEST_TIMED_OUT):  # noqa: SLF001
+        return RetriableError(error)
+    return AbortableError(error)

@@ -1,0 +1,194 @@
+"""Writes results and commits progress: the producer of one stream, in transactions or, at-least-once, without.
+
+A caller runs `begin`, any number of `write_*`, then `commit`. Errors come as ours: `AbortableError` asks for `abort`,
+`RetriableError` from `commit` asks for `commit` again, `FatalError` for a new publisher.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+
+from connector.core.chunks import Headers, Partition
+from connector.kafka.configs import Config
+from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError, RetriableError, translate
+from connector.kafka.source import Source
+
+Offsets = dict[Partition, tuple[int, str]]
+
+
+class Publisher(Protocol):
+    """Where a tick writes to."""
+
+    def start(self, timeout_secs: float) -> None:
+        """Get ready; with transactions this ends those that a worker of the same id left open."""
+
+    def begin(self) -> None:
+        """Begin a tick."""
+
+    def write_batch(
+        self, topic: str, partition: int, values: Sequence[str], keys: Sequence[bytes | None] | None
+    ) -> None:
+        """Write records to one partition, or to one chosen by key where `partition` is -1."""
+
+    def write(self, topic: str, partition: int, *, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        """Write one record with headers."""
+
+    def commit(self, offsets: Offsets, group: Any, timeout_secs: float) -> None:
+        """Make the tick durable: its records first, then, or with them, its offsets."""
+
+    def abort(self, timeout_secs: float) -> None:
+        """Take the tick back."""
+
+    def close(self) -> None:
+        """Throw the producer away, with whatever it still holds."""
+
+
+class _Writer:
+    """What both kinds of publisher share: putting records into librdkafka's queue."""
+
+    def __init__(self, config: Config) -> None:
+        self._failed: KafkaError | None = None
+        self._producer = Producer({**config, "error_cb": lambda _: None})
+
+    def write_batch(
+        self, topic: str, partition: int, values: Sequence[str], keys: Sequence[bytes | None] | None
+    ) -> None:
+        """Write records to one partition, or to one chosen by key where `partition` is -1."""
+        messages: list[dict[str, Any]]
+        if keys is None:
+            messages = [{"value": value} for value in values]
+        else:
+            messages = [{"value": value, "key": key} for value, key in zip(values, keys, strict=True)]
+        for _ in range(1_000):
+            try:
+                queued = self._producer.produce_batch(topic, messages, partition=partition, on_delivery=self._report)
+            except BufferError:
+                queued = 0
+            except KafkaException as error:
+                raise translate(error) from error
+            if queued == len(messages):
+                return
+            messages = self._refused(messages)
+            self._producer.poll(0.05)
+        raise AbortableError("the producer's queue stays full")
+
+    def _refused(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the messages that found no place in the queue; any other refusal is trouble."""
+        left = []
+        for message in messages:
+            error = message.pop("_error", None)
+            if error is not None:
+                if error.code() != KafkaError._QUEUE_FULL:  # noqa: SLF001
+                    raise AbortableError(error)
+                left.append(message)
+        return left
+
+    def write(self, topic: str, partition: int, *, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        """Write one record with headers."""
+        for _ in range(1_000):
+            try:
+                self._producer.produce(
+                    topic,
+                    value=value,
+                    key=key,
+                    partition=partition,
+                    headers=cast("Any", headers),
+                    on_delivery=self._report,
+                )
+            except BufferError:
+                self._producer.poll(0.05)
+            except KafkaException as error:
+                raise translate(error) from error
+            else:
+                return
+        raise AbortableError("the producer's queue stays full")
+
+    def _report(self, error: KafkaError | None, _message: object) -> None:
+        if error is not None:
+            self._failed = error
+
+    def _raise_failed(self) -> None:
+        failed, self._failed = self._failed, None
+        if failed is not None:
+            raise AbortableError(failed)
+
+    def close(self) -> None:
+        """Throw the producer away, with whatever it still holds."""
+        self._producer.purge(in_queue=True, in_flight=True, blocking=False)
+
+
+class TransactionalPublisher(_Writer):
+    """Records, offsets and progress in one transaction."""
+
+    def start(self, timeout_secs: float) -> None:
+        """Take over the transactional id; a transaction left open under it is ended first."""
+        self._call(self._producer.init_transactions, timeout_secs)
+
+    def begin(self) -> None:
+        """Begin a transaction."""
+        self._failed = None
+        self._call(self._producer.begin_transaction)
+
+    def commit(self, offsets: Offsets, group: Any, timeout_secs: float) -> None:
+        """Add the offsets and commit; called again after a `RetriableError`, with no offsets."""
+        if offsets:
+            spots = [TopicPartition(*p, offset, metadata) for p, (offset, metadata) in offsets.items()]
+            try:
+                self._call(self._producer.send_offsets_to_transaction, spots, group, timeout_secs)
+            except RetriableError as error:
+                # librdkafka has retried within the time given; nothing is committed, so giving up is safe.
+                raise AbortableError(error) from error
+        self._call(self._producer.commit_transaction, timeout_secs)
+
+    def abort(self, timeout_secs: float) -> None:
+        """Abort the transaction."""
+        self._failed = None
+        self._call(self._producer.abort_transaction, timeout_secs)
+
+    def _call(self, function: Any, *arguments: Any) -> None:
+        try:
+            function(*arguments)
+        except KafkaException as error:
+            raise self._reason(translate(error)) from error
+
+    def _reason(self, error: KafkaTroubleError) -> KafkaTroubleError:
+        """Return the failed delivery in place of the failed transaction that it caused, where there is one."""
+        failed, self._failed = self._failed, None
+        if failed is not None and isinstance(error, AbortableError):
+            return AbortableError(failed)
+        return error
+
+
+class PlainPublisher(_Writer):
+    """Records flushed first, offsets committed after: at-least-once, for brokers or principals without transactions."""
+
+    def __init__(self, config: Config, source: Source) -> None:
+        super().__init__(config)
+        self._source = source
+
+    def start(self, timeout_secs: float) -> None:
+        """Nothing to take over."""
+
+    def begin(self) -> None:
+        """Begin a tick."""
+        self._failed = None
+
+    def commit(self, offsets: Offsets, group: Any, timeout_secs: float) -> None:  # noqa: ARG002 (the port's shape)
+        """Flush the records, then commit the offsets; a failure in between repeats the records, never loses them."""
+        if self._producer.flush(timeout_secs) > 0:
+            self._raise_failed()
+            raise AbortableError("the results were not written in time")
+        self._raise_failed()
+        try:
+            self._source.commit(offsets)
+        except FatalError:
+            raise
+        except KafkaTroubleError as error:
+            raise AbortableError(error) from error
+
+    def abort(self, timeout_secs: float) -> None:  # noqa: ARG002 (the port's shape)
+        """Forget what is still in the queue."""
+        self._producer.purge(in_queue=True, in_flight=True, blocking=True)
+        self._producer.poll(0)
+        self._failed = None

@@ -1,0 +1,287 @@
+"""Reads topics: the consumer, its rebalances, and messages turned into columns.
+
+All calls that change the assignment (assign, pause, seek, close) come from one thread, the reader's. The tick's thread
+may only ask: for the group metadata, for what is committed, and, without transactions, to commit.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, Protocol
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    OFFSET_INVALID,
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+
+from connector.core.chunks import Chunk, Partition
+from connector.kafka.configs import Config
+from connector.kafka.errors import FatalError, KafkaTroubleError, translate
+
+# Unbound C methods: mapped over a list of messages they cost a third of a call in a comprehension.
+_value: Any = Message.value
+_key: Any = Message.key
+_offset: Any = Message.offset
+_partition: Any = Message.partition
+_topic: Any = Message.topic
+_headers: Any = Message.headers
+_error: Any = Message.error
+_timestamp: Any = Message.timestamp
+
+
+COMPANY_SECS = 0.005
+
+
+class RebalanceHandler(Protocol):
+    """What the stream does when partitions come and go; called in the reader's thread, from inside `read`."""
+
+    def assigned(self, partitions: list[Partition]) -> None:
+        """Take note of partitions that are ours now; they are paused until `Source.begin`."""
+
+    def revoking(self, partitions: list[Partition]) -> None:
+        """Finish what can be finished; when this returns the partitions are another worker's."""
+
+    def lost(self, partitions: list[Partition]) -> None:
+        """Take note of partitions that are another worker's already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What the group has committed for a partition; `offset` is None when nothing is."""
+
+    offset: int | None
+    metadata: str
+
+
+@dataclass(slots=True)
+class Read:
+    """What one call brought: chunks, and troubles by partition (None: the whole consumer)."""
+
+    chunks: list[Chunk] = field(default_factory=list)
+    troubles: list[tuple[Partition | None, KafkaTroubleError]] = field(default_factory=list)
+    missing: list[Partition] = field(default_factory=list)
+    """Partitions whose next offset the broker does not have: retention passed us, or the topic was made anew."""
+
+
+class Source:
+    """A consumer of one stream.
+
+    `epoch_of` gives the assignment's number for a partition; `keep_timestamps` asks for the column of timestamps.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        handler: RebalanceHandler,
+        epoch_of: Callable[[Partition], int | None],
+        *,
+        keep_timestamps: bool = False,
+        on_error: Callable[[str, str], None] | None = None,
+    ) -> None:
+        def report(error: KafkaError) -> None:
+            if on_error is not None:
+                on_error(error.name(), error.str())
+
+        self._consumer = Consumer({**config, "error_cb": report})
+        self._handler = handler
+        self._epoch_of = epoch_of
+        self._keep_timestamps = keep_timestamps
+        self._names: dict[str, str] = {}
+
+    # ------------------------------------------------------------------ the reader's thread
+
+    def subscribe(self, topics: Sequence[str]) -> None:
+        """Join the group; a name that starts with `^` is a pattern."""
+        self._consumer.subscribe(
+            list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    def read(self, count: int, timeout_secs: float) -> Read:
+        """Return up to `count` records as chunks; rebalances are handled inside this call.
+
+        librdkafka waits for the whole count or the whole time: so the wait is for the first record alone, and what
+        comes within a moment of it is taken along.
+        """
+        try:
+            messages = self._consumer.consume(count, 0.0)
+            if not messages and timeout_secs > 0:
+                first = self._consumer.poll(timeout_secs)
+                if first is not None:
+                    messages = [first, *self._consumer.consume(max(count - 1, 1), COMPANY_SECS)]
+        except KafkaException as error:
+            return Read(troubles=[(None, translate(error))])
+        if not messages:
+            return Read()
+        read = Read()
+        if any(map(_error, messages)):
+            good = []
+            for message in messages:
+                trouble = message.error()
+                if trouble is None:
+                    good.append(message)
+                else:
+                    self._sort_error(read, message, trouble)
+            messages = good
+        start = 0
+        for (topic, number), run in groupby(zip(map(_topic, messages), map(_partition, messages), strict=True)):
+            stop = start + sum(1 for _ in run)
+            chunk = self._chunk(topic, number, messages[start:stop])
+            if chunk is not None:
+                read.chunks.append(chunk)
+            start = stop
+        return read
+
+    def _chunk(self, topic: str, number: int, messages: list[Message]) -> Chunk | None:
+        partition = Partition(self._names.setdefault(topic, topic), number)
+        epoch = self._epoch_of(partition)
+        if epoch is None:
+            return None  # revoked during the call that returned these
+        count = len(messages)
+        offsets: Sequence[int] = list(map(_offset, messages))
+        if offsets[-1] - offsets[0] + 1 == count:
+            offsets = range(offsets[0], offsets[-1] + 1)
+        keys = list(map(_key, messages))
+        headers = list(map(_headers, messages))
+        kind, oldest_ms = messages[0].timestamp()
+        timestamps = None
+        if self._keep_timestamps:
+            timestamps = [time for _, time in map(_timestamp, messages)]
+        return Chunk(
+            partition=partition,
+            epoch=epoch,
+            offsets=offsets,
+            values=list(map(_value, messages)),
+            keys=None if keys.count(None) == count else keys,
+            headers=None if headers.count(None) == count else headers,
+            timestamps=timestamps,
+            oldest_ms=0 if kind == TIMESTAMP_NOT_AVAILABLE else oldest_ms,
+        )
+
+    def _sort_error(self, read: Read, message: Message, error: KafkaError) -> None:
+        topic, number = message.topic(), message.partition()
+        partition = None if topic is None or number is None or number < 0 else Partition(topic, number)
+        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE) and partition:  # noqa: SLF001
+            read.missing.append(partition)
+        elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+            return
+        elif error.fatal():
+            read.troubles.append((partition, FatalError(error)))
+        else:
+            read.troubles.append((partition, KafkaTroubleError(error)))
+
+    def begin(self, partition: Partition, offset: int) -> bool:
+        """Start reading a partition at `offset`; returns False while librdkafka is not ready for it yet."""
+        spot = TopicPartition(*partition, offset)
+        try:
+            self._consumer.seek(spot)
+            self._consumer.resume([TopicPartition(*partition)])
+        except KafkaException as error:
+            if error.args[0].code() in (KafkaError._STATE, KafkaError._TIMED_OUT, KafkaError._PREV_IN_PROGRESS):  # noqa: SLF001
+                return False
+            raise translate(error) from error
+        return True
+
+    def pause(self, partitions: Iterable[Partition]) -> None:
+        """Stop fetching; what was fetched and not read yet is thrown away by librdkafka and read again later."""
+        self._consumer.pause([TopicPartition(*p) for p in partitions])
+
+    def resume(self, partitions: Iterable[Partition]) -> None:
+        """Fetch again."""
+        self._consumer.resume([TopicPartition(*p) for p in partitions])
+
+    def close(self) -> None:
+        """Leave; the group hears of it only where there is no static membership, so that a restart is quick."""
+        self._consumer.close()
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        # The end is only a place to stand while paused: `begin` seeks to where the progress says.
+        spots = [TopicPartition(p.topic, p.partition, OFFSET_END) for p in partitions]
+        consumer.incremental_assign(spots)
+        if spots:
+            consumer.pause(spots)
+        self._handler.assigned([Partition(p.topic, p.partition) for p in partitions])
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._handler.revoking([Partition(p.topic, p.partition) for p in partitions])
+        consumer.incremental_unassign(partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._handler.lost([Partition(p.topic, p.partition) for p in partitions])
+        consumer.incremental_unassign(partitions)
+
+    # ------------------------------------------------------------------ any thread
+
+    def group_metadata(self) -> Any:
+        """Return the group's generation, for a transaction."""
+        return self._consumer.consumer_group_metadata()
+
+    def committed(self, partitions: Iterable[Partition], timeout_secs: float) -> dict[Partition, Committed]:
+        """Return what is committed, after waiting for transactions that are still open on it."""
+        asked = [TopicPartition(*p) for p in partitions]
+        if not asked:
+            return {}
+        try:
+            answers = self._consumer.committed(asked, timeout_secs)
+        except KafkaException as error:
+            raise translate(error) from error
+        result = {}
+        for answer in answers:
+            if answer.error is not None:
+                raise translate(KafkaException(answer.error))
+            there = answer.offset != OFFSET_INVALID
+            result[Partition(answer.topic, answer.partition)] = Committed(
+                answer.offset if there else None, answer.metadata or ""
+            )
+        return result
+
+    def commit(self, offsets: dict[Partition, tuple[int, str]]) -> None:
+        """Commit without a transaction (at-least-once), and wait for it."""
+        spots = [TopicPartition(*p, offset, metadata) for p, (offset, metadata) in offsets.items()]
+        try:
+            answers = self._consumer.commit(offsets=spots, asynchronous=False) or []
+        except KafkaException as error:
+            raise translate(error) from error
+        for answer in answers:
+            if answer.error is not None:
+                raise translate(KafkaException(answer.error))
+
+    def bounds(self, partition: Partition, timeout_secs: float) -> tuple[int, int]:
+        """Return the first offset that exists and the one after the last that may be read."""
+        try:
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), timeout_secs)
+        except KafkaException as error:
+            raise translate(error) from error
+        return low, high
+
+    def known_end(self, partition: Partition) -> int | None:
+        """Return the end of a partition as the last fetch told it, without asking the broker."""
+        try:
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
+        except KafkaException:
+            return None
+        return None if high < 0 else high
+
+    def offset_at(self, partition: Partition, time_ms: int, timeout_secs: float) -> int:
+        """Return the first offset with a timestamp at or after a time, or the end when there is none."""
+        try:
+            (found,) = self._consumer.offsets_for_times([TopicPartition(*partition, time_ms)], timeout_secs)
+        except KafkaException as error:
+            raise translate(error) from error
+        if found.offset in (OFFSET_END, OFFSET_BEGINNING) or found.offset < 0:
+            return self.bounds(partition, timeout_secs)[1]
+        return int(found.offset)
+
+    def partition_count(self, topic: str, timeout_secs: float) -> int:
+        """Return how many partitions a topic has."""
+        try:
+            metadata = self._consumer.list_topics(topic, timeout_secs)
+        except KafkaException as error:
+            raise translate(error) from error
+        return len(metadata.topics[topic].partitions)

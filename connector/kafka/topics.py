@@ -1,0 +1,164 @@
+"""The topics that results go to: that they exist, what they take, and how many partitions they have."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._resource import ResourceType
+from confluent_kafka.cimpl import NewTopic
+
+from connector.config.streams import CreateTopicsSettings
+from connector.kafka.configs import Config
+from connector.kafka.errors import KafkaTroubleError, translate
+
+DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
+"""Kafka's default of `max.message.bytes`, taken where the topic's own cannot be read."""
+
+OUTCOME_BYTES = 1_000
+"""More than any outcome takes without its key."""
+
+
+def _ignore(_error: KafkaError) -> None:
+    """Keep librdkafka from printing: each call reports its own failure."""
+
+
+class TopicsMissingError(Exception):
+    """Topics do not exist and may not be created; the message names the commands that create them."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicFacts:
+    """What is known of one topic."""
+
+    partitions: int
+    max_message_bytes: int
+
+
+class Topics:
+    """Asks the cluster about topics, and creates them."""
+
+    def __init__(self, config: Config, timeout_secs: float) -> None:
+        self._admin = AdminClient(cast("Any", {**config, "error_cb": _ignore}))
+        self._timeout = timeout_secs
+
+    def facts(self, names: Iterable[str]) -> dict[str, TopicFacts | None]:
+        """Return what is known of each topic, None for one that does not exist."""
+        names = list(names)
+        try:
+            metadata = self._admin.list_topics(timeout=self._timeout)
+        except KafkaException as error:
+            raise translate(error) from error
+        there = [name for name in names if name in metadata.topics and metadata.topics[name].error is None]
+        limits = self._limits(there)
+        return {
+            name: TopicFacts(len(metadata.topics[name].partitions), limits[name]) if name in limits else None
+            for name in names
+        }
+
+    def _limits(self, names: Sequence[str]) -> dict[str, int]:
+        """Return `max.message.bytes` of each topic; the default where we may not ask."""
+        limits = dict.fromkeys(names, DEFAULT_MAX_MESSAGE_BYTES)
+        if not names:
+            return limits
+        asked: dict[ConfigResource, Any] = self._admin.describe_configs(
+            [ConfigResource(ResourceType.TOPIC, name) for name in names], request_timeout=self._timeout
+        )
+        for resource, future in asked.items():
+            try:
+                limits[resource.name] = int(future.result(self._timeout)["max.message.bytes"].value)
+            except KafkaException as error:
+                if not translate(error).unauthorized:
+                    raise translate(error) from error
+        return limits
+
+    def create(self, name: str, settings: CreateTopicsSettings, *, partitions: int) -> None:
+        """Create a topic; one that appeared meanwhile is fine."""
+        config: dict[str, str] = {}
+        if settings.max_message_bytes is not None:
+            config["max.message.bytes"] = str(settings.max_message_bytes)
+        if settings.retention_hours is not None:
+            config["retention.ms"] = str(int(settings.retention_hours * 3_600_000))
+        topic = NewTopic(
+            name,
+            num_partitions=settings.partitions or partitions,
+            replication_factor=settings.replication_factor,
+            config=config,
+        )
+        try:
+            self._admin.create_topics([topic], request_timeout=self._timeout)[name].result(self._timeout)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise translate(error) from error
+
+
+class Outputs:
+    """The outcome and the dead-letter topic of a stream, as they are now."""
+
+    def __init__(self, topics: Topics, *, outcome_topic: str, dead_letter_topic: str, outcomes_by_key: bool) -> None:
+        self.outcome_topic = outcome_topic
+        self.dead_letter_topic = dead_letter_topic
+        self._topics = topics
+        self._by_key = outcomes_by_key
+        self._facts: dict[str, TopicFacts | None] = {}
+
+    def ensure(self, create: CreateTopicsSettings, *, partitions: int, bootstrap_servers: str) -> list[str]:
+        """Create what is missing, if allowed, and return it; raises `TopicsMissingError` if not."""
+        self.refresh()
+        missing = self.missing()
+        if missing and not create.enabled:
+            commands = "\n".join(
+                f"  kafka-topics.sh --bootstrap-server {bootstrap_servers} --create --topic {name} "
+                f"--partitions {create.partitions or partitions} --replication-factor {create.replication_factor}"
+                for name in missing
+            )
+            raise TopicsMissingError(
+                f"these topics do not exist: {', '.join(missing)}. Create them:\n{commands}\n"
+                "or set `create_topics.enabled: true` for the stream."
+            )
+        for name in missing:
+            self._topics.create(name, create, partitions=partitions)
+        if missing:
+            self.refresh()
+        return missing
+
+    def refresh(self) -> None:
+        """Read again what the topics take."""
+        self._facts = self._topics.facts([self.outcome_topic, self.dead_letter_topic])
+
+    def missing(self) -> list[str]:
+        """Return the topics that do not exist."""
+        return [name for name, facts in self._facts.items() if facts is None]
+
+    def exists(self, name: str) -> bool:
+        """Tell whether a topic exists; when that cannot be known it is taken to."""
+        try:
+            if name in self._facts:
+                self.refresh()
+                return self._facts[name] is not None
+            return self._topics.facts([name])[name] is not None
+        except KafkaTroubleError:
+            return True
+
+    def outcome_partition(self, source: int) -> int:
+        """Return where outcomes of a source partition go, or -1 to have the key decide."""
+        return -1 if self._by_key else source % self._of(self.outcome_topic).partitions
+
+    def dead_letter_partition(self, source: int) -> int:
+        """Return where dead letters of a source partition go: the partition modulo the topic's count, as KIP-1191."""
+        return source % self._of(self.dead_letter_topic).partitions
+
+    @property
+    def dead_letter_limit(self) -> int:
+        """Bytes of the largest dead letter that the topic takes."""
+        return self._of(self.dead_letter_topic).max_message_bytes
+
+    @property
+    def outcome_key_limit(self) -> int:
+        """Bytes of the largest key that an outcome may carry."""
+        return self._of(self.outcome_topic).max_message_bytes - OUTCOME_BYTES
+
+    def _of(self, name: str) -> TopicFacts:
+        return self._facts.get(name) or TopicFacts(1, DEFAULT_MAX_MESSAGE_BYTES)

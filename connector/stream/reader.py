@@ -1,0 +1,484 @@
+"""Reads, checks and batches: the thread that owns the consumer.
+
+Partitions arrive paused; what their last owner committed is read in another thread, so that partitions which stay go on
+meanwhile; then they start where the progress says. Reading stops while the byte budget is used up or the stream holds:
+at first the thread only waits, and after a second it pauses the partitions, because a pause throws away what was
+prefetched.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import count
+from typing import Literal, Protocol
+
+from connector.core.batching import Batch
+from connector.core.chunks import Chunk, Partition
+from connector.core.progress import ForeignMetadataError, Progress, RangeSet, decode
+from connector.core.verdicts import Verdicts, in_doubt
+from connector.kafka.errors import FatalError, KafkaTroubleError
+from connector.kafka.source import Committed, Source
+from connector.stream.state import State, now, now_ms
+from connector.telemetry.logging import get_logger
+from connector.trackly.operations import Operation
+
+LONG_WAIT_SECS = 1.0
+"""A wait for room shorter than this is not worth throwing the prefetch away."""
+
+
+class TickView(Protocol):
+    """What the reader needs to know of the ticker."""
+
+    def names(self, partitions: set[Partition]) -> bool:
+        """Tell whether the running tick names one of these partitions; called under the lock."""
+
+    def abandon(self) -> None:
+        """Have the running tick's producer thrown away instead of waiting for it any longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What to read, how much at once, and where to begin."""
+
+    topics: tuple[str, ...]
+    start: Literal["earliest", "latest"] | datetime
+    on_missing: Literal["hold", "continue"]
+    in_doubt: Literal["dead_letter", "resend", "hold"]
+    buffer_bytes: int
+    drain_secs: float
+    call_secs: float
+    chunk_records: int = 4_000
+
+
+@dataclass(slots=True)
+class _Loaded:
+    partition: Partition
+    epoch: int
+    progress: Progress | None
+    new: bool = False
+    missing: int = 0
+    hold: tuple[str, str] | None = None
+
+
+class Reader:
+    """Reads the topics of one stream; it is also what its rebalances call."""
+
+    def __init__(
+        self,
+        state: State,
+        operation: Operation,
+        options: ReadOptions,
+        *,
+        name: str,
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        self._state = state
+        self._operation = operation
+        self._options = options
+        self._name = name
+        self._fail = fail
+        self._source: Source | None = None
+        self._ticker: TickView | None = None
+        self._epochs: dict[Partition, int] = {}
+        self._numbers = count(1)
+        self._loaded: deque[_Loaded] = deque()
+        self._to_begin: dict[Partition, int] = {}
+        self._begun: set[Partition] = set()
+        self._reloading: dict[Partition, float] = {}
+        self._paused = False
+        self._drain_by: float | None = None
+        self._drained = threading.Event()
+        self._close = threading.Event()
+        self._ends_at = 0.0
+        self._reported: dict[str, float] = {}
+        self.lag: int | None = None
+        self.assigned_once = False
+        self._loader = ThreadPoolExecutor(2, thread_name_prefix=f"{name}-progress")
+        self._log = get_logger("reader").bind(stream=name)
+        self._thread = threading.Thread(target=self._run, name=f"{name}-reader", daemon=True)
+
+    def start(self, source: Source, ticker: TickView) -> None:
+        """Join the group and begin to read."""
+        self._source, self._ticker = source, ticker
+        self._thread.start()
+
+    def epoch_of(self, partition: Partition) -> int | None:
+        """Return the number of the assignment that a partition is read under, None before it has begun."""
+        return self._epochs.get(partition) if partition in self._begun else None
+
+    def drain(self, deadline: float) -> None:
+        """Read no more and let what is in flight finish until `deadline`; returns at once."""
+        self._drain_by = deadline
+        with self._state.changed:
+            self._state.draining = True
+            self._state.changed.notify_all()
+
+    def wait_drained(self, timeout_secs: float) -> bool:
+        """Wait until every partition was let go; returns False when time ran out."""
+        return self._drained.wait(timeout_secs)
+
+    def close(self, timeout_secs: float) -> None:
+        """Leave the group."""
+        self._close.set()
+        self._thread.join(timeout_secs)
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether the thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def partitions(self) -> list[Partition]:
+        """The partitions that are assigned to this worker."""
+        return sorted(self._epochs)
+
+    # ------------------------------------------------------------------ the reader's thread
+
+    def _run(self) -> None:
+        source = self._source
+        assert source is not None
+        try:
+            source.subscribe(self._options.topics)
+            while self._drain_by is None and not self._close.is_set():
+                self._turn(source)
+            if self._drain_by is not None:
+                self._release(list(self._epochs), self._drain_by)
+            self._drained.set()
+            # The transaction's last word may still need our membership: leave only when told to.
+            while not self._close.wait(0.05):
+                source.read(1, 0.0)
+        except BaseException as error:  # noqa: BLE001 (whatever it is, it ends this stream, visibly)
+            self._fail(error)
+        finally:
+            self._drained.set()
+            self._loader.shutdown(wait=False, cancel_futures=True)
+            source.close()
+
+    def _turn(self, source: Source) -> None:
+        """Do one round: begin what is loaded, close due batches, read if there is room."""
+        self._begin_loaded(source)
+        self._reload_drained()
+        self._measure_lag(source)
+        at = now()
+        with self._state.changed:
+            due = self._state.batcher.due(now=at)
+            if due:
+                self._queue(due)
+            deadline = self._state.batcher.next_deadline()
+        if not self._wait_for_room(source):
+            read = source.read(1, 0.1)  # paused: only rebalances can come of this
+        else:
+            timeout = 0.25 if deadline is None else min(max(deadline - now(), 0.0), 0.25)
+            if self._to_begin or self._loader_busy:
+                timeout = min(timeout, 0.01)
+            read = source.read(self._options.chunk_records, timeout)
+        for chunk in read.chunks:
+            self._take(chunk)
+        for partition in read.missing:
+            self._reload(partition)
+        for where, trouble in read.troubles:
+            self._report(where, trouble)
+
+    @property
+    def _loader_busy(self) -> bool:
+        return len(self._begun) + len(self._state.partition_holds) < len(self._epochs)
+
+    def _wait_for_room(self, source: Source) -> bool:
+        """Wait a moment while there is no room; return False once the partitions are paused for lack of it."""
+        state = self._state
+        until = now() + LONG_WAIT_SECS
+        with state.changed:
+            while not self._has_room() and now() < until and self._drain_by is None and not self._paused:
+                state.changed.wait(0.05)
+            room = self._has_room()
+        if room and self._paused:
+            self._paused = False
+            source.resume(self._resumable())
+        elif not room and not self._paused:
+            self._paused = True
+            source.pause(self._begun)
+        return room
+
+    def _has_room(self) -> bool:
+        return self._state.may_read and self._state.held_bytes < self._options.buffer_bytes
+
+    def _resumable(self) -> list[Partition]:
+        return [p for p in self._begun if p not in self._state.partition_holds]
+
+    def _queue(self, batches: list[Batch]) -> None:
+        """Queue closed batches; called under the lock."""
+        for batch in batches:
+            self._state.counts.batches_closed[batch.closed_by] += 1
+        self._state.flow.add_ready(batches)
+        self._state.changed.notify_all()
+
+    def _take(self, chunk: Chunk) -> None:
+        """Sort, check and batch the records of a chunk."""
+        state, operation = self._state, self._operation
+        with state.changed:
+            intake = state.flow.intake(chunk)
+            state.counts.vanished += intake.vanished
+            state.counts.records_read += sum(map(len, intake.fresh)) + sum(map(len, intake.doubtful))
+            if intake.doubtful and self._options.in_doubt == "dead_letter":
+                state.settle(intake.doubtful, Verdicts(in_doubt(None)))
+                state.changed.notify_all()
+        fresh = intake.fresh
+        if intake.doubtful and self._options.in_doubt == "resend":
+            for again in intake.doubtful:
+                again.resent = True
+            with state.lock:
+                state.counts.resent += sum(map(len, intake.doubtful))
+            fresh = (*intake.doubtful, *fresh)
+        for piece in fresh:
+            prepared = operation.prepare(piece, now_ms=now_ms())
+            at = now()
+            with state.changed:
+                if prepared.settled is not None:
+                    settled, verdicts = prepared.settled
+                    state.settle((settled,), verdicts)
+                closed = []
+                for lane, ready in prepared.lanes:
+                    closed += state.batcher.add(lane, ready, now=at)
+                if closed:
+                    self._queue(closed)
+                elif prepared.settled is not None:
+                    state.changed.notify_all()
+
+    def _report(self, partition: Partition | None, trouble: KafkaTroubleError) -> None:
+        """Log a trouble once in a while; stop for one that cannot heal."""
+        if isinstance(trouble, FatalError):
+            raise trouble
+        key = f"{trouble.code}:{partition}"
+        if now() - self._reported.get(key, float("-inf")) > 30:
+            self._reported[key] = now()
+            self._log.warning("consumer trouble", code=trouble.code, error=str(trouble), partition=str(partition or ""))
+
+    def _measure_lag(self, source: Source) -> None:
+        if now() - self._reported.get("lag", float("-inf")) < 1:
+            return
+        self._reported["lag"] = now()
+        with self._state.lock:
+            bases = {p: s.base for p, s in self._state.flow.partitions.items()}
+        ends = {p: source.known_end(p) for p in bases}
+        known = [max(end - bases[p], 0) for p, end in ends.items() if end is not None]
+        self.lag = sum(known) if known else (0 if bases else None)
+
+    # ------------------------------------------------------------------ partitions come and go
+
+    def assigned(self, partitions: list[Partition]) -> None:
+        """Have the progress of new partitions read; they stay paused until it is known."""
+        self.assigned_once = True
+        epochs = {}
+        for partition in partitions:
+            epochs[partition] = self._epochs[partition] = next(self._numbers)
+        if partitions:
+            self._log.info("partitions assigned", partitions=[str(p) for p in partitions])
+            self._loader.submit(self._load, epochs)
+
+    def revoking(self, partitions: list[Partition]) -> None:
+        """Finish what is in flight within the deadline, and let go."""
+        mine = [p for p in partitions if p in self._epochs]
+        if mine:
+            self._log.info("partitions revoked", partitions=[str(p) for p in mine])
+        self._release(mine, now() + self._options.drain_secs)
+
+    def lost(self, partitions: list[Partition]) -> None:
+        """Let go at once: another worker has them already, and names in doubt what we have in flight."""
+        if partitions:
+            self._log.warning("partitions lost", partitions=[str(p) for p in partitions])
+        self._forget(partitions)
+
+    def _release(self, partitions: list[Partition], deadline: float) -> None:
+        state, ticker, wanted = self._state, self._ticker, set(partitions)
+        assert ticker is not None
+        with state.changed:
+            state.flow.begin_revoke(partitions)
+            state.batcher.keep(state.flow.may_start)
+            # This thread reads nothing meanwhile: what partitions that stay have waiting must not wait for it.
+            self._queue(state.batcher.drain())
+            while now() < deadline and (ticker.names(wanted) or not state.flow.is_drained(partitions)):
+                state.changed.wait(min(max(deadline - now(), 0.0), 0.1))
+            state.flow.let_go(partitions)
+            if ticker.names(wanted):
+                ticker.abandon()
+        self._forget(partitions)
+
+    def _forget(self, partitions: Iterable[Partition]) -> None:
+        with self._state.changed:
+            self._state.flow.let_go(partitions)
+            self._state.batcher.keep(self._state.flow.is_alive)
+            for partition in partitions:
+                self._epochs.pop(partition, None)
+                self._begun.discard(partition)
+                self._to_begin.pop(partition, None)
+                self._reloading.pop(partition, None)
+                self._state.partition_holds.pop(partition, None)
+            self._state.changed.notify_all()
+
+    def _reload(self, partition: Partition) -> None:
+        """Begin a partition anew, once what it has in flight is settled: its next offset does not exist any more."""
+        with self._state.changed:
+            if partition in self._begun and partition not in self._reloading:
+                self._state.flow.begin_revoke([partition])
+                self._state.batcher.keep(self._state.flow.may_start)
+                self._reloading[partition] = now() + self._options.drain_secs
+
+    def _reload_drained(self) -> None:
+        for partition, deadline in list(self._reloading.items()):
+            with self._state.changed:
+                if now() < deadline and not self._state.flow.is_drained([partition]):
+                    continue
+                self._state.flow.let_go([partition])
+                del self._reloading[partition]
+                self._begun.discard(partition)
+                self._epochs[partition] = next(self._numbers)
+            self._loader.submit(self._load, {partition: self._epochs[partition]})
+
+    def reload_held(self) -> None:
+        """Begin again the partitions that an operator's decision was waited for."""
+        with self._state.changed:
+            held = list(self._state.partition_holds)
+            self._state.partition_holds.clear()
+            for partition in held:
+                state = self._state.flow.partitions.get(partition)
+                if state is not None:
+                    state.held = False
+        epochs = {p: self._epochs[p] for p in held if p in self._epochs}
+        for partition, epoch in epochs.items():
+            if partition in self._begun:
+                self._reload(partition)
+            else:
+                self._loader.submit(self._load, {partition: epoch})
+
+    def _begin_loaded(self, source: Source) -> None:
+        """Start the partitions whose progress has been read; those that librdkafka is not ready for, next time."""
+        while self._loaded:
+            loaded = self._loaded.popleft()
+            partition = loaded.partition
+            if self._epochs.get(partition) != loaded.epoch:
+                continue
+            if loaded.missing:
+                with self._state.lock:
+                    self._state.counts.missing += loaded.missing
+                self._log.error("records removed before they were read", partition=str(partition), count=loaded.missing)
+            with self._state.changed:
+                if loaded.hold is not None:
+                    self._state.hold_partition(partition, *loaded.hold)
+                if loaded.progress is None:
+                    continue
+                self._state.flow.assign(partition, loaded.epoch, loaded.progress)
+                if loaded.new or loaded.missing:
+                    self._state.flow.mark(partition)
+                    self._state.changed.notify_all()
+            self._to_begin[partition] = loaded.progress.base
+        for partition, offset in list(self._to_begin.items()):
+            self._begun.add(partition)
+            if source.begin(partition, offset):
+                del self._to_begin[partition]
+                if self._paused or not self._has_room():
+                    self._paused = True
+                    source.pause([partition])
+            else:
+                self._begun.discard(partition)
+
+    # ------------------------------------------------------------------ the loader's threads
+
+    def _load(self, epochs: dict[Partition, int]) -> None:
+        """Read what is committed for new partitions, until it is known or they are gone again."""
+        source = self._source
+        assert source is not None
+        wait = 0.1
+        while not self._close.is_set():
+            mine = [p for p, epoch in epochs.items() if self._epochs.get(p) == epoch]
+            if not mine:
+                return
+            try:
+                committed = source.committed(mine, self._options.call_secs)
+                found = [self._start_of(source, p, epochs[p], committed[p]) for p in mine]
+            except KafkaTroubleError as error:
+                self._log.warning("progress not read yet", code=error.code, error=str(error))
+                time.sleep(wait)
+                wait = min(wait * 2, 5.0)
+            except Exception as error:  # noqa: BLE001 (a loader's thread has nobody else to tell)
+                self._fail(error)
+                return
+            else:
+                self._loaded.extend(found)
+                with self._state.changed:
+                    self._state.changed.notify_all()
+                return
+
+    def _start_of(self, source: Source, partition: Partition, epoch: int, committed: Committed) -> _Loaded:
+        low, high = source.bounds(partition, self._options.call_secs)
+        if committed.offset is None:
+            return _Loaded(partition, epoch, self._first_progress(source, partition, low, high), new=True)
+        try:
+            progress = decode(committed.offset, committed.metadata)
+        except ForeignMetadataError as error:
+            detail = (
+                f"{error}; to begin at the committed offset: stop the connector, then kafka-consumer-groups.sh "
+                f"--reset-offsets --to-current --execute --topic {partition.topic}:{partition.number}"
+            )
+            return _Loaded(partition, epoch, None, hold=("foreign_metadata", detail))
+        if committed.offset > high:
+            return self._gone(partition, epoch, progress, low, f"offset {committed.offset} lies beyond the end {high}")
+        if committed.offset < low:
+            unseen = low - committed.offset - _below(progress.settled, low) - _below(progress.in_flight, low)
+            if unseen or _below(progress.in_flight, low):
+                return self._gone(
+                    partition, epoch, progress, low, f"retention removed {unseen} records before they were read", unseen
+                )
+            progress = _from(progress, low)
+        if len(progress.in_flight) and self._options.in_doubt == "hold":
+            detail = f"{progress.in_flight.count} records are in doubt; decide with delivery.in_doubt"
+            return _Loaded(partition, epoch, None, hold=("in_doubt", detail))
+        return _Loaded(partition, epoch, progress)
+
+    def _gone(  # noqa: PLR0917
+        self, partition: Partition, epoch: int, progress: Progress, low: int, detail: str, missing: int = 0
+    ) -> _Loaded:
+        if self._options.on_missing == "hold":
+            return _Loaded(
+                partition, epoch, None, hold=("records_missing", f"{detail}; to go on: on_missing: continue")
+            )
+        with self._state.lock:
+            self._state.counts.vanished += _below(progress.in_flight, low)
+        after = _from(progress, low) if progress.base < low else Progress(low, progress.birth)
+        return _Loaded(partition, epoch, after, missing=max(missing, 1))
+
+    def _first_progress(self, source: Source, partition: Partition, low: int, high: int) -> Progress:
+        """Return where a partition without a commit begins: as set when the group is new, else at its beginning."""
+        timeout = self._options.call_secs
+        total = source.partition_count(partition.topic, timeout)
+        others = source.committed([Partition(partition.topic, n) for n in range(total)], timeout)
+        births = []
+        for other in others.values():
+            if other.offset is not None and other.metadata:
+                try:
+                    births.append(decode(other.offset, other.metadata).birth)
+                except ForeignMetadataError:
+                    continue
+        birth = min((b for b in births if b > 0), default=total)
+        if partition.number >= birth:
+            return Progress(low, birth)  # added to the topic after the group began: nothing of it is old
+        start = self._options.start
+        if start == "earliest":
+            return Progress(low, birth)
+        if start == "latest":
+            return Progress(high, birth)
+        return Progress(source.offset_at(partition, int(start.timestamp() * 1000), timeout), birth)
+
+
+def _below(ranges: RangeSet, limit: int) -> int:
+    return sum(max(min(stop, limit) - start, 0) for start, stop in ranges)
+
+
+def _from(progress: Progress, low: int) -> Progress:
+    """Return the progress without what lies below `low`."""
+    settled, in_flight = progress.settled.copy(), progress.in_flight.copy()
+    in_flight.discard(0, low)
+    return Progress(settled.advance(low), progress.birth, 0, settled, in_flight)

@@ -1,0 +1,320 @@
+"""Posts listed batches and carries out what the verdict table says of their replies, on the event loop."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from connector.core.batching import Batch
+from connector.core.chunks import Chunk
+from connector.core.retrying import RetryPolicy, after_server_error, backoff, told_to_wait
+from connector.core.verdicts import (
+    Action,
+    Judgement,
+    Reply,
+    Row,
+    VerdictPolicy,
+    Verdicts,
+    classify,
+    in_doubt,
+    judge,
+    rejection,
+)
+from connector.stream.state import State, awake, now, now_ms, piece_of
+from connector.telemetry.logging import get_logger
+from connector.trackly.client import Client, TooLateError
+from connector.trackly.operations import Operation
+
+_HOLD_REASONS = {401: "unauthorized", 402: "payment_required", 403: "forbidden", 404: "not_found", 407: "proxy"}
+
+
+@dataclass(frozen=True, slots=True)
+class SendOptions:
+    """How long after its tick a batch may be posted, and what becomes of records in doubt."""
+
+    post_within_secs: float
+    in_doubt: Literal["dead_letter", "resend", "hold"]
+
+
+class Sender:
+    """Posts the batches of one stream. `start` may be called from any thread, all else runs on the event loop."""
+
+    def __init__(
+        self,
+        state: State,
+        client: Client,
+        operation: Operation,
+        *,
+        policy: VerdictPolicy,
+        retry: RetryPolicy,
+        options: SendOptions,
+        name: str,
+        before_probe: Callable[[], None],
+        observe: Callable[[Row, float, int], None],
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        self._state = state
+        self._client = client
+        self._operation = operation
+        self._policy = policy
+        self._retry = retry
+        self._options = options
+        self._before_probe = before_probe
+        self._observe = observe
+        self._fail = fail
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._probing: asyncio.Task[None] | None = None
+        self._dice = random.Random()  # noqa: S311 (jitter, not a secret)
+        self._log = get_logger("sender").bind(stream=name)
+
+    def start(self, posted: list[tuple[int, Batch]], listed_at: float) -> None:
+        """Post batches that a committed tick lists; called from the ticker's thread."""
+        self._loop.call_soon_threadsafe(self._spawn, posted, listed_at)
+
+    def run(self) -> None:
+        """Begin to probe while the stream holds."""
+        self._probing = self._loop.create_task(self._probe())
+
+    async def close(self) -> None:
+        """Give up what is still under way: its fate is unknown, and its listing says so."""
+        tasks = [*self._tasks, *([self._probing] if self._probing else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._client.close()
+
+    def _spawn(self, posted: list[tuple[int, Batch]], listed_at: float) -> None:
+        for serial, batch in posted:
+            task = self._loop.create_task(self._post(serial, batch, listed_at))
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    async def _post(self, serial: int, batch: Batch, listed_at: float) -> None:
+        before = listed_at + self._options.post_within_secs
+        state = self._state
+        if awake() > before:
+            self._list_again(serial)
+            return
+        sent_ms, began = now_ms(), now()
+        try:
+            reply = await self._client.post(self._operation, batch, before=before)
+        except TooLateError:
+            self._list_again(serial)
+            return
+        took = now() - began
+        own_list = all(chunk.own_list for chunk in batch.chunks)
+        row = classify(reply, self._policy, own_list=own_list)
+        with state.changed:
+            state.counts.requests += 1
+            state.counts.requests_by_row[row.name] += 1
+            if serial in state.flow.active:
+                self._carry_out(serial, batch, reply, row, took=took, sent_ms=sent_ms, own_list=own_list)
+            state.changed.notify_all()
+        self._observe(row, took, batch.count)
+
+    def _list_again(self, serial: int) -> None:
+        with self._state.changed:
+            if serial in self._state.flow.active:
+                self._state.flow.again(self._state.flow.withdraw(serial), at=now())
+            self._state.changed.notify_all()
+
+    # ------------------------------------------------------------------ verdicts, under the lock
+
+    def _carry_out(
+        self, serial: int, batch: Batch, reply: Reply, row: Row, *, took: float, sent_ms: int, own_list: bool
+    ) -> None:
+        state, at = self._state, now()
+        answered = reply.kind == "answered"
+        if answered:
+            batch.attempts += 1
+        match row.action:
+            case Action.JUDGE:
+                state.limit.answered(took, active=len(state.flow.active), now=at)
+                judgement = judge(reply, batch.count, self._policy, attempts=batch.attempts, own_list=own_list)
+                if judgement.hold_code is not None:
+                    self._hold(serial, f"setting:{judgement.hold_code}", "every record of a batch failed with it")
+                    return
+                self._passed(batch)
+                self._settle(serial, batch, judgement, reply, sent_ms)
+            case Action.DOUBT:
+                state.limit.troubled(now=at)
+                self._failed(batch, row, reply)
+                self._doubt(serial, batch, batch.chunks, reply, sent_ms)
+            case Action.HALVE | Action.SHRINK:
+                self._passed(batch)
+                if row.action is Action.SHRINK and batch.count > 1:
+                    state.batcher.lower(max_bytes=max(min(state.batcher.limits.max_bytes, batch.size // 2), 1_000))
+                if batch.count == 1:
+                    self._reject(serial, batch, reply, row, sent_ms)
+                else:
+                    self._halve(serial, at=at)
+            case Action.HOLD:
+                reason = self._hold_reason(reply, row)
+                self._hold(serial, reason, reply.text or reply.trouble or f"HTTP {reply.status}")
+            case Action.BACK_OFF:
+                state.limit.troubled(now=at)
+                self._back_off(serial, batch, reply, row, sent_ms)
+            case Action.WAIT:
+                state.limit.troubled(now=at)
+                wait = told_to_wait(reply.retry_after_secs, batch.attempts, self._retry, jitter=self._dice.random())
+                if reply.retry_after_secs is not None:
+                    state.paused_until = max(state.paused_until, at + wait)
+                state.flow.again(state.flow.withdraw(serial), at=at + wait)
+            case Action.OUTAGE:
+                state.limit.troubled(now=at)
+                self._failed(batch, row, reply)
+                wait = backoff(1, self._retry, jitter=self._dice.random())
+                state.flow.again(state.flow.withdraw(serial), at=at + wait)
+            case Action.LOCAL:
+                raise AssertionError("no reply is judged by a local row")
+
+    def _passed(self, batch: Batch) -> None:
+        if self._state.gate.passed(batch.family, now=now()):
+            self._log.info("stream goes on")
+
+    def _failed(self, batch: Batch, row: Row, reply: Reply) -> None:
+        detail = f"{row.name}: {reply.text or reply.trouble or reply.unreadable or ''}".rstrip(": ")
+        if reply.status:
+            detail = f"HTTP {reply.status}, {detail}"
+        if self._state.gate.failed(batch.family, now=now(), detail=detail):
+            self._tell_hold()
+
+    def _tell_hold(self) -> None:
+        if self._state.gate.hold is not None:
+            self._state.on_hold(self._state.gate.hold)
+
+    def _hold_reason(self, reply: Reply, row: Row) -> str:
+        if row.name == "tls":
+            return "tls"
+        if row.name == "setting":
+            return f"setting:{reply.code}"
+        if 300 <= reply.status < 400:
+            return "redirected"
+        return _HOLD_REASONS.get(reply.status, "refused")
+
+    def _hold(self, serial: int, reason: str, detail: str) -> None:
+        """Pause the stream; the batch was not taken and goes back to where it came from."""
+        if self._state.gate.refused(reason, now=now(), detail=detail):
+            self._tell_hold()
+        self._state.flow.again(self._state.flow.withdraw(serial), at=now())
+
+    def _settle(self, serial: int, batch: Batch, judgement: Judgement, reply: Reply, sent_ms: int) -> None:
+        """Queue the verdicts of a judged batch; what is to be sent again, or in doubt, goes its own way."""
+        flow, at = self._state.flow, now()
+        apart = sorted({*judgement.again, *judgement.doubt, *judgement.probe})
+        if not apart:
+            self._finish(serial, batch, batch.chunks, judgement.verdicts, sent_ms)
+            return
+        inside = set(apart)
+        rest = [index for index in range(batch.count) if index not in inside]
+        others = batch.split(apart)[1]
+        if judgement.doubt:
+            # What nobody can tell stays listed; the records that were named have their verdict.
+            flow.doubt(batch.split(judgement.doubt)[0])
+        if others:
+            self._finish(serial, batch, others, judgement.verdicts.picked(rest), sent_ms)
+        else:
+            flow.withdraw(serial)
+        if judgement.again:
+            again = self._piece(batch, batch.split(judgement.again)[0])
+            flow.again(again, at=at + backoff(batch.attempts, self._retry, jitter=self._dice.random()))
+        if judgement.probe:
+            probe = self._piece(batch, batch.split(judgement.probe)[0])
+            if probe.count == 1:
+                self._settle_doubt(probe, probe.chunks, reply, sent_ms)
+            else:
+                for half in probe.halves():
+                    flow.again(self._piece(probe, half), at=at)
+        if judgement.doubt:
+            self._settle_doubt(batch, batch.split(judgement.doubt)[0], reply, sent_ms)
+
+    def _finish(self, serial: int, batch: Batch, chunks: tuple[Chunk, ...], verdicts: Verdicts, sent_ms: int) -> None:
+        self._state.finish(serial, chunks, verdicts, attempts=batch.attempts, sent_ms=sent_ms, answered_ms=now_ms())
+
+    def _doubt(self, serial: int, batch: Batch, chunks: tuple[Chunk, ...], reply: Reply, sent_ms: int) -> None:
+        """Deal with a batch whose fate is unknown, as the operator chose."""
+        flow = self._state.flow
+        if self._options.in_doubt == "dead_letter":
+            self._finish(serial, batch, chunks, Verdicts(in_doubt(reply)), sent_ms)
+            return
+        flow.doubt(chunks)
+        flow.withdraw(serial)
+        self._settle_doubt(batch, chunks, reply, sent_ms)
+
+    def _settle_doubt(self, batch: Batch, chunks: tuple[Chunk, ...], reply: Reply, sent_ms: int) -> None:
+        """Deal with records in doubt that are listed as such and belong to no active batch."""
+        state = self._state
+        match self._options.in_doubt:
+            case "dead_letter":
+                state.settle_posted(
+                    chunks, Verdicts(in_doubt(reply)), batch=batch, sent_ms=sent_ms, answered_ms=now_ms()
+                )
+            case "resend":
+                again = self._piece(batch, chunks)
+                for chunk in again.chunks:
+                    chunk.resent = True
+                state.counts.resent += again.count
+                state.flow.again(again, at=now() + backoff(1, self._retry, jitter=self._dice.random()))
+            case "hold":
+                for partition in {chunk.partition for chunk in chunks}:
+                    state.hold_partition(partition, "in_doubt", "an answer was lost; decide with delivery.in_doubt")
+
+    def _reject(self, serial: int, batch: Batch, reply: Reply, row: Row, sent_ms: int) -> None:
+        self._finish(serial, batch, batch.chunks, Verdicts(rejection(reply, row)), sent_ms)
+
+    def _halve(self, serial: int, *, at: float, suspect: bool = False) -> None:
+        flow = self._state.flow
+        batch = flow.withdraw(serial)
+        for half in batch.halves():
+            piece = self._piece(batch, half)
+            piece.closed_by = "halved"
+            piece.attempts = 0
+            piece.suspect = suspect
+            flow.again(piece, at=at)
+
+    def _back_off(self, serial: int, batch: Batch, reply: Reply, row: Row, sent_ms: int) -> None:
+        state, at = self._state, now()
+        if batch.first_failed_at is None:
+            batch.first_failed_at = at
+        self._failed(batch, row, reply)
+        others_pass = state.gate.others_pass(batch.family, since=batch.first_failed_at)
+        match after_server_error(batch, self._retry, others_pass=others_pass):
+            case "again":
+                wait = backoff(batch.attempts, self._retry, jitter=self._dice.random())
+                state.flow.again(state.flow.withdraw(serial), at=at + wait)
+            case "halve":
+                self._halve(serial, at=at + self._dice.random() * self._retry.base_secs, suspect=True)
+            case "give_up":
+                self._reject(serial, batch, reply, row, sent_ms)
+
+    def _piece(self, batch: Batch, chunks: tuple[Chunk, ...]) -> Batch:
+        batch_id, _ = self._state.batcher.next_id()
+        return piece_of(batch, chunks, batch_id, envelope=self._operation.envelope_bytes)
+
+    # ------------------------------------------------------------------ probes
+
+    async def _probe(self) -> None:
+        """Ask the platform, while the stream holds, whether it works again."""
+        state = self._state
+        while True:
+            await asyncio.sleep(0.1)
+            with state.lock:
+                due = state.gate.probe_due(now=now())
+            if not due:
+                continue
+            self._before_probe()
+            reply = await self._client.lists()
+            # A platform without that route, or a hold for a route, can only be asked with a batch.
+            reachable = reply.ok or (reply.kind == "answered" and reply.status == 404)
+            with state.changed:
+                state.gate.probed(ok=reachable, now=now())
+                state.changed.notify_all()
+            self._log.info("probed", ok=reachable, status=reply.status, trouble=reply.trouble, at=int(time.time()))

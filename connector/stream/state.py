@@ -1,0 +1,191 @@
+"""What the three drivers of a stream share, and the one lock that guards it.
+
+The reader's thread, the ticker's thread and the event loop meet here and nowhere else. The lock is held for decisions
+of the core, never while anything is waited for; `changed` is notified when there may be something to tick.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from connector.core.batching import Batch, Batcher
+from connector.core.breaker import Gate, Hold
+from connector.core.chunks import Chunk, Partition
+from connector.core.concurrency import ConcurrencyLimit
+from connector.core.flow import Finished, Flow
+from connector.core.storm import StormGuard
+from connector.core.verdicts import Verdicts
+
+
+def now() -> float:
+    """Return seconds of the clock that deadlines and waits are measured with."""
+    return time.monotonic()
+
+
+def awake() -> float:
+    """Return seconds of the clock that goes on while the machine sleeps: how long ago a tick was acknowledged."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def now_ms() -> int:
+    """Return the time of day, in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a stream has done since it started; results are counted when their tick has committed."""
+
+    records_read: int = 0
+    queued: int = 0
+    skipped: int = 0
+    dead_letters: Counter[str] = field(default_factory=Counter)
+    vanished: int = 0
+    missing: int = 0
+    resent: int = 0
+    requests: int = 0
+    requests_by_row: Counter[str] = field(default_factory=Counter)
+    batches_closed: Counter[str] = field(default_factory=Counter)
+    ticks: int = 0
+    ticks_aborted: int = 0
+    producers_replaced: int = 0
+
+    @property
+    def settled(self) -> int:
+        """Records with a result on its topic."""
+        return self.queued + self.skipped + sum(self.dead_letters.values())
+
+
+@dataclass(slots=True, eq=False)
+class State:
+    """Everything that is decided about under the lock."""
+
+    flow: Flow
+    batcher: Batcher
+    gate: Gate
+    limit: ConcurrencyLimit
+    storm: StormGuard
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    counts: Counts = field(default_factory=Counts)
+    partition_holds: dict[Partition, Hold] = field(default_factory=dict)
+    quarantine: list[Finished] = field(default_factory=list)
+    """Dead letters that the storm guard keeps from being written; off the list, so a restart reads them again."""
+    storming: str | None = None
+    tolerated: set[str] = field(default_factory=set)
+    """Reasons that the operator has let pass."""
+    kafka_hold: Hold | None = None
+    """Kafka refuses us (authorization, a deleted topic): nothing starts until a tick commits again."""
+    paused_until: float = 0.0
+    """The platform asked for a pause."""
+    draining: bool = False
+    changed: threading.Condition = field(init=False)
+    on_hold: Callable[[Hold], None] = field(default=lambda _hold: None)
+
+    def __post_init__(self) -> None:
+        self.changed = threading.Condition(self.lock)
+
+    def slots(self, at: float) -> int:
+        """Return how many batches may start now."""
+        if self.draining or self.kafka_hold is not None or at < self.paused_until:
+            return 0
+        active = len(self.flow.active)
+        free = self.limit.limit - active
+        allowed = self.gate.allowed(active)
+        return max(free if allowed is None else min(free, allowed), 0)
+
+    @property
+    def may_read(self) -> bool:
+        """Tell whether consumption goes on: nothing holds the stream."""
+        return self.gate.state != "open" and self.kafka_hold is None and not self.draining
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of records in memory, from being read to being settled."""
+        return self.flow.held_bytes + self.batcher.open_bytes + sum(item.bytes for item in self.quarantine)
+
+    def settle(self, chunks: tuple[Chunk, ...], verdicts: Verdicts) -> None:
+        """Queue the results of records that need no request; the storm guard is asked first."""
+        if not chunks:
+            return
+        item = self.flow.add_finished(chunks, verdicts)
+        self._guard(item)
+
+    def settle_posted(
+        self, chunks: tuple[Chunk, ...], verdicts: Verdicts, *, batch: Batch, sent_ms: int, answered_ms: int
+    ) -> None:
+        """Queue the results of records that were posted but belong to no active batch any more."""
+        item = self.flow.add_finished(chunks, verdicts)
+        item.batch_id, item.attempts, item.sent_ms, item.answered_ms = batch.id, batch.attempts, sent_ms, answered_ms
+
+    def finish(
+        self,
+        serial: int,
+        chunks: tuple[Chunk, ...],
+        verdicts: Verdicts,
+        *,
+        attempts: int,
+        sent_ms: int,
+        answered_ms: int,
+    ) -> None:
+        """Queue the results of an active batch; the storm guard is asked first."""
+        item = self.flow.finish(serial, chunks, verdicts, attempts=attempts, sent_ms=sent_ms, answered_ms=answered_ms)
+        if item is not None:
+            self._guard(item)
+
+    def _guard(self, item: Finished) -> None:
+        """Ask the storm guard about an item that was just queued, and take its dead letters out when one storms."""
+        reasons = item.reasons()
+        storming = self.storm.observe(item.count, reasons, now=now())
+        if storming is not None and storming not in self.tolerated:
+            self.storming = storming
+            share = f"more than the set share of records end as {storming}"
+            if self.gate.stop(f"storm:{storming}", now=time.time(), detail=share) and self.gate.hold is not None:
+                self.on_hold(self.gate.hold)
+        if self.storming is not None and reasons.get(self.storming):
+            self.quarantine += self.flow.set_aside(item, self.storming)
+
+    def resume(self) -> None:
+        """Go on by the operator's word: write what the storm guard kept back, and ask the platform again."""
+        if self.storming is not None:
+            self.tolerated.add(self.storming)
+        self.storming = None
+        self.storm.reset()
+        self.flow.take_back(self.quarantine)
+        self.quarantine = []
+        self.gate.resume()
+        self.changed.notify_all()
+
+    def hold_partition(self, partition: Partition, reason: str, detail: str) -> None:
+        """Keep one partition paused until the operator acts."""
+        if partition not in self.partition_holds:
+            hold = Hold(reason, time.time(), f"{partition}: {detail}", "operator")
+            self.partition_holds[partition] = hold
+            self.on_hold(hold)
+        held = self.flow.partitions.get(partition)
+        if held is not None:
+            held.held = True
+
+    def holds(self) -> list[Hold]:
+        """Return every hold of the stream, the widest first."""
+        found = [hold for hold in (self.kafka_hold, self.gate.hold) if hold is not None]
+        return found + list(self.partition_holds.values())
+
+
+def piece_of(batch: Batch, chunks: tuple[Chunk, ...], batch_id: str, *, envelope: int) -> Batch:
+    """Return a batch of its own that holds some records of another, and remembers its attempts."""
+    count = sum(map(len, chunks))
+    size = sum(len(w) + 1 for chunk in chunks for w in chunk.wire or ()) - 1 + envelope
+    return Batch(
+        batch_id,
+        batch.lane,
+        chunks,
+        count,
+        size,
+        "retry",
+        attempts=batch.attempts,
+        first_failed_at=batch.first_failed_at,
+        family=batch.family,
+        suspect=batch.suspect,
+    )

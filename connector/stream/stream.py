@@ -1,0 +1,342 @@
+"""One stream, wired: from settings to a reader, a ticker and a sender that share one state."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from connector.config.kafka import KafkaSettings
+from connector.config.streams import StreamSettings
+from connector.config.trackly import TracklySettings
+from connector.core.batching import Batcher, BatchLimits
+from connector.core.breaker import Gate, GatePolicy, Hold
+from connector.core.concurrency import ConcurrencyLimit, ConcurrencyPolicy
+from connector.core.flow import Flow, FlowLimits
+from connector.core.records import Scribe
+from connector.core.retrying import RetryPolicy
+from connector.core.storm import StormGuard, StormPolicy
+from connector.core.verdicts import Row, VerdictPolicy
+from connector.kafka import configs
+from connector.kafka.publisher import PlainPublisher, Publisher, TransactionalPublisher
+from connector.kafka.source import Source
+from connector.kafka.topics import Outputs, Topics
+from connector.stream.reader import Reader, ReadOptions
+from connector.stream.sender import Sender, SendOptions
+from connector.stream.state import State, now
+from connector.stream.tick import Ticker, TickOptions
+from connector.telemetry.logging import get_logger
+from connector.telemetry.metrics import BatchMetrics
+from connector.trackly.client import Client, ClientOptions
+from connector.trackly.operations import Operation, Rules, operation_for
+
+FIXED_BYTES = (configs.PREFETCH_KBYTES + 8_192) * 1024
+"""What librdkafka keeps beside the records that we hold: its prefetch, and the results that a tick has queued."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this worker is in the group: the instance id, and a client id that tells which process it is."""
+
+    instance_id: str
+    client_id: str
+
+
+class Stream:
+    """Runs one stream; `failed` holds what ended it, if anything did.
+
+    `api_key` is asked for each request, `reread_secrets` called before each probe.
+    """
+
+    def __init__(
+        self,
+        settings: StreamSettings,
+        *,
+        kafka: KafkaSettings,
+        trackly: TracklySettings,
+        identity: Identity,
+        buffer_bytes: int,
+        api_key: Callable[[], str],
+        reread_secrets: Callable[[], None],
+        on_failure: Callable[["Stream", BaseException], None],
+    ) -> None:
+        self.settings = settings
+        self.name = settings.name
+        self.failed: BaseException | None = None
+        self.state_name = "new"
+        self._kafka = kafka
+        self._trackly = trackly
+        self._identity = identity
+        self._buffer_bytes = buffer_bytes
+        self._api_key = api_key
+        self._reread_secrets = reread_secrets
+        self._on_failure = on_failure
+        self._log = get_logger("stream").bind(stream=self.name)
+        self.operation = _operation(settings)
+        self.state = _state(settings, self.operation, f"{identity.instance_id}-{int(time.time()):x}")
+        self.state.on_hold = self._tell_hold
+        self.metrics = BatchMetrics(self.name)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sender: Sender | None = None
+        self._reader: Reader | None = None
+        self._ticker: Ticker | None = None
+
+    async def start(self) -> None:
+        """Join the group and begin to work; returns at once, the rest comes with the partitions."""
+        settings, kafka = self.settings, self._kafka
+        self._loop = asyncio.get_running_loop()
+        client_id = f"{self._identity.client_id}.{self.name}"
+        reader = Reader(
+            self.state,
+            self.operation,
+            _read_options(settings, kafka, self._buffer_bytes),
+            name=self.name,
+            fail=self._fail,
+        )
+        source = Source(
+            configs.consumer(kafka, settings, client_id=client_id, instance_id=self._identity.instance_id),
+            reader,
+            reader.epoch_of,
+            keep_timestamps=settings.delivery.max_age_secs is not None,
+        )
+        outputs = Outputs(
+            Topics(configs.common(kafka, client_id), kafka.request_timeout_secs),
+            outcome_topic=settings.outcomes.topic,
+            dead_letter_topic=settings.dead_letters.topic,
+            outcomes_by_key=settings.outcomes.partition == "key",
+        )
+        await asyncio.to_thread(outputs.refresh)
+        post_within = max(kafka.session_timeout_secs - 2 * kafka.heartbeat_interval_secs, 1.0)
+        self._sender = Sender(
+            self.state,
+            Client(_client_options(self._trackly, settings), self._api_key),
+            self.operation,
+            policy=_verdict_policy(settings, self.operation),
+            retry=_retry_policy(settings),
+            options=SendOptions(post_within, settings.in_doubt),
+            name=self.name,
+            before_probe=self._reread_secrets,
+            observe=self._observe,
+            fail=self._fail,
+        )
+        self._ticker = Ticker(
+            self.state,
+            source,
+            self._publisher_maker(source, client_id),
+            outputs=outputs,
+            scribe=Scribe(self.name, settings.operation, settings.group, settings.outcomes.records == "failures"),
+            options=TickOptions(
+                settings.delivery.tick_interval_ms / 1000, kafka.request_timeout_secs, kafka.session_timeout_secs
+            ),
+            post=self._sender.start,
+            settled=self.metrics.settled,
+            fail=self._fail,
+        )
+        self._reader = reader
+        self._sender.run()
+        self._ticker.start()
+        reader.start(source, self._ticker)
+        self.state_name = "running"
+        self._log.info("stream started", topics=_topics(settings), group=settings.group, operation=self.operation.name)
+
+    def _publisher_maker(self, source: Source, client_id: str) -> Callable[[], Publisher]:
+        if self.settings.delivery.guarantee == "at_least_once":
+            config = configs.producer(self._kafka, client_id=client_id, transactional_id=None)
+            return lambda: PlainPublisher(config, source)
+        transactional_id = f"{self.settings.group}.{self._identity.instance_id}"
+        config = configs.producer(self._kafka, client_id=client_id, transactional_id=transactional_id)
+        return lambda: TransactionalPublisher(config)
+
+    async def stop(self, deadline: float) -> bool:
+        """Drain until `deadline` (of the monotonic clock) and leave; returns whether nothing was left in flight."""
+        if self._reader is None or self._ticker is None or self._sender is None:
+            return True
+        if self.state_name != "failed":
+            self.state_name = "draining"
+        self._reader.drain(deadline)
+        await asyncio.to_thread(self._reader.wait_drained, max(deadline - now(), 0.0) + 5.0)
+        with self.state.lock:
+            left = self.state.flow.active_records
+        await asyncio.to_thread(self._ticker.stop, 5.0)
+        await asyncio.to_thread(self._reader.close, 10.0)
+        await self._sender.close()
+        if self.state_name != "failed":
+            self.state_name = "stopped"
+        self._log.info("stream stopped", left_in_flight=left)
+        return left == 0
+
+    def resume(self) -> None:
+        """End the holds that wait for the operator, and probe those that do not at once."""
+        with self.state.changed:
+            self.state.resume()
+        if self._reader is not None:
+            self._reader.reload_held()
+
+    def _fail(self, error: BaseException) -> None:
+        """End this stream, visibly; others go on. May be called from any thread, more than once."""
+        if self.failed is not None:
+            return
+        self.failed = error
+        self.state_name = "failed"
+        self._log.error("stream failed", error=f"{type(error).__name__}: {error}", exc_info=error)
+        with self.state.changed:
+            self.state.draining = True
+            self.state.changed.notify_all()
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._on_failure, self, error)
+
+    def _tell_hold(self, hold: Hold) -> None:
+        self._log.error("stream on hold", reason=hold.reason, detail=hold.detail, ends_by=hold.ends)
+
+    def _observe(self, row: Row, took: float, records: int) -> None:
+        self.metrics.request(row.name, took, records)
+
+    # ------------------------------------------------------------------ what the pages show
+
+    @property
+    def is_ready(self) -> bool:
+        """Tell whether the stream has joined its group and works, holds aside."""
+        return self.state_name == "running" and self._reader is not None and self._reader.assigned_once
+
+    @property
+    def lag(self) -> int | None:
+        """Records between what is committed and the ends of the partitions, as the last fetch told."""
+        return None if self._reader is None else self._reader.lag
+
+    def status(self) -> dict[str, Any]:
+        """Return the stream's state as JSON-ready values."""
+        state = self.state
+        with state.lock:
+            counts, flow, at = state.counts, state.flow, now()
+            holds = [_hold_status(hold) for hold in state.holds()]
+            return {
+                "name": self.name,
+                "state": "on_hold" if holds and self.state_name == "running" else self.state_name,
+                "operation": self.operation.name,
+                "group": self.settings.group,
+                "guarantee": self.settings.delivery.guarantee,
+                "in_doubt_policy": self.settings.in_doubt,
+                "records_read": counts.records_read,
+                "queued": counts.queued,
+                "skipped": counts.skipped,
+                "dead_letters": dict(counts.dead_letters),
+                "in_doubt": counts.dead_letters["in_doubt"] + sum(s.doubt.count for s in flow.partitions.values()),
+                "resent": counts.resent,
+                "missing": counts.missing,
+                "vanished": counts.vanished,
+                "in_flight_records": flow.active_records,
+                "in_flight_requests": len(flow.active),
+                "waiting_batches": flow.waiting,
+                "ready_batches": len(flow.ready),
+                "open_records": state.batcher.open_records,
+                "held_bytes": state.held_bytes,
+                "requests": counts.requests,
+                "requests_by_row": dict(counts.requests_by_row),
+                "batches_closed": dict(counts.batches_closed),
+                "ticks": counts.ticks,
+                "ticks_aborted": counts.ticks_aborted,
+                "concurrency_limit": state.limit.limit,
+                "concurrency_moved": state.limit.moved,
+                "paused_secs": round(max(state.paused_until - at, 0.0), 3),
+                "lag": self.lag,
+                "partitions": {
+                    str(p): {"committed": s.base, "read": s.next_read, "in_doubt": s.doubt.count}
+                    for p, s in sorted(flow.partitions.items())
+                },
+                "hold": holds[0] if holds else None,
+                "holds": holds,
+                "error": None if self.failed is None else f"{type(self.failed).__name__}: {self.failed}",
+            }
+
+
+def _hold_status(hold: Hold) -> dict[str, Any]:
+    since = hold.since if hold.since > 1e9 else time.time() - (now() - hold.since)
+    ends = "when a probe passes" if hold.ends == "probe" else "when the operator resumes it"
+    return {"reason": hold.reason, "since": round(since, 3), "detail": hold.detail, "ends": ends}
+
+
+def _topics(settings: StreamSettings) -> tuple[str, ...]:
+    return (settings.pattern,) if settings.pattern is not None else tuple(settings.topics)
+
+
+def _operation(settings: StreamSettings) -> Operation:
+    delivery = settings.delivery
+    rules = Rules(
+        list_number=settings.list_number,
+        top_level_list=settings.list_number_placement == "top_level",
+        single=settings.mode == "single",
+        history_import=settings.history.endpoint == "import" and settings.operation == "history",
+        imported_revenue=settings.revenue.imported if settings.operation == "revenue" else None,
+        reject_unknown_fields=settings.unknown_fields == "reject",
+        journeys=settings.operation != "contacts" or settings.contacts.journeys,
+        max_body_bytes=settings.batch.max_bytes,
+        max_age_ms=None if delivery.max_age_secs is None else int(delivery.max_age_secs * 1000),
+    )
+    return operation_for(settings.operation, rules, history_kind=settings.history.kind)
+
+
+def _state(settings: StreamSettings, operation: Operation, id_prefix: str) -> State:
+    batch, delivery, breaker = settings.batch, settings.delivery, settings.breaker
+    hold, storm = settings.hold, settings.storm_guard
+    return State(
+        Flow(FlowLimits(delivery.max_in_flight_records, delivery.max_tick_records, delivery.max_tick_bytes)),
+        Batcher(
+            BatchLimits(
+                1 if settings.mode == "single" else batch.max_records,
+                batch.max_bytes,
+                batch.window_ms / 1000,
+                operation.envelope_bytes,
+            ),
+            id_prefix,
+        ),
+        Gate(
+            GatePolicy(
+                breaker.failures, breaker.probe_secs, breaker.probe_max_secs, hold.probe_secs, hold.probe_max_secs
+            )
+        ),
+        ConcurrencyLimit(ConcurrencyPolicy(settings.concurrency.min, settings.ceiling)),
+        StormGuard(StormPolicy(storm.max_ratio, storm.min_count, storm.window_secs, storm.enabled)),
+    )
+
+
+def _read_options(settings: StreamSettings, kafka: KafkaSettings, buffer_bytes: int) -> ReadOptions:
+    return ReadOptions(
+        topics=_topics(settings),
+        start=settings.start,
+        on_missing=settings.on_missing,
+        in_doubt=settings.in_doubt,
+        buffer_bytes=max(buffer_bytes - FIXED_BYTES, 16_000_000),
+        drain_secs=settings.delivery.drain_secs,
+        call_secs=kafka.request_timeout_secs,
+    )
+
+
+def _verdict_policy(settings: StreamSettings, operation: Operation) -> VerdictPolicy:
+    return VerdictPolicy(
+        settings.retry.max_attempts,
+        frozenset(settings.retry.transient_codes),
+        frozenset(settings.retry.setting_codes),
+        frozenset(settings.delivery.in_doubt_statuses),
+        repeats_skipped=operation.endpoint.repeats_skipped and settings.in_doubt == "resend",
+    )
+
+
+def _retry_policy(settings: StreamSettings) -> RetryPolicy:
+    retry = settings.retry
+    return RetryPolicy(retry.max_attempts, retry.backoff_base_secs, retry.backoff_max_secs, retry.retry_after_max_secs)
+
+
+def _client_options(trackly: TracklySettings, settings: StreamSettings) -> ClientOptions:
+    return ClientOptions(
+        base_url=trackly.base_url,
+        connect_secs=trackly.timeouts.connect_secs,
+        total_secs=trackly.timeouts.total_secs,
+        idle_secs=trackly.idle_connection_secs,
+        max_connections=settings.ceiling,
+        max_reply_bytes=trackly.max_reply_bytes,
+        ca_file=trackly.tls.ca_file,
+        cert_file=trackly.tls.cert_file,
+        key_file=trackly.tls.key_file,
+        verify=trackly.tls.verify,
+        proxy=trackly.proxy,
+    )

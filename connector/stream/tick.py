@@ -1,0 +1,335 @@
+"""The tick: one Kafka transaction after another, in a thread of its own.
+
+The order within a tick is the promise: under the assignment lock first the group metadata, then the plan; outside it
+the results, the offsets with their progress, the commit; and only when the commit is known, under the lock again, the
+new state is adopted and the batches that it lists may be posted. Whatever goes wrong ends in one of three: the tick is
+known to have committed, known not to have, or the producer is replaced and the committed progress read back to know.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from connector.core.batching import Batch
+from connector.core.breaker import Hold
+from connector.core.chunks import Partition
+from connector.core.flow import Finished, Tick
+from connector.core.records import Scribe, without_value
+from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError, RetriableError
+from connector.kafka.publisher import Publisher
+from connector.kafka.source import Source
+from connector.kafka.topics import Outputs
+from connector.stream.state import State, awake, now, now_ms
+from connector.telemetry.logging import get_logger
+
+MIN_TICK_RECORDS = 1_000
+"""A tick that times out is halved, down to this."""
+
+
+@dataclass(frozen=True, slots=True)
+class TickOptions:
+    """Times in seconds."""
+
+    interval_secs: float
+    call_secs: float
+    """How long one call to Kafka may take before it is made again or given up."""
+    fence_secs: float
+    """A producer that is fenced twice within this time has a twin with its id."""
+
+
+class Ticker:
+    """Runs the ticks of one stream.
+
+    `post` gets the batches that a committed tick lists, and when it was listed; `settled` what it wrote, and when;
+    `fail` what ends the stream.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        source: Source,
+        make_publisher: Callable[[], Publisher],
+        *,
+        outputs: Outputs,
+        scribe: Scribe,
+        options: TickOptions,
+        post: Callable[[list[tuple[int, Batch]], float], None],
+        settled: Callable[[list[Finished], int], None],
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        self._state = state
+        self._source = source
+        self._make_publisher = make_publisher
+        self._publisher: Publisher | None = None
+        self._outputs = outputs
+        self._scribe = scribe
+        self._options = options
+        self._post = post
+        self._settled = settled
+        self._fail = fail
+        self._full_records = state.flow.limits.max_tick_records
+        self._running: Tick | None = None
+        self._abandon = False
+        self._stopped = False
+        self._fenced_at = float("-inf")
+        self._trouble_in_a_row = 0
+        self._log = get_logger("tick").bind(stream=scribe.stream)
+        self._thread = threading.Thread(target=self._run, name=f"{scribe.stream}-ticker", daemon=True)
+
+    def start(self) -> None:
+        """Begin to tick."""
+        self._thread.start()
+
+    def stop(self, timeout_secs: float) -> None:
+        """End after the running tick."""
+        with self._state.changed:
+            self._stopped = True
+            self._state.changed.notify_all()
+        self._thread.join(timeout_secs)
+
+    def names(self, partitions: set[Partition]) -> bool:
+        """Tell whether the running tick names one of these partitions; called under the lock."""
+        return self._running is not None and not partitions.isdisjoint(self._running.offsets)
+
+    def abandon(self) -> None:
+        """Have the running tick's producer thrown away instead of waiting for it any longer."""
+        self._abandon = True
+
+    # ------------------------------------------------------------------ the ticker's thread
+
+    def _run(self) -> None:
+        try:
+            self._replace_publisher()
+            last = float("-inf")
+            while self._wait(last):
+                last = now()
+                self._tick()
+        except BaseException as error:  # noqa: BLE001 (whatever it is, it ends this stream, visibly)
+            self._fail(error)
+        finally:
+            if self._publisher is not None:
+                self._publisher.close()
+
+    def _wait(self, last: float) -> bool:
+        """Wait until there is something to say, and for the pace between ticks; return False when it is time to end."""
+        state = self._state
+        with state.changed:
+            while not self._stopped:
+                at = now()
+                if state.flow.wants_tick(now=at, slots=state.slots(at)):
+                    break
+                due = [t for t in (state.flow.next_retry_at(), state.paused_until) if t is not None and t > at]
+                state.changed.wait(min(min(due, default=at + 1) - at, 1.0))
+        pause = last + self._options.interval_secs - now()
+        if self._trouble_in_a_row:
+            pause = max(pause, min(0.05 * 2**self._trouble_in_a_row, 2.0))
+        if pause > 0 and not self._stopped:
+            time.sleep(pause)
+        return not self._stopped
+
+    def _tick(self) -> None:
+        state = self._state
+        with state.lock:
+            at = now()
+            group = self._source.group_metadata()
+            tick = state.flow.plan(now=at, slots=state.slots(at))
+            if tick is None:
+                return
+            self._running = tick
+        listed_at = awake()
+        done = self._commit(tick, group)
+        with state.changed:
+            # Cleared together with the adoption: a revoke that waits for the tick must find its results.
+            self._running = None
+            if done:
+                posted = state.flow.committed(tick)
+                self._count(tick)
+            else:
+                state.counts.ticks_aborted += 1
+                state.flow.aborted(tick)
+                posted = []
+            state.changed.notify_all()
+        if posted:
+            self._post(posted, listed_at)
+        if done and tick.settle:
+            self._settled(tick.settle, now_ms())
+
+    def _commit(self, tick: Tick, group: object) -> bool:
+        """Return whether the tick has committed; when this returns that is known."""
+        publisher = self._publisher
+        assert publisher is not None
+        committing = False
+        try:
+            publisher.begin()
+            self._write(publisher, tick)
+            committing = True
+            publisher.commit(tick.offsets, group, self._options.call_secs)
+        except RetriableError as error:
+            if not committing:
+                return self._take_back(publisher, tick, error)
+            return self._commit_again(publisher, tick, group, error)
+        except AbortableError as error:
+            return self._take_back(publisher, tick, error)
+        except FatalError as error:
+            return self._recover(tick, error)
+        self._went_well()
+        return True
+
+    def _commit_again(self, publisher: Publisher, tick: Tick, group: object, error: KafkaTroubleError) -> bool:
+        """Call a commit again until it is known what became of it: aborting could undo what has committed."""
+        self._log.warning("commit not answered yet", code=error.code)
+        while not self._abandon and not self._stopped:
+            try:
+                publisher.commit({}, group, self._options.call_secs)
+            except RetriableError:
+                self._halve()
+            except AbortableError as abortable:
+                return self._take_back(publisher, tick, abortable)
+            except FatalError as fatal:
+                return self._recover(tick, fatal)
+            else:
+                self._went_well()
+                return True
+        return self._recover(tick, error)
+
+    def _take_back(self, publisher: Publisher, tick: Tick, error: KafkaTroubleError) -> bool:
+        """Abort, and see to what stood in the way."""
+        self._trouble_in_a_row = min(self._trouble_in_a_row + 1, 8)
+        self._log.warning("tick aborted", code=error.code, error=str(error), in_a_row=self._trouble_in_a_row)
+        deadline = now() + self._options.fence_secs
+        while True:
+            try:
+                publisher.abort(self._options.call_secs)
+                break
+            except RetriableError as again:
+                if now() > deadline or self._abandon or self._stopped:
+                    return self._recover(tick, again)
+            except KafkaTroubleError as fatal:
+                return self._recover(tick, fatal)
+        self._look_into(tick, error)
+        return False
+
+    def _look_into(self, tick: Tick, error: KafkaTroubleError) -> None:
+        if isinstance(error, RetriableError) or error.code in {"_TIMED_OUT", "_MSG_TIMED_OUT", "LOCAL"}:
+            self._halve()
+        if error.too_large:
+            self._outputs.refresh()
+        if error.unauthorized:
+            self._hold("kafka_authorization", str(error))
+        if error.topic_gone:
+            self._forget_deleted(tick)
+            if self._outputs.missing():
+                self._hold("topic_missing", f"{error}: {', '.join(self._outputs.missing())}")
+
+    def _forget_deleted(self, tick: Tick) -> None:
+        """Let go of partitions whose topic is no more, so that they do not fail every tick."""
+        topics = {partition.topic for partition in tick.offsets}
+        gone = {topic for topic in topics if not self._outputs.exists(topic)}
+        if not gone:
+            return
+        with self._state.lock:
+            partitions = [p for p in self._state.flow.partitions if p.topic in gone]
+            self._state.flow.let_go(partitions)
+        self._log.error("topic deleted", topics=sorted(gone), partitions=len(partitions))
+
+    def _hold(self, reason: str, detail: str) -> None:
+        with self._state.lock:
+            if self._state.kafka_hold is None or self._state.kafka_hold.reason != reason:
+                self._state.kafka_hold = Hold(reason, time.time(), detail, "probe")
+                self._state.on_hold(self._state.kafka_hold)
+
+    def _recover(self, tick: Tick, error: KafkaTroubleError) -> bool:
+        """Replace the producer, and read back whether the tick has committed."""
+        self._log.warning("producer replaced", code=error.code, error=str(error))
+        if error.fenced:
+            if now() - self._fenced_at < self._options.fence_secs:
+                raise error
+            self._fenced_at = now()
+        self._abandon = False
+        self._replace_publisher()
+        while not self._stopped:
+            with self._state.lock:
+                mine = [p for p in tick.offsets if p in self._state.flow.partitions]
+            try:
+                committed = self._source.committed(mine, self._options.call_secs)
+            except KafkaTroubleError as trouble:
+                self._log.warning("committed progress not read yet", code=trouble.code)
+                time.sleep(0.2)
+                continue
+            return any(
+                (there.offset, there.metadata) == tick.offsets[partition] for partition, there in committed.items()
+            )
+        return False
+
+    def _replace_publisher(self) -> None:
+        """Make a producer and have it take over our transactional id, however long the broker is away."""
+        if self._publisher is not None:
+            self._publisher.close()
+            self._state.counts.producers_replaced += 1
+        wait = 0.1
+        while not self._stopped:
+            publisher = self._make_publisher()
+            try:
+                publisher.start(self._options.call_secs)
+            except KafkaTroubleError as error:
+                publisher.close()
+                if error.unauthorized:
+                    self._hold("kafka_authorization", str(error))
+                self._log.warning("producer not ready yet", code=error.code, error=str(error))
+                time.sleep(wait)
+                wait = min(wait * 2, 5.0)
+            else:
+                self._publisher = publisher
+                return
+
+    def _went_well(self) -> None:
+        self._trouble_in_a_row = 0
+        state = self._state
+        if state.kafka_hold is not None:
+            with state.lock:
+                state.kafka_hold = None
+        if state.flow.limits.max_tick_records < self._full_records:
+            doubled = min(state.flow.limits.max_tick_records * 2, self._full_records)
+            state.flow.limits = replace(state.flow.limits, max_tick_records=doubled)
+
+    def _halve(self) -> None:
+        limits = self._state.flow.limits
+        if limits.max_tick_records > MIN_TICK_RECORDS:
+            halved = max(limits.max_tick_records // 2, MIN_TICK_RECORDS)
+            self._state.flow.limits = replace(limits, max_tick_records=halved)
+
+    # ------------------------------------------------------------------ writing
+
+    def _write(self, publisher: Publisher, tick: Tick) -> None:
+        outputs, scribe = self._outputs, self._scribe
+        at = now_ms()
+        for item in tick.settle:
+            for outcomes in scribe.outcomes(item):
+                keys = outcomes.keys
+                if keys is not None and max(map(len, filter(None, keys)), default=0) > outputs.outcome_key_limit:
+                    keys = [key if key is None or len(key) <= outputs.outcome_key_limit else None for key in keys]
+                publisher.write_batch(
+                    outputs.outcome_topic, outputs.outcome_partition(outcomes.source), outcomes.values, keys
+                )
+            for letter in scribe.dead_letters(item, now_ms=at):
+                fits = letter.size <= outputs.dead_letter_limit
+                kept = letter if fits else without_value(letter, outputs.dead_letter_limit)
+                publisher.write(
+                    outputs.dead_letter_topic,
+                    outputs.dead_letter_partition(kept.source),
+                    key=kept.key,
+                    value=kept.value,
+                    headers=kept.headers,
+                )
+
+    def _count(self, tick: Tick) -> None:
+        counts = self._state.counts
+        counts.ticks += 1
+        for item in tick.settle:
+            reasons = item.reasons()
+            dead = reasons.total()
+            skipped = sum(verdict.status == "skipped" for verdict in item.verdicts.exceptions.values())
+            counts.dead_letters.update(reasons)
+            counts.skipped += skipped
+            counts.queued += item.count - dead - skipped

@@ -1,0 +1,223 @@
+"""The transport under httpx: HTTP/1.1 over asyncio, one request at a time on a connection.
+
+It exists for what must be known exactly: whether a single byte of a request was written when something failed, and
+that an idle connection is never used after the platform may have closed it. It is also several times cheaper than the
+stock transport, whose pool looks at every connection for every request. Responses are parsed by httptools.
+
+Failures come as httpx's exceptions; `ConnectError` and `ConnectTimeout` mean that nothing was written.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self, cast
+
+import httptools
+import httpx
+
+MAX_HEADER_BYTES = 65_536
+BeforeWrite = Callable[[], None]
+"""Called just before the first byte is written; what it raises stops the request."""
+
+
+class ReplyTooLargeError(Exception):
+    """The reply is larger than we are willing to hold; `status` is what it began with."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__("the reply is too large")
+        self.status = status
+
+
+@dataclass(slots=True)
+class _Reply:
+    status: int = 0
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    body: list[bytes] = field(default_factory=list)
+    size: int = 0
+
+
+class _Connection(asyncio.Protocol):
+    """One connection; `done` is the future of the reply that is awaited, if one is."""
+
+    def __init__(self, max_reply_bytes: int) -> None:
+        self._max = max_reply_bytes
+        self.transport: asyncio.Transport | None = None
+        self.done: asyncio.Future[_Reply] | None = None
+        self.closed = False
+        self.idle_since = 0.0
+        self._parser: Any = None
+        self._reply = _Reply()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def exchange(self, head: bytes, body: bytes) -> "asyncio.Future[_Reply]":
+        """Write a request and return the future of its reply."""
+        assert self.transport is not None
+        self._parser = httptools.HttpResponseParser(self)
+        self._reply = _Reply()
+        self.done = asyncio.get_running_loop().create_future()
+        self.transport.writelines([head, body] if body else [head])
+        return self.done
+
+    def data_received(self, data: bytes) -> None:
+        if self._parser is None or self.done is None or self.done.done():
+            self.abort()  # nobody asked: whatever this is, the next request must not take it for its reply
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(httpx.RemoteProtocolError(f"not HTTP: {error}"))
+
+    def eof_received(self) -> None:
+        reply = self._reply
+        named = {name.lower() for name, _ in reply.headers}
+        if reply.status and not named & {b"content-length", b"transfer-encoding"}:
+            self._finish()  # a reply without a length ends with its connection
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._fail(httpx.ReadError(f"connection lost: {exc}" if exc else "connection closed before the reply's end"))
+
+    def abort(self) -> None:
+        """Close at once."""
+        self.closed = True
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _fail(self, error: Exception) -> None:
+        if self.done is not None and not self.done.done():
+            self.done.set_exception(error)
+        self.abort()
+
+    def _finish(self) -> None:
+        if self.done is not None and not self.done.done():
+            self.done.set_result(self._reply)
+
+    # called by the parser
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._reply.headers.append((name, value))
+        self._reply.size += len(name) + len(value)
+        if self._reply.size > MAX_HEADER_BYTES:
+            self._fail(httpx.RemoteProtocolError("the reply's headers are too large"))
+
+    def on_headers_complete(self) -> None:
+        self._reply.status = self._parser.get_status_code()
+        self._reply.size = 0
+
+    def on_body(self, part: bytes) -> None:
+        self._reply.body.append(part)
+        self._reply.size += len(part)
+        if self._reply.size > self._max:
+            self._fail(ReplyTooLargeError(self._reply.status))
+
+    def on_message_complete(self) -> None:
+        if 100 <= self._reply.status < 200:
+            self._reply = _Reply()
+            return
+        if not self._parser.should_keep_alive():
+            self.closed = True
+        self._finish()
+        if self.closed and self.transport is not None:
+            self.transport.close()
+
+
+class ExactTransport(httpx.AsyncBaseTransport):
+    """A pool of connections to one origin.
+
+    `request.extensions["before_write"]` is called just before the first byte of a request is written.
+    """
+
+    def __init__(self, *, tls: ssl.SSLContext, idle_secs: float, connect_secs: float, max_reply_bytes: int) -> None:
+        self._tls = tls
+        self._idle_secs = idle_secs
+        self._connect_secs = connect_secs
+        self._max_reply_bytes = max_reply_bytes
+        self._idle: deque[_Connection] = deque()
+        self._busy: set[_Connection] = set()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request whose body is bytes, and return its reply, read to the end."""
+        connection = self._take_idle() or await self._connect(request.url)
+        self._busy.add(connection)
+        try:
+            body = request.content
+            before_write: BeforeWrite | None = request.extensions.get("before_write")
+            if before_write is not None:
+                before_write()
+            reply = await connection.exchange(_head(request), body)
+        except BaseException:
+            connection.abort()
+            raise
+        finally:
+            self._busy.discard(connection)
+        if not connection.closed:
+            connection.idle_since = asyncio.get_running_loop().time()
+            self._idle.append(connection)
+        return httpx.Response(reply.status, headers=reply.headers, content=None, stream=_Whole(reply.body))
+
+    def _take_idle(self) -> _Connection | None:
+        """Return the connection used last, if it is young enough; close all that are not."""
+        oldest = asyncio.get_running_loop().time() - self._idle_secs
+        while self._idle and (self._idle[0].closed or self._idle[0].idle_since < oldest):
+            self._idle.popleft().abort()
+        while self._idle:
+            connection = self._idle.pop()
+            transport = connection.transport
+            if not connection.closed and transport is not None and not transport.is_closing():
+                return connection
+        return None
+
+    async def _connect(self, url: httpx.URL) -> _Connection:
+        secure = url.scheme == "https"
+        try:
+            async with asyncio.timeout(self._connect_secs):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: _Connection(self._max_reply_bytes),
+                    url.host,
+                    url.port or (443 if secure else 80),
+                    ssl=self._tls if secure else None,
+                )
+        except TimeoutError as error:
+            raise httpx.ConnectTimeout(f"no connection within {self._connect_secs} s") from error
+        except OSError as error:
+            raise httpx.ConnectError(str(error)) from error
+        return connection
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        for connection in [*self._idle, *self._busy]:
+            connection.abort()
+        self._idle.clear()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self.aclose()
+
+
+class _Whole(httpx.AsyncByteStream):
+    """A body that is here already."""
+
+    def __init__(self, parts: list[bytes]) -> None:
+        self._parts = parts
+
+    async def __aiter__(self) -> Any:
+        for part in self._parts:
+            yield part
+
+
+def _head(request: httpx.Request) -> bytes:
+    lines = [b"%s %s HTTP/1.1" % (request.method.encode(), request.url.raw_path)]
+    lines += [b"%s: %s" % (name, value) for name, value in request.headers.raw]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
