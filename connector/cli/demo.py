@@ -69,8 +69,9 @@ def _show(console: Console, result: Result) -> None:
         f"{result.seconds:.1f} s, {result.records_per_second:,.0f} records/s, {result.requests:,} requests, with an "
         f"outage of {result.outage_secs:.1f} s and {result.replies_lost} lost replies",
         highlight=False,
+        soft_wrap=True,
     )
     for problem in result.problems:
-        console.print(problem, style="bold red", markup=False, highlight=False)
+        console.print(problem, style="bold red", markup=False, highlight=False, soft_wrap=True)
     if not result.problems:
         console.print("Nothing lost, nothing accepted twice, every dead letter for its own reason.", style="green")

@@ -102,7 +102,9 @@ def run_demo(
             seed=events.seed,
         )
         simulator = stack.enter_context(Simulator.in_thread(platform))
-        console.print(f"Platform:  simulator at {simulator.url} (20-80 ms, 5 % 503, an outage, a lost reply)")
+        console.print(
+            f"Platform:  simulator at {simulator.url} (20-80 ms, 5 % 503, an outage, a lost reply)", soft_wrap=True
+        )
 
         topics = Topics(broker.bootstrap_servers, prefix="demo", auto_created=broker.kind == "mock")
         if broker.kind == "given":
@@ -148,7 +150,14 @@ def run_demo(
         if exit_code:
             problems.append(f"the connector ended with exit code {exit_code}")
         if problems:
-            console.print("The connector's log ends:", connector.log_tail(), sep="\n", markup=False, highlight=False)
+            console.print(
+                "The connector's log ends:",
+                connector.log_tail(),
+                sep="\n",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
         return Result(
             judgement=judgement,
             problems=problems,
@@ -162,13 +171,14 @@ def run_demo(
 
 def _introduce(console: Console, broker: BrokerHandle) -> None:
     for way, reason in broker.skipped.items():
-        console.print(f"No broker by {way}: {reason}", style="yellow", markup=False)
-    console.print(f"Broker:    {broker.description} ({broker.bootstrap_servers})")
+        console.print(f"No broker by {way}: {reason}", style="yellow", markup=False, soft_wrap=True)
+    console.print(f"Broker:    {broker.description} ({broker.bootstrap_servers})", soft_wrap=True)
     if not broker.is_transactional:
         console.print(
             "NOT A REAL BROKER: the mock cluster has no true transactions. This run is at-least-once; it shows how the "
             "connector works, not what it promises. Install Java 17 and Maven, or start Docker, for the real thing.",
             style="bold red",
+            soft_wrap=True,
         )
 
 

@@ -88,7 +88,7 @@ def live_view(console: Console, produced: Callable[[], int]) -> Iterator[Callabl
         per_sec = rate(status.settled)
         if time.monotonic() - last >= _LINE_SECS:
             last = time.monotonic()
-            console.print(_line(status, produced(), per_sec), highlight=False, markup=False)
+            console.print(_line(status, produced(), per_sec), highlight=False, markup=False, soft_wrap=True)
 
     yield show
 

@@ -138,10 +138,11 @@ sys.stdin.read()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends children with their parent on Linux alone")
-def test_it_ends_with_the_process_that_started_it_even_by_kill_9(make_broker: MakeBroker) -> None:
+def test_it_ends_with_the_process_that_started_it_even_by_kill_9(make_broker: MakeBroker, tmp_path: Path) -> None:
     make_broker().close()
+    environment = os.environ | {"TMPDIR": str(tmp_path)}  # nobody is left to remove the data
     with subprocess.Popen(
-        [sys.executable, "-c", _PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as parent:
         assert parent.stdout is not None
         pid, address = parent.stdout.readline().split()
