@@ -65,13 +65,14 @@ def _code_of(error: Exception) -> ExitCode | None:
 
     Imported here, since a command that never went near Kafka should not load it.
     """
+    from connector.app.instance import InstanceIdInUseError  # noqa: PLC0415
     from connector.demo.artifacts import BrokerUnavailableError  # noqa: PLC0415
     from connector.kafka.errors import KafkaTroubleError  # noqa: PLC0415
     from connector.kafka.topics import TopicsMissingError  # noqa: PLC0415
     from connector.simulator.problems import InvalidInputError  # noqa: PLC0415
 
     match error:
-        case KafkaTroubleError(fenced=True):
+        case InstanceIdInUseError() | KafkaTroubleError(fenced=True):
             return ExitCode.INSTANCE_ID_IN_USE
         case KafkaTroubleError(unauthorized=True):
             return ExitCode.FAILED

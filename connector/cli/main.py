@@ -6,7 +6,10 @@ import typer
 
 from connector import __version__
 from connector.cli.check import check
+from connector.cli.demo import demo
+from connector.cli.run import run
 from connector.cli.schema import schema
+from connector.cli.simulate import simulate
 
 app = typer.Typer(
     name="trackly-connector",
@@ -35,8 +38,8 @@ def _options(
     """Take the options that stand before a command; typer prints the application's own help instead of this."""
 
 
-app.command()(check)
-app.command()(schema)
+for command in (run, check, simulate, demo, schema):
+    app.command()(command)
 
 
 def main() -> None:

@@ -1,0 +1,234 @@
+"""The Faust application: streams as supervised services, web pages, and the order in which all starts and stops.
+
+Faust's own Kafka transport stays off (`enable_kafka`): it would acknowledge what is still in flight. What it gives is
+the worker's life cycle, supervision, timers and the web server.
+"""
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any, cast
+
+import faust
+from faust.app.base import BootStrategy
+from mode import Service
+from mode.types import ServiceT
+
+from connector.app.instance import Claim, claim, refuse_twin
+from connector.app.pages import add_pages
+from connector.config.problems import SettingsError
+from connector.config.secrets import Secrets
+from connector.config.settings import Settings
+from connector.config.streams import StreamSettings
+from connector.kafka import configs
+from connector.kafka.errors import KafkaTroubleError
+from connector.kafka.topics import Outputs, Topics
+from connector.stream.state import now
+from connector.stream.stream import Identity, Stream
+from connector.telemetry.logging import get_logger
+from connector.telemetry.metrics import REGISTRY, StatusCollector
+
+log = get_logger("app")
+
+
+class StreamService(Service):
+    """One stream under Faust's supervision."""
+
+    def __init__(self, stream: Stream, connector: "Connector") -> None:
+        super().__init__()
+        self.stream = stream
+        self._connector = connector
+
+    async def on_start(self) -> None:
+        """Start the stream; its failure ends this stream alone."""
+        await self.stream.start()
+
+    def _repr_name(self) -> str:
+        return f"Stream {self.stream.name}"
+
+
+class Boot(BootStrategy):
+    """What starts, in which order: the web pages first, so that a slow start can be watched, then the streams."""
+
+    enable_kafka = False
+
+    def server(self) -> Iterable[ServiceT]:
+        """Return the services of a worker."""
+        return [*self.sensors(), *self.web_server(), *self.agents(), *cast("Connector", self.app).stream_services]
+
+
+class Connector(faust.App):
+    """The application. `exit_code` is known once it has stopped."""
+
+    BootStrategy = Boot
+
+    def __init__(self, settings: Settings, claimed: Claim) -> None:
+        super().__init__(
+            "trackly-connector",
+            broker=f"kafka://{settings.kafka.bootstrap_servers.split(',')[0]}",
+            web_enabled=settings.web.enabled,
+            web_host=settings.web.host,
+            web_bind=settings.web.host,
+            web_port=settings.web.port,
+            web_in_thread=False,
+            web_stats_enabled=False,
+            web_router_enabled=False,
+            web_tables_enabled=False,
+            web_graph_enabled=False,
+            debug=False,
+            autodiscover=False,
+            datadir=None,
+        )
+        self.settings = settings
+        self.claim = claimed
+        self.secrets = Secrets(settings)
+        identity = Identity(claimed.instance_id, claimed.client_id)
+        self.streams = [self._stream(stream, identity) for stream in settings.streams]
+        self.stream_services = [StreamService(stream, self) for stream in self.streams]
+        self.exit_code = 0
+        self.fatal: BaseException | None = None
+        self.started_at = time.time()
+        self._draining: asyncio.Task[None] | None = None
+        self._collector = StatusCollector(lambda: self.streams)
+        REGISTRY.register(self._collector)
+        add_pages(self)
+
+    def _stream(self, stream: StreamSettings, identity: Identity) -> Stream:
+        settings = self.settings
+        return Stream(
+            stream,
+            kafka=settings.kafka,
+            trackly=settings.trackly,
+            identity=identity,
+            buffer_bytes=settings.buffer.max_bytes,
+            api_key=self._api_key,
+            reread_secrets=self._read_secrets,
+            on_failure=self._stream_failed,
+        )
+
+    def _api_key(self) -> str:
+        return self.secrets.api_key().get_secret_value()
+
+    def _read_secrets(self) -> None:
+        try:
+            changed = self.secrets.read_again()
+        except SettingsError as error:
+            problems = [str(problem) for problem in error.problems]
+            log.warning("secrets not read again, the last ones stay in use", problems=problems)
+            return
+        if changed:
+            log.info("secrets changed", settings=sorted(changed))
+
+    def _stream_failed(self, _stream: Stream, error: BaseException) -> None:
+        """Let the others go on; when none is left, or when a twin has our id, there is nothing to go on for."""
+        fenced = isinstance(error, KafkaTroubleError) and (error.fenced or error.code == "FENCED_INSTANCE_ID")
+        if fenced or all(other.failed is not None for other in self.streams):
+            self.fatal = error
+            self.exit_code = 4 if fenced else 1
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    async def on_started(self) -> None:
+        """Tell the collector to leave alone what lives as long as the process."""
+        await super().on_started()
+        gc.collect()
+        gc.freeze()
+        # Chunks are many objects that die young and hold no cycles: looking for some at every 700th costs a tenth.
+        gc.set_threshold(50_000, 20, 50)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._read_secrets)
+
+    async def on_stop(self) -> None:
+        """Drain every stream within one deadline; the pages stay up meanwhile."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop_at_once)
+        deadline = now() + max(stream.settings.delivery.drain_secs for stream in self.streams)
+        clean = await asyncio.gather(*(stream.stop(deadline) for stream in self.streams))
+        if not all(clean) and self.exit_code == 0:
+            self.exit_code = 5
+        REGISTRY.unregister(self._collector)
+        await super().on_stop()
+
+    def _stop_at_once(self) -> None:
+        """Obey a second signal: what is in flight is in doubt, and its listing says so."""
+        sys.stderr.write("second signal: stopping at once; what is in flight is in doubt\n")
+        os._exit(5)
+
+
+def prepare(settings: Settings) -> Connector:
+    """Return the application, after everything that must be true before it may start.
+
+    Raises `InstanceIdInUseError`, `TopicsMissingError`, or `KafkaTroubleError` when no broker answers in time.
+    """
+    claimed = claim(settings)
+    _await_broker(settings, claimed.client_id)
+    refuse_twin(settings, claimed)
+    for stream in settings.streams:
+        ensure_topics(settings, stream, claimed.client_id)
+    return Connector(settings, claimed)
+
+
+def _await_broker(settings: Settings, client_id: str) -> None:
+    """Wait for a broker to answer, saying so, until the time that the settings give it."""
+    kafka = settings.kafka
+    deadline = now() + kafka.startup_timeout_secs
+    topics = Topics(configs.common(kafka, client_id), min(kafka.request_timeout_secs, 5.0))
+    while True:
+        try:
+            topics.facts([])
+        except KafkaTroubleError as error:
+            if now() > deadline:
+                raise
+            log.warning(
+                "no broker answers yet",
+                bootstrap_servers=kafka.bootstrap_servers,
+                code=error.code,
+                secs_left=round(deadline - now()),
+            )
+            time.sleep(1)
+        else:
+            return
+
+
+def ensure_topics(settings: Settings, stream: StreamSettings, client_id: str) -> None:
+    """Create the outcome and the dead-letter topic where they are missing and may be created."""
+    topics = Topics(configs.common(settings.kafka, client_id), settings.kafka.request_timeout_secs)
+    sources = [facts for facts in topics.facts(stream.topics).values() if facts is not None]
+    missing_sources = [name for name, facts in topics.facts(stream.topics).items() if facts is None]
+    if missing_sources:
+        log.warning("topics to read do not exist yet; waiting for them", stream=stream.name, topics=missing_sources)
+    outputs = Outputs(
+        topics,
+        outcome_topic=stream.outcomes.topic,
+        dead_letter_topic=stream.dead_letters.topic,
+        outcomes_by_key=False,
+    )
+    created = outputs.ensure(
+        stream.create_topics,
+        partitions=max((facts.partitions for facts in sources), default=1),
+        bootstrap_servers=settings.kafka.bootstrap_servers,
+    )
+    if created:
+        log.info("topics created", stream=stream.name, topics=created)
+
+
+async def serve(connector: Connector) -> None:
+    """Run the application until a signal, or a failure that leaves nothing to do, ends it."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    starting = asyncio.ensure_future(connector.start())
+    stopping = asyncio.ensure_future(ended.wait())
+    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if starting.done() and starting.exception() is None:
+        await stopping
+    stopping.cancel()
+    failure: Any = starting.exception() if starting.done() and not starting.cancelled() else None
+    await connector.stop()
+    if failure is not None:
+        raise failure

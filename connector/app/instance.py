@@ -1,0 +1,125 @@
+"""Which worker this is: its instance id, and that no other live worker has it.
+
+Two live workers with one id fence each other without end, so the newcomer finds out before it touches a transactional
+id. On one host a file lock tells; across hosts the group does: each client id names the process behind it.
+"""
+
+import fcntl
+import os
+import re
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from connector.config.settings import Settings
+from connector.kafka import configs
+from connector.kafka.errors import KafkaTroubleError
+from connector.kafka.groups import Member, members
+
+MAX_SLOTS = 1_000
+
+
+class InstanceIdInUseError(Exception):
+    """Another live worker has this instance id."""
+
+
+@dataclass(slots=True)
+class Claim:
+    """An instance id that is ours while the lock is held; `client_id` tells others which process that is."""
+
+    instance_id: str
+    client_id: str
+    lock: IO[str]
+
+
+def claim(settings: Settings) -> Claim:
+    """Return the instance id from the settings, else the host name and the first slot that is free on this host."""
+    host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:180] or "host"
+    if settings.instance_id is not None:
+        lock = _lock(settings.instance_id)
+        if lock is None:
+            raise InstanceIdInUseError(
+                f"a worker with instance_id {settings.instance_id!r} runs on this host already; give each its own"
+            )
+        return Claim(settings.instance_id, _client_id(settings.instance_id, host), lock)
+    for slot in range(MAX_SLOTS):
+        instance_id = f"{host}-{slot}"
+        lock = _lock(instance_id)
+        if lock is not None:
+            return Claim(instance_id, _client_id(instance_id, host), lock)
+    raise InstanceIdInUseError(f"{MAX_SLOTS} workers run on this host; set instance_id for each")
+
+
+def _client_id(instance_id: str, host: str) -> str:
+    return f"{instance_id}@{host}:{os.getpid()}:{_started(os.getpid())}"
+
+
+def _lock(instance_id: str) -> IO[str] | None:
+    """Return the lock of an id, held until the process ends, or None when another process holds it."""
+    folder = Path(tempfile.gettempdir()) / f"trackly-connector-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    handle = (folder / f"{instance_id}.lock").open("w")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        return None
+    return handle
+
+
+def refuse_twin(settings: Settings, claimed: Claim, *, wait: Callable[[float], None] = time.sleep) -> None:
+    """Raise `InstanceIdInUseError` when a live worker elsewhere has our id in one of our groups.
+
+    A member of a worker that died is still listed until its session times out: one of this host is known by its
+    process, for one of another host we wait that long and look again.
+    """
+    for stream in settings.streams:
+        config = configs.common(settings.kafka, claimed.client_id)
+        deadline = time.monotonic() + settings.kafka.session_timeout_secs + 2
+        while True:
+            try:
+                twins = [m for m in members(config, stream.group, 10.0) if _is_twin(m, claimed)]
+            except KafkaTroubleError as error:
+                if error.unauthorized:
+                    return  # without the right to look, the broker's own fencing has to do
+                raise
+            if not twins:
+                break
+            if time.monotonic() > deadline or any(_lives_here(m, claimed) for m in twins):
+                raise InstanceIdInUseError(
+                    f"a live worker in group {stream.group} has instance_id {claimed.instance_id!r} "
+                    f"({twins[0].client_id}); give each worker its own"
+                )
+            wait(0.5)
+
+
+def _is_twin(member: Member, claimed: Claim) -> bool:
+    if member.client_id.startswith(claimed.client_id) or not member.client_id.startswith(f"{claimed.instance_id}@"):
+        return False
+    host, pid, started = _process(member.client_id)
+    ours = _process(claimed.client_id)[0]
+    return host != ours or _started(pid) == started
+
+
+def _lives_here(member: Member, claimed: Claim) -> bool:
+    host, pid, started = _process(member.client_id)
+    return host == _process(claimed.client_id)[0] and _started(pid) == started
+
+
+def _process(client_id: str) -> tuple[str, int, int]:
+    """Return host, process id and start time from a client id."""
+    match = re.search(r"@(.*):(\d+):(\d+)", client_id)
+    return (match[1], int(match[2]), int(match[3])) if match else ("", 0, -1)
+
+
+def _started(pid: int) -> int:
+    """Return when a process of this host started, in clock ticks since boot; 0 when there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    return int(stat.rpartition(")")[2].split()[19])

@@ -1,0 +1,101 @@
+"""The web pages: health, readiness, status and metrics for machines, and one page for people."""
+
+import html
+import time
+from typing import TYPE_CHECKING, Any
+
+from faust import web
+
+from connector import __version__
+from connector.telemetry.metrics import render
+
+if TYPE_CHECKING:
+    from connector.app.application import Connector
+
+
+def status_of(connector: "Connector") -> dict[str, Any]:
+    """Return the state of the worker and of its streams as JSON-ready values."""
+    return {
+        "version": __version__,
+        "instance_id": connector.claim.instance_id,
+        "started_at": round(connector.started_at, 3),
+        "streams": [stream.status() for stream in connector.streams],
+    }
+
+
+def readiness_of(connector: "Connector") -> tuple[bool, dict[str, Any]]:
+    """Return whether the worker is able to work, and why not where it is not.
+
+    A hold does not make it unready unless the settings say so: that would block the roll-out that carries the mend.
+    """
+    strict = connector.settings.readiness.on_hold == "not_ready"
+    streams: dict[str, str] = {}
+    for stream in connector.streams:
+        if not stream.is_ready:
+            streams[stream.name] = "failed" if stream.failed else f"{stream.state_name}, not in its group yet"
+        elif strict and stream.state.holds():
+            streams[stream.name] = f"on hold: {stream.state.holds()[0].reason}"
+    return not streams, {"ready": not streams, "streams": streams}
+
+
+def add_pages(connector: "Connector") -> None:
+    """Add all pages to the application."""
+    # Faust's own index page would take the root.
+    type(connector.web).production_blueprints = []
+
+    @connector.page("/healthz")
+    async def healthz(self: web.View, _request: web.Request) -> web.Response:
+        return self.json({"status": "alive"})
+
+    @connector.page("/readyz")
+    async def readyz(self: web.View, _request: web.Request) -> web.Response:
+        ready, why = readiness_of(connector)
+        return self.json(why, status=200 if ready else 503)
+
+    @connector.page("/status")
+    async def status(self: web.View, _request: web.Request) -> web.Response:
+        return self.json(status_of(connector))
+
+    @connector.page("/metrics")
+    async def metrics(self: web.View, _request: web.Request) -> web.Response:
+        return self.bytes(render(), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @connector.page("/")
+    async def index(self: web.View, _request: web.Request) -> web.Response:
+        return self.html(page(status_of(connector)))
+
+
+def page(status: dict[str, Any]) -> str:
+    """Return the status page: plain, without scripts, reloading itself."""
+    rows = "".join(_row(stream) for stream in status["streams"])
+    up = round(time.time() - status["started_at"])
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=2>"
+        "<meta name=viewport content='width=device-width'><title>Trackly connector</title>"
+        "<style>body{font:15px system-ui,sans-serif;margin:2rem;color-scheme:light dark}"
+        "table{border-collapse:collapse}td,th{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #8886}"
+        "td:first-child,th:first-child{text-align:left}.hold{color:#c00;font-weight:600}</style>"
+        f"<h1>Trackly connector</h1><p>version {html.escape(status['version'])}, instance "
+        f"{html.escape(status['instance_id'])}, up {up} s. <a href=status>status</a> <a href=metrics>metrics</a></p>"
+        "<table><tr><th>stream<th>state<th>read<th>queued<th>skipped<th>dead letters<th>in doubt<th>in flight"
+        f"<th>limit<th>lag</tr>{rows}</table>"
+    )
+
+
+def _row(stream: dict[str, Any]) -> str:
+    dead = ", ".join(f"{html.escape(reason)} {number:,}" for reason, number in sorted(stream["dead_letters"].items()))
+    lag = "?" if stream["lag"] is None else f"{stream['lag']:,}"
+    row = (
+        f"<tr><td>{html.escape(stream['name'])}<td>{html.escape(stream['state'])}<td>{stream['records_read']:,}"
+        f"<td>{stream['queued']:,}<td>{stream['skipped']:,}<td>{dead or 0}<td>{stream['in_doubt']:,}"
+        f"<td>{stream['in_flight_records']:,}<td>{stream['concurrency_limit']}<td>{lag}</tr>"
+    )
+    for hold in stream["holds"]:
+        since = time.strftime("%H:%M:%S", time.gmtime(hold["since"]))
+        row += (
+            f"<tr><td colspan=10 class=hold>on hold since {since} UTC: {html.escape(hold['reason'])}. "
+            f"{html.escape(hold['detail'])}. Ends {html.escape(hold['ends'])}.</tr>"
+        )
+    if stream["error"]:
+        row += f"<tr><td colspan=10 class=hold>failed: {html.escape(stream['error'])}</tr>"
+    return row
