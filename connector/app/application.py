@@ -19,7 +19,7 @@ from mode import Service
 from mode.types import ServiceT
 
 from connector.app.instance import Claim, claim, refuse_twin
-from connector.app.pages import add_pages
+from connector.app.pages import PagesOnly, add_pages
 from connector.config.problems import SettingsError
 from connector.config.secrets import Secrets
 from connector.config.settings import Settings
@@ -96,6 +96,9 @@ class Connector(faust.App):
         self._collector = StatusCollector(lambda: self.streams)
         REGISTRY.register(self._collector)
         add_pages(self)
+
+    def _new_web(self) -> PagesOnly:
+        return PagesOnly(self)
 
     def _stream(self, stream: StreamSettings, identity: Identity) -> Stream:
         settings = self.settings

@@ -2,12 +2,21 @@
 
 import html
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from faust import web
+from faust.web.drivers.aiohttp import Web
 
 from connector import __version__
 from connector.telemetry.metrics import render
+
+class PagesOnly(Web):
+    """Faust's web server without pages of its own: its index would take the root."""
+
+    default_blueprints: ClassVar[Any] = []
+    production_blueprints: ClassVar[Any] = []
+    debug_blueprints: ClassVar[Any] = []
+
 
 if TYPE_CHECKING:
     from connector.app.application import Connector
@@ -40,9 +49,6 @@ def readiness_of(connector: "Connector") -> tuple[bool, dict[str, Any]]:
 
 def add_pages(connector: "Connector") -> None:
     """Add all pages to the application."""
-    # Faust's own index page would take the root.
-    type(connector.web).production_blueprints = []
-
     @connector.page("/healthz")
     async def healthz(self: web.View, _request: web.Request) -> web.Response:
         return self.json({"status": "alive"})
@@ -58,7 +64,7 @@ def add_pages(connector: "Connector") -> None:
 
     @connector.page("/metrics")
     async def metrics(self: web.View, _request: web.Request) -> web.Response:
-        return self.bytes(render(), content_type="text/plain; version=0.0.4; charset=utf-8")
+        return self.bytes(render(), content_type="text/plain; version=0.0.4")
 
     @connector.page("/")
     async def index(self: web.View, _request: web.Request) -> web.Response:
