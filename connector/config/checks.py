@@ -67,7 +67,7 @@ def conflicts(settings: Settings) -> Iterator[Fault]:
 
 def number(value: float) -> str:
     """Write a number without a needless fraction or exponent."""
-    return str(int(value)) if float(value).is_integer() else f"{value:.6f}".rstrip("0")
+    return f"{value:.6f}".rstrip("0").rstrip(".")
 
 
 def _kafka(kafka: KafkaSettings) -> Iterator[Fault]:
@@ -339,7 +339,8 @@ def _unique(streams: list[StreamSettings], key: str, value_of: Callable[[StreamS
     first: dict[str, int] = {}
     for index, stream in enumerate(streams):
         value = value_of(stream)
-        if value in first:
+        same_name = value in first and streams[first[value]].name == stream.name
+        if value in first and (key == "name" or not same_name):  # a name given twice says it all
             other: KeyPath = ("streams", first[value], key)
             looked_at: tuple[KeyPath, ...] = (other, ("streams", first[value], "name"), ("streams", index, "name"))
             yield Fault(("streams", index, key), f"must be unique; {value} is that of {dotted(other[:2])}", looked_at)
