@@ -86,7 +86,10 @@ def refuse_twin(settings: Settings, claimed: Claim, *, wait: Callable[[float], N
             except KafkaTroubleError as error:
                 if error.unauthorized:
                     return  # without the right to look, the broker's own fencing has to do
-                raise
+                if time.monotonic() > deadline + settings.kafka.startup_timeout_secs:
+                    raise
+                wait(0.5)  # a coordinator of a young cluster is not there at once
+                continue
             if not twins:
                 break
             if time.monotonic() > deadline or any(_lives_here(m, claimed) for m in twins):

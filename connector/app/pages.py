@@ -10,6 +10,7 @@ from faust.web.drivers.aiohttp import Web
 from connector import __version__
 from connector.telemetry.metrics import render
 
+
 class PagesOnly(Web):
     """Faust's web server without pages of its own: its index would take the root."""
 
@@ -49,6 +50,7 @@ def readiness_of(connector: "Connector") -> tuple[bool, dict[str, Any]]:
 
 def add_pages(connector: "Connector") -> None:
     """Add all pages to the application."""
+
     @connector.page("/healthz")
     async def healthz(self: web.View, _request: web.Request) -> web.Response:
         return self.json({"status": "alive"})

@@ -13,12 +13,24 @@ _AUTHORIZATION = frozenset(
 _FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})  # noqa: SLF001
 _GONE = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})  # noqa: SLF001
 
+_AGAIN = frozenset(
+    {
+        KafkaError._TIMED_OUT,  # noqa: SLF001
+        KafkaError._TRANSPORT,  # noqa: SLF001
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.NOT_COORDINATOR,
+    }
+)
+
 
 class KafkaTroubleError(Exception):
     """Kafka did not do what it was asked; `code` is librdkafka's name for why."""
 
-    def __init__(self, error: "KafkaError | KafkaTroubleError | str") -> None:
-        super().__init__(error.str() if isinstance(error, KafkaError) else str(error))
+    def __init__(self, error: "KafkaError | KafkaTroubleError | str", doing: str = "") -> None:
+        text = error.str() if isinstance(error, KafkaError) else str(error)
+        super().__init__(f"{doing}: {text}" if doing else text)
         if isinstance(error, KafkaTroubleError):
             self.__dict__.update(error.__dict__)
             return
@@ -42,13 +54,13 @@ class FatalError(KafkaTroubleError):
     """The producer or consumer cannot go on; a new one may."""
 
 
-def translate(exception: KafkaException) -> KafkaTroubleError:
-    """Return librdkafka's exception as one of ours."""
+def translate(exception: KafkaException, doing: str = "") -> KafkaTroubleError:
+    """Return librdkafka's exception as one of ours; `doing` says what was tried, for whoever reads the message."""
     error: KafkaError = exception.args[0]
     if error.fatal():
-        return FatalError(error)
+        return FatalError(error, doing)
     if error.txn_requires_abort():
-        return AbortableError(error)
-    if error.retriable() or error.code() in (KafkaError._TIMED_OUT, KafkaError.REQUEST_TIMED_OUT):  # noqa: SLF001
-        return RetriableError(error)
-    return AbortableError(error)
+        return AbortableError(error, doing)
+    if error.retriable() or error.code() in _AGAIN:
+        return RetriableError(error, doing)
+    return AbortableError(error, doing)

@@ -25,7 +25,7 @@ def members(config: Config, group: str, timeout_secs: float) -> list[Member]:
         future = admin.describe_consumer_groups([group], request_timeout=timeout_secs)[group]
         described = future.result(timeout_secs + 1)
     except KafkaException as error:
-        trouble = translate(error)
+        trouble = translate(error, f"asking who is in group {group}")
         if trouble.code == "GROUP_ID_NOT_FOUND":
             return []
         raise trouble from error

@@ -50,7 +50,7 @@ class Topics:
         try:
             metadata = self._admin.list_topics(timeout=self._timeout)
         except KafkaException as error:
-            raise translate(error) from error
+            raise translate(error, "asking the brokers for their topics") from error
         there = [name for name in names if name in metadata.topics and metadata.topics[name].error is None]
         limits = self._limits(there)
         return {
@@ -70,8 +70,9 @@ class Topics:
             try:
                 limits[resource.name] = int(future.result(self._timeout)["max.message.bytes"].value)
             except KafkaException as error:
-                if not translate(error).unauthorized:
-                    raise translate(error) from error
+                trouble = translate(error, f"asking for the limits of topic {resource.name}")
+                if not trouble.unauthorized:
+                    raise trouble from error
         return limits
 
     def create(self, name: str, settings: CreateTopicsSettings, *, partitions: int) -> None:
@@ -91,7 +92,7 @@ class Topics:
             self._admin.create_topics([topic], request_timeout=self._timeout)[name].result(self._timeout)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise translate(error) from error
+                raise translate(error, f"creating topic {name}") from error
 
 
 class Outputs:
