@@ -18,7 +18,8 @@ from connector.config.problems import Fault, KeyPath, Problem, SettingsError
 _TAG: Final = "tag:yaml.org,2002:"
 _MERGE: Final = f"{_TAG}merge"
 _FLOAT: Final = re.compile(
-    r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
+    r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*\.[0-9_]*)(?:[eE][-+]?[0-9]+)?$|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"
+    r"|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
 )
 
 
@@ -82,8 +83,12 @@ def _fatal(source: Path, message: str, line: int | None = None) -> SettingsError
 
 
 def _discreet(error: yaml.MarkedYAMLError) -> str:
-    """Return PyYAML's words without the parts of the file that it quotes; `'<scalar>'` and single signs may stay."""
-    return re.sub(r"'(?!<[^']*>')[^']{2,}'", "'...'", error.problem or "syntax error")
+    """Return PyYAML's words without what they quote from the file; single signs and its own `'<scalar>'` may stay."""
+    return re.sub(
+        r"'([^']*)'",
+        lambda quote: quote[0] if re.fullmatch(r"\\?.|<.*>", quote[1]) else "'...'",
+        error.problem or "syntax error",
+    )
 
 
 class _NotAMappingError(Exception):

@@ -65,6 +65,7 @@ REFUSED_PREFIXES: Final[dict[str, str]] = {
 
 _MAX_IN_FLIGHT: Final = frozenset({"max.in.flight", "max.in.flight.requests.per.connection"})
 _MAX_IN_FLIGHT_LIMIT: Final = 5  # librdkafka's own limit for an idempotent producer, which keeps the order of records
+_FITTING_IN_FLIGHT: Final = frozenset(str(number) for number in range(1, _MAX_IN_FLIGHT_LIMIT + 1))
 
 
 def refusal(name: str, value: str | float | bool) -> str | None:
@@ -74,13 +75,8 @@ def refusal(name: str, value: str | float | bool) -> str | None:
     for prefix, reason in REFUSED_PREFIXES.items():
         if name.startswith(prefix):
             return f"may not be set here: {reason}"
-    if name in _MAX_IN_FLIGHT:
-        try:
-            fits = 1 <= int(value) <= _MAX_IN_FLIGHT_LIMIT
-        except (ValueError, OverflowError):
-            fits = False
-        if not fits:
-            return f"must be a whole number from 1 to {_MAX_IN_FLIGHT_LIMIT}; more would let records change places"
+    if name in _MAX_IN_FLIGHT and str(value) not in _FITTING_IN_FLIGHT:
+        return f"must be a whole number from 1 to {_MAX_IN_FLIGHT_LIMIT}; more would let records change places"
     return None
 
 

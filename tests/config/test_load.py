@@ -102,7 +102,7 @@ webb:
 
 SINGLE = {
     "unknown at the top": ({"srteams": []}, "srteams: is not a setting; did you mean streams?"),
-    "missing": ({"streams": [{"operation": None}]}, "streams[0].operation: must be 'send'"),
+    "choice left empty": ({"streams": [{"operation": None}]}, "streams[0].operation: must be 'send'"),
     "whole number": ({"web": {"port": 1.5}}, "web.port: must be a whole number"),
     "quoted number": ({"web": {"port": "80"}}, "web.port: must be a whole number, without quotes"),
     "switch": ({"web": {"enabled": "yes"}}, "web.enabled: must be true or false, without quotes"),

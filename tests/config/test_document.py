@@ -1,0 +1,155 @@
+"""A YAML file becomes data with lines; its slips are faults, and only a file without sense is an error."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from connector.config.document import Document, read_document
+from connector.config.problems import SettingsError, dotted
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return tmp_path / "connector.yaml"
+
+
+def _read(source: Path, text: str) -> Document:
+    source.write_text(text)
+    return read_document(source)
+
+
+def _faults(document: Document) -> list[tuple[str, str, int | None]]:
+    return [(dotted(fault.path), fault.message, fault.line) for fault in document.faults]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("true", True),
+        ("False", False),
+        ("yes", "yes"),
+        ("off", "off"),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        ("5_000", 5000),
+        ("-7", -7),
+        ("0123", "0123"),
+        ("12:30", "12:30"),
+        ("0x1f", "0x1f"),
+        ("1.5", 1.5),
+        ("1e3", 1000.0),
+        (".inf", float("inf")),
+        ("-.INF", float("-inf")),
+        ("2026-01-31", "2026-01-31"),
+        ("2026-01-31T08:00:00Z", "2026-01-31T08:00:00Z"),
+        ("'5'", "5"),
+        ("!!str 5", "5"),
+        ("1.2.3.4", "1.2.3.4"),
+        ("localhost:9092", "localhost:9092"),
+    ],
+)
+def test_plain_values_follow_yaml_1_2(text: str, value: object, source: Path) -> None:
+    document = _read(source, f"key: {text}\n")
+
+    assert document.data == {"key": value}
+    assert type(document.data["key"]) is type(value)
+    assert document.faults == ()
+
+
+def test_every_value_knows_its_line(source: Path) -> None:
+    document = _read(source, "a:\n  b: 1\n  c:\n    - x\n    - d: 2\nflow: {e: 3,\n  f: 4}\n")
+
+    paths: list[tuple[str | int, ...]] = [("a",), ("a", "b"), ("a", "c", 0), ("a", "c", 1, "d"), ("flow", "f")]
+    assert [document.line(path) for path in paths] == [1, 2, 4, 5, 7]
+
+
+def test_what_is_missing_has_the_line_of_its_group(source: Path) -> None:
+    document = _read(source, "x: 1\na:\n  b: 1\n")
+
+    assert document.line(("a", "missing", "deeper")) == 2
+    assert document.line(("missing",)) is None
+
+
+def test_duplicate_keys_are_faults_at_every_depth(source: Path) -> None:
+    document = _read(source, "a: 1\nb:\n  c: 1\n  d: 2\n  c: 3\na: 2\na: 3\n")
+
+    assert _faults(document) == [
+        ("a", "is given twice, first in line 1", 6),
+        ("a", "is given twice, first in line 1", 7),
+        ("b.c", "is given twice, first in line 3", 5),
+    ]
+
+
+def test_merged_defaults_give_way_to_own_keys_and_are_no_duplicates(source: Path) -> None:
+    document = _read(source, "base: &base {x: 1, y: 2}\none: &one {<<: *base, y: 3}\ntwo: *one\n")
+
+    assert document.data == {"base": {"x": 1, "y": 2}, "one": {"x": 1, "y": 3}, "two": {"x": 1, "y": 3}}
+    assert document.faults == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("a: &a [1, *a]", ("a[1]", "refers to itself", 1)),
+        ("a: &a {b: *a}", ("a.b", "refers to itself", 1)),
+        ("a: {5: x}", ("a", "has a key that is not text; put it in quotes", 1)),
+        ("a: {[x]: y}", ("a", "has a key that is not text; put it in quotes", 1)),
+        ("a: !secret hush", ("a", "has a tag that settings do not know", 1)),
+        ("a: !!python/object:os.system x", ("a", "has a tag that settings do not know", 1)),
+        ("a: !!timestamp 2026-01-31", ("a", "has a tag that settings do not know", 1)),
+        ("a: !!int seven", ("a", "is not what its tag says", 1)),
+        ("a: !!bool maybe", ("a", "has a tag that settings do not know", 1)),
+        (f"a: {'9' * 5_000}", ("a", "is not what its tag says", 1)),
+    ],
+)
+def test_what_settings_cannot_be_is_a_fault(text: str, fault: tuple[str, str, int], source: Path) -> None:
+    assert _faults(_read(source, text)) == [fault]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"# nothing but words\n", "is empty"),
+        (b"- a\n- b\n", "must be a mapping of settings at its top"),
+        (b"just words", "must be a mapping of settings at its top"),
+        (b"a: [1\nb: 2\n", "is not valid YAML: expected ',' or ']', but got ':' (line 2)"),
+        (b"a: 1\n\tb: 2\n", "is not valid YAML: found character '\\t' that cannot start any token (line 2)"),
+        (b"a: 1\n---\nb: 2\n", "is not valid YAML: but found another document (line 2)"),
+        (b"a: *hunter2\n", "is not valid YAML: found undefined alias '...' (line 1)"),
+        (b"a: {<<: 5}\n", "is not valid YAML: expected a mapping or list of mappings for merging, but found scalar (l"),
+        (b"a: \xff\n", "is not UTF-8 text"),
+        (b"a: \x07\n", "is not valid YAML: it holds characters that YAML does not allow"),
+        (b"[" * 5_000, "is nested too deeply"),
+    ],
+)
+def test_a_file_without_sense_is_one_problem(content: bytes, message: str, source: Path) -> None:
+    source.write_bytes(content)
+
+    with pytest.raises(SettingsError) as caught:
+        read_document(source)
+
+    assert str(caught.value).startswith(message)
+
+
+def test_a_missing_file_and_a_folder_are_problems(tmp_path: Path) -> None:
+    told = []
+    for source in (tmp_path / "nothing.yaml", tmp_path):
+        with pytest.raises(SettingsError) as caught:
+            read_document(source)
+        told.append(str(caught.value))
+
+    assert told == ["cannot read the file: No such file or directory", "cannot read the file: Is a directory"]
+
+
+def test_broken_yaml_does_not_show_the_line_that_broke(source: Path) -> None:
+    source.write_text("trackly:\n  api_key: 'hunter2\n")
+
+    with pytest.raises(SettingsError) as caught:
+        read_document(source)
+
+    causes: Any = caught.value
+    assert "hunter2" not in str(causes) + repr(causes)
+    assert causes.__suppress_context__

@@ -1,0 +1,137 @@
+"""The page and the schema on disk are those of the code; the schema accepts what the models accept."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from connector.config.catalogue import catalogue
+from connector.config.document import read_document
+from connector.config.kafka import REFUSED
+from connector.config.load import load_settings
+from connector.config.problems import SettingsError
+from connector.config.reference import main, settings_page, settings_schema
+from connector.config.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = sorted((ROOT / "schemas" / "examples").glob("connector*.yaml"))
+
+
+def test_the_page_on_disk_is_that_of_the_code() -> None:
+    """Mended by: python -m connector.config.reference page > docs/reference/settings.md."""
+    assert (ROOT / "docs" / "reference" / "settings.md").read_text() == settings_page()
+
+
+def test_the_schema_on_disk_is_that_of_the_code() -> None:
+    """Mended by: python -m connector.config.reference schema > schemas/settings.v1.schema.json."""
+    assert json.loads((ROOT / "schemas" / "settings.v1.schema.json").read_text()) == settings_schema()
+
+
+@pytest.mark.parametrize(("what", "start"), [("page", "# Settings"), ("schema", '{\n  "$schema"')])
+def test_the_module_prints_both(what: str, start: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([what]) == 0
+    assert capsys.readouterr().out.startswith(start)
+
+
+def test_the_module_refuses_anything_else() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "connector.config.reference", "x"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("usage: ")
+
+
+def test_the_page_names_every_setting_and_every_refused_property() -> None:
+    page = settings_page()
+
+    for entry in catalogue():
+        name = entry.path if entry.group is not None else entry.path.rpartition(".")[2]
+        assert f"`{name}`" in page, entry.path
+    for name in REFUSED:
+        assert f"| `{name}` |" in page
+
+
+def test_every_setting_says_what_it_means() -> None:
+    assert [entry.path for entry in catalogue() if not entry.field.description] == []
+
+
+def test_the_schema_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(settings_schema())
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_examples_satisfy_schema_and_models(example: Path) -> None:
+    jsonschema.Draft202012Validator(settings_schema()).validate(read_document(example).data)
+
+    settings = load_settings(
+        example, environ={"KAFKA_BOOTSTRAP_SERVERS": "b:1", "KAFKA_PASSWORD": "p", "TRACKLY_API_KEY": "k"}
+    )
+
+    assert {stream.operation for stream in settings.streams} == {"send", "contacts", "revenue", "history"}
+
+
+def _valid(data: Any) -> bool:
+    return jsonschema.Draft202012Validator(settings_schema()).is_valid(data)
+
+
+SMALLEST: dict[str, Any] = {
+    "kafka": {"bootstrap_servers": "b:1"},
+    "trackly": {"api_key": "k"},
+    "streams": [
+        {
+            "name": "s",
+            "topics": ["in"],
+            "operation": "send",
+            "outcomes": {"topic": "o"},
+            "dead_letters": {"topic": "d"},
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"web": {"port": 65_536}},
+        {"web": {"port": "80"}},
+        {"web": {"prot": 80}},
+        {"instance_id": "a b"},
+        {"log": {"level": "loud"}},
+        {"streams": []},
+        {"streams": [{**SMALLEST["streams"][0], "start": 5}]},
+        {"streams": [{**SMALLEST["streams"][0], "list_number": "5"}]},
+        {"kafka": {"bootstrap_servers": "b:1", "properties": {"a": [1]}}},
+    ],
+    ids=str,
+)
+def test_schema_and_models_refuse_alike(changes: dict[str, Any], load: Callable[..., Settings]) -> None:
+    assert not _valid(SMALLEST | changes)
+    with pytest.raises(SettingsError):
+        load(changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"instance_id": "${env:HOSTNAME}"},
+        {"instance_id": None},
+        {"log": {"level": "${env:LEVEL}"}},
+        {"kafka": {"bootstrap_servers": "b:1", "security": {"protocol": "${env:P}"}}},
+        {"streams": [{**SMALLEST["streams"][0], "list_number": "${file:list}"}]},
+        {"streams": [{**SMALLEST["streams"][0], "start": "${env:START}"}]},
+        {"streams": [{**SMALLEST["streams"][0], "start": "2026-01-31T08:00:00Z"}]},
+    ],
+    ids=str,
+)
+def test_the_schema_lets_references_stand_for_texts_with_a_form(changes: dict[str, Any]) -> None:
+    assert _valid(SMALLEST | changes)
+
+
+def test_the_schema_lets_no_reference_stand_for_a_number() -> None:
+    assert not _valid(SMALLEST | {"web": {"port": "${env:PORT}"}})

@@ -1,0 +1,116 @@
+"""Secrets given by file are read again on demand; what cannot be read keeps its last good value."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from connector.config.problems import SettingsError
+from connector.config.secrets import API_KEY, KAFKA_KEY_PASSWORD, KAFKA_PASSWORD, Secrets
+from connector.config.settings import Settings
+
+Load = Callable[..., Settings]
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    file = tmp_path / "key"
+    file.write_text("trk_1\n")
+    return file
+
+
+@pytest.fixture
+def by_file(load: Load, key: Path, tmp_path: Path) -> Settings:
+    assert key.exists()
+    (tmp_path / "password").write_text("p1")
+    for name in ("cert.pem", "key.pem"):
+        (tmp_path / name).touch()
+    security = {
+        "protocol": "sasl_ssl",
+        "sasl_mechanism": "PLAIN",
+        "username": "u",
+        "password": "${file:password}",
+        "cert_file": "cert.pem",
+        "key_file": "key.pem",
+        "key_password": "constant",
+    }
+    return load({"trackly": {"api_key": "${file:key}"}, "kafka": {"security": security}})
+
+
+def _values(secrets: Secrets) -> list[str | None]:
+    found = [secrets.api_key(), secrets.kafka_password(), secrets.kafka_key_password()]
+    return [None if secret is None else secret.get_secret_value() for secret in found]
+
+
+def test_the_first_values_are_those_of_the_settings(by_file: Settings) -> None:
+    secrets = Secrets(by_file)
+
+    assert _values(secrets) == ["trk_1", "p1", "constant"]
+    assert secrets.from_files == {API_KEY, KAFKA_PASSWORD}
+    assert KAFKA_KEY_PASSWORD not in secrets.from_files
+
+
+def test_a_changed_file_is_taken_over_when_read_again(by_file: Settings, key: Path) -> None:
+    secrets = Secrets(by_file)
+    key.write_text("trk_2\n")
+
+    before, changed, after = _values(secrets), secrets.read_again(), _values(secrets)
+
+    assert before == ["trk_1", "p1", "constant"]
+    assert changed == {API_KEY}
+    assert after == ["trk_2", "p1", "constant"]
+    assert secrets.read_again() == frozenset()
+
+
+@pytest.mark.parametrize("content", ["", "two words", None])
+def test_an_unusable_file_keeps_the_last_good_value_and_the_others_are_taken(
+    content: str | None, by_file: Settings, key: Path, tmp_path: Path
+) -> None:
+    secrets = Secrets(by_file)
+    (tmp_path / "password").write_text("p2")
+    if content is None:
+        key.unlink()
+    else:
+        key.write_text(content)
+
+    with pytest.raises(SettingsError) as caught:
+        secrets.read_again()
+
+    assert [problem.path for problem in caught.value.problems] == [API_KEY]
+    assert "two words" not in str(caught.value)
+    assert _values(secrets) == ["trk_1", "p2", "constant"]
+
+
+def test_text_around_a_reference_and_the_environment_are_kept(load: Load, key: Path) -> None:
+    environ = {"PREFIX": "a-"}
+    secrets = Secrets(load({"trackly": {"api_key": "${env:PREFIX}${file:key}-z"}}, environ), environ=environ)
+    key.write_text("trk_2")
+
+    secrets.read_again()
+
+    assert _values(secrets)[0] == "a-trk_2-z"
+
+
+def test_secrets_from_elsewhere_never_change(load: Load) -> None:
+    environ = {"KEY": "trk_env"}
+    secrets = Secrets(load({"trackly": {"api_key": "${env:KEY}"}}, environ), environ={"KEY": "other"})
+
+    assert secrets.from_files == frozenset()
+    assert secrets.read_again() == frozenset()
+    assert _values(secrets) == ["trk_env", None, None]
+
+
+def test_settings_built_by_code_have_secrets_too(load: Load) -> None:
+    loaded = load()
+    built = Settings.model_validate({"kafka": loaded.kafka, "trackly": loaded.trackly, "streams": loaded.streams})
+
+    secrets = Secrets(built)
+
+    assert secrets.read_again() == frozenset()
+    assert _values(secrets)[0] == "trk_key"
+
+
+def test_where_settings_came_from_does_not_show_the_texts_of_the_file(load: Load, key: Path) -> None:
+    assert key.exists()
+
+    assert "hunter2" not in repr(load({"trackly": {"api_key": "hunter2-${file:key}"}}).origin)

@@ -1,0 +1,78 @@
+"""The chains show their sums, and what has a price is said."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from connector.config.settings import Settings
+from connector.config.summary import chains, notes
+
+Load = Callable[..., Settings]
+RESEND = {"delivery": {"in_doubt": "resend"}}
+
+
+def test_the_chains_show_the_numbers_in_effect(load: Load) -> None:
+    assert list(chains(load({"shutdown": {"grace_secs": 90.5}}))) == [
+        "request 30 s + last tick 1 s = 31 s <= drain 40 s < grace 90.5 s",
+        "drain 40 s < longest time without a poll 300 s",
+        "2 x heartbeat 3 s = 6 s < session 10 s: a post starts at most 4 s after its tick",
+        "idle connections are used again for 4 s < the platform keeps them for 60 s",
+    ]
+
+
+def test_streams_that_differ_have_chains_of_their_own(load: Load) -> None:
+    second = {
+        "name": "second",
+        "topics": ["in2"],
+        "operation": "send",
+        "outcomes": {"topic": "o2"},
+        "dead_letters": {"topic": "d2"},
+        "delivery": {"drain_secs": 50},
+    }
+
+    told = list(chains(load({"streams": [{}, second]})))
+
+    assert told[0].endswith("<= drain 40 s < grace 60 s (sends)")
+    assert told[2].endswith("<= drain 50 s < grace 60 s (second)")
+
+
+def test_defaults_have_nothing_to_mind(load: Load) -> None:
+    assert list(notes(load())) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"trackly": {"base_url": "http://sim:1", "allow_plain_http": True}}, "clear"),
+        ({"trackly": {"tls": {"verify": False}}}, "whoever answers"),
+        ({"kafka": {"security": {"protocol": "ssl", "verify_hostname": False}}}, "pose as a broker"),
+        ({"streams": [RESEND]}, "text somebody twice"),
+        (
+            {
+                "streams": [
+                    {"operation": "contacts", "contacts": {"journeys": True}, "delivery": {"in_doubt": "resend"}}
+                ]
+            },
+            "twice",
+        ),
+        (
+            {"streams": [{"operation": "history", "history": {"kind": "revenue"}, "delivery": {"in_doubt": "resend"}}]},
+            "twice",
+        ),
+        ({"streams": [{"delivery": {"guarantee": "at_least_once"}}]}, "may repeat"),
+        ({"streams": [{"on_missing": "continue"}]}, "unread"),
+        ({"streams": [{"outcomes": {"records": "failures"}}]}, "leaves no record"),
+        ({"streams": [{"storm_guard": {"enabled": False}}]}, "empty a topic"),
+    ],
+)
+def test_what_has_a_price_is_said(changes: dict[str, Any], word: str, load: Load) -> None:
+    told = list(notes(load(changes)))
+
+    assert len(told) == 1
+    assert word in told[0]
+
+
+def test_resending_where_repeats_are_skipped_has_no_price(load: Load) -> None:
+    assert list(notes(load({"streams": [{"operation": "contacts"}]}))) == []
+    assert list(notes(load({"streams": [{"operation": "history"}]}))) == []
