@@ -31,7 +31,7 @@ class InvalidInputError(ValueError):
     def from_pydantic(cls, source: str, error: ValidationError) -> "InvalidInputError":
         """Keep place and text of each problem; the values stay out, since they may be keys."""
         problems = [
-            Problem(place=".".join(str(part) for part in detail["loc"]), text=detail["msg"])
+            Problem(".".join(str(part) for part in detail["loc"]), detail["msg"].removeprefix("Value error, "))
             for detail in error.errors(include_url=False, include_context=False, include_input=False)
         ]
         return cls(source, problems)

@@ -26,7 +26,16 @@ BROKEN: list[tuple[str, Record, Record, str]] = [
     ("/send/bulk", MESSAGE, {"body": 7}, "missing_body"),
     *[
         ("/send/bulk", MESSAGE, {"to": to}, "invalid_phone")
-        for to in ("15550000001", "+05550000001", "+1", "+1555000000123456", "+1 5550000001", "+1555000000\u0661", 7, "+15550000001\n")
+        for to in (
+            "15550000001",
+            "+05550000001",
+            "+1",
+            "+1555000000123456",
+            "+1 5550000001",
+            "+1555000000\u0661",
+            7,
+            "+15550000001\n",
+        )
     ],
     ("/send/bulk", MESSAGE, {"list_number": "8005551234"}, "invalid_list_number"),
     ("/send/bulk", MESSAGE, {"list_number": ["+18005551234"]}, "invalid_list_number"),
@@ -147,9 +156,7 @@ def test_contacts_tell_new_numbers_from_new_memberships_and_from_updates(served:
 
 
 def test_a_single_contact_keeps_its_ids_when_it_is_sent_again(served: Served) -> None:
-    first, again = (
-        served.client.post("/contacts", json={**CONTACT, "use_validation": True}).json() for _ in range(2)
-    )
+    first, again = (served.client.post("/contacts", json={**CONTACT, "use_validation": True}).json() for _ in range(2))
 
     assert (first["is_new_contact"], first["is_new_list_contact"]) == (True, True)
     assert (again["is_new_contact"], again["is_new_list_contact"]) == (False, False)

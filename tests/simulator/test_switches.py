@@ -50,9 +50,7 @@ def test_list_numbers_may_stand_in_the_message_or_at_the_top(
 
     replies = {name: served.client.post("/send/bulk", json=document).json() for name, document in documents.items()}
 
-    assert {
-        name: reply["errors"][0]["code"] if reply["errors"] else None for name, reply in replies.items()
-    } == codes
+    assert {name: reply["errors"][0]["code"] if reply["errors"] else None for name, reply in replies.items()} == codes
 
 
 @pytest.mark.parametrize("status", [200, 201])
@@ -87,7 +85,9 @@ def test_the_index_may_begin_at_1(serve: Serve) -> None:
     assert [entry["index"] for entry in reply["errors"]] == [2]
 
 
-@pytest.mark.parametrize(("switch", "fault", "named"), [(None, None, 3), (2, None, 2), (2, 1, 1), (1, 2, 1), (0, None, 0)])
+@pytest.mark.parametrize(
+    ("switch", "fault", "named"), [(None, None, 3), (2, None, 2), (2, 1, 1), (1, 2, 1), (0, None, 0)]
+)
 def test_errors_may_be_capped_by_switch_and_by_fault(
     serve: Serve, switch: int | None, fault: int | None, named: int
 ) -> None:
@@ -102,9 +102,7 @@ def test_an_empty_array_may_be_accepted(serve: Serve) -> None:
     assert (answer.status_code, answer.json()) == (200, {"queued_count": 0, "error_count": 0, "errors": []})
 
 
-@pytest.mark.parametrize(
-    ("reply", "expected"), [("queued", (3, [])), ("error", (2, [(1, "duplicate_message")]))]
-)
+@pytest.mark.parametrize(("reply", "expected"), [("queued", (3, [])), ("error", (2, [(1, "duplicate_message")]))])
 def test_the_same_text_to_the_same_number_may_be_suppressed(
     serve: Serve, reply: str, expected: tuple[int, list[tuple[int, str]]]
 ) -> None:

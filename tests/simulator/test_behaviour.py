@@ -1,0 +1,107 @@
+"""Decisions without a network: time, chance and ids are arguments."""
+
+from typing import Any
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connector.simulator import Chance, Faults, SimulatorSettings
+from connector.simulator.account import Account, MessageIds
+from connector.simulator.behaviour import Behaviour, Dice
+from connector.simulator.http import Manner, Reaction, Request
+
+
+def behaviour(**settings: Any) -> Behaviour:
+    return Behaviour(SimulatorSettings.model_validate(settings), now=0)
+
+
+def bulk(*bodies: str) -> Request:
+    messages = [{"to": "+15550000001", "list_number": "+18005551234", "body": body} for body in bodies]
+    body = msgspec.json.encode({"messages": messages})
+    return Request(
+        "POST", "/api/v2/send/bulk", api_key="k", content_type="application/json", body=body, body_bytes=len(body)
+    )
+
+
+def react(subject: Behaviour, request: Request, *, now: float = 0.0) -> Reaction:
+    return subject.react(request, now=now, wall_time=0)
+
+
+def test_a_text_may_be_sent_again_when_its_window_is_over() -> None:
+    subject = behaviour(switches={"duplicate_window_secs": 10})
+
+    counts = []
+    for now in (0, 9.9, 10, 19.9, 20):
+        react(subject, bulk("hello"), now=now)
+        counts.append(subject.ledger.accepted("hello"))
+
+    assert counts == [1, 1, 2, 2, 3], "a suppressed repeat does not make the window longer"
+
+
+def test_the_window_forgets_what_is_too_old() -> None:
+    account = Account(seed=0, lists=None)
+    for number in range(1_000):
+        account.is_repeated_message("+15550000001", "+18005551234", str(number), window_secs=10, now=number)
+
+    assert len(account._sent_at) == 10
+
+
+def test_latency_is_drawn_between_its_bounds_for_each_request() -> None:
+    subject = behaviour(faults=Faults(latency_ms=(20, 80)), seed=1)
+
+    delays = [react(subject, bulk("a")).delay_secs for _ in range(500)]
+
+    assert min(delays) >= 0.020
+    assert max(delays) <= 0.080
+    assert max(delays) - min(delays) > 0.050
+
+
+def test_a_request_that_is_refused_as_a_whole_cannot_be_lied_about() -> None:
+    subject = behaviour(faults=Faults(wrong_counts=Chance(next=1)))
+
+    reaction = react(subject, Request("POST", "/api/v2/send/bulk", api_key="k", content_type="text/plain"))
+
+    assert (reaction.reply.status, reaction.manner) == (400, Manner.WHOLE)
+
+
+def test_one_request_is_struck_by_one_fault_and_the_rest_waits() -> None:
+    subject = behaviour(faults=Faults(lose_reply=Chance(next=1), cut_body=Chance(next=1), stall=Chance(next=1)))
+
+    manners = [react(subject, bulk("a")).manner for _ in range(4)]
+
+    assert manners == [Manner.CLOSE, Manner.STALL, Manner.CUT, Manner.WHOLE]
+
+
+def test_what_may_be_personal_stays_out_of_representations() -> None:
+    subject = behaviour(api_keys=["trk_secret"])
+    request = bulk("private text")
+
+    shown = repr((request, react(subject, request), SimulatorSettings(api_keys=("trk_secret",)).faults))
+
+    assert "private" not in shown
+    assert "+1555" not in shown
+    assert "trk_secret" not in repr(SimulatorSettings(api_keys=("trk_secret",)))
+
+
+@given(rates=st.dictionaries(st.integers(300, 599), st.floats(0, 0.2), max_size=5), seed=st.integers())
+def test_a_status_is_thrown_only_if_it_has_a_rate(rates: dict[int, float], seed: int) -> None:
+    dice = Dice(seed)
+
+    thrown = {dice.status(rates) for _ in range(50)}
+
+    assert thrown <= {None, *(status for status, rate in rates.items() if rate > 0)}
+
+
+@given(seed=st.integers(0, 2**32), count=st.integers(1, 300))
+def test_message_ids_are_distinct_and_known_once_issued(seed: int, count: int) -> None:
+    ids = MessageIds(seed)
+
+    issued = [ids.issue() for _ in range(count)]
+    following = MessageIds(seed)
+    for _ in range(count):
+        following.issue()
+
+    assert len(set(issued)) == count
+    assert all(ids.knows(message_id) for message_id in issued)
+    assert not ids.knows(following.issue())
