@@ -66,8 +66,8 @@ def _show(console: Console, result: Result) -> None:
     console.print()
     console.print(table)
     console.print(
-        f"{result.seconds:.1f} s, {result.records_per_second:,.0f} records/s, {result.requests:,} requests, with an "
-        f"outage of {result.outage_secs:.1f} s and {result.replies_lost} lost replies",
+        f"{result.seconds:.1f} s, {result.records_per_second:,.0f} records/s, {result.requests:,} requests, an "
+        f"outage of {result.outage_secs:.1f} s, lost replies: {result.replies_lost}",
         highlight=False,
         soft_wrap=True,
     )

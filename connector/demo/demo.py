@@ -188,7 +188,7 @@ def _problems(judgement: Judgement, events: Events, replies_lost: int, *, is_exa
     most = replies_lost * _BATCH_RECORDS
     if judgement.in_doubt > most:
         problems.append(
-            f"{judgement.in_doubt} records are in doubt, but {replies_lost} lost replies explain {most} at most"
+            f"{judgement.in_doubt} records are in doubt, but lost replies ({replies_lost}) explain {most} at most"
         )
     if judgement.produced != events.count:
         problems.append(f"{judgement.produced} events were produced, not {events.count}")

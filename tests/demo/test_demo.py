@@ -1,0 +1,128 @@
+"""The demonstration from end to end, and what it says when something is wrong."""
+
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+from rich.console import Console
+
+from connector.demo import demo
+from connector.demo.artifacts import BrokerUnavailableError
+from connector.demo.broker import wait_until_ready
+from connector.demo.demo import DemoError, run_demo
+from connector.demo.events import BAD, Events
+from connector.demo.finding import BrokerHandle
+from connector.demo.judge import Judgement
+from tests.conftest import MakeBroker
+
+_EVENTS = 4_000
+_RIGHT = Judgement(
+    produced=100,
+    queued=99,
+    skipped=0,
+    dead_letters={"not_json": 1},
+    accepted=99,
+    lost=0,
+    duplicates=0,
+    strays=0,
+    malformed=0,
+    altered=0,
+    otherwise={},
+    accepted_twice=0,
+    never_accepted=0,
+    accepted_but_failed=0,
+)
+
+
+def _problems(judgement: Judgement, *, replies_lost: int = 1, is_exact: bool = True) -> list[str]:
+    return demo._problems(judgement, Events(100), replies_lost, is_exact=is_exact)
+
+
+def test_a_kept_promise_has_no_problems() -> None:
+    assert _problems(_RIGHT) == []
+
+
+@pytest.mark.parametrize("number", ["lost", "duplicates", "altered", "accepted_twice", "accepted_but_failed"])
+def test_each_breach_is_a_problem(number: str) -> None:
+    breach: dict[str, Any] = {number: 3}
+
+    (problem,) = _problems(replace(_RIGHT, **breach))
+
+    assert problem.startswith("3 ")
+
+
+def test_repeated_outcomes_are_a_problem_of_exactly_once_alone() -> None:
+    assert _problems(replace(_RIGHT, duplicates=3), is_exact=False) == []
+
+
+def test_no_more_may_be_in_doubt_than_the_lost_replies_were_for() -> None:
+    doubtful = replace(_RIGHT, dead_letters={"in_doubt": 251})
+
+    assert _problems(doubtful, replies_lost=2) == []
+    assert _problems(doubtful) == ["251 records are in doubt, but lost replies (1) explain 250 at most"]
+
+
+def test_all_events_must_have_been_produced() -> None:
+    assert _problems(replace(_RIGHT, produced=99)) == ["99 events were produced, not 100"]
+
+
+def test_a_connector_that_does_not_run_ends_it_with_the_connectors_own_words(
+    broker: BrokerHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "_settings", lambda *_args, **_names: {"streams": []})
+
+    with pytest.raises(DemoError) as caught:
+        run_demo(Console(quiet=True), events=Events(_EVENTS), bootstrap_servers=broker.bootstrap_servers)
+
+    assert "connector.yaml" in str(caught.value)
+
+
+def test_everything_is_told_in_one_object_on_the_last_line(broker: BrokerHandle) -> None:
+    """Faults, an outage and a lost reply, and yet every event ends once, as it should."""
+    arguments = ["--json", "--events", str(_EVENTS), "--seed", "3", "--bootstrap-servers", broker.bootstrap_servers]
+    ran = subprocess.run(
+        [sys.executable, "-m", "connector", "demo", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=150,
+    )
+
+    assert ran.returncode == 0, ran.stderr
+    sums = orjson.loads(ran.stdout.splitlines()[-1])
+    assert list(sums) == [
+        *("produced", "queued", "dead_letters", "in_doubt", "lost", "accepted_twice"),
+        *("seconds", "records_per_second", "broker"),
+    ]
+    assert sums["produced"] == _EVENTS == sums["queued"] + sum(sums["dead_letters"].values())
+    assert (sums["lost"], sums["accepted_twice"]) == (0, 0)
+    assert 0 < sums["in_doubt"] == sums["dead_letters"].pop("in_doubt") <= 250
+    assert sums["dead_letters"].keys() <= BAD.keys()
+    assert max(sums["dead_letters"].values()) == _EVENTS // 100 // len(BAD)
+    assert "outage of 3." in ran.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_stops_all_that_it_started(make_broker: MakeBroker, number: signal.Signals) -> None:
+    make_broker().close()  # whoever lacks Java leaves out this test too
+    with subprocess.Popen(
+        [sys.executable, "-m", "connector", "demo", "--events", "1000000"], stdout=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        addresses = []
+        for line in running.stdout:
+            addresses += re.findall(r"127\.0\.0\.1:\d+", line)
+            if line.startswith("Connector:"):
+                break
+
+        running.send_signal(number)
+        code = running.wait(timeout=30)
+
+    assert code not in (0, -signal.SIGKILL)
+    with pytest.raises(BrokerUnavailableError):
+        wait_until_ready(addresses[0], 0.5)
