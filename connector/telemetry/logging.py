@@ -24,8 +24,9 @@ _QUIET: Final = ("aiohttp", "asyncio", "faust", "httpcore", "httpx", "mode", "ur
 """Libraries that tell at level info what our own events say better."""
 
 _SEPARATOR: Final = r"[ .()/-]{0,2}"
-_INTERNATIONAL: Final = re.compile(rf"(?:\+|%2[Bb])[0-9](?:{_SEPARATOR}[0-9]){{6,14}}")
-_BARE: Final = re.compile(rf"(?<![0-9A-Za-z])\(?[0-9](?:{_SEPARATOR}[0-9]){{6,14}}(?![0-9A-Za-z])")
+_DIGITS: Final = rf"(?:[0-9]{{7,15}}|[0-9](?:{_SEPARATOR}[0-9]){{6,14}})"  # in one piece, else with separators
+_INTERNATIONAL: Final = re.compile(rf"(?:\+|%2[Bb]){_DIGITS}")
+_BARE: Final = re.compile(rf"(?<![0-9A-Za-z])\(?{_DIGITS}(?![0-9A-Za-z])")
 
 _PHONE_KEYS: Final = frozenset({"to", "to_number", "phone_number", "phone"})
 _CONTENT_KEYS: Final = frozenset({"body", "message", "value", "payload", "contact_data", "custom_fields"})
@@ -69,7 +70,7 @@ def _clean(value: Any, key: str) -> Any:
     if key in _CONTENT_KEYS or isinstance(value, SecretStr | SecretBytes):
         return HIDDEN
     if isinstance(value, Mapping):
-        return {str(inner): _clean(item, str(inner)) for inner, item in value.items()}
+        return {mask_phone(str(inner)): _clean(item, str(inner)) for inner, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_clean(item, key) for item in value]
     if isinstance(value, bytes | bytearray | memoryview):

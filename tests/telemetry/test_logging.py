@@ -1,0 +1,280 @@
+"""Logs are one line per event, whoever logs, and give away no phone number, text or secret."""
+
+import io
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from connector.config.settings import LogSettings
+from connector.telemetry.logging import configure_logging, get_logger, mask_phone
+
+SECRET = "hunter2"
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    """Leave the process's logging as it was found."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+def _lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+@pytest.fixture
+def stream() -> io.StringIO:
+    """Log from level debug on, as JSON."""
+    target = io.StringIO()
+    configure_logging(LogSettings(level="debug", format="json"), stream=target)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("+15551230101", "+1555***0101"),
+        ("to +15551230101, from +447911123456.", "to +1555***0101, from +4479***3456."),
+        ('{"to":"+15551230101"}', '{"to":"+1555***0101"}'),
+        ("+1 (555) 123-0101", "+1555***0101"),
+        ("+1.555.123.0101", "+1555***0101"),
+        ("%2B15551230101", "+1555***0101"),
+        ("%2b15551230101", "+1555***0101"),
+        ("+1555123", "+15***23"),
+        ("+155512301011234", "+1555***1234"),
+        ("+123456", "+123456"),
+        ("2026-01-31T08:00:00+00:00", "2026-01-31T08:00:00+00:00"),
+        ("offset 15551230101", "offset 15551230101"),
+        ("1 + 2 = 3", "1 + 2 = 3"),
+        ("", ""),
+    ],
+)
+def test_phone_numbers_are_cut_to_their_ends(text: str, masked: str) -> None:
+    assert mask_phone(text) == masked
+
+
+@pytest.mark.parametrize("digits", range(7, 16))
+def test_at_least_three_digits_of_a_number_are_hidden(digits: int) -> None:
+    number = "+123456789012345"[: digits + 1]
+
+    shown = mask_phone(number).replace("***", "").removeprefix("+")
+
+    assert len(shown) <= digits - 3
+    assert mask_phone(number) != number
+
+
+def test_an_event_is_one_line_with_its_logger_level_and_time(stream: io.StringIO) -> None:
+    get_logger("connector.stream").bind(stream="sends").warning("held", reason="bad key\nno, really", records=7)
+
+    (line,) = _lines(stream)
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {
+        "event": "held",
+        "level": "warning",
+        "logger": "connector.stream",
+        "stream": "sends",
+        "reason": "bad key\\nno, really",
+        "records": 7,
+    }
+
+
+def test_bound_context_reaches_every_logger(stream: io.StringIO) -> None:
+    with structlog.contextvars.bound_contextvars(stream="sends"):
+        get_logger("ours").info("one")
+        logging.getLogger("theirs").info("two")
+
+    assert [line["stream"] for line in _lines(stream)] == ["sends", "sends"]
+
+
+def test_values_are_masked_at_every_depth(stream: io.StringIO) -> None:
+    get_logger("x").info(
+        "to %s",
+        "+15551230101",
+        text="no such number: +15551230101",
+        nested={"+15551230101": 1, "list": ["+15551230101", ("+15551230101",), {"+15551230101"}]},
+        error=ValueError("+15551230101"),
+        key=SecretStr(SECRET),
+        raw=b"+15551230101",
+        to="5551230101",
+        phone_number=15551230101,
+        body="your code is 1234",
+        payload={"first_name": "Ada"},
+    )
+
+    (line,) = _lines(stream)
+    assert line["event"] == "to +1555***0101"
+    assert line["text"] == "no such number: +1555***0101"
+    assert line["nested"]["list"] == ["+1555***0101", ["+1555***0101"], ["+1555***0101"]]
+    assert line["error"] == "+1555***0101"
+    assert (line["key"], line["raw"], line["to"]) == ("***", "<12 bytes>", "555***101")
+    assert (line["phone_number"], line["body"], line["payload"]) == ("***", "***", "***")
+
+
+def test_a_phone_number_as_key_of_a_map_is_masked(stream: io.StringIO) -> None:
+    get_logger("x").info("counts", by_list={"+15551230101": 3})
+
+    assert _lines(stream)[0]["by_list"] == {"+1555***0101": 3}
+
+
+def test_plain_values_keep_their_type(stream: io.StringIO) -> None:
+    get_logger("x").info("values", whole=5, part=0.5, yes=True, nothing=None, odd=float("nan"), many=[1, 2])
+
+    line = _lines(stream)[0]
+    assert [line[key] for key in ("whole", "part", "yes", "nothing", "odd", "many")] == [
+        5,
+        0.5,
+        True,
+        None,
+        "nan",
+        [1, 2],
+    ]
+
+
+def _fail(secret: str) -> None:
+    """Raise with a secret among the local variables and a phone number in the message."""
+    raise RuntimeError(f"no +15551230101 {len(secret)}")
+
+
+def test_tracebacks_are_masked_and_show_no_local_variables(stream: io.StringIO) -> None:
+    for logger in (get_logger("ours"), logging.getLogger("theirs")):
+        try:
+            _fail(SECRET)
+        except RuntimeError:
+            logger.exception("failed")
+
+    lines = _lines(stream)
+    assert [line["logger"] for line in lines] == ["ours", "theirs"]
+    for line in lines:
+        assert line["exception"].startswith("Traceback (most recent call last):\n")
+        assert line["exception"].endswith("RuntimeError: no +1555***0101 7")
+        assert SECRET not in line["exception"]
+
+
+def test_control_characters_are_disarmed(stream: io.StringIO) -> None:
+    get_logger("x").info("a\x1b[31mred\r\n\u2028b")
+
+    assert _lines(stream)[0]["event"] == "a\\x1b[31mred\\r\\n\\u2028b"
+
+
+@pytest.mark.parametrize("name", ["httpx", "aiohttp.access", "faust.app", "asyncio"])
+def test_libraries_are_heard_from_warning_on(name: str, stream: io.StringIO) -> None:
+    logging.getLogger(name).info("chatter")
+    logging.getLogger(name).warning("to %s", "+15551230101")
+
+    assert [(line["logger"], line["event"]) for line in _lines(stream)] == [(name, "to +1555***0101")]
+
+
+def test_warnings_of_python_are_logged(stream: io.StringIO) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("old ways", UserWarning, stacklevel=1)
+
+    line = _lines(stream)[0]
+    assert (line["logger"], line["level"]) == ("py.warnings", "warning")
+    assert "old ways" in line["event"]
+
+
+@pytest.mark.parametrize(
+    ("level", "heard"),
+    [
+        ("debug", ["debug", "info", "warning", "error"]),
+        ("info", ["info", "warning", "error"]),
+        ("warning", ["warning", "error"]),
+        ("error", ["error"]),
+    ],
+)
+def test_the_level_is_the_least_that_is_written(level: Any, heard: list[str]) -> None:
+    target = io.StringIO()
+    configure_logging(LogSettings(level=level, format="json"), stream=target)
+
+    for logger in (get_logger("ours"), logging.getLogger("theirs")):
+        for name in ("debug", "info", "warning", "error"):
+            getattr(logger, name)(name)
+
+    assert [line["event"] for line in _lines(target)] == heard * 2
+
+
+def test_libraries_follow_a_level_above_warning() -> None:
+    target = io.StringIO()
+    configure_logging(LogSettings(level="error", format="json"), stream=target)
+
+    logging.getLogger("httpx").warning("unheard")
+
+    assert target.getvalue() == ""
+
+
+def test_set_up_again_a_logger_follows_and_nothing_is_written_twice() -> None:
+    first, second = io.StringIO(), io.StringIO()
+    logger = get_logger("held by a module")
+    configure_logging(LogSettings(level="error", format="json"), stream=first)
+    logger.info("unheard")
+    configure_logging(LogSettings(level="info", format="json"), stream=second)
+
+    logger.info("heard")
+
+    assert first.getvalue() == ""
+    assert [line["event"] for line in _lines(second)] == ["heard"]
+
+
+@pytest.mark.parametrize(
+    ("form", "terminal", "is_json"),
+    [
+        ("auto", False, True),
+        ("auto", True, False),
+        ("json", True, True),
+        ("console", False, False),
+    ],
+)
+def test_the_form_follows_the_setting_and_the_terminal(form: Any, terminal: bool, is_json: bool) -> None:
+    target = _Terminal() if terminal else io.StringIO()
+    configure_logging(LogSettings(format=form), stream=target)
+
+    get_logger("x").info("ready", records=5)
+
+    text = target.getvalue()
+    assert text.startswith("{") == is_json
+    assert ("\x1b[" in text) == (terminal and not is_json)
+    assert "ready" in text
+
+
+def test_text_for_people_is_masked_and_shows_no_local_variables() -> None:
+    target = _Terminal()
+    configure_logging(LogSettings(format="console"), stream=target)
+    try:
+        _fail(SECRET)
+    except RuntimeError:
+        get_logger("x").exception("failed", to="+15551230101")
+
+    text = target.getvalue()
+    assert "+15551230101" not in text
+    assert "+1555***0101" in text
+    assert SECRET not in text
+    assert "Traceback" in text
+
+
+def test_logs_go_to_stderr_unless_told(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(LogSettings(format="json"))
+
+    get_logger("x").info("there")
+
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert '"event": "there"' in captured.err
+    assert sys.stderr is not sys.__stderr__
