@@ -1,0 +1,206 @@
+"""`check` shows what settings amount to, or everything that is wrong with them, and never a secret."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from connector.cli.main import app
+from connector.config.findings import Finding
+from connector.config.settings import Settings
+
+SECRET = "hunter2"
+VALID = """\
+kafka:
+  bootstrap_servers: broker.example:9092
+  security: {protocol: sasl_ssl, sasl_mechanism: PLAIN, username: me, password: hunter2}
+trackly:
+  api_key: "${env:CHECK_TEST_KEY}"
+streams:
+  - name: sends
+    pattern: "^sms[.][a-z]+$"
+    operation: send
+    outcomes: {topic: sends-outcomes, records: failures}
+    dead_letters: {topic: sends-dead}
+  - name: clicks
+    topics: [clicks]
+    operation: history
+    history: {kind: clicks}
+    outcomes: {topic: clicks-outcomes}
+    dead_letters: {topic: clicks-dead}
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    path = tmp_path / "connector.yaml"
+    path.write_text(VALID)
+    return path
+
+
+@pytest.fixture
+def check(monkeypatch: pytest.MonkeyPatch, settings: Path) -> Callable[..., Result]:
+    """Run the command on the settings, on a wide screen."""
+    monkeypatch.setenv("CHECK_TEST_KEY", SECRET)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["check", str(settings), *arguments])
+
+    return run
+
+
+@pytest.fixture
+def far_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Settings]]:
+    """Answer for the far ends; the list returned holds the settings that they were asked with."""
+
+    def answering(*findings: Finding) -> list[Settings]:
+        asked: list[Settings] = []
+
+        def check_online(settings: Settings) -> list[Finding]:
+            asked.append(settings)
+            return list(findings)
+
+        module = ModuleType("connector.app.online")
+        module.check_online = check_online  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "connector.app.online", module)
+        return asked
+
+    return answering
+
+
+def test_valid_settings_are_summed_up(check: Callable[..., Result], settings: Path) -> None:
+    result = check()
+
+    words = [" ".join(line.split()) for line in result.output.splitlines()]
+    assert result.exit_code == 0
+    assert words[0] == f"{settings}: valid, 2 streams"
+    for line in (
+        "kafka broker.example:9092 (sasl_ssl, PLAIN)",
+        "platform https://app.tracklysms.com/api/v2",
+        "reads ^sms[.][a-z]+$, sends.redrive",
+        "group trackly-connector.sends",
+        "operation send, batches of 1,000 records, 5,000,000 bytes or 200 ms, 1 to 64 at once",
+        "guarantee exactly_once",
+        "in doubt dead_letter; at most 64,000 records per worker after a crash",
+        "outcomes sends-outcomes (failures)",
+        "dead letters sends-dead",
+        "operation history of clicks, batches of 1,000 records, 5,000,000 bytes or 200 ms, 1 to 64 at once",
+        "in doubt resend; at most 64,000 records per worker after a crash",
+        "- request 30 s + last tick 1 s = 31 s <= drain 40 s < grace 60 s",
+        "- sends: outcomes for failures only: what was queued leaves no record of its own",
+    ):
+        assert line in words, line
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_secrets_are_not_shown(arguments: list[str], check: Callable[..., Result]) -> None:
+    assert SECRET not in check(*arguments).output
+
+
+def test_json_holds_the_settings_in_effect(check: Callable[..., Result]) -> None:
+    result = check("--json")
+
+    report = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert set(report) == {"ok", "settings", "chains", "notes"}
+    assert report["ok"] is True
+    assert report["settings"]["trackly"]["api_key"] == "***"
+    assert report["settings"]["streams"][1]["delivery"]["in_doubt"] == "resend"
+    assert len(report["chains"]) == 4
+
+
+def test_problems_go_to_stderr_with_exit_code_2(check: Callable[..., Result], settings: Path) -> None:
+    settings.write_text(VALID.replace("operation: send", "operation: sned") + "shutdown: {grace_secs: 40}\n")
+
+    result = check()
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines() == [
+        f"{settings} cannot be used:",
+        "  streams[0].delivery.drain_secs: must be below shutdown.grace_secs (40); is 40 (line 7)",
+        "  streams[0].operation: must be 'send', 'contacts', 'revenue' or 'history' (line 9)",
+        "  streams[1].delivery.drain_secs: must be below shutdown.grace_secs (40); is 40 (line 12)",
+    ]
+
+
+def test_problems_as_json_go_to_stdout_with_exit_code_2(check: Callable[..., Result], settings: Path) -> None:
+    settings.write_text(VALID.replace("operation: send", "operation: sned"))
+
+    result = check("--json")
+
+    assert result.exit_code == 2
+    assert json.loads(result.stdout) == {
+        "ok": False,
+        "problems": [
+            {
+                "path": "streams[0].operation",
+                "message": "must be 'send', 'contacts', 'revenue' or 'history'",
+                "line": 9,
+            }
+        ],
+    }
+
+
+def test_nobody_is_asked_offline(check: Callable[..., Result], far_ends: Callable[..., list[Settings]]) -> None:
+    asked = far_ends(Finding("trackly: key", ok=False, detail="refused"))
+
+    assert check().exit_code == 0
+    assert asked == []
+
+
+def test_findings_are_shown_and_what_is_well_exits_with_0(
+    check: Callable[..., Result], far_ends: Callable[..., list[Settings]]
+) -> None:
+    asked = far_ends(Finding("kafka: brokers", ok=True, detail="3 brokers [2.5]", way_out="unseen"))
+
+    result = check("--online")
+
+    assert result.exit_code == 0
+    assert [len(settings.streams) for settings in asked] == [2]
+    assert "3 brokers [2.5]" in result.output
+    assert "unseen" not in result.output
+
+
+def test_the_first_failed_finding_gives_the_exit_code(
+    check: Callable[..., Result], far_ends: Callable[..., list[Settings]]
+) -> None:
+    far_ends(
+        Finding("kafka: brokers", ok=True, detail="3 brokers", exit_code=3),
+        Finding("trackly: key", ok=False, detail="401 [invalid_api_key]", way_out="set trackly.api_key", exit_code=6),
+        Finding("kafka: topics", ok=False, detail="no topic x", way_out="create it"),
+    )
+
+    result = check("--online")
+
+    assert result.exit_code == 6
+    for word in ("FAIL", "401 [invalid_api_key]", "set trackly.api_key", "create it"):
+        assert word in result.output
+
+
+def test_findings_are_part_of_the_json(check: Callable[..., Result], far_ends: Callable[..., list[Settings]]) -> None:
+    far_ends(Finding("kafka: topics", ok=False, detail="no topic x", way_out="create it"))
+
+    result = check("--online", "--json")
+
+    report = json.loads(result.stdout)
+    assert (result.exit_code, report["ok"]) == (1, False)
+    assert report["findings"] == [
+        {"name": "kafka: topics", "ok": False, "detail": "no topic x", "way_out": "create it"}
+    ]
+
+
+def test_bad_settings_ask_nobody(
+    check: Callable[..., Result], far_ends: Callable[..., list[Settings]], settings: Path
+) -> None:
+    asked = far_ends()
+    settings.write_text("")
+
+    result = check("--online")
+
+    assert (result.exit_code, asked) == (2, [])
+    assert result.stderr.splitlines() == [f"{settings} cannot be used:", "  is empty"]

@@ -1,0 +1,179 @@
+"""The command line ends with documented codes, tells foreseeable trouble in a few lines, and hides no bug."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from connector import __version__
+from connector.cli.errors import CommandError, ExitCode, reported
+from connector.cli.main import app
+from connector.config.problems import Problem, SettingsError
+from connector.config.schemas import schema_names
+from connector.demo.artifacts import BrokerUnavailableError
+from connector.kafka.errors import KafkaTroubleError
+from connector.kafka.topics import TopicsMissingError
+from connector.simulator.problems import InvalidInputError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "connector", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_the_module_runs_as_the_command_does() -> None:
+    result = _python("--version")
+
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"trackly-connector {__version__}\n", "")
+
+
+def test_help_names_every_command_and_exit_code() -> None:
+    result = _python("--help")
+
+    assert result.returncode == 0
+    for word in ("run", "check", "simulate", "demo", "schema", "Exit codes: 0 ok, 1 failed, 2 bad settings"):
+        assert word in result.stdout
+    for code in ExitCode:
+        assert f" {code.value} " in result.stdout
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["check"], ["check", "--nonsense", "x"], ["schema", "--list=5"]])
+def test_bad_arguments_exit_with_2(arguments: list[str]) -> None:
+    assert CliRunner().invoke(app, arguments).exit_code == ExitCode.BAD_SETTINGS
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_settings_that_cannot_be_used_exit_with_2_and_without_a_traceback(command: str, tmp_path: Path) -> None:
+    path = tmp_path / "nothing.yaml"
+
+    result = _python(command, str(path))
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"{path} cannot be used:\n  cannot read the file: No such file or directory\n"
+
+
+def test_checking_settings_needs_neither_kafka_nor_the_application() -> None:
+    code = (
+        "import sys, connector.cli.check, connector.cli.schema; "
+        "print([name for name in sys.modules if name in {'faust', 'confluent_kafka', 'httpx'}])"
+    )
+
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert result.stdout == "[]\n"
+
+
+def test_schema_without_a_name_lists_all() -> None:
+    for arguments in (["schema"], ["schema", "--list"], ["schema", "settings", "--list"]):
+        assert CliRunner().invoke(app, arguments).stdout.splitlines() == schema_names()
+
+
+@pytest.mark.parametrize("name", ["settings", "settings.v1"])
+def test_schema_prints_the_file_that_ships(name: str) -> None:
+    result = CliRunner().invoke(app, ["schema", name])
+
+    assert result.exit_code == 0
+    assert result.stdout == (ROOT / "schemas" / "settings.v1.schema.json").read_text()
+
+
+def test_an_unknown_schema_exits_with_2_and_names_the_known_ones() -> None:
+    result = CliRunner().invoke(app, ["schema", "nothing"])
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[0] == "error: there is no schema nothing"
+    assert "settings.v1" in result.stderr.splitlines()[1]
+
+
+def _ending_with(error: Exception) -> typer.Typer:
+    failing = typer.Typer(pretty_exceptions_enable=False)
+
+    @failing.command()
+    @reported()
+    def fail(number: int = 0) -> None:
+        """Fail."""
+        assert number == 0
+        raise error
+
+    return failing
+
+
+def _kafka_trouble(*, fenced: bool = False, unauthorized: bool = False) -> KafkaTroubleError:
+    trouble = KafkaTroubleError("no answer [x]")
+    trouble.fenced, trouble.unauthorized = fenced, unauthorized
+    return trouble
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (CommandError("no answer [x]", ExitCode.PLATFORM_REFUSED), 6),
+        (CommandError("no answer [x]", ExitCode.STOPPED_IN_DOUBT), 5),
+        (_kafka_trouble(fenced=True), 4),
+        (_kafka_trouble(), 3),
+        (_kafka_trouble(unauthorized=True), 1),
+        (BrokerUnavailableError("no answer [x]"), 3),
+        (TopicsMissingError("no answer [x]"), 2),
+        (InvalidInputError("no answer [x]", []), 2),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+def test_foreseeable_trouble_is_one_line_and_a_code(error: Exception, code: int) -> None:
+    result = CliRunner().invoke(_ending_with(error))
+
+    assert (result.exit_code, result.stdout, result.stderr) == (code, "", f"error: {error}\n")
+
+
+def test_a_way_out_is_told() -> None:
+    error = CommandError("taken", ExitCode.INSTANCE_ID_IN_USE, way_out="set instance_id")
+
+    assert CliRunner().invoke(_ending_with(error)).stderr == "error: taken\nway out: set instance_id\n"
+
+
+def test_every_problem_of_settings_is_told() -> None:
+    error = SettingsError(Path("c.yaml"), [Problem("a", "is wrong", 3), Problem("b[0]", "too")])
+
+    result = CliRunner().invoke(_ending_with(error))
+
+    assert result.exit_code == 2
+    assert result.stderr == "c.yaml cannot be used:\n  a: is wrong (line 3)\n  b[0]: too\n"
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    error = ZeroDivisionError("a bug")
+
+    assert CliRunner().invoke(_ending_with(error)).exception is error
+
+
+def test_exit_codes_are_published_and_stay() -> None:
+    assert {code.name: code.value for code in ExitCode} == {
+        "OK": 0,
+        "FAILED": 1,
+        "BAD_SETTINGS": 2,
+        "BROKER_UNREACHABLE": 3,
+        "INSTANCE_ID_IN_USE": 4,
+        "STOPPED_IN_DOUBT": 5,
+        "PLATFORM_REFUSED": 6,
+    }
+
+
+def test_check_speaks_json_through_the_console_entry(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("streams: []\n")
+
+    result = _python("check", str(tmp_path / "c.yaml"), "--json")
+
+    assert result.returncode == 2
+    assert [problem["path"] for problem in json.loads(result.stdout)["problems"]] == ["kafka", "trackly", "streams"]
