@@ -6,7 +6,7 @@ million records cost. Identities may be texts and phone numbers, so they leave b
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -105,20 +105,26 @@ class Ledger:
 
     def accept(self, operation: str, identity: str | None) -> None:
         """Note that a record was accepted."""
+        self.accept_all(operation, (identity,))
+
+    def accept_all(self, operation: str, identities: Sequence[str | None]) -> None:
+        """Note that records were accepted."""
         page = self._page(operation)
-        page.accepted += 1
+        page.accepted += len(identities)
         if not self._identities:
             return
-        if identity is None:
-            page.unidentified += 1
-            return
-        key = self._key(identity)
-        count = page.counts.get(key, 0) + 1
-        page.counts[key] = count
-        if count == 2:
-            page.twice += 1
-            if len(page.examples) < EXAMPLES:
-                page.examples.append(_text(key))
+        counts = page.counts
+        for identity in identities:
+            if identity is None:
+                page.unidentified += 1
+                continue
+            key = self._key(identity) if self._digests else identity
+            count = counts.get(key, 0) + 1
+            counts[key] = count
+            if count == 2:
+                page.twice += 1
+                if len(page.examples) < EXAMPLES:
+                    page.examples.append(_text(key))
 
     def accept_unseen(self, operation: str, endpoint: str, records: int) -> None:
         """Note that so many records were accepted that nobody looked at."""

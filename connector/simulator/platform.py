@@ -70,6 +70,19 @@ class _Tally:
     invalid_phones: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """The records of a bulk request that is not refused as a whole, and what they are judged by."""
+
+    operation: Operation
+    records: Sequence[Record] = field(repr=False)
+    default_list: object = field(repr=False)
+    oversized: frozenset[int]
+    faults: Faults
+    now: float
+    hide_one: bool
+
+
 class _Messages(msgspec.Struct):
     messages: list[msgspec.Raw]
 
@@ -177,21 +190,9 @@ class Platform:
             return refused
 
         default_list = envelope.get("list_number") if operation is SEND and self._takes_top_level else None
+        batch = _Batch(operation, records, default_list, oversized, faults, now=now, hide_one=hide_one)
         tally = _Tally()
-        errors = []
-        for index, record in enumerate(records):
-            code = "payload_too_large" if index in oversized else self._judge(operation, record, default_list, faults)
-            if code is None and hide_one:
-                hide_one = False
-                tally.unnamed += 1
-                self._ledger.refuse(operation.name, "save_error")
-                continue
-            if code is None:
-                code = self._accept(operation, record, default_list, tally, now=now)
-            if code is not None:
-                self._ledger.refuse(operation.name, code)
-                tally.invalid_phones += code == "invalid_phone"
-                errors.append(self._entry(operation, index, record, code, faults))
+        errors = [] if self._took_good_messages(batch, tally) else self._take_each(batch, tally)
         self._ledger.handled(endpoint.path, len(records))
         return Answer(
             self._bulk_status(tally, len(records)),
@@ -199,6 +200,41 @@ class Platform:
             records=len(records),
             first_echo=records[0].get(operation.echo or "") if records else None,
         )
+
+    def _took_good_messages(self, batch: _Batch, tally: _Tally) -> bool:
+        """Take all messages at once if nothing can be wrong with one of them; tell whether that was so."""
+        looks_at_each = batch.hide_one or batch.faults.record_codes or self._switches.duplicate_window_secs is not None
+        if looks_at_each or batch.operation is not SEND:
+            return False
+        lists = self._rules.lists_of_good(batch.records, batch.default_list)
+        if lists is None:
+            return False
+        for number in lists:
+            self._account.note_list(number)
+        tally.good = len(batch.records)
+        identify = self._identify[SEND.name]
+        self._ledger.accept_all(SEND.name, [identify(record) for record in batch.records])
+        return True
+
+    def _take_each(self, batch: _Batch, tally: _Tally) -> list[dict[str, object]]:
+        """Take or refuse record by record; return the entries of `errors`."""
+        operation, errors = batch.operation, []
+        for index, record in enumerate(batch.records):
+            if index in batch.oversized:
+                code: str | None = "payload_too_large"
+            else:
+                code = self._judge(operation, record, batch.default_list, batch.faults)
+            if code is None and batch.hide_one and not tally.unnamed:
+                tally.unnamed = 1
+                self._ledger.refuse(operation.name, "save_error")
+                continue
+            if code is None:
+                code = self._accept(operation, record, batch.default_list, tally, now=batch.now)
+            if code is not None:
+                self._ledger.refuse(operation.name, code)
+                tally.invalid_phones += code == "invalid_phone"
+                errors.append(self._entry(operation, index, record, code, batch.faults))
+        return errors
 
     def _count_bulk(self, request: Request, endpoint: Endpoint) -> Answer:
         """Accept every record of the array without a look at it: what a fast simulator does.
@@ -421,7 +457,7 @@ def _error_text(operation: Operation, code: str, faults: Faults) -> str:
 
 def _as_record(document: object) -> Record:
     """Return the object; anything else is a record in which every field is missing."""
-    return document if isinstance(document, Mapping) else _NOTHING
+    return document if isinstance(document, dict) else _NOTHING
 
 
 def _oversized_contacts(body: bytes) -> frozenset[int]:
