@@ -84,13 +84,16 @@ def test_a_script_may_refuse_connections_and_take_them_again(serve: Serve) -> No
         time.sleep(0.02)
         try:
             served.send("b")
-        except (httpx.ConnectError, httpx.RemoteProtocolError, httpx.ReadError):
+        except httpx.ConnectError:
             seen.append("refused")
+        except (httpx.RemoteProtocolError, httpx.ReadError):
+            seen.append("dropped")  # the connection that was open when the port closed
         else:
             seen.append("ok")
 
     assert first == 200
     assert seen[-2:] == ["refused", "ok"]
+    assert seen.count("dropped") <= 1
 
 
 def test_the_files_of_faults_scripts_and_switches_are_yaml_or_json(tmp_path: Path) -> None:
