@@ -1,0 +1,204 @@
+"""A world for end-to-end tests: connector processes as a user starts them, a platform, a broker, and the judge."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import yaml
+
+from connector.demo.finding import BrokerHandle
+from connector.demo.judge import Judgement, Produced, judge
+from connector.demo.processes import spawn, tail
+from connector.demo.topics import Record, Topics
+from connector.simulator import SimulatorThread
+
+KEY: Final = "trk_0123456789abcdef0123456789abcdef"
+
+_QUICK: Final[dict[str, Any]] = {
+    "batch": {"max_records": 250, "window_ms": 50},
+    "delivery": {"drain_secs": 8},
+    "retry": {"backoff_base_secs": 0.05, "backoff_max_secs": 1},
+    "breaker": {"probe_secs": 0.2, "probe_max_secs": 1},
+    "hold": {"probe_secs": 0.2, "probe_max_secs": 1},
+}
+"""Waits that suit a test; everything else stays at the product's defaults."""
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return `base` with the values of `over`, mappings merged."""
+    merged = dict(base)
+    for name, value in over.items():
+        there = merged.get(name)
+        merged[name] = merge(there, value) if isinstance(there, dict) and isinstance(value, dict) else value
+    return merged
+
+
+class Worker:
+    """A connector process."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+        self.process = process
+        self.port = port
+        self.log = log
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def page(self, path: str) -> httpx.Response:
+        return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=5, trust_env=False)
+
+    def status(self) -> dict[str, Any]:
+        """Return the state of the first stream; empty while the pages are not up."""
+        try:
+            found: dict[str, Any] = self.page("/status").json()["streams"][0]
+        except (httpx.HTTPError, ValueError):
+            return {}
+        return found
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, *, within_secs: float = 30) -> int:
+        """Send SIGTERM and return the exit code."""
+        if self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+        return self.process.wait(within_secs)
+
+    def wait_for(
+        self, wanted: Callable[[dict[str, Any]], bool], what: str, *, within_secs: float = 60
+    ) -> dict[str, Any]:
+        """Wait until the first stream's status is as wanted, and return it."""
+        deadline = time.monotonic() + within_secs
+        status: dict[str, Any] = {}
+        while time.monotonic() < deadline:
+            status = self.status() or status
+            if status and wanted(status):
+                return status
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise AssertionError(f"not seen: {what}; status {json.dumps(status)}; log ends:\n{tail(self.log, lines=30)}")
+
+
+class World:
+    """A broker's topics, a platform, and the connectors of one test. Sends have their text as their key."""
+
+    def __init__(self, broker: BrokerHandle, topics: Topics, platform: SimulatorThread, folder: Path) -> None:
+        self.bootstrap_servers = broker.bootstrap_servers
+        self.topics = topics
+        self.platform = platform
+        self.folder = folder
+        self.source = topics.create(partitions=4)
+        self.outcomes = topics.create(partitions=4)
+        self.dead_letters = topics.create(partitions=4)
+        self.name = self.source.replace("_", "-").lower()
+        self.produced = Produced()
+        self.workers: list[Worker] = []
+
+    def settings(self, over: dict[str, Any] | None = None, *, stream: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return settings of a send stream over this world, with the given ones over them."""
+        base = {
+            "kafka": {
+                "bootstrap_servers": self.bootstrap_servers,
+                "session_timeout_secs": 6,
+                "heartbeat_interval_secs": 1,
+            },
+            "trackly": {"base_url": self.platform.url, "api_key": KEY, "timeouts": {"total_secs": 5}},
+            "shutdown": {"grace_secs": 15},
+        }
+        flow = {
+            "name": self.name,
+            "topics": [self.source],
+            "operation": "send",
+            "list_number": "+18005551234",
+            "outcomes": {"topic": self.outcomes},
+            "dead_letters": {"topic": self.dead_letters},
+        }
+        whole = merge(base, over or {})
+        whole["streams"] = [merge(merge(flow, _QUICK), stream or {})]
+        return whole
+
+    def start(self, settings: dict[str, Any], *, env: dict[str, str] | None = None) -> Worker:
+        """Start a connector with these settings, as a user does."""
+        number = len(self.workers)
+        port = free_port()
+        path = self.folder / f"connector-{number}.yaml"
+        path.write_text(yaml.safe_dump(merge(settings, {"web": {"port": port}})))
+        log = self.folder / f"connector-{number}.log"
+        process = spawn(
+            [sys.executable, "-m", "connector", "run", str(path)], log=log, env={**os.environ, **(env or {})}
+        )
+        worker = Worker(process, port, log)
+        self.workers.append(worker)
+        return worker
+
+    def produce(self, records: Iterable[Record], expected: str = "queued") -> None:
+        """Produce records to the source topic that are all to end in the same way."""
+        self.produced.add_all(self.topics.produce(self.source, records), expected)
+
+    def produce_sends(self, count: int, *, tag: str = "text") -> None:
+        """Produce good events, each with a text of its own, which is its key as well."""
+        self.produce(sends(count, tag=tag))
+
+    def judge(self, *, failures_only: bool = False) -> Judgement:
+        """Compare what was produced with both topics and with the platform's ledger."""
+        accepted = {entry.identity.encode(): entry.accepted for entry in self.platform.entries("send")}
+        return judge(
+            self.bootstrap_servers,
+            self.produced,
+            outcomes=self.outcomes,
+            dead_letters=self.dead_letters,
+            accepted=accepted,
+            failures_only=failures_only,
+        )
+
+    def settled(self, *, within_secs: float = 40, every_secs: float = 0.5) -> Judgement:
+        """Wait until every record has a result, and return the judgement; it may still find problems."""
+        deadline = time.monotonic() + within_secs
+        while True:
+            found = self.judge()
+            if found.lost == 0 or time.monotonic() > deadline:
+                return found
+            time.sleep(every_secs)
+
+    def headers_of_dead_letters(self) -> list[dict[str, str]]:
+        """Return the headers of all dead letters, as text."""
+        letters = self.topics.read(self.dead_letters)
+        return [{name: bytes(value).decode() for name, value in letter.headers() or []} for letter in letters]
+
+    def close(self) -> None:
+        for worker in self.workers:
+            if worker.process.poll() is None:
+                try:
+                    worker.signal(signal.SIGCONT)
+                    worker.signal(signal.SIGTERM)
+                    worker.process.wait(3)
+                except subprocess.TimeoutExpired:
+                    worker.kill()
+
+
+def sends(count: int, *, tag: str = "text") -> Iterator[Record]:
+    """Yield good events with texts `<tag> 0`, `<tag> 1`, ..."""
+    for number in range(count):
+        text = f"{tag} {number}"
+        yield Record(json.dumps({"to": f"+1555{number % 10_000_000:07d}", "body": text}).encode(), text.encode())
+
+
+def free_port() -> int:
+    import socket  # noqa: PLC0415
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
