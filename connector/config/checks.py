@@ -153,7 +153,7 @@ def _credentials(security: SecuritySettings, at: KeyPath, looked_at: tuple[KeyPa
 
 def _has_oauth(kafka: KafkaSettings) -> bool:
     names = [*kafka.properties, *kafka.consumer_properties, *kafka.producer_properties]
-    return any(name.startswith("sasl.oauthbearer.") or "oauthbearer" in name for name in names)
+    return any("oauthbearer" in name for name in names)
 
 
 def _key_pair(at: KeyPath, *, cert: Path | None, key: Path | None) -> Iterator[Fault]:

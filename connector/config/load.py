@@ -16,29 +16,25 @@ from pydantic import ValidationError
 
 from connector.config.checks import conflicts
 from connector.config.document import read_document
-from connector.config.messages import UNKNOWN, faults_of
+from connector.config.messages import faults_of
 from connector.config.problems import Fault, KeyPath, Problem, SettingsError, dotted
 from connector.config.references import Origin, UnresolvedReferenceError, has_reference, reads_file, resolve
 from connector.config.settings import Settings
 
-_STAND_IN_OUTPUT: Final = {"topic": "stand-in"}
-_STAND_IN_STREAM: Final = {
-    "name": "stand-in",
-    "topics": ["stand-in"],
-    "operation": "send",
-    "outcomes": _STAND_IN_OUTPUT,
-    "dead_letters": _STAND_IN_OUTPUT,
+_OUTPUT: Final = {"topic": "stand-in"}
+_STREAM: Final = {"name": "stand-in", "operation": "send", "outcomes": _OUTPUT, "dead_letters": _OUTPUT}
+_STAND_INS: Final[dict[KeyPath, Any]] = {
+    ("kafka",): {"bootstrap_servers": "stand-in"},
+    ("kafka", "bootstrap_servers"): "stand-in",
+    ("trackly",): {"api_key": "stand-in"},
+    ("trackly", "api_key"): "stand-in",
+    ("streams",): [_STREAM],
+    ("streams", 0): _STREAM,
+    **{("streams", 0, name): value for name, value in _STREAM.items()},
+    ("streams", 0, "outcomes", "topic"): "stand-in",
+    ("streams", 0, "dead_letters", "topic"): "stand-in",
 }
-_STAND_INS: Final[dict[str, Any]] = {
-    "kafka": {"bootstrap_servers": "stand-in"},
-    "trackly": {"api_key": "stand-in"},
-    "streams": [_STAND_IN_STREAM],
-    "bootstrap_servers": "stand-in",
-    "api_key": "stand-in",
-    "topic": "stand-in",
-    **{name: value for name, value in _STAND_IN_STREAM.items() if name != "topics"},
-}
-"""Values for required settings that are wrong or missing, while what is left of the file is checked."""
+"""Values for required settings that are wrong or missing, while the rest of the file is checked; 0 is any stream."""
 
 _SALVAGE_ROUNDS: Final = 4  # a stand-in may bring to light what its place hid; each round goes one level deeper
 
@@ -140,27 +136,25 @@ def _salvage(data: Any, faults: list[Fault], *, base: Path) -> tuple[Settings | 
         if settings is not None:
             return settings, mended
         for fault in wrong:
-            _mend(rest, fault.path, drop=fault.message.startswith(UNKNOWN))
+            _mend(rest, fault.path)
         mended += wrong
     return None, mended
 
 
-def _mend(data: Any, path: KeyPath, *, drop: bool = False) -> None:
+def _mend(data: Any, path: KeyPath) -> None:
     """Drop what stands at a path, or put a stand-in there when it is required."""
     at = data
-    for depth, key in enumerate(path[:-1]):
+    for depth, key in enumerate(path[:-1], start=1):
         try:
             inner = at[key]
         except (KeyError, IndexError, TypeError):
             return  # dropped or replaced already, with an earlier fault
-        if isinstance(inner, list) and key != "streams":
-            _mend(data, path[: depth + 1])  # a list of plain values goes as a whole
+        if isinstance(inner, list) and path[:depth] != ("streams",):
+            _mend(data, path[:depth])  # a list of plain values goes as a whole
             return
         at = inner
-    last = path[-1]
-    if isinstance(at, list) and isinstance(last, int):
-        at[last] = deepcopy(_STAND_IN_STREAM)
-    elif isinstance(at, dict) and last in _STAND_INS and not drop:
-        at[last] = deepcopy(_STAND_INS[str(last)])
+    place = tuple(0 if isinstance(key, int) else key for key in path)
+    if place in _STAND_INS:
+        at[path[-1]] = deepcopy(_STAND_INS[place])
     elif isinstance(at, dict):
-        at.pop(last, None)
+        at.pop(path[-1], None)

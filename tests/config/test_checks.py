@@ -59,11 +59,11 @@ TIME = {
         "must be at least session_timeout_secs (301); is 300",
     ),
     "ticks must come within the time in which a post must start": (
-        {"kafka": {"session_timeout_secs": 6.01}, **_stream(delivery={"tick_interval_ms": 10})},
+        {"kafka": {"session_timeout_secs": 6.5}, **_stream(delivery={"tick_interval_ms": 500})},
         "streams[0].delivery.tick_interval_ms",
         (
             "must be below the session timeout less two heartbeats, within which a post must start after its tick "
-            "(10 ms); is 10"
+            "(500 ms); is 500"
         ),
     ),
     "connecting is part of the request": (
@@ -316,6 +316,13 @@ def test_a_broken_rule_is_the_one_problem(
 
 FITTING = {
     "request and tick fill the drain": {"trackly": {"timeouts": {"total_secs": 39}}},
+    "ticks come just within the time in which a post must start": {
+        "kafka": {"session_timeout_secs": 6.5},
+        **_stream(delivery={"tick_interval_ms": 499}),
+    },
+    "the session fills the poll interval": {"kafka": {"session_timeout_secs": 300}},
+    "connecting may take the whole request": {"trackly": {"timeouts": {"connect_secs": 30}}},
+    "waits may stay as they begin": _stream(retry={"backoff_base_secs": 60}, hold={"probe_secs": 60}),
     "the session leaves room for two heartbeats": {"kafka": {"heartbeat_interval_secs": 4.9}},
     "sockets give up in time": {"kafka": {"producer_properties": {"socket.timeout.ms": 9_900}}},
     "consumers have no transactions": {"kafka": {"consumer_properties": {"socket.timeout.ms": 60_000}}},
