@@ -109,7 +109,7 @@ class Stream:
         post_within = max(kafka.session_timeout_secs - 2 * kafka.heartbeat_interval_secs, 1.0)
         self._sender = Sender(
             self.state,
-            Client(_client_options(self._trackly, settings), self._api_key),
+            Client(client_options(self._trackly, settings), self._api_key),
             self.operation,
             policy=_verdict_policy(settings, self.operation),
             retry=_retry_policy(settings),
@@ -326,7 +326,8 @@ def _retry_policy(settings: StreamSettings) -> RetryPolicy:
     return RetryPolicy(retry.max_attempts, retry.backoff_base_secs, retry.backoff_max_secs, retry.retry_after_max_secs)
 
 
-def _client_options(trackly: TracklySettings, settings: StreamSettings) -> ClientOptions:
+def client_options(trackly: TracklySettings, settings: StreamSettings) -> ClientOptions:
+    """Return how a stream's client connects."""
     return ClientOptions(
         base_url=trackly.base_url,
         connect_secs=trackly.timeouts.connect_secs,

@@ -1,8 +1,8 @@
 """Requests to the platform: the only home of httpx.
 
 What went wrong is told apart by one question: had the writing of the request begun? The transport asks just before
-the first byte; a failure earlier is certainly not sent, one later may have been taken. Nothing is retried here, and idle
-connections are left before the platform would close them.
+the first byte; a failure earlier is certainly not sent, one later may have been taken. Nothing is retried here, and
+idle connections are left before the platform would close them.
 """
 
 import asyncio

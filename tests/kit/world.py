@@ -176,7 +176,11 @@ class World:
     def headers_of_dead_letters(self) -> list[dict[str, str]]:
         """Return the headers of all dead letters, as text."""
         letters = self.topics.read(self.dead_letters)
-        return [{name: bytes(value).decode() for name, value in letter.headers() or []} for letter in letters]
+        return [{name: _text(value) for name, value in dict(letter.headers() or []).items()} for letter in letters]
+
+    def outcome_values(self) -> list[dict[str, Any]]:
+        """Return all outcomes."""
+        return [json.loads(message.value() or b"") for message in self.topics.read(self.outcomes)]
 
     def close(self) -> None:
         for worker in self.workers:
@@ -187,6 +191,10 @@ class World:
                     worker.process.wait(3)
                 except subprocess.TimeoutExpired:
                     worker.kill()
+
+
+def _text(value: str | bytes | None) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value or ""
 
 
 def sends(count: int, *, tag: str = "text") -> Iterator[Record]:

@@ -1,0 +1,222 @@
+"""Processes that die, freeze and come back: nothing lost, nobody texted twice, one result each."""
+
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from connector.demo.judge import Judgement
+from connector.demo.topics import Record
+from connector.simulator import Faults
+from tests.kit.world import Worker, World, sends
+
+
+def _in_flight(worker: Worker) -> bool:
+    return bool(worker.status().get("in_flight_records", 0) > 0)
+
+
+def _wait(wanted: Callable[[], bool], *, within_secs: float = 60) -> None:
+    deadline = time.monotonic() + within_secs
+    while not wanted():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_kills_and_a_frozen_worker_lose_nothing_and_text_nobody_twice(world: World, protocol: str) -> None:
+    """Two workers, 200,000 records; three `kill -9` with batches in flight, one of them never restarted; one SIGSTOP
+    beyond the session timeout, then SIGCONT: the zombie wakes up with posts in hand.
+    """
+    world.platform.set_faults(Faults(latency_ms=(200, 1_000)))
+    settings = world.settings(
+        {"kafka": {"group_protocol": protocol}},
+        stream={"batch": {"max_records": 1_000}, "concurrency": {"max": 16}},
+    )
+    workers = [world.start({**settings, "instance_id": f"{world.name}-{n}"}) for n in range(2)]
+    world.produce_sends(200_000)
+
+    for _ in range(2):  # killed with batches in flight, and restarted under its id
+        _wait(lambda: _in_flight(workers[0]))
+        workers[0].kill()
+        workers[0] = world.start({**settings, "instance_id": f"{world.name}-0"})
+    _wait(lambda: _in_flight(workers[1]))
+    frozen = workers[1]
+    frozen.signal(signal.SIGSTOP)
+    beyond = 8 if protocol == "classic" else 50  # KIP-848 sessions are the broker's: 45 s
+    time.sleep(beyond)
+    frozen.signal(signal.SIGCONT)
+    _wait(lambda: _in_flight(workers[0]), within_secs=90)
+    workers[0].kill()  # and never restarted
+
+    found = world.settled(within_secs=120)
+
+    _report(protocol, found)
+    assert found.problems() == []
+    assert found.accepted_twice == 0
+    assert found.queued + found.in_doubt == 200_000
+
+
+def _report(name: str, found: Judgement) -> None:
+    print(
+        f"{name}: {found.queued} queued, {found.in_doubt} in doubt, {found.accepted} accepted, "
+        f"{found.accepted_twice} twice, {found.lost} lost"
+    )
+
+
+def test_a_graceful_stop_under_load_leaves_nothing_in_doubt(world: World) -> None:
+    world.platform.set_faults(Faults(latency_ms=(20, 80)))
+    world.produce_sends(50_000)
+    worker = world.start(world.settings())
+    _wait(lambda: _in_flight(worker))
+
+    assert worker.stop() == 0
+
+    world.start(world.settings())
+    found = world.settled()
+    assert found.problems() == []
+    assert found.in_doubt == 0
+
+
+def test_a_stop_that_the_platform_stalls_ends_at_the_deadline(world: World) -> None:
+    world.platform.set_faults(Faults.model_validate({"stall": {"next": 3}, "stall_takes_records": True}))
+    world.produce_sends(2_000)
+    worker = world.start(
+        world.settings({"trackly": {"timeouts": {"total_secs": 5}}}, stream={"delivery": {"drain_secs": 7}})
+    )
+    _wait(lambda: _in_flight(worker))
+    began = time.monotonic()
+
+    code = worker.stop()
+
+    assert code in (0, 5)
+    assert time.monotonic() - began < 3 * 7
+    world.start(world.settings())
+    found = world.settled()
+    assert found.problems() == []
+    assert found.in_doubt == 750
+
+
+def test_a_second_signal_stops_at_once(world: World) -> None:
+    world.platform.set_faults(Faults.model_validate({"stall": {"next": 1_000}}))
+    world.produce_sends(2_000)
+    worker = world.start(world.settings())
+    _wait(lambda: _in_flight(worker))
+    worker.signal(signal.SIGTERM)
+    time.sleep(0.5)
+    began = time.monotonic()
+
+    assert worker.stop() == 5
+
+    assert time.monotonic() - began < 3
+
+
+def test_a_crash_is_sent_again_and_flagged_where_the_operator_chose_so(world: World) -> None:
+    world.platform.set_faults(Faults.model_validate({"stall": {"next": 4}, "stall_takes_records": True}))
+    world.produce_sends(1_000)
+    worker = world.start(world.settings(stream={"delivery": {"in_doubt": "resend"}}))
+    _wait(lambda: worker.status().get("in_flight_requests", 0) == 4)
+    worker.kill()
+    world.platform.set_faults(Faults())
+    world.start(world.settings(stream={"delivery": {"in_doubt": "resend"}}))
+
+    found = world.settled()
+
+    assert found.lost == found.duplicates == 0
+    outcomes = world.outcome_values()
+    assert sum(outcome.get("resent", False) for outcome in outcomes) == 1_000
+
+
+def test_in_doubt_can_wait_for_the_operator_across_restarts(world: World) -> None:
+    world.platform.set_faults(Faults.model_validate({"stall": {"next": 4}, "stall_takes_records": True}))
+    world.produce_sends(1_000)
+    settings = world.settings(stream={"delivery": {"in_doubt": "hold"}})
+    worker = world.start(settings)
+    _wait(lambda: worker.status().get("in_flight_requests", 0) == 4)
+    worker.kill()
+    world.platform.set_faults(Faults())
+    worker = world.start(settings)
+    worker.wait_for(lambda s: any(h["reason"] == "in_doubt" for h in s["holds"]), "the hold")
+    assert worker.stop() == 0
+    assert world.topics.read(world.outcomes) == []
+
+    world.start(world.settings(stream={"delivery": {"in_doubt": "dead_letter"}}))
+
+    found = world.settled()
+    assert found.problems() == []
+    assert found.in_doubt == 1_000
+
+
+def test_a_worker_that_joins_takes_its_share_and_nothing_is_repeated(world: World) -> None:
+    world.platform.set_faults(Faults(latency_ms=(20, 80)))
+    world.produce_sends(40_000)
+    first = world.start(world.settings())
+    _wait(lambda: _in_flight(first))
+    second = world.start(world.settings())
+    second.wait_for(lambda s: len(s["partitions"]) == 2, "its share of the partitions")
+
+    found = world.settled()
+
+    assert found.problems() == []
+    assert found.in_doubt == 0
+
+
+def test_a_restart_begins_after_what_is_settled(world: World) -> None:
+    world.produce_sends(1_000)
+    worker = world.start(world.settings())
+    world.settled()
+    assert worker.stop() == 0
+    world.produce(sends(10, tag="later"))
+    worker = world.start(world.settings())
+
+    found = world.settled()
+
+    assert found.problems() == []
+    assert worker.status()["records_read"] == 10
+
+
+def test_two_live_workers_with_one_id_do_not_fence_each_other(world: World) -> None:
+    settings = {**world.settings(), "instance_id": f"{world.name}-x"}
+    first = world.start(settings)
+    first.wait_for(lambda s: s["partitions"] != {}, "its partitions")
+
+    second = world.start(settings)
+
+    assert second.process.wait(30) == 4
+    assert "instance_id" in second.log.read_text()
+    world.produce([Record(b'{"to":"+15550000001","body":"one"}', b"one")])
+    assert world.settled().problems() == []
+
+
+def test_no_broker_is_said_and_ends_after_the_set_time(world: World) -> None:
+    settings = world.settings({"kafka": {"bootstrap_servers": "127.0.0.1:1", "startup_timeout_secs": 3}})
+    worker = world.start(settings)
+
+    assert worker.process.wait(40) == 3
+    assert "no broker answers yet" in worker.log.read_text()
+
+
+def test_a_missing_topic_is_named_with_the_command_that_creates_it(world: World) -> None:
+    worker = world.start(world.settings(stream={"outcomes": {"topic": "nowhere.to.be.found"}}))
+
+    assert worker.process.wait(40) == 2
+    assert "kafka-topics.sh" in worker.log.read_text()
+    assert "nowhere.to.be.found" in worker.log.read_text()
+
+
+def test_missing_topics_are_created_where_allowed(world: World) -> None:
+    outcomes, dead = f"{world.source}.made.outcomes", f"{world.source}.made.dead"
+    world.outcomes, world.dead_letters = outcomes, dead
+    world.produce_sends(100)
+    world.start(
+        world.settings(
+            stream={
+                "outcomes": {"topic": outcomes},
+                "dead_letters": {"topic": dead},
+                "create_topics": {"enabled": True, "replication_factor": 1},
+            }
+        )
+    ).wait_for(lambda s: s["queued"] == 100, "all settled")
+
+    assert world.settled().problems() == []
+    world.topics.delete(outcomes, dead)
