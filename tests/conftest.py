@@ -7,7 +7,7 @@ which and why; with `--require-broker` they fail instead, as they should whereve
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Final, Protocol
+from typing import Final, NoReturn, Protocol
 
 import pytest
 
@@ -18,7 +18,8 @@ from connector.demo.topics import Topics
 from connector.simulator import Simulator, SimulatorSettings, SimulatorThread
 
 _NEED_A_BROKER: Final = frozenset({"broker", "make_broker", "topics"})
-_NO_BROKER: Final = "no broker: "
+_NO_BROKER: Final = "no Kafka broker can be had"
+_WHY = pytest.StashKey[dict[str, None]]()  # the reasons, each once
 
 
 class MakeBroker(Protocol):
@@ -58,24 +59,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.broker)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    left_out: dict[str, list[str]] = {}
-    for report in terminalreporter.getreports("skipped"):
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
-        if _NO_BROKER in reason:
-            left_out.setdefault(reason.split(_NO_BROKER, 1)[1], []).append(report.nodeid)
-    for reason, tests in left_out.items():
-        terminalreporter.section(f"{len(tests)} tests left out: they need a Kafka broker", yellow=True)
-        terminalreporter.line(reason)
-        terminalreporter.line("Left out:")
-        for test in tests:
-            terminalreporter.line(f"- {test}")
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    why = config.stash.get(_WHY, None)
+    if not why:
+        return
+    skipped = terminalreporter.getreports("skipped")
+    left_out = [report.nodeid for report in skipped if _NO_BROKER in str(report.longrepr)]
+    terminalreporter.section(f"{len(left_out)} tests left out, since they need a Kafka broker", yellow=True)
+    for line in (*why, "Left out:", *(f"- {test}" for test in left_out)):
+        terminalreporter.line(line)
 
 
-def _give_up(request: pytest.FixtureRequest, error: BrokerUnavailableError) -> None:
-    if request.config.getoption("--require-broker"):
+def _give_up(config: pytest.Config, error: BrokerUnavailableError) -> NoReturn:
+    if config.getoption("--require-broker"):
         pytest.fail(str(error), pytrace=False)
-    pytest.skip(f"{_NO_BROKER}{error}")
+    config.stash.setdefault(_WHY, {})[str(error)] = None
+    pytest.skip(_NO_BROKER)
 
 
 @pytest.fixture(scope="session")
@@ -88,8 +87,7 @@ def broker(request: pytest.FixtureRequest) -> Iterator[BrokerHandle]:
     try:
         handle = find_broker(request.config.getoption("--bootstrap-servers"))
     except BrokerUnavailableError as error:
-        _give_up(request, error)
-        raise  # not reached
+        _give_up(request.config, error)
     with handle:
         yield handle
 
@@ -112,8 +110,7 @@ def make_broker(request: pytest.FixtureRequest) -> Iterator[MakeBroker]:
             try:
                 started = Broker.start(properties=properties, listeners=listeners, scram_users=scram_users)
             except BrokerUnavailableError as error:
-                _give_up(request, error)
-                raise  # not reached
+                _give_up(request.config, error)
             return brokers.enter_context(started)
 
         yield make

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +36,7 @@ _PARTITIONS: Final = 4
 _BATCH_RECORDS: Final = 250  # more requests than the largest batches would make, so that faults find something to hit
 _OUTAGE_SECS: Final = 3.0
 _OUTAGE_AT: Final = 0.3  # of the events accepted: in the middle of the work, however fast that goes
+_MOCK_EVENTS: Final = 40_000  # its partitions keep 5 MB, then forget: 40,000 outcomes of 310 bytes on 4 are 3 MB each
 _STOP_SECS: Final = 25
 _WEATHER: Final = Faults(latency_ms=(20, 80), error_rate={503: 0.05})
 # The first batch is accepted and its reply lost: whether it was taken, nobody who only sees the connection can tell.
@@ -95,6 +96,11 @@ def run_demo(
         with console.status("Looking for a broker (the first time, Maven fetches about 45 MB) ..."):
             broker = stack.enter_context(find_broker(bootstrap_servers, allow_mock=True))
         _introduce(console, broker)
+        if broker.kind == "mock" and events.count > _MOCK_EVENTS:
+            console.print(
+                f"It holds no more than {_MOCK_EVENTS:,} events in place of {events.count:,}.", style="yellow"
+            )
+            events = replace(events, count=_MOCK_EVENTS)
         platform = SimulatorSettings(
             api_keys=(_API_KEY,),
             lists=(SendingList(phone_number=LIST_NUMBER),),
@@ -199,8 +205,11 @@ def _settings(
     broker: BrokerHandle, *, url: str, port: int, source: str, outcomes: str, dead_letters: str
 ) -> Mapping[str, object]:
     """Return the connector's settings, in which all but the addresses is as an operator would write it."""
+    kafka: dict[str, object] = {"bootstrap_servers": broker.bootstrap_servers}
+    if broker.kind == "mock":
+        kafka["request_timeout_secs"] = 2  # it does not answer every question, and each would be waited for
     return {
-        "kafka": {"bootstrap_servers": broker.bootstrap_servers},
+        "kafka": kafka,
         "trackly": {"base_url": url, "api_key": "${env:TRACKLY_API_KEY}"},
         "web": {"port": port},
         "log": {"format": "console"},

@@ -6,6 +6,7 @@ even ``kill -9`` of the parent takes the children along. Elsewhere children are 
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,10 @@ def spawn(
     It gets a session of its own: Ctrl-C reaches this process alone, which stops its children in the right order.
     Raises `FileNotFoundError` when the program does not exist.
     """
+    program = shutil.which(argv[0], path=(env or os.environ).get("PATH"))
+    if program is None:
+        raise FileNotFoundError(argv[0])
+    argv = [program, *argv[1:]]
     with log.open("ab") as out:
         return _KEEPER.submit(_popen, argv, out, env, cwd, stdin).result()
 

@@ -158,9 +158,15 @@ def test_a_child_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path) 
     log = tmp_path / "log"
     child = spawn(["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done"], log=log)
     while "ready" not in tail(log):
+        assert child.poll() is None
         time.sleep(0.01)
 
     assert stop(child, grace_secs=0.2) == -signal.SIGKILL
+
+
+def test_a_program_that_does_not_exist_cannot_be_spawned(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no-such-program"):
+        spawn(["no-such-program"], log=tmp_path / "log")
 
 
 def test_a_child_is_out_of_reach_of_ctrl_c(tmp_path: Path) -> None:
