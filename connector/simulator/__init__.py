@@ -13,8 +13,9 @@ from connector.simulator.faults import (
 )
 from connector.simulator.ledger import Entry, LedgerTotals, OperationTotals
 from connector.simulator.problems import InvalidInputError, Problem
-from connector.simulator.server import Simulator, SimulatorThread, new_event_loop
+from connector.simulator.server import Simulator
 from connector.simulator.settings import Identities, SendingList, SimulatorSettings, Switches, load_switches
+from connector.simulator.thread import SimulatorThread, new_event_loop
 
 __all__ = [
     "Chance",

@@ -9,12 +9,13 @@ from dataclasses import replace
 from email.utils import formatdate
 from typing import Final, Literal, assert_never, get_args
 
+from connector.simulator.answers import Answer
 from connector.simulator.endpoints import ENDPOINTS, LISTS_PATH, Endpoint
 from connector.simulator.faults import NEVER, Chance, Faults
 from connector.simulator.http import Manner, Reaction, Reply, Request, json_reply, page_reply, phrase
 from connector.simulator.ledger import Ledger
 from connector.simulator.lies import Lie, told
-from connector.simulator.platform import Answer, Platform
+from connector.simulator.platform import Platform
 from connector.simulator.script import Timeline
 from connector.simulator.settings import BASE_PATH, SimulatorSettings, refuse_faults_that_fast_lacks
 

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import Any, Final, Literal, assert_never
 
+from connector.simulator.answers import Answer
 from connector.simulator.endpoints import Operation
-from connector.simulator.platform import Answer
 
 Lie = Literal["wrong_counts", "repeated_index", "out_of_range_index", "wrong_to"]
 

@@ -8,25 +8,23 @@ Where the reference is silent: malformed JSON is 400 `invalid_json`, an absent c
 unknown path 404 `not_found`, a wrong method 405 `method_not_allowed`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
-from urllib.parse import parse_qs
+from typing import Final
 
 import msgspec
 
-from connector.simulator.account import Account, record_id
+from connector.simulator.account import Account
+from connector.simulator.answers import Answer, Tally, bulk_document, lists_document, missing, refusal, single_document
 from connector.simulator.endpoints import (
     CONTACTS,
     ENDPOINTS,
     HISTORY_CLICKS,
     HISTORY_IMPORT,
-    HISTORY_REVENUE,
     HISTORY_SENDS,
     LISTS_PATH,
     MAX_CONTACT_BYTES,
     MAX_RECORDS,
-    REVENUE,
     SEND,
     Endpoint,
     Operation,
@@ -36,38 +34,10 @@ from connector.simulator.http import Request
 from connector.simulator.identity import Record, extractors, searched_text
 from connector.simulator.ledger import Ledger
 from connector.simulator.rules import Rules, history_kind, text_of
-from connector.simulator.settings import SendingList, SimulatorSettings
+from connector.simulator.settings import SimulatorSettings
 
 _HEALTHY: Final = Faults()
-_PAGE_MAX: Final = 100
 _NOTHING: Final[Record] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A status and a document; of a bulk request that was gone through also the number of records.
-
-    `first_echo` is what an entry of `errors` for the first of them would repeat.
-    """
-
-    status: int
-    document: dict[str, Any] = field(repr=False)
-    records: int | None = None
-    first_echo: object = field(default=None, repr=False)
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What became of the records of one bulk request."""
-
-    good: int = 0
-    skipped: int = 0
-    unnamed: int = 0
-    revenue: float = 0.0
-    new_contacts: int = 0
-    new_memberships: int = 0
-    journeys: int = 0
-    invalid_phones: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +92,14 @@ class Platform:
         if refused is not None:
             return refused
         if path == LISTS_PATH:
-            return self._show_lists(request.query)
+            return Answer(200, lists_document(self._account.lists(), request.query))
         endpoint = ENDPOINTS[path]
         if self._fast and endpoint.bulk:
             return self._count_bulk(request, endpoint)
         try:
             document = msgspec.json.decode(request.body)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return _error(400, "invalid_json", "Request body is not valid JSON")
+            return refusal(400, "invalid_json", "Request body is not valid JSON")
         if endpoint.bulk:
             return self._take_bulk(request, endpoint, document, faults, now=now, hide_one=hide_one)
         return self._take_single(request, endpoint, _as_record(document), faults, now=now)
@@ -154,23 +124,23 @@ class Platform:
     def _refuse_request(self, request: Request, path: str, faults: Faults) -> Answer | None:
         """Return the answer to a request that fails before its body is looked at."""
         if path != LISTS_PATH and path not in ENDPOINTS:
-            return _error(404, "not_found", "Not found")
+            return refusal(404, "not_found", "Not found")
         if request.method != ("GET" if path == LISTS_PATH else "POST"):
-            return _error(405, "method_not_allowed", "Method not allowed")
+            return refusal(405, "method_not_allowed", "Method not allowed")
         detailed = self._switches.key_codes == "detailed"
         if not request.api_key:
-            return _error(401, "missing_api_key" if detailed else "unauthorized", "API key required")
+            return refusal(401, "missing_api_key" if detailed else "unauthorized", "API key required")
         if self._keys and request.api_key not in self._keys:
-            return _error(401, "invalid_api_key" if detailed else "unauthorized", "Invalid API key")
+            return refusal(401, "invalid_api_key" if detailed else "unauthorized", "Invalid API key")
         if faults.account_suspended:
-            return _error(403, None, "Account is suspended")
+            return refusal(403, None, "Account is suspended")
         limit = self._switches.max_body_bytes
         if request.body_bytes > min(limit, faults.body_limit_bytes or limit):
-            return _error(413, None, "Payload Too Large")
+            return refusal(413, None, "Payload Too Large")
         if path == LISTS_PATH or not self._switches.require_content_type:
             return None
         media_type = (request.content_type or "").partition(";")[0].strip().lower()
-        return None if media_type == "application/json" else _error(400, None, "Content-Type must be application/json")
+        return None if media_type == "application/json" else refusal(400, None, "Content-Type must be application/json")
 
     def _take_bulk(
         self, request: Request, endpoint: Endpoint, document: object, faults: Faults, *, now: float, hide_one: bool
@@ -179,7 +149,7 @@ class Platform:
         envelope = _as_record(document)
         raw_records = envelope.get(operation.array)
         if not isinstance(raw_records, list):
-            return _missing(operation.array)
+            return missing(operation.array)
         refused = self._refuse_length(operation.array, len(raw_records))
         if refused is not None:
             return refused
@@ -191,17 +161,17 @@ class Platform:
 
         default_list = envelope.get("list_number") if operation is SEND and self._takes_top_level else None
         batch = _Batch(operation, records, default_list, oversized, faults, now=now, hide_one=hide_one)
-        tally = _Tally()
+        tally = Tally()
         errors = [] if self._took_good_messages(batch, tally) else self._take_each(batch, tally)
         self._ledger.handled(endpoint.path, len(records))
         return Answer(
             self._bulk_status(tally, len(records)),
-            self._bulk_document(operation, tally, errors, faults),
+            bulk_document(operation, tally, errors, self._switches, errors_cap=faults.errors_cap),
             records=len(records),
             first_echo=records[0].get(operation.echo or "") if records else None,
         )
 
-    def _took_good_messages(self, batch: _Batch, tally: _Tally) -> bool:
+    def _took_good_messages(self, batch: _Batch, tally: Tally) -> bool:
         """Take all messages at once if nothing can be wrong with one of them; tell whether that was so."""
         looks_at_each = batch.hide_one or batch.faults.record_codes or self._switches.duplicate_window_secs is not None
         if looks_at_each or batch.operation is not SEND:
@@ -216,7 +186,7 @@ class Platform:
         self._ledger.accept_all(SEND.name, [identify(record) for record in batch.records])
         return True
 
-    def _take_each(self, batch: _Batch, tally: _Tally) -> list[dict[str, object]]:
+    def _take_each(self, batch: _Batch, tally: Tally) -> list[dict[str, object]]:
         """Take or refuse record by record; return the entries of `errors`."""
         operation, errors = batch.operation, []
         for index, record in enumerate(batch.records):
@@ -245,21 +215,21 @@ class Platform:
         try:
             count = len(_raw_array(operation.array, request.body))
         except msgspec.ValidationError:
-            return _missing(operation.array)
+            return missing(operation.array)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return _error(400, "invalid_json", "Request body is not valid JSON")
+            return refusal(400, "invalid_json", "Request body is not valid JSON")
         refused = self._refuse_length(operation.array, count)
         if refused is not None:
             return refused
         self._ledger.accept_unseen(operation.name, endpoint.path, count)
-        document = self._bulk_document(operation, _Tally(good=count), [], _HEALTHY)
+        document = bulk_document(operation, Tally(good=count), [], self._switches, errors_cap=None)
         return Answer(self._switches.success_status, document, records=count)
 
     def _refuse_length(self, array: str, length: int) -> Answer | None:
         if length == 0 and self._switches.empty_array == "missing":
-            return _missing(array)
+            return missing(array)
         if length > MAX_RECORDS:
-            return _error(413, f"too_many_{array}", f"At most {MAX_RECORDS} {array} in a request")
+            return refusal(413, f"too_many_{array}", f"At most {MAX_RECORDS} {array} in a request")
         return None
 
     def _take_single(
@@ -270,13 +240,14 @@ class Platform:
         refused = self._refuse_batch(operation, [record], oversized, faults, alone=True)
         if refused is not None:
             return refused
-        tally = _Tally()
+        tally = Tally()
         code = self._judge(operation, record, None, faults) or self._accept(operation, record, None, tally, now=now)
         self._ledger.handled(endpoint.path, 1)
         if code is not None:
             self._ledger.refuse(operation.name, code)
-            return _error(400, code, _error_text(operation, code, faults))
-        return Answer(self._switches.success_status, self._single_document(operation, record, tally))
+            return refusal(400, code, _error_text(operation, code, faults))
+        document = single_document(operation, record, tally, self._account.message_ids.issue())
+        return Answer(self._switches.success_status, document)
 
     def _refuse_batch(
         self,
@@ -290,12 +261,12 @@ class Platform:
         """Return the answer to a request that fails as a whole because of one of its records."""
         asks_validation = operation is CONTACTS and any(record.get("use_validation") is True for record in records)
         if asks_validation and faults.billing_code is not None:
-            return _error(402, faults.billing_code, "Validation needs valid billing")
+            return refusal(402, faults.billing_code, "Validation needs valid billing")
         if oversized and (alone or self._switches.oversized_contact == "request"):
-            return _error(413, "payload_too_large", text_of("payload_too_large", operation.name))
+            return refusal(413, "payload_too_large", text_of("payload_too_large", operation.name))
         for poison in faults.poison:
             if any(poison.text in searched_text(operation.name, record) for record in records):
-                return _error(poison.status, "internal_error", "Internal server error")
+                return refusal(poison.status, "internal_error", "Internal server error")
         return None
 
     @property
@@ -324,7 +295,7 @@ class Platform:
         return None
 
     def _accept(
-        self, operation: Operation, record: Record, default_list: object, tally: _Tally, *, now: float
+        self, operation: Operation, record: Record, default_list: object, tally: Tally, *, now: float
     ) -> str | None:
         """Take a record that passed the checks, unless it is a repeat; return a code if the repeat fails for it."""
         kind = history_kind(record) if operation is HISTORY_IMPORT else operation.name
@@ -360,7 +331,7 @@ class Platform:
             str(message["to"]), list_number, str(message["body"]), window_secs=window_secs, now=now
         )
 
-    def _accept_contact(self, contact: Record, tally: _Tally) -> None:
+    def _accept_contact(self, contact: Record, tally: Tally) -> None:
         list_number = str(contact["list_number"])
         self._account.note_list(list_number)
         is_new_contact, is_new_membership = self._account.add_contact(str(contact["phone_number"]), list_number)
@@ -376,78 +347,9 @@ class Platform:
             entry[operation.echo] = record.get(operation.echo)
         return {**entry, "code": code, "error": _error_text(operation, code, faults)}
 
-    def _bulk_status(self, tally: _Tally, records: int) -> int:
+    def _bulk_status(self, tally: Tally, records: int) -> int:
         all_failed = records > 0 and tally.good + tally.skipped == 0
         return (self._switches.all_failed_status if all_failed else None) or self._switches.success_status
-
-    def _bulk_document(
-        self, operation: Operation, tally: _Tally, errors: list[dict[str, object]], faults: Faults
-    ) -> dict[str, Any]:
-        switches = self._switches
-        caps = (faults.errors_cap, switches.history_errors_cap if operation.history else switches.errors_cap)
-        cap = min((cap for cap in caps if cap is not None), default=None)
-        good = tally.good + (tally.skipped if switches.skipped_counts_as_success else 0)
-        document: dict[str, Any] = {operation.good: good, "error_count": len(errors) + tally.unnamed}
-        if operation is CONTACTS:
-            document["contacts_created"] = tally.new_contacts
-            document["list_contacts_created"] = tally.new_memberships
-            document["journeys_enrolled"] = tally.journeys
-        if operation in (HISTORY_IMPORT, HISTORY_SENDS, HISTORY_CLICKS):
-            document["duplicates_skipped"] = tally.skipped
-        if operation in (HISTORY_IMPORT, HISTORY_SENDS):
-            document["invalid_phones"] = tally.invalid_phones
-        if operation in (REVENUE, HISTORY_REVENUE):
-            document["total_revenue"] = round(tally.revenue, 6)
-        document["errors"] = errors[:cap]
-        return document
-
-    def _single_document(self, operation: Operation, record: Record, tally: _Tally) -> dict[str, Any]:
-        if operation is SEND:
-            return {"success": True, "message_id": self._account.message_ids.issue(), "status": "queued"}
-        if operation is CONTACTS:
-            number, list_number = str(record["phone_number"]), str(record["list_number"])
-            document = {
-                "success": True,
-                "contact_id": record_id(number),
-                "list_contact_id": record_id(number, list_number),
-                "is_new_contact": tally.new_contacts == 1,
-                "is_new_list_contact": tally.new_memberships == 1,
-                "journeys_enrolled": tally.journeys,
-            }
-            return {**document, "validation": {"is_valid": True}} if record.get("use_validation") is True else document
-        return {
-            "success": True,
-            "revenue_id": record_id(self._account.message_ids.issue()),
-            "message_id": record["message_id"],
-            "revenue": record["revenue"],
-        }
-
-    def _show_lists(self, query: str) -> Answer:
-        asked = parse_qs(query)
-        status = asked.get("status", [None])[0]
-        shown = [
-            (number, entry)
-            for number, entry in enumerate(self._account.lists(), start=1)
-            if (entry.status == status if status else entry.status != "deleted")
-        ]
-        page = _positive(asked, "page", default=1)
-        per_page = min(_positive(asked, "per_page", default=50), _PAGE_MAX)
-        return Answer(
-            200,
-            {
-                "lists": [_list_document(number, entry) for number, entry in shown[(page - 1) * per_page :][:per_page]],
-                "pagination": {
-                    "page": page,
-                    "per_page": per_page,
-                    "total": len(shown),
-                    "total_pages": -(-len(shown) // per_page),
-                },
-            },
-        )
-
-
-def _error(status: int, code: str | None, text: str) -> Answer:
-    return Answer(status, {"error": text} if code is None else {"error": text, "code": code})
 
 
 def _error_text(operation: Operation, code: str, faults: Faults) -> str:
@@ -476,25 +378,3 @@ def _raw_array(array: str, body: bytes) -> list[msgspec.Raw]:
     if array == SEND.array:
         return _raw_messages.decode(body).messages
     return _raw_contacts.decode(body).contacts if array == CONTACTS.array else _raw_records.decode(body).records
-
-
-def _missing(array: str) -> Answer:
-    return _error(400, f"missing_{array}", f"{array} array is required")
-
-
-def _positive(asked: Mapping[str, Sequence[str]], name: str, *, default: int) -> int:
-    text = asked.get(name, [""])[0]
-    return max(int(text), 1) if text.isascii() and text.isdigit() else default
-
-
-def _list_document(number: int, entry: SendingList) -> dict[str, object]:
-    return {
-        "id": number,
-        "phone_number": entry.phone_number,
-        "brand_name": "Simulator",
-        "list_name": f"List {number}",
-        "list_type": "toll_free",
-        "status": entry.status,
-        "contact_count": 0,
-        "created_at": "2024-01-01T00:00:00Z",
-    }

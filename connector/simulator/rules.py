@@ -5,6 +5,7 @@ missing; a field of the wrong type is invalid where the reference has such a cod
 """
 
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
@@ -213,7 +214,7 @@ def _first_missing(record: Record, *names: str) -> str | None:
 
 
 def _is_amount(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max
 
 
 def _is_time(value: object) -> bool:

@@ -1,14 +1,17 @@
 """Decisions without a network: time, chance and ids are arguments."""
 
+import json
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.simulator import Chance, Faults, SimulatorSettings
 from connector.simulator.account import Account, MessageIds
 from connector.simulator.behaviour import Behaviour, Dice
+from connector.simulator.endpoints import ENDPOINTS
 from connector.simulator.http import Manner, Reaction, Request
 
 
@@ -144,3 +147,45 @@ def test_a_batch_that_is_taken_at_once_is_taken_as_it_is_one_by_one(
     assert replies[0] == replies[1]
     assert at_once.ledger.totals() == one_by_one.ledger.totals()
     assert list(at_once.ledger.entries()) == list(one_by_one.ledger.entries())
+
+
+NAMES = ["to", "body", "list_number", "phone_number", "to_number", "id", "message_id", "offer_id", "revenue"]
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5)
+    | st.sampled_from(["+15550000001", "2024-05-01", "sale"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=2),
+    max_leaves=4,
+)  # fmt: skip
+RECORDS = st.dictionaries(
+    st.sampled_from([*NAMES, "timestamp", "attribution_type", "use_validation", "skip_journey_if_exists"]), VALUES
+)
+
+
+@given(
+    path=st.sampled_from(sorted(ENDPOINTS)),
+    records=st.lists(RECORDS | VALUES, max_size=4),
+    identities=st.sampled_from(["*", "id", "to+body", "id.id"]),
+)
+def test_no_record_however_odd_brings_the_simulator_down(path: str, records: list[object], identities: str) -> None:
+    operation = ENDPOINTS[path].operation
+    document = {operation.array: records} if ENDPOINTS[path].bulk else (records or [None])[0]
+    body = json.dumps(document).encode()
+    subject = behaviour(
+        identities={operation.name: identities},
+        faults={"poison": [{"text": "no such text"}], "record_codes": [{"text": "no such text", "code": "x"}]},
+    )
+
+    reply = react(
+        subject, Request("POST", f"/api/v2{path}", api_key="k", content_type="application/json", body=body)
+    ).reply
+
+    assert reply.status in (200, 400)
+    assert isinstance(msgspec.json.decode(reply.body), dict)
+
+
+@pytest.mark.parametrize("number", [b"1" + b"0" * 400, b"1e308", b"-0.0", b"1e-400", b"9007199254740993"])
+def test_numbers_may_be_huge(number: bytes) -> None:
+    body = b'{"records": [{"message_id": "aB12cD34", "attribution_type": "sale", "revenue": %b}]}' % number
+    request = Request("POST", "/api/v2/revenue/bulk", api_key="k", content_type="application/json", body=body)
+
+    assert react(behaviour(), request).reply.status in (200, 400)
