@@ -43,8 +43,8 @@ def readiness_of(connector: "Connector") -> tuple[bool, dict[str, Any]]:
     for stream in connector.streams:
         if not stream.is_ready:
             streams[stream.name] = "failed" if stream.failed else f"{stream.state_name}, not in its group yet"
-        elif strict and stream.state.holds():
-            streams[stream.name] = f"on hold: {stream.state.holds()[0].reason}"
+        elif strict and stream.holds():
+            streams[stream.name] = f"on hold: {stream.holds()[0].reason}"
     return not streams, {"ready": not streams, "streams": streams}
 
 

@@ -374,11 +374,15 @@ class Flow:
         """Batches that wait to be tried again."""
         return len(self._waiting)
 
-    def plan(self, *, now: float, slots: int) -> Tick | None:
-        """Return the next tick, or None when there is nothing to say; `slots` is how many batches may start."""
+    def plan(self, *, now: float, slots: int, fresh_first: bool = False) -> Tick | None:
+        """Return the next tick, or None when there is nothing to say; `slots` is how many batches may start.
+
+        `fresh_first` has batches that never failed go before those that wait to be tried again: when only one may
+        start, to see if the platform works, it must not be the one that is to blame.
+        """
         self._mark = (self._mark + 1) % MARKS
         settle = self._take_finished()
-        start = self._take_startable(now, slots)
+        start = self._take_startable(now, slots, fresh_first=fresh_first)
         while True:
             settled = _ranges(chunk for item in settle for chunk in item.chunks)
             started = _ranges(chunk for _, batch in start for chunk in batch.chunks)
@@ -465,11 +469,11 @@ class Flow:
             settle.append(self.finished.popleft())
         return settle
 
-    def _take_startable(self, now: float, slots: int) -> list[tuple[int, Batch]]:
+    def _take_startable(self, now: float, slots: int, *, fresh_first: bool) -> list[tuple[int, Batch]]:
         start: list[tuple[int, Batch]] = []
         records = self.active_records
         while len(start) < slots:
-            if self._waiting and self._waiting[0][0] <= now:
+            if self._waiting and self._waiting[0][0] <= now and not (fresh_first and self.ready):
                 batch = self._waiting[0][2]
             elif self.ready:
                 batch = self.ready[0]

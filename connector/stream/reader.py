@@ -17,6 +17,7 @@ from itertools import count
 from typing import Literal, Protocol
 
 from connector.core.batching import Batch
+from connector.core.breaker import Hold
 from connector.core.chunks import Chunk, Partition
 from connector.core.progress import ForeignMetadataError, Progress, RangeSet, decode
 from connector.core.verdicts import Verdicts, in_doubt
@@ -95,6 +96,8 @@ class Reader:
         self._close = threading.Event()
         self._ends_at = 0.0
         self._reported: dict[str, float] = {}
+        self.refused: Hold | None = None
+        """Kafka does not let us read; shown as a hold until records come again."""
         self.lag: int | None = None
         self.assigned_once = False
         self._loader = ThreadPoolExecutor(2, thread_name_prefix=f"{name}-progress")
@@ -176,6 +179,8 @@ class Reader:
             if self._to_begin or self._loader_busy:
                 timeout = min(timeout, 0.01)
             read = source.read(self._options.chunk_records, timeout)
+        if read.chunks:
+            self.refused = None
         for chunk in read.chunks:
             self._take(chunk)
         for partition in read.missing:
@@ -252,6 +257,8 @@ class Reader:
         """Log a trouble once in a while; stop for one that cannot heal."""
         if isinstance(trouble, FatalError):
             raise trouble
+        if trouble.unauthorized:
+            self.refused = Hold("kafka_authorization", time.time(), str(trouble), "probe")
         key = f"{trouble.code}:{partition}"
         if now() - self._reported.get(key, float("-inf")) > 30:
             self._reported[key] = now()
@@ -272,6 +279,7 @@ class Reader:
     def assigned(self, partitions: list[Partition]) -> None:
         """Have the progress of new partitions read; they stay paused until it is known."""
         self.assigned_once = True
+        self.refused = None
         epochs = {}
         for partition in partitions:
             epochs[partition] = self._epochs[partition] = next(self._numbers)

@@ -80,6 +80,7 @@ class Stream:
         self._sender: Sender | None = None
         self._reader: Reader | None = None
         self._ticker: Ticker | None = None
+        self._leaving: asyncio.Task[bool] | None = None
 
     async def start(self) -> None:
         """Join the group and begin to work; returns at once, the rest comes with the partitions."""
@@ -183,7 +184,13 @@ class Stream:
             self.state.draining = True
             self.state.changed.notify_all()
         if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._leave)
             self._loop.call_soon_threadsafe(self._on_failure, self, error)
+
+    def _leave(self) -> None:
+        """Let other workers have the partitions of a stream that failed."""
+        assert self._loop is not None
+        self._leaving = self._loop.create_task(self.stop(now() + 1.0))
 
     def _tell_hold(self, hold: Hold) -> None:
         self._log.error("stream on hold", reason=hold.reason, detail=hold.detail, ends_by=hold.ends)
@@ -198,6 +205,11 @@ class Stream:
         """Tell whether the stream has joined its group and works, holds aside."""
         return self.state_name == "running" and self._reader is not None and self._reader.assigned_once
 
+    def holds(self) -> list[Hold]:
+        """Return every hold, the widest first."""
+        refused = None if self._reader is None else self._reader.refused
+        return ([refused] if refused is not None else []) + self.state.holds()
+
     @property
     def lag(self) -> int | None:
         """Records between what is committed and the ends of the partitions, as the last fetch told."""
@@ -208,7 +220,7 @@ class Stream:
         state = self.state
         with state.lock:
             counts, flow, at = state.counts, state.flow, now()
-            holds = [_hold_status(hold) for hold in state.holds()]
+            holds = [_hold_status(hold) for hold in self.holds()]
             return {
                 "name": self.name,
                 "state": "on_hold" if holds and self.state_name == "running" else self.state_name,

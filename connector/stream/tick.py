@@ -119,6 +119,7 @@ class Ticker:
                 at = now()
                 if state.flow.wants_tick(now=at, slots=state.slots(at)):
                     break
+                state.kafka_hold = None  # with nothing left to write there is nothing that Kafka refuses
                 due = [t for t in (state.flow.next_retry_at(), state.paused_until) if t is not None and t > at]
                 state.changed.wait(min(min(due, default=at + 1) - at, 1.0))
         pause = last + self._options.interval_secs - now()
@@ -133,7 +134,7 @@ class Ticker:
         with state.lock:
             at = now()
             group = self._source.group_metadata()
-            tick = state.flow.plan(now=at, slots=state.slots(at))
+            tick = state.flow.plan(now=at, slots=state.slots(at), fresh_first=state.gate.state == "half_open")
             if tick is None:
                 return
             self._running = tick
