@@ -11,6 +11,8 @@ from pydantic import Field, SecretStr
 
 from connector.config.model import FilePath, Model, Seconds
 
+SERVERS: Final = r"^\s*[^\s,]+(\s*,\s*[^\s,]+)*\s*$"
+
 Properties = dict[str, str | int | float | bool]
 
 _OURS = "is set by the connector"
@@ -118,7 +120,7 @@ class KafkaSettings(Model):
     """The brokers, the group's timing, and properties passed through to librdkafka."""
 
     bootstrap_servers: str = Field(
-        pattern=r"^\s*[^\s,]+(\s*,\s*[^\s,]+)*\s*$",
+        pattern=SERVERS,
         description="Brokers to start from: `host:port`, several separated by commas.",
     )
     group_protocol: Literal["classic", "consumer"] = Field(

@@ -1,6 +1,7 @@
 """pydantic's errors in our words: what the setting must be, where it stands, and never what it was."""
 
 import difflib
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -9,15 +10,19 @@ from pydantic_core import ErrorDetails
 
 from connector.config.catalogue import catalogue, model_in
 from connector.config.checks import number
+from connector.config.kafka import SERVERS
 from connector.config.model import E164, TOPIC_NAME
 from connector.config.problems import Fault, KeyPath
 from connector.config.settings import Settings
+from connector.config.streams import STREAM_NAME
 
 UNKNOWN: Final = "is not a setting"
 
 _PATTERNS: Final = {
     E164: "must be a phone number in E.164 form, such as +18005551234",
     TOPIC_NAME: "must be a topic name: 1 to 249 letters, digits, dots, underscores and hyphens",
+    STREAM_NAME: "must be 1 to 100 lower-case letters, digits, dots, underscores and hyphens, no sign first",
+    SERVERS: "must be host:port, several of them with commas between",
 }
 _KINDS: Final = {
     "missing": "is required",
@@ -27,12 +32,13 @@ _KINDS: Final = {
     "finite_number": "must be a finite number",
     "bool_type": "must be true or false",
     "string_type": "must be text",
-    "path_type": "must be text",
+    "is_instance_of": "must be text",  # files
     "list_type": "must be a list",
     "dict_type": "must be a group of settings",
     "model_type": "must be a group of settings",
 }
 _NUMERIC: Final = frozenset({"int_type", "float_type", "bool_type"})
+_LOOKS_RIGHT: Final = re.compile(r"[-+]?[0-9][0-9_]*(?:\.[0-9]*)?|true|false", re.IGNORECASE)
 _PROPERTY_GROUPS: Final = frozenset({"properties", "consumer_properties", "producer_properties"})
 
 
@@ -84,9 +90,9 @@ def _message(details: ErrorDetails, path: KeyPath, value: Any, *, by_reference: 
         return f"is empty: leave it out, or say what it is ({message})"
     if kind in _NUMERIC and by_reference:
         return f"{message}; a reference brings text and cannot stand here"
-    if kind in _NUMERIC and isinstance(value, str):
+    if kind in _NUMERIC and isinstance(value, str) and _LOOKS_RIGHT.fullmatch(value):
         return f"{message}, without quotes"
-    if kind == "string_type" and isinstance(value, int | float):
+    if message == "must be text" and isinstance(value, int | float):
         return f"{message}: put it in quotes"
     return message
 

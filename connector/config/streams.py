@@ -6,11 +6,13 @@ arithmetic, stops. What spans several settings is checked in `checks.py`.
 
 import re
 from datetime import datetime
-from typing import Annotated, Any, Literal, assert_never
+from typing import Annotated, Any, Final, Literal, assert_never
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from connector.config.model import Model, PhoneNumber, Seconds, Topic
+
+STREAM_NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,99}$"
 
 Operation = Literal["send", "contacts", "revenue", "history"]
 Mode = Literal["bulk", "single"]
@@ -286,7 +288,7 @@ class StreamSettings(Model):
     """One flow from topics to one operation, with its own group, transactions and limits."""
 
     name: str = Field(
-        pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$",
+        pattern=STREAM_NAME,
         description="Name of the stream, in metrics, logs, ids and the redrive topic (`<name>.redrive`).",
     )
     group_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] | None = Field(

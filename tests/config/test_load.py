@@ -80,7 +80,10 @@ webb:
             "places (line 7)"
         ),
         "trackly.api_key: environment variable NOPE is not set (line 9)",
-        "streams[0].name: must match ^[a-z0-9][a-z0-9._-]{0,99}$ (line 12)",
+        (
+            "streams[0].name: must be 1 to 100 lower-case letters, digits, dots, underscores and hyphens, no sign "
+            "first (line 12)"
+        ),
         "streams[0].topics[1]: must be a topic name: 1 to 249 letters, digits, dots, underscores and hyphens (line 13)",
         "streams[0].list_number: must be text: put it in quotes (line 14)",
         "streams[0].operation: must be 'send', 'contacts', 'revenue' or 'history' (line 15)",
@@ -102,10 +105,14 @@ webb:
 
 SINGLE = {
     "unknown at the top": ({"srteams": []}, "srteams: is not a setting; did you mean streams?"),
-    "choice left empty": ({"streams": [{"operation": None}]}, "streams[0].operation: must be 'send'"),
+    "choice left empty": (
+        {"streams": [{"operation": None}]},
+        "streams[0].operation: must be 'send', 'contacts', 'revenue' or 'history'",
+    ),
     "whole number": ({"web": {"port": 1.5}}, "web.port: must be a whole number"),
     "quoted number": ({"web": {"port": "80"}}, "web.port: must be a whole number, without quotes"),
-    "switch": ({"web": {"enabled": "yes"}}, "web.enabled: must be true or false, without quotes"),
+    "quoted switch": ({"web": {"enabled": "true"}}, "web.enabled: must be true or false, without quotes"),
+    "switch": ({"web": {"enabled": "yes"}}, "web.enabled: must be true or false"),
     "true is no number": ({"web": {"port": True}}, "web.port: must be a whole number"),
     "finite": ({"shutdown": {"grace_secs": float("inf")}}, "shutdown.grace_secs: must be a finite number"),
     "above": ({"streams": [{"storm_guard": {"max_ratio": 0}}]}, "streams[0].storm_guard.max_ratio: must be above 0"),
@@ -115,10 +122,15 @@ SINGLE = {
     "empty group": ({"web": None}, "web: is empty: leave it out, or say what it is (must be a group of settings)"),
     "not a group": ({"web": 8080}, "web: must be a group of settings"),
     "not a list": ({"streams": {"a": 1}}, "streams: must be a list"),
+    "a number for a list": ({"streams": 5}, "streams: must be a list"),
+    "text for a number": ({"web": {"port": "many"}}, "web.port: must be a whole number"),
     "no stream": ({"streams": None}, "streams: is empty: leave it out, or say what it is (must be a list)"),
     "stream that is none": ({"streams": ["x"]}, "streams[0]: must be a group of settings"),
     "empty text": ({"web": {"host": ""}}, "web.host: must not be empty"),
-    "empty code": ({"streams": [{"retry": {"setting_codes": [""]}}]}, "streams[0].retry.setting_codes[0]: must not be"),
+    "empty code": (
+        {"streams": [{"retry": {"setting_codes": [""]}}]},
+        "streams[0].retry.setting_codes[0]: must not be empty",
+    ),
     "long code": (
         {"streams": [{"retry": {"setting_codes": ["x" * 101]}}]},
         "streams[0].retry.setting_codes[0]: must have at most 100 characters",
@@ -140,7 +152,10 @@ SINGLE = {
         {"streams": [{"start": "2026-01-31T08:00:00"}]},
         "streams[0].start: must say its offset from UTC, such as 2026-01-31T08:00:00Z",
     ),
-    "start as number": ({"streams": [{"start": 5}]}, "streams[0].start: must be earliest, latest or a time such as"),
+    "start as number": (
+        {"streams": [{"start": 5}]},
+        "streams[0].start: must be earliest, latest or a time such as 2026-01-31T08:00:00Z",
+    ),
     "topic of dots": (
         {"streams": [{"outcomes": {"topic": ".."}}]},
         "streams[0].outcomes.topic: must not be '.' or '..'",
@@ -153,7 +168,18 @@ SINGLE = {
         {"streams": [{"delivery": {"in_doubt_statuses": [504, 404]}}]},
         "streams[0].delivery.in_doubt_statuses[1]: must be at least 500",
     ),
-    "address": ({"trackly": {"base_url": "app.example"}}, "trackly.base_url: must start with http:// or https:// and"),
+    "address": (
+        {"trackly": {"base_url": "app.example"}},
+        "trackly.base_url: must start with http:// or https:// and name a host",
+    ),
+    "address without host": (
+        {"trackly": {"base_url": "https:///api"}},
+        "trackly.base_url: must start with http:// or https:// and name a host",
+    ),
+    "address with port 0": (
+        {"trackly": {"base_url": "https://app.example:0"}},
+        "trackly.base_url: must start with http:// or https:// and name a host",
+    ),
     "address with user": (
         {"trackly": {"base_url": "https://u:p@app.example"}},
         "trackly.base_url: must not hold a user or a password; the platform knows us by trackly.api_key",
@@ -170,26 +196,34 @@ SINGLE = {
         {"trackly": {"base_url": "https://app.example:port"}},
         "trackly.base_url: is not a valid address",
     ),
-    "proxy": ({"trackly": {"proxy": "socks5://p:1"}}, "trackly.proxy: must start with http:// or https:// and name a"),
+    "proxy": (
+        {"trackly": {"proxy": "socks5://p:1"}},
+        "trackly.proxy: must start with http:// or https:// and name a host",
+    ),
     "key with a line break": (
         {"trackly": {"api_key": "trk_1\n"}},
         "trackly.api_key: must not hold white space (a line break at its end, perhaps)",
     ),
     "empty key": ({"trackly": {"api_key": ""}}, "trackly.api_key: must not be empty"),
-    "key beyond ASCII": ({"trackly": {"api_key": "trk_\u00fc"}}, "trackly.api_key: must hold printable ASCII"),
-    "servers": ({"kafka": {"bootstrap_servers": "a:1,,b:1"}}, "kafka.bootstrap_servers: must match "),
+    "key beyond ASCII": (
+        {"trackly": {"api_key": "trk_\u00fc"}},
+        "trackly.api_key: must hold printable ASCII characters only",
+    ),
+    "servers": (
+        {"kafka": {"bootstrap_servers": "a:1,,b:1"}},
+        "kafka.bootstrap_servers: must be host:port, several of them with commas between",
+    ),
     "file": ({"trackly": {"tls": {"ca_file": ""}}}, "trackly.tls.ca_file: must not be empty"),
-    "file as number": ({"trackly": {"tls": {"ca_file": 5}}}, "trackly.tls.ca_file: "),
+    "file as number": ({"trackly": {"tls": {"ca_file": 5}}}, "trackly.tls.ca_file: must be text: put it in quotes"),
     "property": ({"kafka": {"properties": {"a": None}}}, "kafka.properties.a: must be text, a number, true or false"),
 }
 
 
-@pytest.mark.parametrize(("changes", "start"), SINGLE.values(), ids=SINGLE.keys())
-def test_one_slip_is_one_problem_that_says_what_is_wanted(changes: Any, start: str, refused: Refused) -> None:
+@pytest.mark.parametrize(("changes", "told"), SINGLE.values(), ids=SINGLE.keys())
+def test_one_slip_is_one_problem_that_says_what_is_wanted(changes: Any, told: str, refused: Refused) -> None:
     problems = refused(changes)
 
-    assert len(problems) == 1
-    assert str(problems[0]).startswith(start)
+    assert [f"{problem.path}: {problem.message}" for problem in problems] == [told]
 
 
 def test_a_missing_setting_is_told_with_the_line_of_its_group(path: Path) -> None:

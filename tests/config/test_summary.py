@@ -73,6 +73,19 @@ def test_what_has_a_price_is_said(changes: dict[str, Any], word: str, load: Load
     assert word in told[0]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"trackly": {"base_url": "http://localhost:1"}},
+        {"trackly": {"allow_plain_http": True}},
+        {"kafka": {"security": {"protocol": "ssl"}}},
+        {"kafka": {"security": {"verify_hostname": False}}},
+    ],
+)
+def test_what_stays_safe_is_not_said(changes: dict[str, Any], load: Load) -> None:
+    assert list(notes(load(changes))) == []
+
+
 def test_resending_where_repeats_are_skipped_has_no_price(load: Load) -> None:
     assert list(notes(load({"streams": [{"operation": "contacts"}]}))) == []
     assert list(notes(load({"streams": [{"operation": "history"}]}))) == []
