@@ -1,0 +1,64 @@
+"""A chunk that is cut keeps every column of the records that are left, and nothing of the others."""
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connector.core.chunks import Chunk, weight
+from tests.core.making import A, chunk, chunks, rows
+
+
+@given(chunks(), st.integers(0, 14), st.integers(0, 14))
+def test_a_slice_holds_the_rows_in_its_bounds(whole: Chunk, start: int, stop: int) -> None:
+    piece = whole.slice(start, stop)
+
+    assert list(rows([piece])) == list(rows([whole]))[start:stop]
+
+
+@given(chunks(), st.sets(st.integers(0, 13)))
+def test_a_pick_holds_the_rows_at_its_indices(whole: Chunk, wanted: set[int]) -> None:
+    indices = sorted(index for index in wanted if index < len(whole))
+
+    piece = whole.pick(indices)
+
+    every = list(rows([whole]))
+    assert list(rows([piece])) == [every[index] for index in indices]
+
+
+@given(chunks(), st.integers(0, 14), st.integers(0, 14))
+def test_a_cut_keeps_where_each_record_stood_in_its_request(whole: Chunk, start: int, stop: int) -> None:
+    numbered = replace(whole, indices=range(50, 50 + len(whole)))
+    picked = [index for index in range(len(whole)) if start <= index < stop]
+
+    for piece in (numbered.slice(start, stop), numbered.pick(picked)):
+        assert list(piece.indices or ()) == [50 + index for index in picked]
+
+
+def test_spliced_records_keep_sharing_one_column() -> None:
+    """What goes into the request is the value itself: a cut must not double the references that are held."""
+    whole = chunk(offsets=range(5))
+
+    for piece in (whole.slice(1, 3), whole.pick([0, 4])):
+        assert piece.wire is piece.values
+
+
+def test_a_cut_that_keeps_all_is_the_chunk_itself() -> None:
+    whole = chunk(offsets=range(3))
+
+    assert whole.slice(0, 3) is whole
+    assert whole.pick([0, 1, 2]) is whole
+
+
+def test_a_partition_reads_as_its_topic_and_number() -> None:
+    assert str(A) == "alpha[0]"
+
+
+@given(chunks())
+def test_a_chunk_weighs_more_than_its_bytes(whole: Chunk) -> None:
+    """The budget counts the columns that hold bytes, and the objects around each record."""
+    wire = whole.wire if whole.wire is not None else whole.values
+    content = sum(len(value or b"") for value in wire) + sum(len(key or b"") for key in whole.keys or ())
+
+    overhead = weight(whole) - content
+    assert overhead == len(whole) * (82 if whole.keys is None else 123)
