@@ -8,9 +8,11 @@ The encoding is one character of version, one of kind, and base64 of the payload
 
 - `r`, runs: varints of the partition count at the group's birth and of the tick's mark, then for each run its distance
   from the end of the run before (the first: from `base`) and its length times two, plus one when it is in flight;
-- `b`, bitmaps: the same two, the number of offsets covered, then two deflated bitmaps, settled and in flight.
+- `b`, bitmaps: the same two, the number of offsets covered, then two deflated bitmaps, settled and in flight. They
+  begin at the last multiple of 8 that is not above `base`, so that a base that advances only cuts bytes off.
 """
 
+import re
 import zlib
 from base64 import b64decode, b64encode
 from bisect import bisect_left, bisect_right
@@ -21,8 +23,13 @@ VERSION = "1"
 MAX_METADATA = 4_000
 """Characters; Kafka's default `offset.metadata.max.bytes` is 4,096."""
 
-_MAX_SPAN = 1 << 28
-"""Offsets a bitmap may cover when decoded: 32 MiB, so that metadata written by anybody cannot exhaust memory."""
+_MAX_SPAN = 1 << 24
+"""Offsets that a bitmap may cover, 2 MiB: a hole as wide as a topic must not be made into bits, nor read from them."""
+
+_MAX_RUNS = 1 << 18
+"""Runs that a bitmap may hold, some 25 MB once they are read: three thousand bytes can inflate to a million of them."""
+
+_ONES = re.compile("1+")
 
 Range = tuple[int, int]
 """Offsets from the first number to before the second."""
@@ -168,12 +175,11 @@ def encode(progress: Progress) -> str:
         payload += _varint((stop - start) * 2 + flag)
         at = stop
     kind = "r"
+    origin = _origin(progress.base)
+    span = at - origin
     # Deflated bitmaps only pay where runs are many and short.
-    if len(marked) > 64:
-        span = at - progress.base
-        bitmaps = bytes(
-            _bitmap(progress.settled, progress.base, span) + _bitmap(progress.in_flight, progress.base, span)
-        )
+    if 64 < len(marked) <= _MAX_RUNS and span <= _MAX_SPAN:
+        bitmaps = _bitmap(progress.settled, origin, span) + _bitmap(progress.in_flight, origin, span)
         packed = head + _varint(span) + zlib.compress(bitmaps, 9)
         if len(packed) < len(payload):
             kind, payload = "b", bytearray(packed)
@@ -220,30 +226,41 @@ def _decode_bitmaps(base: int, payload: bytes) -> Progress:
         raise ValueError(f"a bitmap of {span} offsets")
     size = (span + 7) // 8
     inflater = zlib.decompressobj()
-    bitmaps = inflater.decompress(payload[at:], 2 * size)
-    if len(bitmaps) != 2 * size:
-        raise ValueError("a bitmap is cut short")
-    return Progress(base, birth, mark, _unmap(bitmaps[:size], base), _unmap(bitmaps[size:], base))
+    bitmaps = inflater.decompress(payload[at:], 2 * size + 1)
+    if len(bitmaps) != 2 * size or not inflater.eof:
+        raise ValueError("the bitmaps are damaged")
+    if int.from_bytes(bitmaps[:size], "little") & int.from_bytes(bitmaps[size:], "little"):
+        raise ValueError("offsets are settled and in flight at once")
+    settled, in_flight = (_unmap(bitmap, _origin(base)) for bitmap in (bitmaps[:size], bitmaps[size:]))
+    if any(start < base for ranges in (settled, in_flight) for start, _ in ranges):
+        raise ValueError("offsets below the committed one")
+    return Progress(base, birth, mark, settled, in_flight)
 
 
-def _bitmap(ranges: RangeSet, base: int, span: int) -> bytes:
-    bits = 0
+def _origin(base: int) -> int:
+    """Return the offset of a bitmap's first bit."""
+    return base - base % 8
+
+
+def _bitmap(ranges: RangeSet, origin: int, span: int) -> bytes:
+    """Return a bit for each offset, in time that grows with the span alone: shifting an integer run by run does not."""
+    parts = []
+    at = origin
     for start, stop in ranges:
-        bits |= ((1 << (stop - start)) - 1) << (start - base)
+        parts.append("0" * (start - at))
+        parts.append("1" * (stop - start))
+        at = stop
+    bits = int("".join(parts)[::-1] or "0", 2)
     return bits.to_bytes((span + 7) // 8, "little")
 
 
-def _unmap(bitmap: bytes, base: int) -> RangeSet:
+def _unmap(bitmap: bytes, origin: int) -> RangeSet:
+    bits = f"{int.from_bytes(bitmap, 'little'):b}"[::-1]
     ranges = RangeSet()
-    bits = int.from_bytes(bitmap, "little")
-    offset = base
-    while bits:
-        gap = (bits & -bits).bit_length() - 1
-        bits >>= gap
-        length = (~bits & (bits + 1)).bit_length() - 1
-        bits >>= length
-        ranges.add(offset + gap, offset + gap + length)
-        offset += gap + length
+    for count, ones in enumerate(_ONES.finditer(bits)):
+        if count > _MAX_RUNS:
+            raise ValueError("a bitmap of too many runs")
+        ranges.add(origin + ones.start(), origin + ones.end())
     return ranges
 
 

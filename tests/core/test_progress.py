@@ -1,0 +1,272 @@
+"""Laws of progress: sets of offsets against plain sets, and the trip through a commit's metadata and back."""
+
+import tracemalloc
+import zlib
+from base64 import b64encode
+from itertools import pairwise
+from time import process_time
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from connector.core.progress import ForeignMetadataError, Progress, RangeSet, decode, encode, runs
+from tests.core.making import rising
+
+Range = tuple[int, int]
+ranges = st.tuples(st.integers(0, 60), st.integers(0, 60))
+edits = st.lists(st.tuples(st.booleans(), ranges), max_size=25)
+
+
+def apply(steps: list[tuple[bool, Range]]) -> tuple[RangeSet, set[int]]:
+    """Add and discard the same on both sides."""
+    ours, plain = RangeSet(), set[int]()
+    for adds, (start, stop) in steps:
+        if adds:
+            ours.add(start, stop)
+            plain |= set(range(start, stop))
+        else:
+            ours.discard(start, stop)
+            plain -= set(range(start, stop))
+    return ours, plain
+
+
+def members(ours: RangeSet) -> set[int]:
+    return {offset for start, stop in ours for offset in range(start, stop)}
+
+
+# ------------------------------------------------------------------ sets of offsets
+
+
+@given(edits)
+def test_a_range_set_is_a_set(steps: list[tuple[bool, Range]]) -> None:
+    ours, plain = apply(steps)
+
+    assert members(ours) == plain
+    assert ours.count == len(plain)
+    assert ours.stop == max(plain, default=-1) + 1
+    assert all((offset in ours) == (offset in plain) for offset in range(-1, 62))
+
+
+@given(edits)
+def test_ranges_are_sorted_and_do_not_touch(steps: list[tuple[bool, Range]]) -> None:
+    ours = list(apply(steps)[0])
+
+    assert all(start < stop for start, stop in ours)
+    assert all(left[1] < right[0] for left, right in pairwise(ours))
+
+
+@given(edits, st.integers(0, 62))
+def test_advancing_drops_what_is_below_and_what_continues(steps: list[tuple[bool, Range]], base: int) -> None:
+    ours, plain = apply(steps)
+    expected = base
+    while expected in plain:
+        expected += 1
+
+    assert ours.advance(base) == expected
+    assert members(ours) == {offset for offset in plain if offset >= expected}
+
+
+@given(edits, ranges)
+def test_a_copy_has_a_life_of_its_own(steps: list[tuple[bool, Range]], more: Range) -> None:
+    ours, plain = apply(steps)
+
+    twin = ours.copy()
+    twin.add(*more)
+    twin.discard(0, 5)
+
+    assert members(ours) == plain
+
+
+@given(edits)
+def test_sets_are_equal_when_their_offsets_are(steps: list[tuple[bool, Range]]) -> None:
+    ours, plain = apply(steps)
+
+    assert ours == RangeSet([(offset, offset + 1) for offset in sorted(plain)])
+    assert ours != RangeSet([*ours, (100, 101)])
+    assert ours != plain
+    assert len(ours) == len(list(ours))
+    assert repr(ours) == f"RangeSet({list(ours)})"
+
+
+@given(rising())
+def test_runs_hold_the_offsets_and_are_as_few_as_can_be(offsets: list[int]) -> None:
+    found = runs(offsets)
+
+    assert [offset for start, stop in found for offset in range(start, stop)] == offsets
+    assert found == list(RangeSet([(offset, offset + 1) for offset in offsets]))
+
+
+def test_no_offsets_have_no_runs() -> None:
+    assert runs([]) == []
+
+
+# ------------------------------------------------------------------ to metadata and back
+
+MARKS = ".sf"
+"""Offset by offset from the base: not started, settled, in flight."""
+
+
+def progress(base: int, text: str, *, birth: int = 0, mark: int = 0) -> Progress:
+    made = Progress(base, birth, mark)
+    for at, kind in enumerate(text):
+        if kind == "s":
+            made.settled.add(base + at, base + at + 1)
+        elif kind == "f":
+            made.in_flight.add(base + at, base + at + 1)
+    return made
+
+
+@given(
+    st.integers(0, 2**62),
+    st.text(MARKS, max_size=40) | st.text(MARKS, min_size=60, max_size=400),
+    st.integers(0, 10_000),
+    st.integers(0, 20_000),
+)
+@example(7, "sf." * 300, 3, 5)
+@example(2**62, ".f" * 200, 0, 0)
+def test_progress_survives_the_trip(base: int, text: str, birth: int, mark: int) -> None:
+    before = progress(base, text, birth=birth, mark=mark)
+
+    metadata = encode(before)
+
+    assert metadata.isascii()
+    assert decode(base, metadata) == before
+
+
+def test_the_shorter_encoding_is_chosen() -> None:
+    """Lanes interleave offsets: what would take thousands of runs fits as a deflated bitmap, and few runs as runs."""
+    few = encode(progress(0, "f" * 3_000 + "s" * 2_000))
+    lanes = encode(progress(0, "sf" * 10_000))
+
+    assert (few[1], lanes[1]) == ("r", "b")
+    assert len(few) < 20
+    assert len(lanes) < 200
+
+
+def test_two_lanes_that_run_wild_fit_for_three_thousand_records() -> None:
+    """Noise cannot be deflated: a bit for each record is settled or not, and one for each in flight or not."""
+    noise = [zlib.crc32(b"%d" % at) for at in range(9_000)]
+
+    metadata = encode(progress(0, "".join(MARKS[1 + (number >> 7) % 2] for number in noise)))
+
+    assert len(metadata) < 4_000
+
+
+@pytest.mark.parametrize("metadata", ["", None])
+def test_a_plain_commit_is_progress_without_more(metadata: str | None) -> None:
+    """Tools that set offsets by hand commit no metadata: all from there on is unread."""
+    assert decode(17, metadata) == Progress(17)
+
+
+@pytest.mark.parametrize("metadata", ["2rAAA", "0rAAA", "1xAAA", "1", "NONE", "{}", "1r", "1rA", "1b", "é"])
+def test_foreign_and_newer_metadata_is_refused(metadata: str) -> None:
+    with pytest.raises(ForeignMetadataError):
+        decode(0, metadata)
+
+
+def test_the_refusal_says_what_was_found() -> None:
+    with pytest.raises(ForeignMetadataError, match="'2rAAAAAAAAAA' is not of version 1"):
+        decode(0, "2r" + "A" * 100)
+
+
+def metadata_of(payload: bytes, kind: str) -> str:
+    return f"1{kind}{b64encode(payload).decode().rstrip('=')}"
+
+
+garbage = (
+    st.text(max_size=60)
+    | st.builds(metadata_of, st.binary(max_size=80), st.sampled_from("rb"))
+    | st.builds(
+        lambda span, bits: metadata_of(b"\0\0" + bytes([span]) + zlib.compress(bits), "b"),
+        st.integers(0, 127),
+        st.binary(max_size=34),
+    )
+)
+
+
+@given(st.integers(0, 2**63 - 1), garbage)
+@example(0, metadata_of(b"\0\0\x08" + zlib.compress(b"\xff\xff"), "b"))
+def test_garbage_is_refused_or_makes_sense(base: int, metadata: str) -> None:
+    """Whatever was committed by whomever: it is refused, or it is progress that can be committed again."""
+    try:
+        found = decode(base, metadata)
+    except ForeignMetadataError:
+        return
+
+    assert members_within(found.settled, found.in_flight) == set()
+    assert decode(base, encode(found)) == found
+
+
+def members_within(one: RangeSet, other: RangeSet) -> set[Range]:
+    """Return what two sets share, as ranges."""
+    both = ((max(a, c), min(b, d)) for a, b in one for c, d in other)
+    return {(start, stop) for start, stop in both if start < stop}
+
+
+def test_a_bitmap_that_was_cut_short_is_refused() -> None:
+    metadata = encode(progress(100, "sf.s" * 200))
+    assert metadata[1] == "b"
+
+    for length in range(1, len(metadata)):
+        with pytest.raises(ForeignMetadataError):
+            decode(100, metadata[:length])
+
+
+def test_a_bitmap_that_says_something_below_the_base_is_refused() -> None:
+    """It begins at a multiple of 8; what it says of offsets before the base would never go away again."""
+    metadata = encode(progress(8, "sf." * 100))
+
+    with pytest.raises(ForeignMetadataError, match="below"):
+        decode(9, metadata)
+
+
+VARINTS = {"nothing": 0, "a bit": 1, "all a decoder may be asked": 2**24, "more than that": 2**28, "the sky": 2**62}
+
+
+def varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*out, number])
+
+
+@pytest.mark.parametrize("span", VARINTS.values(), ids=VARINTS)
+@pytest.mark.parametrize("pattern", [b"\0", b"\xff", b"\x55"], ids=["empty", "full", "every other"])
+def test_what_anybody_wrote_cannot_exhaust_memory(span: int, pattern: bytes) -> None:
+    """Three thousand bytes inflate to three million, and a span may claim anything."""
+    bomb = zlib.compress(pattern * 2_900_000, 9)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ForeignMetadataError):
+            decode(0, metadata_of(b"\0\0" + varint(span) + bomb, "b"))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 64_000_000
+
+
+def test_a_hole_as_wide_as_the_topic_costs_nothing() -> None:
+    """Compaction may remove millions of offsets between records that are settled: no bitmap of that is ever made."""
+    wide = Progress(0)
+    for at in range(100):
+        wide.settled.add(at * 10**10 + 1, at * 10**10 + 2)
+
+    metadata = encode(wide)
+
+    assert decode(0, metadata) == wide
+
+
+def test_a_long_bitmap_takes_little_time() -> None:
+    """A tick is planned under the lock: what 64,000 records in two lanes take must stay far below its interval."""
+    busy = progress(0, "".join(MARKS[zlib.crc32(b"%d" % at) >> 9 & 1] for at in range(200_000)))
+
+    began = process_time()
+    metadata = encode(busy)
+    found = decode(0, metadata)
+    took = process_time() - began
+
+    assert found == busy
+    assert took < 1.0
