@@ -25,7 +25,7 @@ from connector.config.secrets import Secrets
 from connector.config.settings import Settings
 from connector.config.streams import StreamSettings
 from connector.kafka import configs
-from connector.kafka.errors import KafkaTroubleError
+from connector.kafka.errors import KafkaTroubleError, RetriableError
 from connector.kafka.topics import Outputs, Topics
 from connector.stream.state import now
 from connector.stream.stream import Identity, Stream
@@ -185,7 +185,8 @@ def _await_broker(settings: Settings, client_id: str) -> None:
             topics.facts([])
         except KafkaTroubleError as error:
             if now() > deadline:
-                raise
+                where = f"no broker answers at {kafka.bootstrap_servers} within {kafka.startup_timeout_secs:g} s"
+                raise RetriableError(error, where) from error
             log.warning(
                 "no broker answers yet",
                 bootstrap_servers=kafka.bootstrap_servers,

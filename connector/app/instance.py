@@ -84,7 +84,7 @@ def refuse_twin(settings: Settings, claimed: Claim, *, wait: Callable[[float], N
             try:
                 twins = [m for m in members(config, stream.group, 10.0) if _is_twin(m, claimed)]
             except KafkaTroubleError as error:
-                if error.unauthorized:
+                if error.unauthorized or error.code in {"_UNSUPPORTED_FEATURE", "UNSUPPORTED_VERSION"}:
                     return  # without the right to look, the broker's own fencing has to do
                 if time.monotonic() > deadline + settings.kafka.startup_timeout_secs:
                     raise

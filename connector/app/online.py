@@ -1,6 +1,7 @@
 """`check --online`: asks the brokers and the platform what a start would need; sends and consumes nothing."""
 
 import asyncio
+import logging
 from collections.abc import Iterator
 
 import msgspec
@@ -23,6 +24,7 @@ BROKER, PLATFORM = 3, 6
 
 def check_online(settings: Settings) -> list[Finding]:
     """Return what was seen, the brokers first; what cannot be asked without a broker is left out then."""
+    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # each finding says what failed, once
     findings = list(_kafka(settings))
     return [*findings, *asyncio.run(_platform(settings))]
 

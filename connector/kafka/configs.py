@@ -4,6 +4,7 @@ Order of precedence: our tuning, then the operator's properties, then what the g
 break it are refused when the settings are loaded.
 """
 
+import logging
 from typing import Any
 
 from connector.config.kafka import KafkaSettings, SecuritySettings
@@ -27,6 +28,7 @@ def common(kafka: KafkaSettings, client_id: str) -> Config:
         "retry.backoff.ms": 5,
         "retry.backoff.max.ms": 200,
         "log.connection.close": False,
+        "logger": logging.getLogger("librdkafka"),
         **kafka.properties,
         "bootstrap.servers": kafka.bootstrap_servers,
         "client.id": client_id,

@@ -17,6 +17,9 @@ from connector.kafka.errors import KafkaTroubleError, translate
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 """Kafka's default of `max.message.bytes`, taken where the topic's own cannot be read."""
 
+_CANNOT_TELL = frozenset({"_UNSUPPORTED_FEATURE", "_TIMED_OUT", "UNSUPPORTED_VERSION"})
+"""Answers of clusters that do not describe their topics, such as librdkafka's mock; the default limit is taken."""
+
 OUTCOME_BYTES = 1_000
 """More than any outcome takes without its key."""
 
@@ -69,9 +72,11 @@ class Topics:
         for resource, future in asked.items():
             try:
                 limits[resource.name] = int(future.result(self._timeout)["max.message.bytes"].value)
+            except TimeoutError:
+                continue
             except KafkaException as error:
                 trouble = translate(error, f"asking for the limits of topic {resource.name}")
-                if not trouble.unauthorized:
+                if not trouble.unauthorized and trouble.code not in _CANNOT_TELL:
                     raise trouble from error
         return limits
 

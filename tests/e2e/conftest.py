@@ -20,6 +20,6 @@ def platform(make_simulator: Callable[[SimulatorSettings], SimulatorThread]) -> 
 @pytest.fixture
 def world(broker: BrokerHandle, topics: Topics, platform: SimulatorThread, tmp_path: Path) -> Iterator[World]:
     """Make a world of the test's own; its connectors end with it."""
-    made = World(broker, topics, platform, tmp_path)
+    made = World(broker.bootstrap_servers, topics, platform, tmp_path)
     yield made
     made.close()

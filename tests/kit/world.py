@@ -13,7 +13,6 @@ from typing import Any, Final
 import httpx
 import yaml
 
-from connector.demo.finding import BrokerHandle
 from connector.demo.judge import Judgement, Produced, judge
 from connector.demo.processes import spawn, tail
 from connector.demo.topics import Record, Topics
@@ -95,8 +94,8 @@ class Worker:
 class World:
     """A broker's topics, a platform, and the connectors of one test. Sends have their text as their key."""
 
-    def __init__(self, broker: BrokerHandle, topics: Topics, platform: SimulatorThread, folder: Path) -> None:
-        self.bootstrap_servers = broker.bootstrap_servers
+    def __init__(self, bootstrap_servers: str, topics: Topics, platform: SimulatorThread, folder: Path) -> None:
+        self.bootstrap_servers = bootstrap_servers
         self.topics = topics
         self.platform = platform
         self.folder = folder
@@ -164,13 +163,12 @@ class World:
             failures_only=failures_only,
         )
 
-    def settled(self, *, within_secs: float = 40, every_secs: float = 0.5) -> Judgement:
+    def settled(self, *, within_secs: float = 40, every_secs: float = 1.0) -> Judgement:
         """Wait until every record has a result, and return the judgement; it may still find problems."""
         deadline = time.monotonic() + within_secs
         while True:
-            found = self.judge()
-            if found.lost == 0 or time.monotonic() > deadline:
-                return found
+            if self.judge().lost == 0 or time.monotonic() > deadline:
+                return self.judge()  # once more: the ledger was read before the topics
             time.sleep(every_secs)
 
     def headers_of_dead_letters(self) -> list[dict[str, str]]:
