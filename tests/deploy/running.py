@@ -30,6 +30,14 @@ class Running:
     def has_ended(self) -> bool:
         return self._process.poll() is not None
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def code(self) -> int:
+        """Wait for the process to end and return its exit code."""
+        return self._process.wait(_STOP_SECS)
+
     def stop(self) -> int:
         """Send SIGTERM and return the exit code."""
         return stop(self._process, grace_secs=_STOP_SECS)
