@@ -6,7 +6,7 @@ may only ask: for the group metadata, for what is committed, and, without transa
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, repeat
 from typing import Any, Protocol
 
 from confluent_kafka import (
@@ -73,7 +73,8 @@ class Read:
 class Source:
     """A consumer of one stream.
 
-    `epoch_of` gives the assignment's number for a partition; `keep_timestamps` asks for the column of timestamps.
+    `epoch_of` gives the assignment's number for a partition; `keep_timestamps` asks for the column of timestamps;
+    `only_topic` is the one topic that is read, where there is just one.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Source:
         epoch_of: Callable[[Partition], int | None],
         *,
         keep_timestamps: bool = False,
+        only_topic: str | None = None,
         on_error: Callable[[str, str], None] | None = None,
     ) -> None:
         def report(error: KafkaError) -> None:
@@ -93,6 +95,7 @@ class Source:
         self._handler = handler
         self._epoch_of = epoch_of
         self._keep_timestamps = keep_timestamps
+        self._only_topic = only_topic
         self._names: dict[str, str] = {}
 
     # ------------------------------------------------------------------ the reader's thread
@@ -130,8 +133,10 @@ class Source:
                     self._sort_error(read, message, trouble)
             messages = good
         start = 0
-        for (topic, number), run in groupby(zip(map(_topic, messages), map(_partition, messages), strict=True)):
-            stop = start + sum(1 for _ in run)
+        # With one topic its name need not be asked of each message: that would make a string every time.
+        topics = repeat(self._only_topic) if self._only_topic else map(_topic, messages)
+        for (topic, number), run in groupby(zip(topics, map(_partition, messages), strict=False)):
+            stop = start + len(list(run))
             chunk = self._chunk(topic, number, messages[start:stop])
             if chunk is not None:
                 read.chunks.append(chunk)

@@ -99,6 +99,7 @@ class Stream:
             reader,
             reader.epoch_of,
             keep_timestamps=settings.delivery.max_age_secs is not None,
+            only_topic=settings.topics[0] if len(settings.topics) == 1 else None,
         )
         outputs = Outputs(
             Topics(configs.common(kafka, client_id), kafka.request_timeout_secs),
