@@ -41,11 +41,12 @@ check: $(INSTALLED) ## Run what CI runs beside the tests: linters, types, layers
 
 .PHONY: reference
 reference: $(INSTALLED) ## Write the generated pages of docs/reference anew
-	$(BIN)/python -m connector.config.reference
+	$(BIN)/python -m connector.config.reference page > docs/reference/settings.md
+	$(BIN)/python -m connector.reference
 
 .PHONY: schemas
 schemas: $(INSTALLED) ## Write the generated schemas anew
-	$(BIN)/python -m connector.config.schemas
+	$(BIN)/python -m connector.config.reference schema > schemas/settings.v1.schema.json
 
 .PHONY: clean
 clean: ## Remove the virtual environment and everything that is built or cached

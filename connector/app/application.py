@@ -97,6 +97,9 @@ class Connector(faust.App):
         REGISTRY.register(self._collector)
         add_pages(self)
 
+    def _create_directories(self) -> None:
+        """Leave the disk alone: Faust's folders are for tables, which nothing here has."""
+
     def _new_web(self) -> PagesOnly:
         return PagesOnly(self)
 

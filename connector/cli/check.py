@@ -108,7 +108,7 @@ def _stream(stream: StreamSettings) -> list[tuple[str, str]]:
         else "one request per record"
     )
     return [
-        ("reads", ", ".join([*stream.topics, *([stream.pattern] if stream.pattern else []), stream.redrive_topic])),
+        ("reads", ", ".join([*stream.topics, *([stream.pattern] if stream.pattern else [])])),
         ("group", stream.group),
         ("operation", f"{stream.operation}{kind}, {by}, {stream.concurrency.min} to {stream.ceiling} at once"),
         ("guarantee", stream.delivery.guarantee),

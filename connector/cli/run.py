@@ -1,5 +1,6 @@
 """`trackly-connector run`: the connector itself."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +30,8 @@ def run(
         import uvloop as loops  # noqa: PLC0415
     else:
         import asyncio as loops  # noqa: PLC0415
+    # As process 1 of a container a signal without a handler is ignored, and waiting for a broker may take a minute.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.OK))
     connector = prepare(loaded)
     loops.run(serve(connector))
     if connector.fatal is not None:

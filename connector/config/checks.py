@@ -288,7 +288,9 @@ def _topics(stream: StreamSettings, at: KeyPath) -> Iterator[Fault]:
         if count > 1:
             yield Fault((*at, "topics"), f"names {topic} {count} times")
     if stream.redrive_topic in stream.topics:
-        yield Fault((*at, "topics"), f"needs no {stream.redrive_topic}: the stream reads it anyway", ((*at, "name"),))
+        yield Fault(
+            (*at, "topics"), f"needs no {stream.redrive_topic}: it is kept for records sent again", ((*at, "name"),)
+        )
     outputs: dict[KeyPath, str] = {
         (*at, "outcomes", "topic"): stream.outcomes.topic,
         (*at, "dead_letters", "topic"): stream.dead_letters.topic,
@@ -299,7 +301,9 @@ def _topics(stream: StreamSettings, at: KeyPath) -> Iterator[Fault]:
         elif stream.pattern is not None and re.search(stream.pattern, topic):
             yield Fault(path, "must not match the pattern of topics that the stream reads", inputs)
         elif topic == stream.redrive_topic:
-            yield Fault(path, "must not be the stream's redrive topic, which it reads", ((*at, "name"),))
+            yield Fault(
+                path, "must not be the stream's redrive topic: it is kept for records sent again", ((*at, "name"),)
+            )
     if stream.outcomes.topic == stream.dead_letters.topic:
         yield Fault((*at, "dead_letters", "topic"), "must differ from outcomes.topic", tuple(outputs))
 

@@ -233,7 +233,7 @@ class StormSettings(Model):
 
 
 class CreateTopicsSettings(Model):
-    """Whether the connector makes the outcome, dead-letter and redrive topics that do not exist."""
+    """Whether the connector makes the outcome and dead-letter topics that do not exist."""
 
     enabled: bool = Field(default=False, description="Whether missing topics are created at start.")
     partitions: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
@@ -366,7 +366,7 @@ class StreamSettings(Model):
 
     @property
     def redrive_topic(self) -> str:
-        """Return the topic where dead letters go to be sent again; the stream reads it beside its topics."""
+        """Return the name that is kept for the topic where dead letters go to be sent again."""
         return f"{self.name}.redrive"
 
     @property

@@ -264,7 +264,7 @@ class Stream:
 
 def _hold_status(hold: Hold) -> dict[str, Any]:
     since = hold.since if hold.since > 1e9 else time.time() - (now() - hold.since)
-    ends = "when a probe passes" if hold.ends == "probe" else "when the operator resumes it"
+    ends = "when a probe passes" if hold.ends == "probe" else "after a restart, once its cause is mended"
     return {"reason": hold.reason, "since": round(since, 3), "detail": hold.detail, "ends": ends}
 
 

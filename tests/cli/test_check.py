@@ -82,7 +82,7 @@ def test_valid_settings_are_summed_up(check: Callable[..., Result], settings: Pa
     for line in (
         "kafka broker.example:9092 (sasl_ssl, PLAIN)",
         "platform https://app.tracklysms.com/api/v2",
-        "reads ^sms[.][a-z]+$, sends.redrive",
+        "reads ^sms[.][a-z]+$",
         "group trackly-connector.sends",
         "operation send, batches of 1,000 records, 5,000,000 bytes or 200 ms, 1 to 64 at once",
         "guarantee exactly_once",

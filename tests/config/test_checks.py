@@ -157,12 +157,12 @@ TOPICS = {
     "the redrive topic is no output": (
         _stream(dead_letters={"topic": "sends.redrive"}),
         "streams[0].dead_letters.topic",
-        "must not be the stream's redrive topic, which it reads",
+        "must not be the stream's redrive topic: it is kept for records sent again",
     ),
-    "the redrive topic is read anyway": (
+    "the redrive topic is no input": (
         _stream(topics=["in", "sends.redrive"]),
         "streams[0].topics",
-        "needs no sends.redrive: the stream reads it anyway",
+        "needs no sends.redrive: it is kept for records sent again",
     ),
     "outcomes and dead letters are apart": (
         _stream(outcomes={"topic": "dead"}),
