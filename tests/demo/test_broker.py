@@ -101,7 +101,7 @@ def test_properties_and_listeners_of_the_tests_own(make_broker: MakeBroker) -> N
         scram_users={"grace": "hidden"},
     )
 
-    def ask(listener: str, *, patience: float = 60, **properties: str) -> tuple[int, str]:
+    def ask(listener: str, patience: float = 60, /, **properties: str) -> tuple[int, str]:
         settings = {name.replace("_", "."): value for name, value in properties.items()}
         deadline = time.monotonic() + patience
         while True:
@@ -121,7 +121,7 @@ def test_properties_and_listeners_of_the_tests_own(make_broker: MakeBroker) -> N
     assert ask("SCRAM", **by_scram, sasl_password="hidden")[0] == 1
     assert ask("PROXIED")[1].startswith("127.0.0.1:1/")
     with pytest.raises(KafkaException):
-        ask("PASSWORD", patience=0, **known, sasl_password="wrong")
+        ask("PASSWORD", 0, **known, sasl_password="wrong")
     asked = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
     assert asked.list_topics(timeout=60).topics == {}
 
