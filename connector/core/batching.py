@@ -159,11 +159,8 @@ class Batcher:
             by_count = start + limits.max_records - held.count
             if totals is None and held.size + size <= room_bytes:
                 stop = min(by_count, len(chunk))
-                if stop == len(chunk):  # the rest fits whole: no need to add up single records
-                    taken = size
-                else:
-                    totals = _totals(chunk.wire)
-                    taken = totals[stop] - totals[start]
+                whole = stop == len(chunk)
+                taken = size if whole else sum(map(len, chunk.wire[start:stop])) + stop - start
             else:
                 totals = totals or _totals(chunk.wire)
                 fits = bisect_right(totals, totals[start] + room_bytes - held.size) - 1

@@ -52,7 +52,7 @@ class ReadOptions:
     buffer_bytes: int
     drain_secs: float
     call_secs: float
-    chunk_records: int = 4_000
+    chunk_records: int = 2_000
 
 
 @dataclass(slots=True)
