@@ -5,7 +5,6 @@ the worker's life cycle, supervision, timers and the web server.
 """
 
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -19,6 +18,7 @@ from mode import Service
 from mode.types import ServiceT
 
 from connector.app.instance import Claim, claim, refuse_twin
+from connector.app.memory import calm_collector, share_arenas
 from connector.app.pages import PagesOnly, add_pages
 from connector.config.problems import SettingsError
 from connector.config.secrets import Secrets
@@ -140,10 +140,7 @@ class Connector(faust.App):
     async def on_started(self) -> None:
         """Tell the collector to leave alone what lives as long as the process."""
         await super().on_started()
-        gc.collect()
-        gc.freeze()
-        # Chunks are many objects that die young and hold no cycles: looking for some at every 700th costs a tenth.
-        gc.set_threshold(50_000, 20, 50)
+        calm_collector()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self._read_secrets)
 
@@ -170,6 +167,7 @@ def prepare(settings: Settings) -> Connector:
 
     Raises `InstanceIdInUseError`, `TopicsMissingError`, or `KafkaTroubleError` when no broker answers in time.
     """
+    share_arenas()
     claimed = claim(settings)
     _await_broker(settings, claimed.client_id)
     refuse_twin(settings, claimed)

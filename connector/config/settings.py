@@ -88,7 +88,7 @@ class BufferSettings(Model):
     """How much memory the records of one stream may take."""
 
     max_bytes: Annotated[int, Field(ge=48_000_000, le=64_000_000_000)] = Field(
-        default=128_000_000,
+        default=64_000_000,
         description="Bytes per stream over all stages, librdkafka's prefetch and the producer's queue counted.",
     )
 
