@@ -37,6 +37,17 @@ def test_until_the_first_trouble_each_answer_raises_it_by_one() -> None:
     assert (limit.limit, limit.moved) == (16, "grow")
 
 
+def test_the_ceiling_is_kept_after_a_fall_as_well() -> None:
+    """From then on it rises by fractions, which must not add up to one more."""
+    limit = started(ConcurrencyPolicy(1, 10), answers=10)
+    limit.troubled(now=0.0)
+
+    for _ in range(100):
+        limit.answered(0.05, active=10, now=1.0)
+
+    assert limit._limit == 10.0
+
+
 def test_after_trouble_a_round_trip_raises_it_by_one() -> None:
     limit = started(answers=24)
     limit.troubled(now=0.0)
