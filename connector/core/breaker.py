@@ -80,7 +80,12 @@ class Gate:
         return False
 
     def refused(self, reason: str, *, now: float, detail: str) -> bool:
-        """Take note of an answer that says that nothing can work; return whether this began a hold."""
+        """Take note of an answer that says that nothing can work; return whether this began a hold.
+
+        What waits for the operator goes on waiting: a hold that a probe ends must not take its place.
+        """
+        if self.hold is not None and self.hold.ends == "operator":
+            return False
         if self.hold is not None and self.hold.reason == reason:
             if self.state == "half_open":
                 self._reopen(now)
@@ -106,8 +111,11 @@ class Gate:
         )
 
     def probed(self, *, ok: bool, now: float) -> None:
-        """Take note of a probe: let one batch through, or wait longer."""
-        if self.state != "open":
+        """Take note of a probe: let one batch through, or wait longer.
+
+        A probe takes its time: meanwhile the gate may have closed, or been stopped until the operator resumes.
+        """
+        if self.state != "open" or self.hold is None or self.hold.ends == "operator":
             return
         if ok:
             self._probed_at = now

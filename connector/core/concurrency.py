@@ -62,6 +62,8 @@ class ConcurrencyLimit:
         self._slow_start = False
         if now < self._no_shrink_before:
             return
-        self._limit = max(self._limit * SHRINK, float(self._policy.min))
+        lower = max(self._limit * SHRINK, float(self._policy.min))
+        if lower < self._limit:
+            self._limit = lower
+            self.moved = why
         self._no_shrink_before = now + max(self._best, 0.05)
-        self.moved = why

@@ -45,7 +45,7 @@ class DeadLetter:
     @property
     def size(self) -> int:
         """Bytes on the wire, at most: key, value, headers and the record's own frame."""
-        headers = sum(len(name) + len(value or b"") + 10 for name, value in self.headers)
+        headers = sum(len(name.encode(errors="surrogatepass")) + len(value or b"") + 10 for name, value in self.headers)
         return len(self.key or b"") + len(self.value or b"") + headers + 100
 
 
@@ -91,7 +91,7 @@ class Scribe:
         topic, number = chunk.partition
         head = (
             f'{{"version":{OUTCOME_VERSION},"status":"{verdict.status}","stream":"{self.stream}",'
-            f'"operation":"{self.operation}","topic":"{topic}","partition":{number},"offset":'
+            f'"operation":"{self.operation}","topic":{json.dumps(topic)},"partition":{number},"offset":'
         )
         if not item.batch_id:
             tail = f',"reason":{json.dumps(verdict.reason)}}}'

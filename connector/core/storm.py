@@ -40,9 +40,11 @@ class StormGuard:
         if now - self._begun >= half:
             if now - self._begun >= policy.window_secs:
                 self.reset()
-            self._totals = [self._totals[1], 0]
-            self._reasons = [self._reasons[1], Counter()]
-            self._begun = now
+                self._begun = now
+            else:
+                self._totals = [self._totals[1], 0]
+                self._reasons = [self._reasons[1], Counter()]
+                self._begun += half  # not `now`, or the older half would be counted for longer than the window
         self._totals[1] += count
         if not reasons:
             return None

@@ -191,7 +191,8 @@ TABLE: tuple[Row, ...] = (
         "by index: `queued` for all not named in `errors`; each error by its code: permanent codes dead-letter the "
         "record, `retry.transient_codes` send it again in a later batch until `retry.max_attempts`, "
         "`retry.setting_codes` for every record of a batch with the stream's own list hold the stream; failures "
-        "counted but not named are in doubt, or found by halving where the endpoint skips repeats",
+        "counted but not named are in doubt, or found by halving where the endpoint skips repeats, unless all the "
+        "others failed: then they are `refused`",
         lambda reply, _: reply.ok,
     ),
     Row(
@@ -325,7 +326,7 @@ class Judgement:
     probe: tuple[int, ...] = ()
     """Some of these failed and the reply does not say which; the endpoint skips repeats, so halving finds out."""
     hold_code: str | None = None
-    """Every record failed with this code, which means that the setting is wrong: no record has a verdict."""
+    """Every record failed with a code that means that the setting is wrong, this or another: none has a verdict."""
 
 
 def judge(reply: Reply, count: int, policy: VerdictPolicy, *, attempts: int, own_list: bool) -> Judgement:
@@ -336,10 +337,9 @@ def judge(reply: Reply, count: int, policy: VerdictPolicy, *, attempts: int, own
     queued = Verdict("queued", http_status=reply.status, message_id=reply.message_id)
     if not reply.errors and not reply.unnamed:
         return Judgement(Verdicts(queued))
-    if own_list and len(reply.errors) == count:
-        codes = {error.code for error in reply.errors}
-        if len(codes) == 1 and codes <= policy.setting_codes:
-            return Judgement(Verdicts(queued), hold_code=reply.errors[0].code)
+    all_failed = reply.errors and len(reply.errors) + reply.unnamed == count
+    if own_list and all_failed and {error.code for error in reply.errors} <= policy.setting_codes:
+        return Judgement(Verdicts(queued), hold_code=reply.errors[0].code)
     exceptions: dict[int, Verdict] = {}
     again: list[int] = []
     for error in reply.errors:
@@ -352,11 +352,17 @@ def judge(reply: Reply, count: int, policy: VerdictPolicy, *, attempts: int, own
     if reply.unnamed:
         named = {error.index for error in reply.errors}
         rest = tuple(index for index in range(count) if index not in named)
+    probing = policy.repeats_skipped and len(rest) > 1
+    if rest and reply.unnamed == len(rest) and not probing:
+        # All of the others failed, which leaves nothing to doubt; a record alone would be asked about for ever.
+        unlisted = Verdict("dead_letter", "refused", None, "counted as failed, but not listed", reply.status)
+        exceptions.update(dict.fromkeys(rest, unlisted))
+        rest = ()
     return Judgement(
         Verdicts(queued, exceptions),
         again=tuple(sorted(again)),
-        doubt=() if policy.repeats_skipped else rest,
-        probe=rest if policy.repeats_skipped else (),
+        doubt=() if probing else rest,
+        probe=rest if probing else (),
     )
 
 

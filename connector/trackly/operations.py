@@ -22,6 +22,9 @@ OperationName = Literal["send", "contacts", "revenue", "history"]
 MAX_CONTACT_BYTES = 4_000
 """One contact object; the API answers 413 `payload_too_large` above it."""
 
+MAX_TEXT = 500
+"""Characters that are said about a record: they travel in headers, which must fit beside any value."""
+
 LONGEST_LIST_NUMBER = "+" + "9" * 15
 """E.164 allows 15 digits; an envelope is measured with the longest."""
 
@@ -30,6 +33,8 @@ _E164_LINES = re.compile(r"(?:\+[1-9][0-9]{1,14}+\n)*+")
 
 _UNDECODABLE = (msgspec.MsgspecError, RecursionError, TypeError, UnicodeDecodeError)
 """What a typed decode raises for bytes from anywhere; a null value is a TypeError."""
+
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class _Event(msgspec.Struct, gc=False):
@@ -305,7 +310,7 @@ class Operation:
             lists = [event.list_id if event.list_number is UNSET else event.list_number for event in events]
         if lists:
             self._check_lists(lists, bad)
-        wire, own_list = self._wire(chunk.values, lists, bad)
+        wire = self._wire(chunk.values, lists, bad)
         self._check_sizes(wire, bad)
         prepared = Prepared()
         if bad:
@@ -318,7 +323,7 @@ class Operation:
             chunk = chunk.pick(good)
             wire = [wire[index] for index in good]
             lists = [lists[index] for index in good] if lists else lists
-        ready = replace(chunk, wire=wire, own_list=own_list)
+        ready = replace(chunk, wire=wire, own_list=bool(lists) and lists.count(UNSET) == len(lists))
         if wire is chunk.values or wire == chunk.values:
             ready.wire = ready.values  # type: ignore[assignment] # no null is left
         if self.rules.top_level_list and lists:
@@ -421,30 +426,27 @@ class Operation:
                     "missing_list_number", "the event has no `list_number` and the stream has no default"
                 )
 
-    def _wire(self, values: list[bytes | None], lists: list[Any], bad: dict[int, Verdict]) -> tuple[list[bytes], bool]:
-        """Return the bytes that go into the request for each record, and whether the list is the stream's for all."""
+    def _wire(self, values: list[bytes | None], lists: list[Any], bad: dict[int, Verdict]) -> list[bytes]:
+        """Return the bytes that go into the request for each record."""
         spliced: list[bytes] = values  # type: ignore[assignment] # nulls are in bad and never used
-        if not lists:
-            return spliced, False
         absent = lists.count(UNSET)
-        own_list = absent == len(lists)
         if self.rules.top_level_list:
-            if own_list:
-                return spliced, True
+            if absent == len(lists):
+                return spliced
             # The limits page shows messages without a list of their own beside a list at top level.
             return [
                 value if number is UNSET or index in bad else _without_list(value)
                 for index, (value, number) in enumerate(zip(spliced, lists, strict=True))
-            ], False
+            ]
         if absent == 0 or self.rules.list_number is None:
-            return spliced, False
+            return spliced
         inject = self._inject
-        if own_list and not bad:
-            return [inject + value.lstrip()[1:] for value in spliced], True
+        if absent == len(lists) and not bad:
+            return [inject + value.lstrip()[1:] for value in spliced]
         return [
             inject + value.lstrip()[1:] if number is UNSET and index not in bad else value
             for index, (value, number) in enumerate(zip(spliced, lists, strict=True))
-        ], own_list
+        ]
 
     def _check_sizes(self, wire: list[bytes], bad: dict[int, Verdict]) -> None:
         limit = self.max_record_bytes
@@ -475,13 +477,15 @@ class Operation:
 
 
 def _without_list(value: bytes) -> bytes:
-    event = msgspec.json.decode(value)
+    """Return an event without its list; all other fields stay the bytes that they are, numbers of any size included."""
+    event = _decode_fields(value)
     event.pop("list_number", None)
     return msgspec.json.encode(event)
 
 
 def _invalid(reason: str, text: str) -> Verdict:
-    return Verdict("dead_letter", reason, None, text)
+    """Return the verdict of an event that is not posted; the text may repeat some of it, so it is cut."""
+    return Verdict("dead_letter", reason, None, text[:MAX_TEXT])
 
 
 def _json_kind(value: object) -> str:

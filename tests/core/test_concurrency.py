@@ -1,0 +1,177 @@
+"""Laws of the adaptive limit: its bounds, how it rises and falls, and the word it gives for it."""
+
+from typing import Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connector.core.concurrency import ConcurrencyLimit, ConcurrencyPolicy
+
+POLICY: Final = ConcurrencyPolicy(min=1, max=64)
+
+
+def started(policy: ConcurrencyPolicy = POLICY, *, answers: int = 0, now: float = 0.0) -> ConcurrencyLimit:
+    """Return a limit after some quick answers while it was used to the full."""
+    limit = ConcurrencyLimit(policy)
+    for _ in range(answers):
+        limit.answered(0.05, active=limit.limit, now=now)
+    return limit
+
+
+def test_it_starts_low_and_says_so() -> None:
+    limit = started()
+
+    assert (limit.limit, limit.moved) == (8, "start")
+
+
+@pytest.mark.parametrize(("least", "most", "begins"), [(1, 4, 4), (16, 64, 16), (8, 8, 8), (1, 1, 1)])
+def test_it_starts_within_its_bounds(least: int, most: int, begins: int) -> None:
+    assert started(ConcurrencyPolicy(least, most)).limit == begins
+
+
+def test_until_the_first_trouble_each_answer_raises_it_by_one() -> None:
+    """So a round trip doubles it, as in a TCP slow start."""
+    limit = started(answers=8)
+
+    assert (limit.limit, limit.moved) == (16, "grow")
+
+
+def test_the_ceiling_is_kept_after_a_fall_as_well() -> None:
+    """From then on it rises by fractions, which must not add up to one more."""
+    limit = started(ConcurrencyPolicy(1, 10), answers=10)
+    limit.troubled(now=0.0)
+
+    for _ in range(100):
+        limit.answered(0.05, active=10, now=1.0)
+
+    assert limit._limit == 10.0
+
+
+def test_after_trouble_a_round_trip_raises_it_by_one() -> None:
+    limit = started(answers=24)
+    limit.troubled(now=0.0)
+    before = limit.limit
+
+    for _ in range(before + 2):
+        limit.answered(0.05, active=before, now=1.0)
+
+    assert before == 22
+    assert limit.limit == before + 1
+
+
+def test_trouble_takes_a_share_of_it() -> None:
+    limit = started(answers=32)
+
+    limit.troubled(now=0.0)
+
+    assert (limit.limit, limit.moved) == (28, "trouble")
+
+
+def test_trouble_of_one_round_trip_counts_once() -> None:
+    """Sixty-four requests that fail together are one piece of news."""
+    limit = ConcurrencyLimit(POLICY)
+    for _ in range(56):
+        limit.answered(0.5, active=limit.limit, now=0.0)
+    for at in range(64):
+        limit.troubled(now=at / 150)
+
+    assert limit.limit == int(64 * 0.7)
+    limit.troubled(now=0.5)
+    assert limit.limit == int(64 * 0.7 * 0.7)
+
+
+def test_answers_that_take_far_longer_than_the_best_lower_it() -> None:
+    limit = started(answers=32)
+
+    limit.answered(0.5, active=40, now=10.0)
+
+    assert (limit.limit, limit.moved) == (28, "latency")
+
+
+def test_the_best_answer_is_the_measure_not_the_first() -> None:
+    """The first one pays for the connection."""
+    limit = ConcurrencyLimit(POLICY)
+    for latency in (1.0, 0.05):
+        limit.answered(latency, active=8, now=0.0)
+
+    limit.answered(0.5, active=8, now=1.0)
+
+    assert limit.moved == "latency"
+
+
+def test_quick_answers_that_vary_do_not_lower_it() -> None:
+    """A few milliseconds more are four times as long, and mean nothing."""
+    limit = ConcurrencyLimit(POLICY)
+    for latency in (0.002, 0.02, 0.1, 0.25):
+        limit.answered(latency, active=limit.limit, now=0.0)
+
+    assert limit.moved == "grow"
+
+
+def test_a_platform_that_stays_slow_is_believed() -> None:
+    """Else a limit that was once spoilt by quick answers would starve at the floor for ever."""
+    limit = started(answers=56)
+    now = 0.0
+    for _ in range(400):
+        now += 1.0
+        limit.answered(2.0, active=limit.limit, now=now)
+
+    assert limit.moved == "grow"
+    assert limit.limit > 2
+
+
+@pytest.mark.parametrize(("active", "grows"), [(3, False), (4, True), (8, True)])
+def test_it_grows_only_while_it_is_used(active: int, grows: bool) -> None:
+    limit = started()
+
+    limit.answered(0.05, active=active, now=0.0)
+
+    assert (limit.limit > 8) is grows
+
+
+events = st.lists(
+    st.tuples(
+        st.sampled_from(["answer", "trouble"]),
+        st.floats(0, 40, allow_nan=False),
+        st.floats(0, 3, allow_nan=False),
+        st.integers(1, 80),
+    ),
+    max_size=60,
+)
+
+
+@given(st.integers(1, 40), st.integers(0, 40), events)
+def test_bounds_are_kept_and_each_move_is_explained(
+    least: int, more: int, story: list[tuple[str, float, float, int]]
+) -> None:
+    policy = ConcurrencyPolicy(least, least + more)
+    limit = ConcurrencyLimit(policy)
+    now = 0.0
+    for kind, latency, secs, active in story:
+        now += secs
+        before = limit._limit
+
+        if kind == "answer":
+            limit.answered(latency, active=active, now=now)
+        else:
+            limit.troubled(now=now)
+
+        assert policy.min <= limit._limit <= policy.max
+        if limit._limit > before:
+            assert (kind, limit.moved) == ("answer", "grow")
+            assert limit._limit <= before + 1
+        elif limit._limit < before:
+            assert limit.moved == ("trouble" if kind == "trouble" else "latency")
+            assert limit._limit >= 0.7 * before or limit._limit == policy.min
+
+
+@pytest.mark.parametrize("least", [1, 10])
+def test_at_the_floor_nothing_moved(least: int) -> None:
+    """What is shown beside the limit explains the limit."""
+    limit = ConcurrencyLimit(ConcurrencyPolicy(least, least))
+
+    limit.troubled(now=0.0)
+    limit.answered(0.01, active=least, now=1.0)
+
+    assert (limit.limit, limit.moved) == (least, "start")
