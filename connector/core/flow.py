@@ -16,7 +16,7 @@ It is not thread-safe: the drivers share it under the stream's assignment lock.
 
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
@@ -26,9 +26,10 @@ from connector.core.chunks import Chunk, Partition, weight
 from connector.core.progress import MAX_METADATA, Progress, Range, RangeSet, encode, runs
 from connector.core.verdicts import Verdicts
 
-RESERVE = 1_000
-"""Characters of metadata kept free for starting the oldest batch of a partition, so that it can always drain."""
-
+ROOM_TO_START, ROOM_TO_SETTLE, ROOM_FOR_THE_OLDEST = 0.5, 0.75, 0.96
+"""Shares of the metadata that a tick may fill. What starts leaves room for results, which split what was one range;
+those leave room for starting what is oldest, in pieces of more than one record: with it the committed offset advances,
+and all gets shorter. The last few characters are for starting a single record there, so that this never ends."""
 
 MARKS = 1 << 14
 """Ticks are told apart by a number that takes two bytes and starts over."""
@@ -91,7 +92,12 @@ class PartitionState:
     active: dict[int, list[Range]] = field(default_factory=dict)
     revoking: bool = False
     held: bool = False
-    oldest_ms: dict[int, int] = field(default_factory=dict)
+    told: Progress = field(default_factory=lambda: Progress(0))
+    """What stands committed: it may list more as in flight than is, and leave out holes, but it never says less."""
+    told_length: int = 0
+    """Characters that it takes."""
+    holes: deque[Range] = field(default_factory=deque)
+    """Offsets that the topic does not have, above all that has to be said: reading far ahead takes no metadata."""
 
     def in_flight(self) -> RangeSet:
         """Return all offsets that a crash now would leave in doubt."""
@@ -99,6 +105,15 @@ class PartitionState:
         for listed in self.active.values():
             ranges.update(listed)
         return ranges
+
+    def reach(self, top: int) -> None:
+        """Settle the holes that begin at `top` or below, as they lie between what has to be said anyway."""
+        top = max(top, self.base, self.settled.stop)
+        while self.holes and self.holes[0][0] <= top:
+            start, stop = self.holes.popleft()
+            self.settled.add(start, stop)
+            top = max(top, stop)
+        self.base = self.settled.advance(self.base)
 
 
 @dataclass(slots=True, eq=False)
@@ -110,6 +125,7 @@ class Tick:
     start: list[tuple[int, Batch]] = field(repr=False)
     epochs: dict[Partition, int]
     settled: dict[Partition, list[Range]] = field(repr=False)
+    told: dict[Partition, Progress] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +154,10 @@ class Flow:
         self.active_records = 0
         self.held_bytes = 0
         self._dirty: set[Partition] = set()
+        self._full: set[Partition] = set()
+        """Partitions whose metadata has no room for more in flight: only what holds the committed offset may start."""
+        self._stuck: set[Partition] = set()
+        """Those where it has none for results either: only what holds the committed offset may settle."""
         self._serial = 0
         self._mark = 0
 
@@ -156,6 +176,8 @@ class Flow:
             progress.in_flight.copy(),
             next_read=progress.base,
             horizon=max(progress.settled.stop, progress.in_flight.stop),
+            told=progress,
+            told_length=len(encode(progress)),
         )
         self.partitions[partition] = state
         return state
@@ -182,7 +204,8 @@ class Flow:
         """Forget partitions: no tick names them again, and late replies for them are dropped."""
         for partition in partitions:
             self.partitions.pop(partition, None)
-            self._dirty.discard(partition)
+            for told in (self._dirty, self._full, self._stuck):
+                told.discard(partition)
         self._prune_unstarted()
         kept = []
         for item in self.finished:
@@ -208,6 +231,8 @@ class Flow:
         state = self.partitions.get(chunk.partition)
         if state is None or state.epoch != chunk.epoch or not chunk.offsets:
             return NOTHING
+        # What lies below the committed offset is settled, though `settled` forgets it once the offset has passed.
+        state.next_read = max(state.next_read, state.base)
         if chunk.offsets[0] < state.next_read:
             chunk = chunk.slice(bisect_left(chunk.offsets, state.next_read), len(chunk))
             if not chunk.offsets:
@@ -227,7 +252,7 @@ class Flow:
         )
 
     def _skip_holes(self, state: PartitionState, offsets: Sequence[int]) -> int:
-        """Settle the offsets that the topic does not have (compaction, markers), and count those that were in doubt."""
+        """Note the offsets that the topic does not have (compaction, markers), and count those that were in doubt."""
         holes: list[Range] = []
         if offsets[0] > state.next_read:
             holes.append((state.next_read, offsets[0]))
@@ -239,7 +264,7 @@ class Flow:
         doubted = state.doubt.count
         for start, stop in holes:
             state.doubt.discard(start, stop)
-            state.settled.add(start, stop)
+        state.holes.extend(holes)
         self._dirty.add(state.partition)
         return doubted - state.doubt.count
 
@@ -383,33 +408,33 @@ class Flow:
         self._mark = (self._mark + 1) % MARKS
         settle = self._take_finished()
         start = self._take_startable(now, slots, fresh_first=fresh_first)
-        while True:
+        settled = _ranges(chunk for item in settle for chunk in item.chunks)
+        started = _ranges(chunk for _, batch in start for chunk in batch.chunks)
+        fits: dict[Partition, _Said] = {}
+        cuts: dict[Partition, _Said] = {}
+        for partition in settled.keys() | started.keys() | self._dirty:
+            state = self.partitions[partition]
+            done, begun = settled.get(partition, []), started.get(partition, [])
+            state.reach(max(stop for _, stop in (*done, *begun, (0, state.told.in_flight.stop))))
+            said = self._say(state, done, begun)
+            if len(said.metadata) > self._room(ROOM_TO_START if begun else ROOM_TO_SETTLE):
+                said = cuts[partition] = self._say_less(state, done, begun)
+            if said.metadata:
+                fits[partition] = said
+        if cuts:
+            settle, start = self._cut(settle, start, cuts)
             settled = _ranges(chunk for item in settle for chunk in item.chunks)
-            started = _ranges(chunk for _, batch in start for chunk in batch.chunks)
-            offsets: dict[Partition, tuple[int, str]] = {}
-            full: set[Partition] = set()
-            for partition in settled.keys() | started.keys() | self._dirty:
-                state = self.partitions[partition]
-                progress = self._candidate(state, settled.get(partition, []), started.get(partition, []))
-                metadata = encode(progress)
-                if len(metadata) > self._room(progress.base, started.get(partition)):
-                    full.add(partition)
-                else:
-                    offsets[partition] = (progress.base, metadata)
-            if not full:
-                break
-            if any(_touches(batch.chunks, full) for _, batch in start):
-                start = self._put_back(start, full)
-            elif any(_touches(item.chunks, full) for item in settle):
-                self.finished.extendleft(reversed([item for item in settle if _touches(item.chunks, full)]))
-                settle = [item for item in settle if not _touches(item.chunks, full)]
-            else:
-                break  # only un-listing: what stands committed lists more than is true, which is safe
-        if not offsets:
+        if not fits:
             return None
-        self._dirty -= offsets.keys()
-        epochs = {partition: self.partitions[partition].epoch for partition in offsets}
-        return Tick(offsets, settle, start, epochs, settled)
+        self._dirty -= fits.keys()
+        return Tick(
+            {partition: (said.progress.base, said.metadata) for partition, said in fits.items()},
+            settle,
+            start,
+            {partition: self.partitions[partition].epoch for partition in fits},
+            settled,
+            {partition: said.progress for partition, said in fits.items()},
+        )
 
     def committed(self, tick: Tick) -> list[tuple[int, Batch]]:
         """Adopt a tick that is known to have committed, and return what may be posted now."""
@@ -421,6 +446,9 @@ class Flow:
                 state.settled.add(start, stop)
                 state.doubt.discard(start, stop)
             state.base = state.settled.advance(state.base)
+            state.told, state.told_length = tick.told[partition], len(tick.offsets[partition][1])
+        self._full -= tick.offsets.keys()
+        self._stuck -= tick.offsets.keys()
         for item in tick.settle:
             self.held_bytes -= item.bytes
             if item.serial:
@@ -459,32 +487,38 @@ class Flow:
 
     def _take_finished(self) -> list[Finished]:
         settle: list[Finished] = []
+        passed_over: list[Finished] = []
         records = size = 0
         while self.finished:
             item = self.finished[0]
+            if self._must_wait(item.chunks, self._stuck):
+                passed_over.append(self.finished.popleft())
+                continue
             records += item.count
             size += item.bytes
             if settle and (records > self.limits.max_tick_records or size > self.limits.max_tick_bytes):
                 break
             settle.append(self.finished.popleft())
+        self.finished.extendleft(reversed(passed_over))
         return settle
 
     def _take_startable(self, now: float, slots: int, *, fresh_first: bool) -> list[tuple[int, Batch]]:
         start: list[tuple[int, Batch]] = []
+        passed_over: list[Batch] = []
         records = self.active_records
         while len(start) < slots:
             if self._waiting and self._waiting[0][0] <= now and not (fresh_first and self.ready):
-                batch = self._waiting[0][2]
+                batch = heappop(self._waiting)[2]
             elif self.ready:
-                batch = self.ready[0]
+                batch = self.ready.popleft()
             else:
                 break
+            if self._must_wait(batch.chunks, self._full):
+                passed_over.append(batch)
+                continue
             if records and records + batch.count > self.limits.max_in_flight_records:
+                self.ready.appendleft(batch)
                 break
-            if self._waiting and batch is self._waiting[0][2]:
-                heappop(self._waiting)
-            else:
-                self.ready.popleft()
             pruned = self._startable(batch)
             if pruned is not batch:
                 self.held_bytes -= _bytes(batch)
@@ -495,44 +529,138 @@ class Flow:
             self._serial += 1
             records += batch.count
             start.append((self._serial, batch))
+        self.ready.extendleft(reversed(passed_over))
         return start
 
-    def _candidate(self, state: PartitionState, settled: list[Range], started: list[Range]) -> Progress:
-        """Return the progress as it will be when the tick has committed."""
+    def _must_wait(self, chunks: Iterable[Chunk], crowded: set[Partition]) -> bool:
+        """Tell whether metadata has no room for these records, and none of them is one that would make some."""
+        if not crowded:
+            return False
+        waits = False
+        for chunk in chunks:
+            waits = waits or chunk.partition in crowded
+            if self.is_alive(chunk) and chunk.offsets[0] == self.partitions[chunk.partition].base:
+                return False
+        return waits
+
+    # ------------------------------------------------------------------ what there is room to say
+
+    def _room(self, share: float) -> int:
+        return int(self.limits.max_metadata * share)
+
+    def _say(
+        self, state: PartitionState, settled: list[Range], started: list[Range], cut: int | None = None
+    ) -> "_Said":
+        """Return the progress as it will be when the tick has committed: from `cut` on, as it stands committed."""
         after = state.settled.copy()
         after.update(settled)
         in_flight = state.in_flight()
         in_flight.update(started)
         for start, stop in settled:
             in_flight.discard(start, stop)
-        return Progress(after.advance(state.base), state.birth, self._mark, after, in_flight)
+        if cut is not None:
+            for now, told in ((after, state.told.settled), (in_flight, state.told.in_flight)):
+                now.discard(cut, max(now.stop, cut))
+                now.update((max(start, cut), stop) for start, stop in told if stop > cut)
+        base = after.advance(state.base)
+        progress = Progress(base, state.birth, self._mark, after, in_flight)
+        return _Said(progress, encode(progress), cut, cut)
 
-    def _room(self, base: int, started: list[Range] | None) -> int:
-        if started is None or any(start <= base < stop for start, stop in started):
-            return self.limits.max_metadata
-        return self.limits.max_metadata - min(RESERVE, self.limits.max_metadata // 2)
+    def _say_less(self, state: PartitionState, settled: list[Range], started: list[Range]) -> "_Said":
+        """Return the progress with as much of a tick as metadata has room for, the oldest first.
 
-    def _put_back(self, start: list[tuple[int, Batch]], full: set[Partition]) -> list[tuple[int, Batch]]:
-        """Return what can still start; the youngest goes first, and an oldest one that is too scattered is halved."""
-        for at in range(len(start) - 1, -1, -1):
-            batch = start[at][1]
-            if not _touches(batch.chunks, full):
-                continue
-            del start[at]
-            oldest_left = not any(_touches(other.chunks, full) for _, other in start)
-            idle = all(not self.partitions[c.partition].active for c in batch.chunks if c.partition in full)
-            if oldest_left and idle and batch.count > 1:
-                self.held_bytes -= _bytes(batch)
-                parts = [replace(batch, id=f"{batch.id}.{n}", chunks=part) for n, part in enumerate(batch.halves())]
-                for part in reversed(parts):
-                    part.count = sum(map(len, part.chunks))
-                    part.size = batch.size * part.count // batch.count
-                    self.held_bytes += _bytes(part)
-                    self.ready.appendleft(part)
+        Results go before what starts, as they make room. If none fits, the batch at the committed offset is started, or
+        as much of it as fits: when that has settled, the offset advances. To go on listing what is not in flight any
+        more is safe; the results that are left out stay queued.
+        """
+        self._full.add(state.partition)
+        room = self._room(ROOM_TO_SETTLE)
+        said = self._say(state, settled, [])
+        if settled:
+            if len(said.metadata) > room:
+                tops = sorted(stop for _, stop in settled)
+                least = min(settled)[0] == state.base  # what continues the committed offset only cuts metadata off
+                said = self._largest(
+                    room, tops, lambda cut: self._say(state, _clip(settled, cut), [], cut), least=least
+                )
+            if said.metadata:
+                return replace(said, start_cut=0)
+            self._stuck.add(state.partition)
+        begun = sorted(started)
+        if begun and begun[0][0] == state.base:
+            tops = [state.base + 1, *(stop for _, stop in begun)]
+            most = self._room(ROOM_FOR_THE_OLDEST)
+            said = self._largest(most, tops, lambda cut: self._say(state, [], _clip(begun, cut), cut), least=True)
+            return replace(said, settle_cut=0)
+        if state.partition in self._dirty and len(said.metadata) <= room:
+            return replace(said, settle_cut=0, start_cut=0)
+        return _NOTHING_SAID
+
+    def _largest(self, room: int, cuts: list[int], say: Callable[[int], "_Said"], *, least: bool) -> "_Said":
+        """Return what is said with the largest of rising `cuts` that fits, by bisection.
+
+        If none fits that is nothing, or with `least` what the first cut says all the same.
+        """
+        best, low, high = say(cuts[0]) if least else _NOTHING_SAID, 0, len(cuts)
+        while low < high:
+            middle = (low + high) // 2
+            said = say(cuts[middle])
+            if len(said.metadata) <= room:
+                best, low = said, middle + 1
             else:
-                self.ready.appendleft(batch)
-            return start
-        raise AssertionError(f"no batch touches {full}")
+                high = middle
+        return best
+
+    def _cut(
+        self, settle: list[Finished], start: list[tuple[int, Batch]], cuts: Mapping[Partition, "_Said"]
+    ) -> tuple[list[Finished], list[tuple[int, Batch]]]:
+        """Return what is left of a tick without the records at or above the cuts; those go back to their queues."""
+        kept, put_off = [], []
+        for item in settle:
+            now, later = self._cut_finished(item, {p: said.settle_cut for p, said in cuts.items()})
+            kept += [now] if now else []
+            put_off += [later] if later else []
+        self.finished.extendleft(reversed(put_off))
+        begun, put_back = [], []
+        for serial, batch in start:
+            first, rest = self._cut_batch(batch, {p: said.start_cut for p, said in cuts.items()})
+            begun += [(serial, first)] if first else []
+            put_back += [rest] if rest else []
+        self.ready.extendleft(reversed(put_back))
+        return kept, begun
+
+    def _cut_finished(
+        self, item: Finished, cuts: Mapping[Partition, int | None]
+    ) -> tuple[Finished | None, Finished | None]:
+        """Return the parts of an item below and above the cuts; each lists its own records."""
+        inside, outside = _below(item.chunks, cuts)
+        if not inside or not outside:
+            return (item, None) if inside else (None, item)
+        whole = Batch(item.batch_id, None, item.chunks, item.count, 0, "retry")
+        parts = []
+        for chosen in (inside, outside):
+            chunks = whole.split(chosen)[0]
+            parts.append(
+                replace(item, chunks=chunks, verdicts=item.verdicts.picked(chosen), bytes=sum(map(weight, chunks)))
+            )
+        now, later = parts
+        self.held_bytes += now.bytes + later.bytes - item.bytes
+        if item.serial:
+            self._serial += 1
+            later.serial = self._serial
+            for partition, listed in _ranges(later.chunks).items():
+                self.partitions[partition].active[later.serial] = listed
+        return now, later
+
+    def _cut_batch(self, batch: Batch, cuts: Mapping[Partition, int | None]) -> tuple[Batch | None, Batch | None]:
+        """Return the parts of a batch that was not posted, below and above the cuts."""
+        inside, outside = _below(batch.chunks, cuts)
+        if not inside or not outside:
+            return (batch, None) if inside else (None, batch)
+        self.held_bytes -= _bytes(batch)
+        halves = (_part(batch, inside, 0), _part(batch, outside, 1))
+        self.held_bytes += sum(map(_bytes, halves))
+        return halves
 
     def _drop_listing(self, serial: int) -> None:
         for state in self.partitions.values():
@@ -591,6 +719,19 @@ class Flow:
         return replace(item, chunks=tuple(chunks), verdicts=item.verdicts.picked(indices), bytes=size)
 
 
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a tick would say of a partition, and below which offset it takes results and batches (None: all)."""
+
+    progress: Progress
+    metadata: str
+    settle_cut: int | None
+    start_cut: int | None
+
+
+_NOTHING_SAID = _Said(Progress(0), "", 0, 0)
+
+
 def _bytes(batch: Batch) -> int:
     """Return what a batch keeps in memory: its bytes, and per record the objects around them."""
     return batch.size + 120 * batch.count
@@ -603,5 +744,31 @@ def _ranges(chunks: Iterable[Chunk]) -> dict[Partition, list[Range]]:
     return ranges
 
 
-def _touches(chunks: Iterable[Chunk], partitions: set[Partition]) -> bool:
-    return any(chunk.partition in partitions for chunk in chunks)
+def _part(batch: Batch, indices: Sequence[int], number: int) -> Batch:
+    """Return some records of a batch that was not posted as a batch of its own."""
+    chunks = batch.split(indices)[0]
+    others = _wire_bytes(batch.chunks) - _wire_bytes(chunks)
+    return replace(batch, id=f"{batch.id}.{number}", chunks=chunks, count=len(indices), size=batch.size - others)
+
+
+def _wire_bytes(chunks: Iterable[Chunk]) -> int:
+    return sum(len(record) + 1 for chunk in chunks for record in chunk.wire or ())
+
+
+def _below(chunks: Iterable[Chunk], cuts: Mapping[Partition, int | None]) -> tuple[list[int], list[int]]:
+    """Return the indices of records below the cut of their partition, where it has one, and of those above."""
+    inside: list[int] = []
+    outside: list[int] = []
+    at = 0
+    for chunk in chunks:
+        cut = cuts.get(chunk.partition)
+        middle = at + (len(chunk) if cut is None else bisect_left(chunk.offsets, cut))
+        inside += range(at, middle)
+        outside += range(middle, at + len(chunk))
+        at += len(chunk)
+    return inside, outside
+
+
+def _clip(ranges: Iterable[Range], cut: int) -> list[Range]:
+    """Return the part of ranges that lies below `cut`."""
+    return [(start, min(stop, cut)) for start, stop in ranges if start < cut]

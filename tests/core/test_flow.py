@@ -1,0 +1,234 @@
+"""Plain facts about the flow of records: one for each rule that the laws try in all orders, and what they cost once."""
+
+import random
+import zlib
+from collections import deque
+from dataclasses import replace
+
+from connector.core.batching import Batch
+from connector.core.chunks import Chunk, Partition
+from connector.core.flow import Finished, Flow, FlowLimits, Tick
+from connector.core.progress import Progress, RangeSet, decode
+from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
+from tests.core.making import A, B, batch, chunk, positions
+
+ROOMY = FlowLimits(max_in_flight_records=64_000, max_tick_records=100_000, max_tick_bytes=64_000_000)
+SMALL = replace(ROOMY, max_metadata=1_000)
+"""As much smaller than Kafka's metadata as these tests are smaller than what may be in flight."""
+
+DEAD = Verdict("dead_letter", "invalid_phone")
+DOUBT = Verdict("dead_letter", "in_doubt")
+
+
+def flow(*partitions: Partition, limits: FlowLimits = ROOMY, progress: Progress | None = None) -> Flow:
+    """Return a flow that owns these partitions, read under assignment 1."""
+    made = Flow(limits)
+    for partition in partitions:
+        made.assign(partition, 1, progress or Progress(0))
+    return made
+
+
+def read(made: Flow, *chunks: Chunk) -> None:
+    """Take in chunks that were just read, all of it new."""
+    for piece in chunks:
+        assert positions(made.intake(piece).fresh) == positions([piece])
+
+
+def started(made: Flow, *, slots: int = 64, now: float = 0.0) -> list[tuple[int, Batch]]:
+    """Commit a tick and return what may be posted."""
+    tick = made.plan(now=now, slots=slots)
+    assert tick is not None
+    return made.committed(tick)
+
+
+def settled(made: Flow, serial: int, verdicts: Verdicts = Verdicts(QUEUED)) -> Finished | None:  # noqa: B008 (frozen)
+    """Finish an active batch."""
+    chunks = made.active[serial].chunks
+    return made.finish(serial, chunks, verdicts, attempts=1, sent_ms=5, answered_ms=6)
+
+
+def said(tick: Tick | None, partition: Partition = A) -> Progress:
+    """Return the progress that a tick commits."""
+    assert tick is not None
+    return decode(*tick.offsets[partition])
+
+
+def drained(made: Flow, *, turns: int, now: float = 0.0) -> int:
+    """Tick and have everything taken until nothing is left; return how many ticks that took."""
+    for turn in range(turns):
+        tick = made.plan(now=now + turn, slots=64)
+        if tick is not None:
+            made.committed(tick)
+        for serial in list(made.active):
+            settled(made, serial)
+        if not (made.active or made.ready or made.waiting or made.finished):
+            return turn
+    raise AssertionError(f"not drained after {turns} ticks")
+
+
+# ------------------------------------------------------------------ metadata is small
+
+
+def test_the_oldest_batch_starts_however_many_stand_before_it() -> None:
+    """Where metadata has no room for more, what lets the committed offset advance must not wait behind it."""
+    made = flow(A, limits=FlowLimits(1, 100, 10_000, max_metadata=16))
+    first, second, third = chunk(A, [0]), chunk(A, [1]), chunk(A, [2])
+    read(made, first, second, third)
+    made.add_finished((second,), Verdicts(SKIPPED))
+    made.add_ready([batch(third), batch(first)])
+
+    drained(made, turns=10)
+
+    assert made.partitions[A].base == 3
+
+
+def test_holes_that_were_read_ahead_take_no_room() -> None:
+    """A compacted topic has a hole wherever one likes; what lies above all that is said need not be said."""
+    offsets = sorted(random.Random(7).sample(range(30_000), 10_000))
+    made = flow(A, limits=SMALL)
+    for at in range(0, len(offsets), 1_000):
+        read(made, chunk(A, offsets[at : at + 1_000]))
+        made.add_ready([batch(chunk(A, offsets[at : at + 1_000]))])
+    made.mark(A)
+    tick = made.plan(now=0, slots=0)
+    assert tick is not None
+    assert len(tick.offsets[A][1]) < 10
+    made.committed(tick)
+
+    drained(made, turns=100)
+
+    assert made.partitions[A].base == offsets[-1] + 1
+
+
+def test_failures_strewn_over_all_that_is_in_flight_do_not_block_the_partition() -> None:
+    """Three in ten fail for now: to say which takes more than the metadata holds, so it is said bit by bit."""
+    made = flow(A, limits=SMALL)
+    for at in range(0, 16_000, 1_000):
+        read(made, chunk(A, range(at, at + 1_000)))
+        made.add_ready([batch(chunk(A, range(at, at + 1_000)))])
+    while made.ready:
+        started(made)
+    for serial, posted in list(made.active.items()):
+        again = [at for at, offset in enumerate(posted.chunks[0].offsets) if zlib.crc32(b"%d" % offset) % 10 < 3]
+        failed, rest = posted.split(again)
+        made.finish(serial, rest, Verdicts(QUEUED), attempts=1, sent_ms=5, answered_ms=6)
+        made.again(batch(*failed), at=1.0)
+
+    drained(made, turns=100, now=2.0)
+
+    assert made.partitions[A].base == 16_000
+
+
+def test_what_another_worker_settled_is_not_read_again_when_the_committed_offset_has_passed_it() -> None:
+    """The offset passes settled records that were not read yet: they are forgotten as settled ones, not as done."""
+    made = flow(A, progress=Progress(0, settled=RangeSet([(1, 20)]), in_flight=RangeSet([(0, 1)])))
+    doubtful = made.intake(chunk(A, range(10))).doubtful
+    made.add_finished(doubtful, Verdicts(DOUBT))
+    started(made)
+    assert made.partitions[A].base == 20
+
+    rest = made.intake(chunk(A, range(10, 25)))
+
+    assert positions(rest.fresh) == [(A, offset) for offset in range(20, 25)]
+
+
+def test_a_batch_is_posted_only_when_the_tick_that_lists_it_has_committed() -> None:
+    made = flow(A)
+    made.add_ready([batch(chunk(A, range(10)))])
+
+    tick = made.plan(now=0, slots=1)
+
+    assert not made.active
+    assert list(said(tick).in_flight) == [(0, 10)]
+    assert tick is not None
+    made.aborted(tick)
+    assert not made.active
+    assert [posted.count for _, posted in started(made)] == [10]
+
+
+def test_an_aborted_tick_keeps_the_results() -> None:
+    made = flow(A)
+    made.add_ready([batch(chunk(A, range(10)))])
+    [(serial, _)] = started(made)
+    settled(made, serial)
+    tick = made.plan(now=0, slots=1)
+    assert tick is not None
+    assert tick.settle
+
+    made.aborted(tick)
+
+    assert said(made.plan(now=0, slots=1)).base == 10
+
+
+def test_what_surely_failed_is_taken_off_the_list_by_the_next_tick() -> None:
+    made = flow(A)
+    made.add_ready([batch(chunk(A, range(10)))])
+    [(serial, _)] = started(made)
+
+    made.again(made.withdraw(serial), at=5.0)
+
+    assert not said(made.plan(now=0, slots=1)).in_flight
+
+
+def test_no_tick_names_a_partition_that_was_let_go() -> None:
+    made = flow(A, B)
+    made.add_ready([batch(chunk(A, range(5)), chunk(B, range(5)))])
+    [(serial, _)] = started(made)
+    made.let_go([A])
+
+    settled(made, serial)
+
+    tick = made.plan(now=0, slots=1)
+    assert tick is not None
+    assert list(tick.offsets) == [B]
+    assert positions(tick.settle[0].chunks) == [(B, offset) for offset in range(5)]
+
+
+def test_a_partition_that_is_full_takes_no_slots_from_others() -> None:
+    """The oldest batch waits for its next attempt, and what is scattered above it takes all the room there is."""
+    made = flow(A, B, limits=replace(ROOMY, max_metadata=60))
+    made.add_ready([batch(chunk(A, range(2)))])
+    [(oldest, _)] = started(made)
+    made.again(made.withdraw(oldest), at=1_000.0)
+    made.add_ready([batch(chunk(A, range(at, at + 90, 3 + at % 4))) for at in range(3, 900, 97)])
+    made.add_ready([batch(chunk(B, range(5)))])
+
+    posted = []
+    for at in range(3):
+        tick = made.plan(now=at, slots=3)
+        posted += [] if tick is None else made.committed(tick)
+
+    assert positions(posted[-1][1].chunks) == [(B, offset) for offset in range(5)]
+
+
+def test_an_item_that_is_cut_stays_listed_until_its_last_record_is_settled() -> None:
+    """Un-listed but not settled, a record would be posted again after a crash."""
+    made = flow(A, limits=replace(ROOMY, max_metadata=40))
+    made.add_ready([batch(chunk(A, range(200)))])
+    [(serial, posted)] = started(made)
+    failed, rest = posted.split([at for at in range(200) if zlib.crc32(b"%d" % at) % 3 == 0])
+    made.finish(serial, rest, Verdicts(QUEUED), attempts=1, sent_ms=5, answered_ms=6)
+    made.again(batch(*failed), at=1_000.0)
+    tick = made.plan(now=0, slots=4)
+    assert tick is not None
+    made.committed(tick)
+    left = [offset for item in made.finished for _, offset in positions(item.chunks)]
+    assert 0 < len(left) < rest[0].offsets[-1]
+
+    made.limits = ROOMY  # with room for all that is true, and results that wait for a tick of their own
+    made.finished, waiting = deque(), made.finished
+    made.mark(A)
+    listed = said(made.plan(now=0, slots=0)).in_flight
+
+    assert waiting
+    assert all(offset in listed for offset in left)
+
+
+def test_records_in_doubt_that_the_topic_no_longer_has_are_counted_and_settled() -> None:
+    made = flow(A, progress=Progress(0, in_flight=RangeSet([(0, 10)])))
+
+    intake = made.intake(chunk(A, range(6, 12)))
+
+    assert intake.vanished == 6
+    assert positions(intake.doubtful) == [(A, offset) for offset in range(6, 10)]
+    assert said(made.plan(now=0, slots=0)).base == 6

@@ -1,0 +1,493 @@
+"""The heart by laws: workers read, tick, post, lose partitions and crash, and two ledgers judge them.
+
+The model keeps three ledgers. The broker's: what is committed with which progress, and every result that a committed
+tick wrote. The platform's: which records were posted, and of which posts it is known that they were not taken. The
+topic's: which offsets there are. Whatever is done in whatever order, a post was listed before it was made, nothing is
+posted again that may have been taken, and when all is said and done each record has one result.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from connector.core.batching import Batch, Batcher, BatchLimits, wire_size
+from connector.core.chunks import Chunk, Partition
+from connector.core.flow import Finished, Flow, FlowLimits, Tick
+from connector.core.progress import decode
+from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
+from tests.core.making import A, B, C, Position, positions
+
+ENVELOPE = 10
+PARTITIONS = (A, B, C)
+DRAIN_TURNS_PER_RECORD = 4
+"""A tick that lists it, one that settles it, and as many again for what is cut: what takes longer is stuck."""
+
+DOUBT = Verdict("dead_letter", "in_doubt")
+REFUSED = Verdict("dead_letter", "invalid_phone")
+MALFORMED = Verdict("dead_letter", "not_json")
+
+Answer = Literal["taken", "not_taken", "halved", "judged", "lost", "silent", "too_late"]
+
+
+@dataclass
+class Topic:
+    """A partition's log: kinds of records by offset (`l`, `r`: lanes; `x`: malformed; `0`: null), without the holes."""
+
+    kinds: dict[int, str] = field(default_factory=dict)
+    end: int = 0
+
+
+@dataclass
+class Worker:
+    """What dies in a crash."""
+
+    flow: Flow
+    batcher: Batcher
+    epochs: dict[Partition, int] = field(default_factory=dict)
+    read_to: dict[Partition, int] = field(default_factory=dict)
+    running: Tick | None = None
+    fate: bool | None = None
+    """What became of the running tick, where the broker knows it before the worker does."""
+    listed: dict[int, Batch] = field(default_factory=dict)
+    posted: dict[int, Batch] = field(default_factory=dict)
+    quarantine: list[Finished] = field(default_factory=list)
+
+
+numbers = st.integers(0, 1_000)
+"""Drawn before anything changes, and taken modulo what there is to choose from."""
+
+
+class DeliveryMachine(RuleBasedStateMachine):
+    """Two workers of one group, three partitions, one platform."""
+
+    @initialize(
+        max_in_flight=st.sampled_from([1, 6, 1_000]),
+        max_tick=st.sampled_from([1, 8, 1_000]),
+        max_metadata=st.sampled_from([16, 24, 40, 100, 4_000]),
+        batch_records=st.sampled_from([1, 3, 10]),
+        resend=st.booleans(),
+        spread=st.booleans(),
+    )
+    def begin(  # noqa: PLR0917 (drawn by name)
+        self,
+        max_in_flight: int,
+        max_tick: int,
+        max_metadata: int,
+        batch_records: int,
+        resend: bool,
+        spread: bool,
+    ) -> None:
+        self.limits = FlowLimits(max_in_flight, max_tick, 40 * max_tick, max_metadata)
+        self.batch_limits = BatchLimits(batch_records, 200, 1.0, ENVELOPE)
+        self.resend = resend
+        self.now = 0.0
+        self.epoch = 0
+        self.topics = {partition: Topic() for partition in PARTITIONS}
+        self.committed: dict[Partition, tuple[int, str]] = dict.fromkeys(PARTITIONS, (0, ""))
+        self.results: defaultdict[Position, list[Verdict]] = defaultdict(list)
+        self.perhaps_taken: Counter[Position] = Counter()
+        self.taken: set[Position] = set()
+        self.resent: Counter[Position] = Counter()
+        self.owner: dict[Partition, Worker] = {}
+        self.workers = [self.new_worker(), self.new_worker()]
+        for number, partition in enumerate(PARTITIONS):
+            self.take_over(self.workers[number % 2 if spread else 0], partition)
+
+    def new_worker(self) -> Worker:
+        return Worker(Flow(self.limits), Batcher(self.batch_limits, "w"))
+
+    # ------------------------------------------------------------------ records come
+
+    @rule(at=numbers, kinds=st.text("llllrrx0", min_size=1, max_size=12), hole=st.sampled_from([0, 0, 0, 1, 5]))
+    def produce(self, at: int, kinds: str, hole: int) -> None:
+        topic = self.topics[PARTITIONS[at % 3]]
+        topic.end += hole
+        for kind in kinds:
+            topic.kinds[topic.end] = kind
+            topic.end += 1
+
+    @rule(at=numbers, gone=st.sets(st.integers(0, 60), max_size=8))
+    def compact(self, at: int, gone: set[int]) -> None:
+        """Take records out of the topic that have their result, or were never read."""
+        partition = PARTITIONS[at % 3]
+        topic = self.topics[partition]
+        read_to = max((worker.read_to.get(partition, 0) for worker in self.workers), default=0)
+        for offset in gone:
+            settled = bool(self.results[partition, offset])
+            doubted = offset in decode(*self.committed[partition]).in_flight
+            if offset in topic.kinds and (settled or (offset >= read_to and not doubted)):
+                del topic.kinds[offset]
+
+    @rule(who=numbers, at=numbers, count=st.integers(1, 15), back=st.sampled_from([0, 0, 0, 4]), stale=st.booleans())
+    def read(self, who: int, at: int, count: int, back: int, stale: bool) -> None:
+        worker = self.workers[who % 2]
+        mine = sorted(worker.epochs)
+        if mine:
+            partition = mine[at % len(mine)]
+            if stale and worker.epochs[partition] > 1:
+                self.take(worker, partition, count, epoch=worker.epochs[partition] - 1)
+            else:
+                worker.read_to[partition] = max(worker.read_to[partition] - back, 0)
+                self.take(worker, partition, count, epoch=worker.epochs[partition])
+
+    def take(self, worker: Worker, partition: Partition, count: int, *, epoch: int) -> None:
+        topic, start = self.topics[partition], worker.read_to[partition]
+        offsets = sorted(offset for offset in topic.kinds if offset >= start)[:count]
+        if not offsets:
+            return
+        values: list[bytes | None] = [
+            None if topic.kinds[o] == "0" else f"{partition.topic}@{o}".encode() for o in offsets
+        ]
+        chunk = Chunk(partition, epoch, offsets, values)
+        intake = worker.flow.intake(chunk)
+        if epoch != worker.epochs[partition]:
+            assert not intake.fresh
+            assert not intake.doubtful
+            return
+        worker.read_to[partition] = offsets[-1] + 1
+        pieces = list(intake.fresh)
+        for doubtful in intake.doubtful:
+            if self.resend:
+                doubtful.resent = True
+                self.resent.update(positions([doubtful]))
+                pieces.append(doubtful)
+            else:
+                worker.flow.add_finished((doubtful,), Verdicts(DOUBT))
+        for piece in pieces:
+            self.prepare(worker, piece)
+
+    def prepare(self, worker: Worker, piece: Chunk) -> None:
+        """Do what an operation does: settle what cannot be posted, send the rest to its lane."""
+        kinds = [self.topics[piece.partition].kinds[offset] for offset in piece.offsets]
+        wrong = [index for index, kind in enumerate(kinds) if kind in "x0"]
+        if wrong:
+            exceptions = {at: SKIPPED if kinds[index] == "0" else MALFORMED for at, index in enumerate(wrong)}
+            worker.flow.add_finished((piece.pick(wrong),), Verdicts(QUEUED, exceptions))
+        for lane in "lr":
+            chosen = [index for index, kind in enumerate(kinds) if kind == lane]
+            if chosen:
+                picked = piece.pick(chosen)
+                ready = replace(picked, wire=picked.values)  # type: ignore[arg-type] # nulls were wrong
+                worker.flow.add_ready(worker.batcher.add(lane, ready, now=self.now))
+
+    @rule(who=numbers, secs=st.sampled_from([0.1, 1.5]), everything=st.booleans())
+    def wait(self, who: int, secs: float, everything: bool) -> None:
+        self.now += secs
+        worker = self.workers[who % 2]
+        closed = worker.batcher.drain() if everything else worker.batcher.due(now=self.now)
+        worker.flow.add_ready(closed)
+
+    # ------------------------------------------------------------------ ticks
+
+    @rule(who=numbers, slots=st.integers(0, 6))
+    def plan(self, who: int, slots: int) -> None:
+        worker = self.workers[who % 2]
+        if worker.running is None:
+            worker.running = worker.flow.plan(now=self.now, slots=slots)
+
+    @rule(who=numbers)
+    def commit(self, who: int) -> None:
+        worker = self.workers[who % 2]
+        if worker.running is not None:
+            self.resolve(worker, commits=True)
+
+    @rule(who=numbers)
+    def abort(self, who: int) -> None:
+        worker = self.workers[who % 2]
+        if worker.running is not None:
+            self.resolve(worker, commits=False)
+
+    def resolve(self, worker: Worker, *, commits: bool) -> None:
+        """Have the worker learn what became of its tick: as drawn, unless the broker has settled it before."""
+        tick = worker.running
+        assert tick is not None
+        if worker.fate is None:
+            self.decide(worker, commits=commits)
+        has_committed, worker.running, worker.fate = worker.fate, None, None
+        if has_committed:
+            for serial, batch in worker.flow.committed(tick):
+                for partition, offset in positions(batch.chunks):
+                    assert offset in decode(*self.committed[partition]).in_flight
+                worker.listed[serial] = batch
+        else:
+            worker.flow.aborted(tick)
+
+    def decide(self, worker: Worker, *, commits: bool) -> None:
+        """Let the broker commit or abort the running tick."""
+        tick = worker.running
+        assert tick is not None
+        worker.fate = commits
+        if not commits:
+            return
+        for partition, (offset, metadata) in tick.offsets.items():
+            assert self.owner[partition] is worker
+            assert tick.epochs[partition] == worker.epochs[partition]
+            assert len(metadata) <= self.limits.max_metadata
+            assert offset >= self.committed[partition][0]
+            self.committed[partition] = (offset, metadata)
+        for item in tick.settle:
+            for index, position in enumerate(positions(item.chunks)):
+                assert not self.results[position]
+                self.results[position].append(item.verdicts.of(index))
+        for partition in tick.offsets:
+            self.compare(partition)
+
+    def compare(self, partition: Partition) -> None:
+        """Check that the committed progress tells of each record what has become of it."""
+        progress = decode(*self.committed[partition])
+        for offset in self.topics[partition].kinds:
+            has_result = bool(self.results[partition, offset])
+            assert has_result == (offset < progress.base or offset in progress.settled)
+            assert not (has_result and offset in progress.in_flight)
+
+    # ------------------------------------------------------------------ posts and answers
+
+    @rule(who=numbers, at=numbers)
+    def post(self, who: int, at: int) -> None:
+        worker = self.workers[who % 2]
+        if worker.listed:
+            self.write(worker, sorted(worker.listed)[at % len(worker.listed)])
+
+    def write(self, worker: Worker, serial: int) -> None:
+        batch = worker.posted[serial] = worker.listed.pop(serial)
+        for position in positions(batch.chunks):
+            assert self.perhaps_taken[position] <= self.resent[position]
+            self.perhaps_taken[position] += 1
+
+    @rule(
+        who=numbers,
+        at=numbers,
+        how=st.sampled_from(["taken", "not_taken", "halved", "judged", "judged", "lost", "silent", "too_late"]),
+        codes=st.text("qqqdat", min_size=10, max_size=10),
+        guarded=st.booleans(),
+    )
+    def answer(self, who: int, at: int, how: Answer, codes: str, guarded: bool) -> None:
+        worker = self.workers[who % 2]
+        waiting = worker.listed if how == "too_late" else worker.posted
+        if waiting:
+            serial = sorted(waiting)[at % len(waiting)]
+            self.carry_out(worker, serial, waiting.pop(serial), how, codes=codes, guarded=guarded)
+
+    def carry_out(
+        self, worker: Worker, serial: int, batch: Batch, how: Answer, *, codes: str = "", guarded: bool = False
+    ) -> None:
+        """Do what the sender does of an answer."""
+        flow = worker.flow
+        match how:
+            case "taken":
+                self.believe_taken(batch.chunks)
+                self.finish(worker, serial, batch.chunks, Verdicts(QUEUED))
+            case "not_taken":
+                self.believe_not_taken(batch.chunks)
+                flow.again(flow.withdraw(serial), at=self.now + 1)
+            case "too_late":
+                flow.again(flow.withdraw(serial), at=self.now)
+            case "halved":
+                self.believe_not_taken(batch.chunks)
+                if batch.count == 1:
+                    self.finish(worker, serial, batch.chunks, Verdicts(REFUSED))
+                else:
+                    whole = flow.withdraw(serial)
+                    for half in whole.halves():
+                        flow.again(self.piece(worker, whole, half), at=self.now)
+            case "judged":
+                self.judge(worker, serial, batch, (codes * batch.count)[: batch.count], guarded=guarded)
+            case "lost" if self.resend:
+                self.resent.update(positions(batch.chunks))
+                flow.doubt(batch.chunks)
+                flow.again(flow.withdraw(serial), at=self.now + 1)
+            case "lost":
+                self.finish(worker, serial, batch.chunks, Verdicts(DOUBT))
+            case "silent":
+                worker.posted[serial] = batch
+
+    def judge(self, worker: Worker, serial: int, batch: Batch, codes: str, *, guarded: bool) -> None:
+        """Answer by index: `q` queued, `d` a dead letter, `a` not taken and sent again, `t` nobody can tell."""
+        flow = worker.flow
+        again = [index for index, code in enumerate(codes) if code == "a"]
+        doubt = [index for index, code in enumerate(codes) if code == "t"]
+        rest = [index for index, code in enumerate(codes) if code in "qd"]
+        self.believe_taken(batch.split([i for i, code in enumerate(codes) if code == "q"])[0])
+        self.believe_not_taken(batch.split([i for i, code in enumerate(codes) if code in "da"])[0])
+        verdicts = Verdicts(QUEUED, {i: REFUSED for i, code in enumerate(codes) if code == "d"})
+        if doubt:
+            flow.doubt(batch.split(doubt)[0])
+        if len(rest) == batch.count:
+            self.finish(worker, serial, batch.chunks, verdicts, guarded=guarded)
+        elif rest:
+            self.finish(worker, serial, batch.split(rest)[0], verdicts.picked(rest), guarded=guarded)
+        else:
+            flow.withdraw(serial)
+        if again:
+            flow.again(self.piece(worker, batch, batch.split(again)[0]), at=self.now + 1)
+        if doubt:
+            chunks = batch.split(doubt)[0]
+            if self.resend:
+                self.resent.update(positions(chunks))
+                flow.again(self.piece(worker, batch, chunks), at=self.now)
+            else:
+                flow.add_finished(chunks, Verdicts(DOUBT))
+
+    def finish(
+        self,
+        worker: Worker,
+        serial: int,
+        chunks: tuple[Chunk, ...],
+        verdicts: Verdicts,
+        *,
+        guarded: bool = False,
+    ) -> None:
+        item = worker.flow.finish(serial, chunks, verdicts, attempts=1, sent_ms=1, answered_ms=2)
+        if item is not None and guarded and item.reasons()[REFUSED.reason]:
+            worker.quarantine += worker.flow.set_aside(item, REFUSED.reason)
+
+    def piece(self, worker: Worker, batch: Batch, chunks: tuple[Chunk, ...]) -> Batch:
+        count = sum(map(len, chunks))
+        return replace(
+            batch, id=worker.batcher.next_id()[0], chunks=chunks, count=count, size=wire_size(chunks, ENVELOPE)
+        )
+
+    def believe_taken(self, chunks: Iterable[Chunk]) -> None:
+        self.taken.update(positions(chunks))
+
+    def believe_not_taken(self, chunks: Iterable[Chunk]) -> None:
+        self.perhaps_taken.subtract(positions(chunks))
+
+    @rule(who=numbers)
+    def resume(self, who: int) -> None:
+        worker = self.workers[who % 2]
+        worker.flow.take_back(worker.quarantine)
+        worker.quarantine = []
+
+    # ------------------------------------------------------------------ partitions come and go
+
+    @rule(at=numbers)
+    def revoke(self, at: int) -> None:
+        partition = PARTITIONS[at % 3]
+        if partition in self.owner:
+            worker = self.owner[partition]
+            worker.flow.begin_revoke([partition])
+            worker.batcher.keep(worker.flow.may_start)
+
+    @rule(at=numbers)
+    def hold(self, at: int) -> None:
+        partition = PARTITIONS[at % 3]
+        if partition in self.owner:
+            self.owner[partition].flow.partitions[partition].held = True
+
+    @rule(at=numbers, who=numbers, commits=st.booleans())
+    def hand_over(self, at: int, who: int, commits: bool) -> None:
+        partition = PARTITIONS[at % 3]
+        if partition in self.owner:
+            self.let_go(partition, commits=commits)
+        self.take_over(self.workers[who % 2], partition)
+
+    def let_go(self, partition: Partition, *, commits: bool) -> None:
+        """Have the owner give a partition up, drained or not; by then its running tick is resolved, or thrown away."""
+        worker = self.owner[partition]
+        running = worker.running is not None and partition in worker.running.offsets
+        if running and worker.fate is None:
+            self.decide(worker, commits=commits)
+        if worker.flow.is_drained([partition]) and not running:
+            progress = decode(*self.committed[partition])
+            if self.limits.max_metadata == 4_000:
+                assert progress.in_flight == worker.flow.partitions[partition].doubt
+        worker.flow.let_go([partition])
+        worker.batcher.keep(worker.flow.is_alive)
+        del self.owner[partition], worker.epochs[partition], worker.read_to[partition]
+
+    def take_over(self, worker: Worker, partition: Partition) -> None:
+        self.epoch += 1
+        progress = decode(*self.committed[partition])
+        state = worker.flow.assign(partition, self.epoch, progress)
+        assert state.base == progress.base
+        self.owner[partition] = worker
+        worker.epochs[partition] = self.epoch
+        worker.read_to[partition] = progress.base
+
+    @rule(who=numbers, commits=st.booleans(), heir=numbers)
+    def crash(self, who: int, commits: bool, heir: int) -> None:
+        """Kill a worker wherever it stands: only what the broker has is left, and others go on from there."""
+        dead = self.workers[who % 2]
+        if dead.running is not None and dead.fate is None:
+            self.decide(dead, commits=commits)
+        self.workers[who % 2] = self.new_worker()
+        for partition in [partition for partition, worker in self.owner.items() if worker is dead]:
+            self.take_over(self.workers[heir % 2], partition)
+
+    # ------------------------------------------------------------------ what holds at any time
+
+    @invariant()
+    def what_is_committed_past_is_settled(self) -> None:
+        for partition, (base, _) in self.committed.items():
+            for offset in self.topics[partition].kinds:
+                assert offset >= base or len(self.results[partition, offset]) == 1
+
+    @invariant()
+    def bytes_are_never_owed(self) -> None:
+        for worker in self.workers:
+            assert worker.flow.held_bytes >= 0
+            assert worker.batcher.open_bytes >= 0
+            assert worker.flow.active_records == sum(batch.count for batch in worker.flow.active.values())
+
+    # ------------------------------------------------------------------ the end
+
+    def teardown(self) -> None:
+        """Let everything settle: partitions that were held or about to go begin anew, and all posts are taken."""
+        if not hasattr(self, "workers"):
+            return
+        for worker in self.workers:
+            worker.flow.take_back(worker.quarantine)
+            worker.quarantine = []
+            if worker.running is not None:
+                self.resolve(worker, commits=True)
+        for partition, worker in list(self.owner.items()):
+            state = worker.flow.partitions[partition]
+            if state.revoking or state.held:
+                self.let_go(partition, commits=True)
+                self.take_over(worker, partition)
+        records = sum(len(topic.kinds) for topic in self.topics.values())
+        for _ in range(10 + DRAIN_TURNS_PER_RECORD * records):
+            if all(self.turn(worker) for worker in self.workers):
+                break
+        for partition, topic in self.topics.items():
+            for offset in topic.kinds:
+                assert len(self.results[partition, offset]) == 1, f"{partition}@{offset} is left"
+            base, _ = self.committed[partition]
+            assert not [offset for offset in topic.kinds if offset >= base]
+        for position, verdicts in self.results.items():
+            assert (verdicts == [QUEUED]) <= (position in self.taken)
+        for worker in self.workers:
+            assert (worker.flow.held_bytes, worker.batcher.open_bytes, worker.flow.active_records) == (0, 0, 0)
+            assert not (worker.flow.active)
+            assert not (worker.flow.ready)
+            assert not (worker.flow.waiting)
+            assert not (worker.flow.finished)
+
+    def turn(self, worker: Worker) -> bool:
+        """Do one round of everything a worker does; return whether nothing was left to do."""
+        self.now += 2
+        before = dict(worker.read_to)
+        for partition, epoch in worker.epochs.items():
+            self.take(worker, partition, 10, epoch=epoch)
+        worker.flow.add_ready(worker.batcher.drain())
+        wanted = worker.flow.wants_tick(now=self.now, slots=4)
+        worker.running = worker.flow.plan(now=self.now, slots=4)
+        if worker.running is not None:
+            assert wanted
+            self.resolve(worker, commits=True)
+        for serial in sorted(worker.listed):
+            self.write(worker, serial)
+        for serial in sorted(worker.posted):
+            self.carry_out(worker, serial, worker.posted.pop(serial), "taken")
+        idle = not (worker.flow.active or worker.flow.finished or worker.flow.ready or worker.flow.waiting)
+        return idle and worker.running is None and before == worker.read_to
+
+
+TestDelivery = DeliveryMachine.TestCase
+TestDelivery.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
