@@ -10,6 +10,7 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ class Client:
                 "Accept-Encoding": "identity",
             },
             timeout=httpx.Timeout(options.total_secs, connect=options.connect_secs),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # none is kept
             follow_redirects=False,
             trust_env=False,
         )
@@ -100,10 +102,7 @@ class Client:
         try:
             async with asyncio.timeout(self._options.total_secs):
                 response = await self._http.send(request, stream=True)
-                try:
-                    body = await self._read(response)
-                finally:
-                    await response.aclose()
+                body = await self._read(response)
         except TooLateError:
             raise
         except ReplyTooLargeError as error:
@@ -121,14 +120,18 @@ class Client:
 
     async def lists(self) -> Reply:
         """Ask for the account's lists: the cheapest question that needs the key, used as a probe and as a check."""
+        request = self._http.build_request(
+            "GET", self._url("lists?per_page=100"), headers={"X-Api-Key": self._api_key()}
+        )
         try:
             async with asyncio.timeout(self._options.total_secs):
-                response = await self._http.get(self._url("lists?per_page=100"), headers={"X-Api-Key": self._api_key()})
+                response = await self._http.send(request, stream=True)
+                body = await self._read(response)
         except ReplyTooLargeError as error:
             return Reply("answered", status=error.status)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, RuntimeError) as error:
             return _trouble(error, written=False)
-        return Reply("answered", status=response.status_code, text=response.text[:100_000])
+        return Reply("answered", status=response.status_code, text=body[:100_000].decode(errors="replace"))
 
     def _url(self, path: str) -> httpx.URL:
         if path not in self._urls:
@@ -139,11 +142,14 @@ class Client:
         """Return the reply's body as it came: a compressed one, which we did not ask for, is never inflated."""
         parts: list[bytes] = []
         size = 0
-        async for part in response.aiter_raw():
-            size += len(part)
-            if size > self._options.max_reply_bytes:
-                raise ReplyTooLargeError(response.status_code)
-            parts.append(part)
+        try:
+            async for part in response.aiter_raw():
+                size += len(part)
+                if size > self._options.max_reply_bytes:
+                    raise ReplyTooLargeError(response.status_code)
+                parts.append(part)
+        finally:
+            await response.aclose()
         return b"".join(parts)
 
 
