@@ -88,8 +88,9 @@ class Client:
                 raise TooLateError
             written = True
 
-        async def trace(event: str, _info: dict[str, Any]) -> None:
-            if event in _WRITING and not written:
+        async def trace(event: str, info: dict[str, Any]) -> None:
+            # Asking a proxy for a tunnel is a request as well, but none that the platform could take.
+            if event in _WRITING and not written and info["request"].method != b"CONNECT":
                 before_write()
 
         request = self._http.build_request(
@@ -183,10 +184,11 @@ def _tls(options: ClientOptions) -> ssl.SSLContext:
 def _trouble(error: BaseException, *, written: bool) -> Reply:
     """Tell a transport failure as a reply; texts are ours or the library's and never hold a header."""
     text = f"{type(error).__name__}: {error}"[:300].rstrip(": ")
-    if written:
+    tls = _tls_error(error)
+    if written and not (tls and _refuses_us(tls)):
         timeout = isinstance(error, TimeoutError | httpx.TimeoutException)
         return Reply("lost", trouble="timeout" if timeout else "reset", text=text)
-    if _caused_by(error, ssl.SSLError):
+    if tls:
         return Reply("not_sent", trouble="tls", text=text)
     if isinstance(error, httpx.PoolTimeout):
         return Reply("not_sent", trouble="pool", text=text)
@@ -197,11 +199,21 @@ def _trouble(error: BaseException, *, written: bool) -> Reply:
     return Reply("not_sent", trouble="connect", text=text)
 
 
-def _caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
+def _refuses_us(error: ssl.SSLError) -> bool:
+    """Tell whether the server ended the handshake for want of a certificate of ours that it likes.
+
+    With TLS 1.3 we hear of it when the request is written already, but a server reads nothing before it knows us.
+    """
+    reason = error.reason or ""
+    return "ALERT" in reason and any(part in reason for part in ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED"))
+
+
+def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    """Return the failure of TLS that caused an error, if one did."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
-        if isinstance(error, kind):
-            return True
+        if isinstance(error, ssl.SSLError):
+            return error
         seen.add(id(error))
         error = error.__cause__ or error.__context__
-    return False
+    return None

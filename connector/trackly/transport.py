@@ -91,7 +91,9 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
-        self._fail(httpx.ReadError(f"connection lost: {exc}" if exc else "connection closed before the reply's end"))
+        error = httpx.ReadError(f"connection lost: {exc}" if exc else "connection closed before the reply's end")
+        error.__cause__ = exc
+        self._fail(error)
 
     def is_silent(self) -> bool:
         """Tell whether the kernel has nothing for us, neither bytes nor the end: the event loop may not know it yet."""
@@ -211,7 +213,7 @@ class ExactTransport(httpx.AsyncBaseTransport):
                 )
         except TimeoutError as error:
             raise httpx.ConnectTimeout(f"no connection within {self._connect_secs} s") from error
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # a host of which no name can be made is looked up like any other
             raise httpx.ConnectError(str(error)) from error
         return connection
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -65,47 +65,65 @@ class Served:
     """What the event loop had to complain about: exceptions that nobody caught."""
 
 
+@asynccontextmanager
+async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[Served]:
+    """Serve on a port of its own while the block runs."""
+    served = Served()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.connections.append(writer)
+        with suppress(asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
+            await handler(reader, writer)
+        writer.close()
+        served.ended.append(writer)
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
+    served.port = server.sockets[0].getsockname()[1]
+    try:
+        yield served
+    finally:
+        server.close()
+        for writer in served.connections:
+            writer.transport.abort()
+
+
 def talk(
     handler: Handler,
     use: Callable[[Client, Served], Awaitable[T]],
     *,
     tls: ssl.SSLContext | None = None,
     host: str = "127.0.0.1",
+    as_proxy: bool = False,
     **options: Any,
 ) -> T:
-    """Serve with `handler`, have `use` talk to it through a client, and return what that returned."""
+    """Serve with `handler`, have `use` talk to it, or through it, by a client, and return what that returned."""
 
     async def go() -> T:
-        served = Served()
-        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: served.complaints.append(context))
+        async with serving(handler, tls) as served:
+            complaints = served.complaints
+            asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+            address = f"{host}:{served.port}"
+            given = {
+                "base_url": f"https://{address}" if tls else f"http://{address}",
+                "proxy": f"http://{address}" if as_proxy else None,
+                "total_secs": PATIENCE_SECS,
+                "max_reply_bytes": 100_000,
+                **options,
+            }
+            client = Client(ClientOptions(**given), lambda: "key")
+            try:
+                async with asyncio.timeout(2 * PATIENCE_SECS):
+                    return await use(client, served)
+            finally:
+                await client.close()
 
-        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            served.connections.append(writer)
-            with suppress(asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
-                await handler(reader, writer)
-            writer.close()
-            served.ended.append(writer)
-
-        server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
-        served.port = server.sockets[0].getsockname()[1]
-        scheme = "https" if tls else "http"
-        merged = {
-            "base_url": f"{scheme}://{host}:{served.port}",
-            "total_secs": PATIENCE_SECS,
-            "max_reply_bytes": 100_000,
-        }
-        client = Client(ClientOptions(**{**merged, **options}), lambda: "key")
+    async def goodbye() -> T:
         try:
-            async with asyncio.timeout(2 * PATIENCE_SECS):
-                return await use(client, served)
+            return await go()
         finally:
-            await client.close()
-            server.close()
-            for writer in served.connections:
-                writer.transport.abort()
-            await asyncio.sleep(0.02)  # closed transports say goodbye in the turns of the loop that follow
+            await asyncio.sleep(0.02)  # closed transports need some turns of the loop
 
-    return asyncio.run(go())
+    return asyncio.run(goodbye())
 
 
 async def send(client: Client, value: bytes = VALUE, *, before: float = float("inf")) -> Reply:
@@ -127,5 +145,5 @@ def post(handler: Handler, **options: Any) -> Reply:
 async def until(seen: Callable[[], object]) -> None:
     """Let the loop turn until something is so."""
     async with asyncio.timeout(PATIENCE_SECS):
-        while not seen():
+        while not seen():  # noqa: ASYNC110 (what is waited for happens in transports, which set no event)
             await asyncio.sleep(0.002)
