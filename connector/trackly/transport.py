@@ -21,7 +21,8 @@ import httptools
 import httpx
 
 MAX_HEADER_BYTES = 65_536
-"""Of a reply's headers, and of anything else in it that is no body: a reason, a trailer, the frame of a chunk."""
+"""Of a reply's headers, and of anything else in it that is no body (a reason, a trailer, the frame of a chunk), when
+they come in more than one piece; one piece is at most what the event loop reads at once, 256 KiB."""
 
 BeforeWrite = Callable[[], None]
 """Called just before the first byte is written; what it raises stops the request."""
@@ -127,13 +128,10 @@ class _Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._reply.headers.append((name, value))
-        self._reply.size += len(name) + len(value)
-        if self._reply.size > MAX_HEADER_BYTES:
-            self._fail(httpx.RemoteProtocolError("the reply's headers are too large"))
 
     def on_headers_complete(self) -> None:
         self._reply.status = self._parser.get_status_code()
-        self._reply.size = self._unheard = 0
+        self._unheard = 0
 
     def on_body(self, part: bytes) -> None:
         self._reply.body.append(part)
@@ -146,7 +144,6 @@ class _Connection(asyncio.Protocol):
         if 100 <= self._reply.status < 200:
             self._reply = _Reply()
             return
-        self._unheard = 0
         assert self.transport is not None
         # A server may answer before it has read the whole request; the rest would stand in front of the next one.
         keep = self._parser.should_keep_alive() and not self.transport.get_write_buffer_size()

@@ -165,14 +165,16 @@ def test_closing_the_client_ends_what_is_idle_and_what_is_under_way() -> None:
         await reader.read()
 
     async def use(client: Client, served: Served) -> None:
-        assert (await send(client)).ok
+        await asyncio.gather(send(client), send(client))
+        assert len(transport_of(client)._idle) == 2
         under_way = asyncio.create_task(send(client))
         await until(lambda: transport_of(client)._busy)
 
         await client.close()
 
-        assert (await under_way).kind == "lost"
-        await until(lambda: served.ended)
+        reply = await under_way
+        assert (reply.kind, reply.trouble) == ("lost", "reset")
+        await until(lambda: len(served.ended) == 2)
 
     talk(handle, use, idle_secs=60)
 
@@ -385,6 +387,10 @@ WHOLE_ONES = {
     "one chunk": CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(OK), OK),
     "chunks of one byte": CHUNKED + b"".join(b"1\r\n%c\r\n" % byte for byte in OK) + b"0\r\n\r\n",
     "extensions and trailers": CHUNKED + b"%x;a=b\r\n%s\r\n0;c\r\nX-Sum: 1\r\n\r\n" % (len(OK), OK),
+    "a long head and a long frame": HEAD
+    + b"X: %s\r\nTransfer-Encoding: chunked\r\n\r\n%x;%s\r\n%s\r\n0\r\n\r\n"
+    % (b"x" * 40_000, len(OK), b"y" * 40_000, OK),
+    "long interim replies": b"HTTP/1.1 103 Early Hints\r\nLink: %s\r\n\r\n" % (b"x" * 40_000) * 5 + whole(OK),
     "until closed": HEAD + b"\r\n" + OK,
     "closing": whole(OK, headers=b"Connection: close\r\n"),
 }
@@ -426,6 +432,18 @@ def test_a_reply_is_read_in_any_form(raw: bytes) -> None:
     reply = post(answer(raw, raw=True))
 
     assert (reply.kind, reply.status, reply.unreadable) == ("answered", 200, None)
+
+
+@pytest.mark.parametrize("name", ["a long head and a long frame", "long interim replies"])
+def test_a_reply_may_come_in_pieces(name: str) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        for at in range(0, len(WHOLE_ONES[name]), 10_000):
+            writer.write(WHOLE_ONES[name][at : at + 10_000])
+            await writer.drain()
+            await asyncio.sleep(0.002)
+
+    assert post(handle).unreadable is None
 
 
 @pytest.mark.parametrize("name", ["one interim reply", "interim replies", "one chunk", "extensions and trailers"])
