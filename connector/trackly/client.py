@@ -104,8 +104,6 @@ class Client:
             async with asyncio.timeout(self._options.total_secs):
                 response = await self._http.send(request, stream=True)
                 body = await self._read(response)
-        except TooLateError:
-            raise
         except ReplyTooLargeError as error:
             return Reply("answered", status=error.status, unreadable=str(error))
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, RuntimeError) as error:

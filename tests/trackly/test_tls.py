@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -112,27 +113,22 @@ def test_a_server_without_tls_holds() -> None:
     assert held(talk(handle, use))
 
 
-def refusing(tls: ssl.SSLContext, authority: Authority) -> Reply:
-    """Post to a server that refuses the handshake as servers do: with an alert, and without haste.
-
-    One of asyncio closes so fast that its alert is lost.
-    """
+def against(serve: Callable[[ssl.SSLSocket], None], tls: ssl.SSLContext, authority: Authority) -> Reply:
+    """Post to a server in a thread of its own, which sends alerts as servers do; one of asyncio closes too fast."""
     listening = socket.create_server(("127.0.0.1", 0))
     listening.settimeout(20)
 
-    def serve() -> None:
+    def run() -> None:
         peer, _ = listening.accept()
         peer.settimeout(20)
-        secure = tls.wrap_socket(peer, server_side=True, do_handshake_on_connect=False)
-        with secure:
-            with pytest.raises(ssl.SSLError):
-                secure.do_handshake()
+        with tls.wrap_socket(peer, server_side=True, do_handshake_on_connect=False) as secure:
+            serve(secure)
             with suppress(OSError):
                 socket.socket.shutdown(secure, socket.SHUT_WR)
                 while socket.socket.recv(secure, 65_536):
                     pass
 
-    thread = threading.Thread(target=serve)
+    thread = threading.Thread(target=run)
     thread.start()
 
     async def use(client: Client, _served: Served) -> Reply:
@@ -146,12 +142,31 @@ def refusing(tls: ssl.SSLContext, authority: Authority) -> Reply:
         listening.close()
 
 
+def refuse(secure: ssl.SSLSocket) -> None:
+    with pytest.raises(ssl.SSLError):
+        secure.do_handshake()
+
+
+def test_rubbish_in_place_of_an_answer_leaves_doubt(authority: Authority) -> None:
+    """TLS fails here as well, but after the server has read what it was sent."""
+
+    def serve(secure: ssl.SSLSocket) -> None:
+        secure.do_handshake()
+        assert secure.recv(10)
+        socket.socket.sendall(secure, b"\x17\x03\x03\x00\x10" + b"x" * 16)
+
+    reply = against(serve, authority.serving("127.0.0.1"), authority)
+
+    assert (reply.kind, reply.trouble) == ("lost", "reset")
+    assert "SSL" in reply.text
+
+
 def test_a_version_that_nobody_shares_holds(authority: Authority) -> None:
     tls = authority.serving("127.0.0.1")
     tls.set_ciphers("AES128-SHA")
     tls.maximum_version = ssl.TLSVersion.TLSv1_2
 
-    assert held(refusing(tls, authority))
+    assert held(against(refuse, tls, authority))
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -164,7 +179,7 @@ def test_a_client_without_the_certificate_that_is_asked_for_is_held(
     tls.verify_mode = ssl.CERT_REQUIRED
     authority.ca.configure_trust(tls)
 
-    assert held(refusing(tls, authority))
+    assert held(against(refuse, tls, authority))
 
 
 def test_a_client_with_the_certificate_that_is_asked_for_is_let_in(authority: Authority, tmp_path: Path) -> None:
