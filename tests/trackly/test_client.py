@@ -156,6 +156,8 @@ def test_no_whole_answer_in_time_is_lost(begun: bytes) -> None:
         await reader.read()
 
     reply = post(handle, total_secs=0.1)
+    if reply.kind == "not_sent":  # a machine so busy that the time was over before the request was written
+        reply = post(handle, total_secs=3)
 
     assert (reply.kind, reply.trouble) == ("lost", "timeout")
 
