@@ -10,6 +10,7 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ class Client:
                 "Accept-Encoding": "identity",
             },
             timeout=httpx.Timeout(options.total_secs, connect=options.connect_secs),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # none is kept
             follow_redirects=False,
             trust_env=False,
         )
@@ -86,8 +88,9 @@ class Client:
                 raise TooLateError
             written = True
 
-        async def trace(event: str, _info: dict[str, Any]) -> None:
-            if event in _WRITING and not written:
+        async def trace(event: str, info: dict[str, Any]) -> None:
+            # Asking a proxy for a tunnel is a request as well, but none that the platform could take.
+            if event in _WRITING and not written and info["request"].method != b"CONNECT":
                 before_write()
 
         request = self._http.build_request(
@@ -100,12 +103,7 @@ class Client:
         try:
             async with asyncio.timeout(self._options.total_secs):
                 response = await self._http.send(request, stream=True)
-                try:
-                    body = await self._read(response)
-                finally:
-                    await response.aclose()
-        except TooLateError:
-            raise
+                body = await self._read(response)
         except ReplyTooLargeError as error:
             return Reply("answered", status=error.status, unreadable=str(error))
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, RuntimeError) as error:
@@ -121,14 +119,18 @@ class Client:
 
     async def lists(self) -> Reply:
         """Ask for the account's lists: the cheapest question that needs the key, used as a probe and as a check."""
+        request = self._http.build_request(
+            "GET", self._url("lists?per_page=100"), headers={"X-Api-Key": self._api_key()}
+        )
         try:
             async with asyncio.timeout(self._options.total_secs):
-                response = await self._http.get(self._url("lists?per_page=100"), headers={"X-Api-Key": self._api_key()})
+                response = await self._http.send(request, stream=True)
+                body = await self._read(response)
         except ReplyTooLargeError as error:
             return Reply("answered", status=error.status)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, RuntimeError) as error:
             return _trouble(error, written=False)
-        return Reply("answered", status=response.status_code, text=response.text[:100_000])
+        return Reply("answered", status=response.status_code, text=body[:100_000].decode(errors="replace"))
 
     def _url(self, path: str) -> httpx.URL:
         if path not in self._urls:
@@ -139,11 +141,14 @@ class Client:
         """Return the reply's body as it came: a compressed one, which we did not ask for, is never inflated."""
         parts: list[bytes] = []
         size = 0
-        async for part in response.aiter_raw():
-            size += len(part)
-            if size > self._options.max_reply_bytes:
-                raise ReplyTooLargeError(response.status_code)
-            parts.append(part)
+        try:
+            async for part in response.aiter_raw():
+                size += len(part)
+                if size > self._options.max_reply_bytes:
+                    raise ReplyTooLargeError(response.status_code)
+                parts.append(part)
+        finally:
+            await response.aclose()
         return b"".join(parts)
 
 
@@ -177,10 +182,11 @@ def _tls(options: ClientOptions) -> ssl.SSLContext:
 def _trouble(error: BaseException, *, written: bool) -> Reply:
     """Tell a transport failure as a reply; texts are ours or the library's and never hold a header."""
     text = f"{type(error).__name__}: {error}"[:300].rstrip(": ")
-    if written:
+    tls = _tls_error(error)
+    if written and not (tls and _refuses_us(tls)):
         timeout = isinstance(error, TimeoutError | httpx.TimeoutException)
         return Reply("lost", trouble="timeout" if timeout else "reset", text=text)
-    if _caused_by(error, ssl.SSLError):
+    if tls:
         return Reply("not_sent", trouble="tls", text=text)
     if isinstance(error, httpx.PoolTimeout):
         return Reply("not_sent", trouble="pool", text=text)
@@ -191,11 +197,21 @@ def _trouble(error: BaseException, *, written: bool) -> Reply:
     return Reply("not_sent", trouble="connect", text=text)
 
 
-def _caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
+def _refuses_us(error: ssl.SSLError) -> bool:
+    """Tell whether the server ended the handshake for want of a certificate of ours that it likes.
+
+    With TLS 1.3 we hear of it when the request is written already, but a server reads nothing before it knows us.
+    """
+    reason = error.reason or ""
+    return "ALERT" in reason and any(part in reason for part in ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED"))
+
+
+def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    """Return the failure of TLS that caused an error, if one did."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
-        if isinstance(error, kind):
-            return True
+        if isinstance(error, ssl.SSLError):
+            return error
         seen.add(id(error))
         error = error.__cause__ or error.__context__
-    return False
+    return None

@@ -23,7 +23,8 @@ MAX_CONTACT_BYTES = 4_000
 """One contact object; the API answers 413 `payload_too_large` above it."""
 
 MAX_TEXT = 500
-"""Characters that are said about a record: they travel in headers, which must fit beside any value."""
+"""Characters that are kept of a text about a record, ours or the platform's: they travel in the dead letter's headers,
+which must fit any topic."""
 
 LONGEST_LIST_NUMBER = "+" + "9" * 15
 """E.164 allows 15 digits; an envelope is measured with the longest."""
@@ -282,6 +283,11 @@ class Operation:
             return wires[0][0]
         head, tail = self._envelope(batch.lane)
         return head + b",".join([b",".join(wire) for wire in wires]) + tail
+
+    def echoed(self, record: bytes) -> Any:
+        """Return what an error about this record repeats of it; the record is one that passed the check."""
+        assert self.endpoint.echo is not None
+        return getattr(self._decode(record), self.endpoint.echo)
 
     def _envelope(self, lane: str | None) -> tuple[bytes, bytes]:
         first = b""

@@ -5,6 +5,7 @@ twice or out of range, and the number that an error repeats is the number of tha
 and the records of the request are in doubt.
 """
 
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -12,10 +13,7 @@ import msgspec
 
 from connector.core.batching import Batch
 from connector.core.verdicts import RecordError, Reply
-from connector.trackly.operations import Operation
-
-MAX_TEXT = 500
-"""Characters of the platform's text that are kept."""
+from connector.trackly.operations import MAX_TEXT, Operation
 
 
 class _Entry(msgspec.Struct, gc=False):
@@ -92,18 +90,22 @@ def _read_bulk(operation: Operation, batch: Batch, status: int, said: _Bulk) -> 
         return _unreadable(status, "a count is negative")
     # The documents do not say whether what was skipped counts as taken, nor whether invalid numbers count as errors.
     rest = batch.count - accepted - failed
-    if rest in (0, said.duplicates_skipped):
-        missing = failed - len(said.errors)
-    elif rest in (said.invalid_phones, said.duplicates_skipped + said.invalid_phones):
-        missing = failed + said.invalid_phones - len(said.errors)
-    else:
+    readings = [
+        failed + apart
+        for skipped in (0, said.duplicates_skipped)
+        for apart in (0, said.invalid_phones)
+        if skipped + apart == rest
+    ]
+    if not readings:
         return _unreadable(status, f"the counts do not add up: {accepted} + {failed} for {batch.count} records")
+    # Where two readings add up, the one with more failures calls nobody queued who was not taken.
+    missing = max(readings) - len(said.errors)
     if missing < 0:
         return _unreadable(status, f"{len(said.errors)} errors are listed, {failed} counted")
     problem = _check_entries(operation, batch, said.errors)
     if problem is not None:
         return _unreadable(status, problem)
-    errors = tuple(RecordError(e.index, e.code or "", (e.error or "")[:MAX_TEXT]) for e in said.errors)
+    errors = tuple(RecordError(e.index, (e.code or "")[:MAX_TEXT], (e.error or "")[:MAX_TEXT]) for e in said.errors)
     return Reply("answered", status=status, errors=errors, unnamed=missing)
 
 
@@ -121,7 +123,7 @@ def _check_entries(operation: Operation, batch: Batch, entries: list[_Entry]) ->
         if echoed is not None:
             chunk, at = batch.locate(entry.index)
             assert chunk.wire is not None
-            if str(msgspec.json.decode(chunk.wire[at]).get(echo)) != str(echoed):
+            if str(operation.echoed(chunk.wire[at])) != str(echoed):
                 return f"index {entry.index} repeats the `{echo}` of another record"
     return None
 
@@ -132,7 +134,8 @@ def _failure(body: bytes) -> tuple[str | None, str]:
         said = _decode_failure(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None, body[:MAX_TEXT].decode(errors="replace")
-    return said.code, (said.error or said.message or "")[:MAX_TEXT]
+    code = None if said.code is None else said.code[:MAX_TEXT]
+    return code, (said.error or said.message or "")[:MAX_TEXT]
 
 
 def _unreadable(status: int, why: str) -> Reply:
@@ -147,6 +150,9 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
     if text.isascii() and text.isdigit():
         return float(text[:10])
     try:
-        return max(parsedate_to_datetime(text).timestamp() - now, 0.0)
+        date = parsedate_to_datetime(text)
+        if date.tzinfo is None:  # dates of HTTP are told in UTC, whether they say so or not
+            date = date.replace(tzinfo=UTC)
+        return max(date.timestamp() - now, 0.0)
     except (ValueError, OverflowError):
         return None

@@ -1,13 +1,15 @@
 """The transport under httpx: HTTP/1.1 over asyncio, one request at a time on a connection.
 
-It exists for what must be known exactly: whether a single byte of a request was written when something failed, and
-that an idle connection is never used after the platform may have closed it. It is also several times cheaper than the
-stock transport, whose pool looks at every connection for every request. Responses are parsed by httptools.
+It exists for what must be known exactly: whether a single byte of a request was written when something failed, that an
+idle connection is never used after the platform may have closed it, and that no reply is taken for another's. It is
+also several times cheaper than the stock transport, whose pool looks at every connection for every request. Responses
+are parsed by httptools.
 
 Failures come as httpx's exceptions; `ConnectError` and `ConnectTimeout` mean that nothing was written.
 """
 
 import asyncio
+import select
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -19,6 +21,9 @@ import httptools
 import httpx
 
 MAX_HEADER_BYTES = 65_536
+"""Of a reply's headers, and of anything else in it that is no body (a reason, a trailer, the frame of a chunk), when
+they come in more than one piece; one piece is at most what the event loop reads at once, 256 KiB."""
+
 BeforeWrite = Callable[[], None]
 """Called just before the first byte is written; what it raises stops the request."""
 
@@ -50,6 +55,8 @@ class _Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self._parser: Any = None
         self._reply = _Reply()
+        self._unheard = 0
+        """Bytes since the parser last had a head or a part of a body to tell of: it keeps what it has not told."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -59,6 +66,7 @@ class _Connection(asyncio.Protocol):
         assert self.transport is not None
         self._parser = httptools.HttpResponseParser(self)
         self._reply = _Reply()
+        self._unheard = 0
         self.done = asyncio.get_running_loop().create_future()
         self.transport.writelines([head, body] if body else [head])
         return self.done
@@ -67,12 +75,16 @@ class _Connection(asyncio.Protocol):
         if self._parser is None or self.done is None or self.done.done():
             self.abort()  # nobody asked: whatever this is, the next request must not take it for its reply
             return
+        self._unheard += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(httpx.RemoteProtocolError(f"not HTTP: {error}"))
+        if self._unheard > MAX_HEADER_BYTES:
+            self._fail(httpx.RemoteProtocolError("a part of the reply that is no body is too large"))
 
     def eof_received(self) -> None:
+        self.closed = True
         reply = self._reply
         named = {name.lower() for name, _ in reply.headers}
         if reply.status and not named & {b"content-length", b"transfer-encoding"}:
@@ -80,7 +92,17 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
-        self._fail(httpx.ReadError(f"connection lost: {exc}" if exc else "connection closed before the reply's end"))
+        error = httpx.ReadError(f"connection lost: {exc}" if exc else "connection closed before the reply's end")
+        error.__cause__ = exc
+        self._fail(error)
+
+    def is_silent(self) -> bool:
+        """Tell whether the kernel has nothing for us, neither bytes nor the end: the event loop may not know it yet."""
+        if self.transport is None or self.transport.is_closing():
+            return False
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not poll.poll(0)
 
     def abort(self) -> None:
         """Close at once."""
@@ -94,24 +116,27 @@ class _Connection(asyncio.Protocol):
         self.abort()
 
     def _finish(self) -> None:
+        reply, self._reply = self._reply, _Reply()  # what follows must not be written into it
         if self.done is not None and not self.done.done():
-            self.done.set_result(self._reply)
+            self.done.set_result(reply)
 
     # called by the parser
 
+    def on_message_begin(self) -> None:
+        if self.done is not None and self.done.done():
+            self.abort()  # a second reply to one request: there is no telling whose the next would be
+
     def on_header(self, name: bytes, value: bytes) -> None:
         self._reply.headers.append((name, value))
-        self._reply.size += len(name) + len(value)
-        if self._reply.size > MAX_HEADER_BYTES:
-            self._fail(httpx.RemoteProtocolError("the reply's headers are too large"))
 
     def on_headers_complete(self) -> None:
         self._reply.status = self._parser.get_status_code()
-        self._reply.size = 0
+        self._unheard = 0
 
     def on_body(self, part: bytes) -> None:
         self._reply.body.append(part)
         self._reply.size += len(part)
+        self._unheard = 0
         if self._reply.size > self._max:
             self._fail(ReplyTooLargeError(self._reply.status))
 
@@ -119,11 +144,12 @@ class _Connection(asyncio.Protocol):
         if 100 <= self._reply.status < 200:
             self._reply = _Reply()
             return
-        if not self._parser.should_keep_alive():
-            self.closed = True
+        assert self.transport is not None
+        # A server may answer before it has read the whole request; the rest would stand in front of the next one.
+        keep = self._parser.should_keep_alive() and not self.transport.get_write_buffer_size()
         self._finish()
-        if self.closed and self.transport is not None:
-            self.transport.close()
+        if not keep:
+            self.abort()
 
 
 class ExactTransport(httpx.AsyncBaseTransport):
@@ -167,9 +193,9 @@ class ExactTransport(httpx.AsyncBaseTransport):
             self._idle.popleft().abort()
         while self._idle:
             connection = self._idle.pop()
-            transport = connection.transport
-            if not connection.closed and transport is not None and not transport.is_closing():
+            if not connection.closed and connection.is_silent():
                 return connection
+            connection.abort()
         return None
 
     async def _connect(self, url: httpx.URL) -> _Connection:
@@ -184,7 +210,7 @@ class ExactTransport(httpx.AsyncBaseTransport):
                 )
         except TimeoutError as error:
             raise httpx.ConnectTimeout(f"no connection within {self._connect_secs} s") from error
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # a host of which no name can be made is looked up like any other
             raise httpx.ConnectError(str(error)) from error
         return connection
 

@@ -1,0 +1,157 @@
+"""Through a proxy it is still told exactly whether the platform may have the request."""
+
+import asyncio
+import ssl
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from connector.core.verdicts import Action, Reply, VerdictPolicy, classify
+from connector.trackly.client import Client, TooLateError
+from tests.trackly.serving import OK, Handler, Served, answer, post, read_request, send, serving, talk, until, whole
+
+POLICY = VerdictPolicy(5, frozenset(), frozenset(), frozenset({504}))
+
+
+def action(reply: Reply) -> Action:
+    return classify(reply, POLICY, own_list=False).action
+
+
+def through(proxy: Handler, *, base_url: str = "http://platform.example", **options: Any) -> Reply:
+    """Post one record through a proxy of the test's."""
+    return post(proxy, as_proxy=True, base_url=base_url, **options)
+
+
+def test_a_request_is_sent_through_the_proxy() -> None:
+    seen = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await read_request(reader))
+        writer.write(whole(OK))
+
+    assert through(proxy).ok
+    ((head, body),) = seen
+    assert head.startswith(b"POST http://platform.example/send/bulk HTTP/1.1\r\n")
+    assert body.startswith(b'{"messages":[')
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (b"407 Proxy Authentication Required", Action.HOLD),
+        (b"403 Forbidden", Action.HOLD),
+        (b"502 Bad Gateway", Action.BACK_OFF),
+        (b"504 Gateway Timeout", Action.DOUBT),
+    ],
+)
+def test_what_the_proxy_answers_is_judged_as_any_answer(status: bytes, expected: Action) -> None:
+    assert action(through(answer(whole(b"no", status=status), raw=True))) is expected
+
+
+def test_a_proxy_that_is_not_there_means_certainly_not_sent() -> None:
+    reply = post(answer(), base_url="http://platform.example", proxy="http://127.0.0.1:1")
+
+    assert (reply.kind, reply.trouble) == ("not_sent", "connect")
+
+
+def test_an_answer_that_the_proxy_loses_is_lost() -> None:
+    assert through(answer(raw=True)).kind == "lost"
+
+
+def test_a_reply_through_a_proxy_is_bounded_as_well() -> None:
+    reply = through(answer(b"x" * 200_000), max_reply_bytes=100_000)
+
+    assert reply.unreadable == "the reply is too large"
+
+
+def test_a_batch_that_comes_too_late_is_not_given_to_the_proxy() -> None:
+    seen: list[bytes] = []
+
+    async def proxy(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.read())
+
+    async def use(client: Client, served: Served) -> None:
+        with pytest.raises(TooLateError):
+            await send(client, before=time.clock_gettime(time.CLOCK_BOOTTIME) - 1)
+        await until(lambda: served.ended)
+
+    talk(proxy, use, as_proxy=True, base_url="http://platform.example")
+
+    assert seen == [b""]
+
+
+# ------------------------------------------------------------------ a tunnel, as for any https address
+
+
+@pytest.mark.parametrize("status", [b"403 Forbidden", b"407 Proxy Authentication Required", b"502 Bad Gateway"])
+def test_a_tunnel_that_the_proxy_refuses_means_certainly_not_sent(status: bytes) -> None:
+    """Asking for a tunnel is no request to the platform, although it looks like one on the wire."""
+    reply = through(answer(whole(b"no", status=status), raw=True), base_url="https://platform.example")
+
+    assert (reply.kind, reply.trouble) == ("not_sent", "proxy")
+
+
+def test_a_proxy_that_hangs_up_instead_of_a_tunnel_means_certainly_not_sent() -> None:
+    reply = through(answer(raw=True), base_url="https://platform.example")
+
+    assert reply.kind == "not_sent"
+
+
+def tunnel(tls: ssl.SSLContext, platform: Handler) -> Handler:
+    """Return a proxy that grants a tunnel to a platform of the test's."""
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"CONNECT platform.example:443 HTTP/1.1\r\n")
+        assert b"x-api-key" not in head.lower(), "the key is for the platform"
+        async with serving(platform, tls) as served:
+            there = await asyncio.open_connection("127.0.0.1", served.port)
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            await asyncio.gather(pump(reader, there[1]), pump(there[0], writer))
+
+    return proxy
+
+
+@pytest.fixture(scope="module")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> tuple[trustme.CA, Path]:
+    made = trustme.CA(key_type=trustme.KeyType.ECDSA)
+    file = tmp_path_factory.mktemp("ca") / "ca.pem"
+    made.cert_pem.write_to_path(file)
+    return made, file
+
+
+def _tls(ca: trustme.CA, name: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ca.issue_cert(name).configure_cert(context)
+    return context
+
+
+def test_a_request_is_sent_through_a_tunnel(ca: tuple[trustme.CA, Path]) -> None:
+    proxy = tunnel(_tls(ca[0], "platform.example"), answer(OK))
+
+    assert through(proxy, base_url="https://platform.example", ca_file=ca[1]).ok
+
+
+def test_an_answer_that_is_lost_in_a_tunnel_is_lost(ca: tuple[trustme.CA, Path]) -> None:
+    proxy = tunnel(_tls(ca[0], "platform.example"), answer(raw=True))
+
+    assert through(proxy, base_url="https://platform.example", ca_file=ca[1]).kind == "lost"
+
+
+def test_a_wrong_certificate_at_the_end_of_a_tunnel_holds(ca: tuple[trustme.CA, Path]) -> None:
+    proxy = tunnel(_tls(ca[0], "stranger.example"), answer(OK))
+
+    reply = through(proxy, base_url="https://platform.example", ca_file=ca[1])
+
+    assert (reply.kind, reply.trouble, action(reply)) == ("not_sent", "tls", Action.HOLD)

@@ -1,0 +1,485 @@
+"""Connections: which are used again, what may stand in a reply, and that no reply is taken for another's."""
+
+import asyncio
+import gzip
+import socket
+import threading
+import tracemalloc
+from collections.abc import Callable
+
+import pytest
+
+from connector.core.verdicts import Action, Reply, VerdictPolicy, classify
+from connector.trackly.client import Client
+from connector.trackly.transport import MAX_HEADER_BYTES, ExactTransport
+from tests.trackly.serving import OK, VALUE, Served, answer, post, read_request, send, talk, until, whole
+
+POLICY = VerdictPolicy(5, frozenset(), frozenset(), frozenset({504}))
+FAILED = b'{"error":"no","code":"internal_error"}'
+
+
+def action(reply: Reply) -> Action:
+    return classify(reply, POLICY, own_list=False).action
+
+
+def transport_of(client: Client) -> ExactTransport:
+    transport = client._http._transport
+    assert isinstance(transport, ExactTransport)
+    return transport
+
+
+# ------------------------------------------------------------------ connections are used again, but not for long
+
+
+def test_a_connection_is_used_for_one_request_after_another() -> None:
+    async def use(client: Client, served: Served) -> int:
+        for _ in range(3):
+            assert (await send(client)).ok
+        return len(served.connections)
+
+    assert talk(answer(OK), use, idle_secs=60) == 1
+
+
+def test_requests_at_the_same_time_have_connections_of_their_own() -> None:
+    async def use(client: Client, served: Served) -> int:
+        replies = await asyncio.gather(*[send(client) for _ in range(5)])
+        assert all(reply.ok for reply in replies)
+        return len(served.connections)
+
+    assert talk(answer(OK), use) == 5
+
+
+def test_a_connection_that_was_idle_for_too_long_is_left() -> None:
+    """The platform may close it at any moment then, and a request that is under way would be in doubt."""
+
+    async def use(client: Client, served: Served) -> None:
+        for _ in range(2):
+            assert (await send(client)).ok
+        (idle,) = transport_of(client)._idle
+        idle.idle_since -= 4.001
+
+        assert (await send(client)).ok
+
+        assert len(served.connections) == 2
+        await until(lambda: served.ended == served.connections[:1])
+
+    talk(answer(OK), use, idle_secs=4)
+
+
+def test_a_connection_that_the_server_closed_is_not_used_again() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(whole(OK))
+
+    async def use(client: Client, served: Served) -> None:
+        assert (await send(client)).ok
+        (idle,) = transport_of(client)._idle
+        await until(lambda: idle.closed)
+
+        assert (await send(client)).ok
+
+        assert len(served.connections) == 2
+
+    talk(handle, use, idle_secs=60)
+
+
+@pytest.mark.parametrize("last_words", [b"", whole(FAILED, status=b"408 Request Timeout")], ids=["silent", "with 408"])
+def test_a_connection_that_was_closed_while_nobody_looked_is_not_written_to(last_words: bytes) -> None:
+    """An event loop that was busy has not heard of it yet; the kernel has, and it is the kernel that is asked."""
+    closed = threading.Event()
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.settimeout(20)
+
+    def serve() -> None:
+        for last in (last_words, b""):
+            peer, _ = listening.accept()
+            with peer:
+                while not peer.recv(65_536).endswith(VALUE + b"]}"):
+                    pass
+                peer.sendall(whole(OK))
+                answered.wait(20)
+                peer.sendall(last)
+            closed.set()
+
+    answered = threading.Event()
+    thread = threading.Thread(target=serve)
+    thread.start()
+
+    async def use(client: Client, _served: Served) -> Reply:
+        assert (await send(client)).ok
+        answered.set()
+        closed.wait(20)  # the loop stands still meanwhile: that is the point
+        return await send(client)
+
+    try:
+        reply = talk(answer(), use, idle_secs=60, base_url=f"http://127.0.0.1:{listening.getsockname()[1]}")
+    finally:
+        thread.join(20)
+        listening.close()
+    assert (reply.kind, reply.status) == ("answered", 200)
+
+
+@pytest.mark.parametrize("reply", [whole(OK, headers=b"Connection: close\r\n"), b"HTTP/1.0 200 OK\r\n\r\n" + OK])
+def test_a_connection_that_the_server_will_close_is_not_kept(reply: bytes) -> None:
+    async def use(client: Client, served: Served) -> None:
+        for _ in range(2):
+            assert (await send(client)).unreadable is None
+        assert len(served.connections) == 2
+        assert not transport_of(client)._idle
+
+    talk(answer(reply, raw=True), use, idle_secs=60)
+
+
+def test_a_server_that_answers_early_and_reads_no_further_keeps_no_connection() -> None:
+    """What was not written yet would stand in front of the next request, or keep a closed connection for ever."""
+    large = b'{"to":"+15550000001","body":"%s"}' % (b"x" * 20_000_000)
+    done = asyncio.Event()
+
+    for headers in (b"", b"Connection: close\r\n"):
+
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, headers: bytes = headers) -> None:
+            reader._transport.pause_reading()  # type: ignore[attr-defined] # of the stream's own
+            writer.write(whole(b"{}", status=b"413 Payload Too Large", headers=headers))
+            await writer.drain()
+            await done.wait()
+
+        async def use(client: Client, served: Served) -> None:
+            reply = await send(client, large)
+
+            assert (reply.status, action(reply)) == (413, Action.SHRINK)
+            assert not transport_of(client)._idle
+            done.set()
+            peer = served.connections[0].transport
+            peer.resume_reading()  # type: ignore[attr-defined] # of sockets
+            await until(peer.is_closing)
+
+        done.clear()
+        talk(handle, use, idle_secs=60)
+
+
+def test_closing_the_client_ends_what_is_idle_and_what_is_under_way() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(whole(OK))
+        await read_request(reader)
+        await reader.read()
+
+    async def use(client: Client, served: Served) -> None:
+        await asyncio.gather(send(client), send(client))
+        assert len(transport_of(client)._idle) == 2
+        under_way = asyncio.create_task(send(client))
+        await until(lambda: transport_of(client)._busy)
+
+        await client.close()
+
+        reply = await under_way
+        assert (reply.kind, reply.trouble) == ("lost", "reset")
+        await until(lambda: len(served.ended) == 2)
+
+    talk(handle, use, idle_secs=60)
+
+
+# ------------------------------------------------------------------ no reply is taken for another's
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        whole(FAILED, status=b"500 Internal Server Error"),
+        whole(OK) * 3,
+        b"HTTP/1.1 500 No\r\nContent-Le",
+        b"HTTP/1.",
+        b"H",
+        b"junk",
+        b"\x00",
+        OK,
+    ],
+    ids=["a failure", "replies", "half a reply", "a part of one", "a letter", "words", "zero", "a body"],
+)
+@pytest.mark.parametrize("together", [True, False], ids=["at once", "a little later"])
+def test_what_follows_a_reply_taints_no_request(junk: bytes, together: bool) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(whole(OK) + junk if together else whole(OK))
+        if not together:
+            await writer.drain()
+            await asyncio.sleep(0.01)
+            writer.write(junk)
+        await reader.read()
+
+    async def use(client: Client, served: Served) -> None:
+        for count in (1, 2):
+            reply = await send(client)
+
+            assert (reply.status, reply.unreadable, reply.errors) == (200, None, ())
+            await until(lambda count=count: len(served.ended) == count)  # type: ignore[misc] # a default
+        assert not served.complaints
+
+    talk(handle, use, idle_secs=60)
+
+
+def test_an_empty_line_after_a_reply_is_no_junk() -> None:
+    """Some servers write one; RFC 9112 has clients ignore it."""
+
+    async def use(client: Client, served: Served) -> int:
+        for _ in range(2):
+            assert (await send(client)).ok
+        return len(served.connections)
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await read_request(reader)
+            writer.write(whole(OK) + b"\r\n")
+
+    assert talk(handle, use, idle_secs=60) == 1
+
+
+def test_cookies_are_not_kept() -> None:
+    """A request says what we say: nothing that a balancer, or somebody in its place, would like to hear again."""
+    heads = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            heads.append((await read_request(reader))[0].lower())
+            writer.write(whole(OK, headers=b"Set-Cookie: session=%s; Path=/\r\n" % (b"x" * 4_000)))
+
+    async def use(client: Client, _served: Served) -> None:
+        for _ in range(2):
+            assert (await send(client)).ok
+
+    talk(handle, use)
+
+    assert len(heads) == 2
+    assert b"cookie" not in heads[1]
+
+
+# ------------------------------------------------------------------ replies without end
+
+
+def endless(begin: bytes, part: bytes, sent: list[int]) -> Callable[..., object]:
+    """Answer with a beginning and then the same bytes until nobody listens."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(begin)
+        while not writer.is_closing() and sent[0] < 100_000_000:
+            writer.write(part)
+            sent[0] += len(part)
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    return handle
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "part"),
+    [
+        (HEAD, b"X-Header: %s\r\n" % (b"x" * 1_000)),
+        (HEAD, b"a:b\r\n" * 1_000),
+        (HEAD + b"X-Header: ", b"x" * 10_000),
+        (HEAD + b"X-", b"x" * 10_000),
+        (b"HTTP/1.1 200 ", b"x" * 10_000),
+        (HEAD + b"Content-Length: ", b"0" * 10_000),
+        (CHUNKED + b"2;", b"x" * 10_000),
+        (CHUNKED + b"0\r\nX-Trailer: ", b"x" * 10_000),
+        (CHUNKED + b"0\r\n", b"X-Trailer: %s\r\n" % (b"x" * 1_000)),
+        (CHUNKED, b"0" * 10_000),
+    ],
+    ids=[
+        "headers",
+        "small headers",
+        "a header's value",
+        "a header's name",
+        "a reason",
+        "a length",
+        "a chunk's extension",
+        "a trailer's value",
+        "trailers",
+        "a chunk's length",
+    ],
+)
+def test_a_head_without_end_is_not_held(begin: bytes, part: bytes) -> None:
+    sent = [0]
+
+    reply = post(endless(begin, part, sent))  # type: ignore[arg-type] # a handler
+
+    assert (reply.kind, reply.trouble) == ("lost", "reset")
+    assert sent[0] < 20_000_000, "what both kernels hold, and not more"
+
+
+def test_headers_up_to_the_limit_are_read() -> None:
+    padding = b"X-Header: %s\r\n" % (b"x" * (MAX_HEADER_BYTES - 200))
+
+    assert post(answer(whole(OK, headers=padding), raw=True)).unreadable is None
+
+
+@pytest.mark.parametrize(
+    ("begin", "part"),
+    [
+        (HEAD + b"Content-Length: 100000000\r\n\r\n", b"x" * 100_000),
+        (HEAD + b"\r\n", b"x" * 100_000),
+        (CHUNKED, b"%x\r\n%s\r\n" % (50_000, b"x" * 50_000)),
+        (CHUNKED, b"1\r\nx\r\n" * 10_000),
+    ],
+    ids=["of a known length", "until closed", "in chunks", "in small chunks"],
+)
+def test_a_reply_of_100_mb_is_not_held_and_leaves_doubt(begin: bytes, part: bytes) -> None:
+    sent = [0]
+    tracemalloc.start()
+    try:
+        reply = post(endless(begin, part, sent))  # type: ignore[arg-type] # a handler
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert (reply.unreadable, action(reply)) == ("the reply is too large", Action.DOUBT)
+    assert peak < 12_000_000, "the limit of this client is 100,000 bytes; the rest is what the sockets pass on at once"
+    assert sent[0] < 50_000_000
+
+
+def test_a_failure_that_is_too_large_is_still_a_failure() -> None:
+    """Its status says that the batch was not taken, whatever else it has to say."""
+    reply = post(answer(whole(b"x" * 200_000, status=b"503 No"), raw=True))
+
+    assert (reply.status, action(reply)) == (503, Action.BACK_OFF)
+
+
+def test_what_is_compressed_is_never_inflated() -> None:
+    """We did not ask for it; a small reply must not become a large one."""
+    bomb = gzip.compress(b" " * 50_000_000)
+    headers = b"Content-Encoding: gzip\r\n"
+    assert len(bomb) < 100_000
+    tracemalloc.start()
+    try:
+        posted = post(answer(whole(bomb, headers=headers), raw=True))
+        asked = talk(answer(whole(bomb, headers=headers), raw=True), lambda client, _: client.lists())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert posted.unreadable
+    assert asked.kind == "answered"
+    assert peak < 20_000_000
+
+
+@pytest.mark.parametrize("charset", [b"hex", b"rot13", b"zlib", b"nonsense", b"utf-16", b"\xff"])
+def test_no_charset_makes_a_probe_fail(charset: bytes) -> None:
+    reply = whole(b'{"lists":[]}', headers=b"Content-Type: text/plain; charset=%s\r\n" % charset)
+
+    asked = talk(answer(reply, raw=True), lambda client, _: client.lists())
+
+    assert (asked.status, asked.text) == (200, '{"lists":[]}')
+
+
+# ------------------------------------------------------------------ forms of replies
+
+WHOLE_ONES = {
+    "a length": whole(OK),
+    "lower case": b"HTTP/1.1 200 ok\r\ncontent-length: %d\r\n\r\n%s" % (len(OK), OK),
+    "no reason": b"HTTP/1.1 200\r\nContent-Length: %d\r\n\r\n%s" % (len(OK), OK),
+    "one interim reply": b"HTTP/1.1 100 Continue\r\n\r\n" + whole(OK),
+    "interim replies": b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 5 + whole(OK),
+    "processing": b"HTTP/1.1 102 Processing\r\n\r\n" + whole(OK),
+    "one chunk": CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(OK), OK),
+    "chunks of one byte": CHUNKED + b"".join(b"1\r\n%c\r\n" % byte for byte in OK) + b"0\r\n\r\n",
+    "extensions and trailers": CHUNKED + b"%x;a=b\r\n%s\r\n0;c\r\nX-Sum: 1\r\n\r\n" % (len(OK), OK),
+    "a long head and a long frame": HEAD
+    + b"X: %s\r\nTransfer-Encoding: chunked\r\n\r\n%x;%s\r\n%s\r\n0\r\n\r\n"
+    % (b"x" * 40_000, len(OK), b"y" * 40_000, OK),
+    "long interim replies": b"HTTP/1.1 103 Early Hints\r\nLink: %s\r\n\r\n" % (b"x" * 40_000) * 5 + whole(OK),
+    "until closed": HEAD + b"\r\n" + OK,
+    "closing": whole(OK, headers=b"Connection: close\r\n"),
+}
+BROKEN_ONES = {
+    "nothing": b"",
+    "half a line": b"HTTP/1.",
+    "a line alone": HEAD,
+    "a head that is cut": HEAD + b"Content-Length: 46\r\n",
+    "an interim reply alone": b"HTTP/1.1 100 Continue\r\n\r\n",
+    "a body that is cut": whole(OK)[:-1],
+    "no body": b"HTTP/1.1 200 OK\r\nContent-Length: 46\r\n\r\n",
+    "no last chunk": CHUNKED + b"%x\r\n%s\r\n" % (len(OK), OK),
+    "a last chunk that is cut": CHUNKED + b"%x\r\n%s\r\n0\r\n" % (len(OK), OK),
+    "a chunk that is cut": CHUNKED + b"%x\r\n%s" % (len(OK), OK[:-1]),
+    "a chunk that is too long": CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(OK) - 1, OK),
+    "a chunk without a length": CHUNKED + b"\r\n%s\r\n0\r\n\r\n" % OK,
+    "a chunk of words": CHUNKED + b"zz\r\n%s\r\n0\r\n\r\n" % OK,
+    "a chunk of less than nothing": CHUNKED + b"-1\r\n%s\r\n0\r\n\r\n" % OK,
+    "a chunk beyond all": CHUNKED + b"ffffffffffffffffff\r\n%s\r\n0\r\n\r\n" % OK,
+    "a length of words": b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n" + OK,
+    "a negative length": b"HTTP/1.1 200 OK\r\nContent-Length: -46\r\n\r\n" + OK,
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 46\r\nContent-Length: 4\r\n\r\n" + OK,
+    "a length beyond all": b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n" + OK,
+    "a length and chunks": HEAD + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    "another protocol": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n" + whole(OK),
+    "another version": b"HTTP/9.9 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "HTTP/2": b"\x00\x00\x12\x04\x00\x00\x00\x00\x00",
+    "TLS": b"\x15\x03\x01\x00\x02\x02\x46",
+    "a request": b"GET / HTTP/1.1\r\n\r\n",
+    "no status": b"HTTP/1.1 OK\r\nContent-Length: 2\r\n\r\nok",
+    "a header that is none": HEAD + b"no colon\r\n\r\n",
+    "a folded header": HEAD + b" folded: 1\r\n\r\n",
+    "a header with a zero": HEAD + b"X: a\x00b\r\nContent-Length: 2\r\n\r\nok",
+}
+
+
+@pytest.mark.parametrize("raw", WHOLE_ONES.values(), ids=WHOLE_ONES.keys())
+def test_a_reply_is_read_in_any_form(raw: bytes) -> None:
+    reply = post(answer(raw, raw=True))
+
+    assert (reply.kind, reply.status, reply.unreadable) == ("answered", 200, None)
+
+
+@pytest.mark.parametrize("name", ["a long head and a long frame", "long interim replies"])
+def test_a_reply_may_come_in_pieces(name: str) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        for at in range(0, len(WHOLE_ONES[name]), 10_000):
+            writer.write(WHOLE_ONES[name][at : at + 10_000])
+            await writer.drain()
+            await asyncio.sleep(0.002)
+
+    assert post(handle).unreadable is None
+
+
+@pytest.mark.parametrize("name", ["one interim reply", "interim replies", "one chunk", "extensions and trailers"])
+def test_a_reply_may_come_byte_by_byte(name: str) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await read_request(reader)
+        for byte in WHOLE_ONES[name]:
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0)
+
+    assert post(handle).unreadable is None
+
+
+@pytest.mark.parametrize("raw", BROKEN_ONES.values(), ids=BROKEN_ONES.keys())
+def test_a_reply_that_is_cut_or_broken_leaves_doubt(raw: bytes) -> None:
+    reply = post(answer(raw, raw=True))
+
+    assert (reply.kind, action(reply)) == ("lost", Action.DOUBT)
+
+
+@pytest.mark.parametrize("status", [b"204 No Content", b"200 OK"])
+def test_a_reply_without_a_body_leaves_doubt(status: bytes) -> None:
+    reply = post(answer(b"HTTP/1.1 %s\r\nContent-Length: 0\r\n\r\n" % status, raw=True))
+
+    assert (reply.unreadable, action(reply)) == ("the reply is empty", Action.DOUBT)
+
+
+def test_a_redirect_is_not_followed() -> None:
+    seen = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            seen.append(await read_request(reader))
+            writer.write(whole(b"", status=b"307 Temporary Redirect", headers=b"Location: /elsewhere\r\n"))
+
+    reply = post(handle)
+
+    assert (reply.status, action(reply), len(seen)) == (307, Action.HOLD, 1)
