@@ -94,7 +94,8 @@ class DeliverySettings(Model):
         default=None,
         description=(
             "What becomes of a record of which nobody knows whether the platform took it: a dead letter, "
-            "another post, or a pause of its partition until someone decides. Left out: `resend` where the "
+            "another post (while others pass, `retry.max_attempts` in all, then a dead letter), or a pause of its "
+            "partition until someone decides. Left out: `resend` where the "
             "platform skips repeats (history sends and clicks on the typed endpoints, contacts without "
             "journeys), else `dead_letter`."
         ),

@@ -228,11 +228,8 @@ class Sender:
             flow.again(again, at=at + backoff(batch.attempts, self._retry, jitter=self._dice.random()))
         if judgement.probe:
             probe = self._piece(batch, batch.split(judgement.probe)[0])
-            if probe.count == 1:
-                self._settle_doubt(probe, probe.chunks, reply, sent_ms)
-            else:
-                for half in probe.halves():
-                    flow.again(self._piece(probe, half), at=at)
+            for half in probe.halves():
+                flow.again(self._piece(probe, half), at=at)
         if judgement.doubt:
             self._settle_doubt(batch, batch.split(judgement.doubt)[0], reply, sent_ms)
 
@@ -251,18 +248,21 @@ class Sender:
 
     def _settle_doubt(self, batch: Batch, chunks: tuple[Chunk, ...], reply: Reply, sent_ms: int) -> None:
         """Deal with records in doubt that are listed as such and belong to no active batch."""
-        state = self._state
+        state, at = self._state, now()
+        if batch.first_failed_at is None:
+            batch.first_failed_at = at
+        often = batch.attempts >= self._retry.max_attempts
         match self._options.in_doubt:
-            case "dead_letter":
-                state.settle_posted(
-                    chunks, Verdicts(in_doubt(reply)), batch=batch, sent_ms=sent_ms, answered_ms=now_ms()
-                )
-            case "resend":
+            case "resend" if not (often and state.gate.others_pass(batch.family, since=batch.first_failed_at)):
                 again = self._piece(batch, chunks)
                 for chunk in again.chunks:
                     chunk.resent = True
                 state.counts.resent += again.count
-                state.flow.again(again, at=now() + backoff(1, self._retry, jitter=self._dice.random()))
+                state.flow.again(again, at=at + backoff(batch.attempts, self._retry, jitter=self._dice.random()))
+            case "dead_letter" | "resend":
+                state.settle_posted(
+                    chunks, Verdicts(in_doubt(reply)), batch=batch, sent_ms=sent_ms, answered_ms=now_ms()
+                )
             case "hold":
                 for partition in {chunk.partition for chunk in chunks}:
                     state.hold_partition(partition, "in_doubt", "an answer was lost; decide with delivery.in_doubt")

@@ -29,9 +29,9 @@ class _Bulk(msgspec.Struct):
     queued_count: int | None = None
     success_count: int | None = None
     error_count: int | None = None
-    duplicates_skipped: int = 0
-    invalid_phones: int = 0
-    errors: list[_Entry] = []
+    duplicates_skipped: int | None = 0
+    invalid_phones: int | None = 0
+    errors: list[_Entry] | None = None
 
 
 class _Single(msgspec.Struct):
@@ -42,9 +42,9 @@ class _Single(msgspec.Struct):
 
 
 class _Failure(msgspec.Struct):
-    code: str | None = None
-    error: str | None = None
-    message: str | None = None
+    code: Any = None
+    error: Any = None
+    message: Any = None
 
 
 _decode_bulk = msgspec.json.Decoder(_Bulk).decode
@@ -84,28 +84,24 @@ def _read_bulk(operation: Operation, batch: Batch, status: int, said: _Bulk) -> 
     counts = {"queued_count": said.queued_count, "success_count": said.success_count}
     accepted = counts[operation.endpoint.accepted_count]
     failed = said.error_count
+    duplicates, invalid, entries = said.duplicates_skipped or 0, said.invalid_phones or 0, said.errors or []
     if accepted is None or failed is None:
         return _unreadable(status, f"the reply has no {operation.endpoint.accepted_count} and error_count")
-    if min(accepted, failed, said.duplicates_skipped, said.invalid_phones) < 0:
+    if min(accepted, failed, duplicates, invalid) < 0:
         return _unreadable(status, "a count is negative")
     # The documents do not say whether what was skipped counts as taken, nor whether invalid numbers count as errors.
     rest = batch.count - accepted - failed
-    readings = [
-        failed + apart
-        for skipped in (0, said.duplicates_skipped)
-        for apart in (0, said.invalid_phones)
-        if skipped + apart == rest
-    ]
+    readings = [failed + apart for skipped in (0, duplicates) for apart in (0, invalid) if skipped + apart == rest]
     if not readings:
         return _unreadable(status, f"the counts do not add up: {accepted} + {failed} for {batch.count} records")
     # Where two readings add up, the one with more failures calls nobody queued who was not taken.
-    missing = max(readings) - len(said.errors)
+    missing = max(readings) - len(entries)
     if missing < 0:
-        return _unreadable(status, f"{len(said.errors)} errors are listed, {failed} counted")
-    problem = _check_entries(operation, batch, said.errors)
+        return _unreadable(status, f"{len(entries)} errors are listed, {failed} counted")
+    problem = _check_entries(operation, batch, entries)
     if problem is not None:
         return _unreadable(status, problem)
-    errors = tuple(RecordError(e.index, (e.code or "")[:MAX_TEXT], (e.error or "")[:MAX_TEXT]) for e in said.errors)
+    errors = tuple(RecordError(e.index, (e.code or "")[:MAX_TEXT], (e.error or "")[:MAX_TEXT]) for e in entries)
     return Reply("answered", status=status, errors=errors, unnamed=missing)
 
 
@@ -134,8 +130,9 @@ def _failure(body: bytes) -> tuple[str | None, str]:
         said = _decode_failure(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None, body[:MAX_TEXT].decode(errors="replace")
-    code = None if said.code is None else said.code[:MAX_TEXT]
-    return code, (said.error or said.message or "")[:MAX_TEXT]
+    texts = [text for text in (said.error, said.message) if isinstance(text, str) and text]
+    code = said.code[:MAX_TEXT] if isinstance(said.code, str) else None
+    return code, (texts[0] if texts else body.decode(errors="replace"))[:MAX_TEXT]
 
 
 def _unreadable(status: int, why: str) -> Reply:

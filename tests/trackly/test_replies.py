@@ -305,7 +305,12 @@ def test_a_single_reply_that_does_not_say_so_settles_nothing(body: bytes | dict[
         (b"", None, ""),
         (b"\xff\xfe", None, "\ufffd\ufffd"),
         (b"[" * 100_000, None, "[" * MAX_TEXT),
-        ({"code": 7, "error": "no"}, None, '{"code": 7, "error": "no"}'),
+        ({"code": 7, "error": "no"}, None, "no"),
+        (
+            {"code": "invalid_phone", "error": {"field": "to"}},
+            "invalid_phone",
+            '{"code": "invalid_phone", "error": {"field": "to"}}',
+        ),
         (b"null", None, "null"),
         (b'{"x":' + b"[" * 100_000, None, '{"x":' + "[" * (MAX_TEXT - 5)),
     ],
@@ -313,6 +318,12 @@ def test_a_single_reply_that_does_not_say_so_settles_nothing(body: bytes | dict[
 def test_a_failure_is_told_with_its_code_and_text(body: bytes | dict[str, Any], code: str | None, text: str) -> None:
     for status in (199, 300, 400, 500):
         assert answer(body, status=status) == Reply("answered", status=status, code=code, text=text)
+
+
+def test_a_list_or_count_of_nothing_may_be_null() -> None:
+    reply = answer(said(4, 0) | {"errors": None, "duplicates_skipped": None, "invalid_phones": None})
+
+    assert reply == Reply("answered", status=200)
 
 
 def test_what_the_platform_says_is_cut() -> None:
