@@ -12,6 +12,16 @@ _AUTHORIZATION = frozenset(
 )
 _FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})  # noqa: SLF001
 _GONE = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})  # noqa: SLF001
+_TIMED_OUT = frozenset(
+    {
+        KafkaError._TIMED_OUT,  # noqa: SLF001
+        KafkaError._MSG_TIMED_OUT,  # noqa: SLF001
+        KafkaError.REQUEST_TIMED_OUT,
+        # What a transaction's failed records are told whose time was up before they were sent at all.
+        KafkaError._PURGE_QUEUE,  # noqa: SLF001
+        KafkaError._PURGE_INFLIGHT,  # noqa: SLF001
+    }
+)
 
 _AGAIN = frozenset(
     {
@@ -39,6 +49,7 @@ class KafkaTroubleError(Exception):
         self.unauthorized = number in _AUTHORIZATION
         self.fenced = number in _FENCED
         self.topic_gone = number in _GONE
+        self.timed_out = number in _TIMED_OUT
         self.too_large = number == KafkaError.MSG_SIZE_TOO_LARGE
 
 

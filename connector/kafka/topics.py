@@ -1,6 +1,7 @@
 """The topics that results go to: that they exist, what they take, and how many partitions they have."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -113,7 +114,7 @@ class Outputs:
     def ensure(self, create: CreateTopicsSettings, *, partitions: int, bootstrap_servers: str) -> list[str]:
         """Create what is missing, if allowed, and return it; raises `TopicsMissingError` if not."""
         self.refresh()
-        missing = self.missing()
+        missing = self._unseen()
         if missing and not create.enabled:
             commands = "\n".join(
                 f"  kafka-topics.sh --bootstrap-server {bootstrap_servers} --create --topic {name} "
@@ -135,7 +136,12 @@ class Outputs:
         self._facts = self._topics.facts([self.outcome_topic, self.dead_letter_topic])
 
     def missing(self) -> list[str]:
-        """Return the topics that do not exist."""
+        """Return the topics that do not exist; when that cannot be known, those that did not when last seen."""
+        with suppress(KafkaTroubleError):
+            self.refresh()
+        return self._unseen()
+
+    def _unseen(self) -> list[str]:
         return [name for name, facts in self._facts.items() if facts is None]
 
     def exists(self, name: str) -> bool:

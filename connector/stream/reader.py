@@ -46,6 +46,7 @@ class ReadOptions:
     """What to read, how much at once, and where to begin."""
 
     topics: tuple[str, ...]
+    group: str
     start: Literal["earliest", "latest"] | datetime
     on_missing: Literal["hold", "continue"]
     in_doubt: Literal["dead_letter", "resend", "hold"]
@@ -96,6 +97,7 @@ class Reader:
         self._close = threading.Event()
         self._ends_at = 0.0
         self._reported: dict[str, float] = {}
+        self._missed: dict[Partition, int] = {}
         self.refused: Hold | None = None
         """Kafka does not let us read; shown as a hold until records come again."""
         self.lag: int | None = None
@@ -369,9 +371,10 @@ class Reader:
             partition = loaded.partition
             if self._epochs.get(partition) != loaded.epoch:
                 continue
-            if loaded.missing:
+            if loaded.missing > self._missed.get(partition, 0):  # a hold that is tried again counts them once
                 with self._state.lock:
-                    self._state.counts.missing += loaded.missing
+                    self._state.counts.missing += loaded.missing - self._missed.get(partition, 0)
+                self._missed[partition] = loaded.missing
                 self._log.error("records removed before they were read", partition=str(partition), count=loaded.missing)
             with self._state.changed:
                 if loaded.hold is not None:
@@ -380,6 +383,7 @@ class Reader:
                     continue
                 self._state.flow.assign(partition, loaded.epoch, loaded.progress)
                 if loaded.new or loaded.missing:
+                    self._missed.pop(partition, None)
                     self._state.flow.mark(partition)
                     self._state.changed.notify_all()
             self._to_begin[partition] = loaded.progress.base
@@ -428,18 +432,20 @@ class Reader:
             progress = decode(committed.offset, committed.metadata)
         except ForeignMetadataError as error:
             detail = (
-                f"{error}; to begin at the committed offset: stop the connector, then kafka-consumer-groups.sh "
-                f"--reset-offsets --to-current --execute --topic {partition.topic}:{partition.number}"
+                f"{error}; to begin at the committed offset: stop the connector, wait kafka.session_timeout_secs, then "
+                f"kafka-consumer-groups.sh --group {self._options.group} --reset-offsets --to-current --execute "
+                f"--topic {partition.topic}:{partition.number}"
             )
             return _Loaded(partition, epoch, None, hold=("foreign_metadata", detail))
         if committed.offset > high:
             return self._gone(partition, epoch, progress, low, f"offset {committed.offset} lies beyond the end {high}")
         if committed.offset < low:
             unseen = low - committed.offset - _below(progress.settled, low) - _below(progress.in_flight, low)
-            if unseen or _below(progress.in_flight, low):
+            if unseen:
                 return self._gone(
                     partition, epoch, progress, low, f"retention removed {unseen} records before they were read", unseen
                 )
+            self._count_vanished(progress, low)
             progress = _from(progress, low)
         if len(progress.in_flight) and self._options.in_doubt == "hold":
             detail = f"{progress.in_flight.count} records are in doubt; decide with delivery.in_doubt"
@@ -450,13 +456,16 @@ class Reader:
         self, partition: Partition, epoch: int, progress: Progress, low: int, detail: str, missing: int = 0
     ) -> _Loaded:
         if self._options.on_missing == "hold":
-            return _Loaded(
-                partition, epoch, None, hold=("records_missing", f"{detail}; to go on: on_missing: continue")
-            )
-        with self._state.lock:
-            self._state.counts.vanished += _below(progress.in_flight, low)
+            hold = ("records_missing", f"{detail}; to go on: on_missing: continue")
+            return _Loaded(partition, epoch, None, missing=max(missing, 1), hold=hold)
+        self._count_vanished(progress, low)
         after = _from(progress, low) if progress.base < low else Progress(low, progress.birth)
         return _Loaded(partition, epoch, after, missing=max(missing, 1))
+
+    def _count_vanished(self, progress: Progress, low: int) -> None:
+        """Count what was in doubt and is gone: settled, as there is nothing left to write a dead letter of."""
+        with self._state.lock:
+            self._state.counts.vanished += _below(progress.in_flight, low)
 
     def _first_progress(self, source: Source, partition: Partition, low: int, high: int) -> Progress:
         """Return where a partition without a commit begins: as set when the group is new, else at its beginning."""

@@ -248,6 +248,7 @@ class Stream:
                 "batches_closed": dict(counts.batches_closed),
                 "ticks": counts.ticks,
                 "ticks_aborted": counts.ticks_aborted,
+                "producers_replaced": counts.producers_replaced,
                 "concurrency_limit": state.limit.limit,
                 "concurrency_moved": state.limit.moved,
                 "paused_secs": round(max(state.paused_until - at, 0.0), 3),
@@ -315,6 +316,7 @@ def _state(settings: StreamSettings, operation: Operation, id_prefix: str) -> St
 def _read_options(settings: StreamSettings, kafka: KafkaSettings, buffer_bytes: int) -> ReadOptions:
     return ReadOptions(
         topics=_topics(settings),
+        group=settings.group,
         start=settings.start,
         on_missing=settings.on_missing,
         in_doubt=settings.in_doubt,

@@ -212,16 +212,18 @@ class Ticker:
         return False
 
     def _look_into(self, tick: Tick, error: KafkaTroubleError) -> None:
-        if isinstance(error, RetriableError) or error.code in {"_TIMED_OUT", "_MSG_TIMED_OUT", "LOCAL"}:
+        if isinstance(error, RetriableError) or error.timed_out or error.code == "LOCAL":
             self._halve()
         if error.too_large:
             self._outputs.refresh()
         if error.unauthorized:
             self._hold("kafka_authorization", str(error))
-        if error.topic_gone:
+        # Results for a topic that is gone are not refused but wait, until librdkafka gives them up as timed out.
+        if error.topic_gone or error.timed_out:
             self._forget_deleted(tick)
-            if self._outputs.missing():
-                self._hold("topic_missing", f"{error}: {', '.join(self._outputs.missing())}")
+            missing = self._outputs.missing()
+            if missing:
+                self._hold("topic_missing", f"{error}: {', '.join(missing)}")
 
     def _forget_deleted(self, tick: Tick) -> None:
         """Let go of partitions whose topic is no more, so that they do not fail every tick."""
