@@ -456,8 +456,8 @@ class Reader:
         self, partition: Partition, epoch: int, progress: Progress, low: int, detail: str, missing: int = 0
     ) -> _Loaded:
         if self._options.on_missing == "hold":
-            hold = ("records_missing", f"{detail}; to go on: on_missing: continue")
-            return _Loaded(partition, epoch, None, missing=max(missing, 1), hold=hold)
+            told = f"{detail}; to go on: on_missing: continue"
+            return _Loaded(partition, epoch, None, missing=max(missing, 1), hold=("records_missing", told))
         self._count_vanished(progress, low)
         after = _from(progress, low) if progress.base < low else Progress(low, progress.birth)
         return _Loaded(partition, epoch, after, missing=max(missing, 1))
