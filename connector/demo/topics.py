@@ -37,6 +37,9 @@ _FAST_PRODUCER: Final[Properties] = {
 }
 
 
+_LEADERLESS: Final = frozenset({KafkaError._NOENT, KafkaError.LEADER_NOT_AVAILABLE, KafkaError._TIMED_OUT})  # noqa: SLF001
+
+
 class Record(NamedTuple):
     """What a client puts into a topic."""
 
@@ -237,10 +240,22 @@ def _ends(bootstrap_servers: str, topic: str, consumer: Consumer, properties: Pr
     earliest, latest = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call] # theirs
     for spec in (earliest, latest):
         query = {TopicPartition(topic, number): spec for number in found.partitions}
-        answers = admin.list_offsets(query, isolation_level=IsolationLevel.READ_UNCOMMITTED)
-        bounds.append({at.partition: result.result(_REQUEST_TIMEOUT_SECS).offset for at, result in answers.items()})
+        bounds.append(_offsets(admin, query))
     starts, nexts = bounds
     return {number: (starts[number], nexts[number]) for number in starts if starts[number] < nexts[number]}
+
+
+def _offsets(admin: AdminClient, query: dict[TopicPartition, OffsetSpec]) -> dict[int, int]:
+    """Return an offset for each partition, waiting for leaders: after a restart a broker has none for a moment."""
+    deadline = time.monotonic() + _REQUEST_TIMEOUT_SECS
+    while True:
+        answers = admin.list_offsets(query, isolation_level=IsolationLevel.READ_UNCOMMITTED)
+        try:
+            return {at.partition: result.result(_REQUEST_TIMEOUT_SECS).offset for at, result in answers.items()}
+        except KafkaException as error:
+            if error.args[0].code() not in _LEADERLESS or time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)
 
 
 def _is_below_end(message: Message, left: dict[int, int]) -> bool:
