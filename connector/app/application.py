@@ -192,6 +192,7 @@ def _await_broker(settings: Settings, client_id: str) -> None:
                 "no broker answers yet",
                 bootstrap_servers=kafka.bootstrap_servers,
                 code=error.code,
+                error=str(error),
                 secs_left=round(deadline - now()),
             )
             time.sleep(1)

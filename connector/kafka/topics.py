@@ -13,7 +13,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from connector.config.streams import CreateTopicsSettings
 from connector.kafka.configs import Config
-from connector.kafka.errors import KafkaTroubleError, translate
+from connector.kafka.errors import KafkaTroubleError, RetriableError, translate
 
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 """Kafka's default of `max.message.bytes`, taken where the topic's own cannot be read."""
@@ -21,12 +21,11 @@ DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 _CANNOT_TELL = frozenset({"_UNSUPPORTED_FEATURE", "_TIMED_OUT", "UNSUPPORTED_VERSION"})
 """Answers of clusters that do not describe their topics, such as librdkafka's mock; the default limit is taken."""
 
+_REFUSALS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.SASL_AUTHENTICATION_FAILED})  # noqa: SLF001
+"""What a broker closes the connection for: only the log of the client would tell."""
+
 OUTCOME_BYTES = 1_000
 """More than any outcome takes without its key."""
-
-
-def _ignore(_error: KafkaError) -> None:
-    """Keep librdkafka from printing: each call reports its own failure."""
 
 
 class TopicsMissingError(Exception):
@@ -45,15 +44,25 @@ class Topics:
     """Asks the cluster about topics, and creates them."""
 
     def __init__(self, config: Config, timeout_secs: float) -> None:
-        self._admin = AdminClient(cast("Any", {**config, "error_cb": _ignore}))
+        self._admin = AdminClient(cast("Any", {**config, "error_cb": self._hear}))
         self._timeout = timeout_secs
+        self._refused: KafkaError | None = None
+
+    def _hear(self, error: KafkaError) -> None:
+        """Keep what a broker refused us for: the call that waits for it only says that no answer came in time."""
+        if error.code() in _REFUSALS:
+            self._refused = error
 
     def facts(self, names: Iterable[str]) -> dict[str, TopicFacts | None]:
         """Return what is known of each topic, None for one that does not exist."""
         names = list(names)
+        self._refused = None
         try:
             metadata = self._admin.list_topics(timeout=self._timeout)
         except KafkaException as error:
+            self._admin.poll(0)
+            if self._refused is not None:
+                raise RetriableError(self._refused, "asking the brokers for their topics") from error
             raise translate(error, "asking the brokers for their topics") from error
         there = [name for name in names if name in metadata.topics and metadata.topics[name].error is None]
         limits = self._limits(there)
