@@ -37,7 +37,17 @@ _FAST_PRODUCER: Final[Properties] = {
 }
 
 
-_LEADERLESS: Final = frozenset({KafkaError._NOENT, KafkaError.LEADER_NOT_AVAILABLE, KafkaError._TIMED_OUT})  # noqa: SLF001
+_LEADERLESS: Final = frozenset(
+    {
+        KafkaError._NOENT,  # noqa: SLF001 - the library names its own errors so
+        KafkaError._TIMED_OUT,  # noqa: SLF001
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.FENCED_LEADER_EPOCH,
+    }
+)
+"""What the broker answers about a partition while its leader is being found, as after a restart."""
 
 
 class Record(NamedTuple):
