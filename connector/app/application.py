@@ -6,6 +6,7 @@ the worker's life cycle, supervision, timers and the web server.
 
 import asyncio
 import os
+import shlex
 import signal
 import sys
 import time
@@ -114,6 +115,7 @@ class Connector(faust.App):
             api_key=self._api_key,
             reread_secrets=self._read_secrets,
             on_failure=self._stream_failed,
+            resume_command=f"trackly-connector resume {stream.name}{_where(settings)}",
         )
 
     def _api_key(self) -> str:
@@ -160,6 +162,11 @@ class Connector(faust.App):
         """Obey a second signal: what is in flight is in doubt, and its listing says so."""
         sys.stderr.write("second signal: stopping at once; what is in flight is in doubt\n")
         os._exit(5)
+
+
+def _where(settings: Settings) -> str:
+    """Return the option by which a command finds this worker and its token, typed on this machine."""
+    return f" --config {shlex.quote(str(settings.origin.source.absolute()))}" if settings.origin is not None else ""
 
 
 def prepare(settings: Settings) -> Connector:

@@ -1,4 +1,7 @@
-"""The web pages: health, readiness, status and metrics for machines, and one page for people."""
+"""The web pages: health, readiness, status and metrics for machines, and one page for people.
+
+A GET changes nothing; the page for people holds forms for the one that does (`resuming.py`).
+"""
 
 import html
 import time
@@ -8,6 +11,8 @@ from faust import web
 from faust.web.drivers.aiohttp import Web
 
 from connector import __version__
+from connector.app.resuming import SAFE_HEADERS, resume_view
+from connector.stream.holds import options_for
 from connector.telemetry.metrics import render
 
 
@@ -29,6 +34,7 @@ def status_of(connector: "Connector") -> dict[str, Any]:
         "version": __version__,
         "instance_id": connector.claim.instance_id,
         "started_at": round(connector.started_at, 3),
+        "may_resume": connector.secrets.web_token() is not None,
         "streams": [stream.status() for stream in connector.streams],
     }
 
@@ -70,15 +76,19 @@ def add_pages(connector: "Connector") -> None:
 
     @connector.page("/")
     async def index(self: web.View, _request: web.Request) -> web.Response:
-        return self.html(page(status_of(connector)))
+        return self.html(page(status_of(connector)), headers={**SAFE_HEADERS})
+
+    connector.page("/streams/{name}/resume")(resume_view(connector))
 
 
 def page(status: dict[str, Any]) -> str:
-    """Return the status page: plain, without scripts, reloading itself."""
-    rows = "".join(_row(stream) for stream in status["streams"])
+    """Return the status page: plain, without scripts. It reloads itself, unless somebody may be typing into a form."""
+    rows = "".join(_row(stream, may_resume=status["may_resume"]) for stream in status["streams"])
     up = round(time.time() - status["started_at"])
+    typing = status["may_resume"] and any(map(_waiting, status["streams"]))
+    refresh = "" if typing else "<meta http-equiv=refresh content=2>"
     return (
-        "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=2>"
+        f"<!doctype html><html lang=en><meta charset=utf-8>{refresh}"
         "<meta name=viewport content='width=device-width'><title>Trackly connector</title>"
         "<style>body{font:15px system-ui,sans-serif;margin:2rem;color-scheme:light dark}"
         "table{border-collapse:collapse}td,th{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #8886}"
@@ -90,7 +100,12 @@ def page(status: dict[str, Any]) -> str:
     )
 
 
-def _row(stream: dict[str, Any]) -> str:
+def _waiting(stream: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the holds of a stream that wait for a person."""
+    return [hold for hold in stream["holds"] if hold["ends"] == "operator"]
+
+
+def _row(stream: dict[str, Any], *, may_resume: bool) -> str:
     dead = ", ".join(f"{html.escape(reason)} {number:,}" for reason, number in sorted(stream["dead_letters"].items()))
     lag = "?" if stream["lag"] is None else f"{stream['lag']:,}"
     row = (
@@ -99,11 +114,40 @@ def _row(stream: dict[str, Any]) -> str:
         f"<td>{stream['in_flight_records']:,}<td>{stream['concurrency_limit']}<td>{lag}</tr>"
     )
     for hold in stream["holds"]:
-        since = time.strftime("%H:%M:%S", time.gmtime(hold["since"]))
-        row += (
-            f"<tr><td colspan=10 class=hold>on hold since {since} UTC: {html.escape(hold['reason'])}. "
-            f"{html.escape(hold['detail'])}. Ends {html.escape(hold['ends'])}.</tr>"
-        )
+        row += _wide(_told(hold), "hold")
+    if _waiting(stream):
+        row += _wide(_form(stream) if may_resume else "To resume from here, set web.token and restart the worker.")
     if stream["error"]:
-        row += f"<tr><td colspan=10 class=hold>failed: {html.escape(stream['error'])}</tr>"
+        row += _wide(f"failed: {html.escape(stream['error'])}", "hold")
     return row
+
+
+def _wide(inner: str, style: str = "") -> str:
+    return f"<tr><td colspan=10{f' class={style}' if style else ''}>{inner}</tr>"
+
+
+def _told(hold: dict[str, Any]) -> str:
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(hold["since"]))
+    ends = "Ends by itself, when a probe passes"
+    if hold["ends"] == "operator":
+        ends = "Waits for a person: " + " or ".join(f"<code>{html.escape(line)}</code>" for line in hold["commands"])
+    return f"on hold since {since} UTC: {html.escape(hold['reason'])}. {html.escape(hold['detail'])}. {ends}."
+
+
+def _form(stream: dict[str, Any]) -> str:
+    """Return a form that ends every hold of a stream on this worker which waits for a person."""
+    name = html.escape(stream["name"], quote=True)
+    reasons = dict.fromkeys(hold["reason"] for hold in _waiting(stream))
+    choices = "".join(_choice(reason) for reason in reasons if options_for(reason))
+    return (
+        f"<form method=post action='streams/{name}/resume'>{choices}"
+        "<label>token <input type=password name=token required autocomplete=off></label> "
+        f"<button>Resume {name} on this worker</button></form>"
+    )
+
+
+def _choice(reason: str) -> str:
+    options = [option.removeprefix("--").split(" ") for option in options_for(reason)]
+    field = options[0][0].replace("-", "_")
+    words = "".join(f"<option>{html.escape(word)}" for _, word in options)
+    return f"<label>{html.escape(field)} <select name={field} required><option value=''>choose{words}</select></label> "

@@ -7,6 +7,7 @@ import typer
 from connector import __version__
 from connector.cli.check import check
 from connector.cli.demo import demo
+from connector.cli.resume import resume
 from connector.cli.run import run
 from connector.cli.schema import schema
 from connector.cli.simulate import simulate
@@ -38,7 +39,7 @@ def _options(
     """Take the options that stand before a command; typer prints the application's own help instead of this."""
 
 
-for command in (run, check, simulate, demo, schema):
+for command in (run, check, resume, simulate, demo, schema):
     app.command()(command)
 
 

@@ -21,8 +21,8 @@ def redacted(settings: Settings) -> dict[str, Any]:
     shown as the value in effect.
     """
     shown = settings.model_dump(mode="json")
-    security, trackly = shown["kafka"]["security"], shown["trackly"]
-    for owner, name in ((trackly, "api_key"), (security, "password"), (security, "key_password")):
+    security, trackly, web = shown["kafka"]["security"], shown["trackly"], shown["web"]
+    for owner, name in ((trackly, "api_key"), (security, "password"), (security, "key_password"), (web, "token")):
         if owner[name] is not None:
             owner[name] = HIDDEN
     for group in ("properties", "consumer_properties", "producer_properties"):

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from connector.config.problems import Problem, SettingsError
 from connector.config.references import UnresolvedReferenceError, resolve
-from connector.config.settings import Settings
+from connector.config.settings import Settings, check_web_token
 from connector.config.trackly import check_api_key
 
 
@@ -26,11 +26,13 @@ def _not_empty(value: str) -> str:
 API_KEY: Final = "trackly.api_key"
 KAFKA_PASSWORD: Final = "kafka.security.password"  # noqa: S105  (a path)
 KAFKA_KEY_PASSWORD: Final = "kafka.security.key_password"  # noqa: S105  (a path)
+WEB_TOKEN: Final = "web.token"  # noqa: S105  (a path)
 
 _CHECKS: Final[dict[str, Callable[[str], str]]] = {
     API_KEY: check_api_key,
     KAFKA_PASSWORD: _not_empty,
     KAFKA_KEY_PASSWORD: _not_empty,
+    WEB_TOKEN: check_web_token,
 }
 
 
@@ -48,6 +50,7 @@ class Secrets:
             API_KEY: settings.trackly.api_key,
             KAFKA_PASSWORD: security.password,
             KAFKA_KEY_PASSWORD: security.key_password,
+            WEB_TOKEN: settings.web.token,
         }
         templates = self._origin.templates if self._origin is not None else ()
         self._templates = {path: text for path, text in templates if path in _CHECKS}
@@ -70,6 +73,10 @@ class Secrets:
     def kafka_key_password(self) -> SecretStr | None:
         """Return the password of the private key for the brokers, if there is one."""
         return self._current[KAFKA_KEY_PASSWORD]
+
+    def web_token(self) -> SecretStr | None:
+        """Return the token of whoever may resume a stream, if there is one."""
+        return self._current[WEB_TOKEN]
 
     def read_again(self) -> frozenset[str]:
         """Read the files again and return the paths of the secrets that changed.

@@ -4,9 +4,9 @@
 models itself, as tests do, gets the checks of each single value only.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, PrivateAttr
+from pydantic import AfterValidator, Field, PrivateAttr, SecretStr
 
 from connector.config.kafka import KafkaSettings, SecuritySettings
 from connector.config.model import E164, Model, Seconds
@@ -27,7 +27,7 @@ from connector.config.streams import (
     StormSettings,
     StreamSettings,
 )
-from connector.config.trackly import TimeoutSettings, TlsSettings, TracklySettings
+from connector.config.trackly import TimeoutSettings, TlsSettings, TracklySettings, check_api_key
 
 __all__ = [
     "E164",
@@ -59,8 +59,25 @@ __all__ = [
 ]
 
 
+MIN_TOKEN: Final = 16
+"""Characters of a token: anything that is easily typed is easily guessed."""
+
+
+def check_web_token(value: str) -> str:
+    """Return the token when it can travel in a header and is long enough; say what is wrong without repeating it."""
+    check_api_key(value)
+    if len(value) < MIN_TOKEN:
+        raise ValueError(f"must have at least {MIN_TOKEN} characters")
+    return value
+
+
+def _secret_web_token(value: SecretStr) -> SecretStr:
+    check_web_token(value.get_secret_value())
+    return value
+
+
 class WebSettings(Model):
-    """The pages for health, status and metrics."""
+    """The pages for health, status and metrics, and the one that resumes a stream."""
 
     enabled: bool = Field(default=True, description="Whether the pages are served.")
     host: str = Field(
@@ -68,6 +85,11 @@ class WebSettings(Model):
     )
     port: Annotated[int, Field(ge=0, le=65_535)] = Field(
         default=8080, description="Port to listen on; 0 for any free one."
+    )
+    token: Annotated[SecretStr, AfterValidator(_secret_web_token)] | None = Field(
+        default=None,
+        description="Who knows it may resume a stream that holds; at least 16 characters. Give it by reference; given "
+        "by file, it is read again on SIGHUP. Left out, nothing can be changed through the pages.",
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from connector.config.checks import TICK_ALLOWANCE_SECS, number
 from connector.config.settings import Settings
 from connector.config.streams import StreamSettings
+from connector.config.trackly import is_loopback
 
 
 def chains(settings: Settings) -> Iterator[str]:
@@ -41,6 +42,10 @@ def notes(settings: Settings) -> Iterator[str]:
         yield "trackly.tls.verify is off: the API key goes to whoever answers"
     if settings.kafka.security.protocol.endswith("ssl") and not settings.kafka.security.verify_hostname:
         yield "kafka.security.verify_hostname is off: any holder of a trusted certificate may pose as a broker"
+    web = settings.web
+    host = f"[{web.host}]" if ":" in web.host else web.host
+    if web.enabled and web.token is not None and not is_loopback(f"http://{host}"):
+        yield f"web.token comes in the clear to {host}:{web.port}: keep the port on a private network"
     for stream in settings.streams:
         yield from _notes_on(stream)
 

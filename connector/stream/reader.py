@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import count
 from typing import Literal, Protocol
@@ -23,6 +23,7 @@ from connector.core.progress import ForeignMetadataError, Progress, RangeSet, de
 from connector.core.verdicts import Verdicts, in_doubt
 from connector.kafka.errors import FatalError, KafkaTroubleError
 from connector.kafka.source import Committed, Source
+from connector.stream.holds import Decision
 from connector.stream.state import State, now, now_ms
 from connector.telemetry.logging import get_logger
 from connector.trackly.operations import Operation
@@ -63,7 +64,31 @@ class _Loaded:
     progress: Progress | None
     new: bool = False
     missing: int = 0
+    vanished: int = 0
+    in_doubt: Literal["dead_letter", "resend"] | None = None
+    """What the operator decided about its records in doubt, in place of the setting."""
     hold: tuple[str, str] | None = None
+
+
+@dataclass(slots=True)
+class _Ruling:
+    """What the operator decided about a partition that is begun again, hold by hold; spent once it has begun."""
+
+    in_doubt: Literal["dead_letter", "resend"] | None = None
+    discard_metadata: bool = False
+    pass_missing: bool = False
+
+    def add(self, reason: str, decision: Decision) -> None:
+        """Take in what was decided about a hold; a reason that nobody was asked about changes nothing."""
+        match reason:
+            case "in_doubt":
+                self.in_doubt = decision.in_doubt
+            case "foreign_metadata":
+                self.discard_metadata = decision.foreign_metadata == "discard"
+            case "records_missing":
+                self.pass_missing = True
+            case _:
+                pass
 
 
 class Reader:
@@ -98,6 +123,12 @@ class Reader:
         self._ends_at = 0.0
         self._reported: dict[str, float] = {}
         self._missed: dict[Partition, int] = {}
+        self._asked: deque[dict[Partition, Decision]] = deque()
+        self._rulings: dict[Partition, _Ruling] = {}
+        self._in_doubt: dict[Partition, Literal["dead_letter", "resend", "hold"]] = {}
+        """What becomes of the records in doubt of each partition that has begun."""
+        self._stopped: set[Partition] = set()
+        """Partitions that were paused because they are held."""
         self.refused: Hold | None = None
         """Kafka does not let us read; shown as a hold until records come again."""
         self.lag: int | None = None
@@ -166,7 +197,9 @@ class Reader:
     def _turn(self, source: Source) -> None:
         """Do one round: begin what is loaded, close due batches, read if there is room."""
         self._begin_loaded(source)
+        self._reload_decided()
         self._reload_drained()
+        self._pause_held(source)
         self._measure_lag(source)
         at = now()
         with self._state.changed:
@@ -230,11 +263,12 @@ class Reader:
             intake = state.flow.intake(chunk)
             state.counts.vanished += intake.vanished
             state.counts.records_read += sum(map(len, intake.fresh)) + sum(map(len, intake.doubtful))
-            if intake.doubtful and self._options.in_doubt == "dead_letter":
+            in_doubt_policy = self._in_doubt.get(chunk.partition, self._options.in_doubt)
+            if intake.doubtful and in_doubt_policy == "dead_letter":
                 state.settle(intake.doubtful, Verdicts(in_doubt(None)))
                 state.changed.notify_all()
         fresh = intake.fresh
-        if intake.doubtful and self._options.in_doubt == "resend":
+        if intake.doubtful and in_doubt_policy == "resend":
             for again in intake.doubtful:
                 again.resent = True
             with state.lock:
@@ -259,7 +293,7 @@ class Reader:
         """Log a trouble once in a while; stop for one that cannot heal."""
         if isinstance(trouble, FatalError):
             raise trouble
-        if trouble.unauthorized:
+        if trouble.unauthorized and self.refused is None:
             self.refused = Hold("kafka_authorization", time.time(), str(trouble), "probe")
         key = f"{trouble.code}:{partition}"
         if now() - self._reported.get(key, float("-inf")) > 30:
@@ -326,6 +360,9 @@ class Reader:
                 self._begun.discard(partition)
                 self._to_begin.pop(partition, None)
                 self._reloading.pop(partition, None)
+                self._rulings.pop(partition, None)
+                self._in_doubt.pop(partition, None)
+                self._stopped.discard(partition)
                 self._state.partition_holds.pop(partition, None)
             self._state.changed.notify_all()
 
@@ -348,21 +385,35 @@ class Reader:
                 self._epochs[partition] = next(self._numbers)
             self._loader.submit(self._load, {partition: self._epochs[partition]})
 
-    def reload_held(self) -> None:
-        """Begin again the partitions that an operator's decision was waited for."""
-        with self._state.changed:
-            held = list(self._state.partition_holds)
-            self._state.partition_holds.clear()
-            for partition in held:
-                state = self._state.flow.partitions.get(partition)
-                if state is not None:
-                    state.held = False
-        epochs = {p: self._epochs[p] for p in held if p in self._epochs}
-        for partition, epoch in epochs.items():
-            if partition in self._begun:
-                self._reload(partition)
-            else:
-                self._loader.submit(self._load, {partition: epoch})
+    def resume(self, decisions: dict[Partition, Decision]) -> None:
+        """Begin held partitions again, as the operator decided; may be called from any thread, done at the next turn.
+
+        A partition whose cause is still there, and about which nothing was decided, holds again.
+        """
+        self._asked.append(decisions)
+
+    def _reload_decided(self) -> None:
+        while self._asked:
+            for partition, decision in self._asked.popleft().items():
+                with self._state.changed:
+                    hold = self._state.partition_holds.pop(partition, None)
+                if hold is None or partition not in self._epochs:
+                    continue
+                self._rulings.setdefault(partition, _Ruling()).add(hold.reason, decision)
+                if partition in self._begun:
+                    self._reload(partition)
+                else:
+                    self._loader.submit(self._load, {partition: self._epochs[partition]})
+
+    def _pause_held(self, source: Source) -> None:
+        """Stop fetching what is held: it could only be read to be thrown away."""
+        if not self._state.partition_holds and not self._stopped:
+            return
+        with self._state.lock:
+            held = self._begun & self._state.partition_holds.keys()
+        if held - self._stopped:
+            source.pause(held - self._stopped)
+        self._stopped = held
 
     def _begin_loaded(self, source: Source) -> None:
         """Start the partitions whose progress has been read; those that librdkafka is not ready for, next time."""
@@ -381,6 +432,9 @@ class Reader:
                     self._state.hold_partition(partition, *loaded.hold)
                 if loaded.progress is None:
                     continue
+                self._rulings.pop(partition, None)
+                self._in_doubt[partition] = loaded.in_doubt or self._options.in_doubt
+                self._state.counts.vanished += loaded.vanished
                 self._state.flow.assign(partition, loaded.epoch, loaded.progress)
                 if loaded.new or loaded.missing:
                     self._missed.pop(partition, None)
@@ -428,44 +482,44 @@ class Reader:
         low, high = source.bounds(partition, self._options.call_secs)
         if committed.offset is None:
             return _Loaded(partition, epoch, self._first_progress(source, partition, low, high), new=True)
+        ruling = self._rulings.get(partition) or _Ruling()
+        found = _Loaded(partition, epoch, None, in_doubt=ruling.in_doubt)
         try:
             progress = decode(committed.offset, committed.metadata)
         except ForeignMetadataError as error:
-            detail = (
-                f"{error}; to begin at the committed offset: stop the connector, wait kafka.session_timeout_secs, then "
-                f"kafka-consumer-groups.sh --group {self._options.group} --reset-offsets --to-current --execute "
-                f"--topic {partition.topic}:{partition.number}"
-            )
-            return _Loaded(partition, epoch, None, hold=("foreign_metadata", detail))
-        if committed.offset > high:
-            return self._gone(partition, epoch, progress, low, f"offset {committed.offset} lies beyond the end {high}")
-        if committed.offset < low:
-            unseen = low - committed.offset - _below(progress.settled, low) - _below(progress.in_flight, low)
-            if unseen:
-                return self._gone(
-                    partition, epoch, progress, low, f"retention removed {unseen} records before they were read", unseen
+            if not ruling.discard_metadata:
+                detail = (
+                    f"{error}; to begin at the committed offset: resume, or stop the connector, wait "
+                    f"kafka.session_timeout_secs, then kafka-consumer-groups.sh --group {self._options.group} "
+                    f"--reset-offsets --to-current --execute --topic {partition.topic}:{partition.number}"
                 )
-            self._count_vanished(progress, low)
+                return replace(found, hold=("foreign_metadata", detail))
+            progress = Progress(committed.offset)
+            found.new = True  # from now on it is ours
+        unseen = 0
+        if committed.offset > high:
+            unseen, detail = 1, f"offset {committed.offset} lies beyond the end {high}"
+        elif committed.offset < low:
+            unseen = low - committed.offset - _below(progress.settled, low) - _below(progress.in_flight, low)
+            detail = f"retention removed {unseen} records before they were read"
+        else:
+            detail = ""
+        found.missing = unseen
+        if unseen and self._options.on_missing == "hold" and not ruling.pass_missing:
+            detail += "; to go on with the oldest record there is: resume, or on_missing: continue"
+            return replace(found, hold=("records_missing", detail))
+        if committed.offset > high:
+            found.vanished = progress.in_flight.count
+            progress = Progress(low, progress.birth)
+        elif committed.offset < low:
+            # What was in doubt and is gone is settled: there is nothing left to write a dead letter of.
+            found.vanished = _below(progress.in_flight, low)
             progress = _from(progress, low)
-        if len(progress.in_flight) and self._options.in_doubt == "hold":
-            detail = f"{progress.in_flight.count} records are in doubt; decide with delivery.in_doubt"
-            return _Loaded(partition, epoch, None, hold=("in_doubt", detail))
-        return _Loaded(partition, epoch, progress)
-
-    def _gone(  # noqa: PLR0917
-        self, partition: Partition, epoch: int, progress: Progress, low: int, detail: str, missing: int = 0
-    ) -> _Loaded:
-        if self._options.on_missing == "hold":
-            told = f"{detail}; to go on: on_missing: continue"
-            return _Loaded(partition, epoch, None, missing=max(missing, 1), hold=("records_missing", told))
-        self._count_vanished(progress, low)
-        after = _from(progress, low) if progress.base < low else Progress(low, progress.birth)
-        return _Loaded(partition, epoch, after, missing=max(missing, 1))
-
-    def _count_vanished(self, progress: Progress, low: int) -> None:
-        """Count what was in doubt and is gone: settled, as there is nothing left to write a dead letter of."""
-        with self._state.lock:
-            self._state.counts.vanished += _below(progress.in_flight, low)
+        if len(progress.in_flight) and self._options.in_doubt == "hold" and ruling.in_doubt is None:
+            detail = f"{progress.in_flight.count} records are in doubt; say what becomes of them"
+            return replace(found, hold=("in_doubt", detail))
+        found.progress = progress
+        return found
 
     def _first_progress(self, source: Source, partition: Partition, low: int, high: int) -> Progress:
         """Return where a partition without a commit begins: as set when the group is new, else at its beginning."""

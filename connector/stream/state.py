@@ -72,9 +72,12 @@ class State:
     partition_holds: dict[Partition, Hold] = field(default_factory=dict)
     quarantine: list[Finished] = field(default_factory=list)
     """Dead letters that the storm guard keeps from being written; off the list, so a restart reads them again."""
-    storming: str | None = None
-    tolerated: set[str] = field(default_factory=set)
-    """Reasons that the operator has let pass."""
+    storms: dict[str, Hold] = field(default_factory=dict)
+    """The storm guard's holds, by the reason of the dead letters that are kept back."""
+    tolerated: dict[str, float] = field(default_factory=dict)
+    """Reasons that the operator has let pass, and when a dead letter last had one."""
+    tolerate_secs: float = 60.0
+    """The guard is back on a reason when no dead letter has had it for this long."""
     kafka_hold: Hold | None = None
     """Kafka refuses us (authorization, a deleted topic): nothing starts until a tick commits again."""
     paused_until: float = 0.0
@@ -136,25 +139,40 @@ class State:
 
     def _guard(self, item: Finished) -> None:
         """Ask the storm guard about an item that was just queued, and take its dead letters out when one storms."""
-        reasons = item.reasons()
-        storming = self.storm.observe(item.count, reasons, now=now())
-        if storming is not None and storming not in self.tolerated:
-            self.storming = storming
-            share = f"more than the set share of records end as {storming}"
-            if self.gate.stop(f"storm:{storming}", now=time.time(), detail=share) and self.gate.hold is not None:
-                self.on_hold(self.gate.hold)
-        if self.storming is not None and reasons.get(self.storming):
-            self.quarantine += self.flow.set_aside(item, self.storming)
+        reasons, at = item.reasons(), now()
+        for reason, last in list(self.tolerated.items()):
+            if reason in reasons:
+                self.tolerated[reason] = at
+            elif at - last > self.tolerate_secs:
+                del self.tolerated[reason]
+        guarded = {reason: count for reason, count in reasons.items() if reason not in self.tolerated}
+        storming = self.storm.observe(item.count, guarded, now=at)
+        if storming is not None and storming not in self.storms:
+            hold = Hold(f"storm:{storming}", time.time(), f"too large a share of records end as {storming}", "operator")
+            self.storms[storming] = hold
+            self.gate.stop(hold.reason, now=hold.since, detail=hold.detail)
+            self.on_hold(hold)
+        for reason in self.storms:
+            if reasons[reason]:
+                whole = reasons[reason] == item.count
+                self.quarantine += self.flow.set_aside(item, reason)
+                if whole:
+                    return
+                item = self.flow.finished[-1]  # what is left of it
 
     def resume(self) -> None:
-        """Go on by the operator's word: write what the storm guard kept back, and ask the platform again."""
-        if self.storming is not None:
-            self.tolerated.add(self.storming)
-        self.storming = None
+        """Go on by the operator's word: write what the storm guard kept back, and ask the platform again at once.
+
+        What ends by a probe does not end by this: whether the platform works again is for the probe to find.
+        """
+        self.tolerated |= dict.fromkeys(self.storms, now())
+        self.storms.clear()
         self.storm.reset()
         self.flow.take_back(self.quarantine)
         self.quarantine = []
-        self.gate.resume()
+        if self.gate.hold is not None and self.gate.hold.ends == "operator":
+            self.gate.resume()
+        self.gate.next_probe_at = 0.0
         self.changed.notify_all()
 
     def hold_partition(self, partition: Partition, reason: str, detail: str) -> None:
@@ -168,9 +186,10 @@ class State:
             held.held = True
 
     def holds(self) -> list[Hold]:
-        """Return every hold of the stream, the widest first."""
-        found = [hold for hold in (self.kafka_hold, self.gate.hold) if hold is not None]
-        return found + list(self.partition_holds.values())
+        """Return every hold of the stream as a whole, and none of a partition."""
+        gate = self.gate.hold if not self.storms else None  # a storm stops the gate, and is told once
+        found = [hold for hold in (self.kafka_hold, gate) if hold is not None]
+        return [*found, *self.storms.values()]
 
 
 def piece_of(batch: Batch, chunks: tuple[Chunk, ...], batch_id: str, *, envelope: int) -> Batch:

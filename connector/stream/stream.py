@@ -21,6 +21,7 @@ from connector.kafka import configs
 from connector.kafka.publisher import PlainPublisher, Publisher, TransactionalPublisher
 from connector.kafka.source import Source
 from connector.kafka.topics import Outputs, Topics
+from connector.stream.holds import Decision, HoldBook, HoldSeen, Resumed, fit_to_show, status_of
 from connector.stream.reader import Reader, ReadOptions
 from connector.stream.sender import Sender, SendOptions
 from connector.stream.state import State, now
@@ -29,6 +30,9 @@ from connector.telemetry.logging import get_logger
 from connector.telemetry.metrics import BatchMetrics
 from connector.trackly.client import Client, ClientOptions
 from connector.trackly.operations import Operation, Rules, operation_for
+
+LOOK_SECS = 0.2
+"""How long the end of a hold may go unnoticed by the log."""
 
 FIXED_BYTES = (configs.PREFETCH_KBYTES + 8_192) * 1024
 """What librdkafka keeps beside the records that we hold: its prefetch, and the results that a tick has queued."""
@@ -45,7 +49,8 @@ class Identity:
 class Stream:
     """Runs one stream; `failed` holds what ended it, if anything did.
 
-    `api_key` is asked for each request, `reread_secrets` called before each probe.
+    `api_key` is asked for each request, `reread_secrets` called before each probe. `resume_command` is what an
+    operator types to end its holds; what a single hold needs comes behind it.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class Stream:
         api_key: Callable[[], str],
         reread_secrets: Callable[[], None],
         on_failure: Callable[["Stream", BaseException], None],
+        resume_command: str = "",
     ) -> None:
         self.settings = settings
         self.name = settings.name
@@ -74,8 +80,11 @@ class Stream:
         self._log = get_logger("stream").bind(stream=self.name)
         self.operation = _operation(settings)
         self.state = _state(settings, self.operation, f"{identity.instance_id}-{int(time.time()):x}")
-        self.state.on_hold = self._tell_hold
         self.metrics = BatchMetrics(self.name)
+        self._resume_command = resume_command or f"trackly-connector resume {self.name}"
+        self._book = HoldBook(self.name, self._resume_command, self.metrics.held)
+        self.state.on_hold = self._tell_hold
+        self._looking: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sender: Sender | None = None
         self._reader: Reader | None = None
@@ -136,6 +145,7 @@ class Stream:
         )
         self._reader = reader
         self._sender.run()
+        self._looking = self._loop.create_task(self._look_at_holds())
         self._ticker.start()
         reader.start(source, self._ticker)
         self.state_name = "running"
@@ -162,17 +172,32 @@ class Stream:
         await asyncio.to_thread(self._ticker.stop, 5.0)
         await asyncio.to_thread(self._reader.close, 10.0)
         await self._sender.close()
+        if self._looking is not None:
+            self._looking.cancel()
         if self.state_name != "failed":
             self.state_name = "stopped"
         self._log.info("stream stopped", left_in_flight=left)
         return left == 0
 
-    def resume(self) -> None:
-        """End the holds that wait for the operator, and probe those that do not at once."""
+    def resume(self, decision: Decision) -> Resumed:
+        """End the holds that wait for the operator, and probe at once what ends by a probe.
+
+        Where a hold wants a decision that is not given, nothing is changed. Partitions are begun again a moment later;
+        one whose cause is still there holds again.
+        """
         with self.state.changed:
-            self.state.resume()
-        if self._reader is not None:
-            self._reader.reload_held()
+            wanted = [seen for seen in self._holds_seen() if decision.wants(seen)]
+            held = {seen.partition for seen in wanted}
+            not_held = tuple(sorted(decision.partitions - held))
+            undecided = tuple(seen for seen in wanted if decision.needs(seen))
+            if undecided or self._reader is None:
+                return Resumed(undecided=undecided, not_held=not_held)
+            if not decision.partitions:
+                self.state.resume()
+            self._reader.resume({seen.partition: decision for seen in wanted if seen.partition is not None})
+            self._tell_hold()
+        ended = tuple(seen for seen in wanted if seen.hold.ends == "operator")
+        return Resumed(ended, tuple(seen for seen in wanted if seen not in ended), not_held=not_held)
 
     def _fail(self, error: BaseException) -> None:
         """End this stream, visibly; others go on. May be called from any thread, more than once."""
@@ -193,8 +218,16 @@ class Stream:
         assert self._loop is not None
         self._leaving = self._loop.create_task(self.stop(now() + 1.0))
 
-    def _tell_hold(self, hold: Hold) -> None:
-        self._log.error("stream on hold", reason=hold.reason, detail=hold.detail, ends_by=hold.ends)
+    def _tell_hold(self, _hold: Hold | None = None) -> None:
+        """Tell of holds that began or ended; called under the lock."""
+        self._book.look(self._holds_seen(), secrets=[self._api_key()])
+
+    async def _look_at_holds(self) -> None:
+        """Notice the end of holds, which comes about in many places."""
+        while True:
+            await asyncio.sleep(LOOK_SECS)
+            with self.state.lock:
+                self._tell_hold()
 
     def _observe(self, row: Row, took: float, records: int) -> None:
         self.metrics.request(row.name, took, records)
@@ -208,8 +241,13 @@ class Stream:
 
     def holds(self) -> list[Hold]:
         """Return every hold, the widest first."""
+        return [seen.hold for seen in self._holds_seen()]
+
+    def _holds_seen(self) -> list[HoldSeen]:
         refused = None if self._reader is None else self._reader.refused
-        return ([refused] if refused is not None else []) + self.state.holds()
+        of_stream = ([refused] if refused is not None else []) + self.state.holds()
+        partitions = list(self.state.partition_holds.items())
+        return [*map(HoldSeen, of_stream), *(HoldSeen(hold, partition) for partition, hold in partitions)]
 
     @property
     def lag(self) -> int | None:
@@ -221,7 +259,8 @@ class Stream:
         state = self.state
         with state.lock:
             counts, flow, at = state.counts, state.flow, now()
-            holds = [_hold_status(hold) for hold in self.holds()]
+            secrets = [self._api_key()]
+            holds = [status_of(seen, base=self._resume_command, secrets=secrets) for seen in self._holds_seen()]
             return {
                 "name": self.name,
                 "state": "on_hold" if holds and self.state_name == "running" else self.state_name,
@@ -259,14 +298,10 @@ class Stream:
                 },
                 "hold": holds[0] if holds else None,
                 "holds": holds,
-                "error": None if self.failed is None else f"{type(self.failed).__name__}: {self.failed}",
+                "error": None
+                if self.failed is None
+                else fit_to_show(f"{type(self.failed).__name__}: {self.failed}", secrets),
             }
-
-
-def _hold_status(hold: Hold) -> dict[str, Any]:
-    since = hold.since if hold.since > 1e9 else time.time() - (now() - hold.since)
-    ends = "when a probe passes" if hold.ends == "probe" else "after a restart, once its cause is mended"
-    return {"reason": hold.reason, "since": round(since, 3), "detail": hold.detail, "ends": ends}
 
 
 def _topics(settings: StreamSettings) -> tuple[str, ...]:
@@ -310,6 +345,7 @@ def _state(settings: StreamSettings, operation: Operation, id_prefix: str) -> St
         ),
         ConcurrencyLimit(ConcurrencyPolicy(settings.concurrency.min, settings.ceiling)),
         StormGuard(StormPolicy(storm.max_ratio, storm.min_count, storm.window_secs, storm.enabled)),
+        tolerate_secs=storm.window_secs,
     )
 
 

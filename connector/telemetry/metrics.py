@@ -31,6 +31,7 @@ _SETTLE = Histogram(
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
     registry=REGISTRY,
 )
+_HOLDS = Counter("trackly_holds", "Holds that began.", ["stream", "reason"], registry=REGISTRY)
 
 
 class BatchMetrics:
@@ -44,6 +45,10 @@ class BatchMetrics:
         """Count a request, once it has come to something."""
         _REQUESTS.labels(self._stream, row).observe(took_secs)
         _POSTED.labels(self._stream, row).inc(records)
+
+    def held(self, reason: str) -> None:
+        """Count a hold, as it begins."""
+        _HOLDS.labels(self._stream, reason).inc()
 
     def settled(self, items: list[Finished], now_ms: int) -> None:
         """Count the batches of a tick that has committed."""

@@ -1,0 +1,185 @@
+"""`trackly-connector resume`: end the holds of a stream that wait for a person, on each worker that is named.
+
+A hold belongs to the worker that has it, and one in doubt to whoever owns the partition: so the same word may be said
+to every worker of a group, and those that have nothing to end say so.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import quote, urlencode, urlsplit
+
+import typer
+
+from connector.cli.errors import CommandError, ExitCode, reported
+from connector.config.settings import Settings
+
+TOKEN_VARIABLE: Final = "TRACKLY_CONNECTOR_TOKEN"  # noqa: S105 (the name of a variable)
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
+_TIMEOUT_SECS: Final = 15.0
+
+
+class InDoubt(StrEnum):
+    """What becomes of records of which nobody knows whether the platform took them."""
+
+    DEAD_LETTER = "dead_letter"
+    RESEND = "resend"
+
+
+class ForeignMetadata(StrEnum):
+    """What becomes of progress that somebody else wrote."""
+
+    DISCARD = "discard"
+
+
+@reported()
+def resume(
+    stream: Annotated[str, typer.Argument(help="Name of the stream.", metavar="STREAM", show_default=False)],
+    *,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="Settings file of the worker: its web.host and web.port say where, its web.token who."),
+    ] = None,
+    url: Annotated[
+        list[str] | None,
+        typer.Option(help="Address of a worker's pages; may be repeated, for each worker of the group."),
+    ] = None,
+    partition: Annotated[
+        list[str] | None,
+        typer.Option(help="TOPIC:NUMBER; may be repeated. Only these partitions, and not the stream as a whole."),
+    ] = None,
+    in_doubt: Annotated[
+        InDoubt | None, typer.Option(help="For holds in_doubt: what becomes of the records.", show_default=False)
+    ] = None,
+    foreign_metadata: Annotated[
+        ForeignMetadata | None,
+        typer.Option(
+            help="For holds foreign_metadata: begin at the committed offset; what was sent beyond it is sent again.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line for each worker.")] = False,
+) -> None:
+    """End the holds of a stream that wait for a person; what ends by a probe is probed at once.
+
+    The token is that of the settings file, else that of the variable TRACKLY_CONNECTOR_TOKEN. Exit code 1: a worker
+    cannot be reached or refuses, a decision is still needed, or no worker holds a partition that was named.
+    """
+    settings = _load(config) if config is not None else None
+    form = [("partition", name) for name in partition or ()]
+    form += [("in_doubt", in_doubt.value)] if in_doubt is not None else []
+    form += [("foreign_metadata", foreign_metadata.value)] if foreign_metadata is not None else []
+    urls = [_checked(address) for address in url or [_address(settings)]]
+    answers = list(_ask(urls, stream, form, _token(settings)))
+    for answer in answers:
+        typer.echo(json.dumps(answer.as_json()) if as_json else "\n".join(answer.lines()))
+    not_held = set(partition or ()).intersection(*(answer.body.get("not_held", ()) for answer in answers))
+    if not_held and not as_json:
+        typer.echo(f"no worker that was asked holds {', '.join(sorted(not_held))}", err=True)
+    if not_held or not all(answer.ok for answer in answers):
+        raise typer.Exit(ExitCode.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a worker said, or why it said nothing."""
+
+    url: str
+    status: int
+    body: dict[str, Any]
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether the worker did what it was asked."""
+        return self.status == 200
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything as JSON-ready values."""
+        return {"url": self.url, "ok": self.ok, **self.body}
+
+    def lines(self) -> Iterator[str]:
+        """Yield the answer for people."""
+        if "problem" in self.body:
+            yield f"{self.url}: {self.body['problem']}"
+            return
+        for hold in self.body.get("undecided", ()):
+            yield f"{self.url}: {_spelled(hold)} needs {' or '.join(hold['needs'])}; nothing was changed"
+        for hold in self.body.get("ended", ()):
+            yield f"{self.url}: {_spelled(hold)} ended"
+        for hold in self.body.get("probed", ()):
+            yield f"{self.url}: {_spelled(hold)} ends when a probe passes; probing now"
+        if not any(self.body.get(key) for key in ("undecided", "ended", "probed")):
+            yield f"{self.url}: nothing to resume"
+
+
+def _spelled(hold: dict[str, Any]) -> str:
+    return f"{hold['reason']} of {hold['partition']}" if hold.get("partition") else str(hold["reason"])
+
+
+def _load(path: Path) -> Settings:
+    from connector.config.load import load_settings  # noqa: PLC0415 (not needed with --url)
+
+    return load_settings(path)
+
+
+def _token(settings: Settings | None) -> str:
+    if settings is not None and settings.web.token is not None:
+        return settings.web.token.get_secret_value()
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    if not token:
+        raise CommandError(
+            "no token", ExitCode.BAD_SETTINGS, way_out=f"name a settings file with web.token, or set {TOKEN_VARIABLE}"
+        )
+    if not (token.isascii() and token.isprintable()):
+        raise CommandError(f"the token in {TOKEN_VARIABLE} must be printable ASCII", ExitCode.BAD_SETTINGS)
+    return token
+
+
+def _address(settings: Settings | None) -> str:
+    if settings is None:
+        return DEFAULT_URL
+    web = settings.web
+    if not web.enabled or web.port == 0:
+        raise CommandError(
+            "the settings do not say where the pages are", ExitCode.BAD_SETTINGS, way_out="say it with --url"
+        )
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(web.host, web.host)  # noqa: S104 (asked, not served)
+    return f"http://[{host}]:{web.port}" if ":" in host else f"http://{host}:{web.port}"
+
+
+def _checked(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.query or parts.fragment:
+        raise typer.BadParameter("should be such as http://127.0.0.1:8080", param_hint="--url")
+    return url.rstrip("/")
+
+
+def _ask(urls: list[str], stream: str, form: list[tuple[str, str]], token: str) -> Iterator[Answer]:
+    """Say the same to every worker, and yield what each answers."""
+    import httpx  # noqa: PLC0415 (help should not load a client)
+
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/x-www-form-urlencoded"}
+    # No proxies of the environment: they would be shown the token.
+    with httpx.Client(timeout=_TIMEOUT_SECS, trust_env=False, headers=headers) as client:
+        for url in urls:
+            try:
+                reply = client.post(f"{url}/streams/{quote(stream, safe='')}/resume", content=urlencode(form))
+            except httpx.HTTPError as error:
+                yield Answer(url, 0, {"problem": f"cannot be asked: {error}"})
+            else:
+                yield _answer(url, reply.status_code, reply.content)
+
+
+def _answer(url: str, status: int, content: bytes) -> Answer:
+    """Return an answer; what a worker of the connector would not say is a problem."""
+    try:
+        body = json.loads(content)
+    except ValueError:
+        body = None
+    if isinstance(body, dict) and ("problem" in body or isinstance(body.get("ended"), list)):
+        return Answer(url, status, body)
+    return Answer(url, 0, {"problem": f"HTTP {status}: this is no worker of the connector"})

@@ -1,0 +1,165 @@
+"""What is told of holds, and what an operator may decide about them.
+
+A hold begins and ends in many places: the gate, the ticker, the reader. So its log lines and its count are made here,
+by comparing what holds now with what did when it was last looked at: one line at the beginning, one at the end,
+whatever happens in between.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from connector.core.breaker import Hold
+from connector.core.chunks import Partition
+from connector.stream.state import now
+from connector.telemetry.logging import HIDDEN, get_logger, mask_phone
+
+InDoubtChoice = Literal["dead_letter", "resend"]
+ForeignChoice = Literal["discard"]
+
+MAX_DETAIL: Final = 500
+"""Characters of a hold's detail that are shown: most of it is the platform's own text."""
+
+_DIGITS: Final = re.compile(r"(?<![0-9A-Za-z])[0-9]{10,15}(?![0-9A-Za-z])")
+
+
+@dataclass(frozen=True, slots=True)
+class HoldSeen:
+    """A hold, and the partition that it is about, if it is not about the whole stream."""
+
+    hold: Hold
+    partition: Partition | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the operator says to holds that wait for one; those that want no word need none of it.
+
+    `partitions` names what is meant; empty, it is everything of the stream that this worker holds.
+    """
+
+    partitions: frozenset[Partition] = frozenset()
+    in_doubt: InDoubtChoice | None = None
+    foreign_metadata: ForeignChoice | None = None
+
+    def wants(self, seen: HoldSeen) -> bool:
+        """Tell whether a hold is meant."""
+        return not self.partitions or seen.partition in self.partitions
+
+    def needs(self, seen: HoldSeen) -> tuple[str, ...]:
+        """Return the options of `resume`, one of which must be given before a hold can end; none when all is said."""
+        match seen.hold.reason:
+            case "in_doubt" if self.in_doubt is None:
+                return options_for(seen.hold.reason)
+            case "foreign_metadata" if self.foreign_metadata is None:
+                return options_for(seen.hold.reason)
+            case _:
+                return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """What came of a decision. Where anything is undecided, nothing was changed."""
+
+    ended: tuple[HoldSeen, ...] = ()
+    probed: tuple[HoldSeen, ...] = ()
+    """Holds that end by themselves: asked about at once."""
+    undecided: tuple[HoldSeen, ...] = ()
+    not_held: tuple[Partition, ...] = ()
+    """Partitions that were named and are not held by this worker: another one may hold them."""
+
+
+def options_for(reason: str) -> tuple[str, ...]:
+    """Return the choices that `resume` takes about holds of a reason, as they are typed."""
+    match reason:
+        case "in_doubt":
+            return ("--in-doubt dead_letter", "--in-doubt resend")
+        case "foreign_metadata":
+            return ("--foreign-metadata discard",)
+        case _:
+            return ()
+
+
+def commands_for(seen: HoldSeen, base: str) -> list[str]:
+    """Return the commands that end a hold, each of them alone; `base` is `trackly-connector resume STREAM ...`."""
+    if seen.hold.ends != "operator":
+        return []
+    at = "" if seen.partition is None else f" --partition {spelled(seen.partition)}"
+    return [f"{base}{at} {option}".rstrip() for option in options_for(seen.hold.reason) or ("",)]
+
+
+def spelled(partition: Partition) -> str:
+    """Return a partition as commands and Kafka's own tools spell it: `topic:number`."""
+    return f"{partition.topic}:{partition.number}"
+
+
+def fit_to_show(text: str, secrets: Iterable[str] = ()) -> str:
+    """Return a text of the platform's without phone numbers and secrets, not too long: it may repeat what it was sent.
+
+    Digits without a plus are hidden as well, so this is not for texts of ours, where they are offsets.
+    """
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, HIDDEN)
+    text = _DIGITS.sub(HIDDEN, mask_phone(text))
+    return text if len(text) <= MAX_DETAIL else f"{text[:MAX_DETAIL]}..."
+
+
+def detail_of(seen: HoldSeen, secrets: Iterable[str] = ()) -> str:
+    """Return why something holds, fit to be shown."""
+    return fit_to_show(seen.hold.detail, secrets) if seen.partition is None else mask_phone(seen.hold.detail)
+
+
+def status_of(seen: HoldSeen, *, base: str, secrets: Iterable[str] = ()) -> dict[str, Any]:
+    """Return a hold as JSON-ready values."""
+    hold = seen.hold
+    # The gate tells time by the clock of its waits, which starts with the machine.
+    since = hold.since if hold.since > 1e9 else time.time() - (now() - hold.since)
+    return {
+        "reason": hold.reason,
+        "partition": None if seen.partition is None else spelled(seen.partition),
+        "since": round(since, 3),
+        "detail": detail_of(seen, secrets),
+        "ends": hold.ends,
+        "commands": commands_for(seen, base),
+    }
+
+
+class HoldBook:
+    """The holds of one stream as they were last seen. Not thread-safe: used under the stream's lock.
+
+    `count` is told the reason of each hold that begins.
+    """
+
+    def __init__(self, stream: str, base: str, count: Callable[[str], None]) -> None:
+        self._base = base
+        self._count = count
+        self._seen: dict[HoldSeen, float] = {}
+        self._log = get_logger("stream").bind(stream=stream)
+
+    def look(self, holds: Iterable[HoldSeen], *, secrets: Iterable[str] = ()) -> None:
+        """Tell what has begun and what has ended since the last look."""
+        at, there = now(), dict.fromkeys(holds)
+        for seen in [seen for seen in self._seen if seen not in there]:
+            lasted = at - self._seen.pop(seen)
+            self._log.info("hold ended", lasted_secs=round(lasted, 1), **_names(seen))
+        for seen in there:
+            if seen in self._seen:
+                continue
+            self._seen[seen] = at
+            self._count(seen.hold.reason)
+            commands = commands_for(seen, self._base)
+            self._log.error(
+                "stream on hold",
+                detail=detail_of(seen, secrets),
+                ends=seen.hold.ends,
+                **_names(seen),
+                **({"commands": commands} if commands else {}),
+            )
+
+
+def _names(seen: HoldSeen) -> dict[str, str]:
+    where = {} if seen.partition is None else {"partition": spelled(seen.partition)}
+    return {"reason": seen.hold.reason, **where}
