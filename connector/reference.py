@@ -106,6 +106,7 @@ def metrics_page() -> str:
                 ("`row`", "rows of the [verdict table](verdicts.md)"),
                 ("`reason` of dead letters", "[reasons of dead letters](verdicts.md#reasons-of-dead-letters)"),
                 ("`reason` of holds", "reasons of [holds](../how-to/holds.md)"),
+                ("`waits_for`", "what a [standstill](../how-to/health.md) waits for"),
                 ("`closed_by`", "`count`, `bytes`, `window`, `drain`: what filled or ended a batch"),
                 ("`state`", "`new`, `running`, `on_hold`, `draining`, `stopped`, `failed`"),
             ],
@@ -162,7 +163,10 @@ class _AnyStatus:
     def status(self) -> dict[str, Any]:
         """Return one of everything."""
         one = {"any": 1}
-        return _Ones(name="any", state="any", dead_letters=one, batches_closed=one, holds=[{"reason": "any"}])
+        holds, standstills = [{"reason": "any"}], [{"waits_for": "any"}]
+        return _Ones(
+            name="any", state="any", dead_letters=one, batches_closed=one, holds=holds, standstills=standstills
+        )
 
 
 def _docstrings_of_members(kind: type) -> dict[str, str]:

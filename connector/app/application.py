@@ -115,6 +115,7 @@ class Connector(faust.App):
             api_key=self._api_key,
             reread_secrets=self._read_secrets,
             on_failure=self._stream_failed,
+            stalled_secs=settings.health.stalled_secs,
             resume_command=f"trackly-connector resume {stream.name}{_where(settings)}",
         )
 

@@ -54,12 +54,28 @@ def readiness_of(connector: "Connector") -> tuple[bool, dict[str, Any]]:
     return not streams, {"ready": not streams, "streams": streams}
 
 
+def health_of(connector: "Connector") -> tuple[bool, dict[str, Any]]:
+    """Return whether a restart could not help, and where it could: what stands still for a reason that nobody knows.
+
+    Whatever the reason is known of (a hold, brokers away, an open transaction of somebody else) is there after a
+    restart as well, so that it does not turn the page red: an orchestrator would restart the worker in a loop.
+    """
+    stuck = [
+        {"stream": stream.name, **standstill}
+        for stream in connector.streams
+        for standstill in stream.standstills()
+        if not standstill["known"]
+    ]
+    return not stuck, {"status": "stalled", "standstills": stuck} if stuck else {"status": "alive"}
+
+
 def add_pages(connector: "Connector") -> None:
     """Add all pages to the application."""
 
     @connector.page("/healthz")
     async def healthz(self: web.View, _request: web.Request) -> web.Response:
-        return self.json({"status": "alive"})
+        alive, told = health_of(connector)
+        return self.json(told, status=200 if alive else 503)
 
     @connector.page("/readyz")
     async def readyz(self: web.View, _request: web.Request) -> web.Response:
@@ -117,6 +133,8 @@ def _row(stream: dict[str, Any], *, may_resume: bool) -> str:
         row += _wide(_told(hold), "hold")
     if _waiting(stream):
         row += _wide(_form(stream) if may_resume else "To resume from here, set web.token and restart the worker.")
+    for standstill in stream["standstills"]:
+        row += _wide(_stalled(standstill), "" if standstill["known"] else "hold")
     if stream["error"]:
         row += _wide(f"failed: {html.escape(stream['error'])}", "hold")
     return row
@@ -127,11 +145,24 @@ def _wide(inner: str, style: str = "") -> str:
 
 
 def _told(hold: dict[str, Any]) -> str:
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(hold["since"]))
     ends = "Ends by itself, when a probe passes"
     if hold["ends"] == "operator":
         ends = "Waits for a person: " + " or ".join(f"<code>{html.escape(line)}</code>" for line in hold["commands"])
-    return f"on hold since {since} UTC: {html.escape(hold['reason'])}. {html.escape(hold['detail'])}. {ends}."
+    why = f"{html.escape(hold['reason'])}. {html.escape(hold['detail'])}"
+    return f"on hold since {_time(hold['since'])} UTC: {why}. {ends}."
+
+
+def _stalled(standstill: dict[str, Any]) -> str:
+    where = html.escape(standstill["partition"] or "the stream as a whole")
+    if standstill["offset"] is not None:
+        where += f" at offset {standstill['offset']}"
+    lag = "" if standstill["lag"] is None else f", {standstill['lag']:,} records behind"
+    why = f"{html.escape(standstill['waits_for'])}. {html.escape(standstill['detail'])}"
+    return f"{where} stands still since {_time(standstill['since'])} UTC{lag}: {why}."
+
+
+def _time(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at))
 
 
 def _form(stream: dict[str, Any]) -> str:

@@ -228,6 +228,15 @@ def _drain(settings: Settings, stream: StreamSettings, at: KeyPath) -> Iterator[
             f"must be below shutdown.grace_secs ({number(grace)}); is {number(drain)}",
             (("shutdown", "grace_secs"),),
         )
+    window, stalled = stream.batch.window_ms / 1_000, settings.health.stalled_secs
+    if drain + window >= stalled:
+        yield Fault(
+            ("health", "stalled_secs"),
+            f"must be above {dotted((*at, 'delivery', 'drain_secs'))} + {dotted((*at, 'batch', 'window_ms'))} "
+            f"({number(drain)} + {number(window)} = {number(drain + window)}), which may pass without progress; "
+            f"is {number(stalled)}",
+            (path, (*at, "batch", "window_ms")),
+        )
     if drain >= poll:
         yield Fault(
             path,

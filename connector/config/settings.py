@@ -39,6 +39,7 @@ __all__ = [
     "CreateTopicsSettings",
     "DeadLetterSettings",
     "DeliverySettings",
+    "HealthSettings",
     "HistorySettings",
     "HoldSettings",
     "KafkaSettings",
@@ -125,6 +126,18 @@ class ShutdownSettings(Model):
     )
 
 
+class HealthSettings(Model):
+    """What `/healthz` makes of a stream that stands still."""
+
+    stalled_secs: Seconds = Field(
+        default=300.0,
+        description=(
+            "How long records may wait without the committed offset of their partition moving, in seconds, before the "
+            "standstill is told; where nobody knows what it waits for, the page turns red."
+        ),
+    )
+
+
 class ReadinessSettings(Model):
     """What `/readyz` makes of a stream that holds."""
 
@@ -153,6 +166,7 @@ class Settings(Model):
     log: LogSettings = Field(default_factory=LogSettings, description="Logs.")
     buffer: BufferSettings = Field(default_factory=BufferSettings, description="Memory.")
     shutdown: ShutdownSettings = Field(default_factory=ShutdownSettings, description="Stopping.")
+    health: HealthSettings = Field(default_factory=HealthSettings, description="Health.")
     readiness: ReadinessSettings = Field(default_factory=ReadinessSettings, description="Readiness.")
 
     _origin: Origin | None = PrivateAttr(default=None)

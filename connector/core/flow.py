@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
+from typing import Literal
 
 from connector.core.batching import Batch
 from connector.core.chunks import Chunk, Partition, weight
@@ -139,6 +140,20 @@ class Intake:
 
 
 NOTHING = Intake((), ())
+
+
+PlaceName = Literal["unread", "ready", "crowded", "waiting", "posted", "answered", "elsewhere"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the record is that the committed offset waits for; `elsewhere` is an open batch, or a running tick."""
+
+    name: PlaceName
+    batch_id: str = ""
+    attempts: int = 0
+    until: float = 0.0
+    """When what waits may be tried again."""
 
 
 class Flow:
@@ -398,6 +413,29 @@ class Flow:
     def waiting(self) -> int:
         """Batches that wait to be tried again."""
         return len(self._waiting)
+
+    def oldest(self, partition: Partition) -> Place:
+        """Return where the first record is that is not settled: a search through all batches, for rare questions."""
+        state = self.partitions[partition]
+        if state.base >= state.next_read:
+            return Place("unread")
+
+        def holds(chunks: Iterable[Chunk]) -> bool:
+            return any(self.is_alive(c) and c.partition == partition and _has(c.offsets, state.base) for c in chunks)
+
+        for item in self.finished:
+            if holds(item.chunks):
+                return Place("answered", item.batch_id, item.attempts)
+        for batch in self.active.values():
+            if holds(batch.chunks):
+                return Place("posted", batch.id, batch.attempts)
+        for at, _, batch in self._waiting:
+            if holds(batch.chunks):
+                return Place("waiting", batch.id, batch.attempts, at)
+        for batch in self.ready:
+            if holds(batch.chunks):
+                return Place("crowded" if partition in self._full else "ready", batch.id, batch.attempts)
+        return Place("elsewhere")
 
     def plan(self, *, now: float, slots: int, fresh_first: bool = False) -> Tick | None:
         """Return the next tick, or None when there is nothing to say; `slots` is how many batches may start.
@@ -730,6 +768,11 @@ class _Said:
 
 
 _NOTHING_SAID = _Said(Progress(0), "", 0, 0)
+
+
+def _has(offsets: Sequence[int], offset: int) -> bool:
+    at = bisect_left(offsets, offset)
+    return at < len(offsets) and offsets[at] == offset
 
 
 def _bytes(batch: Batch) -> int:

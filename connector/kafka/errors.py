@@ -34,6 +34,23 @@ _AGAIN = frozenset(
     }
 )
 
+_AWAY = _AGAIN | {
+    KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+    KafkaError._RESOLVE,  # noqa: SLF001
+    KafkaError._WAIT_COORD,  # noqa: SLF001
+    KafkaError._MSG_TIMED_OUT,  # noqa: SLF001
+    KafkaError._PURGE_QUEUE,  # noqa: SLF001
+    KafkaError._PURGE_INFLIGHT,  # noqa: SLF001
+    KafkaError.BROKER_NOT_AVAILABLE,
+    KafkaError.KAFKA_STORAGE_ERROR,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NETWORK_EXCEPTION,
+    KafkaError.NOT_ENOUGH_REPLICAS,
+    KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.REPLICA_NOT_AVAILABLE,
+}
+
 
 class KafkaTroubleError(Exception):
     """Kafka did not do what it was asked; `code` is librdkafka's name for why."""
@@ -50,6 +67,8 @@ class KafkaTroubleError(Exception):
         self.fenced = number in _FENCED
         self.topic_gone = number in _GONE
         self.timed_out = number in _TIMED_OUT
+        self.away = number in _AWAY
+        """Brokers, a leader or a coordinator cannot be reached: not for us to mend, and no restart does."""
         self.too_large = number == KafkaError.MSG_SIZE_TOO_LARGE
 
 

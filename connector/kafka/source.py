@@ -258,7 +258,7 @@ class Source:
                 raise translate(KafkaException(answer.error))
 
     def bounds(self, partition: Partition, timeout_secs: float) -> tuple[int, int]:
-        """Return the first offset that exists and the one after the last that may be read."""
+        """Ask the partition's leader for the first offset that exists and the one after the last that may be read."""
         try:
             low, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), timeout_secs)
         except KafkaException as error:
@@ -266,12 +266,26 @@ class Source:
         return low, high
 
     def known_end(self, partition: Partition) -> int | None:
-        """Return the end of a partition as the last fetch told it, without asking the broker."""
+        """Return the end of a partition as the last fetch told it, without asking the broker.
+
+        It lies behind transactions that are still open, unlike the end that `bounds` asks for.
+        """
         try:
             _, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
         except KafkaException:
             return None
         return None if high < 0 else high
+
+    def passed(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        """Return below which offset all was handed over, or is nothing that we may read: markers, what was aborted.
+
+        Partitions of which nothing was handed over since they began are left out.
+        """
+        try:
+            spots = self._consumer.position([TopicPartition(*p) for p in partitions])
+        except KafkaException:
+            return {}
+        return {Partition(spot.topic, spot.partition): spot.offset for spot in spots if spot.offset >= 0}
 
     def offset_at(self, partition: Partition, time_ms: int, timeout_secs: float) -> int:
         """Return the first offset with a timestamp at or after a time, or the end when there is none."""

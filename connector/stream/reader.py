@@ -21,6 +21,7 @@ from connector.core.breaker import Hold
 from connector.core.chunks import Chunk, Partition
 from connector.core.progress import ForeignMetadataError, Progress, RangeSet, decode
 from connector.core.verdicts import Verdicts, in_doubt
+from connector.core.watchdog import Spot
 from connector.kafka.errors import FatalError, KafkaTroubleError
 from connector.kafka.source import Committed, Source
 from connector.stream.holds import Decision
@@ -132,6 +133,10 @@ class Reader:
         self.refused: Hold | None = None
         """Kafka does not let us read; shown as a hold until records come again."""
         self.lag: int | None = None
+        self.turns = 0
+        """Rounds that were done."""
+        self.spots: dict[Partition, Spot] = {}
+        """How far the partitions that have begun had come, a moment ago."""
         self.assigned_once = False
         self._loader = ThreadPoolExecutor(2, thread_name_prefix=f"{name}-progress")
         self._log = get_logger("reader").bind(stream=name)
@@ -196,6 +201,7 @@ class Reader:
 
     def _turn(self, source: Source) -> None:
         """Do one round: begin what is loaded, close due batches, read if there is room."""
+        self.turns += 1
         self._begin_loaded(source)
         self._reload_decided()
         self._reload_drained()
@@ -232,9 +238,9 @@ class Reader:
         state = self._state
         until = now() + LONG_WAIT_SECS
         with state.changed:
-            while not self._has_room() and now() < until and self._drain_by is None and not self._paused:
+            while not self.has_room and now() < until and self._drain_by is None and not self._paused:
                 state.changed.wait(0.05)
-            room = self._has_room()
+            room = self.has_room
         if room and self._paused:
             self._paused = False
             source.resume(self._resumable())
@@ -243,7 +249,9 @@ class Reader:
             source.pause(self._begun)
         return room
 
-    def _has_room(self) -> bool:
+    @property
+    def has_room(self) -> bool:
+        """Tell whether there is room for more records, and nothing holds the stream."""
         return self._state.may_read and self._state.held_bytes < self._options.buffer_bytes
 
     def _resumable(self) -> list[Partition]:
@@ -305,10 +313,17 @@ class Reader:
             return
         self._reported["lag"] = now()
         with self._state.lock:
-            bases = {p: s.base for p, s in self._state.flow.partitions.items()}
-        ends = {p: source.known_end(p) for p in bases}
-        known = [max(end - bases[p], 0) for p, end in ends.items() if end is not None]
-        self.lag = sum(known) if known else (0 if bases else None)
+            states = {p: (s.base, s.base >= s.next_read) for p, s in self._state.flow.partitions.items()}
+        passed = source.passed(list(states)) if states else {}
+        spots = {}
+        for partition, (base, all_settled) in states.items():
+            # Behind the last record lie its transaction's marker, or records that were aborted: nothing to wait for.
+            offset = max(base, passed.get(partition, base)) if all_settled else base
+            end = source.known_end(partition)
+            spots[partition] = Spot(offset, None if end is None else max(end - offset, 0))
+        self.spots = spots
+        known = [spot.lag for spot in spots.values() if spot.lag is not None]
+        self.lag = sum(known) if known else (0 if spots else None)
 
     # ------------------------------------------------------------------ partitions come and go
 
@@ -445,7 +460,7 @@ class Reader:
             self._begun.add(partition)
             if source.begin(partition, offset):
                 del self._to_begin[partition]
-                if self._paused or not self._has_room():
+                if self._paused or not self.has_room:
                     self._paused = True
                     source.pause([partition])
             else:
@@ -466,6 +481,7 @@ class Reader:
                 committed = source.committed(mine, self._options.call_secs)
                 found = [self._start_of(source, p, epochs[p], committed[p]) for p in mine]
             except KafkaTroubleError as error:
+                self._state.troubled(error, for_secs=2 * self._options.call_secs + 10.0)
                 self._log.warning("progress not read yet", code=error.code, error=str(error))
                 time.sleep(wait)
                 wait = min(wait * 2, 5.0)

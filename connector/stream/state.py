@@ -17,6 +17,7 @@ from connector.core.concurrency import ConcurrencyLimit
 from connector.core.flow import Finished, Flow
 from connector.core.storm import StormGuard
 from connector.core.verdicts import Verdicts
+from connector.kafka.errors import KafkaTroubleError
 
 
 def now() -> float:
@@ -58,6 +59,14 @@ class Counts:
         return self.queued + self.skipped + sum(self.dead_letters.values())
 
 
+@dataclass(frozen=True, slots=True)
+class KafkaTrouble:
+    """Kafka could not be reached when it was last asked; with nothing newer this counts until `until`."""
+
+    text: str
+    until: float
+
+
 @dataclass(slots=True, eq=False)
 class State:
     """Everything that is decided about under the lock."""
@@ -80,6 +89,8 @@ class State:
     """The guard is back on a reason when no dead letter has had it for this long."""
     kafka_hold: Hold | None = None
     """Kafka refuses us (authorization, a deleted topic): nothing starts until a tick commits again."""
+    kafka_trouble: KafkaTrouble | None = None
+    """Why ticks or progress wait for brokers, where they do."""
     paused_until: float = 0.0
     """The platform asked for a pause."""
     draining: bool = False
@@ -184,6 +195,11 @@ class State:
         held = self.flow.partitions.get(partition)
         if held is not None:
             held.held = True
+
+    def troubled(self, error: KafkaTroubleError, *, for_secs: float) -> None:
+        """Take note that Kafka could not be reached; it will be tried again within `for_secs`."""
+        if error.away:
+            self.kafka_trouble = KafkaTrouble(f"{error.code}: {error}", now() + for_secs)
 
     def holds(self) -> list[Hold]:
         """Return every hold of the stream as a whole, and none of a partition."""

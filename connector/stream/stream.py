@@ -26,6 +26,7 @@ from connector.stream.reader import Reader, ReadOptions
 from connector.stream.sender import Sender, SendOptions
 from connector.stream.state import State, now
 from connector.stream.tick import Ticker, TickOptions
+from connector.stream.watching import Watch
 from connector.telemetry.logging import get_logger
 from connector.telemetry.metrics import BatchMetrics
 from connector.trackly.client import Client, ClientOptions
@@ -50,7 +51,8 @@ class Stream:
     """Runs one stream; `failed` holds what ended it, if anything did.
 
     `api_key` is asked for each request, `reread_secrets` called before each probe. `resume_command` is what an
-    operator types to end its holds; what a single hold needs comes behind it.
+    operator types to end its holds; what a single hold needs comes behind it. `stalled_secs` is how long records may
+    wait without progress for a reason that nobody knows.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Stream:
         reread_secrets: Callable[[], None],
         on_failure: Callable[["Stream", BaseException], None],
         resume_command: str = "",
+        stalled_secs: float = 300.0,
     ) -> None:
         self.settings = settings
         self.name = settings.name
@@ -84,7 +87,10 @@ class Stream:
         self._resume_command = resume_command or f"trackly-connector resume {self.name}"
         self._book = HoldBook(self.name, self._resume_command, self.metrics.held)
         self.state.on_hold = self._tell_hold
+        self._stalled_secs = stalled_secs
         self._looking: asyncio.Task[None] | None = None
+        self._watch: Watch | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sender: Sender | None = None
         self._reader: Reader | None = None
@@ -146,6 +152,16 @@ class Stream:
         self._reader = reader
         self._sender.run()
         self._looking = self._loop.create_task(self._look_at_holds())
+        self._watch = Watch(
+            self.name,
+            self.state,
+            reader,
+            stalled_secs=self._stalled_secs,
+            holds=lambda: [seen.hold for seen in self._holds_seen() if seen.partition is None],
+            readable_end=lambda partition, secs: source.bounds(partition, secs)[1],
+            ask_secs=min(kafka.request_timeout_secs, 5.0),
+        )
+        self._watching = self._loop.create_task(self._watch.run())
         self._ticker.start()
         reader.start(source, self._ticker)
         self.state_name = "running"
@@ -163,6 +179,8 @@ class Stream:
         """Drain until `deadline` (of the monotonic clock) and leave; returns whether nothing was left in flight."""
         if self._reader is None or self._ticker is None or self._sender is None:
             return True
+        if self._watching is not None:
+            self._watching.cancel()
         if self.state_name != "failed":
             self.state_name = "draining"
         self._reader.drain(deadline)
@@ -239,6 +257,15 @@ class Stream:
         """Tell whether the stream has joined its group and works, holds aside."""
         return self.state_name == "running" and self._reader is not None and self._reader.assigned_once
 
+    @property
+    def is_alive(self) -> bool:
+        """Tell whether nothing stands still but for a reason that is known."""
+        return self._watch is None or self._watch.is_alive
+
+    def standstills(self) -> list[dict[str, Any]]:
+        """Return what stands still, and what it waits for, as JSON-ready values."""
+        return [] if self._watch is None else self._watch.status()
+
     def holds(self) -> list[Hold]:
         """Return every hold, the widest first."""
         return [seen.hold for seen in self._holds_seen()]
@@ -298,6 +325,7 @@ class Stream:
                 },
                 "hold": holds[0] if holds else None,
                 "holds": holds,
+                "standstills": self.standstills(),
                 "error": None
                 if self.failed is None
                 else fit_to_show(f"{type(self.failed).__name__}: {self.failed}", secrets),

@@ -179,11 +179,13 @@ class Ticker:
 
     def _commit_again(self, publisher: Publisher, tick: Tick, group: object, error: KafkaTroubleError) -> bool:
         """Call a commit again until it is known what became of it: aborting could undo what has committed."""
+        self._troubled(error)
         self._log.warning("commit not answered yet", code=error.code)
         while not self._abandon and not self._stopped:
             try:
                 publisher.commit({}, group, self._options.call_secs)
-            except RetriableError:
+            except RetriableError as again:
+                self._troubled(again)
                 self._halve()
             except AbortableError as abortable:
                 return self._take_back(publisher, tick, abortable)
@@ -197,6 +199,7 @@ class Ticker:
     def _take_back(self, publisher: Publisher, tick: Tick, error: KafkaTroubleError) -> bool:
         """Abort, and see to what stood in the way."""
         self._trouble_in_a_row = min(self._trouble_in_a_row + 1, 8)
+        self._troubled(error)
         self._log.warning("tick aborted", code=error.code, error=str(error), in_a_row=self._trouble_in_a_row)
         deadline = now() + self._options.fence_secs
         while True:
@@ -257,6 +260,7 @@ class Ticker:
             try:
                 committed = self._source.committed(mine, self._options.call_secs)
             except KafkaTroubleError as trouble:
+                self._troubled(trouble)
                 self._log.warning("committed progress not read yet", code=trouble.code)
                 time.sleep(0.2)
                 continue
@@ -277,6 +281,7 @@ class Ticker:
                 publisher.start(self._options.call_secs)
             except KafkaTroubleError as error:
                 publisher.close()
+                self._troubled(error)
                 if error.unauthorized:
                     self._hold("kafka_authorization", str(error))
                 self._log.warning("producer not ready yet", code=error.code, error=str(error))
@@ -286,9 +291,13 @@ class Ticker:
                 self._publisher = publisher
                 return
 
+    def _troubled(self, error: KafkaTroubleError) -> None:
+        self._state.troubled(error, for_secs=2 * self._options.call_secs + 10.0)
+
     def _went_well(self) -> None:
         self._trouble_in_a_row = 0
         state = self._state
+        state.kafka_trouble = None
         if state.kafka_hold is not None:
             with state.lock:
                 state.kafka_hold = None

@@ -4,6 +4,7 @@ What changes with each request or tick is counted where it happens, once a batch
 is read from the streams when the page is asked for. Label values are bounded codes.
 """
 
+from collections import Counter as Tally
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -113,6 +114,11 @@ class StatusCollector:
         hold = GaugeMetricFamily(
             "trackly_hold", "1 while the stream holds for this reason.", labels=["stream", "reason"]
         )
+        stalled = GaugeMetricFamily(
+            "trackly_stalled_partitions",
+            "Partitions that stand still, records waiting, by what they wait for.",
+            labels=["stream", "waits_for"],
+        )
         state = GaugeMetricFamily(
             "trackly_stream_state", "1 for the state the stream is in.", labels=["stream", "state"]
         )
@@ -123,8 +129,10 @@ class StatusCollector:
                 closed.add_metric([status["name"], by], number)
             for reason in {found["reason"] for found in status["holds"]}:
                 hold.add_metric([status["name"], reason], 1)
+            for waits_for, number in Tally(found["waits_for"] for found in status["standstills"]).items():
+                stalled.add_metric([status["name"], waits_for], number)
             state.add_metric([status["name"], status["state"]], 1)
-        yield from (dead, closed, hold, state)
+        yield from (dead, closed, hold, stalled, state)
 
 
 def render() -> bytes:

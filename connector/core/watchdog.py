@@ -1,0 +1,104 @@
+"""Whether a stream stands still: records wait, the committed offset does not move, and for how long nobody knows why.
+
+Two clocks run for each partition. One tells since when its committed offset has not moved although there is more to
+settle. The other tells since when, besides, nothing was known that it waits for: what is known (a hold, an open
+transaction of whoever writes the topic, brokers that do not answer, a retry that is due later) does not end by a
+restart, so it must not look like a fault of the worker. A wait that is over restarts that clock.
+"""
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from connector.core.chunks import Partition
+
+Known = Literal["hold", "upstream_transaction_open", "kafka", "pause", "retry", "turn", "room"]
+Unknown = Literal["post", "tick", "start", "fetch", "progress", "reader", "nothing"]
+
+SUSPECT_SHARE = 0.25
+"""Share of the limit after which it is asked what a partition waits for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """How far a partition has come: the next offset to be settled, and how many records lie from there to the end.
+
+    An `offset` or `lag` of None is not known; what is not known is expected to move all the same, as `mark` changes.
+    """
+
+    offset: int | None
+    lag: int | None
+    mark: Hashable = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What a partition waits for. `known` waits end by themselves or by a person, and never by a restart.
+
+    `mark` names the attempt that is under way: while it changes, there is work.
+    """
+
+    waits_for: Known | Unknown
+    known: bool
+    detail: str = ""
+    mark: Hashable = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standstill:
+    """A partition that stands still; None is the stream as a whole. `since` is by the driver's clock."""
+
+    partition: Partition | None
+    offset: int | None
+    lag: int | None
+    since: float
+    wait: Wait
+
+
+@dataclass(slots=True)
+class _Watched:
+    spot: Spot
+    moved_at: float
+    excused_at: float
+    mark: Hashable = None
+
+
+class Watchdog:
+    """Remembers when each partition last moved; a look is `suspects`, then `look` with what was found out of them."""
+
+    def __init__(self, stalled_secs: float) -> None:
+        self._stalled_secs = stalled_secs
+        self._watched: dict[Partition | None, _Watched] = {}
+
+    def suspects(self, spots: Mapping[Partition | None, Spot], *, now: float) -> list[Partition | None]:
+        """Take note of how far all have come, and return those that have not moved for a while with more to settle."""
+        self._watched = {key: self._noted(key, spot, now) for key, spot in spots.items()}
+        while_secs = self._stalled_secs * SUSPECT_SHARE
+        return [key for key, watched in self._watched.items() if now - watched.moved_at >= while_secs]
+
+    def _noted(self, key: Partition | None, spot: Spot, now: float) -> _Watched:
+        watched = self._watched.get(key)
+        moved = watched is None or (spot.offset, spot.mark) != (watched.spot.offset, watched.spot.mark)
+        if watched is None or moved or spot.lag == 0:
+            return _Watched(spot, now, now)
+        watched.spot = spot
+        return watched
+
+    def look(self, waits: Mapping[Partition | None, Wait], *, now: float) -> list[Standstill]:
+        """Return what stands still, given what each suspect waits for."""
+        found = []
+        for key, wait in waits.items():
+            watched = self._watched.get(key)
+            if watched is None:
+                continue
+            if wait.known or wait.mark != watched.mark:
+                watched.excused_at, watched.mark = now, wait.mark
+            since = watched.moved_at if wait.known else max(watched.moved_at, watched.excused_at)
+            if now - since >= self._stalled_secs:
+                found.append(Standstill(key, watched.spot.offset, watched.spot.lag, watched.moved_at, wait))
+        return found
+
+
+def is_alive(standstills: Iterable[Standstill]) -> bool:
+    """Tell whether everything that stands still waits for something that is known."""
+    return all(standstill.wait.known for standstill in standstills)

@@ -1,0 +1,259 @@
+"""Looks once a second whether a stream stands still, and finds out what it waits for.
+
+How far the partitions have come is known without asking anybody; only of those that have not moved for a while it is
+found out where their oldest record is, and only where there is none their leader is asked, in a thread of its own.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, Final, Protocol, assert_never
+
+from connector.core.breaker import Hold
+from connector.core.chunks import Partition
+from connector.core.watchdog import Spot, Standstill, Wait, Watchdog, is_alive
+from connector.kafka.errors import KafkaTroubleError
+from connector.stream.holds import spelled
+from connector.stream.state import State, now
+from connector.telemetry.logging import get_logger
+
+LOOK_SECS: Final = 1.0
+
+ASKED_AT_ONCE: Final = 16
+"""Leaders of so many partitions are asked in one round at most; those asked longest ago go first."""
+
+ASK_SHARE: Final = 0.05
+"""Share of the limit that lies between two rounds of asking."""
+
+_NAMED: Final = 5
+"""Partitions that a line of the log names; the status has them all."""
+
+_NOTHING_KNOWN: Final = Wait("nothing", False, "its oldest record that is not settled is nowhere to be found")
+
+
+class Reading(Protocol):
+    """What there is to know of the reader."""
+
+    @property
+    def turns(self) -> int:
+        """Rounds that it has done."""
+
+    @property
+    def partitions(self) -> Sequence[Partition]:
+        """The partitions that are assigned."""
+
+    @property
+    def spots(self) -> dict[Partition, Spot]:
+        """How far those that have begun had come a moment ago."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether there is room for more records, and nothing holds the stream."""
+
+
+class Watch:
+    """Watches one stream; `standstills` is what was seen at the last look.
+
+    `holds` gives the holds of the stream as a whole; `readable_end` asks a partition's leader for the end of what may
+    be read, for so many seconds at most, and raises `KafkaTroubleError`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        state: State,
+        reader: Reading,
+        *,
+        stalled_secs: float,
+        holds: Callable[[], list[Hold]],
+        readable_end: Callable[[Partition, float], int],
+        ask_secs: float,
+    ) -> None:
+        self.standstills: list[Standstill] = []
+        self._state = state
+        self._reader = reader
+        self._holds = holds
+        self._readable_end = readable_end
+        self._ask_secs = ask_secs
+        self._stalled_secs = stalled_secs
+        self._watchdog = Watchdog(stalled_secs)
+        self._asked: dict[Partition, Wait] = {}
+        self._ends: dict[Partition, int] = {}
+        """Where a leader said that what may be read ends, for partitions of which no fetch has told it yet."""
+        self._asking: asyncio.Task[None] | None = None
+        self._done: Hashable = None
+        self._done_at = now()
+        self._told: dict[str, float] = {}
+        self._log = get_logger("stream").bind(stream=name)
+
+    @property
+    def is_alive(self) -> bool:
+        """Tell whether nothing stands still but for a reason that is known."""
+        return is_alive(self.standstills)
+
+    async def run(self) -> None:
+        """Look once a second, until cancelled."""
+        try:
+            while True:
+                await asyncio.sleep(LOOK_SECS)
+                self.look(now())
+        finally:
+            if self._asking is not None:
+                self._asking.cancel()
+            self.standstills = []  # what is not watched any more is not known to stand still
+
+    def look(self, at: float) -> None:
+        """Look at everything once, and have leaders asked where that may explain something."""
+        with self._state.lock:
+            waits = self._waits(self._watchdog.suspects(self._spots(), now=at), at)
+            self.standstills = self._watchdog.look(waits, now=at)
+        self._tell(at)
+        unread = [p for p, wait in waits.items() if p is not None and wait.waits_for in {"fetch", *_LEADERS_SAY}]
+        self._asked = {p: answer for p, answer in self._asked.items() if p in unread}
+        self._ends = {p: end for p, end in self._ends.items() if p in self._asked or p in waits}
+        if unread and (self._asking is None or self._asking.done()):
+            # What was asked goes to the end, so that many partitions have their turn.
+            unread.sort(key=lambda p: (p in self._asked, list(self._asked).index(p) if p in self._asked else 0))
+            self._asking = asyncio.get_running_loop().create_task(self._ask(unread[:ASKED_AT_ONCE]))
+
+    def _spots(self) -> dict[Partition | None, Spot]:
+        """Return how far all have come; called under the lock."""
+        flow, known = self._state.flow, self._reader.spots
+        spots: dict[Partition | None, Spot] = {None: Spot(None, None, self._reader.turns)}
+        for partition in self._reader.partitions:
+            there = flow.partitions.get(partition)
+            if there is None:
+                spots[partition] = Spot(None, None)
+            elif not there.revoking:
+                seen = known.get(partition, Spot(there.base, None))
+                lag, end = seen.lag, self._ends.get(partition)
+                if lag is None and end is not None:
+                    lag = max(end - there.base, 0)
+                spots[partition] = Spot(max(there.base, seen.offset or 0), lag, there.epoch)
+        return spots
+
+    def _waits(self, suspects: Iterable[Partition | None], at: float) -> dict[Partition | None, Wait]:
+        """Return what each waits for; called under the lock."""
+        done = (self._state.counts.requests, self._state.counts.settled)
+        if done != self._done:
+            self._done, self._done_at = done, at
+        waits = {partition: self._wait(partition, at) for partition in suspects}
+        if not self._reader.has_room:
+            # Whoever keeps the room is waited for by all others.
+            why = next((wait for wait in waits.values() if wait.known), None)
+            full = Wait("room", why is not None, "no room for more records: buffer.max_bytes is used up")
+            waits |= {p: full for p, wait in waits.items() if wait.waits_for == "fetch"}
+        return waits
+
+    def _wait(self, partition: Partition | None, at: float) -> Wait:
+        state = self._state
+        if partition is None:
+            return Wait("reader", False, "the thread that reads has not come round")
+        holds = [*self._holds(), *(h for p, h in state.partition_holds.items() if p == partition)]
+        if holds:
+            return Wait("hold", True, holds[0].reason)
+        if at < state.paused_until:
+            return Wait("pause", True, f"the platform asked for a pause of {state.paused_until - at:.0f} s more")
+        trouble = state.kafka_trouble
+        if trouble is not None and at < trouble.until:
+            return Wait("kafka", True, trouble.text)
+        if partition not in state.flow.partitions:
+            return Wait("progress", False, "its committed progress was not taken over")
+        return self._wait_of_oldest(partition, at)
+
+    def _wait_of_oldest(self, partition: Partition, at: float) -> Wait:
+        place = self._state.flow.oldest(partition)
+        attempt = (place.batch_id, place.attempts)
+        match place.name:
+            case "unread":
+                return self._asked.get(partition, Wait("fetch", False, "nothing was fetched"))
+            case "posted":
+                return Wait("post", False, f"batch {place.batch_id} is not answered", attempt)
+            case "answered":
+                return Wait("tick", False, "its results are not committed", attempt)
+            case "waiting":
+                known = at < place.until
+                return Wait("retry", known, f"batch {place.batch_id} waits for another attempt", attempt)
+            case "ready":
+                busy = at - self._done_at < self._stalled_secs * 0.5
+                return Wait("turn", busy, f"batch {place.batch_id} waits for a free request", attempt)
+            case "crowded":
+                return Wait("start", False, "the metadata of its commits is full", attempt)
+            case "elsewhere":
+                return _NOTHING_KNOWN
+            case _ as never:
+                assert_never(never)
+
+    # ------------------------------------------------------------------ asking Kafka
+
+    async def _ask(self, partitions: list[Partition]) -> None:
+        for partition in partitions:
+            answer = await asyncio.to_thread(self._end_of, partition)
+            if isinstance(answer, int):
+                self._ends[partition] = answer
+            self._asked.pop(partition, None)
+            self._asked[partition] = self._why_unread(partition, answer)
+        await asyncio.sleep(self._stalled_secs * ASK_SHARE)
+
+    def _end_of(self, partition: Partition) -> int | KafkaTroubleError:
+        try:
+            return self._readable_end(partition, self._ask_secs)
+        except KafkaTroubleError as error:
+            return error
+
+    def _why_unread(self, partition: Partition, end: int | KafkaTroubleError) -> Wait:
+        """Return why nothing was fetched, given what the partition's leader said."""
+        if isinstance(end, KafkaTroubleError):
+            there_after_a_restart = end.away or end.topic_gone or end.unauthorized
+            return Wait("kafka", there_after_a_restart, f"{end.code}: {end}")
+        spot = self._reader.spots.get(partition)
+        if spot is None or spot.offset is None or not spot.lag or end > spot.offset:
+            return Wait("fetch", False, "there are records that were not fetched")
+        return Wait("upstream_transaction_open", True, "whoever writes the topic has neither committed nor aborted")
+
+    # ------------------------------------------------------------------ what is told
+
+    def _tell(self, at: float) -> None:
+        """Log one line when something begins to stand still for a reason, and one when nothing does any more."""
+        groups: dict[str, list[Standstill]] = {}
+        for standstill in self.standstills:
+            if standstill.wait.waits_for != "hold":  # which tells of itself
+                groups.setdefault(standstill.wait.waits_for, []).append(standstill)
+        for waits_for in [reason for reason in self._told if reason not in groups]:
+            lasted = round(at - self._told.pop(waits_for), 1)
+            self._log.info("standstill ended", waits_for=waits_for, lasted_secs=lasted)
+        for waits_for, found in groups.items():
+            if waits_for in self._told:
+                continue
+            self._told[waits_for] = min(standstill.since for standstill in found)
+            known = all(standstill.wait.known for standstill in found)
+            tell = self._log.warning if known else self._log.error
+            tell(
+                "stream stands still",
+                waits_for=waits_for,
+                detail=found[0].wait.detail,
+                partitions=[status_of(standstill) for standstill in found[:_NAMED]],
+                count=len(found),
+                healthy=known,
+            )
+
+    def status(self) -> list[dict[str, Any]]:
+        """Return what stands still as JSON-ready values."""
+        return [status_of(standstill) for standstill in self.standstills]
+
+
+_LEADERS_SAY: Final = frozenset({"kafka", "upstream_transaction_open"})
+
+
+def status_of(standstill: Standstill) -> dict[str, Any]:
+    """Return a standstill as JSON-ready values."""
+    wait = standstill.wait
+    return {
+        "partition": None if standstill.partition is None else spelled(standstill.partition),
+        "offset": standstill.offset,
+        "lag": standstill.lag,
+        "since": round(time.time() - (now() - standstill.since), 3),
+        "waits_for": wait.waits_for,
+        "known": wait.known,
+        "detail": wait.detail,
+    }
