@@ -80,6 +80,7 @@ class Watch:
         self._asked: dict[Partition, Wait] = {}
         self._ends: dict[Partition, int] = {}
         """Where a leader said that what may be read ends, for partitions of which no fetch has told it yet."""
+        self._ask_at = 0.0
         self._asking: asyncio.Task[None] | None = None
         self._done: Hashable = None
         self._done_at = now()
@@ -111,7 +112,8 @@ class Watch:
         unread = [p for p, wait in waits.items() if p is not None and wait.waits_for in {"fetch", *_LEADERS_SAY}]
         self._asked = {p: answer for p, answer in self._asked.items() if p in unread}
         self._ends = {p: end for p, end in self._ends.items() if p in self._asked or p in waits}
-        if unread and (self._asking is None or self._asking.done()):
+        if unread and at >= self._ask_at and (self._asking is None or self._asking.done()):
+            self._ask_at = at + self._stalled_secs * ASK_SHARE
             # What was asked goes to the end, so that many partitions have their turn.
             unread.sort(key=lambda p: (p in self._asked, list(self._asked).index(p) if p in self._asked else 0))
             self._asking = asyncio.get_running_loop().create_task(self._ask(unread[:ASKED_AT_ONCE]))
@@ -193,7 +195,6 @@ class Watch:
                 self._ends[partition] = answer
             self._asked.pop(partition, None)
             self._asked[partition] = self._why_unread(partition, answer)
-        await asyncio.sleep(self._stalled_secs * ASK_SHARE)
 
     def _end_of(self, partition: Partition) -> int | KafkaTroubleError:
         try:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from connector.core.batching import Batch
 from connector.core.chunks import Chunk, Partition
-from connector.core.flow import Finished, Flow, FlowLimits, Tick
+from connector.core.flow import Finished, Flow, FlowLimits, Place, Tick
 from connector.core.progress import Progress, RangeSet, decode
 from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
 from tests.core.making import A, B, batch, chunk, positions
@@ -232,3 +232,60 @@ def test_records_in_doubt_that_the_topic_no_longer_has_are_counted_and_settled()
     assert intake.vanished == 6
     assert positions(intake.doubtful) == [(A, offset) for offset in range(6, 10)]
     assert said(made.plan(now=0, slots=0)).base == 6
+
+
+# ------------------------------------------------------------------ where the oldest record is
+
+
+def test_the_record_that_the_committed_offset_waits_for_is_found_wherever_it_is() -> None:
+    """Read, ready, posted, waiting to be posted again, answered: and each time its batch and attempts."""
+    made = flow(A, B)
+    other, first, second = chunk(B, [0]), chunk(A, [0, 2]), chunk(A, [3])
+    found = [made.oldest(A)]
+    read(made, other, first, second)
+    found.append(made.oldest(A))
+    made.add_ready([batch(other, batch_id="other"), batch(second, batch_id="later"), batch(first, batch_id="b")])
+    found.append(made.oldest(A))
+    (_, _), (_, _), (serial, posted) = started(made)
+    found.append(made.oldest(A))
+    posted.attempts = 1
+    made.again(made.withdraw(serial), at=7.5)
+    found.append(made.oldest(A))
+    (again, _), *_ = started(made, now=8)
+    found.append(made.oldest(A))
+    settled(made, again)
+    found.append(made.oldest(A))
+    tick = made.plan(now=9, slots=0)
+    found.append(made.oldest(A))
+    assert tick is not None
+    made.committed(tick)
+    found.append(made.oldest(A))
+
+    assert found == [
+        Place("unread"),
+        Place("elsewhere"),
+        Place("ready", "b"),
+        Place("posted", "b"),
+        Place("waiting", "b", 1, 7.5),
+        Place("posted", "b", 1),
+        Place("answered", "b", 1),
+        Place("elsewhere"),
+        Place("posted", "later"),
+    ]
+
+
+def test_the_oldest_record_of_a_partition_whose_metadata_is_full_is_told_as_such() -> None:
+    made = flow(A, limits=replace(ROOMY, max_metadata=16))
+    read(made, *(chunk(A, [offset]) for offset in range(3)))
+    made.add_finished((chunk(A, [1]),), Verdicts(SKIPPED))
+    made.add_ready([batch(chunk(A, [2]), batch_id="later"), batch(chunk(A, [0]), batch_id="b")])
+    names = []
+    for turn in range(10):
+        names.append(made.oldest(A).name)
+        tick = made.plan(now=turn, slots=1)
+        if tick is not None:
+            made.committed(tick)
+
+    assert names[0] == "ready"
+    assert "crowded" in names
+    assert names[-1] == "posted"  # and all the same it starts

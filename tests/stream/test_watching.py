@@ -1,0 +1,393 @@
+"""A stream that stands still says where, since when and what it waits for; only what nobody knows turns health off."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, Final, cast
+
+import pytest
+from confluent_kafka import KafkaError
+from structlog.testing import capture_logs
+
+from connector.app.pages import health_of
+from connector.core.batching import Batcher, BatchLimits
+from connector.core.breaker import Gate, GatePolicy, Hold
+from connector.core.chunks import Partition
+from connector.core.concurrency import ConcurrencyLimit, ConcurrencyPolicy
+from connector.core.flow import Flow, FlowLimits
+from connector.core.progress import Progress
+from connector.core.storm import StormGuard, StormPolicy
+from connector.core.verdicts import QUEUED, Verdicts
+from connector.core.watchdog import Spot
+from connector.kafka.errors import KafkaTroubleError
+from connector.stream.state import State, now
+from connector.stream.watching import Watch
+from tests.core.making import A, B, batch, chunk
+
+LIMIT: Final = 100.0
+
+
+@dataclass
+class _Reading:
+    turns: int = 0
+    partitions: Sequence[Partition] = (A,)
+    spots: dict[Partition, Spot] = field(default_factory=dict)
+    has_room: bool = True
+
+
+class _Watched:
+    """A stream's state, whose partitions have 10 records, and the watch over it; time is what the test says it is."""
+
+    def __init__(self, *partitions: Partition) -> None:
+        self.state = State(
+            Flow(FlowLimits(64_000, 100_000, 64_000_000)),
+            Batcher(BatchLimits(100, 100_000, 1.0, 0), "t"),
+            Gate(GatePolicy(5, 1, 1, 1, 1)),
+            ConcurrencyLimit(ConcurrencyPolicy(1, 64)),
+            StormGuard(StormPolicy(0.5, 1_000, 60)),
+        )
+        self.reader = _Reading(partitions=partitions)
+        for partition in partitions:
+            self.state.flow.assign(partition, 1, Progress(0))
+            self.reader.spots[partition] = Spot(0, 10)
+        self.readable: dict[Partition, int | KafkaTroubleError] = dict.fromkeys(partitions, 10)
+        self.asked: list[Partition] = []
+        self.watch = Watch(
+            "sends",
+            self.state,
+            self.reader,
+            stalled_secs=LIMIT,
+            holds=self.state.holds,
+            readable_end=self._readable_end,
+            ask_secs=1,
+        )
+        self.at = now()
+
+    def _readable_end(self, partition: Partition, _timeout_secs: float) -> int:
+        self.asked.append(partition)
+        end = self.readable[partition]
+        if isinstance(end, KafkaTroubleError):
+            raise end
+        return end
+
+    def read(self, partition: Partition = A, count: int = 10, **names: Any) -> None:
+        """Have records read and ready to be posted."""
+        piece = chunk(partition, range(count))
+        self.state.flow.intake(piece)
+        self.state.flow.add_ready([batch(piece, **names)])
+
+    def tick(self) -> list[int]:
+        tick = self.state.flow.plan(now=now(), slots=64)
+        assert tick is not None
+        return [serial for serial, _ in self.state.flow.committed(tick)]
+
+    def pass_secs(self, secs: int) -> None:
+        """Let time pass, with a look every ten seconds; what is asked is answered at once."""
+        asyncio.run(self._pass_secs(secs))
+
+    async def _pass_secs(self, secs: int) -> None:
+        for _ in range(secs // 10):
+            self.at += 10
+            self.reader.turns += 1
+            self.watch.look(self.at)
+            asking = self.watch._asking
+            if asking is not None:
+                await asking
+
+    def look(self) -> None:
+        async def once() -> None:
+            self.watch.look(self.at)
+
+        asyncio.run(once())
+
+    def seen(self) -> list[tuple[str | None, str, bool]]:
+        return [(s["partition"], s["waits_for"], s["known"]) for s in self.watch.status()]
+
+
+# ------------------------------------------------------------------ what nobody knows
+
+
+def test_records_that_do_not_come_although_the_leader_has_them() -> None:
+    watched = _Watched(A)
+
+    watched.pass_secs(int(LIMIT))
+    assert watched.seen() == []
+    watched.pass_secs(10)
+
+    assert watched.seen() == [("alpha:0", "fetch", False)]
+    assert not watched.watch.is_alive
+    watched.reader.spots[A] = Spot(1, 9)
+    watched.pass_secs(10)
+    assert watched.seen() == []
+    assert watched.watch.is_alive
+
+
+def test_a_record_that_is_nowhere_to_be_found() -> None:
+    """The worst fault there could be: read, and neither batched nor settled."""
+    watched = _Watched(A)
+    watched.state.flow.intake(chunk(A, range(10)))
+
+    watched.pass_secs(int(LIMIT) + 10)
+
+    assert watched.seen() == [("alpha:0", "nothing", False)]
+
+
+def test_a_post_that_nobody_answers_and_results_that_are_not_committed() -> None:
+    watched = _Watched(A, B)
+    watched.read(A)
+    watched.tick()
+    watched.read(B, batch_id="other")
+    serial = watched.tick()[0]
+    watched.state.finish(
+        serial,
+        watched.state.flow.active[serial].chunks,
+        verdicts=Verdicts(QUEUED),
+        attempts=1,
+        sent_ms=1,
+        answered_ms=2,
+    )
+
+    watched.pass_secs(int(LIMIT * 1.5))
+
+    assert watched.seen() == [("alpha:0", "post", False), ("beta:1", "tick", False)]
+
+
+def test_a_batch_that_is_posted_again_and_again_is_at_work() -> None:
+    watched = _Watched(A)
+    watched.read()
+    watched.tick()
+    (active,) = watched.state.flow.active.values()
+    for attempt in range(8):
+        active.attempts = attempt
+        watched.pass_secs(90)
+
+        assert watched.seen() == []
+
+
+def test_a_partition_whose_progress_is_not_taken_over() -> None:
+    watched = _Watched()
+    watched.reader.partitions = (A,)
+
+    watched.pass_secs(int(LIMIT) + 10)
+
+    assert watched.seen() == [("alpha:0", "progress", False)]
+
+
+def test_a_reader_that_does_not_come_round() -> None:
+    watched = _Watched()
+    for _ in range(12):
+        watched.pass_secs(10)
+        watched.reader.turns = 1
+
+    assert watched.seen() == [(None, "reader", False)]
+
+
+def test_batches_that_wait_for_a_request_while_none_is_answered() -> None:
+    watched = _Watched(A)
+    watched.read()
+    for _ in range(20):
+        watched.state.counts.requests += 1
+        watched.pass_secs(10)
+    assert watched.seen() == [("alpha:0", "turn", True)]
+
+    watched.pass_secs(int(LIMIT * 1.5) + 10)
+
+    assert watched.seen() == [("alpha:0", "turn", False)]
+
+
+# ------------------------------------------------------------------ what is known
+
+
+@pytest.mark.parametrize("partition_alone", [False, True])
+def test_holds_are_known_and_the_time_begins_anew_when_they_end(partition_alone: bool) -> None:
+    watched = _Watched(A)
+    hold = Hold("outage", 0, "HTTP 503", "probe")
+    if partition_alone:
+        watched.state.partition_holds[A] = hold
+    else:
+        watched.state.kafka_hold = hold
+
+    with capture_logs() as lines:
+        watched.pass_secs(5_000)
+
+    assert watched.seen() == [("alpha:0", "hold", True)]
+    assert [s["detail"] for s in watched.watch.status()] == ["outage"]
+    assert watched.watch.is_alive
+    assert lines == []  # it has lines of its own
+    watched.state.partition_holds.clear()
+    watched.state.kafka_hold = None
+    watched.pass_secs(int(LIMIT) - 10)
+    assert watched.seen() == []
+    watched.pass_secs(20)
+    assert watched.seen() == [("alpha:0", "fetch", False)]
+
+
+def test_an_open_transaction_of_whoever_writes_the_topic_is_named() -> None:
+    """The leader says that nothing may be read behind what was read, and there are records behind it."""
+    watched = _Watched(A, B)
+    watched.reader.spots = {A: Spot(0, 10), B: Spot(0, 0)}
+    watched.readable = {A: 0, B: 0}
+
+    with capture_logs() as lines:
+        watched.pass_secs(int(LIMIT) + 10)
+        watched.readable[A] = 10
+        watched.reader.spots[A] = Spot(10, 0)
+        watched.pass_secs(20)
+
+    begun, ended = lines
+    assert (begun["log_level"], begun["event"], begun["waits_for"]) == (
+        "warning",
+        "stream stands still",
+        "upstream_transaction_open",
+    )
+    (told,) = begun["partitions"]
+    assert (told["partition"], told["offset"], told["lag"]) == ("alpha:0", 0, 10)
+    assert (ended["log_level"], ended["event"]) == ("info", "standstill ended")
+    assert ended["lasted_secs"] >= LIMIT
+    assert watched.watch.is_alive
+    assert B not in watched.asked
+
+
+@pytest.mark.parametrize(
+    ("code", "known"),
+    [
+        (KafkaError._TIMED_OUT, True),
+        (KafkaError.LEADER_NOT_AVAILABLE, True),
+        (KafkaError.UNKNOWN_TOPIC_OR_PART, True),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, True),
+        (KafkaError.INVALID_REQUEST, False),
+    ],
+)
+def test_a_leader_that_cannot_be_asked_is_told_with_its_error(code: int, known: bool) -> None:
+    watched = _Watched(A)
+    watched.readable[A] = KafkaTroubleError(KafkaError(code))
+
+    watched.pass_secs(int(LIMIT) + 10)
+
+    assert watched.seen() == [("alpha:0", "kafka", known)]
+    assert watched.watch.status()[0]["detail"].startswith(KafkaError(code).name())
+
+
+def test_ticks_that_wait_for_brokers_are_known_as_long_as_they_say_so() -> None:
+    watched = _Watched(A)
+    watched.read()
+    watched.state.troubled(KafkaTroubleError(KafkaError(KafkaError.COORDINATOR_NOT_AVAILABLE)), for_secs=200)
+    watched.pass_secs(int(LIMIT) + 10)
+    assert watched.seen() == [("alpha:0", "kafka", True)]
+
+    watched.pass_secs(250)
+
+    assert watched.seen() == [("alpha:0", "turn", False)]
+
+
+def test_a_pause_of_the_platform_and_a_retry_that_is_due_later_are_known() -> None:
+    watched = _Watched(A, B)
+    watched.read(A)
+    (serial,) = watched.tick()
+    watched.state.flow.again(watched.state.flow.withdraw(serial), at=watched.at + 400)
+    watched.state.flow.let_go([B])
+    watched.reader.partitions = (A,)
+    watched.pass_secs(int(LIMIT) + 10)
+    assert watched.seen() == [("alpha:0", "retry", True)]
+    watched.state.paused_until = watched.at + 200
+    watched.pass_secs(100)
+    assert watched.seen() == [("alpha:0", "pause", True)]
+
+    watched.pass_secs(600)
+
+    assert watched.seen() == [("alpha:0", "retry", False)]
+
+
+def test_a_partition_without_room_waits_for_whoever_has_it() -> None:
+    watched = _Watched(A, B)
+    watched.read(A)
+    (serial,) = watched.tick()
+    watched.state.flow.again(watched.state.flow.withdraw(serial), at=watched.at + 150)
+    watched.reader.has_room = False
+    watched.pass_secs(int(LIMIT) + 10)
+    assert watched.seen() == [("alpha:0", "retry", True), ("beta:1", "room", True)]
+
+    watched.pass_secs(300)
+
+    assert watched.seen() == [("alpha:0", "retry", False), ("beta:1", "room", False)]
+
+
+def test_an_empty_partition_that_nothing_was_fetched_of_yet_does_not_stand_still() -> None:
+    watched = _Watched(A)
+    watched.reader.spots = {}
+    watched.readable[A] = 0
+
+    watched.pass_secs(1_000)
+
+    assert watched.seen() == []
+    assert len(watched.asked) > 1
+
+
+def test_a_partition_about_to_be_given_away_is_not_watched() -> None:
+    watched = _Watched(A)
+    watched.state.flow.begin_revoke([A])
+
+    watched.pass_secs(1_000)
+
+    assert watched.seen() == []
+
+
+# ------------------------------------------------------------------ what is asked, and what is told
+
+
+def test_leaders_are_asked_in_turn_and_not_at_each_look() -> None:
+    partitions = [Partition("many", number) for number in range(40)]
+    watched = _Watched(*partitions)
+
+    watched.pass_secs(20)
+    assert watched.asked == []
+    watched.pass_secs(40)
+
+    assert len(watched.asked) >= 40
+    assert set(watched.asked[:40]) == set(partitions)
+    before = len(watched.asked)
+    for _ in range(50):
+        watched.look()
+    watched.pass_secs(10)
+    assert len(watched.asked) <= before + 32
+
+
+def test_health_names_the_stream_the_place_and_what_it_waits_for() -> None:
+    watched = _Watched(A)
+    watched.pass_secs(int(LIMIT) + 10)
+    sound = SimpleNamespace(name="sound", standstills=list)
+    stuck = SimpleNamespace(name="stuck", standstills=watched.watch.status)
+
+    alive, told = health_of(cast("Any", SimpleNamespace(streams=[sound, stuck])))
+
+    assert not alive
+    assert told["status"] == "stalled"
+    (found,) = told["standstills"]
+    assert {name: found[name] for name in ("stream", "partition", "offset", "lag", "waits_for")} == {
+        "stream": "stuck",
+        "partition": "alpha:0",
+        "offset": 0,
+        "lag": 10,
+        "waits_for": "fetch",
+    }
+    assert health_of(cast("Any", SimpleNamespace(streams=[sound]))) == (True, {"status": "alive"})
+
+
+def test_a_watch_that_ended_has_seen_nothing() -> None:
+    """A stream that drains or has failed is not told to stand still beside."""
+    watched = _Watched(A)
+    watched.pass_secs(int(LIMIT) + 10)
+
+    async def start_and_end() -> None:
+        running = asyncio.get_running_loop().create_task(watched.watch.run())
+        await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    assert not watched.watch.is_alive
+    asyncio.run(start_and_end())
+
+    assert watched.watch.is_alive
+    assert watched.watch.status() == []
