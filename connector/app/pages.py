@@ -7,6 +7,7 @@ import html
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from aiohttp.web import AppRunner
 from faust import web
 from faust.web.drivers.aiohttp import Web
 
@@ -22,6 +23,17 @@ class PagesOnly(Web):
     default_blueprints: ClassVar[Any] = []
     production_blueprints: ClassVar[Any] = []
     debug_blueprints: ClassVar[Any] = []
+
+    def __init__(self, app: Any, **options: Any) -> None:
+        super().__init__(app, **options)
+        self.web_app.on_response_prepare.append(_make_safe)
+        # A body that is encoded is refused: that it cannot be decoded must not fill the log with tracebacks.
+        self._runner = AppRunner(self.web_app, access_log=None, auto_decompress=False)
+
+
+async def _make_safe(_request: Any, response: Any) -> None:
+    """Give every reply its headers, those that tell of an unknown page or method as well."""
+    response.headers.update(SAFE_HEADERS)
 
 
 if TYPE_CHECKING:
@@ -92,7 +104,7 @@ def add_pages(connector: "Connector") -> None:
 
     @connector.page("/")
     async def index(self: web.View, _request: web.Request) -> web.Response:
-        return self.html(page(status_of(connector)), headers={**SAFE_HEADERS})
+        return self.html(page(status_of(connector)))
 
     connector.page("/streams/{name}/resume")(resume_view(connector))
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
+from aiohttp.web import RequestPayloadError
 from faust import web
 from pydantic import SecretStr
 
@@ -138,11 +139,15 @@ async def _form_of(expected: SecretStr | None, doorkeeper: Doorkeeper, request: 
     given = token_in(request.headers.get("Authorization"))
     if expected is None or given is not None:
         doorkeeper.check(expected, given, request.remote)
+    if request.headers.get("Content-Encoding") is not None:
+        raise RefusedError(415, "the body must not be encoded")
     try:
         async with asyncio.timeout(_BODY_SECS):
             body = await _body(request)
     except TimeoutError as error:
         raise RefusedError(408, "the body did not come in time") from error
+    except (ConnectionError, RequestPayloadError) as error:
+        raise RefusedError(400, "the body broke off") from error
     form: list[tuple[str, str]] | None
     try:
         form = parse_qsl(body.decode(), keep_blank_values=True, strict_parsing=bool(body), max_num_fields=_MAX_FIELDS)
@@ -192,10 +197,10 @@ def resume_view(connector: "Connector") -> type[web.View]:
 
         async def post(self, request: Any, name: str) -> Any:
             found = await answer(connector, doorkeeper, request, name)
-            headers = {**SAFE_HEADERS}
+            headers = {}
             if found.status == 401:
                 headers["WWW-Authenticate"] = 'Bearer realm="trackly-connector"'
-            if found.status in {408, 413}:
+            if found.status in {408, 413, 415}:
                 headers["Connection"] = "close"
             if "text/html" not in request.headers.get("Accept", ""):
                 return self.json(found.body, status=found.status, headers=headers)
@@ -212,8 +217,9 @@ SAFE_HEADERS: Final[Mapping[str, str]] = {
     "frame-ancestors 'none'; base-uri 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
 }
-"""Of pages that people see: nothing is loaded, framed or kept."""
+"""Of every page: nothing is loaded, framed, guessed at or kept."""
 
 
 def _for_people(found: Answer) -> str:
