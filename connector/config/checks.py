@@ -30,6 +30,7 @@ RULES: Final = (
     "`trackly.timeouts.connect_secs` <= `trackly.timeouts.total_secs`",
     "`trackly.timeouts.total_secs` + 1 s for the last tick <= `streams[].delivery.drain_secs` < `shutdown.grace_secs`",
     "`streams[].delivery.drain_secs` < `kafka.max_poll_interval_secs`",
+    "`streams[].delivery.drain_secs` + `streams[].batch.window_ms` < `health.stalled_secs`",
     "2 x `kafka.heartbeat_interval_secs` < `kafka.session_timeout_secs` <= `kafka.max_poll_interval_secs`",
     "`streams[].delivery.tick_interval_ms` < `kafka.session_timeout_secs` less two heartbeats (when a post must start)",
     "`trackly.idle_connection_secs` < `trackly.platform_idle_secs`",

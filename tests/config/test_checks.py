@@ -66,6 +66,14 @@ TIME = {
             "(500 ms); is 500"
         ),
     ),
+    "a drain and a window may pass without progress": (
+        {"health": {"stalled_secs": 100}, **_stream(delivery={"drain_secs": 40}, batch={"window_ms": 60_000})},
+        "health.stalled_secs",
+        (
+            "must be above streams[0].delivery.drain_secs + streams[0].batch.window_ms (40 + 60 = 100), which may pass "
+            "without progress; is 100"
+        ),
+    ),
     "connecting is part of the request": (
         {"trackly": {"timeouts": {"connect_secs": 31}}},
         "trackly.timeouts.connect_secs",
