@@ -86,20 +86,6 @@ def test_a_failed_record_says_where_it_came_from_and_why(world: World) -> None:
     assert headers["trace"] == "1"
 
 
-def test_one_poison_record_among_ten_thousand_is_dead_lettered_alone(world: World) -> None:
-    """The peers' failure: one record that the platform cannot digest takes its whole batch to the dead letters."""
-    world.platform.set_faults(Faults(poison=(Poison(text="poison", status=500),)))
-    world.produce_sends(5_000)
-    world.produce([Record(b'{"to":"+15550000001","body":"poison"}', b"poison")], "server_error")
-    world.produce_sends(5_000, tag="more")
-    world.start(world.settings())
-
-    found = world.settled()
-
-    assert found.problems() == []
-    assert found.dead_letters == {"server_error": 1}
-
-
 def test_one_record_that_the_request_is_refused_for_is_dead_lettered_alone(world: World) -> None:
     world.platform.set_faults(Faults(poison=(Poison(text="poison", status=400),)))
     world.produce_sends(1_000)
@@ -112,18 +98,6 @@ def test_one_record_that_the_request_is_refused_for_is_dead_lettered_alone(world
     assert found.dead_letters == {"internal_error": 1}
 
 
-def test_records_with_a_transient_code_are_sent_again_alone(world: World) -> None:
-    """The peers' failure: the whole batch is sent again when one record failed."""
-    world.platform.set_faults(Faults(record_codes=(RecordCode(text="text 7", code="provider_error", times=2),)))
-    world.produce_sends(300)
-    world.start(world.settings())
-
-    found = world.settled()
-
-    assert found.problems() == []
-    assert found.queued == 300
-
-
 def test_records_with_a_permanent_code_are_dead_letters(world: World) -> None:
     world.platform.set_faults(Faults(record_codes=(RecordCode(text="bad", code="not_sendable"),)))
     world.produce_sends(300)
@@ -133,19 +107,6 @@ def test_records_with_a_permanent_code_are_dead_letters(world: World) -> None:
     found = world.settled()
 
     assert found.problems() == []
-
-
-def test_a_lower_limit_than_documented_is_learned(world: World) -> None:
-    """413 halves the batch and the limit is remembered: nothing is dead-lettered, and most later batches fit."""
-    world.platform.set_faults(Faults(body_limit_bytes=5_000))
-    world.produce_sends(10_000)
-    worker = world.start(world.settings(stream={"batch": {"max_records": 1_000}}))
-
-    found = world.settled()
-
-    assert found.problems() == []
-    assert found.dead_letters == {}
-    assert worker.status()["requests_by_row"]["too_large"] < 600
 
 
 def _wait_held(world: World, worker: Any, reason: str) -> None:
@@ -179,6 +140,7 @@ def test_a_refused_key_pauses_and_resumes_alone(world: World) -> None:
 
 @pytest.mark.parametrize("faults", [Faults(outage=Outage(how="refuse", secs=20)), Faults(status_override=503)])
 def test_an_outage_pauses_and_resumes_alone(world: World, faults: Faults) -> None:
+    """The peers' failures: a refused connection is not tried again; an open breaker sends all to the dead letters."""
     world.produce_sends(2_000)
     worker = world.start(world.settings())
     worker.wait_for(lambda s: s["queued"] == 2_000, "the first records")
