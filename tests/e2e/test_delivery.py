@@ -307,15 +307,6 @@ def _unique(event: dict[str, Any], number: int) -> dict[str, Any]:
     return {field: f"+1555000{number:04d}" if field == "phone_number" else f"id{number:06d}"}
 
 
-def test_at_least_once_needs_no_transactions(world: World) -> None:
-    world.produce_sends(5_000)
-    world.start(world.settings(stream={"delivery": {"guarantee": "at_least_once"}}))
-
-    found = world.settled()
-
-    assert found.problems() == []
-
-
 def test_failures_only_writes_no_outcomes(world: World) -> None:
     world.produce_sends(500)
     world.produce([Record(b'{"to":"0555","body":"x"}', b"k")], "invalid_phone")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from connector.demo.judge import Judgement
-from connector.demo.topics import Record, Topics
+from connector.demo.topics import Topics
 from connector.simulator import Faults, SimulatorThread
 from tests.conftest import MakeBroker
 from tests.kit.world import Worker, World, sends
@@ -183,19 +183,6 @@ def test_a_restart_begins_after_what_is_settled(world: World) -> None:
 
     assert found.problems() == []
     assert worker.status()["records_read"] == 10
-
-
-def test_two_live_workers_with_one_id_do_not_fence_each_other(world: World) -> None:
-    settings = {**world.settings(), "instance_id": f"{world.name}-x"}
-    first = world.start(settings)
-    first.wait_for(lambda s: s["partitions"] != {}, "its partitions")
-
-    second = world.start(settings)
-
-    assert second.process.wait(30) == 4
-    assert "instance_id" in second.log.read_text()
-    world.produce([Record(b'{"to":"+15550000001","body":"one"}', b"one")])
-    assert world.settled().problems() == []
 
 
 def test_no_broker_is_said_and_ends_after_the_set_time(world: World) -> None:
