@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from connector.demo.topics import Record
-from connector.simulator import Faults, Outage, Poison, RecordCode, SimulatorThread
+from connector.simulator import Faults, Outage, Poison, RecordCode, SimulatorSettings, SimulatorThread
 from tests.kit.world import KEY, World, sends
 
 
@@ -181,6 +181,33 @@ def test_a_lost_answer_is_sent_again_where_the_operator_chose_so(world: World) -
     assert found.accepted_twice == 250
     outcomes = world.outcome_values()
     assert sum(outcome.get("resent", False) for outcome in outcomes) == 250
+
+
+def test_what_is_in_doubt_again_and_again_is_sent_so_often_and_no_more(world: World, make_simulator: Any) -> None:
+    """`resend` ends after `retry.max_attempts`, while others pass; each repeat is told, whatever became of it."""
+    settings = SimulatorSettings.model_validate({"switches": {"partial_queueing": 1.0}, "api_keys": [KEY]})
+    world.platform = make_simulator(settings)
+    world.platform.set_faults(Faults(poison=(Poison(text="poison", status=504),)))
+    world.produce(sends(200, tag="together with poison"))
+    stream = {"delivery": {"in_doubt": "resend"}, "retry": {"max_attempts": 3, "backoff_base_secs": 0.3}}
+    worker = world.start(world.settings(stream=stream))
+    worker.wait_for(lambda s: s["requests_by_row"].get("in_doubt_status", 0) >= 1, "a first doubt")
+    number = 0
+    while not worker.status().get("dead_letters"):
+        number += 1
+        assert number < 600
+        world.produce(sends(5, tag=f"well {number}"))
+        time.sleep(0.1)
+
+    found = world.settled()
+
+    assert (found.lost, found.duplicates) == (0, 0)
+    assert (found.queued, found.in_doubt) == (5 * number, 200)
+    letters = world.headers_of_dead_letters()
+    assert {letter["trackly.resent"] for letter in letters} == {"true"}
+    (attempts,) = {int(letter["trackly.attempts"]) for letter in letters}
+    assert {entry.accepted for entry in world.platform.entries("send") if "poison" in entry.identity} == {attempts}
+    assert attempts <= 6, "three, and those that show that it is not the platform that fails"
 
 
 @pytest.mark.parametrize(

@@ -15,23 +15,13 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Produc
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
-from connector.core.batching import Batcher, BatchLimits
-from connector.core.breaker import Gate, GatePolicy
-from connector.core.chunks import Chunk, Partition
-from connector.core.concurrency import ConcurrencyLimit, ConcurrencyPolicy
-from connector.core.flow import Flow, FlowLimits
-from connector.core.progress import Progress, decode
-from connector.core.retrying import RetryPolicy
-from connector.core.storm import StormGuard, StormPolicy
-from connector.core.verdicts import VerdictPolicy
+from connector.core.progress import decode
 from connector.demo.broker import Broker
 from connector.demo.topics import Record, Topics
 from connector.simulator import Faults, SimulatorThread
-from connector.stream.sender import Sender, SendOptions
-from connector.stream.state import State, awake, now
 from connector.trackly.client import Client, ClientOptions
-from connector.trackly.operations import Operation, Rules
 from tests.conftest import MakeBroker
+from tests.kit.sending import POST_WITHIN_SECS, Bench
 from tests.kit.world import KEY, Worker, World, sends
 
 MakeWorld = Callable[[Broker], World]
@@ -243,46 +233,22 @@ def test_rule_3_fenced_again_within_a_session_it_stops_and_says_why(world: World
 
 def test_rule_4_a_batch_whose_tick_is_too_long_ago_is_not_posted_but_listed_again(platform: SimulatorThread) -> None:
     """A worker that slept between the tick and the post may have lost the partition, and others may have posted it."""
-    operation = Operation("send", Rules(list_number="+18005551234"))
-    value = b'{"to":"+15550000001","body":"once","list_number":"+18005551234"}'
-    chunk = Chunk(Partition("t", 0), 1, [0], [value], wire=[value])
-    state = State(
-        Flow(FlowLimits(10, 10, 10_000)),
-        Batcher(BatchLimits(1, 1_000, 1.0, operation.envelope_bytes), "b"),
-        Gate(GatePolicy(5, 1, 1, 1, 1)),
-        ConcurrencyLimit(ConcurrencyPolicy(1, 4)),
-        StormGuard(StormPolicy(1.0, 10, 60.0)),
-    )
-    state.flow.assign(chunk.partition, 1, Progress(0))
-    state.flow.intake(chunk)
-    state.flow.add_ready(state.batcher.add(None, chunk, now=0.0))
+    bench = Bench()
+    bench.read([b'{"to":"+15550000001","body":"once","list_number":"+18005551234"}'])
 
     async def post(*, listed_secs_ago: float) -> None:
-        sender = Sender(
-            state,
-            Client(ClientOptions(platform.url), lambda: KEY),
-            operation,
-            policy=VerdictPolicy(5, frozenset(), frozenset(), frozenset()),
-            retry=RetryPolicy(5, 1, 1, 1),
-            options=SendOptions(4.0, "dead_letter"),
-            name="rules",
-            before_probe=lambda: None,
-            observe=lambda *_: None,
-            fail=lambda error: pytest.fail(str(error)),
-        )
-        tick = state.flow.plan(now=now(), slots=1)
-        assert tick is not None
-        sender.start(state.flow.committed(tick), awake() - listed_secs_ago)
+        sender = bench.sender(Client(ClientOptions(platform.url), lambda: KEY))
+        bench.tick(sender, listed_secs_ago=listed_secs_ago)
         async with asyncio.timeout(30):
-            while state.flow.active:  # noqa: ASYNC110 (the sender tells nobody when it is done)
+            while bench.state.flow.active:  # noqa: ASYNC110 (the sender tells nobody when it is done)
                 await asyncio.sleep(0.01)
         await sender.close()
 
-    asyncio.run(post(listed_secs_ago=4.1))
-    assert (platform.ledger().requests, state.flow.waiting, len(state.flow.finished)) == (0, 1, 0)
+    asyncio.run(post(listed_secs_ago=POST_WITHIN_SECS + 0.1))
+    assert (platform.ledger().requests, bench.state.flow.waiting, bench.settled) == (0, 1, [])
 
     asyncio.run(post(listed_secs_ago=0.0))
-    assert (platform.ledger().accepted, state.flow.waiting, len(state.flow.finished)) == (1, 0, 1)
+    assert (platform.ledger().accepted, bench.state.flow.waiting) == (1, 0)
 
 
 # ------------------------------------------------------------------ rule 5: metadata that is not ours
