@@ -44,7 +44,7 @@ class Bench:
         self.state.flow.assign(PARTITION, 1, Progress(0))
         self.settled: list[Finished] = []
         self._policy = VerdictPolicy(max_attempts, frozenset({"provider_error"}), frozenset(), frozenset({504}))
-        self._retry = RetryPolicy(max_attempts, 0.01, 0.05, 1.0)
+        self._retry = RetryPolicy(max_attempts, 0.01, 0.05, 0.05)
         self._in_doubt = in_doubt
         self._next = 0
         self._failed: list[BaseException] = []
