@@ -309,6 +309,7 @@ class Sender:
             if not due:
                 continue
             self._before_probe()
+            self._client.read_certificates_again()
             reply = await self._client.lists()
             # A platform without that route, or a hold for a route, can only be asked with a batch.
             reachable = reply.ok or (reply.kind == "answered" and reply.status == 404)

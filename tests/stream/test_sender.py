@@ -106,6 +106,9 @@ class Liar:
         """Return that the platform works, once it has said all else."""
         return Reply("answered", status=200)
 
+    def read_certificates_again(self) -> None:
+        """Do nothing."""
+
     async def close(self) -> None:
         """Do nothing."""
 
