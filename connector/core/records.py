@@ -169,6 +169,8 @@ class Scribe:
                 ("trackly.attempts", item.attempts),
                 ("trackly.sent_at", iso(item.sent_ms)),
             ]
+        if chunk.resent:
+            ours.append(("trackly.resent", "true"))
         if not any(name == "trackly.origin.topic" for name, _ in source):
             ours += [
                 ("trackly.origin.topic", topic),

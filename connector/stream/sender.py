@@ -132,8 +132,7 @@ class Sender:
         self, serial: int, batch: Batch, reply: Reply, row: Row, *, took: float, sent_ms: int, own_list: bool
     ) -> None:
         state, at = self._state, now()
-        answered = reply.kind == "answered"
-        if answered:
+        if reply.kind != "not_sent":  # an answer that was lost counts as well: `resend` must come to an end
             batch.attempts += 1
         match row.action:
             case Action.JUDGE:
@@ -310,6 +309,7 @@ class Sender:
             if not due:
                 continue
             self._before_probe()
+            self._client.read_certificates_again()
             reply = await self._client.lists()
             # A platform without that route, or a hold for a route, can only be asked with a batch.
             reachable = reply.ok or (reply.kind == "answered" and reply.status == 404)

@@ -9,6 +9,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
@@ -58,8 +59,9 @@ class Client:
         self._api_key = api_key
         self._base = httpx.URL(options.base_url.rstrip("/") + "/")
         self._urls: dict[str, httpx.URL] = {}
+        self._tls = _tls(options)
         self._http = httpx.AsyncClient(
-            transport=_transport(options),
+            transport=_transport(options, self._tls),
             headers={
                 "User-Agent": f"trackly-connector/{__version__}",
                 "Accept": "application/json",
@@ -74,6 +76,21 @@ class Client:
     async def close(self) -> None:
         """Close all connections."""
         await self._http.aclose()
+
+    def read_certificates_again(self) -> None:
+        """Have new connections use what the files of authorities and of our certificate say now.
+
+        Files that cannot be used, as when one of a pair has not been replaced yet, leave all as it was. An authority
+        that is gone from its file is trusted until the next start: a context can only be given more.
+        """
+        if self._options.ca_file is None and self._options.cert_file is None:
+            return
+        with suppress(OSError, ssl.SSLError):
+            _tls(self._options)  # whether they can be used is tried on another context, as failing would spoil this one
+            if self._options.ca_file is not None:
+                self._tls.load_verify_locations(self._options.ca_file)
+            if self._options.cert_file is not None:
+                self._tls.load_cert_chain(self._options.cert_file, self._options.key_file)
 
     async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
         """Post a batch and return what came of it; raises `TooLateError` when the write could not begin in time.
@@ -152,11 +169,11 @@ class Client:
         return b"".join(parts)
 
 
-def _transport(options: ClientOptions) -> httpx.AsyncBaseTransport:
+def _transport(options: ClientOptions, tls: ssl.SSLContext) -> httpx.AsyncBaseTransport:
     """Return our own transport, or through a proxy the stock one, which knows how to talk to proxies."""
     if options.proxy is None:
         return ExactTransport(
-            tls=_tls(options),
+            tls=tls,
             idle_secs=options.idle_secs,
             connect_secs=options.connect_secs,
             max_reply_bytes=options.max_reply_bytes,
@@ -166,7 +183,7 @@ def _transport(options: ClientOptions) -> httpx.AsyncBaseTransport:
         max_keepalive_connections=options.max_connections + 1,
         keepalive_expiry=options.idle_secs,
     )
-    return httpx.AsyncHTTPTransport(verify=_tls(options), limits=limits, retries=0, proxy=httpx.Proxy(options.proxy))
+    return httpx.AsyncHTTPTransport(verify=tls, limits=limits, retries=0, proxy=httpx.Proxy(options.proxy))
 
 
 def _tls(options: ClientOptions) -> ssl.SSLContext:

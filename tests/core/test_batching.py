@@ -159,22 +159,6 @@ def test_the_real_body_never_passes_the_byte_limit(
     assert sorted(sent) == sorted((f"+1415555{at:04}", number) for at, (number, _) in enumerate(texts))
 
 
-def test_mixed_lists_at_the_limit_are_sent_once() -> None:
-    """Grouping by list when the count is just reached must not leave a record both in the batch and in the next."""
-    batcher = Batcher(BatchLimits(3, 1_000, 1.0, 2), "b")
-    mixed = chunk(offsets=range(6))
-
-    closed = batcher.add("x", mixed.pick([0, 2, 4]), now=0.0)
-    closed += batcher.add("y", mixed.pick([1, 3, 5]), now=0.0)
-    closed += batcher.add("x", chunk(offsets=[6]), now=0.0)
-
-    assert [(made.lane, made.closed_by, positions(made.chunks)) for made in closed + batcher.drain()] == [
-        ("x", "count", [(A, 0), (A, 2), (A, 4)]),
-        ("y", "count", [(A, 1), (A, 3), (A, 5)]),
-        ("x", "drain", [(A, 6)]),
-    ]
-
-
 # ------------------------------------------------------------------ windows and limits, one by one
 
 

@@ -257,6 +257,8 @@ class DeliveryMachine(RuleBasedStateMachine):
         batch = worker.posted[serial] = worker.listed.pop(serial)
         for position in positions(batch.chunks):
             assert self.perhaps_taken[position] <= self.resent[position]
+            # A worker that sleeps between tick and post may be late: what its heir has named in doubt is still a post.
+            assert self.resent[position] or self.results[position] in ([], [DOUBT]), "posted when it had its result"
             self.perhaps_taken[position] += 1
 
     @rule(

@@ -271,7 +271,10 @@ _foreign = st.tuples(
 
 @given(st.lists(_foreign, max_size=5), st.integers(1, 4))
 def test_headers_of_failures_are_replaced_and_never_piled_up(foreign: Headers, times: int) -> None:
-    """A record that is redriven and fails again and again: what others wrote stays, also twice, and in its order."""
+    """A dead letter that is reprocessed and fails again and again, which elsewhere grows until no topic takes it.
+
+    What others wrote stays, also twice, and in its order.
+    """
     first = Chunk(Partition("sms.campaign", 3), 1, [100], [b"{}"], headers=[list(foreign)])
     (letter,) = dead_letters(posted((first,), Verdicts(REFUSED)))
     for at in range(times):
@@ -286,6 +289,8 @@ def test_headers_of_failures_are_replaced_and_never_piled_up(foreign: Headers, t
     assert (heads["__dlq.errors.topic"], heads["__dlq.errors.offset"]) == (b"sends.redrive", b"%d" % (times - 1))
     assert (heads["trackly.origin.topic"], heads["trackly.origin.offset"]) == (b"sms.campaign", b"100")
     assert heads["trackly.redrives"] == b"1"
+    ours = [name for name, _ in letter.headers if name.startswith(FAILURE_PREFIXES)]
+    assert len(ours) == len(set(ours)), "each of ours once"
 
 
 def test_what_a_source_wrote_in_our_name_is_not_believed() -> None:

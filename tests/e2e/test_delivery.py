@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from connector.demo.topics import Record
-from connector.simulator import Faults, Outage, Poison, RecordCode, SimulatorThread
+from connector.simulator import Faults, Outage, Poison, RecordCode, SimulatorSettings, SimulatorThread
 from tests.kit.world import KEY, World, sends
 
 
@@ -86,20 +86,6 @@ def test_a_failed_record_says_where_it_came_from_and_why(world: World) -> None:
     assert headers["trace"] == "1"
 
 
-def test_one_poison_record_among_ten_thousand_is_dead_lettered_alone(world: World) -> None:
-    """The peers' failure: one record that the platform cannot digest takes its whole batch to the dead letters."""
-    world.platform.set_faults(Faults(poison=(Poison(text="poison", status=500),)))
-    world.produce_sends(5_000)
-    world.produce([Record(b'{"to":"+15550000001","body":"poison"}', b"poison")], "server_error")
-    world.produce_sends(5_000, tag="more")
-    world.start(world.settings())
-
-    found = world.settled()
-
-    assert found.problems() == []
-    assert found.dead_letters == {"server_error": 1}
-
-
 def test_one_record_that_the_request_is_refused_for_is_dead_lettered_alone(world: World) -> None:
     world.platform.set_faults(Faults(poison=(Poison(text="poison", status=400),)))
     world.produce_sends(1_000)
@@ -112,18 +98,6 @@ def test_one_record_that_the_request_is_refused_for_is_dead_lettered_alone(world
     assert found.dead_letters == {"internal_error": 1}
 
 
-def test_records_with_a_transient_code_are_sent_again_alone(world: World) -> None:
-    """The peers' failure: the whole batch is sent again when one record failed."""
-    world.platform.set_faults(Faults(record_codes=(RecordCode(text="text 7", code="provider_error", times=2),)))
-    world.produce_sends(300)
-    world.start(world.settings())
-
-    found = world.settled()
-
-    assert found.problems() == []
-    assert found.queued == 300
-
-
 def test_records_with_a_permanent_code_are_dead_letters(world: World) -> None:
     world.platform.set_faults(Faults(record_codes=(RecordCode(text="bad", code="not_sendable"),)))
     world.produce_sends(300)
@@ -133,19 +107,6 @@ def test_records_with_a_permanent_code_are_dead_letters(world: World) -> None:
     found = world.settled()
 
     assert found.problems() == []
-
-
-def test_a_lower_limit_than_documented_is_learned(world: World) -> None:
-    """413 halves the batch and the limit is remembered: nothing is dead-lettered, and most later batches fit."""
-    world.platform.set_faults(Faults(body_limit_bytes=5_000))
-    world.produce_sends(10_000)
-    worker = world.start(world.settings(stream={"batch": {"max_records": 1_000}}))
-
-    found = world.settled()
-
-    assert found.problems() == []
-    assert found.dead_letters == {}
-    assert worker.status()["requests_by_row"]["too_large"] < 600
 
 
 def _wait_held(world: World, worker: Any, reason: str) -> None:
@@ -179,6 +140,7 @@ def test_a_refused_key_pauses_and_resumes_alone(world: World) -> None:
 
 @pytest.mark.parametrize("faults", [Faults(outage=Outage(how="refuse", secs=20)), Faults(status_override=503)])
 def test_an_outage_pauses_and_resumes_alone(world: World, faults: Faults) -> None:
+    """The peers' failures: a refused connection is not tried again; an open breaker sends all to the dead letters."""
     world.produce_sends(2_000)
     worker = world.start(world.settings())
     worker.wait_for(lambda s: s["queued"] == 2_000, "the first records")
@@ -219,6 +181,33 @@ def test_a_lost_answer_is_sent_again_where_the_operator_chose_so(world: World) -
     assert found.accepted_twice == 250
     outcomes = world.outcome_values()
     assert sum(outcome.get("resent", False) for outcome in outcomes) == 250
+
+
+def test_what_is_in_doubt_again_and_again_is_sent_so_often_and_no_more(world: World, make_simulator: Any) -> None:
+    """`resend` ends after `retry.max_attempts`, while others pass; each repeat is told, whatever became of it."""
+    settings = SimulatorSettings.model_validate({"switches": {"partial_queueing": 1.0}, "api_keys": [KEY]})
+    world.platform = make_simulator(settings)
+    world.platform.set_faults(Faults(poison=(Poison(text="poison", status=504),)))
+    world.produce(sends(200, tag="together with poison"))
+    stream = {"delivery": {"in_doubt": "resend"}, "retry": {"max_attempts": 3, "backoff_base_secs": 0.3}}
+    worker = world.start(world.settings(stream=stream))
+    worker.wait_for(lambda s: s["requests_by_row"].get("in_doubt_status", 0) >= 1, "a first doubt")
+    number = 0
+    while not worker.status().get("dead_letters"):
+        number += 1
+        assert number < 600
+        world.produce(sends(5, tag=f"well {number}"))
+        time.sleep(0.1)
+
+    found = world.settled()
+
+    assert (found.lost, found.duplicates) == (0, 0)
+    assert (found.queued, found.in_doubt) == (5 * number, 200)
+    letters = world.headers_of_dead_letters()
+    assert {letter["trackly.resent"] for letter in letters} == {"true"}
+    (attempts,) = {int(letter["trackly.attempts"]) for letter in letters}
+    assert {entry.accepted for entry in world.platform.entries("send") if "poison" in entry.identity} == {attempts}
+    assert attempts <= 6, "three, and those that show that it is not the platform that fails"
 
 
 @pytest.mark.parametrize(
@@ -343,15 +332,6 @@ def _unique(event: dict[str, Any], number: int) -> dict[str, Any]:
     """Return what makes one event differ from the next, as the platform skips repeats."""
     field = next(name for name in ("id", "phone_number", "message_id") if name in event)
     return {field: f"+1555000{number:04d}" if field == "phone_number" else f"id{number:06d}"}
-
-
-def test_at_least_once_needs_no_transactions(world: World) -> None:
-    world.produce_sends(5_000)
-    world.start(world.settings(stream={"delivery": {"guarantee": "at_least_once"}}))
-
-    found = world.settled()
-
-    assert found.problems() == []
 
 
 def test_failures_only_writes_no_outcomes(world: World) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from connector.demo.judge import Judgement
-from connector.demo.topics import Record, Topics
+from connector.demo.topics import Topics
 from connector.simulator import Faults, SimulatorThread
 from tests.conftest import MakeBroker
 from tests.kit.world import Worker, World, sends
@@ -79,13 +79,48 @@ def test_a_graceful_stop_under_load_leaves_nothing_in_doubt(world: World) -> Non
     world.produce_sends(50_000)
     worker = world.start(world.settings())
     _wait_in_flight(worker)
+    began = time.monotonic()
 
     assert worker.stop() == 0
 
+    assert time.monotonic() - began < 3 * 8, "three times delivery.drain_secs"
+    left = world.judge()
+    assert left.lost > 0, "it stopped in the middle"
+    assert left.accepted == left.queued, "and has told what became of each post"
     world.start(world.settings())
     found = world.settled()
     assert found.problems() == []
     assert found.in_doubt == 0
+
+
+@pytest.mark.parametrize("in_doubt", ["dead_letter", "resend"])
+def test_a_stop_under_full_load_leaves_in_doubt_what_the_platform_stalls_and_nothing_else(
+    world: World, in_doubt: str
+) -> None:
+    """The answers never come: the stop ends by its deadline, and only what was posted is doubted."""
+    world.platform.set_faults(Faults.model_validate({"stall": {"next": 10_000}, "stall_takes_records": True}))
+    world.produce_sends(20_000)
+    settings = world.settings(stream={"delivery": {"drain_secs": 7, "in_doubt": in_doubt}, "concurrency": {"max": 8}})
+    worker = world.start(settings)
+    status = worker.wait_for(lambda s: s["in_flight_requests"] == 8, "as many requests in flight as there may be")
+    assert (status["in_flight_records"], status["requests"]) == (2_000, 0)
+    began = time.monotonic()
+
+    assert worker.stop() == 0
+
+    assert time.monotonic() - began < 3 * 7
+    world.platform.set_faults(Faults())
+    left = world.judge()
+    assert (left.accepted, left.queued) == (2_000, 0)
+    assert left.in_doubt == (2_000 if in_doubt == "dead_letter" else 0)
+    world.start(settings)
+    found = world.settled()
+    if in_doubt == "dead_letter":
+        assert found.problems() == []
+        assert (found.queued, found.in_doubt) == (18_000, 2_000)
+    else:
+        assert (found.lost, found.duplicates, found.queued, found.accepted_twice) == (0, 0, 20_000, 2_000)
+        assert sum(outcome.get("resent", False) for outcome in world.outcome_values()) == 2_000
 
 
 def test_a_stop_that_the_platform_stalls_ends_at_the_deadline(world: World) -> None:
@@ -183,19 +218,6 @@ def test_a_restart_begins_after_what_is_settled(world: World) -> None:
 
     assert found.problems() == []
     assert worker.status()["records_read"] == 10
-
-
-def test_two_live_workers_with_one_id_do_not_fence_each_other(world: World) -> None:
-    settings = {**world.settings(), "instance_id": f"{world.name}-x"}
-    first = world.start(settings)
-    first.wait_for(lambda s: s["partitions"] != {}, "its partitions")
-
-    second = world.start(settings)
-
-    assert second.process.wait(30) == 4
-    assert "instance_id" in second.log.read_text()
-    world.produce([Record(b'{"to":"+15550000001","body":"one"}', b"one")])
-    assert world.settled().problems() == []
 
 
 def test_no_broker_is_said_and_ends_after_the_set_time(world: World) -> None:

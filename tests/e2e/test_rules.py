@@ -1,10 +1,11 @@
-"""The rules of the tick where Kafka itself gets in the way, on a real broker, each named after the rule that it breaks.
+"""The thirteen rules of the tick on a real broker, each test named after the rule that it tries to break.
 
-Rules that other tests prove whole: all commits through the tick, snapshot order, nothing posted before it is listed,
-what surely failed is not in doubt (`tests/core/test_flow_laws.py`); kills, a frozen worker, a worker that joins, two
-live workers with one id, records in doubt read again (`test_kills.py`); `at_least_once` (`test_delivery.py`).
+In all orders of events the core's part of them is tried by `tests/core/test_flow_laws.py`, kills of every kind by
+`test_kills.py`.
 """
 
+import asyncio
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,11 +15,14 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Produc
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
+from connector.core.progress import decode
 from connector.demo.broker import Broker
 from connector.demo.topics import Record, Topics
 from connector.simulator import Faults, SimulatorThread
+from connector.trackly.client import Client, ClientOptions
 from tests.conftest import MakeBroker
-from tests.kit.world import Worker, World, sends
+from tests.kit.sending import POST_WITHIN_SECS, Bench
+from tests.kit.world import KEY, Worker, World, sends
 
 MakeWorld = Callable[[Broker], World]
 
@@ -75,6 +79,69 @@ def _wait_for_hold(worker: Worker, reason: str) -> str:
 
 def _wait_in_flight(worker: Worker, requests: int = 1) -> None:
     worker.wait_for(lambda s: s["in_flight_requests"] >= requests, f"{requests} requests in flight")
+
+
+# ------------------------------------------------------------------ rule 1: all commits go through the tick
+
+
+def test_rule_1_what_the_platform_has_and_what_has_a_result_is_what_is_committed(world: World) -> None:
+    """Whenever one looks: no offset without its progress, no result missing below it, no post that was not listed."""
+    world.platform.set_faults(Faults(latency_ms=(50, 400)))
+    records = list(sends(12_000))
+    positions = dict(zip((record.key for record in records), world.topics.produce(world.source, records), strict=True))
+    world.produced.add_all(positions.values())
+    worker = world.start(world.settings(stream={"concurrency": {"max": 4}}))
+    seen_under_way = 0
+    for _ in range(4):
+        worker.wait_for(lambda s: s["in_flight_requests"] >= 2, "requests in flight")
+        posted = {positions[entry.identity.encode()] for entry in world.platform.entries("send")}
+        committed = _committed(world)
+        results = {(o["partition"], o["offset"]) for o in world.outcome_values()}
+
+        told = {partition: decode(spot.offset, spot.metadata) for partition, spot in committed.items()}
+        for _, partition, offset in posted:
+            progress = told[partition]
+            assert offset < progress.base or offset in progress.settled or offset in progress.in_flight
+        for partition, progress in told.items():
+            assert committed[partition].metadata, "a plain commit"
+            settled = {*range(progress.base), *(o for start, stop in progress.settled for o in range(start, stop))}
+            assert {(partition, offset) for offset in settled} <= results
+            seen_under_way += progress.in_flight.count
+    assert seen_under_way > 0
+
+    assert world.settled().problems() == []
+
+
+def _committed(world: World) -> dict[int, TopicPartition]:
+    """Return what the group has committed, by partition."""
+    request = ConsumerGroupTopicPartitions(_group(world))
+    admin = _admin(world)  # whose answers come only while it lives
+    [future] = admin.list_consumer_group_offsets([request]).values()
+    return {spot.partition: spot for spot in future.result(30).topic_partitions}
+
+
+# ------------------------------------------------------------------ rule 2: after the revoke, no word about a partition
+
+
+@pytest.mark.timeout(180)
+def test_rule_2_an_answer_that_comes_after_the_partition_has_gone_is_dropped(world: World) -> None:
+    """A worker sleeps while its post is answered; its heir has named the records in doubt, and that stays their end."""
+    world.platform.set_faults(Faults(latency_ms=(1_000, 1_000)))
+    world.produced.add_all(world.topics.produce(world.source, sends(250), partition=0))
+    sleeper = world.start(world.settings())
+    _wait_in_flight(sleeper)
+    sleeper.signal(signal.SIGSTOP)
+    heir = world.start(world.settings())
+    heir.wait_for(lambda s: s["dead_letters"] == {"in_doubt": 250}, "the heir's word")
+
+    sleeper.signal(signal.SIGCONT)
+
+    world.platform.set_faults(Faults())
+    sleeper.wait_for(lambda s: s["requests"] == 1, "the answer")
+    world.produce_sends(500, tag="later")
+    found = world.settled()
+    assert found.problems() == []
+    assert (found.queued, found.in_doubt, found.accepted_twice) == (500, 250, 0)
 
 
 # ------------------------------------------------------------------ rule 3: new state is adopted only after the commit
@@ -161,6 +228,29 @@ def test_rule_3_fenced_again_within_a_session_it_stops_and_says_why(world: World
     assert "FENCED" in worker.log.read_text()
 
 
+# ------------------------------------------------------------------ rule 4: a post starts soon after its tick
+
+
+def test_rule_4_a_batch_whose_tick_is_too_long_ago_is_not_posted_but_listed_again(platform: SimulatorThread) -> None:
+    """A worker that slept between the tick and the post may have lost the partition, and others may have posted it."""
+    bench = Bench()
+    bench.read([b'{"to":"+15550000001","body":"once","list_number":"+18005551234"}'])
+
+    async def post(*, listed_secs_ago: float) -> None:
+        sender = bench.sender(Client(ClientOptions(platform.url), lambda: KEY))
+        bench.tick(sender, listed_secs_ago=listed_secs_ago)
+        async with asyncio.timeout(30):
+            while bench.state.flow.active:  # noqa: ASYNC110 (the sender tells nobody when it is done)
+                await asyncio.sleep(0.01)
+        await sender.close()
+
+    asyncio.run(post(listed_secs_ago=POST_WITHIN_SECS + 0.1))
+    assert (platform.ledger().requests, bench.state.flow.waiting, bench.settled) == (0, 1, [])
+
+    asyncio.run(post(listed_secs_ago=0.0))
+    assert (platform.ledger().accepted, bench.state.flow.waiting) == (1, 0)
+
+
 # ------------------------------------------------------------------ rule 5: metadata that is not ours
 
 
@@ -193,6 +283,30 @@ def _from_the_start(world: World, *partitions: int) -> list[TopicPartition]:
     return [TopicPartition(world.source, partition, 0) for partition in partitions]
 
 
+# ------------------------------------------------------------------ rule 6: what surely failed is not in doubt
+
+
+@pytest.mark.parametrize(("status", "reason"), [(401, "unauthorized"), (503, "outage")])
+def test_rule_6_what_was_surely_not_taken_is_not_in_doubt_after_a_kill(world: World, status: int, reason: str) -> None:
+    world.platform.set_faults(Faults(status_override=status))
+    world.produce_sends(2_000)
+    worker = world.start(world.settings(stream={"breaker": {"failures": 3}}))
+    _wait_for_hold(worker, reason)
+    worker.wait_for(lambda s: s["in_flight_requests"] == 0 and s["waiting_batches"] > 0, "all posts answered")
+    deadline = time.monotonic() + 30
+    while any(decode(spot.offset, spot.metadata).in_flight for spot in _committed(world).values()):
+        assert time.monotonic() < deadline, "still listed, although it was surely not taken"
+        time.sleep(0.2)
+    worker.kill()
+    world.platform.set_faults(Faults())
+
+    world.start(world.settings())
+
+    found = world.settled()
+    assert found.problems() == []
+    assert (found.queued, found.in_doubt) == (2_000, 0)
+
+
 # ------------------------------------------------------------------ rule 7: records in doubt that are gone
 
 
@@ -213,6 +327,62 @@ def test_rule_7_records_in_doubt_that_retention_removed_are_settled_and_counted(
     assert status["vanished"] == 60
     assert status["missing"] == 0
     assert status["dead_letters"] == {"in_doubt": 40}
+
+
+# ------------------------------------------------------------------ rule 8: chunks carry the assignment's epoch
+
+
+@pytest.mark.timeout(180)
+def test_rule_8_partitions_that_go_and_come_back_while_they_are_read_yield_each_record_once(world: World) -> None:
+    """A read that is under way may return records of a partition that was revoked during it, or comes back after it."""
+    world.platform.set_faults(Faults(latency_ms=(20, 80)))
+    settings = world.settings(stream={"batch": {"max_records": 100}, "concurrency": {"max": 4}})
+    world.produce_sends(60_000)
+    first = world.start(settings)
+    _wait_in_flight(first)
+    for _ in range(3):
+        second = world.start(settings)
+        second.wait_for(lambda s: len(s["partitions"]) == 2, "its share of the partitions")
+        assert second.stop() == 0
+        first.wait_for(lambda s: len(s["partitions"]) == 4, "all partitions")
+
+    found = world.settled(within_secs=90)
+
+    assert found.problems() == []
+    assert (found.queued, found.accepted, found.in_doubt) == (60_000, 60_000, 0)
+
+
+# ------------------------------------------------------------------ rule 9: callbacks do not block what stays
+
+
+@pytest.mark.timeout(180)
+def test_rule_9_partitions_that_stay_go_on_while_others_are_drained(world: World) -> None:
+    """One batch of all partitions is not answered; until it is, the revoke waits, and what stays must not."""
+    world.platform.set_faults(Faults.model_validate({"stall": {"next": 1}, "latency_ms": 100}))
+    settings = world.settings(
+        {"trackly": {"timeouts": {"total_secs": 12}}, "shutdown": {"grace_secs": 40}},
+        stream={
+            "batch": {"max_records": 20},
+            "concurrency": {"min": 2, "max": 2},
+            "delivery": {"drain_secs": 25},
+        },
+    )
+    for partition in range(4):
+        stalled = list(sends(1, tag=f"stalled {partition}"))
+        world.produced.add_all(world.topics.produce(world.source, stalled, partition=partition))
+    first = world.start(settings)
+    _wait_in_flight(first)
+    world.produce_sends(20_000)
+    world.start(settings)
+    began = first.wait_for(lambda _: "partitions revoked" in first.log.read_text(), "the revoke")
+
+    ended = first.wait_for(lambda s: len(s["partitions"]) == 2 or s["dead_letters"] != {}, "the end of the drain")
+
+    assert ended["queued"] >= began["queued"] + 100
+    world.platform.set_faults(Faults())
+    found = world.settled(within_secs=90)
+    assert found.problems() == []
+    assert found.in_doubt == 4
 
 
 # ------------------------------------------------------------------ rule 10: what Kafka refuses
@@ -311,3 +481,47 @@ def test_rule_11_records_that_retention_removed_unread_are_counted_and_hold_unle
     else:
         worker.wait_for(lambda s: s["queued"] == 50, "what is left sent")
     assert worker.status()["missing"] == 30
+
+
+# ------------------------------------------------------------------ rule 12: instance ids
+
+
+def test_rule_12_two_live_workers_with_one_id_do_not_fence_each_other(world: World) -> None:
+    settings = {**world.settings(), "instance_id": f"{world.name}-x"}
+    first = world.start(settings)
+    first.wait_for(lambda s: s["partitions"] != {}, "its partitions")
+
+    second = world.start(settings)
+
+    assert second.process.wait(30) == 4
+    assert "instance_id" in second.log.read_text()
+    world.produce([Record(b'{"to":"+15550000001","body":"one"}', b"one")])
+    assert world.settled().problems() == []
+
+
+# ------------------------------------------------------------------ rule 13: without transactions
+
+
+def test_rule_13_at_least_once_needs_no_transactions(world: World) -> None:
+    world.produce_sends(5_000)
+    world.start(world.settings(stream={"delivery": {"guarantee": "at_least_once"}}))
+
+    found = world.settled()
+
+    assert found.problems() == []
+
+
+def test_rule_13_at_least_once_names_in_doubt_what_a_kill_leaves_and_posts_nothing_twice(world: World) -> None:
+    """The same progress stands in plain commits, made before the posts."""
+    world.platform.set_faults(Faults.model_validate({"stall": {"next": 2}, "stall_takes_records": True}))
+    world.produce_sends(3_000)
+    settings = world.settings(stream={"delivery": {"guarantee": "at_least_once"}})
+    worker = world.start(settings)
+    worker.wait_for(lambda s: s["queued"] == 2_500 and s["in_flight_requests"] == 2, "all others settled")
+    worker.kill()
+
+    world.start(settings)
+
+    found = world.settled()
+    assert found.problems(repeats_allowed=True) == []
+    assert (found.accepted_twice, found.in_doubt) == (0, 500)

@@ -159,7 +159,8 @@ def test_a_dead_letter_that_does_not_fit_satisfies_the_schema_without_its_value(
 
 def test_the_schema_lists_no_header_that_dead_letters_never_have() -> None:
     verdict = Verdict("dead_letter", "not_sendable", "not_sendable", "VOIP numbers not allowed", 200)
-    (letter,) = SCRIBE.dead_letters(_posted(_chunk(1), Verdicts(verdict)), now_ms=NOW_MS)
+    chunk = replace(_chunk(1), resent=True)
+    (letter,) = SCRIBE.dead_letters(_posted(chunk, Verdicts(verdict)), now_ms=NOW_MS)
 
     written = {name for name, _ in without_value(letter, 10).headers}
 

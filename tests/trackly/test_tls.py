@@ -197,6 +197,30 @@ def test_a_client_with_the_certificate_that_is_asked_for_is_let_in(authority: Au
     assert reply.ok
 
 
+def test_a_certificate_that_was_renewed_in_its_file_is_used_when_told_so(authority: Authority, tmp_path: Path) -> None:
+    """One that expired while we ran holds; half a pair changes nothing, a whole one ends the hold without a restart."""
+    tls = authority.serving("127.0.0.1")
+    tls.verify_mode = ssl.CERT_REQUIRED
+    authority.ca.configure_trust(tls)
+    strange, ours = (ca.issue_cert("connector@trackly.example") for ca in (trustme.CA(), authority.ca))
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    strange.private_key_pem.write_to_path(key)
+    strange.cert_chain_pems[0].write_to_path(cert)
+
+    async def use(client: Client, _served: Served) -> list[Reply]:
+        replies = [await send(client)]
+        ours.cert_chain_pems[0].write_to_path(cert)
+        client.read_certificates_again()
+        replies.append(await send(client))
+        ours.private_key_pem.write_to_path(key)
+        client.read_certificates_again()
+        return [*replies, await send(client)]
+
+    stranger, half, renewed = talk(answer(OK), use, tls=tls, ca_file=authority.file, cert_file=cert, key_file=key)
+
+    assert [stranger.ok, half.ok, renewed.ok] == [False, False, True]
+
+
 def test_a_connection_that_ends_within_the_handshake_is_an_outage() -> None:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(10)

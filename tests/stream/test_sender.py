@@ -1,0 +1,175 @@
+"""What the sender does of replies, over real sockets and without Kafka."""
+
+import asyncio
+import json
+from collections import Counter
+from typing import Final, Literal, cast
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from connector.core.batching import Batch
+from connector.core.records import Scribe
+from connector.core.verdicts import Action, Reply, VerdictPolicy, classify
+from connector.stream.state import awake
+from connector.trackly.client import Client
+from connector.trackly.operations import Operation
+from connector.trackly.replies import read_reply
+from tests.kit.sending import Bench
+from tests.trackly.serving import PATIENCE_SECS, Served, read_request, talk, whole
+
+POLICY: Final = VerdictPolicy(2, frozenset({"provider_error"}), frozenset(), frozenset({504}))
+LISTS: Final = b'{"lists":[]}'
+
+
+def event(text: str) -> bytes:
+    return json.dumps({"to": "+15550000001", "body": text, "list_number": "+18005551234"}).encode()
+
+
+@pytest.mark.parametrize("how", ["lost", "504", "lie"])
+def test_a_batch_in_doubt_again_and_again_is_posted_so_often_and_then_a_dead_letter_that_says_so(how: str) -> None:
+    """`resend` has an end: what is in doubt whenever it is posted, while others pass, is the batch's own trouble."""
+    bench = Bench(in_doubt="resend", max_attempts=3)
+    posts: Counter[str] = Counter()
+    passed = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            _, body = await read_request(reader)
+            if not body:
+                writer.write(whole(LISTS))
+                continue
+            texts = [message["body"] for message in json.loads(body)["messages"]]
+            posts.update(texts)
+            if "poison" in texts:
+                passed.clear()
+                await passed.wait()
+                if how == "lost":
+                    return
+                writer.write(whole(b"", status=b"504 Gateway Timeout") if how == "504" else whole(b"{}"))
+            else:
+                writer.write(whole(b'{"queued_count":%d,"error_count":0,"errors":[]}' % len(texts)))
+
+    async def use(client: Client, _served: Served) -> None:
+        sender = bench.sender(client)
+        bench.read([event(text) for text in ("one", "two", "poison")])
+        number, answered = 0, 0
+        async with asyncio.timeout(PATIENCE_SECS):
+            while not {0, 1, 2} <= bench.results().keys():
+                if bench.state.counts.requests_by_row["accepted"] > answered:
+                    answered = bench.state.counts.requests_by_row["accepted"]
+                    passed.set()  # others pass, and the sender knows
+                if not bench.state.flow.ready and number == answered:
+                    number += 1
+                    bench.read([event(f"well {number}")])
+                await bench.turn(sender)
+        await sender.close()
+
+    talk(handle, use)
+
+    assert (posts["one"], posts["two"], posts["poison"]) == (3, 3, 3)
+    assert max(count for text, count in posts.items() if text.startswith("well")) == 1
+    verdict, item = bench.results()[2]
+    assert (verdict.status, verdict.reason, item.attempts) == ("dead_letter", "in_doubt", 3)
+    [letter, *_] = Scribe("s", "send", "g").dead_letters(item, now_ms=0)
+    headers = dict(letter.headers)
+    assert headers["trackly.attempts"] == b"3"
+    assert headers["trackly.resent"] == b"true"
+
+
+class Liar:
+    """A client whose platform first says what was drawn, and is well afterwards."""
+
+    def __init__(self, said: list[tuple[int, str | None, bytes] | Reply]) -> None:
+        self.said = said
+        self.taken: Counter[int] = Counter()
+        """Posts that a platform may have taken, by offset."""
+
+    async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
+        """Return what an answer says, as the client makes it of bytes."""
+        assert before > awake()
+        offsets = [offset for chunk in batch.chunks for offset in chunk.offsets]
+        honest = b'{"queued_count":%d,"error_count":0,"errors":[]}' % batch.count
+        word = self.said.pop(0) if self.said else (200, None, honest)
+        if isinstance(word, Reply):
+            self.taken.update(offsets if word.kind == "lost" else [])
+            return word
+        status, retry_after, body = word
+        reply = read_reply(operation, batch, status=status, retry_after=retry_after, body=body, now=0.0)
+        refused = {error.index for error in reply.errors}
+        if classify(reply, POLICY, own_list=False).action in {Action.JUDGE, Action.DOUBT}:
+            self.taken.update(offset for index, offset in enumerate(offsets) if index not in refused)
+        return reply
+
+    async def lists(self) -> Reply:
+        """Return that the platform works, once it has said all else."""
+        return Reply("answered", status=200)
+
+    def read_certificates_again(self) -> None:
+        """Do nothing."""
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
+_index = st.integers(-1, 5) | st.sampled_from([10**30, None, "1", 1.5])
+_errors = st.lists(
+    st.fixed_dictionaries(
+        {"index": _index},
+        optional={"code": st.sampled_from(["provider_error", "invalid_phone", "list_not_found", "new", 7])},
+    ),
+    max_size=5,
+)
+_replies = st.builds(
+    lambda queued, failed, errors: json.dumps(
+        {"queued_count": queued, "error_count": failed, "errors": errors}
+    ).encode(),
+    _index,
+    _index,
+    _errors,
+)
+_plausible = st.sets(st.integers(0, 4), max_size=4).flatmap(
+    lambda wrong: st.just(
+        json.dumps({"queued_count": 5 - len(wrong), "error_count": len(wrong), "errors": [{"index": i} for i in wrong]})
+    ).map(str.encode)
+)
+_words = (
+    st.tuples(
+        st.sampled_from([200, 200, 200, 201, 302, 400, 401, 404, 413, 429, 500, 503, 504, 599, 999]),
+        st.none() | st.sampled_from(["0", "-1", "soon", "99999999999999999999"]),
+        st.binary(max_size=20) | _replies | _plausible,
+    )
+    | st.builds(Reply, kind=st.just("lost"), trouble=st.sampled_from(["read_timeout", "reset"]))
+    | st.builds(Reply, kind=st.just("not_sent"), trouble=st.sampled_from(["connect", "tls", "dns"]))
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(said=st.lists(_words, max_size=8), in_doubt=st.sampled_from(["dead_letter", "resend"]))
+@example(said=[(200, None, b'{"queued_count":0,"error_count":5,"errors":[{"index":0}]}')] * 3, in_doubt="resend")
+def test_whatever_the_platform_says_each_record_ends_once_and_none_is_posted_again_that_may_have_been_taken(
+    said: list[tuple[int, str | None, bytes] | Reply], in_doubt: Literal["dead_letter", "resend"]
+) -> None:
+    bench = Bench(in_doubt=in_doubt, max_attempts=2, failures=2)
+    liar = Liar(list(said))
+
+    async def use() -> None:
+        sender = bench.sender(cast("Client", liar))
+        sender.run()
+        bench.read([event(f"text {number}") for number in range(10)])
+        async with asyncio.timeout(PATIENCE_SECS):
+            while len(bench.results()) < 10:
+                await bench.turn(sender)
+        await sender.close()
+
+    asyncio.run(use())
+
+    results = bench.results()
+    assert results.keys() == set(range(10))
+    if in_doubt == "dead_letter":
+        assert max(liar.taken.values(), default=0) <= 1
+    for offset, (verdict, _) in results.items():
+        assert verdict.status != "queued" or liar.taken[offset] >= 1
+        assert (verdict.status == "dead_letter") == bool(verdict.reason)
+    assert (bench.state.held_bytes, bench.state.flow.active_records) == (0, 0)
