@@ -27,7 +27,7 @@ _QUICK: Final[dict[str, Any]] = {
     "breaker": {"probe_secs": 0.2, "probe_max_secs": 1},
     "hold": {"probe_secs": 0.2, "probe_max_secs": 1},
 }
-"""Waits that suit a test; everything else stays at the product's defaults."""
+"""Waits of a stream that suit a test; everything else stays at the product's defaults."""
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -107,15 +107,19 @@ class World:
         self.workers: list[Worker] = []
 
     def settings(self, over: dict[str, Any] | None = None, *, stream: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return settings of a send stream over this world, with the given ones over them."""
-        base = {
-            "kafka": {
-                "bootstrap_servers": self.bootstrap_servers,
-                "session_timeout_secs": 6,
-                "heartbeat_interval_secs": 1,
-            },
-            "trackly": {"base_url": self.platform.url, "api_key": KEY, "timeouts": {"total_secs": 5}},
+        """Return settings of a send stream over this world with waits that suit a test, with the given ones over them."""
+        quick = {
+            "kafka": {"session_timeout_secs": 6, "heartbeat_interval_secs": 1},
+            "trackly": {"timeouts": {"total_secs": 5}},
             "shutdown": {"grace_secs": 15},
+        }
+        return self.defaults(merge(quick, over or {}), stream=merge(_QUICK, stream or {}))
+
+    def defaults(self, over: dict[str, Any] | None = None, *, stream: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return settings of a send stream over this world at the product's defaults, with the given ones over them."""
+        base = {
+            "kafka": {"bootstrap_servers": self.bootstrap_servers},
+            "trackly": {"base_url": self.platform.url, "api_key": KEY},
         }
         flow = {
             "name": self.name,
@@ -126,7 +130,7 @@ class World:
             "dead_letters": {"topic": self.dead_letters},
         }
         whole = merge(base, over or {})
-        whole["streams"] = [merge(merge(flow, _QUICK), stream or {})]
+        whole["streams"] = [merge(flow, stream or {})]
         return whole
 
     def start(self, settings: dict[str, Any], *, env: dict[str, str] | None = None) -> Worker:

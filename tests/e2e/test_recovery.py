@@ -1,0 +1,181 @@
+"""How long posting stands still when something ends or comes back, with the product's default settings.
+
+A steady feed fills every partition, and the ledger's times say when the platform took what. Each test prints what it
+measured beside the figure that the product is to keep, and fails at three times that: a slow machine is no bug.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from connector.demo.broker import Broker
+from connector.demo.topics import Topics
+from connector.simulator import Faults, Outage, SimulatorThread
+from tests.conftest import MakeBroker
+from tests.kit.feed import Feed, Watch
+from tests.kit.world import Worker, World
+
+ALL = (0, 1, 2, 3)
+LENIENCE = 3
+
+MakeWorld = Callable[[Broker], World]
+
+
+@pytest.fixture
+def make_world(platform: SimulatorThread, tmp_path: Path) -> Iterator[MakeWorld]:
+    """Return a way to make a world on a broker of the test's own."""
+    made: list[World] = []
+
+    def make(broker: Broker) -> World:
+        made.append(World(broker.bootstrap_servers, Topics(broker.bootstrap_servers), platform, tmp_path))
+        return made[-1]
+
+    yield make
+    for world in made:
+        world.close()
+
+
+def _tell(what: str, measured: float, figure: float) -> None:
+    """Print what was measured beside its figure, and fail far above that."""
+    print(f"{what}: {measured:.1f} s (to be at most {figure:g} s)")
+    assert measured <= LENIENCE * figure
+
+
+def _start(world: World, number: int, protocol: str = "classic") -> Worker:
+    settings = world.defaults({"instance_id": f"{world.name}-{number}", "kafka": {"group_protocol": protocol}})
+    return world.start(settings)
+
+
+def _owned(worker: Worker) -> set[int]:
+    return {int(name.rpartition("[")[2].rstrip("]")) for name in worker.status()["partitions"]}
+
+
+def _start_two(world: World, feed: Feed, protocol: str = "classic") -> list[Worker]:
+    """Start two workers, and wait until each posts for two of the partitions."""
+    workers = [_start(world, number, protocol) for number in range(2)]
+    for worker in workers:
+        worker.wait_for(lambda s: len(s["partitions"]) == 2, "its share of the partitions")
+    feed.wait_posted(ALL, after=feed.mark(), since=time.monotonic(), within_secs=60)
+    return workers
+
+
+def _judge(world: World) -> None:
+    found = world.settled()
+    assert (found.lost, found.duplicates, found.accepted_twice) == (0, 0, 0)
+
+
+def test_a_worker_killed_and_restarted_under_its_id_posts_again_soon(world: World) -> None:
+    with Feed(world) as feed:
+        workers = _start_two(world, feed)
+        its = _owned(workers[0])
+        workers[0].kill()
+        killed, mark = time.monotonic(), feed.mark()
+        _start(world, 0)
+
+        took = feed.wait_posted(its, after=mark, since=killed, within_secs=60)
+
+    _tell("killed and restarted", took, 10)
+    _judge(world)
+
+
+def test_the_partitions_of_a_worker_that_is_gone_for_good_are_posted_by_another(world: World) -> None:
+    with Feed(world) as feed:
+        workers = _start_two(world, feed)
+        its = _owned(workers[0])
+        workers[0].kill()
+        killed, mark = time.monotonic(), feed.mark()
+
+        took = feed.wait_posted(its, after=mark, since=killed, within_secs=120)
+
+    _tell("killed for good", took, 30)
+    _judge(world)
+
+
+def test_with_the_newer_protocol_a_worker_is_missed_as_soon_as_the_broker_lets_it(
+    make_broker: MakeBroker, make_world: MakeWorld
+) -> None:
+    """Sessions are the broker's there: 45 s by its default, 6 s as set here."""
+    broker = make_broker(
+        {"group.consumer.min.session.timeout.ms": "6000", "group.consumer.session.timeout.ms": "6000"},
+    )
+    world = make_world(broker)
+    with Feed(world) as feed:
+        workers = _start_two(world, feed, "consumer")
+        its = _owned(workers[0])
+        workers[0].kill()
+        killed, mark = time.monotonic(), feed.mark()
+
+        took = feed.wait_posted(its, after=mark, since=killed, within_secs=60)
+
+    _tell("killed for good, newer protocol", took, 15)
+    _judge(world)
+
+
+def test_a_broker_that_restarts_or_dies_and_comes_back_is_used_again_soon(
+    make_broker: MakeBroker, make_world: MakeWorld
+) -> None:
+    broker = make_broker()
+    world = make_world(broker)
+    took = {}
+    with Feed(world) as feed:
+        _start_two(world, feed)
+        for end in (broker.stop, broker.kill):
+            end()
+            time.sleep(3)
+            broker.restart()
+            up, mark = time.monotonic(), feed.mark()
+            took[end.__name__] = feed.wait_posted(ALL, after=mark, since=up, within_secs=90)
+
+    for end, secs in took.items():
+        _tell(f"broker back after {end}", secs, 15)
+    _judge(world)
+
+
+@pytest.mark.parametrize(
+    "faults", [Faults(outage=Outage(how="refuse")), Faults(status_override=503)], ids=["refused", "503"]
+)
+def test_after_an_outage_the_full_speed_is_back_soon(world: World, faults: Faults) -> None:
+    """Full: nine tenths of what it was before, within a second."""
+    slow = 200
+    world.platform.set_faults(Faults(latency_ms=(slow, slow)))
+    watch = Watch(world.platform)
+    world.produce_sends(80_000)
+    worker = world.start(world.defaults(stream={"batch": {"max_records": 20}}))
+    worker.wait_for(lambda s: s["concurrency_limit"] == 64, "all requests that may be under way")
+    time.sleep(1.5)
+    before = watch.count(time.monotonic() - 1, time.monotonic())
+    world.platform.set_faults(faults)
+    worker.wait_for(lambda s: (s["hold"] or {}).get("reason") == "outage", "the hold")
+    time.sleep(17)  # by now a probe would be due every 16 s if their delays only doubled
+    world.platform.set_faults(Faults(latency_ms=(slow, slow)))
+    back = time.monotonic()
+
+    while time.monotonic() < back + 60 and watch.count(time.monotonic() - 1, time.monotonic()) < 0.9 * before:
+        time.sleep(0.05)
+
+    _tell(f"full speed ({before} records/s)", time.monotonic() - back, 5)
+    assert worker.status()["lag"] > 0, "there was too little to do to see the speed"
+
+
+def test_a_worker_that_joins_does_not_stop_the_others(world: World) -> None:
+    """Partitions that stay are posted on while others leave and a newcomer takes them."""
+    world.platform.set_faults(Faults(latency_ms=(200, 200)))
+    with Feed(world) as feed:
+        first = _start(world, 0)
+        feed.wait_posted(ALL, after=feed.mark(), since=time.monotonic(), within_secs=60)
+        began = time.monotonic()
+        second = _start(world, 1)
+        second.wait_for(lambda s: len(s["partitions"]) == 2, "its share of the partitions")
+        moved = _owned(second)
+        took = feed.wait_posted(moved, after=feed.mark(), since=began, within_secs=60)
+        time.sleep(1)
+        kept, ended = _owned(first), time.monotonic()
+
+    assert kept | moved == set(ALL)
+    for number in sorted(moved):
+        print(f"partition {number} that moved stood still for {feed.longest_gap(number, began, ended):.1f} s")
+    print(f"the newcomer posts after {took:.1f} s")
+    _tell("kept partitions stood still", max(feed.longest_gap(number, began, ended) for number in kept), 1)
+    _judge(world)
