@@ -128,8 +128,8 @@ def test_a_broker_that_restarts_or_dies_and_comes_back_is_used_again_soon(
             up, mark = time.monotonic(), feed.mark()
             took[end.__name__] = feed.wait_posted(ALL, after=mark, since=up, within_secs=90)
 
-    for end, secs in took.items():
-        _tell(f"broker back after {end}", secs, 15)
+    for how, secs in took.items():
+        _tell(f"broker back after {how}", secs, 15)
     _judge(world)
 
 

@@ -1,8 +1,10 @@
 """A steady flow of records, and the times at which the platform took them: how long a partition stood still."""
 
+import itertools
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
+from typing import Self
 
 from connector.demo.topics import Record
 from connector.simulator import SimulatorThread
@@ -48,7 +50,7 @@ class Feed:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
 
-    def __enter__(self) -> "Feed":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -80,7 +82,7 @@ class Feed:
         texts = (f"{TAG} {number}" for number in range(partition, self._produced, self.partitions))
         times = sorted({at for text in texts if start <= (at := self.watch.times.get(text, 0.0)) <= stop})
         edges = [start, *times, stop]
-        return max(right - left for left, right in zip(edges, edges[1:], strict=False))
+        return max(right - left for left, right in itertools.pairwise(edges))
 
     def _first(self, partition: int, after: int) -> float | None:
         start = after + (partition - after) % self.partitions
