@@ -7,6 +7,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+# Processes that share the tests out, each with a broker of its own; most tests wait more than they compute.
+JOBS ?= 2
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -30,7 +32,7 @@ demo: $(INSTALLED) ## Show the connector at work against a real broker and a sim
 
 .PHONY: test
 test: $(INSTALLED) ## Run all tests; those that need Kafka start a broker by Java and Maven, or by Docker
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 .PHONY: check
 check: $(INSTALLED) ## Run what CI runs beside the tests: linters, types, layers

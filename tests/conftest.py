@@ -19,7 +19,6 @@ from connector.simulator import Simulator, SimulatorSettings, SimulatorThread
 
 _NEED_A_BROKER: Final = frozenset({"broker", "make_broker", "topics"})
 _NO_BROKER: Final = "no Kafka broker can be had"
-_WHY = pytest.StashKey[dict[str, None]]()  # the reasons, each once
 
 
 class MakeBroker(Protocol):
@@ -59,22 +58,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.broker)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    why = config.stash.get(_WHY, None)
-    if not why:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    left_out = {}
+    for report in terminalreporter.getreports("skipped"):
+        words = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""  # path, line, reason
+        _, found, why = words.partition(f"{_NO_BROKER}: ")
+        if found:
+            left_out[report.nodeid] = why
+    if not left_out:
         return
-    skipped = terminalreporter.getreports("skipped")
-    left_out = [report.nodeid for report in skipped if _NO_BROKER in str(report.longrepr)]
     terminalreporter.section(f"{len(left_out)} tests left out, since they need a Kafka broker", yellow=True)
-    for line in (*why, "Left out:", *(f"- {test}" for test in left_out)):
+    for line in (*dict.fromkeys(left_out.values()), "Left out:", *(f"- {test}" for test in left_out)):
         terminalreporter.line(line)
 
 
 def _give_up(config: pytest.Config, error: BrokerUnavailableError) -> NoReturn:
     if config.getoption("--require-broker"):
         pytest.fail(str(error), pytrace=False)
-    config.stash.setdefault(_WHY, {})[str(error)] = None
-    pytest.skip(_NO_BROKER)
+    pytest.skip(f"{_NO_BROKER}: {error}")
 
 
 @pytest.fixture(scope="session")

@@ -107,7 +107,7 @@ class World:
         self.workers: list[Worker] = []
 
     def settings(self, over: dict[str, Any] | None = None, *, stream: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return settings of a send stream over this world with waits that suit a test, with the given ones over them."""
+        """Return settings of a send stream over this world with waits that suit a test, the given ones over them."""
         quick = {
             "kafka": {"session_timeout_secs": 6, "heartbeat_interval_secs": 1},
             "trackly": {"timeouts": {"total_secs": 5}},
