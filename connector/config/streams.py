@@ -167,8 +167,9 @@ class BreakerSettings(Model):
     failures: Annotated[int, Field(ge=1, le=1_000)] = Field(
         default=5, description="Failed requests in a row, with none succeeding, that open the circuit."
     )
-    probe_secs: Seconds = Field(default=1.0, description="Wait before the first probe, in seconds; it doubles.")
-    probe_max_secs: Seconds = Field(default=30.0, description="Longest wait between two probes, in seconds.")
+    # A probe is one small request; full speed within 5 s of an outage's end leaves room for no longer wait than this.
+    probe_secs: Seconds = Field(default=0.5, description="Wait before the first probe, in seconds; it doubles.")
+    probe_max_secs: Seconds = Field(default=2.0, description="Longest wait between two probes, in seconds.")
 
 
 class HoldSettings(Model):

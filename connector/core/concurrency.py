@@ -2,7 +2,8 @@
 
 It starts low and doubles like a TCP slow start until the first trouble, so that 64 requests are reached within a few
 round trips; then it grows by one a round trip. It shrinks on trouble (5xx, 429, timeouts) and when answers take much
-longer than the best seen, at most once a round trip. It only grows while the limit is really used.
+longer than the best seen, at most once a round trip. It only grows while the limit is really used. What an outage
+taught is forgotten when it ends: growth by one a round trip would take a minute to come back.
 """
 
 from dataclasses import dataclass
@@ -24,11 +25,12 @@ class ConcurrencyPolicy:
 
 
 class ConcurrencyLimit:
-    """The adaptive limit; `moved` says why it last changed (`start`, `grow`, `trouble`, `latency`)."""
+    """The adaptive limit; `moved` says why it last changed (`start`, `grow`, `trouble`, `latency`, `restart`)."""
 
     def __init__(self, policy: ConcurrencyPolicy) -> None:
         self._policy = policy
-        self._limit = float(min(max(policy.min, policy.start), policy.max))
+        self._begin = float(min(max(policy.min, policy.start), policy.max))
+        self._limit = self._begin
         self._slow_start = True
         self._best = 0.0
         self._no_shrink_before = 0.0
@@ -57,6 +59,12 @@ class ConcurrencyLimit:
     def troubled(self, *, now: float) -> None:
         """Take note of an answer that asks for less, or of none."""
         self._shrink("trouble", now)
+
+    def restart(self) -> None:
+        """Start as low as at first and double again: the platform is back after an outage, or a hold has ended."""
+        self._limit = min(self._limit, self._begin)
+        self._slow_start = True
+        self.moved = "restart"
 
     def _shrink(self, why: str, now: float) -> None:
         self._slow_start = False

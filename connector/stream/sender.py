@@ -176,7 +176,8 @@ class Sender:
                 raise AssertionError("no reply is judged by a local row")
 
     def _passed(self, batch: Batch) -> None:
-        self._state.gate.passed(batch.family, now=now())
+        if self._state.gate.passed(batch.family, now=now()):
+            self._state.limit.restart()
 
     def _failed(self, batch: Batch, row: Row, reply: Reply) -> None:
         detail = f"{row.name}: {reply.text or reply.trouble or reply.unreadable or ''}".rstrip(": ")

@@ -102,7 +102,7 @@ TIME = {
     "probes of the breaker rise": (
         _stream(breaker={"probe_secs": 31}),
         "streams[0].breaker.probe_secs",
-        "must be at most probe_max_secs (30); is 31",
+        "must be at most probe_max_secs (2); is 31",
     ),
     "probes of a hold rise": (
         _stream(hold={"probe_secs": 60.5}),

@@ -175,3 +175,28 @@ def test_at_the_floor_nothing_moved(least: int) -> None:
     limit.answered(0.01, active=least, now=1.0)
 
     assert (limit.limit, limit.moved) == (least, "start")
+
+
+def test_after_an_outage_it_starts_low_and_doubles_again() -> None:
+    """So that full speed is back within a few round trips, and a platform that has just come back is not run over."""
+    limit = started(answers=56)
+    limit.troubled(now=0.0)
+    assert limit.limit == 44
+
+    limit.restart()
+
+    assert (limit.limit, limit.moved) == (8, "restart")
+    for _ in range(8):
+        limit.answered(0.05, active=limit.limit, now=1.0)
+    assert limit.limit == 16
+
+
+def test_a_restart_never_raises_it() -> None:
+    limit = started()
+    for second in range(10):
+        limit.troubled(now=float(second))
+    before = limit.limit
+
+    limit.restart()
+
+    assert limit.limit == before < 8
