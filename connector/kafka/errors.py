@@ -64,7 +64,8 @@ class KafkaTroubleError(Exception):
         self.code = error.name() if isinstance(error, KafkaError) else "LOCAL"
         number = error.code() if isinstance(error, KafkaError) else 0
         self.unauthorized = number in _AUTHORIZATION
-        self.fenced = number in _FENCED
+        # A consumer that cannot go on tells why in words alone.
+        self.fenced = number in _FENCED or (number == KafkaError._FATAL and "fenced" in text)  # noqa: SLF001
         self.topic_gone = number in _GONE
         self.timed_out = number in _TIMED_OUT
         self.away = number in _AWAY

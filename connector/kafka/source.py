@@ -91,7 +91,9 @@ class Source:
             if on_error is not None:
                 on_error(error.name(), error.str())
 
-        self._consumer = Consumer({**config, "error_cb": report})
+        self._make: Callable[[], Consumer] = lambda: Consumer({**config, "error_cb": report})
+        self._consumer = self._make()
+        self._retired: list[Consumer] = []
         self._handler = handler
         self._epoch_of = epoch_of
         self._keep_timestamps = keep_timestamps
@@ -176,7 +178,7 @@ class Source:
             read.missing.append(partition)
         elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
             return
-        elif error.fatal():
+        elif error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
             read.troubles.append((partition, FatalError(error)))
         else:
             read.troubles.append((partition, KafkaTroubleError(error)))
@@ -201,9 +203,18 @@ class Source:
         """Fetch again."""
         self._consumer.resume([TopicPartition(*p) for p in partitions])
 
+    def renew(self) -> None:
+        """Take a new consumer in place of one that cannot go on; `subscribe` it.
+
+        Other threads may be inside a call of the old one, so that it is closed with the new one, not before.
+        """
+        self._retired.append(self._consumer)
+        self._consumer = self._make()
+
     def close(self) -> None:
         """Leave; the group hears of it only where there is no static membership, so that a restart is quick."""
-        self._consumer.close()
+        for consumer in (*self._retired, self._consumer):
+            consumer.close()
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         # The end is only a place to stand while paused: `begin` seeks to where the progress says.
@@ -214,11 +225,13 @@ class Source:
         self._handler.assigned([Partition(p.topic, p.partition) for p in partitions])
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._handler.revoking([Partition(p.topic, p.partition) for p in partitions])
+        if consumer is self._consumer:
+            self._handler.revoking([Partition(p.topic, p.partition) for p in partitions])
         consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._handler.lost([Partition(p.topic, p.partition) for p in partitions])
+        if consumer is self._consumer:
+            self._handler.lost([Partition(p.topic, p.partition) for p in partitions])
         consumer.incremental_unassign(partitions)
 
     # ------------------------------------------------------------------ any thread

@@ -55,6 +55,8 @@ class ReadOptions:
     buffer_bytes: int
     drain_secs: float
     call_secs: float
+    fence_secs: float
+    """A consumer that ends twice within this time has a twin with its instance id, or will not be mended by a third."""
     chunk_records: int = 2_000
 
 
@@ -118,6 +120,7 @@ class Reader:
         self._begun: set[Partition] = set()
         self._reloading: dict[Partition, float] = {}
         self._paused = False
+        self._renewed_at = float("-inf")
         self._drain_by: float | None = None
         self._drained = threading.Event()
         self._close = threading.Event()
@@ -227,6 +230,9 @@ class Reader:
         for partition in read.missing:
             self._reload(partition)
         for where, trouble in read.troubles:
+            if isinstance(trouble, FatalError):
+                self._renew(source, trouble)
+                return
             self._report(where, trouble)
 
     @property
@@ -297,10 +303,22 @@ class Reader:
                 elif prepared.settled is not None:
                     state.changed.notify_all()
 
+    def _renew(self, source: Source, error: FatalError) -> None:
+        """Join the group with a new consumer; stop when that happens again within a session timeout.
+
+        A broker that hung may answer two joins of one static member, ours and ours, and fence it by itself.
+        """
+        if now() - self._renewed_at < self._options.fence_secs:
+            raise error
+        self._renewed_at = now()
+        self._log.warning("consumer replaced", code=error.code, error=str(error))
+        self.lost(list(self._epochs))
+        self._paused = False
+        source.renew()
+        source.subscribe(self._options.topics)
+
     def _report(self, partition: Partition | None, trouble: KafkaTroubleError) -> None:
-        """Log a trouble once in a while; stop for one that cannot heal."""
-        if isinstance(trouble, FatalError):
-            raise trouble
+        """Log a trouble once in a while."""
         if trouble.unauthorized and self.refused is None:
             self.refused = Hold("kafka_authorization", time.time(), str(trouble), "probe")
         key = f"{trouble.code}:{partition}"

@@ -387,6 +387,7 @@ def _read_options(settings: StreamSettings, kafka: KafkaSettings, buffer_bytes: 
         buffer_bytes=max(buffer_bytes - FIXED_BYTES, 16_000_000),
         drain_secs=settings.delivery.drain_secs,
         call_secs=kafka.request_timeout_secs,
+        fence_secs=kafka.session_timeout_secs,
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
@@ -226,6 +226,33 @@ def test_rule_3_fenced_again_within_a_session_it_stops_and_says_why(world: World
 
     assert worker.process.wait(30) == 4
     assert "FENCED" in worker.log.read_text()
+
+
+def test_rule_3_a_fenced_consumer_joins_anew_and_goes_on_where_it_was(world: World) -> None:
+    """A broker that hung can do this to a worker that has no twin: it answers two joins of the same one."""
+    worker = world.start({**world.settings(), "instance_id": f"{world.name}-0"})
+    world.produce_sends(1_000)
+    worker.wait_for(lambda s: s["queued"] == 1_000, "the first records")
+    intruder = Consumer(
+        {
+            "bootstrap.servers": world.bootstrap_servers,
+            "group.id": _group(world),
+            "group.instance.id": f"{world.name}-0",
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": 6_000,
+        }
+    )
+    intruder.subscribe([world.source])
+    deadline = time.monotonic() + 60
+    while "consumer replaced" not in worker.log.read_text() and time.monotonic() < deadline:
+        intruder.poll(0.1)
+    intruder.close()
+
+    world.produce_sends(1_000, tag="later")
+
+    found = world.settled()
+    assert found.problems() == []
+    assert (found.queued, found.accepted_twice) == (2_000, 0)
 
 
 # ------------------------------------------------------------------ rule 4: a post starts soon after its tick
