@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from connector.cli.errors import CommandError, ExitCode, reported
-from connector.demo.demo import DemoError, Result, ended_by_sigterm, run_demo
+from connector.demo.demo import DemoError, Result, run_demo
 from connector.demo.events import Events
 
 
@@ -34,13 +34,12 @@ def demo(
     """
     console = Console(stderr=as_json)
     try:
-        with ended_by_sigterm():
-            result = run_demo(
-                console,
-                events=Events(events, seed=seed),
-                bootstrap_servers=bootstrap_servers,
-                timeout_secs=timeout_secs,
-            )
+        result = run_demo(
+            console,
+            events=Events(events, seed=seed),
+            bootstrap_servers=bootstrap_servers,
+            timeout_secs=timeout_secs,
+        )
     except DemoError as error:
         raise CommandError(str(error), ExitCode.FAILED) from error
     _show(console, result)

@@ -89,9 +89,10 @@ def run_demo(
     """Run the demonstration from nothing to the judgement, and stop all that it started.
 
     `timeout_secs` bounds the time until all is settled. Raises `BrokerUnavailableError` when there is no broker and
-    `DemoError` when the connector fails or does not get done.
+    `DemoError` when the connector fails or does not get done, `KeyboardInterrupt` on SIGINT and SIGTERM.
     """
     with ExitStack() as stack:
+        interrupted = stack.enter_context(_ended_by_signals())
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trackly-demo-")))
         with console.status("Looking for a broker (the first time, Maven fetches about 45 MB) ..."):
             broker = stack.enter_context(find_broker(bootstrap_servers, allow_mock=True))
@@ -134,9 +135,15 @@ def run_demo(
             done = watch(
                 page,
                 show,
-                lambda status: connector.has_ended or (feed.is_done and status.settled >= feed.count),
+                lambda status: (
+                    interrupted.is_set()
+                    or connector.has_ended
+                    or (feed.is_done and status.settled >= feed.count)
+                ),
                 timeout_secs=timeout_secs,
             )
+        if interrupted.is_set():
+            raise KeyboardInterrupt
         seconds = time.monotonic() - started
         if connector.has_ended:
             raise DemoError(f"the connector ended before its work did; its log ends:\n{connector.log_tail()}")
@@ -342,14 +349,21 @@ def _changing_weather(simulator: SimulatorThread, after: int) -> Iterator[_Weath
 
 
 @contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the work as Ctrl-C does, with all that was started stopped and removed."""
+def _ended_by_signals() -> Iterator[threading.Event]:
+    """Let SIGINT and SIGTERM end the work by `KeyboardInterrupt`, with all that was started stopped and removed.
+
+    An exception out of a signal can be swallowed by whatever callback it strikes, so the event that is yielded is set
+    as well.
+    """
+    interrupted = threading.Event()
 
     def interrupt(_number: int, _frame: object) -> None:
+        interrupted.set()
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield interrupted
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
