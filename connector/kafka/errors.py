@@ -68,6 +68,8 @@ class KafkaTroubleError(Exception):
         self.fenced = number in _FENCED or (number == KafkaError._FATAL and "fenced" in text)  # noqa: SLF001
         self.topic_gone = number in _GONE
         self.timed_out = number in _TIMED_OUT
+        self.unanswered = number == KafkaError._TIMED_OUT  # noqa: SLF001
+        """The call itself got no answer in its time, whatever became of single records."""
         self.away = number in _AWAY
         """Brokers, a leader or a coordinator cannot be reached: not for us to mend, and no restart does."""
         self.too_large = number == KafkaError.MSG_SIZE_TOO_LARGE

@@ -212,6 +212,11 @@ class Ticker:
             except KafkaTroubleError as fatal:
                 return self._recover(tick, fatal)
         self._look_into(tick, error)
+        if error.unanswered:
+            # A connection that ends at the wrong moment can cost librdkafka its transaction coordinator for good
+            # (seen with 2.15 when a broker was stopped): every later call waits in a queue that nobody empties.
+            self._log.warning("producer replaced", code=error.code, error=str(error))
+            self._replace_publisher()
         return False
 
     def _look_into(self, tick: Tick, error: KafkaTroubleError) -> None:

@@ -1,0 +1,109 @@
+"""The thread that ticks, with a producer that fails as librdkafka's was seen to: a mock stands for librdkafka alone."""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+from unittest.mock import create_autospec
+
+import pytest
+from confluent_kafka import KafkaError
+
+from connector.core.chunks import Headers
+from connector.core.flow import Finished
+from connector.core.records import Scribe
+from connector.kafka.errors import AbortableError, KafkaTroubleError
+from connector.kafka.publisher import Offsets
+from connector.kafka.source import Source
+from connector.kafka.topics import Outputs
+from connector.stream.tick import Ticker, TickOptions
+from tests.kit.sending import Bench
+
+
+class Producer:
+    """A producer of transactions; `fails` is what each of its commits ends with."""
+
+    def __init__(self, fails: KafkaTroubleError | None = None) -> None:
+        self.fails = fails
+        self.written: list[str] = []
+        self.committed: list[str] = []
+        self.closed = False
+
+    def start(self, timeout_secs: float) -> None:
+        pass
+
+    def begin(self) -> None:
+        self.written = []
+
+    def write_batch(
+        self, topic: str, partition: int, values: Sequence[str], keys: Sequence[bytes | None] | None
+    ) -> None:
+        self.written += values
+
+    def write(self, topic: str, partition: int, *, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        self.written.append(topic)
+
+    def commit(self, offsets: Offsets, group: Any, timeout_secs: float) -> None:
+        if self.fails is not None:
+            raise self.fails
+        self.committed += self.written
+
+    def abort(self, timeout_secs: float) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _timed_out() -> AbortableError:
+    return AbortableError(KafkaError(KafkaError._TIMED_OUT, "Failed to add offsets to transaction"))
+
+
+def _refused() -> AbortableError:
+    return AbortableError(KafkaError(KafkaError.ILLEGAL_GENERATION, "Specified group generation id is not valid"))
+
+
+def _run(producers: list[Producer]) -> list[KafkaTroubleError]:
+    """Run ticks over one malformed record until its dead letter is written; return what ended the stream."""
+    bench, made, done = Bench(), iter(producers), threading.Event()
+    failed: list[Any] = []
+
+    def settled(items: list[Finished], at_ms: int) -> None:
+        done.set()
+
+    def fail(error: BaseException) -> None:
+        failed.append(error)
+        done.set()
+
+    outputs = create_autospec(Outputs, instance=True, dead_letter_limit=1_000_000)
+    outputs.outcome_topic, outputs.dead_letter_topic = "outcomes", "dead"
+    outputs.missing.return_value = []
+    ticker = Ticker(
+        bench.state,
+        create_autospec(Source, instance=True),
+        lambda: next(made),
+        outputs=outputs,
+        scribe=Scribe("bench", "send", "group", failures_only=False),
+        options=TickOptions(0.001, 0.1, 1.0),
+        post=lambda posted, listed_at: None,
+        settled=settled,
+        fail=fail,
+    )
+    bench.read([b"{"])
+    ticker.start()
+    assert done.wait(30)
+    ticker.stop(30)
+    return failed
+
+
+@pytest.mark.parametrize(("error", "replaced"), [(_timed_out, True), (_refused, False)])
+def test_a_producer_that_gets_no_answer_is_replaced(error: Callable[[], AbortableError], replaced: bool) -> None:
+    """It may have lost its coordinator for good; one that was answered, however badly, is kept."""
+    first, second = Producer(error()), Producer()
+    if not replaced:
+        first.abort = lambda timeout_secs: setattr(first, "fails", None)  # type: ignore[method-assign] # heals it
+
+    assert _run([first, second]) == []
+
+    heir = second if replaced else first
+    assert (heir.committed, first.closed) == (["dead"], True)
+    assert second.closed is replaced
