@@ -34,6 +34,13 @@ demo: $(INSTALLED) ## Show the connector at work against a real broker and a sim
 test: $(INSTALLED) ## Run all tests; those that need Kafka start a broker by Java and Maven, or by Docker
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
+SEED ?= 7
+MINUTES ?= 5
+
+.PHONY: chaos
+chaos: $(INSTALLED) ## Disturb a running system, then hold its results against the ledger: make chaos SEED=7 MINUTES=5
+	@$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) $(ARGS)
+
 .PHONY: check
 check: $(INSTALLED) ## Run what CI runs beside the tests: linters, types, layers
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ often. A byte for each good position is all that it keeps, so that it can judge 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
@@ -236,13 +236,15 @@ def judge(
     dead_letters: str,
     accepted: Mapping[bytes, int] | None = None,
     failures_only: bool = False,
+    deleted: Collection[str] = (),
     timeout_secs: float = 60,
 ) -> Judgement:
     """Read both result topics and the sources, and say what became of what was produced.
 
     `accepted` is the platform's ledger: how often the record of each key was accepted; keys must be unique then.
-    `failures_only`: the stream writes no outcomes, so only records that must fail can be lost. Raises `TimeoutError`
-    when a topic cannot be read to its end in `timeout_secs`.
+    `failures_only`: the stream writes no outcomes, so only records that must fail can be lost. `deleted`: source
+    topics that were deleted, and with them whatever had no result yet. Raises `TimeoutError` when a topic cannot be
+    read to its end in `timeout_secs`.
     """
     trial = _Trial(produced, accepted)
     produced.forget_results()
@@ -253,13 +255,13 @@ def judge(
         for message in chunk:
             trial.hear_dead_letter(message)
     if trial.fingerprints:
-        for topic in produced.topics:
+        for topic in set(produced.topics).difference(deleted):
             for chunk in read_topic(bootstrap_servers, topic, timeout_secs=timeout_secs):
                 for message in chunk:
                     trial.compare_source(message)
 
-    lost = (at for at in produced.unsettled() if not failures_only or produced.expected(at) != QUEUED)
-    for position in lost:
+    left = (at for at in produced.unsettled() if at.topic not in deleted)
+    for position in (at for at in left if not failures_only or produced.expected(at) != QUEUED):
         trial.blame("lost", _place(position))
     results = produced.histogram()
     twice = [key for key, times in trial.accepted.items() if times > 1]

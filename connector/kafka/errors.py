@@ -1,6 +1,11 @@
 """What can go wrong with Kafka, told apart by what it asks of us."""
 
+from concurrent.futures import Future
+from typing import TypeVar
+
 from confluent_kafka import KafkaError, KafkaException
+
+_T = TypeVar("_T")
 
 _AUTHORIZATION = frozenset(
     {
@@ -97,3 +102,13 @@ def translate(exception: KafkaException, doing: str = "") -> KafkaTroubleError:
     if error.retriable() or error.code() in _AGAIN:
         return RetriableError(error, doing)
     return AbortableError(error, doing)
+
+
+def answer(future: "Future[_T]", timeout_secs: float, doing: str) -> _T:
+    """Return what an administrative call brought; one that is not answered in time raises `RetriableError`."""
+    try:
+        return future.result(timeout_secs)
+    except TimeoutError as error:  # librdkafka's own time does not run while it looks for a coordinator
+        raise RetriableError(KafkaError(KafkaError._TIMED_OUT), doing) from error  # noqa: SLF001
+    except KafkaException as error:
+        raise translate(error, doing) from error

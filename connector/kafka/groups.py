@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, cast
 
-from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from connector.kafka.configs import Config
-from connector.kafka.errors import translate
+from connector.kafka.errors import KafkaTroubleError, answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +18,13 @@ class Member:
 
 
 def members(config: Config, group: str, timeout_secs: float) -> list[Member]:
-    """Return the members of a group; a group that does not exist has none."""
+    """Return the members of a group; a group that does not exist has none. Raises `KafkaTroubleError`."""
     admin = AdminClient(cast("Any", config))
+    future = admin.describe_consumer_groups([group], request_timeout=timeout_secs)[group]
     try:
-        future = admin.describe_consumer_groups([group], request_timeout=timeout_secs)[group]
-        described = future.result(timeout_secs + 1)
-    except KafkaException as error:
-        trouble = translate(error, f"asking who is in group {group}")
+        described = answer(future, timeout_secs + 1, f"asking who is in group {group}")
+    except KafkaTroubleError as trouble:
         if trouble.code == "GROUP_ID_NOT_FOUND":
             return []
-        raise trouble from error
+        raise
     return [Member(member.client_id, member.group_instance_id) for member in described.members]

@@ -13,7 +13,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from connector.config.streams import CreateTopicsSettings
 from connector.kafka.configs import Config
-from connector.kafka.errors import KafkaTroubleError, RetriableError, translate
+from connector.kafka.errors import KafkaTroubleError, RetriableError, answer, translate
 
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 """Kafka's default of `max.message.bytes`, taken where the topic's own cannot be read."""
@@ -81,13 +81,12 @@ class Topics:
         )
         for resource, future in asked.items():
             try:
-                limits[resource.name] = int(future.result(self._timeout)["max.message.bytes"].value)
-            except TimeoutError:
-                continue
-            except KafkaException as error:
-                trouble = translate(error, f"asking for the limits of topic {resource.name}")
+                described = answer(future, self._timeout, f"asking for the limits of topic {resource.name}")
+            except KafkaTroubleError as trouble:
                 if not trouble.unauthorized and trouble.code not in _CANNOT_TELL:
-                    raise trouble from error
+                    raise
+            else:
+                limits[resource.name] = int(described["max.message.bytes"].value)
         return limits
 
     def create(self, name: str, settings: CreateTopicsSettings, *, partitions: int) -> None:
@@ -103,11 +102,12 @@ class Topics:
             replication_factor=settings.replication_factor,
             config=config,
         )
+        future = self._admin.create_topics([topic], request_timeout=self._timeout)[name]
         try:
-            self._admin.create_topics([topic], request_timeout=self._timeout)[name].result(self._timeout)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise translate(error, f"creating topic {name}") from error
+            answer(future, self._timeout + 1, f"creating topic {name}")
+        except KafkaTroubleError as error:
+            if error.code != "TOPIC_ALREADY_EXISTS":
+                raise
 
 
 class Outputs:

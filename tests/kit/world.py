@@ -91,6 +91,15 @@ class Worker:
         raise AssertionError(f"not seen: {what}; status {json.dumps(status)}; log ends:\n{tail(self.log, lines=30)}")
 
 
+def start_worker(settings: dict[str, Any], folder: Path, name: str, env: dict[str, str] | None = None) -> Worker:
+    """Start a connector with these settings, as a user does; settings and log are files of that name."""
+    port = free_port()
+    path, log = folder / f"{name}.yaml", folder / f"{name}.log"
+    path.write_text(yaml.safe_dump(merge(settings, {"web": {"port": port}})))
+    process = spawn([sys.executable, "-m", "connector", "run", str(path)], log=log, env={**os.environ, **(env or {})})
+    return Worker(process, port, log)
+
+
 class World:
     """A broker's topics, a platform, and the connectors of one test. Sends have their text as their key."""
 
@@ -135,15 +144,7 @@ class World:
 
     def start(self, settings: dict[str, Any], *, env: dict[str, str] | None = None) -> Worker:
         """Start a connector with these settings, as a user does."""
-        number = len(self.workers)
-        port = free_port()
-        path = self.folder / f"connector-{number}.yaml"
-        path.write_text(yaml.safe_dump(merge(settings, {"web": {"port": port}})))
-        log = self.folder / f"connector-{number}.log"
-        process = spawn(
-            [sys.executable, "-m", "connector", "run", str(path)], log=log, env={**os.environ, **(env or {})}
-        )
-        worker = Worker(process, port, log)
+        worker = start_worker(settings, self.folder, f"connector-{len(self.workers)}", env)
         self.workers.append(worker)
         return worker
 

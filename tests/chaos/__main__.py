@@ -1,0 +1,45 @@
+"""Chaos with a ledger: `python -m tests.chaos --seed 7 --minutes 5`, or `make chaos SEED=7 MINUTES=5`.
+
+The last line is one JSON object; the exit code is 1 when the promise was broken. A run is repeated by its seed; two
+runs of one seed differ only in what the machine's speed makes of the same plan.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import orjson
+
+from tests.chaos.plan import FLOWS, Setup, setup
+from tests.chaos.run import run
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, default=7, help="draws the setup and all disturbances (default: 7)")
+    parser.add_argument("--minutes", type=float, default=5.0, help="how long to disturb (default: 5)")
+    parser.add_argument("--protocol", choices=["classic", "consumer"], help="group protocol, in place of the drawn one")
+    parser.add_argument("--flows", choices=sorted(FLOWS), help="set of streams, in place of the drawn one")
+    parser.add_argument("--folder", type=Path, help="keep the workers' settings and logs there")
+    given = parser.parse_args()
+    drawn = setup(given.seed)
+    chosen = Setup(given.protocol or drawn.protocol, FLOWS[given.flows] if given.flows else drawn.flows)
+    began = time.monotonic()
+
+    def tell(text: str) -> None:
+        print(f"{time.monotonic() - began:6.1f} s  {text}", flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="trackly-chaos-") as temporary:
+        folder = given.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        result = run(given.seed, chosen, secs=given.minutes * 60, folder=folder, tell=tell)
+    for problem in result.problems:
+        print(f"PROBLEM: {problem}")
+    print(orjson.dumps(result.summary()).decode())
+    return 1 if result.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,352 @@
+"""Where a chaos run takes place: a broker behind proxies, a platform with a ledger, and worker processes in slots.
+
+Each slot has a door of its own into the broker, by a listener that is advertised as the slot's proxy, so that one
+worker can be cut off while the others go on. Workers log in by password, so that rights can be taken from them; the
+feed and the judge come through the plain door and may do anything.
+"""
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, Self
+
+import httpx
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._acl import AclBinding, AclBindingFilter, AclOperation, AclPermissionType
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
+
+from connector.demo.broker import Broker, sasl_plain
+from connector.demo.topics import Topics
+from connector.simulator import Simulator, SimulatorSettings, SimulatorThread
+from connector.simulator.faults import parse_faults
+from tests.chaos.plan import SESSION_SECS, SPARE, WORKERS, Flow, Setup
+from tests.chaos.proxy import Proxy
+from tests.kit.world import KEY, Worker, start_worker
+
+USER, PASSWORD = "connector", "chaos-password"
+TOKEN: Final = "chaos-token-0123456789"
+PARTITIONS: Final = 4
+LIST_NUMBER: Final = "+18005551234"
+
+_BROKER: Final = {
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "super.users": "User:ANONYMOUS",
+    "allow.everyone.if.no.acl.found": "true",
+    # With the newer protocol sessions are the broker's.
+    "group.consumer.min.session.timeout.ms": "6000",
+    "group.consumer.session.timeout.ms": "6000",
+    "group.consumer.min.heartbeat.interval.ms": "1000",
+    "group.consumer.heartbeat.interval.ms": "1000",
+}
+_FINE: Final[dict[str, Any]] = {"latency_ms": (30, 300)}
+_REFUSING: Final = "200"
+"""Fewer bytes than any outcome takes."""
+
+
+class Lane:
+    """The topics of one flow."""
+
+    def __init__(self, flow: Flow, topics: Topics, run: str) -> None:
+        self.flow = flow
+        self.prefix = f"{run}.{flow.name}"
+        self.source = topics.create(partitions=PARTITIONS, name=f"{self.prefix}.source")
+        self.outcomes = topics.create(partitions=PARTITIONS, name=f"{self.prefix}.outcomes")
+        self.dead_letters = topics.create(partitions=PARTITIONS, name=f"{self.prefix}.dead-letters")
+        self.group = f"trackly-connector.{self.prefix}"
+
+    def settings(self) -> dict[str, Any]:
+        """Return the stream's settings: waits that suit a test, everything else at the product's defaults."""
+        flow = self.flow
+        return {
+            "name": self.prefix,
+            "pattern": f"^{self.source}(\\..*)?$".replace(self.source, self.source.replace(".", "\\.")),
+            "operation": "send",
+            "mode": flow.mode,
+            "list_number": LIST_NUMBER,
+            "outcomes": {"topic": self.outcomes},
+            "dead_letters": {"topic": self.dead_letters},
+            "metadata_refresh_secs": 2,
+            "batch": {"max_records": 100 if flow.mode == "bulk" else 1, "window_ms": 50},
+            "delivery": {
+                "guarantee": flow.guarantee,
+                "in_doubt": flow.in_doubt,
+                "max_in_flight_records": 2_000,
+                "drain_secs": 8,
+            },
+            "retry": {"backoff_base_secs": 0.05, "backoff_max_secs": 1},
+            "breaker": {"probe_secs": 0.2, "probe_max_secs": 1},
+            "hold": {"probe_secs": 0.2, "probe_max_secs": 1},
+            "concurrency": {"max": 16 if flow.mode == "bulk" else 64},
+        }
+
+
+class Slot:
+    """A place for one worker process at a time, with its instance id and its door to the broker."""
+
+    def __init__(self, number: int, proxy: Proxy, listener: str) -> None:
+        self.number = number
+        self.proxy = proxy
+        self.listener = listener
+        self.worker: Worker | None = None
+
+    @property
+    def lives(self) -> bool:
+        """Tell whether a process is there, frozen or not."""
+        return self.worker is not None and self.worker.process.poll() is None
+
+
+class Arena:
+    """Everything that a run disturbs, and the ways to disturb it and to put it right again."""
+
+    def __init__(self, setup: Setup, folder: Path) -> None:
+        self.setup = setup
+        self.folder = folder
+        self.kills = 0
+        """Processes that were ended by SIGKILL, of workers and of the broker."""
+        self.exits: Counter[int] = Counter()
+        """Codes of workers that ended by themselves and were started again."""
+        self.resumed: Counter[str] = Counter()
+        """Holds that were ended by the operator's word."""
+        self._stack = ExitStack()
+        self._faults: dict[int, Mapping[str, Any]] = {}
+        self._started = 0
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            proxies = [stack.enter_context(Proxy()) for _ in range(WORKERS + 1)]
+            doors = [
+                replace(sasl_plain(f"SLOT{number}", {USER: PASSWORD}), advertised=proxy.address)
+                for number, proxy in enumerate(proxies)
+            ]
+            self.broker = stack.enter_context(Broker.start(properties=_BROKER, listeners=doors))
+            self.slots = [
+                Slot(number, proxy, door.name) for number, (proxy, door) in enumerate(zip(proxies, doors, strict=True))
+            ]
+            for slot in self.slots:
+                slot.proxy.target = int(self.broker.address(slot.listener).rpartition(":")[2])
+            self.platform: SimulatorThread = stack.enter_context(
+                Simulator.in_thread(SimulatorSettings(api_keys=(KEY,), faults=parse_faults(_FINE)))
+            )
+            self.topics = Topics(self.broker.bootstrap_servers)
+            self.admin = AdminClient({"bootstrap.servers": self.broker.bootstrap_servers, "log_level": 2})
+            run = self.topics.name("run").replace("test.", "chaos.")
+            self.lanes = [Lane(flow, self.topics, run) for flow in self.setup.flows]
+            stack.callback(self._end_workers)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """The plain door."""
+        return self.broker.bootstrap_servers
+
+    # ------------------------------------------------------------------ workers
+
+    def settings(self, slot: Slot) -> dict[str, Any]:
+        """Return what the worker of a slot is started with."""
+        return {
+            "instance_id": f"chaos-{self.broker.bootstrap_servers.rpartition(':')[2]}-{slot.number}",
+            "kafka": {
+                "bootstrap_servers": slot.proxy.address,
+                "group_protocol": self.setup.protocol,
+                "session_timeout_secs": SESSION_SECS,
+                "heartbeat_interval_secs": 1,
+                "request_timeout_secs": 5,
+                "security": {
+                    "protocol": "sasl_plaintext",
+                    "sasl_mechanism": "PLAIN",
+                    "username": USER,
+                    "password": "${env:CHAOS_PASSWORD}",
+                },
+            },
+            "trackly": {"base_url": self.platform.url, "api_key": "${env:CHAOS_KEY}", "timeouts": {"total_secs": 5}},
+            "web": {"token": "${env:CHAOS_TOKEN}"},
+            "shutdown": {"grace_secs": 15},
+            "log": {"format": "json"},
+            "streams": [lane.settings() for lane in self.lanes],
+        }
+
+    def start(self, slot: Slot, **env: str) -> Worker:
+        """Start a worker with the id of a slot, and return it without putting it there."""
+        self._started += 1
+        secrets = {"CHAOS_PASSWORD": PASSWORD, "CHAOS_KEY": KEY, "CHAOS_TOKEN": TOKEN}
+        return start_worker(
+            self.settings(slot), self.folder, f"worker-{slot.number}.{self._started}", {**secrets, **env}
+        )
+
+    def fill(self, slot: Slot) -> None:
+        """See to it that a slot has a running worker."""
+        if not slot.lives:
+            slot.worker = self.start(slot)
+
+    def kill(self, slot: Slot) -> None:
+        """End a slot's worker by SIGKILL, if there is one."""
+        if slot.lives:
+            assert slot.worker is not None
+            slot.worker.kill()
+            self.kills += 1
+
+    def signal(self, slot: Slot, number: signal.Signals) -> None:
+        """Send a slot's worker a signal, if there is one."""
+        if slot.lives:
+            assert slot.worker is not None
+            slot.worker.signal(number)
+
+    def tend(self) -> None:
+        """Do what an operator and an orchestrator would: start what ended by itself, end holds that wait for a word."""
+        for slot in self.slots[:WORKERS]:
+            if slot.worker is not None and not slot.lives:
+                self.exits[slot.worker.process.returncode] += 1
+                self.fill(slot)
+        for status in self.statuses():
+            for hold in status["holds"]:
+                if hold["ends"] == "operator":
+                    self.resume(status["port"], status["name"])
+                    self.resumed[hold["reason"]] += 1
+
+    def statuses(self) -> Iterator[dict[str, Any]]:
+        """Yield the status of each stream of each worker that answers, with the port of its pages."""
+        for slot in self.slots:
+            if slot.lives:
+                assert slot.worker is not None
+                with suppress(httpx.HTTPError, ValueError):
+                    for status in slot.worker.page("/status").json()["streams"]:
+                        yield {**status, "port": slot.worker.port, "slot": slot.number}
+
+    def resume(self, port: int, stream: str) -> None:
+        """End a stream's holds by the operator's word."""
+        with suppress(httpx.HTTPError):
+            url = f"http://127.0.0.1:{port}/streams/{stream}/resume"
+            httpx.post(url, headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False, timeout=5)
+
+    def stop_all(self) -> list[int]:
+        """Stop all workers in order, at the same time, and return their exit codes."""
+        there = [slot.worker for slot in self.slots if slot.worker is not None and slot.lives]
+        for worker in there:
+            worker.signal(signal.SIGTERM)
+        return [worker.process.wait(40) for worker in there]
+
+    def _end_workers(self) -> None:
+        for slot in self.slots:
+            if slot.lives:
+                assert slot.worker is not None
+                slot.worker.kill()
+
+    # ------------------------------------------------------------------ the platform
+
+    def add_faults(self, faults: Mapping[str, Any]) -> int:
+        """Have the platform misbehave until `remove_faults`; what is said last goes over what was said before."""
+        number = max(self._faults, default=0) + 1
+        self._faults[number] = faults
+        self._set_faults()
+        return number
+
+    def remove_faults(self, number: int) -> None:
+        """Take faults back."""
+        self._faults.pop(number, None)
+        self._set_faults()
+
+    def _set_faults(self) -> None:
+        merged: dict[str, Any] = dict(_FINE)
+        for faults in self._faults.values():
+            merged |= faults
+        self.platform.set_faults(parse_faults(merged))
+
+    # ------------------------------------------------------------------ Kafka
+
+    def restart_broker(self, how: str, away_secs: float) -> None:
+        """Stop or kill the broker, and have it back after a while."""
+        if how == "kill":
+            self.kills += self.broker.pid is not None
+            self.broker.kill()
+        else:
+            self.broker.stop()
+        time.sleep(away_secs)
+        self.broker.restart()
+
+    def deny(self, what: str) -> None:
+        """Take a right from all workers."""
+        bindings = [
+            AclBinding(
+                kind,
+                name,
+                ResourcePatternType.LITERAL
+                if kind is not ResourceType.TRANSACTIONAL_ID
+                else ResourcePatternType.PREFIXED,
+                f"User:{USER}",
+                "*",
+                AclOperation.ALL,
+                AclPermissionType.DENY,
+            )
+            for kind, name in self._resources(what)
+        ]
+        for future in self.admin.create_acls(bindings).values():
+            future.result(30)
+
+    def allow_all(self) -> None:
+        """Give back every right."""
+        anyone: Any = None
+        everything = AclBindingFilter(
+            ResourceType.ANY, anyone, ResourcePatternType.ANY, anyone, anyone, AclOperation.ANY, AclPermissionType.ANY
+        )
+        for future in self.admin.delete_acls([everything]).values():
+            future.result(30)
+
+    def _resources(self, what: str) -> list[tuple[ResourceType, str]]:
+        match what:
+            case "group":
+                return [(ResourceType.GROUP, lane.group) for lane in self.lanes]
+            case "transaction":
+                return [(ResourceType.TRANSACTIONAL_ID, lane.group) for lane in self.lanes]
+            case "source":
+                return [(ResourceType.TOPIC, lane.source) for lane in self.lanes]
+            case "outcomes":
+                return [(ResourceType.TOPIC, lane.outcomes) for lane in self.lanes]
+            case _:
+                raise AssertionError(what)
+
+    def refuse_outcomes(self, refuse: bool) -> None:
+        """Have the outcome topics take no outcome for its size, or take them again."""
+        operation = AlterConfigOpType.SET if refuse else AlterConfigOpType.DELETE
+        resources = [
+            ConfigResource(
+                ResourceType.TOPIC,
+                lane.outcomes,
+                incremental_configs=[ConfigEntry("max.message.bytes", _REFUSING, incremental_operation=operation)],
+            )
+            for lane in self.lanes
+        ]
+        for future in self.admin.incremental_alter_configs(resources).values():
+            future.result(30)
+
+    def heal(self) -> None:
+        """Put right whatever may still be wrong, so that nothing but the workers has anything to recover from."""
+        self._faults.clear()
+        self._set_faults()
+        for slot in self.slots:
+            slot.proxy.trouble(None)
+            self.signal(slot, signal.SIGCONT)
+        self.broker.resume()
+        if self.broker.pid is None:
+            self.broker.restart()
+        spare = self.slots[SPARE]
+        if spare.lives:
+            self.signal(spare, signal.SIGTERM)
+        for slot in self.slots[:WORKERS]:
+            self.fill(slot)
+
+
+def elsewhere(folder: Path) -> dict[str, str]:
+    """Return an environment in which a worker finds no locks of others, as on another host."""
+    temporary = folder / "elsewhere"
+    temporary.mkdir(exist_ok=True)
+    return {"TMPDIR": os.fspath(temporary)}

@@ -1,0 +1,187 @@
+"""One run from its seed to the verdict: the ledger of the platform against both topics, read committed."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from connector.demo.judge import Judgement, judge
+from connector.demo.topics import read_topic
+from tests.chaos.arena import Arena, Lane
+from tests.chaos.conductor import Conductor, StuckError
+from tests.chaos.feed import Feed
+from tests.chaos.plan import WORKERS, Setup, episodes
+
+SETTLE_SECS: Final = 180.0
+_FAILED: Final = frozenset({"server_error"})
+"""What a good record may become besides queued and in doubt, where the platform keeps failing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run found; an unbroken promise has no `problems`."""
+
+    seed: int
+    setup: Setup
+    judgements: Mapping[str, Judgement]
+    disturbances: Counter[str]
+    slowest_secs: float
+    slowest_kinds: tuple[str, ...]
+    kills: int
+    exits: Mapping[int, int]
+    resumed: Mapping[str, int]
+    twice_told: int
+    """Records that were accepted twice where the operator chose that, and whose result says so."""
+    problems: list[str]
+
+    def summary(self) -> dict[str, Any]:
+        """Return the sums over all streams; what was accepted twice by the operator's choice is told apart."""
+        found = list(self.judgements.values())
+        return {
+            "seed": self.seed,
+            "protocol": self.setup.protocol,
+            "streams": [f"{f.name}: {f.guarantee}, {f.mode}, in doubt {f.in_doubt}" for f in self.setup.flows],
+            "produced": sum(j.produced for j in found),
+            "accepted": sum(j.accepted or 0 for j in found),
+            "accepted_twice": sum(j.accepted_twice or 0 for j in found) - self.twice_told,
+            "accepted_twice_by_choice": self.twice_told,
+            "outcomes": sum(j.queued + j.skipped for j in found),
+            "dead_letters": sum(sum(j.dead_letters.values()) for j in found),
+            "in_doubt": sum(j.in_doubt for j in found),
+            "outcome_duplicates": {name: j.duplicates for name, j in self.judgements.items()},
+            "lost": sum(j.lost for j in found),
+            "process_kills": self.kills,
+            "exits": {str(code): count for code, count in self.exits.items()},
+            "resumed": dict(self.resumed),
+            "disturbances": dict(sorted(self.disturbances.items())),
+            "slowest_recovery_seconds": round(self.slowest_secs, 1),
+            "slowest_recovery_after": list(self.slowest_kinds),
+        }
+
+
+def run(seed: int, setup: Setup, *, secs: float, folder: Path, tell: Callable[[str], None]) -> Result:
+    """Disturb a running system for some seconds, let it heal, and judge it."""
+    tell(f"seed {seed}: {setup.protocol} protocol, {', '.join(f.name for f in setup.flows)}")
+    with Arena(setup, folder) as arena:
+        with Feed(arena) as feed:
+            for slot in arena.slots[:WORKERS]:
+                arena.fill(slot)
+            conductor = Conductor(arena, feed, tell)
+            problems = conductor.problems
+            try:
+                conductor.recover(("start",))
+                began = time.monotonic()
+                for episode in episodes(seed):
+                    if time.monotonic() - began > secs:
+                        break
+                    conductor.play(episode)
+            except StuckError as stuck:
+                problems.append(str(stuck))
+        tell("all is well again, nothing more is produced; waiting until all is settled")
+        judgements, twice_told = _settled(arena, feed, tell)
+        codes = arena.stop_all()
+        judgements, twice_told = _judge(arena, feed)
+        if any(codes):
+            problems.append(f"at the end the workers stopped with {codes}")
+        for name, lane_problems in twice_told.problems.items():
+            problems += [f"{name}: {problem}" for problem in lane_problems]
+        problems += _failures(folder)
+        slowest = conductor.slowest
+        return Result(
+            seed,
+            setup,
+            judgements,
+            conductor.counts,
+            slowest.secs,
+            slowest.kinds,
+            arena.kills,
+            dict(arena.exits),
+            dict(arena.resumed),
+            twice_told.count,
+            problems,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Twice:
+    count: int
+    problems: dict[str, list[str]]
+
+
+def _settled(arena: Arena, feed: Feed, tell: Callable[[str], None]) -> tuple[dict[str, Judgement], _Twice]:
+    deadline = time.monotonic() + SETTLE_SECS
+    while True:
+        arena.tend()
+        found = _judge(arena, feed)
+        lost = {name: j.lost for name, j in found[0].items() if j.lost}
+        if not lost or time.monotonic() > deadline:
+            return found
+        tell(f"  without a result yet: {lost}")
+        time.sleep(2)
+
+
+def _judge(arena: Arena, feed: Feed) -> tuple[dict[str, Judgement], _Twice]:
+    accepted: dict[str, dict[bytes, int]] = {lane.flow.name: {} for lane in arena.lanes}
+    by_source = {lane.source: lane.flow.name for lane in arena.lanes}
+    for entry in arena.platform.entries("send"):
+        name = entry.identity.rpartition(" ")[0]
+        whose = name if name in accepted else by_source[name.rpartition(".side")[0]]
+        accepted[whose][entry.identity.encode()] = entry.accepted
+    found, problems, told = {}, {}, 0
+    for lane in arena.lanes:
+        flow = lane.flow
+        judgement = found[flow.name] = judge(
+            arena.bootstrap_servers,
+            feed.produced[flow.name],
+            outcomes=lane.outcomes,
+            dead_letters=lane.dead_letters,
+            accepted=accepted[flow.name],
+            deleted=feed.deleted,
+            timeout_secs=120,
+        )
+        count, problems[flow.name] = _problems(arena, lane, judgement, accepted[flow.name])
+        told += count
+    return found, _Twice(told, problems)
+
+
+def _problems(arena: Arena, lane: Lane, found: Judgement, accepted: Mapping[bytes, int]) -> tuple[int, list[str]]:
+    """Return how many records were accepted twice by the operator's choice, and what breaks the promise."""
+    flow = lane.flow
+    problems = found.problems(repeats_allowed=flow.guarantee == "at_least_once")
+    problems = [
+        problem
+        for problem in problems
+        if not any(problem.endswith(f"became {reason}, not queued") for reason in _FAILED)
+    ]
+    if flow.in_doubt == "dead_letter":
+        return 0, problems
+    twice = {key for key, times in accepted.items() if times > 1}
+    flagged = _flagged(arena, lane)
+    problems = [p for p in problems if "accepted by the platform more" not in p and "called failed" not in p]
+    if twice - flagged:
+        problems.append(f"{len(twice - flagged)} records were accepted twice and their results do not say so")
+    return len(twice & flagged), problems
+
+
+def _flagged(arena: Arena, lane: Lane) -> set[bytes]:
+    """Return the keys of records whose result says that they were posted again while in doubt."""
+    keys = set()
+    for chunk in read_topic(arena.bootstrap_servers, lane.outcomes):
+        keys |= {m.key() or b"" for m in chunk if orjson.loads(m.value() or b"{}").get("resent")}
+    for chunk in read_topic(arena.bootstrap_servers, lane.dead_letters):
+        keys |= {m.key() or b"" for m in chunk if "trackly.resent" in dict(m.headers() or ())}
+    return keys
+
+
+def _failures(folder: Path) -> list[str]:
+    """Return what workers said of streams that failed: no disturbance of the plan may do that."""
+    return [
+        f"{log.name}: {line[:600]}"
+        for log in sorted(folder.glob("worker-*.log"))
+        for line in log.read_text(errors="replace").splitlines()
+        if '"stream failed"' in line or line.startswith("Traceback")
+    ]
