@@ -211,6 +211,11 @@ class Flow:
             return False
         return not any(chunk.partition in states for item in self.finished for chunk in item.chunks)
 
+    def has_nothing_left(self, partition: Partition) -> bool:
+        """Tell whether all that was read of a partition is settled, or was forgotten by `begin_revoke`."""
+        state = self.partitions.get(partition)
+        return state is None or state.revoking or state.base >= state.next_read
+
     def mark(self, partition: Partition) -> None:
         """Have the next tick commit a partition's progress, changed or not."""
         self._dirty.add(partition)

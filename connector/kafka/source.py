@@ -4,6 +4,7 @@ All calls that change the assignment (assign, pause, seek, close) come from one 
 may only ask: for the group metadata, for what is committed, and, without transactions, to commit.
 """
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, repeat
@@ -37,6 +38,8 @@ _timestamp: Any = Message.timestamp
 
 
 COMPANY_SECS = 0.005
+RESTART_SECS = 1.0
+"""A partition that may not be sought for so long is stopped, not starting: it is assigned anew."""
 
 
 class RebalanceHandler(Protocol):
@@ -99,6 +102,8 @@ class Source:
         self._keep_timestamps = keep_timestamps
         self._only_topic = only_topic
         self._names: dict[str, str] = {}
+        self._refused: dict[Partition, float] = {}
+        """Since when partitions that are to begin may not be sought."""
 
     # ------------------------------------------------------------------ the reader's thread
 
@@ -159,7 +164,7 @@ class Source:
         kind, oldest_ms = messages[0].timestamp()
         timestamps = None
         if self._keep_timestamps:
-            timestamps = [time for _, time in map(_timestamp, messages)]
+            timestamps = [at_ms for _, at_ms in map(_timestamp, messages)]
         return Chunk(
             partition=partition,
             epoch=epoch,
@@ -190,10 +195,22 @@ class Source:
             self._consumer.seek(spot)
             self._consumer.resume([TopicPartition(*partition)])
         except KafkaException as error:
-            if error.args[0].code() in (KafkaError._STATE, KafkaError._TIMED_OUT, KafkaError._PREV_IN_PROGRESS):  # noqa: SLF001
+            if error.args[0].code() not in (KafkaError._STATE, KafkaError._TIMED_OUT, KafkaError._PREV_IN_PROGRESS):  # noqa: SLF001
+                raise translate(error) from error
+            refused_since = self._refused.setdefault(partition, time.monotonic())
+            if time.monotonic() - refused_since < RESTART_SECS:
                 return False
-            raise translate(error) from error
+            self._assign_anew(spot)
+        self._refused.pop(partition, None)
         return True
+
+    def _assign_anew(self, spot: TopicPartition) -> None:
+        """Stop a partition and start it: librdkafka seeks none that it stopped because its offset was out of range."""
+        try:
+            self._consumer.incremental_unassign([spot])
+            self._consumer.incremental_assign([spot])
+        except KafkaException as error:
+            raise translate(error) from error
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         """Stop fetching; what was fetched and not read yet is thrown away by librdkafka and read again later."""
@@ -217,8 +234,10 @@ class Source:
             consumer.close()
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        # The end is only a place to stand while paused: `begin` seeks to where the progress says.
-        spots = [TopicPartition(p.topic, p.partition, OFFSET_END) for p in partitions]
+        # A place to stand while paused: `begin` seeks to where the progress says. It must be a number. For a word such
+        # as the end, librdkafka asks the broker, and when the answer is late, as after a restart, it comes after the
+        # seek, is found outdated and asked for again, and what is between our place and the end is passed over.
+        spots = [TopicPartition(p.topic, p.partition, 0) for p in partitions]
         consumer.incremental_assign(spots)
         if spots:
             consumer.pause(spots)

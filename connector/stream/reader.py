@@ -119,6 +119,7 @@ class Reader:
         self._to_begin: dict[Partition, int] = {}
         self._begun: set[Partition] = set()
         self._reloading: dict[Partition, float] = {}
+        """Partitions that are to begin anew, and when they do at the latest."""
         self._paused = False
         self._renewed_at = float("-inf")
         self._drain_by: float | None = None
@@ -228,7 +229,9 @@ class Reader:
         for chunk in read.chunks:
             self._take(chunk)
         for partition in read.missing:
-            self._reload(partition)
+            if partition in self._begun:
+                # What was read is there yet, however long it takes, and there is nothing more to read.
+                self._reloading.setdefault(partition, float("inf"))
         for where, trouble in read.troubles:
             if isinstance(trouble, FatalError):
                 self._renew(source, trouble)
@@ -400,9 +403,9 @@ class Reader:
             self._state.changed.notify_all()
 
     def _reload(self, partition: Partition) -> None:
-        """Begin a partition anew, once what it has in flight is settled: its next offset does not exist any more."""
+        """Begin a partition anew, once what it has in flight is settled; all else is read again."""
         with self._state.changed:
-            if partition in self._begun and partition not in self._reloading:
+            if partition in self._begun:
                 self._state.flow.begin_revoke([partition])
                 self._state.batcher.keep(self._state.flow.may_start)
                 self._reloading[partition] = now() + self._options.drain_secs
@@ -410,7 +413,8 @@ class Reader:
     def _reload_drained(self) -> None:
         for partition, deadline in list(self._reloading.items()):
             with self._state.changed:
-                if now() < deadline and not self._state.flow.is_drained([partition]):
+                flow = self._state.flow
+                if now() < deadline and not (flow.is_drained([partition]) and flow.has_nothing_left(partition)):
                     continue
                 self._state.flow.let_go([partition])
                 del self._reloading[partition]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import orjson
 
-from tests.chaos.plan import FLOWS, Setup, setup
+from tests.chaos.plan import DRAWS, FLOWS, Setup, setup
 from tests.chaos.run import run
 
 
@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=5.0, help="how long to disturb (default: 5)")
     parser.add_argument("--protocol", choices=["classic", "consumer"], help="group protocol, in place of the drawn one")
     parser.add_argument("--flows", choices=sorted(FLOWS), help="set of streams, in place of the drawn one")
+    parser.add_argument("--only", nargs="+", choices=sorted(DRAWS), default=(), metavar="KIND", help="disturb so alone")
     parser.add_argument("--folder", type=Path, help="keep the workers' settings and logs there")
     given = parser.parse_args()
     drawn = setup(given.seed)
@@ -34,7 +35,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="trackly-chaos-") as temporary:
         folder = given.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        result = run(given.seed, chosen, secs=given.minutes * 60, folder=folder, tell=tell)
+        result = run(given.seed, chosen, secs=given.minutes * 60, only=given.only, folder=folder, tell=tell)
     for problem in result.problems:
         print(f"PROBLEM: {problem}")
     print(orjson.dumps(result.summary()).decode())

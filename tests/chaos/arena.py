@@ -45,8 +45,8 @@ _BROKER: Final = {
     "group.consumer.heartbeat.interval.ms": "1000",
 }
 _FINE: Final[dict[str, Any]] = {"latency_ms": (30, 300)}
-_REFUSING: Final = "200"
-"""Fewer bytes than any outcome takes."""
+_REFUSING: Final = "1100"
+"""Enough bytes for some outcomes, and too few for those of a tick."""
 
 
 class Lane:

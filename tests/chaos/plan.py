@@ -5,7 +5,7 @@ in its minutes is up to the machine: it carries out the episodes in order until 
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -148,16 +148,20 @@ DRAWS: Final[dict[str, tuple[int, Draw]]] = {
 """Each kind of disturbance with its weight, and how what it needs is drawn."""
 
 
-def episodes(seed: int) -> Iterator[Episode]:
-    """Yield episodes without end; the first ones hold every kind once, so that a run of some minutes has them all."""
+def episodes(seed: int, only: Collection[str] = ()) -> Iterator[Episode]:
+    """Yield episodes without end; the first ones hold every kind once, so that a run of some minutes has them all.
+
+    `only`: draw from these kinds, to look at some more closely.
+    """
     dice = random.Random(seed)
-    weights = [weight for weight, _ in DRAWS.values()]
-    first = list(DRAWS)
+    draws = {kind: draw for kind, draw in DRAWS.items() if not only or kind in only}
+    weights = [weight for weight, _ in draws.values()]
+    first = list(draws)
     dice.shuffle(first)
     while True:
         size = dice.choice([1, 2, 2, 3])
         kinds = [first.pop() for _ in range(min(size, len(first)))]
-        kinds = kinds or dice.choices(list(DRAWS), weights, k=size)
+        kinds = kinds or dice.choices(list(draws), weights, k=size)
         drawn = [Disturbance(kind, _secs(dice, 0, 3), DRAWS[kind][1](dice)) for kind in kinds]
         yield from ((disturbance,) for disturbance in drawn if disturbance.kind in ALONE)
         together = tuple(disturbance for disturbance in drawn if disturbance.kind not in ALONE)

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ from tests.chaos.feed import Feed
 from tests.chaos.plan import WORKERS, Setup, episodes
 
 SETTLE_SECS: Final = 180.0
-_FAILED: Final = frozenset({"server_error"})
+_FAILED: Final = frozenset({"server_error", "provider_error"})
 """What a good record may become besides queued and in doubt, where the platform keeps failing."""
 
 
@@ -63,7 +63,15 @@ class Result:
         }
 
 
-def run(seed: int, setup: Setup, *, secs: float, folder: Path, tell: Callable[[str], None]) -> Result:
+def run(
+    seed: int,
+    setup: Setup,
+    *,
+    secs: float,
+    folder: Path,
+    tell: Callable[[str], None],
+    only: Collection[str] = (),
+) -> Result:
     """Disturb a running system for some seconds, let it heal, and judge it."""
     tell(f"seed {seed}: {setup.protocol} protocol, {', '.join(f.name for f in setup.flows)}")
     with Arena(setup, folder) as arena:
@@ -75,7 +83,7 @@ def run(seed: int, setup: Setup, *, secs: float, folder: Path, tell: Callable[[s
             try:
                 conductor.recover(("start",))
                 began = time.monotonic()
-                for episode in episodes(seed):
+                for episode in episodes(seed, only):
                     if time.monotonic() - began > secs:
                         break
                     conductor.play(episode)

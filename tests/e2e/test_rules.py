@@ -510,6 +510,29 @@ def test_rule_11_records_that_retention_removed_unread_are_counted_and_hold_unle
     assert worker.status()["missing"] == 30
 
 
+def test_rule_11_records_that_retention_removes_ahead_of_the_reader_are_counted_and_the_rest_is_sent(
+    world: World,
+) -> None:
+    """The reader stands still for lack of room when the broker takes away what it would have read next."""
+    world.platform.set_faults(Faults(status_override=401))
+    padding = "x" * 4_000
+    events = [
+        Record(b'{"to":"+1555%07d","body":"%s"}' % (number, padding.encode()), b"%d" % number)
+        for number in range(30_000)
+    ]
+    world.topics.produce(world.source, events, partition=0)
+    worker = world.start(world.settings({"buffer": {"max_bytes": 48_000_000}}, stream={"on_missing": "continue"}))
+    _wait_for_hold(worker, "unauthorized")
+    time.sleep(2)  # until it reads no more
+    read = worker.status()["records_read"]
+    _retain_from(world, 0, 29_000)
+
+    world.platform.set_faults(Faults())
+
+    status = worker.wait_for(lambda s: s["queued"] == read + 1_000, "what was read, and what is left")
+    assert (status["missing"], status["lag"]) == (29_000 - read, 0)
+
+
 # ------------------------------------------------------------------ rule 12: instance ids
 
 

@@ -1,0 +1,39 @@
+"""What the flow keeps for very many partitions: bounded for each, however scattered its progress is."""
+
+import tracemalloc
+
+from connector.core.batching import Batch
+from connector.core.chunks import Chunk, Partition
+from connector.core.flow import Flow, FlowLimits
+from connector.core.progress import MAX_METADATA, Progress, decode
+from connector.core.verdicts import QUEUED, Verdicts
+
+PARTITIONS = 10_000
+RECORDS = 10
+
+
+def test_ten_thousand_partitions_take_some_kilobytes_each_and_one_tick_says_all_of_them() -> None:
+    """Every second record of each is settled and the others wait, so that none of it is one range."""
+    flow = Flow(FlowLimits(PARTITIONS * RECORDS, PARTITIONS * RECORDS, 1 << 30))
+    partitions = [Partition("wide", number) for number in range(PARTITIONS)]
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for partition in partitions:
+        flow.assign(partition, 1, Progress(0))
+        flow.intake(Chunk(partition, 1, range(RECORDS), [b"x"] * RECORDS))
+        flow.add_finished((Chunk(partition, 1, range(1, RECORDS, 2), [b"x"] * (RECORDS // 2)),), Verdicts(QUEUED))
+        waits = Chunk(partition, 1, range(0, RECORDS, 2), [b"x"] * (RECORDS // 2), wire=[b"x"] * (RECORDS // 2))
+        flow.add_ready([Batch(f"b-{partition.number}", None, (waits,), RECORDS // 2, 10, "count")])
+
+    tick = flow.plan(now=0.0, slots=PARTITIONS)
+
+    assert tick is not None
+    assert len(tick.offsets) == PARTITIONS
+    assert max(len(metadata) for _, metadata in tick.offsets.values()) <= MAX_METADATA
+    assert len(flow.committed(tick)) == PARTITIONS
+    told = decode(*tick.offsets[partitions[-1]])
+    assert (told.in_flight.count, told.settled.count) == (RECORDS // 2, RECORDS // 2)
+    each = (tracemalloc.get_traced_memory()[0] - before) / PARTITIONS
+    tracemalloc.stop()
+    print(f"{each:.0f} bytes for a partition with {RECORDS} records, none of them next to one of its kind")
+    assert each < 8_000
