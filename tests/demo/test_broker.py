@@ -14,8 +14,8 @@ from confluent_kafka.admin import AdminClient
 from connector.demo.artifacts import BrokerUnavailableError
 from connector.demo.broker import Broker, Listener, sasl_plain, wait_until_ready
 from connector.demo.finding import find_broker
-from connector.demo.processes import spawn, stop, tail
 from connector.demo.topics import Record, Topics, read_topic
+from connector.processes import spawn, stop, tail
 from tests.conftest import MakeBroker
 
 

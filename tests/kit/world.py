@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,8 +14,8 @@ import httpx
 import yaml
 
 from connector.demo.judge import Judgement, Produced, judge
-from connector.demo.processes import spawn, tail
 from connector.demo.topics import Record, Topics
+from connector.processes import spawn, tail
 from connector.simulator import SimulatorThread
 
 KEY: Final = "trk_0123456789abcdef0123456789abcdef"
@@ -54,10 +54,20 @@ class Worker:
     def page(self, path: str) -> httpx.Response:
         return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=5, trust_env=False)
 
+    def post(self, path: str, *, token: str, form: dict[str, str] | None = None) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {token}"}
+        url = f"http://127.0.0.1:{self.port}{path}"
+        return httpx.post(url, data=form or {}, headers=headers, timeout=15, trust_env=False)
+
     def status(self) -> dict[str, Any]:
-        """Return the state of the first stream; empty while the pages are not up."""
+        """Return the state of the first stream; empty while the pages are not up, or no worker answers them."""
+        streams = self.whole_status().get("streams")
+        return streams[0] if streams else {}
+
+    def whole_status(self) -> dict[str, Any]:
+        """Return the whole status page; empty while it is not up."""
         try:
-            found: dict[str, Any] = self.page("/status").json()["streams"][0]
+            found: dict[str, Any] = self.page("/status").json()
         except (httpx.HTTPError, ValueError):
             return {}
         return found
@@ -133,7 +143,9 @@ class World:
         whole["streams"] = [merge(flow, stream or {})]
         return whole
 
-    def start(self, settings: dict[str, Any], *, env: dict[str, str] | None = None) -> Worker:
+    def start(
+        self, settings: dict[str, Any], *, env: dict[str, str] | None = None, options: Sequence[str] = ()
+    ) -> Worker:
         """Start a connector with these settings, as a user does."""
         number = len(self.workers)
         port = free_port()
@@ -141,7 +153,9 @@ class World:
         path.write_text(yaml.safe_dump(merge(settings, {"web": {"port": port}})))
         log = self.folder / f"connector-{number}.log"
         process = spawn(
-            [sys.executable, "-m", "connector", "run", str(path)], log=log, env={**os.environ, **(env or {})}
+            [sys.executable, "-m", "connector", "run", str(path), *options],
+            log=log,
+            env={**os.environ, **(env or {})},
         )
         worker = Worker(process, port, log)
         self.workers.append(worker)
