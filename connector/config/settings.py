@@ -165,7 +165,8 @@ class Settings(Model):
         default=1,
         description=(
             "Processes that share the partitions on this machine, under one supervisor; `run --workers` wins over it. "
-            "Each has the instance id with `-0`, `-1` and so on behind it. Faust's own command starts one, whatever this says."
+            "Each has the instance id with `-0`, `-1` and so on behind it. Faust's own command starts one, whatever "
+            "this says."
         ),
     )
     kafka: KafkaSettings = Field(description="The brokers.")
