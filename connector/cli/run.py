@@ -1,6 +1,7 @@
 """`trackly-connector run`: the connector itself, as one process or as several under a supervisor."""
 
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
@@ -98,11 +99,13 @@ def _supervise(settings: "Settings") -> NoReturn:
 
     assert settings.origin is not None
     source = str(settings.origin.source.absolute())
+    # Workers find the packages that we found: `-m` alone would look into the current folder first.
+    python = [sys.executable, *([] if os.getcwd() in sys.path else ["-P"]), "-m", "connector"]  # noqa: PTH109 (as sys.path has it)
 
     def command(worker: "Worker", copy: Path) -> list[str]:
         where = ["--socket", str(worker.socket)] if worker.socket is not None else []
         arguments = ["worker", source, str(worker.ordinal), "--instance-id", worker.instance_id, "--copy", str(copy)]
-        return [sys.executable, "-m", "connector", *arguments, *where]
+        return [*python, *arguments, *where]
 
     supervisor = Supervisor(settings, RESTARTS, command)
     code = asyncio.run(supervisor.run())

@@ -27,12 +27,15 @@ from connector.processes import spawn
 from connector.stream.state import now
 from connector.telemetry.logging import get_logger
 from connector.telemetry.metrics import WorkerSeen
-from connector.workers.pages import Pages
+from connector.workers.pages import Pages, PagesError
 
 log = get_logger("workers")
 
 _CANNOT_START: Final = 1
 """Stands for the exit code of a process that the system would not start."""
+
+_MAX_SOCKET_PATH: Final = 100
+"""Bytes; the kernel takes 107 on Linux, and fewer elsewhere."""
 
 
 @dataclass(slots=True, eq=False)
@@ -128,6 +131,8 @@ class Supervisor:
         claims = claim_all(self.settings)  # held until the process ends
         home = Path(tempfile.mkdtemp(prefix="trackly-workers-"))
         try:
+            if len(bytes(home / "99.sock")) > _MAX_SOCKET_PATH:
+                raise PagesError(f"the folder {home} has too long a name for sockets; set TMPDIR to a shorter one")
             copy = self._copy_settings(home)
             for ordinal, claimed in enumerate(claims):
                 path = home / f"{ordinal}.sock" if self.settings.web.enabled else None
