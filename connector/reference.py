@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from prometheus_client.metrics import MetricWrapperBase
 
-from connector.cli.errors import ExitCode
+from connector.cli.errors import RESTARTS, ExitCode
 from connector.core.verdicts import RECORD_CODES, TABLE
 from connector.telemetry import metrics
 from connector.trackly.operations import ENDPOINTS
@@ -97,12 +97,15 @@ def metrics_page() -> str:
         "What `/metrics` shows, in Prometheus' text format. Counters start at 0 with the process; results are counted "
         "when the transaction that holds them has committed. This page is printed from the catalogue, "
         "`connector/telemetry/metrics.py`.",
+        "Under a supervisor (`run --workers`) every sample has the label `worker` as well, and two of the "
+        "supervisor itself are there: `sum without (worker) (rate(...))` adds up over workers, restarts included.",
         _table(("Metric", "Kind", "Labels", "Meaning"), sorted(_metrics())),
         "## Labels",
         _table(
             ("Label", "Values"),
             [
                 ("`stream`", "names of streams"),
+                ("`worker`", "`0`, `1` and so on: the ordinals of the workers of one supervisor"),
                 ("`row`", "rows of the [verdict table](verdicts.md)"),
                 ("`reason` of dead letters", "[reasons of dead letters](verdicts.md#reasons-of-dead-letters)"),
                 ("`reason` of holds", "reasons of [holds](../how-to/holds.md)"),
@@ -124,7 +127,21 @@ def exit_codes_page() -> str:
         _table(
             ("Code", "Name", "Meaning"), [(f"{code:d}", f"`{code.name}`", meanings[code.name]) for code in ExitCode]
         ),
+        "## Several workers",
+        "Under a supervisor (`run --workers`) a worker that ends is started again, with a wait that doubles from "
+        f"{RESTARTS.base_secs:g} s to {RESTARTS.max_secs:g} s and begins anew after a run of "
+        f"{RESTARTS.steady_secs:g} s. What no restart would mend ends all with that code: {_codes(RESTARTS.final)} at "
+        f"any time, {_codes(RESTARTS.final_at_first)} at a worker's first start. stderr says which worker it was.",
+        "After SIGTERM the whole ends with the worst of the last ends of its workers, from the best to the worst: "
+        f"{_codes(RESTARTS.order)}. A worker that a signal killed counts as {_codes([RESTARTS.killed])}: what it had "
+        "in flight is in doubt.",
     )
+
+
+def _codes(codes: Iterable[int]) -> str:
+    """Return exit codes as text; those without an order by number."""
+    listed = codes if isinstance(codes, tuple) else sorted(codes)
+    return ", ".join(f"{code:d}" for code in listed)
 
 
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
@@ -140,7 +157,11 @@ def _metrics() -> Iterator[tuple[str, str, str, str]]:
             (family,) = collector.describe()
             labels = collector._labelnames  # noqa: SLF001 (a metric without samples tells its labels nowhere else)
             yield _metric(family.name, family.type, labels, family.documentation)
-    for family in metrics.StatusCollector(lambda: [_AnyStatus()]).collect():
+    collectors = (
+        metrics.StatusCollector(lambda: [_AnyStatus()]),
+        metrics.WorkersCollector({}, [metrics.WorkerSeen(0, up=True, restarts=0)]),
+    )
+    for family in (family for collector in collectors for family in collector.collect()):
         labels = tuple(family.samples[0].labels)
         yield _metric(family.name, family.type, labels, family.documentation)
 

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, cast
 
 import faust
@@ -63,11 +64,14 @@ class Boot(BootStrategy):
 
 
 class Connector(faust.App):
-    """The application. `exit_code` is known once it has stopped."""
+    """The application. `exit_code` is known once it has stopped.
+
+    With `socket` the pages are served there in place of `web.host` and `web.port`, which are the supervisor's.
+    """
 
     BootStrategy = Boot
 
-    def __init__(self, settings: Settings, claimed: Claim) -> None:
+    def __init__(self, settings: Settings, claimed: Claim, *, socket: Path | None = None) -> None:
         super().__init__(
             "trackly-connector",
             broker=f"kafka://{settings.kafka.bootstrap_servers.split(',')[0]}",
@@ -75,6 +79,7 @@ class Connector(faust.App):
             web_host=settings.web.host,
             web_bind=settings.web.host,
             web_port=settings.web.port,
+            web_transport=f"unix://{socket}" if socket is not None else None,
             web_in_thread=False,
             web_stats_enabled=False,
             web_router_enabled=False,
@@ -170,18 +175,20 @@ def _where(settings: Settings) -> str:
     return f" --config {shlex.quote(str(settings.origin.source.absolute()))}" if settings.origin is not None else ""
 
 
-def prepare(settings: Settings) -> Connector:
+def prepare(settings: Settings, *, claimed: Claim | None = None, socket: Path | None = None) -> Connector:
     """Return the application, after everything that must be true before it may start.
+
+    Its instance id is claimed here unless it is given.
 
     Raises `InstanceIdInUseError`, `TopicsMissingError`, or `KafkaTroubleError` when no broker answers in time.
     """
     share_arenas()
-    claimed = claim(settings)
+    claimed = claimed or claim(settings)
     _await_broker(settings, claimed.client_id)
     refuse_twin(settings, claimed)
     for stream in settings.streams:
         ensure_topics(settings, stream, claimed.client_id)
-    return Connector(settings, claimed)
+    return Connector(settings, claimed, socket=socket)
 
 
 def _await_broker(settings: Settings, client_id: str) -> None:

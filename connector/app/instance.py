@@ -33,28 +33,60 @@ class Claim:
 
     instance_id: str
     client_id: str
-    lock: IO[str]
+    lock: IO[str] | None
+    """None in a worker whose supervisor holds the lock."""
 
 
 def claim(settings: Settings) -> Claim:
     """Return the instance id from the settings, else the host name and the first slot that is free on this host."""
-    host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:180] or "host"
     if settings.instance_id is not None:
-        lock = _lock(settings.instance_id)
-        if lock is None:
-            raise InstanceIdInUseError(
-                f"a worker with instance_id {settings.instance_id!r} runs on this host already; give each its own"
-            )
-        return Claim(settings.instance_id, _client_id(settings.instance_id, host), lock)
+        return _claim_named(settings.instance_id)
+    return _claim_slots(1)[0]
+
+
+def claim_all(settings: Settings) -> list[Claim]:
+    """Return an instance id for each worker of a supervisor, which holds them for as long as it lives.
+
+    With `instance_id` they are that with the ordinal behind it; without, the host name and the first slots that are
+    free. Nobody can take the id of a worker that has died before it is back.
+    """
+    if settings.instance_id is not None:
+        return [_claim_named(f"{settings.instance_id}-{ordinal}") for ordinal in range(settings.workers)]
+    return _claim_slots(settings.workers)
+
+
+def take_over(instance_id: str) -> Claim:
+    """Return the claim of a worker to an id that its supervisor holds."""
+    return Claim(instance_id, _client_id(instance_id), None)
+
+
+def _claim_named(instance_id: str) -> Claim:
+    lock = _lock(instance_id)
+    if lock is None:
+        raise InstanceIdInUseError(
+            f"a worker with instance_id {instance_id!r} runs on this host already; give each its own"
+        )
+    return Claim(instance_id, _client_id(instance_id), lock)
+
+
+def _claim_slots(count: int) -> list[Claim]:
+    found: list[Claim] = []
     for slot in range(MAX_SLOTS):
-        instance_id = f"{host}-{slot}"
+        instance_id = f"{_host()}-{slot}"
         lock = _lock(instance_id)
         if lock is not None:
-            return Claim(instance_id, _client_id(instance_id, host), lock)
+            found.append(Claim(instance_id, _client_id(instance_id), lock))
+            if len(found) == count:
+                return found
     raise InstanceIdInUseError(f"{MAX_SLOTS} workers run on this host; set instance_id for each")
 
 
-def _client_id(instance_id: str, host: str) -> str:
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:180] or "host"
+
+
+def _client_id(instance_id: str) -> str:
+    host = _host()
     return f"{instance_id}@{host}:{os.getpid()}:{_started(os.getpid())}"
 
 

@@ -26,12 +26,12 @@ class PagesOnly(Web):
 
     def __init__(self, app: Any, **options: Any) -> None:
         super().__init__(app, **options)
-        self.web_app.on_response_prepare.append(_make_safe)
+        self.web_app.on_response_prepare.append(make_safe)
         # A body that is encoded is refused: that it cannot be decoded must not fill the log with tracebacks.
         self._runner = AppRunner(self.web_app, access_log=None, auto_decompress=False)
 
 
-async def _make_safe(_request: Any, response: Any) -> None:
+async def make_safe(_request: Any, response: Any) -> None:
     """Give every reply its headers, those that tell of an unknown page or method as well."""
     response.headers.update(SAFE_HEADERS)
 
@@ -123,9 +123,24 @@ def page(status: dict[str, Any]) -> str:
         "td:first-child,th:first-child{text-align:left}.hold{color:#c00;font-weight:600}</style>"
         f"<h1>Trackly connector</h1><p>version {html.escape(status['version'])}, instance "
         f"{html.escape(status['instance_id'])}, up {up} s. <a href=status>status</a> <a href=metrics>metrics</a></p>"
+        f"{_workers(status.get('workers', []))}"
         "<table><tr><th>stream<th>state<th>read<th>queued<th>skipped<th>dead letters<th>in doubt<th>in flight"
         f"<th>limit<th>lag</tr>{rows}</table>"
     )
+
+
+def _workers(workers: list[dict[str, Any]]) -> str:
+    """Return what a supervisor says of its workers; a process that is alone has none."""
+    if not workers:
+        return ""
+    rows = "".join(
+        f"<tr><td>{worker['ordinal']}<td>{html.escape(worker['instance_id'])}<td>{worker['pid'] or ''}"
+        f"<td>{html.escape(worker['state'])}<td>{worker['restarts']}"
+        f"<td>{'' if worker['last_exit'] is None else worker['last_exit']}</tr>"
+        for worker in workers
+    )
+    head = "<tr><th>worker<th>instance<th>process<th>state<th>restarts<th>last exit</tr>"
+    return f"<table>{head}{rows}</table><br>"
 
 
 def _waiting(stream: dict[str, Any]) -> list[dict[str, Any]]:
@@ -161,7 +176,7 @@ def _told(hold: dict[str, Any]) -> str:
     if hold["ends"] == "operator":
         ends = "Waits for a person: " + " or ".join(f"<code>{html.escape(line)}</code>" for line in hold["commands"])
     why = f"{html.escape(hold['reason'])}. {html.escape(hold['detail'])}"
-    return f"on hold since {_time(hold['since'])} UTC: {why}. {ends}."
+    return f"{_whose(hold)}on hold since {_time(hold['since'])} UTC: {why}. {ends}."
 
 
 def _stalled(standstill: dict[str, Any]) -> str:
@@ -170,7 +185,11 @@ def _stalled(standstill: dict[str, Any]) -> str:
         where += f" at offset {standstill['offset']}"
     lag = "" if standstill["lag"] is None else f", {standstill['lag']:,} records behind"
     why = f"{html.escape(standstill['waits_for'])}. {html.escape(standstill['detail'])}"
-    return f"{where} stands still since {_time(standstill['since'])} UTC{lag}: {why}."
+    return f"{_whose(standstill)}{where} stands still since {_time(standstill['since'])} UTC{lag}: {why}."
+
+
+def _whose(found: dict[str, Any]) -> str:
+    return f"worker {found['worker']}: " if "worker" in found else ""
 
 
 def _time(at: float) -> str:
@@ -178,14 +197,14 @@ def _time(at: float) -> str:
 
 
 def _form(stream: dict[str, Any]) -> str:
-    """Return a form that ends every hold of a stream on this worker which waits for a person."""
+    """Return a form that ends every hold of a stream here which waits for a person: of this worker, or of all below."""
     name = html.escape(stream["name"], quote=True)
     reasons = dict.fromkeys(hold["reason"] for hold in _waiting(stream))
     choices = "".join(_choice(reason) for reason in reasons if options_for(reason))
     return (
         f"<form method=post action='streams/{name}/resume'>{choices}"
         "<label>token <input type=password name=token required autocomplete=off></label> "
-        f"<button>Resume {name} on this worker</button></form>"
+        f"<button>Resume {name}</button></form>"
     )
 
 

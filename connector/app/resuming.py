@@ -139,15 +139,7 @@ async def _form_of(expected: SecretStr | None, doorkeeper: Doorkeeper, request: 
     given = token_in(request.headers.get("Authorization"))
     if expected is None or given is not None:
         doorkeeper.check(expected, given, request.remote)
-    if request.headers.get("Content-Encoding") is not None:
-        raise RefusedError(415, "the body must not be encoded")
-    try:
-        async with asyncio.timeout(_BODY_SECS):
-            body = await _body(request)
-    except TimeoutError as error:
-        raise RefusedError(408, "the body did not come in time") from error
-    except (ConnectionError, RequestPayloadError) as error:
-        raise RefusedError(400, "the body broke off") from error
+    body = await read_body(request)
     form: list[tuple[str, str]] | None
     try:
         form = parse_qsl(body.decode(), keep_blank_values=True, strict_parsing=bool(body), max_num_fields=_MAX_FIELDS)
@@ -175,6 +167,19 @@ def _named(seen: HoldSeen) -> dict[str, Any]:
     return {"reason": seen.hold.reason, "partition": None if seen.partition is None else spelled(seen.partition)}
 
 
+async def read_body(request: Any) -> bytes:
+    """Return the body of a request; raises `RefusedError` when it is encoded, too large, too slow or broken off."""
+    if request.headers.get("Content-Encoding") is not None:
+        raise RefusedError(415, "the body must not be encoded")
+    try:
+        async with asyncio.timeout(_BODY_SECS):
+            return await _body(request)
+    except TimeoutError as error:
+        raise RefusedError(408, "the body did not come in time") from error
+    except (ConnectionError, RequestPayloadError) as error:
+        raise RefusedError(400, "the body broke off") from error
+
+
 async def _body(request: Any) -> bytes:
     """Return the body; what comes after it is too large is not read."""
     too_large = RefusedError(413, f"the body has more than {MAX_BODY_BYTES} bytes")
@@ -197,16 +202,12 @@ def resume_view(connector: "Connector") -> type[web.View]:
 
         async def post(self, request: Any, name: str) -> Any:
             found = await answer(connector, doorkeeper, request, name)
-            headers = {}
-            if found.status == 401:
-                headers["WWW-Authenticate"] = 'Bearer realm="trackly-connector"'
-            if found.status in {408, 413, 415}:
-                headers["Connection"] = "close"
+            headers = headers_of(found)
             if "text/html" not in request.headers.get("Accept", ""):
                 return self.json(found.body, status=found.status, headers=headers)
             if found.status == 200:
                 return self.text("", status=303, headers={**headers, "Location": "../../"})
-            return self.text(_for_people(found), status=found.status, headers=headers)
+            return self.text(for_people(found), status=found.status, headers=headers)
 
     return ResumePage
 
@@ -222,7 +223,18 @@ SAFE_HEADERS: Final[Mapping[str, str]] = {
 """Of every page: nothing is loaded, framed, guessed at or kept."""
 
 
-def _for_people(found: Answer) -> str:
+def headers_of(found: Answer) -> dict[str, str]:
+    """Return the headers that an answer has beside those of every page."""
+    headers = {}
+    if found.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="trackly-connector"'
+    if found.status in {408, 413, 415}:
+        headers["Connection"] = "close"
+    return headers
+
+
+def for_people(found: Answer) -> str:
+    """Return an answer that changed nothing, or not all, as text."""
     if "problem" in found.body:
         return f"{found.body['problem']}\n"
     lines = [f"{hold['reason']}: choose one of {', '.join(hold['needs'])}\n" for hold in found.body["undecided"]]

@@ -95,6 +95,7 @@ def _ends(settings: Settings) -> list[tuple[str, str]]:
         ("kafka", f"{settings.kafka.bootstrap_servers} ({security.protocol}{mechanism})"),
         ("platform", settings.trackly.base_url),
         ("instance id", settings.instance_id or "from the host name"),
+        ("workers", str(settings.workers)),
         ("pages", f"{settings.web.host}:{settings.web.port}" if settings.web.enabled else "off"),
     ]
 

@@ -8,7 +8,7 @@ from connector import __version__
 from connector.cli.check import check
 from connector.cli.demo import demo
 from connector.cli.resume import resume
-from connector.cli.run import run
+from connector.cli.run import run, worker
 from connector.cli.schema import schema
 from connector.cli.simulate import simulate
 
@@ -41,6 +41,7 @@ def _options(
 
 for command in (run, check, resume, simulate, demo, schema):
     app.command()(command)
+app.command(hidden=True)(worker)
 
 
 def main() -> None:

@@ -1,39 +1,117 @@
-"""`trackly-connector run`: the connector itself."""
+"""`trackly-connector run`: the connector itself, as one process or as several under a supervisor."""
 
+import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from connector.cli.errors import ExitCode, reported
+from connector.cli.errors import RESTARTS, ExitCode, reported
+
+if TYPE_CHECKING:
+    from connector.app.application import Connector
+    from connector.config.settings import Settings
+    from connector.workers.supervisor import Worker
 
 
 @reported()
 def run(
     settings: Annotated[Path, typer.Argument(help="Settings file (YAML).", metavar="SETTINGS", show_default=False)],
+    *,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Processes that share the partitions, under one supervisor; in place of the setting `workers`.",
+            show_default="the setting's, 1 unless set",
+        ),
+    ] = None,
 ) -> None:
     """Run the streams of a settings file until SIGTERM; a second SIGTERM stops at once.
 
     Exit code 5: the drain's deadline passed with records in flight; they are in doubt. 4: another live worker has this
-    instance id. 3: no broker answered. 2: settings, or topics that do not exist and may not be created.
+    instance id. 3: no broker answered. 2: settings, or topics that do not exist and may not be created. With several
+    workers it is the worst of theirs.
     """
     # Imported here: checking settings should not load a Kafka client and an application framework.
-    from connector.app.application import prepare, serve  # noqa: PLC0415
     from connector.config.load import load_settings  # noqa: PLC0415
     from connector.telemetry.logging import configure_logging  # noqa: PLC0415
 
     loaded = load_settings(settings)
+    count = workers or loaded.workers
     configure_logging(loaded.log)
+    _obey_sigterm()
+    if count > 1:
+        _supervise(loaded.with_workers(count))
+    from connector.app.application import prepare  # noqa: PLC0415
+
+    _serve(prepare(loaded))
+
+
+def worker(
+    settings: Annotated[Path, typer.Argument()],
+    ordinal: Annotated[int, typer.Argument()],
+    *,
+    instance_id: Annotated[str, typer.Option()],
+    copy: Annotated[Path, typer.Option()],
+    socket: Annotated[Path | None, typer.Option()] = None,
+) -> None:
+    """Run one worker of a supervisor, which holds the lock of the instance id and a copy of the settings."""
+    with reported(f"worker {ordinal}: "):
+        from connector.app.application import prepare  # noqa: PLC0415
+        from connector.app.instance import take_over  # noqa: PLC0415
+        from connector.config.load import load_settings  # noqa: PLC0415
+        from connector.telemetry.logging import configure_logging  # noqa: PLC0415
+
+        loaded = load_settings(settings, copy=copy)
+        configure_logging(loaded.log, worker=ordinal)
+        _obey_sigterm()
+        _serve(prepare(loaded, claimed=take_over(instance_id), socket=socket), speaker=f"worker {ordinal}: ")
+
+
+def _obey_sigterm() -> None:
+    """End at once and in order, before there is anything to drain.
+
+    As process 1 of a container a signal without a handler is ignored, and waiting for a broker may take a minute.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.OK))
+
+
+def _serve(connector: "Connector", *, speaker: str = "") -> NoReturn:
+    from connector.app.application import serve  # noqa: PLC0415
+
     if sys.platform == "linux":
         import uvloop as loops  # noqa: PLC0415
     else:
-        import asyncio as loops  # noqa: PLC0415
-    # As process 1 of a container a signal without a handler is ignored, and waiting for a broker may take a minute.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.OK))
-    connector = prepare(loaded)
+        loops = asyncio
     loops.run(serve(connector))
     if connector.fatal is not None:
-        sys.stderr.write(f"error: {connector.fatal}\n")
+        sys.stderr.write(f"{speaker}error: {connector.fatal}\n")
     raise typer.Exit(ExitCode(connector.exit_code))
+
+
+def _supervise(settings: "Settings") -> NoReturn:
+    from connector.workers.supervisor import Supervisor  # noqa: PLC0415
+
+    assert settings.origin is not None
+    source = str(settings.origin.source.absolute())
+    # Workers find the packages that we found: `-m` alone would look into the current folder first.
+    python = [sys.executable, *([] if os.getcwd() in sys.path else ["-P"]), "-m", "connector"]  # noqa: PTH109 (as sys.path has it)
+
+    def command(worker: "Worker", copy: Path) -> list[str]:
+        where = ["--socket", str(worker.socket)] if worker.socket is not None else []
+        arguments = ["worker", source, str(worker.ordinal), "--instance-id", worker.instance_id, "--copy", str(copy)]
+        return [*python, *arguments, *where]
+
+    supervisor = Supervisor(settings, RESTARTS, command)
+    code = asyncio.run(supervisor.run())
+    if supervisor.fatal is not None:
+        who = supervisor.fatal.ordinal
+        sys.stderr.write(
+            f"error: worker {who} ended with exit code {code}, which no restart would mend; all were stopped\n"
+        )
+    raise typer.Exit(code)

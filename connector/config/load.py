@@ -39,13 +39,16 @@ _STAND_INS: Final[dict[KeyPath, Any]] = {
 _SALVAGE_ROUNDS: Final = 4  # a stand-in may bring to light what its place hid; each round goes one level deeper
 
 
-def load_settings(path: Path, *, environ: Mapping[str, str] | None = None) -> Settings:
+def load_settings(path: Path, *, environ: Mapping[str, str] | None = None, copy: Path | None = None) -> Settings:
     """Read a settings file; `environ` is the process's environment unless given.
+
+    With `copy` that file is read in its place, and all else is as if it stood at `path`: so whoever starts late gets
+    the settings that the others have, whatever has become of the file since.
 
     Raises SettingsError with every problem of the file: what is not YAML, references that lead nowhere, unknown or
     wrong settings, refused Kafka properties, and settings that do not fit together.
     """
-    document = read_document(path)
+    document = read_document(copy or path)
     base = path.parent
     resolved = _resolve(document.data, base=base, environ=os.environ if environ is None else environ)
     faults = [*document.faults, *resolved.faults]

@@ -108,11 +108,13 @@ class LogSettings(Model):
 
 
 class BufferSettings(Model):
-    """How much memory the records of one stream may take."""
+    """How much memory the records of one stream may take in one process; each worker has as much."""
 
     max_bytes: Annotated[int, Field(ge=48_000_000, le=64_000_000_000)] = Field(
         default=64_000_000,
-        description="Bytes per stream over all stages, librdkafka's prefetch and the producer's queue counted.",
+        description=(
+            "Bytes per stream and worker over all stages, librdkafka's prefetch and the producer's queue counted."
+        ),
     )
 
 
@@ -159,6 +161,14 @@ class Settings(Model):
             "the host name and a free slot, when left out."
         ),
     )
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1,
+        description=(
+            "Processes that share the partitions on this machine, under one supervisor; `run --workers` wins over it. "
+            "Each has the instance id with `-0`, `-1` and so on behind it. Faust's own command starts one, whatever "
+            "this says."
+        ),
+    )
     kafka: KafkaSettings = Field(description="The brokers.")
     trackly: TracklySettings = Field(description="The platform.")
     streams: list[StreamSettings] = Field(min_length=1, description="Flows from topics to operations.")
@@ -175,6 +185,10 @@ class Settings(Model):
     def origin(self) -> Origin | None:
         """Return where these settings were read, or None when code built them."""
         return self._origin
+
+    def with_workers(self, count: int) -> Self:
+        """Return the same settings for another number of workers."""
+        return self.model_copy(update={"workers": count})
 
     def with_origin(self, origin: Origin) -> Self:
         """Return the same settings, knowing where they were read."""

@@ -25,7 +25,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from connector.demo.artifacts import BrokerUnavailableError, java, kafka_jars
-from connector.demo.processes import spawn, stop, tail
+from connector.processes import spawn, stop, tail
 
 HOST: Final = "127.0.0.1"
 _STARTUP_TIMEOUT_SECS: Final = 60

@@ -27,8 +27,8 @@ from connector.demo.events import LIST_NUMBER, Events, reference_of
 from connector.demo.finding import BrokerHandle, find_broker
 from connector.demo.judge import Judgement, Produced, judge
 from connector.demo.live import StatusPage, live_view, watch
-from connector.demo.processes import spawn, stop, tail
 from connector.demo.topics import Position, Record, Topics, produce
+from connector.processes import spawn, stop, tail
 from connector.simulator import Chance, Faults, SendingList, Simulator, SimulatorSettings, SimulatorThread
 
 _API_KEY: Final = "trk_0123456789abcdef0123456789abcdef"  # the simulator's, which knows no other

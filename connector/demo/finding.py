@@ -19,7 +19,7 @@ from confluent_kafka import KafkaException, Producer
 
 from connector.demo.artifacts import KAFKA_VERSION, BrokerUnavailableError
 from connector.demo.broker import HOST, Broker, free_ports, single_node_properties, wait_until_ready
-from connector.demo.processes import spawn, stop, tail
+from connector.processes import spawn, stop, tail
 
 Kind = Literal["given", "java", "docker", "mock"]
 

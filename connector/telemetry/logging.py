@@ -86,10 +86,11 @@ class _Handler(logging.StreamHandler[TextIO]):
     """The one handler of this module, known by its type when logging is set up again."""
 
 
-def configure_logging(settings: LogSettings, *, stream: TextIO | None = None) -> None:
+def configure_logging(settings: LogSettings, *, stream: TextIO | None = None, worker: int | None = None) -> None:
     """Send all logs of the process to a stream (stderr unless given) in the form that the settings ask for.
 
-    May be called again, for another level or form. Libraries stay at warning whatever the level.
+    May be called again, for another level or form. Libraries stay at warning whatever the level. With `worker` every
+    line names it, whichever thread or library writes it.
     """
     target = sys.stderr if stream is None else stream
     level = logging.getLevelNamesMapping()[settings.level.upper()]
@@ -100,6 +101,8 @@ def configure_logging(settings: LogSettings, *, stream: TextIO | None = None) ->
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    if worker is not None:
+        shared.append(_naming(worker))
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -132,6 +135,13 @@ def configure_logging(settings: LogSettings, *, stream: TextIO | None = None) ->
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
     logging.captureWarnings(capture=True)
+
+
+def _naming(worker: int) -> Processor:
+    def name(_logger: WrappedLogger | None, _method: str, event: EventDict) -> EventDict:
+        return {**event, "worker": worker}
+
+    return name
 
 
 def get_logger(name: str) -> FilteringBoundLogger:

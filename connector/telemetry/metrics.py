@@ -5,11 +5,13 @@ is read from the streams when the page is asked for. Label values are bounded co
 """
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.parser import text_string_to_metric_families
 
 from connector.core.flow import Finished
 
@@ -138,3 +140,47 @@ class StatusCollector:
 def render() -> bytes:
     """Return the metrics page in Prometheus' text format."""
     return generate_latest(REGISTRY)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSeen:
+    """What a supervisor counts of a worker."""
+
+    ordinal: int
+    up: bool
+    restarts: int
+
+
+class WorkersCollector:
+    """The metrics of a supervisor itself, and of its workers with the label `worker` on each sample.
+
+    They are not added up here: a worker that starts again begins at 0, which a reader of one series knows how to take
+    and a reader of a sum does not. `sum without (worker)` adds them up, in the right order.
+    """
+
+    def __init__(self, pages: Mapping[int, str], workers: Iterable[WorkerSeen]) -> None:
+        self._pages = pages
+        self._workers = workers
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics of all."""
+        up = GaugeMetricFamily("trackly_worker_up", "1 while the worker's process runs.", labels=["worker"])
+        restarts = CounterMetricFamily(
+            "trackly_worker_restarts", "How often the worker was started again.", labels=["worker"]
+        )
+        for worker in self._workers:
+            up.add_metric([str(worker.ordinal)], worker.up)
+            restarts.add_metric([str(worker.ordinal)], worker.restarts)
+        yield from (up, restarts)
+        families: dict[str, Metric] = {}
+        for ordinal, text in sorted(self._pages.items()):
+            for family in text_string_to_metric_families(text):
+                known = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                for sample in family.samples:
+                    known.samples.append(sample._replace(labels={**sample.labels, "worker": str(ordinal)}))
+        yield from families.values()
+
+
+def render_workers(pages: Mapping[int, str], workers: Iterable[WorkerSeen]) -> bytes:
+    """Return the metrics page of a supervisor, made of those of its workers, by ordinal."""
+    return generate_latest(WorkersCollector(pages, workers))

@@ -19,6 +19,7 @@ from connector.demo.artifacts import BrokerUnavailableError
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.topics import TopicsMissingError
 from connector.simulator.problems import InvalidInputError
+from connector.workers.pages import PagesError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -126,6 +127,7 @@ def _kafka_trouble(*, fenced: bool = False, unauthorized: bool = False) -> Kafka
         (_kafka_trouble(), 3),
         (_kafka_trouble(unauthorized=True), 1),
         (BrokerUnavailableError("no answer [x]"), 3),
+        (PagesError("no answer [x]"), 1),
         (TopicsMissingError("no answer [x]"), 2),
         (InvalidInputError("no answer [x]", []), 2),
     ],

@@ -14,7 +14,6 @@ from confluent_kafka.admin import AdminClient
 from connector.demo.artifacts import BrokerUnavailableError
 from connector.demo.broker import Broker, Listener, sasl_plain, wait_until_ready
 from connector.demo.finding import find_broker
-from connector.demo.processes import spawn, stop, tail
 from connector.demo.topics import Record, Topics, read_topic
 from tests.conftest import MakeBroker
 
@@ -160,29 +159,6 @@ def test_it_ends_with_the_process_that_started_it_even_by_kill_9(make_broker: Ma
         parent.wait()
 
     _wait_until_dead(int(pid))
-
-
-def test_a_child_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    child = spawn(["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done"], log=log)
-    while "ready" not in tail(log):
-        assert child.poll() is None
-        time.sleep(0.01)
-
-    assert stop(child, grace_secs=0.2) == -signal.SIGKILL
-
-
-def test_a_program_that_does_not_exist_cannot_be_spawned(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no-such-program"):
-        spawn(["no-such-program"], log=tmp_path / "log")
-
-
-def test_a_child_is_out_of_reach_of_ctrl_c(tmp_path: Path) -> None:
-    child = spawn(["sleep", "30"], log=tmp_path / "log")
-
-    assert os.getsid(child.pid) != os.getsid(0)
-
-    assert stop(child, grace_secs=5) == -signal.SIGTERM
 
 
 def test_a_given_broker_that_does_not_answer_is_not_replaced_by_another(monkeypatch: pytest.MonkeyPatch) -> None:

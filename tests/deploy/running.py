@@ -11,7 +11,7 @@ from typing import Final
 import httpx
 from confluent_kafka import Producer
 
-from connector.demo.processes import spawn, stop, tail
+from connector.processes import spawn, stop, tail
 from tests.deploy.conftest import ROOT
 
 _STOP_SECS: Final = 60

@@ -8,6 +8,7 @@ from tests.docs.commands import problem_with
 @pytest.mark.parametrize(
     "line",
     ["", "--version", "--help", "run connector.yaml", "check connector.yaml --online --json", "schema", "run --help",
+     "run connector.yaml --workers 2",
      "simulate --port 8090 --list +18005551234 --list +18005551235"],
 )  # fmt: skip
 def test_lines_that_can_be_given(line: str) -> None:
@@ -18,7 +19,7 @@ def test_lines_that_can_be_given(line: str) -> None:
     ("line", "problem"),
     [
         ("start connector.yaml", "there is no command start"),
-        ("run connector.yaml --workers 2", "run has no option --workers"),
+        ("run connector.yaml --threads 2", "run has no option --threads"),
         ("run", "run needs settings"),
         ("run a.yaml b.yaml", "run takes no b.yaml"),
         ("run connector.yaml settings", "run takes no settings"),

@@ -23,7 +23,7 @@ from connector.reference import (
     metrics_page,
     verdicts_page,
 )
-from connector.telemetry.metrics import BatchMetrics, StatusCollector, render
+from connector.telemetry.metrics import BatchMetrics, StatusCollector, WorkersCollector, render
 from connector.trackly import operations
 
 
@@ -81,7 +81,7 @@ def test_every_reason_of_a_dead_letter_has_a_row_with_a_meaning() -> None:
 def test_every_metric_that_is_served_is_on_the_page_and_no_other() -> None:
     BatchMetrics("docs").request("accepted", 0.1, 1)
     BatchMetrics("docs").settled(list[Finished](), 0)
-    collected = StatusCollector(list).collect()
+    collected = [*StatusCollector(list).collect(), *WorkersCollector({}, []).collect()]
 
     served = set(re.findall(r"^# HELP (\S+)", render().decode(), re.MULTILINE))
     served = {name for name in served if not name.endswith("_created")}

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,8 +14,8 @@ import httpx
 import yaml
 
 from connector.demo.judge import Judgement, Produced, judge
-from connector.demo.processes import spawn, tail
 from connector.demo.topics import Record, Topics
+from connector.processes import spawn, tail
 from connector.simulator import SimulatorThread
 
 KEY: Final = "trk_0123456789abcdef0123456789abcdef"
@@ -54,10 +54,20 @@ class Worker:
     def page(self, path: str) -> httpx.Response:
         return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=5, trust_env=False)
 
+    def post(self, path: str, *, token: str, form: dict[str, str] | None = None) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {token}"}
+        url = f"http://127.0.0.1:{self.port}{path}"
+        return httpx.post(url, data=form or {}, headers=headers, timeout=15, trust_env=False)
+
     def status(self) -> dict[str, Any]:
-        """Return the state of the first stream; empty while the pages are not up."""
+        """Return the state of the first stream; empty while the pages are not up, or no worker answers them."""
+        streams = self.whole_status().get("streams")
+        return streams[0] if streams else {}
+
+    def whole_status(self) -> dict[str, Any]:
+        """Return the whole status page; empty while it is not up."""
         try:
-            found: dict[str, Any] = self.page("/status").json()["streams"][0]
+            found: dict[str, Any] = self.page("/status").json()
         except (httpx.HTTPError, ValueError):
             return {}
         return found
@@ -91,12 +101,19 @@ class Worker:
         raise AssertionError(f"not seen: {what}; status {json.dumps(status)}; log ends:\n{tail(self.log, lines=30)}")
 
 
-def start_worker(settings: dict[str, Any], folder: Path, name: str, env: dict[str, str] | None = None) -> Worker:
+def start_worker(
+    settings: dict[str, Any],
+    folder: Path,
+    name: str,
+    env: dict[str, str] | None = None,
+    options: Sequence[str] = (),
+) -> Worker:
     """Start a connector with these settings, as a user does; settings and log are files of that name."""
     port = free_port()
     path, log = folder / f"{name}.yaml", folder / f"{name}.log"
     path.write_text(yaml.safe_dump(merge(settings, {"web": {"port": port}})))
-    process = spawn([sys.executable, "-m", "connector", "run", str(path)], log=log, env={**os.environ, **(env or {})})
+    argv = [sys.executable, "-m", "connector", "run", str(path), *options]
+    process = spawn(argv, log=log, env={**os.environ, **(env or {})})
     return Worker(process, port, log)
 
 
@@ -142,9 +159,11 @@ class World:
         whole["streams"] = [merge(flow, stream or {})]
         return whole
 
-    def start(self, settings: dict[str, Any], *, env: dict[str, str] | None = None) -> Worker:
+    def start(
+        self, settings: dict[str, Any], *, env: dict[str, str] | None = None, options: Sequence[str] = ()
+    ) -> Worker:
         """Start a connector with these settings, as a user does."""
-        worker = start_worker(settings, self.folder, f"connector-{len(self.workers)}", env)
+        worker = start_worker(settings, self.folder, f"connector-{len(self.workers)}", env, options)
         self.workers.append(worker)
         return worker
 

@@ -4,9 +4,10 @@ import io
 import json
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import structlog
@@ -45,6 +46,21 @@ def stream() -> io.StringIO:
     target = io.StringIO()
     configure_logging(LogSettings(level="debug", format="json"), stream=target)
     return target
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_lines_of_a_worker_name_it_whoever_writes_them(form: Literal["json", "console"]) -> None:
+    target = io.StringIO()
+    configure_logging(LogSettings(format=form), stream=target, worker=3)
+
+    get_logger("here").info("ours")
+    thread = threading.Thread(target=lambda: logging.getLogger("a.library").warning("theirs"))
+    thread.start()
+    thread.join()
+
+    lines = target.getvalue().splitlines()
+    assert len(lines) == 2
+    assert all(('"worker": 3' if form == "json" else "worker=3") in line for line in lines)
 
 
 @pytest.mark.parametrize(

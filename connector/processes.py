@@ -1,8 +1,9 @@
 """Child processes on a leash: none outlives the process that started it.
 
-A demonstration that is killed must not leave a broker behind that holds memory and ports. The kernel keeps the
-promise, not a clean-up handler: on Linux a child asks to be killed when its parent ends (``PR_SET_PDEATHSIG``), so
-even ``kill -9`` of the parent takes the children along. Elsewhere children are stopped by :func:`stop` alone.
+A supervisor that is killed must not leave workers behind that nobody steers, nor a demonstration a broker that holds
+memory and ports. The kernel keeps the promise, not a clean-up handler: on Linux a child asks to be killed when its
+parent ends (``PR_SET_PDEATHSIG``), so even ``kill -9`` of the parent takes the children along. Elsewhere children are
+stopped by :func:`stop` alone.
 """
 
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Final
 
@@ -20,12 +22,14 @@ _KEEPER: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="leash")
 
 # Runs in the child before the program proper. Asking for the signal here rather than in a `preexec_fn` keeps Python
 # code out of the fork of a threaded process. The parent may have ended before the request: hence the second look.
+# SIGHUP tells a program to read its secrets again; one that does not listen for it yet has them fresh, and must live.
 _LEASH: Final = """
 import ctypes, os, signal, sys
 if ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0) != 0:
     sys.exit("prctl: " + os.strerror(ctypes.get_errno()))
 if os.getppid() != int(sys.argv[1]):
     sys.exit("the parent has gone")
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
 os.execvp(sys.argv[2], sys.argv[2:])
 """
 
@@ -33,12 +37,12 @@ os.execvp(sys.argv[2], sys.argv[2:])
 def spawn(
     argv: Sequence[str],
     *,
-    log: Path,
+    log: Path | None,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     stdin: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
-    """Start a process that ends with this one; its output is appended to `log`.
+    """Start a process that ends with this one; its output is appended to `log`, or goes where ours does without one.
 
     It gets a session of its own: Ctrl-C reaches this process alone, which stops its children in the right order.
     Raises `FileNotFoundError` when the program does not exist.
@@ -47,19 +51,19 @@ def spawn(
     if program is None:
         raise FileNotFoundError(argv[0])
     argv = [program, *argv[1:]]
-    with log.open("ab") as out:
+    with nullcontext() if log is None else log.open("ab") as out:
         return _KEEPER.submit(_popen, argv, out, env, cwd, stdin).result()
 
 
 def _popen(
-    argv: Sequence[str], out: IO[bytes], env: Mapping[str, str] | None, cwd: Path | None, stdin: int
+    argv: Sequence[str], out: IO[bytes] | None, env: Mapping[str, str] | None, cwd: Path | None, stdin: int
 ) -> subprocess.Popen[bytes]:
     leash = [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid())] if sys.platform == "linux" else []
     return subprocess.Popen(  # noqa: S603 - the callers' own programs
         [*leash, *argv],
         stdin=stdin,
         stdout=out,
-        stderr=subprocess.STDOUT,
+        stderr=None if out is None else subprocess.STDOUT,
         env=env,
         cwd=cwd,
         start_new_session=True,

@@ -1,0 +1,1 @@
+"""Several workers on one machine: a supervisor, and what its pages make of theirs."""

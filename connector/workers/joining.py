@@ -1,0 +1,138 @@
+"""What the pages of a supervisor say, made of what its workers say.
+
+A stream is told as one, in the shape that a single process tells it in, so that whoever reads `/status` need not know
+how many there are: what is counted is added, what belongs to one worker names it. Counts begin with each worker, so a
+sum falls when one starts again; metrics therefore stay apart (`telemetry/metrics.py`).
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+_SUMS: Final = frozenset(
+    {
+        "records_read", "queued", "skipped", "in_doubt", "resent", "missing", "vanished", "in_flight_records",
+        "in_flight_requests", "waiting_batches", "ready_batches", "open_records", "held_bytes", "requests", "ticks",
+        "ticks_aborted", "producers_replaced", "concurrency_limit",
+    }
+)  # fmt: skip
+_SUMS_BY_KEY: Final = frozenset({"dead_letters", "requests_by_row", "batches_closed"})
+_STATES: Final = ("failed", "on_hold", "draining", "new", "running", "stopped")
+"""States of a stream, the one that most needs to be seen first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a worker answered when it was asked for a page; status 0 stands for no answer, `state` says why then."""
+
+    ordinal: int
+    state: str
+    status: int = 0
+    body: Any = None
+
+
+def joined_streams(heard: Iterable[Heard]) -> list[dict[str, Any]]:
+    """Return the streams of all workers that answered, each told once."""
+    by_name: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    for one in heard:
+        if one.status == 200:
+            for stream in one.body["streams"]:
+                by_name.setdefault(stream["name"], []).append((one.ordinal, stream))
+    return [_joined_stream(parts) for parts in by_name.values()]
+
+
+def _joined_stream(parts: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
+    """Return one stream; what is neither added nor merged is the same for all, or that of the first."""
+    streams = [stream for _, stream in parts]
+    joined = dict(streams[0])
+    for key in _SUMS:
+        joined[key] = sum(stream[key] for stream in streams)
+    for key in _SUMS_BY_KEY:
+        joined[key] = _added(stream[key] for stream in streams)
+    lags = [stream["lag"] for stream in streams]
+    holds = sorted(_named(parts, "holds"), key=lambda hold: float(hold["since"]))
+    errors = [f"worker {ordinal}: {stream['error']}" for ordinal, stream in parts if stream["error"] is not None]
+    moved = {stream["concurrency_moved"] for stream in streams}
+    return joined | {
+        "state": min((stream["state"] for stream in streams), key=_STATES.index),
+        "paused_secs": max(stream["paused_secs"] for stream in streams),
+        "lag": None if None in lags else sum(lags),
+        "concurrency_moved": moved.pop() if len(moved) == 1 else "differs",
+        "partitions": {
+            name: {**found, "worker": ordinal}
+            for ordinal, stream in parts
+            for name, found in stream["partitions"].items()
+        },
+        "hold": holds[0] if holds else None,
+        "holds": holds,
+        "standstills": _named(parts, "standstills"),
+        "error": "; ".join(errors) or None,
+    }
+
+
+def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(total)
+
+
+def _named(parts: list[tuple[int, dict[str, Any]]], key: str) -> list[dict[str, Any]]:
+    return [{**found, "worker": ordinal} for ordinal, stream in parts for found in stream[key]]
+
+
+def joined_readiness(heard: Iterable[Heard]) -> tuple[bool, dict[str, Any]]:
+    """Return whether every worker is ready, and why not where one is not."""
+    streams: dict[str, str] = {}
+    silent: dict[str, str] = {}
+    for one in heard:
+        if one.status == 0:
+            silent[str(one.ordinal)] = one.state
+        elif one.status != 200:
+            for name, why in one.body["streams"].items():
+                streams.setdefault(name, f"worker {one.ordinal}: {why}")
+    ready = not streams and not silent
+    return ready, {"ready": ready, "streams": streams, "workers": silent}
+
+
+def joined_health(heard: Iterable[Heard]) -> tuple[bool, dict[str, Any]]:
+    """Return whether no worker is red. One that has gone is started again, which is all that a restart could do.
+
+    One that answered before and does not any more is red, as a single process would be.
+    """
+    stuck: list[dict[str, Any]] = []
+    silent: list[int] = []
+    for one in heard:
+        if one.status == 0 and one.state == "silent":
+            silent.append(one.ordinal)
+        elif one.status not in (0, 200):
+            stuck += [{**found, "worker": one.ordinal} for found in one.body["standstills"]]
+    if not stuck and not silent:
+        return True, {"status": "alive"}
+    return False, {"status": "stalled", "standstills": stuck, "silent_workers": silent}
+
+
+def joined_resumed(heard: list[Heard]) -> tuple[int, dict[str, Any]]:
+    """Return a status and what came of a decision that was passed on to all workers.
+
+    A partition is not held when none holds it. Where all refuse for one reason (a wrong token) that is the answer.
+    """
+    told = [one for one in heard if one.status and "problem" not in one.body]
+    refused = [one for one in heard if one.status and "problem" in one.body]
+    silent = [one for one in heard if one.status == 0]
+    if not told and refused and len({(one.status, one.body["problem"]) for one in refused}) == 1 and not silent:
+        return refused[0].status, dict(refused[0].body)
+    body: dict[str, Any] = {}
+    for one in told:
+        body.setdefault("stream", one.body["stream"])
+        for key in ("ended", "probed", "undecided"):
+            body.setdefault(key, []).extend({**hold, "worker": one.ordinal} for hold in one.body[key])
+    if told:
+        held_nowhere = set.intersection(*(set(one.body["not_held"]) for one in told))
+        body["not_held"] = sorted(held_nowhere)
+    problems = [f"worker {one.ordinal}: {one.body['problem']}" for one in refused]
+    problems += [f"worker {one.ordinal} was not told, it is {one.state}; say it again" for one in silent]
+    if problems:
+        return (refused[0].status if refused else 503), {"problem": "; ".join(problems), **body}
+    return (409 if body["undecided"] else 200), body

@@ -1,0 +1,193 @@
+"""The pages of a supervisor: one address for all workers, whose own pages are sockets that nobody else can reach.
+
+Each page asks all workers when it is asked for, and says what theirs come to. A POST is passed on as it came: the token
+is compared by each worker, here nothing of it is looked at.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import aiohttp
+from aiohttp import web
+
+from connector import __version__
+from connector.app.pages import make_safe, page
+from connector.app.resuming import Answer, RefusedError, for_people, headers_of, read_body
+from connector.config.settings import WebSettings
+from connector.telemetry.logging import get_logger
+from connector.telemetry.metrics import WorkerSeen, render_workers
+from connector.workers.joining import Heard, joined_health, joined_readiness, joined_resumed, joined_streams
+
+_ASK_SECS: Final = 5.0
+_RESUME_SECS: Final = 12.0
+_PASSED_ON: Final = ("Authorization", "Content-Type")
+
+log = get_logger("workers")
+
+
+class PagesError(Exception):
+    """The pages cannot be served where the settings want them."""
+
+
+class Asked(Protocol):
+    """A worker, as far as the pages know it."""
+
+    ordinal: int
+    socket: Path | None
+
+    @property
+    def state(self) -> str:
+        """Say what it does, as far as can be told without asking it."""
+
+    @property
+    def is_up(self) -> bool:
+        """Tell whether there is a process that may be asked."""
+
+    def answered(self) -> None:
+        """Take note of an answer."""
+
+    def status(self) -> dict[str, Any]:
+        """Return what the supervisor knows of it as JSON-ready values."""
+
+    def seen(self) -> WorkerSeen:
+        """Return what the metrics say of it."""
+
+
+class Pages:
+    """Serves the pages between `start` and `stop`. `about` gives what `/status` says of the supervisor itself."""
+
+    def __init__(self, settings: WebSettings, workers: list[Asked], about: Callable[[], dict[str, Any]]) -> None:
+        self._settings = settings
+        self._workers = workers
+        self._about = about
+        self._sessions: dict[int, aiohttp.ClientSession] = {}
+        app = web.Application()
+        app.on_response_prepare.append(make_safe)
+        app.add_routes(
+            [
+                web.get("/", self._index),
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+                web.get("/status", self._status),
+                web.get("/metrics", self._metrics),
+                web.post("/streams/{name}/resume", self._resume),
+            ]
+        )
+        # As the workers do: a body that is encoded is refused, not decoded.
+        self._runner = web.AppRunner(app, access_log=None, auto_decompress=False)
+
+    async def start(self) -> None:
+        """Listen; raises `PagesError`."""
+        host, port = self._settings.host, self._settings.port
+        for worker in self._workers:
+            # A worker that starts again is behind the same path, but no connection to it is the same.
+            through = aiohttp.UnixConnector(str(worker.socket), force_close=True)
+            self._sessions[worker.ordinal] = aiohttp.ClientSession(connector=through)
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, host, port).start()
+        except OSError as error:
+            await self.stop()
+            raise PagesError(f"cannot listen on web.host {host}, web.port {port}: {error.strerror}") from error
+        log.info("pages", host=host, port=self._runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        """Let go of everything."""
+        await asyncio.gather(*(session.close() for session in self._sessions.values()))
+        await self._runner.cleanup()
+
+    async def _index(self, _request: web.Request) -> web.Response:
+        _, status = await self._joined_status()
+        return web.Response(text=page(status), content_type="text/html")
+
+    async def _healthz(self, _request: web.Request) -> web.Response:
+        alive, told = joined_health(await self._ask_all("/healthz"))
+        return web.json_response(told, status=200 if alive else 503)
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        ready, why = joined_readiness(await self._ask_all("/readyz"))
+        return web.json_response(why, status=200 if ready else 503)
+
+    async def _status(self, _request: web.Request) -> web.Response:
+        code, status = await self._joined_status()
+        return web.json_response(status, status=code)
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        heard = await self._ask_all("/metrics", decode=bytes.decode)
+        told = {one.ordinal: one.body for one in heard if one.status == 200}
+        return web.Response(
+            body=render_workers(told, [worker.seen() for worker in self._workers]),
+            headers={"Content-Type": "text/plain; version=0.0.4"},
+        )
+
+    async def _resume(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        try:
+            body = await read_body(request)
+        except RefusedError as error:
+            return _response(request, Answer(error.status, {"problem": str(error)}))
+        headers = {key: request.headers[key] for key in _PASSED_ON if key in request.headers}
+        path = request.rel_url.raw_path
+        heard = await self._ask_all(path, post=body, headers=headers)
+        status, told = joined_resumed(heard)
+        if status == 200:
+            log.info("resume passed on to all workers", stream=name, remote=request.remote)
+        return _response(request, Answer(status, told))
+
+    async def _joined_status(self) -> tuple[int, dict[str, Any]]:
+        """Return the status page's code and values; 503 while no worker can say what a stream does."""
+        heard = await self._ask_all("/status")
+        answered = [one for one in heard if one.status == 200]
+        states = {one.ordinal: one.state for one in heard}
+        return 200 if answered else 503, {
+            "version": __version__,
+            **self._about(),
+            "may_resume": any(one.body["may_resume"] for one in answered),
+            "workers": [{**worker.status(), "state": states[worker.ordinal]} for worker in self._workers],
+            "streams": joined_streams(heard),
+        }
+
+    async def _ask_all(
+        self,
+        path: str,
+        *,
+        post: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        decode: Callable[[bytes], Any] = json.loads,
+    ) -> list[Heard]:
+        return await asyncio.gather(*(self._ask(worker, path, post, headers, decode) for worker in self._workers))
+
+    async def _ask(
+        self,
+        worker: Asked,
+        path: str,
+        post: bytes | None,
+        headers: Mapping[str, str] | None,
+        decode: Callable[[bytes], Any],
+    ) -> Heard:
+        if not worker.is_up:
+            return Heard(worker.ordinal, worker.state)
+        method, secs = ("GET", _ASK_SECS) if post is None else ("POST", _RESUME_SECS)
+        try:
+            async with self._sessions[worker.ordinal].request(
+                method, f"http://worker{path}", data=post, headers=headers, timeout=aiohttp.ClientTimeout(secs)
+            ) as reply:
+                body = decode(await reply.read())
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+            # One that did answer, and should still: as bad as a single process that does not.
+            return Heard(worker.ordinal, "silent" if worker.state == "running" else worker.state)
+        worker.answered()
+        return Heard(worker.ordinal, worker.state, reply.status, body)
+
+
+def _response(request: web.Request, found: Answer) -> web.Response:
+    """Answer a POST as a worker does: JSON, or for a form of the page the way back to it."""
+    headers = headers_of(found)
+    if "text/html" not in request.headers.get("Accept", ""):
+        return web.json_response(found.body, status=found.status, headers=headers)
+    if found.status == 200:
+        return web.Response(status=303, headers={**headers, "Location": "../../"})
+    return web.Response(text=for_people(found), status=found.status, headers=headers)

@@ -1,0 +1,246 @@
+"""One process over several workers: it starts them, starts those again that die, and stops all of them as one.
+
+It carries no record. Each worker is a connector process like any other, in the same group, so that Kafka alone says who
+has which partition; what is kept here is which ids they have, that they live, and one way to stop. Workers are on a
+leash (`connector/processes.py`): whatever ends the supervisor ends them.
+"""
+
+import asyncio
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from connector.app.instance import claim_all
+from connector.config.settings import Settings
+from connector.core.restarts import RestartPolicy, Restarts
+from connector.processes import spawn
+from connector.stream.state import now
+from connector.telemetry.logging import get_logger
+from connector.telemetry.metrics import WorkerSeen
+from connector.workers.pages import Pages, PagesError
+
+log = get_logger("workers")
+
+_CANNOT_START: Final = 1
+"""Stands for the exit code of a process that the system would not start."""
+
+_MAX_SOCKET_PATH: Final = 100
+"""Bytes; the kernel takes 107 on Linux, and fewer elsewhere."""
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """A worker over all its lives: a process, or the wait for the next one. At most one process at a time."""
+
+    ordinal: int
+    instance_id: str
+    socket: Path | None
+    restarts: Restarts
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float | None = None
+    last_exit: int | None = None
+    _has_answered: bool = False
+    _signalled: bool = False
+    _over: bool = False
+
+    @property
+    def is_up(self) -> bool:
+        """Tell whether there is a process."""
+        return self.process is not None
+
+    @property
+    def state(self) -> str:
+        """Say what it does: `running` once its pages have answered, `starting` before."""
+        if self.process is None:
+            return "stopped" if self._over else "restarting"
+        if self._signalled:
+            return "draining"
+        return "running" if self._has_answered else "starting"
+
+    def began(self, process: subprocess.Popen[bytes]) -> None:
+        """Take note of a new process."""
+        self.process, self.started_at = process, time.time()
+        self._has_answered = False
+
+    def ended(self, code: int) -> None:
+        """Take note that the process has gone."""
+        self.process, self.last_exit = None, code
+
+    def answered(self) -> None:
+        """Take note that its pages answer."""
+        self._has_answered = True
+
+    def over(self) -> None:
+        """Take note that there will be no other process."""
+        self._over = True
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send its process a signal, if there is one."""
+        if self.process is not None:
+            self._signalled = self._signalled or number == signal.SIGTERM
+            self.process.send_signal(number)
+
+    def status(self) -> dict[str, Any]:
+        """Return what is known of it as JSON-ready values."""
+        return {
+            "ordinal": self.ordinal,
+            "instance_id": self.instance_id,
+            "pid": None if self.process is None else self.process.pid,
+            "state": self.state,
+            "started_at": None if self.started_at is None else round(self.started_at, 3),
+            "restarts": self.restarts.times,
+            "last_exit": self.last_exit,
+        }
+
+    def seen(self) -> WorkerSeen:
+        """Return what the metrics say of it."""
+        return WorkerSeen(self.ordinal, self.is_up, self.restarts.times)
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """Runs the workers of one settings file. `command` gives the arguments of a worker's process.
+
+    Invariant: once a stop has been asked for, nothing is started any more.
+    """
+
+    settings: Settings
+    policy: RestartPolicy
+    command: Callable[[Worker, Path], list[str]]
+    fatal: Worker | None = None
+    """The worker whose end no restart would mend."""
+    _workers: list[Worker] = field(default_factory=list)
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _started_at: float = field(default_factory=time.time)
+
+    async def run(self) -> int:
+        """Run until a signal, or an end that no restart mends, has ended all workers; return the whole's exit code.
+
+        Raises `InstanceIdInUseError` or `PagesError` before anything is started.
+        """
+        claims = claim_all(self.settings)  # held until the process ends
+        home = Path(tempfile.mkdtemp(prefix="trackly-workers-"))
+        try:
+            if len(bytes(home / "99.sock")) > _MAX_SOCKET_PATH:
+                raise PagesError(f"the folder {home} has too long a name for sockets; set TMPDIR to a shorter one")
+            copy = self._copy_settings(home)
+            for ordinal, claimed in enumerate(claims):
+                path = home / f"{ordinal}.sock" if self.settings.web.enabled else None
+                self._workers.append(Worker(ordinal, claimed.instance_id, path, Restarts(self.policy)))
+            pages = Pages(self.settings.web, [*self._workers], self._about) if self.settings.web.enabled else None
+            if pages is not None:
+                await pages.start()
+            try:
+                await self._run_all(copy)
+            finally:
+                if pages is not None:
+                    await pages.stop()
+        finally:
+            shutil.rmtree(home, ignore_errors=True)
+            del claims
+        if self.fatal is not None and self.fatal.last_exit is not None:
+            return self.policy.code_of(self.fatal.last_exit)
+        return self.policy.worst(worker.last_exit for worker in self._workers if worker.last_exit is not None)
+
+    def _copy_settings(self, home: Path) -> Path:
+        """Keep what the settings file says now: a worker that starts again must not differ from the others."""
+        origin = self.settings.origin
+        assert origin is not None, "a supervisor runs a settings file"
+        copy = home / "settings.yaml"
+        copy.touch(mode=0o600)
+        copy.write_bytes(origin.source.read_bytes())
+        return copy
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "instance_id": self.settings.instance_id or socket.gethostname(),
+            "started_at": round(self._started_at, 3),
+        }
+
+    async def _run_all(self, copy: Path) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._asked_to_stop)
+        loop.add_signal_handler(signal.SIGHUP, self._signal_all, signal.SIGHUP)
+        watching = loop.create_task(self._end_in_time())
+        with ThreadPoolExecutor(len(self._workers), thread_name_prefix="worker") as waiters:
+            try:
+                async with asyncio.TaskGroup() as keeping:
+                    for worker in self._workers:
+                        keeping.create_task(self._keep(worker, copy, waiters))
+            finally:
+                self._signal_all(signal.SIGKILL)  # there is none, unless something here has failed
+                watching.cancel()
+
+    async def _keep(self, worker: Worker, copy: Path, waiters: ThreadPoolExecutor) -> None:
+        """Keep one worker running until all are to stop."""
+        try:
+            while not self._stopping.is_set():
+                code = await self._live(worker, copy, waiters)
+                if self._stopping.is_set():
+                    return
+                wait = worker.restarts.ended(code, now=now())
+                if wait is None:
+                    self.fatal = worker
+                    log.error("worker ended as no restart would mend; stopping all", worker=worker.ordinal, code=code)
+                    self._stop()
+                    return
+                log.error("worker ended and is started again", worker=worker.ordinal, code=code, in_secs=wait)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), wait)
+        finally:
+            worker.over()
+
+    async def _live(self, worker: Worker, copy: Path, waiters: ThreadPoolExecutor) -> int:
+        """Start a worker's process, wait for its end, and return its exit code, below 0 for a signal."""
+        if worker.socket is not None:
+            worker.socket.unlink(missing_ok=True)
+        worker.restarts.started(now=now())
+        try:
+            process = spawn(self.command(worker, copy), log=None)
+        except OSError as error:
+            log.error("worker cannot be started", worker=worker.ordinal, error=str(error))  # noqa: TRY400 (its text says it)
+            worker.ended(_CANNOT_START)
+            return _CANNOT_START
+        worker.began(process)
+        log.info("worker started", worker=worker.ordinal, instance_id=worker.instance_id, pid=process.pid)
+        code = await asyncio.get_running_loop().run_in_executor(waiters, process.wait)
+        worker.ended(code)
+        if self._stopping.is_set():
+            log.info("worker stopped", worker=worker.ordinal, code=code)
+        return code
+
+    def _asked_to_stop(self) -> None:
+        """Stop all in order; at the second time, at once."""
+        if not self._stopping.is_set():
+            self._stop()
+            return
+        sys.stderr.write("second signal: stopping all at once; what is in flight is in doubt\n")
+        self._signal_all(signal.SIGKILL)
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        self._signal_all(signal.SIGTERM)
+
+    async def _end_in_time(self) -> None:
+        """End what has not drained halfway between its own deadline and the one of whoever stops us."""
+        await self._stopping.wait()
+        drain = max(stream.delivery.drain_secs for stream in self.settings.streams)
+        await asyncio.sleep((drain + self.settings.shutdown.grace_secs) / 2)
+        late = [worker.ordinal for worker in self._workers if worker.is_up]
+        log.error("workers have not drained in time and are ended; what they had in flight is in doubt", workers=late)
+        self._signal_all(signal.SIGKILL)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        for worker in self._workers:
+            worker.signal(number)

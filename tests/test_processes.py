@@ -1,0 +1,49 @@
+"""Children are on a leash, and out of reach of what is not meant for them; a test of brokers has the `kill -9`."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from connector.processes import spawn, stop, tail
+
+
+def test_a_child_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    child = spawn(["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done"], log=log)
+    while "ready" not in tail(log):
+        assert child.poll() is None
+        time.sleep(0.01)
+
+    assert stop(child, grace_secs=0.2) == -signal.SIGKILL
+
+
+def test_a_program_that_does_not_exist_cannot_be_spawned(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no-such-program"):
+        spawn(["no-such-program"], log=tmp_path / "log")
+
+
+def test_a_child_is_out_of_reach_of_ctrl_c(tmp_path: Path) -> None:
+    child = spawn(["sleep", "30"], log=tmp_path / "log")
+
+    assert os.getsid(child.pid) != os.getsid(0)
+
+    assert stop(child, grace_secs=5) == -signal.SIGTERM
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the leash is for Linux alone")
+def test_a_child_that_does_not_listen_for_sighup_yet_outlives_it(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    child = spawn(["sh", "-c", "echo ready; exec sleep 30"], log=log)
+    while "ready" not in tail(log):
+        assert child.poll() is None
+        time.sleep(0.01)
+
+    child.send_signal(signal.SIGHUP)
+
+    time.sleep(0.1)
+    assert child.poll() is None
+    assert stop(child, grace_secs=5) == -signal.SIGTERM

@@ -1,0 +1,127 @@
+"""Pages of several workers are told as one: sums where they are sums, and whose it is where they are not."""
+
+from typing import Any
+
+from connector.telemetry.metrics import WorkerSeen, render_workers
+from connector.workers.joining import Heard, joined_health, joined_readiness, joined_resumed, joined_streams
+
+
+def _stream(**over: Any) -> dict[str, Any]:
+    numbers = (
+        "records_read", "queued", "skipped", "in_doubt", "resent", "missing", "vanished", "in_flight_records",
+        "in_flight_requests", "waiting_batches", "ready_batches", "open_records", "held_bytes", "requests", "ticks",
+        "ticks_aborted", "producers_replaced", "concurrency_limit",
+    )  # fmt: skip
+    return {
+        **dict.fromkeys(numbers, 1),
+        "name": "sends", "state": "running", "operation": "send", "dead_letters": {}, "requests_by_row": {},
+        "batches_closed": {}, "lag": 0, "holds": [], "hold": None, "standstills": [], "partitions": {}, "error": None,
+        "paused_secs": 0.0, "concurrency_moved": "grow", **over,
+    }  # fmt: skip
+
+
+def _heard(*streams: dict[str, Any]) -> list[Heard]:
+    return [Heard(n, "running", 200, {"streams": [stream]}) for n, stream in enumerate(streams)]
+
+
+def _hold(since: float) -> dict[str, Any]:
+    return {"reason": "outage", "since": since}
+
+
+def test_counts_are_sums_and_what_belongs_to_a_worker_names_it() -> None:
+    one = _stream(queued=3, dead_letters={"invalid_phone": 2}, lag=5, partitions={"t[0]": {"read": 4}}, paused_secs=2.0)
+    two = _stream(queued=4, dead_letters={"invalid_phone": 1, "in_doubt": 7}, lag=6, partitions={"t[1]": {"read": 9}})
+
+    (joined,) = joined_streams(_heard(one, two))
+
+    assert joined.keys() == one.keys(), "the shape is that of one process"
+    assert (joined["queued"], joined["requests"], joined["lag"], joined["paused_secs"]) == (7, 2, 11, 2.0)
+    assert joined["dead_letters"] == {"invalid_phone": 3, "in_doubt": 7}
+    assert joined["partitions"] == {"t[0]": {"read": 4, "worker": 0}, "t[1]": {"read": 9, "worker": 1}}
+
+
+def test_the_state_that_most_needs_to_be_seen_is_told_and_holds_name_their_worker() -> None:
+    one = _stream(state="on_hold", hold=_hold(9.0), holds=[_hold(9.0)], lag=None)
+    two = _stream(state="on_hold", hold=_hold(8.0), holds=[_hold(8.0)], concurrency_moved="trouble")
+    three = _stream(state="failed", error="a bug")
+
+    (joined,) = joined_streams(_heard(one, two, three))
+
+    assert (joined["state"], joined["error"], joined["concurrency_moved"]) == ("failed", "worker 2: a bug", "differs")
+    assert joined["hold"] == {"reason": "outage", "since": 8.0, "worker": 1}
+    assert [hold["worker"] for hold in joined["holds"]] == [1, 0]
+    assert joined["lag"] is None, "a sum of which a part is not known is not known"
+
+
+def test_a_worker_that_does_not_answer_is_left_out_of_sums() -> None:
+    (joined,) = joined_streams([*_heard(_stream(queued=3)), Heard(1, "restarting")])
+
+    assert joined["queued"] == 3
+
+
+def test_ready_is_only_who_has_every_worker_ready() -> None:
+    ready = Heard(0, "running", 200, {"ready": True, "streams": {}})
+    joining = Heard(1, "running", 503, {"ready": False, "streams": {"sends": "running, not in its group yet"}})
+
+    assert joined_readiness([ready, ready]) == (True, {"ready": True, "streams": {}, "workers": {}})
+    red, why = joined_readiness([ready, joining, Heard(2, "restarting")])
+    assert not red
+    assert why["streams"] == {"sends": "worker 1: running, not in its group yet"}
+    assert why["workers"] == {"2": "restarting"}
+
+
+def test_health_is_red_with_one_worker_that_is_red_or_silent_and_not_for_one_that_is_started_again() -> None:
+    alive = Heard(0, "running", 200, {"status": "alive"})
+    stalled = Heard(1, "running", 503, {"status": "stalled", "standstills": [{"stream": "sends"}]})
+
+    assert joined_health([alive, Heard(1, "restarting"), Heard(2, "starting")]) == (True, {"status": "alive"})
+    assert joined_health([alive, stalled]) == (
+        False,
+        {"status": "stalled", "standstills": [{"stream": "sends", "worker": 1}], "silent_workers": []},
+    )
+    assert joined_health([alive, Heard(1, "silent")])[1]["silent_workers"] == [1]
+
+
+def _told(ordinal: int, status: int = 200, **over: Any) -> Heard:
+    body = {"stream": "sends", "ended": [], "probed": [], "undecided": [], "not_held": [], **over}
+    return Heard(ordinal, "running", status, body)
+
+
+def test_a_partition_is_not_held_when_no_worker_holds_it() -> None:
+    status, body = joined_resumed(
+        [_told(0, not_held=["t:1", "t:9"], ended=[{"reason": "r"}]), _told(1, not_held=["t:9"])]
+    )
+
+    assert (status, body["not_held"], body["ended"]) == (200, ["t:9"], [{"reason": "r", "worker": 0}])
+
+
+def test_what_one_worker_needs_to_be_told_is_needed_of_all() -> None:
+    assert joined_resumed([_told(0), _told(1, 409, undecided=[{"reason": "in_doubt"}])])[0] == 409
+
+
+def test_a_refusal_of_all_is_told_once_and_that_of_one_with_its_name() -> None:
+    wrong = [Heard(n, "running", 401, {"problem": "the token is wrong"}) for n in range(2)]
+    draining = Heard(1, "running", 409, {"problem": "the stream is draining"})
+
+    assert joined_resumed(wrong) == (401, {"problem": "the token is wrong"})
+    status, body = joined_resumed([_told(0, ended=[{"reason": "r"}]), draining])
+    assert (status, body["problem"]) == (409, "worker 1: the stream is draining")
+    assert body["ended"] == [{"reason": "r", "worker": 0}], "what was done is told all the same"
+    status, body = joined_resumed([_told(0), Heard(1, "restarting")])
+    assert (status, body["problem"]) == (503, "worker 1 was not told, it is restarting; say it again")
+
+
+def test_metrics_of_workers_stand_in_one_family_each_with_a_label_for_whose_they_are() -> None:
+    text = (
+        "# HELP trackly_queued_total Taken.\n# TYPE trackly_queued_total counter\n"
+        'trackly_queued_total{stream="sends"} %s\n'
+    )
+
+    page = render_workers({0: text % "3.0", 1: text % "4.0"}, [WorkerSeen(0, True, 0), WorkerSeen(1, False, 2)])
+
+    lines = page.decode().splitlines()
+    assert lines.count("# TYPE trackly_queued_total counter") == 1
+    assert 'trackly_queued_total{stream="sends",worker="0"} 3.0' in lines
+    assert 'trackly_queued_total{stream="sends",worker="1"} 4.0' in lines
+    assert 'trackly_worker_up{worker="1"} 0.0' in lines
+    assert 'trackly_worker_restarts_total{worker="1"} 2.0' in lines
