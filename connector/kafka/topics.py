@@ -24,6 +24,8 @@ _CANNOT_TELL = frozenset({"_UNSUPPORTED_FEATURE", "_TIMED_OUT", "UNSUPPORTED_VER
 _REFUSALS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.SASL_AUTHENTICATION_FAILED})  # noqa: SLF001
 """What a broker closes the connection for: only the log of the client would tell."""
 
+LOOK_AGAIN_SECS = 10.0
+
 OUTCOME_BYTES = 1_000
 """More than any outcome takes without its key."""
 
@@ -119,6 +121,7 @@ class Outputs:
         self._topics = topics
         self._by_key = outcomes_by_key
         self._facts: dict[str, TopicFacts | None] = {}
+        self._looked_at = float("-inf")
 
     def ensure(self, create: CreateTopicsSettings, *, partitions: int, bootstrap_servers: str) -> list[str]:
         """Create what is missing, if allowed, and return it; raises `TopicsMissingError` if not."""
@@ -143,6 +146,13 @@ class Outputs:
     def refresh(self) -> None:
         """Read again what the topics take."""
         self._facts = self._topics.facts([self.outcome_topic, self.dead_letter_topic])
+
+    def look_again(self, *, now: float) -> None:
+        """Read again what the topics take, once in a while, before something is cut for it: limits get raised, too."""
+        if now - self._looked_at > LOOK_AGAIN_SECS:
+            self._looked_at = now
+            with suppress(KafkaTroubleError):
+                self.refresh()
 
     def missing(self) -> list[str]:
         """Return the topics that do not exist; when that cannot be known, those that did not when last seen."""

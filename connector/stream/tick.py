@@ -325,11 +325,14 @@ class Ticker:
             for outcomes in scribe.outcomes(item):
                 keys = outcomes.keys
                 if keys is not None and max(map(len, filter(None, keys)), default=0) > outputs.outcome_key_limit:
+                    outputs.look_again(now=now())
                     keys = [key if key is None or len(key) <= outputs.outcome_key_limit else None for key in keys]
                 publisher.write_batch(
                     outputs.outcome_topic, outputs.outcome_partition(outcomes.source), outcomes.values, keys
                 )
             for letter in scribe.dead_letters(item, now_ms=at):
+                if letter.size > outputs.dead_letter_limit:
+                    outputs.look_again(now=now())
                 fits = letter.size <= outputs.dead_letter_limit
                 kept = letter if fits else without_value(letter, outputs.dead_letter_limit)
                 publisher.write(

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewPartitions
 
 from connector.core.progress import decode
@@ -427,6 +429,23 @@ def test_rule_10_a_dead_letter_that_is_too_large_goes_without_its_value_and_says
     assert letter.value() is None
     [headers] = world.headers_of_dead_letters()
     assert headers["trackly.value_omitted"].startswith("50000 bytes")
+
+
+def test_rule_10_a_limit_that_was_raised_is_seen_before_anything_is_cut_for_it(world: World) -> None:
+    world.dead_letters = world.topics.create(partitions=4, config={"max.message.bytes": "20000"})
+    worker = world.start(world.settings())
+    worker.wait_for(lambda s: s["partitions"] != {}, "its partitions")
+    raised = ConfigEntry("max.message.bytes", "900000", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, world.dead_letters, incremental_configs=[raised])
+    admin = _admin(world)
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result(30)
+    world.produce([Record(b"x" * 50_000, b"large")], "not_json")
+
+    found = world.settled()
+
+    assert found.problems() == []
+    assert [len(letter.value() or b"") for letter in world.topics.read(world.dead_letters)] == [50_000]
 
 
 def test_rule_10_an_outcome_topic_that_is_deleted_holds_until_it_is_there_again(world: World) -> None:
