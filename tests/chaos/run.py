@@ -34,6 +34,8 @@ class Result:
     kills: int
     exits: Mapping[int, int]
     resumed: Mapping[str, int]
+    deleted: int
+    """Records without a result that went with a topic when it was deleted."""
     twice_told: int
     """Records that were accepted twice where the operator chose that, and whose result says so."""
     problems: list[str]
@@ -54,6 +56,7 @@ class Result:
             "in_doubt": sum(j.in_doubt for j in found),
             "outcome_duplicates": {name: j.duplicates for name, j in self.judgements.items()},
             "lost": sum(j.lost for j in found),
+            "deleted_with_their_topic": self.deleted,
             "process_kills": self.kills,
             "exits": {str(code): count for code, count in self.exits.items()},
             "resumed": dict(self.resumed),
@@ -109,6 +112,7 @@ def run(
             arena.kills,
             dict(arena.exits),
             dict(arena.resumed),
+            sum(at.topic in feed.deleted for produced in feed.produced.values() for at in produced.unsettled()),
             twice_told.count,
             problems,
         )

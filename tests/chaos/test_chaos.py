@@ -1,0 +1,34 @@
+"""Short runs of chaos: the whole suite of disturbances takes minutes, `make chaos`."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.plan import FLOWS, Setup, episodes, setup
+from tests.chaos.run import run
+from tests.conftest import MakeBroker
+
+
+def test_a_seed_gives_the_same_plan_each_time_and_neighbours_cover_all_setups() -> None:
+    first, again = episodes(7), episodes(7)
+
+    assert [next(first) for _ in range(50)] == [next(again) for _ in range(50)]
+    assert len({(s.protocol, s.flows) for s in map(setup, range(6))}) == 2 * len(FLOWS)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(("seed", "protocol", "flows"), [(4, "classic", "three"), (5, "consumer", "one")])
+def test_whatever_happens_each_record_ends_once(
+    make_broker: MakeBroker, tmp_path: Path, seed: int, protocol: str, flows: str
+) -> None:
+    make_broker().close()  # whoever lacks Java leaves out this test too
+
+    result = run(seed, Setup(protocol, FLOWS[flows]), secs=15, folder=tmp_path, tell=print)  # type: ignore[arg-type]
+
+    print(result.summary())
+    assert result.problems == []
+    summary = result.summary()
+    assert summary["disturbances"] != {}
+    assert summary["lost"] == summary["accepted_twice"] == 0
+    once = summary["outcomes"] + summary["dead_letters"] - sum(summary["outcome_duplicates"].values())
+    assert once + summary["deleted_with_their_topic"] == summary["produced"]
