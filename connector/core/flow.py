@@ -137,6 +137,8 @@ class Intake:
     doubtful: tuple[Chunk, ...]
     vanished: int = 0
     """Offsets in doubt that are no longer in the topic: settled without an outcome, as there is nothing to write."""
+    passed_over: int = 0
+    """Offsets between the records that were read, which the topic does not have (compaction, markers)."""
 
 
 NOTHING = Intake((), ())
@@ -257,10 +259,10 @@ class Flow:
             chunk = chunk.slice(bisect_left(chunk.offsets, state.next_read), len(chunk))
             if not chunk.offsets:
                 return NOTHING
-        vanished = self._skip_holes(state, chunk.offsets)
+        vanished, passed_over = self._skip_holes(state, chunk.offsets)
         state.next_read = chunk.offsets[-1] + 1
         if chunk.offsets[0] >= state.horizon:
-            return Intake((chunk,), (), vanished)
+            return Intake((chunk,), (), vanished, passed_over)
         fresh = [
             i for i, offset in enumerate(chunk.offsets) if offset not in state.settled and offset not in state.doubt
         ]
@@ -269,10 +271,11 @@ class Flow:
             (chunk.pick(fresh),) if fresh else (),
             (chunk.pick(doubtful),) if doubtful else (),
             vanished,
+            passed_over,
         )
 
-    def _skip_holes(self, state: PartitionState, offsets: Sequence[int]) -> int:
-        """Note the offsets that the topic does not have (compaction, markers), and count those that were in doubt."""
+    def _skip_holes(self, state: PartitionState, offsets: Sequence[int]) -> tuple[int, int]:
+        """Note the offsets that the topic does not have; return how many were in doubt, and how many there are."""
         holes: list[Range] = []
         if offsets[0] > state.next_read:
             holes.append((state.next_read, offsets[0]))
@@ -280,13 +283,13 @@ class Flow:
             there = runs(offsets)
             holes += [(left[1], right[0]) for left, right in pairwise(there)]
         if not holes:
-            return 0
+            return 0, 0
         doubted = state.doubt.count
         for start, stop in holes:
             state.doubt.discard(start, stop)
         state.holes.extend(holes)
         self._dirty.add(state.partition)
-        return doubted - state.doubt.count
+        return doubted - state.doubt.count, sum(stop - start for start, stop in holes)
 
     def add_ready(self, batches: Iterable[Batch]) -> None:
         """Queue batches that may be listed and posted."""

@@ -279,6 +279,7 @@ class Reader:
         with state.changed:
             intake = state.flow.intake(chunk)
             state.counts.vanished += intake.vanished
+            state.counts.passed_over += intake.passed_over
             state.counts.records_read += sum(map(len, intake.fresh)) + sum(map(len, intake.doubtful))
             in_doubt_policy = self._in_doubt.get(chunk.partition, self._options.in_doubt)
             if intake.doubtful and in_doubt_policy == "dead_letter":

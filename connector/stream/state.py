@@ -44,6 +44,7 @@ class Counts:
     skipped: int = 0
     dead_letters: Counter[str] = field(default_factory=Counter)
     vanished: int = 0
+    passed_over: int = 0
     missing: int = 0
     resent: int = 0
     requests: int = 0

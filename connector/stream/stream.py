@@ -303,6 +303,7 @@ class Stream:
                 "resent": counts.resent,
                 "missing": counts.missing,
                 "vanished": counts.vanished,
+                "passed_over": counts.passed_over,
                 "in_flight_records": flow.active_records,
                 "in_flight_requests": len(flow.active),
                 "waiting_batches": flow.waiting,

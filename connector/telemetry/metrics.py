@@ -75,6 +75,11 @@ _COUNTERS: tuple[tuple[str, str, str], ...] = (
     ("trackly_resent", "resent", "Records in doubt that were posted again, as the settings say."),
     ("trackly_missing", "missing", "Records that retention removed before they were read."),
     ("trackly_vanished", "vanished", "Records in doubt that retention removed: settled without a dead letter."),
+    (
+        "trackly_passed_over_offsets",
+        "passed_over",
+        "Offsets that the topic did not have: compacted, aborted, or markers of transactions; else there are none.",
+    ),
     ("trackly_ticks", "ticks", "Transactions committed."),
     ("trackly_ticks_aborted", "ticks_aborted", "Transactions aborted."),
 )

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 _SUMS: Final = frozenset(
     {
-        "records_read", "queued", "skipped", "in_doubt", "resent", "missing", "vanished", "in_flight_records",
-        "in_flight_requests", "waiting_batches", "ready_batches", "open_records", "held_bytes", "requests", "ticks",
-        "ticks_aborted", "producers_replaced", "concurrency_limit",
+        "records_read", "queued", "skipped", "in_doubt", "resent", "missing", "vanished", "passed_over",
+        "in_flight_records", "in_flight_requests", "waiting_batches", "ready_batches", "open_records", "held_bytes",
+        "requests", "ticks", "ticks_aborted", "producers_replaced", "concurrency_limit",
     }
 )  # fmt: skip
 _SUMS_BY_KEY: Final = frozenset({"dead_letters", "requests_by_row", "batches_closed"})

@@ -229,9 +229,17 @@ def test_records_in_doubt_that_the_topic_no_longer_has_are_counted_and_settled()
 
     intake = made.intake(chunk(A, range(6, 12)))
 
-    assert intake.vanished == 6
+    assert (intake.vanished, intake.passed_over) == (6, 6)
     assert positions(intake.doubtful) == [(A, offset) for offset in range(6, 10)]
     assert said(made.plan(now=0, slots=0)).base == 6
+
+
+def test_offsets_that_lie_between_those_that_were_read_are_counted() -> None:
+    made = flow(A)
+
+    passed_over = [made.intake(chunk(A, offsets)).passed_over for offsets in ([0, 1], [5, 6, 9], [10])]
+
+    assert passed_over == [0, 5, 0]
 
 
 # ------------------------------------------------------------------ where the oldest record is

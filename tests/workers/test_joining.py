@@ -8,9 +8,9 @@ from connector.workers.joining import Heard, joined_health, joined_readiness, jo
 
 def _stream(**over: Any) -> dict[str, Any]:
     numbers = (
-        "records_read", "queued", "skipped", "in_doubt", "resent", "missing", "vanished", "in_flight_records",
-        "in_flight_requests", "waiting_batches", "ready_batches", "open_records", "held_bytes", "requests", "ticks",
-        "ticks_aborted", "producers_replaced", "concurrency_limit",
+        "records_read", "queued", "skipped", "in_doubt", "resent", "missing", "vanished", "passed_over",
+        "in_flight_records", "in_flight_requests", "waiting_batches", "ready_batches", "open_records", "held_bytes",
+        "requests", "ticks", "ticks_aborted", "producers_replaced", "concurrency_limit",
     )  # fmt: skip
     return {
         **dict.fromkeys(numbers, 1),
