@@ -178,15 +178,20 @@ class Ticker:
         return True
 
     def _commit_again(self, publisher: Publisher, tick: Tick, group: object, error: KafkaTroubleError) -> bool:
-        """Call a commit again until it is known what became of it: aborting could undo what has committed."""
+        """Call a commit again until it is known what became of it: aborting could undo what has committed.
+
+        One that stays unanswered is left to the brokers: whoever takes over the transactional id is told when it is
+        decided, and reads back what was.
+        """
         self._troubled(error)
         self._log.warning("commit not answered yet", code=error.code)
-        while not self._abandon and not self._stopped:
+        self._halve()
+        deadline = now() + self._options.call_secs / 2
+        while (left := deadline - now()) > 0 and not self._abandon and not self._stopped:
             try:
-                publisher.commit({}, group, self._options.call_secs)
+                publisher.commit({}, group, left)
             except RetriableError as again:
                 self._troubled(again)
-                self._halve()
             except AbortableError as abortable:
                 return self._take_back(publisher, tick, abortable)
             except FatalError as fatal:
@@ -201,6 +206,14 @@ class Ticker:
         self._trouble_in_a_row = min(self._trouble_in_a_row + 1, 8)
         self._troubled(error)
         self._log.warning("tick aborted", code=error.code, error=str(error), in_a_row=self._trouble_in_a_row)
+        if error.unanswered:
+            # A connection that ends at the wrong moment can cost librdkafka its transaction coordinator for good
+            # (seen with 2.15 when a broker was stopped): every later call, the abort's too, waits in a queue that
+            # nobody empties. The next producer of our id ends what is open.
+            self._look_into(tick, error)
+            self._log.warning("producer replaced", code=error.code, error=str(error))
+            self._replace_publisher()
+            return False
         deadline = now() + self._options.fence_secs
         while True:
             try:
@@ -212,11 +225,6 @@ class Ticker:
             except KafkaTroubleError as fatal:
                 return self._recover(tick, fatal)
         self._look_into(tick, error)
-        if error.unanswered:
-            # A connection that ends at the wrong moment can cost librdkafka its transaction coordinator for good
-            # (seen with 2.15 when a broker was stopped): every later call waits in a queue that nobody empties.
-            self._log.warning("producer replaced", code=error.code, error=str(error))
-            self._replace_publisher()
         return False
 
     def _look_into(self, tick: Tick, error: KafkaTroubleError) -> None:

@@ -8,15 +8,15 @@ from unittest.mock import create_autospec
 import pytest
 from confluent_kafka import KafkaError
 
-from connector.core.chunks import Headers
+from connector.core.chunks import Headers, Partition
 from connector.core.flow import Finished
 from connector.core.records import Scribe
-from connector.kafka.errors import AbortableError, KafkaTroubleError
+from connector.kafka.errors import AbortableError, KafkaTroubleError, RetriableError
 from connector.kafka.publisher import Offsets
-from connector.kafka.source import Source
+from connector.kafka.source import Committed, Source
 from connector.kafka.topics import Outputs
 from connector.stream.tick import Ticker, TickOptions
-from tests.kit.sending import Bench
+from tests.kit.sending import PARTITION, Bench
 
 
 class Producer:
@@ -26,6 +26,7 @@ class Producer:
         self.fails = fails
         self.written: list[str] = []
         self.committed: list[str] = []
+        self.offsets: Offsets = {}
         self.closed = False
 
     def start(self, timeout_secs: float) -> None:
@@ -43,6 +44,7 @@ class Producer:
         self.written.append(topic)
 
     def commit(self, offsets: Offsets, group: Any, timeout_secs: float) -> None:
+        self.offsets = self.offsets or offsets
         if self.fails is not None:
             raise self.fails
         self.committed += self.written
@@ -58,13 +60,28 @@ def _timed_out() -> AbortableError:
     return AbortableError(KafkaError(KafkaError._TIMED_OUT, "Failed to add offsets to transaction"))
 
 
+def _unknown() -> RetriableError:
+    return RetriableError(KafkaError(KafkaError._TIMED_OUT, "Timed out waiting for operation to finish"))
+
+
 def _refused() -> AbortableError:
     return AbortableError(KafkaError(KafkaError.ILLEGAL_GENERATION, "Specified group generation id is not valid"))
 
 
-def _run(producers: list[Producer]) -> list[KafkaTroubleError]:
-    """Run ticks over one malformed record until its dead letter is written; return what ended the stream."""
+def _run(producers: list[Producer], *, committed: Committed | None = None) -> list[KafkaTroubleError]:
+    """Run ticks over one malformed record until its dead letter is written; return what ended the stream.
+
+    `committed` is what the group tells of its partition when it is asked; that is what the tick was to commit unless
+    given.
+    """
     bench, made, done = Bench(), iter(producers), threading.Event()
+    source = create_autospec(Source, instance=True)
+
+    def told(_partitions: object, _secs: float) -> dict[Partition, Committed]:
+        last = next(producer.offsets for producer in producers if producer.offsets)
+        return {PARTITION: committed or Committed(*last[PARTITION])}
+
+    source.committed.side_effect = told
     failed: list[Any] = []
 
     def settled(items: list[Finished], at_ms: int) -> None:
@@ -79,7 +96,7 @@ def _run(producers: list[Producer]) -> list[KafkaTroubleError]:
     outputs.missing.return_value = []
     ticker = Ticker(
         bench.state,
-        create_autospec(Source, instance=True),
+        source,
         lambda: next(made),
         outputs=outputs,
         scribe=Scribe("bench", "send", "group", failures_only=False),
@@ -107,3 +124,14 @@ def test_a_producer_that_gets_no_answer_is_replaced(error: Callable[[], Abortabl
     heir = second if replaced else first
     assert (heir.committed, first.closed) == (["dead"], True)
     assert second.closed is replaced
+
+
+@pytest.mark.parametrize("took_effect", [True, False])
+def test_a_commit_that_is_never_answered_is_known_by_what_the_next_producer_finds(took_effect: bool) -> None:
+    """Nothing is written twice, and nothing is left out, however it was decided."""
+    first, second = Producer(_unknown()), Producer()
+
+    assert _run([first, second], committed=None if took_effect else Committed(0, "")) == []
+
+    assert first.closed
+    assert second.committed == ([] if took_effect else ["dead"])
