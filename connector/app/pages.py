@@ -145,6 +145,8 @@ def _row(stream: dict[str, Any], *, may_resume: bool) -> str:
         row += _wide(_told(hold), "hold")
     if _waiting(stream):
         row += _wide(_form(stream) if may_resume else "To resume from here, set web.token and restart the worker.")
+    if stream["pace"] is not None and stream["pace"]["lists"]:
+        row += _wide(_paced(stream["pace"]))
     for standstill in stream["standstills"]:
         row += _wide(_stalled(standstill), "" if standstill["known"] else "hold")
     if stream["error"]:
@@ -171,6 +173,14 @@ def _stalled(standstill: dict[str, Any]) -> str:
     lag = "" if standstill["lag"] is None else f", {standstill['lag']:,} records behind"
     why = f"{html.escape(standstill['waits_for'])}. {html.escape(standstill['detail'])}"
     return f"{where} stands still since {_time(standstill['since'])} UTC{lag}: {why}."
+
+
+def _paced(pace: dict[str, Any]) -> str:
+    slowest = ", ".join(
+        f"{html.escape(told['list'])} {told['waiting_records']:,} ({told['backlog_secs']:,.0f} s)"
+        for told in pace["lists"][:5]
+    )
+    return f"{pace['waiting_records']:,} records wait for the pace of {pace['lists_waiting']:,} lists: {slowest}"
 
 
 def _time(at: float) -> str:

@@ -100,8 +100,9 @@ def test_a_paced_list_keeps_its_pace_and_stops_no_other_until_the_buffer_is_full
         {"buffer": {"max_bytes": 48_000_000}},
         stream={"pace": {"messages_per_minute": 100_000, "lists": {"+18005551234": 24_000}}},
     )
+    by_pattern = {**settings, "streams": [settings["streams"][0] | {"topics": [], "pattern": f"^{world.source}$"}]}
     began = time.monotonic()
-    worker = world.start(settings)
+    worker = world.start(by_pattern)
 
     worker.wait_for(lambda s: s["queued"] >= 500 + 300, "the other list, and some of the paced one")
     status = worker.wait_for(lambda s: s["held_bytes"] >= 20_000_000, "a full buffer")
@@ -120,7 +121,13 @@ def test_a_paced_list_keeps_its_pace_and_stops_no_other_until_the_buffer_is_full
     assert told["share"] == 1
     assert [line["list"] for line in told["lists"]] == ["+1800***1234"]
     assert told["backlog_secs"] > 60
+    assert "+1800***1234" in worker.page("/").text
     assert f'trackly_pace_backlog_seconds{{stream="{world.name}"}}' in worker.page("/metrics").text
+
+    second = world.start(settings)
+
+    for each in (second, worker):
+        each.wait_for(lambda s: bool(s["pace"]) and s["pace"]["share"] == 0.5, "half of the pace for each")
 
 
 def _paced(count: int) -> Iterator[Record]:
