@@ -137,8 +137,10 @@ class Pacer:
         """Return what may go on now of what waits."""
         released: list[Lot] = []
         for number, there in list(self._waiting.items()):
+            rate = self.rate(number)
+            assert rate is not None
             while there.waiting and there.free_at <= now:
-                released += self._take(there, self._charge(number, there, there.waiting, now))
+                released += self._take(there, self._charge(there, rate, there.waiting, now))
             if not there.waiting:
                 del self._waiting[number]
         return released
@@ -178,17 +180,15 @@ class Pacer:
 
     def _grant(self, number: str, count: int, now: float) -> int:
         """Return how many of a list's records may go on, which are counted then."""
-        if self.rate(number) is None:
+        rate = self.rate(number)
+        if rate is None:
             return count
         there = self._lists.setdefault(number, _List())
         if there.waiting or there.free_at > now:
             return 0
-        return self._charge(number, there, count, now)
+        return self._charge(there, rate, count, now)
 
-    def _charge(self, number: str, there: _List, count: int, now: float) -> int:
-        rate = self.rate(number)
-        if rate is None:
-            return count
+    def _charge(self, there: _List, rate: float, count: int, now: float) -> int:
         granted = min(count, self.lot(rate))
         there.free_at = max(there.free_at, now - BURST_SECS) + granted / rate
         return granted

@@ -138,6 +138,8 @@ def test_what_waits_goes_with_its_partition() -> None:
 
     assert not pacer.holds(lambda piece: piece.partition == A)
     assert pacer.waiting_records == 30
+    pacer.keep(lambda _: True)
+    assert pacer.waiting_records == 30
     pacer.keep(lambda _: False)
     assert (pacer.waiting_records, pacer.waiting_bytes, pacer.next_at()) == (0, 0, None)
 
