@@ -186,7 +186,13 @@ class _AnyStatus:
         one = {"any": 1}
         holds, standstills = [{"reason": "any"}], [{"waits_for": "any"}]
         return _Ones(
-            name="any", state="any", dead_letters=one, batches_closed=one, holds=holds, standstills=standstills
+            name="any",
+            state="any",
+            dead_letters=one,
+            batches_closed=one,
+            holds=holds,
+            standstills=standstills,
+            pace={"backlog_secs": 1},
         )
 
 

@@ -160,6 +160,8 @@ def _row(stream: dict[str, Any], *, may_resume: bool) -> str:
         row += _wide(_told(hold), "hold")
     if _waiting(stream):
         row += _wide(_form(stream) if may_resume else "To resume from here, set web.token and restart the worker.")
+    if stream["pace"] is not None and stream["pace"]["lists"]:
+        row += _wide(_paced(stream["pace"]))
     for standstill in stream["standstills"]:
         row += _wide(_stalled(standstill), "" if standstill["known"] else "hold")
     if stream["error"]:
@@ -190,6 +192,14 @@ def _stalled(standstill: dict[str, Any]) -> str:
 
 def _whose(found: dict[str, Any]) -> str:
     return f"worker {found['worker']}: " if "worker" in found else ""
+
+
+def _paced(pace: dict[str, Any]) -> str:
+    slowest = ", ".join(
+        f"{html.escape(told['list'])} {told['waiting_records']:,} ({told['backlog_secs']:,.0f} s)"
+        for told in pace["lists"][:5]
+    )
+    return f"{pace['waiting_records']:,} records wait for the pace of {pace['lists_waiting']:,} lists: {slowest}"
 
 
 def _time(at: float) -> str:

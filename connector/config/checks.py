@@ -43,6 +43,7 @@ RULES: Final = (
     "names and groups of streams are unique",
     "`mode: single` is not for history; `list_number_placement: top_level` is for bulk sends only",
     "`list_number`, `history`, `revenue` and `contacts` only where the operation uses them",
+    "`pace` only with `operation: send`",
     "sasl protocols need a mechanism, PLAIN and SCRAM a user and a password, OAUTHBEARER its properties",
     "a certificate needs its key, and the other way round; named files must be readable",
     "`trackly.base_url` is https, unless it stays on this machine or `trackly.allow_plain_http` is set",
@@ -331,6 +332,8 @@ def _operation(stream: StreamSettings, at: KeyPath) -> Iterator[Fault]:
         yield Fault(
             (*at, "list_number"), f"does nothing: {operation}{kind} has no list", (*looked_at, (*at, "history", "kind"))
         )
+    if stream.pace.is_on and operation != "send":
+        yield Fault((*at, "pace"), f"does nothing with operation {operation}", looked_at)
     for section in ("history", "revenue", "contacts"):
         if section in stream.model_fields_set and operation != section:
             yield Fault((*at, section), f"does nothing with operation {operation}", looked_at)

@@ -133,7 +133,7 @@ def _type(node: dict[str, Any]) -> str:
             case "array", _:
                 names.append(f"list of {_type(variant['items'])}")
             case "object", _:
-                names.append(f"map of {_type(variant['additionalProperties'])}")
+                names.append(f"map of {_type(_mapped(variant))}")
             case "string", "password":
                 names.append("secret text")
             case "string", "path":
@@ -143,6 +143,12 @@ def _type(node: dict[str, Any]) -> str:
             case name, _:
                 names.append({"string": "text", "integer": "whole number", "boolean": "switch"}.get(name, name))
     return " \\| ".join(names) if len(names) < 3 else ", ".join(names)
+
+
+def _mapped(variant: dict[str, Any]) -> dict[str, Any]:
+    """Return what a map holds: its keys may have a form."""
+    forms: dict[str, dict[str, Any]] = variant.get("patternProperties", {})
+    return next(iter(forms.values()), variant.get("additionalProperties", {}))
 
 
 def _default(value: Any, node: dict[str, Any]) -> str:
@@ -155,7 +161,7 @@ def _default(value: Any, node: dict[str, Any]) -> str:
 def _bounds(node: dict[str, Any]) -> str:
     parts = []
     for variant in _variants(node):
-        items = variant.get("items", variant)
+        items = variant.get("items", _mapped(variant) if "patternProperties" in variant else variant)
         parts += [
             f"{word} {items[key]:,}"
             for key, word in (("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"))

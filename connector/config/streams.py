@@ -132,6 +132,26 @@ class DeliverySettings(Model):
     )
 
 
+class PaceSettings(Model):
+    """How fast the texts of each list are posted, so that what is above it waits in Kafka and not on the platform."""
+
+    messages_per_minute: Annotated[float, Field(gt=0, le=100_000_000)] | None = Field(
+        default=None,
+        description=(
+            "Texts a minute of each list that `lists` does not name; the platform's own pace is 17,000 unless it was "
+            "raised. Left out: as fast as can be."
+        ),
+    )
+    lists: dict[PhoneNumber, Annotated[float, Field(gt=0, le=100_000_000)]] = Field(
+        default_factory=dict, description="Texts a minute of single lists, by their number (E.164)."
+    )
+
+    @property
+    def is_on(self) -> bool:
+        """Tell whether any list has a pace."""
+        return self.messages_per_minute is not None or bool(self.lists)
+
+
 class RetrySettings(Model):
     """How often and after which waits something is posted again that the platform surely did not take."""
 
@@ -330,6 +350,14 @@ class StreamSettings(Model):
             "becomes a dead letter."
         ),
     )
+    ordering: Literal["none", "key"] = Field(
+        default="none",
+        description=(
+            "`key`: a record is posted only when the one before it with the same Kafka key, in its partition, has its "
+            "result; records without a key wait for nobody. `none`: batches are posted in parallel, in any order."
+        ),
+    )
+    pace: PaceSettings = Field(default_factory=PaceSettings, description="Pace of lists, for `operation: send`.")
     start: Start = Field(
         default="earliest",
         description=(

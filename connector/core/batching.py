@@ -144,7 +144,7 @@ class Batcher:
         self.limits = BatchLimits(limits.max_records, max_bytes, limits.window_secs, limits.envelope_bytes)
 
     def add(self, lane: str | None, chunk: Chunk, *, now: float) -> list[Batch]:
-        """Add prepared records of a lane and return the batches that this closed."""
+        """Add prepared records of a lane, read at `now` or before, and return the batches that this closed."""
         assert chunk.wire is not None
         limits = self.limits
         room_bytes = limits.max_bytes - limits.envelope_bytes + 1  # the last record has no comma
@@ -156,6 +156,8 @@ class Batcher:
         while start < len(chunk):
             if held is None:
                 held = self._open[lane] = _Open(now + limits.window_secs)
+            elif now + limits.window_secs < held.deadline:  # it comes from a wait of another kind
+                held.deadline = now + limits.window_secs
             by_count = start + limits.max_records - held.count
             if totals is None and held.size + size <= room_bytes:
                 stop = min(by_count, len(chunk))

@@ -38,6 +38,8 @@ class Chunk:
     headers: list[Headers | None] | None = field(default=None, repr=False)
     timestamps: list[int] | None = field(default=None, repr=False)
     """Milliseconds since 1970 of each record; only kept where something asks for the age of a record."""
+    lists: list[str] | None = field(default=None, repr=False)
+    """The list of each record; only kept where the pace of lists needs it and a batch may hold several."""
     wire: list[bytes] | None = field(default=None, repr=False)
     oldest_ms: int = 0
     own_list: bool = False
@@ -72,6 +74,7 @@ class Chunk:
             keys=None if self.keys is None else self.keys[start:stop],
             headers=None if self.headers is None else self.headers[start:stop],
             timestamps=None if self.timestamps is None else self.timestamps[start:stop],
+            lists=None if self.lists is None else self.lists[start:stop],
             wire=wire,  # type: ignore[arg-type] # a spliced column holds no null: tombstones never get this far
             oldest_ms=self.oldest_ms,
             own_list=self.own_list,
@@ -93,6 +96,7 @@ class Chunk:
             keys=None if self.keys is None else [self.keys[i] for i in indices],
             headers=None if self.headers is None else [self.headers[i] for i in indices],
             timestamps=None if self.timestamps is None else [self.timestamps[i] for i in indices],
+            lists=None if self.lists is None else [self.lists[i] for i in indices],
             wire=wire,  # type: ignore[arg-type] # as in slice
             oldest_ms=self.oldest_ms,
             own_list=self.own_list,

@@ -64,6 +64,11 @@ class Finished:
         """The number of records."""
         return sum(map(len, self.chunks))
 
+    @property
+    def was_posted(self) -> bool:
+        """Tell whether the records were in a request of ours, so that their way led through a batch."""
+        return self.batch_id != ""
+
     def reasons(self) -> Counter[str]:
         """Count the dead letters by reason."""
         counts: Counter[str] = Counter()

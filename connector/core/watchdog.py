@@ -12,7 +12,7 @@ from typing import Literal
 
 from connector.core.chunks import Partition
 
-Known = Literal["hold", "upstream_transaction_open", "kafka", "pause", "retry", "turn", "room"]
+Known = Literal["hold", "upstream_transaction_open", "kafka", "pause", "retry", "pace", "turn", "room"]
 Unknown = Literal["post", "tick", "start", "fetch", "progress", "reader", "nothing"]
 
 SUSPECT_SHARE = 0.25

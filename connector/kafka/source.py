@@ -4,6 +4,7 @@ All calls that change the assignment (assign, pause, seek, close) come from one 
 may only ask: for the group metadata, for what is committed, and, without transactions, to commit.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -328,6 +329,19 @@ class Source:
         if found.offset in (OFFSET_END, OFFSET_BEGINNING) or found.offset < 0:
             return self.bounds(partition, timeout_secs)[1]
         return int(found.offset)
+
+    def all_partitions(self, topics: Sequence[str], timeout_secs: float) -> int:
+        """Return how many partitions all these topics have, names and patterns, whoever they are assigned to."""
+        try:
+            there = self._consumer.list_topics(timeout=timeout_secs).topics
+        except KafkaException as error:
+            raise translate(error) from error
+        patterns = [re.compile(topic) for topic in topics if topic.startswith("^")]
+        return sum(
+            len(found.partitions)
+            for name, found in there.items()
+            if name in topics or any(pattern.search(name) for pattern in patterns)
+        )
 
     def partition_count(self, topic: str, timeout_secs: float) -> int:
         """Return how many partitions a topic has."""

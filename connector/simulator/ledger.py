@@ -178,6 +178,7 @@ class Ledger:
     def entries(self, operation: str | None = None) -> Iterator[Entry]:
         """Yield every identity known at this moment with its count, as it is when its turn comes.
 
+        Those of one kind of record come in the order in which each was first accepted.
         With digests, the identity is the digest in hexadecimal digits (BLAKE2b, 8 bytes, of the text in UTF-8).
         """
         pages = [(name, page) for name, page in self._pages.items() if operation is None or name == operation]

@@ -16,7 +16,6 @@ from datetime import datetime
 from itertools import count
 from typing import Literal, Protocol
 
-from connector.core.batching import Batch
 from connector.core.breaker import Hold
 from connector.core.chunks import Chunk, Partition
 from connector.core.progress import ForeignMetadataError, Progress, RangeSet, decode
@@ -132,6 +131,8 @@ class Reader:
         self._rulings: dict[Partition, _Ruling] = {}
         self._in_doubt: dict[Partition, Literal["dead_letter", "resend", "hold"]] = {}
         """What becomes of the records in doubt of each partition that has begun."""
+        self._total = 0
+        """Partitions of all topics that the stream reads, whoever has them; only counted where lists have a pace."""
         self._stopped: set[Partition] = set()
         """Partitions that were paused because they are held."""
         self.refused: Hold | None = None
@@ -213,10 +214,8 @@ class Reader:
         self._measure_lag(source)
         at = now()
         with self._state.changed:
-            due = self._state.batcher.due(now=at)
-            if due:
-                self._queue(due)
-            deadline = self._state.batcher.next_deadline()
+            self._state.close_due(at)
+            deadline = self._state.admission.next_deadline(may_start=self._state.may_start_more(at))
         if not self._wait_for_room(source):
             read = source.read(1, 0.1)  # paused: only rebalances can come of this
         else:
@@ -249,6 +248,7 @@ class Reader:
         with state.changed:
             while not self.has_room and now() < until and self._drain_by is None and not self._paused:
                 state.changed.wait(0.05)
+                state.close_due(now())
             room = self.has_room
         if room and self._paused:
             self._paused = False
@@ -265,13 +265,6 @@ class Reader:
 
     def _resumable(self) -> list[Partition]:
         return [p for p in self._begun if p not in self._state.partition_holds]
-
-    def _queue(self, batches: list[Batch]) -> None:
-        """Queue closed batches; called under the lock."""
-        for batch in batches:
-            self._state.counts.batches_closed[batch.closed_by] += 1
-        self._state.flow.add_ready(batches)
-        self._state.changed.notify_all()
 
     def _take(self, chunk: Chunk) -> None:
         """Sort, check and batch the records of a chunk."""
@@ -299,11 +292,9 @@ class Reader:
                 if prepared.settled is not None:
                     settled, verdicts = prepared.settled
                     state.settle((settled,), verdicts)
-                closed = []
-                for lane, ready in prepared.lanes:
-                    closed += state.batcher.add(lane, ready, now=at)
+                closed = state.admission.take(prepared.lanes, now=at)
                 if closed:
-                    self._queue(closed)
+                    state.queue(closed)
                 elif prepared.settled is not None:
                     state.changed.notify_all()
 
@@ -336,6 +327,7 @@ class Reader:
         self._reported["lag"] = now()
         with self._state.lock:
             states = {p: (s.base, s.base >= s.next_read) for p, s in self._state.flow.partitions.items()}
+            reads = {p: s.next_read for p, s in self._state.flow.partitions.items()}
         passed = source.passed(list(states)) if states else {}
         spots = {}
         for partition, (base, all_settled) in states.items():
@@ -344,8 +336,20 @@ class Reader:
             end = source.known_end(partition)
             spots[partition] = Spot(offset, None if end is None else max(end - offset, 0))
         self.spots = spots
+        self._tell_pacer(source, reads)
         known = [spot.lag for spot in spots.values() if spot.lag is not None]
         self.lag = sum(known) if known else (0 if spots else None)
+
+    def _tell_pacer(self, source: Source, reads: dict[Partition, int]) -> None:
+        """Tell how many records are still to be read, and what share of the partitions is ours."""
+        pacer = self._state.admission.pacer
+        if pacer is None:
+            return
+        ends = {partition: source.known_end(partition) for partition in reads}
+        unread = sum(max(end - reads[p], 0) for p, end in ends.items() if end is not None)
+        with self._state.lock:
+            pacer.unread = unread
+            pacer.set_share(len(self._begun), self._total)
 
     # ------------------------------------------------------------------ partitions come and go
 
@@ -358,6 +362,7 @@ class Reader:
             epochs[partition] = self._epochs[partition] = next(self._numbers)
         if partitions:
             self._log.info("partitions assigned", partitions=[str(p) for p in partitions])
+        if partitions or self._state.admission.pacer is not None:  # which shares with others that may have come
             self._loader.submit(self._load, epochs)
 
     def revoking(self, partitions: list[Partition]) -> None:
@@ -378,9 +383,9 @@ class Reader:
         assert ticker is not None
         with state.changed:
             state.flow.begin_revoke(partitions)
-            state.batcher.keep(state.flow.may_start)
+            state.admission.keep(state.flow.may_start)
             # This thread reads nothing meanwhile: what partitions that stay have waiting must not wait for it.
-            self._queue(state.batcher.drain())
+            state.queue(state.batcher.drain())
             while now() < deadline and (ticker.names(wanted) or not state.flow.is_drained(partitions)):
                 state.changed.wait(min(max(deadline - now(), 0.0), 0.1))
             state.flow.let_go(partitions)
@@ -391,7 +396,7 @@ class Reader:
     def _forget(self, partitions: Iterable[Partition]) -> None:
         with self._state.changed:
             self._state.flow.let_go(partitions)
-            self._state.batcher.keep(self._state.flow.is_alive)
+            self._state.admission.keep(self._state.flow.is_alive)
             for partition in partitions:
                 self._epochs.pop(partition, None)
                 self._begun.discard(partition)
@@ -408,7 +413,7 @@ class Reader:
         with self._state.changed:
             if partition in self._begun:
                 self._state.flow.begin_revoke([partition])
-                self._state.batcher.keep(self._state.flow.may_start)
+                self._state.admission.keep(self._state.flow.may_start)
                 self._reloading[partition] = now() + self._options.drain_secs
 
     def _reload_drained(self) -> None:
@@ -474,6 +479,8 @@ class Reader:
                 self._in_doubt[partition] = loaded.in_doubt or self._options.in_doubt
                 self._state.counts.vanished += loaded.vanished
                 self._state.flow.assign(partition, loaded.epoch, loaded.progress)
+                if self._state.admission.pacer is not None:
+                    self._state.admission.pacer.set_share(len(self._begun) + 1, self._total)
                 if loaded.new or loaded.missing:
                     self._missed.pop(partition, None)
                     self._state.flow.mark(partition)
@@ -498,9 +505,11 @@ class Reader:
         wait = 0.1
         while not self._close.is_set():
             mine = [p for p, epoch in epochs.items() if self._epochs.get(p) == epoch]
-            if not mine:
+            if epochs and not mine:
                 return
             try:
+                if self._state.admission.pacer is not None:
+                    self._total = source.all_partitions(self._options.topics, self._options.call_secs)
                 committed = source.committed(mine, self._options.call_secs)
                 found = [self._start_of(source, p, epochs[p], committed[p]) for p in mine]
             except KafkaTroubleError as error:

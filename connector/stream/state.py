@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from connector.core.admission import Admission
 from connector.core.batching import Batch, Batcher
 from connector.core.breaker import Gate, Hold
 from connector.core.chunks import Chunk, Partition
@@ -95,11 +96,14 @@ class State:
     paused_until: float = 0.0
     """The platform asked for a pause."""
     draining: bool = False
+    admission: Admission = field(init=False)
+    """The way into the batcher; with nothing in between unless the wiring says so."""
     changed: threading.Condition = field(init=False)
     on_hold: Callable[[Hold], None] = field(default=lambda _hold: None)
 
     def __post_init__(self) -> None:
         self.changed = threading.Condition(self.lock)
+        self.admission = Admission(self.batcher)
 
     def slots(self, at: float) -> int:
         """Return how many batches may start now."""
@@ -118,7 +122,24 @@ class State:
     @property
     def held_bytes(self) -> int:
         """Bytes of records in memory, from being read to being settled."""
-        return self.flow.held_bytes + self.batcher.open_bytes + sum(item.bytes for item in self.quarantine)
+        return self.flow.held_bytes + self.admission.held_bytes + sum(item.bytes for item in self.quarantine)
+
+    def may_start_more(self, at: float) -> bool:
+        """Tell whether more batches than are ready might start now."""
+        return self.slots(at) > len(self.flow.ready)
+
+    def queue(self, batches: list[Batch]) -> None:
+        """Queue batches that were closed."""
+        for batch in batches:
+            self.counts.batches_closed[batch.closed_by] += 1
+        self.flow.add_ready(batches)
+        self.changed.notify_all()
+
+    def close_due(self, at: float) -> None:
+        """Queue what has waited long enough."""
+        due = self.admission.due(now=at, may_start=self.may_start_more(at))
+        if due:
+            self.queue(due)
 
     def settle(self, chunks: tuple[Chunk, ...], verdicts: Verdicts) -> None:
         """Queue the results of records that need no request; the storm guard is asked first."""

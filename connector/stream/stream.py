@@ -9,10 +9,13 @@ from typing import Any
 from connector.config.kafka import KafkaSettings
 from connector.config.streams import StreamSettings
 from connector.config.trackly import TracklySettings
+from connector.core.admission import Admission
 from connector.core.batching import Batcher, BatchLimits
 from connector.core.breaker import Gate, GatePolicy, Hold
 from connector.core.concurrency import ConcurrencyLimit, ConcurrencyPolicy
 from connector.core.flow import Flow, FlowLimits
+from connector.core.ordering import Lineup
+from connector.core.pacing import Pace, Pacer
 from connector.core.records import Scribe
 from connector.core.retrying import RetryPolicy
 from connector.core.storm import StormGuard, StormPolicy
@@ -22,6 +25,7 @@ from connector.kafka.publisher import PlainPublisher, Publisher, TransactionalPu
 from connector.kafka.source import Source
 from connector.kafka.topics import Outputs, Topics
 from connector.stream.holds import Decision, HoldBook, HoldSeen, Resumed, fit_to_show, status_of
+from connector.stream.paces import PaceBook
 from connector.stream.reader import Reader, ReadOptions
 from connector.stream.sender import Sender, SendOptions
 from connector.stream.state import State, now
@@ -86,6 +90,7 @@ class Stream:
         self.metrics = BatchMetrics(self.name)
         self._resume_command = resume_command or f"trackly-connector resume {self.name}"
         self._book = HoldBook(self.name, self._resume_command, self.metrics.held)
+        self._paces = PaceBook(self.name, self.state)
         self.state.on_hold = self._tell_hold
         self._stalled_secs = stalled_secs
         self._looking: asyncio.Task[None] | None = None
@@ -246,6 +251,7 @@ class Stream:
             await asyncio.sleep(LOOK_SECS)
             with self.state.lock:
                 self._tell_hold()
+                self._paces.look()
 
     def _observe(self, row: Row, took: float, records: int) -> None:
         self.metrics.request(row.name, took, records)
@@ -309,6 +315,9 @@ class Stream:
                 "waiting_batches": flow.waiting,
                 "ready_batches": len(flow.ready),
                 "open_records": state.batcher.open_records,
+                "ordering": self.settings.ordering,
+                "waiting_for_key": 0 if state.admission.lineup is None else state.admission.lineup.waiting_records,
+                "pace": self._paces.status(),
                 "held_bytes": state.held_bytes,
                 "requests": counts.requests,
                 "requests_by_row": dict(counts.requests_by_row),
@@ -342,6 +351,7 @@ def _operation(settings: StreamSettings) -> Operation:
     rules = Rules(
         list_number=settings.list_number,
         top_level_list=settings.list_number_placement == "top_level",
+        keep_lists=settings.pace.is_on,
         single=settings.mode == "single",
         history_import=settings.history.endpoint == "import" and settings.operation == "history",
         imported_revenue=settings.revenue.imported if settings.operation == "revenue" else None,
@@ -356,7 +366,7 @@ def _operation(settings: StreamSettings) -> Operation:
 def _state(settings: StreamSettings, operation: Operation, id_prefix: str) -> State:
     batch, delivery, breaker = settings.batch, settings.delivery, settings.breaker
     hold, storm = settings.hold, settings.storm_guard
-    return State(
+    state = State(
         Flow(FlowLimits(delivery.max_in_flight_records, delivery.max_tick_records, delivery.max_tick_bytes)),
         Batcher(
             BatchLimits(
@@ -376,6 +386,14 @@ def _state(settings: StreamSettings, operation: Operation, id_prefix: str) -> St
         StormGuard(StormPolicy(storm.max_ratio, storm.min_count, storm.window_secs, storm.enabled)),
         tolerate_secs=storm.window_secs,
     )
+    state.admission = Admission(
+        state.batcher,
+        lineup=Lineup() if settings.ordering == "key" else None,
+        pacer=Pacer(Pace(settings.pace.messages_per_minute, settings.pace.lists), max_lot=batch.max_records)
+        if settings.pace.is_on
+        else None,
+    )
+    return state
 
 
 def _read_options(settings: StreamSettings, kafka: KafkaSettings, buffer_bytes: int) -> ReadOptions:

@@ -145,6 +145,7 @@ class Ticker:
             self._running = None
             if done:
                 posted = state.flow.committed(tick)
+                state.queue(state.admission.settled(tick.settle, now=now()))
                 self._count(tick)
             else:
                 state.counts.ticks_aborted += 1
@@ -250,6 +251,7 @@ class Ticker:
         with self._state.lock:
             partitions = [p for p in self._state.flow.partitions if p.topic in gone]
             self._state.flow.let_go(partitions)
+            self._state.admission.keep(self._state.flow.is_alive)
         self._log.error("topic deleted", topics=sorted(gone), partitions=len(partitions))
 
     def _hold(self, reason: str, detail: str) -> None:

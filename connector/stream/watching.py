@@ -181,10 +181,17 @@ class Watch:
                 return Wait("turn", busy, f"batch {place.batch_id} waits for a free request", attempt)
             case "crowded":
                 return Wait("start", False, "the metadata of its commits is full", attempt)
+            case "elsewhere" if self._is_paced(partition):
+                return Wait("pace", True, "its oldest record waits for the pace of its list")
             case "elsewhere":
                 return _NOTHING_KNOWN
             case _ as never:
                 assert_never(never)
+
+    def _is_paced(self, partition: Partition) -> bool:
+        flow, pacer = self._state.flow, self._state.admission.pacer
+        base = flow.partitions[partition].base
+        return pacer is not None and pacer.holds(lambda c: c.partition == partition and c.offsets[0] == base)
 
     # ------------------------------------------------------------------ asking Kafka
 

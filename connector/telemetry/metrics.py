@@ -88,6 +88,7 @@ _GAUGES: tuple[tuple[str, str, str], ...] = (
     ("trackly_in_flight_requests", "in_flight_requests", "Requests under way."),
     ("trackly_concurrency_limit", "concurrency_limit", "Requests that may be under way, as adapted."),
     ("trackly_waiting_batches", "waiting_batches", "Batches that wait to be tried again."),
+    ("trackly_waiting_for_key", "waiting_for_key", "Records that wait for an earlier one of their key."),
     ("trackly_ready_batches", "ready_batches", "Batches that wait for a free request."),
     ("trackly_held_bytes", "held_bytes", "Bytes of records in memory."),
     ("trackly_lag_records", "lag", "Records between the committed offsets and the ends of the partitions."),
@@ -114,6 +115,15 @@ class StatusCollector:
                 if status[key] is not None:
                     gauge.add_metric([status["name"]], status[key])
             yield gauge
+        pace = GaugeMetricFamily(
+            "trackly_pace_backlog_seconds",
+            "Time that the list which is furthest behind its pace needs for what waits, unread records included.",
+            labels=["stream"],
+        )
+        for status in statuses:
+            if status["pace"] is not None:
+                pace.add_metric([status["name"]], status["pace"]["backlog_secs"])
+        yield pace
         dead = CounterMetricFamily("trackly_dead_letters", "Dead letters committed.", labels=["stream", "reason"])
         closed = CounterMetricFamily(
             "trackly_batches_closed", "Batches, by what closed them.", labels=["stream", "closed_by"]

@@ -217,6 +217,8 @@ class Rules:
 
     list_number: str | None = None
     top_level_list: bool = False
+    keep_lists: bool = False
+    """Keep the list of each record beside it, where a batch may hold several."""
     single: bool = False
     history_import: bool = False
     imported_revenue: bool | None = None
@@ -332,6 +334,11 @@ class Operation:
         ready = replace(chunk, wire=wire, own_list=bool(lists) and lists.count(UNSET) == len(lists))
         if wire is chunk.values or wire == chunk.values:
             ready.wire = ready.values  # type: ignore[assignment] # no null is left
+        if self.rules.keep_lists and lists and not self.rules.top_level_list:
+            names: dict[Any, Any] = {
+                number: self.rules.list_number if number is UNSET else number for number in set(lists)
+            }
+            ready.lists = list(map(names.__getitem__, lists))  # the same few strings, not one for each record
         if self.rules.top_level_list and lists:
             prepared.lanes = self._by_list(ready, lists)
         else:

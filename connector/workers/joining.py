@@ -14,7 +14,7 @@ _SUMS: Final = frozenset(
     {
         "records_read", "queued", "skipped", "in_doubt", "resent", "missing", "vanished", "passed_over",
         "in_flight_records", "in_flight_requests", "waiting_batches", "ready_batches", "open_records", "held_bytes",
-        "requests", "ticks", "ticks_aborted", "producers_replaced", "concurrency_limit",
+        "requests", "ticks", "ticks_aborted", "producers_replaced", "concurrency_limit", "waiting_for_key",
     }
 )  # fmt: skip
 _SUMS_BY_KEY: Final = frozenset({"dead_letters", "requests_by_row", "batches_closed"})
@@ -67,7 +67,22 @@ def _joined_stream(parts: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
         "hold": holds[0] if holds else None,
         "holds": holds,
         "standstills": _named(parts, "standstills"),
+        "pace": _joined_pace(parts),
         "error": "; ".join(errors) or None,
+    }
+
+
+def _joined_pace(parts: list[tuple[int, dict[str, Any]]]) -> dict[str, Any] | None:
+    """Return what waits for its pace; a list may wait at several workers, each with its share of the pace."""
+    paced = [(ordinal, stream["pace"]) for ordinal, stream in parts if stream["pace"] is not None]
+    if not paced:
+        return None
+    return {
+        "share": round(sum(pace["share"] for _, pace in paced), 4),
+        "waiting_records": sum(pace["waiting_records"] for _, pace in paced),
+        "backlog_secs": max(pace["backlog_secs"] for _, pace in paced),
+        "lists_waiting": max(pace["lists_waiting"] for _, pace in paced),
+        "lists": sorted(_named(paced, "lists"), key=lambda found: -float(found["backlog_secs"])),
     }
 
 

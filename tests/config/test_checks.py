@@ -196,6 +196,11 @@ OPERATIONS = {
         "streams[0].mode",
         "must be bulk: the platform has no single form of history imports",
     ),
+    "only texts have a pace": (
+        _stream(operation="contacts", pace={"messages_per_minute": 17_000}),
+        "streams[0].pace",
+        "does nothing with operation contacts",
+    ),
     "top level is for sends": (
         _stream(operation="contacts", list_number_placement="top_level"),
         "streams[0].list_number_placement",

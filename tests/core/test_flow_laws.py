@@ -4,20 +4,26 @@ The model keeps three ledgers. The broker's: what is committed with which progre
 tick wrote. The platform's: which records were posted, and of which posts it is known that they were not taken. The
 topic's: which offsets there are. Whatever is done in whatever order, a post was listed before it was made, nothing is
 posted again that may have been taken, and when all is said and done each record has one result.
+
+Where the keys' order is kept, a post has every earlier record of its key settled, so that no two of a key are ever
+posted at once, and the platform takes them in their order, if it takes them at all.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from connector.core.admission import Admission
 from connector.core.batching import Batch, Batcher, BatchLimits, wire_size
 from connector.core.chunks import Chunk, Partition
 from connector.core.flow import Finished, Flow, FlowLimits, Tick
+from connector.core.ordering import Laned, Lineup
+from connector.core.pacing import Pace, Pacer
 from connector.core.progress import decode
 from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
 from tests.core.making import A, B, C, Position, positions
@@ -36,9 +42,13 @@ Answer = Literal["taken", "not_taken", "halved", "judged", "lost", "silent", "to
 
 @dataclass
 class Topic:
-    """A partition's log: kinds of records by offset (`l`, `r`: lanes; `x`: malformed; `0`: null), without the holes."""
+    """A partition's log: kinds of records by offset (`l`, `r`: lanes; `x`: malformed; `0`: null), without the holes.
+
+    Keys are `a`, `b` and so on; `-` is none.
+    """
 
     kinds: dict[int, str] = field(default_factory=dict)
+    keys: dict[int, str] = field(default_factory=dict)
     end: int = 0
 
 
@@ -48,6 +58,7 @@ class Worker:
 
     flow: Flow
     batcher: Batcher
+    admission: Admission
     epochs: dict[Partition, int] = field(default_factory=dict)
     read_to: dict[Partition, int] = field(default_factory=dict)
     running: Tick | None = None
@@ -65,6 +76,8 @@ numbers = st.integers(0, 1_000)
 class DeliveryMachine(RuleBasedStateMachine):
     """Two workers of one group, three partitions, one platform."""
 
+    by_key: ClassVar[bool] = False
+
     @initialize(
         max_in_flight=st.sampled_from([1, 6, 1_000]),
         max_tick=st.sampled_from([1, 8, 1_000]),
@@ -72,6 +85,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         batch_records=st.sampled_from([1, 3, 10]),
         resend=st.booleans(),
         spread=st.booleans(),
+        per_minute=st.sampled_from([None, 60, 3_000]),
     )
     def begin(  # noqa: PLR0917 (drawn by name)
         self,
@@ -81,10 +95,12 @@ class DeliveryMachine(RuleBasedStateMachine):
         batch_records: int,
         resend: bool,
         spread: bool,
+        per_minute: int | None,
     ) -> None:
         self.limits = FlowLimits(max_in_flight, max_tick, 40 * max_tick, max_metadata)
         self.batch_limits = BatchLimits(batch_records, 200, 1.0, ENVELOPE)
         self.resend = resend
+        self.pace = Pace(per_minute) if self.by_key else Pace(None)
         self.now = 0.0
         self.epoch = 0
         self.topics = {partition: Topic() for partition in PARTITIONS}
@@ -93,22 +109,33 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.perhaps_taken: Counter[Position] = Counter()
         self.taken: set[Position] = set()
         self.resent: Counter[Position] = Counter()
+        self.given_up: set[Position] = set()
+        """Records in doubt that nobody posts again: their dead letter may be written at any time."""
         self.owner: dict[Partition, Worker] = {}
         self.workers = [self.new_worker(), self.new_worker()]
         for number, partition in enumerate(PARTITIONS):
             self.take_over(self.workers[number % 2 if spread else 0], partition)
 
     def new_worker(self) -> Worker:
-        return Worker(Flow(self.limits), Batcher(self.batch_limits, "w"))
+        batcher = Batcher(self.batch_limits, "w")
+        lineup = Lineup() if self.by_key else None
+        pacer = Pacer(self.pace, max_lot=self.batch_limits.max_records) if self.by_key else None
+        return Worker(Flow(self.limits), batcher, Admission(batcher, lineup=lineup, pacer=pacer))
 
     # ------------------------------------------------------------------ records come
 
-    @rule(at=numbers, kinds=st.text("llllrrx0", min_size=1, max_size=12), hole=st.sampled_from([0, 0, 0, 1, 5]))
-    def produce(self, at: int, kinds: str, hole: int) -> None:
+    @rule(
+        at=numbers,
+        kinds=st.text("llllrrx0", min_size=1, max_size=12),
+        keys=st.text("aaabc-", min_size=12, max_size=12),
+        hole=st.sampled_from([0, 0, 0, 1, 5]),
+    )
+    def produce(self, at: int, kinds: str, keys: str, hole: int) -> None:
         topic = self.topics[PARTITIONS[at % 3]]
         topic.end += hole
-        for kind in kinds:
+        for kind, key in zip(kinds, keys, strict=False):
             topic.kinds[topic.end] = kind
+            topic.keys[topic.end] = key
             topic.end += 1
 
     @rule(at=numbers, gone=st.sets(st.integers(0, 60), max_size=8))
@@ -143,7 +170,8 @@ class DeliveryMachine(RuleBasedStateMachine):
         values: list[bytes | None] = [
             None if topic.kinds[o] == "0" else f"{partition.topic}@{o}".encode() for o in offsets
         ]
-        chunk = Chunk(partition, epoch, offsets, values)
+        keys = [None if topic.keys[o] == "-" else topic.keys[o].encode() for o in offsets]
+        chunk = Chunk(partition, epoch, offsets, values, keys=None if keys.count(None) == len(keys) else keys)
         intake = worker.flow.intake(chunk)
         if epoch != worker.epochs[partition]:
             assert not intake.fresh
@@ -157,6 +185,7 @@ class DeliveryMachine(RuleBasedStateMachine):
                 self.resent.update(positions([doubtful]))
                 pieces.append(doubtful)
             else:
+                self.given_up.update(positions([doubtful]))
                 worker.flow.add_finished((doubtful,), Verdicts(DOUBT))
         for piece in pieces:
             self.prepare(worker, piece)
@@ -168,18 +197,20 @@ class DeliveryMachine(RuleBasedStateMachine):
         if wrong:
             exceptions = {at: SKIPPED if kinds[index] == "0" else MALFORMED for at, index in enumerate(wrong)}
             worker.flow.add_finished((piece.pick(wrong),), Verdicts(QUEUED, exceptions))
+        lanes: list[Laned] = []
         for lane in "lr":
             chosen = [index for index, kind in enumerate(kinds) if kind == lane]
             if chosen:
                 picked = piece.pick(chosen)
-                ready = replace(picked, wire=picked.values)  # type: ignore[arg-type] # nulls were wrong
-                worker.flow.add_ready(worker.batcher.add(lane, ready, now=self.now))
+                lanes.append((lane, replace(picked, wire=picked.values)))  # type: ignore[arg-type] # nulls were wrong
+        worker.flow.add_ready(worker.admission.take(lanes, now=self.now))
 
     @rule(who=numbers, secs=st.sampled_from([0.1, 1.5]), everything=st.booleans())
     def wait(self, who: int, secs: float, everything: bool) -> None:
         self.now += secs
         worker = self.workers[who % 2]
-        closed = worker.batcher.drain() if everything else worker.batcher.due(now=self.now)
+        closed = worker.admission.due(now=self.now, may_start=not everything)
+        closed += worker.batcher.drain() if everything else []
         worker.flow.add_ready(closed)
 
     # ------------------------------------------------------------------ ticks
@@ -214,6 +245,7 @@ class DeliveryMachine(RuleBasedStateMachine):
                 for partition, offset in positions(batch.chunks):
                     assert offset in decode(*self.committed[partition]).in_flight
                 worker.listed[serial] = batch
+            worker.flow.add_ready(worker.admission.settled(tick.settle, now=self.now))
         else:
             worker.flow.aborted(tick)
 
@@ -260,6 +292,16 @@ class DeliveryMachine(RuleBasedStateMachine):
             # A worker that sleeps between tick and post may be late: what its heir has named in doubt is still a post.
             assert self.resent[position] or self.results[position] in ([], [DOUBT]), "posted when it had its result"
             self.perhaps_taken[position] += 1
+        if self.by_key:
+            for position in positions(batch.chunks):
+                self.check_turn(*position)
+
+    def check_turn(self, partition: Partition, offset: int) -> None:
+        """Check that a record that is posted has nothing before it of its key that may still be posted."""
+        topic = self.topics[partition]
+        for earlier, kind in topic.kinds.items():
+            if earlier < offset and kind in "lr" and topic.keys[earlier] == topic.keys[offset] != "-":
+                assert self.results[partition, earlier] or (partition, earlier) in self.given_up
 
     @rule(
         who=numbers,
@@ -333,7 +375,7 @@ class DeliveryMachine(RuleBasedStateMachine):
                 self.resent.update(positions(chunks))
                 flow.again(self.piece(worker, batch, chunks), at=self.now)
             else:
-                flow.add_finished(chunks, Verdicts(DOUBT))
+                flow.add_finished(chunks, Verdicts(DOUBT)).batch_id = batch.id
 
     def finish(
         self,
@@ -374,7 +416,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         if partition in self.owner:
             worker = self.owner[partition]
             worker.flow.begin_revoke([partition])
-            worker.batcher.keep(worker.flow.may_start)
+            worker.admission.keep(worker.flow.may_start)
 
     @rule(at=numbers)
     def hold(self, at: int) -> None:
@@ -400,7 +442,7 @@ class DeliveryMachine(RuleBasedStateMachine):
             if self.limits.max_metadata == 4_000:
                 assert progress.in_flight == worker.flow.partitions[partition].doubt
         worker.flow.let_go([partition])
-        worker.batcher.keep(worker.flow.is_alive)
+        worker.admission.keep(worker.flow.is_alive)
         del self.owner[partition], worker.epochs[partition], worker.read_to[partition]
 
     def take_over(self, worker: Worker, partition: Partition) -> None:
@@ -434,7 +476,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     def bytes_are_never_owed(self) -> None:
         for worker in self.workers:
             assert worker.flow.held_bytes >= 0
-            assert worker.batcher.open_bytes >= 0
+            assert worker.admission.held_bytes >= worker.batcher.open_bytes >= 0
             assert worker.flow.active_records == sum(batch.count for batch in worker.flow.active.values())
 
     # ------------------------------------------------------------------ the end
@@ -465,7 +507,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         for position, verdicts in self.results.items():
             assert (verdicts == [QUEUED]) <= (position in self.taken)
         for worker in self.workers:
-            assert (worker.flow.held_bytes, worker.batcher.open_bytes, worker.flow.active_records) == (0, 0, 0)
+            assert (worker.flow.held_bytes, worker.admission.held_bytes, worker.flow.active_records) == (0, 0, 0)
             assert not (worker.flow.active)
             assert not (worker.flow.ready)
             assert not (worker.flow.waiting)
@@ -477,7 +519,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         before = dict(worker.read_to)
         for partition, epoch in worker.epochs.items():
             self.take(worker, partition, 10, epoch=epoch)
-        worker.flow.add_ready(worker.batcher.drain())
+        worker.flow.add_ready(worker.admission.due(now=self.now, may_start=True) + worker.batcher.drain())
         wanted = worker.flow.wants_tick(now=self.now, slots=4)
         worker.running = worker.flow.plan(now=self.now, slots=4)
         if worker.running is not None:
@@ -487,9 +529,20 @@ class DeliveryMachine(RuleBasedStateMachine):
             self.write(worker, serial)
         for serial in sorted(worker.posted):
             self.carry_out(worker, serial, worker.posted.pop(serial), "taken")
-        idle = not (worker.flow.active or worker.flow.finished or worker.flow.ready or worker.flow.waiting)
+        flow = worker.flow
+        idle = not (flow.active or flow.finished or flow.ready or flow.waiting or worker.admission.held_bytes)
         return idle and worker.running is None and before == worker.read_to
 
 
 TestDelivery = DeliveryMachine.TestCase
 TestDelivery.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+
+
+class OrderedDeliveryMachine(DeliveryMachine):
+    """The same, with the order of keys kept and lists kept to their pace."""
+
+    by_key = True
+
+
+TestOrderedDelivery = OrderedDeliveryMachine.TestCase
+TestOrderedDelivery.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)

@@ -87,6 +87,14 @@ def test_entries_may_be_read_while_the_ledger_grows() -> None:
     assert [first, *entries] == [Entry("send", "a", 1)]
 
 
+def test_entries_come_in_the_order_of_their_first_acceptance(served: Served) -> None:
+    """By which tests of the order of keys judge."""
+    served.send("c", "a")
+    served.send("b", "c")
+
+    assert [entry.identity for entry in served.simulator.entries("send")] == ["c", "a", "b"]
+
+
 def test_counters_tell_requests_endpoints_statuses_codes_and_bytes(serve: Serve) -> None:
     served = serve(api_keys=["trk_other"])
     served.send("a")

@@ -11,16 +11,19 @@ from confluent_kafka import KafkaError
 from structlog.testing import capture_logs
 
 from connector.app.pages import health_of
+from connector.core.admission import Admission
 from connector.core.batching import Batcher, BatchLimits
 from connector.core.breaker import Gate, GatePolicy, Hold
 from connector.core.chunks import Partition
 from connector.core.concurrency import ConcurrencyLimit, ConcurrencyPolicy
 from connector.core.flow import Flow, FlowLimits
+from connector.core.pacing import Pace, Pacer
 from connector.core.progress import Progress
 from connector.core.storm import StormGuard, StormPolicy
 from connector.core.verdicts import QUEUED, Verdicts
 from connector.core.watchdog import Spot
 from connector.kafka.errors import KafkaTroubleError
+from connector.stream.paces import PaceBook
 from connector.stream.state import State, now
 from connector.stream.watching import Watch
 from tests.core.making import A, B, batch, chunk
@@ -391,3 +394,65 @@ def test_a_watch_that_ended_has_seen_nothing() -> None:
 
     assert watched.watch.is_alive
     assert watched.watch.status() == []
+
+
+# ------------------------------------------------------------------ lists that wait for their pace
+
+
+def test_a_record_that_waits_for_the_pace_of_its_list_is_known_to() -> None:
+    watched = _Watched(A)
+    _pace(watched.state, Pace(1))
+    piece = chunk(A, range(10))
+    watched.state.flow.intake(piece)
+    watched.state.admission.take([("+18005551234", piece.slice(1, 10))], now=watched.at)
+    watched.state.admission.take([("+18005551234", piece.slice(0, 1))], now=watched.at)
+
+    watched.pass_secs(int(LIMIT) + 10)
+
+    assert watched.seen() == [("alpha:0", "pace", True)]
+    assert watched.watch.is_alive
+
+
+def test_a_list_that_the_platform_would_not_wait_for_is_told_once_masked() -> None:
+    """600 records a minute, 20,000 of them: 33 minutes."""
+    watched = _Watched(A)
+    pacer = _pace(watched.state, Pace(600))
+    watched.state.flow.intake(chunk(A, range(20_000)))
+    book = PaceBook("sends", watched.state)
+    assert book.status() == {
+        "share": 1.0,
+        "waiting_records": 0,
+        "backlog_secs": 0.0,
+        "lists_waiting": 0,
+        "lists": [],
+    }
+    watched.state.admission.take([("+18005551234", chunk(A, range(20_000)))], now=now())
+
+    with capture_logs() as logs:
+        book.look()
+        book.look()
+        pacer.pace = Pace(6_000)
+        book.look()
+
+    assert [(line["event"], line["log_level"]) for line in logs] == [
+        ("list falls behind its pace", "warning"),
+        ("list keeps its pace again", "info"),
+    ]
+    told = book.status()
+    assert told is not None
+    assert told["lists"] == [{"list": "+1800***1234", "waiting_records": 19_950, "backlog_secs": told["backlog_secs"]}]
+    assert 199 < told["backlog_secs"] < 205
+
+
+def test_a_stream_without_a_pace_tells_of_none() -> None:
+    book = PaceBook("sends", _Watched(A).state)
+
+    book.look()
+
+    assert book.status() is None
+
+
+def _pace(state: State, pace: Pace) -> Pacer:
+    pacer = Pacer(pace, max_lot=1_000)
+    state.admission = Admission(state.batcher, pacer=pacer)
+    return pacer

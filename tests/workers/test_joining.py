@@ -10,13 +10,13 @@ def _stream(**over: Any) -> dict[str, Any]:
     numbers = (
         "records_read", "queued", "skipped", "in_doubt", "resent", "missing", "vanished", "passed_over",
         "in_flight_records", "in_flight_requests", "waiting_batches", "ready_batches", "open_records", "held_bytes",
-        "requests", "ticks", "ticks_aborted", "producers_replaced", "concurrency_limit",
+        "requests", "ticks", "ticks_aborted", "producers_replaced", "concurrency_limit", "waiting_for_key",
     )  # fmt: skip
     return {
         **dict.fromkeys(numbers, 1),
         "name": "sends", "state": "running", "operation": "send", "dead_letters": {}, "requests_by_row": {},
         "batches_closed": {}, "lag": 0, "holds": [], "hold": None, "standstills": [], "partitions": {}, "error": None,
-        "paused_secs": 0.0, "concurrency_moved": "grow", **over,
+        "paused_secs": 0.0, "pace": None, "concurrency_moved": "grow", **over,
     }  # fmt: skip
 
 
@@ -26,6 +26,24 @@ def _heard(*streams: dict[str, Any]) -> list[Heard]:
 
 def _hold(since: float) -> dict[str, Any]:
     return {"reason": "outage", "since": since}
+
+
+def test_paces_of_workers_are_shares_of_one_and_their_lists_say_whose_they_are() -> None:
+    def pace(share: float, waiting: int, secs: float) -> dict[str, Any]:
+        lists = [{"list": "+1***4567", "waiting_records": waiting, "backlog_secs": secs}]
+        return {"share": share, "waiting_records": waiting, "backlog_secs": secs, "lists_waiting": 1, "lists": lists}
+
+    heard = [
+        Heard(0, "running", 200, {"streams": [_stream(pace=pace(0.25, 10, 4.0))]}),
+        Heard(1, "running", 200, {"streams": [_stream(pace=pace(0.75, 30, 9.0))]}),
+    ]
+
+    [joined] = joined_streams(heard)
+
+    told = joined["pace"]
+    assert (told["share"], told["waiting_records"], told["backlog_secs"]) == (1.0, 40, 9.0)
+    assert [(found["worker"], found["backlog_secs"]) for found in told["lists"]] == [(1, 9.0), (0, 4.0)]
+    assert joined_streams([Heard(0, "running", 200, {"streams": [_stream()]})])[0]["pace"] is None
 
 
 def test_counts_are_sums_and_what_belongs_to_a_worker_names_it() -> None:

@@ -1,0 +1,84 @@
+"""The way of prepared records into batches: first the order of their keys, then the pace of their lists.
+
+Key before list: a record that waits for its list's pace keeps its key busy, so that a later one of the same key, for
+another list, does not pass it. Without either setting a chunk goes straight into its batch.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from connector.core.batching import Batch, Batcher
+from connector.core.chunks import Chunk
+from connector.core.flow import Finished
+from connector.core.ordering import Laned, Lineup
+from connector.core.pacing import Pacer
+
+
+class Admission:
+    """Lets records into batches as far as their keys and lists allow, and keeps the others.
+
+    What it returns are batches that were closed. Records that have waited do not wait for a batch's window again: it
+    is counted from when they were read.
+    """
+
+    def __init__(self, batcher: Batcher, *, lineup: Lineup | None = None, pacer: Pacer | None = None) -> None:
+        self.batcher = batcher
+        self.lineup = lineup
+        self.pacer = pacer
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of records in open batches, and of those that wait."""
+        held = self.batcher.open_bytes
+        for part in (self.lineup, self.pacer):
+            if part is not None:
+                held += part.waiting_bytes
+        return held
+
+    def take(self, lanes: Sequence[Laned], *, now: float) -> list[Batch]:
+        """Take in what is prepared of a chunk, which is sorted by lanes."""
+        closed: list[Batch] = []
+        for lane, chunk in lanes if self.lineup is None else self.lineup.admit(lanes, now=now):
+            closed += self._pass(lane, chunk, since=now, now=now)
+        return closed
+
+    def settled(self, items: Iterable[Finished], *, now: float) -> list[Batch]:
+        """Let in whose turn it is, now that the results of these items are committed."""
+        if self.lineup is None:
+            return []
+        closed: list[Batch] = []
+        released = self.lineup.settled(items)
+        for turn in released:
+            closed += self._pass(turn.lane, turn.chunk, since=turn.since, now=now)
+        return closed + self.batcher.due(now=now) if released else closed
+
+    def due(self, *, now: float, may_start: bool) -> list[Batch]:
+        """Close the batches whose window has passed; while batches `may_start`, let in what lists have budget for.
+
+        A budget that is not used while nothing may start is lost: else an outage would end in a flood.
+        """
+        closed: list[Batch] = []
+        if self.pacer is not None and may_start:
+            for lot in self.pacer.release(now=now):
+                closed += self.batcher.add(lot.lane, lot.chunk, now=lot.since)
+        return closed + self.batcher.due(now=now)
+
+    def next_deadline(self, *, may_start: bool) -> float | None:
+        """Return when `due` is to be asked again, or None when nothing waits for a time."""
+        times = [self.batcher.next_deadline()]
+        if self.pacer is not None and may_start:
+            times.append(self.pacer.next_at())
+        return min((time for time in times if time is not None), default=None)
+
+    def keep(self, wanted: Callable[[Chunk], bool]) -> None:
+        """Drop the chunks that are not wanted any more."""
+        for part in (self.batcher, self.lineup, self.pacer):
+            if part is not None:
+                part.keep(wanted)
+
+    def _pass(self, lane: str | None, chunk: Chunk, *, since: float, now: float) -> list[Batch]:
+        if self.pacer is not None:
+            admitted = self.pacer.admit(lane, chunk, now=now)
+            if admitted is None:
+                return []
+            chunk = admitted
+        return self.batcher.add(lane, chunk, now=since)

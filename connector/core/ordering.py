@@ -1,0 +1,248 @@
+"""Which records may go on while an earlier one of their key is on its way: none of them.
+
+With `ordering: key` a key of a partition is busy from when a record of it is let into a batch until the result of that
+record is committed. Whatever happens to the record meanwhile (retries, halving, a transient code that has it sent again
+alone, a tick that is taken back, a hold) it stays the only one of its key that may be posted, so its order cannot
+change. Not even two in one request, in their order, would be safe: the platform judges each for itself, and may take
+the second and ask for the first again.
+
+What a crash leaves is safe as well: a record that was listed as in flight had everything before it of its key settled.
+
+The key stays busy until the commit, not until the answer: a result that is known and not yet written can still be put
+off (metadata without room, a storm of dead letters), and a crash would have that record posted again.
+
+Keys of a partition stay in it, so all of this is kept by partition. A chunk of new keys costs a few set operations;
+records that must wait become rows in lists by key, made and taken apart again in C.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from operator import itemgetter
+from typing import Any, Final
+
+from connector.core.chunks import Chunk, Partition
+from connector.core.flow import Finished
+
+ROW_BYTES: Final = 300
+"""What a waiting record costs beside its bytes: a tuple of 9, places in lists, an offset, and its share of a list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Records whose turn it is, all of one lane; `since` is when the first of them began to wait."""
+
+    lane: str | None
+    chunk: Chunk = field(repr=False)
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What the records of a chunk have in common; those of one kind may share a chunk again."""
+
+    lane: str | None
+    own_list: bool
+    resent: bool
+    is_spliced: bool
+    has_headers: bool
+    has_timestamps: bool
+    has_lists: bool
+
+
+_Row = tuple[int, Any, Any, Any, Any, Any, bytes, _Kind, tuple[float, int]]
+"""Offset, value, key, headers, timestamp, list, wire, kind, and of its chunk: when it came, and its oldest time."""
+
+_OFFSET, _KEY, _KIND = 0, 2, 7
+
+Laned = tuple[str | None, Chunk]
+"""Prepared records and the lane that they go to."""
+
+
+@dataclass(slots=True)
+class _Line:
+    """One partition, under one assignment. A key that has waiting records is busy."""
+
+    epoch: int
+    busy: set[bytes] = field(default_factory=set)
+    waiting: defaultdict[bytes, list[_Row]] = field(default_factory=lambda: defaultdict(list))
+    """Lists, not deques: most hold few rows, and an empty deque takes 600 bytes."""
+    count: int = 0
+    bytes: int = 0
+
+
+class Lineup:
+    """Has the records of each key go one after another. Records without a key wait for nobody."""
+
+    def __init__(self) -> None:
+        self._lines: dict[Partition, _Line] = {}
+        self.waiting_bytes = 0
+
+    @property
+    def waiting_records(self) -> int:
+        """Records that wait for an earlier one of their key."""
+        return sum(line.count for line in self._lines.values())
+
+    def admit(self, lanes: Sequence[Laned], *, now: float) -> list[Laned]:
+        """Return what may go on now of a prepared chunk, which is sorted by lanes; the rest waits, in its order."""
+        keys: Sequence[bytes | None] | None = lanes[0][1].keys if lanes else None
+        if keys is None:
+            return list(lanes)
+        if len(lanes) > 1:
+            keys = [key for _, chunk in lanes for key in chunk.keys or ()]
+        line = self._line_of(lanes[0][1])
+        wanted = set(keys)
+        keyless = keys.count(None) if None in wanted else 0
+        wanted.discard(None)
+        if len(wanted) == len(keys) - keyless and line.busy.isdisjoint(wanted):
+            line.busy |= wanted  # type: ignore[arg-type] # None is out
+            return list(lanes)
+        places: Sequence[int] = range(len(keys))
+        if len(lanes) > 1:  # lanes stand one behind the other: order is that of the offsets
+            offsets = [offset for _, chunk in lanes for offset in chunk.offsets]
+            places = sorted(places, key=offsets.__getitem__)
+        # Of a key that is given twice a dict keeps what came last: read from behind, that is its first record.
+        backwards = places[::-1]
+        first = dict(zip(map(keys.__getitem__, backwards), backwards, strict=True))
+        free = wanted - line.busy
+        go = set(map(first.__getitem__, free))
+        if keyless:
+            go.update([index for index, key in enumerate(keys) if key is None])
+        line.busy |= free  # type: ignore[arg-type] # None is out
+        return self._part(line, lanes, go, now)
+
+    def settled(self, items: Iterable[Finished]) -> list[Released]:
+        """Return whose turn it is, now that the results of these items are committed."""
+        freed: defaultdict[Partition, set[bytes | None]] = defaultdict(set)
+        for item in items:
+            if not item.was_posted:  # it never was in anybody's way
+                continue
+            for chunk in item.chunks:
+                line = self._lines.get(chunk.partition)
+                if line is not None and line.epoch == chunk.epoch and chunk.keys is not None:
+                    freed[chunk.partition].update(chunk.keys)
+        released = []
+        for partition, keys in freed.items():
+            released += self._next(partition, self._lines[partition], keys)
+        return released
+
+    def keep(self, wanted: Callable[[Chunk], bool]) -> None:
+        """Forget the partitions of which nothing is wanted any more."""
+        for partition, line in list(self._lines.items()):
+            if not wanted(Chunk(partition, line.epoch, (), [])):
+                self._forget(partition)
+
+    def _line_of(self, chunk: Chunk) -> _Line:
+        line = self._lines.get(chunk.partition)
+        if line is not None and line.epoch != chunk.epoch:
+            self._forget(chunk.partition)
+            line = None
+        if line is None:
+            line = self._lines[chunk.partition] = _Line(chunk.epoch)
+        return line
+
+    def _forget(self, partition: Partition) -> None:
+        self.waiting_bytes -= self._lines.pop(partition).bytes
+
+    def _part(self, line: _Line, lanes: Sequence[Laned], go: set[int], now: float) -> list[Laned]:
+        """Return the records that go; indices run over all lanes. The others are made rows, in the order of offsets."""
+        going: list[Laned] = []
+        rows: list[_Row] = []
+        start = 0
+        for lane, chunk in lanes:
+            numbers = range(start, start + len(chunk))
+            chosen = [index - start for index in numbers if index in go]
+            if chosen:
+                going.append((lane, chunk.pick(chosen)))
+            if len(chosen) < len(chunk):
+                rest = chunk.pick([index - start for index in numbers if index not in go])
+                rows += _rows(lane, rest, now)
+                self._owe(line, _bytes(rest))
+            start += len(chunk)
+        if len(lanes) > 1:
+            rows.sort(key=itemgetter(_OFFSET))
+        line.count += len(rows)
+        places = map(line.waiting.__getitem__, map(itemgetter(_KEY), rows))
+        deque(map(list.append, places, rows), maxlen=0)  # runs it all in C
+        return going
+
+    def _next(self, partition: Partition, line: _Line, freed: set[bytes | None]) -> list[Released]:
+        """Free the keys of which nothing waits, and take the first waiting record of each of the others."""
+        waiting = line.waiting
+        having = waiting.keys() & freed
+        line.busy -= freed - having
+        if not having:
+            return []
+        rows = [waiting[key].pop(0) for key in having]
+        for key in [key for key in having if not waiting[key]]:
+            del waiting[key]
+        rows.sort(key=itemgetter(_OFFSET))
+        line.count -= len(rows)
+        kinds = set(map(itemgetter(_KIND), rows))
+        if len(kinds) == 1:
+            groups = {kinds.pop(): rows}
+        else:
+            groups = {kind: [] for kind in dict.fromkeys(map(itemgetter(_KIND), rows))}
+            for row in rows:
+                groups[row[_KIND]].append(row)
+        released = [_joined(partition, line.epoch, kind, group) for kind, group in groups.items()]
+        self._owe(line, -sum(_bytes(turn.chunk) for turn in released))
+        return released
+
+    def _owe(self, line: _Line, size: int) -> None:
+        line.bytes += size
+        self.waiting_bytes += size
+
+
+def _bytes(chunk: Chunk) -> int:
+    assert chunk.wire is not None
+    return sum(map(len, chunk.wire)) + ROW_BYTES * len(chunk)
+
+
+def _rows(lane: str | None, chunk: Chunk, now: float) -> Iterable[_Row]:
+    """Return the records of a chunk, each with all that its columns hold."""
+    assert chunk.wire is not None
+    assert chunk.keys is not None
+    kind = _Kind(
+        lane,
+        chunk.own_list,
+        chunk.resent,
+        chunk.wire is chunk.values,
+        chunk.headers is not None,
+        chunk.timestamps is not None,
+        chunk.lists is not None,
+    )
+    nothing = repeat(None)
+    return zip(
+        chunk.offsets,
+        chunk.values,
+        chunk.keys,
+        chunk.headers or nothing,
+        chunk.timestamps or nothing,
+        chunk.lists or nothing,
+        chunk.wire,
+        repeat(kind),
+        repeat((now, chunk.oldest_ms)),
+        strict=False,
+    )
+
+
+def _joined(partition: Partition, epoch: int, kind: _Kind, rows: list[_Row]) -> Released:
+    """Return rows of one kind, whose offsets rise, as a chunk again."""
+    offsets, values, keys, headers, timestamps, lists, wire, _, came = map(list, zip(*rows, strict=True))
+    chunk = Chunk(
+        partition=partition,
+        epoch=epoch,
+        offsets=offsets,
+        values=values,
+        keys=keys,
+        headers=headers if kind.has_headers else None,
+        timestamps=timestamps if kind.has_timestamps else None,
+        lists=lists if kind.has_lists else None,
+        wire=values if kind.is_spliced else wire,
+        oldest_ms=min(map(itemgetter(1), came)),
+        own_list=kind.own_list,
+        resent=kind.resent,
+    )
+    return Released(kind.lane, chunk, min(map(itemgetter(0), came)))

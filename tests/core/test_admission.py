@@ -1,0 +1,94 @@
+"""The way into batches: what waits for its key or its list, and what becomes of it then."""
+
+from connector.core.admission import Admission
+from connector.core.batching import Batch, Batcher, BatchLimits
+from connector.core.chunks import Chunk
+from connector.core.flow import Finished
+from connector.core.ordering import Lineup
+from connector.core.pacing import Pace, Pacer
+from connector.core.verdicts import QUEUED, Verdicts
+from tests.core.making import A, chunk, positions
+
+SLOW, OTHER = "+18005550001", "+18005550002"
+
+
+def admission(*, by_key: bool = False, pace: Pace | None = None, max_records: int = 3) -> Admission:
+    batcher = Batcher(BatchLimits(max_records, 10_000, 1.0, 0), "t")
+    pacer = None if pace is None else Pacer(pace, max_lot=max_records)
+    return Admission(batcher, lineup=Lineup() if by_key else None, pacer=pacer)
+
+
+def keyed(keys: str, *, start: int = 0, number: str = SLOW) -> Chunk:
+    made = chunk(A, range(start, start + len(keys)))
+    made.keys = [key.encode() for key in keys]
+    made.lists = [number] * len(keys)
+    return made
+
+
+def done(batch: Batch) -> list[Finished]:
+    return [Finished(batch.chunks, Verdicts(QUEUED), batch.id)]
+
+
+def offsets(batches: list[Batch]) -> list[list[int]]:
+    return [[offset for _, offset in positions(batch.chunks)] for batch in batches]
+
+
+def test_without_either_setting_a_chunk_goes_straight_into_its_batch() -> None:
+    way, piece = admission(), keyed("aaa")
+
+    (closed,) = way.take([(None, piece)], now=0)
+
+    assert closed.chunks[0] is piece
+    assert way.settled(done(closed), now=0) == []
+    assert (way.held_bytes, way.next_deadline(may_start=True)) == (0, None)
+
+
+def test_a_record_that_waited_for_its_key_does_not_wait_for_a_window_again() -> None:
+    way = admission(by_key=True)
+    assert way.take([(None, keyed("aa"))], now=0) == []
+    (first,) = way.due(now=1, may_start=True)
+
+    assert way.settled(done(first), now=0.5) == [], "not yet: it was read half a second ago"
+    (second,) = way.due(now=1, may_start=True)
+    way.take([(None, keyed("a", start=2))], now=1)
+    (third,) = way.settled(done(second), now=7)
+
+    assert offsets([first, second, third]) == [[0], [1], [2]]
+    assert {batch.closed_by for batch in (second, third)} == {"window"}
+
+
+def test_company_that_came_later_goes_with_the_record_that_has_waited() -> None:
+    way = admission(by_key=True)
+    way.take([(None, keyed("aa"))], now=0)
+    (first,) = way.due(now=1, may_start=True)
+    way.take([(None, keyed("b", start=2))], now=1.9)
+
+    assert offsets(way.settled(done(first), now=2)) == [[2, 1]]
+
+
+def test_a_record_that_waits_for_its_list_keeps_its_key() -> None:
+    """Otherwise a later one of the key would pass it on its way to another list."""
+    way = admission(by_key=True, pace=Pace(None, {SLOW: 6}), max_records=1)
+    (first,) = way.take([(None, keyed("a"))], now=0)
+    way.take([(None, keyed("b", start=1))], now=0)
+    way.take([(None, keyed("b", start=2, number=OTHER))], now=0)
+
+    assert way.settled(done(first), now=0) == []
+    (second,) = way.due(now=9, may_start=True)
+    (third,) = way.settled(done(second), now=9)
+
+    assert offsets([first, second, third]) == [[0], [1], [2]]
+
+
+def test_a_pace_is_not_used_up_while_nothing_may_start() -> None:
+    way = admission(pace=Pace(60))
+    assert offsets(way.take([(None, keyed("abcdefghi"))], now=0)) == [[0, 1, 2]]
+
+    assert way.due(now=600, may_start=False) == []
+    assert way.next_deadline(may_start=False) is None, "nobody need look before something may start"
+    assert way.next_deadline(may_start=True) == 2, "3 records at 1 a second, of which 1 s may be made up for"
+
+    assert offsets(way.due(now=600, may_start=True)) == [[3, 4, 5]], "a lot, and not ten minutes' worth"
+    assert way.held_bytes > 0
+    way.keep(lambda _: False)
+    assert way.held_bytes == 0

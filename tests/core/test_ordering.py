@@ -1,0 +1,158 @@
+"""The order of keys: one record of each on its way, the others behind it, and nothing that is kept for longer."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Final
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connector.core.chunks import Chunk, Partition
+from connector.core.flow import Finished
+from connector.core.ordering import ROW_BYTES, Laned, Lineup
+from connector.core.verdicts import QUEUED, Verdicts
+from tests.core.making import A, B, Position, chunk, positions, rows
+
+BATCH: Final = "t-1"
+
+
+def keyed(keys: str, *, start: int = 0, partition: Partition = A, epoch: int = 1) -> Chunk:
+    """Return a chunk with a key for each letter; `-` is none."""
+    made = chunk(partition, range(start, start + len(keys)), epoch=epoch)
+    made.keys = [None if key == "-" else key.encode() for key in keys]
+    return made
+
+
+def done(*chunks: Chunk, batch_id: str = BATCH) -> Finished:
+    return Finished(chunks, Verdicts(QUEUED), batch_id)
+
+
+def admitted(lineup: Lineup, *pieces: Chunk, now: float = 0.0) -> list[int]:
+    """Return the offsets of what may go on at once."""
+    lanes: list[Laned] = [(str(lane), piece) for lane, piece in enumerate(pieces)]
+    return sorted(offset for _, piece in lineup.admit(lanes, now=now) for offset in piece.offsets)
+
+
+def test_a_chunk_of_new_keys_goes_on_as_it_is() -> None:
+    lineup, piece = Lineup(), keyed("abc-d-")
+
+    ((lane, gone),) = lineup.admit([("list", piece)], now=0)
+
+    assert lane == "list"
+    assert gone is piece
+    assert (lineup.waiting_bytes, lineup.waiting_records) == (0, 0)
+
+
+def test_the_first_record_of_each_key_goes_on_and_those_without_a_key_wait_for_nobody() -> None:
+    lineup = Lineup()
+
+    assert admitted(lineup, keyed("aab-ba-")) == [0, 2, 3, 6]
+    assert admitted(lineup, keyed("ac-", start=7)) == [8, 9]
+    assert lineup.waiting_records == 4
+
+
+def test_a_key_is_free_when_the_result_of_its_record_is_committed_and_not_by_anything_else() -> None:
+    lineup, other = Lineup(), keyed("aa", partition=B)
+    first = keyed("aaa")
+    assert admitted(lineup, first) == [0]
+
+    assert lineup.settled([done(keyed("a"), batch_id="")]) == [], "a record that was never posted was in nobody's way"
+    assert lineup.settled([done(keyed("a", epoch=2))]) == [], "nor was one of another assignment"
+    assert lineup.settled([done(other)]) == [], "or partition"
+    (turn,) = lineup.settled([done(first.slice(0, 1))])
+
+    assert positions([turn.chunk]) == [(A, 1)]
+    assert admitted(lineup, keyed("a", start=3)) == [], "the next one has the key now"
+
+
+def test_whoever_waits_behind_several_lanes_waits_in_the_order_of_offsets() -> None:
+    whole = keyed("aaaa")
+    lineup = Lineup()
+
+    assert admitted(lineup, whole.pick([1, 3]), whole.pick([0, 2])) == [0]
+
+    order = []
+    for offset in range(3):
+        (turn,) = lineup.settled([done(whole.slice(offset, offset + 1))])
+        order += [(turn.lane, *turn.chunk.offsets)]
+    assert order == [("0", 1), ("1", 2), ("0", 3)]
+
+
+def test_a_record_comes_out_with_all_that_its_columns_held() -> None:
+    first, second = keyed("aab"), keyed("ab-", start=3)
+    for piece in (first, second):
+        piece.headers = [None, [("h", b"v")], None]
+        piece.timestamps = [1, 2, 3]
+        piece.lists = ["+1", "+2", "+3"]
+        piece.oldest_ms = 7
+    second.own_list = second.resent = True
+    second.wire = [b"w3", b"w4", b"w5"]
+    lineup = Lineup()
+    lineup.admit([("x", first)], now=1)
+    lineup.admit([("x", second)], now=2)
+
+    one, other = sorted(lineup.settled([done(first)]), key=lambda turn: turn.since)
+
+    assert (one.lane, one.since, other.since) == ("x", 1, 2)
+    assert list(rows([one.chunk])) == list(rows([first.slice(1, 2)]))
+    assert one.chunk.wire is one.chunk.values
+    assert list(rows([other.chunk])) == list(rows([second.slice(1, 2)]))
+    assert (one.chunk.lists, one.chunk.oldest_ms) == (["+2"], 7)
+
+
+def test_what_waits_is_counted_and_forgotten_with_its_partition() -> None:
+    lineup = Lineup()
+    lineup.admit([(None, keyed("aaa"))], now=0)
+    lineup.admit([(None, keyed("bb", partition=B))], now=0)
+    assert lineup.waiting_bytes == 3 * ROW_BYTES + len(b"alpha@1alpha@2beta@1")
+
+    lineup.keep(lambda piece: piece.partition != A)
+    assert lineup.waiting_records == 1
+    assert admitted(lineup, keyed("b", partition=B, epoch=2)) == [0], "a new assignment begins anew"
+
+    assert (lineup.waiting_bytes, lineup.waiting_records) == (0, 0)
+
+
+@given(st.lists(st.one_of(st.text("aAbBcC-", min_size=1, max_size=8), st.integers(0, 50)), max_size=30))
+def test_whatever_comes_and_ends_in_whatever_order_each_key_keeps_its_own(steps: list[str | int]) -> None:
+    """Text: so many records are read. A number: one of those that are on their way has its result committed."""
+    lineup = Lineup()
+    key_of: dict[int, str] = {}
+    on_the_way: list[int] = []
+    ended: defaultdict[str, list[int]] = defaultdict(list)
+    out: list[Position] = []
+
+    def started(chunks: Iterable[Chunk]) -> None:
+        for piece in chunks:
+            out.extend(positions([piece]))
+            on_the_way.extend(piece.offsets)
+        keys = [key for offset in on_the_way if (key := key_of[offset]) != "-"]
+        assert len(keys) == len(set(keys)), "two of a key at once"
+
+    def end(choice: int) -> None:
+        offset = on_the_way.pop(choice % len(on_the_way))
+        ended[key_of[offset]].append(offset)
+        ending = chunk(A, [offset])
+        ending.keys = [None if key_of[offset] == "-" else key_of[offset].encode()]
+        started(turn.chunk for turn in lineup.settled([done(ending)]))
+
+    for step in steps:
+        if isinstance(step, int):
+            if on_the_way:
+                end(step)
+            continue
+        start = len(key_of)
+        key_of.update(enumerate(step.lower(), start))
+        whole = keyed(step.lower(), start=start)
+        lower = [index for index, letter in enumerate(step) if letter.islower()]
+        upper = [index for index, letter in enumerate(step) if not letter.islower()]
+        lanes: list[Laned] = [(str(bool(part)), whole.pick(part)) for part in (upper, lower) if part]
+        started(piece for _, piece in lineup.admit(lanes, now=0))
+    for _ in range(len(key_of)):
+        if on_the_way:
+            end(0)
+
+    assert sorted(out) == [(A, offset) for offset in key_of], "nothing is lost, nothing comes twice"
+    assert all(offsets == sorted(offsets) for key, offsets in ended.items() if key != "-")
+    assert (lineup.waiting_bytes, lineup.waiting_records) == (0, 0)
+    assert not lineup._lines or lineup._lines[A].busy == set()
