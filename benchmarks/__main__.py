@@ -28,14 +28,18 @@ _KNOWN = {contestant.name: contestant for contestant in (*MAIN, *VARIANTS)}
 
 def main(
     *,
-    records: Annotated[int, typer.Option(min=10_000, help="Records of a whole run; slow ones get a share.")] = 5_000_000,
+    records: Annotated[
+        int, typer.Option(min=10_000, help="Records of a whole run; slow ones get a share.")
+    ] = 5_000_000,
     rounds: Annotated[int, typer.Option(min=1, help="How often each runs.")] = 3,
     only: Annotated[str, typer.Option(help="Names, separated by commas; all when left out.")] = "",
     against: Annotated[
         Path | None,
         typer.Option(exists=True, file_okay=False, resolve_path=True, help="Another checkout, to run beside this one."),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A tenth of the records, once: to see that all works.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A tenth of the records, once: to see that all works.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     """Measure speed, CPU and memory of the connector and of what it is compared with."""
@@ -128,7 +132,16 @@ def _rotated(group: list[Contestant], number: int) -> list[Contestant]:
 def _show(console: Console, scores: Sequence[Score], found: Sequence[Target]) -> None:
     table = Table(title="Medians; spread is fastest less slowest, of the median", title_justify="left")
     table.add_column("")
-    columns = ("records", "records/s", "spread", "CPU us", "far end us", "broker us", "RSS 1/3, end, peak MB", "a request")
+    columns = (
+        "records",
+        "records/s",
+        "spread",
+        "CPU us",
+        "far end us",
+        "broker us",
+        "RSS 1/3, end, peak MB",
+        "a request",
+    )
     for column in columns:
         table.add_column(column, justify="right")
     for score in scores:

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any, Final, Literal
 from uuid import uuid4
 
-from benchmarks.arena import Arena, BenchmarkError, FarEnd, Process, Progress, stream_settings
+from benchmarks.arena import Arena, BenchmarkError, Process, Progress, stream_settings
 from benchmarks.events import Events
 from benchmarks.processes import cpu_secs, peak_rss_mb, rss_mb
 from connector.demo.processes import spawn, stop, tail
@@ -141,7 +141,7 @@ def compete(arena: Arena, contestant: Contestant, records: int) -> Run:
             log = arena.folder / f"{name}.log"
             process = spawn(argv, log=log)
         try:
-            return _watch(arena, contestant, far_end, progress, process, records)
+            return _watch(arena, contestant, progress, process, records)
         except (BenchmarkError, FileNotFoundError, ProcessLookupError) as error:
             raise BenchmarkError(f"{contestant.name}: {error}; its log ends:\n{tail(log, lines=15)}") from error
         finally:
@@ -158,10 +158,9 @@ class _Look:
     broker_cpu: float
 
 
-def _watch(
-    arena: Arena, contestant: Contestant, far_end: FarEnd, progress: Progress, process: Process, records: int
-) -> Run:
+def _watch(arena: Arena, contestant: Contestant, progress: Progress, process: Process, records: int) -> Run:
     """Follow a run from its first request (the raw loop: its first commit) until all records are done."""
+    far_end = arena.far_end(contestant.latency_ms)
     broker, pid = arena.broker.pid, process.pid
     assert broker is not None
     posts = contestant.kind != "raw_loop"

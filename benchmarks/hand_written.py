@@ -94,6 +94,7 @@ class HandWritten:
 
 
 def main(
+    *,
     bootstrap_servers: Annotated[str, typer.Option()],
     source: Annotated[str, typer.Option()],
     target: Annotated[str, typer.Option()],

@@ -1,4 +1,4 @@
-"""`make bench-latency`: how long a record takes, how long a start takes, and what a connector costs that has nothing to do.
+"""`make bench-latency`: how long a record and a start take, and what a connector costs that has nothing to do.
 
 A record's latency is the time from before it is produced to when a `read_committed` reader holds its outcome, both
 taken from one clock. The far end answers after 50 ms, the window is the default one.
@@ -209,8 +209,8 @@ def idle(arena: Arena, secs: float) -> list[Figure]:
     names = [f"idle-{uuid4().hex[:6]}" for _ in range(3)]
     streams = []
     for name in names:
-        topics = [arena.topics.create(purpose, partitions=_PARTITIONS) for purpose in ("in", "out", "dead")]
-        streams.append(stream_settings(name, *topics))
+        source, outcomes, dead = (arena.topics.create(p, partitions=_PARTITIONS) for p in ("in", "out", "dead"))
+        streams.append(stream_settings(name, source, outcomes, dead))
     process, _, port = arena.connector(names[0], arena.far_end(0), streams)
     try:
         _wait_until(lambda: _is_ready(port), process)

@@ -5,7 +5,7 @@ Nothing is parsed, checked or batched; it is what any exactly-once connector in 
 
 import time
 from itertools import groupby
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
@@ -14,10 +14,13 @@ from benchmarks.baseline import FAST_CONSUMER, FAST_PRODUCER
 
 TRANSACTION_SECS = 0.2
 TRANSACTION_RECORDS = 100_000
+_partition: Any = Message.partition
+_offset: Any = Message.offset
 _RESULT = b'{"status":"queued"}'
 
 
 def main(
+    *,
     bootstrap_servers: Annotated[str, typer.Option()],
     source: Annotated[str, typer.Option()],
     target: Annotated[str, typer.Option()],
@@ -36,13 +39,13 @@ def main(
         until, count = time.monotonic() + TRANSACTION_SECS, 0
         offsets: dict[int, int] = {}
         while True:
-            for number, run in groupby(messages, Message.partition):
+            for number, run in groupby(messages, _partition):
                 records = list(run)
                 results = [{"value": _RESULT, "key": key} for key in map(Message.key, records)]
                 while (done := producer.produce_batch(target, results, partition=number)) < len(results):
                     results = results[done:]
                     producer.poll(0.05)
-                offsets[number] = records[-1].offset() + 1
+                offsets[number] = _offset(records[-1]) + 1
             count += len(messages)
             if count >= TRANSACTION_RECORDS or time.monotonic() > until:
                 break

@@ -91,8 +91,8 @@ def consumer(kafka: KafkaSettings, stream: StreamSettings, *, client_id: str, in
 def producer(kafka: KafkaSettings, *, client_id: str, transactional_id: str | None) -> Config:
     """Return the producer's configuration; without a transactional id it is only idempotent."""
     config: Config = {
-        # The end of a tick sends what waits, at once. Until then records had better wait for company: measured, with 5 ms
-        # the thread that sends wakes so often that a record costs a seventh more, and the broker gets many small batches.
+        # The end of a tick sends what waits, at once. Until then records had better wait for company: measured, with
+        # 5 ms the sending thread wakes so often that a record costs a tenth more, and the broker gets small batches.
         "linger.ms": 100,
         # Outcomes are much alike: measured, this halves the broker's work, and costs next to nothing here.
         "compression.type": "lz4",

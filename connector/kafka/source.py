@@ -140,11 +140,11 @@ class Source:
                     self._sort_error(read, message, trouble)
             messages = good
         start = 0
-        for topic, number, count in self._runs(messages):
-            chunk = self._chunk(topic, number, messages[start : start + count])
+        for topic, number, length in self._runs(messages):
+            chunk = self._chunk(topic, number, messages[start : start + length])
             if chunk is not None:
                 read.chunks.append(chunk)
-            start += count
+            start += length
         return read
 
     def _runs(self, messages: list[Message]) -> Iterator[tuple[str, int, int]]:

@@ -319,7 +319,7 @@ class Ticker:
         for item in tick.settle:
             for outcomes in scribe.outcomes(item):
                 keys = outcomes.keys
-                # Together they are nearly always below the limit of one, and one look at all is a tenth of a look at each.
+                # All together they are nearly always below the limit of one: that is told by a single look.
                 if keys is not None and len(b"".join(filter(None, keys))) > outputs.outcome_key_limit:
                     keys = [key if key is None or len(key) <= outputs.outcome_key_limit else None for key in keys]
                 publisher.write_batch(

@@ -8,6 +8,7 @@ is spliced into the request as the bytes it came in.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -385,7 +386,7 @@ class Operation:
 
     def _check_columns(self, events: list[Any], bad: dict[int, Verdict]) -> None:
         for name in self.endpoint.phones:
-            numbers = [getattr(event, name) for event in events]
+            numbers = list(map(attrgetter(name), events))
             lines = "\n".join(numbers) + "\n"
             if lines.count("\n") != len(numbers) or _E164_LINES.fullmatch(lines) is None:
                 for index, number in enumerate(numbers):
@@ -396,13 +397,13 @@ class Operation:
                             else _invalid(f"missing_{name}", f"`{name}` is empty")
                         )
         for name in self.endpoint.texts:
-            texts = [getattr(event, name) for event in events]
+            texts = list(map(attrgetter(name), events))
             if not all(texts):
                 for index, text in enumerate(texts):
                     if not text and index not in bad:
                         bad[index] = _invalid(f"missing_{name}", f"`{name}` is empty")
         for name in self.endpoint.numbers:
-            amounts = [getattr(event, name) for event in events]
+            amounts = list(map(attrgetter(name), events))
             if amounts and min(amounts) < 0:
                 for index, amount in enumerate(amounts):
                     if amount < 0 and index not in bad:
@@ -448,7 +449,7 @@ class Operation:
             return spliced
         inject = self._inject
         if absent == len(lists) and not bad:
-            return [inject + value.lstrip()[1:] for value in spliced]
+            return [inject + value[1:] for value in map(bytes.lstrip, spliced)]
         return [
             inject + value.lstrip()[1:] if number is UNSET and index not in bad else value
             for index, (value, number) in enumerate(zip(spliced, lists, strict=True))
