@@ -14,6 +14,7 @@ from typing import Annotated
 
 import orjson
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -24,6 +25,8 @@ from benchmarks.targets import Target, targets
 from connector.demo.artifacts import BrokerUnavailableError
 
 _KNOWN = {contestant.name: contestant for contestant in (*MAIN, *VARIANTS)}
+
+WARM_UP = 1_000_000
 
 
 def main(
@@ -44,6 +47,8 @@ def main(
 ) -> None:
     """Measure speed, CPU and memory of the connector and of what it is compared with."""
     console = Console(stderr=as_json)
+    if not console.is_terminal:
+        console.width = 140
     if quick:
         records, rounds = records // 10, 1
     chosen = _chosen(only)
@@ -54,12 +59,17 @@ def main(
     except (BenchmarkError, BrokerUnavailableError) as error:
         console.print(str(error), style="red", markup=False)
         raise typer.Exit(1) from error
+    failures = sum(score.failures for score in scores)
+    scores = [score for score in scores if score.runs]
     found = targets(scores)
     _show(console, scores, found)
     if as_json:
         summary = {score.contestant.name: score.summary() for score in scores}
         sys.stdout.write(f"{orjson.dumps(summary).decode()}\n")
         sys.stdout.flush()
+    if failures:
+        console.print(f"{failures} runs failed", style="red")
+        raise typer.Exit(1)
 
 
 def _chosen(only: str) -> list[Contestant]:
@@ -98,13 +108,22 @@ def _run(console: Console, chosen: Sequence[Contestant], *, records: int, rounds
             f"far end: reads whole bodies; alone {alone.records_per_second:,.0f} records/s "
             f"at {alone.cpu_us_per_record:.2f} us of CPU a record"
         )
+        # A young broker compiles its code while it works: nobody's figures are to pay for that.
+        say("warming up")
+        for name in ("raw_loop", "connector"):
+            compete(arena, _KNOWN[name], min(records, WARM_UP))
         for group in _by_source(chosen):
             kinds = {contestant.events for contestant in group}
             arena.drop_sources(keep=[*kinds])
             for number in range(rounds):
                 for contestant in _rotated(group, number):
                     began = time.monotonic()
-                    run = compete(arena, contestant, max(int(records * contestant.share), 1_000))
+                    try:
+                        run = compete(arena, contestant, max(int(records * contestant.share), 1_000))
+                    except BenchmarkError as error:
+                        say(f"round {number + 1}: FAILED: {error}")
+                        scores[contestant.name].failures += 1
+                        continue
                     scores[contestant.name].runs.append(run)
                     say(
                         f"round {number + 1}: {contestant.name}: {run.records_per_second:,.0f} records/s, "
@@ -130,19 +149,10 @@ def _rotated(group: list[Contestant], number: int) -> list[Contestant]:
 
 
 def _show(console: Console, scores: Sequence[Score], found: Sequence[Target]) -> None:
-    table = Table(title="Medians; spread is fastest less slowest, of the median", title_justify="left")
+    title = "Medians; CPU in us a record, RSS in MB; spread: fastest less slowest, of the median"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
     table.add_column("")
-    columns = (
-        "records",
-        "records/s",
-        "spread",
-        "CPU us",
-        "far end us",
-        "broker us",
-        "RSS 1/3, end, peak MB",
-        "a request",
-    )
-    for column in columns:
+    for column in ("records", "records/s", "spread", "CPU", "far end", "broker", "RSS 1/3", "end", "peak", "a request"):
         table.add_column(column, justify="right")
     for score in scores:
         table.add_row(
@@ -153,7 +163,7 @@ def _show(console: Console, scores: Sequence[Score], found: Sequence[Target]) ->
             f"{score.middle('cpu_us'):.2f}",
             f"{score.middle('far_end_cpu_us'):.2f}",
             f"{score.middle('broker_cpu_us'):.2f}",
-            f"{score.middle('rss_third'):.0f}, {score.middle('rss_end'):.0f}, {score.middle('rss_peak'):.0f}",
+            *(f"{score.middle(figure):.0f}" for figure in ("rss_third", "rss_end", "rss_peak")),
             f"{score.records_per_request:,.0f}",
         )
     console.print(table)
@@ -162,7 +172,7 @@ def _show(console: Console, scores: Sequence[Score], found: Sequence[Target]) ->
             console.print(f"{score.contestant.name}: {score.contestant.note}", highlight=False)
     if not found:
         return
-    goals = Table(title="Targets", title_justify="left")
+    goals = Table(title="Targets", title_justify="left", box=box.SIMPLE)
     for column in ("", "measured", "wanted", ""):
         goals.add_column(column, justify="left" if not column else "right")
     for target in found:

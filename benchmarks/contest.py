@@ -90,6 +90,7 @@ class Score:
 
     contestant: Contestant
     runs: list[Run] = field(default_factory=list)
+    failures: int = 0
 
     def middle(self, figure: str) -> float:
         """Return the median of a figure over the runs."""

@@ -51,6 +51,7 @@ def fill(bootstrap_servers: str, topic: str, events: Events, count: int) -> Iter
             "queue.buffering.max.messages": 2 * _QUEUE,
             "compression.type": events.compression,
             "delivery.report.only.error": True,
+            "log_level": 2,
             "on_delivery": lambda error, _: failed.append(error),
         }
     )

@@ -11,6 +11,7 @@ import typer
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from benchmarks.baseline import FAST_CONSUMER, FAST_PRODUCER
+from connector.app.memory import calm_collector
 
 TRANSACTION_SECS = 0.2
 TRANSACTION_RECORDS = 100_000
@@ -27,6 +28,7 @@ def main(
     group: Annotated[str, typer.Option()],
 ) -> None:
     """Run until the process is ended."""
+    calm_collector()
     consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": group, **FAST_CONSUMER})
     producer = Producer({"bootstrap.servers": bootstrap_servers, "transactional.id": group, **FAST_PRODUCER})
     producer.init_transactions()
