@@ -1,5 +1,6 @@
 """Who runs, with which records and settings, and what one run of them measured."""
 
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -60,7 +61,7 @@ VARIANTS: Final = (
     Contestant(
         "connector_1000_lists_top_level",
         events=Events("1000_lists", lists=1_000),
-        share=_VARIANT,
+        share=0.04,
         stream=_AT_TOP,
         note="a request holds one list: a figure without a target",
     ),
@@ -128,7 +129,7 @@ def compete(arena: Arena, contestant: Contestant, records: int) -> Run:
     events = contestant.events
     source = arena.source(events, records)
     far_end = arena.far_end(contestant.latency_ms)
-    name = f"{contestant.name}-{uuid4().hex[:6]}".replace("_", "-")
+    name = re.sub(r"[^a-z0-9]+", "-", f"{contestant.name.lower()}-{uuid4().hex[:6]}")
     with arena.targets(events.partitions) as (outcomes, dead_letters):
         progress = Progress(arena.broker.bootstrap_servers, name, source, events.partitions)
         if contestant.kind == "connector":
@@ -170,6 +171,7 @@ def _watch(arena: Arena, contestant: Contestant, progress: Progress, process: Pr
         return _Look(time.monotonic(), done, cpu_secs(pid), cpu_secs(far_end.pid), cpu_secs(broker))
 
     base = far_end.counts()
+    before = look(0)
     began: _Look | None = None
     moved_at, last, third = time.monotonic(), 0, 0.0
     while True:
@@ -177,8 +179,9 @@ def _watch(arena: Arena, contestant: Contestant, progress: Progress, process: Pr
         at = time.monotonic()
         if began is None:
             if done or (posts and far_end.counts() != base):
-                began = look(done)
-        elif done >= records:
+                began = look(done) if done < records else before  # few records may all be done by the first look
+            before = look(done)
+        if done >= records:
             break
         if done > last:
             last, moved_at = done, at
@@ -189,6 +192,7 @@ def _watch(arena: Arena, contestant: Contestant, progress: Progress, process: Pr
         if not third and done >= records / 3:
             third = rss_mb(pid)
         time.sleep(_LOOK_SECS)
+    assert began is not None
     ended = look(done)
     requests, accepted = (now - then for now, then in zip(far_end.counts(), base, strict=True))
     good = records - records * contestant.events.bad_of_100 // 100

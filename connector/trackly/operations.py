@@ -387,15 +387,13 @@ class Operation:
     def _check_columns(self, events: list[Any], bad: dict[int, Verdict]) -> None:
         for name in self.endpoint.phones:
             numbers = list(map(attrgetter(name), events))
-            lines = "\n".join(numbers) + "\n"
-            if lines.count("\n") != len(numbers) or _E164_LINES.fullmatch(lines) is None:
-                for index, number in enumerate(numbers):
-                    if E164.fullmatch(number) is None and index not in bad:
-                        bad[index] = (
-                            _invalid("invalid_phone", f"`{name}` is not an E.164 number")
-                            if number
-                            else _invalid(f"missing_{name}", f"`{name}` is empty")
-                        )
+            for index in _no_numbers(numbers):
+                if index not in bad:
+                    bad[index] = (
+                        _invalid("invalid_phone", f"`{name}` is not an E.164 number")
+                        if numbers[index]
+                        else _invalid(f"missing_{name}", f"`{name}` is empty")
+                    )
         for name in self.endpoint.texts:
             texts = list(map(attrgetter(name), events))
             if not all(texts):
@@ -419,7 +417,8 @@ class Operation:
                 bad[index] = _invalid("expired", f"{(now_ms - timestamp) / 1000:.0f} s old")
 
     def _check_lists(self, lists: list[Any], bad: dict[int, Verdict]) -> None:
-        wrong = {number for number in set(lists) if isinstance(number, str) and E164.fullmatch(number) is None}
+        named = [number for number in set(lists) if isinstance(number, str)]
+        wrong = {named[index] for index in _no_numbers(named)}
         absent = UNSET in lists and self.rules.list_number is None
         if not wrong and not absent:
             return
@@ -481,6 +480,21 @@ class Operation:
             (name, replace(chunk.pick(indices), own_list=all(lists[i] is UNSET for i in indices)))
             for name, indices in groups.items()
         ]
+
+
+def _no_numbers(texts: list[str]) -> list[int]:
+    """Return the indices of the texts that are not E.164 numbers, in one pass over all that lies between them."""
+    lines = "\n".join(texts) + "\n"
+    if lines.count("\n") != len(texts):
+        return [index for index, text in enumerate(texts) if E164.fullmatch(text) is None]
+    found = []
+    at = index = 0
+    while (stop := _E164_LINES.match(lines, at).end()) < len(lines):  # type: ignore[union-attr] # nothing matches too
+        index += lines.count("\n", at, stop)
+        found.append(index)
+        at = lines.index("\n", stop) + 1
+        index += 1
+    return found
 
 
 def _without_list(value: bytes) -> bytes:
