@@ -92,7 +92,7 @@ def producer(kafka: KafkaSettings, *, client_id: str, transactional_id: str | No
     """Return the producer's configuration; without a transactional id it is only idempotent."""
     config: Config = {
         # The end of a tick sends what waits, at once. Until then records had better wait for company: measured, with
-        # 5 ms the sending thread wakes so often that a record costs a tenth more, and the broker gets small batches.
+        # 5 ms the sending thread wakes so often that a record costs a fifth more, and the broker gets small batches.
         "linger.ms": 100,
         # Outcomes are much alike: measured, this halves the broker's work, and costs next to nothing here.
         "compression.type": "lz4",
