@@ -100,7 +100,8 @@ class Feeder:
     def __init__(self, bootstrap_servers: str, topic: str) -> None:
         self.sent: dict[tuple[int, int], float] = {}
         self._topic = topic
-        self._producer = Producer({"bootstrap.servers": bootstrap_servers, "linger.ms": 0, "log_level": 2})
+        # Counted in the latency; without it each record is a request, and those wait for one another in a busy broker.
+        self._producer = Producer({"bootstrap.servers": bootstrap_servers, "linger.ms": 2, "log_level": 2})
         self._values = [(record["key"], record["value"]) for record in Events().chunk(0)]
         self._count = 0
 
@@ -144,9 +145,9 @@ class _Stage:
         self.feeder, self.reader = Feeder(servers, source), Reader(servers, outcomes)
 
     def warm_up(self) -> None:
-        """Have some records pass, which are not counted."""
-        self.feeder.send_at_rate(200, 200)
-        self.reader.wait(200)
+        """Have some records pass, which are not counted: a young broker is slow at first."""
+        self.feeder.send_at_rate(3 * RATE, RATE)
+        self.reader.wait(3 * RATE)
         self.feeder.sent.clear()
         self.reader.seen.clear()
 
