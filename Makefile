@@ -15,7 +15,7 @@ INSTALLED := $(VENV)/.installed
 
 .PHONY: help
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: venv
 venv: $(INSTALLED) ## Make the virtual environment with the project and its tools
@@ -41,6 +41,14 @@ MINUTES ?= 5
 chaos: $(INSTALLED) ## Disturb a running system, then hold its results against the ledger: make chaos SEED=7 MINUTES=5
 	@$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) $(ARGS)
 
+.PHONY: bench
+bench: $(INSTALLED) ## Measure speed beside a raw loop and a hand-written consumer, some 20 minutes (--quick, --only, --json)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: bench-latency
+bench-latency: $(INSTALLED) ## Measure latency, start-up and idle cost, some 3 minutes (--quick, --json)
+	@$(BIN)/python -m benchmarks.latency $(ARGS)
+
 .PHONY: check
 check: $(INSTALLED) ## Run what CI runs beside the tests: linters, types, layers
 	$(BIN)/ruff check .
@@ -60,4 +68,4 @@ schemas: $(INSTALLED) ## Write the generated schemas anew
 .PHONY: clean
 clean: ## Remove the virtual environment and everything that is built or cached
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage htmlcov
-	find connector tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find connector tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -23,6 +23,9 @@ FAILURE_PREFIXES = ("__connect.errors.", "__dlq.errors.", "trackly.")
 KEPT_PREFIXES = ("trackly.origin.", "trackly.redrives")
 """Of those, the ones that follow a record through every redrive."""
 
+_INDICES = [f',"index":{index}' for index in range(1_000)]
+"""For the most records that a request holds; measured, making them anew takes a third of an outcome's time."""
+
 
 @dataclass(slots=True)
 class Outcomes:
@@ -105,8 +108,8 @@ class Scribe:
         if chunk.resent:
             tail += ',"resent":true'
         tail += "}"
-        indices = chunk.indices or (range(at, at + len(chunk)) if places is None else [at + i for i in places])
-        return [f'{head}{offset},"index":{index}{tail}' for offset, index in zip(chunk.offsets, indices, strict=True)]
+        indices = _indices(chunk, at, places)
+        return [f"{head}{offset}{index}{tail}" for offset, index in zip(chunk.offsets, indices, strict=True)]
 
     def dead_letters(self, item: Finished, *, now_ms: int) -> Iterator[DeadLetter]:
         """Yield the dead letters of finished records."""
@@ -179,6 +182,14 @@ class Scribe:
             ]
         headers += [(name, str(value).encode(errors="replace")) for name, value in ours]
         return headers
+
+
+def _indices(chunk: Chunk, at: int, places: list[int] | None) -> list[str]:
+    """Return the part of an outcome that tells the index of each record in its request."""
+    if chunk.indices is None and places is None and at + len(chunk) <= len(_INDICES):
+        return _INDICES[at : at + len(chunk)]
+    indices = chunk.indices or (range(at, at + len(chunk)) if places is None else [at + i for i in places])
+    return [f',"index":{index}' for index in indices]
 
 
 def without_value(letter: DeadLetter, limit: int) -> DeadLetter:

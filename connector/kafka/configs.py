@@ -91,7 +91,9 @@ def consumer(kafka: KafkaSettings, stream: StreamSettings, *, client_id: str, in
 def producer(kafka: KafkaSettings, *, client_id: str, transactional_id: str | None) -> Config:
     """Return the producer's configuration; without a transactional id it is only idempotent."""
     config: Config = {
-        "linger.ms": 5,
+        # The end of a tick sends what waits, at once. Until then records had better wait for company: measured, with
+        # 5 ms the sending thread wakes so often that a record costs a fifth more, and the broker gets small batches.
+        "linger.ms": 100,
         # Outcomes are much alike: measured, this halves the broker's work, and costs next to nothing here.
         "compression.type": "lz4",
         "batch.size": 1_000_000,

@@ -6,9 +6,9 @@ may only ask: for the group metadata, for what is committed, and, without transa
 
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, repeat
+from itertools import groupby
 from typing import Any, Protocol
 
 from confluent_kafka import (
@@ -41,6 +41,11 @@ _timestamp: Any = Message.timestamp
 COMPANY_SECS = 0.005
 RESTART_SECS = 1.0
 """A partition that may not be sought for so long is stopped, not starting: it is assigned anew."""
+
+
+def _is_empty(column: list[Any]) -> bool:
+    """Tell whether a column holds nothing but None; one look settles it where the first value is there."""
+    return column[0] is None and column.count(None) == len(column)
 
 
 class RebalanceHandler(Protocol):
@@ -141,15 +146,22 @@ class Source:
                     self._sort_error(read, message, trouble)
             messages = good
         start = 0
-        # With one topic its name need not be asked of each message: that would make a string every time.
-        topics = repeat(self._only_topic) if self._only_topic else map(_topic, messages)
-        for (topic, number), run in groupby(zip(topics, map(_partition, messages), strict=False)):
-            stop = start + len(list(run))
-            chunk = self._chunk(topic, number, messages[start:stop])
+        for topic, number, length in self._runs(messages):
+            chunk = self._chunk(topic, number, messages[start : start + length])
             if chunk is not None:
                 read.chunks.append(chunk)
-            start = stop
+            start += length
         return read
+
+    def _runs(self, messages: list[Message]) -> Iterator[tuple[str, int, int]]:
+        """Yield topic, partition and length of each run of messages of one partition."""
+        if self._only_topic is not None:
+            # Its name need not be asked of each message: that would make a string, and a pair, every time.
+            for number, run in groupby(map(_partition, messages)):
+                yield self._only_topic, number, len(list(run))
+            return
+        for (topic, number), pairs in groupby(zip(map(_topic, messages), map(_partition, messages), strict=True)):
+            yield topic, number, len(list(pairs))
 
     def _chunk(self, topic: str, number: int, messages: list[Message]) -> Chunk | None:
         partition = Partition(self._names.setdefault(topic, topic), number)
@@ -171,8 +183,8 @@ class Source:
             epoch=epoch,
             offsets=offsets,
             values=list(map(_value, messages)),
-            keys=None if keys.count(None) == count else keys,
-            headers=None if headers.count(None) == count else headers,
+            keys=None if _is_empty(keys) else keys,
+            headers=None if _is_empty(headers) else headers,
             timestamps=timestamps,
             oldest_ms=0 if kind == TIMESTAMP_NOT_AVAILABLE else oldest_ms,
         )

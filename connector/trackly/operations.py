@@ -8,6 +8,7 @@ is spliced into the request as the bytes it came in.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -392,24 +393,22 @@ class Operation:
 
     def _check_columns(self, events: list[Any], bad: dict[int, Verdict]) -> None:
         for name in self.endpoint.phones:
-            numbers = [getattr(event, name) for event in events]
-            lines = "\n".join(numbers) + "\n"
-            if lines.count("\n") != len(numbers) or _E164_LINES.fullmatch(lines) is None:
-                for index, number in enumerate(numbers):
-                    if E164.fullmatch(number) is None and index not in bad:
-                        bad[index] = (
-                            _invalid("invalid_phone", f"`{name}` is not an E.164 number")
-                            if number
-                            else _invalid(f"missing_{name}", f"`{name}` is empty")
-                        )
+            numbers = list(map(attrgetter(name), events))
+            for index in _no_numbers(numbers):
+                if index not in bad:
+                    bad[index] = (
+                        _invalid("invalid_phone", f"`{name}` is not an E.164 number")
+                        if numbers[index]
+                        else _invalid(f"missing_{name}", f"`{name}` is empty")
+                    )
         for name in self.endpoint.texts:
-            texts = [getattr(event, name) for event in events]
+            texts = list(map(attrgetter(name), events))
             if not all(texts):
                 for index, text in enumerate(texts):
                     if not text and index not in bad:
                         bad[index] = _invalid(f"missing_{name}", f"`{name}` is empty")
         for name in self.endpoint.numbers:
-            amounts = [getattr(event, name) for event in events]
+            amounts = list(map(attrgetter(name), events))
             if amounts and min(amounts) < 0:
                 for index, amount in enumerate(amounts):
                     if amount < 0 and index not in bad:
@@ -425,7 +424,8 @@ class Operation:
                 bad[index] = _invalid("expired", f"{(now_ms - timestamp) / 1000:.0f} s old")
 
     def _check_lists(self, lists: list[Any], bad: dict[int, Verdict]) -> None:
-        wrong = {number for number in set(lists) if isinstance(number, str) and E164.fullmatch(number) is None}
+        named = [number for number in set(lists) if isinstance(number, str)]
+        wrong = {named[index] for index in _no_numbers(named)}
         absent = UNSET in lists and self.rules.list_number is None
         if not wrong and not absent:
             return
@@ -455,7 +455,7 @@ class Operation:
             return spliced
         inject = self._inject
         if absent == len(lists) and not bad:
-            return [inject + value.lstrip()[1:] for value in spliced]
+            return [inject + value[1:] for value in map(bytes.lstrip, spliced)]
         return [
             inject + value.lstrip()[1:] if number is UNSET and index not in bad else value
             for index, (value, number) in enumerate(zip(spliced, lists, strict=True))
@@ -487,6 +487,21 @@ class Operation:
             (name, replace(chunk.pick(indices), own_list=all(lists[i] is UNSET for i in indices)))
             for name, indices in groups.items()
         ]
+
+
+def _no_numbers(texts: list[str]) -> list[int]:
+    """Return the indices of the texts that are not E.164 numbers, in one pass over all that lies between them."""
+    lines = "\n".join(texts) + "\n"
+    if lines.count("\n") != len(texts):
+        return [index for index, text in enumerate(texts) if E164.fullmatch(text) is None]
+    found = []
+    at = index = 0
+    while (stop := _E164_LINES.match(lines, at).end()) < len(lines):  # type: ignore[union-attr] # nothing matches too
+        index += lines.count("\n", at, stop)
+        found.append(index)
+        at = lines.index("\n", stop) + 1
+        index += 1
+    return found
 
 
 def _without_list(value: bytes) -> bytes:

@@ -682,3 +682,18 @@ def test_columns_stay_beside_their_records() -> None:
     assert (list(good.offsets), good.keys, good.values) == ([0, 3], [b"0", b"3"], [values[0], values[3]])
     assert (list(ready.settled[0].offsets), ready.settled[0].keys) == ([1, 2], [b"1", b"2"])
     assert good.header_list(1) == [("3", None)]
+
+
+NUMBERS: Final = st.sampled_from(
+    ["+15550001", "+1", "", "+", "+0123", LONGEST_LIST_NUMBER, "+12\n", "\n", "+12 ", "+١٢"]
+)
+
+
+@given(st.lists(st.tuples(NUMBERS, NUMBERS), max_size=8))
+def test_of_many_records_exactly_those_with_a_number_that_is_none_are_refused(pairs: list[tuple[str, str]]) -> None:
+    """They are looked at together, in one pass; each is judged as it would be alone."""
+    ready = prepared(operation("send"), [event("send", to=to, list_number=sender) for to, sender in pairs])
+
+    wrong = [index for index, pair in enumerate(pairs) if not all(map(E164.fullmatch, pair))]
+    refused = [] if ready.settled is None else list(ready.settled[0].offsets)
+    assert refused == wrong

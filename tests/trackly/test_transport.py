@@ -23,7 +23,7 @@ def action(reply: Reply) -> Action:
 
 
 def transport_of(client: Client) -> ExactTransport:
-    transport = client._http._transport
+    transport = client._transport
     assert isinstance(transport, ExactTransport)
     return transport
 

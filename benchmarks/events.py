@@ -1,0 +1,66 @@
+"""The records that are measured with: what the topics hold, and how they are filled."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any, Final
+
+from confluent_kafka import Producer
+
+_CHUNK: Final = 10_000
+_QUEUE: Final = 400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """A kind of source topic: sends of about 105 bytes with their key, unless something else is stated."""
+
+    name: str = "small"
+    partitions: int = 8
+    compression: str = "none"
+    body_bytes: int = 0
+    """The least length of a text; 0 leaves it as short as it is."""
+    lists: int = 1
+    bad_of_100: int = 0
+    """Of a hundred events so many have a number that is none: dead letters, found before a request is spent."""
+
+    def chunk(self, start: int) -> list[dict[str, Any]]:
+        """Return records `start` and following, as `produce_batch` takes them."""
+        filler = "x" * max(self.body_bytes - 39, 0)
+        records: list[dict[str, Any]] = []
+        for number in range(start, start + _CHUNK):
+            to = "0101" if number % 100 < self.bad_of_100 else f"+1555{number % 10_000_000:07d}"
+            sender = f"+1800{number * 7919 % self.lists:07d}"
+            value = f'{{"to":"{to}","body":"Order {number:010d} has shipped. Thank you!{filler}","list_number":"{sender}"}}'
+            records.append({"key": b"%08d" % (number % 100_000_000), "value": value.encode()})
+        return records
+
+
+def fill(bootstrap_servers: str, topic: str, events: Events, count: int) -> Iterator[int]:
+    """Fill a topic with `count` records, spread evenly over its partitions; yields how many are there so far.
+
+    Raises `RuntimeError` when not all were delivered.
+    """
+    failed: list[object] = []
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "enable.idempotence": True,
+            "linger.ms": 20,
+            "batch.size": 1_000_000,
+            "queue.buffering.max.messages": 2 * _QUEUE,
+            "compression.type": events.compression,
+            "delivery.report.only.error": True,
+            "log_level": 2,
+            "on_delivery": lambda error, _: failed.append(error),
+        }
+    )
+    for start, partition in zip(range(0, count, _CHUNK), cycle(range(events.partitions)), strict=False):
+        records = events.chunk(start)[: count - start]
+        while len(producer) > _QUEUE:
+            producer.poll(0.05)
+        if producer.produce_batch(topic, records, partition=partition) != len(records):
+            raise RuntimeError("the producer's queue is full")
+        yield start + len(records)
+    if producer.flush(60) or failed:
+        raise RuntimeError(f"{topic} could not be filled: {failed[:1] or 'no answer'}")

@@ -1,0 +1,309 @@
+"""`make bench-latency`: how long a record and a start take, and what a connector costs that has nothing to do.
+
+A record's latency is the time from before it is produced to when a `read_committed` reader holds its outcome, both
+taken from one clock. The far end answers after 50 ms, the window is the default one.
+"""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from statistics import median, quantiles
+from typing import Annotated, Any, Final
+from uuid import uuid4
+
+import httpx
+import orjson
+import typer
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.arena import Arena, BenchmarkError, Process, stream_settings
+from benchmarks.contest import Contestant, compete
+from benchmarks.events import Events
+from benchmarks.processes import cpu_secs
+from connector.config.streams import BatchSettings
+from connector.demo.artifacts import BrokerUnavailableError
+from connector.processes import stop
+
+PLATFORM_MS: Final = 50
+WINDOW_MS: Final = BatchSettings().window_ms
+RATE: Final = 2_000
+_PARTITIONS: Final = 4
+_PATIENCE_SECS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What was measured, beside what it should be at most (or, with `at_least`, at least)."""
+
+    name: str
+    measured: float
+    limit: float
+    unit: str
+    at_least: bool = False
+
+    @property
+    def met(self) -> bool:
+        """Whether it is as it should be."""
+        return self.measured >= self.limit if self.at_least else self.measured <= self.limit
+
+
+class Reader:
+    """Notes when the outcome of each position is there, in a thread of its own."""
+
+    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+        self.seen: dict[tuple[int, int], float] = {}
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap_servers,
+                "group.id": "latency",
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "fetch.wait.max.ms": 10,
+                "log_level": 2,
+            }
+        )
+        self._consumer.assign([TopicPartition(topic, number, 0) for number in range(_PARTITIONS)])
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            message = self._consumer.poll(0.05)
+            if message is not None and message.error() is None:
+                outcome = orjson.loads(message.value() or b"{}")
+                self.seen[outcome["partition"], outcome["offset"]] = time.monotonic()
+
+    def wait(self, count: int) -> None:
+        """Wait until so many outcomes are there."""
+        deadline = time.monotonic() + _PATIENCE_SECS
+        while len(self.seen) < count:
+            if time.monotonic() > deadline:
+                raise BenchmarkError(f"{len(self.seen)} of {count} outcomes after {_PATIENCE_SECS:g} s")
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        """End the thread and the connection."""
+        self._ended.set()
+        self._thread.join(5)
+        self._consumer.close()
+
+
+class Feeder:
+    """Produces one record after another and keeps when it did."""
+
+    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+        self.sent: dict[tuple[int, int], float] = {}
+        self._topic = topic
+        # Counted in the latency; without it each record is a request, and those wait for one another in a busy broker.
+        self._producer = Producer({"bootstrap.servers": bootstrap_servers, "linger.ms": 2, "log_level": 2})
+        self._values = [(record["key"], record["value"]) for record in Events().chunk(0)]
+        self._count = 0
+
+    def send(self) -> None:
+        """Produce one record."""
+        key, value = self._values[self._count % len(self._values)]
+        at = time.monotonic()
+
+        def delivered(_error: object, message: Message) -> None:
+            self.sent[message.partition() or 0, message.offset() or 0] = at
+
+        self._producer.produce(self._topic, value, key, self._count % _PARTITIONS, on_delivery=delivered)
+        self._producer.poll(0)
+        self._count += 1
+
+    def send_at_rate(self, count: int, per_second: int) -> None:
+        """Produce records evenly spread over time."""
+        began = time.monotonic()
+        for number in range(count):
+            wait = began + number / per_second - time.monotonic()
+            if wait > 0:
+                time.sleep(wait)
+            self.send()
+        self.flush()
+
+    def flush(self) -> None:
+        """Wait until all is delivered."""
+        self._producer.flush(_PATIENCE_SECS)
+
+
+class _Stage:
+    """A connector at work on topics of its own, with a feeder before and a reader behind it."""
+
+    def __init__(self, arena: Arena, over: dict[str, Any]) -> None:
+        servers = arena.broker.bootstrap_servers
+        name = f"latency-{uuid4().hex[:6]}"
+        source, outcomes, dead = (arena.topics.create(p, partitions=_PARTITIONS) for p in ("in", "out", "dead"))
+        self.process, self.log, self.port = arena.connector(
+            name, arena.far_end(PLATFORM_MS), [stream_settings(name, source, outcomes, dead, over)]
+        )
+        self.feeder, self.reader = Feeder(servers, source), Reader(servers, outcomes)
+
+    def warm_up(self) -> None:
+        """Have some records pass, which are not counted: a young broker is slow at first."""
+        self.feeder.send_at_rate(3 * RATE, RATE)
+        self.reader.wait(3 * RATE)
+        self.feeder.sent.clear()
+        self.reader.seen.clear()
+
+    def latencies_ms(self) -> list[float]:
+        """Return how long each record took."""
+        self.reader.wait(len(self.feeder.sent))
+        return [(self.reader.seen[position] - at) * 1000 for position, at in self.feeder.sent.items()]
+
+    def close(self) -> None:
+        """Stop it."""
+        stop(self.process, grace_secs=15)
+        self.reader.close()
+
+
+@contextmanager
+def _stage(arena: Arena, over: dict[str, Any] | None = None) -> Any:
+    stage = _Stage(arena, over or {})
+    try:
+        stage.warm_up()
+        yield stage
+    finally:
+        stage.close()
+
+
+def steady(arena: Arena, secs: float) -> list[Figure]:
+    """Measure records that come at an even rate."""
+    with _stage(arena) as stage:
+        stage.feeder.send_at_rate(int(RATE * secs), RATE)
+        found = stage.latencies_ms()
+    return _percentiles(f"{RATE:,} records/s", found)
+
+
+def alone(arena: Arena, count: int) -> list[Figure]:
+    """Measure single records on a stream that has nothing else to do."""
+    with _stage(arena) as stage:
+        for _ in range(count):
+            stage.feeder.send()
+            stage.feeder.flush()
+            time.sleep(0.6)
+        found = stage.latencies_ms()
+    return _percentiles("a record alone", found)
+
+
+def _percentiles(what: str, found: Sequence[float]) -> list[Figure]:
+    base = WINDOW_MS + PLATFORM_MS
+    return [
+        Figure(f"{what}: median", median(found), base + 25, "ms"),
+        Figure(f"{what}: 99th percentile", quantiles(found, n=100)[98], base + 100, "ms"),
+    ]
+
+
+def single(arena: Arena, count: int) -> list[Figure]:
+    """Measure how many records a second go out one by one, 256 at once at most."""
+    run = compete(arena, Contestant("single", latency_ms=PLATFORM_MS, stream={"mode": "single"}), count)
+    return [Figure("mode: single: records/s", run.records_per_second, 2_000, "", at_least=True)]
+
+
+def idle(arena: Arena, secs: float) -> list[Figure]:
+    """Measure the CPU of three streams that have nothing to read."""
+    names = [f"idle-{uuid4().hex[:6]}" for _ in range(3)]
+    streams = []
+    for name in names:
+        source, outcomes, dead = (arena.topics.create(p, partitions=_PARTITIONS) for p in ("in", "out", "dead"))
+        streams.append(stream_settings(name, source, outcomes, dead))
+    process, _, port = arena.connector(names[0], arena.far_end(0), streams)
+    try:
+        _wait_until(lambda: _is_ready(port), process)
+        time.sleep(3)
+        before, began = cpu_secs(process.pid), time.monotonic()
+        time.sleep(secs)
+        used = (cpu_secs(process.pid) - before) / (time.monotonic() - began)
+    finally:
+        stop(process, grace_secs=15)
+    return [Figure("three idle streams: CPU of a core", used * 100, 2, "%")]
+
+
+def start(arena: Arena, *, rounds: int, limit_secs: float, delay_ms: int) -> list[Figure]:
+    """Measure the time from the start of the process to its first request, records waiting."""
+    took = []
+    far_end = arena.far_end(0)
+    source = arena.source(Events(), 10_000)
+    for _ in range(rounds + 1):  # the first warms the broker up and is not counted
+        name = f"start-{uuid4().hex[:6]}"
+        with arena.targets(_PARTITIONS) as (outcomes, dead_letters):
+            base, began = far_end.counts(), time.monotonic()
+            process, _, _ = arena.connector(name, far_end, [stream_settings(name, source, outcomes, dead_letters)])
+            try:
+                _wait_until(lambda base=base: far_end.counts() != base, process)  # type: ignore[misc]
+                took.append(time.monotonic() - began)
+            finally:
+                stop(process, grace_secs=15)
+    return [Figure(f"start to first request, rebalance delay {delay_ms} ms", median(took[1:]), limit_secs, "s")]
+
+
+def _is_ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False, timeout=2).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+def _wait_until(reached: Callable[[], bool], process: Process) -> None:
+    deadline = time.monotonic() + _PATIENCE_SECS
+    while not reached():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise BenchmarkError("the connector does not start")
+        time.sleep(0.01)
+
+
+def main(
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="Few records: to see that all works.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+) -> None:
+    """Measure latency, start-up and idle cost."""
+    console = Console(stderr=as_json)
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    found: list[Figure] = []
+
+    def add(figures: list[Figure]) -> None:
+        for figure in figures:
+            say(f"{figure.name}: {figure.measured:,.1f} {figure.unit}")
+            found.append(figure)
+
+    few = 5 if quick else 1
+    rounds = 1 if quick else 3
+    try:
+        with Arena.open(say) as arena:
+            add(start(arena, rounds=rounds, limit_secs=3, delay_ms=0))
+            add(steady(arena, 20 / few))
+            add(alone(arena, 30 // few))
+            add(single(arena, 40_000 // few))
+            add(idle(arena, 20 / few))
+        with Arena.open(say, broker_properties={"group.initial.rebalance.delay.ms": "3000"}) as arena:
+            add(start(arena, rounds=rounds, limit_secs=6, delay_ms=3000))
+    except (BenchmarkError, BrokerUnavailableError) as error:
+        console.print(str(error), style="red", markup=False)
+        raise typer.Exit(1) from error
+    table = Table(title=f"Window {WINDOW_MS} ms, platform {PLATFORM_MS} ms", title_justify="left")
+    for column in ("", "measured", "wanted", " "):
+        table.add_column(column, justify="left" if not column else "right")
+    for figure in found:
+        word = "at least" if figure.at_least else "at most"
+        verdict = "[green]pass[/]" if figure.met else "[red]miss[/]"
+        table.add_row(
+            figure.name, f"{figure.measured:,.1f} {figure.unit}", f"{word} {figure.limit:,g} {figure.unit}", verdict
+        )
+    console.print(table)
+    if as_json:
+        figures = [{**asdict(figure), "met": figure.met} for figure in found]
+        sys.stdout.write(f"{orjson.dumps(figures).decode()}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,35 @@
+"""What a process costs, read from `/proc`: CPU with all its children, and resident memory."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+_TICKS_PER_SEC: Final = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_secs(pid: int) -> float:
+    """Return user and system seconds of a process and its children, those that have ended included."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    own = sum(map(int, fields[11:15])) / _TICKS_PER_SEC
+    return own + sum(map(cpu_secs, _children(pid)))
+
+
+def rss_mb(pid: int) -> float:
+    """Return the resident memory of a process and its children in MB, what they share counted each time."""
+    return _status_mb(pid, "VmRSS") + sum(map(rss_mb, _children(pid)))
+
+
+def peak_rss_mb(pid: int) -> float:
+    """Return the most that a process and its children had resident, in MB; the peaks need not have coincided."""
+    return _status_mb(pid, "VmHWM") + sum(map(peak_rss_mb, _children(pid)))
+
+
+def _status_mb(pid: int, field: str) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    return 0.0
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for tasks in Path(f"/proc/{pid}/task").glob("*/children") for child in tasks.read_text().split()]

@@ -1,0 +1,132 @@
+"""No step of the hot path is a call for each record: counted in calls, so that it means the same on any machine.
+
+A whole stream runs in this process, from a real broker to the platform and back, under a profiler that counts calls by
+who makes them: Python functions, and functions in C that Python code calls. What is mapped in C over a column is not
+seen, and is what a record may cost. What happens for each request, tick or turn stays far below a call for each record,
+however slow the machine is.
+"""
+
+import asyncio
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import pytest
+
+from connector.config.settings import Settings
+from connector.core.batching import Batcher
+from connector.core.records import Scribe
+from connector.stream.stream import Identity, Stream
+from tests.kit.world import KEY, World
+
+RECORDS: Final = 20_000
+MOST: Final = RECORDS // 4
+"""A step that is a call for each record makes four times as many; those of requests make a tenth."""
+PATIENCE_SECS: Final = 60.0
+LOOP: Final = str(Path(asyncio.__file__).parent)
+
+
+@contextmanager
+def counted(calls: Counter[str]) -> Iterator[None]:
+    """Count the calls of this thread, and of those that are started meanwhile, by callee or, for C, by caller."""
+
+    def note(frame: FrameType, event: str, argument: Any) -> None:
+        code = frame.f_code
+        if code.co_filename.startswith(LOOP):  # turns with the clock, not with the records
+            return
+        if event == "call" and not code.co_name.startswith("<"):
+            calls[f"{code.co_qualname} ({code.co_filename}:{code.co_firstlineno})"] += 1
+        elif event == "c_call":
+            calls[f"{argument.__qualname__} in {code.co_qualname} ({code.co_filename}:{frame.f_lineno})"] += 1
+
+    threading.setprofile(note)
+    sys.setprofile(note)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+
+
+def calls_of_a_stream(world: World) -> Counter[str]:
+    """Have a stream deliver all records of the world, and return what it called how often."""
+    world.produce_sends(RECORDS)
+    settings = Settings.model_validate(world.settings(stream={"batch": {"max_records": 1_000}}))
+    calls: Counter[str] = Counter()
+    failures: list[BaseException] = []
+
+    async def run() -> None:
+        stream = Stream(
+            settings.streams[0],
+            kafka=settings.kafka,
+            trackly=settings.trackly,
+            identity=Identity("hot-path", "hot-path"),
+            buffer_bytes=settings.buffer.max_bytes,
+            api_key=lambda: KEY,
+            reread_secrets=lambda: None,
+            on_failure=lambda _, error: failures.append(error),
+        )
+        await stream.start()
+        deadline = time.monotonic() + PATIENCE_SECS
+        while stream.status()["queued"] < RECORDS and not failures and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        await stream.stop(time.monotonic() + 10)
+        assert not failures
+        assert stream.status()["queued"] == RECORDS
+
+    with counted(calls):
+        asyncio.run(run())
+    return calls
+
+
+def too_often(calls: Counter[str]) -> dict[str, int]:
+    """Return what was called about once for each record, or more often."""
+    return {name: count for name, count in calls.items() if count > MOST}
+
+
+def test_nothing_is_called_for_each_record(world: World) -> None:
+    calls = calls_of_a_stream(world)
+    print(f"{calls.total() / RECORDS:.2f} calls a record; most often: {calls.most_common(3)}")
+
+    assert too_often(calls) == {}
+
+
+def by_python(wires: list[bytes]) -> int:
+    def size(wire: bytes) -> int:
+        return wire.__len__()
+
+    return sum([size(wire) for wire in wires])
+
+
+def by_c(wires: list[bytes]) -> int:
+    return sum([len(wire) for wire in wires])
+
+
+@pytest.mark.parametrize(("step", "name"), [(by_python, "by_python.<locals>.size"), (by_c, "len in by_c")])
+def test_a_call_for_each_record_is_found_and_named(
+    world: World, monkeypatch: pytest.MonkeyPatch, step: Callable[[list[bytes]], int], name: str
+) -> None:
+    """The guard itself: what anybody may add to the batcher or the scribe without a thought."""
+    add, outcomes = Batcher.add, Scribe.outcomes
+
+    def slower_add(self: Batcher, lane: str | None, chunk: Any, *, now: float) -> Any:
+        step(chunk.wire)
+        return add(self, lane, chunk, now=now)
+
+    def slower_outcomes(self: Scribe, item: Any) -> Any:
+        for chunk in item.chunks:
+            step(chunk.values)
+        return outcomes(self, item)
+
+    monkeypatch.setattr(Batcher, "add", slower_add)
+    monkeypatch.setattr(Scribe, "outcomes", slower_outcomes)
+
+    found = too_often(calls_of_a_stream(world))
+
+    assert any(name in each for each in found), found
