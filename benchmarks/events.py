@@ -26,12 +26,12 @@ class Events:
 
     def chunk(self, start: int) -> list[dict[str, Any]]:
         """Return records `start` and following, as `produce_batch` takes them."""
-        filler = "x" * max(self.body_bytes - 39, 0)
+        filler = "x" * max(self.body_bytes - 44, 0)
         records: list[dict[str, Any]] = []
         for number in range(start, start + _CHUNK):
             to = "0101" if number % 100 < self.bad_of_100 else f"+1555{number % 10_000_000:07d}"
             sender = f"+1800{number * 7919 % self.lists:07d}"
-            value = f'{{"to":"{to}","body":"Order {number:010d} has shipped. Thank you!{filler}","list_number":"{sender}"}}'
+            value = f'{{"to":"{to}","body":"Order {number:010d} has shipped. Thank you, Ann!{filler}","list_number":"{sender}"}}'
             records.append({"key": b"%08d" % (number % 100_000_000), "value": value.encode()})
         return records
 
