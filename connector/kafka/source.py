@@ -254,7 +254,10 @@ class Source:
         consumer.incremental_assign(spots)
         if spots:
             consumer.pause(spots)
-        self._handler.assigned([Partition(p.topic, p.partition) for p in partitions])
+        mine = [Partition(p.topic, p.partition) for p in partitions]
+        for partition in mine:
+            self._refused.pop(partition, None)
+        self._handler.assigned(mine)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if consumer is self._consumer:
