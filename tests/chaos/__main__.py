@@ -1,6 +1,7 @@
 """Chaos with a ledger: `python -m tests.chaos --seed 7 --minutes 5`, or `make chaos SEED=7 MINUTES=5`.
 
-The last line is one JSON object; the exit code is 1 when the promise was broken. A run is repeated by its seed; two
+The last line is one JSON object; the exit code is 1 when the promise was broken, 2 when the
+broker itself lost what it had acknowledged. A run is repeated by its seed; two
 runs of one seed differ only in what the machine's speed makes of the same plan.
 """
 
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import orjson
 
+from tests.chaos.conductor import BrokerLostItError
 from tests.chaos.plan import DRAWS, FLOWS, Setup, setup
 from tests.chaos.run import run
 
@@ -35,7 +37,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="trackly-chaos-") as temporary:
         folder = given.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        result = run(given.seed, chosen, secs=given.minutes * 60, only=given.only, folder=folder, tell=tell)
+        try:
+            result = run(given.seed, chosen, secs=given.minutes * 60, only=given.only, folder=folder, tell=tell)
+        except BrokerLostItError as error:
+            print(f"VOID: {error}")
+            return 2
     for problem in result.problems:
         print(f"PROBLEM: {problem}")
     print(orjson.dumps(result.summary()).decode())

@@ -23,6 +23,10 @@ class StuckError(AssertionError):
     """The workers do not recover."""
 
 
+class BrokerLostItError(Exception):
+    """The broker does not keep its word, on which all else rests."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recovery:
     """How long it took, after an episode, until records of every partition were posted again."""
@@ -70,6 +74,8 @@ class Conductor:
         healed, marks = time.monotonic(), feed.marks()
         looked = healed
         while waiting := feed.waiting(marks):
+            if not arena.broker_is_sound:
+                raise BrokerLostItError("the broker has lost what it had acknowledged: this run proves nothing")
             if time.monotonic() - healed > STUCK_SECS:
                 raise StuckError(f"after {kinds} nothing is posted of {waiting}: {list(arena.statuses())}")
             if time.monotonic() - looked > 1:

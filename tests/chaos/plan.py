@@ -95,11 +95,11 @@ _RST: Final = {"close_with": "rst"}
 
 DRAWS: Final[dict[str, tuple[int, Draw]]] = {
     # Of worker processes.
-    "kill": (10, lambda dice: {**_worker(dice), "away_secs": _secs(dice, 0, 2)}),
-    "kill_all": (3, lambda dice: {"away_secs": _secs(dice, 0, 1)}),
-    "kill_again_and_again": (4, lambda dice: {**_worker(dice), "times": dice.randint(2, 4), "every_secs": 2.5}),
+    "kill": (14, lambda dice: {**_worker(dice), "away_secs": _secs(dice, 0, 2)}),
+    "kill_all": (8, lambda dice: {"away_secs": _secs(dice, 0, 1)}),
+    "kill_again_and_again": (12, lambda dice: {**_worker(dice), "times": dice.randint(2, 4), "every_secs": 2.5}),
     "kill_for_long": (2, lambda dice: {**_worker(dice), "away_secs": _secs(dice, SESSION_SECS + 1, SESSION_SECS + 4)}),
-    "stop_in_a_hurry": (4, lambda dice: {**_worker(dice), "grace_secs": _secs(dice, 0.1, 2)}),
+    "stop_in_a_hurry": (6, lambda dice: {**_worker(dice), "grace_secs": _secs(dice, 0.1, 2)}),
     "freeze": (3, lambda dice: {**_worker(dice), "secs": _secs(dice, SESSION_SECS + 1, SESSION_SECS + 4)}),
     "freeze_briefly": (2, lambda dice: {**_worker(dice), "secs": _secs(dice, 0.5, SESSION_SECS - 1)}),
     "scale": (3, lambda dice: {"secs": _secs(dice, 3, 8), "orderly": dice.random() < 0.5}),
@@ -160,8 +160,8 @@ def episodes(seed: int, only: Collection[str] = ()) -> Iterator[Episode]:
     dice.shuffle(first)
     while True:
         size = dice.choice([1, 2, 2, 3])
-        kinds = [first.pop() for _ in range(min(size, len(first)))]
-        kinds = kinds or dice.choices(list(draws), weights, k=size)
+        kinds = [first.pop()] if first else []
+        kinds += dice.choices(list(draws), weights, k=size - len(kinds))
         drawn = [Disturbance(kind, _secs(dice, 0, 3), DRAWS[kind][1](dice)) for kind in kinds]
         yield from ((disturbance,) for disturbance in drawn if disturbance.kind in ALONE)
         together = tuple(disturbance for disturbance in drawn if disturbance.kind not in ALONE)
