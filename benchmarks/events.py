@@ -31,7 +31,8 @@ class Events:
         for number in range(start, start + _CHUNK):
             to = "0101" if number % 100 < self.bad_of_100 else f"+1555{number % 10_000_000:07d}"
             sender = f"+1800{number * 7919 % self.lists:07d}"
-            value = f'{{"to":"{to}","body":"Order {number:010d} has shipped. Thank you, Ann!{filler}","list_number":"{sender}"}}'
+            text = f"Order {number:010d} has shipped. Thank you, Ann!{filler}"
+            value = f'{{"to":"{to}","body":"{text}","list_number":"{sender}"}}'
             records.append({"key": b"%08d" % (number % 100_000_000), "value": value.encode()})
         return records
 
