@@ -136,9 +136,7 @@ def run_demo(
                 page,
                 show,
                 lambda status: (
-                    interrupted.is_set()
-                    or connector.has_ended
-                    or (feed.is_done and status.settled >= feed.count)
+                    interrupted.is_set() or connector.has_ended or (feed.is_done and status.settled >= feed.count)
                 ),
                 timeout_secs=timeout_secs,
             )

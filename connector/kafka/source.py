@@ -4,7 +4,7 @@ All calls that change the assignment (assign, pause, seek, close) come from one 
 may only ask: for the group metadata, for what is committed, and, without transactions, to commit.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, repeat
 from typing import Any, Protocol
@@ -70,11 +70,32 @@ class Read:
     """Partitions whose next offset the broker does not have: retention passed us, or the topic was made anew."""
 
 
+def chunk_of(messages: list[Message], partition: Partition, epoch: int, *, keep_timestamps: bool) -> Chunk:
+    """Return messages of one partition, of which there is one at least, as columns."""
+    count = len(messages)
+    offsets: Sequence[int] = list(map(_offset, messages))
+    if offsets[-1] - offsets[0] + 1 == count:
+        offsets = range(offsets[0], offsets[-1] + 1)
+    keys = list(map(_key, messages))
+    headers = list(map(_headers, messages))
+    kind, oldest_ms = messages[0].timestamp()
+    return Chunk(
+        partition=partition,
+        epoch=epoch,
+        offsets=offsets,
+        values=list(map(_value, messages)),
+        keys=None if keys.count(None) == count else keys,
+        headers=None if headers.count(None) == count else headers,
+        timestamps=[time for _, time in map(_timestamp, messages)] if keep_timestamps else None,
+        oldest_ms=0 if kind == TIMESTAMP_NOT_AVAILABLE else oldest_ms,
+    )
+
+
 class Source:
     """A consumer of one stream.
 
     `epoch_of` gives the assignment's number for a partition; `keep_timestamps` asks for the column of timestamps;
-    `only_topic` is the one topic that is read, where there is just one.
+    `may_be_missing` are topics that need not exist yet, and of which nothing is told until they do.
     """
 
     def __init__(
@@ -84,7 +105,7 @@ class Source:
         epoch_of: Callable[[Partition], int | None],
         *,
         keep_timestamps: bool = False,
-        only_topic: str | None = None,
+        may_be_missing: Collection[str] = (),
         on_error: Callable[[str, str], None] | None = None,
     ) -> None:
         def report(error: KafkaError) -> None:
@@ -97,7 +118,9 @@ class Source:
         self._handler = handler
         self._epoch_of = epoch_of
         self._keep_timestamps = keep_timestamps
-        self._only_topic = only_topic
+        self._may_be_missing = may_be_missing
+        self._topics: set[str] = set()
+        """Topics of which a partition was ever assigned: records of one that is revoked may still come."""
         self._names: dict[str, str] = {}
 
     # ------------------------------------------------------------------ the reader's thread
@@ -136,40 +159,16 @@ class Source:
             messages = good
         start = 0
         # With one topic its name need not be asked of each message: that would make a string every time.
-        topics = repeat(self._only_topic) if self._only_topic else map(_topic, messages)
+        topics = repeat(next(iter(self._topics))) if len(self._topics) == 1 else map(_topic, messages)
         for (topic, number), run in groupby(zip(topics, map(_partition, messages), strict=False)):
             stop = start + len(list(run))
-            chunk = self._chunk(topic, number, messages[start:stop])
-            if chunk is not None:
-                read.chunks.append(chunk)
+            partition = Partition(self._names.setdefault(topic, topic), number)
+            epoch = self._epoch_of(partition)
+            if epoch is not None:  # else revoked during the call that returned these
+                run_of = messages[start:stop]
+                read.chunks.append(chunk_of(run_of, partition, epoch, keep_timestamps=self._keep_timestamps))
             start = stop
         return read
-
-    def _chunk(self, topic: str, number: int, messages: list[Message]) -> Chunk | None:
-        partition = Partition(self._names.setdefault(topic, topic), number)
-        epoch = self._epoch_of(partition)
-        if epoch is None:
-            return None  # revoked during the call that returned these
-        count = len(messages)
-        offsets: Sequence[int] = list(map(_offset, messages))
-        if offsets[-1] - offsets[0] + 1 == count:
-            offsets = range(offsets[0], offsets[-1] + 1)
-        keys = list(map(_key, messages))
-        headers = list(map(_headers, messages))
-        kind, oldest_ms = messages[0].timestamp()
-        timestamps = None
-        if self._keep_timestamps:
-            timestamps = [time for _, time in map(_timestamp, messages)]
-        return Chunk(
-            partition=partition,
-            epoch=epoch,
-            offsets=offsets,
-            values=list(map(_value, messages)),
-            keys=None if keys.count(None) == count else keys,
-            headers=None if headers.count(None) == count else headers,
-            timestamps=timestamps,
-            oldest_ms=0 if kind == TIMESTAMP_NOT_AVAILABLE else oldest_ms,
-        )
 
     def _sort_error(self, read: Read, message: Message, error: KafkaError) -> None:
         topic, number = message.topic(), message.partition()
@@ -178,6 +177,8 @@ class Source:
             read.missing.append(partition)
         elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
             return
+        elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART and topic in self._may_be_missing:
+            return  # not there yet
         elif error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
             read.troubles.append((partition, FatalError(error)))
         else:
@@ -219,6 +220,7 @@ class Source:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         # The end is only a place to stand while paused: `begin` seeks to where the progress says.
         spots = [TopicPartition(p.topic, p.partition, OFFSET_END) for p in partitions]
+        self._topics.update(p.topic for p in partitions)
         consumer.incremental_assign(spots)
         if spots:
             consumer.pause(spots)

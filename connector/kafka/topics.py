@@ -109,6 +109,23 @@ class Topics:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise translate(error, f"creating topic {name}") from error
 
+    def make(
+        self, missing: Sequence[str], create: CreateTopicsSettings, *, partitions: int, bootstrap_servers: str
+    ) -> None:
+        """Create topics that are missing, if allowed; raises `TopicsMissingError` if not."""
+        if missing and not create.enabled:
+            commands = "\n".join(
+                f"  kafka-topics.sh --bootstrap-server {bootstrap_servers} --create --topic {name} "
+                f"--partitions {create.partitions or partitions} --replication-factor {create.replication_factor}"
+                for name in missing
+            )
+            raise TopicsMissingError(
+                f"these topics do not exist: {', '.join(missing)}. Create them:\n{commands}\n"
+                "or set `create_topics.enabled: true` for the stream."
+            )
+        for name in missing:
+            self.create(name, create, partitions=partitions)
+
 
 class Outputs:
     """The outcome and the dead-letter topic of a stream, as they are now."""
@@ -124,18 +141,7 @@ class Outputs:
         """Create what is missing, if allowed, and return it; raises `TopicsMissingError` if not."""
         self.refresh()
         missing = self._unseen()
-        if missing and not create.enabled:
-            commands = "\n".join(
-                f"  kafka-topics.sh --bootstrap-server {bootstrap_servers} --create --topic {name} "
-                f"--partitions {create.partitions or partitions} --replication-factor {create.replication_factor}"
-                for name in missing
-            )
-            raise TopicsMissingError(
-                f"these topics do not exist: {', '.join(missing)}. Create them:\n{commands}\n"
-                "or set `create_topics.enabled: true` for the stream."
-            )
-        for name in missing:
-            self._topics.create(name, create, partitions=partitions)
+        self._topics.make(missing, create, partitions=partitions, bootstrap_servers=bootstrap_servers)
         if missing:
             self.refresh()
         return missing

@@ -30,7 +30,7 @@ from connector.stream.watching import Watch
 from connector.telemetry.logging import get_logger
 from connector.telemetry.metrics import BatchMetrics
 from connector.trackly.client import Client, ClientOptions
-from connector.trackly.operations import Operation, Rules, operation_for
+from connector.trackly.operations import Operation, operation_of
 
 LOOK_SECS = 0.2
 """How long the end of a hold may go unnoticed by the log."""
@@ -81,7 +81,7 @@ class Stream:
         self._reread_secrets = reread_secrets
         self._on_failure = on_failure
         self._log = get_logger("stream").bind(stream=self.name)
-        self.operation = _operation(settings)
+        self.operation = operation_of(settings)
         self.state = _state(settings, self.operation, f"{identity.instance_id}-{int(time.time()):x}")
         self.metrics = BatchMetrics(self.name)
         self._resume_command = resume_command or f"trackly-connector resume {self.name}"
@@ -114,7 +114,7 @@ class Stream:
             reader,
             reader.epoch_of,
             keep_timestamps=settings.delivery.max_age_secs is not None,
-            only_topic=settings.topics[0] if len(settings.topics) == 1 else None,
+            may_be_missing={settings.redrive_topic},
         )
         outputs = Outputs(
             Topics(configs.common(kafka, client_id), kafka.request_timeout_secs),
@@ -333,23 +333,8 @@ class Stream:
 
 
 def _topics(settings: StreamSettings) -> tuple[str, ...]:
-    return (settings.pattern,) if settings.pattern is not None else tuple(settings.topics)
-
-
-def _operation(settings: StreamSettings) -> Operation:
-    delivery = settings.delivery
-    rules = Rules(
-        list_number=settings.list_number,
-        top_level_list=settings.list_number_placement == "top_level",
-        single=settings.mode == "single",
-        history_import=settings.history.endpoint == "import" and settings.operation == "history",
-        imported_revenue=settings.revenue.imported if settings.operation == "revenue" else None,
-        reject_unknown_fields=settings.unknown_fields == "reject",
-        journeys=settings.operation != "contacts" or settings.contacts.journeys,
-        max_body_bytes=settings.batch.max_bytes,
-        max_age_ms=None if delivery.max_age_secs is None else int(delivery.max_age_secs * 1000),
-    )
-    return operation_for(settings.operation, rules, history_kind=settings.history.kind)
+    """Return what is read: topics or a pattern, and beside them what is sent again."""
+    return (*settings.topics, *([] if settings.pattern is None else [settings.pattern]), settings.redrive_topic)
 
 
 def _state(settings: StreamSettings, operation: Operation, id_prefix: str) -> State:
@@ -380,6 +365,7 @@ def _state(settings: StreamSettings, operation: Operation, id_prefix: str) -> St
 def _read_options(settings: StreamSettings, kafka: KafkaSettings, buffer_bytes: int) -> ReadOptions:
     return ReadOptions(
         topics=_topics(settings),
+        from_beginning=frozenset({settings.redrive_topic}),
         group=settings.group,
         start=settings.start,
         on_missing=settings.on_missing,
