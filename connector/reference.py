@@ -164,8 +164,15 @@ class _AnyStatus:
         """Return one of everything."""
         one = {"any": 1}
         holds, standstills = [{"reason": "any"}], [{"waits_for": "any"}]
+        redrives = [_Ones(rule="any")]
         return _Ones(
-            name="any", state="any", dead_letters=one, batches_closed=one, holds=holds, standstills=standstills
+            name="any",
+            state="any",
+            dead_letters=one,
+            batches_closed=one,
+            holds=holds,
+            standstills=standstills,
+            redrives=redrives,
         )
 
 

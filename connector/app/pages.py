@@ -145,6 +145,8 @@ def _row(stream: dict[str, Any], *, may_resume: bool) -> str:
         row += _wide(_told(hold), "hold")
     if _waiting(stream):
         row += _wide(_form(stream) if may_resume else "To resume from here, set web.token and restart the worker.")
+    for redrive in stream["redrives"]:
+        row += _wide(_redriving(redrive), "hold" if redrive["error"] else "")
     for standstill in stream["standstills"]:
         row += _wide(_stalled(standstill), "" if standstill["known"] else "hold")
     if stream["error"]:
@@ -171,6 +173,17 @@ def _stalled(standstill: dict[str, Any]) -> str:
     lag = "" if standstill["lag"] is None else f", {standstill['lag']:,} records behind"
     why = f"{html.escape(standstill['waits_for'])}. {html.escape(standstill['detail'])}"
     return f"{where} stands still since {_time(standstill['since'])} UTC{lag}: {why}."
+
+
+def _redriving(redrive: dict[str, Any]) -> str:
+    """Return how a rule stands by which dead letters are sent again."""
+    what = f"redrive {html.escape(redrive['rule'])} ({html.escape(', '.join(redrive['reasons']))}): "
+    what += f"{redrive['redriven']:,} sent again, {redrive['waiting']:,} wait"
+    if redrive["next_at"] is not None:
+        what += f", the next at {_time(redrive['next_at'])} UTC"
+    if redrive["held"]:
+        what += "; held, as the stream is"
+    return f"{what}. {html.escape(redrive['error'])}" if redrive["error"] else f"{what}."
 
 
 def _time(at: float) -> str:

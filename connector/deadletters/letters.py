@@ -43,11 +43,12 @@ def layout_of(headers: Headers) -> Layout:
         if len(_layouts) >= _MAX_LAYOUTS:
             _layouts.clear()
         places = {name: place for place, (name, _) in enumerate(headers)}
-        # Two lists of names could be joined to one text where a name holds the joint: those are not remembered.
+        # Two lists of names could be joined to one text where a name holds the joint, or where there is none or one
+        # that is empty: those are not remembered.
         layout = Layout(
             places, tuple(i for i, (name, _) in enumerate(headers) if not name.startswith(FAILURE_PREFIXES))
         )
-        if names.count("\0") == max(len(headers) - 1, 0):
+        if names and names.count("\0") == len(headers) - 1:
             _layouts[names] = layout
     return layout
 

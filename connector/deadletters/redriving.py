@@ -9,7 +9,8 @@ always, each lane of a newcomer fences the same lane of whoever was there.
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Final
@@ -105,10 +106,7 @@ def carry_out(order: Order, told: Told) -> Written:
         processes = min(LANES, 2)
     written = Written()
     if processes == 1:
-        pace = Pace(order.rate)
-        for lane in range(LANES):
-            left = None if order.limit is None else order.limit - written.total
-            written.by_action.update(_Lane(order, lane, pace, told, left).run().by_action)
+        _run_here(order, told, written)
         return written
     context = get_context("spawn")
     counter = context.Value("q", 0)
@@ -121,18 +119,32 @@ def carry_out(order: Order, told: Told) -> Written:
     return written
 
 
-def _run_lane(order: Order, lane: int) -> Written:
-    return _Lane(order, lane, Pace(None), tell, None).run()
+def _run_here(order: Order, told: Told, written: Written) -> None:
+    """Run one lane after another in this process, at one rate over all."""
+    pace = Pace(order.rate)
+    with ExitStack() as stack, ThreadPoolExecutor(LANES) as starting:
+        lanes = [stack.enter_context(closing(_Lane(order, lane, pace, told))) for lane in range(LANES)]
+        list(starting.map(_Lane.start, lanes))  # each waits for a coordinator; all are taken over before any writes
+        for lane in lanes:
+            lane.copy(None if order.limit is None else order.limit - written.total)
+            written.by_action.update(lane.written.by_action)
+
+
+def _run_lane(order: Order, number: int) -> Written:
+    with closing(_Lane(order, number, Pace(None), tell)) as lane:
+        lane.start()
+        lane.copy(None)
+        return lane.written
 
 
 class _Lane:
     """The partitions of one lane, and the producer that may write about them."""
 
-    def __init__(self, order: Order, lane: int, pace: Pace, told: Told, limit: int | None) -> None:
+    def __init__(self, order: Order, lane: int, pace: Pace, told: Told) -> None:
         self._order = order
         self._pace = pace
         self._told = told
-        self._limit = limit
+        self._limit: int | None = None
         self._spans = {p: span for p, span in order.spans.items() if p.number % LANES == lane}
         group = group_of(order.name)
         client_id = f"{CLIENT_ID}-{order.name}-{lane}"
@@ -147,23 +159,24 @@ class _Lane:
         self._open: Counter[Action] = Counter()
         self._bytes = 0
         self._begun = False
-        self._written = Written()
+        self.written = Written()
 
-    def run(self) -> Written:
-        """Take the lane over from whoever had it, and write what is to be written in its partitions."""
-        try:
-            self._publisher.start(self._order.kafka.request_timeout_secs)
-            committed = self._scanner.committed(self._spans)
-            for partition, there in committed.items():
-                self._places[partition] = read_place(there.offset, there.metadata)
-            if self._limit is None or self._limit > 0:
-                self._copy()
-        finally:
-            self._publisher.close()
-            self._scanner.close()
-        return self._written
+    def start(self) -> None:
+        """Take the lane over from whoever had it, and read how far it came."""
+        self._publisher.start(self._order.kafka.request_timeout_secs)
+        for partition, there in self._scanner.committed(self._spans).items():
+            self._places[partition] = read_place(there.offset, there.metadata)
 
-    def _copy(self) -> None:
+    def close(self) -> None:
+        """Throw away what is not committed, and let go."""
+        self._publisher.close()
+        self._scanner.close()
+
+    def copy(self, limit: int | None) -> None:
+        """Write what is to be written in the lane's partitions, `limit` records at most."""
+        self._limit = limit
+        if limit is not None and limit <= 0:
+            return
         wanted = {p: self._wanted(p) for p in self._spans}
         reach = {p: (min(offsets), max(offsets) + 1) for p, offsets in wanted.items() if offsets}
         for chunk in self._scanner.read(reach):
@@ -194,7 +207,7 @@ class _Lane:
             action = self._put(letter, actions)
             self._open[action] += 1
             self._at[chunk.partition] = letter.offset + 1
-            full = self._limit is not None and self._written.total + self._open.total() >= self._limit
+            full = self._limit is not None and self.written.total + self._open.total() >= self._limit
             if full or self._open.total() >= self._pace.quota:
                 self._commit()
             if full:
@@ -251,7 +264,7 @@ class _Lane:
         commit(self._publisher, self._scanner, offsets, order.kafka.request_timeout_secs)
         self._places.update(places)
         count = self._open.total()
-        self._written.by_action.update(self._open)
+        self.written.by_action.update(self._open)
         self._begun, self._open, self._bytes = False, Counter(), 0
         self._told(count)
         self._pace.wait(count)

@@ -73,6 +73,8 @@ class Stream:
         self.name = settings.name
         self.failed: BaseException | None = None
         self.state_name = "new"
+        self.redrives: Callable[[], list[dict[str, Any]]] = list
+        """Asked for the state of the rules by which dead letters are sent again; they run beside the stream."""
         self._kafka = kafka
         self._trackly = trackly
         self._identity = identity
@@ -266,6 +268,11 @@ class Stream:
         """Return what stands still, and what it waits for, as JSON-ready values."""
         return [] if self._watch is None else self._watch.status()
 
+    def is_held(self) -> bool:
+        """Tell whether anything holds the stream or a partition of it, or it has ended; for any thread."""
+        with self.state.lock:
+            return self.state_name != "running" or bool(self._holds_seen())
+
     def holds(self) -> list[Hold]:
         """Return every hold, the widest first."""
         return [seen.hold for seen in self._holds_seen()]
@@ -326,6 +333,7 @@ class Stream:
                 "hold": holds[0] if holds else None,
                 "holds": holds,
                 "standstills": self.standstills(),
+                "redrives": self.redrives(),
                 "error": None
                 if self.failed is None
                 else fit_to_show(f"{type(self.failed).__name__}: {self.failed}", secrets),

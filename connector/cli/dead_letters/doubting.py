@@ -1,6 +1,7 @@
 """`dead-letters in-doubt`: what a crash left in doubt, and what evidence makes of it."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -58,13 +59,19 @@ def in_doubt(
     from connector.deadletters.evidence import groups_of, split  # noqa: PLC0415
     from connector.deadletters.letters import IN_DOUBT  # noqa: PLC0415
 
-    criteria = chosen.only(reasons=frozenset({IN_DOUBT}))
+    if set(chosen.asked["reason"] or ()) - {IN_DOUBT}:
+        raise CommandError("--reason can only be in_doubt here", ExitCode.BAD_SETTINGS)
+    narrowed = any(value for name, value in chosen.asked.items() if name != "reason")
+    chosen = replace(chosen, asked={**chosen.asked, "reason": [IN_DOUBT]})
     letters, seen = _found(chosen, quiet=as_json)
     groups = groups_of(letters, chosen.default_lists)
     if not groups:
-        tell_none(chosen, any_there=IN_DOUBT in seen and criteria != chosen.criteria, quiet=as_json)
-        if not as_json and seen and IN_DOUBT not in seen:
+        if as_json:
+            print_json({"groups": []})
+        elif seen and IN_DOUBT not in seen:
             typer.echo("none of the dead letters is in doubt")
+        else:
+            tell_none(chosen, any_there=IN_DOUBT in seen and narrowed)
         return
     events, digest = _evidence(chosen, evidence, evidence_topic, groups, window_mins, quiet=as_json)
     if events is None:
@@ -73,7 +80,7 @@ def in_doubt(
     findings = split(groups, events, chosen.default_lists, window_ms=int(window_mins * 60_000))
     if not as_json:
         _show(groups, as_json=False)
-        typer.echo(TRUST, err=True)
+    typer.echo(TRUST, err=True)
     rules = Rules({stream.name: stream for stream in chosen.settings.streams}, include_in_doubt=True)
     run = Run(chosen, rules, {"evidence": digest, "window": window_mins}, name=name, as_json=as_json)
     with run.foreseen():
@@ -85,11 +92,10 @@ def in_doubt(
 def _found(chosen: Chosen, *, quiet: bool) -> tuple[list["Letter"], set[str]]:
     """Return the dead letters in doubt, and the reasons of all."""
     from connector.deadletters.jobs import FindJob  # noqa: PLC0415
-    from connector.deadletters.letters import IN_DOUBT  # noqa: PLC0415
 
     found: list[Letter] = []
     seen: set[str] = set()
-    job = FindJob(chosen.only(reasons=frozenset({IN_DOUBT})), _MOST)
+    job = FindJob(chosen.criteria, _MOST)
     for letters, reasons in chosen.work(chosen.spans(), job, "reading", quiet=quiet):
         found += letters
         seen |= reasons
@@ -140,13 +146,11 @@ def _evidence(
 def _plan(run: Run, found: "Survey", findings: dict[str, "Finding"]) -> "Plan":
     """Return what becomes of the records in doubt, by the evidence and by all else that is known."""
     from connector.deadletters.deciding import Plan, why_left  # noqa: PLC0415
-    from connector.deadletters.letters import IN_DOUBT, spelled  # noqa: PLC0415
+    from connector.deadletters.letters import spelled  # noqa: PLC0415
 
     known: Known = run.known(found)
     made = Plan()
     for candidate in found.candidates:
-        if candidate.reason != IN_DOUBT:
-            continue
         finding = findings.get(spelled((candidate.partition, candidate.offset)), "still_in_doubt")
         why = why_left(candidate, known, found.latest)
         if why or finding == "still_in_doubt":

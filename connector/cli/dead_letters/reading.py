@@ -7,7 +7,7 @@ import typer
 from rich.text import Text
 
 from connector.cli.dead_letters.choosing import Chosen, chosen
-from connector.cli.dead_letters.showing import console, counts, print_json, print_letter, print_letters, shown
+from connector.cli.dead_letters.showing import console, print_counts, print_json, print_letter, print_letters, shown
 from connector.cli.errors import CommandError, ExitCode
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -36,9 +36,9 @@ def stats(chosen: Chosen, *, as_json: AsJson = False) -> None:
         out = console()
         out.print(Text(f"{sums.total:,} dead letters in {', '.join(chosen.dead_letter_topics)}", style="bold"))
         for column, title in enumerate(("by reason", "by code", "by source topic", "by stream")):
-            out.print(counts(title, sums.by(column)))
-        out.print(counts("by age", sums.by_age(now_ms=now_ms)))
-        out.print(counts("time line (UTC)", dict(sums.time_line()), bars=True))
+            print_counts(title, sums.by(column))
+        print_counts("by age", sums.by_age(now_ms=now_ms))
+        print_counts("time line (UTC)", dict(sums.time_line()), bars=True)
     if not sums.total:
         tell_none(chosen, any_there=bool(seen), quiet=as_json)
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from connector.cli.dead_letters.choosing import Chosen, chosen, progress
 from connector.cli.dead_letters.reading import tell_none
-from connector.cli.dead_letters.showing import console, counts, print_json
+from connector.cli.dead_letters.showing import console, print_counts, print_json
 from connector.cli.errors import CommandError, ExitCode
 
 if TYPE_CHECKING:
@@ -355,7 +355,7 @@ class Run:
             ("to be settled as queued, by evidence", plan.accept),
         ):
             if rows:
-                out.print(counts(title, dict(rows.most_common())))
+                print_counts(title, dict(rows.most_common()))
         if plan.skipped:
             reasons = {f"{why}: {WHY[why]}": count for why, count in plan.skipped.most_common()}
-            out.print(counts("would be skipped, because", reasons))
+            print_counts("would be skipped, because", reasons)

@@ -95,20 +95,26 @@ def print_letter(letter: "Letter", *, reveal: bool) -> None:
 def print_letters(letters: Iterable["Letter"], *, reveal: bool) -> None:
     """Print a table of dead letters for people."""
     table = Table()
+    listed = list(letters)
+    one_topic = len({letter.partition.topic for letter in listed}) == 1
+    if one_topic:
+        console().print(Text(f"positions in {listed[0].partition.topic}", style="dim"))
     for heading in ("position", "at", "stream", "reason", "code", "text", "status", "attempts", "redrives", "source"):
         table.add_column(heading, overflow="fold")
-    for letter in letters:
+    for letter in listed:
         told = shown(letter, reveal=reveal)
+        if one_topic:
+            told["position"] = f"{letter.partition.number}:{letter.offset}"
         row = [told[name] for name in ("position", "at", "stream", "reason", "code", "text")]
         row += [told["http_status"], told["attempts"], told["redrives"], told["source"]]
         table.add_row(*(Text("" if value is None else str(value)) for value in row))
     console().print(table)
 
 
-def counts(title: str, rows: Mapping[str, int], *, bars: bool = False) -> Table:
-    """Return a table of counts."""
+def print_counts(title: str, rows: Mapping[str, int], *, bars: bool = False) -> None:
+    """Print counts under a title."""
     most = max(rows.values(), default=0)
-    table = Table(title=title, title_justify="left", box=None, show_header=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, show_header=False, padding=(0, 2))
     table.add_column(overflow="fold")
     table.add_column(justify="right")
     for name, count in rows.items():
@@ -116,4 +122,6 @@ def counts(title: str, rows: Mapping[str, int], *, bars: bool = False) -> Table:
         if bars:
             cells.append(Text("#" * (round(40 * count / most) if most else 0)))
         table.add_row(*cells)
-    return table
+    out = console()
+    out.print(Text(title, style="bold"))
+    out.print(table)
