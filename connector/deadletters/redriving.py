@@ -8,11 +8,11 @@ always, each lane of a newcomer fences the same lane of whoever was there.
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from functools import partial
 from typing import Final
 
 from connector.config.kafka import KafkaSettings
@@ -23,7 +23,7 @@ from connector.deadletters.deciding import Action, Actions, Rules, parking_topic
 from connector.deadletters.hygiene import parked_headers, redriven_headers
 from connector.deadletters.letters import Letter, letters_of
 from connector.deadletters.progressing import Place, place_at, read_place
-from connector.deadletters.working import CLIENT_ID, Spans, Told, begin_process, drained, tell
+from connector.deadletters.working import ALONE, CLIENT_ID, Spans, Told, elsewhere, processors, tell
 from connector.kafka import configs
 from connector.kafka.errors import RetriableError
 from connector.kafka.publisher import Offsets, Publisher, TransactionalPublisher
@@ -101,40 +101,27 @@ class Pace:
 
 def carry_out(order: Order, told: Told) -> Written:
     """Write what the plan says. Raises `KafkaTroubleError`, fenced where another redrive has taken the name over."""
-    processes = 1
-    if order.rate is None and order.limit is None and sum(a.count for a in order.actions.values()) > MAX_RECORDS:
-        processes = min(LANES, 2)
+    processes = min(LANES, processors())
+    count = sum(actions.count for actions in order.actions.values())
+    if processes == 1 or count <= ALONE or order.rate is not None or order.limit is not None:
+        return _run(order, range(LANES), told)
     written = Written()
-    if processes == 1:
-        _run_here(order, told, written)
-        return written
-    context = get_context("spawn")
-    counter = context.Value("q", 0)
-    with ProcessPoolExecutor(
-        processes, mp_context=context, initializer=begin_process, initargs=(counter, order.kafka)
-    ) as pool:
-        lanes: set[Future[Written]] = {pool.submit(_run_lane, order, lane) for lane in range(LANES)}
-        for part in drained(lanes, counter, told):
-            written.by_action.update(part.by_action)
+    tasks = [partial(_run, order, range(first, LANES, processes), tell) for first in range(processes)]
+    for part in elsewhere(order.kafka, tasks, told):
+        written.by_action.update(part.by_action)
     return written
 
 
-def _run_here(order: Order, told: Told, written: Written) -> None:
-    """Run one lane after another in this process, at one rate over all."""
-    pace = Pace(order.rate)
+def _run(order: Order, numbers: Sequence[int], told: Told) -> Written:
+    """Run one lane after another, at one rate over all."""
+    pace, written = Pace(order.rate), Written()
     with ExitStack() as stack, ThreadPoolExecutor(LANES) as starting:
-        lanes = [stack.enter_context(closing(_Lane(order, lane, pace, told))) for lane in range(LANES)]
+        lanes = [stack.enter_context(closing(_Lane(order, lane, pace, told))) for lane in numbers]
         list(starting.map(_Lane.start, lanes))  # each waits for a coordinator; all are taken over before any writes
         for lane in lanes:
             lane.copy(None if order.limit is None else order.limit - written.total)
             written.by_action.update(lane.written.by_action)
-
-
-def _run_lane(order: Order, number: int) -> Written:
-    with closing(_Lane(order, number, Pace(None), tell)) as lane:
-        lane.start()
-        lane.copy(None)
-        return lane.written
+    return written
 
 
 class _Lane:

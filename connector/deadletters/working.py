@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import partial
 from multiprocessing import get_context
 from typing import Any, Final, Protocol, TypeVar
 
@@ -50,41 +51,54 @@ def size_of(spans: Spans) -> int:
 
 def work(kafka: KafkaSettings, spans: Spans, job: Job[R], told: Told) -> Iterator[R]:
     """Yield what a job finds in each piece of the spans, in no order."""
-    total, processes = size_of(spans), _processors()
-    if total <= ALONE or processes < 2:
+    if size_of(spans) <= ALONE or processors() < 2:
         scanner = Scanner(config_of(kafka, client_id=CLIENT_ID, group=CLIENT_ID), kafka.request_timeout_secs)
         try:
             yield job(_counted(scanner.read(spans), told))
         finally:
             scanner.close()
         return
-    context = get_context("spawn")
-    read = context.Value("q", 0)
-    pieces = list(_pieces(spans))
-    with ProcessPoolExecutor(
-        min(processes, len(pieces)), mp_context=context, initializer=begin_process, initargs=(read, kafka)
-    ) as pool:
-        pending: set[Future[R]] = {pool.submit(_run_piece, job, piece) for piece in pieces}
-        try:
-            yield from drained(pending, read, told)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    yield from elsewhere(kafka, [partial(_run_piece, job, piece) for piece in _pieces(spans)], told)
 
 
-def drained(pending: set[Future[R]], counter: Any, told: Told) -> Iterator[R]:
-    """Yield what futures come to, telling meanwhile how far a counter of all processes has come."""
-    seen = 0
-    while pending:
-        done, pending = wait(pending, 0.2, FIRST_COMPLETED)
-        at = counter.value
-        told(at - seen)
-        seen = at
-        for future in done:
-            yield future.result()
+def elsewhere(kafka: KafkaSettings, tasks: Iterable[Callable[[], R]], told: Told) -> Iterator[R]:
+    """Yield what tasks come to in other processes, telling meanwhile how many records those have counted."""
+    pool, counter = _pool(kafka)
+    seen = counter.value
+    pending: set[Future[R]] = {pool.submit(task) for task in tasks}
+    try:
+        while pending:
+            done, pending = wait(pending, 0.2, FIRST_COMPLETED)
+            at = counter.value
+            told(at - seen)
+            seen = at
+            for future in done:
+                yield future.result()
+    finally:
+        for future in pending:
+            future.cancel()
 
 
-def _processors() -> int:
+_pools: dict[str, tuple[ProcessPoolExecutor, Any]] = {}
+
+
+def _pool(kafka: KafkaSettings) -> tuple[ProcessPoolExecutor, Any]:
+    """Return the processes of this command, started once, and their common count of records."""
+    name = kafka.bootstrap_servers
+    if name not in _pools:
+        context = get_context("spawn")
+        counter = context.Value("q", 0)
+        _pools[name] = (
+            ProcessPoolExecutor(
+                processors(), mp_context=context, initializer=_begin_process, initargs=(counter, kafka)
+            ),
+            counter,
+        )
+    return _pools[name]
+
+
+def processors() -> int:
+    """Return how many processes may work at once."""
     return min(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1, 8)
 
 
@@ -106,7 +120,7 @@ def _counted(chunks: Iterable[Chunk], told: Told) -> Iterator[Chunk]:
 _process: dict[str, Any] = {}
 
 
-def begin_process(counter: Any, kafka: KafkaSettings) -> None:
+def _begin_process(counter: Any, kafka: KafkaSettings) -> None:
     """Make a process of a pool ready: it ends with the one that started it, however that ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, 9)

@@ -1,5 +1,6 @@
 """The topics that results go to: that they exist, what they take, and how many partitions they have."""
 
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -125,6 +126,17 @@ class Topics:
             )
         for name in missing:
             self.create(name, create, partitions=partitions)
+        self._await_leaders(missing)
+
+    def _await_leaders(self, names: Sequence[str]) -> None:
+        """Wait until new topics can be written to: the answer to their creation comes before that."""
+        deadline = time.monotonic() + self._timeout
+        while time.monotonic() < deadline:
+            there = self._admin.list_topics(timeout=self._timeout).topics
+            partitions = [list(there[name].partitions.values()) if name in there else [] for name in names]
+            if all(found and all(p.leader >= 0 for p in found) for found in partitions):
+                return
+            time.sleep(0.05)
 
 
 class Outputs:
