@@ -5,15 +5,19 @@ distinct is ever turned into text.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any, Final
 
 from connector.core.chunks import Chunk, Headers
-from connector.deadletters.letters import Facts, Letter, reason_of
+from connector.deadletters.letters import Facts, Letter, layout_of, reason_of
 
-_Row = tuple[bytes | None, bytes | None, bytes | None, bytes | None, int]
+_Told = tuple[bytes | None, bytes | None, bytes | None, bytes | None]
+"""Reason, code, source topic, stream."""
+
+_NAMES: Final = ("trackly.reason", "trackly.code", "trackly.origin.topic", "trackly.stream")
 
 MINUTE_MS: Final = 60_000
 AGES: Final = (("last hour", 3_600_000), ("last day", 86_400_000), ("last week", 604_800_000))
@@ -26,7 +30,7 @@ MAX_STEPS: Final = 30
 class Sums:
     """What was counted."""
 
-    rows: Counter[_Row] = field(default_factory=Counter)
+    rows: Counter[tuple[_Told, int]] = field(default_factory=Counter)
 
     def add(self, chunk: Chunk) -> None:
         """Count the records of a chunk, which has its timestamps."""
@@ -39,23 +43,31 @@ class Sums:
         chosen = list(letters)
         self._count([letter.headers for letter in chosen], [letter.timestamp_ms for letter in chosen])
 
-    def _count(self, headers: Iterable[Headers | None], timestamps: Iterable[int]) -> None:
-        facts = [Facts(row or []) for row in headers]
-        self.rows.update(
-            zip(
-                [said.get("trackly.reason") or reason_of(said).encode() for said in facts],
-                [said.get("trackly.code") for said in facts],
-                [
-                    said.get("trackly.origin.topic")
-                    or said.get("__connect.errors.topic")
-                    or said.get("__dlq.errors.topic")
-                    for said in facts
-                ],
-                [said.get("trackly.stream") for said in facts],
-                [time // MINUTE_MS for time in timestamps],
-                strict=True,
-            )
-        )
+    def _count(self, headers: Sequence[Headers | None], timestamps: Sequence[int]) -> None:
+        minutes = [time // MINUTE_MS for time in timestamps]
+        told = self._told_alike(headers) or [_told(row) for row in headers]
+        self.rows.update(zip(told, minutes, strict=True))
+
+    def _told_alike(self, headers: Sequence[Headers | None]) -> list[_Told] | None:
+        """Return what records tell that have their headers where the first has them; None where one has not.
+
+        Measured, this takes a third of looking each one over: dead letters of one stream are alike.
+        """
+        rows = [row or [] for row in headers]
+        places = layout_of(rows[0]).places if rows else {}
+        if any(name not in places for name in _NAMES) or len(set(map(len, rows))) > 1:
+            return None
+        pick: Callable[[Headers], tuple[tuple[str, bytes | None], ...]] = itemgetter(*map(places.__getitem__, _NAMES))
+        picked = list(map(pick, rows))
+        values: dict[tuple[tuple[str, bytes | None], ...], _Told] = {}
+        for row in set(picked):
+            if tuple([name for name, _ in row]) != _NAMES:
+                return None
+            reason, code, topic, stream = (value for _, value in row)
+            if not reason:
+                return None
+            values[row] = (reason, code, topic, stream)
+        return [values[row] for row in picked]
 
     @property
     def total(self) -> int:
@@ -65,7 +77,7 @@ class Sums:
     def by(self, column: int) -> dict[str, int]:
         """Return counts by what stands in a column (0 reason, 1 code, 2 source topic, 3 stream), most first."""
         counts: Counter[str] = Counter()
-        for row, count in self.rows.items():
+        for (row, _), count in self.rows.items():
             told = row[column]
             counts[told.decode(errors="replace") if isinstance(told, bytes) else "none"] += count
         return dict(counts.most_common())
@@ -73,8 +85,8 @@ class Sums:
     def by_age(self, *, now_ms: int) -> dict[str, int]:
         """Return counts by age; each dead letter is in one."""
         counts = dict.fromkeys([*(name for name, _ in AGES), "older"], 0)
-        for row, count in self.rows.items():
-            age = now_ms - row[4] * MINUTE_MS - MINUTE_MS
+        for (_, minute), count in self.rows.items():
+            age = now_ms - minute * MINUTE_MS - MINUTE_MS
             counts[next((name for name, limit in AGES if age < limit), "older")] += count
         return counts
 
@@ -82,12 +94,12 @@ class Sums:
         """Return counts by time, in steps as wide as it takes, from the first that is not empty to the last."""
         if not self.rows:
             return []
-        minutes = [row[4] * MINUTE_MS for row in self.rows]
+        minutes = [minute * MINUTE_MS for _, minute in self.rows]
         span = max(minutes) - min(minutes)
         step = next((step for step in _STEPS if span // step < MAX_STEPS), _STEPS[-1])
         counts: Counter[int] = Counter()
-        for row, count in self.rows.items():
-            counts[row[4] * MINUTE_MS // step] += count
+        for (_, minute), count in self.rows.items():
+            counts[minute * MINUTE_MS // step] += count
         first = min(counts) if (max(counts) - min(counts)) < 4 * MAX_STEPS else None
         starts = sorted(counts) if first is None else range(first, max(counts) + 1)
         return [(_minute(start * step), counts[start]) for start in starts]
@@ -103,6 +115,12 @@ class Sums:
             "ages": self.by_age(now_ms=now_ms),
             "time_line": [{"from": start, "count": count} for start, count in self.time_line()],
         }
+
+
+def _told(row: Headers | None) -> _Told:
+    said = Facts(row or [])
+    topic = said.get("trackly.origin.topic") or said.get("__connect.errors.topic") or said.get("__dlq.errors.topic")
+    return reason_of(said).encode(), said.get("trackly.code"), topic, said.get("trackly.stream")
 
 
 def _minute(ms: int) -> str:

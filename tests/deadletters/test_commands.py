@@ -94,7 +94,7 @@ def test_a_redrive_that_is_killed_twice_sends_each_record_once(desk: Desk) -> No
 
     for _ in range(2):
         there = len(desk.redriven())
-        running = desk.spawn("redrive", *TRANSIENT, "--yes", "--rate", "600")
+        running = desk.spawn("redrive", *TRANSIENT, "--yes", "--rate", "100")
         while len(desk.redriven()) <= there and running.poll() is None:
             time.sleep(0.05)
         running.kill()

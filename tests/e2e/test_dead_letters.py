@@ -77,8 +77,13 @@ def test_a_rule_sends_again_what_failed_for_a_while_each_record_once(world: Worl
     worker.wait_for(lambda s: s["state"] == "running", "it runs")
     world.topics.produce(world.source, sends(200))
     seen = worker.wait_for(lambda s: s["redrives"][0]["redriven"] >= 250, "sent again in vain, some of it twice")
-    second = world.start(world.settings(stream=stream))  # and shares the partitions from now on
+    world.platform.set_faults(Faults(account_suspended=True))
+    held = worker.wait_for(
+        lambda s: s["state"] == "on_hold" and s["in_flight_records"] == 0 and s["redrives"][0]["held"], "all holds"
+    )
+    second = world.start(world.settings(stream=stream))
     time.sleep(2)
+    still = worker.status()["redrives"][0]["redriven"]
     worker.kill()
 
     world.platform.set_faults(Faults())
@@ -88,6 +93,7 @@ def test_a_rule_sends_again_what_failed_for_a_while_each_record_once(world: Worl
     time.sleep(2)
 
     assert seen["dead_letters"]["provider_error"] > 200
+    assert still == held["redrives"][0]["redriven"], "nothing is sent again while the stream holds"
     assert accepted(world) == {f"text {at}": 1 for at in range(200)}
     queued = [outcome for outcome in world.outcome_values() if outcome["status"] == "queued"]
     assert len({json.dumps(outcome["origin"]) for outcome in queued}) == len(queued) == 200
