@@ -185,6 +185,7 @@ class _AnyStatus:
         """Return one of everything."""
         one = {"any": 1}
         holds, standstills = [{"reason": "any"}], [{"waits_for": "any"}]
+        redrives = [_Ones(rule="any")]
         return _Ones(
             name="any",
             state="any",
@@ -193,6 +194,7 @@ class _AnyStatus:
             holds=holds,
             standstills=standstills,
             pace={"backlog_secs": 1},
+            redrives=redrives,
         )
 
 

@@ -26,6 +26,7 @@ from connector.config.problems import SettingsError
 from connector.config.secrets import Secrets
 from connector.config.settings import Settings
 from connector.config.streams import StreamSettings
+from connector.deadletters.automatic import AutomaticRedrive
 from connector.kafka import configs
 from connector.kafka.errors import KafkaTroubleError, RetriableError
 from connector.kafka.topics import Outputs, Topics
@@ -53,6 +54,22 @@ class StreamService(Service):
         return f"Stream {self.stream.name}"
 
 
+class RedriveService(Service):
+    """A rule by which a stream sends dead letters again, under Faust's supervision."""
+
+    def __init__(self, redrive: AutomaticRedrive) -> None:
+        super().__init__()
+        self.redrive = redrive
+
+    async def on_start(self) -> None:
+        """Start it; trouble of Kafka's it sits out by itself."""
+        self.redrive.start()
+
+    async def on_stop(self) -> None:
+        """End it after its running transaction."""
+        await asyncio.to_thread(self.redrive.stop, 10.0)
+
+
 class Boot(BootStrategy):
     """What starts, in which order: the web pages first, so that a slow start can be watched, then the streams."""
 
@@ -60,7 +77,9 @@ class Boot(BootStrategy):
 
     def server(self) -> Iterable[ServiceT]:
         """Return the services of a worker."""
-        return [*self.sensors(), *self.web_server(), *self.agents(), *cast("Connector", self.app).stream_services]
+        connector = cast("Connector", self.app)
+        own = (*connector.stream_services, *connector.redrive_services)
+        return [*self.sensors(), *self.web_server(), *self.agents(), *own]
 
 
 class Connector(faust.App):
@@ -95,6 +114,9 @@ class Connector(faust.App):
         identity = Identity(claimed.instance_id, claimed.client_id)
         self.streams = [self._stream(stream, identity) for stream in settings.streams]
         self.stream_services = [StreamService(stream, self) for stream in self.streams]
+        self.redrive_services = [
+            RedriveService(redrive) for stream in self.streams for redrive in self._redrives(stream, identity)
+        ]
         self.exit_code = 0
         self.fatal: BaseException | None = None
         self.started_at = time.time()
@@ -123,6 +145,22 @@ class Connector(faust.App):
             stalled_secs=settings.health.stalled_secs,
             resume_command=f"trackly-connector resume {stream.name}{_where(settings)}",
         )
+
+    def _redrives(self, stream: Stream, identity: Identity) -> list[AutomaticRedrive]:
+        """Return the rules of a stream, which shows their state."""
+        rules = [
+            AutomaticRedrive(
+                stream.settings,
+                rule,
+                kafka=self.settings.kafka,
+                instance_id=identity.instance_id,
+                client_id=identity.client_id,
+                held=stream.is_held,
+            )
+            for rule in stream.settings.dead_letters.redrive
+        ]
+        stream.redrives = lambda: [rule.status() for rule in rules]
+        return rules
 
     def _api_key(self) -> str:
         return self.secrets.api_key().get_secret_value()
@@ -216,7 +254,7 @@ def _await_broker(settings: Settings, client_id: str) -> None:
 
 
 def ensure_topics(settings: Settings, stream: StreamSettings, client_id: str) -> None:
-    """Create the outcome and the dead-letter topic where they are missing and may be created."""
+    """Create the topics that the stream writes to where they are missing and may be created."""
     topics = Topics(configs.common(settings.kafka, client_id), settings.kafka.request_timeout_secs)
     sources = [facts for facts in topics.facts(stream.topics).values() if facts is not None]
     missing_sources = [name for name, facts in topics.facts(stream.topics).items() if facts is None]
@@ -233,6 +271,14 @@ def ensure_topics(settings: Settings, stream: StreamSettings, client_id: str) ->
         partitions=max((facts.partitions for facts in sources), default=1),
         bootstrap_servers=settings.kafka.bootstrap_servers,
     )
+    if stream.dead_letters.redrive and topics.facts([stream.redrive_topic])[stream.redrive_topic] is None:
+        topics.make(
+            [stream.redrive_topic],
+            stream.create_topics,
+            partitions=max((facts.partitions for facts in sources), default=1),
+            bootstrap_servers=settings.kafka.bootstrap_servers,
+        )
+        created.append(stream.redrive_topic)
     if created:
         log.info("topics created", stream=stream.name, topics=created)
 

@@ -47,6 +47,8 @@ def _kafka(settings: Settings) -> Iterator[Finding]:
 
 def _topics(topics: Topics, stream: StreamSettings) -> Iterator[Finding]:
     outputs = [stream.outcomes.topic, stream.dead_letters.topic]
+    if stream.dead_letters.redrive:
+        outputs.append(stream.redrive_topic)
     for name, facts in topics.facts([*stream.topics, *outputs]).items():
         what = f"{stream.name}: topic {name}"
         if facts is not None:

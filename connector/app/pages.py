@@ -162,6 +162,8 @@ def _row(stream: dict[str, Any], *, may_resume: bool) -> str:
         row += _wide(_form(stream) if may_resume else "To resume from here, set web.token and restart the worker.")
     if stream["pace"] is not None and stream["pace"]["lists"]:
         row += _wide(_paced(stream["pace"]))
+    for redrive in stream["redrives"]:
+        row += _wide(_redriving(redrive), "hold" if redrive["error"] else "")
     for standstill in stream["standstills"]:
         row += _wide(_stalled(standstill), "" if standstill["known"] else "hold")
     if stream["error"]:
@@ -200,6 +202,17 @@ def _paced(pace: dict[str, Any]) -> str:
         for told in pace["lists"][:5]
     )
     return f"{pace['waiting_records']:,} records wait for the pace of {pace['lists_waiting']:,} lists: {slowest}"
+
+
+def _redriving(redrive: dict[str, Any]) -> str:
+    """Return how a rule stands by which dead letters are sent again."""
+    what = f"{_whose(redrive)}redrive {html.escape(redrive['rule'])} ({html.escape(', '.join(redrive['reasons']))}): "
+    what += f"{redrive['redriven']:,} sent again, {redrive['waiting']:,} wait"
+    if redrive["next_at"] is not None:
+        what += f", the next at {_time(redrive['next_at'])} UTC"
+    if redrive["held"]:
+        what += "; held, as the stream is"
+    return f"{what}. {html.escape(redrive['error'])}" if redrive["error"] else f"{what}."
 
 
 def _time(at: float) -> str:

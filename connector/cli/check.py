@@ -116,7 +116,14 @@ def _stream(stream: StreamSettings) -> list[tuple[str, str]]:
         ("in doubt", f"{stream.in_doubt}; at most {limit:,} records per worker after a crash"),
         ("outcomes", f"{stream.outcomes.topic} ({stream.outcomes.records})"),
         ("dead letters", stream.dead_letters.topic),
+        ("sent again", f"{stream.redrive_topic}; {_redrives(stream)}"),
     ]
+
+
+def _redrives(stream: StreamSettings) -> str:
+    rules = stream.dead_letters.redrive
+    told = (f"{', '.join(r.reasons)} after {r.delay_secs:g} s, {r.max_redrives} times at most" for r in rules)
+    return f"by itself: {'; '.join(told)}" if rules else "by command alone"
 
 
 def _pairs(pairs: list[tuple[str, str]]) -> Table:

@@ -28,7 +28,7 @@ class ExitCode(IntEnum):
     BROKER_UNREACHABLE = 3
     """No broker answered."""
     INSTANCE_ID_IN_USE = 4
-    """Another live worker has this instance id."""
+    """Another live worker has this instance id, or another redrive took the name over."""
     STOPPED_IN_DOUBT = 5
     """Stopped at the drain's deadline, with records in doubt."""
     PLATFORM_REFUSED = 6

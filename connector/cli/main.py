@@ -6,6 +6,7 @@ import typer
 
 from connector import __version__
 from connector.cli.check import check
+from connector.cli.dead_letters.group import dead_letters
 from connector.cli.demo import demo
 from connector.cli.resume import resume
 from connector.cli.run import run, worker
@@ -39,6 +40,7 @@ def _options(
     """Take the options that stand before a command; typer prints the application's own help instead of this."""
 
 
+app.add_typer(dead_letters, name="dead-letters")
 for command in (run, check, resume, simulate, demo, schema):
     app.command()(command)
 app.command(hidden=True)(worker)

@@ -40,6 +40,8 @@ RULES: Final = (
     "no code in both `streams[].retry.transient_codes` and `setting_codes`",
     "a stream reads `topics` or a `pattern`, and never its own outcomes or dead letters, which are two topics",
     "the dead-letter topic of a stream is not the outcome topic of another; an output may be another stream's input",
+    "no stream reads or writes the redrive topic of another (`<name>.redrive`)",
+    "`dead_letters.redrive`: unique names, no reason in two rules, never `in_doubt`, and `guarantee: exactly_once`",
     "names and groups of streams are unique",
     "`mode: single` is not for history; `list_number_placement: top_level` is for bulk sends only",
     "`list_number`, `history`, `revenue` and `contacts` only where the operation uses them",
@@ -64,6 +66,7 @@ def conflicts(settings: Settings) -> Iterator[Fault]:
         yield from _amounts(settings, stream, at)
         yield from _topics(stream, at)
         yield from _operation(stream, at)
+        yield from _redrive(stream, at)
     yield from _among_streams(settings.streams)
 
 
@@ -339,9 +342,49 @@ def _operation(stream: StreamSettings, at: KeyPath) -> Iterator[Fault]:
             yield Fault((*at, section), f"does nothing with operation {operation}", looked_at)
 
 
+def _redrive(stream: StreamSettings, at: KeyPath) -> Iterator[Fault]:
+    names: dict[str, int] = {}
+    reasons: dict[str, int] = {}
+    for index, rule in enumerate(stream.dead_letters.redrive):
+        path: KeyPath = (*at, "dead_letters", "redrive", index)
+        if names.setdefault(rule.name, index) != index:
+            yield Fault((*path, "name"), f"must be unique; {rule.name} is that of rule {names[rule.name]}")
+        for reason in rule.reasons:
+            if reason == "in_doubt":
+                yield Fault((*path, "reasons"), "must not have in_doubt: the platform may have taken such a record")
+            elif reasons.setdefault(reason, index) != index:
+                yield Fault((*path, "reasons"), f"has {reason}, which is among those of rule {reasons[reason]} too")
+        if index == 0 and stream.delivery.guarantee != "exactly_once":
+            yield Fault(
+                (*at, "dead_letters", "redrive"),
+                "needs delivery.guarantee: exactly_once, since each record is sent again once, by a transaction",
+                ((*at, "delivery", "guarantee"),),
+            )
+
+
+def _reads_or_writes(stream: StreamSettings, at: KeyPath, topic: str) -> KeyPath | None:
+    """Return the setting by which a stream has to do with a topic, None where it has not."""
+    if topic in stream.topics:
+        return (*at, "topics")
+    if stream.pattern is not None and re.search(stream.pattern, topic):
+        return (*at, "pattern")
+    if topic == stream.outcomes.topic:
+        return (*at, "outcomes", "topic")
+    return (*at, "dead_letters", "topic") if topic == stream.dead_letters.topic else None
+
+
 def _among_streams(streams: list[StreamSettings]) -> Iterator[Fault]:
     yield from _unique(streams, "name", lambda stream: stream.name)
     yield from _unique(streams, "group_id", lambda stream: stream.group)
+    for index, stream in enumerate(streams):
+        for other_index, other_stream in enumerate(streams):
+            path = _reads_or_writes(other_stream, ("streams", other_index), stream.redrive_topic)
+            if other_index != index and path is not None:
+                yield Fault(
+                    path,
+                    f"must leave {stream.redrive_topic} alone: it is kept for records that {stream.name} sends again",
+                    (("streams", index, "name"),),
+                )
     outcomes = {stream.outcomes.topic: index for index, stream in reversed(list(enumerate(streams)))}
     for index, stream in enumerate(streams):
         other = outcomes.get(stream.dead_letters.topic)

@@ -229,6 +229,28 @@ class OutcomeSettings(Model):
     )
 
 
+class RedriveSettings(Model):
+    """A rule by which a stream sends dead letters of its own again, without anybody asking for it."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,49}$",
+        description="Name of the rule, in its consumer group (`<group>.redrive.<name>`), in metrics and on the pages. "
+        "How far it has come is kept under it, so that it should stay when the rest changes.",
+    )
+    reasons: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field(
+        min_length=1, description="Reasons of the dead letters that are sent again; never `in_doubt`."
+    )
+    delay_secs: Annotated[float, Field(ge=0, le=604_800)] = Field(
+        default=300.0, description="How long after a dead letter was written it is sent again, in seconds."
+    )
+    max_per_sec: Annotated[float, Field(gt=0, le=1_000_000)] = Field(
+        default=100.0, description="Most records sent again in a second, per worker."
+    )
+    max_redrives: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=3, description="How often one record is sent again, by whomever; then it stays a dead letter."
+    )
+
+
 class DeadLetterSettings(Model):
     """Where records go that cannot be delivered."""
 
@@ -236,6 +258,11 @@ class DeadLetterSettings(Model):
         description=(
             "Topic of the dead letters. They hold phone numbers and texts: mind its retention and its readers."
         )
+    )
+    redrive: list[RedriveSettings] = Field(
+        default_factory=list,
+        description="Which of them the stream sends again by itself; none when left out. A rule begins with the dead "
+        "letters that are written once it runs.",
     )
 
 
@@ -396,8 +423,12 @@ class StreamSettings(Model):
 
     @property
     def redrive_topic(self) -> str:
-        """Return the name that is kept for the topic where dead letters go to be sent again."""
+        """Return the topic where dead letters go to be sent again, which the stream reads beside its own."""
         return f"{self.name}.redrive"
+
+    def redrive_group(self, rule: str) -> str:
+        """Return the consumer group of a rule by which the stream sends dead letters again."""
+        return f"{self.group}.redrive.{rule}"
 
     @property
     def ceiling(self) -> int:

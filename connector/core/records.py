@@ -7,11 +7,13 @@ A record that fails again gets the headers of its last failure in place of the e
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Protocol
 
-from connector.core.chunks import Chunk, Headers
+from connector.core.chunks import Chunk, Headers, Partition
 from connector.core.flow import Finished
 from connector.core.verdicts import Verdict
 
@@ -25,6 +27,37 @@ KEPT_PREFIXES = ("trackly.origin.", "trackly.redrives")
 
 _INDICES = [f',"index":{index}' for index in range(1_000)]
 """For the most records that a request holds; measured, making them anew takes a third of an outcome's time."""
+
+
+REDRIVES = "trackly.redrives"
+"""How often a record was sent again."""
+
+_TOPIC = re.compile(rb"[a-zA-Z0-9._-]{1,249}")
+_NUMBER = re.compile(rb"[0-9]{1,18}")
+
+
+class Told(Protocol):
+    """Headers by name, as a dict is."""
+
+    def get(self, name: str, /) -> bytes | None:
+        """Return a header, None when it is not there or null."""
+
+
+def origin_of(facts: Told) -> tuple[Partition, int] | None:
+    """Return where a record first failed, by its headers; None where they do not tell, or nothing that can be."""
+    topic = facts.get("trackly.origin.topic")
+    number, offset = facts.get("trackly.origin.partition"), facts.get("trackly.origin.offset")
+    if not topic or not number or not offset:
+        return None
+    if not (_TOPIC.fullmatch(topic) and _NUMBER.fullmatch(number) and _NUMBER.fullmatch(offset)):
+        return None
+    return Partition(topic.decode(), int(number)), int(offset)
+
+
+def redrives_of(facts: Told) -> int:
+    """Return how often a record was sent again, by its headers."""
+    told = facts.get(REDRIVES)
+    return int(told) if told and _NUMBER.fullmatch(told) else 0
 
 
 @dataclass(slots=True)
@@ -98,7 +131,7 @@ class Scribe:
         )
         if not item.batch_id:
             tail = f',"reason":{json.dumps(verdict.reason)}}}'
-            return [f"{head}{offset}{tail}" for offset in chunk.offsets]
+            return _with_origins([f"{head}{offset}{tail}" for offset in chunk.offsets], chunk)
         tail = (
             f',"batch_id":"{item.batch_id}","attempts":{item.attempts},"http_status":{verdict.http_status or 0},'
             f'"sent_at":"{iso(item.sent_ms)}","answered_at":"{iso(item.answered_ms)}"'
@@ -109,7 +142,8 @@ class Scribe:
             tail += ',"resent":true'
         tail += "}"
         indices = _indices(chunk, at, places)
-        return [f"{head}{offset}{index}{tail}" for offset, index in zip(chunk.offsets, indices, strict=True)]
+        lines = [f"{head}{offset}{index}{tail}" for offset, index in zip(chunk.offsets, indices, strict=True)]
+        return _with_origins(lines, chunk)
 
     def dead_letters(self, item: Finished, *, now_ms: int) -> Iterator[DeadLetter]:
         """Yield the dead letters of finished records."""
@@ -190,6 +224,46 @@ def _indices(chunk: Chunk, at: int, places: list[int] | None) -> list[str]:
         return _INDICES[at : at + len(chunk)]
     indices = chunk.indices or (range(at, at + len(chunk)) if places is None else [at + i for i in places])
     return [f',"index":{index}' for index in indices]
+
+
+def _with_origins(lines: list[str], chunk: Chunk) -> list[str]:
+    """Return the outcomes of a chunk; those of records that were sent again say where they first failed."""
+    if chunk.headers is None:
+        return lines
+    told = [_origin(dict(headers)) if headers else "" for headers in chunk.headers]
+    return [f"{line[:-1]}{origin}}}" for line, origin in zip(lines, told, strict=True)] if any(told) else lines
+
+
+def _origin(facts: Told) -> str:
+    origin = origin_of(facts)
+    if origin is None:
+        return ""
+    (topic, number), offset = origin
+    return f',"origin":{{"topic":"{topic}","partition":{number},"offset":{offset}}},"redrives":{redrives_of(facts)}'
+
+
+def evidence_outcome(
+    stream: str,
+    operation: str,
+    source: tuple[Partition, int],
+    origin: tuple[Partition, int],
+    redrives: int,
+    *,
+    now_ms: int,
+) -> str:
+    """Return the outcome of a record of which evidence says that the platform took it, while no answer does."""
+    (topic, number), offset = source
+    line = (
+        f'{{"version":{OUTCOME_VERSION},"status":"queued","stream":"{stream}","operation":"{operation}",'
+        f'"topic":{json.dumps(topic)},"partition":{number},"offset":{offset},"source":"evidence",'
+        f'"decided_at":"{iso(now_ms)}"'
+    )
+    if origin != source:
+        (topic, number), offset = origin
+        line += (
+            f',"origin":{{"topic":{json.dumps(topic)},"partition":{number},"offset":{offset}}},"redrives":{redrives}'
+        )
+    return line + "}"
 
 
 def without_value(letter: DeadLetter, limit: int) -> DeadLetter:

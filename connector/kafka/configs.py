@@ -57,8 +57,10 @@ def _security(security: SecuritySettings) -> Config:
     return config
 
 
-def consumer(kafka: KafkaSettings, stream: StreamSettings, *, client_id: str, instance_id: str) -> Config:
-    """Return the consumer's configuration."""
+def consumer(
+    kafka: KafkaSettings, stream: StreamSettings, *, client_id: str, instance_id: str, group: str | None = None
+) -> Config:
+    """Return the configuration of a consumer in the stream's group, or in another of its groups."""
     config: Config = {
         # Measured: with the default of 1,000 ms for fetch.queue.backoff.ms a reader stays at a quarter of its speed.
         "fetch.queue.backoff.ms": 5,
@@ -70,7 +72,7 @@ def consumer(kafka: KafkaSettings, stream: StreamSettings, *, client_id: str, in
         "topic.metadata.refresh.interval.ms": int(stream.metadata_refresh_secs * 1000),
         **common(kafka, client_id),
         **kafka.consumer_properties,
-        "group.id": stream.group,
+        "group.id": group or stream.group,
         "group.protocol": kafka.group_protocol,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,

@@ -78,8 +78,17 @@ class _Writer:
         """Return who is told what became of each of `count` records."""
         return repeat(self._report, count)
 
-    def write(self, topic: str, partition: int, *, key: bytes | None, value: bytes | None, headers: Headers) -> None:
-        """Write one record with headers."""
+    def write(
+        self,
+        topic: str,
+        partition: int,
+        *,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        timestamp_ms: int = 0,
+    ) -> None:
+        """Write one record with headers; a timestamp of 0 is the time of writing."""
         for _ in range(1_000):
             try:
                 self._producer.produce(
@@ -89,6 +98,7 @@ class _Writer:
                     partition=partition,
                     headers=cast("Any", headers),
                     on_delivery=self._report,
+                    timestamp=timestamp_ms,
                 )
             except BufferError:
                 self._producer.poll(0.05)

@@ -6,7 +6,7 @@ may only ask: for the group metadata, for what is committed, and, without transa
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Protocol
@@ -79,11 +79,32 @@ class Read:
     """Partitions whose next offset the broker does not have: retention passed us, or the topic was made anew."""
 
 
+def chunk_of(messages: list[Message], partition: Partition, epoch: int, *, keep_timestamps: bool) -> Chunk:
+    """Return messages of one partition, of which there is one at least, as columns."""
+    count = len(messages)
+    offsets: Sequence[int] = list(map(_offset, messages))
+    if offsets[-1] - offsets[0] + 1 == count:
+        offsets = range(offsets[0], offsets[-1] + 1)
+    keys = list(map(_key, messages))
+    headers = list(map(_headers, messages))
+    kind, oldest_ms = messages[0].timestamp()
+    return Chunk(
+        partition=partition,
+        epoch=epoch,
+        offsets=offsets,
+        values=list(map(_value, messages)),
+        keys=None if _is_empty(keys) else keys,
+        headers=None if _is_empty(headers) else headers,
+        timestamps=[at_ms for _, at_ms in map(_timestamp, messages)] if keep_timestamps else None,
+        oldest_ms=0 if kind == TIMESTAMP_NOT_AVAILABLE else oldest_ms,
+    )
+
+
 class Source:
     """A consumer of one stream.
 
     `epoch_of` gives the assignment's number for a partition; `keep_timestamps` asks for the column of timestamps;
-    `only_topic` is the one topic that is read, where there is just one.
+    `may_be_missing` are topics that need not exist yet, and of which nothing is told until they do.
     """
 
     def __init__(
@@ -93,7 +114,7 @@ class Source:
         epoch_of: Callable[[Partition], int | None],
         *,
         keep_timestamps: bool = False,
-        only_topic: str | None = None,
+        may_be_missing: Collection[str] = (),
         on_error: Callable[[str, str], None] | None = None,
     ) -> None:
         def report(error: KafkaError) -> None:
@@ -106,7 +127,9 @@ class Source:
         self._handler = handler
         self._epoch_of = epoch_of
         self._keep_timestamps = keep_timestamps
-        self._only_topic = only_topic
+        self._may_be_missing = may_be_missing
+        self._topics: set[str] = set()
+        """Topics of which a partition was ever assigned: records of one that is revoked may still come."""
         self._names: dict[str, str] = {}
         self._refused: dict[Partition, float] = {}
         """Since when partitions that are to begin may not be sought."""
@@ -147,47 +170,24 @@ class Source:
             messages = good
         start = 0
         for topic, number, length in self._runs(messages):
-            chunk = self._chunk(topic, number, messages[start : start + length])
-            if chunk is not None:
-                read.chunks.append(chunk)
+            partition = Partition(self._names.setdefault(topic, topic), number)
+            epoch = self._epoch_of(partition)
+            if epoch is not None:  # else revoked during the call that returned these
+                run = messages[start : start + length]
+                read.chunks.append(chunk_of(run, partition, epoch, keep_timestamps=self._keep_timestamps))
             start += length
         return read
 
     def _runs(self, messages: list[Message]) -> Iterator[tuple[str, int, int]]:
         """Yield topic, partition and length of each run of messages of one partition."""
-        if self._only_topic is not None:
+        if len(self._topics) == 1:
             # Its name need not be asked of each message: that would make a string, and a pair, every time.
+            [topic] = self._topics
             for number, run in groupby(map(_partition, messages)):
-                yield self._only_topic, number, len(list(run))
+                yield topic, number, len(list(run))
             return
         for (topic, number), pairs in groupby(zip(map(_topic, messages), map(_partition, messages), strict=True)):
             yield topic, number, len(list(pairs))
-
-    def _chunk(self, topic: str, number: int, messages: list[Message]) -> Chunk | None:
-        partition = Partition(self._names.setdefault(topic, topic), number)
-        epoch = self._epoch_of(partition)
-        if epoch is None:
-            return None  # revoked during the call that returned these
-        count = len(messages)
-        offsets: Sequence[int] = list(map(_offset, messages))
-        if offsets[-1] - offsets[0] + 1 == count:
-            offsets = range(offsets[0], offsets[-1] + 1)
-        keys = list(map(_key, messages))
-        headers = list(map(_headers, messages))
-        kind, oldest_ms = messages[0].timestamp()
-        timestamps = None
-        if self._keep_timestamps:
-            timestamps = [at_ms for _, at_ms in map(_timestamp, messages)]
-        return Chunk(
-            partition=partition,
-            epoch=epoch,
-            offsets=offsets,
-            values=list(map(_value, messages)),
-            keys=None if _is_empty(keys) else keys,
-            headers=None if _is_empty(headers) else headers,
-            timestamps=timestamps,
-            oldest_ms=0 if kind == TIMESTAMP_NOT_AVAILABLE else oldest_ms,
-        )
 
     def _sort_error(self, read: Read, message: Message, error: KafkaError) -> None:
         topic, number = message.topic(), message.partition()
@@ -196,6 +196,8 @@ class Source:
             read.missing.append(partition)
         elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
             return
+        elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART and topic in self._may_be_missing:
+            return  # not there yet
         elif error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
             read.troubles.append((partition, FatalError(error)))
         else:
@@ -251,6 +253,7 @@ class Source:
         # as the end, librdkafka asks the broker, and when the answer is late, as after a restart, it comes after the
         # seek, is found outdated and asked for again, and what is between our place and the end is passed over.
         spots = [TopicPartition(p.topic, p.partition, 0) for p in partitions]
+        self._topics.update(p.topic for p in partitions)
         consumer.incremental_assign(spots)
         if spots:
             consumer.pause(spots)

@@ -1,5 +1,6 @@
 """The topics that results go to: that they exist, what they take, and how many partitions they have."""
 
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -111,6 +112,34 @@ class Topics:
             if error.code != "TOPIC_ALREADY_EXISTS":
                 raise
 
+    def make(
+        self, missing: Sequence[str], create: CreateTopicsSettings, *, partitions: int, bootstrap_servers: str
+    ) -> None:
+        """Create topics that are missing, if allowed; raises `TopicsMissingError` if not."""
+        if missing and not create.enabled:
+            commands = "\n".join(
+                f"  kafka-topics.sh --bootstrap-server {bootstrap_servers} --create --topic {name} "
+                f"--partitions {create.partitions or partitions} --replication-factor {create.replication_factor}"
+                for name in missing
+            )
+            raise TopicsMissingError(
+                f"these topics do not exist: {', '.join(missing)}. Create them:\n{commands}\n"
+                "or set `create_topics.enabled: true` for the stream."
+            )
+        for name in missing:
+            self.create(name, create, partitions=partitions)
+        self._await_leaders(missing)
+
+    def _await_leaders(self, names: Sequence[str]) -> None:
+        """Wait until new topics can be written to: the answer to their creation comes before that."""
+        deadline = time.monotonic() + self._timeout
+        while time.monotonic() < deadline:
+            there = self._admin.list_topics(timeout=self._timeout).topics
+            partitions = [list(there[name].partitions.values()) if name in there else [] for name in names]
+            if all(found and all(p.leader >= 0 for p in found) for found in partitions):
+                return
+            time.sleep(0.05)
+
 
 class Outputs:
     """The outcome and the dead-letter topic of a stream, as they are now."""
@@ -127,18 +156,7 @@ class Outputs:
         """Create what is missing, if allowed, and return it; raises `TopicsMissingError` if not."""
         self.refresh()
         missing = self._unseen()
-        if missing and not create.enabled:
-            commands = "\n".join(
-                f"  kafka-topics.sh --bootstrap-server {bootstrap_servers} --create --topic {name} "
-                f"--partitions {create.partitions or partitions} --replication-factor {create.replication_factor}"
-                for name in missing
-            )
-            raise TopicsMissingError(
-                f"these topics do not exist: {', '.join(missing)}. Create them:\n{commands}\n"
-                "or set `create_topics.enabled: true` for the stream."
-            )
-        for name in missing:
-            self._topics.create(name, create, partitions=partitions)
+        self._topics.make(missing, create, partitions=partitions, bootstrap_servers=bootstrap_servers)
         if missing:
             self.refresh()
         return missing

@@ -57,6 +57,8 @@ class ReadOptions:
     fence_secs: float
     """A consumer that ends twice within this time has a twin with its instance id, or will not be mended by a third."""
     chunk_records: int = 2_000
+    from_beginning: frozenset[str] = frozenset()
+    """Topics whose records were all meant for this group, so that it begins with their first, whatever `start` says."""
 
 
 @dataclass(slots=True)
@@ -585,7 +587,7 @@ class Reader:
         if partition.number >= birth:
             return Progress(low, birth)  # added to the topic after the group began: nothing of it is old
         start = self._options.start
-        if start == "earliest":
+        if start == "earliest" or partition.topic in self._options.from_beginning:
             return Progress(low, birth)
         if start == "latest":
             return Progress(high, birth)

@@ -34,7 +34,7 @@ from connector.stream.watching import Watch
 from connector.telemetry.logging import get_logger
 from connector.telemetry.metrics import BatchMetrics
 from connector.trackly.client import Client, ClientOptions
-from connector.trackly.operations import Operation, Rules, operation_for
+from connector.trackly.operations import Operation, operation_of
 
 LOOK_SECS = 0.2
 """How long the end of a hold may go unnoticed by the log."""
@@ -77,6 +77,8 @@ class Stream:
         self.name = settings.name
         self.failed: BaseException | None = None
         self.state_name = "new"
+        self.redrives: Callable[[], list[dict[str, Any]]] = list
+        """Asked for the state of the rules by which dead letters are sent again; they run beside the stream."""
         self._kafka = kafka
         self._trackly = trackly
         self._identity = identity
@@ -85,7 +87,7 @@ class Stream:
         self._reread_secrets = reread_secrets
         self._on_failure = on_failure
         self._log = get_logger("stream").bind(stream=self.name)
-        self.operation = _operation(settings)
+        self.operation = operation_of(settings)
         self.state = _state(settings, self.operation, f"{identity.instance_id}-{int(time.time()):x}")
         self.metrics = BatchMetrics(self.name)
         self._resume_command = resume_command or f"trackly-connector resume {self.name}"
@@ -119,7 +121,7 @@ class Stream:
             reader,
             reader.epoch_of,
             keep_timestamps=settings.delivery.max_age_secs is not None,
-            only_topic=settings.topics[0] if len(settings.topics) == 1 else None,
+            may_be_missing={settings.redrive_topic},
         )
         outputs = Outputs(
             Topics(configs.common(kafka, client_id), kafka.request_timeout_secs),
@@ -272,6 +274,11 @@ class Stream:
         """Return what stands still, and what it waits for, as JSON-ready values."""
         return [] if self._watch is None else self._watch.status()
 
+    def is_held(self) -> bool:
+        """Tell whether anything holds the stream or a partition of it, or it has ended; for any thread."""
+        with self.state.lock:
+            return self.state_name != "running" or bool(self._holds_seen())
+
     def holds(self) -> list[Hold]:
         """Return every hold, the widest first."""
         return [seen.hold for seen in self._holds_seen()]
@@ -336,6 +343,7 @@ class Stream:
                 "hold": holds[0] if holds else None,
                 "holds": holds,
                 "standstills": self.standstills(),
+                "redrives": self.redrives(),
                 "error": None
                 if self.failed is None
                 else fit_to_show(f"{type(self.failed).__name__}: {self.failed}", secrets),
@@ -343,24 +351,8 @@ class Stream:
 
 
 def _topics(settings: StreamSettings) -> tuple[str, ...]:
-    return (settings.pattern,) if settings.pattern is not None else tuple(settings.topics)
-
-
-def _operation(settings: StreamSettings) -> Operation:
-    delivery = settings.delivery
-    rules = Rules(
-        list_number=settings.list_number,
-        top_level_list=settings.list_number_placement == "top_level",
-        keep_lists=settings.pace.is_on,
-        single=settings.mode == "single",
-        history_import=settings.history.endpoint == "import" and settings.operation == "history",
-        imported_revenue=settings.revenue.imported if settings.operation == "revenue" else None,
-        reject_unknown_fields=settings.unknown_fields == "reject",
-        journeys=settings.operation != "contacts" or settings.contacts.journeys,
-        max_body_bytes=settings.batch.max_bytes,
-        max_age_ms=None if delivery.max_age_secs is None else int(delivery.max_age_secs * 1000),
-    )
-    return operation_for(settings.operation, rules, history_kind=settings.history.kind)
+    """Return what is read: topics or a pattern, and beside them what is sent again."""
+    return (*settings.topics, *([] if settings.pattern is None else [settings.pattern]), settings.redrive_topic)
 
 
 def _state(settings: StreamSettings, operation: Operation, id_prefix: str) -> State:
@@ -399,6 +391,7 @@ def _state(settings: StreamSettings, operation: Operation, id_prefix: str) -> St
 def _read_options(settings: StreamSettings, kafka: KafkaSettings, buffer_bytes: int) -> ReadOptions:
     return ReadOptions(
         topics=_topics(settings),
+        from_beginning=frozenset({settings.redrive_topic}),
         group=settings.group,
         start=settings.start,
         on_missing=settings.on_missing,

@@ -136,6 +136,12 @@ class StatusCollector:
             "Partitions that stand still, records waiting, by what they wait for.",
             labels=["stream", "waits_for"],
         )
+        redriven = CounterMetricFamily(
+            "trackly_redriven", "Dead letters that a rule of the stream sent again.", labels=["stream", "rule"]
+        )
+        waiting = GaugeMetricFamily(
+            "trackly_redrive_waiting", "Dead letters that wait to be sent again by a rule.", labels=["stream", "rule"]
+        )
         state = GaugeMetricFamily(
             "trackly_stream_state", "1 for the state the stream is in.", labels=["stream", "state"]
         )
@@ -148,8 +154,11 @@ class StatusCollector:
                 hold.add_metric([status["name"], reason], 1)
             for waits_for, number in Tally(found["waits_for"] for found in status["standstills"]).items():
                 stalled.add_metric([status["name"], waits_for], number)
+            for rule in status["redrives"]:
+                redriven.add_metric([status["name"], rule["rule"]], rule["redriven"])
+                waiting.add_metric([status["name"], rule["rule"]], rule["waiting"])
             state.add_metric([status["name"], status["state"]], 1)
-        yield from (dead, closed, hold, stalled, state)
+        yield from (dead, closed, hold, stalled, redriven, waiting, state)
 
 
 def render() -> bytes:

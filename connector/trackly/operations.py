@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from connector.config.streams import StreamSettings
 from connector.core.batching import Batch
 from connector.core.chunks import Chunk
 from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
@@ -531,3 +532,21 @@ def operation_for(
     if name == "history":
         return Operation(f"history.{history_kind}", rules)
     return Operation(name, rules)
+
+
+def operation_of(settings: StreamSettings) -> Operation:
+    """Return the operation of a stream as its settings have it."""
+    delivery = settings.delivery
+    rules = Rules(
+        list_number=settings.list_number,
+        top_level_list=settings.list_number_placement == "top_level",
+        keep_lists=settings.pace.is_on,
+        single=settings.mode == "single",
+        history_import=settings.history.endpoint == "import" and settings.operation == "history",
+        imported_revenue=settings.revenue.imported if settings.operation == "revenue" else None,
+        reject_unknown_fields=settings.unknown_fields == "reject",
+        journeys=settings.operation != "contacts" or settings.contacts.journeys,
+        max_body_bytes=settings.batch.max_bytes,
+        max_age_ms=None if delivery.max_age_secs is None else int(delivery.max_age_secs * 1000),
+    )
+    return operation_for(settings.operation, rules, history_kind=settings.history.kind)

@@ -68,6 +68,7 @@ def _joined_stream(parts: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
         "holds": holds,
         "standstills": _named(parts, "standstills"),
         "pace": _joined_pace(parts),
+        "redrives": _named(parts, "redrives"),
         "error": "; ".join(errors) or None,
     }
 

@@ -1,8 +1,8 @@
 """Chaos with a ledger: `python -m tests.chaos --seed 7 --minutes 5`, or `make chaos SEED=7 MINUTES=5`.
 
-The last line is one JSON object; the exit code is 1 when the promise was broken, 2 when the broker itself lost what it had
-acknowledged. A run is repeated by its seed; two runs of one seed differ only in what the machine's speed makes of the same
-plan.
+The last line is one JSON object. The exit code is 1 when the promise was broken, 2 when the broker itself lost what it
+had acknowledged. A run is repeated by its seed; two runs of one seed differ only in what the machine's speed makes of
+the same plan.
 """
 
 import argparse

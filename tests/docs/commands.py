@@ -19,7 +19,13 @@ def problem_with(arguments: list[str]) -> str | None:
     if arguments in ([], ["--help"], ["--version"]):
         return None
     name, *rest = arguments
-    return _problem_with(name, commands[name].params, rest) if name in commands else f"there is no command {name}"
+    if name not in commands:
+        return f"there is no command {name}"
+    group = getattr(commands[name], "commands", None)
+    if group is None or rest in ([], ["--help"]):
+        return _problem_with(name, commands[name].params, rest)
+    inner, *rest = rest
+    return _problem_with(inner, group[inner].params, rest) if inner in group else f"{name} has no command {inner}"
 
 
 def _problem_with(name: str, params: list[Any], rest: list[str]) -> str | None:

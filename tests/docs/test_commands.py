@@ -9,6 +9,7 @@ from tests.docs.commands import problem_with
     "line",
     ["", "--version", "--help", "run connector.yaml", "check connector.yaml --online --json", "schema", "run --help",
      "run connector.yaml --workers 2",
+     "dead-letters", "dead-letters stats connector.yaml --reason x",
      "simulate --port 8090 --list +18005551234 --list +18005551235"],
 )  # fmt: skip
 def test_lines_that_can_be_given(line: str) -> None:
@@ -24,6 +25,8 @@ def test_lines_that_can_be_given(line: str) -> None:
         ("run a.yaml b.yaml", "run takes no b.yaml"),
         ("run connector.yaml settings", "run takes no settings"),
         ("check --online", "check needs settings"),
+        ("dead-letters mend connector.yaml", "dead-letters has no command mend"),
+        ("dead-letters show connector.yaml", "show needs place"),
         ("simulate --port", "simulate wants a value for --port"),
     ],
 )

@@ -64,8 +64,8 @@ def test_the_connector_receives_events_of_every_operation_and_sends_results(docu
     for operation in document["operations"].values():
         directions[operation["action"]].add(operation["channel"]["$ref"].rpartition("/")[2])
 
-    assert directions["receive"] == {"sends" if name == "send" else name for name in get_args(Operation)}
-    assert directions["send"] == {"outcomes", "deadLetters"}
+    assert directions["receive"] == {"redrive", *("sends" if name == "send" else name for name in get_args(Operation))}
+    assert directions["send"] == {"outcomes", "deadLetters", "redrive", "parking"}
 
 
 def test_every_parameter_of_an_address_is_described(document: dict[str, Any]) -> None:

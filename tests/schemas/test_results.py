@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from connector.core.chunks import Chunk, Headers, Partition
 from connector.core.flow import Finished
-from connector.core.records import Scribe, without_value
+from connector.core.records import REDRIVES, Scribe, evidence_outcome, without_value
 from connector.core.verdicts import (
     QUEUED,
     RECORD_CODES,
@@ -24,6 +24,8 @@ from connector.core.verdicts import (
     judge,
     rejection,
 )
+from connector.deadletters.hygiene import parked_headers
+from connector.deadletters.letters import Facts, Letter
 from tests.schemas.conftest import schema, validator
 
 NOW_MS = 1_769_846_400_123
@@ -99,11 +101,48 @@ def test_the_outcome_of_a_tombstone_satisfies_the_schema() -> None:
     assert (outcome["status"], outcome["offset"]) == ("skipped", 100)
 
 
+def _by_evidence(*, redrives: int) -> str:
+    source, origin = (Partition("sms.redrive", 0), 5), (Partition("sms.campaign", 3), 100)
+    return evidence_outcome("campaign-sends", "send", source if redrives else origin, origin, redrives, now_ms=NOW_MS)
+
+
+@pytest.mark.parametrize("redrives", [0, 2])
+def test_an_outcome_by_evidence_satisfies_the_schema(redrives: int) -> None:
+    outcome = json.loads(_by_evidence(redrives=redrives))
+
+    outcome_schema.validate(outcome)
+    assert ("origin" in outcome, outcome["source"]) == (redrives > 0, "evidence")
+
+
+def test_outcomes_of_records_that_were_sent_again_say_where_they_first_failed() -> None:
+    """What a source wrote under these names, and is no position, is not believed."""
+    origin = [
+        ("trackly.origin.topic", b"sms.campaign"),
+        ("trackly.origin.partition", b"1"),
+        ("trackly.origin.offset", b"7"),
+    ]
+    forged = [("trackly.origin.topic", b'","x":"'), *origin[1:], (REDRIVES, b"x")]
+    chunk = _chunk(4, headers=[None, [*origin, (REDRIVES, b"2")], forged, [("tenant", b"acme")]])
+
+    outcomes = _outcomes(_posted(chunk, Verdicts(Verdict("queued", http_status=200))))
+
+    assert [outcome.get("origin") for outcome in outcomes] == [
+        None,
+        {"topic": "sms.campaign", "partition": 1, "offset": 7},
+        None,
+        None,
+    ]
+    assert outcomes[1]["redrives"] == 2
+    for outcome in outcomes:
+        outcome_schema.validate(outcome)
+
+
 def test_the_schema_lists_no_field_that_outcomes_never_have() -> None:
     queued = _posted(_chunk(1, resent=True), Verdicts(Verdict("queued", http_status=200, message_id="aB12cD34")))
     skipped = Finished((_chunk(1),), Verdicts(Verdict("skipped", "tombstone")))
+    evident = json.loads(_by_evidence(redrives=1))
 
-    written = {field for item in (queued, skipped) for outcome in _outcomes(item) for field in outcome}
+    written = {field for item in (queued, skipped) for outcome in _outcomes(item) for field in outcome} | set(evident)
 
     assert written == set(schema("outcome.v1")["properties"])
 
@@ -159,10 +198,14 @@ def test_a_dead_letter_that_does_not_fit_satisfies_the_schema_without_its_value(
 
 def test_the_schema_lists_no_header_that_dead_letters_never_have() -> None:
     verdict = Verdict("dead_letter", "not_sendable", "not_sendable", "VOIP numbers not allowed", 200)
-    chunk = replace(_chunk(1), resent=True)
+    chunk = replace(_chunk(1, headers=[[(REDRIVES, b"1")]]), resent=True)
     (letter,) = SCRIBE.dead_letters(_posted(chunk, Verdicts(verdict)), now_ms=NOW_MS)
+    smaller = without_value(letter, 10)
+    parked = Letter(Partition("dead", 0), 0, NOW_MS, None, None, Facts(smaller.headers))
 
-    written = {name for name, _ in without_value(letter, 10).headers}
+    headers = parked_headers(parked, "look later", now_ms=NOW_MS)
+    written = {name for name, _ in headers}
+    headers_schema.validate(_as_json(headers))
 
     assert written == set(schema("dead-letter-headers.v1")["properties"])
 

@@ -16,7 +16,7 @@ def _stream(**over: Any) -> dict[str, Any]:
         **dict.fromkeys(numbers, 1),
         "name": "sends", "state": "running", "operation": "send", "dead_letters": {}, "requests_by_row": {},
         "batches_closed": {}, "lag": 0, "holds": [], "hold": None, "standstills": [], "partitions": {}, "error": None,
-        "paused_secs": 0.0, "pace": None, "concurrency_moved": "grow", **over,
+        "paused_secs": 0.0, "pace": None, "redrives": [], "concurrency_moved": "grow", **over,
     }  # fmt: skip
 
 

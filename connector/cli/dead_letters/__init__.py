@@ -1,0 +1,1 @@
+"""`trackly-connector dead-letters`: find, understand, mend, send again."""

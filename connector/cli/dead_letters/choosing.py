@@ -1,0 +1,243 @@
+"""What every command on dead letters takes: where they are, and which of them are meant.
+
+The options are stated once, as the parameters of `_options`; `chosen` adds them to a command, which gets one value.
+"""
+
+import functools
+import inspect
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from connector.cli.errors import CommandError, ExitCode, reported
+
+if TYPE_CHECKING:
+    from connector.config.settings import Settings
+    from connector.deadletters.selection import Criteria
+    from connector.deadletters.working import Job, R, Spans
+
+PANEL: Final = "Which dead letters"
+
+
+def _options(  # noqa: PLR0917 (never called: its parameters are options)
+    settings: Annotated[Path, typer.Argument(help="Settings file (YAML).", metavar="SETTINGS", show_default=False)],
+    stream: Annotated[
+        list[str] | None, typer.Option(help="Only those of this stream, in its dead-letter topic; may be repeated.")
+    ] = None,
+    topic: Annotated[
+        list[str] | None,
+        typer.Option(help="A dead-letter topic, anybody's; may be repeated. Without it, those of the settings."),
+    ] = None,
+    reason: Annotated[list[str] | None, typer.Option(help="Reason; may be repeated.", rich_help_panel=PANEL)] = None,
+    code: Annotated[
+        list[str] | None, typer.Option(help="The platform's own code; may be repeated.", rich_help_panel=PANEL)
+    ] = None,
+    status: Annotated[
+        list[int] | None, typer.Option(help="HTTP status; may be repeated.", rich_help_panel=PANEL)
+    ] = None,
+    source_topic: Annotated[
+        list[str] | None, typer.Option(help="Topic of the record; may be repeated.", rich_help_panel=PANEL)
+    ] = None,
+    list_number: Annotated[
+        list[str] | None, typer.Option(help="List that the record goes to; may be repeated.", rich_help_panel=PANEL)
+    ] = None,
+    key: Annotated[list[str] | None, typer.Option(help="Key, as text; may be repeated.", rich_help_panel=PANEL)] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Not older: a time in ISO 8601 form, or 90m, 24h, 7d.", rich_help_panel=PANEL)
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Older than this.", rich_help_panel=PANEL)] = None,
+    min_redrives: Annotated[
+        int | None, typer.Option(min=0, help="Sent again so often at least.", rich_help_panel=PANEL)
+    ] = None,
+    max_redrives: Annotated[
+        int | None, typer.Option(min=0, help="Sent again so often at most.", rich_help_panel=PANEL)
+    ] = None,
+    position: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="TOPIC:PARTITION:OFFSET of the dead letter, its source or its origin, or PARTITION:OFFSET of the "
+            "dead letter; may be repeated.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            help="JMESPath over value, headers, key, reason, ...: \"value.body=='Hi'\".", rich_help_panel=PANEL
+        ),
+    ] = None,
+) -> None:
+    """Hold the options of every command."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Where dead letters are and which are meant; everything is loaded and checked when it is asked for."""
+
+    path: Path
+    streams: tuple[str, ...]
+    topics: tuple[str, ...]
+    asked: dict[str, Any] = field(repr=False)
+
+    @functools.cached_property
+    def settings(self) -> "Settings":
+        """The settings."""
+        from connector.config.load import load_settings  # noqa: PLC0415 (help should not load the settings' models)
+
+        loaded = load_settings(self.path)
+        known = {stream.name for stream in loaded.streams}
+        for name in self.streams:
+            if name not in known:
+                raise CommandError(
+                    f"{self.path} has no stream {name}", ExitCode.BAD_SETTINGS, way_out=f"one of: {_listed(known)}"
+                )
+        logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # what fails is told once, by the command
+        return loaded
+
+    @functools.cached_property
+    def criteria(self) -> "Criteria":
+        """The filters."""
+        from connector.deadletters.selection import (  # noqa: PLC0415
+            Criteria,
+            InvalidFilterError,
+            read_position,
+            read_time,
+        )
+
+        asked, now_ms = self.asked, int(time.time() * 1_000)
+        try:
+            return Criteria(
+                reasons=frozenset(asked["reason"] or ()),
+                codes=frozenset(asked["code"] or ()),
+                statuses=frozenset(asked["status"] or ()),
+                source_topics=frozenset(asked["source_topic"] or ()),
+                list_numbers=frozenset(asked["list_number"] or ()),
+                keys=frozenset(asked["key"] or ()),
+                streams=frozenset(self.streams),
+                positions=frozenset(map(read_position, asked["position"] or ())),
+                since_ms=None if asked["since"] is None else read_time("--since", asked["since"], now_ms=now_ms),
+                until_ms=None if asked["until"] is None else read_time("--until", asked["until"], now_ms=now_ms),
+                min_redrives=asked["min_redrives"],
+                max_redrives=asked["max_redrives"],
+                where=asked["where"],
+                default_lists=self.default_lists,
+            )
+        except InvalidFilterError as error:
+            raise CommandError(str(error), ExitCode.BAD_SETTINGS) from error
+
+    @property
+    def default_lists(self) -> dict[str, str]:
+        """The list of each stream whose events may name none."""
+        return {s.name: s.list_number for s in self.settings.streams if s.list_number is not None}
+
+    @property
+    def as_spelled(self) -> dict[str, Any]:
+        """The filters as they were typed: two that are spelled alike are the same redrive."""
+        return {"streams": self.streams, "topics": self.dead_letter_topics} | {
+            name: value for name, value in self.asked.items() if value
+        }
+
+    @functools.cached_property
+    def dead_letter_topics(self) -> tuple[str, ...]:
+        """The topics to read, each once."""
+        if self.topics:
+            return tuple(dict.fromkeys(self.topics))
+        streams = [s for s in self.settings.streams if not self.streams or s.name in self.streams]
+        return tuple(dict.fromkeys(stream.dead_letters.topic for stream in streams))
+
+    def spans(self, *, whole: bool = False) -> "Spans":
+        """Return what there is to read, from `--since` on unless the whole is wanted.
+
+        Raises `CommandError` for a topic that does not exist.
+        """
+        from connector.deadletters.working import CLIENT_ID  # noqa: PLC0415
+        from connector.kafka.scanning import Scanner, config_of  # noqa: PLC0415
+
+        kafka = self.settings.kafka
+        since = None if whole else self.criteria.since_ms
+        scanner = Scanner(config_of(kafka, client_id=CLIENT_ID, group=CLIENT_ID), kafka.request_timeout_secs)
+        spans: dict[Any, tuple[int, int]] = {}
+        try:
+            for topic in self.dead_letter_topics:
+                if scanner.partitions(topic) is None:
+                    raise CommandError(
+                        f"topic {topic} does not exist", ExitCode.BAD_SETTINGS, way_out="name another with --topic"
+                    )
+                spans |= scanner.spans(topic, since_ms=since)
+        finally:
+            scanner.close()
+        return spans
+
+    def work(self, spans: "Spans", job: "Job[R]", what: str, *, quiet: bool = False) -> "Iterator[R]":
+        """Yield what a job finds in the spans, with a progress bar on a terminal."""
+        from connector.deadletters.working import calm, size_of, work  # noqa: PLC0415
+
+        calm()
+        with progress(what, size_of(spans), quiet=quiet) as told:
+            yield from work(self.settings.kafka, spans, job, told)
+
+    def refuse_unknown_reasons(self, seen: Collection[str]) -> None:
+        """Raise `CommandError` for a reason that no dead letter has, where there are any."""
+        unknown = sorted(self.criteria.reasons - set(seen))
+        if unknown and seen:
+            raise CommandError(
+                f"no dead letter has the reason {_listed(unknown)}",
+                ExitCode.BAD_SETTINGS,
+                way_out=f"those that exist: {_listed(seen)}",
+            )
+
+    def only(self, **changes: Any) -> "Criteria":
+        """Return the filters with some of them changed."""
+        return replace(self.criteria, **changes)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def chosen(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command every option of `_options`; it gets a `Chosen` first, and its own options as they are."""
+    shared = inspect.signature(_options).parameters
+    first, *own = inspect.signature(command).parameters.values()
+    arguments = [p for p in own if isinstance(_info(p), typer.models.ArgumentInfo)]
+    others = [p for p in own if p not in arguments]
+    settings, *filters = shared.values()
+    parameters = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in (settings, *arguments, *others, *filters)
+    ]
+
+    @functools.wraps(command)
+    def wrapped(**given: Any) -> None:
+        asked = {name: given.pop(name) for name in shared}
+        path, streams, topics = asked.pop("settings"), asked.pop("stream"), asked.pop("topic")
+        with reported():
+            command(Chosen(path, tuple(sorted(streams or ())), tuple(topics or ()), asked), **given)
+
+    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
+    del wrapped.__wrapped__  # its signature is another
+    assert first.name == "chosen"
+    return wrapped
+
+
+def _info(parameter: inspect.Parameter) -> Any:
+    return next(iter(getattr(parameter.annotation, "__metadata__", ())), None)
+
+
+@contextmanager
+def progress(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar on a terminal, for as long as it takes; yields what is told how many more are done."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.advance(task, count)

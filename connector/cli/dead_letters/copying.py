@@ -1,0 +1,92 @@
+"""`dead-letters export` and `import`: lines of JSON, from which every byte comes back."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Annotated
+
+import typer
+
+from connector.cli.dead_letters.choosing import Chosen, chosen, progress
+from connector.cli.dead_letters.reading import tell_none
+from connector.cli.errors import CommandError, ExitCode, reported
+
+
+@chosen
+def export(
+    chosen: Chosen,
+    *,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write, which must not exist yet; standard output when left out.")
+    ] = None,
+) -> None:
+    """Write dead letters as lines of JSON: numbers and texts in the clear, bytes that are no text as base64.
+
+    Exit code 1: there are dead letters, and the filters select none of them.
+    """
+    from connector.deadletters.copying import letters_in  # noqa: PLC0415
+    from connector.deadletters.lines import line_of  # noqa: PLC0415
+    from connector.deadletters.working import calm, size_of  # noqa: PLC0415
+
+    spans, matches = chosen.spans(), chosen.criteria.matcher()
+    calm()
+    count, seen = 0, set[str]()
+    with _opened(out) as file, progress("exporting", size_of(spans), quiet=out is None) as told:
+        for letter in letters_in(chosen.settings.kafka, spans, told):
+            seen.add(letter.reason)
+            if matches is None or matches(letter):
+                file.write(f"{line_of(letter)}\n")
+                count += 1
+    chosen.refuse_unknown_reasons(seen)
+    if not count:
+        tell_none(chosen, any_there=bool(seen), quiet=out is None)
+    elif out is not None:
+        typer.echo(f"{count:,} dead letters in {out}")
+
+
+@contextmanager
+def _opened(path: Path | None) -> Iterator[IO[str]]:
+    if path is None:
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    try:
+        # What it holds is for its owner alone.
+        path.touch(mode=0o600, exist_ok=False)
+        file = path.open("w", encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise CommandError(f"--out cannot be written: {error}", ExitCode.BAD_SETTINGS) from error
+    with file:
+        yield file
+
+
+@reported()
+def import_letters(
+    settings: Annotated[Path, typer.Argument(help="Settings file (YAML).", metavar="SETTINGS", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="File that export wrote.", metavar="FILE", show_default=False)],
+    *,
+    to: Annotated[str, typer.Option(help="Topic to write to, which must exist.")],
+) -> None:
+    """Write the dead letters of a file into a topic: keys, values, headers and timestamps as they were.
+
+    Each line is written once: killed and started again it goes on where it was. Exit code 2: a line is none of ours;
+    nothing was written.
+    """
+    from connector.config.load import load_settings  # noqa: PLC0415
+    from connector.deadletters.copying import bring_in, look_through  # noqa: PLC0415
+    from connector.deadletters.lines import InvalidLineError  # noqa: PLC0415
+    from connector.deadletters.preparing import topics_of  # noqa: PLC0415
+
+    loaded = load_settings(settings)
+    try:
+        export = look_through(file)
+    except (OSError, InvalidLineError) as error:
+        raise CommandError(f"{file}: {error}", ExitCode.BAD_SETTINGS) from error
+    there = topics_of(loaded).facts([to])[to]
+    if there is None:
+        raise CommandError(f"topic {to} does not exist", ExitCode.BAD_SETTINGS, way_out="create it, or name another")
+    with progress("importing", export.count) as told:
+        count = bring_in(loaded.kafka, export, to, partitions=there.partitions, told=told)
+    before = f"; {export.count - count:,} were there before" if count < export.count else ""
+    typer.echo(f"{count:,} dead letters written to {to}{before}")

@@ -1,0 +1,178 @@
+"""`dead-letters in-doubt`: what a crash left in doubt, and what evidence makes of it."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from connector.cli.dead_letters.choosing import Chosen, chosen
+from connector.cli.dead_letters.reading import tell_none
+from connector.cli.dead_letters.redriving import AsJson, DryRun, Name, Run, Yes
+from connector.cli.dead_letters.showing import console, print_json
+from connector.cli.errors import CommandError, ExitCode
+
+if TYPE_CHECKING:
+    from connector.deadletters.deciding import Known, Plan, Survey
+    from connector.deadletters.evidence import Event, Finding, Group
+    from connector.deadletters.letters import Letter
+
+_MOST: Final = 5_000_000
+"""Records in doubt that are looked at; a crash leaves `delivery.max_in_flight_records` at most."""
+
+TRUST: Final = (
+    "What the evidence does not name is sent again: this is as right as the evidence is complete. A number that stands "
+    "twice stays in doubt where the evidence names it."
+)
+
+
+@chosen
+def in_doubt(
+    chosen: Chosen,
+    *,
+    evidence: Annotated[
+        Path | None,
+        typer.Option(help="File of phone numbers that are known to have got the text, one a line.", show_default=False),
+    ] = None,
+    evidence_topic: Annotated[
+        str | None,
+        typer.Option(help="Topic of the platform's delivery events (webhooks), as JSON.", show_default=False),
+    ] = None,
+    window_mins: Annotated[
+        float,
+        typer.Option(min=0, help="Events count up to so long before the dead letter where no header tells the post."),
+    ] = 15,
+    dry_run: DryRun = False,
+    name: Name = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what each crash or lost answer left in doubt; with evidence, settle it.
+
+    Who is known to have it becomes an outcome `queued` with source `evidence`; who is not is sent again; a number that
+    stands twice stays in doubt. Without evidence nothing is written.
+    """
+    from connector.deadletters.deciding import Rules  # noqa: PLC0415
+    from connector.deadletters.evidence import groups_of, split  # noqa: PLC0415
+    from connector.deadletters.letters import IN_DOUBT  # noqa: PLC0415
+
+    if set(chosen.asked["reason"] or ()) - {IN_DOUBT}:
+        raise CommandError("--reason can only be in_doubt here", ExitCode.BAD_SETTINGS)
+    narrowed = any(value for name, value in chosen.asked.items() if name != "reason")
+    chosen = replace(chosen, asked={**chosen.asked, "reason": [IN_DOUBT]})
+    letters, seen = _found(chosen, quiet=as_json)
+    groups = groups_of(letters, chosen.default_lists)
+    if not groups:
+        if as_json:
+            print_json({"groups": []})
+        elif seen and IN_DOUBT not in seen:
+            typer.echo("none of the dead letters is in doubt")
+        else:
+            tell_none(chosen, any_there=IN_DOUBT in seen and narrowed)
+        return
+    events, digest = _evidence(chosen, evidence, evidence_topic, groups, window_mins, quiet=as_json)
+    if events is None:
+        _show(groups, as_json=as_json)
+        return
+    findings = split(groups, events, chosen.default_lists, window_ms=int(window_mins * 60_000))
+    if not as_json:
+        _show(groups, as_json=False)
+    typer.echo(TRUST, err=True)
+    rules = Rules({stream.name: stream for stream in chosen.settings.streams}, include_in_doubt=True)
+    run = Run(chosen, rules, {"evidence": digest, "window": window_mins}, name=name, as_json=as_json)
+    with run.foreseen():
+        found = run.look()
+        if found is not None:
+            run.finish(_plan(run, found, findings), dry_run=dry_run, yes=yes)
+
+
+def _found(chosen: Chosen, *, quiet: bool) -> tuple[list["Letter"], set[str]]:
+    """Return the dead letters in doubt, and the reasons of all."""
+    from connector.deadletters.jobs import FindJob  # noqa: PLC0415
+
+    found: list[Letter] = []
+    seen: set[str] = set()
+    job = FindJob(chosen.criteria, _MOST)
+    for letters, reasons in chosen.work(chosen.spans(), job, "reading", quiet=quiet):
+        found += letters
+        seen |= reasons
+    return found, seen
+
+
+def _evidence(
+    chosen: Chosen,
+    path: Path | None,
+    topic: str | None,
+    groups: Iterable["Group"],
+    window_mins: float,
+    *,
+    quiet: bool,
+) -> tuple[list["Event"] | None, str]:
+    """Return the evidence that was brought, None without any, and what tells it from other evidence."""
+    import hashlib  # noqa: PLC0415
+
+    from connector.deadletters.evidence import read_numbers  # noqa: PLC0415
+    from connector.deadletters.jobs import EventsJob  # noqa: PLC0415
+    from connector.deadletters.working import CLIENT_ID  # noqa: PLC0415
+    from connector.kafka.scanning import Scanner, config_of  # noqa: PLC0415
+
+    if path is None and topic is None:
+        return None, ""
+    events: list[Event] = []
+    if path is not None:
+        try:
+            events += read_numbers(path.read_text(encoding="utf-8").splitlines())
+        except (OSError, ValueError) as error:
+            raise CommandError(f"--evidence cannot be used: {error}", ExitCode.BAD_SETTINGS) from error
+    if topic is not None:
+        kafka = chosen.settings.kafka
+        scanner = Scanner(config_of(kafka, client_id=CLIENT_ID, group=CLIENT_ID), kafka.request_timeout_secs)
+        try:
+            if scanner.partitions(topic) is None:
+                raise CommandError(f"topic {topic} does not exist", ExitCode.BAD_SETTINGS)
+            since = min(group.first_ms for group in groups) - int(window_mins * 60_000)
+            spans = scanner.spans(topic, since_ms=since)
+        finally:
+            scanner.close()
+        for part in chosen.work(spans, EventsJob(), f"reading {topic}", quiet=quiet):
+            events += part
+    told = sorted((event.number, event.list_number or "", event.at_ms or 0) for event in events)
+    return events, hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+
+
+def _plan(run: Run, found: "Survey", findings: dict[str, "Finding"]) -> "Plan":
+    """Return what becomes of the records in doubt, by the evidence and by all else that is known."""
+    from connector.deadletters.deciding import Plan, why_left  # noqa: PLC0415
+    from connector.deadletters.letters import spelled  # noqa: PLC0415
+
+    known: Known = run.known(found)
+    made = Plan()
+    for candidate in found.candidates:
+        finding = findings.get(spelled((candidate.partition, candidate.offset)), "still_in_doubt")
+        why = why_left(candidate, known, found.latest)
+        if why or finding == "still_in_doubt":
+            made.put(candidate, "leave", why or "still_in_doubt")
+        elif finding == "accepted":
+            made.put(candidate, "accept")
+        else:
+            made.put(candidate, "park" if candidate.redrives >= run.rules.cap else "redrive")
+    return made
+
+
+def _show(groups: Iterable["Group"], *, as_json: bool) -> None:
+    listed = list(groups)
+    if as_json:
+        print_json({"groups": [group.as_json() for group in listed]})
+        return
+    table = Table()
+    for heading in ("from (UTC)", "stream", "batch id", "worker", "list", "count", "accepted", "redrive", "in doubt"):
+        table.add_column(heading, overflow="fold")
+    for group in listed:
+        told, findings = group.as_json(), group.findings
+        counted = [findings["accepted"], findings["redrive"], findings["still_in_doubt"]] if findings else [""] * 3
+        row = [told["from"], group.stream, group.batch_id or "none: a crash", group.worker, group.list_number]
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in [*row, len(group.letters), *counted]))
+    console().print(table)

@@ -1,0 +1,137 @@
+"""`dead-letters stats`, `list` and `show`: what there is, and what was said about it. Nothing is written."""
+
+import time
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from connector.cli.dead_letters.choosing import Chosen, chosen
+from connector.cli.dead_letters.showing import console, print_counts, print_json, print_letter, print_letters, shown
+from connector.cli.errors import CommandError, ExitCode
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Reveal = Annotated[bool, typer.Option("--reveal", help="Show phone numbers, texts and keys, which are hidden else.")]
+
+
+@chosen
+def stats(chosen: Chosen, *, as_json: AsJson = False) -> None:
+    """Count dead letters by reason, code, source topic, stream and age, with a time line.
+
+    Exit code 1: there are dead letters, and the filters select none of them.
+    """
+    from connector.deadletters.jobs import CountJob  # noqa: PLC0415
+    from connector.deadletters.sums import Sums  # noqa: PLC0415
+
+    now_ms = int(time.time() * 1_000)
+    sums, seen = Sums(), set[str]()
+    spans = chosen.spans()
+    for part, reasons in chosen.work(spans, CountJob(chosen.criteria), "counting", quiet=as_json):
+        sums.rows.update(part.rows)
+        seen |= reasons
+    chosen.refuse_unknown_reasons(seen)
+    if as_json:
+        print_json({"topics": list(chosen.dead_letter_topics)} | sums.as_json(now_ms=now_ms))
+    elif sums.total:
+        out = console()
+        out.print(Text(f"{sums.total:,} dead letters in {', '.join(chosen.dead_letter_topics)}", style="bold"))
+        for column, title in enumerate(("by reason", "by code", "by source topic", "by stream")):
+            print_counts(title, sums.by(column))
+        print_counts("by age", sums.by_age(now_ms=now_ms))
+        print_counts("time line (UTC)", dict(sums.time_line()), bars=True)
+    if not sums.total:
+        tell_none(chosen, any_there=bool(seen), quiet=as_json)
+
+
+def tell_none(chosen: Chosen, *, any_there: bool, quiet: bool = False) -> None:
+    """Say that nothing is selected; where there was something to select from, that ends the command with code 1."""
+    topics = ", ".join(chosen.dead_letter_topics)
+    if any_there:
+        raise CommandError(f"the filters select none of the dead letters in {topics}", ExitCode.FAILED)
+    if not quiet:
+        typer.echo(f"no dead letters in {topics}")
+
+
+@chosen
+def list_letters(
+    chosen: Chosen,
+    *,
+    limit: Annotated[int, typer.Option(min=1, help="Most to list.")] = 50,
+    reveal: Reveal = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+) -> None:
+    """List dead letters: position, reason, code, text, HTTP status, attempts, redrives and source.
+
+    Exit code 1: there are dead letters, and the filters select none of them.
+    """
+    from connector.deadletters.jobs import FindJob  # noqa: PLC0415
+    from connector.deadletters.letters import Letter  # noqa: PLC0415
+
+    found: list[Letter] = []
+    seen: set[str] = set()
+    for partition, span in sorted(chosen.spans().items()):
+        # One partition after another, so that what is listed is the same each time, and reading ends early.
+        job = FindJob(chosen.criteria, limit - len(found))
+        for letters, reasons in chosen.work({partition: span}, job, f"reading {partition}", quiet=as_json):
+            found += letters
+            seen |= reasons
+        if len(found) >= limit:
+            break
+    found.sort(key=lambda letter: (letter.partition, letter.offset))
+    if not found:
+        chosen.refuse_unknown_reasons(seen)
+        tell_none(chosen, any_there=bool(seen), quiet=as_json)
+    elif as_json:
+        import json  # noqa: PLC0415
+
+        for letter in found[:limit]:
+            typer.echo(json.dumps(shown(letter, reveal=reveal), ensure_ascii=False))
+    else:
+        print_letters(found[:limit], reveal=reveal)
+        if len(found) >= limit:
+            typer.echo(f"The first {limit}; --limit shows more, and stats counts all.", err=True)
+
+
+@chosen
+def show(
+    chosen: Chosen,
+    place: Annotated[
+        str,
+        typer.Argument(
+            help="TOPIC:PARTITION:OFFSET of the dead letter, its source or its origin, or PARTITION:OFFSET.",
+            metavar="POSITION",
+            show_default=False,
+        ),
+    ],
+    *,
+    reveal: Reveal = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show everything about a dead letter: what was said, all headers, and the value.
+
+    Exit code 1: there is none at that position.
+    """
+    from connector.deadletters.jobs import FindJob  # noqa: PLC0415
+    from connector.deadletters.selection import InvalidFilterError, read_position  # noqa: PLC0415
+
+    try:
+        position = read_position(place)
+    except InvalidFilterError as error:
+        raise CommandError(str(error), ExitCode.BAD_SETTINGS) from error
+    topic, number, offset = position
+    spans = {}
+    for partition, (start, stop) in chosen.spans().items():
+        if topic in {None, partition.topic}:  # its own position: no need to read anything else
+            if partition.number == number and start <= offset < stop:
+                spans[partition] = (offset, offset + 1)
+        elif topic not in chosen.dead_letter_topics:
+            spans[partition] = (start, stop)
+    job = FindJob(chosen.only(positions=frozenset({position})), 100)
+    found = [letter for letters, _ in chosen.work(spans, job, "looking", quiet=as_json) for letter in letters]
+    if not found:
+        raise CommandError(f"there is no dead letter at or of {place}", ExitCode.FAILED)
+    for letter in sorted(found, key=lambda letter: letter.timestamp_ms):
+        if as_json:
+            print_json(shown(letter, reveal=reveal))
+        else:
+            print_letter(letter, reveal=reveal)

@@ -1,0 +1,127 @@
+"""Dead letters for people and programs, with numbers and texts hidden unless they are asked for."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from connector.deadletters.letters import Letter
+
+
+def console() -> Console:
+    """Return where people read; nothing that is printed is taken for markup."""
+    return Console(highlight=False, emoji=False, markup=False)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def shown(letter: "Letter", *, reveal: bool) -> dict[str, Any]:
+    """Return what there is to know of a dead letter as JSON-ready values."""
+    from connector.core.records import iso  # noqa: PLC0415
+    from connector.deadletters.letters import spelled  # noqa: PLC0415
+    from connector.stream.holds import fit_to_show  # noqa: PLC0415
+
+    def hidden(text: str | None) -> str | None:
+        return text if reveal or text is None else fit_to_show(text)
+
+    source = letter.source
+    return {
+        "position": letter.position,
+        "at": iso(letter.timestamp_ms) if letter.timestamp_ms >= 0 else None,
+        "stream": letter.stream,
+        "reason": letter.reason,
+        "code": hidden(letter.code),
+        "text": hidden(letter.text),
+        "http_status": letter.status,
+        "attempts": letter.attempts,
+        "redrives": letter.redrives,
+        "source": None if source is None else spelled(source),
+        "origin": spelled(letter.origin),
+        "key": hidden(_text(letter.key)),
+        "value": _value(letter, reveal=reveal),
+        "headers": [[name, hidden(_text(value))] for name, value in letter.headers],
+    }
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode(errors="backslashreplace")
+
+
+def _value(letter: "Letter", *, reveal: bool) -> Any:
+    """Return the value: as JSON where it is some, else as text; hidden but for its shape unless it is asked for."""
+    from connector.deadletters.selection import value_of  # noqa: PLC0415
+    from connector.telemetry.logging import mask_event  # noqa: PLC0415
+
+    value = value_of(letter)
+    if reveal:
+        return value if value is not None else _text(letter.value)
+    if letter.value is None:
+        return None
+    if isinstance(value, dict):
+        return mask_event(None, "", value)
+    return f"<{len(letter.value)} bytes>"
+
+
+def print_letter(letter: "Letter", *, reveal: bool) -> None:
+    """Print one dead letter for people."""
+    told = shown(letter, reveal=reveal)
+    out = console()
+    grid = Table.grid(padding=(0, 2))
+    for name, value in told.items():
+        if name not in {"headers", "value"}:
+            grid.add_row(Text(name, style="dim"), Text("" if value is None else str(value)))
+    out.print(grid)
+    headers = Table(title="headers", title_justify="left")
+    headers.add_column("name", overflow="fold")
+    headers.add_column("value", overflow="fold")
+    for name, value in told["headers"]:
+        headers.add_row(Text(name), Text("null" if value is None else value))
+    out.print(headers)
+    out.print(Text("value", style="bold"))
+    value = told["value"]
+    out.print(Text(value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)))
+    if not reveal:
+        out.print(Text("Numbers and texts are hidden; --reveal shows them.", style="dim"))
+
+
+def print_letters(letters: Iterable["Letter"], *, reveal: bool) -> None:
+    """Print a table of dead letters for people."""
+    table = Table()
+    listed = list(letters)
+    one_topic = len({letter.partition.topic for letter in listed}) == 1
+    if one_topic:
+        console().print(Text(f"positions in {listed[0].partition.topic}", style="dim"))
+    for heading in ("position", "at", "stream", "reason", "code", "text", "status", "attempts", "redrives", "source"):
+        table.add_column(heading, overflow="fold")
+    for letter in listed:
+        told = shown(letter, reveal=reveal)
+        if one_topic:
+            told["position"] = f"{letter.partition.number}:{letter.offset}"
+        row = [told[name] for name in ("position", "at", "stream", "reason", "code", "text")]
+        row += [told["http_status"], told["attempts"], told["redrives"], told["source"]]
+        table.add_row(*(Text("" if value is None else str(value)) for value in row))
+    console().print(table)
+
+
+def print_counts(title: str, rows: Mapping[str, int], *, bars: bool = False) -> None:
+    """Print counts under a title."""
+    most = max(rows.values(), default=0)
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    table.add_column(overflow="fold")
+    table.add_column(justify="right")
+    for name, count in rows.items():
+        cells = [Text(name), Text(f"{count:,}")]
+        if bars:
+            cells.append(Text("#" * (round(40 * count / most) if most else 0)))
+        table.add_row(*cells)
+    out = console()
+    out.print(Text(title, style="bold"))
+    out.print(table)

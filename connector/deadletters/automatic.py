@@ -1,0 +1,305 @@
+"""Sends dead letters again by itself, as a rule of a stream says: by reason, after a delay, at a rate, so many times.
+
+Each rule is a consumer group of its own, so that none waits for another's delay. Within a partition dead letters stand
+in the order of their time: the first that is not due yet is waited for, and what stands before it that the rule does
+not mean was passed already. Records and offsets are one transaction; whatever goes wrong with it, the rule begins again
+where it is committed. One thread polls, writes and commits, so that no rebalance can come in between.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from connector.config.kafka import KafkaSettings
+from connector.config.streams import RedriveSettings, StreamSettings
+from connector.core.chunks import Chunk, Partition
+from connector.deadletters.hygiene import redriven_headers
+from connector.deadletters.letters import Letter, letters_of
+from connector.kafka import configs
+from connector.kafka.errors import AbortableError, KafkaTroubleError, RetriableError
+from connector.kafka.publisher import Offsets, Publisher, TransactionalPublisher
+from connector.kafka.source import Source
+from connector.kafka.topics import Topics
+from connector.telemetry.logging import get_logger
+
+MAX_WAITING: Final = 1_000
+"""Dead letters of a partition that are kept while they wait; beyond it the partition is not read."""
+
+SAY_SECS: Final = 2.0
+"""How often offsets are committed while nothing is sent: for what the rule does not mean."""
+
+REST_SECS: Final = 2.0
+"""Pause after trouble."""
+
+MAX_RECORDS: Final = 5_000
+"""Of one transaction."""
+
+
+@dataclass(slots=True)
+class _Part:
+    """A partition that is ours: how far it was read and said, and what waits."""
+
+    next_read: int
+    said: int | None
+    """The committed offset, None before there is one."""
+    waiting: deque[Letter] = field(default_factory=deque)
+    begun: bool = False
+    paused: bool = False
+
+
+class AutomaticRedrive:
+    """One rule of one stream, on this worker. `held` tells whether the stream holds: nothing is sent again then."""
+
+    def __init__(
+        self,
+        stream: StreamSettings,
+        rule: RedriveSettings,
+        *,
+        kafka: KafkaSettings,
+        instance_id: str,
+        client_id: str,
+        held: Callable[[], bool],
+    ) -> None:
+        self._stream = stream
+        self._rule = rule
+        self._reasons = frozenset(rule.reasons)
+        self._kafka = kafka
+        self._held = held
+        self._client_id = f"{client_id}.{stream.name}.redrive.{rule.name}"
+        self._instance_id = instance_id
+        self._group = stream.redrive_group(rule.name)
+        self._started_ms = int(time.time() * 1_000)
+        self._parts: dict[Partition, _Part] = {}
+        self._new: list[Partition] = []
+        self._partitions = 1
+        self._allowance = 0.0
+        self._allowed_at = time.monotonic()
+        self._said_at = time.monotonic()
+        self._stop = threading.Event()
+        self._error: str | None = None
+        self._shown: tuple[int, float | None] = (0, None)
+        """How many wait, and when the next is due, as the thread last left it: other threads read it whole."""
+        self.redriven = 0
+        """Records sent again, by this process."""
+        self._log = get_logger("redrive").bind(stream=stream.name, rule=rule.name)
+        self._thread = threading.Thread(target=self._run, name=f"{stream.name}-redrive-{rule.name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self, timeout_secs: float) -> None:
+        """End after the running transaction."""
+        self._stop.set()
+        self._thread.join(timeout_secs)
+
+    def status(self) -> dict[str, Any]:
+        """Return the state of the rule as JSON-ready values."""
+        waiting, next_at = self._shown
+        return {
+            "rule": self._rule.name,
+            "reasons": sorted(self._reasons),
+            "redriven": self.redriven,
+            "waiting": waiting,
+            "next_at": next_at,
+            "held": self._held(),
+            "error": self._error,
+        }
+
+    # ------------------------------------------------------------------ partitions come and go, inside `Source.read`
+
+    def assigned(self, partitions: list[Partition]) -> None:
+        """Take note of partitions; they are begun where they are committed, at the next turn."""
+        self._new += partitions
+
+    def revoking(self, partitions: list[Partition]) -> None:
+        """Let go: no transaction runs while this thread polls."""
+        for partition in partitions:
+            self._parts.pop(partition, None)
+        self._new = [partition for partition in self._new if partition not in partitions]
+
+    def lost(self, partitions: list[Partition]) -> None:
+        """Let go of what is another worker's already."""
+        self.revoking(partitions)
+
+    # ------------------------------------------------------------------ the thread
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._follow()
+            except Exception as error:  # noqa: BLE001 (told, and tried again: the rule must not end in silence)
+                self._error = f"{type(error).__name__}: {error}"
+                self._log.error("redrive interrupted, begins again", error=self._error)
+                self._stop.wait(REST_SECS)
+
+    def _follow(self) -> None:
+        """Read and send again until told to stop, or something goes wrong that needs new clients."""
+        self._parts, self._new = {}, []
+        config = configs.consumer(
+            self._kafka, self._stream, client_id=self._client_id, instance_id=self._instance_id, group=self._group
+        )
+        source = Source(config, self, lambda p: 0 if p in self._parts else None, keep_timestamps=True)
+        publisher = TransactionalPublisher(
+            configs.producer(
+                self._kafka, client_id=self._client_id, transactional_id=f"{self._group}.{self._instance_id}"
+            )
+        )
+        try:
+            timeout = self._kafka.request_timeout_secs
+            topic = self._stream.redrive_topic
+            facts = Topics(configs.common(self._kafka, self._client_id), timeout).facts([topic])[topic]
+            if facts is None:
+                raise KafkaTroubleError(f"topic {topic} does not exist", "sending again")
+            self._partitions = facts.partitions
+            publisher.start(timeout)
+            source.subscribe([self._stream.dead_letters.topic])
+            while not self._stop.is_set():
+                self._turn(source, publisher)
+        finally:
+            publisher.close()
+            source.close()
+
+    def _turn(self, source: Source, publisher: Publisher) -> None:
+        self._begin_new(source)
+        read = source.read(1_000, 0.1)
+        for chunk in read.chunks:
+            self._take(chunk)
+        for _, trouble in read.troubles:
+            if not trouble.away:
+                raise trouble
+        if read.missing:  # retention was faster: what is gone cannot be sent again
+            for partition in read.missing:
+                self._parts.pop(partition, None)
+            self._new += read.missing
+            self._log.warning("dead letters removed before they were sent again", count=len(read.missing))
+        self._pause(source)
+        due = self._due()
+        offsets = self._offsets(due)
+        heads = [part.waiting[0].timestamp_ms for part in self._parts.values() if part.waiting]
+        next_at = round(min(heads) / 1_000 + self._rule.delay_secs, 3) if heads else None
+        self._shown = (sum(len(part.waiting) for part in self._parts.values()), next_at)
+        if due or (offsets and (time.monotonic() - self._said_at > SAY_SECS or self._any_unsaid())):
+            self._send(source, publisher, due, offsets)
+
+    def _begin_new(self, source: Source) -> None:
+        if self._new:
+            fresh, self._new = list(dict.fromkeys(self._new)), []
+            timeout = self._kafka.request_timeout_secs
+            for partition, there in source.committed(fresh, timeout).items():
+                low, high = source.bounds(partition, timeout)
+                if there.offset is None:
+                    # Of old dead letters nobody said that they are to be sent again.
+                    start = source.offset_at(partition, self._started_ms, timeout)
+                else:
+                    start = there.offset if low <= there.offset <= high else low
+                self._parts[partition] = _Part(start, there.offset)
+        for partition, part in self._parts.items():
+            if not part.begun:
+                part.begun = source.begin(partition, part.next_read)
+
+    def _take(self, chunk: Chunk) -> None:
+        part = self._parts.get(chunk.partition)
+        if part is None or not part.begun:
+            return
+        for letter in letters_of(chunk):
+            if letter.offset >= part.next_read and self._is_meant(letter):
+                part.waiting.append(letter)
+        part.next_read = max(part.next_read, chunk.offsets[-1] + 1)
+
+    def _is_meant(self, letter: Letter) -> bool:
+        return (
+            letter.reason in self._reasons
+            and letter.stream == self._stream.name
+            and not letter.may_be_taken
+            and not letter.value_omitted
+            and letter.redrives < self._rule.max_redrives
+        )
+
+    def _pause(self, source: Source) -> None:
+        for partition, part in self._parts.items():
+            full = len(part.waiting) >= MAX_WAITING
+            if part.begun and full != part.paused:
+                part.paused = full
+                (source.pause if full else source.resume)([partition])
+
+    def _due(self) -> list[Letter]:
+        """Return what is to be sent again now, as far as the rate allows."""
+        at = time.monotonic()
+        rate = self._rule.max_per_sec
+        # What was not used is not saved up for more than a second, or a hold would end in a flood.
+        self._allowance = min(self._allowance + (at - self._allowed_at) * rate, max(rate, 1.0))
+        self._allowed_at = at
+        if self._held():
+            return []
+        limit_ms = time.time() * 1_000 - self._rule.delay_secs * 1_000
+        due: list[Letter] = []
+        most = min(int(self._allowance), MAX_RECORDS)
+        for part in self._parts.values():
+            for letter in part.waiting:
+                if len(due) >= most or letter.timestamp_ms > limit_ms:
+                    break
+                due.append(letter)
+        return due
+
+    def _offsets(self, due: list[Letter]) -> Offsets:
+        """Return what is to be committed once `due` is sent again: each partition that has come further."""
+        sent: dict[Partition, int] = {}
+        for letter in due:
+            sent[letter.partition] = sent.get(letter.partition, 0) + 1
+        offsets: Offsets = {}
+        for partition, part in self._parts.items():
+            count = sent.get(partition, 0)
+            offset = part.waiting[count].offset if count < len(part.waiting) else part.next_read
+            if offset != part.said:
+                offsets[partition] = (offset, "")
+        return offsets
+
+    def _any_unsaid(self) -> bool:
+        return any(part.said is None for part in self._parts.values())
+
+    def _send(self, source: Source, publisher: Publisher, due: list[Letter], offsets: Offsets) -> None:
+        """Write and commit; raises `KafkaTroubleError` when the rule must begin again where it is committed."""
+        group, timeout = source.group_metadata(), self._kafka.request_timeout_secs
+        try:
+            publisher.begin()
+            for letter in due:
+                publisher.write(
+                    self._stream.redrive_topic,
+                    letter.origin[0].number % self._partitions,
+                    key=letter.key,
+                    value=letter.value,
+                    headers=redriven_headers(letter),
+                )
+            self._commit(publisher, offsets, group, timeout)
+        except AbortableError as error:
+            self._log.warning("redrive aborted, tried again", code=error.code, error=str(error))
+            publisher.abort(timeout)
+            self._new += list(self._parts)  # read anew from where they are committed
+            self._parts = {}
+            self._stop.wait(0.2)
+            return
+        for letter in due:
+            self._parts[letter.partition].waiting.popleft()
+        for partition, (offset, _) in offsets.items():
+            self._parts[partition].said = offset
+        self._said_at = time.monotonic()
+        self._allowance -= len(due)
+        self.redriven += len(due)
+        self._error = None
+        if due:
+            self._log.info("dead letters sent again", count=len(due))
+
+    def _commit(self, publisher: Publisher, offsets: Offsets, group: Any, timeout_secs: float) -> None:
+        """Commit, again while no answer comes: with a new producer the committed offsets tell what became of it."""
+        for attempt in range(3):
+            try:
+                publisher.commit({} if attempt else offsets, group, timeout_secs)
+            except RetriableError:
+                if attempt == 2 or self._stop.is_set():
+                    raise
+            else:
+                return

@@ -1,0 +1,101 @@
+"""Dead letters into a file and out of it: exports in the order of the topic, imports exactly once.
+
+An import knows its file by its bytes. How many lines of it are in stands as the committed offset of a group named
+after them, and is part of each transaction: an import that was killed goes on where it was.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from connector.config.kafka import KafkaSettings
+from connector.core.chunks import Partition
+from connector.deadletters.letters import Letter, letters_of
+from connector.deadletters.lines import InvalidLineError, Line, read_line
+from connector.deadletters.redriving import commit
+from connector.deadletters.working import CLIENT_ID, Spans, Told
+from connector.kafka import configs
+from connector.kafka.publisher import TransactionalPublisher
+from connector.kafka.scanning import Scanner, config_of
+
+_LINES: Final = 5_000
+"""Of one transaction."""
+
+
+def letters_in(kafka: KafkaSettings, spans: Spans, told: Told) -> Iterator[Letter]:
+    """Yield all dead letters of the spans, partition by partition."""
+    scanner = Scanner(config_of(kafka, client_id=CLIENT_ID, group=CLIENT_ID), kafka.request_timeout_secs)
+    try:
+        for partition, span in sorted(spans.items()):
+            for chunk in scanner.read({partition: span}):
+                yield from letters_of(chunk)
+                told(len(chunk))
+    finally:
+        scanner.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A file of dead letters that was looked through: how many lines, and what tells it from any other."""
+
+    path: Path
+    count: int
+    digest: str
+
+
+def look_through(path: Path) -> Export:
+    """Return what a file holds; raises `InvalidLineError`, naming the line, for one that cannot be imported."""
+    digest = hashlib.sha256()
+    count = 0
+    with path.open("rb") as lines:
+        for count, line in enumerate(lines, 1):
+            digest.update(line)
+            _read(line, count)
+    return Export(path, count, digest.hexdigest()[:16])
+
+
+def _read(line: bytes, number: int) -> Line:
+    try:
+        return read_line(line.decode())
+    except (InvalidLineError, UnicodeDecodeError) as error:
+        raise InvalidLineError(f"line {number} {error}") from None
+
+
+def bring_in(kafka: KafkaSettings, export: Export, topic: str, *, partitions: int, told: Told) -> int:
+    """Write the lines of a file that are not in the topic yet, and return how many those were."""
+    group = f"trackly-connector.import.{export.digest}.{topic}"
+    mark = Partition(topic, 0)
+    scanner = Scanner(config_of(kafka, client_id=CLIENT_ID, group=group), kafka.request_timeout_secs)
+    publisher = TransactionalPublisher(configs.producer(kafka, client_id=CLIENT_ID, transactional_id=group))
+    try:
+        publisher.start(kafka.request_timeout_secs)
+        first = scanner.committed([mark])[mark].offset or 0
+        told(first)
+        with export.path.open("rb") as lines:
+            numbered = islice(enumerate(lines, 1), first, None)
+            done = first
+            while batch := list(islice(numbered, _LINES)):
+                publisher.begin()
+                _write(publisher, (_read(line, number) for number, line in batch), topic, partitions)
+                done = batch[-1][0]
+                commit(publisher, scanner, {mark: (done, "")}, kafka.request_timeout_secs)
+                told(len(batch))
+        return done - first
+    finally:
+        publisher.close()
+        scanner.close()
+
+
+def _write(publisher: TransactionalPublisher, lines: Iterable[Line], topic: str, partitions: int) -> None:
+    for line in lines:
+        publisher.write(
+            topic,
+            line.partition % partitions,
+            key=line.key,
+            value=line.value,
+            headers=line.headers,
+            timestamp_ms=line.timestamp_ms,
+        )

@@ -1,0 +1,307 @@
+"""What becomes of each dead letter that is meant: sent again, parked, or left, and why.
+
+Nobody is to be texted twice. So whatever could have been taken already is left unless the operator says otherwise:
+what is in doubt, what has an outcome `queued` under its origin, what was sent again before. A first look at a record
+alone gives a `Candidate`; what is known of its origin decides.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final, Literal, NamedTuple
+
+from connector.config.streams import StreamSettings
+from connector.core.chunks import Chunk, Partition
+from connector.core.progress import RangeSet
+from connector.core.records import DeadLetter
+from connector.deadletters.hygiene import redriven_headers
+from connector.deadletters.letters import Letter, Position, letters_of
+from connector.deadletters.patching import UnpatchableError, patched
+from connector.deadletters.selection import Matches
+from connector.trackly.operations import Operation, operation_of
+
+WHY: Final[Mapping[str, str]] = {
+    "queued": "the platform took the record: an outcome `queued` names its origin",
+    "redriven": "was sent again already; it waits in the redrive topic, or a later dead letter stands for it",
+    "superseded": "was sent again and failed anew; the later dead letter stands for it",
+    "in_doubt": "the platform may have it; `--include in_doubt` takes it along all the same",
+    "still_in_doubt": "the evidence does not settle it: its number stands twice, or there is none",
+    "automatic": "its stream sends it again by itself (`dead_letters.redrive`)",
+    "value_omitted": "stands here without its value, which was too large; produce it from its source",
+    "no_stream": "no header says which stream it belongs to; name a topic with `--to`",
+    "unknown_stream": "its stream is not in the settings; name a topic with `--to`",
+    "patch_not_json": "its value is not JSON, so that no patch fits",
+    "patch_invalid": "with the patch it would be no valid event of its stream",
+    "too_large": "is larger than the topic it would go to takes",
+}
+"""Why a dead letter that is meant is left where it is, for people."""
+
+MAY_CHANGE: Final = frozenset({"automatic", "no_stream", "unknown_stream", "patch_invalid", "too_large"})
+"""What settings decide, so that the same redrive looks at it again; all else is passed for good."""
+
+DEFAULT_CAP: Final = 3
+"""Redrives of one record, after which it is parked."""
+
+
+def parking_topic(topic: str) -> str:
+    """Return where dead letters of a topic are set aside."""
+    return topic if topic.endswith(".parking") else f"{topic}.parking"
+
+
+@dataclass(frozen=True, slots=True)
+class Automatic:
+    """What a stream sends again by itself: reasons, up to how many redrives, and from which offsets on."""
+
+    reasons: frozenset[str]
+    max_redrives: int
+    begins: Mapping[Partition, int]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a redrive may do."""
+
+    streams: Mapping[str, StreamSettings]
+    to: str | None = None
+    include_in_doubt: bool = False
+    cap: int = DEFAULT_CAP
+    patch: dict[str, Any] | None = None
+    park: bool = False
+    """All is set aside, and nothing sent again."""
+    automatic: Mapping[str, Sequence[Automatic]] = field(default_factory=dict)
+    """By stream."""
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of the largest record that a topic takes, where that is known."""
+
+    def target(self, letter: Letter) -> str | None:
+        """Return the topic that a record goes to, None where nothing tells."""
+        if self.to is not None:
+            return self.to
+        stream = self.streams.get(letter.stream or "")
+        return None if stream is None else stream.redrive_topic
+
+    @cached_property
+    def _operations(self) -> dict[str, Operation]:
+        return {name: operation_of(stream) for name, stream in self.streams.items()}
+
+    def first_look(self, letter: Letter) -> str:
+        """Return why a dead letter is left by what it says itself, empty where nothing stands against it."""
+        if self.park:
+            return ""
+        topic = self.target(letter)
+        if letter.value_omitted:
+            return "value_omitted"
+        if letter.may_be_taken and not self.include_in_doubt:
+            return "in_doubt"
+        if topic is None:
+            return "no_stream" if letter.stream is None else "unknown_stream"
+        if self._is_automatic(letter):
+            return "automatic"
+        try:
+            value = self.value(letter)
+        except UnpatchableError:
+            return "patch_not_json"
+        if self.patch is not None and not self._is_valid(letter, value):
+            return "patch_invalid"
+        limit = self.limits.get(topic)
+        if limit is not None and len(value or b"") + 500 > limit:
+            size = DeadLetter(0, letter.key, value, redriven_headers(letter)).size
+            return "too_large" if size > limit else ""
+        return ""
+
+    def value(self, letter: Letter) -> bytes | None:
+        """Return the value that is sent again; raises `UnpatchableError`."""
+        return letter.value if self.patch is None else patched(letter.value, self.patch)
+
+    def _is_automatic(self, letter: Letter) -> bool:
+        return any(
+            letter.reason in rule.reasons
+            and letter.redrives < rule.max_redrives
+            and letter.offset >= rule.begins.get(letter.partition, letter.offset + 1)
+            for rule in self.automatic.get(letter.stream or "", ())
+        )
+
+    def _is_valid(self, letter: Letter, value: bytes | None) -> bool:
+        """Tell whether a mended value is an event of the stream that it goes to, where that is known."""
+        name = next((n for n, s in self.streams.items() if s.redrive_topic == self.to), letter.stream or "")
+        operation = self._operations.get(name)
+        if operation is None or value is None:
+            return True
+        return operation.prepare(Chunk(letter.partition, 0, [letter.offset], [value]), now_ms=0).settled is None
+
+
+class Candidate(NamedTuple):
+    """A dead letter that is meant, after a look at it alone."""
+
+    partition: Partition
+    offset: int
+    timestamp_ms: int
+    reason: str
+    stream: str
+    origin: Position
+    redrives: int
+    why: str
+
+
+@dataclass(slots=True)
+class Survey:
+    """What a look at a topic's records brings, piece by piece."""
+
+    seen: Counter[str] = field(default_factory=Counter)
+    """All dead letters, by reason."""
+    matched: int = 0
+    """Those that are meant, whether dealt with before or not."""
+    candidates: list[Candidate] = field(default_factory=list)
+    latest: dict[Position, int] = field(default_factory=dict)
+    """Of records that were sent again and failed anew: their origin, and how often at most."""
+
+    def add(self, other: "Survey") -> None:
+        """Take in what another piece brought."""
+        self.seen.update(other.seen)
+        self.matched += other.matched
+        self.candidates += other.candidates
+        for origin, redrives in other.latest.items():
+            self.latest[origin] = max(redrives, self.latest.get(origin, 0))
+
+
+def survey(
+    chunks: Iterable[Chunk], matches: Matches | None, rules: Rules, done: Mapping[Partition, tuple[int, RangeSet]]
+) -> Survey:
+    """Look at chunks of a dead-letter topic; `done` says below which offset, and which above, all is dealt with."""
+    found = Survey()
+    words: dict[str, str] = {}
+    partitions: dict[Partition, Partition] = {}
+    for chunk in chunks:
+        base, settled = done.get(chunk.partition, (0, RangeSet()))
+        reasons = []
+        for letter in letters_of(chunk):
+            reason = letter.reason
+            reasons.append(reason)
+            redrives = letter.redrives
+            if redrives:
+                found.latest[letter.origin] = max(redrives, found.latest.get(letter.origin, 0))
+            if matches is not None and not matches(letter):
+                continue
+            found.matched += 1
+            if letter.offset < base or letter.offset in settled:
+                continue
+            # The same few words and names for all: what goes to another process is small then.
+            stream = letter.stream or ""
+            source, offset = letter.origin
+            found.candidates.append(
+                Candidate(
+                    chunk.partition,
+                    letter.offset,
+                    letter.timestamp_ms,
+                    words.setdefault(reason, reason),
+                    words.setdefault(stream, stream),
+                    (partitions.setdefault(source, source), offset),
+                    redrives,
+                    rules.first_look(letter),
+                )
+            )
+        found.seen.update(reasons)
+    return found
+
+
+@dataclass(slots=True)
+class Known:
+    """What is known of origins: which have an outcome `queued`, and how often which were sent again."""
+
+    queued: dict[Partition, RangeSet] = field(default_factory=dict)
+    redriven: dict[Position, int] = field(default_factory=dict)
+
+    def add(self, other: "Known") -> None:
+        """Take in what another piece of a topic brought."""
+        for partition, ranges in other.queued.items():
+            self.queued.setdefault(partition, RangeSet()).update(ranges)
+        for origin, redrives in other.redriven.items():
+            self.redriven[origin] = max(redrives, self.redriven.get(origin, 0))
+
+
+Action = Literal["redrive", "park", "accept", "leave"]
+
+
+@dataclass(slots=True)
+class Actions:
+    """What is done in one partition, by offset, and which offsets are left to be looked at again."""
+
+    redrive: set[int] = field(default_factory=set)
+    park: set[int] = field(default_factory=set)
+    accept: set[int] = field(default_factory=set)
+    leave: RangeSet = field(default_factory=RangeSet)
+
+    @property
+    def count(self) -> int:
+        """Records that are written."""
+        return len(self.redrive) + len(self.park) + len(self.accept)
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a redrive will do, with its counts by reason and by why it would leave what is meant."""
+
+    actions: dict[Partition, Actions] = field(default_factory=dict)
+    redrive: Counter[str] = field(default_factory=Counter)
+    park: Counter[str] = field(default_factory=Counter)
+    accept: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    skipped_reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    @property
+    def count(self) -> int:
+        """Records that will be written."""
+        return self.redrive.total() + self.park.total() + self.accept.total()
+
+    def put(self, candidate: Candidate, action: Action, why: str = "") -> None:
+        """Add what becomes of one dead letter."""
+        actions = self.actions.setdefault(candidate.partition, Actions())
+        match action:
+            case "redrive":
+                actions.redrive.add(candidate.offset)
+                self.redrive[candidate.reason] += 1
+            case "park":
+                actions.park.add(candidate.offset)
+                self.park[candidate.reason] += 1
+            case "accept":
+                actions.accept.add(candidate.offset)
+                self.accept[candidate.reason] += 1
+            case "leave":
+                self.skipped[why] += 1
+                self.skipped_reasons[why, candidate.reason] += 1
+                if why in MAY_CHANGE:
+                    actions.leave.add(candidate.offset, candidate.offset + 1)
+
+
+def why_left(candidate: Candidate, known: Known, latest: Mapping[Position, int]) -> str:
+    """Return why a dead letter is left, by all that is known; empty where nothing stands against it."""
+    source, offset = candidate.origin
+    queued = known.queued.get(source)
+    if queued is not None and offset in queued:
+        return "queued"
+    if known.redriven.get(candidate.origin, 0) > candidate.redrives:
+        return "redriven"
+    if latest.get(candidate.origin, 0) > candidate.redrives:
+        return "superseded"
+    return candidate.why
+
+
+def plan(found: Survey, known: Known, rules: Rules) -> Plan:
+    """Return what becomes of all that is meant."""
+    made = Plan()
+    once: set[tuple[Position, int]] = set()
+    for candidate in found.candidates:
+        if rules.park:
+            made.put(candidate, "park")
+            continue
+        why = why_left(candidate, known, found.latest)
+        twin = (candidate.origin, candidate.redrives)
+        if not why and twin in once:
+            why = "superseded"  # the same record twice, as an import or an at-least-once writer leaves it
+        if why:
+            made.put(candidate, "leave", why)
+            continue
+        once.add(twin)
+        made.put(candidate, "park" if candidate.redrives >= rules.cap else "redrive")
+    return made

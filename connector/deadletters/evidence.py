@@ -1,0 +1,161 @@
+"""Records in doubt, sorted by what somebody knows of them.
+
+A crash leaves records of which nobody can say whether the platform has them. The platform cannot be asked, but others
+may know: whoever got a text, or the platform's own delivery events. Evidence is about a number. So it settles a record
+whose number stands once among those in doubt; of a number that stands twice nobody can say which of the two was taken.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from connector.core.records import iso
+from connector.deadletters.letters import Letter, text_of
+from connector.deadletters.selection import list_of, value_of
+
+SAME_CRASH_MS: Final = 60_000
+"""Records of one stream that became dead letters closer together than this are taken for those of one crash."""
+
+_NUMBER_FIELDS: Final = ("to", "phone_number", "to_number")
+
+Finding = Literal["accepted", "redrive", "still_in_doubt"]
+
+
+def number_of(letter: Letter) -> str | None:
+    """Return the phone number that a record is for."""
+    value = value_of(letter)
+    if not isinstance(value, dict):
+        return None
+    return next((value[name] for name in _NUMBER_FIELDS if isinstance(value.get(name), str)), None)
+
+
+def time_of(text: str | None) -> int | None:
+    """Return an ISO 8601 time with an offset in milliseconds since 1970, None for what is none."""
+    try:
+        moment = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return None if moment.utcoffset() is None else int(moment.timestamp() * 1_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """That the platform had something for a number: at a time and on a list, where these are known."""
+
+    number: str = field(repr=False)
+    list_number: str | None = None
+    at_ms: int | None = None
+
+
+def event_of(value: Any) -> Event | None:
+    """Return what a webhook's delivery event says; None for any other. Whatever its status, the platform took it."""
+    if not isinstance(value, dict) or value.get("event") != "delivery" or not isinstance(value.get("to"), str):
+        return None
+    number, list_number = value["to"], value.get("list_number")
+    return Event(number, list_number if isinstance(list_number, str) else None, time_of(_text(value.get("timestamp"))))
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def read_numbers(lines: Iterable[str]) -> list[Event]:
+    """Return the numbers of a file, one a line; empty lines and those that begin with # are passed over.
+
+    Raises `ValueError` for a line that is no number in international form.
+    """
+    events = []
+    for at, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        if not (text[0] == "+" and text[1:].isascii() and text[1:].isdigit() and 2 <= len(text) - 1 <= 15):
+            raise ValueError(f"line {at} is no phone number in E.164 form")
+        events.append(Event(text))
+    return events
+
+
+@dataclass(slots=True)
+class Group:
+    """Records that one crash, or one lost answer, left in doubt."""
+
+    stream: str
+    batch_id: str | None
+    worker: str | None
+    list_number: str | None
+    first_ms: int
+    last_ms: int
+    detail: str
+    letters: list[Letter] = field(default_factory=list, repr=False)
+    findings: Counter[Finding] = field(default_factory=Counter)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the group as JSON-ready values."""
+        return {
+            "stream": self.stream,
+            "batch_id": self.batch_id,
+            "worker": self.worker,
+            "list_number": self.list_number,
+            "from": iso(self.first_ms),
+            "to": iso(self.last_ms),
+            "detail": self.detail,
+            "count": len(self.letters),
+            **({} if not self.findings else {"findings": dict(self.findings)}),
+        }
+
+
+def groups_of(letters: Iterable[Letter], defaults: Mapping[str, str]) -> list[Group]:
+    """Return dead letters in doubt by what left them so, the oldest group first."""
+    groups: list[Group] = []
+    open_groups: dict[tuple[str, str | None, str | None, str], Group] = {}
+    for letter in sorted(letters, key=lambda letter: letter.timestamp_ms):
+        batch_id = text_of(letter.facts, "trackly.batch_id")
+        key = (letter.stream or "", batch_id, list_of(letter, defaults), letter.text or "")
+        group = open_groups.get(key)
+        at = letter.timestamp_ms
+        if group is None or (batch_id is None and at - group.last_ms > SAME_CRASH_MS):
+            worker = batch_id.rsplit("-", 2)[0] if batch_id else None
+            group = open_groups[key] = Group(key[0], batch_id, worker, key[2], at, at, key[3])
+            groups.append(group)
+        group.last_ms = at
+        group.letters.append(letter)
+    return sorted(groups, key=lambda group: group.first_ms)
+
+
+def split(
+    groups: Iterable[Group], events: Iterable[Event], defaults: Mapping[str, str], *, window_ms: int
+) -> dict[str, Finding]:
+    """Return what becomes of each dead letter, by its position, and count it in its group.
+
+    An event with a time counts when it is not older than the request, or, where no header tells when that was, than
+    `window_ms` before the dead letter.
+    """
+    known: dict[str, list[Event]] = {}
+    for event in events:
+        known.setdefault(event.number, []).append(event)
+    listed = list(groups)
+    times = Counter(number_of(letter) for group in listed for letter in group.letters)
+    findings: dict[str, Finding] = {}
+    for group in listed:
+        for letter in group.letters:
+            number = number_of(letter)
+            finding: Finding = "redrive"
+            if number is None:
+                finding = "still_in_doubt"
+            elif any(_speaks_of(event, letter, defaults, window_ms) for event in known.get(number, ())):
+                finding = "accepted" if times[number] == 1 else "still_in_doubt"
+            findings[letter.position] = finding
+            group.findings[finding] += 1
+    return findings
+
+
+def _speaks_of(event: Event, letter: Letter, defaults: Mapping[str, str], window_ms: int) -> bool:
+    list_number = list_of(letter, defaults)
+    if event.list_number is not None and list_number is not None and event.list_number != list_number:
+        return False
+    if event.at_ms is None:
+        return True
+    sent_ms = time_of(text_of(letter.facts, "trackly.sent_at"))
+    return event.at_ms >= (sent_ms if sent_ms is not None else letter.timestamp_ms - window_ms)

@@ -1,0 +1,35 @@
+"""The headers with which a dead letter leaves its topic: what told of a failure goes, where it came from stays.
+
+Everything that is not ours passes through in its order, names that stand twice included.
+"""
+
+from connector.core.chunks import Headers
+from connector.core.records import REDRIVES, iso
+from connector.deadletters.letters import Letter, Position
+
+_PARKED = ("trackly.parked_at", "trackly.parked_note")
+
+
+def redriven_headers(letter: Letter) -> Headers:
+    """Return the headers of a record that is sent again: foreign ones, its origin, and the redrive counted."""
+    return [*letter.facts.foreign(), *_origin(letter.origin), (REDRIVES, b"%d" % (letter.redrives + 1))]
+
+
+def parked_headers(letter: Letter, note: str, *, now_ms: int) -> Headers:
+    """Return the headers of a dead letter that is set aside: all that it had, when, and why."""
+    headers = [header for header in letter.headers if header[0] not in _PARKED]
+    if "trackly.origin.topic" not in letter.facts:
+        headers += _origin(letter.origin)
+    headers.append(("trackly.parked_at", iso(now_ms).encode()))
+    if note:
+        headers.append(("trackly.parked_note", note.encode(errors="replace")))
+    return headers
+
+
+def _origin(origin: Position) -> Headers:
+    (topic, number), offset = origin
+    return [
+        ("trackly.origin.topic", topic.encode(errors="replace")),
+        ("trackly.origin.partition", b"%d" % number),
+        ("trackly.origin.offset", b"%d" % offset),
+    ]

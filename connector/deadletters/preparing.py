@@ -1,0 +1,165 @@
+"""What a redrive asks Kafka before anything is written: how far it came before, what became of origins, where to go."""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from connector.config.settings import Settings
+from connector.config.streams import CreateTopicsSettings, StreamSettings
+from connector.core.chunks import Partition
+from connector.core.progress import ForeignMetadataError
+from connector.deadletters.deciding import Automatic, Candidate, Plan, Rules, Survey, parking_topic
+from connector.deadletters.jobs import OutcomesJob, RedrivenJob
+from connector.deadletters.progressing import Place, read_place
+from connector.deadletters.redriving import group_of
+from connector.deadletters.working import CLIENT_ID, Spans
+from connector.kafka import configs
+from connector.kafka.scanning import Scanner, config_of
+from connector.kafka.topics import Topics
+
+
+class NameTakenError(Exception):
+    """The name of a redrive is that of another one, with another selection."""
+
+
+def selection_of(spelled: Mapping[str, Any]) -> str:
+    """Return what tells one selection from another: 16 hexadecimal digits."""
+    text = json.dumps(spelled, sort_keys=True, default=sorted)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _scanner(settings: Settings, group: str) -> Scanner:
+    kafka = settings.kafka
+    return Scanner(config_of(kafka, client_id=CLIENT_ID, group=group), kafka.request_timeout_secs)
+
+
+def places_of(settings: Settings, name: str, selection: str, partitions: Iterable[Partition]) -> dict[Partition, Place]:
+    """Return how far a redrive came before; raises `NameTakenError` where its name was another's."""
+    scanner = _scanner(settings, group_of(name))
+    try:
+        committed = scanner.committed(partitions)
+    finally:
+        scanner.close()
+    places = {}
+    for partition, there in committed.items():
+        try:
+            places[partition] = place = read_place(there.offset, there.metadata)
+        except ForeignMetadataError as error:
+            raise NameTakenError(f"group {group_of(name)}: {error}") from error
+        if place.selection not in {"", selection}:
+            raise NameTakenError(f"redrive {name} was begun with other filters, target or patch")
+    return places
+
+
+def automatic_of(settings: Settings, partitions: Collection[Partition]) -> dict[str, tuple[Automatic, ...]]:
+    """Return what streams send again by themselves, with the offsets that their rules have come to."""
+    found: dict[str, list[Automatic]] = defaultdict(list)
+    for stream in settings.streams:
+        mine = [partition for partition in partitions if partition.topic == stream.dead_letters.topic]
+        for rule in stream.dead_letters.redrive if mine else ():
+            scanner = _scanner(settings, stream.redrive_group(rule.name))
+            try:
+                committed = scanner.committed(mine)
+            finally:
+                scanner.close()
+            begins = {p: there.offset for p, there in committed.items() if there.offset is not None}
+            found[stream.name].append(Automatic(frozenset(rule.reasons), rule.max_redrives, begins))
+    return {name: tuple(rules) for name, rules in found.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A topic that tells what became of records, read from a time on."""
+
+    topic: str
+    spans: Spans
+    job: OutcomesJob | RedrivenJob
+
+
+def streams_of(candidates: Iterable[Candidate], rules: Rules) -> dict[str, int]:
+    """Return the streams that dead letters belong or go to, with the time of the oldest of each."""
+    target = next((s.name for s in rules.streams.values() if s.redrive_topic == rules.to), "")
+    oldest: dict[str, int] = {}
+    for candidate in candidates:
+        for name in {candidate.stream, target} & rules.streams.keys():
+            oldest[name] = min(candidate.timestamp_ms, oldest.get(name, candidate.timestamp_ms))
+    return oldest
+
+
+def questions(settings: Settings, oldest: Mapping[str, int]) -> Iterator[Question]:
+    """Yield the topics to read, each from the oldest dead letter that it may know of on."""
+    times: dict[tuple[str, bool], int] = {}
+    for stream in settings.streams:
+        since = oldest.get(stream.name)
+        if since is None:
+            continue
+        for spot in ((stream.outcomes.topic, True), (stream.redrive_topic, False)):
+            times[spot] = min(since, times.get(spot, since))
+    scanner = _scanner(settings, CLIENT_ID)
+    try:
+        for (topic, outcomes), since in times.items():
+            spans = scanner.spans(topic, since_ms=since)
+            yield Question(topic, spans, OutcomesJob() if outcomes else RedrivenJob())
+    finally:
+        scanner.close()
+
+
+def topics_of(settings: Settings) -> Topics:
+    """Return what asks about topics."""
+    return Topics(configs.common(settings.kafka, CLIENT_ID), settings.kafka.request_timeout_secs)
+
+
+def with_limits(rules: Rules, settings: Settings) -> Rules:
+    """Return the rules, knowing how large a record each target takes that exists."""
+    targets = [rules.to] if rules.to is not None else [s.redrive_topic for s in rules.streams.values()]
+    facts = topics_of(settings).facts(targets)
+    return replace(rules, limits={name: there.max_message_bytes for name, there in facts.items() if there is not None})
+
+
+def targets_of(found: Survey, plan: Plan, rules: Rules) -> dict[str, StreamSettings | None]:
+    """Return every topic that a plan writes to, with the stream whose settings say whether it may be created."""
+    targets: dict[str, StreamSettings | None] = {}
+    by_topic = {stream.dead_letters.topic: stream for stream in rules.streams.values()}
+    by_redrive = {stream.redrive_topic: stream for stream in rules.streams.values()}
+    for candidate in found.candidates:
+        actions = plan.actions.get(candidate.partition)
+        stream = rules.streams.get(candidate.stream)
+        if actions is None:
+            continue
+        if candidate.offset in actions.park:
+            topic = candidate.partition.topic
+            named = rules.to if rules.park and rules.to else parking_topic(topic)
+            targets.setdefault(named, stream or by_topic.get(topic))
+        elif candidate.offset in actions.accept and stream is not None:
+            targets.setdefault(stream.outcomes.topic, stream)
+        elif candidate.offset in actions.redrive and rules.to is not None:
+            targets.setdefault(rules.to, by_redrive.get(rules.to))
+        elif candidate.offset in actions.redrive and stream is not None:
+            targets.setdefault(stream.redrive_topic, stream)
+    return targets
+
+
+def ensure(settings: Settings, targets: Mapping[str, StreamSettings | None], *, partitions: int) -> dict[str, int]:
+    """Return how many partitions each target has, after creating those that are missing and may be created.
+
+    Raises `TopicsMissingError`, before anything is created that would be of no use without the others.
+    """
+    topics = topics_of(settings)
+    facts = topics.facts(targets)
+    missing = [name for name, there in facts.items() if there is None]
+    creation = {name: _creation(targets[name]) for name in missing}
+    forbidden = [name for name in missing if not creation[name].enabled]
+    for names in [forbidden] if forbidden else [[name] for name in missing]:
+        topics.make(
+            names, creation[names[0]], partitions=partitions, bootstrap_servers=settings.kafka.bootstrap_servers
+        )
+    if missing:
+        facts = topics.facts(targets)
+    return {name: there.partitions if there is not None else partitions for name, there in facts.items()}
+
+
+def _creation(stream: StreamSettings | None) -> CreateTopicsSettings:
+    return CreateTopicsSettings() if stream is None else stream.create_topics

@@ -1,0 +1,276 @@
+"""Carries a plan out: records and the redrive's own progress in one transaction after another.
+
+A redrive has a name. Its progress stands in a consumer group of that name, so that one that was killed goes on where
+it was; its producers have transactional ids of that name, so that of two under one name the later one stops the
+earlier. Partitions are dealt out over a fixed number of lanes, each with a producer of its own: with the same number
+always, each lane of a newcomer fences the same lane of whoever was there.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from connector.config.kafka import KafkaSettings
+from connector.core.chunks import Chunk, Partition
+from connector.core.progress import RangeSet
+from connector.core.records import evidence_outcome
+from connector.deadletters.deciding import Action, Actions, Rules, parking_topic
+from connector.deadletters.hygiene import parked_headers, redriven_headers
+from connector.deadletters.letters import Letter, letters_of
+from connector.deadletters.progressing import Place, place_at, read_place
+from connector.deadletters.working import ALONE, CLIENT_ID, Spans, Told, elsewhere, processors, tell
+from connector.kafka import configs
+from connector.kafka.errors import RetriableError
+from connector.kafka.publisher import Offsets, Publisher, TransactionalPublisher
+from connector.kafka.scanning import Scanner, config_of
+
+LANES: Final = 4
+"""Producers of a redrive. Never changed while redrives of an older version may run: they would not be fenced."""
+
+MAX_RECORDS, MAX_BYTES = 10_000, 16_000_000
+"""Of one transaction: a second of work at most, far below the time that a transaction may take."""
+
+PACE_SECS: Final = 0.1
+"""With a rate, a transaction holds what may be written in so much time."""
+
+TOPIC_PREFIX: Final = "trackly-connector.redrive."
+
+
+def group_of(name: str) -> str:
+    """Return the consumer group that holds the progress of a redrive."""
+    return f"{TOPIC_PREFIX}{name}"
+
+
+@dataclass(frozen=True)
+class Order:
+    """A redrive to be carried out. Can be sent to another process."""
+
+    kafka: KafkaSettings
+    name: str
+    selection: str
+    rules: Rules
+    spans: Spans
+    actions: Mapping[Partition, Actions]
+    partitions: Mapping[str, int]
+    """Of every topic that is written to."""
+    note: str = ""
+    rate: float | None = None
+    limit: int | None = None
+
+
+@dataclass(slots=True)
+class Written:
+    """What was written and committed."""
+
+    by_action: Counter[Action] = field(default_factory=Counter)
+
+    @property
+    def total(self) -> int:
+        """Records in all."""
+        return self.by_action.total()
+
+
+class Pace:
+    """Keeps to a rate, over all that is written from the first record on."""
+
+    def __init__(self, rate: float | None) -> None:
+        self._rate = rate
+        self._started: float | None = None
+        self._written = 0
+
+    @property
+    def quota(self) -> int:
+        """Records that the next transaction may hold."""
+        return MAX_RECORDS if self._rate is None else max(1, min(int(self._rate * PACE_SECS), MAX_RECORDS))
+
+    def wait(self, written: int) -> None:
+        """Count what was committed, and wait until the next may be."""
+        if self._rate is None:
+            return
+        now = time.monotonic()
+        if self._started is None:
+            self._started = now
+        self._written += written
+        time.sleep(max(self._started + self._written / self._rate - now, 0.0))
+
+
+def carry_out(order: Order, told: Told) -> Written:
+    """Write what the plan says. Raises `KafkaTroubleError`, fenced where another redrive has taken the name over."""
+    processes = min(LANES, processors())
+    count = sum(actions.count for actions in order.actions.values())
+    if processes == 1 or count <= ALONE or order.rate is not None or order.limit is not None:
+        return _run(order, range(LANES), told)
+    written = Written()
+    tasks = [partial(_run, order, range(first, LANES, processes), tell) for first in range(processes)]
+    for part in elsewhere(order.kafka, tasks, told):
+        written.by_action.update(part.by_action)
+    return written
+
+
+def _run(order: Order, numbers: Sequence[int], told: Told) -> Written:
+    """Run one lane after another, at one rate over all."""
+    pace, written = Pace(order.rate), Written()
+    with ExitStack() as stack, ThreadPoolExecutor(LANES) as starting:
+        lanes = [stack.enter_context(closing(_Lane(order, lane, pace, told))) for lane in numbers]
+        list(starting.map(_Lane.start, lanes))  # each waits for a coordinator; all are taken over before any writes
+        for lane in lanes:
+            lane.copy(None if order.limit is None else order.limit - written.total)
+            written.by_action.update(lane.written.by_action)
+    return written
+
+
+class _Lane:
+    """The partitions of one lane, and the producer that may write about them."""
+
+    def __init__(self, order: Order, lane: int, pace: Pace, told: Told) -> None:
+        self._order = order
+        self._pace = pace
+        self._told = told
+        self._limit: int | None = None
+        self._spans = {p: span for p, span in order.spans.items() if p.number % LANES == lane}
+        group = group_of(order.name)
+        client_id = f"{CLIENT_ID}-{order.name}-{lane}"
+        self._scanner = Scanner(
+            config_of(order.kafka, client_id=client_id, group=group), order.kafka.request_timeout_secs
+        )
+        self._publisher: Publisher = TransactionalPublisher(
+            configs.producer(order.kafka, client_id=client_id, transactional_id=f"{group}.{lane}")
+        )
+        self._places: dict[Partition, Place] = {}
+        self._at: dict[Partition, int] = {}
+        self._open: Counter[Action] = Counter()
+        self._bytes = 0
+        self._begun = False
+        self.written = Written()
+
+    def start(self) -> None:
+        """Take the lane over from whoever had it, and read how far it came."""
+        self._publisher.start(self._order.kafka.request_timeout_secs)
+        for partition, there in self._scanner.committed(self._spans).items():
+            self._places[partition] = read_place(there.offset, there.metadata)
+
+    def close(self) -> None:
+        """Throw away what is not committed, and let go."""
+        self._publisher.close()
+        self._scanner.close()
+
+    def copy(self, limit: int | None) -> None:
+        """Write what is to be written in the lane's partitions, `limit` records at most."""
+        self._limit = limit
+        if limit is not None and limit <= 0:
+            return
+        wanted = {p: self._wanted(p) for p in self._spans}
+        reach = {p: (min(offsets), max(offsets) + 1) for p, offsets in wanted.items() if offsets}
+        for chunk in self._scanner.read(reach):
+            offsets = wanted[chunk.partition]
+            picked = chunk.pick([i for i, offset in enumerate(chunk.offsets) if offset in offsets])
+            if not self._write(picked):
+                return
+            self._at[chunk.partition] = chunk.offsets[-1] + 1
+            if self._bytes >= MAX_BYTES:
+                self._commit()
+        self._at.update({p: stop for p, (_, stop) in self._spans.items()})
+        self._commit()
+
+    def _wanted(self, partition: Partition) -> set[int]:
+        """Return the offsets to write about that nobody has dealt with meanwhile."""
+        base, settled = self._places.get(partition, Place()).done
+        actions = self._order.actions.get(partition, Actions())
+        every = actions.redrive | actions.park | actions.accept
+        return {offset for offset in every if offset >= base and offset not in settled}
+
+    def _write(self, chunk: Chunk) -> bool:
+        """Write the records of a chunk; return False once the limit is reached."""
+        actions = self._order.actions[chunk.partition] if len(chunk) else Actions()
+        for letter in letters_of(chunk):
+            if not self._begun:
+                self._publisher.begin()
+                self._begun = True
+            action = self._put(letter, actions)
+            self._open[action] += 1
+            self._at[chunk.partition] = letter.offset + 1
+            full = self._limit is not None and self.written.total + self._open.total() >= self._limit
+            if full or self._open.total() >= self._pace.quota:
+                self._commit()
+            if full:
+                return False
+        return True
+
+    def _put(self, letter: Letter, actions: Actions) -> Action:
+        rules, order = self._order.rules, self._order
+        partition = letter.origin[0].number
+        if letter.offset in actions.park:
+            topic = rules.to if rules.park and rules.to else parking_topic(letter.partition.topic)
+            value, headers = letter.value, parked_headers(letter, order.note, now_ms=int(time.time() * 1_000))
+            action: Action = "park"
+            partition = letter.partition.number
+        elif letter.offset in actions.accept:
+            topic = rules.streams[letter.stream or ""].outcomes.topic
+            stream = rules.streams[letter.stream or ""]
+            told = evidence_outcome(
+                stream.name,
+                stream.operation,
+                letter.source or letter.origin,
+                letter.origin,
+                letter.redrives,
+                now_ms=int(time.time() * 1_000),
+            )
+            value, headers = told.encode(), []
+            action = "accept"
+        else:
+            named = rules.target(letter)
+            assert named is not None
+            topic, value, headers = named, rules.value(letter), redriven_headers(letter)
+            action = "redrive"
+        self._bytes += len(value or b"") + len(letter.key or b"") + 300
+        self._publisher.write(topic, partition % order.partitions[topic], key=letter.key, value=value, headers=headers)
+        return action
+
+    def _commit(self) -> None:
+        """Commit what was written, with how far each partition has come."""
+        order = self._order
+        offsets: Offsets = {}
+        places = {}
+        for partition, at in self._at.items():
+            before = self._places.get(partition, Place())
+            leave = RangeSet(_below(order.actions.get(partition, Actions()).leave, at))
+            offset, metadata = place_at(before, max(at, before.base), leave, order.selection)
+            places[partition] = read_place(offset, metadata)
+            if places[partition] != before:
+                offsets[partition] = (offset, metadata)
+        self._at = {}
+        if not offsets and not self._begun:
+            return
+        if not self._begun:
+            self._publisher.begin()
+        commit(self._publisher, self._scanner, offsets, order.kafka.request_timeout_secs)
+        self._places.update(places)
+        count = self._open.total()
+        self.written.by_action.update(self._open)
+        self._begun, self._open, self._bytes = False, Counter(), 0
+        self._told(count)
+        self._pace.wait(count)
+
+
+def commit(publisher: Publisher, scanner: Scanner, offsets: Offsets, timeout_secs: float) -> None:
+    """Commit for the scanner's group, again where no answer came in time: to abort could undo what has committed."""
+    deadline = time.monotonic() + 3 * timeout_secs
+    group = scanner.group_metadata()
+    while True:
+        try:
+            publisher.commit(offsets, group, timeout_secs)
+        except RetriableError:
+            if time.monotonic() > deadline:
+                raise
+            offsets = {}
+        else:
+            return
+
+
+def _below(ranges: RangeSet, at: int) -> Iterator[tuple[int, int]]:
+    return ((start, min(stop, at)) for start, stop in ranges if start < at)

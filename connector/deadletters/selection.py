@@ -1,0 +1,193 @@
+"""Which dead letters are meant: the filters that every command has, and what `--where` sees.
+
+A filter is data first (`Criteria`), so that it is checked when it is made and can be sent to other processes; only
+there it becomes a function.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import jmespath
+import msgspec
+from jmespath.exceptions import JMESPathError
+
+from connector.deadletters.letters import Letter, Position
+
+_AGO = re.compile(r"([0-9]{1,6})([smhd])")
+_UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_TIME_FORM = "should be a time such as 2026-01-31T08:00:00Z, or how long ago: 90m, 24h, 7d"
+_POSITION_FORM = "should be TOPIC:PARTITION:OFFSET, or PARTITION:OFFSET in the dead-letter topic"
+
+Matches = Callable[[Letter], bool]
+
+
+class InvalidFilterError(ValueError):
+    """A filter cannot be read; `option` is the one to mend."""
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(f"{option} {message}")
+        self.option = option
+
+
+def read_time(option: str, text: str, *, now_ms: int) -> int:
+    """Return a time, given in ISO 8601 form or as how long ago, in milliseconds since 1970."""
+    ago = _AGO.fullmatch(text)
+    if ago is not None:
+        return now_ms - int(ago[1]) * _UNIT_MS[ago[2]]
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidFilterError(option, _TIME_FORM) from None
+    if moment.utcoffset() is None:
+        raise InvalidFilterError(option, "must say its offset from UTC, such as 2026-01-31T08:00:00Z")
+    return int(moment.timestamp() * 1_000)
+
+
+def read_position(text: str) -> tuple[str | None, int, int]:
+    """Return a position as topic (None: the dead-letter topic itself), partition and offset."""
+    parts = text.split(":")
+    if len(parts) not in (2, 3) or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts[-2:]):
+        raise InvalidFilterError("POSITION", _POSITION_FORM)
+    return (parts[0] if len(parts) == 3 else None), int(parts[-2]), int(parts[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """What a dead letter must be to be meant; what is left empty asks nothing. Times are milliseconds since 1970."""
+
+    reasons: frozenset[str] = frozenset()
+    codes: frozenset[str] = frozenset()
+    statuses: frozenset[int] = frozenset()
+    source_topics: frozenset[str] = frozenset()
+    list_numbers: frozenset[str] = frozenset()
+    keys: frozenset[str] = frozenset()
+    streams: frozenset[str] = frozenset()
+    positions: frozenset[tuple[str | None, int, int]] = frozenset()
+    since_ms: int | None = None
+    until_ms: int | None = None
+    min_redrives: int | None = None
+    max_redrives: int | None = None
+    where: str | None = None
+    default_lists: Mapping[str, str] = field(default_factory=dict)
+    """The list that a stream's events go to when they name none."""
+
+    def __post_init__(self) -> None:
+        if self.where is not None:
+            _compiled(self.where)
+        if self.since_ms is not None and self.until_ms is not None and self.since_ms >= self.until_ms:
+            raise InvalidFilterError("--until", "must be later than --since")
+
+    def matcher(self) -> Matches | None:
+        """Return the function that tells whether a dead letter is meant, None when all are."""
+        # What is cheap goes first.
+        tests = [*self._by_place(), *self._by_headers(), *self._by_value()]
+        match tests:
+            case []:
+                return None
+            case [test]:
+                return test
+            case _:
+                return lambda letter: all(test(letter) for test in tests)
+
+    def _by_place(self) -> Iterable[Matches]:
+        since, until, positions = self.since_ms, self.until_ms, self.positions
+        if since is not None:
+            yield lambda letter: letter.timestamp_ms >= since
+        if until is not None:
+            yield lambda letter: letter.timestamp_ms < until
+        if positions:
+            yield lambda letter: _stands_at(letter, positions)
+        if self.keys:
+            keys = frozenset(key.encode() for key in self.keys)
+            yield lambda letter: letter.key in keys
+
+    def _by_headers(self) -> Iterable[Matches]:
+        reasons, codes, statuses, topics = self.reasons, self.codes, self.statuses, self.source_topics
+        least, most, streams = self.min_redrives, self.max_redrives, self.streams
+        if reasons:
+            yield lambda letter: letter.reason in reasons
+        if streams:
+            yield lambda letter: letter.stream in streams
+        if codes:
+            yield lambda letter: letter.code in codes
+        if statuses:
+            yield lambda letter: letter.status in statuses
+        if topics:
+            yield lambda letter: letter.origin[0].topic in topics or _topic(letter.source) in topics
+        if least is not None:
+            yield lambda letter: letter.redrives >= least
+        if most is not None:
+            yield lambda letter: letter.redrives <= most
+
+    def _by_value(self) -> Iterable[Matches]:
+        lists, defaults = self.list_numbers, self.default_lists
+        if lists:
+            yield lambda letter: list_of(letter, defaults) in lists
+        if self.where is not None:
+            search = _compiled(self.where).search
+            yield lambda letter: _is_true(_searched(search, letter))
+
+
+def _compiled(where: str) -> Any:
+    try:
+        return jmespath.compile(where)
+    except JMESPathError as error:
+        raise InvalidFilterError("--where", f"is no JMESPath expression: {str(error).splitlines()[0]}") from None
+
+
+def _searched(search: Callable[[Any], Any], letter: Letter) -> Any:
+    try:
+        return search(document_of(letter))
+    except JMESPathError:
+        return None  # such as a function that does not take what stands in this value
+
+
+def _is_true(found: Any) -> bool:
+    """Tell what JMESPath takes for true: 0 is, what is empty is not."""
+    return found is not None and found is not False and found not in ("", [], {})
+
+
+def _topic(position: Position | None) -> str | None:
+    return None if position is None else position[0].topic
+
+
+def _stands_at(letter: Letter, positions: frozenset[tuple[str | None, int, int]]) -> bool:
+    own, source, origin = (letter.partition, letter.offset), letter.source, letter.origin
+    if (None, letter.partition.number, letter.offset) in positions:
+        return True
+    return any((*place[0], place[1]) in positions for place in (own, source, origin) if place is not None)
+
+
+def value_of(letter: Letter) -> Any:
+    """Return the value as JSON, None where it is none."""
+    try:
+        return None if letter.value is None else msgspec.json.decode(letter.value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def list_of(letter: Letter, defaults: Mapping[str, str]) -> str | None:
+    """Return the list that a record goes to: its own, else that of its stream."""
+    value = value_of(letter)
+    own = value.get("list_number") if isinstance(value, dict) else None
+    return own if isinstance(own, str) else defaults.get(letter.stream or "")
+
+
+def document_of(letter: Letter) -> dict[str, Any]:
+    """Return what `--where` sees of a dead letter: value, headers, and what the other filters go by."""
+    return {
+        "value": value_of(letter),
+        "headers": {name: None if raw is None else raw.decode(errors="replace") for name, raw in letter.headers},
+        "key": None if letter.key is None else letter.key.decode(errors="replace"),
+        "reason": letter.reason,
+        "code": letter.code,
+        "text": letter.text,
+        "status": letter.status,
+        "attempts": letter.attempts,
+        "redrives": letter.redrives,
+        "stream": letter.stream,
+        "timestamp_ms": letter.timestamp_ms,
+    }

@@ -1,0 +1,152 @@
+"""Reads topics with all processors: spans are cut into pieces, each read by one of a few processes.
+
+Most of what a dead letter costs is making some thirty headers into objects, which takes the interpreter's lock. So
+work on them is a job that can be sent to another process: it gets the chunks of one piece and returns what it found.
+"""
+
+import ctypes
+import gc
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import partial
+from multiprocessing import get_context
+from typing import Any, Final, Protocol, TypeVar
+
+from connector.config.kafka import KafkaSettings
+from connector.core.chunks import Chunk, Partition
+from connector.core.progress import Range
+from connector.kafka.scanning import Scanner, config_of
+
+CLIENT_ID: Final = "trackly-connector-dead-letters"
+PIECE: Final = 50_000
+"""Records of one piece: some seconds of work at most, so that all processes end at about the same time."""
+
+ALONE: Final = 60_000
+"""Up to so many records are read here: starting processes takes as long."""
+
+_DIE_WITH_PARENT: Final = 1  # prctl's PR_SET_PDEATHSIG
+
+Spans = Mapping[Partition, Range]
+Told = Callable[[int], None]
+"""Told how many more records were read."""
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Job(Protocol[R_co]):
+    """Work on the records of a piece; can be pickled, and so can what it returns."""
+
+    def __call__(self, chunks: Iterator[Chunk], /) -> R_co:
+        """Work through the chunks."""
+
+
+def size_of(spans: Spans) -> int:
+    """Return how many offsets there are in spans."""
+    return sum(stop - start for start, stop in spans.values())
+
+
+def work(kafka: KafkaSettings, spans: Spans, job: Job[R], told: Told) -> Iterator[R]:
+    """Yield what a job finds in each piece of the spans, in no order."""
+    if size_of(spans) <= ALONE or processors() < 2:
+        scanner = Scanner(config_of(kafka, client_id=CLIENT_ID, group=CLIENT_ID), kafka.request_timeout_secs)
+        try:
+            yield job(_counted(scanner.read(spans), told))
+        finally:
+            scanner.close()
+        return
+    yield from elsewhere(kafka, [partial(_run_piece, job, piece) for piece in _pieces(spans)], told)
+
+
+def elsewhere(kafka: KafkaSettings, tasks: Iterable[Callable[[], R]], told: Told) -> Iterator[R]:
+    """Yield what tasks come to in other processes, telling meanwhile how many records those have counted."""
+    pool, counter = _pool(kafka)
+    seen = counter.value
+    pending: set[Future[R]] = {pool.submit(task) for task in tasks}
+    try:
+        while pending:
+            done, pending = wait(pending, 0.2, FIRST_COMPLETED)
+            at = counter.value
+            told(at - seen)
+            seen = at
+            for future in done:
+                yield future.result()
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+_pools: dict[str, tuple[ProcessPoolExecutor, Any]] = {}
+
+
+def _pool(kafka: KafkaSettings) -> tuple[ProcessPoolExecutor, Any]:
+    """Return the processes of this command, started once, and their common count of records."""
+    name = kafka.bootstrap_servers
+    if name not in _pools:
+        context = get_context("spawn")
+        counter = context.Value("q", 0)
+        _pools[name] = (
+            ProcessPoolExecutor(
+                processors(), mp_context=context, initializer=_begin_process, initargs=(counter, kafka)
+            ),
+            counter,
+        )
+    return _pools[name]
+
+
+def processors() -> int:
+    """Return how many processes may work at once."""
+    return min(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1, 8)
+
+
+def _pieces(spans: Spans) -> Iterator[dict[Partition, Range]]:
+    """Cut spans into pieces, partition by partition."""
+    for partition, (start, stop) in spans.items():
+        for at in range(start, stop, PIECE):
+            yield {partition: (at, min(at + PIECE, stop))}
+
+
+def _counted(chunks: Iterable[Chunk], told: Told) -> Iterator[Chunk]:
+    for chunk in chunks:
+        yield chunk
+        told(len(chunk))
+
+
+# ------------------------------------------------------------------ in a process of the pool
+
+_process: dict[str, Any] = {}
+
+
+def _begin_process(counter: Any, kafka: KafkaSettings) -> None:
+    """Make a process of a pool ready: it ends with the one that started it, however that ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, 9)
+    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)
+    calm()
+    _process.update(counter=counter, kafka=kafka)
+
+
+def calm() -> None:
+    """Look for cycles less often: millions of headers hold none."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+def tell(count: int) -> None:
+    """Count records that this process has read."""
+    counter = _process["counter"]
+    with counter.get_lock():
+        counter.value += count
+
+
+def _run_piece(job: Job[R], piece: Spans) -> R:
+    scanner: Scanner | None = _process.get("scanner")
+    if scanner is None:
+        kafka: KafkaSettings = _process["kafka"]
+        scanner = Scanner(config_of(kafka, client_id=CLIENT_ID, group=CLIENT_ID), kafka.request_timeout_secs)
+        _process["scanner"] = scanner
+    return job(_counted(scanner.read(piece), tell))

@@ -1,0 +1,209 @@
+"""Reads topics once, from first offsets to ends that are known beforehand, without joining a group.
+
+The end of a partition is what a `read_committed` reader may see when it is asked for, so that a scan ends whatever is
+written meanwhile, and never waits for a transaction that is open. The group that a scanner names is only asked for
+what is committed, and committed to by whoever owns a transaction.
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from typing import Any, Final
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    OFFSET_INVALID,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+
+from connector.config.kafka import KafkaSettings
+from connector.core.chunks import Chunk, Partition
+from connector.core.progress import Range
+from connector.kafka import configs
+from connector.kafka.configs import Config
+from connector.kafka.errors import KafkaTroubleError, RetriableError, translate
+from connector.kafka.source import Committed, chunk_of
+
+_topic: Any = Message.topic
+_partition: Any = Message.partition
+_error: Any = Message.error
+
+CONSUME: Final = 10_000
+"""Records that one call asks for."""
+
+PATIENCE_SECS: Final = 60.0
+"""A scan that got nothing for so long has met brokers that do not answer."""
+
+
+def config_of(kafka: KafkaSettings, *, client_id: str, group: str) -> Config:
+    """Return the configuration of a scanner."""
+    return {
+        "fetch.queue.backoff.ms": 5,
+        "queued.min.messages": 100_000,
+        "queued.max.messages.kbytes": 65_536,
+        "fetch.wait.max.ms": 50,
+        **configs.common(kafka, client_id),
+        **kafka.consumer_properties,
+        "logger": logging.getLogger("librdkafka"),
+        "group.id": group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "isolation.level": "read_committed",
+        "enable.partition.eof": True,
+    }
+
+
+class Scanner:
+    """Scans topics; not thread-safe. Raises `KafkaTroubleError` for what Kafka does not do."""
+
+    def __init__(self, config: Config, timeout_secs: float) -> None:
+        self._consumer = Consumer({**config, "error_cb": lambda _: None})
+        self._timeout = timeout_secs
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._consumer.close()
+
+    def partitions(self, topic: str) -> int | None:
+        """Return how many partitions a topic has, None when it does not exist."""
+        try:
+            found = self._consumer.list_topics(topic, self._timeout).topics[topic]
+        except KafkaException as error:
+            raise translate(error, f"asking for topic {topic}") from error
+        if found.error is not None:
+            if found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                return None
+            raise translate(KafkaException(found.error), f"asking for topic {topic}")
+        return len(found.partitions)
+
+    def spans(self, topic: str, *, since_ms: int | None = None) -> dict[Partition, Range]:
+        """Return what there is to read of each partition that is not empty; a topic that does not exist has none."""
+        spans: dict[Partition, Range] = {}
+        partitions = [Partition(topic, number) for number in range(self.partitions(topic) or 0)]
+        starts = {} if since_ms is None else self._offsets_at(partitions, since_ms)
+        for partition in partitions:
+            try:
+                low, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), self._timeout)
+            except KafkaException as error:
+                raise translate(error, f"asking for the ends of {partition}") from error
+            low = max(low, starts.get(partition, low))
+            if low < high:
+                spans[partition] = (low, high)
+        return spans
+
+    def _offsets_at(self, partitions: list[Partition], time_ms: int) -> dict[Partition, int]:
+        asked = [TopicPartition(*partition, max(time_ms, 0)) for partition in partitions]
+        try:
+            answers = self._consumer.offsets_for_times(asked, self._timeout) if asked else []
+        except KafkaException as error:
+            raise translate(error, "asking for offsets by time") from error
+        found = {}
+        for answer in answers:
+            if answer.offset == OFFSET_END or answer.offset >= 0:
+                # Nothing at or after that time: its end is where its start would be.
+                offset = (1 << 62) if answer.offset == OFFSET_END else answer.offset
+                found[Partition(answer.topic, answer.partition)] = offset
+            elif answer.offset != OFFSET_BEGINNING and answer.error is not None:
+                raise translate(KafkaException(answer.error), "asking for offsets by time")
+        return found
+
+    def read(self, spans: Mapping[Partition, Range]) -> Iterator[Chunk]:
+        """Yield all records of the spans as chunks with timestamps, partitions mixed, offsets of each rising."""
+        left = {partition: stop for partition, (_, stop) in spans.items()}
+        if not left:
+            return
+        self._consumer.assign([TopicPartition(*p, start) for p, (start, _) in spans.items()])
+        names = {partition.topic: partition.topic for partition in spans}
+        heard_at = time.monotonic()
+        try:
+            while left:
+                messages = self._consumer.consume(CONSUME, 0.05)
+                if messages:
+                    heard_at = time.monotonic()
+                elif time.monotonic() - heard_at > PATIENCE_SECS:
+                    where = ", ".join(map(str, left))
+                    raise RetriableError(f"nothing came within {PATIENCE_SECS:g} s from {where}", "reading")
+                yield from self._sorted(messages, left, names)
+        except KafkaException as error:
+            raise translate(error, "reading") from error
+        finally:
+            self._consumer.unassign()
+
+    def _sorted(self, messages: list[Message], left: dict[Partition, int], names: Mapping[str, str]) -> Iterator[Chunk]:
+        """Yield what belongs to the spans, and strike from `left` what is read to its end."""
+        if any(map(_error, messages)):
+            good = [message for message in messages if message.error() is None]
+            ended = [message for message in messages if message.error() is not None]
+        else:
+            good, ended = messages, []
+        start = 0
+        for (topic, number), run in groupby(zip(map(_topic, good), map(_partition, good), strict=True)):
+            stop = start + len(list(run))
+            partition = Partition(names[topic], number)
+            end = left.get(partition)
+            if end is not None:
+                chunk = chunk_of(good[start:stop], partition, 0, keep_timestamps=True)
+                last = chunk.offsets[-1]
+                if last >= end - 1:
+                    del left[partition]
+                    chunk = chunk.slice(0, sum(offset < end for offset in chunk.offsets)) if last >= end else chunk
+                if len(chunk):
+                    yield chunk
+            start = stop
+        for message in ended:
+            self._note_end(message, left)
+
+    def _note_end(self, message: Message, left: dict[Partition, int]) -> None:
+        """Strike a partition whose last offsets are markers or aborted records, which no reader sees."""
+        error = message.error()
+        assert error is not None
+        topic, number, offset = message.topic(), message.partition(), message.offset()
+        if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 (librdkafka's own name)
+            trouble = translate(KafkaException(error), "reading")
+            if trouble.away and not error.fatal():
+                return
+            raise trouble
+        if topic is not None and number is not None and offset is not None:
+            partition = Partition(topic, number)
+            if offset >= left.get(partition, offset + 1):
+                del left[partition]
+
+    # ------------------------------------------------------------------ the group
+
+    def committed(self, partitions: Iterable[Partition]) -> dict[Partition, Committed]:
+        """Return what the scanner's group has committed, after waiting for transactions that are open on it."""
+        asked = [TopicPartition(*partition) for partition in partitions]
+        if not asked:
+            return {}
+        answers = self._asked_until_answered(asked)
+        found = {}
+        for answer in answers:
+            if answer.error is not None:
+                raise KafkaTroubleError(answer.error, "asking for what is committed")
+            there = answer.offset != OFFSET_INVALID
+            found[Partition(answer.topic, answer.partition)] = Committed(
+                answer.offset if there else None, answer.metadata or ""
+            )
+        return found
+
+    def _asked_until_answered(self, asked: list[TopicPartition]) -> list[TopicPartition]:
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                return self._consumer.committed(asked, self._timeout)
+            except KafkaException as error:
+                trouble = translate(error, "asking for what is committed")
+                if not isinstance(trouble, RetriableError) or time.monotonic() > deadline:
+                    raise trouble from error
+            time.sleep(0.2)
+
+    def group_metadata(self) -> Any:
+        """Return the group's name for a transaction; it has no members."""
+        return self._consumer.consumer_group_metadata()

@@ -1,0 +1,57 @@
+"""Dead letters for tests: as the connector writes them, and as others do."""
+
+from typing import Any
+
+from connector.core.chunks import Chunk, Headers, Partition
+from connector.core.flow import Finished
+from connector.core.records import Scribe
+from connector.core.verdicts import Verdict, Verdicts
+from connector.deadletters.letters import Facts, Letter
+from connector.demo.topics import Record
+
+NOW_MS = 1_769_846_400_123
+
+
+def headers_of(
+    reason: str = "provider_error",
+    *,
+    stream: str = "sends",
+    topic: str = "sms",
+    partition: int = 0,
+    offset: int = 7,
+    source: Headers | None = None,
+    status: int = 200,
+    code: str | None = None,
+    now_ms: int = NOW_MS,
+) -> Headers:
+    """Return the headers that a stream gives a dead letter."""
+    chunk = Chunk(Partition(topic, partition), 1, [offset], [b"{}"], headers=None if source is None else [source])
+    verdict = Verdict("dead_letter", reason, code or reason, "as the platform says", status)
+    item = Finished((chunk,), Verdicts(verdict), "worker-0-6923a8f1-4c", 1, 1, now_ms, now_ms + 48)
+    (letter,) = Scribe(stream, "send", f"trackly-connector.{stream}").dead_letters(item, now_ms=now_ms)
+    return letter.headers
+
+
+def letter(
+    reason: str = "provider_error",
+    *,
+    at: int = 0,
+    value: bytes | None = b'{"to":"+15550000001","body":"Hello"}',
+    key: bytes | None = b"key",
+    headers: Headers | None = None,
+    timestamp_ms: int = NOW_MS,
+    **told: Any,
+) -> Letter:
+    """Return a dead letter at an offset of its topic."""
+    if headers is None:
+        headers = headers_of(reason, **told)
+    return Letter(Partition("dead", 0), at, timestamp_ms, key, value, Facts(headers))
+
+
+def record(number: int, reason: str, *, stream: str, topic: str, partition: int = 0, list_number: str = "") -> Record:
+    """Return a dead letter to produce; its text is its key, and names the stream and the number."""
+    text = f"{stream} {number}"
+    own = f',"list_number":"{list_number}"' if list_number else ""
+    value = f'{{"to":"+1555{number % 10_000_000:07d}","body":"{text}"{own}}}'
+    headers = headers_of(reason, stream=stream, topic=topic, partition=partition, offset=number)
+    return Record(value.encode(), text.encode(), [("tenant", b"acme"), *headers, ("tenant", b"\xff")])

@@ -1,0 +1,292 @@
+"""The commands on dead letters, on a real broker."""
+
+import json
+import time
+from collections import Counter
+
+import pytest
+from confluent_kafka import Message
+
+from connector.demo.topics import Record
+from connector.kafka.errors import KafkaTroubleError
+from tests.deadletters.conftest import Desk
+from tests.deadletters.making import headers_of, record
+
+REASONS = [
+    "not_sendable",
+    "list_not_found",
+    "provider_error",
+    "server_error",
+    "invalid_phone",
+    "missing_body",
+    "in_doubt",
+    "rejected",
+]
+TRANSIENT = ("--reason", "provider_error", "--reason", "server_error")
+
+
+def fill(desk: Desk, count: int) -> dict[str, str]:
+    """Put dead letters of eight reasons from three streams; return the reason of each by its key."""
+    rows = [(number, REASONS[number // 3 % 8], desk.names[number % 3]) for number in range(count)]
+    desk.put(
+        record(number, reason, stream=name, topic=f"{name}.source", partition=number % 4, list_number="+18005550000")
+        if reason == "list_not_found"
+        else record(number, reason, stream=name, topic=f"{name}.source", partition=number % 4)
+        for number, reason, name in rows
+    )
+    return {f"{name} {number}": reason for number, reason, name in rows}
+
+
+def keys(messages: list[Message]) -> Counter[str]:
+    return Counter((message.key() or b"").decode() for message in messages)
+
+
+def columns(messages: list[Message]) -> list[tuple[object, ...]]:
+    return [(m.partition(), m.key(), m.value(), m.headers(), m.timestamp()) for m in messages]
+
+
+def test_counts_are_exact_under_every_filter(desk: Desk) -> None:
+    reasons = fill(desk, 480)
+
+    whole = desk.told("stats")
+
+    assert whole["total"] == 480
+    assert whole["reasons"] == dict(Counter(reasons.values()))
+    assert whole["streams"] == dict.fromkeys(desk.names, 160)
+    assert whole["source_topics"] == {f"{name}.source": 160 for name in desk.names}
+    assert (whole["ages"]["last hour"], sum(step["count"] for step in whole["time_line"])) == (480, 480)
+    ones = sum(reason == "rejected" and key.endswith("1") for key, reason in reasons.items())
+    counts: dict[tuple[str, ...], int] = {
+        TRANSIENT: 120,
+        ("--reason", "in_doubt", "--stream", desk.names[0]): 20,
+        ("--code", "rejected"): 60,
+        ("--status", "200"): 480,
+        ("--source-topic", f"{desk.names[1]}.source"): 160,
+        ("--list-number", "+18005550000"): 60,
+        ("--list-number", "+18005551234"): 420,
+        ("--key", f"{desk.names[0]} 0"): 1,
+        ("--since", "1h", "--max-redrives", "0"): 480,
+        ("--position", f"{desk.names[1]}.source:1:1"): 1,
+        ("--where", "reason=='rejected' && ends_with(value.body, '1')"): ones,
+    }
+    for filters, count in counts.items():
+        assert desk.told("stats", *filters)["total"] == count, filters
+
+
+def test_list_and_show_hide_numbers_and_texts_unless_asked(desk: Desk) -> None:
+    fill(desk, 3)
+
+    hidden = desk.run("list").output + desk.run("show", "0:0").output + desk.run("list", "--json").output
+    shown = desk.run("show", f"{desk.dead}:0:0", "--reveal", "--json")
+
+    assert f'"body": "{desk.names[0]} 0"' not in hidden
+    assert '"body": "***"' in hidden
+    assert "+15550000000" not in hidden
+    assert "as the platform says" in hidden
+    assert json.loads(shown.stdout)["value"] == {"to": "+15550000000", "body": f"{desk.names[0]} 0"}
+    assert desk.run("show", f"{desk.names[0]}.source:0:0").exit_code == 0, "by its source"
+
+
+def test_a_redrive_that_is_killed_twice_sends_each_record_once(desk: Desk) -> None:
+    reasons = fill(desk, 4_800)
+    wanted = {key for key, reason in reasons.items() if reason in {"provider_error", "server_error"}}
+    before = columns(desk.topics.read(desk.dead))
+
+    for _ in range(2):
+        there = len(desk.redriven())
+        running = desk.spawn("redrive", *TRANSIENT, "--yes", "--rate", "100")
+        while len(desk.redriven()) <= there and running.poll() is None:
+            time.sleep(0.05)
+        running.kill()
+        running.communicate()
+    assert 0 < len(desk.redriven()) < len(wanted), "both kills came on the way"
+    told = desk.told("redrive", *TRANSIENT, "--yes")
+
+    sent = desk.redriven()
+    assert keys(sent) == dict.fromkeys(wanted, 1)
+    assert told["written"]["redrive"] + told["done_before"] == len(wanted)
+    assert desk.told("redrive", *TRANSIENT, "--dry-run")["would_redrive"] == 0
+    assert columns(desk.topics.read(desk.dead)) == before, "the dead letters stay as they are"
+    headers = sent[0].headers() or []
+    assert [header[0] for header in headers] == [
+        "tenant",
+        "tenant",
+        "trackly.origin.topic",
+        "trackly.origin.partition",
+        "trackly.origin.offset",
+        "trackly.redrives",
+    ]
+    other = desk.told("redrive", "--reason", "provider_error", "--dry-run")
+    assert other["skipped"] == {"redriven": 600}, "another redrive knows of them as well"
+
+
+def test_of_two_redrives_of_one_name_the_later_goes_on_and_the_earlier_ends(desk: Desk) -> None:
+    fill(desk, 960)
+    options = ("--name", "twice", *TRANSIENT, "--yes")
+    earlier = desk.spawn("redrive", *options, "--rate", "20")
+    while not desk.redriven() and earlier.poll() is None:
+        time.sleep(0.05)
+
+    later = desk.run("redrive", *options)
+
+    output, _ = earlier.communicate(timeout=60)
+    assert (later.exit_code, earlier.returncode) == (0, 4), output
+    assert b"another redrive took the name twice over" in output
+    assert set(keys(desk.redriven()).values()) == {1}
+    assert len(desk.redriven()) == 240
+    refused = desk.run("redrive", "--name", "twice", "--reason", "rejected", "--yes")
+    assert refused.exit_code == 2
+    assert "was begun with other filters" in refused.output
+
+
+def test_a_rate_and_a_limit_are_kept_to(desk: Desk) -> None:
+    fill(desk, 4_800)
+
+    told = desk.told("redrive", *TRANSIENT, "--yes", "--rate", "500", "--limit", "1000")
+
+    print(f"1,000 records at 500/s took {told['took_secs']} s")
+    assert told["written"] == {"redrive": 1_000}
+    assert told["took_secs"] > 2 * 0.95
+    assert desk.told("redrive", *TRANSIENT, "--dry-run")["would_redrive"] == 200
+
+
+def test_what_the_platform_took_is_left_and_in_doubt_is_left_unless_included(desk: Desk) -> None:
+    desk.put(
+        [
+            record(number, reason, stream=desk.names[0], topic="src")
+            for number, reason in enumerate(["server_error", "server_error", "in_doubt", "in_doubt"])
+        ]
+    )
+    outcome = {"version": 1, "status": "queued", "stream": desk.names[0], "operation": "send", "topic": "other"}
+    again = outcome | {"partition": 0, "offset": 9, "origin": {"topic": "src", "partition": 0, "offset": 0}}
+    plain = outcome | {"topic": "src", "partition": 0, "offset": 3}
+    desk.topics.produce(desk.outcomes[0], [Record(json.dumps(line).encode()) for line in (again, plain)])
+
+    cautious = desk.told("redrive", "--dry-run")
+    bold = desk.run("redrive", "--include", "in_doubt", "--yes", "--json")
+
+    assert (cautious["redrive"], cautious["skipped"]) == ({"server_error": 1}, {"queued": 2, "in_doubt": 1})
+    assert "nobody knows whether the platform took these records" in bold.stderr
+    assert keys(desk.redriven()) == {f"{desk.names[0]} 1": 1, f"{desk.names[0]} 2": 1}
+
+
+def test_where_outcomes_tell_nothing_that_is_said(desk: Desk) -> None:
+    desk.content["streams"][0]["outcomes"]["records"] = "failures"
+    desk.write()
+    fill(desk, 24)
+
+    asked = desk.run("redrive", *TRANSIENT, typed="n\n").output
+
+    assert "outcomes are written of failures only" in asked
+    assert "not confirmed; nothing was written" in asked
+    assert desk.redriven() == []
+
+
+def test_parked_dead_letters_carry_a_note_and_stay_where_they_are(desk: Desk) -> None:
+    fill(desk, 48)
+
+    told = desk.told("park", "--reason", "rejected", "--note", "ask support", "--yes")
+
+    parked = desk.topics.read(f"{desk.dead}.parking")
+    assert told["written"] == {"park": 6}
+    assert {dict(m.headers() or [])["trackly.parked_note"] for m in parked} == {b"ask support"}
+    assert desk.told("stats", "--topic", f"{desk.dead}.parking")["reasons"] == {"rejected": 6}
+    assert desk.told("stats")["total"] == 48
+
+
+def test_what_is_exported_and_imported_is_the_same_byte_for_byte(desk: Desk) -> None:
+    fill(desk, 24)
+    desk.topics.produce(desk.dead, [Record(b"\xff\x00", None, [("x", None), ("x", b"\xfe")]), Record(None, b"\x80")])
+    copy = desk.topics.create("copy", partitions=4)
+    file = desk.folder / "dead.ndjson"
+
+    assert desk.run("export", "--out", str(file)).exit_code == 0
+    first = desk.run("import", str(file), "--to", copy)
+    second = desk.run("import", str(file), "--to", copy)
+
+    assert columns(desk.topics.read(copy)) == columns(desk.topics.read(desk.dead))
+    assert "26 dead letters written" in first.output
+    assert "0 dead letters written" in second.output, "an import that is started again writes nothing twice"
+    assert file.stat().st_mode & 0o077 == 0, "numbers and texts are for the owner of the file alone"
+
+
+def test_evidence_settles_what_a_crash_left_in_doubt(desk: Desk) -> None:
+    name = desk.names[0]
+    same = record(2, "in_doubt", stream=name, topic="src")
+    desk.put(
+        [
+            *(record(number, "in_doubt", stream=name, topic="src") for number in range(3)),
+            Record(same.value, b"twin", headers_of("in_doubt", stream=name, topic="src", offset=9)),
+            record(5, "rejected", stream=name, topic="src"),
+        ]
+    )
+    numbers = desk.folder / "numbers"
+    numbers.write_text("+15550000001\n+15550000002\n")
+
+    groups = desk.told("in-doubt")["groups"]
+    settled = desk.run("in-doubt", "--evidence", str(numbers), "--yes", "--json")
+
+    assert [(group["stream"], group["list_number"], group["count"]) for group in groups] == [(name, "+18005551234", 4)]
+    assert json.loads(settled.stdout)["written"] == {"accept": 1, "redrive": 1}
+    (outcome,) = [json.loads(message.value() or b"") for message in desk.topics.read(desk.outcomes[0])]
+    assert (outcome["status"], outcome["source"], outcome["offset"]) == ("queued", "evidence", 1)
+    assert keys(desk.redriven()) == {f"{name} 0": 1}
+    left = desk.told("redrive", "--include", "in_doubt", "--reason", "in_doubt", "--dry-run")
+    assert (left["would_redrive"], left["skipped"]) == (2, {"queued": 1, "redriven": 1})
+
+
+def test_events_of_the_platform_are_evidence_as_well(desk: Desk) -> None:
+    desk.put([record(number, "in_doubt", stream=desk.names[0], topic="src") for number in range(2)])
+    events = desk.topics.create("events")
+    event = {"event": "delivery", "to": "+15550000001", "list_number": "+18005551234", "status": "delivered"}
+    desk.topics.produce(events, [Record(json.dumps(event).encode()), Record(b"no event")])
+
+    told = desk.told("in-doubt", "--evidence-topic", events, "--dry-run")
+
+    assert (told["would_accept"], told["would_redrive"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        (["stats", "--reason", "nope"], 2, "no dead letter has the reason nope\nway out: those that exist: in_doubt"),
+        (["stats", "--key", "nope"], 1, "the filters select none of the dead letters"),
+        (["list", "--key", "nope"], 1, "the filters select none of the dead letters"),
+        (["redrive", "--key", "nope", "--yes"], 1, "the filters select none of the dead letters"),
+        (["stats", "--topic", "nope"], 2, "topic nope does not exist"),
+        (["stats", "--stream", "nope"], 2, "has no stream nope\nway out: one of:"),
+        (["stats", "--where", "a["], 2, "--where is no JMESPath expression"),
+        (["stats", "--since", "soon"], 2, "--since should be a time"),
+        (["show", "5"], 2, "POSITION should be"),
+        (["show", "0:99"], 1, "there is no dead letter at or of 0:99"),
+        (["redrive", "--patch", "{"], 2, "--patch is not JSON"),
+        (["redrive", "--patch", "@/nowhere"], 2, "--patch cannot be read"),
+        (["redrive", "--to", "a b"], 2, "--to is no name of a topic"),
+        (["redrive", "--to", "nowhere", "--yes"], 2, "kafka-topics.sh"),
+        (["redrive", "--name", "a b"], 2, "--name must be"),
+        (["in-doubt", "--evidence", "/nowhere"], 2, "--evidence cannot be used"),
+        (["in-doubt", "--evidence-topic", "nowhere"], 2, "topic nowhere does not exist"),
+        (["export", "--out", "/nowhere/x"], 2, "--out cannot be written"),
+        (["import", "/dev/null", "--to", "nowhere"], 2, "topic nowhere does not exist"),
+        (["import", "connector.yaml", "--to", "nowhere"], 2, "line 1 is not JSON"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_what_cannot_be_done_is_said_and_nothing_is_written(
+    shared_desk: Desk, line: list[str], code: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shared_desk.folder)
+
+    result = shared_desk.run(*line)
+
+    assert (result.exit_code, words in result.output) == (code, True), result.output
+    assert not isinstance(result.exception, KafkaTroubleError)
+    assert shared_desk.redriven() == []
+
+
+def test_a_topic_without_dead_letters_is_no_failure(desk: Desk) -> None:
+    for command in (["stats"], ["list"], ["redrive", "--reason", "any", "--yes"], ["park", "--yes"], ["in-doubt"]):
+        result = desk.run(*command)
+
+        assert (result.exit_code, result.stdout) == (0, f"no dead letters in {desk.dead}\n"), command
+    assert desk.told("stats")["total"] == 0

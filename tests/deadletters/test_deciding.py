@@ -1,0 +1,159 @@
+"""Nobody is texted twice: what is sent again, what is parked, and what is left, and why."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from connector.config.streams import StreamSettings
+from connector.core.chunks import Chunk, Headers, Partition
+from connector.core.progress import RangeSet
+from connector.deadletters.deciding import Automatic, Known, Plan, Rules, plan, survey
+from connector.deadletters.selection import Criteria
+from tests.deadletters.making import NOW_MS, headers_of
+from tests.deadletters.test_letters import CONNECT
+
+STREAM = StreamSettings.model_validate(
+    {
+        "name": "sends",
+        "topics": ["sms"],
+        "operation": "send",
+        "list_number": "+18005551234",
+        "outcomes": {"topic": "sms.outcomes"},
+        "dead_letters": {"topic": "dead"},
+    }
+)
+RULES = Rules({"sends": STREAM})
+DEAD, SMS = Partition("dead", 0), Partition("sms", 0)
+GOOD = b'{"to":"+15550000001","body":"Hello"}'
+
+
+def planned(
+    rows: list[Headers],
+    rules: Rules = RULES,
+    *,
+    known: Known | None = None,
+    values: list[bytes | None] | None = None,
+    done: dict[Partition, tuple[int, RangeSet]] | None = None,
+) -> Plan:
+    """Return what becomes of dead letters with these headers, at offsets 0, 1, ..."""
+    count = len(rows)
+    chunk = Chunk(DEAD, 0, range(count), values or [GOOD] * count, headers=list(rows), timestamps=[NOW_MS] * count)
+    found = survey([chunk], Criteria().matcher(), rules, done or {})
+    return plan(found, known or Known(), rules)
+
+
+def again(offset: int, redrives: int, **told: Any) -> Headers:
+    """Return the headers of a record that was sent again and failed anew."""
+    origin: Headers = [
+        ("trackly.origin.topic", b"sms"),
+        ("trackly.origin.partition", b"0"),
+        ("trackly.origin.offset", b"%d" % offset),
+        ("trackly.redrives", b"%d" % redrives),
+    ]
+    return headers_of(topic="sends.redrive", offset=900 + offset, source=origin, **told)
+
+
+def test_what_nothing_stands_against_is_sent_again() -> None:
+    made = planned([headers_of(offset=1), headers_of("server_error", offset=2)])
+
+    assert made.redrive == {"provider_error": 1, "server_error": 1}
+    assert made.actions[DEAD].redrive == {0, 1}
+
+
+def test_what_the_platform_may_have_is_left_unless_it_is_asked_for() -> None:
+    rows = [headers_of("in_doubt", offset=1), [*headers_of("server_error", offset=2), ("trackly.resent", b"true")]]
+
+    assert planned(rows).skipped == {"in_doubt": 2}
+    assert planned(rows, replace(RULES, include_in_doubt=True)).redrive.total() == 2
+
+
+@pytest.mark.parametrize("include_in_doubt", [False, True])
+def test_what_has_an_outcome_queued_is_left_whatever_is_asked_for(include_in_doubt: bool) -> None:
+    known = Known(queued={SMS: RangeSet([(5, 7)])})
+    rules = replace(RULES, include_in_doubt=include_in_doubt)
+
+    made = planned([headers_of("in_doubt", offset=5), again(6, 1), headers_of(offset=7)], rules, known=known)
+
+    assert (made.skipped, made.redrive) == ({"queued": 2}, {"provider_error": 1})
+
+
+def test_a_record_that_failed_anew_stands_for_its_earlier_dead_letters() -> None:
+    made = planned([headers_of(offset=5), again(5, 1), again(5, 2)])
+
+    assert made.actions[DEAD].redrive == {2}
+    assert made.skipped == {"superseded": 2}
+
+
+def test_what_waits_in_the_redrive_topic_is_not_sent_there_again() -> None:
+    made = planned([headers_of(offset=5), again(6, 1)], known=Known(redriven={(SMS, 5): 1, (SMS, 6): 1}))
+
+    assert made.skipped == {"redriven": 1}
+    assert made.actions[DEAD].redrive == {1}, "that one failed again since"
+
+
+def test_a_record_that_stands_twice_is_sent_again_once() -> None:
+    made = planned([headers_of(offset=5), headers_of(offset=5)])
+
+    assert (made.redrive.total(), made.skipped) == (1, {"superseded": 1})
+
+
+def test_above_the_cap_a_record_is_parked() -> None:
+    made = planned([again(5, 2), again(6, 3), again(7, 4)])
+
+    assert (made.actions[DEAD].redrive, made.actions[DEAD].park) == ({0}, {1, 2})
+
+
+def test_without_its_value_or_a_known_stream_a_record_stays() -> None:
+    rows = [[*headers_of(offset=1), ("trackly.value_omitted", b"9 bytes")], headers_of(stream="gone"), CONNECT]
+
+    made = planned(rows)
+
+    assert made.skipped == {"value_omitted": 1, "unknown_stream": 1, "no_stream": 1}
+    assert list(made.actions[DEAD].leave) == [(1, 3)], "what settings decide is looked at again"
+    assert planned(rows, replace(RULES, to="anywhere")).redrive.total() == 2
+
+
+def test_what_its_stream_sends_again_by_itself_is_left_to_it_from_where_the_rule_began() -> None:
+    rule = Automatic(frozenset({"provider_error"}), 2, {DEAD: 1})
+    rules = replace(RULES, automatic={"sends": (rule,)})
+
+    made = planned(
+        [headers_of(offset=1), headers_of(offset=2), headers_of("server_error", offset=3), again(4, 2)], rules
+    )
+
+    assert made.skipped == {"automatic": 1}
+    assert made.actions[DEAD].redrive == {0, 2, 3}
+
+
+def test_a_patch_that_does_not_fit_leaves_the_record_and_says_why() -> None:
+    values: list[bytes | None] = [GOOD, b"{", b'{"to":"+15550000001"}']
+    rows = [headers_of(offset=at) for at in range(3)]
+
+    breaking = planned(rows, replace(RULES, patch={"body": None}), values=values)
+    mending = planned(rows, replace(RULES, patch={"body": "Hi"}), values=values)
+
+    assert breaking.skipped == {"patch_invalid": 2, "patch_not_json": 1}
+    assert (mending.redrive.total(), mending.skipped) == (2, {"patch_not_json": 1})
+
+
+def test_what_is_too_large_for_its_topic_is_left() -> None:
+    value = b'{"to":"+15550000001","body":"%s"}' % (b"x" * 2_000)
+
+    made = planned([headers_of()], replace(RULES, limits={"sends.redrive": 1_500}), values=[value])
+
+    assert made.skipped == {"too_large": 1}
+
+
+def test_what_was_dealt_with_is_not_looked_at_again() -> None:
+    done = {DEAD: (1, RangeSet([(2, 3)]))}
+
+    made = planned([headers_of(offset=at) for at in range(4)], done=done)
+
+    assert made.actions[DEAD].redrive == {1, 3}
+
+
+def test_parking_takes_everything_that_is_meant() -> None:
+    made = planned([headers_of("in_doubt"), CONNECT, again(5, 9)], replace(RULES, park=True))
+
+    assert made.park.total() == 3

@@ -1,0 +1,111 @@
+"""What evidence says of records in doubt, and what it cannot say."""
+
+from typing import Any
+
+import pytest
+
+from connector.deadletters.evidence import Event, event_of, groups_of, read_numbers, split
+from connector.deadletters.letters import Letter
+from tests.deadletters.making import NOW_MS, headers_of, letter
+
+LISTS = {"sends": "+18005551234"}
+
+
+def doubted(at: int, number: str, *, batch: bool = True, timestamp_ms: int = NOW_MS, more: str = "") -> Letter:
+    headers = headers_of("in_doubt", offset=at)
+    if not batch:
+        gone = ("trackly.batch_id", "trackly.index", "trackly.attempts", "trackly.sent_at")
+        headers = [header for header in headers if header[0] not in gone]
+    value = f'{{"to":"{number}","body":"Hello"{more}}}'.encode()
+    return letter(at=at, value=value, headers=headers, timestamp_ms=timestamp_ms)
+
+
+def findings(letters: list[Letter], events: list[Event]) -> list[str]:
+    found = split(groups_of(letters, LISTS), events, LISTS, window_ms=900_000)
+    return [found[one.position] for one in letters]
+
+
+def test_who_has_the_text_was_accepted_and_who_has_not_gets_it() -> None:
+    letters = [doubted(0, "+1555"), doubted(1, "+1556")]
+
+    assert findings(letters, [Event("+1555")]) == ["accepted", "redrive"]
+
+
+def test_a_number_that_stands_twice_stays_in_doubt_where_one_of_the_two_was_taken() -> None:
+    twice = [doubted(0, "+1555"), doubted(1, "+1555"), doubted(2, "+1556"), doubted(3, "+1556")]
+
+    assert findings(twice, [Event("+1555")]) == ["still_in_doubt", "still_in_doubt", "redrive", "redrive"]
+
+
+def test_a_record_without_a_number_stays_in_doubt() -> None:
+    assert findings([letter("in_doubt", value=b"[]")], [Event("+1555")]) == ["still_in_doubt"]
+
+
+@pytest.mark.parametrize(
+    ("event", "found"),
+    [
+        (Event("+1555", None, NOW_MS), "accepted"),
+        (Event("+1555", None, NOW_MS - 1), "redrive"),  # of an earlier text: the request began later
+        (Event("+1555", "+18005551234", NOW_MS), "accepted"),
+        (Event("+1555", "+18005550000", NOW_MS), "redrive"),  # of another list
+    ],
+)
+def test_an_event_counts_by_its_time_and_list(event: Event, found: str) -> None:
+    assert findings([doubted(0, "+1555")], [event]) == [found]
+
+
+def test_where_no_header_tells_of_the_post_an_event_counts_within_a_window() -> None:
+    letters = [doubted(0, "+1555", batch=False)]
+
+    assert findings(letters, [Event("+1555", None, NOW_MS - 900_000)]) == ["accepted"]
+    assert findings(letters, [Event("+1555", None, NOW_MS - 900_001)]) == ["redrive"]
+
+
+def test_each_crash_is_a_group_and_each_lost_answer_another() -> None:
+    letters = [
+        doubted(0, "+1", batch=False),
+        doubted(1, "+2", batch=False, timestamp_ms=NOW_MS + 30_000),
+        doubted(2, "+3", batch=False, timestamp_ms=NOW_MS + 500_000),
+        doubted(3, "+4"),
+        doubted(4, "+5", batch=False, more=',"list_number":"+18005550000"'),
+    ]
+
+    told = [
+        (group.batch_id, group.worker, group.list_number, len(group.letters)) for group in groups_of(letters, LISTS)
+    ]
+
+    assert sorted(told, key=str) == sorted(
+        [
+            (None, None, "+18005551234", 2),
+            ("worker-0-6923a8f1-4c", "worker-0", "+18005551234", 1),
+            (None, None, "+18005550000", 1),
+            (None, None, "+18005551234", 1),
+        ],
+        key=str,
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "event"),
+    [
+        (
+            {"event": "delivery", "to": "+1", "status": "rejected", "timestamp": "2026-01-31T08:00:00.123Z"},
+            Event("+1", None, NOW_MS),
+        ),
+        ({"event": "delivery", "to": "+1", "timestamp": "late", "list_number": "+2"}, Event("+1", "+2", None)),
+        ({"event": "reply", "to": "+1"}, None),
+        ({"event": "delivery"}, None),
+        ([], None),
+    ],
+)
+def test_any_delivery_event_shows_that_the_platform_took_it(value: Any, event: Event | None) -> None:
+    assert event_of(value) == event
+
+
+def test_a_file_of_numbers_has_one_a_line() -> None:
+    assert read_numbers(["# ours", "+15550000001", "", " +15550000002 "]) == [
+        Event("+15550000001"),
+        Event("+15550000002"),
+    ]
+    with pytest.raises(ValueError, match="line 2 is no phone number"):
+        read_numbers(["+15550000001", "5550000002"])

@@ -1,0 +1,97 @@
+"""Every question about a dead letter has an answer, whoever wrote it and whatever its headers hold."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connector.core.chunks import Chunk, Headers, Partition
+from connector.deadletters.hygiene import parked_headers, redriven_headers
+from connector.deadletters.letters import Facts, Letter, letters_of
+from connector.deadletters.selection import document_of
+from tests.deadletters.making import NOW_MS, headers_of, letter
+
+CONNECT: Headers = [
+    ("__connect.errors.topic", b"orders"),
+    ("__connect.errors.partition", b"3"),
+    ("__connect.errors.offset", b"42"),
+    ("__connect.errors.connector.name", b"http-sink"),
+    ("__connect.errors.exception.class.name", b"org.apache.kafka.connect.errors.DataException"),
+    ("__connect.errors.exception.message", b"no schema"),
+    ("trace", b"abc"),
+]
+
+_names = st.text(max_size=6) | st.sampled_from(
+    [name for name, _ in [*headers_of(), *CONNECT]] + ["trackly.redrives", "trackly.resent", "a\0b"]
+)
+_headers = st.lists(st.tuples(_names, st.none() | st.binary(max_size=8) | st.just(b"12")), max_size=8)
+
+
+def test_one_of_kafka_connect_tells_what_it_can() -> None:
+    found = letter(headers=CONNECT)
+
+    assert (found.reason, found.text, found.stream, found.code) == ("DataException", "no schema", None, None)
+    assert found.origin == (Partition("orders", 3), 42)
+
+
+def test_one_without_headers_is_known_by_its_own_place() -> None:
+    found = letter(headers=[], at=9)
+
+    assert (found.reason, found.source, found.origin) == ("unknown", None, (Partition("dead", 0), 9))
+
+
+@given(_headers, st.none() | st.binary(max_size=20))
+def test_nothing_that_headers_hold_stops_a_reader(headers: Headers, value: bytes | None) -> None:
+    chunk = Chunk(Partition("dead", 0), 0, [1], [value], headers=[headers], timestamps=[5])
+
+    (found,) = letters_of(chunk)
+
+    document_of(found)
+    redriven_headers(found)
+    parked_headers(found, "note", now_ms=5)
+    assert all(found.facts.get(name) == dict(headers).get(name) for name, _ in headers)
+
+
+_foreign = st.tuples(st.sampled_from(["trace", "tenant", "", "a\0b", "Trackly.x"]), st.none() | st.binary(max_size=5))
+
+
+@given(st.lists(_foreign, max_size=5), st.integers(1, 4))
+def test_what_is_sent_again_keeps_foreign_headers_in_order_its_origin_and_a_count(foreign: Headers, times: int) -> None:
+    """A record that fails again and again carries as many headers as after the first time."""
+    sizes = set()
+    source: Headers = foreign
+    for at in range(times):
+        headers = headers_of(topic="sms" if at == 0 else "sends.redrive", offset=7 + at, source=source)
+        again = redriven_headers(letter(headers=headers))
+        sizes.add(len(again))
+        source = again
+
+    ours = dict(source[len(foreign) :])
+    assert source[: len(foreign)] == foreign
+    assert ours == {
+        "trackly.origin.topic": b"sms",
+        "trackly.origin.partition": b"0",
+        "trackly.origin.offset": b"7",
+        "trackly.redrives": b"%d" % times,
+    }
+    assert len(sizes) == 1
+
+
+def test_a_parked_dead_letter_keeps_all_that_was_said_and_is_no_larger_the_second_time() -> None:
+    first = letter()
+    once = parked_headers(first, "look later", now_ms=NOW_MS)
+    twice = parked_headers(letter(headers=once), "again", now_ms=NOW_MS)
+
+    assert once[: len(first.headers)] == first.headers
+    assert (len(twice), dict(twice)["trackly.parked_note"]) == (len(once), b"again")
+
+
+def test_what_may_have_been_taken_is_known_by_its_reason_or_by_having_been_posted_twice() -> None:
+    assert letter("in_doubt").may_be_taken
+    assert letter(headers=[*headers_of("server_error"), ("trackly.resent", b"true")]).may_be_taken
+    assert not letter("server_error").may_be_taken
+
+
+def test_two_records_with_the_same_names_in_another_order_are_told_apart() -> None:
+    one = Letter(Partition("t", 0), 0, 0, None, None, Facts([("a", b"1"), ("b", b"2")]))
+    other = Letter(Partition("t", 0), 0, 0, None, None, Facts([("b", b"1"), ("a", b"2")]))
+
+    assert (one.facts.get("a"), other.facts.get("a")) == (b"1", b"2")

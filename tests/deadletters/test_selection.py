@@ -1,0 +1,85 @@
+"""Filters select what they say, and bad ones are refused by name."""
+
+from typing import Any
+
+import pytest
+
+from connector.deadletters.selection import Criteria, InvalidFilterError, read_position, read_time
+from tests.deadletters.making import NOW_MS, headers_of, letter
+from tests.deadletters.test_letters import CONNECT
+
+LETTER = letter(
+    headers=[*headers_of("provider_error", status=503, offset=7), ("trackly.redrives", b"2")],
+    value=b'{"to":"+15550000001","body":"Hello","contact_data":{"age":0}}',
+    at=41,
+)
+
+
+@pytest.mark.parametrize(
+    ("criteria", "selects"),
+    [
+        ({}, True),
+        ({"reasons": frozenset({"provider_error", "x"})}, True),
+        ({"reasons": frozenset({"x"})}, False),
+        ({"codes": frozenset({"provider_error"})}, True),
+        ({"statuses": frozenset({503})}, True),
+        ({"statuses": frozenset({200})}, False),
+        ({"source_topics": frozenset({"sms"})}, True),
+        ({"source_topics": frozenset({"dead"})}, False),
+        ({"list_numbers": frozenset({"+18005551234"})}, True),
+        ({"list_numbers": frozenset({"+18005550000"})}, False),
+        ({"keys": frozenset({"key"})}, True),
+        ({"keys": frozenset({"k"})}, False),
+        ({"since_ms": NOW_MS}, True),
+        ({"since_ms": NOW_MS + 1}, False),
+        ({"until_ms": NOW_MS}, False),
+        ({"min_redrives": 2, "max_redrives": 2}, True),
+        ({"min_redrives": 3}, False),
+        ({"max_redrives": 1}, False),
+        ({"positions": frozenset({(None, 0, 41)})}, True),
+        ({"positions": frozenset({("dead", 0, 41)})}, True),
+        ({"positions": frozenset({("sms", 0, 7)})}, True),
+        ({"positions": frozenset({("sms", 0, 41)})}, False),
+        ({"where": "value.body=='Hello'"}, True),
+        ({"where": "value.contact_data.age"}, True),  # 0 is true in JMESPath
+        ({"where": "headers.\"trackly.operation\"=='send' && status==`503`"}, True),
+        ({"where": "value.nothing"}, False),
+        ({"where": "length(status)"}, False),  # no length: such a record is not meant
+        ({"reasons": frozenset({"provider_error"}), "statuses": frozenset({200})}, False),
+    ],
+    ids=str,
+)
+def test_a_filter_selects(criteria: dict[str, Any], selects: bool) -> None:
+    matches = Criteria(**criteria, default_lists={"sends": "+18005551234"}).matcher()
+
+    assert (matches is None or matches(LETTER)) is selects
+
+
+def test_one_of_kafka_connect_is_found_by_the_class_of_its_exception_and_its_source() -> None:
+    criteria = Criteria(reasons=frozenset({"DataException"}), source_topics=frozenset({"orders"}))
+    matches = criteria.matcher()
+
+    assert matches is not None
+    assert matches(letter(headers=CONNECT))
+
+
+@pytest.mark.parametrize("where", ["value.", "[", "nope(value)=="])
+def test_what_is_no_jmespath_is_refused(where: str) -> None:
+    with pytest.raises(InvalidFilterError, match="--where is no JMESPath expression"):
+        Criteria(where=where)
+
+
+def test_times_are_given_as_such_or_as_how_long_ago() -> None:
+    assert read_time("--since", "90m", now_ms=NOW_MS) == NOW_MS - 5_400_000
+    assert read_time("--since", "2026-01-31T08:00:00Z", now_ms=0) == 1_769_846_400_000
+    for bad in ("yesterday", "2026-01-31", "2026-01-31T08:00:00"):
+        with pytest.raises(InvalidFilterError, match="--since"):
+            read_time("--since", bad, now_ms=0)
+    with pytest.raises(InvalidFilterError, match="--until must be later"):
+        Criteria(since_ms=5, until_ms=5)
+
+
+@pytest.mark.parametrize("bad", ["", "7", "a:b:c", "t:0:-1", "t:0:1:2", "0:x"])
+def test_what_is_no_position_is_refused(bad: str) -> None:
+    with pytest.raises(InvalidFilterError):
+        read_position(bad)

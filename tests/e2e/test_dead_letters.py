@@ -1,0 +1,102 @@
+"""Dead letters that are sent again by a running connector: once each, by command and by rule."""
+
+import json
+import time
+from typing import Any
+
+import yaml
+from typer.testing import CliRunner
+
+from connector.cli.main import app
+from connector.demo.topics import Record
+from connector.simulator import Faults
+from connector.simulator.faults import RecordCode
+from tests.kit.world import World, merge, sends
+
+CREATE = {"create_topics": {"enabled": True, "replication_factor": 1}, "metadata_refresh_secs": 1}
+
+
+def redrive(world: World, settings: dict[str, Any], *options: str) -> dict[str, Any]:
+    """Send dead letters again as a user does, and return what was told."""
+    path = world.folder / "redrive.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    result = CliRunner().invoke(app, ["dead-letters", "redrive", str(path), "--yes", "--json", *options])
+    assert result.exit_code == 0, result.output
+    told: dict[str, Any] = json.loads(result.stdout)
+    return told
+
+
+def accepted(world: World) -> dict[str, int]:
+    return {str(entry.identity): entry.accepted for entry in world.platform.entries("send") if entry.accepted}
+
+
+def test_mended_dead_letters_are_sent_once_and_those_that_fail_again_do_not_grow(world: World) -> None:
+    settings = world.settings(stream=CREATE)
+    world.produce_sends(5)
+    bodiless = [Record(b'{"to":"+1555000%04d"}' % at, b"%d" % at, [("tenant", b"acme")]) for at in range(20)]
+    world.produce(bodiless, "missing_body")
+    worker = world.start(settings)
+    worker.wait_for(lambda s: s["dead_letters"].get("missing_body") == 20, "dead letters")
+    size = len(world.headers_of_dead_letters()[0])
+
+    vain = redrive(world, settings, "--reason", "missing_body", "--limit", "5")
+    worker.wait_for(lambda s: s["dead_letters"].get("missing_body") == 25, "dead letters of what was sent again")
+    again = [headers for headers in world.headers_of_dead_letters() if headers.get("trackly.redrives")]
+    mended = redrive(world, settings, "--reason", "missing_body", "--patch", '{"body": "Hello {{messageId}}"}')
+    worker.wait_for(lambda s: s["queued"] == 25, "all are queued")
+    last = redrive(world, settings, "--reason", "missing_body", "--patch", '{"body": "Another"}')
+
+    assert vain["written"] == {"redrive": 5}
+    assert len(again) == 5
+    assert {headers["trackly.redrives"] for headers in again} == {"1"}
+    assert {headers["__connect.errors.topic"] for headers in again} == {f"{world.name}.redrive"}
+    assert {headers["trackly.origin.topic"] for headers in again} == {world.source}
+    assert {len(headers) for headers in again} == {size + 1}, "the count is all that came on top"
+    assert (mended["written"], mended["skipped"]) == ({"redrive": 20}, {"redriven": 5})
+    assert accepted(world)["Hello {{messageId}}"] == 20
+    assert last["would_redrive"] == 0, "their origins have outcomes now"
+    told = [outcome for outcome in world.outcome_values() if "origin" in outcome]
+    assert len({(o["origin"]["partition"], o["origin"]["offset"]) for o in told}) == 20
+    assert sorted(outcome["redrives"] for outcome in told) == [1] * 15 + [2] * 5
+    assert worker.stop() == 0
+
+
+def test_a_rule_sends_again_what_failed_for_a_while_each_record_once(world: World) -> None:
+    """While the platform cannot reach its provider records become dead letters; later all are queued."""
+    rule = {"name": "transient", "reasons": ["provider_error"], "delay_secs": 1, "max_redrives": 10}
+    stream = merge(
+        CREATE,
+        {
+            "retry": {"max_attempts": 1},
+            "storm_guard": {"enabled": False},
+            "dead_letters": {"redrive": [{**rule, "max_per_sec": 1_000}]},
+        },
+    )
+    world.platform.set_faults(Faults(record_codes=(RecordCode(text="text", code="provider_error"),)))
+    worker = world.start(world.settings(stream=stream))
+    worker.wait_for(lambda s: s["state"] == "running", "it runs")
+    world.topics.produce(world.source, sends(200))
+    seen = worker.wait_for(lambda s: s["redrives"][0]["redriven"] >= 250, "sent again in vain, some of it twice")
+    world.platform.set_faults(Faults(account_suspended=True))
+    held = worker.wait_for(
+        lambda s: s["state"] == "on_hold" and s["in_flight_records"] == 0 and s["redrives"][0]["held"], "all holds"
+    )
+    second = world.start(world.settings(stream=stream))
+    time.sleep(2)
+    still = worker.status()["redrives"][0]["redriven"]
+    worker.kill()
+
+    world.platform.set_faults(Faults())
+    deadline = time.monotonic() + 90
+    while len(accepted(world)) < 200 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    time.sleep(2)
+
+    assert seen["dead_letters"]["provider_error"] > 200
+    assert still == held["redrives"][0]["redriven"], "nothing is sent again while the stream holds"
+    assert accepted(world) == {f"text {at}": 1 for at in range(200)}
+    queued = [outcome for outcome in world.outcome_values() if outcome["status"] == "queued"]
+    assert len({json.dumps(outcome["origin"]) for outcome in queued}) == len(queued) == 200
+    assert 'trackly_redriven_total{rule="transient"' in second.page("/metrics").text
+    assert "redrive transient (provider_error)" in second.page("/").text
+    assert second.stop() == 0
