@@ -532,29 +532,54 @@ class Reader:
         """Read what is committed for new partitions, until it is known or they are gone again."""
         source = self._source
         assert source is not None
-        wait = 0.1
+        left, wait = list(epochs), 0.1
         while not self._close.is_set():
-            mine = [p for p, epoch in epochs.items() if self._epochs.get(p) == epoch]
-            if epochs and not mine:
+            mine = [p for p in left if self._epochs.get(p) == epochs[p]]
+            if not mine:
                 return
             try:
-                if self._state.admission.pacer is not None:
-                    self._total = source.all_partitions(self._options.topics, self._options.call_secs)
-                committed = source.committed(mine, self._options.call_secs)
-                found = [self._start_of(source, p, epochs[p], committed[p]) for p in mine]
-            except KafkaTroubleError as error:
-                self._state.troubled(error, for_secs=2 * self._options.call_secs + 10.0)
-                self._log.warning("progress not read yet", code=error.code, error=str(error))
-                time.sleep(wait)
-                wait = min(wait * 2, 5.0)
+                found, left, trouble = self._ask(source, mine, epochs)
             except Exception as error:  # noqa: BLE001 (a loader's thread has nobody else to tell)
                 self._fail(error)
                 return
-            else:
+            if found:
                 self._loaded.extend(found)
                 with self._state.changed:
                     self._state.changed.notify_all()
+            if trouble is None:
                 return
+            self._state.troubled(trouble, for_secs=2 * self._options.call_secs + 10.0)
+            self._log.warning("progress not read yet", code=trouble.code, error=str(trouble), partition=str(left[-1]))
+            time.sleep(wait)
+            wait = min(wait * 2, 5.0)
+
+    def _ask(
+        self, source: Source, mine: list[Partition], epochs: dict[Partition, int]
+    ) -> tuple[list[_Loaded], list[Partition], KafkaTroubleError | None]:
+        """Return what is found of these partitions, those to ask for again, and why: one must not keep the others.
+
+        Whose brokers are away is asked for last the next time, and nothing more is asked now: each call would wait.
+        """
+        secs = self._options.call_secs
+        try:
+            committed = source.committed(mine, secs)
+        except KafkaTroubleError as error:
+            if error.away:
+                return [], mine, error
+            committed = {}  # one of them is to blame
+        found: list[_Loaded] = []
+        failed: list[Partition] = []
+        trouble = None
+        for at, partition in enumerate(mine):
+            try:
+                there = committed.get(partition) or source.committed([partition], secs)[partition]
+                found.append(self._start_of(source, partition, epochs[partition], there))
+            except KafkaTroubleError as error:
+                failed.append(partition)
+                trouble = error
+                if error.away:
+                    return found, [*mine[at + 1 :], *failed], trouble
+        return found, failed, trouble
 
     def _start_of(self, source: Source, partition: Partition, epoch: int, committed: Committed) -> _Loaded:
         low, high = source.bounds(partition, self._options.call_secs)

@@ -1,45 +1,123 @@
-"""The thread that reads, with a consumer that stops a partition without a word, as librdkafka was seen to."""
+"""The thread that reads, with a consumer that does what librdkafka was seen to do."""
 
 import threading
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import create_autospec
 
+import pytest
+from confluent_kafka import KafkaError
+
+from connector.core.chunks import Partition
 from connector.core.progress import Progress, encode
+from connector.kafka.errors import AbortableError, KafkaTroubleError, RetriableError
 from connector.kafka.source import Committed, Read, Source
 from connector.stream.reader import PROVE_SECS, Reader, ReadOptions, TickView
 from tests.kit.sending import PARTITION, Bench
 
+OTHER = Partition(PARTITION.topic, 1)
+OFFSET = 70
 
-def test_a_partition_that_yields_nothing_is_sought_again_where_it_was() -> None:
-    bench, begins, twice = Bench(), [], threading.Event()
-    bench.state.flow.let_go([PARTITION])
-    options = ReadOptions((PARTITION.topic,), "group", "earliest", "hold", "dead_letter", 1_000_000, 1.0, 1.0, 6.0)
-    failed: list[Any] = []
-    reader = Reader(bench.state, bench.operation, options, name="bench", fail=failed.append)
 
-    def begin(_partition: object, offset: int) -> bool:
-        begins.append((time.monotonic(), offset))
-        if len(begins) == 2:
-            twice.set()
+class Reading:
+    """A reader at work on partitions that hold nothing; `begins` tells when it began which of them where."""
+
+    def __init__(self) -> None:
+        bench = Bench()
+        bench.state.flow.let_go([PARTITION])
+        options = ReadOptions((PARTITION.topic,), "group", "earliest", "hold", "dead_letter", 1_000_000, 1.0, 1.0, 6.0)
+        self.failed: list[Any] = []
+        self.begins: list[tuple[float, Partition, int]] = []
+        self.reader = Reader(bench.state, bench.operation, options, name="bench", fail=self.failed.append)
+        self.source = create_autospec(Source, instance=True)
+        self.source.begin.side_effect = self._begin
+        self.source.read.side_effect = self._read
+        self.source.bounds.return_value = (60, 100)
+        self.source.known_end.return_value, self.source.passed.return_value = 100, {}
+        self.source.committed.side_effect = lambda asked, _secs: dict.fromkeys(asked, self.committed())
+        self._began = threading.Condition()
+
+    @staticmethod
+    def committed() -> Committed:
+        return Committed(OFFSET, encode(Progress(OFFSET)))
+
+    def start(self, *partitions: Partition) -> None:
+        self.source.subscribe.side_effect = lambda _topics: self.reader.assigned(list(partitions))
+        self.reader.start(self.source, create_autospec(TickView, instance=True))
+
+    def wait(self, wanted: Callable[[], bool]) -> None:
+        with self._began:
+            assert self._began.wait_for(wanted, 30), (self.begins, self.failed)
+        assert self.failed == []
+
+    def has_begun(self, partition: Partition) -> bool:
+        return any(began == partition for _, began, _ in self.begins)
+
+    def _begin(self, partition: Partition, offset: int) -> bool:
+        with self._began:
+            self.begins.append((time.monotonic(), partition, offset))
+            self._began.notify_all()
         return True
 
-    def read(_count: int, timeout_secs: float) -> Read:
+    def _read(self, _count: int, timeout_secs: float) -> Read:
         time.sleep(min(timeout_secs, 0.01))
         return Read()
 
-    source = create_autospec(Source, instance=True)
-    source.begin.side_effect, source.read.side_effect = begin, read
-    source.subscribe.side_effect = lambda _topics: reader.assigned([PARTITION])
-    source.committed.return_value = {PARTITION: Committed(70, encode(Progress(70)))}
-    source.bounds.return_value = (60, 100)
-    source.known_end.return_value, source.passed.return_value = 100, {}
-    reader.start(source, create_autospec(TickView, instance=True))
 
-    assert twice.wait(30), failed
-    reader.close(10)
+@pytest.fixture
+def reading() -> Iterator[Reading]:
+    made = Reading()
+    yield made
+    made.reader.close(10)
 
-    (first, offset), (second, again) = begins[:2]
-    assert (offset, again) == (70, 70)
+
+def test_a_partition_that_yields_nothing_is_sought_again_where_it_was(reading: Reading) -> None:
+    """An answer that comes late may have stopped it, and librdkafka does not tell."""
+    reading.start(PARTITION)
+
+    reading.wait(lambda: len(reading.begins) >= 2)
+
+    (first, *_, offset), (second, *_, again) = reading.begins[:2]
+    assert (offset, again) == (OFFSET, OFFSET)
     assert second - first >= PROVE_SECS
-    assert failed == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AbortableError(KafkaError(KafkaError._UNKNOWN_PARTITION)),  # its topic was deleted meanwhile
+        RetriableError(KafkaError(KafkaError._TIMED_OUT)),  # its leader is away
+    ],
+    ids=["gone", "away"],
+)
+def test_a_partition_that_nothing_can_be_learned_of_keeps_no_other_from_beginning(
+    reading: Reading, error: KafkaTroubleError
+) -> None:
+    def bounds(partition: Partition, _secs: float) -> tuple[int, int]:
+        if partition == PARTITION and not healed:
+            raise error
+        return 60, 100
+
+    healed: list[bool] = []
+    reading.source.bounds.side_effect = bounds
+    reading.start(PARTITION, OTHER)
+
+    reading.wait(lambda: reading.has_begun(OTHER))
+    assert not reading.has_begun(PARTITION)
+    healed.append(True)
+    reading.wait(lambda: reading.has_begun(PARTITION))
+
+
+def test_a_partition_whose_commits_may_not_be_read_keeps_no_other_from_beginning(reading: Reading) -> None:
+    def committed(asked: list[Partition], _secs: float) -> dict[Partition, Committed]:
+        if PARTITION in asked:
+            raise AbortableError(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+        return dict.fromkeys(asked, reading.committed())
+
+    reading.source.committed.side_effect = committed
+    reading.start(PARTITION, OTHER)
+
+    reading.wait(lambda: reading.has_begun(OTHER))
+
+    assert not reading.has_begun(PARTITION)
