@@ -145,14 +145,22 @@ class Conductor:
             self._arena.kill(spare)
 
     def _twin(self, slot: Slot) -> Steps:
+        """Start a second worker with the id of one that runs: one of them has to go, and to say why.
+
+        It is the newcomer, unless the group still knows the first one by an earlier process of this host.
+        """
         twin = self._arena.start(slot, **elsewhere(self._arena.folder))
-        for _ in range(100):
-            if twin.process.poll() is not None:
+        first = slot.worker
+        assert first is not None
+        both = (twin.process, first.process)
+        for _ in range(150):
+            if any(process.poll() is not None for process in both):
                 break
             yield 0.2
-        if twin.process.poll() != 4 or not slot.lives:
+        codes = [process.poll() for process in both]
+        if sorted(codes, key=str) != [4, None]:
             self.problems.append(
-                f"a second worker with one id ended with {twin.process.poll()}, the first one lives: {slot.lives}"
+                f"of two workers with one id the second ended with {codes[0]}, the first with {codes[1]}"
             )
         if twin.process.poll() is None:
             twin.kill()
