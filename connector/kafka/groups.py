@@ -1,12 +1,19 @@
-"""Who is in a consumer group, for finding out about a twin before it is fenced."""
+"""Who is in a consumer group: to find a twin before it is fenced, and partitions that nobody has."""
 
+import re
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from confluent_kafka import Consumer, ConsumerGroupState, KafkaException
 from confluent_kafka.admin import AdminClient
 
+from connector.core.chunks import Partition
 from connector.kafka.configs import Config
-from connector.kafka.errors import KafkaTroubleError, answer
+from connector.kafka.errors import KafkaTroubleError, answer, translate
+
+_STIR_SECS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +35,48 @@ def members(config: Config, group: str, timeout_secs: float) -> list[Member]:
             return []
         raise
     return [Member(member.client_id, member.group_instance_id) for member in described.members]
+
+
+class Group:
+    """A consumer group of the classic protocol, seen from outside."""
+
+    def __init__(self, config: Config, group: str, timeout_secs: float) -> None:
+        self._admin = AdminClient(cast("Any", config))
+        self._group = group
+        self._timeout_secs = timeout_secs
+
+    def orphans(self, topics: Sequence[str]) -> frozenset[Partition]:
+        """Return the partitions of these topics (names and patterns) that no member of a stable group has.
+
+        Raises `KafkaTroubleError`.
+        """
+        asked = self._admin.describe_consumer_groups([self._group], request_timeout=self._timeout_secs)[self._group]
+        described = answer(asked, self._timeout_secs + 1, f"asking who is in group {self._group}")
+        if described.state != ConsumerGroupState.STABLE:
+            return frozenset()
+        try:
+            there = self._admin.list_topics(timeout=self._timeout_secs).topics
+        except KafkaException as error:
+            raise translate(error, "asking the brokers for their topics") from error
+        patterns = [re.compile(topic) for topic in topics if topic.startswith("^")]
+        wanted = [name for name in there if name in topics or any(pattern.search(name) for pattern in patterns)]
+        partitions = {Partition(name, number) for name in wanted for number in there[name].partitions}
+        spots = [spot for member in described.members for spot in member.assignment.topic_partitions]
+        return frozenset(partitions.difference(Partition(spot.topic, spot.partition) for spot in spots))
+
+
+def stir(config: Config, topic: str) -> None:
+    """Have a group rebalance, by a member that comes for a moment and reads nothing of what the others read.
+
+    `config` is that of the group's consumers; `topic` is one that they do not read.
+    """
+    own = {name: value for name, value in config.items() if name != "group.instance.id"}
+    consumer = Consumer({**own, "auto.offset.reset": "latest"})
+    assigned: list[object] = []
+    consumer.subscribe([topic], on_assign=lambda _consumer, spots: assigned.append(spots))
+    deadline = time.monotonic() + _STIR_SECS
+    try:
+        while not assigned and time.monotonic() < deadline:
+            consumer.poll(0.1)
+    finally:
+        consumer.close()

@@ -15,12 +15,15 @@ from connector.core.breaker import Gate, GatePolicy, Hold
 from connector.core.concurrency import ConcurrencyLimit, ConcurrencyPolicy
 from connector.core.flow import Flow, FlowLimits
 from connector.core.ordering import Lineup
+from connector.core.orphans import OrphanWatch
 from connector.core.pacing import Pace, Pacer
 from connector.core.records import Scribe
 from connector.core.retrying import RetryPolicy
 from connector.core.storm import StormGuard, StormPolicy
 from connector.core.verdicts import Row, VerdictPolicy
 from connector.kafka import configs
+from connector.kafka.errors import KafkaTroubleError
+from connector.kafka.groups import Group, stir
 from connector.kafka.publisher import PlainPublisher, Publisher, TransactionalPublisher
 from connector.kafka.source import Source
 from connector.kafka.topics import Outputs, Topics
@@ -35,6 +38,9 @@ from connector.telemetry.logging import get_logger
 from connector.telemetry.metrics import BatchMetrics
 from connector.trackly.client import Client, ClientOptions
 from connector.trackly.operations import Operation, operation_of
+
+ORPHANS_LOOK_SECS = 3.0
+"""How often a worker looks for partitions that nobody has."""
 
 LOOK_SECS = 0.2
 """How long the end of a hold may go unnoticed by the log."""
@@ -96,6 +102,7 @@ class Stream:
         self.state.on_hold = self._tell_hold
         self._stalled_secs = stalled_secs
         self._looking: asyncio.Task[None] | None = None
+        self._tending: asyncio.Task[None] | None = None
         self._watch: Watch | None = None
         self._watching: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -159,6 +166,8 @@ class Stream:
         self._reader = reader
         self._sender.run()
         self._looking = self._loop.create_task(self._look_at_holds())
+        if kafka.group_protocol == "classic":
+            self._tending = self._loop.create_task(self._tend_group(client_id))
         self._watch = Watch(
             self.name,
             self.state,
@@ -186,8 +195,9 @@ class Stream:
         """Drain until `deadline` (of the monotonic clock) and leave; returns whether nothing was left in flight."""
         if self._reader is None or self._ticker is None or self._sender is None:
             return True
-        if self._watching is not None:
-            self._watching.cancel()
+        for task in (self._watching, self._tending):
+            if task is not None:
+                task.cancel()
         if self.state_name != "failed":
             self.state_name = "draining"
         self._reader.drain(deadline)
@@ -254,6 +264,22 @@ class Stream:
             with self.state.lock:
                 self._tell_hold()
                 self._paces.look()
+
+    async def _tend_group(self, client_id: str) -> None:
+        """Have the group rebalance when partitions are left without a worker, which it does not notice itself."""
+        kafka, settings = self._kafka, self.settings
+        group = Group(configs.common(kafka, client_id), settings.group, min(kafka.request_timeout_secs, 5.0))
+        watch = OrphanWatch(settle_secs=kafka.session_timeout_secs / 2)
+        while True:
+            await asyncio.sleep(ORPHANS_LOOK_SECS)
+            try:
+                orphans = await asyncio.to_thread(group.orphans, _topics(settings))
+            except KafkaTroubleError:  # of which others tell
+                continue
+            if watch.seen(orphans, now=now()):
+                self._log.warning("partitions without a worker", partitions=[str(p) for p in sorted(orphans)])
+                config = configs.consumer(kafka, settings, client_id=f"{client_id}.stir", instance_id="")
+                await asyncio.to_thread(stir, config, settings.outcomes.topic)
 
     def _observe(self, row: Row, took: float, records: int) -> None:
         self.metrics.request(row.name, took, records)

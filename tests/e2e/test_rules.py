@@ -414,6 +414,26 @@ def test_rule_9_partitions_that_stay_go_on_while_others_are_drained(world: World
     assert found.in_doubt == 4
 
 
+@pytest.mark.timeout(180)
+def test_rule_9_partitions_that_a_worker_let_go_of_before_it_died_are_not_left_to_nobody(world: World) -> None:
+    """Its successor takes over the membership as it was, and Kafka sees no reason to give out what nobody has."""
+    world.platform.set_faults(Faults.model_validate({"stall": {"next": 4}, "stall_takes_records": True}))
+    settings = world.settings(stream={"batch": {"max_records": 20}, "concurrency": {"max": 4}})
+    world.produce_sends(2_000)
+    first = world.start({**settings, "instance_id": f"{world.name}-0"})
+    _wait_in_flight(first)
+    second = world.start({**settings, "instance_id": f"{world.name}-1"})
+    first.wait_for(lambda _: "partitions revoked" in first.log.read_text(), "the revoke")
+    first.kill()
+    world.platform.set_faults(Faults())
+
+    heir = world.start({**settings, "instance_id": f"{world.name}-0"})
+
+    heir.wait_for(lambda s: len(s["partitions"]) == 2, "its share")
+    second.wait_for(lambda s: len(s["partitions"]) == 2, "what nobody had")
+    assert world.settled().problems() == []
+
+
 # ------------------------------------------------------------------ rule 10: what Kafka refuses
 
 
