@@ -1,12 +1,13 @@
 """Who is in a consumer group: to find a twin before it is fenced, and partitions that nobody has."""
 
 import re
+import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from confluent_kafka import Consumer, ConsumerGroupState, KafkaException
+from confluent_kafka import Consumer, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from connector.core.chunks import Partition
@@ -50,19 +51,36 @@ class Group:
 
         Raises `KafkaTroubleError`.
         """
-        asked = self._admin.describe_consumer_groups([self._group], request_timeout=self._timeout_secs)[self._group]
-        described = answer(asked, self._timeout_secs + 1, f"asking who is in group {self._group}")
-        if described.state != ConsumerGroupState.STABLE:
-            return frozenset()
+        # Not by `describe_consumer_groups`: while a coordinator does not answer, librdkafka 2.15 may end the process
+        # over it (an assertion in `rd_kafka_enq_once_del_source_return`), and this is asked for as long as we run.
         try:
+            groups = self._admin.list_groups(self._group, timeout=self._timeout_secs)
             there = self._admin.list_topics(timeout=self._timeout_secs).topics
         except KafkaException as error:
-            raise translate(error, "asking the brokers for their topics") from error
+            raise translate(error, f"asking what group {self._group} has") from error
+        if [group.state for group in groups] != ["Stable"]:
+            return frozenset()
         patterns = [re.compile(topic) for topic in topics if topic.startswith("^")]
         wanted = [name for name in there if name in topics or any(pattern.search(name) for pattern in patterns)]
         partitions = {Partition(name, number) for name in wanted for number in there[name].partitions}
-        spots = [spot for member in described.members for spot in member.assignment.topic_partitions]
-        return frozenset(partitions.difference(Partition(spot.topic, spot.partition) for spot in spots))
+        return frozenset(partitions.difference(*(assigned(member.assignment or b"") for member in groups[0].members)))
+
+
+def assigned(assignment: bytes) -> set[Partition]:
+    """Return the partitions of a member's assignment, as the consumer protocol writes it.
+
+    ConsumerProtocolAssignment: version (2 bytes), then by topic its name and numbers, each with a count before it.
+    """
+    if not assignment:
+        return set()
+    found, at = set(), 6
+    for _ in range(int.from_bytes(assignment[2:6])):
+        end = at + 2 + int.from_bytes(assignment[at : at + 2])
+        name, at = assignment[at + 2 : end].decode(), end
+        count = int.from_bytes(assignment[at : at + 4])
+        found |= {Partition(name, number) for (number,) in struct.iter_unpack(">i", assignment[at + 4 :][: 4 * count])}
+        at += 4 + 4 * count
+    return found
 
 
 def stir(config: Config, topic: str) -> None:

@@ -4,8 +4,9 @@ import socket
 
 import pytest
 
+from connector.core.chunks import Partition
 from connector.kafka.errors import RetriableError
-from connector.kafka.groups import members
+from connector.kafka.groups import assigned, members
 
 
 def test_a_broker_that_does_not_answer_is_trouble_that_may_pass() -> None:
@@ -18,3 +19,10 @@ def test_a_broker_that_does_not_answer_is_trouble_that_may_pass() -> None:
 
     assert (caught.value.code, caught.value.away) == ("_TIMED_OUT", True)
     assert "asking who is in group somebody" in str(caught.value)
+
+
+def test_an_assignment_is_read_as_the_consumer_protocol_writes_it() -> None:
+    written = bytes.fromhex("0001 00000002 0001 61 00000002 00000000 00000007 0002 6262 00000001 00000003 ffffffff")
+
+    assert assigned(written) == {Partition("a", 0), Partition("a", 7), Partition("bb", 3)}
+    assert assigned(b"") == assigned(bytes(6)) == set()
