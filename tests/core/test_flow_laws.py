@@ -545,6 +545,6 @@ class OrderedDeliveryMachine(DeliveryMachine):
 
 
 TestOrderedDelivery = OrderedDeliveryMachine.TestCase
-# The same orders of events each time: one with a hold while a tick runs is known to break this law, and not explained yet
-# (a record with room for one in flight is left, or passed by a later one of its key).
+# The same orders of events each time: one with a hold while a tick runs is known to break this law (a record with room
+# for one in flight is left, or passed by a later one of its key), and is not explained yet.
 TestOrderedDelivery.settings = settings(max_examples=300, stateful_step_count=60, deadline=None, derandomize=True)
