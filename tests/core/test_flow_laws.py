@@ -178,15 +178,15 @@ class DeliveryMachine(RuleBasedStateMachine):
             assert not intake.doubtful
             return
         worker.read_to[partition] = offsets[-1] + 1
-        pieces = list(intake.fresh)
-        for doubtful in intake.doubtful:
-            if self.resend:
+        pieces = intake.fresh
+        if self.resend:  # first, as the reader has it: of its key, what was in flight is the earliest
+            pieces = (*intake.doubtful, *intake.fresh)
+            for doubtful in intake.doubtful:
                 doubtful.resent = True
                 self.resent.update(positions([doubtful]))
-                pieces.append(doubtful)
-            else:
-                self.given_up.update(positions([doubtful]))
-                worker.flow.add_finished((doubtful,), Verdicts(DOUBT))
+        elif intake.doubtful:
+            self.given_up.update(positions(intake.doubtful))
+            worker.flow.add_finished(intake.doubtful, Verdicts(DOUBT))
         for piece in pieces:
             self.prepare(worker, piece)
 
@@ -545,6 +545,4 @@ class OrderedDeliveryMachine(DeliveryMachine):
 
 
 TestOrderedDelivery = OrderedDeliveryMachine.TestCase
-# The same orders of events each time: one with a hold while a tick runs is known to break this law (a record with room
-# for one in flight is left, or passed by a later one of its key), and is not explained yet.
-TestOrderedDelivery.settings = settings(max_examples=300, stateful_step_count=60, deadline=None, derandomize=True)
+TestOrderedDelivery.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
