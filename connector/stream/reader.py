@@ -529,13 +529,13 @@ class Reader:
     # ------------------------------------------------------------------ the loader's threads
 
     def _load(self, epochs: dict[Partition, int]) -> None:
-        """Read what is committed for new partitions, until it is known or they are gone again."""
+        """Read what is committed for new partitions, if there are any, until it is known or they are gone again."""
         source = self._source
         assert source is not None
         left, wait = list(epochs), 0.1
         while not self._close.is_set():
             mine = [p for p in left if self._epochs.get(p) == epochs[p]]
-            if not mine:
+            if epochs and not mine:
                 return
             try:
                 found, left, trouble = self._ask(source, mine, epochs)
@@ -549,7 +549,8 @@ class Reader:
             if trouble is None:
                 return
             self._state.troubled(trouble, for_secs=2 * self._options.call_secs + 10.0)
-            self._log.warning("progress not read yet", code=trouble.code, error=str(trouble), partition=str(left[-1]))
+            where = str(left[-1]) if left else ""
+            self._log.warning("progress not read yet", code=trouble.code, error=str(trouble), partition=where)
             time.sleep(wait)
             wait = min(wait * 2, 5.0)
 
@@ -561,6 +562,11 @@ class Reader:
         Whose brokers are away is asked for last the next time, and nothing more is asked now: each call would wait.
         """
         secs = self._options.call_secs
+        if self._state.admission.pacer is not None:
+            try:
+                self._total = source.all_partitions(self._options.topics, secs)
+            except KafkaTroubleError as error:
+                return [], mine, error
         try:
             committed = source.committed(mine, secs)
         except KafkaTroubleError as error:

@@ -10,6 +10,7 @@ import pytest
 from confluent_kafka import KafkaError
 
 from connector.core.chunks import Partition
+from connector.core.pacing import Pace, Pacer
 from connector.core.progress import Progress, encode
 from connector.kafka.errors import AbortableError, KafkaTroubleError, RetriableError
 from connector.kafka.source import Committed, Read, Source
@@ -25,6 +26,7 @@ class Reading:
 
     def __init__(self) -> None:
         bench = Bench()
+        self.state = bench.state
         bench.state.flow.let_go([PARTITION])
         options = ReadOptions((PARTITION.topic,), "group", "earliest", "hold", "dead_letter", 1_000_000, 1.0, 1.0, 6.0)
         self.failed: list[Any] = []
@@ -50,6 +52,13 @@ class Reading:
         with self._began:
             assert self._began.wait_for(wanted, 30), (self.begins, self.failed)
         assert self.failed == []
+
+    def wait_for_share(self, share: float) -> None:
+        pacer, deadline = self.state.admission.pacer, time.monotonic() + 30
+        assert pacer is not None
+        while pacer.share != share and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert (pacer.share, self.failed) == (share, [])
 
     def has_begun(self, partition: Partition) -> bool:
         return any(began == partition for _, began, _ in self.begins)
@@ -121,3 +130,24 @@ def test_a_partition_whose_commits_may_not_be_read_keeps_no_other_from_beginning
     reading.wait(lambda: reading.has_begun(OTHER))
 
     assert not reading.has_begun(PARTITION)
+
+
+def test_a_worker_learns_of_others_that_share_its_paces_when_nothing_is_assigned_to_it(reading: Reading) -> None:
+    """A rebalance that gives it nothing new may have given others something, of topics that grew."""
+    reading.state.admission.pacer = Pacer(Pace(600, {}), max_lot=10)
+    counts: Iterator[KafkaTroubleError | int] = iter([KafkaTroubleError("not now"), 4, 8])
+
+    def all_partitions(_topics: object, _secs: float) -> int:
+        count = next(counts)
+        if isinstance(count, KafkaTroubleError):
+            raise count
+        return count
+
+    reading.source.all_partitions.side_effect = all_partitions
+    reading.start(PARTITION)
+    reading.wait(lambda: reading.has_begun(PARTITION))
+    reading.wait_for_share(1 / 4)
+
+    reading.reader.assigned([])
+
+    reading.wait_for_share(1 / 8)
