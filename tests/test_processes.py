@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -34,7 +33,6 @@ def test_a_child_is_out_of_reach_of_ctrl_c(tmp_path: Path) -> None:
     assert stop(child, grace_secs=5) == -signal.SIGTERM
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the leash is for Linux alone")
 def test_a_child_that_does_not_listen_for_sighup_yet_outlives_it(tmp_path: Path) -> None:
     log = tmp_path / "log"
     child = spawn(["sh", "-c", "echo ready; exec sleep 30"], log=log)

@@ -1,6 +1,5 @@
 """Who is in a consumer group: to find a twin before it is fenced, and partitions that nobody has."""
 
-import re
 import struct
 import time
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from confluent_kafka.admin import AdminClient
 from connector.core.chunks import Partition
 from connector.kafka.configs import Config
 from connector.kafka.errors import KafkaTroubleError, answer, translate
+from connector.kafka.topics import partitions_of
 
 _STIR_SECS = 10.0
 
@@ -45,6 +45,8 @@ class Group:
         self._admin = AdminClient(cast("Any", config))
         self._group = group
         self._timeout_secs = timeout_secs
+        self._complete: set[Partition] | None = None
+        """What its members had when nothing was left over."""
 
     def orphans(self, topics: Sequence[str]) -> frozenset[Partition]:
         """Return the partitions of these topics (names and patterns) that no member of a stable group has.
@@ -55,15 +57,19 @@ class Group:
         # over it (an assertion in `rd_kafka_enq_once_del_source_return`), and this is asked for as long as we run.
         try:
             groups = self._admin.list_groups(self._group, timeout=self._timeout_secs)
-            there = self._admin.list_topics(timeout=self._timeout_secs).topics
+            if [group.state for group in groups] != ["Stable"]:
+                return frozenset()
+            owned = set().union(*(assigned(member.assignment or b"") for member in groups[0].members))
+            # Topics of the whole cluster are asked for only when something has moved: partitions that are added come
+            # with a rebalance of their own.
+            if owned == self._complete:
+                return frozenset()
+            orphans = partitions_of(topics, self._admin.list_topics(timeout=self._timeout_secs)) - owned
         except KafkaException as error:
             raise translate(error, f"asking what group {self._group} has") from error
-        if [group.state for group in groups] != ["Stable"]:
-            return frozenset()
-        patterns = [re.compile(topic) for topic in topics if topic.startswith("^")]
-        wanted = [name for name in there if name in topics or any(pattern.search(name) for pattern in patterns)]
-        partitions = {Partition(name, number) for name in wanted for number in there[name].partitions}
-        return frozenset(partitions.difference(*(assigned(member.assignment or b"") for member in groups[0].members)))
+        if not orphans:
+            self._complete = owned
+        return frozenset(orphans)
 
 
 def assigned(assignment: bytes) -> set[Partition]:

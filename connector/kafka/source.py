@@ -4,7 +4,6 @@ All calls that change the assignment (assign, pause, seek, close) come from one 
 may only ask: for the group metadata, for what is committed, and, without transactions, to commit.
 """
 
-import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from confluent_kafka import (
 from connector.core.chunks import Chunk, Partition
 from connector.kafka.configs import Config
 from connector.kafka.errors import FatalError, KafkaTroubleError, translate
+from connector.kafka.topics import partitions_of
 
 # Unbound C methods: mapped over a list of messages they cost a third of a call in a comprehension.
 _value: Any = Message.value
@@ -351,15 +351,9 @@ class Source:
     def all_partitions(self, topics: Sequence[str], timeout_secs: float) -> int:
         """Return how many partitions all these topics have, names and patterns, whoever they are assigned to."""
         try:
-            there = self._consumer.list_topics(timeout=timeout_secs).topics
+            return len(partitions_of(topics, self._consumer.list_topics(timeout=timeout_secs)))
         except KafkaException as error:
             raise translate(error) from error
-        patterns = [re.compile(topic) for topic in topics if topic.startswith("^")]
-        return sum(
-            len(found.partitions)
-            for name, found in there.items()
-            if name in topics or any(pattern.search(name) for pattern in patterns)
-        )
 
     def partition_count(self, topic: str, timeout_secs: float) -> int:
         """Return how many partitions a topic has."""

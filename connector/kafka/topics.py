@@ -1,5 +1,6 @@
 """The topics that results go to: that they exist, what they take, and how many partitions they have."""
 
+import re
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -9,10 +10,12 @@ from typing import Any, cast
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
 
 from connector.config.streams import CreateTopicsSettings
+from connector.core.chunks import Partition
 from connector.kafka.configs import Config
 from connector.kafka.errors import KafkaTroubleError, RetriableError, answer, translate
 
@@ -33,6 +36,17 @@ OUTCOME_BYTES = 1_000
 
 class TopicsMissingError(Exception):
     """Topics do not exist and may not be created; the message names the commands that create them."""
+
+
+def partitions_of(topics: Sequence[str], metadata: ClusterMetadata) -> set[Partition]:
+    """Return all partitions of these topics, names and patterns (`^...`), whoever they are assigned to."""
+    patterns = [re.compile(topic) for topic in topics if topic.startswith("^")]
+    return {
+        Partition(name, number)
+        for name, found in metadata.topics.items()
+        if name in topics or any(pattern.search(name) for pattern in patterns)
+        for number in found.partitions
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from connector.telemetry.metrics import BatchMetrics
 from connector.trackly.client import Client, ClientOptions
 from connector.trackly.operations import Operation, operation_of
 
-ORPHANS_LOOK_SECS = 3.0
+ORPHANS_LOOK_SECS = 5.0
 """How often a worker looks for partitions that nobody has."""
 
 LOOK_SECS = 0.2

@@ -12,6 +12,7 @@ from connector.demo.judge import Produced
 from connector.demo.topics import Record, position_of
 from connector.simulator import SimulatorThread
 from tests.chaos.arena import PARTITIONS, Arena, Lane
+from tests.kit.feed import watch_ledger
 
 BAD_EVERY: Final = 50
 _BAD: Final[tuple[tuple[bytes | None, str], ...]] = (
@@ -29,18 +30,14 @@ class Taken:
 
     def __init__(self, platform: SimulatorThread) -> None:
         self._newest: dict[tuple[str, int], int] = {}
-        ledger = platform._simulator._behaviour.ledger
-        write = ledger.accept_all
+        watch_ledger(platform, self._note)
 
-        def watched(operation: str, identities: Sequence[str | None]) -> None:
-            write(operation, identities)
-            for identity in identities:
-                flow, _, number = (identity or "").rpartition(" ")
-                if number.isdigit():
-                    key = (flow, int(number) % PARTITIONS)
-                    self._newest[key] = max(self._newest.get(key, -1), int(number))
-
-        ledger.accept_all = watched  # type: ignore[method-assign] # the ledger itself keeps no order
+    def _note(self, identities: Sequence[str | None]) -> None:
+        for identity in identities:
+            flow, _, number = (identity or "").rpartition(" ")
+            if number.isdigit():
+                key = (flow, int(number) % PARTITIONS)
+                self._newest[key] = max(self._newest.get(key, -1), int(number))
 
     def newest(self, flow: str, partition: int) -> int:
         """Return the number of that record, -1 when there is none."""

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import Producer
 
+from benchmarks.processes import rss_mb
 from connector.demo.topics import Record
 from connector.simulator import Faults
 from tests.kit.world import Worker, World, sends
@@ -15,13 +15,6 @@ from tests.kit.world import Worker, World, sends
 LIMIT_MB = 350
 BACKLOG = 3_000_000
 PARTITIONS = 8
-
-
-def _rss_mb(worker: Worker) -> float:
-    for line in Path(f"/proc/{worker.pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise AssertionError("no VmRSS")
 
 
 def _fill(world: World, topic: str, count: int) -> None:
@@ -73,7 +66,7 @@ def test_the_platform_is_down_and_millions_wait_for_three_streams_and_memory_sta
 def _watched(worker: Worker, secs: float) -> Iterator[float]:
     began = time.monotonic()
     while time.monotonic() < began + secs:
-        yield _rss_mb(worker)
+        yield rss_mb(worker.pid)
         time.sleep(0.25)
 
 
@@ -84,7 +77,7 @@ def test_a_large_record_and_a_huge_reply_pass_through_and_leave_no_memory_behind
     worker = world.start(world.settings(stream={"topics": [source]}))
     world.topics.produce(source, sends(1_000))
     worker.wait_for(lambda s: s["queued"] == 1_000, "the first records")
-    before = _rss_mb(worker)
+    before = rss_mb(worker.pid)
     large = b'{"to":"+15550000001","body":"%s"}' % (b"x" * 1_000_000)
     producer = Producer({"bootstrap.servers": world.bootstrap_servers, "message.max.bytes": 3_000_000})
     for value in (large, large[:-2]):

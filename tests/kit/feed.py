@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Self
 
 from connector.demo.topics import Record
@@ -11,6 +11,18 @@ from connector.simulator import SimulatorThread
 from tests.kit.world import World, sends
 
 TAG = "feed"
+
+
+def watch_ledger(platform: SimulatorThread, note: Callable[[Sequence[str | None]], None]) -> None:
+    """Have each lot of identities that the platform accepts told: the ledger itself keeps no order and no times."""
+    ledger = platform._simulator._behaviour.ledger
+    write = ledger.accept_all
+
+    def watched(operation: str, identities: Sequence[str | None]) -> None:
+        note(identities)
+        write(operation, identities)
+
+    ledger.accept_all = watched  # type: ignore[method-assign] # what it is for
 
 
 class Watch:
@@ -21,17 +33,13 @@ class Watch:
         """When how many records were accepted."""
         self.times: dict[str, float] = {}
         """When each record was first accepted, by its text."""
-        ledger = platform._simulator._behaviour.ledger
-        write = ledger.accept_all
+        watch_ledger(platform, self._note)
 
-        def watched(operation: str, identities: Sequence[str | None]) -> None:
-            at = time.monotonic()
-            self.accepted.append((at, len(identities)))
-            for identity in identities:
-                self.times.setdefault(identity or "", at)
-            write(operation, identities)
-
-        ledger.accept_all = watched  # type: ignore[method-assign] # the ledger itself keeps no times
+    def _note(self, identities: Sequence[str | None]) -> None:
+        at = time.monotonic()
+        self.accepted.append((at, len(identities)))
+        for identity in identities:
+            self.times.setdefault(identity or "", at)
 
     def count(self, start: float, stop: float) -> int:
         """Return how many records were accepted between two times."""
