@@ -39,6 +39,13 @@ _timestamp: Any = Message.timestamp
 
 
 COMPANY_SECS = 0.005
+PROVE_SECS, PROVE_MAX_SECS = 1.0, 60.0
+"""A partition that has begun and yielded nothing is sought again after this time, and after twice as long each time.
+
+Librdkafka stops a partition when an answer says that an offset is out of range, even one that it was sought away from
+meanwhile, and does not tell. Where there is nothing to read, seeking the same place again changes nothing.
+"""
+
 RESTART_SECS = 1.0
 """A partition that may not be sought for so long is stopped, not starting: it is assigned anew."""
 
@@ -67,6 +74,15 @@ class Committed:
 
     offset: int | None
     metadata: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """A partition that has begun and yielded nothing yet: where, and when it is sought there again."""
+
+    offset: int
+    due: float
+    waited: float
 
 
 @dataclass(slots=True)
@@ -133,6 +149,8 @@ class Source:
         self._names: dict[str, str] = {}
         self._refused: dict[Partition, float] = {}
         """Since when partitions that are to begin may not be sought."""
+        self._unproven: dict[Partition, _Trial] = {}
+        self._paused: set[Partition] = set()
 
     # ------------------------------------------------------------------ the reader's thread
 
@@ -148,6 +166,8 @@ class Source:
         librdkafka waits for the whole count or the whole time: so the wait is for the first record alone, and what
         comes within a moment of it is taken along.
         """
+        if self._unproven:
+            self._prove()
         try:
             messages = self._consumer.consume(count, 0.0)
             if not messages and timeout_secs > 0:
@@ -172,6 +192,7 @@ class Source:
         for topic, number, length in self._runs(messages):
             partition = Partition(self._names.setdefault(topic, topic), number)
             epoch = self._epoch_of(partition)
+            self._unproven.pop(partition, None)
             if epoch is not None:  # else revoked during the call that returned these
                 run = messages[start : start + length]
                 read.chunks.append(chunk_of(run, partition, epoch, keep_timestamps=self._keep_timestamps))
@@ -193,6 +214,7 @@ class Source:
         topic, number = message.topic(), message.partition()
         partition = None if topic is None or number is None or number < 0 else Partition(topic, number)
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE) and partition:  # noqa: SLF001
+            self._unproven.pop(partition, None)
             read.missing.append(partition)
         elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
             return
@@ -205,6 +227,21 @@ class Source:
 
     def begin(self, partition: Partition, offset: int) -> bool:
         """Start reading a partition at `offset`; returns False while librdkafka is not ready for it yet."""
+        if not self._seek(partition, offset):
+            return False
+        self._paused.discard(partition)
+        self._unproven[partition] = _Trial(offset, time.monotonic() + PROVE_SECS, PROVE_SECS)
+        return True
+
+    def _prove(self) -> None:
+        """Seek again what has begun and yielded nothing, in case it was stopped."""
+        at = time.monotonic()
+        for partition, trial in list(self._unproven.items()):
+            if at >= trial.due and partition not in self._paused and self._seek(partition, trial.offset):
+                wait = min(2 * trial.waited, PROVE_MAX_SECS)
+                self._unproven[partition] = _Trial(trial.offset, at + wait, wait)
+
+    def _seek(self, partition: Partition, offset: int) -> bool:
         spot = TopicPartition(*partition, offset)
         try:
             self._consumer.seek(spot)
@@ -229,10 +266,14 @@ class Source:
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         """Stop fetching; what was fetched and not read yet is thrown away by librdkafka and read again later."""
+        partitions = list(partitions)
+        self._paused.update(partitions)
         self._consumer.pause([TopicPartition(*p) for p in partitions])
 
     def resume(self, partitions: Iterable[Partition]) -> None:
         """Fetch again."""
+        partitions = list(partitions)
+        self._paused.difference_update(partitions)
         self._consumer.resume([TopicPartition(*p) for p in partitions])
 
     def renew(self) -> None:
@@ -242,6 +283,7 @@ class Source:
         """
         self._retired.append(self._consumer)
         self._consumer = self._make()
+        self._forget([*self._unproven, *self._paused, *self._refused])
 
     def close(self) -> None:
         """Leave; the group hears of it only where there is no static membership, so that a restart is quick."""
@@ -258,19 +300,29 @@ class Source:
         if spots:
             consumer.pause(spots)
         mine = [Partition(p.topic, p.partition) for p in partitions]
-        for partition in mine:
-            self._refused.pop(partition, None)
+        self._forget(mine)
         self._handler.assigned(mine)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if consumer is self._consumer:
-            self._handler.revoking([Partition(p.topic, p.partition) for p in partitions])
+            mine = [Partition(p.topic, p.partition) for p in partitions]
+            self._handler.revoking(mine)
+            self._forget(mine)
         consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if consumer is self._consumer:
-            self._handler.lost([Partition(p.topic, p.partition) for p in partitions])
+            mine = [Partition(p.topic, p.partition) for p in partitions]
+            self._handler.lost(mine)
+            self._forget(mine)
         consumer.incremental_unassign(partitions)
+
+    def _forget(self, partitions: Iterable[Partition]) -> None:
+        """Forget what was known of partitions under an assignment that is over."""
+        for partition in partitions:
+            self._refused.pop(partition, None)
+            self._unproven.pop(partition, None)
+            self._paused.discard(partition)
 
     # ------------------------------------------------------------------ any thread
 

@@ -28,13 +28,6 @@ from connector.stream.state import State, now, now_ms
 from connector.telemetry.logging import get_logger
 from connector.trackly.operations import Operation
 
-PROVE_SECS, PROVE_MAX_SECS = 1.0, 60.0
-"""A partition that has begun and yielded nothing is sought again after this time, and after twice as long each time.
-
-Librdkafka stops a partition when an answer says that an offset is out of range, even one that it was sought away from
-meanwhile, and does not tell. Where there is nothing to read, seeking the same place again changes nothing.
-"""
-
 LONG_WAIT_SECS = 1.0
 """A wait for room shorter than this is not worth throwing the prefetch away."""
 
@@ -126,8 +119,6 @@ class Reader:
         self._loaded: deque[_Loaded] = deque()
         self._to_begin: dict[Partition, int] = {}
         self._begun: set[Partition] = set()
-        self._unproven: dict[Partition, tuple[float, float]] = {}
-        """Partitions that have begun and yielded nothing yet: when each is sought again, and how long it then waits."""
         self._reloading: dict[Partition, float] = {}
         """Partitions that are to begin anew, and when they do at the latest."""
         self._paused = False
@@ -222,7 +213,6 @@ class Reader:
         self._reload_decided()
         self._reload_drained()
         self._pause_held(source)
-        self._prove(source)
         self._measure_lag(source)
         at = now()
         with self._state.changed:
@@ -238,7 +228,6 @@ class Reader:
         if read.chunks:
             self.refused = None
         for chunk in read.chunks:
-            self._unproven.pop(chunk.partition, None)
             self._take(chunk)
         for partition in read.missing:
             if partition in self._begun:
@@ -413,7 +402,6 @@ class Reader:
             for partition in partitions:
                 self._epochs.pop(partition, None)
                 self._begun.discard(partition)
-                self._unproven.pop(partition, None)
                 self._to_begin.pop(partition, None)
                 self._reloading.pop(partition, None)
                 self._rulings.pop(partition, None)
@@ -439,7 +427,6 @@ class Reader:
                 self._state.flow.let_go([partition])
                 del self._reloading[partition]
                 self._begun.discard(partition)
-                self._unproven.pop(partition, None)
                 self._epochs[partition] = next(self._numbers)
             self._loader.submit(self._load, {partition: self._epochs[partition]})
 
@@ -505,26 +492,11 @@ class Reader:
             self._begun.add(partition)
             if source.begin(partition, offset):
                 del self._to_begin[partition]
-                self._unproven[partition] = (now() + PROVE_SECS, PROVE_SECS)
                 if self._paused or not self.has_room:
                     self._paused = True
                     source.pause([partition])
             else:
                 self._begun.discard(partition)
-
-    def _prove(self, source: Source) -> None:
-        """Seek again what has begun and yielded nothing, in case it was stopped."""
-        if self._paused or not self._unproven:
-            return
-        at = now()
-        for partition, (due, waited) in list(self._unproven.items()):
-            if at < due or partition in self._stopped or partition in self._reloading:
-                continue
-            with self._state.lock:
-                state = self._state.flow.partitions.get(partition)
-            if state is not None and source.begin(partition, state.next_read):
-                wait = min(2 * waited, PROVE_MAX_SECS)
-                self._unproven[partition] = (at + wait, wait)
 
     # ------------------------------------------------------------------ the loader's threads
 

@@ -1,14 +1,15 @@
 """Where a partition begins: what the consumer is told, with librdkafka itself in place of a broker."""
 
+import time
 from collections.abc import Callable
 from unittest.mock import create_autospec
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from connector.core.chunks import Partition
 from connector.kafka import source
-from connector.kafka.source import RebalanceHandler, Source
+from connector.kafka.source import PROVE_SECS, RebalanceHandler, Source
 
 PARTITION = Partition("events", 3)
 
@@ -22,6 +23,10 @@ def consumer(monkeypatch: pytest.MonkeyPatch) -> Consumer:
 
 def _source() -> Source:
     return Source({}, create_autospec(RebalanceHandler, instance=True), lambda _partition: 1)
+
+
+def _seeks(consumer: Consumer) -> list[int]:
+    return [call.args[0].offset for call in consumer.seek.call_args_list]  # type: ignore[attr-defined] # a mock
 
 
 def _refusing(code: int) -> Callable[[TopicPartition], None]:
@@ -56,3 +61,51 @@ def test_a_partition_that_is_starting_is_waited_for_and_one_that_stopped_is_assi
     for call in (consumer.incremental_unassign, consumer.incremental_assign):
         [[spot]] = call.call_args.args  # type: ignore[attr-defined] # a mock
         assert (Partition(spot.topic, spot.partition), spot.offset) == (PARTITION, 70)
+
+
+def test_a_partition_that_yields_nothing_is_sought_again_where_it_was(consumer: Consumer) -> None:
+    """An answer that comes late may have stopped it, and librdkafka does not tell."""
+    consumer.consume.return_value, consumer.poll.return_value = [], None  # type: ignore[attr-defined] # a mock
+    reader = _source()
+    reader.begin(PARTITION, 70)
+    began = time.monotonic()
+
+    while len(_seeks(consumer)) < 2 and time.monotonic() < began + 30:
+        reader.read(10, 0.0)
+        time.sleep(0.01)
+
+    assert _seeks(consumer) == [70, 70]
+    assert time.monotonic() - began >= PROVE_SECS
+
+
+def test_a_partition_that_is_paused_has_yielded_or_is_gone_is_not_sought_again(
+    consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be resumed, or thrown back."""
+    monkeypatch.setattr(source, "PROVE_SECS", 0.0)
+    message = create_autospec(Message, instance=True)
+    message.error.return_value = None
+    for column, value in {"topic": "events", "partition": 3, "offset": 70, "timestamp": (0, 0)}.items():
+        monkeypatch.setattr(source, f"_{column}", lambda _message, value=value: value)
+        getattr(message, column).return_value = value
+    for column in ("value", "key", "headers", "error"):
+        monkeypatch.setattr(source, f"_{column}", lambda _message: None)
+    consumer.consume.return_value, consumer.poll.return_value = [], None  # type: ignore[attr-defined] # a mock
+
+    paused, yielded, revoked = _source(), _source(), _source()
+    for reader in (paused, yielded, revoked):
+        reader._on_assign(consumer, [TopicPartition(*PARTITION)])
+        reader.begin(PARTITION, 70)
+    paused.pause([PARTITION])
+    consumer.consume.return_value = [message]  # type: ignore[attr-defined] # a mock
+    assert [chunk.offsets for chunk in yielded.read(10, 0.0).chunks] == [range(70, 71)]
+    consumer.consume.return_value = []  # type: ignore[attr-defined] # a mock
+    revoked._on_revoke(consumer, [TopicPartition(*PARTITION)])
+    sought = len(_seeks(consumer))
+    for reader in (paused, yielded, revoked):
+        reader.read(10, 0.0)
+
+    assert len(_seeks(consumer)) == sought
+    paused.resume([PARTITION])
+    paused.read(10, 0.0)
+    assert len(_seeks(consumer)) == sought + 1

@@ -14,7 +14,7 @@ from connector.core.pacing import Pace, Pacer
 from connector.core.progress import Progress, encode
 from connector.kafka.errors import AbortableError, KafkaTroubleError, RetriableError
 from connector.kafka.source import Committed, Read, Source
-from connector.stream.reader import PROVE_SECS, Reader, ReadOptions, TickView
+from connector.stream.reader import Reader, ReadOptions, TickView
 from tests.kit.sending import PARTITION, Bench
 
 OTHER = Partition(PARTITION.topic, 1)
@@ -79,17 +79,6 @@ def reading() -> Iterator[Reading]:
     made = Reading()
     yield made
     made.reader.close(10)
-
-
-def test_a_partition_that_yields_nothing_is_sought_again_where_it_was(reading: Reading) -> None:
-    """An answer that comes late may have stopped it, and librdkafka does not tell."""
-    reading.start(PARTITION)
-
-    reading.wait(lambda: len(reading.begins) >= 2)
-
-    (first, *_, offset), (second, *_, again) = reading.begins[:2]
-    assert (offset, again) == (OFFSET, OFFSET)
-    assert second - first >= PROVE_SECS
 
 
 @pytest.mark.parametrize(
