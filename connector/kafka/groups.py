@@ -92,15 +92,17 @@ def assigned(assignment: bytes) -> set[Partition]:
 def stir(config: Config, topic: str) -> None:
     """Have a group rebalance, by a member that comes for a moment and reads nothing of what the others read.
 
-    `config` is that of the group's consumers; `topic` is one that they do not read.
+    `config` is that of the group's consumers; `topic` is one that they do not read. Raises `KafkaTroubleError`.
     """
     own = {name: value for name, value in config.items() if name != "group.instance.id"}
     consumer = Consumer({**own, "auto.offset.reset": "latest"})
-    assigned: list[object] = []
-    consumer.subscribe([topic], on_assign=lambda _consumer, spots: assigned.append(spots))
+    joined: list[object] = []
     deadline = time.monotonic() + _STIR_SECS
     try:
-        while not assigned and time.monotonic() < deadline:
+        consumer.subscribe([topic], on_assign=lambda _consumer, spots: joined.append(spots))
+        while not joined and time.monotonic() < deadline:
             consumer.poll(0.1)
+    except KafkaException as error:
+        raise translate(error, "joining the group for a moment") from error
     finally:
         consumer.close()

@@ -102,7 +102,7 @@ class Stream:
         self.state.on_hold = self._tell_hold
         self._stalled_secs = stalled_secs
         self._looking: asyncio.Task[None] | None = None
-        self._tending: asyncio.Task[None] | None = None
+        self._tending: list[asyncio.Task[None]] = []
         self._watch: Watch | None = None
         self._watching: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -167,7 +167,10 @@ class Stream:
         self._sender.run()
         self._looking = self._loop.create_task(self._look_at_holds())
         if kafka.group_protocol == "classic":
-            self._tending = self._loop.create_task(self._tend_group(client_id))
+            self._tending = [
+                self._loop.create_task(self._tend_group(group, topics, client_id))
+                for group, topics in _groups(settings).items()
+            ]
         self._watch = Watch(
             self.name,
             self.state,
@@ -195,7 +198,7 @@ class Stream:
         """Drain until `deadline` (of the monotonic clock) and leave; returns whether nothing was left in flight."""
         if self._reader is None or self._ticker is None or self._sender is None:
             return True
-        for task in (self._watching, self._tending):
+        for task in (self._watching, *self._tending):
             if task is not None:
                 task.cancel()
         if self.state_name != "failed":
@@ -265,21 +268,22 @@ class Stream:
                 self._tell_hold()
                 self._paces.look()
 
-    async def _tend_group(self, client_id: str) -> None:
-        """Have the group rebalance when partitions are left without a worker, which it does not notice itself."""
+    async def _tend_group(self, name: str, topics: tuple[str, ...], client_id: str) -> None:
+        """Have a group rebalance when partitions are left without a worker, which it does not notice itself."""
         kafka, settings = self._kafka, self.settings
-        group = Group(configs.common(kafka, client_id), settings.group, min(kafka.request_timeout_secs, 5.0))
+        group = Group(configs.common(kafka, client_id), name, min(kafka.request_timeout_secs, 5.0))
+        config = configs.consumer(kafka, settings, client_id=f"{client_id}.stir", instance_id="", group=name)
         watch = OrphanWatch(settle_secs=kafka.session_timeout_secs / 2)
         while True:
             await asyncio.sleep(ORPHANS_LOOK_SECS)
             try:
-                orphans = await asyncio.to_thread(group.orphans, _topics(settings))
+                orphans = await asyncio.to_thread(group.orphans, topics)
+                if watch.seen(orphans, now=now()):
+                    told = [str(partition) for partition in sorted(orphans)]
+                    self._log.warning("partitions without a worker", group=name, partitions=told)
+                    await asyncio.to_thread(stir, config, settings.outcomes.topic)
             except KafkaTroubleError:  # of which others tell
                 continue
-            if watch.seen(orphans, now=now()):
-                self._log.warning("partitions without a worker", partitions=[str(p) for p in sorted(orphans)])
-                config = configs.consumer(kafka, settings, client_id=f"{client_id}.stir", instance_id="")
-                await asyncio.to_thread(stir, config, settings.outcomes.topic)
 
     def _observe(self, row: Row, took: float, records: int) -> None:
         self.metrics.request(row.name, took, records)
@@ -374,6 +378,13 @@ class Stream:
                 if self.failed is None
                 else fit_to_show(f"{type(self.failed).__name__}: {self.failed}", secrets),
             }
+
+
+def _groups(settings: StreamSettings) -> dict[str, tuple[str, ...]]:
+    """Return the consumer groups of a stream and what each reads: its own, and those of its rules of redrive."""
+    dead_letters = settings.dead_letters
+    rules = {settings.redrive_group(rule.name): (dead_letters.topic,) for rule in dead_letters.redrive}
+    return {settings.group: _topics(settings), **rules}
 
 
 def _topics(settings: StreamSettings) -> tuple[str, ...]:
