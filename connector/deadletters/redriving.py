@@ -25,7 +25,7 @@ from connector.deadletters.letters import Letter, letters_of
 from connector.deadletters.progressing import Place, place_at, read_place
 from connector.deadletters.working import ALONE, CLIENT_ID, Spans, Told, elsewhere, processors, tell
 from connector.kafka import configs
-from connector.kafka.errors import RetriableError
+from connector.kafka.errors import FatalError, RetriableError
 from connector.kafka.publisher import Offsets, Publisher, TransactionalPublisher
 from connector.kafka.scanning import Scanner, config_of
 
@@ -37,6 +37,9 @@ MAX_RECORDS, MAX_BYTES = 10_000, 16_000_000
 
 PACE_SECS: Final = 0.1
 """With a rate, a transaction holds what may be written in so much time."""
+
+OVERTAKEN_SECS: Final = 5.0
+"""In so much time whoever has taken a name over has committed something, or nobody has."""
 
 TOPIC_PREFIX: Final = "trackly-connector.redrive."
 
@@ -248,13 +251,31 @@ class _Lane:
             return
         if not self._begun:
             self._publisher.begin()
-        commit(self._publisher, self._scanner, offsets, order.kafka.request_timeout_secs)
+        try:
+            commit(self._publisher, self._scanner, offsets, order.kafka.request_timeout_secs)
+        except FatalError as error:
+            # A broker that is asked to end a transaction while a newcomer takes it over may answer that it does not
+            # know what went wrong.
+            error.fenced = error.fenced or self._is_overtaken({**self._places, **places})
+            raise
         self._places.update(places)
         count = self._open.total()
         self.written.by_action.update(self._open)
         self._begun, self._open, self._bytes = False, Counter(), 0
         self._told(count)
         self._pace.wait(count)
+
+    def _is_overtaken(self, tried: Mapping[Partition, Place]) -> bool:
+        """Tell whether somebody has come to a place where this lane neither was nor tried to be."""
+        deadline = time.monotonic() + OVERTAKEN_SECS
+        while True:
+            for partition, there in self._scanner.committed(self._spans).items():
+                own = (self._places.get(partition, Place()), tried.get(partition, Place()))
+                if read_place(there.offset, there.metadata) not in own:
+                    return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.2)
 
 
 def commit(publisher: Publisher, scanner: Scanner, offsets: Offsets, timeout_secs: float) -> None:

@@ -224,10 +224,10 @@ def read_topic(
     }
     consumer = Consumer({**_client(bootstrap_servers), **own, **_FAST_READER, **(properties or {})})
     try:
-        ends = _ends(bootstrap_servers, topic, consumer, properties or {})
+        deadline = time.monotonic() + timeout_secs
+        ends = _ends(bootstrap_servers, topic, consumer, properties or {}, deadline)
         consumer.assign([TopicPartition(topic, number, start) for number, (start, _) in ends.items()])
         left = {number: end for number, (_, end) in ends.items()}
-        deadline = time.monotonic() + timeout_secs
         while left:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{topic}: the ends {left} are not reached within {timeout_secs:g} s")
@@ -239,7 +239,9 @@ def read_topic(
         consumer.close()
 
 
-def _ends(bootstrap_servers: str, topic: str, consumer: Consumer, properties: Properties) -> dict[int, tuple[int, int]]:
+def _ends(
+    bootstrap_servers: str, topic: str, consumer: Consumer, properties: Properties, deadline: float
+) -> dict[int, tuple[int, int]]:
     """Return first and next offset of each partition that is not empty, open transactions included."""
     found = consumer.list_topics(topic, timeout=_REQUEST_TIMEOUT_SECS).topics[topic]
     if found.error is not None:
@@ -250,14 +252,13 @@ def _ends(bootstrap_servers: str, topic: str, consumer: Consumer, properties: Pr
     earliest, latest = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call] # theirs
     for spec in (earliest, latest):
         query = {TopicPartition(topic, number): spec for number in found.partitions}
-        bounds.append(_offsets(admin, query))
+        bounds.append(_offsets(admin, query, deadline))
     starts, nexts = bounds
     return {number: (starts[number], nexts[number]) for number in starts if starts[number] < nexts[number]}
 
 
-def _offsets(admin: AdminClient, query: dict[TopicPartition, OffsetSpec]) -> dict[int, int]:
+def _offsets(admin: AdminClient, query: dict[TopicPartition, OffsetSpec], deadline: float) -> dict[int, int]:
     """Return an offset for each partition, waiting for leaders: after a restart a broker has none for a moment."""
-    deadline = time.monotonic() + _REQUEST_TIMEOUT_SECS
     while True:
         answers = admin.list_offsets(query, isolation_level=IsolationLevel.READ_UNCOMMITTED)
         try:
