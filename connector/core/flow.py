@@ -487,6 +487,45 @@ class Flow:
             {partition: said.progress for partition, said in fits.items()},
         )
 
+    def extend(self, tick: Tick, *, now: float, slots: int, fresh_first: bool = False) -> Tick | None:
+        """Return the tick, with the batches that may start by now if it was planned without any.
+
+        Its results may be written already, so that they stay as they are, and with them what is said of a partition
+        that starts nothing: meanwhile records may have left the list, and to go on listing them is safe. Returns None
+        when the tick must be taken back, since it names a partition that is ours no more under that assignment.
+        """
+        if not all((own := self.partitions.get(p)) and own.epoch == epoch for p, epoch in tick.epochs.items()):
+            return None
+        if tick.start:
+            return tick
+        start = self._take_startable(now, slots, fresh_first=fresh_first)
+        started = _ranges(chunk for _, batch in start for chunk in batch.chunks)
+        fits: dict[Partition, _Said] = {}
+        cuts: dict[Partition, _Said] = {}
+        for partition, begun in started.items():
+            state, done = self.partitions[partition], tick.settled.get(partition, [])
+            named = partition in tick.offsets
+            if named and partition in self._full:  # its results alone fill the metadata
+                cuts[partition] = _NOTHING_SAID
+                continue
+            state.reach(max(stop for _, stop in (*done, *begun)))
+            said = self._say(state, done, begun)
+            if len(said.metadata) > self._room(ROOM_TO_START):
+                self._full.add(partition)
+                said = cuts[partition] = _NOTHING_SAID if named else self._say_less(state, [], begun)
+            if said.metadata:
+                fits[partition] = said
+        if cuts:
+            start = self._cut([], start, cuts)[1]
+        self._dirty -= fits.keys()
+        return replace(
+            tick,
+            offsets={**tick.offsets, **{p: (said.progress.base, said.metadata) for p, said in fits.items()}},
+            start=start,
+            epochs={**tick.epochs, **{p: self.partitions[p].epoch for p in fits}},
+            told={**tick.told, **{p: said.progress for p, said in fits.items()}},
+        )
+
     def committed(self, tick: Tick) -> list[tuple[int, Batch]]:
         """Adopt a tick that is known to have committed, and return what may be posted now."""
         for partition, epoch in tick.epochs.items():

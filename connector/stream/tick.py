@@ -1,9 +1,12 @@
 """The tick: one Kafka transaction after another, in a thread of its own.
 
-The order within a tick is the promise: under the assignment lock first the group metadata, then the plan; outside it
-the results, the offsets with their progress, the commit; and only when the commit is known, under the lock again, the
-new state is adopted and the batches that it lists may be posted. Whatever goes wrong ends in one of three: the tick is
-known to have committed, known not to have, or the producer is replaced and the committed progress read back to know.
+The order within a tick is the promise: the results are written; then, under the assignment lock, first the group
+metadata, then whose partitions are still ours and what may start; outside it the offsets with their progress, and the
+commit; and only when the commit is known, under the lock again, the new state is adopted and the batches that it lists
+may be posted. What starts is chosen late because answers that come while results are written make room for it: how
+much is in flight is bounded, and what is listed but not posted yet counts.
+Whatever goes wrong ends in one of three: the tick is known to have committed, known not to have, or the producer is
+replaced and the committed progress read back to know.
 """
 
 import threading
@@ -70,6 +73,7 @@ class Ticker:
         self._fail = fail
         self._full_records = state.flow.limits.max_tick_records
         self._running: Tick | None = None
+        self._listed_at = 0.0
         self._abandon = False
         self._stopped = False
         self._fenced_at = float("-inf")
@@ -133,16 +137,16 @@ class Ticker:
         state = self._state
         with state.lock:
             at = now()
-            group = self._source.group_metadata()
-            tick = state.flow.plan(now=at, slots=state.slots(at), fresh_first=state.gate.state == "half_open")
+            tick = state.flow.plan(now=at, slots=0) if state.flow.finished else None
+            if tick is None:  # nothing to write, so what may start is known now
+                tick = state.flow.plan(now=at, slots=state.slots(at), fresh_first=state.gate.state == "half_open")
             if tick is None:
                 return
             self._running = tick
-        listed_at = awake()
-        done = self._commit(tick, group)
+        done = self._commit(tick)
         with state.changed:
             # Cleared together with the adoption: a revoke that waits for the tick must find its results.
-            self._running = None
+            tick, self._running = self._running, None
             if done:
                 posted = state.flow.committed(tick)
                 state.queue(state.admission.settled(tick.settle, now=now()))
@@ -153,22 +157,26 @@ class Ticker:
                 posted = []
             state.changed.notify_all()
         if posted:
-            self._post(posted, listed_at)
+            self._post(posted, self._listed_at)
         if done and tick.settle:
             self._settled(tick.settle, now_ms())
 
-    def _commit(self, tick: Tick, group: object) -> bool:
-        """Return whether the tick has committed; when this returns that is known."""
+    def _commit(self, tick: Tick) -> bool:
+        """Return whether the tick has committed, as `_running` has it in the end; when this returns that is known."""
         publisher = self._publisher
         assert publisher is not None
-        committing = False
+        group: object | None = None
         try:
             publisher.begin()
             self._write(publisher, tick)
-            committing = True
+            group, extended = self._snapshot(tick)
+            if extended is None:
+                self._log.info("tick taken back", why="it names partitions that are gone")
+                return self._abort(publisher, tick)
+            tick = extended
             publisher.commit(tick.offsets, group, self._options.call_secs)
         except RetriableError as error:
-            if not committing:
+            if group is None:
                 return self._take_back(publisher, tick, error)
             return self._commit_again(publisher, tick, group, error)
         except AbortableError as error:
@@ -177,6 +185,21 @@ class Ticker:
             return self._recover(tick, error)
         self._went_well()
         return True
+
+    def _snapshot(self, tick: Tick) -> tuple[object, Tick | None]:
+        """Return the group's generation, and after it the tick as it stands: with all that may start by now.
+
+        None in place of the tick when a partition of it went away while its results were written.
+        """
+        state = self._state
+        with state.lock:
+            group, at = self._source.group_metadata(), now()
+            self._listed_at = awake()
+            half_open = state.gate.state == "half_open"
+            extended = state.flow.extend(tick, now=at, slots=state.slots(at), fresh_first=half_open)
+            if extended is not None:
+                self._running = extended
+        return group, extended
 
     def _commit_again(self, publisher: Publisher, tick: Tick, group: object, error: KafkaTroubleError) -> bool:
         """Call a commit again until it is known what became of it: aborting could undo what has committed.
@@ -215,18 +238,23 @@ class Ticker:
             self._log.warning("producer replaced", code=error.code, error=str(error))
             self._replace_publisher()
             return False
+        done = self._abort(publisher, tick)
+        self._look_into(tick, error)
+        return done
+
+    def _abort(self, publisher: Publisher, tick: Tick) -> bool:
+        """Abort; return whether the tick has committed all the same, as is known once a producer took over."""
         deadline = now() + self._options.fence_secs
         while True:
             try:
                 publisher.abort(self._options.call_secs)
-                break
             except RetriableError as again:
                 if now() > deadline or self._abandon or self._stopped:
                     return self._recover(tick, again)
             except KafkaTroubleError as fatal:
                 return self._recover(tick, fatal)
-        self._look_into(tick, error)
-        return False
+            else:
+                return False
 
     def _look_into(self, tick: Tick, error: KafkaTroubleError) -> None:
         if isinstance(error, RetriableError) or error.timed_out or error.code == "LOCAL":

@@ -221,6 +221,17 @@ class DeliveryMachine(RuleBasedStateMachine):
         if worker.running is None:
             worker.running = worker.flow.plan(now=self.now, slots=slots)
 
+    @rule(who=numbers, slots=st.integers(0, 6))
+    def extend(self, who: int, slots: int) -> None:
+        """Have a tick whose results are written take along what may start by now, or be taken back."""
+        worker = self.workers[who % 2]
+        if worker.running is not None and worker.fate is None:
+            extended = worker.flow.extend(worker.running, now=self.now, slots=slots)
+            if extended is None:
+                self.resolve(worker, commits=False)
+            else:
+                worker.running = extended
+
     @rule(who=numbers)
     def commit(self, who: int) -> None:
         worker = self.workers[who % 2]
@@ -521,7 +532,7 @@ class DeliveryMachine(RuleBasedStateMachine):
             self.take(worker, partition, 10, epoch=epoch)
         worker.flow.add_ready(worker.admission.due(now=self.now, may_start=True) + worker.batcher.drain())
         wanted = worker.flow.wants_tick(now=self.now, slots=4)
-        worker.running = worker.flow.plan(now=self.now, slots=4)
+        worker.running = self.planned(worker)
         if worker.running is not None:
             assert wanted
             self.resolve(worker, commits=True)
@@ -532,6 +543,16 @@ class DeliveryMachine(RuleBasedStateMachine):
         flow = worker.flow
         idle = not (flow.active or flow.finished or flow.ready or flow.waiting or worker.admission.held_bytes)
         return idle and worker.running is None and before == worker.read_to
+
+
+    def planned(self, worker: Worker) -> Tick | None:
+        """Return the next tick as the ticker makes it: results first, and what may start once they are written."""
+        tick = worker.flow.plan(now=self.now, slots=0) if worker.flow.finished else None
+        if tick is None:
+            return worker.flow.plan(now=self.now, slots=4)
+        extended = worker.flow.extend(tick, now=self.now, slots=4)
+        assert extended is not None
+        return extended
 
 
 TestDelivery = DeliveryMachine.TestCase
