@@ -113,7 +113,7 @@ class BufferSettings(Model):
     """How much memory the records of one stream may take in one process; each worker has as much."""
 
     max_bytes: Annotated[int, Field(ge=48_000_000, le=64_000_000_000)] = Field(
-        default=64_000_000,
+        default=80_000_000,
         description=(
             "Bytes per stream and worker over all stages, librdkafka's prefetch and the producer's queue counted."
         ),

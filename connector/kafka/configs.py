@@ -12,7 +12,7 @@ from connector.config.streams import StreamSettings
 
 Config = dict[str, Any]
 
-PREFETCH_KBYTES = 16_384
+PREFETCH_KBYTES = 8_192
 """librdkafka's prefetch for a consumer; part of the stream's byte budget."""
 
 PRODUCER_QUEUE_KBYTES = 65_536

@@ -98,9 +98,9 @@ class Read:
 def chunk_of(messages: list[Message], partition: Partition, epoch: int, *, keep_timestamps: bool) -> Chunk:
     """Return messages of one partition, of which there is one at least, as columns."""
     count = len(messages)
-    offsets: Sequence[int] = list(map(_offset, messages))
-    if offsets[-1] - offsets[0] + 1 == count:
-        offsets = range(offsets[0], offsets[-1] + 1)
+    first, last = _offset(messages[0]), _offset(messages[-1])
+    # They rise, so that the ends tell whether any is left out between them.
+    offsets = range(first, last + 1) if last - first + 1 == count else list(map(_offset, messages))
     keys = list(map(_key, messages))
     headers = list(map(_headers, messages))
     kind, oldest_ms = messages[0].timestamp()
@@ -204,7 +204,11 @@ class Source:
         if len(self._topics) == 1:
             # Its name need not be asked of each message: that would make a string, and a pair, every time.
             [topic] = self._topics
-            for number, run in groupby(map(_partition, messages)):
+            numbers = list(map(_partition, messages))
+            if numbers and numbers.count(numbers[0]) == len(numbers):
+                yield topic, numbers[0], len(numbers)
+                return
+            for number, run in groupby(numbers):
                 yield topic, number, len(list(run))
             return
         for (topic, number), pairs in groupby(zip(map(_topic, messages), map(_partition, messages), strict=True)):

@@ -203,7 +203,9 @@ class Reader:
             self._fail(error)
         finally:
             self._drained.set()
-            self._loader.shutdown(wait=False, cancel_futures=True)
+            # A call that the consumer is closed under never returns, and would keep the process from ending.
+            self._close.set()
+            self._loader.shutdown(wait=True, cancel_futures=True)
             source.close()
 
     def _turn(self, source: Source) -> None:

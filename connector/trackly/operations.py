@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from connector.config.streams import StreamSettings
 from connector.core.batching import Batch
@@ -40,6 +40,12 @@ _UNDECODABLE = (msgspec.MsgspecError, RecursionError, TypeError, UnicodeDecodeEr
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
+Text = Annotated[str, Meta(min_length=1)]
+"""A required string that must not be empty."""
+
+Amount = Annotated[float, Meta(ge=0)]
+
+
 class _Event(msgspec.Struct, gc=False):
     """An event as the API takes it; fields that no document names pass, unless the stream refuses them."""
 
@@ -57,7 +63,7 @@ class SendEvent(_Event):
     """A text to one recipient: `POST /v2/send` and `/v2/send/bulk`."""
 
     to: str
-    body: str
+    body: Text
     list_number: str | UnsetType = UNSET
     wrap_links: bool | UnsetType = UNSET
     contact_data: ContactData | UnsetType = UNSET
@@ -81,8 +87,8 @@ class ContactEvent(_Event):
 class RevenueEvent(_Event):
     """Revenue of one message: `POST /v2/revenue` and `/v2/revenue/bulk`."""
 
-    message_id: str
-    revenue: float
+    message_id: Text
+    revenue: Amount
     attribution_type: Literal["sale", "click", "send"]
     offer_id: str | int | UnsetType = UNSET
     timestamp: str | UnsetType = UNSET
@@ -93,7 +99,7 @@ class HistorySendEvent(_Event):
 
     id: str | int
     to_number: str
-    timestamp: str
+    timestamp: Text
     list_number: str | UnsetType = UNSET
     list_id: int | UnsetType = UNSET
     message: str | UnsetType = UNSET
@@ -105,19 +111,19 @@ class HistorySendEvent(_Event):
 class HistoryClickEvent(_Event):
     """A past click: `POST /v2/history/clicks`."""
 
-    message_id: str
+    message_id: Text
     offer_id: str | int
     phone_number: str
-    timestamp: str
+    timestamp: Text
     send_timestamp: str | UnsetType = UNSET
 
 
 class HistoryRevenueEvent(_Event):
     """Past revenue: `POST /v2/history/revenue`."""
 
-    message_id: str
+    message_id: Text
     offer_id: str | int
-    revenue: float
+    revenue: Amount
     payout: float | UnsetType = UNSET
     attribution_type: str | UnsetType = UNSET
     timestamp: str | UnsetType = UNSET
@@ -137,9 +143,9 @@ class Endpoint:
     """The record's field that an entry of `errors` repeats."""
     phones: tuple[str, ...]
     texts: tuple[str, ...] = ()
-    """Required strings that must not be empty."""
+    """Required strings that must not be empty (`Text`)."""
     numbers: tuple[str, ...] = ()
-    """Required numbers that must be at least 0."""
+    """Required numbers that must be at least 0 (`Amount`)."""
     takes_list: bool = False
     max_record_bytes: int | None = None
     repeats_skipped: bool = False
@@ -315,12 +321,14 @@ class Operation:
             limit = now_ms - self.rules.max_age_ms
             if min(chunk.timestamps) < limit:
                 self._check_age(chunk.timestamps, limit, now_ms, bad)
-        lists = [event.list_number for event in events] if self.endpoint.takes_list else []
+        lists: list[Any] = [event.list_number for event in events] if self.endpoint.takes_list else []
         if self.name == "history.sends":  # where a list may be named by its id as well
             lists = [event.list_id if event.list_number is UNSET else event.list_number for event in events]
+        names = set(lists)
+        absent = lists.count(UNSET) if UNSET in names else 0  # to compare it with a text costs more than to hash that
         if lists:
-            self._check_lists(lists, bad)
-        wire = self._wire(chunk.values, lists, bad)
+            self._check_lists(lists, names, bad)
+        wire = self._wire(chunk.values, lists, absent, bad)
         self._check_sizes(wire, bad)
         prepared = Prepared()
         if bad:
@@ -333,14 +341,13 @@ class Operation:
             chunk = chunk.pick(good)
             wire = [wire[index] for index in good]
             lists = [lists[index] for index in good] if lists else lists
-        ready = replace(chunk, wire=wire, own_list=bool(lists) and lists.count(UNSET) == len(lists))
+            absent = lists.count(UNSET) if absent else 0
+        ready = replace(chunk, wire=wire, own_list=bool(lists) and absent == len(lists))
         if wire is chunk.values or wire == chunk.values:
             ready.wire = ready.values  # type: ignore[assignment] # no null is left
         if self.rules.keep_lists and lists and not self.rules.top_level_list:
-            names: dict[Any, Any] = {
-                number: self.rules.list_number if number is UNSET else number for number in set(lists)
-            }
-            ready.lists = list(map(names.__getitem__, lists))  # the same few strings, not one for each record
+            same: dict[Any, Any] = {number: self.rules.list_number if number is UNSET else number for number in names}
+            ready.lists = list(map(same.__getitem__, lists))  # the same few strings, not one for each record
         if self.rules.top_level_list and lists:
             prepared.lanes = self._by_list(ready, lists)
         else:
@@ -360,7 +367,7 @@ class Operation:
                 break
         # A typed decode does not look into the strings that it skips: bytes that are not UTF-8 would pass.
         there = [value for index, value in enumerate(values) if index not in bad] if bad else values
-        if not b"".join(there).isascii():  # type: ignore[arg-type] # nulls are in bad
+        if not all(map(bytes.isascii, there)):  # type: ignore[arg-type] # nulls are in bad
             for index, value in enumerate(values):
                 if value is not None and index not in bad and not value.isascii():
                     try:
@@ -388,6 +395,10 @@ class Operation:
         for name in self._required:
             if event.get(name) is None:
                 return _invalid(f"missing_{name}", f"the event has no `{name}`")
+            if event[name] == "" and name in self.endpoint.texts:
+                return _invalid(f"missing_{name}", f"`{name}` is empty")
+            if name in self.endpoint.numbers and isinstance(event[name], int | float) and event[name] < 0:
+                return _invalid(f"invalid_{name}", f"`{name}` is below 0")
         if "unknown field" in str(error):
             return _invalid("unknown_field", str(error))
         return _invalid("wrong_type", str(error))
@@ -402,18 +413,6 @@ class Operation:
                         if numbers[index]
                         else _invalid(f"missing_{name}", f"`{name}` is empty")
                     )
-        for name in self.endpoint.texts:
-            texts = list(map(attrgetter(name), events))
-            if not all(texts):
-                for index, text in enumerate(texts):
-                    if not text and index not in bad:
-                        bad[index] = _invalid(f"missing_{name}", f"`{name}` is empty")
-        for name in self.endpoint.numbers:
-            amounts = list(map(attrgetter(name), events))
-            if amounts and min(amounts) < 0:
-                for index, amount in enumerate(amounts):
-                    if amount < 0 and index not in bad:
-                        bad[index] = _invalid(f"invalid_{name}", f"`{name}` is below 0")
         if not self.rules.journeys:
             for index, event in enumerate(events):
                 if event.use_journeys is True and index not in bad:
@@ -424,10 +423,10 @@ class Operation:
             if timestamp < limit and index not in bad:
                 bad[index] = _invalid("expired", f"{(now_ms - timestamp) / 1000:.0f} s old")
 
-    def _check_lists(self, lists: list[Any], bad: dict[int, Verdict]) -> None:
-        named = [number for number in set(lists) if isinstance(number, str)]
+    def _check_lists(self, lists: list[Any], names: set[Any], bad: dict[int, Verdict]) -> None:
+        named = [number for number in names if isinstance(number, str)]
         wrong = {named[index] for index in _no_numbers(named)}
-        absent = UNSET in lists and self.rules.list_number is None
+        absent = UNSET in names and self.rules.list_number is None
         if not wrong and not absent:
             return
         for index, number in enumerate(lists):
@@ -440,10 +439,9 @@ class Operation:
                     "missing_list_number", "the event has no `list_number` and the stream has no default"
                 )
 
-    def _wire(self, values: list[bytes | None], lists: list[Any], bad: dict[int, Verdict]) -> list[bytes]:
-        """Return the bytes that go into the request for each record."""
+    def _wire(self, values: list[bytes | None], lists: list[Any], absent: int, bad: dict[int, Verdict]) -> list[bytes]:
+        """Return the bytes that go into the request for each record; `absent` of them name no list."""
         spliced: list[bytes] = values  # type: ignore[assignment] # nulls are in bad and never used
-        absent = lists.count(UNSET)
         if self.rules.top_level_list:
             if absent == len(lists):
                 return spliced

@@ -544,7 +544,6 @@ class DeliveryMachine(RuleBasedStateMachine):
         idle = not (flow.active or flow.finished or flow.ready or flow.waiting or worker.admission.held_bytes)
         return idle and worker.running is None and before == worker.read_to
 
-
     def planned(self, worker: Worker) -> Tick | None:
         """Return the next tick as the ticker makes it: results first, and what may start once they are written."""
         tick = worker.flow.plan(now=self.now, slots=0) if worker.flow.finished else None

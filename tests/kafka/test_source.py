@@ -46,6 +46,18 @@ def test_a_new_partition_stands_at_a_number_until_it_begins(consumer: Consumer) 
     consumer.pause.assert_called_once_with(spots)  # type: ignore[attr-defined] # a mock
 
 
+def test_a_read_that_brings_nothing_but_an_error_tells_of_it(consumer: Consumer) -> None:
+    tried = _source()
+    tried._on_assign(consumer, [TopicPartition(*PARTITION)])
+    error = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    message = Message(topic=PARTITION.topic, partition=PARTITION.number, error=error)
+    consumer.consume.return_value = [message]  # type: ignore[attr-defined] # a mock
+
+    read = tried.read(10, 0.0)
+
+    assert (read.chunks, [partition for partition, _ in read.troubles]) == ([], [PARTITION])
+
+
 def test_a_partition_that_is_starting_is_waited_for_and_one_that_stopped_is_assigned_anew(
     consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

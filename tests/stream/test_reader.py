@@ -140,3 +140,25 @@ def test_a_worker_learns_of_others_that_share_its_paces_when_nothing_is_assigned
     reading.reader.assigned([])
 
     reading.wait_for_share(1 / 8)
+
+
+def test_a_consumer_is_not_closed_under_a_call_that_asks_what_is_committed(reading: Reading) -> None:
+    """Such a call never returns, and the process that waits for its threads never ends."""
+    asked, answered = threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def bounds(_partition: Partition, _secs: float) -> tuple[int, int]:
+        asked.set()
+        answered.wait(30)
+        order.append("answered")
+        return 60, 100
+
+    reading.source.bounds.side_effect = bounds
+    reading.source.close.side_effect = lambda: order.append("closed")
+    reading.source.read.side_effect = lambda *_: (asked.wait(30), 1 / 0)
+    reading.start(PARTITION)
+    assert asked.wait(30)
+    threading.Timer(0.3, answered.set).start()
+    reading.reader.close(30)
+
+    assert order == ["answered", "closed"]
