@@ -53,6 +53,13 @@ VARIANTS: Final = (
         "connector_mapped", share=_VARIANT, stream=_AT_TOP, note="list_number is taken out of each event: re-encoded"
     ),
     Contestant("connector_4kb", events=Events("4kb", body_bytes=4_000), share=0.08),
+    Contestant(
+        "raw_loop_4kb",
+        "raw_loop",
+        events=Events("4kb", body_bytes=4_000),
+        share=0.08,
+        note="the limit for Python with records of that size: a figure without a target",
+    ),
     Contestant("connector_lz4", events=Events("lz4", compression="lz4"), share=_VARIANT),
     Contestant("connector_zstd", events=Events("zstd", compression="zstd"), share=_VARIANT),
     Contestant("connector_1_partition", events=Events("1_partition", partitions=1), share=_VARIANT),

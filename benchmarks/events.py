@@ -9,6 +9,7 @@ from confluent_kafka import Producer
 
 _CHUNK: Final = 10_000
 _QUEUE: Final = 400_000
+_QUEUE_BYTES: Final = 256_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ def fill(bootstrap_servers: str, topic: str, events: Events, count: int) -> Iter
             "linger.ms": 20,
             "batch.size": 1_000_000,
             "queue.buffering.max.messages": 2 * _QUEUE,
+            "queue.buffering.max.kbytes": 2 * _QUEUE_BYTES // 1_000,
             "compression.type": events.compression,
             "delivery.report.only.error": True,
             "log_level": 2,
@@ -58,7 +60,7 @@ def fill(bootstrap_servers: str, topic: str, events: Events, count: int) -> Iter
     )
     for start, partition in zip(range(0, count, _CHUNK), cycle(range(events.partitions)), strict=False):
         records = events.chunk(start)[: count - start]
-        while len(producer) > _QUEUE:
+        while len(producer) > min(_QUEUE, _QUEUE_BYTES // len(records[0]["value"])):
             producer.poll(0.05)
         if producer.produce_batch(topic, records, partition=partition) != len(records):
             raise RuntimeError("the producer's queue is full")

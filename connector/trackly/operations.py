@@ -288,11 +288,14 @@ class Operation:
 
     def body(self, batch: Batch) -> bytes:
         """Return the request body of a batch."""
-        wires = [chunk.wire for chunk in batch.chunks if chunk.wire is not None]
+        records = [record for chunk in batch.chunks for record in chunk.wire or ()]
         if self.rules.single:
-            return wires[0][0]
+            return records[0]
+        # The envelope goes around the first and the last of them, so that the body is put together only once.
         head, tail = self._envelope(batch.lane)
-        return head + b",".join([b",".join(wire) for wire in wires]) + tail
+        records[0] = head + records[0]
+        records[-1] += tail
+        return b",".join(records)
 
     def echoed(self, record: bytes) -> Any:
         """Return what an error about this record repeats of it; the record is one that passed the check."""
