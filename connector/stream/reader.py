@@ -250,7 +250,9 @@ class Reader:
         state = self._state
         until = now() + LONG_WAIT_SECS
         with state.changed:
-            while not self.has_room and now() < until and self._drain_by is None and not self._paused:
+            while (
+                (state.may_rest or not self.has_room) and now() < until and self._drain_by is None and not self._paused
+            ):
                 state.changed.wait(0.05)
                 state.close_due(now())
             room = self.has_room

@@ -96,6 +96,8 @@ class State:
     paused_until: float = 0.0
     """The platform asked for a pause."""
     draining: bool = False
+    writing: bool = False
+    """The ticker hands results to librdkafka."""
     admission: Admission = field(init=False)
     """The way into the batcher; with nothing in between unless the wiring says so."""
     changed: threading.Condition = field(init=False)
@@ -110,7 +112,9 @@ class State:
         if self.draining or self.kafka_hold is not None or at < self.paused_until:
             return 0
         active = len(self.flow.active)
-        free = self.limit.limit - active
+        # Half of them at once: while the results of one half are written, the other is answered. All at once would have
+        # the platform, and then us, wait for each other in turn.
+        free = min(self.limit.limit - active, (self.limit.limit + 1) // 2)
         allowed = self.gate.allowed(active)
         return max(free if allowed is None else min(free, allowed), 0)
 
@@ -118,6 +122,14 @@ class State:
     def may_read(self) -> bool:
         """Tell whether consumption goes on: nothing holds the stream."""
         return self.gate.state != "open" and self.kafka_hold is None and not self.draining
+
+    @property
+    def may_rest(self) -> bool:
+        """Tell whether reading had better wait: results are being written, and enough is ready to be started with them.
+
+        Both want the interpreter for themselves. Once results are written, the ticker only waits for the broker.
+        """
+        return self.writing and 2 * len(self.flow.ready) >= self.limit.limit
 
     @property
     def held_bytes(self) -> int:

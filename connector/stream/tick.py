@@ -168,7 +168,11 @@ class Ticker:
         group: object | None = None
         try:
             publisher.begin()
-            self._write(publisher, tick)
+            self._state.writing = True
+            try:
+                self._write(publisher, tick)
+            finally:
+                self._state.writing = False
             group, extended = self._snapshot(tick)
             if extended is None:
                 self._log.info("tick taken back", why="it names partitions that are gone")
@@ -192,7 +196,8 @@ class Ticker:
         None in place of the tick when a partition of it went away while its results were written.
         """
         state = self._state
-        with state.lock:
+        with state.changed:
+            state.changed.notify_all()  # the reader may have given way
             group, at = self._source.group_metadata(), now()
             self._listed_at = awake()
             half_open = state.gate.state == "half_open"
