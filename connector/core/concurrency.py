@@ -51,7 +51,7 @@ class ConcurrencyLimit:
             self._shrink("latency", now)
             # A platform that stays slow is the new normal: without this the limit would starve at the floor.
             self._best += FORGET * (latency_secs - self._best)
-        elif active * 4 >= self.limit and self._limit < self._policy.max:
+        elif active * 2 >= self.limit and self._limit < self._policy.max:
             step = 1.0 if self._slow_start else 1.0 / self._limit
             self._limit = min(self._limit + step, float(self._policy.max))
             self.moved = "grow"

@@ -112,9 +112,7 @@ class State:
         if self.draining or self.kafka_hold is not None or at < self.paused_until:
             return 0
         active = len(self.flow.active)
-        # Half of them at once: while the results of one half are written, the other is answered. All at once would have
-        # the platform, and then us, wait for each other in turn.
-        free = min(self.limit.limit - active, (self.limit.limit + 1) // 2)
+        free = self.limit.limit - active
         allowed = self.gate.allowed(active)
         return max(free if allowed is None else min(free, allowed), 0)
 
