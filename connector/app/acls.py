@@ -85,14 +85,13 @@ def _of_worker(stream: StreamSettings) -> Iterator[Acl]:
         yield Acl(name, "topic", topic, "Write", what)
         yield Acl(name, "topic", topic, "DescribeConfigs", f"how large {what} may be")
         if stream.create_topics.enabled:
-            yield Acl(name, "topic", topic, "Create", "create_topics")
+            yield Acl(name, "topic", topic, "Create", "its creation")
     yield Acl(name, "topic", stream.redrive_topic, "Read", "records sent again")
     if rules:
         yield Acl(name, "topic", stream.dead_letters.topic, "Read", "dead letters that rules send again")
         yield Acl(name, "topic", stream.redrive_topic, "Write", "records that rules send again")
-        yield Acl(name, "topic", stream.redrive_topic, "DescribeConfigs", "how large records sent again may be")
         if stream.create_topics.enabled:
-            yield Acl(name, "topic", stream.redrive_topic, "Create", "create_topics")
+            yield Acl(name, "topic", stream.redrive_topic, "Create", "its creation")
     yield Acl(name, "group", stream.group, "Read", "membership and progress")
     for rule in rules:
         yield Acl(name, "group", stream.redrive_group(rule.name), "Read", f"progress of rule {rule.name}")
@@ -105,7 +104,6 @@ def _of_commands(stream: StreamSettings) -> Iterator[Acl]:
     parking = parking_topic(letters)
     yield Acl(name, "topic", letters, "Read", "reading and redriving dead letters")
     yield Acl(name, "topic", letters, "Write", "import")
-    yield Acl(name, "topic", letters, "DescribeConfigs", "how large a dead letter may be")
     yield Acl(name, "topic", stream.redrive_topic, "Read", "what was sent again already")
     yield Acl(name, "topic", stream.redrive_topic, "Write", "redrive")
     yield Acl(name, "topic", stream.redrive_topic, "DescribeConfigs", "how large records sent again may be")
@@ -113,8 +111,8 @@ def _of_commands(stream: StreamSettings) -> Iterator[Acl]:
     yield Acl(name, "topic", stream.outcomes.topic, "Write", "accept")
     yield Acl(name, "topic", parking, "Write", "park")
     if stream.create_topics.enabled:
-        yield Acl(name, "topic", stream.redrive_topic, "Create", "create_topics")
-        yield Acl(name, "topic", parking, "Create", "create_topics")
+        yield Acl(name, "topic", stream.redrive_topic, "Create", "its creation")
+        yield Acl(name, "topic", parking, "Create", "its creation")
     for rule in stream.dead_letters.redrive:
         yield Acl(name, "group", stream.redrive_group(rule.name), "Describe", f"how far rule {rule.name} has come")
 

@@ -64,7 +64,7 @@ def settings_schema() -> dict[str, Any]:
 
 
 def chart_schema() -> dict[str, Any]:
-    """Return the schema of the settings among a Helm chart's values: the key need not be there, as the chart adds it."""
+    """Return the schema of the settings among a Helm chart's values, where the key need not be: the chart adds it."""
     schema = settings_schema()
     schema["$id"] = f"{SCHEMA_ID}:in-chart"
     schema["required"] = [name for name in schema["required"] if name != "trackly"]

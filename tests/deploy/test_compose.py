@@ -1,10 +1,12 @@
 """The compose file names what is there: images that are built, files, commands, pages, times that fit together."""
 
+import json
 import re
 import shutil
 import subprocess
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
@@ -13,7 +15,7 @@ from connector.config.load import load_settings
 from connector.config.settings import Settings
 from connector.demo.artifacts import KAFKA_VERSION
 from connector.simulator.settings import BASE_PATH, CONTROL_PATH
-from tests.deploy.conftest import COMPOSE_FILE, DEPLOY, environment
+from tests.deploy.conftest import COMPOSE_FILE, DEPLOY, environment, vendored_schemas
 from tests.docs.commands import problem_with
 
 OURS = ("simulator", "connector")
@@ -38,6 +40,12 @@ def test_services_have_known_keys_and_an_image(compose: dict[str, Any]) -> None:
     for service in compose["services"].values():
         assert set(service) <= SERVICE_KEYS
         assert service["image"]
+
+
+def test_the_schema_of_compose_files_is_kept(compose: dict[str, Any]) -> None:
+    schema = json.loads((vendored_schemas() / "compose-spec.json").read_text())
+
+    jsonschema.validate(compose, schema)
 
 
 def test_the_broker_is_the_one_that_the_tests_run(compose: dict[str, Any]) -> None:

@@ -221,8 +221,10 @@ def test_the_rights_follow_create_topics(render: Render, tmp_path: Path) -> None
 def test_topics_are_made_for_results_and_not_for_what_is_read(render: Render, tmp_path: Path) -> None:
     manifests = render("strimzi-keda")
     settings = _settings(manifests, tmp_path)
-    topics = [manifest["spec"] for manifest in _of_kind(manifests, "KafkaTopic")]
+    made = _of_kind(manifests, "KafkaTopic")
+    topics = [manifest["spec"] for manifest in made]
 
+    assert {topic["metadata"]["annotations"]["helm.sh/resource-policy"] for topic in made} == {"keep"}
     assert {topic["topicName"] for topic in topics} == {
         topic
         for stream in settings.streams
@@ -315,10 +317,11 @@ def test_values_that_cannot_work_are_refused_by_name(helm: Path, options: list[s
 
 
 def test_what_no_schema_can_say_is_refused_with_the_way_out(helm: Path, tmp_path: Path) -> None:
-    values = yaml.safe_load((CHART / "ci" / "strimzi-keda-values.yaml").read_text())
+    text = (CHART / "ci" / "strimzi-keda-values.yaml").read_text()
+    values = yaml.safe_load(text)
     del values["settings"]["streams"][0]["topics"]
     values["settings"]["streams"][0]["pattern"] = "^sms"
-    keyless = {**values, "secretFiles": {}}
+    keyless = {**yaml.safe_load(text), "secretFiles": {}}
     for content, said in ((values, "trackly-connector acls SETTINGS --format strimzi"), (keyless, "name the Secret")):
         path = tmp_path / "values.yaml"
         path.write_text(yaml.safe_dump(content))

@@ -1,4 +1,4 @@
-"""The unit is one that systemd takes, does what the documents say, and leaves the process nothing that it does not need."""
+"""The unit is one that systemd takes, does what the documents say, and leaves the process only what it needs."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""The rights that `acls` names are those that are needed: with exactly them all works, each one that is missing is told.
+"""The rights that `acls` names are those that are needed: with exactly them all works, each that is missing is told.
 
 On a broker that allows nothing unless it is said, to a user who has what the list says and no more.
 """
@@ -6,6 +6,7 @@ On a broker that allows nothing unless it is said, to a user who has what the li
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from connector.config.findings import Finding
 from connector.config.load import load_settings
 from connector.config.settings import Settings
 from connector.demo.broker import Broker, sasl_plain
+from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Record, Topics
 from connector.simulator import Faults, SimulatorThread
 from connector.simulator.faults import RecordCode
@@ -142,25 +144,35 @@ def _all_is_allowed(settings: Settings, role: Role) -> None:
 
 
 def _each_that_is_missing_is_told(rights: Rights, settings: Settings, role: Role, acls: Iterable[Acl]) -> None:
+    """Take each right away, one of each resource at a time: each is told by a finding of its own, and nothing else."""
+    of_resource: dict[object, list[Acl]] = {}
     for acl in acls:
-        rights.take(acl)
-        _soon(
-            lambda acl=acl: (
-                [  # type: ignore[misc] # bound at once
-                    (f"{acl.operation} on " in finding.detail, acl.name in finding.detail)
-                    for finding in _failed(settings, role)
-                ]
-                == [(True, True)]
-            ),
-            lambda acl=acl: (acl, check_online(settings, role)),  # type: ignore[misc]
-        )
-        (finding,) = _failed(settings, role)
-        assert f"--operation {acl.operation}" in finding.way_out
-        assert f" {acl.name}" in finding.way_out
-        assert PRINCIPAL in finding.way_out
-        assert finding.exit_code == 1
-        rights.give([acl])
-        _all_is_allowed(settings, role)
+        of_resource.setdefault(acl.resource, []).append(acl)
+    for taken in zip_longest(*of_resource.values()):
+        missing = {_told(acl): acl for acl in taken if acl is not None}
+        for acl in missing.values():
+            rights.take(acl)
+        found: dict[str, Finding] = {}
+
+        def seen(found: dict[str, Finding] = found) -> bool:
+            found.clear()
+            found.update({finding.detail.rpartition("; ")[2]: finding for finding in _failed(settings, role)})
+            return found.keys() == missing.keys()  # noqa: B023 (called before it changes)
+
+        _soon(seen, lambda: (missing, check_online(settings, role)))  # noqa: B023
+        for told, acl in missing.items():
+            way_out = found[told].way_out
+            assert f"--operation {acl.operation}" in way_out
+            assert f" {acl.name}" in way_out
+            assert PRINCIPAL in way_out
+            assert found[told].exit_code == 1
+        rights.give(missing.values())
+    _all_is_allowed(settings, role)
+
+
+def _told(acl: Acl) -> str:
+    kind = acl.kind.replace("_", " ")
+    return f"{acl.operation} on {kind}{'s with the prefix' if acl.prefixed else ''} {acl.name} is not allowed"
 
 
 @pytest.mark.timeout(120)
@@ -256,3 +268,13 @@ def test_the_right_to_a_pattern_is_that_to_all_topics_with_its_beginning(rights:
     _soon(lambda: len(_failed(settings, "worker")) > 1, lambda: check_online(settings))
     (brokers, *_) = check_online(settings)
     assert brokers.ok, "who may do nothing is told so, and not that no broker answers"
+
+
+def test_a_broker_that_asks_for_no_rights_allows_everything(
+    broker: BrokerHandle, topics: Topics, platform: SimulatorThread, tmp_path: Path
+) -> None:
+    plain = World(broker.bootstrap_servers, topics, platform, tmp_path)
+    settings = _load(plain, plain.settings(stream=STREAM))
+
+    assert _failed(settings, "worker") == []
+    assert _failed(settings, "dead_letters") == []

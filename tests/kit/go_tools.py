@@ -1,4 +1,6 @@
-"""Programs that are published as Go modules, built once into a cache of the user's; `python -m tests.kit.go_tools` builds all.
+"""Programs that are published as Go modules, built once into a cache of the user's.
+
+`python -m tests.kit.go_tools` builds all.
 
 A program that is on the PATH is taken as it is. Building takes some minutes of two cores once, so a test asks for a
 program by `pytest.mark.timeout`, or leaves the building to whoever prepares the machine (`make tools`).
