@@ -5,14 +5,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from confluent_kafka import TopicCollection
+from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from connector.kafka.configs import Config
-from connector.kafka.errors import KafkaTroubleError, answer
+from connector.kafka.errors import KafkaTroubleError, answer, translate
 
-_REST_SECS: Final = 0.2
+_ANSWER_SECS, _REST_SECS = 2.0, 0.2
 
 
 _DESCRIBING: Final = frozenset({"Read", "Write", "Describe"})
@@ -45,6 +45,7 @@ class Permissions:
     """Asks the brokers what this principal may do. Raises `KafkaTroubleError` where they do not answer."""
 
     def __init__(self, config: Config, timeout_secs: float) -> None:
+        self._config = config
         self._admin = AdminClient(cast("Any", config))
         self._timeout = timeout_secs
 
@@ -69,24 +70,41 @@ class Permissions:
 
     def group(self, name: str) -> Allowed:
         """Return what is allowed on a consumer group, whether it exists or not."""
-        # The coordinator of a young cluster is not there at once.
-        deadline = time.monotonic() + self._timeout
-        while True:
+        try:
+            self._await_coordinator(name)
             future = self._admin.describe_consumer_groups(
                 [name], include_authorized_operations=True, request_timeout=self._timeout
             )[name]
-            try:
-                described = answer(future, self._timeout + 1, f"asking what is allowed on group {name}")
-            except KafkaTroubleError as trouble:
-                if trouble.unauthorized:
-                    return NOTHING
-                if trouble.code == "GROUP_ID_NOT_FOUND":
-                    return Allowed(None, exists=False)
-                if not trouble.away or time.monotonic() > deadline:
-                    raise
-                time.sleep(_REST_SECS)
-            else:
-                return _allowed(described.authorized_operations)
+            described = answer(future, self._timeout + 1, f"asking what is allowed on group {name}")
+        except KafkaTroubleError as trouble:
+            if trouble.unauthorized:
+                return NOTHING
+            if trouble.code == "GROUP_ID_NOT_FOUND":
+                return Allowed(None, exists=False)
+            raise
+        return _allowed(described.authorized_operations)
+
+    def _await_coordinator(self, group: str) -> None:
+        """Return once a group's coordinator answers, which in a young cluster takes some seconds.
+
+        An administrator's question waits for it as long as it may, and may end the process when that is up (see
+        `groups.py`); that of a consumer for what it has committed may be repeated.
+        """
+        consumer = Consumer({**self._config, "group.id": group, "enable.auto.commit": False})
+        deadline = time.monotonic() + self._timeout
+        try:
+            while True:
+                try:
+                    consumer.committed([TopicPartition("nothing", 0)], _ANSWER_SECS)
+                except KafkaException as error:
+                    trouble = translate(error, f"asking for the coordinator of group {group}")
+                    if not trouble.away or time.monotonic() > deadline:
+                        raise trouble from error
+                    time.sleep(_REST_SECS)
+                else:
+                    return
+        finally:
+            consumer.close()
 
     def refused_creation(self, name: str, *, partitions: int, replication_factor: int) -> KafkaTroubleError | None:
         """Return why a topic that does not exist could not be created, None when it could; nothing is created."""

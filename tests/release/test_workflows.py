@@ -60,7 +60,7 @@ def test_expressions_and_scripts_are_sound() -> None:
     except ToolUnavailableError as error:
         pytest.skip(f"no actionlint: {error}")
 
-    argv = [actionlint, "-no-color", *WORKFLOWS]
+    argv = [str(actionlint), "-no-color", *map(str, WORKFLOWS)]
     result = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert result.returncode == 0, result.stdout + result.stderr
