@@ -7,10 +7,13 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+# Of the packages that tests need, those that have no part in what is tried with other versions of the dependencies.
+TEST_PACKAGES := pytest pytest-timeout hypothesis jsonschema trustme
 # Processes that share the tests out, each with a broker of its own; most tests wait more than they compute.
 JOBS ?= 2
 
 BIN := $(VENV)/bin
+CHART := deploy/helm/trackly-connector
 INSTALLED := $(VENV)/.installed
 
 .PHONY: help
@@ -56,6 +59,40 @@ check: $(INSTALLED) ## Run what CI runs beside the tests: linters, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+.PHONY: tools
+tools: $(INSTALLED) ## Build the programs of the tests that come as Go modules (Helm, actionlint) into a cache, once
+	@$(BIN)/python -m tests.kit.go_tools
+
+.PHONY: dist
+dist: $(INSTALLED) ## Build the sdist, and from it the wheel, into dist/
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation --outdir dist .
+
+TAG ?=
+
+.PHONY: release-check
+release-check: $(INSTALLED) ## Tell whether version, changelog, chart and schemas agree on a release: TAG=v0.1.0
+	@RELEASE_TAG="$(TAG)" $(BIN)/python -m pytest -q tests/release/test_version.py
+
+# What a change of a dependency would break first: decoding, settings, both clients, the pages, and a stream on a broker.
+BOUNDS_TESTS ?= tests/core tests/config tests/trackly tests/kafka tests/simulator tests/stream tests/e2e/test_delivery.py
+
+.PHONY: test-lowest
+test-lowest: RESOLUTION := lowest-direct
+test-lowest: test-bound ## Try the lowest versions of the dependencies that pyproject.toml allows, in an environment of their own
+
+.PHONY: test-latest
+test-latest: RESOLUTION := highest
+test-latest: test-bound ## Try the latest versions of the dependencies that pyproject.toml allows
+
+.PHONY: test-bound
+test-bound: $(INSTALLED)
+	@mkdir -p build
+	@$(BIN)/uv --quiet pip compile --resolution $(RESOLUTION) pyproject.toml --output-file build/$(RESOLUTION).txt
+	@$(BIN)/uv --quiet venv --clear --python $(BIN)/python build/$(RESOLUTION)
+	@$(BIN)/uv pip install --python build/$(RESOLUTION) --constraints build/$(RESOLUTION).txt -e . $(TEST_PACKAGES)
+	@build/$(RESOLUTION)/bin/python -m pytest -q $(BOUNDS_TESTS) $(ARGS)
+
 .PHONY: reference
 reference: $(INSTALLED) ## Write the generated pages of docs/reference anew
 	$(BIN)/python -m connector.config.reference page > docs/reference/settings.md
@@ -64,6 +101,8 @@ reference: $(INSTALLED) ## Write the generated pages of docs/reference anew
 .PHONY: schemas
 schemas: $(INSTALLED) ## Write the generated schemas anew
 	$(BIN)/python -m connector.config.reference schema > schemas/settings.v1.schema.json
+	$(BIN)/python -m connector.config.reference values $(CHART)/values.schema.json > build.values.schema.json
+	mv build.values.schema.json $(CHART)/values.schema.json
 
 .PHONY: clean
 clean: ## Remove the virtual environment and everything that is built or cached

@@ -1,4 +1,4 @@
-"""The reference pages that are printed from the code: verdicts, metrics and exit codes.
+"""The reference pages that are printed from the code: verdicts, metrics, exit codes and rights in Kafka.
 
 `python -m connector.reference` writes them to `docs/reference` anew; a test compares, so none can drift from the code.
 The page of the settings has a module of its own, `connector.config.reference`.
@@ -15,7 +15,9 @@ from typing import Any, Final
 import msgspec
 from prometheus_client.metrics import MetricWrapperBase
 
+from connector.app.acls import Acl, Role, commands, needed
 from connector.cli.errors import RESTARTS, ExitCode
+from connector.config.settings import Settings
 from connector.core.verdicts import RECORD_CODES, TABLE
 from connector.telemetry import metrics
 from connector.trackly.operations import ENDPOINTS
@@ -138,6 +140,69 @@ def exit_codes_page() -> str:
     )
 
 
+_EXAMPLE: Final[Mapping[str, Any]] = {
+    "name": "campaign-sends",
+    "topics": ["sms.campaign"],
+    "operation": "send",
+    "outcomes": {"topic": "sms.campaign.outcomes"},
+    "dead_letters": {"topic": "sms.campaign.dead-letters"},
+}
+_RULE: Final[Mapping[str, Any]] = {"redrive": [{"name": "transient", "reasons": ["provider_error"]}]}
+
+
+def _example(*, create: bool = False, redrive: bool = False) -> Settings:
+    dead_letters = {**_EXAMPLE["dead_letters"], **(_RULE if redrive else {})}
+    stream = {**_EXAMPLE, "dead_letters": dead_letters, "create_topics": {"enabled": create}}
+    return Settings.model_validate(
+        {
+            "kafka": {"bootstrap_servers": "localhost:9092"},
+            "trackly": {"api_key": "${env:TRACKLY_API_KEY}"},
+            "streams": [stream],
+        }
+    )
+
+
+def acls_page() -> str:
+    """Return the page of the rights in Kafka, for one stream."""
+    lines = commands(needed(_example(), "worker"), bootstrap_servers="localhost:9092", principal="User:connector")
+    return _page(
+        "Rights in Kafka",
+        "What a principal needs and no more, for a stream `campaign-sends` that reads `sms.campaign`. A star behind a "
+        "name stands for all that begin with it. For your settings `trackly-connector acls` prints the same. This page "
+        "is printed from `connector/app/acls.py`, which `check --online` asks as well; [how to](../how-to/acls.md) use "
+        "it.",
+        "## Workers",
+        _rights("worker"),
+        "As commands, without rules and without the creation of topics:",
+        "```sh\n" + "\n".join(lines) + "\n```",
+        "## Commands on dead letters",
+        _rights("dead_letters"),
+    )
+
+
+def _rights(role: Role) -> str:
+    plain = _rights_of(_example(), role)
+    settings = {
+        "`create_topics.enabled`": _rights_of(_example(redrive=True), role),
+        "`dead_letters.redrive`": _rights_of(_example(create=True), role),
+    }
+    rows = []
+    for acl in needed(_example(create=True, redrive=True), role):
+        lacking = [setting for setting, without in settings.items() if _key(acl) not in without]
+        when = "" if _key(acl) in plain else " and ".join(lacking)
+        name = f"{acl.name}*" if acl.prefixed else acl.name
+        rows.append((acl.kind.replace("_", " "), f"`{name}`", acl.operation, acl.why, when))
+    return _table(("Resource", "Name", "Operation", "For", "Only with"), rows)
+
+
+def _rights_of(settings: Settings, role: Role) -> set[tuple[Any, ...]]:
+    return {_key(acl) for acl in needed(settings, role)}
+
+
+def _key(acl: Acl) -> tuple[Any, ...]:
+    return (*acl.resource, acl.operation)
+
+
 def _codes(codes: Iterable[int]) -> str:
     """Return exit codes as text; those without an order by number."""
     listed = codes if isinstance(codes, tuple) else sorted(codes)
@@ -148,6 +213,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "verdicts.md": verdicts_page,
     "metrics.md": metrics_page,
     "exit-codes.md": exit_codes_page,
+    "acls.md": acls_page,
 }
 
 

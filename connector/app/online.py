@@ -2,36 +2,48 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import msgspec
 
+from connector.app.acls import Acl, Role, commands, needed, principal_of
 from connector.config.findings import Finding
 from connector.config.secrets import Secrets
 from connector.config.settings import Settings
 from connector.config.streams import StreamSettings
 from connector.kafka import configs
 from connector.kafka.errors import KafkaTroubleError
+from connector.kafka.permissions import Permissions
 from connector.kafka.publisher import TransactionalPublisher
 from connector.kafka.topics import Topics
 from connector.stream.stream import client_options
 from connector.trackly.client import Client
 
 _ASKED_SECS = 10.0
+_CLIENT_ID = "trackly-connector-check"
+_NAMED = 3
+"""Topics of a pattern that a finding names."""
+
 BROKER, PLATFORM = 3, 6
 """Exit codes of the command: no broker answered, the platform refused."""
 
 
-def check_online(settings: Settings) -> list[Finding]:
-    """Return what was seen, the brokers first; what cannot be asked without a broker is left out then."""
+def check_online(settings: Settings, role: Role = "worker") -> list[Finding]:
+    """Return what was seen, the brokers first; what cannot be asked without a broker is left out then.
+
+    With the role of the commands `dead-letters` their rights are asked for, in place of those of workers.
+    """
     logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # each finding says what failed, once
-    findings = list(_kafka(settings))
+    findings = list(_kafka(settings, role))
     return [*findings, *asyncio.run(_platform(settings))]
 
 
-def _kafka(settings: Settings) -> Iterator[Finding]:
-    config = configs.common(settings.kafka, "trackly-connector-check")
-    topics = Topics(config, min(settings.kafka.request_timeout_secs, _ASKED_SECS))
+def _kafka(settings: Settings, role: Role) -> Iterator[Finding]:
+    config = configs.common(settings.kafka, _CLIENT_ID)
+    timeout = min(settings.kafka.request_timeout_secs, _ASKED_SECS)
+    topics = Topics(config, timeout)
     try:
         topics.facts([])
     except KafkaTroubleError as error:
@@ -39,43 +51,134 @@ def _kafka(settings: Settings) -> Iterator[Finding]:
         yield Finding("brokers", False, f"{settings.kafka.bootstrap_servers}: {error}", way_out, BROKER)
         return
     yield Finding("brokers", True, settings.kafka.bootstrap_servers)
-    for stream in settings.streams:
-        yield from _topics(topics, stream)
-        if stream.delivery.guarantee == "exactly_once":
-            yield _transactions(settings, stream)
+    asked = _Asked(settings, topics, Permissions(config, timeout))
+    for _, group in groupby(needed(settings, role), key=lambda acl: (acl.owner, acl.kind)):
+        yield from asked.of(list(group))
 
 
-def _topics(topics: Topics, stream: StreamSettings) -> Iterator[Finding]:
-    outputs = [stream.outcomes.topic, stream.dead_letters.topic]
-    if stream.dead_letters.redrive:
-        outputs.append(stream.redrive_topic)
-    for name, facts in topics.facts([*stream.topics, *outputs]).items():
-        what = f"{stream.name}: topic {name}"
-        if facts is not None:
-            yield Finding(what, True, f"{facts.partitions} partitions, records up to {facts.max_message_bytes:,} bytes")
-        elif name in outputs and stream.create_topics.enabled:
-            yield Finding(what, True, "does not exist; will be created")
-        else:
-            yield Finding(what, False, "does not exist", "create it, or for results set create_topics.enabled: true")
+class _Asked:
+    """Holds what the brokers allow against what is needed, one kind of resource of one stream at a time."""
 
+    def __init__(self, settings: Settings, topics: Topics, permissions: Permissions) -> None:
+        self._settings = settings
+        self._topics = topics
+        self._permissions = permissions
+        self._streams = {stream.name: stream for stream in settings.streams}
 
-def _transactions(settings: Settings, stream: StreamSettings) -> Finding:
-    """Try a transactional id of the check's own, so that no worker is fenced."""
-    what = f"{stream.name}: transactions"
-    transactional_id = f"{stream.group}.check"
-    config = configs.producer(settings.kafka, client_id="trackly-connector-check", transactional_id=transactional_id)
-    publisher = TransactionalPublisher(config)
-    try:
-        publisher.start(_ASKED_SECS)
-    except KafkaTroubleError as error:
-        way_out = (
-            f"allow the principal to Write and Describe transactional ids with the prefix {stream.group}., "
-            "or set delivery.guarantee: at_least_once"
+    def of(self, acls: Sequence[Acl]) -> Iterator[Finding]:
+        """Yield what was seen about rights of one owner and one kind."""
+        by_resource: dict[tuple[str, str, bool], list[Acl]] = {}
+        for acl in acls:
+            by_resource.setdefault(acl.resource, []).append(acl)
+        kind = acls[0].kind
+        try:
+            if kind == "topic":
+                yield from self._of_topics(list(by_resource.values()))
+                return
+            for rights in by_resource.values():
+                yield self._of_group(rights) if kind == "group" else self._of_transactions(rights)
+        except KafkaTroubleError as error:
+            way_out = "see that the brokers are well, and ask again"
+            yield Finding(_what(acls[0], kind.replace("_", " ")), False, str(error), way_out, BROKER)
+
+    def _of_topics(self, rights: list[list[Acl]]) -> Iterator[Finding]:
+        stream = self._streams[rights[0][0].owner]
+        named = [acls for acls in rights if acls[0].pattern is None]
+        names = [acls[0].name for acls in named]
+        allowed = self._permissions.topics(names)
+        facts = self._topics.facts([name for name in names if allowed[name].exists])
+        for acls in named:
+            name = acls[0].name
+            what = _what(acls[0], f"topic {name}")
+            if not allowed[name].exists:
+                yield self._of_absent(what, stream, acls)
+                continue
+            wanted = [acl for acl in acls if acl.operation != "Create"]  # which a topic that exists does not need
+            lacks = allowed[name].missing([acl.operation for acl in wanted])
+            if lacks:
+                yield self._lacking(what, [acl for acl in wanted if acl.operation in lacks])
+            elif (seen := facts.get(name)) is not None:
+                detail = f"{seen.partitions} partitions, records up to {seen.max_message_bytes:,} bytes"
+                yield Finding(what, True, detail)
+        for acls in rights:
+            for acl in acls:
+                if acl.pattern is not None:
+                    yield self._of_topics_like(acl, acl.pattern)
+
+    def _of_absent(self, what: str, stream: StreamSettings, acls: Sequence[Acl]) -> Finding:
+        """Return what is to say of a topic that does not exist, as far as we may see."""
+        name = acls[0].name
+        create = next((acl for acl in acls if acl.operation == "Create"), None)
+        if create is not None:
+            settings = stream.create_topics
+            refused = self._permissions.refused_creation(
+                name, partitions=settings.partitions or 1, replication_factor=settings.replication_factor
+            )
+            if refused is None:
+                return Finding(what, True, "does not exist; will be created")
+            if refused.unauthorized:
+                return self._lacking(what, [create])
+            return Finding(what, False, str(refused), f"see create_topics of {stream.name}")
+        if name == stream.redrive_topic and not any(acl.operation == "Write" for acl in acls):
+            return Finding(what, True, "does not exist, and need not before records are sent again")
+        if name not in (*stream.topics, stream.outcomes.topic, stream.dead_letters.topic, stream.redrive_topic):
+            return Finding(what, True, "does not exist, and need not before something is set aside")
+        return Finding(what, False, "does not exist", "create it, or for results set create_topics.enabled: true")
+
+    def _of_topics_like(self, acl: Acl, pattern: str) -> Finding:
+        """Return whether the topics that a pattern matches may be read; those that may not be seen are not there."""
+        what = _what(acl, f"topics {pattern}")
+        names = [name for name in self._topics.names() if re.search(pattern, name)]
+        lacks = [name for name, allowed in self._permissions.topics(names).items() if allowed.missing([acl.operation])]
+        if lacks or not names:
+            seen = f"may not be read: {', '.join(lacks[:_NAMED])}" if lacks else "none that may be seen matches"
+            return self._lacking(what, [acl], seen=seen)
+        return Finding(what, True, f"{len(names)} that may be read")
+
+    def _of_group(self, acls: list[Acl]) -> Finding:
+        """Return whether a group may be used; for groups to come, one of that name that nobody has is asked about."""
+        acl = acls[0]
+        name = f"{acl.name}check" if acl.prefixed else acl.name
+        allowed = self._permissions.group(name)
+        what = _what(acl, f"group {acl.name}{'*' if acl.prefixed else ''}")
+        lacks = allowed.missing([acl.operation for acl in acls])
+        if lacks:
+            return self._lacking(what, [acl for acl in acls if acl.operation in lacks])
+        return Finding(what, True, "allowed")
+
+    def _of_transactions(self, acls: list[Acl]) -> Finding:
+        """Try a transactional id of the check's own, so that nobody is fenced."""
+        acl = acls[0]
+        what = _what(acl, "transactions")
+        config = configs.producer(self._settings.kafka, client_id=_CLIENT_ID, transactional_id=f"{acl.name}check")
+        publisher = TransactionalPublisher(config)
+        try:
+            publisher.start(_ASKED_SECS)
+        except KafkaTroubleError as error:
+            if error.unauthorized:
+                return self._lacking(what, acls)
+            return Finding(what, False, str(error), "see that the brokers are well, and ask again")
+        finally:
+            publisher.close()
+        return Finding(what, True, "allowed")
+
+    def _lacking(self, what: str, acls: Sequence[Acl], *, seen: str = "") -> Finding:
+        """Return the finding that rights are missing, with the command that gives them."""
+        kind = {"topic": "topic", "group": "group", "transactional_id": "transactional id"}[acls[0].kind]
+        where = f"{kind}{'s with the prefix' if acls[0].prefixed else ''} {acls[0].name}"
+        operations = " and ".join(acl.operation for acl in acls)
+        detail = f"{operations} on {where} {'is' if len(acls) == 1 else 'are'} not allowed"
+        (command,) = commands(
+            acls, bootstrap_servers=self._settings.kafka.bootstrap_servers, principal=principal_of(self._settings)
         )
-        return Finding(what, False, str(error), way_out)
-    finally:
-        publisher.close()
-    return Finding(what, True, "allowed")
+        way_out = f"allow it: {command}"
+        if acls[0].kind == "transactional_id" and acls[0].owner:
+            way_out += "; or set delivery.guarantee: at_least_once"
+        return Finding(what, False, f"{seen}; {detail}" if seen else detail, way_out)
+
+
+def _what(acl: Acl, thing: str) -> str:
+    return f"{acl.owner}: {thing}" if acl.owner else thing
 
 
 class _List(msgspec.Struct):

@@ -26,6 +26,12 @@ def check(
     online: Annotated[
         bool, typer.Option("--online", help="Also ask the brokers and the platform; nothing is sent or consumed.")
     ] = False,
+    of_commands: Annotated[
+        bool,
+        typer.Option(
+            "--dead-letters", help="With --online: ask for the rights of the commands dead-letters, not of workers."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check settings and show what they amount to, without starting anything.
@@ -40,7 +46,7 @@ def check(
             raise
         _print_json({"ok": False, "problems": [_as_json(problem) for problem in error.problems]})
         raise typer.Exit(ExitCode.BAD_SETTINGS) from error
-    findings = _ask(loaded) if online else []
+    findings = _ask(loaded, of_commands=of_commands) if online else []
     if as_json:
         report: dict[str, Any] = {
             "ok": all(finding.ok for finding in findings),
@@ -55,11 +61,11 @@ def check(
     raise typer.Exit(failed.exit_code if failed is not None else ExitCode.OK)
 
 
-def _ask(settings: Settings) -> list[Finding]:
+def _ask(settings: Settings, *, of_commands: bool) -> list[Finding]:
     """Ask the far ends. Imported here: the offline check must work where nothing but the settings does."""
     from connector.app.online import check_online  # noqa: PLC0415
 
-    return check_online(settings)
+    return check_online(settings, "dead_letters" if of_commands else "worker")
 
 
 def _as_json(value: Any) -> dict[str, Any]:

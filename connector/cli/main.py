@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from connector import __version__
+from connector.cli.acls import acls
 from connector.cli.check import check
 from connector.cli.dead_letters.group import dead_letters
 from connector.cli.demo import demo
@@ -41,7 +42,7 @@ def _options(
 
 
 app.add_typer(dead_letters, name="dead-letters")
-for command in (run, check, resume, simulate, demo, schema):
+for command in (run, check, acls, resume, simulate, demo, schema):
     app.command()(command)
 app.command(hidden=True)(worker)
 

@@ -1,12 +1,14 @@
 """The reference page and the JSON Schema of the settings, printed from the models.
 
 `python -m connector.config.reference page` and `... schema` print what stands in `docs/reference/settings.md` and
-`schemas/settings.v1.schema.json`; a test compares, so neither can drift from the code.
+`schemas/settings.v1.schema.json`, `... values FILE` the schema of a Helm chart's values with that of the settings put
+anew into its `$defs`; tests compare, so none can drift from the code.
 """
 
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from connector.config.checks import RULES
@@ -59,6 +61,15 @@ def settings_schema() -> dict[str, Any]:
         **schema,
         "$defs": definitions,
     }
+
+
+def chart_schema() -> dict[str, Any]:
+    """Return the schema of the settings among a Helm chart's values, where the key need not be: the chart adds it."""
+    schema = settings_schema()
+    schema["$id"] = f"{SCHEMA_ID}:in-chart"
+    schema["required"] = [name for name in schema["required"] if name != "trackly"]
+    del schema["$defs"]["TracklySettings"]["required"]
+    return schema
 
 
 def settings_page() -> str:
@@ -207,14 +218,18 @@ records up to 5 requests.
 
 
 def main(arguments: list[str]) -> int:
-    """Print the page or the schema; the exit code is 2 for anything else."""
+    """Print the page or a schema; the exit code is 2 for anything else."""
     match arguments:
         case ["page"]:
             sys.stdout.write(settings_page())
         case ["schema"]:
             sys.stdout.write(json.dumps(settings_schema(), indent=2, ensure_ascii=False) + "\n")
+        case ["values", path]:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            values["$defs"]["settings"] = chart_schema()
+            sys.stdout.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
         case _:
-            sys.stderr.write("usage: python -m connector.config.reference page|schema\n")
+            sys.stderr.write("usage: python -m connector.config.reference page|schema|values FILE\n")
             return 2
     return 0
 

@@ -21,6 +21,9 @@ from connector.kafka import configs
 from connector.kafka.publisher import TransactionalPublisher
 from connector.kafka.scanning import Scanner, config_of
 
+IMPORT_PREFIX: Final = "trackly-connector.import."
+"""What the groups and transactional ids of imports begin with."""
+
 _LINES: Final = 5_000
 """Of one transaction."""
 
@@ -66,7 +69,7 @@ def _read(line: bytes, number: int) -> Line:
 
 def bring_in(kafka: KafkaSettings, export: Export, topic: str, *, partitions: int, told: Told) -> int:
     """Write the lines of a file that are not in the topic yet, and return how many those were."""
-    group = f"trackly-connector.import.{export.digest}.{topic}"
+    group = f"{IMPORT_PREFIX}{export.digest}.{topic}"
     mark = Partition(topic, 0)
     scanner = Scanner(config_of(kafka, client_id=CLIENT_ID, group=group), kafka.request_timeout_secs)
     publisher = TransactionalPublisher(configs.producer(kafka, client_id=CLIENT_ID, transactional_id=group))

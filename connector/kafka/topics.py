@@ -73,20 +73,27 @@ class Topics:
     def facts(self, names: Iterable[str]) -> dict[str, TopicFacts | None]:
         """Return what is known of each topic, None for one that does not exist."""
         names = list(names)
-        self._refused = None
-        try:
-            metadata = self._admin.list_topics(timeout=self._timeout)
-        except KafkaException as error:
-            self._admin.poll(0)
-            if self._refused is not None:
-                raise RetriableError(self._refused, "asking the brokers for their topics") from error
-            raise translate(error, "asking the brokers for their topics") from error
+        metadata = self._metadata()
         there = [name for name in names if name in metadata.topics and metadata.topics[name].error is None]
         limits = self._limits(there)
         return {
             name: TopicFacts(len(metadata.topics[name].partitions), limits[name]) if name in limits else None
             for name in names
         }
+
+    def names(self) -> list[str]:
+        """Return the names of all topics that we may see."""
+        return sorted(self._metadata().topics)
+
+    def _metadata(self) -> ClusterMetadata:
+        self._refused = None
+        try:
+            return self._admin.list_topics(timeout=self._timeout)
+        except KafkaException as error:
+            self._admin.poll(0)
+            if self._refused is not None:
+                raise RetriableError(self._refused, "asking the brokers for their topics") from error
+            raise translate(error, "asking the brokers for their topics") from error
 
     def _limits(self, names: Sequence[str]) -> dict[str, int]:
         """Return `max.message.bytes` of each topic; the default where we may not ask."""

@@ -61,7 +61,7 @@ def far_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Settings]]:
     def answering(*findings: Finding) -> list[Settings]:
         asked: list[Settings] = []
 
-        def check_online(settings: Settings) -> list[Finding]:
+        def check_online(settings: Settings, _role: str) -> list[Finding]:
             asked.append(settings)
             return list(findings)
 

@@ -1,5 +1,6 @@
 """The files of `deploy/`, read."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,14 @@ def compose() -> dict[str, Any]:
     """Return the compose file, anchors resolved."""
     found: dict[str, Any] = yaml.safe_load(COMPOSE_FILE.read_text())
     return found
+
+
+def vendored_schemas() -> Path:
+    """Return the folder of the published schemas that come with check-jsonschema, whose program is not wanted."""
+    spec = find_spec("check_jsonschema")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0]) / "builtin_schemas" / "vendor"
 
 
 def environment(service: dict[str, Any]) -> dict[str, str]:

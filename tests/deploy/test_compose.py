@@ -1,22 +1,27 @@
 """The compose file names what is there: images that are built, files, commands, pages, times that fit together."""
 
+import json
 import re
+import shutil
+import subprocess
 from typing import Any
 
+import jsonschema
 import pytest
+import yaml
 
 from connector.app import pages
 from connector.config.load import load_settings
 from connector.config.settings import Settings
 from connector.demo.artifacts import KAFKA_VERSION
 from connector.simulator.settings import BASE_PATH, CONTROL_PATH
-from tests.deploy.conftest import COMPOSE_FILE, DEPLOY, environment
+from tests.deploy.conftest import COMPOSE_FILE, DEPLOY, environment, vendored_schemas
 from tests.docs.commands import problem_with
 
 OURS = ("simulator", "connector")
 SERVICE_KEYS = {
-    "build", "command", "depends_on", "environment", "healthcheck", "image", "init", "ports", "restart",
-    "stop_grace_period", "volumes",
+    "build", "cap_drop", "command", "depends_on", "environment", "healthcheck", "image", "init", "ports", "read_only",
+    "restart", "security_opt", "stop_grace_period", "tmpfs", "volumes",
 }  # fmt: skip
 
 
@@ -31,10 +36,16 @@ def _option(service: dict[str, Any], name: str) -> str:
 
 
 def test_services_have_known_keys_and_an_image(compose: dict[str, Any]) -> None:
-    assert set(compose) == {"name", "services", "volumes"}
+    assert set(compose) == {"name", "services", "volumes", "x-ours"}
     for service in compose["services"].values():
         assert set(service) <= SERVICE_KEYS
         assert service["image"]
+
+
+def test_the_schema_of_compose_files_is_kept(compose: dict[str, Any]) -> None:
+    schema = json.loads((vendored_schemas() / "compose-spec.json").read_text())
+
+    jsonschema.validate(compose, schema)
 
 
 def test_the_broker_is_the_one_that_the_tests_run(compose: dict[str, Any]) -> None:
@@ -61,7 +72,7 @@ def test_what_is_mounted_is_there_or_a_volume_of_the_file(compose: dict[str, Any
     assert mounts
     for source, target, *_ in mounts:
         assert target.startswith("/")
-        assert (COMPOSE_FILE.parent / source).is_file() if source.startswith(".") else source in compose["volumes"]
+        assert (COMPOSE_FILE.parent / source).exists() if source.startswith(".") else source in compose["volumes"]
 
 
 def test_the_connector_reads_the_file_that_is_mounted(compose: dict[str, Any]) -> None:
@@ -114,7 +125,7 @@ def test_the_broker_serves_the_inside_and_this_machine(compose: dict[str, Any]) 
 def test_every_port_is_published_to_this_machine_alone(compose: dict[str, Any]) -> None:
     ports = [port for service in compose["services"].values() for port in service["ports"]]
 
-    assert len(ports) == 3
+    assert len(ports) == 5
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
@@ -136,3 +147,44 @@ def test_health_checks_ask_pages_that_exist(compose: dict[str, Any]) -> None:
     assert re.findall(r"'GET', '([^']+)'", code) == [f"{CONTROL_PATH}/health"]
     assert "healthcheck" not in compose["services"]["connector"]  # the image's own, which asks /healthz
     assert "/healthz" in (pages.__loader__.get_source(pages.__name__) or "")  # type: ignore[union-attr] # a file's
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_our_containers_may_write_where_they_must_and_nowhere_else(name: str, compose: dict[str, Any]) -> None:
+    service = compose["services"][name]
+
+    assert service["read_only"]
+    assert [mount.partition(":")[0] for mount in service["tmpfs"]] == ["/tmp", "/var/lib/trackly-connector"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_prometheus_scrapes_the_connector_and_grafana_asks_prometheus(
+    settings: Settings, compose: dict[str, Any]
+) -> None:
+    scraping = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    folder = DEPLOY / "grafana" / "provisioning"
+    (source,) = yaml.safe_load((folder / "datasources" / "prometheus.yaml").read_text())["datasources"]
+    (provider,) = yaml.safe_load((folder / "dashboards" / "trackly-connector.yaml").read_text())["providers"]
+    targets = [
+        target for job in scraping["scrape_configs"] for config in job["static_configs"] for target in config["targets"]
+    ]
+
+    assert targets == [f"connector:{settings.web.port}"]
+    assert source["url"] == "http://prometheus:9090"
+    assert f"./grafana:{provider['options']['path']}:ro" in compose["services"]["grafana"]["volumes"]
+
+
+def test_promtool_takes_the_configuration() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed")
+
+    result = subprocess.run(
+        [promtool, "check", "config", "--syntax-only", DEPLOY / "prometheus" / "prometheus.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert result.returncode == 0, result.stdout + result.stderr

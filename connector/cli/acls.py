@@ -1,0 +1,78 @@
+"""`trackly-connector acls`: the rights in Kafka that the settings ask for, as whoever gives them wants them."""
+
+import json
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from connector.cli.errors import reported
+from connector.config.load import load_settings
+
+if TYPE_CHECKING:
+    from connector.app.acls import Acl
+
+
+class Form(StrEnum):
+    """How the rights are printed."""
+
+    TABLE = "table"
+    COMMANDS = "commands"
+    STRIMZI = "strimzi"
+    JSON = "json"
+
+
+@reported()
+def acls(
+    settings: Annotated[Path, typer.Argument(help="Settings file (YAML).", metavar="SETTINGS", show_default=False)],
+    *,
+    of_commands: Annotated[
+        bool, typer.Option("--dead-letters", help="What the commands dead-letters need, in place of what workers do.")
+    ] = False,
+    principal: Annotated[
+        str | None,
+        typer.Option(help="Whom the brokers take us for, such as User:connector; from the settings when left out."),
+    ] = None,
+    form: Annotated[
+        Form,
+        typer.Option(
+            "--format", help="table; commands: lines of kafka-acls.sh; strimzi: part of a KafkaUser; or json."
+        ),
+    ] = Form.TABLE,
+) -> None:
+    """Print which rights in Kafka these settings need, and no more; nobody is asked.
+
+    `check --online` tells which of them are missing.
+    """
+    from connector.app.acls import commands, needed, principal_of, strimzi  # noqa: PLC0415
+
+    loaded = load_settings(settings)
+    wanted = needed(loaded, "dead_letters" if of_commands else "worker")
+    whom = principal or principal_of(loaded)
+    match form:
+        case Form.TABLE:
+            Console(highlight=False, emoji=False).print(_table(wanted))
+        case Form.COMMANDS:
+            for line in commands(wanted, bootstrap_servers=loaded.kafka.bootstrap_servers, principal=whom):
+                typer.echo(line)
+        case Form.STRIMZI:
+            authorization = {"type": "simple", "acls": strimzi(wanted)}
+            typer.echo(yaml.safe_dump({"spec": {"authorization": authorization}}, sort_keys=False), nl=False)
+        case Form.JSON:
+            typer.echo(json.dumps([asdict(acl) for acl in wanted], indent=2))
+
+
+def _table(wanted: "list[Acl]") -> Table:
+    table = Table()
+    for heading in ("Stream", "Resource", "Name", "Operation", "For"):
+        table.add_column(heading, overflow="fold")
+    for acl in wanted:
+        name = f"{acl.name}*" if acl.prefixed else acl.name
+        table.add_row(*map(Text, (acl.owner, acl.kind.replace("_", " "), name, acl.operation, acl.why)))
+    return table

@@ -1,0 +1,124 @@
+"""What the brokers allow us: asked, never tried out on anything that others use."""
+
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from connector.kafka.configs import Config
+from connector.kafka.errors import KafkaTroubleError, answer, translate
+
+_ANSWER_SECS, _REST_SECS = 2.0, 0.2
+
+
+_DESCRIBING: Final = frozenset({"Read", "Write", "Describe"})
+"""Operations that bring the right to describe along: of these none is allowed where that is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What is allowed on a resource: names of operations such as `Read`, None where the brokers do not tell.
+
+    Of a topic that does not exist nothing is known but that it may be described; of one that may not be described,
+    not even whether it exists.
+    """
+
+    operations: frozenset[str] | None
+    exists: bool = True
+    describable: bool = True
+
+    def missing(self, wanted: Collection[str]) -> list[str]:
+        """Return the operations that are known not to be allowed."""
+        if not self.describable:
+            return [name for name in wanted if name in _DESCRIBING] or list(wanted)
+        return [] if self.operations is None else [name for name in wanted if name not in self.operations]
+
+
+NOTHING: Final = Allowed(None, describable=False)
+
+
+class Permissions:
+    """Asks the brokers what this principal may do. Raises `KafkaTroubleError` where they do not answer."""
+
+    def __init__(self, config: Config, timeout_secs: float) -> None:
+        self._config = config
+        self._admin = AdminClient(cast("Any", config))
+        self._timeout = timeout_secs
+
+    def topics(self, names: Sequence[str]) -> dict[str, Allowed]:
+        """Return what is allowed on each of these topics."""
+        if not names:
+            return {}
+        futures = self._admin.describe_topics(
+            TopicCollection(list(names)), include_authorized_operations=True, request_timeout=self._timeout
+        )
+        found = {}
+        for name, future in futures.items():
+            try:
+                described = answer(future, self._timeout + 1, f"asking what is allowed on topic {name}")
+            except KafkaTroubleError as trouble:
+                if not trouble.unauthorized and not trouble.topic_gone:
+                    raise
+                found[name] = NOTHING if trouble.unauthorized else Allowed(None, exists=False)
+            else:
+                found[name] = _allowed(described.authorized_operations)
+        return found
+
+    def group(self, name: str) -> Allowed:
+        """Return what is allowed on a consumer group, whether it exists or not."""
+        try:
+            self._await_coordinator(name)
+            future = self._admin.describe_consumer_groups(
+                [name], include_authorized_operations=True, request_timeout=self._timeout
+            )[name]
+            described = answer(future, self._timeout + 1, f"asking what is allowed on group {name}")
+        except KafkaTroubleError as trouble:
+            if trouble.unauthorized:
+                return NOTHING
+            if trouble.code == "GROUP_ID_NOT_FOUND":
+                return Allowed(None, exists=False)
+            raise
+        return _allowed(described.authorized_operations)
+
+    def _await_coordinator(self, group: str) -> None:
+        """Return once a group's coordinator answers, which in a young cluster takes some seconds.
+
+        An administrator's question waits for it as long as it may, and may end the process when that is up (see
+        `groups.py`); that of a consumer for what it has committed may be repeated.
+        """
+        consumer = Consumer({**self._config, "group.id": group, "enable.auto.commit": False})
+        deadline = time.monotonic() + self._timeout
+        try:
+            while True:
+                try:
+                    consumer.committed([TopicPartition("nothing", 0)], _ANSWER_SECS)
+                except KafkaException as error:
+                    trouble = translate(error, f"asking for the coordinator of group {group}")
+                    if not trouble.away or time.monotonic() > deadline:
+                        raise trouble from error
+                    time.sleep(_REST_SECS)
+                else:
+                    return
+        finally:
+            consumer.close()
+
+    def refused_creation(self, name: str, *, partitions: int, replication_factor: int) -> KafkaTroubleError | None:
+        """Return why a topic that does not exist could not be created, None when it could; nothing is created."""
+        order = NewTopic(name, num_partitions=partitions, replication_factor=replication_factor)
+        future = self._admin.create_topics([order], validate_only=True, request_timeout=self._timeout)[name]
+        try:
+            answer(future, self._timeout + 1, f"asking whether topic {name} may be created")
+        except KafkaTroubleError as trouble:
+            return None if trouble.code == "TOPIC_ALREADY_EXISTS" else trouble
+        return None
+
+
+def _allowed(operations: Any) -> Allowed:
+    """Return the operations that were told; brokers before 2.3, and librdkafka's mock, tell none."""
+    if not operations:
+        return Allowed(None)
+    return Allowed(frozenset(operation.name.title().replace("_", "") for operation in operations))
