@@ -10,10 +10,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-from prometheus_client.metrics import MetricWrapperBase
 
 from connector.cli.errors import RESTARTS, ExitCode
 from connector.core.verdicts import RECORD_CODES, TABLE
@@ -99,7 +98,7 @@ def metrics_page() -> str:
         "`connector/telemetry/metrics.py`.",
         "Under a supervisor (`run --workers`) every sample has the label `worker` as well, and two of the "
         "supervisor itself are there: `sum without (worker) (rate(...))` adds up over workers, restarts included.",
-        _table(("Metric", "Kind", "Labels", "Meaning"), sorted(_metrics())),
+        _table(("Metric", "Kind", "Labels", "Unit", "Meaning"), _metrics()),
         "## Labels",
         _table(
             ("Label", "Values"),
@@ -151,51 +150,10 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
 }
 
 
-def _metrics() -> Iterator[tuple[str, str, str, str]]:
-    for collector in vars(metrics).values():
-        if isinstance(collector, MetricWrapperBase):
-            (family,) = collector.describe()
-            labels = collector._labelnames  # noqa: SLF001 (a metric without samples tells its labels nowhere else)
-            yield _metric(family.name, family.type, labels, family.documentation)
-    collectors = (
-        metrics.StatusCollector(lambda: [_AnyStatus()]),
-        metrics.WorkersCollector({}, [metrics.WorkerSeen(0, up=True, restarts=0)]),
-    )
-    for family in (family for collector in collectors for family in collector.collect()):
-        labels = tuple(family.samples[0].labels)
-        yield _metric(family.name, family.type, labels, family.documentation)
-
-
-def _metric(name: str, kind: str, labels: Iterable[str], text: str) -> tuple[str, str, str, str]:
-    shown = f"{name}_total" if kind == "counter" else name
-    return f"`{shown}`", kind, ", ".join(f"`{label}`" for label in labels), text
-
-
-class _Ones(dict[str, Any]):
-    """A stream's status in which every number is 1."""
-
-    def __missing__(self, _key: str) -> int:
-        return 1
-
-
-class _AnyStatus:
-    """Stands in for a stream, so that every metric that is read from one has a sample."""
-
-    def status(self) -> dict[str, Any]:
-        """Return one of everything."""
-        one = {"any": 1}
-        holds, standstills = [{"reason": "any"}], [{"waits_for": "any"}]
-        redrives = [_Ones(rule="any")]
-        return _Ones(
-            name="any",
-            state="any",
-            dead_letters=one,
-            batches_closed=one,
-            holds=holds,
-            standstills=standstills,
-            pace={"backlog_secs": 1},
-            redrives=redrives,
-        )
+def _metrics() -> Iterator[tuple[str, ...]]:
+    for described in sorted(metrics.CATALOGUE.values(), key=lambda found: found.name):
+        labels = ", ".join(f"`{label}`" for label in described.labels)
+        yield f"`{described.name}`", described.kind, labels, described.unit, described.meaning
 
 
 def _docstrings_of_members(kind: type) -> dict[str, str]:

@@ -10,6 +10,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -60,6 +61,9 @@ def conflicts(settings: Settings) -> Iterator[Fault]:
     yield from _security(settings.kafka)
     yield from _trackly(settings)
     yield from _files(settings)
+    if settings.traces.enabled and find_spec("opentelemetry") is None:
+        way_out = "takes the extra otel: pip install 'trackly-connector[otel]'"
+        yield Fault(("traces", "enabled"), way_out)
     for index, stream in enumerate(settings.streams):
         at: KeyPath = ("streams", index)
         yield from _drain(settings, stream, at)
