@@ -49,6 +49,7 @@ RULES: Final = (
     "`pace` only with `operation: send`",
     "sasl protocols need a mechanism, PLAIN and SCRAM a user and a password, OAUTHBEARER its properties",
     "a certificate needs its key, and the other way round; named files must be readable",
+    "`traces.enabled` takes the extra `otel`",
     "`trackly.base_url` is https, unless it stays on this machine or `trackly.allow_plain_http` is set",
 )
 """The rules of this module for the reference page, in the words of an operator."""

@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import yaml
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+from connector.config.load import load_settings
+from connector.config.problems import SettingsError
 from connector.config.settings import TraceSettings
 from connector.core.batching import Batch
 from connector.core.chunks import Chunk, Partition
@@ -204,6 +208,32 @@ def test_headers_are_read_as_the_specification_says(header: bytes | str | None, 
 
 def test_off_by_default() -> None:
     assert open_traces(TraceSettings(), instance_id="x", base_url="https://x.example") is None
+
+
+def test_without_the_library_the_settings_say_what_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = {
+        "name": "s",
+        "topics": ["t"],
+        "operation": "send",
+        "outcomes": {"topic": "o"},
+        "dead_letters": {"topic": "d"},
+    }
+    settings = {
+        "kafka": {"bootstrap_servers": "b:9092"},
+        "trackly": {"api_key": "k"},
+        "streams": [stream],
+        "traces": {"enabled": True},
+    }
+    file = tmp_path / "connector.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    load_settings(file)
+
+    monkeypatch.setattr("connector.config.checks.find_spec", lambda _: None)
+
+    with pytest.raises(
+        SettingsError, match=r"traces.enabled: takes the extra otel: pip install 'trackly-connector\[otel\]'"
+    ):
+        load_settings(file)
 
 
 # ------------------------------------------------------------------ what results carry on
