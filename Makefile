@@ -98,6 +98,10 @@ reference: $(INSTALLED) ## Write the generated pages of docs/reference anew
 	$(BIN)/python -m connector.config.reference page > docs/reference/settings.md
 	$(BIN)/python -m connector.reference
 
+.PHONY: docs
+docs: $(INSTALLED) ## Build the documentation as a site in build/site; a warning is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 .PHONY: schemas
 schemas: $(INSTALLED) ## Write the generated schemas anew
 	$(BIN)/python -m connector.config.reference schema > schemas/settings.v1.schema.json

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -72,6 +74,19 @@ class Ceiling:
     cpu_us_per_record: float
 
 
+class _Collector(BaseHTTPRequestHandler):
+    """Takes whatever is posted, as a collector of OTLP does."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
 class Arena:
     """The broker, the far ends and the topics of one run; use `open`."""
 
@@ -82,6 +97,7 @@ class Arena:
         self._resources = resources
         self._say = say
         self._far_ends: dict[int, FarEnd] = {}
+        self._collector_url: str | None = None
         self._sources: dict[tuple[Events, int], str] = {}
 
     @classmethod
@@ -111,22 +127,42 @@ class Arena:
         return self._far_ends[latency_ms]
 
     def connector(
-        self, name: str, far_end: FarEnd, streams: Sequence[Mapping[str, Any]], *, tree: Path | None = None
+        self,
+        name: str,
+        far_end: FarEnd,
+        streams: Sequence[Mapping[str, Any]],
+        over: Mapping[str, Any] | None = None,
+        *,
+        tree: Path | None = None,
     ) -> tuple[Process, Path, int]:
         """Start a connector as users do, with ordinary settings; returns it, its log and the port of its pages.
 
-        `tree` is another checkout to run it from. Whoever calls this stops it.
+        `over` goes over the settings at the top; spans, where it wants them, go to a collector of ours. `tree` is
+        another checkout to run it from. Whoever calls this stops it.
         """
         port = free_ports(1)[0]
-        settings = {
+        settings: dict[str, Any] = {
             "kafka": {"bootstrap_servers": self.broker.bootstrap_servers},
             "trackly": {"base_url": far_end.base_url, "api_key": "trk_0123456789abcdef0123456789abcdef"},
             "web": {"port": port},
             "streams": [dict(stream) for stream in streams],
+            **(over or {}),
         }
+        if "traces" in settings:
+            settings["traces"] = {**settings["traces"], "endpoint": self._collector()}
         path, log = self.folder / f"{name}.yaml", self.folder / f"{name}.log"
         path.write_text(yaml.safe_dump(settings))
         return spawn([sys.executable, "-m", "connector", "run", str(path)], log=log, cwd=tree), log, port
+
+    def _collector(self) -> str:
+        """Return where spans may be posted; whoever takes them throws them away."""
+        if self._collector_url is None:
+            server = ThreadingHTTPServer(("127.0.0.1", 0), _Collector)
+            Thread(target=server.serve_forever, daemon=True).start()
+            self._resources.callback(server.server_close)
+            self._resources.callback(server.shutdown)
+            self._collector_url = f"http://127.0.0.1:{server.server_port}/v1/traces"
+        return self._collector_url
 
     def source(self, events: Events, count: int) -> str:
         """Return a topic with `count` records of a kind, filled at first use; later runs read it again."""

@@ -30,12 +30,15 @@ class Contestant:
     latency_ms: int = 0
     share: float = 1.0
     stream: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Goes over ordinary settings at the top of the file."""
     note: str = ""
     tree: Path | None = None
     """Another checkout whose connector runs in place of this one's."""
 
 
 _VARIANT: Final = 0.4
+_TRACED: Final = Events("traced", traced=True)
 _AT_TOP: Final = {"list_number_placement": "top_level"}
 
 MAIN: Final = (
@@ -64,6 +67,14 @@ VARIANTS: Final = (
     Contestant("connector_zstd", events=Events("zstd", compression="zstd"), share=_VARIANT),
     Contestant("connector_1_partition", events=Events("1_partition", partitions=1), share=_VARIANT),
     Contestant("connector_64_partitions", events=Events("64_partitions", partitions=64), share=_VARIANT),
+    Contestant("connector_traced_events", events=_TRACED, share=_VARIANT, note="headers are there, traces are off"),
+    Contestant(
+        "connector_traces",
+        events=_TRACED,
+        share=_VARIANT,
+        settings={"traces": {"enabled": True}},
+        note="a span for each request, headers on outcomes",
+    ),
     Contestant("connector_1000_lists", events=Events("1000_lists", lists=1_000), share=_VARIANT),
     Contestant(
         "connector_1000_lists_top_level",
@@ -141,7 +152,7 @@ def compete(arena: Arena, contestant: Contestant, records: int) -> Run:
         progress = Progress(arena.broker.bootstrap_servers, name, source, events.partitions)
         if contestant.kind == "connector":
             stream = stream_settings(name, source, outcomes, dead_letters, contestant.stream)
-            process, log, _ = arena.connector(name, far_end, [stream], tree=contestant.tree)
+            process, log, _ = arena.connector(name, far_end, [stream], contestant.settings, tree=contestant.tree)
         else:
             argv = [sys.executable, "-m", f"benchmarks.{contestant.kind}", "--source", source, "--target", outcomes]
             argv += ["--bootstrap-servers", arena.broker.bootstrap_servers, "--group", name]

@@ -24,6 +24,8 @@ class Events:
     lists: int = 1
     bad_of_100: int = 0
     """Of a hundred events so many have a number that is none: dead letters, found before a request is spent."""
+    traced: bool = False
+    """Each record has a `traceparent` of its own, as from a producer that traces."""
 
     def chunk(self, start: int) -> list[dict[str, Any]]:
         """Return records `start` and following, as `produce_batch` takes them."""
@@ -35,6 +37,8 @@ class Events:
             text = f"Order {number:010d} has shipped. Thank you, Ann!{filler}"
             value = f'{{"to":"{to}","body":"{text}","list_number":"{sender}"}}'
             records.append({"key": b"%08d" % (number % 100_000_000), "value": value.encode()})
+            if self.traced:
+                records[-1]["headers"] = {"traceparent": f"00-{number + 1:032x}-{number + 1:016x}-01"}
         return records
 
 

@@ -22,7 +22,7 @@ _KEEPER: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="leash")
 
 # Runs in the child before the program proper. Asking for the signal here rather than in a `preexec_fn` keeps Python
 # code out of the fork of a threaded process. The parent may have ended before the request: hence the second look.
-# SIGHUP tells a program to read its secrets again; one that does not listen for it yet has them fresh, and must live.
+# SIGHUP tells a program to read its secrets again, SIGUSR1 to log more; one that does not listen yet must live.
 _LEASH: Final = """
 import ctypes, os, signal, sys
 if ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0) != 0:
@@ -30,6 +30,7 @@ if ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0) != 0:
 if os.getppid() != int(sys.argv[1]):
     sys.exit("the parent has gone")
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 os.execvp(sys.argv[2], sys.argv[2:])
 """
 

@@ -8,15 +8,17 @@ import ast
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import Enum
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
-from prometheus_client.metrics import MetricWrapperBase
+import typer
 
 from connector.app.acls import Acl, Role, commands, needed
 from connector.cli.errors import RESTARTS, ExitCode
+from connector.cli.main import app
 from connector.config.settings import Settings
 from connector.core.verdicts import RECORD_CODES, TABLE
 from connector.telemetry import metrics
@@ -101,7 +103,7 @@ def metrics_page() -> str:
         "`connector/telemetry/metrics.py`.",
         "Under a supervisor (`run --workers`) every sample has the label `worker` as well, and two of the "
         "supervisor itself are there: `sum without (worker) (rate(...))` adds up over workers, restarts included.",
-        _table(("Metric", "Kind", "Labels", "Meaning"), sorted(_metrics())),
+        _table(("Metric", "Kind", "Labels", "Unit", "Meaning"), _metrics()),
         "## Labels",
         _table(
             ("Label", "Values"),
@@ -119,13 +121,74 @@ def metrics_page() -> str:
     )
 
 
+def commands_page() -> str:
+    """Return the page of the commands with what each takes."""
+    root = typer.main.get_command(app)
+    sections = [section for path, command in _commands(root) for section in _command(path, command)]
+    return _page(
+        "Commands",
+        "What `trackly-connector` takes; `--help` of each says the same. This page is printed from `connector/cli`.",
+        *sections,
+    )
+
+
+def _commands(root: Any, path: tuple[str, ...] = ("trackly-connector",)) -> Iterator[tuple[str, Any]]:
+    """Yield every command with its name as it is typed, those of groups behind their group."""
+    for name, command in root.commands.items():
+        if command.hidden:
+            continue
+        if hasattr(command, "commands"):
+            yield from _commands(command, (*path, name))
+        else:
+            yield " ".join((*path, name)), command
+
+
+def _command(path: str, command: Any) -> Iterator[str]:
+    yield f"## {path.removeprefix('trackly-connector ')}"
+    yield inspect.cleandoc(command.help or "")
+    annotations = {name: found.annotation for name, found in inspect.signature(command.callback).parameters.items()}
+    words = [path, "[OPTIONS]"]
+    rows = []
+    for param in command.params:
+        if param.param_type_name == "argument":
+            spelled = param.metavar or param.name.upper()
+            words.append(spelled if param.required else f"[{spelled}]")
+            rows.append((f"`{spelled}`", "", _help(param)))
+        else:
+            spelled = " ".join(f"`{name}`" for name in (*param.opts, *param.secondary_opts))
+            rows.append((spelled, _takes(param, annotations.get(param.name)), _help(param)))
+    yield f"```text\n{' '.join(words)}\n```"
+    if rows:
+        yield _table(("Argument, option", "Takes", "Meaning"), rows)
+
+
+def _help(param: Any) -> str:
+    return (param.help or "").replace("<", "&lt;")
+
+
+def _takes(param: Any, annotation: Any) -> str:
+    """Return the words that an option takes, where they are few, and its default, where there is one to tell."""
+    words = " or ".join(f"`{word.value}`" for word in _words_of(annotation))
+    if param.is_flag or param.default is None or callable(param.default) or not param.show_default:
+        return words
+    default = f"`{param.default}` unless given"
+    return f"{words}; {default}" if words else default
+
+
+def _words_of(annotation: Any) -> list[Any]:
+    """Return the members of the enumeration that an annotation is, or holds."""
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return list(annotation)
+    return next((found for inner in get_args(annotation) if (found := _words_of(inner))), [])
+
+
 def exit_codes_page() -> str:
     """Return the page of the commands' exit codes."""
     meanings = _docstrings_of_members(ExitCode)
     return _page(
         "Exit codes",
-        "How `trackly-connector` and its commands end. A code never changes its meaning. This page is printed from "
-        "`connector/cli/errors.py`.",
+        "How `trackly-connector` and its [commands](commands.md) end. A code never changes its meaning. This page is "
+        "printed from `connector/cli/errors.py`.",
         _table(
             ("Code", "Name", "Meaning"), [(f"{code:d}", f"`{code.name}`", meanings[code.name]) for code in ExitCode]
         ),
@@ -214,54 +277,14 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "metrics.md": metrics_page,
     "exit-codes.md": exit_codes_page,
     "acls.md": acls_page,
+    "commands.md": commands_page,
 }
 
 
-def _metrics() -> Iterator[tuple[str, str, str, str]]:
-    for collector in vars(metrics).values():
-        if isinstance(collector, MetricWrapperBase):
-            (family,) = collector.describe()
-            labels = collector._labelnames  # noqa: SLF001 (a metric without samples tells its labels nowhere else)
-            yield _metric(family.name, family.type, labels, family.documentation)
-    collectors = (
-        metrics.StatusCollector(lambda: [_AnyStatus()]),
-        metrics.WorkersCollector({}, [metrics.WorkerSeen(0, up=True, restarts=0)]),
-    )
-    for family in (family for collector in collectors for family in collector.collect()):
-        labels = tuple(family.samples[0].labels)
-        yield _metric(family.name, family.type, labels, family.documentation)
-
-
-def _metric(name: str, kind: str, labels: Iterable[str], text: str) -> tuple[str, str, str, str]:
-    shown = f"{name}_total" if kind == "counter" else name
-    return f"`{shown}`", kind, ", ".join(f"`{label}`" for label in labels), text
-
-
-class _Ones(dict[str, Any]):
-    """A stream's status in which every number is 1."""
-
-    def __missing__(self, _key: str) -> int:
-        return 1
-
-
-class _AnyStatus:
-    """Stands in for a stream, so that every metric that is read from one has a sample."""
-
-    def status(self) -> dict[str, Any]:
-        """Return one of everything."""
-        one = {"any": 1}
-        holds, standstills = [{"reason": "any"}], [{"waits_for": "any"}]
-        redrives = [_Ones(rule="any")]
-        return _Ones(
-            name="any",
-            state="any",
-            dead_letters=one,
-            batches_closed=one,
-            holds=holds,
-            standstills=standstills,
-            pace={"backlog_secs": 1},
-            redrives=redrives,
-        )
+def _metrics() -> Iterator[tuple[str, ...]]:
+    for described in sorted(metrics.CATALOGUE.values(), key=lambda found: found.name):
+        labels = ", ".join(f"`{label}`" for label in described.labels)
+        yield f"`{described.name}`", described.kind, labels, described.unit, described.meaning
 
 
 def _docstrings_of_members(kind: type) -> dict[str, str]:

@@ -32,8 +32,9 @@ from connector.kafka.errors import KafkaTroubleError, RetriableError
 from connector.kafka.topics import Outputs, Topics
 from connector.stream.state import now
 from connector.stream.stream import Identity, Stream
-from connector.telemetry.logging import get_logger
+from connector.telemetry.logging import get_logger, toggle_debug
 from connector.telemetry.metrics import REGISTRY, StatusCollector
+from connector.telemetry.traces import open_traces
 
 log = get_logger("app")
 
@@ -112,6 +113,7 @@ class Connector(faust.App):
         self.claim = claimed
         self.secrets = Secrets(settings)
         identity = Identity(claimed.instance_id, claimed.client_id)
+        self._traces = open_traces(settings.traces, instance_id=claimed.instance_id, base_url=settings.trackly.base_url)
         self.streams = [self._stream(stream, identity) for stream in settings.streams]
         self.stream_services = [StreamService(stream, self) for stream in self.streams]
         self.redrive_services = [
@@ -143,6 +145,8 @@ class Connector(faust.App):
             reread_secrets=self._read_secrets,
             on_failure=self._stream_failed,
             stalled_secs=settings.health.stalled_secs,
+            docs_url=settings.docs_url,
+            traces=self._traces,
             resume_command=f"trackly-connector resume {stream.name}{_where(settings)}",
         )
 
@@ -189,6 +193,7 @@ class Connector(faust.App):
         calm_collector()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self._read_secrets)
+        loop.add_signal_handler(signal.SIGUSR1, toggle_debug)
 
     async def on_stop(self) -> None:
         """Drain every stream within one deadline; the pages stay up meanwhile."""
@@ -200,6 +205,8 @@ class Connector(faust.App):
         if not all(clean) and self.exit_code == 0:
             self.exit_code = 5
         REGISTRY.unregister(self._collector)
+        if self._traces is not None:
+            await asyncio.to_thread(self._traces.close)
         await super().on_stop()
 
     def _stop_at_once(self) -> None:

@@ -74,9 +74,10 @@ def resume(
     form += [("in_doubt", in_doubt.value)] if in_doubt is not None else []
     form += [("foreign_metadata", foreign_metadata.value)] if foreign_metadata is not None else []
     urls = [_checked(address) for address in url or [_address(settings)]]
+    docs_url = None if settings is None else settings.docs_url
     answers = list(_ask(urls, stream, form, _token(settings)))
     for answer in answers:
-        typer.echo(json.dumps(answer.as_json()) if as_json else "\n".join(answer.lines()))
+        typer.echo(json.dumps(answer.as_json()) if as_json else "\n".join(answer.lines(docs_url)))
     not_held = set(partition or ()).intersection(*(answer.body.get("not_held", ()) for answer in answers))
     if not_held and not as_json:
         typer.echo(f"no worker that was asked holds {', '.join(sorted(not_held))}", err=True)
@@ -101,17 +102,25 @@ class Answer:
         """Return everything as JSON-ready values."""
         return {"url": self.url, "ok": self.ok, **self.body}
 
-    def lines(self) -> Iterator[str]:
+    def lines(self, docs_url: str | None = None) -> Iterator[str]:
         """Yield the answer for people."""
+        from connector.telemetry.runbook import runbook_of  # noqa: PLC0415 (help should not load it)
+
         if "problem" in self.body:
             yield f"{self.url}: {self.body['problem']}"
             return
         for hold in self.body.get("undecided", ()):
-            yield f"{self.url}: {_spelled(hold)} needs {' or '.join(hold['needs'])}; nothing was changed"
+            yield (
+                f"{self.url}: {_spelled(hold)} needs {' or '.join(hold['needs'])}; nothing was changed; "
+                f"see {runbook_of(hold['reason'], docs_url)}"
+            )
         for hold in self.body.get("ended", ()):
             yield f"{self.url}: {_spelled(hold)} ended"
         for hold in self.body.get("probed", ()):
-            yield f"{self.url}: {_spelled(hold)} ends when a probe passes; probing now"
+            yield (
+                f"{self.url}: {_spelled(hold)} ends when a probe passes; probing now; "
+                f"see {runbook_of(hold['reason'], docs_url)}"
+            )
         if not any(self.body.get(key) for key in ("undecided", "ended", "probed")):
             yield f"{self.url}: nothing to resume"
 

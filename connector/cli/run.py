@@ -33,6 +33,8 @@ def run(
 ) -> None:
     """Run the streams of a settings file until SIGTERM; a second SIGTERM stops at once.
 
+    SIGHUP: read secrets given by file again. SIGUSR1: log from level debug on, and back.
+
     Exit code 5: the drain's deadline passed with records in flight; they are in doubt. 4: another live worker has this
     instance id. 3: no broker answered. 2: settings, or topics that do not exist and may not be created. With several
     workers it is the worst of theirs.
@@ -79,6 +81,8 @@ def _obey_sigterm() -> None:
     As process 1 of a container a signal without a handler is ignored, and waiting for a broker may take a minute.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.OK))
+    # Until the application listens for it; unheard it would end the process.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def _serve(connector: "Connector", *, speaker: str = "") -> NoReturn:

@@ -10,6 +10,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -48,6 +49,7 @@ RULES: Final = (
     "`pace` only with `operation: send`",
     "sasl protocols need a mechanism, PLAIN and SCRAM a user and a password, OAUTHBEARER its properties",
     "a certificate needs its key, and the other way round; named files must be readable",
+    "`traces.enabled` takes the extra `otel`",
     "`trackly.base_url` is https, unless it stays on this machine or `trackly.allow_plain_http` is set",
 )
 """The rules of this module for the reference page, in the words of an operator."""
@@ -60,6 +62,9 @@ def conflicts(settings: Settings) -> Iterator[Fault]:
     yield from _security(settings.kafka)
     yield from _trackly(settings)
     yield from _files(settings)
+    if settings.traces.enabled and find_spec("opentelemetry") is None:
+        way_out = "takes the extra otel: pip install 'trackly-connector[otel]'"
+        yield Fault(("traces", "enabled"), way_out)
     for index, stream in enumerate(settings.streams):
         at: KeyPath = ("streams", index)
         yield from _drain(settings, stream, at)

@@ -30,6 +30,7 @@ def redacted(settings: Settings) -> dict[str, Any]:
         shown["kafka"][group] = {
             name: HIDDEN if _SECRET_PROPERTY.search(name) else value for name, value in properties.items()
         }
+    shown["traces"]["headers"] = dict.fromkeys(settings.traces.headers, HIDDEN)
     if settings.trackly.proxy is not None:
         trackly["proxy"] = without_user(settings.trackly.proxy)
     for stream, settings_of_stream in zip(shown["streams"], settings.streams, strict=True):

@@ -28,7 +28,7 @@ from connector.config.streams import (
     StormSettings,
     StreamSettings,
 )
-from connector.config.trackly import TimeoutSettings, TlsSettings, TracklySettings, check_api_key
+from connector.config.trackly import TimeoutSettings, TlsSettings, TracklySettings, check_api_key, check_url
 
 __all__ = [
     "E164",
@@ -57,6 +57,7 @@ __all__ = [
     "StreamSettings",
     "TimeoutSettings",
     "TlsSettings",
+    "TraceSettings",
     "TracklySettings",
     "WebSettings",
 ]
@@ -107,6 +108,35 @@ class LogSettings(Model):
         default="auto",
         description="One JSON object per line, or text for people; `auto`: text on a terminal.",
     )
+
+
+def _http_url(value: str) -> str:
+    return check_url(value)
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+
+
+class TraceSettings(Model):
+    """Spans of batches, sent by OTLP over HTTP; takes the extra `otel` (`pip install 'trackly-connector[otel]'`)."""
+
+    enabled: bool = Field(default=False, description="Whether each batch has a span.")
+    endpoint: HttpUrl = Field(
+        default="http://localhost:4318/v1/traces", description="Where spans are posted, path included."
+    )
+    headers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,100}$")], SecretStr] = Field(
+        default_factory=dict, description="Headers of each post, such as a token; give the values by reference."
+    )
+    sample_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=1.0, description="Share of the batches whose spans are sent; headers of results are written for all."
+    )
+    max_links: Annotated[int, Field(ge=0, le=1_000)] = Field(
+        default=32,
+        description="Records of a batch whose `traceparent` is looked for, to link the span to theirs: evenly spread "
+        "over the batch.",
+    )
+    timeout_secs: Seconds = Field(default=10.0, description="How long a post of spans may take, in seconds.")
+    service_name: str = Field(default="trackly-connector", min_length=1, description="Name of the service in traces.")
 
 
 class BufferSettings(Model):
@@ -176,6 +206,12 @@ class Settings(Model):
     streams: list[StreamSettings] = Field(min_length=1, description="Flows from topics to operations.")
     web: WebSettings = Field(default_factory=WebSettings, description="Pages for health, status and metrics.")
     log: LogSettings = Field(default_factory=LogSettings, description="Logs.")
+    traces: TraceSettings = Field(default_factory=TraceSettings, description="Traces (OpenTelemetry).")
+    docs_url: HttpUrl | None = Field(
+        default=None,
+        description="Where this documentation is served; holds then link to their page of the runbook there, and else "
+        "to its place in the source tree.",
+    )
     buffer: BufferSettings = Field(default_factory=BufferSettings, description="Memory.")
     shutdown: ShutdownSettings = Field(default_factory=ShutdownSettings, description="Stopping.")
     health: HealthSettings = Field(default_factory=HealthSettings, description="Health.")

@@ -47,6 +47,8 @@ class Batch:
     """Batches that were cut from one another share this number: they are one suspect, not several."""
     suspect: bool = False
     """It, or the batch that it was cut from, failed while others passed."""
+    trace: str | None = None
+    """Where traces are on, the context of the span of its last request, as a header `traceparent` has it."""
 
     def locate(self, index: int) -> tuple[Chunk, int]:
         """Return the chunk that holds the record at `index` of the request, and its place there."""

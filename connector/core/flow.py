@@ -58,6 +58,8 @@ class Finished:
     sent_ms: int = 0
     answered_ms: int = 0
     bytes: int = 0
+    trace: str | None = None
+    """The context of the span that the records were posted under, where traces are on."""
 
     @property
     def count(self) -> int:
@@ -104,6 +106,9 @@ class PartitionState:
     """Characters that it takes."""
     holes: deque[Range] = field(default_factory=deque)
     """Offsets that the topic does not have, above all that has to be said: reading far ahead takes no metadata."""
+    reads: deque[tuple[int, int]] = field(default_factory=deque)
+    """Of each chunk that was read and is not settled to its end: the offset behind it, and when its oldest record was
+    appended, in milliseconds since 1970."""
 
     def in_flight(self) -> RangeSet:
         """Return all offsets that a crash now would leave in doubt."""
@@ -266,6 +271,8 @@ class Flow:
                 return NOTHING
         vanished, passed_over = self._skip_holes(state, chunk.offsets)
         state.next_read = chunk.offsets[-1] + 1
+        if chunk.oldest_ms > 0:
+            state.reads.append((state.next_read, chunk.oldest_ms))
         if chunk.offsets[0] >= state.horizon:
             return Intake((chunk,), (), vanished, passed_over)
         fresh = [
@@ -335,6 +342,7 @@ class Flow:
             sent_ms,
             answered_ms,
             _bytes(batch) if chunks is batch.chunks else sum(map(weight, chunks)),
+            batch.trace,
         )
         alive = self._alive_finished(item, count_bytes=False)
         if alive is not None:
@@ -450,6 +458,13 @@ class Flow:
                 return Place("crowded" if partition in self._full else "ready", batch.id, batch.attempts)
         return Place("elsewhere")
 
+    def oldest_ms(self) -> int | None:
+        """Return when the oldest record was appended that was read and is not settled, None when all are.
+
+        It is that of its chunk, which may be older by what one read brings.
+        """
+        return min((state.reads[0][1] for state in self.partitions.values() if state.reads), default=None)
+
     def plan(self, *, now: float, slots: int, fresh_first: bool = False) -> Tick | None:
         """Return the next tick, or None when there is nothing to say; `slots` is how many batches may start.
 
@@ -536,6 +551,8 @@ class Flow:
                 state.settled.add(start, stop)
                 state.doubt.discard(start, stop)
             state.base = state.settled.advance(state.base)
+            while state.reads and state.reads[0][0] <= state.base:
+                state.reads.popleft()
             state.told, state.told_length = tick.told[partition], len(tick.offsets[partition][1])
         self._full -= tick.offsets.keys()
         self._stuck -= tick.offsets.keys()

@@ -29,6 +29,10 @@ _INDICES = [f',"index":{index}' for index in range(1_000)]
 """For the most records that a request holds; measured, making them anew takes a third of an outcome's time."""
 
 
+TRACEPARENT = "traceparent"
+"""Header of the W3C trace context. An outcome has that of its batch's span, which made it. A dead letter is the source
+record handed on: it keeps its own, as whoever hands a message on must, and has that of the span where it had none."""
+
 REDRIVES = "trackly.redrives"
 """How often a record was sent again."""
 
@@ -67,6 +71,8 @@ class Outcomes:
     source: int
     values: list[str] = field(repr=False)
     keys: list[bytes | None] | None = field(default=None, repr=False)
+    headers: Headers | None = field(default=None, repr=False)
+    """Of each of them; only where traces are on."""
 
 
 @dataclass(slots=True)
@@ -99,15 +105,19 @@ class Scribe:
         if self.failures_only:
             return
         verdicts = item.verdicts
+        headers: Headers | None = None if item.trace is None else [(TRACEPARENT, item.trace.encode())]
         at = 0
         for chunk in item.chunks:
             stop = at + len(chunk)
             hit = verdicts.exceptions and [i for i in verdicts.exceptions if at <= i < stop]
             if not hit:
                 if verdicts.default.status != "dead_letter":
-                    yield Outcomes(chunk.partition.number, self._lines(item, chunk, verdicts.default, at), chunk.keys)
+                    lines = self._lines(item, chunk, verdicts.default, at)
+                    yield Outcomes(chunk.partition.number, lines, chunk.keys, headers)
             else:
-                yield self._mixed(item, chunk, at)
+                mixed = self._mixed(item, chunk, at)
+                mixed.headers = headers
+                yield mixed
             at = stop
 
     def _mixed(self, item: Finished, chunk: Chunk, at: int) -> Outcomes:
@@ -214,6 +224,8 @@ class Scribe:
                 ("trackly.origin.partition", number),
                 ("trackly.origin.offset", offset),
             ]
+        if item.trace is not None and not any(name == TRACEPARENT for name, _ in source):
+            ours.append((TRACEPARENT, item.trace))
         headers += [(name, str(value).encode(errors="replace")) for name, value in ours]
         return headers
 

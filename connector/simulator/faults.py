@@ -85,6 +85,7 @@ class Faults(_Model):
     )
 
     outage: Outage | None = None
+    revoked_keys: tuple[str, ...] = Field(default=(), description="Keys that are unknown (401), known before or not.")
     account_suspended: bool = Field(default=False, description="403 for each request, without a code.")
     billing_code: Literal["no_billing_config", "no_payment_method", "payment_failed", "suspended"] | None = Field(
         default=None, description="402 for contacts that ask `use_validation`."

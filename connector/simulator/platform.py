@@ -130,7 +130,7 @@ class Platform:
         detailed = self._switches.key_codes == "detailed"
         if not request.api_key:
             return refusal(401, "missing_api_key" if detailed else "unauthorized", "API key required")
-        if self._keys and request.api_key not in self._keys:
+        if (self._keys and request.api_key not in self._keys) or request.api_key in faults.revoked_keys:
             return refusal(401, "invalid_api_key" if detailed else "unauthorized", "Invalid API key")
         if faults.account_suspended:
             return refusal(403, None, "Account is suspended")

@@ -15,6 +15,7 @@ from connector.core.breaker import Hold
 from connector.core.chunks import Partition
 from connector.stream.state import now
 from connector.telemetry.logging import HIDDEN, get_logger, mask_phone
+from connector.telemetry.runbook import runbook_of
 
 InDoubtChoice = Literal["dead_letter", "resend"]
 ForeignChoice = Literal["discard"]
@@ -112,7 +113,7 @@ def detail_of(seen: HoldSeen, secrets: Iterable[str] = ()) -> str:
     return fit_to_show(seen.hold.detail, secrets) if seen.partition is None else mask_phone(seen.hold.detail)
 
 
-def status_of(seen: HoldSeen, *, base: str, secrets: Iterable[str] = ()) -> dict[str, Any]:
+def status_of(seen: HoldSeen, *, base: str, secrets: Iterable[str] = (), docs_url: str | None = None) -> dict[str, Any]:
     """Return a hold as JSON-ready values."""
     hold = seen.hold
     # The gate tells time by the clock of its waits, which starts with the machine.
@@ -124,6 +125,7 @@ def status_of(seen: HoldSeen, *, base: str, secrets: Iterable[str] = ()) -> dict
         "detail": detail_of(seen, secrets),
         "ends": hold.ends,
         "commands": commands_for(seen, base),
+        "runbook": runbook_of(hold.reason, docs_url),
     }
 
 
@@ -133,8 +135,9 @@ class HoldBook:
     `count` is told the reason of each hold that begins.
     """
 
-    def __init__(self, stream: str, base: str, count: Callable[[str], None]) -> None:
+    def __init__(self, stream: str, base: str, count: Callable[[str], None], docs_url: str | None = None) -> None:
         self._base = base
+        self._docs_url = docs_url
         self._count = count
         self._seen: dict[HoldSeen, float] = {}
         self._log = get_logger("stream").bind(stream=stream)
@@ -155,6 +158,7 @@ class HoldBook:
                 "stream on hold",
                 detail=detail_of(seen, secrets),
                 ends=seen.hold.ends,
+                runbook=runbook_of(seen.hold.reason, self._docs_url),
                 **_names(seen),
                 **({"commands": commands} if commands else {}),
             )

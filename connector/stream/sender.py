@@ -23,7 +23,8 @@ from connector.core.verdicts import (
     rejection,
 )
 from connector.stream.state import State, awake, now, now_ms, piece_of
-from connector.telemetry.logging import get_logger
+from connector.telemetry.logging import get_logger, is_debugging
+from connector.telemetry.traces import BatchTraces
 from connector.trackly.client import Client, TooLateError
 from connector.trackly.operations import Operation
 
@@ -54,6 +55,7 @@ class Sender:
         before_probe: Callable[[], None],
         observe: Callable[[Row, float, int], None],
         fail: Callable[[BaseException], None],
+        traces: BatchTraces | None = None,
     ) -> None:
         self._state = state
         self._client = client
@@ -64,6 +66,7 @@ class Sender:
         self._before_probe = before_probe
         self._observe = observe
         self._fail = fail
+        self._traces = traces
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._probing: asyncio.Task[None] | None = None
@@ -104,11 +107,18 @@ class Sender:
             self._list_again(serial)
             return
         sent_ms, began = now_ms(), now()
+        span = None if self._traces is None else self._traces.begin(batch)
         try:
             reply = await self._client.post(self._operation, batch, before=before)
         except TooLateError:
+            if span is not None:
+                span.end("not_posted")
             self._list_again(serial)
             return
+        except BaseException:
+            if span is not None:
+                span.end("cut_off")
+            raise
         took = now() - began
         own_list = all(chunk.own_list for chunk in batch.chunks)
         row = classify(reply, self._policy, own_list=own_list)
@@ -119,6 +129,19 @@ class Sender:
                 self._carry_out(serial, batch, reply, row, took=took, sent_ms=sent_ms, own_list=own_list)
             state.changed.notify_all()
         self._observe(row, took, batch.count)
+        if span is not None:
+            span.end(row.name, status=reply.status, failed=row.action is not Action.JUDGE)
+        if is_debugging():
+            self._log.debug(
+                "batch answered",
+                batch=batch.id,
+                records=batch.count,
+                partitions=sorted({str(chunk.partition) for chunk in batch.chunks}),
+                row=row.name,
+                status=reply.status,
+                attempts=batch.attempts,
+                took_secs=round(took, 3),
+            )
 
     def _list_again(self, serial: int) -> None:
         with self._state.changed:

@@ -54,6 +54,8 @@ class Counts:
     ticks: int = 0
     ticks_aborted: int = 0
     producers_replaced: int = 0
+    progress_at: float = field(default_factory=time.time)
+    """Unix time of the last commit that settled records; that of the start before the first."""
 
     @property
     def settled(self) -> int:
@@ -164,6 +166,7 @@ class State:
         """Queue the results of records that were posted but belong to no active batch any more."""
         item = self.flow.add_finished(chunks, verdicts)
         item.batch_id, item.attempts, item.sent_ms, item.answered_ms = batch.id, batch.attempts, sent_ms, answered_ms
+        item.trace = batch.trace
 
     def finish(
         self,
@@ -255,4 +258,5 @@ def piece_of(batch: Batch, chunks: tuple[Chunk, ...], batch_id: str, *, envelope
         first_failed_at=batch.first_failed_at,
         family=batch.family,
         suspect=batch.suspect,
+        trace=batch.trace,
     )

@@ -36,6 +36,7 @@ from connector.stream.tick import Ticker, TickOptions
 from connector.stream.watching import Watch
 from connector.telemetry.logging import get_logger
 from connector.telemetry.metrics import BatchMetrics
+from connector.telemetry.traces import Traces
 from connector.trackly.client import Client, ClientOptions
 from connector.trackly.operations import Operation, operation_of
 
@@ -62,7 +63,8 @@ class Stream:
 
     `api_key` is asked for each request, `reread_secrets` called before each probe. `resume_command` is what an
     operator types to end its holds; what a single hold needs comes behind it. `stalled_secs` is how long records may
-    wait without progress for a reason that nobody knows.
+    wait without progress for a reason that nobody knows, `docs_url` where the documentation is served, `traces` makes
+    the spans of batches, where they are wanted.
     """
 
     def __init__(
@@ -78,6 +80,8 @@ class Stream:
         on_failure: Callable[["Stream", BaseException], None],
         resume_command: str = "",
         stalled_secs: float = 300.0,
+        docs_url: str | None = None,
+        traces: Traces | None = None,
     ) -> None:
         self.settings = settings
         self.name = settings.name
@@ -97,7 +101,9 @@ class Stream:
         self.state = _state(settings, self.operation, f"{identity.instance_id}-{int(time.time()):x}")
         self.metrics = BatchMetrics(self.name)
         self._resume_command = resume_command or f"trackly-connector resume {self.name}"
-        self._book = HoldBook(self.name, self._resume_command, self.metrics.held)
+        self._docs_url = docs_url
+        self._book = HoldBook(self.name, self._resume_command, self.metrics.held, docs_url)
+        self._traces = None if traces is None else traces.of_stream(self.name, settings.group, identity.client_id)
         self._paces = PaceBook(self.name, self.state)
         self.state.on_hold = self._tell_hold
         self._stalled_secs = stalled_secs
@@ -149,6 +155,7 @@ class Stream:
             before_probe=self._reread_secrets,
             observe=self._observe,
             fail=self._fail,
+            traces=self._traces,
         )
         self._ticker = Ticker(
             self.state,
@@ -324,13 +331,25 @@ class Stream:
         """Records between what is committed and the ends of the partitions, as the last fetch told."""
         return None if self._reader is None else self._reader.lag
 
+    def _oldest_unsettled_secs(self) -> float:
+        """Return the age of the oldest record that has no result yet, 0 when none waits; called under the lock."""
+        began = [found["since"] for found in self.standstills()]  # of records that were not read no more is known
+        read_ms = self.state.flow.oldest_ms()
+        if read_ms is not None:
+            began.append(read_ms / 1000)
+        return round(max(time.time() - min(began), 0.0), 3) if began else 0.0
+
     def status(self) -> dict[str, Any]:
         """Return the stream's state as JSON-ready values."""
         state = self.state
         with state.lock:
             counts, flow, at = state.counts, state.flow, now()
             secrets = [self._api_key()]
-            holds = [status_of(seen, base=self._resume_command, secrets=secrets) for seen in self._holds_seen()]
+            holds = [
+                status_of(seen, base=self._resume_command, secrets=secrets, docs_url=self._docs_url)
+                for seen in self._holds_seen()
+            ]
+            open_doubt = sum(s.doubt.count for s in flow.partitions.values())
             return {
                 "name": self.name,
                 "state": "on_hold" if holds and self.state_name == "running" else self.state_name,
@@ -342,7 +361,8 @@ class Stream:
                 "queued": counts.queued,
                 "skipped": counts.skipped,
                 "dead_letters": dict(counts.dead_letters),
-                "in_doubt": counts.dead_letters["in_doubt"] + sum(s.doubt.count for s in flow.partitions.values()),
+                "in_doubt": counts.dead_letters["in_doubt"] + open_doubt,
+                "open_doubt": open_doubt,
                 "resent": counts.resent,
                 "missing": counts.missing,
                 "vanished": counts.vanished,
@@ -366,6 +386,8 @@ class Stream:
                 "concurrency_moved": state.limit.moved,
                 "paused_secs": round(max(state.paused_until - at, 0.0), 3),
                 "lag": self.lag,
+                "oldest_unsettled_secs": self._oldest_unsettled_secs(),
+                "progress_at": round(counts.progress_at, 3),
                 "partitions": {
                     str(p): {"committed": s.base, "read": s.next_read, "in_doubt": s.doubt.count}
                     for p, s in sorted(flow.partitions.items())

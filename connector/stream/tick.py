@@ -376,7 +376,11 @@ class Ticker:
                     outputs.look_again(now=now())
                     keys = [key if key is None or len(key) <= outputs.outcome_key_limit else None for key in keys]
                 publisher.write_batch(
-                    outputs.outcome_topic, outputs.outcome_partition(outcomes.source), outcomes.values, keys
+                    outputs.outcome_topic,
+                    outputs.outcome_partition(outcomes.source),
+                    outcomes.values,
+                    keys,
+                    outcomes.headers,
                 )
             for letter in scribe.dead_letters(item, now_ms=at):
                 if letter.size > outputs.dead_letter_limit:
@@ -394,6 +398,8 @@ class Ticker:
     def _count(self, tick: Tick) -> None:
         counts = self._state.counts
         counts.ticks += 1
+        if tick.settle:
+            counts.progress_at = time.time()
         for item in tick.settle:
             reasons = item.reasons()
             dead = reasons.total()

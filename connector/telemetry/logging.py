@@ -10,6 +10,7 @@ import math
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final, TextIO, cast
 
 import structlog
@@ -111,8 +112,9 @@ def configure_logging(settings: LogSettings, *, stream: TextIO | None = None, wo
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        cache_logger_on_first_use=False,  # a change of level must reach the loggers that modules hold
+        # The level is that of the root logger, asked for each event: a change reaches loggers that are bound already.
+        wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
+        cache_logger_on_first_use=False,  # another form must reach the loggers that modules hold
     )
     handler = _Handler(target)
     handler.setFormatter(
@@ -131,10 +133,45 @@ def configure_logging(settings: LogSettings, *, stream: TextIO | None = None, wo
     for old in [known for known in root.handlers if isinstance(known, _Handler)]:
         root.removeHandler(old)
     root.addHandler(handler)
-    root.setLevel(level)
+    _set_level(level)
+    _configured.level = level
+    logging.captureWarnings(capture=True)
+
+
+@dataclass(slots=True)
+class _Configured:
+    """The level that the settings ask for."""
+
+    level: int = logging.INFO
+
+
+_configured = _Configured()
+
+
+def _set_level(level: int) -> None:
+    logging.getLogger().setLevel(level)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
-    logging.captureWarnings(capture=True)
+
+
+def is_debugging() -> bool:
+    """Tell whether events of level debug are written: those of each batch are not even made else."""
+    return logging.getLogger().level <= logging.DEBUG
+
+
+def toggle_debug() -> None:
+    """Write from level debug on, or again from the level of the settings on: what SIGUSR1 does.
+
+    Where the settings say debug, the other level is info.
+    """
+    log = get_logger("log")
+    if not is_debugging():
+        _set_level(logging.DEBUG)
+        log.warning("log level changed", level="debug")
+        return
+    quiet = _configured.level if _configured.level > logging.DEBUG else logging.INFO
+    log.warning("log level changed", level=logging.getLevelName(quiet).lower())
+    _set_level(quiet)
 
 
 def _naming(worker: int) -> Processor:

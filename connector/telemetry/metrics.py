@@ -7,7 +7,7 @@ is read from the streams when the page is asked for. Label values are bounded co
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -17,24 +17,75 @@ from connector.core.flow import Finished
 
 REGISTRY = CollectorRegistry()
 
-_REQUESTS = Histogram(
-    "trackly_request_seconds",
-    "Time from the first byte of a request to the last of its reply, by the row of the verdict table that decided.",
-    ["stream", "row"],
-    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
-    registry=REGISTRY,
+Kind = Literal["counter", "gauge", "histogram"]
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A metric: its name on the page, what it counts in which unit, and the labels that tell its series apart."""
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    unit: str
+    meaning: str
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """The names that a query may ask for."""
+        if self.kind == "histogram":
+            return tuple(f"{self.name}_{part}" for part in ("bucket", "count", "sum"))
+        return (self.name,)
+
+    @property
+    def family(self) -> str:
+        """The name as the client library wants it, which puts `_total` behind counters itself."""
+        return self.name.removesuffix("_total")
+
+
+CATALOGUE: Final[dict[str, Described]] = {}
+"""Every metric by its name. The reference page is printed from it; dashboard and alert rules are checked against it."""
+
+
+def _describe(name: str, kind: Kind, labels: str, unit: str, meaning: str) -> Described:
+    described = CATALOGUE[name] = Described(name, kind, tuple(labels.split()), unit, meaning)
+    return described
+
+
+def _counter(described: Described) -> Counter:
+    return Counter(described.family, described.meaning, described.labels, registry=REGISTRY)
+
+
+def _histogram(described: Described, *buckets: float) -> Histogram:
+    return Histogram(described.family, described.meaning, described.labels, buckets=buckets, registry=REGISTRY)
+
+
+_REQUESTS = _histogram(
+    _describe(
+        "trackly_request_seconds",
+        "histogram",
+        "stream row",
+        "seconds",
+        "Time from the first byte of a request to the last of its reply, by the row of the verdict table that decided.",
+    ),
+    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
-_POSTED = Counter(
-    "trackly_posted_records", "Records in requests, repeats counted.", ["stream", "row"], registry=REGISTRY
+_POSTED = _counter(
+    _describe(
+        "trackly_posted_records_total", "counter", "stream row", "records", "Records in requests, repeats counted."
+    )
 )
-_SETTLE = Histogram(
-    "trackly_settle_seconds",
-    "Time from the oldest record of a batch being appended to its topic to the commit of its outcomes.",
-    ["stream"],
-    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
-    registry=REGISTRY,
+_SETTLE = _histogram(
+    _describe(
+        "trackly_settle_seconds",
+        "histogram",
+        "stream",
+        "seconds",
+        "Time from the oldest record of a batch being appended to its topic to the commit of its outcomes.",
+    ),
+    *(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
 )
-_HOLDS = Counter("trackly_holds", "Holds that began.", ["stream", "reason"], registry=REGISTRY)
+_HOLDS = _counter(_describe("trackly_holds_total", "counter", "stream reason", "holds", "Holds that began."))
 
 
 class BatchMetrics:
@@ -68,31 +119,133 @@ class HasStatus(Protocol):
         """Return the state."""
 
 
-_COUNTERS: tuple[tuple[str, str, str], ...] = (
-    ("trackly_records_read", "records_read", "Records read from the topics."),
-    ("trackly_queued", "queued", "Records that the platform took, their outcomes committed."),
-    ("trackly_skipped", "skipped", "Records without a value, their outcomes committed."),
-    ("trackly_resent", "resent", "Records in doubt that were posted again, as the settings say."),
-    ("trackly_missing", "missing", "Records that retention removed before they were read."),
-    ("trackly_vanished", "vanished", "Records in doubt that retention removed: settled without a dead letter."),
-    (
-        "trackly_passed_over_offsets",
-        "passed_over",
-        "Offsets that the topic did not have: compacted, aborted, or markers of transactions; else there are none.",
+def _of_stream(kind: Kind, table: Iterable[tuple[str, str, str, str]]) -> tuple[tuple[str, Described], ...]:
+    return tuple((key, _describe(name, kind, "stream", unit, meaning)) for name, key, unit, meaning in table)
+
+
+_BY_STREAM: Final = (
+    *_of_stream(
+        "counter",
+        (
+            ("trackly_records_read_total", "records_read", "records", "Records read from the topics."),
+            ("trackly_queued_total", "queued", "records", "Records that the platform took, their outcomes committed."),
+            ("trackly_skipped_total", "skipped", "records", "Records without a value, their outcomes committed."),
+            (
+                "trackly_resent_total",
+                "resent",
+                "records",
+                "Records in doubt that were posted again, as the settings say.",
+            ),
+            ("trackly_missing_total", "missing", "records", "Records that retention removed before they were read."),
+            (
+                "trackly_vanished_total",
+                "vanished",
+                "records",
+                "Records in doubt that retention removed: settled without a dead letter.",
+            ),
+            (
+                "trackly_passed_over_offsets_total",
+                "passed_over",
+                "offsets",
+                "Offsets that the topic did not have: compacted, aborted, or markers of transactions.",
+            ),
+            ("trackly_ticks_total", "ticks", "transactions", "Transactions committed."),
+            ("trackly_ticks_aborted_total", "ticks_aborted", "transactions", "Transactions aborted."),
+            (
+                "trackly_producers_replaced_total",
+                "producers_replaced",
+                "producers",
+                "Producers that were thrown away for a new one: fenced, or a commit that was not answered.",
+            ),
+        ),
     ),
-    ("trackly_ticks", "ticks", "Transactions committed."),
-    ("trackly_ticks_aborted", "ticks_aborted", "Transactions aborted."),
+    *_of_stream(
+        "gauge",
+        (
+            (
+                "trackly_in_flight_records",
+                "in_flight_records",
+                "records",
+                "Records posted and not answered; in doubt after a crash.",
+            ),
+            ("trackly_in_flight_requests", "in_flight_requests", "requests", "Requests under way."),
+            (
+                "trackly_in_doubt_records",
+                "open_doubt",
+                "records",
+                "Records in doubt that wait to be read again or decided about; those decided are dead letters.",
+            ),
+            (
+                "trackly_concurrency_limit",
+                "concurrency_limit",
+                "requests",
+                "Requests that may be under way, as adapted.",
+            ),
+            ("trackly_waiting_batches", "waiting_batches", "batches", "Batches that wait to be tried again."),
+            (
+                "trackly_waiting_for_key",
+                "waiting_for_key",
+                "records",
+                "Records that wait for an earlier one of their key.",
+            ),
+            ("trackly_ready_batches", "ready_batches", "batches", "Batches that wait for a free request."),
+            ("trackly_held_bytes", "held_bytes", "bytes", "Bytes of records in memory."),
+            (
+                "trackly_lag_records",
+                "lag",
+                "records",
+                "Records between the committed offsets and the ends of the partitions.",
+            ),
+            (
+                "trackly_oldest_unsettled_seconds",
+                "oldest_unsettled_secs",
+                "seconds",
+                "Age of the oldest record without a result; of one not read, how long its partition stands still.",
+            ),
+            (
+                "trackly_last_progress_timestamp_seconds",
+                "progress_at",
+                "seconds",
+                "Unix time of the last commit that settled records; before the first, that of the stream's start.",
+            ),
+            (
+                "trackly_paused_seconds",
+                "paused_secs",
+                "seconds",
+                "Time for which the platform has asked to be left alone (`Retry-After`), from now.",
+            ),
+        ),
+    ),
 )
-_GAUGES: tuple[tuple[str, str, str], ...] = (
-    ("trackly_in_flight_records", "in_flight_records", "Records posted and not answered; in doubt after a crash."),
-    ("trackly_in_flight_requests", "in_flight_requests", "Requests under way."),
-    ("trackly_concurrency_limit", "concurrency_limit", "Requests that may be under way, as adapted."),
-    ("trackly_waiting_batches", "waiting_batches", "Batches that wait to be tried again."),
-    ("trackly_waiting_for_key", "waiting_for_key", "Records that wait for an earlier one of their key."),
-    ("trackly_ready_batches", "ready_batches", "Batches that wait for a free request."),
-    ("trackly_held_bytes", "held_bytes", "Bytes of records in memory."),
-    ("trackly_lag_records", "lag", "Records between the committed offsets and the ends of the partitions."),
+_PACE = _describe(
+    "trackly_pace_backlog_seconds",
+    "gauge",
+    "stream",
+    "seconds",
+    "Time that the list which is furthest behind its pace needs for what waits, unread records included.",
 )
+_DEAD = _describe("trackly_dead_letters_total", "counter", "stream reason", "records", "Dead letters committed.")
+_CLOSED = _describe(
+    "trackly_batches_closed_total", "counter", "stream closed_by", "batches", "Batches, by what closed them."
+)
+_HOLD = _describe("trackly_hold", "gauge", "stream reason", "", "1 while the stream holds for this reason.")
+_STALLED = _describe(
+    "trackly_stalled_partitions",
+    "gauge",
+    "stream waits_for",
+    "partitions",
+    "Partitions that stand still, records waiting, by what they wait for.",
+)
+_REDRIVEN = _describe(
+    "trackly_redriven_total", "counter", "stream rule", "records", "Dead letters that a rule of the stream sent again."
+)
+_REDRIVE_WAITING = _describe(
+    "trackly_redrive_waiting", "gauge", "stream rule", "records", "Dead letters that wait to be sent again by a rule."
+)
+_STATE = _describe("trackly_stream_state", "gauge", "stream state", "", "1 for the state the stream is in.")
+
+ALWAYS_TOLD: Final = "in_doubt"
+"""A reason of dead letters with a series from the start: an increase is seen only in a series that was there before."""
 
 
 class StatusCollector:
@@ -104,49 +257,18 @@ class StatusCollector:
     def collect(self) -> Iterable[Metric]:
         """Return the metrics of all streams."""
         statuses = [stream.status() for stream in self._streams()]
-        for name, key, text in _COUNTERS:
-            family = CounterMetricFamily(name, text, labels=["stream"])
-            for status in statuses:
-                family.add_metric([status["name"]], status[key])
-            yield family
-        for name, key, text in _GAUGES:
-            gauge = GaugeMetricFamily(name, text, labels=["stream"])
+        for key, described in _BY_STREAM:
+            family = _family(described)
             for status in statuses:
                 if status[key] is not None:
-                    gauge.add_metric([status["name"]], status[key])
-            yield gauge
-        pace = GaugeMetricFamily(
-            "trackly_pace_backlog_seconds",
-            "Time that the list which is furthest behind its pace needs for what waits, unread records included.",
-            labels=["stream"],
-        )
+                    family.add_metric([status["name"]], status[key])
+            yield family
+        pace, dead, closed, hold = map(_family, (_PACE, _DEAD, _CLOSED, _HOLD))
+        stalled, redriven, waiting, state = map(_family, (_STALLED, _REDRIVEN, _REDRIVE_WAITING, _STATE))
         for status in statuses:
             if status["pace"] is not None:
                 pace.add_metric([status["name"]], status["pace"]["backlog_secs"])
-        yield pace
-        dead = CounterMetricFamily("trackly_dead_letters", "Dead letters committed.", labels=["stream", "reason"])
-        closed = CounterMetricFamily(
-            "trackly_batches_closed", "Batches, by what closed them.", labels=["stream", "closed_by"]
-        )
-        hold = GaugeMetricFamily(
-            "trackly_hold", "1 while the stream holds for this reason.", labels=["stream", "reason"]
-        )
-        stalled = GaugeMetricFamily(
-            "trackly_stalled_partitions",
-            "Partitions that stand still, records waiting, by what they wait for.",
-            labels=["stream", "waits_for"],
-        )
-        redriven = CounterMetricFamily(
-            "trackly_redriven", "Dead letters that a rule of the stream sent again.", labels=["stream", "rule"]
-        )
-        waiting = GaugeMetricFamily(
-            "trackly_redrive_waiting", "Dead letters that wait to be sent again by a rule.", labels=["stream", "rule"]
-        )
-        state = GaugeMetricFamily(
-            "trackly_stream_state", "1 for the state the stream is in.", labels=["stream", "state"]
-        )
-        for status in statuses:
-            for reason, number in status["dead_letters"].items():
+            for reason, number in {ALWAYS_TOLD: 0, **status["dead_letters"]}.items():
                 dead.add_metric([status["name"], reason], number)
             for by, number in status["batches_closed"].items():
                 closed.add_metric([status["name"], by], number)
@@ -158,7 +280,13 @@ class StatusCollector:
                 redriven.add_metric([status["name"], rule["rule"]], rule["redriven"])
                 waiting.add_metric([status["name"], rule["rule"]], rule["waiting"])
             state.add_metric([status["name"], status["state"]], 1)
-        yield from (dead, closed, hold, stalled, redriven, waiting, state)
+        yield from (pace, dead, closed, hold, stalled, redriven, waiting, state)
+
+
+def _family(described: Described) -> CounterMetricFamily | GaugeMetricFamily:
+    """Return a family without samples."""
+    kind = CounterMetricFamily if described.kind == "counter" else GaugeMetricFamily
+    return kind(described.family, described.meaning, labels=described.labels)
 
 
 def render() -> bytes:
@@ -175,6 +303,12 @@ class WorkerSeen:
     restarts: int
 
 
+_WORKER_UP = _describe("trackly_worker_up", "gauge", "worker", "", "1 while the worker's process runs.")
+_RESTARTS = _describe(
+    "trackly_worker_restarts_total", "counter", "worker", "starts", "How often the worker was started again."
+)
+
+
 class WorkersCollector:
     """The metrics of a supervisor itself, and of its workers with the label `worker` on each sample.
 
@@ -188,10 +322,7 @@ class WorkersCollector:
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics of all."""
-        up = GaugeMetricFamily("trackly_worker_up", "1 while the worker's process runs.", labels=["worker"])
-        restarts = CounterMetricFamily(
-            "trackly_worker_restarts", "How often the worker was started again.", labels=["worker"]
-        )
+        up, restarts = _family(_WORKER_UP), _family(_RESTARTS)
         for worker in self._workers:
             up.add_metric([str(worker.ordinal)], worker.up)
             restarts.add_metric([str(worker.ordinal)], worker.restarts)

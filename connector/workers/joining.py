@@ -12,7 +12,7 @@ from typing import Any, Final
 
 _SUMS: Final = frozenset(
     {
-        "records_read", "queued", "skipped", "in_doubt", "resent", "missing", "vanished", "passed_over",
+        "records_read", "queued", "skipped", "in_doubt", "open_doubt", "resent", "missing", "vanished", "passed_over",
         "in_flight_records", "in_flight_requests", "waiting_batches", "ready_batches", "open_records", "held_bytes",
         "requests", "ticks", "ticks_aborted", "producers_replaced", "concurrency_limit", "waiting_for_key",
     }
@@ -57,6 +57,8 @@ def _joined_stream(parts: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
     return joined | {
         "state": min((stream["state"] for stream in streams), key=_STATES.index),
         "paused_secs": max(stream["paused_secs"] for stream in streams),
+        "oldest_unsettled_secs": max(stream["oldest_unsettled_secs"] for stream in streams),
+        "progress_at": max(stream["progress_at"] for stream in streams),
         "lag": None if None in lags else sum(lags),
         "concurrency_moved": moved.pop() if len(moved) == 1 else "differs",
         "partitions": {

@@ -25,7 +25,7 @@ from connector.config.settings import Settings
 from connector.core.restarts import RestartPolicy, Restarts
 from connector.processes import spawn
 from connector.stream.state import now
-from connector.telemetry.logging import get_logger
+from connector.telemetry.logging import get_logger, toggle_debug
 from connector.telemetry.metrics import WorkerSeen
 from connector.workers.pages import Pages, PagesError
 
@@ -167,11 +167,16 @@ class Supervisor:
             "started_at": round(self._started_at, 3),
         }
 
+    def _log_more_or_less(self) -> None:
+        toggle_debug()
+        self._signal_all(signal.SIGUSR1)
+
     async def _run_all(self, copy: Path) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._asked_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._signal_all, signal.SIGHUP)
+        loop.add_signal_handler(signal.SIGUSR1, self._log_more_or_less)
         watching = loop.create_task(self._end_in_time())
         with ThreadPoolExecutor(len(self._workers), thread_name_prefix="worker") as waiters:
             try:

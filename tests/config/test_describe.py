@@ -24,6 +24,7 @@ def test_every_secret_is_hidden_and_everything_else_is_shown(load: Load) -> None
     settings = load(
         {
             "trackly": {"api_key": SECRET, "proxy": f"http://user:{SECRET}@proxy:3128"},
+            "traces": {"headers": {"Authorization": SECRET}},
             "kafka": {
                 "security": {"protocol": "sasl_ssl", "sasl_mechanism": "PLAIN", "username": "u", "password": SECRET},
                 "properties": {

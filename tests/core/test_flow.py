@@ -297,3 +297,51 @@ def test_the_oldest_record_of_a_partition_whose_metadata_is_full_is_told_as_such
     assert names[0] == "ready"
     assert "crowded" in names
     assert names[-1] == "posted"  # and all the same it starts
+
+
+# ------------------------------------------------------------------ the age of what waits
+
+
+def _appended(partition: Partition, start: int, stop: int, at_ms: int) -> Chunk:
+    made = chunk(partition, range(start, stop))
+    made.oldest_ms = at_ms
+    return made
+
+
+def test_the_oldest_record_is_that_of_the_partition_that_is_furthest_behind() -> None:
+    made = flow(A, B)
+    assert made.oldest_ms() is None
+    first, second, other = _appended(A, 0, 3, 1_000), _appended(A, 3, 6, 2_000), _appended(B, 0, 2, 1_500)
+    read(made, first, second, other)
+    made.add_ready([batch(first), batch(second, batch_id="t-2"), batch(other, batch_id="t-3")])
+    serials = [serial for serial, _ in started(made)]
+    assert made.oldest_ms() == 1_000
+
+    settled(made, serials[1])
+    started(made)
+    assert made.oldest_ms() == 1_000, "what is settled behind it does not make it younger"
+
+    settled(made, serials[0])
+    assert made.oldest_ms() == 1_000, "a result that is not committed is none"
+    started(made)
+    assert made.oldest_ms() == 1_500
+
+    settled(made, serials[2])
+    started(made)
+    assert made.oldest_ms() is None
+
+
+def test_a_partition_that_was_let_go_has_no_age() -> None:
+    made = flow(A)
+    read(made, _appended(A, 0, 3, 1_000))
+
+    made.let_go([A])
+
+    assert made.oldest_ms() is None
+
+
+def test_records_without_a_time_have_no_age() -> None:
+    made = flow(A)
+    read(made, chunk(A, range(3)))
+
+    assert made.oldest_ms() is None

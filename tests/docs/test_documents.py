@@ -170,8 +170,9 @@ GROUPS: Final = {path.partition(".")[0] for path in _known_settings() if "." in 
 
 @pytest.mark.parametrize("path", [path for path in DOCUMENTS if path.name != "settings.md"], ids=name_of)
 def test_settings_that_are_named_exist(path: Path) -> None:
-    """`delivery.in_doubt: resend` and `kafka.security` are settings; headers and topics have dots as well."""
-    known = _known_settings() | set(schema("dead-letter-headers.v1")["properties"])
+    """`delivery.in_doubt: resend` is a setting; headers, attributes of spans and topics have dots as well."""
+    attributes = set(re.findall(r'"(trackly\.[a-z_]+)"', (ROOT / "connector/telemetry/traces.py").read_text()))
+    known = _known_settings() | set(schema("dead-letter-headers.v1")["properties"]) | attributes
     words = {word.partition(":")[0].strip() for word in code_words(path)}
     dotted = {word for word in words if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", word)}
 

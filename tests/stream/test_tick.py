@@ -36,7 +36,12 @@ class Producer:
         self.written = []
 
     def write_batch(
-        self, topic: str, partition: int, values: Sequence[str], keys: Sequence[bytes | None] | None
+        self,
+        topic: str,
+        partition: int,
+        values: Sequence[str],
+        keys: Sequence[bytes | None] | None,
+        headers: Headers | None = None,
     ) -> None:
         self.written += values
 

@@ -14,7 +14,7 @@ import structlog
 from pydantic import SecretStr
 
 from connector.config.settings import LogSettings
-from connector.telemetry.logging import configure_logging, get_logger, mask_phone
+from connector.telemetry.logging import configure_logging, get_logger, is_debugging, mask_phone, toggle_debug
 
 SECRET = "hunter2"
 
@@ -294,3 +294,46 @@ def test_logs_go_to_stderr_unless_told(capsys: pytest.CaptureFixture[str]) -> No
     assert captured.out == ""
     assert '"event": "there"' in captured.err
     assert sys.stderr is not sys.__stderr__
+
+
+@pytest.mark.parametrize(("level", "quiet"), [("info", "info"), ("error", "error"), ("debug", "info")])
+def test_the_level_changes_while_loggers_are_bound_already(
+    level: Literal["debug", "info", "error"], quiet: Literal["info", "error"]
+) -> None:
+    target = io.StringIO()
+    configure_logging(LogSettings(level=level, format="json"), stream=target)
+    bound = get_logger("stream").bind(stream="sends")
+    if level == "debug":
+        toggle_debug()
+
+    told = []
+    for _ in range(3):
+        bound.debug("detail")
+        told.append("detail" in target.getvalue())
+        target.truncate(0)
+        toggle_debug()
+
+    assert told == [False, True, False]
+    assert is_debugging()
+    toggle_debug()
+    assert logging.getLogger().level == logging.getLevelNamesMapping()[quiet.upper()]
+
+
+def test_a_change_of_level_is_told_while_it_is_heard() -> None:
+    target = io.StringIO()
+    configure_logging(LogSettings(level="warning", format="json"), stream=target)
+
+    toggle_debug()
+    toggle_debug()
+
+    assert [line["event"] for line in _lines(target)] == ["log level changed"] * 2
+
+
+def test_libraries_stay_quiet_at_level_debug() -> None:
+    target = io.StringIO()
+    configure_logging(LogSettings(format="json"), stream=target)
+
+    toggle_debug()
+    logging.getLogger("aiohttp.client").info("chatter")
+
+    assert "chatter" not in target.getvalue()

@@ -8,7 +8,7 @@ from connector.workers.joining import Heard, joined_health, joined_readiness, jo
 
 def _stream(**over: Any) -> dict[str, Any]:
     numbers = (
-        "records_read", "queued", "skipped", "in_doubt", "resent", "missing", "vanished", "passed_over",
+        "records_read", "queued", "skipped", "in_doubt", "open_doubt", "resent", "missing", "vanished", "passed_over",
         "in_flight_records", "in_flight_requests", "waiting_batches", "ready_batches", "open_records", "held_bytes",
         "requests", "ticks", "ticks_aborted", "producers_replaced", "concurrency_limit", "waiting_for_key",
     )  # fmt: skip
@@ -16,7 +16,8 @@ def _stream(**over: Any) -> dict[str, Any]:
         **dict.fromkeys(numbers, 1),
         "name": "sends", "state": "running", "operation": "send", "dead_letters": {}, "requests_by_row": {},
         "batches_closed": {}, "lag": 0, "holds": [], "hold": None, "standstills": [], "partitions": {}, "error": None,
-        "paused_secs": 0.0, "pace": None, "redrives": [], "concurrency_moved": "grow", **over,
+        "paused_secs": 0.0, "pace": None, "redrives": [], "concurrency_moved": "grow",
+        "oldest_unsettled_secs": 0.0, "progress_at": 7.0, **over,
     }  # fmt: skip
 
 
@@ -56,6 +57,15 @@ def test_counts_are_sums_and_what_belongs_to_a_worker_names_it() -> None:
     assert (joined["queued"], joined["requests"], joined["lag"], joined["paused_secs"]) == (7, 2, 11, 2.0)
     assert joined["dead_letters"] == {"invalid_phone": 3, "in_doubt": 7}
     assert joined["partitions"] == {"t[0]": {"read": 4, "worker": 0}, "t[1]": {"read": 9, "worker": 1}}
+
+
+def test_the_oldest_record_and_the_newest_progress_of_all_workers_are_told() -> None:
+    one = _stream(oldest_unsettled_secs=3.0, progress_at=100.0, open_doubt=4)
+    two = _stream(oldest_unsettled_secs=9.0, progress_at=50.0, open_doubt=1)
+
+    (joined,) = joined_streams(_heard(one, two))
+
+    assert (joined["oldest_unsettled_secs"], joined["progress_at"], joined["open_doubt"]) == (9.0, 100.0, 5)
 
 
 def test_the_state_that_most_needs_to_be_seen_is_told_and_holds_name_their_worker() -> None:

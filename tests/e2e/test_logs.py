@@ -1,0 +1,56 @@
+"""The log of a connector at work: its level changes while it runs, a line for each request, nothing given away."""
+
+import json
+import signal
+import time
+from typing import Any
+
+import pytest
+
+from connector.demo.topics import Record
+from tests.kit.world import KEY, Worker, World
+
+
+def _lines(worker: Worker) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in worker.log.read_text().splitlines() if line.startswith("{")]
+
+
+def _answered(worker: Worker) -> list[dict[str, Any]]:
+    return [line for line in _lines(worker) if line["event"] == "batch answered"]
+
+
+def _switch(worker: Worker, times: int) -> None:
+    """Send the signal, and wait until every process has told so many changes."""
+    worker.signal(signal.SIGUSR1)
+    deadline = time.monotonic() + 30
+    while sum(line["event"] == "log level changed" for line in _lines(worker)) < times:
+        assert time.monotonic() < deadline, worker.log.read_text()
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_signal_brings_a_line_for_each_request_and_another_ends_it(world: World, workers: int) -> None:
+    """A supervisor passes it on to its workers."""
+    processes = workers + (workers > 1)
+    worker = world.start(world.settings(), options=["--workers", str(workers)] if workers > 1 else [])
+    world.produce_sends(100, tag="before")
+    worker.wait_for(lambda s: s["queued"] == 100, "the first ones settled")
+    assert _answered(worker) == []
+
+    _switch(worker, processes)
+    world.produce_sends(1_000, tag="secret words")
+    world.produce([Record(b'{"to":"0555","body":"secret words"}', b"bad")], "invalid_phone")
+    worker.wait_for(lambda s: s["queued"] == 1_100, "those settled")
+    _switch(worker, 2 * processes)
+    told = _answered(worker)
+    world.produce_sends(100, tag="after")
+    worker.wait_for(lambda s: s["queued"] == 1_200, "the last ones settled")
+
+    assert sum(line["records"] for line in told) == 1_000
+    assert {line["stream"] for line in told} == {world.name}
+    assert all(line["batch"] and line["partitions"] and line["row"] == "accepted" for line in told)
+    assert len(_answered(worker)) == len(told)
+    text = worker.log.read_text()
+    assert KEY not in text
+    assert "secret words" not in text
+    assert "+1555" not in text.replace("+1555***", "")
