@@ -12,11 +12,18 @@ DEFAULT_BASE_URL = "https://app.tracklysms.com/api/v2"
 
 
 def _url(value: str) -> str:
-    """Return an http(s) address without the slash at its end; refuse what cannot be the root of an API."""
+    return check_url(value, known_by="the platform knows us by trackly.api_key")
+
+
+def check_url(value: str, *, known_by: str) -> str:
+    """Return an http(s) address without the slash at its end; refuse what cannot be the root of an API.
+
+    `known_by` says how the other side knows us instead.
+    """
     _check_address(value, schemes=("http", "https"))
     parts = urlsplit(value)
     if parts.username is not None or parts.password is not None:
-        raise ValueError("must not hold a user or a password; the platform knows us by trackly.api_key")
+        raise ValueError(f"must not hold a user or a password; {known_by}")
     if parts.query or parts.fragment:
         raise ValueError("must not hold a query or a fragment")
     return value.rstrip("/")

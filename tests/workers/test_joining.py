@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from connector.console.joining import Heard, joined_health, joined_readiness, joined_resumed, joined_streams
 from connector.telemetry.metrics import WorkerSeen, render_workers
-from connector.workers.joining import Heard, joined_health, joined_readiness, joined_resumed, joined_streams
 
 
 def _stream(**over: Any) -> dict[str, Any]:
