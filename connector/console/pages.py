@@ -54,7 +54,7 @@ class Console:
         get, post = app.router.add_get, app.router.add_post
         get("/", self._told(self._overview))
         get("/assets/{name}", self._asset)
-        get("/events", self._events)
+        get("/events", self._events, allow_head=False)
         get("/login", self._told(self._login_page))
         post("/login", self._told(self._login))
         post("/logout", self._told(self._logout))

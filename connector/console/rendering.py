@@ -126,6 +126,7 @@ def holds_of(stream: Status) -> list[dict[str, Any]]:
                 "partitions": [],
                 "workers": [],
                 "runbook": _safe_link(hold.get("runbook")),
+                "page": hold.get("runbook"),
             },
         )
         known["since"] = min(known["since"], hold["since"])
