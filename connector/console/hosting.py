@@ -14,6 +14,7 @@ from connector.config.settings import Settings
 from connector.console.guarding import Form
 from connector.console.joining import Heard, joined_resumed, joined_streams
 from connector.console.peers import PeerHeard, Peers
+from connector.console.sampling import counts_of
 from connector.telemetry.logging import get_logger
 
 log = get_logger("console")
@@ -90,9 +91,21 @@ class Group:
             name = one.body.get("instance_id")
             if name == own["instance_id"]:
                 self._peers.is_self(one.address)
+            elif one.status == 200 and "streams" in one.body and not _is_readable(one):
+                others.setdefault(one.address, PeerHeard(one.address))
             else:
                 others.setdefault(str(name or one.address), one)
         return list(others.values())
+
+
+def _is_readable(one: PeerHeard) -> bool:
+    """Tell whether a peer speaks as we do; one of a version too far away does not, and is shown as silent."""
+    try:
+        for stream in joined_streams([Heard("", "running", 200, one.body)]):
+            counts_of(stream)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return False
+    return True
 
 
 def _member(body: dict[str, Any], address: str, status: int) -> dict[str, Any]:

@@ -91,6 +91,21 @@ def test_a_group_is_told_as_one_and_each_says_what_is_its_own(host: FakeHost) ->
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("broken", [{"state": "something new"}, {"lag": "many"}, {"dead_letters": {"a": "b"}}, {"holds": 1}])
+def test_a_member_that_speaks_otherwise_does_not_break_the_page(host: FakeHost, broken: dict[str, Any]) -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            host.told = _status("one", queued=3)
+            group = await _group(stack, host, [Member(_status("two", **broken))])
+
+            told = await group.status()
+
+            assert told["streams"][0]["queued"] == 3
+            assert [member["state"] for member in told["members"]] == ["answers", "silent"]
+
+    asyncio.run(main())
+
+
 def test_our_own_address_may_be_among_them(host: FakeHost) -> None:
     """It is counted once, and not asked again once it is known."""
 

@@ -86,5 +86,5 @@ def test_one_console_shows_and_pauses_the_whole_group(world: World, members: tup
     assert re.search(r"paused by .+ at .+: again", second.status()["hold"]["detail"])
 
     verdict = world.judge()
-    assert (verdict.lost, verdict.problems) == (0, [])
+    assert (verdict.lost, verdict.duplicates, verdict.accepted_twice) == (0, 0, 0)
     assert TOKEN not in first.log.read_text() + second.log.read_text()
