@@ -91,7 +91,9 @@ def test_a_group_is_told_as_one_and_each_says_what_is_its_own(host: FakeHost) ->
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("broken", [{"state": "something new"}, {"lag": "many"}, {"dead_letters": {"a": "b"}}, {"holds": 1}])
+@pytest.mark.parametrize(
+    "broken", [{"state": "something new"}, {"lag": "many"}, {"dead_letters": {"a": "b"}}, {"holds": 1}]
+)
 def test_a_member_that_speaks_otherwise_does_not_break_the_page(host: FakeHost, broken: dict[str, Any]) -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:
