@@ -4,6 +4,7 @@ Everything is escaped by the templates; nothing that comes from outside is ever 
 """
 
 import json
+import re
 import time
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -126,7 +127,7 @@ def holds_of(stream: Status) -> list[dict[str, Any]]:
                 "partitions": [],
                 "workers": [],
                 "runbook": _safe_link(hold.get("runbook")),
-                "page": hold.get("runbook"),
+                "page": _safe_path(hold.get("runbook")),
             },
         )
         known["since"] = min(known["since"], hold["since"])
@@ -142,6 +143,10 @@ def holds_of(stream: Status) -> list[dict[str, Any]]:
 
 def _safe_link(link: object) -> str | None:
     return link if isinstance(link, str) and link.startswith(("https://", "http://")) else None
+
+
+def _safe_path(path: object) -> str | None:
+    return path if isinstance(path, str) and re.fullmatch(r"[A-Za-z0-9_/.-]+", path) else None
 
 
 def choices_of(stream: Status) -> list[dict[str, Any]]:

@@ -35,7 +35,8 @@ def test_a_resume_ends_it() -> None:
     state = _state()
     state.pause("paused by a")
 
-    state.resume()
+    with state.changed:
+        state.resume()
 
     assert (state.holds(), state.may_read) == ([], True)
     assert state.slots(0.0) > 0
@@ -55,6 +56,7 @@ def test_a_hold_that_a_probe_ends_stays_when_a_pause_ends() -> None:
     assert state.slots(3.0) == 0
 
     state.gate.refused("unauthorized", now=4.0, detail="401")
-    state.resume()
+    with state.changed:
+        state.resume()
 
     assert [hold.reason for hold in state.holds()] == ["unauthorized"]
