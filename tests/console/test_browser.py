@@ -153,6 +153,7 @@ def _dead_letters_are_sent_again(place: Place) -> None:
     platform.set_faults(Faults())
     browser.press("Dead letters")
     browser.wait_for("Since the workers started")
+    browser.wait(lambda: "not_sendable" in _reloaded(browser, "dead-letters"), "what failed")
     browser.press("not_sendable")
     browser.wait_for("40 in ")
     browser.shoot("dead-letters")
@@ -164,6 +165,12 @@ def _dead_letters_are_sent_again(place: Place) -> None:
     browser.press("Send 40 again")
     browser.wait_for("40 sent again")
     place.worker.wait_for(lambda s: s["queued"] == 3_640, "what was sent again is queued")
+
+
+def _reloaded(browser: Browser, path: str) -> str:
+    """Load a page, and return what it says."""
+    browser.go(path)
+    return browser.text()
 
 
 def _painted(browser: Browser) -> float:
