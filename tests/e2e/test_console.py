@@ -52,9 +52,8 @@ def test_one_console_shows_and_pauses_the_whole_group(world: World, members: tup
     world.produce_sends(2_000, tag="before")
     done = lambda s: s["queued"]  # noqa: E731
     second.wait_for(lambda s: done(s) + done(first.status()) == 2_000, "all of them settled")
-    page = second.page("/").text
-    assert "2,000 queued" in page
-    assert "Members of the group" in page
+    second.wait_for(lambda _: "2,000 queued" in second.page("/").text, "their sum on the page")
+    assert "Members of the group" in second.page("/").text
 
     # A pause in the console of one reaches every worker of the other.
     with _logged_in(second) as client:
@@ -69,7 +68,8 @@ def test_one_console_shows_and_pauses_the_whole_group(world: World, members: tup
     accepted = len(world.platform.entries("send"))
     world.produce_sends(500, tag="after")
     second.wait_for(lambda s: s["in_flight_requests"] == 0, "nothing in flight")
-    assert "worker one/0, one/1, two" in second.page(f"/streams/{world.name}").text
+    whose = "worker one/0, one/1, two"
+    second.wait_for(lambda _: whose in second.page(f"/streams/{world.name}").text, "whose holds they are")
     assert len(world.platform.entries("send")) == accepted, "nothing starts"
 
     # The command line ends it, and says so of each.
