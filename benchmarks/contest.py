@@ -4,6 +4,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -13,6 +14,7 @@ from uuid import uuid4
 from benchmarks.arena import Arena, BenchmarkError, Process, Progress, stream_settings
 from benchmarks.events import Events
 from benchmarks.processes import cpu_secs, peak_rss_mb, rss_mb
+from benchmarks.viewing import viewer
 from connector.processes import spawn, stop, tail
 
 IN_FLIGHT: Final = 64
@@ -33,6 +35,8 @@ class Contestant:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Goes over ordinary settings at the top of the file."""
     note: str = ""
+    watched: bool = False
+    """Whether a console shows it all the while, to one viewer."""
     tree: Path | None = None
     """Another checkout whose connector runs in place of this one's."""
 
@@ -51,6 +55,7 @@ MAIN: Final = (
     Contestant("connector_at_least_once", stream={"delivery": {"guarantee": "at_least_once"}}),
 )
 VARIANTS: Final = (
+    Contestant("connector_console", watched=True, note="one viewer of the console, live, all the while"),
     Contestant("connector_failing_1pct", events=Events("failing_1pct", bad_of_100=1), share=_VARIANT),
     Contestant(
         "connector_mapped", share=_VARIANT, stream=_AT_TOP, note="list_number is taken out of each event: re-encoded"
@@ -148,11 +153,13 @@ def compete(arena: Arena, contestant: Contestant, records: int) -> Run:
     source = arena.source(events, records)
     far_end = arena.far_end(contestant.latency_ms)
     name = re.sub(r"[^a-z0-9]+", "-", f"{contestant.name.lower()}-{uuid4().hex[:6]}")
-    with arena.targets(events.partitions) as (outcomes, dead_letters):
+    with arena.targets(events.partitions) as (outcomes, dead_letters), ExitStack() as stack:
         progress = Progress(arena.broker.bootstrap_servers, name, source, events.partitions)
         if contestant.kind == "connector":
             stream = stream_settings(name, source, outcomes, dead_letters, contestant.stream)
-            process, log, _ = arena.connector(name, far_end, [stream], contestant.settings, tree=contestant.tree)
+            process, log, port = arena.connector(name, far_end, [stream], contestant.settings, tree=contestant.tree)
+            if contestant.watched:
+                stack.enter_context(viewer(port))
         else:
             argv = [sys.executable, "-m", f"benchmarks.{contestant.kind}", "--source", source, "--target", outcomes]
             argv += ["--bootstrap-servers", arena.broker.bootstrap_servers, "--group", name]

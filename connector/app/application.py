@@ -110,6 +110,8 @@ class Connector(faust.App):
             datadir=None,
         )
         self.settings = settings
+        self.is_supervised = socket is not None
+        """Others serve the console then."""
         self.claim = claimed
         self.secrets = Secrets(settings)
         identity = Identity(claimed.instance_id, claimed.client_id)

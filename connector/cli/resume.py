@@ -22,6 +22,8 @@ TOKEN_VARIABLE: Final = "TRACKLY_CONNECTOR_TOKEN"  # noqa: S105 (the name of a v
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 _TIMEOUT_SECS: Final = 15.0
 
+Form = list[tuple[str, str]]
+
 
 class InDoubt(StrEnum):
     """What becomes of records of which nobody knows whether the platform took them."""
@@ -69,20 +71,28 @@ def resume(
     The token is that of the settings file, else that of the variable TRACKLY_CONNECTOR_TOKEN. Exit code 1: a worker
     cannot be reached or refuses, a decision is still needed, or no worker holds a partition that was named.
     """
-    settings = _load(config) if config is not None else None
+    settings = load(config) if config is not None else None
     form = [("partition", name) for name in partition or ()]
     form += [("in_doubt", in_doubt.value)] if in_doubt is not None else []
     form += [("foreign_metadata", foreign_metadata.value)] if foreign_metadata is not None else []
-    urls = [_checked(address) for address in url or [_address(settings)]]
-    docs_url = None if settings is None else settings.docs_url
-    answers = list(_ask(urls, stream, form, _token(settings)))
-    for answer in answers:
-        typer.echo(json.dumps(answer.as_json()) if as_json else "\n".join(answer.lines(docs_url)))
+    answers = said(settings, url, stream, "resume", form, as_json=as_json)
     not_held = set(partition or ()).intersection(*(answer.body.get("not_held", ()) for answer in answers))
     if not_held and not as_json:
         typer.echo(f"no worker that was asked holds {', '.join(sorted(not_held))}", err=True)
     if not_held or not all(answer.ok for answer in answers):
         raise typer.Exit(ExitCode.FAILED)
+
+
+def said(
+    settings: Settings | None, url: list[str] | None, stream: str, action: str, form: Form, *, as_json: bool
+) -> list["Answer"]:
+    """Say the same to every worker, print what each answers, and return it."""
+    urls = [_checked(address) for address in url or [_address(settings)]]
+    docs_url = None if settings is None else settings.docs_url
+    answers = list(_ask(urls, stream, action, form, _token(settings)))
+    for answer in answers:
+        typer.echo(json.dumps(answer.as_json()) if as_json else "\n".join(answer.lines(docs_url)))
+    return answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +131,9 @@ class Answer:
                 f"{self.url}: {_spelled(hold)} ends when a probe passes; probing now; "
                 f"see {runbook_of(hold['reason'], docs_url)}"
             )
-        if not any(self.body.get(key) for key in ("undecided", "ended", "probed")):
+        for _ in self.body.get("paused", ()):
+            yield f"{self.url}: paused; what is in flight finishes"
+        if not any(self.body.get(key) for key in ("undecided", "ended", "probed", "paused")):
             yield f"{self.url}: nothing to resume"
 
 
@@ -129,7 +141,8 @@ def _spelled(hold: dict[str, Any]) -> str:
     return f"{hold['reason']} of {hold['partition']}" if hold.get("partition") else str(hold["reason"])
 
 
-def _load(path: Path) -> Settings:
+def load(path: Path) -> Settings:
+    """Return the settings of a file."""
     from connector.config.load import load_settings  # noqa: PLC0415 (not needed with --url)
 
     return load_settings(path)
@@ -167,7 +180,7 @@ def _checked(url: str) -> str:
     return url.rstrip("/")
 
 
-def _ask(urls: list[str], stream: str, form: list[tuple[str, str]], token: str) -> Iterator[Answer]:
+def _ask(urls: list[str], stream: str, action: str, form: Form, token: str) -> Iterator[Answer]:
     """Say the same to every worker, and yield what each answers."""
     import httpx  # noqa: PLC0415 (help should not load a client)
 
@@ -176,7 +189,7 @@ def _ask(urls: list[str], stream: str, form: list[tuple[str, str]], token: str) 
     with httpx.Client(timeout=_TIMEOUT_SECS, trust_env=False, headers=headers) as client:
         for url in urls:
             try:
-                reply = client.post(f"{url}/streams/{quote(stream, safe='')}/resume", content=urlencode(form))
+                reply = client.post(f"{url}/streams/{quote(stream, safe='')}/{action}", content=urlencode(form))
             except httpx.HTTPError as error:
                 yield Answer(url, 0, {"problem": f"cannot be asked: {error}"})
             else:

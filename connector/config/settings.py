@@ -5,6 +5,7 @@ models itself, as tests do, gets the checks of each single value only.
 """
 
 from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PrivateAttr, SecretStr
 
@@ -80,8 +81,17 @@ def _secret_web_token(value: SecretStr) -> SecretStr:
     return value
 
 
+def _peer(value: str) -> str:
+    """Return the address of another member's pages as a URL without a slash at its end."""
+    address = value if "://" in value else f"http://{value}"
+    url = check_url(address, known_by="peers know each other by web.token")
+    if urlsplit(url).port is None and "://" not in value:
+        raise ValueError("must be HOST:PORT, or a URL")
+    return url
+
+
 class WebSettings(Model):
-    """The pages for health, status and metrics, and the one that resumes a stream."""
+    """The pages: health, status, metrics, and the console."""
 
     enabled: bool = Field(default=True, description="Whether the pages are served.")
     host: str = Field(
@@ -92,8 +102,15 @@ class WebSettings(Model):
     )
     token: Annotated[SecretStr, AfterValidator(_secret_web_token)] | None = Field(
         default=None,
-        description="Who knows it may resume a stream that holds; at least 16 characters. Give it by reference; given "
-        "by file, it is read again on SIGHUP. Left out, nothing can be changed through the pages.",
+        description="Who knows it may pause and resume streams, and log in to the console; at least 16 characters. "
+        "Give it by reference; given by file, it is read again on SIGHUP. Left out, nothing can be changed through "
+        "the pages.",
+    )
+    peers: Annotated[list[Annotated[str, AfterValidator(_peer)]], Field(max_length=64)] = Field(
+        default_factory=list,
+        description="Pages of the group's members on other machines, as `HOST:PORT` or URLs, for the console to show "
+        "the whole group; a name that stands for several addresses, such as that of a headless service, is every one "
+        "of them. Its own may be among them. All need the same `web.token`.",
     )
 
 

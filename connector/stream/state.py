@@ -19,6 +19,7 @@ from connector.core.flow import Finished, Flow
 from connector.core.storm import StormGuard
 from connector.core.verdicts import Verdicts
 from connector.kafka.errors import KafkaTroubleError
+from connector.stream.failures import Failures
 
 
 def now() -> float:
@@ -95,6 +96,9 @@ class State:
     """Kafka refuses us (authorization, a deleted topic): nothing starts until a tick commits again."""
     kafka_trouble: KafkaTrouble | None = None
     """Why ticks or progress wait for brokers, where they do."""
+    paused: Hold | None = None
+    """The operator wants nothing more to start; what is in flight finishes."""
+    failures: Failures = field(default_factory=Failures)
     paused_until: float = 0.0
     """The platform asked for a pause."""
     draining: bool = False
@@ -111,7 +115,7 @@ class State:
 
     def slots(self, at: float) -> int:
         """Return how many batches may start now."""
-        if self.draining or self.kafka_hold is not None or at < self.paused_until:
+        if self.draining or self.kafka_hold is not None or self.paused is not None or at < self.paused_until:
             return 0
         active = len(self.flow.active)
         free = self.limit.limit - active
@@ -121,7 +125,7 @@ class State:
     @property
     def may_read(self) -> bool:
         """Tell whether consumption goes on: nothing holds the stream."""
-        return self.gate.state != "open" and self.kafka_hold is None and not self.draining
+        return self.gate.state != "open" and self.kafka_hold is None and self.paused is None and not self.draining
 
     @property
     def may_rest(self) -> bool:
@@ -186,6 +190,7 @@ class State:
     def _guard(self, item: Finished) -> None:
         """Ask the storm guard about an item that was just queued, and take its dead letters out when one storms."""
         reasons, at = item.reasons(), now()
+        self.failures.note(item, reasons)
         for reason, last in list(self.tolerated.items()):
             if reason in reasons:
                 self.tolerated[reason] = at
@@ -206,11 +211,20 @@ class State:
                     return
                 item = self.flow.finished[-1]  # what is left of it
 
+    def pause(self, detail: str) -> bool:
+        """Start nothing more until the operator resumes; return whether this is news."""
+        if self.paused is not None:
+            return False
+        self.paused = Hold("paused", time.time(), detail, "operator")
+        self.on_hold(self.paused)
+        return True
+
     def resume(self) -> None:
         """Go on by the operator's word: write what the storm guard kept back, and ask the platform again at once.
 
         What ends by a probe does not end by this: whether the platform works again is for the probe to find.
         """
+        self.paused = None
         self.tolerated |= dict.fromkeys(self.storms, now())
         self.storms.clear()
         self.storm.reset()
@@ -239,7 +253,7 @@ class State:
     def holds(self) -> list[Hold]:
         """Return every hold of the stream as a whole, and none of a partition."""
         gate = self.gate.hold if not self.storms else None  # a storm stops the gate, and is told once
-        found = [hold for hold in (self.kafka_hold, gate) if hold is not None]
+        found = [hold for hold in (self.paused, self.kafka_hold, gate) if hold is not None]
         return [*found, *self.storms.values()]
 
 

@@ -244,6 +244,17 @@ class Stream:
         ended = tuple(seen for seen in wanted if seen.hold.ends == "operator")
         return Resumed(ended, tuple(seen for seen in wanted if seen not in ended), not_held=not_held)
 
+    def pause(self, detail: str) -> HoldSeen:
+        """Start nothing more until the operator resumes; what is in flight finishes. Return the hold that says so.
+
+        A stream that is paused stays so as it was.
+        """
+        with self.state.changed:
+            self.state.pause(detail)
+            assert self.state.paused is not None
+            self.state.changed.notify_all()
+            return HoldSeen(self.state.paused)
+
     def _fail(self, error: BaseException) -> None:
         """End this stream, visibly; others go on. May be called from any thread, more than once."""
         if self.failed is not None:
@@ -385,6 +396,7 @@ class Stream:
                 "concurrency_limit": state.limit.limit,
                 "concurrency_moved": state.limit.moved,
                 "paused_secs": round(max(state.paused_until - at, 0.0), 3),
+                "gate": state.gate.state,
                 "lag": self.lag,
                 "oldest_unsettled_secs": self._oldest_unsettled_secs(),
                 "progress_at": round(counts.progress_at, 3),
@@ -396,6 +408,7 @@ class Stream:
                 "holds": holds,
                 "standstills": self.standstills(),
                 "redrives": self.redrives(),
+                "failures": state.failures.status(lambda text: fit_to_show(text, secrets)),
                 "error": None
                 if self.failed is None
                 else fit_to_show(f"{type(self.failed).__name__}: {self.failed}", secrets),

@@ -9,20 +9,24 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
+from urllib.parse import quote, urlencode
 
 import aiohttp
 from aiohttp import web
+from pydantic import SecretStr
 
 from connector import __version__
-from connector.app.pages import make_safe, page
-from connector.app.resuming import Answer, RefusedError, for_people, headers_of, read_body
-from connector.config.settings import WebSettings
+from connector.config.secrets import Secrets
+from connector.config.settings import Settings
+from connector.console.guarding import Answer, Form, RefusedError, for_people, headers_of, make_safe, read_body
+from connector.console.joining import Heard, joined_health, joined_readiness, joined_resumed, joined_streams
+from connector.console.pages import Console
 from connector.telemetry.logging import get_logger
 from connector.telemetry.metrics import WorkerSeen, render_workers
-from connector.workers.joining import Heard, joined_health, joined_readiness, joined_resumed, joined_streams
 
 _ASK_SECS: Final = 5.0
 _RESUME_SECS: Final = 12.0
+_FORM: Final = "application/x-www-form-urlencoded"
 _PASSED_ON: Final = ("Authorization", "Content-Type")
 
 log = get_logger("workers")
@@ -59,8 +63,11 @@ class Asked(Protocol):
 class Pages:
     """Serves the pages between `start` and `stop`. `about` gives what `/status` says of the supervisor itself."""
 
-    def __init__(self, settings: WebSettings, workers: list[Asked], about: Callable[[], dict[str, Any]]) -> None:
-        self._settings = settings
+    def __init__(
+        self, settings: Settings, secrets: Secrets, workers: list[Asked], about: Callable[[], dict[str, Any]]
+    ) -> None:
+        self.settings = settings
+        self._secrets = secrets
         self._workers = workers
         self._about = about
         self._sessions: dict[int, aiohttp.ClientSession] = {}
@@ -68,20 +75,20 @@ class Pages:
         app.on_response_prepare.append(make_safe)
         app.add_routes(
             [
-                web.get("/", self._index),
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", self._readyz),
                 web.get("/status", self._status),
                 web.get("/metrics", self._metrics),
-                web.post("/streams/{name}/resume", self._resume),
+                web.post("/streams/{name}/{action:resume|pause}", self._pass_on),
             ]
         )
+        Console(self).add_to(app)
         # As the workers do: a body that is encoded is refused, not decoded.
         self._runner = web.AppRunner(app, access_log=None, auto_decompress=False)
 
     async def start(self) -> None:
         """Listen; raises `PagesError`."""
-        host, port = self._settings.host, self._settings.port
+        host, port = self.settings.web.host, self.settings.web.port
         for worker in self._workers:
             # A worker that starts again is behind the same path, but no connection to it is the same.
             through = aiohttp.UnixConnector(str(worker.socket), force_close=True)
@@ -99,10 +106,6 @@ class Pages:
         await asyncio.gather(*(session.close() for session in self._sessions.values()))
         await self._runner.cleanup()
 
-    async def _index(self, _request: web.Request) -> web.Response:
-        _, status = await self._joined_status()
-        return web.Response(text=page(status), content_type="text/html")
-
     async def _healthz(self, _request: web.Request) -> web.Response:
         alive, told = joined_health(await self._ask_all("/healthz"))
         return web.json_response(told, status=200 if alive else 503)
@@ -117,25 +120,43 @@ class Pages:
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         heard = await self._ask_all("/metrics", decode=bytes.decode)
-        told = {one.ordinal: one.body for one in heard if one.status == 200}
+        told = {int(one.ordinal): one.body for one in heard if one.status == 200}
         return web.Response(
             body=render_workers(told, [worker.seen() for worker in self._workers]),
             headers={"Content-Type": "text/plain; version=0.0.4"},
         )
 
-    async def _resume(self, request: web.Request) -> web.Response:
-        name = request.match_info["name"]
+    async def _pass_on(self, request: web.Request) -> web.Response:
+        name, action = request.match_info["name"], request.match_info["action"]
         try:
             body = await read_body(request)
         except RefusedError as error:
             return _response(request, Answer(error.status, {"problem": str(error)}))
         headers = {key: request.headers[key] for key in _PASSED_ON if key in request.headers}
-        path = request.rel_url.raw_path
-        heard = await self._ask_all(path, post=body, headers=headers)
-        status, told = joined_resumed(heard)
+        status, told = joined_resumed(await self._ask_all(request.rel_url.raw_path, post=body, headers=headers))
         if status == 200:
-            log.info("resume passed on to all workers", stream=name, remote=request.remote)
+            log.info("passed on to all workers", action=action, stream=name, remote=request.remote)
         return _response(request, Answer(status, told))
+
+    # ------------------------------------------------------------------ what the console asks of its host
+
+    def token(self) -> SecretStr | None:
+        """Return the token as it was last read."""
+        return self._secrets.web_token()
+
+    async def status(self) -> dict[str, Any]:
+        """Return what `/status` says."""
+        return (await self._joined_status())[1]
+
+    async def act(self, stream: str, action: str, form: Form, *, remote: str | None) -> tuple[int, dict[str, Any]]:
+        """Pause or resume a stream at every worker."""
+        token = self.token()
+        assert token is not None, "nobody has logged in without one"
+        headers = {"Authorization": f"Bearer {token.get_secret_value()}", "Content-Type": _FORM}
+        path = f"/streams/{quote(stream, safe='')}/{action}"
+        status, told = joined_resumed(await self._ask_all(path, post=urlencode(form).encode(), headers=headers))
+        log.info("passed on to all workers", action=action, stream=stream, remote=remote, status=status)
+        return status, told
 
     async def _joined_status(self) -> tuple[int, dict[str, Any]]:
         """Return the status page's code and values; 503 while no worker can say what a stream does."""

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from connector.app.instance import claim_all
+from connector.config.problems import SettingsError
+from connector.config.secrets import Secrets
 from connector.config.settings import Settings
 from connector.core.restarts import RestartPolicy, Restarts
 from connector.processes import spawn
@@ -122,6 +124,10 @@ class Supervisor:
     _workers: list[Worker] = field(default_factory=list)
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _started_at: float = field(default_factory=time.time)
+    _secrets: Secrets = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._secrets = Secrets(self.settings)
 
     async def run(self) -> int:
         """Run until a signal, or an end that no restart mends, has ended all workers; return the whole's exit code.
@@ -137,7 +143,11 @@ class Supervisor:
             for ordinal, claimed in enumerate(claims):
                 path = home / f"{ordinal}.sock" if self.settings.web.enabled else None
                 self._workers.append(Worker(ordinal, claimed.instance_id, path, Restarts(self.policy)))
-            pages = Pages(self.settings.web, [*self._workers], self._about) if self.settings.web.enabled else None
+            pages = (
+                Pages(self.settings, self._secrets, [*self._workers], self._about)
+                if self.settings.web.enabled
+                else None
+            )
             if pages is not None:
                 await pages.start()
             try:
@@ -175,7 +185,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._asked_to_stop)
-        loop.add_signal_handler(signal.SIGHUP, self._signal_all, signal.SIGHUP)
+        loop.add_signal_handler(signal.SIGHUP, self._read_secrets)
         loop.add_signal_handler(signal.SIGUSR1, self._log_more_or_less)
         watching = loop.create_task(self._end_in_time())
         with ThreadPoolExecutor(len(self._workers), thread_name_prefix="worker") as waiters:
@@ -224,6 +234,12 @@ class Supervisor:
         if self._stopping.is_set():
             log.info("worker stopped", worker=worker.ordinal, code=code)
         return code
+
+    def _read_secrets(self) -> None:
+        """Read the console's token again, and have all workers read theirs, who tell of what is wrong."""
+        with suppress(SettingsError):
+            self._secrets.read_again()
+        self._signal_all(signal.SIGHUP)
 
     def _asked_to_stop(self) -> None:
         """Stop all in order; at the second time, at once."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from connector.app.resuming import SAFE_HEADERS
+from connector.console.guarding import SAFE_HEADERS
 from connector.simulator import Faults
 from tests.kit.world import Worker, World
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from connector.console.joining import Heard, joined_health, joined_readiness, joined_resumed, joined_streams
 from connector.telemetry.metrics import WorkerSeen, render_workers
-from connector.workers.joining import Heard, joined_health, joined_readiness, joined_resumed, joined_streams
 
 
 def _stream(**over: Any) -> dict[str, Any]:
@@ -16,7 +16,7 @@ def _stream(**over: Any) -> dict[str, Any]:
         **dict.fromkeys(numbers, 1),
         "name": "sends", "state": "running", "operation": "send", "dead_letters": {}, "requests_by_row": {},
         "batches_closed": {}, "lag": 0, "holds": [], "hold": None, "standstills": [], "partitions": {}, "error": None,
-        "paused_secs": 0.0, "pace": None, "redrives": [], "concurrency_moved": "grow",
+        "paused_secs": 0.0, "pace": None, "redrives": [], "concurrency_moved": "grow", "gate": "closed", "failures": [],
         "oldest_unsettled_secs": 0.0, "progress_at": 7.0, **over,
     }  # fmt: skip
 
@@ -153,3 +153,36 @@ def test_metrics_of_workers_stand_in_one_family_each_with_a_label_for_whose_they
     assert 'trackly_queued_total{stream="sends",worker="1"} 4.0' in lines
     assert 'trackly_worker_up{worker="1"} 0.0' in lines
     assert 'trackly_worker_restarts_total{worker="1"} 2.0' in lines
+
+
+def test_the_gate_is_the_worst_one_and_failures_are_the_last_of_all() -> None:
+    def failure(at: float) -> dict[str, Any]:
+        return {"at": at, "reason": "invalid_phone"}
+
+    one = _stream(gate="half_open", failures=[failure(30.0 - n) for n in range(20)])
+    two = _stream(gate="closed", failures=[failure(29.5)])
+
+    (joined,) = joined_streams(_heard(one, two))
+
+    assert joined["gate"] == "half_open"
+    assert [(found["at"], found["worker"]) for found in joined["failures"][:3]] == [(30.0, 0), (29.5, 1), (29.0, 0)]
+    assert len(joined["failures"]) == 20
+
+
+def test_what_was_joined_can_be_joined_again() -> None:
+    """A worker is then named within its member."""
+    (joined,) = joined_streams(_heard(_stream(holds=[_hold(1.0)]), _stream(holds=[_hold(2.0)])))
+
+    (again,) = joined_streams([Heard("here", "running", 200, {"streams": [joined]})])
+
+    assert [hold["worker"] for hold in again["holds"]] == ["here/0", "here/1"]
+
+
+def test_a_pause_is_told_of_each_worker() -> None:
+    body = {"stream": "sends", "ended": [], "probed": [], "undecided": [], "not_held": []}
+    heard = [Heard(n, "running", 200, {**body, "paused": [{"reason": "paused", "partition": None}]}) for n in range(2)]
+
+    status, told = joined_resumed(heard)
+
+    assert status == 200
+    assert [paused["worker"] for paused in told["paused"]] == [0, 1]

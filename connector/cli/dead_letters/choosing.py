@@ -136,7 +136,9 @@ class Chosen:
     @property
     def default_lists(self) -> dict[str, str]:
         """The list of each stream whose events may name none."""
-        return {s.name: s.list_number for s in self.settings.streams if s.list_number is not None}
+        from connector.deadletters.running import default_lists_of  # noqa: PLC0415
+
+        return default_lists_of(self.settings)
 
     @property
     def as_spelled(self) -> dict[str, Any]:
@@ -150,31 +152,21 @@ class Chosen:
         """The topics to read, each once."""
         if self.topics:
             return tuple(dict.fromkeys(self.topics))
-        streams = [s for s in self.settings.streams if not self.streams or s.name in self.streams]
-        return tuple(dict.fromkeys(stream.dead_letters.topic for stream in streams))
+        from connector.deadletters.running import topics_of_streams  # noqa: PLC0415
+
+        return topics_of_streams(self.settings, self.streams)
 
     def spans(self, *, whole: bool = False) -> "Spans":
         """Return what there is to read, from `--since` on unless the whole is wanted.
 
         Raises `CommandError` for a topic that does not exist.
         """
-        from connector.deadletters.working import CLIENT_ID  # noqa: PLC0415
-        from connector.kafka.scanning import Scanner, config_of  # noqa: PLC0415
+        from connector.deadletters.running import NoSuchTopicError, spans_of  # noqa: PLC0415
 
-        kafka = self.settings.kafka
-        since = None if whole else self.criteria.since_ms
-        scanner = Scanner(config_of(kafka, client_id=CLIENT_ID, group=CLIENT_ID), kafka.request_timeout_secs)
-        spans: dict[Any, tuple[int, int]] = {}
         try:
-            for topic in self.dead_letter_topics:
-                if scanner.partitions(topic) is None:
-                    raise CommandError(
-                        f"topic {topic} does not exist", ExitCode.BAD_SETTINGS, way_out="name another with --topic"
-                    )
-                spans |= scanner.spans(topic, since_ms=since)
-        finally:
-            scanner.close()
-        return spans
+            return spans_of(self.settings, self.dead_letter_topics, since_ms=None if whole else self.criteria.since_ms)
+        except NoSuchTopicError as error:
+            raise CommandError(str(error), ExitCode.BAD_SETTINGS, way_out="name another with --topic") from error
 
     def work(self, spans: "Spans", job: "Job[R]", what: str, *, quiet: bool = False) -> "Iterator[R]":
         """Yield what a job finds in the spans, with a progress bar on a terminal."""
@@ -183,6 +175,10 @@ class Chosen:
         calm()
         with progress(what, size_of(spans), quiet=quiet) as told:
             yield from work(self.settings.kafka, spans, job, told)
+
+    def quietly(self, spans: "Spans", job: "Job[R]", what: str) -> "Iterator[R]":
+        """Work without a progress bar."""
+        return self.work(spans, job, what, quiet=True)
 
     def refuse_unknown_reasons(self, seen: Collection[str]) -> None:
         """Raise `CommandError` for a reason that no dead letter has, where there are any."""

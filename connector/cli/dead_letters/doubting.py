@@ -148,7 +148,7 @@ def _plan(run: Run, found: "Survey", findings: dict[str, "Finding"]) -> "Plan":
     from connector.deadletters.deciding import Plan, why_left  # noqa: PLC0415
     from connector.deadletters.letters import spelled  # noqa: PLC0415
 
-    known: Known = run.known(found)
+    known: Known = run.known()
     made = Plan()
     for candidate in found.candidates:
         finding = findings.get(spelled((candidate.partition, candidate.offset)), "still_in_doubt")

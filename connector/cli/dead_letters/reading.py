@@ -64,30 +64,19 @@ def list_letters(
 
     Exit code 1: there are dead letters, and the filters select none of them.
     """
-    from connector.deadletters.jobs import FindJob  # noqa: PLC0415
-    from connector.deadletters.letters import Letter  # noqa: PLC0415
+    from connector.deadletters.running import find  # noqa: PLC0415
 
-    found: list[Letter] = []
-    seen: set[str] = set()
-    for partition, span in sorted(chosen.spans().items()):
-        # One partition after another, so that what is listed is the same each time, and reading ends early.
-        job = FindJob(chosen.criteria, limit - len(found))
-        for letters, reasons in chosen.work({partition: span}, job, f"reading {partition}", quiet=as_json):
-            found += letters
-            seen |= reasons
-        if len(found) >= limit:
-            break
-    found.sort(key=lambda letter: (letter.partition, letter.offset))
+    found, seen = find(chosen.quietly if as_json else chosen.work, chosen.spans(), chosen.criteria, limit)
     if not found:
         chosen.refuse_unknown_reasons(seen)
         tell_none(chosen, any_there=bool(seen), quiet=as_json)
     elif as_json:
         import json  # noqa: PLC0415
 
-        for letter in found[:limit]:
+        for letter in found:
             typer.echo(json.dumps(shown(letter, reveal=reveal), ensure_ascii=False))
     else:
-        print_letters(found[:limit], reveal=reveal)
+        print_letters(found, reveal=reveal)
         if len(found) >= limit:
             typer.echo(f"The first {limit}; --limit shows more, and stats counts all.", err=True)
 
@@ -111,26 +100,17 @@ def show(
 
     Exit code 1: there is none at that position.
     """
-    from connector.deadletters.jobs import FindJob  # noqa: PLC0415
+    from connector.deadletters.running import find_at  # noqa: PLC0415
     from connector.deadletters.selection import InvalidFilterError, read_position  # noqa: PLC0415
 
     try:
         position = read_position(place)
     except InvalidFilterError as error:
         raise CommandError(str(error), ExitCode.BAD_SETTINGS) from error
-    topic, number, offset = position
-    spans = {}
-    for partition, (start, stop) in chosen.spans().items():
-        if topic in {None, partition.topic}:  # its own position: no need to read anything else
-            if partition.number == number and start <= offset < stop:
-                spans[partition] = (offset, offset + 1)
-        elif topic not in chosen.dead_letter_topics:
-            spans[partition] = (start, stop)
-    job = FindJob(chosen.only(positions=frozenset({position})), 100)
-    found = [letter for letters, _ in chosen.work(spans, job, "looking", quiet=as_json) for letter in letters]
+    found = find_at(chosen.quietly if as_json else chosen.work, chosen.spans(), chosen.criteria, position)
     if not found:
         raise CommandError(f"there is no dead letter at or of {place}", ExitCode.FAILED)
-    for letter in sorted(found, key=lambda letter: letter.timestamp_ms):
+    for letter in found:
         if as_json:
             print_json(shown(letter, reveal=reveal))
         else:

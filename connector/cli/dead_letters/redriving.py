@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -18,7 +17,6 @@ from connector.cli.errors import CommandError, ExitCode
 
 if TYPE_CHECKING:
     from connector.deadletters.deciding import Known, Plan, Rules, Survey
-    from connector.deadletters.progressing import Place
     from connector.deadletters.redriving import Written
 
 IN_DOUBT_MEANS: Final = (
@@ -157,28 +155,32 @@ def _patch(text: str | None) -> dict[str, Any] | None:
 
 
 class Run:
-    """One redrive, from what it is to do to what it did. `spelled` is what tells its selection from another."""
+    """One redrive as the command line does it: what is said of it, and asked. `spelled` tells its selection."""
 
     def __init__(
         self, chosen: Chosen, rules: "Rules", spelled: dict[str, Any], *, name: str | None, as_json: bool
     ) -> None:
-        import re  # noqa: PLC0415
-
-        from connector.deadletters.preparing import automatic_of, selection_of, with_limits  # noqa: PLC0415
+        from connector.deadletters.running import InvalidNameError, NoSuchTopicError, Redrive  # noqa: PLC0415
 
         self.chosen = chosen
-        self.selection = selection_of({**chosen.as_spelled, **spelled})
-        self.name = name or self.selection
-        if re.fullmatch(r"[A-Za-z0-9._-]{1,100}", self.name) is None:
-            raise CommandError("--name must be letters, digits, dots, dashes and underscores", ExitCode.BAD_SETTINGS)
         self._as_json = as_json
-        _ = chosen.criteria  # before Kafka is asked anything
-        self.spans = chosen.spans(whole=True)
-        if not rules.park:
-            rules = with_limits(replace(rules, automatic=automatic_of(chosen.settings, self.spans)), chosen.settings)
-        self.rules = rules
-        self.found: Survey | None = None
-        self.places: dict[Any, Place] = {}
+        criteria = chosen.criteria  # before Kafka is asked anything
+        try:
+            self._redrive = Redrive(
+                chosen.settings,
+                chosen.dead_letter_topics,
+                criteria,
+                rules,
+                {**chosen.as_spelled, **spelled},
+                name=name,
+                work=chosen.quietly if as_json else chosen.work,
+            )
+        except InvalidNameError as error:
+            raise CommandError(f"--name {error}", ExitCode.BAD_SETTINGS) from error
+        except NoSuchTopicError as error:
+            raise CommandError(str(error), ExitCode.BAD_SETTINGS, way_out="name another with --topic") from error
+        self.name = self._redrive.name
+        self.rules = self._redrive.rules
 
     @contextmanager
     def foreseen(self) -> Iterator[None]:
@@ -201,59 +203,22 @@ class Run:
 
     def plan(self) -> "Plan | None":
         """Return what there is to do; None where there is nothing, which is said."""
-        from connector.deadletters.deciding import Known, plan  # noqa: PLC0415
-
-        found = self.look()
-        if found is None:
-            return None
-        known = Known() if self.rules.park else self.known(found)
-        return plan(found, known, self.rules)
+        return None if self.look() is None else self._redrive.plan()
 
     def look(self) -> "Survey | None":
         """Look at all dead letters; None where there are none, which is said."""
-        from connector.deadletters.deciding import Survey  # noqa: PLC0415
-        from connector.deadletters.jobs import SurveyJob  # noqa: PLC0415
-        from connector.deadletters.preparing import places_of  # noqa: PLC0415
-
-        chosen = self.chosen
-        self.places = places_of(chosen.settings, self.name, self.selection, self.spans)
-        done = {partition: place.done for partition, place in self.places.items()}
-        found = self.found = Survey()
-        job = SurveyJob(chosen.criteria, self.rules, done)
-        for part in chosen.work(self.spans, job, "reading dead letters", quiet=self._as_json):
-            found.add(part)
-        chosen.refuse_unknown_reasons(found.seen)
+        found = self._redrive.look()
+        self.chosen.refuse_unknown_reasons(found.seen)
         if not found.matched:
-            tell_none(chosen, any_there=bool(found.seen), quiet=self._as_json)
+            tell_none(self.chosen, any_there=bool(found.seen), quiet=self._as_json)
             if self._as_json:
                 print_json({"name": self.name, "selected": 0, "would_redrive": 0})
             return None
         return found
 
-    def known(self, found: "Survey") -> "Known":
+    def known(self) -> "Known":
         """Read what became of the records that are meant."""
-        from connector.deadletters.deciding import Known  # noqa: PLC0415
-        from connector.deadletters.preparing import questions, streams_of  # noqa: PLC0415
-
-        known = Known()
-        oldest = streams_of(found.candidates, self.rules)
-        for question in questions(self.chosen.settings, oldest):
-            for part in self.chosen.work(
-                question.spans, question.job, f"reading {question.topic}", quiet=self._as_json
-            ):
-                known.add(part)
-        return known
-
-    def blind(self, plan: "Plan") -> list[str]:
-        """Return streams that are sent to and whose outcomes do not tell what the platform took."""
-        from connector.deadletters.deciding import Actions  # noqa: PLC0415
-        from connector.deadletters.preparing import streams_of  # noqa: PLC0415
-
-        assert self.found is not None
-        none = Actions()
-        sent = [c for c in self.found.candidates if c.offset in plan.actions.get(c.partition, none).redrive]
-        names = streams_of(sent, self.rules)
-        return sorted(name for name in names if self.rules.streams[name].outcomes.records == "failures")
+        return self._redrive.known()
 
     def finish(
         self,
@@ -266,8 +231,8 @@ class Run:
         note: str = "",
     ) -> None:
         """Say what would be done and, unless that is all, have it confirmed and do it."""
-        told = self._told(plan)
-        blind = self.blind(plan)
+        told = self._redrive.told(plan)
+        blind = self._redrive.blind(plan)
         if not self._as_json:
             self._print(plan)
         if blind:
@@ -300,50 +265,16 @@ class Run:
         typer.echo(f"{what} in {took:.1f} s ({written.total / max(took, 1e-9):,.0f} records/s)")
 
     def _carry_out(self, plan: "Plan", rate: float | None, limit: int | None, note: str) -> "Written":
-        from connector.deadletters.preparing import ensure, targets_of  # noqa: PLC0415
-        from connector.deadletters.redriving import Order, carry_out  # noqa: PLC0415
-
-        assert self.found is not None
-        settings = self.chosen.settings
-        partitions = max((partition.number + 1 for partition in self.spans), default=1)
-        targets = ensure(settings, targets_of(self.found, plan, self.rules), partitions=partitions)
-        order = Order(
-            settings.kafka,
-            self.name,
-            self.selection,
-            self.rules,
-            self.spans,
-            plan.actions,
-            targets,
-            note=note,
-            rate=rate,
-            limit=limit,
-        )
-        with progress("writing", plan.count if limit is None else min(limit, plan.count), quiet=self._as_json) as told:
-            return carry_out(order, told)
-
-    def _told(self, plan: "Plan") -> dict[str, Any]:
-        assert self.found is not None
-        return {
-            "name": self.name,
-            "selected": self.found.matched,
-            "done_before": self.found.matched - len(self.found.candidates),
-            "would_redrive": plan.redrive.total(),
-            "redrive": dict(plan.redrive.most_common()),
-            "would_park": plan.park.total(),
-            "park": dict(plan.park.most_common()),
-            "would_accept": plan.accept.total(),
-            "would_skip": plan.skipped.total(),
-            "skipped": dict(plan.skipped.most_common()),
-        }
+        count = plan.count if limit is None else min(limit, plan.count)
+        with progress("writing", count, quiet=self._as_json) as told:
+            return self._redrive.carry_out(plan, told, rate=rate, limit=limit, note=note)
 
     def _print(self, plan: "Plan") -> None:
         from connector.deadletters.deciding import WHY  # noqa: PLC0415
 
-        assert self.found is not None
-        out = console()
-        done = self.found.matched - len(self.found.candidates)
-        out.print(Text(f"redrive {self.name}: {self.found.matched:,} selected", style="bold"))
+        out, found = console(), self._redrive.found
+        done = found.matched - len(found.candidates)
+        out.print(Text(f"redrive {self.name}: {found.matched:,} selected", style="bold"))
         if done:
             out.print(Text(f"{done:,} of them were dealt with before, under this name"))
         for title, rows in (

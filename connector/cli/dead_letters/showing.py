@@ -25,49 +25,10 @@ def print_json(value: Any) -> None:
 
 def shown(letter: "Letter", *, reveal: bool) -> dict[str, Any]:
     """Return what there is to know of a dead letter as JSON-ready values."""
-    from connector.core.records import iso  # noqa: PLC0415
-    from connector.deadletters.letters import spelled  # noqa: PLC0415
+    from connector.deadletters import telling  # noqa: PLC0415
     from connector.stream.holds import fit_to_show  # noqa: PLC0415
 
-    def hidden(text: str | None) -> str | None:
-        return text if reveal or text is None else fit_to_show(text)
-
-    source = letter.source
-    return {
-        "position": letter.position,
-        "at": iso(letter.timestamp_ms) if letter.timestamp_ms >= 0 else None,
-        "stream": letter.stream,
-        "reason": letter.reason,
-        "code": hidden(letter.code),
-        "text": hidden(letter.text),
-        "http_status": letter.status,
-        "attempts": letter.attempts,
-        "redrives": letter.redrives,
-        "source": None if source is None else spelled(source),
-        "origin": spelled(letter.origin),
-        "key": hidden(_text(letter.key)),
-        "value": _value(letter, reveal=reveal),
-        "headers": [[name, hidden(_text(value))] for name, value in letter.headers],
-    }
-
-
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode(errors="backslashreplace")
-
-
-def _value(letter: "Letter", *, reveal: bool) -> Any:
-    """Return the value: as JSON where it is some, else as text; hidden but for its shape unless it is asked for."""
-    from connector.deadletters.selection import value_of  # noqa: PLC0415
-    from connector.telemetry.logging import mask_event  # noqa: PLC0415
-
-    value = value_of(letter)
-    if reveal:
-        return value if value is not None else _text(letter.value)
-    if letter.value is None:
-        return None
-    if isinstance(value, dict):
-        return mask_event(None, "", value)
-    return f"<{len(letter.value)} bytes>"
+    return telling.shown(letter, hide=None if reveal else fit_to_show)
 
 
 def print_letter(letter: "Letter", *, reveal: bool) -> None:

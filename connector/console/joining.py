@@ -1,7 +1,8 @@
-"""What the pages of a supervisor say, made of what its workers say.
+"""What several workers come to: those of a supervisor, and the members of a group on several machines.
 
 A stream is told as one, in the shape that a single process tells it in, so that whoever reads `/status` need not know
-how many there are: what is counted is added, what belongs to one worker names it. Counts begin with each worker, so a
+how many there are: what is counted is added, what belongs to one worker names it. What was joined can be joined again:
+a worker is then named `MEMBER/WORKER`. Counts begin with each worker, so a
 sum falls when one starts again; metrics therefore stay apart (`telemetry/metrics.py`).
 """
 
@@ -17,16 +18,24 @@ _SUMS: Final = frozenset(
         "requests", "ticks", "ticks_aborted", "producers_replaced", "concurrency_limit", "waiting_for_key",
     }
 )  # fmt: skip
+_FAILURES: Final = 20
+_GATES: Final = ("open", "half_open", "closed")
 _SUMS_BY_KEY: Final = frozenset({"dead_letters", "requests_by_row", "batches_closed"})
 _STATES: Final = ("failed", "on_hold", "draining", "new", "running", "stopped")
 """States of a stream, the one that most needs to be seen first."""
 
 
+_Parts = list[tuple[int | str, dict[str, Any]]]
+
+
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a worker answered when it was asked for a page; status 0 stands for no answer, `state` says why then."""
+    """What a worker answered when it was asked for a page; status 0 stands for no answer, `state` says why then.
 
-    ordinal: int
+    `ordinal` names it: a worker's number under its supervisor, or the instance id of a member of the group.
+    """
+
+    ordinal: int | str
     state: str
     status: int = 0
     body: Any = None
@@ -34,7 +43,7 @@ class Heard:
 
 def joined_streams(heard: Iterable[Heard]) -> list[dict[str, Any]]:
     """Return the streams of all workers that answered, each told once."""
-    by_name: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    by_name: dict[str, _Parts] = {}
     for one in heard:
         if one.status == 200:
             for stream in one.body["streams"]:
@@ -42,14 +51,14 @@ def joined_streams(heard: Iterable[Heard]) -> list[dict[str, Any]]:
     return [_joined_stream(parts) for parts in by_name.values()]
 
 
-def _joined_stream(parts: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
+def _joined_stream(parts: _Parts) -> dict[str, Any]:
     """Return one stream; what is neither added nor merged is the same for all, or that of the first."""
     streams = [stream for _, stream in parts]
     joined = dict(streams[0])
     for key in _SUMS:
-        joined[key] = sum(stream[key] for stream in streams)
+        joined[key] = sum(stream.get(key, 0) for stream in streams)
     for key in _SUMS_BY_KEY:
-        joined[key] = _added(stream[key] for stream in streams)
+        joined[key] = _added(stream.get(key, {}) for stream in streams)
     lags = [stream["lag"] for stream in streams]
     holds = sorted(_named(parts, "holds"), key=lambda hold: float(hold["since"]))
     errors = [f"worker {ordinal}: {stream['error']}" for ordinal, stream in parts if stream["error"] is not None]
@@ -62,7 +71,7 @@ def _joined_stream(parts: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
         "lag": None if None in lags else sum(lags),
         "concurrency_moved": moved.pop() if len(moved) == 1 else "differs",
         "partitions": {
-            name: {**found, "worker": ordinal}
+            name: {**found, "worker": _whose(ordinal, found)}
             for ordinal, stream in parts
             for name, found in stream["partitions"].items()
         },
@@ -71,11 +80,13 @@ def _joined_stream(parts: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
         "standstills": _named(parts, "standstills"),
         "pace": _joined_pace(parts),
         "redrives": _named(parts, "redrives"),
+        "gate": min((stream.get("gate", "closed") for stream in streams), key=_GATES.index),
+        "failures": sorted(_named(parts, "failures"), key=lambda failure: -float(failure["at"]))[:_FAILURES],
         "error": "; ".join(errors) or None,
     }
 
 
-def _joined_pace(parts: list[tuple[int, dict[str, Any]]]) -> dict[str, Any] | None:
+def _joined_pace(parts: _Parts) -> dict[str, Any] | None:
     """Return what waits for its pace; a list may wait at several workers, each with its share of the pace."""
     paced = [(ordinal, stream["pace"]) for ordinal, stream in parts if stream["pace"] is not None]
     if not paced:
@@ -96,8 +107,13 @@ def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     return dict(total)
 
 
-def _named(parts: list[tuple[int, dict[str, Any]]], key: str) -> list[dict[str, Any]]:
-    return [{**found, "worker": ordinal} for ordinal, stream in parts for found in stream[key]]
+def _named(parts: _Parts, key: str) -> list[dict[str, Any]]:
+    """Return what each says of something, naming who said it; one of an older version may not know of it."""
+    return [{**found, "worker": _whose(ordinal, found)} for ordinal, stream in parts for found in stream.get(key, ())]
+
+
+def _whose(ordinal: int | str, found: Mapping[str, Any]) -> int | str:
+    return f"{ordinal}/{found['worker']}" if "worker" in found else ordinal
 
 
 def joined_readiness(heard: Iterable[Heard]) -> tuple[bool, dict[str, Any]]:
@@ -120,7 +136,7 @@ def joined_health(heard: Iterable[Heard]) -> tuple[bool, dict[str, Any]]:
     One that answered before and does not any more is red, as a single process would be.
     """
     stuck: list[dict[str, Any]] = []
-    silent: list[int] = []
+    silent: list[int | str] = []
     for one in heard:
         if one.status == 0 and one.state == "silent":
             silent.append(one.ordinal)
@@ -144,8 +160,8 @@ def joined_resumed(heard: list[Heard]) -> tuple[int, dict[str, Any]]:
     body: dict[str, Any] = {}
     for one in told:
         body.setdefault("stream", one.body["stream"])
-        for key in ("ended", "probed", "undecided"):
-            body.setdefault(key, []).extend({**hold, "worker": one.ordinal} for hold in one.body[key])
+        for key in ("ended", "probed", "undecided", *(["paused"] if "paused" in one.body else [])):
+            body.setdefault(key, []).extend({**hold, "worker": _whose(one.ordinal, hold)} for hold in one.body[key])
     if told:
         held_nowhere = set.intersection(*(set(one.body["not_held"]) for one in told))
         body["not_held"] = sorted(held_nowhere)

@@ -1,0 +1,47 @@
+"""`trackly-connector pause`: have a stream start nothing more until it is resumed, on each worker that is named."""
+
+import getpass
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from connector.cli.errors import ExitCode, reported
+from connector.cli.resume import Form, load, said
+
+
+@reported()
+def pause(
+    stream: Annotated[str, typer.Argument(help="Name of the stream.", metavar="STREAM", show_default=False)],
+    *,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="Settings file of the worker: its web.host and web.port say where, its web.token who."),
+    ] = None,
+    url: Annotated[
+        list[str] | None,
+        typer.Option(help="Address of a worker's pages; may be repeated, for each worker of the group."),
+    ] = None,
+    note: Annotated[str, typer.Option(help="Why, for whoever finds it paused; 200 characters at most.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line for each worker.")] = False,
+) -> None:
+    """Have a stream start nothing more; what is in flight finishes, and nothing is lost.
+
+    It ends with `resume`, and also when the worker's process ends. The token is that of the settings file, else that of
+    the variable TRACKLY_CONNECTOR_TOKEN. Exit code 1: a worker cannot be reached or refuses.
+    """
+    settings = load(config) if config is not None else None
+    form: Form = [("by", _who()), *([("note", note)] if note else [])]
+    answers = said(settings, url, stream, "pause", form, as_json=as_json)
+    if not all(answer.ok for answer in answers):
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _who() -> str:
+    """Return who types this, as far as the machine knows."""
+    name = "somebody"
+    with suppress(KeyError, OSError):
+        name = getpass.getuser()
+    return f"{name} at {socket.gethostname()}"[:200]

@@ -1,0 +1,233 @@
+"""Works on dead letters for the console, in a process of its own: a stream at full speed must not wait for it.
+
+It does what the command line does, by the same code (`connector/deadletters`), and ends when its task is done or the
+process that wanted it ends. A redrive says what it would do and waits for the word before it does just that.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any, Final
+
+from connector.config.settings import Settings
+from connector.deadletters import telling
+from connector.deadletters.deciding import Rules
+from connector.deadletters.evidence import groups_of
+from connector.deadletters.jobs import CountJob
+from connector.deadletters.letters import IN_DOUBT
+from connector.deadletters.preparing import NameTakenError
+from connector.deadletters.running import (
+    NoSuchTopicError,
+    Redrive,
+    default_lists_of,
+    find,
+    find_at,
+    spans_of,
+    topics_of_streams,
+)
+from connector.deadletters.selection import Criteria, InvalidFilterError, read_position, read_time
+from connector.deadletters.sums import Sums
+from connector.deadletters.working import Job, R, Spans, calm, size_of, work
+from connector.kafka.errors import KafkaTroubleError
+from connector.kafka.topics import TopicsMissingError
+from connector.stream.holds import fit_to_show
+from connector.telemetry.logging import configure_logging, get_logger
+
+LISTED: Final = 50
+"""Dead letters that a list holds at most; the command line lists more."""
+
+GROUPED: Final = 200_000
+"""Records in doubt that are looked at; the command line looks at more."""
+
+CONFIRM_SECS: Final = 600.0
+"""So long what would be done waits for the word; then it has to be looked at anew."""
+
+_TELL_SECS: Final = 0.2
+_NICENESS: Final = 10
+_DIE_WITH_PARENT: Final = 1  # prctl's PR_SET_PDEATHSIG
+
+log = get_logger("console")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is to be done, and with which dead letters; texts are as people typed them."""
+
+    kind: str
+    stream: str = ""
+    reason: str = ""
+    since: str = ""
+    position: str = ""
+    reveal: bool = False
+    include_in_doubt: bool = False
+    asked_by: str = field(default="", compare=False)
+
+    def criteria(self, settings: Settings) -> Criteria:
+        """Return which dead letters are meant; raises `InvalidFilterError`."""
+        return Criteria(
+            reasons=frozenset({self.reason} if self.reason else ()),
+            streams=frozenset({self.stream} if self.stream else ()),
+            positions=frozenset({read_position(self.position)} if self.position else ()),
+            since_ms=read_time("since", self.since, now_ms=_now_ms()) if self.since else None,
+            default_lists=default_lists_of(settings),
+        )
+
+    def spelled(self) -> Mapping[str, Any]:
+        """Return the filters as they were typed: two that are spelled alike are the same redrive."""
+        return {
+            "console": 1,
+            "stream": self.stream,
+            "reason": self.reason,
+            "since": self.since,
+            "position": self.position,
+            "in_doubt": self.include_in_doubt,
+        }
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1_000)
+
+
+class ForeseenError(Exception):
+    """A task cannot be done for a reason that is told to people as it is."""
+
+
+class Clerk:
+    """Does one task, and tells of it through a connection: `progress`, `asks`, `result` or `problem`."""
+
+    def __init__(self, settings: Settings, task: Task, line: Connection) -> None:
+        self._settings = settings
+        self._task = task
+        self._line = line
+        self._told_at = 0.0
+
+    def run(self) -> None:
+        """Do the task, and send what came of it."""
+        try:
+            result = _KINDS[self._task.kind](self)
+        except (NoSuchTopicError, InvalidFilterError, NameTakenError, TopicsMissingError, ForeseenError) as error:
+            self._line.send(("problem", str(error)))
+        except KafkaTroubleError as error:
+            fenced = "another redrive of the same dead letters took over and goes on where this one was"
+            self._line.send(("problem", fenced if error.fenced else f"Kafka: {error}"))
+        except Exception as error:
+            log.exception("dead letters cannot be worked on", kind=self._task.kind)
+            self._line.send(("problem", f"this failed unexpectedly ({type(error).__name__}); the log says more"))
+        else:
+            self._line.send(("result", result))
+
+    def work(self, spans: Spans, job: Job[R], what: str, /) -> Iterator[R]:
+        """Yield what a job finds, telling how far it is."""
+        told = self._teller(what, size_of(spans))
+        yield from work(self._settings.kafka, spans, job, told)
+
+    def _teller(self, what: str, total: int) -> "_Teller":
+        return _Teller(self._line, what, total)
+
+    # ------------------------------------------------------------------ what there is to do
+
+    def look(self) -> dict[str, Any]:
+        """Count dead letters, and list the first of them."""
+        settings, task = self._settings, self._task
+        criteria = task.criteria(settings)
+        topics = topics_of_streams(settings, [task.stream] if task.stream else [])
+        spans = spans_of(settings, topics, since_ms=criteria.since_ms)
+        sums, seen = Sums(), set[str]()
+        for part, reasons in self.work(spans, CountJob(criteria), "counting"):
+            sums.rows.update(part.rows)
+            seen |= reasons
+        found = find(self.work, spans, criteria, LISTED)[0] if sums.total else []
+        return {
+            "topics": topics,
+            "counts": sums.as_json(now_ms=_now_ms()),
+            "letters": [telling.shown(letter, hide=fit_to_show) for letter in found],
+            "others": sorted(seen - {task.reason}) if task.reason and not sums.total else [],
+            "most": LISTED,
+        }
+
+    def letter(self) -> dict[str, Any]:
+        """Show what lies at a position."""
+        settings, task = self._settings, self._task
+        position = read_position(task.position)
+        found = find_at(self.work, spans_of(settings, topics_of_streams(settings)), Criteria(), position)
+        if not found:
+            raise ForeseenError(f"there is no dead letter at {task.position}, nor one that came from there")
+        hide = None if task.reveal else fit_to_show
+        return {"letters": [telling.shown(letter, hide=hide) for letter in found], "revealed": task.reveal}
+
+    def in_doubt(self) -> dict[str, Any]:
+        """Group what is in doubt by what left it so."""
+        settings, task = self._settings, self._task
+        spans = spans_of(settings, topics_of_streams(settings, [task.stream] if task.stream else []))
+        criteria = Criteria(reasons=frozenset({IN_DOUBT}), streams=frozenset({task.stream} if task.stream else ()))
+        found, _ = find(self.work, spans, criteria, GROUPED)
+        groups = [group.as_json() for group in groups_of(found, default_lists_of(settings))]
+        for group in groups:
+            for name in ("detail", "list_number"):
+                group[name] = None if group[name] is None else fit_to_show(str(group[name]))
+        return {"groups": groups[-LISTED:], "hidden": max(len(groups) - LISTED, 0), "capped": len(found) >= GROUPED}
+
+    def redrive(self) -> dict[str, Any]:
+        """Say what a redrive would do, and do it once it is confirmed."""
+        settings, task = self._settings, self._task
+        redrive = Redrive(
+            settings,
+            topics_of_streams(settings, [task.stream] if task.stream else []),
+            task.criteria(settings),
+            Rules({stream.name: stream for stream in settings.streams}, include_in_doubt=task.include_in_doubt),
+            task.spelled(),
+            name=None,
+            work=self.work,
+        )
+        redrive.look()
+        plan = redrive.plan()
+        told = {**redrive.told(plan), "blind": redrive.blind(plan)}
+        if not plan.count:
+            return {**told, "written": {}}
+        self._line.send(("asks", told))
+        if not self._line.poll(CONFIRM_SECS):
+            raise ForeseenError("it was not confirmed in time; nothing was written")
+        self._line.recv()
+        began = time.monotonic()
+        written = redrive.carry_out(plan, self._teller("writing", plan.count))
+        return {**told, "written": dict(written.by_action), "took_secs": round(time.monotonic() - began, 2)}
+
+
+class _Teller:
+    """Tells how far a piece of work is, not too often."""
+
+    def __init__(self, line: Connection, what: str, total: int) -> None:
+        self._line, self._what, self._total = line, what, total
+        self._done, self._told_at = 0, 0.0
+        self(0)
+
+    def __call__(self, count: int) -> None:
+        self._done += count
+        if time.monotonic() - self._told_at > _TELL_SECS:
+            self._told_at = time.monotonic()
+            self._line.send(("progress", {"what": self._what, "done": self._done, "total": self._total}))
+
+
+_KINDS: Final = {"look": Clerk.look, "letter": Clerk.letter, "in_doubt": Clerk.in_doubt, "redrive": Clerk.redrive}
+
+
+def serve(settings: Settings, task: Task, line: Connection) -> None:
+    """Do one task; what runs in the process of its own."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the connector, which ends this
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.nice(_NICENESS)
+    configure_logging(settings.log)
+    calm()
+    try:
+        Clerk(settings, task, line).run()
+    except (BrokenPipeError, EOFError):  # whoever wanted it has gone, or has lost interest
+        pass
+    finally:
+        line.close()

@@ -1,0 +1,166 @@
+"""What every request to a page that changes something goes through before it is believed, and what every reply says.
+
+The token is asked for with each request of a program, in the `Authorization` header or as a field of the form, and
+never in the address, which ends up in logs. Nothing of a request is believed before the token has been compared, in a
+time that does not tell how much of it was right. Browsers that have logged in are `sessions.py`'s.
+"""
+
+import asyncio
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from aiohttp.web import RequestPayloadError
+from pydantic import SecretStr
+
+from connector.telemetry.logging import get_logger
+
+MAX_BODY_BYTES: Final = 16_384
+"""Room for some hundred partitions; the answer to more is 413."""
+
+_MAX_FIELDS: Final = 300
+_BODY_SECS: Final = 10.0
+_REPORT_SECS: Final = 10.0
+"""Refused attempts are logged this often at most: whoever guesses shall not fill the disk."""
+
+Form = list[tuple[str, str]]
+
+log = get_logger("resume")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a page says: a status and JSON-ready values."""
+
+    status: int
+    body: dict[str, Any]
+
+
+class RefusedError(Exception):
+    """A request is not carried out; the message says why, and repeats nothing of what was sent."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Doorkeeper:
+    """Compares tokens, and remembers when it last told of one that was wrong."""
+
+    def __init__(self) -> None:
+        self._told = float("-inf")
+        self._refused = 0
+
+    def check(self, expected: SecretStr | None, given: str | None, remote: str | None) -> None:
+        """Raise `RefusedError` unless this is the token."""
+        if expected is None:
+            text = "nothing can be changed through the pages: no token is set; set web.token and restart the worker"
+            raise RefusedError(403, text)
+        # A header that is not text comes with surrogates.
+        right = hmac.compare_digest((given or "").encode(errors="surrogateescape"), _bytes(expected))
+        if given is not None and right:
+            return
+        self._refused += 1
+        if monotonic() - self._told > _REPORT_SECS:
+            log.warning("resume refused: wrong token", remote=remote, times=self._refused)
+            self._told, self._refused = monotonic(), 0
+        missing = "no token was given: send it as Authorization: Bearer TOKEN, or as the form's field token"
+        raise RefusedError(401, missing if given is None else "the token is wrong")
+
+
+def _bytes(secret: SecretStr) -> bytes:
+    return secret.get_secret_value().encode()
+
+
+def token_in(header: str | None) -> str | None:
+    """Return the token of an `Authorization` header, None when there is none."""
+    if header is None:
+        return None
+    scheme, _, token = header.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+async def form_of(expected: SecretStr | None, doorkeeper: Doorkeeper, request: Any) -> Form:
+    """Return the fields of a request that has the token; without one in the header the body is read to find it."""
+    given = token_in(request.headers.get("Authorization"))
+    if expected is None or given is not None:
+        doorkeeper.check(expected, given, request.remote)
+    body = await read_body(request)
+    form: Form | None
+    try:
+        form = parse_qsl(body.decode(), keep_blank_values=True, strict_parsing=bool(body), max_num_fields=_MAX_FIELDS)
+    except ValueError:
+        form = None
+    if given is None:
+        token = next((value for field, value in form or () if field == "token"), None)
+        doorkeeper.check(expected, token, request.remote)
+    if form is None:
+        raise RefusedError(400, "the body must be a form (application/x-www-form-urlencoded)")
+    return form
+
+
+async def read_body(request: Any) -> bytes:
+    """Return the body of a request; raises `RefusedError` when it is encoded, too large, too slow or broken off."""
+    if request.headers.get("Content-Encoding") is not None:
+        raise RefusedError(415, "the body must not be encoded")
+    try:
+        async with asyncio.timeout(_BODY_SECS):
+            return await _body(request)
+    except TimeoutError as error:
+        raise RefusedError(408, "the body did not come in time") from error
+    except (ConnectionError, RequestPayloadError) as error:
+        raise RefusedError(400, "the body broke off") from error
+
+
+async def _body(request: Any) -> bytes:
+    """Return the body; what comes after it is too large is not read."""
+    too_large = RefusedError(413, f"the body has more than {MAX_BODY_BYTES} bytes")
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        raise too_large
+    body = bytearray()
+    async for piece in request.content.iter_any():
+        body += piece
+        if len(body) > MAX_BODY_BYTES:
+            raise too_large
+    return bytes(body)
+
+
+SAFE_HEADERS: Final[Mapping[str, str]] = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+"""Of every page: nothing is loaded but what is served here, nothing framed, guessed at or kept.
+
+With `no-referrer` browsers would hide the origin of our own forms as well, by which they are known to be ours.
+"""
+
+
+async def make_safe(_request: Any, response: Any) -> None:
+    """Give every reply its headers, those that tell of an unknown page or method as well."""
+    for name, value in SAFE_HEADERS.items():
+        response.headers.setdefault(name, value)
+
+
+def headers_of(found: Answer) -> dict[str, str]:
+    """Return the headers that an answer has beside those of every page."""
+    headers = {}
+    if found.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="trackly-connector"'
+    if found.status in {408, 413, 415}:
+        headers["Connection"] = "close"
+    return headers
+
+
+def for_people(found: Answer) -> str:
+    """Return an answer that changed nothing, or not all, as text."""
+    if "problem" in found.body:
+        return f"{found.body['problem']}\n"
+    lines = [f"{hold['reason']}: choose one of {', '.join(hold['needs'])}\n" for hold in found.body["undecided"]]
+    return "".join(["Nothing was changed. What is still to be said:\n", *lines])

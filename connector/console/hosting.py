@@ -1,0 +1,120 @@
+"""The port through which the console sees and changes streams: what one address stands for, a worker or a supervisor.
+
+`Group` is the same for a whole group: the host itself, and the peers that `web.peers` names. What is changed is changed
+everywhere; each peer compares the token itself.
+"""
+
+import asyncio
+import time
+from typing import Any, Protocol
+
+from pydantic import SecretStr
+
+from connector.config.settings import Settings
+from connector.console.guarding import Form
+from connector.console.joining import Heard, joined_resumed, joined_streams
+from connector.console.peers import PeerHeard, Peers
+from connector.console.sampling import counts_of
+from connector.telemetry.logging import get_logger
+
+log = get_logger("console")
+
+
+class Host(Protocol):
+    """What serves the console."""
+
+    @property
+    def settings(self) -> Settings:
+        """Return the settings."""
+
+    def token(self) -> SecretStr | None:
+        """Return the token that opens what changes something, as it is now."""
+
+    async def status(self) -> dict[str, Any]:
+        """Return what `/status` says."""
+
+    async def act(self, stream: str, action: str, form: Form, *, remote: str | None) -> tuple[int, dict[str, Any]]:
+        """Pause or resume a stream for somebody who may; return a status and what came of it."""
+
+
+class Group:
+    """The host and its peers, told as one."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self._peers = Peers(host.settings.web.peers)
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._peers.close()
+
+    async def status(self) -> dict[str, Any]:
+        """Return the state of the whole group; a peer that does not answer in time is named and left out."""
+        if not self._peers.named:
+            return {"members": [], "workers": [], **await self.host.status()}
+        own, heard = await asyncio.gather(self.host.status(), self._peers.ask("/status"))
+        others = self._others(own, heard)
+        parts = [Heard(own["instance_id"], "running", 200, own)]
+        parts += [Heard(one.body["instance_id"], "running", 200, one.body) for one in others if one.status == 200]
+        members = [_member(own, "here", 200), *(_member(one.body, one.address, one.status) for one in others)]
+        workers = [
+            {**worker, "ordinal": f"{part.ordinal}/{worker['ordinal']}"}
+            for part in parts
+            for worker in part.body.get("workers", [])
+        ]
+        return {
+            **own,
+            "members": members,
+            "workers": workers,
+            "streams": joined_streams(parts),
+        }
+
+    async def act(self, stream: str, action: str, form: Form, *, remote: str | None) -> tuple[int, dict[str, Any]]:
+        """Do something to a stream on every member."""
+        token = self.host.token()
+        own = await self.host.act(stream, action, form, remote=remote)
+        if not self._peers.named or token is None:
+            return own
+        status = await self.host.status()
+        heard = await self._peers.ask(f"/streams/{stream}/{action}", form=form, token=token)
+        parts = [Heard(status["instance_id"], "running", *own)]
+        for one in self._others(status, heard):
+            name = one.body.get("instance_id", one.address)
+            state = "not to be reached" if one.status == 0 else "running"
+            parts.append(Heard(str(name), state, one.status, one.body))
+        return joined_resumed(parts)
+
+    def _others(self, own: dict[str, Any], heard: list[PeerHeard]) -> list[PeerHeard]:
+        """Return what others said; an address that turns out to be our own is not asked again."""
+        others: dict[str, PeerHeard] = {}
+        for one in heard:
+            name = one.body.get("instance_id")
+            if name == own["instance_id"]:
+                self._peers.is_self(one.address)
+            elif one.status == 200 and "streams" in one.body and not _is_readable(one):
+                others.setdefault(one.address, PeerHeard(one.address))
+            else:
+                others.setdefault(str(name or one.address), one)
+        return list(others.values())
+
+
+def _is_readable(one: PeerHeard) -> bool:
+    """Tell whether a peer speaks as we do; one of a version too far away does not, and is shown as silent."""
+    try:
+        for stream in joined_streams([Heard("", "running", 200, one.body)]):
+            counts_of(stream)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return False
+    return True
+
+
+def _member(body: dict[str, Any], address: str, status: int) -> dict[str, Any]:
+    """Return what is shown of a member."""
+    return {
+        "name": str(body.get("instance_id", address)),
+        "address": address,
+        "state": "answers" if status == 200 else "silent",
+        "version": body.get("version"),
+        "up_secs": None if "started_at" not in body else round(time.time() - float(body["started_at"])),
+        "workers": len(body.get("workers", [])) or 1,
+    }

@@ -1,0 +1,134 @@
+"""Who else is in the group, and what they say: addresses from the settings, names looked up anew every few seconds.
+
+Kafka's group tells client ids and hosts, but no ports, and a database would be one more thing to run. So it is done as
+Prometheus does it: a list of addresses, or a DNS name that stands for all of them, such as a headless service's. Peers
+are asked only while somebody looks, each within a time, and what they answer has a limit.
+"""
+
+import asyncio
+import json
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote, urlencode, urlsplit
+
+import aiohttp
+from pydantic import SecretStr
+
+from connector.console.guarding import Form
+
+MAX_ADDRESSES: Final = 64
+_LOOK_UP_SECS: Final = 10.0
+_RESOLVE_SECS: Final = 2.0
+_ASK_SECS: Final = 2.0
+_ACT_SECS: Final = 15.0
+_MAX_BYTES: Final = 8_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class PeerHeard:
+    """What a peer answered; status 0 stands for no answer that could be read."""
+
+    address: str
+    status: int = 0
+    body: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """Where one peer is, and the name that it is known by."""
+
+    url: str
+    host: str
+    server_name: str | None
+
+
+class Peers:
+    """The peers that the settings name. Not thread-safe: used by one event loop."""
+
+    def __init__(self, named: Iterable[str]) -> None:
+        self.named = tuple(named)
+        self._session: aiohttp.ClientSession | None = None
+        self._own: set[str] = set()
+        self._found: list[_Address] = []
+        self._found_at = float("-inf")
+
+    def is_self(self, address: str) -> None:
+        """Take note that an address is our own."""
+        self._own.add(address)
+
+    async def close(self) -> None:
+        """Close connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def ask(self, path: str, *, form: Form | None = None, token: SecretStr | None = None) -> list[PeerHeard]:
+        """Ask every peer for a page, or send it a form with the token; return what each said."""
+        addresses = [address for address in await self._addresses() if address.url not in self._own]
+        return await asyncio.gather(*(self._ask(address, path, form, token) for address in addresses))
+
+    async def _addresses(self) -> list[_Address]:
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._found_at > _LOOK_UP_SECS:
+            found = await asyncio.gather(*map(_resolved, self.named))
+            self._found = list({address.url: address for some in found for address in some}.values())[:MAX_ADDRESSES]
+            self._found_at = loop.time()
+        return self._found
+
+    async def _ask(self, address: _Address, path: str, form: Form | None, token: SecretStr | None) -> PeerHeard:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=MAX_ADDRESSES))
+        headers = {"Host": address.host}
+        body = None
+        if form is not None and token is not None:
+            headers |= {"Authorization": f"Bearer {token.get_secret_value()}"}
+            headers |= {"Content-Type": "application/x-www-form-urlencoded"}
+            body = urlencode(form).encode()
+        try:
+            async with self._session.request(
+                "GET" if body is None else "POST",
+                address.url + quote(path),
+                data=body,
+                headers=headers,
+                server_hostname=address.server_name,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(_ASK_SECS if body is None else _ACT_SECS),
+            ) as reply:
+                told = json.loads(await _limited(reply.content))
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError):
+            return PeerHeard(address.url)
+        if not isinstance(told, dict) or (form is None and not {"instance_id", "streams"} <= told.keys()):
+            return PeerHeard(address.url)
+        return PeerHeard(address.url, reply.status, told)
+
+
+async def _limited(content: aiohttp.StreamReader) -> bytes:
+    """Return a body; raises `ValueError` for one without end."""
+    body = bytearray()
+    async for piece in content.iter_any():
+        body += piece
+        if len(body) > _MAX_BYTES:
+            raise ValueError("too large")
+    return bytes(body)
+
+
+async def _resolved(named: str) -> list[_Address]:
+    """Return the addresses that a peer of the settings stands for; the name itself where it cannot be looked up."""
+    parts = urlsplit(named)
+    assert parts.hostname is not None
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    server_name = parts.hostname if parts.scheme == "https" else None
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(_RESOLVE_SECS):
+            found = await loop.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+    except (OSError, TimeoutError):
+        return [_Address(named, parts.netloc, server_name)]
+    hosts = sorted({str(address[0]) for *_, address in found})
+    return [
+        _Address(
+            f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}{parts.path}", parts.netloc, server_name
+        )
+        for host in hosts
+    ]

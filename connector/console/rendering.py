@@ -1,0 +1,256 @@
+"""Turns what is known into pages: templates, how figures are written, and what is said first.
+
+Everything is escaped by the templates; nothing that comes from outside is ever marked as safe.
+"""
+
+import json
+import re
+import time
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from connector import __version__
+from connector.console.advice import GATES, MOVED, ROWS, advice_for
+from connector.console.sampling import Rates, Snapshot, Status
+from connector.deadletters.deciding import WHY
+from connector.stream.holds import options_for
+
+MOST_PARTITIONS: Final = 100
+"""Rows of the table of partitions; `/status` has them all."""
+
+_UNKNOWN: Final = "\N{EN DASH}"
+
+_NAMED: Final = 8
+"""Partitions that a hold names."""
+
+PLATFORM_DROPS_SECS: Final = 1_800
+"""The platform drops what waits longer on a list."""
+
+
+def number(value: float | None) -> str:
+    """Return a count as people read it; what is not known is a dash."""
+    return _UNKNOWN if value is None else f"{value:,.0f}"
+
+
+def rate(value: float | None) -> str:
+    """Return a rate a second: whole numbers where they are large."""
+    if value is None:
+        return _UNKNOWN
+    return f"{value:,.0f}" if value >= 10 or value == 0 else f"{value:.1f}"
+
+
+def duration(secs: float | None) -> str:
+    """Return a time span in its two largest units."""
+    if secs is None:
+        return _UNKNOWN
+    if secs < 10:
+        return f"{max(secs, 0):.1f} s"
+    if secs < 60:
+        return f"{secs:.0f} s"
+    minutes, secs = divmod(int(secs), 60)
+    if minutes < 60:
+        return f"{minutes} min {secs} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def clock(at: float) -> str:
+    """Return a time of day in UTC, with its date where that is not today's."""
+    then, today = time.gmtime(at), time.gmtime()
+    form = "%H:%M:%S" if then[:3] == today[:3] else "%Y-%m-%d %H:%M:%S"
+    return time.strftime(form, then)
+
+
+def as_bytes(value: float) -> str:
+    """Return a size in megabytes."""
+    return f"{value / 1e6:,.1f} MB"
+
+
+class Headline(NamedTuple):
+    """What is said first: `tone` is good, quiet, warn or bad."""
+
+    tone: str
+    text: str
+    more: str
+
+
+def headline(snapshot: Snapshot) -> Headline:
+    """Return whether texts flow, in one line."""
+    streams = snapshot.status["streams"]
+    failed = [s["name"] for s in streams if s["state"] == "failed"]
+    held = [s["name"] for s in streams if s["holds"]]
+    stuck = [s["name"] for s in streams if any(not found["known"] for found in s["standstills"])]
+    rates = [r for r in snapshot.rates.values() if r is not None]
+    flow = f"{rate(sum(r['settled'] for r in rates))} records/s settled" if rates else "rates follow in a second"
+    silent = [member["name"] for member in snapshot.status.get("members", []) if member["state"] == "silent"]
+    if not streams:
+        return Headline("bad", "No worker answers", "the processes may be starting, or have ended; see the log")
+    if failed:
+        return Headline("bad", f"Failed: {_listed(failed)}", f"{flow} by the others")
+    if held:
+        return Headline("bad", f"On hold: {_listed(held)}", f"{len(held)} of {len(streams)} streams; {flow}")
+    if stuck:
+        return Headline("bad", f"Stands still: {_listed(stuck)}", "nobody knows why; see below")
+    if silent:
+        return Headline("warn", f"{len(silent)} members of the group do not answer", f"{_listed(silent)}; {flow}")
+    if any(s["state"] != "running" for s in streams):
+        return Headline("warn", "Starting or stopping", flow)
+    if rates and not sum(r["settled"] for r in rates):
+        waiting = sum(s["lag"] or 0 for s in streams)
+        if not waiting:
+            return Headline("quiet", "Idle", "nothing waits to be read")
+        return Headline("warn", "Nothing was settled in the last seconds", f"{number(waiting)} records wait")
+    return Headline("good", "Texts flow", flow)
+
+
+def _listed(names: Iterable[str], most: int = 4) -> str:
+    listed = list(names)
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
+
+
+def holds_of(stream: Status) -> list[dict[str, Any]]:
+    """Return the holds of a stream as people are told of them: those of many partitions or workers as one."""
+    told: dict[tuple[str, str], dict[str, Any]] = {}
+    for hold in stream["holds"]:
+        of_partition = hold["partition"] is not None
+        known = told.setdefault(
+            (hold["reason"], "" if of_partition else hold["detail"]),
+            {
+                "stream": stream["name"],
+                **hold,
+                "advice": advice_for(hold["reason"]),
+                "partitions": [],
+                "workers": [],
+                "runbook": _safe_link(hold.get("runbook")),
+                "page": _safe_path(hold.get("runbook")),
+            },
+        )
+        known["since"] = min(known["since"], hold["since"])
+        if of_partition:
+            known["partitions"].append(hold["partition"])
+        if "worker" in hold and hold["worker"] not in known["workers"]:
+            known["workers"].append(hold["worker"])
+    for hold in told.values():
+        hold["where"] = _listed(hold["partitions"], _NAMED)
+        hold["who"] = _listed((str(worker) for worker in hold["workers"]), _NAMED)
+    return list(told.values())
+
+
+def _safe_link(link: object) -> str | None:
+    return link if isinstance(link, str) and link.startswith(("https://", "http://")) else None
+
+
+def _safe_path(path: object) -> str | None:
+    return path if isinstance(path, str) and re.fullmatch(r"[A-Za-z0-9_/.-]+", path) else None
+
+
+def choices_of(stream: Status) -> list[dict[str, Any]]:
+    """Return what has to be said before the holds of a stream can end."""
+    reasons = dict.fromkeys(hold["reason"] for hold in stream["holds"] if hold["ends"] == "operator")
+    choices = []
+    for reason in reasons:
+        options = [option.removeprefix("--").split(" ") for option in options_for(reason)]
+        if options:
+            choices.append(
+                {"reason": reason, "field": options[0][0].replace("-", "_"), "words": [word for _, word in options]}
+            )
+    return choices
+
+
+def flow_of(stream: Status, rates: Rates | None) -> dict[str, Any]:
+    """Return the figures of a stream, from what comes in to what comes out."""
+    dead = stream["dead_letters"]
+    worst = sorted(dead.items(), key=lambda item: -item[1])
+    oldest = stream.get("oldest_unsettled_secs")
+    return {
+        "name": stream["name"],
+        "state": stream["state"].replace("_", " "),
+        "tone": _tone(stream),
+        "operation": stream["operation"],
+        "rates": rates or {},
+        "dead_total": sum(dead.values()),
+        "dead": worst,
+        "oldest_secs": oldest,
+        "too_old": oldest is not None and oldest > PLATFORM_DROPS_SECS,
+        "moved": MOVED.get(stream["concurrency_moved"], stream["concurrency_moved"]),
+        "gate": GATES.get(stream.get("gate", "closed"), stream.get("gate")),
+        "s": stream,
+    }
+
+
+def _tone(stream: Status) -> str:
+    if stream["state"] == "failed" or stream["holds"]:
+        return "bad"
+    return "good" if stream["state"] == "running" else "warn"
+
+
+def partitions_of(stream: Status) -> tuple[list[dict[str, Any]], int]:
+    """Return rows of the table of partitions, and how many there are beyond those."""
+    rows = [{"name": name, "worker": None, **found} for name, found in stream["partitions"].items()]
+    return rows[:MOST_PARTITIONS], max(len(rows) - MOST_PARTITIONS, 0)
+
+
+def rows_of(stream: Status) -> list[tuple[str, int, str, str]]:
+    """Return requests by row of the verdict table, most first: name, count, when it matches and what follows."""
+    counted = sorted(stream["requests_by_row"].items(), key=lambda item: -item[1])
+    return [(name, count, *ROWS.get(name, ("", ""))) for name, count in counted]
+
+
+def points_of(snapshot: Snapshot, points: Mapping[str, list[tuple[float | None, ...]]]) -> str:
+    """Return points for the charts as JSON."""
+    return json.dumps({"at": round(snapshot.at, 1), "streams": points}, separators=(",", ":"))
+
+
+@cache
+def assets() -> dict[str, tuple[bytes, str]]:
+    """Return what is served beside the pages, by name: content and type. Nothing else of the disk can be asked for."""
+    kinds = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
+    folder = files("connector.console").joinpath("assets")
+    found = {}
+    for entry in folder.iterdir():
+        kind = kinds.get(entry.name.rpartition(".")[2])
+        if kind is not None:
+            found[entry.name] = (entry.read_bytes(), kind)
+    return found
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader("connector.console"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    made.filters.update(
+        number=number,
+        rate=rate,
+        duration=duration,
+        clock=clock,
+        megabytes=as_bytes,
+        segment=lambda text: quote(text, safe=""),
+    )
+    made.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
+    made.globals.update(
+        version=__version__,
+        holds_of=holds_of,
+        flow_of=flow_of,
+        partitions_of=partitions_of,
+        rows_of=rows_of,
+        choices_of=choices_of,
+        headline=headline,
+        WHY=WHY,
+    )
+    return made
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a page, or a piece of one."""
+    return _environment().get_template(template).render(**values)

@@ -1,0 +1,128 @@
+"""Browsers that have logged in: a signed cookie, and what keeps other sites and guessers out.
+
+A session is not kept anywhere. Its cookie holds when it ends and a signature made with the token, so that it is good at
+every member of a group, outlives a restart, and ends when the token is changed. What is logged out is remembered until
+it would have ended by itself. Forms carry a second signature, which a page of another site cannot read, and their
+`Origin` must be ours.
+"""
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from connector.console.guarding import Doorkeeper, RefusedError
+
+LASTS_SECS: Final = 8 * 3_600
+COOKIE: Final = "trackly_console"
+
+TRIES, TRIES_SECS = 5, 60.0
+"""Wrong tokens of one address in so many seconds, after which it has to wait."""
+
+_MAX_ADDRESSES: Final = 1_000
+_MAX_LOGGED_OUT: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A browser that has logged in. `csrf` is what its forms must carry."""
+
+    name: str
+    csrf: str
+    ends_at: float
+
+
+class Throttle:
+    """Counts wrong tokens by address; knows a bounded number of addresses, those seen last."""
+
+    def __init__(self) -> None:
+        self._failed: dict[str, deque[float]] = {}
+
+    def check(self, address: str, *, now: float) -> None:
+        """Raise `RefusedError` where an address has failed too often."""
+        failed = self._failed.get(address, deque())
+        while failed and now - failed[0] > TRIES_SECS:
+            failed.popleft()
+        if len(failed) >= TRIES:
+            raise RefusedError(429, f"too many wrong tokens from this address; wait {TRIES_SECS:g} s")
+
+    def failed(self, address: str, *, now: float) -> None:
+        """Take note of a wrong token."""
+        failed = self._failed.pop(address, deque(maxlen=TRIES))
+        failed.append(now)
+        self._failed[address] = failed
+        while len(self._failed) > _MAX_ADDRESSES:
+            del self._failed[next(iter(self._failed))]
+
+
+class Sessions:
+    """Opens sessions and knows them again. Times are seconds since 1970."""
+
+    def __init__(self) -> None:
+        self._doorkeeper = Doorkeeper()
+        self._throttle = Throttle()
+        self._logged_out: dict[str, float] = {}
+
+    def open(self, expected: SecretStr | None, given: str, remote: str | None) -> str:
+        """Return the cookie of a new session; raises `RefusedError` unless this is the token."""
+        now = time.time()
+        self._throttle.check(remote or "", now=now)
+        try:
+            self._doorkeeper.check(expected, given, remote)
+        except RefusedError as error:
+            if error.status == 401:
+                self._throttle.failed(remote or "", now=now)
+            raise
+        assert expected is not None
+        name, ends_at = secrets.token_hex(16), int(now + LASTS_SECS)
+        return f"{ends_at:x}.{name}.{_signed(expected, f'session.{ends_at:x}.{name}')}"
+
+    def known(self, expected: SecretStr | None, cookie: str | None) -> Session | None:
+        """Return the session of a cookie, None for one that is no session, has ended or was logged out."""
+        parts = (cookie or "").split(".")
+        if expected is None or len(parts) != 3:
+            return None
+        ends, name, signature = parts
+        right = hmac.compare_digest(
+            signature.encode(errors="surrogateescape"), _signed(expected, f"session.{ends}.{name}").encode()
+        )
+        if not right or int(ends, 16) < time.time() or name in self._logged_out:
+            return None
+        return Session(name, _signed(expected, f"form.{name}"), float(int(ends, 16)))
+
+    def close(self, session: Session) -> None:
+        """Log a browser out."""
+        now = time.time()
+        self._logged_out = {name: ends for name, ends in self._logged_out.items() if ends > now}
+        if len(self._logged_out) < _MAX_LOGGED_OUT:
+            self._logged_out[session.name] = session.ends_at
+
+
+def _signed(token: SecretStr, text: str) -> str:
+    key = hashlib.sha256(b"trackly console 1\0" + token.get_secret_value().encode()).digest()
+    return hmac.new(key, text.encode(errors="surrogateescape"), hashlib.sha256).hexdigest()
+
+
+def check_form(session: Session, given: str) -> None:
+    """Raise `RefusedError` for a form that was not made by a page of this session."""
+    if not hmac.compare_digest(given.encode(errors="surrogateescape"), session.csrf.encode()):
+        raise RefusedError(403, "the form is not of this session; go back, load the page again and repeat")
+
+
+def check_origin(request: Any) -> None:
+    """Raise `RefusedError` for what a page of another site sends.
+
+    Browsers name the origin of every POST. A proxy in between may end TLS, so the scheme is not compared; it has to
+    leave `Host` as it was.
+    """
+    origin = request.headers.get("Origin")
+    if origin is None or urlsplit(origin).netloc != request.host:
+        raise RefusedError(403, "the request comes from another site, or a proxy does not pass Host on")
+    if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
+        raise RefusedError(403, "the request comes from another site")

@@ -1,0 +1,203 @@
+"""One run over dead letters, from what it is to read to what it did: the same for the command line and the console.
+
+Whoever runs it says how topics are worked through (`Work`: with a bar on a terminal, or telling a page), so that here
+nothing is printed.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Final, Protocol
+
+from connector.config.settings import Settings
+from connector.core.chunks import Partition
+from connector.deadletters.deciding import Actions, Known, Plan, Rules, Survey, plan
+from connector.deadletters.jobs import FindJob, SurveyJob
+from connector.deadletters.letters import Letter
+from connector.deadletters.preparing import (
+    automatic_of,
+    ensure,
+    places_of,
+    questions,
+    selection_of,
+    streams_of,
+    targets_of,
+    with_limits,
+)
+from connector.deadletters.progressing import Place
+from connector.deadletters.redriving import Order, Written, carry_out
+from connector.deadletters.selection import Criteria
+from connector.deadletters.working import CLIENT_ID, Job, R, Spans, Told
+from connector.kafka.scanning import Scanner, config_of
+
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
+
+
+class NoSuchTopicError(Exception):
+    """A topic that is to be read does not exist."""
+
+
+class InvalidNameError(ValueError):
+    """The name of a redrive cannot be one of a consumer group."""
+
+
+class Work(Protocol):
+    """Works through spans with a job, telling somebody how far it is."""
+
+    def __call__(self, spans: Spans, job: Job[R], what: str, /) -> Iterator[R]:
+        """Yield what the job finds in each piece."""
+
+
+def topics_of_streams(settings: Settings, streams: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the dead-letter topics of some streams, of all when none is named, each once."""
+    wanted = frozenset(streams)
+    found = [s.dead_letters.topic for s in settings.streams if not wanted or s.name in wanted]
+    return tuple(dict.fromkeys(found))
+
+
+def default_lists_of(settings: Settings) -> dict[str, str]:
+    """Return the list of each stream whose events may name none."""
+    return {s.name: s.list_number for s in settings.streams if s.list_number is not None}
+
+
+def spans_of(settings: Settings, topics: Iterable[str], *, since_ms: int | None = None) -> Spans:
+    """Return what there is to read of topics, from a time on; raises `NoSuchTopicError`."""
+    kafka = settings.kafka
+    scanner = Scanner(config_of(kafka, client_id=CLIENT_ID, group=CLIENT_ID), kafka.request_timeout_secs)
+    spans: dict[Partition, tuple[int, int]] = {}
+    try:
+        for topic in topics:
+            if scanner.partitions(topic) is None:
+                raise NoSuchTopicError(f"topic {topic} does not exist")
+            spans |= scanner.spans(topic, since_ms=since_ms)
+    finally:
+        scanner.close()
+    return spans
+
+
+def find(work: Work, spans: Spans, criteria: Criteria, most: int) -> tuple[list[Letter], set[str]]:
+    """Return the first dead letters that match, by their place, and the reasons of all that was read.
+
+    One partition is read after another, so that the same are found each time, and reading ends early.
+    """
+    found: list[Letter] = []
+    seen: set[str] = set()
+    for partition, span in sorted(spans.items()):
+        job = FindJob(criteria, most - len(found))
+        for letters, reasons in work({partition: span}, job, f"reading {partition}"):
+            found += letters
+            seen |= reasons
+        if len(found) >= most:
+            break
+    return sorted(found, key=lambda letter: (letter.partition, letter.offset))[:most], seen
+
+
+def find_at(work: Work, spans: Spans, criteria: Criteria, position: tuple[str | None, int, int]) -> list[Letter]:
+    """Return the dead letters that lie at a position, or whose source or origin does, the oldest first."""
+    topic, number, offset = position
+    topics = {partition.topic for partition in spans}
+    wanted: dict[Partition, tuple[int, int]] = {}
+    for partition, (start, stop) in spans.items():
+        if topic in {None, partition.topic}:  # its own position: no need to read anything else
+            if partition.number == number and start <= offset < stop:
+                wanted[partition] = (offset, offset + 1)
+        elif topic not in topics:
+            wanted[partition] = (start, stop)
+    job = FindJob(replace(criteria, positions=frozenset({position})), 100)
+    found = [letter for letters, _ in work(wanted, job, "looking") for letter in letters]
+    return sorted(found, key=lambda letter: letter.timestamp_ms)
+
+
+class Redrive:
+    """One redrive, or one setting aside. `spelled` is what tells its selection from another.
+
+    Raises `InvalidNameError` when it is made, `NoSuchTopicError` for a topic that is not there, and `NameTakenError`
+    when it looks and its name was begun with another selection.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        topics: Iterable[str],
+        criteria: Criteria,
+        rules: Rules,
+        spelled: Mapping[str, Any],
+        *,
+        name: str | None,
+        work: Work,
+    ) -> None:
+        self.selection = selection_of(spelled)
+        self.name = name or self.selection
+        if _NAME.fullmatch(self.name) is None:
+            raise InvalidNameError("must be letters, digits, dots, dashes and underscores")
+        self.settings = settings
+        self.criteria = criteria
+        self.spans = spans_of(settings, topics)
+        if not rules.park:
+            rules = with_limits(replace(rules, automatic=automatic_of(settings, self.spans)), settings)
+        self.rules = rules
+        self.found = Survey()
+        self._work = work
+
+    def look(self) -> Survey:
+        """Look at all dead letters."""
+        places: dict[Partition, Place] = places_of(self.settings, self.name, self.selection, self.spans)
+        job = SurveyJob(self.criteria, self.rules, {partition: place.done for partition, place in places.items()})
+        self.found = Survey()
+        for part in self._work(self.spans, job, "reading dead letters"):
+            self.found.add(part)
+        return self.found
+
+    def known(self) -> Known:
+        """Read what became of the records that are meant."""
+        known = Known()
+        for question in questions(self.settings, streams_of(self.found.candidates, self.rules)):
+            for part in self._work(question.spans, question.job, f"reading {question.topic}"):
+                known.add(part)
+        return known
+
+    def plan(self) -> Plan:
+        """Return what there is to do with what was found."""
+        return plan(self.found, Known() if self.rules.park else self.known(), self.rules)
+
+    def blind(self, plan: Plan) -> list[str]:
+        """Return streams that are sent to and whose outcomes do not tell what the platform took."""
+        none = Actions()
+        sent = [c for c in self.found.candidates if c.offset in plan.actions.get(c.partition, none).redrive]
+        names = streams_of(sent, self.rules)
+        return sorted(name for name in names if self.rules.streams[name].outcomes.records == "failures")
+
+    def carry_out(
+        self, plan: Plan, told: Told, *, rate: float | None = None, limit: int | None = None, note: str = ""
+    ) -> Written:
+        """Do what a plan says; raises `TopicsMissingError`, and `KafkaTroubleError` as `carry_out` does."""
+        partitions = max((partition.number + 1 for partition in self.spans), default=1)
+        targets = ensure(self.settings, targets_of(self.found, plan, self.rules), partitions=partitions)
+        order = Order(
+            self.settings.kafka,
+            self.name,
+            self.selection,
+            self.rules,
+            self.spans,
+            plan.actions,
+            targets,
+            note=note,
+            rate=rate,
+            limit=limit,
+        )
+        return carry_out(order, told)
+
+    def told(self, plan: Plan) -> dict[str, Any]:
+        """Return what a plan comes to as JSON-ready values."""
+        return {
+            "name": self.name,
+            "selected": self.found.matched,
+            "done_before": self.found.matched - len(self.found.candidates),
+            "would_redrive": plan.redrive.total(),
+            "redrive": dict(plan.redrive.most_common()),
+            "would_park": plan.park.total(),
+            "park": dict(plan.park.most_common()),
+            "would_accept": plan.accept.total(),
+            "would_skip": plan.skipped.total(),
+            "skipped": dict(plan.skipped.most_common()),
+        }

@@ -1,0 +1,81 @@
+"""The last few kinds of dead letters of a stream, as people are shown them: one for each reason, code and status.
+
+What it costs is paid once a batch and reason, never once a record; texts are kept as the platform gave them, and made
+fit to be shown only when somebody looks.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from connector.core.chunks import Chunk, Partition
+from connector.core.flow import Finished
+from connector.core.verdicts import Verdict
+
+KEPT: Final = 20
+
+Kind = tuple[str, str | None, int | None]
+
+
+@dataclass(slots=True)
+class Failure:
+    """Dead letters of one kind: the first of the last batch that had some, and how many there were in all."""
+
+    at: float
+    verdict: Verdict
+    partition: Partition
+    offset: int
+    count: int
+
+
+@dataclass(slots=True)
+class Failures:
+    """The last failures of a stream, the newest last. Not thread-safe: used under the stream's lock."""
+
+    _kept: dict[Kind, Failure] = field(default_factory=dict)
+
+    def note(self, item: Finished, reasons: Counter[str]) -> None:
+        """Take note of what failed in a batch; `reasons` are its own."""
+        for reason, count in reasons.items():
+            verdict, index = _first(item, reason)
+            partition, offset = _place(item.chunks, index)
+            kind = verdict.reason, verdict.code, verdict.http_status
+            known = self._kept.pop(kind, None)
+            before = known.count if known is not None else 0
+            self._kept[kind] = Failure(time.time(), verdict, partition, offset, before + count)
+        while len(self._kept) > KEPT:
+            del self._kept[next(iter(self._kept))]
+
+    def status(self, hide: Callable[[str], str]) -> list[dict[str, Any]]:
+        """Return them as JSON-ready values, the newest first; `hide` makes texts of the platform fit to be shown."""
+        return [
+            {
+                "at": round(failure.at, 3),
+                "reason": failure.verdict.reason,
+                "code": None if failure.verdict.code is None else hide(failure.verdict.code),
+                "text": hide(failure.verdict.text),
+                "http_status": failure.verdict.http_status,
+                "position": f"{failure.partition.topic}:{failure.partition.number}:{failure.offset}",
+                "count": failure.count,
+            }
+            for failure in reversed(self._kept.values())
+        ]
+
+
+def _first(item: Finished, reason: str) -> tuple[Verdict, int]:
+    """Return the verdict of the first record that failed for a reason, and its index; there is one."""
+    exceptions, default = item.verdicts.exceptions, item.verdicts.default
+    for index, verdict in exceptions.items():
+        if verdict.status == "dead_letter" and verdict.reason == reason:
+            return verdict, index
+    return default, next((index for index in range(len(exceptions) + 1) if index not in exceptions), 0)
+
+
+def _place(chunks: tuple[Chunk, ...], index: int) -> tuple[Partition, int]:
+    for chunk in chunks:
+        if index < len(chunk):
+            return chunk.partition, chunk.offsets[index]
+        index -= len(chunk)
+    return chunks[-1].partition, chunks[-1].offsets[-1]

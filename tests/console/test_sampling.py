@@ -1,0 +1,90 @@
+"""Rates are made of counts: smooth as numbers, second by second in the charts, and never below zero."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from connector.console.sampling import KEPT, SERIES, SMOOTH, Sampler, Track
+from tests.console.making import status, stream
+
+
+def _points(track: Track, series: str) -> list[float | None]:
+    return [row[SERIES.index(series)] for row in track.points]
+
+
+def test_rates_are_what_was_added_in_a_second() -> None:
+    track = Track()
+    for second in range(4):
+        counts = {"records_read": second * 500, "queued": second * 400, "dead_letters": {"a": second * 2}}
+        track.add(100.0 + second, stream(**counts))
+
+    rates = track.rates()
+
+    assert rates is not None
+    assert (rates["read"], rates["queued"], rates["dead"], rates["settled"]) == (500.0, 400.0, 2.0, 402.0)
+    assert _points(track, "read") == [None, 500.0, 500.0, 500.0]
+
+
+def test_the_number_is_a_mean_and_the_chart_is_not() -> None:
+    track = Track()
+    for second, read in enumerate([0, 0, 0, 0, 0, 0, 600]):
+        track.add(100.0 + second, stream(records_read=read))
+
+    rates = track.rates()
+
+    assert rates is not None
+    assert rates["read"] == pytest.approx(600 / SMOOTH)
+    assert _points(track, "read")[-1] == 600.0
+
+
+def test_a_count_that_falls_makes_no_rate() -> None:
+    """A worker that begins anew counts from 0."""
+    track = Track()
+    for second, read in enumerate([1_000, 2_000, 50]):
+        track.add(100.0 + second, stream(records_read=read))
+
+    assert _points(track, "read") == [None, 1_000.0, 0.0]
+    assert all(rate >= 0 for rate in (track.rates() or {}).values())
+
+
+def test_two_looks_in_a_moment_are_one() -> None:
+    track = Track()
+    track.add(100.0, stream(records_read=0))
+    track.add(100.05, stream(records_read=1_000))
+    track.add(101.0, stream(records_read=1_000))
+
+    assert _points(track, "read") == [None, 1_000.0]
+
+
+def test_what_is_kept_is_bounded() -> None:
+    track = Track()
+    for second in range(2 * KEPT):
+        track.add(float(second), stream())
+
+    assert len(track.points) == KEPT
+    assert len(track.counts) == SMOOTH + 1
+
+
+def test_a_stream_that_has_gone_is_forgotten_and_a_failing_look_is_survived() -> None:
+    answers: list[Any] = [status(stream(), stream(name="b")), OSError("away"), status(stream())]
+
+    async def ask() -> dict[str, Any]:
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return dict(answer)
+
+    async def main() -> None:
+        sampler = Sampler(ask)
+        async with sampler.watching():
+            first = await sampler.after(0)
+            assert first is not None
+            assert set(sampler.tracks) == {"campaign-sends", "b"}
+            second = await sampler.after(first.number)
+            assert second is not None
+            assert set(sampler.tracks) == {"campaign-sends"}
+        await sampler.close()
+        assert await sampler.after(0) is None
+
+    asyncio.run(main())
