@@ -23,6 +23,7 @@ from connector.core.verdicts import Verdicts, in_doubt
 from connector.core.watchdog import Spot
 from connector.kafka.errors import FatalError, KafkaTroubleError
 from connector.kafka.source import Committed, Source
+from connector.shaping.shaper import Shaper
 from connector.stream.holds import Decision
 from connector.stream.state import State, now, now_ms
 from connector.telemetry.logging import get_logger
@@ -106,9 +107,11 @@ class Reader:
         *,
         name: str,
         fail: Callable[[BaseException], None],
+        shaper: Shaper | None = None,
     ) -> None:
         self._state = state
         self._operation = operation
+        self._shaper = shaper
         self._options = options
         self._name = name
         self._fail = fail
@@ -269,8 +272,8 @@ class Reader:
         return [p for p in self._begun if p not in self._state.partition_holds]
 
     def _take(self, chunk: Chunk) -> None:
-        """Sort, check and batch the records of a chunk."""
-        state, operation = self._state, self._operation
+        """Sort, shape, check and batch the records of a chunk."""
+        state, operation, shaper = self._state, self._operation, self._shaper
         with state.changed:
             intake = state.flow.intake(chunk)
             state.counts.vanished += intake.vanished
@@ -288,7 +291,8 @@ class Reader:
                 state.counts.resent += sum(map(len, intake.doubtful))
             fresh = (*intake.doubtful, *fresh)
         for piece in fresh:
-            prepared = operation.prepare(piece, now_ms=now_ms())
+            shaped = None if shaper is None else shaper.shape(piece)
+            prepared = operation.prepare(piece, now_ms=now_ms(), shaped=shaped)
             at = now()
             with state.changed:
                 if prepared.settled is not None:

@@ -27,6 +27,7 @@ from connector.kafka.groups import Group, stir
 from connector.kafka.publisher import PlainPublisher, Publisher, TransactionalPublisher
 from connector.kafka.source import Source
 from connector.kafka.topics import Outputs, Topics
+from connector.shaping.shaper import shaper_of
 from connector.stream.holds import Decision, HoldBook, HoldSeen, Resumed, fit_to_show, status_of
 from connector.stream.paces import PaceBook
 from connector.stream.reader import Reader, ReadOptions
@@ -94,6 +95,7 @@ class Stream:
         self._on_failure = on_failure
         self._log = get_logger("stream").bind(stream=self.name)
         self.operation = operation_of(settings)
+        self._shaper = shaper_of(settings)
         self.state = _state(settings, self.operation, f"{identity.instance_id}-{int(time.time()):x}")
         self.metrics = BatchMetrics(self.name)
         self._resume_command = resume_command or f"trackly-connector resume {self.name}"
@@ -122,12 +124,14 @@ class Stream:
             _read_options(settings, kafka, self._buffer_bytes),
             name=self.name,
             fail=self._fail,
+            shaper=self._shaper,
         )
         source = Source(
             configs.consumer(kafka, settings, client_id=client_id, instance_id=self._identity.instance_id),
             reader,
             reader.epoch_of,
-            keep_timestamps=settings.delivery.max_age_secs is not None,
+            keep_timestamps=settings.delivery.max_age_secs is not None
+            or (self._shaper is not None and self._shaper.needs_timestamps),
             may_be_missing={settings.redrive_topic},
         )
         outputs = Outputs(
