@@ -37,7 +37,8 @@ def topic_pattern(value: str) -> str:
 
 TopicPattern = Annotated[str, AfterValidator(topic_pattern)]
 
-Transform = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+FUNCTION: Final = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+Transform = Annotated[str, Field(pattern=FUNCTION)]
 
 
 class MappingSettings(Model):

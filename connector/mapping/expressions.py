@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from numbers import Number
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from jmespath import exceptions
 from jmespath.functions import Functions
@@ -74,7 +74,7 @@ def parse(text: str) -> dict[str, Any]:
         with warnings.catch_warnings():
             # Text in backticks that is no JSON was once taken as it is.
             warnings.simplefilter("error", PendingDeprecationWarning)
-            ast: dict[str, Any] = Parser().parse(text).parsed
+            ast = cast("dict[str, Any]", Parser().parse(text).parsed)
     except PendingDeprecationWarning:
         at = text.find("`")
         raise InvalidSourceError("has backticks around what is no JSON; text stands in '...'", at) from None
@@ -174,9 +174,11 @@ def evaluator(ast: dict[str, Any]) -> Evaluate:
     if quick is not None:
         return quick
 
+    visit: Callable[[Any, Any], Any] = _interpreter.visit
+
     def interpret(scope: Any) -> Any:
         try:
-            return _interpreter.visit(ast, scope)
+            return visit(ast, scope)
         except exceptions.JMESPathTypeError as error:
             expected = " or ".join(error.expected_types)
             text = f"{error.function_name}() takes {expected}, not {error.actual_type}"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
-from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, UndefinedError, meta, nodes
+from jinja2 import TemplateSyntaxError, Undefined, UndefinedError, meta, nodes
 from jinja2.exceptions import SecurityError, TemplateRuntimeError
 from jinja2.filters import FILTERS as JINJA_FILTERS
 from jinja2.runtime import LoopContext
@@ -90,21 +90,11 @@ class Template:
     """From roots by name to a text; raises `EvaluationError`. For one thread."""
 
 
-class _Missing(StrictUndefined):
+class _Missing(Undefined):
     """What is not there: an error where it is printed, false in a condition; fields of it are not there either."""
 
     __slots__ = ()
-
-    def __bool__(self) -> bool:
-        return False
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Undefined)
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    __hash__ = StrictUndefined.__hash__
+    __iter__ = __str__ = __len__ = Undefined._fail_with_undefined_error  # type: ignore[assignment] # noqa: SLF001
 
 
 class _NodeChecks(NodeTransformer):
