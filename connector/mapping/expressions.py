@@ -225,6 +225,9 @@ def _quick(node: dict[str, Any]) -> Evaluate | None:  # noqa: PLR0911 (one case 
             return lambda scope: right(scope) if _is_false(found := left(scope)) else found  # type: ignore[misc]
         case "not_expression", [only]:
             return lambda scope: _is_false(only(scope))  # type: ignore[misc]
+        case "comparator", [left, _] if node["value"] == "eq" and _is_text(node["children"][1]):
+            text = node["children"][1]["value"]
+            return lambda scope: left(scope) == text  # type: ignore[misc]
         case "comparator", [left, right] if node["value"] in ("eq", "ne"):
             wanted = node["value"] == "eq"
             return lambda scope: _equal(left(scope), right(scope)) is wanted  # type: ignore[misc]
@@ -233,6 +236,10 @@ def _quick(node: dict[str, Any]) -> Evaluate | None:  # noqa: PLR0911 (one case 
             return lambda scope: _ordered(compare, left(scope), right(scope))  # type: ignore[misc]
         case _:
             return None
+
+
+def _is_text(node: dict[str, Any]) -> bool:
+    return node["type"] == "literal" and isinstance(node["value"], str)
 
 
 def follow(path: tuple[str, ...]) -> Evaluate:
@@ -245,7 +252,17 @@ def follow(path: tuple[str, ...]) -> Evaluate:
             found = found.get(name)
         return found
 
-    return get
+    if len(path) != 2:
+        return get
+    first, second = path
+
+    def get_two(found: Any) -> Any:
+        try:
+            return found[first][second]  # what is no dict has no text for an index
+        except (LookupError, TypeError):
+            return get(found)
+
+    return get_two
 
 
 def _chained(steps: list[Evaluate]) -> Evaluate:

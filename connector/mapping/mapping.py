@@ -20,13 +20,16 @@ from connector.mapping.expressions import (
     compile_expression,
     is_true,
 )
-from connector.mapping.templates import compile_template
+from connector.mapping.filters import MAX_CHARACTERS
+from connector.mapping.templates import Template, compile_template
 
 KeyPath = tuple[str | int, ...]
 
 _FORMS: Final = "an expression, a number, true, false, or one of template, const, from, fields"
 _CONSTANT: Final = "; text that stands for itself is written {const: ...}"
 _WORDS: Final = frozenset({"template", "const", "from", "default", "fields"})
+_PRINTED: Final = frozenset({str, int, float})
+"""Types that a template prints as Python does."""
 _LIST_WORDS: Final = frozenset({"table", "by", "default"})
 
 
@@ -57,6 +60,8 @@ class Failures(dict[int, str]):
 
 Make = Callable[[Columns, Failures], Sequence[Any]]
 """Makes a column of values; where one has no result it is null, and the failure is noted."""
+
+_NONE: Final[Mapping[str, Make]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +106,7 @@ class CompiledMapping:
         events = columns.values
         if self.make is not None:
             events = self.make(columns, failures)
-            if None in events:
-                events = [{} if event is None else event for event in events]
+            return [{} if event is None else event for event in events] if None in events else events
         if self.list_number is None:
             return events
         lists = self.list_number(columns, failures)
@@ -122,8 +126,12 @@ def compile_mapping(
     """Compile a mapping as settings have it; raises `InvalidMappingError` with everything that is wrong with it."""
     compiler = _Compiler()
     condition = None if when is None else compiler.expression(when, ("when",))
-    made = compiler.group(fields, ("fields",)) if fields else None
     chosen = None if list_number is None else compiler.list_number(list_number, ("list_number",))
+    made = (
+        compiler.group(fields, ("fields",), more={} if chosen is None else {"list_number": chosen}) if fields else None
+    )
+    if chosen is not None and "list_number" in fields:
+        compiler.flaws.append(Flaw(("list_number",), "stands among the fields too"))
     if compiler.flaws:
         raise InvalidMappingError(compiler.flaws)
     roots: frozenset[str] = condition.roots if condition is not None else frozenset()
@@ -151,13 +159,13 @@ class _Compiler:
             self.flaws.append(Flaw(path, f"{error}{hint}", error.offset))
             return None
 
-    def group(self, fields: Any, path: KeyPath) -> Make | None:
+    def group(self, fields: Any, path: KeyPath, *, more: Mapping[str, Make] = _NONE) -> Make | None:
         if not isinstance(fields, dict):
             self.flaws.append(Flaw(path, "must be a group of fields"))
             return None
         makes = {name: self.field(spec, (*path, name)) for name, spec in fields.items()}
         complete = {name: make for name, make in makes.items() if make is not None}
-        return _object(complete)
+        return _object({**complete, **more})
 
     def field(self, spec: Any, path: KeyPath) -> Make | None:
         match spec:
@@ -213,11 +221,7 @@ class _Compiler:
         except InvalidSourceError as error:
             self.flaws.append(Flaw(at, str(error), error.offset))
             return None
-        where = f"mapping.{_dotted(path)}"
-
-        def make(columns: Columns, failures: Failures) -> Sequence[Any]:
-            return _each(template.evaluate, columns.scopes(template.roots), where, failures)
-
+        make = _by_template(template, f"mapping.{_dotted(path)}")
         return self._made(path, f"template {text}", template.roots, make)
 
     def _constant(self, value: Any, path: KeyPath) -> Make:
@@ -286,24 +290,48 @@ def _with_default(make: Make, default: Any) -> Make:
     return with_default
 
 
+def _by_template(template: Template, where: str) -> Make:
+    def render(columns: Columns, failures: Failures) -> Sequence[Any]:
+        return _each(template.evaluate, columns.scopes(template.roots), where, failures)
+
+    form = template.form
+    if form is None or not template.paths:
+        return render
+
+    def fill(columns: Columns, failures: Failures) -> Sequence[Any]:
+        try:
+            fields = [_followed(columns, path) for path in template.paths]
+        except (LookupError, TypeError):
+            return render(columns, failures)
+        if not all(_PRINTED.issuperset(map(type, column)) for column in fields):
+            return render(columns, failures)
+        # As the template would print each record, but in C.
+        texts = list(map(form.__mod__, zip(*fields, strict=True)))
+        return texts if max(map(len, texts), default=0) <= MAX_CHARACTERS else render(columns, failures)
+
+    return fill
+
+
 def _by_expression(expression: Expression, where: str) -> Make:
     path = expression.path
     if path is None:
         return lambda columns, failures: _evaluated(columns, expression, where, failures)
-    root, rest = path[0], path[1:]
-    getters = [itemgetter(name) for name in rest]
 
     def follow(columns: Columns, failures: Failures) -> Sequence[Any]:
-        column = columns.column(root)
         try:
-            # Where every record has the fields, this is nothing but C.
-            for getter in getters:
-                column = list(map(getter, column))
+            return _followed(columns, path)
         except (LookupError, TypeError):
             return _evaluated(columns, expression, where, failures)
-        return column
 
     return follow
+
+
+def _followed(columns: Columns, path: tuple[str, ...]) -> Sequence[Any]:
+    """Follow fields in all records at once; raises LookupError or TypeError where one of them does not have them."""
+    column = columns.column(path[0])
+    for name in path[1:]:
+        column = list(map(itemgetter(name), column))
+    return column
 
 
 def _evaluated(columns: Columns, expression: Expression, where: str, failures: Failures) -> Sequence[Any]:

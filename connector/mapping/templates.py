@@ -88,6 +88,10 @@ class Template:
     roots: frozenset[str]
     evaluate: Callable[[Scope], str] = field(repr=False)
     """From roots by name to a text; raises `EvaluationError`. For one thread."""
+    form: str | None = field(default=None, repr=False)
+    """The text with `%s` for each of `paths`, when it does nothing but print fields."""
+    paths: tuple[tuple[str, ...], ...] = ()
+    """Fields, root first. Where one of a record is null, not there or no plain value, `evaluate` knows what to do."""
 
 
 class _Missing(Undefined):
@@ -198,6 +202,7 @@ def compile_template(text: str) -> Template:
     try:
         tree = environment.parse(text)
         _check(tree, text, environment)
+        plain = _plain(tree)
         roots = frozenset(meta.find_undeclared_variables(tree))
         _NodeChecks().visit(tree)
         tree.set_environment(environment)
@@ -209,7 +214,7 @@ def compile_template(text: str) -> Template:
         raise InvalidSourceError("is nested too deeply") from None
     except (FilterError, SecurityError, TemplateRuntimeError, UndefinedError) as error:
         raise InvalidSourceError(f"can never be rendered: {error}") from None
-    return Template(text, roots, _renderer(compiled, loops=tree.find(nodes.For) is not None))
+    return Template(text, roots, _renderer(compiled, loops=tree.find(nodes.For) is not None), *plain)
 
 
 def _renderer(template: Any, *, loops: bool) -> Callable[[Scope], str]:
@@ -237,6 +242,38 @@ def _renderer(template: Any, *, loops: bool) -> Callable[[Scope], str]:
         return "".join(pieces)
 
     return evaluate
+
+
+def _plain(tree: nodes.Template) -> tuple[str | None, tuple[tuple[str, ...], ...]]:
+    """Return a template as a form and the fields that it prints, when it does nothing else."""
+    form, paths = "", []
+    for output in tree.body:
+        if not isinstance(output, nodes.Output):
+            return None, ()
+        for node in output.nodes:
+            if isinstance(node, nodes.TemplateData):
+                form += node.data.replace("%", "%%")
+                continue
+            path = _path(node)
+            if path is None or path[0] not in ROOTS:
+                return None, ()
+            paths.append(path)
+            form += "%s"
+    return form, tuple(paths)
+
+
+def _path(node: nodes.Node | None) -> tuple[str, ...] | None:
+    """Return the fields that a node follows; a default changes nothing where they are there."""
+    match node:
+        case nodes.Filter(name="default" | "d"):
+            return _path(node.node)
+        case nodes.Name():
+            return (node.name,)
+        case nodes.Getattr():
+            inner = _path(node.node)
+            return None if inner is None else (*inner, node.attr)
+        case _:
+            return None
 
 
 _TOO_LONG: Final = f"gives more than {MAX_CHARACTERS:,} characters"

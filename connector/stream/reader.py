@@ -23,7 +23,7 @@ from connector.core.verdicts import Verdicts, in_doubt
 from connector.core.watchdog import Spot
 from connector.kafka.errors import FatalError, KafkaTroubleError
 from connector.kafka.source import Committed, Source
-from connector.shaping.shaper import Shaper
+from connector.shaping.shaped import Shaped
 from connector.stream.holds import Decision
 from connector.stream.state import State, now, now_ms
 from connector.telemetry.logging import get_logger
@@ -107,11 +107,11 @@ class Reader:
         *,
         name: str,
         fail: Callable[[BaseException], None],
-        shaper: Shaper | None = None,
+        shape: Callable[[Chunk], Shaped] | None = None,
     ) -> None:
         self._state = state
         self._operation = operation
-        self._shaper = shaper
+        self._shape = shape
         self._options = options
         self._name = name
         self._fail = fail
@@ -273,7 +273,7 @@ class Reader:
 
     def _take(self, chunk: Chunk) -> None:
         """Sort, shape, check and batch the records of a chunk."""
-        state, operation, shaper = self._state, self._operation, self._shaper
+        state, operation, shape = self._state, self._operation, self._shape
         with state.changed:
             intake = state.flow.intake(chunk)
             state.counts.vanished += intake.vanished
@@ -291,7 +291,7 @@ class Reader:
                 state.counts.resent += sum(map(len, intake.doubtful))
             fresh = (*intake.doubtful, *fresh)
         for piece in fresh:
-            shaped = None if shaper is None else shaper.shape(piece)
+            shaped = None if shape is None else shape(piece)
             prepared = operation.prepare(piece, now_ms=now_ms(), shaped=shaped)
             at = now()
             with state.changed:

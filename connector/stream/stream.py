@@ -124,7 +124,7 @@ class Stream:
             _read_options(settings, kafka, self._buffer_bytes),
             name=self.name,
             fail=self._fail,
-            shaper=self._shaper,
+            shape=None if self._shaper is None else self._shaper.shape,
         )
         source = Source(
             configs.consumer(kafka, settings, client_id=client_id, instance_id=self._identity.instance_id),

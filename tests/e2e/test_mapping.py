@@ -1,4 +1,4 @@
-"""Events of other shapes, on the real broker: two operations of one topic, overrides by topic, topics that come later."""
+"""Events of other shapes, on the real broker: two operations of one topic, overrides, topics that come later."""
 
 import json
 import time
