@@ -29,9 +29,10 @@ class FilterError(Exception):
     """A filter cannot do what it was asked; the text quotes nothing of the record."""
 
 
-def default(value: Any, other: Any = "") -> Any:
-    """Return the other where there is no value, or null."""
-    return other if value is None or isinstance(value, Undefined) else value
+def default(value: Any, other: Any = "", boolean: bool = False) -> Any:
+    """Return the other where there is no value, or null; with `boolean` where it is empty, false or 0 as well."""
+    absent = value is None or isinstance(value, Undefined)
+    return other if absent or (boolean and not value) else value
 
 
 def join(items: Any, between: str = "") -> str:

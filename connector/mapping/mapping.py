@@ -127,9 +127,8 @@ def compile_mapping(
     compiler = _Compiler()
     condition = None if when is None else compiler.expression(when, ("when",))
     chosen = None if list_number is None else compiler.list_number(list_number, ("list_number",))
-    made = (
-        compiler.group(fields, ("fields",), more={} if chosen is None else {"list_number": chosen}) if fields else None
-    )
+    more = {} if chosen is None else {"list_number": chosen}
+    made = compiler.group(fields, ("fields",), more=more) if fields else None
     if chosen is not None and "list_number" in fields:
         compiler.flaws.append(Flaw(("list_number",), "stands among the fields too"))
     if compiler.flaws:

@@ -265,7 +265,7 @@ def _plain(tree: nodes.Template) -> tuple[str | None, tuple[tuple[str, ...], ...
 def _path(node: nodes.Node | None) -> tuple[str, ...] | None:
     """Return the fields that a node follows; a default changes nothing where they are there."""
     match node:
-        case nodes.Filter(name="default" | "d"):
+        case nodes.Filter(name="default" | "d", args=[_] | [], kwargs=[]):
             return _path(node.node)
         case nodes.Name():
             return (node.name,)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.core.chunks import Headers
+from connector.mapping.mapping import InvalidMappingError
 from connector.shaping.shaper import Shaper, shaper_of
 from connector.trackly.operations import operation_of
 from tests.shaping.making import chunk, posted, prepared, settled, stream
@@ -300,3 +301,25 @@ def test_the_filler_is_an_event_of_every_operation() -> None:
         verdicts = settled(prepared(settings, chunk({}, {})))
 
         assert [v.reason for v in verdicts.values()] == ["filtered", "filtered"]
+
+
+PRINTED = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5) | st.just([1])
+RECORD = st.fixed_dictionaries({}, optional={"a": PRINTED, "b": st.fixed_dictionaries({"c": PRINTED})})
+
+
+@given(st.lists(RECORD, max_size=6))
+def test_records_together_are_printed_as_each_alone(values: list[Any]) -> None:
+    """Templates that print fields are filled column by column, where all records have them."""
+    texts = ["100% {{ value.a }}", "{{ value.b.c | default('x') }}\n{{ topic }}", "{{ value.a }}{{ value.b.c }}"]
+    for text in texts:
+        settings = stream(mapping={"fields": {"to": {"const": "+14155550101"}, "body": {"template": text}}})
+        together = Shaper(settings).shape(chunk(*values))
+        alone = [Shaper(settings).shape(chunk(value)) for value in values]
+
+        assert together.events == [one.events[0] for one in alone]
+        assert together.bad == {index: one.bad[0] for index, one in enumerate(alone) if one.bad}
+
+
+def test_a_list_is_chosen_in_one_place() -> None:
+    with pytest.raises(InvalidMappingError, match="stands among the fields too"):
+        Shaper(stream(mapping={"fields": {"list_number": "value.a"}, "list_number": "value.b"}))
