@@ -98,7 +98,7 @@ class _Missing(Undefined):
     """What is not there: an error where it is printed, false in a condition; fields of it are not there either."""
 
     __slots__ = ()
-    __iter__ = __str__ = __len__ = Undefined._fail_with_undefined_error  # type: ignore[assignment] # noqa: SLF001
+    __iter__ = __str__ = __len__ = Undefined._fail_with_undefined_error  # noqa: SLF001
 
 
 class _NodeChecks(NodeTransformer):
