@@ -19,8 +19,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.tests import TESTS as JINJA_TESTS
 from jinja2.visitor import NodeTransformer
 
-from connector.mapping.expressions import MAX_TEXT, ROOTS, EvaluationError, InvalidSourceError, Scope
-from connector.mapping.filters import FILTERS, MAX_CHARACTERS, STEPS, FilterError
+from connector.mapping.expressions import ROOTS, EvaluationError, InvalidSourceError, Scope
+from connector.mapping.filters import FILTERS, FilterError
+from connector.mapping.limits import MAX_CHARACTERS, MAX_TEXT, STEPS
 
 _OURS: Final = {"limited_rounds", "put_together"}
 _OF_JINJA: Final = ("abs", "capitalize", "first", "float", "int", "last", "length", "lower", "title", "trim", "upper")

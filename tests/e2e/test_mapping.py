@@ -135,7 +135,7 @@ def test_what_failed_in_a_mapping_is_sent_again_as_its_topic_has_it(world: World
     world.topics.create(partitions=1, name=f"{world.name}.redrive")
     (letter,) = world.topics.read(world.dead_letters)
     headers = dict(letter.headers() or [])
-    kept = [(name, value) for name, value in headers.items() if name.startswith("trackly.origin.")]
+    kept = [(n, v) for n, v in headers.items() if isinstance(v, bytes) and n.startswith("trackly.origin.")]
     world.topics.produce(f"{world.name}.redrive", [Record(letter.value(), letter.key(), kept)])
     wait_for(worker, {"queued": 1})
 
