@@ -103,7 +103,7 @@ def _offset(text: str, error: exceptions.ParseError) -> int:
 
 
 def _shown(token: Any, text: str) -> str:
-    return f"`{token}`" if isinstance(token, str) and token in text else "this"
+    return f"`{token}`" if str(token) in text else "this"
 
 
 def _first_line(error: Exception) -> str:
