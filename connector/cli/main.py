@@ -9,6 +9,7 @@ from connector.cli.acls import acls
 from connector.cli.check import check
 from connector.cli.dead_letters.group import dead_letters
 from connector.cli.demo import demo
+from connector.cli.explain import explain
 from connector.cli.pause import pause
 from connector.cli.resume import resume
 from connector.cli.run import run, worker
@@ -43,7 +44,7 @@ def _options(
 
 
 app.add_typer(dead_letters, name="dead-letters")
-for command in (run, check, acls, pause, resume, simulate, demo, schema):
+for command in (run, check, explain, acls, pause, resume, simulate, demo, schema):
     app.command()(command)
 app.command(hidden=True)(worker)
 

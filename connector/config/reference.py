@@ -111,7 +111,7 @@ def _groups(model: dict[str, Any], definitions: dict[str, Any], *, prefix: str) 
     rows, inner = [], []
     for name, node in model["properties"].items():
         in_list = node.get("type") == "array"
-        reference = (node["items"] if in_list else node).get("$ref")
+        reference = (node["items"] if in_list else _variants(node)[0]).get("$ref")
         if reference is not None:
             inner.append((definitions[reference.rpartition("/")[2]], f"{prefix}{name}{'[]' if in_list else ''}"))
             continue
@@ -143,6 +143,8 @@ def _type(node: dict[str, Any]) -> str:
         match variant["type"], variant.get("format"):
             case "array", _:
                 names.append(f"list of {_type(variant['items'])}")
+            case "object", _ if not _mapped(variant):
+                names.append("group")
             case "object", _:
                 names.append(f"map of {_type(_mapped(variant))}")
             case "string", "password":

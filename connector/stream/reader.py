@@ -23,6 +23,7 @@ from connector.core.verdicts import Verdicts, in_doubt
 from connector.core.watchdog import Spot
 from connector.kafka.errors import FatalError, KafkaTroubleError
 from connector.kafka.source import Committed, Source
+from connector.shaping.shaped import Shaped
 from connector.stream.holds import Decision
 from connector.stream.state import State, now, now_ms
 from connector.telemetry.logging import get_logger
@@ -106,9 +107,11 @@ class Reader:
         *,
         name: str,
         fail: Callable[[BaseException], None],
+        shape: Callable[[Chunk], Shaped] | None = None,
     ) -> None:
         self._state = state
         self._operation = operation
+        self._shape = shape
         self._options = options
         self._name = name
         self._fail = fail
@@ -273,8 +276,8 @@ class Reader:
         return [p for p in self._begun if p not in self._state.partition_holds]
 
     def _take(self, chunk: Chunk) -> None:
-        """Sort, check and batch the records of a chunk."""
-        state, operation = self._state, self._operation
+        """Sort, shape, check and batch the records of a chunk."""
+        state, operation, shape = self._state, self._operation, self._shape
         with state.changed:
             intake = state.flow.intake(chunk)
             state.counts.vanished += intake.vanished
@@ -292,7 +295,8 @@ class Reader:
                 state.counts.resent += sum(map(len, intake.doubtful))
             fresh = (*intake.doubtful, *fresh)
         for piece in fresh:
-            prepared = operation.prepare(piece, now_ms=now_ms())
+            shaped = None if shape is None else shape(piece)
+            prepared = operation.prepare(piece, now_ms=now_ms(), shaped=shaped)
             at = now()
             with state.changed:
                 if prepared.settled is not None:

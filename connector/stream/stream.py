@@ -27,6 +27,7 @@ from connector.kafka.groups import Group, stir
 from connector.kafka.publisher import PlainPublisher, Publisher, TransactionalPublisher
 from connector.kafka.source import Source
 from connector.kafka.topics import Outputs, Topics
+from connector.shaping.shaper import shaper_of
 from connector.stream.holds import Decision, HoldBook, HoldSeen, Resumed, fit_to_show, status_of
 from connector.stream.paces import PaceBook
 from connector.stream.reader import Reader, ReadOptions
@@ -98,6 +99,7 @@ class Stream:
         self._on_failure = on_failure
         self._log = get_logger("stream").bind(stream=self.name)
         self.operation = operation_of(settings)
+        self._shaper = shaper_of(settings)
         self.state = _state(settings, self.operation, f"{identity.instance_id}-{int(time.time()):x}")
         self.metrics = BatchMetrics(self.name)
         self._resume_command = resume_command or f"trackly-connector resume {self.name}"
@@ -128,12 +130,14 @@ class Stream:
             _read_options(settings, kafka, self._buffer_bytes),
             name=self.name,
             fail=self._fail,
+            shape=None if self._shaper is None else self._shaper.shape,
         )
         source = Source(
             configs.consumer(kafka, settings, client_id=client_id, instance_id=self._identity.instance_id),
             reader,
             reader.epoch_of,
-            keep_timestamps=settings.delivery.max_age_secs is not None,
+            keep_timestamps=settings.delivery.max_age_secs is not None
+            or (self._shaper is not None and self._shaper.needs_timestamps),
             may_be_missing={settings.redrive_topic},
         )
         outputs = Outputs(
@@ -432,15 +436,7 @@ def _state(settings: StreamSettings, operation: Operation, id_prefix: str) -> St
     hold, storm = settings.hold, settings.storm_guard
     state = State(
         Flow(FlowLimits(delivery.max_in_flight_records, delivery.max_tick_records, delivery.max_tick_bytes)),
-        Batcher(
-            BatchLimits(
-                1 if settings.mode == "single" else batch.max_records,
-                batch.max_bytes,
-                batch.window_ms / 1000,
-                operation.envelope_bytes,
-            ),
-            id_prefix,
-        ),
+        Batcher(batch_limits(settings, operation), id_prefix),
         Gate(
             GatePolicy(
                 breaker.failures, breaker.probe_secs, breaker.probe_max_secs, hold.probe_secs, hold.probe_max_secs
@@ -458,6 +454,17 @@ def _state(settings: StreamSettings, operation: Operation, id_prefix: str) -> St
         else None,
     )
     return state
+
+
+def batch_limits(settings: StreamSettings, operation: Operation) -> BatchLimits:
+    """Return what a request of a stream may hold."""
+    batch = settings.batch
+    return BatchLimits(
+        1 if settings.mode == "single" else batch.max_records,
+        batch.max_bytes,
+        batch.window_ms / 1000,
+        operation.envelope_bytes,
+    )
 
 
 def _read_options(settings: StreamSettings, kafka: KafkaSettings, buffer_bytes: int) -> ReadOptions:

@@ -17,7 +17,9 @@ from msgspec import UNSET, Meta, UnsetType
 from connector.config.streams import StreamSettings
 from connector.core.batching import Batch
 from connector.core.chunks import Chunk
+from connector.core.segments import segments_of, too_long
 from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
+from connector.shaping.shaped import Shaped
 
 OperationName = Literal["send", "contacts", "revenue", "history"]
 
@@ -263,6 +265,7 @@ class Operation:
             )
         self._decode: Callable[[Any], Any] = msgspec.json.Decoder(event).decode
         self._filler = msgspec.json.decode(self._FILLER, type=self.endpoint.event)
+        self._filler_bytes = msgspec.json.encode(self._filler)
         self._required = tuple(f.encode_name for f in msgspec.structs.fields(self.endpoint.event) if f.required)
         self._inject = b'{"list_number":"%s",' % (rules.list_number or "").encode()
         self.path = (
@@ -312,14 +315,24 @@ class Operation:
 
     # ------------------------------------------------------------------ checking and preparing
 
-    def prepare(self, chunk: Chunk, *, now_ms: int) -> Prepared:
+    def prepare(self, chunk: Chunk, *, now_ms: int, shaped: Shaped | None = None) -> Prepared:
         """Check the records of a chunk and make ready what goes into requests.
 
-        Never raises for anything that a record may hold: what cannot be posted has its verdict in `settled`.
+        Without `shaped` the values are the events. Never raises for anything that a record may hold: what cannot be
+        posted has its verdict in `settled`.
         """
         bad: dict[int, Verdict] = {}
-        events = self._decode_all(chunk.values, bad)
+        values = chunk.values
+        if shaped is not None:
+            values = shaped.events
+            if shaped.bad:
+                bad |= shaped.bad
+                # What has its verdict takes the place of a record that no check stumbles over.
+                values = [self._filler_bytes if index in bad else value for index, value in enumerate(values)]
+        events = self._decode_all(values, bad)
         self._check_columns(events, bad)
+        if shaped is not None and (shaped.max_segments is not None or shaped.limits):
+            self._check_segments(events, shaped, bad)
         if self.rules.max_age_ms is not None and chunk.timestamps is not None:
             limit = now_ms - self.rules.max_age_ms
             if min(chunk.timestamps) < limit:
@@ -331,7 +344,7 @@ class Operation:
         absent = lists.count(UNSET) if UNSET in names else 0  # to compare it with a text costs more than to hash that
         if lists:
             self._check_lists(lists, names, bad)
-        wire = self._wire(chunk.values, lists, absent, bad)
+        wire = self._wire(values, lists, absent, bad)
         self._check_sizes(wire, bad)
         prepared = Prepared()
         if bad:
@@ -420,6 +433,18 @@ class Operation:
             for index, event in enumerate(events):
                 if event.use_journeys is True and index not in bad:
                     bad[index] = _invalid("journeys_not_allowed", "`use_journeys` needs the setting contacts.journeys")
+
+    def _check_segments(self, events: list[Any], shaped: Shaped, bad: dict[int, Verdict]) -> None:
+        texts = [event.body for event in events]
+        if shaped.max_segments is not None:
+            long = [(index, shaped.max_segments) for index in too_long(texts, shaped.max_segments)]
+        else:
+            long = [(index, most) for index, most in shaped.limits.items() if too_long([texts[index]], most)]
+        for index, most in long:
+            if index not in bad:
+                found = segments_of(texts[index])
+                text = f"{found.count} segments ({found.encoding}, {found.units} units); at most {most}"
+                bad[index] = _invalid("too_many_segments", text)
 
     def _check_age(self, timestamps: list[int], limit: int, now_ms: int, bad: dict[int, Verdict]) -> None:
         for index, timestamp in enumerate(timestamps):
