@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, PrivateAttr, SecretStr
 
+from connector.config.formats import FormatSettings, RegistryTlsSettings, SchemaRegistrySettings
 from connector.config.kafka import KafkaSettings, SecuritySettings
 from connector.config.model import E164, Model, Seconds
 from connector.config.references import Origin
@@ -40,6 +41,7 @@ __all__ = [
     "CreateTopicsSettings",
     "DeadLetterSettings",
     "DeliverySettings",
+    "FormatSettings",
     "HealthSettings",
     "HistorySettings",
     "HoldSettings",
@@ -48,8 +50,10 @@ __all__ = [
     "OutcomeSettings",
     "ReadinessSettings",
     "RedriveSettings",
+    "RegistryTlsSettings",
     "RetrySettings",
     "RevenueSettings",
+    "SchemaRegistrySettings",
     "SecuritySettings",
     "Settings",
     "ShutdownSettings",
@@ -173,6 +177,9 @@ class Settings(Model):
     )
     kafka: KafkaSettings = Field(description="The brokers.")
     trackly: TracklySettings = Field(description="The platform.")
+    schema_registry: SchemaRegistrySettings | None = Field(
+        default=None, description="The schema registry, for streams whose `format` needs it."
+    )
     streams: list[StreamSettings] = Field(min_length=1, description="Flows from topics to operations.")
     web: WebSettings = Field(default_factory=WebSettings, description="Pages for health, status and metrics.")
     log: LogSettings = Field(default_factory=LogSettings, description="Logs.")

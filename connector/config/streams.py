@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, assert_never
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
+from connector.config.formats import Format, FormatSettings
 from connector.config.model import Model, PhoneNumber, Seconds, Topic
 
 STREAM_NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,99}$"
@@ -349,6 +350,10 @@ class StreamSettings(Model):
         description=(
             "Regular expression, starting with `^`, for the names of the topics to read. Either this or `topics`."
         ),
+    )
+    format: Format = Field(
+        default_factory=FormatSettings,
+        description="What the values of records are: a name (`format: cloudevents`), or a group of settings.",
     )
     operation: Operation = Field(description="What is done with each record.")
     mode: Mode = Field(

@@ -13,7 +13,7 @@ DEFAULT_BASE_URL = "https://app.tracklysms.com/api/v2"
 
 def _url(value: str) -> str:
     """Return an http(s) address without the slash at its end; refuse what cannot be the root of an API."""
-    _check_address(value, schemes=("http", "https"))
+    check_address(value, schemes=("http", "https"))
     parts = urlsplit(value)
     if parts.username is not None or parts.password is not None:
         raise ValueError("must not hold a user or a password; the platform knows us by trackly.api_key")
@@ -23,11 +23,12 @@ def _url(value: str) -> str:
 
 
 def _proxy(value: str) -> str:
-    _check_address(value, schemes=("http", "https"))
+    check_address(value, schemes=("http", "https"))
     return value
 
 
-def _check_address(value: str, *, schemes: tuple[str, ...]) -> None:
+def check_address(value: str, *, schemes: tuple[str, ...]) -> None:
+    """Raise ValueError for what is no address of these schemes, without repeating it."""
     if any(character.isspace() or not character.isprintable() for character in value):
         raise ValueError("must not hold white space or control characters")
     try:
