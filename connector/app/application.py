@@ -30,6 +30,7 @@ from connector.deadletters.automatic import AutomaticRedrive
 from connector.kafka import configs
 from connector.kafka.errors import KafkaTroubleError, RetriableError
 from connector.kafka.topics import Outputs, Topics
+from connector.shaping.formats import registry_of
 from connector.stream.state import now
 from connector.stream.stream import Identity, Stream
 from connector.telemetry.logging import get_logger
@@ -111,6 +112,7 @@ class Connector(faust.App):
         self.settings = settings
         self.claim = claimed
         self.secrets = Secrets(settings)
+        self.registry = registry_of(settings, self.secrets)
         identity = Identity(claimed.instance_id, claimed.client_id)
         self.streams = [self._stream(stream, identity) for stream in settings.streams]
         self.stream_services = [StreamService(stream, self) for stream in self.streams]
@@ -143,6 +145,7 @@ class Connector(faust.App):
             reread_secrets=self._read_secrets,
             on_failure=self._stream_failed,
             stalled_secs=settings.health.stalled_secs,
+            registry=self.registry,
             resume_command=f"trackly-connector resume {stream.name}{_where(settings)}",
         )
 
@@ -199,6 +202,8 @@ class Connector(faust.App):
         clean = await asyncio.gather(*(stream.stop(deadline) for stream in self.streams))
         if not all(clean) and self.exit_code == 0:
             self.exit_code = 5
+        if self.registry is not None:
+            self.registry.close()
         REGISTRY.unregister(self._collector)
         await super().on_stop()
 

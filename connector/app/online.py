@@ -1,4 +1,4 @@
-"""`check --online`: asks the brokers and the platform what a start would need; sends and consumes nothing."""
+"""`check --online`: asks brokers, schema registry and platform what a start would need; sends and consumes nothing."""
 
 import asyncio
 import logging
@@ -14,6 +14,8 @@ from connector.kafka import configs
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.publisher import TransactionalPublisher
 from connector.kafka.topics import Topics
+from connector.shaping.decoded import FormatAwayError
+from connector.shaping.formats import registry_of
 from connector.stream.stream import client_options
 from connector.trackly.client import Client
 
@@ -26,7 +28,7 @@ def check_online(settings: Settings) -> list[Finding]:
     """Return what was seen, the brokers first; what cannot be asked without a broker is left out then."""
     logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # each finding says what failed, once
     findings = list(_kafka(settings))
-    return [*findings, *asyncio.run(_platform(settings))]
+    return [*findings, *_registry(settings), *asyncio.run(_platform(settings))]
 
 
 def _kafka(settings: Settings) -> Iterator[Finding]:
@@ -76,6 +78,21 @@ def _transactions(settings: Settings, stream: StreamSettings) -> Finding:
     finally:
         publisher.close()
     return Finding(what, True, "allowed")
+
+
+def _registry(settings: Settings) -> Iterator[Finding]:
+    registry = registry_of(settings, Secrets(settings))
+    if registry is None:
+        return
+    try:
+        registry.ping()
+    except FormatAwayError as error:
+        way_out = "see that schema_registry.url, credentials and tls are right and the registry can be reached"
+        yield Finding("schema registry", False, str(error), way_out)
+    else:
+        yield Finding("schema registry", True, f"{registry.url}: answers")
+    finally:
+        registry.close()
 
 
 class _List(msgspec.Struct):

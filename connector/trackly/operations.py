@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -230,6 +230,18 @@ class Rules:
     max_age_ms: int | None = None
 
 
+class ShapedEvents(Protocol):
+    """What a record's event is, where it is not its value, and the verdict of records that have none."""
+
+    @property
+    def events(self) -> list[bytes | None]:
+        """JSON as the API takes it, one for each record; None where there is a verdict."""
+
+    @property
+    def bad(self) -> dict[int, Verdict]:
+        """Verdicts, by index."""
+
+
 @dataclass(slots=True)
 class Prepared:
     """A chunk sorted: what can go into requests, by lane, and what already has its verdict."""
@@ -303,13 +315,15 @@ class Operation:
 
     # ------------------------------------------------------------------ checking and preparing
 
-    def prepare(self, chunk: Chunk, *, now_ms: int) -> Prepared:
+    def prepare(self, chunk: Chunk, *, now_ms: int, shaped: ShapedEvents | None = None) -> Prepared:
         """Check the records of a chunk and make ready what goes into requests.
 
-        Never raises for anything that a record may hold: what cannot be posted has its verdict in `settled`.
+        `shaped` holds the events where they are not the chunk's values themselves. Never raises for anything that a
+        record may hold: what cannot be posted has its verdict in `settled`.
         """
-        bad: dict[int, Verdict] = {}
-        events = self._decode_all(chunk.values, bad)
+        values = chunk.values if shaped is None else shaped.events
+        bad: dict[int, Verdict] = {} if shaped is None else dict(shaped.bad)
+        events = self._decode_all(values, bad)
         self._check_columns(events, bad)
         if self.rules.max_age_ms is not None and chunk.timestamps is not None:
             limit = now_ms - self.rules.max_age_ms
@@ -320,7 +334,7 @@ class Operation:
             lists = [event.list_id if event.list_number is UNSET else event.list_number for event in events]
         if lists:
             self._check_lists(lists, bad)
-        wire = self._wire(chunk.values, lists, bad)
+        wire = self._wire(values, lists, bad)
         self._check_sizes(wire, bad)
         prepared = Prepared()
         if bad:
@@ -354,7 +368,7 @@ class Operation:
             try:
                 events.extend(decoding)  # what was decoded before a failure stays
             except _UNDECODABLE as error:
-                bad[len(events)] = self._diagnose(values[len(events)], error)
+                bad.setdefault(len(events), self._diagnose(values[len(events)], error))
                 events.append(self._filler)
             else:
                 break

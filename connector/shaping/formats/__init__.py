@@ -5,25 +5,31 @@ an extra of the package.
 """
 
 from collections.abc import Callable
-from typing import Any, assert_never
+from typing import assert_never
 
-from connector.config.formats import FormatSettings, FramedName, SchemaRegistrySettings, reader_schema
+from pydantic import SecretStr
+
+from connector.config.formats import FormatSettings, FramedName, reader_schema
 from connector.config.secrets import Secrets
+from connector.config.settings import Settings
 from connector.shaping.decoded import Decoder
 from connector.shaping.formats.framed import KINDS, FramedDecoder
 from connector.shaping.formats.schemas import Credentials, SchemaRegistry
 
-__all__ = ["SchemaRegistry", "decoder_for", "registry_for"]
+__all__ = ["SchemaRegistry", "decoder_for", "registry_of"]
 
 
-def registry_for(settings: SchemaRegistrySettings, secrets: Secrets) -> SchemaRegistry:
-    """Return a registry that is asked with the credentials of the settings, as they are by then."""
+def registry_of(settings: Settings, secrets: Secrets) -> SchemaRegistry | None:
+    """Return the registry of the settings, if there is one, asked with credentials as they are by then."""
+    registry = settings.schema_registry
+    if registry is None:
+        return None
 
-    def revealed(ask: Callable[[], Any]) -> Callable[[], str | None]:
+    def revealed(ask: Callable[[], SecretStr | None]) -> Callable[[], str | None]:
         return lambda: None if (secret := ask()) is None else secret.get_secret_value()
 
-    credentials = Credentials(settings.username, revealed(secrets.registry_password), revealed(secrets.registry_token))
-    return SchemaRegistry(settings, credentials)
+    password, token = revealed(secrets.registry_password), revealed(secrets.registry_token)
+    return SchemaRegistry(registry, Credentials(registry.username, password, token))
 
 
 def decoder_for(settings: FormatSettings, registry: SchemaRegistry | None) -> Decoder | None:

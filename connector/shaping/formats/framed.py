@@ -45,22 +45,21 @@ def frame_of(value: bytes, headers: Headers | None, read_indexes: ReadIndexes | 
     """Return the frame of a record; raises `UndecodableError` where it has none."""
     for name, data in headers or ():
         if name == HEADER and data is not None:
-            key, at = _key(data, f"the header {name}")
+            key, at = _key_in_header(data)
             return Frame(key, () if read_indexes is None else read_indexes(data, at)[0], 0)
-    key, at = _key(value, "the value")
-    if read_indexes is None:
-        return Frame(key, (), at)
-    indexes, at = read_indexes(value, at)
-    return Frame(key, indexes, at)
+    if len(value) < 5 or value[0] != 0:
+        text = f"the value does not begin with the id of a schema, and no header {HEADER} has one"
+        raise UndecodableError("not_framed", text)
+    indexes, start = ((), 5) if read_indexes is None else read_indexes(value, 5)
+    return Frame(int.from_bytes(value[1:5]), indexes, start)
 
 
-def _key(data: bytes, what: str) -> tuple[SchemaKey, int]:
+def _key_in_header(data: bytes) -> tuple[SchemaKey, int]:
     if len(data) >= 5 and data[0] == 0:
         return int.from_bytes(data[1:5]), 5
     if len(data) >= 17 and data[0] == 1:
         return str(UUID(bytes=data[1:17])), 17
-    text = f"{what} does not begin with the id of a schema: a byte 0 and four more, or a byte 1 and a GUID"
-    raise UndecodableError("not_framed", text)
+    raise UndecodableError("not_framed", f"the header {HEADER} has neither an id nor a GUID")
 
 
 class FramedDecoder:
@@ -119,10 +118,9 @@ class FramedDecoder:
         if len({value[:5] for value in values}) != 1:  # type: ignore[index] # no null is among them
             return None
         try:
-            frame = frame_of(values[0], None, None)  # type: ignore[arg-type] # as above
+            return frame_of(values[0], None, None)  # type: ignore[arg-type] # as above
         except UndecodableError:
             return None
-        return frame if frame.start == 5 else None
 
     def _read_all(
         self, groups: Mapping[Frame, Sequence[int]], values: Sequence[bytes | None], decoded: Decoded

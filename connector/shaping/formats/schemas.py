@@ -29,9 +29,6 @@ from connector.shaping.formats.refusing import refused
 SchemaKey = int | str
 """How a record names its schema: by the registry's number, or by a GUID."""
 
-AWAY: Final = "schema_registry"
-"""The reason of the hold while the registry is away."""
-
 THREADS: Final = 4
 MAX_REFERENCES: Final = 64
 """Schemas that one schema may draw in, all levels counted."""
@@ -82,6 +79,10 @@ class _UnusableError(Exception):
 
 class _UnknownError(Exception):
     """The registry says that there is no such thing."""
+
+
+class _NoPlaceError(Exception):
+    """Something says that there is no such place: not in the registry's own words."""
 
 
 class SchemaRegistry:
@@ -142,10 +143,10 @@ class SchemaRegistry:
         """Ask for something that any registry has; raises `FormatAwayError` when it does not answer as one."""
         try:
             answer = self._get("subjects", limit_secs=self._settings.timeout_secs)
-        except (_UnknownError, _UnusableError) as error:
-            if isinstance(error, _UnusableError):
-                return  # more subjects than are read: it is a registry
-            raise self._away(f"{self.url}/subjects: {error}") from error
+        except _UnusableError:
+            return  # more subjects than are read: it is a registry
+        except (_UnknownError, _NoPlaceError) as error:
+            raise self._away(str(error)) from error
         if not isinstance(answer, list):
             raise self._away("the answer is JSON, but no list of subjects")
 
@@ -198,6 +199,11 @@ class SchemaRegistry:
             if isinstance(error, _UnknownReferenceError):
                 return refused("schema_unusable", f"{named} refers to what the registry does not have: {error}")
             return refused("schema_not_found", f"the registry does not know {named}")
+        except _NoPlaceError as error:
+            if isinstance(key, int):
+                raise self._away(str(error)) from error
+            self.ping()  # not every registry knows GUIDs
+            return refused("schema_not_found", f"the registry does not know {named}, or no GUIDs at all")
         except _UnusableError as error:
             return refused("schema_unusable", f"{named}: {error}")
 
@@ -229,14 +235,18 @@ class SchemaRegistry:
         try:
             answer = json.loads(body)
         except (ValueError, RecursionError):
-            what = "HTML" if body.lstrip()[:1] == b"<" else "no JSON"
-            raise self._away(f"HTTP {status}, and the answer is {what}: is schema_registry.url right?") from None
+            if status == 200:
+                what = "HTML" if body.lstrip()[:1] == b"<" else "no JSON"
+                raise self._away(f"the answer is {what}: is schema_registry.url right?") from None
+            answer = None
         if status == 200:
             return answer
-        code = answer.get("error_code") if isinstance(answer, dict) else None
-        if status == 404 and code in _NOT_FOUND:
-            raise _UnknownError(str(code))
-        raise self._away(f"HTTP {status}{_HINTS.get(status, '')}")
+        text = f"HTTP {status}{_HINTS.get(status, '')}"
+        if status != 404:
+            raise self._away(text)
+        if isinstance(answer, dict) and answer.get("error_code") in _NOT_FOUND:
+            raise _UnknownError(text)
+        raise _NoPlaceError(text)
 
     def _exchange(self, url: str, deadline: float) -> tuple[int, bytes | None]:
         """Return status and body of a reply; no body where it is too large."""
@@ -282,7 +292,7 @@ class SchemaRegistry:
             client.close()
 
     def _away(self, text: str) -> FormatAwayError:
-        return FormatAwayError(AWAY, f"the schema registry at {self.url} does not help: {text}"[:MAX_TEXT])
+        return FormatAwayError("schema_registry", f"the schema registry at {self.url} does not help: {text}"[:MAX_TEXT])
 
 
 _HINTS: Final = {
