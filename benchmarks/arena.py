@@ -22,6 +22,7 @@ import orjson
 import yaml
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from benchmarks import registry
 from benchmarks.events import Events, fill
 from benchmarks.processes import cpu_secs
 from connector.demo.broker import Broker, free_ports
@@ -83,6 +84,7 @@ class Arena:
         self._say = say
         self._far_ends: dict[int, FarEnd] = {}
         self._sources: dict[tuple[Events, int], str] = {}
+        self._registry_url: str | None = None
 
     @classmethod
     @contextmanager
@@ -124,9 +126,17 @@ class Arena:
             "web": {"port": port},
             "streams": [dict(stream) for stream in streams],
         }
+        if any("format" in stream for stream in streams):
+            settings["schema_registry"] = {"url": self._registry()}
         path, log = self.folder / f"{name}.yaml", self.folder / f"{name}.log"
         path.write_text(yaml.safe_dump(settings))
         return spawn([sys.executable, "-m", "connector", "run", str(path)], log=log, cwd=tree), log, port
+
+    def _registry(self) -> str:
+        """Return the address of a schema registry; started at first use."""
+        if self._registry_url is None:
+            self._registry_url = self._resources.enter_context(registry.serve())
+        return self._registry_url
 
     def source(self, events: Events, count: int) -> str:
         """Return a topic with `count` records of a kind, filled at first use; later runs read it again."""

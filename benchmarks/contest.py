@@ -52,6 +52,13 @@ VARIANTS: Final = (
     Contestant(
         "connector_mapped", share=_VARIANT, stream=_AT_TOP, note="list_number is taken out of each event: re-encoded"
     ),
+    Contestant(
+        "connector_avro",
+        events=Events("avro", avro=True),
+        share=_VARIANT,
+        stream={"format": "avro"},
+        note="decoded with the registry's schema and encoded as JSON",
+    ),
     Contestant("connector_4kb", events=Events("4kb", body_bytes=4_000), share=0.08),
     Contestant("connector_lz4", events=Events("lz4", compression="lz4"), share=_VARIANT),
     Contestant("connector_zstd", events=Events("zstd", compression="zstd"), share=_VARIANT),

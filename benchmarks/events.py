@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from confluent_kafka import Producer
 
+from benchmarks.registry import avro
+
 _CHUNK: Final = 10_000
 _QUEUE: Final = 400_000
 
@@ -23,6 +25,8 @@ class Events:
     lists: int = 1
     bad_of_100: int = 0
     """Of a hundred events so many have a number that is none: dead letters, found before a request is spent."""
+    avro: bool = False
+    """Whether events are Avro in Confluent's frame, in place of JSON."""
 
     def chunk(self, start: int) -> list[dict[str, Any]]:
         """Return records `start` and following, as `produce_batch` takes them."""
@@ -32,8 +36,11 @@ class Events:
             to = "0101" if number % 100 < self.bad_of_100 else f"+1555{number % 10_000_000:07d}"
             sender = f"+1800{number * 7919 % self.lists:07d}"
             text = f"Order {number:010d} has shipped. Thank you, Ann!{filler}"
-            value = f'{{"to":"{to}","body":"{text}","list_number":"{sender}"}}'
-            records.append({"key": b"%08d" % (number % 100_000_000), "value": value.encode()})
+            if self.avro:
+                value = avro(to, text, sender)
+            else:
+                value = f'{{"to":"{to}","body":"{text}","list_number":"{sender}"}}'.encode()
+            records.append({"key": b"%08d" % (number % 100_000_000), "value": value})
         return records
 
 

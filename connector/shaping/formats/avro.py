@@ -1,7 +1,8 @@
 """Avro: values are read with the schema that they were written with, and, where one is pinned, brought to ours.
 
-What Python's reader makes of logical types is turned into what JSON has: which parts of a value need that is found once
-for each schema, so that a schema of plain fields costs nothing. Two things that a value of a few bytes could do to the
+What Python's reader makes of logical types is turned into what JSON has, and fields that are null are left out, as they
+would be from JSON: which parts of a value need that is found once for each schema, so that a schema of plain fields
+costs nothing. Two things that a value of a few bytes could do to the
 reader are ruled out by looking at the schema: items without bytes, which an array may hold any number of, and types
 that hold themselves, for which the compiled reader knows no depth at which to stop.
 """
@@ -70,7 +71,7 @@ def plain(value: Any) -> Any:
     """Return a value of any logical type as JSON has it.
 
     Decimals become text with all their digits, bytes base64, times RFC 3339 (`Z` for UTC, no offset for local ones),
-    UUIDs text; numbers that JSON does not have become null.
+    UUIDs text; numbers that JSON does not have become null. Members that are null are left out.
     """
     match value:
         case str() | bool() | int() | None:
@@ -88,11 +89,15 @@ def plain(value: Any) -> Any:
         case UUID():
             return str(value)
         case dict():
-            return {key: plain(inner) for key, inner in value.items()}
+            return {key: plain(inner) for key, inner in value.items() if inner is not None}
         case list() | tuple():
             return [plain(inner) for inner in value]
         case _:
             raise UndecodableError("not_decodable", f"a value of the type {type(value).__name__} has no form in JSON")
+
+
+def _is_optional(schema: Any) -> bool:
+    return isinstance(schema, list) and "null" in schema
 
 
 class _Look:
@@ -130,8 +135,7 @@ class _Look:
                 inner = self.at(schema["items"], depth + 1)
                 return None if inner is None else lambda items: [inner(item) for item in items]
             case "map":
-                of_map = self.at(schema["values"], depth + 1)
-                return None if of_map is None else lambda items: {key: of_map(item) for key, item in items.items()}
+                return plain if self.at(schema["values"], depth + 1) or _is_optional(schema["values"]) else None
             case str(kind):
                 return None if kind in _PLAIN else self.at(kind, depth + 1) if kind in self._known else plain
             case nested:
@@ -148,13 +152,17 @@ class _Look:
         fields = [(field["name"], self.at(field["type"], depth + 1)) for field in schema["fields"]]
         self._open.pop()
         wanted = [(field, convert) for field, convert in fields if convert is not None]
+        optional = [field["name"] for field in schema["fields"] if _is_optional(field["type"])]
 
         def record(event: Any) -> Any:
             for field, convert in wanted:
                 event[field] = convert(event[field])
+            for field in optional:
+                if event[field] is None:
+                    del event[field]
             return event
 
-        self._records[name] = record if wanted else None
+        self._records[name] = record if wanted or optional else None
         return self._records[name]
 
     def _record_may_be_empty(self, schema: Mapping[str, Any], depth: int) -> bool:
