@@ -5,6 +5,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
@@ -51,6 +52,13 @@ def tiny(make_registry: MakeRegistry) -> TinyRegistry:
     made = make_registry()
     made.add(1, SMS)
     return made
+
+
+@pytest.fixture
+def confluent(apicurio: Apicurio) -> Iterator[SchemaRegistryClient]:
+    """Return Confluent's own client of the registry, for its serializers."""
+    with SchemaRegistryClient({"url": apicurio.url}) as client:
+        yield client
 
 
 def _avro(number: int, schema: int = 1) -> Record:
@@ -190,9 +198,9 @@ def _serialized(serialize: Any, make: Callable[[int], Any]) -> Callable[[int], b
 
 
 def test_five_topics_of_five_formats_end_with_exact_counts_by_reason(
-    world: World, apicurio: Apicurio, tmp_path: Any
+    world: World, apicurio: Apicurio, confluent: SchemaRegistryClient, tmp_path: Path
 ) -> None:
-    client, classes = SchemaRegistryClient({"url": apicurio.url}), _messages(SMS_PROTO, tmp_path)
+    client, classes = confluent, _messages(SMS_PROTO, tmp_path)
     sms, other = classes["Sms"], classes["Other"]
     avro = _serialized(AvroSerializer(client, SMS), lambda n: {**_event(n), "list_number": None})
     another = '{"type": "record", "name": "Another", "fields": [{"name": "n", "type": "int"}]}'

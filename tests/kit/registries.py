@@ -116,6 +116,7 @@ class TinyRegistry:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # one packet for each answer, as those behind a first one are held back
 
             def do_GET(self) -> None:
                 registry._answer(self)

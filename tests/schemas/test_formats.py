@@ -17,8 +17,10 @@ from connector.shaping.shaper import shaper_of
 from connector.trackly.operations import operation_of
 from tests.kit.registries import MakeRegistry, TinyRegistry
 from tests.schemas.conftest import EXAMPLES, examples, schema
-from tests.shaping.formats.making import frame, registry
+from tests.shaping.formats.making import closed_registries, frame, registry
 from tests.shaping.formats.test_framed import _messages
+
+__all__ = ["closed_registries"]
 
 FOLDER: Final = EXAMPLES / "formats"
 SENDS: Final = examples("event.send.v1")

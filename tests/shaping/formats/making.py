@@ -1,12 +1,16 @@
 """Chunks, schemas and frames of the tests."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
+
+import pytest
 
 from connector.config.settings import FormatSettings, SchemaRegistrySettings
 from connector.core.chunks import Chunk, Headers, Partition
 from connector.shaping.decoded import Decoded
 from connector.shaping.formats import SchemaRegistry, decoder_for
+from connector.shaping.formats.schemas import Credentials
 
 SMS: Final = """
 {"type": "record", "name": "Sms", "namespace": "orders", "fields": [
@@ -53,6 +57,25 @@ def reasons(decoded: Decoded) -> dict[int, str]:
     return {index: verdict.reason for index, verdict in decoded.bad.items()}
 
 
-def registry(url: str, **settings: Any) -> SchemaRegistry:
-    """Return a registry that is asked at an address."""
-    return SchemaRegistry(SchemaRegistrySettings(url=url, **settings))
+_MADE: Final[list[SchemaRegistry]] = []
+
+
+def registry(
+    url: str,
+    credentials: Credentials | None = None,
+    *,
+    now: Callable[[], float] = time.monotonic,
+    **settings: Any,
+) -> SchemaRegistry:
+    """Return a registry that is asked at an address; `closed_registries` closes it."""
+    _MADE.append(SchemaRegistry(SchemaRegistrySettings(url=url, **settings), credentials, now=now))
+    return _MADE[-1]
+
+
+@pytest.fixture(autouse=True)
+def closed_registries() -> Iterator[None]:
+    """Close the registries that a test makes; those that were there before stay for the tests that share them."""
+    before = len(_MADE)
+    yield
+    while len(_MADE) > before:
+        _MADE.pop().close()

@@ -97,7 +97,7 @@ def test_what_another_maker_writes_is_read_in_either_mode(make: Any, content_typ
     attributes = {"id": "7", "source": "/orders", "type": "shipped", "orderid": "A-1"}
     if content_type is not None:
         attributes["datacontenttype"] = content_type
-    message = make(CloudEvent(attributes, data))
+    message = make(CloudEvent(dict(attributes), data))
 
     decoded = _decode(message.value, _headers(message))
 

@@ -33,7 +33,7 @@ from hypothesis import strategies as st
 
 from connector.config.settings import FormatSettings
 from connector.core.chunks import Headers
-from connector.shaping.formats import decoder_for, protobuf
+from connector.shaping.formats import SchemaRegistry, decoder_for, protobuf
 from connector.shaping.formats.refusing import REASONS
 from tests.kit.registries import Apicurio, MakeRegistry, TinyRegistry
 from tests.shaping.formats.making import SMS, SMS_JSON, SMS_PROTO, chunk, decode, frame, reasons, registry
@@ -48,9 +48,9 @@ GUID: Final = "89791762-2336-4186-9674-299b90a802e2"
 class Producing:
     """Confluent's serializers over one registry, under subjects of the test's own."""
 
-    def __init__(self, url: str) -> None:
-        self.client = SchemaRegistryClient({"url": url})
-        self.asking = registry(url)
+    def __init__(self, client: SchemaRegistryClient, asking: SchemaRegistry) -> None:
+        self.client = client
+        self.asking = asking
 
     def avro(self, schema: str, *events: Any, **conf: Any) -> list[bytes]:
         return self._all(AvroSerializer(self.client, schema, conf=conf or None), events)
@@ -71,8 +71,11 @@ class Producing:
 
 
 @pytest.fixture(scope="module")
-def producing(apicurio: Apicurio) -> Producing:
-    return Producing(apicurio.url)
+def producing(apicurio: Apicurio) -> Iterator[Producing]:
+    with SchemaRegistryClient({"url": apicurio.url}) as client:
+        asking = registry(apicurio.url)
+        yield Producing(client, asking)
+        asking.close()
 
 
 @pytest.fixture
@@ -301,7 +304,7 @@ def test_what_confluents_serializer_puts_into_the_header_is_understood(
     kind: str, tiny: TinyRegistry, tmp_path: Path
 ) -> None:
     """Its client is answered as Confluent's registry does, with a GUID."""
-    client = SchemaRegistryClient({"url": f"mock://{uuid4()}"})
+    client = SchemaRegistryClient.new_client({"url": f"mock://{uuid4()}"})
     headers: list[tuple[str, bytes]] = []
     context = SerializationContext("t", MessageField.VALUE, headers)
     conf = {"schema.id.serializer": header_schema_id_serializer}

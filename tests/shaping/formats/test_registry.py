@@ -3,14 +3,13 @@
 import base64
 import ssl
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 
-from connector.config.settings import FormatSettings, SchemaRegistrySettings
+from connector.config.settings import FormatSettings
 from connector.core.verdicts import Verdict
 from connector.shaping.decoded import FormatAwayError
 from connector.shaping.formats import SchemaRegistry
@@ -30,10 +29,8 @@ def tiny(make_registry: MakeRegistry) -> TinyRegistry:
 
 
 @pytest.fixture
-def asking(tiny: TinyRegistry) -> Iterator[SchemaRegistry]:
-    made = registry(tiny.url, timeout_secs=5)
-    yield made
-    made.close()
+def asking(tiny: TinyRegistry) -> SchemaRegistry:
+    return registry(tiny.url)
 
 
 def _verdict(found: Any) -> Verdict:
@@ -99,12 +96,11 @@ def test_an_answer_is_waited_for_no_longer_than_the_setting_says(tiny: TinyRegis
 
     assert time.monotonic() - began < 5
     assert len(tiny.asked) <= 8, "what nobody waits for any more is not asked"
-    slow.close()
 
 
 def test_an_unknown_id_is_a_dead_letter_and_asked_for_again_when_its_time_is_over(tiny: TinyRegistry) -> None:
     at = [0.0]
-    asking = SchemaRegistry(SchemaRegistrySettings(url=tiny.url, unknown_id_secs=30), now=lambda: at[0])
+    asking = registry(tiny.url, unknown_id_secs=30, now=lambda: at[0])
 
     assert _verdict(asking.find([7])[7]).reason == "schema_not_found"
     tiny.add(7, SMS)
@@ -113,7 +109,6 @@ def test_an_unknown_id_is_a_dead_letter_and_asked_for_again_when_its_time_is_ove
     at[0] = 31.0
     assert asking.find([7]) == {7: Schema("AVRO", SMS)}
     assert len(tiny.asked) == 2
-    asking.close()
 
 
 def test_a_guid_that_a_registry_does_not_know_is_a_dead_letter_where_the_registry_works(
@@ -139,7 +134,6 @@ def test_a_schema_that_is_too_large_concerns_its_records_alone(tiny: TinyRegistr
     assert isinstance(found[1], Schema)
     assert _verdict(found[2]).reason == "schema_unusable"
     assert "max_schema_bytes" in _verdict(found[2]).text
-    asking.close()
 
 
 def test_the_cache_is_bounded(tiny: TinyRegistry) -> None:
@@ -153,7 +147,6 @@ def test_the_cache_is_bounded(tiny: TinyRegistry) -> None:
 
     assert len(tiny.asked) == 10
     assert len(asking._schemas) == 3
-    asking.close()
 
 
 def test_references_are_drawn_in_and_those_that_are_missing_named(tiny: TinyRegistry, asking: SchemaRegistry) -> None:
@@ -191,8 +184,7 @@ def test_who_is_known_is_let_in_and_who_is_not_holds(
 ) -> None:
     tiny = make_registry(authorization=header)
     tiny.add(1, SMS)
-    settings = SchemaRegistrySettings(url=tiny.url)
-    known, unknown = SchemaRegistry(settings, credentials), SchemaRegistry(settings)
+    known, unknown = registry(tiny.url, credentials), registry(tiny.url)
 
     assert isinstance(known.find([1])[1], Schema)
     known.ping()
@@ -205,7 +197,7 @@ def test_who_is_known_is_let_in_and_who_is_not_holds(
 def test_a_secret_that_changes_is_used_with_the_next_question(make_registry: MakeRegistry) -> None:
     tiny, said = make_registry(authorization="Bearer new"), ["old"]
     tiny.add(1, SMS)
-    asking = SchemaRegistry(SchemaRegistrySettings(url=tiny.url), Credentials(token=lambda: said[0]))
+    asking = registry(tiny.url, Credentials(token=lambda: said[0]))
     with pytest.raises(FormatAwayError):
         asking.find([1])
 
