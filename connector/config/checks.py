@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from connector.config.formats import PACKAGE, reader_schema
+from connector.config.formats import PACKAGE, FormatSettings, reader_schema
 from connector.config.kafka import KafkaSettings, SecuritySettings, refusal
 from connector.config.problems import Fault, KeyPath, dotted
 from connector.config.settings import Settings
@@ -74,8 +74,9 @@ def conflicts(settings: Settings) -> Iterator[Fault]:
         yield from _amounts(settings, stream, at)
         yield from _topics(stream, at)
         yield from _operation(stream, at)
-        yield from _format(settings, stream, at)
         yield from _redrive(stream, at)
+    for path, chosen in _formats(settings):
+        yield from _format(settings, chosen, path)
     yield from _among_streams(settings.streams)
 
 
@@ -209,12 +210,9 @@ def _registry(settings: Settings) -> Iterator[Fault]:
     at: KeyPath = ("schema_registry",)
     if registry is None:
         return
-    if not any(stream.format.needs_registry for stream in settings.streams):
-        yield Fault(
-            at,
-            "does nothing: no stream has a format that needs it",
-            tuple(("streams", index, "format") for index in range(len(settings.streams))),
-        )
+    formats = dict(_formats(settings))
+    if not any(chosen.needs_registry for chosen in formats.values()):
+        yield Fault(at, "does nothing: no stream has a format that needs it", tuple(formats))
     if registry.password is not None and registry.username is None:
         yield Fault((*at, "username"), "is required with password", ((*at, "password"),))
     if registry.username is not None and registry.password is None:
@@ -240,8 +238,14 @@ def _registry(settings: Settings) -> Iterator[Fault]:
         )
 
 
-def _format(settings: Settings, stream: StreamSettings, at: KeyPath) -> Iterator[Fault]:
-    chosen, path = stream.format, (*at, "format")
+def _formats(settings: Settings) -> Iterator[tuple[KeyPath, FormatSettings]]:
+    """Yield every format of every stream, with its place."""
+    for index, stream in enumerate(settings.streams):
+        for below, chosen in stream.formats.items():
+            yield ("streams", index, *below), chosen
+
+
+def _format(settings: Settings, chosen: FormatSettings, path: KeyPath) -> Iterator[Fault]:
     kind: tuple[KeyPath, ...] = ((*path, "type"), (*path, "data"))
     if chosen.missing_extra is not None:
         yield Fault(
@@ -281,10 +285,7 @@ def _files(settings: Settings) -> Iterator[Fault]:
         files += [
             (("schema_registry", "tls", name), getattr(registry, name)) for name in ("ca_file", "cert_file", "key_file")
         ]
-    files += [
-        (("streams", index, "format", "reader_schema_file"), stream.format.reader_schema_file)
-        for index, stream in enumerate(settings.streams)
-    ]
+    files += [((*path, "reader_schema_file"), chosen.reader_schema_file) for path, chosen in _formats(settings)]
     for path, file in files:
         if file is None:
             continue

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from connector.config.formats import Format, FormatSettings
 from connector.config.model import Model, PhoneNumber, Seconds, Topic
+from connector.config.problems import KeyPath
 
 STREAM_NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,99}$"
 
@@ -434,6 +435,11 @@ class StreamSettings(Model):
     def redrive_group(self, rule: str) -> str:
         """Return the consumer group of a rule by which the stream sends dead letters again."""
         return f"{self.group}.redrive.{rule}"
+
+    @property
+    def formats(self) -> dict[KeyPath, FormatSettings]:
+        """Return the formats of its topics, each by where it stands below the stream."""
+        return {("format",): self.format}
 
     @property
     def ceiling(self) -> int:
