@@ -77,33 +77,27 @@ def _start(world: World, url: str, *, stream: dict[str, Any] | None = None, **ov
 # ------------------------------------------------------------------ the registry is away
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [Answer(200, b"<html>Sign in</html>", "text/html"), Answer(503), Answer(401), Answer(200, b"{}", after_secs=5)],
-    ids=["html", "503", "401", "slow"],
-)
-def test_a_stream_holds_while_its_registry_is_away_and_goes_on_by_itself(
-    answer: Answer, world: World, tiny: TinyRegistry
-) -> None:
-    tiny.always = answer
-    worker = _start(world, tiny.url, timeout_secs=0.5)
+def test_a_stream_holds_while_its_registry_is_away_and_goes_on_by_itself(world: World, tiny: TinyRegistry) -> None:
+    """However it is away: a page in its place, an error, nobody is let in, no answer in time."""
+    tiny.always = Answer(200, b"<html>Sign in</html>", "text/html")
+    worker = _start(world, tiny.url, timeout_secs=0.3)
     world.produce(map(_avro, range(3_000)))
 
     hold = _wait_for_hold(worker, "schema_registry")
-    polled = worker.status()
-    time.sleep(1.5)
+    for answer in (Answer(503), Answer(401), Answer(200, b"{}", after_secs=5)):
+        tiny.always, asked = answer, len(tiny.asked)
+        worker.wait_for(lambda _, asked=asked: len(tiny.asked) > asked, "another question to the registry")
+    status = worker.status()
 
     assert (hold["ends"], hold["partition"], hold["commands"]) == ("probe", None, [])
     assert tiny.url in hold["detail"]
-    assert worker.status()["records_read"] - polled["records_read"] <= 8_000
-    assert (worker.status()["dead_letters"], worker.status()["queued"]) == ({}, 0)
+    assert (status["hold"], status["dead_letters"], status["queued"]) == (hold, {}, 0)
 
     tiny.always = None
     judgement = world.settled()
 
     assert (judgement.problems(), judgement.queued) == ([], 3_000)
     worker.wait_for(lambda s: not s["holds"], "the end of the hold")
-    assert worker.stop() == 0
 
 
 def test_a_registry_that_goes_away_later_concerns_new_schemas_alone(world: World, tiny: TinyRegistry) -> None:
@@ -126,34 +120,17 @@ def test_a_registry_that_goes_away_later_concerns_new_schemas_alone(world: World
     assert (judgement.problems(), judgement.queued) == ([], 2_200)
 
 
-def test_what_is_kept_during_a_hold_is_the_next_workers(world: World, tiny: TinyRegistry) -> None:
-    """A worker that stops in the middle of the hold has settled nothing of it; so has one that is killed."""
+def test_what_is_kept_during_a_hold_is_read_by_who_has_the_partitions_then(world: World, tiny: TinyRegistry) -> None:
+    """Some of them go to another worker, and the rest follow when the first one stops: it has settled nothing."""
     tiny.always = Answer(503)
     world.produce(map(_avro, range(2_000)))
     first = _start(world, tiny.url)
     _wait_for_hold(first, "schema_registry")
+    second = _start(world, tiny.url)
+    _wait_for_hold(second, "schema_registry")
     began = time.monotonic()
-
     assert first.stop() == 0
-    assert time.monotonic() - began < 15, "nothing that is kept is waited for"
-    second = _start(world, tiny.url)
-    _wait_for_hold(second, "schema_registry")
-    second.kill()
-    tiny.always = None
-    _start(world, tiny.url)
-    judgement = world.settled()
-
-    assert (judgement.problems(), judgement.queued) == ([], 2_000)
-
-
-def test_partitions_that_move_during_the_hold_are_read_by_who_has_them(world: World, tiny: TinyRegistry) -> None:
-    tiny.always = Answer(503)
-    world.produce(map(_avro, range(2_000)))
-    first = _start(world, tiny.url)
-    _wait_for_hold(first, "schema_registry")
-    second = _start(world, tiny.url)
-    _wait_for_hold(second, "schema_registry")
-    first.wait_for(lambda s: len(s["partitions"]) < 5, "partitions that went to the other")
+    assert time.monotonic() - began < 15, "what is kept is not waited for"
 
     tiny.always = None
     judgement = world.settled()

@@ -42,7 +42,7 @@ def tiny(make_registry: MakeRegistry) -> TinyRegistry:
 
 
 def _sent(
-    stream: StreamSettings, url: str, values: list[bytes | None], headers: list[Headers | None] | None
+    stream: StreamSettings, url: str, values: list[bytes | None], headers: list[Headers | None] | None = None
 ) -> list[Any]:
     """Return the records that the stream would post, after seeing that these are all."""
     shaper = shaper_of(stream, lambda variant: decoder_for(variant.format, registry(url)))

@@ -52,7 +52,6 @@ class Shaping:
         batches = self.state.batcher.drain()
         return [offset for b in batches for c in b.chunks if c.partition == PARTITION for offset in c.offsets]
 
-    @property
     def hold(self) -> str | None:
         return None if self.state.shaping_hold is None else self.state.shaping_hold.reason
 
@@ -77,15 +76,15 @@ def test_what_cannot_be_shaped_holds_the_stream_and_all_behind_it_waits_in_order
     shaping.limit = 0
     shaping.read(0, 10)
     shaping.read(10, 10)
-    assert (shaping.hold, shaping.calls, shaping.state.may_read) == ("schema_registry", [10], False)
+    assert (shaping.hold(), shaping.calls, shaping.state.may_read) == ("schema_registry", [10], False)
     assert shaping.state.held_bytes > 0
 
     shaping.limit = 10_000
     shaping.turn(4.9)
-    assert shaping.hold is not None
+    assert shaping.hold() is not None
     shaping.turn(0.2)
 
-    assert (shaping.hold, shaping.state.may_read, shaping.state.unshaped_bytes) == (None, True, 0)
+    assert (shaping.hold(), shaping.state.may_read, shaping.state.unshaped_bytes) == (None, True, 0)
     assert shaping.admitted == list(range(20))
     assert shaping.probes == 1
 
@@ -119,7 +118,7 @@ def test_a_person_may_have_it_tried_at_once(shaping: Shaping) -> None:
     shaping.reader.shape_again()
     shaping.turn()
 
-    assert shaping.hold is None
+    assert shaping.hold() is None
 
 
 def test_a_chunk_that_is_too_much_at_once_comes_to_its_end_in_pieces(shaping: Shaping) -> None:
@@ -129,7 +128,7 @@ def test_a_chunk_that_is_too_much_at_once_comes_to_its_end_in_pieces(shaping: Sh
     for _ in range(200):
         shaping.turn(60.0)
 
-    assert (shaping.hold, shaping.admitted) == (None, list(range(100)))
+    assert (shaping.hold(), shaping.admitted) == (None, list(range(100)))
 
 
 def test_what_was_kept_of_a_partition_that_is_gone_is_dropped_and_the_rest_goes_on(shaping: Shaping) -> None:
@@ -137,12 +136,12 @@ def test_what_was_kept_of_a_partition_that_is_gone_is_dropped_and_the_rest_goes_
     shaping.read(0, 10, OTHER)
     shaping.read(0, 10)
     shaping.reader._forget([OTHER])
-    assert shaping.hold is not None
+    assert shaping.hold() is not None
 
     shaping.limit = 10_000
     shaping.turn(60.0)
 
-    assert (shaping.hold, shaping.admitted) == (None, list(range(10)))
+    assert (shaping.hold(), shaping.admitted) == (None, list(range(10)))
 
 
 def test_the_hold_ends_when_nothing_is_kept_any_more(shaping: Shaping) -> None:
@@ -151,7 +150,7 @@ def test_the_hold_ends_when_nothing_is_kept_any_more(shaping: Shaping) -> None:
 
     shaping.reader._forget([PARTITION])
 
-    assert (shaping.hold, shaping.state.may_read, shaping.state.unshaped_bytes) == (None, True, 0)
+    assert (shaping.hold(), shaping.state.may_read, shaping.state.unshaped_bytes) == (None, True, 0)
     assert shaping.state.flow.partitions.keys() == {OTHER}
 
 
@@ -161,4 +160,4 @@ def test_another_reason_is_told_as_another_hold(shaping: Shaping) -> None:
     shaping.reason = "transform_failed"
     shaping.turn(60.0)
 
-    assert shaping.hold == "transform_failed"
+    assert shaping.hold() == "transform_failed"

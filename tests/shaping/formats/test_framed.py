@@ -11,6 +11,7 @@ from decimal import Decimal
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import create_autospec
 from uuid import UUID, uuid4
 
 import fastavro
@@ -305,7 +306,7 @@ def test_what_confluents_serializer_puts_into_the_header_is_understood(
 ) -> None:
     """Its client is answered as Confluent's registry does, with a GUID."""
     client = SchemaRegistryClient.new_client({"url": f"mock://{uuid4()}"})
-    headers: list[tuple[str, bytes]] = []
+    headers: list[tuple[str, str | bytes | None]] = []
     context = SerializationContext("t", MessageField.VALUE, headers)
     conf = {"schema.id.serializer": header_schema_id_serializer}
     if kind == "avro":
@@ -315,7 +316,8 @@ def test_what_confluents_serializer_puts_into_the_header_is_understood(
         data = ProtobufSerializer(sms, client, conf=conf)(sms(**EVENT), context)
     registered = client.get_latest_version("t-value")
     [(name, header)] = headers
-    tiny.add(1, registered.schema.schema_str, kind.upper(), guid=registered.guid)
+    assert isinstance(header, bytes)
+    tiny.add(1, registered.schema.schema_str or "", kind.upper(), guid=registered.guid)
 
     decoded = decode(FormatSettings(type=kind), registry(tiny.url), [data], [[(name, header)]])  # type: ignore[arg-type]
 
@@ -461,9 +463,8 @@ def test_a_reference_does_not_lead_out_of_the_compilers_folder(name: str, tiny: 
 def test_a_file_that_does_not_compile_is_of_no_use_and_compiled_once(
     text: str, tiny: TinyRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiled: list[Schema] = []
-    compile_files = protobuf._files_of
-    monkeypatch.setattr(protobuf, "_files_of", lambda schema: compiled.append(schema) or compile_files(schema))
+    compile_files = create_autospec(protobuf._files_of, side_effect=protobuf._files_of)
+    monkeypatch.setattr(protobuf, "_files_of", compile_files)
     tiny.add(1, text, "PROTOBUF")
     decoder = decoder_for(PROTOBUF, registry(tiny.url))
     assert decoder is not None
@@ -471,7 +472,7 @@ def test_a_file_that_does_not_compile_is_of_no_use_and_compiled_once(
     found = [reasons(decoder.decode(chunk([frame(1, b"\0")]))) for _ in range(2)]
 
     assert found in ([{0: "schema_unusable"}] * 2, [{0: "not_decodable"}] * 2)
-    assert len(compiled) == 1
+    assert compile_files.call_count == 1
 
 
 @pytest.mark.parametrize(

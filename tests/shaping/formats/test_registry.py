@@ -163,9 +163,9 @@ def test_references_are_drawn_in_and_those_that_are_missing_named(tiny: TinyRegi
 
 
 def test_references_that_go_in_circles_come_to_an_end(tiny: TinyRegistry, asking: SchemaRegistry) -> None:
-    again = {"references": [{"name": "A", "subject": "a", "version": 1}]}
-    tiny.schemas["subjects/a/versions/1"] = {"schema": "{}", **again}
-    tiny.add(2, "{}", **again)
+    again = [{"name": "A", "subject": "a", "version": 1}]
+    tiny.schemas["subjects/a/versions/1"] = {"schema": "{}", "references": again}
+    tiny.add(2, "{}", references=again)
 
     assert _verdict(asking.find([2])[2]).reason == "schema_unusable"
     assert len(tiny.asked) <= MAX_REFERENCES + 2
