@@ -114,9 +114,11 @@ def reader_schema(file: Path) -> Any:
     if len(text) > MAX_READER_SCHEMA_BYTES:
         raise ValueError(f"has more than {MAX_READER_SCHEMA_BYTES:,} bytes")
     try:
-        return fastavro.parse_schema(json.loads(text))
+        schema = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"is not JSON: {error}") from error
+    try:
+        return fastavro.parse_schema(schema)
     except Exception as error:
         raise ValueError(f"is not an Avro schema: {type(error).__name__}: {error}") from error
 

@@ -33,7 +33,7 @@ def test_a_stream_is_json_unless_it_says_otherwise_and_a_name_is_enough(load: Lo
 
 
 @pytest.mark.parametrize(
-    ("chosen", "registry", "path", "message"),
+    ("chosen", "registry", "place", "message"),
     [
         ("avrro", None, "streams[0].format", "must be 'json', 'cloudevents', 'avro', 'protobuf' or 'json_schema'"),
         ("avro", None, "streams[0].format", "needs schema_registry, which knows the schemas of avro"),
@@ -65,11 +65,11 @@ def test_a_stream_is_json_unless_it_says_otherwise_and_a_name_is_enough(load: Lo
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(
-    refused: Refused, chosen: Any, registry: Any, path: str, message: str
+    refused: Refused, chosen: Any, registry: Any, place: str, message: str
 ) -> None:
     problems = {problem.path: problem.message for problem in refused(_with(chosen, registry))}
 
-    assert message in problems[path], problems
+    assert message in problems[place], problems
 
 
 def test_plain_http_is_for_registries_without_credentials_on_this_machine_or_by_permission(load: Load) -> None:
