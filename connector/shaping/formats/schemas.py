@@ -126,13 +126,14 @@ class SchemaRegistry:
                     found[key] = known
                     continue
                 if key not in self._asked:
-                    self._asked[key] = self._threads.submit(self._ask, key)
+                    self._asked[key] = self._submit(key)
                 asked[key] = self._asked[key]
         if not asked:
             return found
         done, late = wait(asked.values(), self._settings.timeout_secs, return_when=FIRST_EXCEPTION)
-        trouble = next((error for future in done if (error := future.exception()) is not None), None)
-        if trouble is not None or late:
+        answered = [future for future in done if not future.cancelled()]  # as by another stream, which took it back
+        trouble = next((error for future in answered if (error := future.exception()) is not None), None)
+        if trouble is not None or late or len(answered) < len(done):
             self._take_back(asked)
             if trouble is not None:
                 raise trouble
@@ -149,6 +150,12 @@ class SchemaRegistry:
             raise self._away(str(error)) from error
         if not isinstance(answer, list):
             raise self._away("the answer is JSON, but no list of subjects")
+
+    def _submit(self, key: SchemaKey) -> Future[Found]:
+        try:
+            return self._threads.submit(self._ask, key)
+        except RuntimeError as error:  # we are closed
+            raise self._away("nothing is asked any more") from error
 
     def _known(self, key: SchemaKey) -> Found | None:
         schema = self._schemas.get(key)

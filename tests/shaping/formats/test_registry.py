@@ -3,6 +3,7 @@
 import base64
 import ssl
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,22 @@ def test_an_answer_is_waited_for_no_longer_than_the_setting_says(tiny: TinyRegis
 
     assert time.monotonic() - began < 5
     assert len(tiny.asked) <= 8, "what nobody waits for any more is not asked"
+
+
+def test_a_question_that_another_stream_took_back_is_asked_again(tiny: TinyRegistry, asking: SchemaRegistry) -> None:
+    asking._asked[1] = taken_back = Future()
+    taken_back.cancel()
+    with pytest.raises(FormatAwayError):
+        asking.find([1])
+
+    assert asking.find([1]) == {1: Schema("AVRO", SMS)}
+
+
+def test_a_registry_that_is_closed_is_away(tiny: TinyRegistry, asking: SchemaRegistry) -> None:
+    asking.close()
+
+    with pytest.raises(FormatAwayError):
+        asking.find([1])
 
 
 def test_an_unknown_id_is_a_dead_letter_and_asked_for_again_when_its_time_is_over(tiny: TinyRegistry) -> None:
