@@ -99,7 +99,7 @@ def test_pauses_between_tries_double_up_to_the_longest_and_begin_anew_with_the_n
         tries += [shaping.at] if len(shaping.calls) > before else []
     gaps = [round(right - left) for left, right in pairwise(tries)]
 
-    assert gaps == [10, 20, 40, 60, 60]
+    assert gaps == [10, 20, 40, 60, 60, 60]
 
     shaping.limit = 10
     shaping.turn(60.0)

@@ -14,7 +14,7 @@ from connector.config.settings import FormatSettings
 from connector.core.verdicts import Verdict
 from connector.shaping.decoded import FormatAwayError
 from connector.shaping.formats import SchemaRegistry
-from connector.shaping.formats.schemas import MAX_REFERENCES, Credentials, Schema
+from connector.shaping.formats.schemas import MAX_REFERENCES, Credentials, Found, Schema
 from tests.kit.registries import Answer, MakeRegistry, TinyRegistry
 from tests.shaping.formats.making import SMS, decode, frame, reasons, registry
 
@@ -100,8 +100,10 @@ def test_an_answer_is_waited_for_no_longer_than_the_setting_says(tiny: TinyRegis
 
 
 def test_a_question_that_another_stream_took_back_is_asked_again(tiny: TinyRegistry, asking: SchemaRegistry) -> None:
-    asking._asked[1] = taken_back = Future()
+    taken_back: Future[Found] = Future()
     taken_back.cancel()
+    taken_back.set_running_or_notify_cancel()
+    asking._asked[1] = taken_back
     with pytest.raises(FormatAwayError):
         asking.find([1])
 
