@@ -14,7 +14,7 @@ from uuid import UUID
 from connector.config.formats import FramedName
 from connector.core.chunks import Chunk, Headers
 from connector.core.verdicts import SKIPPED, Verdict
-from connector.shaping.decoded import Decoded
+from connector.shaping.decoded import Decoded, FormatAwayError
 from connector.shaping.formats.reading import json_from
 from connector.shaping.formats.refusing import UndecodableError, refused, undecodable
 from connector.shaping.formats.schemas import Schema, SchemaKey, SchemaRegistry
@@ -113,7 +113,9 @@ class FramedDecoder:
 
     def _shared(self, values: Sequence[bytes | None], headers: Sequence[Headers | None] | None) -> Frame | None:
         """Return the frame of all values, None where they do not share one or it takes a closer look."""
-        if headers is not None or self._read_indexes is not None or not values or None in values:
+        if self._read_indexes is not None or not values or None in values:
+            return None
+        if headers is not None and any(name == HEADER for each in headers if each for name, _ in each):
             return None
         if len({value[:5] for value in values}) != 1:  # type: ignore[index] # no null is among them
             return None
@@ -178,6 +180,10 @@ class FramedDecoder:
             return self._compile_schema(schema, indexes)
         except UndecodableError as error:
             return refused(error.reason, f"schema {key}: {error}")
+        except FormatAwayError:
+            raise
+        except Exception as error:  # noqa: BLE001 (and schemas from anywhere)
+            return refused("schema_unusable", f"schema {key}: {type(error).__name__}: {error}")
 
 
 def _json(value: bytes, start: int) -> Any:

@@ -24,8 +24,9 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
+from connector.shaping.decoded import FormatAwayError
 from connector.shaping.formats.refusing import UndecodableError
-from connector.shaping.formats.schemas import Schema
+from connector.shaping.formats.schemas import MAX_TEXT, Schema
 
 MAX_LEVELS: Final = 32
 """Messages within messages that the indexes of a frame may go down."""
@@ -170,7 +171,18 @@ def _from_base64(text: str) -> FileDescriptorProto | None:
 
 
 def _compile(texts: Mapping[str, str]) -> dict[str, FileDescriptorProto]:
-    """Return files of text compiled; in a process of its own, which tells what is wrong and can be ended."""
+    """Return files of text compiled; in a process of its own, which tells what is wrong and can be ended.
+
+    Raises `FormatAwayError` where this machine is at fault, as without a folder for scratch files.
+    """
+    try:
+        return _compiled(texts)
+    except (OSError, TimeoutExpired) as error:
+        text = f"a schema cannot be compiled on this machine: {type(error).__name__}: {error}"
+        raise FormatAwayError("schema_registry", text[:MAX_TEXT]) from error
+
+
+def _compiled(texts: Mapping[str, str]) -> dict[str, FileDescriptorProto]:
     with TemporaryDirectory(prefix="trackly-schema-") as scratch:
         folder, out = Path(scratch, "in"), Path(scratch, "out")
         for name, text in texts.items():
@@ -182,10 +194,7 @@ def _compile(texts: Mapping[str, str]) -> dict[str, FileDescriptorProto]:
             file.write_text(text, encoding="utf-8")
         command = [sys.executable, "-I", "-m", "grpc_tools.protoc", f"-I{folder}", *_includes()]
         command += ["--include_imports", f"--descriptor_set_out={out}", _FILE]
-        try:
-            ended = run(command, capture_output=True, text=True, timeout=COMPILE_SECS, check=False, cwd=folder)  # noqa: S603
-        except TimeoutExpired:
-            raise UndecodableError("schema_unusable", f"was not compiled within {COMPILE_SECS:g} s") from None
+        ended = run(command, capture_output=True, text=True, timeout=COMPILE_SECS, check=False, cwd=folder)  # noqa: S603
         if ended.returncode:
             raise UndecodableError("schema_unusable", f"is no valid Protobuf: {ended.stderr.strip()}")
         return {file.name: file for file in FileDescriptorSet.FromString(out.read_bytes()).file}

@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 from unittest.mock import create_autospec
 from uuid import UUID, uuid4
@@ -34,6 +35,7 @@ from hypothesis import strategies as st
 
 from connector.config.settings import FormatSettings
 from connector.core.chunks import Headers
+from connector.shaping.decoded import FormatAwayError
 from connector.shaping.formats import SchemaRegistry, decoder_for, protobuf
 from connector.shaping.formats.refusing import REASONS
 from tests.kit.registries import Apicurio, MakeRegistry, TinyRegistry
@@ -473,6 +475,23 @@ def test_a_file_that_does_not_compile_is_of_no_use_and_compiled_once(
 
     assert found in ([{0: "schema_unusable"}] * 2, [{0: "not_decodable"}] * 2)
     assert compile_files.call_count == 1
+
+
+def test_a_machine_that_cannot_compile_holds_the_stream_and_is_tried_again(
+    tiny: TinyRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.add(1, SMS_PROTO, "PROTOBUF")
+    decoder = decoder_for(PROTOBUF, registry(tiny.url))
+    assert decoder is not None
+    values = chunk([frame(1, b"\0\x08\x07")])
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            protobuf, "TemporaryDirectory", create_autospec(TemporaryDirectory, side_effect=OSError("full"))
+        )
+        with pytest.raises(FormatAwayError, match="full"):
+            decoder.decode(values)
+
+    assert decoder.decode(values).values == [{"number": 7}]
 
 
 @pytest.mark.parametrize(
