@@ -24,6 +24,7 @@ import orjson
 import yaml
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from benchmarks import registry
 from benchmarks.events import Events, fill
 from benchmarks.processes import cpu_secs
 from connector.demo.broker import Broker, free_ports
@@ -99,6 +100,7 @@ class Arena:
         self._far_ends: dict[int, FarEnd] = {}
         self._collector_url: str | None = None
         self._sources: dict[tuple[Events, int], str] = {}
+        self._registry_url: str | None = None
 
     @classmethod
     @contextmanager
@@ -150,6 +152,8 @@ class Arena:
         }
         if "traces" in settings:
             settings["traces"] = {**settings["traces"], "endpoint": self._collector()}
+        if any("format" in stream for stream in streams):
+            settings["schema_registry"] = {"url": self._registry()}
         path, log = self.folder / f"{name}.yaml", self.folder / f"{name}.log"
         path.write_text(yaml.safe_dump(settings))
         return spawn([sys.executable, "-m", "connector", "run", str(path)], log=log, cwd=tree), log, port
@@ -163,6 +167,12 @@ class Arena:
             self._resources.callback(server.shutdown)
             self._collector_url = f"http://127.0.0.1:{server.server_port}/v1/traces"
         return self._collector_url
+
+    def _registry(self) -> str:
+        """Return the address of a schema registry; started at first use."""
+        if self._registry_url is None:
+            self._registry_url = self._resources.enter_context(registry.serve())
+        return self._registry_url
 
     def source(self, events: Events, count: int) -> str:
         """Return a topic with `count` records of a kind, filled at first use; later runs read it again."""

@@ -68,6 +68,13 @@ VARIANTS: Final = (
     Contestant("connector_console", watched=True, note="one viewer of the console, live, all the while"),
     Contestant("connector_failing_1pct", events=Events("failing_1pct", bad_of_100=1), share=_VARIANT),
     Contestant("connector_mapped", events=Events("orders", orders=True), share=_VARIANT, stream={"mapping": _MAPPING}),
+    Contestant(
+        "connector_avro",
+        events=Events("avro", avro=True),
+        share=_VARIANT,
+        stream={"format": "avro"},
+        note="decoded with the registry's schema and encoded as JSON",
+    ),
     Contestant("connector_4kb", events=Events("4kb", body_bytes=4_000), share=0.08),
     Contestant(
         "raw_loop_4kb",

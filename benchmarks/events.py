@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from confluent_kafka import Producer
 
+from benchmarks.registry import avro
+
 _CHUNK: Final = 10_000
 _QUEUE: Final = 400_000
 _QUEUE_BYTES: Final = 256_000_000
@@ -28,6 +30,8 @@ class Events:
     """Of a hundred events so many have a number that is none: dead letters, found before a request is spent."""
     traced: bool = False
     """Each record has a `traceparent` of its own, as from a producer that traces."""
+    avro: bool = False
+    """Whether events are Avro in Confluent's frame, in place of JSON."""
 
     def chunk(self, start: int) -> list[dict[str, Any]]:
         """Return records `start` and following, as `produce_batch` takes them."""
@@ -37,13 +41,15 @@ class Events:
             to = "0101" if number % 100 < self.bad_of_100 else f"+1555{number % 10_000_000:07d}"
             sender = f"+1800{number * 7919 % self.lists:07d}"
             text = f"Order {number:010d} has shipped. Thank you, Ann!{filler}"
-            value = f'{{"to":"{to}","body":"{text}","list_number":"{sender}"}}'
+            value = f'{{"to":"{to}","body":"{text}","list_number":"{sender}"}}'.encode()
             if self.orders:
                 value = (
                     f'{{"type":"order.shipped","id":{number},"sms_opt_in":true,"list":"{sender}",'
                     f'"customer":{{"phone":"{to}","first_name":"Ann"}},"total":12.5}}'
-                )
-            records.append({"key": b"%08d" % (number % 100_000_000), "value": value.encode()})
+                ).encode()
+            elif self.avro:
+                value = avro(to, text, sender)
+            records.append({"key": b"%08d" % (number % 100_000_000), "value": value})
             if self.traced:
                 records[-1]["headers"] = {"traceparent": f"00-{number + 1:032x}-{number + 1:016x}-01"}
         return records

@@ -21,6 +21,7 @@ from connector.cli.errors import RESTARTS, ExitCode
 from connector.cli.main import app
 from connector.config.settings import Settings
 from connector.core.verdicts import RECORD_CODES, TABLE
+from connector.shaping.formats.refusing import REASONS as FORMAT_REASONS
 from connector.telemetry import metrics
 from connector.trackly.operations import ENDPOINTS
 
@@ -80,8 +81,8 @@ def verdicts_page() -> str:
     local_rows = [(f"`{row.name}`", row.when, row.verdict) for row in TABLE if row.matches is None]
     found_here = local_reasons()
     reasons = []
-    for reason in sorted({*found_here, *RECORD_CODES, *ANSWERED_REASONS}):
-        meanings = [found_here.get(reason), ANSWERED_REASONS.get(reason)]
+    for reason in sorted({*found_here, *FORMAT_REASONS, *RECORD_CODES, *ANSWERED_REASONS}):
+        meanings = [found_here.get(reason), FORMAT_REASONS.get(reason), ANSWERED_REASONS.get(reason)]
         if reason in RECORD_CODES and reason not in ANSWERED_REASONS:
             meanings.append("the platform says so")
         reasons.append((f"`{reason}`", "; or ".join(meaning for meaning in meanings if meaning)))

@@ -16,9 +16,10 @@ from connector.demo.broker import Broker, Listener
 from connector.demo.finding import BrokerHandle, find_broker
 from connector.demo.topics import Topics
 from connector.simulator import Simulator, SimulatorSettings, SimulatorThread
+from tests.kit.registries import Apicurio, MakeRegistry, TinyRegistry
 
-_NEED_A_BROKER: Final = frozenset({"broker", "make_broker", "topics"})
-_NO_BROKER: Final = "no Kafka broker can be had"
+_NEED_A_BROKER: Final = frozenset({"apicurio", "broker", "make_broker", "topics"})
+_NO_BROKER: Final = "no Kafka broker or schema registry can be had"
 
 
 class MakeBroker(Protocol):
@@ -67,7 +68,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             left_out[report.nodeid] = why
     if not left_out:
         return
-    terminalreporter.section(f"{len(left_out)} tests left out, since they need a Kafka broker", yellow=True)
+    needed = "a Kafka broker or a schema registry"
+    terminalreporter.section(f"{len(left_out)} tests left out, since they need {needed}", yellow=True)
     for line in (*dict.fromkeys(left_out.values()), "Left out:", *(f"- {test}" for test in left_out)):
         terminalreporter.line(line)
 
@@ -129,6 +131,24 @@ def topics(broker: BrokerHandle) -> Iterator[Topics]:
     yield made
     if broker.kind == "given":
         made.delete_all()
+
+
+@pytest.fixture(scope="session")
+def apicurio(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apicurio]:
+    """Share one schema registry among all tests, started for this run (Java and Maven); subjects must be one's own."""
+    try:
+        started = Apicurio.start(tmp_path_factory.mktemp("apicurio"))
+    except BrokerUnavailableError as error:
+        _give_up(request.config, error)
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def make_registry() -> Iterator[MakeRegistry]:
+    """Make schema registries that say and do what the test wants."""
+    with ExitStack() as registries:
+        yield lambda **settings: registries.enter_context(TinyRegistry(**settings))
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from connector.deadletters.automatic import AutomaticRedrive
 from connector.kafka import configs
 from connector.kafka.errors import KafkaTroubleError, RetriableError
 from connector.kafka.topics import Outputs, Topics
+from connector.shaping.formats import registry_of
 from connector.stream.state import now
 from connector.stream.stream import Identity, Stream
 from connector.telemetry.logging import get_logger, toggle_debug
@@ -114,6 +115,7 @@ class Connector(faust.App):
         """Others serve the console then."""
         self.claim = claimed
         self.secrets = Secrets(settings)
+        self.registry = registry_of(settings, self.secrets)
         identity = Identity(claimed.instance_id, claimed.client_id)
         self._traces = open_traces(settings.traces, instance_id=claimed.instance_id, base_url=settings.trackly.base_url)
         self.streams = [self._stream(stream, identity) for stream in settings.streams]
@@ -149,6 +151,7 @@ class Connector(faust.App):
             stalled_secs=settings.health.stalled_secs,
             docs_url=settings.docs_url,
             traces=self._traces,
+            registry=self.registry,
             resume_command=f"trackly-connector resume {stream.name}{_where(settings)}",
         )
 
@@ -206,6 +209,8 @@ class Connector(faust.App):
         clean = await asyncio.gather(*(stream.stop(deadline) for stream in self.streams))
         if not all(clean) and self.exit_code == 0:
             self.exit_code = 5
+        if self.registry is not None:
+            self.registry.close()
         REGISTRY.unregister(self._collector)
         if self._traces is not None:
             await asyncio.to_thread(self._traces.close)

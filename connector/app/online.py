@@ -1,4 +1,4 @@
-"""`check --online`: asks the brokers and the platform what a start would need; sends and consumes nothing."""
+"""`check --online`: asks brokers, schema registry and platform what a start would need; sends and consumes nothing."""
 
 import asyncio
 import logging
@@ -18,6 +18,8 @@ from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.permissions import Permissions
 from connector.kafka.publisher import TransactionalPublisher
 from connector.kafka.topics import Topics
+from connector.shaping.decoded import FormatAwayError
+from connector.shaping.formats import registry_of
 from connector.stream.stream import client_options
 from connector.trackly.client import Client
 
@@ -37,7 +39,7 @@ def check_online(settings: Settings, role: Role = "worker") -> list[Finding]:
     """
     logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # each finding says what failed, once
     findings = list(_kafka(settings, role))
-    return [*findings, *asyncio.run(_platform(settings))]
+    return [*findings, *_registry(settings), *asyncio.run(_platform(settings))]
 
 
 def _kafka(settings: Settings, role: Role) -> Iterator[Finding]:
@@ -179,6 +181,21 @@ class _Asked:
 
 def _what(acl: Acl, thing: str) -> str:
     return f"{acl.owner}: {thing}" if acl.owner else thing
+
+
+def _registry(settings: Settings) -> Iterator[Finding]:
+    registry = registry_of(settings, Secrets(settings))
+    if registry is None:
+        return
+    try:
+        registry.ping()
+    except FormatAwayError as error:
+        way_out = "see that schema_registry.url, credentials and tls are right and the registry can be reached"
+        yield Finding("schema registry", False, str(error), way_out)
+    else:
+        yield Finding("schema registry", True, f"{registry.url}: answers")
+    finally:
+        registry.close()
 
 
 class _List(msgspec.Struct):

@@ -100,6 +100,7 @@ def _ends(settings: Settings) -> list[tuple[str, str]]:
     return [
         ("kafka", f"{settings.kafka.bootstrap_servers} ({security.protocol}{mechanism})"),
         ("platform", settings.trackly.base_url),
+        *([("schema registry", settings.schema_registry.url)] if settings.schema_registry is not None else []),
         ("instance id", settings.instance_id or "from the host name"),
         ("workers", str(settings.workers)),
         ("pages", f"{settings.web.host}:{settings.web.port}" if settings.web.enabled else "off"),
@@ -116,6 +117,7 @@ def _stream(stream: StreamSettings) -> list[tuple[str, str]]:
     )
     return [
         ("reads", ", ".join([*stream.topics, *([stream.pattern] if stream.pattern else [])])),
+        ("format", _format(stream)),
         ("group", stream.group),
         ("operation", f"{stream.operation}{kind}, {by}, {stream.concurrency.min} to {stream.ceiling} at once"),
         ("guarantee", stream.delivery.guarantee),
@@ -124,6 +126,11 @@ def _stream(stream: StreamSettings) -> list[tuple[str, str]]:
         ("dead letters", stream.dead_letters.topic),
         ("sent again", f"{stream.redrive_topic}; {_redrives(stream)}"),
     ]
+
+
+def _format(stream: StreamSettings) -> str:
+    chosen = stream.format
+    return f"{chosen.type}, data {chosen.data}" if chosen.type == "cloudevents" else chosen.type
 
 
 def _redrives(stream: StreamSettings) -> str:

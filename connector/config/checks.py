@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from connector.config.formats import PACKAGE, FormatSettings, reader_schema
 from connector.config.kafka import KafkaSettings, SecuritySettings, refusal
 from connector.config.mapping import MappingSettings
 from connector.config.problems import Fault, KeyPath, dotted
@@ -28,6 +29,9 @@ TICK_ALLOWANCE_SECS: Final = 1.0
 
 SOCKET_TIMEOUT_MARGIN_MS: Final = 100
 """librdkafka wants `socket.timeout.ms` at least this much below `transaction.timeout.ms`."""
+
+
+_REGISTRY: Final[KeyPath] = ("schema_registry",)
 
 
 RULES: Final = (
@@ -56,6 +60,9 @@ RULES: Final = (
     "sasl protocols need a mechanism, PLAIN and SCRAM a user and a password, OAUTHBEARER its properties",
     "a certificate needs its key, and the other way round; named files must be readable",
     "`traces.enabled` takes the extra `otel`",
+    "`avro`, `protobuf` and `json_schema` need `schema_registry` and their extra; what one format uses, with it alone",
+    "`schema_registry`: a user and its password, or a token, over https unless it stays on this machine or is allowed",
+    "`schema_registry.timeout_secs` < `kafka.max_poll_interval_secs`",
     "`trackly.base_url` is https, unless it stays on this machine or `trackly.allow_plain_http` is set",
 )
 """The rules of this module for the reference page, in the words of an operator."""
@@ -67,6 +74,7 @@ def conflicts(settings: Settings) -> Iterator[Fault]:
     yield from _properties(settings.kafka)
     yield from _security(settings.kafka)
     yield from _trackly(settings)
+    yield from _registry(settings)
     yield from _files(settings)
     if settings.traces.enabled and find_spec("opentelemetry") is None:
         way_out = "takes the extra otel: pip install 'trackly-connector[otel]'"
@@ -79,6 +87,8 @@ def conflicts(settings: Settings) -> Iterator[Fault]:
         yield from _operation(stream, at)
         yield from _redrive(stream, at)
         yield from _shaping(stream, at)
+    for path, chosen in _formats(settings):
+        yield from _format(settings, chosen, path)
     yield from _among_streams(settings.streams)
 
 
@@ -207,6 +217,71 @@ def _trackly(settings: Settings) -> Iterator[Fault]:
         )
 
 
+def _registry(settings: Settings) -> Iterator[Fault]:
+    registry = settings.schema_registry
+    at: KeyPath = ("schema_registry",)
+    if registry is None:
+        return
+    formats = dict(_formats(settings))
+    if not any(chosen.needs_registry for chosen in formats.values()):
+        yield Fault(at, "does nothing: no stream has a format that needs it", tuple(formats))
+    if registry.password is not None and registry.username is None:
+        yield Fault((*at, "username"), "is required with password", ((*at, "password"),))
+    if registry.username is not None and registry.password is None:
+        yield Fault((*at, "password"), "is required with username", ((*at, "username"),))
+    if registry.username is not None and registry.token is not None:
+        yield Fault((*at, "token"), "must not stand beside username: one of them", ((*at, "username"),))
+    has_credentials = registry.password is not None or registry.token is not None
+    in_the_clear = registry.url.startswith("http://") and not (registry.allow_plain_http or is_loopback(registry.url))
+    if has_credentials and in_the_clear:
+        yield Fault(
+            (*at, "url"),
+            "must be https, since plain http shows the credentials on the way; for a test set-up, set "
+            "schema_registry.allow_plain_http: true",
+            ((*at, "allow_plain_http"), (*at, "password"), (*at, "token")),
+        )
+    yield from _key_pair((*at, "tls"), cert=registry.tls.cert_file, key=registry.tls.key_file)
+    poll = settings.kafka.max_poll_interval_secs
+    if registry.timeout_secs >= poll:
+        yield Fault(
+            (*at, "timeout_secs"),
+            f"must be below kafka.max_poll_interval_secs ({number(poll)}); is {number(registry.timeout_secs)}",
+            (("kafka", "max_poll_interval_secs"),),
+        )
+
+
+def _formats(settings: Settings) -> Iterator[tuple[KeyPath, FormatSettings]]:
+    """Yield every format of every stream, with its place."""
+    for index, stream in enumerate(settings.streams):
+        for below, chosen in stream.formats.items():
+            yield ("streams", index, *below), chosen
+
+
+def _format(settings: Settings, chosen: FormatSettings, path: KeyPath) -> Iterator[Fault]:
+    kind: tuple[KeyPath, ...] = ((*path, "type"), (*path, "data"))
+    if chosen.missing_extra is not None:
+        yield Fault(
+            path, f"needs an extra of the package: pip install '{PACKAGE}[{chosen.missing_extra}]'", (path, *kind)
+        )
+    if chosen.needs_registry and settings.schema_registry is None:
+        yield Fault(path, f"needs schema_registry, which knows the schemas of {chosen.framed}", (*kind, _REGISTRY))
+    for name, needed in (
+        ("data", "cloudevents"),
+        ("reader_schema_file", "avro"),
+        ("message", "protobuf"),
+        ("validation", "json_schema"),
+    ):
+        fits = needed in (chosen.type, chosen.framed)
+        if name in chosen.model_fields_set and not fits:
+            yield Fault((*path, name), f"does nothing with format {chosen.type}; it is for {needed}", kind)
+    file = chosen.reader_schema_file
+    if file is not None and file.is_file() and chosen.framed == "avro" and chosen.missing_extra is None:
+        try:
+            reader_schema(file)
+        except ValueError as error:
+            yield Fault((*path, "reader_schema_file"), str(error))
+
+
 def _files(settings: Settings) -> Iterator[Fault]:
     security, tls = settings.kafka.security, settings.trackly.tls
     files: list[tuple[KeyPath, Path | None]] = [
@@ -217,6 +292,12 @@ def _files(settings: Settings) -> Iterator[Fault]:
         (("trackly", "tls", "cert_file"), tls.cert_file),
         (("trackly", "tls", "key_file"), tls.key_file),
     ]
+    if settings.schema_registry is not None:
+        registry = settings.schema_registry.tls
+        files += [
+            (("schema_registry", "tls", name), getattr(registry, name)) for name in ("ca_file", "cert_file", "key_file")
+        ]
+    files += [((*path, "reader_schema_file"), chosen.reader_schema_file) for path, chosen in _formats(settings)]
     for path, file in files:
         if file is None:
             continue

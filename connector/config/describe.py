@@ -22,8 +22,16 @@ def redacted(settings: Settings) -> dict[str, Any]:
     """
     shown = settings.model_dump(mode="json")
     security, trackly, web = shown["kafka"]["security"], shown["trackly"], shown["web"]
-    for owner, name in ((trackly, "api_key"), (security, "password"), (security, "key_password"), (web, "token")):
-        if owner[name] is not None:
+    registry = shown["schema_registry"] or {}
+    for owner, name in (
+        (trackly, "api_key"),
+        (security, "password"),
+        (security, "key_password"),
+        (web, "token"),
+        (registry, "password"),
+        (registry, "token"),
+    ):
+        if owner.get(name) is not None:
             owner[name] = HIDDEN
     for group in ("properties", "consumer_properties", "producer_properties"):
         properties = shown["kafka"][group]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
+from connector.config.formats import Format
 from connector.config.model import Model, Topic
 
 _FIELD: Final = {"anyOf": [{"type": "string"}, {"type": "number"}, {"type": "boolean"}, {"type": "object"}]}
@@ -90,6 +91,7 @@ class OverrideSettings(Model):
         "mapping that is null is none.",
     )
     transform: Transform | None = Field(default=None, description="In place of the stream's; null for none.")
+    format: Format | None = Field(default=None, description="In place of the stream's.")
 
     def names(self, topic: str) -> bool:
         """Tell whether a topic is meant."""

@@ -42,8 +42,8 @@ Any text may hold references, alone or among other characters:
 
 What a reference brings is text and is not searched for further references. Numbers and switches take none. A
 variable that is not set and a file that cannot be read are errors. A secret that a file brings (`trackly.api_key`,
-`kafka.security.password`, `kafka.security.key_password`, `web.token`) is read again on SIGHUP and at every probe of
-a hold.
+`kafka.security.password`, `kafka.security.key_password`, `schema_registry.password`, `schema_registry.token`,
+`web.token`) is read again on SIGHUP and at every probe of a hold.
 
 Values follow YAML 1.2: only `true` and `false` are switches. Put phone numbers in quotes, since `+18005551234` without
 them is a number.
@@ -111,7 +111,8 @@ def _groups(model: dict[str, Any], definitions: dict[str, Any], *, prefix: str) 
     rows, inner = [], []
     for name, node in model["properties"].items():
         in_list = node.get("type") == "array"
-        reference = (node["items"] if in_list else _variants(node)[0]).get("$ref")
+        forms = [node["items"]] if in_list else _variants(node)
+        reference = next((form["$ref"] for form in forms if "$ref" in form), None)
         if reference is not None:
             inner.append((definitions[reference.rpartition("/")[2]], f"{prefix}{name}{'[]' if in_list else ''}"))
             continue

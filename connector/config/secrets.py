@@ -27,12 +27,16 @@ API_KEY: Final = "trackly.api_key"
 KAFKA_PASSWORD: Final = "kafka.security.password"  # noqa: S105  (a path)
 KAFKA_KEY_PASSWORD: Final = "kafka.security.key_password"  # noqa: S105  (a path)
 WEB_TOKEN: Final = "web.token"  # noqa: S105  (a path)
+REGISTRY_PASSWORD: Final = "schema_registry.password"  # noqa: S105  (a path)
+REGISTRY_TOKEN: Final = "schema_registry.token"  # noqa: S105  (a path)
 
 _CHECKS: Final[dict[str, Callable[[str], str]]] = {
     API_KEY: check_api_key,
     KAFKA_PASSWORD: _not_empty,
     KAFKA_KEY_PASSWORD: _not_empty,
     WEB_TOKEN: check_web_token,
+    REGISTRY_PASSWORD: _not_empty,
+    REGISTRY_TOKEN: check_api_key,
 }
 
 
@@ -43,7 +47,7 @@ class Secrets:
     """
 
     def __init__(self, settings: Settings, *, environ: Mapping[str, str] | None = None) -> None:
-        security = settings.kafka.security
+        security, registry = settings.kafka.security, settings.schema_registry
         self._environ = os.environ if environ is None else environ
         self._origin = settings.origin
         self._current: dict[str, SecretStr | None] = {
@@ -51,6 +55,8 @@ class Secrets:
             KAFKA_PASSWORD: security.password,
             KAFKA_KEY_PASSWORD: security.key_password,
             WEB_TOKEN: settings.web.token,
+            REGISTRY_PASSWORD: None if registry is None else registry.password,
+            REGISTRY_TOKEN: None if registry is None else registry.token,
         }
         templates = self._origin.templates if self._origin is not None else ()
         self._templates = {path: text for path, text in templates if path in _CHECKS}
@@ -77,6 +83,14 @@ class Secrets:
     def web_token(self) -> SecretStr | None:
         """Return the token of whoever may resume a stream, if there is one."""
         return self._current[WEB_TOKEN]
+
+    def registry_password(self) -> SecretStr | None:
+        """Return the password for the schema registry, if there is one."""
+        return self._current[REGISTRY_PASSWORD]
+
+    def registry_token(self) -> SecretStr | None:
+        """Return the bearer token for the schema registry, if there is one."""
+        return self._current[REGISTRY_TOKEN]
 
     def read_again(self) -> frozenset[str]:
         """Read the files again and return the paths of the secrets that changed.

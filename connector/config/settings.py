@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PrivateAttr, SecretStr
 
+from connector.config.formats import FormatSettings, RegistryTlsSettings, SchemaRegistrySettings
 from connector.config.kafka import KafkaSettings, SecuritySettings
 from connector.config.model import E164, Model, Seconds
 from connector.config.references import Origin
@@ -41,6 +42,7 @@ __all__ = [
     "CreateTopicsSettings",
     "DeadLetterSettings",
     "DeliverySettings",
+    "FormatSettings",
     "HealthSettings",
     "HistorySettings",
     "HoldSettings",
@@ -49,8 +51,10 @@ __all__ = [
     "OutcomeSettings",
     "ReadinessSettings",
     "RedriveSettings",
+    "RegistryTlsSettings",
     "RetrySettings",
     "RevenueSettings",
+    "SchemaRegistrySettings",
     "SecuritySettings",
     "Settings",
     "ShutdownSettings",
@@ -220,6 +224,9 @@ class Settings(Model):
     )
     kafka: KafkaSettings = Field(description="The brokers.")
     trackly: TracklySettings = Field(description="The platform.")
+    schema_registry: SchemaRegistrySettings | None = Field(
+        default=None, description="The schema registry, for streams whose `format` needs it."
+    )
     streams: list[StreamSettings] = Field(min_length=1, description="Flows from topics to operations.")
     web: WebSettings = Field(default_factory=WebSettings, description="Pages for health, status and metrics.")
     log: LogSettings = Field(default_factory=LogSettings, description="Logs.")

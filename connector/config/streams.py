@@ -9,8 +9,10 @@ from typing import Annotated, Any, Final, Literal, assert_never
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
+from connector.config.formats import Format, FormatSettings
 from connector.config.mapping import MappingSettings, OverrideSettings, TopicPattern, Transform
 from connector.config.model import Model, PhoneNumber, Seconds, Topic
+from connector.config.problems import KeyPath
 
 STREAM_NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,99}$"
 
@@ -340,6 +342,10 @@ class StreamSettings(Model):
             "Regular expression, starting with `^`, for the names of the topics to read. Either this or `topics`."
         ),
     )
+    format: Format = Field(
+        default_factory=FormatSettings,
+        description="What the values of records are: a name (`format: cloudevents`), or a group of settings.",
+    )
     operation: Operation = Field(description="What is done with each record.")
     mode: Mode = Field(
         default="bulk",
@@ -444,7 +450,15 @@ class StreamSettings(Model):
         changed: dict[str, Any] = {name: getattr(over, name) for name in over.model_fields_set - {"topics", "pattern"}}
         if over.mapping is not None:
             changed["mapping"] = over.mapping.over(self.mapping)
+        if over.format is None:
+            changed["format"] = self.format
         return self.model_copy(update={**changed, "overrides": []})
+
+    @property
+    def formats(self) -> dict[KeyPath, FormatSettings]:
+        """Return the formats of its topics, each by where it stands below the stream."""
+        others = {("overrides", index, "format"): over.format for index, over in enumerate(self.overrides)}
+        return {("format",): self.format, **{path: chosen for path, chosen in others.items() if chosen is not None}}
 
     @property
     def ceiling(self) -> int:

@@ -40,6 +40,11 @@ def notes(settings: Settings) -> Iterator[str]:
         yield "trackly.allow_plain_http: the API key and every phone number travel in the clear"
     if not trackly.tls.verify:
         yield "trackly.tls.verify is off: the API key goes to whoever answers"
+    registry = settings.schema_registry
+    if registry is not None and not registry.tls.verify:
+        yield "schema_registry.tls.verify is off: credentials go to whoever answers"
+    if registry is not None and registry.url.startswith("http://") and registry.allow_plain_http:
+        yield "schema_registry.allow_plain_http: its credentials travel in the clear"
     if settings.kafka.security.protocol.endswith("ssl") and not settings.kafka.security.verify_hostname:
         yield "kafka.security.verify_hostname is off: any holder of a trusted certificate may pose as a broker"
     web = settings.web

@@ -16,7 +16,7 @@ def check_url(value: str, *, known_by: str = "") -> str:
 
     `known_by` says how the other side knows us, if not by a user in the address.
     """
-    _check_address(value, schemes=("http", "https"))
+    check_address(value, schemes=("http", "https"))
     parts = urlsplit(value)
     if parts.username is not None or parts.password is not None:
         raise ValueError("; ".join(filter(None, ("must not hold a user or a password", known_by))))
@@ -30,11 +30,12 @@ def _url(value: str) -> str:
 
 
 def _proxy(value: str) -> str:
-    _check_address(value, schemes=("http", "https"))
+    check_address(value, schemes=("http", "https"))
     return value
 
 
-def _check_address(value: str, *, schemes: tuple[str, ...]) -> None:
+def check_address(value: str, *, schemes: tuple[str, ...]) -> None:
+    """Raise ValueError for what is no address of these schemes, without repeating it."""
     if any(character.isspace() or not character.isprintable() for character in value):
         raise ValueError("must not hold white space or control characters")
     try:

@@ -144,8 +144,9 @@ def shape_by(plan: Plan, chunk: Chunk, topic: str) -> Shaped:
         return Shaped(values, bad, plan.max_segments)
     events = columns.values if mapping is None else mapping.events(columns, failures)
     encoded = _encoded(events, failures)
+    failure = _undecodable if mapping is None and plan.transform is None else _failure
     for index, text in failures.items():
-        bad[live[index]] = _failure(text)
+        bad[live[index]] = failure(text)
     return Shaped(_placed(encoded, live, len(chunk), bad), bad, plan.max_segments)
 
 
@@ -215,6 +216,10 @@ def _placed(events: list[bytes | None], live: list[int], count: int, bad: dict[i
 
 def _failure(text: str) -> Verdict:
     return Verdict("dead_letter", "mapping_failed", None, text[:MAX_TEXT])
+
+
+def _undecodable(text: str) -> Verdict:
+    return Verdict("dead_letter", "not_decodable", None, text[:MAX_TEXT])
 
 
 def _plain(value: Any) -> Any:

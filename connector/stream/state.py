@@ -94,6 +94,11 @@ class State:
     """The guard is back on a reason when no dead letter has had it for this long."""
     kafka_hold: Hold | None = None
     """Kafka refuses us (authorization, a deleted topic): nothing starts until a tick commits again."""
+    shaping_hold: Hold | None = None
+    """Events can't be made of records now (the schema registry is away): what is read waits, and nothing more is read;
+    what was made of records before is posted."""
+    unshaped_bytes: int = 0
+    """Bytes of the records that wait for it."""
     kafka_trouble: KafkaTrouble | None = None
     """Why ticks or progress wait for brokers, where they do."""
     paused: Hold | None = None
@@ -125,7 +130,8 @@ class State:
     @property
     def may_read(self) -> bool:
         """Tell whether consumption goes on: nothing holds the stream."""
-        return self.gate.state != "open" and self.kafka_hold is None and self.paused is None and not self.draining
+        held = self.kafka_hold is not None or self.shaping_hold is not None or self.paused is not None
+        return self.gate.state != "open" and not held and not self.draining
 
     @property
     def may_rest(self) -> bool:
@@ -138,7 +144,8 @@ class State:
     @property
     def held_bytes(self) -> int:
         """Bytes of records in memory, from being read to being settled."""
-        return self.flow.held_bytes + self.admission.held_bytes + sum(item.bytes for item in self.quarantine)
+        waiting = self.admission.held_bytes + self.unshaped_bytes
+        return self.flow.held_bytes + waiting + sum(item.bytes for item in self.quarantine)
 
     def may_start_more(self, at: float) -> bool:
         """Tell whether more batches than are ready might start now."""
@@ -253,7 +260,7 @@ class State:
     def holds(self) -> list[Hold]:
         """Return every hold of the stream as a whole, and none of a partition."""
         gate = self.gate.hold if not self.storms else None  # a storm stops the gate, and is told once
-        found = [hold for hold in (self.paused, self.kafka_hold, gate) if hold is not None]
+        found = [h for h in (self.paused, self.kafka_hold, gate, self.shaping_hold) if h is not None]
         return [*found, *self.storms.values()]
 
 

@@ -27,6 +27,7 @@ from connector.kafka.groups import Group, stir
 from connector.kafka.publisher import PlainPublisher, Publisher, TransactionalPublisher
 from connector.kafka.source import Source
 from connector.kafka.topics import Outputs, Topics
+from connector.shaping.formats import SchemaRegistry, decoder_for
 from connector.shaping.shaper import shaper_of
 from connector.stream.holds import Decision, HoldBook, HoldSeen, Resumed, fit_to_show, status_of
 from connector.stream.paces import PaceBook
@@ -65,7 +66,7 @@ class Stream:
     `api_key` is asked for each request, `reread_secrets` called before each probe. `resume_command` is what an
     operator types to end its holds; what a single hold needs comes behind it. `stalled_secs` is how long records may
     wait without progress for a reason that nobody knows, `docs_url` where the documentation is served, `traces` makes
-    the spans of batches, where they are wanted.
+    the spans of batches, where they are wanted. `registry` is there where a format needs one.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Stream:
         stalled_secs: float = 300.0,
         docs_url: str | None = None,
         traces: Traces | None = None,
+        registry: SchemaRegistry | None = None,
     ) -> None:
         self.settings = settings
         self.name = settings.name
@@ -99,7 +101,7 @@ class Stream:
         self._on_failure = on_failure
         self._log = get_logger("stream").bind(stream=self.name)
         self.operation = operation_of(settings)
-        self._shaper = shaper_of(settings)
+        self._shaper = shaper_of(settings, lambda variant: decoder_for(variant.format, registry))
         self.state = _state(settings, self.operation, f"{identity.instance_id}-{int(time.time()):x}")
         self.metrics = BatchMetrics(self.name)
         self._resume_command = resume_command or f"trackly-connector resume {self.name}"
@@ -131,6 +133,7 @@ class Stream:
             name=self.name,
             fail=self._fail,
             shape=None if self._shaper is None else self._shaper.shape,
+            before_probe=self._reread_secrets,
         )
         source = Source(
             configs.consumer(kafka, settings, client_id=client_id, instance_id=self._identity.instance_id),
@@ -243,6 +246,7 @@ class Stream:
                 return Resumed(undecided=undecided, not_held=not_held)
             if not decision.partitions:
                 self.state.resume()
+                self._reader.shape_again()
             self._reader.resume({seen.partition: decision for seen in wanted if seen.partition is not None})
             self._tell_hold()
         ended = tuple(seen for seen in wanted if seen.hold.ends == "operator")
@@ -479,6 +483,8 @@ def _read_options(settings: StreamSettings, kafka: KafkaSettings, buffer_bytes: 
         drain_secs=settings.delivery.drain_secs,
         call_secs=kafka.request_timeout_secs,
         fence_secs=kafka.session_timeout_secs,
+        probe_secs=settings.hold.probe_secs,
+        probe_max_secs=settings.hold.probe_max_secs,
     )
 
 

@@ -11,8 +11,12 @@ from connector.stream import sender
 from tests.deploy.conftest import ROOT
 
 PAGE: Final = ROOT / "docs" / "how-to" / "holds.md"
-SOURCES: Final = [ROOT / "connector" / "core" / "breaker.py", *(ROOT / "connector" / "stream").glob("*.py")]
-_BEGIN_A_HOLD: Final = {"Hold", "hold_partition", "_hold", "stop", "_gone"}
+SOURCES: Final = [
+    ROOT / "connector" / "core" / "breaker.py",
+    *(ROOT / "connector" / "stream").glob("*.py"),
+    *(ROOT / "connector" / "shaping").rglob("*.py"),
+]
+_BEGIN_A_HOLD: Final = {"FormatAwayError", "Hold", "hold_partition", "_hold", "stop", "_gone"}
 
 
 def _reason(node: ast.expr) -> str | None:

@@ -25,6 +25,8 @@ from connector.reference import (
     metrics_page,
     verdicts_page,
 )
+from connector.shaping import formats
+from connector.shaping.formats.refusing import REASONS as FORMAT_REASONS
 from connector.telemetry.metrics import BatchMetrics, StatusCollector, WorkersCollector, render
 from connector.trackly import operations
 
@@ -89,12 +91,25 @@ def _reasons_of_shaping() -> Iterator[str]:
 
 def test_every_reason_that_shaping_gives_is_on_the_page_and_no_other() -> None:
     assert set(_reasons_of_shaping()) - set(LOCAL_REASONS) == set(SHAPING_REASONS)
+def test_every_reason_that_a_format_gives_is_among_those_of_the_formats_or_of_json() -> None:
+    given = set()
+    for source in Path(formats.__path__[0]).glob("*.py"):
+        for node in ast.walk(ast.parse(source.read_text())):
+            match node:
+                case ast.Call(
+                    func=ast.Name(id="refused" | "UndecodableError"), args=[ast.Constant(value=str(reason)), *_]
+                ):
+                    given.add(reason)
+                case _:
+                    continue
+
+    assert given - LOCAL_REASONS.keys() == FORMAT_REASONS.keys()
 
 
 def test_every_reason_of_a_dead_letter_has_a_row_with_a_meaning() -> None:
     rows = dict(re.findall(r"^\| `([a-z0-9_]+)` \| (.+) \|$", verdicts_page().partition("## Reasons")[2], re.MULTILINE))
 
-    assert set(rows) == {*local_reasons(), *RECORD_CODES, *ANSWERED_REASONS}
+    assert set(rows) == {*local_reasons(), *FORMAT_REASONS, *RECORD_CODES, *ANSWERED_REASONS}
     assert all(rows.values())
 
 

@@ -1,0 +1,204 @@
+"""What events come in, and the schema registry that says how to read them.
+
+A format that the project alone cannot decode needs an extra of the package; that it is missing is found out when the
+settings are loaded, not with the first record.
+"""
+
+import json
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, cast
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+from connector.config.model import FilePath, Model, Seconds
+from connector.config.trackly import check_address, check_api_key
+
+FormatName = Literal["json", "cloudevents", "avro", "protobuf", "json_schema"]
+FramedName = Literal["avro", "protobuf", "json_schema"]
+
+PACKAGE: Final = "trackly-connector"
+
+EXTRAS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "avro": ("avro", ("fastavro",)),
+    "protobuf": ("protobuf", ("google.protobuf", "grpc_tools")),
+    "json_schema": ("json-schema", ("jsonschema_rs",)),
+}
+"""By format: the extra of the package that it needs, and the modules that come with it."""
+
+
+def _expand(value: Any) -> Any:
+    """Take the short form, a name alone, for a format without settings of its own."""
+    return {"type": value} if isinstance(value, str) else value
+
+
+class FormatSettings(Model):
+    """What the values of a stream's records are."""
+
+    type: FormatName = Field(
+        default="json",
+        description=(
+            "`json`; `cloudevents`: CloudEvents 1.0, structured or binary; `avro`, `protobuf`, `json_schema`: framed "
+            "with the id of a schema, which `schema_registry` knows."
+        ),
+    )
+    data: Literal["json", "avro", "protobuf", "json_schema"] = Field(
+        default="json",
+        description=(
+            "For `cloudevents`: what data in binary mode is where its content type is neither JSON nor text; all but "
+            "`json` are framed with the id of a schema."
+        ),
+    )
+    reader_schema_file: FilePath | None = Field(
+        default=None,
+        description=(
+            "For `avro`: a schema (JSON) that every value is brought to by Avro's own rules; left out, values have the "
+            "fields that they were written with."
+        ),
+    )
+    message: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,499}$")] | None = Field(
+        default=None,
+        description="For `protobuf`: full name of the message that is expected; any when left out.",
+    )
+    validation: bool = Field(
+        default=True,
+        description=(
+            "For `json_schema`: whether values are checked against their schema, or just taken out of the frame."
+        ),
+    )
+
+    @property
+    def framed(self) -> FramedName | None:
+        """Return the format of values, or of data in CloudEvents, that are framed with the id of a schema."""
+        inner = self.data if self.type == "cloudevents" else self.type
+        return None if inner in {"json", "cloudevents"} else cast(FramedName, inner)
+
+    @property
+    def needs_registry(self) -> bool:
+        """Tell whether values cannot be read without their schemas."""
+        return self.framed is not None and not (self.framed == "json_schema" and not self.validation)
+
+    @property
+    def missing_extra(self) -> str | None:
+        """Return the extra of the package that this format needs and that is not installed, if there is one."""
+        if self.framed is None or not self.needs_registry:
+            return None
+        extra, modules = EXTRAS[self.framed]
+        return None if all(map(_is_there, modules)) else extra
+
+
+Format = Annotated[FormatSettings, BeforeValidator(_expand, json_schema_input_type=FormatName | FormatSettings)]
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package around it
+        return False
+
+
+MAX_READER_SCHEMA_BYTES: Final = 1_000_000
+
+
+def reader_schema(file: Path) -> Any:
+    """Return the Avro schema of a file, parsed; raise ValueError with what is wrong with it."""
+    import fastavro  # noqa: PLC0415 (comes with an extra)
+
+    try:
+        with file.open("rb") as opened:
+            text = opened.read(MAX_READER_SCHEMA_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from error
+    if len(text) > MAX_READER_SCHEMA_BYTES:
+        raise ValueError(f"has more than {MAX_READER_SCHEMA_BYTES:,} bytes")
+    try:
+        schema = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is not JSON: {error}") from error
+    try:
+        return fastavro.parse_schema(schema)
+    except Exception as error:
+        raise ValueError(f"is not an Avro schema: {type(error).__name__}: {error}") from error
+
+
+def _url(value: str) -> str:
+    check_address(value, schemes=("http", "https"))
+    parts = urlsplit(value)
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold a user or a password; use schema_registry.username and password")
+    if parts.query or parts.fragment:
+        raise ValueError("must not hold a query or a fragment")
+    return value.rstrip("/")
+
+
+def check_password(value: str) -> str:
+    """Return a password when there is one."""
+    if not value:
+        raise ValueError("must not be empty")
+    return value
+
+
+def _secret_token(value: SecretStr) -> SecretStr:
+    check_api_key(value.get_secret_value())
+    return value
+
+
+class RegistryTlsSettings(Model):
+    """How the registry proves who it is, and we to it."""
+
+    ca_file: FilePath | None = Field(
+        default=None,
+        description="PEM file of the authorities that vouch for the registry; the usual ones when left out.",
+    )
+    cert_file: FilePath | None = Field(
+        default=None, description="PEM file of a client certificate, where the registry asks for one."
+    )
+    key_file: FilePath | None = Field(default=None, description="PEM file of the key of `cert_file`.")
+    verify: bool = Field(
+        default=True,
+        description="Whether certificates are checked at all. `false` hands credentials to whoever answers: for tests.",
+    )
+
+
+class SchemaRegistrySettings(Model):
+    """A schema registry with Confluent's API, shared by the streams whose format needs it."""
+
+    url: Annotated[str, AfterValidator(_url)] = Field(
+        description=(
+            "Root of the API, such as `https://registry:8081`; of Apicurio Registry `http://host:8080/apis/ccompat/v7`."
+        )
+    )
+    username: Annotated[str, Field(min_length=1, pattern=r"^[^:\x00-\x1f]+$")] | None = Field(
+        default=None, description="User for basic authentication; needs `password`."
+    )
+    password: SecretStr | None = Field(
+        default=None,
+        min_length=1,
+        description="Password of `username`. Give it by reference; given by file, it is read again at every probe of a "
+        "hold and on SIGHUP.",
+    )
+    token: Annotated[SecretStr, AfterValidator(_secret_token)] | None = Field(
+        default=None, description="Bearer token, in place of a user. By reference, as `password`."
+    )
+    allow_plain_http: bool = Field(
+        default=False,
+        description="Whether credentials may go to another machine over plain http, where all can read them.",
+    )
+    tls: RegistryTlsSettings = Field(default_factory=RegistryTlsSettings, description="Certificates.")
+    timeout_secs: Annotated[Seconds, Field(le=60)] = Field(
+        default=5.0,
+        description="How long schemas are waited for, in seconds, before the stream holds and asks again later.",
+    )
+    cached_schemas: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=1_000, description="Schemas kept in memory; a schema never changes under its id."
+    )
+    unknown_id_secs: Annotated[float, Field(gt=0, le=86_400)] = Field(
+        default=30.0,
+        description="For how long an id that the registry does not know is not asked for again, in seconds.",
+    )
+    max_schema_bytes: Annotated[int, Field(ge=1_000, le=50_000_000)] = Field(
+        default=1_000_000,
+        description="Largest answer that is read; records of a larger schema become dead letters (`schema_unusable`).",
+    )

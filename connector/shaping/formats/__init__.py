@@ -1,0 +1,69 @@
+"""Formats of events: from a record's bytes to Python's values.
+
+`decoder_for` is the way in. Each format's module is imported only where a stream has that format, as most of them need
+an extra of the package.
+"""
+
+from collections.abc import Callable
+from typing import assert_never
+
+from pydantic import SecretStr
+
+from connector.config.formats import FormatSettings, FramedName, reader_schema
+from connector.config.secrets import Secrets
+from connector.config.settings import Settings
+from connector.shaping.decoded import Decoder
+from connector.shaping.formats.framed import KINDS, FramedDecoder
+from connector.shaping.formats.schemas import Credentials, SchemaRegistry
+
+__all__ = ["SchemaRegistry", "decoder_for", "registry_of"]
+
+
+def registry_of(settings: Settings, secrets: Secrets) -> SchemaRegistry | None:
+    """Return the registry of the settings, if there is one, asked with credentials as they are by then."""
+    registry = settings.schema_registry
+    if registry is None:
+        return None
+
+    def revealed(ask: Callable[[], SecretStr | None]) -> Callable[[], str | None]:
+        return lambda: None if (secret := ask()) is None else secret.get_secret_value()
+
+    password, token = revealed(secrets.registry_password), revealed(secrets.registry_token)
+    return SchemaRegistry(registry, Credentials(registry.username, password, token))
+
+
+def decoder_for(settings: FormatSettings, registry: SchemaRegistry | None) -> Decoder | None:
+    """Return what decodes a format, None for plain JSON; `registry` must be there where the format needs one."""
+    match settings.type:
+        case "json":
+            return None
+        case "cloudevents":
+            from connector.shaping.formats.cloudevents import CloudEventsDecoder  # noqa: PLC0415
+
+            return CloudEventsDecoder(None if settings.framed is None else _framed(settings, settings.framed, registry))
+        case framed:
+            return _framed(settings, framed, registry)
+
+
+def _framed(settings: FormatSettings, name: FramedName, registry: SchemaRegistry | None) -> FramedDecoder:
+    """Return what decodes a format whose values name their schema."""
+    match name:
+        case "avro":
+            from connector.shaping.formats.avro import compile_avro  # noqa: PLC0415
+
+            file = settings.reader_schema_file
+            pinned = None if file is None else reader_schema(file)
+            return FramedDecoder(KINDS[name], registry, lambda schema, _: compile_avro(schema, pinned))
+        case "protobuf":
+            from connector.shaping.formats.protobuf import ProtobufFiles, read_indexes  # noqa: PLC0415
+
+            files = ProtobufFiles(settings.message)
+            return FramedDecoder(KINDS[name], registry, files.reader, read_indexes=read_indexes)
+        case "json_schema" if settings.validation:
+            from connector.shaping.formats.json_schema import compile_json_schema  # noqa: PLC0415
+
+            return FramedDecoder(KINDS[name], registry, lambda schema, _: compile_json_schema(schema))
+        case "json_schema":
+            return FramedDecoder(KINDS[name], None, None)
+        case _ as never:
+            assert_never(never)

@@ -1,0 +1,192 @@
+"""Avro: values are read with the schema that they were written with, and, where one is pinned, brought to ours.
+
+What Python's reader makes of logical types is turned into what JSON has, and fields that are null are left out, as they
+would be from JSON: which parts of a value need that is found once for each schema, so that a schema of plain fields
+costs nothing. Two things that a value of a few bytes could do to the
+reader are ruled out by looking at the schema: items without bytes, which an array may hold any number of, and types
+that hold themselves, for which the compiled reader knows no depth at which to stop.
+"""
+
+import json
+import math
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time
+from decimal import Decimal
+from io import BytesIO
+from typing import Any, Final
+from uuid import UUID
+
+from fastavro import parse_schema, schemaless_reader
+from fastavro._read_py import schemaless_reader as careful_reader
+
+from connector.shaping.formats.refusing import UndecodableError
+from connector.shaping.formats.schemas import Schema
+
+Convert = Callable[[Any], Any]
+
+MAX_DEPTH: Final = 100
+"""Levels of types within types in one schema."""
+
+_PLAIN: Final = frozenset({"null", "boolean", "int", "long", "string", "enum"})
+
+
+def compile_avro(schema: Schema, reader: Any = None) -> Callable[[bytes, int], Any]:
+    """Return what reads a value from a byte on; `reader` is a parsed schema that it is brought to.
+
+    Raises `UndecodableError` for a schema that cannot be used; what is returned raises anything.
+    """
+    try:
+        known: dict[str, Any] = {}
+        for reference in schema.references.values():
+            parse_schema(json.loads(reference.text), named_schemas=known)
+        parsed = parse_schema(json.loads(schema.text), named_schemas=known)
+    except Exception as error:
+        text = f"the registry's schema is no valid Avro: {type(error).__name__}: {error}"
+        raise UndecodableError("schema_unusable", text) from error
+    look = _Look(known)
+    look.at(parsed)
+    read = careful_reader if look.is_recursive else schemaless_reader
+    convert = _Look(_names(reader) if reader is not None else known).at(reader if reader is not None else parsed)
+
+    def read_from(value: bytes, start: int) -> Any:
+        stream = BytesIO(value)
+        stream.seek(start)
+        event = read(stream, parsed, reader)
+        if stream.tell() != len(value):
+            raise UndecodableError("not_decodable", f"{len(value) - stream.tell()} bytes follow the value")
+        return event
+
+    if convert is None:
+        return read_from
+    return lambda value, start: convert(read_from(value, start))
+
+
+def _names(parsed: Any) -> dict[str, Any]:
+    """Return the named types of a parsed schema."""
+    return dict(parsed.get("__named_schemas", {})) if isinstance(parsed, dict) else {}
+
+
+def plain(value: Any) -> Any:
+    """Return a value of any logical type as JSON has it.
+
+    Decimals become text with all their digits, bytes base64, times RFC 3339 (`Z` for UTC, no offset for local ones),
+    UUIDs text; numbers that JSON does not have become null. Members that are null are left out.
+    """
+    match value:
+        case str() | bool() | int() | None:
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case bytes():
+            return b64encode(value).decode()
+        case Decimal():
+            return format(value, "f")
+        case datetime():
+            return value.isoformat().replace("+00:00", "Z")
+        case date() | time():
+            return value.isoformat()
+        case UUID():
+            return str(value)
+        case dict():
+            return {key: plain(inner) for key, inner in value.items() if inner is not None}
+        case list() | tuple():
+            return [plain(inner) for inner in value]
+        case _:
+            raise UndecodableError("not_decodable", f"a value of the type {type(value).__name__} has no form in JSON")
+
+
+def _is_optional(schema: Any) -> bool:
+    return isinstance(schema, list) and "null" in schema
+
+
+class _Look:
+    """One look at a whole schema: whether it can be used, and what of its values has to be converted."""
+
+    def __init__(self, known: Mapping[str, Any]) -> None:
+        self._known = known
+        self._open: list[str] = []
+        self._records: dict[str, Convert | None] = {}
+        """What converts each record that was looked at: types that share types are looked at once."""
+        self._empty: dict[str, bool] = {}
+        self.is_recursive = False
+
+    def at(self, schema: Any, depth: int = 0) -> Convert | None:
+        """Return what converts a value of a schema, None where it is what JSON has already."""
+        if depth > MAX_DEPTH:
+            raise UndecodableError("schema_unusable", f"has types within types, more than {MAX_DEPTH} levels")
+        if isinstance(schema, list):
+            # Of several branches the value's own type tells which it was.
+            branches = [self.at(branch, depth + 1) for branch in schema]
+            return None if branches.count(None) == len(branches) else plain
+        if isinstance(schema, str):
+            named = self._known.get(schema)
+            if named is not None and not isinstance(named, str):
+                return self.at(named, depth + 1)
+            return None if schema in _PLAIN else plain
+        if "logicalType" in schema:
+            return plain
+        match schema["type"]:
+            case "record" | "error":
+                return self._record(schema, depth)
+            case "array":
+                if self._may_be_empty(schema["items"], depth + 1):
+                    raise UndecodableError("schema_unusable", "has an array of items that may take no bytes at all")
+                inner = self.at(schema["items"], depth + 1)
+                return None if inner is None else lambda items: [inner(item) for item in items]
+            case "map":
+                return plain if self.at(schema["values"], depth + 1) or _is_optional(schema["values"]) else None
+            case str(kind):
+                return None if kind in _PLAIN else self.at(kind, depth + 1) if kind in self._known else plain
+            case nested:
+                return self.at(nested, depth + 1)
+
+    def _record(self, schema: Mapping[str, Any], depth: int) -> Convert | None:
+        name = str(schema["name"])
+        if name in self._open:
+            self.is_recursive = True
+            return plain
+        if name in self._records:
+            return self._records[name]
+        self._open.append(name)
+        fields = [(field["name"], self.at(field["type"], depth + 1)) for field in schema["fields"]]
+        self._open.pop()
+        wanted = [(field, convert) for field, convert in fields if convert is not None]
+        optional = [field["name"] for field in schema["fields"] if _is_optional(field["type"])]
+
+        def record(event: Any) -> Any:
+            for field, convert in wanted:
+                event[field] = convert(event[field])
+            for field in optional:
+                if event[field] is None:
+                    del event[field]
+            return event
+
+        self._records[name] = record if wanted or optional else None
+        return self._records[name]
+
+    def _record_may_be_empty(self, schema: Mapping[str, Any], depth: int) -> bool:
+        name = str(schema["name"])
+        if name not in self._empty:
+            self._empty[name] = False  # of what holds itself
+            self._empty[name] = all(self._may_be_empty(field["type"], depth + 1) for field in schema["fields"])
+        return self._empty[name]
+
+    def _may_be_empty(self, schema: Any, depth: int) -> bool:
+        """Tell whether a value may take no bytes; what holds itself takes some, as it could not end otherwise."""
+        if depth > MAX_DEPTH:
+            return False
+        if isinstance(schema, str):
+            named = self._known.get(schema)
+            return schema == "null" or (isinstance(named, dict) and self._may_be_empty(named, depth + 1))
+        if isinstance(schema, list):
+            return False  # the number of the branch takes one
+        match schema["type"]:
+            case "record" | "error":
+                return self._record_may_be_empty(schema, depth)
+            case "fixed":
+                return bool(schema["size"] == 0)
+            case "array" | "map" | "enum":
+                return False
+            case nested:
+                return self._may_be_empty(nested, depth + 1)

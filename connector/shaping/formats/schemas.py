@@ -1,0 +1,326 @@
+"""What a schema registry says of an id, and how it is asked.
+
+One registry serves all streams of a process, as schemas never change under their id. It is asked in threads of its own,
+so that whoever decodes waits for a bounded time, whatever becomes of the question. An answer says something of a
+record's schema (it is there, unknown, or of no use), or it says that the registry does not work: only the second is
+`FormatAwayError`, for which nobody's records are to blame.
+"""
+
+import json
+import ssl
+import threading
+import time
+from base64 import b64encode
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote
+
+import httpx
+
+from connector import __version__
+from connector.config.formats import SchemaRegistrySettings
+from connector.core.verdicts import Verdict
+from connector.shaping.decoded import FormatAwayError
+from connector.shaping.formats.refusing import refused
+
+SchemaKey = int | str
+"""How a record names its schema: by the registry's number, or by a GUID."""
+
+THREADS: Final = 4
+MAX_REFERENCES: Final = 64
+"""Schemas that one schema may draw in, all levels counted."""
+MAX_UNKNOWN: Final = 10_000
+"""Ids that are remembered as unknown: whoever writes garbage names a new one with each record."""
+MAX_TEXT: Final = 300
+
+_NOT_FOUND: Final = frozenset({40401, 40402, 40403})
+"""What the registry's own 404 says: no such subject, version, schema. Any other 404 comes from somebody else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """A schema as the registry gave it; `references` are those that it names, by that name, in an order that parses."""
+
+    kind: str
+    """`AVRO`, `PROTOBUF` or `JSON`."""
+    text: str = field(repr=False)
+    references: Mapping[str, "Schema"] = field(default_factory=dict, repr=False)
+
+
+Found = Schema | Verdict
+"""A schema, or what becomes of every record that names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Who we are to the registry; asked for with each question, since what a file brought may change."""
+
+    username: str | None = None
+    password: Callable[[], str | None] = field(default=lambda: None, repr=False)
+    token: Callable[[], str | None] = field(default=lambda: None, repr=False)
+
+    def header(self) -> dict[str, str]:
+        """Return the header that says so, if there is one."""
+        token = self.token()
+        if token is not None:
+            return {"Authorization": f"Bearer {token}"}
+        if self.username is None:
+            return {}
+        pair = f"{self.username}:{self.password() or ''}".encode()
+        return {"Authorization": f"Basic {b64encode(pair).decode()}"}
+
+
+class _UnusableError(Exception):
+    """The registry has the schema, and it cannot be used."""
+
+
+class _UnknownError(Exception):
+    """The registry says that there is no such thing."""
+
+
+class _NoPlaceError(Exception):
+    """Something says that there is no such place: not in the registry's own words."""
+
+
+class SchemaRegistry:
+    """Schemas by id, kept in memory; any thread may ask. `now` is a monotonic clock."""
+
+    def __init__(
+        self,
+        settings: SchemaRegistrySettings,
+        credentials: Credentials | None = None,
+        *,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.url = settings.url
+        self._settings = settings
+        self._credentials = credentials or Credentials()
+        self._now = now
+        self._lock = threading.Lock()
+        self._schemas: OrderedDict[SchemaKey, Schema] = OrderedDict()
+        self._without: OrderedDict[SchemaKey, tuple[float, Verdict]] = OrderedDict()
+        """Ids without a schema that could be used, until when that is believed."""
+        self._asked: dict[SchemaKey, Future[Found]] = {}
+        self._client: httpx.Client | None = None
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="schema-registry")
+
+    def close(self) -> None:
+        """Ask nothing more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._drop_client()
+
+    def find(self, keys: Iterable[SchemaKey]) -> dict[SchemaKey, Found]:
+        """Return what there is for each key, within `timeout_secs`; raises `FormatAwayError` when that can't be known.
+
+        What became known meanwhile is kept, so that the next call goes on from there.
+        """
+        found: dict[SchemaKey, Found] = {}
+        asked: dict[SchemaKey, Future[Found]] = {}
+        with self._lock:
+            for key in keys:
+                known = self._known(key)
+                if known is not None:
+                    found[key] = known
+                    continue
+                if key not in self._asked:
+                    self._asked[key] = self._submit(key)
+                asked[key] = self._asked[key]
+        if not asked:
+            return found
+        done, late = wait(asked.values(), self._settings.timeout_secs, return_when=FIRST_EXCEPTION)
+        answered = [future for future in done if not future.cancelled()]  # as by another stream, which took it back
+        trouble = next((error for future in answered if (error := future.exception()) is not None), None)
+        if trouble is not None or late or len(answered) < len(done):
+            self._take_back(asked)
+            if trouble is not None:
+                raise trouble
+            raise self._away(f"no answer within {self._settings.timeout_secs:g} s")
+        return found | {key: future.result() for key, future in asked.items()}
+
+    def ping(self) -> None:
+        """Ask for something that any registry has; raises `FormatAwayError` when it does not answer as one."""
+        try:
+            answer = self._get("subjects", limit_secs=self._settings.timeout_secs)
+        except _UnusableError:
+            return  # more subjects than are read: it is a registry
+        except (_UnknownError, _NoPlaceError) as error:
+            raise self._away(str(error)) from error
+        if not isinstance(answer, list):
+            raise self._away("the answer is JSON, but no list of subjects")
+
+    def _submit(self, key: SchemaKey) -> Future[Found]:
+        try:
+            return self._threads.submit(self._ask, key)
+        except RuntimeError as error:  # we are closed
+            raise self._away("nothing is asked any more") from error
+
+    def _known(self, key: SchemaKey) -> Found | None:
+        schema = self._schemas.get(key)
+        if schema is not None:
+            self._schemas.move_to_end(key)
+            return schema
+        until, verdict = self._without.get(key, (0.0, None))
+        if verdict is not None and self._now() < until:
+            return verdict
+        self._without.pop(key, None)
+        return None
+
+    def _take_back(self, asked: Mapping[SchemaKey, Future[Found]]) -> None:
+        """Forget questions that nobody has begun to ask, so that they cannot pile up."""
+        with self._lock:
+            for key, future in asked.items():
+                if future.cancel() and self._asked.get(key) is future:
+                    del self._asked[key]
+
+    # ------------------------------------------------------------------ the registry's threads
+
+    def _ask(self, key: SchemaKey) -> Found:
+        """Return what the registry has for a key, and keep it."""
+        try:
+            found = self._fetch(key)
+        except BaseException:
+            with self._lock:
+                self._asked.pop(key, None)
+            raise
+        with self._lock:
+            self._asked.pop(key, None)
+            if isinstance(found, Schema):
+                self._schemas[key] = found
+                if len(self._schemas) > self._settings.cached_schemas:
+                    self._schemas.popitem(last=False)
+            else:
+                self._without[key] = (self._now() + self._settings.unknown_id_secs, found)
+                if len(self._without) > MAX_UNKNOWN:
+                    self._without.popitem(last=False)
+        return found
+
+    def _fetch(self, key: SchemaKey) -> Found:
+        path = f"schemas/ids/{key}" if isinstance(key, int) else f"schemas/guids/{quote(key, safe='')}"
+        named = f"schema {key}"
+        try:
+            return self._schema(self._get(path), _Budget())
+        except _UnknownError as error:
+            if isinstance(error, _UnknownReferenceError):
+                return refused("schema_unusable", f"{named} refers to what the registry does not have: {error}")
+            return refused("schema_not_found", f"the registry does not know {named}")
+        except _NoPlaceError as error:
+            if isinstance(key, int):
+                raise self._away(str(error)) from error
+            self.ping()  # not every registry knows GUIDs
+            return refused("schema_not_found", f"the registry does not know {named}, or no GUIDs at all")
+        except _UnusableError as error:
+            return refused("schema_unusable", f"{named}: {error}")
+
+    def _schema(self, answer: Any, budget: "_Budget") -> Schema:
+        if not isinstance(answer, dict) or not isinstance(answer.get("schema"), str):
+            raise self._away("the answer is JSON, but no schema")
+        kind = answer.get("schemaType") or "AVRO"
+        references: dict[str, Schema] = {}
+        for reference in answer.get("references") or ():
+            match reference:
+                case {"name": str(name), "subject": str(subject), "version": int(version)}:
+                    budget.spend()
+                    path = f"subjects/{quote(subject, safe='')}/versions/{version}"
+                    try:
+                        inner = self._schema(self._get(path), budget)
+                    except _UnknownError as error:
+                        raise _UnknownReferenceError(f"{subject} version {version}") from error
+                    references |= {name: found for name, found in inner.references.items() if name not in references}
+                    references.setdefault(name, inner)
+                case _:
+                    raise _UnusableError("has a reference without name, subject and version")
+        return Schema(str(kind), answer["schema"], references)
+
+    def _get(self, path: str, *, limit_secs: float | None = None) -> Any:
+        """Return an answer of the registry's, decoded."""
+        status, body = self._exchange(f"{self.url}/{path}", self._now() + (limit_secs or self._settings.timeout_secs))
+        if body is None:
+            raise _UnusableError(f"is larger than schema_registry.max_schema_bytes ({self._settings.max_schema_bytes})")
+        try:
+            answer = json.loads(body)
+        except (ValueError, RecursionError):
+            if status == 200:
+                what = "HTML" if body.lstrip()[:1] == b"<" else "no JSON"
+                raise self._away(f"the answer is {what}: is schema_registry.url right?") from None
+            answer = None
+        if status == 200:
+            return answer
+        text = f"HTTP {status}{_HINTS.get(status, '')}"
+        if status != 404:
+            raise self._away(text)
+        if isinstance(answer, dict) and answer.get("error_code") in _NOT_FOUND:
+            raise _UnknownError(text)
+        raise _NoPlaceError(text)
+
+    def _exchange(self, url: str, deadline: float) -> tuple[int, bytes | None]:
+        """Return status and body of a reply; no body where it is too large."""
+        headers = {"Accept": "application/vnd.schemaregistry.v1+json, application/json", **self._credentials.header()}
+        parts, size = [], 0
+        try:
+            with self._open().stream("GET", url, headers=headers) as response:
+                for part in response.iter_raw():
+                    size += len(part)
+                    if size > self._settings.max_schema_bytes:
+                        return response.status_code, None if response.status_code == 200 else b""
+                    if self._now() > deadline:
+                        raise self._away(f"no answer within {self._settings.timeout_secs:g} s")
+                    parts.append(part)
+                return response.status_code, b"".join(parts)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError) as error:
+            self._drop_client()
+            raise self._away(f"{type(error).__name__}: {error}".rstrip(": ")) from error
+
+    def _open(self) -> httpx.Client:
+        """Return the client; after a failure a new one, which reads the files of certificates again."""
+        with self._lock:
+            if self._client is None:
+                tls, timeout = self._settings.tls, self._settings.timeout_secs
+                context = ssl.create_default_context(cafile=str(tls.ca_file) if tls.ca_file else None)
+                if tls.cert_file is not None:
+                    context.load_cert_chain(tls.cert_file, tls.key_file)
+                if not tls.verify:
+                    context.check_hostname = False
+                    context.verify_mode = ssl.CERT_NONE
+                self._client = httpx.Client(
+                    verify=context,
+                    timeout=timeout,
+                    trust_env=False,
+                    headers={"User-Agent": f"trackly-connector/{__version__}", "Accept-Encoding": "identity"},
+                )
+            return self._client
+
+    def _drop_client(self) -> None:
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _away(self, text: str) -> FormatAwayError:
+        return FormatAwayError("schema_registry", f"the schema registry at {self.url} does not help: {text}"[:MAX_TEXT])
+
+
+_HINTS: Final = {
+    401: ": see schema_registry.username and password, or token",
+    403: ": see schema_registry.username and password, or token",
+    404: ": is schema_registry.url right?",
+}
+
+
+class _UnknownReferenceError(_UnknownError):
+    """What a schema refers to is not there."""
+
+
+class _Budget:
+    """How many references one schema may still draw in, which also ends those that go in circles."""
+
+    def __init__(self) -> None:
+        self._left = MAX_REFERENCES
+
+    def spend(self) -> None:
+        """Count one more; raises when that is too many."""
+        self._left -= 1
+        if self._left < 0:
+            raise _UnusableError(f"draws in more than {MAX_REFERENCES} other schemas, or itself")

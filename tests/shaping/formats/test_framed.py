@@ -1,0 +1,546 @@
+"""Avro, Protobuf and JSON Schema as Confluent's own serializers write them against Apicurio's registry; and garbage."""
+
+import json
+import subprocess
+import sys
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+from unittest.mock import create_autospec
+from uuid import UUID, uuid4
+
+import fastavro
+import pytest
+from confluent_kafka.schema_registry import (
+    Schema,
+    SchemaReference,
+    SchemaRegistryClient,
+    header_schema_id_serializer,
+)
+from confluent_kafka.schema_registry.avro import AvroSerializer
+from confluent_kafka.schema_registry.json_schema import JSONSerializer
+from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
+from confluent_kafka.serialization import MessageField, SerializationContext
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from connector.config.settings import FormatSettings
+from connector.core.chunks import Headers
+from connector.shaping.decoded import FormatAwayError
+from connector.shaping.formats import SchemaRegistry, decoder_for, protobuf
+from connector.shaping.formats.refusing import REASONS
+from tests.kit.registries import Apicurio, MakeRegistry, TinyRegistry
+from tests.shaping.formats.making import SMS, SMS_JSON, SMS_PROTO, chunk, decode, frame, reasons, registry
+
+AVRO: Final = FormatSettings(type="avro")
+PROTOBUF: Final = FormatSettings(type="protobuf")
+JSON_SCHEMA: Final = FormatSettings(type="json_schema")
+EVENT: Final = {"to": "+15550000001", "body": "Hello"}
+GUID: Final = "89791762-2336-4186-9674-299b90a802e2"
+
+
+class Producing:
+    """Confluent's serializers over one registry, under subjects of the test's own."""
+
+    def __init__(self, client: SchemaRegistryClient, asking: SchemaRegistry) -> None:
+        self.client = client
+        self.asking = asking
+
+    def avro(self, schema: str, *events: Any, **conf: Any) -> list[bytes]:
+        return self._all(AvroSerializer(self.client, schema, conf=conf or None), events)
+
+    def protobuf(self, *messages: Any) -> list[bytes]:
+        return self._all(ProtobufSerializer(type(messages[0]), self.client), messages)
+
+    def json(self, schema: str, *events: Any) -> list[bytes]:
+        return self._all(JSONSerializer(schema, self.client), events)
+
+    def register(self, text: str, kind: str, **more: Any) -> int:
+        return self.client.register_schema(f"s-{uuid4()}", Schema(text, kind, **more))
+
+    @staticmethod
+    def _all(serialize: Any, events: Any) -> list[bytes]:
+        context = SerializationContext(f"t-{uuid4()}", MessageField.VALUE)
+        return [serialize(event, context) for event in events]
+
+
+@pytest.fixture(scope="module")
+def producing(apicurio: Apicurio) -> Iterator[Producing]:
+    with SchemaRegistryClient({"url": apicurio.url}) as client:
+        asking = registry(apicurio.url)
+        yield Producing(client, asking)
+        asking.close()
+
+
+@pytest.fixture
+def tiny(make_registry: MakeRegistry) -> TinyRegistry:
+    return make_registry()
+
+
+def _messages(proto: str, tmp_path: Path) -> dict[str, Any]:
+    """Return the classes of a file's messages, by name."""
+    (tmp_path / "sms.proto").write_text(proto)
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{tmp_path}", f"-I{_google()}", "--include_imports"]
+    subprocess.run([*command, f"--descriptor_set_out={tmp_path / 'out'}", "sms.proto"], check=True)
+    pool = DescriptorPool()
+    for file in FileDescriptorSet.FromString((tmp_path / "out").read_bytes()).file:
+        pool.Add(file)
+    found = pool.FindFileByName("sms.proto").message_types_by_name
+    return {name: GetMessageClass(described) for name, described in found.items()}
+
+
+def _google() -> Path:
+    import google.type  # noqa: PLC0415
+
+    return Path(next(iter(google.type.__path__))).parents[1]
+
+
+# ------------------------------------------------------------------ what others write
+
+
+def test_avro_that_confluents_serializer_writes(producing: Producing) -> None:
+    events = [{"to": f"+1555000{n:04d}", "body": "Grüße", "list_number": "+18005551234"} for n in range(9)]
+
+    assert decode(AVRO, producing.asking, producing.avro(SMS, *events)).values == events
+
+
+def test_fields_that_are_null_are_left_out_at_any_level(producing: Producing) -> None:
+    """The API takes no null, and an optional field of Avro is a union with it."""
+    of_inner = '{"name": "a", "type": ["null", "int"]}, {"name": "b", "type": "int"}'
+    inner = f'{{"type": "record", "name": "In", "fields": [{of_inner}]}}'
+    fields = f"""
+        {{"name": "in", "type": {inner}}}, {{"name": "maybe", "type": ["null", "In"]}},
+        {{"name": "all", "type": {{"type": "array", "items": ["null", "In"]}}}},
+        {{"name": "tags", "type": {{"type": "map", "values": ["null", "string"]}}}}
+    """
+    schema = f'{{"type": "record", "name": "Out", "fields": [{fields}]}}'
+    one = {"a": None, "b": 1}
+    event = {"in": one, "maybe": one, "all": [None, one, {"a": 2, "b": 3}], "tags": {"x": None, "y": "z"}}
+
+    decoded = decode(AVRO, producing.asking, producing.avro(schema, event, {**event, "maybe": None}))
+
+    bare: dict[str, Any] = {"in": {"b": 1}, "all": [None, {"b": 1}, {"a": 2, "b": 3}], "tags": {"y": "z"}}
+    assert decoded.values == [{**bare, "maybe": {"b": 1}}, bare]
+
+
+def test_logical_types_come_as_json_has_them(producing: Producing) -> None:
+    """Decimals keep all their digits, as text; whoever wants a number asks for one."""
+    types: dict[str, Any] = {
+        "amount": {"type": "bytes", "logicalType": "decimal", "precision": 10, "scale": 2},
+        "at": {"type": "long", "logicalType": "timestamp-millis"},
+        "local": {"type": "long", "logicalType": "local-timestamp-micros"},
+        "day": {"type": "int", "logicalType": "date"},
+        "time": {"type": "int", "logicalType": "time-millis"},
+        "id": {"type": "string", "logicalType": "uuid"},
+        "raw": "bytes",
+        "four": {"type": "fixed", "name": "Four", "size": 4},
+        "ratio": "double",
+        "kind": {"type": "enum", "name": "Kind", "symbols": ["A", "B"]},
+        "items": {
+            "type": "array",
+            "items": {"type": "record", "name": "Item", "fields": [{"name": "raw", "type": "bytes"}]},
+        },
+        "prices": {"type": "map", "values": {"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 1}},
+        "either": ["null", "string", "Item"],
+    }
+    schema = {"type": "record", "name": "All", "fields": [{"name": name, "type": kind} for name, kind in types.items()]}
+    event = {
+        "amount": Decimal("1234567.80"),
+        "at": datetime(2026, 1, 31, 8, 0, 0, 123_000, tzinfo=UTC),
+        "local": datetime(2026, 1, 31, 8, 0, 0, 123_456),  # noqa: DTZ001 (it has no zone)
+        "day": date(2026, 1, 31),
+        "time": datetime(2026, 1, 31, 8, 0, 0, 5_000, tzinfo=UTC).time(),
+        "id": UUID(GUID),
+        "raw": b"\0\xff",
+        "four": b"abcd",
+        "ratio": float("nan"),
+        "kind": "B",
+        "items": [{"raw": b"x"}],
+        "prices": {"a": Decimal("0.5")},
+        "either": {"raw": b"y"},
+    }
+
+    decoded = decode(AVRO, producing.asking, producing.avro(json.dumps(schema), event))
+
+    assert decoded.bad == {}
+    assert decoded.values == [
+        {
+            "amount": "1234567.80",
+            "at": "2026-01-31T08:00:00.123000Z",
+            "local": "2026-01-31T08:00:00.123456",
+            "day": "2026-01-31",
+            "time": "08:00:00.005000",
+            "id": GUID,
+            "raw": "AP8=",
+            "four": "YWJjZA==",
+            "ratio": None,
+            "kind": "B",
+            "items": [{"raw": "eA=="}],
+            "prices": {"a": "0.5"},
+            "either": {"raw": "eQ=="},
+        }
+    ]
+
+
+def test_protobuf_that_confluents_serializer_writes(producing: Producing, tmp_path: Path) -> None:
+    sms = _messages(SMS_PROTO, tmp_path)["Sms"]
+
+    values = producing.protobuf(sms(**EVENT), sms(to="+15550000002"))
+
+    assert decode(PROTOBUF, producing.asking, values).values == [EVENT, {"to": "+15550000002"}]
+
+
+def test_a_schema_that_the_registry_has_as_text_is_compiled(producing: Producing, tmp_path: Path) -> None:
+    """Java's serializers register the text of the file; what it imports comes with Protobuf or by reference."""
+    shared = 'syntax = "proto3"; package shared; message Money { string currency = 1; int64 minor = 2; }'
+    subject = f"s-{uuid4()}"
+    producing.client.register_schema(subject, Schema(shared, "PROTOBUF"))
+    text = """
+    syntax = "proto3"; package orders;
+    import "google/protobuf/timestamp.proto"; import "google/type/date.proto"; import "shared/money.proto";
+    enum Kind { NONE = 0; SHIPPED = 1; }
+    message Order {
+      google.protobuf.Timestamp at_time = 1; google.type.Date day = 2; shared.Money price = 3; Kind kind = 4;
+      map<string, bytes> tags = 5;
+    }
+    """
+    number = producing.register(text, "PROTOBUF", references=[SchemaReference("shared/money.proto", subject, 1)])
+    fields = (
+        b"\x0a\x06\x08\x80\x90\xa7\xcb\x06",
+        b"\x12\x05\x08\xea\x0f\x10\x01",
+        b"\x1a\x08\x0a\x03USD\x10\xfa\x01",
+        b"\x20\x01",
+        b"\x2a\x06\x0a\x01k\x12\x01v",
+    )
+    data = b"".join(fields)
+
+    decoded = decode(PROTOBUF, producing.asking, [frame(number, b"\0" + data)])
+
+    assert decoded.bad == {}
+    [order] = decoded.values
+    assert order.pop("at_time").endswith("Z")
+    assert order == {
+        "day": {"year": 2026, "month": 1},
+        "price": {"currency": "USD", "minor": "250"},
+        "kind": "SHIPPED",
+        "tags": {"k": "dg=="},
+    }
+
+
+def test_json_that_confluents_serializer_writes(producing: Producing) -> None:
+    assert decode(JSON_SCHEMA, producing.asking, producing.json(SMS_JSON, EVENT)).values == [EVENT]
+
+
+def test_each_id_that_the_registry_does_not_know_is_a_dead_letter(producing: Producing) -> None:
+    [good] = producing.avro(SMS, {**EVENT, "list_number": None})
+
+    decoded = decode(AVRO, producing.asking, [good, frame(999_999, good[5:]), frame(0xFFFFFFFF, b""), good])
+
+    assert reasons(decoded) == {1: "schema_not_found", 2: "schema_not_found"}
+    assert decoded.values[0] == decoded.values[3] == EVENT
+
+
+def test_a_schema_of_another_format_is_of_no_use(producing: Producing) -> None:
+    [json_value] = producing.json(SMS_JSON, EVENT)
+
+    assert reasons(decode(AVRO, producing.asking, [json_value])) == {0: "schema_unusable"}
+    assert reasons(decode(PROTOBUF, producing.asking, [json_value[:5] + b"\0"])) == {0: "schema_unusable"}
+
+
+def test_an_event_of_a_newer_schema_is_read_with_the_schema_it_was_written_with(producing: Producing) -> None:
+    newer = json.loads(SMS)
+    newer["fields"].insert(1, {"name": "priority", "type": "int", "default": 0})
+    old = producing.avro(SMS, {**EVENT, "list_number": None})
+    new = producing.avro(json.dumps(newer), {**EVENT, "priority": 3, "list_number": None})
+
+    decoded = decode(AVRO, producing.asking, [*old, *new, *old])
+
+    assert decoded.values == [EVENT, {**EVENT, "priority": 3}, EVENT]
+
+
+def test_a_pinned_schema_brings_every_value_to_the_same_fields(producing: Producing, tmp_path: Path) -> None:
+    file = tmp_path / "sms.avsc"
+    file.write_text(
+        '{"type": "record", "name": "Sms", "namespace": "orders", "fields": ['
+        '{"name": "to", "type": "string"}, {"name": "region", "type": "string", "default": "US"}]}'
+    )
+    pinned = FormatSettings(type="avro", reader_schema_file=file)
+    other = '{"type": "record", "name": "Sms", "namespace": "orders", "fields": [{"name": "to", "type": "long"}]}'
+
+    decoded = decode(
+        pinned,
+        producing.asking,
+        [*producing.avro(SMS, {**EVENT, "list_number": None}), *producing.avro(other, {"to": 1})],
+    )
+
+    assert decoded.values[0] == {"to": EVENT["to"], "region": "US"}
+    assert reasons(decoded) == {1: "not_decodable"}
+
+
+# ------------------------------------------------------------------ schemas in headers
+
+
+def test_a_schema_is_found_by_the_guid_in_a_header(tiny: TinyRegistry) -> None:
+    """As Confluent's serializer for headers writes it; its registry's GUIDs are no part of Apicurio's API."""
+    tiny.add(1, SMS, guid=GUID)
+    header = b"\1" + UUID(GUID).bytes
+    [data] = _avro(SMS, {**EVENT, "list_number": None})
+    mixed: list[Headers | None] = [[("other", b"x"), ("__value_schema_id", header)], None, [("__key_schema_id", b"\1")]]
+
+    decoded = decode(AVRO, registry(tiny.url), [data, frame(1, data), frame(1, data)], mixed)
+
+    assert decoded.values == [EVENT] * 3
+    assert set(tiny.asked) == {f"schemas/guids/{GUID}", "schemas/ids/1"}
+
+
+@pytest.mark.parametrize("kind", ["avro", "protobuf"])
+def test_what_confluents_serializer_puts_into_the_header_is_understood(
+    kind: str, tiny: TinyRegistry, tmp_path: Path
+) -> None:
+    """Its client is answered as Confluent's registry does, with a GUID."""
+    client = SchemaRegistryClient.new_client({"url": f"mock://{uuid4()}"})
+    headers: list[tuple[str, str | bytes | None]] = []
+    context = SerializationContext("t", MessageField.VALUE, headers)
+    conf = {"schema.id.serializer": header_schema_id_serializer}
+    if kind == "avro":
+        data = AvroSerializer(client, SMS, conf=conf)({**EVENT, "list_number": None}, context)
+    else:
+        sms = _messages(SMS_PROTO, tmp_path)["Sms"]
+        data = ProtobufSerializer(sms, client, conf=conf)(sms(**EVENT), context)
+    registered = client.get_latest_version("t-value")
+    [(name, header)] = headers
+    assert isinstance(header, bytes)
+    tiny.add(1, registered.schema.schema_str or "", kind.upper(), guid=registered.guid)
+
+    decoded = decode(FormatSettings(type=kind), registry(tiny.url), [data], [[(name, header)]])  # type: ignore[arg-type]
+
+    assert decoded.bad == {}
+    assert EVENT.items() <= decoded.values[0].items()
+
+
+# ------------------------------------------------------------------ what is wrong with values
+
+
+def _avro(schema: str, *events: Any) -> list[bytes]:
+    parsed = fastavro.parse_schema(json.loads(schema))
+    written = []
+    for event in events:
+        stream = BytesIO()
+        fastavro.schemaless_writer(stream, parsed, event)
+        written.append(stream.getvalue())
+    return written
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"", "not_framed"),
+        (b"\0\0\0\0", "not_framed"),
+        (b'{"to": "+15550000001"}', "not_framed"),
+        (b"\1" + bytes(30), "not_framed"),
+        (frame(1, b""), "not_decodable"),
+        (frame(1, b"\x18+1555"), "not_decodable"),
+        (frame(1, b"\x18+15550000001\x0aHello\0\0"), "not_decodable"),
+        (frame(1, b"\x18+15550000001\x0aHello\x08"), "not_decodable"),
+        (frame(1, b"\x02\xff\x0aHello\0"), "not_decodable"),
+        (frame(1, b"\xfe\xff\xff\xff\xff\xff\xff\xff\x7f"), "not_decodable"),
+        (frame(2, b"\x0a"), "schema_unusable"),
+        (frame(3, b"\x0a"), "schema_unusable"),
+        (frame(4, b"\x80\x80\x80\x80\x80\x40\0"), "schema_unusable"),
+    ],
+)
+def test_a_bad_value_is_a_dead_letter_and_the_others_go_on(value: bytes, reason: str, tiny: TinyRegistry) -> None:
+    tiny.add(1, SMS)
+    tiny.add(2, '{"type": "record", "name": "Broken"')
+    tiny.add(3, '{"type": "nonsense"}')
+    tiny.add(4, '{"type": "array", "items": {"type": "record", "name": "Empty", "fields": []}}')
+    [good] = _avro(SMS, {**EVENT, "list_number": None})
+
+    decoded = decode(AVRO, registry(tiny.url), [frame(1, good), value, None, frame(1, good)])
+
+    assert reasons(decoded) == {1: reason, 2: "tombstone"}
+    assert 0 < len(decoded.bad[1].text) <= 500
+    assert decoded.values[0] == decoded.values[3] == EVENT
+
+
+def test_values_within_values_without_end_are_refused_and_not_followed(tiny: TinyRegistry) -> None:
+    """The compiled reader of Avro follows them until the process dies."""
+    tiny.add(1, '{"type": "record", "name": "Link", "fields": [{"name": "next", "type": ["null", "Link"]}]}')
+
+    decoded = decode(AVRO, registry(tiny.url), [frame(1, b"\2" * 500_000 + b"\0"), frame(1, b"\2\2\0")])
+
+    assert (reasons(decoded), decoded.values[1]) == ({0: "not_decodable"}, {"next": {"next": {}}})
+
+
+def test_types_that_share_types_are_looked_at_once(tiny: TinyRegistry) -> None:
+    """Each level names the one below twice: followed each time, 60 of them would be looked at for ever."""
+    fields = '"fields": [{"name": "a", "type": %s}, {"name": "b", "type": "L%d"}]'
+    schema = '{"type": "record", "name": "L0", "fields": [{"name": "n", "type": "bytes"}]}'
+    for level in range(1, 60):
+        schema = f'{{"type": "record", "name": "L{level}", {fields % (schema, level - 1)}}}'
+    tiny.add(1, schema)
+    began = time.monotonic()
+
+    assert reasons(decode(AVRO, registry(tiny.url), [frame(1, b"\0")])) == {0: "not_decodable"}
+    assert time.monotonic() - began < 5
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.binary(max_size=40), max_size=6))
+def test_no_bytes_whatever_make_a_decoder_raise(data: list[bytes]) -> None:
+    tiny = _SHARED[0]
+    asking = _SHARED[1]
+    values = [frame(1 + index % 3, each) for index, each in enumerate(data)] + data
+    for chosen in (AVRO, PROTOBUF, JSON_SCHEMA, FormatSettings(type="cloudevents", data="avro")):
+        decoded = decode(chosen, asking, values)
+        assert len(decoded.values) == len(values)
+        assert {v.reason for v in decoded.bad.values()} <= {*REASONS, "not_json", "not_utf8"}
+    assert tiny.always is None
+
+
+_SHARED: list[Any] = []
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _shared() -> Iterator[None]:
+    with TinyRegistry() as tiny:
+        tiny.add(1, SMS)
+        tiny.add(2, SMS_PROTO, "PROTOBUF")
+        tiny.add(3, SMS_JSON, "JSON")
+        _SHARED[:] = [tiny, registry(tiny.url)]
+        yield
+        _SHARED[1].close()
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (frame(2, b""), "not_framed"),
+        (frame(2, b"\x80\x80\x80\x80\x80\x80"), "not_framed"),
+        (frame(2, b"\x01\x02"), "not_framed"),
+        (frame(2, b"\xfe\x01" + b"\0" * 200), "not_framed"),
+        (frame(2, b"\x02\x14"), "not_decodable"),
+        (frame(2, b"\x04\x02\x04"), "not_decodable"),
+        (frame(2, b"\x02\x02\x0a\x05abc"), "not_decodable"),
+        (frame(2, b"\x02\x02\x0a\x01\xff"), "not_decodable"),
+    ],
+)
+def test_a_bad_message_is_a_dead_letter(value: bytes, reason: str) -> None:
+    good = frame(2, b"\x02\x02" + b"\x0a\x0c+15550000001\x12\x05Hello")
+
+    decoded = decode(PROTOBUF, _SHARED[1], [good, value, good])
+
+    assert (reasons(decoded), decoded.values) == ({1: reason}, [EVENT, None, EVENT])
+
+
+def test_the_indexes_name_the_message_and_another_than_the_expected_one_is_refused() -> None:
+    values = [frame(2, b"\0\x08\x07"), frame(2, b"\x02\x02\x0a\x01x"), frame(2, b"\x04\x02\0\x12\x01y")]
+
+    anything = decode(PROTOBUF, _SHARED[1], values)
+    expected = decode(FormatSettings(type="protobuf", message="orders.Sms"), _SHARED[1], values)
+
+    assert anything.values == [{"number": 7}, {"to": "x"}, {"body": "y"}]
+    assert (expected.values[1], reasons(expected)) == ({"to": "x"}, {0: "unexpected_message", 2: "unexpected_message"})
+    assert "orders.Other" in expected.bad[0].text
+
+
+@pytest.mark.parametrize("name", ["../../escaped.proto", "/tmp/escaped.proto", "a b.proto"])
+def test_a_reference_does_not_lead_out_of_the_compilers_folder(name: str, tiny: TinyRegistry) -> None:
+    tiny.schemas["subjects/x/versions/1"] = {"schema": 'syntax = "proto3";', "schemaType": "PROTOBUF"}
+    tiny.add(1, SMS_PROTO, "PROTOBUF", references=[{"name": name, "subject": "x", "version": 1}])
+
+    assert reasons(decode(PROTOBUF, registry(tiny.url), [frame(1, b"\0")])) == {0: "schema_unusable"}
+
+
+@pytest.mark.parametrize("text", ["message {", "", 'import "nowhere.proto";', b64encode(b"\x0a\x05abc").decode()])
+def test_a_file_that_does_not_compile_is_of_no_use_and_compiled_once(
+    text: str, tiny: TinyRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_files = create_autospec(protobuf._files_of, side_effect=protobuf._files_of)
+    monkeypatch.setattr(protobuf, "_files_of", compile_files)
+    tiny.add(1, text, "PROTOBUF")
+    decoder = decoder_for(PROTOBUF, registry(tiny.url))
+    assert decoder is not None
+
+    found = [reasons(decoder.decode(chunk([frame(1, b"\0")]))) for _ in range(2)]
+
+    assert found in ([{0: "schema_unusable"}] * 2, [{0: "not_decodable"}] * 2)
+    assert compile_files.call_count == 1
+
+
+def test_a_machine_that_cannot_compile_holds_the_stream_and_is_tried_again(
+    tiny: TinyRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.add(1, SMS_PROTO, "PROTOBUF")
+    decoder = decoder_for(PROTOBUF, registry(tiny.url))
+    assert decoder is not None
+    values = chunk([frame(1, b"\0\x08\x07")])
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            protobuf, "TemporaryDirectory", create_autospec(TemporaryDirectory, side_effect=OSError("full"))
+        )
+        with pytest.raises(FormatAwayError, match="full"):
+            decoder.decode(values)
+
+    assert decoder.decode(values).values == [{"number": 7}]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"{", "not_json"),
+        (b"\xff\xfe", "not_utf8"),
+        (b'{"to": "+15550000001"}', "schema_violated"),
+        (b'{"to": "+15550000001", "body": "secret secret secret secret"}', "schema_violated"),
+        (b"[" * 50_000, "not_json"),
+    ],
+)
+def test_json_that_its_schema_does_not_allow_is_a_dead_letter_that_does_not_repeat_it(data: bytes, reason: str) -> None:
+    good = frame(3, json.dumps(EVENT).encode())
+
+    decoded = decode(JSON_SCHEMA, _SHARED[1], [good, frame(3, data), good])
+
+    assert (reasons(decoded), decoded.values) == ({1: reason}, [EVENT, None, EVENT])
+    assert "secret" not in decoded.bad[1].text
+
+
+def test_without_validation_json_is_taken_out_of_its_frame_and_nobody_asked() -> None:
+    unchecked = FormatSettings(type="json_schema", validation=False)
+
+    assert decode(unchecked, None, [frame(9, b'{"to": 1}')]).values == [{"to": 1}]
+
+
+def test_a_schema_refers_to_what_the_registry_gives_and_to_nothing_else(tiny: TinyRegistry) -> None:
+    tiny.schemas["subjects/n/versions/1"] = {"schema": '{"type": "integer"}', "schemaType": "JSON"}
+    referring = [{"name": "number.json", "subject": "n", "version": 1}]
+    tiny.add(1, '{"properties": {"n": {"$ref": "number.json"}}}', "JSON", references=referring)
+    tiny.add(2, json.dumps({"properties": {"n": {"$ref": f"{tiny.url}/schemas/ids/1"}}}), "JSON")
+    tiny.add(3, '{"$ref": "file:///etc/hostname"}', "JSON")
+
+    decoded = decode(
+        JSON_SCHEMA,
+        registry(tiny.url),
+        [frame(1, b'{"n": 1}'), frame(1, b'{"n": "x"}'), *(frame(n, b"{}") for n in (2, 3))],
+    )
+
+    assert reasons(decoded) == {1: "schema_violated", 2: "schema_unusable", 3: "schema_unusable"}
+    assert tiny.asked.count("schemas/ids/1") == 1
+
+
+def test_a_pattern_that_would_run_for_ever_ends(tiny: TinyRegistry) -> None:
+    tiny.add(1, '{"properties": {"a": {"pattern": "^(?=(a+)+$)b"}}}', "JSON")
+    began = time.monotonic()
+
+    assert reasons(decode(JSON_SCHEMA, registry(tiny.url), [frame(1, b'{"a": "%s!"}' % (b"a" * 5_000))])) == {
+        0: "schema_violated"
+    }
+    assert time.monotonic() - began < 5

@@ -1,0 +1,278 @@
+"""What a registry answers is about a record's schema, or about the registry: the two are never taken for each other."""
+
+import base64
+import ssl
+import time
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from connector.config.settings import FormatSettings
+from connector.core.verdicts import Verdict
+from connector.shaping.decoded import FormatAwayError
+from connector.shaping.formats import SchemaRegistry
+from connector.shaping.formats.schemas import MAX_REFERENCES, Credentials, Found, Schema
+from tests.kit.registries import Answer, MakeRegistry, TinyRegistry
+from tests.shaping.formats.making import SMS, decode, frame, reasons, registry
+
+AVRO = FormatSettings(type="avro")
+GOOD = b"\x18+15550000001\x0aHello\0"
+
+
+@pytest.fixture
+def tiny(make_registry: MakeRegistry) -> TinyRegistry:
+    made = make_registry()
+    made.add(1, SMS)
+    return made
+
+
+@pytest.fixture
+def asking(tiny: TinyRegistry) -> SchemaRegistry:
+    return registry(tiny.url)
+
+
+def _verdict(found: Any) -> Verdict:
+    assert isinstance(found, Verdict), found
+    return found
+
+
+def test_a_schema_is_asked_for_once(tiny: TinyRegistry, asking: SchemaRegistry) -> None:
+    for _ in range(3):
+        assert asking.find([1]) == {1: Schema("AVRO", SMS)}
+
+    assert tiny.asked == ["schemas/ids/1"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(200, b"<html><body>Sign in</body></html>", "text/html"),
+        Answer(200, b"", "text/plain"),
+        Answer(200, b"[]"),
+        Answer(200, b'{"schema": 7}'),
+        Answer(404, b"<h1>404 Not Found</h1>", "text/html"),
+        Answer(404, b'{"error_code": 404, "message": "HTTP 404 Not Found"}'),
+        Answer(401, b'{"error_code": 401}'),
+        Answer(403, b"Forbidden", "text/plain"),
+        Answer(302),
+        Answer(429, b"{}"),
+        Answer(500, b'{"error_code": 50001}'),
+        Answer(503, b"<html>", "text/html"),
+        Answer(500, b"x" * 2_000_000),
+    ],
+    ids=lambda answer: f"{answer.status} {answer.body[:12].decode()}",
+)
+def test_an_answer_that_is_none_of_a_registry_is_nobodys_fault(
+    answer: Answer, tiny: TinyRegistry, asking: SchemaRegistry
+) -> None:
+    tiny.always = answer
+    with pytest.raises(FormatAwayError) as away:
+        asking.find([1])
+
+    assert away.value.reason == "schema_registry"
+    assert tiny.url in str(away.value)
+    assert len(str(away.value)) <= 300
+
+    tiny.always = None
+    assert asking.find([1]) == {1: Schema("AVRO", SMS)}
+
+
+def test_a_registry_that_is_not_there_is_away(tiny: TinyRegistry) -> None:
+    nowhere = registry("http://localhost:1")
+
+    with pytest.raises(FormatAwayError, match="ConnectError"):
+        nowhere.find([1])
+
+
+def test_an_answer_is_waited_for_no_longer_than_the_setting_says(tiny: TinyRegistry) -> None:
+    tiny.always = Answer(200, b"{}", after_secs=20)
+    slow = registry(tiny.url, timeout_secs=0.2)
+    began = time.monotonic()
+
+    with pytest.raises(FormatAwayError):
+        slow.find(range(1_000))
+
+    assert time.monotonic() - began < 5
+    assert len(tiny.asked) <= 8, "what nobody waits for any more is not asked"
+
+
+def test_a_question_that_another_stream_took_back_is_asked_again(tiny: TinyRegistry, asking: SchemaRegistry) -> None:
+    taken_back: Future[Found] = Future()
+    taken_back.cancel()
+    taken_back.set_running_or_notify_cancel()
+    asking._asked[1] = taken_back
+    with pytest.raises(FormatAwayError):
+        asking.find([1])
+
+    assert asking.find([1]) == {1: Schema("AVRO", SMS)}
+
+
+def test_a_registry_that_is_closed_is_away(tiny: TinyRegistry, asking: SchemaRegistry) -> None:
+    asking.close()
+
+    with pytest.raises(FormatAwayError):
+        asking.find([1])
+
+
+def test_an_unknown_id_is_a_dead_letter_and_asked_for_again_when_its_time_is_over(tiny: TinyRegistry) -> None:
+    at = [0.0]
+    asking = registry(tiny.url, unknown_id_secs=30, now=lambda: at[0])
+
+    assert _verdict(asking.find([7])[7]).reason == "schema_not_found"
+    tiny.add(7, SMS)
+    at[0] = 29.0
+    assert _verdict(asking.find([7])[7]).reason == "schema_not_found"
+    at[0] = 31.0
+    assert asking.find([7]) == {7: Schema("AVRO", SMS)}
+    assert len(tiny.asked) == 2
+
+
+def test_a_guid_that_a_registry_does_not_know_is_a_dead_letter_where_the_registry_works(
+    tiny: TinyRegistry, asking: SchemaRegistry
+) -> None:
+    """A registry that knows no GUIDs at all answers as one that was not found: it is asked whether it is there."""
+    unknown = "00000000-0000-0000-0000-000000000001"
+    tiny.by_path[f"schemas/guids/{unknown}"] = Answer(404)
+
+    assert _verdict(asking.find([unknown])[unknown]).reason == "schema_not_found"
+
+    tiny.always = Answer(404)
+    with pytest.raises(FormatAwayError):
+        asking.find(["00000000-0000-0000-0000-000000000002"])
+
+
+def test_a_schema_that_is_too_large_concerns_its_records_alone(tiny: TinyRegistry) -> None:
+    tiny.add(2, '{"type": "string", "doc": "%s"}' % ("x" * 5_000))
+    asking = registry(tiny.url, max_schema_bytes=2_000)
+
+    found = asking.find([1, 2])
+
+    assert isinstance(found[1], Schema)
+    assert _verdict(found[2]).reason == "schema_unusable"
+    assert "max_schema_bytes" in _verdict(found[2]).text
+
+
+def test_the_cache_is_bounded(tiny: TinyRegistry) -> None:
+    for number in range(10):
+        tiny.add(number, SMS)
+    asking = registry(tiny.url, cached_schemas=3)
+
+    for number in range(10):
+        asking.find([number])
+    asking.find([9, 8, 7])
+
+    assert len(tiny.asked) == 10
+    assert len(asking._schemas) == 3
+
+
+def test_references_are_drawn_in_and_those_that_are_missing_named(tiny: TinyRegistry, asking: SchemaRegistry) -> None:
+    inner = '{"type": "record", "name": "Inner", "fields": [{"name": "n", "type": "long"}]}'
+    outer = '{"type": "record", "name": "Outer", "fields": [{"name": "i", "type": "Inner"}]}'
+    tiny.schemas["subjects/in%2Fner/versions/3"] = {"schema": inner}
+    tiny.add(2, outer, references=[{"name": "Inner", "subject": "in/ner", "version": 3}])
+    tiny.add(3, outer, references=[{"name": "Inner", "subject": "gone", "version": 1}])
+
+    decoded = decode(AVRO, asking, [frame(2, b"\x0a"), frame(3, b"\x0a")])
+
+    assert (decoded.values, reasons(decoded)) == ([{"i": {"n": 5}}, None], {1: "schema_unusable"})
+    assert "gone" in decoded.bad[1].text
+
+
+def test_references_that_go_in_circles_come_to_an_end(tiny: TinyRegistry, asking: SchemaRegistry) -> None:
+    again = [{"name": "A", "subject": "a", "version": 1}]
+    tiny.schemas["subjects/a/versions/1"] = {"schema": "{}", "references": again}
+    tiny.add(2, "{}", references=again)
+
+    assert _verdict(asking.find([2])[2]).reason == "schema_unusable"
+    assert len(tiny.asked) <= MAX_REFERENCES + 2
+
+
+@pytest.mark.parametrize(
+    ("credentials", "header"),
+    [
+        (Credentials("us", lambda: "pass:word"), f"Basic {base64.b64encode(b'us:pass:word').decode()}"),
+        (Credentials(token=lambda: "a-token"), "Bearer a-token"),
+    ],
+    ids=["basic", "bearer"],
+)
+def test_who_is_known_is_let_in_and_who_is_not_holds(
+    credentials: Credentials, header: str, make_registry: MakeRegistry
+) -> None:
+    tiny = make_registry(authorization=header)
+    tiny.add(1, SMS)
+    known, unknown = registry(tiny.url, credentials), registry(tiny.url)
+
+    assert isinstance(known.find([1])[1], Schema)
+    known.ping()
+    for ask in (unknown.ping, lambda: unknown.find([1])):
+        with pytest.raises(FormatAwayError, match=r"401: see schema_registry\.username") as away:
+            ask()
+        assert "pass" not in str(away.value).replace("password", "")
+
+
+def test_a_secret_that_changes_is_used_with_the_next_question(make_registry: MakeRegistry) -> None:
+    tiny, said = make_registry(authorization="Bearer new"), ["old"]
+    tiny.add(1, SMS)
+    asking = registry(tiny.url, Credentials(token=lambda: said[0]))
+    with pytest.raises(FormatAwayError):
+        asking.find([1])
+
+    said[0] = "new"
+
+    assert isinstance(asking.find([1])[1], Schema)
+
+
+def _server(authority: trustme.CA, *, asks_for: trustme.CA | None = None) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    if asks_for is not None:
+        asks_for.configure_trust(context)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def test_certificates_are_checked_and_their_files_read_again_after_a_failure(
+    make_registry: MakeRegistry, tmp_path: Path
+) -> None:
+    authority, other = trustme.CA(), trustme.CA()
+    tiny = make_registry(tls=_server(authority))
+    tiny.add(1, SMS)
+    file = tmp_path / "ca.pem"
+    other.cert_pem.write_to_path(str(file))
+    asking = registry(tiny.url, tls={"ca_file": file})
+    with pytest.raises(FormatAwayError, match="CERTIFICATE_VERIFY_FAILED"):
+        asking.find([1])
+
+    authority.cert_pem.write_to_path(str(file))
+
+    assert isinstance(asking.find([1])[1], Schema)
+    with pytest.raises(FormatAwayError, match="CERTIFICATE_VERIFY_FAILED"):
+        registry(tiny.url).find([1])
+    assert isinstance(registry(tiny.url, tls={"verify": False}).find([1])[1], Schema)
+
+
+def test_a_registry_that_asks_for_a_certificate_gets_ours(make_registry: MakeRegistry, tmp_path: Path) -> None:
+    authority, ours = trustme.CA(), trustme.CA()
+    tiny = make_registry(tls=_server(authority, asks_for=ours))
+    tiny.add(1, SMS)
+    ca, cert, key = (tmp_path / name for name in ("ca.pem", "cert.pem", "key.pem"))
+    authority.cert_pem.write_to_path(str(ca))
+    mine = ours.issue_cert("connector")
+    mine.private_key_pem.write_to_path(str(key))
+    mine.cert_chain_pems[0].write_to_path(str(cert))
+
+    assert isinstance(registry(tiny.url, tls={"ca_file": ca, "cert_file": cert, "key_file": key}).find([1])[1], Schema)
+    with pytest.raises(FormatAwayError):
+        registry(tiny.url, tls={"ca_file": ca}).find([1])
+
+
+def test_what_was_known_is_decoded_while_the_registry_is_away(tiny: TinyRegistry, asking: SchemaRegistry) -> None:
+    asking.find([1])
+    tiny.always = Answer(200, b"<html>", "text/html")
+
+    assert decode(AVRO, asking, [frame(1, GOOD)]).values[0]["body"] == "Hello"
+    with pytest.raises(FormatAwayError):
+        decode(AVRO, asking, [frame(1, GOOD), frame(2, GOOD)])

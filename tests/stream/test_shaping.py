@@ -1,0 +1,184 @@
+"""What the reader does with records that events can't be made of now; without threads, one step at a time."""
+
+from itertools import pairwise
+
+import pytest
+
+from connector.core.chunks import Chunk, Partition
+from connector.core.progress import Progress
+from connector.shaping.decoded import FormatAwayError
+from connector.shaping.shaped import Shaped
+from connector.stream import reader as module
+from connector.stream.reader import Reader, ReadOptions
+from tests.kit.sending import PARTITION, Bench
+
+OTHER = Partition(PARTITION.topic, 1)
+
+
+class Shaping:
+    """A reader, a clock, and a way to make events that works for at most `limit` records at a time."""
+
+    def __init__(self) -> None:
+        self.bench = Bench(batch_records=1_000)
+        self.state = self.bench.state
+        self.state.flow.assign(OTHER, 1, Progress(0))
+        self.limit = 10_000
+        self.reason = "schema_registry"
+        self.calls: list[int] = []
+        self.takes = 0.0
+        """Seconds that it takes to make the events of a chunk."""
+        self.probes = 0
+        self.at = 100.0
+        options = ReadOptions((PARTITION.topic,), "group", "earliest", "hold", "dead_letter", 10**7, 1.0, 1.0, 6.0)
+        self.reader = Reader(
+            self.state,
+            self.bench.operation,
+            options,
+            name="bench",
+            fail=lambda _error: None,
+            shape=self._shape,
+            before_probe=self._probe,
+        )
+
+    def begin_turn(self) -> None:
+        self.reader._shape_until = self.at + module.SHAPING_SECS
+
+    def read(self, start: int, count: int, partition: Partition = PARTITION) -> None:
+        value = b'{"to":"+15550000001","body":"x"}'
+        self.reader._take(Chunk(partition, 1, range(start, start + count), [value] * count))
+
+    def turn(self, secs: float = 0.0) -> None:
+        self.at += secs
+        self.reader._shape_kept()
+
+    @property
+    def admitted(self) -> list[int]:
+        """Offsets of one partition in the order in which they came to be batched."""
+        batches = self.state.batcher.drain()
+        return [offset for b in batches for c in b.chunks if c.partition == PARTITION for offset in c.offsets]
+
+    def hold(self) -> str | None:
+        return None if self.state.shaping_hold is None else self.state.shaping_hold.reason
+
+    def _probe(self) -> None:
+        self.probes += 1
+
+    def _shape(self, chunk: Chunk) -> Shaped:
+        self.calls.append(len(chunk))
+        self.at += self.takes
+        if len(chunk) > self.limit:
+            raise FormatAwayError(self.reason, "away")
+        return Shaped.unchanged(chunk)
+
+
+@pytest.fixture
+def shaping(monkeypatch: pytest.MonkeyPatch) -> Shaping:
+    made = Shaping()
+    monkeypatch.setattr(module, "now", lambda: made.at)
+    return made
+
+
+def test_what_cannot_be_shaped_holds_the_stream_and_all_behind_it_waits_in_order(shaping: Shaping) -> None:
+    shaping.limit = 0
+    shaping.read(0, 10)
+    shaping.read(10, 10)
+    assert (shaping.hold(), shaping.calls, shaping.state.may_read) == ("schema_registry", [10], False)
+    assert shaping.state.held_bytes > 0
+
+    shaping.limit = 10_000
+    shaping.turn(4.9)
+    assert shaping.hold() is not None
+    shaping.turn(0.2)
+
+    assert (shaping.hold(), shaping.state.may_read, shaping.state.unshaped_bytes) == (None, True, 0)
+    assert shaping.admitted == list(range(20))
+    assert shaping.probes == 1
+
+
+def test_pauses_between_tries_double_up_to_the_longest_and_begin_anew_with_the_next_hold(shaping: Shaping) -> None:
+    shaping.limit = 0
+    shaping.read(0, 1)
+    tries = []
+    for _ in range(3_000):
+        before = len(shaping.calls)
+        shaping.turn(0.1)
+        tries += [shaping.at] if len(shaping.calls) > before else []
+    gaps = [round(right - left) for left, right in pairwise(tries)]
+
+    assert gaps == [10, 20, 40, 60, 60, 60]
+
+    shaping.limit = 10
+    shaping.turn(60.0)
+    shaping.limit = 0
+    shaping.read(1, 1)
+    before = len(shaping.calls)
+    shaping.turn(5.1)
+    assert len(shaping.calls) == before + 1
+
+
+def test_a_person_may_have_it_tried_at_once(shaping: Shaping) -> None:
+    shaping.limit = 0
+    shaping.read(0, 10)
+    shaping.limit = 10_000
+
+    shaping.reader.shape_again()
+    shaping.turn()
+
+    assert shaping.hold() is None
+
+
+def test_a_chunk_that_is_too_much_at_once_comes_to_its_end_in_pieces(shaping: Shaping) -> None:
+    """As when it names more schemas than can be asked for in the time that a thread may wait."""
+    shaping.limit = 3
+    shaping.read(0, 100)
+    for _ in range(200):
+        shaping.turn(60.0)
+
+    assert (shaping.hold(), shaping.admitted) == (None, list(range(100)))
+
+
+def test_what_takes_long_is_left_for_the_next_turn_so_that_the_consumer_is_polled(shaping: Shaping) -> None:
+    """As when each of many chunks names a schema that the registry is slow to tell: that holds nothing."""
+    shaping.takes = 0.7
+    shaping.begin_turn()
+    for start in range(0, 50, 10):
+        shaping.read(start, 10)
+    assert (len(shaping.calls), shaping.hold(), shaping.reader.has_room) == (2, None, False)
+
+    shaping.turn()
+    shaping.turn()
+
+    assert (shaping.hold(), shaping.reader.has_room, shaping.state.unshaped_bytes) == (None, True, 0)
+    assert (shaping.admitted, shaping.probes) == (list(range(50)), 0)
+
+
+def test_what_was_kept_of_a_partition_that_is_gone_is_dropped_and_the_rest_goes_on(shaping: Shaping) -> None:
+    shaping.limit = 0
+    shaping.read(0, 10, OTHER)
+    shaping.read(0, 10)
+    shaping.reader._forget([OTHER])
+    assert shaping.hold() is not None
+
+    shaping.limit = 10_000
+    shaping.turn(60.0)
+
+    assert (shaping.hold(), shaping.admitted) == (None, list(range(10)))
+
+
+def test_the_hold_ends_when_nothing_is_kept_any_more(shaping: Shaping) -> None:
+    shaping.limit = 0
+    shaping.read(0, 10)
+
+    shaping.reader._forget([PARTITION])
+
+    assert (shaping.hold(), shaping.state.may_read, shaping.state.unshaped_bytes) == (None, True, 0)
+    assert shaping.state.flow.partitions.keys() == {OTHER}
+
+
+def test_another_reason_is_told_as_another_hold(shaping: Shaping) -> None:
+    shaping.limit = 0
+    shaping.read(0, 10)
+    shaping.reason = "transform_failed"
+    shaping.turn(60.0)
+
+    assert shaping.hold() == "transform_failed"
