@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from connector.config.secrets import Secrets
 from connector.config.settings import Settings
 from connector.config.streams import StreamSettings
 from connector.core.batching import Batch, Batcher
@@ -18,6 +19,7 @@ from connector.core.segments import segments_of
 from connector.core.verdicts import TABLE, Verdict
 from connector.kafka.scanning import Scanner, config_of
 from connector.shaping.decoded import FormatAwayError
+from connector.shaping.formats import SchemaRegistry, decoder_for, registry_of
 from connector.shaping.shaper import Shaper
 from connector.stream.stream import batch_limits
 from connector.telemetry.logging import HIDDEN, mask_event, mask_phone
@@ -67,7 +69,24 @@ def last_records(settings: Settings, topic: str, count: int) -> list[Chunk]:
 
 def explain(settings: Settings, stream: StreamSettings, chunks: Sequence[Chunk], *, reveal: bool) -> dict[str, Any]:
     """Return what the stream would make of the records, as JSON-ready values; raises `NotExplainedError`."""
-    shaper, operation = Shaper(stream), operation_of(stream)
+    registry = registry_of(settings, Secrets(settings))
+    try:
+        return _explained(settings, stream, chunks, registry, reveal=reveal)
+    finally:
+        if registry is not None:
+            registry.close()
+
+
+def _explained(
+    settings: Settings,
+    stream: StreamSettings,
+    chunks: Sequence[Chunk],
+    registry: SchemaRegistry | None,
+    *,
+    reveal: bool,
+) -> dict[str, Any]:
+    shaper = Shaper(stream, lambda variant: decoder_for(variant.format, registry))
+    operation = operation_of(stream)
     batcher = Batcher(batch_limits(stream, operation), "explained")
     verdicts: dict[Place, Verdict] = {}
     events: dict[Place, bytes] = {}

@@ -19,7 +19,8 @@ from connector.deadletters.hygiene import redriven_headers
 from connector.deadletters.letters import Letter, Position, letters_of
 from connector.deadletters.patching import UnpatchableError, patched
 from connector.deadletters.selection import Matches
-from connector.shaping.decoded import FormatAwayError
+from connector.shaping.decoded import Decoder, FormatAwayError
+from connector.shaping.formats import decoder_for
 from connector.shaping.shaper import Shaper, shaper_of
 from connector.trackly.operations import Operation, operation_of
 
@@ -89,7 +90,7 @@ class Rules:
 
     @cached_property
     def _shapers(self) -> dict[str, Shaper | None]:
-        return {name: shaper_of(stream) for name, stream in self.streams.items()}
+        return {name: shaper_of(stream, _decoder) for name, stream in self.streams.items()}
 
     def first_look(self, letter: Letter) -> str:
         """Return why a dead letter is left by what it says itself, empty where nothing stands against it."""
@@ -150,6 +151,11 @@ class Rules:
         except FormatAwayError:
             return True  # nobody can say now, and the stream keeps what it cannot shape
         return operation.prepare(again, now_ms=0, shaped=shaped).settled is None
+
+
+def _decoder(stream: StreamSettings) -> Decoder | None:
+    """Return what decodes a patched value: it is JSON, so that it has no frame and no registry is asked."""
+    return None if stream.format.framed is not None else decoder_for(stream.format, None)
 
 
 class Candidate(NamedTuple):

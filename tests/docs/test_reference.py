@@ -90,7 +90,9 @@ def _reasons_of_shaping() -> Iterator[str]:
 
 
 def test_every_reason_that_shaping_gives_is_on_the_page_and_no_other() -> None:
-    assert set(_reasons_of_shaping()) - set(LOCAL_REASONS) == set(SHAPING_REASONS)
+    assert set(_reasons_of_shaping()) - {*LOCAL_REASONS, *FORMAT_REASONS} == set(SHAPING_REASONS)
+
+
 def test_every_reason_that_a_format_gives_is_among_those_of_the_formats_or_of_json() -> None:
     given = set()
     for source in Path(formats.__path__[0]).glob("*.py"):
