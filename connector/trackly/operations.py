@@ -349,6 +349,8 @@ class Operation:
         ready = replace(chunk, wire=wire, own_list=bool(lists) and lists.count(UNSET) == len(lists))
         if wire is chunk.values or wire == chunk.values:
             ready.wire = ready.values  # type: ignore[assignment] # no null is left
+        else:
+            ready.shaped = shaped is not None
         if self.rules.keep_lists and lists and not self.rules.top_level_list:
             names: dict[Any, Any] = {
                 number: self.rules.list_number if number is UNSET else number for number in set(lists)
