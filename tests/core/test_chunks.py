@@ -66,7 +66,7 @@ def test_a_chunk_weighs_more_than_its_bytes(whole: Chunk) -> None:
 
 def test_what_an_event_was_made_of_weighs_as_well() -> None:
     """A text of a hundred bytes may be made of a value of a million."""
-    plain = Chunk(Partition("orders", 0), 1, [0, 1], [b"x" * 1_000, b"y" * 1_000], wire=[b"a", b"b"])
+    plain = Chunk(A, 1, [0, 1], [b"x" * 1_000, b"y" * 1_000], wire=[b"a", b"b"])
     made = replace(plain, shaped=True)
 
     assert weight(made) - weight(plain) == 2_000
