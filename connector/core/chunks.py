@@ -44,6 +44,8 @@ class Chunk:
     oldest_ms: int = 0
     own_list: bool = False
     """Every record goes to the list that the settings name, none to one that its event names."""
+    shaped: bool = False
+    """What is posted was made of the values, and may be much smaller; both are kept, and counted."""
     resent: bool = False
     """The records were in doubt and are posted again because the operator chose so."""
     indices: Sequence[int] | None = field(default=None, repr=False)
@@ -78,6 +80,7 @@ class Chunk:
             wire=wire,  # type: ignore[arg-type] # a spliced column holds no null: tombstones never get this far
             oldest_ms=self.oldest_ms,
             own_list=self.own_list,
+            shaped=self.shaped,
             resent=self.resent,
             indices=None if self.indices is None else self.indices[start:stop],
         )
@@ -100,19 +103,23 @@ class Chunk:
             wire=wire,  # type: ignore[arg-type] # as in slice
             oldest_ms=self.oldest_ms,
             own_list=self.own_list,
+            shaped=self.shaped,
             resent=self.resent,
             indices=None if self.indices is None else [self.indices[i] for i in indices],
         )
 
 
 def source_bytes(chunk: Chunk) -> int:
-    """Return the bytes of the values that a chunk keeps beside what goes into requests."""
-    return 0 if chunk.wire is chunk.values else sum([len(v) for v in chunk.values if v is not None])
+    """Return the bytes of the values that what goes into requests was made of."""
+    return sum(map(len, filter(None, chunk.values))) if chunk.shaped else 0
 
 
 def weight(chunk: Chunk) -> int:
     """Return the bytes that a chunk keeps in memory, near enough for a budget."""
-    values = source_bytes(chunk) + (0 if chunk.wire is None else sum(map(len, chunk.wire)))
+    if chunk.wire is not None:
+        values = sum(map(len, chunk.wire)) + source_bytes(chunk)
+    else:
+        values = sum([len(v) for v in chunk.values if v is not None])
     keys = 0 if chunk.keys is None else sum([len(k) for k in chunk.keys if k is not None])
     # An empty bytes object takes 33 bytes and its place in a list 8; keys and mapped values the same again.
     overhead = 41 * len(chunk.offsets) * (2 if chunk.keys is None else 3)

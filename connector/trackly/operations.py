@@ -361,6 +361,8 @@ class Operation:
         ready = replace(chunk, wire=wire, own_list=bool(lists) and absent == len(lists))
         if wire is chunk.values or wire == chunk.values:
             ready.wire = ready.values  # type: ignore[assignment] # no null is left
+        else:
+            ready.shaped = shaped is not None
         if self.rules.keep_lists and lists and not self.rules.top_level_list:
             same: dict[Any, Any] = {number: self.rules.list_number if number is UNSET else number for number in names}
             ready.lists = list(map(same.__getitem__, lists))  # the same few strings, not one for each record

@@ -57,9 +57,18 @@ def test_a_partition_reads_as_its_topic_and_number() -> None:
 @given(chunks())
 def test_a_chunk_weighs_more_than_its_bytes(whole: Chunk) -> None:
     """The budget counts the columns that hold bytes, and the objects around each record."""
-    made = [] if whole.wire is None or whole.wire is whole.values else whole.wire
-    columns = (whole.values, made, whole.keys or [])
-    content = sum(len(held or b"") for column in columns for held in column)
+    wire = whole.wire if whole.wire is not None else whole.values
+    content = sum(len(value or b"") for value in wire) + sum(len(key or b"") for key in whole.keys or ())
 
     overhead = weight(whole) - content
     assert overhead == len(whole) * (82 if whole.keys is None else 123)
+
+
+def test_what_an_event_was_made_of_weighs_as_well() -> None:
+    """A text of a hundred bytes may be made of a value of a million."""
+    plain = Chunk(A, 1, [0, 1], [b"x" * 1_000, b"y" * 1_000], wire=[b"a", b"b"])
+    made = replace(plain, shaped=True)
+
+    assert weight(made) - weight(plain) == 2_000
+    assert weight(made.pick([1])) - weight(plain.pick([1])) == 1_000
+    assert made.slice(0, 1).shaped
