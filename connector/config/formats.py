@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, cast
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from connector.config.model import FilePath, Model, Seconds
-from connector.config.trackly import check_address, check_api_key
+from connector.config.trackly import check_api_key, check_url
 
 FormatName = Literal["json", "cloudevents", "avro", "protobuf", "json_schema"]
 FramedName = Literal["avro", "protobuf", "json_schema"]
@@ -124,13 +123,7 @@ def reader_schema(file: Path) -> Any:
 
 
 def _url(value: str) -> str:
-    check_address(value, schemes=("http", "https"))
-    parts = urlsplit(value)
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("must not hold a user or a password; use schema_registry.username and password")
-    if parts.query or parts.fragment:
-        raise ValueError("must not hold a query or a fragment")
-    return value.rstrip("/")
+    return check_url(value, instead="; use schema_registry.username and password")
 
 
 def check_password(value: str) -> str:

@@ -88,7 +88,7 @@ def _secret_web_token(value: SecretStr) -> SecretStr:
 def _peer(value: str) -> str:
     """Return the address of another member's pages as a URL without a slash at its end."""
     address = value if "://" in value else f"http://{value}"
-    url = check_url(address, known_by="peers know each other by web.token")
+    url = check_url(address, instead="; peers know each other by web.token")
     if urlsplit(url).port is None and "://" not in value:
         raise ValueError("must be HOST:PORT, or a URL")
     return url

@@ -11,22 +11,22 @@ from connector.config.model import FilePath, Model, Seconds
 DEFAULT_BASE_URL = "https://app.tracklysms.com/api/v2"
 
 
-def check_url(value: str, *, known_by: str = "") -> str:
+def check_url(value: str, *, instead: str = "") -> str:
     """Return an http(s) address without the slash at its end; refuse what cannot be the root of other addresses.
 
-    `known_by` says how the other side knows us, if not by a user in the address.
+    `instead` says how a server knows us, if not by a user in the address.
     """
     check_address(value, schemes=("http", "https"))
     parts = urlsplit(value)
     if parts.username is not None or parts.password is not None:
-        raise ValueError("; ".join(filter(None, ("must not hold a user or a password", known_by))))
+        raise ValueError(f"must not hold a user or a password{instead}")
     if parts.query or parts.fragment:
         raise ValueError("must not hold a query or a fragment")
     return value.rstrip("/")
 
 
 def _url(value: str) -> str:
-    return check_url(value, known_by="the platform knows us by trackly.api_key")
+    return check_url(value, instead="; the platform knows us by trackly.api_key")
 
 
 def _proxy(value: str) -> str:

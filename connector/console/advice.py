@@ -51,6 +51,14 @@ HOLDS: Final[dict[str, Advice]] = {
         "Mend the ACLs; `check --online` asks what is allowed.",
     ),
     "topic_missing": Advice("The outcome or dead-letter topic is gone.", "Create it again."),
+    "schema_registry": Advice(
+        "Records name schemas that are not known yet, and the schema registry does not answer as one.",
+        "Bring the registry back, or mend schema_registry. What was read is kept, and it goes on by itself.",
+    ),
+    "transform_failed": Advice(
+        "The stream's own Python raised, or returned another number of values than it was given.",
+        "Mend it and restart, or bring back what it depends on. What was read is kept.",
+    ),
     "in_doubt": Advice(
         "Nobody knows whether the platform took these records, and the settings want a person to decide.",
         "Resume with a decision: dead letters for later, or send them again at the risk of texting twice.",

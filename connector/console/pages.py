@@ -48,6 +48,8 @@ class Console:
         self._sessions = Sessions()
         self._desk = Desk(host.settings)
         self._viewers = 0
+        self._made: tuple[int, dict[str | None, dict[str, str]]] = (0, {})
+        """The pieces of pages at the last look, by its number and by stream: made once, however many look."""
 
     def add_to(self, app: web.Application) -> None:
         """Add all pages."""
@@ -178,11 +180,19 @@ class Console:
             number = snapshot.number
             pieces = dict(self._points(snapshot, of_stream, whole=not begun))
             begun = True
-            pieces |= dict(_pieces(snapshot, of_stream))
+            pieces |= self._pieces(snapshot, of_stream)
             told = [_event(name, text) for name, text in pieces.items() if last.get(name) != text]
             last = pieces
             async with asyncio.timeout(_WRITE_SECS):
                 await response.write("".join(told).encode())
+
+    def _pieces(self, snapshot: Snapshot, of_stream: str | None) -> dict[str, str]:
+        if self._made[0] != snapshot.number:
+            self._made = (snapshot.number, {})
+        made = self._made[1]
+        if of_stream not in made:
+            made[of_stream] = dict(_pieces(snapshot, of_stream))
+        return made[of_stream]
 
     def _points(self, snapshot: Snapshot, of_stream: str | None, *, whole: bool) -> Iterator[tuple[str, str]]:
         points = {

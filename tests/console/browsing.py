@@ -73,7 +73,7 @@ class Browser:
 
     def script(self, source: str) -> Any:
         """Return what a script comes to."""
-        return self.driver.execute_script(source)  # type: ignore[no-untyped-call]
+        return self.driver.execute_script(source)
 
     def wait(self, wanted: Callable[[], object], what: str, *, within_secs: float = WITHIN_SECS) -> float:
         """Wait until something is so, and return how long it took."""

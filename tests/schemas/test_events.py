@@ -2,7 +2,7 @@
 
 import json
 import types
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import httpx
 import msgspec
@@ -27,6 +27,8 @@ def _shape_of_type(kind: Any) -> Shape:
             field.encode_name: (field.required, _shape_of_type(field.type)) for field in msgspec.structs.fields(kind)
         }
     origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _shape_of_type(arguments[0])
     if origin in {types.UnionType, Union}:
         variants = [_shape_of_type(argument) for argument in arguments if argument is not UnsetType]
         if len(variants) == 1:
