@@ -18,7 +18,7 @@ from connector.demo.topics import Topics
 from connector.simulator import Simulator, SimulatorSettings, SimulatorThread
 from tests.kit.registries import Apicurio, MakeRegistry, TinyRegistry
 
-_NEED_A_BROKER: Final = frozenset({"apicurio", "broker", "make_broker", "topics"})
+_NEED_A_BROKER: Final = frozenset({"apicurio", "broker", "make_broker", "make_lasting_broker", "topics"})
 _NO_BROKER: Final = "no Kafka broker or schema registry can be had"
 
 
@@ -103,20 +103,30 @@ def make_broker(request: pytest.FixtureRequest) -> Iterator[MakeBroker]:
     tests are left out where there is none, whatever `--bootstrap-servers` says.
     """
     with ExitStack() as brokers:
+        yield _maker(request.config, brokers)
 
-        def make(
-            properties: Mapping[str, str] | None = None,
-            *,
-            listeners: Sequence[Listener] = (),
-            scram_users: Mapping[str, str] | None = None,
-        ) -> Broker:
-            try:
-                started = Broker.start(properties=properties, listeners=listeners, scram_users=scram_users)
-            except BrokerUnavailableError as error:
-                _give_up(request.config, error)
-            return brokers.enter_context(started)
 
-        yield make
+@pytest.fixture(scope="module")
+def make_lasting_broker(request: pytest.FixtureRequest) -> Iterator[MakeBroker]:
+    """Make brokers that are set up in other ways, and that the tests of a module share: none may harm them."""
+    with ExitStack() as brokers:
+        yield _maker(request.config, brokers)
+
+
+def _maker(config: pytest.Config, brokers: ExitStack) -> MakeBroker:
+    def make(
+        properties: Mapping[str, str] | None = None,
+        *,
+        listeners: Sequence[Listener] = (),
+        scram_users: Mapping[str, str] | None = None,
+    ) -> Broker:
+        try:
+            started = Broker.start(properties=properties, listeners=listeners, scram_users=scram_users)
+        except BrokerUnavailableError as error:
+            _give_up(config, error)
+        return brokers.enter_context(started)
+
+    return make
 
 
 @pytest.fixture

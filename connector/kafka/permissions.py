@@ -12,7 +12,7 @@ from confluent_kafka.cimpl import NewTopic
 from connector.kafka.configs import Config
 from connector.kafka.errors import KafkaTroubleError, answer, translate
 
-_ANSWER_SECS, _REST_SECS = 2.0, 0.2
+_ANSWER_SECS, _REST_SECS = 0.5, 0.1
 
 
 _DESCRIBING: Final = frozenset({"Read", "Write", "Describe"})
@@ -97,7 +97,11 @@ class Permissions:
                 try:
                     consumer.committed([TopicPartition("nothing", 0)], _ANSWER_SECS)
                 except KafkaException as error:
-                    trouble = translate(error, f"asking for the coordinator of group {group}")
+                    # Why no coordinator is told of is what the consumer hears beside the answer.
+                    heard = consumer.poll(0)
+                    said = heard.error() if heard is not None else None
+                    reason = error if said is None else KafkaException(said)
+                    trouble = translate(reason, f"asking for the coordinator of group {group}")
                     if not trouble.away or time.monotonic() > deadline:
                         raise trouble from error
                     time.sleep(_REST_SECS)

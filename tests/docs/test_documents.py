@@ -127,7 +127,8 @@ def test_the_application_that_faust_is_told_to_start_is_there() -> None:
 
 
 def test_pages_that_are_asked_for_exist() -> None:
-    served = re.findall(r'connector\.page\("([^"]+)"\)', (ROOT / "connector/app/pages.py").read_text())
+    pages = (ROOT / "connector/app/pages.py").read_text()
+    served = re.findall(r'connector\.page\(f?"([^"]+)"\)', pages.replace("{{", "{").replace("}}", "}"))
     asked = {
         match[1]
         for _, call in _calls_of("curl")

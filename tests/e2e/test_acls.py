@@ -100,9 +100,17 @@ def _binding(acl: Acl) -> AclBinding:
     return AclBinding(_KINDS[acl.kind], acl.name, pattern, PRINCIPAL, "*", operation, AclPermissionType.ALLOW)
 
 
+@pytest.fixture(scope="module")
+def denying(make_lasting_broker: MakeBroker) -> Broker:
+    return make_lasting_broker(DENYING, listeners=[sasl_plain("DOOR", {USER: PASSWORD})])
+
+
 @pytest.fixture
-def rights(make_broker: MakeBroker) -> Rights:
-    return Rights(make_broker(DENYING, listeners=[sasl_plain("DOOR", {USER: PASSWORD})]))
+def rights(denying: Broker) -> Iterator[Rights]:
+    """Give the user's rights, of which there are none at first, into the test's hands."""
+    rights = Rights(denying)
+    yield rights
+    rights.take_all()
 
 
 @pytest.fixture
