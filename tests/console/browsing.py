@@ -102,6 +102,7 @@ class Browser:
     def complaints(self) -> list[str]:
         """Return what the browser complains about: scripts that fail, and what the policy forbids."""
         try:
-            return [str(entry["message"]) for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+            told = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+            return [str(entry["message"]) for entry in told if entry["level"] == "SEVERE"]
         except WebDriverException as error:
             return [str(error)]
