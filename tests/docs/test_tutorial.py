@@ -21,6 +21,7 @@ from tests.deploy.running import Running, answers
 from tests.docs.pages import Block, blocks
 
 TUTORIAL: Final = ROOT / "docs" / "tutorial" / "first-stream.md"
+_KEY: Final = {"TRACKLY_API_KEY": "trk_0123456789abcdef0123456789abcdef"}
 _FIND_THE_PROCESS: Final = "$(pgrep -f 'trackly-connector run connector.yaml')"
 
 
@@ -66,8 +67,9 @@ class Reader:
         text = self.next("sh")
         if _FIND_THE_PROCESS in text:
             text = text.replace(_FIND_THE_PROCESS, str(self.processes[-1].pid))
+        environment = {**self._environment, **_KEY}
         done = subprocess.run(
-            ["bash", "-ec", text], cwd=self.home, env=self._environment, capture_output=True, text=True, check=False
+            ["bash", "-ec", text], cwd=self.home, env=environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, f"{text}{done.stdout}{done.stderr}"
         return done.stdout
@@ -76,8 +78,7 @@ class Reader:
         """Start what the next block starts, as in a terminal of its own."""
         program, *arguments = self.next("sh").split()
         assert program == "trackly-connector"
-        key = {"TRACKLY_API_KEY": "trk_0123456789abcdef0123456789abcdef"}
-        self.processes.append(Running(arguments, self.home, {**self._environment, **key}))
+        self.processes.append(Running(arguments, self.home, {**self._environment, **_KEY}))
         return self.processes[-1]
 
     def status(self) -> dict[str, Any]:
@@ -148,6 +149,14 @@ def test_the_tutorial(reader: Reader) -> None:
     assert '"accepted":6' in read
     assert reader.reasons().count("invalid_phone") == 3
     assert reader.outcomes() == ["queued"] * 4
+
+    redriven = reader.shell()  # mends one dead letter and sends it again
+    connector.wait_for(lambda: reader.outcomes() == ["queued"] * 5, "outcome of what was sent again")
+    read = reader.shell()
+
+    assert "invalid_phone" in redriven
+    assert read.count('"redrives":1') == 1
+    assert read.count('"origin":{"topic":"tutorial.sends"') == 1
 
     assert connector.stop() == 0
     assert simulator.stop() == 0

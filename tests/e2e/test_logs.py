@@ -22,7 +22,7 @@ def _answered(worker: Worker) -> list[dict[str, Any]]:
 def _switch(worker: Worker, times: int) -> None:
     """Send the signal, and wait until every process has told so many changes."""
     worker.signal(signal.SIGUSR1)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while sum(line["event"] == "log level changed" for line in _lines(worker)) < times:
         assert time.monotonic() < deadline, worker.log.read_text()
         time.sleep(0.05)

@@ -8,15 +8,13 @@ from tests.deploy.queries import RULES_FILE, panels, queries
 from tests.kit.prometheus import needs_prometheus, prometheus
 from tests.kit.world import World
 
-_OF_SPECIAL_STATES: Final = frozenset(
-    {"trackly_worker_up", "trackly_worker_restarts_total", "trackly_stalled_partitions"}
-)
-"""Series that are there only under a supervisor, or while something stands still for minutes."""
+_OF_SPECIAL_STATES: Final = frozenset({"trackly_stalled_partitions"})
+"""Series that are there only while something stands still for minutes."""
 
 
 @needs_prometheus
 def test_every_query_of_the_dashboard_has_an_answer(world: World) -> None:
-    """The connector has queued, dead-lettered and held, has a pace, an order of keys and a rule of redrive."""
+    """Two workers have queued, dead-lettered and held, with a pace, an order of keys and a rule of redrive."""
     world.produce_sends(2_000)
     world.produce([Record(b'{"to":"0555","body":"x"}', b"bad %d" % n) for n in range(20)], "invalid_phone")
     stream: dict[str, Any] = {
@@ -25,7 +23,7 @@ def test_every_query_of_the_dashboard_has_an_answer(world: World) -> None:
         "create_topics": {"enabled": True, "replication_factor": 1},
         "dead_letters": {"redrive": [{"name": "again", "reasons": ["provider_error"]}]},
     }
-    worker = world.start(world.settings(stream=stream))
+    worker = world.start(world.settings(stream=stream), options=["--workers", "2"])
     worker.wait_for(lambda s: s["queued"] == 2_000 and sum(s["dead_letters"].values()) == 20, "all settled")
 
     with prometheus([worker.port], world.folder, RULES_FILE) as asked:
@@ -39,14 +37,3 @@ def test_every_query_of_the_dashboard_has_an_answer(world: World) -> None:
     expected = {name for name, query in queries() if any(metric in query for metric in _OF_SPECIAL_STATES)}
     assert set(silent) == expected
     assert len(queries()) > len(panels())
-
-
-@needs_prometheus
-def test_series_of_a_supervisor_have_answers_as_well(world: World) -> None:
-    worker = world.start(world.settings(), options=["--workers", "2"])
-    with prometheus([worker.port], world.folder, RULES_FILE) as asked:
-        asked.wait_for("count_over_time(trackly_worker_restarts_total[1m]) > 2", within_secs=60)
-        answers = {query: asked.ask(query) for _, query in queries() if "trackly_worker" in query}
-
-    assert len(answers) == 2
-    assert all(answers.values())

@@ -104,16 +104,6 @@ def test_spans_lead_from_producers_over_batches_to_results(world: World, collect
     assert world.settled().problems() == []
 
 
-def test_without_traces_nothing_carries_a_context(world: World, collector: Collector) -> None:
-    world.produce_sends(10)
-    worker = world.start(world.settings({"traces": {"endpoint": collector.url}}))
-    worker.wait_for(lambda s: s["queued"] == 10, "all settled")
-
-    assert worker.stop() == 0
-    assert collector.requests == []
-    assert {_header(outcome, "traceparent") for outcome in world.topics.read(world.outcomes)} == {None}
-
-
 def test_a_collector_that_is_away_stops_nothing(world: World, collector: Collector) -> None:
     collector.close()
     world.produce_sends(500)

@@ -38,7 +38,7 @@ class Prometheus:
         data = self.get("query", query=query)
         return [] if data["resultType"] == "scalar" else list(data["result"])
 
-    def wait_for(self, query: str, *, within_secs: float = 30) -> list[dict[str, Any]]:
+    def wait_for(self, query: str, *, within_secs: float = 60) -> list[dict[str, Any]]:
         """Wait until a query has series, and return them."""
         deadline = time.monotonic() + within_secs
         while not (found := self.ask(query)):
