@@ -4,6 +4,7 @@ On a broker that allows nothing unless it is said, to a user who has what the li
 """
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import zip_longest
@@ -255,7 +256,7 @@ def test_the_commands_work_with_exactly_their_rights_and_each_that_is_missing_is
 
 @pytest.mark.timeout(120)
 def test_the_right_to_a_pattern_is_that_to_all_topics_with_its_beginning(rights: Rights, world: World) -> None:
-    pattern = "^" + world.source.rpartition(".")[0].replace(".", r"\.") + r"\.[a-z0-9]+$"
+    pattern = f"^{re.escape(world.source[:-1])}[a-z0-9]$"  # the broker has topics of other tests
     for topic in (world.outcomes, world.dead_letters):
         world.topics.create(name=topic)
     content = _content(world, rights, {"pattern": pattern, "dead_letters": {"redrive": []}})
