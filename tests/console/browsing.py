@@ -73,7 +73,7 @@ class Browser:
 
     def script(self, source: str) -> Any:
         """Return what a script comes to."""
-        return self.driver.execute_script(source)  # type: ignore[no-untyped-call]
+        return self.driver.execute_script(source)
 
     def wait(self, wanted: Callable[[], object], what: str, *, within_secs: float = WITHIN_SECS) -> float:
         """Wait until something is so, and return how long it took."""
@@ -102,6 +102,7 @@ class Browser:
     def complaints(self) -> list[str]:
         """Return what the browser complains about: scripts that fail, and what the policy forbids."""
         try:
-            return [str(entry["message"]) for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+            entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call] # Selenium's own
+            return [str(entry["message"]) for entry in entries if entry["level"] == "SEVERE"]
         except WebDriverException as error:
             return [str(error)]

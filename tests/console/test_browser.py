@@ -52,7 +52,8 @@ def place(broker: BrokerHandle, tmp_path_factory: pytest.TempPathFactory) -> Ite
             try:
                 (world.folder / "token").write_text(TOKEN)
                 settings = world.settings(
-                    {"web": {"token": "${file:token}"}}, stream={"create_topics": {"enabled": True}}
+                    {"web": {"token": "${file:token}"}},
+                    stream={"create_topics": {"enabled": True, "replication_factor": 1}},
                 )
                 worker = world.start(settings)
                 worker.wait_for(
