@@ -102,7 +102,7 @@ class Browser:
     def complaints(self) -> list[str]:
         """Return what the browser complains about: scripts that fail, and what the policy forbids."""
         try:
-            told = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
-            return [str(entry["message"]) for entry in told if entry["level"] == "SEVERE"]
+            entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call] # Selenium's own
+            return [str(entry["message"]) for entry in entries if entry["level"] == "SEVERE"]
         except WebDriverException as error:
             return [str(error)]

@@ -1,6 +1,8 @@
 """A group on two machines, one of them with two workers: one console shows all of it, and acts on all of it."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,11 +34,16 @@ def _owners(console: Worker, name: str) -> set[str]:
     return set(re.findall(r"<td>((?:one|two)(?:/[0-9])?)</td>", table))
 
 
-def _logged_in(console: Worker) -> httpx.Client:
+@contextmanager
+def _logged_in(console: Worker) -> Iterator[httpx.Client]:
     address = f"http://127.0.0.1:{console.port}"
-    client = httpx.Client(base_url=address, headers={"Origin": address}, trust_env=False, timeout=30)
-    assert client.post("/login", data={"token": TOKEN}).status_code == 303
-    return client
+    with httpx.Client(base_url=address, headers={"Origin": address}, trust_env=False, timeout=30) as client:
+        assert client.post("/login", data={"token": TOKEN}).status_code == 303
+        yield client
+
+
+def _queued(*statuses: dict[str, Any]) -> int:
+    return sum(status["queued"] for status in statuses)
 
 
 def _command(*words: str, folder: Path) -> Any:
@@ -50,7 +57,7 @@ def test_one_console_shows_and_pauses_the_whole_group(world: World, members: tup
     everybody = {"one/0", "one/1", "two"}
     second.wait_for(lambda _: _owners(second, world.name) == everybody, "partitions at each of the three")
     world.produce_sends(2_000, tag="before")
-    second.wait_for(lambda s: s["queued"] + first.status()["queued"] == 2_000, "all of them settled")
+    second.wait_for(lambda s: _queued(s, first.status()) == 2_000, "all of them settled")
     second.wait_for(lambda _: "2,000 queued" in second.page("/").text, "their sum on the page")
     assert "Members of the group" in second.page("/").text
 
@@ -76,7 +83,7 @@ def test_one_console_shows_and_pauses_the_whole_group(world: World, members: tup
     resumed = _command("resume", world.name, *urls, folder=world.folder)
     assert resumed.exit_code == 0, resumed.output
     assert resumed.output.count("paused ended") == 3
-    second.wait_for(lambda s: s["queued"] + first.status()["queued"] == 2_500, "all of them settled")
+    second.wait_for(lambda s: _queued(s, first.status()) == 2_500, "all of them settled")
 
     # And pauses as well, saying who did.
     paused = _command("pause", world.name, *urls, "--note", "again", folder=world.folder)
