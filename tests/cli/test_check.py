@@ -141,6 +141,7 @@ def test_problems_as_json_go_to_stdout_with_exit_code_2(check: Callable[..., Res
                 "path": "streams[0].operation",
                 "message": "must be 'send', 'contacts', 'revenue' or 'history'",
                 "line": 9,
+                "column": None,
             }
         ],
     }
