@@ -52,6 +52,8 @@ class Expression:
     """The fields it follows, root first, when it does nothing else."""
     evaluate: Evaluate = field(repr=False)
     """From roots by name to a value; raises `EvaluationError`."""
+    terms: tuple[tuple[tuple[str, ...], str | None], ...] = ()
+    """Fields that must be true, or be that text, when it does nothing but ask for all of these."""
 
 
 def compile_expression(text: str) -> Expression:
@@ -62,7 +64,7 @@ def compile_expression(text: str) -> Expression:
         near = difflib.get_close_matches(unknown[0], ROOTS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"a record has {', '.join(ROOTS)}"
         raise InvalidSourceError(f"looks at `{unknown[0]}`, which is not there; {hint}", text.find(unknown[0]))
-    return Expression(text, roots, _path(ast), evaluator(ast))
+    return Expression(text, roots, _path(ast), evaluator(ast), _terms(ast))
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -165,6 +167,23 @@ def _path(node: dict[str, Any]) -> tuple[str, ...] | None:
         return None
     parts = [_path(child) for child in node["children"]]
     return None if None in parts else tuple(name for part in parts for name in part or ())
+
+
+def _terms(node: dict[str, Any]) -> tuple[tuple[tuple[str, ...], str | None], ...]:
+    """Return what a condition asks of fields, empty where it asks for more than `a && b.c == 'text'`."""
+    path = _path(node)
+    if path is not None:
+        return ((path, None),)
+    children = node["children"]
+    match node["type"]:
+        case "and_expression":
+            left, right = map(_terms, children)
+            return left + right if left and right else ()
+        case "comparator" if node["value"] == "eq" and _is_text(children[1]):
+            path = _path(children[0])
+            return () if path is None else ((path, children[1]["value"]),)
+        case _:
+            return ()
 
 
 def evaluator(ast: dict[str, Any]) -> Evaluate:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jmespath
 import orjson
 import pytest
 from hypothesis import given
@@ -303,7 +304,14 @@ def test_the_filler_is_an_event_of_every_operation() -> None:
         assert [v.reason for v in verdicts.values()] == ["filtered", "filtered"]
 
 
-PRINTED = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5) | st.just([1])
+PRINTED = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5)
+    | st.just([1])
+)
 RECORD = st.fixed_dictionaries({}, optional={"a": PRINTED, "b": st.fixed_dictionaries({"c": PRINTED})})
 
 
@@ -323,3 +331,14 @@ def test_records_together_are_printed_as_each_alone(values: list[Any]) -> None:
 def test_a_list_is_chosen_in_one_place() -> None:
     with pytest.raises(InvalidMappingError, match="stands among the fields too"):
         Shaper(stream(mapping={"fields": {"list_number": "value.a"}, "list_number": "value.b"}))
+
+
+@given(st.lists(st.fixed_dictionaries({}, optional={"a": PRINTED, "b": st.just({"c": "x"}) | PRINTED}), max_size=4))
+def test_what_passes_together_is_what_passes_alone(values: list[Any]) -> None:
+    """A condition that is plainly true of all records of a chunk is seen to be in one look at each field."""
+    for when in ("value.a", "value.b.c == 'x'", "value.a && value.b.c == 'x' && topic"):
+        settings = stream(mapping={"when": when, "fields": {"to": "value.a"}})
+        found = Shaper(settings).shape(chunk(*values))
+        passes = [jmespath.search(f"!(!({when}))", {"value": value, "topic": "orders"}) for value in values]
+
+        assert [index not in found.bad for index in range(len(values))] == passes
