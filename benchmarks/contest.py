@@ -37,6 +37,16 @@ class Contestant:
 
 _VARIANT: Final = 0.4
 _AT_TOP: Final = {"list_number_placement": "top_level"}
+_MAPPING: Final = {
+    "when": "value.type == 'order.shipped' && value.sms_opt_in",
+    "fields": {
+        "to": "value.customer.phone",
+        "body": {"template": "Order {{ value.id }} has shipped. Thank you, {{ value.customer.first_name }}!"},
+        "metadata": {"order_id": "value.id"},
+    },
+    "list_number": "value.list",
+}
+"""One of each: a condition, fields, a template, an object and the choice of a list."""
 
 MAIN: Final = (
     Contestant("raw_loop", "raw_loop"),
@@ -49,9 +59,7 @@ MAIN: Final = (
 )
 VARIANTS: Final = (
     Contestant("connector_failing_1pct", events=Events("failing_1pct", bad_of_100=1), share=_VARIANT),
-    Contestant(
-        "connector_mapped", share=_VARIANT, stream=_AT_TOP, note="list_number is taken out of each event: re-encoded"
-    ),
+    Contestant("connector_mapped", events=Events("orders", orders=True), share=_VARIANT, stream={"mapping": _MAPPING}),
     Contestant(
         "connector_avro",
         events=Events("avro", avro=True),

@@ -23,6 +23,8 @@ class Events:
     body_bytes: int = 0
     """The least length of a text; 0 leaves it as short as it is."""
     lists: int = 1
+    orders: bool = False
+    """Orders of a shop, of about 150 bytes, that a mapping makes sends of."""
     bad_of_100: int = 0
     """Of a hundred events so many have a number that is none: dead letters, found before a request is spent."""
     avro: bool = False
@@ -36,10 +38,15 @@ class Events:
             to = "0101" if number % 100 < self.bad_of_100 else f"+1555{number % 10_000_000:07d}"
             sender = f"+1800{number * 7919 % self.lists:07d}"
             text = f"Order {number:010d} has shipped. Thank you, Ann!{filler}"
+            value = f'{{"to":"{to}","body":"{text}","list_number":"{sender}"}}'.encode()
             if self.avro:
                 value = avro(to, text, sender)
-            else:
-                value = f'{{"to":"{to}","body":"{text}","list_number":"{sender}"}}'.encode()
+            if self.orders:
+                order = (
+                    f'{{"type":"order.shipped","id":{number},"sms_opt_in":true,"list":"{sender}",'
+                    f'"customer":{{"phone":"{to}","first_name":"Ann"}},"total":12.5}}'
+                )
+                value = order.encode()
             records.append({"key": b"%08d" % (number % 100_000_000), "value": value})
         return records
 

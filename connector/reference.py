@@ -28,6 +28,7 @@ LOCAL_REASONS: Final[Mapping[str, str]] = {
     "expired": "older than `delivery.max_age_secs`",
     "invalid_list_number": "`list_number` is not an E.164 number",
     "invalid_phone": "the recipient's number is not an E.164 number",
+    "too_many_segments": "the text takes more segments than `mapping.max_segments`",
     "journeys_not_allowed": "`use_journeys` is true and the stream's `contacts.journeys` is not",
     "missing_list_number": "neither the event nor the stream names a list",
     "not_an_object": "JSON, but not an object",
@@ -38,6 +39,12 @@ LOCAL_REASONS: Final[Mapping[str, str]] = {
     "wrong_type": "a field has a type or a word that the API does not take",
 }
 """What is found before a request is spent, beside fields that are missing or below 0."""
+
+SHAPING_REASONS: Final[Mapping[str, str]] = {
+    "mapping_failed": "a field of `mapping`, or `when`, has no result for it; the text names which",
+    "transform_failed": "the stream's `transform` says so",
+}
+"""What is found while an event is made of a record."""
 
 ANSWERED_REASONS: Final[Mapping[str, str]] = {
     "in_doubt": "nobody knows whether the platform took it, and `delivery.in_doubt` says not to post it again",
@@ -51,7 +58,7 @@ ANSWERED_REASONS: Final[Mapping[str, str]] = {
 
 def local_reasons() -> dict[str, str]:
     """Return every reason that is found before a request is spent, with what it means."""
-    reasons = dict(LOCAL_REASONS)
+    reasons = {**LOCAL_REASONS, **SHAPING_REASONS}
     for endpoint in ENDPOINTS.values():
         required = [field.encode_name for field in msgspec.structs.fields(endpoint.event) if field.required]
         for name in required:

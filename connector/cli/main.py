@@ -8,6 +8,7 @@ from connector import __version__
 from connector.cli.check import check
 from connector.cli.dead_letters.group import dead_letters
 from connector.cli.demo import demo
+from connector.cli.explain import explain
 from connector.cli.resume import resume
 from connector.cli.run import run, worker
 from connector.cli.schema import schema
@@ -41,7 +42,7 @@ def _options(
 
 
 app.add_typer(dead_letters, name="dead-letters")
-for command in (run, check, resume, simulate, demo, schema):
+for command in (run, check, explain, resume, simulate, demo, schema):
     app.command()(command)
 app.command(hidden=True)(worker)
 

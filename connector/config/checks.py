@@ -15,10 +15,13 @@ from typing import Final
 
 from connector.config.formats import PACKAGE, FormatSettings, reader_schema
 from connector.config.kafka import KafkaSettings, SecuritySettings, refusal
+from connector.config.mapping import MappingSettings
 from connector.config.problems import Fault, KeyPath, dotted
 from connector.config.settings import Settings
 from connector.config.streams import StreamSettings
 from connector.config.trackly import is_loopback
+from connector.hooks import InvalidTransformError, load_transform
+from connector.mapping.mapping import InvalidMappingError, compile_mapping
 
 TICK_ALLOWANCE_SECS: Final = 1.0
 """What the last tick of a drain may take: a small tick takes 6-13 ms, one that waits for a rebalance some hundred."""
@@ -50,6 +53,9 @@ RULES: Final = (
     "`mode: single` is not for history; `list_number_placement: top_level` is for bulk sends only",
     "`list_number`, `history`, `revenue` and `contacts` only where the operation uses them",
     "`pace` only with `operation: send`",
+    "every expression and template of `mapping` compiles, and `transform` names a function that is there",
+    "`mapping.list_number` only where the operation has a list, `mapping.max_segments` only with `operation: send`",
+    "an entry of `overrides` names topics that the stream reads, by name or by pattern, and changes something",
     "sasl protocols need a mechanism, PLAIN and SCRAM a user and a password, OAUTHBEARER its properties",
     "a certificate needs its key, and the other way round; named files must be readable",
     "`avro`, `protobuf` and `json_schema` need `schema_registry` and their extra; what one format uses, with it alone",
@@ -75,6 +81,7 @@ def conflicts(settings: Settings) -> Iterator[Fault]:
         yield from _topics(stream, at)
         yield from _operation(stream, at)
         yield from _redrive(stream, at)
+        yield from _shaping(stream, at)
     for path, chosen in _formats(settings):
         yield from _format(settings, chosen, path)
     yield from _among_streams(settings.streams)
@@ -410,7 +417,7 @@ def _operation(stream: StreamSettings, at: KeyPath) -> Iterator[Fault]:
         yield Fault((*at, "mode"), "must be bulk: the platform has no single form of history imports", looked_at)
     if stream.list_number_placement == "top_level" and (operation != "send" or stream.mode != "bulk"):
         yield Fault((*at, "list_number_placement"), "top_level is for send in bulk mode only", looked_at)
-    has_list = operation in {"send", "contacts"} or (operation == "history" and stream.history.kind == "sends")
+    has_list = _has_list(stream)
     if stream.list_number is not None and not has_list:
         kind = f" of {stream.history.kind}" if operation == "history" else ""
         yield Fault(
@@ -421,6 +428,55 @@ def _operation(stream: StreamSettings, at: KeyPath) -> Iterator[Fault]:
     for section in ("history", "revenue", "contacts"):
         if section in stream.model_fields_set and operation != section:
             yield Fault((*at, section), f"does nothing with operation {operation}", looked_at)
+
+
+def _has_list(stream: StreamSettings) -> bool:
+    return stream.operation in {"send", "contacts"} or (
+        stream.operation == "history" and stream.history.kind == "sends"
+    )
+
+
+def _shaping(stream: StreamSettings, at: KeyPath) -> Iterator[Fault]:
+    yield from _mapping(stream, stream.mapping, (*at, "mapping"))
+    yield from _transform(stream.transform, (*at, "transform"))
+    for index, over in enumerate(stream.overrides):
+        path: KeyPath = (*at, "overrides", index)
+        inputs: tuple[KeyPath, ...] = ((*at, "topics"), (*at, "pattern"))
+        if bool(over.topics) is (over.pattern is not None):
+            yield Fault(path, "must name topics or a pattern" + (", not both" if over.topics else ""))
+        if not over.model_fields_set - {"topics", "pattern"}:
+            yield Fault(path, "changes nothing")
+        for topic in over.topics:
+            if topic not in stream.topics and (stream.pattern is None or not re.search(stream.pattern, topic)):
+                yield Fault((*path, "topics"), f"names {topic}, which the stream does not read", inputs)
+        if over.mapping is not None:
+            fields = {name: spec for name, spec in over.mapping.fields.items() if spec is not None}
+            yield from _mapping(stream, over.mapping.model_copy(update={"fields": fields}), (*path, "mapping"))
+        yield from _transform(over.transform, (*path, "transform"))
+
+
+def _mapping(stream: StreamSettings, mapping: MappingSettings | None, at: KeyPath) -> Iterator[Fault]:
+    if mapping is None:
+        return
+    operation: tuple[KeyPath, ...] = ((*at[:2], "operation"),)
+    if mapping.list_number is not None and not _has_list(stream):
+        yield Fault((*at, "list_number"), f"does nothing: {stream.operation} has no list", operation)
+    if mapping.max_segments is not None and stream.operation != "send":
+        yield Fault((*at, "max_segments"), f"does nothing with operation {stream.operation}", operation)
+    try:
+        compile_mapping(fields=mapping.fields, when=mapping.when, list_number=mapping.list_number)
+    except InvalidMappingError as error:
+        for flaw in error.flaws:
+            yield Fault((*at, *flaw.path), flaw.message, offset=flaw.offset)
+
+
+def _transform(name: str | None, at: KeyPath) -> Iterator[Fault]:
+    if name is None:
+        return
+    try:
+        load_transform(name)
+    except InvalidTransformError as error:
+        yield Fault(at, str(error))
 
 
 def _redrive(stream: StreamSettings, at: KeyPath) -> Iterator[Fault]:

@@ -37,11 +37,23 @@ _Loader.add_implicit_resolver(_MERGE, re.compile(r"<<$"), ["<"])
 
 
 @dataclass(frozen=True, slots=True)
+class Text:
+    """Where a text begins, in which line and column (from 1), and how it is written."""
+
+    line: int
+    column: int
+    on_one_line: bool
+    in_block: bool
+    """Its lines stand below, as they are (`|`)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """The data of a file, the line (from 1) of each of its values, and what was wrong on the way."""
 
     data: dict[str, Any] = field(repr=False)
     lines: Mapping[KeyPath, int] = field(repr=False)
+    texts: Mapping[KeyPath, Text] = field(repr=False)
     faults: tuple[Fault, ...] = ()
 
     def line(self, path: KeyPath) -> int | None:
@@ -50,6 +62,18 @@ class Document:
             if (line := self.lines.get(path[:length])) is not None:
                 return line
         return None
+
+    def position(self, path: KeyPath, offset: int) -> tuple[int | None, int | None]:
+        """Return the line and column of a character of a text, without the column where the text spans lines."""
+        text = self.texts.get(path)
+        if text is None:
+            return self.line(path), None
+        if text.on_one_line:
+            return text.line, text.column + offset
+        value: Any = self.data
+        for key in path:
+            value = value[key]
+        return text.line + (1 + value.count("\n", 0, offset) if text.in_block else 0), None
 
 
 def read_document(source: Path) -> Document:
@@ -101,6 +125,7 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self._loader = _Loader(text)
         self._lines: dict[KeyPath, int] = {}
+        self._texts: dict[KeyPath, Text] = {}
         self._faults: list[Fault] = []
         self._open: set[int] = set()  # collections that we are inside of, to see an alias to one of them
         self._checked: set[int] = set()  # mappings that an alias may bring again, with their merges in them by then
@@ -115,7 +140,7 @@ class _Reader:
             data = dict(self._mapping(node, ()))
         finally:
             self._loader.dispose()
-        return Document(data, self._lines, tuple(self._faults))
+        return Document(data, self._lines, self._texts, tuple(self._faults))
 
     def _value(self, node: yaml.Node, path: KeyPath) -> Any:
         if isinstance(node, yaml.ScalarNode):
@@ -166,6 +191,7 @@ class _Reader:
         try:
             match node.tag.removeprefix(_TAG):
                 case "str":
+                    self._note(node, path)
                     return text
                 case "bool" if text.lower() in {"true", "false"}:
                     return text.lower() == "true"
@@ -180,6 +206,13 @@ class _Reader:
         except ValueError:  # `!!int seven`, or more digits than Python reads
             self._report(path, "is not what its tag says", node)
         return None
+
+    def _note(self, node: yaml.ScalarNode, path: KeyPath) -> None:
+        start, end = node.start_mark, node.end_mark
+        quote = 1 if node.style in {"'", '"'} else 0
+        # A text that is written with escapes is longer than it is.
+        as_is = start.line == end.line and end.column - start.column == len(node.value) + 2 * quote
+        self._texts[path] = Text(start.line + 1, start.column + 1 + quote, as_is, node.style == "|")
 
     def _report(self, path: KeyPath, message: str, node: yaml.Node) -> None:
         self._faults.append(Fault(path, message, line=node.start_mark.line + 1))

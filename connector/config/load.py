@@ -15,7 +15,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from connector.config.checks import conflicts
-from connector.config.document import read_document
+from connector.config.document import Document, read_document
 from connector.config.messages import faults_of
 from connector.config.problems import Fault, KeyPath, Problem, SettingsError, dotted
 from connector.config.references import Origin, UnresolvedReferenceError, has_reference, reads_file, resolve
@@ -61,11 +61,16 @@ def load_settings(path: Path, *, environ: Mapping[str, str] | None = None, copy:
     if salvaged is not None:
         faults += _independent(conflicts(salvaged), doubtful)
     if faults or settings is None:
-        problems = [
-            Problem(dotted(fault.path), fault.message, fault.line or document.line(fault.path)) for fault in faults
-        ]
+        problems = [_problem(fault, document) for fault in faults]
         raise SettingsError(path, sorted(problems, key=lambda problem: problem.line or 0))
     return settings.with_origin(Origin(source=path, templates=resolved.templates))
+
+
+def _problem(fault: Fault, document: Document) -> Problem:
+    line, column = fault.line or document.line(fault.path), None
+    if fault.offset is not None:
+        line, column = document.position(fault.path, fault.offset)
+    return Problem(dotted(fault.path), fault.message, line, column)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from connector.config.catalogue import catalogue, model_in
 from connector.config.checks import number
 from connector.config.kafka import SERVERS
+from connector.config.mapping import FUNCTION
 from connector.config.model import E164, TOPIC_NAME
 from connector.config.problems import Fault, KeyPath
 from connector.config.settings import Settings
@@ -21,6 +22,7 @@ UNKNOWN: Final = "is not a setting"
 _PATTERNS: Final = {
     E164: "must be a phone number in E.164 form, such as +18005551234",
     TOPIC_NAME: "must be a topic name: 1 to 249 letters, digits, dots, underscores and hyphens",
+    FUNCTION: "must be package.module:function",
     STREAM_NAME: "must be 1 to 100 lower-case letters, digits, dots, underscores and hyphens, no sign first",
     SERVERS: "must be host:port, several of them with commas between",
 }

@@ -39,20 +39,25 @@ class Fault:
     message: str
     looked_at: tuple[KeyPath, ...] = ()
     line: int | None = None
+    offset: int | None = None
+    """Where in the text of the value, counted in characters from 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing to mend: where, what, and in which line (from 1) where that is known."""
+    """One thing to mend: where, what, and in which line and column (from 1) where those are known."""
 
     path: str
     message: str
     line: int | None = None
+    column: int | None = None
 
     def __str__(self) -> str:
         where = f"{self.path}: " if self.path else ""
-        line = f" (line {self.line})" if self.line is not None else ""
-        return f"{where}{self.message}{line}"
+        if self.line is None:
+            return f"{where}{self.message}"
+        column = "" if self.column is None else f", column {self.column}"
+        return f"{where}{self.message} (line {self.line}{column})"
 
 
 class SettingsError(Exception):

@@ -133,6 +133,8 @@ def _type(node: dict[str, Any]) -> str:
         match variant["type"], variant.get("format"):
             case "array", _:
                 names.append(f"list of {_type(variant['items'])}")
+            case "object", _ if not _mapped(variant):
+                names.append("group")
             case "object", _:
                 names.append(f"map of {_type(_mapped(variant))}")
             case "string", "password":

@@ -4,13 +4,13 @@ Defaults are the values that were measured or that the platform states; each bou
 arithmetic, stops. What spans several settings is checked in `checks.py`.
 """
 
-import re
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, assert_never
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from connector.config.formats import Format, FormatSettings
+from connector.config.mapping import MappingSettings, OverrideSettings, TopicPattern, Transform
 from connector.config.model import Model, PhoneNumber, Seconds, Topic
 from connector.config.problems import KeyPath
 
@@ -22,16 +22,6 @@ InDoubt = Literal["dead_letter", "resend", "hold"]
 
 DEFAULT_CEILING: dict[Mode, int] = {"bulk": 64, "single": 256}
 """Requests at once when `concurrency.max` is left out: small requests need more of them to fill the same time."""
-
-
-def _pattern(value: str) -> str:
-    if not value.startswith("^"):
-        raise ValueError("must start with ^")
-    try:
-        re.compile(value)
-    except re.error as error:
-        raise ValueError(f"is not a valid regular expression: {error.msg}") from error
-    return value
 
 
 def _replication(value: int) -> int:
@@ -346,7 +336,7 @@ class StreamSettings(Model):
         default=None, description="Consumer group; `trackly-connector.<name>` when left out."
     )
     topics: list[Topic] = Field(default_factory=list, description="Topics to read. Either these or `pattern`.")
-    pattern: Annotated[str, AfterValidator(_pattern)] | None = Field(
+    pattern: TopicPattern | None = Field(
         default=None,
         description=(
             "Regular expression, starting with `^`, for the names of the topics to read. Either this or `topics`."
@@ -382,6 +372,18 @@ class StreamSettings(Model):
             "What becomes of fields that the platform's reference does not name: passed on, or the record "
             "becomes a dead letter."
         ),
+    )
+    mapping: MappingSettings | None = Field(
+        default=None,
+        description="How events are made of records; without it a record's value is the event.",
+    )
+    transform: Transform | None = Field(
+        default=None,
+        description="A function of yours, `package.module:function`, that is given the records of a chunk before they "
+        "are mapped.",
+    )
+    overrides: list[OverrideSettings] = Field(
+        default_factory=list, description="What is otherwise for some of the topics."
     )
     ordering: Literal["none", "key"] = Field(
         default="none",
@@ -436,10 +438,27 @@ class StreamSettings(Model):
         """Return the consumer group of a rule by which the stream sends dead letters again."""
         return f"{self.group}.redrive.{rule}"
 
+    def variants(self) -> "list[StreamSettings]":
+        """Return the settings as they are for topics that no override names, then as each override has them."""
+        return [self, *map(self._overridden, self.overrides)]
+
+    def variant_for(self, topic: str) -> int:
+        """Return which of the variants a topic has."""
+        return next((index for index, over in enumerate(self.overrides, start=1) if over.names(topic)), 0)
+
+    def _overridden(self, over: OverrideSettings) -> "StreamSettings":
+        changed: dict[str, Any] = {name: getattr(over, name) for name in over.model_fields_set - {"topics", "pattern"}}
+        if over.format is None:
+            changed.pop("format", None)
+        if over.mapping is not None:
+            changed["mapping"] = over.mapping.over(self.mapping)
+        return self.model_copy(update={**changed, "overrides": []})
+
     @property
     def formats(self) -> dict[KeyPath, FormatSettings]:
         """Return the formats of its topics, each by where it stands below the stream."""
-        return {("format",): self.format}
+        others = {("overrides", index, "format"): over.format for index, over in enumerate(self.overrides)}
+        return {("format",): self.format, **{place: other for place, other in others.items() if other is not None}}
 
     @property
     def ceiling(self) -> int:

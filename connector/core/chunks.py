@@ -105,12 +105,14 @@ class Chunk:
         )
 
 
+def source_bytes(chunk: Chunk) -> int:
+    """Return the bytes of the values that a chunk keeps beside what goes into requests."""
+    return 0 if chunk.wire is chunk.values else sum([len(v) for v in chunk.values if v is not None])
+
+
 def weight(chunk: Chunk) -> int:
     """Return the bytes that a chunk keeps in memory, near enough for a budget."""
-    if chunk.wire is not None:
-        values = sum(map(len, chunk.wire))
-    else:
-        values = sum([len(v) for v in chunk.values if v is not None])
+    values = source_bytes(chunk) + (0 if chunk.wire is None else sum(map(len, chunk.wire)))
     keys = 0 if chunk.keys is None else sum([len(k) for k in chunk.keys if k is not None])
     # An empty bytes object takes 33 bytes and its place in a list 8; keys and mapped values the same again.
     overhead = 41 * len(chunk.offsets) * (2 if chunk.keys is None else 3)

@@ -23,7 +23,7 @@ from itertools import pairwise
 from typing import Literal
 
 from connector.core.batching import Batch
-from connector.core.chunks import Chunk, Partition, weight
+from connector.core.chunks import Chunk, Partition, source_bytes, weight
 from connector.core.progress import MAX_METADATA, Progress, Range, RangeSet, encode, runs
 from connector.core.verdicts import Verdicts
 
@@ -789,8 +789,9 @@ def _has(offsets: Sequence[int], offset: int) -> bool:
 
 
 def _bytes(batch: Batch) -> int:
-    """Return what a batch keeps in memory: its bytes, and per record the objects around them."""
-    return batch.size + 120 * batch.count
+    """Return what a batch keeps in memory: its bytes, those it was made of, and per record the objects around them."""
+    sources = sum([source_bytes(chunk) for chunk in batch.chunks])
+    return batch.size + sources + 120 * batch.count
 
 
 def _ranges(chunks: Iterable[Chunk]) -> dict[Partition, list[Range]]:

@@ -138,6 +138,18 @@ TABLE: tuple[Row, ...] = (
         "outcome `skipped`",
     ),
     Row(
+        "filtered",
+        "`mapping.when` is not true of it, or `transform` says to skip it",
+        Action.LOCAL,
+        "outcome `skipped`",
+    ),
+    Row(
+        "unshaped",
+        "it cannot be decoded, `transform` says that it failed, or a field of `mapping` has no result for it",
+        Action.LOCAL,
+        "dead letter at once; no request is spent",
+    ),
+    Row(
         "invalid",
         "not JSON, a required field missing, not E.164, a contact above 4,000 bytes, a record above the request limit",
         Action.LOCAL,
@@ -294,6 +306,8 @@ class Verdict:
 
 QUEUED = Verdict("queued")
 SKIPPED = Verdict("skipped", reason="tombstone")
+FILTERED = Verdict("skipped", reason="filtered")
+"""The stream's mapping, or its own Python, says that it is not to be sent."""
 
 
 @dataclass(frozen=True, slots=True)

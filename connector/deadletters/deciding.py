@@ -19,6 +19,9 @@ from connector.deadletters.hygiene import redriven_headers
 from connector.deadletters.letters import Letter, Position, letters_of
 from connector.deadletters.patching import UnpatchableError, patched
 from connector.deadletters.selection import Matches
+from connector.shaping.decoded import FormatAwayError
+from connector.shaping.formats import decoder_for
+from connector.shaping.shaper import Shaper, shaper_of
 from connector.trackly.operations import Operation, operation_of
 
 WHY: Final[Mapping[str, str]] = {
@@ -85,6 +88,14 @@ class Rules:
     def _operations(self) -> dict[str, Operation]:
         return {name: operation_of(stream) for name, stream in self.streams.items()}
 
+    @cached_property
+    def _shapers(self) -> dict[str, Shaper | None]:
+        # What is patched is JSON, for which no registry is asked.
+        return {
+            name: shaper_of(stream, lambda variant: decoder_for(variant.format, None))
+            for name, stream in self.streams.items()
+        }
+
     def first_look(self, letter: Letter) -> str:
         """Return why a dead letter is left by what it says itself, empty where nothing stands against it."""
         if self.park:
@@ -128,7 +139,22 @@ class Rules:
         operation = self._operations.get(name)
         if operation is None or value is None:
             return True
-        return operation.prepare(Chunk(letter.partition, 0, [letter.offset], [value]), now_ms=0).settled is None
+        # As the stream will read it: from its redrive topic, by whose headers it is shaped as at its origin.
+        again = Chunk(
+            Partition(self.streams[name].redrive_topic, letter.partition.number),
+            0,
+            [letter.offset],
+            [value],
+            keys=[letter.key],
+            headers=[letter.headers],
+            timestamps=[letter.timestamp_ms],
+        )
+        shaper = self._shapers[name]
+        try:
+            shaped = None if shaper is None else shaper.shape(again)
+        except FormatAwayError:
+            return True  # nobody can say now, and the stream keeps what it cannot shape
+        return operation.prepare(again, now_ms=0, shaped=shaped).settled is None
 
 
 class Candidate(NamedTuple):

@@ -64,8 +64,8 @@ def read_line(text: str) -> Line:
         raise InvalidLineError("has a topic, partition, timestamp or headers that are none")
     if not all(isinstance(row, list) and len(row) == 2 and isinstance(row[0], str) for row in rows):
         raise InvalidLineError("has a header that is no pair of name and value")
-    headers = [(name, _read(value)) for name, value in rows]
-    return Line(topic, partition, timestamp, _read(data["key"]), _read(data["value"]), headers)
+    headers = [(name, bytes_of(value)) for name, value in rows]
+    return Line(topic, partition, timestamp, bytes_of(data["key"]), bytes_of(data["value"]), headers)
 
 
 def _is_count(value: Any) -> bool:
@@ -81,7 +81,8 @@ def _told(value: bytes | None) -> str | dict[str, str] | None:
         return {"base64": b64encode(value).decode()}
 
 
-def _read(value: Any) -> bytes | None:
+def bytes_of(value: Any) -> bytes | None:
+    """Return a key, value or header as a line has it, in bytes; raises `InvalidLineError`."""
     match value:
         case None:
             return None

@@ -133,7 +133,8 @@ class Stream:
             configs.consumer(kafka, settings, client_id=client_id, instance_id=self._identity.instance_id),
             reader,
             reader.epoch_of,
-            keep_timestamps=settings.delivery.max_age_secs is not None,
+            keep_timestamps=settings.delivery.max_age_secs is not None
+            or (self._shaper is not None and self._shaper.needs_timestamps),
             may_be_missing={settings.redrive_topic},
         )
         outputs = Outputs(
@@ -404,15 +405,7 @@ def _state(settings: StreamSettings, operation: Operation, id_prefix: str) -> St
     hold, storm = settings.hold, settings.storm_guard
     state = State(
         Flow(FlowLimits(delivery.max_in_flight_records, delivery.max_tick_records, delivery.max_tick_bytes)),
-        Batcher(
-            BatchLimits(
-                1 if settings.mode == "single" else batch.max_records,
-                batch.max_bytes,
-                batch.window_ms / 1000,
-                operation.envelope_bytes,
-            ),
-            id_prefix,
-        ),
+        Batcher(batch_limits(settings, operation), id_prefix),
         Gate(
             GatePolicy(
                 breaker.failures, breaker.probe_secs, breaker.probe_max_secs, hold.probe_secs, hold.probe_max_secs
@@ -430,6 +423,17 @@ def _state(settings: StreamSettings, operation: Operation, id_prefix: str) -> St
         else None,
     )
     return state
+
+
+def batch_limits(settings: StreamSettings, operation: Operation) -> BatchLimits:
+    """Return what a request of a stream may hold."""
+    batch = settings.batch
+    return BatchLimits(
+        1 if settings.mode == "single" else batch.max_records,
+        batch.max_bytes,
+        batch.window_ms / 1000,
+        operation.envelope_bytes,
+    )
 
 
 def _read_options(settings: StreamSettings, kafka: KafkaSettings, buffer_bytes: int) -> ReadOptions:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -17,7 +17,9 @@ from msgspec import UNSET, UnsetType
 from connector.config.streams import StreamSettings
 from connector.core.batching import Batch
 from connector.core.chunks import Chunk
+from connector.core.segments import segments_of, too_long
 from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
+from connector.shaping.shaped import Shaped
 
 OperationName = Literal["send", "contacts", "revenue", "history"]
 
@@ -230,18 +232,6 @@ class Rules:
     max_age_ms: int | None = None
 
 
-class ShapedEvents(Protocol):
-    """What a record's event is, where it is not its value, and the verdict of records that have none."""
-
-    @property
-    def events(self) -> list[bytes | None]:
-        """JSON as the API takes it, one for each record; None where there is a verdict."""
-
-    @property
-    def bad(self) -> dict[int, Verdict]:
-        """Verdicts, by index."""
-
-
 @dataclass(slots=True)
 class Prepared:
     """A chunk sorted: what can go into requests, by lane, and what already has its verdict."""
@@ -269,6 +259,7 @@ class Operation:
             )
         self._decode: Callable[[Any], Any] = msgspec.json.Decoder(event).decode
         self._filler = msgspec.json.decode(self._FILLER, type=self.endpoint.event)
+        self._filler_bytes = msgspec.json.encode(self._filler)
         self._required = tuple(f.encode_name for f in msgspec.structs.fields(self.endpoint.event) if f.required)
         self._inject = b'{"list_number":"%s",' % (rules.list_number or "").encode()
         self.path = (
@@ -315,16 +306,24 @@ class Operation:
 
     # ------------------------------------------------------------------ checking and preparing
 
-    def prepare(self, chunk: Chunk, *, now_ms: int, shaped: ShapedEvents | None = None) -> Prepared:
+    def prepare(self, chunk: Chunk, *, now_ms: int, shaped: Shaped | None = None) -> Prepared:
         """Check the records of a chunk and make ready what goes into requests.
 
-        `shaped` holds the events where they are not the chunk's values themselves. Never raises for anything that a
-        record may hold: what cannot be posted has its verdict in `settled`.
+        Without `shaped` the values are the events. Never raises for anything that a record may hold: what cannot be
+        posted has its verdict in `settled`.
         """
-        values = chunk.values if shaped is None else shaped.events
-        bad: dict[int, Verdict] = {} if shaped is None else dict(shaped.bad)
+        bad: dict[int, Verdict] = {}
+        values = chunk.values
+        if shaped is not None:
+            values = shaped.events
+            if shaped.bad:
+                bad |= shaped.bad
+                # What has its verdict takes the place of a record that no check stumbles over.
+                values = [self._filler_bytes if index in bad else value for index, value in enumerate(values)]
         events = self._decode_all(values, bad)
         self._check_columns(events, bad)
+        if shaped is not None and (shaped.max_segments is not None or shaped.limits):
+            self._check_segments(events, shaped, bad)
         if self.rules.max_age_ms is not None and chunk.timestamps is not None:
             limit = now_ms - self.rules.max_age_ms
             if min(chunk.timestamps) < limit:
@@ -368,7 +367,7 @@ class Operation:
             try:
                 events.extend(decoding)  # what was decoded before a failure stays
             except _UNDECODABLE as error:
-                bad.setdefault(len(events), self._diagnose(values[len(events)], error))
+                bad[len(events)] = self._diagnose(values[len(events)], error)
                 events.append(self._filler)
             else:
                 break
@@ -432,6 +431,18 @@ class Operation:
             for index, event in enumerate(events):
                 if event.use_journeys is True and index not in bad:
                     bad[index] = _invalid("journeys_not_allowed", "`use_journeys` needs the setting contacts.journeys")
+
+    def _check_segments(self, events: list[Any], shaped: Shaped, bad: dict[int, Verdict]) -> None:
+        texts = [event.body for event in events]
+        if shaped.max_segments is not None:
+            long = [(index, shaped.max_segments) for index in too_long(texts, shaped.max_segments)]
+        else:
+            long = [(index, most) for index, most in shaped.limits.items() if too_long([texts[index]], most)]
+        for index, most in long:
+            if index not in bad:
+                found = segments_of(texts[index])
+                text = f"{found.count} segments ({found.encoding}, {found.units} units); at most {most}"
+                bad[index] = _invalid("too_many_segments", text)
 
     def _check_age(self, timestamps: list[int], limit: int, now_ms: int, bad: dict[int, Verdict]) -> None:
         for index, timestamp in enumerate(timestamps):

@@ -57,8 +57,9 @@ def test_a_partition_reads_as_its_topic_and_number() -> None:
 @given(chunks())
 def test_a_chunk_weighs_more_than_its_bytes(whole: Chunk) -> None:
     """The budget counts the columns that hold bytes, and the objects around each record."""
-    wire = whole.wire if whole.wire is not None else whole.values
-    content = sum(len(value or b"") for value in wire) + sum(len(key or b"") for key in whole.keys or ())
+    made = [] if whole.wire is None or whole.wire is whole.values else whole.wire
+    columns = (whole.values, made, whole.keys or [])
+    content = sum(len(held or b"") for column in columns for held in column)
 
     overhead = weight(whole) - content
     assert overhead == len(whole) * (82 if whole.keys is None else 123)

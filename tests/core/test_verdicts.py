@@ -116,7 +116,14 @@ def test_every_row_that_a_reply_can_meet_is_tried_here() -> None:
     tried = {name for _, name, _ in SAMPLES} | {"setting"}
 
     assert tried == {row.name for row in TABLE if row.matches is not None}
-    assert {row.name for row in TABLE if row.matches is None} == {"tombstone", "invalid", "expired", "crashed"}
+    assert {row.name for row in TABLE if row.matches is None} == {
+        "tombstone",
+        "filtered",
+        "unshaped",
+        "invalid",
+        "expired",
+        "crashed",
+    }
     assert all((row.action is Action.LOCAL) == (row.matches is None) for row in TABLE)
 
 

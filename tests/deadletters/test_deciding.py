@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from connector.config.mapping import OverrideSettings
 from connector.config.streams import StreamSettings
 from connector.core.chunks import Chunk, Headers, Partition
 from connector.core.progress import RangeSet
@@ -157,3 +158,16 @@ def test_parking_takes_everything_that_is_meant() -> None:
     made = planned([headers_of("in_doubt"), CONNECT, again(5, 9)], replace(RULES, park=True))
 
     assert made.park.total() == 3
+
+
+def test_a_patch_mends_the_source_of_a_mapped_event() -> None:
+    """What is sent again is mapped as it was at its origin, so that is how a mended value is checked."""
+    mapping = {"fields": {"to": "value.phone", "body": {"template": "Hi {{ value.name }}"}}}
+    mapped = STREAM.model_copy(
+        update={"overrides": [OverrideSettings.model_validate({"topics": ["sms"], "mapping": mapping})]}
+    )
+    rows = [headers_of("mapping_failed", offset=offset) for offset in (1, 2)]
+    values: list[bytes | None] = [b'{"phone":"+15550000001"}', b'{"name":"Ada"}']
+    made = planned(rows, Rules({"sends": mapped}, patch={"name": "Ada"}), values=values)
+
+    assert (made.redrive, made.skipped) == ({"mapping_failed": 1}, {"patch_invalid": 1})

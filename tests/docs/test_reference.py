@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from connector import shaping
 from connector.cli.errors import ExitCode
 from connector.core.flow import Finished
 from connector.core.verdicts import RECORD_CODES, TABLE
@@ -17,6 +18,7 @@ from connector.reference import (
     FOLDER,
     LOCAL_REASONS,
     PAGES,
+    SHAPING_REASONS,
     exit_codes_page,
     local_reasons,
     main,
@@ -86,6 +88,24 @@ def test_every_reason_that_a_format_gives_is_among_those_of_the_formats_or_of_js
                     continue
 
     assert given - LOCAL_REASONS.keys() == FORMAT_REASONS.keys()
+
+
+def _reasons_of_shaping() -> Iterator[str]:
+    """Yield the reasons that stand in verdicts of what makes events of records."""
+    for file in Path(shaping.__path__[0]).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            match node:
+                case ast.Call(
+                    func=ast.Name(id="Verdict"),
+                    args=[ast.Constant(value="dead_letter"), ast.Constant(value=str(reason)), *_],
+                ):
+                    yield reason
+                case _:
+                    continue
+
+
+def test_every_reason_that_shaping_gives_is_on_the_page_and_no_other() -> None:
+    assert set(_reasons_of_shaping()) - set(LOCAL_REASONS) == set(SHAPING_REASONS)
 
 
 def test_every_reason_of_a_dead_letter_has_a_row_with_a_meaning() -> None:

@@ -1,0 +1,87 @@
+"""Samples for `explain`: lines of JSON, each the value of a record, or a record with its key, headers and topic.
+
+A record is written as `dead-letters export` writes it, of which `value` alone is needed: bytes that are UTF-8 are text,
+others `{"base64": ...}`; a value that is any other JSON stands for its own text.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from connector.core.chunks import Headers, Partition
+from connector.core.records import origin_of
+from connector.deadletters.lines import FORMAT, InvalidLineError, bytes_of
+
+MAX_LINE: Final = 5_000_000
+FIELDS: Final = frozenset({"format", "topic", "partition", "offset", "timestamp_ms", "key", "value", "headers"})
+
+_EXPORTED: Final = json.dumps(FORMAT).encode()
+
+Row = tuple[Partition, bytes | None, bytes | None, Headers, int]
+
+
+class InvalidSampleError(ValueError):
+    """A line is no sample; the text says which."""
+
+
+def read_samples(lines: Iterable[bytes], *, records: bool, topic: str, limit: int) -> Iterator[Row]:
+    """Yield the records of a file, `limit` at most, those that name no topic as of `topic`.
+
+    With `records` each line is a record; else it is a value, bytes as they stand, unless it says that it is an exported
+    dead letter. Raises `InvalidSampleError`.
+    """
+    taken = 0
+    for number, line in enumerate(lines, start=1):
+        text = line.rstrip(b"\r\n")
+        if not text.strip():
+            continue
+        if taken == limit:
+            return
+        taken += 1
+        if len(text) > MAX_LINE:
+            raise InvalidSampleError(f"line {number} has more than {MAX_LINE:,} bytes")
+        exported = _EXPORTED in text
+        if records or exported:
+            yield _record(text, number, topic)
+        else:
+            yield Partition(topic, 0), None, text, [], 0
+
+
+def _record(text: bytes, number: int, topic: str) -> Row:
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidSampleError(f"line {number} is not JSON") from None
+    if not isinstance(data, dict) or "value" not in data:
+        raise InvalidSampleError(f"line {number} is no record: an object with value, and key, headers and topic if any")
+    if unknown := sorted(data.keys() - FIELDS):
+        raise InvalidSampleError(f"line {number} has {unknown[0]}; a record has {', '.join(sorted(FIELDS))}")
+    name, part, at_ms = data.get("topic", topic), data.get("partition", 0), data.get("timestamp_ms", 0)
+    if not isinstance(name, str) or not isinstance(part, int) or not isinstance(at_ms, int):
+        raise InvalidSampleError(f"line {number} has a topic, partition or timestamp_ms that is none")
+    try:
+        headers = [(name, _bytes(value)) for name, value in _pairs(data.get("headers"))]
+        value, key = _bytes(data["value"]), _bytes(data.get("key"))
+    except (TypeError, InvalidLineError):
+        raise InvalidSampleError(f"line {number} has a key, value or headers that are none") from None
+    # A dead letter is explained as what it was when it first failed.
+    origin = origin_of(dict(headers))
+    return Partition(name, part) if origin is None else origin[0], key, value, headers, at_ms
+
+
+def _pairs(headers: Any) -> Iterable[tuple[str, Any]]:
+    match headers:
+        case None:
+            return []
+        case dict():
+            return headers.items()
+        case list() if all(isinstance(row, list) and len(row) == 2 and isinstance(row[0], str) for row in headers):
+            return [(name, value) for name, value in headers]
+        case _:
+            raise TypeError
+
+
+def _bytes(value: Any) -> bytes | None:
+    if value is None or isinstance(value, str) or (isinstance(value, dict) and value.keys() == {"base64"}):
+        return bytes_of(value)
+    return json.dumps(value, ensure_ascii=False).encode(errors="surrogatepass")

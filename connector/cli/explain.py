@@ -1,0 +1,140 @@
+"""`trackly-connector explain`: what a stream would make of records, and why, with nothing sent."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from connector.cli.errors import CommandError, ExitCode, reported
+
+if TYPE_CHECKING:
+    from connector.config.settings import Settings
+    from connector.config.streams import StreamSettings
+    from connector.core.chunks import Chunk
+
+
+@reported()
+def explain(
+    settings: Annotated[Path, typer.Argument(help="Settings file (YAML).", metavar="SETTINGS", show_default=False)],
+    *,
+    stream: Annotated[str, typer.Option(help="Name of the stream.", show_default=False)],
+    sample: Annotated[
+        Path | None, typer.Option(help="File with one value a line (NDJSON), or - for standard input.", allow_dash=True)
+    ] = None,
+    records: Annotated[
+        bool,
+        typer.Option("--records", help="Lines are records: {value, key, headers, topic}, as of dead-letters export."),
+    ] = False,
+    topic: Annotated[
+        str | None, typer.Option(help="Topic to read from; with --sample, the topic that values are of.")
+    ] = None,
+    last: Annotated[int, typer.Option(min=1, max=1_000, help="How many records, the last of the topic.")] = 10,
+    reveal: Annotated[
+        bool, typer.Option("--reveal", help="Show numbers, texts and keys, which are hidden else.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show what a stream would make of records: events, segments, batches, requests and verdicts. Nothing is sent.
+
+    Exit code 1: the records cannot be shaped now, as the stream would hold.
+    """
+    from connector.app.explaining import NotExplainedError, explain  # noqa: PLC0415
+    from connector.config.load import load_settings  # noqa: PLC0415
+
+    loaded = load_settings(settings)
+    flow = next((candidate for candidate in loaded.streams if candidate.name == stream), None)
+    if flow is None:
+        names = ", ".join(candidate.name for candidate in loaded.streams)
+        raise CommandError(f"{settings} has no stream {stream}", ExitCode.BAD_SETTINGS, way_out=f"one of: {names}")
+    if sample is None and topic is None:
+        raise CommandError("there is nothing to explain", ExitCode.BAD_SETTINGS, way_out="give --sample or --topic")
+    chunks = _sampled(flow, sample, topic, records=records) if sample is not None else _read(loaded, topic or "", last)
+    try:
+        report = explain(loaded, flow, chunks, reveal=reveal)
+    except NotExplainedError as error:
+        raise CommandError(str(error), ExitCode.FAILED) from error
+    if as_json:
+        typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        _print(report)
+
+
+def _sampled(flow: "StreamSettings", sample: Path, topic: str | None, *, records: bool) -> "list[Chunk]":
+    from connector.app.explaining import chunks_of  # noqa: PLC0415
+    from connector.app.samples import InvalidSampleError, read_samples  # noqa: PLC0415
+
+    name = topic or (flow.topics[0] if flow.topics else "sample")
+    try:
+        if str(sample) == "-":
+            chunks = chunks_of(read_samples(sys.stdin.buffer, records=records, topic=name, limit=1_000))
+        else:
+            with sample.open("rb") as lines:
+                chunks = chunks_of(read_samples(lines, records=records, topic=name, limit=1_000))
+    except OSError as error:
+        raise CommandError(f"cannot read {sample}: {error.strerror}", ExitCode.BAD_SETTINGS) from error
+    except InvalidSampleError as error:
+        raise CommandError(f"{sample}: {error}", ExitCode.BAD_SETTINGS) from error
+    if not chunks:
+        raise CommandError(f"{sample} holds no sample", ExitCode.BAD_SETTINGS)
+    return chunks
+
+
+def _read(loaded: "Settings", topic: str, last: int) -> "list[Chunk]":
+    from connector.app.explaining import TopicNotThereError, last_records  # noqa: PLC0415
+
+    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # what fails is told once, by the command
+    try:
+        return last_records(loaded, topic, last)
+    except TopicNotThereError as error:
+        raise CommandError(str(error), ExitCode.FAILED) from error
+
+
+def _print(report: dict[str, Any]) -> None:
+    """Print for people. Text objects throughout, so that nothing of a record is taken for markup."""
+    console = Console(highlight=False, emoji=False)
+    for record in report["records"]:
+        console.print(Text(f"{record['topic']}[{record['partition']}] {record['offset']}", style="bold"))
+        console.print(_pairs(_of_record(record)))
+        console.print()
+    for batch in report["batches"]:
+        request = batch["request"]
+        console.print(Text(f"batch {batch['number']}", style="bold"))
+        rows = [
+            ("holds", f"{batch['records']} records, {batch['bytes']:,} bytes"),
+            ("closes by", f"{batch['closed_by']}: {batch['why']}"),
+            ("request", f"{request['method']} {request['url']}"),
+            *(("", f"{name}: {value}") for name, value in request["headers"].items()),
+            ("", request["body"]),
+        ]
+        console.print(_pairs(rows))
+        console.print()
+    table = Table(title="What an answer would mean (the first row that fits)", title_justify="left", show_lines=True)
+    for heading in ("Answer", "What becomes of the records"):
+        table.add_column(heading, overflow="fold")
+    for row in report["verdicts"]:
+        table.add_row(Text(row["when"]), Text(row["verdict"]))
+    console.print(table)
+
+
+def _of_record(record: dict[str, Any]) -> list[tuple[str, str]]:
+    if (verdict := record.get("verdict")) is not None:
+        text = f": {verdict['text']}" if verdict["text"] else ""
+        return [("ends as", f"{verdict['status']} ({verdict['reason']}{text})")]
+    rows = [("event", json.dumps(record["event"], ensure_ascii=False))]
+    rows += [(f"  {name}", f"from {source}") for name, source in record["fields"].items()]
+    if (found := record.get("segments")) is not None:
+        rows.append(("segments", f"{found['count']} ({found['encoding']}, {found['units']} units); {found['price']}"))
+    return [*rows, ("joins", f"batch {record['batch']}, with {record['bytes']:,} bytes")]
+
+
+def _pairs(pairs: list[tuple[str, str]]) -> Table:
+    grid = Table.grid(padding=(0, 1))
+    for name, value in pairs:
+        grid.add_row(Text(f"  {name}", style="dim"), Text(value))
+    return grid

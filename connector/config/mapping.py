@@ -1,0 +1,98 @@
+"""How the events of a stream are made of what its topics hold, for all topics and for some.
+
+What a field may be is free in form, so the models here take it as it comes; it is compiled when the settings are read
+(`checks.py`), by the package that runs it.
+"""
+
+import re
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, Field, WithJsonSchema
+
+from connector.config.formats import Format
+from connector.config.model import Model, Topic
+
+_FIELD: Final = {"anyOf": [{"type": "string"}, {"type": "number"}, {"type": "boolean"}, {"type": "object"}]}
+
+Fields = Annotated[
+    dict[str, Any],
+    WithJsonSchema({"type": "object", "additionalProperties": _FIELD}, mode="validation"),
+]
+"""Names of the event's fields, and what makes each."""
+
+ListNumber = Annotated[
+    Any, WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}, {"type": "null"}]}, mode="validation")
+]
+
+
+def topic_pattern(value: str) -> str:
+    """Return a pattern of topics when Kafka's client and Python take it."""
+    if not value.startswith("^"):
+        raise ValueError("must start with ^")
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"is not a valid regular expression: {error.msg}") from error
+    return value
+
+
+TopicPattern = Annotated[str, AfterValidator(topic_pattern)]
+
+FUNCTION: Final = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+Transform = Annotated[str, Field(pattern=FUNCTION)]
+
+
+class MappingSettings(Model):
+    """How an event is made of a record; the record's value is the event where nothing is said."""
+
+    when: str | None = Field(
+        default=None,
+        description="JMESPath; a record for which it is not true (null, false, empty) is skipped: its outcome is "
+        "`skipped`, with the reason `filtered`.",
+    )
+    fields: Fields = Field(
+        default_factory=dict,
+        description="The event's fields. Each is a JMESPath expression over `value`, `key`, `headers`, `topic`, "
+        "`timestamp` and `attributes`, a number, true or false, or one of `{template: text}`, `{const: anything}`, "
+        "`{from: expression, default: anything}` and a group of further fields. What comes out null is left out.",
+    )
+    list_number: ListNumber = Field(
+        default=None,
+        description="Chooses the list: as a field does, or `{table: {name: number}, by: expression, default: number}`.",
+    )
+    max_segments: Annotated[int, Field(ge=1, le=255)] | None = Field(
+        default=None,
+        description="Most segments of a text, for `operation: send`; what takes more is a dead letter "
+        "`too_many_segments`.",
+    )
+
+    def over(self, base: "MappingSettings | None") -> "MappingSettings":
+        """Return this mapping laid over another: fields one by one, where null takes one away."""
+        if base is None:
+            return self.model_copy(update={"fields": _present(self.fields)})
+        changed = {name: getattr(self, name) for name in self.model_fields_set}
+        return base.model_copy(update={**changed, "fields": _present({**base.fields, **self.fields})})
+
+
+def _present(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: spec for name, spec in fields.items() if spec is not None}
+
+
+class OverrideSettings(Model):
+    """What is otherwise for some of a stream's topics; the first entry that names a topic counts."""
+
+    topics: list[Topic] = Field(default_factory=list, description="Topics that it is for.")
+    pattern: TopicPattern | None = Field(
+        default=None, description="Regular expression, starting with `^`, for the names of topics that it is for."
+    )
+    format: Format | None = Field(default=None, description="In place of the stream's.")
+    mapping: MappingSettings | None = Field(
+        default=None,
+        description="Laid over the stream's mapping, field by field; a field that is null is taken away, and a "
+        "mapping that is null is none.",
+    )
+    transform: Transform | None = Field(default=None, description="In place of the stream's; null for none.")
+
+    def names(self, topic: str) -> bool:
+        """Tell whether a topic is meant."""
+        return topic in self.topics or (self.pattern is not None and re.search(self.pattern, topic) is not None)

@@ -1,0 +1,95 @@
+"""The records of a chunk as a mapping sees them: one column for each root, made when something looks at it."""
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from connector.core.chunks import Chunk, Headers
+from connector.mapping.expressions import Scope
+
+
+class Columns:
+    """Roots of the records of a chunk, `topic` being where they came from first.
+
+    Keys and header values are text where they are UTF-8, and Base64 where they are not; of headers with one name the
+    last counts. `timestamp` is in milliseconds since 1970, null where the record has none.
+    """
+
+    def __init__(
+        self,
+        chunk: Chunk,
+        values: Sequence[Any],
+        *,
+        topic: str,
+        attributes: Sequence[Mapping[str, Any] | None] | None = None,
+    ) -> None:
+        self.values = values
+        self.topic = topic
+        self._chunk = chunk
+        self._attributes = attributes
+        self._made: dict[str, Sequence[Any]] = {"value": values}
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def pick(self, indices: Sequence[int]) -> "Columns":
+        """Return the records at `indices`, which rise."""
+        attributes = None if self._attributes is None else [self._attributes[i] for i in indices]
+        values = [self.values[i] for i in indices]
+        return Columns(self._chunk.pick(indices), values, topic=self.topic, attributes=attributes)
+
+    def with_values(self, values: Sequence[Any]) -> "Columns":
+        """Return the same records with other values."""
+        other = Columns(self._chunk, values, topic=self.topic, attributes=self._attributes)
+        other._made = {**self._made, "value": values}
+        return other
+
+    def column(self, root: str) -> Sequence[Any]:
+        """Return a root of all records."""
+        made = self._made.get(root)
+        if made is None:
+            made = self._made[root] = self._make(root)
+        return made
+
+    def scopes(self, roots: frozenset[str]) -> list[Scope]:
+        """Return these roots of each record, by name."""
+        names = sorted(roots)
+        if names == ["value"]:
+            return [{"value": value} for value in self.values]
+        if not names:
+            return [{}] * len(self)
+        columns = [self.column(name) for name in names]
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+    def _make(self, root: str) -> Sequence[Any]:
+        chunk, count = self._chunk, len(self)
+        match root:
+            case "key":
+                return [None] * count if chunk.keys is None else [as_text(key) for key in chunk.keys]
+            case "headers":
+                empty: dict[str, str | None] = {}
+                return [empty] * count if chunk.headers is None else [_by_name(headers) for headers in chunk.headers]
+            case "topic":
+                return [self.topic] * count
+            case "timestamp":
+                if chunk.timestamps is None:
+                    return [None] * count
+                return [at_ms if at_ms > 0 else None for at_ms in chunk.timestamps]
+            case "attributes":
+                return [None] * count if self._attributes is None else self._attributes
+            case _:
+                raise KeyError(root)
+
+
+def as_text(value: bytes | None) -> str | None:
+    """Return bytes as text: UTF-8, or Base64 where they are none."""
+    if value is None:
+        return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return b64encode(value).decode("ascii")
+
+
+def _by_name(headers: Headers | None) -> dict[str, str | None]:
+    return {name: as_text(value) for name, value in headers} if headers else {}

@@ -1,0 +1,300 @@
+"""JMESPath, compiled once: most expressions of mappings are short, and run without the library's interpreter.
+
+The library parses and, for most of the language, evaluates. What stands in nearly every mapping is compiled to plain
+Python with the same meaning: fields below a name, `[0]`, literals, comparisons, `&&`, `||` and `!`. The compliance
+cases of JMESPath run through both.
+"""
+
+import difflib
+import operator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from numbers import Number
+from typing import Any, Final, cast
+
+from jmespath import exceptions
+from jmespath.functions import Functions
+from jmespath.parser import Parser
+from jmespath.visitor import TreeInterpreter
+
+ROOTS: Final = ("value", "key", "headers", "topic", "timestamp", "attributes")
+"""What a mapping sees of a record."""
+
+MAX_TEXT: Final = 10_000
+"""Characters of an expression or a template."""
+
+Scope = Mapping[str, Any]
+Evaluate = Callable[[Any], Any]
+
+_interpreter = TreeInterpreter()
+_ORDER: Final = {"lt": operator.lt, "lte": operator.le, "gt": operator.gt, "gte": operator.ge}
+
+
+class InvalidSourceError(ValueError):
+    """An expression or a template cannot be compiled; `offset` is where in its text, where that is known."""
+
+    def __init__(self, text: str, offset: int | None = None) -> None:
+        super().__init__(text)
+        self.offset = offset
+
+
+class EvaluationError(Exception):
+    """An expression or a template has no result for a record; the text quotes nothing of the record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A compiled expression: which roots it looks at, and what it makes of a record's."""
+
+    text: str
+    roots: frozenset[str]
+    path: tuple[str, ...] | None
+    """The fields it follows, root first, when it does nothing else."""
+    evaluate: Evaluate = field(repr=False)
+    """From roots by name to a value; raises `EvaluationError`."""
+
+
+def compile_expression(text: str) -> Expression:
+    """Compile an expression over the roots of a record; raises `InvalidSourceError`."""
+    ast = parse(text)
+    roots = frozenset(_roots(ast))
+    if unknown := sorted(roots - set(ROOTS)):
+        near = difflib.get_close_matches(unknown[0], ROOTS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"a record has {', '.join(ROOTS)}"
+        raise InvalidSourceError(f"looks at `{unknown[0]}`, which is not there; {hint}", text.find(unknown[0]))
+    return Expression(text, roots, _path(ast), evaluator(ast))
+
+
+def parse(text: str) -> dict[str, Any]:
+    """Return the syntax tree of an expression; raises `InvalidSourceError`."""
+    if len(text) > MAX_TEXT:
+        raise InvalidSourceError(f"has more than {MAX_TEXT:,} characters")
+    try:
+        with warnings.catch_warnings():
+            # Text in backticks that is no JSON was once taken as it is.
+            warnings.simplefilter("error", PendingDeprecationWarning)
+            ast = cast("dict[str, Any]", Parser().parse(text).parsed)
+    except PendingDeprecationWarning:
+        at = text.find("`")
+        raise InvalidSourceError("has backticks around what is no JSON; text stands in '...'", at) from None
+    except exceptions.EmptyExpressionError:
+        raise InvalidSourceError("must not be empty") from None
+    except exceptions.LexerError as error:
+        raise InvalidSourceError(f"is no JMESPath expression: {error.message}", error.lex_position) from None
+    except exceptions.ParseError as error:
+        raise InvalidSourceError(_syntax(text, error), _offset(text, error)) from None
+    except RecursionError:
+        raise InvalidSourceError("is nested too deeply") from None
+    except (exceptions.JMESPathError, ValueError, AttributeError, TypeError) as error:
+        raise InvalidSourceError(f"is no JMESPath expression: {_first_line(error)}") from None
+    _check_functions(ast, text)
+    return ast
+
+
+def _syntax(text: str, error: exceptions.ParseError) -> str:
+    if isinstance(error, exceptions.IncompleteExpressionError) or error.token_value == "":
+        return "is no JMESPath expression: it ends too early"
+    return f"is no JMESPath expression: {_shown(error.token_value, text)} does not belong here"
+
+
+def _offset(text: str, error: exceptions.ParseError) -> int:
+    at = error.lex_position
+    return min(at, len(text)) if isinstance(at, int) and at >= 0 else 0
+
+
+def _shown(token: Any, text: str) -> str:
+    return f"`{token}`" if isinstance(token, str) and token in text else "this"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _check_functions(ast: dict[str, Any], text: str) -> None:
+    for node in _nodes(ast):
+        if node["type"] != "function_expression":
+            continue
+        name, given = node["value"], len(node["children"])
+        known = Functions.FUNCTION_TABLE.get(name)
+        offset = text.find(f"{name}(")
+        if known is None:
+            near = difflib.get_close_matches(name, Functions.FUNCTION_TABLE, n=1)
+            raise InvalidSourceError(
+                f"calls {name}(), which JMESPath does not have" + (f"; did you mean {near[0]}()?" if near else ""),
+                offset if offset >= 0 else None,
+            )
+        signature = known["signature"]
+        variadic = bool(signature) and bool(signature[-1].get("variadic"))
+        if given < len(signature) or (given > len(signature) and not variadic):
+            wanted = f"{'at least ' if variadic else ''}{len(signature)}"
+            raise InvalidSourceError(f"gives {name}() {given} arguments; it takes {wanted}", offset)
+
+
+def _nodes(ast: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    waiting = [ast]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        waiting += [child for child in node.get("children", ()) if isinstance(child, dict)]
+
+
+def _roots(node: dict[str, Any]) -> Iterator[str]:
+    """Yield the names that an expression looks up at the top; all of them where it takes the record as a whole."""
+    match node["type"]:
+        case "field":
+            yield node["value"]
+        case "literal" | "expref":
+            return
+        case "current" | "identity" | "index" | "slice":
+            yield from ROOTS
+        case "comparator" | "or_expression" | "and_expression" | "not_expression" | "function_expression":
+            for child in node["children"]:
+                yield from _roots(child)
+        case "multi_select_list" | "multi_select_dict" | "key_val_pair" | "flatten":
+            for child in node["children"]:
+                yield from _roots(child)
+        case _:  # what comes behind the first looks at what the first has found
+            yield from _roots(node["children"][0])
+
+
+def _path(node: dict[str, Any]) -> tuple[str, ...] | None:
+    """Return the fields that a node follows, when it does nothing but follow fields."""
+    if node["type"] == "field":
+        return (node["value"],)
+    if node["type"] != "subexpression":
+        return None
+    parts = [_path(child) for child in node["children"]]
+    return None if None in parts else tuple(name for part in parts for name in part or ())
+
+
+def evaluator(ast: dict[str, Any]) -> Evaluate:
+    """Return a function that evaluates an expression; raises `EvaluationError` where the library raises."""
+    quick = _quick(ast)
+    if quick is not None:
+        return quick
+
+    visit: Callable[[Any, Any], Any] = _interpreter.visit
+
+    def interpret(scope: Any) -> Any:
+        try:
+            return visit(ast, scope)
+        except exceptions.JMESPathTypeError as error:
+            expected = " or ".join(error.expected_types)
+            text = f"{error.function_name}() takes {expected}, not {error.actual_type}"
+            raise EvaluationError(text) from None
+        except exceptions.JMESPathError as error:
+            raise EvaluationError(type(error).__name__) from None
+        except RecursionError:
+            raise EvaluationError("the value is nested too deeply") from None
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise EvaluationError(f"has no result ({type(error).__name__})") from None
+
+    return interpret
+
+
+def is_true(found: Any) -> bool:
+    """Tell what JMESPath takes for true: 0 is, what is empty is not."""
+    return not _is_false(found)
+
+
+def _is_false(found: Any) -> bool:
+    return found is None or found is False or (not found and isinstance(found, str | list | dict))
+
+
+def _quick(node: dict[str, Any]) -> Evaluate | None:  # noqa: PLR0911 (one case for each kind of node)
+    """Compile a node without the interpreter, None where it is of a kind that is left to that."""
+    path = _path(node)
+    if path is not None:
+        return follow(path)
+    inner = [_quick(child) if isinstance(child, dict) else None for child in node["children"]]
+    if None in inner:
+        return None
+    match node["type"], inner:
+        case "literal", []:
+            literal = node["value"]
+            return lambda _scope: literal
+        case "index", []:
+            index = node["value"]
+            return lambda found: _at(found, index)
+        case "subexpression" | "index_expression" | "pipe", steps:
+            return _chained([step for step in steps if step is not None])
+        case "and_expression", [left, right]:
+            return lambda scope: found if _is_false(found := left(scope)) else right(scope)  # type: ignore[misc]
+        case "or_expression", [left, right]:
+            return lambda scope: right(scope) if _is_false(found := left(scope)) else found  # type: ignore[misc]
+        case "not_expression", [only]:
+            return lambda scope: _is_false(only(scope))  # type: ignore[misc]
+        case "comparator", [left, _] if node["value"] == "eq" and _is_text(node["children"][1]):
+            text = node["children"][1]["value"]
+            return lambda scope: left(scope) == text  # type: ignore[misc]
+        case "comparator", [left, right] if node["value"] in ("eq", "ne"):
+            wanted = node["value"] == "eq"
+            return lambda scope: _equal(left(scope), right(scope)) is wanted  # type: ignore[misc]
+        case "comparator", [left, right]:
+            compare = _ORDER[node["value"]]
+            return lambda scope: _ordered(compare, left(scope), right(scope))  # type: ignore[misc]
+        case _:
+            return None
+
+
+def _is_text(node: dict[str, Any]) -> bool:
+    return node["type"] == "literal" and isinstance(node["value"], str)
+
+
+def follow(path: tuple[str, ...]) -> Evaluate:
+    """Return a function that follows fields, with null for what is not there."""
+
+    def get(found: Any) -> Any:
+        for name in path:
+            if not isinstance(found, dict):
+                return None
+            found = found.get(name)
+        return found
+
+    if len(path) != 2:
+        return get
+    first, second = path
+
+    def get_two(found: Any) -> Any:
+        try:
+            return found[first][second]  # what is no dict has no text for an index
+        except (LookupError, TypeError):
+            return get(found)
+
+    return get_two
+
+
+def _chained(steps: list[Evaluate]) -> Evaluate:
+    def run(found: Any) -> Any:
+        for step in steps:
+            found = step(found)
+        return found
+
+    return run
+
+
+def _at(found: Any, index: int) -> Any:
+    if not isinstance(found, list):
+        return None
+    try:
+        return found[index]
+    except IndexError:
+        return None
+
+
+def _ordered(compare: Callable[[Any, Any], bool], left: Any, right: Any) -> bool | None:
+    for side in (left, right):
+        if isinstance(side, bool) or not isinstance(side, Number | str):
+            return None
+    try:
+        return compare(left, right)
+    except TypeError:
+        raise EvaluationError("compares text with a number") from None
+
+
+def _equal(left: Any, right: Any) -> bool:
+    """Compare as JMESPath does: a number is never a boolean."""
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    return bool(left == right)

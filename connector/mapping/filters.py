@@ -1,0 +1,200 @@
+"""What texts need of a template: money, dates, lengths; each bounded, whatever it is given.
+
+Jinja's own filters are let in one by one (`templates.py`); those of them that could multiply a text are written anew.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, tzinfo
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from babel import Locale, UnknownLocaleError
+from babel.dates import format_date, format_datetime, format_time
+from babel.numbers import UnknownCurrencyError, format_currency, format_decimal, validate_currency
+from jinja2 import Undefined
+
+from connector.core.segments import segments_of, truncated
+
+MAX_CHARACTERS: Final = 20_000
+"""Of what a template or a filter in it gives: a text of 1,600 characters is the longest that the platform takes."""
+
+STEPS: Final = 10_000
+"""Rounds of all loops of a template together, for one record."""
+
+_STYLES: Final = ("short", "medium", "long", "full")
+
+
+class FilterError(Exception):
+    """A filter cannot do what it was asked; the text quotes nothing of the record."""
+
+
+def default(value: Any, other: Any = "", boolean: bool = False) -> Any:
+    """Return the other where there is no value, or null; with `boolean` where it is empty, false or 0 as well."""
+    absent = value is None or isinstance(value, Undefined)
+    return other if absent or (boolean and not value) else value
+
+
+def join(items: Any, between: str = "") -> str:
+    """Return the items as text with something between them."""
+    if not isinstance(items, list | tuple):
+        raise FilterError("join takes a list")
+    parts = [_text(item, "join") for item in items[: STEPS + 1]]
+    if len(items) > STEPS or sum(map(len, parts)) + len(between) * len(parts) > MAX_CHARACTERS:
+        raise FilterError(f"join gives more than {MAX_CHARACTERS:,} characters")
+    return between.join(parts)
+
+
+def replace(value: Any, old: str, new: str) -> str:
+    """Return the text with every `old` in it replaced."""
+    text = _text(value, "replace")
+    if len(text) + text.count(old) * len(new) > MAX_CHARACTERS:
+        raise FilterError(f"replace gives more than {MAX_CHARACTERS:,} characters")
+    return text.replace(old, new)
+
+
+def currency(value: Any, code: str, locale: str = "en_US") -> str:
+    """Write an amount as people of a place do: 12.5 in EUR and `de_DE` becomes `12,50 €`."""
+    amount = _amount(value, "currency")
+    if not isinstance(code, str):
+        raise FilterError("currency needs a code such as USD")
+    try:
+        validate_currency(code)
+    except UnknownCurrencyError:
+        raise FilterError("currency does not know the code; such as USD") from None
+    return format_currency(amount, code, locale=_locale(locale))
+
+
+def number(value: Any, locale: str = "en_US") -> str:
+    """Return a number as people of a place write it."""
+    return format_decimal(_amount(value, "number"), locale=_locale(locale))
+
+
+def moment(value: Any, zone: str = "UTC", style: str = "medium", locale: str = "en_US") -> str:
+    """Return a moment as date and time in a zone; a style is short, medium, long, full or a pattern of CLDR."""
+    return format_datetime(_moment(value, "datetime"), _style(style), _zone(zone), _locale(locale))
+
+
+def day(value: Any, zone: str = "UTC", style: str = "medium", locale: str = "en_US") -> str:
+    """Return the day of a moment in a zone; a date without a time is that day everywhere."""
+    if isinstance(value, str) and len(value) == 10:
+        try:
+            return format_date(date.fromisoformat(value), _style(style), _locale(locale))
+        except ValueError:
+            pass
+    return format_date(_moment(value, "date").astimezone(_zone(zone)), _style(style), _locale(locale))
+
+
+def hour(value: Any, zone: str = "UTC", style: str = "short", locale: str = "en_US") -> str:
+    """Return the time of day of a moment in a zone."""
+    return format_time(_moment(value, "time"), _style(style), _zone(zone), _locale(locale))
+
+
+def segments(value: Any) -> int:
+    """Return how many segments a text takes."""
+    return segments_of(_text(value, "segments")).count
+
+
+def truncate_segments(value: Any, count: int = 1, end: str = "...") -> str:
+    """Return the longest beginning of a text that takes at most so many segments, with an end behind if it is cut."""
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 255:
+        raise FilterError("truncate_segments takes a number from 1 to 255")
+    return truncated(_text(value, "truncate_segments"), count, _text(end, "truncate_segments"))
+
+
+def truncate(value: Any, length: int = 255, end: str = "...") -> str:
+    """Return at most so many characters of a text, the end counted if it is cut."""
+    text = _text(value, "truncate")
+    if isinstance(length, bool) or not isinstance(length, int) or length < len(end):
+        raise FilterError("truncate takes a number of characters, not below that of its end")
+    return text if len(text) <= length else text[: length - len(end)].rstrip() + end
+
+
+def rounded(value: Any, digits: int = 0) -> Any:
+    """Return a number with so many digits behind the point, as a whole number with none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise FilterError(f"round takes a number{_not(value)}")
+    if isinstance(digits, bool) or not isinstance(digits, int) or not 0 <= digits <= 10:
+        raise FilterError("round takes 0 to 10 digits")
+    return round(value, digits) if digits else round(value)
+
+
+FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
+    "currency": currency,
+    "d": default,
+    "date": day,
+    "datetime": moment,
+    "default": default,
+    "join": join,
+    "number": number,
+    "replace": replace,
+    "round": rounded,
+    "segments": segments,
+    "time": hour,
+    "truncate": truncate,
+    "truncate_segments": truncate_segments,
+}
+
+
+def _text(value: Any, name: str) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise FilterError(f"{name} takes text{_not(value)}")
+    return str(value)
+
+
+def _not(value: Any) -> str:
+    if isinstance(value, Undefined):
+        return ", and there is none"
+    return ", not null" if value is None else f", not a {type(value).__name__}"
+
+
+def _amount(value: Any, name: str) -> Decimal:
+    """Return a number, or a text that is one, as a decimal: cents must not be lost to binary fractions."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal) or len(str(value)) > 100:
+        raise FilterError(f"{name} takes a number{_not(value)}")
+    try:
+        amount = Decimal(str(value))
+    except InvalidOperation:
+        raise FilterError(f"{name} takes a number, and this text is none") from None
+    if not amount.is_finite() or abs(amount.adjusted()) > 30:
+        raise FilterError(f"{name} takes a number of a size that people write")
+    return amount
+
+
+def _moment(value: Any, name: str) -> datetime:
+    """Return a moment: from ISO 8601 text (without an offset it is UTC), or from seconds or milliseconds since 1970."""
+    try:
+        if isinstance(value, datetime):
+            found = value
+        elif isinstance(value, str):
+            found = datetime.fromisoformat(value)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            # Seconds reach this number in the year 5138, milliseconds had it in 1973.
+            found = datetime.fromtimestamp(value / 1000 if abs(value) >= 1e11 else value, UTC)
+        else:
+            raise FilterError(f"{name} takes ISO 8601 text or a time since 1970{_not(value)}")
+    except (ValueError, OverflowError, OSError):
+        raise FilterError(f"{name} takes ISO 8601 text or a time since 1970, and this is none") from None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def _zone(name: Any) -> tzinfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
+        raise FilterError("there is no such zone; such as America/New_York") from None
+
+
+def _style(style: Any) -> Any:
+    if style in _STYLES or (isinstance(style, str) and 0 < len(style) <= 100):
+        return style
+    raise FilterError(f"a style is {', '.join(_STYLES)} or a pattern such as EEE d MMM")
+
+
+def _locale(name: Any) -> Locale:
+    try:
+        return Locale.parse(str(name).replace("-", "_"))
+    except (UnknownLocaleError, ValueError, TypeError):
+        raise FilterError("there is no such locale; such as en_US") from None

@@ -1,0 +1,352 @@
+"""Texts by templates: Jinja's sandbox, narrowed to what a text needs, and bounded.
+
+A template is data of the settings and not of the record, yet it meets any record. So it sees plain data alone: no
+methods, no calls, no macros, no imports, and of Jinja's filters those that cannot multiply a text. Loops share a number
+of rounds, texts and numbers that are put together have a limit, and rendering stops with the piece that passes it.
+What is null or not there is an error where it would be printed, since nobody wants to read `None` in a message.
+"""
+
+import difflib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn
+
+from jinja2 import TemplateSyntaxError, Undefined, UndefinedError, meta, nodes
+from jinja2.exceptions import SecurityError, TemplateRuntimeError
+from jinja2.filters import FILTERS as JINJA_FILTERS
+from jinja2.runtime import LoopContext
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.tests import TESTS as JINJA_TESTS
+from jinja2.visitor import NodeTransformer
+
+from connector.mapping.expressions import MAX_TEXT, ROOTS, EvaluationError, InvalidSourceError, Scope
+from connector.mapping.filters import FILTERS, MAX_CHARACTERS, STEPS, FilterError
+
+_OURS: Final = {"limited_rounds", "put_together"}
+_OF_JINJA: Final = ("abs", "capitalize", "first", "float", "int", "last", "length", "lower", "title", "trim", "upper")
+_LOOP: Final = frozenset(
+    {"index", "index0", "revindex", "revindex0", "first", "last", "length", "previtem", "nextitem"}
+)
+_TESTS: Final = ("defined", "undefined", "none", "string", "number", "boolean", "mapping", "sequence", "even", "odd")
+_COMPARED: Final = ("in", "eq", "ne", "lt", "le", "gt", "ge", "==", "!=", "<", "<=", ">", ">=", "equalto")
+_MOST: Final = 1 << 64
+
+_ALLOWED: Final = (
+    nodes.Template,
+    nodes.Output,
+    nodes.TemplateData,
+    nodes.Const,
+    nodes.Name,
+    nodes.Getattr,
+    nodes.Getitem,
+    nodes.Slice,
+    nodes.Filter,
+    nodes.Test,
+    nodes.CondExpr,
+    nodes.Compare,
+    nodes.Operand,
+    nodes.And,
+    nodes.Or,
+    nodes.Not,
+    nodes.Neg,
+    nodes.Pos,
+    nodes.Add,
+    nodes.Sub,
+    nodes.Mul,
+    nodes.Div,
+    nodes.FloorDiv,
+    nodes.Mod,
+    nodes.Concat,
+    nodes.List,
+    nodes.Tuple,
+    nodes.Dict,
+    nodes.Pair,
+    nodes.Keyword,
+    nodes.For,
+    nodes.If,
+    nodes.Assign,
+)
+"""What a template may be made of."""
+
+_REFUSED: Final = {
+    nodes.Call: "calls something; a template has filters only",
+    nodes.Macro: "has a macro",
+    nodes.Import: "imports another template",
+    nodes.FromImport: "imports another template",
+    nodes.Include: "includes another template",
+    nodes.Extends: "extends another template",
+    nodes.Block: "has a block",
+    nodes.Pow: "has **",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A compiled template: which roots it looks at, and the text that it makes of a record's."""
+
+    text: str
+    roots: frozenset[str]
+    evaluate: Callable[[Scope], str] = field(repr=False)
+    """From roots by name to a text; raises `EvaluationError`. For one thread."""
+    form: str | None = field(default=None, repr=False)
+    """The text with `%s` for each of `paths`, when it does nothing but print fields."""
+    paths: tuple[tuple[str, ...], ...] = ()
+    """Fields, root first. Where one of a record is null, not there or no plain value, `evaluate` knows what to do."""
+
+
+class _Missing(Undefined):
+    """What is not there: an error where it is printed, false in a condition; fields of it are not there either."""
+
+    __slots__ = ()
+    __iter__ = __str__ = __len__ = Undefined._fail_with_undefined_error  # type: ignore[assignment] # noqa: SLF001
+
+
+class _NodeChecks(NodeTransformer):
+    """Puts our own bounds where Jinja's code has none: around what loops run over, and where texts are joined."""
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 (named after the node)
+        self.generic_visit(node)
+        node.iter = nodes.Filter(node.iter, "limited_rounds", [], [], None, None, lineno=node.lineno)
+        return node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        parts = nodes.List(node.nodes, lineno=node.lineno)
+        return nodes.Filter(parts, "put_together", [], [], None, None, lineno=node.lineno)
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """The sandbox, for one template: its rounds are counted anew for each record."""
+
+    intercepted_binops = frozenset({"+", "*", "%", "-", "/", "//", "**"})
+
+    def __init__(self) -> None:
+        super().__init__(undefined=_Missing, autoescape=False, cache_size=0, finalize=_printable)
+        self.rounds = 0
+        self.globals = {}
+        self.filters = {name: JINJA_FILTERS[name] for name in _OF_JINJA} | dict(FILTERS)
+        self.filters |= {"limited_rounds": self._limited, "put_together": _put_together}
+        self.tests = {name: JINJA_TESTS[name] for name in (*_TESTS, *_COMPARED)}
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """Return a field of plain data: nothing has methods."""
+        if isinstance(obj, dict):
+            try:
+                return obj[attribute]
+            except KeyError:
+                pass
+        elif isinstance(obj, Undefined):
+            return obj
+        elif isinstance(obj, LoopContext) and attribute in _LOOP:
+            return getattr(obj, attribute)
+        return _Missing(hint=f"`{attribute}` is not there")
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """Return a field or an element of plain data."""
+        if isinstance(obj, dict | list | tuple | str):
+            try:
+                return obj[argument]
+            except (LookupError, TypeError):
+                pass
+        elif isinstance(obj, Undefined):
+            return obj
+        return _Missing(hint=f"`{argument}` is not there" if isinstance(argument, int) else "a field is not there")
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """Calculate with numbers, put texts together, and keep both small."""
+        if operator == "+" and isinstance(left, str) and isinstance(right, str):
+            return _put_together([left, right])
+        for side in (left, right):
+            if isinstance(side, bool) or not isinstance(side, int | float):
+                if isinstance(side, Undefined):
+                    str(side)  # says what is not there
+                raise FilterError(f"{operator} takes numbers" + (" or two texts" if operator == "+" else ""))
+        found = super().call_binop(context, operator, left, right)
+        if isinstance(found, int) and abs(found) >= _MOST:
+            raise FilterError(f"{operator} gives a number that is too large")
+        return found
+
+    def call(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        """Refuse: nothing can be called, and what could was refused when the template was compiled."""
+        raise SecurityError("calls something")
+
+    def _limited(self, items: Any) -> "_Rounds":
+        if isinstance(items, Undefined):
+            str(items)
+        if not isinstance(items, list | tuple | dict):
+            raise FilterError("a loop runs over a list")
+        return _Rounds(self, list(items))
+
+
+class _Rounds(list[Any]):
+    """A list that counts what is taken from it; it has its length, for `loop.last` and the like."""
+
+    def __init__(self, environment: _Environment, items: list[Any]) -> None:
+        super().__init__(items)
+        self._environment = environment
+
+    def __iter__(self) -> Iterator[Any]:
+        environment = self._environment
+        for item in super().__iter__():
+            environment.rounds += 1
+            if environment.rounds > STEPS:
+                raise FilterError(f"its loops take more than {STEPS:,} rounds")
+            yield item
+
+
+def compile_template(text: str) -> Template:
+    """Compile a template over the roots of a record; raises `InvalidSourceError`."""
+    if len(text) > MAX_TEXT:
+        raise InvalidSourceError(f"has more than {MAX_TEXT:,} characters")
+    environment = _Environment()
+    try:
+        tree = environment.parse(text)
+        _check(tree, text, environment)
+        plain = _plain(tree)
+        roots = frozenset(meta.find_undeclared_variables(tree))
+        _NodeChecks().visit(tree)
+        tree.set_environment(environment)
+        # Folding of constants may call filters, and those may refuse.
+        compiled = environment.from_string(tree)
+    except TemplateSyntaxError as error:
+        raise InvalidSourceError(f"is no template: {error.message}", _offset(text, error.lineno)) from None
+    except RecursionError:
+        raise InvalidSourceError("is nested too deeply") from None
+    except (FilterError, SecurityError, TemplateRuntimeError, UndefinedError) as error:
+        raise InvalidSourceError(f"can never be rendered: {error}") from None
+    return Template(text, roots, _renderer(compiled, loops=tree.find(nodes.For) is not None), *plain)
+
+
+def _renderer(template: Any, *, loops: bool) -> Callable[[Scope], str]:
+    environment, render = template.environment, template.root_render_func
+    context = template.new_context({})
+    parent, own, exported = context.parent, context.vars, context.exported_vars
+
+    def evaluate(scope: Scope) -> str:
+        # One context for all records: it holds the roots, and what `set` left of the record before.
+        if own:
+            own.clear()
+            exported.clear()
+        environment.rounds = 0
+        parent.update(scope)
+        try:
+            pieces = _pieces(render(context)) if loops else list(render(context))
+        except (FilterError, UndefinedError, SecurityError) as error:
+            raise EvaluationError(str(error)) from None
+        except RecursionError:
+            raise EvaluationError("the value is nested too deeply") from None
+        except (ArithmeticError, AttributeError, LookupError, TemplateRuntimeError, TypeError, ValueError) as error:
+            raise EvaluationError(f"has no text ({type(error).__name__})") from None
+        if not loops and sum(map(len, pieces)) > MAX_CHARACTERS:
+            raise EvaluationError(_TOO_LONG)
+        return "".join(pieces)
+
+    return evaluate
+
+
+def _plain(tree: nodes.Template) -> tuple[str | None, tuple[tuple[str, ...], ...]]:
+    """Return a template as a form and the fields that it prints, when it does nothing else."""
+    form, paths = "", []
+    for output in tree.body:
+        if not isinstance(output, nodes.Output):
+            return None, ()
+        for node in output.nodes:
+            if isinstance(node, nodes.TemplateData):
+                form += node.data.replace("%", "%%")
+                continue
+            path = _path(node)
+            if path is None or path[0] not in ROOTS:
+                return None, ()
+            paths.append(path)
+            form += "%s"
+    return form, tuple(paths)
+
+
+def _path(node: nodes.Node | None) -> tuple[str, ...] | None:
+    """Return the fields that a node follows; a default changes nothing where they are there."""
+    match node:
+        case nodes.Filter(name="default" | "d", args=[_] | [], kwargs=[]):
+            return _path(node.node)
+        case nodes.Name():
+            return (node.name,)
+        case nodes.Getattr():
+            inner = _path(node.node)
+            return None if inner is None else (*inner, node.attr)
+        case _:
+            return None
+
+
+_TOO_LONG: Final = f"gives more than {MAX_CHARACTERS:,} characters"
+
+
+def _pieces(rendering: Iterator[str]) -> list[str]:
+    """Collect the pieces of a text until there are enough of them."""
+    pieces, left = [], MAX_CHARACTERS
+    for piece in rendering:
+        pieces.append(piece)
+        left -= len(piece)
+        if left < 0:
+            raise FilterError(_TOO_LONG)
+    return pieces
+
+
+def _check(tree: nodes.Template, text: str, environment: _Environment) -> None:
+    """Refuse what a template may not be made of, and names that no record has."""
+    waiting: list[nodes.Node] = [tree]
+    while waiting:
+        node = waiting.pop()
+        offset = _offset(text, node.lineno)
+        if not isinstance(node, _ALLOWED):
+            told = next((told for kind, told in _REFUSED.items() if isinstance(node, kind)), None)
+            raise InvalidSourceError(told or f"has {type(node).__name__}, which a template may not have", offset)
+        if isinstance(node, nodes.For) and node.recursive:
+            raise InvalidSourceError("has a recursive loop", offset)
+        if isinstance(node, nodes.Filter):
+            _check_name(node.name, environment.filters, "filter", offset)
+        if isinstance(node, nodes.Test):
+            _check_name(node.name, environment.tests, "test", offset)
+        waiting += node.iter_child_nodes()
+    names = meta.find_undeclared_variables(tree) | {
+        name.name for name in tree.find_all(nodes.Name) if name.name == "self"
+    }
+    for name in sorted(names - set(ROOTS)):
+        near = difflib.get_close_matches(name, ROOTS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"a record has {', '.join(ROOTS)}"
+        offset = text.find(name)
+        raise InvalidSourceError(f"looks at `{name}`, which is not there; {hint}", offset if offset >= 0 else None)
+
+
+def _check_name(name: str, known: Any, what: str, offset: int | None) -> None:
+    if name in known and name not in _OURS:
+        return
+    near = difflib.get_close_matches(name, [name for name in known if name not in _OURS], n=1)
+    there = sorted(name for name in known if name not in _OURS and name.isidentifier())
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(there)}"
+    raise InvalidSourceError(f"has no {what} `{name}`; {hint}", offset)
+
+
+def _offset(text: str, lineno: int | None) -> int:
+    """Return where a line of a template begins; some nodes know of none, and are told of at its beginning."""
+    lines = text.splitlines(keepends=True)
+    return sum(map(len, lines[: (lineno or 1) - 1]))
+
+
+def _put_together(parts: list[Any]) -> str:
+    texts = [_printable(part) for part in parts]
+    texts = [text if isinstance(text, str) else str(text) for text in texts]
+    if sum(map(len, texts)) > MAX_CHARACTERS:
+        raise FilterError(_TOO_LONG)
+    return "".join(texts)
+
+
+def _printable(value: Any) -> Any:
+    """Return what may stand in a text; refuse what nobody wants to read there."""
+    if isinstance(value, str | Undefined):  # the latter says itself what is not there
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return value
+    if value is None:
+        raise FilterError("would print null; a `default` filter says what to print then")
+    raise FilterError(f"would print {'a list' if isinstance(value, list | tuple) else 'an object'}")

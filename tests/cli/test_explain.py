@@ -1,0 +1,174 @@
+"""`explain` shows what a stream would make of records, from a file or from a topic, and hides what is personal."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from connector.cli.main import app
+from connector.demo.finding import BrokerHandle
+from connector.demo.topics import Record, Topics
+
+KEY = "trk_0123456789abcdef"
+SETTINGS: dict[str, Any] = {
+    "kafka": {"bootstrap_servers": "localhost:1"},
+    "trackly": {"api_key": KEY},
+    "streams": [
+        {
+            "name": "orders",
+            "topics": ["orders"],
+            "operation": "send",
+            "list_number": "+18005551234",
+            "batch": {"max_records": 2},
+            "mapping": {
+                "when": "value.ship",
+                "fields": {
+                    "to": "key",
+                    "body": {"template": "Hi {{ value.name }} ✓"},
+                    "metadata": {"id": "value.id", "shop": {"const": "s1"}},
+                },
+            },
+            "outcomes": {"topic": "out"},
+            "dead_letters": {"topic": "dead"},
+        }
+    ],
+}
+RECORDS: list[dict[str, Any]] = [
+    *({"value": {"ship": True, "name": "Ada", "id": number}, "key": "+14155550101"} for number in range(3)),
+    {"value": {"ship": False}},
+    {"value": {"ship": True, "name": None}, "key": "+14155550101"},
+    {"value": "{torn", "headers": {"h": "1"}},
+    {"value": {"ship": True, "name": "Ada"}, "key": "+14155550101x"},
+]
+
+
+@pytest.fixture
+def explain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run the command on the settings, and on lines for standard input."""
+    monkeypatch.setenv("COLUMNS", "200")
+    path = tmp_path / "connector.yaml"
+    path.write_text(yaml.safe_dump(SETTINGS))
+
+    def run(*arguments: str, lines: list[Any] | None = None) -> Result:
+        text = "".join(f"{json.dumps(line)}\n" for line in lines or [])
+        return CliRunner().invoke(app, ["explain", str(path), "--stream", "orders", *arguments], input=text)
+
+    return run
+
+
+def test_each_record_has_its_end_its_fields_and_its_batch(explain: Callable[..., Result]) -> None:
+    result = explain("--sample", "-", "--records", "--json", "--reveal", lines=RECORDS)
+
+    assert result.exit_code == 0
+    report = json.loads(result.stdout)
+    first = report["records"][0]
+    assert first["event"] == {
+        "list_number": "+18005551234",
+        "to": "+14155550101",
+        "body": "Hi Ada ✓",
+        "metadata": {"id": 0, "shop": "s1"},
+    }
+    assert first["fields"] == {
+        "to": "key",
+        "body": "template Hi {{ value.name }} ✓",
+        "metadata.id": "value.id",
+        "metadata.shop": "constant 's1'",
+    }
+    assert (first["segments"]["encoding"], first["segments"]["count"]) == ("UCS-2", 1)
+    assert first["bytes"] == len(json.dumps(first["event"], separators=(",", ":"), ensure_ascii=False).encode())
+    assert [record.get("batch") for record in report["records"]] == [1, 1, 2, None, None, None, None]
+    assert [record["verdict"]["reason"] for record in report["records"][3:]] == [
+        "filtered",
+        "mapping_failed",
+        "not_json",
+        "invalid_phone",
+    ]
+    assert [(batch["records"], batch["closed_by"]) for batch in report["batches"]] == [(2, "count"), (1, "window")]
+    request = report["batches"][0]["request"]
+    assert request["url"].endswith("/send/bulk")
+    assert [message["to"] for message in json.loads(request["body"])["messages"]] == ["+14155550101"] * 2
+    assert "unauthorized" not in request["headers"].values()
+    assert any("401" in row["when"] and row["verdict"].startswith("hold") for row in report["verdicts"])
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_numbers_texts_keys_and_secrets_are_hidden(explain: Callable[..., Result], form: tuple[str, ...]) -> None:
+    result = explain("--sample", "-", "--records", *form, lines=RECORDS)
+
+    assert result.exit_code == 0
+    for hidden in ("14155550101", "18005551234", "Hi Ada", KEY):
+        assert hidden not in result.stdout
+    assert "+1415***0101" in result.stdout
+
+
+def test_values_alone_are_samples_too(explain: Callable[..., Result], tmp_path: Path) -> None:
+    file = tmp_path / "values.ndjson"
+    file.write_text('{"ship": true, "name": "Ada"}\n\n{"ship": false}\n')
+    report = json.loads(explain("--sample", str(file), "--json").stdout)
+
+    assert [record["verdict"]["reason"] for record in report["records"]] == ["missing_to", "filtered"]
+
+
+def test_an_exported_dead_letter_is_explained_as_what_it_was(explain: Callable[..., Result]) -> None:
+    line = {
+        "format": "trackly-dead-letter/1",
+        "topic": "dead",
+        "partition": 0,
+        "offset": 7,
+        "timestamp_ms": 1,
+        "key": "+14155550101",
+        "value": '{"ship": true, "name": "Ada"}',
+        "headers": [
+            ["trackly.origin.topic", "orders"],
+            ["trackly.origin.partition", "3"],
+            ["trackly.origin.offset", "5"],
+        ],
+    }
+    (record,) = json.loads(explain("--sample", "-", "--json", lines=[line]).stdout)["records"]
+
+    assert (record["topic"], record["partition"], record["batch"]) == ("orders", 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines", "said"),
+    [
+        ((), [], "there is nothing to explain"),
+        (("--sample", "-"), [], "holds no sample"),
+        (("--sample", "/nowhere/at/all"), [], "cannot read"),
+        (("--sample", "-", "--records"), [{"valeu": 1}], "line 1 is no record"),
+        (("--sample", "-", "--records"), [{"value": 1, "kee": 1}], "line 1 has kee"),
+        (("--sample", "-", "--records"), [{"value": 1, "headers": 1}], "line 1 has a key, value or headers"),
+        (("--sample", "-", "--stream", "other"), [1], "has no stream other"),
+    ],
+)
+def test_what_cannot_be_explained_is_told_in_a_line(
+    explain: Callable[..., Result], arguments: tuple[str, ...], lines: list[Any], said: str
+) -> None:
+    result = explain(*arguments, lines=lines)
+
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_last_records_of_a_topic_are_read_and_nothing_is_committed(
+    broker: BrokerHandle, topics: Topics, explain: Callable[..., Result], tmp_path: Path
+) -> None:
+    topic = topics.create(partitions=3)
+    topics.produce(
+        topic, [Record(json.dumps({"ship": True, "name": f"n{n}"}).encode(), b"+14155550101") for n in range(9)]
+    )
+    settings = {**SETTINGS, "kafka": {"bootstrap_servers": broker.bootstrap_servers}}
+    settings["streams"] = [{**SETTINGS["streams"][0], "topics": [topic]}]
+    (tmp_path / "connector.yaml").write_text(yaml.safe_dump(settings))
+    result = explain("--topic", topic, "--last", "4", "--json", "--reveal")
+
+    assert result.exit_code == 0, result.stderr
+    records = json.loads(result.stdout)["records"]
+    assert len(records) == 4
+    assert {record["event"]["body"] for record in records} <= {f"Hi n{n} ✓" for n in range(9)}
+    assert explain("--topic", f"{topic}.nowhere").exit_code == 1

@@ -1,0 +1,138 @@
+"""Expressions mean what JMESPath means, whichever way they are evaluated; what cannot be compiled says where."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jmespath
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connector.mapping.expressions import (
+    EvaluationError,
+    InvalidSourceError,
+    compile_expression,
+    evaluator,
+    is_true,
+    parse,
+)
+
+CASES = Path(__file__).resolve().parents[1] / "data" / "jmespath"
+FAILS: Any = object()
+
+
+def cases() -> Iterator[Any]:
+    for file in sorted(CASES.glob("*.json")):
+        for suite in json.loads(file.read_text()):
+            for number, case in enumerate(suite["cases"]):
+                if "bench" not in case:
+                    expected = FAILS if "error" in case else case["result"]
+                    name = f"{file.stem}-{number}-{case['expression'][:30]}"
+                    yield pytest.param(suite["given"], case["expression"], expected, id=name)
+
+
+def result(expression: str, given_value: Any) -> Any:
+    try:
+        return evaluator(parse(expression))(given_value)
+    except (InvalidSourceError, EvaluationError):
+        return FAILS
+
+
+@pytest.mark.parametrize(("value", "expression", "expected"), list(cases()))
+def test_the_compliance_cases_pass(value: Any, expression: str, expected: Any) -> None:
+    found = result(expression, value)
+
+    assert found is FAILS if expected is FAILS else found == expected
+
+
+NAMES = st.sampled_from(["a", "b", "c"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from(["", "a", "x"]) | st.just(0.0),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=12,
+)
+LITERALS = (st.booleans() | st.none() | st.integers(-2, 2)).map(lambda v: f"`{json.dumps(v)}`") | st.sampled_from(
+    ["'a'", "'x'", "''", "`[]`", "`{}`"]
+)
+EXPRESSIONS = st.recursive(
+    st.lists(NAMES, min_size=1, max_size=3).map(".".join)
+    | LITERALS
+    | st.tuples(NAMES, st.integers(-3, 2)).map(lambda p: f"{p[0]}[{p[1]}].a"),
+    lambda inner: (
+        st.tuples(inner, st.sampled_from(["==", "!=", "<", ">=", "&&", "||", "|"]), inner).map(
+            lambda p: f"({p[0]} {p[1]} {p[2]})"
+        )
+        | inner.map(lambda e: f"!({e})")
+    ),
+    max_leaves=6,
+)
+
+
+@given(EXPRESSIONS, st.dictionaries(NAMES, JSON, max_size=3))
+def test_what_is_compiled_means_what_the_library_means(expression: str, value: Any) -> None:
+    try:
+        expected = jmespath.search(expression, value)
+    except (ValueError, TypeError):
+        expected = FAILS
+    found = result(expression, value)
+
+    assert (type(found), found) == (type(expected), expected)
+
+
+@given(JSON)
+def test_truth_is_the_librarys(value: Any) -> None:
+    assert is_true(value) is (jmespath.search("!(@)", value) is False)
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "offset"),
+    [
+        ("", "must not be empty", None),
+        ("value.", "ends too early", 6),
+        ("value..a", "does not belong here", 6),
+        ("value.a ==", "ends too early", 10),
+        ("vlaue.a", "did you mean value?", 0),
+        ("value.a && hedaers.b", "did you mean headers?", 11),
+        ("contains(value.a)", "takes 2", 0),
+        ("value.x || lenght(value.a)", "did you mean length()?", 11),
+        ("+18005551234", "is no JMESPath expression", 0),
+        ("(" * 4_000 + "value" + ")" * 4_000, "nested too deeply", None),
+        ("value." + "a" * 10_001, "more than 10,000 characters", None),
+        ("value['a", "is no JMESPath expression", 6),
+    ],
+)
+def test_what_cannot_be_compiled_says_why_and_where(text: str, said: str, offset: int | None) -> None:
+    with pytest.raises(InvalidSourceError) as caught:
+        compile_expression(text)
+
+    assert said in str(caught.value)
+    assert caught.value.offset == offset
+
+
+@pytest.mark.parametrize(
+    ("text", "roots"),
+    [
+        ("value.a.b", {"value"}),
+        ("value.topic", {"value"}),
+        ("value.a == headers.b", {"value", "headers"}),
+        ("value.list[?a == topic].b", {"value"}),
+        ("join(',', [key, value.a])", {"key", "value"}),
+        ("{a: topic, b: value.x}", {"topic", "value"}),
+        ("`1`", set()),
+        ("@.value", {"value", "key", "headers", "topic", "timestamp", "attributes"}),
+        ("value | key", {"value"}),
+    ],
+)
+def test_an_expression_knows_what_it_looks_at(text: str, roots: set[str]) -> None:
+    assert compile_expression(text).roots == roots
+
+
+def test_an_expression_without_a_result_says_so_and_quotes_nothing_of_the_record() -> None:
+    expression = compile_expression("starts_with(value.phone, 'x')")
+
+    with pytest.raises(EvaluationError) as caught:
+        expression.evaluate({"value": {"phone": 15551234567}})
+
+    assert str(caught.value) == "starts_with() takes string, not number"

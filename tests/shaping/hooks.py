@@ -1,0 +1,41 @@
+"""Functions that streams of these tests name."""
+
+from typing import Any
+
+from connector.hooks import SKIP, Failed, Records
+
+
+def text(records: Records) -> list[Any]:
+    """Text everybody but a few."""
+    return [_text(value) for value in records.values]
+
+
+def _text(value: dict[str, Any]) -> Any:
+    match value["name"]:
+        case "test":
+            return SKIP
+        case "nobody":
+            return Failed("nobody is texted")
+        case None:
+            return Failed("raised TypeError")
+        case name:
+            return {"to": value["phone"], "body": f"Hi {name}"}
+
+
+def fails(records: Records) -> list[Any]:
+    """Raise."""
+    raise RuntimeError(records.values[0]["phone"])
+
+
+def too_few(records: Records) -> list[Any]:
+    """Forget all but one."""
+    return list(records.values[:1])
+
+
+def nothing(_records: Records) -> None:
+    """Return nothing."""
+
+
+def odd(_records: Records) -> list[Any]:
+    """Return what is no JSON, and what is no event."""
+    return [{"a": object()}, ["a"]]

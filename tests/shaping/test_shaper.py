@@ -1,0 +1,325 @@
+"""A stream's mapping, from the bytes of a record to those of the event, and every way in which one can fail."""
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connector.core.chunks import Headers
+from connector.mapping.mapping import InvalidMappingError
+from connector.shaping.shaper import Shaper, shaper_of
+from connector.trackly.operations import operation_of
+from tests.shaping.making import chunk, posted, prepared, settled, stream
+
+MAPPING: dict[str, Any] = {
+    "when": "value.type == 'order.shipped' && value.sms_opt_in",
+    "fields": {
+        "to": "value.customer.phone",
+        "body": {
+            "template": "Hi {{ value.customer.first_name | default('there') }}, order {{ value.id }} has shipped."
+        },
+        "metadata": {
+            "order_id": "value.id",
+            "source": {"const": "shop"},
+            "tier": {"from": "value.tier", "default": "c"},
+        },
+    },
+    "list_number": {"table": {"US": "+18005551234", "GB": "+441632960960"}, "by": "value.country"},
+}
+
+
+def order(**changes: Any) -> dict[str, Any]:
+    return {
+        "type": "order.shipped",
+        "sms_opt_in": True,
+        "id": 7,
+        "country": "GB",
+        "customer": {"phone": "+14155550101", "first_name": "Ada"},
+        **changes,
+    }
+
+
+def test_a_mapping_makes_events_in_the_apis_shape() -> None:
+    result = prepared(stream(mapping=MAPPING), chunk(order(), order(customer={"phone": "+14155550102"}, tier="a")))
+
+    assert posted(result) == [
+        {
+            "to": "+14155550101",
+            "body": "Hi Ada, order 7 has shipped.",
+            "metadata": {"order_id": 7, "source": "shop", "tier": "c"},
+            "list_number": "+441632960960",
+        },
+        {
+            "to": "+14155550102",
+            "body": "Hi there, order 7 has shipped.",
+            "metadata": {"order_id": 7, "source": "shop", "tier": "a"},
+            "list_number": "+441632960960",
+        },
+    ]
+    assert result.settled is None
+
+
+def test_the_chunk_keeps_the_bytes_that_were_read() -> None:
+    """They are what a dead letter of the platform carries."""
+    source = chunk(order(), order())
+    values = list(source.values)
+    ((_, part),) = prepared(stream(mapping=MAPPING), source).lanes
+
+    assert part.values == values
+    assert part.wire != values
+
+
+def test_each_record_has_one_end() -> None:
+    result = prepared(
+        stream(mapping=MAPPING),
+        chunk(
+            order(type="order.paid"),
+            order(sms_opt_in=False),
+            order(),
+            None,
+            b"{nope",
+            b'"\xff"',
+            order(customer={}),
+            order(customer={"phone": "+1", "first_name": {"a": 1}}),
+            order(customer={"phone": "nope"}),
+        ),
+    )
+    verdicts = settled(result)
+
+    assert len(posted(result)) == 1
+    assert {offset: (v.status, v.reason) for offset, v in verdicts.items()} == {
+        0: ("skipped", "filtered"),
+        1: ("skipped", "filtered"),
+        3: ("skipped", "tombstone"),
+        4: ("dead_letter", "not_json"),
+        5: ("dead_letter", "not_utf8"),
+        6: ("dead_letter", "missing_to"),
+        7: ("dead_letter", "mapping_failed"),
+        8: ("dead_letter", "invalid_phone"),
+    }
+    assert verdicts[7].text == "mapping.fields.body: would print an object"
+
+
+@pytest.mark.parametrize(
+    ("mapping", "where"),
+    [
+        ({"when": "contains(value.nothing, 'a')", "fields": {"to": "value.to"}}, "mapping.when: contains() takes"),
+        ({"fields": {"metadata": {"n": "length(value.n)"}}}, "mapping.fields.metadata.n: length() takes"),
+        ({"fields": {"body": {"template": "{{ value.text }}"}}}, "mapping.fields.body: `text` is not there"),
+        ({"list_number": "sum(value.nothing)"}, "mapping.list_number: sum() takes"),
+        (
+            {"list_number": {"table": {"a": "+18005551234"}, "by": "max(value.n)"}},
+            "mapping.list_number.by: max() takes",
+        ),
+    ],
+)
+def test_what_fails_is_named_and_others_go_on(mapping: dict[str, Any], where: str) -> None:
+    good = {"to": "+14155550101", "body": "a", "text": "a", "n": [1], "nothing": [1]}
+    source = chunk({"n": 1}, good)
+    verdicts = settled(prepared(stream(mapping=mapping), source))
+
+    assert verdicts[0].reason == "mapping_failed"
+    assert verdicts[0].text.startswith(where)
+    assert 1 not in verdicts or verdicts[1].reason != "mapping_failed"
+
+
+def test_roots_other_than_the_value() -> None:
+    fields = {
+        "to": "key",
+        "body": {"template": "{{ topic }} {{ timestamp | date('UTC', 'yyyy-MM-dd') }}"},
+        "metadata": {"a": 'headers."x-a"', "b": "headers.b", "at": "timestamp", "gone": "attributes.id"},
+    }
+    headers: list[Headers | None] = [[("x-a", b"1"), ("x-a", b"2"), ("b", b"\xff\x00")], None]
+    source = chunk({}, {}, keys=[b"+14155550101", b"+14155550102"], headers=headers, timestamps=[1_769_846_400_000, 1])
+    result = prepared(stream(mapping={"fields": fields}, list_number_placement="top_level"), source)
+
+    assert posted(result) == [
+        {
+            "to": "+14155550101",
+            "body": "orders 2026-01-31",
+            "metadata": {"a": "2", "b": "/wA=", "at": 1_769_846_400_000},
+        },
+        {"to": "+14155550102", "body": "orders 1970-01-01", "metadata": {"at": 1}},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("list_number", "value", "expected"),
+    [
+        ("value.list", {"list": "+18005550001"}, "+18005550001"),
+        ("value.list", {}, None),
+        ({"const": "+18005550002"}, {}, "+18005550002"),
+        ("headers.list", {}, "+18005550003"),
+        ({"table": {"7": "+18005550004"}, "by": "value.store"}, {"store": 7}, "+18005550004"),
+        ({"table": {"7": "+18005550004"}, "by": "value.store"}, {"store": 8}, None),
+        ({"table": {"a": "+18005550004"}, "by": "value.store", "default": "+18005550005"}, {}, "+18005550005"),
+    ],
+)
+def test_the_list_is_chosen_by_field_header_or_table(list_number: Any, value: Any, expected: str | None) -> None:
+    """Where nothing is chosen it is the stream's own."""
+    source = chunk({"to": "+14155550101", "body": "a", **value}, headers=[[("list", b"+18005550003")]])
+    mapping = {"fields": {"to": "value.to", "body": "value.body"}, "list_number": list_number}
+    result = prepared(stream(mapping=mapping), source)
+
+    assert [event["list_number"] for event in posted(result)] == [expected or "+18005551234"]
+
+
+def test_a_filter_alone_leaves_the_bytes_as_they_are() -> None:
+    good = b'{"to":"+14155550101", "body":"x","send":true,"send":true}'
+    source = chunk(good, {"to": "+14155550101", "body": "y"})
+    result = operation_of(stream(list_number=None, unknown_fields="pass")).prepare(
+        source, now_ms=0, shaped=Shaper(stream(mapping={"when": "value.send"})).shape(source)
+    )
+    verdicts = settled(result)
+
+    assert verdicts[1].reason == "filtered"
+    assert verdicts[0].reason == "missing_list_number"  # checked as ever
+
+
+def test_segments_are_bounded_on_the_splice_path_too() -> None:
+    settings = stream(mapping={"max_segments": 1})
+    source = chunk(*({"to": "+14155550101", "body": body} for body in ("a" * 160, "a" * 161, "漢" * 71)))
+    shaped = Shaper(settings).shape(source)
+    result = operation_of(settings).prepare(source, now_ms=0, shaped=shaped)
+
+    assert shaped.events is source.values
+    assert len(posted(result)) == 1
+    assert {offset: (v.reason, v.text) for offset, v in settled(result).items()} == {
+        1: ("too_many_segments", "2 segments (GSM-7, 161 units); at most 1"),
+        2: ("too_many_segments", "2 segments (UCS-2, 71 units); at most 1"),
+    }
+
+
+def test_a_stream_that_shapes_nothing_has_no_shaper() -> None:
+    assert shaper_of(stream()) is None
+    assert shaper_of(stream(mapping={"max_segments": 1})) is not None
+    assert shaper_of(stream(overrides=[{"topics": ["carts"], "mapping": {"fields": {"to": "key"}}}])) is not None
+
+
+OVERRIDES: list[dict[str, Any]] = [
+    {
+        "topics": ["carts"],
+        "mapping": {"when": None, "fields": {"body": {"const": "Your cart waits"}, "metadata": None}},
+    },
+    {"pattern": "^orders$", "mapping": None},
+]
+
+
+def test_an_override_is_laid_over_the_streams_mapping() -> None:
+    settings = stream(mapping=MAPPING, overrides=OVERRIDES)
+    result = prepared(settings, chunk(order(type="x"), topic="carts"))
+    raw = {"to": "+14155550101", "body": "as it is", "list_number": "+18005551234"}
+
+    assert posted(result) == [{"to": "+14155550101", "body": "Your cart waits", "list_number": "+441632960960"}]
+    assert posted(prepared(settings, chunk(raw, topic="orders"))) == [raw]
+
+
+def test_what_is_sent_again_is_shaped_by_where_it_came_from_first() -> None:
+    def from_topic(topic: bytes) -> Headers:
+        return [("trackly.origin.topic", topic), ("trackly.origin.partition", b"0"), ("trackly.origin.offset", b"1")]
+
+    settings = stream(mapping=MAPPING, overrides=[*OVERRIDES, {"topics": ["x"], "mapping": {"max_segments": 1}}])
+    settings = settings.model_copy(update={"overrides": settings.overrides[:1]})
+    source = chunk(
+        order(), order(type="cart"), order(), topic="shop.redrive",
+        headers=[from_topic(b"orders"), from_topic(b"carts"), None],
+    )  # fmt: skip
+    bodies = [event["body"] for event in posted(prepared(settings, source))]
+
+    assert bodies == ["Hi Ada, order 7 has shipped.", "Your cart waits", "Hi Ada, order 7 has shipped."]
+
+
+def test_segments_of_what_is_sent_again_are_those_of_its_topic() -> None:
+    headers: list[Headers | None] = [
+        [("trackly.origin.topic", topic), ("trackly.origin.partition", b"0"), ("trackly.origin.offset", b"1")]
+        for topic in (b"orders", b"carts")
+    ]
+    settings = stream(mapping={"max_segments": 1}, overrides=[{"topics": ["carts"], "mapping": {"max_segments": 3}}])
+    event = {"to": "+14155550101", "body": "a" * 300}
+    verdicts = settled(prepared(settings, chunk(event, event, topic="shop.redrive", headers=headers)))
+
+    assert {offset: v.reason for offset, v in verdicts.items()} == {0: "too_many_segments"}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", "to"]), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.lists(JSON | st.binary(max_size=5), max_size=8))
+def test_whatever_records_hold_each_has_one_end(values: list[Any]) -> None:
+    fields = {
+        "to": "value.to",
+        "body": {"template": "{{ value.a.b }} {{ value.b | default('x') }}"},
+        "metadata": {"a": "value.a[0].b || value.b", "s": {"from": "value.a.b", "default": 1}},
+    }
+    settings = stream(mapping={"when": "value.b != `7`", "fields": fields})
+    source = chunk(*values)
+    result = prepared(settings, source)
+    ends = [*settled(result), *(offset for _, part in result.lanes for offset in part.offsets)]
+
+    assert sorted(ends) == list(range(len(values)))
+    for _, part in result.lanes:
+        for wire in part.wire or []:
+            orjson.loads(wire)
+
+
+def test_whole_numbers_of_any_size_stay_as_they_are() -> None:
+    mapping = {"fields": {"to": "value.to", "body": {"template": "{{ value.id }}"}, "metadata": {"id": "value.id"}}}
+    result = prepared(stream(mapping=mapping), chunk({"to": "+14155550101", "id": 12345678901234567890123}))
+
+    (event,) = posted(result)
+    assert (event["body"], event["metadata"]["id"]) == ("12345678901234567890123", 12345678901234567890123)
+
+
+def test_no_number_that_json_does_not_have_is_taken() -> None:
+    verdicts = settled(prepared(stream(mapping=MAPPING), chunk(b'{"id": NaN}')))
+
+    assert verdicts[0].reason == "not_json"
+
+
+def test_shaped_bytes_pass_unknown_fields_that_are_refused() -> None:
+    """A record that has its verdict already is no stumbling block for the checks of the others."""
+    settings = stream(
+        mapping={"when": "value.a", "fields": {"to": "value.to", "body": "value.a"}}, unknown_fields="reject"
+    )
+    result = prepared(settings, chunk({"to": "+14155550101"}, {"to": "+14155550101", "a": "x"}))
+
+    assert posted(result) == [{"to": "+14155550101", "body": "x", "list_number": "+18005551234"}]
+
+
+def test_the_filler_is_an_event_of_every_operation() -> None:
+    for operation, fields in (("contacts", {"phone_number": "key"}), ("revenue", {"message_id": "key"})):
+        settings = stream(
+            operation=operation, mapping={"when": "value.a", "fields": fields},
+            list_number="+18005551234" if operation == "contacts" else None,
+        )  # fmt: skip
+        verdicts = settled(prepared(settings, chunk({}, {})))
+
+        assert [v.reason for v in verdicts.values()] == ["filtered", "filtered"]
+
+
+PRINTED = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5) | st.just([1])
+RECORD = st.fixed_dictionaries({}, optional={"a": PRINTED, "b": st.fixed_dictionaries({"c": PRINTED})})
+
+
+@given(st.lists(RECORD, max_size=6))
+def test_records_together_are_printed_as_each_alone(values: list[Any]) -> None:
+    """Templates that print fields are filled column by column, where all records have them."""
+    texts = ["100% {{ value.a }}", "{{ value.b.c | default('x') }}\n{{ topic }}", "{{ value.a }}{{ value.b.c }}"]
+    for text in texts:
+        settings = stream(mapping={"fields": {"to": {"const": "+14155550101"}, "body": {"template": text}}})
+        together = Shaper(settings).shape(chunk(*values))
+        alone = [Shaper(settings).shape(chunk(value)) for value in values]
+
+        assert together.events == [one.events[0] for one in alone]
+        assert together.bad == {index: one.bad[0] for index, one in enumerate(alone) if one.bad}
+
+
+def test_a_list_is_chosen_in_one_place() -> None:
+    with pytest.raises(InvalidMappingError, match="stands among the fields too"):
+        Shaper(stream(mapping={"fields": {"list_number": "value.a"}, "list_number": "value.b"}))

@@ -1,0 +1,129 @@
+"""A stream's own Python: what it is given, what it may return, and what its failures are."""
+
+from typing import Any
+
+import pytest
+
+from connector.hooks import SKIP, Failed, Record, Records, each
+from connector.shaping.decoded import FormatAwayError
+from connector.shaping.shaper import Shaper
+from connector.testing import apply, ends_of, sample
+from tests.shaping.making import chunk, posted, prepared, settled, stream
+
+HERE = "tests.shaping.hooks"
+
+
+def test_what_it_returns_is_the_event() -> None:
+    result = prepared(stream(transform=f"{HERE}:text"), chunk({"phone": "+14155550101", "name": "Ada"}))
+
+    assert posted(result) == [{"to": "+14155550101", "body": "Hi Ada", "list_number": "+18005551234"}]
+
+
+def test_a_mapping_maps_what_it_returns() -> None:
+    mapping = {"fields": {"to": "value.to", "body": {"template": "{{ value.body }}!"}}}
+    result = prepared(
+        stream(transform=f"{HERE}:text", mapping=mapping), chunk({"phone": "+14155550101", "name": "Ada"})
+    )
+
+    assert posted(result)[0]["body"] == "Hi Ada!"
+
+
+def test_errors_are_per_record() -> None:
+    values = [{"phone": "+14155550101", "name": name} for name in ("Ada", "test", "nobody", None)]
+    verdicts = settled(prepared(stream(transform=f"{HERE}:text"), chunk(*values, b"{")))
+
+    assert {offset: (v.status, v.reason, v.text) for offset, v in verdicts.items()} == {
+        1: ("skipped", "filtered", ""),
+        2: ("dead_letter", "transform_failed", "nobody is texted"),
+        3: ("dead_letter", "transform_failed", "raised TypeError"),
+        4: ("dead_letter", "not_json", verdicts[4].text),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("fails", f"{HERE}:fails raised RuntimeError"),
+        ("too_few", f"{HERE}:too_few returned 1 values for 2 records"),
+        ("nothing", f"{HERE}:nothing raised TypeError"),
+    ],
+)
+def test_a_call_that_fails_as_a_whole_is_no_records_fault(name: str, said: str) -> None:
+    shaper = Shaper(stream(transform=f"{HERE}:{name}"))
+
+    with pytest.raises(FormatAwayError) as caught:
+        shaper.shape(chunk({"phone": "secret"}, {}))
+
+    assert (caught.value.reason, str(caught.value)) == ("transform_failed", said)
+
+
+def test_what_it_returns_must_be_json() -> None:
+    verdicts = settled(prepared(stream(transform=f"{HERE}:odd"), chunk({}, {})))
+
+    assert [(v.reason, v.text.partition(":")[0]) for v in verdicts.values()] == [
+        ("mapping_failed", "the event is no JSON"),
+        ("not_an_object", "the value is a JSON array, not an object"),
+    ]
+
+
+def test_it_is_given_all_that_is_known_of_records() -> None:
+    seen: list[Records] = []
+
+    def keep(records: Records) -> list[Any]:
+        seen.append(records)
+        return [SKIP] * len(records)
+
+    ends = apply(
+        keep, [sample({"a": 1}, key="k", headers={"h": "1"}, timestamp_ms=5), sample({"a": 2})], topic="orders"
+    )
+
+    (records,) = seen
+    assert [end.status for end in ends] == ["skipped", "skipped"]
+    assert (records.topic, list(records.values), list(records.keys)) == ("orders", [{"a": 1}, {"a": 2}], ["k", None])
+    assert (list(records.headers), list(records.timestamps)) == ([{"h": "1"}, {}], [5, None])
+
+
+def test_each_makes_a_transform_of_a_function_for_one_record() -> None:
+    @each
+    def one(record: Record) -> Any:
+        return {"to": record.key, "body": record.value["text"]}
+
+    ends = apply(one, [sample({"text": "a"}, key="+14155550101"), sample({}), sample({"text": "b"}, key="x")])
+
+    assert [(end.status, end.reason, end.text) for end in ends] == [
+        ("posted", "", ""),
+        ("dead_letter", "transform_failed", "raised KeyError"),
+        ("dead_letter", "invalid_phone", "`to` is not an E.164 number"),
+    ]
+    assert ends[0].event == {"to": "+14155550101", "body": "a"}
+
+
+def test_the_kit_tells_what_a_stream_of_a_file_would_do(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "connector.yaml"
+    path.write_text(
+        """\
+kafka: {bootstrap_servers: "localhost:9092"}
+trackly: {api_key: "${env:KEY}"}
+streams:
+  - name: orders
+    topics: [orders]
+    operation: send
+    list_number: "+18005551234"
+    mapping: {when: value.ship, fields: {to: key, body: value.text}}
+    outcomes: {topic: out}
+    dead_letters: {topic: dead}
+"""
+    )
+    monkeypatch.setenv("KEY", "trk_key")
+    ends = ends_of(path, "orders", [sample({"ship": True, "text": "a"}, key="+14155550101"), sample({"ship": False})])
+
+    assert [end.status for end in ends] == ["posted", "skipped"]
+    assert ends[0].event == {"list_number": "+18005551234", "to": "+14155550101", "body": "a"}
+    with pytest.raises(ValueError, match="has no stream other"):
+        ends_of(path, "other", [])
+
+
+def test_a_failure_is_cut() -> None:
+    (end,) = apply(lambda records: [Failed("x" * 600)] * len(records), [sample({})])
+
+    assert len(end.text) == 500
