@@ -37,7 +37,7 @@ LONG_WAIT_SECS = 1.0
 """A wait for room shorter than this is not worth throwing the prefetch away."""
 
 SHAPING_SECS = 1.0
-"""How long what was kept is shaped in one turn, before the consumer is polled again."""
+"""How long records are shaped in one turn before the consumer is polled again; what is left of them is kept."""
 
 
 class TickView(Protocol):
@@ -128,6 +128,7 @@ class Reader:
         """Records that events can't be made of now, and all that were read after them, in that order."""
         self._shape_at = 0.0
         self._shape_delay = 0.0
+        self._shape_until = float("inf")
         self._options = options
         self._name = name
         self._fail = fail
@@ -251,6 +252,7 @@ class Reader:
             read = source.read(self._options.chunk_records, timeout)
         if read.chunks:
             self.refused = None
+            self._shape_until = now() + SHAPING_SECS
         for chunk in read.chunks:
             self._take(chunk)
         for partition in read.missing:
@@ -273,6 +275,8 @@ class Reader:
         until = now() + LONG_WAIT_SECS
         with state.changed:
             while not self.has_room and now() < until and self._drain_by is None and not self._paused:
+                if self._kept and now() >= self._shape_at:
+                    break  # it is this thread's turn to make room
                 state.changed.wait(0.05)
                 state.close_due(now())
             room = self.has_room
@@ -287,7 +291,7 @@ class Reader:
     @property
     def has_room(self) -> bool:
         """Tell whether there is room for more records, and nothing holds the stream."""
-        return self._state.may_read and self._state.held_bytes < self._options.buffer_bytes
+        return self._state.may_read and not self._kept and self._state.held_bytes < self._options.buffer_bytes
 
     def _resumable(self) -> list[Partition]:
         return [p for p in self._begun if p not in self._state.partition_holds]
@@ -312,7 +316,8 @@ class Reader:
                 state.counts.resent += sum(map(len, intake.doubtful))
             fresh = (*intake.doubtful, *fresh)
         for piece in fresh:
-            if self._kept or not self._admit(piece):
+            late = self._shape is not None and now() > self._shape_until
+            if self._kept or late or not self._admit(piece):
                 self._kept.append(piece)
                 with state.lock:
                     state.unshaped_bytes += weight(piece)
@@ -365,7 +370,8 @@ class Reader:
         """
         if not self._kept or now() < self._shape_at:
             return
-        self._before_probe()
+        if self._state.shaping_hold is not None:
+            self._before_probe()
         until = now() + SHAPING_SECS
         while self._kept and now() < until:
             piece = self._kept.popleft()

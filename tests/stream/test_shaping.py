@@ -25,6 +25,8 @@ class Shaping:
         self.limit = 10_000
         self.reason = "schema_registry"
         self.calls: list[int] = []
+        self.takes = 0.0
+        """Seconds that it takes to make the events of a chunk."""
         self.probes = 0
         self.at = 100.0
         options = ReadOptions((PARTITION.topic,), "group", "earliest", "hold", "dead_letter", 10**7, 1.0, 1.0, 6.0)
@@ -37,6 +39,9 @@ class Shaping:
             shape=self._shape,
             before_probe=self._probe,
         )
+
+    def begin_turn(self) -> None:
+        self.reader._shape_until = self.at + module.SHAPING_SECS
 
     def read(self, start: int, count: int, partition: Partition = PARTITION) -> None:
         value = b'{"to":"+15550000001","body":"x"}'
@@ -60,6 +65,7 @@ class Shaping:
 
     def _shape(self, chunk: Chunk) -> Shaped:
         self.calls.append(len(chunk))
+        self.at += self.takes
         if len(chunk) > self.limit:
             raise FormatAwayError(self.reason, "away")
         return Shaped.unchanged(chunk)
@@ -129,6 +135,21 @@ def test_a_chunk_that_is_too_much_at_once_comes_to_its_end_in_pieces(shaping: Sh
         shaping.turn(60.0)
 
     assert (shaping.hold(), shaping.admitted) == (None, list(range(100)))
+
+
+def test_what_takes_long_is_left_for_the_next_turn_so_that_the_consumer_is_polled(shaping: Shaping) -> None:
+    """As when each of many chunks names a schema that the registry is slow to tell: that holds nothing."""
+    shaping.takes = 0.7
+    shaping.begin_turn()
+    for start in range(0, 50, 10):
+        shaping.read(start, 10)
+    assert (len(shaping.calls), shaping.hold(), shaping.reader.has_room) == (2, None, False)
+
+    shaping.turn()
+    shaping.turn()
+
+    assert (shaping.hold(), shaping.reader.has_room, shaping.state.unshaped_bytes) == (None, True, 0)
+    assert (shaping.admitted, shaping.probes) == (list(range(50)), 0)
 
 
 def test_what_was_kept_of_a_partition_that_is_gone_is_dropped_and_the_rest_goes_on(shaping: Shaping) -> None:
