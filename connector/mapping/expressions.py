@@ -18,11 +18,10 @@ from jmespath.functions import Functions
 from jmespath.parser import Parser
 from jmespath.visitor import TreeInterpreter
 
+from connector.mapping.limits import MAX_TEXT
+
 ROOTS: Final = ("value", "key", "headers", "topic", "timestamp", "attributes")
 """What a mapping sees of a record."""
-
-MAX_TEXT: Final = 10_000
-"""Characters of an expression or a template."""
 
 Scope = Mapping[str, Any]
 Evaluate = Callable[[Any], Any]

@@ -15,12 +15,7 @@ from babel.numbers import UnknownCurrencyError, format_currency, format_decimal,
 from jinja2 import Undefined
 
 from connector.core.segments import segments_of, truncated
-
-MAX_CHARACTERS: Final = 20_000
-"""Of what a template or a filter in it gives: a text of 1,600 characters is the longest that the platform takes."""
-
-STEPS: Final = 10_000
-"""Rounds of all loops of a template together, for one record."""
+from connector.mapping.limits import MAX_CHARACTERS, STEPS
 
 _STYLES: Final = ("short", "medium", "long", "full")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from operator import itemgetter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from connector.mapping.columns import Columns
 from connector.mapping.expressions import (
@@ -20,8 +20,10 @@ from connector.mapping.expressions import (
     compile_expression,
     is_true,
 )
-from connector.mapping.filters import MAX_CHARACTERS
-from connector.mapping.templates import Template, compile_template
+from connector.mapping.limits import MAX_CHARACTERS
+
+if TYPE_CHECKING:
+    from connector.mapping.templates import Template
 
 KeyPath = tuple[str | int, ...]
 
@@ -215,6 +217,9 @@ class _Compiler:
         if not isinstance(text, str):
             self.flaws.append(Flaw(at, "must be text"))
             return None
+        # Jinja and Babel take 70 ms to load, which whoever has no template should not wait for.
+        from connector.mapping.templates import compile_template  # noqa: PLC0415
+
         try:
             template = compile_template(text)
         except InvalidSourceError as error:
@@ -289,7 +294,7 @@ def _with_default(make: Make, default: Any) -> Make:
     return with_default
 
 
-def _by_template(template: Template, where: str) -> Make:
+def _by_template(template: "Template", where: str) -> Make:
     def render(columns: Columns, failures: Failures) -> Sequence[Any]:
         return _each(template.evaluate, columns.scopes(template.roots), where, failures)
 

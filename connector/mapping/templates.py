@@ -19,8 +19,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.tests import TESTS as JINJA_TESTS
 from jinja2.visitor import NodeTransformer
 
-from connector.mapping.expressions import MAX_TEXT, ROOTS, EvaluationError, InvalidSourceError, Scope
-from connector.mapping.filters import FILTERS, MAX_CHARACTERS, STEPS, FilterError
+from connector.mapping.expressions import ROOTS, EvaluationError, InvalidSourceError, Scope
+from connector.mapping.filters import FILTERS, FilterError
+from connector.mapping.limits import MAX_CHARACTERS, MAX_TEXT, STEPS
 
 _OURS: Final = {"limited_rounds", "put_together"}
 _OF_JINJA: Final = ("abs", "capitalize", "first", "float", "int", "last", "length", "lower", "title", "trim", "upper")
@@ -98,7 +99,7 @@ class _Missing(Undefined):
     """What is not there: an error where it is printed, false in a condition; fields of it are not there either."""
 
     __slots__ = ()
-    __iter__ = __str__ = __len__ = Undefined._fail_with_undefined_error  # type: ignore[assignment] # noqa: SLF001
+    __iter__ = __str__ = __len__ = Undefined._fail_with_undefined_error  # noqa: SLF001
 
 
 class _NodeChecks(NodeTransformer):

@@ -55,7 +55,7 @@ def test_every_slip_has_its_path_line_and_column(tmp_path: Path) -> None:
     assert [(line.partition(":")[0], line.rpartition("(")[2]) for line in found] == [
         (f"{at}.when", "line 10, column 23)"),
         (f"{at}.fields.to", "line 12, column 13)"),
-        (f"{at}.fields.body.template", "line 13, column 26)"),
+        (f"{at}.fields.body.template", "line 13, column 27)"),
         (f"{at}.fields.metadata.order", "line 15, column 29)"),
         (f"{at}.fields.metadata.text.template", "line 19)"),
         (f"{at}.fields.metadata.both", "line 20)"),

@@ -73,7 +73,9 @@ def test_examples_satisfy_schema_and_models(example: Path) -> None:
         example, environ={"KAFKA_BOOTSTRAP_SERVERS": "b:1", "KAFKA_PASSWORD": "p", "TRACKLY_API_KEY": "k"}
     )
 
-    assert {stream.operation for stream in settings.streams} == {"send", "contacts", "revenue", "history"}
+    assert settings.streams
+    if example.name == "connector.yaml":
+        assert {stream.operation for stream in settings.streams} == {"send", "contacts", "revenue", "history"}
 
 
 def _valid(data: Any) -> bool:
