@@ -85,13 +85,13 @@ class OverrideSettings(Model):
     pattern: TopicPattern | None = Field(
         default=None, description="Regular expression, starting with `^`, for the names of topics that it is for."
     )
+    format: Format | None = Field(default=None, description="In place of the stream's.")
     mapping: MappingSettings | None = Field(
         default=None,
         description="Laid over the stream's mapping, field by field; a field that is null is taken away, and a "
         "mapping that is null is none.",
     )
     transform: Transform | None = Field(default=None, description="In place of the stream's; null for none.")
-    format: Format | None = Field(default=None, description="In place of the stream's.")
 
     def names(self, topic: str) -> bool:
         """Tell whether a topic is meant."""

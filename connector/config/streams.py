@@ -448,10 +448,10 @@ class StreamSettings(Model):
 
     def _overridden(self, over: OverrideSettings) -> "StreamSettings":
         changed: dict[str, Any] = {name: getattr(over, name) for name in over.model_fields_set - {"topics", "pattern"}}
+        if over.format is None:
+            changed.pop("format", None)
         if over.mapping is not None:
             changed["mapping"] = over.mapping.over(self.mapping)
-        if over.format is None:
-            changed["format"] = self.format
         return self.model_copy(update={**changed, "overrides": []})
 
     @property

@@ -379,7 +379,7 @@ class Operation:
             try:
                 events.extend(decoding)  # what was decoded before a failure stays
             except _UNDECODABLE as error:
-                bad.setdefault(len(events), self._diagnose(values[len(events)], error))
+                bad[len(events)] = self._diagnose(values[len(events)], error)
                 events.append(self._filler)
             else:
                 break

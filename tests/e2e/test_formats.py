@@ -174,7 +174,7 @@ def _serialized(serialize: Any, make: Callable[[int], Any]) -> Callable[[int], b
     return lambda number: bytes(serialize(make(number), context))
 
 
-def test_five_topics_of_five_formats_end_with_exact_counts_by_reason(
+def test_five_topics_of_five_formats_in_one_stream_end_with_exact_counts_by_reason(
     world: World, apicurio: Apicurio, confluent: SchemaRegistryClient, tmp_path: Path
 ) -> None:
     client, classes = confluent, _messages(SMS_PROTO, tmp_path)
@@ -264,15 +264,8 @@ def test_five_topics_of_five_formats_end_with_exact_counts_by_reason(
     formats["protobuf"]["message"] = "orders.Sms"
     settings = world.settings({"schema_registry": {"url": apicurio.url}})
     [flow] = settings["streams"]
-    settings["streams"] = [
-        {
-            **flow,
-            "name": f"{world.name[:80]}-{name.replace('_', '-')}",
-            "topics": [topics[name]],
-            "format": formats[name],
-        }
-        for name in writings
-    ]
+    flow["topics"] = list(topics.values())
+    flow["overrides"] = [{"topics": [topics[name]], "format": chosen} for name, chosen in formats.items()]
 
     worker = world.start(settings)
     judgement = world.settled(within_secs=90)
