@@ -1,6 +1,7 @@
 """What a process costs, read from `/proc`: CPU with all its children, and resident memory."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -32,4 +33,8 @@ def _status_mb(pid: int, field: str) -> float:
 
 
 def _children(pid: int) -> list[int]:
-    return [int(child) for tasks in Path(f"/proc/{pid}/task").glob("*/children") for child in tasks.read_text().split()]
+    found: list[int] = []
+    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            found += map(int, tasks.read_text().split())
+    return found
