@@ -98,8 +98,8 @@ def add_pages(connector: "Connector") -> None:
         return self.bytes(render(), content_type="text/plain; version=0.0.4")
 
     doorkeeper = Doorkeeper()
-    for action in ("resume", "pause"):
-        connector.page(f"/streams/{{name}}/{action}")(acting_view(connector, doorkeeper, action))
+    connector.page("/streams/{name}/resume")(acting_view(connector, doorkeeper, "resume"))
+    connector.page("/streams/{name}/pause")(acting_view(connector, doorkeeper, "pause"))
     if not connector.is_supervised:
         site = cast(PagesOnly, connector.web)
         Console(WorkerHost(connector)).add_to(site.web_app)
