@@ -168,7 +168,17 @@ def test_everything_from_outside_is_escaped(part: str) -> None:
             {"at": 1.0, "reason": HOSTILE, "code": HOSTILE, "text": HOSTILE, "http_status": 400}
             | {"position": HOSTILE, "count": 2}
         ],
-        redrives=[{"rule": HOSTILE, "error": HOSTILE, "redriven": 1, "waiting": 2, "held": False}],
+        redrives=[
+            {
+                "rule": HOSTILE,
+                "reasons": [HOSTILE],
+                "error": HOSTILE,
+                "redriven": 1,
+                "waiting": 2,
+                "next_at": 1.0,
+                "held": False,
+            }
+        ],
     )  # fmt: skip
     worker = {"ordinal": HOSTILE, "instance_id": HOSTILE, "state": HOSTILE, "pid": 1, "restarts": 0, "last_exit": None}
     member = {"name": HOSTILE, "address": HOSTILE, "state": "silent", "version": HOSTILE, "workers": 1}

@@ -98,5 +98,5 @@ def test_a_rule_sends_again_what_failed_for_a_while_each_record_once(world: Worl
     queued = [outcome for outcome in world.outcome_values() if outcome["status"] == "queued"]
     assert len({json.dumps(outcome["origin"]) for outcome in queued}) == len(queued) == 200
     assert 'trackly_redriven_total{rule="transient"' in second.page("/metrics").text
-    assert "redrive transient (provider_error)" in second.page("/").text
+    assert "Redrive rule transient (provider_error)" in second.page(f"/streams/{world.name}").text
     assert second.stop() == 0
