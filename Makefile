@@ -10,7 +10,7 @@ ARGS ?=
 # Of the packages that tests need, those that have no part in what is tried with other versions of the dependencies.
 TEST_PACKAGES := pytest pytest-timeout hypothesis jsonschema trustme
 # Processes that share the tests out, each with a broker of its own; most tests wait more than they compute.
-JOBS ?= 2
+JOBS ?= 3
 
 BIN := $(VENV)/bin
 CHART := deploy/helm/trackly-connector

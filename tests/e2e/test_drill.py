@@ -85,6 +85,7 @@ def test_a_key_that_is_revoked_is_told_everywhere_and_nothing_is_lost(
             "/status": _since(
                 began, lambda: (worker.status().get("hold") or {}).get("reason") == "unauthorized", "status"
             ),
+            "console": _since(began, lambda: "<code>unauthorized</code>" in worker.page("/").text, "console"),
             "log": _since(began, lambda: bool(_logged(worker, "stream on hold")), "log"),
             "metric": _since(began, lambda: bool(_metric(worker, world.name)), "metric"),
             "alert": _since(
@@ -115,6 +116,10 @@ def test_a_key_that_is_revoked_is_told_everywhere_and_nothing_is_lost(
     assert found.problems() == []
     assert found.dead_letters == {}
     assert len(_logged(worker, "hold ended")) == 1
+    deadline = time.monotonic() + 10
+    while "<code>unauthorized</code>" in worker.page("/").text:
+        assert time.monotonic() < deadline, "the console still shows the hold"
+        time.sleep(0.1)
     asked.wait_for('absent(ALERTS{alertname="TracklyStreamOnHold",alertstate="firing"})')
     text = worker.log.read_text()
     assert KEY not in text
