@@ -140,3 +140,24 @@ def test_what_failed_in_a_mapping_is_sent_again_as_its_topic_has_it(world: World
     wait_for(worker, {"queued": 1})
 
     assert {entry.identity for entry in platform.entries("send")} == {"Welcome back 1", "Welcome 0"}
+
+
+def test_a_function_that_raises_holds_the_stream_and_no_record_is_to_blame(
+    world: World,
+) -> None:
+    needed = world.folder / "needed"
+    world.topics.produce(world.source, [signup(0, name="nobody"), *map(signup, range(1, COUNT))])
+    settings = world.settings(stream={"transform": "tests.shaping.hooks:asks", "hold": {"probe_secs": 0.2}})
+    worker = world.start(settings, env={"TEST_HOOK_FILE": str(needed)})
+
+    held = worker.wait_for(lambda s: s["hold"] is not None, "a hold")
+    time.sleep(1)
+
+    assert held["hold"]["reason"] == "transform_failed"
+    assert "FileNotFoundError" in held["hold"]["detail"]
+    assert worker.status()["queued"] == 0
+    assert world.topics.read(world.dead_letters) == []
+    needed.touch()
+    after = worker.wait_for(lambda s: s["hold"] is None and s["queued"] == COUNT - 1, "texts flow")
+    assert after["dead_letters"] == {"transform_failed": 1}
+    assert worker.stop() == 0

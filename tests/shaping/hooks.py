@@ -1,5 +1,7 @@
 """Functions that streams of these tests name."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 from connector.hooks import SKIP, Failed, Records
@@ -39,3 +41,9 @@ def nothing(_records: Records) -> None:
 def odd(_records: Records) -> list[Any]:
     """Return what is no JSON, and what is no event."""
     return [{"a": object()}, ["a"]]
+
+
+def asks(records: Records) -> list[Any]:
+    """Need a file that an environment variable names, as a function may need a service that is away."""
+    Path(os.environ["TEST_HOOK_FILE"]).read_text()
+    return text(records)
