@@ -3,29 +3,22 @@
 import getpass
 import socket
 from contextlib import suppress
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from connector.cli.errors import ExitCode, reported
-from connector.cli.resume import Form, load, said
+from connector.cli.resume import AsJson, Form, StreamName, WorkerConfig, WorkerUrls, load, said
 
 
 @reported()
 def pause(
-    stream: Annotated[str, typer.Argument(help="Name of the stream.", metavar="STREAM", show_default=False)],
+    stream: StreamName,
     *,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="Settings file of the worker: its web.host and web.port say where, its web.token who."),
-    ] = None,
-    url: Annotated[
-        list[str] | None,
-        typer.Option(help="Address of a worker's pages; may be repeated, for each worker of the group."),
-    ] = None,
+    config: WorkerConfig = None,
+    url: WorkerUrls = None,
     note: Annotated[str, typer.Option(help="Why, for whoever finds it paused; 200 characters at most.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line for each worker.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Have a stream start nothing more; what is in flight finishes, and nothing is lost.
 

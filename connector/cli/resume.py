@@ -38,18 +38,24 @@ class ForeignMetadata(StrEnum):
     DISCARD = "discard"
 
 
+StreamName = Annotated[str, typer.Argument(help="Name of the stream.", metavar="STREAM", show_default=False)]
+WorkerConfig = Annotated[
+    Path | None,
+    typer.Option(help="Settings file of the worker: its web.host and web.port say where, its web.token who."),
+]
+WorkerUrls = Annotated[
+    list[str] | None,
+    typer.Option(help="Address of a worker's pages; may be repeated, for each worker of the group."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one line for each worker.")]
+
+
 @reported()
 def resume(
-    stream: Annotated[str, typer.Argument(help="Name of the stream.", metavar="STREAM", show_default=False)],
+    stream: StreamName,
     *,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="Settings file of the worker: its web.host and web.port say where, its web.token who."),
-    ] = None,
-    url: Annotated[
-        list[str] | None,
-        typer.Option(help="Address of a worker's pages; may be repeated, for each worker of the group."),
-    ] = None,
+    config: WorkerConfig = None,
+    url: WorkerUrls = None,
     partition: Annotated[
         list[str] | None,
         typer.Option(help="TOPIC:NUMBER; may be repeated. Only these partitions, and not the stream as a whole."),
@@ -64,7 +70,7 @@ def resume(
             show_default=False,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line for each worker.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """End the holds of a stream that wait for a person; what ends by a probe is probed at once.
 
