@@ -16,6 +16,7 @@ from connector.demo.broker import Broker, Listener
 from connector.demo.finding import BrokerHandle, find_broker
 from connector.demo.topics import Topics
 from connector.simulator import Simulator, SimulatorSettings, SimulatorThread
+from tests.kit.programs import LEFT_OUT
 from tests.kit.registries import Apicurio, MakeRegistry, TinyRegistry
 
 _NEED_A_BROKER: Final = frozenset({"apicurio", "broker", "make_broker", "make_lasting_broker", "topics"})
@@ -63,12 +64,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     left_out = {}
     for report in terminalreporter.getreports("skipped"):
         words = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""  # path, line, reason
-        _, found, why = words.partition(f"{_NO_BROKER}: ")
-        if found:
-            left_out[report.nodeid] = why
+        for want in (_NO_BROKER, LEFT_OUT):
+            _, found, why = words.partition(f"{want}: ")
+            if found:
+                left_out[report.nodeid] = why
     if not left_out:
         return
-    needed = "a Kafka broker or a schema registry"
+    needed = "a Kafka broker, a schema registry or a program"
     terminalreporter.section(f"{len(left_out)} tests left out, since they need {needed}", yellow=True)
     for line in (*dict.fromkeys(left_out.values()), "Left out:", *(f"- {test}" for test in left_out)):
         terminalreporter.line(line)

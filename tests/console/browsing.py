@@ -1,19 +1,18 @@
 """A real browser for the tests of the console: Debian's Chromium without a window, driven by Selenium."""
 
 import os
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
 from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
 from tests.deploy.conftest import ROOT
+from tests.kit.programs import program
 
 ARTEFACTS: Final = Path(os.environ.get("TEST_ARTEFACTS", ROOT / "build" / "test-artefacts"))
 """Where screenshots are kept, for whoever wants to see what a test saw."""
@@ -23,9 +22,7 @@ WITHIN_SECS: Final = 30.0
 
 def chromium() -> Chrome:
     """Start a browser, or leave the test out where there is none."""
-    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if browser is None or driver is None:
-        pytest.skip("no Chromium with its driver: install Debian's packages chromium and chromium-driver")
+    browser, driver = program("chromium"), program("chromedriver")
     options = ChromeOptions()
     options.binary_location = browser
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server"):

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from typing import Any
 
@@ -17,6 +16,7 @@ from connector.demo.artifacts import KAFKA_VERSION
 from connector.simulator.settings import BASE_PATH, CONTROL_PATH
 from tests.deploy.conftest import COMPOSE_FILE, DEPLOY, environment, vendored_schemas
 from tests.docs.commands import problem_with
+from tests.kit.programs import program
 
 OURS = ("simulator", "connector")
 SERVICE_KEYS = {
@@ -176,9 +176,7 @@ def test_prometheus_scrapes_the_connector_and_grafana_asks_prometheus(
 
 
 def test_promtool_takes_the_configuration() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed")
+    promtool = program("promtool")
 
     result = subprocess.run(
         [promtool, "check", "config", "--syntax-only", DEPLOY / "prometheus" / "prometheus.yml"],

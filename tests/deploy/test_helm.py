@@ -5,7 +5,6 @@ Helm is taken from the PATH, or built once from its Go module; where neither can
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,7 @@ from connector.config.reference import chart_schema
 from connector.config.settings import Settings
 from tests.deploy.conftest import DEPLOY
 from tests.kit.go_tools import BUILD_SECS, ToolUnavailableError, tool
+from tests.kit.programs import leave_out, program
 
 CHART: Final = DEPLOY / "helm" / "trackly-connector"
 SETS: Final = ("minimal", "production", "strimzi-keda")
@@ -46,7 +46,7 @@ def helm() -> Path:
     try:
         return tool("helm")
     except ToolUnavailableError as error:
-        pytest.skip(f"no Helm: {error}")
+        leave_out(str(error))
 
 
 def _run(helm: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -269,9 +269,7 @@ _POD = 'namespace="sms",pod="texts-trackly-connector-0",instance="a"'
 def test_lag_that_a_hold_or_a_pace_explains_brings_no_workers(
     render: Render, series: dict[str, int], answer: int | None, tmp_path: Path
 ) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed")
+    promtool = program("promtool")
     (trigger,) = _only(render("strimzi-keda"), "ScaledObject")["spec"]["triggers"]
     samples = [] if answer is None else [{"labels": "{}", "value": answer}]
     case = {

@@ -1,7 +1,6 @@
 """Alert rules ask for metrics that exist, lead to pages that exist, and fire when they should and only then."""
 
 import re
-import shutil
 import subprocess
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from connector.core.pacing import STALE_SECS
 from tests.deploy.conftest import ROOT
 from tests.deploy.queries import RULES_FILE, RULES_TEST, problems, rules
+from tests.kit.programs import program
 
 each_rule = pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
 _LINK = re.compile(
@@ -67,11 +67,12 @@ def test_every_rule_is_tried() -> None:
     assert [rule["alert"] for rule in rules() if not re.search(rf"\b{rule['alert']}\b", tried)] == []
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool: it is in Debian's package prometheus")
 @pytest.mark.parametrize(
     "arguments", [["check", "rules", RULES_FILE], ["test", "rules", RULES_TEST]], ids=["check", "test"]
 )
 def test_prometheus_itself_is_content_with_the_rules(arguments: list[Any]) -> None:
-    done = subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [program("promtool"), *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60
+    )
 
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,7 +1,6 @@
 """The unit is one that systemd takes, does what the documents say, and leaves the process only what it needs."""
 
 import re
-import shutil
 import subprocess
 import sys
 from configparser import RawConfigParser
@@ -14,6 +13,7 @@ from connector.cli.errors import RESTARTS
 from connector.config.settings import ShutdownSettings
 from tests.deploy.conftest import DEPLOY
 from tests.docs.commands import PROGRAM, problem_with
+from tests.kit.programs import program
 
 UNIT: Final = DEPLOY / "systemd" / "trackly-connector.service"
 EXPOSURE: Final = 2.0
@@ -35,10 +35,7 @@ def service() -> dict[str, Any]:
 
 
 def _analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
-    program = shutil.which("systemd-analyze")
-    if program is None:
-        pytest.skip("systemd-analyze is not installed")
-    return subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run([program("systemd-analyze"), *arguments], capture_output=True, text=True, check=False)
 
 
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from tests.conftest import MakeBroker, MakeSimulator
 from tests.deploy.conftest import ROOT
 from tests.docs.pages import DOCUMENTS, blocks, name_of
 from tests.docs.test_documents import SHELL
+from tests.kit.programs import program
 from tests.kit.world import KEY, merge, start_worker
 
 TUTORIAL: Final = "docs/tutorial/first-stream.md"
@@ -124,9 +125,8 @@ def _words(line: str) -> list[str]:
 def place(
     make_broker: MakeBroker, make_simulator: MakeSimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Place]:
-    for program in ("kcat", "curl"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
+    for name in ("kcat", "curl"):
+        program(name)
     broker = make_broker({"auto.create.topics.enable": "true", "num.partitions": "4"})
     settings = _settings_of_the_readme()
     list_number = settings["streams"][0]["list_number"]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from tests.conftest import MakeBroker
 from tests.deploy.conftest import ROOT
 from tests.deploy.running import Running, answers
 from tests.docs.pages import Block, blocks
+from tests.kit.programs import program
 
 TUTORIAL: Final = ROOT / "docs" / "tutorial" / "first-stream.md"
 _KEY: Final = {"TRACKLY_API_KEY": "trk_0123456789abcdef0123456789abcdef"}
@@ -99,9 +99,8 @@ class Reader:
 
 @pytest.fixture
 def reader(make_broker: MakeBroker, tmp_path: Path) -> Iterator[Reader]:
-    for program in ("kcat", "curl"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
+    for name in ("kcat", "curl"):
+        program(name)
     made = Reader(make_broker({"auto.create.topics.enable": "true"}), tmp_path)
     yield made
     for process in reversed(made.processes):

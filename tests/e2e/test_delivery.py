@@ -1,7 +1,6 @@
 """The main road: records in, texts out, one result each, and what bad records and failures do to it."""
 
 import json
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from connector.demo.topics import Record
 from connector.simulator import Faults, Outage, Poison, RecordCode, SimulatorSettings, SimulatorThread
+from tests.kit.programs import program
 from tests.kit.world import KEY, World, sends
 
 
@@ -367,19 +367,19 @@ def test_a_pattern_finds_topics_that_come_later(world: World, platform: Simulato
     assert world.settled().problems() == []
 
 
-@pytest.mark.skipif(shutil.which("kcat") is None, reason="kcat is not installed")
 def test_another_client_fills_the_topic_and_reads_the_results(world: World, tmp_path: Path) -> None:
     examples = Path("schemas/examples/event.send.v1.ndjson").read_text().splitlines()
     lines = tmp_path / "events"
     lines.write_text("\n".join([*examples, '{"to":"0555","body":"x"}', ""]))
     server = world.bootstrap_servers
-    subprocess.run(["kcat", "-P", "-b", server, "-t", world.source, "-p", "0", "-l", str(lines)], check=True)
+    kcat = program("kcat")
+    subprocess.run([kcat, "-P", "-b", server, "-t", world.source, "-p", "0", "-l", str(lines)], check=True)
     worker = world.start(world.settings())
     worker.wait_for(lambda s: s["queued"] == len(examples) and s["dead_letters"] == {"invalid_phone": 1}, "all settled")
 
     def read(topic: str) -> list[str]:
         done = subprocess.run(
-            ["kcat", "-C", "-b", server, "-t", topic, "-e", "-q", "-f", "%s|%h\n"], check=True, capture_output=True
+            [kcat, "-C", "-b", server, "-t", topic, "-e", "-q", "-f", "%s|%h\n"], check=True, capture_output=True
         )
         return done.stdout.decode().splitlines()
 

@@ -11,7 +11,7 @@ import yaml
 from connector.simulator import Faults, SimulatorSettings, SimulatorThread
 from tests.deploy.queries import RULES_FILE
 from tests.kit.feed import Feed
-from tests.kit.prometheus import Prometheus, needs_prometheus, prometheus
+from tests.kit.prometheus import Prometheus, prometheus
 from tests.kit.world import KEY, Worker, World
 
 TOLD_WITHIN_SECS: Final = 15.0
@@ -65,7 +65,6 @@ def alerts(world: World) -> Iterator[Callable[[Worker], Prometheus]]:
         context.__exit__(None, None, None)
 
 
-@needs_prometheus
 def test_a_key_that_is_revoked_is_told_everywhere_and_nothing_is_lost(
     world: World, alerts: Callable[[Worker], Prometheus]
 ) -> None:

@@ -5,14 +5,13 @@ from typing import Any, Final
 from connector.demo.topics import Record
 from connector.simulator import Faults
 from tests.deploy.queries import RULES_FILE, panels, queries
-from tests.kit.prometheus import needs_prometheus, prometheus
+from tests.kit.prometheus import prometheus
 from tests.kit.world import World
 
 _OF_SPECIAL_STATES: Final = frozenset({"trackly_stalled_partitions"})
 """Series that are there only while something stands still for minutes."""
 
 
-@needs_prometheus
 def test_every_query_of_the_dashboard_has_an_answer(world: World) -> None:
     """Two workers have queued, dead-lettered and held, with a pace, an order of keys and a rule of redrive."""
     world.produce_sends(2_000)

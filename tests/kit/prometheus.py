@@ -1,22 +1,17 @@
 """A real Prometheus that scrapes workers of a test, with the rules that are delivered."""
 
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import httpx
-import pytest
 import yaml
 
 from connector.processes import spawn, stop, tail
+from tests.kit.programs import program
 from tests.kit.world import free_port
-
-needs_prometheus: Final = pytest.mark.skipif(
-    shutil.which("prometheus") is None, reason="no prometheus: it is Debian's package of that name"
-)
 
 
 class Prometheus:
@@ -66,7 +61,7 @@ def prometheus(
         f"--storage.tsdb.path={folder / 'tsdb'}",
         f"--web.listen-address=127.0.0.1:{port}",
     ]
-    process = spawn(["prometheus", *arguments], log=log)
+    process = spawn([program("prometheus"), *arguments], log=log)
     made = Prometheus(port, log)
     try:
         deadline = time.monotonic() + 30
