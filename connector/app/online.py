@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -32,6 +33,74 @@ BROKER, PLATFORM = 3, 6
 """Exit codes of the command: no broker answered, the platform refused."""
 
 
+class Failure(NamedTuple):
+    """A way in which a finding is not ok: when it is that, the way out, and the exit code of the command."""
+
+    when: str
+    way_out: str
+    exit_code: int = 1
+
+    def of(self, name: str, detail: str, *, way_out: str = "") -> Finding:
+        """Return the finding; `way_out` is this one with the names put in that only the finding knows."""
+        return Finding(name, False, detail, way_out or self.way_out, self.exit_code)
+
+
+NO_BROKER: Final = Failure(
+    "no broker answers; nothing else of Kafka is asked then",
+    "see that kafka.bootstrap_servers and kafka.security are right and the brokers can be reached",
+    BROKER,
+)
+NO_ANSWER: Final = Failure(
+    "a broker does not answer a question about a topic or a group",
+    "see that the brokers are well, and ask again",
+    BROKER,
+)
+NO_TRANSACTION: Final = Failure(
+    "no transaction can be begun, though it is allowed", "see that the brokers are well, and ask again"
+)
+NO_TOPIC: Final = Failure("a topic does not exist", "create it, or for results set create_topics.enabled: true")
+NOT_CREATED: Final = Failure("a topic cannot be created as the settings say", "see create_topics of the stream")
+NO_RIGHT: Final = Failure(
+    "a right in Kafka is missing", "allow it: the finding has the command; or set delivery.guarantee: at_least_once"
+)
+NO_REGISTRY: Final = Failure(
+    "the schema registry does not answer as one",
+    "see that schema_registry.url, credentials and tls are right and the registry can be reached",
+)
+NO_PLATFORM: Final = Failure(
+    "the platform does not answer",
+    "see that trackly.base_url, proxy and tls are right and the platform can be reached",
+    PLATFORM,
+)
+REFUSALS: Final = {
+    401: Failure("the platform answers 401", "trackly.api_key is not known to the platform", PLATFORM),
+    403: Failure("the platform answers 403", "the account is suspended, or a gateway refuses us", PLATFORM),
+    404: Failure(
+        "the platform answers 404", "trackly.base_url leads nowhere; it ends in /api/v2 on the platform", PLATFORM
+    ),
+}
+REFUSED: Final = Failure("the platform answers with another status", "ask the platform's support", PLATFORM)
+NO_LIST: Final = Failure(
+    "a stream's list is not among the account's, or not active",
+    "set list_number to an active list of the account",
+    PLATFORM,
+)
+FAILURES: Final = (
+    NO_BROKER,
+    NO_ANSWER,
+    NO_RIGHT,
+    NO_TOPIC,
+    NOT_CREATED,
+    NO_TRANSACTION,
+    NO_REGISTRY,
+    NO_PLATFORM,
+    *REFUSALS.values(),
+    REFUSED,
+    NO_LIST,
+)
+"""All ways in which a finding is not ok, in the order in which they are looked for."""
+
+
 def check_online(settings: Settings, role: Role = "worker") -> list[Finding]:
     """Return what was seen, the brokers first; what cannot be asked without a broker is left out then.
 
@@ -49,8 +118,7 @@ def _kafka(settings: Settings, role: Role) -> Iterator[Finding]:
     try:
         topics.facts([])
     except KafkaTroubleError as error:
-        way_out = "see that kafka.bootstrap_servers and kafka.security are right and the brokers can be reached"
-        yield Finding("brokers", False, f"{settings.kafka.bootstrap_servers}: {error}", way_out, BROKER)
+        yield NO_BROKER.of("brokers", f"{settings.kafka.bootstrap_servers}: {error}")
         return
     yield Finding("brokers", True, settings.kafka.bootstrap_servers)
     asked = _Asked(settings, topics, Permissions(config, timeout))
@@ -80,8 +148,7 @@ class _Asked:
             for rights in by_resource.values():
                 yield self._of_group(rights) if kind == "group" else self._of_transactions(rights)
         except KafkaTroubleError as error:
-            way_out = "see that the brokers are well, and ask again"
-            yield Finding(_what(acls[0], kind.replace("_", " ")), False, str(error), way_out, BROKER)
+            yield NO_ANSWER.of(_what(acls[0], kind.replace("_", " ")), str(error))
 
     def _of_topics(self, rights: list[list[Acl]]) -> Iterator[Finding]:
         stream = self._streams[rights[0][0].owner]
@@ -120,12 +187,12 @@ class _Asked:
                 return Finding(what, True, "does not exist; will be created")
             if refused.unauthorized:
                 return self._lacking(what, [create])
-            return Finding(what, False, str(refused), f"see create_topics of {stream.name}")
+            return NOT_CREATED.of(what, str(refused), way_out=f"see create_topics of {stream.name}")
         if name == stream.redrive_topic and not any(acl.operation == "Write" for acl in acls):
             return Finding(what, True, "does not exist, and need not before records are sent again")
         if name not in (*stream.topics, stream.outcomes.topic, stream.dead_letters.topic, stream.redrive_topic):
             return Finding(what, True, "does not exist, and need not before something is set aside")
-        return Finding(what, False, "does not exist", "create it, or for results set create_topics.enabled: true")
+        return NO_TOPIC.of(what, "does not exist")
 
     def _of_topics_like(self, acl: Acl, pattern: str) -> Finding:
         """Return whether the topics that a pattern matches may be read; those that may not be seen are not there."""
@@ -159,7 +226,7 @@ class _Asked:
         except KafkaTroubleError as error:
             if error.unauthorized:
                 return self._lacking(what, acls)
-            return Finding(what, False, str(error), "see that the brokers are well, and ask again")
+            return NO_TRANSACTION.of(what, str(error))
         finally:
             publisher.close()
         return Finding(what, True, "allowed")
@@ -176,7 +243,7 @@ class _Asked:
         way_out = f"allow it: {command}"
         if acls[0].kind == "transactional_id" and acls[0].owner:
             way_out += "; or set delivery.guarantee: at_least_once"
-        return Finding(what, False, f"{seen}; {detail}" if seen else detail, way_out)
+        return NO_RIGHT.of(what, f"{seen}; {detail}" if seen else detail, way_out=way_out)
 
 
 def _what(acl: Acl, thing: str) -> str:
@@ -190,8 +257,7 @@ def _registry(settings: Settings) -> Iterator[Finding]:
     try:
         registry.ping()
     except FormatAwayError as error:
-        way_out = "see that schema_registry.url, credentials and tls are right and the registry can be reached"
-        yield Finding("schema registry", False, str(error), way_out)
+        yield NO_REGISTRY.of("schema registry", str(error))
     else:
         yield Finding("schema registry", True, f"{registry.url}: answers")
     finally:
@@ -217,15 +283,9 @@ async def _platform(settings: Settings) -> list[Finding]:
         await client.close()
     where = settings.trackly.base_url
     if reply.kind != "answered":
-        way_out = "see that trackly.base_url, proxy and tls are right and the platform can be reached"
-        return [Finding("platform", False, f"{where}: {reply.trouble}: {reply.text}", way_out, PLATFORM)]
+        return [NO_PLATFORM.of("platform", f"{where}: {reply.trouble}: {reply.text}")]
     if not reply.ok:
-        way_out = {
-            401: "trackly.api_key is not known to the platform",
-            403: "the account is suspended, or a gateway refuses us",
-            404: "trackly.base_url leads nowhere; it ends in /api/v2 on the platform",
-        }.get(reply.status, "ask the platform's support")
-        return [Finding("platform", False, f"{where}: HTTP {reply.status}", way_out, PLATFORM)]
+        return [REFUSALS.get(reply.status, REFUSED).of("platform", f"{where}: HTTP {reply.status}")]
     findings = [Finding("platform", True, f"{where}: the key is accepted")]
     try:
         known = {entry.phone_number: entry.status for entry in msgspec.json.decode(reply.text, type=_Lists).lists}
@@ -236,14 +296,6 @@ async def _platform(settings: Settings) -> list[Finding]:
         if each.list_number is not None and known and len(known) < 100:
             status = known.get(each.list_number)
             seen = "is not among the account's lists" if status is None else f"is {status or 'there'}"
-            ok = status in ("active", "")
-            findings.append(
-                Finding(
-                    f"{each.name}: list {each.list_number}",
-                    ok,
-                    seen,
-                    "set list_number to an active list of the account",
-                    PLATFORM,
-                )
-            )
+            what = f"{each.name}: list {each.list_number}"
+            findings.append(Finding(what, True, seen) if status in ("active", "") else NO_LIST.of(what, seen))
     return findings

@@ -41,7 +41,7 @@ def demo(
             timeout_secs=timeout_secs,
         )
     except DemoError as error:
-        raise CommandError(str(error), ExitCode.FAILED) from error
+        raise CommandError(str(error), ExitCode.FAILED, way_out="the end of the log says why") from error
     _show(console, result)
     if as_json:
         sys.stdout.write(f"{orjson.dumps(result.summary()).decode()}\n")

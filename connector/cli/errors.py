@@ -5,10 +5,10 @@ What no line here knows is a bug, and keeps its traceback.
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 import typer
 
@@ -35,6 +35,21 @@ class ExitCode(IntEnum):
     """The platform refused the key, the account or the list."""
 
 
+WAYS_OUT: Final[Mapping[ExitCode, str]] = {
+    ExitCode.OK: "",
+    ExitCode.FAILED: "stderr says what failed; of a worker, the log's last error does",
+    ExitCode.BAD_SETTINGS: "mend what stderr names; `trackly-connector check` names all that is wrong with settings",
+    ExitCode.BROKER_UNREACHABLE: "see that `kafka.bootstrap_servers` and `kafka.security` are right, and the way free",
+    ExitCode.INSTANCE_ID_IN_USE: "give each worker an `instance_id` of its own; of two redrives let the other finish",
+    ExitCode.STOPPED_IN_DOUBT: (
+        "nothing is lost: the next worker names what is in doubt. Where requests may take longer, raise "
+        "`delivery.drain_secs` and `shutdown.grace_secs`"
+    ),
+    ExitCode.PLATFORM_REFUSED: "the findings of `check --online` say which of them, and what to do",
+}
+"""What to do about each."""
+
+
 RESTARTS: Final = RestartPolicy(
     order=(
         ExitCode.OK,
@@ -58,7 +73,7 @@ RESTARTS: Final = RestartPolicy(
 class CommandError(Exception):
     """A command cannot go on for a reason that its user can mend: what happened, and the way out."""
 
-    def __init__(self, message: str, code: ExitCode, *, way_out: str = "") -> None:
+    def __init__(self, message: str, code: ExitCode, *, way_out: str) -> None:
         super().__init__(message)
         self.code = code
         self.way_out = way_out
@@ -76,18 +91,27 @@ def reported(speaker: str = "") -> Iterator[None]:
         _say(speaker, f"{error.source} cannot be used:", *(f"  {problem}" for problem in error.problems))
         raise typer.Exit(ExitCode.BAD_SETTINGS) from error
     except CommandError as error:
-        _say(speaker, f"error: {error}", *([f"way out: {error.way_out}"] if error.way_out else []))
+        _say(speaker, f"error: {error}", f"way out: {error.way_out}")
         raise typer.Exit(error.code) from error
     except Exception as error:
-        code = _code_of(error)
-        if code is None:
+        ending = next((ending for ending in endings() if ending.matches(error)), None)
+        if ending is None:
             raise
-        _say(speaker, f"error: {error}")
-        raise typer.Exit(code) from error
+        _say(speaker, f"error: {error}", f"way out: {ending.way_out}")
+        raise typer.Exit(ending.code) from error
 
 
-def _code_of(error: Exception) -> ExitCode | None:
-    """Return the exit code of trouble that another part foresees, None when it is none of that.
+class Ending(NamedTuple):
+    """Trouble that another part foresees: what happened, the exit code that it comes to, and the way out."""
+
+    when: str
+    code: ExitCode
+    way_out: str
+    matches: Callable[[Exception], bool]
+
+
+def endings() -> tuple[Ending, ...]:
+    """Return all of it; the first that matches decides.
 
     Imported here, since a command that never went near Kafka should not load it.
     """
@@ -98,17 +122,56 @@ def _code_of(error: Exception) -> ExitCode | None:
     from connector.simulator.problems import InvalidInputError  # noqa: PLC0415
     from connector.workers.pages import PagesError  # noqa: PLC0415
 
-    match error:
-        case InstanceIdInUseError() | KafkaTroubleError(fenced=True):
-            return ExitCode.INSTANCE_ID_IN_USE
-        case KafkaTroubleError(unauthorized=True) | PagesError():
-            return ExitCode.FAILED
-        case KafkaTroubleError() | BrokerUnavailableError():
-            return ExitCode.BROKER_UNREACHABLE
-        case TopicsMissingError() | InvalidInputError():
-            return ExitCode.BAD_SETTINGS
-        case _:
-            return None
+    return (
+        Ending(
+            "a live worker has the same instance id, on this host or in the group",
+            ExitCode.INSTANCE_ID_IN_USE,
+            "set another instance_id, or end the other worker",
+            lambda error: isinstance(error, InstanceIdInUseError),
+        ),
+        Ending(
+            "Kafka fenced the process: another one came under its name",
+            ExitCode.INSTANCE_ID_IN_USE,
+            "see that no two processes have one instance_id or one --name",
+            lambda error: isinstance(error, KafkaTroubleError) and error.fenced,
+        ),
+        Ending(
+            "Kafka does not allow it",
+            ExitCode.FAILED,
+            "trackly-connector check SETTINGS --online names the right that is missing, and how to give it",
+            lambda error: isinstance(error, KafkaTroubleError) and error.unauthorized,
+        ),
+        Ending(
+            "no broker answered, or not in time",
+            ExitCode.BROKER_UNREACHABLE,
+            "see that kafka.bootstrap_servers and kafka.security are right and the brokers can be reached",
+            lambda error: isinstance(error, KafkaTroubleError),
+        ),
+        Ending(
+            "topics do not exist and may not be created",
+            ExitCode.BAD_SETTINGS,
+            "type the commands above, or have them created",
+            lambda error: isinstance(error, TopicsMissingError),
+        ),
+        Ending(
+            "the pages cannot be served",
+            ExitCode.FAILED,
+            "choose another web.port or web.host, or end what listens there",
+            lambda error: isinstance(error, PagesError),
+        ),
+        Ending(
+            "the demo finds no broker and cannot start one",
+            ExitCode.BROKER_UNREACHABLE,
+            "give one by --bootstrap-servers, or install Java with Maven, or Docker",
+            lambda error: isinstance(error, BrokerUnavailableError),
+        ),
+        Ending(
+            "what the simulator is given cannot be used",
+            ExitCode.BAD_SETTINGS,
+            "mend what is named",
+            lambda error: isinstance(error, InvalidInputError),
+        ),
+    )
 
 
 def _say(speaker: str, *lines: str) -> None:

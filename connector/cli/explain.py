@@ -58,7 +58,8 @@ def explain(
     try:
         report = explain(loaded, flow, chunks, reveal=reveal)
     except NotExplainedError as error:
-        raise CommandError(str(error), ExitCode.FAILED) from error
+        way_out = "bring back what the stream would wait for, then ask again"
+        raise CommandError(str(error), ExitCode.FAILED, way_out=way_out) from error
     if as_json:
         typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
     else:
@@ -77,11 +78,14 @@ def _sampled(flow: "StreamSettings", sample: Path, topic: str | None, *, records
             with sample.open("rb") as lines:
                 chunks = chunks_of(read_samples(lines, records=records, topic=name, limit=1_000))
     except OSError as error:
-        raise CommandError(f"cannot read {sample}: {error.strerror}", ExitCode.BAD_SETTINGS) from error
+        raise CommandError(
+            f"cannot read {sample}: {error.strerror}", ExitCode.BAD_SETTINGS, way_out="name another file with --sample"
+        ) from error
     except InvalidSampleError as error:
-        raise CommandError(f"{sample}: {error}", ExitCode.BAD_SETTINGS) from error
+        way_out = "one JSON value a line; with --records one record a line, as dead-letters export writes them"
+        raise CommandError(f"{sample}: {error}", ExitCode.BAD_SETTINGS, way_out=way_out) from error
     if not chunks:
-        raise CommandError(f"{sample} holds no sample", ExitCode.BAD_SETTINGS)
+        raise CommandError(f"{sample} holds no sample", ExitCode.BAD_SETTINGS, way_out="put one value on each line")
     return chunks
 
 
@@ -92,7 +96,8 @@ def _read(loaded: "Settings", topic: str, last: int) -> "list[Chunk]":
     try:
         return last_records(loaded, topic, last)
     except TopicNotThereError as error:
-        raise CommandError(str(error), ExitCode.FAILED) from error
+        way_out = "name another with --topic, or give --sample"
+        raise CommandError(str(error), ExitCode.FAILED, way_out=way_out) from error
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -163,7 +163,11 @@ def _token(settings: Settings | None) -> str:
             "no token", ExitCode.BAD_SETTINGS, way_out=f"name a settings file with web.token, or set {TOKEN_VARIABLE}"
         )
     if not (token.isascii() and token.isprintable()):
-        raise CommandError(f"the token in {TOKEN_VARIABLE} must be printable ASCII", ExitCode.BAD_SETTINGS)
+        raise CommandError(
+            f"the token in {TOKEN_VARIABLE} must be printable ASCII",
+            ExitCode.BAD_SETTINGS,
+            way_out="set it to the worker's web.token, without a line break",
+        )
     return token
 
 

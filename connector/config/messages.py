@@ -19,14 +19,14 @@ from connector.config.streams import STREAM_NAME
 
 UNKNOWN: Final = "is not a setting"
 
-_PATTERNS: Final = {
+PATTERNS: Final = {
     E164: "must be a phone number in E.164 form, such as +18005551234",
     TOPIC_NAME: "must be a topic name: 1 to 249 letters, digits, dots, underscores and hyphens",
     FUNCTION: "must be package.module:function",
     STREAM_NAME: "must be 1 to 100 lower-case letters, digits, dots, underscores and hyphens, no sign first",
     SERVERS: "must be host:port, several of them with commas between",
 }
-_KINDS: Final = {
+KINDS: Final = {
     "missing": "is required",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -83,9 +83,9 @@ def _message(details: ErrorDetails, path: KeyPath, value: Any, *, by_reference: 
     if len(path) == 3 and path[1] in _PROPERTY_GROUPS:
         return "must be text, a number, true or false"
     kind = details["type"]
-    if kind not in _KINDS:
+    if kind not in KINDS:
         return _rule(kind, details.get("ctx", {}))
-    message = _KINDS[kind]
+    message = KINDS[kind]
     if kind == "missing":
         return message
     if value is None:
@@ -113,7 +113,7 @@ def _rule(kind: str, facts: dict[str, Any]) -> str:
         case "less_than_equal":
             return f"must be at most {number(facts['le'])}"
         case "string_pattern_mismatch":
-            return _PATTERNS.get(facts["pattern"], f"must match {facts['pattern']}")
+            return PATTERNS.get(facts["pattern"], f"must match {facts['pattern']}")
         case "string_too_short" | "too_short" if facts["min_length"] == 1:
             return "must not be empty"
         case "string_too_long":

@@ -74,11 +74,11 @@ HOLDS: Final[dict[str, Advice]] = {
 }
 """By reason, for those that are whole words."""
 
-_STORM: Final = Advice(
+STORM: Final = Advice(
     "Too large a share of the records would become dead letters for one reason; they are kept back.",
     "If a setting or the events are wrong, mend them and restart. If the dead letters are right, resume.",
 )
-_SETTING: Final = Advice(
+SETTING: Final = Advice(
     "Every record of a batch failed with a code that means that a setting of the stream is wrong.",
     "Look at the stream's list_number, or set the list up on the platform.",
 )
@@ -107,7 +107,7 @@ ROWS: Final = {row.name: (row.when, row.action.value) for row in TABLE}
 def advice_for(reason: str) -> Advice:
     """Return what to tell about a reason, whatever it is."""
     if reason.startswith("storm:"):
-        return _STORM
+        return STORM
     if reason.startswith("setting:"):
-        return _SETTING
+        return SETTING
     return HOLDS.get(reason, _UNKNOWN)

@@ -121,8 +121,8 @@ def _kafka_trouble(*, fenced: bool = False, unauthorized: bool = False) -> Kafka
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (CommandError("no answer [x]", ExitCode.PLATFORM_REFUSED), 6),
-        (CommandError("no answer [x]", ExitCode.STOPPED_IN_DOUBT), 5),
+        (CommandError("no answer [x]", ExitCode.PLATFORM_REFUSED, way_out="wait"), 6),
+        (CommandError("no answer [x]", ExitCode.STOPPED_IN_DOUBT, way_out="wait"), 5),
         (_kafka_trouble(fenced=True), 4),
         (_kafka_trouble(), 3),
         (_kafka_trouble(unauthorized=True), 1),
@@ -133,10 +133,12 @@ def _kafka_trouble(*, fenced: bool = False, unauthorized: bool = False) -> Kafka
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )
-def test_foreseeable_trouble_is_one_line_and_a_code(error: Exception, code: int) -> None:
+def test_foreseeable_trouble_is_a_line_with_its_way_out_and_a_code(error: Exception, code: int) -> None:
     result = CliRunner().invoke(_ending_with(error))
 
-    assert (result.exit_code, result.stdout, result.stderr) == (code, "", f"error: {error}\n")
+    told, way_out = result.stderr.splitlines()
+    assert (result.exit_code, result.stdout, told) == (code, "", f"error: {error}")
+    assert way_out.startswith("way out: ")
 
 
 def test_a_way_out_is_told() -> None:

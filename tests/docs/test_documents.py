@@ -12,7 +12,7 @@ import yaml
 
 from connector.config.catalogue import catalogue
 from connector.config.load import load_settings
-from connector.reference import metrics_page
+from connector.reference.pages import metrics_page
 from tests.deploy.conftest import ROOT
 from tests.docs.commands import PROGRAM, problem_with
 from tests.docs.pages import DOCUMENTS, Block, anchors, blocks, code_words, name_of, prose

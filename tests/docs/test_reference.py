@@ -1,34 +1,34 @@
 """The printed pages are those of the code, and leave nothing out."""
 
 import ast
-import inspect
+import html
 import re
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
+import msgspec
 import pytest
 
-from connector import shaping
-from connector.cli.errors import ExitCode
+import connector
+from connector import cli
+from connector.app import online
+from connector.cli.errors import WAYS_OUT, ExitCode
+from connector.config.load import load_settings
+from connector.config.problems import SettingsError
 from connector.core.flow import Finished
+from connector.core.reasons import REASONS
 from connector.core.verdicts import RECORD_CODES, TABLE
-from connector.reference import (
-    ANSWERED_REASONS,
-    FOLDER,
-    LOCAL_REASONS,
-    PAGES,
-    SHAPING_REASONS,
-    exit_codes_page,
-    local_reasons,
-    main,
-    metrics_page,
-    verdicts_page,
-)
-from connector.shaping import formats
-from connector.shaping.formats.refusing import REASONS as FORMAT_REASONS
+from connector.reference.__main__ import FOLDER, PAGES, main
+from connector.reference.errors import COMMANDS, errors_page
+from connector.reference.pages import exit_codes_page, metrics_page, verdicts_page
+from connector.reference.telling import of_commands
 from connector.telemetry.metrics import BatchMetrics, StatusCollector, WorkersCollector, render
-from connector.trackly import operations
+from connector.telemetry.runbook import hold_page
+from connector.trackly.operations import ENDPOINTS
+from tests.docs.test_holds import reasons_in_code
+
+CODE: Final = sorted(Path(connector.__file__).parent.rglob("*.py"))
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -53,66 +53,136 @@ def test_every_row_of_the_table_is_on_the_page() -> None:
     assert [row.name for row in TABLE if f"| `{row.name}` | {row.when} |" not in page] == []
 
 
-def _reasons_in_code() -> Iterator[str]:
-    """Yield the reasons that the checks give, with a star where they put a name in."""
-    for node in ast.walk(ast.parse(inspect.getsource(operations))):
-        match node:
-            case ast.Call(func=ast.Name(id="_invalid"), args=[ast.Constant(value=str(reason)), *_]):
-                yield reason
-            case ast.Call(
-                func=ast.Name(id="_invalid"), args=[ast.JoinedStr(values=[ast.Constant(value=str(start)), *_]), *_]
-            ):
-                yield f"{start}*"
-            case _:
-                continue
+def _reasons_given() -> Iterator[str]:
+    """Yield the reasons that stand in the code where dead letters are made, with a star where a name is put in."""
+    makers = {"_invalid", "refused", "UndecodableError"}
+    for source in CODE:
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(func=ast.Name(id="Verdict"), args=[ast.Constant(value="dead_letter"), reason, *_]):
+                    yield from _texts(reason)
+                case ast.Call(func=ast.Name(id=name), args=[reason, *_]) if name in makers:
+                    yield from _texts(reason)
+                case ast.Assign(targets=[ast.Name(id="reason")], value=value) if source.name == "verdicts.py":
+                    yield from _texts(value)
+                case _:
+                    continue
 
 
-def test_every_reason_that_the_checks_give_is_on_the_page_and_no_other() -> None:
-    given = Counter(_reasons_in_code())
+def _texts(node: ast.expr) -> Iterator[str]:
+    """Yield the words that an expression may be."""
+    match node:
+        case ast.Constant(value=str(text)):
+            yield text
+        case ast.JoinedStr(values=[ast.Constant(value=str(start)), *_]):
+            yield f"{start}*"
+        case ast.IfExp(body=first, orelse=second):
+            yield from (*_texts(first), *_texts(second))
+        case ast.BoolOp(values=values):
+            yield from (text for value in values for text in _texts(value))
+        case _:
+            return
+
+
+def _put_in() -> Iterator[str]:
+    """Yield the reasons that have the name of a field in them."""
+    for endpoint in ENDPOINTS.values():
+        required = [field.encode_name for field in msgspec.structs.fields(endpoint.event) if field.required]
+        yield from (f"missing_{name}" for name in required)
+        yield from (f"invalid_{name}" for name in endpoint.numbers)
+
+
+def test_the_catalogue_has_every_reason_that_is_given_and_no_other() -> None:
+    given = set(_reasons_given())
     templates = {reason for reason in given if reason.endswith("*")}
 
-    assert given.keys() - templates == set(LOCAL_REASONS)
     assert templates == {"missing_*", "invalid_*"}
+    assert {*given - templates, *_put_in(), *RECORD_CODES} == REASONS.keys()
 
 
-def _reasons_of_shaping() -> Iterator[str]:
-    """Yield the reasons that stand in verdicts of what makes events of records."""
-    for file in Path(shaping.__path__[0]).rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            match node:
-                case ast.Call(
-                    func=ast.Name(id="Verdict"),
-                    args=[ast.Constant(value="dead_letter"), ast.Constant(value=str(reason)), *_],
-                ):
-                    yield reason
-                case _:
-                    continue
+def test_the_catalogue_tells_what_is_found_before_a_request() -> None:
+    found_later = {"in_doubt", "payload_too_large", "refused", "rejected", "server_error"}
+    found_here = {reason for reason in _reasons_given() if not reason.endswith("*")} - found_later
+
+    assert {name for name, reason in REASONS.items() if reason.here} == found_here | set(_put_in())
 
 
-def test_every_reason_that_shaping_gives_is_on_the_page_and_no_other() -> None:
-    assert set(_reasons_of_shaping()) - {*LOCAL_REASONS, *FORMAT_REASONS} == set(SHAPING_REASONS)
+def test_every_reason_has_a_meaning_and_a_way_out() -> None:
+    assert [name for name, reason in REASONS.items() if not reason.means or not reason.do] == []
 
 
-def test_every_reason_that_a_format_gives_is_among_those_of_the_formats_or_of_json() -> None:
-    given = set()
-    for source in Path(formats.__path__[0]).glob("*.py"):
-        for node in ast.walk(ast.parse(source.read_text())):
-            match node:
-                case ast.Call(
-                    func=ast.Name(id="refused" | "UndecodableError"), args=[ast.Constant(value=str(reason)), *_]
-                ):
-                    given.add(reason)
-                case _:
-                    continue
-
-    assert given - LOCAL_REASONS.keys() == FORMAT_REASONS.keys()
+def _rows(heading: str) -> list[list[str]]:
+    section = errors_page().partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    return [re.split(r" (?<!\\)\| ", line.strip("| ")) for line in section.splitlines() if line.startswith("| ")][2:]
 
 
-def test_every_reason_of_a_dead_letter_has_a_row_with_a_meaning() -> None:
-    rows = dict(re.findall(r"^\| `([a-z0-9_]+)` \| (.+) \|$", verdicts_page().partition("## Reasons")[2], re.MULTILINE))
+def test_every_reason_of_a_dead_letter_is_on_the_page() -> None:
+    assert [row[0] for row in _rows("Reasons of dead letters")] == [f"`{name}`" for name in sorted(REASONS)]
 
-    assert set(rows) == {*local_reasons(), *FORMAT_REASONS, *RECORD_CODES, *ANSWERED_REASONS}
-    assert all(rows.values())
+
+def test_every_reason_of_a_hold_is_on_the_page_with_its_runbook() -> None:
+    linked = {re.fullmatch(r"\[`(.+)`\]\(\.\./runbook/(.+)\.md\)", row[0]) for row in _rows("Reasons of holds")}
+
+    named = {re.sub(r"<\w+>", "<>", found[1]): found[2] for found in linked if found is not None}
+    assert named == {reason: hold_page(reason) for reason in reasons_in_code()}
+
+
+def test_every_command_with_messages_of_its_own_is_on_the_page() -> None:
+    folder = Path(cli.__path__[0])
+    having = {
+        source.relative_to(folder).parts[0]
+        for source in folder.rglob("*.py")
+        if re.search(r"raise CommandError\(", source.read_text(encoding="utf-8"))
+    }
+
+    assert having == set(COMMANDS.values())
+
+
+@pytest.mark.parametrize("place", COMMANDS.values())
+def test_every_message_of_a_command_is_found_with_its_way_out(place: str) -> None:
+    told = of_commands(place)
+    sources = [source for source in CODE if f"/connector/cli/{place}" in str(source)]
+    raised = sum(source.read_text(encoding="utf-8").count("raise CommandError(") for source in sources)
+
+    assert len(told) >= raised - 1  # the same message at two places
+    assert [message for message in told if not message.text or not message.way_out] == []
+
+
+def test_a_message_is_that_of_whatever_found_the_trouble() -> None:
+    told = {message.text: message for message in of_commands("dead_letters")}
+
+    assert "--until must be later than --since" in told
+    assert "<file>: line <number> has half a character" in told
+    assert told["topic <to> does not exist"] == (
+        "topic <to> does not exist",
+        "BAD_SETTINGS",
+        "create it, or name another",
+    )
+
+
+def test_settings_that_the_page_tells_of_are_those_of_a_file(tmp_path: Path) -> None:
+    """A file that is wrong in many ways is told of in the words of the page."""
+    file = tmp_path / "connector.yaml"
+    file.write_text("kafka: {bootstrap_server: x}\nweb: {port: '1'}\nweb: {}\nstreams: [{name: A, topics: []}]\n")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(file, environ={})
+
+    page = html.unescape(errors_page())
+    known = re.findall(r"^- `+ ?(.+?) ?`+$", page, re.MULTILINE)
+    patterns = [re.sub(r"<[a-z ]+>", ".+", re.escape(text).replace("\\ ", " ")) for text in known]
+    problems = [problem.message for problem in caught.value.problems]
+    assert len(problems) > 4
+    assert [text for text in problems if not any(re.match(pattern, text) for pattern in patterns)] == []
+
+
+def test_every_failure_of_a_finding_is_on_the_page() -> None:
+    """Those that are defined are listed, and each that a finding has is defined."""
+    defined = [value for value in vars(online).values() if isinstance(value, online.Failure)]
+    source = Path(online.__file__).read_text(encoding="utf-8")
+
+    assert {*defined, *online.REFUSALS.values()} == set(online.FAILURES)
+    assert len(_rows("Findings of check --online")) == len(online.FAILURES)
+    assert re.findall(r"Finding\([^)]*False", source) == ["Finding(name, False"]
 
 
 def test_every_metric_that_is_served_is_on_the_page_and_no_other() -> None:
@@ -128,7 +198,9 @@ def test_every_metric_that_is_served_is_on_the_page_and_no_other() -> None:
 
 
 def test_every_exit_code_is_on_the_page_with_its_meaning() -> None:
-    rows = re.findall(r"^\| (\d) \| `(\w+)` \| (.+) \|$", exit_codes_page(), re.MULTILINE)
+    rows = re.findall(r"^\| (\d) \| `(\w+)` \| ([^|]+) \| ([^|]*) \|$", exit_codes_page(), re.MULTILINE)
 
-    assert [(int(code), name) for code, name, _ in rows] == [(code.value, code.name) for code in ExitCode]
-    assert all(meaning.endswith(".") for _, _, meaning in rows)
+    assert [(int(code), name) for code, name, *_ in rows] == [(code.value, code.name) for code in ExitCode]
+    assert all(meaning.endswith(".") for _, _, meaning, _ in rows)
+    assert [name for _, name, _, way_out in rows if not way_out] == ["OK"]
+    assert set(WAYS_OUT) == set(ExitCode)

@@ -131,7 +131,7 @@ class Chosen:
                 default_lists=self.default_lists,
             )
         except InvalidFilterError as error:
-            raise CommandError(str(error), ExitCode.BAD_SETTINGS) from error
+            raise CommandError(str(error), ExitCode.BAD_SETTINGS, way_out="mend it, as --help has it") from error
 
     @property
     def default_lists(self) -> dict[str, str]:

@@ -56,7 +56,8 @@ def _opened(path: Path | None) -> Iterator[IO[str]]:
         path.touch(mode=0o600, exist_ok=False)
         file = path.open("w", encoding="utf-8", newline="\n")
     except OSError as error:
-        raise CommandError(f"--out cannot be written: {error}", ExitCode.BAD_SETTINGS) from error
+        way_out = "name a file that does not exist yet, in a folder that may be written to"
+        raise CommandError(f"--out cannot be written: {error}", ExitCode.BAD_SETTINGS, way_out=way_out) from error
     with file:
         yield file
 
@@ -82,7 +83,8 @@ def import_letters(
     try:
         export = look_through(file)
     except (OSError, InvalidLineError) as error:
-        raise CommandError(f"{file}: {error}", ExitCode.BAD_SETTINGS) from error
+        way_out = "give a file that dead-letters export wrote"
+        raise CommandError(f"{file}: {error}", ExitCode.BAD_SETTINGS, way_out=way_out) from error
     there = topics_of(loaded).facts([to])[to]
     if there is None:
         raise CommandError(f"topic {to} does not exist", ExitCode.BAD_SETTINGS, way_out="create it, or name another")

@@ -60,7 +60,11 @@ def in_doubt(
     from connector.deadletters.letters import IN_DOUBT  # noqa: PLC0415
 
     if set(chosen.asked["reason"] or ()) - {IN_DOUBT}:
-        raise CommandError("--reason can only be in_doubt here", ExitCode.BAD_SETTINGS)
+        raise CommandError(
+            "--reason can only be in_doubt here",
+            ExitCode.BAD_SETTINGS,
+            way_out="leave it out; redrive is for other reasons",
+        )
     narrowed = any(value for name, value in chosen.asked.items() if name != "reason")
     chosen = replace(chosen, asked={**chosen.asked, "reason": [IN_DOUBT]})
     letters, seen = _found(chosen, quiet=as_json)
@@ -126,13 +130,16 @@ def _evidence(
         try:
             events += read_numbers(path.read_text(encoding="utf-8").splitlines())
         except (OSError, ValueError) as error:
-            raise CommandError(f"--evidence cannot be used: {error}", ExitCode.BAD_SETTINGS) from error
+            way_out = "give a text file with one number in E.164 form on each line"
+            raise CommandError(f"--evidence cannot be used: {error}", ExitCode.BAD_SETTINGS, way_out=way_out) from error
     if topic is not None:
         kafka = chosen.settings.kafka
         scanner = Scanner(config_of(kafka, client_id=CLIENT_ID, group=CLIENT_ID), kafka.request_timeout_secs)
         try:
             if scanner.partitions(topic) is None:
-                raise CommandError(f"topic {topic} does not exist", ExitCode.BAD_SETTINGS)
+                raise CommandError(
+                    f"topic {topic} does not exist", ExitCode.BAD_SETTINGS, way_out="name another with --evidence-topic"
+                )
             since = min(group.first_ms for group in groups) - int(window_mins * 60_000)
             spans = scanner.spans(topic, since_ms=since)
         finally:

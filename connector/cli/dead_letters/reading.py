@@ -47,7 +47,8 @@ def tell_none(chosen: Chosen, *, any_there: bool, quiet: bool = False) -> None:
     """Say that nothing is selected; where there was something to select from, that ends the command with code 1."""
     topics = ", ".join(chosen.dead_letter_topics)
     if any_there:
-        raise CommandError(f"the filters select none of the dead letters in {topics}", ExitCode.FAILED)
+        way_out = "dead-letters stats without filters shows what there is"
+        raise CommandError(f"the filters select none of the dead letters in {topics}", ExitCode.FAILED, way_out=way_out)
     if not quiet:
         typer.echo(f"no dead letters in {topics}")
 
@@ -106,10 +107,11 @@ def show(
     try:
         position = read_position(place)
     except InvalidFilterError as error:
-        raise CommandError(str(error), ExitCode.BAD_SETTINGS) from error
+        raise CommandError(str(error), ExitCode.BAD_SETTINGS, way_out="mend it, as --help has it") from error
     found = find_at(chosen.quietly if as_json else chosen.work, chosen.spans(), chosen.criteria, position)
     if not found:
-        raise CommandError(f"there is no dead letter at or of {place}", ExitCode.FAILED)
+        way_out = "dead-letters list shows positions; retention removes what is old"
+        raise CommandError(f"there is no dead letter at or of {place}", ExitCode.FAILED, way_out=way_out)
     for letter in found:
         if as_json:
             print_json(shown(letter, reveal=reveal))

@@ -134,7 +134,11 @@ def _topic(name: str | None) -> str | None:
     from connector.config.model import TOPIC_NAME  # noqa: PLC0415
 
     if name is not None and (re.fullmatch(TOPIC_NAME, name) is None or name in {".", ".."}):
-        raise CommandError("--to is no name of a topic", ExitCode.BAD_SETTINGS)
+        raise CommandError(
+            "--to is no name of a topic",
+            ExitCode.BAD_SETTINGS,
+            way_out="letters, digits, dots, underscores and hyphens, 249 at most",
+        )
     return name
 
 
@@ -147,11 +151,13 @@ def _patch(text: str | None) -> dict[str, Any] | None:
         try:
             text = Path(text[1:]).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise CommandError(f"--patch cannot be read: {error}", ExitCode.BAD_SETTINGS) from error
+            way_out = "after @ stands the path of a file in UTF-8"
+            raise CommandError(f"--patch cannot be read: {error}", ExitCode.BAD_SETTINGS, way_out=way_out) from error
     try:
         return read_patch(text)
     except ValueError as error:
-        raise CommandError(f"--patch {error}", ExitCode.BAD_SETTINGS) from error
+        way_out = "give a JSON merge patch, in single quotes for the shell"
+        raise CommandError(f"--patch {error}", ExitCode.BAD_SETTINGS, way_out=way_out) from error
 
 
 class Run:
@@ -176,7 +182,7 @@ class Run:
                 work=chosen.quietly if as_json else chosen.work,
             )
         except InvalidNameError as error:
-            raise CommandError(f"--name {error}", ExitCode.BAD_SETTINGS) from error
+            raise CommandError(f"--name {error}", ExitCode.BAD_SETTINGS, way_out="choose another name") from error
         except NoSuchTopicError as error:
             raise CommandError(str(error), ExitCode.BAD_SETTINGS, way_out="name another with --topic") from error
         self.name = self._redrive.name
@@ -191,7 +197,9 @@ class Run:
         try:
             yield
         except NameTakenError as error:
-            raise CommandError(str(error), ExitCode.BAD_SETTINGS, way_out="give another --name") from error
+            raise CommandError(
+                str(error), ExitCode.BAD_SETTINGS, way_out="give another --name, or what the first was given"
+            ) from error
         except KafkaTroubleError as error:
             if error.fenced:
                 raise CommandError(
@@ -253,7 +261,9 @@ class Run:
         if not yes:
             question = f"{'Set aside' if self.rules.park else 'Write'} {count:,} records?"
             if not typer.confirm(question, err=True):
-                raise CommandError("not confirmed; nothing was written", ExitCode.FAILED)
+                raise CommandError(
+                    "not confirmed; nothing was written", ExitCode.FAILED, way_out="answer with y, or give --yes"
+                )
         started = time.monotonic()
         written = self._carry_out(plan, rate, limit, note)
         took = time.monotonic() - started

@@ -1,125 +1,60 @@
-"""The reference pages that are printed from the code: verdicts, metrics, exit codes and rights in Kafka.
-
-`python -m connector.reference` writes them to `docs/reference` anew; a test compares, so none can drift from the code.
-The page of the settings has a module of its own, `connector.config.reference`.
-"""
+"""The pages of verdicts, metrics, commands, exit codes and rights in Kafka, each printed from what decides."""
 
 import ast
 import inspect
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Final, get_args
 
-import msgspec
 import typer
 
 from connector.app.acls import Acl, Role, commands, needed
-from connector.cli.errors import RESTARTS, ExitCode
+from connector.cli.errors import RESTARTS, WAYS_OUT, ExitCode
 from connector.cli.main import app
 from connector.config.settings import Settings
-from connector.core.verdicts import RECORD_CODES, TABLE
-from connector.shaping.formats.refusing import REASONS as FORMAT_REASONS
+from connector.core.verdicts import TABLE
+from connector.reference.markdown import page, table
 from connector.telemetry import metrics
-from connector.trackly.operations import ENDPOINTS
-
-FOLDER: Final = Path(__file__).resolve().parent.parent / "docs" / "reference"
-
-LOCAL_REASONS: Final[Mapping[str, str]] = {
-    "contact_too_large": "a contact has more than 4,000 bytes",
-    "expired": "older than `delivery.max_age_secs`",
-    "invalid_list_number": "`list_number` is not an E.164 number",
-    "invalid_phone": "the recipient's number is not an E.164 number",
-    "too_many_segments": "the text takes more segments than `mapping.max_segments`",
-    "journeys_not_allowed": "`use_journeys` is true and the stream's `contacts.journeys` is not",
-    "missing_list_number": "neither the event nor the stream names a list",
-    "not_an_object": "JSON, but not an object",
-    "not_json": "not JSON, or nested too deeply",
-    "not_utf8": "bytes that are not UTF-8",
-    "record_too_large": "does not fit a request alone",
-    "unknown_field": "has a field that no document names, and the stream has `unknown_fields: reject`",
-    "wrong_type": "a field has a type or a word that the API does not take",
-}
-"""What is found before a request is spent, beside fields that are missing or below 0."""
-
-SHAPING_REASONS: Final[Mapping[str, str]] = {
-    "mapping_failed": "a field of `mapping`, or `when`, has no result for it; the text names which",
-    "transform_failed": "the stream's `transform` says so",
-}
-"""What is found while an event is made of a record."""
-
-ANSWERED_REASONS: Final[Mapping[str, str]] = {
-    "in_doubt": "nobody knows whether the platform took it, and `delivery.in_doubt` says not to post it again",
-    "payload_too_large": "the platform refused it for its size, alone in a request",
-    "refused": "the platform gave it a code that no document names; `trackly.code` has it",
-    "rejected": "the platform refused it, alone in a request, without a code of a record",
-    "server_error": "it failed with a 5xx, alone in a request, while others passed, until `retry.max_attempts`",
-}
-"""What answers, and their absence, come to without being the platform's own code for a record."""
-
-
-def local_reasons() -> dict[str, str]:
-    """Return every reason that is found before a request is spent, with what it means."""
-    reasons = {**LOCAL_REASONS, **SHAPING_REASONS}
-    for endpoint in ENDPOINTS.values():
-        required = [field.encode_name for field in msgspec.structs.fields(endpoint.event) if field.required]
-        for name in required:
-            may_be_empty = name not in endpoint.texts and name not in endpoint.phones
-            reasons[f"missing_{name}"] = (
-                f"`{name}` is absent or null" if may_be_empty else f"`{name}` is absent or empty"
-            )
-        for name in endpoint.numbers:
-            reasons[f"invalid_{name}"] = f"`{name}` is below 0"
-    return reasons
 
 
 def verdicts_page() -> str:
-    """Return the page of the verdict table and of the reasons of dead letters."""
+    """Return the page of the verdict table."""
     rows = [(f"`{row.name}`", row.when, row.action.value, row.verdict) for row in TABLE if row.matches is not None]
     local_rows = [(f"`{row.name}`", row.when, row.verdict) for row in TABLE if row.matches is None]
-    found_here = local_reasons()
-    reasons = []
-    for reason in sorted({*found_here, *FORMAT_REASONS, *RECORD_CODES, *ANSWERED_REASONS}):
-        meanings = [found_here.get(reason), FORMAT_REASONS.get(reason), ANSWERED_REASONS.get(reason)]
-        if reason in RECORD_CODES and reason not in ANSWERED_REASONS:
-            meanings.append("the platform says so")
-        reasons.append((f"`{reason}`", "; or ".join(meaning for meaning in meanings if meaning)))
-    return _page(
+    return page(
         "Verdicts",
         "Every record ends with one verdict. This page is printed from the table that decides, "
         "`connector/core/verdicts.py`.",
         "## Before a request",
-        _table(("Row", "What happened", "What becomes of the record"), local_rows),
+        table(("Row", "What happened", "What becomes of the record"), local_rows),
         "## Answers, and their absence\n\nThe first row that matches decides about the records of a request. Its name "
         "is the label `row` of the metrics `trackly_request_seconds` and `trackly_posted_records_total`, and a key of "
         "`requests_by_row` on `/status`.",
-        _table(("Row", "What happened", "Action", "What becomes of the records"), rows),
-        "## Reasons of dead letters\n\nThe header `trackly.reason`, and the label `reason` of "
-        "`trackly_dead_letters_total`, is one of these.",
-        _table(("Reason", "Meaning"), reasons),
+        table(("Row", "What happened", "Action", "What becomes of the records"), rows),
+        "## Reasons of dead letters\n\n[Error messages](error-messages.md#reasons-of-dead-letters) has each with what "
+        "it means and the way out.",
     )
 
 
 def metrics_page() -> str:
     """Return the page of the metrics, under the names that they have on the page `/metrics`."""
-    return _page(
+    return page(
         "Metrics",
         "What `/metrics` shows, in Prometheus' text format. Counters start at 0 with the process; results are counted "
         "when the transaction that holds them has committed. This page is printed from the catalogue, "
         "`connector/telemetry/metrics.py`.",
         "Under a supervisor (`run --workers`) every sample has the label `worker` as well, and two of the "
         "supervisor itself are there: `sum without (worker) (rate(...))` adds up over workers, restarts included.",
-        _table(("Metric", "Kind", "Labels", "Unit", "Meaning"), _metrics()),
+        table(("Metric", "Kind", "Labels", "Unit", "Meaning"), _metrics()),
         "## Labels",
-        _table(
+        table(
             ("Label", "Values"),
             [
                 ("`stream`", "names of streams"),
                 ("`worker`", "`0`, `1` and so on: the ordinals of the workers of one supervisor"),
                 ("`row`", "rows of the [verdict table](verdicts.md)"),
-                ("`reason` of dead letters", "[reasons of dead letters](verdicts.md#reasons-of-dead-letters)"),
+                ("`reason` of dead letters", "[reasons of dead letters](error-messages.md#reasons-of-dead-letters)"),
                 ("`reason` of holds", "reasons of [holds](../how-to/holds.md)"),
                 ("`waits_for`", "what a [standstill](../how-to/health.md) waits for"),
                 ("`closed_by`", "`count`, `bytes`, `window`, `drain`: what filled or ended a batch"),
@@ -133,7 +68,7 @@ def commands_page() -> str:
     """Return the page of the commands with what each takes."""
     root = typer.main.get_command(app)
     sections = [section for path, command in _commands(root) for section in _command(path, command)]
-    return _page(
+    return page(
         "Commands",
         "What `trackly-connector` takes; `--help` of each says the same. This page is printed from `connector/cli`.",
         *sections,
@@ -167,7 +102,7 @@ def _command(path: str, command: Any) -> Iterator[str]:
             rows.append((spelled, _takes(param, annotations.get(param.name)), _help(param)))
     yield f"```text\n{' '.join(words)}\n```"
     if rows:
-        yield _table(("Argument, option", "Takes", "Meaning"), rows)
+        yield table(("Argument, option", "Takes", "Meaning"), rows)
 
 
 def _help(param: Any) -> str:
@@ -193,12 +128,14 @@ def _words_of(annotation: Any) -> list[Any]:
 def exit_codes_page() -> str:
     """Return the page of the commands' exit codes."""
     meanings = _docstrings_of_members(ExitCode)
-    return _page(
+    return page(
         "Exit codes",
-        "How `trackly-connector` and its [commands](commands.md) end. A code never changes its meaning. This page is "
-        "printed from `connector/cli/errors.py`.",
-        _table(
-            ("Code", "Name", "Meaning"), [(f"{code:d}", f"`{code.name}`", meanings[code.name]) for code in ExitCode]
+        "How `trackly-connector` and its [commands](commands.md) end. A code never changes its meaning; "
+        "[error messages](error-messages.md) has the lines that stand on stderr then. This page is printed from "
+        "`connector/cli/errors.py`.",
+        table(
+            ("Code", "Name", "Meaning", "Way out"),
+            [(f"{code:d}", f"`{code.name}`", meanings[code.name], WAYS_OUT[code]) for code in ExitCode],
         ),
         "## Several workers",
         "Under a supervisor (`run --workers`) a worker that ends is started again, with a wait that doubles from "
@@ -236,7 +173,7 @@ def _example(*, create: bool = False, redrive: bool = False) -> Settings:
 def acls_page() -> str:
     """Return the page of the rights in Kafka, for one stream."""
     lines = commands(needed(_example(), "worker"), bootstrap_servers="localhost:9092", principal="User:connector")
-    return _page(
+    return page(
         "Rights in Kafka",
         "What a principal needs and no more, for a stream `campaign-sends` that reads `sms.campaign`. A star behind a "
         "name stands for all that begin with it. For your settings `trackly-connector acls` prints the same. This page "
@@ -263,7 +200,7 @@ def _rights(role: Role) -> str:
         when = "" if _key(acl) in plain else " and ".join(lacking)
         name = f"{acl.name}*" if acl.prefixed else acl.name
         rows.append((acl.kind.replace("_", " "), f"`{name}`", acl.operation, acl.why, when))
-    return _table(("Resource", "Name", "Operation", "For", "Only with"), rows)
+    return table(("Resource", "Name", "Operation", "For", "Only with"), rows)
 
 
 def _rights_of(settings: Settings, role: Role) -> set[tuple[Any, ...]]:
@@ -278,15 +215,6 @@ def _codes(codes: Iterable[int]) -> str:
     """Return exit codes as text; those without an order by number."""
     listed = codes if isinstance(codes, tuple) else sorted(codes)
     return ", ".join(f"{code:d}" for code in listed)
-
-
-PAGES: Final[Mapping[str, Callable[[], str]]] = {
-    "verdicts.md": verdicts_page,
-    "metrics.md": metrics_page,
-    "exit-codes.md": exit_codes_page,
-    "acls.md": acls_page,
-    "commands.md": commands_page,
-}
 
 
 def _metrics() -> Iterator[tuple[str, ...]]:
@@ -306,26 +234,3 @@ def _docstrings_of_members(kind: type) -> dict[str, str]:
             case _:
                 continue
     return found
-
-
-def _page(title: str, *sections: str) -> str:
-    return "\n\n".join([f"# {title}", *sections]) + "\n"
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-
-
-def main(folder: Path = FOLDER) -> int:
-    """Write every page to a folder; the exit code is 1 where there is none, as in an installed package."""
-    if not folder.is_dir():
-        sys.stderr.write(f"no folder {folder}; run this in a source tree\n")
-        return 1
-    for name, page in PAGES.items():
-        (folder / name).write_text(page(), encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

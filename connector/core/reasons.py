@@ -1,0 +1,194 @@
+"""The reasons of dead letters: what each means, and the way out. The one catalogue of them.
+
+A reason is a word of the header `trackly.reason` and of the label `reason`, so their number is bounded. Some are found
+before a request is spent, some are the platform's own codes for a record (`RECORD_CODES`), some are what an answer or
+the lack of one comes to. The reference page is printed from here; tests hold it against the code that gives them.
+"""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+
+class Reason(NamedTuple):
+    """What is the matter with a record, and the way out.
+
+    `here`: it is found before a request is spent, whether the platform may say it as well or not.
+    """
+
+    means: str
+    do: str
+    here: bool = False
+
+
+_FILL_IN: Final = (
+    "have the producer fill it in, or make it by `mapping.fields`; a redrive with `--patch` mends what is there"
+)
+_AS_JSON: Final = "mend the producer, or set `format` to what the topic holds"
+_FOR_THE_PLATFORM: Final = "ask the platform's support, with `trackly.text` and `trackly.batch_id`"
+_NUMBER: Final = (
+    "numbers are `+`, the country's code and up to 15 digits in all: mend the producer, or `mapping.fields`"
+)
+
+
+def _missing(field: str, *, empty: bool = True) -> Reason:
+    return Reason(f"`{field}` is absent or {'empty' if empty else 'null'}", _FILL_IN, here=True)
+
+
+REASONS: Final[Mapping[str, Reason]] = {
+    "contact_not_found": Reason(
+        "the platform has no such contact", "create the contact first (`operation: contacts`), then send again"
+    ),
+    "contact_too_large": Reason(
+        "a contact has more than 4,000 bytes", "leave out fields, by `mapping` or at the producer", here=True
+    ),
+    "content_type_unknown": Reason(
+        "data of a CloudEvent has a content type that the stream's `format` does not decode",
+        "set `format.data` to what the data is in",
+        here=True,
+    ),
+    "expired": Reason(
+        "older than `delivery.max_age_secs`",
+        "if it is still wanted, send it again: it counts as new then; else see why records wait so long",
+        here=True,
+    ),
+    "in_doubt": Reason(
+        "nobody knows whether the platform took it, and `delivery.in_doubt` says not to post it again",
+        "`dead-letters in-doubt` settles it by evidence; `--include in_doubt` sends it again, perhaps twice",
+    ),
+    "internal_error": Reason(
+        "the platform failed at this record, until `retry.max_attempts`",
+        "send it again later; a rule of `dead_letters.redrive` does it by itself",
+    ),
+    "invalid_attribution_type": Reason(
+        "`attribution_type` is none that the platform takes", "it is `sale`, `click` or `send`: mend the producer"
+    ),
+    "invalid_list_number": Reason("`list_number` is not an E.164 number", _NUMBER, here=True),
+    "invalid_phone": Reason("the recipient's number is not an E.164 number", _NUMBER, here=True),
+    "invalid_revenue": Reason("`revenue` is below 0, or no number", "mend the producer", here=True),
+    "invalid_timestamp": Reason("`timestamp` is no time that the platform takes", "give it in ISO 8601 form"),
+    "journeys_not_allowed": Reason(
+        "`use_journeys` is true and the stream's `contacts.journeys` is not",
+        "set `contacts.journeys: true` if texts may follow, else leave the field out",
+        here=True,
+    ),
+    "list_not_found": Reason(
+        "the account has no list of this number",
+        "set the list up on the platform, or mend `list_number`; then send again",
+    ),
+    "mapping_failed": Reason(
+        "a field of `mapping`, or `when`, has no result for it; the text names which",
+        "`explain` shows it; give the expression a fallback, or mend the event",
+        here=True,
+    ),
+    "message_not_found": Reason(
+        "the platform gave out no such `message_id`", "see that the id is the one of the platform's answer or event"
+    ),
+    "missing_attribution_type": _missing("attribution_type", empty=False),
+    "missing_body": _missing("body"),
+    "missing_id": _missing("id", empty=False),
+    "missing_list_number": Reason(
+        "neither the event nor the stream names a list",
+        "set the stream's `list_number`, or name one in the event",
+        here=True,
+    ),
+    "missing_message_id": _missing("message_id"),
+    "missing_offer_id": _missing("offer_id", empty=False),
+    "missing_phone_number": _missing("phone_number"),
+    "missing_revenue": _missing("revenue", empty=False),
+    "missing_timestamp": _missing("timestamp"),
+    "missing_to": _missing("to"),
+    "missing_to_number": _missing("to_number"),
+    "not_a_cloudevent": Reason(
+        "no CloudEvent of version 1.0: a required attribute is missing, or one has no valid form",
+        "mend the producer; the text names the attribute",
+        here=True,
+    ),
+    "not_an_object": Reason("JSON, but not an object", _AS_JSON, here=True),
+    "not_decodable": Reason(
+        "the bytes do not fit the schema, or the format, that they are said to be in",
+        "see that the producer writes what `format` says",
+        here=True,
+    ),
+    "not_framed": Reason(
+        "the value does not begin with the id of a schema, and no header has one",
+        "have it written by a serializer that knows the registry, or set `format: json`",
+        here=True,
+    ),
+    "not_json": Reason("not JSON, or nested too deeply", _AS_JSON, here=True),
+    "not_sendable": Reason(
+        "the platform does not send to this number; `trackly.text` says why", "nothing: take the number off your lists"
+    ),
+    "not_utf8": Reason("bytes that are not UTF-8", _AS_JSON, here=True),
+    "offer_not_found": Reason(
+        "the platform has no such offer", "create the offer, or mend `offer_id`; then send again"
+    ),
+    "payload_too_large": Reason(
+        "the platform refused it for its size, alone in a request",
+        "make the event smaller, by `mapping` or at the producer",
+    ),
+    "provider_error": Reason(
+        "the carrier's side failed, until `retry.max_attempts`",
+        "send it again later; a rule of `dead_letters.redrive` does it by itself",
+    ),
+    "record_too_large": Reason(
+        "does not fit a request alone",
+        "make the event smaller, or raise `batch.max_bytes` if that is below 5,000,000",
+        here=True,
+    ),
+    "refused": Reason(
+        "the platform gave it a code that no document names, in `trackly.code`, or counted it as failed without a word",
+        _FOR_THE_PLATFORM,
+    ),
+    "rejected": Reason(
+        "the platform refused it, alone in a request, without a code of a record",
+        "see `trackly.text`; then " + _FOR_THE_PLATFORM,
+    ),
+    "save_error": Reason(
+        "the platform could not save it, until `retry.max_attempts`",
+        "send it again later; a rule of `dead_letters.redrive` does it by itself",
+    ),
+    "schema_not_found": Reason(
+        "the schema registry does not know the id",
+        "see that `schema_registry.url` is the registry that the producer uses; then send again",
+        here=True,
+    ),
+    "schema_unusable": Reason(
+        "the schema is of another format, too large, not valid, or refers to what the registry does not have",
+        "mend the schema in the registry, or set `format` to the schema's kind",
+        here=True,
+    ),
+    "schema_violated": Reason(
+        "the value is not what its JSON Schema asks for",
+        "mend the producer, or set `format.validation: false`",
+        here=True,
+    ),
+    "server_error": Reason(
+        "it failed with a 5xx, alone in a request, while others passed, until `retry.max_attempts`",
+        "send it again later; if it fails each time, " + _FOR_THE_PLATFORM,
+    ),
+    "too_many_segments": Reason(
+        "the text takes more segments than `mapping.max_segments`",
+        "shorten it with the filter `truncate_segments`, or raise the limit",
+        here=True,
+    ),
+    "transform_failed": Reason(
+        "the stream's `transform` says so", "the text is the function's own: see there", here=True
+    ),
+    "unexpected_message": Reason(
+        "a Protobuf message other than `format.message`", "name that message, or leave `format.message` out", here=True
+    ),
+    "unknown_field": Reason(
+        "has a field that no document names, and the stream has `unknown_fields: reject`",
+        "leave the field out, or set `unknown_fields: pass`",
+        here=True,
+    ),
+    "validation_failed": Reason("the platform finds the record wrong; `trackly.text` says what", "mend the producer"),
+    "webhook_not_configured": Reason(
+        "the list is not set up for what the operation does", "set the list up on the platform; then send again"
+    ),
+    "wrong_type": Reason(
+        "a field has a type or a word that the API does not take; the text names it",
+        "mend the producer, or make the field by `mapping.fields`",
+        here=True,
+    ),
+}

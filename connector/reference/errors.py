@@ -1,0 +1,165 @@
+"""The page of error messages: what somebody may meet, what it means, and the way out."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from connector.app.online import FAILURES
+from connector.cli.errors import ExitCode, endings
+from connector.config.messages import KINDS, PATTERNS
+from connector.console.advice import HOLDS, SETTING, STORM
+from connector.core.reasons import REASONS, Reason
+from connector.core.verdicts import RECORD_CODES
+from connector.deadletters.deciding import WHY
+from connector.reference.markdown import page, table
+from connector.reference.telling import Told, of_commands, texts_given, texts_returned
+from connector.telemetry.runbook import hold_page
+
+COMMANDS: Final[Mapping[str, str]] = {
+    "dead-letters": "dead_letters",
+    "explain": "explain.py",
+    "resume` and `pause": "resume.py",
+    "schema": "schema.py",
+    "demo": "demo.py",
+}
+"""Commands with messages of their own, and where those stand; a test says that none is left out."""
+
+_PAGES: Final = ("app/resuming.py", "console/guarding.py", "console/sessions.py", "console/pages.py")
+
+
+def errors_page() -> str:
+    """Return the page."""
+    return page(
+        "Error messages",
+        "What a person may meet, what it means, and the way out. `<name>` stands for what is put in. This page is "
+        "printed from the code: the texts are those of the places that give them.",
+        "Foreseeable trouble of a command is told in a few lines on stderr, and by its "
+        "[exit code](exit-codes.md). A traceback is a bug, which we would like to know of.",
+        "```text\nerror: topic sms.campaign.dead-letters does not exist\nway out: name another with --topic\n```",
+        "## Any command",
+        table(
+            ("What happened", "Exit code", "Way out"),
+            [(ending.when, _code(ending.code), ending.way_out) for ending in endings()],
+        ),
+        *_of_commands(),
+        "## What the pages refuse",
+        "`resume`, `pause` and the console are told it as it is, as `problem` in JSON; nothing was changed then. The "
+        "message says what it wants.",
+        _listed(text for place in _PAGES for text in texts_given(place, "RefusedError")),
+        "## Settings",
+        "`FILE cannot be used:` and a line for each problem: where in the file, what, and the line and column. All "
+        "problems are told at once, and the exit code is 2. `trackly-connector check` says the same without starting "
+        "anything. Values are not repeated, since they may be secrets.",
+        *_of_settings(),
+        "## Findings of check --online",
+        "Whatever is not ok has its way out beside it, with the names put in. The exit code is that of the first.",
+        table(
+            ("What is wrong", "Exit code", "Way out"),
+            [(found.when, _code(found.exit_code), found.way_out) for found in FAILURES],
+        ),
+        "## Reasons of dead letters",
+        "The header `trackly.reason`, and the label `reason` of `trackly_dead_letters_total`, is one of these; "
+        "`trackly.text` says more of the record. How a mended record is sent again: "
+        "[dead letters](../how-to/dead-letters.md).",
+        table(("Reason", "Found", "Meaning", "Way out"), _reasons()),
+        "## What a redrive leaves",
+        "A plan tells how many of the chosen dead letters it leaves where they are, and why.",
+        table(("Word", "Meaning"), [(f"`{word}`", why) for word, why in WHY.items()]),
+        "## Reasons of holds",
+        "`holds` on `/status`, the error `stream on hold` in the log, and the label `reason` of `trackly_hold`. "
+        "[Holds](../how-to/holds.md) tells how they work; each has a page in the runbook.",
+        table(("Reason", "Meaning", "Way out"), _holds()),
+    )
+
+
+def _code(code: int) -> str:
+    return f"{code:d} `{ExitCode(code).name}`"
+
+
+def _of_commands() -> Iterator[str]:
+    for name, place in COMMANDS.items():
+        yield f"## Command{'s' if ' and ' in name else ''} `{name}`"
+        yield table(("Message", "Exit code", "Way out"), map(_row, of_commands(place)))
+
+
+def _row(told: Told) -> tuple[str, ...]:
+    return _spelled(told.text), _code(ExitCode[told.code]), told.way_out.replace("<", "&lt;")
+
+
+def _spelled(text: str) -> str:
+    """Return a message as code; one that has quotes of code in it takes two around it."""
+    line = " ".join(text.split())
+    return f"`` {line} ``" if "`" in line else f"`{line}`"
+
+
+def _of_settings() -> Iterator[str]:
+    kinds = [*KINDS.values(), *PATTERNS.values(), *texts_returned("config/messages.py", "_rule")]
+    families: tuple[tuple[str, str, Iterable[str]], ...] = (
+        (
+            "The file",
+            "Mend the line that is named.",
+            texts_given("config/document.py", "_fatal", "_report", "_NotAMappingError"),
+        ),
+        (
+            "References",
+            "Set the variable, or bring the file, where the connector starts; [the forms](settings.md#references).",
+            texts_given("config/references.py", "UnresolvedReferenceError"),
+        ),
+        (
+            "Names",
+            "Take the name that is proposed; [settings](settings.md) has them all.",
+            texts_given("config/messages.py", "Fault"),
+        ),
+        (
+            "Values",
+            "The message says what the value must be; what each setting takes is in [settings](settings.md).",
+            [*kinds, *texts_given("config", "ValueError")],
+        ),
+        (
+            "Mapping and transform",
+            "`explain` shows what a [mapping](../how-to/mapping.md) or a [transform](../how-to/python-hook.md) makes.",
+            [
+                *texts_given("config/mapping.py", "ValueError"),
+                *texts_given("mapping", "InvalidSourceError", "Flaw"),
+                *texts_given("hooks.py", "InvalidTransformError"),
+            ],
+        ),
+        (
+            "What does not fit together",
+            "Change one of the settings that are named; [the rules](settings.md#what-must-fit-together).",
+            texts_given("config/checks.py", "Fault"),
+        ),
+        (
+            "Kafka properties",
+            "[What is refused, why, and what instead](settings.md#kafka-properties-that-are-refused).",
+            [],
+        ),
+    )
+    told: set[str] = set()
+    for name, way_out, texts in families:
+        yield f"### {name}"
+        yield way_out
+        new = [text for text in dict.fromkeys(texts) if text not in told]
+        told.update(new)
+        if new:
+            yield _listed(new)
+
+
+def _listed(texts: Iterable[str]) -> str:
+    return "\n".join(f"- {_spelled(text)}" for text in dict.fromkeys(texts))
+
+
+def _reasons() -> Iterator[tuple[str, ...]]:
+    for name, reason in sorted(REASONS.items()):
+        yield f"`{name}`", _found(name, reason), reason.means, reason.do
+
+
+def _found(name: str, reason: Reason) -> str:
+    """Return who finds it: we, before a request is spent; the platform, by its code; or what an answer comes to."""
+    places = ["before a request"] * reason.here + ["by the platform"] * (name in RECORD_CODES)
+    return " or ".join(places) or "by the answer, or its absence"
+
+
+def _holds() -> Iterator[tuple[str, ...]]:
+    for reason, advice in {**HOLDS, "setting:<code>": SETTING, "storm:<reason>": STORM}.items():
+        name = hold_page(reason)
+        yield f"[`{reason}`](../runbook/{name}.md)", advice.means, advice.do
