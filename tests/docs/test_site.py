@@ -5,12 +5,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Final
+from xml.etree import ElementTree as ET
 
 import pytest
 
 from mkdocs_hooks import BESIDE, moved, place
 from tests.deploy.conftest import ROOT
-from tests.docs.pages import DOCUMENTS, name_of
+from tests.docs.pages import DOCUMENTS, blocks, name_of
+
+_IMAGE: Final = re.compile(r"<img [^>]*>", re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +60,28 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
 
     assert pages == []
     assert styles == []
+
+
+def test_no_document_has_a_diagram_that_only_a_script_would_show() -> None:
+    """The site has no script for Mermaid and the like, which would show as their source: a diagram is a picture."""
+    drawn = {"mermaid", "dot", "graphviz", "plantuml", "d2"}
+
+    assert [name_of(path) for path in DOCUMENTS for block in blocks(path) if block.language in drawn] == []
+
+
+@pytest.mark.parametrize("picture", sorted((ROOT / "docs").rglob("*.svg")), ids=name_of)
+def test_a_picture_is_whole_shown_and_loads_nothing(picture: Path, site: Path) -> None:
+    drawn = ET.parse(picture)
+    loads = [value for node in drawn.iter() for name, value in node.items() if name.endswith(("href", "src"))]
+    shown = [
+        image for page in site.rglob("*.html") for image in _IMAGE.findall(page.read_text()) if picture.name in image
+    ]
+
+    assert drawn.getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    assert loads == []
+    assert shown
+    assert all(re.search(r'alt="[^"]{40,}"', image) for image in shown)
+    assert (site / picture.relative_to(ROOT / "docs")).exists()
 
 
 def test_files_that_documents_link_to_are_there(site: Path) -> None:
