@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
+from connector.config.formats import EXTRAS
 from connector.config.schemas import schema_names
 from connector.config.settings import WebSettings
 from tests.deploy.conftest import DOCKERFILE, ROOT
@@ -58,6 +59,28 @@ def test_the_build_gets_all_that_the_package_is_made_of() -> None:
 
     assert set(_copied_from_tree()) == needed
     assert schema_names()
+
+
+def test_every_format_and_traces_are_in_it(instructions: list[Instruction]) -> None:
+    """All that the package can be asked for, but the tools of those who work on it."""
+    default = next(text for name, text in instructions if name == "ARG").removeprefix("EXTRAS=").split(",")
+    installed = next(text for name, text in instructions if name == "RUN" and "pip install" in text)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    assert set(default) == project["optional-dependencies"].keys() - {"dev", "docs"}
+    assert {extra for extra, _ in EXTRAS.values()} <= set(default)
+    assert installed.endswith('".[$EXTRAS]"')
+
+
+def test_what_is_installed_is_built_in_a_stage_of_its_own(instructions: list[Instruction]) -> None:
+    """Neither the sources nor pip's cache are in the image that runs."""
+    names = [name for name, _ in instructions]
+    second = names.index("FROM", 1)
+    copies = [text for name, text in instructions[second:] if name == "COPY"]
+
+    assert names.count("FROM") == 2
+    assert [text.split()[0] for text in copies] == ["--from=build"]
+    assert not any("pip" in text for name, text in instructions[second:] if name == "RUN")
 
 
 def test_python_is_one_that_the_project_takes(instructions: list[Instruction]) -> None:
@@ -118,7 +141,7 @@ def test_the_health_check_asks_a_page_that_exists_on_the_default_port(instructio
 
 
 def test_every_instruction_can_be_split_into_words(instructions: list[Instruction]) -> None:
-    known = {"FROM", "RUN", "WORKDIR", "COPY", "ENV", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD"}
+    known = {"FROM", "ARG", "RUN", "WORKDIR", "COPY", "ENV", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD"}
 
     assert {name for name, _ in instructions} == known
     for name, text in instructions:
