@@ -407,7 +407,11 @@ class StreamSettings(Model):
         ),
     )
     metadata_refresh_secs: Annotated[float, Field(ge=1, le=86_400)] = Field(
-        default=30.0, description="How often `pattern` is looked up again, in seconds."
+        default=30.0,
+        description=(
+            "How often topics are looked up again, in seconds: new ones that `pattern` matches, new partitions, and "
+            "topics that were not there yet, the redrive topic among them."
+        ),
     )
     batch: BatchSettings = Field(default_factory=BatchSettings, description="Limits of a batch.")
     delivery: DeliverySettings = Field(default_factory=DeliverySettings, description="Guarantee and limits.")
