@@ -1,5 +1,6 @@
 """Fixtures of the tests of dead letters: settings over topics of the test's own, and the commands on them."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -54,7 +55,10 @@ class Desk:
 
     def run(self, command: str, *arguments: str, typed: str = "") -> Result:
         """Run a command in this process, and answer what it asks."""
-        return CliRunner().invoke(app, ["dead-letters", command, str(self.settings), *arguments], input=typed)
+        try:
+            return CliRunner().invoke(app, ["dead-letters", command, str(self.settings), *arguments], input=typed)
+        finally:
+            gc.unfreeze()  # what a command has done to its process is not for the other tests in this one
 
     def told(self, command: str, *arguments: str) -> dict[str, Any]:
         """Run a command with --json and return what it printed."""
