@@ -1,6 +1,5 @@
 """Fixtures of the tests of dead letters: settings over topics of the test's own, and the commands on them."""
 
-import gc
 import json
 import subprocess
 import sys
@@ -55,10 +54,7 @@ class Desk:
 
     def run(self, command: str, *arguments: str, typed: str = "") -> Result:
         """Run a command in this process, and answer what it asks."""
-        try:
-            return CliRunner().invoke(app, ["dead-letters", command, str(self.settings), *arguments], input=typed)
-        finally:
-            gc.unfreeze()  # what a command has done to its process is not for the other tests in this one
+        return CliRunner().invoke(app, ["dead-letters", command, str(self.settings), *arguments], input=typed)
 
     def told(self, command: str, *arguments: str) -> dict[str, Any]:
         """Run a command with --json and return what it printed."""
