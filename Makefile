@@ -8,11 +8,15 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 # Of the packages that tests need, those that have no part in what is tried with other versions of the dependencies.
-TEST_PACKAGES := pytest pytest-timeout hypothesis jsonschema trustme
+TEST_PACKAGES := pytest pytest-timeout hypothesis jsonschema trustme 'confluent-kafka[avro,json,protobuf]' cloudevents
+# What users may install beside the dependencies; its versions are tried as well.
+EXTRAS := avro json-schema otel protobuf
 # Processes that share the tests out, each with a broker of its own; most tests wait more than they compute.
 JOBS ?= 3
 
 BIN := $(VENV)/bin
+comma := ,
+space := $() $()
 CHART := deploy/helm/trackly-connector
 INSTALLED := $(VENV)/.installed
 
@@ -74,10 +78,10 @@ TAG ?=
 release-check: $(INSTALLED) ## Tell whether version, changelog, chart and schemas agree on a release: TAG=v0.1.0
 	@RELEASE_TAG="$(TAG)" $(BIN)/python -m pytest -q tests/release/test_version.py
 
-# What a change of a dependency would break first: decoding, settings, both clients, the pages, and a stream on a broker.
-# Not the printed pages: how pydantic spells a bound is no matter of ours.
-BOUNDS_TESTS ?= tests/core tests/config tests/trackly tests/kafka tests/simulator tests/stream tests/e2e/test_delivery.py \
-	--ignore tests/config/test_reference.py
+# What a change of a dependency would break first: decoding, formats, settings, both clients, traces, the pages, and a
+# stream on a broker. Not the printed pages: how pydantic spells a bound is no matter of ours.
+BOUNDS_TESTS ?= tests/core tests/config tests/shaping tests/trackly tests/kafka tests/telemetry tests/simulator \
+	tests/stream tests/e2e/test_delivery.py tests/e2e/test_traces.py --ignore tests/config/test_reference.py
 
 .PHONY: test-lowest
 test-lowest: RESOLUTION := lowest-direct
@@ -90,9 +94,11 @@ test-latest: test-bound ## Try the latest versions of the dependencies that pypr
 .PHONY: test-bound
 test-bound: $(INSTALLED)
 	@mkdir -p build
-	@$(BIN)/uv --quiet pip compile --resolution $(RESOLUTION) pyproject.toml --output-file build/$(RESOLUTION).txt
+	@$(BIN)/uv --quiet pip compile --resolution $(RESOLUTION) $(EXTRAS:%=--extra %) pyproject.toml \
+		--output-file build/$(RESOLUTION).txt
 	@$(BIN)/uv --quiet venv --clear --python $(BIN)/python build/$(RESOLUTION)
-	@$(BIN)/uv pip install --python build/$(RESOLUTION) --constraints build/$(RESOLUTION).txt -e . $(TEST_PACKAGES)
+	@$(BIN)/uv pip install --python build/$(RESOLUTION) --constraints build/$(RESOLUTION).txt \
+		-e '.[$(subst $(space),$(comma),$(EXTRAS))]' $(TEST_PACKAGES)
 	@build/$(RESOLUTION)/bin/python -m pytest -q $(BOUNDS_TESTS) $(ARGS)
 
 .PHONY: reference

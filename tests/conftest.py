@@ -5,6 +5,7 @@ A test that needs Kafka asks for `broker`, `topics` or `make_broker`, and is mar
 which and why; with `--require-broker` they fail instead, as they should wherever a broker is expected to be there.
 """
 
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Final, NoReturn, Protocol
@@ -52,6 +53,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="Fail the tests that need a Kafka broker when none can be had, in place of leaving them out.",
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish() -> None:
+    """Undo what commands that ran in this process have done to its collector: Hypothesis, at the end, asks who refers.
+
+    It takes a generator that only frozen objects refer to for one that is about to go, and the run fails for that.
+    """
+    gc.unfreeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -117,7 +117,12 @@ class Connector(faust.App):
         self.secrets = Secrets(settings)
         self.registry = registry_of(settings, self.secrets)
         identity = Identity(claimed.instance_id, claimed.client_id)
-        self._traces = open_traces(settings.traces, instance_id=claimed.instance_id, base_url=settings.trackly.base_url)
+        self._traces = open_traces(
+            settings.traces,
+            instance_id=claimed.instance_id,
+            base_url=settings.trackly.base_url,
+            headers=self.secrets.trace_headers,
+        )
         self.streams = [self._stream(stream, identity) for stream in settings.streams]
         self.stream_services = [StreamService(stream, self) for stream in self.streams]
         self.redrive_services = [

@@ -18,7 +18,7 @@ from connector.config.formats import PACKAGE, FormatSettings, reader_schema
 from connector.config.kafka import KafkaSettings, SecuritySettings, refusal
 from connector.config.mapping import MappingSettings
 from connector.config.problems import Fault, KeyPath, dotted
-from connector.config.settings import Settings
+from connector.config.settings import Settings, TraceSettings
 from connector.config.streams import StreamSettings
 from connector.config.trackly import is_loopback
 from connector.hooks import InvalidTransformError, load_transform
@@ -60,6 +60,7 @@ RULES: Final = (
     "sasl protocols need a mechanism, PLAIN and SCRAM a user and a password, OAUTHBEARER its properties",
     "a certificate needs its key, and the other way round; named files must be readable",
     "`traces.enabled` takes the extra `otel`",
+    "`traces.endpoint` with `traces.headers` is https, unless it stays on this machine or is allowed",
     "`avro`, `protobuf` and `json_schema` need `schema_registry` and their extra; what one format uses, with it alone",
     "`schema_registry`: a user and its password, or a token, over https unless it stays on this machine or is allowed",
     "`schema_registry.timeout_secs` < `kafka.max_poll_interval_secs`",
@@ -76,9 +77,7 @@ def conflicts(settings: Settings) -> Iterator[Fault]:
     yield from _trackly(settings)
     yield from _registry(settings)
     yield from _files(settings)
-    if settings.traces.enabled and find_spec("opentelemetry") is None:
-        way_out = "takes the extra otel: pip install 'trackly-connector[otel]'"
-        yield Fault(("traces", "enabled"), way_out)
+    yield from _traces(settings.traces)
     for index, stream in enumerate(settings.streams):
         at: KeyPath = ("streams", index)
         yield from _drain(settings, stream, at)
@@ -247,6 +246,22 @@ def _registry(settings: Settings) -> Iterator[Fault]:
             (*at, "timeout_secs"),
             f"must be below kafka.max_poll_interval_secs ({number(poll)}); is {number(registry.timeout_secs)}",
             (("kafka", "max_poll_interval_secs"),),
+        )
+
+
+def _traces(traces: TraceSettings) -> Iterator[Fault]:
+    at: KeyPath = ("traces",)
+    if not traces.enabled:
+        return
+    if find_spec("opentelemetry") is None:
+        yield Fault((*at, "enabled"), "takes the extra otel: pip install 'trackly-connector[otel]'")
+    in_the_clear = traces.endpoint.startswith("http://") and not is_loopback(traces.endpoint)
+    if traces.headers and in_the_clear and not traces.allow_plain_http:
+        yield Fault(
+            (*at, "endpoint"),
+            "must be https, since plain http shows traces.headers, and any token there, on the way; for a collector on "
+            "a network of your own, set traces.allow_plain_http: true",
+            ((*at, "enabled"), (*at, "headers"), (*at, "allow_plain_http")),
         )
 
 

@@ -11,10 +11,10 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from connector.config.problems import Problem, SettingsError
+from connector.config.problems import Problem, SettingsError, dotted
 from connector.config.references import UnresolvedReferenceError, resolve
 from connector.config.settings import Settings, check_web_token
-from connector.config.trackly import check_api_key
+from connector.config.trackly import check_api_key, check_header
 
 
 def _not_empty(value: str) -> str:
@@ -40,6 +40,11 @@ _CHECKS: Final[dict[str, Callable[[str], str]]] = {
 }
 
 
+def _trace_header(name: str) -> str:
+    """Return the path of a header of traces, of which there are as many as the settings name."""
+    return dotted(("traces", "headers", name))
+
+
 class Secrets:
     """The secrets in use now. At first those of the settings; `read_again` takes over what their files say by then.
 
@@ -57,9 +62,12 @@ class Secrets:
             WEB_TOKEN: settings.web.token,
             REGISTRY_PASSWORD: None if registry is None else registry.password,
             REGISTRY_TOKEN: None if registry is None else registry.token,
+            **{_trace_header(name): value for name, value in settings.traces.headers.items()},
         }
+        self._trace_headers = {name: _trace_header(name) for name in settings.traces.headers}
+        self._checks = {**_CHECKS, **dict.fromkeys(self._trace_headers.values(), check_header)}
         templates = self._origin.templates if self._origin is not None else ()
-        self._templates = {path: text for path, text in templates if path in _CHECKS}
+        self._templates = {path: text for path, text in templates if path in self._checks}
 
     @property
     def from_files(self) -> frozenset[str]:
@@ -92,6 +100,12 @@ class Secrets:
         """Return the bearer token for the schema registry, if there is one."""
         return self._current[REGISTRY_TOKEN]
 
+    def trace_headers(self) -> dict[str, SecretStr]:
+        """Return the headers by which a collector of traces knows us, by name."""
+        current = self._current
+        found = {name: current[path] for name, path in self._trace_headers.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
     def read_again(self) -> frozenset[str]:
         """Read the files again and return the paths of the secrets that changed.
 
@@ -104,7 +118,7 @@ class Secrets:
         for path, template in self._templates.items():
             try:
                 text = resolve(template, base=source.parent, environ=self._environ)
-                found[path] = SecretStr(_CHECKS[path](text))
+                found[path] = SecretStr(self._checks[path](text))
             except (UnresolvedReferenceError, ValueError) as error:
                 problems.append(Problem(path, str(error)))
         changed = frozenset(path for path, secret in found.items() if secret != self._current[path])

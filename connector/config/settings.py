@@ -30,7 +30,14 @@ from connector.config.streams import (
     StormSettings,
     StreamSettings,
 )
-from connector.config.trackly import TimeoutSettings, TlsSettings, TracklySettings, check_api_key, check_url
+from connector.config.trackly import (
+    TimeoutSettings,
+    TlsSettings,
+    TracklySettings,
+    check_api_key,
+    check_header,
+    check_url,
+)
 
 __all__ = [
     "E164",
@@ -138,15 +145,32 @@ def _http_url(value: str) -> str:
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
 
+def _collector(value: str) -> str:
+    return check_url(value, instead="; a collector knows us by traces.headers")
+
+
+def _secret_header(value: SecretStr) -> SecretStr:
+    check_header(value.get_secret_value())
+    return value
+
+
 class TraceSettings(Model):
     """Spans of batches, sent by OTLP over HTTP; takes the extra `otel` (`pip install 'trackly-connector[otel]'`)."""
 
     enabled: bool = Field(default=False, description="Whether each batch has a span.")
-    endpoint: HttpUrl = Field(
+    endpoint: Annotated[str, AfterValidator(_collector)] = Field(
         default="http://localhost:4318/v1/traces", description="Where spans are posted, path included."
     )
-    headers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,100}$")], SecretStr] = Field(
-        default_factory=dict, description="Headers of each post, such as a token; give the values by reference."
+    headers: dict[
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,100}$")], Annotated[SecretStr, AfterValidator(_secret_header)]
+    ] = Field(
+        default_factory=dict,
+        description="Headers of each post, such as a token. Give the values by reference; given by file, they are read "
+        "again at every probe of a hold and on SIGHUP.",
+    )
+    allow_plain_http: bool = Field(
+        default=False,
+        description="Whether `headers` may go to another machine over plain http, where all can read them.",
     )
     sample_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
         default=1.0, description="Share of the batches whose spans are sent; headers of results are written for all."

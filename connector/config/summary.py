@@ -45,6 +45,9 @@ def notes(settings: Settings) -> Iterator[str]:
         yield "schema_registry.tls.verify is off: credentials go to whoever answers"
     if registry is not None and registry.url.startswith("http://") and registry.allow_plain_http:
         yield "schema_registry.allow_plain_http: its credentials travel in the clear"
+    traces = settings.traces
+    if traces.enabled and traces.headers and traces.endpoint.startswith("http://") and not is_loopback(traces.endpoint):
+        yield "traces.allow_plain_http: traces.headers travel in the clear"
     if settings.kafka.security.protocol.endswith("ssl") and not settings.kafka.security.verify_hostname:
         yield "kafka.security.verify_hostname is off: any holder of a trusted certificate may pose as a broker"
     web = settings.web

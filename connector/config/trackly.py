@@ -63,6 +63,17 @@ def check_api_key(value: str) -> str:
     return value
 
 
+def check_header(value: str) -> str:
+    """Return the value of a header when it can travel as it is; say what is wrong with it without repeating it."""
+    if not value:
+        raise ValueError("must not be empty")
+    if value != value.strip():
+        raise ValueError("must not begin or end with white space (a line break at its end, perhaps)")
+    if not (value.isascii() and value.isprintable()):
+        raise ValueError("must hold printable ASCII characters only")
+    return value
+
+
 def _secret_api_key(value: SecretStr) -> SecretStr:
     check_api_key(value.get_secret_value())
     return value

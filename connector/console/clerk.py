@@ -18,12 +18,13 @@ from connector.config.settings import Settings
 from connector.deadletters import telling
 from connector.deadletters.deciding import Rules
 from connector.deadletters.evidence import groups_of
-from connector.deadletters.jobs import CountJob
+from connector.deadletters.jobs import CountJob, Seen
 from connector.deadletters.letters import IN_DOUBT
 from connector.deadletters.preparing import NameTakenError
 from connector.deadletters.running import (
     NoSuchTopicError,
     Redrive,
+    addresses_of,
     default_lists_of,
     find,
     find_at,
@@ -75,6 +76,7 @@ class Task:
             positions=frozenset({read_position(self.position)} if self.position else ()),
             since_ms=read_time("since", self.since, now_ms=_now_ms()) if self.since else None,
             default_lists=default_lists_of(settings),
+            settings=settings,
         )
 
     def spelled(self) -> Mapping[str, Any]:
@@ -137,16 +139,16 @@ class Clerk:
         criteria = task.criteria(settings)
         topics = topics_of_streams(settings, [task.stream] if task.stream else [])
         spans = spans_of(settings, topics, since_ms=criteria.since_ms)
-        sums, seen = Sums(), set[str]()
-        for part, reasons in self.work(spans, CountJob(criteria), "counting"):
+        sums, seen = Sums(), Seen()
+        for part, there in self.work(spans, CountJob(criteria), "counting"):
             sums.rows.update(part.rows)
-            seen |= reasons
+            seen.add(there)
         found = find(self.work, spans, criteria, LISTED)[0] if sums.total else []
         return {
             "topics": topics,
             "counts": sums.as_json(now_ms=_now_ms()),
             "letters": [telling.shown(letter, hide=fit_to_show) for letter in found],
-            "others": sorted(seen - {task.reason}) if task.reason and not sums.total else [],
+            "others": sorted(seen.reasons - {task.reason}) if task.reason and not sums.total else [],
             "most": LISTED,
         }
 
@@ -166,7 +168,8 @@ class Clerk:
         spans = spans_of(settings, topics_of_streams(settings, [task.stream] if task.stream else []))
         criteria = Criteria(reasons=frozenset({IN_DOUBT}), streams=frozenset({task.stream} if task.stream else ()))
         found, _ = find(self.work, spans, criteria, GROUPED)
-        groups = [group.as_json() for group in groups_of(found, default_lists_of(settings))]
+        with addresses_of(settings) as addresses:
+            groups = [group.as_json() for group in groups_of(found, addresses)]
         for group in groups:
             for name in ("detail", "list_number"):
                 group[name] = None if group[name] is None else fit_to_show(str(group[name]))

@@ -16,7 +16,7 @@ from connector.core.chunks import Chunk, Partition
 from connector.core.progress import RangeSet
 from connector.core.records import DeadLetter
 from connector.deadletters.hygiene import redriven_headers
-from connector.deadletters.letters import Letter, Position, letters_of
+from connector.deadletters.letters import Letter, Position, letters_of, read_again
 from connector.deadletters.patching import UnpatchableError, patched
 from connector.deadletters.selection import Matches
 from connector.shaping.decoded import Decoder, FormatAwayError
@@ -29,7 +29,7 @@ WHY: Final[Mapping[str, str]] = {
     "redriven": "was sent again already; it waits in the redrive topic, or a later dead letter stands for it",
     "superseded": "was sent again and failed anew; the later dead letter stands for it",
     "in_doubt": "the platform may have it; `--include in_doubt` takes it along all the same",
-    "still_in_doubt": "the evidence does not settle it: its number stands twice, or there is none",
+    "still_in_doubt": "the evidence does not settle it: its number stands twice, or is not known",
     "automatic": "its stream sends it again by itself (`dead_letters.redrive`)",
     "value_omitted": "stands here without its value, which was too large; produce it from its source",
     "no_stream": "no header says which stream it belongs to; name a topic with `--to`",
@@ -135,16 +135,7 @@ class Rules:
         operation = self._operations.get(name)
         if operation is None or value is None:
             return True
-        # As the stream will read it: from its redrive topic, by whose headers it is shaped as at its origin.
-        again = Chunk(
-            Partition(self.streams[name].redrive_topic, letter.partition.number),
-            0,
-            [letter.offset],
-            [value],
-            keys=[letter.key],
-            headers=[letter.headers],
-            timestamps=[letter.timestamp_ms],
-        )
+        again = read_again(letter, value, self.streams[name].redrive_topic)
         shaper = self._shapers[name]
         try:
             shaped = None if shaper is None else shaper.shape(again)
@@ -182,12 +173,15 @@ class Survey:
     candidates: list[Candidate] = field(default_factory=list)
     latest: dict[Position, int] = field(default_factory=dict)
     """Of records that were sent again and failed anew: their origin, and how often at most."""
+    no_event: Counter[str] = field(default_factory=Counter)
+    """Those that a filter could not judge, since no event can be made of them now, by why."""
 
     def add(self, other: "Survey") -> None:
         """Take in what another piece brought."""
         self.seen.update(other.seen)
         self.matched += other.matched
         self.candidates += other.candidates
+        self.no_event.update(other.no_event)
         for origin, redrives in other.latest.items():
             self.latest[origin] = max(redrives, self.latest.get(origin, 0))
 

@@ -3,32 +3,23 @@
 A crash leaves records of which nobody can say whether the platform has them. The platform cannot be asked, but others
 may know: whoever got a text, or the platform's own delivery events. Evidence is about a number. So it settles a record
 whose number stands once among those in doubt; of a number that stands twice nobody can say which of the two was taken.
+Where the number of some is not known, since no event can be made of them now, none is known to stand once.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal
 
 from connector.core.records import iso
+from connector.deadletters.addresses import Address, AddressBook
 from connector.deadletters.letters import Letter, text_of
-from connector.deadletters.selection import list_of, value_of
 
 SAME_CRASH_MS: Final = 60_000
 """Records of one stream that became dead letters closer together than this are taken for those of one crash."""
 
-_NUMBER_FIELDS: Final = ("to", "phone_number", "to_number")
-
 Finding = Literal["accepted", "redrive", "still_in_doubt"]
-
-
-def number_of(letter: Letter) -> str | None:
-    """Return the phone number that a record is for."""
-    value = value_of(letter)
-    if not isinstance(value, dict):
-        return None
-    return next((value[name] for name in _NUMBER_FIELDS if isinstance(value.get(name), str)), None)
 
 
 def time_of(text: str | None) -> int | None:
@@ -89,7 +80,14 @@ class Group:
     last_ms: int
     detail: str
     letters: list[Letter] = field(default_factory=list, repr=False)
+    addresses: list[Address] = field(default_factory=list, repr=False)
+    """Of each of them."""
     findings: Counter[Finding] = field(default_factory=Counter)
+
+    @property
+    def no_event(self) -> Counter[str]:
+        """How many there are of which no event can be made now, so that list and number are not known, by why."""
+        return Counter(address.no_event for address in self.addresses if address.no_event)
 
     def as_json(self) -> dict[str, Any]:
         """Return the group as JSON-ready values."""
@@ -102,17 +100,19 @@ class Group:
             "to": iso(self.last_ms),
             "detail": self.detail,
             "count": len(self.letters),
+            **({} if not (no_event := self.no_event) else {"no_event": dict(no_event)}),
             **({} if not self.findings else {"findings": dict(self.findings)}),
         }
 
 
-def groups_of(letters: Iterable[Letter], defaults: Mapping[str, str]) -> list[Group]:
+def groups_of(letters: Iterable[Letter], addresses: AddressBook) -> list[Group]:
     """Return dead letters in doubt by what left them so, the oldest group first."""
     groups: list[Group] = []
     open_groups: dict[tuple[str, str | None, str | None, str], Group] = {}
     for letter in sorted(letters, key=lambda letter: letter.timestamp_ms):
         batch_id = text_of(letter.facts, "trackly.batch_id")
-        key = (letter.stream or "", batch_id, list_of(letter, defaults), letter.text or "")
+        address = addresses.of(letter)
+        key = (letter.stream or "", batch_id, address.list_number, letter.text or "")
         group = open_groups.get(key)
         at = letter.timestamp_ms
         if group is None or (batch_id is None and at - group.last_ms > SAME_CRASH_MS):
@@ -121,12 +121,11 @@ def groups_of(letters: Iterable[Letter], defaults: Mapping[str, str]) -> list[Gr
             groups.append(group)
         group.last_ms = at
         group.letters.append(letter)
+        group.addresses.append(address)
     return sorted(groups, key=lambda group: group.first_ms)
 
 
-def split(
-    groups: Iterable[Group], events: Iterable[Event], defaults: Mapping[str, str], *, window_ms: int
-) -> dict[str, Finding]:
+def split(groups: Iterable[Group], events: Iterable[Event], *, window_ms: int) -> dict[str, Finding]:
     """Return what becomes of each dead letter, by its position, and count it in its group.
 
     An event with a time counts when it is not older than the request, or, where no header tells when that was, than
@@ -136,23 +135,24 @@ def split(
     for event in events:
         known.setdefault(event.number, []).append(event)
     listed = list(groups)
-    times = Counter(number_of(letter) for group in listed for letter in group.letters)
+    times = Counter(address.number for group in listed for address in group.addresses)
+    all_known = not any(group.no_event for group in listed)
     findings: dict[str, Finding] = {}
     for group in listed:
-        for letter in group.letters:
-            number = number_of(letter)
+        for letter, address in zip(group.letters, group.addresses, strict=True):
+            number = address.number
             finding: Finding = "redrive"
             if number is None:
                 finding = "still_in_doubt"
-            elif any(_speaks_of(event, letter, defaults, window_ms) for event in known.get(number, ())):
-                finding = "accepted" if times[number] == 1 else "still_in_doubt"
+            elif any(_speaks_of(event, letter, address, window_ms) for event in known.get(number, ())):
+                finding = "accepted" if all_known and times[number] == 1 else "still_in_doubt"
             findings[letter.position] = finding
             group.findings[finding] += 1
     return findings
 
 
-def _speaks_of(event: Event, letter: Letter, defaults: Mapping[str, str], window_ms: int) -> bool:
-    list_number = list_of(letter, defaults)
+def _speaks_of(event: Event, letter: Letter, address: Address, window_ms: int) -> bool:
+    list_number = address.list_number
     if event.list_number is not None and list_number is not None and event.list_number != list_number:
         return False
     if event.at_ms is None:

@@ -1,5 +1,6 @@
 """What is looked for in a topic, piece by piece; each job can run in another process."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -16,24 +17,41 @@ from connector.deadletters.selection import Criteria
 from connector.deadletters.sums import Sums
 
 
+@dataclass(slots=True)
+class Seen:
+    """What was read on the way to what matches."""
+
+    reasons: set[str] = field(default_factory=set)
+    """Those of all."""
+    no_event: Counter[str] = field(default_factory=Counter)
+    """How many a filter could not judge, since no event can be made of them now, by why."""
+
+    def add(self, other: "Seen") -> None:
+        """Take in what was seen in another piece."""
+        self.reasons |= other.reasons
+        self.no_event.update(other.no_event)
+
+
 @dataclass(frozen=True, slots=True)
 class CountJob:
     """Counts what matches."""
 
     criteria: Criteria
 
-    def __call__(self, chunks: Iterator[Chunk], /) -> tuple[Sums, frozenset[str]]:
-        """Return the counts, and the reasons of all that was read."""
-        sums, matches = Sums(), self.criteria.matcher()
-        seen: set[str] = set()
-        for chunk in chunks:
-            if matches is None:
-                sums.add(chunk)
-                continue
-            letters = list(letters_of(chunk))
-            seen.update([letter.reason for letter in letters])
-            sums.add_letters([letter for letter in letters if matches(letter)])
-        return sums, frozenset(seen)
+    def __call__(self, chunks: Iterator[Chunk], /) -> tuple[Sums, Seen]:
+        """Return the counts, and what was seen where there are filters."""
+        sums, seen = Sums(), Seen()
+        with self.criteria.addresses() as addresses:
+            matches = self.criteria.matcher(addresses)
+            for chunk in chunks:
+                if matches is None:
+                    sums.add(chunk)
+                    continue
+                letters = list(letters_of(chunk))
+                seen.reasons.update([letter.reason for letter in letters])
+                sums.add_letters([letter for letter in letters if matches(letter)])
+            seen.no_event = addresses.no_event
+        return sums, seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +61,20 @@ class FindJob:
     criteria: Criteria
     most: int
 
-    def __call__(self, chunks: Iterator[Chunk], /) -> tuple[list[Letter], frozenset[str]]:
-        """Return them, and the reasons of all that was read."""
+    def __call__(self, chunks: Iterator[Chunk], /) -> tuple[list[Letter], Seen]:
+        """Return them, and what was seen."""
         found: list[Letter] = []
-        seen: set[str] = set()
-        matches = self.criteria.matcher()
-        for letter in chain.from_iterable(map(letters_of, chunks)):
-            seen.add(letter.reason)
-            if matches is None or matches(letter):
-                found.append(letter)
-                if len(found) >= self.most:
-                    break
-        return found, frozenset(seen)
+        seen = Seen()
+        with self.criteria.addresses() as addresses:
+            matches = self.criteria.matcher(addresses)
+            for letter in chain.from_iterable(map(letters_of, chunks)):
+                seen.reasons.add(letter.reason)
+                if matches is None or matches(letter):
+                    found.append(letter)
+                    if len(found) >= self.most:
+                        break
+            seen.no_event = addresses.no_event
+        return found, seen
 
 
 @dataclass(frozen=True)
@@ -67,7 +87,10 @@ class SurveyJob:
 
     def __call__(self, chunks: Iterator[Chunk], /) -> Survey:
         """Return what was seen and is meant."""
-        return survey(chunks, self.criteria.matcher(), self.rules, self.done)
+        with self.criteria.addresses() as addresses:
+            found = survey(chunks, self.criteria.matcher(addresses), self.rules, self.done)
+            found.no_event = addresses.no_event
+        return found
 
 
 class _Origin(msgspec.Struct, gc=False):

@@ -191,6 +191,22 @@ def spelled(position: Position) -> str:
     return f"{topic}:{number}:{offset}"
 
 
+def read_again(letter: Letter, value: bytes | None, redrive_topic: str) -> Chunk:
+    """Return a dead letter, with this value, as its stream reads it when it is sent again.
+
+    That is from its redrive topic, where it is shaped by its headers as at its origin.
+    """
+    return Chunk(
+        Partition(redrive_topic, letter.partition.number),
+        0,
+        [letter.offset],
+        [value],
+        keys=[letter.key],
+        headers=[letter.headers],
+        timestamps=[letter.timestamp_ms],
+    )
+
+
 def letters_of(chunk: Chunk) -> Iterator[Letter]:
     """Yield the records of a chunk, which has its timestamps."""
     assert chunk.timestamps is not None

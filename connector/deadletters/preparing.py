@@ -17,7 +17,7 @@ from connector.deadletters.progressing import Place, read_place
 from connector.deadletters.redriving import group_of
 from connector.deadletters.working import CLIENT_ID, Spans
 from connector.kafka import configs
-from connector.kafka.scanning import Scanner, config_of
+from connector.kafka.scanning import Scanner, config_of, until_aborted
 from connector.kafka.topics import Topics
 
 
@@ -40,7 +40,8 @@ def places_of(settings: Settings, name: str, selection: str, partitions: Iterabl
     """Return how far a redrive came before; raises `NameTakenError` where its name was another's."""
     scanner = _scanner(settings, group_of(name))
     try:
-        committed = scanner.committed(partitions)
+        # One that was killed just now has left a transaction open, which hides what it had committed before.
+        committed = scanner.committed(partitions, within_secs=until_aborted(settings.kafka))
     finally:
         scanner.close()
     places = {}

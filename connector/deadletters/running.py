@@ -11,8 +11,9 @@ from typing import Any, Final, Protocol
 
 from connector.config.settings import Settings
 from connector.core.chunks import Partition
+from connector.deadletters.addresses import AddressBook
 from connector.deadletters.deciding import Actions, Known, Plan, Rules, Survey, plan
-from connector.deadletters.jobs import FindJob, SurveyJob
+from connector.deadletters.jobs import FindJob, Seen, SurveyJob
 from connector.deadletters.letters import Letter
 from connector.deadletters.preparing import (
     automatic_of,
@@ -60,6 +61,11 @@ def default_lists_of(settings: Settings) -> dict[str, str]:
     return {s.name: s.list_number for s in settings.streams if s.list_number is not None}
 
 
+def addresses_of(settings: Settings) -> AddressBook:
+    """Return what finds out where dead letters of the streams go; to be closed."""
+    return AddressBook(default_lists_of(settings), settings)
+
+
 def spans_of(settings: Settings, topics: Iterable[str], *, since_ms: int | None = None) -> Spans:
     """Return what there is to read of topics, from a time on; raises `NoSuchTopicError`."""
     kafka = settings.kafka
@@ -75,18 +81,18 @@ def spans_of(settings: Settings, topics: Iterable[str], *, since_ms: int | None 
     return spans
 
 
-def find(work: Work, spans: Spans, criteria: Criteria, most: int) -> tuple[list[Letter], set[str]]:
-    """Return the first dead letters that match, by their place, and the reasons of all that was read.
+def find(work: Work, spans: Spans, criteria: Criteria, most: int) -> tuple[list[Letter], Seen]:
+    """Return the first dead letters that match, by their place, and what was seen on the way.
 
     One partition is read after another, so that the same are found each time, and reading ends early.
     """
     found: list[Letter] = []
-    seen: set[str] = set()
+    seen = Seen()
     for partition, span in sorted(spans.items()):
         job = FindJob(criteria, most - len(found))
-        for letters, reasons in work({partition: span}, job, f"reading {partition}"):
+        for letters, part in work({partition: span}, job, f"reading {partition}"):
             found += letters
-            seen |= reasons
+            seen.add(part)
         if len(found) >= most:
             break
     return sorted(found, key=lambda letter: (letter.partition, letter.offset))[:most], seen
@@ -200,4 +206,5 @@ class Redrive:
             "would_accept": plan.accept.total(),
             "would_skip": plan.skipped.total(),
             "skipped": dict(plan.skipped.most_common()),
+            "no_event": dict(self.found.no_event.most_common()),
         }

@@ -11,9 +11,10 @@ from datetime import datetime
 from typing import Any
 
 import jmespath
-import msgspec
 from jmespath.exceptions import JMESPathError
 
+from connector.config.settings import Settings
+from connector.deadletters.addresses import AddressBook, json_of
 from connector.deadletters.letters import Letter, Position
 
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
@@ -73,6 +74,8 @@ class Criteria:
     where: str | None = None
     default_lists: Mapping[str, str] = field(default_factory=dict)
     """The list that a stream's events go to when they name none."""
+    settings: Settings | None = field(default=None, repr=False)
+    """The streams, where some make events of their records: what they make says the list."""
 
     def __post_init__(self) -> None:
         if self.where is not None:
@@ -80,10 +83,17 @@ class Criteria:
         if self.since_ms is not None and self.until_ms is not None and self.since_ms >= self.until_ms:
             raise InvalidFilterError("--until", "must be later than --since")
 
-    def matcher(self) -> Matches | None:
-        """Return the function that tells whether a dead letter is meant, None when all are."""
-        # What is cheap goes first.
-        tests = [*self._by_place(), *self._by_headers(), *self._by_value()]
+    def addresses(self) -> AddressBook:
+        """Return what finds out where dead letters go, for `matcher`; to be closed."""
+        return AddressBook(self.default_lists, self.settings)
+
+    def matcher(self, addresses: AddressBook | None = None) -> Matches | None:
+        """Return the function that tells whether a dead letter is meant, None when all are.
+
+        `addresses` knows afterwards of which no event could be made; those are for no list.
+        """
+        # What is cheap goes first, and making events last.
+        tests = [*self._by_place(), *self._by_headers(), *self._by_value(), *self._by_event(addresses)]
         match tests:
             case []:
                 return None
@@ -123,12 +133,15 @@ class Criteria:
             yield lambda letter: letter.redrives <= most
 
     def _by_value(self) -> Iterable[Matches]:
-        lists, defaults = self.list_numbers, self.default_lists
-        if lists:
-            yield lambda letter: list_of(letter, defaults) in lists
         if self.where is not None:
             search = _compiled(self.where).search
             yield lambda letter: _is_true(_searched(search, letter))
+
+    def _by_event(self, addresses: AddressBook | None) -> Iterable[Matches]:
+        lists = self.list_numbers
+        if lists:
+            book = addresses or self.addresses()
+            yield lambda letter: book.of(letter).list_number in lists
 
 
 def _compiled(where: str) -> Any:
@@ -163,17 +176,7 @@ def _stands_at(letter: Letter, positions: frozenset[tuple[str | None, int, int]]
 
 def value_of(letter: Letter) -> Any:
     """Return the value as JSON, None where it is none."""
-    try:
-        return None if letter.value is None else msgspec.json.decode(letter.value)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-
-
-def list_of(letter: Letter, defaults: Mapping[str, str]) -> str | None:
-    """Return the list that a record goes to: its own, else that of its stream."""
-    value = value_of(letter)
-    own = value.get("list_number") if isinstance(value, dict) else None
-    return own if isinstance(own, str) else defaults.get(letter.stream or "")
+    return json_of(letter.value)
 
 
 def document_of(letter: Letter) -> dict[str, Any]:

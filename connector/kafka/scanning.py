@@ -40,6 +40,10 @@ CONSUME: Final = 10_000
 PATIENCE_SECS: Final = 60.0
 """A scan that got nothing for so long has met brokers that do not answer."""
 
+ABORTS_EVERY_SECS: Final = 10.0
+"""How often brokers look for transactions whose time is over, by default
+(`transaction.abort.timed.out.transaction.cleanup.interval.ms`)."""
+
 
 def config_of(kafka: KafkaSettings, *, client_id: str, group: str) -> Config:
     """Return the configuration of a scanner."""
@@ -58,6 +62,11 @@ def config_of(kafka: KafkaSettings, *, client_id: str, group: str) -> Config:
         "isolation.level": "read_committed",
         "enable.partition.eof": True,
     }
+
+
+def until_aborted(kafka: KafkaSettings) -> float:
+    """Return how long a transaction may stand open whose owner was killed, in seconds, and one question on top."""
+    return kafka.transaction_timeout_secs + ABORTS_EVERY_SECS + kafka.request_timeout_secs
 
 
 class Scanner:
@@ -177,12 +186,17 @@ class Scanner:
 
     # ------------------------------------------------------------------ the group
 
-    def committed(self, partitions: Iterable[Partition]) -> dict[Partition, Committed]:
-        """Return what the scanner's group has committed, after waiting for transactions that are open on it."""
+    def committed(
+        self, partitions: Iterable[Partition], *, within_secs: float | None = None
+    ) -> dict[Partition, Committed]:
+        """Return what the scanner's group has committed, after waiting for transactions that are open on it.
+
+        That takes no longer than one question may, unless `within_secs` says so: see `until_aborted`.
+        """
         asked = [TopicPartition(*partition) for partition in partitions]
         if not asked:
             return {}
-        answers = self._asked_until_answered(asked)
+        answers = self._asked_until_answered(asked, self._timeout if within_secs is None else within_secs)
         found = {}
         for answer in answers:
             if answer.error is not None:
@@ -193,8 +207,8 @@ class Scanner:
             )
         return found
 
-    def _asked_until_answered(self, asked: list[TopicPartition]) -> list[TopicPartition]:
-        deadline = time.monotonic() + self._timeout
+    def _asked_until_answered(self, asked: list[TopicPartition], within_secs: float) -> list[TopicPartition]:
+        deadline = time.monotonic() + within_secs
         while True:
             try:
                 return self._consumer.committed(asked, self._timeout)

@@ -228,7 +228,13 @@ _DEAD = _describe("trackly_dead_letters_total", "counter", "stream reason", "rec
 _CLOSED = _describe(
     "trackly_batches_closed_total", "counter", "stream closed_by", "batches", "Batches, by what closed them."
 )
-_HOLD = _describe("trackly_hold", "gauge", "stream reason", "", "1 while the stream holds for this reason.")
+_HOLD = _describe(
+    "trackly_hold",
+    "gauge",
+    "stream reason",
+    "",
+    "1 while the stream holds for this reason; `paused` is somebody's own doing.",
+)
 _STALLED = _describe(
     "trackly_stalled_partitions",
     "gauge",

@@ -9,10 +9,12 @@ The library is an extra and is loaded here, when traces are on; without it nothi
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
+
+from pydantic import SecretStr
 
 from connector import __version__
 from connector.config.settings import TraceSettings
@@ -21,7 +23,7 @@ from connector.core.chunks import Chunk
 from connector.core.records import TRACEPARENT
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+    from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
     from opentelemetry.trace import Link, Span, SpanContext, Tracer
 
 _TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
@@ -167,9 +169,16 @@ class Traces:
 
 
 def open_traces(
-    settings: TraceSettings, *, instance_id: str, base_url: str, processor: "SpanProcessor | None" = None
+    settings: TraceSettings,
+    *,
+    instance_id: str,
+    base_url: str,
+    headers: Callable[[], Mapping[str, SecretStr]] | None = None,
+    processor: "SpanProcessor | None" = None,
 ) -> Traces | None:
     """Return where spans go, None when traces are off. Tests give a processor in place of the one that posts.
+
+    `headers` is asked before each post, since a token may be replaced meanwhile; those of the settings when left out.
 
     The global tracer of the process is left alone, so that nothing else begins to trace.
     """
@@ -186,14 +195,40 @@ def open_traces(
         shutdown_on_exit=False,
         span_limits=SpanLimits(max_links=max(settings.max_links, 1)),  # the library's own limit drops in silence
     )
-    provider.add_span_processor(processor or _posting(settings))
+    provider.add_span_processor(processor or _posting(settings, headers or (lambda: settings.headers)))
     return Traces(provider, settings, base_url)
 
 
-def _posting(settings: TraceSettings) -> "SpanProcessor":
+def _posting(settings: TraceSettings, headers: Callable[[], Mapping[str, SecretStr]]) -> "SpanProcessor":
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 (an extra)
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 (an extra)
+    from opentelemetry.sdk.trace.export import (  # noqa: PLC0415 (an extra)
+        BatchSpanProcessor,
+        SpanExporter,
+        SpanExportResult,
+    )
 
-    headers = {name: value.get_secret_value() for name, value in settings.headers.items()}
-    exporter = OTLPSpanExporter(endpoint=settings.endpoint, headers=headers, timeout=settings.timeout_secs)
-    return BatchSpanProcessor(exporter, export_timeout_millis=settings.timeout_secs * 1000)
+    class Posting(SpanExporter):
+        """Posts spans with the headers of that moment: the library's exporter keeps those that it was made with.
+
+        Only the processor's own thread exports, and it is done when `shutdown` is called.
+        """
+
+        def __init__(self) -> None:
+            self._headers = dict(headers())
+            self._exporter = self._made()
+
+        def _made(self) -> SpanExporter:
+            plain = {name: value.get_secret_value() for name, value in self._headers.items()}
+            return OTLPSpanExporter(endpoint=settings.endpoint, headers=plain, timeout=settings.timeout_secs)
+
+        def export(self, spans: "Sequence[ReadableSpan]") -> SpanExportResult:
+            if (current := dict(headers())) != self._headers:
+                self._exporter.shutdown()
+                self._headers = current
+                self._exporter = self._made()
+            return self._exporter.export(spans)
+
+        def shutdown(self) -> None:
+            self._exporter.shutdown()
+
+    return BatchSpanProcessor(Posting(), export_timeout_millis=settings.timeout_secs * 1000)

@@ -32,6 +32,11 @@ def _sasl(mechanism: str | None = None, protocol: str = "sasl_ssl", **changes: A
     return {"kafka": {"security": {"protocol": protocol, "sasl_mechanism": mechanism, **changes}}}
 
 
+def _traces(endpoint: str, *, enabled: bool = True, allow_plain_http: bool = False, **headers: str) -> dict[str, Any]:
+    traces = {"enabled": enabled, "endpoint": endpoint, "headers": headers, "allow_plain_http": allow_plain_http}
+    return {"traces": traces}
+
+
 TIME = {
     "request and tick must fit into the drain": (
         {"trackly": {"timeouts": {"total_secs": 39.5}}},
@@ -313,7 +318,38 @@ SECURITY = {
     ),
 }
 
-BROKEN = {**TIME, **AMOUNTS, **TOPICS, **OPERATIONS, **SECURITY}
+TRACES = {
+    "headers of traces do not go over plain http": (
+        _traces("http://collector.example:4318/v1/traces", Authorization="Bearer x"),
+        "traces.endpoint",
+        (
+            "must be https, since plain http shows traces.headers, and any token there, on the way; for a collector on "
+            "a network of your own, set traces.allow_plain_http: true"
+        ),
+    ),
+    "a user in the address is a header": (
+        _traces("https://user:hunter2@collector.example/v1/traces"),
+        "traces.endpoint",
+        "must not hold a user or a password; a collector knows us by traces.headers",
+    ),
+    "a header in two lines": (
+        _traces("https://collector.example/v1/traces", Authorization="Bearer hunter2\n"),
+        "traces.headers.Authorization",
+        "must not begin or end with white space (a line break at its end, perhaps)",
+    ),
+    "a header beyond ASCII": (
+        _traces("https://collector.example/v1/traces", Authorization="Bearer hünter2"),
+        "traces.headers.Authorization",
+        "must hold printable ASCII characters only",
+    ),
+    "a header that says nothing": (
+        _traces("https://collector.example/v1/traces", Authorization=""),
+        "traces.headers.Authorization",
+        "must not be empty",
+    ),
+}
+
+BROKEN = {**TIME, **AMOUNTS, **TOPICS, **OPERATIONS, **SECURITY, **TRACES}
 
 
 @pytest.mark.parametrize(("changes", "where", "message"), BROKEN.values(), ids=BROKEN.keys())
@@ -348,6 +384,11 @@ FITTING = {
     "plain http to its name": {"trackly": {"base_url": "http://localhost:9/api/v2"}},
     "plain http to its IPv6 address": {"trackly": {"base_url": "http://[::1]:9/api/v2"}},
     "plain http on demand": {"trackly": {"base_url": "http://sim:9/api/v2", "allow_plain_http": True}},
+    "traces over plain http without headers": _traces("http://collector:4318/v1/traces"),
+    "traces over plain http to this machine": _traces("http://127.0.0.1:4318/v1/traces", Authorization="x"),
+    "traces over plain http on demand": _traces("http://collector:4318", allow_plain_http=True, Authorization="x"),
+    "traces that are off": _traces("http://collector:4318/v1/traces", enabled=False, Authorization="x"),
+    "a header of several words": _traces("https://collector.example/v1/traces", Authorization="Bearer x y"),
     "OAUTHBEARER with properties": {
         "kafka": {
             "security": {"protocol": "sasl_ssl", "sasl_mechanism": "OAUTHBEARER"},

@@ -81,6 +81,35 @@ def test_an_unusable_file_keeps_the_last_good_value_and_the_others_are_taken(
     assert _values(secrets) == ["trk_1", "p2", "constant"]
 
 
+def _trace_headers(secrets: Secrets) -> dict[str, str]:
+    return {name: value.get_secret_value() for name, value in secrets.trace_headers().items()}
+
+
+def test_headers_of_traces_are_read_again(load: Load, key: Path) -> None:
+    headers = {"Authorization": "Bearer ${file:key}", "X-Scope-OrgID": "texts", "9-lives": "${file:key}"}
+    secrets = Secrets(load({"traces": {"headers": headers}}))
+    before = _trace_headers(secrets)
+    key.write_text("trk_2\n")
+
+    changed = secrets.read_again()
+
+    assert before == {"Authorization": "Bearer trk_1", "X-Scope-OrgID": "texts", "9-lives": "trk_1"}
+    assert changed == {"traces.headers.Authorization", 'traces.headers["9-lives"]'} == secrets.from_files
+    assert _trace_headers(secrets) == {"Authorization": "Bearer trk_2", "X-Scope-OrgID": "texts", "9-lives": "trk_2"}
+
+
+@pytest.mark.parametrize("content", ["", "two\nlines", "hünter2"])
+def test_a_header_that_cannot_be_one_keeps_its_last_good_value(content: str, load: Load, key: Path) -> None:
+    secrets = Secrets(load({"traces": {"headers": {"Authorization": "${file:key}"}}}))
+    key.write_text(content)
+
+    with pytest.raises(SettingsError) as caught:
+        secrets.read_again()
+
+    assert [problem.path for problem in caught.value.problems] == ["traces.headers.Authorization"]
+    assert _trace_headers(secrets) == {"Authorization": "trk_1"}
+
+
 def test_text_around_a_reference_and_the_environment_are_kept(load: Load, key: Path) -> None:
     environ = {"PREFIX": "a-"}
     secrets = Secrets(load({"trackly": {"api_key": "${env:PREFIX}${file:key}-z"}}, environ), environ=environ)

@@ -9,6 +9,7 @@ from connector.config.settings import Settings
 from connector.config.summary import chains, notes
 
 Load = Callable[..., Settings]
+TRACES = {"enabled": True, "endpoint": "http://collector:4318/v1/traces", "headers": {"Authorization": "x"}}
 RESEND = {"delivery": {"in_doubt": "resend"}}
 
 
@@ -45,6 +46,7 @@ def test_defaults_have_nothing_to_mind(load: Load) -> None:
     ("changes", "word"),
     [
         ({"trackly": {"base_url": "http://sim:1", "allow_plain_http": True}}, "clear"),
+        ({"traces": {**TRACES, "allow_plain_http": True}}, "headers travel in the clear"),
         ({"trackly": {"tls": {"verify": False}}}, "whoever answers"),
         ({"kafka": {"security": {"protocol": "ssl", "verify_hostname": False}}}, "pose as a broker"),
         ({"streams": [RESEND]}, "text somebody twice"),
@@ -78,6 +80,9 @@ def test_what_has_a_price_is_said(changes: dict[str, Any], word: str, load: Load
     [
         {"trackly": {"base_url": "http://localhost:1"}},
         {"trackly": {"allow_plain_http": True}},
+        {"traces": {**TRACES, "endpoint": "http://localhost:4318/v1/traces", "allow_plain_http": True}},
+        {"traces": {**TRACES, "headers": {}, "allow_plain_http": True}},
+        {"traces": {**TRACES, "enabled": False, "allow_plain_http": True}},
         {"kafka": {"security": {"protocol": "ssl"}}},
         {"kafka": {"security": {"verify_hostname": False}}},
     ],

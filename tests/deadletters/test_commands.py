@@ -246,6 +246,76 @@ def test_events_of_the_platform_are_evidence_as_well(desk: Desk) -> None:
     assert (told["would_accept"], told["would_redrive"]) == (1, 1)
 
 
+CUSTOMERS = {
+    "fields": {"to": "value.customer.phone", "body": {"template": "Hi"}},
+    "list_number": {"by": "value.country", "table": {"DE": "+18005550000"}},
+}
+"""A mapping of events that are not the platform's own; whoever comes from elsewhere goes to the stream's list."""
+
+
+def customer(number: int, desk: Desk, *, phone: str = "", country: str = "DE", reason: str = "in_doubt") -> Record:
+    """Return a dead letter of the first stream, whose value has neither number nor list where the platform has them."""
+    value = {
+        "customer": {"phone": phone or f"+1555{number:07d}"},
+        "country": country,
+        "to": "nobody",
+        "list_number": "x",
+    }
+    headers = headers_of(reason, stream=desk.names[0], topic=f"{desk.names[0]}.source", offset=number)
+    return Record(json.dumps(value).encode(), b"%d" % number, headers)
+
+
+def test_where_a_stream_maps_its_events_lists_and_numbers_are_those_of_the_event(desk: Desk) -> None:
+    desk.content["streams"][0]["mapping"] = CUSTOMERS
+    desk.write()
+    desk.put(
+        [customer(0, desk), customer(1, desk), customer(2, desk, country="FR"), customer(3, desk, phone="+15550000002")]
+    )
+    desk.put([record(7, "in_doubt", stream=desk.names[1], topic="src", list_number="+18005550000")])
+    numbers = desk.folder / "numbers"
+    numbers.write_text("+15550000001\n+15550000002\n")
+
+    groups = desk.told("in-doubt")["groups"]
+    settled = desk.told("in-doubt", "--stream", desk.names[0], "--evidence", str(numbers), "--dry-run")
+
+    assert sorted((group["stream"], group["list_number"], group["count"]) for group in groups) == [
+        (desk.names[0], "+18005550000", 3),
+        (desk.names[0], "+18005551234", 1),
+        (desk.names[1], "+18005550000", 1),
+    ]
+    assert (settled["would_accept"], settled["would_redrive"], settled["skipped"]) == (1, 1, {"still_in_doubt": 2})
+    for number, count in {"+18005550000": 4, "+18005551234": 1, "x": 0}.items():
+        assert json.loads(desk.run("stats", "--list-number", number, "--json").stdout)["total"] == count, number
+    assert desk.told("redrive", "--list-number", "+18005550000", "--include", "in_doubt", "--dry-run")["selected"] == 4
+
+
+def test_where_no_event_can_be_made_now_that_is_said_and_no_evidence_is_taken_for_its_own(desk: Desk) -> None:
+    desk.content["streams"][0]["mapping"] = CUSTOMERS | {"when": "value.country != 'XX'"}
+    desk.write()
+    no_json = Record(b"{", b"4", headers_of("in_doubt", stream=desk.names[0], topic="src", offset=4))
+    desk.put([customer(0, desk), customer(1, desk), customer(2, desk, country="XX"), no_json])
+    numbers = desk.folder / "numbers"
+    numbers.write_text("+15550000001\n")
+    evidence = ("in-doubt", "--evidence", str(numbers), "--dry-run")
+
+    listed = desk.run("in-doubt")
+    blind = desk.run(*evidence)
+    narrowed = desk.told("in-doubt", "--where", "value.country == 'DE'", *evidence[1:])
+    filtered = desk.run("stats", "--list-number", "+18005550000", "--json")
+
+    said = "of 2 dead letters no event can be made now (filtered 1, not_json 1)"
+    assert said in listed.stderr
+    assert "trackly-connector explain" in listed.stderr
+    assert said in blind.stderr
+    assert "no record is taken for accepted" in blind.stderr
+    assert "still_in_doubt" in blind.stdout
+    assert json.loads(desk.run(*evidence, "--json").stdout)["would_accept"] == 0
+    assert (narrowed["would_accept"], narrowed["would_redrive"]) == (1, 1)
+    assert json.loads(filtered.stdout)["total"] == 2
+    assert said in filtered.stderr
+    assert "--list-number leaves them out" in filtered.stderr
+
+
 @pytest.mark.parametrize(
     ("line", "code", "words"),
     [

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from connector.deadletters.addresses import AddressBook
 from connector.deadletters.evidence import Event, event_of, groups_of, read_numbers, split
 from connector.deadletters.letters import Letter
 from tests.deadletters.making import NOW_MS, headers_of, letter
@@ -21,7 +22,7 @@ def doubted(at: int, number: str, *, batch: bool = True, timestamp_ms: int = NOW
 
 
 def findings(letters: list[Letter], events: list[Event]) -> list[str]:
-    found = split(groups_of(letters, LISTS), events, LISTS, window_ms=900_000)
+    found = split(groups_of(letters, AddressBook(LISTS)), events, window_ms=900_000)
     return [found[one.position] for one in letters]
 
 
@@ -71,7 +72,8 @@ def test_each_crash_is_a_group_and_each_lost_answer_another() -> None:
     ]
 
     told = [
-        (group.batch_id, group.worker, group.list_number, len(group.letters)) for group in groups_of(letters, LISTS)
+        (group.batch_id, group.worker, group.list_number, len(group.letters))
+        for group in groups_of(letters, AddressBook(LISTS))
     ]
 
     assert sorted(told, key=str) == sorted(

@@ -1,6 +1,9 @@
 """A group on two machines, one of them with two workers: one console shows all of it, and acts on all of it."""
 
+import html
+import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +15,11 @@ import yaml
 from typer.testing import CliRunner
 
 from connector.cli.main import app
+from connector.core.records import iso
+from connector.demo.topics import Record
+from connector.simulator import Faults
+from connector.telemetry.logging import mask_phone
+from tests.deadletters.making import headers_of
 from tests.kit.world import Worker, World
 
 TOKEN: Final = "a-token-of-the-tests-0123456789"
@@ -99,3 +107,81 @@ def test_one_console_shows_and_pauses_the_whole_group(world: World, members: tup
     verdict = world.judge()
     assert (verdict.lost, verdict.duplicates, verdict.accepted_twice) == (0, 0, 0)
     assert TOKEN not in first.log.read_text() + second.log.read_text()
+
+
+def _rows(page: str) -> list[list[str]]:
+    """Return the cells of the rows of the groups in doubt."""
+    table = page.partition('aria-label="Groups in doubt"')[2].partition("</table>")[0]
+    rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
+    return [[html.unescape(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)] for row in rows[1:]]
+
+
+def _grouped(worker: Worker, client: httpx.Client) -> str:
+    """Have the console group what is in doubt, and return the page that tells of it."""
+    csrf = re.findall(r'name="csrf" value="([0-9a-f]+)"', client.get("/dead-letters").text)[0]
+    begun = client.post("/dead-letters/in_doubt", data={"csrf": csrf})
+    assert begun.status_code == 303, begun.text
+    found: list[str] = []
+
+    def told(_: Any) -> bool:
+        found[:] = [client.get(f"/{begun.headers['Location'].lstrip('/')}").text]
+        return 'aria-label="Groups in doubt"' in found[0] or "None of the dead letters" in found[0]
+
+    worker.wait_for(told, "the groups")
+    return found[0]
+
+
+def test_the_console_lists_what_lost_answers_left_in_doubt_in_groups(world: World) -> None:
+    """Two answers are lost, of batches for two lists; each has a row, with what tells it from the other."""
+    (world.folder / "token").write_text(TOKEN)
+    platform = {"timeouts": {"connect_secs": 1, "total_secs": 1}}
+    settings = {"instance_id": "host-7", "web": {"token": "${file:token}"}, "trackly": platform}
+    flow = {"batch": {"window_ms": 1_000}, "list_number_placement": "top_level"}
+    worker = world.start(world.settings(settings, stream=flow))
+    worker.wait_for(lambda s: s["partitions"] != {}, "its partitions")
+    world.platform.set_faults(Faults.model_validate({"stall": {"next": 2}, "stall_takes_records": True}))
+    lists = {"+18005551234": 30, "+18005550000": 20}
+    for number, count in lists.items():
+        event = f'{{"to":"+15550000001","body":"Hello","list_number":"{number}"}}'.encode()
+        world.topics.produce(world.source, [Record(event, b"key")] * count)
+    worker.wait_for(lambda s: s["dead_letters"] == {"in_doubt": 50}, "both in doubt")
+    batches: dict[str, list[tuple[int, str]]] = {}
+    for message in world.topics.read(world.dead_letters):
+        batch_id = dict(message.headers() or [])["trackly.batch_id"]
+        assert isinstance(batch_id, bytes)
+        number = json.loads(message.value() or b"")["list_number"]
+        batches.setdefault(batch_id.decode(), []).append((message.timestamp()[1], number))
+
+    with _logged_in(worker) as client:
+        rows = _rows(_grouped(worker, client))
+
+    assert Counter(number for letters in batches.values() for _, number in letters) == lists
+    wanted = []
+    for batch_id, letters in batches.items():
+        times, numbers = [at for at, _ in letters], {number for _, number in letters}
+        own_list = mask_phone(numbers.pop())
+        wanted.append([iso(min(times)), iso(max(times)), world.name, batch_id, "host-7", own_list, str(len(letters))])
+    assert sorted(row[:7] for row in rows) == sorted(wanted)
+    assert len(rows) == 2
+    assert "+1555" not in str(rows)
+
+
+def test_the_console_tells_a_crash_and_records_whose_list_is_not_known(world: World) -> None:
+    """A crash has no batch; and where no event can be made of a record now, its list is said to be unknown."""
+    (world.folder / "token").write_text(TOKEN)
+    mapping = {"fields": {"to": "value.phone", "body": {"template": "Hi"}}, "list_number": "value.list"}
+    worker = world.start(world.settings({"web": {"token": "${file:token}"}}, stream={"mapping": mapping}))
+    worker.wait_for(lambda s: s["partitions"] != {}, "its partitions")
+    gone = ("trackly.batch_id", "trackly.index", "trackly.attempts", "trackly.sent_at")
+    for number, value in enumerate([b'{"phone":"+15550000001","list":"+18005550000"}', b"{"]):
+        headers = headers_of("in_doubt", stream=world.name, topic=world.source, offset=number)
+        kept = [header for header in headers if header[0] not in gone]
+        world.topics.produce(world.dead_letters, [Record(value, b"key", kept)] * (number + 1))
+
+    with _logged_in(worker) as client:
+        rows = _rows(_grouped(worker, client))
+
+    assert sorted((row[2], row[3], row[4], row[5], row[6]) for row in rows) == [
+        (world.name, "none: a crash", "\N{EN DASH}", "+1800***0000", "1"),
+        (world.name, "none: a crash", "\N{EN DASH}", "not known: no event can be made now", "2"),
+    ]

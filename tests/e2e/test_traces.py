@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import signal
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -66,6 +67,12 @@ def _header(message: Any, name: str) -> str | None:
     return value.decode() if isinstance(value, bytes) else value
 
 
+def _records(collector: Collector) -> int:
+    """Return how many records the spans that came are of."""
+    attributes = [attribute for span in collector.spans() for attribute in span.attributes]
+    return sum(a.value.int_value for a in attributes if a.key == "messaging.batch.message_count")
+
+
 def _context(span: Any) -> str:
     return f"00-{span.trace_id.hex()}-{span.span_id.hex()}"
 
@@ -93,8 +100,7 @@ def test_spans_lead_from_producers_over_batches_to_results(world: World, collect
     names = {a.key: a.value.string_value for a in collector.requests[0].resource_spans[0].resource.attributes}
     assert names["service.name"] == "texts"
     assert {span.name for span in spans} == {f"process {world.source}"}
-    counts = [a.value.int_value for s in spans for a in s.attributes if a.key == "messaging.batch.message_count"]
-    assert sum(counts) == 40
+    assert _records(collector) == 40
     assert {_context(link) for span in spans for link in span.links} == {theirs[:-3]}
     outcomes = world.topics.read(world.outcomes)
     assert {(_header(outcome, "traceparent") or "")[:-3] for outcome in outcomes} == set(map(_context, spans))
@@ -102,6 +108,28 @@ def test_spans_lead_from_producers_over_batches_to_results(world: World, collect
     assert _header(letter, "traceparent") == theirs
     assert TOKEN not in worker.log.read_text()
     assert world.settled().problems() == []
+
+
+def test_a_token_given_by_file_is_read_again(world: World, collector: Collector) -> None:
+    """A collector's token that was replaced goes with the next spans, without a restart."""
+    token = world.folder / "collector_token"
+    token.write_text("the-old-token\n")
+    traces = {"enabled": True, "endpoint": collector.url, "headers": {"Authorization": f"Bearer ${{file:{token}}}"}}
+    worker = world.start(world.settings({"traces": traces}), env={"OTEL_BSP_SCHEDULE_DELAY": "100"})
+    world.produce_sends(10)
+    worker.wait_for(lambda _: _records(collector) == 10, "the spans of the first")
+    told = len(collector.headers)
+
+    token.write_text("the-new-token\n")
+    worker.process.send_signal(signal.SIGHUP)
+    worker.wait_for(lambda _: "secrets changed" in worker.log.read_text(), "the new token")
+    world.produce_sends(10, tag="later")
+    worker.wait_for(lambda _: _records(collector) == 20, "the spans of the others")
+
+    assert worker.stop() == 0
+    tokens = [header["authorization"] for header in collector.headers]
+    assert (set(tokens[:told]), set(tokens[told:])) == ({"Bearer the-old-token"}, {"Bearer the-new-token"})
+    assert "-token" not in worker.log.read_text().replace("collector_token", "")
 
 
 def test_a_collector_that_is_away_stops_nothing(world: World, collector: Collector) -> None:

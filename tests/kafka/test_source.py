@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from operator import methodcaller
 from unittest.mock import create_autospec
 
 import pytest
@@ -46,11 +47,16 @@ def test_a_new_partition_stands_at_a_number_until_it_begins(consumer: Consumer) 
     consumer.pause.assert_called_once_with(spots)  # type: ignore[attr-defined] # a mock
 
 
-def test_a_read_that_brings_nothing_but_an_error_tells_of_it(consumer: Consumer) -> None:
+def test_a_read_that_brings_nothing_but_an_error_tells_of_it(
+    consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tried = _source()
     tried._on_assign(consumer, [TopicPartition(*PARTITION)])
     error = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
-    message = Message(topic=PARTITION.topic, partition=PARTITION.number, error=error)
+    message = create_autospec(Message, instance=True)  # only the library's later versions let anybody make one
+    monkeypatch.setattr(source, "_error", methodcaller("error"))  # its own takes no mock
+    message.topic.return_value, message.partition.return_value = PARTITION
+    message.error.return_value = error
     consumer.consume.return_value = [message]  # type: ignore[attr-defined] # a mock
 
     read = tried.read(10, 0.0)

@@ -7,7 +7,7 @@ import functools
 import inspect
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -129,6 +129,7 @@ class Chosen:
                 max_redrives=asked["max_redrives"],
                 where=asked["where"],
                 default_lists=self.default_lists,
+                settings=self.settings,
             )
         except InvalidFilterError as error:
             raise CommandError(str(error), ExitCode.BAD_SETTINGS, way_out="mend it, as --help has it") from error
@@ -179,6 +180,23 @@ class Chosen:
     def quietly(self, spans: "Spans", job: "Job[R]", what: str) -> "Iterator[R]":
         """Work without a progress bar."""
         return self.work(spans, job, what, quiet=True)
+
+    def tell_no_event(self, no_event: Mapping[str, int], *, so: str = "--list-number leaves them out") -> None:
+        """Say of how many dead letters no event can be made now, and what comes of it; nothing where there are none."""
+        if not no_event:
+            return
+        counts = ", ".join(f"{why} {count:,}" for why, count in sorted(no_event.items()))
+        total = sum(no_event.values())
+        way_out = (
+            f"ask the registry: trackly-connector check {self.path} --online"
+            if "schema_registry" in no_event
+            else f"see why: export them, and trackly-connector explain {self.path} --stream STREAM --sample FILE"
+        )
+        typer.echo(
+            f"of {total:,} dead letter{'s' if total > 1 else ''} no event can be made now ({counts}), by the settings "
+            f"of their stream; list and number are not known, so that {so}.\nway out: {way_out}",
+            err=True,
+        )
 
     def refuse_unknown_reasons(self, seen: Collection[str]) -> None:
         """Raise `CommandError` for a reason that no dead letter has, where there are any."""

@@ -29,16 +29,22 @@ def export(
     from connector.deadletters.lines import line_of  # noqa: PLC0415
     from connector.deadletters.working import calm, size_of  # noqa: PLC0415
 
-    spans, matches = chosen.spans(), chosen.criteria.matcher()
+    spans = chosen.spans()
     calm()
     count, seen = 0, set[str]()
-    with _opened(out) as file, progress("exporting", size_of(spans), quiet=out is None) as told:
+    with (
+        chosen.criteria.addresses() as addresses,
+        _opened(out) as file,
+        progress("exporting", size_of(spans), quiet=out is None) as told,
+    ):
+        matches = chosen.criteria.matcher(addresses)
         for letter in letters_in(chosen.settings.kafka, spans, told):
             seen.add(letter.reason)
             if matches is None or matches(letter):
                 file.write(f"{line_of(letter)}\n")
                 count += 1
     chosen.refuse_unknown_reasons(seen)
+    chosen.tell_no_event(addresses.no_event)
     if not count:
         tell_none(chosen, any_there=bool(seen), quiet=out is None)
     elif out is not None:

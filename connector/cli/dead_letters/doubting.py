@@ -18,6 +18,7 @@ from connector.cli.errors import CommandError, ExitCode
 if TYPE_CHECKING:
     from connector.deadletters.deciding import Known, Plan, Survey
     from connector.deadletters.evidence import Event, Finding, Group
+    from connector.deadletters.jobs import Seen
     from connector.deadletters.letters import Letter
 
 _MOST: Final = 5_000_000
@@ -26,6 +27,11 @@ _MOST: Final = 5_000_000
 TRUST: Final = (
     "What the evidence does not name is sent again: this is as right as the evidence is complete. A number that stands "
     "twice stays in doubt where the evidence names it."
+)
+
+UNKNOWN_NUMBERS: Final = (
+    "they stay in doubt; and since any number may be one of theirs as well, no record is taken for accepted: what the "
+    "evidence names stays in doubt too. Mend the settings, or choose others by --where, which looks at the value"
 )
 
 
@@ -58,6 +64,7 @@ def in_doubt(
     from connector.deadletters.deciding import Rules  # noqa: PLC0415
     from connector.deadletters.evidence import groups_of, split  # noqa: PLC0415
     from connector.deadletters.letters import IN_DOUBT  # noqa: PLC0415
+    from connector.deadletters.running import addresses_of  # noqa: PLC0415
 
     if set(chosen.asked["reason"] or ()) - {IN_DOUBT}:
         raise CommandError(
@@ -68,22 +75,27 @@ def in_doubt(
     narrowed = any(value for name, value in chosen.asked.items() if name != "reason")
     chosen = replace(chosen, asked={**chosen.asked, "reason": [IN_DOUBT]})
     letters, seen = _found(chosen, quiet=as_json)
-    groups = groups_of(letters, chosen.default_lists)
+    with addresses_of(chosen.settings) as addresses:
+        groups = groups_of(letters, addresses)
     if not groups:
+        chosen.tell_no_event(seen.no_event)
         if as_json:
             print_json({"groups": []})
-        elif seen and IN_DOUBT not in seen:
+        elif seen.reasons and IN_DOUBT not in seen.reasons:
             typer.echo("none of the dead letters is in doubt")
         else:
-            tell_none(chosen, any_there=IN_DOUBT in seen and narrowed)
+            tell_none(chosen, any_there=IN_DOUBT in seen.reasons and narrowed)
         return
     events, digest = _evidence(chosen, evidence, evidence_topic, groups, window_mins, quiet=as_json)
     if events is None:
         _show(groups, as_json=as_json)
+        chosen.tell_no_event(seen.no_event)
+        chosen.tell_no_event(addresses.no_event, so="no evidence can settle them")
         return
-    findings = split(groups, events, chosen.default_lists, window_ms=int(window_mins * 60_000))
+    findings = split(groups, events, window_ms=int(window_mins * 60_000))
     if not as_json:
         _show(groups, as_json=False)
+    chosen.tell_no_event(addresses.no_event, so=UNKNOWN_NUMBERS)
     typer.echo(TRUST, err=True)
     rules = Rules({stream.name: stream for stream in chosen.settings.streams}, include_in_doubt=True)
     run = Run(chosen, rules, {"evidence": digest, "window": window_mins}, name=name, as_json=as_json)
@@ -93,16 +105,16 @@ def in_doubt(
             run.finish(_plan(run, found, findings), dry_run=dry_run, yes=yes)
 
 
-def _found(chosen: Chosen, *, quiet: bool) -> tuple[list["Letter"], set[str]]:
-    """Return the dead letters in doubt, and the reasons of all."""
-    from connector.deadletters.jobs import FindJob  # noqa: PLC0415
+def _found(chosen: Chosen, *, quiet: bool) -> tuple[list["Letter"], "Seen"]:
+    """Return the dead letters in doubt, and what was seen on the way."""
+    from connector.deadletters.jobs import FindJob, Seen  # noqa: PLC0415
 
     found: list[Letter] = []
-    seen: set[str] = set()
+    seen = Seen()
     job = FindJob(chosen.criteria, _MOST)
-    for letters, reasons in chosen.work(chosen.spans(), job, "reading", quiet=quiet):
+    for letters, part in chosen.work(chosen.spans(), job, "reading", quiet=quiet):
         found += letters
-        seen |= reasons
+        seen.add(part)
     return found, seen
 
 

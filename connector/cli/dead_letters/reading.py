@@ -20,16 +20,17 @@ def stats(chosen: Chosen, *, as_json: AsJson = False) -> None:
 
     Exit code 1: there are dead letters, and the filters select none of them.
     """
-    from connector.deadletters.jobs import CountJob  # noqa: PLC0415
+    from connector.deadletters.jobs import CountJob, Seen  # noqa: PLC0415
     from connector.deadletters.sums import Sums  # noqa: PLC0415
 
     now_ms = int(time.time() * 1_000)
-    sums, seen = Sums(), set[str]()
+    sums, seen = Sums(), Seen()
     spans = chosen.spans()
-    for part, reasons in chosen.work(spans, CountJob(chosen.criteria), "counting", quiet=as_json):
+    for part, there in chosen.work(spans, CountJob(chosen.criteria), "counting", quiet=as_json):
         sums.rows.update(part.rows)
-        seen |= reasons
-    chosen.refuse_unknown_reasons(seen)
+        seen.add(there)
+    chosen.refuse_unknown_reasons(seen.reasons)
+    chosen.tell_no_event(seen.no_event)
     if as_json:
         print_json({"topics": list(chosen.dead_letter_topics)} | sums.as_json(now_ms=now_ms))
     elif sums.total:
@@ -40,7 +41,7 @@ def stats(chosen: Chosen, *, as_json: AsJson = False) -> None:
         print_counts("by age", sums.by_age(now_ms=now_ms))
         print_counts("time line (UTC)", dict(sums.time_line()), bars=True)
     if not sums.total:
-        tell_none(chosen, any_there=bool(seen), quiet=as_json)
+        tell_none(chosen, any_there=bool(seen.reasons), quiet=as_json)
 
 
 def tell_none(chosen: Chosen, *, any_there: bool, quiet: bool = False) -> None:
@@ -69,8 +70,10 @@ def list_letters(
 
     found, seen = find(chosen.quietly if as_json else chosen.work, chosen.spans(), chosen.criteria, limit)
     if not found:
-        chosen.refuse_unknown_reasons(seen)
-        tell_none(chosen, any_there=bool(seen), quiet=as_json)
+        chosen.refuse_unknown_reasons(seen.reasons)
+    chosen.tell_no_event(seen.no_event)
+    if not found:
+        tell_none(chosen, any_there=bool(seen.reasons), quiet=as_json)
     elif as_json:
         import json  # noqa: PLC0415
 

@@ -1,0 +1,35 @@
+"""What a scanner is told of a group whose last member was killed in the middle of a transaction."""
+
+from confluent_kafka import Producer, TopicPartition
+
+from connector.config.kafka import KafkaSettings
+from connector.core.chunks import Partition
+from connector.demo.finding import BrokerHandle
+from connector.demo.topics import Topics
+from connector.kafka.scanning import Scanner, config_of, until_aborted
+
+
+def test_what_a_killed_transaction_leaves_open_is_waited_for(broker: BrokerHandle, topics: Topics) -> None:
+    """The broker answers once it has aborted it: after its time and a round of its own, more than a question takes."""
+    topic = topics.create(partitions=1)
+    kafka = KafkaSettings(
+        bootstrap_servers=broker.bootstrap_servers, request_timeout_secs=1, transaction_timeout_secs=3
+    )
+    config = config_of(kafka, client_id="test", group=f"{topic}.group")
+    scanner = Scanner(config, kafka.request_timeout_secs)
+    killed = Producer(
+        {
+            "bootstrap.servers": broker.bootstrap_servers,
+            "transactional.id": topic,
+            "transaction.timeout.ms": 3_000,
+            "log_level": 0,
+        }
+    )
+    killed.init_transactions(30)
+    killed.begin_transaction()
+    killed.send_offsets_to_transaction([TopicPartition(topic, 0, 5)], scanner.group_metadata(), 30)
+
+    found = scanner.committed([Partition(topic, 0)], within_secs=until_aborted(kafka))
+
+    scanner.close()
+    assert found[Partition(topic, 0)].offset is None
