@@ -2,7 +2,7 @@
 
 Only what a file brought can change, so only texts of the settings file with `${file:...}` in them are looked at
 again, as they stood when it was read. The settings file itself is not read again: what else was changed in it is the
-business of the next start.
+business of the next start. So are Kafka's passwords, which its clients take when they are made.
 """
 
 import os
@@ -24,16 +24,12 @@ def _not_empty(value: str) -> str:
 
 
 API_KEY: Final = "trackly.api_key"
-KAFKA_PASSWORD: Final = "kafka.security.password"  # noqa: S105  (a path)
-KAFKA_KEY_PASSWORD: Final = "kafka.security.key_password"  # noqa: S105  (a path)
 WEB_TOKEN: Final = "web.token"  # noqa: S105  (a path)
 REGISTRY_PASSWORD: Final = "schema_registry.password"  # noqa: S105  (a path)
 REGISTRY_TOKEN: Final = "schema_registry.token"  # noqa: S105  (a path)
 
 _CHECKS: Final[dict[str, Callable[[str], str]]] = {
     API_KEY: check_api_key,
-    KAFKA_PASSWORD: _not_empty,
-    KAFKA_KEY_PASSWORD: _not_empty,
     WEB_TOKEN: check_web_token,
     REGISTRY_PASSWORD: _not_empty,
     REGISTRY_TOKEN: check_api_key,
@@ -52,13 +48,11 @@ class Secrets:
     """
 
     def __init__(self, settings: Settings, *, environ: Mapping[str, str] | None = None) -> None:
-        security, registry = settings.kafka.security, settings.schema_registry
+        registry = settings.schema_registry
         self._environ = os.environ if environ is None else environ
         self._origin = settings.origin
         self._current: dict[str, SecretStr | None] = {
             API_KEY: settings.trackly.api_key,
-            KAFKA_PASSWORD: security.password,
-            KAFKA_KEY_PASSWORD: security.key_password,
             WEB_TOKEN: settings.web.token,
             REGISTRY_PASSWORD: None if registry is None else registry.password,
             REGISTRY_TOKEN: None if registry is None else registry.token,
@@ -79,14 +73,6 @@ class Secrets:
         key = self._current[API_KEY]
         assert key is not None, "the settings require it"
         return key
-
-    def kafka_password(self) -> SecretStr | None:
-        """Return the password for the brokers, if there is one."""
-        return self._current[KAFKA_PASSWORD]
-
-    def kafka_key_password(self) -> SecretStr | None:
-        """Return the password of the private key for the brokers, if there is one."""
-        return self._current[KAFKA_KEY_PASSWORD]
 
     def web_token(self) -> SecretStr | None:
         """Return the token of whoever may resume a stream, if there is one."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from connector.config.problems import SettingsError
-from connector.config.secrets import API_KEY, KAFKA_KEY_PASSWORD, KAFKA_PASSWORD, Secrets
+from connector.config.secrets import API_KEY, REGISTRY_PASSWORD, WEB_TOKEN, Secrets
 from connector.config.settings import Settings
 
 Load = Callable[..., Settings]
@@ -23,31 +23,23 @@ def key(tmp_path: Path) -> Path:
 def by_file(load: Load, key: Path, tmp_path: Path) -> Settings:
     assert key.exists()
     (tmp_path / "password").write_text("p1")
-    for name in ("cert.pem", "key.pem"):
-        (tmp_path / name).touch()
-    security = {
-        "protocol": "sasl_ssl",
-        "sasl_mechanism": "PLAIN",
-        "username": "u",
-        "password": "${file:password}",
-        "cert_file": "cert.pem",
-        "key_file": "key.pem",
-        "key_password": "constant",
-    }
-    return load({"trackly": {"api_key": "${file:key}"}, "kafka": {"security": security}})
+    registry = {"url": "http://127.0.0.1:8081", "username": "u", "password": "${file:password}"}
+    web = {"token": "a-token-that-does-not-change"}
+    streams = [{"format": "avro"}]
+    return load({"trackly": {"api_key": "${file:key}"}, "schema_registry": registry, "web": web, "streams": streams})
 
 
 def _values(secrets: Secrets) -> list[str | None]:
-    found = [secrets.api_key(), secrets.kafka_password(), secrets.kafka_key_password()]
+    found = [secrets.api_key(), secrets.registry_password(), secrets.web_token()]
     return [None if secret is None else secret.get_secret_value() for secret in found]
 
 
 def test_the_first_values_are_those_of_the_settings(by_file: Settings) -> None:
     secrets = Secrets(by_file)
 
-    assert _values(secrets) == ["trk_1", "p1", "constant"]
-    assert secrets.from_files == {API_KEY, KAFKA_PASSWORD}
-    assert KAFKA_KEY_PASSWORD not in secrets.from_files
+    assert _values(secrets) == ["trk_1", "p1", "a-token-that-does-not-change"]
+    assert secrets.from_files == {API_KEY, REGISTRY_PASSWORD}
+    assert WEB_TOKEN not in secrets.from_files
 
 
 def test_a_changed_file_is_taken_over_when_read_again(by_file: Settings, key: Path) -> None:
@@ -56,9 +48,9 @@ def test_a_changed_file_is_taken_over_when_read_again(by_file: Settings, key: Pa
 
     before, changed, after = _values(secrets), secrets.read_again(), _values(secrets)
 
-    assert before == ["trk_1", "p1", "constant"]
+    assert before == ["trk_1", "p1", "a-token-that-does-not-change"]
     assert changed == {API_KEY}
-    assert after == ["trk_2", "p1", "constant"]
+    assert after == ["trk_2", "p1", "a-token-that-does-not-change"]
     assert secrets.read_again() == frozenset()
 
 
@@ -78,7 +70,7 @@ def test_an_unusable_file_keeps_the_last_good_value_and_the_others_are_taken(
 
     assert [problem.path for problem in caught.value.problems] == [API_KEY]
     assert "two words" not in str(caught.value)
-    assert _values(secrets) == ["trk_1", "p2", "constant"]
+    assert _values(secrets) == ["trk_1", "p2", "a-token-that-does-not-change"]
 
 
 def _trace_headers(secrets: Secrets) -> dict[str, str]:
