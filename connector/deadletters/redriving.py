@@ -25,7 +25,7 @@ from connector.deadletters.letters import Letter, letters_of
 from connector.deadletters.progressing import Place, place_at, read_place
 from connector.deadletters.working import ALONE, CLIENT_ID, Spans, Told, elsewhere, processors, tell
 from connector.kafka import configs
-from connector.kafka.errors import FatalError, RetriableError
+from connector.kafka.errors import AbortableError, FatalError, RetriableError
 from connector.kafka.publisher import Offsets, Publisher, TransactionalPublisher
 from connector.kafka.scanning import Scanner, config_of
 
@@ -253,7 +253,7 @@ class _Lane:
             self._publisher.begin()
         try:
             commit(self._publisher, self._scanner, offsets, order.kafka.request_timeout_secs)
-        except FatalError as error:
+        except (FatalError, AbortableError) as error:
             # A broker that is asked to end a transaction while a newcomer takes it over may answer that it does not
             # know what went wrong.
             error.fenced = error.fenced or self._is_overtaken({**self._places, **places})

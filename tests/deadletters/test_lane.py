@@ -13,7 +13,7 @@ from connector.deadletters import redriving
 from connector.deadletters.deciding import Actions, Rules
 from connector.deadletters.progressing import Place, place_at
 from connector.deadletters.redriving import Order, carry_out
-from connector.kafka.errors import FatalError
+from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError
 from connector.kafka.publisher import Offsets, TransactionalPublisher
 from connector.kafka.scanning import Scanner
 from connector.kafka.source import Committed
@@ -24,9 +24,10 @@ SELECTION = "0123456789abcdef"
 RECORDS = 3
 
 
+@pytest.mark.parametrize("kind", [FatalError, AbortableError])
 @pytest.mark.parametrize(("came_to", "fenced"), [(2, True), (0, False), (RECORDS, False)])
 def test_a_commit_that_fails_without_a_reason_is_a_takeover_where_somebody_has_come_to_another_place(
-    monkeypatch: pytest.MonkeyPatch, came_to: int, fenced: bool
+    monkeypatch: pytest.MonkeyPatch, came_to: int, fenced: bool, kind: type[KafkaTroubleError]
 ) -> None:
     """Where it was before, or where it tried to come, the lane itself may stand."""
     found = [Committed(None, "")]
@@ -35,7 +36,7 @@ def test_a_commit_that_fails_without_a_reason_is_a_takeover_where_somebody_has_c
 
     def commit(_offsets: Offsets, _group: object, _secs: float) -> None:
         found.append(Committed(*place_at(Place(), came_to, RangeSet(), SELECTION)) if came_to else found[0])
-        raise FatalError(KafkaError(KafkaError.UNKNOWN, "EndTxn commit failed"))
+        raise kind(KafkaError(KafkaError.UNKNOWN, "EndTxn commit failed"))
 
     def committed(spans: Mapping[Partition, object]) -> dict[Partition, Committed]:
         return dict.fromkeys(spans, found[-1])
@@ -58,7 +59,7 @@ def test_a_commit_that_fails_without_a_reason_is_a_takeover_where_somebody_has_c
         {"target": 1},
     )
 
-    with pytest.raises(FatalError) as caught:
+    with pytest.raises(kind) as caught:
         carry_out(order, lambda _count: None)
 
     assert caught.value.fenced is fenced
