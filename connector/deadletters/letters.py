@@ -118,6 +118,7 @@ class Letter:
     key: bytes | None = field(repr=False)
     value: bytes | None = field(repr=False)
     facts: Facts = field(repr=False)
+    _origin: Position | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def headers(self) -> Headers:
@@ -172,7 +173,9 @@ class Letter:
     @property
     def origin(self) -> Position:
         """Where the record first failed: what tells it from all others, for good."""
-        return origin_of(self.facts) or self.source or (self.partition, self.offset)
+        if self._origin is None:
+            self._origin = origin_of(self.facts) or self.source or (self.partition, self.offset)
+        return self._origin
 
     @property
     def may_be_taken(self) -> bool:

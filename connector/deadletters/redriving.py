@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Lock
 from typing import Final
 
 from connector.config.kafka import KafkaSettings
@@ -116,11 +117,21 @@ def carry_out(order: Order, told: Told) -> Written:
 
 
 def _run(order: Order, numbers: Sequence[int], told: Told) -> Written:
-    """Run one lane after another, at one rate over all."""
-    pace, written = Pace(order.rate), Written()
-    with ExitStack() as stack, ThreadPoolExecutor(LANES) as starting:
-        lanes = [stack.enter_context(closing(_Lane(order, lane, pace, told))) for lane in numbers]
-        list(starting.map(_Lane.start, lanes))  # each waits for a coordinator; all are taken over before any writes
+    """Run lanes side by side, or under a limit or a rate over all of them one after another."""
+    pace, written, lock = Pace(order.rate), Written(), Lock()
+
+    def tell_one_at_a_time(count: int) -> None:
+        with lock:
+            told(count)
+
+    with ExitStack() as stack, ThreadPoolExecutor(LANES) as threads:
+        lanes = [stack.enter_context(closing(_Lane(order, lane, pace, tell_one_at_a_time))) for lane in numbers]
+        list(threads.map(_Lane.start, lanes))  # each waits for a coordinator; all are taken over before any writes
+        if order.rate is None and order.limit is None:
+            list(threads.map(_Lane.copy, lanes))  # while one waits for its commit another makes records ready
+            for lane in lanes:
+                written.by_action.update(lane.written.by_action)
+            return written
         for lane in lanes:
             lane.copy(None if order.limit is None else order.limit - written.total)
             written.by_action.update(lane.written.by_action)
@@ -162,7 +173,7 @@ class _Lane:
         self._publisher.close()
         self._scanner.close()
 
-    def copy(self, limit: int | None) -> None:
+    def copy(self, limit: int | None = None) -> None:
         """Write what is to be written in the lane's partitions, `limit` records at most."""
         self._limit = limit
         if limit is not None and limit <= 0:
