@@ -26,7 +26,7 @@ from connector.demo.artifacts import BrokerUnavailableError
 
 _KNOWN = {contestant.name: contestant for contestant in (*MAIN, *VARIANTS)}
 
-WARM_UP = 1_000_000
+WARM_UP = 5_000_000
 
 
 def main(

@@ -12,6 +12,7 @@ _TUNED: Final = (
     "fetch.queue.backoff.ms",
     "queued.min.messages",
     "queued.max.messages.kbytes",
+    "fetch.message.max.bytes",
     "fetch.wait.max.ms",
     "retry.backoff.ms",
     "linger.ms",

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from statistics import median, quantiles
 from typing import Annotated, Any, Final
@@ -25,6 +25,7 @@ from benchmarks.arena import Arena, BenchmarkError, Process, stream_settings
 from benchmarks.contest import Contestant, compete
 from benchmarks.events import Events
 from benchmarks.processes import cpu_secs
+from benchmarks.viewing import viewer
 from connector.config.streams import BatchSettings
 from connector.demo.artifacts import BrokerUnavailableError
 from connector.processes import stop
@@ -224,6 +225,22 @@ def idle(arena: Arena, secs: float) -> list[Figure]:
     return [Figure("three idle streams: CPU of a core", used * 100, 2, "%")]
 
 
+def watched(arena: Arena, secs: float) -> list[Figure]:
+    """Measure the CPU that the console takes while somebody looks, as what there is more of it than with nobody.
+
+    What it does in a second does not depend on how fast records come; at an even rate it can be told from the rest.
+    """
+    used: dict[bool, float] = {False: 0.0, True: 0.0}
+    with _stage(arena) as stage:
+        for looked_at in (False, False, True, True):  # it goes on a while when nobody looks any more
+            with viewer(stage.port) if looked_at else nullcontext():
+                stage.feeder.send_at_rate(RATE // 2, RATE)  # until charts and pages are there
+                before, began = cpu_secs(stage.process.pid), time.monotonic()
+                stage.feeder.send_at_rate(int(RATE * secs), RATE)
+                used[looked_at] += (cpu_secs(stage.process.pid) - before) / (time.monotonic() - began) / 2
+    return [Figure("console, one viewer: CPU of a core", (used[True] - used[False]) * 100, 3, "%")]
+
+
 def start(arena: Arena, *, rounds: int, limit_secs: float, delay_ms: int) -> list[Figure]:
     """Measure the time from the start of the process to its first request, records waiting."""
     took = []
@@ -262,7 +279,7 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="Few records: to see that all works.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
-    """Measure latency, start-up and idle cost."""
+    """Measure latency, start-up, idle cost and that of the console."""
     console = Console(stderr=as_json)
 
     def say(text: str) -> None:
@@ -284,6 +301,7 @@ def main(
             add(alone(arena, 30 // few))
             add(single(arena, 40_000 // few))
             add(idle(arena, 20 / few))
+            add(watched(arena, 10 / few))
         with Arena.open(say, broker_properties={"group.initial.rebalance.delay.ms": "3000"}) as arena:
             add(start(arena, rounds=rounds, limit_secs=6, delay_ms=3000))
     except (BenchmarkError, BrokerUnavailableError) as error:

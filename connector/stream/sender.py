@@ -327,7 +327,8 @@ class Sender:
         """Ask the platform, while the stream holds, whether it works again."""
         state = self._state
         while True:
-            await asyncio.sleep(0.1)
+            # A hold begins with a delay, so that there is time to notice it; idle streams had better sleep.
+            await asyncio.sleep(0.5 if state.gate.state == "closed" else 0.1)
             with state.lock:
                 due = state.gate.probe_due(now=now())
             if not due:
