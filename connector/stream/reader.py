@@ -675,7 +675,11 @@ class Reader:
                 )
                 return replace(found, hold=("foreign_metadata", detail))
             progress = Progress(committed.offset)
-            found.new = True  # from now on it is ours
+        if not progress.birth:
+            # Committed by others, as when offsets are reset. From now on it is ours, and the partitions that there are
+            # count as those there were at first: what is added later is read from its beginning.
+            progress = replace(progress, birth=source.partition_count(partition.topic, self._options.call_secs))
+            found.new = True
         unseen = 0
         if committed.offset > high:
             unseen, detail = 1, f"offset {committed.offset} lies beyond the end {high}"

@@ -517,7 +517,11 @@ def test_rule_11_a_group_without_commits_commits_its_start_at_once_for_every_par
     assert worker.status()["records_read"] == 40
 
 
-def test_rule_11_partitions_added_later_are_read_from_their_beginning(world: World) -> None:
+@pytest.mark.parametrize("reset", [False, True])
+def test_rule_11_partitions_added_later_are_read_from_their_beginning(world: World, reset: bool) -> None:
+    """Also where the offsets were reset by Kafka's own tool, which leaves nothing of ours beside them."""
+    if reset:
+        _commit(world, *_from_the_start(world, 0, 1, 2, 3))
     worker = world.start(world.settings(stream={"start": "latest", "metadata_refresh_secs": 1}))
     worker.wait_for(lambda s: len(s["partitions"]) == 4 and s["ticks"] >= 1, "its partitions")
     admin = _admin(world)
