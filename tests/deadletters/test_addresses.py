@@ -95,7 +95,6 @@ def test_dead_letters_without_an_event_are_counted_by_why(tmp_path: Path) -> Non
 
 
 def test_a_registry_that_is_away_is_waited_for_once(tmp_path: Path) -> None:
-    pytest.importorskip("fastavro")
     registry = {"url": "http://127.0.0.1:9", "timeout_secs": 1}
     settings = _settings(tmp_path, {"format": "avro"}, schema_registry=registry)
     framed = b"\x00\x00\x00\x00\x07\x02a"
