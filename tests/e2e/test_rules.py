@@ -88,7 +88,7 @@ def _wait_in_flight(worker: Worker, requests: int = 1) -> None:
 
 def test_rule_1_what_the_platform_has_and_what_has_a_result_is_what_is_committed(world: World) -> None:
     """Whenever one looks: no offset without its progress, no result missing below it, no post that was not listed."""
-    world.platform.set_faults(Faults(latency_ms=(50, 400)))
+    world.platform.set_faults(Faults(latency_ms=(200, 1_500)))
     records = list(sends(12_000))
     positions = dict(zip((record.key for record in records), world.topics.produce(world.source, records), strict=True))
     world.produced.add_all(positions.values())

@@ -36,6 +36,7 @@ class Reading:
         self.source.begin.side_effect = self._begin
         self.source.read.side_effect = self._read
         self.source.bounds.return_value = (60, 100)
+        self.source.partition_count.return_value = 4
         self.source.known_end.return_value, self.source.passed.return_value = 100, {}
         self.source.committed.side_effect = lambda asked, _secs: dict.fromkeys(asked, self.committed())
         self._began = threading.Condition()
