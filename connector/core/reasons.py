@@ -25,6 +25,7 @@ _FILL_IN: Final = (
 )
 _AS_JSON: Final = "mend the producer, or set `format` to what the topic holds"
 _FOR_THE_PLATFORM: Final = "ask the platform's support, with `trackly.text` and `trackly.batch_id`"
+_LATER: Final = "send it again later; a rule of `dead_letters.redrive` does it by itself"
 _NUMBER: Final = (
     "numbers are `+`, the country's code and up to 15 digits in all: mend the producer, or `mapping.fields`"
 )
@@ -57,7 +58,7 @@ REASONS: Final[Mapping[str, Reason]] = {
     ),
     "internal_error": Reason(
         "the platform failed at this record, until `retry.max_attempts`",
-        "send it again later; a rule of `dead_letters.redrive` does it by itself",
+        _LATER,
     ),
     "invalid_attribution_type": Reason(
         "`attribution_type` is none that the platform takes", "it is `sale`, `click` or `send`: mend the producer"
@@ -128,7 +129,7 @@ REASONS: Final[Mapping[str, Reason]] = {
     ),
     "provider_error": Reason(
         "the carrier's side failed, until `retry.max_attempts`",
-        "send it again later; a rule of `dead_letters.redrive` does it by itself",
+        _LATER,
     ),
     "record_too_large": Reason(
         "does not fit a request alone",
@@ -145,7 +146,7 @@ REASONS: Final[Mapping[str, Reason]] = {
     ),
     "save_error": Reason(
         "the platform could not save it, until `retry.max_attempts`",
-        "send it again later; a rule of `dead_letters.redrive` does it by itself",
+        _LATER,
     ),
     "schema_not_found": Reason(
         "the schema registry does not know the id",

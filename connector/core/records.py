@@ -49,22 +49,21 @@ class Told(Protocol):
 def origin_of(facts: Told) -> tuple[Partition, int] | None:
     """Return where a record first failed, by its headers; None where they do not tell, or nothing that can be."""
     topic = facts.get("trackly.origin.topic")
-    number, offset = facts.get("trackly.origin.partition"), facts.get("trackly.origin.offset")
-    if not topic or not number or not offset:
+    number = number_of(facts.get("trackly.origin.partition"))
+    offset = number_of(facts.get("trackly.origin.offset"))
+    if not topic or number is None or offset is None or not _TOPIC.fullmatch(topic):
         return None
-    if not (_TOPIC.fullmatch(topic) and _is_number(number) and _is_number(offset)):
-        return None
-    return Partition(topic.decode(), int(number)), int(offset)
+    return Partition(topic.decode(), number), offset
 
 
-def _is_number(told: bytes) -> bool:
-    return told.isdigit() and len(told) <= 18
+def number_of(told: bytes | None) -> int | None:
+    """Return a number that a header tells, None where it tells none that fits an offset."""
+    return int(told) if told and told.isdigit() and len(told) <= 18 else None
 
 
 def redrives_of(facts: Told) -> int:
     """Return how often a record was sent again, by its headers."""
-    told = facts.get(REDRIVES)
-    return int(told) if told and _is_number(told) else 0
+    return number_of(facts.get(REDRIVES)) or 0
 
 
 @dataclass(slots=True)

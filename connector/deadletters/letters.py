@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from connector.core.chunks import Chunk, Headers, Partition
-from connector.core.records import FAILURE_PREFIXES, origin_of, redrives_of
+from connector.core.records import FAILURE_PREFIXES, number_of, origin_of, redrives_of
 
 Position = tuple[Partition, int]
 
@@ -97,15 +97,11 @@ def reason_of(facts: Facts) -> str:
 def source_of(facts: Facts) -> Position | None:
     """Return where the record was read that failed."""
     for prefix in ("__connect.errors.", "__dlq.errors."):
-        topic, number = text_of(facts, f"{prefix}topic"), _number(facts.get(f"{prefix}partition"))
-        offset = _number(facts.get(f"{prefix}offset"))
+        topic, number = text_of(facts, f"{prefix}topic"), number_of(facts.get(f"{prefix}partition"))
+        offset = number_of(facts.get(f"{prefix}offset"))
         if topic is not None and number is not None and offset is not None:
             return Partition(topic, number), offset
     return None
-
-
-def _number(value: bytes | None) -> int | None:
-    return int(value) if value and len(value) < 19 and value.isdigit() else None
 
 
 @dataclass(slots=True)
@@ -153,12 +149,12 @@ class Letter:
     @property
     def status(self) -> int | None:
         """The HTTP status of the last answer."""
-        return _number(self.facts.get("trackly.http_status"))
+        return number_of(self.facts.get("trackly.http_status"))
 
     @property
     def attempts(self) -> int | None:
         """Requests that held it."""
-        return _number(self.facts.get("trackly.attempts"))
+        return number_of(self.facts.get("trackly.attempts"))
 
     @property
     def redrives(self) -> int:

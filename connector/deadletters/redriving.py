@@ -129,11 +129,12 @@ def _run(order: Order, numbers: Sequence[int], told: Told) -> Written:
         list(threads.map(_Lane.start, lanes))  # each waits for a coordinator; all are taken over before any writes
         if order.rate is None and order.limit is None:
             list(threads.map(_Lane.copy, lanes))  # while one waits for its commit another makes records ready
+        else:
+            left = order.limit
             for lane in lanes:
-                written.by_action.update(lane.written.by_action)
-            return written
+                lane.copy(left)
+                left = None if left is None else left - lane.written.total
         for lane in lanes:
-            lane.copy(None if order.limit is None else order.limit - written.total)
             written.by_action.update(lane.written.by_action)
     return written
 
