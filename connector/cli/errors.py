@@ -118,7 +118,7 @@ def endings() -> tuple[Ending, ...]:
     from connector.app.instance import InstanceIdInUseError  # noqa: PLC0415
     from connector.demo.artifacts import BrokerUnavailableError  # noqa: PLC0415
     from connector.kafka.errors import KafkaTroubleError  # noqa: PLC0415
-    from connector.kafka.topics import TopicsMissingError  # noqa: PLC0415
+    from connector.kafka.topics import TopicRefusedError, TopicsMissingError  # noqa: PLC0415
     from connector.simulator.problems import InvalidInputError  # noqa: PLC0415
     from connector.workers.pages import PagesError  # noqa: PLC0415
 
@@ -146,6 +146,12 @@ def endings() -> tuple[Ending, ...]:
             ExitCode.BROKER_UNREACHABLE,
             "see that kafka.bootstrap_servers and kafka.security are right and the brokers can be reached",
             lambda error: isinstance(error, KafkaTroubleError),
+        ),
+        Ending(
+            "a broker does not create a topic as it is asked to",
+            ExitCode.BAD_SETTINGS,
+            "mend the stream's create_topics, or create the topic yourself; the message says what the broker minds",
+            lambda error: isinstance(error, TopicRefusedError),
         ),
         Ending(
             "topics do not exist and may not be created",

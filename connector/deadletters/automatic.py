@@ -146,7 +146,8 @@ class AutomaticRedrive:
         publisher = TransactionalPublisher(
             configs.producer(
                 self._kafka, client_id=self._client_id, transactional_id=f"{self._group}.{self._instance_id}"
-            )
+            ),
+            self._stream.redrive_topic,
         )
         try:
             timeout = self._kafka.request_timeout_secs

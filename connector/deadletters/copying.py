@@ -72,7 +72,7 @@ def bring_in(kafka: KafkaSettings, export: Export, topic: str, *, partitions: in
     group = f"{IMPORT_PREFIX}{export.digest}.{topic}"
     mark = Partition(topic, 0)
     scanner = Scanner(config_of(kafka, client_id=CLIENT_ID, group=group), kafka.request_timeout_secs)
-    publisher = TransactionalPublisher(configs.producer(kafka, client_id=CLIENT_ID, transactional_id=group))
+    publisher = TransactionalPublisher(configs.producer(kafka, client_id=CLIENT_ID, transactional_id=group), topic)
     try:
         publisher.start(kafka.request_timeout_secs)
         first = scanner.committed([mark])[mark].offset or 0

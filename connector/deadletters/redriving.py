@@ -92,15 +92,17 @@ class Pace:
         """Records that the next transaction may hold."""
         return MAX_RECORDS if self._rate is None else max(1, min(int(self._rate * PACE_SECS), MAX_RECORDS))
 
+    def begin(self) -> None:
+        """Count the time from now on, unless it is counted already."""
+        if self._started is None:
+            self._started = time.monotonic()
+
     def wait(self, written: int) -> None:
         """Count what was committed, and wait until the next may be."""
-        if self._rate is None:
+        if self._rate is None or self._started is None:
             return
-        now = time.monotonic()
-        if self._started is None:
-            self._started = now
         self._written += written
-        time.sleep(max(self._started + self._written / self._rate - now, 0.0))
+        time.sleep(max(self._started + self._written / self._rate - time.monotonic(), 0.0))
 
 
 def carry_out(order: Order, told: Told) -> Written:
@@ -154,7 +156,8 @@ class _Lane:
             config_of(order.kafka, client_id=client_id, group=group), order.kafka.request_timeout_secs
         )
         self._publisher: Publisher = TransactionalPublisher(
-            configs.producer(order.kafka, client_id=client_id, transactional_id=f"{group}.{lane}")
+            configs.producer(order.kafka, client_id=client_id, transactional_id=f"{group}.{lane}"),
+            next(iter(order.partitions), None),
         )
         self._places: dict[Partition, Place] = {}
         self._at: dict[Partition, int] = {}
@@ -204,6 +207,7 @@ class _Lane:
         actions = self._order.actions[chunk.partition] if len(chunk) else Actions()
         for letter in letters_of(chunk):
             if not self._begun:
+                self._pace.begin()
                 self._publisher.begin()
                 self._begun = True
             action = self._put(letter, actions)

@@ -136,7 +136,11 @@ class _Writer:
 
 
 class TransactionalPublisher(_Writer):
-    """Records, offsets and progress in one transaction."""
+    """Records, offsets and progress in one transaction. `topic` is one that exists and is written to."""
+
+    def __init__(self, config: Config, topic: str | None = None) -> None:
+        super().__init__(config)
+        self._topic = topic
 
     def _watchers(self, count: int) -> Iterable[Callable[..., None] | None]:
         """Return one who is told of the last record alone.
@@ -148,6 +152,11 @@ class TransactionalPublisher(_Writer):
 
     def start(self, timeout_secs: float) -> None:
         """Take over the transactional id; a transaction left open under it is ended first."""
+        if self._topic is not None:
+            # The first answer lets librdkafka know the brokers, the second waits until one of them is connected.
+            # Measured: where none is when transactions are asked for, it looks again half a second later.
+            for _ in range(2):
+                self._call(self._producer.list_topics, self._topic, timeout_secs)
         self._call(self._producer.init_transactions, timeout_secs)
 
     def begin(self) -> None:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -26,6 +26,15 @@ _CANNOT_TELL = frozenset({"_UNSUPPORTED_FEATURE", "_TIMED_OUT", "UNSUPPORTED_VER
 """Answers of clusters that do not describe their topics, such as librdkafka's mock; the default limit is taken."""
 
 _REFUSALS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.SASL_AUTHENTICATION_FAILED})  # noqa: SLF001
+_UNFIT: Final = frozenset(
+    {
+        "INVALID_REPLICATION_FACTOR",
+        "INVALID_PARTITIONS",
+        "INVALID_CONFIG",
+        "POLICY_VIOLATION",
+        "INVALID_TOPIC_EXCEPTION",
+    }
+)
 """What a broker closes the connection for: only the log of the client would tell."""
 
 LOOK_AGAIN_SECS = 10.0
@@ -36,6 +45,10 @@ OUTCOME_BYTES = 1_000
 
 class TopicsMissingError(Exception):
     """Topics do not exist and may not be created; the message names the commands that create them."""
+
+
+class TopicRefusedError(TopicsMissingError):
+    """A broker does not create a topic as `create_topics` asks for it; the message says what it minds."""
 
 
 def partitions_of(topics: Sequence[str], metadata: ClusterMetadata) -> set[Partition]:
@@ -114,7 +127,7 @@ class Topics:
         return limits
 
     def create(self, name: str, settings: CreateTopicsSettings, *, partitions: int) -> None:
-        """Create a topic; one that appeared meanwhile is fine."""
+        """Create a topic; one that appeared meanwhile is fine. Raises `TopicRefusedError`."""
         config: dict[str, str] = {}
         if settings.max_message_bytes is not None:
             config["max.message.bytes"] = str(settings.max_message_bytes)
@@ -130,6 +143,8 @@ class Topics:
         try:
             answer(future, self._timeout + 1, f"creating topic {name}")
         except KafkaTroubleError as error:
+            if error.code in _UNFIT:
+                raise TopicRefusedError(str(error)) from error
             if error.code != "TOPIC_ALREADY_EXISTS":
                 raise
 

@@ -206,7 +206,7 @@ class Stream:
             return lambda: PlainPublisher(config, source)
         transactional_id = f"{self.settings.group}.{self._identity.instance_id}"
         config = configs.producer(self._kafka, client_id=client_id, transactional_id=transactional_id)
-        return lambda: TransactionalPublisher(config)
+        return lambda: TransactionalPublisher(config, self.settings.dead_letters.topic)
 
     async def stop(self, deadline: float) -> bool:
         """Drain until `deadline` (of the monotonic clock) and leave; returns whether nothing was left in flight."""

@@ -17,7 +17,7 @@ from connector.config.problems import Problem, SettingsError
 from connector.config.schemas import schema_names
 from connector.demo.artifacts import BrokerUnavailableError
 from connector.kafka.errors import KafkaTroubleError
-from connector.kafka.topics import TopicsMissingError
+from connector.kafka.topics import TopicRefusedError, TopicsMissingError
 from connector.simulator.problems import InvalidInputError
 from connector.workers.pages import PagesError
 
@@ -129,6 +129,7 @@ def _kafka_trouble(*, fenced: bool = False, unauthorized: bool = False) -> Kafka
         (BrokerUnavailableError("no answer [x]"), 3),
         (PagesError("no answer [x]"), 1),
         (TopicsMissingError("no answer [x]"), 2),
+        (TopicRefusedError("no answer [x]"), 2),
         (InvalidInputError("no answer [x]", []), 2),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),

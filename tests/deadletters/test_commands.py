@@ -354,6 +354,18 @@ def test_what_cannot_be_done_is_said_and_nothing_is_written(
     assert shared_desk.redriven() == []
 
 
+def test_a_topic_that_no_broker_creates_is_a_matter_of_the_settings(desk: Desk) -> None:
+    desk.put([record(0, "rejected", stream=desk.names[0], topic="src")])
+    desk.content["streams"][0]["create_topics"]["replication_factor"] = 3
+    desk.write()
+
+    result = desk.run("redrive", "--yes")
+
+    assert result.exit_code == 2, result.output
+    assert f"creating topic {desk.names[0]}.redrive: Unable to replicate the partition 3 time(s)" in result.stderr
+    assert "way out: mend the stream's create_topics" in result.stderr
+
+
 def test_a_topic_without_dead_letters_is_no_failure(desk: Desk) -> None:
     for command in (["stats"], ["list"], ["redrive", "--reason", "any", "--yes"], ["park", "--yes"], ["in-doubt"]):
         result = desk.run(*command)

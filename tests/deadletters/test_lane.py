@@ -45,7 +45,7 @@ def test_a_commit_that_fails_without_a_reason_is_a_takeover_where_somebody_has_c
     values: list[bytes | None] = [b"{}"] * RECORDS
     letters = Chunk(DEAD, 0, range(RECORDS), values, headers=[headers_of()] * RECORDS, timestamps=[0] * RECORDS)
     scanner.read.side_effect = lambda reach: [letters] if reach else []
-    monkeypatch.setattr(redriving, "TransactionalPublisher", lambda _config: publisher)
+    monkeypatch.setattr(redriving, "TransactionalPublisher", lambda _config, _topic: publisher)
     monkeypatch.setattr(redriving, "Scanner", lambda _config, _secs: scanner)
     monkeypatch.setattr(redriving, "OVERTAKEN_SECS", 0.0)
     actions = Actions(redrive=set(range(RECORDS)))
