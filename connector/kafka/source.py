@@ -93,6 +93,8 @@ class Read:
     troubles: list[tuple[Partition | None, KafkaTroubleError]] = field(default_factory=list)
     missing: list[Partition] = field(default_factory=list)
     """Partitions whose next offset the broker does not have: retention passed us, or the topic was made anew."""
+    at: float = field(default_factory=time.monotonic)
+    """When the first of the records was there, of the monotonic clock."""
 
 
 def chunk_of(messages: list[Message], partition: Partition, epoch: int, *, keep_timestamps: bool) -> Chunk:
@@ -168,17 +170,19 @@ class Source:
         """
         if self._unproven:
             self._prove()
+        at = None
         try:
             messages = self._consumer.consume(count, 0.0)
             if not messages and timeout_secs > 0:
                 first = self._consumer.poll(timeout_secs)
                 if first is not None:
+                    at = time.monotonic()
                     messages = [first, *self._consumer.consume(max(count - 1, 1), COMPANY_SECS)]
         except KafkaException as error:
             return Read(troubles=[(None, translate(error))])
         if not messages:
             return Read()
-        read = Read()
+        read = Read() if at is None else Read(at=at)
         if any(map(_error, messages)):
             good = []
             for message in messages:

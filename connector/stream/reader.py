@@ -256,7 +256,7 @@ class Reader:
             self.refused = None
             self._shape_until = now() + SHAPING_SECS
         for chunk in read.chunks:
-            self._take(chunk)
+            self._take(chunk, read.at)
         for partition in read.missing:
             if partition in self._begun:
                 # What was read is there yet, however long it takes, and there is nothing more to read.
@@ -300,8 +300,8 @@ class Reader:
     def _resumable(self) -> list[Partition]:
         return [p for p in self._begun if p not in self._state.partition_holds]
 
-    def _take(self, chunk: Chunk) -> None:
-        """Sort, shape, check and batch the records of a chunk."""
+    def _take(self, chunk: Chunk, at: float) -> None:
+        """Sort, shape, check and batch the records of a chunk, which were there at a time."""
         state = self._state
         with state.changed:
             intake = state.flow.intake(chunk)
@@ -321,14 +321,15 @@ class Reader:
             fresh = (*intake.doubtful, *fresh)
         for piece in fresh:
             late = self._shape is not None and now() > self._shape_until
-            if self._kept or late or not self._admit(piece):
+            if self._kept or late or not self._admit(piece, at):
                 self._kept.append(piece)
                 with state.lock:
                     state.unshaped_bytes += weight(piece)
 
-    def _admit(self, piece: Chunk) -> bool:
+    def _admit(self, piece: Chunk, at: float) -> bool:
         """Check and batch records; return whether that could be done, which it can't while their events can't be made.
 
+        The window of a batch that they begin is counted from `at`.
         What can't be shaped now is not read again: `intake` has it already.
         """
         state, shaped = self._state, None
@@ -339,7 +340,6 @@ class Reader:
                 self._hold_shaping(error)
                 return False
         prepared = self._operation.prepare(piece, now_ms=now_ms(), shaped=shaped)
-        at = now()
         with state.changed:
             if prepared.settled is not None:
                 settled, verdicts = prepared.settled
@@ -379,7 +379,7 @@ class Reader:
         until = now() + SHAPING_SECS
         while self._kept and now() < until:
             piece = self._kept.popleft()
-            if not self._admit(piece):
+            if not self._admit(piece, now()):
                 half = len(piece) // 2
                 self._kept.extendleft([piece.slice(half, len(piece)), piece.slice(0, half)] if half else [piece])
                 break

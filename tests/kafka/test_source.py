@@ -64,6 +64,21 @@ def test_a_read_that_brings_nothing_but_an_error_tells_of_it(
     assert (read.chunks, [partition for partition, _ in read.troubles]) == ([], [PARTITION])
 
 
+def test_a_read_tells_when_its_first_record_came_not_when_the_wait_for_company_ended(
+    consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter([5.0, 6.0, 7.0])
+    monkeypatch.setattr("connector.kafka.source.time.monotonic", lambda: next(times))
+    monkeypatch.setattr(source, "_error", methodcaller("error"))
+    message = create_autospec(Message, instance=True)
+    message.topic.return_value, message.partition.return_value = PARTITION
+    message.error.return_value = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)  # a mock is no column's record
+    consumer.poll.return_value = message  # type: ignore[attr-defined] # a mock
+    consumer.consume.return_value = []  # type: ignore[attr-defined] # a mock
+
+    assert _source().read(10, 1.0).at == 5.0
+
+
 def test_a_partition_that_is_starting_is_waited_for_and_one_that_stopped_is_assigned_anew(
     consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from unittest.mock import create_autospec
 import pytest
 from confluent_kafka import KafkaError
 
-from connector.core.chunks import Partition
+from connector.core.chunks import Chunk, Partition
 from connector.core.pacing import Pace, Pacer
 from connector.core.progress import Progress, encode
 from connector.kafka.errors import AbortableError, KafkaTroubleError, RetriableError
@@ -80,6 +80,16 @@ def reading() -> Iterator[Reading]:
     made = Reading()
     yield made
     made.reader.close(10)
+
+
+def test_a_window_is_counted_from_the_first_record_and_not_from_the_end_of_the_wait_for_more() -> None:
+    reading = Reading()
+    state, window = reading.state, reading.state.batcher.limits.window_secs
+    state.flow.assign(PARTITION, 1, Progress(OFFSET))
+
+    reading.reader._take(Chunk(PARTITION, 1, [OFFSET], [b'{"to":"+15550000001","body":"x"}']), 100.0)
+
+    assert state.admission.next_deadline(may_start=True) == 100.0 + window
 
 
 @pytest.mark.parametrize(

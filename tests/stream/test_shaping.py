@@ -45,7 +45,7 @@ class Shaping:
 
     def read(self, start: int, count: int, partition: Partition = PARTITION) -> None:
         value = b'{"to":"+15550000001","body":"x"}'
-        self.reader._take(Chunk(partition, 1, range(start, start + count), [value] * count))
+        self.reader._take(Chunk(partition, 1, range(start, start + count), [value] * count), self.at)
 
     def turn(self, secs: float = 0.0) -> None:
         self.at += secs
