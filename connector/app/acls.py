@@ -86,6 +86,7 @@ def _of_worker(stream: StreamSettings) -> Iterator[Acl]:
         yield Acl(name, "topic", topic, "DescribeConfigs", f"how large {what} may be")
         if stream.create_topics.enabled:
             yield Acl(name, "topic", topic, "Create", "its creation")
+    yield Acl(name, "topic", stream.outcomes.topic, "Read", "what was settled, where Kafka forgot the progress")
     yield Acl(name, "topic", stream.redrive_topic, "Read", "records sent again")
     if rules:
         yield Acl(name, "topic", stream.dead_letters.topic, "Read", "dead letters that rules send again")

@@ -11,15 +11,12 @@ from faust import web
 
 from connector.console.guarding import Answer, Doorkeeper, Form, RefusedError, for_people, form_of, headers_of
 from connector.core.chunks import Partition
-from connector.stream.holds import Decision, HoldSeen, Resumed, options_for, spelled
+from connector.stream.holds import CHOICES, Decision, HoldSeen, Resumed, options_for, spelled
 from connector.stream.stream import Stream
 from connector.telemetry.logging import get_logger
 
 if TYPE_CHECKING:
     from connector.app.application import Connector
-
-IN_DOUBT: Final = ("dead_letter", "resend")
-FOREIGN_METADATA: Final = ("discard",)
 
 _MAX_SAID: Final = 200
 """Characters of what an operator says about a pause."""
@@ -31,16 +28,15 @@ def decision_in(form: Form) -> Decision:
     """Return what a form decides; raises `RefusedError`. Choices that are empty were not made."""
     partitions = set()
     choices: dict[str, str] = {}
-    known: Mapping[str, tuple[str, ...]] = {"in_doubt": IN_DOUBT, "foreign_metadata": FOREIGN_METADATA}
     for name, value in form:
         if name == "partition":
             partitions.add(_partition(value))
-        elif name in known and value in known[name]:
+        elif value in CHOICES.get(name, ()):
             choices[name] = value
-        elif name in known and value:
-            raise RefusedError(400, f"{name} must be {' or '.join(known[name])}")
-        elif name not in {*known, "token"}:
-            raise RefusedError(400, "only token, partition, in_doubt and foreign_metadata are known")
+        elif name in CHOICES and value:
+            raise RefusedError(400, f"{name} must be {' or '.join(CHOICES[name])}")
+        elif name not in {*CHOICES, "token"}:
+            raise RefusedError(400, f"only token, partition, {', '.join(CHOICES)} are known")
     return Decision(frozenset(partitions), **choices)  # type: ignore[arg-type] # each was looked up above
 
 

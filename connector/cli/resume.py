@@ -38,6 +38,12 @@ class ForeignMetadata(StrEnum):
     DISCARD = "discard"
 
 
+class ProgressMissing(StrEnum):
+    """What becomes of a partition whose progress Kafka has forgotten."""
+
+    BEGIN = "begin"
+
+
 StreamName = Annotated[str, typer.Argument(help="Name of the stream.", metavar="STREAM", show_default=False)]
 WorkerConfig = Annotated[
     Path | None,
@@ -70,6 +76,13 @@ def resume(
             show_default=False,
         ),
     ] = None,
+    progress_missing: Annotated[
+        ProgressMissing | None,
+        typer.Option(
+            help="For holds progress_missing: begin as start says; what was posted before is posted again.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """End the holds of a stream that wait for a person; what ends by a probe is probed at once.
@@ -81,6 +94,7 @@ def resume(
     form = [("partition", name) for name in partition or ()]
     form += [("in_doubt", in_doubt.value)] if in_doubt is not None else []
     form += [("foreign_metadata", foreign_metadata.value)] if foreign_metadata is not None else []
+    form += [("progress_missing", progress_missing.value)] if progress_missing is not None else []
     answers = said(settings, url, stream, "resume", form, as_json=as_json)
     not_held = set(partition or ()).intersection(*(answer.body.get("not_held", ()) for answer in answers))
     if not_held and not as_json:

@@ -71,6 +71,10 @@ HOLDS: Final[dict[str, Advice]] = {
         "The progress in the group's commit was not written by this connector, or by a newer one.",
         "See that nobody else commits to the group; then resume and discard it. What was beyond is posted again.",
     ),
+    "progress_missing": Advice(
+        "Kafka knows no progress of the group, and the outcome topic has results of the same records.",
+        "Set the group's offsets to where it was, as the detail says. To begin is to post all of it again.",
+    ),
 }
 """By reason, for those that are whole words."""
 

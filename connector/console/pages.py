@@ -19,6 +19,7 @@ from connector.console.guarding import Form, RefusedError, read_body
 from connector.console.hosting import Group, Host
 from connector.console.sampling import Sampler, Snapshot
 from connector.console.sessions import COOKIE, Session, Sessions
+from connector.stream.holds import CHOICES
 from connector.telemetry.logging import get_logger
 
 VIEWERS: Final = 32
@@ -30,7 +31,7 @@ _SINCE: Final = {"": "all", "1h": "last hour", "24h": "last 24 hours", "7d": "la
 _NEXT: Final = re.compile(r"(?:streams|dead-letters|tasks)(?:/[A-Za-z0-9._~%-]+)*(?:\?[A-Za-z0-9._~%&=+-]*)?")
 """Where a login may lead: to pages of ours, and nowhere else."""
 
-_ACTIONS: Final = {"pause": {"note"}, "resume": {"in_doubt", "foreign_metadata"}}
+_ACTIONS: Final = {"pause": {"note"}, "resume": {*CHOICES}}
 _DID: Final = {"pause": "The stream is paused.", "resume": "The holds have ended, or are being probed."}
 
 log = get_logger("console")

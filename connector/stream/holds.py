@@ -7,9 +7,9 @@ whatever happens in between.
 
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from connector.core.breaker import Hold
 from connector.core.chunks import Partition
@@ -19,6 +19,14 @@ from connector.telemetry.runbook import runbook_of
 
 InDoubtChoice = Literal["dead_letter", "resend"]
 ForeignChoice = Literal["discard"]
+MissingChoice = Literal["begin"]
+
+CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
+    "in_doubt": get_args(InDoubtChoice),
+    "foreign_metadata": get_args(ForeignChoice),
+    "progress_missing": get_args(MissingChoice),
+}
+"""By reason what can be decided about its holds; each is a field of `Decision` and of the forms, and an option."""
 
 MAX_DETAIL: Final = 500
 """Characters of a hold's detail that are shown: most of it is the platform's own text."""
@@ -44,6 +52,7 @@ class Decision:
     partitions: frozenset[Partition] = frozenset()
     in_doubt: InDoubtChoice | None = None
     foreign_metadata: ForeignChoice | None = None
+    progress_missing: MissingChoice | None = None
 
     def wants(self, seen: HoldSeen) -> bool:
         """Tell whether a hold is meant."""
@@ -51,13 +60,8 @@ class Decision:
 
     def needs(self, seen: HoldSeen) -> tuple[str, ...]:
         """Return the options of `resume`, one of which must be given before a hold can end; none when all is said."""
-        match seen.hold.reason:
-            case "in_doubt" if self.in_doubt is None:
-                return options_for(seen.hold.reason)
-            case "foreign_metadata" if self.foreign_metadata is None:
-                return options_for(seen.hold.reason)
-            case _:
-                return ()
+        reason = seen.hold.reason
+        return options_for(reason) if reason in CHOICES and getattr(self, reason) is None else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +78,7 @@ class Resumed:
 
 def options_for(reason: str) -> tuple[str, ...]:
     """Return the choices that `resume` takes about holds of a reason, as they are typed."""
-    match reason:
-        case "in_doubt":
-            return ("--in-doubt dead_letter", "--in-doubt resend")
-        case "foreign_metadata":
-            return ("--foreign-metadata discard",)
-        case _:
-            return ()
+    return tuple(f"--{reason.replace('_', '-')} {choice}" for choice in CHOICES.get(reason, ()))
 
 
 def commands_for(seen: HoldSeen, base: str) -> list[str]:

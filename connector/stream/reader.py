@@ -12,10 +12,11 @@ stream holds, and the thread goes on polling: they are tried again with the dela
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from itertools import count
 from typing import Literal, Protocol
 
@@ -92,6 +93,8 @@ class _Ruling:
     in_doubt: Literal["dead_letter", "resend"] | None = None
     discard_metadata: bool = False
     pass_missing: bool = False
+    begin: bool = False
+    """Begin where the settings say, although there was progress."""
 
     def add(self, reason: str, decision: Decision) -> None:
         """Take in what was decided about a hold; a reason that nobody was asked about changes nothing."""
@@ -102,6 +105,8 @@ class _Ruling:
                 self.discard_metadata = decision.foreign_metadata == "discard"
             case "records_missing":
                 self.pass_missing = True
+            case "progress_missing":
+                self.begin = decision.progress_missing == "begin"
             case _:
                 pass
 
@@ -119,10 +124,13 @@ class Reader:
         fail: Callable[[BaseException], None],
         shape: Callable[[Chunk], Shaped] | None = None,
         before_probe: Callable[[], None] = lambda: None,
+        last_settled: Callable[[], Mapping[Partition, int]] = dict,
     ) -> None:
+        """Make a reader; `last_settled` tells what the outcome topic remembers, and raises `KafkaTroubleError`."""
         self._state = state
         self._operation = operation
         self._shape = shape
+        self._last_settled = last_settled
         self._before_probe = before_probe
         self._kept: deque[Chunk] = deque()
         """Records that events can't be made of now, and all that were read after them, in that order."""
@@ -647,10 +655,11 @@ class Reader:
         found: list[_Loaded] = []
         failed: list[Partition] = []
         trouble = None
+        last_settled = cache(self._last_settled)  # asked once for all that begin together, if at all
         for at, partition in enumerate(mine):
             try:
                 there = committed.get(partition) or source.committed([partition], secs)[partition]
-                found.append(self._start_of(source, partition, epochs[partition], there))
+                found.append(self._start_of(source, partition, epochs[partition], there, last_settled))
             except KafkaTroubleError as error:
                 failed.append(partition)
                 trouble = error
@@ -658,11 +667,23 @@ class Reader:
                     return found, [*mine[at + 1 :], *failed], trouble
         return found, failed, trouble
 
-    def _start_of(self, source: Source, partition: Partition, epoch: int, committed: Committed) -> _Loaded:
+    def _start_of(
+        self,
+        source: Source,
+        partition: Partition,
+        epoch: int,
+        committed: Committed,
+        last_settled: Callable[[], Mapping[Partition, int]],
+    ) -> _Loaded:
         low, high = source.bounds(partition, self._options.call_secs)
-        if committed.offset is None:
-            return _Loaded(partition, epoch, self._first_progress(source, partition, low, high), new=True)
         ruling = self._rulings.get(partition) or _Ruling()
+        if committed.offset is None:
+            progress = self._first_progress(source, partition, low, high)
+            # Where there is nothing to read nothing can be posted again, so that nobody need be asked.
+            last = -1 if ruling.begin or progress.base >= high else last_settled().get(partition, -1)
+            if progress.base <= last < high:  # beyond the end: the topic was made anew
+                return _Loaded(partition, epoch, None, hold=("progress_missing", self._forgotten(partition, last)))
+            return _Loaded(partition, epoch, progress, new=True)
         found = _Loaded(partition, epoch, None, in_doubt=ruling.in_doubt)
         try:
             progress = decode(committed.offset, committed.metadata)
@@ -704,6 +725,15 @@ class Reader:
             return replace(found, hold=("in_doubt", detail))
         found.progress = progress
         return found
+
+    def _forgotten(self, partition: Partition, last: int) -> str:
+        group = self._options.group
+        return (
+            f"Kafka has no commit of group {group}, and outcomes tell of results up to offset {last}; to go on after it: "
+            "stop the connector, wait kafka.session_timeout_secs, then kafka-consumer-groups.sh "
+            f"--group {group} --reset-offsets --to-offset {last + 1} --execute "
+            f"--topic {partition.topic}:{partition.number}"
+        )
 
     def _first_progress(self, source: Source, partition: Partition, low: int, high: int) -> Progress:
         """Return where a partition without a commit begins: as set when the group is new, else at its beginning."""

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from connector.config.kafka import KafkaSettings
@@ -32,6 +33,7 @@ from connector.shaping.shaper import shaper_of
 from connector.stream.holds import Decision, HoldBook, HoldSeen, Resumed, fit_to_show, status_of
 from connector.stream.paces import PaceBook
 from connector.stream.reader import Reader, ReadOptions
+from connector.stream.remembering import last_settled
 from connector.stream.sender import Sender, SendOptions
 from connector.stream.state import State, now
 from connector.stream.tick import Ticker, TickOptions
@@ -134,6 +136,7 @@ class Stream:
             fail=self._fail,
             shape=None if self._shaper is None else self._shaper.shape,
             before_probe=self._reread_secrets,
+            last_settled=partial(last_settled, kafka, settings, client_id),
         )
         source = Source(
             configs.consumer(kafka, settings, client_id=client_id, instance_id=self._identity.instance_id),

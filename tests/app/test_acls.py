@@ -35,12 +35,13 @@ def _rights(settings: Settings) -> set[tuple[str, str, str, bool]]:
     return {(acl.kind, acl.name, acl.operation, acl.prefixed) for acl in needed(settings, "worker")}
 
 
-def test_a_plain_stream_needs_eight_rights() -> None:
+def test_a_plain_stream_needs_nine_rights() -> None:
     group = "trackly-connector.sends"
 
     assert _rights(_settings()) == {
         ("topic", "sms", "Read", False),
         ("topic", "sms.outcomes", "Write", False),
+        ("topic", "sms.outcomes", "Read", False),
         ("topic", "sms.outcomes", "DescribeConfigs", False),
         ("topic", "sms.dead", "Write", False),
         ("topic", "sms.dead", "DescribeConfigs", False),
@@ -62,7 +63,7 @@ def test_what_streams_share_is_named_once() -> None:
     other = {"name": "others", "topics": ["other"]}
     acls = needed(_settings({}, other), "worker")
 
-    assert len([acl for acl in acls if acl.name == "sms.outcomes"]) == 2
+    assert len([acl for acl in acls if acl.name == "sms.outcomes"]) == 3
     assert len({(*acl.resource, acl.operation) for acl in acls}) == len(acls)
 
 

@@ -66,7 +66,7 @@ def test_every_reason_of_the_code_is_on_the_page_and_no_other() -> None:
     assert reasons_in_code() == _listed("Holds that end by themselves") | _listed("Holds that wait for a person")
 
 
-@pytest.mark.parametrize("reason", ["storm:<>", "in_doubt", "records_missing", "foreign_metadata"])
+@pytest.mark.parametrize("reason", ["storm:<>", "in_doubt", "records_missing", "foreign_metadata", "progress_missing"])
 def test_what_waits_for_a_person_is_listed_there(reason: str) -> None:
     assert reason in _listed("Holds that wait for a person")
     assert reason not in _listed("Holds that end by themselves")

@@ -196,6 +196,78 @@ def test_foreign_metadata_is_discarded_by_the_command_that_the_hold_names(world:
     again.wait_for(lambda s: len(s["partitions"]) == 4 and s["holds"] == [], "all partitions, and no hold")
 
 
+# ------------------------------------------------------------------ progress that Kafka has forgotten
+
+
+def _forget(world: World) -> None:
+    """Have Kafka forget the group, as it does by itself when the group had no members for a week."""
+    admin = AdminClient({"bootstrap.servers": world.bootstrap_servers})
+    deadline = time.monotonic() + 60
+    while (error := admin.delete_consumer_groups([_group(world)])[_group(world)].exception(10)) is not None:
+        assert time.monotonic() < deadline, error  # a static member stays until its session ends
+        time.sleep(0.2)
+
+
+def _sent_and_forgotten(world: World) -> Worker:
+    """Return a worker whose group is new to Kafka, and whose records were all sent before."""
+    world.produce_sends(2_000)
+    first = _start(world)
+    assert world.settled().problems() == []
+    assert first.stop() == 0
+    _forget(world)
+    return _start(world)
+
+
+def test_what_kafka_forgot_is_not_posted_again_before_somebody_says_so(world: World) -> None:
+    worker = _sent_and_forgotten(world)
+    status = worker.wait_for(lambda s: len(s["holds"]) == 4, "a hold of each partition")
+    assert {hold["reason"] for hold in status["holds"]} == {"progress_missing"}
+    time.sleep(1)
+    assert world.platform.ledger().accepted == 2_000
+    (command,) = status["holds"][0]["commands"]
+    undecided = _type(command.removesuffix(" --progress-missing begin"))
+    assert undecided.returncode == 1
+    assert "--progress-missing begin" in undecided.stdout + undecided.stderr
+
+    for hold in status["holds"]:
+        assert _type(hold["commands"][0]).returncode == 0
+
+    worker.wait_for(lambda s: s["queued"] == 2_000 and s["holds"] == [], "all of them sent again")
+    assert world.platform.ledger().accepted == 4_000
+    assert worker.stop() == 0
+    again = _start(world)  # what stands committed now is ours
+    again.wait_for(lambda s: len(s["partitions"]) == 4 and s["holds"] == [], "all partitions, and no hold")
+
+
+def test_what_kafka_forgot_goes_on_where_the_hold_says(world: World, kafka_tools: list[str]) -> None:
+    worker = _sent_and_forgotten(world)
+    status = worker.wait_for(lambda s: len(s["holds"]) == 4, "a hold of each partition")
+    assert worker.stop() == 0
+    for hold in status["holds"]:
+        arguments = hold["detail"].partition("kafka-consumer-groups.sh ")[2].split()
+        tool = [*kafka_tools, "--bootstrap-server", world.bootstrap_servers, *arguments]
+        deadline = time.monotonic() + 60
+        while "can only be reset if the group" in (told := _told(tool)):
+            assert time.monotonic() < deadline, told
+
+    world.produce_sends(500, tag="later")
+    _start(world)
+
+    assert world.settled().problems() == []
+    assert world.platform.ledger().accepted == 2_500
+
+
+def test_a_stream_whose_outcomes_are_of_other_streams_is_new(world: World) -> None:
+    world.produce_sends(500)
+    first = _start(world)
+    assert world.settled().problems() == []
+    assert first.stop() == 0
+
+    worker = _start(world, name=f"{world.name}-other")
+
+    worker.wait_for(lambda s: s["queued"] == 500, "all sent under the other name")
+
+
 @pytest.fixture(scope="session")
 def kafka_tools(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Return the command line of Kafka's own `kafka-consumer-groups.sh`, whose jar Maven brings."""

@@ -1,0 +1,56 @@
+"""What the outcome topic remembers of a stream whose commits Kafka has forgotten.
+
+A group that has had no members for `offsets.retention.minutes` has no commits any more, nor has one that was deleted.
+Then a stream looks new, and from its `start` on it would post again what it has posted. Its outcomes name the places of
+what was settled, so that the ends of their topic tell a new stream from one that was forgotten.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from connector.config.kafka import KafkaSettings
+from connector.config.streams import StreamSettings
+from connector.core.chunks import Chunk, Partition
+from connector.kafka.scanning import Scanner, config_of
+
+REMEMBERED: Final = 10_000
+"""Offsets at the end of each partition of the outcome topic that are looked at."""
+
+
+class _Place(msgspec.Struct, gc=False):
+    stream: str
+    topic: str
+    partition: int
+    offset: int
+
+
+def last_settled(kafka: KafkaSettings, stream: StreamSettings, client_id: str) -> dict[Partition, int]:
+    """Return the highest offset of each partition that the last outcomes of a stream name.
+
+    Raises `KafkaTroubleError`.
+    """
+    scanner = Scanner(config_of(kafka, client_id=client_id, group=stream.group), kafka.request_timeout_secs)
+    try:
+        spans = scanner.spans(stream.outcomes.topic)
+        ends = {partition: (max(low, high - REMEMBERED), high) for partition, (low, high) in spans.items()}
+        return places_in(scanner.read(ends), stream.name)
+    finally:
+        scanner.close()
+
+
+def places_in(chunks: Iterable[Chunk], stream: str) -> dict[Partition, int]:
+    """Return the highest offset of each partition that outcomes of a stream name; what is no outcome is passed over."""
+    found: dict[Partition, int] = {}
+    decode = msgspec.json.Decoder(_Place).decode
+    for chunk in chunks:
+        for value in chunk.values:
+            try:
+                place = decode(value or b"")
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                continue
+            if place.stream == stream:
+                partition = Partition(place.topic, place.partition)
+                found[partition] = max(place.offset, found.get(partition, -1))
+    return found

@@ -1,0 +1,35 @@
+"""Outcomes tell how far a stream had come, whatever else lies in their topic."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connector.core.chunks import Chunk, Partition
+from connector.core.flow import Finished
+from connector.core.records import Scribe
+from connector.core.verdicts import Verdict, Verdicts
+from connector.stream.remembering import places_in
+
+_SPOTS = st.tuples(
+    st.sampled_from(["sends", "codes"]), st.sampled_from(["a", "b"]), st.integers(0, 2), st.integers(0, 99)
+)
+
+
+def _outcome(stream: str, topic: str, number: int, offset: int) -> str:
+    chunk = Chunk(Partition(topic, number), 1, [offset], [b"{}"])
+    item = Finished((chunk,), Verdicts(Verdict("queued", "queued", "", "", 200)), "worker-0-1", 1, 1, 0, 48)
+    (outcomes,) = Scribe(stream, "send", f"trackly-connector.{stream}").outcomes(item)
+    return outcomes.values[0]
+
+
+@given(st.lists(_SPOTS), st.lists(st.sampled_from([None, b"", b"{", b"[]", b'{"stream":"sends"}', b"\xff"])))
+def test_the_highest_offset_of_each_partition_that_the_streams_outcomes_name(
+    spots: list[tuple[str, str, int, int]], others: list[bytes | None]
+) -> None:
+    values = [_outcome(*spot).encode() for spot in spots] + others
+    chunks = [Chunk(Partition("outcomes", 0), 0, [at], [value]) for at, value in enumerate(values)]
+
+    expected: dict[Partition, int] = {}
+    for stream, topic, number, offset in spots:
+        if stream == "sends":
+            expected[Partition(topic, number)] = max(offset, expected.get(Partition(topic, number), 0))
+    assert places_in(chunks, "sends") == expected
