@@ -174,15 +174,10 @@ def _stands_at(letter: Letter, positions: frozenset[tuple[str | None, int, int]]
     return any((*place[0], place[1]) in positions for place in (own, source, origin) if place is not None)
 
 
-def value_of(letter: Letter) -> Any:
-    """Return the value as JSON, None where it is none."""
-    return json_of(letter.value)
-
-
 def document_of(letter: Letter) -> dict[str, Any]:
     """Return what `--where` sees of a dead letter: value, headers, and what the other filters go by."""
     return {
-        "value": value_of(letter),
+        "value": json_of(letter.value),
         "headers": {name: None if raw is None else raw.decode(errors="replace") for name, raw in letter.headers},
         "key": None if letter.key is None else letter.key.decode(errors="replace"),
         "reason": letter.reason,

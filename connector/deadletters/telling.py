@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from connector.core.records import iso
+from connector.deadletters.addresses import json_of
 from connector.deadletters.letters import Letter, spelled
-from connector.deadletters.selection import value_of
 from connector.telemetry.logging import mask_event
 
 
@@ -43,7 +43,7 @@ def _text(value: bytes | None) -> str | None:
 
 def _value(letter: Letter, *, reveal: bool) -> Any:
     """Return the value: as JSON where it is some, else as text; hidden but for its shape unless it is asked for."""
-    value = value_of(letter)
+    value = json_of(letter.value)
     if reveal:
         return value if value is not None else _text(letter.value)
     if letter.value is None:

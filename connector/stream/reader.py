@@ -729,8 +729,8 @@ class Reader:
     def _forgotten(self, partition: Partition, last: int) -> str:
         group = self._options.group
         return (
-            f"Kafka has no commit of group {group}, and outcomes tell of results up to offset {last}; to go on after it: "
-            "stop the connector, wait kafka.session_timeout_secs, then kafka-consumer-groups.sh "
+            f"Kafka has no commit of group {group}, and outcomes tell of results up to offset {last}; "
+            "to go on after it: stop the connector, wait kafka.session_timeout_secs, then kafka-consumer-groups.sh "
             f"--group {group} --reset-offsets --to-offset {last + 1} --execute "
             f"--topic {partition.topic}:{partition.number}"
         )
