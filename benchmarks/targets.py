@@ -12,7 +12,7 @@ FLAT: Final = 1.1
 """Memory at the end of a run, over that at its first third."""
 OF_SPLICE: Final = 0.5
 """Least speed of a variant, as a share of events that are spliced into requests as they came."""
-OF_SPLICE_BUT: Final = {"connector_mapped": 0.4, "connector_avro": 0.3}
+OF_SPLICE_BUT: Final = {"connector_avro": 0.3}
 """Where another share is the target."""
 NO_TARGET: Final = frozenset({"connector_1000_lists_top_level", "raw_loop_4kb", "connector_console"})
 

@@ -50,7 +50,7 @@ def places_of(settings: Settings, name: str, selection: str, partitions: Iterabl
             places[partition] = place = read_place(there.offset, there.metadata)
         except ForeignMetadataError as error:
             raise NameTakenError(
-                f"group {group_of(name)}: {error}; a newer version has begun this redrive, or something else commits there"
+                f"group {group_of(name)}: {error}; a newer version has begun this redrive, or others commit there"
             ) from error
         if place.selection not in {"", selection}:
             raise NameTakenError(f"redrive {name} was begun with other filters, target or patch")
