@@ -92,9 +92,8 @@ def resume(
     """
     settings = load(config) if config is not None else None
     form = [("partition", name) for name in partition or ()]
-    form += [("in_doubt", in_doubt.value)] if in_doubt is not None else []
-    form += [("foreign_metadata", foreign_metadata.value)] if foreign_metadata is not None else []
-    form += [("progress_missing", progress_missing.value)] if progress_missing is not None else []
+    decided = {"in_doubt": in_doubt, "foreign_metadata": foreign_metadata, "progress_missing": progress_missing}
+    form += [(name, choice.value) for name, choice in decided.items() if choice is not None]
     answers = said(settings, url, stream, "resume", form, as_json=as_json)
     not_held = set(partition or ()).intersection(*(answer.body.get("not_held", ()) for answer in answers))
     if not_held and not as_json:

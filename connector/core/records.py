@@ -8,10 +8,12 @@ A record that fails again gets the headers of its last failure in place of the e
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
+
+import msgspec
 
 from connector.core.chunks import Chunk, Headers, Partition
 from connector.core.flow import Finished
@@ -64,6 +66,36 @@ def number_of(told: bytes | None) -> int | None:
 def redrives_of(facts: Told) -> int:
     """Return how often a record was sent again, by its headers."""
     return number_of(facts.get(REDRIVES)) or 0
+
+
+class Origin(msgspec.Struct, gc=False):
+    """Where a record first failed."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Outcome(msgspec.Struct, gc=False):
+    """What is read back of an outcome."""
+
+    status: str
+    topic: str
+    partition: int
+    offset: int
+    stream: str = ""
+    origin: Origin | None = None
+
+
+def outcomes_in(chunks: Iterable[Chunk]) -> Iterator[Outcome]:
+    """Yield the outcomes among the values of an outcome topic; what is none is passed over."""
+    decode = msgspec.json.Decoder(Outcome).decode
+    for chunk in chunks:
+        for value in chunk.values:
+            try:
+                yield decode(value or b"")
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                continue
 
 
 @dataclass(slots=True)

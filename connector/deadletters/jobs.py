@@ -9,7 +9,7 @@ import msgspec
 
 from connector.core.chunks import Chunk, Partition
 from connector.core.progress import RangeSet, runs
-from connector.core.records import REDRIVES, origin_of, redrives_of
+from connector.core.records import REDRIVES, origin_of, outcomes_in, redrives_of
 from connector.deadletters.deciding import Known, Rules, Survey, survey
 from connector.deadletters.evidence import Event, event_of
 from connector.deadletters.letters import Facts, Letter, letters_of
@@ -93,20 +93,6 @@ class SurveyJob:
         return found
 
 
-class _Origin(msgspec.Struct, gc=False):
-    topic: str
-    partition: int
-    offset: int
-
-
-class _Outcome(msgspec.Struct, gc=False):
-    status: str
-    topic: str
-    partition: int
-    offset: int
-    origin: _Origin | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class OutcomesJob:
     """Finds which records have an outcome `queued`, under the place where they first failed."""
@@ -114,16 +100,10 @@ class OutcomesJob:
     def __call__(self, chunks: Iterator[Chunk], /) -> Known:
         """Return them as ranges; what is no outcome of the connector is passed over."""
         found: dict[Partition, list[int]] = {}
-        decode = msgspec.json.Decoder(_Outcome).decode
-        for chunk in chunks:
-            for value in chunk.values:
-                try:
-                    outcome = decode(value or b"")
-                except (msgspec.MsgspecError, UnicodeDecodeError):
-                    continue
-                if outcome.status == "queued":
-                    place = outcome.origin or outcome
-                    found.setdefault(Partition(place.topic, place.partition), []).append(place.offset)
+        for outcome in outcomes_in(chunks):
+            if outcome.status == "queued":
+                place = outcome.origin or outcome
+                found.setdefault(Partition(place.topic, place.partition), []).append(place.offset)
         return Known(queued={p: RangeSet(runs(sorted(set(offsets)))) for p, offsets in found.items()})
 
 

@@ -170,19 +170,18 @@ class Source:
         """
         if self._unproven:
             self._prove()
-        at = None
         try:
             messages = self._consumer.consume(count, 0.0)
+            read = Read()
             if not messages and timeout_secs > 0:
                 first = self._consumer.poll(timeout_secs)
                 if first is not None:
-                    at = time.monotonic()
+                    read.at = time.monotonic()
                     messages = [first, *self._consumer.consume(max(count - 1, 1), COMPANY_SECS)]
         except KafkaException as error:
             return Read(troubles=[(None, translate(error))])
         if not messages:
-            return Read()
-        read = Read() if at is None else Read(at=at)
+            return read
         if any(map(_error, messages)):
             good = []
             for message in messages:

@@ -29,7 +29,7 @@ from connector.kafka.errors import FatalError, KafkaTroubleError
 from connector.kafka.source import Committed, Source
 from connector.shaping.decoded import FormatAwayError
 from connector.shaping.shaped import Shaped
-from connector.stream.holds import Decision
+from connector.stream.holds import Decision, spelled
 from connector.stream.state import State, now, now_ms
 from connector.telemetry.logging import get_logger
 from connector.trackly.operations import Operation
@@ -682,18 +682,20 @@ class Reader:
             # Where there is nothing to read nothing can be posted again, so that nobody need be asked.
             last = -1 if ruling.begin or progress.base >= high else last_settled().get(partition, -1)
             if progress.base <= last < high:  # beyond the end: the topic was made anew
-                return _Loaded(partition, epoch, None, hold=("progress_missing", self._forgotten(partition, last)))
+                reset = self._reset(partition, f"--to-offset {last + 1}")
+                detail = (
+                    f"Kafka has no commit of group {self._options.group}, and outcomes tell of results up to offset "
+                    f"{last}; to go on after it: {reset}"
+                )
+                return _Loaded(partition, epoch, None, hold=("progress_missing", detail))
             return _Loaded(partition, epoch, progress, new=True)
         found = _Loaded(partition, epoch, None, in_doubt=ruling.in_doubt)
         try:
             progress = decode(committed.offset, committed.metadata)
         except ForeignMetadataError as error:
             if not ruling.discard_metadata:
-                detail = (
-                    f"{error}; to begin at the committed offset: resume, or stop the connector, wait "
-                    f"kafka.session_timeout_secs, then kafka-consumer-groups.sh --group {self._options.group} "
-                    f"--reset-offsets --to-current --execute --topic {partition.topic}:{partition.number}"
-                )
+                reset = self._reset(partition, "--to-current")
+                detail = f"{error}; to begin at the committed offset: resume, or {reset}"
                 return replace(found, hold=("foreign_metadata", detail))
             progress = Progress(committed.offset)
         if not progress.birth:
@@ -726,13 +728,11 @@ class Reader:
         found.progress = progress
         return found
 
-    def _forgotten(self, partition: Partition, last: int) -> str:
-        group = self._options.group
+    def _reset(self, partition: Partition, where: str) -> str:
+        """Return how an operator sets the group's offset of a partition, by Kafka's own tool."""
         return (
-            f"Kafka has no commit of group {group}, and outcomes tell of results up to offset {last}; "
-            "to go on after it: stop the connector, wait kafka.session_timeout_secs, then kafka-consumer-groups.sh "
-            f"--group {group} --reset-offsets --to-offset {last + 1} --execute "
-            f"--topic {partition.topic}:{partition.number}"
+            "stop the connector, wait kafka.session_timeout_secs, then kafka-consumer-groups.sh "
+            f"--group {self._options.group} --reset-offsets {where} --execute --topic {spelled(partition)}"
         )
 
     def _first_progress(self, source: Source, partition: Partition, low: int, high: int) -> Progress:

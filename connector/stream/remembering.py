@@ -8,22 +8,14 @@ what was settled, so that the ends of their topic tell a new stream from one tha
 from collections.abc import Iterable
 from typing import Final
 
-import msgspec
-
 from connector.config.kafka import KafkaSettings
 from connector.config.streams import StreamSettings
 from connector.core.chunks import Chunk, Partition
+from connector.core.records import outcomes_in
 from connector.kafka.scanning import Scanner, config_of
 
 REMEMBERED: Final = 10_000
 """Offsets at the end of each partition of the outcome topic that are looked at."""
-
-
-class _Place(msgspec.Struct, gc=False):
-    stream: str
-    topic: str
-    partition: int
-    offset: int
 
 
 def last_settled(kafka: KafkaSettings, stream: StreamSettings, client_id: str) -> dict[Partition, int]:
@@ -43,14 +35,8 @@ def last_settled(kafka: KafkaSettings, stream: StreamSettings, client_id: str) -
 def places_in(chunks: Iterable[Chunk], stream: str) -> dict[Partition, int]:
     """Return the highest offset of each partition that outcomes of a stream name; what is no outcome is passed over."""
     found: dict[Partition, int] = {}
-    decode = msgspec.json.Decoder(_Place).decode
-    for chunk in chunks:
-        for value in chunk.values:
-            try:
-                place = decode(value or b"")
-            except (msgspec.MsgspecError, UnicodeDecodeError):
-                continue
-            if place.stream == stream:
-                partition = Partition(place.topic, place.partition)
-                found[partition] = max(place.offset, found.get(partition, -1))
+    for outcome in outcomes_in(chunks):
+        if outcome.stream == stream:
+            partition = Partition(outcome.topic, outcome.partition)
+            found[partition] = max(outcome.offset, found.get(partition, -1))
     return found

@@ -246,9 +246,7 @@ def test_what_kafka_forgot_goes_on_where_the_hold_says(world: World, kafka_tools
     for hold in status["holds"]:
         arguments = hold["detail"].partition("kafka-consumer-groups.sh ")[2].split()
         tool = [*kafka_tools, "--bootstrap-server", world.bootstrap_servers, *arguments]
-        deadline = time.monotonic() + 60
-        while "can only be reset if the group" in (told := _told(tool)):
-            assert time.monotonic() < deadline, told
+        assert world.source in _told_when_left(tool)
 
     world.produce_sends(500, tag="later")
     _start(world)
@@ -296,13 +294,17 @@ def test_foreign_metadata_is_reset_by_kafkas_own_tool_while_the_group_is_stopped
     assert "can only be reset if the group" in running  # the tool refuses while members are there
     assert worker.stop() == 0
 
-    deadline = time.monotonic() + 60
-    while "can only be reset if the group" in (told := _told(tool)):
-        assert time.monotonic() < deadline, told  # a static member stays until its session ends
-
-    assert world.source in told
+    assert world.source in _told_when_left(tool)
     _start(world)
     assert world.settled().problems() == []
+
+
+def _told_when_left(tool: list[str]) -> str:
+    """Return what the tool says once the group has no members: a static one stays until its session ends."""
+    deadline = time.monotonic() + 60
+    while "can only be reset if the group" in (told := _told(tool)):
+        assert time.monotonic() < deadline, told
+    return told
 
 
 def _told(tool: list[str]) -> str:
