@@ -17,6 +17,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
+from confluent_kafka.admin._metadata import TopicMetadata
 from confluent_kafka.cimpl import NewTopic
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -101,7 +102,7 @@ class Topics:
         return topic
 
     def delete(self, *topics: str) -> None:
-        """Delete topics; those that are gone already do not matter."""
+        """Delete topics, and return when they are gone; those that were gone already do not matter."""
         if not topics:
             return
         for topic, deletion in self._admin.delete_topics(list(topics)).items():
@@ -112,6 +113,7 @@ class Topics:
                     raise
             if topic in self._made:
                 self._made.remove(topic)
+        self._wait_for_metadata(lambda there: there.keys().isdisjoint(topics), f"{', '.join(topics)} are still there")
 
     def delete_all(self) -> None:
         """Delete every topic that was created here."""
@@ -128,13 +130,19 @@ class Topics:
 
     def _wait_for_leaders(self, topic: str) -> None:
         """Wait until every partition has a leader: the answer to the creation comes before that."""
+
+        def has_leaders(there: dict[str, TopicMetadata]) -> bool:
+            partitions = there[topic].partitions.values() if topic in there else ()
+            return bool(partitions) and all(partition.leader >= 0 for partition in partitions)
+
+        self._wait_for_metadata(has_leaders, f"{topic} has no leaders")
+
+    def _wait_for_metadata(self, wanted: Callable[[dict[str, TopicMetadata]], bool], unmet: str) -> None:
         deadline = time.monotonic() + _REQUEST_TIMEOUT_SECS
-        while time.monotonic() < deadline:
-            found = self._admin.list_topics(timeout=_REQUEST_TIMEOUT_SECS).topics.get(topic)
-            if found is not None and found.partitions and all(p.leader >= 0 for p in found.partitions.values()):
-                return
+        while not wanted(self._admin.list_topics(timeout=_REQUEST_TIMEOUT_SECS).topics):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{unmet} after {_REQUEST_TIMEOUT_SECS} s")
             time.sleep(0.02)
-        raise TimeoutError(f"{topic} has no leaders after {_REQUEST_TIMEOUT_SECS} s")
 
 
 def produce(
@@ -246,20 +254,24 @@ def _ends(
     found = consumer.list_topics(topic, timeout=_REQUEST_TIMEOUT_SECS).topics[topic]
     if found.error is not None:
         raise KafkaException(found.error)
-    admin = AdminClient({**_client(bootstrap_servers), **properties})
+    asking = {**_client(bootstrap_servers), **properties}
     # A consumer's own query would stop at the first open transaction when it reads committed.
     bounds = []
     earliest, latest = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call] # theirs
     for spec in (earliest, latest):
         query = {TopicPartition(topic, number): spec for number in found.partitions}
-        bounds.append(_offsets(admin, query, deadline))
+        bounds.append(_offsets(asking, query, deadline))
     starts, nexts = bounds
     return {number: (starts[number], nexts[number]) for number in starts if starts[number] < nexts[number]}
 
 
-def _offsets(admin: AdminClient, query: dict[TopicPartition, OffsetSpec], deadline: float) -> dict[int, int]:
-    """Return an offset for each partition, waiting for leaders: after a restart a broker has none for a moment."""
+def _offsets(asking: Properties, query: dict[TopicPartition, OffsetSpec], deadline: float) -> dict[int, int]:
+    """Return an offset for each partition, waiting for leaders: after a restart a broker has none for a moment.
+
+    Each time by a new client, since one that learned of a leader before it was elected anew asks by the old epoch.
+    """
     while True:
+        admin = AdminClient(dict(asking))
         answers = admin.list_offsets(query, isolation_level=IsolationLevel.READ_UNCOMMITTED)
         try:
             return {at.partition: result.result(_REQUEST_TIMEOUT_SECS).offset for at, result in answers.items()}

@@ -42,7 +42,8 @@ class Group:
     """A consumer group of the classic protocol, seen from outside."""
 
     def __init__(self, config: Config, group: str, timeout_secs: float) -> None:
-        self._admin = AdminClient(cast("Any", config))
+        self._config = cast("Any", config)
+        self._admin = AdminClient(self._config)
         self._group = group
         self._timeout_secs = timeout_secs
         self._complete: set[Partition] | None = None
@@ -66,6 +67,7 @@ class Group:
                 return frozenset()
             orphans = partitions_of(topics, self._admin.list_topics(timeout=self._timeout_secs)) - owned
         except KafkaException as error:
+            self._admin = AdminClient(self._config)  # this one may be cut off: see `reach`
             raise translate(error, f"asking what group {self._group} has") from error
         if not orphans:
             self._complete = owned

@@ -8,13 +8,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, repeat
 from operator import length_hint
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from connector.core.chunks import Headers, Partition
 from connector.kafka.configs import Config
 from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError, RetriableError, translate
+from connector.kafka.lent import Lent
 from connector.kafka.source import Source
 
 Offsets = dict[Partition, tuple[int, str]]
@@ -135,12 +136,17 @@ class _Writer:
         self._producer.purge(in_queue=True, in_flight=True, blocking=False)
 
 
+GRACE_SECS: Final = 2.0
+"""What a call may take beyond the time that it was given."""
+
+
 class TransactionalPublisher(_Writer):
     """Records, offsets and progress in one transaction. `topic` is one that exists and is written to."""
 
     def __init__(self, config: Config, topic: str | None = None) -> None:
         super().__init__(config)
         self._topic = topic
+        self._lent: Lent | None = None
 
     def _watchers(self, count: int) -> Iterable[Callable[..., None] | None]:
         """Return one who is told of the last record alone.
@@ -156,7 +162,9 @@ class TransactionalPublisher(_Writer):
             # The first answer lets librdkafka know the brokers, the second waits until one of them is connected.
             # Measured: where none is when transactions are asked for, it looks again half a second later.
             for _ in range(2):
-                self._call(self._producer.list_topics, self._topic, timeout_secs)
+                found = self._call(self._producer.list_topics, self._topic, timeout_secs)
+                if not found.brokers:  # and this producer will never reach one: see `reach`
+                    raise RetriableError("no broker is named", "asking for the brokers")
         self._call(self._producer.init_transactions, timeout_secs)
 
     def begin(self) -> None:
@@ -169,7 +177,7 @@ class TransactionalPublisher(_Writer):
         if offsets:
             spots = [TopicPartition(*p, offset, metadata) for p, (offset, metadata) in offsets.items()]
             try:
-                self._call(self._producer.send_offsets_to_transaction, spots, group, timeout_secs)
+                self._call(self._send_offsets, spots, group, timeout_secs)
             except RetriableError as error:
                 # librdkafka has retried within the time given; nothing is committed, so giving up is safe.
                 raise AbortableError(error) from error
@@ -180,9 +188,23 @@ class TransactionalPublisher(_Writer):
         self._failed = None
         self._call(self._producer.abort_transaction, timeout_secs)
 
-    def _call(self, function: Any, *arguments: Any) -> None:
+    def _send_offsets(self, spots: list[TopicPartition], group: Any, timeout_secs: float) -> None:
+        """Add offsets in another thread, which is left to itself when it does not come back.
+
+        librdkafka waits without end for a coordinator where no broker is left to ask for it: see `reach`.
+        """
+        if self._lent is None:
+            self._lent = Lent("offsets")
         try:
-            function(*arguments)
+            self._lent.call(
+                timeout_secs + GRACE_SECS, self._producer.send_offsets_to_transaction, spots, group, timeout_secs
+            )
+        except TimeoutError as error:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from error  # noqa: SLF001
+
+    def _call(self, function: Any, *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
         except KafkaException as error:
             raise self._reason(translate(error)) from error
 
@@ -212,7 +234,7 @@ class PlainPublisher(_Writer):
         """Flush the records, then commit the offsets; a failure in between repeats the records, never loses them."""
         if self._producer.flush(timeout_secs) > 0:
             self._raise_failed()
-            raise AbortableError("the results were not written in time")
+            raise AbortableError(KafkaError(KafkaError._TIMED_OUT), "writing the results")  # noqa: SLF001
         self._raise_failed()
         try:
             self._source.commit(offsets)

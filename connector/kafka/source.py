@@ -25,6 +25,7 @@ from confluent_kafka import (
 from connector.core.chunks import Chunk, Partition
 from connector.kafka.configs import Config
 from connector.kafka.errors import FatalError, KafkaTroubleError, translate
+from connector.kafka.reach import is_cut_off
 from connector.kafka.topics import partitions_of
 
 # Unbound C methods: mapped over a list of messages they cost a third of a call in a comprehension.
@@ -133,14 +134,9 @@ class Source:
         *,
         keep_timestamps: bool = False,
         may_be_missing: Collection[str] = (),
-        on_error: Callable[[str, str], None] | None = None,
     ) -> None:
-        def report(error: KafkaError) -> None:
-            if on_error is not None:
-                on_error(error.name(), error.str())
-
-        self._make: Callable[[], Consumer] = lambda: Consumer({**config, "error_cb": report})
-        self._consumer = self._make()
+        self._config = {**config, "error_cb": lambda _: None}
+        self._consumer = Consumer(self._config)
         self._retired: list[Consumer] = []
         self._handler = handler
         self._epoch_of = epoch_of
@@ -148,6 +144,8 @@ class Source:
         self._may_be_missing = may_be_missing
         self._topics: set[str] = set()
         """Topics of which a partition was ever assigned: records of one that is revoked may still come."""
+        self._known_topic = ""
+        """One that is read; it need not exist."""
         self._names: dict[str, str] = {}
         self._refused: dict[Partition, float] = {}
         """Since when partitions that are to begin may not be sought."""
@@ -157,7 +155,8 @@ class Source:
     # ------------------------------------------------------------------ the reader's thread
 
     def subscribe(self, topics: Sequence[str]) -> None:
-        """Join the group; a name that starts with `^` is a pattern."""
+        """Join the group; a name that starts with `^` is a pattern, and not all are."""
+        self._known_topic = next(topic for topic in topics if not topic.startswith("^"))
         self._consumer.subscribe(
             list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
@@ -289,7 +288,7 @@ class Source:
         Other threads may be inside a call of the old one, so that it is closed with the new one, not before.
         """
         self._retired.append(self._consumer)
-        self._consumer = self._make()
+        self._consumer = Consumer(self._config)
         self._forget([*self._unproven, *self._paused, *self._refused])
 
     def close(self) -> None:
@@ -332,6 +331,11 @@ class Source:
             self._paused.discard(partition)
 
     # ------------------------------------------------------------------ any thread
+
+    def is_cut_off(self, secs: float) -> bool:
+        """Tell whether only a new consumer will reach a broker again; takes up to three times `secs`."""
+        config = {**self._config, "log_level": 2}  # what it can't reach is told of already
+        return is_cut_off(self._consumer, lambda: Consumer(config), self._known_topic, secs)
 
     def group_metadata(self) -> Any:
         """Return the group's generation, for a transaction."""

@@ -74,7 +74,8 @@ class Topics:
     """Asks the cluster about topics, and creates them."""
 
     def __init__(self, config: Config, timeout_secs: float) -> None:
-        self._admin = AdminClient(cast("Any", {**config, "error_cb": self._hear}))
+        self._config = {**config, "error_cb": self._hear}
+        self._admin = AdminClient(cast("Any", self._config))
         self._timeout = timeout_secs
         self._refused: KafkaError | None = None
 
@@ -104,6 +105,7 @@ class Topics:
             return self._admin.list_topics(timeout=self._timeout)
         except KafkaException as error:
             self._admin.poll(0)
+            self._admin = AdminClient(cast("Any", self._config))  # this one may be cut off: see `reach`
             if self._refused is not None:
                 raise RetriableError(self._refused, "asking the brokers for their topics") from error
             raise translate(error, "asking the brokers for their topics") from error

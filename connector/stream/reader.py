@@ -26,6 +26,7 @@ from connector.core.progress import ForeignMetadataError, Progress, RangeSet, de
 from connector.core.verdicts import Verdicts, in_doubt
 from connector.core.watchdog import Spot
 from connector.kafka.errors import FatalError, KafkaTroubleError
+from connector.kafka.reach import REACH_SECS, SILENT_SECS
 from connector.kafka.source import Committed, Source
 from connector.shaping.decoded import FormatAwayError
 from connector.shaping.shaped import Shaped
@@ -151,6 +152,8 @@ class Reader:
         """Partitions that are to begin anew, and when they do at the latest."""
         self._paused = False
         self._renewed_at = float("-inf")
+        self._heard_at = now()
+        self._cut_off = False
         self._drain_by: float | None = None
         self._drained = threading.Event()
         self._close = threading.Event()
@@ -174,6 +177,7 @@ class Reader:
         """How far the partitions that have begun had come, a moment ago."""
         self.assigned_once = False
         self._loader = ThreadPoolExecutor(2, thread_name_prefix=f"{name}-progress")
+        self._prober = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-reach")
         self._log = get_logger("reader").bind(stream=name)
         self._thread = threading.Thread(target=self._run, name=f"{name}-reader", daemon=True)
 
@@ -237,7 +241,8 @@ class Reader:
             self._drained.set()
             # A call that the consumer is closed under never returns, and would keep the process from ending.
             self._close.set()
-            self._loader.shutdown(wait=True, cancel_futures=True)
+            for threads in (self._loader, self._prober):
+                threads.shutdown(wait=True, cancel_futures=True)
             source.close()
 
     def _turn(self, source: Source) -> None:
@@ -260,6 +265,7 @@ class Reader:
             if self._to_begin or self._loader_busy:
                 timeout = min(timeout, 0.01)
             read = source.read(self._options.chunk_records, timeout)
+        self._mind_silence(source, heard=bool(read.chunks))
         if read.chunks:
             self.refused = None
             self._shape_until = now() + SHAPING_SECS
@@ -412,7 +418,28 @@ class Reader:
         if now() - self._renewed_at < self._options.fence_secs:
             raise error
         self._renewed_at = now()
-        self._log.warning("consumer replaced", code=error.code, error=str(error))
+        self._replace_consumer(source, error)
+
+    def _mind_silence(self, source: Source, *, heard: bool) -> None:
+        """Have a consumer that brings nothing asked whether it reaches a broker, and replace one that never will."""
+        if self._cut_off:
+            self._cut_off = False
+            self._replace_consumer(source, KafkaTroubleError("it had lost its brokers"))
+        elif heard:
+            self._heard_at = now()
+        elif now() - self._heard_at > SILENT_SECS:
+            self._heard_at = float("inf")  # until it is known
+            self._prober.submit(self._ask_reach, source)
+
+    def _ask_reach(self, source: Source) -> None:
+        """Run in a thread of its own: those of the loader may wait for the very brokers that are not reached."""
+        try:
+            self._cut_off = source.is_cut_off(REACH_SECS)
+        finally:
+            self._heard_at = now()
+
+    def _replace_consumer(self, source: Source, why: KafkaTroubleError) -> None:
+        self._log.warning("consumer replaced", code=why.code, error=str(why))
         self.lost(list(self._epochs))
         self._paused = False
         source.renew()

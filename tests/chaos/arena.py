@@ -26,7 +26,7 @@ from connector.demo.topics import Topics
 from connector.simulator import Simulator, SimulatorSettings, SimulatorThread
 from connector.simulator.faults import parse_faults
 from tests.chaos.plan import SESSION_SECS, SPARE, WORKERS, Flow, Setup
-from tests.chaos.proxy import Proxy
+from tests.kit.proxy import Proxy
 from tests.kit.world import KEY, Worker, start_worker
 
 USER, PASSWORD = "connector", "chaos-password"

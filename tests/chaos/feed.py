@@ -64,7 +64,8 @@ class Feed:
                 "enable.idempotence": True,
                 "linger.ms": 10,
                 "queue.buffering.max.messages": 1_000_000,
-                "reconnect.backoff.max.ms": 200,
+                # Not at once: who asks a node that comes up before it counts as alive may lose it (librdkafka 5301).
+                "reconnect.backoff.max.ms": 1_000,
                 "log_level": 2,
             }
         )

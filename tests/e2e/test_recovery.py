@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from connector.demo.broker import Broker
-from connector.demo.topics import Topics
+from connector.demo.broker import Broker, Listener
+from connector.demo.topics import Record, Topics
 from connector.simulator import Faults, Outage, SimulatorThread
+from connector.simulator.faults import RecordCode
 from tests.conftest import MakeBroker
 from tests.kit.feed import Feed, Watch
+from tests.kit.proxy import NamelessProxy
 from tests.kit.world import Worker, World
 
 ALL = (0, 1, 2, 3)
@@ -131,6 +133,49 @@ def test_a_broker_that_restarts_or_dies_and_comes_back_is_used_again_soon(
     for how, secs in took.items():
         _tell(f"broker back after {how}", secs, 15)
     _judge(world)
+
+
+TRANSIENT = {"name": "transient", "reasons": ["provider_error"], "delay_secs": 0.5, "max_redrives": 3}
+
+
+def test_clients_that_were_told_of_no_brokers_reach_them_again(make_broker: MakeBroker, make_world: MakeWorld) -> None:
+    """Librdkafka then forgets those that it knows, and where it was told to look for them; nothing brings them back.
+
+    Nodes answer so while they come up again, before they count as alive.
+    """
+    with NamelessProxy() as proxy:
+        broker = make_broker(listeners=[Listener("DOOR", advertised=proxy.address)])
+        proxy.target = int(broker.address("DOOR").rpartition(":")[2])
+        world = make_world(broker)
+        world.topics.create(name=f"{world.name}.redrive")
+        settings = world.defaults(
+            {"kafka": {"bootstrap_servers": proxy.address}},
+            stream={
+                "metadata_refresh_secs": 1,
+                "retry": {"max_attempts": 1},
+                "dead_letters": {"redrive": [TRANSIENT]},
+            },
+        )
+        with Feed(world) as feed:
+            worker = world.start(settings)
+            feed.wait_posted(ALL, after=feed.mark(), since=time.monotonic(), within_secs=60)
+            proxy.nameless = True
+            time.sleep(8)
+            still, mark = time.monotonic(), feed.mark()
+            time.sleep(2)
+            assert feed.watch.count(still, time.monotonic()) == 0, "nobody was cut off"
+            proxy.nameless = False
+            back = time.monotonic()
+
+            took = feed.wait_posted(ALL, after=mark, since=back, within_secs=90)
+            again = RecordCode(text="again", code="provider_error", times=1)
+            world.platform.set_faults(Faults(record_codes=(again,)))
+            world.topics.produce(world.source, [Record(b'{"to": "+15550009999", "body": "again"}')])
+            worker.wait_for(lambda s: s["redrives"][0]["redriven"] == 1, "the rule has its brokers back")
+
+        _tell("brokers named again", took, 25)
+        _judge(world)
+        assert worker.stop() == 0
 
 
 @pytest.mark.parametrize(

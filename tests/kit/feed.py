@@ -3,14 +3,27 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Self
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final, Self
 
-from connector.demo.topics import Record
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from connector.demo.topics import position_of
 from connector.simulator import SimulatorThread
-from tests.kit.world import World, sends
+from tests.kit.world import World, send
 
 TAG = "feed"
+
+SILENT_SECS: Final = 3.0
+"""A producer that is told nothing for so long is looked at."""
+
+FEEDING: Final[Mapping[str, str | int | float | bool]] = {
+    "enable.idempotence": True,
+    "linger.ms": 20,
+    "reconnect.backoff.max.ms": 200,
+    "queue.buffering.max.messages": 1_000_000,
+    "log_level": 2,
+}
 
 
 def watch_ledger(platform: SimulatorThread, note: Callable[[Sequence[str | None]], None]) -> None:
@@ -47,7 +60,11 @@ class Watch:
 
 
 class Feed:
-    """Produces records at a steady pace, round robin over the partitions, until it is left."""
+    """Produces records at a steady pace, round robin over the partitions, until it is left.
+
+    What it produced is read back then: a producer that is told of an outage's end by a node which does not count as
+    alive yet may lose its brokers for good, and reports of duplicates have no offset.
+    """
 
     def __init__(self, world: World, *, per_sec: int = 400, partitions: int = 4) -> None:
         self.watch = Watch(world.platform)
@@ -55,6 +72,7 @@ class Feed:
         self._world = world
         self._per_sec = per_sec
         self._produced = 0
+        self._heard_at = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
 
@@ -65,6 +83,7 @@ class Feed:
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
         self._thread.join()
+        self._world.produced.add_all(map(position_of, self._written()), "queued")
 
     def mark(self) -> int:
         """Return a number below which lie all records that were produced by now."""
@@ -82,7 +101,8 @@ class Feed:
                 return max(at for at in first.values() if at is not None) - since
             if time.monotonic() > deadline:
                 waiting = [partition for partition, at in first.items() if at is None]
-                raise AssertionError(f"nothing of partitions {waiting} was posted within {within_secs:g} s")
+                told = "\n\n".join(worker.account() for worker in self._world.workers)
+                raise AssertionError(f"nothing of partitions {waiting} was posted within {within_secs:g} s\n{told}")
             time.sleep(0.05)
 
     def longest_gap(self, partition: int, start: float, stop: float) -> float:
@@ -102,13 +122,56 @@ class Feed:
         return None
 
     def _run(self) -> None:
-        self._world.produce(self._records())
-
-    def _records(self) -> Iterator[Record]:
-        began = time.monotonic()
-        for record in sends(10_000_000, tag=TAG):
+        producer, began = self._new_producer(), time.monotonic()
+        while not self._stopping.is_set():
             ahead = self._produced / self._per_sec - (time.monotonic() - began)
-            if self._stopping.wait(max(ahead, 0.0)) if ahead > 0.02 else self._stopping.is_set():
-                return
-            yield record
+            if ahead > 0.02:
+                self._stopping.wait(ahead)
+                producer.poll(0)
+            if len(producer) and time.monotonic() - self._heard_at > SILENT_SECS:
+                producer = self._mended(producer)
+            self._send(producer, self._produced)
             self._produced += 1
+        deadline = time.monotonic() + 60
+        while producer.flush(1) and time.monotonic() < deadline:
+            if time.monotonic() - self._heard_at > SILENT_SECS:
+                producer = self._mended(producer)
+
+    def _new_producer(self) -> Producer:
+        self._heard_at = time.monotonic()
+        return Producer({"bootstrap.servers": self._world.bootstrap_servers, **FEEDING})
+
+    def _send(self, producer: Producer, number: int) -> None:
+        record = send(number, tag=TAG)
+        partition = number % self.partitions
+        producer.produce(self._world.source, record.value, record.key, partition, on_delivery=self._hear)
+
+    def _hear(self, error: KafkaError | None, _message: Message) -> None:
+        if error is None:
+            self._heard_at = time.monotonic()
+
+    def _mended(self, producer: Producer) -> Producer:
+        """Return a new producer in place of one that will never reach a broker again, which others do."""
+        fresh = self._new_producer()
+        if self._reaches(producer) or not self._reaches(fresh):
+            return producer
+        producer.purge()
+        # Of each partition a producer writes the records in their order: what is missing is what follows the last.
+        last = dict.fromkeys(range(self.partitions), -1)
+        for message in self._written():
+            number = int((message.key() or b"").rpartition(b" ")[2])
+            last[number % self.partitions] = max(last[number % self.partitions], number)
+        for number in range(self._produced):
+            if number > last[number % self.partitions]:
+                self._send(fresh, number)
+        return fresh
+
+    def _reaches(self, producer: Producer) -> bool:
+        try:
+            return bool(producer.list_topics(self._world.source, timeout=1).brokers)
+        except KafkaException:
+            return False
+
+    def _written(self) -> list[Message]:
+        messages = self._world.topics.read(self._world.source)
+        return [message for message in messages if (message.key() or b"").startswith(TAG.encode())]

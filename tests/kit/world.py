@@ -98,7 +98,11 @@ class Worker:
             if self.process.poll() is not None:
                 break
             time.sleep(0.05)
-        raise AssertionError(f"not seen: {what}; status {json.dumps(status)}; log ends:\n{tail(self.log, lines=30)}")
+        raise AssertionError(f"not seen: {what}; {self.account()}")
+
+    def account(self) -> str:
+        """Return what a failed test tells of it: its status and the end of its log."""
+        return f"status {json.dumps(self.status())}; log ends:\n{tail(self.log, lines=30)}"
 
 
 def start_worker(
@@ -222,8 +226,13 @@ def _text(value: str | bytes | None) -> str:
 def sends(count: int, *, tag: str = "text") -> Iterator[Record]:
     """Yield good events with texts `<tag> 0`, `<tag> 1`, ..."""
     for number in range(count):
-        text = f"{tag} {number}"
-        yield Record(json.dumps({"to": f"+1555{number % 10_000_000:07d}", "body": text}).encode(), text.encode())
+        yield send(number, tag=tag)
+
+
+def send(number: int, *, tag: str = "text") -> Record:
+    """Return the good event with the text `<tag> <number>`, which is its key as well."""
+    text = f"{tag} {number}"
+    return Record(json.dumps({"to": f"+1555{number % 10_000_000:07d}", "body": text}).encode(), text.encode())
 
 
 def free_port() -> int:

@@ -1,0 +1,42 @@
+"""A thread that is lent to calls which may never come back."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+_Job = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...]]
+
+
+class Lent:
+    """Makes one call after another in a thread of its own, for as long as it is referred to.
+
+    A call that does not return keeps that thread, and nobody else: not the caller, and not the end of the process,
+    which a thread of an executor would hold up.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        threading.Thread(target=_serve, args=(self._jobs,), name=name, daemon=True).start()
+
+    def __del__(self) -> None:
+        self._jobs.put(None)
+
+    def call(self, within_secs: float, function: Callable[..., _T], *arguments: object) -> _T:
+        """Return what a call returns, or raise what it raises; `TimeoutError` when it does not return in time."""
+        future: Future[_T] = Future()
+        self._jobs.put((future, function, arguments))
+        return future.result(within_secs)
+
+
+def _serve(jobs: "SimpleQueue[_Job | None]") -> None:
+    while (job := jobs.get()) is not None:
+        future, function, arguments = job
+        try:
+            future.set_result(function(*arguments))
+        except BaseException as error:  # noqa: BLE001 (it is the caller's)
+            future.set_exception(error)
+        del job, future, function, arguments  # or what they refer to would live until the next call
