@@ -14,23 +14,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from datetime import datetime
-from functools import cache
+from dataclasses import dataclass
 from itertools import count
 from typing import Literal, Protocol
 
 from connector.core.breaker import Hold
 from connector.core.chunks import Chunk, Partition, weight
-from connector.core.progress import ForeignMetadataError, Progress, RangeSet, decode
 from connector.core.verdicts import Verdicts, in_doubt
 from connector.core.watchdog import Spot
 from connector.kafka.errors import FatalError, KafkaTroubleError
 from connector.kafka.reach import REACH_SECS, SILENT_SECS
-from connector.kafka.source import Committed, Source
+from connector.kafka.source import Source
 from connector.shaping.decoded import FormatAwayError
 from connector.shaping.shaped import Shaped
-from connector.stream.holds import Decision, spelled
+from connector.stream.beginning import Beginnings, BeginOptions
+from connector.stream.holds import Decision
 from connector.stream.state import State, now, now_ms
 from connector.telemetry.logging import get_logger
 from connector.trackly.operations import Operation
@@ -54,62 +52,17 @@ class TickView(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """What to read, how much at once, and where to begin."""
+    """How much is read at once, and how long things may take."""
 
-    topics: tuple[str, ...]
-    group: str
-    start: Literal["earliest", "latest"] | datetime
-    on_missing: Literal["hold", "continue"]
-    in_doubt: Literal["dead_letter", "resend", "hold"]
+    begin: BeginOptions
     buffer_bytes: int
     drain_secs: float
-    call_secs: float
     fence_secs: float
     """A consumer that ends twice within this time has a twin with its instance id, or will not be mended by a third."""
     probe_secs: float = 5.0
     probe_max_secs: float = 60.0
     """How long to wait before what can't be shaped now is tried again: at first, and at most."""
     chunk_records: int = 2_000
-    from_beginning: frozenset[str] = frozenset()
-    """Topics whose records were all meant for this group, so that it begins with their first, whatever `start` says."""
-
-
-@dataclass(slots=True)
-class _Loaded:
-    partition: Partition
-    epoch: int
-    progress: Progress | None
-    new: bool = False
-    missing: int = 0
-    vanished: int = 0
-    in_doubt: Literal["dead_letter", "resend"] | None = None
-    """What the operator decided about its records in doubt, in place of the setting."""
-    hold: tuple[str, str] | None = None
-
-
-@dataclass(slots=True)
-class _Ruling:
-    """What the operator decided about a partition that is begun again, hold by hold; spent once it has begun."""
-
-    in_doubt: Literal["dead_letter", "resend"] | None = None
-    discard_metadata: bool = False
-    pass_missing: bool = False
-    begin: bool = False
-    """Begin where the settings say, although there was progress."""
-
-    def add(self, reason: str, decision: Decision) -> None:
-        """Take in what was decided about a hold; a reason that nobody was asked about changes nothing."""
-        match reason:
-            case "in_doubt":
-                self.in_doubt = decision.in_doubt
-            case "foreign_metadata":
-                self.discard_metadata = decision.foreign_metadata == "discard"
-            case "records_missing":
-                self.pass_missing = True
-            case "progress_missing":
-                self.begin = decision.progress_missing == "begin"
-            case _:
-                pass
 
 
 class Reader:
@@ -131,7 +84,6 @@ class Reader:
         self._state = state
         self._operation = operation
         self._shape = shape
-        self._last_settled = last_settled
         self._before_probe = before_probe
         self._kept: deque[Chunk] = deque()
         """Records that events can't be made of now, and all that were read after them, in that order."""
@@ -145,7 +97,6 @@ class Reader:
         self._ticker: TickView | None = None
         self._epochs: dict[Partition, int] = {}
         self._numbers = count(1)
-        self._loaded: deque[_Loaded] = deque()
         self._to_begin: dict[Partition, int] = {}
         self._begun: set[Partition] = set()
         self._reloading: dict[Partition, float] = {}
@@ -161,11 +112,8 @@ class Reader:
         self._reported: dict[str, float] = {}
         self._missed: dict[Partition, int] = {}
         self._asked: deque[dict[Partition, Decision]] = deque()
-        self._rulings: dict[Partition, _Ruling] = {}
         self._in_doubt: dict[Partition, Literal["dead_letter", "resend", "hold"]] = {}
         """What becomes of the records in doubt of each partition that has begun."""
-        self._total = 0
-        """Partitions of all topics that the stream reads, whoever has them; only counted where lists have a pace."""
         self._stopped: set[Partition] = set()
         """Partitions that were paused because they are held."""
         self.refused: Hold | None = None
@@ -176,7 +124,9 @@ class Reader:
         self.spots: dict[Partition, Spot] = {}
         """How far the partitions that have begun had come, a moment ago."""
         self.assigned_once = False
-        self._loader = ThreadPoolExecutor(2, thread_name_prefix=f"{name}-progress")
+        self._beginnings = Beginnings(
+            state, options.begin, name=name, fail=fail, epoch_of=self._epochs.get, last_settled=last_settled
+        )
         self._prober = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-reach")
         self._log = get_logger("reader").bind(stream=name)
         self._thread = threading.Thread(target=self._run, name=f"{name}-reader", daemon=True)
@@ -226,7 +176,7 @@ class Reader:
         source = self._source
         assert source is not None
         try:
-            source.subscribe(self._options.topics)
+            source.subscribe(self._options.begin.topics)
             while self._drain_by is None and not self._close.is_set():
                 self._turn(source)
             if self._drain_by is not None:
@@ -241,14 +191,14 @@ class Reader:
             self._drained.set()
             # A call that the consumer is closed under never returns, and would keep the process from ending.
             self._close.set()
-            for threads in (self._loader, self._prober):
-                threads.shutdown(wait=True, cancel_futures=True)
+            self._beginnings.close()
+            self._prober.shutdown(wait=True, cancel_futures=True)
             source.close()
 
     def _turn(self, source: Source) -> None:
-        """Do one round: begin what is loaded, close due batches, read if there is room."""
+        """Do one round: begin what is known, close due batches, read if there is room."""
         self.turns += 1
-        self._begin_loaded(source)
+        self._begin_found(source)
         self._reload_decided()
         self._reload_drained()
         self._shape_kept()
@@ -262,7 +212,7 @@ class Reader:
             read = source.read(1, 0.1)  # paused: only rebalances can come of this
         else:
             timeout = 0.25 if deadline is None else min(max(deadline - now(), 0.0), 0.25)
-            if self._to_begin or self._loader_busy:
+            if self._to_begin or self._looks_up:
                 timeout = min(timeout, 0.01)
             read = source.read(self._options.chunk_records, timeout)
         self._mind_silence(source, heard=bool(read.chunks))
@@ -282,7 +232,8 @@ class Reader:
             self._report(where, trouble)
 
     @property
-    def _loader_busy(self) -> bool:
+    def _looks_up(self) -> bool:
+        """Tell whether it is not known yet where every partition begins."""
         return len(self._begun) + len(self._state.partition_holds) < len(self._epochs)
 
     def _wait_for_room(self, source: Source) -> bool:
@@ -322,7 +273,7 @@ class Reader:
             state.counts.vanished += intake.vanished
             state.counts.passed_over += intake.passed_over
             state.counts.records_read += sum(map(len, intake.fresh)) + sum(map(len, intake.doubtful))
-            in_doubt_policy = self._in_doubt.get(chunk.partition, self._options.in_doubt)
+            in_doubt_policy = self._in_doubt.get(chunk.partition, self._options.begin.in_doubt)
             if intake.doubtful and in_doubt_policy == "dead_letter":
                 state.settle(intake.doubtful, Verdicts(in_doubt(None)))
                 state.changed.notify_all()
@@ -432,7 +383,7 @@ class Reader:
             self._prober.submit(self._ask_reach, source)
 
     def _ask_reach(self, source: Source) -> None:
-        """Run in a thread of its own: those of the loader may wait for the very brokers that are not reached."""
+        """Run in a thread of its own: those that look up beginnings may wait for the very brokers that are away."""
         try:
             self._cut_off = source.is_cut_off(REACH_SECS)
         finally:
@@ -443,7 +394,7 @@ class Reader:
         self.lost(list(self._epochs))
         self._paused = False
         source.renew()
-        source.subscribe(self._options.topics)
+        source.subscribe(self._options.begin.topics)
 
     def _report(self, partition: Partition | None, trouble: KafkaTroubleError) -> None:
         """Log a trouble once in a while."""
@@ -482,7 +433,7 @@ class Reader:
         unread = sum(max(end - reads[p], 0) for p, end in ends.items() if end is not None)
         with self._state.lock:
             pacer.unread = unread
-            pacer.set_share(len(self._begun), self._total)
+            pacer.set_share(len(self._begun), self._beginnings.total)
 
     # ------------------------------------------------------------------ partitions come and go
 
@@ -496,7 +447,11 @@ class Reader:
         if partitions:
             self._log.info("partitions assigned", partitions=[str(p) for p in partitions])
         if partitions or self._state.admission.pacer is not None:  # which shares with others that may have come
-            self._loader.submit(self._load, epochs)
+            self._look_up(epochs)
+
+    def _look_up(self, epochs: dict[Partition, int]) -> None:
+        assert self._source is not None
+        self._beginnings.look_up(self._source, epochs)
 
     def revoking(self, partitions: list[Partition]) -> None:
         """Finish what is in flight within the deadline, and let go."""
@@ -536,7 +491,7 @@ class Reader:
                 self._begun.discard(partition)
                 self._to_begin.pop(partition, None)
                 self._reloading.pop(partition, None)
-                self._rulings.pop(partition, None)
+                self._beginnings.forget(partition)
                 self._in_doubt.pop(partition, None)
                 self._stopped.discard(partition)
                 self._state.partition_holds.pop(partition, None)
@@ -562,7 +517,7 @@ class Reader:
                 del self._reloading[partition]
                 self._begun.discard(partition)
                 self._epochs[partition] = next(self._numbers)
-            self._loader.submit(self._load, {partition: self._epochs[partition]})
+            self._look_up({partition: self._epochs[partition]})
 
     def resume(self, decisions: dict[Partition, Decision]) -> None:
         """Begin held partitions again, as the operator decided; may be called from any thread, done at the next turn.
@@ -578,11 +533,11 @@ class Reader:
                     hold = self._state.partition_holds.pop(partition, None)
                 if hold is None or partition not in self._epochs:
                     continue
-                self._rulings.setdefault(partition, _Ruling()).add(hold.reason, decision)
+                self._beginnings.rule(partition, hold.reason, decision)
                 if partition in self._begun:
                     self._reload(partition)
                 else:
-                    self._loader.submit(self._load, {partition: self._epochs[partition]})
+                    self._look_up({partition: self._epochs[partition]})
 
     def _pause_held(self, source: Source) -> None:
         """Stop fetching what is held: it could only be read to be thrown away."""
@@ -594,34 +549,34 @@ class Reader:
             source.pause(held - self._stopped)
         self._stopped = held
 
-    def _begin_loaded(self, source: Source) -> None:
+    def _begin_found(self, source: Source) -> None:
         """Start the partitions whose progress has been read; those that librdkafka is not ready for, next time."""
-        while self._loaded:
-            loaded = self._loaded.popleft()
-            partition = loaded.partition
-            if self._epochs.get(partition) != loaded.epoch:
+        while self._beginnings.found:
+            found = self._beginnings.found.popleft()
+            partition = found.partition
+            if self._epochs.get(partition) != found.epoch:
                 continue
-            if loaded.missing > self._missed.get(partition, 0):  # a hold that is tried again counts them once
+            if found.missing > self._missed.get(partition, 0):  # a hold that is tried again counts them once
                 with self._state.lock:
-                    self._state.counts.missing += loaded.missing - self._missed.get(partition, 0)
-                self._missed[partition] = loaded.missing
-                self._log.error("records removed before they were read", partition=str(partition), count=loaded.missing)
+                    self._state.counts.missing += found.missing - self._missed.get(partition, 0)
+                self._missed[partition] = found.missing
+                self._log.error("records removed before they were read", partition=str(partition), count=found.missing)
             with self._state.changed:
-                if loaded.hold is not None:
-                    self._state.hold_partition(partition, *loaded.hold)
-                if loaded.progress is None:
+                if found.hold is not None:
+                    self._state.hold_partition(partition, *found.hold)
+                if found.progress is None:
                     continue
-                self._rulings.pop(partition, None)
-                self._in_doubt[partition] = loaded.in_doubt or self._options.in_doubt
-                self._state.counts.vanished += loaded.vanished
-                self._state.flow.assign(partition, loaded.epoch, loaded.progress)
+                self._beginnings.forget(partition)
+                self._in_doubt[partition] = found.in_doubt or self._options.begin.in_doubt
+                self._state.counts.vanished += found.vanished
+                self._state.flow.assign(partition, found.epoch, found.progress)
                 if self._state.admission.pacer is not None:
-                    self._state.admission.pacer.set_share(len(self._begun) + 1, self._total)
-                if loaded.new or loaded.missing:
+                    self._state.admission.pacer.set_share(len(self._begun) + 1, self._beginnings.total)
+                if found.new or found.missing:
                     self._missed.pop(partition, None)
                     self._state.flow.mark(partition)
                     self._state.changed.notify_all()
-            self._to_begin[partition] = loaded.progress.base
+            self._to_begin[partition] = found.progress.base
         for partition, offset in list(self._to_begin.items()):
             self._begun.add(partition)
             if source.begin(partition, offset):
@@ -631,166 +586,3 @@ class Reader:
                     source.pause([partition])
             else:
                 self._begun.discard(partition)
-
-    # ------------------------------------------------------------------ the loader's threads
-
-    def _load(self, epochs: dict[Partition, int]) -> None:
-        """Read what is committed for new partitions, if there are any, until it is known or they are gone again."""
-        source = self._source
-        assert source is not None
-        left, wait = list(epochs), 0.1
-        while not self._close.is_set():
-            mine = [p for p in left if self._epochs.get(p) == epochs[p]]
-            if epochs and not mine:
-                return
-            try:
-                found, left, trouble = self._ask(source, mine, epochs)
-            except Exception as error:  # noqa: BLE001 (a loader's thread has nobody else to tell)
-                self._fail(error)
-                return
-            if found:
-                self._loaded.extend(found)
-                with self._state.changed:
-                    self._state.changed.notify_all()
-            if trouble is None:
-                return
-            self._state.troubled(trouble, for_secs=2 * self._options.call_secs + 10.0)
-            where = str(left[-1]) if left else ""
-            self._log.warning("progress not read yet", code=trouble.code, error=str(trouble), partition=where)
-            time.sleep(wait)
-            wait = min(wait * 2, 5.0)
-
-    def _ask(
-        self, source: Source, mine: list[Partition], epochs: dict[Partition, int]
-    ) -> tuple[list[_Loaded], list[Partition], KafkaTroubleError | None]:
-        """Return what is found of these partitions, those to ask for again, and why: one must not keep the others.
-
-        Whose brokers are away is asked for last the next time, and nothing more is asked now: each call would wait.
-        """
-        secs = self._options.call_secs
-        if self._state.admission.pacer is not None:
-            try:
-                self._total = source.all_partitions(self._options.topics, secs)
-            except KafkaTroubleError as error:
-                return [], mine, error
-        try:
-            committed = source.committed(mine, secs)
-        except KafkaTroubleError as error:
-            if error.away:
-                return [], mine, error
-            committed = {}  # one of them is to blame
-        found: list[_Loaded] = []
-        failed: list[Partition] = []
-        trouble = None
-        last_settled = cache(self._last_settled)  # asked once for all that begin together, if at all
-        for at, partition in enumerate(mine):
-            try:
-                there = committed.get(partition) or source.committed([partition], secs)[partition]
-                found.append(self._start_of(source, partition, epochs[partition], there, last_settled))
-            except KafkaTroubleError as error:
-                failed.append(partition)
-                trouble = error
-                if error.away:
-                    return found, [*mine[at + 1 :], *failed], trouble
-        return found, failed, trouble
-
-    def _start_of(
-        self,
-        source: Source,
-        partition: Partition,
-        epoch: int,
-        committed: Committed,
-        last_settled: Callable[[], Mapping[Partition, int]],
-    ) -> _Loaded:
-        low, high = source.bounds(partition, self._options.call_secs)
-        ruling = self._rulings.get(partition) or _Ruling()
-        if committed.offset is None:
-            progress = self._first_progress(source, partition, low, high)
-            # Where there is nothing to read nothing can be posted again, so that nobody need be asked.
-            last = -1 if ruling.begin or progress.base >= high else last_settled().get(partition, -1)
-            if progress.base <= last < high:  # beyond the end: the topic was made anew
-                reset = self._reset(partition, f"--to-offset {last + 1}")
-                detail = (
-                    f"Kafka has no commit of group {self._options.group}, and outcomes tell of results up to offset "
-                    f"{last}; to go on after it: {reset}"
-                )
-                return _Loaded(partition, epoch, None, hold=("progress_missing", detail))
-            return _Loaded(partition, epoch, progress, new=True)
-        found = _Loaded(partition, epoch, None, in_doubt=ruling.in_doubt)
-        try:
-            progress = decode(committed.offset, committed.metadata)
-        except ForeignMetadataError as error:
-            if not ruling.discard_metadata:
-                reset = self._reset(partition, "--to-current")
-                detail = f"{error}; to begin at the committed offset: resume, or {reset}"
-                return replace(found, hold=("foreign_metadata", detail))
-            progress = Progress(committed.offset)
-        if not progress.birth:
-            # Committed by others, as when offsets are reset. From now on it is ours, and the partitions that there are
-            # count as those there were at first: what is added later is read from its beginning.
-            progress = replace(progress, birth=source.partition_count(partition.topic, self._options.call_secs))
-            found.new = True
-        unseen = 0
-        if committed.offset > high:
-            unseen, detail = 1, f"offset {committed.offset} lies beyond the end {high}"
-        elif committed.offset < low:
-            unseen = low - committed.offset - _below(progress.settled, low) - _below(progress.in_flight, low)
-            detail = f"retention removed {unseen} records before they were read"
-        else:
-            detail = ""
-        found.missing = unseen
-        if unseen and self._options.on_missing == "hold" and not ruling.pass_missing:
-            detail += "; to go on with the oldest record there is: resume, or on_missing: continue"
-            return replace(found, hold=("records_missing", detail))
-        if committed.offset > high:
-            found.vanished = progress.in_flight.count
-            progress = Progress(low, progress.birth)
-        elif committed.offset < low:
-            # What was in doubt and is gone is settled: there is nothing left to write a dead letter of.
-            found.vanished = _below(progress.in_flight, low)
-            progress = _from(progress, low)
-        if len(progress.in_flight) and self._options.in_doubt == "hold" and ruling.in_doubt is None:
-            detail = f"{progress.in_flight.count} records are in doubt; say what becomes of them"
-            return replace(found, hold=("in_doubt", detail))
-        found.progress = progress
-        return found
-
-    def _reset(self, partition: Partition, where: str) -> str:
-        """Return how an operator sets the group's offset of a partition, by Kafka's own tool."""
-        return (
-            "stop the connector, wait kafka.session_timeout_secs, then kafka-consumer-groups.sh "
-            f"--group {self._options.group} --reset-offsets {where} --execute --topic {spelled(partition)}"
-        )
-
-    def _first_progress(self, source: Source, partition: Partition, low: int, high: int) -> Progress:
-        """Return where a partition without a commit begins: as set when the group is new, else at its beginning."""
-        timeout = self._options.call_secs
-        total = source.partition_count(partition.topic, timeout)
-        others = source.committed([Partition(partition.topic, n) for n in range(total)], timeout)
-        births = []
-        for other in others.values():
-            if other.offset is not None and other.metadata:
-                try:
-                    births.append(decode(other.offset, other.metadata).birth)
-                except ForeignMetadataError:
-                    continue
-        birth = min((b for b in births if b > 0), default=total)
-        if partition.number >= birth:
-            return Progress(low, birth)  # added to the topic after the group began: nothing of it is old
-        start = self._options.start
-        if start == "earliest" or partition.topic in self._options.from_beginning:
-            return Progress(low, birth)
-        if start == "latest":
-            return Progress(high, birth)
-        return Progress(source.offset_at(partition, int(start.timestamp() * 1000), timeout), birth)
-
-
-def _below(ranges: RangeSet, limit: int) -> int:
-    return sum(max(min(stop, limit) - start, 0) for start, stop in ranges)
-
-
-def _from(progress: Progress, low: int) -> Progress:
-    """Return the progress without what lies below `low`."""
-    settled, in_flight = progress.settled.copy(), progress.in_flight.copy()
-    in_flight.discard(0, low)
-    return Progress(settled.advance(low), progress.birth, 0, settled, in_flight)

@@ -30,6 +30,7 @@ from connector.kafka.source import Source
 from connector.kafka.topics import Outputs, Topics
 from connector.shaping.formats import SchemaRegistry, decoder_for
 from connector.shaping.shaper import shaper_of
+from connector.stream.beginning import BeginOptions
 from connector.stream.holds import Decision, HoldBook, HoldSeen, Resumed, fit_to_show, status_of
 from connector.stream.paces import PaceBook
 from connector.stream.reader import Reader, ReadOptions
@@ -475,16 +476,19 @@ def batch_limits(settings: StreamSettings, operation: Operation) -> BatchLimits:
 
 
 def _read_options(settings: StreamSettings, kafka: KafkaSettings, buffer_bytes: int) -> ReadOptions:
-    return ReadOptions(
+    begin = BeginOptions(
         topics=_topics(settings),
-        from_beginning=frozenset({settings.redrive_topic}),
         group=settings.group,
         start=settings.start,
         on_missing=settings.on_missing,
         in_doubt=settings.in_doubt,
+        call_secs=kafka.request_timeout_secs,
+        from_beginning=frozenset({settings.redrive_topic}),
+    )
+    return ReadOptions(
+        begin,
         buffer_bytes=max(buffer_bytes - FIXED_BYTES, 16_000_000),
         drain_secs=settings.delivery.drain_secs,
-        call_secs=kafka.request_timeout_secs,
         fence_secs=kafka.session_timeout_secs,
         probe_secs=settings.hold.probe_secs,
         probe_max_secs=settings.hold.probe_max_secs,

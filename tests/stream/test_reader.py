@@ -14,6 +14,8 @@ from connector.core.pacing import Pace, Pacer
 from connector.core.progress import Progress, encode
 from connector.kafka.errors import AbortableError, KafkaTroubleError, RetriableError
 from connector.kafka.source import Committed, Read, Source
+from connector.stream import reader
+from connector.stream.beginning import BeginOptions
 from connector.stream.reader import Reader, ReadOptions, TickView
 from tests.kit.sending import PARTITION, Bench
 
@@ -28,7 +30,8 @@ class Reading:
         bench = Bench()
         self.state = bench.state
         bench.state.flow.let_go([PARTITION])
-        options = ReadOptions((PARTITION.topic,), "group", "earliest", "hold", "dead_letter", 1_000_000, 1.0, 1.0, 6.0)
+        begin = BeginOptions((PARTITION.topic,), "group", "earliest", "hold", "dead_letter", 1.0)
+        options = ReadOptions(begin, 1_000_000, 1.0, 6.0)
         self.failed: list[Any] = []
         self.begins: list[tuple[float, Partition, int]] = []
         self.reader = Reader(bench.state, bench.operation, options, name="bench", fail=self.failed.append)
@@ -173,3 +176,21 @@ def test_a_consumer_is_not_closed_under_a_call_that_asks_what_is_committed(readi
     reading.reader.close(30)
 
     assert order == ["answered", "closed"]
+
+
+def test_a_consumer_that_has_lost_its_brokers_is_replaced_and_its_partitions_are_given_up(
+    reading: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "SILENT_SECS", 0.05)
+    answers = iter([False, True])  # asked again and again, as long as nothing comes
+    reading.source.is_cut_off.side_effect = lambda _secs: next(answers, False)
+    reading.start(PARTITION)
+    reading.wait(lambda: reading.has_begun(PARTITION))
+
+    deadline = time.monotonic() + 30
+    while reading.source.subscribe.call_count < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+    reading.source.renew.assert_called_once_with()
+    reading.wait(lambda: len(reading.begins) == 2)  # the new one has it, where its progress says
+    assert [offset for _, _, offset in reading.begins] == [OFFSET, OFFSET]

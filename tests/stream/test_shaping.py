@@ -9,6 +9,7 @@ from connector.core.progress import Progress
 from connector.shaping.decoded import FormatAwayError
 from connector.shaping.shaped import Shaped
 from connector.stream import reader as module
+from connector.stream.beginning import BeginOptions
 from connector.stream.reader import Reader, ReadOptions
 from tests.kit.sending import PARTITION, Bench
 
@@ -29,7 +30,8 @@ class Shaping:
         """Seconds that it takes to make the events of a chunk."""
         self.probes = 0
         self.at = 100.0
-        options = ReadOptions((PARTITION.topic,), "group", "earliest", "hold", "dead_letter", 10**7, 1.0, 1.0, 6.0)
+        begin = BeginOptions((PARTITION.topic,), "group", "earliest", "hold", "dead_letter", 1.0)
+        options = ReadOptions(begin, 10**7, 1.0, 6.0)
         self.reader = Reader(
             self.state,
             self.bench.operation,

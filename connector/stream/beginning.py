@@ -1,0 +1,291 @@
+"""Where partitions begin: what their last owner committed, and what the operator decided about it.
+
+The questions to Kafka take their time, so that they are asked in threads of their own, while partitions that stay are
+read on. One whose broker is away must not keep the others from beginning; none begins before its progress is known.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cache
+from typing import Literal
+
+from connector.core.chunks import Partition
+from connector.core.progress import ForeignMetadataError, Progress, RangeSet, decode
+from connector.kafka.errors import KafkaTroubleError
+from connector.kafka.source import Committed, Source
+from connector.stream.holds import Decision, spelled
+from connector.stream.state import State
+from connector.telemetry.logging import get_logger
+
+
+@dataclass(frozen=True, slots=True)
+class BeginOptions:
+    """What is read, and where it begins."""
+
+    topics: tuple[str, ...]
+    group: str
+    start: Literal["earliest", "latest"] | datetime
+    on_missing: Literal["hold", "continue"]
+    in_doubt: Literal["dead_letter", "resend", "hold"]
+    call_secs: float
+    from_beginning: frozenset[str] = frozenset()
+    """Topics whose records were all meant for this group, so that it begins with their first, whatever `start` says."""
+
+
+@dataclass(slots=True)
+class Beginning:
+    """What was found of a partition under an assignment; without progress it does not begin, and `hold` says why."""
+
+    partition: Partition
+    epoch: int
+    progress: Progress | None
+    new: bool = False
+    missing: int = 0
+    """Records that were removed before they were read."""
+    vanished: int = 0
+    """Records in doubt that are no longer there."""
+    in_doubt: Literal["dead_letter", "resend"] | None = None
+    """What the operator decided about its records in doubt, in place of the setting."""
+    hold: tuple[str, str] | None = None
+
+
+@dataclass(slots=True)
+class _Ruling:
+    """What the operator decided about a partition that is begun again, hold by hold; spent once it has begun."""
+
+    in_doubt: Literal["dead_letter", "resend"] | None = None
+    discard_metadata: bool = False
+    pass_missing: bool = False
+    begin: bool = False
+    """Begin where the settings say, although there was progress."""
+
+    def add(self, reason: str, decision: Decision) -> None:
+        """Take in what was decided about a hold; a reason that nobody was asked about changes nothing."""
+        match reason:
+            case "in_doubt":
+                self.in_doubt = decision.in_doubt
+            case "foreign_metadata":
+                self.discard_metadata = decision.foreign_metadata == "discard"
+            case "records_missing":
+                self.pass_missing = True
+            case "progress_missing":
+                self.begin = decision.progress_missing == "begin"
+            case _:
+                pass
+
+
+class Beginnings:
+    """Finds out where partitions begin; `found` is what it has found and nobody has taken yet.
+
+    `epoch_of` gives the number of a partition's assignment, None for one that is gone. `last_settled` tells what the
+    outcome topic remembers, and raises `KafkaTroubleError`.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        options: BeginOptions,
+        *,
+        name: str,
+        fail: Callable[[BaseException], None],
+        epoch_of: Callable[[Partition], int | None],
+        last_settled: Callable[[], Mapping[Partition, int]],
+    ) -> None:
+        self.found: deque[Beginning] = deque()
+        self.total = 0
+        """Partitions of all topics that the stream reads, whoever has them; only counted where lists have a pace."""
+        self._state = state
+        self._options = options
+        self._fail = fail
+        self._epoch_of = epoch_of
+        self._last_settled = last_settled
+        self._rulings: dict[Partition, _Ruling] = {}
+        self._closing = threading.Event()
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix=f"{name}-progress")
+        self._log = get_logger("reader").bind(stream=name)
+
+    def look_up(self, source: Source, epochs: Mapping[Partition, int]) -> None:
+        """Find out where partitions begin, each under its assignment's number; returns at once.
+
+        With none of them it only counts the partitions that there are.
+        """
+        self._threads.submit(self._load, source, epochs)
+
+    def rule(self, partition: Partition, reason: str, decision: Decision) -> None:
+        """Take note of what the operator decided about a hold, for when the partition is looked up again."""
+        self._rulings.setdefault(partition, _Ruling()).add(reason, decision)
+
+    def forget(self, partition: Partition) -> None:
+        """Forget what was decided: it has begun, or is another worker's."""
+        self._rulings.pop(partition, None)
+
+    def close(self) -> None:
+        """Return when no call is under way: one that its consumer is closed under never returns."""
+        self._closing.set()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    # ------------------------------------------------------------------ threads of its own
+
+    def _load(self, source: Source, epochs: Mapping[Partition, int]) -> None:
+        """Read what is committed for new partitions, if there are any, until it is known or they are gone again."""
+        left, wait = list(epochs), 0.1
+        while not self._closing.is_set():
+            mine = [p for p in left if self._epoch_of(p) == epochs[p]]
+            if epochs and not mine:
+                return
+            try:
+                found, left, trouble = self._ask(source, mine, epochs)
+            except Exception as error:  # noqa: BLE001 (a thread of its own has nobody else to tell)
+                self._fail(error)
+                return
+            if found:
+                self.found.extend(found)
+                with self._state.changed:
+                    self._state.changed.notify_all()
+            if trouble is None:
+                return
+            self._state.troubled(trouble, for_secs=2 * self._options.call_secs + 10.0)
+            where = str(left[-1]) if left else ""
+            self._log.warning("progress not read yet", code=trouble.code, error=str(trouble), partition=where)
+            time.sleep(wait)
+            wait = min(wait * 2, 5.0)
+
+    def _ask(
+        self, source: Source, mine: list[Partition], epochs: Mapping[Partition, int]
+    ) -> tuple[list[Beginning], list[Partition], KafkaTroubleError | None]:
+        """Return what is found of these partitions, those to ask for again, and why: one must not keep the others.
+
+        Whose brokers are away is asked for last the next time, and nothing more is asked now: each call would wait.
+        """
+        secs = self._options.call_secs
+        if self._state.admission.pacer is not None:
+            try:
+                self.total = source.all_partitions(self._options.topics, secs)
+            except KafkaTroubleError as error:
+                return [], mine, error
+        try:
+            committed = source.committed(mine, secs)
+        except KafkaTroubleError as error:
+            if error.away:
+                return [], mine, error
+            committed = {}  # one of them is to blame
+        found: list[Beginning] = []
+        failed: list[Partition] = []
+        trouble = None
+        last_settled = cache(self._last_settled)  # asked once for all that begin together, if at all
+        for at, partition in enumerate(mine):
+            try:
+                there = committed.get(partition) or source.committed([partition], secs)[partition]
+                found.append(self._start_of(source, partition, epochs[partition], there, last_settled))
+            except KafkaTroubleError as error:
+                failed.append(partition)
+                trouble = error
+                if error.away:
+                    return found, [*mine[at + 1 :], *failed], trouble
+        return found, failed, trouble
+
+    def _start_of(
+        self,
+        source: Source,
+        partition: Partition,
+        epoch: int,
+        committed: Committed,
+        last_settled: Callable[[], Mapping[Partition, int]],
+    ) -> Beginning:
+        low, high = source.bounds(partition, self._options.call_secs)
+        ruling = self._rulings.get(partition) or _Ruling()
+        if committed.offset is None:
+            progress = self._first_progress(source, partition, low, high)
+            # Where there is nothing to read nothing can be posted again, so that nobody need be asked.
+            last = -1 if ruling.begin or progress.base >= high else last_settled().get(partition, -1)
+            if progress.base <= last < high:  # beyond the end: the topic was made anew
+                reset = self._reset(partition, f"--to-offset {last + 1}")
+                detail = (
+                    f"Kafka has no commit of group {self._options.group}, and outcomes tell of results up to offset "
+                    f"{last}; to go on after it: {reset}"
+                )
+                return Beginning(partition, epoch, None, hold=("progress_missing", detail))
+            return Beginning(partition, epoch, progress, new=True)
+        found = Beginning(partition, epoch, None, in_doubt=ruling.in_doubt)
+        try:
+            progress = decode(committed.offset, committed.metadata)
+        except ForeignMetadataError as error:
+            if not ruling.discard_metadata:
+                reset = self._reset(partition, "--to-current")
+                detail = f"{error}; to begin at the committed offset: resume, or {reset}"
+                return replace(found, hold=("foreign_metadata", detail))
+            progress = Progress(committed.offset)
+        if not progress.birth:
+            # Committed by others, as when offsets are reset. From now on it is ours, and the partitions that there are
+            # count as those there were at first: what is added later is read from its beginning.
+            progress = replace(progress, birth=source.partition_count(partition.topic, self._options.call_secs))
+            found.new = True
+        unseen = 0
+        if committed.offset > high:
+            unseen, detail = 1, f"offset {committed.offset} lies beyond the end {high}"
+        elif committed.offset < low:
+            unseen = low - committed.offset - _below(progress.settled, low) - _below(progress.in_flight, low)
+            detail = f"retention removed {unseen} records before they were read"
+        else:
+            detail = ""
+        found.missing = unseen
+        if unseen and self._options.on_missing == "hold" and not ruling.pass_missing:
+            detail += "; to go on with the oldest record there is: resume, or on_missing: continue"
+            return replace(found, hold=("records_missing", detail))
+        if committed.offset > high:
+            found.vanished = progress.in_flight.count
+            progress = Progress(low, progress.birth)
+        elif committed.offset < low:
+            # What was in doubt and is gone is settled: there is nothing left to write a dead letter of.
+            found.vanished = _below(progress.in_flight, low)
+            progress = _from(progress, low)
+        if len(progress.in_flight) and self._options.in_doubt == "hold" and ruling.in_doubt is None:
+            detail = f"{progress.in_flight.count} records are in doubt; say what becomes of them"
+            return replace(found, hold=("in_doubt", detail))
+        found.progress = progress
+        return found
+
+    def _reset(self, partition: Partition, where: str) -> str:
+        """Return how an operator sets the group's offset of a partition, by Kafka's own tool."""
+        return (
+            "stop the connector, wait kafka.session_timeout_secs, then kafka-consumer-groups.sh "
+            f"--group {self._options.group} --reset-offsets {where} --execute --topic {spelled(partition)}"
+        )
+
+    def _first_progress(self, source: Source, partition: Partition, low: int, high: int) -> Progress:
+        """Return where a partition without a commit begins: as set when the group is new, else at its beginning."""
+        timeout = self._options.call_secs
+        total = source.partition_count(partition.topic, timeout)
+        others = source.committed([Partition(partition.topic, n) for n in range(total)], timeout)
+        births = []
+        for other in others.values():
+            if other.offset is not None and other.metadata:
+                try:
+                    births.append(decode(other.offset, other.metadata).birth)
+                except ForeignMetadataError:
+                    continue
+        birth = min((b for b in births if b > 0), default=total)
+        if partition.number >= birth:
+            return Progress(low, birth)  # added to the topic after the group began: nothing of it is old
+        start = self._options.start
+        if start == "earliest" or partition.topic in self._options.from_beginning:
+            return Progress(low, birth)
+        if start == "latest":
+            return Progress(high, birth)
+        return Progress(source.offset_at(partition, int(start.timestamp() * 1000), timeout), birth)
+
+
+def _below(ranges: RangeSet, limit: int) -> int:
+    return sum(max(min(stop, limit) - start, 0) for start, stop in ranges)
+
+
+def _from(progress: Progress, low: int) -> Progress:
+    """Return the progress without what lies below `low`."""
+    settled, in_flight = progress.settled.copy(), progress.in_flight.copy()
+    in_flight.discard(0, low)
+    return Progress(settled.advance(low), progress.birth, 0, settled, in_flight)

@@ -1,0 +1,33 @@
+"""Calls in a thread that is lent to them."""
+
+import threading
+
+import pytest
+
+from connector.kafka.lent import Lent
+
+
+def test_calls_bring_what_they_return_and_what_they_raise() -> None:
+    lent = Lent("test")
+
+    assert lent.call(5, divmod, 7, 3) == (2, 1)
+    with pytest.raises(ZeroDivisionError):
+        lent.call(5, divmod, 7, 0)
+    assert lent.call(5, len, "after it") == 8
+
+
+def test_a_call_that_does_not_return_keeps_neither_its_caller_nor_the_end_of_the_process() -> None:
+    stuck = threading.Event()
+    lent = Lent("stuck")
+
+    with pytest.raises(TimeoutError):
+        lent.call(0.05, stuck.wait)
+
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "stuck"]
+    assert thread.daemon
+    stuck.set()
+    thread.join(0.1)
+    assert thread.is_alive(), "it waits for the next call"
+    del lent
+    thread.join(5)
+    assert not thread.is_alive()
