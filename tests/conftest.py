@@ -133,7 +133,9 @@ def _maker(config: pytest.Config, brokers: ExitStack) -> MakeBroker:
         scram_users: Mapping[str, str] | None = None,
     ) -> Broker:
         try:
-            started = Broker.start(properties=properties, listeners=listeners, scram_users=scram_users)
+            started = Broker.start(
+                properties=properties, listeners=listeners, scram_users=scram_users, short_lived=True
+            )
         except BrokerUnavailableError as error:
             _give_up(config, error)
         return brokers.enter_context(started)

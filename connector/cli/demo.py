@@ -1,7 +1,7 @@
 """`demo`: a real broker, a simulated platform with faults, 100,000 events, and a judge."""
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from connector.cli.errors import CommandError, ExitCode, reported
-from connector.demo.demo import DemoError, Result, run_demo
-from connector.demo.events import Events
+
+if TYPE_CHECKING:
+    from connector.demo.demo import Result
 
 
 @reported()
@@ -32,6 +33,10 @@ def demo(
     At the end both result topics are read back and compared with what was produced and with what the platform
     accepted. Exits with 1 when anything was lost, accepted twice, or ended otherwise than it should.
     """
+    # Imported here: other commands should not load a broker's manager and a platform.
+    from connector.demo.demo import DemoError, run_demo  # noqa: PLC0415
+    from connector.demo.events import Events  # noqa: PLC0415
+
     console = Console(stderr=as_json)
     try:
         result = run_demo(
@@ -50,7 +55,7 @@ def demo(
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _show(console: Console, result: Result) -> None:
+def _show(console: Console, result: "Result") -> None:
     found = result.judgement
     table = Table(title="What became of the events", title_justify="left", show_header=False, box=None)
     table.add_column()

@@ -5,25 +5,14 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import msgspec
 import typer
 from pydantic import ValidationError
 
-from connector.simulator import (
-    Faults,
-    Identities,
-    InvalidInputError,
-    LedgerTotals,
-    Simulator,
-    SimulatorSettings,
-    Switches,
-    load_faults,
-    load_script,
-    load_switches,
-    new_event_loop,
-)
+if TYPE_CHECKING:
+    from connector.simulator import Faults, LedgerTotals, SimulatorSettings
 
 _CANNOT_START: Final = 1
 _BAD_INPUT: Final = 2
@@ -70,6 +59,19 @@ def simulate(
     /_simulator/ledger, /_simulator/faults, /_simulator/reset and /_simulator/health on the same port look and steer;
     they need no key, so keep the port on a private network.
     """
+    # Imported here and below: other commands should not load a platform.
+    from connector.simulator import (  # noqa: PLC0415
+        Faults,
+        Identities,
+        InvalidInputError,
+        SimulatorSettings,
+        Switches,
+        load_faults,
+        load_script,
+        load_switches,
+        new_event_loop,
+    )
+
     try:
         settings = SimulatorSettings.model_validate(
             {
@@ -100,8 +102,10 @@ def simulate(
     _say(msgspec.json.encode(totals).decode() if as_json else _summary(totals))
 
 
-async def _serve(settings: SimulatorSettings, *, as_json: bool) -> LedgerTotals:
+async def _serve(settings: "SimulatorSettings", *, as_json: bool) -> "LedgerTotals":
     """Serve until a signal comes; return the ledger's sums of that moment."""
+    from connector.simulator import Simulator  # noqa: PLC0415
+
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -114,8 +118,10 @@ async def _serve(settings: SimulatorSettings, *, as_json: bool) -> LedgerTotals:
         return msgspec.structs.replace(simulator.ledger(), accepted_twice_examples=())
 
 
-def _with_latency(faults: Faults, latency_ms: str | None) -> Faults:
+def _with_latency(faults: "Faults", latency_ms: str | None) -> "Faults":
     """Return the faults with the latency of the command line, if there is one, in place of theirs."""
+    from connector.simulator import Faults  # noqa: PLC0415
+
     if latency_ms is None:
         return faults
     least, _, most = latency_ms.partition("-")
@@ -126,7 +132,7 @@ def _with_latency(faults: Faults, latency_ms: str | None) -> Faults:
     return faults.overlaid(latency)
 
 
-def _summary(totals: LedgerTotals) -> str:
+def _summary(totals: "LedgerTotals") -> str:
     distinct = ""
     if totals.distinct is not None:
         distinct = f" ({totals.distinct} distinct, {totals.accepted_twice} of them more than once)"

@@ -124,7 +124,7 @@ class Arena:
                 replace(sasl_plain(f"SLOT{number}", {USER: PASSWORD}), advertised=proxy.address)
                 for number, proxy in enumerate(proxies)
             ]
-            self.broker = stack.enter_context(Broker.start(properties=_BROKER, listeners=doors))
+            self.broker = stack.enter_context(Broker.start(properties=_BROKER, listeners=doors, short_lived=True))
             self.slots = [
                 Slot(number, proxy, door.name) for number, (proxy, door) in enumerate(zip(proxies, doors, strict=True))
             ]
