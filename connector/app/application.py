@@ -9,6 +9,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,10 +23,12 @@ from mode.types import ServiceT
 from connector.app.instance import Claim, claim, refuse_twin
 from connector.app.memory import calm_collector, share_arenas
 from connector.app.pages import PagesOnly, add_pages
+from connector.app.together import Together
 from connector.config.problems import SettingsError
 from connector.config.secrets import Secrets
 from connector.config.settings import Settings
 from connector.config.streams import StreamSettings
+from connector.cpus import USABLE
 from connector.deadletters.automatic import AutomaticRedrive
 from connector.kafka import configs
 from connector.kafka.errors import KafkaTroubleError, RetriableError
@@ -132,6 +135,7 @@ class Connector(faust.App):
         self.fatal: BaseException | None = None
         self.started_at = time.time()
         self._draining: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
         self._collector = StatusCollector(lambda: self.streams)
         REGISTRY.register(self._collector)
         add_pages(self)
@@ -202,6 +206,8 @@ class Connector(faust.App):
         await super().on_started()
         calm_collector()
         loop = asyncio.get_running_loop()
+        if self.settings.threads == "together" and sys.platform == "linux" and len(USABLE) > 1:
+            self._keeping = loop.create_task(Together(self._busy_threads).run())
         loop.add_signal_handler(signal.SIGHUP, self._read_secrets)
         loop.add_signal_handler(signal.SIGUSR1, toggle_debug)
 
@@ -214,12 +220,17 @@ class Connector(faust.App):
         clean = await asyncio.gather(*(stream.stop(deadline) for stream in self.streams))
         if not all(clean) and self.exit_code == 0:
             self.exit_code = 5
+        if self._keeping is not None:
+            self._keeping.cancel()
         if self.registry is not None:
             self.registry.close()
         REGISTRY.unregister(self._collector)
         if self._traces is not None:
             await asyncio.to_thread(self._traces.close)
         await super().on_stop()
+
+    def _busy_threads(self) -> set[int]:
+        return {threading.get_native_id(), *(thread for stream in self.streams for thread in stream.threads)}
 
     def _stop_at_once(self) -> None:
         """Obey a second signal: what is in flight is in doubt, and its listing says so."""

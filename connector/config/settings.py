@@ -261,6 +261,13 @@ class Settings(Model):
         "to its place in the source tree.",
     )
     buffer: BufferSettings = Field(default_factory=BufferSettings, description="Memory.")
+    threads: Literal["together", "free"] = Field(
+        default="together",
+        description=(
+            "`together`: while they are busy, the threads that take turns at the interpreter's lock are kept on one "
+            "CPU, which the scheduler chooses anew each second (Linux). `free`: they run anywhere."
+        ),
+    )
     shutdown: ShutdownSettings = Field(default_factory=ShutdownSettings, description="Stopping.")
     health: HealthSettings = Field(default_factory=HealthSettings, description="Health.")
     readiness: ReadinessSettings = Field(default_factory=ReadinessSettings, description="Readiness.")

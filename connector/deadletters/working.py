@@ -9,7 +9,7 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from functools import partial
 from multiprocessing import get_context
@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol, TypeVar
 from connector.config.kafka import KafkaSettings
 from connector.core.chunks import Chunk, Partition
 from connector.core.progress import Range
+from connector.cpus import USABLE
 from connector.kafka.scanning import Scanner, config_of
 
 CLIENT_ID: Final = "trackly-connector-dead-letters"
@@ -90,7 +91,7 @@ def _pool(kafka: KafkaSettings) -> tuple[ProcessPoolExecutor, Any]:
         counter = context.Value("q", 0)
         _pools[name] = (
             ProcessPoolExecutor(
-                processors(), mp_context=context, initializer=_begin_process, initargs=(counter, kafka)
+                processors(), mp_context=context, initializer=_begin_process, initargs=(counter, kafka, USABLE)
             ),
             counter,
         )
@@ -99,7 +100,7 @@ def _pool(kafka: KafkaSettings) -> tuple[ProcessPoolExecutor, Any]:
 
 def processors() -> int:
     """Return how many processes may work at once."""
-    return min(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1, 8)
+    return min(len(USABLE), 8)
 
 
 def _pieces(spans: Spans) -> Iterator[dict[Partition, Range]]:
@@ -120,9 +121,10 @@ def _counted(chunks: Iterable[Chunk], told: Told) -> Iterator[Chunk]:
 _process: dict[str, Any] = {}
 
 
-def _begin_process(counter: Any, kafka: KafkaSettings) -> None:
+def _begin_process(counter: Any, kafka: KafkaSettings, usable: Collection[int]) -> None:
     """Make a process of a pool ready: it ends with the one that started it, however that ends."""
     if sys.platform == "linux":
+        os.sched_setaffinity(0, usable)  # in place of what the thread was kept to that started it
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, 9)
     logging.getLogger("librdkafka").setLevel(logging.CRITICAL)
     calm()

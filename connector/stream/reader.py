@@ -161,9 +161,9 @@ class Reader:
         self._shape_at = 0.0
 
     @property
-    def alive(self) -> bool:
-        """Tell whether the thread runs."""
-        return self._thread.is_alive()
+    def thread(self) -> int | None:
+        """The native id of its thread, None when that does not run."""
+        return self._thread.native_id if self._thread.is_alive() else None
 
     @property
     def partitions(self) -> list[Partition]:

@@ -318,6 +318,12 @@ class Stream:
     def _observe(self, row: Row, took: float, records: int) -> None:
         self.metrics.request(row.name, took, records)
 
+    @property
+    def threads(self) -> set[int]:
+        """The native ids of its threads that take the interpreter's lock all the time while there is work."""
+        own = (self._reader, self._ticker)
+        return {who.thread for who in own if who is not None and who.thread is not None}
+
     # ------------------------------------------------------------------ what the pages show
 
     @property

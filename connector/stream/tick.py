@@ -92,6 +92,11 @@ class Ticker:
             self._state.changed.notify_all()
         self._thread.join(timeout_secs)
 
+    @property
+    def thread(self) -> int | None:
+        """The native id of its thread, None when that does not run."""
+        return self._thread.native_id if self._thread.is_alive() else None
+
     def names(self, partitions: set[Partition]) -> bool:
         """Tell whether the running tick names one of these partitions; called under the lock."""
         return self._running is not None and not partitions.isdisjoint(self._running.offsets)
