@@ -334,8 +334,9 @@ class Source:
 
     def is_cut_off(self, secs: float) -> bool:
         """Tell whether only a new consumer will reach a broker again; takes up to three times `secs`."""
-        config = {**self._config, "log_level": 2}  # what it can't reach is told of already
-        return is_cut_off(self._consumer, lambda: Consumer(config), self._known_topic, secs)
+        consumer, config = self._consumer, {**self._config, "log_level": 2}  # what can't be reached is told of already
+        cut_off = is_cut_off(consumer, lambda: Consumer(config), self._known_topic, secs)
+        return cut_off and consumer is self._consumer  # which may have been replaced meanwhile, for another reason
 
     def group_metadata(self) -> Any:
         """Return the group's generation, for a transaction."""
