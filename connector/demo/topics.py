@@ -268,10 +268,10 @@ def _ends(
 def _offsets(asking: Properties, query: dict[TopicPartition, OffsetSpec], deadline: float) -> dict[int, int]:
     """Return an offset for each partition, waiting for leaders: after a restart a broker has none for a moment.
 
-    Each time by a new client, since one that learned of a leader before it was elected anew asks by the old epoch.
+    Again by a new client, since one that learned of a leader before it was elected anew asks by the old epoch.
     """
+    admin = AdminClient(dict(asking))
     while True:
-        admin = AdminClient(dict(asking))
         answers = admin.list_offsets(query, isolation_level=IsolationLevel.READ_UNCOMMITTED)
         try:
             return {at.partition: result.result(_REQUEST_TIMEOUT_SECS).offset for at, result in answers.items()}
@@ -279,6 +279,7 @@ def _offsets(asking: Properties, query: dict[TopicPartition, OffsetSpec], deadli
             if error.args[0].code() not in _LEADERLESS or time.monotonic() > deadline:
                 raise
         time.sleep(0.2)
+        admin = AdminClient(dict(asking))
 
 
 def _is_below_end(message: Message, left: dict[int, int]) -> bool:

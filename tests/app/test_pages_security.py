@@ -20,6 +20,7 @@ from connector.console.guarding import MAX_BODY_BYTES, SAFE_HEADERS
 from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Record, Topics
 from connector.simulator import Simulator, SimulatorSettings
+from tests.kit.local import NO_TLS
 from tests.kit.world import KEY, Worker, World
 
 TOKEN: Final = "a-token-of-the-tests-0123456789"
@@ -45,7 +46,7 @@ class Site:
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Ask for a page, and check what is true of every reply."""
         url = f"http://127.0.0.1:{self.worker.port}{path}"
-        reply = httpx.request(method, url, timeout=30, trust_env=False, **options)
+        reply = httpx.request(method, url, timeout=30, trust_env=False, verify=NO_TLS, **options)
         assert {name: reply.headers.get(name) for name in SAFE_HEADERS} == SAFE_HEADERS
         self.said.append(f"{reply.headers!r} {reply.text}")
         return reply
@@ -363,7 +364,7 @@ def test_the_console_asks_nobody_else_and_its_policy_forbids_all_else(site: Site
     assert len(assets) == 7
     for asset in assets:
         url = f"http://127.0.0.1:{site.worker.port}/{asset}"
-        found = httpx.get(url, timeout=30, trust_env=False)
+        found = httpx.get(url, timeout=30, trust_env=False, verify=NO_TLS)
         assert (found.status_code, found.headers["X-Content-Type-Options"]) == (200, "nosniff")
         assert found.headers["Cache-Control"] == "public, max-age=86400"
     for path in ("/assets/../pages.py", "/assets/%2e%2e/pages.py", "/assets/README.md", "/assets/licences"):

@@ -26,6 +26,7 @@ from connector.demo.topics import Topics
 from connector.simulator import Simulator, SimulatorSettings, SimulatorThread
 from connector.simulator.faults import parse_faults
 from tests.chaos.plan import SESSION_SECS, SPARE, WORKERS, Flow, Setup
+from tests.kit.local import NO_TLS
 from tests.kit.proxy import Proxy
 from tests.kit.world import KEY, Worker, start_worker
 
@@ -226,7 +227,7 @@ class Arena:
         """End a stream's holds by the operator's word."""
         with suppress(httpx.HTTPError):
             url = f"http://127.0.0.1:{port}/streams/{stream}/resume"
-            httpx.post(url, headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False, timeout=5)
+            httpx.post(url, headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False, verify=NO_TLS, timeout=5)
 
     def stop_all(self) -> list[int]:
         """Stop all workers in order, at the same time, and return their exit codes."""

@@ -13,6 +13,7 @@ from confluent_kafka import Producer
 
 from connector.processes import spawn, stop, tail
 from tests.deploy.conftest import ROOT
+from tests.kit.local import NO_TLS
 
 _STOP_SECS: Final = 60
 
@@ -64,7 +65,7 @@ def running(arguments: Sequence[str], home: Path, **environ: str) -> Iterator[Ru
 def answers(url: str) -> bool:
     """Tell whether a page is there and well."""
     try:
-        return httpx.get(url, timeout=5, trust_env=False).is_success
+        return httpx.get(url, timeout=5, trust_env=False, verify=NO_TLS).is_success
     except httpx.HTTPError:
         return False
 

@@ -18,6 +18,7 @@ from tests.conftest import MakeBroker
 from tests.deploy.conftest import ROOT
 from tests.deploy.running import Running, answers
 from tests.docs.pages import Block, blocks
+from tests.kit.local import NO_TLS
 from tests.kit.programs import program
 
 TUTORIAL: Final = ROOT / "docs" / "tutorial" / "first-stream.md"
@@ -82,7 +83,9 @@ class Reader:
         return self.processes[-1]
 
     def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = httpx.get(f"http://127.0.0.1:{self.web_port}/status", trust_env=False).json()
+        found: dict[str, Any] = httpx.get(
+            f"http://127.0.0.1:{self.web_port}/status", trust_env=False, verify=NO_TLS
+        ).json()
         return found
 
     def reasons(self) -> list[str]:

@@ -10,6 +10,7 @@ import httpx
 import yaml
 
 from connector.processes import spawn, stop, tail
+from tests.kit.local import NO_TLS
 from tests.kit.programs import program
 from tests.kit.world import free_port
 
@@ -23,7 +24,9 @@ class Prometheus:
 
     def get(self, path: str, **params: str) -> Any:
         """Return what the API says; fails with its own words."""
-        found = httpx.get(f"{self._url}/api/v1/{path}", params=params, timeout=10, trust_env=False)
+        found = httpx.get(f"{self._url}/api/v1/{path}", params=params, timeout=10, trust_env=False, verify=NO_TLS)
+        if found.status_code == httpx.codes.SERVICE_UNAVAILABLE:  # not ready yet, in words of its own
+            found.raise_for_status()
         body = found.json()
         assert body["status"] == "success", body
         return body["data"]

@@ -17,6 +17,7 @@ from connector.demo.judge import Judgement, Produced, judge
 from connector.demo.topics import Record, Topics
 from connector.processes import spawn, tail
 from connector.simulator import SimulatorThread
+from tests.kit.local import NO_TLS
 
 KEY: Final = "trk_0123456789abcdef0123456789abcdef"
 
@@ -52,12 +53,12 @@ class Worker:
         return self.process.pid
 
     def page(self, path: str) -> httpx.Response:
-        return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=5, trust_env=False)
+        return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=5, trust_env=False, verify=NO_TLS)
 
     def post(self, path: str, *, token: str, form: dict[str, str] | None = None) -> httpx.Response:
         headers = {"Authorization": f"Bearer {token}"}
         url = f"http://127.0.0.1:{self.port}{path}"
-        return httpx.post(url, data=form or {}, headers=headers, timeout=15, trust_env=False)
+        return httpx.post(url, data=form or {}, headers=headers, timeout=15, trust_env=False, verify=NO_TLS)
 
     def status(self) -> dict[str, Any]:
         """Return the state of the first stream; empty while the pages are not up, or no worker answers them."""

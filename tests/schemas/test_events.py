@@ -13,6 +13,7 @@ from connector.core.chunks import Chunk, Partition
 from connector.core.verdicts import Verdict
 from connector.simulator import SimulatorThread
 from connector.trackly.operations import ENDPOINTS, Operation
+from tests.kit.local import NO_TLS
 from tests.schemas.conftest import EVENTS, LIST_NUMBER, counterexamples, examples, operation, schema
 
 Shape = Any
@@ -133,6 +134,7 @@ def test_the_platform_takes_every_example(name: str, simulator: SimulatorThread)
         content=body,
         headers={"Content-Type": "application/json", "X-Api-Key": "trk_0123456789abcdef0123456789abcdef"},
         trust_env=False,
+        verify=NO_TLS,
     ).json()
 
     assert answer["errors"] == []

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from connector.simulator import Faults, Simulator, SimulatorSettings, SimulatorThread
+from tests.kit.local import NO_TLS
 
 KEY = "trk_0123456789abcdef0123456789abcdef"
 
@@ -27,7 +28,7 @@ class Served:
 
     def control(self, method: str, path: str, **rest: Any) -> httpx.Response:
         """Ask the control API, on a connection of its own."""
-        return httpx.request(method, f"{self.simulator.control_url}{path}", trust_env=False, **rest)
+        return httpx.request(method, f"{self.simulator.control_url}{path}", trust_env=False, verify=NO_TLS, **rest)
 
 
 Serve = Callable[..., Served]

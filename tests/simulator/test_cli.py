@@ -11,6 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.kit.local import NO_TLS
+
 COMMAND = [
     sys.executable,
     "-c",
@@ -46,11 +48,14 @@ def test_it_prints_its_url_serves_and_ends_at_a_signal_with_the_sums(number: sig
                 json={"messages": [MESSAGE] * 2},
                 headers={"X-Api-Key": key},
                 trust_env=False,
+                verify=NO_TLS,
             ).status_code
             for key in ("trk_a", "trk_b", "trk_c")
         ]
-        lists = httpx.get(f"{urls['url']}/lists", headers={"X-Api-Key": "trk_a"}, trust_env=False).json()["lists"]
-        health = httpx.get(f"{urls['control_url']}/health", trust_env=False).status_code
+        lists = httpx.get(
+            f"{urls['url']}/lists", headers={"X-Api-Key": "trk_a"}, trust_env=False, verify=NO_TLS
+        ).json()["lists"]
+        health = httpx.get(f"{urls['control_url']}/health", trust_env=False, verify=NO_TLS).status_code
         process.send_signal(number)
         said, complained = process.communicate(timeout=10)
 
@@ -68,8 +73,8 @@ def test_for_people_it_prints_lines(tmp_path: Path) -> None:
     with running("--faults", str(tmp_path / "faults.yaml"), "--latency-ms", "2-3", "--fast") as process:
         line = first_line(process)
         url = line.split()[3]
-        status = httpx.get(f"{url}/lists", trust_env=False).status_code
-        faults = httpx.get(url.replace("/api/v2", "/_simulator/faults"), trust_env=False).json()
+        status = httpx.get(f"{url}/lists", trust_env=False, verify=NO_TLS).status_code
+        faults = httpx.get(url.replace("/api/v2", "/_simulator/faults"), trust_env=False, verify=NO_TLS).json()
         process.terminate()
         said, complained = process.communicate(timeout=10)
 

@@ -19,6 +19,7 @@ import uvloop
 
 from connector.simulator import Faults, Simulator, SimulatorSettings
 from connector.simulator.connection import MAX_WAITING
+from tests.kit.local import NO_TLS
 from tests.simulator.conftest import Serve, Served
 
 LOOPS = pytest.mark.parametrize(
@@ -258,7 +259,7 @@ def test_a_failure_of_the_simulator_itself_is_500_and_reported_without_what_was_
         pytest.raises(RuntimeError, match="KeyError") as caught,
         Simulator.in_thread() as simulator,
     ):
-        status = httpx.get(f"{simulator.url}/lists", trust_env=False).status_code
+        status = httpx.get(f"{simulator.url}/lists", trust_env=False, verify=NO_TLS).status_code
 
     assert status == 500
     reported = [str(caught.value), *(record.getMessage() for record in caplog.records if "connector" in record.name)]

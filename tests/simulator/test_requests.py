@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from connector.simulator import Faults
+from tests.kit.local import NO_TLS
 from tests.simulator.conftest import Serve, Served
 
 LIST = "+18005551234"
@@ -34,7 +35,7 @@ def test_every_endpoint_needs_a_key_that_the_account_has(serve: Serve, path: str
     method = "GET" if path == "/lists" else "POST"
 
     answers = [
-        error(httpx.request(method, f"{served.simulator.url}{path}", headers=headers, trust_env=False))
+        error(httpx.request(method, f"{served.simulator.url}{path}", headers=headers, trust_env=False, verify=NO_TLS))
         for headers in ({}, {"X-Api-Key": "trk_other"}, {"Authorization": "Bearer trk_known"})
     ]
 
@@ -121,7 +122,11 @@ def test_the_key_goes_before_the_account_the_account_before_the_size_the_size_be
     long, short = b"{" * 11, b"{"
 
     def post(body: bytes, headers: dict[str, str]) -> tuple[int, str | None]:
-        return error(httpx.post(f"{served.simulator.url}/send/bulk", content=body, headers=headers, trust_env=False))
+        return error(
+            httpx.post(
+                f"{served.simulator.url}/send/bulk", content=body, headers=headers, trust_env=False, verify=NO_TLS
+            )
+        )
 
     served.simulator.set_faults(Faults(account_suspended=True))
     by_key, by_account = post(long, {}), post(long, headers)

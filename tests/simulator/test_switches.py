@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from connector.simulator import Faults, Poison
+from tests.kit.local import NO_TLS
 from tests.simulator.conftest import Serve, Served
 
 LIST = "+18005551234"
@@ -74,7 +75,7 @@ def test_both_codes_of_401_may_be_one(serve: Serve) -> None:
     served = serve(switches={"key_codes": "unauthorized"}, api_keys=["trk_other"])
 
     bad = served.send("hello")
-    absent = httpx.get(f"{served.simulator.url}/lists", trust_env=False)
+    absent = httpx.get(f"{served.simulator.url}/lists", trust_env=False, verify=NO_TLS)
 
     assert [answer.json()["code"] for answer in (bad, absent)] == ["unauthorized", "unauthorized"]
 
