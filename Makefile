@@ -102,12 +102,8 @@ test-bound: $(INSTALLED)
 	@build/$(RESOLUTION)/bin/python -m pytest -q $(BOUNDS_TESTS) $(ARGS)
 
 .PHONY: reference
-reference: $(INSTALLED) ## Write anew what is generated: pages of docs/reference, schemas of the settings and of the chart
+reference: $(INSTALLED) schemas ## Write the generated pages of docs/reference anew, and the schemas
 	$(BIN)/python -m connector.config.reference page > docs/reference/settings.md
-	$(BIN)/python -m connector.config.reference schema > schemas/settings.v1.schema.json
-	@mkdir -p build
-	$(BIN)/python -m connector.config.reference values $(CHART)/values.schema.json > build/values.schema.json
-	mv build/values.schema.json $(CHART)/values.schema.json
 	$(BIN)/python -m connector.reference
 
 .PHONY: docs
@@ -117,7 +113,6 @@ docs: $(INSTALLED) ## Build the documentation as a site in build/site; a warning
 .PHONY: schemas
 schemas: $(INSTALLED) ## Write the generated schemas anew
 	$(BIN)/python -m connector.config.reference schema > schemas/settings.v1.schema.json
-	@mkdir -p build
 	$(BIN)/python -m connector.config.reference values $(CHART)/values.schema.json > build.values.schema.json
 	mv build.values.schema.json $(CHART)/values.schema.json
 

@@ -101,7 +101,7 @@ class Feed:
                 return max(at for at in first.values() if at is not None) - since
             if time.monotonic() > deadline:
                 waiting = [partition for partition, at in first.items() if at is None]
-                told = "\n\n".join(worker.account() for worker in self._world.workers)
+                told = "\n\n".join(worker.account(worker.status()) for worker in self._world.workers)
                 raise AssertionError(f"nothing of partitions {waiting} was posted within {within_secs:g} s\n{told}")
             time.sleep(0.05)
 

@@ -99,11 +99,11 @@ class Worker:
             if self.process.poll() is not None:
                 break
             time.sleep(0.05)
-        raise AssertionError(f"not seen: {what}; {self.account()}")
+        raise AssertionError(f"not seen: {what}; {self.account(status)}")
 
-    def account(self) -> str:
-        """Return what a failed test tells of it: its status and the end of its log."""
-        return f"status {json.dumps(self.status())}; log ends:\n{tail(self.log, lines=30)}"
+    def account(self, status: dict[str, Any]) -> str:
+        """Return what a failed test tells of it: a status that was seen, and the end of its log."""
+        return f"status {json.dumps(status)}; log ends:\n{tail(self.log, lines=30)}"
 
 
 def start_worker(
