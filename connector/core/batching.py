@@ -152,7 +152,6 @@ class Batcher:
         room_bytes = limits.max_bytes - limits.envelope_bytes + 1  # the last record has no comma
         closed: list[Batch] = []
         held = self._open.get(lane)
-        size = sum(map(len, chunk.wire)) + len(chunk)
         totals: list[int] | None = None
         start = 0
         while start < len(chunk):
@@ -160,24 +159,19 @@ class Batcher:
                 held = self._open[lane] = _Open(now + limits.window_secs)
             elif now + limits.window_secs < held.deadline:  # it comes from a wait of another kind
                 held.deadline = now + limits.window_secs
-            by_count = start + limits.max_records - held.count
-            if totals is None and held.size + size <= room_bytes:
-                stop = min(by_count, len(chunk))
-                whole = stop == len(chunk)
-                taken = size if whole else sum(map(len, chunk.wire[start:stop])) + stop - start
-            else:
-                totals = totals or _totals(chunk.wire)
-                fits = bisect_right(totals, totals[start] + room_bytes - held.size) - 1
-                stop = min(by_count, fits, len(chunk))
-                if stop <= start and held.count == 0:
-                    stop = start + 1
-                taken = totals[stop] - totals[start]
+            stop = min(start + limits.max_records - held.count, len(chunk))
+            if totals is not None:
+                stop = min(stop, _fitting(totals, start, room_bytes - held.size, alone=held.count == 0))
             if stop > start:
-                held.chunks.append(chunk.slice(start, stop))
+                part = chunk.slice(start, stop)
+                taken = len(part.join()) + 1
+                if totals is None and held.size + taken > room_bytes:
+                    totals = [0, *accumulate([len(record) + 1 for record in chunk.wire])]
+                    continue  # it has to be cut by bytes
+                held.chunks.append(part)
                 held.count += stop - start
                 held.size += taken
                 self.open_bytes += taken
-                size -= taken
                 start = stop
             if start < len(chunk) or held.count >= limits.max_records:
                 closed.append(self._close(lane, "count" if held.count >= limits.max_records else "bytes"))
@@ -201,7 +195,7 @@ class Batcher:
             held.chunks = [chunk for chunk in held.chunks if wanted(chunk)]
             held.count = sum(map(len, held.chunks))
             self.open_bytes -= held.size
-            held.size = sum(len(record) + 1 for chunk in held.chunks for record in chunk.wire or ())
+            held.size = sum(len(chunk.join()) + 1 for chunk in held.chunks)
             self.open_bytes += held.size
             if not held.chunks:
                 del self._open[lane]
@@ -218,6 +212,10 @@ class Batcher:
         return Batch(batch_id, lane, tuple(held.chunks), held.count, size, closed_by, family=serial)
 
 
-def _totals(wire: list[bytes]) -> list[int]:
-    """Return running sums of record sizes, each with its comma, from 0."""
-    return [0, *accumulate([len(record) + 1 for record in wire])]
+def _fitting(totals: list[int], start: int, room: int, *, alone: bool) -> int:
+    """Return where records from `start` on must stop to fit; one that would be `alone` is taken whatever its size.
+
+    `totals` are running sums of sizes, each with its comma, from 0.
+    """
+    stop = bisect_right(totals, totals[start] + room) - 1
+    return start + 1 if alone and stop <= start else stop

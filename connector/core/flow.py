@@ -845,9 +845,9 @@ def _has(offsets: Sequence[int], offset: int) -> bool:
 
 
 def _bytes(batch: Batch) -> int:
-    """Return what a batch keeps in memory: its bytes, those it was made of, and per record the objects around them."""
+    """Return what a batch keeps in memory: records, their copy for the request, what they were made of, and objects."""
     sources = sum([source_bytes(chunk) for chunk in batch.chunks])
-    return batch.size + sources + 120 * batch.count
+    return 2 * batch.size + sources + 120 * batch.count
 
 
 def _ranges(chunks: Iterable[Chunk]) -> dict[Partition, list[Range]]:

@@ -372,11 +372,11 @@ class Ticker:
         for item in tick.settle:
             for outcomes in scribe.outcomes(item):
                 keys = outcomes.keys
-                # All together they are nearly always below the limit of one: that is told by a single look.
+                # All together they are nearly always below the limit of one.
                 if (
                     keys is not None
-                    and len(b"".join(filter(None, keys))) > outputs.outcome_key_limit
-                    and max(map(len, filter(None, keys))) > outputs.outcome_key_limit
+                    and outcomes.key_bytes > outputs.outcome_key_limit
+                    and max(map(len, filter(None, keys)), default=0) > outputs.outcome_key_limit
                 ):
                     outputs.look_again(now=now())
                     keys = [key if key is None or len(key) <= outputs.outcome_key_limit else None for key in keys]

@@ -290,15 +290,13 @@ class Operation:
         return self.rules.max_body_bytes - self.envelope_bytes
 
     def body(self, batch: Batch) -> bytes:
-        """Return the request body of a batch."""
-        records = [record for chunk in batch.chunks for record in chunk.wire or ()]
-        if self.rules.single:
-            return records[0]
-        # The envelope goes around the first and the last of them, so that the body is put together only once.
-        head, tail = self._envelope(batch.lane)
-        records[0] = head + records[0]
-        records[-1] += tail
-        return b",".join(records)
+        """Return the request body of a batch, whose chunks let go of their part of it."""
+        head, tail = (b"", b"") if self.rules.single else self._envelope(batch.lane)
+        pieces = [piece for chunk in batch.chunks for piece in (b",", chunk.join())]
+        pieces[0] = head
+        for chunk in batch.chunks:
+            chunk.joined = None
+        return b"".join([*pieces, tail])
 
     def echoed(self, record: bytes) -> Any:
         """Return what an error about this record repeats of it; the record is one that passed the check."""
@@ -385,7 +383,7 @@ class Operation:
                 break
         # A typed decode does not look into the strings that it skips: bytes that are not UTF-8 would pass.
         there = [value for index, value in enumerate(values) if index not in bad] if bad else values
-        if not all(map(bytes.isascii, there)):  # type: ignore[arg-type] # nulls are in bad
+        if not b"".join(there).isascii():  # type: ignore[arg-type] # nulls are in bad
             for index, value in enumerate(values):
                 if value is not None and index not in bad and not value.isascii():
                     try:
@@ -493,6 +491,8 @@ class Operation:
     def _check_sizes(self, wire: list[bytes], bad: dict[int, Verdict]) -> None:
         limit = self.max_record_bytes
         smaller = self.endpoint.max_record_bytes
+        if smaller is None and sum(map(len, wire)) <= limit:
+            return  # all together are no larger than one may be
         sizes = [len(record) for index, record in enumerate(wire) if index not in bad] if bad else list(map(len, wire))
         if not sizes or max(sizes) <= min(limit, smaller or limit):
             return
