@@ -58,7 +58,7 @@ class Chunk:
 
     def __post_init__(self) -> None:
         if self.key_bytes < 0:
-            self.key_bytes = 0 if self.keys is None else len(b"".join(filter(None, self.keys)))
+            self.key_bytes = 0 if self.keys is None else _length(self.keys)
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -125,6 +125,13 @@ class Chunk:
             resent=self.resent,
             indices=None if self.indices is None else [self.indices[i] for i in indices],
         )
+
+
+def _length(keys: list[bytes | None]) -> int:
+    try:
+        return len(b"".join(keys))  # type: ignore[arg-type] # where none is null this is twice as fast
+    except TypeError:
+        return len(b"".join(filter(None, keys)))
 
 
 def source_bytes(chunk: Chunk) -> int:
