@@ -17,7 +17,7 @@ import uvloop
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from benchmarks.baseline import FAST_CONSUMER, FAST_PRODUCER
-from connector.app.memory import calm_collector
+from connector.memory import calm_collector
 
 BATCH = 1_000
 COMMIT_SECS = 0.5

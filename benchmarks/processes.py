@@ -1,6 +1,7 @@
 """What a process costs, read from `/proc`: CPU with all its children, and resident memory."""
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -12,17 +13,17 @@ def cpu_secs(pid: int) -> float:
     """Return user and system seconds of a process and its children, those that have ended included."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     own = sum(map(int, fields[11:15])) / _TICKS_PER_SEC
-    return own + sum(map(cpu_secs, _children(pid)))
+    return own + _of_children(cpu_secs, pid)
 
 
 def rss_mb(pid: int) -> float:
     """Return the resident memory of a process and its children in MB, what they share counted each time."""
-    return _status_mb(pid, "VmRSS") + sum(map(rss_mb, _children(pid)))
+    return _status_mb(pid, "VmRSS") + _of_children(rss_mb, pid)
 
 
 def peak_rss_mb(pid: int) -> float:
     """Return the most that a process and its children had resident, in MB; the peaks need not have coincided."""
-    return _status_mb(pid, "VmHWM") + sum(map(peak_rss_mb, _children(pid)))
+    return _status_mb(pid, "VmHWM") + _of_children(peak_rss_mb, pid)
 
 
 def _status_mb(pid: int, field: str) -> float:
@@ -30,6 +31,14 @@ def _status_mb(pid: int, field: str) -> float:
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024 / 1e6
     return 0.0
+
+
+def _of_children(figure: Callable[[int], float], pid: int) -> float:
+    total = 0.0
+    for child in _children(pid):
+        with suppress(FileNotFoundError, ProcessLookupError):  # one that has just ended
+            total += figure(child)
+    return total
 
 
 def _children(pid: int) -> list[int]:

@@ -11,7 +11,7 @@ import typer
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from benchmarks.baseline import FAST_CONSUMER, FAST_PRODUCER
-from connector.app.memory import calm_collector
+from connector.memory import calm_collector
 
 TRANSACTION_SECS = 0.2
 TRANSACTION_RECORDS = 100_000

@@ -21,7 +21,6 @@ from mode import Service
 from mode.types import ServiceT
 
 from connector.app.instance import Claim, claim, refuse_twin
-from connector.app.memory import calm_collector, share_arenas
 from connector.app.pages import PagesOnly, add_pages
 from connector.app.together import Together
 from connector.config.problems import SettingsError
@@ -33,6 +32,7 @@ from connector.deadletters.automatic import AutomaticRedrive
 from connector.kafka import configs
 from connector.kafka.errors import KafkaTroubleError, RetriableError
 from connector.kafka.topics import Outputs, Topics
+from connector.memory import calm_collector, tune_allocator
 from connector.shaping.formats import registry_of
 from connector.stream.state import now
 from connector.stream.stream import Identity, Stream
@@ -250,7 +250,7 @@ def prepare(settings: Settings, *, claimed: Claim | None = None, socket: Path | 
 
     Raises `InstanceIdInUseError`, `TopicsMissingError`, or `KafkaTroubleError` when no broker answers in time.
     """
-    share_arenas()
+    tune_allocator()
     claimed = claimed or claim(settings)
     _await_broker(settings, claimed.client_id)
     refuse_twin(settings, claimed)

@@ -196,7 +196,7 @@ def _event(operation: Operation, wire: bytes, sources: dict[str, str], *, reveal
 def _batch(
     settings: Settings, stream: StreamSettings, operation: Operation, number: int, batch: Batch, *, reveal: bool
 ) -> dict[str, Any]:
-    body = operation.body(batch).decode()
+    body = b"".join(operation.body(batch)).decode()
     if not reveal:
         body = json.dumps(masked(msgspec.json.decode(body)), ensure_ascii=False)
     more = len(body) - MAX_BODY

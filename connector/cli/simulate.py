@@ -11,6 +11,8 @@ import msgspec
 import typer
 from pydantic import ValidationError
 
+from connector.memory import tune_allocator
+
 if TYPE_CHECKING:
     from connector.simulator import Faults, LedgerTotals, SimulatorSettings
 
@@ -94,6 +96,7 @@ def simulate(
         _fail(str(error), _BAD_INPUT)
     except ValidationError as error:
         _fail(str(InvalidInputError.from_pydantic("The options", error)), _BAD_INPUT)
+    tune_allocator()
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             totals = runner.run(_serve(settings, as_json=as_json))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Literal
 
-from connector.core.chunks import Chunk
+from connector.core.chunks import Chunk, is_worth_joining
 
 ClosedBy = Literal["count", "bytes", "window", "drain", "retry", "halved"]
 
@@ -164,7 +164,7 @@ class Batcher:
                 stop = min(stop, _fitting(totals, start, room_bytes - held.size, alone=held.count == 0))
             if stop > start:
                 part = chunk.slice(start, stop)
-                taken = len(part.join()) + 1
+                taken = _size(part)
                 if totals is None and held.size + taken > room_bytes:
                     totals = [0, *accumulate([len(record) + 1 for record in chunk.wire])]
                     continue  # it has to be cut by bytes
@@ -195,7 +195,7 @@ class Batcher:
             held.chunks = [chunk for chunk in held.chunks if wanted(chunk)]
             held.count = sum(map(len, held.chunks))
             self.open_bytes -= held.size
-            held.size = sum(len(chunk.join()) + 1 for chunk in held.chunks)
+            held.size = sum(map(_size, held.chunks))
             self.open_bytes += held.size
             if not held.chunks:
                 del self._open[lane]
@@ -210,6 +210,14 @@ class Batcher:
         batch_id, serial = self.next_id()
         size = held.size - 1 + self.limits.envelope_bytes
         return Batch(batch_id, lane, tuple(held.chunks), held.count, size, closed_by, family=serial)
+
+
+def _size(chunk: Chunk) -> int:
+    """Return the bytes that records take in a request, each with its comma; small ones are joined on this occasion."""
+    assert chunk.wire is not None
+    if is_worth_joining(chunk.wire):
+        return len(chunk.join()) + 1
+    return sum(map(len, chunk.wire)) + len(chunk)
 
 
 def _fitting(totals: list[int], start: int, room: int, *, alone: bool) -> int:

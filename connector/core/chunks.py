@@ -127,6 +127,17 @@ class Chunk:
         )
 
 
+SMALL_BYTES = 1_000
+
+
+def is_worth_joining(values: list[bytes]) -> bool:
+    """Tell, by the first, whether values are so small that one call for all, joined, is cheaper than one for each.
+
+    Where they are larger the copy costs more than the calls, and it does not stay in the cache for the next step.
+    """
+    return not values or len(values[0]) <= SMALL_BYTES
+
+
 def _length(keys: list[bytes | None]) -> int:
     try:
         return len(b"".join(keys))  # type: ignore[arg-type] # where none is null this is twice as fast

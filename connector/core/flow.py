@@ -23,7 +23,7 @@ from itertools import pairwise
 from typing import Literal
 
 from connector.core.batching import Batch
-from connector.core.chunks import Chunk, Partition, source_bytes, weight
+from connector.core.chunks import Chunk, Partition, is_worth_joining, source_bytes, weight
 from connector.core.progress import MAX_METADATA, Progress, Range, RangeSet, encode, runs
 from connector.core.verdicts import Verdicts
 
@@ -847,7 +847,9 @@ def _has(offsets: Sequence[int], offset: int) -> bool:
 def _bytes(batch: Batch) -> int:
     """Return what a batch keeps in memory: records, their copy for the request, what they were made of, and objects."""
     sources = sum([source_bytes(chunk) for chunk in batch.chunks])
-    return 2 * batch.size + sources + 120 * batch.count
+    wire = batch.chunks[0].wire
+    copies = 2 if wire is not None and is_worth_joining(wire) else 1
+    return copies * batch.size + sources + 120 * batch.count
 
 
 def _ranges(chunks: Iterable[Chunk]) -> dict[Partition, list[Range]]:

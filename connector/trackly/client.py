@@ -21,7 +21,7 @@ from connector.core.batching import Batch
 from connector.core.verdicts import Reply
 from connector.trackly.operations import Operation
 from connector.trackly.replies import read_reply
-from connector.trackly.transport import ExactTransport, ReplyTooLargeError
+from connector.trackly.transport import ExactTransport, Pieces, ReplyTooLargeError
 
 _WRITING = ("http11.send_request_headers.started", "http2.send_request_headers.started")
 
@@ -61,6 +61,7 @@ class Client:
         self._tls = _tls(options)
         self._transport = _transport(options, self._tls)
         self._headers = {
+            "Host": self._base.netloc.decode("ascii"),  # httpx adds none to what comes in pieces
             "User-Agent": f"trackly-connector/{__version__}",
             "Accept": "application/json",
             "Accept-Encoding": "identity",
@@ -139,7 +140,7 @@ class Client:
         headers: dict[str, str],
         extensions: dict[str, Any],
         *,
-        content: bytes | None = None,
+        content: list[bytes] | None = None,
     ) -> tuple[httpx.Response, bytes]:
         """Return the answer to a request and its body.
 
@@ -147,12 +148,14 @@ class Client:
         the environment, none of which is wanted, and takes 100 us for each request.
         """
         # Said to be ASCII, as all of it is, headers are not decoded by trial at every look at them.
+        if content is not None:
+            headers["Content-Length"] = str(sum(map(len, content)))
         whole = httpx.Headers({**self._headers, **headers, "X-Api-Key": self._api_key()}, encoding="ascii")
         request = httpx.Request(
             method,
             self._url(path),
             headers=whole,
-            content=content,
+            stream=Pieces(content or []),
             extensions={"timeout": self._timeout, **extensions},
         )
         async with asyncio.timeout(self._options.total_secs):

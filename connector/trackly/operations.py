@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from connector.config.streams import StreamSettings
 from connector.core.batching import Batch
-from connector.core.chunks import Chunk
+from connector.core.chunks import Chunk, is_worth_joining
 from connector.core.segments import segments_of, too_long
 from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
 from connector.shaping.shaped import Shaped
@@ -288,14 +288,14 @@ class Operation:
         """The largest record that fits a request alone."""
         return self.rules.max_body_bytes - self.envelope_bytes
 
-    def body(self, batch: Batch) -> bytes:
-        """Return the request body of a batch, whose chunks let go of their part of it."""
+    def body(self, batch: Batch) -> list[bytes]:
+        """Return the request body of a batch in pieces; its chunks let go of theirs."""
         head, tail = (b"", b"") if self.rules.single else self._envelope(batch.lane)
         pieces = [piece for chunk in batch.chunks for piece in (b",", chunk.join())]
         pieces[0] = head
         for chunk in batch.chunks:
             chunk.joined = None
-        return b"".join([*pieces, tail])
+        return [*pieces, tail]
 
     def echoed(self, record: bytes) -> Any:
         """Return what an error about this record repeats of it; the record is one that passed the check."""
@@ -388,16 +388,20 @@ class Operation:
 
         A typed decode does not look into the strings that it skips: bytes that are not UTF-8 would pass.
         """
-        there = [value for index, value in enumerate(values) if index not in bad] if bad else values
-        joined = b"".join(there)  # type: ignore[arg-type] # nulls are in bad
-        if not joined.isascii():
+        there: list[bytes] = [value for index, value in enumerate(values) if index not in bad] if bad else values  # type: ignore[assignment,misc] # nulls are in bad
+        if is_worth_joining(there):
+            joined = b"".join(there)
+            length, is_ascii = len(joined), joined.isascii()
+        else:
+            length, is_ascii = sum(map(len, there)), all(map(bytes.isascii, there))
+        if not is_ascii:
             for index, value in enumerate(values):
                 if value is not None and index not in bad and not value.isascii():
                     try:
                         value.decode()
                     except UnicodeDecodeError as error:
                         bad[index] = _invalid("not_utf8", f"byte {error.start} is not UTF-8")
-        return len(joined)
+        return length
 
     def _diagnose(self, value: bytes | None, error: Exception) -> Verdict:
         """Return the verdict of a value that the typed decoder refused."""

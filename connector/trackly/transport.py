@@ -12,7 +12,7 @@ import asyncio
 import select
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, cast
@@ -61,14 +61,14 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
 
-    def exchange(self, head: bytes, body: bytes) -> "asyncio.Future[_Reply]":
+    def exchange(self, request: list[bytes]) -> "asyncio.Future[_Reply]":
         """Write a request and return the future of its reply."""
         assert self.transport is not None
         self._parser = httptools.HttpResponseParser(self)
         self._reply = _Reply()
         self._unheard = 0
         self.done = asyncio.get_running_loop().create_future()
-        self.transport.writelines([head, body] if body else [head])
+        self.transport.writelines(request)
         return self.done
 
     def data_received(self, data: bytes) -> None:
@@ -167,15 +167,15 @@ class ExactTransport(httpx.AsyncBaseTransport):
         self._busy: set[_Connection] = set()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request whose body is bytes, and return its reply, read to the end."""
+        """Send a request whose stream is `Pieces`, and return its reply, read to the end."""
         connection = self._take_idle() or await self._connect(request.url)
         self._busy.add(connection)
         try:
-            body = request.content
+            assert isinstance(request.stream, Pieces)
             before_write: BeforeWrite | None = request.extensions.get("before_write")
             if before_write is not None:
                 before_write()
-            reply = await connection.exchange(_head(request), body)
+            reply = await connection.exchange([_head(request), *request.stream.pieces])
         except BaseException:
             connection.abort()
             raise
@@ -184,7 +184,7 @@ class ExactTransport(httpx.AsyncBaseTransport):
         if not connection.closed:
             connection.idle_since = asyncio.get_running_loop().time()
             self._idle.append(connection)
-        return httpx.Response(reply.status, headers=reply.headers, content=None, stream=_Whole(reply.body))
+        return httpx.Response(reply.status, headers=reply.headers, content=None, stream=Pieces(reply.body))
 
     def _take_idle(self) -> _Connection | None:
         """Return the connection used last, if it is young enough; close all that are not."""
@@ -232,15 +232,15 @@ class ExactTransport(httpx.AsyncBaseTransport):
         await self.aclose()
 
 
-class _Whole(httpx.AsyncByteStream):
-    """A body that is here already."""
+class Pieces(httpx.AsyncByteStream):
+    """A body that is here already, of a request or a reply: putting megabytes of it together would copy them."""
 
-    def __init__(self, parts: list[bytes]) -> None:
-        self._parts = parts
+    def __init__(self, pieces: list[bytes]) -> None:
+        self.pieces = pieces
 
-    async def __aiter__(self) -> Any:
-        for part in self._parts:
-            yield part
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            yield piece
 
 
 def _head(request: httpx.Request) -> bytes:

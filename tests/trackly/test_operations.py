@@ -79,7 +79,7 @@ def bodies(made: Operation, ready: Prepared, *, limits: BatchLimits | None = Non
     batches: list[Batch] = []
     for lane, chunk in ready.lanes:
         batches += batcher.add(lane, chunk, now=0.0)
-    return [(batch, made.body(batch)) for batch in batches + batcher.drain()]
+    return [(batch, b"".join(made.body(batch))) for batch in batches + batcher.drain()]
 
 
 # ------------------------------------------------------------------ every operation
