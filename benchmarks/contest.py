@@ -42,6 +42,7 @@ class Contestant:
 
 
 _VARIANT: Final = 0.4
+_LARGE: Final = 0.2
 _TRACED: Final = Events("traced", traced=True)
 _AT_TOP: Final = {"list_number_placement": "top_level"}
 _MAPPING: Final = {
@@ -75,12 +76,12 @@ VARIANTS: Final = (
         stream={"format": "avro"},
         note="decoded with the registry's schema and encoded as JSON",
     ),
-    Contestant("connector_4kb", events=Events("4kb", body_bytes=4_000), share=0.08),
+    Contestant("connector_4kb", events=Events("4kb", body_bytes=4_000), share=_LARGE),
     Contestant(
         "raw_loop_4kb",
         "raw_loop",
         events=Events("4kb", body_bytes=4_000),
-        share=0.08,
+        share=_LARGE,
         note="the limit for Python with records of that size: a figure without a target",
     ),
     Contestant("connector_lz4", events=Events("lz4", compression="lz4"), share=_VARIANT),

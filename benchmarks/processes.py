@@ -26,6 +26,16 @@ def peak_rss_mb(pid: int) -> float:
     return _status_mb(pid, "VmHWM") + _of_children(peak_rss_mb, pid)
 
 
+def compiler_secs(pid: int) -> float:
+    """Return the CPU seconds of the threads of a Java process that compile its code."""
+    found = 0.0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # the JVM ends those that have nothing to do
+            if (task / "comm").read_text().startswith(("C1 ", "C2 ")):
+                found += int((task / "schedstat").read_text().split()[0]) / 1e9
+    return found
+
+
 def _status_mb(pid: int, field: str) -> float:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
