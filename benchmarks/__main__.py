@@ -28,7 +28,7 @@ from connector.demo.artifacts import BrokerUnavailableError
 _KNOWN = {contestant.name: contestant for contestant in (*MAIN, *VARIANTS)}
 
 WARM_UP, MOST_WARM_UPS, COMPILED_SHARE = 5_000_000, 6, 0.1
-"""Records of a warm-up; how many there are at most; and what the broker's compiler takes of a core when it is enough."""
+"""Records of a warm-up; how many there are at most; what the broker's compiler takes of a core when it is enough."""
 
 
 def main(

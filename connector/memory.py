@@ -8,7 +8,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 ARENAS = 8
 """Two threads that share one wait for each other at every message: measured, two arenas in place of eight make a stream
-4 % slower, and save 3 MB. glibc's own limit is eight for each CPU."""
+3 to 6 % slower, and save 3 MB. glibc's own limit is eight for each CPU."""
 
 KEPT_BYTES, MAPPED_BYTES = 64 << 20, 32 << 20
 """What is kept when it is free, and what is larger than what is kept, 32 MiB at most. Request bodies of some MB are

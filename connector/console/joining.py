@@ -15,7 +15,8 @@ _SUMS: Final = frozenset(
     {
         "records_read", "queued", "skipped", "in_doubt", "open_doubt", "resent", "missing", "vanished", "passed_over",
         "in_flight_records", "in_flight_requests", "waiting_batches", "ready_batches", "open_records", "held_bytes",
-        "requests", "ticks", "ticks_aborted", "producers_replaced", "concurrency_limit", "waiting_for_key",
+        "requests", "ticks", "ticks_aborted", "producers_replaced", "consumers_replaced", "concurrency_limit",
+        "waiting_for_key",
     }
 )  # fmt: skip
 _FAILURES: Final = 20

@@ -105,7 +105,6 @@ def chunk_of(messages: list[Message], partition: Partition, epoch: int, *, keep_
     # They rise, so that the ends tell whether any is left out between them.
     offsets = range(first, last + 1) if last - first + 1 == count else list(map(_offset, messages))
     keys = list(map(_key, messages))
-    headers = list(map(_headers, messages))
     kind, oldest_ms = messages[0].timestamp()
     return Chunk(
         partition=partition,
@@ -113,7 +112,7 @@ def chunk_of(messages: list[Message], partition: Partition, epoch: int, *, keep_
         offsets=offsets,
         values=list(map(_value, messages)),
         keys=None if _is_empty(keys) else keys,
-        headers=None if _is_empty(headers) else headers,
+        headers=list(map(_headers, messages)) if any(map(_headers, messages)) else None,
         timestamps=[at_ms for _, at_ms in map(_timestamp, messages)] if keep_timestamps else None,
         oldest_ms=0 if kind == TIMESTAMP_NOT_AVAILABLE else oldest_ms,
     )
@@ -206,11 +205,7 @@ class Source:
         if len(self._topics) == 1:
             # Its name need not be asked of each message: that would make a string, and a pair, every time.
             [topic] = self._topics
-            numbers = list(map(_partition, messages))
-            if numbers and numbers.count(numbers[0]) == len(numbers):
-                yield topic, numbers[0], len(numbers)
-                return
-            for number, run in groupby(numbers):
+            for number, run in groupby(map(_partition, messages)):
                 yield topic, number, len(list(run))
             return
         for (topic, number), pairs in groupby(zip(map(_topic, messages), map(_partition, messages), strict=True)):

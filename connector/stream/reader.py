@@ -391,6 +391,8 @@ class Reader:
 
     def _replace_consumer(self, source: Source, why: KafkaTroubleError) -> None:
         self._log.warning("consumer replaced", code=why.code, error=str(why))
+        with self._state.lock:
+            self._state.counts.consumers_replaced += 1
         self.lost(list(self._epochs))
         self._paused = False
         source.renew()

@@ -55,6 +55,7 @@ class Counts:
     ticks: int = 0
     ticks_aborted: int = 0
     producers_replaced: int = 0
+    consumers_replaced: int = 0
     progress_at: float = field(default_factory=time.time)
     """Unix time of the last commit that settled records; that of the start before the first."""
 

@@ -411,6 +411,7 @@ class Stream:
                 "ticks": counts.ticks,
                 "ticks_aborted": counts.ticks_aborted,
                 "producers_replaced": counts.producers_replaced,
+                "consumers_replaced": counts.consumers_replaced,
                 "concurrency_limit": state.limit.limit,
                 "concurrency_moved": state.limit.moved,
                 "paused_secs": round(max(state.paused_until - at, 0.0), 3),

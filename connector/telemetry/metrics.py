@@ -157,6 +157,12 @@ _BY_STREAM: Final = (
                 "producers",
                 "Producers that were thrown away for a new one: fenced, or a commit that was not answered.",
             ),
+            (
+                "trackly_consumers_replaced_total",
+                "consumers_replaced",
+                "consumers",
+                "Consumers that were thrown away for a new one: fenced, or without a broker that they could reach.",
+            ),
         ),
     ),
     *_of_stream(

@@ -65,6 +65,7 @@ def stream(**over: Any) -> dict[str, Any]:
         "ticks": 400,
         "ticks_aborted": 1,
         "producers_replaced": 0,
+        "consumers_replaced": 0,
         "concurrency_limit": 16,
         "concurrency_moved": "grow",
         "paused_secs": 0.0,

@@ -159,6 +159,23 @@ def test_the_real_body_never_passes_the_byte_limit(
     assert sorted(sent) == sorted((f"+1415555{at:04}", number) for at, (number, _) in enumerate(texts))
 
 
+@given(st.lists(st.integers(100, 3_000), min_size=1, max_size=30), st.integers(4_000, 9_000), st.booleans())
+def test_small_and_large_records_make_the_same_bodies(sizes: list[int], max_bytes: int, again: bool) -> None:
+    """Small ones are joined when they come, large ones when they are posted, and either anew when that is repeated."""
+    operation = Operation("send", Rules(max_body_bytes=max_bytes))
+    batcher = Batcher(BatchLimits(1_000, max_bytes, 1.0, operation.envelope_bytes), "b")
+
+    made = batcher.add(None, chunk(offsets=range(len(sizes)), sizes=sizes), now=0.0) + batcher.drain()
+
+    for one in made:
+        wire = [record for piece in one.chunks for record in piece.wire or ()]
+        for _ in range(1 + again):
+            body = b"".join(operation.body(one))
+            assert body == b'{"messages":[' + b",".join(wire) + b"]}"
+            assert len(body) == one.size <= max_bytes
+    assert sum(one.count for one in made) == len(sizes)
+
+
 # ------------------------------------------------------------------ windows and limits, one by one
 
 

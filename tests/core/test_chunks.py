@@ -72,3 +72,21 @@ def test_what_an_event_was_made_of_weighs_as_well() -> None:
     assert weight(made) - weight(plain) == 2_000
     assert weight(made.pick([1])) - weight(plain.pick([1])) == 1_000
     assert made.slice(0, 1).shaped
+
+
+@given(chunks(), st.integers(0, 14), st.integers(0, 14))
+def test_no_key_is_longer_than_what_a_chunk_says_of_its_keys(whole: Chunk, start: int, stop: int) -> None:
+    assert whole.key_bytes == sum(len(key) for key in whole.keys or () if key is not None)
+
+    for piece in (whole.slice(start, stop), whole.pick(range(min(start, len(whole)), min(stop, len(whole))))):
+        assert all(len(key) <= piece.key_bytes for key in piece.keys or () if key is not None)
+
+
+@given(chunks(), st.integers(0, 14), st.integers(1, 14))
+def test_a_part_does_not_keep_what_the_whole_was_joined_to(whole: Chunk, start: int, stop: int) -> None:
+    made = replace(whole, wire=[b"%d" % offset for offset in whole.offsets])
+    made.join()
+
+    piece = made.slice(start, stop)
+
+    assert piece.join() == b",".join(b"%d" % offset for offset in piece.offsets)

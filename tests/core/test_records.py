@@ -377,3 +377,19 @@ def test_when_need_be_key_and_foreign_headers_go_and_the_position_stays(large: s
     assert "trace" not in heads
     assert (heads["trackly.reason"], heads["__connect.errors.offset"]) == (b"not_sendable", b"100")
     assert heads["trackly.value_omitted"] == b"2 bytes; the topic takes 5000"
+
+
+@given(st.integers(0, 10**12) | st.integers(0, 3_000), st.integers(1, 1_000), st.integers(0, 1_500), st.booleans())
+@example(999, 2, 0, False)
+@example(1_000, 1_000, 0, False)
+@example(1_999, 1_000, 1, False)
+def test_each_outcome_tells_its_own_offset_and_index(start: int, count: int, before: int, gaps: bool) -> None:
+    """Offsets that follow one another share their first digits, which are written out once."""
+    offsets = range(start, start + count) if not gaps else [start + 2 * number for number in range(count)]
+    piece = Chunk(A, 1, offsets, [b"{}"] * count)
+    first = Chunk(A, 1, range(before), [b"{}"] * before)
+
+    told = outcomes(posted((first, piece) if before else (piece,), Verdicts(TAKEN)))[before:]
+
+    assert [one["offset"] for one in told] == list(offsets)
+    assert [one["index"] for one in told] == list(range(before, before + count))

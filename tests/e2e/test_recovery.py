@@ -172,6 +172,7 @@ def test_clients_that_were_told_of_no_brokers_reach_them_again(make_broker: Make
             world.platform.set_faults(Faults(record_codes=(again,)))
             world.topics.produce(world.source, [Record(b'{"to": "+15550009999", "body": "again"}')])
             worker.wait_for(lambda s: s["redrives"][0]["redriven"] == 1, "the rule has its brokers back")
+            assert worker.status()["consumers_replaced"] >= 1
 
         _tell("brokers named again", took, 25)
         _judge(world)

@@ -1,11 +1,15 @@
-"""What a publisher says of brokers that do not answer, with librdkafka itself and an address where nobody listens."""
+"""What a publisher hands over, and what it says of brokers that do not answer, with librdkafka itself."""
 
+from typing import Any
 from unittest.mock import create_autospec
 
 import pytest
 
+from connector.core.chunks import Headers
+from connector.demo.finding import BrokerHandle
+from connector.demo.topics import Topics
 from connector.kafka.errors import AbortableError
-from connector.kafka.publisher import PlainPublisher
+from connector.kafka.publisher import PlainPublisher, TransactionalPublisher
 from connector.kafka.source import Source
 from tests.kit.world import free_port
 
@@ -21,4 +25,35 @@ def test_results_that_are_not_written_in_time_are_told_as_unanswered() -> None:
         publisher.commit({}, None, 0.2)
 
     assert raised.value.unanswered
+    publisher.close()
+
+
+@pytest.mark.parametrize("headers", [None, [("traceparent", b"00-1")]])
+@pytest.mark.parametrize("keyed", [True, False])
+def test_a_full_queue_is_waited_for_and_nothing_is_handed_over_twice(
+    broker: BrokerHandle, topics: Topics, headers: Headers | None, keyed: bool
+) -> None:
+    topic = topics.create(partitions=2)
+    config: dict[str, Any] = {
+        "bootstrap.servers": broker.bootstrap_servers,
+        "transactional.id": topic,
+        "queue.buffering.max.messages": 300,
+        "linger.ms": 5,
+        "log_level": 0,
+    }
+    publisher = TransactionalPublisher(config, topic)
+    publisher.start(30)
+    values = [f"value {number}" for number in range(2_000)]
+    keys = [b"%d" % number if number % 3 else None for number in range(2_000)] if keyed else None
+
+    publisher.begin()
+    publisher.write_batch(topic, 1, values, keys, headers)
+    publisher.write_batch(topic, 1, [], None)
+    publisher.commit({}, None, 30)
+
+    found = topics.read(topic)
+    assert [(record.value(), record.key()) for record in found] == [
+        (value.encode(), None if keys is None else keys[number]) for number, value in enumerate(values)
+    ]
+    assert {tuple(record.headers() or ()) for record in found} == {tuple(headers or ())}
     publisher.close()

@@ -10,7 +10,8 @@ def _stream(**over: Any) -> dict[str, Any]:
     numbers = (
         "records_read", "queued", "skipped", "in_doubt", "open_doubt", "resent", "missing", "vanished", "passed_over",
         "in_flight_records", "in_flight_requests", "waiting_batches", "ready_batches", "open_records", "held_bytes",
-        "requests", "ticks", "ticks_aborted", "producers_replaced", "concurrency_limit", "waiting_for_key",
+        "requests", "ticks", "ticks_aborted", "producers_replaced", "consumers_replaced", "concurrency_limit",
+        "waiting_for_key",
     )  # fmt: skip
     return {
         **dict.fromkeys(numbers, 1),
