@@ -47,6 +47,8 @@ class Together:
         self._threads = threads
         self._before: dict[int, int] = {}
         self._looked_at = time.monotonic()
+        self._worked = time.process_time()
+        self._kept = False
 
     async def run(self) -> None:
         """Look once a second, until cancelled or not allowed to."""
@@ -61,9 +63,10 @@ class Together:
             self.part()
 
     async def _look(self) -> None:
-        busiest = self._busiest()
+        busiest = self._busiest() if self._is_busy() else None
         if busiest is None:
-            self.part()
+            if self._kept:
+                self.part()
             return
         os.sched_setaffinity(busiest, USABLE)
         await asyncio.sleep(FREE_SECS)
@@ -71,8 +74,18 @@ class Together:
 
     def part(self) -> None:
         """Let every thread run anywhere again."""
+        self._kept = False
         for thread in _all_threads():
             _let_go(thread)
+
+    def _is_busy(self) -> bool:
+        """Tell whether all threads together took enough since the last look: to look at each of them costs more."""
+        before, self._worked = self._worked, time.process_time()
+        took = time.monotonic() - self._looked_at
+        if self._worked - before >= BUSY_SHARE * took:
+            return True
+        self._before, self._looked_at = {}, time.monotonic()
+        return False
 
     def _busiest(self) -> int | None:
         """Return the thread that took most since the last look, None while all took little."""
@@ -87,6 +100,7 @@ class Together:
         return _all_threads().intersection(self._threads())
 
     def _gather(self, cpu: int) -> None:
+        self._kept = True
         together = self._running()
         for thread in together:
             os.sched_setaffinity(thread, {cpu})

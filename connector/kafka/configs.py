@@ -71,7 +71,8 @@ def consumer(
         # Of each partition at once. librdkafka unpacks an answer as a whole: measured with 1 MB, compressed topics take
         # up to twice the memory and a sixth more time, while others gain nothing.
         "fetch.message.max.bytes": 262_144,
-        "fetch.wait.max.ms": 50,
+        # Of an idle stream: each answer wakes a thread here and one of the broker. A seek waits for it as well.
+        "fetch.wait.max.ms": 100,
         "topic.metadata.refresh.interval.ms": int(stream.metadata_refresh_secs * 1000),
         **common(kafka, client_id),
         **kafka.consumer_properties,

@@ -48,7 +48,7 @@ from connector.trackly.operations import Operation, operation_of
 ORPHANS_LOOK_SECS = 5.0
 """How often a worker looks for partitions that nobody has."""
 
-LOOK_SECS = 0.2
+LOOK_SECS = 0.5
 """How long the end of a hold may go unnoticed by the log."""
 
 FIXED_BYTES = (configs.PREFETCH_KBYTES + 8_192) * 1024
