@@ -81,10 +81,10 @@ class Together:
     def _is_busy(self) -> bool:
         """Tell whether all threads together took enough since the last look: to look at each of them costs more."""
         before, self._worked = self._worked, time.process_time()
-        took = time.monotonic() - self._looked_at
-        if self._worked - before >= BUSY_SHARE * took:
+        at = time.monotonic()
+        if self._worked - before >= BUSY_SHARE * (at - self._looked_at):
             return True
-        self._before, self._looked_at = {}, time.monotonic()
+        self._before, self._looked_at = {}, at
         return False
 
     def _busiest(self) -> int | None:
