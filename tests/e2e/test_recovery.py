@@ -139,9 +139,10 @@ TRANSIENT = {"name": "transient", "reasons": ["provider_error"], "delay_secs": 0
 
 
 def test_clients_that_were_told_of_no_brokers_reach_them_again(make_broker: MakeBroker, make_world: MakeWorld) -> None:
-    """Librdkafka then forgets those that it knows, and where it was told to look for them; nothing brings them back.
+    """Librdkafka then forgets those that it knows, and where it was told to look for them, mostly for good.
 
-    Nodes answer so while they come up again, before they count as alive.
+    Nodes answer so while they come up again, before they count as alive. A client that is just asking again when they
+    are named comes back by itself.
     """
     with NamelessProxy() as proxy:
         broker = make_broker(listeners=[Listener("DOOR", advertised=proxy.address)])
@@ -172,7 +173,6 @@ def test_clients_that_were_told_of_no_brokers_reach_them_again(make_broker: Make
             world.platform.set_faults(Faults(record_codes=(again,)))
             world.topics.produce(world.source, [Record(b'{"to": "+15550009999", "body": "again"}')])
             worker.wait_for(lambda s: s["redrives"][0]["redriven"] == 1, "the rule has its brokers back")
-            assert worker.status()["consumers_replaced"] >= 1
 
         _tell("brokers named again", took, 25)
         _judge(world)

@@ -192,5 +192,6 @@ def test_a_consumer_that_has_lost_its_brokers_is_replaced_and_its_partitions_are
         time.sleep(0.01)
 
     reading.source.renew.assert_called_once_with()
+    assert reading.state.counts.consumers_replaced == 1
     reading.wait(lambda: len(reading.begins) == 2)  # the new one has it, where its progress says
     assert [offset for _, _, offset in reading.begins] == [OFFSET, OFFSET]
