@@ -3,7 +3,8 @@
 librdkafka forgets the brokers that an answer to a metadata request does not name, those of `bootstrap.servers` as well.
 A node that comes up again, and does not count as alive yet, names topics but no brokers. Unless it is just asking again
 when they are named, the client reaches nobody from then on, tells nobody, and nothing brings it back but a new one
-(librdkafka issue 5301; seen with 2.15, open in 2.16). What every caller does about a call that fails, to try again, is not enough here.
+(librdkafka issue 5301; seen with 2.15, open in 2.16). What every caller does about a call that fails, to try again, is
+not enough here.
 """
 
 from collections.abc import Callable
