@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Literal
 
-from connector.core.chunks import Chunk, is_worth_joining
+from connector.core.chunks import Chunk
 
 ClosedBy = Literal["count", "bytes", "window", "drain", "retry", "halved"]
 
@@ -102,12 +102,7 @@ def _numbered(chunk: Chunk, start: int) -> Chunk:
 
 def wire_size(chunks: Iterable[Chunk], envelope_bytes: int) -> int:
     """Return the exact bytes of a request body that holds these records, commas and envelope counted."""
-    size = count = 0
-    for chunk in chunks:
-        assert chunk.wire is not None
-        size += sum(map(len, chunk.wire))
-        count += len(chunk)
-    return size + max(count - 1, 0) + envelope_bytes
+    return max(sum([chunk.wire_bytes for chunk in chunks]) - 1, 0) + envelope_bytes
 
 
 @dataclass(slots=True)
@@ -163,8 +158,8 @@ class Batcher:
             if totals is not None:
                 stop = min(stop, _fitting(totals, start, room_bytes - held.size, alone=held.count == 0))
             if stop > start:
-                part = chunk.slice(start, stop)
-                taken = _size(part)
+                part = chunk.slice(start, stop).pack()
+                taken = part.wire_bytes
                 if totals is None and held.size + taken > room_bytes:
                     totals = [0, *accumulate([len(record) + 1 for record in chunk.wire])]
                     continue  # it has to be cut by bytes
@@ -195,7 +190,7 @@ class Batcher:
             held.chunks = [chunk for chunk in held.chunks if wanted(chunk)]
             held.count = sum(map(len, held.chunks))
             self.open_bytes -= held.size
-            held.size = sum(map(_size, held.chunks))
+            held.size = sum([chunk.wire_bytes for chunk in held.chunks])
             self.open_bytes += held.size
             if not held.chunks:
                 del self._open[lane]
@@ -210,14 +205,6 @@ class Batcher:
         batch_id, serial = self.next_id()
         size = held.size - 1 + self.limits.envelope_bytes
         return Batch(batch_id, lane, tuple(held.chunks), held.count, size, closed_by, family=serial)
-
-
-def _size(chunk: Chunk) -> int:
-    """Return the bytes that records take in a request, each with its comma; small ones are joined on this occasion."""
-    assert chunk.wire is not None
-    if is_worth_joining(chunk.wire):
-        return len(chunk.join()) + 1
-    return sum(map(len, chunk.wire)) + len(chunk)
 
 
 def _fitting(totals: list[int], start: int, room: int, *, alone: bool) -> int:

@@ -22,8 +22,8 @@ from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from typing import Literal
 
-from connector.core.batching import Batch
-from connector.core.chunks import Chunk, Partition, is_worth_joining, source_bytes, weight
+from connector.core.batching import Batch, wire_size
+from connector.core.chunks import Chunk, Partition, source_bytes, weight
 from connector.core.progress import MAX_METADATA, Progress, Range, RangeSet, encode, runs
 from connector.core.verdicts import Verdicts
 
@@ -786,7 +786,7 @@ class Flow:
         if not chunks:
             return None
         count = sum(map(len, chunks))
-        gone = sum(len(w) + 1 for c in batch.chunks if not wanted(c) for w in c.wire or ())
+        gone = sum(chunk.wire_bytes for chunk in batch.chunks if not wanted(chunk))
         return replace(batch, chunks=chunks, count=count, size=batch.size - gone)
 
     def _prune_unstarted(self) -> None:
@@ -845,11 +845,8 @@ def _has(offsets: Sequence[int], offset: int) -> bool:
 
 
 def _bytes(batch: Batch) -> int:
-    """Return what a batch keeps in memory: records, their copy for the request, what they were made of, and objects."""
-    sources = sum([source_bytes(chunk) for chunk in batch.chunks])
-    wire = batch.chunks[0].wire
-    copies = 2 if wire is not None and is_worth_joining(wire) else 1
-    return copies * batch.size + sources + 120 * batch.count
+    """Return what a batch keeps in memory: records, what they were made of, and objects."""
+    return batch.size + sum([source_bytes(chunk) for chunk in batch.chunks]) + 120 * batch.count
 
 
 def _ranges(chunks: Iterable[Chunk]) -> dict[Partition, list[Range]]:
@@ -862,12 +859,8 @@ def _ranges(chunks: Iterable[Chunk]) -> dict[Partition, list[Range]]:
 def _part(batch: Batch, indices: Sequence[int], number: int) -> Batch:
     """Return some records of a batch that was not posted as a batch of its own."""
     chunks = batch.split(indices)[0]
-    others = _wire_bytes(batch.chunks) - _wire_bytes(chunks)
+    others = wire_size(batch.chunks, 0) - wire_size(chunks, 0)
     return replace(batch, id=f"{batch.id}.{number}", chunks=chunks, count=len(indices), size=batch.size - others)
-
-
-def _wire_bytes(chunks: Iterable[Chunk]) -> int:
-    return sum(len(record) + 1 for chunk in chunks for record in chunk.wire or ())
 
 
 def _below(chunks: Iterable[Chunk], cuts: Mapping[Partition, int | None]) -> tuple[list[int], list[int]]:

@@ -9,7 +9,7 @@ A record that fails again gets the headers of its last failure in place of the e
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -17,6 +17,7 @@ import msgspec
 
 from connector.core.chunks import Chunk, Headers, Partition
 from connector.core.flow import Finished
+from connector.core.packing import unpacked
 from connector.core.verdicts import Verdict
 
 OUTCOME_VERSION = 1
@@ -152,7 +153,7 @@ class Scribe:
             if not hit:
                 if verdicts.default.status != "dead_letter":
                     lines = self._lines(item, chunk, verdicts.default, at)
-                    yield Outcomes(chunk.partition.number, lines, chunk.keys, chunk.key_bytes, headers)
+                    yield Outcomes(chunk.partition.number, lines, _keys(chunk), chunk.key_bytes, headers)
             else:
                 mixed = self._mixed(item, chunk, at)
                 mixed.headers = headers
@@ -161,13 +162,14 @@ class Scribe:
 
     def _mixed(self, item: Finished, chunk: Chunk, at: int) -> Outcomes:
         kept = [i for i in range(len(chunk)) if item.verdicts.of(at + i).status != "dead_letter"]
-        rest = chunk.pick(kept)
+        # Outcomes do not tell values: cutting those out that are packed would be in vain.
+        rest = replace(chunk, values=[None] * len(chunk), wire=None).pick(kept)
         lines = self._lines(item, rest, item.verdicts.default, at, kept)
         for place, index in enumerate(kept):
             verdict = item.verdicts.exceptions.get(at + index)
             if verdict is not None:
                 lines[place] = self._lines(item, rest.slice(place, place + 1), verdict, at + index)[0]
-        return Outcomes(chunk.partition.number, lines, rest.keys, rest.key_bytes)
+        return Outcomes(chunk.partition.number, lines, _keys(rest), rest.key_bytes)
 
     def _lines(
         self, item: Finished, chunk: Chunk, verdict: Verdict, at: int, places: list[int] | None = None
@@ -265,6 +267,10 @@ class Scribe:
             ours.append((TRACEPARENT, item.trace))
         headers += [(name, str(value).encode(errors="replace")) for name, value in ours]
         return headers
+
+
+def _keys(chunk: Chunk) -> list[bytes | None] | None:
+    return None if chunk.keys is None else unpacked(chunk.keys)
 
 
 def _lines(head: str, offsets: Sequence[int], indices: Sequence[str], tail: str) -> list[str]:

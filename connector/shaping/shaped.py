@@ -1,5 +1,6 @@
 """What shaping makes of a chunk: events in the shape of the API, or why there is none."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from connector.core.chunks import Chunk
@@ -10,7 +11,7 @@ from connector.core.verdicts import Verdict
 class Shaped:
     """The events of a chunk, one for each record; the chunk keeps the bytes that were read."""
 
-    events: list[bytes | None] = field(repr=False)
+    events: Sequence[bytes | None] = field(repr=False)
     """JSON as the API takes it; None where a record has its verdict, or is a tombstone. The chunk's own values where
     nothing was changed."""
     bad: dict[int, Verdict] = field(default_factory=dict)

@@ -84,12 +84,13 @@ class Shaper:
         distinct = list(dict.fromkeys(topics))
         if len(distinct) == 1:
             return shape_by(self.plan_for(distinct[0]), chunk, distinct[0])
-        whole = Shaped([None] * len(chunk))
+        events: list[bytes | None] = [None] * len(chunk)
+        whole = Shaped(events)
         for name in distinct:
             indices = [index for index, topic in enumerate(topics) if topic == name]
             part = shape_by(self.plan_for(name), chunk.pick(indices), name)
             for index, event in zip(indices, part.events, strict=True):
-                whole.events[index] = event
+                events[index] = event
             whole.bad.update({indices[at]: verdict for at, verdict in part.bad.items()})
             if part.max_segments is not None:
                 whole.limits.update(dict.fromkeys(indices, part.max_segments))

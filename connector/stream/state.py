@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from connector.core.admission import Admission
-from connector.core.batching import Batch, Batcher
+from connector.core.batching import Batch, Batcher, wire_size
 from connector.core.breaker import Gate, Hold
 from connector.core.chunks import Chunk, Partition
 from connector.core.concurrency import ConcurrencyLimit
@@ -268,13 +268,12 @@ class State:
 def piece_of(batch: Batch, chunks: tuple[Chunk, ...], batch_id: str, *, envelope: int) -> Batch:
     """Return a batch of its own that holds some records of another, and remembers its attempts."""
     count = sum(map(len, chunks))
-    size = sum(len(w) + 1 for chunk in chunks for w in chunk.wire or ()) - 1 + envelope
     return Batch(
         batch_id,
         batch.lane,
         chunks,
         count,
-        size,
+        wire_size(chunks, envelope),
         "retry",
         attempts=batch.attempts,
         first_failed_at=batch.first_failed_at,

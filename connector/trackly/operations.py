@@ -15,7 +15,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 from connector.config.streams import StreamSettings
 from connector.core.batching import Batch
-from connector.core.chunks import Chunk, is_worth_joining
+from connector.core.chunks import Chunk
+from connector.core.packing import is_worth_joining
 from connector.core.segments import segments_of, too_long
 from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
 from connector.shaping.shaped import Shaped
@@ -289,12 +290,10 @@ class Operation:
         return self.rules.max_body_bytes - self.envelope_bytes
 
     def body(self, batch: Batch) -> list[bytes]:
-        """Return the request body of a batch in pieces; its chunks let go of theirs."""
+        """Return the request body of a batch in pieces."""
         head, tail = (b"", b"") if self.rules.single else self._envelope(batch.lane)
         pieces = [piece for chunk in batch.chunks for piece in (b",", chunk.join())]
         pieces[0] = head
-        for chunk in batch.chunks:
-            chunk.joined = None
         return [*pieces, tail]
 
     def echoed(self, record: bytes) -> Any:
@@ -359,8 +358,6 @@ class Operation:
         ready = replace(chunk, wire=wire, own_list=bool(lists) and absent == len(lists))
         if wire is chunk.values or wire == chunk.values:
             ready.wire = ready.values  # type: ignore[assignment] # no null is left
-        else:
-            ready.shaped = shaped is not None
         if self.rules.keep_lists and lists and not self.rules.top_level_list:
             same: dict[Any, Any] = {number: self.rules.list_number if number is UNSET else number for number in names}
             ready.lists = list(map(same.__getitem__, lists))  # the same few strings, not one for each record
@@ -478,9 +475,11 @@ class Operation:
                     "missing_list_number", "the event has no `list_number` and the stream has no default"
                 )
 
-    def _wire(self, values: list[bytes | None], lists: list[Any], absent: int, bad: dict[int, Verdict]) -> list[bytes]:
+    def _wire(
+        self, values: Sequence[bytes | None], lists: list[Any], absent: int, bad: dict[int, Verdict]
+    ) -> Sequence[bytes]:
         """Return the bytes that go into the request for each record; `absent` of them name no list."""
-        spliced: list[bytes] = values  # type: ignore[assignment] # nulls are in bad and never used
+        spliced: Sequence[bytes] = values  # type: ignore[assignment] # nulls are in bad and never used
         if self.rules.top_level_list:
             if absent == len(lists):
                 return spliced
@@ -499,7 +498,7 @@ class Operation:
             for index, (value, number) in enumerate(zip(spliced, lists, strict=True))
         ]
 
-    def _check_sizes(self, wire: list[bytes], bad: dict[int, Verdict], length: int | None) -> None:
+    def _check_sizes(self, wire: Sequence[bytes], bad: dict[int, Verdict], length: int | None) -> None:
         """Find what is too large; `length` is that of all good records at least, where it is known."""
         limit = self.max_record_bytes
         smaller = self.endpoint.max_record_bytes

@@ -5,7 +5,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.core.chunks import Chunk, weight
+from connector.core.chunks import OBJECT_BYTES, Chunk, weight
+from connector.core.packing import SMALL_BYTES, PackedValues
 from tests.core.making import A, chunk, chunks, rows
 
 
@@ -57,21 +58,23 @@ def test_a_partition_reads_as_its_topic_and_number() -> None:
 @given(chunks())
 def test_a_chunk_weighs_more_than_its_bytes(whole: Chunk) -> None:
     """The budget counts the columns that hold bytes, and the objects around each record."""
-    wire = whole.wire if whole.wire is not None else whole.values
-    content = sum(len(value or b"") for value in wire) + sum(len(key or b"") for key in whole.keys or ())
+    columns = [whole.values]
+    if whole.wire is not None and whole.wire is not whole.values:
+        columns.append(whole.wire)
+    if whole.keys is not None:
+        columns.append(whole.keys)
+    content = sum(len(value or b"") for column in columns for value in column)
 
-    overhead = weight(whole) - content
-    assert overhead == len(whole) * (82 if whole.keys is None else 123)
+    assert weight(whole) - content == len(whole) * OBJECT_BYTES * (len(columns) + 1)
 
 
 def test_what_an_event_was_made_of_weighs_as_well() -> None:
     """A text of a hundred bytes may be made of a value of a million."""
-    plain = Chunk(A, 1, [0, 1], [b"x" * 1_000, b"y" * 1_000], wire=[b"a", b"b"])
-    made = replace(plain, shaped=True)
+    made = Chunk(A, 1, [0, 1], [b"x" * 1_000, b"y" * 1_000], wire=[b"a", b"b"])
+    plain = Chunk(A, 1, [0, 1], made.values)
 
-    assert weight(made) - weight(plain) == 2_000
-    assert weight(made.pick([1])) - weight(plain.pick([1])) == 1_000
-    assert made.slice(0, 1).shaped
+    assert weight(made) - weight(plain) == 2 * (1 + OBJECT_BYTES)
+    assert weight(made.pick([1])) - weight(plain.pick([1])) == 1 + OBJECT_BYTES
 
 
 @given(chunks(), st.integers(0, 14), st.integers(0, 14))
@@ -82,11 +85,33 @@ def test_no_key_is_longer_than_what_a_chunk_says_of_its_keys(whole: Chunk, start
         assert all(len(key) <= piece.key_bytes for key in piece.keys or () if key is not None)
 
 
-@given(chunks(), st.integers(0, 14), st.integers(1, 14))
-def test_a_part_does_not_keep_what_the_whole_was_joined_to(whole: Chunk, start: int, stop: int) -> None:
+@given(chunks(), st.integers(0, 14), st.integers(0, 14))
+def test_a_packed_chunk_is_cut_as_if_it_were_not(whole: Chunk, start: int, stop: int) -> None:
     made = replace(whole, wire=[b"%d" % offset for offset in whole.offsets])
-    made.join()
+    packed = made.pack()
+    picked = [index for index in range(len(whole)) if start <= index < stop]
 
-    piece = made.slice(start, stop)
+    for piece, same in ((packed, made), (packed.slice(start, stop), made.slice(start, stop))):
+        assert list(rows([piece])) == list(rows([same]))
+        assert (piece.join(), piece.wire_bytes) == (same.join(), same.wire_bytes)
+    assert list(rows([packed.pick(picked)])) == list(rows([made.pick(picked)]))
 
-    assert piece.join() == b",".join(b"%d" % offset for offset in piece.offsets)
+
+def test_spliced_records_share_one_packed_column_and_weigh_less() -> None:
+    """Nothing of the values' own objects is kept."""
+    loose = chunk(offsets=range(5))
+
+    packed = loose.pack()
+
+    assert isinstance(packed.wire, PackedValues)
+    assert packed.wire is packed.values
+    assert weight(packed) < weight(loose)
+
+
+def test_large_values_and_values_that_may_be_null_are_not_packed() -> None:
+    """The large ones would leave the cache before anybody reads them."""
+    large = [b"x" * (SMALL_BYTES + 1)]
+    made = Chunk(A, 1, [0, 1], [b"x", None], wire=[b"a", b"b"]).pack()
+
+    assert Chunk(A, 1, [0], large, wire=large).pack().wire is large
+    assert (list(made.values), made.join()) == ([b"x", None], b"a,b")
