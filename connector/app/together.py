@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from connector.cpus import USABLE
+from connector.stream.state import until_next
 from connector.telemetry.logging import get_logger
 
 LOOK_SECS: Final = 1.0
@@ -54,7 +55,7 @@ class Together:
         """Look once a second, until cancelled or not allowed to."""
         try:
             while True:
-                await asyncio.sleep(LOOK_SECS)
+                await until_next(LOOK_SECS)
                 with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
                     await self._look()
         except OSError as error:  # CPUs that were taken away, or a sandbox that forbids it

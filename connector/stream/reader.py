@@ -33,6 +33,9 @@ from connector.stream.state import State, now, now_ms
 from connector.telemetry.logging import get_logger
 from connector.trackly.operations import Operation
 
+POLL_SECS = 0.5
+"""How long one call waits for records, at most: then whatever was asked of this thread meanwhile is done."""
+
 LONG_WAIT_SECS = 1.0
 """A wait for room shorter than this is not worth throwing the prefetch away."""
 
@@ -211,7 +214,7 @@ class Reader:
         if not self._wait_for_room(source):
             read = source.read(1, 0.1)  # paused: only rebalances can come of this
         else:
-            timeout = 0.25 if deadline is None else min(max(deadline - now(), 0.0), 0.25)
+            timeout = POLL_SECS if deadline is None else min(max(deadline - now(), 0.0), POLL_SECS)
             if self._to_begin or self._looks_up:
                 timeout = min(timeout, 0.01)
             read = source.read(self._options.chunk_records, timeout)

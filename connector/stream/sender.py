@@ -22,7 +22,7 @@ from connector.core.verdicts import (
     judge,
     rejection,
 )
-from connector.stream.state import State, awake, now, now_ms, piece_of
+from connector.stream.state import State, awake, now, now_ms, piece_of, until_next
 from connector.telemetry.logging import get_logger, is_debugging
 from connector.telemetry.traces import BatchTraces
 from connector.trackly.client import Client, TooLateError
@@ -328,7 +328,7 @@ class Sender:
         state = self._state
         while True:
             # A hold begins with a delay, so that there is time to notice it; idle streams had better sleep.
-            await asyncio.sleep(0.5 if state.gate.state == "closed" else 0.1)
+            await until_next(1.0 if state.gate.state == "closed" else 0.1)
             with state.lock:
                 due = state.gate.probe_due(now=now())
             if not due:

@@ -4,6 +4,7 @@ The reader's thread, the ticker's thread and the event loop meet here and nowher
 of the core, never while anything is waited for; `changed` is notified when there may be something to tick.
 """
 
+import asyncio
 import threading
 import time
 from collections import Counter
@@ -25,6 +26,14 @@ from connector.stream.failures import Failures
 def now() -> float:
     """Return seconds of the clock that deadlines and waits are measured with."""
     return time.monotonic()
+
+
+async def until_next(every_secs: float) -> None:
+    """Sleep until the clock comes to a multiple of a time.
+
+    Those that look at something now and then wake up together: an idle process pays for waking, not for looking.
+    """
+    await asyncio.sleep(every_secs - now() % every_secs + 0.001)  # timers are not exact; it must not be too early
 
 
 def awake() -> float:

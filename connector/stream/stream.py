@@ -36,7 +36,7 @@ from connector.stream.paces import PaceBook
 from connector.stream.reader import Reader, ReadOptions
 from connector.stream.remembering import last_settled
 from connector.stream.sender import Sender, SendOptions
-from connector.stream.state import State, now
+from connector.stream.state import State, now, until_next
 from connector.stream.tick import Ticker, TickOptions
 from connector.stream.watching import Watch
 from connector.telemetry.logging import get_logger
@@ -48,7 +48,7 @@ from connector.trackly.operations import Operation, operation_of
 ORPHANS_LOOK_SECS = 5.0
 """How often a worker looks for partitions that nobody has."""
 
-LOOK_SECS = 0.5
+LOOK_SECS = 1.0
 """How long the end of a hold may go unnoticed by the log."""
 
 FIXED_BYTES = (configs.PREFETCH_KBYTES + 8_192) * 1024
@@ -293,7 +293,7 @@ class Stream:
     async def _look_at_holds(self) -> None:
         """Notice the end of holds, which comes about in many places."""
         while True:
-            await asyncio.sleep(LOOK_SECS)
+            await until_next(LOOK_SECS)
             with self.state.lock:
                 self._tell_hold()
                 self._paces.look()

@@ -14,7 +14,7 @@ from connector.core.chunks import Partition
 from connector.core.watchdog import Spot, Standstill, Wait, Watchdog, is_alive
 from connector.kafka.errors import KafkaTroubleError
 from connector.stream.holds import spelled
-from connector.stream.state import State, now
+from connector.stream.state import State, now, until_next
 from connector.telemetry.logging import get_logger
 
 LOOK_SECS: Final = 1.0
@@ -96,7 +96,7 @@ class Watch:
         """Look once a second, until cancelled."""
         try:
             while True:
-                await asyncio.sleep(LOOK_SECS)
+                await until_next(LOOK_SECS)
                 self.look(now())
         finally:
             if self._asking is not None:
