@@ -53,7 +53,7 @@ bench: $(INSTALLED) ## Measure speed beside a raw loop and a hand-written consum
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: bench-latency
-bench-latency: $(INSTALLED) ## Measure latency, start-up and idle cost, some 3 minutes (--quick, --json)
+bench-latency: $(INSTALLED) ## Measure latency, start-up and idle cost, some 5 minutes (--quick, --json)
 	@$(BIN)/python -m benchmarks.latency $(ARGS)
 
 .PHONY: check

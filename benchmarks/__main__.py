@@ -18,17 +18,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.arena import Arena, BenchmarkError, Say, ceiling
+from benchmarks.arena import Arena, BenchmarkError, ceiling
 from benchmarks.contest import MAIN, VARIANTS, Contestant, Score, compete
 from benchmarks.events import Events
-from benchmarks.processes import compiler_secs
 from benchmarks.targets import Target, targets
+from benchmarks.warming import warm_up
 from connector.demo.artifacts import BrokerUnavailableError
 
 _KNOWN = {contestant.name: contestant for contestant in (*MAIN, *VARIANTS)}
 
-WARM_UP, MOST_WARM_UPS, COMPILED_SHARE = 5_000_000, 6, 0.1
-"""Records of a warm-up; how many there are at most; what the broker's compiler takes of a core when it is enough."""
+WARM_UP, MOST_WARM_UPS = 5_000_000, 6
+"""Records of a warm-up, and how many there are at most: it takes many millions of records."""
 
 
 def main(
@@ -110,7 +110,12 @@ def _run(console: Console, chosen: Sequence[Contestant], *, records: int, rounds
             f"far end: reads whole bodies; alone {alone.records_per_second:,.0f} records/s "
             f"at {alone.cpu_us_per_record:.2f} us of CPU a record"
         )
-        _warm_up(arena, say, records)
+
+        def work() -> None:
+            for name in ("raw_loop", "connector"):
+                compete(arena, _KNOWN[name], min(records, WARM_UP))
+
+        warm_up(arena, say, work, at_most=MOST_WARM_UPS if records >= 1_000_000 else 1)
         for group in _by_source(chosen):
             kinds = {contestant.events for contestant in group}
             arena.drop_sources(keep=[*kinds])
@@ -130,23 +135,6 @@ def _run(console: Console, chosen: Sequence[Contestant], *, records: int, rounds
                         f"{run.rss_peak:.0f} MB, {run.secs:.1f} s of {time.monotonic() - began:.1f} s"
                     )
     return list(scores.values())
-
-
-def _warm_up(arena: Arena, say: Say, records: int) -> None:
-    """Let the broker work until it has compiled its code, which takes many millions of records.
-
-    A broker that has been up for a day compiles nothing any more: nobody's figures are to pay for that.
-    """
-    broker = arena.broker.pid
-    assert broker is not None
-    for _ in range(MOST_WARM_UPS if records >= 1_000_000 else 1):
-        began, before = time.monotonic(), compiler_secs(broker)
-        for name in ("raw_loop", "connector"):
-            compete(arena, _KNOWN[name], min(records, WARM_UP))
-        share = (compiler_secs(broker) - before) / (time.monotonic() - began)
-        say(f"warming up: the broker's compiler took {share:.0%} of a core")
-        if share < COMPILED_SHARE:
-            break
 
 
 def _by_source(chosen: Sequence[Contestant]) -> list[list[Contestant]]:

@@ -27,6 +27,7 @@ from benchmarks.contest import Contestant, compete
 from benchmarks.events import Events
 from benchmarks.processes import cpu_secs
 from benchmarks.viewing import viewer
+from benchmarks.warming import warm_up
 from connector.config.streams import BatchSettings
 from connector.demo.artifacts import BrokerUnavailableError
 from connector.processes import stop
@@ -36,6 +37,8 @@ WINDOW_MS: Final = BatchSettings().window_ms
 RATE: Final = 2_000
 _PARTITIONS: Final = 4
 _PATIENCE_SECS: Final = 30.0
+MOST_WARM_UPS: Final = 6
+"""Of 20 seconds each: it takes tens of thousands of small transactions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,7 @@ class _Stage:
         self.feeder, self.reader = Feeder(servers, source), Reader(servers, outcomes)
 
     def warm_up(self) -> None:
-        """Have some records pass, which are not counted: a young broker is slow at first."""
+        """Have some records pass, which are not counted."""
         self.feeder.send_at_rate(3 * RATE, RATE)
         self.reader.wait(3 * RATE)
         self.feeder.sent.clear()
@@ -172,6 +175,43 @@ def _stage(arena: Arena, over: dict[str, Any] | None = None) -> Any:
         yield stage
     finally:
         stage.close()
+
+
+def small_transactions(arena: Arena, secs: float) -> None:
+    """Commit single records with offsets, as idle streams do, as many as the broker takes."""
+    topic = arena.topics.create("transactions", partitions=_PARTITIONS)
+    until = time.monotonic() + secs
+    threads = [
+        threading.Thread(
+            target=_commit_small, args=(arena.broker.bootstrap_servers, topic, number % _PARTITIONS, until)
+        )
+        for number in range(2 * _PARTITIONS)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _commit_small(servers: str, topic: str, partition: int, until: float) -> None:
+    name = f"small-{uuid4().hex[:6]}"
+    common = {"bootstrap.servers": servers, "log_level": 2}
+    consumer = Consumer({**common, "group.id": name, "enable.auto.commit": False})
+    consumer.subscribe([topic])
+    while not consumer.assignment():
+        consumer.poll(0.2)
+    # A transaction that follows at once on another of the producer is refused at first, and tried again after 5 ms.
+    producer = Producer({**common, "transactional.id": name, "linger.ms": 0, "retry.backoff.ms": 5})
+    producer.init_transactions()
+    offset = 0
+    while time.monotonic() < until:
+        producer.begin_transaction()
+        producer.produce(topic, b"x" * 100, partition=partition)
+        spot = TopicPartition(topic, partition, offset := offset + 1)
+        producer.send_offsets_to_transaction([spot], consumer.consumer_group_metadata())
+        producer.commit_transaction()
+        consumer.poll(0)
+    consumer.close()
 
 
 def steady(arena: Arena, secs: float) -> list[Figure]:
@@ -302,6 +342,7 @@ def main(
     rounds = 1 if quick else 3
     try:
         with Arena.open(say) as arena:
+            warm_up(arena, say, lambda: small_transactions(arena, 20), at_most=1 if quick else MOST_WARM_UPS)
             add(start(arena, rounds=rounds, limit_secs=3, delay_ms=0))
             add(steady(arena, 20 / few))
             add(alone(arena, 30 // few))
