@@ -115,7 +115,7 @@ def _run(console: Console, chosen: Sequence[Contestant], *, records: int, rounds
             for name in ("raw_loop", "connector"):
                 compete(arena, _KNOWN[name], min(records, WARM_UP))
 
-        warm_up(arena, say, work, at_most=MOST_WARM_UPS if records >= 1_000_000 else 1)
+        warm_up(arena.broker.pid, say, work, at_most=MOST_WARM_UPS if records >= 1_000_000 else 1)
         for group in _by_source(chosen):
             kinds = {contestant.events for contestant in group}
             arena.drop_sources(keep=[*kinds])

@@ -342,7 +342,8 @@ def main(
     rounds = 1 if quick else 3
     try:
         with Arena.open(say) as arena:
-            warm_up(arena, say, lambda: small_transactions(arena, 20), at_most=1 if quick else MOST_WARM_UPS)
+            most = 1 if quick else MOST_WARM_UPS
+            warm_up(arena.broker.pid, say, lambda: small_transactions(arena, 20), at_most=most)
             add(start(arena, rounds=rounds, limit_secs=3, delay_ms=0))
             add(steady(arena, 20 / few))
             add(alone(arena, 30 // few))

@@ -24,6 +24,7 @@ import typer
 import yaml
 from confluent_kafka import Producer
 
+from benchmarks.warming import warm_up
 from connector.demo.broker import HOST, free_ports
 from connector.demo.finding import find_broker
 from connector.demo.topics import Topics
@@ -31,6 +32,8 @@ from connector.processes import spawn, stop, tail
 
 _START_SECS: Final = 120
 _RUN_SECS: Final = 600
+MOST_WARM_UPS: Final = 12
+"""Runs of one worker that are not counted, at most: it takes many millions of records."""
 _TICKS_PER_SEC: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -65,8 +68,16 @@ def main(
     """Measure records per second and CPU per record for each number of workers."""
     first: Measured | None = None
     with find_broker(bootstrap_servers) as broker:
+
+        def run(count: int) -> Measured:
+            return measure(broker.bootstrap_servers, count, records=records, partitions=partitions)
+
+        def say(text: str) -> None:
+            print(text, file=sys.stderr, flush=True)
+
+        warm_up(None if broker.broker is None else broker.broker.pid, say, lambda: run(1), at_most=MOST_WARM_UPS)
         for count in workers or [1, 2]:
-            found = measure(broker.bootstrap_servers, count, records=records, partitions=partitions)
+            found = run(count)
             first = first or found
             if as_json:
                 values = {"records_per_sec": found.records_per_sec, "cpu_us_per_record": found.cpu_us_per_record}
@@ -176,7 +187,7 @@ class _Status:
 
     def settled(self, records: int) -> None:
         """Wait until so many records have their outcome."""
-        self._wait(lambda page: bool(page["streams"][0]["queued"] >= records), _RUN_SECS, every_secs=0.1)
+        self._wait(lambda page: bool(page["streams"][0]["queued"] >= records), _RUN_SECS, every_secs=0.25)
 
     def _wait(self, wanted: Any, secs: float, *, every_secs: float) -> dict[str, Any]:
         deadline = time.monotonic() + secs
