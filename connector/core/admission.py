@@ -51,8 +51,8 @@ class Admission:
             closed += self._pass(turn.lane, turn.chunk, since=turn.since, now=now)
         return closed + self.batcher.due(now=now) if released else closed
 
-    def due(self, *, now: float, may_start: bool) -> list[Batch]:
-        """Close the batches whose window has passed; while batches `may_start`, let in what lists have budget for.
+    def due(self, *, now: float, may_start: bool, at_most: int | None = None) -> list[Batch]:
+        """Close batches whose window has passed; while batches `may_start`, let in what lists have budget for.
 
         A budget that is not used while nothing may start is lost: else an outage would end in a flood.
         """
@@ -60,7 +60,7 @@ class Admission:
         if self.pacer is not None and may_start:
             for lot in self.pacer.release(now=now):
                 closed += self.batcher.add(lot.lane, lot.chunk, now=lot.since)
-        return closed + self.batcher.due(now=now)
+        return closed + self.batcher.due(now=now, at_most=at_most)
 
     def next_deadline(self, *, may_start: bool) -> float | None:
         """Return when `due` is to be asked again, or None when nothing waits for a time."""

@@ -173,12 +173,18 @@ class Batcher:
                 held = None
         return closed
 
-    def due(self, *, now: float) -> list[Batch]:
-        """Close the batches whose window has passed."""
+    def due(self, *, now: float, at_most: int | None = None) -> list[Batch]:
+        """Close the batches whose window has passed, those first that wait the longest.
+
+        Where only so many can be started, others had better wait for more records than for their turn.
+        """
         if not self._open:
             return []
-        lanes = [lane for lane, held in self._open.items() if held.deadline <= now]
-        return [self._close(lane, "window") for lane in lanes]
+        due = [(held.deadline, lane) for lane, held in self._open.items() if held.deadline <= now]
+        if at_most is not None and at_most < len(due):
+            due.sort(key=lambda waiting: waiting[0])
+            due = due[:at_most]
+        return [self._close(lane, "window") for _, lane in due]
 
     def drain(self) -> list[Batch]:
         """Close every open batch."""

@@ -84,6 +84,8 @@ class Chunk:
     def pack(self) -> "Chunk":
         """Return the chunk with its columns packed, which is done early, while they are in the processor's cache."""
         assert self.wire is not None
+        if len(self) < PACKED_RECORDS:
+            return self
         wire = packed(self.wire, PackedValues)
         values = wire if self.wire is self.values else packed(self.values, PackedValues)
         keys = None if self.keys is None else packed(self.keys, PackedKeys)
@@ -147,6 +149,9 @@ def _length(keys: Sequence[bytes | None]) -> int:
     except TypeError:
         return len(b"".join(filter(None, keys)))
 
+
+PACKED_RECORDS = 20
+"""Of fewer records a chunk is not packed: that is more work than it saves."""
 
 OBJECT_BYTES = 41
 """An empty bytes object takes 33 bytes, and its place in a list 8."""

@@ -36,6 +36,9 @@ from connector.trackly.operations import Operation
 POLL_SECS = 0.5
 """How long one call waits for records, at most: then whatever was asked of this thread meanwhile is done."""
 
+CROWDED_SECS = 0.01
+"""How long one call waits for records while batches are due and as many as may be under way are ready."""
+
 LONG_WAIT_SECS = 1.0
 """A wait for room shorter than this is not worth throwing the prefetch away."""
 
@@ -215,6 +218,8 @@ class Reader:
             read = source.read(1, 0.1)  # paused: only rebalances can come of this
         else:
             timeout = POLL_SECS if deadline is None else min(max(deadline - now(), 0.0), POLL_SECS)
+            if deadline is not None and deadline <= at:  # it is closed when there is room for it
+                timeout = CROWDED_SECS
             if self._to_begin or self._looks_up:
                 timeout = min(timeout, 0.01)
             read = source.read(self._options.chunk_records, timeout)

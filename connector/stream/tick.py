@@ -204,6 +204,7 @@ class Ticker:
         with state.changed:
             state.changed.notify_all()  # the reader may have given way
             group, at = self._source.group_metadata(), now()
+            state.close_due(at)
             self._listed_at = awake()
             half_open = state.gate.state == "half_open"
             extended = state.flow.extend(tick, now=at, slots=state.slots(at), fresh_first=half_open)

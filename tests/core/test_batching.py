@@ -192,6 +192,20 @@ def test_a_batch_closes_when_its_first_record_has_waited_for_the_window() -> Non
     assert batcher.due(now=200.0) == []
 
 
+def test_of_the_batches_whose_window_has_passed_those_that_waited_longest_close_and_others_go_on_filling() -> None:
+    batcher = Batcher(BatchLimits(10, 1_000, 5.0, 2), "b")
+    batcher.add("late", chunk(offsets=[0]), now=3.0)
+    batcher.add("later", chunk(offsets=[1]), now=4.0)
+    batcher.add("first", chunk(offsets=[2]), now=1.0)
+
+    assert batcher.due(now=20.0, at_most=0) == []
+    assert [made.lane for made in batcher.due(now=20.0, at_most=2)] == ["first", "late"]
+    batcher.add("later", chunk(offsets=[5]), now=20.0)
+    (made,) = batcher.due(now=20.0, at_most=2)
+
+    assert (made.lane, made.count, made.closed_by) == ("later", 2, "window")
+
+
 def test_each_lane_has_its_own_window() -> None:
     batcher = Batcher(BatchLimits(10, 1_000, 5.0, 2), "b")
     batcher.add("x", chunk(offsets=[0]), now=1.0)

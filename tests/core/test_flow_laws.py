@@ -205,11 +205,11 @@ class DeliveryMachine(RuleBasedStateMachine):
                 lanes.append((lane, replace(picked, wire=picked.values)))  # type: ignore[arg-type] # nulls were wrong
         worker.flow.add_ready(worker.admission.take(lanes, now=self.now))
 
-    @rule(who=numbers, secs=st.sampled_from([0.1, 1.5]), everything=st.booleans())
-    def wait(self, who: int, secs: float, everything: bool) -> None:
+    @rule(who=numbers, secs=st.sampled_from([0.1, 1.5]), everything=st.booleans(), room=st.sampled_from([0, 1, 9]))
+    def wait(self, who: int, secs: float, everything: bool, room: int) -> None:
         self.now += secs
         worker = self.workers[who % 2]
-        closed = worker.admission.due(now=self.now, may_start=not everything)
+        closed = worker.admission.due(now=self.now, may_start=not everything, at_most=room)
         closed += worker.batcher.drain() if everything else []
         worker.flow.add_ready(closed)
 

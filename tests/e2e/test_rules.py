@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.admin._resource import ResourceType
@@ -45,26 +45,6 @@ def make_world(platform: SimulatorThread, tmp_path: Path) -> Iterator[MakeWorld]
 
 def _admin(world: World) -> AdminClient:
     return AdminClient({"bootstrap.servers": world.bootstrap_servers})
-
-
-def _group(world: World) -> str:
-    return f"trackly-connector.{world.name}"
-
-
-def _commit(world: World, *spots: TopicPartition) -> None:
-    """Commit offsets of the group, as another program would that uses its name."""
-    request = ConsumerGroupTopicPartitions(_group(world), list(spots))
-    admin, deadline = _admin(world), time.monotonic() + 30
-    while True:  # a static member that stopped stays in its group until its session ends
-        [future] = admin.alter_consumer_group_offsets([request]).values()
-        try:
-            errors = [spot.error for spot in future.result(30).topic_partitions if spot.error is not None]
-        except KafkaException as error:
-            errors = [error]
-        if not errors:
-            return
-        assert time.monotonic() < deadline, errors
-        time.sleep(0.5)
 
 
 def _retain_from(world: World, partition: int, offset: int) -> None:
@@ -116,7 +96,7 @@ def test_rule_1_what_the_platform_has_and_what_has_a_result_is_what_is_committed
 
 def _committed(world: World) -> dict[int, TopicPartition]:
     """Return what the group has committed, by partition."""
-    request = ConsumerGroupTopicPartitions(_group(world))
+    request = ConsumerGroupTopicPartitions(world.group)
     admin = _admin(world)  # whose answers come only while it lives
     [future] = admin.list_consumer_group_offsets([request]).values()
     return {spot.partition: spot for spot in future.result(30).topic_partitions}
@@ -201,7 +181,7 @@ def test_rule_3_a_fenced_producer_is_replaced_and_what_it_committed_read_back(wo
     worker = world.start({**world.settings(), "instance_id": f"{world.name}-0"})
     worker.wait_for(lambda s: s["ticks"] >= 1, "its first commit")
     intruder = Producer(
-        {"bootstrap.servers": world.bootstrap_servers, "transactional.id": f"{_group(world)}.{world.name}-0"}
+        {"bootstrap.servers": world.bootstrap_servers, "transactional.id": f"{world.group}.{world.name}-0"}
     )
     intruder.init_transactions(30)
     world.produce_sends(20_000)
@@ -220,7 +200,7 @@ def test_rule_3_fenced_again_within_a_session_it_stops_and_says_why(world: World
     deadline = time.monotonic() + 60
     while worker.process.poll() is None and time.monotonic() < deadline:
         intruder = Producer(
-            {"bootstrap.servers": world.bootstrap_servers, "transactional.id": f"{_group(world)}.{world.name}-0"}
+            {"bootstrap.servers": world.bootstrap_servers, "transactional.id": f"{world.group}.{world.name}-0"}
         )
         intruder.init_transactions(30)
         world.produce_sends(100)  # a worker with nothing to commit never hears that it was fenced
@@ -238,7 +218,7 @@ def test_rule_3_a_fenced_consumer_joins_anew_and_goes_on_where_it_was(world: Wor
     intruder = Consumer(
         {
             "bootstrap.servers": world.bootstrap_servers,
-            "group.id": _group(world),
+            "group.id": world.group,
             "group.instance.id": f"{world.name}-0",
             "partition.assignment.strategy": "cooperative-sticky",
             "session.timeout.ms": 6_000,
@@ -287,7 +267,7 @@ def test_rule_5_foreign_metadata_holds_its_partition_alone_until_it_is_reset(wor
     world.produce_sends(4_000)
     before = {position.partition for position in _positions(world)}
     assert before == {0, 1, 2, 3}
-    _commit(world, TopicPartition(world.source, 0, 10, "not ours"), *_from_the_start(world, 1, 2, 3))
+    world.commit(TopicPartition(world.source, 0, 10, "not ours"), *_from_the_start(world, 1, 2, 3))
     worker = world.start(world.settings())
 
     detail = _wait_for_hold(worker, "foreign_metadata")
@@ -296,7 +276,7 @@ def test_rule_5_foreign_metadata_holds_its_partition_alone_until_it_is_reset(wor
     others = sum(position.partition != 0 for position in _positions(world))
     worker.wait_for(lambda s: s["queued"] == others, "the other partitions sent")
     assert worker.stop() == 0
-    _commit(world, TopicPartition(world.source, 0, 0))
+    world.commit(TopicPartition(world.source, 0, 0))
     world.start(world.settings())
     assert world.settled().problems() == []
 
@@ -521,7 +501,7 @@ def test_rule_11_a_group_without_commits_commits_its_start_at_once_for_every_par
 def test_rule_11_partitions_added_later_are_read_from_their_beginning(world: World, reset: bool) -> None:
     """Also where the offsets were reset by Kafka's own tool, which leaves nothing of ours beside them."""
     if reset:
-        _commit(world, *_from_the_start(world, 0, 1, 2, 3))
+        world.commit(*_from_the_start(world, 0, 1, 2, 3))
     worker = world.start(world.settings(stream={"start": "latest", "metadata_refresh_secs": 1}))
     worker.wait_for(lambda s: len(s["partitions"]) == 4 and s["ticks"] >= 1, "its partitions")
     admin = _admin(world)
@@ -540,7 +520,7 @@ def test_rule_11_records_that_retention_removed_unread_are_counted_and_hold_unle
     world: World, on_missing: str
 ) -> None:
     world.topics.produce(world.source, sends(100), partition=0)
-    _commit(world, TopicPartition(world.source, 0, 20), *_from_the_start(world, 1, 2, 3))
+    world.commit(TopicPartition(world.source, 0, 20), *_from_the_start(world, 1, 2, 3))
     _retain_from(world, 0, 50)
 
     worker = world.start(world.settings(stream={"on_missing": on_missing}))

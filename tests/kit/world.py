@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import httpx
 import yaml
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from connector.demo.judge import Judgement, Produced, judge
 from connector.demo.topics import Record, Topics
@@ -199,6 +201,27 @@ class World:
             if self.judge().lost == 0 or time.monotonic() > deadline:
                 return self.judge()  # once more: the ledger was read before the topics
             time.sleep(every_secs)
+
+    @property
+    def group(self) -> str:
+        """The consumer group of the stream, where no setting names one."""
+        return f"trackly-connector.{self.name}"
+
+    def commit(self, *spots: TopicPartition) -> None:
+        """Commit offsets of the group, as another program would that uses its name."""
+        request = ConsumerGroupTopicPartitions(self.group, list(spots))
+        admin, deadline = AdminClient({"bootstrap.servers": self.bootstrap_servers}), time.monotonic() + 30
+        # A static member that stopped stays in its group until its session ends, and a young broker loads its groups.
+        while True:
+            [future] = admin.alter_consumer_group_offsets([request]).values()
+            try:
+                errors = [spot.error for spot in future.result(30).topic_partitions if spot.error is not None]
+            except KafkaException as error:
+                errors = [error]
+            if not errors:
+                return
+            assert time.monotonic() < deadline, errors
+            time.sleep(0.5)
 
     def headers_of_dead_letters(self) -> list[dict[str, str]]:
         """Return the headers of all dead letters, as text."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from connector.demo.artifacts import KAFKA_VERSION, java, kafka_jars
@@ -156,21 +156,9 @@ def test_a_decision_about_records_in_doubt_is_not_one_about_later_ones(world: Wo
 # ------------------------------------------------------------------ what stands committed is not ours, or is gone
 
 
-def _commit(world: World, *spots: TopicPartition) -> None:
-    """Commit offsets of the group, as another program would that uses its name."""
-    admin = AdminClient({"bootstrap.servers": world.bootstrap_servers})
-    request = ConsumerGroupTopicPartitions(_group(world), list(spots))
-    [future] = admin.alter_consumer_group_offsets([request]).values()
-    assert [spot.error for spot in future.result(30).topic_partitions if spot.error is not None] == []
-
-
-def _group(world: World) -> str:
-    return f"trackly-connector.{world.name}"
-
-
 def _foreign(world: World) -> None:
     spots = [TopicPartition(world.source, number, 0) for number in (1, 2, 3)]
-    _commit(world, TopicPartition(world.source, 0, 0, "not ours"), *spots)
+    world.commit(TopicPartition(world.source, 0, 0, "not ours"), *spots)
 
 
 def _config(world: World) -> Any:
@@ -203,7 +191,7 @@ def _forget(world: World) -> None:
     """Have Kafka forget the group, as it does by itself when the group had no members for a week."""
     admin = AdminClient({"bootstrap.servers": world.bootstrap_servers})
     deadline = time.monotonic() + 60
-    while (error := admin.delete_consumer_groups([_group(world)])[_group(world)].exception(10)) is not None:
+    while (error := admin.delete_consumer_groups([world.group])[world.group].exception(10)) is not None:
         assert time.monotonic() < deadline, error  # a static member stays until its session ends
         time.sleep(0.2)
 
@@ -314,7 +302,7 @@ def _told(tool: list[str]) -> str:
 
 def test_missing_records_are_passed_over_when_resumed_and_counted(world: World) -> None:
     world.topics.produce(world.source, sends(100), partition=0)
-    _commit(world, *(TopicPartition(world.source, number, 0) for number in range(4)))
+    world.commit(*(TopicPartition(world.source, number, 0) for number in range(4)))
     admin = AdminClient({"bootstrap.servers": world.bootstrap_servers})
     for future in admin.delete_records([TopicPartition(world.source, 0, 30)]).values():
         future.result(30)
@@ -331,7 +319,7 @@ def test_missing_records_are_passed_over_when_resumed_and_counted(world: World) 
 def test_only_the_partitions_that_are_named_go_on(world: World) -> None:
     world.produce_sends(2_000)
     spots = [TopicPartition(world.source, number, 0, "not ours") for number in (0, 1)]
-    _commit(world, *spots, *(TopicPartition(world.source, number, 0) for number in (2, 3)))
+    world.commit(*spots, *(TopicPartition(world.source, number, 0) for number in (2, 3)))
     worker = _start(world)
     worker.wait_for(lambda s: len(s["holds"]) == 2 and s["queued"] == 1_000, "two holds, the other partitions sent")
 
