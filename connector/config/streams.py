@@ -68,7 +68,11 @@ class BatchSettings(Model):
         description="Most bytes in one request, envelope included; the platform takes 5 MB.",
     )
     window_ms: Annotated[int, Field(ge=0, le=60_000)] = Field(
-        default=200, description="How long the first record of a batch waits for company, in milliseconds."
+        default=200,
+        description=(
+            "How long the first record of a batch waits for company, in milliseconds; longer while as many batches are "
+            "ready as may be under way."
+        ),
     )
 
 
