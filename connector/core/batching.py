@@ -1,8 +1,8 @@
 """Which records share a request: cut by count and exact bytes, closed by a window.
 
 A batch closes when the next record would pass a limit (`count`, `bytes`), when its first record has waited for the
-window (`window`) and the batch could be started, or because all must go out now (`drain`). The first record of a batch always fits: one that does not
-fit a request alone was refused before it came here.
+window and the batch could be started (`window`), or because all must go out now (`drain`). The first record of a batch
+always fits: one that does not fit a request alone was refused before it came here.
 """
 
 from bisect import bisect_right
