@@ -172,9 +172,10 @@ class State:
         """Queue what has waited long enough, and no more of it than could be started at once.
 
         Where records go to very many lists, each has a batch of its own, and windows pass faster than requests are
-        answered: measured with 1,000 lists, batches that go on filling meanwhile make it several times as fast.
+        answered: measured with 1,000 lists, batches that go on filling meanwhile make it 1.7 times as fast. What is
+        ready may be kept from starting by its partition; the batches of others still close one by one.
         """
-        room = max(self.limit.limit - len(self.flow.ready), 0)
+        room = max(self.limit.limit - len(self.flow.ready), min(self.slots(at), 1))
         due = self.admission.due(now=at, may_start=self.may_start_more(at), at_most=room)
         if due:
             self.queue(due)

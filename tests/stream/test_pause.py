@@ -1,25 +1,11 @@
 """An operator's pause: nothing starts and nothing is read until somebody resumes, whatever else holds."""
 
-from connector.core.batching import Batcher, BatchLimits
-from connector.core.breaker import Gate, GatePolicy, Hold
-from connector.core.concurrency import ConcurrencyLimit, ConcurrencyPolicy
-from connector.core.flow import Flow, FlowLimits
-from connector.core.storm import StormGuard, StormPolicy
-from connector.stream.state import State
-
-
-def _state() -> State:
-    return State(
-        Flow(FlowLimits(64_000, 100_000, 64_000_000)),
-        Batcher(BatchLimits(100, 100_000, 1.0, 0), "t"),
-        Gate(GatePolicy(5, 1, 1, 1, 1)),
-        ConcurrencyLimit(ConcurrencyPolicy(1, 64)),
-        StormGuard(StormPolicy(0.5, 1_000, 60)),
-    )
+from connector.core.breaker import Hold
+from tests.stream.making import make_state
 
 
 def test_a_pause_stops_what_starts_and_what_is_read_and_is_told_once() -> None:
-    state, told = _state(), list[Hold]()
+    state, told = make_state(), list[Hold]()
     state.on_hold = told.append
     assert state.slots(0.0) > 0
 
@@ -32,7 +18,7 @@ def test_a_pause_stops_what_starts_and_what_is_read_and_is_told_once() -> None:
 
 
 def test_a_resume_ends_it() -> None:
-    state = _state()
+    state = make_state()
     state.pause("paused by a")
 
     with state.changed:
@@ -44,7 +30,7 @@ def test_a_resume_ends_it() -> None:
 
 def test_a_hold_that_a_probe_ends_stays_when_a_pause_ends() -> None:
     """And the platform's recovery does not end the pause."""
-    state = _state()
+    state = make_state()
     state.gate.refused("unauthorized", now=1.0, detail="401")
     state.pause("paused by a")
     assert [hold.reason for hold in state.holds()] == ["paused", "unauthorized"]
