@@ -6,6 +6,7 @@ may only ask: for the group metadata, for what is committed, and, without transa
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ from connector.core.chunks import Chunk, Partition
 from connector.kafka.configs import Config
 from connector.kafka.errors import FatalError, KafkaTroubleError, translate
 from connector.kafka.reach import is_cut_off
+from connector.kafka.replaceable import Replaceable
 from connector.kafka.topics import partitions_of
 
 # Unbound C methods: mapped over a list of messages they cost a third of a call in a comprehension.
@@ -46,6 +48,9 @@ PROVE_SECS, PROVE_MAX_SECS = 1.0, 60.0
 Librdkafka stops a partition when an answer says that an offset is out of range, even one that it was sought away from
 meanwhile, and does not tell. Where there is nothing to read, seeking the same place again changes nothing.
 """
+
+LEAVE_SECS = 5.0
+"""How long the end waits for consumers that were replaced to leave the group."""
 
 RESTART_SECS = 1.0
 """A partition that may not be sought for so long is stopped, not starting: it is assigned anew."""
@@ -136,7 +141,8 @@ class Source:
     ) -> None:
         self._config = {**config, "error_cb": lambda _: None}
         self._consumer = Consumer(self._config)
-        self._retired: list[Consumer] = []
+        """For the reader's thread; all others borrow it."""
+        self._shared = Replaceable(self._consumer)
         self._handler = handler
         self._epoch_of = epoch_of
         self._keep_timestamps = keep_timestamps
@@ -277,21 +283,41 @@ class Source:
         self._paused.difference_update(partitions)
         self._consumer.resume([TopicPartition(*p) for p in partitions])
 
-    def renew(self) -> None:
-        """Take a new consumer in place of one that cannot go on; `subscribe` it.
+    def known_end(self, partition: Partition) -> int | None:
+        """Return the end of a partition as the last fetch told it, without asking the broker.
 
-        Other threads may be inside a call of the old one, so that it is closed with the new one, not before.
+        It lies behind transactions that are still open, unlike the end that `bounds` asks for.
         """
-        self._retired.append(self._consumer)
+        try:
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
+        except KafkaException:
+            return None
+        return None if high < 0 else high
+
+    def passed(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        """Return below which offset all was handed over, or is nothing that we may read: markers, what was aborted.
+
+        Partitions of which nothing was handed over since they began are left out.
+        """
+        try:
+            spots = self._consumer.position([TopicPartition(*p) for p in partitions])
+        except KafkaException:
+            return {}
+        return {Partition(spot.topic, spot.partition): spot.offset for spot in spots if spot.offset >= 0}
+
+    def renew(self) -> None:
+        """Take a new consumer in place of one that cannot go on, which leaves the group; `subscribe` the new one."""
         self._consumer = Consumer(self._config)
+        self._shared.replace(self._consumer)
         self._forget([*self._unproven, *self._paused, *self._refused])
 
     def close(self) -> None:
         """Leave; the group hears of it only where there is no static membership, so that a restart is quick."""
-        for consumer in (*self._retired, self._consumer):
-            consumer.close()
+        self._shared.close(LEAVE_SECS)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if consumer is not self._consumer:
+            return  # it is being closed
         # A place to stand while paused: `begin` seeks to where the progress says. It must be a number. For a word such
         # as the end, librdkafka asks the broker, and when the answer is late, as after a restart, it comes after the
         # seek, is found outdated and asked for again, and what is between our place and the end is passed over.
@@ -329,23 +355,32 @@ class Source:
 
     def is_cut_off(self, secs: float) -> bool:
         """Tell whether only a new consumer will reach a broker again; takes up to three times `secs`."""
-        consumer, config = self._consumer, {**self._config, "log_level": 2}  # what can't be reached is told of already
-        cut_off = is_cut_off(consumer, lambda: Consumer(config), self._known_topic, secs)
-        return cut_off and consumer is self._consumer  # which may have been replaced meanwhile, for another reason
+        config = {**self._config, "log_level": 2}  # what can't be reached is told of already
+        with self._shared.borrowed() as consumer:
+            cut_off = is_cut_off(consumer, lambda: Consumer(config), self._known_topic, secs)
+            return cut_off and consumer is self._consumer  # which may have been replaced meanwhile, for another reason
+
+    @contextmanager
+    def _asking(self) -> Iterator[Consumer]:
+        """Borrow the consumer for a call; what it says is wrong is ours to read."""
+        with self._shared.borrowed() as consumer:
+            try:
+                yield consumer
+            except KafkaException as error:
+                raise translate(error) from error
 
     def group_metadata(self) -> Any:
         """Return the group's generation, for a transaction."""
-        return self._consumer.consumer_group_metadata()
+        with self._asking() as consumer:
+            return consumer.consumer_group_metadata()
 
     def committed(self, partitions: Iterable[Partition], timeout_secs: float) -> dict[Partition, Committed]:
         """Return what is committed, after waiting for transactions that are still open on it."""
         asked = [TopicPartition(*p) for p in partitions]
         if not asked:
             return {}
-        try:
-            answers = self._consumer.committed(asked, timeout_secs)
-        except KafkaException as error:
-            raise translate(error) from error
+        with self._asking() as consumer:
+            answers = consumer.committed(asked, timeout_secs)
         result = {}
         for answer in answers:
             if answer.error is not None:
@@ -359,65 +394,33 @@ class Source:
     def commit(self, offsets: dict[Partition, tuple[int, str]]) -> None:
         """Commit without a transaction (at-least-once), and wait for it."""
         spots = [TopicPartition(*p, offset, metadata) for p, (offset, metadata) in offsets.items()]
-        try:
-            answers = self._consumer.commit(offsets=spots, asynchronous=False) or []
-        except KafkaException as error:
-            raise translate(error) from error
+        with self._asking() as consumer:
+            answers = consumer.commit(offsets=spots, asynchronous=False) or []
         for answer in answers:
             if answer.error is not None:
                 raise translate(KafkaException(answer.error))
 
     def bounds(self, partition: Partition, timeout_secs: float) -> tuple[int, int]:
         """Ask the partition's leader for the first offset that exists and the one after the last that may be read."""
-        try:
-            low, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), timeout_secs)
-        except KafkaException as error:
-            raise translate(error) from error
+        with self._asking() as consumer:
+            low, high = consumer.get_watermark_offsets(TopicPartition(*partition), timeout_secs)
         return low, high
-
-    def known_end(self, partition: Partition) -> int | None:
-        """Return the end of a partition as the last fetch told it, without asking the broker.
-
-        It lies behind transactions that are still open, unlike the end that `bounds` asks for.
-        """
-        try:
-            _, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
-        except KafkaException:
-            return None
-        return None if high < 0 else high
-
-    def passed(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
-        """Return below which offset all was handed over, or is nothing that we may read: markers, what was aborted.
-
-        Partitions of which nothing was handed over since they began are left out.
-        """
-        try:
-            spots = self._consumer.position([TopicPartition(*p) for p in partitions])
-        except KafkaException:
-            return {}
-        return {Partition(spot.topic, spot.partition): spot.offset for spot in spots if spot.offset >= 0}
 
     def offset_at(self, partition: Partition, time_ms: int, timeout_secs: float) -> int:
         """Return the first offset with a timestamp at or after a time, or the end when there is none."""
-        try:
-            (found,) = self._consumer.offsets_for_times([TopicPartition(*partition, time_ms)], timeout_secs)
-        except KafkaException as error:
-            raise translate(error) from error
+        with self._asking() as consumer:
+            (found,) = consumer.offsets_for_times([TopicPartition(*partition, time_ms)], timeout_secs)
         if found.offset in (OFFSET_END, OFFSET_BEGINNING) or found.offset < 0:
             return self.bounds(partition, timeout_secs)[1]
         return int(found.offset)
 
     def all_partitions(self, topics: Sequence[str], timeout_secs: float) -> int:
         """Return how many partitions all these topics have, names and patterns, whoever they are assigned to."""
-        try:
-            return len(partitions_of(topics, self._consumer.list_topics(timeout=timeout_secs)))
-        except KafkaException as error:
-            raise translate(error) from error
+        with self._asking() as consumer:
+            return len(partitions_of(topics, consumer.list_topics(timeout=timeout_secs)))
 
     def partition_count(self, topic: str, timeout_secs: float) -> int:
         """Return how many partitions a topic has."""
-        try:
-            metadata = self._consumer.list_topics(topic, timeout_secs)
-        except KafkaException as error:
-            raise translate(error) from error
+        with self._asking() as consumer:
+            metadata = consumer.list_topics(topic, timeout_secs)
         return len(metadata.topics[topic].partitions)

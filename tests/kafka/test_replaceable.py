@@ -1,0 +1,94 @@
+"""A consumer that is replaced: what it held is held by the new one soon, whether or not it could have gone on."""
+
+import threading
+import time
+from typing import Any
+from unittest.mock import create_autospec
+
+import pytest
+from confluent_kafka import Consumer
+
+from connector.core.chunks import Partition
+from connector.demo.finding import BrokerHandle
+from connector.demo.topics import Record, Topics
+from connector.kafka.replaceable import Replaceable
+from connector.kafka.source import Source
+
+PARTITIONS = 4
+
+
+class Member:
+    """Remembers what it holds."""
+
+    def __init__(self) -> None:
+        self.held: set[Partition] = set()
+
+    def assigned(self, partitions: list[Partition]) -> None:
+        self.held.update(partitions)
+
+    def revoking(self, partitions: list[Partition]) -> None:
+        self.held.difference_update(partitions)
+
+    def lost(self, partitions: list[Partition]) -> None:
+        self.held.difference_update(partitions)
+
+
+def _source(broker: BrokerHandle, group: str, protocol: str, member: Member) -> Source:
+    config: dict[str, Any] = {
+        "bootstrap.servers": broker.bootstrap_servers,
+        "group.id": group,
+        "group.protocol": protocol,
+        "auto.offset.reset": "error",
+        "enable.auto.commit": False,
+        "log_level": 0,
+    }
+    if protocol == "classic":
+        config |= {"partition.assignment.strategy": "cooperative-sticky", "group.instance.id": "one"}
+    return Source(config, member, lambda _: 1)
+
+
+def _hold_all(source: Source, member: Member, within_secs: float) -> float:
+    began = time.monotonic()
+    while len(member.held) < PARTITIONS:
+        assert time.monotonic() < began + within_secs, f"it holds {sorted(member.held)} only"
+        source.read(1, 0.1)
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("protocol", ["consumer", "classic"])
+def test_what_a_replaced_consumer_held_is_not_kept_by_it(broker: BrokerHandle, topics: Topics, protocol: str) -> None:
+    """It may find its brokers again: as a member that nobody polls it would keep its partitions for minutes."""
+    topic = topics.create(partitions=PARTITIONS)
+    topics.produce(topic, [Record(b"x")])
+    member = Member()
+    source = _source(broker, topic, protocol, member)
+    source.subscribe([topic])
+    _hold_all(source, member, 60)
+
+    member.held.clear()
+    source.renew()
+    source.subscribe([topic])
+    took = _hold_all(source, member, 60)
+
+    print(f"\nall partitions held again after {took:.1f} s")
+    source.close()
+
+
+def test_a_consumer_is_closed_once_and_not_while_somebody_is_inside() -> None:
+    """The call would never return."""
+    old, new = create_autospec(Consumer, instance=True), create_autospec(Consumer, instance=True)
+    closed = threading.Event()
+    old.close.side_effect = closed.set
+    shared = Replaceable(old)
+
+    with shared.borrowed() as first:
+        with shared.borrowed():
+            shared.replace(new)
+        with shared.borrowed() as later:
+            assert (first, later) == (old, new)
+        assert not closed.wait(0.2)
+    assert closed.wait(30)
+    shared.close(30)
+
+    old.close.assert_called_once_with()
+    new.close.assert_called_once_with()
