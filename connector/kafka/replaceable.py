@@ -2,7 +2,7 @@
 
 A call that its consumer is closed under never returns. But one that is given up must not just be left: if it finds its
 brokers again it goes on as a member of the group, and the partitions that it holds stand still until it counts as stuck
-after `max.poll.interval.ms`. So it is closed as soon as nobody is inside, in a thread of its own, as that may take long.
+after `max.poll.interval.ms`. So it is closed as soon as nobody is inside, in a thread of its own: that may take long.
 """
 
 import threading
