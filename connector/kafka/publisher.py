@@ -255,7 +255,7 @@ class PlainPublisher(_Writer):
             raise AbortableError(KafkaError(KafkaError._TIMED_OUT), "writing the results")  # noqa: SLF001
         self._raise_failed()
         try:
-            self._source.commit(offsets)
+            self._source.commit(offsets, timeout_secs)
         except FatalError:
             raise
         except KafkaTroubleError as error:

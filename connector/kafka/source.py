@@ -26,6 +26,7 @@ from confluent_kafka import (
 from connector.core.chunks import Chunk, Partition
 from connector.kafka.configs import Config
 from connector.kafka.errors import FatalError, KafkaTroubleError, translate
+from connector.kafka.lent import Lent
 from connector.kafka.reach import is_cut_off
 from connector.kafka.replaceable import Replaceable
 from connector.kafka.topics import partitions_of
@@ -143,6 +144,7 @@ class Source:
         self._consumer = Consumer(self._config)
         """For the reader's thread; all others borrow it."""
         self._shared = Replaceable(self._consumer)
+        self._committer: Lent | None = None
         self._handler = handler
         self._epoch_of = epoch_of
         self._keep_timestamps = keep_timestamps
@@ -309,6 +311,7 @@ class Source:
         """Take a new consumer in place of one that cannot go on, which leaves the group; `subscribe` the new one."""
         self._consumer = Consumer(self._config)
         self._shared.replace(self._consumer)
+        self._committer = None  # it may be waiting for the old one
         self._forget([*self._unproven, *self._paused, *self._refused])
 
     def close(self) -> None:
@@ -391,14 +394,27 @@ class Source:
             )
         return result
 
-    def commit(self, offsets: dict[Partition, tuple[int, str]]) -> None:
-        """Commit without a transaction (at-least-once), and wait for it."""
+    def commit(self, offsets: dict[Partition, tuple[int, str]], timeout_secs: float) -> None:
+        """Commit without a transaction (at-least-once), and wait for it.
+
+        One that is not answered in time may take effect yet, but before any later one. A consumer that has lost its
+        brokers keeps it for `session.timeout.ms`, whatever its other timeouts.
+        """
+        if self._committer is None:
+            self._committer = Lent("commit")
         spots = [TopicPartition(*p, offset, metadata) for p, (offset, metadata) in offsets.items()]
+        try:
+            self._committer.call(timeout_secs, self._commit_by, self._consumer, spots)
+        except TimeoutError as error:
+            raise translate(KafkaException(KafkaError(KafkaError._TIMED_OUT))) from error  # noqa: SLF001
+
+    def _commit_by(self, meant: Consumer, spots: list[TopicPartition]) -> None:
         with self._asking() as consumer:
-            answers = consumer.commit(offsets=spots, asynchronous=False) or []
-        for answer in answers:
-            if answer.error is not None:
-                raise translate(KafkaException(answer.error))
+            if consumer is not meant:  # replaced since: what it held is for others to commit
+                raise KafkaException(KafkaError(KafkaError._STATE))  # noqa: SLF001
+            for answer in consumer.commit(offsets=spots, asynchronous=False) or []:
+                if answer.error is not None:
+                    raise KafkaException(answer.error)
 
     def bounds(self, partition: Partition, timeout_secs: float) -> tuple[int, int]:
         """Ask the partition's leader for the first offset that exists and the one after the last that may be read."""

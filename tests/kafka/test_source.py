@@ -1,8 +1,10 @@
 """Where a partition begins: what the consumer is told, with librdkafka itself in place of a broker."""
 
+import threading
 import time
 from collections.abc import Callable
 from operator import methodcaller
+from typing import Any
 from unittest.mock import create_autospec
 
 import pytest
@@ -10,6 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from connector.core.chunks import Partition
 from connector.kafka import source
+from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.source import PROVE_SECS, RebalanceHandler, Source
 
 PARTITION = Partition("events", 3)
@@ -142,3 +145,54 @@ def test_a_partition_that_is_paused_has_yielded_or_is_gone_is_not_sought_again(
     paused.resume([PARTITION])
     paused.read(10, 0.0)
     assert len(_seeks(consumer)) == sought + 1
+
+
+def test_a_commit_that_is_not_answered_is_given_up_and_does_not_come_after_a_later_one(consumer: Consumer) -> None:
+    """A consumer that has lost its brokers keeps one for as long as its session; what is older must not win."""
+    answered = threading.Event()
+    done: list[int] = []
+
+    def commit(offsets: list[TopicPartition], *, asynchronous: bool) -> None:
+        assert not asynchronous
+        if not done:
+            answered.wait(30)
+        done.append(offsets[0].offset)
+
+    consumer.commit.side_effect = commit  # type: ignore[attr-defined] # a mock
+    tried = _source()
+
+    for offset in (70, 80):
+        with pytest.raises(KafkaTroubleError) as raised:
+            tried.commit({PARTITION: (offset, "")}, 0.1)
+        assert raised.value.unanswered
+    answered.set()
+    tried.commit({PARTITION: (90, "")}, 30)
+
+    assert done == [70, 80, 90]
+
+
+def test_a_consumer_that_took_over_commits_nothing_of_the_one_before_and_does_not_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Any] = [create_autospec(Consumer, instance=True) for _ in range(2)]
+    consumers = iter(made)
+    monkeypatch.setattr(source, "Consumer", lambda _config: next(consumers))
+    old, new = made
+    answered, closed = threading.Event(), threading.Event()
+    old.commit.side_effect = lambda **_: answered.wait(30)
+    old.close.side_effect = closed.set
+    new.commit.return_value = []
+    tried = _source()
+
+    for offset in (70, 80):
+        with pytest.raises(KafkaTroubleError):
+            tried.commit({PARTITION: (offset, "")}, 0.1)
+    tried.renew()
+    tried.commit({PARTITION: (60, "")}, 30)
+    assert not closed.is_set(), "it is inside a call"
+    answered.set()
+
+    assert closed.wait(30)
+    for consumer, expected in ((old, 70), (new, 60)):
+        [call] = consumer.commit.call_args_list
+        assert [spot.offset for spot in call.kwargs["offsets"]] == [expected]
