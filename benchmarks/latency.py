@@ -8,9 +8,9 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median, quantiles
 from typing import Annotated, Any, Final
 from uuid import uuid4
@@ -35,6 +35,9 @@ from connector.processes import stop
 PLATFORM_MS: Final = 50
 WINDOW_MS: Final = BatchSettings().window_ms
 RATE: Final = 2_000
+FEW: Final = 100
+_FULL_RATE: Final = 500_000
+_FULL_START_SECS: Final = 8
 _PARTITIONS: Final = 4
 _PATIENCE_SECS: Final = 30.0
 MOST_WARM_UPS: Final = 6
@@ -43,17 +46,19 @@ MOST_WARM_UPS: Final = 6
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What was measured, beside what it should be at most (or, with `at_least`, at least)."""
+    """What was measured, beside what it should be at most (or, with `at_least`, at least), if anything."""
 
     name: str
     measured: float
-    limit: float
+    limit: float | None
     unit: str
     at_least: bool = False
 
     @property
     def met(self) -> bool:
         """Whether it is as it should be."""
+        if self.limit is None:
+            return True
         return self.measured >= self.limit if self.at_least else self.measured <= self.limit
 
 
@@ -140,19 +145,19 @@ class Feeder:
 class _Stage:
     """A connector at work on topics of its own, with a feeder before and a reader behind it."""
 
-    def __init__(self, arena: Arena, over: dict[str, Any]) -> None:
+    def __init__(self, arena: Arena, others: Sequence[dict[str, Any]]) -> None:
         servers = arena.broker.bootstrap_servers
         name = f"latency-{uuid4().hex[:6]}"
         source, outcomes, dead = (arena.topics.create(p, partitions=_PARTITIONS) for p in ("in", "out", "dead"))
         self.process, self.log, self.port = arena.connector(
-            name, arena.far_end(PLATFORM_MS), [stream_settings(name, source, outcomes, dead, over)]
+            name, arena.far_end(PLATFORM_MS), [stream_settings(name, source, outcomes, dead), *others]
         )
         self.feeder, self.reader = Feeder(servers, source), Reader(servers, outcomes)
 
-    def warm_up(self) -> None:
+    def warm_up(self, rate: int) -> None:
         """Have some records pass, which are not counted."""
-        self.feeder.send_at_rate(3 * RATE, RATE)
-        self.reader.wait(3 * RATE)
+        self.feeder.send_at_rate(3 * rate, rate)
+        self.reader.wait(3 * rate)
         self.feeder.sent.clear()
         self.reader.seen.clear()
 
@@ -168,10 +173,10 @@ class _Stage:
 
 
 @contextmanager
-def _stage(arena: Arena, over: dict[str, Any] | None = None) -> Any:
-    stage = _Stage(arena, over or {})
+def _stage(arena: Arena, rate: int = RATE, others: Sequence[dict[str, Any]] = ()) -> Iterator[_Stage]:
+    stage = _Stage(arena, others)
     try:
-        stage.warm_up()
+        stage.warm_up(rate)
         yield stage
     finally:
         stage.close()
@@ -239,6 +244,45 @@ def _percentiles(what: str, found: Sequence[float]) -> list[Figure]:
         Figure(f"{what}: median", median(found), base + 25, "ms"),
         Figure(f"{what}: 99th percentile", quantiles(found, n=100)[98], base + 100, "ms"),
     ]
+
+
+def beside(arena: Arena, secs: float) -> list[Figure]:
+    """Measure few records alone, beside a stream at full speed in the same process, and beside one in another."""
+    with _stage(arena, FEW) as stage:
+        found = _few(stage, secs, "alone")
+    with _full(arena, secs) as full, _stage(arena, FEW, [full]) as stage:
+        found += _few(stage, secs, "a full stream beside it")
+        _check_busy(stage.port, full["name"])
+    with _full(arena, secs) as full:
+        process, _, port = arena.connector(full["name"], arena.far_end(PLATFORM_MS), [full])
+        try:
+            with _stage(arena, FEW) as stage:
+                found += _few(stage, secs, "a full stream in another process")
+                _check_busy(port, full["name"])
+        finally:
+            stop(process, grace_secs=15)
+    return found
+
+
+def _few(stage: _Stage, secs: float, where: str) -> list[Figure]:
+    stage.feeder.send_at_rate(int(FEW * secs), FEW)
+    figures = _percentiles(f"{FEW} records/s, {where}", stage.latencies_ms())
+    return [replace(figure, limit=None) for figure in figures]
+
+
+@contextmanager
+def _full(arena: Arena, secs: float) -> Iterator[dict[str, Any]]:
+    """Yield the settings of a stream that finds more records than it can send in that time, and some to start with."""
+    source = arena.source(Events(), int(_FULL_RATE * (secs + _FULL_START_SECS)))
+    with arena.targets(Events().partitions) as (outcomes, dead_letters):
+        yield stream_settings(f"full-{uuid4().hex[:6]}", source, outcomes, dead_letters)
+
+
+def _check_busy(port: int, name: str) -> None:
+    status = httpx.get(f"http://127.0.0.1:{port}/status", trust_env=False, verify=_NO_TLS, timeout=10).json()
+    [stream] = [stream for stream in status["streams"] if stream["name"] == name]
+    if not stream["lag"]:
+        raise BenchmarkError(f"{name} has nothing left to do: what was beside it is not known")
 
 
 def single(arena: Arena, count: int) -> list[Figure]:
@@ -347,6 +391,7 @@ def main(
             add(start(arena, rounds=rounds, limit_secs=3, delay_ms=0))
             add(steady(arena, 20 / few))
             add(alone(arena, 30 // few))
+            add(beside(arena, 10 / few))
             add(single(arena, 40_000 // few))
             add(idle(arena, 20 / few))
             add(watched(arena, 10 / few))
@@ -359,11 +404,11 @@ def main(
     for column in ("", "measured", "wanted", " "):
         table.add_column(column, justify="left" if not column else "right")
     for figure in found:
-        word = "at least" if figure.at_least else "at most"
-        verdict = "[green]pass[/]" if figure.met else "[red]miss[/]"
-        table.add_row(
-            figure.name, f"{figure.measured:,.1f} {figure.unit}", f"{word} {figure.limit:,g} {figure.unit}", verdict
-        )
+        wanted = verdict = ""
+        if figure.limit is not None:
+            wanted = f"{'at least' if figure.at_least else 'at most'} {figure.limit:,g} {figure.unit}"
+            verdict = "[green]pass[/]" if figure.met else "[red]miss[/]"
+        table.add_row(figure.name, f"{figure.measured:,.1f} {figure.unit}", wanted, verdict)
     console.print(table)
     if as_json:
         figures = [{**asdict(figure), "met": figure.met} for figure in found]
