@@ -41,18 +41,18 @@ class Admission:
             closed += self._pass(lane, chunk, since=now, now=now)
         return closed
 
-    def settled(self, items: Iterable[Finished], *, now: float) -> list[Batch]:
-        """Let in whose turn it is, now that the results of these items are committed."""
+    def settled(self, items: Iterable[Finished], *, now: float, at_most: int | None = None) -> list[Batch]:
+        """Let in whose turn it is, now that the results of these items are committed; `at_most` is as in `due`."""
         if self.lineup is None:
             return []
         closed: list[Batch] = []
         released = self.lineup.settled(items)
         for turn in released:
             closed += self._pass(turn.lane, turn.chunk, since=turn.since, now=now)
-        return closed + self.batcher.due(now=now) if released else closed
+        return closed + self.batcher.due(now=now, at_most=at_most) if released else closed
 
     def due(self, *, now: float, may_start: bool, at_most: int | None = None) -> list[Batch]:
-        """Close batches whose window has passed; while batches `may_start`, let in what lists have budget for.
+        """Close batches whose window has passed, `at_most` so many; while any `may_start`, let in what lists may send.
 
         A budget that is not used while nothing may start is lost: else an outage would end in a flood.
         """

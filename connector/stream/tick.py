@@ -154,7 +154,7 @@ class Ticker:
             tick, self._running = self._running, None
             if done:
                 posted = state.flow.committed(tick)
-                state.queue(state.admission.settled(tick.settle, now=now()))
+                state.let_in(tick.settle, now())
                 self._count(tick)
             else:
                 state.counts.ticks_aborted += 1

@@ -1,6 +1,11 @@
 """What is due joins what is ready as far as it could be started."""
 
+from dataclasses import replace
+
+from connector.core.flow import Finished
+from connector.core.ordering import Lineup
 from connector.core.progress import Progress
+from connector.core.verdicts import QUEUED, Verdicts
 from connector.stream.state import State
 from tests.core.making import A, chunk
 from tests.stream.making import make_state
@@ -26,6 +31,19 @@ def test_no_more_becomes_ready_than_may_be_under_way() -> None:
     state = _filled(lists=100)
 
     assert _close(state) == state.limit.limit < 100
+
+
+def test_a_key_that_is_free_again_makes_no_more_ready_than_that_either() -> None:
+    state = _filled(lists=100)
+    lineup = state.admission.lineup = Lineup()
+    first, second = (replace(chunk(offsets=[offset]), keys=[b"a"]) for offset in (100, 101))
+    lineup.admit([("list-0", first), ("list-0", second)], now=0.0)
+
+    with state.changed:
+        state.let_in([Finished((first,), Verdicts(QUEUED), "t-1")], 1.0)
+
+    assert lineup.waiting_records == 0
+    assert len(state.flow.ready) == state.limit.limit < 100
 
 
 def test_what_is_ready_and_cannot_start_does_not_keep_others_from_it() -> None:
