@@ -26,17 +26,25 @@ class Lent:
         self._jobs.put(None)
 
     def call(self, within_secs: float, function: Callable[..., _T], *arguments: object) -> _T:
-        """Return what a call returns, or raise what it raises; `TimeoutError` when it does not return in time."""
+        """Return what a call returns, or raise what it raises; `TimeoutError` when it does not return in time.
+
+        One that waits for another by then is not begun any more: nobody would know of what it does.
+        """
         future: Future[_T] = Future()
         self._jobs.put((future, function, arguments))
-        return future.result(within_secs)
+        try:
+            return future.result(within_secs)
+        except TimeoutError:
+            future.cancel()
+            raise
 
 
 def _serve(jobs: "SimpleQueue[_Job | None]") -> None:
     while (job := jobs.get()) is not None:
         future, function, arguments = job
-        try:
-            future.set_result(function(*arguments))
-        except BaseException as error:  # noqa: BLE001 (it is the caller's)
-            future.set_exception(error)
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(function(*arguments))
+            except BaseException as error:  # noqa: BLE001 (it is the caller's)
+                future.set_exception(error)
         del job, future, function, arguments  # or what they refer to would live until the next call

@@ -398,7 +398,7 @@ class Source:
         """Commit without a transaction (at-least-once), and wait for it.
 
         One that is not answered in time may take effect yet, but before any later one. A consumer that has lost its
-        brokers keeps it for `session.timeout.ms`, whatever its other timeouts.
+        brokers keeps it for `session.timeout.ms`, whatever its other timeouts; what waits behind it is not begun.
         """
         if self._committer is None:
             self._committer = Lent("commit")

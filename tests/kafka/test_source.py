@@ -148,7 +148,10 @@ def test_a_partition_that_is_paused_has_yielded_or_is_gone_is_not_sought_again(
 
 
 def test_a_commit_that_is_not_answered_is_given_up_and_does_not_come_after_a_later_one(consumer: Consumer) -> None:
-    """A consumer that has lost its brokers keeps one for as long as its session; what is older must not win."""
+    """A consumer that has lost its brokers keeps one for as long as its session; what is older must not win.
+
+    What nobody waits for any more is not begun either: its partitions may be another worker's by then.
+    """
     answered = threading.Event()
     done: list[int] = []
 
@@ -168,7 +171,7 @@ def test_a_commit_that_is_not_answered_is_given_up_and_does_not_come_after_a_lat
     answered.set()
     tried.commit({PARTITION: (90, "")}, 30)
 
-    assert done == [70, 80, 90]
+    assert done == [70, 90]
 
 
 def test_a_consumer_that_took_over_commits_nothing_of_the_one_before_and_does_not_wait_for_it(
