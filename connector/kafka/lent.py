@@ -15,12 +15,12 @@ class Lent:
     """Makes one call after another in a thread of its own, for as long as it is referred to.
 
     A call that does not return keeps that thread, and nobody else: not the caller, and not the end of the process,
-    which a thread of an executor would hold up.
+    which a thread of an executor would hold up. The thread is there from the first call on; one thread makes them all.
     """
 
     def __init__(self, name: str) -> None:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        threading.Thread(target=_serve, args=(self._jobs,), name=name, daemon=True).start()
+        self._thread = threading.Thread(target=_serve, args=(self._jobs,), name=name, daemon=True)
 
     def __del__(self) -> None:
         self._jobs.put(None)
@@ -30,6 +30,8 @@ class Lent:
 
         One that waits for another by then is not begun any more: nobody would know of what it does.
         """
+        if self._thread.ident is None:
+            self._thread.start()
         future: Future[_T] = Future()
         self._jobs.put((future, function, arguments))
         try:

@@ -164,7 +164,7 @@ class TransactionalPublisher(_Writer):
     def __init__(self, config: Config, topic: str | None = None) -> None:
         super().__init__(config)
         self._topic = topic
-        self._lent: Lent | None = None
+        self._lent = Lent("offsets")
 
     def _watched(self, count: int) -> int:  # noqa: ARG002 (the shape of the other's)
         """Return that the last record alone is watched.
@@ -211,8 +211,6 @@ class TransactionalPublisher(_Writer):
 
         librdkafka waits without end for a coordinator where no broker is left to ask for it: see `reach`.
         """
-        if self._lent is None:
-            self._lent = Lent("offsets")
         try:
             self._lent.call(
                 timeout_secs + GRACE_SECS, self._producer.send_offsets_to_transaction, spots, group, timeout_secs

@@ -144,7 +144,7 @@ class Source:
         self._consumer = Consumer(self._config)
         """For the reader's thread; all others borrow it."""
         self._shared = Replaceable(self._consumer)
-        self._committer: Lent | None = None
+        self._committer = Lent("commit")
         self._handler = handler
         self._epoch_of = epoch_of
         self._keep_timestamps = keep_timestamps
@@ -311,7 +311,7 @@ class Source:
         """Take a new consumer in place of one that cannot go on, which leaves the group; `subscribe` the new one."""
         self._consumer = Consumer(self._config)
         self._shared.replace(self._consumer)
-        self._committer = None  # it may be waiting for the old one
+        self._committer = Lent("commit")  # the other may be waiting for the old one
         self._forget([*self._unproven, *self._paused, *self._refused])
 
     def close(self) -> None:
@@ -400,8 +400,6 @@ class Source:
         One that is not answered in time may take effect yet, but before any later one. A consumer that has lost its
         brokers keeps it for `session.timeout.ms`, whatever its other timeouts; what waits behind it is not begun.
         """
-        if self._committer is None:
-            self._committer = Lent("commit")
         spots = [TopicPartition(*p, offset, metadata) for p, (offset, metadata) in offsets.items()]
         try:
             self._committer.call(timeout_secs, self._commit_by, self._consumer, spots)
