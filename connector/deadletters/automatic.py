@@ -21,7 +21,7 @@ from connector.deadletters.letters import Letter, letters_of
 from connector.kafka import configs
 from connector.kafka.errors import AbortableError, KafkaTroubleError, RetriableError
 from connector.kafka.publisher import Offsets, Publisher, TransactionalPublisher
-from connector.kafka.reach import REACH_SECS, SILENT_SECS
+from connector.kafka.reach import REACH_SECS
 from connector.kafka.source import Source
 from connector.kafka.topics import Topics
 from connector.telemetry.logging import get_logger
@@ -79,7 +79,6 @@ class AutomaticRedrive:
         self._allowance = 0.0
         self._allowed_at = time.monotonic()
         self._said_at = time.monotonic()
-        self._heard_at = time.monotonic()
         self._stop = threading.Event()
         self._error: str | None = None
         self._shown: tuple[int, float | None] = (0, None)
@@ -140,7 +139,7 @@ class AutomaticRedrive:
 
     def _follow(self) -> None:
         """Read and send again until told to stop, or something goes wrong that needs new clients."""
-        self._parts, self._new, self._heard_at = {}, [], time.monotonic()
+        self._parts, self._new = {}, []
         config = configs.consumer(
             self._kafka, self._stream, client_id=self._client_id, instance_id=self._instance_id, group=self._group
         )
@@ -169,12 +168,8 @@ class AutomaticRedrive:
     def _turn(self, source: Source, publisher: Publisher) -> None:
         self._begin_new(source)
         read = source.read(1_000, 0.1)
-        if read.chunks:
-            self._heard_at = time.monotonic()
-        elif time.monotonic() - self._heard_at > SILENT_SECS:
-            if source.is_cut_off(REACH_SECS):
-                raise KafkaTroubleError("this consumer has lost its brokers", "reading dead letters")
-            self._heard_at = time.monotonic()
+        if source.is_silent and source.is_cut_off(REACH_SECS):
+            raise KafkaTroubleError("this consumer has lost its brokers", "reading dead letters")
         for chunk in read.chunks:
             self._take(chunk)
         for _, trouble in read.troubles:

@@ -27,7 +27,11 @@ def is_cut_off(consumer: Consumer, make: Callable[[], Consumer], topic: str, sec
     """
     if _reaches(consumer, topic, secs):
         return False
-    with closing(make()) as fresh:
+    try:
+        fresh = make()
+    except KafkaException:  # no room for one more: a third would not be any better
+        return False
+    with closing(fresh):
         there = _reaches(fresh, topic, secs)
     return there and not _reaches(consumer, topic, secs)
 

@@ -27,7 +27,7 @@ from connector.core.chunks import Chunk, Partition
 from connector.kafka.configs import Config
 from connector.kafka.errors import FatalError, KafkaTroubleError, translate
 from connector.kafka.lent import Lent
-from connector.kafka.reach import is_cut_off
+from connector.kafka.reach import SILENT_SECS, is_cut_off
 from connector.kafka.replaceable import Replaceable
 from connector.kafka.topics import partitions_of
 
@@ -158,6 +158,8 @@ class Source:
         """Since when partitions that are to begin may not be sought."""
         self._unproven: dict[Partition, _Trial] = {}
         self._paused: set[Partition] = set()
+        self._heard_at = time.monotonic()
+        """When it last brought records, or was last asked whether it reaches a broker."""
 
     # ------------------------------------------------------------------ the reader's thread
 
@@ -206,6 +208,8 @@ class Source:
                 run = messages[start : start + length]
                 read.chunks.append(chunk_of(run, partition, epoch, keep_timestamps=self._keep_timestamps))
             start += length
+        if read.chunks:
+            self._heard_at = time.monotonic()
         return read
 
     def _runs(self, messages: list[Message]) -> Iterator[tuple[str, int, int]]:
@@ -313,6 +317,7 @@ class Source:
         self._shared.replace(self._consumer)
         self._committer = Lent("commit")  # the other may be waiting for the old one
         self._forget([*self._unproven, *self._paused, *self._refused])
+        self._heard_at = time.monotonic()
 
     def close(self) -> None:
         """Leave; the group hears of it only where there is no static membership, so that a restart is quick."""
@@ -356,11 +361,17 @@ class Source:
 
     # ------------------------------------------------------------------ any thread
 
+    @property
+    def is_silent(self) -> bool:
+        """Tell whether it has brought nothing for so long that it is to be asked whether it `is_cut_off`."""
+        return time.monotonic() - self._heard_at > SILENT_SECS
+
     def is_cut_off(self, secs: float) -> bool:
         """Tell whether only a new consumer will reach a broker again; takes up to three times `secs`."""
         config = {**self._config, "log_level": 2}  # what can't be reached is told of already
         with self._shared.borrowed() as consumer:
             cut_off = is_cut_off(consumer, lambda: Consumer(config), self._known_topic, secs)
+            self._heard_at = time.monotonic()
             return cut_off and consumer is self._consumer  # which may have been replaced meanwhile, for another reason
 
     @contextmanager

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from typing import Literal, Protocol
@@ -23,7 +23,7 @@ from connector.core.chunks import Chunk, Partition, weight
 from connector.core.verdicts import Verdicts, in_doubt
 from connector.core.watchdog import Spot
 from connector.kafka.errors import FatalError, KafkaTroubleError
-from connector.kafka.reach import REACH_SECS, SILENT_SECS
+from connector.kafka.reach import REACH_SECS
 from connector.kafka.source import Source
 from connector.shaping.decoded import FormatAwayError
 from connector.shaping.shaped import Shaped
@@ -109,8 +109,8 @@ class Reader:
         """Partitions that are to begin anew, and when they do at the latest."""
         self._paused = False
         self._renewed_at = float("-inf")
-        self._heard_at = now()
-        self._cut_off = False
+        self._asking: Future[bool] | None = None
+        """The question whether the consumer reaches anybody, while it is asked."""
         self._drain_by: float | None = None
         self._drained = threading.Event()
         self._close = threading.Event()
@@ -223,7 +223,7 @@ class Reader:
             if self._to_begin or self._looks_up:
                 timeout = min(timeout, 0.01)
             read = source.read(self._options.chunk_records, timeout)
-        self._mind_silence(source, heard=bool(read.chunks))
+        self._mind_silence(source)
         if read.chunks:
             self.refused = None
             self._shape_until = now() + SHAPING_SECS
@@ -379,23 +379,18 @@ class Reader:
         self._renewed_at = now()
         self._replace_consumer(source, error)
 
-    def _mind_silence(self, source: Source, *, heard: bool) -> None:
-        """Have a consumer that brings nothing asked whether it reaches a broker, and replace one that never will."""
-        if self._cut_off:
-            self._cut_off = False
-            self._replace_consumer(source, KafkaTroubleError("it had lost its brokers"))
-        elif heard:
-            self._heard_at = now()
-        elif now() - self._heard_at > SILENT_SECS:
-            self._heard_at = float("inf")  # until it is known
-            self._prober.submit(self._ask_reach, source)
+    def _mind_silence(self, source: Source) -> None:
+        """Have a consumer that brings nothing asked whether it reaches a broker, and replace one that never will.
 
-    def _ask_reach(self, source: Source) -> None:
-        """Run in a thread of its own: those that look up beginnings may wait for the very brokers that are away."""
-        try:
-            self._cut_off = source.is_cut_off(REACH_SECS)
-        finally:
-            self._heard_at = now()
+        In a thread of its own: those that look up beginnings may wait for the very brokers that are away.
+        """
+        if self._asking is None:
+            if source.is_silent:
+                self._asking = self._prober.submit(source.is_cut_off, REACH_SECS)
+        elif self._asking.done():
+            cut_off, self._asking = self._asking.result(), None
+            if cut_off:
+                self._replace_consumer(source, KafkaTroubleError("it had lost its brokers"))
 
     def _replace_consumer(self, source: Source, why: KafkaTroubleError) -> None:
         self._log.warning("consumer replaced", code=why.code, error=str(why))

@@ -49,3 +49,10 @@ def test_an_answer_that_names_no_broker_is_none() -> None:
     nameless.list_topics.return_value = ClusterMetadata()  # type: ignore[attr-defined] # a mock
 
     assert is_cut_off(nameless, lambda: _consumer(True), "events", 0.1)
+
+
+def test_where_no_other_client_can_be_made_nobody_is_cut_off() -> None:
+    def make() -> Consumer:
+        raise KafkaException(KafkaError(KafkaError._CRIT_SYS_RESOURCE))
+
+    assert not is_cut_off(_consumer(False), make, "events", 0.1)

@@ -10,9 +10,10 @@ from unittest.mock import create_autospec
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from connector.core.chunks import Partition
+from connector.core.chunks import Chunk, Partition
 from connector.kafka import source
 from connector.kafka.errors import KafkaTroubleError
+from connector.kafka.reach import SILENT_SECS
 from connector.kafka.source import PROVE_SECS, RebalanceHandler, Source
 
 PARTITION = Partition("events", 3)
@@ -70,7 +71,7 @@ def test_a_read_that_brings_nothing_but_an_error_tells_of_it(
 def test_a_read_tells_when_its_first_record_came_not_when_the_wait_for_company_ended(
     consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    times = iter([5.0, 6.0, 7.0])
+    tried, times = _source(), iter([5.0, 6.0, 7.0])
     monkeypatch.setattr("connector.kafka.source.time.monotonic", lambda: next(times))
     monkeypatch.setattr(source, "_error", methodcaller("error"))
     message = create_autospec(Message, instance=True)
@@ -79,7 +80,7 @@ def test_a_read_tells_when_its_first_record_came_not_when_the_wait_for_company_e
     consumer.poll.return_value = message  # type: ignore[attr-defined] # a mock
     consumer.consume.return_value = []  # type: ignore[attr-defined] # a mock
 
-    assert _source().read(10, 1.0).at == 5.0
+    assert tried.read(10, 1.0).at == 5.0
 
 
 def test_a_partition_that_is_starting_is_waited_for_and_one_that_stopped_is_assigned_anew(
@@ -199,3 +200,26 @@ def test_a_consumer_that_took_over_commits_nothing_of_the_one_before_and_does_no
     for consumer, expected in ((old, 70), (new, 60)):
         [call] = consumer.commit.call_args_list
         assert [spot.offset for spot in call.kwargs["offsets"]] == [expected]
+
+
+def test_a_consumer_that_brings_nothing_is_silent_until_it_is_asked_or_brings_records(
+    consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = 0.0
+    monkeypatch.setattr("connector.kafka.source.time.monotonic", lambda: at)
+    monkeypatch.setattr(source, "_topic", lambda _message: PARTITION.topic)
+    monkeypatch.setattr(source, "_partition", lambda _message: PARTITION.number)
+    monkeypatch.setattr(source, "_error", lambda _message: None)
+    monkeypatch.setattr(source, "chunk_of", lambda *_, **__: create_autospec(Chunk, instance=True))
+    tried, heard = _source(), []
+
+    for what in (None, "asked", "read"):
+        at += SILENT_SECS + 1
+        if what == "asked":
+            tried.is_cut_off(0.1)
+        elif what == "read":
+            consumer.consume.return_value = [create_autospec(Message, instance=True)]  # type: ignore[attr-defined]
+            tried.read(1, 0.0)
+        heard.append(tried.is_silent)
+
+    assert heard == [True, False, False]

@@ -14,7 +14,6 @@ from connector.core.pacing import Pace, Pacer
 from connector.core.progress import Progress, encode
 from connector.kafka.errors import AbortableError, KafkaTroubleError, RetriableError
 from connector.kafka.source import Committed, Read, Source
-from connector.stream import reader
 from connector.stream.beginning import BeginOptions
 from connector.stream.reader import Reader, ReadOptions, TickView
 from tests.kit.sending import PARTITION, Bench
@@ -38,6 +37,7 @@ class Reading:
         self.source = create_autospec(Source, instance=True)
         self.source.begin.side_effect = self._begin
         self.source.read.side_effect = self._read
+        self.source.is_silent = False
         self.source.bounds.return_value = (60, 100)
         self.source.partition_count.return_value = 4
         self.source.known_end.return_value, self.source.passed.return_value = 100, {}
@@ -178,10 +178,8 @@ def test_a_consumer_is_not_closed_under_a_call_that_asks_what_is_committed(readi
     assert order == ["answered", "closed"]
 
 
-def test_a_consumer_that_has_lost_its_brokers_is_replaced_and_its_partitions_are_given_up(
-    reading: Reading, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reader, "SILENT_SECS", 0.05)
+def test_a_consumer_that_has_lost_its_brokers_is_replaced_and_its_partitions_are_given_up(reading: Reading) -> None:
+    reading.source.is_silent = True
     answers = iter([False, True])  # asked again and again, as long as nothing comes
     reading.source.is_cut_off.side_effect = lambda _secs: next(answers, False)
     reading.start(PARTITION)
