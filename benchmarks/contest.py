@@ -82,7 +82,7 @@ VARIANTS: Final = (
         "raw_loop",
         events=Events("4kb", body_bytes=4_000),
         share=_LARGE,
-        note="the limit for Python with records of that size: a figure without a target",
+        note="with the same fetch settings, of which it would take more: a figure without a target",
     ),
     Contestant("connector_lz4", events=Events("lz4", compression="lz4"), share=_VARIANT),
     Contestant("connector_zstd", events=Events("zstd", compression="zstd"), share=_VARIANT),
