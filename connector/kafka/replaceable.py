@@ -27,6 +27,11 @@ class Replaceable:
         self._lock = threading.Lock()
         self._leaving: list[threading.Thread] = []
 
+    @property
+    def consumer(self) -> Consumer:
+        """The one that is used now, for the thread that replaces it: nobody closes it meanwhile."""
+        return self._held.consumer
+
     @contextmanager
     def borrowed(self) -> Iterator[Consumer]:
         """Give the consumer for calls that end before it is closed."""

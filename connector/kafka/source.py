@@ -25,7 +25,7 @@ from confluent_kafka import (
 
 from connector.core.chunks import Chunk, Partition
 from connector.kafka.configs import Config
-from connector.kafka.errors import FatalError, KafkaTroubleError, translate
+from connector.kafka.errors import FatalError, KafkaTroubleError, RetriableError, translate
 from connector.kafka.lent import Lent
 from connector.kafka.reach import SILENT_SECS, is_cut_off
 from connector.kafka.replaceable import Replaceable
@@ -141,9 +141,7 @@ class Source:
         may_be_missing: Collection[str] = (),
     ) -> None:
         self._config = {**config, "error_cb": lambda _: None}
-        self._consumer = Consumer(self._config)
-        """For the reader's thread; all others borrow it."""
-        self._shared = Replaceable(self._consumer)
+        self._shared = Replaceable(Consumer(self._config))
         self._committer = Lent("commit")
         self._handler = handler
         self._epoch_of = epoch_of
@@ -162,6 +160,10 @@ class Source:
         """When it last brought records, or was last asked whether it reaches a broker."""
 
     # ------------------------------------------------------------------ the reader's thread
+
+    @property
+    def _consumer(self) -> Consumer:
+        return self._shared.consumer
 
     def subscribe(self, topics: Sequence[str]) -> None:
         """Join the group; a name that starts with `^` is a pattern, and not all are."""
@@ -313,8 +315,7 @@ class Source:
 
     def renew(self) -> None:
         """Take a new consumer in place of one that cannot go on, which leaves the group; `subscribe` the new one."""
-        self._consumer = Consumer(self._config)
-        self._shared.replace(self._consumer)
+        self._shared.replace(Consumer(self._config))
         self._committer = Lent("commit")  # the other may be waiting for the old one
         self._forget([*self._unproven, *self._paused, *self._refused])
         self._heard_at = time.monotonic()
@@ -415,7 +416,7 @@ class Source:
         try:
             self._committer.call(timeout_secs, self._commit_by, self._consumer, spots)
         except TimeoutError as error:
-            raise translate(KafkaException(KafkaError(KafkaError._TIMED_OUT))) from error  # noqa: SLF001
+            raise RetriableError(KafkaError(KafkaError._TIMED_OUT)) from error  # noqa: SLF001
 
     def _commit_by(self, meant: Consumer, spots: list[TopicPartition]) -> None:
         with self._asking() as consumer:
