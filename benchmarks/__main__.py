@@ -8,6 +8,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -86,15 +87,7 @@ def _other(contestant: Contestant, tree: Path) -> Contestant | None:
     """Return the same contestant from another checkout; the others do not change with the connector."""
     if contestant.kind != "connector":
         return None
-    return Contestant(
-        f"{contestant.name}@{tree.name}",
-        contestant.kind,
-        contestant.events,
-        contestant.latency_ms,
-        contestant.share,
-        contestant.stream,
-        tree=tree,
-    )
+    return replace(contestant, name=f"{contestant.name}@{tree.name}", tree=tree)
 
 
 def _run(console: Console, chosen: Sequence[Contestant], *, records: int, rounds: int) -> list[Score]:

@@ -35,6 +35,7 @@ Say = Callable[[str], None]
 Process = subprocess.Popen[bytes]
 
 _START_SECS: Final = 30
+_STOP_SECS: Final = 15
 _NOT_YET: Final = frozenset(
     {
         KafkaError.NOT_COORDINATOR,
@@ -75,6 +76,45 @@ class Ceiling:
     cpu_us_per_record: float
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A connector at work: its process, its log and its pages."""
+
+    process: Process
+    log: Path
+    port: int
+    client: httpx.Client
+
+    def page(self, path: str) -> httpx.Response | None:
+        """Return one of its pages; None while it serves none."""
+        try:
+            return self.client.get(f"http://127.0.0.1:{self.port}{path}")
+        except httpx.TransportError:
+            return None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all its streams are in their groups."""
+        page = self.page("/readyz")
+        return page is not None and page.status_code == httpx.codes.OK
+
+    def stream(self, name: str) -> dict[str, Any]:
+        """Return what it tells of one of its streams."""
+        page = self.page("/status")
+        if page is None:
+            raise BenchmarkError(f"the connector tells no status; its log ends:\n{tail(self.log)}")
+        [found] = [stream for stream in page.json()["streams"] if stream["name"] == name]
+        return dict(found)
+
+    def wait_until(self, reached: Callable[[], bool]) -> None:
+        """Look until it is so; raises `BenchmarkError` when it is not in time."""
+        deadline = time.monotonic() + _START_SECS
+        while not reached():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise BenchmarkError(f"the connector does not get there; its log ends:\n{tail(self.log)}")
+            time.sleep(0.01)
+
+
 class _Collector(BaseHTTPRequestHandler):
     """Takes whatever is posted, as a collector of OTLP does."""
 
@@ -97,6 +137,7 @@ class Arena:
         self.topics = Topics(broker.bootstrap_servers, prefix="bench")
         self._resources = resources
         self._say = say
+        self._client = resources.enter_context(httpx.Client(trust_env=False, timeout=10))
         self._far_ends: dict[int, FarEnd] = {}
         self._collector_url: str | None = None
         self._sources: dict[tuple[Events, int], str] = {}
@@ -124,10 +165,10 @@ class Arena:
                     raise BenchmarkError(f"the simulator does not start:\n{tail(log)}")
                 time.sleep(0.05)
             urls = orjson.loads(log.read_text().splitlines()[0])
-            client = self._resources.enter_context(httpx.Client(trust_env=False, timeout=10))
-            self._far_ends[latency_ms] = FarEnd(process.pid, urls["url"], urls["control_url"], client)
+            self._far_ends[latency_ms] = FarEnd(process.pid, urls["url"], urls["control_url"], self._client)
         return self._far_ends[latency_ms]
 
+    @contextmanager
     def connector(
         self,
         name: str,
@@ -136,11 +177,11 @@ class Arena:
         over: Mapping[str, Any] | None = None,
         *,
         tree: Path | None = None,
-    ) -> tuple[Process, Path, int]:
-        """Start a connector as users do, with ordinary settings; returns it, its log and the port of its pages.
+    ) -> Iterator[Running]:
+        """Run a connector as users do, with ordinary settings, for as long as the context lasts.
 
         `over` goes over the settings at the top; spans, where it wants them, go to a collector of ours. `tree` is
-        another checkout to run it from. Whoever calls this stops it.
+        another checkout to run it from.
         """
         port = free_ports(1)[0]
         settings: dict[str, Any] = {
@@ -156,7 +197,11 @@ class Arena:
             settings["schema_registry"] = {"url": self._registry()}
         path, log = self.folder / f"{name}.yaml", self.folder / f"{name}.log"
         path.write_text(yaml.safe_dump(settings))
-        return spawn([sys.executable, "-m", "connector", "run", str(path)], log=log, cwd=tree), log, port
+        process = spawn([sys.executable, "-m", "connector", "run", str(path)], log=log, cwd=tree)
+        try:
+            yield Running(process, log, port, self._client)
+        finally:
+            stop(process, grace_secs=_STOP_SECS)
 
     def _collector(self) -> str:
         """Return where spans may be posted; whoever takes them throws them away."""

@@ -43,6 +43,9 @@ class Contestant:
 
 _VARIANT: Final = 0.4
 _LARGE: Final = 0.2
+_TEN_THOUSAND_KEYS: Final = Events("10000_keys", keys=10_000)
+_PACED: Final = {"pace": {"messages_per_minute": 100_000_000}}
+_ORDERED: Final = {"ordering": "key"}
 _TRACED: Final = Events("traced", traced=True)
 _AT_TOP: Final = {"list_number_placement": "top_level"}
 _MAPPING: Final = {
@@ -96,7 +99,23 @@ VARIANTS: Final = (
         settings={"traces": {"enabled": True}},
         note="a span for each request, headers on outcomes",
     ),
+    Contestant("connector_ordered", stream=_ORDERED, share=_VARIANT, note="`ordering: key`, no key comes twice"),
+    Contestant(
+        "connector_ordered_10000_keys",
+        events=_TEN_THOUSAND_KEYS,
+        stream=_ORDERED,
+        share=_VARIANT,
+        note="`ordering: key`, a request holds one record of a key: a figure without a target",
+    ),
+    Contestant("connector_paced", stream=_PACED, share=_VARIANT, note="a pace that holds nothing back"),
     Contestant("connector_1000_lists", events=Events("1000_lists", lists=1_000), share=_VARIANT),
+    Contestant(
+        "connector_1000_lists_paced",
+        events=Events("1000_lists", lists=1_000),
+        stream=_PACED,
+        share=_VARIANT,
+        note="a pace for each of them, that holds nothing back",
+    ),
     Contestant(
         "connector_1000_lists_top_level",
         events=Events("1000_lists", lists=1_000),
@@ -171,11 +190,15 @@ def compete(arena: Arena, contestant: Contestant, records: int) -> Run:
     name = re.sub(r"[^a-z0-9]+", "-", f"{contestant.name.lower()}-{uuid4().hex[:6]}")
     with arena.targets(events.partitions) as (outcomes, dead_letters), ExitStack() as stack:
         progress = Progress(arena.broker.bootstrap_servers, name, source, events.partitions)
+        stack.callback(progress.close)
         if contestant.kind == "connector":
             stream = stream_settings(name, source, outcomes, dead_letters, contestant.stream)
-            process, log, port = arena.connector(name, far_end, [stream], contestant.settings, tree=contestant.tree)
+            running = stack.enter_context(
+                arena.connector(name, far_end, [stream], contestant.settings, tree=contestant.tree)
+            )
+            process, log = running.process, running.log
             if contestant.watched:
-                stack.enter_context(viewer(port))
+                stack.enter_context(viewer(running.port))
         else:
             argv = [sys.executable, "-m", f"benchmarks.{contestant.kind}", "--source", source, "--target", outcomes]
             argv += ["--bootstrap-servers", arena.broker.bootstrap_servers, "--group", name]
@@ -183,13 +206,11 @@ def compete(arena: Arena, contestant: Contestant, records: int) -> Run:
                 argv += ["--base-url", far_end.base_url, "--in-flight", str(IN_FLIGHT)]
             log = arena.folder / f"{name}.log"
             process = spawn(argv, log=log)
+            stack.callback(stop, process, grace_secs=15)
         try:
             return _watch(arena, contestant, progress, process, records)
         except (BenchmarkError, FileNotFoundError, ProcessLookupError) as error:
             raise BenchmarkError(f"{contestant.name}: {error}; its log ends:\n{tail(log, lines=15)}") from error
-        finally:
-            stop(process, grace_secs=15)
-            progress.close()
 
 
 @dataclass(frozen=True, slots=True)

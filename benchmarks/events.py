@@ -23,6 +23,8 @@ class Events:
     compression: str = "none"
     body_bytes: int = 0
     """The least length of a text; 0 leaves it as short as it is."""
+    keys: int = 100_000_000
+    """How many different keys there are at most."""
     lists: int = 1
     orders: bool = False
     """Orders of a shop, of about 150 bytes, that a mapping makes sends of."""
@@ -49,7 +51,7 @@ class Events:
                 ).encode()
             elif self.avro:
                 value = avro(to, text, sender)
-            records.append({"key": b"%08d" % (number % 100_000_000), "value": value})
+            records.append({"key": b"%08d" % (number % self.keys), "value": value})
             if self.traced:
                 records[-1]["headers"] = {"traceparent": f"00-{number + 1:032x}-{number + 1:016x}-01"}
         return records

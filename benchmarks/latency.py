@@ -4,25 +4,23 @@ A record's latency is the time from before it is produced to when a `read_commit
 taken from one clock. The far end answers after 50 ms, the window is the default one.
 """
 
-import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from statistics import median, quantiles
 from typing import Annotated, Any, Final
 from uuid import uuid4
 
-import httpx
 import orjson
 import typer
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.arena import Arena, BenchmarkError, Process, stream_settings
+from benchmarks.arena import Arena, BenchmarkError, Running, stream_settings
 from benchmarks.contest import Contestant, compete
 from benchmarks.events import Events
 from benchmarks.processes import cpu_secs
@@ -30,14 +28,15 @@ from benchmarks.viewing import viewer
 from benchmarks.warming import warm_up
 from connector.config.streams import BatchSettings
 from connector.demo.artifacts import BrokerUnavailableError
-from connector.processes import stop
 
 PLATFORM_MS: Final = 50
 WINDOW_MS: Final = BatchSettings().window_ms
 RATE: Final = 2_000
 FEW: Final = 100
 _FULL_RATE: Final = 500_000
+"""Records a second of a stream at full speed: somewhat more than it makes, so that it never has nothing to do."""
 _FULL_START_SECS: Final = 8
+"""How long such a stream is at work before and after what is measured beside it."""
 _PARTITIONS: Final = 4
 _PATIENCE_SECS: Final = 30.0
 MOST_WARM_UPS: Final = 6
@@ -145,14 +144,10 @@ class Feeder:
 class _Stage:
     """A connector at work on topics of its own, with a feeder before and a reader behind it."""
 
-    def __init__(self, arena: Arena, others: Sequence[dict[str, Any]]) -> None:
-        servers = arena.broker.bootstrap_servers
-        name = f"latency-{uuid4().hex[:6]}"
-        source, outcomes, dead = (arena.topics.create(p, partitions=_PARTITIONS) for p in ("in", "out", "dead"))
-        self.process, self.log, self.port = arena.connector(
-            name, arena.far_end(PLATFORM_MS), [stream_settings(name, source, outcomes, dead), *others]
-        )
-        self.feeder, self.reader = Feeder(servers, source), Reader(servers, outcomes)
+    def __init__(self, running: Running, feeder: Feeder, reader: Reader) -> None:
+        self.running = running
+        self.feeder = feeder
+        self.reader = reader
 
     def warm_up(self, rate: int) -> None:
         """Have some records pass, which are not counted."""
@@ -166,20 +161,24 @@ class _Stage:
         self.reader.wait(len(self.feeder.sent))
         return [(self.reader.seen[position] - at) * 1000 for position, at in self.feeder.sent.items()]
 
-    def close(self) -> None:
-        """Stop it."""
-        stop(self.process, grace_secs=15)
-        self.reader.close()
-
 
 @contextmanager
 def _stage(arena: Arena, rate: int = RATE, others: Sequence[dict[str, Any]] = ()) -> Iterator[_Stage]:
-    stage = _Stage(arena, others)
-    try:
+    servers = arena.broker.bootstrap_servers
+    stream, outcomes = _fresh(arena)
+    with (
+        closing(Reader(servers, outcomes)) as reader,
+        arena.connector(stream["name"], arena.far_end(PLATFORM_MS), [stream, *others]) as running,
+    ):
+        stage = _Stage(running, Feeder(servers, stream["topics"][0]), reader)
         stage.warm_up(rate)
         yield stage
-    finally:
-        stage.close()
+
+
+def _fresh(arena: Arena) -> tuple[dict[str, Any], str]:
+    """Return the settings of a stream with topics of its own, and its topic of outcomes."""
+    source, outcomes, dead = (arena.topics.create(p, partitions=_PARTITIONS) for p in ("in", "out", "dead"))
+    return stream_settings(f"latency-{uuid4().hex[:6]}", source, outcomes, dead), outcomes
 
 
 def small_transactions(arena: Arena, secs: float) -> None:
@@ -224,7 +223,7 @@ def steady(arena: Arena, secs: float) -> list[Figure]:
     with _stage(arena) as stage:
         stage.feeder.send_at_rate(int(RATE * secs), RATE)
         found = stage.latencies_ms()
-    return _percentiles(f"{RATE:,} records/s", found)
+    return _bounded(f"{RATE:,} records/s", found)
 
 
 def alone(arena: Arena, count: int) -> list[Figure]:
@@ -235,14 +234,19 @@ def alone(arena: Arena, count: int) -> list[Figure]:
             stage.feeder.flush()
             time.sleep(0.6)
         found = stage.latencies_ms()
-    return _percentiles("a record alone", found)
+    return _bounded("a record alone", found)
+
+
+def _bounded(what: str, found: Sequence[float]) -> list[Figure]:
+    middle, slow = _percentiles(what, found)
+    base = WINDOW_MS + PLATFORM_MS
+    return [replace(middle, limit=base + 25), replace(slow, limit=base + 100)]
 
 
 def _percentiles(what: str, found: Sequence[float]) -> list[Figure]:
-    base = WINDOW_MS + PLATFORM_MS
     return [
-        Figure(f"{what}: median", median(found), base + 25, "ms"),
-        Figure(f"{what}: 99th percentile", quantiles(found, n=100)[98], base + 100, "ms"),
+        Figure(f"{what}: median", median(found), None, "ms"),
+        Figure(f"{what}: 99th percentile", quantiles(found, n=100)[98], None, "ms"),
     ]
 
 
@@ -252,22 +256,20 @@ def beside(arena: Arena, secs: float) -> list[Figure]:
         found = _few(stage, secs, "alone")
     with _full(arena, secs) as full, _stage(arena, FEW, [full]) as stage:
         found += _few(stage, secs, "a full stream beside it")
-        _check_busy(stage.port, full["name"])
-    with _full(arena, secs) as full:
-        process, _, port = arena.connector(full["name"], arena.far_end(PLATFORM_MS), [full])
-        try:
-            with _stage(arena, FEW) as stage:
-                found += _few(stage, secs, "a full stream in another process")
-                _check_busy(port, full["name"])
-        finally:
-            stop(process, grace_secs=15)
+        _check_busy(stage.running, full["name"])
+    with (
+        _full(arena, secs) as full,
+        arena.connector(full["name"], arena.far_end(PLATFORM_MS), [full]) as running,
+        _stage(arena, FEW) as stage,
+    ):
+        found += _few(stage, secs, "a full stream in another process")
+        _check_busy(running, full["name"])
     return found
 
 
 def _few(stage: _Stage, secs: float, where: str) -> list[Figure]:
     stage.feeder.send_at_rate(int(FEW * secs), FEW)
-    figures = _percentiles(f"{FEW} records/s, {where}", stage.latencies_ms())
-    return [replace(figure, limit=None) for figure in figures]
+    return _percentiles(f"{FEW} records/s, {where}", stage.latencies_ms())
 
 
 @contextmanager
@@ -278,11 +280,26 @@ def _full(arena: Arena, secs: float) -> Iterator[dict[str, Any]]:
         yield stream_settings(f"full-{uuid4().hex[:6]}", source, outcomes, dead_letters)
 
 
-def _check_busy(port: int, name: str) -> None:
-    status = httpx.get(f"http://127.0.0.1:{port}/status", trust_env=False, verify=_NO_TLS, timeout=10).json()
-    [stream] = [stream for stream in status["streams"] if stream["name"] == name]
-    if not stream["lag"]:
+def _check_busy(running: Running, name: str) -> None:
+    if not running.stream(name)["lag"]:
         raise BenchmarkError(f"{name} has nothing left to do: what was beside it is not known")
+
+
+def climbing(arena: Arena, secs: float) -> list[Figure]:
+    """Measure how soon a stream at full speed is allowed all the requests at once that it uses."""
+    far_end = arena.far_end(PLATFORM_MS)
+    with _full(arena, secs) as full, arena.connector(full["name"], far_end, [full]) as running:
+        base = far_end.counts()
+        running.wait_until(lambda: far_end.counts() != base)
+        began = time.monotonic()
+        limits = []
+        while (at := time.monotonic() - began) < secs:
+            limits.append((at, running.stream(full["name"])["concurrency_limit"]))
+            time.sleep(0.02)
+        _check_busy(running, full["name"])
+    enough = 0.9 * median(limit for at, limit in limits if at > secs / 2)
+    took = next(at for at, limit in limits if limit >= enough)
+    return [Figure(f"first request to enough of them at once ({enough:.0f})", took, 2, "s")]
 
 
 def single(arena: Arena, count: int) -> list[Figure]:
@@ -293,20 +310,14 @@ def single(arena: Arena, count: int) -> list[Figure]:
 
 def idle(arena: Arena, secs: float) -> list[Figure]:
     """Measure the CPU of three streams that have nothing to read."""
-    names = [f"idle-{uuid4().hex[:6]}" for _ in range(3)]
-    streams = []
-    for name in names:
-        source, outcomes, dead = (arena.topics.create(p, partitions=_PARTITIONS) for p in ("in", "out", "dead"))
-        streams.append(stream_settings(name, source, outcomes, dead))
-    process, _, port = arena.connector(names[0], arena.far_end(0), streams)
-    try:
-        _wait_until(lambda: _is_ready(port), process)
+    streams = [_fresh(arena)[0] for _ in range(3)]
+    with arena.connector(streams[0]["name"], arena.far_end(0), streams) as running:
+        running.wait_until(lambda: running.is_ready)
         time.sleep(3)
-        before, began = cpu_secs(process.pid), time.monotonic()
+        pid = running.process.pid
+        before, began = cpu_secs(pid), time.monotonic()
         time.sleep(secs)
-        used = (cpu_secs(process.pid) - before) / (time.monotonic() - began)
-    finally:
-        stop(process, grace_secs=15)
+        used = (cpu_secs(pid) - before) / (time.monotonic() - began)
     return [Figure("three idle streams: CPU of a core", used * 100, 2, "%")]
 
 
@@ -318,11 +329,12 @@ def watched(arena: Arena, secs: float) -> list[Figure]:
     used: dict[bool, float] = {False: 0.0, True: 0.0}
     with _stage(arena) as stage:
         for looked_at in (False, False, True, True):  # it goes on a while when nobody looks any more
-            with viewer(stage.port) if looked_at else nullcontext():
+            with viewer(stage.running.port) if looked_at else nullcontext():
                 stage.feeder.send_at_rate(RATE // 2, RATE)  # until charts and pages are there
-                before, began = cpu_secs(stage.process.pid), time.monotonic()
+                pid = stage.running.process.pid
+                before, began = cpu_secs(pid), time.monotonic()
                 stage.feeder.send_at_rate(int(RATE * secs), RATE)
-                used[looked_at] += (cpu_secs(stage.process.pid) - before) / (time.monotonic() - began) / 2
+                used[looked_at] += (cpu_secs(pid) - before) / (time.monotonic() - began) / 2
     return [Figure("console, one viewer: CPU of a core", (used[True] - used[False]) * 100, 3, "%")]
 
 
@@ -335,33 +347,11 @@ def start(arena: Arena, *, rounds: int, limit_secs: float, delay_ms: int) -> lis
         name = f"start-{uuid4().hex[:6]}"
         with arena.targets(_PARTITIONS) as (outcomes, dead_letters):
             base, began = far_end.counts(), time.monotonic()
-            process, _, _ = arena.connector(name, far_end, [stream_settings(name, source, outcomes, dead_letters)])
-            try:
-                _wait_until(lambda base=base: far_end.counts() != base, process)  # type: ignore[misc]
+            stream = stream_settings(name, source, outcomes, dead_letters)
+            with arena.connector(name, far_end, [stream]) as running:
+                running.wait_until(lambda base=base: far_end.counts() != base)  # type: ignore[misc]
                 took.append(time.monotonic() - began)
-            finally:
-                stop(process, grace_secs=15)
     return [Figure(f"start to first request, rebalance delay {delay_ms} ms", median(took[1:]), limit_secs, "s")]
-
-
-_NO_TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""Loading authorities for each question takes 40 ms of the CPU that is measured."""
-
-
-def _is_ready(port: int) -> bool:
-    try:
-        found = httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False, verify=_NO_TLS, timeout=2)
-    except httpx.TransportError:
-        return False
-    return found.status_code == httpx.codes.OK
-
-
-def _wait_until(reached: Callable[[], bool], process: Process) -> None:
-    deadline = time.monotonic() + _PATIENCE_SECS
-    while not reached():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise BenchmarkError("the connector does not start")
-        time.sleep(0.01)
 
 
 def main(
@@ -392,6 +382,7 @@ def main(
             add(steady(arena, 20 / few))
             add(alone(arena, 30 // few))
             add(beside(arena, 10 / few))
+            add(climbing(arena, 10 / few))
             add(single(arena, 40_000 // few))
             add(idle(arena, 20 / few))
             add(watched(arena, 10 / few))

@@ -14,7 +14,9 @@ OF_SPLICE: Final = 0.5
 """Least speed of a variant, as a share of events that are spliced into requests as they came."""
 OF_SPLICE_BUT: Final = {"connector_avro": 0.3}
 """Where another share is the target."""
-NO_TARGET: Final = frozenset({"connector_1000_lists_top_level", "raw_loop_4kb", "connector_console"})
+NO_TARGET: Final = frozenset(
+    {"connector_1000_lists_top_level", "connector_ordered_10000_keys", "raw_loop_4kb", "connector_console"}
+)
 
 
 @dataclass(frozen=True, slots=True)

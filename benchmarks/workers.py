@@ -8,7 +8,6 @@ so the rate says less than the CPU for each record.
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import typer
 import yaml
 from confluent_kafka import Producer
 
+from benchmarks.processes import cpu_secs
 from benchmarks.warming import warm_up
 from connector.demo.broker import HOST, free_ports
 from connector.demo.finding import find_broker
@@ -34,7 +34,6 @@ _START_SECS: Final = 120
 _RUN_SECS: Final = 600
 MOST_WARM_UPS: Final = 12
 """Runs of one worker that are not counted, at most: it takes many millions of records."""
-_TICKS_PER_SEC: Final = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +123,12 @@ def measure(bootstrap_servers: str, workers: int, *, records: int, partitions: i
                 _running(["run", str(file), "--workers", str(workers)], home / "connector.log") as connector,
             ):
                 status = _Status(f"http://{HOST}:{web_port}/status", connector, home / "connector.log")
-                pids = status.shared_by(workers, partitions)
-                cpu = sum(map(_cpu_secs, pids))
+                status.shared_by(workers, partitions)
+                cpu = cpu_secs(connector.pid)
                 release.commit_transaction(60)
                 began = time.monotonic()
                 status.settled(records)
-                return Measured(workers, records, time.monotonic() - began, sum(map(_cpu_secs, pids)) - cpu)
+                return Measured(workers, records, time.monotonic() - began, cpu_secs(connector.pid) - cpu)
     finally:
         topics.delete_all()
 
@@ -179,17 +178,16 @@ class _Status:
         self._process = process
         self._log = log
 
-    def shared_by(self, workers: int, partitions: int) -> list[int]:
-        """Wait until all workers have partitions; return the ids of their processes and the supervisor's."""
-        page = self._wait(lambda page: _is_shared(page, workers, partitions), _START_SECS, every_secs=0.2)
+    def shared_by(self, workers: int, partitions: int) -> None:
+        """Wait until all workers have partitions."""
+        self._wait(lambda page: _is_shared(page, workers, partitions), _START_SECS, every_secs=0.2)
         time.sleep(3)  # what a start leaves behind: the loading of progress, a first look at the holds
-        return [self._process.pid, *(worker["pid"] for worker in page.get("workers", ()))]
 
     def settled(self, records: int) -> None:
         """Wait until so many records have their outcome."""
         self._wait(lambda page: bool(page["streams"][0]["queued"] >= records), _RUN_SECS, every_secs=0.25)
 
-    def _wait(self, wanted: Any, secs: float, *, every_secs: float) -> dict[str, Any]:
+    def _wait(self, wanted: Any, secs: float, *, every_secs: float) -> None:
         deadline = time.monotonic() + secs
         with httpx.Client(timeout=10, trust_env=False) as client:
             while time.monotonic() < deadline and self._process.poll() is None:
@@ -198,8 +196,7 @@ class _Status:
                 except httpx.TransportError:
                     reply = None
                 if reply is not None and reply.status_code == httpx.codes.OK and wanted(reply.json()):
-                    found: dict[str, Any] = reply.json()
-                    return found
+                    return
                 time.sleep(every_secs)
         raise SystemExit(f"the connector did not get there; its log ends:\n{tail(self._log)}")
 
@@ -207,12 +204,6 @@ class _Status:
 def _is_shared(page: dict[str, Any], workers: int, partitions: int) -> bool:
     owned = page["streams"][0]["partitions"].values()
     return len(owned) == partitions and len({found.get("worker") for found in owned}) == workers
-
-
-def _cpu_secs(pid: int) -> float:
-    """Return the seconds of CPU that a process has used, its threads included."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SEC
 
 
 if __name__ == "__main__":
