@@ -1,4 +1,4 @@
-"""A real Kafka broker without Docker: one KRaft node in a Java process, made to be killed.
+"""A real Kafka broker without Docker: a KRaft node in a Java process, made to be killed; or a cluster of them.
 
 Its data folder and ports stay the same over restarts, so a test may stop, kill, pause and restart it under running
 clients. What a test needs beyond the defaults it gives as properties and listeners; the plain listener always
@@ -16,6 +16,7 @@ import tempfile
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -88,8 +89,20 @@ def single_node_properties() -> dict[str, str]:
     }
 
 
+def _replicated(nodes: int) -> dict[str, str]:
+    """Return what each node of a cluster needs beside that, so that any one of three may be away."""
+    replicas, enough = str(min(nodes, 3)), str(min(nodes, 2))
+    return {
+        "default.replication.factor": replicas,
+        "min.insync.replicas": enough,
+        "offsets.topic.replication.factor": replicas,
+        "transaction.state.log.replication.factor": replicas,
+        "transaction.state.log.min.isr": enough,
+    }
+
+
 class Broker:
-    """A running (or stopped) Kafka node; use `start`, and as a context manager.
+    """A running (or stopped) Kafka node; use `start`, or `start_cluster`, and as a context manager.
 
     Invariants: ports and data folder last from `start` to `close`; at most one process runs over them; that process
     ends with ours, whatever ends ours.
@@ -104,6 +117,8 @@ class Broker:
         self._java = java_path
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
+        self._launched_at = 0
+        """How long the log was when the process began."""
         self.log = home / "broker.log"
 
     @classmethod
@@ -122,26 +137,53 @@ class Broker:
         moment on; `short_lived` is for a broker of seconds, which would spend half of them on compiling itself well.
         Raises `BrokerUnavailableError` when Java or the jars cannot be had or the broker does not come up.
         """
+        [broker] = cls.start_cluster(
+            [listeners], properties=properties, scram_users=scram_users, heap=heap, short_lived=short_lived
+        )
+        return broker
+
+    @classmethod
+    def start_cluster(
+        cls,
+        doors: Sequence[Sequence[Listener]],
+        *,
+        properties: Mapping[str, str] | None = None,
+        scram_users: Mapping[str, str] | None = None,
+        heap: str = "512m",
+        short_lived: bool = False,
+    ) -> list[Self]:
+        """Start a new, empty cluster of a node for each item of `doors`, which are its listeners; else as `start`.
+
+        Each node is broker and controller; topics have three replicas where there are as many nodes.
+        """
         java_path, jars = java(), kafka_jars()
         options = [f"-Xmx{heap}", *(_SHORT_LIVED if short_lived else [])]
+        cluster = urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=").replace("-", "A")
         attempts = 3  # another program may take a port between our look and the broker's bind
         for attempt in range(1, attempts + 1):
-            home = Path(tempfile.mkdtemp(prefix="trackly-broker-"))
-            names = ["PLAINTEXT", "CONTROLLER", *(listener.name for listener in listeners)]
-            broker = cls(home, dict(zip(names, free_ports(len(names)), strict=True)), jars, java_path, options)
-            try:
-                broker._configure(properties or {}, listeners)
-                broker._format(scram_users or {})
-                broker._launch()
-            except BrokerUnavailableError as error:
-                broker.close()
-                if attempt == attempts or _PORT_TAKEN not in str(error):
-                    raise
-            except BaseException:
-                broker.close()
-                raise
-            else:
-                return broker
+            with ExitStack() as undo:
+                ports = iter(free_ports(sum(2 + len(listeners) for listeners in doors)))
+                nodes: list[Self] = []
+                for listeners in doors:
+                    names = ["PLAINTEXT", "CONTROLLER", *(listener.name for listener in listeners)]
+                    home = Path(tempfile.mkdtemp(prefix="trackly-broker-"))
+                    made = cls(home, {name: next(ports) for name in names}, jars, java_path, options)
+                    undo.enter_context(made)
+                    nodes.append(made)
+                voters = [f"{number}@{node.address('CONTROLLER')}" for number, node in enumerate(nodes, start=1)]
+                try:
+                    for number, (node, listeners) in enumerate(zip(nodes, doors, strict=True), start=1):
+                        node._configure(number, voters, properties or {}, listeners)  # noqa: SLF001 - one of ours
+                        node._format(cluster, scram_users or {})  # noqa: SLF001
+                        node._launch()  # noqa: SLF001
+                    for node in nodes:  # none answers before most of them are there
+                        node._wait(len(nodes))  # noqa: SLF001
+                except BrokerUnavailableError as error:
+                    if attempt == attempts or _PORT_TAKEN not in str(error):
+                        raise
+                else:
+                    undo.pop_all()
+                    return nodes
         raise AssertionError  # pragma: no cover - the last attempt returns or raises
 
     @property
@@ -176,6 +218,7 @@ class Broker:
         """Start again on the same ports and data (stopped in order first if it runs); return when it answers."""
         self.stop()
         self._launch()
+        self._wait()
 
     def pause(self) -> None:
         """Freeze the process (SIGSTOP): connections stay open, nothing answers."""
@@ -200,18 +243,25 @@ class Broker:
     ) -> None:
         self.close()
 
-    def _configure(self, given: Mapping[str, str], listeners: Sequence[Listener]) -> None:
+    def _configure(
+        self, number: int, voters: Sequence[str], given: Mapping[str, str], listeners: Sequence[Listener]
+    ) -> None:
         clients = [Listener("PLAINTEXT"), *listeners]
         doors = [f"{name}://{self.address(name)}" for name in self._ports]
         advertised = [f"{door.name}://{door.advertised or self.address(door.name)}" for door in clients]
         protocols = [f"{door.name}:{door.protocol}" for door in clients] + ["CONTROLLER:PLAINTEXT"]
-        properties = single_node_properties() | {
-            "controller.quorum.voters": f"1@{self.address('CONTROLLER')}",
-            "listeners": ",".join(doors),
-            "advertised.listeners": ",".join(advertised),
-            "listener.security.protocol.map": ",".join(protocols),
-            "log.dirs": str(self._home / "data"),
-        }
+        properties = (
+            single_node_properties()
+            | _replicated(len(voters))
+            | {
+                "node.id": str(number),
+                "controller.quorum.voters": ",".join(voters),
+                "listeners": ",".join(doors),
+                "advertised.listeners": ",".join(advertised),
+                "listener.security.protocol.map": ",".join(protocols),
+                "log.dirs": str(self._home / "data"),
+            }
+        )
         for door in listeners:
             prefix = f"listener.name.{door.name.lower()}."
             properties |= {prefix + name: value for name, value in door.properties.items()}
@@ -219,8 +269,7 @@ class Broker:
         lines = (f"{name}={_escaped(value)}\n" for name, value in properties.items())
         (self._home / "server.properties").write_text("".join(lines))
 
-    def _format(self, scram_users: Mapping[str, str]) -> None:
-        cluster = urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=").replace("-", "A")
+    def _format(self, cluster: str, scram_users: Mapping[str, str]) -> None:
         arguments = ["format", "--cluster-id", cluster, "--config", str(self._home / "server.properties")]
         for user, password in scram_users.items():
             arguments += ["--add-scram", f"SCRAM-SHA-256=[name={user},password={password}]"]
@@ -229,14 +278,17 @@ class Broker:
             raise BrokerUnavailableError(f"the storage could not be formatted:\n{tail(self.log)}")
 
     def _launch(self) -> None:
-        mark = self.log.stat().st_size
+        self._launched_at = self.log.stat().st_size
         self._process = self._spawn("kafka.Kafka", [str(self._home / "server.properties")], options=self._options)
+
+    def _wait(self, nodes: int = 1) -> None:
+        """Return when it answers and names so many nodes; raise `BrokerUnavailableError` when it does not in time."""
         try:
-            wait_until_ready(self.bootstrap_servers, _STARTUP_TIMEOUT_SECS, process=self._process)
+            wait_until_ready(self.bootstrap_servers, _STARTUP_TIMEOUT_SECS, process=self._process, nodes=nodes)
         except BrokerUnavailableError as error:
             self.kill()
             with self.log.open(errors="replace") as log:
-                log.seek(mark)
+                log.seek(self._launched_at)
                 words = log.read()[-4_000:]
             raise BrokerUnavailableError(f"{error}; its log ends:\n{words}") from error
 
@@ -247,9 +299,13 @@ class Broker:
 
 
 def wait_until_ready(
-    bootstrap_servers: str, timeout_secs: float, *, process: subprocess.Popen[bytes] | None = None
+    bootstrap_servers: str,
+    timeout_secs: float,
+    *,
+    process: subprocess.Popen[bytes] | None = None,
+    nodes: int = 1,
 ) -> None:
-    """Return when a metadata request is answered; raise `BrokerUnavailableError` when none is in time.
+    """Return when an answer about metadata names so many nodes; raise `BrokerUnavailableError` if none does in time.
 
     With `process`, give up as soon as that has ended.
     """
@@ -263,12 +319,12 @@ def wait_until_ready(
     deadline = time.monotonic() + timeout_secs
     while True:
         try:
-            if client.list_topics(timeout=0.5).brokers:
+            if len(client.list_topics(timeout=0.5).brokers) >= nodes:
                 return
         except KafkaException as error:
             trouble = error
         else:
-            trouble = KafkaException("it names no brokers")
+            trouble = KafkaException("it does not name all nodes")
         if process is not None and process.poll() is not None:
             raise BrokerUnavailableError(f"the broker ended with code {process.returncode}") from trouble
         if time.monotonic() >= deadline:

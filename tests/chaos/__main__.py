@@ -24,11 +24,14 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=5.0, help="how long to disturb (default: 5)")
     parser.add_argument("--protocol", choices=["classic", "consumer"], help="group protocol, in place of the drawn one")
     parser.add_argument("--flows", choices=sorted(FLOWS), help="set of streams, in place of the drawn one")
+    parser.add_argument(
+        "--brokers", type=int, default=1, help="nodes of the cluster, one of which is disturbed at a time"
+    )
     parser.add_argument("--only", nargs="+", choices=sorted(DRAWS), default=(), metavar="KIND", help="disturb so alone")
     parser.add_argument("--folder", type=Path, help="keep the workers' settings and logs there")
     given = parser.parse_args()
     drawn = setup(given.seed)
-    chosen = Setup(given.protocol or drawn.protocol, FLOWS[given.flows] if given.flows else drawn.flows)
+    chosen = Setup(given.protocol or drawn.protocol, FLOWS[given.flows] if given.flows else drawn.flows, given.brokers)
     began = time.monotonic()
 
     def tell(text: str) -> None:

@@ -1,6 +1,6 @@
-"""Where a chaos run takes place: a broker behind proxies, a platform with a ledger, and worker processes in slots.
+"""Where a chaos run takes place: brokers behind proxies, a platform with a ledger, and worker processes in slots.
 
-Each slot has a door of its own into the broker, by a listener that is advertised as the slot's proxy, so that one
+Each slot has a door of its own into each broker, by a listener that is advertised as the slot's proxy, so that one
 worker can be cut off while the others go on. Workers log in by password, so that rights can be taken from them; the
 feed and the judge come through the plain door and may do anything.
 """
@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,13 +21,13 @@ from confluent_kafka.admin._acl import AclBinding, AclBindingFilter, AclOperatio
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
-from connector.demo.broker import Broker, sasl_plain
+from connector.demo.broker import Broker, Listener, sasl_plain
 from connector.demo.topics import Topics
 from connector.simulator import Simulator, SimulatorSettings, SimulatorThread
 from connector.simulator.faults import parse_faults
 from tests.chaos.plan import SESSION_SECS, SPARE, WORKERS, Flow, Setup
 from tests.kit.local import NO_TLS
-from tests.kit.proxy import Proxy
+from tests.kit.proxy import Proxy, Trouble
 from tests.kit.world import KEY, Worker, start_worker
 
 USER, PASSWORD = "connector", "chaos-password"
@@ -44,6 +44,10 @@ _BROKER: Final = {
     "group.consumer.session.timeout.ms": "6000",
     "group.consumer.min.heartbeat.interval.ms": "1000",
     "group.consumer.heartbeat.interval.ms": "1000",
+}
+_SEVERAL: Final = {
+    # Leaders come back soon to the node that was away: they move twice for each time that it is.
+    "leader.imbalance.check.interval.seconds": "5",
 }
 _FINE: Final[dict[str, Any]] = {"latency_ms": (30, 300)}
 _REFUSING: Final = "1100"
@@ -88,13 +92,21 @@ class Lane:
 
 
 class Slot:
-    """A place for one worker process at a time, with its instance id and its door to the broker."""
+    """A place for one worker process at a time, with its instance id and its doors, one to each broker."""
 
-    def __init__(self, number: int, proxy: Proxy, listener: str) -> None:
+    def __init__(self, number: int, proxies: Sequence[Proxy]) -> None:
         self.number = number
-        self.proxy = proxy
-        self.listener = listener
+        self.proxies = proxies
         self.worker: Worker | None = None
+
+    def listener(self, broker: int) -> Listener:
+        """Return what a broker, by its number, is to listen with for this slot."""
+        return replace(sasl_plain(f"SLOT{self.number}", {USER: PASSWORD}), advertised=self.proxies[broker].address)
+
+    def trouble(self, how: Trouble | None) -> None:
+        """Cut it off from all brokers, or end that."""
+        for proxy in self.proxies:
+            proxy.trouble(how)
 
     @property
     def lives(self) -> bool:
@@ -117,25 +129,26 @@ class Arena:
         self._stack = ExitStack()
         self._faults: dict[int, Mapping[str, Any]] = {}
         self._started = 0
+        self._episode = 0
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            proxies = [stack.enter_context(Proxy()) for _ in range(WORKERS + 1)]
-            doors = [
-                replace(sasl_plain(f"SLOT{number}", {USER: PASSWORD}), advertised=proxy.address)
-                for number, proxy in enumerate(proxies)
-            ]
-            self.broker = stack.enter_context(Broker.start(properties=_BROKER, listeners=doors, short_lived=True))
+            numbers = range(self.setup.brokers)
             self.slots = [
-                Slot(number, proxy, door.name) for number, (proxy, door) in enumerate(zip(proxies, doors, strict=True))
+                Slot(number, [stack.enter_context(Proxy()) for _ in numbers]) for number in range(WORKERS + 1)
             ]
-            for slot in self.slots:
-                slot.proxy.target = int(self.broker.address(slot.listener).rpartition(":")[2])
+            doors = [[slot.listener(number) for slot in self.slots] for number in numbers]
+            properties = _BROKER if len(doors) == 1 else _BROKER | _SEVERAL
+            self.brokers = Broker.start_cluster(doors, properties=properties, short_lived=True)
+            for number, broker in enumerate(self.brokers):
+                stack.enter_context(broker)
+                for slot, door in zip(self.slots, doors[number], strict=True):
+                    slot.proxies[number].target = int(broker.address(door.name).rpartition(":")[2])
             self.platform: SimulatorThread = stack.enter_context(
                 Simulator.in_thread(SimulatorSettings(api_keys=(KEY,), faults=parse_faults(_FINE)))
             )
-            self.topics = Topics(self.broker.bootstrap_servers)
-            self.admin = AdminClient({"bootstrap.servers": self.broker.bootstrap_servers, "log_level": 2})
+            self.topics = Topics(self.bootstrap_servers)
+            self.admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 2})
             run = self.topics.name("run").replace("test.", "chaos.")
             self.lanes = [Lane(flow, self.topics, run) for flow in self.setup.flows]
             stack.callback(self._end_workers)
@@ -147,17 +160,22 @@ class Arena:
 
     @property
     def bootstrap_servers(self) -> str:
-        """The plain door."""
-        return self.broker.bootstrap_servers
+        """The plain doors."""
+        return ",".join(broker.bootstrap_servers for broker in self.brokers)
+
+    @property
+    def broker(self) -> Broker:
+        """The broker that is disturbed in this episode: another one in the next, where there are several."""
+        return self.brokers[self._episode % len(self.brokers)]
 
     # ------------------------------------------------------------------ workers
 
     def settings(self, slot: Slot) -> dict[str, Any]:
         """Return what the worker of a slot is started with."""
         return {
-            "instance_id": f"chaos-{self.broker.bootstrap_servers.rpartition(':')[2]}-{slot.number}",
+            "instance_id": f"chaos-{self.bootstrap_servers.rpartition(':')[2]}-{slot.number}",
             "kafka": {
-                "bootstrap_servers": slot.proxy.address,
+                "bootstrap_servers": ",".join(proxy.address for proxy in slot.proxies),
                 "group_protocol": self.setup.protocol,
                 "session_timeout_secs": SESSION_SECS,
                 "heartbeat_interval_secs": 1,
@@ -281,7 +299,7 @@ class Arena:
         A single node that is killed may load the state of its groups in part, notice that, and refuse them for good
         (seen with Apache Kafka 4.2 and the newer group protocol): what clients are told then is no longer true.
         """
-        return "out of sync with the underlying log" not in self.broker.log.read_text(errors="replace")
+        return not any("out of sync with the underlying log" in b.log.read_text(errors="replace") for b in self.brokers)
 
     def deny(self, what: str) -> None:
         """Take a right from all workers."""
@@ -343,11 +361,12 @@ class Arena:
         self._faults.clear()
         self._set_faults()
         for slot in self.slots:
-            slot.proxy.trouble(None)
+            slot.trouble(None)
             self.signal(slot, signal.SIGCONT)
         self.broker.resume()
         if self.broker.pid is None:
             self.broker.restart()
+        self._episode += 1
         spare = self.slots[SPARE]
         if spare.lives:
             self.signal(spare, signal.SIGTERM)

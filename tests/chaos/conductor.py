@@ -179,9 +179,9 @@ class Conductor:
         self._arena.broker.resume()
 
     def _cut_off(self, slot: Slot, how: Any, secs: float) -> Steps:
-        slot.proxy.trouble(how)
+        slot.trouble(how)
         yield secs
-        slot.proxy.trouble(None)
+        slot.trouble(None)
 
     def _authorization_taken(self, what: str, secs: float) -> Steps:
         self._arena.deny(what)

@@ -38,6 +38,8 @@ class Setup:
 
     protocol: Protocol
     flows: tuple[Flow, ...]
+    brokers: int = 1
+    """Nodes of the cluster. Of three, one at a time is in trouble; the others hold all that it holds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ class Result:
         return {
             "seed": self.seed,
             "protocol": self.setup.protocol,
+            "brokers": self.setup.brokers,
             "streams": [f"{f.name}: {f.guarantee}, {f.mode}, in doubt {f.in_doubt}" for f in self.setup.flows],
             "produced": sum(j.produced for j in found),
             "accepted": sum(j.accepted or 0 for j in found),
@@ -76,7 +77,8 @@ def run(
     only: Collection[str] = (),
 ) -> Result:
     """Disturb a running system for some seconds, let it heal, and judge it."""
-    tell(f"seed {seed}: {setup.protocol} protocol, {', '.join(f.name for f in setup.flows)}")
+    flows = ", ".join(flow.name for flow in setup.flows)
+    tell(f"seed {seed}: {setup.protocol} protocol, {flows}, brokers: {setup.brokers}")
     with Arena(setup, folder) as arena:
         with Feed(arena) as feed:
             for slot in arena.slots[:WORKERS]:
