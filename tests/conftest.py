@@ -20,7 +20,7 @@ from connector.simulator import Simulator, SimulatorSettings, SimulatorThread
 from tests.kit.programs import LEFT_OUT
 from tests.kit.registries import Apicurio, MakeRegistry, TinyRegistry
 
-_NEED_A_BROKER: Final = frozenset({"apicurio", "broker", "make_broker", "make_lasting_broker", "topics"})
+_NEED_A_BROKER: Final = frozenset({"apicurio", "broker", "cluster", "make_broker", "make_lasting_broker", "topics"})
 _NO_BROKER: Final = "no Kafka broker or schema registry can be had"
 
 
@@ -116,6 +116,18 @@ def make_broker(request: pytest.FixtureRequest) -> Iterator[MakeBroker]:
     """
     with ExitStack() as brokers:
         yield _maker(request.config, brokers)
+
+
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest) -> Iterator[list[Broker]]:
+    """Start three brokers of the test's own that hold each other's replicas, so that any one of them may go."""
+    try:
+        nodes = Broker.start_cluster([(), (), ()], short_lived=True)
+    except BrokerUnavailableError as error:
+        _give_up(request.config, error)
+    yield nodes
+    for node in nodes:
+        node.close()
 
 
 @pytest.fixture(scope="module")

@@ -157,7 +157,11 @@ class KafkaSettings(Model):
         default=60.0, description="How long to try to reach a broker at start before giving up, in seconds."
     )
     request_timeout_secs: Seconds = Field(
-        default=10.0, description="How long one administrative question to the brokers may take, in seconds."
+        default=10.0,
+        description=(
+            "How long one call to the brokers may take, in seconds; a single broker has half of it to answer, before "
+            "another one is asked."
+        ),
     )
     security: SecuritySettings = Field(default_factory=SecuritySettings, description="Encryption and authentication.")
     properties: Properties = Field(

@@ -26,6 +26,7 @@ Properties = Mapping[str, str | int | float | bool]
 Isolation = Literal["read_committed", "read_uncommitted"]
 
 _REQUEST_TIMEOUT_SECS: Final = 30
+_LEADER_TIMEOUT_SECS: Final = 5
 _MAY_CREATE: Final[Properties] = {"allow.auto.create.topics": True}
 _CONSUME: Final = 10_000  # records per call
 # With librdkafka's own settings a reader waits a second whenever its queue has run full.
@@ -272,7 +273,10 @@ def _offsets(asking: Properties, query: dict[TopicPartition, OffsetSpec], deadli
     """
     admin = AdminClient(dict(asking))
     while True:
-        answers = admin.list_offsets(query, isolation_level=IsolationLevel.READ_UNCOMMITTED)
+        # Of a leader that is away nothing comes back, until the others have elected another one.
+        answers = admin.list_offsets(
+            query, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_LEADER_TIMEOUT_SECS
+        )
         try:
             return {at.partition: result.result(_REQUEST_TIMEOUT_SECS).offset for at, result in answers.items()}
         except KafkaException as error:

@@ -17,16 +17,16 @@ _AUTHORIZATION = frozenset(
 )
 _FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})  # noqa: SLF001
 _GONE = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})  # noqa: SLF001
-_TIMED_OUT = frozenset(
+_UNANSWERED = frozenset(
     {
         KafkaError._TIMED_OUT,  # noqa: SLF001
         KafkaError._MSG_TIMED_OUT,  # noqa: SLF001
-        KafkaError.REQUEST_TIMED_OUT,
         # What a transaction's failed records are told whose time was up before they were sent at all.
         KafkaError._PURGE_QUEUE,  # noqa: SLF001
         KafkaError._PURGE_INFLIGHT,  # noqa: SLF001
     }
 )
+_TIMED_OUT = _UNANSWERED | {KafkaError.REQUEST_TIMED_OUT}
 
 _AGAIN = frozenset(
     {
@@ -73,8 +73,8 @@ class KafkaTroubleError(Exception):
         self.fenced = number in _FENCED or (number == KafkaError._FATAL and "fenced" in text)  # noqa: SLF001
         self.topic_gone = number in _GONE
         self.timed_out = number in _TIMED_OUT
-        self.unanswered = number == KafkaError._TIMED_OUT  # noqa: SLF001
-        """The call itself got no answer in its time, whatever became of single records."""
+        self.unanswered = number in _UNANSWERED
+        """A broker said nothing in the time that the call, or what it was to write, had."""
         self.away = number in _AWAY
         """Brokers, a leader or a coordinator cannot be reached: not for us to mend, and no restart does."""
         self.too_large = number == KafkaError.MSG_SIZE_TOO_LARGE

@@ -1,12 +1,16 @@
 """A thread that is lent to calls which may never come back."""
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
+
+LOOK_SECS = 1.0
+"""How often it is asked whether a call that has not come back is to be waited for any longer."""
 
 _Job = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...]]
 
@@ -25,20 +29,31 @@ class Lent:
     def __del__(self) -> None:
         self._jobs.put(None)
 
-    def call(self, within_secs: float, function: Callable[..., _T], *arguments: object) -> _T:
+    def call(
+        self,
+        within_secs: float,
+        function: Callable[..., _T],
+        *arguments: object,
+        is_hopeless: Callable[[], bool] = lambda: False,
+    ) -> _T:
         """Return what a call returns, or raise what it raises; `TimeoutError` when it does not return in time.
 
-        One that waits for another by then is not begun any more: nobody would know of what it does.
+        Or when it `is_hopeless`, which is asked now and then. One that waits for another by then is not begun any more:
+        nobody would know of what it does.
         """
         if self._thread.ident is None:
             self._thread.start()
         future: Future[_T] = Future()
         self._jobs.put((future, function, arguments))
-        try:
-            return future.result(within_secs)
-        except TimeoutError:
-            future.cancel()
-            raise
+        deadline = time.monotonic() + within_secs
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                return future.result(min(left, LOOK_SECS))
+            except TimeoutError:
+                if future.done() or left <= LOOK_SECS or is_hopeless():
+                    future.cancel()
+                    raise
 
 
 def _serve(jobs: "SimpleQueue[_Job | None]") -> None:

@@ -154,8 +154,11 @@ class _Writer:
         self._producer.purge(in_queue=True, in_flight=True, blocking=False)
 
 
-GRACE_SECS: Final = 2.0
+GRACE_SECS: Final = 1.0
 """What a call may take beyond the time that it was given."""
+
+NAMED_SECS: Final = 1.0
+"""How long to ask which brokers there are, while a call waits for one of them."""
 
 
 class TransactionalPublisher(_Writer):
@@ -165,6 +168,8 @@ class TransactionalPublisher(_Writer):
         super().__init__(config)
         self._topic = topic
         self._lent = Lent("offsets")
+        self._brokers: set[int] = set()
+        """Their numbers, when it was last asked for them."""
 
     def _watched(self, count: int) -> int:  # noqa: ARG002 (the shape of the other's)
         """Return that the last record alone is watched.
@@ -183,6 +188,7 @@ class TransactionalPublisher(_Writer):
                 found = self._call(self._producer.list_topics, self._topic, timeout_secs)
                 if not found.brokers:  # and this producer will never reach one: see `reach`
                     raise RetriableError("no broker is named", "asking for the brokers")
+                self._brokers = set(found.brokers)
         self._call(self._producer.init_transactions, timeout_secs)
 
     def begin(self) -> None:
@@ -209,14 +215,27 @@ class TransactionalPublisher(_Writer):
     def _send_offsets(self, spots: list[TopicPartition], group: Any, timeout_secs: float) -> None:
         """Add offsets in another thread, which is left to itself when it does not come back.
 
-        librdkafka waits without end for a coordinator where no broker is left to ask for it: see `reach`.
+        Whatever time librdkafka is given, it waits without end for the coordinator of a group that it knows and that
+        has left the cluster, as at an orderly stop (its issues 5456 and 5511), and where no broker is left to ask for
+        another one: see `reach`. To give up costs no more than a new producer, so it is given half the time.
         """
+        half = timeout_secs / 2
+        send = self._producer.send_offsets_to_transaction
         try:
-            self._lent.call(
-                timeout_secs + GRACE_SECS, self._producer.send_offsets_to_transaction, spots, group, timeout_secs
-            )
+            self._lent.call(half + GRACE_SECS, send, spots, group, half, is_hopeless=self._has_lost_a_broker)
         except TimeoutError as error:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from error  # noqa: SLF001
+
+    def _has_lost_a_broker(self) -> bool:
+        """Tell whether one has left since brokers were last asked for."""
+        if self._topic is None:
+            return False
+        try:
+            named = set(self._producer.list_topics(self._topic, timeout=NAMED_SECS).brokers)
+        except KafkaException:
+            return False
+        lost, self._brokers = self._brokers - named, named
+        return bool(lost)
 
     def _call(self, function: Any, *arguments: Any) -> Any:
         try:

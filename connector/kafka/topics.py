@@ -2,9 +2,9 @@
 
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 from confluent_kafka import KafkaError, KafkaException
@@ -38,6 +38,7 @@ _UNFIT: Final = frozenset(
 """What a broker closes the connection for: only the log of the client would tell."""
 
 LOOK_AGAIN_SECS = 10.0
+SOON_SECS = 3.0
 
 OUTCOME_BYTES = 1_000
 """More than any outcome takes without its key."""
@@ -95,14 +96,19 @@ class Topics:
             for name in names
         }
 
+    def partitions(self, names: Iterable[str], timeout_secs: float) -> dict[str, int]:
+        """Return how many partitions each topic has, 0 where it does not exist."""
+        topics = self._metadata(timeout_secs).topics
+        return {name: len(topics[name].partitions) if name in topics else 0 for name in names}
+
     def names(self) -> list[str]:
         """Return the names of all topics that we may see."""
         return sorted(self._metadata().topics)
 
-    def _metadata(self) -> ClusterMetadata:
+    def _metadata(self, timeout_secs: float | None = None) -> ClusterMetadata:
         self._refused = None
         try:
-            return self._admin.list_topics(timeout=self._timeout)
+            return self._admin.list_topics(timeout=self._timeout if timeout_secs is None else timeout_secs)
         except KafkaException as error:
             self._admin.poll(0)
             self._admin = AdminClient(cast("Any", self._config))  # this one may be cut off: see `reach`
@@ -203,31 +209,28 @@ class Outputs:
         """Read again what the topics take."""
         self._facts = self._topics.facts([self.outcome_topic, self.dead_letter_topic])
 
-    def look_again(self, *, now: float) -> None:
+    def look_again(self, *, now: float, every_secs: float = LOOK_AGAIN_SECS) -> None:
         """Read again what the topics take, once in a while, before something is cut for it: limits get raised, too."""
-        if now - self._looked_at > LOOK_AGAIN_SECS:
+        if now - self._looked_at >= every_secs:
             self._looked_at = now
             with suppress(KafkaTroubleError):
                 self.refresh()
 
-    def missing(self) -> list[str]:
-        """Return the topics that do not exist; when that cannot be known, those that did not when last seen."""
-        with suppress(KafkaTroubleError):
-            self.refresh()
-        return self._unseen()
+    def absent(self, sources: Collection[str]) -> set[str]:
+        """Return which of both topics, and of these, do not exist; of what cannot be known soon, what was seen last.
+
+        Asked while nothing is written, after calls that brokers have not answered: this one must not wait as long.
+        """
+        try:
+            found = self._topics.partitions([self.outcome_topic, self.dead_letter_topic, *sources], SOON_SECS)
+        except KafkaTroubleError:
+            return set(self._unseen())
+        for name in (self.outcome_topic, self.dead_letter_topic):
+            self._facts[name] = replace(self._of(name), partitions=found[name]) if found[name] else None
+        return {name for name, partitions in found.items() if not partitions}
 
     def _unseen(self) -> list[str]:
         return [name for name, facts in self._facts.items() if facts is None]
-
-    def exists(self, name: str) -> bool:
-        """Tell whether a topic exists; when that cannot be known it is taken to."""
-        try:
-            if name in self._facts:
-                self.refresh()
-                return self._facts[name] is not None
-            return self._topics.facts([name])[name] is not None
-        except KafkaTroubleError:
-            return True
 
     def outcome_partition(self, source: int) -> int:
         """Return where outcomes of a source partition go, or -1 to have the key decide."""

@@ -244,7 +244,8 @@ class Ticker:
         if error.unanswered:
             # A connection that ends at the wrong moment can cost librdkafka its transaction coordinator for good
             # (seen with 2.15 when a broker was stopped): every later call, the abort's too, waits in a queue that
-            # nobody empties. The next producer of our id ends what is open.
+            # nobody empties. And while a broker is frozen an abort waits for what was sent to it. The next producer
+            # of our id ends what is open.
             self._look_into(tick, error)
             self._log.warning("producer replaced", code=error.code, error=str(error))
             self._replace_publisher()
@@ -271,22 +272,20 @@ class Ticker:
         if isinstance(error, RetriableError) or error.timed_out or error.code == "LOCAL":
             self._halve()
         if error.too_large:
-            self._outputs.refresh()
+            self._outputs.look_again(now=now(), every_secs=0)
         if error.unauthorized:
             self._hold("kafka_authorization", str(error))
         # Results for a topic that is gone are not refused but wait, until librdkafka gives them up as timed out.
         if error.topic_gone or error.timed_out:
-            self._forget_deleted(tick)
-            missing = self._outputs.missing()
-            if missing:
-                self._hold("topic_missing", f"{error}: {', '.join(missing)}")
+            sources = {partition.topic for partition in tick.offsets}
+            absent = self._outputs.absent(sources)
+            if gone := absent & sources:
+                self._forget_deleted(gone)
+            if missing := absent - sources:
+                self._hold("topic_missing", f"{error}: {', '.join(sorted(missing))}")
 
-    def _forget_deleted(self, tick: Tick) -> None:
+    def _forget_deleted(self, gone: set[str]) -> None:
         """Let go of partitions whose topic is no more, so that they do not fail every tick."""
-        topics = {partition.topic for partition in tick.offsets}
-        gone = {topic for topic in topics if not self._outputs.exists(topic)}
-        if not gone:
-            return
         with self._state.lock:
             partitions = [p for p in self._state.flow.partitions if p.topic in gone]
             self._state.flow.let_go(partitions)

@@ -23,16 +23,16 @@ from tests.kit.world import Worker, World
 ALL = (0, 1, 2, 3)
 LENIENCE = 3
 
-MakeWorld = Callable[[Broker], World]
+MakeWorld = Callable[[str], World]
 
 
 @pytest.fixture
 def make_world(platform: SimulatorThread, tmp_path: Path) -> Iterator[MakeWorld]:
-    """Return a way to make a world on a broker of the test's own."""
+    """Return a way to make a world on brokers of the test's own."""
     made: list[World] = []
 
-    def make(broker: Broker) -> World:
-        made.append(World(broker.bootstrap_servers, Topics(broker.bootstrap_servers), platform, tmp_path))
+    def make(bootstrap_servers: str) -> World:
+        made.append(World(bootstrap_servers, Topics(bootstrap_servers), platform, tmp_path))
         return made[-1]
 
     yield make
@@ -105,7 +105,7 @@ def test_with_the_newer_protocol_a_worker_is_missed_as_soon_as_the_broker_lets_i
     broker = make_broker(
         {"group.consumer.min.session.timeout.ms": "6000", "group.consumer.session.timeout.ms": "6000"},
     )
-    world = make_world(broker)
+    world = make_world(broker.bootstrap_servers)
     with Feed(world) as feed:
         workers = _start_two(world, feed, "consumer")
         its = _owned(workers[0])
@@ -122,7 +122,7 @@ def test_a_broker_that_restarts_or_dies_and_comes_back_is_used_again_soon(
     make_broker: MakeBroker, make_world: MakeWorld
 ) -> None:
     broker = make_broker()
-    world = make_world(broker)
+    world = make_world(broker.bootstrap_servers)
     took = {}
     with Feed(world) as feed:
         _start_two(world, feed)
@@ -136,6 +136,43 @@ def test_a_broker_that_restarts_or_dies_and_comes_back_is_used_again_soon(
     for how, secs in took.items():
         _tell(f"broker back after {how}", secs, 15)
     _judge(world)
+
+
+@pytest.mark.parametrize(("protocol", "end", "back"), [("classic", "kill", "restart"), ("consumer", "pause", "resume")])
+def test_while_one_of_three_brokers_is_away_the_others_do_its_work(
+    cluster: list[Broker], make_world: MakeWorld, protocol: str, end: str, back: str
+) -> None:
+    """First all are restarted, one after the other, as for an upgrade: each has groups or transactions in its care.
+
+    The controllers here miss a node that says nothing any more after 3 s, by Kafka's default after 9 s.
+    """
+    world = make_world(",".join(node.bootstrap_servers for node in cluster))
+    stood_still: dict[str, float] = {}
+    # The other nodes name brokers all the while: no producer loses them for good.
+    with Feed(world, silent_secs=60) as feed:
+        workers = _start_two(world, feed, protocol)
+
+        def do(node: Broker, what: str) -> None:
+            began = time.monotonic()
+            getattr(node, what)()
+            feed.wait_posted(ALL, after=feed.mark(), since=began, within_secs=90)
+            time.sleep(2)
+            gap = max(feed.longest_gap(number, began, time.monotonic()) for number in ALL)
+            stood_still[what] = max(gap, stood_still.get(what, 0.0))
+
+        for node in cluster:
+            for what in ("stop", "restart"):
+                do(node, what)
+        for what in (end, back):
+            do(cluster[0], what)
+
+    for what, secs in stood_still.items():
+        _tell(f"one of three brokers, {what}: no post for", secs, _AWAY_SECS[what])
+    _judge(world)
+    assert [worker.stop() for worker in workers] == [0, 0]
+
+
+_AWAY_SECS = {"stop": 7, "restart": 3, "kill": 12, "pause": 20, "resume": 3}
 
 
 TRANSIENT = {"name": "transient", "reasons": ["provider_error"], "delay_secs": 0.5, "max_redrives": 3}
@@ -153,7 +190,7 @@ def test_clients_that_were_told_of_no_brokers_reach_them_again(
     with NamelessProxy() as proxy:
         broker = make_broker(listeners=[Listener("DOOR", advertised=proxy.address)])
         proxy.target = int(broker.address("DOOR").rpartition(":")[2])
-        world = make_world(broker)
+        world = make_world(broker.bootstrap_servers)
         world.topics.create(name=f"{world.name}.redrive")
         settings = world.defaults(
             {"kafka": {"bootstrap_servers": proxy.address}},

@@ -1,6 +1,7 @@
 """Calls in a thread that is lent to them."""
 
 import threading
+import time
 
 import pytest
 
@@ -31,3 +32,19 @@ def test_a_call_that_does_not_return_keeps_neither_its_caller_nor_the_end_of_the
     del lent
     thread.join(5)
     assert not thread.is_alive()
+
+
+def test_a_call_that_is_hopeless_is_not_waited_for_any_longer() -> None:
+    stuck, asked = threading.Event(), []
+
+    def is_hopeless() -> bool:
+        asked.append(time.monotonic())
+        return len(asked) == 2
+
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        Lent("stuck").call(30, stuck.wait, is_hopeless=is_hopeless)
+    stuck.set()
+
+    assert len(asked) == 2
+    assert time.monotonic() - began < 15

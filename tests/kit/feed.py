@@ -14,14 +14,12 @@ from tests.kit.world import World, send
 
 TAG = "feed"
 
-SILENT_SECS: Final = 3.0
-"""A producer that is told nothing for so long is looked at."""
-
 FEEDING: Final[Mapping[str, str | int | float | bool]] = {
     "enable.idempotence": True,
     "linger.ms": 20,
     "reconnect.backoff.max.ms": 200,
     "queue.buffering.max.messages": 1_000_000,
+    "socket.timeout.ms": 5_000,  # what a frozen broker has not answered by then goes to the next leader
     "log_level": 2,
 }
 
@@ -66,11 +64,13 @@ class Feed:
     alive yet may lose its brokers for good, and reports of duplicates have no offset.
     """
 
-    def __init__(self, world: World, *, per_sec: int = 400, partitions: int = 4) -> None:
+    def __init__(self, world: World, *, per_sec: int = 400, partitions: int = 4, silent_secs: float = 3.0) -> None:
+        """`silent_secs`: a producer that is told nothing for so long is looked at."""
         self.watch = Watch(world.platform)
         self.partitions = partitions
         self._world = world
         self._per_sec = per_sec
+        self._silent_secs = silent_secs
         self._produced = 0
         self._heard_at = 0.0
         self._stopping = threading.Event()
@@ -128,13 +128,13 @@ class Feed:
             if ahead > 0.02:
                 self._stopping.wait(ahead)
                 producer.poll(0)
-            if len(producer) and time.monotonic() - self._heard_at > SILENT_SECS:
+            if len(producer) and time.monotonic() - self._heard_at > self._silent_secs:
                 producer = self._mended(producer)
             self._send(producer, self._produced)
             self._produced += 1
         deadline = time.monotonic() + 60
         while producer.flush(1) and time.monotonic() < deadline:
-            if time.monotonic() - self._heard_at > SILENT_SECS:
+            if time.monotonic() - self._heard_at > self._silent_secs:
                 producer = self._mended(producer)
 
     def _new_producer(self) -> Producer:

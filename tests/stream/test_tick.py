@@ -98,7 +98,7 @@ def _run(producers: list[Producer], *, committed: Committed | None = None) -> li
 
     outputs = create_autospec(Outputs, instance=True, dead_letter_limit=1_000_000)
     outputs.outcome_topic, outputs.dead_letter_topic = "outcomes", "dead"
-    outputs.missing.return_value = []
+    outputs.absent.return_value = set()
     ticker = Ticker(
         bench.state,
         source,
