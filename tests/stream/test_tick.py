@@ -65,6 +65,14 @@ def _timed_out() -> AbortableError:
     return AbortableError(KafkaError(KafkaError._TIMED_OUT, "Failed to add offsets to transaction"))
 
 
+def _expired() -> AbortableError:
+    return AbortableError(KafkaError(KafkaError._MSG_TIMED_OUT))
+
+
+def _too_large() -> AbortableError:
+    return AbortableError(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+
+
 def _unknown() -> RetriableError:
     return RetriableError(KafkaError(KafkaError._TIMED_OUT, "Timed out waiting for operation to finish"))
 
@@ -99,6 +107,7 @@ def _run(producers: list[Producer], *, committed: Committed | None = None) -> li
     outputs = create_autospec(Outputs, instance=True, dead_letter_limit=1_000_000)
     outputs.outcome_topic, outputs.dead_letter_topic = "outcomes", "dead"
     outputs.absent.return_value = set()
+    outputs.refresh.side_effect = RetriableError(KafkaError(KafkaError._TIMED_OUT))  # nobody answers about topics
     ticker = Ticker(
         bench.state,
         source,
@@ -117,9 +126,14 @@ def _run(producers: list[Producer], *, committed: Committed | None = None) -> li
     return failed
 
 
-@pytest.mark.parametrize(("error", "replaced"), [(_timed_out, True), (_refused, False)])
+@pytest.mark.parametrize(
+    ("error", "replaced"), [(_timed_out, True), (_expired, True), (_refused, False), (_too_large, False)]
+)
 def test_a_producer_that_gets_no_answer_is_replaced(error: Callable[[], AbortableError], replaced: bool) -> None:
-    """It may have lost its coordinator for good; one that was answered, however badly, is kept."""
+    """It may have lost its coordinator for good; one that was answered, however badly, is kept.
+
+    What the topics take is looked up after some of that: that nobody tells it must not end the stream.
+    """
     first, second = Producer(error()), Producer()
     if not replaced:
         first.abort = lambda timeout_secs: setattr(first, "fails", None)  # type: ignore[method-assign] # heals it
