@@ -263,7 +263,7 @@ def _await_broker(settings: Settings, client_id: str) -> None:
     """Wait for a broker to answer, saying so, until the time that the settings give it."""
     kafka = settings.kafka
     deadline = now() + kafka.startup_timeout_secs
-    topics = Topics(configs.common(kafka, client_id), min(kafka.request_timeout_secs, 5.0))
+    topics = Topics(configs.asking(kafka, client_id), min(kafka.request_timeout_secs, 5.0))
     while True:
         try:
             topics.facts([])
@@ -285,7 +285,7 @@ def _await_broker(settings: Settings, client_id: str) -> None:
 
 def ensure_topics(settings: Settings, stream: StreamSettings, client_id: str) -> None:
     """Create the topics that the stream writes to where they are missing and may be created."""
-    topics = Topics(configs.common(settings.kafka, client_id), settings.kafka.request_timeout_secs)
+    topics = Topics(configs.asking(settings.kafka, client_id), settings.kafka.request_timeout_secs)
     sources = [facts for facts in topics.facts(stream.topics).values() if facts is not None]
     missing_sources = [name for name, facts in topics.facts(stream.topics).items() if facts is None]
     if missing_sources:

@@ -110,7 +110,7 @@ def refuse_twin(settings: Settings, claimed: Claim, *, wait: Callable[[float], N
     process, for one of another host we wait that long and look again.
     """
     for stream in settings.streams:
-        config = configs.common(settings.kafka, claimed.client_id)
+        config = configs.asking(settings.kafka, claimed.client_id)
         deadline = time.monotonic() + settings.kafka.session_timeout_secs + 2
         while True:
             try:

@@ -112,7 +112,7 @@ def check_online(settings: Settings, role: Role = "worker") -> list[Finding]:
 
 
 def _kafka(settings: Settings, role: Role) -> Iterator[Finding]:
-    config = configs.common(settings.kafka, _CLIENT_ID)
+    config = configs.asking(settings.kafka, _CLIENT_ID)
     timeout = min(settings.kafka.request_timeout_secs, _ASKED_SECS)
     topics = Topics(config, timeout)
     try:

@@ -159,8 +159,8 @@ class KafkaSettings(Model):
     request_timeout_secs: Seconds = Field(
         default=10.0,
         description=(
-            "How long one call to the brokers may take, in seconds; a single broker has half of it to answer, before "
-            "another one is asked."
+            "How long one call to the brokers may take, in seconds; where it only asks, a single broker has half of it "
+            "to answer before another one is asked."
         ),
     )
     security: SecuritySettings = Field(default_factory=SecuritySettings, description="Encryption and authentication.")

@@ -22,7 +22,7 @@ from connector.kafka import configs
 from connector.kafka.errors import AbortableError, KafkaTroubleError, RetriableError
 from connector.kafka.publisher import Offsets, Publisher, TransactionalPublisher
 from connector.kafka.reach import REACH_SECS
-from connector.kafka.source import Source
+from connector.kafka.source import Membership, Source
 from connector.kafka.topics import Topics
 from connector.telemetry.logging import get_logger
 
@@ -153,7 +153,7 @@ class AutomaticRedrive:
         try:
             timeout = self._kafka.request_timeout_secs
             topic = self._stream.redrive_topic
-            facts = Topics(configs.common(self._kafka, self._client_id), timeout).facts([topic])[topic]
+            facts = Topics(configs.asking(self._kafka, self._client_id), timeout).facts([topic])[topic]
             if facts is None:
                 raise KafkaTroubleError(f"topic {topic} does not exist", "sending again")
             self._partitions = facts.partitions
@@ -267,7 +267,7 @@ class AutomaticRedrive:
 
     def _send(self, source: Source, publisher: Publisher, due: list[Letter], offsets: Offsets) -> None:
         """Write and commit; raises `KafkaTroubleError` when the rule must begin again where it is committed."""
-        group, timeout = source.group_metadata(), self._kafka.request_timeout_secs
+        group, timeout = source.membership(), self._kafka.request_timeout_secs
         try:
             publisher.begin()
             for letter in due:
@@ -297,7 +297,7 @@ class AutomaticRedrive:
         if due:
             self._log.info("dead letters sent again", count=len(due))
 
-    def _commit(self, publisher: Publisher, offsets: Offsets, group: Any, timeout_secs: float) -> None:
+    def _commit(self, publisher: Publisher, offsets: Offsets, group: Membership, timeout_secs: float) -> None:
         """Commit, again while no answer comes: with a new producer the committed offsets tell what became of it."""
         for attempt in range(3):
             try:

@@ -112,7 +112,7 @@ def questions(settings: Settings, oldest: Mapping[str, int]) -> Iterator[Questio
 
 def topics_of(settings: Settings) -> Topics:
     """Return what asks about topics."""
-    return Topics(configs.common(settings.kafka, CLIENT_ID), settings.kafka.request_timeout_secs)
+    return Topics(configs.asking(settings.kafka, CLIENT_ID), settings.kafka.request_timeout_secs)
 
 
 def with_limits(rules: Rules, settings: Settings) -> Rules:

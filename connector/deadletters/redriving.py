@@ -297,7 +297,7 @@ class _Lane:
 def commit(publisher: Publisher, scanner: Scanner, offsets: Offsets, timeout_secs: float) -> None:
     """Commit for the scanner's group, again where no answer came in time: to abort could undo what has committed."""
     deadline = time.monotonic() + 3 * timeout_secs
-    group = scanner.group_metadata()
+    group = scanner.membership()
     while True:
         try:
             publisher.commit(offsets, group, timeout_secs)

@@ -7,7 +7,6 @@ break it are refused when the settings are loaded.
 import logging
 from typing import Any
 
-from connector.config.checks import SOCKET_TIMEOUT_MARGIN_MS
 from connector.config.kafka import KafkaSettings, SecuritySettings
 from connector.config.streams import StreamSettings
 
@@ -21,12 +20,8 @@ PRODUCER_QUEUE_KBYTES = 65_536
 
 def common(kafka: KafkaSettings, client_id: str) -> Config:
     """Return what every client of the cluster needs."""
-    answer_secs = min(kafka.request_timeout_secs / 2, kafka.transaction_timeout_secs - SOCKET_TIMEOUT_MARGIN_MS / 1_000)
     return {
-        # A broker that says nothing any more (a frozen host) is known for it only by a request that is not answered.
-        # A call that has met one then has time left for another; by librdkafka's own 60 s it would have none.
-        "socket.timeout.ms": max(int(answer_secs * 1_000), 10),
-        "api.version.request.timeout.ms": max(int(answer_secs * 1_000), 10),
+        "api.version.request.timeout.ms": _half_ms(kafka),
         "socket.keepalive.enable": True,
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 2_000,
@@ -40,6 +35,20 @@ def common(kafka: KafkaSettings, client_id: str) -> Config:
         "client.id": client_id,
         **_security(kafka.security),
     }
+
+
+def asking(kafka: KafkaSettings, client_id: str) -> Config:
+    """Return what a client needs that only asks.
+
+    A broker that says nothing any more (a frozen host) is known for it only by a request that is not answered. A call
+    that has met one then has time left for another; by librdkafka's own 60 s it would have none. Not so for those that
+    write: what is sent again by a new connection could be overtaken by its first copy, and a group takes both.
+    """
+    return {"socket.timeout.ms": _half_ms(kafka), **common(kafka, client_id)}
+
+
+def _half_ms(kafka: KafkaSettings) -> int:
+    return max(int(kafka.request_timeout_secs * 500), 10)
 
 
 def _security(security: SecuritySettings) -> Config:

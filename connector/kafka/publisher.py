@@ -16,7 +16,7 @@ from connector.core.chunks import Headers, Partition
 from connector.kafka.configs import Config
 from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError, RetriableError, translate
 from connector.kafka.lent import Lent
-from connector.kafka.source import Source
+from connector.kafka.source import Membership, Source
 
 Offsets = dict[Partition, tuple[int, str]]
 
@@ -43,7 +43,7 @@ class Publisher(Protocol):
     def write(self, topic: str, partition: int, *, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         """Write one record with headers."""
 
-    def commit(self, offsets: Offsets, group: Any, timeout_secs: float) -> None:
+    def commit(self, offsets: Offsets, group: Membership, timeout_secs: float) -> None:
         """Make the tick durable: its records first, then, or with them, its offsets."""
 
     def abort(self, timeout_secs: float) -> None:
@@ -196,12 +196,12 @@ class TransactionalPublisher(_Writer):
         self._failed = None
         self._call(self._producer.begin_transaction)
 
-    def commit(self, offsets: Offsets, group: Any, timeout_secs: float) -> None:
+    def commit(self, offsets: Offsets, group: Membership, timeout_secs: float) -> None:
         """Add the offsets and commit; called again after a `RetriableError`, with no offsets."""
         if offsets:
             spots = [TopicPartition(*p, offset, metadata) for p, (offset, metadata) in offsets.items()]
             try:
-                self._call(self._send_offsets, spots, group, timeout_secs)
+                self._call(self._send_offsets, spots, group.metadata, timeout_secs)
             except RetriableError as error:
                 # librdkafka has retried within the time given; nothing is committed, so giving up is safe.
                 raise AbortableError(error) from error
@@ -265,14 +265,14 @@ class PlainPublisher(_Writer):
         """Begin a tick."""
         self._failed = None
 
-    def commit(self, offsets: Offsets, group: Any, timeout_secs: float) -> None:  # noqa: ARG002 (the port's shape)
+    def commit(self, offsets: Offsets, group: Membership, timeout_secs: float) -> None:
         """Flush the records, then commit the offsets; a failure in between repeats the records, never loses them."""
         if self._producer.flush(timeout_secs) > 0:
             self._raise_failed()
             raise AbortableError(KafkaError(KafkaError._TIMED_OUT), "writing the results")  # noqa: SLF001
         self._raise_failed()
         try:
-            self._source.commit(offsets, timeout_secs)
+            self._source.commit(offsets, group, timeout_secs)
         except FatalError:
             raise
         except KafkaTroubleError as error:

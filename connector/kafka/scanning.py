@@ -28,7 +28,7 @@ from connector.core.progress import Range
 from connector.kafka import configs
 from connector.kafka.configs import Config
 from connector.kafka.errors import KafkaTroubleError, RetriableError, translate
-from connector.kafka.source import Committed, chunk_of
+from connector.kafka.source import Committed, Membership, chunk_of
 
 _topic: Any = Message.topic
 _partition: Any = Message.partition
@@ -223,6 +223,6 @@ class Scanner:
                     raise trouble from error
             time.sleep(0.2)
 
-    def group_metadata(self) -> Any:
+    def membership(self) -> Membership:
         """Return the group's name for a transaction; it has no members."""
-        return self._consumer.consumer_group_metadata()
+        return Membership(self._consumer.consumer_group_metadata())

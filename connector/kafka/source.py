@@ -84,6 +84,14 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
+class Membership:
+    """Under what a group takes offsets: librdkafka's word for it, and how often partitions had gone from us by then."""
+
+    metadata: Any
+    losses: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class _Trial:
     """A partition that has begun and yielded nothing yet: where, and when it is sought there again."""
 
@@ -158,6 +166,8 @@ class Source:
         self._paused: set[Partition] = set()
         self._heard_at = time.monotonic()
         """When it last brought records, or was last asked whether it reaches a broker."""
+        self._losses = 0
+        """How often partitions have gone from us."""
 
     # ------------------------------------------------------------------ the reader's thread
 
@@ -315,6 +325,7 @@ class Source:
 
     def renew(self) -> None:
         """Take a new consumer in place of one that cannot go on, which leaves the group; `subscribe` the new one."""
+        self._losses += 1
         self._shared.replace(Consumer(self._config))
         self._committer = Lent("commit")  # the other may be waiting for the old one
         self._forget([*self._unproven, *self._paused, *self._refused])
@@ -343,12 +354,14 @@ class Source:
         if consumer is self._consumer:
             mine = [Partition(p.topic, p.partition) for p in partitions]
             self._handler.revoking(mine)
+            self._losses += 1
             self._forget(mine)
         consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if consumer is self._consumer:
             mine = [Partition(p.topic, p.partition) for p in partitions]
+            self._losses += 1
             self._handler.lost(mine)
             self._forget(mine)
         consumer.incremental_unassign(partitions)
@@ -384,10 +397,11 @@ class Source:
             except KafkaException as error:
                 raise translate(error) from error
 
-    def group_metadata(self) -> Any:
-        """Return the group's generation, for a transaction."""
+    def membership(self) -> Membership:
+        """Return under what offsets are committed that are known now."""
+        losses = self._losses  # before the other: what goes meanwhile counts
         with self._asking() as consumer:
-            return consumer.consumer_group_metadata()
+            return Membership(consumer.consumer_group_metadata(), losses)
 
     def committed(self, partitions: Iterable[Partition], timeout_secs: float) -> dict[Partition, Committed]:
         """Return what is committed, after waiting for transactions that are still open on it."""
@@ -406,22 +420,24 @@ class Source:
             )
         return result
 
-    def commit(self, offsets: dict[Partition, tuple[int, str]], timeout_secs: float) -> None:
+    def commit(self, offsets: dict[Partition, tuple[int, str]], group: Membership, timeout_secs: float) -> None:
         """Commit without a transaction (at-least-once), and wait for it.
 
         One that is not answered in time may take effect yet, but before any later one. A consumer that has lost its
-        brokers keeps it for `session.timeout.ms`, whatever its other timeouts; what waits behind it is not begun.
+        brokers keeps it for `session.timeout.ms`, whatever its other timeouts; what waits behind it is not begun, nor
+        is anything once a partition has gone from us: librdkafka would send it under the generation that it has by
+        then, the group would take it, and what another worker has committed would be forgotten.
         """
         spots = [TopicPartition(*p, offset, metadata) for p, (offset, metadata) in offsets.items()]
         try:
-            self._committer.call(timeout_secs, self._commit_by, self._consumer, spots)
+            self._committer.call(timeout_secs, self._commit_by, group, spots)
         except TimeoutError as error:
             raise RetriableError(KafkaError(KafkaError._TIMED_OUT)) from error  # noqa: SLF001
 
-    def _commit_by(self, meant: Consumer, spots: list[TopicPartition]) -> None:
+    def _commit_by(self, group: Membership, spots: list[TopicPartition]) -> None:
         with self._asking() as consumer:
-            if consumer is not meant:  # replaced since: what it held is for others to commit
-                raise KafkaException(KafkaError(KafkaError._STATE))  # noqa: SLF001
+            if self._losses != group.losses:
+                raise KafkaException(KafkaError(KafkaError.ILLEGAL_GENERATION))
             for answer in consumer.commit(offsets=spots, asynchronous=False) or []:
                 if answer.error is not None:
                     raise KafkaException(answer.error)

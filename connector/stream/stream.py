@@ -148,7 +148,7 @@ class Stream:
             may_be_missing={settings.redrive_topic},
         )
         outputs = Outputs(
-            Topics(configs.common(kafka, client_id), kafka.request_timeout_secs),
+            Topics(configs.asking(kafka, client_id), kafka.request_timeout_secs),
             outcome_topic=settings.outcomes.topic,
             dead_letter_topic=settings.dead_letters.topic,
             outcomes_by_key=settings.outcomes.partition == "key",
@@ -301,7 +301,7 @@ class Stream:
     async def _tend_group(self, name: str, topics: tuple[str, ...], client_id: str) -> None:
         """Have a group rebalance when partitions are left without a worker, which it does not notice itself."""
         kafka, settings = self._kafka, self.settings
-        group = Group(configs.common(kafka, client_id), name, min(kafka.request_timeout_secs, 5.0))
+        group = Group(configs.asking(kafka, client_id), name, min(kafka.request_timeout_secs, 5.0))
         config = configs.consumer(kafka, settings, client_id=f"{client_id}.stir", instance_id="", group=name)
         watch = OrphanWatch(settle_secs=kafka.session_timeout_secs / 2)
         while True:

@@ -21,7 +21,7 @@ from connector.core.flow import Finished, Tick
 from connector.core.records import Scribe, without_value
 from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError, RetriableError
 from connector.kafka.publisher import Publisher
-from connector.kafka.source import Source
+from connector.kafka.source import Membership, Source
 from connector.kafka.topics import Outputs
 from connector.stream.state import State, awake, now, now_ms
 from connector.telemetry.logging import get_logger
@@ -170,7 +170,7 @@ class Ticker:
         """Return whether the tick has committed, as `_running` has it in the end; when this returns that is known."""
         publisher = self._publisher
         assert publisher is not None
-        group: object | None = None
+        group: Membership | None = None
         try:
             publisher.begin()
             self._state.writing = True
@@ -195,7 +195,7 @@ class Ticker:
         self._went_well()
         return True
 
-    def _snapshot(self, tick: Tick) -> tuple[object, Tick | None]:
+    def _snapshot(self, tick: Tick) -> tuple[Membership, Tick | None]:
         """Return the group's generation, and after it the tick as it stands: with all that may start by now.
 
         None in place of the tick when a partition of it went away while its results were written.
@@ -203,7 +203,7 @@ class Ticker:
         state = self._state
         with state.changed:
             state.changed.notify_all()  # the reader may have given way
-            group, at = self._source.group_metadata(), now()
+            group, at = self._source.membership(), now()
             state.close_due(at)
             self._listed_at = awake()
             half_open = state.gate.state == "half_open"
@@ -212,7 +212,7 @@ class Ticker:
                 self._running = extended
         return group, extended
 
-    def _commit_again(self, publisher: Publisher, tick: Tick, group: object, error: KafkaTroubleError) -> bool:
+    def _commit_again(self, publisher: Publisher, tick: Tick, group: Membership, error: KafkaTroubleError) -> bool:
         """Call a commit again until it is known what became of it: aborting could undo what has committed.
 
         One that stays unanswered is left to the brokers: whoever takes over the transactional id is told when it is

@@ -155,7 +155,7 @@ _BY_STREAM: Final = (
                 "trackly_producers_replaced_total",
                 "producers_replaced",
                 "producers",
-                "Producers that were thrown away for a new one: fenced, or a commit that was not answered.",
+                "Producers that were thrown away for a new one: fenced, or for brokers that did not answer.",
             ),
             (
                 "trackly_consumers_replaced_total",

@@ -10,7 +10,7 @@ from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Topics
 from connector.kafka.errors import AbortableError
 from connector.kafka.publisher import PlainPublisher, TransactionalPublisher
-from connector.kafka.source import Source
+from connector.kafka.source import Membership, Source
 from tests.kit.world import free_port
 
 
@@ -22,7 +22,7 @@ def test_results_that_are_not_written_in_time_are_told_as_unanswered() -> None:
     publisher.write("outcomes", 0, key=None, value=b"{}", headers=[])
 
     with pytest.raises(AbortableError, match="writing the results") as raised:
-        publisher.commit({}, None, 0.2)
+        publisher.commit({}, Membership(None), 0.2)
 
     assert raised.value.unanswered
     publisher.close()
@@ -49,7 +49,7 @@ def test_a_full_queue_is_waited_for_and_nothing_is_handed_over_twice(
     publisher.begin()
     publisher.write_batch(topic, 1, values, keys, headers)
     publisher.write_batch(topic, 1, [], None)
-    publisher.commit({}, None, 30)
+    publisher.commit({}, Membership(None), 30)
 
     found = topics.read(topic)
     assert [(record.value(), record.key()) for record in found] == [

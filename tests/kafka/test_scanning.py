@@ -30,7 +30,7 @@ def test_what_a_killed_transaction_leaves_open_is_waited_for(broker: BrokerHandl
     )
     killed.init_transactions(30)
     killed.begin_transaction()
-    killed.send_offsets_to_transaction([TopicPartition(topic, 0, 5)], scanner.group_metadata(), 30)
+    killed.send_offsets_to_transaction([TopicPartition(topic, 0, 5)], scanner.membership().metadata, 30)
 
     found = scanner.committed([Partition(topic, 0)], within_secs=until_aborted(kafka))
 
