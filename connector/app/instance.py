@@ -152,9 +152,13 @@ def _process(client_id: str) -> tuple[str, int, int]:
 
 
 def _started(pid: int) -> int:
-    """Return when a process of this host started, in clock ticks since boot; 0 when there is none."""
+    """Return when a process of this host started, in clock ticks since boot; 0 when there is none.
+
+    One that has ended stays listed until its parent asks for it: in a container whose first process does not, for ever.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return 0
-    return int(stat.rpartition(")")[2].split()[19])
+    state, *fields = stat.rpartition(")")[2].split()
+    return 0 if state in "ZX" else int(fields[18])
