@@ -48,7 +48,8 @@ def asking(kafka: KafkaSettings, client_id: str) -> Config:
 
 
 def _half_ms(kafka: KafkaSettings) -> int:
-    return max(int(kafka.request_timeout_secs * 500), 10)
+    """Return half the time of a call, within what librdkafka takes for both properties."""
+    return min(max(int(kafka.request_timeout_secs * 500), 10), 300_000)
 
 
 def _security(security: SecuritySettings) -> Config:

@@ -1,5 +1,8 @@
 """The properties that librdkafka gets."""
 
+import pytest
+from confluent_kafka.admin import AdminClient
+
 from connector.config.kafka import KafkaSettings
 from connector.kafka.configs import asking, common
 
@@ -16,3 +19,10 @@ def test_properties_of_the_operator_go_over_ours() -> None:
     kafka = KafkaSettings(bootstrap_servers="localhost:9092", properties={"socket.timeout.ms": 7_000})
 
     assert asking(kafka, "client")["socket.timeout.ms"] == 7_000
+
+
+@pytest.mark.parametrize("secs", [0.001, 86_400])
+def test_any_time_that_the_settings_allow_makes_properties_that_librdkafka_takes(secs: float) -> None:
+    kafka = KafkaSettings(bootstrap_servers="localhost:9092", request_timeout_secs=secs)
+
+    AdminClient({**asking(kafka, "client"), "log_level": 0})
