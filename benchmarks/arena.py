@@ -35,7 +35,8 @@ Say = Callable[[str], None]
 Process = subprocess.Popen[bytes]
 
 _START_SECS: Final = 30
-_STOP_SECS: Final = 15
+STOP_SECS: Final = 15
+"""How long a contestant may take to end."""
 _NOT_YET: Final = frozenset(
     {
         KafkaError.NOT_COORDINATOR,
@@ -201,7 +202,7 @@ class Arena:
         try:
             yield Running(process, log, port, self._client)
         finally:
-            stop(process, grace_secs=_STOP_SECS)
+            stop(process, grace_secs=STOP_SECS)
 
     def _collector(self) -> str:
         """Return where spans may be posted; whoever takes them throws them away."""

@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any, Final, Literal
 from uuid import uuid4
 
-from benchmarks.arena import Arena, BenchmarkError, Process, Progress, stream_settings
+from benchmarks.arena import STOP_SECS, Arena, BenchmarkError, Process, Progress, stream_settings
 from benchmarks.events import Events
 from benchmarks.processes import cpu_secs, peak_rss_mb, rss_mb
 from benchmarks.viewing import viewer
@@ -206,7 +206,7 @@ def compete(arena: Arena, contestant: Contestant, records: int) -> Run:
                 argv += ["--base-url", far_end.base_url, "--in-flight", str(IN_FLIGHT)]
             log = arena.folder / f"{name}.log"
             process = spawn(argv, log=log)
-            stack.callback(stop, process, grace_secs=15)
+            stack.callback(stop, process, grace_secs=STOP_SECS)
         try:
             return _watch(arena, contestant, progress, process, records)
         except (BenchmarkError, FileNotFoundError, ProcessLookupError) as error:

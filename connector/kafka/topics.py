@@ -39,6 +39,7 @@ _UNFIT: Final = frozenset(
 
 LOOK_AGAIN_SECS = 10.0
 SOON_SECS = 3.0
+"""How long a question may take that a failed tick asks."""
 
 OUTCOME_BYTES = 1_000
 """More than any outcome takes without its key."""
@@ -87,28 +88,24 @@ class Topics:
 
     def facts(self, names: Iterable[str]) -> dict[str, TopicFacts | None]:
         """Return what is known of each topic, None for one that does not exist."""
-        names = list(names)
-        metadata = self._metadata()
-        there = [name for name in names if name in metadata.topics and metadata.topics[name].error is None]
-        limits = self._limits(there)
-        return {
-            name: TopicFacts(len(metadata.topics[name].partitions), limits[name]) if name in limits else None
-            for name in names
-        }
+        partitions = self.partitions(names, self._timeout)
+        limits = self._limits([name for name, count in partitions.items() if count])
+        return {name: TopicFacts(count, limits[name]) if count else None for name, count in partitions.items()}
 
     def partitions(self, names: Iterable[str], timeout_secs: float) -> dict[str, int]:
         """Return how many partitions each topic has, 0 where it does not exist."""
         topics = self._metadata(timeout_secs).topics
-        return {name: len(topics[name].partitions) if name in topics else 0 for name in names}
+        there = {name: found.partitions for name, found in topics.items() if found.error is None}
+        return {name: len(there.get(name, ())) for name in names}
 
     def names(self) -> list[str]:
         """Return the names of all topics that we may see."""
-        return sorted(self._metadata().topics)
+        return sorted(self._metadata(self._timeout).topics)
 
-    def _metadata(self, timeout_secs: float | None = None) -> ClusterMetadata:
+    def _metadata(self, timeout_secs: float) -> ClusterMetadata:
         self._refused = None
         try:
-            return self._admin.list_topics(timeout=self._timeout if timeout_secs is None else timeout_secs)
+            return self._admin.list_topics(timeout=timeout_secs)
         except KafkaException as error:
             self._admin.poll(0)
             self._admin = AdminClient(cast("Any", self._config))  # this one may be cut off: see `reach`
