@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from connector.core.batching import Batch, Batcher
 from connector.core.chunks import Chunk
-from connector.core.flow import Finished
 from connector.core.ordering import Laned, Lineup
 from connector.core.pacing import Pacer
+from connector.core.results import Finished
 
 
 class Admission:

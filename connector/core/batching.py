@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Literal
 
-from connector.core.chunks import Chunk
+from connector.core.chunks import Chunk, split
 
-ClosedBy = Literal["count", "bytes", "window", "drain", "retry", "halved"]
+ClosedBy = Literal["count", "bytes", "window", "drain"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +60,12 @@ class Batch:
 
     def split(self, indices: Sequence[int]) -> tuple[tuple[Chunk, ...], tuple[Chunk, ...]]:
         """Return the chunks of the records at `indices`, which rise, and those of all others."""
-        chosen, others = [], []
-        start = low = 0
-        for chunk in self.chunks:
-            stop = start + len(chunk)
-            high = low
-            while high < len(indices) and indices[high] < stop:
-                high += 1
-            whole = chunk if chunk.indices is not None else _numbered(chunk, start)
-            if high > low:
-                picked = [i - start for i in indices[low:high]]
-                chosen.append(whole.pick(picked))
-                if len(picked) < len(chunk):
-                    inside = set(picked)
-                    others.append(whole.pick([i for i in range(len(chunk)) if i not in inside]))
-            else:
-                others.append(whole)
-            start, low = stop, high
-        return tuple(chosen), tuple(others)
+        return split(self.chunks, indices)
+
+    def piece(self, chunks: Iterable[Chunk], batch_id: str, *, envelope_bytes: int) -> "Batch":
+        """Return a batch of its own that holds some of the records, and remembers their attempts."""
+        own = tuple(chunk if chunk.indices is None else replace(chunk, indices=None) for chunk in chunks)
+        return replace(self, id=batch_id, chunks=own, count=sum(map(len, own)), size=wire_size(own, envelope_bytes))
 
     def halves(self) -> tuple[tuple[Chunk, ...], tuple[Chunk, ...]]:
         """Return the chunks of the first and of the second half of the records."""
@@ -93,11 +81,6 @@ class Batch:
                 right.append(chunk.slice(middle, len(chunk)))
             middle -= len(chunk)
         return tuple(left), tuple(right)
-
-
-def _numbered(chunk: Chunk, start: int) -> Chunk:
-    """Return the chunk with the index in the request of each record kept beside it."""
-    return replace(chunk, indices=range(start, start + len(chunk)))
 
 
 def wire_size(chunks: Iterable[Chunk], envelope_bytes: int) -> int:

@@ -5,7 +5,7 @@ offset order; a step that needs fewer of them takes a slice or picks indices. Th
 record at a few C calls.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -136,6 +136,28 @@ class Chunk:
             resent=self.resent,
             indices=None if self.indices is None else [self.indices[i] for i in indices],
         )
+
+
+def split(chunks: Iterable[Chunk], indices: Sequence[int]) -> tuple[tuple[Chunk, ...], tuple[Chunk, ...]]:
+    """Return the records at `indices` of a request, which rise, and all others; each keeps its number there."""
+    chosen, others = [], []
+    start = low = 0
+    for chunk in chunks:
+        stop = start + len(chunk)
+        high = low
+        while high < len(indices) and indices[high] < stop:
+            high += 1
+        whole = chunk if chunk.indices is not None else replace(chunk, indices=range(start, stop))
+        if high > low:
+            picked = [i - start for i in indices[low:high]]
+            chosen.append(whole.pick(picked))
+            if len(picked) < len(chunk):
+                inside = set(picked)
+                others.append(whole.pick([i for i in range(len(chunk)) if i not in inside]))
+        else:
+            others.append(whole)
+        start, low = stop, high
+    return tuple(chosen), tuple(others)
 
 
 def _picked(column: Sequence[Any], indices: Sequence[int]) -> list[Any]:

@@ -15,7 +15,7 @@ It is not thread-safe: the drivers share it under the stream's assignment lock.
 """
 
 from bisect import bisect_left
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
@@ -23,14 +23,18 @@ from itertools import pairwise
 from typing import Literal
 
 from connector.core.batching import Batch, wire_size
-from connector.core.chunks import Chunk, Partition, source_bytes, weight
+from connector.core.chunks import Chunk, Partition, source_bytes
 from connector.core.progress import MAX_METADATA, Progress, Range, RangeSet, encode, runs
+from connector.core.results import Answers, Finished
 from connector.core.verdicts import Verdicts
 
 ROOM_TO_START, ROOM_TO_SETTLE, ROOM_FOR_THE_OLDEST = 0.5, 0.75, 0.96
 """Shares of the metadata that a tick may fill. What starts leaves room for results, which split what was one range;
 those leave room for starting what is oldest, in pieces of more than one record: with it the committed offset advances,
 and all gets shorter. The last few characters are for starting a single record there, so that this never ends."""
+
+ANSWERS_PER_IN_FLIGHT = 4
+"""Partitions may be lost more than once before they are read again; what is kept of an answer is small."""
 
 MARKS = 1 << 14
 """Ticks are told apart by a number that takes two bytes and starts over."""
@@ -44,43 +48,6 @@ class FlowLimits:
     max_tick_records: int
     max_tick_bytes: int
     max_metadata: int = MAX_METADATA
-
-
-@dataclass(slots=True, eq=False)
-class Finished:
-    """Records whose verdict is not yet on its topic. `serial` is the listing they were posted under, or 0."""
-
-    chunks: tuple[Chunk, ...] = field(repr=False)
-    verdicts: Verdicts
-    batch_id: str = ""
-    serial: int = 0
-    attempts: int = 0
-    sent_ms: int = 0
-    answered_ms: int = 0
-    bytes: int = 0
-    trace: str | None = None
-    """The context of the span that the records were posted under, where traces are on."""
-
-    @property
-    def count(self) -> int:
-        """The number of records."""
-        return sum(map(len, self.chunks))
-
-    @property
-    def was_posted(self) -> bool:
-        """Tell whether the records were in a request of ours, so that their way led through a batch."""
-        return self.batch_id != ""
-
-    def reasons(self) -> Counter[str]:
-        """Count the dead letters by reason."""
-        counts: Counter[str] = Counter()
-        exceptions = self.verdicts.exceptions
-        for verdict in exceptions.values():
-            if verdict.status == "dead_letter":
-                counts[verdict.reason] += 1
-        if self.verdicts.default.status == "dead_letter":
-            counts[self.verdicts.default.reason] += self.count - len(exceptions)
-        return counts
 
 
 @dataclass(slots=True, eq=False)
@@ -145,6 +112,8 @@ class Intake:
 
     fresh: tuple[Chunk, ...]
     doubtful: tuple[Chunk, ...]
+    answered: tuple[Finished, ...] = ()
+    """Results of what this worker itself had in flight, and knows the answers for; to be queued."""
     vanished: int = 0
     """Offsets in doubt that are no longer in the topic: settled without an outcome, as there is nothing to write."""
     passed_over: int = 0
@@ -185,6 +154,11 @@ class Flow:
         """Partitions whose metadata has no room for more in flight: only what holds the committed offset may start."""
         self._stuck: set[Partition] = set()
         """Those where it has none for results either: only what holds the committed offset may settle."""
+        self._answers = Answers(ANSWERS_PER_IN_FLIGHT * limits.max_in_flight_records)
+        self._latest: dict[Partition, PartitionState] = {}
+        """The state of each partition that was ever ours, under its latest assignment."""
+        self._unposted: dict[Partition, tuple[Progress, list[Range]]] = {}
+        """Of partitions that went away during a tick: what it said of them, and what it listed and nobody posted."""
         self._serial = 0
         self._mark = 0
 
@@ -207,6 +181,12 @@ class Flow:
             told_length=len(encode(progress)),
         )
         self.partitions[partition] = state
+        self._latest[partition] = state
+        said, unposted = self._unposted.pop(partition, (None, []))
+        if said == progress:  # nobody has committed since, so that nobody has posted what it listed
+            for start, stop in unposted:
+                state.doubt.discard(start, stop)
+        self._answers.assigned(partition, state.doubt)
         return state
 
     def begin_revoke(self, partitions: Iterable[Partition]) -> None:
@@ -233,7 +213,7 @@ class Flow:
         self._dirty.add(partition)
 
     def let_go(self, partitions: Iterable[Partition]) -> None:
-        """Forget partitions: no tick names them again, and late replies for them are dropped."""
+        """Let partitions go: no tick names them again, and late replies for them are of use only if they come back."""
         for partition in partitions:
             self.partitions.pop(partition, None)
             for told in (self._dirty, self._full, self._stuck):
@@ -274,17 +254,23 @@ class Flow:
         if chunk.oldest_ms > 0:
             state.reads.append((state.next_read, chunk.oldest_ms))
         if chunk.offsets[0] >= state.horizon:
-            return Intake((chunk,), (), vanished, passed_over)
+            return Intake((chunk,), (), vanished=vanished, passed_over=passed_over)
         fresh = [
             i for i, offset in enumerate(chunk.offsets) if offset not in state.settled and offset not in state.doubt
         ]
-        doubtful = [i for i, offset in enumerate(chunk.offsets) if offset in state.doubt]
+        listed = [i for i, offset in enumerate(chunk.offsets) if offset in state.doubt]
+        answered, doubtful = self._answers.recall(chunk.pick(listed)) if listed else ((), None)
         return Intake(
             (chunk.pick(fresh),) if fresh else (),
-            (chunk.pick(doubtful),) if doubtful else (),
+            (doubtful,) if doubtful else (),
+            answered,
             vanished,
             passed_over,
         )
+
+    def unanswered(self, partition: Partition, doubt: RangeSet) -> RangeSet:
+        """Return those of a partition's records in doubt that this worker has no answer for either."""
+        return self._answers.without(partition, doubt)
 
     def _skip_holes(self, state: PartitionState, offsets: Sequence[int]) -> tuple[int, int]:
         """Note the offsets that the topic does not have; return how many were in doubt, and how many there are."""
@@ -309,12 +295,16 @@ class Flow:
             self.ready.append(batch)
             self.held_bytes += _bytes(batch)
 
-    def add_finished(self, chunks: tuple[Chunk, ...], verdicts: Verdicts) -> Finished:
-        """Queue records that got their verdict without a request."""
-        item = Finished(chunks, verdicts, bytes=sum(map(weight, chunks)))
-        self.held_bytes += item.bytes
-        self.finished.append(item)
-        return item
+    def settle(self, item: Finished) -> Finished | None:
+        """Queue results of records that belong to no active batch; those whose partition is gone are remembered.
+
+        Returns what was queued.
+        """
+        alive = self._alive_finished(item, count_bytes=False)
+        if alive is not None:
+            self.held_bytes += alive.bytes
+            self.finished.append(alive)
+        return alive
 
     # ------------------------------------------------------------------ what became of a posted batch
 
@@ -341,14 +331,10 @@ class Flow:
             attempts,
             sent_ms,
             answered_ms,
-            _bytes(batch) if chunks is batch.chunks else sum(map(weight, chunks)),
+            _bytes(batch) if chunks is batch.chunks else -1,
             batch.trace,
         )
-        alive = self._alive_finished(item, count_bytes=False)
-        if alive is not None:
-            self.held_bytes += alive.bytes
-            self.finished.append(alive)
-        return alive
+        return self.settle(item)
 
     def withdraw(self, serial: int) -> Batch:
         """Take an active batch off the list, as it was surely not taken: the next tick says so."""
@@ -373,30 +359,15 @@ class Flow:
         """
         count = item.count
         apart = [i for i in range(count) if (v := item.verdicts.of(i)).status == "dead_letter" and v.reason == reason]
-        whole = Batch(item.batch_id, None, item.chunks, count, 0, "retry")
-        chosen, others = whole.split(apart)
+        chosen, others = item.split(apart)
         self.finished.remove(item)
         self.held_bytes -= item.bytes
         if item.serial:
-            self._relist(item.serial, others)
+            self._relist(item.serial, others.chunks if others else ())
         if others:
-            inside = set(apart)
-            rest = [i for i in range(count) if i not in inside]
-            left = replace(item, chunks=others, verdicts=item.verdicts.picked(rest), bytes=sum(map(weight, others)))
-            self.held_bytes += left.bytes
-            self.finished.append(left)
-        kept = replace(
-            item, chunks=chosen, verdicts=item.verdicts.picked(apart), serial=0, bytes=sum(map(weight, chosen))
-        )
-        return [kept]
-
-    def take_back(self, items: Iterable[Finished]) -> None:
-        """Queue what was set aside."""
-        for item in items:
-            alive = self._alive_finished(item, count_bytes=False)
-            if alive is not None:
-                self.held_bytes += alive.bytes
-                self.finished.append(alive)
+            self.held_bytes += others.bytes
+            self.finished.append(others)
+        return [replace(chosen, serial=0)] if chosen else []
 
     def doubt(self, chunks: Iterable[Chunk]) -> None:
         """Keep records listed as in flight although no request of theirs is: they may have been taken."""
@@ -543,6 +514,7 @@ class Flow:
 
     def committed(self, tick: Tick) -> list[tuple[int, Batch]]:
         """Adopt a tick that is known to have committed, and return what may be posted now."""
+        self._note_unposted(tick)
         for partition, epoch in tick.epochs.items():
             state = self.partitions.get(partition)
             if state is None or state.epoch != epoch:
@@ -577,7 +549,8 @@ class Flow:
         return posted
 
     def aborted(self, tick: Tick) -> None:
-        """Take back everything of a tick that is known not to have committed."""
+        """Take back everything of a tick that is known not to have committed, in what is still ours."""
+        self._note_unposted(tick)
         self._dirty |= {p for p in tick.offsets if p in self.partitions}
         for item in reversed(tick.settle):
             self.held_bytes -= item.bytes
@@ -591,6 +564,12 @@ class Flow:
             if alive_batch is not None:
                 self.held_bytes += _bytes(alive_batch)
                 self.ready.appendleft(alive_batch)
+
+    def _note_unposted(self, tick: Tick) -> None:
+        """Remember what a tick lists of partitions that are gone: nobody need doubt it, if that is the last word."""
+        gone = [p for p, epoch in tick.epochs.items() if (own := self.partitions.get(p)) is None or own.epoch != epoch]
+        started = _ranges(chunk for _, batch in tick.start for chunk in batch.chunks) if gone else {}
+        self._unposted |= {partition: (tick.told[partition], started.get(partition, [])) for partition in gone}
 
     def _take_finished(self) -> list[Finished]:
         settle: list[Finished] = []
@@ -740,17 +719,9 @@ class Flow:
         self, item: Finished, cuts: Mapping[Partition, int | None]
     ) -> tuple[Finished | None, Finished | None]:
         """Return the parts of an item below and above the cuts; each lists its own records."""
-        inside, outside = _below(item.chunks, cuts)
-        if not inside or not outside:
-            return (item, None) if inside else (None, item)
-        whole = Batch(item.batch_id, None, item.chunks, item.count, 0, "retry")
-        parts = []
-        for chosen in (inside, outside):
-            chunks = whole.split(chosen)[0]
-            parts.append(
-                replace(item, chunks=chunks, verdicts=item.verdicts.picked(chosen), bytes=sum(map(weight, chunks)))
-            )
-        now, later = parts
+        now, later = item.split(_below(item.chunks, cuts)[0])
+        if now is None or later is None:
+            return now, later
         self.held_bytes += now.bytes + later.bytes - item.bytes
         if item.serial:
             self._serial += 1
@@ -807,23 +778,30 @@ class Flow:
         self._waiting = waiting
 
     def _alive_finished(self, item: Finished, *, count_bytes: bool = True) -> Finished | None:
-        """Return the item without chunks of partitions that are gone; verdicts are renumbered."""
+        """Return the item without chunks of partitions that are gone, for which the answers are remembered."""
         if all(map(self.is_alive, item.chunks)):
             return item
-        chunks: list[Chunk] = []
         indices: list[int] = []
         at = 0
         for chunk in item.chunks:
             if self.is_alive(chunk):
-                chunks.append(chunk)
                 indices += range(at, at + len(chunk))
             at += len(chunk)
-        size = sum(map(weight, chunks))
+        alive, gone = item.split(indices)
         if count_bytes:
-            self.held_bytes += size - item.bytes
-        if not chunks:
-            return None
-        return replace(item, chunks=tuple(chunks), verdicts=item.verdicts.picked(indices), bytes=size)
+            self.held_bytes += (alive.bytes if alive else 0) - item.bytes
+        if gone:
+            self._answers.keep(gone, self._may_be_doubted)
+        return alive
+
+    def _may_be_doubted(self, chunk: Chunk) -> bool:
+        """Tell whether records may be found in doubt that were posted under an assignment that is over.
+
+        If it was not the latest, that one began with them in doubt: or they are settled, or not even the same records,
+        as where the topic was made anew.
+        """
+        latest = self._latest[chunk.partition]
+        return chunk.epoch == latest.epoch or any(offset in latest.doubt for offset in chunk.offsets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -858,9 +836,8 @@ def _ranges(chunks: Iterable[Chunk]) -> dict[Partition, list[Range]]:
 
 def _part(batch: Batch, indices: Sequence[int], number: int) -> Batch:
     """Return some records of a batch that was not posted as a batch of its own."""
-    chunks = batch.split(indices)[0]
-    others = wire_size(batch.chunks, 0) - wire_size(chunks, 0)
-    return replace(batch, id=f"{batch.id}.{number}", chunks=chunks, count=len(indices), size=batch.size - others)
+    envelope = batch.size - wire_size(batch.chunks, 0)
+    return batch.piece(batch.split(indices)[0], f"{batch.id}.{number}", envelope_bytes=envelope)
 
 
 def _below(chunks: Iterable[Chunk], cuts: Mapping[Partition, int | None]) -> tuple[list[int], list[int]]:

@@ -23,7 +23,7 @@ from operator import itemgetter
 from typing import Any, Final
 
 from connector.core.chunks import Chunk, Partition
-from connector.core.flow import Finished
+from connector.core.results import Finished
 
 ROW_BYTES: Final = 300
 """What a waiting record costs beside its bytes: a tuple of 9, places in lists, an offset, and its share of a list."""
@@ -116,7 +116,7 @@ class Lineup:
         """Return whose turn it is, now that the results of these items are committed."""
         freed: defaultdict[Partition, set[bytes | None]] = defaultdict(set)
         for item in items:
-            if not item.was_posted:  # it never was in anybody's way
+            if not item.was_posted or item.recalled:  # it never was in anybody's way
                 continue
             for chunk in item.chunks:
                 line = self._lines.get(chunk.partition)

@@ -16,8 +16,8 @@ from typing import Protocol
 import msgspec
 
 from connector.core.chunks import Chunk, Headers, Partition
-from connector.core.flow import Finished
 from connector.core.packing import unpacked
+from connector.core.results import Finished
 from connector.core.verdicts import Verdict
 
 OUTCOME_VERSION = 1

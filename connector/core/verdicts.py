@@ -5,7 +5,7 @@ reference page is printed from the same rows. A failure that hits everything lea
 a failure that belongs to records leads to `JUDGE` or `HALVE`; what cannot be known leads to `DOUBT`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
@@ -321,7 +321,7 @@ class Verdicts:
         """Return the verdict of the record at `index`."""
         return self.exceptions.get(index, self.default)
 
-    def picked(self, indices: list[int]) -> "Verdicts":
+    def picked(self, indices: Sequence[int]) -> "Verdicts":
         """Return the verdicts of the records at `indices`, renumbered from 0."""
         if not self.exceptions:
             return self

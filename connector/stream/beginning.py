@@ -244,11 +244,15 @@ class Beginnings:
             # What was in doubt and is gone is settled: there is nothing left to write a dead letter of.
             found.vanished = _below(progress.in_flight, low)
             progress = _from(progress, low)
-        if len(progress.in_flight) and self._options.in_doubt == "hold" and ruling.in_doubt is None:
-            detail = f"{progress.in_flight.count} records are in doubt; say what becomes of them"
+        if self._options.in_doubt == "hold" and ruling.in_doubt is None and (count := self._in_doubt(found, progress)):
+            detail = f"{count} records are in doubt; say what becomes of them"
             return replace(found, hold=("in_doubt", detail))
         found.progress = progress
         return found
+
+    def _in_doubt(self, found: Beginning, progress: Progress) -> int:
+        with self._state.lock:
+            return self._state.flow.unanswered(found.partition, progress.in_flight).count
 
     def _reset(self, partition: Partition, where: str) -> str:
         """Return how an operator sets the group's offset of a partition, by Kafka's own tool."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from connector.core.chunks import Chunk, Partition
-from connector.core.flow import Finished
+from connector.core.results import Finished
 from connector.core.verdicts import Verdict
 
 KEPT: Final = 20

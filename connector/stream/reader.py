@@ -20,6 +20,7 @@ from typing import Literal, Protocol
 
 from connector.core.breaker import Hold
 from connector.core.chunks import Chunk, Partition, weight
+from connector.core.results import Finished
 from connector.core.verdicts import Verdicts, in_doubt
 from connector.core.watchdog import Spot
 from connector.kafka.errors import FatalError, KafkaTroubleError
@@ -27,7 +28,7 @@ from connector.kafka.reach import REACH_SECS
 from connector.kafka.source import Source
 from connector.shaping.decoded import FormatAwayError
 from connector.shaping.shaped import Shaped
-from connector.stream.beginning import Beginnings, BeginOptions
+from connector.stream.beginning import Beginning, Beginnings, BeginOptions
 from connector.stream.holds import Decision
 from connector.stream.state import State, now, now_ms
 from connector.telemetry.logging import get_logger
@@ -281,10 +282,19 @@ class Reader:
             state.counts.vanished += intake.vanished
             state.counts.passed_over += intake.passed_over
             state.counts.records_read += sum(map(len, intake.fresh)) + sum(map(len, intake.doubtful))
+            if intake.answered:
+                count = sum(item.count for item in intake.answered)
+                self._log.info("answers known from before", partition=str(chunk.partition), records=count)
+                state.counts.records_read += count
+                for item in intake.answered:
+                    state.settle(item)
+                state.changed.notify_all()
             in_doubt_policy = self._in_doubt.get(chunk.partition, self._options.begin.in_doubt)
             if intake.doubtful and in_doubt_policy == "dead_letter":
-                state.settle(intake.doubtful, Verdicts(in_doubt(None)))
+                state.settle(Finished(intake.doubtful, Verdicts(in_doubt(None))))
                 state.changed.notify_all()
+            elif intake.doubtful and in_doubt_policy == "hold":  # it began, as all were answered for by then
+                state.hold_partition(chunk.partition, "in_doubt", "records are in doubt; say what becomes of them")
         fresh = intake.fresh
         if intake.doubtful and in_doubt_policy == "resend":
             for again in intake.doubtful:
@@ -316,7 +326,7 @@ class Reader:
         with state.changed:
             if prepared.settled is not None:
                 settled, verdicts = prepared.settled
-                state.settle((settled,), verdicts)
+                state.settle(Finished((settled,), verdicts))
             closed = state.admission.take(prepared.lanes, now=at)
             if closed:
                 state.queue(closed)
@@ -556,11 +566,17 @@ class Reader:
 
     def _begin_found(self, source: Source) -> None:
         """Start the partitions whose progress has been read; those that librdkafka is not ready for, next time."""
+        assert self._ticker is not None
+        too_early: list[Beginning] = []
         while self._beginnings.found:
             found = self._beginnings.found.popleft()
             partition = found.partition
             if self._epochs.get(partition) != found.epoch:
                 continue
+            with self._state.lock:
+                if self._ticker.names({partition}):  # from before it went away: its results may be needed yet
+                    too_early.append(found)
+                    continue
             if found.missing > self._missed.get(partition, 0):  # a hold that is tried again counts them once
                 with self._state.lock:
                     self._state.counts.missing += found.missing - self._missed.get(partition, 0)
@@ -582,6 +598,7 @@ class Reader:
                     self._state.flow.mark(partition)
                     self._state.changed.notify_all()
             self._to_begin[partition] = found.progress.base
+        self._beginnings.found.extend(too_early)
         for partition, offset in list(self._to_begin.items()):
             self._begun.add(partition)
             if source.begin(partition, offset):

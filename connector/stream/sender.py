@@ -9,6 +9,7 @@ from typing import Literal
 
 from connector.core.batching import Batch
 from connector.core.chunks import Chunk
+from connector.core.results import Finished
 from connector.core.retrying import RetryPolicy, after_server_error, backoff, told_to_wait
 from connector.core.verdicts import (
     Action,
@@ -22,7 +23,7 @@ from connector.core.verdicts import (
     judge,
     rejection,
 )
-from connector.stream.state import State, awake, now, now_ms, piece_of, until_next
+from connector.stream.state import State, awake, now, now_ms, until_next
 from connector.telemetry.logging import get_logger, is_debugging
 from connector.telemetry.traces import BatchTraces
 from connector.trackly.client import Client, TooLateError
@@ -282,11 +283,12 @@ class Sender:
                 state.counts.resent += again.count
                 state.flow.again(again, at=at + backoff(batch.attempts, self._retry, jitter=self._dice.random()))
             case "dead_letter" | "resend":
-                state.settle_posted(
-                    chunks, Verdicts(in_doubt(reply)), batch=batch, sent_ms=sent_ms, answered_ms=now_ms()
+                verdicts = Verdicts(in_doubt(reply))
+                state.settle(
+                    Finished(chunks, verdicts, batch.id, 0, batch.attempts, sent_ms, now_ms(), trace=batch.trace)
                 )
             case "hold":
-                for partition in {chunk.partition for chunk in chunks}:
+                for partition in {chunk.partition for chunk in chunks if state.flow.is_alive(chunk)}:
                     state.hold_partition(partition, "in_doubt", "an answer was lost; decide with delivery.in_doubt")
 
     def _reject(self, serial: int, batch: Batch, reply: Reply, row: Row, sent_ms: int) -> None:
@@ -297,7 +299,6 @@ class Sender:
         batch = flow.withdraw(serial)
         for half in batch.halves():
             piece = self._piece(batch, half)
-            piece.closed_by = "halved"
             piece.attempts = 0
             piece.suspect = suspect
             flow.again(piece, at=at)
@@ -319,7 +320,7 @@ class Sender:
 
     def _piece(self, batch: Batch, chunks: tuple[Chunk, ...]) -> Batch:
         batch_id, _ = self._state.batcher.next_id()
-        return piece_of(batch, chunks, batch_id, envelope=self._operation.envelope_bytes)
+        return batch.piece(chunks, batch_id, envelope_bytes=self._operation.envelope_bytes)
 
     # ------------------------------------------------------------------ probes
 

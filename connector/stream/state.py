@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from connector.core.admission import Admission
-from connector.core.batching import Batch, Batcher, wire_size
+from connector.core.batching import Batch, Batcher
 from connector.core.breaker import Gate, Hold
 from connector.core.chunks import Chunk, Partition
 from connector.core.concurrency import ConcurrencyLimit
-from connector.core.flow import Finished, Flow
+from connector.core.flow import Flow
+from connector.core.results import Finished
 from connector.core.storm import StormGuard
 from connector.core.verdicts import Verdicts
 from connector.kafka.errors import KafkaTroubleError
@@ -186,20 +187,11 @@ class State:
     def _room(self, at: float) -> int:
         return max(self.limit.limit - len(self.flow.ready), min(self.slots(at), 1))
 
-    def settle(self, chunks: tuple[Chunk, ...], verdicts: Verdicts) -> None:
-        """Queue the results of records that need no request; the storm guard is asked first."""
-        if not chunks:
-            return
-        item = self.flow.add_finished(chunks, verdicts)
-        self._guard(item)
-
-    def settle_posted(
-        self, chunks: tuple[Chunk, ...], verdicts: Verdicts, *, batch: Batch, sent_ms: int, answered_ms: int
-    ) -> None:
-        """Queue the results of records that were posted but belong to no active batch any more."""
-        item = self.flow.add_finished(chunks, verdicts)
-        item.batch_id, item.attempts, item.sent_ms, item.answered_ms = batch.id, batch.attempts, sent_ms, answered_ms
-        item.trace = batch.trace
+    def settle(self, item: Finished) -> None:
+        """Queue the results of records that belong to no active batch; the storm guard is asked first."""
+        queued = self.flow.settle(item)
+        if queued is not None:
+            self._guard(queued)
 
     def finish(
         self,
@@ -257,7 +249,8 @@ class State:
         self.tolerated |= dict.fromkeys(self.storms, now())
         self.storms.clear()
         self.storm.reset()
-        self.flow.take_back(self.quarantine)
+        for item in self.quarantine:
+            self.flow.settle(item)
         self.quarantine = []
         if self.gate.hold is not None and self.gate.hold.ends == "operator":
             self.gate.resume()
@@ -284,21 +277,3 @@ class State:
         gate = self.gate.hold if not self.storms else None  # a storm stops the gate, and is told once
         found = [h for h in (self.paused, self.kafka_hold, gate, self.shaping_hold) if h is not None]
         return [*found, *self.storms.values()]
-
-
-def piece_of(batch: Batch, chunks: tuple[Chunk, ...], batch_id: str, *, envelope: int) -> Batch:
-    """Return a batch of its own that holds some records of another, and remembers its attempts."""
-    count = sum(map(len, chunks))
-    return Batch(
-        batch_id,
-        batch.lane,
-        chunks,
-        count,
-        wire_size(chunks, envelope),
-        "retry",
-        attempts=batch.attempts,
-        first_failed_at=batch.first_failed_at,
-        family=batch.family,
-        suspect=batch.suspect,
-        trace=batch.trace,
-    )

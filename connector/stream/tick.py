@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from connector.core.batching import Batch
 from connector.core.breaker import Hold
 from connector.core.chunks import Partition
-from connector.core.flow import Finished, Tick
+from connector.core.flow import Tick
 from connector.core.records import Scribe, without_value
+from connector.core.results import Finished
 from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError, RetriableError
 from connector.kafka.publisher import Publisher
 from connector.kafka.source import Membership, Source

@@ -3,9 +3,9 @@
 from connector.core.admission import Admission
 from connector.core.batching import Batch, Batcher, BatchLimits
 from connector.core.chunks import Chunk
-from connector.core.flow import Finished
 from connector.core.ordering import Lineup
 from connector.core.pacing import Pace, Pacer
+from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, Verdicts
 from tests.core.making import A, chunk, positions
 

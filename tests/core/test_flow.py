@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from connector.core.batching import Batch
 from connector.core.chunks import Chunk, Partition
-from connector.core.flow import Finished, Flow, FlowLimits, Place, Tick
+from connector.core.flow import Flow, FlowLimits, Place, Tick
 from connector.core.progress import Progress, RangeSet, decode
+from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
 from tests.core.making import A, B, batch, chunk, positions
 
@@ -74,7 +75,7 @@ def test_the_oldest_batch_starts_however_many_stand_before_it() -> None:
     made = flow(A, limits=FlowLimits(1, 100, 10_000, max_metadata=16))
     first, second, third = chunk(A, [0]), chunk(A, [1]), chunk(A, [2])
     read(made, first, second, third)
-    made.add_finished((second,), Verdicts(SKIPPED))
+    made.settle(Finished((second,), Verdicts(SKIPPED)))
     made.add_ready([batch(third), batch(first)])
 
     drained(made, turns=10)
@@ -123,7 +124,7 @@ def test_what_another_worker_settled_is_not_read_again_when_the_committed_offset
     """The offset passes settled records that were not read yet: they are forgotten as settled ones, not as done."""
     made = flow(A, progress=Progress(0, settled=RangeSet([(1, 20)]), in_flight=RangeSet([(0, 1)])))
     doubtful = made.intake(chunk(A, range(10))).doubtful
-    made.add_finished(doubtful, Verdicts(DOUBT))
+    made.settle(Finished(doubtful, Verdicts(DOUBT)))
     started(made)
     assert made.partitions[A].base == 20
 
@@ -285,7 +286,7 @@ def test_the_record_that_the_committed_offset_waits_for_is_found_wherever_it_is(
 def test_the_oldest_record_of_a_partition_whose_metadata_is_full_is_told_as_such() -> None:
     made = flow(A, limits=replace(ROOMY, max_metadata=16))
     read(made, *(chunk(A, [offset]) for offset in range(3)))
-    made.add_finished((chunk(A, [1]),), Verdicts(SKIPPED))
+    made.settle(Finished((chunk(A, [1]),), Verdicts(SKIPPED)))
     made.add_ready([batch(chunk(A, [2]), batch_id="later"), batch(chunk(A, [0]), batch_id="b")])
     names = []
     for turn in range(10):

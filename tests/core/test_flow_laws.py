@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from connector.core.admission import Admission
-from connector.core.batching import Batch, Batcher, BatchLimits, wire_size
+from connector.core.batching import Batch, Batcher, BatchLimits
 from connector.core.chunks import Chunk, Partition
-from connector.core.flow import Finished, Flow, FlowLimits, Tick
+from connector.core.flow import Flow, FlowLimits, Tick
 from connector.core.ordering import Laned, Lineup
 from connector.core.pacing import Pace, Pacer
 from connector.core.progress import decode
+from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
 from tests.core.making import A, B, C, Position, positions
 
@@ -67,10 +68,20 @@ class Worker:
     listed: dict[int, Batch] = field(default_factory=dict)
     posted: dict[int, Batch] = field(default_factory=dict)
     quarantine: list[Finished] = field(default_factory=list)
+    told: set[Position] = field(default_factory=set)
+    """Records that it knows the platform's answer for."""
 
 
 numbers = st.integers(0, 1_000)
 """Drawn before anything changes, and taken modulo what there is to choose from."""
+
+
+def numbers_in_request(chunks: Iterable[Chunk]) -> list[int]:
+    """Return where results say that their records stood in the request."""
+    numbers: list[int] = []
+    for chunk in chunks:
+        numbers += range(len(numbers), len(numbers) + len(chunk)) if chunk.indices is None else chunk.indices
+    return numbers
 
 
 class DeliveryMachine(RuleBasedStateMachine):
@@ -102,13 +113,15 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.resend = resend
         self.pace = Pace(per_minute) if self.by_key else Pace(None)
         self.now = 0.0
-        self.epoch = 0
+        self.epoch = self.made = 0
         self.topics = {partition: Topic() for partition in PARTITIONS}
         self.committed: dict[Partition, tuple[int, str]] = dict.fromkeys(PARTITIONS, (0, ""))
         self.results: defaultdict[Position, list[Verdict]] = defaultdict(list)
         self.perhaps_taken: Counter[Position] = Counter()
         self.taken: set[Position] = set()
         self.resent: Counter[Position] = Counter()
+        self.requests: dict[str, list[Position]] = {}
+        """What was posted last under the id of each batch, record by record."""
         self.given_up: set[Position] = set()
         """Records in doubt that nobody posts again: their dead letter may be written at any time."""
         self.owner: dict[Partition, Worker] = {}
@@ -117,7 +130,8 @@ class DeliveryMachine(RuleBasedStateMachine):
             self.take_over(self.workers[number % 2 if spread else 0], partition)
 
     def new_worker(self) -> Worker:
-        batcher = Batcher(self.batch_limits, "w")
+        self.made += 1
+        batcher = Batcher(self.batch_limits, f"w{self.made}")
         lineup = Lineup() if self.by_key else None
         pacer = Pacer(self.pace, max_lot=self.batch_limits.max_records) if self.by_key else None
         return Worker(Flow(self.limits), batcher, Admission(batcher, lineup=lineup, pacer=pacer))
@@ -178,6 +192,9 @@ class DeliveryMachine(RuleBasedStateMachine):
             assert not intake.doubtful
             return
         worker.read_to[partition] = offsets[-1] + 1
+        for item in intake.answered:
+            worker.flow.settle(item)
+        assert worker.told.isdisjoint(positions(intake.doubtful)), "it doubts what it was told"
         pieces = intake.fresh
         if self.resend:  # first, as the reader has it: of its key, what was in flight is the earliest
             pieces = (*intake.doubtful, *intake.fresh)
@@ -186,7 +203,7 @@ class DeliveryMachine(RuleBasedStateMachine):
                 self.resent.update(positions([doubtful]))
         elif intake.doubtful:
             self.given_up.update(positions(intake.doubtful))
-            worker.flow.add_finished(intake.doubtful, Verdicts(DOUBT))
+            worker.flow.settle(Finished(intake.doubtful, Verdicts(DOUBT)))
         for piece in pieces:
             self.prepare(worker, piece)
 
@@ -196,7 +213,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         wrong = [index for index, kind in enumerate(kinds) if kind in "x0"]
         if wrong:
             exceptions = {at: SKIPPED if kinds[index] == "0" else MALFORMED for at, index in enumerate(wrong)}
-            worker.flow.add_finished((piece.pick(wrong),), Verdicts(QUEUED, exceptions))
+            worker.flow.settle(Finished((piece.pick(wrong),), Verdicts(QUEUED, exceptions)))
         lanes: list[Laned] = []
         for lane in "lr":
             chosen = [index for index, kind in enumerate(kinds) if kind == lane]
@@ -277,6 +294,9 @@ class DeliveryMachine(RuleBasedStateMachine):
             for index, position in enumerate(positions(item.chunks)):
                 assert not self.results[position]
                 self.results[position].append(item.verdicts.of(index))
+            if item.batch_id:
+                request = self.requests[item.batch_id]
+                assert [request[number] for number in numbers_in_request(item.chunks)] == positions(item.chunks)
         for partition in tick.offsets:
             self.compare(partition)
 
@@ -298,6 +318,7 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     def write(self, worker: Worker, serial: int) -> None:
         batch = worker.posted[serial] = worker.listed.pop(serial)
+        self.requests[batch.id] = positions(batch.chunks)
         for position in positions(batch.chunks):
             assert self.perhaps_taken[position] <= self.resent[position]
             # A worker that sleeps between tick and post may be late: what its heir has named in doubt is still a post.
@@ -308,11 +329,19 @@ class DeliveryMachine(RuleBasedStateMachine):
                 self.check_turn(*position)
 
     def check_turn(self, partition: Partition, offset: int) -> None:
-        """Check that a record that is posted has nothing before it of its key that may still be posted."""
+        """Check that a record that is posted has nothing before it of its key that the platform may yet take."""
         topic = self.topics[partition]
         for earlier, kind in topic.kinds.items():
             if earlier < offset and kind in "lr" and topic.keys[earlier] == topic.keys[offset] != "-":
-                assert self.results[partition, earlier] or (partition, earlier) in self.given_up
+                answered = any((partition, earlier) in worker.told for worker in self.workers)
+                assert answered or self.results[partition, earlier] or (partition, earlier) in self.given_up
+
+    @rule(who=numbers)
+    def get_going(self, who: int) -> None:
+        """Do at once what it takes many steps to come to."""
+        worker = self.workers[who % 2]
+        if worker.running is None:
+            self.post_all(worker)
 
     @rule(
         who=numbers,
@@ -386,7 +415,7 @@ class DeliveryMachine(RuleBasedStateMachine):
                 self.resent.update(positions(chunks))
                 flow.again(self.piece(worker, batch, chunks), at=self.now)
             else:
-                flow.add_finished(chunks, Verdicts(DOUBT)).batch_id = batch.id
+                flow.settle(Finished(chunks, Verdicts(DOUBT), batch.id))
 
     def finish(
         self,
@@ -398,14 +427,15 @@ class DeliveryMachine(RuleBasedStateMachine):
         guarded: bool = False,
     ) -> None:
         item = worker.flow.finish(serial, chunks, verdicts, attempts=1, sent_ms=1, answered_ms=2)
+        if verdicts.default != DOUBT:
+            worker.told.update(positions(chunks))
         if item is not None and guarded and item.reasons()[REFUSED.reason]:
-            worker.quarantine += worker.flow.set_aside(item, REFUSED.reason)
+            apart = worker.flow.set_aside(item, REFUSED.reason)
+            worker.told.difference_update(*(positions(kept.chunks) for kept in apart))  # written nowhere, read again
+            worker.quarantine += apart
 
     def piece(self, worker: Worker, batch: Batch, chunks: tuple[Chunk, ...]) -> Batch:
-        count = sum(map(len, chunks))
-        return replace(
-            batch, id=worker.batcher.next_id()[0], chunks=chunks, count=count, size=wire_size(chunks, ENVELOPE)
-        )
+        return batch.piece(chunks, worker.batcher.next_id()[0], envelope_bytes=ENVELOPE)
 
     def believe_taken(self, chunks: Iterable[Chunk]) -> None:
         self.taken.update(positions(chunks))
@@ -415,8 +445,12 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @rule(who=numbers)
     def resume(self, who: int) -> None:
-        worker = self.workers[who % 2]
-        worker.flow.take_back(worker.quarantine)
+        self.release(self.workers[who % 2])
+
+    def release(self, worker: Worker) -> None:
+        """Write what the storm guard kept back."""
+        for item in worker.quarantine:
+            worker.flow.settle(item)
         worker.quarantine = []
 
     # ------------------------------------------------------------------ partitions come and go
@@ -441,6 +475,17 @@ class DeliveryMachine(RuleBasedStateMachine):
         if partition in self.owner:
             self.let_go(partition, commits=commits)
         self.take_over(self.workers[who % 2], partition)
+
+    @rule(at=numbers, commits=st.booleans())
+    def lose_and_regain(self, at: int, commits: bool) -> None:
+        """Take a partition from a worker that lives on, and give it back, as after an outage of the brokers."""
+        partition = PARTITIONS[at % 3]
+        if partition in self.owner:
+            worker = self.owner[partition]
+            self.let_go(partition, commits=commits)
+            if worker.running is not None:
+                self.resolve(worker, commits=commits)  # before that it does not begin again
+            self.take_over(worker, partition)
 
     def let_go(self, partition: Partition, *, commits: bool) -> None:
         """Have the owner give a partition up, drained or not; by then its running tick is resolved, or thrown away."""
@@ -497,8 +542,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         if not hasattr(self, "workers"):
             return
         for worker in self.workers:
-            worker.flow.take_back(worker.quarantine)
-            worker.quarantine = []
+            self.release(worker)
             if worker.running is not None:
                 self.resolve(worker, commits=True)
         for partition, worker in list(self.owner.items()):
@@ -526,8 +570,17 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     def turn(self, worker: Worker) -> bool:
         """Do one round of everything a worker does; return whether nothing was left to do."""
-        self.now += 2
         before = dict(worker.read_to)
+        self.post_all(worker)
+        for serial in sorted(worker.posted):
+            self.carry_out(worker, serial, worker.posted.pop(serial), "taken")
+        flow = worker.flow
+        idle = not (flow.active or flow.finished or flow.ready or flow.waiting or worker.admission.held_bytes)
+        return idle and worker.running is None and before == worker.read_to
+
+    def post_all(self, worker: Worker) -> None:
+        """Post whatever can be read, and what waits."""
+        self.now += 2
         for partition, epoch in worker.epochs.items():
             self.take(worker, partition, 10, epoch=epoch)
         worker.flow.add_ready(worker.admission.due(now=self.now, may_start=True) + worker.batcher.drain())
@@ -538,11 +591,6 @@ class DeliveryMachine(RuleBasedStateMachine):
             self.resolve(worker, commits=True)
         for serial in sorted(worker.listed):
             self.write(worker, serial)
-        for serial in sorted(worker.posted):
-            self.carry_out(worker, serial, worker.posted.pop(serial), "taken")
-        flow = worker.flow
-        idle = not (flow.active or flow.finished or flow.ready or flow.waiting or worker.admission.held_bytes)
-        return idle and worker.running is None and before == worker.read_to
 
     def planned(self, worker: Worker) -> Tick | None:
         """Return the next tick as the ticker makes it: results first, and what may start once they are written."""

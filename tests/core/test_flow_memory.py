@@ -6,6 +6,7 @@ from connector.core.batching import Batch
 from connector.core.chunks import Chunk, Partition
 from connector.core.flow import Flow, FlowLimits
 from connector.core.progress import MAX_METADATA, Progress, decode
+from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, Verdicts
 
 PARTITIONS = 10_000
@@ -21,7 +22,8 @@ def test_ten_thousand_partitions_take_some_kilobytes_each_and_one_tick_says_all_
     for partition in partitions:
         flow.assign(partition, 1, Progress(0))
         flow.intake(Chunk(partition, 1, range(RECORDS), [b"x"] * RECORDS))
-        flow.add_finished((Chunk(partition, 1, range(1, RECORDS, 2), [b"x"] * (RECORDS // 2)),), Verdicts(QUEUED))
+        done = Chunk(partition, 1, range(1, RECORDS, 2), [b"x"] * (RECORDS // 2))
+        flow.settle(Finished((done,), Verdicts(QUEUED)))
         waits = Chunk(partition, 1, range(0, RECORDS, 2), [b"x"] * (RECORDS // 2), wire=[b"x"] * (RECORDS // 2))
         flow.add_ready([Batch(f"b-{partition.number}", None, (waits,), RECORDS // 2, 10, "count")])
 

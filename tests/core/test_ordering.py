@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.core.chunks import Chunk, Partition
-from connector.core.flow import Finished
 from connector.core.ordering import ROW_BYTES, Laned, Lineup
+from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, Verdicts
 from tests.core.making import A, B, Position, chunk, positions, rows
 

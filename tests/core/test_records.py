@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from connector.core.chunks import Chunk, Headers, Partition
-from connector.core.flow import Finished
 from connector.core.records import FAILURE_PREFIXES, DeadLetter, Scribe, iso, without_value
+from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
 from tests.core.making import A, chunks
 

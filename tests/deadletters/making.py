@@ -3,8 +3,8 @@
 from typing import Any
 
 from connector.core.chunks import Chunk, Headers, Partition
-from connector.core.flow import Finished
 from connector.core.records import Scribe
+from connector.core.results import Finished
 from connector.core.verdicts import Verdict, Verdicts
 from connector.deadletters.letters import Facts, Letter
 from connector.demo.topics import Record

@@ -16,8 +16,8 @@ from connector.app import online
 from connector.cli.errors import WAYS_OUT, ExitCode
 from connector.config.load import load_settings
 from connector.config.problems import SettingsError
-from connector.core.flow import Finished
 from connector.core.reasons import REASONS
+from connector.core.results import Finished
 from connector.core.verdicts import RECORD_CODES, TABLE
 from connector.reference.__main__ import FOLDER, PAGES, main
 from connector.reference.errors import COMMANDS, errors_page

@@ -224,6 +224,28 @@ def test_clients_that_were_told_of_no_brokers_reach_them_again(
         assert worker.stop() == 0
 
 
+def test_brokers_that_are_away_for_longer_than_a_session_leave_nothing_in_doubt(
+    make_broker: MakeBroker, make_world: MakeWorld, platform: SimulatorThread
+) -> None:
+    """What the platform has answered meanwhile is still known when the partitions come back."""
+    broker = make_broker({})
+    world = make_world(broker.bootstrap_servers)
+    platform.set_faults(Faults(latency_ms=(300, 300)))
+    world.produce_sends(100_000)
+    settings = world.defaults({"kafka": {"session_timeout_secs": 7}}, stream={"batch": {"max_records": 250}})
+    worker = world.start(settings)
+    worker.wait_for(lambda s: s.get("queued", 0) > 10_000, "work at full speed")
+    broker.pause()
+    worker.wait_for(lambda s: s.get("partitions") == {}, "the end of the session")
+    broker.resume()
+
+    found = world.settled()
+
+    assert found.problems() == []
+    assert (found.queued, found.in_doubt) == (100_000, 0)
+    assert "answers known from before" in worker.log.read_text(), "nothing was in flight"
+
+
 @pytest.mark.parametrize(
     "faults", [Faults(outage=Outage(how="refuse")), Faults(status_override=503)], ids=["refused", "503"]
 )
@@ -232,8 +254,8 @@ def test_after_an_outage_the_full_speed_is_back_soon(world: World, faults: Fault
     slow = 200
     world.platform.set_faults(Faults(latency_ms=(slow, slow)))
     watch = Watch(world.platform)
-    world.produce_sends(80_000)
-    worker = world.start(world.defaults(stream={"batch": {"max_records": 20}}))
+    world.produce_sends(110_000)  # enough for a minute, so that a busy machine has that long
+    worker = world.start(world.defaults(stream={"batch": {"max_records": 5}}))
     worker.wait_for(lambda s: s["concurrency_limit"] == 64, "all requests that may be under way")
     time.sleep(1.5)
     before = watch.count(time.monotonic() - 1, time.monotonic())

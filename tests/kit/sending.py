@@ -8,8 +8,9 @@ from connector.core.batching import Batcher, BatchLimits
 from connector.core.breaker import Gate, GatePolicy
 from connector.core.chunks import Chunk, Partition
 from connector.core.concurrency import ConcurrencyLimit, ConcurrencyPolicy
-from connector.core.flow import Finished, Flow, FlowLimits
+from connector.core.flow import Flow, FlowLimits
 from connector.core.progress import Progress
+from connector.core.results import Finished
 from connector.core.retrying import RetryPolicy
 from connector.core.storm import StormGuard, StormPolicy
 from connector.core.verdicts import Verdict, VerdictPolicy
@@ -72,7 +73,7 @@ class Bench:
             for piece in self.state.flow.intake(chunk).fresh:
                 prepared = self.operation.prepare(piece, now_ms=0)
                 if prepared.settled is not None:
-                    self.state.settle((prepared.settled[0],), prepared.settled[1])
+                    self.state.settle(Finished((prepared.settled[0],), prepared.settled[1]))
                 for lane, ready in prepared.lanes:
                     self.state.flow.add_ready(self.state.batcher.add(lane, ready, now=now()))
             self.state.flow.add_ready(self.state.batcher.drain())

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.core.chunks import Chunk, Headers, Partition
-from connector.core.flow import Finished
 from connector.core.records import REDRIVES, Scribe, evidence_outcome, without_value
+from connector.core.results import Finished
 from connector.core.verdicts import (
     QUEUED,
     RECORD_CODES,

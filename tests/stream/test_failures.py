@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from connector.core.chunks import Chunk, Partition
-from connector.core.flow import Finished
+from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, Verdict, Verdicts
 from connector.stream.failures import KEPT, Failures
 

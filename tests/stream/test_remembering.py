@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.core.chunks import Chunk, Partition
-from connector.core.flow import Finished
 from connector.core.records import Scribe
+from connector.core.results import Finished
 from connector.core.verdicts import Verdict, Verdicts
 from connector.stream.remembering import places_in
 

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from connector.core.flow import Finished
 from connector.core.ordering import Lineup
 from connector.core.progress import Progress
+from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, Verdicts
 from connector.stream.state import State
 from tests.core.making import A, chunk

@@ -9,8 +9,8 @@ import pytest
 from confluent_kafka import KafkaError
 
 from connector.core.chunks import Headers, Partition
-from connector.core.flow import Finished
 from connector.core.records import Scribe
+from connector.core.results import Finished
 from connector.kafka.errors import AbortableError, KafkaTroubleError, RetriableError
 from connector.kafka.publisher import Offsets
 from connector.kafka.source import Committed, Source

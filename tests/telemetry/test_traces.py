@@ -17,8 +17,8 @@ from connector.config.problems import SettingsError
 from connector.config.settings import TraceSettings
 from connector.core.batching import Batch
 from connector.core.chunks import Chunk, Partition
-from connector.core.flow import Finished
 from connector.core.records import Scribe
+from connector.core.results import Finished
 from connector.core.verdicts import Verdict, Verdicts
 from connector.telemetry.traces import BatchTraces, context_of, header_of, open_traces, sampled
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from connector.core.batching import Batch, BatchLimits
 from connector.core.chunks import Chunk, Headers, Partition
-from connector.core.flow import Finished
 from connector.core.records import DeadLetter, Scribe, without_value
+from connector.core.results import Finished
 from connector.core.verdicts import Action, VerdictPolicy, Verdicts, classify, in_doubt, judge, rejection
 from connector.trackly.operations import Operation
 from connector.trackly.replies import read_reply

@@ -1,0 +1,208 @@
+"""Results whose partition goes away before they are written: remembered, and true of the same records alone."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from connector.core.batching import Batch
+from connector.core.chunks import Chunk, Partition
+from connector.core.flow import Flow, FlowLimits
+from connector.core.ordering import Lineup
+from connector.core.progress import Progress, RangeSet, decode
+from connector.core.results import Answers, Finished
+from connector.core.verdicts import QUEUED, Verdict, Verdicts
+from tests.core.making import A, B, Position, batch, chunk
+
+REFUSED = Verdict("dead_letter", "invalid_phone")
+DOUBT = Verdict("dead_letter", "in_doubt")
+LATER = 2
+"""The epoch under which what was posted in epoch 1 is read again."""
+
+
+def always(_: Chunk) -> bool:
+    return True
+
+
+def remembering(*items: Finished, max_records: int = 100) -> Answers:
+    answers = Answers(max_records)
+    for item in items:
+        answers.keep(item, always)
+    return answers
+
+
+def recalled(answers: Answers, *chunks: Chunk) -> tuple[dict[Position, tuple[Verdict, str, int]], list[int]]:
+    """Return what is known of each record (verdict, batch, index in the request), and the offsets left in doubt."""
+    known: dict[Position, tuple[Verdict, str, int]] = {}
+    left: list[int] = []
+    for read in chunks:
+        found, doubtful = answers.recall(read)
+        for item in found:
+            [own] = item.chunks
+            assert own.epoch == read.epoch
+            for at, offset in enumerate(own.offsets):
+                assert own.values[at] == read.values[list(read.offsets).index(offset)]
+                known[own.partition, offset] = (item.verdicts.of(at), item.batch_id, (own.indices or ())[at])
+        left += doubtful.offsets if doubtful else ()
+    return known, left
+
+
+def again(partition: Partition, offsets: Iterable[int]) -> Chunk:
+    return chunk(partition, offsets, epoch=LATER)
+
+
+def posted(made: Flow, *chunks: Chunk) -> tuple[int, Batch]:
+    """Read chunks and commit the tick that lists them."""
+    for piece in chunks:
+        made.intake(piece)
+    made.add_ready([batch(*chunks)])
+    tick = made.plan(now=0, slots=1)
+    assert tick is not None
+    [listed] = made.committed(tick)
+    return listed
+
+
+def owning(*partitions: Partition) -> Flow:
+    made = Flow(FlowLimits(max_in_flight_records=100, max_tick_records=100, max_tick_bytes=10_000))
+    for partition in partitions:
+        made.assign(partition, 1, Progress(0))
+    return made
+
+
+# ------------------------------------------------------------------ what is remembered
+
+
+def test_each_record_gets_its_own_verdict_and_the_place_that_it_had_in_its_request() -> None:
+    verdicts = Verdicts(QUEUED, {1: REFUSED, 3: REFUSED})
+    answers = remembering(Finished((chunk(A, [3, 5, 9]), chunk(B, [7, 8])), verdicts, "t-1"))
+
+    known, left = recalled(answers, again(B, [6, 7, 8]), again(A, range(10)))
+
+    assert known == {
+        (A, 3): (QUEUED, "t-1", 0),
+        (A, 5): (REFUSED, "t-1", 1),
+        (A, 9): (QUEUED, "t-1", 2),
+        (B, 7): (REFUSED, "t-1", 3),
+        (B, 8): (QUEUED, "t-1", 4),
+    }
+    assert left == [6, 0, 1, 2, 4, 6, 7, 8]
+
+
+def test_what_is_read_piece_by_piece_is_known_to_its_end() -> None:
+    verdicts = Verdicts(QUEUED, {3: REFUSED})
+    answers = remembering(Finished((chunk(A, range(4)),), verdicts, "t-1"))
+
+    known, left = recalled(answers, again(A, [0]), again(A, [1, 2]), again(A, [3]))
+
+    assert ([verdict for verdict, _, _ in known.values()], left) == ([QUEUED, QUEUED, QUEUED, REFUSED], [])
+
+
+def test_of_two_answers_for_a_record_the_later_one_counts() -> None:
+    first = Finished((chunk(A, [0, 1]),), Verdicts(REFUSED), "t-1")
+    second = Finished((replace(chunk(A, [1]), resent=True),), Verdicts(QUEUED), "t-2")
+
+    known, _ = recalled(remembering(first, second), again(A, [0, 1]))
+
+    assert known == {(A, 0): (REFUSED, "t-1", 0), (A, 1): (QUEUED, "t-2", 0)}
+
+
+def test_that_an_answer_was_lost_is_no_answer() -> None:
+    """What becomes of the record is then for the operator to say, who may have changed their mind."""
+    lost = Finished((chunk(A, [0]),), Verdicts(DOUBT), "t-1")
+    unposted = Finished((chunk(A, [1]),), Verdicts(REFUSED))
+
+    assert recalled(remembering(lost, unposted), again(A, [0, 1])) == ({}, [0, 1])
+
+
+def test_of_too_many_answers_the_oldest_are_forgotten() -> None:
+    items = [Finished((chunk(A, [offset]),), Verdicts(QUEUED), "t-1") for offset in range(8)]
+
+    _, left = recalled(remembering(*items, max_records=3), again(A, range(8)))
+
+    assert left == [0, 1, 2, 3, 4]
+
+
+# ------------------------------------------------------------------ partitions come and go
+
+
+def test_a_partition_that_comes_back_doubts_nothing_that_was_answered() -> None:
+    made = owning(A)
+    serial, sent = posted(made, chunk(A, range(3)))
+    made.let_go([A])
+    late = made.finish(serial, sent.chunks, Verdicts(QUEUED), attempts=1, sent_ms=5, answered_ms=6)
+    made.assign(A, LATER, Progress(0, in_flight=RangeSet([(0, 4)])))
+
+    assert late is None
+    assert made.unanswered(A, RangeSet([(0, 4)])) == RangeSet([(3, 4)])
+    intake = made.intake(again(A, range(5)))
+    assert [(item.count, item.sent_ms, item.answered_ms) for item in intake.answered] == [(3, 5, 6)]
+    assert [list(part.offsets) for part in (*intake.doubtful, *intake.fresh)] == [[3], [4]]
+
+
+def test_what_was_listed_and_never_posted_is_doubted_only_if_somebody_has_committed_since() -> None:
+    """Whether a tick commits may be known only after its partitions are gone, and then nothing of it is posted."""
+    made = owning(A)
+    made.intake(chunk(A, range(3)))
+    made.add_ready([batch(chunk(A, range(3)))])
+    tick = made.plan(now=0, slots=1)
+    assert tick is not None
+    made.let_go([A])
+    made.aborted(tick)
+    told = decode(*tick.offsets[A])
+    assert told.in_flight == RangeSet([(0, 3)])
+
+    assert not made.assign(A, LATER, told).doubt
+    made.let_go([A])
+    assert made.assign(A, LATER + 1, told).doubt == told.in_flight, "it is asked about once"
+    made.let_go([A])
+    made.aborted(tick)
+    others = replace(told, mark=told.mark + 1)
+    assert made.assign(A, LATER + 2, others).doubt == told.in_flight
+
+
+def test_records_of_a_topic_that_was_made_anew_are_others() -> None:
+    """They have the offsets of those that were answered, before the topic was gone or after it was there again."""
+    made = owning(A)
+    serial, sent = posted(made, chunk(A, [0]))
+    late, late_sent = posted(made, chunk(A, [1]))
+    made.let_go([A])
+    made.finish(serial, sent.chunks, Verdicts(QUEUED), attempts=1, sent_ms=5, answered_ms=6)
+    made.assign(A, LATER, Progress(0))
+    made.let_go([A])
+    made.finish(late, late_sent.chunks, Verdicts(QUEUED), attempts=1, sent_ms=5, answered_ms=6)
+
+    state = made.assign(A, LATER + 1, Progress(0, in_flight=RangeSet([(0, 2)])))
+
+    assert made.unanswered(A, state.doubt) == state.doubt
+
+
+def test_an_answer_that_comes_late_and_says_nothing_reaches_no_tick() -> None:
+    """Its partition is another worker's, or ours again: who reads the record finds it listed."""
+    made = owning(A)
+    serial, sent = posted(made, chunk(A, [0]))
+    made.let_go([A])
+    made.withdraw(serial)
+
+    assert made.settle(Finished(sent.chunks, Verdicts(DOUBT), sent.id)) is None
+    assert made.plan(now=0, slots=1) is None
+    assert made.held_bytes == 0
+
+
+def test_results_of_the_partitions_that_stay_keep_their_place_in_the_request() -> None:
+    made = owning(A, B)
+    serial, sent = posted(made, chunk(A, range(2)), chunk(B, range(2)))
+    made.let_go([A])
+
+    kept = made.finish(serial, sent.chunks, Verdicts(QUEUED), attempts=1, sent_ms=5, answered_ms=6)
+
+    assert kept is not None
+    assert [(part.partition, list(part.indices or ())) for part in kept.chunks] == [(B, [2, 3])]
+
+
+def test_what_is_known_from_before_frees_no_key_that_a_later_record_keeps_busy() -> None:
+    lineup = Lineup()
+    line = [replace(again(A, [offset]), keys=[b"k"]) for offset in (0, 1, 2)]
+    assert lineup.admit([(None, line[1])], now=0.0)
+    assert not lineup.admit([(None, line[2])], now=0.0)
+    answers = remembering(Finished((chunk(A, [0]),), Verdicts(QUEUED), "t-1"))
+
+    assert lineup.settled(answers.recall(line[0])[0]) == []
+    assert len(lineup.settled([Finished((line[1],), Verdicts(QUEUED), "t-2")])) == 1
