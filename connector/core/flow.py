@@ -566,10 +566,14 @@ class Flow:
                 self.ready.appendleft(alive_batch)
 
     def _note_unposted(self, tick: Tick) -> None:
-        """Remember what a tick lists of partitions that are gone: nobody need doubt it, if that is the last word."""
+        """Remember what a tick lists of partitions that are gone: nobody need doubt it, if that is the last word.
+
+        What is posted again though it may have been taken is in doubt whatever becomes of this listing.
+        """
         gone = [p for p, epoch in tick.epochs.items() if (own := self.partitions.get(p)) is None or own.epoch != epoch]
-        started = _ranges(chunk for _, batch in tick.start for chunk in batch.chunks) if gone else {}
-        self._unposted |= {partition: (tick.told[partition], started.get(partition, [])) for partition in gone}
+        if gone:
+            started = _ranges(chunk for _, batch in tick.start for chunk in batch.chunks if not chunk.resent)
+            self._unposted |= {partition: (tick.told[partition], started.get(partition, [])) for partition in gone}
 
     def _take_finished(self) -> list[Finished]:
         settle: list[Finished] = []

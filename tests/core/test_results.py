@@ -158,6 +158,18 @@ def test_what_was_listed_and_never_posted_is_doubted_only_if_somebody_has_commit
     assert made.assign(A, LATER + 2, others).doubt == told.in_flight
 
 
+def test_what_is_listed_to_be_posted_again_though_it_may_have_been_taken_stays_in_doubt() -> None:
+    made = owning(A)
+    made.intake(chunk(A, range(2)))
+    made.add_ready([batch(replace(chunk(A, [0]), resent=True), chunk(A, [1]))])
+    tick = made.plan(now=0, slots=1)
+    assert tick is not None
+    made.let_go([A])
+    made.aborted(tick)
+
+    assert made.assign(A, LATER, decode(*tick.offsets[A])).doubt == RangeSet([(0, 1)])
+
+
 def test_records_of_a_topic_that_was_made_anew_are_others() -> None:
     """They have the offsets of those that were answered, before the topic was gone or after it was there again."""
     made = owning(A)
