@@ -33,6 +33,8 @@ class Reading:
         options = ReadOptions(begin, 1_000_000, 1.0, 6.0)
         self.failed: list[Any] = []
         self.begins: list[tuple[float, Partition, int]] = []
+        self.ticker = create_autospec(TickView, instance=True)
+        self.ticker.names.return_value = False
         self.reader = Reader(bench.state, bench.operation, options, name="bench", fail=self.failed.append)
         self.source = create_autospec(Source, instance=True)
         self.source.begin.side_effect = self._begin
@@ -50,7 +52,7 @@ class Reading:
 
     def start(self, *partitions: Partition) -> None:
         self.source.subscribe.side_effect = lambda _topics: self.reader.assigned(list(partitions))
-        self.reader.start(self.source, create_autospec(TickView, instance=True))
+        self.reader.start(self.source, self.ticker)
 
     def wait(self, wanted: Callable[[], bool]) -> None:
         with self._began:
@@ -193,3 +195,15 @@ def test_a_consumer_that_has_lost_its_brokers_is_replaced_and_its_partitions_are
     assert reading.state.counts.consumers_replaced == 1
     reading.wait(lambda: len(reading.begins) == 2)  # the new one has it, where its progress says
     assert [offset for _, _, offset in reading.begins] == [OFFSET, OFFSET]
+
+
+def test_a_partition_that_a_tick_still_names_begins_when_that_is_over(reading: Reading) -> None:
+    """Its results may be needed: what it has written, or not, decides what is in doubt."""
+    reading.ticker.names.side_effect = lambda partitions: PARTITION in partitions and not over
+    over: list[bool] = []
+    reading.start(PARTITION, OTHER)
+
+    reading.wait(lambda: reading.has_begun(OTHER))
+    assert not reading.has_begun(PARTITION)
+    over.append(True)
+    reading.wait(lambda: reading.has_begun(PARTITION))
