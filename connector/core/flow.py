@@ -84,6 +84,13 @@ class PartitionState:
             ranges.update(listed)
         return ranges
 
+    def untaken(self) -> RangeSet:
+        """Return what stands committed as in flight and is not: withdrawn, or never posted."""
+        ranges = self.told.in_flight.copy()
+        for start, stop in (*self.in_flight(), *self.settled, (0, self.base)):
+            ranges.discard(start, stop)
+        return ranges
+
     def reach(self, top: int) -> None:
         """Settle the holes that begin at `top` or below, as they lie between what has to be said anyway."""
         top = max(top, self.base, self.settled.stop)
@@ -92,6 +99,17 @@ class PartitionState:
             self.settled.add(start, stop)
             top = max(top, stop)
         self.base = self.settled.advance(self.base)
+
+
+@dataclass(slots=True, eq=False)
+class _Left:
+    """What this worker knows of a partition that it let go, should that come back."""
+
+    epoch: int
+    said: list[Progress]
+    """Any of these may stand committed. If one does, nobody else has posted anything since."""
+    untaken: RangeSet
+    """They may list these as in flight; these were never posted, or surely not taken."""
 
 
 @dataclass(slots=True, eq=False)
@@ -140,7 +158,8 @@ class Place:
 class Flow:
     """The state of one stream, for the partitions that are assigned to this worker."""
 
-    def __init__(self, limits: FlowLimits) -> None:
+    def __init__(self, limits: FlowLimits, *, first_mark: int = 0) -> None:
+        """Make the state of a stream; marks begin apart, so that no two workers are likely to say the same."""
         self.limits = limits
         self.partitions: dict[Partition, PartitionState] = {}
         self.ready: deque[Batch] = deque()
@@ -157,10 +176,9 @@ class Flow:
         self._answers = Answers(ANSWERS_PER_IN_FLIGHT * limits.max_in_flight_records)
         self._latest: dict[Partition, PartitionState] = {}
         """The state of each partition that was ever ours, under its latest assignment."""
-        self._unposted: dict[Partition, tuple[Progress, list[Range]]] = {}
-        """Of partitions that went away during a tick: what it said of them, and what it listed and nobody posted."""
+        self._left: dict[Partition, _Left] = {}
         self._serial = 0
-        self._mark = 0
+        self._mark = first_mark
 
     # ------------------------------------------------------------------ partitions come and go
 
@@ -174,7 +192,7 @@ class Flow:
             progress.base,
             progress.birth,
             progress.settled.copy(),
-            progress.in_flight.copy(),
+            self._doubtful(partition, progress),
             next_read=progress.base,
             horizon=max(progress.settled.stop, progress.in_flight.stop),
             told=progress,
@@ -182,10 +200,9 @@ class Flow:
         )
         self.partitions[partition] = state
         self._latest[partition] = state
-        said, unposted = self._unposted.pop(partition, (None, []))
-        if said == progress:  # nobody has committed since, so that nobody has posted what it listed
-            for start, stop in unposted:
-                state.doubt.discard(start, stop)
+        self._left.pop(partition, None)
+        if state.doubt != progress.in_flight:
+            self._dirty.add(partition)  # what nobody doubts need not be listed any longer
         self._answers.assigned(partition, state.doubt)
         return state
 
@@ -215,16 +232,16 @@ class Flow:
     def let_go(self, partitions: Iterable[Partition]) -> None:
         """Let partitions go: no tick names them again, and late replies for them are of use only if they come back."""
         for partition in partitions:
-            self.partitions.pop(partition, None)
+            state = self.partitions.pop(partition, None)
+            if state is not None:
+                self._left[partition] = _Left(state.epoch, [state.told], state.untaken())
             for told in (self._dirty, self._full, self._stuck):
                 told.discard(partition)
         self._prune_unstarted()
-        kept = []
-        for item in self.finished:
-            alive = self._alive_finished(item)
-            if alive is not None:
-                kept.append(alive)
-        self.finished = deque(kept)
+        finished, self.finished = self.finished, deque()
+        for item in finished:
+            self.held_bytes -= item.bytes
+            self.settle(item)
 
     def is_alive(self, chunk: Chunk) -> bool:
         """Tell whether the chunk's partition is still ours, under the assignment that it was read in."""
@@ -268,9 +285,18 @@ class Flow:
             passed_over,
         )
 
-    def unanswered(self, partition: Partition, doubt: RangeSet) -> RangeSet:
-        """Return those of a partition's records in doubt that this worker has no answer for either."""
-        return self._answers.without(partition, doubt)
+    def unknown(self, partition: Partition, progress: Progress) -> RangeSet:
+        """Return which records are in doubt, if a partition begins at this progress, that no answer is known for."""
+        return self._answers.without(partition, self._doubtful(partition, progress))
+
+    def _doubtful(self, partition: Partition, progress: Progress) -> RangeSet:
+        """Return what a progress lists as in flight, without what this worker knows that nobody has taken."""
+        doubt = progress.in_flight.copy()
+        left = self._left.get(partition)
+        if left is not None and progress in left.said:
+            for start, stop in left.untaken:
+                doubt.discard(start, stop)
+        return doubt
 
     def _skip_holes(self, state: PartitionState, offsets: Sequence[int]) -> tuple[int, int]:
         """Note the offsets that the topic does not have; return how many were in doubt, and how many there are."""
@@ -300,7 +326,7 @@ class Flow:
 
         Returns what was queued.
         """
-        alive = self._alive_finished(item, count_bytes=False)
+        alive = self._alive_finished(item)
         if alive is not None:
             self.held_bytes += alive.bytes
             self.finished.append(alive)
@@ -345,17 +371,21 @@ class Flow:
         return batch
 
     def again(self, batch: Batch, *, at: float) -> None:
-        """Queue a batch, or a part of one, to be listed and posted again from time `at` on."""
+        """Queue a batch, or a part of one, to be listed and posted again from time `at` on.
+
+        It was surely not taken, but for chunks that are marked as resent.
+        """
+        self._note_untaken(batch)
         pruned = self._startable(batch)
         if pruned is not None:
             self._serial += 1
             self.held_bytes += _bytes(pruned)
             heappush(self._waiting, (at, self._serial, pruned))
 
-    def set_aside(self, item: Finished, reason: str) -> list[Finished]:
+    def set_aside(self, item: Finished, reason: str) -> tuple[Finished | None, Finished | None]:
         """Take the dead letters of a reason out of a finished item that is queued, unwritten and off the list.
 
-        They were surely not taken, so nobody need doubt them; what is left of the item stays queued.
+        They were surely not taken, so nobody need doubt them. Returns them, and what is left, which stays queued.
         """
         count = item.count
         apart = [i for i in range(count) if (v := item.verdicts.of(i)).status == "dead_letter" and v.reason == reason]
@@ -367,7 +397,7 @@ class Flow:
         if others:
             self.held_bytes += others.bytes
             self.finished.append(others)
-        return [replace(chosen, serial=0)] if chosen else []
+        return (replace(chosen, serial=0) if chosen else None), others
 
     def doubt(self, chunks: Iterable[Chunk]) -> None:
         """Keep records listed as in flight although no request of theirs is: they may have been taken."""
@@ -514,7 +544,7 @@ class Flow:
 
     def committed(self, tick: Tick) -> list[tuple[int, Batch]]:
         """Adopt a tick that is known to have committed, and return what may be posted now."""
-        self._note_unposted(tick)
+        self._note_gone(tick)
         for partition, epoch in tick.epochs.items():
             state = self.partitions.get(partition)
             if state is None or state.epoch != epoch:
@@ -550,11 +580,11 @@ class Flow:
 
     def aborted(self, tick: Tick) -> None:
         """Take back everything of a tick that is known not to have committed, in what is still ours."""
-        self._note_unposted(tick)
+        self._note_gone(tick)
         self._dirty |= {p for p in tick.offsets if p in self.partitions}
         for item in reversed(tick.settle):
             self.held_bytes -= item.bytes
-            alive = self._alive_finished(item, count_bytes=False)
+            alive = self._alive_finished(item)
             if alive is not None:
                 self.held_bytes += alive.bytes
                 self.finished.appendleft(alive)
@@ -565,15 +595,21 @@ class Flow:
                 self.held_bytes += _bytes(alive_batch)
                 self.ready.appendleft(alive_batch)
 
-    def _note_unposted(self, tick: Tick) -> None:
-        """Remember what a tick lists of partitions that are gone: nobody need doubt it, if that is the last word.
+    def _note_gone(self, tick: Tick) -> None:
+        """Note of partitions that are gone what a tick said of them, and that nobody posted what it was to start."""
+        for partition, epoch in tick.epochs.items():
+            left = self._left.get(partition)
+            if left is not None and left.epoch == epoch:
+                left.said.append(tick.told[partition])
+        for _, batch in tick.start:
+            self._note_untaken(batch)
 
-        What is posted again though it may have been taken is in doubt whatever becomes of this listing.
-        """
-        gone = [p for p, epoch in tick.epochs.items() if (own := self.partitions.get(p)) is None or own.epoch != epoch]
-        if gone:
-            started = _ranges(chunk for _, batch in tick.start for chunk in batch.chunks if not chunk.resent)
-            self._unposted |= {partition: (tick.told[partition], started.get(partition, [])) for partition in gone}
+    def _note_untaken(self, batch: Batch) -> None:
+        """Note of partitions that are gone what was not taken; what is posted again may have been, at first."""
+        for chunk in batch.chunks:
+            left = self._left.get(chunk.partition)
+            if left is not None and left.epoch == chunk.epoch and not chunk.resent:
+                left.untaken.update(runs(chunk.offsets))
 
     def _take_finished(self) -> list[Finished]:
         settle: list[Finished] = []
@@ -781,7 +817,7 @@ class Flow:
         heapify(waiting)
         self._waiting = waiting
 
-    def _alive_finished(self, item: Finished, *, count_bytes: bool = True) -> Finished | None:
+    def _alive_finished(self, item: Finished) -> Finished | None:
         """Return the item without chunks of partitions that are gone, for which the answers are remembered."""
         if all(map(self.is_alive, item.chunks)):
             return item
@@ -792,8 +828,6 @@ class Flow:
                 indices += range(at, at + len(chunk))
             at += len(chunk)
         alive, gone = item.split(indices)
-        if count_bytes:
-            self.held_bytes += (alive.bytes if alive else 0) - item.bytes
         if gone:
             self._answers.keep(gone, self._may_be_doubted)
         return alive

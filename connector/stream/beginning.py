@@ -18,7 +18,7 @@ from connector.core.chunks import Partition
 from connector.core.progress import ForeignMetadataError, Progress, RangeSet, decode
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.source import Committed, Source
-from connector.stream.holds import Decision, spelled
+from connector.stream.holds import Decision, hold_for_doubt, spelled
 from connector.stream.state import State
 from connector.telemetry.logging import get_logger
 
@@ -114,7 +114,8 @@ class Beginnings:
 
         With none of them it only counts the partitions that there are.
         """
-        self._threads.submit(self._load, source, epochs)
+        if not self._closing.is_set():  # a stream that stops early may be assigned something as it leaves
+            self._threads.submit(self._load, source, epochs)
 
     def rule(self, partition: Partition, reason: str, decision: Decision) -> None:
         """Take note of what the operator decided about a hold, for when the partition is looked up again."""
@@ -245,14 +246,13 @@ class Beginnings:
             found.vanished = _below(progress.in_flight, low)
             progress = _from(progress, low)
         if self._options.in_doubt == "hold" and ruling.in_doubt is None and (count := self._in_doubt(found, progress)):
-            detail = f"{count} records are in doubt; say what becomes of them"
-            return replace(found, hold=("in_doubt", detail))
+            return replace(found, hold=hold_for_doubt(count))
         found.progress = progress
         return found
 
     def _in_doubt(self, found: Beginning, progress: Progress) -> int:
         with self._state.lock:
-            return self._state.flow.unanswered(found.partition, progress.in_flight).count
+            return self._state.flow.unknown(found.partition, progress).count
 
     def _reset(self, partition: Partition, where: str) -> str:
         """Return how an operator sets the group's offset of a partition, by Kafka's own tool."""

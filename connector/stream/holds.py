@@ -76,6 +76,11 @@ class Resumed:
     """Partitions that were named and are not held by this worker: another one may hold them."""
 
 
+def hold_for_doubt(count: int) -> tuple[str, str]:
+    """Return reason and detail of the hold of a partition whose last owner had records in flight."""
+    return "in_doubt", f"{count} records are in doubt; say what becomes of them"
+
+
 def options_for(reason: str) -> tuple[str, ...]:
     """Return the choices that `resume` takes about holds of a reason, as they are typed."""
     return tuple(f"--{reason.replace('_', '-')} {choice}" for choice in CHOICES.get(reason, ()))

@@ -29,7 +29,7 @@ from connector.kafka.source import Source
 from connector.shaping.decoded import FormatAwayError
 from connector.shaping.shaped import Shaped
 from connector.stream.beginning import Beginning, Beginnings, BeginOptions
-from connector.stream.holds import Decision
+from connector.stream.holds import Decision, hold_for_doubt
 from connector.stream.state import State, now, now_ms
 from connector.telemetry.logging import get_logger
 from connector.trackly.operations import Operation
@@ -294,7 +294,7 @@ class Reader:
                 state.settle(Finished(intake.doubtful, Verdicts(in_doubt(None))))
                 state.changed.notify_all()
             elif intake.doubtful and in_doubt_policy == "hold":  # it began, as all were answered for by then
-                state.hold_partition(chunk.partition, "in_doubt", "records are in doubt; say what becomes of them")
+                state.hold_partition(chunk.partition, *hold_for_doubt(sum(map(len, intake.doubtful))))
         fresh = intake.fresh
         if intake.doubtful and in_doubt_policy == "resend":
             for again in intake.doubtful:

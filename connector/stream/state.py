@@ -226,11 +226,11 @@ class State:
             self.on_hold(hold)
         for reason in self.storms:
             if reasons[reason]:
-                whole = reasons[reason] == item.count
-                self.quarantine += self.flow.set_aside(item, reason)
-                if whole:
+                apart, rest = self.flow.set_aside(item, reason)
+                self.quarantine += [apart] if apart else []
+                if rest is None:
                     return
-                item = self.flow.finished[-1]  # what is left of it
+                item = rest
 
     def pause(self, detail: str) -> bool:
         """Start nothing more until the operator resumes; return whether this is news."""

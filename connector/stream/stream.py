@@ -1,6 +1,7 @@
 """One stream, wired: from settings to a reader, a ticker and a sender that share one state."""
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from connector.core.admission import Admission
 from connector.core.batching import Batcher, BatchLimits
 from connector.core.breaker import Gate, GatePolicy, Hold
 from connector.core.concurrency import ConcurrencyLimit, ConcurrencyPolicy
-from connector.core.flow import Flow, FlowLimits
+from connector.core.flow import MARKS, Flow, FlowLimits
 from connector.core.ordering import Lineup
 from connector.core.orphans import OrphanWatch
 from connector.core.pacing import Pace, Pacer
@@ -450,7 +451,10 @@ def _state(settings: StreamSettings, operation: Operation, id_prefix: str) -> St
     batch, delivery, breaker = settings.batch, settings.delivery, settings.breaker
     hold, storm = settings.hold, settings.storm_guard
     state = State(
-        Flow(FlowLimits(delivery.max_in_flight_records, delivery.max_tick_records, delivery.max_tick_bytes)),
+        Flow(
+            FlowLimits(delivery.max_in_flight_records, delivery.max_tick_records, delivery.max_tick_bytes),
+            first_mark=secrets.randbelow(MARKS),
+        ),
         Batcher(batch_limits(settings, operation), id_prefix),
         Gate(
             GatePolicy(

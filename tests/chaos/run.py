@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -193,9 +194,13 @@ def _flagged(arena: Arena, lane: Lane) -> set[bytes]:
 
 def _failures(folder: Path) -> list[str]:
     """Return what workers said of streams that failed: only a twin may do that, who fences the first one."""
-    return [
-        f"{log.name}: {line[:600]}"
-        for log in sorted(folder.glob("worker-*.log"))
-        for line in log.read_text(errors="replace").splitlines()
-        if ('"stream failed"' in line and "fenced" not in line) or line.startswith("Traceback")
-    ]
+    failures = []
+    for log in sorted(folder.glob("worker-*.log")):
+        lines = log.read_text(errors="replace").splitlines()
+        for at, line in enumerate(lines):
+            if '"stream failed"' in line and "fenced" not in line:
+                failures.append(f"{log.name}: {line[:600]}")
+            elif line.startswith("Traceback"):
+                rest = takewhile(lambda follows: not follows.startswith("{"), lines[at : at + 60])
+                failures.append("\n".join([f"{log.name}:", *rest]))
+    return failures

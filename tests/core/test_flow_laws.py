@@ -382,9 +382,8 @@ class DeliveryMachine(RuleBasedStateMachine):
             case "judged":
                 self.judge(worker, serial, batch, (codes * batch.count)[: batch.count], guarded=guarded)
             case "lost" if self.resend:
-                self.resent.update(positions(batch.chunks))
                 flow.doubt(batch.chunks)
-                flow.again(flow.withdraw(serial), at=self.now + 1)
+                flow.again(self.resending(flow.withdraw(serial)), at=self.now + 1)
             case "lost":
                 self.finish(worker, serial, batch.chunks, Verdicts(DOUBT))
             case "silent":
@@ -412,8 +411,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         if doubt:
             chunks = batch.split(doubt)[0]
             if self.resend:
-                self.resent.update(positions(chunks))
-                flow.again(self.piece(worker, batch, chunks), at=self.now)
+                flow.again(self.resending(self.piece(worker, batch, chunks)), at=self.now)
             else:
                 flow.settle(Finished(chunks, Verdicts(DOUBT), batch.id))
 
@@ -430,9 +428,16 @@ class DeliveryMachine(RuleBasedStateMachine):
         if verdicts.default != DOUBT:
             worker.told.update(positions(chunks))
         if item is not None and guarded and item.reasons()[REFUSED.reason]:
-            apart = worker.flow.set_aside(item, REFUSED.reason)
-            worker.told.difference_update(*(positions(kept.chunks) for kept in apart))  # written nowhere, read again
-            worker.quarantine += apart
+            apart, _ = worker.flow.set_aside(item, REFUSED.reason)
+            assert apart is not None
+            worker.told.difference_update(positions(apart.chunks))  # written nowhere, read again
+            worker.quarantine.append(apart)
+
+    def resending(self, batch: Batch) -> Batch:
+        for chunk in batch.chunks:
+            chunk.resent = True
+        self.resent.update(positions(batch.chunks))
+        return batch
 
     def piece(self, worker: Worker, batch: Batch, chunks: tuple[Chunk, ...]) -> Batch:
         return batch.piece(chunks, worker.batcher.next_id()[0], envelope_bytes=ENVELOPE)
@@ -476,16 +481,28 @@ class DeliveryMachine(RuleBasedStateMachine):
             self.let_go(partition, commits=commits)
         self.take_over(self.workers[who % 2], partition)
 
-    @rule(at=numbers, commits=st.booleans())
-    def lose_and_regain(self, at: int, commits: bool) -> None:
-        """Take a partition from a worker that lives on, and give it back, as after an outage of the brokers."""
+    @rule(at=numbers, commits=st.booleans(), late=st.sampled_from(["silent", "taken", "not_taken", "judged", "lost"]))
+    def lose_and_regain(self, at: int, commits: bool, late: Answer) -> None:
+        """Take a partition from a worker that lives on, and give it back, as after an outage of the brokers.
+
+        Nobody else has posted anything, so that nothing is in doubt that the platform has surely not taken.
+        """
         partition = PARTITIONS[at % 3]
         if partition in self.owner:
             worker = self.owner[partition]
+            inherited = worker.flow.partitions[partition].doubt.copy()
             self.let_go(partition, commits=commits)
+            for serial in sorted(worker.posted):
+                self.carry_out(worker, serial, worker.posted.pop(serial), late, codes="qdat")
             if worker.running is not None:
                 self.resolve(worker, commits=commits)  # before that it does not begin again
+            listed = {position for batch in worker.listed.values() for position in positions(batch.chunks)}
             self.take_over(worker, partition)
+            doubt = worker.flow.partitions[partition].doubt
+            for offset in self.topics[partition].kinds:
+                position = partition, offset
+                if offset in doubt and offset not in inherited and position not in listed | worker.told:
+                    assert self.perhaps_taken[position], "it doubts what was surely not taken"
 
     def let_go(self, partition: Partition, *, commits: bool) -> None:
         """Have the owner give a partition up, drained or not; by then its running tick is resolved, or thrown away."""

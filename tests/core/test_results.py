@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
+import pytest
+
 from connector.core.batching import Batch
 from connector.core.chunks import Chunk, Partition
 from connector.core.flow import Flow, FlowLimits
@@ -131,7 +133,7 @@ def test_a_partition_that_comes_back_doubts_nothing_that_was_answered() -> None:
     made.assign(A, LATER, Progress(0, in_flight=RangeSet([(0, 4)])))
 
     assert late is None
-    assert made.unanswered(A, RangeSet([(0, 4)])) == RangeSet([(3, 4)])
+    assert made.unknown(A, Progress(0, in_flight=RangeSet([(0, 4)]))) == RangeSet([(3, 4)])
     intake = made.intake(again(A, range(5)))
     assert [(item.count, item.sent_ms, item.answered_ms) for item in intake.answered] == [(3, 5, 6)]
     assert [list(part.offsets) for part in (*intake.doubtful, *intake.fresh)] == [[3], [4]]
@@ -149,13 +151,80 @@ def test_what_was_listed_and_never_posted_is_doubted_only_if_somebody_has_commit
     told = decode(*tick.offsets[A])
     assert told.in_flight == RangeSet([(0, 3)])
 
+    assert not made.unknown(A, told)
     assert not made.assign(A, LATER, told).doubt
     made.let_go([A])
-    assert made.assign(A, LATER + 1, told).doubt == told.in_flight, "it is asked about once"
+    assert not made.assign(A, LATER + 1, told).doubt, "nobody has posted it yet"
     made.let_go([A])
-    made.aborted(tick)
     others = replace(told, mark=told.mark + 1)
+    assert made.unknown(A, others) == told.in_flight
     assert made.assign(A, LATER + 2, others).doubt == told.in_flight
+    made.let_go([A])
+    assert made.assign(A, LATER + 3, others).doubt == told.in_flight, "whoever said that may have posted it"
+
+
+@pytest.mark.parametrize("answered", ["before", "after"])
+def test_what_was_surely_not_taken_is_doubted_only_if_somebody_has_committed_since(answered: str) -> None:
+    """It stands committed as in flight, as no tick could say since that it is not."""
+    made = owning(A, B)
+    serial, _ = posted(made, chunk(A, range(3)), chunk(B, range(2)))
+    told = made.partitions[A].told
+    assert told.in_flight == RangeSet([(0, 3)])
+
+    if answered == "after":
+        made.let_go([A])
+    made.again(made.withdraw(serial), at=5)
+    if answered == "before":
+        made.let_go([A])
+
+    assert made.unknown(A, replace(told, mark=told.mark + 1)) == told.in_flight
+    assert not made.unknown(A, told)
+    made.assign(A, LATER, told)
+    assert not made.is_drained([A]), "who comes next would doubt it"
+    intake = made.intake(again(A, range(4)))
+    assert ([list(part.offsets) for part in intake.fresh], intake.doubtful) == ([[0, 1, 2, 3]], ())
+
+
+def test_what_the_storm_guard_set_aside_was_surely_not_taken() -> None:
+    made = owning(A)
+    serial, sent = posted(made, chunk(A, range(3)))
+    item = made.finish(serial, sent.chunks, Verdicts(QUEUED, {1: REFUSED}), attempts=1, sent_ms=5, answered_ms=6)
+    assert item is not None
+    made.set_aside(item, REFUSED.reason)
+    told = made.partitions[A].told
+    made.let_go([A])
+    made.assign(A, LATER, told)
+
+    intake = made.intake(again(A, range(3)))
+
+    assert [list(part.offsets) for part in intake.fresh] == [[1]]
+    assert [list(part.offsets) for item in intake.answered for part in item.chunks] == [[0, 2]]
+
+
+def test_what_was_listed_and_not_posted_as_its_partition_was_about_to_go_is_in_doubt_for_nobody() -> None:
+    made = owning(A)
+    made.intake(chunk(A, range(3)))
+    made.add_ready([batch(chunk(A, range(3)))])
+    tick = made.plan(now=0, slots=1)
+    assert tick is not None
+    made.begin_revoke([A])
+    assert made.committed(tick) == []
+    told = made.partitions[A].told
+    assert told.in_flight == RangeSet([(0, 3)])
+    made.let_go([A])
+
+    assert not made.assign(A, LATER, told).doubt
+
+
+def test_what_is_in_flight_or_in_doubt_stays_in_doubt_when_nobody_has_committed_since() -> None:
+    made = owning(B)
+    made.assign(A, 1, Progress(0, in_flight=RangeSet([(0, 2)])))
+    made.intake(chunk(A, [0, 1]))
+    posted(made, chunk(A, [2, 3]))
+    told = made.partitions[A].told
+    made.let_go([A])
+
+    assert made.assign(A, LATER, told).doubt == RangeSet([(0, 4)])
 
 
 def test_what_is_listed_to_be_posted_again_though_it_may_have_been_taken_stays_in_doubt() -> None:
@@ -170,6 +239,19 @@ def test_what_is_listed_to_be_posted_again_though_it_may_have_been_taken_stays_i
     assert made.assign(A, LATER, decode(*tick.offsets[A])).doubt == RangeSet([(0, 1)])
 
 
+def test_what_may_have_been_taken_the_first_time_stays_in_doubt_when_the_second_time_it_surely_was_not() -> None:
+    made = owning(A)
+    serial, sent = posted(made, chunk(A, [0, 1]))
+    made.doubt([sent.chunks[0]])
+    withdrawn = made.withdraw(serial)
+    withdrawn.chunks[0].resent = True
+    told = made.partitions[A].told
+    made.let_go([A])
+    made.again(withdrawn, at=0)
+
+    assert made.assign(A, LATER, told).doubt == RangeSet([(0, 2)])
+
+
 def test_records_of_a_topic_that_was_made_anew_are_others() -> None:
     """They have the offsets of those that were answered, before the topic was gone or after it was there again."""
     made = owning(A)
@@ -181,9 +263,9 @@ def test_records_of_a_topic_that_was_made_anew_are_others() -> None:
     made.let_go([A])
     made.finish(late, late_sent.chunks, Verdicts(QUEUED), attempts=1, sent_ms=5, answered_ms=6)
 
-    state = made.assign(A, LATER + 1, Progress(0, in_flight=RangeSet([(0, 2)])))
+    made.assign(A, LATER + 1, Progress(0, in_flight=RangeSet([(0, 2)])))
 
-    assert made.unanswered(A, state.doubt) == state.doubt
+    assert list(made.intake(chunk(A, [0, 1], epoch=LATER + 1)).doubtful[0].offsets) == [0, 1]
 
 
 def test_an_answer_that_comes_late_and_says_nothing_reaches_no_tick() -> None:

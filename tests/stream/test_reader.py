@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import create_autospec
 
 import pytest
@@ -11,7 +11,9 @@ from confluent_kafka import KafkaError
 
 from connector.core.chunks import Chunk, Partition
 from connector.core.pacing import Pace, Pacer
-from connector.core.progress import Progress, encode
+from connector.core.progress import Progress, RangeSet, encode
+from connector.core.results import Finished
+from connector.core.verdicts import QUEUED, Verdicts
 from connector.kafka.errors import AbortableError, KafkaTroubleError, RetriableError
 from connector.kafka.source import Committed, Read, Source
 from connector.stream.beginning import BeginOptions
@@ -22,14 +24,18 @@ OTHER = Partition(PARTITION.topic, 1)
 OFFSET = 70
 
 
+def chunk_of(epoch: int, *offsets: int) -> Chunk:
+    return Chunk(PARTITION, epoch, list(offsets), [b'{"to":"+15550000001","body":"x"}' for _ in offsets])
+
+
 class Reading:
     """A reader at work on partitions that hold nothing; `begins` tells when it began which of them where."""
 
-    def __init__(self) -> None:
+    def __init__(self, in_doubt: Literal["dead_letter", "resend", "hold"] = "dead_letter") -> None:
         bench = Bench()
         self.state = bench.state
         bench.state.flow.let_go([PARTITION])
-        begin = BeginOptions((PARTITION.topic,), "group", "earliest", "hold", "dead_letter", 1.0)
+        begin = BeginOptions((PARTITION.topic,), "group", "earliest", "hold", in_doubt, 1.0)
         options = ReadOptions(begin, 1_000_000, 1.0, 6.0)
         self.failed: list[Any] = []
         self.begins: list[tuple[float, Partition, int]] = []
@@ -92,9 +98,60 @@ def test_a_window_is_counted_from_the_first_record_and_not_from_the_end_of_the_w
     state, window = reading.state, reading.state.batcher.limits.window_secs
     state.flow.assign(PARTITION, 1, Progress(OFFSET))
 
-    reading.reader._take(Chunk(PARTITION, 1, [OFFSET], [b'{"to":"+15550000001","body":"x"}']), 100.0)
+    reading.reader._take(chunk_of(1, OFFSET), 100.0)
 
     assert state.admission.next_deadline(may_start=True) == 100.0 + window
+
+
+@pytest.fixture
+def holding() -> Iterator[Reading]:
+    """Make a reader that is to ask what becomes of records in doubt; two are listed as in flight."""
+    made = Reading("hold")
+    listed = Progress(OFFSET, in_flight=RangeSet([(OFFSET, OFFSET + 2)]))
+    made.source.committed.side_effect = lambda asked, _secs: {p: Committed(OFFSET, encode(listed)) for p in asked}
+    yield made
+    made.reader.close(10)
+
+
+def test_what_another_worker_had_in_flight_waits_for_the_operator(holding: Reading) -> None:
+    holding.start(PARTITION)
+
+    deadline = time.monotonic() + 30
+    while not holding.state.partition_holds and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+    hold = holding.state.partition_holds[PARTITION]
+    assert (hold.reason, hold.detail) == (
+        "in_doubt",
+        f"{PARTITION}: 2 records are in doubt; say what becomes of them",
+    )
+    assert not holding.has_begun(PARTITION)
+
+
+def test_a_partition_whose_records_in_flight_were_all_answered_needs_no_operator(holding: Reading) -> None:
+    answered = Finished((chunk_of(1, OFFSET, OFFSET + 1),), Verdicts(QUEUED), "t-1")
+    assert holding.state.flow.settle(answered) is None, "its partition is gone"
+    holding.start(PARTITION)
+
+    holding.wait(lambda: holding.has_begun(PARTITION))
+
+    holding.reader._take(chunk_of(holding.reader._epochs[PARTITION], OFFSET, OFFSET + 1), 100.0)
+    assert [item.count for item in holding.state.flow.finished] == [2]
+    assert holding.state.partition_holds == {}
+
+
+def test_records_in_doubt_whose_answers_were_forgotten_meanwhile_hold_their_partition(holding: Reading) -> None:
+    """They were known when it began; others came since, and of too many answers the oldest are forgotten."""
+    flow = holding.state.flow
+    flow.assign(PARTITION, 2, Progress(OFFSET, in_flight=RangeSet([(OFFSET, OFFSET + 2)])))
+
+    holding.start()
+    holding.reader._take(chunk_of(2, OFFSET, OFFSET + 1), 100.0)
+
+    hold = holding.state.partition_holds[PARTITION]
+    assert (hold.reason, "2 records are in doubt" in hold.detail) == ("in_doubt", True)
+    assert not flow.finished
+    assert flow.partitions[PARTITION].held
 
 
 @pytest.mark.parametrize(
@@ -178,6 +235,23 @@ def test_a_consumer_is_not_closed_under_a_call_that_asks_what_is_committed(readi
     reading.reader.close(30)
 
     assert order == ["answered", "closed"]
+
+
+def test_partitions_that_come_while_the_consumer_leaves_are_not_looked_up(reading: Reading) -> None:
+    """A stream that is stopped as soon as it has started joins its group within the call that leaves it."""
+    closed: list[str] = []
+
+    def close() -> None:
+        reading.reader.assigned([PARTITION])
+        closed.append("assigned")
+        reading.reader.revoking([PARTITION])
+        closed.append("revoked")
+
+    reading.source.close.side_effect = close
+    reading.start()
+    reading.reader.close(30)
+
+    assert closed == ["assigned", "revoked"]
 
 
 def test_a_consumer_that_has_lost_its_brokers_is_replaced_and_its_partitions_are_given_up(reading: Reading) -> None:
