@@ -87,7 +87,7 @@ class PartitionState:
     def untaken(self) -> RangeSet:
         """Return what stands committed as in flight and is not: withdrawn, or never posted."""
         ranges = self.told.in_flight.copy()
-        for start, stop in (*self.in_flight(), *self.settled, (0, self.base)):
+        for start, stop in self.in_flight():
             ranges.discard(start, stop)
         return ranges
 
@@ -597,10 +597,9 @@ class Flow:
 
     def _note_gone(self, tick: Tick) -> None:
         """Note of partitions that are gone what a tick said of them, and that nobody posted what it was to start."""
-        for partition, epoch in tick.epochs.items():
-            left = self._left.get(partition)
-            if left is not None and left.epoch == epoch:
-                left.said.append(tick.told[partition])
+        for partition, told in tick.told.items():
+            if partition in self._left:
+                self._left[partition].said.append(told)
         for _, batch in tick.start:
             self._note_untaken(batch)
 

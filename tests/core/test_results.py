@@ -216,6 +216,24 @@ def test_what_was_listed_and_not_posted_as_its_partition_was_about_to_go_is_in_d
     assert not made.assign(A, LATER, told).doubt
 
 
+def test_that_the_first_of_two_requests_was_surely_not_taken_says_nothing_of_the_second() -> None:
+    made = owning(A)
+    first, _ = posted(made, chunk(A, [0]))
+    told = made.partitions[A].told
+    made.let_go([A])
+    made.assign(A, LATER, told)
+    [read] = made.intake(again(A, [0])).doubtful
+    made.add_ready([batch(replace(read, resent=True))])
+    tick = made.plan(now=0, slots=1)
+    assert tick is not None
+    made.committed(tick)
+    told = made.partitions[A].told
+    made.let_go([A])
+    made.again(made.withdraw(first), at=0)
+
+    assert made.assign(A, LATER + 1, told).doubt == RangeSet([(0, 1)])
+
+
 def test_what_is_in_flight_or_in_doubt_stays_in_doubt_when_nobody_has_committed_since() -> None:
     made = owning(B)
     made.assign(A, 1, Progress(0, in_flight=RangeSet([(0, 2)])))
