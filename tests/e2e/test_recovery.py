@@ -227,7 +227,7 @@ def test_clients_that_were_told_of_no_brokers_reach_them_again(
 def test_brokers_that_are_away_for_longer_than_a_session_leave_nothing_in_doubt(
     make_broker: MakeBroker, make_world: MakeWorld, platform: SimulatorThread
 ) -> None:
-    """What the platform has answered meanwhile is still known when the partitions come back."""
+    """What the platform has answered meanwhile is still known when the partitions come back: yes, or that it can't."""
     broker = make_broker({})
     world = make_world(broker.bootstrap_servers)
     platform.set_faults(Faults(latency_ms=(300, 300)))
@@ -235,8 +235,11 @@ def test_brokers_that_are_away_for_longer_than_a_session_leave_nothing_in_doubt(
     settings = world.defaults({"kafka": {"session_timeout_secs": 7}}, stream={"batch": {"max_records": 250}})
     worker = world.start(settings)
     worker.wait_for(lambda s: s.get("queued", 0) > 10_000, "work at full speed")
+    platform.set_faults(Faults(latency_ms=(300, 300), status_override=503))
+    time.sleep(0.15)  # so that about half of what is in flight was accepted
     broker.pause()
     worker.wait_for(lambda s: s.get("partitions") == {}, "the end of the session")
+    platform.set_faults(Faults(latency_ms=(300, 300)))
     broker.resume()
 
     found = world.settled()
