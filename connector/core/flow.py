@@ -397,7 +397,7 @@ class Flow:
         if others:
             self.held_bytes += others.bytes
             self.finished.append(others)
-        return (replace(chosen, serial=0) if chosen else None), others
+        return (replace(chosen, serial=0, unlisted=not chosen.recalled) if chosen else None), others
 
     def doubt(self, chunks: Iterable[Chunk]) -> None:
         """Keep records listed as in flight although no request of theirs is: they may have been taken."""

@@ -27,6 +27,8 @@ class Finished:
     """The context of the span that the records were posted under, where traces are on."""
     recalled: bool = False
     """They were posted under an assignment that is over; under this one they were read, and nothing else."""
+    unlisted: bool = False
+    """They were taken off the list, unwritten: whoever has their partition next may post them."""
 
     def __post_init__(self) -> None:
         if self.bytes < 0:
@@ -94,8 +96,11 @@ class Answers:
         self._answers: deque[_Answer] = deque()
 
     def keep(self, item: Finished, may_be_doubted: Callable[[Chunk], bool]) -> None:
-        """Remember results of posted records, but not that an answer was lost, which tells no more than the listing."""
-        if not item.was_posted or item.verdicts.default.reason == "in_doubt":
+        """Remember results of records that were posted, and are listed as long as nobody has written a result.
+
+        That an answer was lost tells no more than the listing.
+        """
+        if not item.was_posted or item.unlisted or item.verdicts.default.reason == "in_doubt":
             return
         at = 0
         for chunk in item.chunks:

@@ -5,7 +5,6 @@ read on. One whose broker is away must not keep the others from beginning; none 
 """
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +18,11 @@ from connector.core.progress import ForeignMetadataError, Progress, RangeSet, de
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.source import Committed, Source
 from connector.stream.holds import Decision, hold_for_doubt, spelled
-from connector.stream.state import State
+from connector.stream.state import State, now
 from connector.telemetry.logging import get_logger
+
+_FIRST_WAIT_SECS, _MAX_WAIT_SECS = 0.1, 5.0
+"""Before partitions that nothing could be learned of are asked about again: at first, and at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,15 @@ class Beginning:
     in_doubt: Literal["dead_letter", "resend"] | None = None
     """What the operator decided about its records in doubt, in place of the setting."""
     hold: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Later:
+    """Partitions that nothing could be learned of yet, when they are asked about again, and how long to wait then."""
+
+    at: float
+    epochs: Mapping[Partition, int]
+    wait_secs: float
 
 
 @dataclass(slots=True)
@@ -106,6 +117,7 @@ class Beginnings:
         self._last_settled = last_settled
         self._rulings: dict[Partition, _Ruling] = {}
         self._closing = threading.Event()
+        self._later: deque[_Later] = deque()
         self._threads = ThreadPoolExecutor(2, thread_name_prefix=f"{name}-progress")
         self._log = get_logger("reader").bind(stream=name)
 
@@ -115,7 +127,19 @@ class Beginnings:
         With none of them it only counts the partitions that there are.
         """
         if not self._closing.is_set():  # a stream that stops early may be assigned something as it leaves
-            self._threads.submit(self._load, source, epochs)
+            self._threads.submit(self._load, source, epochs, _FIRST_WAIT_SECS)
+
+    def look_again(self, source: Source) -> None:
+        """Ask again about partitions that nothing could be learned of, when their time has come.
+
+        In between they take no thread: those that come later may have brokers that answer.
+        """
+        for _ in range(len(self._later)):
+            later = self._later.popleft()
+            if now() < later.at:
+                self._later.append(later)
+            else:
+                self._threads.submit(self._load, source, later.epochs, later.wait_secs)
 
     def rule(self, partition: Partition, reason: str, decision: Decision) -> None:
         """Take note of what the operator decided about a hold, for when the partition is looked up again."""
@@ -132,29 +156,27 @@ class Beginnings:
 
     # ------------------------------------------------------------------ threads of its own
 
-    def _load(self, source: Source, epochs: Mapping[Partition, int]) -> None:
-        """Read what is committed for new partitions, if there are any, until it is known or they are gone again."""
-        left, wait = list(epochs), 0.1
-        while not self._closing.is_set():
-            mine = [p for p in left if self._epoch_of(p) == epochs[p]]
-            if epochs and not mine:
-                return
-            try:
-                found, left, trouble = self._ask(source, mine, epochs)
-            except Exception as error:  # noqa: BLE001 (a thread of its own has nobody else to tell)
-                self._fail(error)
-                return
-            if found:
-                self.found.extend(found)
-                with self._state.changed:
-                    self._state.changed.notify_all()
-            if trouble is None:
-                return
-            self._state.troubled(trouble, for_secs=2 * self._options.call_secs + 10.0)
-            where = str(left[-1]) if left else ""
-            self._log.warning("progress not read yet", code=trouble.code, error=str(trouble), partition=where)
-            time.sleep(wait)
-            wait = min(wait * 2, 5.0)
+    def _load(self, source: Source, epochs: Mapping[Partition, int], wait_secs: float) -> None:
+        """Read what is committed for new partitions, if there are any; what stays unknown is asked for again later."""
+        mine = [p for p, epoch in epochs.items() if self._epoch_of(p) == epoch]
+        if self._closing.is_set() or (epochs and not mine):
+            return
+        try:
+            found, left, trouble = self._ask(source, mine, epochs)
+        except Exception as error:  # noqa: BLE001 (a thread of its own has nobody else to tell)
+            self._fail(error)
+            return
+        if found:
+            self.found.extend(found)
+            with self._state.changed:
+                self._state.changed.notify_all()
+        if trouble is None:
+            return
+        self._state.troubled(trouble, for_secs=2 * self._options.call_secs + 10.0)
+        where = str(left[-1]) if left else ""
+        self._log.warning("progress not read yet", code=trouble.code, error=str(trouble), partition=where)
+        next_wait = min(2 * wait_secs, _MAX_WAIT_SECS)
+        self._later.append(_Later(now() + wait_secs, {p: epochs[p] for p in left}, next_wait))
 
     def _ask(
         self, source: Source, mine: list[Partition], epochs: Mapping[Partition, int]

@@ -205,6 +205,7 @@ class Reader:
     def _turn(self, source: Source) -> None:
         """Do one round: begin what is known, close due batches, read if there is room."""
         self.turns += 1
+        self._beginnings.look_again(source)
         self._begin_found(source)
         self._reload_decided()
         self._reload_drained()
@@ -523,16 +524,28 @@ class Reader:
                 self._reloading[partition] = now() + self._options.drain_secs
 
     def _reload_drained(self) -> None:
+        """Look up anew what was drained for it, and what the ticker has let go as its topic seemed to be deleted."""
+        assert self._ticker is not None
+        flow = self._state.flow
+        with self._state.lock:
+            self._reloading |= dict.fromkeys(self._begun - flow.partitions.keys(), float("inf"))
         for partition, deadline in list(self._reloading.items()):
             with self._state.changed:
-                flow = self._state.flow
                 if now() < deadline and not (flow.is_drained([partition]) and flow.has_nothing_left(partition)):
                     continue
-                self._state.flow.let_go([partition])
+                if self._ticker.names({partition}):  # nothing would refuse its commit, so that it has to be read
+                    continue
+                flow.let_go([partition])
                 del self._reloading[partition]
                 self._begun.discard(partition)
-                self._epochs[partition] = next(self._numbers)
-            self._look_up({partition: self._epochs[partition]})
+                if self._state.partition_holds.pop(partition, None) is not None:
+                    self._beginnings.forget(partition)  # what came since was not decided about: asked with all else
+            self._look_up_anew(partition)
+
+    def _look_up_anew(self, partition: Partition) -> None:
+        """Look a partition up under a number of its own: what is found by an earlier one is stale."""
+        self._epochs[partition] = next(self._numbers)
+        self._look_up({partition: self._epochs[partition]})
 
     def resume(self, decisions: dict[Partition, Decision]) -> None:
         """Begin held partitions again, as the operator decided; may be called from any thread, done at the next turn.
@@ -552,7 +565,7 @@ class Reader:
                 if partition in self._begun:
                     self._reload(partition)
                 else:
-                    self._look_up({partition: self._epochs[partition]})
+                    self._look_up_anew(partition)
 
     def _pause_held(self, source: Source) -> None:
         """Stop fetching what is held: it could only be read to be thrown away."""
@@ -603,8 +616,7 @@ class Reader:
             self._begun.add(partition)
             if source.begin(partition, offset):
                 del self._to_begin[partition]
-                if self._paused or not self.has_room:
-                    self._paused = True
+                if self._paused:
                     source.pause([partition])
             else:
                 self._begun.discard(partition)

@@ -124,12 +124,22 @@ class Stream:
         self._reader: Reader | None = None
         self._ticker: Ticker | None = None
         self._leaving: asyncio.Task[bool] | None = None
+        self._stopping = False
 
     async def start(self) -> None:
-        """Join the group and begin to work; returns at once, the rest comes with the partitions."""
+        """Join the group and begin to work, unless it is to stop by then; the rest comes with the partitions."""
         settings, kafka = self.settings, self._kafka
         self._loop = asyncio.get_running_loop()
         client_id = f"{self._identity.client_id}.{self.name}"
+        outputs = Outputs(
+            Topics(configs.asking(kafka, client_id), kafka.request_timeout_secs),
+            outcome_topic=settings.outcomes.topic,
+            dead_letter_topic=settings.dead_letters.topic,
+            outcomes_by_key=settings.outcomes.partition == "key",
+        )
+        await asyncio.to_thread(outputs.refresh)
+        if self._stopping:
+            return
         reader = Reader(
             self.state,
             self.operation,
@@ -148,13 +158,6 @@ class Stream:
             or (self._shaper is not None and self._shaper.needs_timestamps),
             may_be_missing={settings.redrive_topic},
         )
-        outputs = Outputs(
-            Topics(configs.asking(kafka, client_id), kafka.request_timeout_secs),
-            outcome_topic=settings.outcomes.topic,
-            dead_letter_topic=settings.dead_letters.topic,
-            outcomes_by_key=settings.outcomes.partition == "key",
-        )
-        await asyncio.to_thread(outputs.refresh)
         post_within = max(kafka.session_timeout_secs - 2 * kafka.heartbeat_interval_secs, 1.0)
         self._sender = Sender(
             self.state,
@@ -215,6 +218,7 @@ class Stream:
 
     async def stop(self, deadline: float) -> bool:
         """Drain until `deadline` (of the monotonic clock) and leave; returns whether nothing was left in flight."""
+        self._stopping = True
         if self._reader is None or self._ticker is None or self._sender is None:
             return True
         for task in (self._watching, *self._tending):

@@ -293,7 +293,10 @@ class DeliveryMachine(RuleBasedStateMachine):
         for item in tick.settle:
             for index, position in enumerate(positions(item.chunks)):
                 assert not self.results[position]
-                self.results[position].append(item.verdicts.of(index))
+                verdict = item.verdicts.of(index)
+                refused = verdict == REFUSED
+                assert not (refused and self.perhaps_taken[position]) or self.resent[position], "it may have been taken"
+                self.results[position].append(verdict)
             if item.batch_id:
                 request = self.requests[item.batch_id]
                 assert [request[number] for number in numbers_in_request(item.chunks)] == positions(item.chunks)

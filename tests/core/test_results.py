@@ -201,6 +201,23 @@ def test_what_the_storm_guard_set_aside_was_surely_not_taken() -> None:
     assert [list(part.offsets) for item in intake.answered for part in item.chunks] == [[0, 2]]
 
 
+def test_what_the_storm_guard_set_aside_is_no_answer_once_its_partition_is_gone() -> None:
+    """It was taken off the list, so that another worker may have posted it as any other record."""
+    made = owning(A)
+    serial, sent = posted(made, chunk(A, [0]))
+    item = made.finish(serial, sent.chunks, Verdicts(REFUSED), attempts=1, sent_ms=5, answered_ms=6)
+    assert item is not None
+    apart, _ = made.set_aside(item, REFUSED.reason)
+    assert apart is not None
+    made.let_go([A])
+    assert made.settle(apart) is None
+    others = Progress(0, mark=9, in_flight=RangeSet([(0, 1)]))
+
+    assert made.unknown(A, others) == RangeSet([(0, 1)])
+    made.assign(A, LATER, others)
+    assert list(made.intake(again(A, [0])).doubtful[0].offsets) == [0]
+
+
 def test_what_was_listed_and_not_posted_as_its_partition_was_about_to_go_is_in_doubt_for_nobody() -> None:
     made = owning(A)
     made.intake(chunk(A, range(3)))

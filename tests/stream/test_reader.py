@@ -1,5 +1,6 @@
 """The thread that reads, with a consumer that does what librdkafka was seen to do."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,15 +14,17 @@ from connector.core.chunks import Chunk, Partition
 from connector.core.pacing import Pace, Pacer
 from connector.core.progress import Progress, RangeSet, encode
 from connector.core.results import Finished
-from connector.core.verdicts import QUEUED, Verdicts
+from connector.core.verdicts import QUEUED, Verdict, Verdicts
 from connector.kafka.errors import AbortableError, KafkaTroubleError, RetriableError
 from connector.kafka.source import Committed, Read, Source
 from connector.stream.beginning import BeginOptions
+from connector.stream.holds import Decision
 from connector.stream.reader import Reader, ReadOptions, TickView
 from tests.kit.sending import PARTITION, Bench
 
 OTHER = Partition(PARTITION.topic, 1)
 OFFSET = 70
+REFUSED = Verdict("dead_letter", "invalid_phone")
 
 
 def chunk_of(epoch: int, *offsets: int) -> Chunk:
@@ -49,7 +52,11 @@ class Reading:
         self.source.bounds.return_value = (60, 100)
         self.source.partition_count.return_value = 4
         self.source.known_end.return_value, self.source.passed.return_value = 100, {}
-        self.source.committed.side_effect = lambda asked, _secs: dict.fromkeys(asked, self.committed())
+        self.stand: dict[Partition, tuple[int, str]] = {}
+        """What stands committed, where it is not what stood there at first."""
+        self.source.committed.side_effect = lambda asked, _secs: {
+            p: Committed(*self.stand[p]) if p in self.stand else self.committed() for p in asked
+        }
         self._began = threading.Condition()
 
     @staticmethod
@@ -59,6 +66,44 @@ class Reading:
     def start(self, *partitions: Partition) -> None:
         self.source.subscribe.side_effect = lambda _topics: self.reader.assigned(list(partitions))
         self.reader.start(self.source, self.ticker)
+
+    def close(self) -> None:
+        if self.reader.thread is not None:
+            self.reader.close(10)
+        self.reader._beginnings.close()
+        self.reader._prober.shutdown()
+
+    def begin_by_hand(self, *partitions: Partition) -> None:
+        """Have partitions assigned and begun, with the reader's turns left to the caller."""
+        self.reader._source, self.reader._ticker = self.source, self.ticker
+        self.reader.assigned(list(partitions))
+        self.look_up()
+        self.commit()
+
+    def look_up(self) -> None:
+        """Take turns until it is known where all partitions begin."""
+        deadline = time.monotonic() + 30
+        while self.reader._looks_up and time.monotonic() < deadline:
+            self.reader._turn(self.source)
+        assert (self.reader._looks_up, self.failed) == (False, [])
+
+    def wait_found(self) -> None:
+        """Wait until something is found of a partition that was looked up."""
+        deadline = time.monotonic() + 30
+        while not self.reader._beginnings.found and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert (bool(self.reader._beginnings.found), self.failed) == (True, [])
+
+    def commit(self, *, slots: int = 0) -> list[list[int]]:
+        """Commit a tick, if there is one, as the broker does; return the offsets of each batch that is posted."""
+        with self.state.changed:
+            self.state.queue(self.state.batcher.drain())
+            tick = self.state.flow.plan(now=time.monotonic(), slots=slots)
+            if tick is None:
+                return []
+            self.stand.update(tick.offsets)
+            posted = self.state.flow.committed(tick)
+        return [[offset for chunk in batch.chunks for offset in chunk.offsets] for _, batch in posted]
 
     def wait(self, wanted: Callable[[], bool]) -> None:
         with self._began:
@@ -90,7 +135,7 @@ class Reading:
 def reading() -> Iterator[Reading]:
     made = Reading()
     yield made
-    made.reader.close(10)
+    made.close()
 
 
 def test_a_window_is_counted_from_the_first_record_and_not_from_the_end_of_the_wait_for_more() -> None:
@@ -107,10 +152,9 @@ def test_a_window_is_counted_from_the_first_record_and_not_from_the_end_of_the_w
 def holding() -> Iterator[Reading]:
     """Make a reader that is to ask what becomes of records in doubt; two are listed as in flight."""
     made = Reading("hold")
-    listed = Progress(OFFSET, in_flight=RangeSet([(OFFSET, OFFSET + 2)]))
-    made.source.committed.side_effect = lambda asked, _secs: {p: Committed(OFFSET, encode(listed)) for p in asked}
+    made.stand[PARTITION] = OFFSET, encode(Progress(OFFSET, in_flight=RangeSet([(OFFSET, OFFSET + 2)])))
     yield made
-    made.reader.close(10)
+    made.close()
 
 
 def test_what_another_worker_had_in_flight_waits_for_the_operator(holding: Reading) -> None:
@@ -145,7 +189,6 @@ def test_records_in_doubt_whose_answers_were_forgotten_meanwhile_hold_their_part
     flow = holding.state.flow
     flow.assign(PARTITION, 2, Progress(OFFSET, in_flight=RangeSet([(OFFSET, OFFSET + 2)])))
 
-    holding.start()
     holding.reader._take(chunk_of(2, OFFSET, OFFSET + 1), 100.0)
 
     hold = holding.state.partition_holds[PARTITION]
@@ -281,3 +324,141 @@ def test_a_partition_that_a_tick_still_names_begins_when_that_is_over(reading: R
     assert not reading.has_begun(PARTITION)
     over.append(True)
     reading.wait(lambda: reading.has_begun(PARTITION))
+
+
+def test_a_partition_that_begins_while_there_is_no_room_has_no_other_read_on(reading: Reading) -> None:
+    """Else memory would grow for as long as a hold lasts."""
+    reading.begin_by_hand(PARTITION)
+    stopped: set[Partition] = set()
+    reading.source.pause.side_effect = stopped.update
+    next_offset = itertools.count(OFFSET)
+
+    def read(_count: int, timeout_secs: float) -> Read:
+        if PARTITION in stopped:
+            time.sleep(timeout_secs)
+            return Read()
+        return Read([chunk_of(reading.reader._epochs[PARTITION], next(next_offset))])
+
+    reading.source.read.side_effect = read
+    reading.state.pause("for the test")
+    reading.reader.assigned([OTHER])
+    reading.wait_found()
+
+    for _ in range(5):
+        reading.reader._turn(reading.source)
+
+    assert stopped == {PARTITION, OTHER}
+    assert reading.state.counts.records_read == 0
+
+
+def test_a_partition_is_not_looked_up_anew_while_a_tick_names_it(reading: Reading) -> None:
+    """Nothing refuses that tick's commit, as the partition is ours all the time: it has to be read."""
+    reading.begin_by_hand(PARTITION)
+    state, flow = reading.state, reading.state.flow
+    reading.reader._take(chunk_of(reading.reader._epochs[PARTITION], OFFSET), 100.0)
+    assert reading.commit(slots=1) == [[OFFSET]]
+    [(serial, sent)] = flow.active.items()
+    item = flow.finish(serial, sent.chunks, Verdicts(REFUSED), attempts=1, sent_ms=1, answered_ms=1)
+    assert item is not None
+    apart, _ = flow.set_aside(item, REFUSED.reason)
+    assert apart is not None
+    state.quarantine.append(apart)
+    reading.commit()
+    state.hold_partition(PARTITION, "in_doubt", "an answer was lost")
+
+    with state.changed:
+        state.resume()
+    reading.reader.resume({PARTITION: Decision(in_doubt="dead_letter")})
+    tick = flow.plan(now=0.0, slots=0)
+    assert tick is not None
+    running = set(tick.offsets)
+    reading.ticker.names.side_effect = lambda asked: not asked.isdisjoint(running)
+    for _ in range(3):
+        reading.reader._turn(reading.source)
+    reading.stand.update(tick.offsets)
+    flow.committed(tick)
+    running.clear()
+    reading.reader._turn(reading.source)
+    reading.look_up()
+
+    assert [offset for _, _, offset in reading.begins] == [OFFSET, OFFSET + 1], "it begins behind what is settled"
+
+
+def test_a_hold_that_came_after_the_decision_about_an_earlier_one_is_asked_about_with_it(holding: Reading) -> None:
+    holding.stand.clear()
+    holding.begin_by_hand(PARTITION)
+    holding.reader._take(chunk_of(holding.reader._epochs[PARTITION], OFFSET, OFFSET + 1), 100.0)
+    assert holding.commit(slots=1) == [[OFFSET, OFFSET + 1]]
+    state, flow = holding.state, holding.state.flow
+    [(serial, sent)] = flow.active.items()
+    state.hold_partition(PARTITION, "in_doubt", "an answer was lost")
+    holding.reader.resume({PARTITION: Decision(in_doubt="resend")})
+    holding.reader._turn(holding.source)  # what is in flight has to be answered first
+    flow.doubt(sent.chunks)
+    flow.withdraw(serial)
+    state.hold_partition(PARTITION, "in_doubt", "another answer was lost")
+    holding.commit()
+
+    holding.reader._turn(holding.source)
+    holding.look_up()
+
+    assert "2 records are in doubt" in state.partition_holds[PARTITION].detail
+    assert PARTITION not in flow.partitions
+
+
+def test_of_two_decisions_the_partition_begins_by_the_later_one_and_once(holding: Reading) -> None:
+    """The first may be looked up for long, as brokers are away; what it finds then is not news any more."""
+    holding.begin_by_hand(PARTITION)
+    assert PARTITION in holding.state.partition_holds
+    asked, answered = threading.Semaphore(0), threading.Semaphore(0)
+
+    def bounds(_partition: Partition, _secs: float) -> tuple[int, int]:
+        asked.release()
+        assert answered.acquire(timeout=30)
+        return 60, 100
+
+    holding.source.bounds.side_effect = bounds
+    for _ in range(2):
+        holding.reader.resume({PARTITION: Decision(in_doubt="resend")})
+        holding.reader._turn(holding.source)
+        assert asked.acquire(timeout=30)
+        holding.state.hold_partition(PARTITION, "in_doubt", "for the test: it is still there")
+    holding.state.partition_holds.clear()
+    for _ in range(2):
+        answered.release()
+        holding.wait_found()
+        holding.reader._turn(holding.source)
+
+    print("BEG", holding.begins, holding.reader._epochs, holding.reader._begun)
+    assert [offset for _, _, offset in holding.begins] == [OFFSET]
+    assert holding.state.partition_holds == {}
+
+
+def test_partitions_that_nothing_can_be_learned_of_take_no_thread_from_those_that_come_later(reading: Reading) -> None:
+    def bounds(partition: Partition, _secs: float) -> tuple[int, int]:
+        if partition.number < 3:
+            raise AbortableError(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+        return 60, 100
+
+    reading.source.bounds.side_effect = bounds
+    unknown = [Partition(PARTITION.topic, number) for number in range(3)]
+    healthy = Partition(PARTITION.topic, 3)
+    reading.start()
+    for partition in (*unknown, healthy):
+        reading.reader.assigned([partition])
+
+    reading.wait(lambda: reading.has_begun(healthy))
+
+    assert [began for _, began, _ in reading.begins] == [healthy]
+
+
+def test_a_partition_whose_topic_only_seemed_to_be_deleted_begins_anew(reading: Reading) -> None:
+    """The ticker lets it go, so that it does not fail every tick; whether it is there is for Kafka to say."""
+    reading.begin_by_hand(PARTITION)
+    reading.state.flow.let_go([PARTITION])
+
+    reading.reader._turn(reading.source)
+    reading.look_up()
+
+    assert [offset for _, _, offset in reading.begins] == [OFFSET, OFFSET]
+    assert PARTITION in reading.state.flow.partitions
