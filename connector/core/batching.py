@@ -89,6 +89,24 @@ def wire_size(chunks: Iterable[Chunk], envelope_bytes: int) -> int:
 
 
 @dataclass(slots=True)
+class LargestTaken:
+    """The largest body that the platform has taken lately: one that is refused as too large says less than this."""
+
+    for_secs: float = 60.0
+    _bytes: int = 0
+    _at: float = float("-inf")
+
+    def note(self, size: int, now: float) -> None:
+        """Take note of a body that was taken."""
+        if size >= self._bytes or now - self._at > self.for_secs:
+            self._bytes, self._at = size, now
+
+    def bytes(self, now: float) -> int:
+        """Return its size, 0 where none was taken lately: limits are lowered, too."""
+        return self._bytes if now - self._at <= self.for_secs else 0
+
+
+@dataclass(slots=True)
 class _Open:
     """A batch that still takes records; `size` counts a comma after each record."""
 

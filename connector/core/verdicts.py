@@ -78,6 +78,8 @@ class Reply:
     retry_after_secs: float | None = None
     unreadable: str | None = None
     """Why a 2xx cannot be taken at its word: not JSON, counts that do not add up, an index twice or out of range."""
+    some_taken: bool = False
+    """The status is none of success, and yet the body says of records that they were taken."""
     errors: tuple[RecordError, ...] = ()
     unnamed: int = 0
     """Failures that are counted in the reply but not listed."""
@@ -191,10 +193,10 @@ TABLE: tuple[Row, ...] = (
     Row(
         "unreadable",
         "2xx, but not JSON, empty, counts that do not add up, an index repeated or out of range, `to` echoed for "
-        "another record",
+        "another record; any other status whose body counts records as taken",
         Action.DOUBT,
         "no verdict for the batch: in doubt",
-        lambda reply, _: reply.ok and reply.unreadable is not None,
+        lambda reply, _: (reply.ok and reply.unreadable is not None) or reply.some_taken,
     ),
     Row(
         "accepted",

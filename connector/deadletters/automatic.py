@@ -175,11 +175,12 @@ class AutomaticRedrive:
         for _, trouble in read.troubles:
             if not trouble.away:
                 raise trouble
-        if read.missing:  # retention was faster: what is gone cannot be sent again
-            for partition in read.missing:
-                self._parts.pop(partition, None)
-            self._new += read.missing
-            self._log.warning("dead letters removed before they were sent again", count=len(read.missing))
+        missing = [partition for partition in read.missing if partition in self._parts]
+        if missing:  # retention was faster: what is gone cannot be sent again
+            for partition in missing:
+                del self._parts[partition]
+            self._new += missing
+            self._log.warning("dead letters removed before they were sent again", count=len(missing))
         self._pause(source)
         due = self._due()
         offsets = self._offsets(due)
@@ -280,6 +281,7 @@ class AutomaticRedrive:
                 )
             self._commit(publisher, offsets, group, timeout)
         except AbortableError as error:
+            self._error = f"{type(error).__name__}: {error}"
             self._log.warning("redrive aborted, tried again", code=error.code, error=str(error))
             publisher.abort(timeout)
             self._new += list(self._parts)  # read anew from where they are committed

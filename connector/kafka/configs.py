@@ -12,6 +12,9 @@ from connector.config.streams import StreamSettings
 
 Config = dict[str, Any]
 
+MAX_BATCH_BYTES = 1_000_000
+"""Of what a producer puts together for a partition, where its topic takes as much."""
+
 PREFETCH_KBYTES = 8_192
 """librdkafka's prefetch for a consumer; part of the stream's byte budget."""
 
@@ -110,7 +113,9 @@ def consumer(
     return config
 
 
-def producer(kafka: KafkaSettings, *, client_id: str, transactional_id: str | None) -> Config:
+def producer(
+    kafka: KafkaSettings, *, client_id: str, transactional_id: str | None, batch_bytes: int = MAX_BATCH_BYTES
+) -> Config:
     """Return the producer's configuration; without a transactional id it is only idempotent."""
     config: Config = {
         # The end of a tick sends what waits, at once. Until then records had better wait for company: measured, with
@@ -118,7 +123,7 @@ def producer(kafka: KafkaSettings, *, client_id: str, transactional_id: str | No
         "linger.ms": 100,
         # Outcomes are much alike: measured, this halves the broker's work, and costs next to nothing here.
         "compression.type": "lz4",
-        "batch.size": 1_000_000,
+        "batch.size": batch_bytes,
         "batch.num.messages": 100_000,
         "queue.buffering.max.messages": 1_000_000,
         "queue.buffering.max.kbytes": PRODUCER_QUEUE_KBYTES,

@@ -95,7 +95,7 @@ class FatalError(KafkaTroubleError):
 def translate(exception: KafkaException, doing: str = "") -> KafkaTroubleError:
     """Return librdkafka's exception as one of ours; `doing` says what was tried, for whoever reads the message."""
     error: KafkaError = exception.args[0]
-    if error.fatal():
+    if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 (`produce` names it, without the mark)
         return FatalError(error, doing)
     if error.txn_requires_abort():
         return AbortableError(error, doing)

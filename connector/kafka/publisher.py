@@ -78,7 +78,7 @@ class _Writer:
                 self._produce((topic, partition), rest, keys and keys[done + quiet :], headers, self._report)
             except BufferError:
                 done = len(values) - length_hint(rest) - 1  # the one that found no place was taken off `rest`
-                self._producer.poll(0.05)
+                self._serve(self._producer.poll, 0.05)
             except KafkaException as error:
                 raise translate(error) from error
             else:
@@ -133,12 +133,27 @@ class _Writer:
                     timestamp=timestamp_ms,
                 )
             except BufferError:
-                self._producer.poll(0.05)
+                self._serve(self._producer.poll, 0.05)
             except KafkaException as error:
                 raise translate(error) from error
             else:
                 return
         raise AbortableError("the producer's queue stays full")
+
+    def _serve(self, call: Callable[[float], int], timeout_secs: float) -> int:
+        """Make a call that serves reports; raises `FatalError` when the producer cannot go on.
+
+        The library raises that out of whichever call notices, as an error of the interpreter's where a report had just
+        been served.
+        """
+        try:
+            return call(timeout_secs)
+        except KafkaException as error:
+            raise translate(error) from error
+        except SystemError as error:
+            if isinstance(error.__cause__, KafkaException):
+                raise translate(error.__cause__) from error
+            raise
 
     def _report(self, error: KafkaError | None, _message: object) -> None:
         if error is not None:
@@ -267,7 +282,7 @@ class PlainPublisher(_Writer):
 
     def commit(self, offsets: Offsets, group: Membership, timeout_secs: float) -> None:
         """Flush the records, then commit the offsets; a failure in between repeats the records, never loses them."""
-        if self._producer.flush(timeout_secs) > 0:
+        if self._serve(self._producer.flush, timeout_secs) > 0:
             self._raise_failed()
             raise AbortableError(KafkaError(KafkaError._TIMED_OUT), "writing the results")  # noqa: SLF001
         self._raise_failed()
@@ -281,5 +296,5 @@ class PlainPublisher(_Writer):
     def abort(self, timeout_secs: float) -> None:  # noqa: ARG002 (the port's shape)
         """Forget what is still in the queue."""
         self._producer.purge(in_queue=True, in_flight=True, blocking=True)
-        self._producer.poll(0)
+        self._serve(self._producer.poll, 0)
         self._failed = None

@@ -190,16 +190,17 @@ class Source:
         """
         if self._unproven:
             self._prove()
+        read, messages = Read(), []
         try:
             messages = self._consumer.consume(count, 0.0)
-            read = Read()
             if not messages and timeout_secs > 0:
                 first = self._consumer.poll(timeout_secs)
                 if first is not None:
                     read.at = time.monotonic()
-                    messages = [first, *self._consumer.consume(max(count - 1, 1), COMPANY_SECS)]
-        except KafkaException as error:
-            return Read(troubles=[(None, translate(error))])
+                    messages = [first]
+                    messages += self._consumer.consume(max(count - 1, 1), COMPANY_SECS)
+        except KafkaException as error:  # what was read before it is read, and is not read again
+            read.troubles.append((None, translate(error)))
         if not messages:
             return read
         if any(map(_error, messages)):

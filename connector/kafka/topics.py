@@ -16,8 +16,11 @@ from confluent_kafka.cimpl import NewTopic
 
 from connector.config.streams import CreateTopicsSettings
 from connector.core.chunks import Partition
-from connector.kafka.configs import Config
+from connector.kafka.configs import MAX_BATCH_BYTES, Config
 from connector.kafka.errors import KafkaTroubleError, RetriableError, answer, translate
+
+BATCH_OVERHEAD_BYTES = 1_024
+"""More than a batch takes beyond its records."""
 
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 """Kafka's default of `max.message.bytes`, taken where the topic's own cannot be read."""
@@ -241,6 +244,15 @@ class Outputs:
     def dead_letter_limit(self) -> int:
         """Bytes of the largest dead letter that the topic takes."""
         return self._of(self.dead_letter_topic).max_message_bytes
+
+    @property
+    def batch_bytes(self) -> int:
+        """Bytes of records that a producer may put together: topics limit the batch, as it is sent, not the record.
+
+        Less by what a batch itself takes; a record that is larger alone is sent alone.
+        """
+        limit = min(self._of(self.outcome_topic).max_message_bytes, self.dead_letter_limit)
+        return max(min(limit - BATCH_OVERHEAD_BYTES, MAX_BATCH_BYTES), 1)
 
     @property
     def outcome_key_limit(self) -> int:

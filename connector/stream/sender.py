@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from connector.core.batching import Batch
+from connector.core.batching import Batch, LargestTaken
 from connector.core.chunks import Chunk
 from connector.core.results import Finished
 from connector.core.retrying import RetryPolicy, after_server_error, backoff, told_to_wait
@@ -69,6 +69,7 @@ class Sender:
         self._fail = fail
         self._traces = traces
         self._loop = asyncio.get_running_loop()
+        self._taken = LargestTaken()
         self._tasks: set[asyncio.Task[None]] = set()
         self._probing: asyncio.Task[None] | None = None
         self._dice = random.Random()  # noqa: S311 (jitter, not a secret)
@@ -166,6 +167,7 @@ class Sender:
                     self._hold(serial, f"setting:{judgement.hold_code}", "every record of a batch failed with it")
                     return
                 self._passed(batch)
+                self._taken.note(batch.size, at)
                 self._settle(serial, batch, judgement, reply, sent_ms)
             case Action.DOUBT:
                 state.limit.troubled(now=at)
@@ -174,7 +176,8 @@ class Sender:
             case Action.HALVE | Action.SHRINK:
                 self._passed(batch)
                 if row.action is Action.SHRINK and batch.count > 1:
-                    state.batcher.lower(max_bytes=max(min(state.batcher.limits.max_bytes, batch.size // 2), 1_000))
+                    lowered = max(batch.size // 2, self._taken.bytes(at), 1_000)
+                    state.batcher.lower(max_bytes=min(state.batcher.limits.max_bytes, lowered))
                 if batch.count == 1:
                     self._reject(serial, batch, reply, row, sent_ms)
                 else:
@@ -227,7 +230,9 @@ class Sender:
         """Pause the stream; the batch was not taken and goes back to where it came from."""
         if self._state.gate.refused(reason, now=now(), detail=detail):
             self._tell_hold()
-        self._state.flow.again(self._state.flow.withdraw(serial), at=now())
+        # Others may pass and end the hold at once, again and again: it must not come back as fast as it is refused.
+        wait = backoff(1, self._retry, jitter=self._dice.random())
+        self._state.flow.again(self._state.flow.withdraw(serial), at=now() + wait)
 
     def _settle(self, serial: int, batch: Batch, judgement: Judgement, reply: Reply, sent_ms: int) -> None:
         """Queue the verdicts of a judged batch; what is to be sent again, or in doubt, goes its own way."""

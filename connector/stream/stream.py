@@ -175,7 +175,7 @@ class Stream:
         self._ticker = Ticker(
             self.state,
             source,
-            self._publisher_maker(source, client_id),
+            self._publisher_maker(source, outputs, client_id),
             outputs=outputs,
             scribe=Scribe(self.name, settings.operation, settings.group, settings.outcomes.records == "failures"),
             options=TickOptions(
@@ -208,13 +208,23 @@ class Stream:
         self.state_name = "running"
         self._log.info("stream started", topics=_topics(settings), group=settings.group, operation=self.operation.name)
 
-    def _publisher_maker(self, source: Source, client_id: str) -> Callable[[], Publisher]:
-        if self.settings.delivery.guarantee == "at_least_once":
-            config = configs.producer(self._kafka, client_id=client_id, transactional_id=None)
-            return lambda: PlainPublisher(config, source)
-        transactional_id = f"{self.settings.group}.{self._identity.instance_id}"
-        config = configs.producer(self._kafka, client_id=client_id, transactional_id=transactional_id)
-        return lambda: TransactionalPublisher(config, self.settings.dead_letters.topic)
+    def _publisher_maker(self, source: Source, outputs: Outputs, client_id: str) -> Callable[[], Publisher]:
+        """Return what makes a producer, each with batches that the topics take by what is known of them then."""
+        plain = self.settings.delivery.guarantee == "at_least_once"
+        transactional_id = None if plain else f"{self.settings.group}.{self._identity.instance_id}"
+
+        def make() -> Publisher:
+            config = configs.producer(
+                self._kafka,
+                client_id=client_id,
+                transactional_id=transactional_id,
+                batch_bytes=outputs.batch_bytes,
+            )
+            return (
+                PlainPublisher(config, source) if plain else TransactionalPublisher(config, outputs.dead_letter_topic)
+            )
+
+        return make
 
     async def stop(self, deadline: float) -> bool:
         """Drain until `deadline` (of the monotonic clock) and leave; returns whether nothing was left in flight."""

@@ -65,6 +65,8 @@ class Ticker:
         self._state = state
         self._source = source
         self._make_publisher = make_publisher
+        self._batch_bytes = 0
+        """What the producer was made for: topics may take less by now."""
         self._publisher: Publisher | None = None
         self._outputs = outputs
         self._scribe = scribe
@@ -274,6 +276,9 @@ class Ticker:
             self._halve()
         if error.too_large:
             self._outputs.look_again(now=now(), every_secs=0)
+            if self._outputs.batch_bytes < self._batch_bytes:
+                self._log.warning("producer replaced", code=error.code, error=str(error))
+                self._replace_publisher()
         if error.unauthorized:
             self._hold("kafka_authorization", str(error))
         # Results for a topic that is gone are not refused but wait, until librdkafka gives them up as timed out.
@@ -330,6 +335,7 @@ class Ticker:
             self._state.counts.producers_replaced += 1
         wait = 0.1
         while not self._stopped:
+            self._batch_bytes = self._outputs.batch_bytes
             publisher = self._make_publisher()
             try:
                 publisher.start(self._options.call_secs)

@@ -62,7 +62,8 @@ def read_reply(
     wait = parse_retry_after(retry_after, now)
     if not 200 <= status < 300:
         code, text = _failure(body)
-        return Reply("answered", status=status, code=code, text=text, retry_after_secs=wait)
+        taken = _names_taken(operation, body)
+        return Reply("answered", status=status, code=code, text=text, retry_after_secs=wait, some_taken=taken)
     if not body:
         return _unreadable(status, "the reply is empty")
     try:
@@ -77,7 +78,7 @@ def _read_single(status: int, said: _Single) -> Reply:
     named = said.message_id or said.contact_id or said.revenue_id
     if said.success is False or (said.success is None and not named):
         return _unreadable(status, "the reply does not say that the record was taken")
-    return Reply("answered", status=status, message_id=said.message_id)
+    return Reply("answered", status=status, message_id=said.message_id and said.message_id[:MAX_TEXT])
 
 
 def _read_bulk(operation: Operation, batch: Batch, status: int, said: _Bulk) -> Reply:
@@ -133,6 +134,17 @@ def _failure(body: bytes) -> tuple[str | None, str]:
     texts = [text for text in (said.error, said.message) if isinstance(text, str) and text]
     code = said.code[:MAX_TEXT] if isinstance(said.code, str) else None
     return code, (texts[0] if texts else body.decode(errors="replace"))[:MAX_TEXT]
+
+
+def _names_taken(operation: Operation, body: bytes) -> bool:
+    """Tell whether an error reply says of records that they were taken: they must not be sent again for its status."""
+    try:
+        if operation.rules.single:
+            return _decode_single(body).success is True
+        said = _decode_bulk(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return False
+    return max(said.queued_count or 0, said.success_count or 0) > 0
 
 
 def _unreadable(status: int, why: str) -> Reply:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Final, Self, cast
 
 import httptools
 import httpx
@@ -34,6 +34,10 @@ class ReplyTooLargeError(Exception):
     def __init__(self, status: int) -> None:
         super().__init__("the reply is too large")
         self.status = status
+
+
+READ_AHEAD_BYTES: Final = 65_536
+"""What a server reads of a request, at least, before it can have refused it."""
 
 
 @dataclass(slots=True)
@@ -55,6 +59,8 @@ class _Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self._parser: Any = None
         self._reply = _Reply()
+        self._is_long = False
+        """The request may have been answered before it was read to its end."""
         self._unheard = 0
         """Bytes since the parser last had a head or a part of a body to tell of: it keeps what it has not told."""
 
@@ -68,6 +74,7 @@ class _Connection(asyncio.Protocol):
         self._reply = _Reply()
         self._unheard = 0
         self.done = asyncio.get_running_loop().create_future()
+        self._is_long = sum(map(len, request)) > READ_AHEAD_BYTES
         self.transport.writelines(request)
         return self.done
 
@@ -145,8 +152,10 @@ class _Connection(asyncio.Protocol):
             self._reply = _Reply()
             return
         assert self.transport is not None
-        # A server may answer before it has read the whole request; the rest would stand in front of the next one.
-        keep = self._parser.should_keep_alive() and not self.transport.get_write_buffer_size()
+        # A server may refuse a request before it has read it whole; the rest would stand in front of the next one. What
+        # TLS has encrypted and not sent yet does not show in the buffer's size.
+        unread = bool(self.transport.get_write_buffer_size()) or (self._is_long and self._reply.status >= 300)
+        keep = self._parser.should_keep_alive() and not unread
         self._finish()
         if not keep:
             self.abort()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.core.batching import Batch, Batcher, BatchLimits, wire_size
+from connector.core.batching import Batch, Batcher, BatchLimits, LargestTaken, wire_size
 from connector.core.chunks import Chunk, Partition
 from connector.trackly.operations import Operation, Rules
 from tests.core.making import A, B, C, batch, chunk, positions, rising, rows
@@ -310,3 +310,14 @@ def test_a_record_is_located_by_its_index(whole: Batch) -> None:
 
 def test_bytes_of_no_records_are_those_of_the_envelope() -> None:
     assert wire_size([], 7) == 7
+
+
+def test_the_largest_body_that_was_taken_counts_for_a_minute() -> None:
+    taken = LargestTaken()
+    assert taken.bytes(0.0) == 0
+    taken.note(500, 0.0)
+    taken.note(300, 30.0)
+    assert taken.bytes(60.0) == 500
+    assert taken.bytes(61.0) == 0, "limits are lowered, too"
+    taken.note(300, 61.0)
+    assert taken.bytes(100.0) == 300

@@ -435,17 +435,38 @@ def test_rule_10_a_limit_that_was_raised_is_seen_before_anything_is_cut_for_it(w
     world.dead_letters = world.topics.create(partitions=4, config={"max.message.bytes": "20000"})
     worker = world.start(world.settings())
     worker.wait_for(lambda s: s["partitions"] != {}, "its partitions")
-    raised = ConfigEntry("max.message.bytes", "900000", incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, world.dead_letters, incremental_configs=[raised])
-    admin = _admin(world)
-    for future in admin.incremental_alter_configs([resource]).values():
-        future.result(30)
+    _set_limit(world, world.dead_letters, 900_000)
     world.produce([Record(b"x" * 50_000, b"large")], "not_json")
 
     found = world.settled()
 
     assert found.problems() == []
     assert [len(letter.value() or b"") for letter in world.topics.read(world.dead_letters)] == [50_000]
+
+
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+def test_rule_10_results_that_fit_one_by_one_are_written_where_a_batch_of_them_would_not(
+    world: World, guarantee: str
+) -> None:
+    """A topic limits what is sent together, and nobody tells a producer that its limit was lowered."""
+    world.produce_sends(2_000)
+    worker = world.start(world.settings(stream={"delivery": {"guarantee": guarantee}}))
+    worker.wait_for(lambda s: s.get("queued") == 2_000, "work as ever")
+    _set_limit(world, world.outcomes, 3_000)
+    world.produce_sends(2_000, tag="later")
+
+    worker.wait_for(lambda s: s["queued"] == 4_000, "all settled")
+
+    assert world.settled().problems() == []
+    assert "MSG_SIZE_TOO_LARGE" in worker.log.read_text(), "it had to learn of it"
+
+
+def _set_limit(world: World, topic: str, limit: int) -> None:
+    entry = ConfigEntry("max.message.bytes", str(limit), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    admin = _admin(world)
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result(30)
 
 
 def test_rule_10_an_outcome_topic_that_is_deleted_holds_until_it_is_there_again(world: World) -> None:

@@ -4,11 +4,12 @@ from typing import Any
 from unittest.mock import create_autospec
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 from connector.core.chunks import Headers
 from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Topics
-from connector.kafka.errors import AbortableError
+from connector.kafka.errors import AbortableError, FatalError, translate
 from connector.kafka.publisher import PlainPublisher, TransactionalPublisher
 from connector.kafka.source import Membership, Source
 from tests.kit.world import free_port
@@ -56,4 +57,22 @@ def test_a_full_queue_is_waited_for_and_nothing_is_handed_over_twice(
         (value.encode(), None if keys is None else keys[number]) for number, value in enumerate(values)
     ]
     assert {tuple(record.headers() or ()) for record in found} == {tuple(headers or ())}
+    publisher.close()
+
+
+def test_a_producer_that_cannot_go_on_is_told_as_such_whichever_call_notices() -> None:
+    """The library raises it out of any call that serves reports: unmarked, or within an error of the interpreter's."""
+    unmarked = KafkaException(KafkaError(KafkaError._FATAL, "fenced"))
+    assert isinstance(translate(unmarked), FatalError)
+    publisher = PlainPublisher({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, create_autospec(Source))
+
+    def raising(_secs: float) -> int:
+        raise unmarked
+
+    def hiding(_secs: float) -> int:
+        raise SystemError("a call returned a result with an exception set") from unmarked
+
+    for call in (raising, hiding):
+        with pytest.raises(FatalError):
+            publisher._serve(call, 0.1)
     publisher.close()

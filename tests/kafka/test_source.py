@@ -260,3 +260,22 @@ def test_a_consumer_that_brings_nothing_is_silent_until_it_is_asked_or_brings_re
         heard.append(tried.is_silent)
 
     assert heard == [True, False, False]
+
+
+def test_a_record_that_was_read_is_kept_when_the_wait_for_company_fails(
+    consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not read again: left out, it would look like an offset that the topic does not have."""
+    monkeypatch.setattr(source, "_error", methodcaller("error"))
+    message = create_autospec(Message, instance=True)
+    message.error.return_value = KafkaError(KafkaError._PARTITION_EOF)
+    kept: list[Any] = []
+    monkeypatch.setattr(Source, "_sort_error", lambda _self, _read, first, _trouble: kept.append(first))
+    consumer.poll.return_value = message  # type: ignore[attr-defined] # a mock
+    refused = KafkaException(KafkaError(KafkaError._STATE))
+    consumer.consume.side_effect = [[], refused]  # type: ignore[attr-defined]
+
+    read = _source().read(10, 1.0)
+
+    assert kept == [message]
+    assert [trouble.code for _, trouble in read.troubles] == ["_STATE"]

@@ -106,6 +106,7 @@ def _run(producers: list[Producer], *, committed: Committed | None = None) -> li
 
     outputs = create_autospec(Outputs, instance=True, dead_letter_limit=1_000_000)
     outputs.outcome_topic, outputs.dead_letter_topic = "outcomes", "dead"
+    outputs.batch_bytes = 1_000_000
     outputs.absent.return_value = set()
     outputs.refresh.side_effect = RetriableError(KafkaError(KafkaError._TIMED_OUT))  # nobody answers about topics
     ticker = Ticker(

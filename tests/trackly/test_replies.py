@@ -474,3 +474,22 @@ def test_any_answer_leads_to_one_action_and_one_end_for_each_record(
 @given(st.binary(max_size=200), st.sampled_from([200, 201, 299]))
 def test_random_bytes_never_settle_a_batch(body: bytes, status: int) -> None:
     assert answer(body, status=status).unreadable
+
+
+@pytest.mark.parametrize("status", [302, 400, 413, 422, 429, 500, 503])
+def test_an_error_reply_that_counts_records_as_taken_leaves_doubt(status: int) -> None:
+    """No document says which status a request has that failed in part: its body must not be overlooked."""
+    partly = answer(said(3, 1, failure(0)), status=status)
+    single = answer({"success": True, "message_id": "m"}, status=status, single=True)
+
+    for reply in (partly, single):
+        assert classify(reply, POLICY, own_list=True).action is Action.DOUBT
+    for body in (said(0, 4), said(None, 4), b"{", {"success": True}):
+        assert classify(answer(body, status=status), POLICY, own_list=True).action is not Action.DOUBT
+
+
+def test_the_id_of_a_message_is_cut_as_all_else_that_the_platform_says() -> None:
+    """It goes into an outcome, which its topic has to take."""
+    reply = answer({"success": True, "message_id": "m" * 2_000_000}, single=True)
+
+    assert len(reply.message_id or "") == MAX_TEXT

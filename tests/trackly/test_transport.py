@@ -483,3 +483,17 @@ def test_a_redirect_is_not_followed() -> None:
     reply = post(handle)
 
     assert (reply.status, action(reply), len(seen)) == (307, Action.HOLD, 1)
+
+
+def test_a_long_request_that_is_refused_keeps_no_connection_and_one_that_is_accepted_does() -> None:
+    """It may have been refused before it was read, and over TLS nothing tells how much of it has been sent."""
+    long = b'{"to":"+15550000001","body":"%s"}' % (b"x" * 100_000)
+
+    async def use(client: Client, served: Served) -> int:
+        for _ in range(3):
+            await send(client, long)
+        return len(served.connections)
+
+    refused = answer(whole(b"{}", status=b"413 Payload Too Large"), raw=True)
+    assert talk(refused, use, idle_secs=60) == 3
+    assert talk(answer(OK), use, idle_secs=60) == 1
