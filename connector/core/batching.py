@@ -42,6 +42,9 @@ class Batch:
     closed_by: ClosedBy
     attempts: int = 0
     """Requests that were answered, or refused in a way that counts, since the records last shared a request."""
+    failures: int = 0
+    """Those of them that tell of its own records, of which a single one is given up after so many: not what failed
+    while everything did, or was to wait."""
     first_failed_at: float | None = None
     family: int = 0
     """Batches that were cut from one another share this number: they are one suspect, not several."""

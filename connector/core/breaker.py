@@ -1,8 +1,8 @@
 """Whether batches may start: the circuit breaker and the stream's holds, which are one gate.
 
 The gate is `closed` while things work. It opens when every batch fails (`outage`) or when one answer says that nothing
-can work (a hold: `unauthorized`, `suspended`, ...). While open nothing starts; after a delay that grows it is probed,
-and when the probe passes one batch goes through (`half_open`): its success closes the gate, its failure opens it again.
+can work (a hold: `unauthorized`, `suspended`, ...). While open nothing starts; after a delay that grows it is probed.
+When the probe passes one record goes through (`half_open`): its success closes the gate, its failure opens it again.
 """
 
 from collections import deque
@@ -111,7 +111,7 @@ class Gate:
         )
 
     def probed(self, *, ok: bool, now: float) -> None:
-        """Take note of a probe: let one batch through, or wait longer.
+        """Take note of a probe: let one record through, or wait longer.
 
         A probe takes its time: meanwhile the gate may have closed, or been stopped until the operator resumes.
         """

@@ -466,15 +466,16 @@ class Flow:
         """
         return min((state.reads[0][1] for state in self.partitions.values() if state.reads), default=None)
 
-    def plan(self, *, now: float, slots: int, fresh_first: bool = False) -> Tick | None:
+    def plan(self, *, now: float, slots: int, trial: bool = False) -> Tick | None:
         """Return the next tick, or None when there is nothing to say; `slots` is how many batches may start.
 
-        `fresh_first` has batches that never failed go before those that wait to be tried again: when only one may
-        start, to see if the platform works, it must not be the one that is to blame.
+        A `trial` is to see if the platform works: batches that never failed go before those that wait to be tried
+        again, as it must not be the one that is to blame, and a single record starts. Where answers are lost, as many
+        are in doubt as are posted.
         """
         self._mark = (self._mark + 1) % MARKS
         settle = self._take_finished()
-        start = self._take_startable(now, slots, fresh_first=fresh_first)
+        start = self._take_startable(now, slots, trial=trial)
         settled = _ranges(chunk for item in settle for chunk in item.chunks)
         started = _ranges(chunk for _, batch in start for chunk in batch.chunks)
         fits: dict[Partition, _Said] = {}
@@ -503,7 +504,7 @@ class Flow:
             {partition: said.progress for partition, said in fits.items()},
         )
 
-    def extend(self, tick: Tick, *, now: float, slots: int, fresh_first: bool = False) -> Tick | None:
+    def extend(self, tick: Tick, *, now: float, slots: int, trial: bool = False) -> Tick | None:
         """Return the tick, with the batches that may start by now if it was planned without any.
 
         Its results may be written already, so that they stay as they are, and with them what is said of a partition
@@ -514,7 +515,7 @@ class Flow:
             return None
         if tick.start:
             return tick
-        start = self._take_startable(now, slots, fresh_first=fresh_first)
+        start = self._take_startable(now, slots, trial=trial)
         started = _ranges(chunk for _, batch in start for chunk in batch.chunks)
         fits: dict[Partition, _Said] = {}
         cuts: dict[Partition, _Said] = {}
@@ -627,12 +628,12 @@ class Flow:
         self.finished.extendleft(reversed(passed_over))
         return settle
 
-    def _take_startable(self, now: float, slots: int, *, fresh_first: bool) -> list[tuple[int, Batch]]:
+    def _take_startable(self, now: float, slots: int, *, trial: bool) -> list[tuple[int, Batch]]:
         start: list[tuple[int, Batch]] = []
         passed_over: list[Batch] = []
         records = self.active_records
         while len(start) < slots:
-            if self._waiting and self._waiting[0][0] <= now and not (fresh_first and self.ready):
+            if self._waiting and self._waiting[0][0] <= now and not (trial and self.ready):
                 batch = heappop(self._waiting)[2]
             elif self.ready:
                 batch = self.ready.popleft()
@@ -651,6 +652,12 @@ class Flow:
                     continue
                 self.held_bytes += _bytes(pruned)
                 batch = pruned
+            if trial and batch.count > 1:
+                self.held_bytes -= _bytes(batch)
+                rest = _part(batch, range(1, batch.count), batch.id)
+                batch = _part(batch, [0], f"{batch.id}.t{self._serial:x}")
+                self.held_bytes += _bytes(batch) + _bytes(rest)
+                self.ready.appendleft(rest)
             self._serial += 1
             records += batch.count
             start.append((self._serial, batch))
@@ -775,7 +782,7 @@ class Flow:
         if not inside or not outside:
             return (batch, None) if inside else (None, batch)
         self.held_bytes -= _bytes(batch)
-        halves = (_part(batch, inside, 0), _part(batch, outside, 1))
+        halves = (_part(batch, inside, f"{batch.id}.0"), _part(batch, outside, f"{batch.id}.1"))
         self.held_bytes += sum(map(_bytes, halves))
         return halves
 
@@ -871,10 +878,10 @@ def _ranges(chunks: Iterable[Chunk]) -> dict[Partition, list[Range]]:
     return ranges
 
 
-def _part(batch: Batch, indices: Sequence[int], number: int) -> Batch:
+def _part(batch: Batch, indices: Sequence[int], batch_id: str) -> Batch:
     """Return some records of a batch that was not posted as a batch of its own."""
     envelope = batch.size - wire_size(batch.chunks, 0)
-    return batch.piece(batch.split(indices)[0], f"{batch.id}.{number}", envelope_bytes=envelope)
+    return batch.piece(batch.split(indices)[0], batch_id, envelope_bytes=envelope)
 
 
 def _below(chunks: Iterable[Chunk], cuts: Mapping[Partition, int | None]) -> tuple[list[int], list[int]]:

@@ -39,7 +39,7 @@ def told_to_wait(retry_after_secs: float | None, attempts: int, policy: RetryPol
 
 
 def after_server_error(batch: Batch, policy: RetryPolicy, *, others_pass: bool) -> Step:
-    """Decide about a batch that failed with a 5xx and has `batch.attempts` behind it.
+    """Decide about a batch that failed with a 5xx and has `batch.failures` of its own behind it.
 
     While nothing else passes it is only tried again: the failure is not its own. Halves of a batch that was suspected
     are halved again at once, so a poison record is alone after log2(n) failures.
@@ -47,5 +47,5 @@ def after_server_error(batch: Batch, policy: RetryPolicy, *, others_pass: bool) 
     if not others_pass:
         return "again"
     if batch.count > 1:
-        return "halve" if batch.suspect or batch.attempts >= SUSPICION else "again"
-    return "give_up" if batch.attempts >= policy.max_attempts else "again"
+        return "halve" if batch.suspect or batch.failures >= SUSPICION else "again"
+    return "give_up" if batch.failures >= policy.max_attempts else "again"

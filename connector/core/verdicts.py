@@ -345,10 +345,10 @@ class Judgement:
     """Every record failed with a code that means that the setting is wrong, this or another: none has a verdict."""
 
 
-def judge(reply: Reply, count: int, policy: VerdictPolicy, *, attempts: int, own_list: bool) -> Judgement:
+def judge(reply: Reply, count: int, policy: VerdictPolicy, *, failures: int, own_list: bool) -> Judgement:
     """Return the verdict of each of `count` records of a request that was answered with a readable 2xx.
 
-    `attempts` counts the request that was just answered.
+    `failures` are those of its records' own, with the request that was just answered.
     """
     queued = Verdict("queued", http_status=reply.status, message_id=reply.message_id)
     if not reply.errors and not reply.unnamed:
@@ -359,7 +359,7 @@ def judge(reply: Reply, count: int, policy: VerdictPolicy, *, attempts: int, own
     exceptions: dict[int, Verdict] = {}
     again: list[int] = []
     for error in reply.errors:
-        if error.code in policy.transient_codes and attempts < policy.max_attempts:
+        if error.code in policy.transient_codes and failures < policy.max_attempts:
             again.append(error.index)
         else:
             reason = error.code if error.code in RECORD_CODES else "refused"

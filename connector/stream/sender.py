@@ -159,10 +159,12 @@ class Sender:
         state, at = self._state, now()
         if reply.kind != "not_sent":  # an answer that was lost counts as well: `resend` must come to an end
             batch.attempts += 1
+        if row.action in {Action.JUDGE, Action.DOUBT}:
+            batch.failures += 1
         match row.action:
             case Action.JUDGE:
                 state.limit.answered(took, active=len(state.flow.active), now=at)
-                judgement = judge(reply, batch.count, self._policy, attempts=batch.attempts, own_list=own_list)
+                judgement = judge(reply, batch.count, self._policy, failures=batch.failures, own_list=own_list)
                 if judgement.hold_code is not None:
                     self._hold(serial, f"setting:{judgement.hold_code}", "every record of a batch failed with it")
                     return
@@ -279,7 +281,7 @@ class Sender:
         state, at = self._state, now()
         if batch.first_failed_at is None:
             batch.first_failed_at = at
-        often = batch.attempts >= self._retry.max_attempts
+        often = batch.failures >= self._retry.max_attempts
         match self._options.in_doubt:
             case "resend" if not (often and state.gate.others_pass(batch.family, since=batch.first_failed_at)):
                 again = self._piece(batch, chunks)
@@ -304,7 +306,7 @@ class Sender:
         batch = flow.withdraw(serial)
         for half in batch.halves():
             piece = self._piece(batch, half)
-            piece.attempts = 0
+            piece.attempts = piece.failures = 0
             piece.suspect = suspect
             flow.again(piece, at=at)
 
@@ -314,6 +316,7 @@ class Sender:
             batch.first_failed_at = at
         self._failed(batch, row, reply)
         others_pass = state.gate.others_pass(batch.family, since=batch.first_failed_at)
+        batch.failures += others_pass
         match after_server_error(batch, self._retry, others_pass=others_pass):
             case "again":
                 wait = backoff(batch.attempts, self._retry, jitter=self._dice.random())

@@ -147,7 +147,7 @@ class Ticker:
             at = now()
             tick = state.flow.plan(now=at, slots=0) if state.flow.finished else None
             if tick is None:  # nothing to write, so what may start is known now
-                tick = state.flow.plan(now=at, slots=state.slots(at), fresh_first=state.gate.state == "half_open")
+                tick = state.flow.plan(now=at, slots=state.slots(at), trial=state.gate.state == "half_open")
             if tick is None:
                 return
             self._running = tick
@@ -210,7 +210,7 @@ class Ticker:
             state.close_due(at)
             self._listed_at = awake()
             half_open = state.gate.state == "half_open"
-            extended = state.flow.extend(tick, now=at, slots=state.slots(at), fresh_first=half_open)
+            extended = state.flow.extend(tick, now=at, slots=state.slots(at), trial=half_open)
             if extended is not None:
                 self._running = extended
         return group, extended

@@ -234,11 +234,13 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------ ticks
 
-    @rule(who=numbers, slots=st.integers(0, 6))
-    def plan(self, who: int, slots: int) -> None:
+    @rule(who=numbers, slots=st.integers(0, 6), trial=st.booleans())
+    def plan(self, who: int, slots: int, trial: bool) -> None:
         worker = self.workers[who % 2]
         if worker.running is None:
-            worker.running = worker.flow.plan(now=self.now, slots=slots)
+            worker.running = worker.flow.plan(now=self.now, slots=min(slots, 1) if trial else slots, trial=trial)
+            if trial and worker.running is not None:
+                assert sum(batch.count for _, batch in worker.running.start) <= 1
 
     @rule(who=numbers, slots=st.integers(0, 6))
     def extend(self, who: int, slots: int) -> None:

@@ -164,7 +164,7 @@ def test_one_bad_record_among_many_that_are_well_is_the_only_dead_letter() -> No
     """An Azure binder sends the whole batch to the dead letters when one record cannot be read."""
     said_so = Reply("answered", status=200, errors=errors_at((2, "invalid_phone")))
 
-    judgement = judge(said_so, 5, POLICY, attempts=1, own_list=True)
+    judgement = judge(said_so, 5, POLICY, failures=1, own_list=True)
 
     assert [judgement.verdicts.of(at).status for at in range(5)] == [
         "queued",
@@ -183,7 +183,7 @@ def test_finished_records_are_not_sent_again_with_the_one_that_failed() -> None:
     made.add_ready([batch(five)])
     ((serial, posted),) = started(made)
     judgement = judge(
-        Reply("answered", status=200, errors=errors_at((2, "provider_error"))), 5, POLICY, attempts=1, own_list=True
+        Reply("answered", status=200, errors=errors_at((2, "provider_error"))), 5, POLICY, failures=1, own_list=True
     )
 
     failed, others = posted.split(judgement.again)

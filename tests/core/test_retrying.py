@@ -75,24 +75,24 @@ alone = batch(chunk(offsets=[0]))
 @pytest.mark.parametrize("failed", [many, alone], ids=["many", "alone"])
 def test_while_nothing_passes_no_batch_is_blamed(failed: Batch, attempts: int) -> None:
     """An outage of any length must neither halve batches nor make dead letters."""
-    blamed = replace(failed, attempts=attempts, suspect=True)
+    blamed = replace(failed, failures=attempts, suspect=True)
 
     assert after_server_error(blamed, POLICY, others_pass=False) == "again"
 
 
 def test_a_batch_is_halved_when_it_fails_again_while_others_pass() -> None:
-    steps = [after_server_error(replace(many, attempts=n), POLICY, others_pass=True) for n in (1, 2, 3)]
+    steps = [after_server_error(replace(many, failures=n), POLICY, others_pass=True) for n in (1, 2, 3)]
 
     assert SUSPICION == 2
     assert steps == ["again", "halve", "halve"]
 
 
 def test_halves_of_a_suspect_are_halved_at_once() -> None:
-    assert after_server_error(replace(many, attempts=1, suspect=True), POLICY, others_pass=True) == "halve"
+    assert after_server_error(replace(many, failures=1, suspect=True), POLICY, others_pass=True) == "halve"
 
 
 def test_a_record_alone_is_given_up_when_its_attempts_are_spent() -> None:
-    steps = [after_server_error(replace(alone, attempts=n), POLICY, others_pass=True) for n in (1, 4, 5, 6)]
+    steps = [after_server_error(replace(alone, failures=n), POLICY, others_pass=True) for n in (1, 4, 5, 6)]
 
     assert steps == ["again", "again", "give_up", "give_up"]
 
@@ -104,7 +104,7 @@ def test_a_poisoned_record_is_alone_after_few_failures(count: int, max_attempts:
     failed = batch(chunk(offsets=range(count)))
     failures = 0
     while failed.count > 1:
-        failed.attempts += 1
+        failed.failures += 1
         failures += 1
         if after_server_error(failed, policy, others_pass=True) == "halve":
             failed = batch(*failed.halves()[1])

@@ -55,7 +55,7 @@ def failing(*codes: str, unnamed: int = 0) -> Reply:
 def judged(
     reply: Reply, count: int, *, policy: VerdictPolicy = POLICY, attempts: int = 1, own_list: bool = False
 ) -> Judgement:
-    return judge(reply, count, policy, attempts=attempts, own_list=own_list)
+    return judge(reply, count, policy, failures=attempts, own_list=own_list)
 
 
 # ------------------------------------------------------------------ the rows

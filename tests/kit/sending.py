@@ -81,7 +81,8 @@ class Bench:
     def tick(self, sender: Sender, *, listed_secs_ago: float = 0.0) -> None:
         """Commit a tick, if there is anything to say, and have the sender post what it lists."""
         with self.state.changed:
-            tick = self.state.flow.plan(now=now(), slots=self.state.slots(now()))
+            trial = self.state.gate.state == "half_open"
+            tick = self.state.flow.plan(now=now(), slots=self.state.slots(now()), trial=trial)
             if tick is None:
                 return
             posted = self.state.flow.committed(tick)

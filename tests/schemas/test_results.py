@@ -65,7 +65,7 @@ def _answered(status: int, **rest: Any) -> Reply:
 
 def test_outcomes_of_a_bulk_reply_satisfy_the_schema() -> None:
     reply = _answered(200, errors=(RecordError(1, "not_sendable", "VOIP numbers not allowed"),))
-    verdicts = judge(reply, 3, POLICY, attempts=1, own_list=False).verdicts
+    verdicts = judge(reply, 3, POLICY, failures=1, own_list=False).verdicts
 
     outcomes = _outcomes(_posted(_chunk(3), verdicts))
 
@@ -75,7 +75,7 @@ def test_outcomes_of_a_bulk_reply_satisfy_the_schema() -> None:
 
 
 def test_an_outcome_of_single_mode_carries_the_message_id() -> None:
-    verdicts = judge(_answered(201, message_id="aB12cD34"), 1, POLICY, attempts=2, own_list=False).verdicts
+    verdicts = judge(_answered(201, message_id="aB12cD34"), 1, POLICY, failures=2, own_list=False).verdicts
 
     (outcome,) = _outcomes(_posted(_chunk(1), verdicts))
 

@@ -173,3 +173,50 @@ def test_whatever_the_platform_says_each_record_ends_once_and_none_is_posted_aga
         assert verdict.status != "queued" or liar.taken[offset] >= 1
         assert (verdict.status == "dead_letter") == bool(verdict.reason)
     assert (bench.state.held_bytes, bench.state.flow.active_records) == (0, 0)
+
+
+@pytest.mark.parametrize("trouble", [(429, "0", b""), (500, None, b""), (401, None, b"")], ids=["429", "500", "401"])
+def test_what_fails_for_all_uses_up_no_attempt_of_a_record(trouble: tuple[int, str | None, bytes]) -> None:
+    """Just after it a record's own failure is likeliest to pass."""
+    failed = b'{"queued_count":0,"error_count":1,"errors":[{"index":0,"code":"provider_error"}]}'
+    liar = Liar([*[trouble] * 4, (200, None, failed)])
+    bench = Bench(max_attempts=2)
+
+    async def use() -> None:
+        sender = bench.sender(cast("Client", liar))
+        sender.run()
+        bench.read([event("text")])
+        async with asyncio.timeout(PATIENCE_SECS):
+            while not bench.results():
+                await bench.turn(sender)
+        await sender.close()
+
+    asyncio.run(use())
+
+    assert {verdict.status for verdict, _ in bench.results().values()} == {"queued"}
+
+
+@pytest.mark.parametrize("word", [Reply("lost", trouble="read_timeout"), (504, None, b"")], ids=["lost", "504"])
+def test_an_outage_that_loses_answers_costs_a_record_for_each_time_that_the_platform_is_tried(
+    word: Reply | tuple[int, str | None, bytes],
+) -> None:
+    """A probe may pass all the time: what is posted to see if more than that works may have been taken."""
+    tries = 12
+    liar = Liar([word] * tries)
+    bench = Bench(failures=3)
+
+    async def use() -> None:
+        sender = bench.sender(cast("Client", liar))
+        sender.run()
+        bench.read([event(f"text {number}") for number in range(500)])
+        async with asyncio.timeout(PATIENCE_SECS):
+            while len(bench.results()) < 500:
+                await bench.turn(sender)
+        await sender.close()
+
+    asyncio.run(use())
+
+    in_doubt = sum(verdict.reason == "in_doubt" for verdict, _ in bench.results().values())
+    print(f"{in_doubt} of 500 in doubt after {tries} requests without an answer")
+    before_the_hold = 8 * 5  # as many batches as may be under way
+    assert in_doubt <= before_the_hold + tries

@@ -458,7 +458,7 @@ def test_any_answer_leads_to_one_action_and_one_end_for_each_record(
     assert row.action is not Action.LOCAL
     assert (row.action is Action.JUDGE) == (200 <= status < 300 and reply.unreadable is None)
     if row.action is Action.JUDGE:
-        judgement = judge(reply, len(records), POLICY, attempts=1, own_list=True)
+        judgement = judge(reply, len(records), POLICY, failures=1, own_list=True)
         if judgement.hold_code is not None:
             return
         apart = [*judgement.again, *judgement.doubt, *judgement.probe]

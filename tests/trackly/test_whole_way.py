@@ -73,7 +73,7 @@ def ends(batch: Batch, operation: Operation, status: int, body: bytes, retry_aft
     about = {"batch_id": batch.id, "attempts": 1, "sent_ms": 5, "answered_ms": 6}
     match row.action:
         case Action.JUDGE:
-            judgement = judge(reply, batch.count, POLICY, attempts=1, own_list=True)
+            judgement = judge(reply, batch.count, POLICY, failures=1, own_list=True)
             if judgement.hold_code is not None:
                 return ends(batch, operation, 200, honest(batch, operation, set()), None)
             apart = sorted({*judgement.again, *judgement.doubt, *judgement.probe})
