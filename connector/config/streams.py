@@ -153,8 +153,8 @@ class RetrySettings(Model):
 
     max_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
         default=5,
-        description="Posts of one record, the first included, before it becomes a dead letter; those that failed as all "
-        "did, or were told to wait, do not count.",
+        description="Posts of one record, the first included, before it becomes a dead letter; those that failed as "
+        "all did, or were told to wait, do not count.",
     )
     backoff_base_secs: Annotated[float, Field(gt=0, le=3_600)] = Field(
         default=1.0,
