@@ -494,6 +494,10 @@ def test_a_long_request_that_is_refused_keeps_no_connection_and_one_that_is_acce
             await send(client, long)
         return len(served.connections)
 
-    refused = answer(whole(b"{}", status=b"413 Payload Too Large"), raw=True)
-    assert talk(refused, use, idle_secs=60) == 3
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await read_request(reader)
+            writer.write(whole(b"{}", status=b"413 Payload Too Large"))
+
+    assert talk(refuse, use, idle_secs=60) == 3
     assert talk(answer(OK), use, idle_secs=60) == 1
