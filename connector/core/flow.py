@@ -653,10 +653,7 @@ class Flow:
                 self.held_bytes += _bytes(pruned)
                 batch = pruned
             if trial and batch.count > 1:
-                self.held_bytes -= _bytes(batch)
-                rest = _part(batch, range(1, batch.count), batch.id)
-                batch = _part(batch, [0], f"{batch.id}.t{self._serial:x}")
-                self.held_bytes += _bytes(batch) + _bytes(rest)
+                batch, rest = self._divide(batch, [0], (f"{batch.id}.t{self._serial:x}", batch.id))
                 self.ready.appendleft(rest)
             self._serial += 1
             records += batch.count
@@ -781,10 +778,17 @@ class Flow:
         inside, outside = _below(batch.chunks, cuts)
         if not inside or not outside:
             return (batch, None) if inside else (None, batch)
-        self.held_bytes -= _bytes(batch)
-        halves = (_part(batch, inside, f"{batch.id}.0"), _part(batch, outside, f"{batch.id}.1"))
-        self.held_bytes += sum(map(_bytes, halves))
-        return halves
+        return self._divide(batch, inside, (f"{batch.id}.0", f"{batch.id}.1"))
+
+    def _divide(self, batch: Batch, indices: Sequence[int], batch_ids: tuple[str, str]) -> tuple[Batch, Batch]:
+        """Return the records at `indices` of a batch that was not posted, and all others, as batches of their own."""
+        envelope = batch.size - wire_size(batch.chunks, 0)
+        chosen, others = (
+            batch.piece(chunks, batch_id, envelope_bytes=envelope)
+            for chunks, batch_id in zip(batch.split(indices), batch_ids, strict=True)
+        )
+        self.held_bytes += _bytes(chosen) + _bytes(others) - _bytes(batch)
+        return chosen, others
 
     def _drop_listing(self, serial: int) -> None:
         for state in self.partitions.values():
@@ -876,12 +880,6 @@ def _ranges(chunks: Iterable[Chunk]) -> dict[Partition, list[Range]]:
     for chunk in chunks:
         ranges.setdefault(chunk.partition, []).extend(runs(chunk.offsets))
     return ranges
-
-
-def _part(batch: Batch, indices: Sequence[int], batch_id: str) -> Batch:
-    """Return some records of a batch that was not posted as a batch of its own."""
-    envelope = batch.size - wire_size(batch.chunks, 0)
-    return batch.piece(batch.split(indices)[0], batch_id, envelope_bytes=envelope)
 
 
 def _below(chunks: Iterable[Chunk], cuts: Mapping[Partition, int | None]) -> tuple[list[int], list[int]]:

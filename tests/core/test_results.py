@@ -7,7 +7,7 @@ import pytest
 
 from connector.core.batching import Batch
 from connector.core.chunks import Chunk, Partition
-from connector.core.flow import Flow, FlowLimits
+from connector.core.flow import Flow, FlowLimits, Tick
 from connector.core.ordering import Lineup
 from connector.core.progress import Progress, RangeSet, decode
 from connector.core.results import Answers, Finished
@@ -55,11 +55,16 @@ def posted(made: Flow, *chunks: Chunk) -> tuple[int, Batch]:
     """Read chunks and commit the tick that lists them."""
     for piece in chunks:
         made.intake(piece)
+    [listed] = made.committed(listing(made, *chunks))
+    return listed
+
+
+def listing(made: Flow, *chunks: Chunk) -> Tick:
+    """Return the tick that lists a batch of chunks that were read."""
     made.add_ready([batch(*chunks)])
     tick = made.plan(now=0, slots=1)
     assert tick is not None
-    [listed] = made.committed(tick)
-    return listed
+    return tick
 
 
 def owning(*partitions: Partition) -> Flow:
@@ -143,9 +148,7 @@ def test_what_was_listed_and_never_posted_is_doubted_only_if_somebody_has_commit
     """Whether a tick commits may be known only after its partitions are gone, and then nothing of it is posted."""
     made = owning(A)
     made.intake(chunk(A, range(3)))
-    made.add_ready([batch(chunk(A, range(3)))])
-    tick = made.plan(now=0, slots=1)
-    assert tick is not None
+    tick = listing(made, chunk(A, range(3)))
     made.let_go([A])
     made.aborted(tick)
     told = decode(*tick.offsets[A])
@@ -221,9 +224,7 @@ def test_what_the_storm_guard_set_aside_is_no_answer_once_its_partition_is_gone(
 def test_what_was_listed_and_not_posted_as_its_partition_was_about_to_go_is_in_doubt_for_nobody() -> None:
     made = owning(A)
     made.intake(chunk(A, range(3)))
-    made.add_ready([batch(chunk(A, range(3)))])
-    tick = made.plan(now=0, slots=1)
-    assert tick is not None
+    tick = listing(made, chunk(A, range(3)))
     made.begin_revoke([A])
     assert made.committed(tick) == []
     told = made.partitions[A].told
@@ -240,10 +241,7 @@ def test_that_the_first_of_two_requests_was_surely_not_taken_says_nothing_of_the
     made.let_go([A])
     made.assign(A, LATER, told)
     [read] = made.intake(again(A, [0])).doubtful
-    made.add_ready([batch(replace(read, resent=True))])
-    tick = made.plan(now=0, slots=1)
-    assert tick is not None
-    made.committed(tick)
+    made.committed(listing(made, replace(read, resent=True)))
     told = made.partitions[A].told
     made.let_go([A])
     made.again(made.withdraw(first), at=0)
@@ -265,9 +263,7 @@ def test_what_is_in_flight_or_in_doubt_stays_in_doubt_when_nobody_has_committed_
 def test_what_is_listed_to_be_posted_again_though_it_may_have_been_taken_stays_in_doubt() -> None:
     made = owning(A)
     made.intake(chunk(A, range(2)))
-    made.add_ready([batch(replace(chunk(A, [0]), resent=True), chunk(A, [1]))])
-    tick = made.plan(now=0, slots=1)
-    assert tick is not None
+    tick = listing(made, replace(chunk(A, [0]), resent=True), chunk(A, [1]))
     made.let_go([A])
     made.aborted(tick)
 

@@ -113,6 +113,21 @@ class Liar:
         """Do nothing."""
 
 
+def deliver(bench: Bench, liar: Liar, values: list[bytes]) -> None:
+    """Have a stream read these records, and go on until each has its result."""
+
+    async def use() -> None:
+        sender = bench.sender(cast("Client", liar))
+        sender.run()
+        bench.read(values)
+        async with asyncio.timeout(PATIENCE_SECS):
+            while len(bench.results()) < len(values):
+                await bench.turn(sender)
+        await sender.close()
+
+    asyncio.run(use())
+
+
 _index = st.integers(-1, 5) | st.sampled_from([10**30, None, "1", 1.5])
 _errors = st.lists(
     st.fixed_dictionaries(
@@ -154,16 +169,7 @@ def test_whatever_the_platform_says_each_record_ends_once_and_none_is_posted_aga
     bench = Bench(in_doubt=in_doubt, max_attempts=2, failures=2)
     liar = Liar(list(said))
 
-    async def use() -> None:
-        sender = bench.sender(cast("Client", liar))
-        sender.run()
-        bench.read([event(f"text {number}") for number in range(10)])
-        async with asyncio.timeout(PATIENCE_SECS):
-            while len(bench.results()) < 10:
-                await bench.turn(sender)
-        await sender.close()
-
-    asyncio.run(use())
+    deliver(bench, liar, [event(f"text {number}") for number in range(10)])
 
     results = bench.results()
     assert results.keys() == set(range(10))
@@ -182,16 +188,7 @@ def test_what_fails_for_all_uses_up_no_attempt_of_a_record(trouble: tuple[int, s
     liar = Liar([*[trouble] * 4, (200, None, failed)])
     bench = Bench(max_attempts=2)
 
-    async def use() -> None:
-        sender = bench.sender(cast("Client", liar))
-        sender.run()
-        bench.read([event("text")])
-        async with asyncio.timeout(PATIENCE_SECS):
-            while not bench.results():
-                await bench.turn(sender)
-        await sender.close()
-
-    asyncio.run(use())
+    deliver(bench, liar, [event("text")])
 
     assert {verdict.status for verdict, _ in bench.results().values()} == {"queued"}
 
@@ -205,16 +202,7 @@ def test_an_outage_that_loses_answers_costs_a_record_for_each_time_that_the_plat
     liar = Liar([word] * tries)
     bench = Bench(failures=3)
 
-    async def use() -> None:
-        sender = bench.sender(cast("Client", liar))
-        sender.run()
-        bench.read([event(f"text {number}") for number in range(500)])
-        async with asyncio.timeout(PATIENCE_SECS):
-            while len(bench.results()) < 500:
-                await bench.turn(sender)
-        await sender.close()
-
-    asyncio.run(use())
+    deliver(bench, liar, [event(f"text {number}") for number in range(500)])
 
     in_doubt = sum(verdict.reason == "in_doubt" for verdict, _ in bench.results().values())
     print(f"{in_doubt} of 500 in doubt after {tries} requests without an answer")
