@@ -1,11 +1,16 @@
-"""The state of a stream, without its drivers."""
+"""A stream, and the state of one without its drivers."""
 
+from collections.abc import Callable
+
+from connector.config.settings import Settings
 from connector.core.batching import Batcher, BatchLimits
 from connector.core.breaker import Gate, GatePolicy
 from connector.core.concurrency import ConcurrencyLimit, ConcurrencyPolicy
 from connector.core.flow import Flow, FlowLimits
 from connector.core.storm import StormGuard, StormPolicy
 from connector.stream.state import State
+from connector.stream.stream import Identity, Stream
+from tests.kit.world import KEY
 
 
 def make_state() -> State:
@@ -16,4 +21,21 @@ def make_state() -> State:
         Gate(GatePolicy(5, 1, 1, 1, 1)),
         ConcurrencyLimit(ConcurrencyPolicy(1, 64)),
         StormGuard(StormPolicy(0.5, 1_000, 60)),
+    )
+
+
+def make_stream(
+    settings: Settings, name: str, fail: Callable[[BaseException], None], *, stalled_secs: float = 300.0
+) -> Stream:
+    """Return the first stream of settings in this process, not started; `name` is that of its worker."""
+    return Stream(
+        settings.streams[0],
+        kafka=settings.kafka,
+        trackly=settings.trackly,
+        identity=Identity(name, name),
+        buffer_bytes=settings.buffer.max_bytes,
+        api_key=lambda: KEY,
+        reread_secrets=lambda: None,
+        on_failure=lambda _stream, error: fail(error),
+        stalled_secs=stalled_secs,
     )

@@ -22,8 +22,8 @@ import pytest
 from connector.config.settings import Settings
 from connector.core.batching import Batcher
 from connector.core.records import Scribe
-from connector.stream.stream import Identity, Stream
-from tests.kit.world import KEY, World
+from tests.kit.world import World
+from tests.stream.making import make_stream
 
 RECORDS: Final = 20_000
 MOST: Final = RECORDS // 4
@@ -62,16 +62,7 @@ def calls_of_a_stream(world: World) -> Counter[str]:
     failures: list[BaseException] = []
 
     async def run() -> None:
-        stream = Stream(
-            settings.streams[0],
-            kafka=settings.kafka,
-            trackly=settings.trackly,
-            identity=Identity("hot-path", "hot-path"),
-            buffer_bytes=settings.buffer.max_bytes,
-            api_key=lambda: KEY,
-            reread_secrets=lambda: None,
-            on_failure=lambda _, error: failures.append(error),
-        )
+        stream = make_stream(settings, "hot-path", failures.append)
         await stream.start()
         deadline = time.monotonic() + PATIENCE_SECS
         while stream.status()["queued"] < RECORDS and not failures and time.monotonic() < deadline:  # noqa: ASYNC110

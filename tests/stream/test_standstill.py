@@ -12,8 +12,8 @@ from confluent_kafka import Producer
 from connector.config.settings import Settings
 from connector.kafka.publisher import TransactionalPublisher
 from connector.simulator import Faults
-from connector.stream.stream import Identity, Stream
-from tests.kit.world import KEY, Worker, World, sends
+from tests.kit.world import Worker, World, sends
+from tests.stream.making import make_stream
 
 STALLED_SECS = 9
 """As low as the drain of these streams allows."""
@@ -128,17 +128,7 @@ def test_a_wedged_tick_turns_health_off_and_progress_turns_it_on_again(
     failures: list[BaseException] = []
 
     async def run() -> list[dict[str, Any]]:
-        stream = Stream(
-            settings.streams[0],
-            kafka=settings.kafka,
-            trackly=settings.trackly,
-            identity=Identity("wedged-0", "wedged-0"),
-            buffer_bytes=256_000_000,
-            api_key=lambda: KEY,
-            reread_secrets=lambda: None,
-            on_failure=lambda _stream, error: failures.append(error),
-            stalled_secs=2,
-        )
+        stream = make_stream(settings, "wedged-0", failures.append, stalled_secs=2)
         await stream.start()
         try:
             await _until(lambda: stream.state.counts.queued == 100)

@@ -10,8 +10,8 @@ import pytest
 from connector.config.settings import Settings
 from connector.kafka.source import Source
 from connector.kafka.topics import Outputs
-from connector.stream.stream import Identity, Stream
 from tests.kit.world import KEY
+from tests.stream.making import make_stream
 
 
 def test_a_stream_that_is_stopped_while_it_starts_never_joins_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,16 +43,7 @@ def test_a_stream_that_is_stopped_while_it_starts_never_joins_its_group(monkeypa
     settings = Settings.model_validate(told)
 
     async def run() -> bool:
-        stream = Stream(
-            settings.streams[0],
-            kafka=settings.kafka,
-            trackly=settings.trackly,
-            identity=Identity("early-0", "early-0"),
-            buffer_bytes=1_000_000,
-            api_key=lambda: KEY,
-            reread_secrets=lambda: None,
-            on_failure=lambda _stream, error: pytest.fail(str(error)),
-        )
+        stream = make_stream(settings, "early-0", lambda error: pytest.fail(str(error)))
         starting = asyncio.ensure_future(stream.start())
         assert await asyncio.to_thread(asked.wait, 30)
         clean = await stream.stop(time.monotonic() + 5)
