@@ -46,6 +46,8 @@ class Batch:
     """Those of them that tell of its own records, of which a single one is given up after so many: not what failed
     while everything did, or was to wait."""
     first_failed_at: float | None = None
+    blocked_at: float | None = None
+    """When something in front of the platform last refused it."""
     family: int = 0
     """Batches that were cut from one another share this number: they are one suspect, not several."""
     suspect: bool = False

@@ -5,7 +5,6 @@ can work (a hold: `unauthorized`, `suspended`, ...). While open nothing starts; 
 When the probe passes one record goes through (`half_open`): its success closes the gate, its failure opens it again.
 """
 
-from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +12,9 @@ State = Literal["closed", "open", "half_open"]
 
 HEALTHY_SHARE = 0.5
 """Below this share of passing batches a failure is the platform's, not the batch's own."""
+
+REMEMBERED = 32
+"""Families whose latest answer is remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,9 @@ class Gate:
         self.next_probe_at = 0.0
         self._delay = 0.0
         self._in_a_row = 0
-        self._recent: deque[tuple[int, bool]] = deque(maxlen=32)
+        self._latest: dict[int, bool] = {}
+        """Whether the latest batch of each family passed, the longest unheard first. One that fails again and again
+        counts once, or a few bad records would pass for an outage, and each would be tried for ever."""
         self._failing: set[int] = set()
         """Families that failed since a batch last passed."""
         self._passed_at = float("-inf")
@@ -57,7 +61,7 @@ class Gate:
 
     def passed(self, family: int, *, now: float) -> bool:
         """Take note of a batch that the platform answered in its own right; return whether this closed the gate."""
-        self._recent.append((family, True))
+        self._note(family, passed=True)
         self._passed_at = now
         self._in_a_row = 0
         self._failing.clear()
@@ -68,7 +72,7 @@ class Gate:
 
     def failed(self, family: int, *, now: float, detail: str) -> bool:
         """Take note of a batch that was not taken, through no sure fault of its own; return whether the gate opened."""
-        self._recent.append((family, False))
+        self._note(family, passed=False)
         self._failing.add(family)
         self._in_a_row += 1
         if self.state == "half_open":
@@ -79,11 +83,12 @@ class Gate:
             return True
         return False
 
-    def refused(self, reason: str, *, now: float, detail: str) -> bool:
+    def refused(self, family: int, reason: str, *, now: float, detail: str) -> bool:
         """Take note of an answer that says that nothing can work; return whether this began a hold.
 
         What waits for the operator goes on waiting: a hold that a probe ends must not take its place.
         """
+        self._note(family, passed=False)
         if self.hold is not None and self.hold.ends == "operator":
             return False
         if self.hold is not None and self.hold.reason == reason:
@@ -92,6 +97,10 @@ class Gate:
             return False
         self._open(Hold(reason, now, detail, "probe"), self._policy.hold_probe_secs, now)
         return True
+
+    def blamed(self, family: int) -> None:
+        """Take note of a batch that was refused for its own records."""
+        self._note(family, passed=False)
 
     def stop(self, reason: str, *, now: float, detail: str) -> bool:
         """Hold until the operator resumes; return whether this is news."""
@@ -129,10 +138,20 @@ class Gate:
         With no other batch to compare with, a probe that passed counts, but only while this family alone is failing:
         an outage of the endpoint behind a working probe must not spend record after record.
         """
-        others = [ok for other, ok in self._recent if other != family]
         if self._passed_at >= since:
-            return not others or sum(others) > HEALTHY_SHARE * len(others)
+            return self.others_passed(family, since=since)
         return self._probed_at >= since and self._failing <= {family}
+
+    def others_passed(self, family: int, *, since: float) -> bool:
+        """Tell whether batches have passed since `since`, and most of those that were not cut from the same one."""
+        others = [passed for other, passed in self._latest.items() if other != family]
+        return self._passed_at >= since and (not others or sum(others) > HEALTHY_SHARE * len(others))
+
+    def _note(self, family: int, *, passed: bool) -> None:
+        self._latest.pop(family, None)
+        self._latest[family] = passed
+        if len(self._latest) > REMEMBERED:
+            del self._latest[next(iter(self._latest))]
 
     def allowed(self, active: int) -> int | None:
         """Return how many more batches may start while `active` are under way, or None for any number."""

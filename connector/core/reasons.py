@@ -141,7 +141,8 @@ REASONS: Final[Mapping[str, Reason]] = {
         _FOR_THE_PLATFORM,
     ),
     "rejected": Reason(
-        "the platform refused it, alone in a request, without a code of a record",
+        "the platform, or a firewall in front of it (status 403), refused it, alone in a request, without a code of a "
+        "record",
         "see `trackly.text`; then " + _FOR_THE_PLATFORM,
     ),
     "save_error": Reason(

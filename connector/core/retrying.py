@@ -38,8 +38,8 @@ def told_to_wait(retry_after_secs: float | None, attempts: int, policy: RetryPol
     return min(max(retry_after_secs, 0.0), policy.retry_after_max_secs) + jitter * policy.base_secs
 
 
-def after_server_error(batch: Batch, policy: RetryPolicy, *, others_pass: bool) -> Step:
-    """Decide about a batch that failed with a 5xx and has `batch.failures` of its own behind it.
+def next_step(batch: Batch, policy: RetryPolicy, *, others_pass: bool) -> Step:
+    """Decide about a batch that was not taken and has `batch.failures` of its own behind it.
 
     While nothing else passes it is only tried again: the failure is not its own. Halves of a batch that was suspected
     are halved again at once, so a poison record is alone after log2(n) failures.

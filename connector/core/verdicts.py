@@ -78,6 +78,8 @@ class Reply:
     retry_after_secs: float | None = None
     unreadable: str | None = None
     """Why a 2xx cannot be taken at its word: not JSON, counts that do not add up, an index twice or out of range."""
+    foreign: bool = False
+    """An error whose body is no JSON object: somebody in front of the platform answered, and not the platform."""
     some_taken: bool = False
     """The status is none of success, and yet the body says of records that they were taken."""
     errors: tuple[RecordError, ...] = ()
@@ -111,6 +113,7 @@ class Action(Enum):
     HALVE = "halve"
     SHRINK = "halve, and remember the smaller limit"
     HOLD = "hold the stream"
+    HOLD_OR_HALVE = "hold the stream; halve when others pass"
     BACK_OFF = "not taken: back off, halve when others pass"
     WAIT = "wait as told, then again"
     OUTAGE = "certainly not sent: again, as in an outage"
@@ -250,6 +253,14 @@ TABLE: tuple[Row, ...] = (
         lambda reply, policy: (
             reply.kind == "answered" and 400 <= reply.status < 500 and reply.code in policy.setting_codes
         ),
+    ),
+    Row(
+        "blocked",
+        "403 without the platform's JSON: a gateway or firewall in front of it, which may mind the text of one record",
+        Action.HOLD_OR_HALVE,
+        "hold, as `refused_all`; while others pass: halved, and a single record that is still refused after "
+        "`retry.max_attempts`, others passing each time, is a dead letter `rejected`",
+        lambda reply, _: reply.kind == "answered" and reply.status == 403 and reply.foreign,
     ),
     Row(
         "refused_all",

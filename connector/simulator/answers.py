@@ -16,6 +16,7 @@ from connector.simulator.endpoints import (
     SEND,
     Operation,
 )
+from connector.simulator.faults import BodyForm
 from connector.simulator.identity import Record
 from connector.simulator.settings import SendingList, Switches
 
@@ -35,6 +36,7 @@ class Answer:
     document: dict[str, Any] = field(repr=False)
     records: int | None = None
     first_echo: object = field(default=None, repr=False)
+    form: BodyForm = "json"
 
 
 @dataclass(slots=True)

@@ -5,13 +5,14 @@ request is taken, or not, at the moment when it has been read to its end; latenc
 """
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from email.utils import formatdate
 from typing import Final, Literal, assert_never, get_args
 
 from connector.simulator.answers import Answer
 from connector.simulator.endpoints import ENDPOINTS, LISTS_PATH, Endpoint
-from connector.simulator.faults import NEVER, Chance, Faults
+from connector.simulator.faults import NEVER, BodyForm, Chance, Faults
 from connector.simulator.http import Manner, Reaction, Reply, Request, json_reply, page_reply, phrase
 from connector.simulator.ledger import Ledger
 from connector.simulator.lies import Lie, told
@@ -211,16 +212,8 @@ class Behaviour:
             headers["Retry-After"] = formatdate(wall_time + secs, usegmt=True) if as_date else f"{secs:g}"
         if status < 400:
             headers["Location"] = _ELSEWHERE
-        match faults.failure_body:
-            case "json":
-                document = _FAILURES.get(status) or (_FAILURES[500] if status >= 500 else {"error": phrase(status)})
-                return json_reply(status, document, headers=headers)
-            case "html":
-                return page_reply(status, headers=headers)
-            case "empty":
-                return Reply(status, content_type=None, headers=tuple(headers.items()))
-            case _:
-                assert_never(faults.failure_body)
+        document = _FAILURES.get(status) or (_FAILURES[500] if status >= 500 else {"error": phrase(status)})
+        return _in_form(faults.failure_body, status, document, headers)
 
     def _answered(self, reaction: Reaction, strike: str | None = None) -> Reaction:
         """Note what the client will see of it."""
@@ -236,6 +229,19 @@ def _below_base(path: str) -> str | None:
     return path.removeprefix(BASE_PATH) if path.startswith(f"{BASE_PATH}/") else None
 
 
+def _in_form(form: BodyForm, status: int, document: Mapping[str, object], headers: Mapping[str, str]) -> Reply:
+    """Return a reply whose body is a document, or what others than the platform would send in its place."""
+    match form:
+        case "json":
+            return json_reply(status, document, headers=headers)
+        case "html":
+            return page_reply(status, headers=headers)
+        case "empty":
+            return Reply(status, content_type=None, headers=tuple(headers.items()))
+        case _:
+            assert_never(form)
+
+
 def _delivered(
     answer: Answer,
     strike: Strike | Lie | Literal["unnamed_error"] | None,
@@ -245,7 +251,7 @@ def _delivered(
     index_base: int,
 ) -> Reaction:
     """Return how the platform's answer leaves, with the fault that strikes it."""
-    reply = json_reply(answer.status, answer.document)
+    reply = _in_form(answer.form, answer.status, answer.document, {})
     if faults.huge_reply_bytes is not None and answer.status < 300:
         reply = replace(reply, body=reply.body.ljust(faults.huge_reply_bytes))  # blanks after JSON are JSON
     match strike:

@@ -61,6 +61,7 @@ class Poison(_Model):
 
     text: str = Field(min_length=1, description="Part of the record's text (see `RecordCode.text`).")
     status: FailureStatus = 500
+    body: BodyForm = Field(default="json", description="`html`: what a firewall in front of the platform would send.")
 
 
 class RecordCode(_Model):

@@ -9,7 +9,7 @@ unknown path 404 `not_found`, a wrong method 405 `method_not_allowed`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import msgspec
@@ -266,7 +266,8 @@ class Platform:
             return refusal(413, "payload_too_large", text_of("payload_too_large", operation.name))
         for poison in faults.poison:
             if any(poison.text in searched_text(operation.name, record) for record in records):
-                return refusal(poison.status, "internal_error", "Internal server error")
+                answer = refusal(poison.status, "internal_error", "Internal server error")
+                return replace(answer, form=poison.body)
         return None
 
     @property

@@ -10,7 +10,7 @@ from typing import Literal
 from connector.core.batching import Batch, LargestTaken
 from connector.core.chunks import Chunk
 from connector.core.results import Finished
-from connector.core.retrying import RetryPolicy, after_server_error, backoff, told_to_wait
+from connector.core.retrying import RetryPolicy, backoff, next_step, told_to_wait
 from connector.core.verdicts import (
     Action,
     Judgement,
@@ -166,7 +166,8 @@ class Sender:
                 state.limit.answered(took, active=len(state.flow.active), now=at)
                 judgement = judge(reply, batch.count, self._policy, failures=batch.failures, own_list=own_list)
                 if judgement.hold_code is not None:
-                    self._hold(serial, f"setting:{judgement.hold_code}", "every record of a batch failed with it")
+                    reason = f"setting:{judgement.hold_code}"
+                    self._hold(serial, batch, reason, "every record of a batch failed with it")
                     return
                 self._passed(batch)
                 self._taken.note(batch.size, at)
@@ -185,8 +186,9 @@ class Sender:
                 else:
                     self._halve(serial, at=at)
             case Action.HOLD:
-                reason = self._hold_reason(reply, row)
-                self._hold(serial, reason, reply.text or reply.trouble or f"HTTP {reply.status}")
+                self._refused(serial, batch, reply, row)
+            case Action.HOLD_OR_HALVE:
+                self._blocked(serial, batch, reply, row, sent_ms)
             case Action.BACK_OFF:
                 state.limit.troubled(now=at)
                 self._back_off(serial, batch, reply, row, sent_ms)
@@ -228,9 +230,12 @@ class Sender:
             return "redirected"
         return _HOLD_REASONS.get(reply.status, "refused")
 
-    def _hold(self, serial: int, reason: str, detail: str) -> None:
+    def _refused(self, serial: int, batch: Batch, reply: Reply, row: Row) -> None:
+        self._hold(serial, batch, self._hold_reason(reply, row), reply.text or reply.trouble or f"HTTP {reply.status}")
+
+    def _hold(self, serial: int, batch: Batch, reason: str, detail: str) -> None:
         """Pause the stream; the batch was not taken and goes back to where it came from."""
-        if self._state.gate.refused(reason, now=now(), detail=detail):
+        if self._state.gate.refused(batch.family, reason, now=now(), detail=detail):
             self._tell_hold()
         # Others may pass and end the hold at once, again and again: it must not come back as fast as it is refused.
         wait = backoff(1, self._retry, jitter=self._dice.random())
@@ -316,8 +321,26 @@ class Sender:
             batch.first_failed_at = at
         self._failed(batch, row, reply)
         others_pass = state.gate.others_pass(batch.family, since=batch.first_failed_at)
+        self._narrow(serial, batch, reply, row, sent_ms, others_pass=others_pass)
+
+    def _blocked(self, serial: int, batch: Batch, reply: Reply, row: Row, sent_ms: int) -> None:
+        """Pause, unless others have passed since the batch was last refused: then it is about its own records.
+
+        The others must have passed: a probe carries no text that anybody could mind.
+        """
+        last, batch.blocked_at = batch.blocked_at, now()
+        gate = self._state.gate
+        if last is None or not gate.others_passed(batch.family, since=last):
+            self._refused(serial, batch, reply, row)
+            return
+        gate.blamed(batch.family)
+        self._narrow(serial, batch, reply, row, sent_ms, others_pass=True)
+
+    def _narrow(self, serial: int, batch: Batch, reply: Reply, row: Row, sent_ms: int, *, others_pass: bool) -> None:
+        """Go on with a batch that was not taken, until the record is alone that is to blame, if one is."""
+        state, at = self._state, now()
         batch.failures += others_pass
-        match after_server_error(batch, self._retry, others_pass=others_pass):
+        match next_step(batch, self._retry, others_pass=others_pass):
             case "again":
                 wait = backoff(batch.attempts, self._retry, jitter=self._dice.random())
                 state.flow.again(state.flow.withdraw(serial), at=at + wait)

@@ -61,9 +61,11 @@ def read_reply(
     """
     wait = parse_retry_after(retry_after, now)
     if not 200 <= status < 300:
-        code, text = _failure(body)
+        code, text, foreign = _failure(body)
         taken = _names_taken(operation, body)
-        return Reply("answered", status=status, code=code, text=text, retry_after_secs=wait, some_taken=taken)
+        return Reply(
+            "answered", status=status, code=code, text=text, retry_after_secs=wait, foreign=foreign, some_taken=taken
+        )
     if not body:
         return _unreadable(status, "the reply is empty")
     try:
@@ -125,15 +127,15 @@ def _check_entries(operation: Operation, batch: Batch, entries: list[_Entry]) ->
     return None
 
 
-def _failure(body: bytes) -> tuple[str | None, str]:
-    """Return the code and the text of an error reply, which may be anything."""
+def _failure(body: bytes) -> tuple[str | None, str, bool]:
+    """Return the code and the text of an error reply, which may be anything, and whether it is no JSON object."""
     try:
         said = _decode_failure(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return None, body[:MAX_TEXT].decode(errors="replace")
+        return None, body[:MAX_TEXT].decode(errors="replace"), True
     texts = [text for text in (said.error, said.message) if isinstance(text, str) and text]
     code = said.code[:MAX_TEXT] if isinstance(said.code, str) else None
-    return code, (texts[0] if texts else body.decode(errors="replace"))[:MAX_TEXT]
+    return code, (texts[0] if texts else body.decode(errors="replace"))[:MAX_TEXT], False
 
 
 def _names_taken(operation: Operation, body: bytes) -> bool:

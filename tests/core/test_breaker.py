@@ -31,7 +31,7 @@ def passes(family: int, now: float = 0.0) -> Callable[[Gate], object]:
 
 
 def refuses(reason: str = "unauthorized", now: float = 0.0) -> Callable[[Gate], object]:
-    return lambda gate: gate.refused(reason, now=now, detail="Invalid API key")
+    return lambda gate: gate.refused(1, reason, now=now, detail="Invalid API key")
 
 
 def stops(reason: str = "storm:invalid_phone", now: float = 0.0) -> Callable[[Gate], object]:
@@ -72,8 +72,8 @@ def test_a_batch_that_passes_begins_the_row_anew() -> None:
 def test_one_refusal_holds_and_is_news_once() -> None:
     gate = Gate(POLICY)
 
-    assert gate.refused("unauthorized", now=7.0, detail="Invalid API key") is True
-    assert gate.refused("unauthorized", now=8.0, detail="Invalid API key") is False
+    assert gate.refused(1, "unauthorized", now=7.0, detail="Invalid API key") is True
+    assert gate.refused(1, "unauthorized", now=8.0, detail="Invalid API key") is False
     assert (gate.state, gate.allowed(0)) == ("open", 0)
     assert gate.hold == Hold("unauthorized", 7.0, "Invalid API key", "probe")
 
@@ -81,7 +81,7 @@ def test_one_refusal_holds_and_is_news_once() -> None:
 def test_a_refusal_takes_the_place_of_an_outage() -> None:
     gate = made(*OUTAGE)
 
-    assert gate.refused("forbidden", now=1.0, detail="suspended") is True
+    assert gate.refused(1, "forbidden", now=1.0, detail="suspended") is True
     assert gate.hold is not None
     assert gate.hold.reason == "forbidden"
 
@@ -230,6 +230,33 @@ def test_pieces_of_one_batch_are_not_others() -> None:
     assert gate.others_pass(7, since=1.0)
 
 
+def test_a_batch_that_fails_again_and_again_counts_once() -> None:
+    """Or two bad records of a slow topic would show each other that the platform does not work, for ever."""
+    gate = made(*[fails(7, now=1.0), fails(8, now=1.0)] * 20, *[passes(family, now=2.0) for family in (1, 2, 3)])
+
+    assert gate.others_pass(7, since=1.0)
+    assert gate.others_pass(8, since=1.0)
+
+
+def test_what_is_refused_speaks_against_those_that_pass() -> None:
+    gate = made(fails(7, now=1.0), passes(2, now=2.0), refuses(now=2.0))
+
+    assert not gate.others_passed(7, since=1.0)
+
+
+def test_a_probe_says_nothing_of_whether_others_passed() -> None:
+    gate = made(*[fails(7, now=1.0)] * 3, probes(ok=True, now=4.0))
+
+    assert not gate.others_passed(7, since=1.0)
+
+
+def test_a_batch_that_is_blamed_holds_nothing_up() -> None:
+    gate = made(passes(2, now=2.0), *[lambda gate: gate.blamed(7)] * 9)
+
+    assert (gate.state, gate.hold) == ("closed", None)
+    assert not made(passes(2), lambda gate: gate.blamed(7)).others_passed(1, since=0.0), "it is not well for all"
+
+
 def test_a_piece_that_passes_shows_that_the_platform_works_when_there_are_no_others() -> None:
     assert made(fails(7, now=1.0), passes(7, now=2.0)).others_pass(7, since=1.0)
 
@@ -296,11 +323,11 @@ class GateLaws(RuleBasedStateMachine):
         assert opened == (was == "closed" and self.row >= self.failures)
         assert (self.gate.state == "closed") == (was == "closed" and not opened)
 
-    @rule(reason=st.sampled_from(["unauthorized", "forbidden"]))
-    def refused(self, reason: str) -> None:
+    @rule(reason=st.sampled_from(["unauthorized", "forbidden"]), family=st.integers(1, 4))
+    def refused(self, reason: str, family: int) -> None:
         before = self.gate.hold
 
-        news = self.gate.refused(reason, now=self.now, detail="no")
+        news = self.gate.refused(family, reason, now=self.now, detail="no")
 
         assert self.gate.state == "open"
         assert news == (self.stopped is None and (before is None or before.reason != reason))

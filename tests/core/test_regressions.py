@@ -7,7 +7,7 @@ from connector.core.batching import Batch, Batcher, BatchLimits
 from connector.core.chunks import Partition
 from connector.core.flow import Flow
 from connector.core.progress import Progress, decode
-from connector.core.retrying import RetryPolicy, after_server_error
+from connector.core.retrying import RetryPolicy, next_step
 from connector.core.verdicts import (
     QUEUED,
     Action,
@@ -203,7 +203,7 @@ def test_no_failure_that_hits_everything_makes_a_dead_letter() -> None:
     retry = RetryPolicy(5, 1.0, 60.0, 60.0)
     spent: Batch = batch(chunk())
     spent.attempts = 1_000
-    assert after_server_error(spent, retry, others_pass=False) == "again"
+    assert next_step(spent, retry, others_pass=False) == "again"
 
 
 def test_an_answer_after_the_revoke_reaches_no_tick() -> None:

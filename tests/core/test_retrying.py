@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.core.batching import Batch
-from connector.core.retrying import SUSPICION, RetryPolicy, after_server_error, backoff, told_to_wait
+from connector.core.retrying import SUSPICION, RetryPolicy, backoff, next_step, told_to_wait
 from tests.core.making import batch, chunk
 
 POLICY: Final = RetryPolicy(max_attempts=5, base_secs=1.0, max_secs=60.0, retry_after_max_secs=300.0)
@@ -77,22 +77,22 @@ def test_while_nothing_passes_no_batch_is_blamed(failed: Batch, attempts: int) -
     """An outage of any length must neither halve batches nor make dead letters."""
     blamed = replace(failed, failures=attempts, suspect=True)
 
-    assert after_server_error(blamed, POLICY, others_pass=False) == "again"
+    assert next_step(blamed, POLICY, others_pass=False) == "again"
 
 
 def test_a_batch_is_halved_when_it_fails_again_while_others_pass() -> None:
-    steps = [after_server_error(replace(many, failures=n), POLICY, others_pass=True) for n in (1, 2, 3)]
+    steps = [next_step(replace(many, failures=n), POLICY, others_pass=True) for n in (1, 2, 3)]
 
     assert SUSPICION == 2
     assert steps == ["again", "halve", "halve"]
 
 
 def test_halves_of_a_suspect_are_halved_at_once() -> None:
-    assert after_server_error(replace(many, failures=1, suspect=True), POLICY, others_pass=True) == "halve"
+    assert next_step(replace(many, failures=1, suspect=True), POLICY, others_pass=True) == "halve"
 
 
 def test_a_record_alone_is_given_up_when_its_attempts_are_spent() -> None:
-    steps = [after_server_error(replace(alone, failures=n), POLICY, others_pass=True) for n in (1, 4, 5, 6)]
+    steps = [next_step(replace(alone, failures=n), POLICY, others_pass=True) for n in (1, 4, 5, 6)]
 
     assert steps == ["again", "again", "give_up", "give_up"]
 
@@ -106,7 +106,7 @@ def test_a_poisoned_record_is_alone_after_few_failures(count: int, max_attempts:
     while failed.count > 1:
         failed.failures += 1
         failures += 1
-        if after_server_error(failed, policy, others_pass=True) == "halve":
+        if next_step(failed, policy, others_pass=True) == "halve":
             failed = batch(*failed.halves()[1])
             failed.suspect = True
 

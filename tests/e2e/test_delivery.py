@@ -3,6 +3,7 @@
 import json
 import subprocess
 import time
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,26 @@ def test_one_record_that_the_request_is_refused_for_is_dead_lettered_alone(world
 
     assert found.problems() == []
     assert found.dead_letters == {"internal_error": 1}
+
+
+def test_one_text_that_a_firewall_minds_is_dead_lettered_alone(world: World) -> None:
+    """Its first refusal holds the stream, as if it were about the account; a probe and others that pass end that."""
+    world.platform.set_faults(Faults(poison=(Poison(text="poison", status=403, body="html"),)))
+    world.produce_sends(1_000)
+    world.produce([Record(b'{"to":"+15550000001","body":"poison"}', b"poison")], "rejected")
+    worker = world.start(world.settings(stream={"hold": {"probe_secs": 0.2}, "retry": {"backoff_base_secs": 0.1}}))
+
+    rounds = count()
+
+    def found_out(status: dict[str, Any]) -> bool:
+        world.produce_sends(10, tag=f"others {next(rounds)},")
+        return bool(status["dead_letters"])
+
+    worker.wait_for(found_out, "the one record")
+    found = world.settled()
+
+    assert found.problems() == []
+    assert found.dead_letters == {"rejected": 1}
 
 
 def test_records_with_a_permanent_code_are_dead_letters(world: World) -> None:

@@ -224,6 +224,15 @@ def test_poison_fails_each_request_that_carries_it_and_no_other(serve: Serve) ->
     assert served.simulator.ledger().accepted == 1
 
 
+def test_poison_may_be_refused_with_a_page_as_by_a_firewall(serve: Serve) -> None:
+    served = serve(faults=Faults(poison=(Poison(text="bad", status=403, body="html"),)))
+
+    answer = served.send("bad")
+
+    assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (403, "text/html")
+    assert served.send("a").json()["queued_count"] == 1
+
+
 def test_records_may_fail_with_a_code_for_good_or_the_first_times_each(serve: Serve) -> None:
     rules = (RecordCode(text="never", code="not_sendable"), RecordCode(text="later", code="provider_error", times=2))
     served = serve(faults=Faults(record_codes=rules))

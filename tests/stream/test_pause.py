@@ -31,7 +31,7 @@ def test_a_resume_ends_it() -> None:
 def test_a_hold_that_a_probe_ends_stays_when_a_pause_ends() -> None:
     """And the platform's recovery does not end the pause."""
     state = make_state()
-    state.gate.refused("unauthorized", now=1.0, detail="401")
+    state.gate.refused(1, "unauthorized", now=1.0, detail="401")
     state.pause("paused by a")
     assert [hold.reason for hold in state.holds()] == ["paused", "unauthorized"]
 
@@ -41,7 +41,7 @@ def test_a_hold_that_a_probe_ends_stays_when_a_pause_ends() -> None:
     assert [hold.reason for hold in state.holds()] == ["paused"]
     assert state.slots(3.0) == 0
 
-    state.gate.refused("unauthorized", now=4.0, detail="401")
+    state.gate.refused(1, "unauthorized", now=4.0, detail="401")
     with state.changed:
         state.resume()
 

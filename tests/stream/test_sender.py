@@ -128,6 +128,24 @@ def deliver(bench: Bench, liar: Liar, values: list[bytes]) -> None:
     asyncio.run(use())
 
 
+class Firewall(Liar):
+    """A client between which and the platform somebody minds the text of some records."""
+
+    def __init__(self, *minded: bytes, refuses_all_from: float = float("inf")) -> None:
+        super().__init__([])
+        self.posts = 0
+        self._minded = minded
+        self._refuses_all_from = refuses_all_from
+
+    async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
+        """Refuse a request that holds such a text, with a page; let all others pass."""
+        self.posts += 1
+        texts = [wire for chunk in batch.chunks for wire in chunk.wire or ()]
+        if self.posts > self._refuses_all_from or any(bad in text for bad in self._minded for text in texts):
+            self.said = [(403, None, b"<html>Request blocked</html>")]
+        return await super().post(operation, batch, before=before)
+
+
 _index = st.integers(-1, 5) | st.sampled_from([10**30, None, "1", 1.5])
 _errors = st.lists(
     st.fixed_dictionaries(
@@ -190,6 +208,74 @@ def test_what_fails_for_all_uses_up_no_attempt_of_a_record(trouble: tuple[int, s
 
     deliver(bench, liar, [event("text")])
 
+    assert {verdict.status for verdict, _ in bench.results().values()} == {"queued"}
+
+
+def test_a_record_whose_text_a_firewall_minds_is_dead_lettered_alone() -> None:
+    firewall = Firewall(b"drop table", b"<script>")
+    bench = Bench(max_attempts=3)
+    texts = [f"text {number}" for number in range(200)]
+    texts[7], texts[9], texts[150] = "drop table", "<script> too", "<script>"
+
+    async def use() -> None:
+        sender = bench.sender(cast("Client", firewall))
+        sender.run()
+        bench.read([event(text) for text in texts])
+        async with asyncio.timeout(PATIENCE_SECS):
+            while not set(range(200)) <= bench.results().keys():
+                if not bench.state.flow.ready:  # others pass all the time
+                    bench.read([event("well")])
+                await bench.turn(sender)
+        await sender.close()
+
+    asyncio.run(use())
+
+    failed = {offset: verdict for offset, (verdict, _) in bench.results().items() if verdict.status == "dead_letter"}
+    assert {o: (v.reason, v.http_status, v.text) for o, v in failed.items()} == dict.fromkeys(
+        (7, 9, 150), ("rejected", 403, "<html>Request blocked</html>")
+    )
+
+
+def test_what_a_firewall_refuses_is_given_up_only_while_others_pass() -> None:
+    """It may mind the text, or let nothing pass any more: with nothing to compare it with nobody can tell."""
+    firewall = Firewall(b"drop table")
+    bench = Bench(max_attempts=4)
+
+    async def use() -> None:
+        sender = bench.sender(cast("Client", firewall))
+        sender.run()
+        bench.read([event("drop table")])
+        fed = 0
+        async with asyncio.timeout(PATIENCE_SECS):
+            while firewall.posts < 12 + fed:
+                if not bench.state.flow.ready and fed < 2:
+                    fed += 1
+                    bench.read([event("well")])
+                await bench.turn(sender)
+        await sender.close()
+
+    asyncio.run(use())
+
+    assert [verdict.status for verdict, _ in bench.results().values()] == ["queued", "queued"]
+
+
+def test_nothing_is_dead_lettered_when_a_firewall_lets_nothing_pass() -> None:
+    firewall = Firewall(b"drop table", refuses_all_from=20)
+    bench = Bench(max_attempts=6)
+
+    async def use() -> None:
+        sender = bench.sender(cast("Client", firewall))
+        sender.run()
+        bench.read([event("drop table" if number == 7 else f"text {number}") for number in range(300)])
+        async with asyncio.timeout(PATIENCE_SECS):
+            while firewall.posts < 40:
+                await bench.turn(sender)
+        await sender.close()
+
+    asyncio.run(use())
+
+    assert bench.state.gate.hold is not None
+    assert bench.state.gate.hold.reason == "forbidden"
     assert {verdict.status for verdict, _ in bench.results().values()} == {"queued"}
 
 

@@ -316,8 +316,9 @@ def test_a_single_reply_that_does_not_say_so_settles_nothing(body: bytes | dict[
     ],
 )
 def test_a_failure_is_told_with_its_code_and_text(body: bytes | dict[str, Any], code: str | None, text: str) -> None:
+    foreign = isinstance(body, bytes)  # all of those above that are no JSON object
     for status in (199, 300, 400, 500):
-        assert answer(body, status=status) == Reply("answered", status=status, code=code, text=text)
+        assert answer(body, status=status) == Reply("answered", status=status, code=code, text=text, foreign=foreign)
 
 
 def test_a_list_or_count_of_nothing_may_be_null() -> None:
