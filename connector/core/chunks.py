@@ -47,7 +47,7 @@ class Chunk:
     """Bytes of all keys, counted when they are not given. A part has those of the whole: no key of it is longer."""
     oldest_ms: int = 0
     own_list: bool = False
-    """Every record goes to the list that the settings name, none to one that its event names."""
+    """Every record goes to the list that the settings name, whether its event names it as well or none."""
     resent: bool = False
     """The records were in doubt and are posted again because the operator chose so."""
     indices: Sequence[int] | None = field(default=None, repr=False)

@@ -354,8 +354,8 @@ class Operation:
             chunk = chunk.pick(good)
             wire = [wire[index] for index in good]
             lists = [lists[index] for index in good] if lists else lists
-            absent = lists.count(UNSET) if absent else 0
-        ready = replace(chunk, wire=wire, own_list=bool(lists) and absent == len(lists))
+            names = set(lists)
+        ready = replace(chunk, wire=wire, own_list=bool(lists) and names <= {UNSET, self.rules.list_number})
         if wire is chunk.values or wire == chunk.values:
             ready.wire = ready.values  # type: ignore[assignment] # no null is left
         if self.rules.keep_lists and lists and not self.rules.top_level_list:
@@ -523,10 +523,7 @@ class Operation:
         groups: dict[str | None, list[int]] = {}
         for index, number in enumerate(lists):
             groups.setdefault(default if number is UNSET else number, []).append(index)
-        return [
-            (name, replace(chunk.pick(indices), own_list=all(lists[i] is UNSET for i in indices)))
-            for name, indices in groups.items()
-        ]
+        return [(name, replace(chunk.pick(indices), own_list=name == default)) for name, indices in groups.items()]
 
 
 _PHONES: dict[str, Callable[[list[Any]], list[str]]] = {

@@ -547,6 +547,7 @@ def test_taking_a_list_out_of_an_event_leaves_all_else_as_it_was() -> None:
 
 OWN: Final = event("send")
 NAMED: Final = event("send", list_number=LIST)
+OTHER: Final = event("send", list_number=OTHER_LIST)
 BROKEN: Final = event("send", to="nobody", list_number=OTHER_LIST)
 
 
@@ -555,14 +556,26 @@ BROKEN: Final = event("send", to="nobody", list_number=OTHER_LIST)
     ("values", "own"),
     [
         ([OWN, OWN], True),
-        ([OWN, NAMED], False),
-        ([NAMED, NAMED], False),
+        ([OWN, NAMED], True),
+        ([NAMED, NAMED], True),
+        ([OTHER, OTHER], False),
         ([OWN, BROKEN], True),
         ([OWN, b"not json"], True),
         ([OWN, None], True),
-        ([NAMED, b"not json"], False),
+        ([NAMED, b"not json"], True),
+        ([OTHER, b"not json"], False),
     ],
-    ids=["own", "mixed", "named", "own beside a broken one", "own beside rubbish", "own beside null", "named, rubbish"],
+    ids=[
+        "own",
+        "own, once by its name",
+        "own, by its name",
+        "another",
+        "own beside a broken one",
+        "own beside rubbish",
+        "own beside null",
+        "own by its name beside rubbish",
+        "another beside rubbish",
+    ],
 )
 def test_a_chunk_knows_whether_its_list_is_the_streams_own(
     values: list[bytes | None], own: bool, top_level: bool
@@ -571,6 +584,14 @@ def test_a_chunk_knows_whether_its_list_is_the_streams_own(
     ((_, chunk),) = prepared(operation("send", top_level_list=top_level), values).lanes
 
     assert chunk.own_list is own
+
+
+def test_lists_that_are_mixed_are_not_the_streams_own_unless_each_has_its_lane() -> None:
+    ((_, chunk),) = prepared(operation("send"), [OWN, OTHER]).lanes
+    lanes = prepared(operation("send", top_level_list=True), [OWN, OTHER, NAMED]).lanes
+
+    assert chunk.own_list is False
+    assert {lane: chunk.own_list for lane, chunk in lanes} == {LIST: True, OTHER_LIST: False}
 
 
 @pytest.mark.parametrize("name", [name for name in EVENTS if name not in TAKE_A_LIST])
