@@ -113,8 +113,8 @@ class DeliverySettings(Model):
     max_age_secs: Annotated[float, Field(gt=0, le=31_536_000)] | None = Field(
         default=None,
         description=(
-            "Records older than this many seconds become dead letters (`expired`) instead of late texts; off "
-            "when left out."
+            "Records older than this many seconds become dead letters (`expired`) instead of late texts; asked when "
+            "they are read, and before they are posted. Off when left out."
         ),
     )
     tick_interval_ms: Annotated[int, Field(ge=1, le=5_000)] = Field(

@@ -382,6 +382,27 @@ class Flow:
             self.held_bytes += _bytes(pruned)
             heappush(self._waiting, (at, self._serial, pruned))
 
+    def take_out(self, chosen: Callable[[Batch], Iterable[int]]) -> list[Batch]:
+        """Take the chosen records, whose indices rise, out of all that is ready or waits to be tried again."""
+        taken: list[Batch] = []
+
+        def left(batch: Batch) -> Batch | None:
+            indices = list(chosen(batch))
+            if not indices:
+                return batch
+            if len(indices) < batch.count:
+                out, rest = self._divide(batch, indices, (batch.id, f"{batch.id}.0"))
+            else:
+                out, rest = batch, None
+            self.held_bytes -= _bytes(out)
+            taken.append(out)
+            return rest
+
+        self.ready = deque([rest for batch in self.ready if (rest := left(batch))])
+        self._waiting = [(at, serial, rest) for at, serial, batch in self._waiting if (rest := left(batch))]
+        heapify(self._waiting)
+        return taken
+
     def set_aside(self, item: Finished, reason: str) -> tuple[Finished | None, Finished | None]:
         """Take the dead letters of a reason out of a finished item that is queued, unwritten and off the list.
 

@@ -116,7 +116,7 @@ class Lineup:
         """Return whose turn it is, now that the results of these items are committed."""
         freed: defaultdict[Partition, set[bytes | None]] = defaultdict(set)
         for item in items:
-            if not item.was_posted or item.recalled:  # it never was in anybody's way
+            if not item.was_batched or item.recalled:  # it never was in anybody's way
                 continue
             for chunk in item.chunks:
                 line = self._lines.get(chunk.partition)

@@ -248,7 +248,7 @@ class Scribe:
             ours.append(("trackly.text", verdict.text))
         if verdict.http_status is not None:
             ours.append(("trackly.http_status", verdict.http_status))
-        if item.batch_id:
+        if item.sent_ms:
             ours += [
                 ("trackly.batch_id", item.batch_id),
                 ("trackly.index", index),

@@ -20,6 +20,7 @@ class Finished:
     serial: int = 0
     attempts: int = 0
     sent_ms: int = 0
+    """When the request of this verdict was posted, in milliseconds since 1970; 0 where it is of none."""
     answered_ms: int = 0
     bytes: int = -1
     """Kept in memory for them, near enough for a budget; counted when they are not given."""
@@ -40,8 +41,8 @@ class Finished:
         return sum(map(len, self.chunks))
 
     @property
-    def was_posted(self) -> bool:
-        """Tell whether the records were in a request of ours, so that their way led through a batch."""
+    def was_batched(self) -> bool:
+        """Tell whether the way of the records led through a batch, whether that was posted or not."""
         return self.batch_id != ""
 
     def reasons(self) -> Counter[str]:
@@ -100,7 +101,7 @@ class Answers:
 
         That an answer was lost tells no more than the listing.
         """
-        if not item.was_posted or item.unlisted or item.verdicts.default.reason == "in_doubt":
+        if not item.was_batched or item.unlisted or item.verdicts.default.reason == "in_doubt":
             return
         at = 0
         for chunk in item.chunks:

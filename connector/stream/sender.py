@@ -12,10 +12,12 @@ from connector.core.chunks import Chunk
 from connector.core.results import Finished
 from connector.core.retrying import RetryPolicy, backoff, next_step, told_to_wait
 from connector.core.verdicts import (
+    QUEUED,
     Action,
     Judgement,
     Reply,
     Row,
+    Verdict,
     VerdictPolicy,
     Verdicts,
     classify,
@@ -108,6 +110,8 @@ class Sender:
         if awake() > before:
             self._list_again(serial)
             return
+        if self._set_expired_apart(serial, batch):
+            return
         sent_ms, began = now_ms(), now()
         span = None if self._traces is None else self._traces.begin(batch)
         try:
@@ -150,6 +154,34 @@ class Sender:
             if serial in self._state.flow.active:
                 self._state.flow.again(self._state.flow.withdraw(serial), at=now())
             self._state.changed.notify_all()
+
+    def _set_expired_apart(self, serial: int, batch: Batch) -> bool:
+        """Settle what grew too old since it was read, and list the rest again; return whether there was any.
+
+        Records wait in memory while the stream holds, for their pace, or to be tried again. Where one is found there
+        may be many, and when a hold ends they would be tried one at a time: all that waits is looked through.
+        """
+        if not self._expired(batch):
+            return False
+        state, at = self._state, now()
+        with state.changed:
+            if serial in state.flow.active:
+                state.flow.again(state.flow.withdraw(serial), at=at)
+                for old in state.flow.take_out(self._expired):
+                    verdicts = Verdicts(QUEUED, dict(enumerate(self._expired(old).values())))
+                    state.settle(
+                        Finished(old.chunks, verdicts, old.id, 0, old.attempts, trace=old.trace, unlisted=True)
+                    )
+            state.changed.notify_all()
+        return True
+
+    def _expired(self, batch: Batch) -> dict[int, Verdict]:
+        at, verdicts = 0, {}
+        for chunk in batch.chunks:
+            found = self._operation.expired(chunk, now_ms=now_ms())
+            verdicts.update({at + index: verdict for index, verdict in found.items()})
+            at += len(chunk)
+        return verdicts
 
     # ------------------------------------------------------------------ verdicts, under the lock
 

@@ -330,10 +330,8 @@ class Operation:
         self._check_columns(events, bad)
         if shaped is not None and (shaped.max_segments is not None or shaped.limits):
             self._check_segments(events, shaped, bad)
-        if self.rules.max_age_ms is not None and chunk.timestamps is not None:
-            limit = now_ms - self.rules.max_age_ms
-            if min(chunk.timestamps) < limit:
-                self._check_age(chunk.timestamps, limit, now_ms, bad)
+        for index, verdict in self.expired(chunk, now_ms=now_ms).items():
+            bad.setdefault(index, verdict)
         lists: list[Any] = [event.list_number for event in events] if self.endpoint.takes_list else []
         if self.name == "history.sends":  # where a list may be named by its id as well
             lists = [event.list_id if event.list_number is UNSET else event.list_number for event in events]
@@ -366,6 +364,19 @@ class Operation:
         else:
             prepared.lanes = [(None, ready)]
         return prepared
+
+    def expired(self, chunk: Chunk, *, now_ms: int) -> dict[int, Verdict]:
+        """Return the verdicts of records that are too old to be posted, by index; one without a timestamp never is."""
+        if self.rules.max_age_ms is None or chunk.timestamps is None:
+            return {}
+        limit = now_ms - self.rules.max_age_ms
+        if min(chunk.timestamps) >= limit:
+            return {}
+        return {
+            index: _invalid("expired", f"{(now_ms - timestamp) / 1000:.0f} s old")
+            for index, timestamp in enumerate(chunk.timestamps)
+            if 0 <= timestamp < limit
+        }
 
     def _decode_all(self, values: Sequence[bytes | None], bad: dict[int, Verdict]) -> list[Any]:
         events: list[Any] = []
@@ -453,11 +464,6 @@ class Operation:
                 found = segments_of(texts[index])
                 text = f"{found.count} segments ({found.encoding}, {found.units} units); at most {most}"
                 bad[index] = _invalid("too_many_segments", text)
-
-    def _check_age(self, timestamps: list[int], limit: int, now_ms: int, bad: dict[int, Verdict]) -> None:
-        for index, timestamp in enumerate(timestamps):
-            if timestamp < limit and index not in bad:
-                bad[index] = _invalid("expired", f"{(now_ms - timestamp) / 1000:.0f} s old")
 
     def _check_lists(self, lists: list[Any], names: set[Any], bad: dict[int, Verdict]) -> None:
         named = [number for number in names if isinstance(number, str)]

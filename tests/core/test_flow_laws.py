@@ -37,6 +37,7 @@ DRAIN_TURNS_PER_RECORD = 4
 DOUBT = Verdict("dead_letter", "in_doubt")
 REFUSED = Verdict("dead_letter", "invalid_phone")
 MALFORMED = Verdict("dead_letter", "not_json")
+EXPIRED = Verdict("dead_letter", "expired")
 
 Answer = Literal["taken", "not_taken", "halved", "judged", "lost", "silent", "too_late"]
 
@@ -301,7 +302,7 @@ class DeliveryMachine(RuleBasedStateMachine):
                 refused = verdict == REFUSED
                 assert not (refused and self.perhaps_taken[position]) or self.resent[position], "it may have been taken"
                 self.results[position].append(verdict)
-            if item.batch_id:
+            if item.sent_ms:
                 request = self.requests[item.batch_id]
                 assert [request[number] for number in numbers_in_request(item.chunks)] == positions(item.chunks)
         for partition in tick.offsets:
@@ -420,7 +421,7 @@ class DeliveryMachine(RuleBasedStateMachine):
             if self.resend:
                 flow.again(self.resending(self.piece(worker, batch, chunks)), at=self.now)
             else:
-                flow.settle(Finished(chunks, Verdicts(DOUBT), batch.id))
+                flow.settle(Finished(chunks, Verdicts(DOUBT), batch.id, sent_ms=1))
 
     def finish(
         self,
@@ -454,6 +455,18 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     def believe_not_taken(self, chunks: Iterable[Chunk]) -> None:
         self.perhaps_taken.subtract(positions(chunks))
+
+    @rule(who=numbers, each=st.integers(1, 4), chance=st.booleans())
+    def expire(self, who: int, each: int, chance: bool) -> None:
+        """Take out some of what waits, as too old; not each time, or little would ever be posted."""
+        flow = self.workers[who % 2].flow
+        if not chance:
+            return
+        for old in flow.take_out(
+            lambda batch: [i for i, (_, at) in enumerate(positions(batch.chunks)) if not at % each]
+        ):
+            assert all(offset % each == 0 for _, offset in positions(old.chunks))
+            flow.settle(Finished(old.chunks, Verdicts(EXPIRED), old.id, attempts=old.attempts, unlisted=True))
 
     @rule(who=numbers)
     def resume(self, who: int) -> None:

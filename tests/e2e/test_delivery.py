@@ -375,6 +375,20 @@ def test_records_above_their_age_are_not_sent(world: World) -> None:
     assert found.problems() == []
 
 
+def test_records_that_grow_too_old_during_a_hold_are_not_sent_after_it(world: World) -> None:
+    world.platform.set_faults(Faults(status_override=401))
+    worker = world.start(world.settings(stream={"delivery": {"max_age_secs": 4}, "hold": {"probe_secs": 0.5}}))
+    world.produce(sends(500), "expired")
+    worker.wait_for(lambda s: (s["hold"] or {}).get("reason") == "unauthorized", "the hold")
+    time.sleep(4)
+    world.platform.set_faults(Faults())
+
+    found = world.settled()
+
+    assert found.problems() == []
+    assert found.accepted == 0
+
+
 def test_a_pattern_finds_topics_that_come_later(world: World, platform: SimulatorThread) -> None:
     del platform
     prefix = world.source.replace(".", "\\.")

@@ -33,8 +33,9 @@ class Bench:
         max_attempts: int = 5,
         batch_records: int = 5,
         failures: int = 5,
+        max_age_ms: int | None = None,
     ) -> None:
-        self.operation = Operation("send", Rules(list_number="+18005551234"))
+        self.operation = Operation("send", Rules(list_number="+18005551234", max_age_ms=max_age_ms))
         self.state = State(
             Flow(FlowLimits(10_000, 10_000, 10_000_000)),
             Batcher(BatchLimits(batch_records, 1_000_000, 1.0, self.operation.envelope_bytes), "bench"),
@@ -65,9 +66,10 @@ class Bench:
             fail=self._failed.append,
         )
 
-    def read(self, values: Sequence[bytes]) -> None:
-        """Take in records as the reader does, and close their batch."""
-        chunk = Chunk(PARTITION, 1, range(self._next, self._next + len(values)), list(values))
+    def read(self, values: Sequence[bytes], timestamps: list[int] | None = None) -> None:
+        """Take in records as the reader does, in 1970, and close their batch."""
+        offsets = range(self._next, self._next + len(values))
+        chunk = Chunk(PARTITION, 1, offsets, list(values), timestamps=timestamps)
         self._next += len(values)
         with self.state.changed:
             for piece in self.state.flow.intake(chunk).fresh:

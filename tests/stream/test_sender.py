@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from connector.core.batching import Batch
 from connector.core.records import Scribe
 from connector.core.verdicts import Action, Reply, VerdictPolicy, classify
-from connector.stream.state import awake
+from connector.stream.state import awake, now_ms
 from connector.trackly.client import Client
 from connector.trackly.operations import Operation
 from connector.trackly.replies import read_reply
@@ -126,6 +126,52 @@ def deliver(bench: Bench, liar: Liar, values: list[bytes]) -> None:
         await sender.close()
 
     asyncio.run(use())
+
+
+def test_what_grew_too_old_since_it_was_read_is_not_posted_and_its_neighbours_are() -> None:
+    """Records wait in memory while the stream holds: late texts would go out when that ends."""
+    liar = Liar([])
+    bench = Bench(max_age_ms=3_600_000)
+    read, asked = now_ms() - 3_700_000, now_ms()
+
+    async def use() -> None:
+        sender = bench.sender(cast("Client", liar))
+        bench.read([event("text")] * 5, [asked, read, -1, read, asked])
+        async with asyncio.timeout(PATIENCE_SECS):
+            while len(bench.results()) < 5:
+                await bench.turn(sender)
+        await sender.close()
+
+    asyncio.run(use())
+
+    assert [bench.results()[offset][0].reason for offset in range(5)] == ["", "expired", "", "expired", ""]
+    assert liar.taken == Counter((0, 2, 4)), "one without a timestamp is not old"
+    [letter, _] = Scribe("s", "send", "g").dead_letters(bench.results()[1][1], now_ms=0)
+    assert not dict(letter.headers).keys() & {"trackly.batch_id", "trackly.index", "trackly.sent_at"}
+    assert (bench.state.held_bytes, bench.state.flow.active_records) == (0, 0)
+
+
+def test_all_that_expired_during_a_hold_goes_at_once_when_it_ends() -> None:
+    """And not one by one, as records do by which the platform is tried."""
+    bench = Bench(max_age_ms=3_600_000)
+    turns = 0
+
+    async def use() -> None:
+        nonlocal turns
+        sender = bench.sender(cast("Client", Liar([])))
+        bench.read([event("text")] * 500, [1] * 499 + [now_ms()])
+        bench.state.gate.refused(0, "unauthorized", now=0.0, detail="")
+        bench.state.gate.probed(ok=True, now=0.0)
+        async with asyncio.timeout(PATIENCE_SECS):
+            while len(bench.results()) < 500:
+                turns += 1
+                await bench.turn(sender)
+        await sender.close()
+
+    asyncio.run(use())
+
+    assert Counter(verdict.reason for verdict, _ in bench.results().values()) == {"expired": 499, "": 1}
+    assert turns < 50
 
 
 class Firewall(Liar):
