@@ -39,14 +39,14 @@ class Bench:
         self.state = State(
             Flow(FlowLimits(10_000, 10_000, 10_000_000)),
             Batcher(BatchLimits(batch_records, 1_000_000, 1.0, self.operation.envelope_bytes), "bench"),
-            Gate(GatePolicy(failures, 0.05, 0.2, 0.05, 0.2)),
+            Gate(GatePolicy(failures, 0.005, 0.02, 0.005, 0.02)),
             ConcurrencyLimit(ConcurrencyPolicy(1, 8)),
             StormGuard(StormPolicy(1.0, 1_000_000, 60.0)),
         )
         self.state.flow.assign(PARTITION, 1, Progress(0))
         self.settled: list[Finished] = []
         self._policy = VerdictPolicy(max_attempts, frozenset({"provider_error"}), frozenset(), frozenset({504}))
-        self._retry = RetryPolicy(max_attempts, 0.01, 0.05, 0.05)
+        self._retry = RetryPolicy(max_attempts, 0.005, 0.02, 0.02)
         self._in_doubt = in_doubt
         self._next = 0
         self._failed: list[BaseException] = []

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Iterator
 from typing import Final, Literal, cast
 
 import pytest
@@ -21,6 +22,14 @@ from tests.trackly.serving import PATIENCE_SECS, Served, read_request, talk, who
 
 POLICY: Final = VerdictPolicy(2, frozenset({"provider_error"}), frozenset(), frozenset({504}))
 LISTS: Final = b'{"lists":[]}'
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _looks_often() -> Iterator[None]:
+    """Whether a probe is due is asked once a second while all is well: holds by the dozen would take minutes here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("connector.stream.sender.until_next", lambda _secs: asyncio.sleep(0.002))
+        yield
 
 
 def event(text: str) -> bytes:
