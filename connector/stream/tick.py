@@ -143,6 +143,7 @@ class Ticker:
 
     def _tick(self) -> None:
         state = self._state
+        self._outputs.catch_up(now=now())
         with state.lock:
             at = now()
             tick = state.flow.plan(now=at, slots=0) if state.flow.finished else None
