@@ -7,6 +7,7 @@ from unittest.mock import create_autospec
 
 import pytest
 from confluent_kafka import KafkaError
+from structlog.testing import capture_logs
 
 from connector.core.chunks import Headers, Partition
 from connector.core.records import Scribe
@@ -173,3 +174,15 @@ def test_what_topics_take_that_were_gone_is_looked_up_before_anything_is_written
     assert _run([producer], outputs=outputs) == []
 
     assert done[:2] == ["looked up", "begun"]
+
+
+def test_a_producer_is_told_as_replaced_once_the_next_one_has_taken_over() -> None:
+    """While brokers are away it takes any time, and the end may come first."""
+    late = Producer()
+    late.start = lambda timeout_secs: (_ for _ in ()).throw(_unknown())  # type: ignore[method-assign]
+
+    with capture_logs() as logs:
+        assert _run([Producer(_expired()), late, Producer()]) == []
+
+    told = [(entry["event"], entry["code"]) for entry in logs if entry["event"].startswith("producer")]
+    assert told == [("producer not ready yet", "_TIMED_OUT"), ("producer replaced", "_MSG_TIMED_OUT")]
