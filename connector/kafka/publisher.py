@@ -236,10 +236,7 @@ class TransactionalPublisher(_Writer):
         """
         half = timeout_secs / 2
         send = self._producer.send_offsets_to_transaction
-        try:
-            self._lent.call(half + GRACE_SECS, send, spots, group, half, is_hopeless=self._has_lost_a_broker)
-        except TimeoutError as error:
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from error  # noqa: SLF001
+        self._lent.call(half + GRACE_SECS, send, spots, group, half, is_hopeless=self._has_lost_a_broker)
 
     def _has_lost_a_broker(self) -> bool:
         """Tell whether one has left since brokers were last asked for."""
