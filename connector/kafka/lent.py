@@ -7,6 +7,10 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from confluent_kafka import KafkaError
+
+from connector.kafka.errors import RetriableError
+
 _T = TypeVar("_T")
 
 LOOK_SECS = 1.0
@@ -36,7 +40,7 @@ class Lent:
         *arguments: object,
         is_hopeless: Callable[[], bool] = lambda: False,
     ) -> _T:
-        """Return what a call returns, or raise what it raises; `TimeoutError` when it does not return in time.
+        """Return what a call returns, or raise what it raises; `RetriableError` when it does not return in time.
 
         Or when it `is_hopeless`, which is asked now and then. One that waits for another by then is not begun any more:
         nobody would know of what it does.
@@ -50,10 +54,12 @@ class Lent:
             left = deadline - time.monotonic()
             try:
                 return future.result(min(left, LOOK_SECS))
-            except TimeoutError:
-                if future.done() or left <= LOOK_SECS or is_hopeless():
+            except TimeoutError as error:
+                if future.done():
+                    return future.result()  # it came at the last moment, or raises that itself
+                if left <= LOOK_SECS or is_hopeless():
                     future.cancel()
-                    raise
+                    raise RetriableError(KafkaError(KafkaError._TIMED_OUT)) from error  # noqa: SLF001
 
 
 def _serve(jobs: "SimpleQueue[_Job | None]") -> None:

@@ -78,7 +78,7 @@ class _Writer:
                 self._produce((topic, partition), rest, keys and keys[done + quiet :], headers, self._report)
             except BufferError:
                 done = len(values) - length_hint(rest) - 1  # the one that found no place was taken off `rest`
-                self._serve(self._producer.poll, 0.05)
+                self._call(self._producer.poll, 0.05)
             except KafkaException as error:
                 raise translate(error) from error
             else:
@@ -133,27 +133,33 @@ class _Writer:
                     timestamp=timestamp_ms,
                 )
             except BufferError:
-                self._serve(self._producer.poll, 0.05)
+                self._call(self._producer.poll, 0.05)
             except KafkaException as error:
                 raise translate(error) from error
             else:
                 return
         raise AbortableError("the producer's queue stays full")
 
-    def _serve(self, call: Callable[[float], int], timeout_secs: float) -> int:
-        """Make a call that serves reports; raises `FatalError` when the producer cannot go on.
+    def _call(self, function: Any, *arguments: Any) -> Any:
+        """Make a call of the library's, whose errors come as ours.
 
-        The library raises that out of whichever call notices, as an error of the interpreter's where a report had just
-        been served.
+        That the producer cannot go on is raised out of whichever call notices while it serves reports; as an error of
+        the interpreter's, caused by it, where it serves one more.
         """
         try:
-            return call(timeout_secs)
-        except KafkaException as error:
-            raise translate(error) from error
-        except SystemError as error:
-            if isinstance(error.__cause__, KafkaException):
-                raise translate(error.__cause__) from error
-            raise
+            return function(*arguments)
+        except (KafkaException, SystemError) as error:
+            told = error.__cause__ if isinstance(error, SystemError) else error
+            if not isinstance(told, KafkaException):
+                raise
+            raise self._reason(translate(told)) from error
+
+    def _reason(self, error: KafkaTroubleError) -> KafkaTroubleError:
+        """Return the failed delivery in place of the failed transaction that it caused, where there is one."""
+        failed, self._failed = self._failed, None
+        if failed is not None and isinstance(error, AbortableError):
+            return AbortableError(failed)
+        return error
 
     def _report(self, error: KafkaError | None, _message: object) -> None:
         if error is not None:
@@ -236,10 +242,7 @@ class TransactionalPublisher(_Writer):
         """
         half = timeout_secs / 2
         send = self._producer.send_offsets_to_transaction
-        try:
-            self._lent.call(half + GRACE_SECS, send, spots, group, half, is_hopeless=self._has_lost_a_broker)
-        except TimeoutError as error:
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from error  # noqa: SLF001
+        self._lent.call(half + GRACE_SECS, send, spots, group, half, is_hopeless=self._has_lost_a_broker)
 
     def _has_lost_a_broker(self) -> bool:
         """Tell whether one has left since brokers were last asked for."""
@@ -251,19 +254,6 @@ class TransactionalPublisher(_Writer):
             return False
         lost, self._brokers = self._brokers - named, named
         return bool(lost)
-
-    def _call(self, function: Any, *arguments: Any) -> Any:
-        try:
-            return function(*arguments)
-        except KafkaException as error:
-            raise self._reason(translate(error)) from error
-
-    def _reason(self, error: KafkaTroubleError) -> KafkaTroubleError:
-        """Return the failed delivery in place of the failed transaction that it caused, where there is one."""
-        failed, self._failed = self._failed, None
-        if failed is not None and isinstance(error, AbortableError):
-            return AbortableError(failed)
-        return error
 
 
 class PlainPublisher(_Writer):
@@ -282,7 +272,7 @@ class PlainPublisher(_Writer):
 
     def commit(self, offsets: Offsets, group: Membership, timeout_secs: float) -> None:
         """Flush the records, then commit the offsets; a failure in between repeats the records, never loses them."""
-        if self._serve(self._producer.flush, timeout_secs) > 0:
+        if self._call(self._producer.flush, timeout_secs) > 0:
             self._raise_failed()
             raise AbortableError(KafkaError(KafkaError._TIMED_OUT), "writing the results")  # noqa: SLF001
         self._raise_failed()
@@ -296,5 +286,5 @@ class PlainPublisher(_Writer):
     def abort(self, timeout_secs: float) -> None:  # noqa: ARG002 (the port's shape)
         """Forget what is still in the queue."""
         self._producer.purge(in_queue=True, in_flight=True, blocking=True)
-        self._serve(self._producer.poll, 0)
+        self._call(self._producer.poll, 0)
         self._failed = None

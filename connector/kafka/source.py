@@ -25,7 +25,7 @@ from confluent_kafka import (
 
 from connector.core.chunks import Chunk, Partition
 from connector.kafka.configs import Config
-from connector.kafka.errors import FatalError, KafkaTroubleError, RetriableError, translate
+from connector.kafka.errors import FatalError, KafkaTroubleError, translate
 from connector.kafka.lent import Lent
 from connector.kafka.reach import SILENT_SECS, is_cut_off
 from connector.kafka.replaceable import Replaceable
@@ -430,10 +430,7 @@ class Source:
         then, the group would take it, and what another worker has committed would be forgotten.
         """
         spots = [TopicPartition(*p, offset, metadata) for p, (offset, metadata) in offsets.items()]
-        try:
-            self._committer.call(timeout_secs, self._commit_by, group, spots)
-        except TimeoutError as error:
-            raise RetriableError(KafkaError(KafkaError._TIMED_OUT)) from error  # noqa: SLF001
+        self._committer.call(timeout_secs, self._commit_by, group, spots)
 
     def _commit_by(self, group: Membership, spots: list[TopicPartition]) -> None:
         with self._asking() as consumer:

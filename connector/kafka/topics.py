@@ -2,9 +2,9 @@
 
 import re
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from confluent_kafka import KafkaError, KafkaException
@@ -25,8 +25,8 @@ BATCH_OVERHEAD_BYTES = 1_024
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 """Kafka's default of `max.message.bytes`, taken where the topic's own cannot be read."""
 
-_CANNOT_TELL = frozenset({"_UNSUPPORTED_FEATURE", "_TIMED_OUT", "UNSUPPORTED_VERSION"})
-"""Answers of clusters that do not describe their topics, such as librdkafka's mock; the default limit is taken."""
+_CANNOT_TELL = frozenset({"_UNSUPPORTED_FEATURE", "UNSUPPORTED_VERSION"})
+"""Answers of clusters that do not describe their topics; librdkafka's mock lets the time pass instead."""
 
 _REFUSALS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.SASL_AUTHENTICATION_FAILED})  # noqa: SLF001
 _UNFIT: Final = frozenset(
@@ -41,8 +41,10 @@ _UNFIT: Final = frozenset(
 """What a broker closes the connection for: only the log of the client would tell."""
 
 LOOK_AGAIN_SECS = 10.0
+"""How often a tick may ask what the topics take, answered or not: with the time below it has four of ten seconds."""
+
 SOON_SECS = 3.0
-"""How long a question may take that a failed tick asks."""
+"""How long a question may take that a tick waits for; a look asks two, where they are and what they take."""
 
 OUTCOME_BYTES = 1_000
 """More than any outcome takes without its key."""
@@ -91,13 +93,16 @@ class Topics:
 
     def facts(self, names: Iterable[str]) -> dict[str, TopicFacts | None]:
         """Return what is known of each topic, None for one that does not exist."""
-        partitions = self.partitions(names, self._timeout)
-        limits = self._limits([name for name, count in partitions.items() if count])
-        return {name: TopicFacts(count, limits[name]) if count else None for name, count in partitions.items()}
+        partitions = self.partitions(names)
+        limits = self.limits([name for name, count in partitions.items() if count])
+        return {
+            name: TopicFacts(count, limits.get(name) or DEFAULT_MAX_MESSAGE_BYTES) if count else None
+            for name, count in partitions.items()
+        }
 
-    def partitions(self, names: Iterable[str], timeout_secs: float) -> dict[str, int]:
+    def partitions(self, names: Iterable[str], timeout_secs: float | None = None) -> dict[str, int]:
         """Return how many partitions each topic has, 0 where it does not exist."""
-        topics = self._metadata(timeout_secs).topics
+        topics = self._metadata(timeout_secs or self._timeout).topics
         there = {name: found.partitions for name, found in topics.items() if found.error is None}
         return {name: len(there.get(name, ())) for name in names}
 
@@ -116,19 +121,22 @@ class Topics:
                 raise RetriableError(self._refused, "asking the brokers for their topics") from error
             raise translate(error, "asking the brokers for their topics") from error
 
-    def _limits(self, names: Sequence[str]) -> dict[str, int]:
-        """Return `max.message.bytes` of each topic; the default where we may not ask."""
-        limits = dict.fromkeys(names, DEFAULT_MAX_MESSAGE_BYTES)
+    def limits(self, names: Sequence[str], timeout_secs: float | None = None) -> dict[str, int | None]:
+        """Return `max.message.bytes` of each topic that was answered for in time, None where we are not to know it."""
+        limits: dict[str, int | None] = {}
         if not names:
             return limits
+        timeout = timeout_secs or self._timeout
         asked: dict[ConfigResource, Any] = self._admin.describe_configs(
-            [ConfigResource(ResourceType.TOPIC, name) for name in names], request_timeout=self._timeout
+            [ConfigResource(ResourceType.TOPIC, name) for name in names], request_timeout=timeout
         )
         for resource, future in asked.items():
             try:
-                described = answer(future, self._timeout, f"asking for the limits of topic {resource.name}")
+                described = answer(future, timeout, f"asking for the limits of topic {resource.name}")
             except KafkaTroubleError as trouble:
-                if not trouble.unauthorized and trouble.code not in _CANNOT_TELL:
+                if trouble.unauthorized or trouble.code in _CANNOT_TELL:
+                    limits[resource.name] = None
+                elif not trouble.unanswered:
                     raise
             else:
                 limits[resource.name] = int(described["max.message.bytes"].value)
@@ -186,35 +194,53 @@ class Topics:
 
 
 class Outputs:
-    """The outcome and the dead-letter topic of a stream, as they are now."""
+    """The outcome and the dead-letter topic of a stream, as they are now.
+
+    What was learnt of a topic stays until something newer is: through questions that nobody answers, and while it is
+    gone, as it mostly comes back as it was.
+    """
 
     def __init__(self, topics: Topics, *, outcome_topic: str, dead_letter_topic: str, outcomes_by_key: bool) -> None:
         self.outcome_topic = outcome_topic
         self.dead_letter_topic = dead_letter_topic
         self._topics = topics
         self._by_key = outcomes_by_key
-        self._facts: dict[str, TopicFacts | None] = {}
+        self._partitions: dict[str, int] = {}
+        self._limits: dict[str, int] = {}
+        self._gone: set[str] = set()
+        """Those that did not exist when they were last asked for."""
+        self._outdated: set[str] = set()
+        """Those that were gone since their limit was last asked for."""
         self._looked_at = float("-inf")
 
     def ensure(self, create: CreateTopicsSettings, *, partitions: int, bootstrap_servers: str) -> list[str]:
         """Create what is missing, if allowed, and return it; raises `TopicsMissingError` if not."""
         self.refresh()
-        missing = self._unseen()
+        missing = [name for name in self._both if name in self._gone]
         self._topics.make(missing, create, partitions=partitions, bootstrap_servers=bootstrap_servers)
         if missing:
             self.refresh()
         return missing
 
-    def refresh(self) -> None:
-        """Read again what the topics take."""
-        self._facts = self._topics.facts([self.outcome_topic, self.dead_letter_topic])
+    def refresh(self, timeout_secs: float | None = None) -> None:
+        """Read again what the topics take; what is not answered stays as it was."""
+        found = self._topics.partitions(self._both, timeout_secs)
+        self._note(found)
+        limits = self._topics.limits([name for name, count in found.items() if count], timeout_secs)
+        self._limits |= {name: limit for name, limit in limits.items() if limit is not None}
+        self._outdated -= limits.keys()
 
     def look_again(self, *, now: float, every_secs: float = LOOK_AGAIN_SECS) -> None:
         """Read again what the topics take, once in a while, before something is cut for it: limits get raised, too."""
         if now - self._looked_at >= every_secs:
             self._looked_at = now
             with suppress(KafkaTroubleError):
-                self.refresh()
+                self.refresh(SOON_SECS)
+
+    def catch_up(self, *, now: float) -> None:
+        """Read again, before a tick, what topics take that were gone: they may be there again, and made otherwise."""
+        if self._outdated:
+            self.look_again(now=now)
 
     def absent(self, sources: Collection[str]) -> set[str]:
         """Return which of both topics, and of these, do not exist; of what cannot be known soon, what was seen last.
@@ -222,15 +248,23 @@ class Outputs:
         Asked while nothing is written, after calls that brokers have not answered: this one must not wait as long.
         """
         try:
-            found = self._topics.partitions([self.outcome_topic, self.dead_letter_topic, *sources], SOON_SECS)
+            found = self._topics.partitions([*self._both, *sources], SOON_SECS)
         except KafkaTroubleError:
-            return set(self._unseen())
-        for name in (self.outcome_topic, self.dead_letter_topic):
-            self._facts[name] = replace(self._of(name), partitions=found[name]) if found[name] else None
+            return set(self._gone)
+        self._note(found)
+        if self._gone:
+            self._looked_at = float("-inf")  # the next tick asks at once
         return {name for name, partitions in found.items() if not partitions}
 
-    def _unseen(self) -> list[str]:
-        return [name for name, facts in self._facts.items() if facts is None]
+    def _note(self, found: Mapping[str, int]) -> None:
+        there = {name: found[name] for name in self._both if found[name]}
+        self._partitions |= there
+        self._gone = set(self._both) - there.keys()
+        self._outdated |= self._gone
+
+    @property
+    def _both(self) -> tuple[str, str]:
+        return self.outcome_topic, self.dead_letter_topic
 
     def outcome_partition(self, source: int) -> int:
         """Return where outcomes of a source partition go, or -1 to have the key decide."""
@@ -260,4 +294,4 @@ class Outputs:
         return self._of(self.outcome_topic).max_message_bytes - OUTCOME_BYTES
 
     def _of(self, name: str) -> TopicFacts:
-        return self._facts.get(name) or TopicFacts(1, DEFAULT_MAX_MESSAGE_BYTES)
+        return TopicFacts(self._partitions.get(name, 1), self._limits.get(name, DEFAULT_MAX_MESSAGE_BYTES))

@@ -143,6 +143,7 @@ class Ticker:
 
     def _tick(self) -> None:
         state = self._state
+        self._outputs.catch_up(now=now())
         with state.lock:
             at = now()
             tick = state.flow.plan(now=at, slots=0) if state.flow.finished else None
@@ -250,8 +251,7 @@ class Ticker:
             # nobody empties. And while a broker is frozen an abort waits for what was sent to it. The next producer
             # of our id ends what is open.
             self._look_into(tick, error)
-            self._log.warning("producer replaced", code=error.code, error=str(error))
-            self._replace_publisher()
+            self._replace_publisher(error)
             return False
         done = self._abort(publisher, tick)
         self._look_into(tick, error)
@@ -277,8 +277,7 @@ class Ticker:
         if error.too_large:
             self._outputs.look_again(now=now(), every_secs=0)
             if self._outputs.batch_bytes < self._batch_bytes:
-                self._log.warning("producer replaced", code=error.code, error=str(error))
-                self._replace_publisher()
+                self._replace_publisher(error)
         if error.unauthorized:
             self._hold("kafka_authorization", str(error))
         # Results for a topic that is gone are not refused but wait, until librdkafka gives them up as timed out.
@@ -306,13 +305,12 @@ class Ticker:
 
     def _recover(self, tick: Tick, error: KafkaTroubleError) -> bool:
         """Replace the producer, and read back whether the tick has committed."""
-        self._log.warning("producer replaced", code=error.code, error=str(error))
         if error.fenced:
             if now() - self._fenced_at < self._options.fence_secs:
                 raise error
             self._fenced_at = now()
         self._abandon = False
-        self._replace_publisher()
+        self._replace_publisher(error)
         while not self._stopped:
             with self._state.lock:
                 mine = [p for p in tick.offsets if p in self._state.flow.partitions]
@@ -328,8 +326,11 @@ class Ticker:
             )
         return False
 
-    def _replace_publisher(self) -> None:
-        """Make a producer and have it take over our transactional id, however long the broker is away."""
+    def _replace_publisher(self, why: KafkaTroubleError | None = None) -> None:
+        """Make a producer and have it take over our transactional id, however long the broker is away.
+
+        `why` is what the last one is thrown away for, None where there is none yet.
+        """
         if self._publisher is not None:
             self._publisher.close()
             self._state.counts.producers_replaced += 1
@@ -349,6 +350,8 @@ class Ticker:
                 wait = min(wait * 2, 5.0)
             else:
                 self._publisher = publisher
+                if why is not None:
+                    self._log.warning("producer replaced", code=why.code, error=str(why))
                 return
 
     def _troubled(self, error: KafkaTroubleError) -> None:

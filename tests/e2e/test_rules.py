@@ -480,7 +480,9 @@ def test_rule_10_an_outcome_topic_that_is_deleted_holds_until_it_is_there_again(
 
     world.outcomes = world.topics.create(partitions=4, name=world.outcomes)
     worker.wait_for(lambda s: s["queued"] == 800 and not s["holds"], "the rest settled")
-    assert len(world.topics.read(world.outcomes)) == 300
+    found = world.topics.read(world.outcomes)
+    assert len(found) == 300
+    assert {outcome.partition() for outcome in found} == {0, 1, 2, 3}, "each beside its source, as ever"
     assert worker.status()["dead_letters"] == {}
 
 

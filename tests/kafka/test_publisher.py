@@ -1,12 +1,13 @@
 """What a publisher hands over, and what it says of brokers that do not answer, with librdkafka itself."""
 
+from collections.abc import Callable
 from typing import Any
 from unittest.mock import create_autospec
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException
 
-from connector.core.chunks import Headers
+from connector.core.chunks import Headers, Partition
 from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Topics
 from connector.kafka.errors import AbortableError, FatalError, translate
@@ -60,11 +61,13 @@ def test_a_full_queue_is_waited_for_and_nothing_is_handed_over_twice(
     publisher.close()
 
 
-def test_a_producer_that_cannot_go_on_is_told_as_such_whichever_call_notices() -> None:
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_producer_that_cannot_go_on_is_told_as_such_whichever_call_notices(plain: bool) -> None:
     """The library raises it out of any call that serves reports: unmarked, or within an error of the interpreter's."""
     unmarked = KafkaException(KafkaError(KafkaError._FATAL, "fenced"))
     assert isinstance(translate(unmarked), FatalError)
-    publisher = PlainPublisher({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, create_autospec(Source))
+    config = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}
+    publisher = PlainPublisher(config, create_autospec(Source)) if plain else TransactionalPublisher(config)
 
     def raising(_secs: float) -> int:
         raise unmarked
@@ -72,7 +75,47 @@ def test_a_producer_that_cannot_go_on_is_told_as_such_whichever_call_notices() -
     def hiding(_secs: float) -> int:
         raise SystemError("a call returned a result with an exception set") from unmarked
 
+    def broken(_secs: float) -> int:
+        raise SystemError("of the interpreter's own")
+
     for call in (raising, hiding):
         with pytest.raises(FatalError):
-            publisher._serve(call, 0.1)
+            publisher._call(call, 0.1)
+    with pytest.raises(SystemError):
+        publisher._call(broken, 0.1)
+    publisher.close()
+
+
+@pytest.mark.parametrize("call", ["commit", "commit with offsets", "abort", "flush", "poll"])
+def test_a_producer_that_was_fenced_is_told_as_such_by_the_broker_whichever_call_notices(
+    broker: BrokerHandle, topics: Topics, call: str
+) -> None:
+    """A flush serves the reports that come after the news, and brings an error of the interpreter's."""
+    topic = topics.create(partitions=2)
+    config = {"bootstrap.servers": broker.bootstrap_servers, "transactional.id": topic, "log_level": 0}
+    publisher, heir = TransactionalPublisher(config, topic), TransactionalPublisher(config)
+    consumer = Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": topic, "log_level": 0})
+    membership = Membership(consumer.consumer_group_metadata())
+    publisher.start(30)
+    publisher.begin()
+    for number in range(20):
+        publisher.write(topic, number % 2, key=None, value=b"first", headers=[])
+    publisher._producer.flush(30)
+    heir.start(30)
+    for number in range(20):
+        publisher.write(topic, number % 2, key=None, value=b"second", headers=[])
+
+    calls: dict[str, Callable[[], object]] = {
+        "commit": lambda: publisher.commit({}, membership, 30),
+        "commit with offsets": lambda: publisher.commit({Partition(topic, 0): (7, "")}, membership, 30),
+        "abort": lambda: publisher.abort(30),
+        "flush": lambda: publisher._call(publisher._producer.flush, 30),
+        "poll": lambda: [publisher._call(publisher._producer.poll, 0.1) for _ in range(300)],
+    }
+    with pytest.raises(FatalError) as raised:
+        calls[call]()
+
+    assert raised.value.fenced
+    consumer.close()
+    heir.close()
     publisher.close()

@@ -1,11 +1,201 @@
 """What is known of the topics that results go to, while they change."""
 
 import time
+from collections.abc import Iterable
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any, Final
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin._config import ConfigResource
 
 from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Topics as Made
-from connector.kafka.topics import SOON_SECS, Outputs, Topics
+from connector.kafka import topics as module
+from connector.kafka.errors import KafkaTroubleError
+from connector.kafka.topics import DEFAULT_MAX_MESSAGE_BYTES, LOOK_AGAIN_SECS, SOON_SECS, Outputs, Topics
 from tests.kit.world import free_port
+
+_OUTCOMES, _LETTERS = "outcomes", "dead-letters"
+_UNTOLD: Final = [
+    pytest.param(KafkaError._TIMED_OUT, id="not answered"),
+    pytest.param(KafkaError.TOPIC_AUTHORIZATION_FAILED, id="not authorized"),
+    pytest.param(KafkaError._UNSUPPORTED_FEATURE, id="not supported"),
+]
+
+
+class Cluster:
+    """Topics by name with their partitions and limits, and the codes that questions are answered with, if any."""
+
+    def __init__(self) -> None:
+        self.partitions = {_OUTCOMES: 4, _LETTERS: 4}
+        self.limits = {_OUTCOMES: 2_000_000, _LETTERS: 3_000_000}
+        self.fails_to_list: int | None = None
+        self.fails_to_describe: dict[str, int] = {}
+        self.times_given: list[float] = []
+
+    def describe_badly(self, code: int) -> None:
+        """Tell no limit any more."""
+        self.fails_to_describe = dict.fromkeys(self.limits, code)
+
+    def list_topics(self, *, timeout: float) -> Any:
+        """Answer as `AdminClient` does."""
+        self.times_given.append(timeout)
+        if self.fails_to_list is not None:
+            raise KafkaException(KafkaError(self.fails_to_list))
+        topics = {n: SimpleNamespace(error=None, partitions=range(c)) for n, c in self.partitions.items() if c}
+        return SimpleNamespace(topics=topics)
+
+    def describe_configs(self, asked: Iterable[ConfigResource], *, request_timeout: float) -> dict[Any, Any]:
+        """Answer as `AdminClient` does."""
+        self.times_given.append(request_timeout)
+        return {resource: self._describe(resource.name) for resource in asked}
+
+    def _describe(self, name: str) -> "Future[Any]":
+        future: Future[Any] = Future()
+        if name in self.fails_to_describe:
+            future.set_exception(KafkaException(KafkaError(self.fails_to_describe[name])))
+        else:
+            future.set_result({"max.message.bytes": SimpleNamespace(value=str(self.limits[name]))})
+        return future
+
+    def poll(self, _secs: float) -> None:
+        """Serve nothing."""
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    made = Cluster()
+    monkeypatch.setattr(module, "AdminClient", lambda _config: made)
+    return made
+
+
+@pytest.mark.parametrize("code", _UNTOLD)
+def test_a_limit_that_is_not_told_again_stays_as_it_was_learnt(cluster: Cluster, code: int) -> None:
+    """Or dead letters would lose their value that fit, and others be made too large for their topic."""
+    outputs = _outputs("", _OUTCOMES, _LETTERS)
+    outputs.refresh()
+
+    cluster.describe_badly(code)
+    cluster.partitions[_OUTCOMES] = 8
+    outputs.refresh()
+
+    assert outputs.dead_letter_limit == 3_000_000
+    assert outputs.outcome_key_limit > 1_900_000
+    assert outputs.outcome_partition(7) == 7, "what was told is taken"
+
+
+def test_one_limit_that_is_not_told_keeps_no_other_from_being_learnt(cluster: Cluster) -> None:
+    outputs = _outputs("", _OUTCOMES, _LETTERS)
+    outputs.refresh()
+
+    cluster.fails_to_describe = {_OUTCOMES: KafkaError._TIMED_OUT}
+    cluster.limits = {_OUTCOMES: 20_000, _LETTERS: 30_000}
+    outputs.refresh()
+
+    assert (outputs.outcome_key_limit > 1_900_000, outputs.dead_letter_limit) == (True, 30_000)
+
+
+@pytest.mark.parametrize("code", _UNTOLD)
+def test_a_limit_that_was_never_told_is_kafkas_default_until_it_is(cluster: Cluster, code: int) -> None:
+    """It is asked for as soon as it matters."""
+    outputs = _outputs("", _OUTCOMES, _LETTERS)
+    cluster.describe_badly(code)
+    outputs.refresh()
+    assert outputs.dead_letter_limit == DEFAULT_MAX_MESSAGE_BYTES
+
+    cluster.fails_to_describe.clear()
+    outputs.look_again(now=1.0)
+
+    assert outputs.dead_letter_limit == 3_000_000
+
+
+@pytest.mark.parametrize("code", _UNTOLD)
+def test_others_are_told_kafkas_default_for_a_limit_that_is_not_told(cluster: Cluster, code: int) -> None:
+    cluster.fails_to_describe = {_OUTCOMES: code}
+    found = Topics({}, 20).facts([_OUTCOMES, _LETTERS, "none"])
+
+    limits = {name: None if facts is None else facts.max_message_bytes for name, facts in found.items()}
+    assert limits == {_OUTCOMES: DEFAULT_MAX_MESSAGE_BYTES, _LETTERS: 3_000_000, "none": None}
+
+
+def test_trouble_that_asking_for_limits_runs_into_is_told(cluster: Cluster) -> None:
+    cluster.describe_badly(KafkaError._TRANSPORT)
+
+    with pytest.raises(KafkaTroubleError, match="limits of topic"):
+        Topics({}, 20).facts([_OUTCOMES])
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_look_that_is_not_answered_is_short_and_not_repeated_at_once(cluster: Cluster, listed: bool) -> None:
+    """A tick waits for it: the ticks until the next one have most of the time, whoever is silent."""
+    outputs = _outputs("", _OUTCOMES, _LETTERS)
+    outputs.refresh()
+    cluster.describe_badly(KafkaError._TIMED_OUT)
+    cluster.fails_to_list = None if listed else KafkaError._TIMED_OUT
+    cluster.times_given.clear()
+
+    outputs.look_again(now=100.0)
+    assert 0 < sum(cluster.times_given) <= 2 * SOON_SECS < 0.7 * LOOK_AGAIN_SECS
+    cluster.times_given.clear()
+    outputs.look_again(now=100.0 + 2 * SOON_SECS)
+    assert cluster.times_given == []
+    cluster.fails_to_describe, cluster.fails_to_list = {}, None
+    cluster.limits[_LETTERS] = 4_000_000
+    outputs.look_again(now=100.0 + LOOK_AGAIN_SECS)
+
+    assert outputs.dead_letter_limit == 4_000_000
+
+
+def test_a_topic_that_is_gone_is_taken_as_it_was_until_it_is_seen_again(cluster: Cluster) -> None:
+    """Mostly it is made anew as it was, and found by the producer before it is by us."""
+    outputs = _outputs("", _OUTCOMES, _LETTERS)
+    outputs.refresh()
+
+    cluster.partitions[_LETTERS] = 0
+    assert outputs.absent([]) == {_LETTERS}
+
+    assert (outputs.dead_letter_partition(7), outputs.dead_letter_limit) == (3, 3_000_000)
+    cluster.fails_to_list = KafkaError._TIMED_OUT
+    assert outputs.absent(["source"]) == {_LETTERS}, "what was seen last"
+
+
+@pytest.mark.parametrize("seen_again", [True, False])
+def test_a_topic_that_was_gone_is_looked_up_before_the_next_tick(cluster: Cluster, seen_again: bool) -> None:
+    outputs = _outputs("", _OUTCOMES, _LETTERS)
+    outputs.refresh()
+    outputs.look_again(now=99.0)
+    cluster.partitions[_LETTERS] = 0
+    outputs.absent([])
+
+    cluster.partitions[_LETTERS], cluster.limits[_LETTERS] = 2, 20_000
+    if seen_again:
+        assert outputs.absent([]) == set()
+    outputs.catch_up(now=100.0)
+
+    assert (outputs.dead_letter_partition(7), outputs.dead_letter_limit) == (1, 20_000)
+    cluster.times_given.clear()
+    outputs.catch_up(now=200.0)
+    assert cluster.times_given == [], "nothing is outdated any more"
+
+
+def test_the_limit_of_a_topic_that_was_gone_is_asked_for_until_it_is_told(cluster: Cluster) -> None:
+    outputs = _outputs("", _OUTCOMES, _LETTERS)
+    outputs.refresh()
+    cluster.partitions[_LETTERS] = 0
+    outputs.absent([])
+    cluster.partitions[_LETTERS], cluster.limits[_LETTERS] = 2, 20_000
+    cluster.describe_badly(KafkaError._TIMED_OUT)
+
+    outputs.catch_up(now=100.0)
+    assert (outputs.dead_letter_partition(7), outputs.dead_letter_limit) == (1, 3_000_000)
+    cluster.fails_to_describe.clear()
+    outputs.catch_up(now=100.0 + 2 * SOON_SECS)
+    assert outputs.dead_letter_limit == 3_000_000, "a tick waits for it, so not at each"
+    outputs.catch_up(now=100.0 + LOOK_AGAIN_SECS)
+
+    assert outputs.dead_letter_limit == 20_000
 
 
 def _outputs(bootstrap_servers: str, outcomes: str, dead_letters: str) -> Outputs:
@@ -19,18 +209,20 @@ def test_topics_that_are_gone_are_told_and_those_that_are_made_anew_are_used_as_
     source, outcomes, dead_letters = (topics.create(partitions=4) for _ in range(3))
     outputs = _outputs(broker.bootstrap_servers, outcomes, dead_letters)
     outputs.refresh()
-    limit = outputs.dead_letter_limit
+    limit, key_limit = outputs.dead_letter_limit, outputs.outcome_key_limit
 
     assert outputs.absent([source]) == set()
     assert outputs.outcome_partition(7) == 3
 
     topics.delete(source, outcomes)
     assert outputs.absent([source]) == {source, outcomes}
+    assert (outputs.outcome_partition(7), outputs.outcome_key_limit) == (3, key_limit)
 
-    topics.create(partitions=2, name=outcomes)
+    topics.create(partitions=2, name=outcomes, config={"max.message.bytes": "20000"})
     assert outputs.absent([]) == set()
     assert outputs.outcome_partition(7) == 1
-    assert outputs.dead_letter_limit == limit
+    outputs.catch_up(now=time.monotonic())
+    assert (outputs.dead_letter_limit, outputs.outcome_key_limit) == (limit, 19_000)
 
 
 def test_what_no_broker_tells_soon_is_not_waited_for() -> None:

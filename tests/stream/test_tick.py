@@ -7,6 +7,7 @@ from unittest.mock import create_autospec
 
 import pytest
 from confluent_kafka import KafkaError
+from structlog.testing import capture_logs
 
 from connector.core.chunks import Headers, Partition
 from connector.core.records import Scribe
@@ -81,7 +82,19 @@ def _refused() -> AbortableError:
     return AbortableError(KafkaError(KafkaError.ILLEGAL_GENERATION, "Specified group generation id is not valid"))
 
 
-def _run(producers: list[Producer], *, committed: Committed | None = None) -> list[KafkaTroubleError]:
+def _silent_outputs() -> Any:
+    """Return topics of which nobody answers what they take."""
+    outputs = create_autospec(Outputs, instance=True, dead_letter_limit=1_000_000)
+    outputs.outcome_topic, outputs.dead_letter_topic = "outcomes", "dead"
+    outputs.batch_bytes = 1_000_000
+    outputs.absent.return_value = set()
+    outputs.refresh.side_effect = RetriableError(KafkaError(KafkaError._TIMED_OUT))
+    return outputs
+
+
+def _run(
+    producers: list[Producer], *, committed: Committed | None = None, outputs: Outputs | None = None
+) -> list[KafkaTroubleError]:
     """Run ticks over one malformed record until its dead letter is written; return what ended the stream.
 
     `committed` is what the group tells of its partition when it is asked; that is what the tick was to commit unless
@@ -104,16 +117,11 @@ def _run(producers: list[Producer], *, committed: Committed | None = None) -> li
         failed.append(error)
         done.set()
 
-    outputs = create_autospec(Outputs, instance=True, dead_letter_limit=1_000_000)
-    outputs.outcome_topic, outputs.dead_letter_topic = "outcomes", "dead"
-    outputs.batch_bytes = 1_000_000
-    outputs.absent.return_value = set()
-    outputs.refresh.side_effect = RetriableError(KafkaError(KafkaError._TIMED_OUT))  # nobody answers about topics
     ticker = Ticker(
         bench.state,
         source,
         lambda: next(made),
-        outputs=outputs,
+        outputs=outputs or _silent_outputs(),
         scribe=Scribe("bench", "send", "group", failures_only=False),
         options=TickOptions(0.001, 0.1, 1.0),
         post=lambda posted, listed_at: None,
@@ -155,3 +163,26 @@ def test_a_commit_that_is_never_answered_is_known_by_what_the_next_producer_find
 
     assert first.closed
     assert second.committed == ([] if took_effect else ["dead"])
+
+
+def test_what_topics_take_that_were_gone_is_looked_up_before_anything_is_written() -> None:
+    done: list[str] = []
+    outputs, producer = _silent_outputs(), Producer()
+    outputs.catch_up.side_effect = lambda *, now: done.append("looked up")
+    producer.begin = lambda: done.append("begun")  # type: ignore[method-assign]
+
+    assert _run([producer], outputs=outputs) == []
+
+    assert done[:2] == ["looked up", "begun"]
+
+
+def test_a_producer_is_told_as_replaced_once_the_next_one_has_taken_over() -> None:
+    """While brokers are away it takes any time, and the end may come first."""
+    late = Producer()
+    late.start = lambda timeout_secs: (_ for _ in ()).throw(_unknown())  # type: ignore[method-assign]
+
+    with capture_logs() as logs:
+        assert _run([Producer(_expired()), late, Producer()]) == []
+
+    told = [(entry["event"], entry["code"]) for entry in logs if entry["event"].startswith("producer")]
+    assert told == [("producer not ready yet", "_TIMED_OUT"), ("producer replaced", "_MSG_TIMED_OUT")]
