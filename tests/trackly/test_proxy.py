@@ -43,7 +43,7 @@ def test_a_request_is_sent_through_the_proxy() -> None:
     ("status", "expected"),
     [
         (b"407 Proxy Authentication Required", Action.HOLD),
-        (b"403 Forbidden", Action.HOLD),
+        (b"403 Forbidden", Action.HOLD_OR_HALVE),
         (b"502 Bad Gateway", Action.BACK_OFF),
         (b"504 Gateway Timeout", Action.DOUBT),
     ],
