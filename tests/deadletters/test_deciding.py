@@ -87,7 +87,7 @@ def test_a_record_that_failed_anew_stands_for_its_earlier_dead_letters() -> None
 
 
 def test_what_waits_in_the_redrive_topic_is_not_sent_there_again() -> None:
-    made = planned([headers_of(offset=5), again(6, 1)], known=Known(redriven={(SMS, 5): 1, (SMS, 6): 1}))
+    made = planned([headers_of(offset=5), again(6, 1)], known=Known(redriven={SMS: {5: 1, 6: 1}}))
 
     assert made.skipped == {"redriven": 1}
     assert made.actions[DEAD].redrive == {1}, "that one failed again since"
