@@ -19,7 +19,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from connector.config.kafka import KafkaSettings
 from connector.config.streams import RedriveSettings, StreamSettings
@@ -139,7 +139,7 @@ class AutomaticRedrive:
             "rule": self._rule.name,
             "reasons": sorted(self._reasons),
             "redriven": self.redriven,
-            "passed_over": dict(self.passed_over),
+            "passed_over": {why: self.passed_over[why] for why in get_args(Passed)},
             "waiting": waiting,
             "next_at": next_at,
             "held": self._held(),

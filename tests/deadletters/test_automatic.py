@@ -20,6 +20,7 @@ from connector.core.chunks import Chunk, Headers, Partition
 from connector.deadletters import automatic
 from connector.deadletters.automatic import MAX_ABORTS, AutomaticRedrive
 from connector.deadletters.earlier import Earlier
+from connector.deadletters.letters import Letter
 from connector.demo.topics import Record
 from connector.kafka.errors import AbortableError
 from connector.kafka.publisher import TransactionalPublisher
@@ -113,13 +114,13 @@ def test_what_the_command_or_another_rule_sent_again_is_passed_over(desk: Desk) 
     reasons = ["server_error", "provider_error"]
     with running(desk.content["streams"][0], _kafka(desk), name="second", reasons=reasons) as second:
         wait_for(second, lambda status: status["redriven"] >= 20)
-        wait_for(second, lambda status: status["passed_over"] == {"redriven": 50})
+        wait_for(second, lambda status: status["passed_over"] == {"redriven": 50, "too_large": 0})
     with running(desk.content["streams"][0], _kafka(desk), name="second", reasons=reasons) as second:
         desk.put(letters(desk, range(60, 61)))
         wait_for(second, lambda status: status["redriven"] >= 1)
 
     assert told["written"] == {"redrive": 15}
-    assert first.status()["passed_over"] == {"redriven": 15}
+    assert first.status()["passed_over"] == {"redriven": 15, "too_large": 0}
     expected = {(str(at), "1") for at in range(61)} | {(str(at), "2") for at in range(10)}
     assert redriven(desk) == dict.fromkeys(expected, 1)
 
@@ -135,7 +136,7 @@ def test_what_is_sent_again_keeps_to_the_batches_that_the_topic_takes_and_a_lett
 
     with running(desk.content["streams"][0], _kafka(desk)) as rule:
         wait_for(rule, lambda status: status["redriven"] >= 309)
-        wait_for(rule, lambda status: status["passed_over"] == {"too_large": 1})
+        wait_for(rule, lambda status: status["passed_over"] == {"redriven": 0, "too_large": 1})
 
     assert rule.status()["error"] is None
     assert redriven(desk) == {(str(at), "1"): 1 for at in range(310) if at != 300}
@@ -161,7 +162,9 @@ def test_a_limit_that_is_lowered_or_raised_while_a_rule_runs_is_kept_to(
         limit(100_000)
         desk.topics.produce(desk.dead, letters(desk, range(1, 2), size=200_000), partition=0)
         desk.topics.produce(desk.dead, letters(desk, range(2, 3)), partition=0)
-        wait_for(rule, lambda status: status["redriven"] == 2 and status["passed_over"] == {"too_large": 1})
+        wait_for(
+            rule, lambda status: status["redriven"] == 2 and status["passed_over"] == {"redriven": 0, "too_large": 1}
+        )
         limit(1_000_000)
         desk.topics.produce(desk.dead, letters(desk, range(3, 4), size=200_000), partition=0)
         wait_for(rule, lambda status: status["redriven"] == 3)
@@ -295,7 +298,7 @@ def test_while_it_looks_what_was_sent_again_a_rule_reads_and_sends_nothing_and_c
         wait_for(rule, lambda status: status["redriven"] == 2, within_secs=10)
 
     assert (before["redriven"], before["waiting"]) == (0, 3)
-    assert rule.status()["passed_over"] == {"redriven": 1}
+    assert rule.status()["passed_over"] == {"redriven": 1, "too_large": 0}
 
 
 def test_a_letter_older_than_what_was_looked_at_has_it_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,3 +312,28 @@ def test_a_letter_older_than_what_was_looked_at_has_it_looked_at_again(monkeypat
         wait_for(rule, lambda status: status["redriven"] == 4, within_secs=10)
 
     assert [call.args[0] for call in played.earlier.begin.call_args_list] == [NOW_MS, NOW_MS - 1_000]
+
+
+def test_what_was_sent_again_is_kept_until_all_that_was_written_by_then_is_dealt_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The last offsets may be markers of transactions, which no reader sees and `passed` tells."""
+    played = Played(monkeypatch, end=7)
+    played.reads = [Read(), Read(chunks=[chunk(0, 1)]), Read(), Read(chunks=[chunk(4)])]
+    kept: list[bool] = []
+
+    def tells(letter: Letter) -> bool:
+        kept.append(not played.earlier.forget.called)
+        return letter.offset == 4
+
+    played.earlier.tells.side_effect = tells
+
+    with running(STREAM, LOCAL) as rule:
+        wait_for(rule, lambda status: status["passed_over"] == {"redriven": 1, "too_large": 0}, within_secs=10)
+        before = played.earlier.forget.called
+        played.source.passed.return_value = {DEAD: 7}
+        played.reads = [Read(chunks=[chunk(7)])]
+        wait_for(rule, lambda _: played.earlier.forget.called, within_secs=10)
+
+    assert not before
+    assert all(kept)
