@@ -56,6 +56,9 @@ MAX_ABORTS: Final = 3
 LOOK_SECS: Final = 0.5
 """How long the redrive topic is read before the group is heard again."""
 
+IDLE_SECS: Final = 10.0
+"""A rule that has read nothing for so long has most likely read all that there is."""
+
 Passed = Literal["redriven", "too_large"]
 """Why a dead letter that is meant is passed over, in the words of the commands."""
 
@@ -108,6 +111,7 @@ class AutomaticRedrive:
         """From which time on it is looked now, and for whom."""
         self._until: dict[Partition, int] = {}
         """Below which offset dead letters were written before the last look at the redrive topic."""
+        self._taken_at = time.monotonic()
         self._aborts = 0
         self._allowance = 0.0
         self._allowed_at = time.monotonic()
@@ -176,6 +180,7 @@ class AutomaticRedrive:
     def _follow(self) -> None:
         """Read and send again until told to stop, or something goes wrong that needs new clients."""
         self._parts, self._new = {}, []
+        self._taken_at = time.monotonic()
         config = configs.consumer(
             self._kafka, self._stream, client_id=self._client_id, instance_id=self._instance_id, group=self._group
         )
@@ -227,6 +232,7 @@ class AutomaticRedrive:
             self._new += missing
             self._log.warning("dead letters removed before they were sent again", count=len(missing))
         self._look(source)
+        self._forget()
         self._pause(source)
         due = self._due()
         offsets = self._offsets(due)
@@ -261,6 +267,7 @@ class AutomaticRedrive:
 
     def _take(self, chunk: Chunk) -> None:
         part = self._parts.get(chunk.partition)
+        self._taken_at = time.monotonic()
         if part is None or not part.begun:
             return
         for letter in letters_of(chunk):
@@ -316,15 +323,24 @@ class AutomaticRedrive:
                 part.passed += [(one.offset, "redriven") for one in part.waiting if self._earlier.tells(one)]
                 part.waiting = deque(one for one in part.waiting if not self._earlier.tells(one))
 
-    def _forget(self, source: Source) -> None:
-        """Forget what was sent again earlier once all that was written by then is dealt with."""
+    def _forget(self) -> None:
+        """Forget what was sent again earlier once the dead letters are dealt with that were written by then.
+
+        The last offsets of a partition may be markers of transactions, which are never read. Where nothing is read any
+        more none may be left; if one is all the same, it is looked for again.
+        """
         if not self._until or self._earlier.is_looking:
             return
-        passed = source.passed(list(self._parts))
-        for partition, part in self._parts.items():
-            at = part.waiting[0].offset if part.waiting else max(part.next_read, passed.get(partition, 0))
-            if at < self._until.get(partition, 0):
-                return
+        idle = time.monotonic() - self._taken_at > IDLE_SECS
+        short = [
+            part
+            for partition, part in self._parts.items()
+            if (part.waiting[0].offset if part.waiting else part.next_read) < self._until.get(partition, 0)
+        ]
+        if any(part.waiting for part in short) or ((short or not self._parts) and not idle):
+            return
+        for part in short:
+            part.looked_from = None
         self._earlier.forget()
         self._until = {}
 
@@ -420,7 +436,6 @@ class AutomaticRedrive:
                 count=passed["too_large"],
                 limit=self._facts.max_message_bytes,
             )
-        self._forget(source)
 
     def _commit(self, publisher: Publisher, offsets: Offsets, group: Membership, timeout_secs: float) -> None:
         """Commit, again while no answer comes: with a new producer the committed offsets tell what became of it."""
