@@ -91,6 +91,7 @@ def _of_worker(stream: StreamSettings) -> Iterator[Acl]:
     if rules:
         yield Acl(name, "topic", stream.dead_letters.topic, "Read", "dead letters that rules send again")
         yield Acl(name, "topic", stream.redrive_topic, "Write", "records that rules send again")
+        yield Acl(name, "topic", stream.redrive_topic, "DescribeConfigs", "how large records sent again may be")
         if stream.create_topics.enabled:
             yield Acl(name, "topic", stream.redrive_topic, "Create", "its creation")
     yield Acl(name, "group", stream.group, "Read", "membership and progress")

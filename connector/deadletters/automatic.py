@@ -4,30 +4,42 @@ Each rule is a consumer group of its own, so that none waits for another's delay
 in the order of their time: the first that is not due yet is waited for, and what stands before it that the rule does
 not mean was passed already. Records and offsets are one transaction; whatever goes wrong with it, the rule begins again
 where it is committed. One thread polls, writes and commits, so that no rebalance can come in between.
+
+Nobody is to be texted twice. Where a rule has come to says nothing of what other rules or the command sent again: a
+reason may have been another rule's, or the rule be one that was put back. So before the first dead letter is sent again
+of a partition that has begun, the redrive topic is looked at once, from the time of that dead letter on, and what was
+sent again already is passed over. That tells what stands there by then. Not covered is what another sends again later
+than that, as in an update where workers of the old rules and of the new ones run side by side, or in a transaction that
+is open meanwhile; nor what the retention of the redrive topic has removed.
 """
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 from connector.config.kafka import KafkaSettings
 from connector.config.streams import RedriveSettings, StreamSettings
 from connector.core.chunks import Chunk, Partition
-from connector.deadletters.hygiene import redriven_headers
+from connector.deadletters.earlier import Earlier
+from connector.deadletters.hygiene import redriven_fits, redriven_headers
 from connector.deadletters.letters import Letter, letters_of
 from connector.kafka import configs
 from connector.kafka.errors import AbortableError, KafkaTroubleError, RetriableError
 from connector.kafka.publisher import Offsets, Publisher, TransactionalPublisher
 from connector.kafka.reach import REACH_SECS
 from connector.kafka.source import Membership, Source
-from connector.kafka.topics import Topics
+from connector.kafka.topics import DEFAULT_MAX_MESSAGE_BYTES, LOOK_AGAIN_SECS, TopicFacts, Topics
 from connector.telemetry.logging import get_logger
 
 MAX_WAITING: Final = 1_000
 """Dead letters of a partition that are kept while they wait; beyond it the partition is not read."""
+
+MAX_PASSED: Final = 100_000
+"""The same of those that are passed over while one before them waits."""
 
 SAY_SECS: Final = 2.0
 """How often offsets are committed while nothing is sent: for what the rule does not mean."""
@@ -38,6 +50,18 @@ REST_SECS: Final = 2.0
 MAX_RECORDS: Final = 5_000
 """Of one transaction."""
 
+MAX_ABORTS: Final = 3
+"""Of transactions in a row; after these the rule begins anew, with what its topic takes by then."""
+
+LOOK_SECS: Final = 0.5
+"""How long the redrive topic is read before the group is heard again."""
+
+IDLE_SECS: Final = 10.0
+"""A rule that has read nothing for so long has most likely read all that there is."""
+
+Passed = Literal["redriven", "too_large"]
+"""Why a dead letter that is meant is passed over, in the words of the commands."""
+
 
 @dataclass(slots=True)
 class _Part:
@@ -46,6 +70,10 @@ class _Part:
     next_read: int
     said: int | None
     """The committed offset, None before there is one."""
+    looked_from: int | None = None
+    """From which time on the redrive topic was looked at, in milliseconds; None while nothing may be sent again."""
+    passed: list[tuple[int, Passed]] = field(default_factory=list)
+    """Dead letters that are passed over, by their offset, until that is committed."""
     waiting: deque[Letter] = field(default_factory=deque)
     begun: bool = False
     paused: bool = False
@@ -75,7 +103,16 @@ class AutomaticRedrive:
         self._started_ms = int(time.time() * 1_000)
         self._parts: dict[Partition, _Part] = {}
         self._new: list[Partition] = []
-        self._partitions = 1
+        self._facts = TopicFacts(1, DEFAULT_MAX_MESSAGE_BYTES)
+        self._asked_at = float("-inf")
+        self._topics: Topics | None = None
+        self._earlier = Earlier(kafka, stream.redrive_topic, client_id=self._client_id, group=self._group)
+        self._looking: tuple[int, dict[Partition, _Part]] = (0, {})
+        """From which time on it is looked now, and for whom."""
+        self._until: dict[Partition, int] = {}
+        """Below which offset dead letters were written before the last look at the redrive topic."""
+        self._taken_at = time.monotonic()
+        self._aborts = 0
         self._allowance = 0.0
         self._allowed_at = time.monotonic()
         self._said_at = time.monotonic()
@@ -85,6 +122,8 @@ class AutomaticRedrive:
         """How many wait, and when the next is due, as the thread last left it: other threads read it whole."""
         self.redriven = 0
         """Records sent again, by this process."""
+        self.passed_over: Counter[Passed] = Counter()
+        """Records that are not sent again though the rule means them, by this process."""
         self._log = get_logger("redrive").bind(stream=stream.name, rule=rule.name)
         self._thread = threading.Thread(target=self._run, name=f"{stream.name}-redrive-{rule.name}", daemon=True)
 
@@ -104,6 +143,7 @@ class AutomaticRedrive:
             "rule": self._rule.name,
             "reasons": sorted(self._reasons),
             "redriven": self.redriven,
+            "passed_over": {why: self.passed_over[why] for why in get_args(Passed)},
             "waiting": waiting,
             "next_at": next_at,
             "held": self._held(),
@@ -140,30 +180,40 @@ class AutomaticRedrive:
     def _follow(self) -> None:
         """Read and send again until told to stop, or something goes wrong that needs new clients."""
         self._parts, self._new = {}, []
+        self._taken_at = time.monotonic()
         config = configs.consumer(
             self._kafka, self._stream, client_id=self._client_id, instance_id=self._instance_id, group=self._group
         )
+        self._topics = Topics(configs.asking(self._kafka, self._client_id), self._kafka.request_timeout_secs)
+        self._ask(self._topics)
         source = Source(config, self, lambda p: 0 if p in self._parts else None, keep_timestamps=True)
         publisher = TransactionalPublisher(
             configs.producer(
-                self._kafka, client_id=self._client_id, transactional_id=f"{self._group}.{self._instance_id}"
+                self._kafka,
+                client_id=self._client_id,
+                transactional_id=f"{self._group}.{self._instance_id}",
+                batch_bytes=self._facts.batch_bytes,
             ),
             self._stream.redrive_topic,
         )
         try:
-            timeout = self._kafka.request_timeout_secs
-            topic = self._stream.redrive_topic
-            facts = Topics(configs.asking(self._kafka, self._client_id), timeout).facts([topic])[topic]
-            if facts is None:
-                raise KafkaTroubleError(f"topic {topic} does not exist", "sending again")
-            self._partitions = facts.partitions
-            publisher.start(timeout)
+            publisher.start(self._kafka.request_timeout_secs)
             source.subscribe([self._stream.dead_letters.topic])
             while not self._stop.is_set():
                 self._turn(source, publisher)
         finally:
+            self._earlier.close()
             publisher.close()
             source.close()
+
+    def _ask(self, topics: Topics) -> None:
+        """Ask what the redrive topic takes."""
+        topic = self._stream.redrive_topic
+        self._asked_at = time.monotonic()
+        facts = topics.facts([topic])[topic]
+        if facts is None:
+            raise KafkaTroubleError(f"topic {topic} does not exist", "sending again")
+        self._facts = facts
 
     def _turn(self, source: Source, publisher: Publisher) -> None:
         self._begin_new(source)
@@ -181,6 +231,8 @@ class AutomaticRedrive:
                 del self._parts[partition]
             self._new += missing
             self._log.warning("dead letters removed before they were sent again", count=len(missing))
+        self._look(source)
+        self._forget()
         self._pause(source)
         due = self._due()
         offsets = self._offsets(due)
@@ -200,7 +252,14 @@ class AutomaticRedrive:
                     # Of old dead letters nobody said that they are to be sent again.
                     start = source.offset_at(partition, self._started_ms, timeout)
                 else:
-                    start = there.offset if low <= there.offset <= high else low
+                    start = min(max(there.offset, low), high)
+                    if there.offset > high:  # the topic was made anew: what stands there may have been sent again
+                        self._log.warning(
+                            "committed behind the end of the dead letters, begins at their end",
+                            partition=str(partition),
+                            committed=there.offset,
+                            end=high,
+                        )
                 self._parts[partition] = _Part(start, there.offset)
         for partition, part in self._parts.items():
             if not part.begun:
@@ -208,10 +267,20 @@ class AutomaticRedrive:
 
     def _take(self, chunk: Chunk) -> None:
         part = self._parts.get(chunk.partition)
+        self._taken_at = time.monotonic()
         if part is None or not part.begun:
             return
         for letter in letters_of(chunk):
-            if letter.offset >= part.next_read and self._is_meant(letter):
+            if letter.offset < part.next_read or not self._is_meant(letter):
+                continue
+            if not self._fits(letter):
+                part.passed.append((letter.offset, "too_large"))
+                continue
+            if part.looked_from is not None and letter.timestamp_ms < part.looked_from:
+                part.looked_from = None  # one that was imported
+            if part.looked_from is not None and self._earlier.tells(letter):
+                part.passed.append((letter.offset, "redriven"))
+            else:
                 part.waiting.append(letter)
         part.next_read = max(part.next_read, chunk.offsets[-1] + 1)
 
@@ -224,9 +293,60 @@ class AutomaticRedrive:
             and letter.redrives < self._rule.max_redrives
         )
 
+    def _fits(self, letter: Letter) -> bool:
+        """Tell whether the redrive topic takes a dead letter; asked before one is passed over: limits get raised."""
+        if redriven_fits(letter, letter.value, self._facts.max_message_bytes):
+            return True
+        if self._topics is not None and time.monotonic() - self._asked_at >= LOOK_AGAIN_SECS:
+            with suppress(KafkaTroubleError):
+                self._ask(self._topics)
+        return redriven_fits(letter, letter.value, self._facts.max_message_bytes)
+
+    def _look(self, source: Source) -> None:
+        """Look for a while at what was sent again earlier, where dead letters wait of which that is not known."""
+        if not self._earlier.is_looking:
+            parts = {p: part for p, part in self._parts.items() if part.waiting and part.looked_from is None}
+            if not parts:
+                return
+            for partition in parts:
+                self._until[partition] = source.bounds(partition, self._kafka.request_timeout_secs)[1]
+            since_ms = min(letter.timestamp_ms for part in parts.values() for letter in part.waiting)
+            self._looking = since_ms, parts
+            self._earlier.begin(since_ms)
+        if not self._earlier.step(LOOK_SECS):
+            return
+        since_ms, parts = self._looking
+        for partition, part in parts.items():
+            # Older ones may have come meanwhile, which are looked for next.
+            if self._parts.get(partition) is part and min(one.timestamp_ms for one in part.waiting) >= since_ms:
+                part.looked_from = since_ms
+                part.passed += [(one.offset, "redriven") for one in part.waiting if self._earlier.tells(one)]
+                part.waiting = deque(one for one in part.waiting if not self._earlier.tells(one))
+
+    def _forget(self) -> None:
+        """Forget what was sent again earlier once the dead letters are dealt with that were written by then.
+
+        The last offsets of a partition may be markers of transactions, which are never read. Where nothing is read any
+        more none may be left; if one is all the same, it is looked for again.
+        """
+        if not self._until or self._earlier.is_looking:
+            return
+        idle = time.monotonic() - self._taken_at > IDLE_SECS
+        short = [
+            part
+            for partition, part in self._parts.items()
+            if (part.waiting[0].offset if part.waiting else part.next_read) < self._until.get(partition, 0)
+        ]
+        if any(part.waiting for part in short) or ((short or not self._parts) and not idle):
+            return
+        for part in short:
+            part.looked_from = None
+        self._earlier.forget()
+        self._until = {}
+
     def _pause(self, source: Source) -> None:
         for partition, part in self._parts.items():
-            full = len(part.waiting) >= MAX_WAITING
+            full = len(part.waiting) >= MAX_WAITING or len(part.passed) >= MAX_PASSED
             if part.begun and full != part.paused:
                 part.paused = full
                 (source.pause if full else source.resume)([partition])
@@ -244,7 +364,7 @@ class AutomaticRedrive:
         due: list[Letter] = []
         most = min(int(self._allowance), MAX_RECORDS)
         for part in self._parts.values():
-            for letter in part.waiting:
+            for letter in part.waiting if part.looked_from is not None else ():
                 if len(due) >= most or letter.timestamp_ms > limit_ms:
                     break
                 due.append(letter)
@@ -274,7 +394,7 @@ class AutomaticRedrive:
             for letter in due:
                 publisher.write(
                     self._stream.redrive_topic,
-                    letter.origin[0].number % self._partitions,
+                    letter.origin[0].number % self._facts.partitions,
                     key=letter.key,
                     value=letter.value,
                     headers=redriven_headers(letter),
@@ -286,18 +406,36 @@ class AutomaticRedrive:
             publisher.abort(timeout)
             self._new += list(self._parts)  # read anew from where they are committed
             self._parts = {}
+            self._aborts += 1
+            if self._aborts >= MAX_ABORTS:
+                self._aborts = 0
+                raise
             self._stop.wait(0.2)
             return
+        self._aborts = 0
         for letter in due:
             self._parts[letter.partition].waiting.popleft()
+        passed: Counter[Passed] = Counter()
         for partition, (offset, _) in offsets.items():
-            self._parts[partition].said = offset
+            part = self._parts[partition]
+            part.said = offset
+            passed.update(why for at, why in part.passed if at < offset)
+            part.passed = [(at, why) for at, why in part.passed if at >= offset]
         self._said_at = time.monotonic()
         self._allowance -= len(due)
         self.redriven += len(due)
         self._error = None
+        self.passed_over = self.passed_over + passed  # a new one: other threads read it
         if due:
             self._log.info("dead letters sent again", count=len(due))
+        if passed["redriven"]:
+            self._log.info("dead letters passed over that were sent again already", count=passed["redriven"])
+        if passed["too_large"]:
+            self._log.warning(
+                "dead letters passed over that are larger than the redrive topic takes",
+                count=passed["too_large"],
+                limit=self._facts.max_message_bytes,
+            )
 
     def _commit(self, publisher: Publisher, offsets: Offsets, group: Membership, timeout_secs: float) -> None:
         """Commit, again while no answer comes: with a new producer the committed offsets tell what became of it."""

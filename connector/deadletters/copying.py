@@ -20,6 +20,7 @@ from connector.deadletters.working import CLIENT_ID, Spans, Told
 from connector.kafka import configs
 from connector.kafka.publisher import TransactionalPublisher
 from connector.kafka.scanning import Scanner, config_of
+from connector.kafka.topics import TopicFacts
 
 IMPORT_PREFIX: Final = "trackly-connector.import."
 """What the groups and transactional ids of imports begin with."""
@@ -67,12 +68,14 @@ def _read(line: bytes, number: int) -> Line:
         raise InvalidLineError(f"line {number} {error}") from None
 
 
-def bring_in(kafka: KafkaSettings, export: Export, topic: str, *, partitions: int, told: Told) -> int:
+def bring_in(kafka: KafkaSettings, export: Export, topic: str, *, facts: TopicFacts, told: Told) -> int:
     """Write the lines of a file that are not in the topic yet, and return how many those were."""
     group = f"{IMPORT_PREFIX}{export.digest}.{topic}"
     mark = Partition(topic, 0)
     scanner = Scanner(config_of(kafka, client_id=CLIENT_ID, group=group), kafka.request_timeout_secs)
-    publisher = TransactionalPublisher(configs.producer(kafka, client_id=CLIENT_ID, transactional_id=group), topic)
+    publisher = TransactionalPublisher(
+        configs.producer(kafka, client_id=CLIENT_ID, transactional_id=group, batch_bytes=facts.batch_bytes), topic
+    )
     try:
         publisher.start(kafka.request_timeout_secs)
         first = scanner.committed([mark])[mark].offset or 0
@@ -82,7 +85,7 @@ def bring_in(kafka: KafkaSettings, export: Export, topic: str, *, partitions: in
             done = first
             while batch := list(islice(numbered, _LINES)):
                 publisher.begin()
-                _write(publisher, (_read(line, number) for number, line in batch), topic, partitions)
+                _write(publisher, (_read(line, number) for number, line in batch), topic, facts.partitions)
                 done = batch[-1][0]
                 commit(publisher, scanner, {mark: (done, "")}, kafka.request_timeout_secs)
                 told(len(batch))

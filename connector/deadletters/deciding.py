@@ -14,8 +14,7 @@ from typing import Any, Final, Literal, NamedTuple
 from connector.config.streams import StreamSettings
 from connector.core.chunks import Chunk, Partition
 from connector.core.progress import RangeSet
-from connector.core.records import DeadLetter
-from connector.deadletters.hygiene import redriven_headers
+from connector.deadletters.hygiene import redriven_fits
 from connector.deadletters.letters import Letter, Position, letters_of, read_again
 from connector.deadletters.patching import UnpatchableError, patched
 from connector.deadletters.selection import Matches
@@ -112,10 +111,7 @@ class Rules:
         if self.patch is not None and not self._is_valid(letter, value):
             return "patch_invalid"
         limit = self.limits.get(topic)
-        if limit is not None and len(value or b"") + 500 > limit:
-            size = DeadLetter(0, letter.key, value, redriven_headers(letter)).size
-            return "too_large" if size > limit else ""
-        return ""
+        return "" if limit is None or redriven_fits(letter, value, limit) else "too_large"
 
     def value(self, letter: Letter) -> bytes | None:
         """Return the value that is sent again; raises `UnpatchableError`."""
@@ -231,14 +227,22 @@ class Known:
     """What is known of origins: which have an outcome `queued`, and how often which were sent again."""
 
     queued: dict[Partition, RangeSet] = field(default_factory=dict)
-    redriven: dict[Position, int] = field(default_factory=dict)
+    redriven: dict[Partition, dict[int, int]] = field(default_factory=dict)
+    """By partition and offset."""
 
     def add(self, other: "Known") -> None:
         """Take in what another piece of a topic brought."""
         for partition, ranges in other.queued.items():
             self.queued.setdefault(partition, RangeSet()).update(ranges)
-        for origin, redrives in other.redriven.items():
-            self.redriven[origin] = max(redrives, self.redriven.get(origin, 0))
+        for partition, counts in other.redriven.items():
+            known = self.redriven.setdefault(partition, {})
+            for offset, redrives in counts.items():
+                known[offset] = max(redrives, known.get(offset, 0))
+
+    def was_redriven(self, origin: Position, redrives: int) -> bool:
+        """Tell whether the dead letter of an origin was sent again that had been sent again so often before."""
+        partition, offset = origin
+        return self.redriven.get(partition, {}).get(offset, 0) > redrives
 
 
 Action = Literal["redrive", "park", "accept", "leave"]
@@ -301,7 +305,7 @@ def why_left(candidate: Candidate, known: Known, latest: Mapping[Position, int])
     queued = known.queued.get(source)
     if queued is not None and offset in queued:
         return "queued"
-    if known.redriven.get(candidate.origin, 0) > candidate.redrives:
+    if known.was_redriven(candidate.origin, candidate.redrives):
         return "redriven"
     if latest.get(candidate.origin, 0) > candidate.redrives:
         return "superseded"

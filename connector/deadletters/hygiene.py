@@ -4,8 +4,11 @@ Everything that is not ours passes through in its order, names that stand twice 
 """
 
 from connector.core.chunks import Headers
-from connector.core.records import REDRIVES, iso
+from connector.core.records import REDRIVES, DeadLetter, iso
 from connector.deadletters.letters import Letter, Position
+
+_FRAME_BYTES = 2_000
+"""More than a record that is sent again takes beside its key, its value, and its headers, however they are encoded."""
 
 _PARKED = ("trackly.parked_at", "trackly.parked_note")
 
@@ -13,6 +16,14 @@ _PARKED = ("trackly.parked_at", "trackly.parked_note")
 def redriven_headers(letter: Letter) -> Headers:
     """Return the headers of a record that is sent again: foreign ones, its origin, and the redrive counted."""
     return [*letter.facts.foreign(), *_origin(letter.origin), (REDRIVES, b"%d" % (letter.redrives + 1))]
+
+
+def redriven_fits(letter: Letter, value: bytes | None, limit: int) -> bool:
+    """Tell whether a record that is sent again with this value is surely no larger than its topic takes, in bytes."""
+    told = sum([4 * len(name) + 3 * len(header or b"") + 10 for name, header in letter.headers])
+    if len(value or b"") + len(letter.key or b"") + told + _FRAME_BYTES <= limit:  # most do, and this is quick
+        return True
+    return DeadLetter(0, letter.key, value, redriven_headers(letter)).size <= limit
 
 
 def parked_headers(letter: Letter, note: str, *, now_ms: int) -> Headers:

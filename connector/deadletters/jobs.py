@@ -119,7 +119,8 @@ class RedrivenJob:
                 facts = Facts(headers or [])
                 origin = origin_of(facts) if REDRIVES in facts else None
                 if origin is not None:
-                    known.redriven[origin] = max(redrives_of(facts), known.redriven.get(origin, 0))
+                    counts = known.redriven.setdefault(origin[0], {})
+                    counts[origin[1]] = max(redrives_of(facts), counts.get(origin[1], 0))
         return known
 
 

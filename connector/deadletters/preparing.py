@@ -18,7 +18,7 @@ from connector.deadletters.redriving import group_of
 from connector.deadletters.working import CLIENT_ID, Spans
 from connector.kafka import configs
 from connector.kafka.scanning import Scanner, config_of, until_aborted
-from connector.kafka.topics import Topics
+from connector.kafka.topics import DEFAULT_MAX_MESSAGE_BYTES, TopicFacts, Topics
 
 
 class NameTakenError(Exception):
@@ -145,8 +145,10 @@ def targets_of(found: Survey, plan: Plan, rules: Rules) -> dict[str, StreamSetti
     return targets
 
 
-def ensure(settings: Settings, targets: Mapping[str, StreamSettings | None], *, partitions: int) -> dict[str, int]:
-    """Return how many partitions each target has, after creating those that are missing and may be created.
+def ensure(
+    settings: Settings, targets: Mapping[str, StreamSettings | None], *, partitions: int
+) -> dict[str, TopicFacts]:
+    """Return what each target takes, after creating those that are missing and may be created.
 
     Raises `TopicsMissingError`, before anything is created that would be of no use without the others.
     """
@@ -161,7 +163,8 @@ def ensure(settings: Settings, targets: Mapping[str, StreamSettings | None], *, 
         )
     if missing:
         facts = topics.facts(targets)
-    return {name: there.partitions if there is not None else partitions for name, there in facts.items()}
+    unseen = TopicFacts(partitions, DEFAULT_MAX_MESSAGE_BYTES)
+    return {name: there or unseen for name, there in facts.items()}
 
 
 def _creation(stream: StreamSettings | None) -> CreateTopicsSettings:

@@ -26,9 +26,11 @@ from connector.deadletters.letters import Letter, letters_of
 from connector.deadletters.progressing import Place, place_at, read_place
 from connector.deadletters.working import ALONE, CLIENT_ID, Spans, Told, elsewhere, processors, tell
 from connector.kafka import configs
+from connector.kafka.configs import MAX_BATCH_BYTES
 from connector.kafka.errors import AbortableError, FatalError, RetriableError
 from connector.kafka.publisher import Offsets, Publisher, TransactionalPublisher
 from connector.kafka.scanning import Scanner, config_of
+from connector.kafka.topics import TopicFacts
 
 LANES: Final = 4
 """Producers of a redrive. Never changed while redrives of an older version may run: they would not be fenced."""
@@ -60,8 +62,8 @@ class Order:
     rules: Rules
     spans: Spans
     actions: Mapping[Partition, Actions]
-    partitions: Mapping[str, int]
-    """Of every topic that is written to."""
+    targets: Mapping[str, TopicFacts]
+    """Every topic that is written to."""
     note: str = ""
     rate: float | None = None
     limit: int | None = None
@@ -156,8 +158,13 @@ class _Lane:
             config_of(order.kafka, client_id=client_id, group=group), order.kafka.request_timeout_secs
         )
         self._publisher: Publisher = TransactionalPublisher(
-            configs.producer(order.kafka, client_id=client_id, transactional_id=f"{group}.{lane}"),
-            next(iter(order.partitions), None),
+            configs.producer(
+                order.kafka,
+                client_id=client_id,
+                transactional_id=f"{group}.{lane}",
+                batch_bytes=min((there.batch_bytes for there in order.targets.values()), default=MAX_BATCH_BYTES),
+            ),
+            next(iter(order.targets), None),
         )
         self._places: dict[Partition, Place] = {}
         self._at: dict[Partition, int] = {}
@@ -247,7 +254,8 @@ class _Lane:
             topic, value, headers = named, rules.value(letter), redriven_headers(letter)
             action = "redrive"
         self._bytes += len(value or b"") + len(letter.key or b"") + 300
-        self._publisher.write(topic, partition % order.partitions[topic], key=letter.key, value=value, headers=headers)
+        number = partition % order.targets[topic].partitions
+        self._publisher.write(topic, number, key=letter.key, value=value, headers=headers)
         return action
 
     def _commit(self) -> None:

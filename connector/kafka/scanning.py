@@ -8,7 +8,7 @@ what is committed, and committed to by whoever owns a transaction.
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any, Final
 
 from confluent_kafka import (
@@ -126,6 +126,10 @@ class Scanner:
 
     def read(self, spans: Mapping[Partition, Range]) -> Iterator[Chunk]:
         """Yield all records of the spans as chunks with timestamps, partitions mixed, offsets of each rising."""
+        return chain.from_iterable(self.steps(spans))
+
+    def steps(self, spans: Mapping[Partition, Range]) -> Iterator[list[Chunk]]:
+        """Yield the same in steps that take a moment each, for a thread that has other things to do between them."""
         left = {partition: stop for partition, (_, stop) in spans.items()}
         if not left:
             return
@@ -144,7 +148,7 @@ class Scanner:
                 elif time.monotonic() - heard_at > PATIENCE_SECS:
                     where = ", ".join(map(str, left))
                     raise RetriableError(f"nothing came within {PATIENCE_SECS:g} s from {where}", "reading")
-                yield from self._sorted(messages, left, names)
+                yield list(self._sorted(messages, left, names))
         except KafkaException as error:
             raise translate(error, "reading") from error
         finally:

@@ -76,6 +76,14 @@ class TopicFacts:
     partitions: int
     max_message_bytes: int
 
+    @property
+    def batch_bytes(self) -> int:
+        """Bytes of records that a producer may put together: topics limit the batch, as it is sent, not the record.
+
+        Less by what a batch itself takes; a record that is larger alone is sent alone.
+        """
+        return max(min(self.max_message_bytes - BATCH_OVERHEAD_BYTES, MAX_BATCH_BYTES), 1)
+
 
 class Topics:
     """Asks the cluster about topics, and creates them."""
@@ -281,12 +289,8 @@ class Outputs:
 
     @property
     def batch_bytes(self) -> int:
-        """Bytes of records that a producer may put together: topics limit the batch, as it is sent, not the record.
-
-        Less by what a batch itself takes; a record that is larger alone is sent alone.
-        """
-        limit = min(self._of(self.outcome_topic).max_message_bytes, self.dead_letter_limit)
-        return max(min(limit - BATCH_OVERHEAD_BYTES, MAX_BATCH_BYTES), 1)
+        """Bytes of records that a producer may put together that writes to both topics."""
+        return min(self._of(name).batch_bytes for name in (self.outcome_topic, self.dead_letter_topic))
 
     @property
     def outcome_key_limit(self) -> int:

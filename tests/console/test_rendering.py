@@ -174,6 +174,7 @@ def test_everything_from_outside_is_escaped(part: str) -> None:
                 "reasons": [HOSTILE],
                 "error": HOSTILE,
                 "redriven": 1,
+                "passed_over": {"redriven": 3, "too_large": 4},
                 "waiting": 2,
                 "next_at": 1.0,
                 "held": False,

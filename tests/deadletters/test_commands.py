@@ -1,6 +1,7 @@
 """The commands on dead letters, on a real broker."""
 
 import json
+import secrets
 import time
 from collections import Counter
 
@@ -208,6 +209,26 @@ def test_what_is_exported_and_imported_is_the_same_byte_for_byte(desk: Desk) -> 
     assert "26 dead letters written" in first.output
     assert "0 dead letters written" in second.output, "an import that is started again writes nothing twice"
     assert file.stat().st_mode & 0o077 == 0, "numbers and texts are for the owner of the file alone"
+
+
+@pytest.mark.parametrize("command", ["redrive", "import"])
+def test_what_is_written_keeps_to_the_batches_that_its_topic_takes(desk: Desk, command: str) -> None:
+    """Topics limit the batch, as it is sent: many small records are too large where they come as one."""
+    name = desk.names[0]
+    target = desk.topics.create(config={"max.message.bytes": "100000"}, name=f"{name}.redrive")
+    headers = [headers_of("rejected", stream=name, topic="src", offset=number) for number in range(400)]
+    letters = [Record(secrets.token_hex(500).encode(), b"%d" % at, told) for at, told in enumerate(headers)]
+    desk.topics.produce(desk.dead, letters, partition=0)
+    file = desk.folder / "dead.ndjson"
+
+    if command == "redrive":
+        result = desk.run("redrive", "--yes")
+    else:
+        desk.run("export", "--out", str(file))
+        result = desk.run("import", str(file), "--to", target)
+
+    assert result.exit_code == 0, result.output
+    assert len(desk.topics.read(target)) == 400
 
 
 def test_evidence_settles_what_a_crash_left_in_doubt(desk: Desk) -> None:

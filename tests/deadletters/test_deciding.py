@@ -87,7 +87,7 @@ def test_a_record_that_failed_anew_stands_for_its_earlier_dead_letters() -> None
 
 
 def test_what_waits_in_the_redrive_topic_is_not_sent_there_again() -> None:
-    made = planned([headers_of(offset=5), again(6, 1)], known=Known(redriven={(SMS, 5): 1, (SMS, 6): 1}))
+    made = planned([headers_of(offset=5), again(6, 1)], known=Known(redriven={SMS: {5: 1, 6: 1}}))
 
     assert made.skipped == {"redriven": 1}
     assert made.actions[DEAD].redrive == {1}, "that one failed again since"
@@ -141,9 +141,10 @@ def test_a_patch_that_does_not_fit_leaves_the_record_and_says_why() -> None:
 def test_what_is_too_large_for_its_topic_is_left() -> None:
     value = b'{"to":"+15550000001","body":"%s"}' % (b"x" * 2_000)
 
-    made = planned([headers_of()], replace(RULES, limits={"sends.redrive": 1_500}), values=[value])
+    rules = replace(RULES, limits={"sends.redrive": 1_500})
 
-    assert made.skipped == {"too_large": 1}
+    assert planned([headers_of()], rules, values=[value]).skipped == {"too_large": 1}
+    assert planned([headers_of(source=[("trace", b"x" * 2_000)])], rules).skipped == {"too_large": 1}
 
 
 def test_what_was_dealt_with_is_not_looked_at_again() -> None:

@@ -17,6 +17,7 @@ from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError
 from connector.kafka.publisher import Offsets, TransactionalPublisher
 from connector.kafka.scanning import Scanner
 from connector.kafka.source import Committed
+from connector.kafka.topics import TopicFacts
 from tests.deadletters.making import headers_of
 
 DEAD = Partition("dead", 0)
@@ -56,7 +57,7 @@ def test_a_commit_that_fails_without_a_reason_is_a_takeover_where_somebody_has_c
         Rules({}, to="target"),
         {DEAD: (0, RECORDS)},
         {DEAD: actions},
-        {"target": 1},
+        {"target": TopicFacts(1, 1_000_000)},
     )
 
     with pytest.raises(kind) as caught:

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.core.chunks import Chunk, Headers, Partition
-from connector.deadletters.hygiene import parked_headers, redriven_headers
+from connector.core.records import DeadLetter
+from connector.deadletters.hygiene import parked_headers, redriven_fits, redriven_headers
 from connector.deadletters.letters import Facts, Letter, letters_of
 from connector.deadletters.selection import document_of
 from tests.deadletters.making import NOW_MS, headers_of, letter
@@ -73,6 +74,17 @@ def test_what_is_sent_again_keeps_foreign_headers_in_order_its_origin_and_a_coun
         "trackly.redrives": b"%d" % times,
     }
     assert len(sizes) == 1
+
+
+_large = st.lists(st.tuples(_names | st.text(max_size=800), st.none() | st.binary(max_size=300)), max_size=8)
+
+
+@given(_large, st.none() | st.binary(max_size=200), st.integers(-2_500, 2_500))
+def test_what_fits_a_topic_is_told_by_all_that_a_record_takes(headers: Headers, value: bytes | None, more: int) -> None:
+    found = letter(headers=headers)
+    size = DeadLetter(0, found.key, value, redriven_headers(found)).size
+
+    assert redriven_fits(found, value, size + more) is (more >= 0)
 
 
 def test_a_parked_dead_letter_keeps_all_that_was_said_and_is_no_larger_the_second_time() -> None:

@@ -95,6 +95,6 @@ def import_letters(
     if there is None:
         raise CommandError(f"topic {to} does not exist", ExitCode.BAD_SETTINGS, way_out="create it, or name another")
     with progress("importing", export.count) as told:
-        count = bring_in(loaded.kafka, export, to, partitions=there.partitions, told=told)
+        count = bring_in(loaded.kafka, export, to, facts=there, told=told)
     before = f"; {export.count - count:,} were there before" if count < export.count else ""
     typer.echo(f"{count:,} dead letters written to {to}{before}")

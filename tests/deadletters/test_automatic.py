@@ -1,0 +1,352 @@
+"""A rule that sends dead letters again by itself: each once, whoever else did, and whatever its topic takes."""
+
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import Mock, create_autospec
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin._resource import ResourceType
+
+from connector.config.kafka import KafkaSettings
+from connector.config.streams import StreamSettings
+from connector.core.chunks import Chunk, Headers, Partition
+from connector.deadletters import automatic
+from connector.deadletters.automatic import MAX_ABORTS, AutomaticRedrive
+from connector.deadletters.earlier import Earlier
+from connector.deadletters.letters import Letter
+from connector.demo.topics import Record
+from connector.kafka.errors import AbortableError
+from connector.kafka.publisher import TransactionalPublisher
+from connector.kafka.source import Committed, Membership, Read, RebalanceHandler, Source
+from connector.kafka.topics import TopicFacts, Topics
+from tests.deadletters.conftest import Desk
+from tests.deadletters.making import NOW_MS, headers_of
+
+DEAD, FOREIGN = Partition("dead", 0), Partition("dead", 1)
+LOCAL = KafkaSettings(bootstrap_servers="nowhere:1")
+
+
+@contextmanager
+def running(
+    content: dict[str, Any], kafka: KafkaSettings, *, name: str = "rule", reasons: Sequence[str] = ("server_error",)
+) -> Iterator[AutomaticRedrive]:
+    """Run a rule of a stream, without a delay and as fast as it can."""
+    rule = {"name": name, "reasons": list(reasons), "delay_secs": 0, "max_per_sec": 100_000}
+    stream = StreamSettings.model_validate(
+        {**content, "dead_letters": {**content["dead_letters"], "redrive": [rule]}, "metadata_refresh_secs": 1}
+    )
+    (settings,) = stream.dead_letters.redrive
+    made = AutomaticRedrive(
+        stream, settings, kafka=kafka, instance_id=f"{name}-0", client_id="test", held=lambda: False
+    )
+    made.start()
+    try:
+        yield made
+    finally:
+        made.stop(20)
+
+
+def wait_for(rule: AutomaticRedrive, wanted: Callable[[dict[str, Any]], bool], *, within_secs: float = 40) -> None:
+    deadline = time.monotonic() + within_secs
+    while not wanted(rule.status()):
+        assert time.monotonic() < deadline, rule.status()
+        time.sleep(0.02)
+
+
+def begin_at(desk: Desk, offset: int, *, rule: str = "rule") -> None:
+    """Commit an offset of all partitions for a rule of the first stream."""
+    group = f"{_group(desk)}.redrive.{rule}"
+    consumer = Consumer({"bootstrap.servers": desk.content["kafka"]["bootstrap_servers"], "group.id": group})
+    consumer.commit(offsets=[TopicPartition(desk.dead, at, offset) for at in range(4)], asynchronous=False)
+    consumer.close()
+
+
+def _group(desk: Desk) -> str:
+    return StreamSettings.model_validate(desk.content["streams"][0]).group
+
+
+def _kafka(desk: Desk) -> KafkaSettings:
+    return KafkaSettings.model_validate(desk.content["kafka"])
+
+
+def letters(
+    desk: Desk, numbers: range, reason: str = "server_error", size: int = 40, redrives: int = 0
+) -> list[Record]:
+    """Return dead letters of the first stream, each with a value that no compression makes smaller."""
+    again = [("trackly.redrives", b"%d" % redrives)] if redrives else []
+    return [
+        Record(
+            secrets.token_bytes(size),
+            b"%d" % at,
+            [*headers_of(reason, stream=desk.names[0], topic="src", offset=at), *again],
+        )
+        for at in numbers
+    ]
+
+
+def redriven(desk: Desk) -> Counter[tuple[str, str]]:
+    """Return how often which record stands in the redrive topic with which number of redrives."""
+    return Counter(
+        ((message.key() or b"").decode(), dict(message.headers() or [])["trackly.redrives"].decode())  # type: ignore[union-attr]
+        for message in desk.redriven()
+    )
+
+
+def test_what_the_command_or_another_rule_sent_again_is_passed_over(desk: Desk) -> None:
+    """Each rule is a group of its own, and one to which a reason was moved may lag behind."""
+    desk.put(letters(desk, range(40)))
+    desk.put(letters(desk, range(40, 60), "provider_error"))
+    told = desk.told("redrive", "--reason", "server_error", "--limit", "15", "--yes")
+    begin_at(desk, 0, rule="first")
+    begin_at(desk, 0, rule="second")
+    with running(desk.content["streams"][0], _kafka(desk), name="first") as first:
+        wait_for(first, lambda status: status["redriven"] >= 25)
+        desk.put(letters(desk, range(10), redrives=1))
+        wait_for(first, lambda status: status["redriven"] >= 35)
+
+    reasons = ["server_error", "provider_error"]
+    with running(desk.content["streams"][0], _kafka(desk), name="second", reasons=reasons) as second:
+        wait_for(second, lambda status: status["redriven"] >= 20)
+        wait_for(second, lambda status: status["passed_over"] == {"redriven": 50, "too_large": 0})
+    with running(desk.content["streams"][0], _kafka(desk), name="second", reasons=reasons) as second:
+        desk.put(letters(desk, range(60, 61)))
+        wait_for(second, lambda status: status["redriven"] >= 1)
+
+    assert told["written"] == {"redrive": 15}
+    assert first.status()["passed_over"] == {"redriven": 15, "too_large": 0}
+    expected = {(str(at), "1") for at in range(61)} | {(str(at), "2") for at in range(10)}
+    assert redriven(desk) == dict.fromkeys(expected, 1)
+
+
+def test_what_is_sent_again_keeps_to_the_batches_that_the_topic_takes_and_a_letter_too_large_stops_nothing(
+    desk: Desk,
+) -> None:
+    desk.topics.create(config={"max.message.bytes": "100000"}, name=f"{desk.names[0]}.redrive")
+    begin_at(desk, 0)
+    desk.topics.produce(desk.dead, letters(desk, range(300), size=1_000), partition=0)
+    desk.topics.produce(desk.dead, letters(desk, range(300, 301), size=99_950), partition=0)
+    desk.topics.produce(desk.dead, letters(desk, range(301, 310)), partition=0)
+
+    with running(desk.content["streams"][0], _kafka(desk)) as rule:
+        wait_for(rule, lambda status: status["redriven"] >= 309)
+        wait_for(rule, lambda status: status["passed_over"] == {"redriven": 0, "too_large": 1})
+
+    assert rule.status()["error"] is None
+    assert redriven(desk) == {(str(at), "1"): 1 for at in range(310) if at != 300}
+
+
+def test_a_limit_that_is_lowered_or_raised_while_a_rule_runs_is_kept_to(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(automatic, "LOOK_AGAIN_SECS", 0.0)
+    target = desk.topics.create(name=f"{desk.names[0]}.redrive")
+    admin = AdminClient({"bootstrap.servers": desk.content["kafka"]["bootstrap_servers"]})
+
+    def limit(size: int) -> None:
+        entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.TOPIC, target, incremental_configs=[entry])
+        for future in admin.incremental_alter_configs([resource]).values():
+            future.result(20)
+
+    begin_at(desk, 0)
+    with running(desk.content["streams"][0], _kafka(desk)) as rule:
+        desk.topics.produce(desk.dead, letters(desk, range(1)), partition=0)
+        wait_for(rule, lambda status: status["redriven"] == 1)
+        limit(100_000)
+        desk.topics.produce(desk.dead, letters(desk, range(1, 2), size=200_000), partition=0)
+        desk.topics.produce(desk.dead, letters(desk, range(2, 3)), partition=0)
+        wait_for(
+            rule, lambda status: status["redriven"] == 2 and status["passed_over"] == {"redriven": 0, "too_large": 1}
+        )
+        limit(1_000_000)
+        desk.topics.produce(desk.dead, letters(desk, range(3, 4), size=200_000), partition=0)
+        wait_for(rule, lambda status: status["redriven"] == 3)
+
+    assert redriven(desk) == {("0", "1"): 1, ("2", "1"): 1, ("3", "1"): 1}
+
+
+class Played:
+    """What a rule has in place of Kafka: reads that a test plays, one after another, and commits that succeed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, committed: int | None = 0, end: int = 10) -> None:
+        self.reads: list[Read] = []
+        self.source: Mock = create_autospec(Source, instance=True, is_silent=False)
+        self.publisher: Mock = create_autospec(TransactionalPublisher, instance=True)
+        self.earlier: Mock = create_autospec(Earlier, instance=True, is_looking=False)
+        self.earlier.step.return_value, self.earlier.tells.return_value = True, False
+        self.topics: Mock = create_autospec(Topics, instance=True)
+        self.topics.facts.side_effect = lambda names: {name: TopicFacts(1, 1_000_000) for name in names}
+        self.source.committed.side_effect = lambda asked, _secs: dict.fromkeys(asked, Committed(committed, ""))
+        self.source.bounds.return_value = (0, end)
+        self.source.membership.return_value = Membership(None)
+        self.source.read.side_effect = self._read
+        monkeypatch.setattr(automatic, "Source", self._made)
+        monkeypatch.setattr(automatic, "TransactionalPublisher", lambda _config, _topic: self.publisher)
+        monkeypatch.setattr(automatic, "Topics", lambda _config, _secs: self.topics)
+        monkeypatch.setattr(automatic, "Earlier", lambda *_, **__: self.earlier, raising=False)
+
+    def _made(self, _config: object, handler: RebalanceHandler, *_: object, **__: object) -> Mock:
+        self.source.subscribe.side_effect = lambda _topics: handler.assigned([DEAD])
+        return self.source
+
+    def _read(self, _count: int, _secs: float) -> Read:
+        time.sleep(0.002)
+        return self.reads.pop(0) if self.reads else Read()
+
+    def begun(self) -> list[int]:
+        return [call.args[1] for call in self.source.begin.call_args_list]
+
+
+STREAM = {
+    "name": "sends",
+    "topics": ["sms"],
+    "operation": "send",
+    "list_number": "+18005551234",
+    "outcomes": {"topic": "sms.outcomes"},
+    "dead_letters": {"topic": "dead"},
+}
+
+
+def chunk(*offsets: int) -> Chunk:
+    count = len(offsets)
+    headers: list[Headers | None] = [headers_of("server_error", offset=100 + offset) for offset in offsets]
+    return Chunk(DEAD, 0, list(offsets), [b"{}"] * count, headers=headers, timestamps=[NOW_MS] * count)
+
+
+@pytest.mark.parametrize(("committed", "start"), [(1_000, 10), (10, 10), (4, 4), (1, 2)])
+def test_a_rule_begins_within_the_topic_at_the_end_that_is_nearer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], committed: int, start: int
+) -> None:
+    """Behind the end is who was committed in a topic that was made anew; from its start all would be sent twice."""
+    played = Played(monkeypatch, committed=committed)
+    played.source.bounds.return_value = (2, 10)
+
+    with running(STREAM, LOCAL) as rule:
+        wait_for(rule, lambda _: bool(played.begun()), within_secs=10)
+
+    assert played.begun()[0] == start
+    assert ("behind the end" in "".join(capsys.readouterr())) is (committed > 10)
+
+
+def test_why_a_transaction_was_aborted_is_shown_until_one_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    played = Played(monkeypatch)
+    played.reads = [Read(), Read(chunks=[chunk(0, 1)])]
+    played.publisher.commit.side_effect = AbortableError(KafkaError(KafkaError.NOT_ENOUGH_REPLICAS))
+
+    with running(STREAM, LOCAL) as rule:
+        wait_for(rule, lambda status: status["error"] is not None, within_secs=10)
+        shown = rule.status()["error"]
+        played.publisher.commit.side_effect = None
+        played.reads = [Read(chunks=[chunk(0, 1)])]
+        wait_for(rule, lambda status: status["redriven"] == 2, within_secs=10)
+
+    assert "AbortableError" in shown
+    assert rule.status()["error"] is None
+    assert played.publisher.abort.called
+
+
+def test_after_some_aborts_in_a_row_a_rule_asks_anew_what_its_topic_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(automatic, "REST_SECS", 0.01)
+    played = Played(monkeypatch)
+
+    def begin(_partition: Partition, _offset: int) -> bool:
+        played.reads.append(Read(chunks=[chunk(0)]))
+        return True
+
+    played.source.begin.side_effect = begin
+    played.publisher.commit.side_effect = AbortableError(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+
+    with running(STREAM, LOCAL) as rule:
+        wait_for(rule, lambda _: played.topics.facts.call_count >= 3, within_secs=10)
+
+    assert played.publisher.abort.call_count in range(2 * MAX_ABORTS, 3 * MAX_ABORTS + 1)
+
+
+def test_partitions_that_are_missing_and_not_ours_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    played = Played(monkeypatch)
+    played.reads = [Read(), Read(missing=[FOREIGN]), Read(chunks=[chunk(0)])]
+
+    with running(STREAM, LOCAL) as rule:
+        wait_for(rule, lambda status: status["redriven"] == 1, within_secs=10)
+
+    assert {call.args[0] for call in played.source.begin.call_args_list} == {DEAD}
+    assert FOREIGN not in {partition for call in played.source.committed.call_args_list for partition in call.args[0]}
+
+
+def test_while_it_looks_what_was_sent_again_a_rule_reads_and_sends_nothing_and_can_be_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    played = Played(monkeypatch)
+    played.reads = [Read(), Read(chunks=[chunk(0, 1, 2)])]
+    played.earlier.step.return_value = False
+    played.earlier.tells.side_effect = lambda letter: letter.offset == 1
+
+    with running(STREAM, LOCAL) as rule:
+        wait_for(rule, lambda _: played.earlier.step.call_count >= 3, within_secs=10)
+        reads = played.source.read.call_count
+        wait_for(rule, lambda _: played.source.read.call_count > reads + 3, within_secs=10)
+        before = rule.status()
+        played.earlier.step.return_value = True
+        wait_for(rule, lambda status: status["redriven"] == 2, within_secs=10)
+
+    assert (before["redriven"], before["waiting"]) == (0, 3)
+    assert rule.status()["passed_over"] == {"redriven": 1, "too_large": 0}
+
+
+def test_a_letter_older_than_what_was_looked_at_has_it_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An import writes dead letters with the times that they had."""
+    played = Played(monkeypatch)
+    older = chunk(2)
+    older.timestamps = [NOW_MS - 1_000]
+    played.reads = [Read(), Read(chunks=[chunk(0, 1)]), Read(chunks=[older]), Read(chunks=[chunk(3)])]
+
+    with running(STREAM, LOCAL) as rule:
+        wait_for(rule, lambda status: status["redriven"] == 4, within_secs=10)
+
+    assert [call.args[0] for call in played.earlier.begin.call_args_list] == [NOW_MS, NOW_MS - 1_000]
+
+
+def test_what_was_sent_again_is_kept_until_all_that_was_written_by_then_is_dealt_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    played = Played(monkeypatch, end=7)
+    played.reads = [Read(), Read(chunks=[chunk(0, 1)]), Read(), Read(chunks=[chunk(4)])]
+    kept: list[bool] = []
+
+    def tells(letter: Letter) -> bool:
+        kept.append(not played.earlier.forget.called)
+        return letter.offset == 4
+
+    played.earlier.tells.side_effect = tells
+    with running(STREAM, LOCAL) as rule:
+        wait_for(rule, lambda status: status["passed_over"]["redriven"] == 1, within_secs=10)
+        before = played.earlier.forget.called
+        played.reads = [Read(chunks=[chunk(6)])]
+        wait_for(rule, lambda _: played.earlier.forget.called, within_secs=10)
+
+    assert not before
+    assert all(kept)
+
+
+def test_what_comes_after_all_was_forgotten_though_it_was_written_before_is_looked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Markers of transactions at the end are never read, so that a rule that reads nothing any more forgets."""
+    monkeypatch.setattr(automatic, "IDLE_SECS", 0.1)
+    played = Played(monkeypatch, end=7)
+    played.reads = [Read(), Read(chunks=[chunk(0)])]
+
+    with running(STREAM, LOCAL) as rule:
+        wait_for(rule, lambda _: played.earlier.forget.called, within_secs=10)
+        looks = played.earlier.begin.call_count
+        played.reads = [Read(chunks=[chunk(5)])]
+        wait_for(rule, lambda status: status["redriven"] == 2, within_secs=10)
+
+    assert (looks, played.earlier.begin.call_count) == (1, 2)
