@@ -14,7 +14,7 @@ HEALTHY_SHARE = 0.5
 """Below this share of passing batches a failure is the platform's, not the batch's own."""
 
 REMEMBERED = 32
-"""Families whose latest answer is remembered."""
+"""Families whose answers are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,12 @@ class Gate:
         self.next_probe_at = 0.0
         self._delay = 0.0
         self._in_a_row = 0
-        self._latest: dict[int, bool] = {}
-        """Whether the latest batch of each family passed, the longest unheard first. One that fails again and again
-        counts once, or a few bad records would pass for an outage, and each would be tried for ever."""
+        self._heard: dict[int, tuple[bool, float]] = {}
+        """Of each family, the longest unheard first, whether nothing of it has failed, and when it was last heard of.
+        One that fails again and again counts once, or a few bad records would pass for an outage, and each would be
+        tried for ever; one that passed in the end does not count as well, or a platform that fails for most would."""
+        self._beneath: Hold | None = None
+        """The hold that a probe ends, in whose place that of the operator has come."""
         self._failing: set[int] = set()
         """Families that failed since a batch last passed."""
         self._passed_at = float("-inf")
@@ -61,10 +64,11 @@ class Gate:
 
     def passed(self, family: int, *, now: float) -> bool:
         """Take note of a batch that the platform answered in its own right; return whether this closed the gate."""
-        self._note(family, passed=True)
+        self._note(family, passed=True, now=now)
         self._passed_at = now
         self._in_a_row = 0
         self._failing.clear()
+        self._beneath = None
         reopened = self.state != "closed" and (self.hold is None or self.hold.ends == "probe")
         if reopened:
             self.state, self.hold, self._delay = "closed", None, 0.0
@@ -72,7 +76,7 @@ class Gate:
 
     def failed(self, family: int, *, now: float, detail: str) -> bool:
         """Take note of a batch that was not taken, through no sure fault of its own; return whether the gate opened."""
-        self._note(family, passed=False)
+        self._note(family, passed=False, now=now)
         self._failing.add(family)
         self._in_a_row += 1
         if self.state == "half_open":
@@ -88,7 +92,7 @@ class Gate:
 
         What waits for the operator goes on waiting: a hold that a probe ends must not take its place.
         """
-        self._note(family, passed=False)
+        self._note(family, passed=False, now=now)
         if self.hold is not None and self.hold.ends == "operator":
             return False
         if self.hold is not None and self.hold.reason == reason:
@@ -98,20 +102,25 @@ class Gate:
         self._open(Hold(reason, now, detail, "probe"), self._policy.hold_probe_secs, now)
         return True
 
-    def blamed(self, family: int) -> None:
+    def blamed(self, family: int, *, now: float) -> None:
         """Take note of a batch that was refused for its own records."""
-        self._note(family, passed=False)
+        self._note(family, passed=False, now=now)
 
     def stop(self, reason: str, *, now: float, detail: str) -> bool:
         """Hold until the operator resumes; return whether this is news."""
         news = self.hold is None or self.hold.reason != reason
         if news:
+            if self.hold is not None and self.hold.ends == "probe":
+                self._beneath = self.hold
             self.state, self.hold = "open", Hold(reason, now, detail, "operator")
         return news
 
     def resume(self) -> None:
-        """End any hold by the operator's word."""
+        """End any hold by the operator's word; what was held for a probe before is so again, and is asked at once."""
         self.state, self.hold, self._delay, self._in_a_row = "closed", None, 0.0, 0
+        if self._beneath is not None:
+            self._open(self._beneath, 0.0, self._beneath.since)
+            self._beneath = None
 
     def probe_due(self, *, now: float) -> bool:
         """Tell whether it is time to ask the platform if it works again."""
@@ -143,15 +152,15 @@ class Gate:
         return self._probed_at >= since and self._failing <= {family}
 
     def others_passed(self, family: int, *, since: float) -> bool:
-        """Tell whether batches have passed since `since`, and most of those that were not cut from the same one."""
-        others = [passed for other, passed in self._latest.items() if other != family]
+        """Tell whether batches have passed since `since`, and most other families are well that were heard of since."""
+        others = [well for other, (well, at) in self._heard.items() if other != family and at >= since]
         return self._passed_at >= since and (not others or sum(others) > HEALTHY_SHARE * len(others))
 
-    def _note(self, family: int, *, passed: bool) -> None:
-        self._latest.pop(family, None)
-        self._latest[family] = passed
-        if len(self._latest) > REMEMBERED:
-            del self._latest[next(iter(self._latest))]
+    def _note(self, family: int, *, passed: bool, now: float) -> None:
+        well, _ = self._heard.pop(family, (True, 0.0))
+        self._heard[family] = passed and well, now
+        if len(self._heard) > REMEMBERED:
+            del self._heard[next(iter(self._heard))]
 
     def allowed(self, active: int) -> int | None:
         """Return how many more batches may start while `active` are under way, or None for any number."""

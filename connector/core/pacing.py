@@ -13,8 +13,9 @@ of a list that one worker lets go are at most its pace x (T + `BURST_SECS`) and 
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, takewhile
 from typing import Final
 
 from connector.core.chunks import Chunk, weight
@@ -78,8 +79,14 @@ class _List:
 class Pacer:
     """Keeps the lists of one stream to their pace. `max_lot` is how many records a request holds."""
 
-    def __init__(self, pace: Pace, *, max_lot: int) -> None:
+    def __init__(self, pace: Pace, *, max_lot: int, expired_before: Callable[[], int | None] = lambda: None) -> None:
+        """Begin with nothing; `expired_before` tells below which timestamp, if any, a record is too old to be posted.
+
+        Such ones go on at once and use up no pace: a list that is overrun would post nothing else but what is fresh
+        when its turn comes, and that would come to be nothing at all.
+        """
         self.pace = pace
+        self._expired_before = expired_before
         self.share = 1.0
         self.unread = 0
         """Records of our partitions that were not read yet."""
@@ -136,9 +143,11 @@ class Pacer:
     def release(self, *, now: float) -> list[Lot]:
         """Return what may go on now of what waits."""
         released: list[Lot] = []
+        limit = self._expired_before()
         for number, there in list(self._waiting.items()):
             rate = self.rate(number)
             assert rate is not None
+            released += self._take(there, _expired_first(there.queue, limit))
             while there.waiting and there.free_at <= now:
                 released += self._take(there, self._charge(there, rate, there.waiting, now))
             if not there.waiting:
@@ -223,6 +232,14 @@ class Pacer:
             self._seen = Counter({number: count // 2 for number, count in self._seen.items() if count > 1})
             self._seen_in_all = self._seen.total()
             self._lists = {n: there for n, there in self._lists.items() if there.waiting or n in self._seen}
+
+
+def _expired_first(queue: Iterable[Lot], limit: int | None) -> int:
+    """Return how many of the first records of a queue are too old, one after another."""
+    if limit is None:
+        return 0
+    stamps = chain.from_iterable(lot.chunk.timestamps or [limit] for lot in queue)
+    return sum(1 for _ in takewhile(lambda stamp: 0 <= stamp < limit, stamps))
 
 
 def _bytes(chunk: Chunk) -> int:

@@ -248,13 +248,10 @@ class Scribe:
             ours.append(("trackly.text", verdict.text))
         if verdict.http_status is not None:
             ours.append(("trackly.http_status", verdict.http_status))
+        if item.answered_ms:
+            ours += [("trackly.batch_id", item.batch_id), ("trackly.index", index)]
         if item.sent_ms:
-            ours += [
-                ("trackly.batch_id", item.batch_id),
-                ("trackly.index", index),
-                ("trackly.attempts", item.attempts),
-                ("trackly.sent_at", iso(item.sent_ms)),
-            ]
+            ours += [("trackly.attempts", item.attempts), ("trackly.sent_at", iso(item.sent_ms))]
         if chunk.resent:
             ours.append(("trackly.resent", "true"))
         if not any(name == "trackly.origin.topic" for name, _ in source):

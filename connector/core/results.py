@@ -20,8 +20,9 @@ class Finished:
     serial: int = 0
     attempts: int = 0
     sent_ms: int = 0
-    """When the request of this verdict was posted, in milliseconds since 1970; 0 where it is of none."""
+    """When the records were last posted, in milliseconds since 1970; 0 if never."""
     answered_ms: int = 0
+    """When their request was answered, or given up; 0 where the verdict is of no request."""
     bytes: int = -1
     """Kept in memory for them, near enough for a budget; counted when they are not given."""
     trace: str | None = None

@@ -4,15 +4,14 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from connector.core.batching import Batch, LargestTaken
 from connector.core.chunks import Chunk
 from connector.core.results import Finished
-from connector.core.retrying import RetryPolicy, backoff, next_step, told_to_wait
+from connector.core.retrying import SUSPICION, RetryPolicy, backoff, next_step, told_to_wait
 from connector.core.verdicts import (
-    QUEUED,
     Action,
     Judgement,
     Reply,
@@ -32,6 +31,8 @@ from connector.trackly.client import Client, TooLateError
 from connector.trackly.operations import Operation
 
 _HOLD_REASONS = {401: "unauthorized", 402: "payment_required", 403: "forbidden", 404: "not_found", 407: "proxy"}
+
+_EXPIRED = Verdicts(Verdict("dead_letter", "expired", text="grew older than delivery.max_age_secs as it waited"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,7 @@ class Sender:
         if self._set_expired_apart(serial, batch):
             return
         sent_ms, began = now_ms(), now()
+        batch.sent_ms = sent_ms
         span = None if self._traces is None else self._traces.begin(batch)
         try:
             reply = await self._client.post(self._operation, batch, before=before)
@@ -161,27 +163,34 @@ class Sender:
         Records wait in memory while the stream holds, for their pace, or to be tried again. Where one is found there
         may be many, and when a hold ends they would be tried one at a time: all that waits is looked through.
         """
-        if not self._expired(batch):
+        at_ms = now_ms()  # one moment for all that follows: a clock may be set back
+        if not self._expired(batch, at_ms):
             return False
-        state, at = self._state, now()
+        state = self._state
         with state.changed:
             if serial in state.flow.active:
-                state.flow.again(state.flow.withdraw(serial), at=at)
-                for old in state.flow.take_out(self._expired):
-                    verdicts = Verdicts(QUEUED, dict(enumerate(self._expired(old).values())))
+                state.flow.again(state.flow.withdraw(serial), at=now())
+                for old in state.flow.take_out(lambda waiting: self._expired(waiting, at_ms)):
                     state.settle(
-                        Finished(old.chunks, verdicts, old.id, 0, old.attempts, trace=old.trace, unlisted=True)
+                        Finished(
+                            old.chunks,
+                            _EXPIRED,
+                            old.id,
+                            attempts=old.attempts,
+                            sent_ms=old.sent_ms,
+                            trace=old.trace,
+                            unlisted=True,
+                        )
                     )
             state.changed.notify_all()
         return True
 
-    def _expired(self, batch: Batch) -> dict[int, Verdict]:
-        at, verdicts = 0, {}
+    def _expired(self, batch: Batch, at_ms: int) -> list[int]:
+        first, indices = 0, []
         for chunk in batch.chunks:
-            found = self._operation.expired(chunk, now_ms=now_ms())
-            verdicts.update({at + index: verdict for index, verdict in found.items()})
-            at += len(chunk)
-        return verdicts
+            indices += [first + index for index in self._operation.expired(chunk, now_ms=at_ms)]
+            first += len(chunk)
+        return indices
 
     # ------------------------------------------------------------------ verdicts, under the lock
 
@@ -201,7 +210,7 @@ class Sender:
                     reason = f"setting:{judgement.hold_code}"
                     self._hold(serial, batch, reason, "every record of a batch failed with it")
                     return
-                self._passed(batch)
+                self._passed(batch, reply)
                 self._taken.note(batch.size, at)
                 self._settle(serial, batch, judgement, reply, sent_ms)
             case Action.DOUBT:
@@ -209,7 +218,7 @@ class Sender:
                 self._failed(batch, row, reply)
                 self._doubt(serial, batch, batch.chunks, reply, sent_ms)
             case Action.HALVE | Action.SHRINK:
-                self._passed(batch)
+                self._passed(batch, reply)
                 if row.action is Action.SHRINK and batch.count > 1:
                     lowered = max(batch.size // 2, self._taken.bytes(at), 1_000)
                     state.batcher.lower(max_bytes=min(state.batcher.limits.max_bytes, lowered))
@@ -238,7 +247,9 @@ class Sender:
             case Action.LOCAL:
                 raise AssertionError("no reply is judged by a local row")
 
-    def _passed(self, batch: Batch) -> None:
+    def _passed(self, batch: Batch, reply: Reply) -> None:
+        if reply.foreign:  # of the platform it says nothing
+            return
         if self._state.gate.passed(batch.family, now=now()):
             self._state.limit.restart()
 
@@ -365,14 +376,29 @@ class Sender:
         if last is None or not gate.others_passed(batch.family, since=last):
             self._refused(serial, batch, reply, row)
             return
-        gate.blamed(batch.family)
-        self._narrow(serial, batch, reply, row, sent_ms, others_pass=True)
+        gate.blamed(batch.family, now=now())
+        self._state.limit.troubled(now=now())
+        self._narrow(serial, batch, reply, row, sent_ms, others_pass=True, at_least=SUSPICION)
 
-    def _narrow(self, serial: int, batch: Batch, reply: Reply, row: Row, sent_ms: int, *, others_pass: bool) -> None:
-        """Go on with a batch that was not taken, until the record is alone that is to blame, if one is."""
+    def _narrow(
+        self,
+        serial: int,
+        batch: Batch,
+        reply: Reply,
+        row: Row,
+        sent_ms: int,
+        *,
+        others_pass: bool,
+        at_least: int = 1,
+    ) -> None:
+        """Go on with a batch that was not taken, until the record is alone that is to blame, if one is.
+
+        A single one is given up after `retry.max_attempts` failures of its own, and `at_least` so many.
+        """
         state, at = self._state, now()
         batch.failures += others_pass
-        match next_step(batch, self._retry, others_pass=others_pass):
+        retry = replace(self._retry, max_attempts=max(self._retry.max_attempts, at_least))
+        match next_step(batch, retry, others_pass=others_pass):
             case "again":
                 wait = backoff(batch.attempts, self._retry, jitter=self._dice.random())
                 state.flow.again(state.flow.withdraw(serial), at=at + wait)

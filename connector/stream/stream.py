@@ -37,7 +37,7 @@ from connector.stream.paces import PaceBook
 from connector.stream.reader import Reader, ReadOptions
 from connector.stream.remembering import last_settled
 from connector.stream.sender import Sender, SendOptions
-from connector.stream.state import State, now, until_next
+from connector.stream.state import State, now, now_ms, until_next
 from connector.stream.tick import Ticker, TickOptions
 from connector.stream.watching import Watch
 from connector.telemetry.logging import get_logger
@@ -482,7 +482,11 @@ def _state(settings: StreamSettings, operation: Operation, id_prefix: str) -> St
     state.admission = Admission(
         state.batcher,
         lineup=Lineup() if settings.ordering == "key" else None,
-        pacer=Pacer(Pace(settings.pace.messages_per_minute, settings.pace.lists), max_lot=batch.max_records)
+        pacer=Pacer(
+            Pace(settings.pace.messages_per_minute, settings.pace.lists),
+            max_lot=batch.max_records,
+            expired_before=lambda: operation.expired_before(now_ms()),
+        )
         if settings.pace.is_on
         else None,
     )

@@ -330,8 +330,9 @@ class Operation:
         self._check_columns(events, bad)
         if shaped is not None and (shaped.max_segments is not None or shaped.limits):
             self._check_segments(events, shaped, bad)
-        for index, verdict in self.expired(chunk, now_ms=now_ms).items():
-            bad.setdefault(index, verdict)
+        for index in self.expired(chunk, now_ms=now_ms):
+            assert chunk.timestamps is not None
+            bad.setdefault(index, _invalid("expired", f"{(now_ms - chunk.timestamps[index]) / 1000:.0f} s old"))
         lists: list[Any] = [event.list_number for event in events] if self.endpoint.takes_list else []
         if self.name == "history.sends":  # where a list may be named by its id as well
             lists = [event.list_id if event.list_number is UNSET else event.list_number for event in events]
@@ -365,18 +366,16 @@ class Operation:
             prepared.lanes = [(None, ready)]
         return prepared
 
-    def expired(self, chunk: Chunk, *, now_ms: int) -> dict[int, Verdict]:
-        """Return the verdicts of records that are too old to be posted, by index; one without a timestamp never is."""
-        if self.rules.max_age_ms is None or chunk.timestamps is None:
-            return {}
-        limit = now_ms - self.rules.max_age_ms
-        if min(chunk.timestamps) >= limit:
-            return {}
-        return {
-            index: _invalid("expired", f"{(now_ms - timestamp) / 1000:.0f} s old")
-            for index, timestamp in enumerate(chunk.timestamps)
-            if 0 <= timestamp < limit
-        }
+    def expired_before(self, now_ms: int) -> int | None:
+        """Return below which timestamp a record is too old to be posted, or None where none is."""
+        return None if self.rules.max_age_ms is None else now_ms - self.rules.max_age_ms
+
+    def expired(self, chunk: Chunk, *, now_ms: int) -> list[int]:
+        """Return the indices of records that are too old to be posted; one without a timestamp never is."""
+        limit = self.expired_before(now_ms)
+        if limit is None or chunk.timestamps is None or min(chunk.timestamps) >= limit:
+            return []
+        return [index for index, timestamp in enumerate(chunk.timestamps) if 0 <= timestamp < limit]
 
     def _decode_all(self, values: Sequence[bytes | None], bad: dict[int, Verdict]) -> list[Any]:
         events: list[Any] = []

@@ -45,6 +45,25 @@ def test_a_thousand_lists_within_their_pace_leave_chunks_whole() -> None:
         assert pacer.admit(None, piece, now=step / 100) is piece, "200 a second of each: below its 283"
 
 
+def test_a_list_that_is_overrun_goes_on_with_what_is_not_too_old() -> None:
+    """If what is too old used up the pace, what comes behind it were too old as well when its turn comes, for ever."""
+    now = 0.0
+    pacer = Pacer(Pace(600), max_lot=50, expired_before=lambda: int((now - 60) * 1_000))
+    fresh = old = 0
+    for second in range(600):  # twice the pace, for ten minutes
+        now = float(second)
+        piece = of_lists(*[SLOW] * 20, start=20 * second)
+        piece.timestamps = [int(now * 1_000)] * 20
+        gone = [pacer.admit(None, piece, now=now), *(lot.chunk for lot in pacer.release(now=now))]
+        stamps = [stamp for chunk in gone if chunk is not None for stamp in chunk.timestamps or ()]
+        fresh += sum(stamp >= (now - 60) * 1_000 for stamp in stamps)
+        old += sum(stamp < (now - 60) * 1_000 for stamp in stamps)
+
+    assert fresh == pytest.approx(6_000, abs=60)
+    assert fresh + old + pacer.waiting_records == 12_000
+    assert pacer.waiting_records <= 20 * 61
+
+
 def test_what_is_above_the_pace_of_its_list_waits_and_nobody_else_does() -> None:
     pacer = Pacer(PACE, max_lot=50)
     first = pacer.admit(None, of_lists(*[SLOW] * 60), now=0)

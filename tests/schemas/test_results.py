@@ -178,7 +178,7 @@ def test_dead_letters_of_a_refused_request_satisfy_the_schema(reply: Reply) -> N
 def test_dead_letters_of_records_in_doubt_satisfy_the_schema(reply: Reply | None) -> None:
     item = _posted(_chunk(1), Verdicts(in_doubt(reply)))
     if reply is None:
-        item = replace(item, batch_id="", serial=0)
+        item = replace(item, batch_id="", serial=0, attempts=0, sent_ms=0, answered_ms=0)
 
     (headers,) = _dead_letters(item)
 

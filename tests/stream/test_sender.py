@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 from collections import Counter
 from collections.abc import Iterator
 from typing import Final, Literal, cast
@@ -183,6 +184,50 @@ def test_all_that_expired_during_a_hold_goes_at_once_when_it_ends() -> None:
     assert turns < 50
 
 
+def test_a_clock_that_is_set_back_makes_nothing_queued_that_was_not_posted(monkeypatch: pytest.MonkeyPatch) -> None:
+    liar = Liar([])
+    bench = Bench(max_age_ms=3_600_000)
+    times = iter([now_ms() + 60_000] * 2)
+
+    async def use() -> None:
+        sender = bench.sender(cast("Client", liar))
+        bench.read([event("text")] * 3, [now_ms() - 3_600_000] * 3)
+        monkeypatch.setattr("connector.stream.sender.now_ms", lambda: next(times, now_ms() - 60_000))
+        async with asyncio.timeout(PATIENCE_SECS):
+            while len(bench.results()) < 3:
+                await bench.turn(sender)
+        await sender.close()
+
+    asyncio.run(use())
+
+    assert {offset for offset, (verdict, _) in bench.results().items() if verdict.status == "queued"} == set(liar.taken)
+
+
+def test_what_expires_after_it_was_posted_says_when_that_was() -> None:
+    """With `resend` it may have gone out then."""
+    liar = Liar([Reply("lost", trouble="reset")])
+    bench = Bench(max_age_ms=3_600_000, in_doubt="resend")
+
+    async def use() -> None:
+        sender = bench.sender(cast("Client", liar))
+        bench.read([event("text")], [now_ms() - 3_600_000 + 300])
+        async with asyncio.timeout(PATIENCE_SECS):
+            await bench.turn(sender)
+            await asyncio.sleep(0.4)
+            while not bench.results():
+                await bench.turn(sender)
+        await sender.close()
+
+    asyncio.run(use())
+
+    verdict, item = bench.results()[0]
+    [letter] = Scribe("s", "send", "g").dead_letters(item, now_ms=0)
+    headers = dict(letter.headers)
+    assert (verdict.reason, headers["trackly.attempts"], headers["trackly.resent"]) == ("expired", b"1", b"true")
+    assert (headers["trackly.sent_at"] or b"") > b"2020"
+    assert not headers.keys() & {"trackly.batch_id", "trackly.index"}
+
+
 class Firewall(Liar):
     """A client between which and the platform somebody minds the text of some records."""
 
@@ -312,6 +357,99 @@ def test_what_a_firewall_refuses_is_given_up_only_while_others_pass() -> None:
     asyncio.run(use())
 
     assert [verdict.status for verdict, _ in bench.results().values()] == ["queued", "queued"]
+
+
+class Failing(Liar):
+    """A client whose platform fails for a share of all requests, whatever they hold, and for all once it is down."""
+
+    def __init__(self, share: float, status: int) -> None:
+        super().__init__([])
+        self.posts = self.failed = 0
+        self.down = False
+        self._share, self._status, self._dice = share, status, random.Random(2)
+        self._others_failed = asyncio.Event()
+
+    async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
+        """Answer a request that came before it went down only once others have failed."""
+        self.posts += 1
+        if any(b"late" in text for chunk in batch.chunks for text in chunk.wire or ()):
+            await self._others_failed.wait()
+            return await super().post(operation, batch, before=before)
+        await asyncio.sleep(0.001)
+        if self.down or self._dice.random() < self._share:
+            self.failed += 1
+            if self.failed >= 4:
+                self._others_failed.set()
+            self.said = [(self._status, None, b"<html>Slow down</html>")]
+        return await super().post(operation, batch, before=before)
+
+
+@pytest.mark.parametrize(("share", "status"), [(0.7, 503), (0.6, 403)])
+def test_a_platform_that_fails_for_most_at_random_spends_no_record(share: float, status: int) -> None:
+    failing = Failing(share, status)
+    bench = Bench(batch_records=1)
+
+    async def use() -> None:
+        sender = bench.sender(cast("Client", failing))
+        sender.run()
+        until = awake() + 4
+        while awake() < until:
+            if len(bench.state.flow.ready) < 4 and len(bench.results()) < 150:
+                bench.read([event("text")])
+            await bench.turn(sender)
+        await sender.close()
+
+    asyncio.run(use())
+
+    print(len(bench.results()), "settled by", failing.posts, "requests")
+    assert {verdict.status for verdict, _ in bench.results().values()} == {"queued"}
+
+
+@pytest.mark.parametrize("count", [4, 6, 16])
+def test_one_late_answer_during_an_outage_spends_no_record(count: int) -> None:
+    failing = Failing(0.0, 503)
+    bench = Bench(max_attempts=5)
+
+    async def use() -> None:
+        sender = bench.sender(cast("Client", failing))
+        sender.run()
+        for _ in range(40):
+            bench.read([event("well")])
+        async with asyncio.timeout(PATIENCE_SECS):
+            while len(bench.results()) < 40:
+                await bench.turn(sender)
+            failing.down = True
+            bench.read([event("late")])
+            for _ in range(count):
+                bench.read([event("text")])
+            while failing.failed < 60:
+                await bench.turn(sender)
+        await sender.close()
+
+    asyncio.run(use())
+
+    assert {verdict.status for verdict, _ in bench.results().values()} == {"queued"}
+
+
+def test_a_single_attempt_is_not_enough_to_blame_a_record_for_what_a_firewall_refuses() -> None:
+    firewall = Firewall(b"drop table")
+    bench = Bench(max_attempts=1)
+
+    async def use() -> None:
+        sender = bench.sender(cast("Client", firewall))
+        sender.run()
+        bench.read([event("drop table")])
+        async with asyncio.timeout(PATIENCE_SECS):
+            while 0 not in bench.results():
+                if not bench.state.flow.ready:
+                    bench.read([event("well")])
+                await bench.turn(sender)
+        await sender.close()
+
+    asyncio.run(use())
+
+    verdict, item = bench.results()[0]
+    assert (verdict.reason, item.attempts) == ("rejected", 3)
 
 
 def test_nothing_is_dead_lettered_when_a_firewall_lets_nothing_pass() -> None:
