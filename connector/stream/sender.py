@@ -114,7 +114,6 @@ class Sender:
         if self._set_expired_apart(serial, batch):
             return
         sent_ms, began = now_ms(), now()
-        batch.sent_ms = sent_ms
         span = None if self._traces is None else self._traces.begin(batch)
         try:
             reply = await self._client.post(self._operation, batch, before=before)
@@ -200,6 +199,7 @@ class Sender:
         state, at = self._state, now()
         if reply.kind != "not_sent":  # an answer that was lost counts as well: `resend` must come to an end
             batch.attempts += 1
+            batch.sent_ms = sent_ms
         if row.action in {Action.JUDGE, Action.DOUBT}:
             batch.failures += 1
         match row.action:
