@@ -120,7 +120,7 @@ def _chunk(samples: Sequence[Sample], partition: Partition) -> Chunk:
 
 def _one(chunk: Chunk, shaped: Shaped, index: int) -> tuple[Chunk, Shaped]:
     bad = {0: shaped.bad[index]} if index in shaped.bad else {}
-    return chunk.slice(index, index + 1), Shaped([shaped.events[index]], bad, shaped.max_segments)
+    return chunk.slice(index, index + 1), Shaped([shaped.events[index]], bad, max_segments=shaped.max_segments)
 
 
 def _end(operation: Operation, chunk: Chunk, shaped: Shaped) -> End:

@@ -1,11 +1,13 @@
-"""The records of a chunk as a mapping sees them: one column for each root, made when something looks at it."""
+"""The records of a chunk as a mapping sees them: a column for each field, made when something looks at it."""
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from connector.core.chunks import Chunk, Headers
 from connector.mapping.expressions import Scope
+from connector.mapping.projection import FieldPath, Projection
 
 
 class Columns:
@@ -22,50 +24,67 @@ class Columns:
         *,
         topic: str,
         attributes: Sequence[Mapping[str, Any] | None] | None = None,
+        projection: Projection | None = None,
     ) -> None:
+        """Take the values as Python has them, or what is left of them by a projection."""
         self.values = values
         self.topic = topic
         self._chunk = chunk
         self._attributes = attributes
-        self._made: dict[str, Sequence[Any]] = {"value": values}
+        self._projection = projection
+        self._made: dict[FieldPath, Sequence[Any]] = {("value",): values}
 
     def __len__(self) -> int:
         return len(self.values)
 
     def pick(self, indices: Sequence[int]) -> "Columns":
         """Return the records at `indices`, which rise."""
+        if len(indices) == len(self):
+            return self
         attributes = None if self._attributes is None else [self._attributes[i] for i in indices]
         values = [self.values[i] for i in indices]
-        return Columns(self._chunk.pick(indices), values, topic=self.topic, attributes=attributes)
+        return Columns(
+            self._chunk.pick(indices), values, topic=self.topic, attributes=attributes, projection=self._projection
+        )
 
     def with_values(self, values: Sequence[Any]) -> "Columns":
-        """Return the same records with other values."""
+        """Return the same records with other values, as Python has them."""
         other = Columns(self._chunk, values, topic=self.topic, attributes=self._attributes)
-        other._made = {**self._made, "value": values}
+        other._made |= {path: made for path, made in self._made.items() if path[0] != "value"}
         return other
 
-    def column(self, root: str) -> Sequence[Any]:
-        """Return a root of all records."""
-        made = self._made.get(root)
+    def follow(self, path: FieldPath) -> Sequence[Any]:
+        """Return a field of all records, by its root and the fields below; null where it is not there."""
+        made = self._made.get(path)
         if made is None:
-            made = self._made[root] = self._make(root)
+            made = self._made[path] = self._root(path[0]) if len(path) == 1 else self._below(path)
         return made
 
     def scopes(self, roots: frozenset[str]) -> list[Scope]:
-        """Return these roots of each record, by name."""
+        """Return these roots of each record, by name; not of a projection, which has no whole values."""
+        assert self._projection is None
         names = sorted(roots)
         if names == ["value"]:
             return [{"value": value} for value in self.values]
         if not names:
             return [{}] * len(self)
-        columns = [self.column(name) for name in names]
+        columns = [self.follow((name,)) for name in names]
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
-    def _make(self, root: str) -> Sequence[Any]:
+    def _below(self, path: FieldPath) -> Sequence[Any]:
+        column, name = self.follow(path[:-1]), path[-1]
+        if self._projection is not None and path[0] == "value":
+            return self._projection.follow(column, path)
+        try:
+            return list(map(itemgetter(name), column))
+        except (LookupError, TypeError):
+            return [found.get(name) if isinstance(found, dict) else None for found in column]
+
+    def _root(self, root: str) -> Sequence[Any]:
         chunk, count = self._chunk, len(self)
         match root:
             case "key":
-                return [None] * count if chunk.keys is None else [as_text(key) for key in chunk.keys]
+                return [None] * count if chunk.keys is None else _texts(chunk.keys)
             case "headers":
                 empty: dict[str, str | None] = {}
                 return [empty] * count if chunk.headers is None else [_by_name(headers) for headers in chunk.headers]
@@ -89,6 +108,13 @@ def as_text(value: bytes | None) -> str | None:
         return value.decode()
     except UnicodeDecodeError:
         return b64encode(value).decode("ascii")
+
+
+def _texts(values: Sequence[bytes | None]) -> list[str | None]:
+    try:
+        return list(map(bytes.decode, values))  # type: ignore[arg-type] # a null is a TypeError
+    except (TypeError, UnicodeDecodeError):
+        return list(map(as_text, values))
 
 
 def _by_name(headers: Headers | None) -> dict[str, str | None]:

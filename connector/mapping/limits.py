@@ -10,3 +10,6 @@ MAX_CHARACTERS: Final = 20_000
 
 STEPS: Final = 10_000
 """Rounds of all loops of a template together, for one record."""
+
+TOO_LONG: Final = f"gives more than {MAX_CHARACTERS:,} characters"
+"""What is said of a text that has more."""

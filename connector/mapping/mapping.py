@@ -5,34 +5,30 @@ A field is an expression, or says which of these it is: `template`, `const`, `fr
 field that has no result for a record makes that record a failure that names the field.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final
-
-import msgspec
+from typing import Any, Final
 
 from connector.mapping.columns import Columns
-from connector.mapping.expressions import (
-    EvaluationError,
-    Expression,
-    InvalidSourceError,
-    Scope,
-    compile_expression,
-    is_true,
+from connector.mapping.expressions import Expression, InvalidSourceError, compile_expression, is_true
+from connector.mapping.making import (
+    Failures,
+    Group,
+    Make,
+    all_hold,
+    by_expression,
+    by_template,
+    evaluated,
+    unprintable,
+    with_default,
 )
-from connector.mapping.limits import MAX_CHARACTERS
-
-if TYPE_CHECKING:
-    from connector.mapping.templates import Template
+from connector.mapping.projection import FieldPath
 
 KeyPath = tuple[str | int, ...]
 
 _FORMS: Final = "an expression, a number, true, false, or one of template, const, from, fields"
 _CONSTANT: Final = "; text that stands for itself is written {const: ...}"
 _WORDS: Final = frozenset({"template", "const", "from", "default", "fields"})
-_PRINTED: Final = frozenset({str, int, float})
-"""Types that a template prints as Python does."""
 _LIST_WORDS: Final = frozenset({"table", "by", "default"})
 
 
@@ -53,18 +49,8 @@ class InvalidMappingError(ValueError):
         self.flaws = tuple(flaws)
 
 
-class Failures(dict[int, str]):
-    """Why records have no event, by index; the first reason counts."""
-
-    def add(self, index: int, text: str) -> None:
-        """Note a reason."""
-        self.setdefault(index, text)
-
-
-Make = Callable[[Columns, Failures], Sequence[Any]]
-"""Makes a column of values; where one has no result it is null, and the failure is noted."""
-
 _NONE: Final[Mapping[str, Make]] = {}
+_NO_FIELDS: Final[frozenset[FieldPath]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +60,10 @@ class Maker:
     path: KeyPath
     source: str
     roots: frozenset[str]
+    fields: frozenset[FieldPath] | None
+    """All that it looks at, where it does nothing but follow fields."""
+    printed: frozenset[FieldPath]
+    """Those of them that a template prints."""
     make: Make = field(repr=False)
 
 
@@ -85,10 +75,14 @@ class CompiledMapping:
     """
 
     when: Expression | None
-    make: Make | None = field(repr=False)
+    make: Group | None = field(repr=False)
     list_number: Make | None = field(repr=False)
     max_segments: int | None
     roots: frozenset[str]
+    fields: frozenset[FieldPath] | None = None
+    """All that it looks at, where it does nothing but follow fields: a projection of these is enough."""
+    printed: frozenset[FieldPath] = frozenset()
+    """Those of them that templates print."""
     sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -98,25 +92,37 @@ class CompiledMapping:
 
     def passing(self, columns: Columns, failures: Failures) -> list[int] | None:
         """Return the indices of the records that `when` lets pass, None for all."""
-        if self.when is None or _all_pass(self.when, columns):
+        if self.when is None:
             return None
-        found = _evaluated(columns, self.when, "mapping.when", failures)
+        if self.when.terms:
+            return all_hold(self.when.terms, columns)
+        found = evaluated(columns, self.when, "mapping.when", failures)
         passing = [index for index, value in enumerate(found) if is_true(value)]
         return None if len(passing) == len(columns) else passing
 
-    def events(self, columns: Columns, failures: Failures) -> Sequence[Any]:
-        """Return the event of each record."""
-        events = columns.values
+    def unprintable(self, columns: Columns) -> set[int]:
+        """Return the indices of records with a field that is more than printed where a template prints it.
+
+        What becomes of null, of what is not there and of what is no plain value is for the template to say.
+        """
+        return set().union(*(unprintable(columns.follow(path)) for path in self.printed))
+
+    def events(self, columns: Columns, failures: Failures) -> tuple[Sequence[Any], Mapping[str, Sequence[Any]]]:
+        """Return the event of each record, and their fields as columns where they are made one by one.
+
+        A field is UNSET where an event lacks it.
+        """
         if self.make is not None:
-            events = self.make(columns, failures)
-            return [{} if event is None else event for event in events] if None in events else events
+            events, fields = self.make.objects(columns, failures)
+            return ([{} if event is None else event for event in events] if None in events else events), fields
+        events = columns.values
         if self.list_number is None:
-            return events
+            return events, {}
         lists = self.list_number(columns, failures)
         return [
             event if number is None or not isinstance(event, dict) else {**event, "list_number": number}
             for event, number in zip(events, lists, strict=True)
-        ]
+        ], {}
 
 
 def compile_mapping(
@@ -136,11 +142,18 @@ def compile_mapping(
         compiler.flaws.append(Flaw(("list_number",), "stands among the fields too"))
     if compiler.flaws:
         raise InvalidMappingError(compiler.flaws)
-    roots: frozenset[str] = condition.roots if condition is not None else frozenset()
-    for maker in compiler.makers:
-        roots |= maker.roots
-    sources = {_dotted(maker.path).removeprefix("fields."): maker.source for maker in compiler.makers}
-    return CompiledMapping(condition, made, chosen, max_segments, roots, sources)
+    makers = compiler.makers
+    roots: frozenset[str] = frozenset().union(*(maker.roots for maker in makers))
+    printed: frozenset[FieldPath] = frozenset().union(*(maker.printed for maker in makers))
+    fields_of = [maker.fields for maker in makers]
+    if condition is not None:
+        roots |= condition.roots
+        fields_of.append(frozenset(path for path, _ in condition.terms) or None)
+    # Without fields an event is the whole value, with a list in it.
+    whole = (made is None and chosen is not None) or None in fields_of
+    looked_at = None if whole else frozenset().union(*(paths for paths in fields_of if paths))
+    sources = {_dotted(maker.path).removeprefix("fields."): maker.source for maker in makers}
+    return CompiledMapping(condition, made, chosen, max_segments, roots, looked_at, printed, sources)
 
 
 class _Compiler:
@@ -161,13 +174,13 @@ class _Compiler:
             self.flaws.append(Flaw(path, f"{error}{hint}", error.offset))
             return None
 
-    def group(self, fields: Any, path: KeyPath, *, more: Mapping[str, Make] = _NONE) -> Make | None:
+    def group(self, fields: Any, path: KeyPath, *, more: Mapping[str, Make] = _NONE) -> Group | None:
         if not isinstance(fields, dict):
             self.flaws.append(Flaw(path, "must be a group of fields"))
             return None
         makes = {name: self.field(spec, (*path, name)) for name, spec in fields.items()}
         complete = {name: make for name, make in makes.items() if make is not None}
-        return _object({**complete, **more})
+        return Group({**complete, **more})
 
     def field(self, spec: Any, path: KeyPath) -> Make | None:
         match spec:
@@ -194,7 +207,7 @@ class _Compiler:
                 return self.group(spec["fields"], path) if self._named(spec["fields"], (*path, "fields")) else None
             case ["from"] | ["default", "from"]:
                 make = self._by_expression(spec["from"], (*path, "from"), path, default=spec.get("default"))
-                return None if make is None else _with_default(make, spec.get("default"))
+                return None if make is None else with_default(make, spec.get("default"))
             case _:
                 message = f"has {' and '.join(words)} together; fields with such names go under fields:"
                 self.flaws.append(Flaw(path, message))
@@ -212,7 +225,7 @@ class _Compiler:
             return None
         where = f"mapping.{_dotted(path)}"
         source = expression.text if default is None else f"{expression.text}, else {default!r}"
-        return self._made(path, source, expression.roots, _by_expression(expression, where))
+        return self._made(path, source, expression.roots, by_expression(expression, where), fields=_one(expression))
 
     def _by_template(self, text: Any, at: KeyPath, path: KeyPath) -> Make | None:
         if not isinstance(text, str):
@@ -226,14 +239,26 @@ class _Compiler:
         except InvalidSourceError as error:
             self.flaws.append(Flaw(at, str(error), error.offset))
             return None
-        make = _by_template(template, f"mapping.{_dotted(path)}")
-        return self._made(path, f"template {text}", template.roots, make)
+        make = by_template(template, f"mapping.{_dotted(path)}")
+        printed = frozenset(template.paths)
+        fields = printed if template.pieces else None
+        return self._made(path, f"template {text}", template.roots, make, fields=fields, printed=printed)
 
     def _constant(self, value: Any, path: KeyPath) -> Make:
-        return self._made(path, f"constant {value!r}", frozenset(), lambda columns, _failures: [value] * len(columns))
+        make: Make = lambda columns, _failures: [value] * len(columns)  # noqa: E731
+        return self._made(path, f"constant {value!r}", frozenset(), make, fields=_NO_FIELDS)
 
-    def _made(self, path: KeyPath, source: str, roots: frozenset[str], make: Make) -> Make:
-        self.makers.append(Maker(path, source, roots, make))
+    def _made(
+        self,
+        path: KeyPath,
+        source: str,
+        roots: frozenset[str],
+        make: Make,
+        *,
+        fields: frozenset[FieldPath] | None,
+        printed: frozenset[FieldPath] = _NO_FIELDS,
+    ) -> Make:
+        self.makers.append(Maker(path, source, roots, fields, printed, make))
         return make
 
     def list_number(self, spec: Any, path: KeyPath) -> Make | None:
@@ -251,7 +276,7 @@ class _Compiler:
         by = self.expression(spec.get("by"), (*path, "by"))
         if by is None:
             return None
-        column = _by_expression(by, f"mapping.{_dotted(path)}.by")
+        column = by_expression(by, f"mapping.{_dotted(path)}.by")
 
         def make(columns: Columns, failures: Failures) -> Sequence[Any]:
             return [
@@ -259,7 +284,7 @@ class _Compiler:
                 for found in column(columns, failures)
             ]
 
-        return self._made(path, f"table by {by.text}", by.roots, make)
+        return self._made(path, f"table by {by.text}", by.roots, make, fields=_one(by))
 
 
 def _as_key(found: Any) -> str:
@@ -269,109 +294,8 @@ def _as_key(found: Any) -> str:
     return str(found) if isinstance(found, int | float) else ""
 
 
-def _all_pass(condition: Expression, columns: Columns) -> bool:
-    """Tell whether a simple condition is plainly true of all records; one look in C at each of its fields."""
-    if not condition.terms:
-        return False
-    try:
-        # What equals True is the number 1 or true, and both are true.
-        return all(
-            list(_followed(columns, path)).count(True if text is None else text) == len(columns)
-            for path, text in condition.terms
-        )
-    except (LookupError, TypeError):
-        return False
-
-
-def _object(makes: dict[str, Make]) -> Make:
-    """Make objects of columns; what is null is left out, and so is an object that nothing is left of."""
-    names = tuple(makes)
-    places = [f"f{number}" for number in range(len(names))]
-    # Measured: made and encoded in half the time of a dict.
-    kind: Any = msgspec.defstruct("Event", places, rename=dict(zip(places, names, strict=True)), gc=False)
-
-    def make(columns: Columns, failures: Failures) -> Sequence[Any]:
-        made = [one(columns, failures) for one in makes.values()]
-        if not any(None in column for column in made):
-            return list(map(kind, *made))
-        return [
-            {name: value for name, value in zip(names, row, strict=True) if value is not None} or None
-            for row in zip(*made, strict=True)
-        ]
-
-    return make
-
-
-def _with_default(make: Make, default: Any) -> Make:
-    if default is None:
-        return make
-
-    def with_default(columns: Columns, failures: Failures) -> Sequence[Any]:
-        return [default if value is None else value for value in make(columns, failures)]
-
-    return with_default
-
-
-def _by_template(template: "Template", where: str) -> Make:
-    def render(columns: Columns, failures: Failures) -> Sequence[Any]:
-        return _each(template.evaluate, columns.scopes(template.roots), where, failures)
-
-    form = template.form
-    if form is None or not template.paths:
-        return render
-
-    def fill(columns: Columns, failures: Failures) -> Sequence[Any]:
-        try:
-            fields = [_followed(columns, path) for path in template.paths]
-        except (LookupError, TypeError):
-            return render(columns, failures)
-        if not all(_PRINTED.issuperset(map(type, column)) for column in fields):
-            return render(columns, failures)
-        # As the template would print each record, but in C.
-        texts = list(map(form.__mod__, zip(*fields, strict=True)))
-        return texts if max(map(len, texts), default=0) <= MAX_CHARACTERS else render(columns, failures)
-
-    return fill
-
-
-def _by_expression(expression: Expression, where: str) -> Make:
-    path = expression.path
-    if path is None:
-        return lambda columns, failures: _evaluated(columns, expression, where, failures)
-
-    def follow(columns: Columns, failures: Failures) -> Sequence[Any]:
-        try:
-            return _followed(columns, path)
-        except (LookupError, TypeError):
-            return _evaluated(columns, expression, where, failures)
-
-    return follow
-
-
-def _followed(columns: Columns, path: tuple[str, ...]) -> Sequence[Any]:
-    """Follow fields in all records at once; raises LookupError or TypeError where one of them does not have them."""
-    column = columns.column(path[0])
-    for name in path[1:]:
-        column = list(map(itemgetter(name), column))
-    return column
-
-
-def _evaluated(columns: Columns, expression: Expression, where: str, failures: Failures) -> Sequence[Any]:
-    return _each(expression.evaluate, columns.scopes(expression.roots), where, failures)
-
-
-def _each(evaluate: Callable[[Scope], Any], scopes: list[Scope], where: str, failures: Failures) -> list[Any]:
-    """Evaluate for each record; those that have no result are null and noted."""
-    found: list[Any] = []
-    waiting = map(evaluate, scopes)
-    while True:
-        try:
-            found.extend(waiting)  # what was evaluated before a failure stays
-        except EvaluationError as error:
-            failures.add(len(found), f"{where}: {error}")
-            found.append(None)
-        else:
-            return found
+def _one(expression: Expression) -> frozenset[FieldPath] | None:
+    return None if expression.path is None else frozenset([expression.path])
 
 
 def _dotted(path: KeyPath) -> str:

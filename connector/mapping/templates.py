@@ -21,7 +21,7 @@ from jinja2.visitor import NodeTransformer
 
 from connector.mapping.expressions import ROOTS, EvaluationError, InvalidSourceError, Scope
 from connector.mapping.filters import FILTERS, FilterError
-from connector.mapping.limits import MAX_CHARACTERS, MAX_TEXT, STEPS
+from connector.mapping.limits import MAX_CHARACTERS, MAX_TEXT, STEPS, TOO_LONG
 
 _OURS: Final = {"limited_rounds", "put_together"}
 _OF_JINJA: Final = ("abs", "capitalize", "first", "float", "int", "last", "length", "lower", "title", "trim", "upper")
@@ -89,8 +89,8 @@ class Template:
     roots: frozenset[str]
     evaluate: Callable[[Scope], str] = field(repr=False)
     """From roots by name to a text; raises `EvaluationError`. For one thread."""
-    form: str | None = field(default=None, repr=False)
-    """The text with `%s` for each of `paths`, when it does nothing but print fields."""
+    pieces: tuple[str, ...] = field(default=(), repr=False)
+    """What stands before, between and after `paths`, when it does nothing but print fields."""
     paths: tuple[tuple[str, ...], ...] = ()
     """Fields, root first. Where one of a record is null, not there or no plain value, `evaluate` knows what to do."""
 
@@ -239,28 +239,28 @@ def _renderer(template: Any, *, loops: bool) -> Callable[[Scope], str]:
         except (ArithmeticError, AttributeError, LookupError, TemplateRuntimeError, TypeError, ValueError) as error:
             raise EvaluationError(f"has no text ({type(error).__name__})") from None
         if not loops and sum(map(len, pieces)) > MAX_CHARACTERS:
-            raise EvaluationError(_TOO_LONG)
+            raise EvaluationError(TOO_LONG)
         return "".join(pieces)
 
     return evaluate
 
 
-def _plain(tree: nodes.Template) -> tuple[str | None, tuple[tuple[str, ...], ...]]:
-    """Return a template as a form and the fields that it prints, when it does nothing else."""
-    form, paths = "", []
+def _plain(tree: nodes.Template) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Return the pieces of a template and the fields that it prints between them, when it does nothing else."""
+    pieces, paths = [""], []
     for output in tree.body:
         if not isinstance(output, nodes.Output):
-            return None, ()
+            return (), ()
         for node in output.nodes:
             if isinstance(node, nodes.TemplateData):
-                form += node.data.replace("%", "%%")
+                pieces[-1] += node.data
                 continue
             path = _path(node)
             if path is None or path[0] not in ROOTS:
-                return None, ()
+                return (), ()
             paths.append(path)
-            form += "%s"
-    return form, tuple(paths)
+            pieces.append("")
+    return tuple(pieces), tuple(paths)
 
 
 def _path(node: nodes.Node | None) -> tuple[str, ...] | None:
@@ -277,9 +277,6 @@ def _path(node: nodes.Node | None) -> tuple[str, ...] | None:
             return None
 
 
-_TOO_LONG: Final = f"gives more than {MAX_CHARACTERS:,} characters"
-
-
 def _pieces(rendering: Iterator[str]) -> list[str]:
     """Collect the pieces of a text until there are enough of them."""
     pieces, left = [], MAX_CHARACTERS
@@ -287,7 +284,7 @@ def _pieces(rendering: Iterator[str]) -> list[str]:
         pieces.append(piece)
         left -= len(piece)
         if left < 0:
-            raise FilterError(_TOO_LONG)
+            raise FilterError(TOO_LONG)
     return pieces
 
 
@@ -336,7 +333,7 @@ def _put_together(parts: list[Any]) -> str:
     texts = [_printable(part) for part in parts]
     texts = [text if isinstance(text, str) else str(text) for text in texts]
     if sum(map(len, texts)) > MAX_CHARACTERS:
-        raise FilterError(_TOO_LONG)
+        raise FilterError(TOO_LONG)
     return "".join(texts)
 
 

@@ -1,7 +1,8 @@
 """What shaping makes of a chunk: events in the shape of the API, or why there is none."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from connector.core.chunks import Chunk
 from connector.core.verdicts import Verdict
@@ -16,6 +17,9 @@ class Shaped:
     nothing was changed."""
     bad: dict[int, Verdict] = field(default_factory=dict)
     """By index: dead letters and what is skipped."""
+    fields: Mapping[str, Sequence[Any]] = field(default_factory=dict, repr=False)
+    """The fields of the records that have an event, as columns in the order of these, UNSET where one lacks it; empty
+    where that is not known. Who checks events need not decode what was just encoded."""
     max_segments: int | None = None
     """A text that takes more is refused."""
     limits: dict[int, int] = field(default_factory=dict)
@@ -25,3 +29,16 @@ class Shaped:
     def unchanged(cls, chunk: Chunk, *, max_segments: int | None = None) -> "Shaped":
         """Return the events of a chunk whose values are in the API's shape already."""
         return cls(chunk.values, max_segments=max_segments)
+
+    def pick(self, indices: Sequence[int]) -> "Shaped":
+        """Return what was made of the records at `indices`, which are all those that have an event."""
+        events = [self.events[i] for i in indices]
+        limits = {at: self.limits[i] for at, i in enumerate(indices) if i in self.limits} if self.limits else {}
+        return Shaped(events, fields=self.fields, max_segments=self.max_segments, limits=limits)
+
+    def put(self, indices: Sequence[int], part: "Shaped") -> None:
+        """Put the events and verdicts of a part where its records stand."""
+        assert isinstance(self.events, list)
+        for index, event in zip(indices, part.events, strict=True):
+            self.events[index] = event
+        self.bad.update({indices[at]: verdict for at, verdict in part.bad.items()})

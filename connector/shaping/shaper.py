@@ -16,7 +16,9 @@ from connector.core.records import origin_of
 from connector.core.verdicts import FILTERED, Verdict
 from connector.hooks import Failed, Records, Skip, Transform, load_transform
 from connector.mapping.columns import Columns
-from connector.mapping.mapping import CompiledMapping, Failures, compile_mapping
+from connector.mapping.making import Failures
+from connector.mapping.mapping import CompiledMapping, compile_mapping
+from connector.mapping.projection import Projection, projection_of
 from connector.shaping.decoded import Decoder, FormatAwayError
 from connector.shaping.json_values import JsonDecoder
 from connector.shaping.shaped import Shaped
@@ -35,6 +37,8 @@ class Plan:
     is_json: bool
     mapping: CompiledMapping | None
     transform: Transform | None
+    projection: Projection | None = None
+    """Decodes what the mapping looks at, where nothing else is needed of most records."""
 
     @property
     def max_segments(self) -> int | None:
@@ -84,14 +88,11 @@ class Shaper:
         distinct = list(dict.fromkeys(topics))
         if len(distinct) == 1:
             return shape_by(self.plan_for(distinct[0]), chunk, distinct[0])
-        events: list[bytes | None] = [None] * len(chunk)
-        whole = Shaped(events)
+        whole = Shaped([None] * len(chunk))
         for name in distinct:
             indices = [index for index, topic in enumerate(topics) if topic == name]
             part = shape_by(self.plan_for(name), chunk.pick(indices), name)
-            for index, event in zip(indices, part.events, strict=True):
-                events[index] = event
-            whole.bad.update({indices[at]: verdict for at, verdict in part.bad.items()})
+            whole.put(indices, part)
             if part.max_segments is not None:
                 whole.limits.update(dict.fromkeys(indices, part.max_segments))
         return whole
@@ -108,7 +109,10 @@ def _plan(settings: StreamSettings, decoder_of: DecoderOf) -> Plan:
             max_segments=mapping.max_segments,
         )
     transform = None if settings.transform is None else load_transform(settings.transform)
-    return Plan(decoder or JsonDecoder(), decoder is None, compiled, transform)
+    projection = None
+    if decoder is None and transform is None and compiled is not None and compiled.fields is not None:
+        projection = projection_of(compiled.fields)
+    return Plan(decoder or JsonDecoder(), decoder is None, compiled, transform, projection)
 
 
 def shaper_of(settings: StreamSettings, decoder_of: DecoderOf = lambda _settings: None) -> Shaper | None:
@@ -123,6 +127,27 @@ def shape_by(plan: Plan, chunk: Chunk, topic: str) -> Shaped:
     """Make the events of a chunk whose records are all of one topic; raises `FormatAwayError`."""
     if plan.is_splice:
         return Shaped.unchanged(chunk, max_segments=plan.max_segments)
+    if plan.projection is not None:
+        return _projected(plan, plan.projection, chunk, topic)
+    return _decoded(plan, chunk, topic)
+
+
+def _projected(plan: Plan, projection: Projection, chunk: Chunk, topic: str) -> Shaped:
+    """Make events of the fields that the mapping looks at; where they are not enough, of the whole record."""
+    assert plan.mapping is not None
+    found, odd = projection.decode(chunk.values)
+    columns = Columns(chunk, found, topic=topic, projection=projection)
+    odd |= plan.mapping.unprintable(columns)
+    if not odd:
+        return _mapped(plan, chunk, columns, list(range(len(chunk))), {})
+    plain, rest = [index for index in range(len(chunk)) if index not in odd], sorted(odd)
+    whole = Shaped([None] * len(chunk), max_segments=plan.max_segments)
+    whole.put(plain, _mapped(plan, chunk.pick(plain), columns.pick(plain), list(range(len(plain))), {}))
+    whole.put(rest, _decoded(plan, chunk.pick(rest), topic))
+    return whole
+
+
+def _decoded(plan: Plan, chunk: Chunk, topic: str) -> Shaped:
     decoded = plan.decoder.decode(chunk)
     bad = dict(decoded.bad)
     live = [index for index in range(len(chunk)) if index not in bad] if bad else list(range(len(chunk)))
@@ -131,6 +156,11 @@ def shape_by(plan: Plan, chunk: Chunk, topic: str) -> Shaped:
         columns = columns.pick(live)
     if plan.transform is not None and live:
         columns, live = _transformed(plan.transform, columns, live, bad)
+    return _mapped(plan, chunk, columns, live, bad)
+
+
+def _mapped(plan: Plan, chunk: Chunk, columns: Columns, live: list[int], bad: dict[int, Verdict]) -> Shaped:
+    """Map and encode the records at `live`, which `columns` holds; all others have their verdict in `bad`."""
     failures = Failures()
     mapping = plan.mapping
     passing = None if mapping is None else mapping.passing(columns, failures)
@@ -142,13 +172,14 @@ def shape_by(plan: Plan, chunk: Chunk, topic: str) -> Shaped:
         columns, live, failures = columns.pick(passing), [live[i] for i in passing], Failures()
     if mapping is not None and mapping.keeps_values and plan.is_json and plan.transform is None:
         values = chunk.values if not bad else [None if i in bad else value for i, value in enumerate(chunk.values)]
-        return Shaped(values, bad, plan.max_segments)
-    events = columns.values if mapping is None else mapping.events(columns, failures)
+        return Shaped(values, bad, max_segments=plan.max_segments)
+    events, fields = (columns.values, {}) if mapping is None else mapping.events(columns, failures)
     encoded = _encoded(events, failures)
     failure = _undecodable if mapping is None and plan.transform is None else _failure
     for index, text in failures.items():
         bad[live[index]] = failure(text)
-    return Shaped(_placed(encoded, live, len(chunk), bad), bad, plan.max_segments)
+    placed = _placed(encoded, live, len(chunk), bad)
+    return Shaped(placed, bad, {} if failures else fields, max_segments=plan.max_segments)
 
 
 def _first_topic(chunk: Chunk, index: int) -> str:
@@ -163,10 +194,10 @@ def _transformed(
     records = Records(
         columns.topic,
         columns.values,
-        columns.column("key"),
-        columns.column("headers"),
-        columns.column("timestamp"),
-        columns.column("attributes"),
+        columns.follow(("key",)),
+        columns.follow(("headers",)),
+        columns.follow(("timestamp",)),
+        columns.follow(("attributes",)),
     )
     name = f"{getattr(transform, '__module__', '')}:{getattr(transform, '__qualname__', transform)}"
     try:

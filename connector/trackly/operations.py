@@ -16,8 +16,8 @@ from msgspec import UNSET, Meta, UnsetType
 from connector.config.streams import StreamSettings
 from connector.core.batching import Batch
 from connector.core.chunks import Chunk
-from connector.core.packing import is_worth_joining
 from connector.core.segments import segments_of, too_long
+from connector.core.utf8 import not_utf8
 from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
 from connector.shaping.shaped import Shaped
 
@@ -46,6 +46,16 @@ Text = Annotated[str, Meta(min_length=1)]
 """A required string that must not be empty."""
 
 Amount = Annotated[float, Meta(ge=0)]
+
+_TYPES: dict[Any, str] = {
+    kind | more: word
+    for kind, word in ((str, "text"), (Text, "text"), (dict[str, Any], "object"))
+    for more in (kind, UnsetType)
+}
+"""Types of fields of which the Python types of a column tell all but the length of a text."""
+
+Column = Callable[[str], Sequence[Any]]
+"""Returns a field of all events, by its name."""
 
 
 class _Event(msgspec.Struct, gc=False):
@@ -265,8 +275,9 @@ class Operation:
             )
         self._decode: Callable[[Any], Any] = msgspec.json.Decoder(event).decode
         self._filler = msgspec.json.decode(self._FILLER, type=self.endpoint.event)
-        self._filler_bytes = msgspec.json.encode(self._filler)
-        self._required = tuple(f.encode_name for f in msgspec.structs.fields(self.endpoint.event) if f.required)
+        fields = msgspec.structs.fields(self.endpoint.event)
+        self._required = tuple(f.encode_name for f in fields if f.required)
+        self._fields = {f.encode_name: _TYPES.get(f.type, "other") for f in fields}
         self._inject = b'{"list_number":"%s",' % (rules.list_number or "").encode()
         self.path = (
             (self.endpoint.single_path or "")
@@ -317,39 +328,52 @@ class Operation:
         Without `shaped` the values are the events. Never raises for anything that a record may hold: what cannot be
         posted has its verdict in `settled`.
         """
+        shaped = shaped or Shaped.unchanged(chunk)
+        bad, whole = dict(shaped.bad), chunk
+        live: Sequence[int] = range(len(chunk))
+        if bad:
+            live = [index for index in live if index not in bad]
+            chunk, shaped = chunk.pick(live), shaped.pick(live)
+        prepared = Prepared()
+        if live:
+            found, prepared.lanes = self._checked(chunk, shaped, now_ms)
+            bad.update({live[at]: verdict for at, verdict in found.items()})
+        if bad:
+            wrong = sorted(bad)
+            verdicts = Verdicts(QUEUED, {at: bad[index] for at, index in enumerate(wrong)})
+            prepared.settled = (whole.pick(wrong), verdicts)
+        return prepared
+
+    def _checked(
+        self, chunk: Chunk, shaped: Shaped, now_ms: int
+    ) -> tuple[dict[int, Verdict], list[tuple[str | None, Chunk]]]:
+        """Return the verdicts of events that are not posted, and by lane what goes into requests."""
         bad: dict[int, Verdict] = {}
-        values = chunk.values
-        if shaped is not None:
-            values = shaped.events
-            if shaped.bad:
-                bad |= shaped.bad
-                # What has its verdict takes the place of a record that no check stumbles over.
-                values = [self._filler_bytes if index in bad else value for index, value in enumerate(values)]
-        events = self._decode_all(values, bad)
-        length = self._check_utf8(values, bad)
-        self._check_columns(events, bad)
-        if shaped is not None and (shaped.max_segments is not None or shaped.limits):
-            self._check_segments(events, shaped, bad)
+        values = shaped.events
+        column = self._columns(shaped) or _columns_of(self._decode_all(values, bad))
+        length, wrong_bytes = not_utf8(values, bad)
+        for index, at in wrong_bytes.items():
+            bad[index] = _invalid("not_utf8", f"byte {at} is not UTF-8")
+        self._check_columns(column, bad)
+        if shaped.max_segments is not None or shaped.limits:
+            self._check_segments(column("body"), shaped, bad)
         for index in self.expired(chunk, now_ms=now_ms):
             assert chunk.timestamps is not None
             bad.setdefault(index, _invalid("expired", f"{(now_ms - chunk.timestamps[index]) / 1000:.0f} s old"))
-        lists: list[Any] = [event.list_number for event in events] if self.endpoint.takes_list else []
+        lists: Sequence[Any] = column("list_number") if self.endpoint.takes_list else []
         if self.name == "history.sends":  # where a list may be named by its id as well
-            lists = [event.list_id if event.list_number is UNSET else event.list_number for event in events]
+            ids = column("list_id")
+            lists = [ids[index] if number is UNSET else number for index, number in enumerate(lists)]
         names = set(lists)
         absent = lists.count(UNSET) if UNSET in names else 0  # to compare it with a text costs more than to hash that
         if lists:
             self._check_lists(lists, names, bad)
         wire = self._wire(values, lists, absent, bad)
         self._check_sizes(wire, bad, length if wire is values else None)
-        prepared = Prepared()
         if bad:
-            wrong = sorted(bad)
-            verdicts = Verdicts(QUEUED, {at: bad[index] for at, index in enumerate(wrong)})
-            prepared.settled = (chunk.pick(wrong), verdicts)
             good = [index for index in range(len(chunk)) if index not in bad]
             if not good:
-                return prepared
+                return bad, []
             chunk = chunk.pick(good)
             wire = [wire[index] for index in good]
             lists = [lists[index] for index in good] if lists else lists
@@ -361,10 +385,31 @@ class Operation:
             same: dict[Any, Any] = {number: self.rules.list_number if number is UNSET else number for number in names}
             ready.lists = list(map(same.__getitem__, lists))  # the same few strings, not one for each record
         if self.rules.top_level_list and lists:
-            prepared.lanes = self._by_list(ready, lists)
-        else:
-            prepared.lanes = [(None, ready)]
-        return prepared
+            return bad, self._by_list(ready, lists)
+        return bad, [(None, ready)]
+
+    def _columns(self, shaped: Shaped) -> Column | None:
+        """Return the fields of events that were made of columns, None where only a decode tells whether they fit."""
+        fields, event = shaped.fields, self._fields
+        if not fields.keys() >= set(self._required):
+            return None
+        for name, column in fields.items():
+            kinds = set(map(type, column))
+            if name not in self._required:
+                kinds.discard(UnsetType)
+            match event.get(name):
+                case "text":
+                    fits = kinds <= {str} and not (name in self.endpoint.texts and "" in column)
+                case "object":
+                    fits = all(issubclass(kind, dict | msgspec.Struct) for kind in kinds)
+                case "other":
+                    fits = False
+                case _:
+                    fits = not self.rules.reject_unknown_fields
+            if not fits:
+                return None
+        absent = [UNSET] * len(shaped.events)
+        return lambda name: fields.get(name, absent)
 
     def expired_before(self, now_ms: int) -> int | None:
         """Return below which timestamp a record is too old to be posted, or None where none is."""
@@ -389,26 +434,6 @@ class Operation:
             else:
                 break
         return events
-
-    def _check_utf8(self, values: Sequence[bytes | None], bad: dict[int, Verdict]) -> int:
-        """Find what is not UTF-8, and return the bytes of all values that are.
-
-        A typed decode does not look into the strings that it skips: bytes that are not UTF-8 would pass.
-        """
-        there: list[bytes] = [value for index, value in enumerate(values) if index not in bad] if bad else values  # type: ignore[assignment,misc] # nulls are in bad
-        if is_worth_joining(there):
-            joined = b"".join(there)
-            length, is_ascii = len(joined), joined.isascii()
-        else:
-            length, is_ascii = sum(map(len, there)), all(map(bytes.isascii, there))
-        if not is_ascii:
-            for index, value in enumerate(values):
-                if value is not None and index not in bad and not value.isascii():
-                    try:
-                        value.decode()
-                    except UnicodeDecodeError as error:
-                        bad[index] = _invalid("not_utf8", f"byte {error.start} is not UTF-8")
-        return length
 
     def _diagnose(self, value: bytes | None, error: Exception) -> Verdict:
         """Return the verdict of a value that the typed decoder refused."""
@@ -437,9 +462,9 @@ class Operation:
             return _invalid("unknown_field", str(error))
         return _invalid("wrong_type", str(error))
 
-    def _check_columns(self, events: list[Any], bad: dict[int, Verdict]) -> None:
+    def _check_columns(self, column: Column, bad: dict[int, Verdict]) -> None:
         for name in self.endpoint.phones:
-            numbers = _PHONES[name](events)
+            numbers = column(name)
             for index in _no_numbers(numbers):
                 if index not in bad:
                     bad[index] = (
@@ -448,12 +473,11 @@ class Operation:
                         else _invalid(f"missing_{name}", f"`{name}` is empty")
                     )
         if not self.rules.journeys:
-            for index, event in enumerate(events):
-                if event.use_journeys is True and index not in bad:
+            for index, wanted in enumerate(column("use_journeys")):
+                if wanted is True and index not in bad:
                     bad[index] = _invalid("journeys_not_allowed", "`use_journeys` needs the setting contacts.journeys")
 
-    def _check_segments(self, events: list[Any], shaped: Shaped, bad: dict[int, Verdict]) -> None:
-        texts = [event.body for event in events]
+    def _check_segments(self, texts: Sequence[str], shaped: Shaped, bad: dict[int, Verdict]) -> None:
         if shaped.max_segments is not None:
             long = [(index, shaped.max_segments) for index in too_long(texts, shaped.max_segments)]
         else:
@@ -464,7 +488,7 @@ class Operation:
                 text = f"{found.count} segments ({found.encoding}, {found.units} units); at most {most}"
                 bad[index] = _invalid("too_many_segments", text)
 
-    def _check_lists(self, lists: list[Any], names: set[Any], bad: dict[int, Verdict]) -> None:
+    def _check_lists(self, lists: Sequence[Any], names: set[Any], bad: dict[int, Verdict]) -> None:
         named = [number for number in names if isinstance(number, str)]
         wrong = {named[index] for index in _no_numbers(named)}
         absent = UNSET in names and self.rules.list_number is None
@@ -481,7 +505,7 @@ class Operation:
                 )
 
     def _wire(
-        self, values: Sequence[bytes | None], lists: list[Any], absent: int, bad: dict[int, Verdict]
+        self, values: Sequence[bytes | None], lists: Sequence[Any], absent: int, bad: dict[int, Verdict]
     ) -> Sequence[bytes]:
         """Return the bytes that go into the request for each record; `absent` of them name no list."""
         spliced: Sequence[bytes] = values  # type: ignore[assignment] # nulls are in bad and never used
@@ -520,7 +544,7 @@ class Operation:
             elif len(record) > limit:
                 bad[index] = _invalid("record_too_large", f"{len(record)} bytes; a request has room for {limit}")
 
-    def _by_list(self, chunk: Chunk, lists: list[Any]) -> list[tuple[str | None, Chunk]]:
+    def _by_list(self, chunk: Chunk, lists: Sequence[Any]) -> list[tuple[str | None, Chunk]]:
         default = self.rules.list_number
         names = {default if number is UNSET else number for number in set(lists)}
         if len(names) == 1:
@@ -531,15 +555,23 @@ class Operation:
         return [(name, replace(chunk.pick(indices), own_list=name == default)) for name, indices in groups.items()]
 
 
-_PHONES: dict[str, Callable[[list[Any]], list[str]]] = {
+def _columns_of(events: list[Any]) -> Column:
+    return lambda name: _COLUMNS[name](events)
+
+
+_COLUMNS: dict[str, Callable[[list[Any]], list[Any]]] = {
     "to": lambda events: [event.to for event in events],
     "to_number": lambda events: [event.to_number for event in events],
     "phone_number": lambda events: [event.phone_number for event in events],
+    "body": lambda events: [event.body for event in events],
+    "list_number": lambda events: [event.list_number for event in events],
+    "list_id": lambda events: [event.list_id for event in events],
+    "use_journeys": lambda events: [event.use_journeys for event in events],
 }
 """Written out, since the interpreter learns where such an attribute lies: a third of the time of `attrgetter`."""
 
 
-def _no_numbers(texts: list[str]) -> list[int]:
+def _no_numbers(texts: Sequence[str]) -> list[int]:
     """Return the indices of the texts that are not E.164 numbers, in one pass over all that lies between them."""
     lines = "\n".join(texts) + "\n"
     if lines.count("\n") != len(texts):

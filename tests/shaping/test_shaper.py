@@ -1,5 +1,6 @@
 """A stream's mapping, from the bytes of a record to those of the event, and every way in which one can fail."""
 
+from dataclasses import replace
 from typing import Any
 
 import jmespath
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from connector.core.chunks import Headers
 from connector.mapping.mapping import InvalidMappingError
-from connector.shaping.shaper import Shaper, shaper_of
+from connector.shaping.shaper import Shaper, shape_by, shaper_of
 from connector.trackly.operations import operation_of
 from tests.shaping.making import chunk, posted, prepared, settled, stream
 
@@ -326,6 +327,108 @@ def test_records_together_are_printed_as_each_alone(values: list[Any]) -> None:
 
         assert together.events == [one.events[0] for one in alone]
         assert together.bad == {index: one.bad[0] for index, one in enumerate(alone) if one.bad}
+
+
+FIELDS: dict[str, Any] = {
+    "when": "value.a && value.b.c == 'x'",
+    "fields": {
+        "to": "value.b.c",
+        "body": {"template": "{{ value.a }} {{ value.d.e | default('?') }} {{ key }}"},
+        "metadata": {"a": "value.d.f", "b": {"from": "value.b.d", "default": 2}},
+    },
+    "list_number": {"table": {"x": "+18005550001"}, "by": "value.b.c"},
+}
+"""A mapping that does nothing but follow fields, so that most records are decoded no further."""
+
+FIELDS_RECORD = st.fixed_dictionaries(
+    {}, optional={
+        "a": PRINTED, "z": PRINTED,
+        "b": st.fixed_dictionaries({"c": st.just("x")}, optional={"d": PRINTED}) | PRINTED,
+        "d": st.fixed_dictionaries({}, optional={"e": PRINTED, "f": PRINTED}) | PRINTED,
+    },
+)  # fmt: skip
+JUNK = st.sampled_from([None, b"", b"{", b"[1]", b'"x"', b'{"a":1,"z":"\xff"}', b'{"a":"\xff"}', b'{"a":1}x', b"\xff"])
+
+
+@pytest.mark.parametrize("when", [FIELDS["when"], None, "value.a", "value.z == 'x' && value.a"])
+@given(data=st.data())
+def test_the_fields_alone_tell_what_the_whole_record_tells(when: str | None, data: st.DataObject) -> None:
+    """The way by way of a projection is one by way of fewer bytes; where it cannot tell, the whole record is asked."""
+    values = data.draw(st.lists(FIELDS_RECORD | JUNK, max_size=6))
+    source = chunk(
+        *values, keys=data.draw(st.lists(st.none() | st.just(b"k"), min_size=len(values), max_size=len(values)))
+    )
+    for mapping in ({**FIELDS, "when": when}, {"when": when or "value.z"}):
+        plan = Shaper(stream(mapping=mapping)).plan_for("orders")
+        found = shape_by(plan, source, "orders")
+        whole = shape_by(replace(plan, projection=None), source, "orders")
+
+        assert plan.projection is not None
+        assert (found.events, found.bad) == (whole.events, whole.bad)
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        {"fields": {"to": "value", "body": "value.b"}},
+        {"fields": {"to": "value.a", "body": {"template": "{{ value }}"}}},
+        {"fields": {"to": "value.a", "metadata": {"all": "value.a.b"}}},
+        {"fields": {"to": "value.a[0]"}},
+        {"fields": {"to": "key"}},
+        {"list_number": "value.list"},
+        {"fields": {"to": 'value."a\\"b"'}},
+        {"when": "value.a != 'x'", "fields": {"to": "value.to"}},
+    ],
+)
+def test_what_needs_more_of_a_record_than_some_fields_is_given_all_of_it(mapping: dict[str, Any]) -> None:
+    assert Shaper(stream(mapping=mapping)).plan_for("orders").projection is None
+
+
+def test_a_number_that_nobody_looks_at_may_be_of_any_size() -> None:
+    """As in an event that needs no mapping: each record's end depends on nothing but itself."""
+    mapping = {"fields": {"to": "value.to", "body": {"template": "{{ value.a | default('-') }}"}}}
+    values = [b'{"to":"+14155550101","a":1,"z":1e999}', {"to": "+14155550102"}]
+
+    assert [event["body"] for event in posted(prepared(stream(mapping=mapping), chunk(*values)))] == ["1", "-"]
+
+
+def test_a_field_may_have_any_name() -> None:
+    mapping = {"fields": {"to": "value.to", "body": "value.to", "metadata": {'a"b\\': "value.a", "c": "value.c"}}}
+    source = chunk({"to": "+14155550101", "a": 1}, {"to": "+14155550102", "a": 2, "c": 3})
+
+    assert [event["metadata"] for event in posted(prepared(stream(mapping=mapping), source))] == [
+        {'a"b\\': 1},
+        {'a"b\\': 2, "c": 3},
+    ]
+
+
+EVENT_FIELDS = {
+    "to": st.sampled_from(["+14155550101", "nope", "", 7, None, ["x"]]),
+    "body": st.sampled_from(["x", "", "a" * 200, 7, None]),
+    "list_number": st.sampled_from(["+18005550001", "nope", None]),
+    "metadata": st.sampled_from([{"a": 1}, None, 7]),
+    "wrap_links": st.sampled_from([True, None, "yes"]),
+    "more": st.sampled_from([1, "x", None]),
+}
+
+
+@pytest.mark.parametrize("names", [("to", "body"), ("to", "body", "list_number"), ("to",), tuple(EVENT_FIELDS)])
+@pytest.mark.parametrize("settings", [{}, {"unknown_fields": "reject"}, {"list_number": None}])
+@given(data=st.data())
+def test_events_made_of_columns_are_checked_as_what_is_encoded_would_be(
+    names: tuple[str, ...], settings: dict[str, Any], data: st.DataObject
+) -> None:
+    values = data.draw(st.lists(st.fixed_dictionaries({name: EVENT_FIELDS[name] for name in names}), max_size=5))
+    mapping = {"fields": {name: f"value.{name}" for name in names}, "max_segments": 1, "when": "value.to"}
+    of = stream(mapping=mapping, **settings)
+    source = chunk(*values)
+    shaped = Shaper(of).shape(source)
+    by_columns, by_bytes = (
+        operation_of(of).prepare(source, now_ms=0, shaped=part) for part in (shaped, replace(shaped, fields={}))
+    )
+
+    assert posted(by_columns) == posted(by_bytes)
+    assert settled(by_columns) == settled(by_bytes)
 
 
 def test_a_list_is_chosen_in_one_place() -> None:

@@ -54,10 +54,10 @@ def counted(calls: Counter[str]) -> Iterator[None]:
         threading.setprofile(None)
 
 
-def calls_of_a_stream(world: World) -> Counter[str]:
+def calls_of_a_stream(world: World, **stream: Any) -> Counter[str]:
     """Have a stream deliver all records of the world, and return what it called how often."""
     world.produce_sends(RECORDS)
-    settings = Settings.model_validate(world.settings(stream={"batch": {"max_records": 1_000}}))
+    settings = Settings.model_validate(world.settings(stream={"batch": {"max_records": 1_000}, **stream}))
     calls: Counter[str] = Counter()
     failures: list[BaseException] = []
 
@@ -83,6 +83,23 @@ def too_often(calls: Counter[str]) -> dict[str, int]:
 
 def test_nothing_is_called_for_each_record(world: World) -> None:
     calls = calls_of_a_stream(world)
+    print(f"{calls.total() / RECORDS:.2f} calls a record; most often: {calls.most_common(3)}")
+
+    assert too_often(calls) == {}
+
+
+MAPPING: Final = {
+    "when": "value.to && topic",
+    "fields": {
+        "to": "value.to",
+        "body": {"template": "{{ value.body }} Thank you, {{ value.to }}!"},
+        "metadata": {"key": "key", "gone": "value.gone.with_it", "shop": {"const": "ours"}},
+    },
+}
+
+
+def test_a_mapping_of_fields_calls_nothing_for_each_record(world: World) -> None:
+    calls = calls_of_a_stream(world, mapping=MAPPING)
     print(f"{calls.total() / RECORDS:.2f} calls a record; most often: {calls.most_common(3)}")
 
     assert too_often(calls) == {}
