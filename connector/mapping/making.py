@@ -106,10 +106,12 @@ def by_template(template: "Template", where: str) -> Make:
     def render(columns: Columns, failures: Failures) -> Sequence[Any]:
         return _each(template.evaluate, columns.scopes(template.roots), where, failures)
 
-    if not template.paths:
+    if not template.pieces:
         return render
 
     *before, last = template.pieces
+    if not before:
+        return lambda columns, _failures: [last] * len(columns)
 
     def fill(columns: Columns, failures: Failures) -> Sequence[Any]:
         fields = [columns.follow(path) for path in template.paths]

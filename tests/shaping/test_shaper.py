@@ -392,6 +392,14 @@ def test_a_number_that_nobody_looks_at_may_be_of_any_size() -> None:
     assert [event["body"] for event in posted(prepared(stream(mapping=mapping), chunk(*values)))] == ["1", "-"]
 
 
+@pytest.mark.parametrize("text", ["Hello", "", "{# nobody reads this #}Hello", "{{ 'Hel' }}lo"])
+def test_a_template_may_print_no_field(text: str) -> None:
+    mapping = {"fields": {"to": "value.to", "body": {"template": text}}}
+    result = prepared(stream(mapping=mapping), chunk({"to": "+14155550101"}))
+
+    assert [event["body"] for event in posted(result)] == (["Hello"] if text else [])
+
+
 def test_a_field_may_have_any_name() -> None:
     mapping = {"fields": {"to": "value.to", "body": "value.to", "metadata": {'a"b\\': "value.a", "c": "value.c"}}}
     source = chunk({"to": "+14155550101", "a": 1}, {"to": "+14155550102", "a": 2, "c": 3})
