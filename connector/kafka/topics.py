@@ -1,4 +1,4 @@
-"""The topics that results go to: that they exist, what they take, and how many partitions they have."""
+"""The topics that are written to: that they exist, what they take, and how many partitions they have."""
 
 import re
 import time
@@ -201,38 +201,31 @@ class Topics:
             time.sleep(0.05)
 
 
-class Outputs:
-    """The outcome and the dead-letter topic of a stream, as they are now.
+class Targets:
+    """Topics that are written to, as they are now.
 
     What was learnt of a topic stays until something newer is: through questions that nobody answers, and while it is
     gone, as it mostly comes back as it was.
     """
 
-    def __init__(self, topics: Topics, *, outcome_topic: str, dead_letter_topic: str, outcomes_by_key: bool) -> None:
-        self.outcome_topic = outcome_topic
-        self.dead_letter_topic = dead_letter_topic
+    def __init__(self, topics: Topics, names: Sequence[str]) -> None:
         self._topics = topics
-        self._by_key = outcomes_by_key
+        self._names = names
         self._partitions: dict[str, int] = {}
         self._limits: dict[str, int] = {}
-        self._gone: set[str] = set()
+        self.gone: set[str] = set()
         """Those that did not exist when they were last asked for."""
         self._outdated: set[str] = set()
         """Those that were gone since their limit was last asked for."""
         self._looked_at = float("-inf")
 
-    def ensure(self, create: CreateTopicsSettings, *, partitions: int, bootstrap_servers: str) -> list[str]:
-        """Create what is missing, if allowed, and return it; raises `TopicsMissingError` if not."""
-        self.refresh()
-        missing = [name for name in self._both if name in self._gone]
-        self._topics.make(missing, create, partitions=partitions, bootstrap_servers=bootstrap_servers)
-        if missing:
-            self.refresh()
-        return missing
+    def of(self, name: str) -> TopicFacts:
+        """Return what is known of a topic; what never was is taken as Kafka has it by default."""
+        return TopicFacts(self._partitions.get(name, 1), self._limits.get(name, DEFAULT_MAX_MESSAGE_BYTES))
 
     def refresh(self, timeout_secs: float | None = None) -> None:
         """Read again what the topics take; what is not answered stays as it was."""
-        found = self._topics.partitions(self._both, timeout_secs)
+        found = self._topics.partitions(self._names, timeout_secs)
         self._note(found)
         limits = self._topics.limits([name for name, count in found.items() if count], timeout_secs)
         self._limits |= {name: limit for name, limit in limits.items() if limit is not None}
@@ -251,51 +244,63 @@ class Outputs:
             self.look_again(now=now)
 
     def absent(self, sources: Collection[str]) -> set[str]:
-        """Return which of both topics, and of these, do not exist; of what cannot be known soon, what was seen last.
+        """Return which of the topics, and of these, do not exist; of what cannot be known soon, what was seen last.
 
         Asked while nothing is written, after calls that brokers have not answered: this one must not wait as long.
         """
         try:
-            found = self._topics.partitions([*self._both, *sources], SOON_SECS)
+            found = self._topics.partitions([*self._names, *sources], SOON_SECS)
         except KafkaTroubleError:
-            return set(self._gone)
+            return set(self.gone)
         self._note(found)
-        if self._gone:
+        if self.gone:
             self._looked_at = float("-inf")  # the next tick asks at once
         return {name for name, partitions in found.items() if not partitions}
 
     def _note(self, found: Mapping[str, int]) -> None:
-        there = {name: found[name] for name in self._both if found[name]}
+        there = {name: found[name] for name in self._names if found[name]}
         self._partitions |= there
-        self._gone = set(self._both) - there.keys()
-        self._outdated |= self._gone
+        self.gone = set(self._names) - there.keys()
+        self._outdated |= self.gone
 
-    @property
-    def _both(self) -> tuple[str, str]:
-        return self.outcome_topic, self.dead_letter_topic
+
+class Outputs(Targets):
+    """The outcome and the dead-letter topic of a stream."""
+
+    def __init__(self, topics: Topics, *, outcome_topic: str, dead_letter_topic: str, outcomes_by_key: bool) -> None:
+        super().__init__(topics, (outcome_topic, dead_letter_topic))
+        self.outcome_topic = outcome_topic
+        self.dead_letter_topic = dead_letter_topic
+        self._by_key = outcomes_by_key
+
+    def ensure(self, create: CreateTopicsSettings, *, partitions: int, bootstrap_servers: str) -> list[str]:
+        """Create what is missing, if allowed, and return it; raises `TopicsMissingError` if not."""
+        self.refresh()
+        missing = [name for name in self._names if name in self.gone]
+        self._topics.make(missing, create, partitions=partitions, bootstrap_servers=bootstrap_servers)
+        if missing:
+            self.refresh()
+        return missing
 
     def outcome_partition(self, source: int) -> int:
         """Return where outcomes of a source partition go, or -1 to have the key decide."""
-        return -1 if self._by_key else source % self._of(self.outcome_topic).partitions
+        return -1 if self._by_key else source % self.of(self.outcome_topic).partitions
 
     def dead_letter_partition(self, source: int) -> int:
         """Return where dead letters of a source partition go: the partition modulo the topic's count, as KIP-1191."""
-        return source % self._of(self.dead_letter_topic).partitions
+        return source % self.of(self.dead_letter_topic).partitions
 
     @property
     def dead_letter_limit(self) -> int:
         """Bytes of the largest dead letter that the topic takes."""
-        return self._of(self.dead_letter_topic).max_message_bytes
+        return self.of(self.dead_letter_topic).max_message_bytes
 
     @property
     def batch_bytes(self) -> int:
         """Bytes of records that a producer may put together that writes to both topics."""
-        return min(self._of(name).batch_bytes for name in (self.outcome_topic, self.dead_letter_topic))
+        return min(self.of(name).batch_bytes for name in self._names)
 
     @property
     def outcome_key_limit(self) -> int:
         """Bytes of the largest key that an outcome may carry."""
-        return self._of(self.outcome_topic).max_message_bytes - OUTCOME_BYTES
-
-    def _of(self, name: str) -> TopicFacts:
-        return TopicFacts(self._partitions.get(name, 1), self._limits.get(name, DEFAULT_MAX_MESSAGE_BYTES))
+        return self.of(self.outcome_topic).max_message_bytes - OUTCOME_BYTES
