@@ -17,7 +17,6 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
@@ -32,7 +31,7 @@ from connector.kafka.errors import AbortableError, KafkaTroubleError, RetriableE
 from connector.kafka.publisher import Offsets, Publisher, TransactionalPublisher
 from connector.kafka.reach import REACH_SECS
 from connector.kafka.source import Membership, Source
-from connector.kafka.topics import DEFAULT_MAX_MESSAGE_BYTES, LOOK_AGAIN_SECS, TopicFacts, Topics
+from connector.kafka.topics import Targets, TopicFacts, Topics
 from connector.telemetry.logging import get_logger
 
 MAX_WAITING: Final = 1_000
@@ -103,9 +102,8 @@ class AutomaticRedrive:
         self._started_ms = int(time.time() * 1_000)
         self._parts: dict[Partition, _Part] = {}
         self._new: list[Partition] = []
-        self._facts = TopicFacts(1, DEFAULT_MAX_MESSAGE_BYTES)
-        self._asked_at = float("-inf")
-        self._topics: Topics | None = None
+        topics = Topics(configs.asking(kafka, self._client_id), kafka.request_timeout_secs)
+        self._targets = Targets(topics, [stream.redrive_topic])
         self._earlier = Earlier(kafka, stream.redrive_topic, client_id=self._client_id, group=self._group)
         self._looking: tuple[int, dict[Partition, _Part]] = (0, {})
         """From which time on it is looked now, and for whom."""
@@ -184,8 +182,9 @@ class AutomaticRedrive:
         config = configs.consumer(
             self._kafka, self._stream, client_id=self._client_id, instance_id=self._instance_id, group=self._group
         )
-        self._topics = Topics(configs.asking(self._kafka, self._client_id), self._kafka.request_timeout_secs)
-        self._ask(self._topics)
+        self._targets.refresh()
+        if self._targets.gone:
+            raise KafkaTroubleError(f"topic {self._stream.redrive_topic} does not exist", "sending again")
         source = Source(config, self, lambda p: 0 if p in self._parts else None, keep_timestamps=True)
         publisher = TransactionalPublisher(
             configs.producer(
@@ -206,14 +205,9 @@ class AutomaticRedrive:
             publisher.close()
             source.close()
 
-    def _ask(self, topics: Topics) -> None:
-        """Ask what the redrive topic takes."""
-        topic = self._stream.redrive_topic
-        self._asked_at = time.monotonic()
-        facts = topics.facts([topic])[topic]
-        if facts is None:
-            raise KafkaTroubleError(f"topic {topic} does not exist", "sending again")
-        self._facts = facts
+    @property
+    def _facts(self) -> TopicFacts:
+        return self._targets.of(self._stream.redrive_topic)
 
     def _turn(self, source: Source, publisher: Publisher) -> None:
         self._begin_new(source)
@@ -297,9 +291,7 @@ class AutomaticRedrive:
         """Tell whether the redrive topic takes a dead letter; asked before one is passed over: limits get raised."""
         if redriven_fits(letter, letter.value, self._facts.max_message_bytes):
             return True
-        if self._topics is not None and time.monotonic() - self._asked_at >= LOOK_AGAIN_SECS:
-            with suppress(KafkaTroubleError):
-                self._ask(self._topics)
+        self._targets.look_again(now=time.monotonic())
         return redriven_fits(letter, letter.value, self._facts.max_message_bytes)
 
     def _look(self, source: Source) -> None:

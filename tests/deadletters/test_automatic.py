@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partialmethod
 from typing import Any
 from unittest.mock import Mock, create_autospec
 
@@ -25,7 +26,7 @@ from connector.demo.topics import Record
 from connector.kafka.errors import AbortableError
 from connector.kafka.publisher import TransactionalPublisher
 from connector.kafka.source import Committed, Membership, Read, RebalanceHandler, Source
-from connector.kafka.topics import TopicFacts, Topics
+from connector.kafka.topics import Targets, Topics
 from tests.deadletters.conftest import Desk
 from tests.deadletters.making import NOW_MS, headers_of
 
@@ -145,7 +146,7 @@ def test_what_is_sent_again_keeps_to_the_batches_that_the_topic_takes_and_a_lett
 def test_a_limit_that_is_lowered_or_raised_while_a_rule_runs_is_kept_to(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(automatic, "LOOK_AGAIN_SECS", 0.0)
+    monkeypatch.setattr(Targets, "look_again", partialmethod(Targets.look_again, every_secs=0.0))
     target = desk.topics.create(name=f"{desk.names[0]}.redrive")
     admin = AdminClient({"bootstrap.servers": desk.content["kafka"]["bootstrap_servers"]})
 
@@ -182,7 +183,8 @@ class Played:
         self.earlier: Mock = create_autospec(Earlier, instance=True, is_looking=False)
         self.earlier.step.return_value, self.earlier.tells.return_value = True, False
         self.topics: Mock = create_autospec(Topics, instance=True)
-        self.topics.facts.side_effect = lambda names: {name: TopicFacts(1, 1_000_000) for name in names}
+        self.topics.partitions.side_effect = lambda names, _secs=None: dict.fromkeys(names, 1)
+        self.topics.limits.return_value = {}
         self.source.committed.side_effect = lambda asked, _secs: dict.fromkeys(asked, Committed(committed, ""))
         self.source.bounds.return_value = (0, end)
         self.source.membership.return_value = Membership(None)
@@ -264,9 +266,27 @@ def test_after_some_aborts_in_a_row_a_rule_asks_anew_what_its_topic_takes(monkey
     played.publisher.commit.side_effect = AbortableError(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
 
     with running(STREAM, LOCAL) as rule:
-        wait_for(rule, lambda _: played.topics.facts.call_count >= 3, within_secs=10)
+        wait_for(rule, lambda _: played.topics.partitions.call_count >= 3, within_secs=10)
 
     assert played.publisher.abort.call_count in range(2 * MAX_ABORTS, 3 * MAX_ABORTS + 1)
+
+
+def test_a_letter_is_not_too_large_for_a_topic_that_has_not_told_its_limit_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is passed over never goes out: one answer too few must not shrink what was learnt."""
+    played = Played(monkeypatch)
+    played.topics.limits.return_value = {"sends.redrive": 3_000_000}
+    huge, large = chunk(0), chunk(1)
+    huge.values, large.values = [b"x" * 4_000_000], [b"x" * 2_000_000]
+
+    with running(STREAM, LOCAL) as rule:
+        wait_for(rule, lambda _: bool(played.begun()), within_secs=10)
+        played.topics.limits.return_value = {}
+        played.reads = [Read(chunks=[huge])]
+        wait_for(rule, lambda status: status["passed_over"]["too_large"] == 1, within_secs=10)
+        played.reads = [Read(chunks=[large])]
+        wait_for(rule, lambda status: status["redriven"] == 1, within_secs=10)
 
 
 def test_partitions_that_are_missing_and_not_ours_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
