@@ -69,6 +69,12 @@ class Batch:
         """Return the chunks of the records at `indices`, which rise, and those of all others."""
         return split(self.chunks, indices)
 
+    def older_than(self, limit_ms: int | None) -> list[int]:
+        """Return the indices of records from before a time, if one is given."""
+        firsts = accumulate(map(len, self.chunks), initial=0)
+        olds = [chunk.older_than(limit_ms) for chunk in self.chunks]
+        return [first + index for first, old in zip(firsts, olds, strict=False) for index in old]
+
     def piece(self, chunks: Iterable[Chunk], batch_id: str, *, envelope_bytes: int) -> "Batch":
         """Return a batch of its own that holds some of the records, and remembers their attempts."""
         own = tuple(chunk if chunk.indices is None else replace(chunk, indices=None) for chunk in chunks)

@@ -68,6 +68,12 @@ class Chunk:
         """Return the headers of a record, empty when it had none."""
         return [] if self.headers is None else self.headers[index] or []
 
+    def older_than(self, limit_ms: int | None) -> list[int]:
+        """Return the indices of records from before a time, if one is given."""
+        if limit_ms is None or self.timestamps is None or min(self.timestamps) >= limit_ms:
+            return []
+        return [index for index, timestamp in enumerate(self.timestamps) if is_older(timestamp, limit_ms)]
+
     @property
     def wire_bytes(self) -> int:
         """Bytes that the records take in a request, a comma after each counted."""
@@ -136,6 +142,11 @@ class Chunk:
             resent=self.resent,
             indices=None if self.indices is None else [self.indices[i] for i in indices],
         )
+
+
+def is_older(timestamp: int, limit_ms: int) -> bool:
+    """Tell whether a record is from before a time; one without a timestamp (-1) never is."""
+    return 0 <= timestamp < limit_ms
 
 
 def split(chunks: Iterable[Chunk], indices: Sequence[int]) -> tuple[tuple[Chunk, ...], tuple[Chunk, ...]]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from itertools import chain, takewhile
 from typing import Final
 
-from connector.core.chunks import Chunk, weight
+from connector.core.chunks import Chunk, is_older, weight
 
 BURST_SECS: Final = 1.0
 """Pace that a list may make up for, so that a late look does not cost it any."""
@@ -239,7 +239,7 @@ def _expired_first(queue: Iterable[Lot], limit: int | None) -> int:
     if limit is None:
         return 0
     stamps = chain.from_iterable(lot.chunk.timestamps or [limit] for lot in queue)
-    return sum(1 for _ in takewhile(lambda stamp: 0 <= stamp < limit, stamps))
+    return sum(1 for _ in takewhile(lambda stamp: is_older(stamp, limit), stamps))
 
 
 def _bytes(chunk: Chunk) -> int:

@@ -162,14 +162,14 @@ class Sender:
         Records wait in memory while the stream holds, for their pace, or to be tried again. Where one is found there
         may be many, and when a hold ends they would be tried one at a time: all that waits is looked through.
         """
-        at_ms = now_ms()  # one moment for all that follows: a clock may be set back
-        if not self._expired(batch, at_ms):
+        limit_ms = self._operation.expired_before(now_ms())  # one for all that follows: a clock may be set back
+        if not batch.older_than(limit_ms):
             return False
         state = self._state
         with state.changed:
             if serial in state.flow.active:
                 state.flow.again(state.flow.withdraw(serial), at=now())
-                for old in state.flow.take_out(lambda waiting: self._expired(waiting, at_ms)):
+                for old in state.flow.take_out(lambda waiting: waiting.older_than(limit_ms)):
                     state.settle(
                         Finished(
                             old.chunks,
@@ -183,13 +183,6 @@ class Sender:
                     )
             state.changed.notify_all()
         return True
-
-    def _expired(self, batch: Batch, at_ms: int) -> list[int]:
-        first, indices = 0, []
-        for chunk in batch.chunks:
-            indices += [first + index for index in self._operation.expired(chunk, now_ms=at_ms)]
-            first += len(chunk)
-        return indices
 
     # ------------------------------------------------------------------ verdicts, under the lock
 

@@ -357,7 +357,7 @@ class Operation:
         self._check_columns(column, bad)
         if shaped.max_segments is not None or shaped.limits:
             self._check_segments(column("body"), shaped, bad)
-        for index in self.expired(chunk, now_ms=now_ms):
+        for index in chunk.older_than(self.expired_before(now_ms)):
             assert chunk.timestamps is not None
             bad.setdefault(index, _invalid("expired", f"{(now_ms - chunk.timestamps[index]) / 1000:.0f} s old"))
         lists: Sequence[Any] = column("list_number") if self.endpoint.takes_list else []
@@ -414,13 +414,6 @@ class Operation:
     def expired_before(self, now_ms: int) -> int | None:
         """Return below which timestamp a record is too old to be posted, or None where none is."""
         return None if self.rules.max_age_ms is None else now_ms - self.rules.max_age_ms
-
-    def expired(self, chunk: Chunk, *, now_ms: int) -> list[int]:
-        """Return the indices of records that are too old to be posted; one without a timestamp never is."""
-        limit = self.expired_before(now_ms)
-        if limit is None or chunk.timestamps is None or min(chunk.timestamps) >= limit:
-            return []
-        return [index for index, timestamp in enumerate(chunk.timestamps) if 0 <= timestamp < limit]
 
     def _decode_all(self, values: Sequence[bytes | None], bad: dict[int, Verdict]) -> list[Any]:
         events: list[Any] = []
