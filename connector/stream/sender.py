@@ -371,25 +371,16 @@ class Sender:
             return
         gate.blamed(batch.family, now=now())
         self._state.limit.troubled(now=now())
-        self._narrow(serial, batch, reply, row, sent_ms, others_pass=True, at_least=SUSPICION)
+        self._narrow(serial, batch, reply, row, sent_ms, others_pass=True)
 
-    def _narrow(
-        self,
-        serial: int,
-        batch: Batch,
-        reply: Reply,
-        row: Row,
-        sent_ms: int,
-        *,
-        others_pass: bool,
-        at_least: int = 1,
-    ) -> None:
+    def _narrow(self, serial: int, batch: Batch, reply: Reply, row: Row, sent_ms: int, *, others_pass: bool) -> None:
         """Go on with a batch that was not taken, until the record is alone that is to blame, if one is.
 
-        A single one is given up after `retry.max_attempts` failures of its own, and `at_least` so many.
+        A single one is given up after `retry.max_attempts` failures of its own, of two at least where one may hold.
         """
         state, at = self._state, now()
         batch.failures += others_pass
+        at_least = SUSPICION if row.action is Action.HOLD_OR_HALVE else 1
         retry = replace(self._retry, max_attempts=max(self._retry.max_attempts, at_least))
         match next_step(batch, retry, others_pass=others_pass):
             case "again":
