@@ -31,7 +31,7 @@ from connector.cpus import USABLE
 from connector.deadletters.automatic import AutomaticRedrive
 from connector.kafka import configs
 from connector.kafka.errors import KafkaTroubleError, RetriableError
-from connector.kafka.topics import Outputs, Topics
+from connector.kafka.topics import Topics
 from connector.memory import calm_collector, tune_allocator
 from connector.shaping.formats import registry_of
 from connector.stream.state import now
@@ -286,31 +286,20 @@ def _await_broker(settings: Settings, client_id: str) -> None:
 def ensure_topics(settings: Settings, stream: StreamSettings, client_id: str) -> None:
     """Create the topics that the stream writes to where they are missing and may be created."""
     topics = Topics(configs.asking(settings.kafka, client_id), settings.kafka.request_timeout_secs)
-    sources = [facts for facts in topics.facts(stream.topics).values() if facts is not None]
-    missing_sources = [name for name, facts in topics.facts(stream.topics).items() if facts is None]
-    if missing_sources:
-        log.warning("topics to read do not exist yet; waiting for them", stream=stream.name, topics=missing_sources)
-    outputs = Outputs(
-        topics,
-        outcome_topic=stream.outcomes.topic,
-        dead_letter_topic=stream.dead_letters.topic,
-        outcomes_by_key=False,
-    )
-    created = outputs.ensure(
-        stream.create_topics,
-        partitions=max((facts.partitions for facts in sources), default=1),
-        bootstrap_servers=settings.kafka.bootstrap_servers,
-    )
-    if stream.dead_letters.redrive and topics.facts([stream.redrive_topic])[stream.redrive_topic] is None:
+    targets = [stream.outcomes.topic, stream.dead_letters.topic]
+    if stream.dead_letters.redrive:
+        targets.append(stream.redrive_topic)
+    partitions = topics.partitions([*stream.topics, *targets])
+    if absent := [name for name in stream.topics if not partitions[name]]:
+        log.warning("topics to read do not exist yet; waiting for them", stream=stream.name, topics=absent)
+    if missing := [name for name in targets if not partitions[name]]:
         topics.make(
-            [stream.redrive_topic],
+            missing,
             stream.create_topics,
-            partitions=max((facts.partitions for facts in sources), default=1),
+            partitions=max([1, *(partitions[name] for name in stream.topics)]),
             bootstrap_servers=settings.kafka.bootstrap_servers,
         )
-        created.append(stream.redrive_topic)
-    if created:
-        log.info("topics created", stream=stream.name, topics=created)
+        log.info("topics created", stream=stream.name, topics=missing)
 
 
 async def serve(connector: Connector) -> None:

@@ -273,15 +273,6 @@ class Outputs(Targets):
         self.dead_letter_topic = dead_letter_topic
         self._by_key = outcomes_by_key
 
-    def ensure(self, create: CreateTopicsSettings, *, partitions: int, bootstrap_servers: str) -> list[str]:
-        """Create what is missing, if allowed, and return it; raises `TopicsMissingError` if not."""
-        self.refresh()
-        missing = [name for name in self._names if name in self.gone]
-        self._topics.make(missing, create, partitions=partitions, bootstrap_servers=bootstrap_servers)
-        if missing:
-            self.refresh()
-        return missing
-
     def outcome_partition(self, source: int) -> int:
         """Return where outcomes of a source partition go, or -1 to have the key decide."""
         return -1 if self._by_key else source % self.of(self.outcome_topic).partitions
