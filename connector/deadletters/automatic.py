@@ -183,8 +183,7 @@ class AutomaticRedrive:
                 raise trouble
         missing = [partition for partition in read.missing if partition in self._parts]
         if missing:  # retention was faster: what is gone cannot be sent again
-            for partition in missing:
-                del self._parts[partition]
+            self.revoking(missing)
             self._new += missing
             self._log.warning("dead letters removed before they were sent again", count=len(missing))
         self._looking.look(lambda partition: source.bounds(partition, self._kafka.request_timeout_secs)[1])
