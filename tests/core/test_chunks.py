@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from connector.core.chunks import OBJECT_BYTES, Chunk, weight
 from connector.core.packing import SMALL_BYTES, PackedValues
-from tests.core.making import A, chunk, chunks, rows
+from tests.core.making import A, batch, chunk, chunks, rows
 
 
 @given(chunks(), st.integers(0, 14), st.integers(0, 14))
@@ -115,3 +115,11 @@ def test_large_values_and_values_that_may_be_null_are_not_packed() -> None:
 
     assert Chunk(A, 1, [0], large, wire=large).pack().wire is large
     assert (list(made.values), made.join()) == ([b"x", None], b"a,b")
+
+
+def test_older_records_are_found_where_they_stand_and_one_without_a_timestamp_never_is() -> None:
+    whole = replace(chunk(offsets=range(5)), timestamps=[1_000, 999, -1, 0, 1_001])
+
+    assert whole.older_than(1_000) == [1, 3]
+    assert batch(chunk(offsets=[9]), replace(whole), whole).older_than(1_000) == [2, 4, 7, 9]
+    assert whole.older_than(None) == chunk(offsets=range(5)).older_than(1_000) == []
