@@ -2,12 +2,15 @@
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from operator import itemgetter
-from typing import Any
+from typing import Any, Final
 
 from connector.core.chunks import Chunk, Headers
 from connector.mapping.expressions import Scope
 from connector.mapping.projection import FieldPath, Projection
+
+_DICT: Final = {dict}
 
 
 class Columns:
@@ -55,10 +58,11 @@ class Columns:
 
     def follow(self, path: FieldPath) -> Sequence[Any]:
         """Return a field of all records, by its root and the fields below; null where it is not there."""
-        made = self._made.get(path)
-        if made is None:
-            made = self._made[path] = self._root(path[0]) if len(path) == 1 else self._below(path)
-        return made
+        for length in range(1, len(path) + 1):
+            part = path[:length]
+            if part not in self._made:
+                self._made[part] = self._root(path[0]) if length == 1 else self._below(part)
+        return self._made[path]
 
     def scopes(self, roots: frozenset[str]) -> list[Scope]:
         """Return these roots of each record, by name; not of a projection, which has no whole values."""
@@ -72,13 +76,13 @@ class Columns:
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def _below(self, path: FieldPath) -> Sequence[Any]:
-        column, name = self.follow(path[:-1]), path[-1]
+        column, name = self._made[path[:-1]], path[-1]
         if self._projection is not None and path[0] == "value":
             return self._projection.follow(column, path)
-        try:
-            return list(map(itemgetter(name), column))
-        except (LookupError, TypeError):
-            return [found.get(name) if isinstance(found, dict) else None for found in column]
+        if _DICT.issuperset(map(type, column)):
+            with suppress(KeyError):
+                return list(map(itemgetter(name), column))
+        return [found.get(name) if isinstance(found, Mapping) else None for found in column]
 
     def _root(self, root: str) -> Sequence[Any]:
         chunk, count = self._chunk, len(self)

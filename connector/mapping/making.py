@@ -13,7 +13,7 @@ from msgspec import UNSET
 from connector.mapping.columns import Columns
 from connector.mapping.expressions import EvaluationError, Expression, Scope, is_true
 from connector.mapping.limits import MAX_CHARACTERS, TOO_LONG
-from connector.mapping.projection import FieldPath
+from connector.mapping.projection import FieldPath, Printed
 
 if TYPE_CHECKING:
     from connector.mapping.templates import Template
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _TEXT: Final = {str}
 _PRINTED: Final = frozenset({str, int, float})
 """Types that a template prints as Python does."""
+_PRINTED_OR_NULL: Final = _PRINTED | {type(None)}
 
 
 class Failures(dict[int, str]):
@@ -114,16 +115,19 @@ def by_template(template: "Template", where: str) -> Make:
         return lambda columns, _failures: [last] * len(columns)
 
     def fill(columns: Columns, failures: Failures) -> Sequence[Any]:
-        fields = [columns.follow(path) for path in template.paths]
+        fields = [_shown(columns, field) for field in template.printed]
         kinds = [set(map(type, column)) for column in fields]
         if not all(_PRINTED.issuperset(kind) for kind in kinds):
-            odd = set().union(*map(unprintable, fields))
+            odd = set().union(*(unprintable(column, None) for column in fields))
             plain = [index for index in range(len(columns)) if index not in odd]
             return _in_parts(columns, failures, ((fill, plain), (render, sorted(odd))))
         # As the template would print each record, but column by column.
         parts: list[Iterable[str]] = []
-        for piece, column, kind in zip(before, fields, kinds, strict=True):
-            parts += repeat(piece), column if kind == _TEXT else [f"{one}" for one in column]
+        try:
+            for piece, column, kind in zip(before, fields, kinds, strict=True):
+                parts += repeat(piece), column if kind == _TEXT else [f"{one}" for one in column]
+        except ValueError:  # a whole number of thousands of digits, which only a transform can give
+            return render(columns, failures)
         made = list(map("".join, zip(*parts, repeat(last))))
         if max(map(len, made), default=0) > MAX_CHARACTERS:
             for index, text in enumerate(made):
@@ -132,6 +136,13 @@ def by_template(template: "Template", where: str) -> Make:
         return made
 
     return fill
+
+
+def _shown(columns: Columns, field: Printed) -> Sequence[Any]:
+    column, instead = columns.follow(field.path), field.instead
+    if instead is None or None not in column:
+        return column
+    return [instead if found is None else found for found in column]
 
 
 def _in_parts(columns: Columns, failures: Failures, parts: Iterable[tuple[Make, list[int]]]) -> list[Any]:
@@ -146,11 +157,12 @@ def _in_parts(columns: Columns, failures: Failures, parts: Iterable[tuple[Make, 
     return made
 
 
-def unprintable(column: Sequence[Any]) -> set[int]:
-    """Return the indices of what a template does not print as Python does, or not at all."""
-    if _PRINTED.issuperset(map(type, column)):
+def unprintable(column: Sequence[Any], instead: str | None) -> set[int]:
+    """Return the indices of what a template does not print as Python does, null among it where nothing is `instead`."""
+    kinds = _PRINTED if instead is None else _PRINTED_OR_NULL
+    if kinds.issuperset(map(type, column)):
         return set()
-    return {index for index, value in enumerate(column) if type(value) not in _PRINTED}
+    return {index for index, value in enumerate(column) if type(value) not in kinds}
 
 
 def by_expression(expression: Expression, where: str) -> Make:

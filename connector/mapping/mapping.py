@@ -22,7 +22,7 @@ from connector.mapping.making import (
     unprintable,
     with_default,
 )
-from connector.mapping.projection import FieldPath
+from connector.mapping.projection import FieldPath, Printed
 
 KeyPath = tuple[str | int, ...]
 
@@ -55,15 +55,15 @@ _NO_FIELDS: Final[frozenset[FieldPath]] = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """What makes one value of an event: its place, what stands in the settings, and the roots it looks at."""
+    """What makes one value of an event: its place, what stands in the settings, and what it looks at."""
 
     path: KeyPath
     source: str
     roots: frozenset[str]
     fields: frozenset[FieldPath] | None
     """All that it looks at, where it does nothing but follow fields."""
-    printed: frozenset[FieldPath]
-    """Those of them that a template prints."""
+    printed: tuple[Printed, ...]
+    """What a template prints of them."""
     make: Make = field(repr=False)
 
 
@@ -81,8 +81,8 @@ class CompiledMapping:
     roots: frozenset[str]
     fields: frozenset[FieldPath] | None = None
     """All that it looks at, where it does nothing but follow fields: a projection of these is enough."""
-    printed: frozenset[FieldPath] = frozenset()
-    """Those of them that templates print."""
+    printed: tuple[Printed, ...] = ()
+    """What templates print of them."""
     sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -101,11 +101,8 @@ class CompiledMapping:
         return None if len(passing) == len(columns) else passing
 
     def unprintable(self, columns: Columns) -> set[int]:
-        """Return the indices of records with a field that is more than printed where a template prints it.
-
-        What becomes of null, of what is not there and of what is no plain value is for the template to say.
-        """
-        return set().union(*(unprintable(columns.follow(path)) for path in self.printed))
+        """Return the indices of records with a field of which only the template knows how it is printed, if it is."""
+        return set().union(*(unprintable(columns.follow(field.path), field.instead) for field in self.printed))
 
     def events(self, columns: Columns, failures: Failures) -> tuple[Sequence[Any], Mapping[str, Sequence[Any]]]:
         """Return the event of each record, and their fields as columns where they are made one by one.
@@ -144,7 +141,7 @@ def compile_mapping(
         raise InvalidMappingError(compiler.flaws)
     makers = compiler.makers
     roots: frozenset[str] = frozenset().union(*(maker.roots for maker in makers))
-    printed: frozenset[FieldPath] = frozenset().union(*(maker.printed for maker in makers))
+    printed = tuple(field for maker in makers for field in maker.printed)
     fields_of = [maker.fields for maker in makers]
     if condition is not None:
         roots |= condition.roots
@@ -240,9 +237,8 @@ class _Compiler:
             self.flaws.append(Flaw(at, str(error), error.offset))
             return None
         make = by_template(template, f"mapping.{_dotted(path)}")
-        printed = frozenset(template.paths)
-        fields = printed if template.pieces else None
-        return self._made(path, f"template {text}", template.roots, make, fields=fields, printed=printed)
+        fields = frozenset(field.path for field in template.printed) if template.pieces else None
+        return self._made(path, f"template {text}", template.roots, make, fields=fields, printed=template.printed)
 
     def _constant(self, value: Any, path: KeyPath) -> Make:
         make: Make = lambda columns, _failures: [value] * len(columns)  # noqa: E731
@@ -256,7 +252,7 @@ class _Compiler:
         make: Make,
         *,
         fields: frozenset[FieldPath] | None,
-        printed: frozenset[FieldPath] = _NO_FIELDS,
+        printed: tuple[Printed, ...] = (),
     ) -> Make:
         self.makers.append(Maker(path, source, roots, fields, printed, make))
         return make
@@ -291,7 +287,10 @@ def _as_key(found: Any) -> str:
     """Return what a table is asked for; what is no plain value is in none."""
     if isinstance(found, bool):
         return "true" if found else "false"
-    return str(found) if isinstance(found, int | float) else ""
+    try:
+        return str(found) if isinstance(found, int | float) else ""
+    except ValueError:  # thousands of digits
+        return ""
 
 
 def _one(expression: Expression) -> frozenset[FieldPath] | None:

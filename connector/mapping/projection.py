@@ -6,7 +6,7 @@ the fields that are looked at is there in half the time, and what stands in it c
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -15,7 +15,19 @@ from connector.core.utf8 import not_utf8
 FieldPath = tuple[str, ...]
 """Fields from outside in; the first is a root of the record."""
 
-_SCALARS: Final = None | bool | int | float | str | list[Any]
+
+class Printed(NamedTuple):
+    """A field that a template prints."""
+
+    path: FieldPath
+    instead: str | None = None
+    """What is printed where the field is null or not there; None where only the template knows."""
+
+
+_NO_OBJECT: Final = None | bool | int | float | str | list[Any]
+MAX_NAMES: Final = 50
+"""In a path of a projection, whose types are nested as deep."""
+
 _UNDECODABLE: Final = (msgspec.MsgspecError, RecursionError, TypeError, UnicodeDecodeError)
 """What a typed decode raises for bytes from anywhere; a null value is a TypeError."""
 
@@ -80,16 +92,18 @@ class Projection:
             self._places[(*path, name)] = place
             fields.append((place, self._kind(inner, (*path, name)) if inner else Any, None))
         kind: Any = msgspec.defstruct("Projected", fields, rename=names, gc=False)
-        return kind | _SCALARS
+        return kind | _NO_OBJECT
 
 
 def projection_of(paths: Collection[FieldPath]) -> Projection | None:
     """Return a projection for these paths, None where there can be none.
 
-    That is where one of them needs all of the value or goes on below another, or none looks at the value; and where
-    msgspec has no such field, for a quote or a backslash in its name.
+    That is where one of them needs all of the value, goes on below another or is very long, or none looks at the value;
+    and where msgspec has no such field, for a quote or a backslash in its name.
     """
     wanted = {path for path in paths if path[0] == "value"}
+    if any(len(path) > MAX_NAMES for path in wanted):
+        return None
     nested = any(path[:length] in wanted for path in wanted for length in range(1, len(path)))
     if nested or not wanted or ("value",) in wanted:
         return None

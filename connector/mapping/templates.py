@@ -22,6 +22,7 @@ from jinja2.visitor import NodeTransformer
 from connector.mapping.expressions import ROOTS, EvaluationError, InvalidSourceError, Scope
 from connector.mapping.filters import FILTERS, FilterError
 from connector.mapping.limits import MAX_CHARACTERS, MAX_TEXT, STEPS, TOO_LONG
+from connector.mapping.projection import Printed
 
 _OURS: Final = {"limited_rounds", "put_together"}
 _OF_JINJA: Final = ("abs", "capitalize", "first", "float", "int", "last", "length", "lower", "title", "trim", "upper")
@@ -90,9 +91,9 @@ class Template:
     evaluate: Callable[[Scope], str] = field(repr=False)
     """From roots by name to a text; raises `EvaluationError`. For one thread."""
     pieces: tuple[str, ...] = field(default=(), repr=False)
-    """What stands before, between and after `paths`, when it does nothing but print fields."""
-    paths: tuple[tuple[str, ...], ...] = ()
-    """Fields, root first. Where one of a record is null, not there or no plain value, `evaluate` knows what to do."""
+    """What stands before, between and after `printed`, when it does nothing but print these; else empty."""
+    printed: tuple[Printed, ...] = ()
+    """Where one of a record is no plain value, `evaluate` knows what to do."""
 
 
 class _Missing(Undefined):
@@ -245,9 +246,9 @@ def _renderer(template: Any, *, loops: bool) -> Callable[[Scope], str]:
     return evaluate
 
 
-def _plain(tree: nodes.Template) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+def _plain(tree: nodes.Template) -> tuple[tuple[str, ...], tuple[Printed, ...]]:
     """Return the pieces of a template and the fields that it prints between them, when it does nothing else."""
-    pieces, paths = [""], []
+    pieces, fields = [""], []
     for output in tree.body:
         if not isinstance(output, nodes.Output):
             return (), ()
@@ -255,26 +256,45 @@ def _plain(tree: nodes.Template) -> tuple[tuple[str, ...], tuple[tuple[str, ...]
             if isinstance(node, nodes.TemplateData):
                 pieces[-1] += node.data
                 continue
-            path = _path(node)
-            if path is None or path[0] not in ROOTS:
+            printed = _printed(node)
+            if printed is None or printed.path[0] not in ROOTS:
                 return (), ()
-            paths.append(path)
+            fields.append(printed)
             pieces.append("")
-    return tuple(pieces), tuple(paths)
+    return tuple(pieces), tuple(fields)
 
 
-def _path(node: nodes.Node | None) -> tuple[str, ...] | None:
-    """Return the fields that a node follows; a default changes nothing where they are there."""
+def _printed(node: nodes.Node) -> Printed | None:
+    """Return the field that a node prints, with its default if that is a constant."""
     match node:
-        case nodes.Filter(name="default" | "d", args=[_] | [], kwargs=[]):
-            return _path(node.node)
-        case nodes.Name():
-            return (node.name,)
-        case nodes.Getattr():
-            inner = _path(node.node)
-            return None if inner is None else (*inner, node.attr)
+        case nodes.Filter(name="default" | "d", node=nodes.Node() as inner, args=[_] | [], kwargs=[]):
+            found = _printed(inner)
+            # A default behind another counts only where that gives nothing, which is for the template to say.
+            return (
+                found._replace(instead=_constant(node.args)) if found and not isinstance(inner, nodes.Filter) else found
+            )
+        case _:
+            path = _path(node)
+            return None if path is None else Printed(path)
+
+
+def _constant(arguments: list[nodes.Expr]) -> str | None:
+    match arguments:
+        case []:
+            return ""
+        case [nodes.Const(value=str() | int() | float() as value)] if not isinstance(value, bool):
+            return f"{value}"
         case _:
             return None
+
+
+def _path(node: nodes.Node) -> tuple[str, ...] | None:
+    """Return the fields that a node follows, when it does nothing else."""
+    names: list[str] = []
+    while isinstance(node, nodes.Getattr):
+        names.append(node.attr)
+        node = node.node
+    return (node.name, *reversed(names)) if isinstance(node, nodes.Name) else None
 
 
 def _pieces(rendering: Iterator[str]) -> list[str]:

@@ -18,8 +18,8 @@ class Shaped:
     bad: dict[int, Verdict] = field(default_factory=dict)
     """By index: dead letters and what is skipped."""
     fields: Mapping[str, Sequence[Any]] = field(default_factory=dict, repr=False)
-    """The fields of the records that have an event, as columns in the order of these, UNSET where one lacks it; empty
-    where that is not known. Who checks events need not decode what was just encoded."""
+    """The fields of the events of all records without a verdict, as columns, UNSET where one lacks it; empty where that
+    is not known. They hold what JSON holds. Who checks events need not decode what was just encoded."""
     max_segments: int | None = None
     """A text that takes more is refused."""
     limits: dict[int, int] = field(default_factory=dict)
@@ -30,11 +30,14 @@ class Shaped:
         """Return the events of a chunk whose values are in the API's shape already."""
         return cls(chunk.values, max_segments=max_segments)
 
-    def pick(self, indices: Sequence[int]) -> "Shaped":
-        """Return what was made of the records at `indices`, which are all those that have an event."""
-        events = [self.events[i] for i in indices]
-        limits = {at: self.limits[i] for at, i in enumerate(indices) if i in self.limits} if self.limits else {}
-        return Shaped(events, fields=self.fields, max_segments=self.max_segments, limits=limits)
+    def undecided(self) -> tuple[Sequence[int], "Shaped"]:
+        """Return the indices of the records without a verdict, and what was made of them."""
+        if not self.bad:
+            return range(len(self.events)), self
+        live = [index for index in range(len(self.events)) if index not in self.bad]
+        limits = {at: self.limits[index] for at, index in enumerate(live) if index in self.limits}
+        events = [self.events[index] for index in live]
+        return live, Shaped(events, {}, self.fields, max_segments=self.max_segments, limits=limits)
 
     def put(self, indices: Sequence[int], part: "Shaped") -> None:
         """Put the events and verdicts of a part where its records stand."""

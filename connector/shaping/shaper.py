@@ -178,8 +178,10 @@ def _mapped(plan: Plan, chunk: Chunk, columns: Columns, live: list[int], bad: di
     failure = _undecodable if mapping is None and plan.transform is None else _failure
     for index, text in failures.items():
         bad[live[index]] = failure(text)
+    if failures or plan.transform is not None:  # a transform may return what is encoded, but is no JSON
+        fields = {}
     placed = _placed(encoded, live, len(chunk), bad)
-    return Shaped(placed, bad, {} if failures else fields, max_segments=plan.max_segments)
+    return Shaped(placed, bad, fields, max_segments=plan.max_segments)
 
 
 def _first_topic(chunk: Chunk, index: int) -> str:

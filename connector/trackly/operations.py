@@ -1,8 +1,8 @@
 """The four operations: where they post, what they take, and what of it is checked before a request is spent.
 
 A check here refuses only what the API is documented to refuse. It runs over the columns of a chunk: one typed decode
-for each record, then one pass of a regular expression over all its phone numbers. An event that has the API's shape
-is spliced into the request as the bytes it came in.
+for each record, unless its event was made of columns here, then one pass of a regular expression over all its phone
+numbers. An event that has the API's shape is spliced into the request as the bytes it came in.
 """
 
 import re
@@ -48,9 +48,10 @@ Text = Annotated[str, Meta(min_length=1)]
 Amount = Annotated[float, Meta(ge=0)]
 
 _TYPES: dict[Any, str] = {
-    kind | more: word
-    for kind, word in ((str, "text"), (Text, "text"), (dict[str, Any], "object"))
-    for more in (kind, UnsetType)
+    str: "text",
+    Text: "text",
+    str | UnsetType: "text",
+    dict[str, Any] | UnsetType: "object",
 }
 """Types of fields of which the Python types of a column tell all but the length of a text."""
 
@@ -277,7 +278,9 @@ class Operation:
         self._filler = msgspec.json.decode(self._FILLER, type=self.endpoint.event)
         fields = msgspec.structs.fields(self.endpoint.event)
         self._required = tuple(f.encode_name for f in fields if f.required)
-        self._fields = {f.encode_name: _TYPES.get(f.type, "other") for f in fields}
+        self._types = {f.encode_name: _TYPES.get(f.type, "other") for f in fields}
+        self._required_texts = {name for name in self._required if self._types[name] == "text"}
+        self._needs_decode = len(self._required_texts) < len(self._required)
         self._inject = b'{"list_number":"%s",' % (rules.list_number or "").encode()
         self.path = (
             (self.endpoint.single_path or "")
@@ -329,19 +332,16 @@ class Operation:
         posted has its verdict in `settled`.
         """
         shaped = shaped or Shaped.unchanged(chunk)
-        bad, whole = dict(shaped.bad), chunk
-        live: Sequence[int] = range(len(chunk))
-        if bad:
-            live = [index for index in live if index not in bad]
-            chunk, shaped = chunk.pick(live), shaped.pick(live)
+        bad = dict(shaped.bad)
+        live, rest = shaped.undecided()
         prepared = Prepared()
         if live:
-            found, prepared.lanes = self._checked(chunk, shaped, now_ms)
+            found, prepared.lanes = self._checked(chunk.pick(live), rest, now_ms)
             bad.update({live[at]: verdict for at, verdict in found.items()})
         if bad:
             wrong = sorted(bad)
             verdicts = Verdicts(QUEUED, {at: bad[index] for at, index in enumerate(wrong)})
-            prepared.settled = (whole.pick(wrong), verdicts)
+            prepared.settled = (chunk.pick(wrong), verdicts)
         return prepared
 
     def _checked(
@@ -349,11 +349,13 @@ class Operation:
     ) -> tuple[dict[int, Verdict], list[tuple[str | None, Chunk]]]:
         """Return the verdicts of events that are not posted, and by lane what goes into requests."""
         bad: dict[int, Verdict] = {}
-        values = shaped.events
-        column = self._columns(shaped) or _columns_of(self._decode_all(values, bad))
-        length, wrong_bytes = not_utf8(values, bad)
-        for index, at in wrong_bytes.items():
-            bad[index] = _invalid("not_utf8", f"byte {at} is not UTF-8")
+        values, length = shaped.events, None
+        column = self._by_types(shaped)
+        if column is None:
+            column = _by_decode(self._decode_all(values, bad))
+            length, wrong_bytes = not_utf8(values, bad)
+            for index, at in wrong_bytes.items():
+                bad[index] = _invalid("not_utf8", f"byte {at} is not UTF-8")
         self._check_columns(column, bad)
         if shaped.max_segments is not None or shaped.limits:
             self._check_segments(column("body"), shaped, bad)
@@ -388,22 +390,22 @@ class Operation:
             return bad, self._by_list(ready, lists)
         return bad, [(None, ready)]
 
-    def _columns(self, shaped: Shaped) -> Column | None:
-        """Return the fields of events that were made of columns, None where only a decode tells whether they fit."""
-        fields, event = shaped.fields, self._fields
-        if not fields.keys() >= set(self._required):
+    def _by_types(self, shaped: Shaped) -> Column | None:
+        """Return the columns that events were made of, None where only a decode tells whether they fit."""
+        fields = shaped.fields
+        if self._needs_decode or not fields.keys() >= self._required_texts:
             return None
         for name, column in fields.items():
             kinds = set(map(type, column))
-            if name not in self._required:
+            if name not in self._required_texts:
                 kinds.discard(UnsetType)
-            match event.get(name):
+            match self._types.get(name):
                 case "text":
                     fits = kinds <= {str} and not (name in self.endpoint.texts and "" in column)
                 case "object":
                     fits = all(issubclass(kind, dict | msgspec.Struct) for kind in kinds)
                 case "other":
-                    fits = False
+                    fits = not kinds
                 case _:
                     fits = not self.rules.reject_unknown_fields
             if not fits:
@@ -548,11 +550,11 @@ class Operation:
         return [(name, replace(chunk.pick(indices), own_list=name == default)) for name, indices in groups.items()]
 
 
-def _columns_of(events: list[Any]) -> Column:
-    return lambda name: _COLUMNS[name](events)
+def _by_decode(events: list[Any]) -> Column:
+    return lambda name: _FIELDS[name](events)
 
 
-_COLUMNS: dict[str, Callable[[list[Any]], list[Any]]] = {
+_FIELDS: dict[str, Callable[[list[Any]], list[Any]]] = {
     "to": lambda events: [event.to for event in events],
     "to_number": lambda events: [event.to_number for event in events],
     "phone_number": lambda events: [event.phone_number for event in events],

@@ -392,6 +392,23 @@ def test_a_number_that_nobody_looks_at_may_be_of_any_size() -> None:
     assert [event["body"] for event in posted(prepared(stream(mapping=mapping), chunk(*values)))] == ["1", "-"]
 
 
+def test_a_path_may_be_long() -> None:
+    path = ".".join(["value", *["a"] * 900])
+    result = prepared(
+        stream(mapping={"fields": {"to": "value.to", "body": {"from": path, "default": "x"}}}),
+        chunk({"to": "+14155550101"}),
+    )
+
+    assert [event["body"] for event in posted(result)] == ["x"]
+
+
+def test_a_chunk_may_hold_nothing_to_check() -> None:
+    settings = stream(delivery={"max_age_secs": 60}, mapping={"when": "value.a", "fields": {"to": "value.a"}})
+
+    assert prepared(settings, chunk(timestamps=[])).settled is None
+    assert len(settled(prepared(settings, chunk({}, None, timestamps=[1, 1])))) == 2
+
+
 @pytest.mark.parametrize("text", ["Hello", "", "{# nobody reads this #}Hello", "{{ 'Hel' }}lo"])
 def test_a_template_may_print_no_field(text: str) -> None:
     mapping = {"fields": {"to": "value.to", "body": {"template": text}}}

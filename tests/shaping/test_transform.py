@@ -1,13 +1,17 @@
 """A stream's own Python: what it is given, what it may return, and what its failures are."""
 
+from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import pytest
 
 from connector.hooks import SKIP, Failed, Record, Records, each
 from connector.shaping.decoded import FormatAwayError
 from connector.shaping.shaper import Shaper
 from connector.testing import apply, ends_of, sample
+from tests.shaping import hooks
 from tests.shaping.making import chunk, posted, prepared, settled, stream
 
 HERE = "tests.shaping.hooks"
@@ -64,6 +68,44 @@ def test_what_it_returns_must_be_json() -> None:
         ("mapping_failed", "the event is no JSON"),
         ("not_an_object", "the value is a JSON array, not an object"),
     ]
+
+
+MAPPED = {"fields": {"to": "value.to", "body": {"template": "{{ value.body }}"}, "metadata": {"x": "value.x"}}}
+GOOD = {"to": "+14155550101", "body": "a"}
+
+
+@pytest.mark.parametrize("odd", [Decimal("NaN"), Decimal("Infinity"), msgspec.Raw(b"oops")])
+def test_what_a_mapping_makes_of_it_must_be_json_too(odd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One record that is none would spoil the request of all others."""
+    monkeypatch.setattr(
+        hooks, "text", lambda records: [{**GOOD, "x": odd if v.get("odd") else 1} for v in records.values]
+    )
+    result = prepared(stream(transform=f"{HERE}:text", mapping=MAPPED), chunk({"odd": True}, {}))
+
+    assert [event["metadata"] for event in posted(result)] == [{"x": 1}]
+    assert {offset: v.reason for offset, v in settled(result).items()} == {0: "not_json"}
+
+
+def test_a_mapping_follows_fields_of_whatever_is_like_a_dict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hooks, "text", lambda records: [MappingProxyType({**GOOD, **v}) for v in records.values])
+    settings = stream(transform=f"{HERE}:text", mapping=MAPPED)
+    values: list[dict[str, Any]] = [{"x": {"y": 1}}, {}]
+    together = posted(prepared(settings, chunk(*values)))
+
+    assert together == [posted(prepared(settings, chunk(value)))[0] for value in values]
+    assert [event["body"] for event in together] == ["a", "a"]
+
+
+def test_a_number_of_thousands_of_digits_is_a_failure_of_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hooks, "text", lambda records: [{**GOOD, "body": v.get("n", 10**5000)} for v in records.values])
+    settings = stream(
+        transform=f"{HERE}:text",
+        mapping={**MAPPED, "list_number": {"table": {"a": "+18005550001"}, "by": "value.body"}},
+    )
+    result = prepared(settings, chunk({}, {"n": 7}))
+
+    assert [event["body"] for event in posted(result)] == ["7"]
+    assert {offset: v.reason for offset, v in settled(result).items()} == {0: "mapping_failed"}
 
 
 def test_it_is_given_all_that_is_known_of_records() -> None:

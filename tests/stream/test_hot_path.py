@@ -92,7 +92,7 @@ MAPPING: Final = {
     "when": "value.to && topic",
     "fields": {
         "to": "value.to",
-        "body": {"template": "{{ value.body }} Thank you, {{ value.to }}!"},
+        "body": {"template": "{{ value.body }} Thank you, {{ value.name | default('friend') }}!"},
         "metadata": {"key": "key", "gone": "value.gone.with_it", "shop": {"const": "ours"}},
     },
 }
