@@ -1,6 +1,6 @@
 """Dead letters for tests: as the connector writes them, and as others do."""
 
-from typing import Any
+from typing import Any, Final
 
 from connector.core.chunks import Chunk, Headers, Partition
 from connector.core.records import Scribe
@@ -10,6 +10,15 @@ from connector.deadletters.letters import Facts, Letter
 from connector.demo.topics import Record
 
 NOW_MS = 1_769_846_400_123
+STREAM: Final[dict[str, Any]] = {
+    "name": "sends",
+    "topics": ["sms"],
+    "operation": "send",
+    "list_number": "+18005551234",
+    "outcomes": {"topic": "sms.outcomes"},
+    "dead_letters": {"topic": "dead"},
+}
+"""The settings of the stream whose dead letters these are."""
 
 
 def headers_of(

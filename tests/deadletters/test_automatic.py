@@ -28,7 +28,7 @@ from connector.kafka.publisher import TransactionalPublisher
 from connector.kafka.source import Committed, Membership, Read, RebalanceHandler, Source
 from connector.kafka.topics import Targets, Topics
 from tests.deadletters.conftest import Desk
-from tests.deadletters.making import NOW_MS, headers_of
+from tests.deadletters.making import NOW_MS, STREAM, headers_of
 
 DEAD, FOREIGN = Partition("dead", 0), Partition("dead", 1)
 LOCAL = KafkaSettings(bootstrap_servers="nowhere:1")
@@ -204,16 +204,6 @@ class Played:
 
     def begun(self) -> list[int]:
         return [call.args[1] for call in self.source.begin.call_args_list]
-
-
-STREAM = {
-    "name": "sends",
-    "topics": ["sms"],
-    "operation": "send",
-    "list_number": "+18005551234",
-    "outcomes": {"topic": "sms.outcomes"},
-    "dead_letters": {"topic": "dead"},
-}
 
 
 def chunk(*offsets: int) -> Chunk:

@@ -11,20 +11,11 @@ from connector.core.chunks import Chunk, Headers, Partition
 from connector.core.progress import RangeSet
 from connector.deadletters.deciding import Automatic, Known, Plan, Rules, plan, survey
 from connector.deadletters.selection import Criteria
-from tests.deadletters.making import NOW_MS, headers_of
+from tests.deadletters.making import NOW_MS, STREAM, headers_of
 from tests.deadletters.test_letters import CONNECT
 
-STREAM = StreamSettings.model_validate(
-    {
-        "name": "sends",
-        "topics": ["sms"],
-        "operation": "send",
-        "list_number": "+18005551234",
-        "outcomes": {"topic": "sms.outcomes"},
-        "dead_letters": {"topic": "dead"},
-    }
-)
-RULES = Rules({"sends": STREAM})
+SENDS = StreamSettings.model_validate(STREAM)
+RULES = Rules({"sends": SENDS})
 DEAD, SMS = Partition("dead", 0), Partition("sms", 0)
 GOOD = b'{"to":"+15550000001","body":"Hello"}'
 
@@ -164,7 +155,7 @@ def test_parking_takes_everything_that_is_meant() -> None:
 def test_a_patch_mends_the_source_of_a_mapped_event() -> None:
     """What is sent again is mapped as it was at its origin, so that is how a mended value is checked."""
     mapping = {"fields": {"to": "value.phone", "body": {"template": "Hi {{ value.name }}"}}}
-    mapped = STREAM.model_copy(
+    mapped = SENDS.model_copy(
         update={"overrides": [OverrideSettings.model_validate({"topics": ["sms"], "mapping": mapping})]}
     )
     rows = [headers_of("mapping_failed", offset=offset) for offset in (1, 2)]
