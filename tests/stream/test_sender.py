@@ -1,10 +1,12 @@
 """What the sender does of replies, over real sockets and without Kafka."""
 
 import asyncio
+import itertools
 import json
+import math
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Literal, cast
 
 import pytest
@@ -19,7 +21,7 @@ from connector.trackly.client import Client
 from connector.trackly.operations import Operation
 from connector.trackly.replies import read_reply
 from tests.kit.sending import Bench
-from tests.trackly.serving import PATIENCE_SECS, Served, read_request, talk, whole
+from tests.trackly.serving import PATIENCE_SECS, read_request, talk, whole
 
 POLICY: Final = VerdictPolicy(2, frozenset({"provider_error"}), frozenset(), frozenset({504}))
 LISTS: Final = b'{"lists":[]}'
@@ -35,6 +37,41 @@ def _looks_often() -> Iterator[None]:
 
 def event(text: str) -> bytes:
     return json.dumps({"to": "+15550000001", "body": text, "list_number": "+18005551234"}).encode()
+
+
+async def delivering(
+    bench: Bench,
+    client: Client,
+    texts: Sequence[str],
+    timestamps: list[int] | None = None,
+    *,
+    feed: Callable[[], object] = lambda: None,
+    until: Callable[[], bool] | None = None,
+) -> None:
+    """Have a stream read these texts, and go on until something holds: that each of them has its result, unless told.
+
+    `feed` is called before each turn, and may have it read more.
+    """
+    done = until or (lambda: set(range(len(texts))) <= bench.results().keys())
+    sender = bench.sender(client)
+    sender.run()
+    bench.read([event(text) for text in texts], timestamps)
+    async with asyncio.timeout(PATIENCE_SECS):
+        while not done():
+            feed()
+            await bench.turn(sender)
+    await sender.close()
+
+
+def others_pass(bench: Bench, *, at_most: float = math.inf) -> Callable[[], None]:
+    """Return a feed of one more text whenever nothing is ready, so many in all."""
+    fed = itertools.count()
+
+    def feed() -> None:
+        if not bench.state.flow.ready and next(fed) < at_most:
+            bench.read([event("well")])
+
+    return feed
 
 
 @pytest.mark.parametrize("how", ["lost", "504", "lie"])
@@ -61,22 +98,18 @@ def test_a_batch_in_doubt_again_and_again_is_posted_so_often_and_then_a_dead_let
             else:
                 writer.write(whole(b'{"queued_count":%d,"error_count":0,"errors":[]}' % len(texts)))
 
-    async def use(client: Client, _served: Served) -> None:
-        sender = bench.sender(client)
-        bench.read([event(text) for text in ("one", "two", "poison")])
-        number, answered = 0, 0
-        async with asyncio.timeout(PATIENCE_SECS):
-            while not {0, 1, 2} <= bench.results().keys():
-                if bench.state.counts.requests_by_row["accepted"] > answered:
-                    answered = bench.state.counts.requests_by_row["accepted"]
-                    passed.set()  # others pass, and the sender knows
-                if not bench.state.flow.ready and number == answered:
-                    number += 1
-                    bench.read([event(f"well {number}")])
-                await bench.turn(sender)
-        await sender.close()
+    number = answered = 0
 
-    talk(handle, use)
+    def feed() -> None:
+        nonlocal number, answered
+        if bench.state.counts.requests_by_row["accepted"] > answered:
+            answered = bench.state.counts.requests_by_row["accepted"]
+            passed.set()  # others pass, and the sender knows
+        if not bench.state.flow.ready and number == answered:
+            number += 1
+            bench.read([event(f"well {number}")])
+
+    talk(handle, lambda client, _: delivering(bench, client, ["one", "two", "poison"], feed=feed))
 
     assert (posts["one"], posts["two"], posts["poison"]) == (3, 3, 3)
     assert max(count for text, count in posts.items() if text.startswith("well")) == 1
@@ -123,19 +156,17 @@ class Liar:
         """Do nothing."""
 
 
-def deliver(bench: Bench, liar: Liar, values: list[bytes]) -> None:
-    """Have a stream read these records, and go on until each has its result."""
-
-    async def use() -> None:
-        sender = bench.sender(cast("Client", liar))
-        sender.run()
-        bench.read(values)
-        async with asyncio.timeout(PATIENCE_SECS):
-            while len(bench.results()) < len(values):
-                await bench.turn(sender)
-        await sender.close()
-
-    asyncio.run(use())
+def deliver(
+    bench: Bench,
+    liar: Liar,
+    texts: Sequence[str],
+    timestamps: list[int] | None = None,
+    *,
+    feed: Callable[[], object] = lambda: None,
+    until: Callable[[], bool] | None = None,
+) -> None:
+    """Do as `delivering`, with such a client."""
+    asyncio.run(delivering(bench, cast("Client", liar), texts, timestamps, feed=feed, until=until))
 
 
 def test_what_grew_too_old_since_it_was_read_is_not_posted_and_its_neighbours_are() -> None:
@@ -144,15 +175,7 @@ def test_what_grew_too_old_since_it_was_read_is_not_posted_and_its_neighbours_ar
     bench = Bench(max_age_ms=3_600_000)
     read, asked = now_ms() - 3_700_000, now_ms()
 
-    async def use() -> None:
-        sender = bench.sender(cast("Client", liar))
-        bench.read([event("text")] * 5, [asked, read, -1, read, asked])
-        async with asyncio.timeout(PATIENCE_SECS):
-            while len(bench.results()) < 5:
-                await bench.turn(sender)
-        await sender.close()
-
-    asyncio.run(use())
+    deliver(bench, liar, ["text"] * 5, [asked, read, -1, read, asked])
 
     assert [bench.results()[offset][0].reason for offset in range(5)] == ["", "expired", "", "expired", ""]
     assert liar.taken == Counter((0, 2, 4)), "one without a timestamp is not old"
@@ -164,61 +187,34 @@ def test_what_grew_too_old_since_it_was_read_is_not_posted_and_its_neighbours_ar
 def test_all_that_expired_during_a_hold_goes_at_once_when_it_ends() -> None:
     """And not one by one, as records do by which the platform is tried."""
     bench = Bench(max_age_ms=3_600_000)
-    turns = 0
+    bench.state.gate.refused(0, "unauthorized", now=0.0, detail="")
+    bench.state.gate.probed(ok=True, now=0.0)
+    turns = itertools.count()
 
-    async def use() -> None:
-        nonlocal turns
-        sender = bench.sender(cast("Client", Liar([])))
-        bench.read([event("text")] * 500, [1] * 499 + [now_ms()])
-        bench.state.gate.refused(0, "unauthorized", now=0.0, detail="")
-        bench.state.gate.probed(ok=True, now=0.0)
-        async with asyncio.timeout(PATIENCE_SECS):
-            while len(bench.results()) < 500:
-                turns += 1
-                await bench.turn(sender)
-        await sender.close()
-
-    asyncio.run(use())
+    deliver(bench, Liar([]), ["text"] * 500, [1] * 499 + [now_ms()], feed=lambda: next(turns))
 
     assert Counter(verdict.reason for verdict, _ in bench.results().values()) == {"expired": 499, "": 1}
-    assert turns < 50
+    assert next(turns) < 50
 
 
 def test_a_clock_that_is_set_back_makes_nothing_queued_that_was_not_posted(monkeypatch: pytest.MonkeyPatch) -> None:
     liar = Liar([])
     bench = Bench(max_age_ms=3_600_000)
     times = iter([now_ms() + 60_000] * 2)
+    monkeypatch.setattr("connector.stream.sender.now_ms", lambda: next(times, now_ms() - 60_000))
 
-    async def use() -> None:
-        sender = bench.sender(cast("Client", liar))
-        bench.read([event("text")] * 3, [now_ms() - 3_600_000] * 3)
-        monkeypatch.setattr("connector.stream.sender.now_ms", lambda: next(times, now_ms() - 60_000))
-        async with asyncio.timeout(PATIENCE_SECS):
-            while len(bench.results()) < 3:
-                await bench.turn(sender)
-        await sender.close()
-
-    asyncio.run(use())
+    deliver(bench, liar, ["text"] * 3, [now_ms() - 3_600_000] * 3)
 
     assert {offset for offset, (verdict, _) in bench.results().items() if verdict.status == "queued"} == set(liar.taken)
 
 
-def test_what_expires_after_it_was_posted_says_when_that_was() -> None:
+def test_what_expires_after_it_was_posted_says_when_that_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """With `resend` it may have gone out then."""
     liar = Liar([Reply("lost", trouble="reset")])
     bench = Bench(max_age_ms=3_600_000, in_doubt="resend")
+    monkeypatch.setattr("connector.stream.sender.now_ms", lambda: now_ms() + (3_600_000 if liar.taken else 0))
 
-    async def use() -> None:
-        sender = bench.sender(cast("Client", liar))
-        bench.read([event("text")], [now_ms() - 3_600_000 + 300])
-        async with asyncio.timeout(PATIENCE_SECS):
-            await bench.turn(sender)
-            await asyncio.sleep(0.4)
-            while not bench.results():
-                await bench.turn(sender)
-        await sender.close()
-
-    asyncio.run(use())
+    deliver(bench, liar, ["text"], [now_ms() - 60_000])
 
     verdict, item = bench.results()[0]
     [letter] = Scribe("s", "send", "g").dead_letters(item, now_ms=0)
@@ -287,7 +283,7 @@ def test_whatever_the_platform_says_each_record_ends_once_and_none_is_posted_aga
     bench = Bench(in_doubt=in_doubt, max_attempts=2, failures=2)
     liar = Liar(list(said))
 
-    deliver(bench, liar, [event(f"text {number}") for number in range(10)])
+    deliver(bench, liar, [f"text {number}" for number in range(10)])
 
     results = bench.results()
     assert results.keys() == set(range(10))
@@ -306,7 +302,7 @@ def test_what_fails_for_all_uses_up_no_attempt_of_a_record(trouble: tuple[int, s
     liar = Liar([*[trouble] * 4, (200, None, failed)])
     bench = Bench(max_attempts=2)
 
-    deliver(bench, liar, [event("text")])
+    deliver(bench, liar, ["text"])
 
     assert {verdict.status for verdict, _ in bench.results().values()} == {"queued"}
 
@@ -317,18 +313,7 @@ def test_a_record_whose_text_a_firewall_minds_is_dead_lettered_alone() -> None:
     texts = [f"text {number}" for number in range(200)]
     texts[7], texts[9], texts[150] = "drop table", "<script> too", "<script>"
 
-    async def use() -> None:
-        sender = bench.sender(cast("Client", firewall))
-        sender.run()
-        bench.read([event(text) for text in texts])
-        async with asyncio.timeout(PATIENCE_SECS):
-            while not set(range(200)) <= bench.results().keys():
-                if not bench.state.flow.ready:  # others pass all the time
-                    bench.read([event("well")])
-                await bench.turn(sender)
-        await sender.close()
-
-    asyncio.run(use())
+    deliver(bench, firewall, texts, feed=others_pass(bench))
 
     failed = {offset: verdict for offset, (verdict, _) in bench.results().items() if verdict.status == "dead_letter"}
     assert {o: (v.reason, v.http_status, v.text) for o, v in failed.items()} == dict.fromkeys(
@@ -341,20 +326,7 @@ def test_what_a_firewall_refuses_is_given_up_only_while_others_pass() -> None:
     firewall = Firewall(b"drop table")
     bench = Bench(max_attempts=4)
 
-    async def use() -> None:
-        sender = bench.sender(cast("Client", firewall))
-        sender.run()
-        bench.read([event("drop table")])
-        fed = 0
-        async with asyncio.timeout(PATIENCE_SECS):
-            while firewall.posts < 12 + fed:
-                if not bench.state.flow.ready and fed < 2:
-                    fed += 1
-                    bench.read([event("well")])
-                await bench.turn(sender)
-        await sender.close()
-
-    asyncio.run(use())
+    deliver(bench, firewall, ["drop table"], feed=others_pass(bench, at_most=2), until=lambda: firewall.posts >= 14)
 
     assert [verdict.status for verdict, _ in bench.results().values()] == ["queued", "queued"]
 
@@ -389,17 +361,12 @@ def test_a_platform_that_fails_for_most_at_random_spends_no_record(share: float,
     failing = Failing(share, status)
     bench = Bench(batch_records=1)
 
-    async def use() -> None:
-        sender = bench.sender(cast("Client", failing))
-        sender.run()
-        until = awake() + 4
-        while awake() < until:
-            if len(bench.state.flow.ready) < 4 and len(bench.results()) < 150:
-                bench.read([event("text")])
-            await bench.turn(sender)
-        await sender.close()
+    def feed() -> None:
+        if len(bench.state.flow.ready) < 4 and len(bench.results()) < 150:
+            bench.read([event("text")])
 
-    asyncio.run(use())
+    end = awake() + 4
+    deliver(bench, failing, ["text"], feed=feed, until=lambda: awake() >= end)
 
     print(len(bench.results()), "settled by", failing.posts, "requests")
     assert {verdict.status for verdict, _ in bench.results().values()} == {"queued"}
@@ -408,25 +375,14 @@ def test_a_platform_that_fails_for_most_at_random_spends_no_record(share: float,
 @pytest.mark.parametrize("count", [4, 6, 16])
 def test_one_late_answer_during_an_outage_spends_no_record(count: int) -> None:
     failing = Failing(0.0, 503)
-    bench = Bench(max_attempts=5)
+    bench = Bench(max_attempts=5, batch_records=1)
 
-    async def use() -> None:
-        sender = bench.sender(cast("Client", failing))
-        sender.run()
-        for _ in range(40):
-            bench.read([event("well")])
-        async with asyncio.timeout(PATIENCE_SECS):
-            while len(bench.results()) < 40:
-                await bench.turn(sender)
+    def feed() -> None:
+        if len(bench.results()) == 40 and not failing.down:
             failing.down = True
-            bench.read([event("late")])
-            for _ in range(count):
-                bench.read([event("text")])
-            while failing.failed < 60:
-                await bench.turn(sender)
-        await sender.close()
+            bench.read([event(text) for text in ["late", *["text"] * count]])
 
-    asyncio.run(use())
+    deliver(bench, failing, ["well"] * 40, feed=feed, until=lambda: failing.failed >= 60)
 
     assert {verdict.status for verdict, _ in bench.results().values()} == {"queued"}
 
@@ -435,18 +391,7 @@ def test_a_single_attempt_is_not_enough_to_blame_a_record_for_what_a_firewall_re
     firewall = Firewall(b"drop table")
     bench = Bench(max_attempts=1)
 
-    async def use() -> None:
-        sender = bench.sender(cast("Client", firewall))
-        sender.run()
-        bench.read([event("drop table")])
-        async with asyncio.timeout(PATIENCE_SECS):
-            while 0 not in bench.results():
-                if not bench.state.flow.ready:
-                    bench.read([event("well")])
-                await bench.turn(sender)
-        await sender.close()
-
-    asyncio.run(use())
+    deliver(bench, firewall, ["drop table"], feed=others_pass(bench))
 
     verdict, item = bench.results()[0]
     assert (verdict.reason, item.attempts) == ("rejected", 3)
@@ -456,16 +401,8 @@ def test_nothing_is_dead_lettered_when_a_firewall_lets_nothing_pass() -> None:
     firewall = Firewall(b"drop table", refuses_all_from=20)
     bench = Bench(max_attempts=6)
 
-    async def use() -> None:
-        sender = bench.sender(cast("Client", firewall))
-        sender.run()
-        bench.read([event("drop table" if number == 7 else f"text {number}") for number in range(300)])
-        async with asyncio.timeout(PATIENCE_SECS):
-            while firewall.posts < 40:
-                await bench.turn(sender)
-        await sender.close()
-
-    asyncio.run(use())
+    texts = ["drop table" if number == 7 else f"text {number}" for number in range(300)]
+    deliver(bench, firewall, texts, until=lambda: firewall.posts >= 40)
 
     assert bench.state.gate.hold is not None
     assert bench.state.gate.hold.reason == "forbidden"
@@ -481,7 +418,7 @@ def test_an_outage_that_loses_answers_costs_a_record_for_each_time_that_the_plat
     liar = Liar([word] * tries)
     bench = Bench(failures=3)
 
-    deliver(bench, liar, [event(f"text {number}") for number in range(500)])
+    deliver(bench, liar, [f"text {number}" for number in range(500)])
 
     in_doubt = sum(verdict.reason == "in_doubt" for verdict, _ in bench.results().values())
     print(f"{in_doubt} of 500 in doubt after {tries} requests without an answer")
