@@ -201,50 +201,55 @@ _AWAY_SECS = {"stop": 7, "restart": 3, "kill": 12, "pause": 20, "resume": 3}
 TRANSIENT = {"name": "transient", "reasons": ["provider_error"], "delay_secs": 0.5, "max_redrives": 3}
 
 
-@pytest.mark.parametrize("rules", [[TRANSIENT], []], ids=["exactly_once", "at_least_once"])
-def test_clients_that_were_told_of_no_brokers_reach_them_again(
-    make_broker: MakeBroker, make_world: MakeWorld, rules: list[dict[str, Any]]
-) -> None:
+def test_clients_that_were_told_of_no_brokers_reach_them_again(make_broker: MakeBroker, make_world: MakeWorld) -> None:
     """Librdkafka then forgets those that it knows, and where it was told to look for them, mostly for good.
 
     Nodes answer so while they come up again, before they count as alive. A client that is just asking again when they
-    are named comes back by itself. Rules for sending again need transactions.
+    are named comes back by itself. Streams of both guarantees go through it; rules for sending again need transactions.
     """
+    rules_of: dict[str, list[dict[str, Any]]] = {"exactly_once": [TRANSIENT], "at_least_once": []}
     with NamelessProxy() as proxy:
         broker = make_broker(listeners=[Listener("DOOR", advertised=proxy.address)])
         proxy.target = int(broker.address("DOOR").rpartition(":")[2])
-        world = make_world(broker.bootstrap_servers)
-        world.topics.create(name=f"{world.name}.redrive")
-        settings = world.defaults(
-            {"kafka": {"bootstrap_servers": proxy.address}},
-            stream={
-                "metadata_refresh_secs": 1,
-                "retry": {"max_attempts": 1},
-                "delivery": {"guarantee": "exactly_once" if rules else "at_least_once"},
-                "dead_letters": {"redrive": rules},
-            },
-        )
-        with Feed(world) as feed:
-            worker = world.start(settings)
-            feed.wait_posted(ALL, after=feed.mark(), since=time.monotonic(), within_secs=60)
+        worlds = {guarantee: make_world(broker.bootstrap_servers) for guarantee in rules_of}
+        with ExitStack() as feeding:
+            feeds = {guarantee: feeding.enter_context(Feed(world)) for guarantee, world in worlds.items()}
+            for guarantee, world in worlds.items():
+                world.topics.create(name=f"{world.name}.redrive")
+                settings = world.defaults(
+                    {"kafka": {"bootstrap_servers": proxy.address}},
+                    stream={
+                        "metadata_refresh_secs": 1,
+                        "retry": {"max_attempts": 1},
+                        "delivery": {"guarantee": guarantee},
+                        "dead_letters": {"redrive": rules_of[guarantee]},
+                    },
+                )
+                world.start(settings)
+            for feed in feeds.values():
+                feed.wait_posted(ALL, after=feed.mark(), since=time.monotonic(), within_secs=60)
             proxy.nameless = True
             time.sleep(8)
-            still, mark = time.monotonic(), feed.mark()
+            still, marks = time.monotonic(), {guarantee: feed.mark() for guarantee, feed in feeds.items()}
             time.sleep(2)
-            assert feed.watch.count(still, time.monotonic()) == 0, "nobody was cut off"
+            for guarantee, feed in feeds.items():
+                assert feed.watch.count(still, time.monotonic()) == 0, f"{guarantee} was not cut off"
             proxy.nameless = False
             back = time.monotonic()
 
-            took = feed.wait_posted(ALL, after=mark, since=back, within_secs=90)
-            if rules:
-                again = RecordCode(text="again", code="provider_error", times=1)
-                world.platform.set_faults(Faults(record_codes=(again,)))
-                world.topics.produce(world.source, [Record(b'{"to": "+15550009999", "body": "again"}')])
-                worker.wait_for(lambda s: s["redrives"][0]["redriven"] == 1, "the rule has its brokers back")
+            took = {
+                guarantee: feed.wait_posted(ALL, after=marks[guarantee], since=back, within_secs=90)
+                for guarantee, feed in feeds.items()
+            }
+            ruled = worlds["exactly_once"]
+            ruled.platform.set_faults(Faults(record_codes=(RecordCode(text="again", code="provider_error", times=1),)))
+            ruled.topics.produce(ruled.source, [Record(b'{"to": "+15550009999", "body": "again"}')])
+            ruled.workers[0].wait_for(lambda s: s["redrives"][0]["redriven"] == 1, "the rule has its brokers back")
 
-        _tell("brokers named again", took, 25)
-        _judge(world, at_least_once=not rules)
-        assert worker.stop() == 0
+        for guarantee, world in worlds.items():
+            _tell(f"brokers named again, {guarantee}", took[guarantee], 25)
+            _judge(world, at_least_once=guarantee == "at_least_once")
+            assert world.workers[0].stop() == 0
 
 
 def test_brokers_that_are_away_for_longer_than_a_session_leave_nothing_in_doubt(
