@@ -159,16 +159,19 @@ def test_a_refused_key_pauses_and_resumes_alone(world: World) -> None:
     worker.wait_for(lambda s: s["hold"] is None, "the hold to end")
 
 
-@pytest.mark.parametrize("faults", [Faults(outage=Outage(how="refuse", secs=20)), Faults(status_override=503)])
+@pytest.mark.parametrize("faults", [Faults(outage=Outage(how="refuse", secs=10)), Faults(status_override=503)])
 def test_an_outage_pauses_and_resumes_alone(world: World, faults: Faults) -> None:
-    """The peers' failures: a refused connection is not tried again; an open breaker sends all to the dead letters."""
+    """The peers' failures: a refused connection is not tried again; an open breaker sends all to the dead letters.
+
+    It lasts for longer than all attempts of a record: five, with waits of up to 1 s.
+    """
     world.produce_sends(2_000)
     worker = world.start(world.settings())
     worker.wait_for(lambda s: s["queued"] == 2_000, "the first records")
     world.platform.set_faults(faults)
     world.produce_sends(5_000, tag="later")
     _wait_held(world, worker, "outage")
-    time.sleep(20)
+    time.sleep(10)
     world.platform.set_faults(Faults())
 
     found = world.settled()

@@ -45,19 +45,21 @@ def folder(tmp_path: Path, authority: trustme.CA) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def secure(make_broker: MakeBroker, authority: trustme.CA, folder: Path) -> Broker:
+@pytest.fixture(scope="module")
+def secure(make_lasting_broker: MakeBroker, authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Broker:
     """Run a broker with a door for users with a password over TLS, and one for those with a certificate."""
-    store = _keystore(authority.issue_cert("127.0.0.1", "localhost"), folder / "broker.pem")
+    home = tmp_path_factory.mktemp("secure")
+    authority.cert_pem.write_to_path(str(home / "ca.pem"))
+    store = _keystore(authority.issue_cert("127.0.0.1", "localhost"), home / "broker.pem")
     tls = {
         "ssl.keystore.type": "PEM",
         "ssl.keystore.location": str(store),
         "ssl.truststore.type": "PEM",
-        "ssl.truststore.location": str(folder / "ca.pem"),
+        "ssl.truststore.location": str(home / "ca.pem"),
     }
     scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
     passwords = {"sasl.enabled.mechanisms": "SCRAM-SHA-256", "scram-sha-256.sasl.jaas.config": scram}
-    return make_broker(
+    return make_lasting_broker(
         listeners=[
             Listener("PASSWORDS", "SASL_SSL", {**tls, **passwords}),
             Listener("CERTIFICATES", "SSL", {**tls, "ssl.client.auth": "required"}),
