@@ -12,7 +12,7 @@ from typing import Final, NoReturn, Protocol
 
 import pytest
 
-from connector.demo.artifacts import BrokerUnavailableError
+from connector.demo.artifacts import BrokerUnavailableError, java, kafka_jars
 from connector.demo.broker import Broker, Listener
 from connector.demo.finding import BrokerHandle, find_broker
 from connector.demo.topics import Topics
@@ -20,7 +20,9 @@ from connector.simulator import Simulator, SimulatorSettings, SimulatorThread
 from tests.kit.programs import LEFT_OUT
 from tests.kit.registries import Apicurio, MakeRegistry, TinyRegistry
 
-_NEED_A_BROKER: Final = frozenset({"apicurio", "broker", "cluster", "make_broker", "make_lasting_broker", "topics"})
+_NEED_A_BROKER: Final = frozenset(
+    {"apicurio", "broker", "cluster", "kafka_by_java", "make_broker", "make_lasting_broker", "topics"}
+)
 _NO_BROKER: Final = "no Kafka broker or schema registry can be had"
 
 
@@ -105,6 +107,16 @@ def broker(request: pytest.FixtureRequest) -> Iterator[BrokerHandle]:
         _give_up(request.config, error)
     with handle:
         yield handle
+
+
+@pytest.fixture(scope="session")
+def kafka_by_java(request: pytest.FixtureRequest) -> None:
+    """Leave out the tests that start brokers by ways of their own, where there is no Java or there are no jars."""
+    try:
+        java()
+        kafka_jars()
+    except BrokerUnavailableError as error:
+        _give_up(request.config, error)
 
 
 @pytest.fixture

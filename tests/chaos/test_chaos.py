@@ -6,7 +6,6 @@ import pytest
 
 from tests.chaos.plan import FLOWS, Setup, episodes, setup
 from tests.chaos.run import run
-from tests.conftest import MakeBroker
 
 
 def test_a_seed_gives_the_same_plan_each_time_and_neighbours_cover_all_setups() -> None:
@@ -16,13 +15,10 @@ def test_a_seed_gives_the_same_plan_each_time_and_neighbours_cover_all_setups() 
     assert len({(s.protocol, s.flows) for s in map(setup, range(6))}) == 2 * len(FLOWS)
 
 
+@pytest.mark.usefixtures("kafka_by_java")
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(("seed", "protocol", "flows"), [(4, "classic", "three"), (5, "consumer", "one")])
-def test_whatever_happens_each_record_ends_once(
-    make_broker: MakeBroker, tmp_path: Path, seed: int, protocol: str, flows: str
-) -> None:
-    make_broker().close()  # whoever lacks Java leaves out this test too
-
+def test_whatever_happens_each_record_ends_once(tmp_path: Path, seed: int, protocol: str, flows: str) -> None:
     result = run(seed, Setup(protocol, FLOWS[flows]), secs=15, folder=tmp_path, tell=print)  # type: ignore[arg-type]
 
     print(result.summary())

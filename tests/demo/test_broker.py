@@ -125,9 +125,8 @@ def test_properties_and_listeners_of_the_tests_own(make_broker: MakeBroker) -> N
     assert asked.list_topics(timeout=60).topics == {}
 
 
-def test_a_broker_that_cannot_start_says_why(make_broker: MakeBroker) -> None:
-    make_broker().close()  # whoever lacks Java leaves out this test too
-
+@pytest.mark.usefixtures("kafka_by_java")
+def test_a_broker_that_cannot_start_says_why() -> None:
     with pytest.raises(BrokerUnavailableError, match=r"no\.such\.compression"):
         Broker.start(properties={"compression.type": "no.such.compression"})
 
@@ -144,9 +143,9 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.usefixtures("kafka_by_java")
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends children with their parent on Linux alone")
-def test_it_ends_with_the_process_that_started_it_even_by_kill_9(make_broker: MakeBroker, tmp_path: Path) -> None:
-    make_broker().close()
+def test_it_ends_with_the_process_that_started_it_even_by_kill_9(tmp_path: Path) -> None:
     environment = os.environ | {"TMPDIR": str(tmp_path)}  # nobody is left to remove the data
     with subprocess.Popen(
         [sys.executable, "-c", _PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

@@ -18,7 +18,6 @@ from connector.demo.demo import DemoError, run_demo
 from connector.demo.events import BAD, Events
 from connector.demo.finding import BrokerHandle
 from connector.demo.judge import Judgement
-from tests.conftest import MakeBroker
 
 _EVENTS = 4_000
 _RIGHT = Judgement(
@@ -107,9 +106,9 @@ def test_everything_is_told_in_one_object_on_the_last_line(broker: BrokerHandle)
     assert "outage of 3." in ran.stderr
 
 
+@pytest.mark.usefixtures("kafka_by_java")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_stops_all_that_it_started(make_broker: MakeBroker, number: signal.Signals) -> None:
-    make_broker().close()  # whoever lacks Java leaves out this test too
+def test_interrupted_it_stops_all_that_it_started(number: signal.Signals) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "connector", "demo", "--events", "1000000"], stdout=subprocess.PIPE, text=True
     ) as running:
