@@ -254,6 +254,13 @@ _REDRIVEN = _describe(
 _REDRIVE_WAITING = _describe(
     "trackly_redrive_waiting", "gauge", "stream rule", "records", "Dead letters that wait to be sent again by a rule."
 )
+_REDRIVE_PASSED = _describe(
+    "trackly_redrive_passed_over_total",
+    "counter",
+    "stream rule why",
+    "records",
+    "Dead letters that a rule passed over: `redriven`, as they were sent again already, or `too_large`.",
+)
 _STATE = _describe("trackly_stream_state", "gauge", "stream state", "", "1 for the state the stream is in.")
 
 ALWAYS_TOLD: Final = "in_doubt"
@@ -276,7 +283,8 @@ class StatusCollector:
                     family.add_metric([status["name"]], status[key])
             yield family
         pace, dead, closed, hold = map(_family, (_PACE, _DEAD, _CLOSED, _HOLD))
-        stalled, redriven, waiting, state = map(_family, (_STALLED, _REDRIVEN, _REDRIVE_WAITING, _STATE))
+        stalled, state = map(_family, (_STALLED, _STATE))
+        redriven, waiting, passed = map(_family, (_REDRIVEN, _REDRIVE_WAITING, _REDRIVE_PASSED))
         for status in statuses:
             if status["pace"] is not None:
                 pace.add_metric([status["name"]], status["pace"]["backlog_secs"])
@@ -291,8 +299,10 @@ class StatusCollector:
             for rule in status["redrives"]:
                 redriven.add_metric([status["name"], rule["rule"]], rule["redriven"])
                 waiting.add_metric([status["name"], rule["rule"]], rule["waiting"])
+                for why, number in rule["passed_over"].items():
+                    passed.add_metric([status["name"], rule["rule"], why], number)
             state.add_metric([status["name"], status["state"]], 1)
-        yield from (pace, dead, closed, hold, stalled, redriven, waiting, state)
+        yield from (pace, dead, closed, hold, stalled, state, redriven, waiting, passed)
 
 
 def _family(described: Described) -> CounterMetricFamily | GaugeMetricFamily:

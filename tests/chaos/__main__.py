@@ -6,6 +6,7 @@ the same plan.
 """
 
 import argparse
+import shutil
 import sys
 import tempfile
 import time
@@ -28,7 +29,7 @@ def main() -> int:
         "--brokers", type=int, default=1, help="nodes of the cluster, one of which is disturbed at a time"
     )
     parser.add_argument("--only", nargs="+", choices=sorted(DRAWS), default=(), metavar="KIND", help="disturb so alone")
-    parser.add_argument("--folder", type=Path, help="keep the workers' settings and logs there")
+    parser.add_argument("--folder", type=Path, help="keep the workers' settings and logs there, whatever happens")
     given = parser.parse_args()
     drawn = setup(given.seed)
     chosen = Setup(given.protocol or drawn.protocol, FLOWS[given.flows] if given.flows else drawn.flows, given.brokers)
@@ -37,16 +38,19 @@ def main() -> int:
     def tell(text: str) -> None:
         print(f"{time.monotonic() - began:6.1f} s  {text}", flush=True)
 
-    with tempfile.TemporaryDirectory(prefix="trackly-chaos-") as temporary:
-        folder = given.folder or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            result = run(given.seed, chosen, secs=given.minutes * 60, only=given.only, folder=folder, tell=tell)
-        except BrokerLostItError as error:
-            print(f"VOID: {error}")
-            return 2
+    folder = given.folder or Path(tempfile.mkdtemp(prefix="trackly-chaos-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        result = run(given.seed, chosen, secs=given.minutes * 60, only=given.only, folder=folder, tell=tell)
+    except BrokerLostItError as error:
+        print(f"VOID: {error}; logs are in {folder}")
+        return 2
     for problem in result.problems:
         print(f"PROBLEM: {problem}")
+    if result.problems:  # what nobody can make happen again is told by the logs alone
+        print(f"the workers' settings and logs are in {folder}")
+    elif given.folder is None:
+        shutil.rmtree(folder)
     print(orjson.dumps(result.summary()).decode())
     return 1 if result.problems else 0
 

@@ -97,6 +97,10 @@ def test_a_rule_sends_again_what_failed_for_a_while_each_record_once(world: Worl
     assert accepted(world) == {f"text {at}": 1 for at in range(200)}
     queued = [outcome for outcome in world.outcome_values() if outcome["status"] == "queued"]
     assert len({json.dumps(outcome["origin"]) for outcome in queued}) == len(queued) == 200
-    assert 'trackly_redriven_total{rule="transient"' in second.page("/metrics").text
+    metrics = second.page("/metrics").text
+    assert 'trackly_redriven_total{rule="transient"' in metrics
+    for why, count in second.status()["redrives"][0]["passed_over"].items():
+        of = f'rule="transient",stream="{world.name}",why="{why}"'
+        assert f"trackly_redrive_passed_over_total{{{of}}} {count:.1f}" in metrics
     assert "Redrive rule transient (provider_error)" in second.page(f"/streams/{world.name}").text
     assert second.stop() == 0
