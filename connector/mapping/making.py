@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import UNSET
 
+from connector.core.mapped import mapped
 from connector.mapping.columns import Columns
 from connector.mapping.expressions import EvaluationError, Expression, Scope, is_true
 from connector.mapping.limits import MAX_CHARACTERS, TOO_LONG
@@ -180,13 +181,8 @@ def evaluated(columns: Columns, expression: Expression, where: str, failures: Fa
 
 def _each(evaluate: Callable[[Scope], Any], scopes: list[Scope], where: str, failures: Failures) -> list[Any]:
     """Evaluate for each record; those that have no result are null and noted."""
-    found: list[Any] = []
-    waiting = map(evaluate, scopes)
-    while True:
-        try:
-            found.extend(waiting)  # what was evaluated before a failure stays
-        except EvaluationError as error:
-            failures.add(len(found), f"{where}: {error}")
-            found.append(None)
-        else:
-            return found
+
+    def null(index: int, error: Exception) -> None:
+        failures.add(index, f"{where}: {error}")
+
+    return mapped(evaluate, scopes, EvaluationError, null)

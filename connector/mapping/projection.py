@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from connector.core.mapped import UNDECODABLE, mapped
 from connector.core.utf8 import not_utf8
 
 FieldPath = tuple[str, ...]
@@ -27,9 +28,6 @@ class Printed(NamedTuple):
 _NO_OBJECT: Final = None | bool | int | float | str | list[Any]
 MAX_NAMES: Final = 50
 """In a path of a projection, whose types are nested as deep."""
-
-_UNDECODABLE: Final = (msgspec.MsgspecError, RecursionError, TypeError, UnicodeDecodeError)
-"""What a typed decode raises for bytes from anywhere; a null value is a TypeError."""
 
 _FOLLOW: Final[dict[str, Callable[[Sequence[Any]], list[Any]]]] = {
     "f0": lambda column: [found.f0 for found in column],
@@ -61,17 +59,13 @@ class Projection:
 
         Those are no JSON, no UTF-8 or null. In fields that are passed over, numbers may be larger than any that fits.
         """
-        found: list[Any] = []
         whole: set[int] = set()
-        decoding = map(self._decode, values)
-        while True:
-            try:
-                found.extend(decoding)  # what was decoded before a failure stays
-            except _UNDECODABLE:
-                whole.add(len(found))
-                found.append(self._nothing)
-            else:
-                break
+
+        def nothing(index: int, _error: Exception) -> Any:
+            whole.add(index)
+            return self._nothing
+
+        found = mapped(self._decode, values, UNDECODABLE, nothing)
         whole |= not_utf8(values, whole)[1].keys()
         return found, whole
 

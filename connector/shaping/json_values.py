@@ -4,11 +4,10 @@ msgspec's decoder keeps whole numbers of any size as they are, refuses NaN and w
 twice takes the last, as the platform would.
 """
 
-from typing import Any
-
 import msgspec
 
 from connector.core.chunks import Chunk
+from connector.core.mapped import UNDECODABLE, mapped
 from connector.core.verdicts import SKIPPED, Verdict
 from connector.shaping.decoded import Decoded
 
@@ -20,17 +19,12 @@ class JsonDecoder:
 
     def decode(self, chunk: Chunk) -> Decoded:
         """Decode all records; what is no JSON is a dead letter, a null value a tombstone."""
-        values: list[Any] = []
         bad: dict[int, Verdict] = {}
-        waiting = map(_decode, chunk.values)  # type: ignore[arg-type] # a null is a TypeError
-        while True:
-            try:
-                values.extend(waiting)  # what was decoded before a failure stays
-            except (msgspec.MsgspecError, RecursionError, TypeError, UnicodeDecodeError) as error:
-                bad[len(values)] = _diagnosed(chunk.values[len(values)], error)
-                values.append(None)
-            else:
-                return Decoded(values, bad)
+
+        def null(index: int, error: Exception) -> None:
+            bad[index] = _diagnosed(chunk.values[index], error)
+
+        return Decoded(mapped(_decode, chunk.values, UNDECODABLE, null), bad)
 
 
 def _diagnosed(value: bytes | None, error: Exception) -> Verdict:

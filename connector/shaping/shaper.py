@@ -12,6 +12,7 @@ import msgspec
 
 from connector.config.streams import StreamSettings
 from connector.core.chunks import Chunk
+from connector.core.mapped import mapped
 from connector.core.records import origin_of
 from connector.core.verdicts import FILTERED, Verdict
 from connector.hooks import Failed, Records, Skip, Transform, load_transform
@@ -225,16 +226,11 @@ def _transformed(
 
 def _encoded(events: Sequence[Any], failures: Failures) -> list[bytes | None]:
     """Return events as JSON."""
-    encoded: list[bytes | None] = []
-    waiting = map(_encode, events)
-    while True:
-        try:
-            encoded.extend(waiting)  # what was encoded before a failure stays
-        except (TypeError, ValueError, RecursionError) as error:
-            failures.add(len(encoded), f"the event is no JSON: {error}")
-            encoded.append(None)
-        else:
-            return encoded
+
+    def null(index: int, error: Exception) -> None:
+        failures.add(index, f"the event is no JSON: {error}")
+
+    return mapped(_encode, events, (TypeError, ValueError, RecursionError), null)
 
 
 def _placed(events: list[bytes | None], live: list[int], count: int, bad: dict[int, Verdict]) -> list[bytes | None]:

@@ -16,6 +16,7 @@ from msgspec import UNSET, Meta, UnsetType
 from connector.config.streams import StreamSettings
 from connector.core.batching import Batch
 from connector.core.chunks import Chunk
+from connector.core.mapped import UNDECODABLE, mapped
 from connector.core.segments import segments_of, too_long
 from connector.core.utf8 import not_utf8
 from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
@@ -35,9 +36,6 @@ LONGEST_LIST_NUMBER = "+" + "9" * 15
 
 E164 = re.compile(r"\+[1-9][0-9]{1,14}")
 _E164_LINES = re.compile(r"(?:\+[1-9][0-9]{1,14}+\n)*+")
-
-_UNDECODABLE = (msgspec.MsgspecError, RecursionError, TypeError, UnicodeDecodeError)
-"""What a typed decode raises for bytes from anywhere; a null value is a TypeError."""
 
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -418,17 +416,11 @@ class Operation:
         return None if self.rules.max_age_ms is None else now_ms - self.rules.max_age_ms
 
     def _decode_all(self, values: Sequence[bytes | None], bad: dict[int, Verdict]) -> list[Any]:
-        events: list[Any] = []
-        decoding = map(self._decode, values)
-        while True:
-            try:
-                events.extend(decoding)  # what was decoded before a failure stays
-            except _UNDECODABLE as error:
-                bad[len(events)] = self._diagnose(values[len(events)], error)
-                events.append(self._filler)
-            else:
-                break
-        return events
+        def filler(index: int, error: Exception) -> Any:
+            bad[index] = self._diagnose(values[index], error)
+            return self._filler
+
+        return mapped(self._decode, values, UNDECODABLE, filler)
 
     def _diagnose(self, value: bytes | None, error: Exception) -> Verdict:
         """Return the verdict of a value that the typed decoder refused."""
