@@ -19,6 +19,12 @@ ARTEFACTS: Final = Path(os.environ.get("TEST_ARTEFACTS", ROOT / "build" / "test-
 
 WITHIN_SECS: Final = 30.0
 
+_SHOWN: Final = """
+const shown = [...document.querySelectorAll(arguments[0])].filter((found) => found.checkVisibility());
+return shown.map((found) => found.innerText).join(" ");
+"""
+_GONE: Final = "does not belong to the document"
+
 
 def chromium() -> Chrome:
     """Start a browser, or leave the test out where there is none."""
@@ -58,15 +64,19 @@ class Browser:
 
     def text(self, css: str = "main") -> str:
         """Return what an element says, as far as it is shown; empty while it is not there."""
-        try:
-            return " ".join(found.text for found in self.driver.find_elements(By.CSS_SELECTOR, css))
-        except StaleElementReferenceException:
-            return self.text(css)
+        # In one step inside the page, which may replace its parts between any two questions of Selenium's.
+        return str(self.driver.execute_script(_SHOWN, css))
 
     def press(self, words: str) -> None:
         """Press the button, or follow the link, that says this."""
         path = f"//button[contains(normalize-space(), '{words}')] | //a[contains(normalize-space(), '{words}')]"
-        self.driver.find_element(By.XPATH, path).click()
+        while True:
+            try:
+                return self.driver.find_element(By.XPATH, path).click()
+            except WebDriverException as error:
+                # The page replaced it between the two steps, so nothing was pressed.
+                if not (isinstance(error, StaleElementReferenceException) or _GONE in str(error)):
+                    raise
 
     def script(self, source: str) -> Any:
         """Return what a script comes to."""
