@@ -1,7 +1,8 @@
 """Writes results and commits progress: the producer of one stream, in transactions or, at-least-once, without.
 
-A caller runs `begin`, any number of `write_*`, then `commit`. Errors come as ours: `AbortableError` asks for `abort`,
-`RetriableError` from `commit` asks for `commit` again, `FatalError` for a new publisher.
+A caller runs `begin`, any number of `write_*`, `flush` where it has time, then `commit`. Errors come as ours:
+`AbortableError` asks for `abort`, `RetriableError` from `commit` asks for `commit` again, `FatalError` for a new
+publisher.
 """
 
 from collections import deque
@@ -42,6 +43,9 @@ class Publisher(Protocol):
 
     def write(self, topic: str, partition: int, *, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         """Write one record with headers."""
+
+    def flush(self, timeout_secs: float) -> None:
+        """Wait for what was written to arrive, no longer than this: `commit` waits on, and tells what failed."""
 
     def commit(self, offsets: Offsets, group: Membership, timeout_secs: float) -> None:
         """Make the tick durable: its records first, then, or with them, its offsets."""
@@ -139,6 +143,10 @@ class _Writer:
             else:
                 return
         raise AbortableError("the producer's queue stays full")
+
+    def flush(self, timeout_secs: float) -> None:
+        """Wait for what was written to arrive, no longer than this: `commit` waits on, and tells what failed."""
+        self._call(self._producer.flush, timeout_secs)
 
     def _call(self, function: Any, *arguments: Any) -> Any:
         """Make a call of the library's, whose errors come as ours.

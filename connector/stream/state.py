@@ -138,6 +138,10 @@ class State:
         allowed = self.gate.allowed(active)
         return max(free if allowed is None else min(free, allowed), 0)
 
+    def is_crowded(self, at: float) -> bool:
+        """Tell whether more is ready than may start: the platform sets the pace, or something holds the stream."""
+        return len(self.flow.ready) > self.slots(at)
+
     @property
     def may_read(self) -> bool:
         """Tell whether consumption goes on: nothing holds the stream."""

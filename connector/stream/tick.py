@@ -4,7 +4,8 @@ The order within a tick is the promise: the results are written; then, under the
 metadata, then whose partitions are still ours and what may start; outside it the offsets with their progress, and the
 commit; and only when the commit is known, under the lock again, the new state is adopted and the batches that it lists
 may be posted. What starts is chosen late because answers that come while results are written make room for it: how
-much is in flight is bounded, and what is listed but not posted yet counts.
+much is in flight is bounded, and what is listed but not posted yet counts. Where that bound sets the pace, it is chosen
+when the results have arrived.
 Whatever goes wrong ends in one of three: the tick is known to have committed, known not to have, or the producer is
 replaced and the committed progress read back to know.
 """
@@ -29,6 +30,10 @@ from connector.telemetry.logging import get_logger
 
 MIN_TICK_RECORDS = 1_000
 """A tick that times out is halved, down to this."""
+
+
+FLUSH_SECS = 1.0
+"""How long to wait for results to arrive before what starts is chosen: to choose late is worth no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +187,7 @@ class Ticker:
                 self._write(publisher, tick)
             finally:
                 self._state.writing = False
+            self._let_arrive(publisher)
             group, extended = self._snapshot(tick)
             if extended is None:
                 self._log.info("tick taken back", why="it names partitions that are gone")
@@ -198,6 +204,17 @@ class Ticker:
             return self._recover(tick, error)
         self._went_well()
         return True
+
+    def _let_arrive(self, publisher: Publisher) -> None:
+        """Wait for the results that were written, while more is ready than may start.
+
+        The commit waits for them anyway. What it lists takes up slots from its choice on, and cannot be posted before.
+        Where there are slots for all, this would only make ticks longer: measured, 0.92 of the speed.
+        """
+        with self._state.lock:
+            crowded = self._state.is_crowded(now())
+        if crowded:
+            publisher.flush(FLUSH_SECS)
 
     def _snapshot(self, tick: Tick) -> tuple[Membership, Tick | None]:
         """Return the group's generation, and after it the tick as it stands: with all that may start by now.

@@ -1,5 +1,6 @@
 """The thread that ticks, with a producer that fails as librdkafka's was seen to: a mock stands for librdkafka alone."""
 
+import queue
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,9 +10,11 @@ import pytest
 from confluent_kafka import KafkaError
 from structlog.testing import capture_logs
 
+from connector.core.batching import Batch
 from connector.core.chunks import Headers, Partition
 from connector.core.records import Scribe
 from connector.core.results import Finished
+from connector.core.verdicts import QUEUED, Verdicts
 from connector.kafka.errors import AbortableError, KafkaTroubleError, RetriableError
 from connector.kafka.publisher import Offsets
 from connector.kafka.source import Committed, Source
@@ -48,6 +51,9 @@ class Producer:
 
     def write(self, topic: str, partition: int, *, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         self.written.append(topic)
+
+    def flush(self, timeout_secs: float) -> None:
+        pass
 
     def commit(self, offsets: Offsets, group: Any, timeout_secs: float) -> None:
         self.offsets = self.offsets or offsets
@@ -92,6 +98,30 @@ def _silent_outputs() -> Any:
     return outputs
 
 
+def _ticker(
+    bench: Bench,
+    producers: list[Producer],
+    source: Any,
+    *,
+    outputs: Outputs | None = None,
+    post: Callable[[list[tuple[int, Batch]], float], None] = lambda posted, listed_at: None,
+    settled: Callable[[list[Finished], int], None] = lambda items, at_ms: None,
+    fail: Callable[[BaseException], None],
+) -> Ticker:
+    made = iter(producers)
+    return Ticker(
+        bench.state,
+        source,
+        lambda: next(made),
+        outputs=outputs or _silent_outputs(),
+        scribe=Scribe("bench", "send", "group", failures_only=False),
+        options=TickOptions(0.001, 0.1, 1.0),
+        post=post,
+        settled=settled,
+        fail=fail,
+    )
+
+
 def _run(
     producers: list[Producer], *, committed: Committed | None = None, outputs: Outputs | None = None
 ) -> list[KafkaTroubleError]:
@@ -100,7 +130,7 @@ def _run(
     `committed` is what the group tells of its partition when it is asked; that is what the tick was to commit unless
     given.
     """
-    bench, made, done = Bench(), iter(producers), threading.Event()
+    bench, done = Bench(), threading.Event()
     source = create_autospec(Source, instance=True)
 
     def told(_partitions: object, _secs: float) -> dict[Partition, Committed]:
@@ -117,17 +147,7 @@ def _run(
         failed.append(error)
         done.set()
 
-    ticker = Ticker(
-        bench.state,
-        source,
-        lambda: next(made),
-        outputs=outputs or _silent_outputs(),
-        scribe=Scribe("bench", "send", "group", failures_only=False),
-        options=TickOptions(0.001, 0.1, 1.0),
-        post=lambda posted, listed_at: None,
-        settled=settled,
-        fail=fail,
-    )
+    ticker = _ticker(bench, producers, source, outputs=outputs, settled=settled, fail=fail)
     bench.read([b"{"])
     ticker.start()
     assert done.wait(30)
@@ -186,3 +206,37 @@ def test_a_producer_is_told_as_replaced_once_the_next_one_has_taken_over() -> No
 
     told = [(entry["event"], entry["code"]) for entry in logs if entry["event"].startswith("producer")]
     assert told == [("producer not ready yet", "_TIMED_OUT"), ("producer replaced", "_MSG_TIMED_OUT")]
+
+
+@pytest.mark.parametrize(("batches", "started"), [(10, 2), (9, 1)])
+def test_where_more_is_ready_than_may_start_it_is_chosen_when_results_have_arrived(batches: int, started: int) -> None:
+    """What is listed takes up a slot and waits for the commit: so an answer that comes meanwhile makes room for it.
+
+    Eight may be under way. Where there is a slot for all that is ready, the tick does not wait.
+    """
+    bench, producer, posted = Bench(), Producer(), queue.SimpleQueue[list[tuple[int, Batch]]]()
+    failed: list[BaseException] = []
+
+    def answer() -> None:
+        serial, batch = under_way.pop()
+        with bench.state.changed:
+            bench.state.finish(serial, batch.chunks, Verdicts(QUEUED), attempts=1, sent_ms=1, answered_ms=2)
+            bench.state.changed.notify_all()
+
+    producer.flush = lambda timeout_secs: answer()  # type: ignore[method-assign]
+    ticker = _ticker(
+        bench,
+        [producer],
+        create_autospec(Source, instance=True),
+        post=lambda listed, _at: posted.put(listed),
+        fail=failed.append,
+    )
+    bench.read([b'{"to":"+18005550100","body":"hello"}'] * 5 * batches)
+    ticker.start()
+    under_way = posted.get(timeout=30)
+    assert len(under_way) == 8
+    answer()
+
+    assert len(posted.get(timeout=30)) == started
+    ticker.stop(30)
+    assert failed == []
