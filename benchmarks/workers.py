@@ -1,4 +1,4 @@
-"""What several workers cost and bring, beside one: `python -m benchmarks.workers --workers 1 --workers 2`.
+"""What several workers cost and bring, beside one: `python -m benchmarks.workers`.
 
 Records wait in an open transaction until all workers have their partitions, then become readable at once: so nobody has
 a head start, and what a start costs is not counted. The platform is the simulator without checks and without latency,
@@ -15,7 +15,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any, Final
 
 import httpx
@@ -58,14 +60,20 @@ class Measured:
 
 def main(
     *,
-    workers: Annotated[list[int] | None, typer.Option(help="Numbers of workers to measure, one after another.")] = None,
+    workers: Annotated[
+        list[int] | None,
+        typer.Option(help="Numbers of workers to measure, one after another; 1 and 2, three times, when left out."),
+    ] = None,
     records: Annotated[int, typer.Option(min=1_000)] = 3_000_000,
     partitions: Annotated[int, typer.Option(min=1)] = 8,
     bootstrap_servers: Annotated[str | None, typer.Option(help="A broker; without it one is started.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a run.")] = False,
 ) -> None:
-    """Measure records per second and CPU per record for each number of workers."""
-    first: Measured | None = None
+    """Measure records per second and CPU per record for each number of workers.
+
+    Two runs of the same differ by a fifth on a busy day: repeat the numbers, alternating, and look at the medians.
+    """
+    runs: list[Measured] = []
     with find_broker(bootstrap_servers) as broker:
 
         def run(count: int) -> Measured:
@@ -75,19 +83,38 @@ def main(
             print(text, file=sys.stderr, flush=True)
 
         warm_up(None if broker.broker is None else broker.broker.pid, say, lambda: run(1), at_most=MOST_WARM_UPS)
-        for count in workers or [1, 2]:
+        for count in workers or [1, 2] * 3:
             found = run(count)
-            first = first or found
+            runs.append(found)
             if as_json:
                 values = {"records_per_sec": found.records_per_sec, "cpu_us_per_record": found.cpu_us_per_record}
                 print(json.dumps(asdict(found) | {name: round(value, 2) for name, value in values.items()}))
             else:
-                print(
-                    f"{found.workers} workers: {found.records_per_sec:,.0f} records/s, "
-                    f"{found.cpu_us_per_record:.2f} us of CPU per record "
-                    f"({found.cpu_us_per_record / first.cpu_us_per_record:.2f} x the first)",
-                    flush=True,
-                )
+                print(f"{_named(count)}: {_told(found.records_per_sec, found.cpu_us_per_record)}", flush=True)
+    if not as_json:
+        for line in _medians(runs):
+            print(line)
+
+
+def _medians(runs: list[Measured]) -> Iterator[str]:
+    """Yield what to say of each number of workers, where any was measured more than once."""
+    counts = list(dict.fromkeys(run.workers for run in runs))
+    if len(counts) == len(runs):
+        return
+    first = 0.0
+    for count in counts:
+        those = [run for run in runs if run.workers == count]
+        rate, cpu = (median(map(attrgetter(name), those)) for name in ("records_per_sec", "cpu_us_per_record"))
+        first = first or cpu
+        yield f"{_named(count)}, median of {len(those)}: {_told(rate, cpu)}, {cpu / first:.2f} x the first"
+
+
+def _named(workers: int) -> str:
+    return f"{workers} worker{'s' * (workers > 1)}"
+
+
+def _told(records_per_sec: float, cpu_us: float) -> str:
+    return f"{records_per_sec:,.0f} records/s, {cpu_us:.2f} us of CPU per record"
 
 
 def measure(bootstrap_servers: str, workers: int, *, records: int, partitions: int) -> Measured:
