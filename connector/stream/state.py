@@ -140,7 +140,9 @@ class State:
 
     def is_crowded(self, at: float) -> bool:
         """Tell whether more is ready than may start: the platform sets the pace, or something holds the stream."""
-        return len(self.flow.ready) > self.slots(at)
+        flow = self.flow
+        records = flow.active_records + sum([batch.count for batch in flow.ready])
+        return len(flow.ready) > self.slots(at) or records > flow.limits.max_in_flight_records
 
     @property
     def may_read(self) -> bool:

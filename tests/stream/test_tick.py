@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 from unittest.mock import create_autospec
 
@@ -208,13 +209,18 @@ def test_a_producer_is_told_as_replaced_once_the_next_one_has_taken_over() -> No
     assert told == [("producer not ready yet", "_TIMED_OUT"), ("producer replaced", "_MSG_TIMED_OUT")]
 
 
-@pytest.mark.parametrize(("batches", "started"), [(10, 2), (9, 1)])
-def test_where_more_is_ready_than_may_start_it_is_chosen_when_results_have_arrived(batches: int, started: int) -> None:
+@pytest.mark.parametrize(
+    ("batches", "most_records", "first", "next_"), [(10, 999, 8, 2), (9, 999, 8, 1), (6, 20, 4, 2)]
+)
+def test_where_more_is_ready_than_may_start_it_is_chosen_when_results_have_arrived(
+    batches: int, most_records: int, first: int, next_: int
+) -> None:
     """What is listed takes up a slot and waits for the commit: so an answer that comes meanwhile makes room for it.
 
-    Eight may be under way. Where there is a slot for all that is ready, the tick does not wait.
+    Eight batches of five may be under way. Where there is room for all that is ready, the tick does not wait.
     """
     bench, producer, posted = Bench(), Producer(), queue.SimpleQueue[list[tuple[int, Batch]]]()
+    bench.state.flow.limits = replace(bench.state.flow.limits, max_in_flight_records=most_records)
     failed: list[BaseException] = []
 
     def answer() -> None:
@@ -234,9 +240,9 @@ def test_where_more_is_ready_than_may_start_it_is_chosen_when_results_have_arriv
     bench.read([b'{"to":"+18005550100","body":"hello"}'] * 5 * batches)
     ticker.start()
     under_way = posted.get(timeout=30)
-    assert len(under_way) == 8
+    assert len(under_way) == first
     answer()
 
-    assert len(posted.get(timeout=30)) == started
+    assert len(posted.get(timeout=30)) == next_
     ticker.stop(30)
     assert failed == []
