@@ -217,11 +217,16 @@ class Targets:
         """Those that did not exist when they were last asked for."""
         self._outdated: set[str] = set()
         """Those that were gone since their limit was last asked for."""
-        self._looked_at = float("-inf")
+        self._looked_at = self._caught_up_at = float("-inf")
 
     def of(self, name: str) -> TopicFacts:
         """Return what is known of a topic; what never was is taken as Kafka has it by default."""
         return TopicFacts(self._partitions.get(name, 1), self._limits.get(name, DEFAULT_MAX_MESSAGE_BYTES))
+
+    @property
+    def batch_bytes(self) -> int:
+        """Bytes of records that a producer may put together that writes to all of them."""
+        return min(self.of(name).batch_bytes for name in self._names)
 
     def refresh(self, timeout_secs: float | None = None) -> None:
         """Read again what the topics take; what is not answered stays as it was."""
@@ -235,13 +240,23 @@ class Targets:
         """Read again what the topics take, once in a while, before something is cut for it: limits get raised, too."""
         if now - self._looked_at >= every_secs:
             self._looked_at = now
-            with suppress(KafkaTroubleError):
-                self.refresh(SOON_SECS)
+            self._look()
+
+    def _look(self) -> None:
+        with suppress(KafkaTroubleError):
+            self.refresh(SOON_SECS)
 
     def catch_up(self, *, now: float) -> None:
-        """Read again, before a tick, what topics take that were gone: they may be there again, and made otherwise."""
+        """Read again, before a tick, what topics take that were gone, or that take little.
+
+        The first may be there again, and made otherwise. The second may take more again: a limit that somebody lowered
+        and put right would leave a producer with batches that are too small for the rest of its life.
+        """
         if self._outdated:
             self.look_again(now=now)
+        elif self.batch_bytes < MAX_BATCH_BYTES and now - self._caught_up_at >= LOOK_AGAIN_SECS:
+            self._caught_up_at = now  # apart from the other time: what is to be cut is worth a look of its own
+            self._look()
 
     def absent(self, sources: Collection[str]) -> set[str]:
         """Return which of the topics, and of these, do not exist; of what cannot be known soon, what was seen last.
@@ -285,11 +300,6 @@ class Outputs(Targets):
     def dead_letter_limit(self) -> int:
         """Bytes of the largest dead letter that the topic takes."""
         return self.of(self.dead_letter_topic).max_message_bytes
-
-    @property
-    def batch_bytes(self) -> int:
-        """Bytes of records that a producer may put together that writes to both topics."""
-        return min(self.of(name).batch_bytes for name in self._names)
 
     @property
     def outcome_key_limit(self) -> int:

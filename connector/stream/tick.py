@@ -28,10 +28,6 @@ from connector.kafka.topics import Outputs
 from connector.stream.state import State, awake, now, now_ms
 from connector.telemetry.logging import get_logger
 
-MIN_TICK_RECORDS = 1_000
-"""A tick that times out is halved, down to this."""
-
-
 FLUSH_SECS = 1.0
 """How long to wait for results to arrive before what starts is chosen: to choose late is worth no more."""
 
@@ -148,7 +144,7 @@ class Ticker:
 
     def _tick(self) -> None:
         state = self._state
-        self._outputs.catch_up(now=now())
+        self._fit_batches()
         with state.lock:
             at = now()
             tick = state.flow.plan(now=at, slots=0) if state.flow.finished else None
@@ -174,6 +170,17 @@ class Ticker:
             self._post(posted, self._listed_at)
         if done and tick.settle:
             self._settled(tick.settle, now_ms())
+
+    def _fit_batches(self) -> None:
+        """Have a producer whose batches are as large as the topics take, should they take more than when it was made.
+
+        What is too large for them is found out by a batch that is refused.
+        """
+        self._outputs.catch_up(now=now())
+        larger = self._outputs.batch_bytes
+        if larger > self._batch_bytes:
+            self._log.info("producer replaced", why="the topics take larger batches", bytes=larger)
+            self._replace_publisher()
 
     def _commit(self, tick: Tick) -> bool:
         """Return whether the tick has committed, as `_running` has it in the end; when this returns that is known."""
@@ -381,15 +388,15 @@ class Ticker:
         if state.kafka_hold is not None:
             with state.lock:
                 state.kafka_hold = None
-        if state.flow.limits.max_tick_records < self._full_records:
-            doubled = min(state.flow.limits.max_tick_records * 2, self._full_records)
-            state.flow.limits = replace(state.flow.limits, max_tick_records=doubled)
+        most = state.flow.limits.max_tick_records
+        if most < self._full_records:  # by an eighth: what is too much is met once in some ticks, not at every second
+            more = min(most + max(most // 8, 1), self._full_records)
+            state.flow.limits = replace(state.flow.limits, max_tick_records=more)
 
     def _halve(self) -> None:
+        """Have the next ticks write half as much, down to the results of a single batch."""
         limits = self._state.flow.limits
-        if limits.max_tick_records > MIN_TICK_RECORDS:
-            halved = max(limits.max_tick_records // 2, MIN_TICK_RECORDS)
-            self._state.flow.limits = replace(limits, max_tick_records=halved)
+        self._state.flow.limits = replace(limits, max_tick_records=max(limits.max_tick_records // 2, 1))
 
     # ------------------------------------------------------------------ writing
 

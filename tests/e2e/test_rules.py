@@ -8,6 +8,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -459,6 +460,19 @@ def test_rule_10_results_that_fit_one_by_one_are_written_where_a_batch_of_them_w
 
     assert world.settled().problems() == []
     assert "MSG_SIZE_TOO_LARGE" in worker.log.read_text(), "it had to learn of it"
+
+    # Put right, it is seen without a restart: with a record or two in a batch a stream would crawl from now on.
+    _set_limit(world, world.outcomes, 1_048_588)
+    until = time.monotonic() + 60
+    for number in count():
+        world.produce_sends(50, tag=f"last {number}")
+        if "larger batches" in worker.log.read_text():
+            break
+        assert time.monotonic() < until, "batches stay small"
+        time.sleep(0.5)
+    found = world.settled()
+    assert found.problems() == []
+    assert worker.status()["producers_replaced"] == 2
 
 
 def _set_limit(world: World, topic: str, limit: int) -> None:

@@ -13,6 +13,7 @@ from confluent_kafka.admin._config import ConfigResource
 from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Topics as Made
 from connector.kafka import topics as module
+from connector.kafka.configs import MAX_BATCH_BYTES
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.topics import DEFAULT_MAX_MESSAGE_BYTES, LOOK_AGAIN_SECS, SOON_SECS, Outputs, Topics
 from tests.kit.world import free_port
@@ -169,15 +170,33 @@ def test_a_topic_that_was_gone_is_looked_up_before_the_next_tick(cluster: Cluste
     cluster.partitions[_LETTERS] = 0
     outputs.absent([])
 
-    cluster.partitions[_LETTERS], cluster.limits[_LETTERS] = 2, 20_000
+    cluster.partitions[_LETTERS], cluster.limits[_LETTERS] = 2, 2_000_000
     if seen_again:
         assert outputs.absent([]) == set()
     outputs.catch_up(now=100.0)
 
-    assert (outputs.dead_letter_partition(7), outputs.dead_letter_limit) == (1, 20_000)
+    assert (outputs.dead_letter_partition(7), outputs.dead_letter_limit) == (1, 2_000_000)
     cluster.times_given.clear()
     outputs.catch_up(now=200.0)
     assert cluster.times_given == [], "nothing is outdated any more"
+
+
+def test_a_topic_that_takes_little_is_asked_again_now_and_then(cluster: Cluster) -> None:
+    """Somebody may put right what was set by mistake."""
+    outputs = _outputs("", _OUTCOMES, _LETTERS)
+    cluster.limits[_LETTERS] = 20_000
+    outputs.refresh()
+    outputs.catch_up(now=100.0)
+    cluster.limits[_LETTERS] = 3_000_000
+
+    outputs.catch_up(now=100.0 + 2 * SOON_SECS)
+    assert outputs.batch_bytes < 20_000, "a tick waits for it, so not at each"
+    outputs.catch_up(now=100.0 + LOOK_AGAIN_SECS)
+
+    assert outputs.batch_bytes == MAX_BATCH_BYTES
+    cluster.times_given.clear()
+    outputs.catch_up(now=200.0)
+    assert cluster.times_given == []
 
 
 def test_the_limit_of_a_topic_that_was_gone_is_asked_for_until_it_is_told(cluster: Cluster) -> None:

@@ -209,6 +209,65 @@ def test_a_producer_is_told_as_replaced_once_the_next_one_has_taken_over() -> No
     assert told == [("producer not ready yet", "_TIMED_OUT"), ("producer replaced", "_MSG_TIMED_OUT")]
 
 
+class Slow(Producer):
+    """One whose brokers get no more than five records done in the time of a call."""
+
+    def commit(self, offsets: Offsets, group: Any, timeout_secs: float) -> None:
+        self.fails = _timed_out() if len(self.written) > 5 else None
+        super().commit(offsets, group, timeout_secs)
+
+
+def test_what_is_too_much_for_slow_brokers_is_written_in_ever_smaller_ticks() -> None:
+    """Down to a batch: else nothing would ever be written, and every tick would begin with a new producer."""
+    bench, written, done = Bench(), 0, threading.Event()
+    bench.state.flow.limits = replace(bench.state.flow.limits, max_tick_records=40)
+    failed: list[BaseException] = []
+
+    def settled(items: list[Finished], _at_ms: int) -> None:
+        nonlocal written
+        written += sum(item.count for item in items)
+        if written == 40:
+            done.set()
+
+    for _ in range(40):
+        bench.read([b"{"])
+    producers: list[Producer] = [Slow() for _ in range(50)]
+    ticker = _ticker(bench, producers, create_autospec(Source, instance=True), settled=settled, fail=failed.append)
+    ticker.start()
+
+    assert done.wait(30)
+    ticker.stop(30)
+    assert failed == []
+
+
+def test_a_producer_is_replaced_when_the_topics_take_larger_batches_again() -> None:
+    """Its batches stay as they were made; nobody tells it that somebody has put a limit right."""
+    bench, done = Bench(), threading.Event()
+    outputs, first, second = _silent_outputs(), Producer(), Producer()
+    outputs.batch_bytes = 76
+
+    def put_right(*, now: float) -> None:
+        outputs.batch_bytes = 1_000_000
+
+    outputs.catch_up.side_effect = put_right
+    failed: list[BaseException] = []
+    ticker = _ticker(
+        bench,
+        [first, second],
+        create_autospec(Source, instance=True),
+        outputs=outputs,
+        settled=lambda items, at_ms: done.set(),
+        fail=failed.append,
+    )
+    bench.read([b"{"])
+    ticker.start()
+
+    assert done.wait(30)
+    ticker.stop(30)
+    assert (first.closed, first.committed, second.committed, failed) == (True, [], ["dead"], [])
+    assert bench.state.counts.producers_replaced == 1
+
+
 @pytest.mark.parametrize(
     ("batches", "most_records", "first", "next_"), [(10, 999, 8, 2), (9, 999, 8, 1), (6, 20, 4, 2)]
 )
