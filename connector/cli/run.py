@@ -80,7 +80,12 @@ def _obey_sigterm() -> None:
 
     As process 1 of a container a signal without a handler is ignored, and waiting for a broker may take a minute.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.OK))
+
+    def end(*_: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one would break into the interpreter's own end
+        sys.exit(ExitCode.OK)
+
+    signal.signal(signal.SIGTERM, end)
     # Until the application listens for it; unheard it would end the process.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 

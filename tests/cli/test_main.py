@@ -182,3 +182,28 @@ def test_check_speaks_json_through_the_console_entry(tmp_path: Path) -> None:
 
     assert result.returncode == 2
     assert [problem["path"] for problem in json.loads(result.stdout)["problems"]] == ["kafka", "trackly", "streams"]
+
+
+_ENDED_TWICE = """
+import os, signal, threading, time
+from connector.cli import run
+
+def again():
+    threading.main_thread().join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.2)
+
+run._obey_sigterm()
+threading.Thread(target=again).start()
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(30)
+"""
+
+
+def test_a_second_sigterm_at_the_very_beginning_does_not_break_into_the_end() -> None:
+    """It reaches the interpreter while that waits for threads, where what a handler raises is printed."""
+    result = subprocess.run(
+        [sys.executable, "-c", _ENDED_TWICE], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert (result.returncode, result.stderr) == (0, "")
