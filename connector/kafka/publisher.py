@@ -44,8 +44,8 @@ class Publisher(Protocol):
     def write(self, topic: str, partition: int, *, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         """Write one record with headers."""
 
-    def flush(self, timeout_secs: float) -> None:
-        """Wait for what was written to arrive, no longer than this: `commit` waits on, and tells what failed."""
+    def flush(self, timeout_secs: float) -> bool:
+        """Wait for what was written to arrive, no longer than this; tell if nothing is under way any more."""
 
     def commit(self, offsets: Offsets, group: Membership, timeout_secs: float) -> None:
         """Make the tick durable: its records first, then, or with them, its offsets."""
@@ -144,9 +144,9 @@ class _Writer:
                 return
         raise AbortableError("the producer's queue stays full")
 
-    def flush(self, timeout_secs: float) -> None:
-        """Wait for what was written to arrive, no longer than this: `commit` waits on, and tells what failed."""
-        self._call(self._producer.flush, timeout_secs)
+    def flush(self, timeout_secs: float) -> bool:
+        """Wait for what was written to arrive, no longer than this; tell if nothing is under way any more."""
+        return bool(self._call(self._producer.flush, timeout_secs) == 0)
 
     def _call(self, function: Any, *arguments: Any) -> Any:
         """Make a call of the library's, whose errors come as ours.
@@ -280,7 +280,7 @@ class PlainPublisher(_Writer):
 
     def commit(self, offsets: Offsets, group: Membership, timeout_secs: float) -> None:
         """Flush the records, then commit the offsets; a failure in between repeats the records, never loses them."""
-        if self._call(self._producer.flush, timeout_secs) > 0:
+        if not self.flush(timeout_secs):
             self._raise_failed()
             raise AbortableError(KafkaError(KafkaError._TIMED_OUT), "writing the results")  # noqa: SLF001
         self._raise_failed()

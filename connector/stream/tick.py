@@ -179,8 +179,8 @@ class Ticker:
         self._outputs.catch_up(now=now())
         larger = self._outputs.batch_bytes
         if larger > self._batch_bytes:
-            self._log.info("producer replaced", why="the topics take larger batches", bytes=larger)
             self._replace_publisher()
+            self._log.info("producer replaced", why="the topics take larger batches", bytes=larger)
 
     def _commit(self, tick: Tick) -> bool:
         """Return whether the tick has committed, as `_running` has it in the end; when this returns that is known."""

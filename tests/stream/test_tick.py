@@ -53,8 +53,8 @@ class Producer:
     def write(self, topic: str, partition: int, *, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         self.written.append(topic)
 
-    def flush(self, timeout_secs: float) -> None:
-        pass
+    def flush(self, timeout_secs: float) -> bool:
+        return True
 
     def commit(self, offsets: Offsets, group: Any, timeout_secs: float) -> None:
         self.offsets = self.offsets or offsets
@@ -282,11 +282,12 @@ def test_where_more_is_ready_than_may_start_it_is_chosen_when_results_have_arriv
     bench.state.flow.limits = replace(bench.state.flow.limits, max_in_flight_records=most_records)
     failed: list[BaseException] = []
 
-    def answer() -> None:
+    def answer() -> bool:
         serial, batch = under_way.pop()
         with bench.state.changed:
             bench.state.finish(serial, batch.chunks, Verdicts(QUEUED), attempts=1, sent_ms=1, answered_ms=2)
             bench.state.changed.notify_all()
+        return True
 
     producer.flush = lambda timeout_secs: answer()  # type: ignore[method-assign]
     ticker = _ticker(
