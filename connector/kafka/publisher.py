@@ -19,6 +19,12 @@ from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError
 from connector.kafka.lent import Lent
 from connector.kafka.source import Membership, Source
 
+_VAGUE: Final = frozenset({"_STATE", "_INCONSISTENT"})
+"""Errors of a call that only say that something in the transaction has failed before."""
+
+_GIVEN_UP: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001
+"""What is reported of records behind the one that failed, too: any other report tells more."""
+
 Offsets = dict[Partition, tuple[int, str]]
 
 
@@ -76,10 +82,10 @@ class _Writer:
         done = 0
         for _ in range(1_000):
             rest = iter(values[done:])
-            quiet = max(len(values) - self._watched(len(values)) - done, 0)
+            watched = max(self._watched(len(values)) - done, 0)
             try:
-                self._produce((topic, partition), islice(rest, quiet), keys and keys[done:], headers, None)
-                self._produce((topic, partition), rest, keys and keys[done + quiet :], headers, self._report)
+                self._produce((topic, partition), islice(rest, watched), keys and keys[done:], headers, self._report)
+                self._produce((topic, partition), rest, keys and keys[done + watched :], headers, None)
             except BufferError:
                 done = len(values) - length_hint(rest) - 1  # the one that found no place was taken off `rest`
                 self._call(self._producer.poll, 0.05)
@@ -111,7 +117,7 @@ class _Writer:
         deque(map(self._producer.produce, *columns), maxlen=0)
 
     def _watched(self, count: int) -> int:
-        """Return how many of `count` records, the last ones, are watched: whether they are delivered is reported."""
+        """Return how many of `count` records, the first ones, are watched: whether they are delivered is reported."""
         return count
 
     def write(
@@ -163,14 +169,14 @@ class _Writer:
             raise self._reason(translate(told)) from error
 
     def _reason(self, error: KafkaTroubleError) -> KafkaTroubleError:
-        """Return the failed delivery in place of the failed transaction that it caused, where there is one."""
+        """Return a failed delivery in place of an error that only says that there was one."""
+        if error.code not in _VAGUE or self._failed is None:
+            return error
         failed, self._failed = self._failed, None
-        if failed is not None and isinstance(error, AbortableError):
-            return AbortableError(failed)
-        return error
+        return AbortableError(failed)
 
     def _report(self, error: KafkaError | None, _message: object) -> None:
-        if error is not None:
+        if error is not None and (self._failed is None or self._failed.code() in _GIVEN_UP):
             self._failed = error
 
     def _raise_failed(self) -> None:
@@ -201,10 +207,11 @@ class TransactionalPublisher(_Writer):
         """Their numbers, when it was last asked for them."""
 
     def _watched(self, count: int) -> int:  # noqa: ARG002 (the shape of the other's)
-        """Return that the last record alone is watched.
+        """Return that the first record alone is watched.
 
         A record that is not delivered fails the transaction, told or not. A report for each costs the lock of the
-        interpreter each time; one for a batch is for its reason, as all records of a produce request share their fate.
+        interpreter each time; one for a batch is for its reason, as all records of a produce request share their fate,
+        and what is behind it in the queue is given up.
         """
         return 1
 
@@ -224,6 +231,19 @@ class TransactionalPublisher(_Writer):
         """Begin a transaction."""
         self._failed = None
         self._call(self._producer.begin_transaction)
+
+    def _reason(self, error: KafkaTroubleError) -> KafkaTroubleError:
+        """Return why the transaction has failed, where a call only says that it has.
+
+        librdkafka keeps the reason and gives it to whoever wants to begin, which it allows to nobody until the abort.
+        """
+        if error.code == "_STATE":
+            try:
+                self._producer.begin_transaction()
+            except KafkaException as told:
+                if told.args[0].txn_requires_abort():
+                    return translate(told)
+        return super()._reason(error)
 
     def commit(self, offsets: Offsets, group: Membership, timeout_secs: float) -> None:
         """Add the offsets and commit; called again after a `RetriableError`, with no offsets."""

@@ -1,5 +1,6 @@
 """What a publisher hands over, and what it says of brokers that do not answer, with librdkafka itself."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 from unittest.mock import create_autospec
@@ -83,6 +84,32 @@ def test_a_producer_that_cannot_go_on_is_told_as_such_whichever_call_notices(pla
             publisher._call(call, 0.1)
     with pytest.raises(SystemError):
         publisher._call(broken, 0.1)
+    publisher.close()
+
+
+@pytest.mark.parametrize("call", ["commit", "commit with offsets", "commit with offsets once it is known"])
+def test_results_that_a_topic_refuses_are_told_as_such_whichever_call_notices(
+    broker: BrokerHandle, topics: Topics, call: str
+) -> None:
+    """Records behind them are reported as given up, and a call may say no more than that it cannot go on."""
+    topic = topics.create(partitions=1, config={"max.message.bytes": "3000"})
+    config: dict[str, Any] = {"bootstrap.servers": broker.bootstrap_servers, "transactional.id": topic, "log_level": 0}
+    publisher = TransactionalPublisher({**config, "batch.size": 6_000, "linger.ms": 100}, topic)
+    consumer = Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": topic, "log_level": 0})
+    membership = Membership(consumer.consumer_group_metadata())
+    offsets = {Partition(topic, 0): (7, "")}
+    publisher.start(30)
+    publisher.begin()
+    publisher.write_batch(topic, 0, [random.Random(n).randbytes(50).hex() for n in range(1_000)], None)
+    if call.endswith("known"):
+        publisher.flush(30)
+
+    with pytest.raises(AbortableError) as raised:
+        publisher.commit({} if call == "commit" else offsets, membership, 30)
+
+    assert raised.value.too_large
+    assert topic in str(raised.value)
+    consumer.close()
     publisher.close()
 
 
