@@ -113,6 +113,12 @@ def consumer(
     return config
 
 
+def compresses(kafka: KafkaSettings) -> bool:
+    """Tell whether producers compress what they write."""
+    given = {**kafka.properties, **kafka.producer_properties}
+    return "none" not in (given.get("compression.type"), given.get("compression.codec"))
+
+
 def producer(
     kafka: KafkaSettings, *, client_id: str, transactional_id: str | None, batch_bytes: int = MAX_BATCH_BYTES
 ) -> Config:

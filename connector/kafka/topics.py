@@ -46,6 +46,13 @@ LOOK_AGAIN_SECS = 10.0
 SOON_SECS = 3.0
 """How long a question may take that a tick waits for; a look asks two, where they are and what they take."""
 
+SHRINKING: Final = 4
+"""By how much compression shrinks results at least, until a topic has refused a batch of them.
+
+Measured with lz4: outcomes shrink to a nineteenth, and to a quarter where keys and ids are random. What waits for the
+batch before it costs librdkafka a thread that waits busily, so a tick's results of a partition had better be one batch.
+"""
+
 OUTCOME_BYTES = 1_000
 """More than any outcome takes without its key."""
 
@@ -280,13 +287,27 @@ class Targets:
 
 
 class Outputs(Targets):
-    """The outcome and the dead-letter topic of a stream."""
+    """The outcome and the dead-letter topic of a stream; `compressed` is what its producer writes to them."""
 
-    def __init__(self, topics: Topics, *, outcome_topic: str, dead_letter_topic: str, outcomes_by_key: bool) -> None:
+    def __init__(
+        self, topics: Topics, *, outcome_topic: str, dead_letter_topic: str, outcomes_by_key: bool, compressed: bool
+    ) -> None:
         super().__init__(topics, (outcome_topic, dead_letter_topic))
+        self._shrinking = SHRINKING if compressed else 1
         self.outcome_topic = outcome_topic
         self.dead_letter_topic = dead_letter_topic
         self._by_key = outcomes_by_key
+
+    @property
+    def results_bytes(self) -> int:
+        """Bytes of results that a producer may put together, in the hope that they are sent as fewer."""
+        return self.batch_bytes * self._shrinking
+
+    def were_refused(self, results_bytes: int, *, now: float) -> None:
+        """Learn from a batch of so many bytes at most: a topic takes less by now, or results shrink less than hoped."""
+        self.look_again(now=now, every_secs=0)
+        if self.results_bytes >= results_bytes:
+            self._shrinking = max(self._shrinking // 2, 1)
 
     def outcome_partition(self, source: int) -> int:
         """Return where outcomes of a source partition go, or -1 to have the key decide."""

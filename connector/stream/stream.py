@@ -136,6 +136,7 @@ class Stream:
             outcome_topic=settings.outcomes.topic,
             dead_letter_topic=settings.dead_letters.topic,
             outcomes_by_key=settings.outcomes.partition == "key",
+            compressed=configs.compresses(kafka),
         )
         await asyncio.to_thread(outputs.refresh)
         if self._stopping:
@@ -218,7 +219,7 @@ class Stream:
                 self._kafka,
                 client_id=client_id,
                 transactional_id=transactional_id,
-                batch_bytes=outputs.batch_bytes,
+                batch_bytes=outputs.results_bytes,
             )
             return (
                 PlainPublisher(config, source) if plain else TransactionalPublisher(config, outputs.dead_letter_topic)

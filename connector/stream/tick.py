@@ -177,7 +177,7 @@ class Ticker:
         What is too large for them is found out by a batch that is refused.
         """
         self._outputs.catch_up(now=now())
-        larger = self._outputs.batch_bytes
+        larger = self._outputs.results_bytes
         if larger > self._batch_bytes:
             self._replace_publisher()
             self._log.info("producer replaced", why="the topics take larger batches", bytes=larger)
@@ -299,8 +299,8 @@ class Ticker:
         if isinstance(error, RetriableError) or error.timed_out or error.code == "LOCAL":
             self._halve()
         if error.too_large:
-            self._outputs.look_again(now=now(), every_secs=0)
-            if self._outputs.batch_bytes < self._batch_bytes:
+            self._outputs.were_refused(self._batch_bytes, now=now())
+            if self._outputs.results_bytes < self._batch_bytes:
                 self._replace_publisher(error)
         if error.unauthorized:
             self._hold("kafka_authorization", str(error))
@@ -360,7 +360,7 @@ class Ticker:
             self._state.counts.producers_replaced += 1
         wait = 0.1
         while not self._stopped:
-            self._batch_bytes = self._outputs.batch_bytes
+            self._batch_bytes = self._outputs.results_bytes
             publisher = self._make_publisher()
             try:
                 publisher.start(self._options.call_secs)

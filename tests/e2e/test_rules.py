@@ -5,7 +5,9 @@ In all orders of events the core's part of them is tried by `tests/core/test_flo
 """
 
 import asyncio
+import random
 import signal
+import string
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -473,6 +475,23 @@ def test_rule_10_results_that_fit_one_by_one_are_written_where_a_batch_of_them_w
     found = world.settled()
     assert found.problems() == []
     assert worker.status()["producers_replaced"] == 2
+
+
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+def test_rule_10_results_that_do_not_shrink_are_written_in_batches_that_fit_as_they_are(
+    world: World, guarantee: str
+) -> None:
+    """They are put together in the hope of compression, and lz4 cannot do anything about keys at random."""
+    texts = ["".join(random.Random(n).choices(string.ascii_letters, k=700)) for n in range(2_000)]
+    world.produce([Record(b'{"to":"+15550000001","body":"%s"}' % text.encode(), text.encode()) for text in texts])
+    _set_limit(world, world.outcomes, 50_000)
+    worker = world.start(world.settings(stream={"delivery": {"guarantee": guarantee}}))
+
+    worker.wait_for(lambda s: s["queued"] == 2_000, "all settled")
+
+    assert world.settled().problems(repeats_allowed=guarantee == "at_least_once") == []
+    assert worker.status()["producers_replaced"] == 2, "one of four hopes for the half, which is in vain, too"
+    assert "MSG_SIZE_TOO_LARGE" in worker.log.read_text()
 
 
 def _set_limit(world: World, topic: str, limit: int) -> None:

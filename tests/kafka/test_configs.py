@@ -1,10 +1,11 @@
 """The properties that librdkafka gets."""
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from connector.config.kafka import KafkaSettings
-from connector.kafka.configs import asking, common
+from connector.kafka.configs import asking, common, compresses, producer
 
 
 def test_a_broker_has_half_the_time_of_a_call_to_answer_a_question() -> None:
@@ -26,3 +27,15 @@ def test_any_time_that_the_settings_allow_makes_properties_that_librdkafka_takes
     kafka = KafkaSettings(bootstrap_servers="localhost:9092", request_timeout_secs=secs)
 
     AdminClient({**asking(kafka, "client"), "log_level": 0})
+
+
+@pytest.mark.parametrize("name", ["compression.type", "compression.codec"])
+@pytest.mark.parametrize("where", ["properties", "producer_properties"])
+@pytest.mark.parametrize("kind", ["none", "zstd"])
+def test_it_is_known_whether_producers_compress(name: str, where: str, kind: str) -> None:
+    """The property has two names."""
+    kafka = KafkaSettings.model_validate({"bootstrap_servers": "localhost:9092", where: {name: kind}})
+
+    assert compresses(kafka) is (kind != "none")
+    assert compresses(KafkaSettings(bootstrap_servers="localhost:9092")), "by itself"
+    Producer({**producer(kafka, client_id="client", transactional_id=None), "log_level": 0})

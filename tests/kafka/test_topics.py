@@ -15,7 +15,7 @@ from connector.demo.topics import Topics as Made
 from connector.kafka import topics as module
 from connector.kafka.configs import MAX_BATCH_BYTES
 from connector.kafka.errors import KafkaTroubleError
-from connector.kafka.topics import DEFAULT_MAX_MESSAGE_BYTES, LOOK_AGAIN_SECS, SOON_SECS, Outputs, Topics
+from connector.kafka.topics import DEFAULT_MAX_MESSAGE_BYTES, LOOK_AGAIN_SECS, SHRINKING, SOON_SECS, Outputs, Topics
 from tests.kit.world import free_port
 
 _OUTCOMES, _LETTERS = "outcomes", "dead-letters"
@@ -199,6 +199,41 @@ def test_a_topic_that_takes_little_is_asked_again_now_and_then(cluster: Cluster)
     assert cluster.times_given == []
 
 
+def test_less_is_hoped_of_compression_once_a_topic_refused_what_it_took_before(cluster: Cluster) -> None:
+    """Results are put together as what they shrink to; that each fits without it is where it ends."""
+    outputs = _outputs("", _OUTCOMES, _LETTERS)
+    outputs.refresh()
+
+    hopes = []
+    for at in range(4):
+        hopes.append(outputs.results_bytes // outputs.batch_bytes)
+        outputs.were_refused(outputs.results_bytes, now=float(at))
+
+    assert (hopes, outputs.batch_bytes) == ([4, 2, 1, 1], MAX_BATCH_BYTES)
+
+
+@pytest.mark.parametrize("seen_before", [True, False])
+def test_a_limit_that_was_lowered_takes_no_hope_in_compression(cluster: Cluster, seen_before: bool) -> None:
+    outputs = _outputs("", _OUTCOMES, _LETTERS)
+    outputs.refresh()
+    refused = outputs.results_bytes
+    cluster.limits[_OUTCOMES] = 20_000
+    if seen_before:
+        outputs.look_again(now=1.0)
+
+    outputs.were_refused(refused, now=2.0)
+
+    assert outputs.batch_bytes < 20_000
+    assert outputs.results_bytes == SHRINKING * outputs.batch_bytes
+
+
+def test_what_is_not_compressed_is_put_together_as_the_topics_take_it(cluster: Cluster) -> None:
+    outputs = _outputs("", _OUTCOMES, _LETTERS, compressed=False)
+    outputs.refresh()
+
+    assert outputs.results_bytes == outputs.batch_bytes == MAX_BATCH_BYTES
+
+
 def test_the_limit_of_a_topic_that_was_gone_is_asked_for_until_it_is_told(cluster: Cluster) -> None:
     outputs = _outputs("", _OUTCOMES, _LETTERS)
     outputs.refresh()
@@ -217,9 +252,14 @@ def test_the_limit_of_a_topic_that_was_gone_is_asked_for_until_it_is_told(cluste
     assert outputs.dead_letter_limit == 20_000
 
 
-def _outputs(bootstrap_servers: str, outcomes: str, dead_letters: str) -> Outputs:
-    config = {"bootstrap.servers": bootstrap_servers, "log_level": 0}
-    return Outputs(Topics(config, 20), outcome_topic=outcomes, dead_letter_topic=dead_letters, outcomes_by_key=False)
+def _outputs(bootstrap_servers: str, outcomes: str, dead_letters: str, *, compressed: bool = True) -> Outputs:
+    return Outputs(
+        Topics({"bootstrap.servers": bootstrap_servers, "log_level": 0}, 20),
+        outcome_topic=outcomes,
+        dead_letter_topic=dead_letters,
+        outcomes_by_key=False,
+        compressed=compressed,
+    )
 
 
 def test_topics_that_are_gone_are_told_and_those_that_are_made_anew_are_used_as_they_are(

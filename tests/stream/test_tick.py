@@ -93,7 +93,7 @@ def _silent_outputs() -> Any:
     """Return topics of which nobody answers what they take."""
     outputs = create_autospec(Outputs, instance=True, dead_letter_limit=1_000_000)
     outputs.outcome_topic, outputs.dead_letter_topic = "outcomes", "dead"
-    outputs.batch_bytes = 1_000_000
+    outputs.results_bytes = 1_000_000
     outputs.absent.return_value = set()
     outputs.refresh.side_effect = RetriableError(KafkaError(KafkaError._TIMED_OUT))
     return outputs
@@ -244,10 +244,10 @@ def test_a_producer_is_replaced_when_the_topics_take_larger_batches_again() -> N
     """Its batches stay as they were made; nobody tells it that somebody has put a limit right."""
     bench, done = Bench(), threading.Event()
     outputs, first, second = _silent_outputs(), Producer(), Producer()
-    outputs.batch_bytes = 76
+    outputs.results_bytes = 76
 
     def put_right(*, now: float) -> None:
-        outputs.batch_bytes = 1_000_000
+        outputs.results_bytes = 1_000_000
 
     outputs.catch_up.side_effect = put_right
     failed: list[BaseException] = []
