@@ -24,14 +24,10 @@ from typing import Literal
 
 from connector.core.batching import Batch, wire_size
 from connector.core.chunks import Chunk, Partition, source_bytes
+from connector.core.partition import NOTHING_SAID, ROOM_TO_SETTLE, ROOM_TO_START, PartitionState, Said
 from connector.core.progress import MAX_METADATA, Progress, Range, RangeSet, encode, runs
 from connector.core.results import Answers, Finished
 from connector.core.verdicts import Verdicts
-
-ROOM_TO_START, ROOM_TO_SETTLE, ROOM_FOR_THE_OLDEST = 0.5, 0.75, 0.96
-"""Shares of the metadata that a tick may fill. What starts leaves room for results, which split what was one range;
-those leave room for starting what is oldest, in pieces of more than one record: with it the committed offset advances,
-and all gets shorter. The last few characters are for starting a single record there, so that this never ends."""
 
 ANSWERS_PER_IN_FLIGHT = 4
 """Partitions may be lost more than once before they are read again; what is kept of an answer is small."""
@@ -48,57 +44,6 @@ class FlowLimits:
     max_tick_records: int
     max_tick_bytes: int
     max_metadata: int = MAX_METADATA
-
-
-@dataclass(slots=True, eq=False)
-class PartitionState:
-    """What this worker knows of a partition that it owns."""
-
-    partition: Partition
-    epoch: int
-    base: int
-    birth: int
-    settled: RangeSet
-    doubt: RangeSet
-    """Posted by somebody, fate unknown, not yet settled: listed as in flight until they are."""
-    next_read: int
-    horizon: int
-    """Below it lie the offsets that the progress read at assignment says something about."""
-    active: dict[int, list[Range]] = field(default_factory=dict)
-    revoking: bool = False
-    held: bool = False
-    told: Progress = field(default_factory=lambda: Progress(0))
-    """What stands committed: it may list more as in flight than is, and leave out holes, but it never says less."""
-    told_length: int = 0
-    """Characters that it takes."""
-    holes: deque[Range] = field(default_factory=deque)
-    """Offsets that the topic does not have, above all that has to be said: reading far ahead takes no metadata."""
-    reads: deque[tuple[int, int]] = field(default_factory=deque)
-    """Of each chunk that was read and is not settled to its end: the offset behind it, and when its oldest record was
-    appended, in milliseconds since 1970."""
-
-    def in_flight(self) -> RangeSet:
-        """Return all offsets that a crash now would leave in doubt."""
-        ranges = self.doubt.copy()
-        for listed in self.active.values():
-            ranges.update(listed)
-        return ranges
-
-    def untaken(self) -> RangeSet:
-        """Return what stands committed as in flight and is not: withdrawn, or never posted."""
-        ranges = self.told.in_flight.copy()
-        for start, stop in self.in_flight():
-            ranges.discard(start, stop)
-        return ranges
-
-    def reach(self, top: int) -> None:
-        """Settle the holes that begin at `top` or below, as they lie between what has to be said anyway."""
-        top = max(top, self.base, self.settled.stop)
-        while self.holes and self.holes[0][0] <= top:
-            start, stop = self.holes.popleft()
-            self.settled.add(start, stop)
-            top = max(top, stop)
-        self.base = self.settled.advance(self.base)
 
 
 @dataclass(slots=True, eq=False)
@@ -499,14 +444,14 @@ class Flow:
         start = self._take_startable(now, slots, trial=trial)
         settled = _ranges(chunk for item in settle for chunk in item.chunks)
         started = _ranges(chunk for _, batch in start for chunk in batch.chunks)
-        fits: dict[Partition, _Said] = {}
-        cuts: dict[Partition, _Said] = {}
+        fits: dict[Partition, Said] = {}
+        cuts: dict[Partition, Said] = {}
         for partition in settled.keys() | started.keys() | self._dirty:
             state = self.partitions[partition]
             done, begun = settled.get(partition, []), started.get(partition, [])
             state.reach(max(stop for _, stop in (*done, *begun, (0, state.told.in_flight.stop))))
-            said = self._say(state, done, begun)
-            if len(said.metadata) > self._room(ROOM_TO_START if begun else ROOM_TO_SETTLE):
+            said = state.say(done, begun, mark=self._mark)
+            if not said.fits(self.limits.max_metadata, ROOM_TO_START if begun else ROOM_TO_SETTLE):
                 said = cuts[partition] = self._say_less(state, done, begun)
             if said.metadata:
                 fits[partition] = said
@@ -538,19 +483,19 @@ class Flow:
             return tick
         start = self._take_startable(now, slots, trial=trial)
         started = _ranges(chunk for _, batch in start for chunk in batch.chunks)
-        fits: dict[Partition, _Said] = {}
-        cuts: dict[Partition, _Said] = {}
+        fits: dict[Partition, Said] = {}
+        cuts: dict[Partition, Said] = {}
         for partition, begun in started.items():
             state, done = self.partitions[partition], tick.settled.get(partition, [])
             named = partition in tick.offsets
             if named and partition in self._full:  # its results alone fill the metadata
-                cuts[partition] = _NOTHING_SAID
+                cuts[partition] = NOTHING_SAID
                 continue
             state.reach(max(stop for _, stop in (*done, *begun)))
-            said = self._say(state, done, begun)
-            if len(said.metadata) > self._room(ROOM_TO_START):
+            said = state.say(done, begun, mark=self._mark)
+            if not said.fits(self.limits.max_metadata, ROOM_TO_START):
                 self._full.add(partition)
-                said = cuts[partition] = _NOTHING_SAID if named else self._say_less(state, [], begun)
+                said = cuts[partition] = NOTHING_SAID if named else self._say_less(state, [], begun)
             if said.metadata:
                 fits[partition] = said
         if cuts:
@@ -693,76 +638,21 @@ class Flow:
                 return False
         return waits
 
-    # ------------------------------------------------------------------ what there is room to say
+    # ------------------------------------------------------------------ what there is no room to say
 
-    def _room(self, share: float) -> int:
-        return int(self.limits.max_metadata * share)
-
-    def _say(
-        self, state: PartitionState, settled: list[Range], started: list[Range], cut: int | None = None
-    ) -> "_Said":
-        """Return the progress as it will be when the tick has committed: from `cut` on, as it stands committed."""
-        after = state.settled.copy()
-        after.update(settled)
-        in_flight = state.in_flight()
-        in_flight.update(started)
-        for start, stop in settled:
-            in_flight.discard(start, stop)
-        if cut is not None:
-            for now, told in ((after, state.told.settled), (in_flight, state.told.in_flight)):
-                now.discard(cut, max(now.stop, cut))
-                now.update((max(start, cut), stop) for start, stop in told if stop > cut)
-        base = after.advance(state.base)
-        progress = Progress(base, state.birth, self._mark, after, in_flight)
-        return _Said(progress, encode(progress), cut, cut)
-
-    def _say_less(self, state: PartitionState, settled: list[Range], started: list[Range]) -> "_Said":
-        """Return the progress with as much of a tick as metadata has room for, the oldest first.
-
-        Results go before what starts, as they make room. If none fits, the batch at the committed offset is started, or
-        as much of it as fits: when that has settled, the offset advances. To go on listing what is not in flight any
-        more is safe; the results that are left out stay queued.
-        """
-        self._full.add(state.partition)
-        room = self._room(ROOM_TO_SETTLE)
-        said = self._say(state, settled, [])
-        if settled:
-            if len(said.metadata) > room:
-                tops = sorted(stop for _, stop in settled)
-                least = min(settled)[0] == state.base  # what continues the committed offset only cuts metadata off
-                said = self._largest(
-                    room, tops, lambda cut: self._say(state, _clip(settled, cut), [], cut), least=least
-                )
-            if said.metadata:
-                return replace(said, start_cut=0)
-            self._stuck.add(state.partition)
-        begun = sorted(started)
-        if begun and begun[0][0] == state.base:
-            tops = [state.base + 1, *(stop for _, stop in begun)]
-            most = self._room(ROOM_FOR_THE_OLDEST)
-            said = self._largest(most, tops, lambda cut: self._say(state, [], _clip(begun, cut), cut), least=True)
-            return replace(said, settle_cut=0)
-        if state.partition in self._dirty and len(said.metadata) <= room:
-            return replace(said, settle_cut=0, start_cut=0)
-        return _NOTHING_SAID
-
-    def _largest(self, room: int, cuts: list[int], say: Callable[[int], "_Said"], *, least: bool) -> "_Said":
-        """Return what is said with the largest of rising `cuts` that fits, by bisection.
-
-        If none fits that is nothing, or with `least` what the first cut says all the same.
-        """
-        best, low, high = say(cuts[0]) if least else _NOTHING_SAID, 0, len(cuts)
-        while low < high:
-            middle = (low + high) // 2
-            said = say(cuts[middle])
-            if len(said.metadata) <= room:
-                best, low = said, middle + 1
-            else:
-                high = middle
-        return best
+    def _say_less(self, state: PartitionState, settled: list[Range], started: list[Range]) -> Said:
+        """Return what there is room to say of a partition; what starts there from now on has to make some."""
+        partition = state.partition
+        said = state.say_what_fits(
+            settled, started, mark=self._mark, room=self.limits.max_metadata, changed=partition in self._dirty
+        )
+        self._full.add(partition)
+        if said.stuck:
+            self._stuck.add(partition)
+        return said
 
     def _cut(
-        self, settle: list[Finished], start: list[tuple[int, Batch]], cuts: Mapping[Partition, "_Said"]
+        self, settle: list[Finished], start: list[tuple[int, Batch]], cuts: Mapping[Partition, Said]
     ) -> tuple[list[Finished], list[tuple[int, Batch]]]:
         """Return what is left of a tick without the records at or above the cuts; those go back to their queues."""
         kept, put_off = [], []
@@ -873,19 +763,6 @@ class Flow:
         return chunk.epoch == latest.epoch or any(offset in latest.doubt for offset in chunk.offsets)
 
 
-@dataclass(frozen=True, slots=True)
-class _Said:
-    """What a tick would say of a partition, and below which offset it takes results and batches (None: all)."""
-
-    progress: Progress
-    metadata: str
-    settle_cut: int | None
-    start_cut: int | None
-
-
-_NOTHING_SAID = _Said(Progress(0), "", 0, 0)
-
-
 def _has(offsets: Sequence[int], offset: int) -> bool:
     at = bisect_left(offsets, offset)
     return at < len(offsets) and offsets[at] == offset
@@ -915,8 +792,3 @@ def _below(chunks: Iterable[Chunk], cuts: Mapping[Partition, int | None]) -> tup
         outside += range(middle, at + len(chunk))
         at += len(chunk)
     return inside, outside
-
-
-def _clip(ranges: Iterable[Range], cut: int) -> list[Range]:
-    """Return the part of ranges that lies below `cut`."""
-    return [(start, min(stop, cut)) for start, stop in ranges if start < cut]
