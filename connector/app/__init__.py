@@ -15,10 +15,10 @@ def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(name)
     from connector.app.application import prepare  # noqa: PLC0415
-    from connector.config.load import load_settings  # noqa: PLC0415
+    from connector.app.loading import load  # noqa: PLC0415
 
     path = os.environ.get(SETTINGS_VARIABLE)
     if not path:
         raise SystemExit(f"set {SETTINGS_VARIABLE} to the path of the settings file")
-    globals()["app"] = application = prepare(load_settings(Path(path)))
+    globals()["app"] = application = prepare(load(Path(path)))
     return application

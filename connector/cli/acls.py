@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from connector.app.loading import load
 from connector.cli.errors import reported
-from connector.config.load import load_settings
 
 if TYPE_CHECKING:
     from connector.app.acls import Acl
@@ -52,7 +52,7 @@ def acls(
     """
     from connector.app.acls import commands, needed, principal_of, strimzi  # noqa: PLC0415
 
-    loaded = load_settings(settings)
+    loaded = load(settings)
     wanted = needed(loaded, "dead_letters" if of_commands else "worker")
     whom = principal or principal_of(loaded)
     match form:

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from connector.app.loading import load
 from connector.cli.errors import ExitCode, reported
 from connector.config.describe import redacted
 from connector.config.findings import Finding
-from connector.config.load import load_settings
 from connector.config.problems import SettingsError
 from connector.config.settings import Settings
 from connector.config.streams import StreamSettings
@@ -40,7 +40,7 @@ def check(
     else that would stand in the way of a start.
     """
     try:
-        loaded = load_settings(settings)
+        loaded = load(settings)
     except SettingsError as error:
         if not as_json:
             raise

@@ -45,9 +45,9 @@ def explain(
     Exit code 1: the records cannot be shaped now, as the stream would hold.
     """
     from connector.app.explaining import NotExplainedError, explain  # noqa: PLC0415
-    from connector.config.load import load_settings  # noqa: PLC0415
+    from connector.app.loading import load  # noqa: PLC0415
 
-    loaded = load_settings(settings)
+    loaded = load(settings)
     flow = next((candidate for candidate in loaded.streams if candidate.name == stream), None)
     if flow is None:
         names = ", ".join(candidate.name for candidate in loaded.streams)

@@ -162,9 +162,9 @@ def _spelled(hold: dict[str, Any]) -> str:
 
 def load(path: Path) -> Settings:
     """Return the settings of a file."""
-    from connector.config.load import load_settings  # noqa: PLC0415 (not needed with --url)
+    from connector.app import loading  # noqa: PLC0415 (not needed with --url)
 
-    return load_settings(path)
+    return loading.load(path)
 
 
 def _token(settings: Settings | None) -> str:

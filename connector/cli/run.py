@@ -40,10 +40,10 @@ def run(
     workers it is the worst of theirs.
     """
     # Imported here: checking settings should not load a Kafka client and an application framework.
-    from connector.config.load import load_settings  # noqa: PLC0415
+    from connector.app.loading import load  # noqa: PLC0415
     from connector.telemetry.logging import configure_logging  # noqa: PLC0415
 
-    loaded = load_settings(settings)
+    loaded = load(settings)
     count = workers or loaded.workers
     configure_logging(loaded.log)
     _obey_sigterm()
@@ -66,10 +66,10 @@ def worker(
     with reported(f"worker {ordinal}: "):
         from connector.app.application import prepare  # noqa: PLC0415
         from connector.app.instance import take_over  # noqa: PLC0415
-        from connector.config.load import load_settings  # noqa: PLC0415
+        from connector.app.loading import load  # noqa: PLC0415
         from connector.telemetry.logging import configure_logging  # noqa: PLC0415
 
-        loaded = load_settings(settings, copy=copy)
+        loaded = load(settings, copy=copy)
         configure_logging(loaded.log, worker=ordinal)
         _obey_sigterm()
         _serve(prepare(loaded, claimed=take_over(instance_id), socket=socket), speaker=f"worker {ordinal}: ")

@@ -25,6 +25,7 @@ REFUSED: Final[dict[str, str]] = {
     "group.id": "use streams[].group_id",
     "group.instance.id": "use instance_id",
     "group.protocol": "use kafka.group_protocol",
+    "logger": f"{_OURS}; see log",
     "client.id": f"{_OURS}, from the stream and the instance id",
     "session.timeout.ms": "use kafka.session_timeout_secs",
     "heartbeat.interval.ms": "use kafka.heartbeat_interval_secs",

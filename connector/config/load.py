@@ -1,12 +1,13 @@
 """From a settings file to settings, or to everything that is wrong with it at once.
 
-Four passes find faults: the file (`document.py`), the references in it, the models, and what must fit together
-(`checks.py`). A later pass is not heard about what an earlier one complained of. So that the last one has something
-to look at when the models refuse the data, it is given the data without what they refused.
+Five passes find faults: the file (`document.py`), the references in it, the models, what must fit together
+(`checks.py`), and trials of whoever loads them, by which the clients that are to use the settings refuse some. A later
+pass is not heard about what an earlier one complained of. So that the last ones have something to look at when the
+models refuse the data, they are given the data without what was refused.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from connector.config.messages import faults_of
 from connector.config.problems import Fault, KeyPath, Problem, SettingsError, dotted
 from connector.config.references import Origin, UnresolvedReferenceError, has_reference, reads_file, resolve
 from connector.config.settings import Settings
+
+Trial = Callable[[Settings], Iterable[Fault]]
+"""Tries settings out on what will use them, which may lie in a layer above, and says what is refused there."""
 
 _OUTPUT: Final = {"topic": "stand-in"}
 _STREAM: Final = {"name": "stand-in", "operation": "send", "outcomes": _OUTPUT, "dead_letters": _OUTPUT}
@@ -39,14 +43,20 @@ _STAND_INS: Final[dict[KeyPath, Any]] = {
 _SALVAGE_ROUNDS: Final = 4  # a stand-in may bring to light what its place hid; each round goes one level deeper
 
 
-def load_settings(path: Path, *, environ: Mapping[str, str] | None = None, copy: Path | None = None) -> Settings:
+def load_settings(
+    path: Path,
+    *,
+    environ: Mapping[str, str] | None = None,
+    copy: Path | None = None,
+    trials: Sequence[Trial] = (),
+) -> Settings:
     """Read a settings file; `environ` is the process's environment unless given.
 
     With `copy` that file is read in its place, and all else is as if it stood at `path`: so whoever starts late gets
     the settings that the others have, whatever has become of the file since.
 
     Raises SettingsError with every problem of the file: what is not YAML, references that lead nowhere, unknown or
-    wrong settings, refused Kafka properties, and settings that do not fit together.
+    wrong settings, refused Kafka properties, settings that do not fit together, and what a trial refuses.
     """
     document = read_document(copy or path)
     base = path.parent
@@ -59,7 +69,10 @@ def load_settings(path: Path, *, environ: Mapping[str, str] | None = None, copy:
     else:
         salvaged, doubtful = settings, faults
     if salvaged is not None:
-        faults += _independent(conflicts(salvaged), doubtful)
+        for trial in (conflicts, *trials):
+            found = list(_independent(trial(salvaged), doubtful))
+            faults += found
+            doubtful = [*doubtful, *found]
     if faults or settings is None:
         problems = [_problem(fault, document) for fault in faults]
         raise SettingsError(path, sorted(problems, key=lambda problem: problem.line or 0))

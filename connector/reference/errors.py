@@ -129,9 +129,14 @@ def _of_settings() -> Iterator[str]:
             texts_given("config/checks.py", "Fault"),
         ),
         (
+            "Certificates and keys",
+            "Bring the file that the setting names; `openssl x509 -in FILE` and `openssl pkey -in FILE` try one.",
+            texts_given("config/certificates.py", "Flaw"),
+        ),
+        (
             "Kafka properties",
-            "[What is refused, why, and what instead](settings.md#kafka-properties-that-are-refused).",
-            [],
+            "[What is refused by name](settings.md#kafka-properties-that-are-refused); librdkafka refuses others.",
+            texts_given("kafka/trial.py", "Fault"),
         ),
     )
     told: set[str] = set()

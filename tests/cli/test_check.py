@@ -205,3 +205,15 @@ def test_bad_settings_ask_nobody(
 
     assert (result.exit_code, asked) == (2, [])
     assert result.stderr.splitlines() == [f"{settings} cannot be used:", "  is empty"]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_property_that_librdkafka_refuses_is_a_problem_of_the_settings(
+    check: Callable[..., Result], settings: Path, as_json: bool
+) -> None:
+    settings.write_text(VALID.replace("  security:", "  properties: {foo.bar: 1}\n  security:"))
+
+    result = check(*(["--json"] if as_json else []))
+
+    assert result.exit_code == 2
+    assert "librdkafka refuses it: No such configuration property" in result.output

@@ -1,0 +1,82 @@
+"""Certificates and keys by file: whether TLS can use them, told by the setting that names the file.
+
+Python's own TLS tells most failures apart by nothing but the step that failed, so each file is tried by itself first.
+"""
+
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Flaw(NamedTuple):
+    """What is wrong with a file, and the setting that is to blame (`ca_file`, ...)."""
+
+    setting: str
+    message: str
+
+
+def load_pair(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
+    """Have a context show a certificate.
+
+    Raises OSError, also for an encrypted key: without a password in its place OpenSSL would ask for one at the
+    terminal, and wait.
+    """
+    context.load_cert_chain(cert, key, password=lambda: b"")
+
+
+def flaws(
+    ca: Path | None, cert: Path | None, key: Path | None, *, password: str | None = None, may_decrypt: bool = False
+) -> Iterator[Flaw]:
+    """Yield what is wrong with files that are there but of no use.
+
+    `may_decrypt`: there is a setting `key_password` beside them.
+    """
+    bad = {name for name, file in (("ca_file", ca), ("cert_file", cert)) if _is_useless(file)}
+    for name in sorted(bad):
+        yield Flaw(name, "holds no certificate that can be used: it must be a PEM file (-----BEGIN CERTIFICATE-----)")
+    if cert and key and cert.is_file() and key.is_file() and "cert_file" not in bad:
+        yield from _flaw_of_key(cert, key, password=password, may_decrypt=may_decrypt)
+
+
+def _is_useless(file: Path | None) -> bool:
+    if file is None or not file.is_file():
+        return False
+    try:
+        _context().load_verify_locations(file)
+    except OSError:  # of which an error of TLS is one
+        return True
+    return False
+
+
+def _flaw_of_key(cert: Path, key: Path, *, password: str | None, may_decrypt: bool) -> Iterator[Flaw]:
+    is_encrypted = False
+
+    def give() -> str:
+        nonlocal is_encrypted
+        is_encrypted = True
+        return password or ""
+
+    try:
+        _context().load_cert_chain(cert, key, password=give)
+    except (OSError, ValueError) as error:  # a password that is too long for OpenSSL
+        if is_encrypted and not may_decrypt:
+            message = (
+                "is encrypted, which is not supported here: write it anew (openssl pkey -in KEY -out NEW) "
+                "and let nobody else read the file"
+            )
+            yield Flaw("key_file", message)
+        elif is_encrypted and password is None:
+            yield Flaw("key_file", "is encrypted: give its password by key_password")
+        elif is_encrypted:
+            yield Flaw("key_password", "does not open key_file")
+        elif isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
+            yield Flaw("key_file", "is not the key of cert_file")
+        else:
+            yield Flaw("key_file", "holds no key that can be used: it must be a PEM file (-----BEGIN PRIVATE KEY-----)")
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")  # whether a key is long enough is for whoever talks TLS by it to say
+    return context

@@ -1,0 +1,167 @@
+"""Settings tried out on librdkafka: it alone knows all of its properties, and which files its TLS can use.
+
+Clients are built as they will be for work, less the addresses, so that nobody is connected to. Which setting it minds
+is found by trying with and without it, as librdkafka says that in words alone, and often by a name of its own.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+
+from connector.config.certificates import flaws
+from connector.config.kafka import KafkaSettings, SecuritySettings, refusal
+from connector.config.problems import Fault, KeyPath
+from connector.config.settings import Settings
+from connector.config.streams import StreamSettings
+from connector.kafka import configs
+
+_AT: Final[KeyPath] = ("kafka",)
+_GROUPS: Final = ("properties", "consumer_properties", "producer_properties")
+_TIMES: Final = (
+    "session_timeout_secs",
+    "heartbeat_interval_secs",
+    "max_poll_interval_secs",
+    "transaction_timeout_secs",
+    "request_timeout_secs",
+)
+_CLIENT_ID: Final = "trackly-connector-trial"
+_SPEAKER: Final = re.compile(r"^Failed to create [a-z ]+: ")
+_TOKEN_URL: Final = "sasl.oauthbearer.token.endpoint.url"  # noqa: S105  (a name)
+_TOKEN_BY_HOST: Final = "sasl.oauthbearer.metadata.authentication.type"  # noqa: S105  (a name)
+_NOWHERE: Final = "http://127.0.0.1:0/"
+_MANUAL: Final = "its CONFIGURATION.md tells what there is"
+
+_Property = tuple[str, str]
+"""The group that a property stands in, and its name."""
+
+_QUIET: Final = logging.getLogger("librdkafka.trial")
+_QUIET.disabled = True
+
+
+def refused(settings: Settings) -> Iterator[Fault]:
+    """Yield what librdkafka refuses; what is refused by name already is left out."""
+    kafka = settings.kafka
+    given: dict[_Property, Any] = {
+        (group, name): value
+        for group in _GROUPS
+        for name, value in getattr(kafka, group).items()
+        if refusal(name, value) is None
+    }
+    if _refusal(settings, _with(kafka, given)) is None:
+        return
+    plain = _with(kafka, {}).model_copy(update={"security": SecuritySettings()})
+    if (text := _refusal(settings, plain)) is not None:
+        yield from _of_times(settings, plain, text)
+        return
+    bare = _with(kafka, {})
+    if (text := _refusal(settings, bare)) is not None:
+        yield from _of_security(kafka.security, text)
+        bare = plain
+    yield from _of_properties(settings, bare, given)
+
+
+def _with(kafka: KafkaSettings, given: Mapping[_Property, Any]) -> KafkaSettings:
+    """Return the settings with these properties and no others."""
+    groups: dict[str, dict[str, Any]] = {group: {} for group in _GROUPS}
+    for (group, name), value in given.items():
+        groups[group][name] = value
+    return kafka.model_copy(update=groups)
+
+
+def _of_times(settings: Settings, kafka: KafkaSettings, text: str) -> Iterator[Fault]:
+    """Yield which of our own settings leads to what librdkafka refuses: the one that it takes the default of."""
+    refuses = f"leads to what librdkafka refuses: {text}"
+    for name in _TIMES:
+        usual = KafkaSettings.model_fields[name].default
+        if _refusal(settings, kafka.model_copy(update={name: usual})) is None:
+            yield Fault((*_AT, name), refuses, (_AT,))
+            return
+    for index, stream in enumerate(settings.streams):
+        if _refusal_of_stream(kafka, stream) is not None:
+            yield Fault(("streams", index, "metadata_refresh_secs"), refuses, (_AT,))
+
+
+def _of_security(security: SecuritySettings, text: str) -> Iterator[Fault]:
+    at: KeyPath = (*_AT, "security")
+    password = security.key_password.get_secret_value() if security.key_password is not None else None
+    found = list(flaws(security.ca_file, security.cert_file, security.key_file, password=password, may_decrypt=True))
+    for name, message in found:
+        yield Fault((*at, name), message)
+    if not found:
+        yield Fault(at, f"is refused by librdkafka: {text}", (at,))
+
+
+def _of_properties(settings: Settings, bare: KafkaSettings, given: dict[_Property, Any]) -> Iterator[Fault]:
+    """Yield the properties that are at fault.
+
+    Those that are refused alone are, unless the others make them good (a keystore wants its password). Of what is left
+    it is the one without which the rest is taken.
+    """
+
+    def tried(wanted: set[_Property]) -> str | None:
+        return _refusal(settings, _with(bare, {name: value for name, value in given.items() if name in wanted}))
+
+    alone = {name: text for name in given if (text := tried({name})) is not None}
+    rest = set(given) - set(alone)
+    together = tried(rest)
+    guilty: dict[_Property, str] = {}
+    for name, text in alone.items():
+        if (beside := tried(rest | {name})) is not None:
+            guilty[name] = beside if together is None else text
+    if together is not None:
+        guilty |= {name: together for name in given if name in rest and tried(rest - {name}) is None}
+    for name, text in guilty.items():
+        yield _fault(name, text, given[name])
+    if not guilty and (whole := tried(set(given))) is not None:
+        values = " ".join(map(str, given.values()))
+        yield Fault(_AT, f"has properties that librdkafka refuses together: {_discreet(whole, values)}", (_AT,))
+
+
+def _fault(name: _Property, text: str, value: object) -> Fault:
+    return Fault((*_AT, *name), f"librdkafka refuses it: {_discreet(text, value)}; {_MANUAL}")
+
+
+def _discreet(text: str, value: object) -> str:
+    """Return librdkafka's words without the text that was given; a number is no secret."""
+    if not isinstance(value, str):
+        return text
+    for part in sorted({value, *re.split(r"[\s,;]+", value)} - {""}, key=len, reverse=True):
+        text = re.sub(rf"(?<![\w.]){re.escape(part)}(?![\w.])", "...", text)
+    return text
+
+
+def _refusal(settings: Settings, kafka: KafkaSettings) -> str | None:
+    """Return why a client of these settings cannot be built, None where each can."""
+    producer = configs.producer(kafka, client_id=_CLIENT_ID, transactional_id=_CLIENT_ID)
+    clients: list[tuple[Callable[[configs.Config], object], configs.Config]] = [
+        (AdminClient, configs.asking(kafka, _CLIENT_ID)),
+        (Producer, producer),
+    ]
+    for build, config in clients:
+        if (text := _tried(build, config)) is not None:
+            return text
+    unlike = {stream.metadata_refresh_secs: stream for stream in settings.streams}  # nothing else of theirs is in it
+    return next(filter(None, (_refusal_of_stream(kafka, stream) for stream in unlike.values())), None)
+
+
+def _refusal_of_stream(kafka: KafkaSettings, stream: StreamSettings) -> str | None:
+    config = configs.consumer(kafka, stream, client_id=_CLIENT_ID, instance_id=_CLIENT_ID)
+    return _tried(lambda properties: Consumer(properties).close(), config)
+
+
+def _tried(build: Callable[[configs.Config], object], config: configs.Config) -> str | None:
+    config = {**config, "logger": _QUIET}
+    del config["bootstrap.servers"]
+    if _TOKEN_URL in config or _TOKEN_BY_HOST in config:
+        config[_TOKEN_URL] = _NOWHERE  # a client asks for its token, with its secret, as soon as it is built
+    try:
+        build(config)
+    except KafkaException as error:
+        return _SPEAKER.sub("", error.args[0].str().strip())
+    except (AttributeError, SystemError, TypeError, ValueError):  # what only code can give, and texts of no Unicode
+        return "a value of another kind is wanted"
+    return None
