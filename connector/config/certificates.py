@@ -72,11 +72,11 @@ def _flaw_of_key(cert: Path, key: Path, *, password: str | None, may_decrypt: bo
             yield Flaw("key_password", "does not open key_file")
         elif isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
             yield Flaw("key_file", "is not the key of cert_file")
+        elif isinstance(error, ssl.SSLError) and error.reason is not None:  # such as a key that is too short
+            yield Flaw("cert_file", f"is refused by TLS: {error.reason.lower().replace('_', ' ')}")
         else:
             yield Flaw("key_file", "holds no key that can be used: it must be a PEM file (-----BEGIN PRIVATE KEY-----)")
 
 
 def _context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.set_ciphers("DEFAULT:@SECLEVEL=0")  # whether a key is long enough is for whoever talks TLS by it to say
-    return context
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -14,13 +14,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from connector.config.formats import PACKAGE, FormatSettings, reader_schema
+from connector.config.certificates import flaws
+from connector.config.formats import PACKAGE, FormatSettings, RegistryTlsSettings, reader_schema
 from connector.config.kafka import KafkaSettings, SecuritySettings, refusal
 from connector.config.mapping import MappingSettings
 from connector.config.problems import Fault, KeyPath, dotted
 from connector.config.settings import Settings, TraceSettings
 from connector.config.streams import StreamSettings
-from connector.config.trackly import is_loopback
+from connector.config.trackly import TlsSettings, is_loopback
 from connector.hooks import InvalidTransformError, load_transform
 from connector.mapping.mapping import InvalidMappingError, compile_mapping
 
@@ -190,6 +191,12 @@ def _key_pair(at: KeyPath, *, cert: Path | None, key: Path | None) -> Iterator[F
         yield Fault((*at, "cert_file"), "is required with key_file", ((*at, "key_file"),))
 
 
+def _tls(at: KeyPath, tls: TlsSettings | RegistryTlsSettings) -> Iterator[Fault]:
+    yield from _key_pair(at, cert=tls.cert_file, key=tls.key_file)
+    for flaw in flaws(tls.ca_file, tls.cert_file, tls.key_file):
+        yield Fault((*at, flaw.setting), flaw.message)
+
+
 def _trackly(settings: Settings) -> Iterator[Fault]:
     trackly = settings.trackly
     at: KeyPath = ("trackly",)
@@ -200,7 +207,7 @@ def _trackly(settings: Settings) -> Iterator[Fault]:
             "set trackly.allow_plain_http: true",
             ((*at, "allow_plain_http"),),
         )
-    yield from _key_pair((*at, "tls"), cert=trackly.tls.cert_file, key=trackly.tls.key_file)
+    yield from _tls((*at, "tls"), trackly.tls)
     connect, total = trackly.timeouts.connect_secs, trackly.timeouts.total_secs
     if connect > total:
         yield Fault(
@@ -240,7 +247,7 @@ def _registry(settings: Settings) -> Iterator[Fault]:
             "schema_registry.allow_plain_http: true",
             ((*at, "allow_plain_http"), (*at, "password"), (*at, "token")),
         )
-    yield from _key_pair((*at, "tls"), cert=registry.tls.cert_file, key=registry.tls.key_file)
+    yield from _tls((*at, "tls"), registry.tls)
     poll = settings.kafka.max_poll_interval_secs
     if registry.timeout_secs >= poll:
         yield Fault(

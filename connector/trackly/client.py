@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from connector import __version__
+from connector.config.certificates import load_pair
 from connector.core.batching import Batch
 from connector.core.verdicts import Reply
 from connector.trackly.operations import Operation
@@ -86,7 +87,7 @@ class Client:
             if self._options.ca_file is not None:
                 self._tls.load_verify_locations(self._options.ca_file)
             if self._options.cert_file is not None:
-                self._tls.load_cert_chain(self._options.cert_file, self._options.key_file)
+                load_pair(self._tls, self._options.cert_file, self._options.key_file)
 
     async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
         """Post a batch and return what came of it; raises `TooLateError` when the write could not begin in time.
@@ -201,7 +202,7 @@ def _transport(options: ClientOptions, tls: ssl.SSLContext) -> httpx.AsyncBaseTr
 def _tls(options: ClientOptions) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=str(options.ca_file) if options.ca_file else None)
     if options.cert_file is not None:
-        context.load_cert_chain(options.cert_file, options.key_file)
+        load_pair(context, options.cert_file, options.key_file)
     if not options.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

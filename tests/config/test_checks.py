@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from connector.config.problems import Problem
 from connector.config.settings import Settings
 
 Load = Callable[..., Settings]
 Refused = Callable[..., tuple[Problem, ...]]
+
+CERTIFICATE = trustme.CA(key_type=trustme.KeyType.ECDSA).cert_pem
 
 
 def _stream(**changes: Any) -> dict[str, Any]:
@@ -356,7 +359,7 @@ BROKEN = {**TIME, **AMOUNTS, **TOPICS, **OPERATIONS, **SECURITY, **TRACES}
 def test_a_broken_rule_is_the_one_problem(
     changes: Mapping[str, Any], where: str, message: str, refused: Refused, tmp_path: Path
 ) -> None:
-    (tmp_path / "is-there.pem").touch()
+    CERTIFICATE.write_to_path(tmp_path / "is-there.pem")
 
     problems = refused(changes)
 
@@ -415,7 +418,7 @@ def test_a_named_file_must_exist_and_relative_ones_start_at_the_settings(
         changes[owner][section]["protocol"] = "ssl"
 
     before = refused(changes)
-    (tmp_path / "ca.pem").touch()
+    CERTIFICATE.write_to_path(tmp_path / "ca.pem")
     after = load(changes)
 
     assert [str(problem).partition(" (line")[0] for problem in before] == [

@@ -21,6 +21,7 @@ from urllib.parse import quote
 import httpx
 
 from connector import __version__
+from connector.config.certificates import load_pair
 from connector.config.formats import SchemaRegistrySettings
 from connector.core.verdicts import Verdict
 from connector.shaping.decoded import FormatAwayError
@@ -280,7 +281,7 @@ class SchemaRegistry:
                 tls, timeout = self._settings.tls, self._settings.timeout_secs
                 context = ssl.create_default_context(cafile=str(tls.ca_file) if tls.ca_file else None)
                 if tls.cert_file is not None:
-                    context.load_cert_chain(tls.cert_file, tls.key_file)
+                    load_pair(context, tls.cert_file, tls.key_file)
                 if not tls.verify:
                     context.check_hostname = False
                     context.verify_mode = ssl.CERT_NONE
