@@ -100,9 +100,9 @@ class Connector(faust.App):
             "trackly-connector",
             broker=f"kafka://{settings.kafka.bootstrap_servers.split(',')[0]}",
             web_enabled=settings.web.enabled,
-            web_host=settings.web.host,
+            web_host=_in_url(settings.web.host),
             web_bind=settings.web.host,
-            web_port=settings.web.port,
+            web_port=settings.web.port or None,  # Faust knows no free port; `PagesOnly` does
             web_transport=f"unix://{socket}" if socket is not None else None,
             web_in_thread=False,
             web_stats_enabled=False,
@@ -236,6 +236,11 @@ class Connector(faust.App):
         """Obey a second signal: what is in flight is in doubt, and its listing says so."""
         sys.stderr.write("second signal: stopping at once; what is in flight is in doubt\n")
         os._exit(5)
+
+
+def _in_url(host: str) -> str:
+    """Return an address as it stands in the URL that Faust makes of it, where a zone has no place."""
+    return f"[{host.partition('%')[0]}]" if ":" in host else host
 
 
 def _where(settings: Settings) -> str:

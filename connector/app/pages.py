@@ -5,7 +5,7 @@ A GET changes nothing. Under a supervisor a worker serves these alone, on a sock
 
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from aiohttp.web import AppRunner
+from aiohttp.web import AppRunner, TCPSite
 from faust import web
 from faust.web.drivers.aiohttp import Web
 
@@ -13,8 +13,12 @@ from connector import __version__
 from connector.app.hosting import WorkerHost
 from connector.app.resuming import acting_view
 from connector.console.guarding import Doorkeeper, make_safe
+from connector.console.listening import not_listening
 from connector.console.pages import Console
+from connector.telemetry.logging import get_logger
 from connector.telemetry.metrics import render
+
+log = get_logger("pages")
 
 
 class PagesOnly(Web):
@@ -29,6 +33,22 @@ class PagesOnly(Web):
         self.web_app.on_response_prepare.append(make_safe)
         # A body that is encoded is refused: that it cannot be decoded must not fill the log with tracebacks.
         self._runner = AppRunner(self.web_app, access_log=None, auto_decompress=False)
+
+    async def start_server(self) -> None:
+        """Listen, saying where; raises `PagesError`."""
+        web_settings = cast("Connector", self.app).settings.web
+        try:
+            await super().start_server()
+        except OSError as error:
+            raise not_listening(web_settings, error) from error
+        for address in self._runner.addresses:
+            if isinstance(address, tuple):  # else it is the socket of a supervised worker
+                log.info("pages", host=address[0], port=address[1])
+
+    def _new_transport_tcp(self) -> TCPSite:
+        conf = self.app.conf
+        any_port = cast("Connector", self.app).settings.web.port == 0
+        return TCPSite(self._runner, conf.web_bind, 0 if any_port else conf.web_port)
 
 
 if TYPE_CHECKING:

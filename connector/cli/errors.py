@@ -116,11 +116,11 @@ def endings() -> tuple[Ending, ...]:
     Imported here, since a command that never went near Kafka should not load it.
     """
     from connector.app.instance import InstanceIdInUseError  # noqa: PLC0415
+    from connector.console.listening import PagesError  # noqa: PLC0415
     from connector.demo.artifacts import BrokerUnavailableError  # noqa: PLC0415
     from connector.kafka.errors import KafkaTroubleError  # noqa: PLC0415
     from connector.kafka.topics import TopicRefusedError, TopicsMissingError  # noqa: PLC0415
     from connector.simulator.problems import InvalidInputError  # noqa: PLC0415
-    from connector.workers.pages import PagesError  # noqa: PLC0415
 
     return (
         Ending(
@@ -162,7 +162,7 @@ def endings() -> tuple[Ending, ...]:
         Ending(
             "the pages cannot be served",
             ExitCode.FAILED,
-            "choose another web.port or web.host, or end what listens there",
+            "end what listens there, or set web.port to another port and web.host to an address of this machine",
             lambda error: isinstance(error, PagesError),
         ),
         Ending(

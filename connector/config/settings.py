@@ -4,6 +4,8 @@
 models itself, as tests do, gets the checks of each single value only.
 """
 
+import ipaddress
+import re
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
@@ -75,6 +77,11 @@ __all__ = [
 ]
 
 
+_NAME: Final = re.compile(
+    r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*(?![0-9]+\.?$)[A-Za-z0-9_-]{1,63}\.?"
+)
+_MAX_NAME: Final = 253
+
 MIN_TOKEN: Final = 16
 """Characters of a token: anything that is easily typed is easily guessed."""
 
@@ -101,11 +108,22 @@ def _peer(value: str) -> str:
     return url
 
 
+def _host(value: str) -> str:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        if len(value) > _MAX_NAME or not _NAME.fullmatch(value):
+            raise ValueError(
+                "must be the name of a host or an address, without a port: 127.0.0.1, or 0.0.0.0 for every interface"
+            ) from None
+    return value
+
+
 class WebSettings(Model):
     """The pages: health, status, metrics, and the console."""
 
     enabled: bool = Field(default=True, description="Whether the pages are served.")
-    host: str = Field(
+    host: Annotated[str, AfterValidator(_host)] = Field(
         default="127.0.0.1", min_length=1, description="Address to listen on; `0.0.0.0` for every interface."
     )
     port: Annotated[int, Field(ge=0, le=65_535)] = Field(

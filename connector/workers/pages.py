@@ -20,6 +20,7 @@ from connector.config.secrets import Secrets
 from connector.config.settings import Settings
 from connector.console.guarding import Answer, Form, RefusedError, for_people, headers_of, make_safe, read_body
 from connector.console.joining import Heard, joined_health, joined_readiness, joined_resumed, joined_streams
+from connector.console.listening import not_listening
 from connector.console.pages import Console
 from connector.telemetry.logging import get_logger
 from connector.telemetry.metrics import WorkerSeen, render_workers
@@ -30,10 +31,6 @@ _FORM: Final = "application/x-www-form-urlencoded"
 _PASSED_ON: Final = ("Authorization", "Content-Type")
 
 log = get_logger("workers")
-
-
-class PagesError(Exception):
-    """The pages cannot be served where the settings want them."""
 
 
 class Asked(Protocol):
@@ -98,7 +95,7 @@ class Pages:
             await web.TCPSite(self._runner, host, port).start()
         except OSError as error:
             await self.stop()
-            raise PagesError(f"cannot listen on web.host {host}, web.port {port}: {error.strerror}") from error
+            raise not_listening(self.settings.web, error) from error
         log.info("pages", host=host, port=self._runner.addresses[0][1])
 
     async def stop(self) -> None:

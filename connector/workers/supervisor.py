@@ -24,12 +24,13 @@ from connector.app.instance import claim_all
 from connector.config.problems import SettingsError
 from connector.config.secrets import Secrets
 from connector.config.settings import Settings
+from connector.console.listening import PagesError
 from connector.core.restarts import RestartPolicy, Restarts
 from connector.processes import spawn
 from connector.stream.state import now
 from connector.telemetry.logging import get_logger, toggle_debug
 from connector.telemetry.metrics import WorkerSeen
-from connector.workers.pages import Pages, PagesError
+from connector.workers.pages import Pages
 
 log = get_logger("workers")
 

@@ -15,11 +15,11 @@ from connector.cli.errors import CommandError, ExitCode, reported
 from connector.cli.main import app
 from connector.config.problems import Problem, SettingsError
 from connector.config.schemas import schema_names
+from connector.console.listening import PagesError
 from connector.demo.artifacts import BrokerUnavailableError
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.topics import TopicRefusedError, TopicsMissingError
 from connector.simulator.problems import InvalidInputError
-from connector.workers.pages import PagesError
 
 ROOT = Path(__file__).resolve().parents[2]
 

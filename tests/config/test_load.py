@@ -103,6 +103,7 @@ webb:
     ]
 
 
+HOST = "must be the name of a host or an address, without a port: 127.0.0.1, or 0.0.0.0 for every interface"
 SINGLE = {
     "unknown at the top": ({"srteams": []}, "srteams: is not a setting; did you mean streams?"),
     "choice left empty": (
@@ -127,6 +128,11 @@ SINGLE = {
     "no stream": ({"streams": None}, "streams: is empty: leave it out, or say what it is (must be a list)"),
     "stream that is none": ({"streams": ["x"]}, "streams[0]: must be a group of settings"),
     "empty text": ({"web": {"host": ""}}, "web.host: must not be empty"),
+    "address with a port": ({"web": {"host": "127.0.0.1:80"}}, f"web.host: {HOST}"),
+    "name with a blank": ({"web": {"host": "my host"}}, f"web.host: {HOST}"),
+    "number too many": ({"web": {"host": "10.0.0.300"}}, f"web.host: {HOST}"),
+    "address in brackets": ({"web": {"host": "[::1]"}}, f"web.host: {HOST}"),
+    "pattern of addresses": ({"web": {"host": "*"}}, f"web.host: {HOST}"),
     "empty code": (
         {"streams": [{"retry": {"setting_codes": [""]}}]},
         "streams[0].retry.setting_codes[0]: must not be empty",
@@ -363,3 +369,10 @@ def test_rules_go_on_when_nearly_everything_is_missing(path: Path) -> None:
         "streams[0].delivery.drain_secs: must be below shutdown.grace_secs (60); is 61 (line 1)",
         "streams[0]: needs topics or pattern (line 1)",
     ]
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "0.0.0.0", "::", "fe80::1%eth0", "web-1.web.default.svc.cluster.local", "my_host", "host."]
+)
+def test_every_address_and_name_of_a_host_can_be_listened_on(host: str, load: Load) -> None:
+    assert load({"web": {"host": host}}).web.host == host

@@ -1,0 +1,18 @@
+"""Where the pages cannot be served: one message for a worker and for a supervisor."""
+
+import os
+import socket
+
+from connector.config.settings import WebSettings
+
+
+class PagesError(Exception):
+    """The pages cannot be served where the settings want them."""
+
+
+def not_listening(web: WebSettings, error: OSError) -> PagesError:
+    """Return the error that the address cannot be had, and why."""
+    # asyncio repeats the address in its text; a resolver has numbers of its own.
+    by_system = error.errno is not None and not isinstance(error, socket.gaierror)
+    why = os.strerror(error.errno or 0) if by_system else error.strerror
+    return PagesError(f"cannot listen on web.host {web.host}, web.port {web.port}: {why or error}")
