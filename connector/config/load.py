@@ -134,7 +134,8 @@ def _independent(faults: Iterable[Fault], known: Iterable[Fault]) -> Iterator[Fa
     Settings that a rule looked at must be free of known faults, inside and around; the place where the rule reports
     may be a group that has other troubles inside.
     """
-    bad = [path for fault in known for path in (fault.path, *fault.looked_at)]
+    # A fault of the top itself, such as a key that is no text, says nothing of what stands beside it.
+    bad = [path for fault in known for path in (fault.path, *fault.looked_at) if path]
     for fault in faults:
         hit = any(fault.path[: len(path)] == path for path in bad)
         if not hit and not any(_overlap(at, path) for at in fault.looked_at for path in bad):
@@ -164,6 +165,8 @@ def _salvage(data: Any, faults: list[Fault], *, base: Path) -> tuple[Settings | 
 
 def _mend(data: Any, path: KeyPath) -> None:
     """Drop what stands at a path, or put a stand-in there when it is required."""
+    if not path:
+        return  # what is wrong at the top itself was not taken over
     at = data
     for depth, key in enumerate(path[:-1], start=1):
         try:

@@ -376,3 +376,19 @@ def test_rules_go_on_when_nearly_everything_is_missing(path: Path) -> None:
 )
 def test_every_address_and_name_of_a_host_can_be_listened_on(host: str, load: Load) -> None:
     assert load({"web": {"host": host}}).web.host == host
+
+
+def test_a_key_at_the_top_that_is_no_text_hides_nothing_else(path: Path) -> None:
+    path.write_text(
+        "kafka: {bootstrap_servers: a, max_poll_interval_secs: 40.0}\n5: x\ntrackly: {}\nstreams:\n"
+        "  - {name: s, topics: [in], operation: send, outcomes: {topic: out}, dead_letters: {topic: dead}}\n"
+    )
+
+    with pytest.raises(SettingsError) as caught:
+        load_settings(path, environ={})
+
+    assert [str(problem) for problem in caught.value.problems] == [
+        "has a key that is not text; put it in quotes (line 2)",
+        "trackly.api_key: is required (line 3)",
+        "streams[0].delivery.drain_secs: must be below kafka.max_poll_interval_secs (40); is 40 (line 5)",
+    ]
