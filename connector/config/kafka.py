@@ -7,8 +7,9 @@ setting; each with the reason, because "not allowed" alone sends people to the s
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
+from connector.config.hosts import check_servers
 from connector.config.model import FilePath, Model, Seconds
 
 SERVERS: Final = r"^\s*[^\s,]+(\s*,\s*[^\s,]+)*\s*$"
@@ -120,8 +121,7 @@ class SecuritySettings(Model):
 class KafkaSettings(Model):
     """The brokers, the group's timing, and properties passed through to librdkafka."""
 
-    bootstrap_servers: str = Field(
-        pattern=SERVERS,
+    bootstrap_servers: Annotated[str, Field(pattern=SERVERS), AfterValidator(check_servers)] = Field(
         description="Brokers to start from: `host:port`, several separated by commas.",
     )
     group_protocol: Literal["classic", "consumer"] = Field(

@@ -4,14 +4,13 @@
 models itself, as tests do, gets the checks of each single value only.
 """
 
-import ipaddress
-import re
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PrivateAttr, SecretStr
 
 from connector.config.formats import FormatSettings, RegistryTlsSettings, SchemaRegistrySettings
+from connector.config.hosts import is_host
 from connector.config.kafka import KafkaSettings, SecuritySettings
 from connector.config.model import E164, Model, Seconds
 from connector.config.references import Origin
@@ -77,11 +76,6 @@ __all__ = [
 ]
 
 
-_NAME: Final = re.compile(
-    r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*(?![0-9]+\.?$)[A-Za-z0-9_-]{1,63}\.?"
-)
-_MAX_NAME: Final = 253
-
 MIN_TOKEN: Final = 16
 """Characters of a token: anything that is easily typed is easily guessed."""
 
@@ -109,13 +103,10 @@ def _peer(value: str) -> str:
 
 
 def _host(value: str) -> str:
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        if len(value) > _MAX_NAME or not _NAME.fullmatch(value):
-            raise ValueError(
-                "must be the name of a host or an address, without a port: 127.0.0.1, or 0.0.0.0 for every interface"
-            ) from None
+    if not is_host(value):
+        raise ValueError(
+            "must be the name of a host or an address, without a port: 127.0.0.1, or 0.0.0.0 for every interface"
+        )
     return value
 
 

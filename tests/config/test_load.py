@@ -103,6 +103,12 @@ webb:
     ]
 
 
+def _servers(servers: str) -> dict[str, Any]:
+    return {"kafka": {"bootstrap_servers": servers}}
+
+
+BY_PROTOCOL = "kafka.security.protocol says how to talk to the brokers"
+AT_SERVERS = "kafka.bootstrap_servers"
 HOST = "must be the name of a host or an address, without a port: 127.0.0.1, or 0.0.0.0 for every interface"
 SINGLE = {
     "unknown at the top": ({"srteams": []}, "srteams: is not a setting; did you mean streams?"),
@@ -128,6 +134,26 @@ SINGLE = {
     "no stream": ({"streams": None}, "streams: is empty: leave it out, or say what it is (must be a list)"),
     "stream that is none": ({"streams": ["x"]}, "streams[0]: must be a group of settings"),
     "empty text": ({"web": {"host": ""}}, "web.host: must not be empty"),
+    "port that is none": (_servers("a:9092, b:kafka"), f"{AT_SERVERS}: server 2 must have a port from 1 to 65535"),
+    "port too high": (_servers("a:65536"), f"{AT_SERVERS}: server 1 must have a port from 1 to 65535"),
+    "port of nothing": (_servers("a:"), f"{AT_SERVERS}: server 1 must have a port from 1 to 65535"),
+    "port too long": (_servers("a:0000009092"), f"{AT_SERVERS}: server 1 must have a port from 1 to 65535"),
+    "protocol of a broker": (
+        _servers("SASL_SSL://a:9092"),
+        f"{AT_SERVERS}: server 1 must be host:port, without a protocol before it: {BY_PROTOCOL}",
+    ),
+    "broker without brackets": (
+        _servers("::1"),
+        f"{AT_SERVERS}: server 1 must be host:port; an address of IPv6 stands in brackets, such as [::1]:9092",
+    ),
+    "broker in brackets": (
+        _servers("[a]:9092"),
+        f"{AT_SERVERS}: server 1 must be host:port, with an address of IPv6 in its brackets",
+    ),
+    "broker without a name": (
+        _servers("a,user@b:9092"),
+        f"{AT_SERVERS}: server 2 must be host:port, with the name or the address of a host",
+    ),
     "address with a port": ({"web": {"host": "127.0.0.1:80"}}, f"web.host: {HOST}"),
     "name with a blank": ({"web": {"host": "my host"}}, f"web.host: {HOST}"),
     "number too many": ({"web": {"host": "10.0.0.300"}}, f"web.host: {HOST}"),
@@ -392,3 +418,10 @@ def test_a_key_at_the_top_that_is_no_text_hides_nothing_else(path: Path) -> None
         "trackly.api_key: is required (line 3)",
         "streams[0].delivery.drain_secs: must be below kafka.max_poll_interval_secs (40); is 40 (line 5)",
     ]
+
+
+@pytest.mark.parametrize(
+    "servers", ["a", "a:9092", "a:1, b_1.example:65535", "10.0.0.1:9092", "[::1]:9092", "[fe80::1%eth0]", " a:9 ,b:9 "]
+)
+def test_every_way_to_name_brokers_is_taken(servers: str, load: Load) -> None:
+    assert load(_servers(servers)).kafka.bootstrap_servers == servers

@@ -1,0 +1,54 @@
+"""What can be the name or the address of a host, so that a slip is found before a resolver is asked."""
+
+import ipaddress
+import re
+from typing import Final
+
+_NAME: Final = re.compile(
+    r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*(?![0-9]+\.?$)[A-Za-z0-9_-]{1,63}\.?"
+)
+_MAX_NAME: Final = 253
+_MAX_PORT: Final = 65_535
+
+
+def is_address(value: str) -> bool:
+    """Tell whether this is an address of IPv4 or IPv6."""
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return False
+    return True
+
+
+def is_host(value: str) -> bool:
+    """Tell whether this can be a host: an address, or a name that is not made of numbers alone, as no name ends in."""
+    return is_address(value) or (len(value) <= _MAX_NAME and _NAME.fullmatch(value) is not None)
+
+
+def check_servers(value: str) -> str:
+    """Return a list of `host:port` with commas between, without repeating what is wrong with it."""
+    for number, server in enumerate(value.split(","), start=1):
+        _check_server(server.strip(), number)
+    return value
+
+
+def _check_server(server: str, number: int) -> None:
+    if "://" in server:
+        raise ValueError(
+            f"server {number} must be host:port, without a protocol before it: kafka.security.protocol says how to "
+            "talk to the brokers"
+        )
+    host, colon, port = server.partition(":")
+    if server.startswith("["):
+        host, _, behind = server[1:].partition("]")
+        rest, colon, port = behind.partition(":")
+        if rest or ":" not in host or not is_address(host):
+            raise ValueError(f"server {number} must be host:port, with an address of IPv6 in its brackets")
+    elif ":" in port:
+        raise ValueError(
+            f"server {number} must be host:port; an address of IPv6 stands in brackets, such as [::1]:9092"
+        )
+    elif not is_host(host):
+        raise ValueError(f"server {number} must be host:port, with the name or the address of a host")
+    if colon and not (port.isascii() and port.isdecimal() and 1 <= int(port[:6]) <= _MAX_PORT):
+        raise ValueError(f"server {number} must have a port from 1 to {_MAX_PORT}")
