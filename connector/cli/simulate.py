@@ -4,22 +4,24 @@ import asyncio
 import json
 import signal
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 from pydantic import ValidationError
 
+from connector.cli.errors import CommandError, ExitCode, reported
+from connector.config.certificates import flaws
+from connector.console.listening import why_not_listening
 from connector.memory import tune_allocator
 
 if TYPE_CHECKING:
     from connector.simulator import Faults, LedgerTotals, SimulatorSettings
 
-_CANNOT_START: Final = 1
-_BAD_INPUT: Final = 2
 
-
+@reported()
 def simulate(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -92,17 +94,24 @@ def simulate(
                 "seed": seed,
             }
         )
-    except InvalidInputError as error:
-        _fail(str(error), _BAD_INPUT)
     except ValidationError as error:
-        _fail(str(InvalidInputError.from_pydantic("The options", error)), _BAD_INPUT)
+        raise InvalidInputError.from_pydantic("The options", error) from error
+    _try_files(tls_cert, tls_key)
     tune_allocator()
-    try:
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            totals = runner.run(_serve(settings, as_json=as_json))
-    except OSError as error:
-        _fail(f"The simulator cannot start: {error}", _CANNOT_START)
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        totals = runner.run(_serve(settings, as_json=as_json))
     _say(msgspec.json.encode(totals).decode() if as_json else _summary(totals))
+
+
+def _try_files(cert: Path | None, key: Path | None) -> None:
+    options = {"cert_file": ("--tls-cert", cert), "key_file": ("--tls-key", key)}
+    for flaw in flaws(None, cert, key):
+        option, file = options[flaw.setting]
+        raise CommandError(
+            f"{option} {file} {flaw.message}",
+            ExitCode.BAD_SETTINGS,
+            way_out="give the PEM files of a certificate and its key",
+        )
 
 
 async def _serve(settings: "SimulatorSettings", *, as_json: bool) -> "LedgerTotals":
@@ -113,7 +122,15 @@ async def _serve(settings: "SimulatorSettings", *, as_json: bool) -> "LedgerTota
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    async with Simulator.running(settings) as simulator:
+    async with AsyncExitStack() as stack:
+        try:
+            simulator = await stack.enter_async_context(Simulator.running(settings))
+        except OSError as error:
+            raise CommandError(
+                f"cannot listen on --host {settings.host}, --port {settings.port}: {why_not_listening(error)}",
+                ExitCode.FAILED,
+                way_out="end what listens there, or give another --port (0 takes a free one) or --host",
+            ) from error
         urls = {"url": simulator.url, "control_url": simulator.control_url}
         _say(json.dumps(urls) if as_json else f"Simulator ready at {simulator.url} (control: {simulator.control_url})")
         await stopping.wait()
@@ -157,8 +174,3 @@ def _summary(totals: "LedgerTotals") -> str:
 def _say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()  # who waits for the line may read a pipe
-
-
-def _fail(text: str, code: int) -> NoReturn:
-    sys.stderr.write(f"{text}\n")
-    raise typer.Exit(code)

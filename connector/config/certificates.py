@@ -71,7 +71,7 @@ def _flaw_of_key(cert: Path, key: Path, *, password: str | None, may_decrypt: bo
         elif is_encrypted:
             yield Flaw("key_password", "does not open key_file")
         elif isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
-            yield Flaw("key_file", "is not the key of cert_file")
+            yield Flaw("key_file", "is not the key of the certificate")
         elif isinstance(error, ssl.SSLError) and error.reason is not None:  # such as a key that is too short
             yield Flaw("cert_file", f"is refused by TLS: {error.reason.lower().replace('_', ' ')}")
         else:

@@ -12,7 +12,11 @@ class PagesError(Exception):
 
 def not_listening(web: WebSettings, error: OSError) -> PagesError:
     """Return the error that the address cannot be had, and why."""
+    return PagesError(f"cannot listen on web.host {web.host}, web.port {web.port}: {why_not_listening(error)}")
+
+
+def why_not_listening(error: OSError) -> str:
+    """Return why an address cannot be had, without the address."""
     # asyncio repeats the address in its text; a resolver has numbers of its own.
     by_system = error.errno is not None and not isinstance(error, socket.gaierror)
-    why = os.strerror(error.errno or 0) if by_system else error.strerror
-    return PagesError(f"cannot listen on web.host {web.host}, web.port {web.port}: {why or error}")
+    return (os.strerror(error.errno or 0) if by_system else error.strerror) or str(error)

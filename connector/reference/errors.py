@@ -19,6 +19,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "explain": "explain.py",
     "resume` and `pause": "resume.py",
     "schema": "schema.py",
+    "simulate": "simulate.py",
     "demo": "demo.py",
 }
 """Commands with messages of their own, and where those stand; a test says that none is left out."""

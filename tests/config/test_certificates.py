@@ -31,7 +31,7 @@ def _platform(tls: Mapping[str, Any]) -> dict[str, Any]:
         ({"ca_file": "no_pem"}, "ca_file", "holds no certificate that can be used: it must be a PEM file"),
         ({"cert_file": "no_pem", "key_file": "key"}, "cert_file", "holds no certificate that can be used"),
         ({"cert_file": "cert", "key_file": "no_pem"}, "key_file", "holds no key that can be used"),
-        ({"cert_file": "cert", "key_file": "other_key"}, "key_file", "is not the key of cert_file"),
+        ({"cert_file": "cert", "key_file": "other_key"}, "key_file", "is not the key of the certificate"),
         ({"cert_file": "cert", "key_file": "encrypted_key"}, "key_file", "is encrypted, which is not supported here"),
     ],
 )

@@ -97,7 +97,7 @@ def test_a_setting_of_ours_that_leads_to_a_refused_property_is_named(
         (("ca_file=no_pem",), "ca_file", "holds no certificate that can be used"),
         (("cert_file=no_pem", "key_file=key"), "cert_file", "holds no certificate that can be used"),
         (("cert_file=cert", "key_file=no_pem"), "key_file", "holds no key that can be used"),
-        (("cert_file=cert", "key_file=other_key"), "key_file", "is not the key of cert_file"),
+        (("cert_file=cert", "key_file=other_key"), "key_file", "is not the key of the certificate"),
         (("cert_file=cert", "key_file=encrypted_key"), "key_file", "is encrypted: give its password by key_password"),
         (("cert_file=cert", "key_file=encrypted_key", "password=wrong"), "key_password", "does not open key_file"),
     ],
