@@ -17,6 +17,10 @@ from connector.config.problems import Fault, KeyPath, Problem, SettingsError
 
 _TAG: Final = "tag:yaml.org,2002:"
 _MERGE: Final = f"{_TAG}merge"
+_MAX_BYTES: Final = 1_000_000
+_MAX_VALUES: Final = 100_000
+"""Of a file with its aliases written out: nine lines of aliases to each other can stand for a billion values."""
+
 _FLOAT: Final = re.compile(
     r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*\.[0-9_]*)(?:[eE][-+]?[0-9]+)?$|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"
     r"|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
@@ -83,7 +87,11 @@ def read_document(source: Path) -> Document:
     keys, tags) are `faults` of the document, so that they can be reported with those found later.
     """
     try:
-        text = source.read_text(encoding="utf-8")
+        with source.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise _fatal(source, f"is larger than settings can be ({_MAX_BYTES:,} bytes); is it the right file?")
+        text = content.decode("utf-8")
     except OSError as error:
         raise _fatal(source, f"cannot read the file: {error.strerror}") from error
     except UnicodeDecodeError:
@@ -96,8 +104,8 @@ def read_document(source: Path) -> Document:
         raise _fatal(source, f"is not valid YAML: {_discreet(error)}", mark.line + 1 if mark else None) from None
     except yaml.YAMLError:
         raise _fatal(source, "is not valid YAML: it holds characters that YAML does not allow") from None
-    except _NotAMappingError as error:
-        raise _fatal(source, str(error)) from None
+    except _UnusableError as error:
+        raise _fatal(source, str(error), error.line) from None
     except RecursionError:
         raise _fatal(source, "is nested too deeply") from None
 
@@ -115,8 +123,30 @@ def _discreet(error: yaml.MarkedYAMLError) -> str:
     )
 
 
-class _NotAMappingError(Exception):
-    """The top of the file is not a mapping."""
+class _UnusableError(Exception):
+    """The file is YAML, and none that settings could be read from; `line` is where, if that is known."""
+
+    def __init__(self, message: str, line: int | None = None) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+def _refuse_expansion(top: yaml.Node) -> None:
+    """Refuse aliases that stand for too many values or for what they stand in, before anything is made of them."""
+    sizes: dict[int, int] = {}  # 0 while we are inside of it
+
+    def size(node: yaml.Node) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = 0
+            items = node.value if isinstance(node, yaml.CollectionNode) else []
+            nodes = (part for item in items for part in (item if isinstance(item, tuple) else (item,)))
+            sizes[id(node)] = 1 + sum(map(size, nodes))
+        elif sizes[id(node)] == 0:
+            raise _UnusableError("holds an alias (*name) to something that it stands in", node.start_mark.line + 1)
+        return sizes[id(node)]
+
+    if size(top) > _MAX_VALUES:
+        raise _UnusableError(f"holds more than {_MAX_VALUES:,} values, with its aliases (*name) written out")
 
 
 class _Reader:
@@ -127,16 +157,16 @@ class _Reader:
         self._lines: dict[KeyPath, int] = {}
         self._texts: dict[KeyPath, Text] = {}
         self._faults: list[Fault] = []
-        self._open: set[int] = set()  # collections that we are inside of, to see an alias to one of them
         self._checked: set[int] = set()  # mappings that an alias may bring again, with their merges in them by then
 
     def read(self) -> Document:
         try:
             node = self._loader.get_single_node()
             if node is None:
-                raise _NotAMappingError("is empty")
+                raise _UnusableError("is empty")
             if not isinstance(node, yaml.MappingNode):
-                raise _NotAMappingError("must be a mapping of settings at its top")
+                raise _UnusableError("must be a mapping of settings at its top")
+            _refuse_expansion(node)
             data = dict(self._mapping(node, ()))
         finally:
             self._loader.dispose()
@@ -145,16 +175,9 @@ class _Reader:
     def _value(self, node: yaml.Node, path: KeyPath) -> Any:
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
-        if id(node) in self._open:
-            self._report(path, "refers to itself", node)
-            return None
-        self._open.add(id(node))
-        try:
-            if isinstance(node, yaml.MappingNode):
-                return dict(self._mapping(node, path))
-            return [self._item(item, (*path, index)) for index, item in enumerate(node.value)]
-        finally:
-            self._open.discard(id(node))
+        if isinstance(node, yaml.MappingNode):
+            return dict(self._mapping(node, path))
+        return [self._item(item, (*path, index)) for index, item in enumerate(node.value)]
 
     def _item(self, node: yaml.Node, path: KeyPath) -> Any:
         self._lines[path] = node.start_mark.line + 1

@@ -98,7 +98,7 @@ def _of_settings() -> Iterator[str]:
         (
             "The file",
             "Mend the line that is named.",
-            texts_given("config/document.py", "_fatal", "_report", "_NotAMappingError"),
+            texts_given("config/document.py", "_fatal", "_report", "_UnusableError"),
         ),
         (
             "References",

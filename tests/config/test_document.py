@@ -92,8 +92,6 @@ def test_merged_defaults_give_way_to_own_keys_and_are_no_duplicates(source: Path
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("a: &a [1, *a]", ("a[1]", "refers to itself", 1)),
-        ("a: &a {b: *a}", ("a.b", "refers to itself", 1)),
         ("a: {5: x}", ("a", "has a key that is not text; put it in quotes", 1)),
         ("a: {[x]: y}", ("a", "has a key that is not text; put it in quotes", 1)),
         ("a: !secret hush", ("a", "has a tag that settings do not know", 1)),
@@ -106,6 +104,15 @@ def test_merged_defaults_give_way_to_own_keys_and_are_no_duplicates(source: Path
 )
 def test_what_settings_cannot_be_is_a_fault(text: str, fault: tuple[str, str, int], source: Path) -> None:
     assert _faults(_read(source, text)) == [fault]
+
+
+TOO_MANY = "holds more than 100,000 values, with its aliases (*name) written out"
+
+
+def _bomb(form: str) -> bytes:
+    """Return ten lines that stand for a billion values."""
+    lines = ["a0: &a0 {x: 1}", *(f"a{n}: &a{n} {form.format(', '.join([f'*a{n - 1}'] * 9))}" for n in range(1, 10))]
+    return "\n".join(lines).encode()
 
 
 @pytest.mark.parametrize(
@@ -123,6 +130,12 @@ def test_what_settings_cannot_be_is_a_fault(text: str, fault: tuple[str, str, in
         (b"a: \xff\n", "is not UTF-8 text"),
         (b"a: \x07\n", "is not valid YAML: it holds characters that YAML does not allow"),
         (b"[" * 5_000, "is nested too deeply"),
+        (b"a: &a [1, *a]", "holds an alias (*name) to something that it stands in (line 1)"),
+        (b"b: 1\na: &a {b: *a}", "holds an alias (*name) to something that it stands in (line 2)"),
+        (_bomb("[{}]"), TOO_MANY),
+        (_bomb("{{<<: [{}]}}"), TOO_MANY),
+        (b"a: [" + b"1, " * 100_000 + b"1]", TOO_MANY),
+        (b"a: 1 # " + b"x" * 1_000_000, "is larger than settings can be (1,000,000 bytes); is it the right file?"),
     ],
 )
 def test_a_file_without_sense_is_one_problem(content: bytes, message: str, source: Path) -> None:
@@ -142,6 +155,11 @@ def test_a_missing_file_and_a_folder_are_problems(tmp_path: Path) -> None:
         told.append(str(caught.value))
 
     assert told == ["cannot read the file: No such file or directory", "cannot read the file: Is a directory"]
+
+
+def test_a_file_without_an_end_is_a_problem() -> None:
+    with pytest.raises(SettingsError, match="is larger than settings can be"):
+        read_document(Path("/dev/zero"))
 
 
 def test_broken_yaml_does_not_show_the_line_that_broke(source: Path) -> None:
