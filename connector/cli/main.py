@@ -10,6 +10,7 @@ from connector.cli.check import check
 from connector.cli.dead_letters.group import dead_letters
 from connector.cli.demo import demo
 from connector.cli.explain import explain
+from connector.cli.output import written
 from connector.cli.pause import pause
 from connector.cli.resume import resume
 from connector.cli.run import run, worker
@@ -51,4 +52,5 @@ app.command(hidden=True)(worker)
 
 def main() -> None:
     """Run the command that the arguments name."""
-    app()
+    with written():
+        app()

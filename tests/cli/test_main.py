@@ -207,3 +207,29 @@ def test_a_second_sigterm_at_the_very_beginning_does_not_break_into_the_end() ->
     )
 
     assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["--help"], ["schema", "settings"], ["acls"], ["check"]])
+def test_output_that_cannot_be_written_is_told_in_one_line(
+    arguments: list[str], unbuffered: str, tmp_path: Path
+) -> None:
+    if arguments in (["acls"], ["check"]):
+        arguments = [*arguments, str(tmp_path / "connector.yaml")]
+        (tmp_path / "connector.yaml").write_text(
+            "kafka: {bootstrap_servers: a}\ntrackly: {api_key: trk_key}\nstreams:\n"
+            "  - {name: s, topics: [in], operation: send, outcomes: {topic: out}, dead_letters: {topic: dead}}\n"
+        )
+
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "connector", *arguments],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert (result.returncode, result.stderr) == (1, "cannot write the output: No space left on device\n")
