@@ -1,7 +1,7 @@
 """How commands come by their settings: read, checked, and tried out on the clients that will use them.
 
-Here, and not in `config`, since the clients lie in layers above that. Measured, it takes 20 ms, nearly all of it to
-load the library.
+Here, and not in `config`, since the clients lie in layers above that. Measured, the trial takes 10 ms, and to load the
+library for it 15 to 40 ms.
 """
 
 from pathlib import Path
