@@ -87,6 +87,7 @@ def redrive(
         cap=cap,
         patch=_patch(patch),
     )
+    _refuse_topic_of_results(chosen, to)
     if include_in_doubt:
         typer.echo(IN_DOUBT_MEANS, err=True)
     spelled = {"to": to, "patch": rules.patch, "in_doubt": include_in_doubt, "cap": cap}
@@ -121,6 +122,7 @@ def park(
     from connector.deadletters.deciding import Rules  # noqa: PLC0415
 
     rules = Rules({stream.name: stream for stream in chosen.settings.streams}, to=_topic(to), park=True)
+    _refuse_parking_where_it_is_read(chosen, to)
     run = Run(chosen, rules, {"park": True, "to": to, "note": note}, name=name, as_json=as_json)
     with run.foreseen():
         plan = run.plan()
@@ -140,6 +142,30 @@ def _topic(name: str | None) -> str | None:
             way_out="letters, digits, dots, underscores and hyphens, 249 at most",
         )
     return name
+
+
+def _refuse_topic_of_results(chosen: Chosen, to: str | None) -> None:
+    from connector.deadletters.landing import why_not_sent_to  # noqa: PLC0415
+
+    why = to is not None and why_not_sent_to(chosen.settings, to, chosen.dead_letter_topics)
+    if why:
+        way_out = "leave --to out, for each stream's own redrive topic, or name a topic that a stream reads"
+        raise CommandError(f"--to {to} {why}", ExitCode.BAD_SETTINGS, way_out=way_out)
+
+
+def _refuse_parking_where_it_is_read(chosen: Chosen, to: str | None) -> None:
+    """Raise `CommandError` for a parking topic that cannot be one, be it named or what is meant without a name."""
+    from connector.deadletters.deciding import parking_topic  # noqa: PLC0415
+    from connector.deadletters.landing import why_not_parked_in  # noqa: PLC0415
+
+    reading = chosen.dead_letter_topics
+    named = {parking_topic(topic): topic for topic in reading} if to is None else {to: ""}
+    for topic, of in named.items():
+        why = why_not_parked_in(chosen.settings, topic, reading)
+        if why:
+            subject = f"the parking topic of {of}, {topic}," if of else f"--to {topic}"
+            way_out = "name a topic by --to that no stream reads and that is not read now, such as TOPIC.parking"
+            raise CommandError(f"{subject} {why}", ExitCode.BAD_SETTINGS, way_out=way_out)
 
 
 def _patch(text: str | None) -> dict[str, Any] | None:
