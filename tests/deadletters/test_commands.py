@@ -267,6 +267,22 @@ def test_events_of_the_platform_are_evidence_as_well(desk: Desk) -> None:
     assert (told["would_accept"], told["would_redrive"]) == (1, 1)
 
 
+def test_evidence_without_an_entry_is_refused_since_it_would_send_everything_again(desk: Desk) -> None:
+    desk.put([record(number, "in_doubt", stream=desk.names[0], topic="src") for number in range(2)])
+    numbers, events = desk.folder / "numbers", desk.topics.create("events")
+    numbers.write_text("# none yet\n\n")
+    desk.topics.produce(events, [Record(b"no event")])
+
+    by_file = desk.run("in-doubt", "--evidence", str(numbers), "--yes")
+    by_topic = desk.run("in-doubt", "--evidence-topic", events, "--yes")
+
+    assert (by_file.exit_code, by_topic.exit_code) == (2, 2), by_file.output + by_topic.output
+    assert f"--evidence: {numbers} holds no number" in by_file.stderr
+    assert f"--evidence-topic: {events} holds no delivery event from " in by_topic.stderr
+    assert "way out: give evidence that is complete" in by_file.stderr
+    assert desk.redriven() == []
+
+
 CUSTOMERS = {
     "fields": {"to": "value.customer.phone", "body": {"template": "Hi"}},
     "list_number": {"by": "value.country", "table": {"DE": "+18005550000"}},

@@ -130,6 +130,7 @@ def _evidence(
     """Return the evidence that was brought, None without any, and what tells it from other evidence."""
     import hashlib  # noqa: PLC0415
 
+    from connector.core.records import iso  # noqa: PLC0415
     from connector.deadletters.evidence import read_numbers  # noqa: PLC0415
     from connector.deadletters.jobs import EventsJob  # noqa: PLC0415
     from connector.deadletters.working import CLIENT_ID  # noqa: PLC0415
@@ -144,6 +145,7 @@ def _evidence(
         except (OSError, ValueError) as error:
             way_out = "give a text file with one number in E.164 form on each line"
             raise CommandError(f"--evidence cannot be used: {error}", ExitCode.BAD_SETTINGS, way_out=way_out) from error
+        _refuse_none(events, f"--evidence: {path} holds no number")
     if topic is not None:
         kafka = chosen.settings.kafka
         scanner = Scanner(config_of(kafka, client_id=CLIENT_ID, group=CLIENT_ID), kafka.request_timeout_secs)
@@ -156,10 +158,26 @@ def _evidence(
             spans = scanner.spans(topic, since_ms=since)
         finally:
             scanner.close()
+        told_by_topic: list[Event] = []
         for part in chosen.work(spans, EventsJob(), f"reading {topic}", quiet=quiet):
-            events += part
+            told_by_topic += part
+        _refuse_none(told_by_topic, f"--evidence-topic: {topic} holds no delivery event from {iso(since)} on")
+        events += told_by_topic
     told = sorted((event.number, event.list_number or "", event.at_ms or 0) for event in events)
     return events, hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+
+
+def _refuse_none(events: list["Event"], what: str) -> None:
+    """Raise `CommandError` for evidence without an entry.
+
+    By it everything would be sent again; but a file that was not filled, or a topic of something else, looks the same.
+    """
+    if not events:
+        way_out = (
+            "give evidence that is complete; where it is certain that nobody got a text, "
+            "dead-letters redrive --reason in_doubt --include in_doubt sends all again"
+        )
+        raise CommandError(f"{what}, so that it settles nothing", ExitCode.BAD_SETTINGS, way_out=way_out)
 
 
 def _plan(run: Run, found: "Survey", findings: dict[str, "Finding"]) -> "Plan":
