@@ -105,6 +105,22 @@ def test_numbers_texts_keys_and_secrets_are_hidden(explain: Callable[..., Result
     assert "+1415***0101" in result.stdout
 
 
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_numbers_that_are_no_texts_and_mail_addresses_are_hidden_too(
+    explain: Callable[..., Result], form: tuple[str, ...]
+) -> None:
+    ids = [14155550123, "write to alice@example.com", {"+14155550124": 1, "bob@example.com": 2}, 7]
+    lines = [{"value": {"ship": True, "name": "Ada", "id": one}, "key": "+14155550101"} for one in ids]
+
+    result = explain("--sample", "-", "--records", *form, lines=lines)
+
+    assert result.exit_code == 0
+    for hidden in ("14155550123", "14155550124", "alice", "bob", "example.com"):
+        assert hidden not in result.stdout
+    assert "1415***0123" in result.stdout
+    assert "write to ***@***" in result.stdout
+
+
 def test_values_alone_are_samples_too(explain: Callable[..., Result], tmp_path: Path) -> None:
     file = tmp_path / "values.ndjson"
     file.write_text('{"ship": true, "name": "Ada"}\n\n{"ship": false}\n')
