@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from connector.cli.errors import reported
+from connector.cli.printing import console
 from connector.config.load import load_settings
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def acls(
     whom = principal or principal_of(loaded)
     match form:
         case Form.TABLE:
-            Console(highlight=False, emoji=False).print(_table(wanted))
+            console().print(_table(wanted))
         case Form.COMMANDS:
             for line in commands(wanted, bootstrap_servers=loaded.kafka.bootstrap_servers, principal=whom):
                 typer.echo(line)

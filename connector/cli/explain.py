@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from connector.cli.errors import CommandError, ExitCode, reported
+from connector.cli.printing import console, plain
 
 if TYPE_CHECKING:
     from connector.config.settings import Settings
@@ -101,15 +101,15 @@ def _read(loaded: "Settings", topic: str, last: int) -> "list[Chunk]":
 
 
 def _print(report: dict[str, Any]) -> None:
-    """Print for people. Text objects throughout, so that nothing of a record is taken for markup."""
-    console = Console(highlight=False, emoji=False)
+    """Print for people."""
+    out = console()
     for record in report["records"]:
-        console.print(Text(f"{record['topic']}[{record['partition']}] {record['offset']}", style="bold"))
-        console.print(_pairs(_of_record(record)))
-        console.print()
+        out.print(plain(f"{record['topic']}[{record['partition']}] {record['offset']}", style="bold"))
+        out.print(_pairs(_of_record(record)))
+        out.print()
     for batch in report["batches"]:
         request = batch["request"]
-        console.print(Text(f"batch {batch['number']}", style="bold"))
+        out.print(Text(f"batch {batch['number']}", style="bold"))
         rows = [
             ("holds", f"{batch['records']} records, {batch['bytes']:,} bytes"),
             ("closes by", f"{batch['closed_by']}: {batch['why']}"),
@@ -117,14 +117,14 @@ def _print(report: dict[str, Any]) -> None:
             *(("", f"{name}: {value}") for name, value in request["headers"].items()),
             ("", request["body"]),
         ]
-        console.print(_pairs(rows))
-        console.print()
+        out.print(_pairs(rows))
+        out.print()
     table = Table(title="What an answer would mean (the first row that fits)", title_justify="left", show_lines=True)
     for heading in ("Answer", "What becomes of the records"):
         table.add_column(heading, overflow="fold")
     for row in report["verdicts"]:
-        table.add_row(Text(row["when"]), Text(row["verdict"]))
-    console.print(table)
+        table.add_row(plain(row["when"]), plain(row["verdict"]))
+    out.print(table)
 
 
 def _of_record(record: dict[str, Any]) -> list[tuple[str, str]]:
@@ -141,5 +141,5 @@ def _of_record(record: dict[str, Any]) -> list[tuple[str, str]]:
 def _pairs(pairs: list[tuple[str, str]]) -> Table:
     grid = Table.grid(padding=(0, 1))
     for name, value in pairs:
-        grid.add_row(Text(f"  {name}", style="dim"), Text(value))
+        grid.add_row(plain(f"  {name}", style="dim"), plain(value))
     return grid

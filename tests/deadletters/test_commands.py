@@ -88,6 +88,37 @@ def test_list_and_show_hide_numbers_and_texts_unless_asked(desk: Desk) -> None:
     assert desk.run("show", f"{desk.names[0]}.source:0:0").exit_code == 0, "by its source"
 
 
+def test_a_record_gives_no_commands_to_the_terminal(desk: Desk) -> None:
+    title, red, rule = "\x1b]0;owned\x07", "\x1b[31m", "\x9b2J"
+    headers = headers_of("rejected", stream=desk.names[0], topic="src", code=f"c{red}")
+    value = json.dumps({"name": f"n{rule}"}, ensure_ascii=False)
+    torn = Record(f"{{{title}".encode(), None, headers_of(f"r{title}", stream=desk.names[0], topic="src"))
+    desk.topics.produce(
+        desk.dead,
+        [Record(value.encode(), f"k{title}".encode(), [(f"h{red}", f"v{rule}".encode()), *headers]), torn],
+        partition=0,
+    )
+
+    printed = [
+        desk.run(*line).output
+        for line in (
+            ["show", "0:0"],
+            ["show", "0:0", "--reveal"],
+            ["show", "0:1", "--reveal"],
+            ["list", "--reveal"],
+            ["stats"],
+            ["stats", "--reason", "nope"],
+            ["redrive", "--dry-run"],
+        )
+    ]
+
+    for text in printed:
+        assert not set(text) & {"\x1b", "\x07", "\x9b"}, text
+    assert "h\\x1b[31m" in printed[0]
+    assert "k\\x1b]0;owned\\x07" in printed[1]
+    assert "n\\x9b2J" in printed[1]
+
+
 def test_a_redrive_that_is_killed_twice_sends_each_record_once(desk: Desk) -> None:
     reasons = fill(desk, 4_800)
     wanted = {key for key, reason in reasons.items() if reason in {"provider_error", "server_error"}}

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from connector.cli.errors import CommandError, ExitCode, reported
+from connector.telemetry.logging import disarm
 
 if TYPE_CHECKING:
     from connector.config.settings import Settings
@@ -214,7 +215,8 @@ class Chosen:
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))
+    """Return names for a message; those of dead letters are whatever somebody wrote there."""
+    return disarm(", ".join(sorted(names)))
 
 
 def chosen(command: Callable[..., None]) -> Callable[..., None]:

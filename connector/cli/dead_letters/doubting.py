@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from connector.cli.dead_letters.choosing import Chosen, chosen
 from connector.cli.dead_letters.reading import tell_none
 from connector.cli.dead_letters.redriving import AsJson, DryRun, Name, Run, Yes
-from connector.cli.dead_letters.showing import console, print_json
+from connector.cli.dead_letters.showing import print_json
 from connector.cli.errors import CommandError, ExitCode
+from connector.cli.printing import console, plain
 
 if TYPE_CHECKING:
     from connector.deadletters.deciding import Known, Plan, Survey
@@ -211,5 +211,5 @@ def _show(groups: Iterable["Group"], *, as_json: bool) -> None:
         told, findings = group.as_json(), group.findings
         counted = [findings["accepted"], findings["redrive"], findings["still_in_doubt"]] if findings else [""] * 3
         row = [told["from"], group.stream, group.batch_id or "none: a crash", group.worker, group.list_number]
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in [*row, len(group.letters), *counted]))
+        table.add_row(*map(plain, [*row, len(group.letters), *counted]))
     console().print(table)

@@ -7,8 +7,9 @@ import typer
 from rich.text import Text
 
 from connector.cli.dead_letters.choosing import Chosen, chosen
-from connector.cli.dead_letters.showing import console, print_counts, print_json, print_letter, print_letters, shown
+from connector.cli.dead_letters.showing import print_counts, print_json, print_letter, print_letters, shown
 from connector.cli.errors import CommandError, ExitCode
+from connector.cli.printing import console
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Reveal = Annotated[bool, typer.Option("--reveal", help="Show phone numbers, texts and keys, which are hidden else.")]

@@ -12,8 +12,9 @@ from rich.text import Text
 
 from connector.cli.dead_letters.choosing import Chosen, chosen, progress
 from connector.cli.dead_letters.reading import tell_none
-from connector.cli.dead_letters.showing import console, print_counts, print_json
+from connector.cli.dead_letters.showing import print_counts, print_json
 from connector.cli.errors import CommandError, ExitCode
+from connector.cli.printing import console
 
 if TYPE_CHECKING:
     from connector.deadletters.deciding import Known, Plan, Rules, Survey
