@@ -1,14 +1,25 @@
-"""How commands print for people: no record gives commands to the terminal."""
+"""How commands print for people: no record gives commands to the terminal, and nothing wraps in a pipe.
+
+Where there is no terminal, whoever reads is `grep` or a file: each row of a table is one line, however long.
+"""
+
+from typing import Final
 
 from rich.console import Console
 from rich.text import Text
 
 from connector.telemetry.logging import disarm
 
+ENDLESS: Final = 1 << 30
+"""Columns of what is no terminal."""
+
 
 def console() -> Console:
     """Return where people read; nothing that is printed is taken for markup."""
-    return Console(highlight=False, emoji=False, markup=False)
+    out = Console(highlight=False, emoji=False, markup=False)
+    if not out.is_terminal:
+        out.width = ENDLESS  # whatever COLUMNS says, which is about the terminal that is not written to
+    return out
 
 
 def plain(value: object, *, style: str = "", keep_lines: bool = False) -> Text:

@@ -119,6 +119,18 @@ def test_a_record_gives_no_commands_to_the_terminal(desk: Desk) -> None:
     assert "n\\x9b2J" in printed[1]
 
 
+def test_where_nobody_watches_each_dead_letter_is_one_line(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    fill(desk, 3)
+
+    lines = desk.run("list").output.splitlines()
+
+    (line,) = [line for line in lines if f"{desk.names[1]}.source:1:1" in line]
+    assert "not_sendable" in line
+    assert "as the platform says" in line
+    assert " 1:0 " in line
+
+
 def test_a_redrive_that_is_killed_twice_sends_each_record_once(desk: Desk) -> None:
     reasons = fill(desk, 4_800)
     wanted = {key for key, reason in reasons.items() if reason in {"provider_error", "server_error"}}
