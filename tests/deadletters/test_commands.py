@@ -402,6 +402,10 @@ def test_where_no_event_can_be_made_now_that_is_said_and_no_evidence_is_taken_fo
         (["stats", "--reason", "nope"], 2, "no dead letter has the reason nope\nway out: those that exist: in_doubt"),
         (["stats", "--key", "nope"], 1, "the filters select none of the dead letters"),
         (["list", "--key", "nope"], 1, "the filters select none of the dead letters"),
+        (["stats", "--since", "2999-01-01T00:00:00Z"], 1, "the filters select none of the dead letters"),
+        (["list", "--since", "2999-01-01T00:00:00Z"], 1, "the filters select none of the dead letters"),
+        (["export", "--since", "2999-01-01T00:00:00Z"], 1, "the filters select none of the dead letters"),
+        (["in-doubt", "--since", "2999-01-01T00:00:00Z"], 1, "the filters select none of the dead letters"),
         (["redrive", "--key", "nope", "--yes"], 1, "the filters select none of the dead letters"),
         (["stats", "--topic", "nope"], 2, "topic nope does not exist"),
         (["stats", "--stream", "nope"], 2, "has no stream nope\nway out: one of:"),
@@ -447,7 +451,14 @@ def test_a_topic_that_no_broker_creates_is_a_matter_of_the_settings(desk: Desk) 
 
 
 def test_a_topic_without_dead_letters_is_no_failure(desk: Desk) -> None:
-    for command in (["stats"], ["list"], ["redrive", "--reason", "any", "--yes"], ["park", "--yes"], ["in-doubt"]):
+    for command in (
+        ["stats"],
+        ["list"],
+        ["list", "--since", "1h"],
+        ["redrive", "--reason", "any", "--yes"],
+        ["park", "--yes"],
+        ["in-doubt"],
+    ):
         result = desk.run(*command)
 
         assert (result.exit_code, result.stdout) == (0, f"no dead letters in {desk.dead}\n"), command

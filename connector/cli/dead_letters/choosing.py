@@ -199,6 +199,16 @@ class Chosen:
             err=True,
         )
 
+    def has_older(self) -> bool:
+        """Tell whether there are dead letters that `--since` left unread."""
+        if self.criteria.since_ms is None:
+            return False
+        from connector.deadletters.running import find  # noqa: PLC0415
+        from connector.deadletters.selection import Criteria  # noqa: PLC0415
+
+        # Offsets alone do not tell: markers of transactions have some as well.
+        return bool(find(self.quietly, self.spans(whole=True), Criteria(), 1)[0])
+
     def refuse_unknown_reasons(self, seen: Collection[str]) -> None:
         """Raise `CommandError` for a reason that no dead letter has, where there are any."""
         unknown = sorted(self.criteria.reasons - set(seen))

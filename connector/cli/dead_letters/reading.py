@@ -48,7 +48,7 @@ def stats(chosen: Chosen, *, as_json: AsJson = False) -> None:
 def tell_none(chosen: Chosen, *, any_there: bool, quiet: bool = False) -> None:
     """Say that nothing is selected; where there was something to select from, that ends the command with code 1."""
     topics = ", ".join(chosen.dead_letter_topics)
-    if any_there:
+    if any_there or chosen.has_older():
         way_out = "dead-letters stats without filters shows what there is"
         raise CommandError(f"the filters select none of the dead letters in {topics}", ExitCode.FAILED, way_out=way_out)
     if not quiet:
