@@ -396,10 +396,24 @@ def test_where_no_event_can_be_made_now_that_is_said_and_no_evidence_is_taken_fo
     assert "--list-number leaves them out" in filtered.stderr
 
 
+def test_a_reason_that_only_older_dead_letters_have_is_known(desk: Desk) -> None:
+    desk.put([record(0, "of_others", stream=desk.names[0], topic="src")])
+
+    result = desk.run("list", "--reason", "of_others", "--since", "2999-01-01T00:00:00Z")
+
+    assert result.exit_code == 1, result.output
+    assert "the filters select none of the dead letters" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("line", "code", "words"),
     [
         (["stats", "--reason", "nope"], 2, "no dead letter has the reason nope\nway out: those that exist: in_doubt"),
+        (["list", "--reason", "provider_error"], 1, "the filters select none of the dead letters"),
+        (["stats", "--reason", "provider_error", "--reason", "nope"], 2, "no dead letter has the reason nope"),
+        (["export", "--reason", "server_error"], 1, "the filters select none of the dead letters"),
+        (["redrive", "--reason", "server_error", "--yes"], 1, "the filters select none of the dead letters"),
+        (["list", "--reason", "nope", "--since", "2999-01-01T00:00:00Z"], 2, "no dead letter has the reason nope"),
         (["stats", "--key", "nope"], 1, "the filters select none of the dead letters"),
         (["list", "--key", "nope"], 1, "the filters select none of the dead letters"),
         (["stats", "--since", "2999-01-01T00:00:00Z"], 1, "the filters select none of the dead letters"),

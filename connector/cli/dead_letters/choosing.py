@@ -210,14 +210,32 @@ class Chosen:
         return bool(find(self.quietly, self.spans(whole=True), Criteria(), 1)[0])
 
     def refuse_unknown_reasons(self, seen: Collection[str]) -> None:
-        """Raise `CommandError` for a reason that no dead letter has, where there are any."""
-        unknown = sorted(self.criteria.reasons - set(seen))
-        if unknown and seen:
+        """Raise `CommandError` for a reason that is none of ours and that no dead letter has, where there are any.
+
+        One of ours that none has today is a filter that selects none.
+        """
+        from connector.core.reasons import REASONS  # noqa: PLC0415
+
+        strange = self.criteria.reasons - set(seen) - set(REASONS)
+        there = set(seen) | self._reasons_of_older() if strange else set(seen)
+        unknown = sorted(strange - there)
+        if unknown and there:
             raise CommandError(
                 f"no dead letter has the reason {_listed(unknown)}",
                 ExitCode.BAD_SETTINGS,
-                way_out=f"those that exist: {_listed(seen)}",
+                way_out=f"those that exist: {_listed(there)}",
             )
+
+    def _reasons_of_older(self) -> set[str]:
+        """Return the reasons of all dead letters, where `--since` left some unread."""
+        from connector.deadletters.jobs import CountJob  # noqa: PLC0415
+        from connector.deadletters.selection import Criteria  # noqa: PLC0415
+
+        if self.criteria.since_ms is None:
+            return set()
+        job = CountJob(Criteria(reasons=self.criteria.reasons))
+        parts = self.quietly(self.spans(whole=True), job, "reading older ones")
+        return {reason for _, part in parts for reason in part.reasons}
 
     def only(self, **changes: Any) -> "Criteria":
         """Return the filters with some of them changed."""
