@@ -12,6 +12,7 @@ from rich.text import Text
 
 from connector.cli.errors import CommandError, ExitCode, reported
 from connector.cli.printing import console, plain
+from connector.cli.topics import topic_named
 
 if TYPE_CHECKING:
     from connector.config.settings import Settings
@@ -52,7 +53,9 @@ def explain(
     if flow is None:
         names = ", ".join(candidate.name for candidate in loaded.streams)
         raise CommandError(f"{settings} has no stream {stream}", ExitCode.BAD_SETTINGS, way_out=f"one of: {names}")
-    if sample is None and topic is None:
+    if topic is not None:
+        topic_named("--topic", topic)
+    elif sample is None:
         raise CommandError("there is nothing to explain", ExitCode.BAD_SETTINGS, way_out="give --sample or --topic")
     chunks = _sampled(flow, sample, topic, records=records) if sample is not None else _read(loaded, topic or "", last)
     try:
@@ -97,7 +100,7 @@ def _read(loaded: "Settings", topic: str, last: int) -> "list[Chunk]":
         return last_records(loaded, topic, last)
     except TopicNotThereError as error:
         way_out = "name another with --topic, or give --sample"
-        raise CommandError(str(error), ExitCode.FAILED, way_out=way_out) from error
+        raise CommandError(str(error), ExitCode.BAD_SETTINGS, way_out=way_out) from error
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -159,6 +159,7 @@ def test_an_exported_dead_letter_is_explained_as_what_it_was(explain: Callable[.
         (("--sample", "-", "--records"), [{"value": 1, "kee": 1}], "line 1 has kee"),
         (("--sample", "-", "--records"), [{"value": 1, "headers": 1}], "line 1 has a key, value or headers"),
         (("--sample", "-", "--stream", "other"), [1], "has no stream other"),
+        (("--topic", "a b"), [], "--topic is no name of a topic"),
     ],
 )
 def test_what_cannot_be_explained_is_told_in_a_line(
@@ -187,4 +188,5 @@ def test_the_last_records_of_a_topic_are_read_and_nothing_is_committed(
     records = json.loads(result.stdout)["records"]
     assert len(records) == 4
     assert {record["event"]["body"] for record in records} <= {f"Hi n{n} ✓" for n in range(9)}
-    assert explain("--topic", f"{topic}.nowhere").exit_code == 1
+    assert explain("--topic", f"{topic}.nowhere").exit_code == 2, "as of dead-letters list"
+    assert explain("--topic", topics.create()).exit_code == 2, "as of a sample without a line"

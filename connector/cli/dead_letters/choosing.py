@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from connector.cli.errors import CommandError, ExitCode, reported
+from connector.cli.topics import topic_named
 from connector.telemetry.logging import disarm
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class Chosen:
     def dead_letter_topics(self) -> tuple[str, ...]:
         """The topics to read, each once."""
         if self.topics:
-            return tuple(dict.fromkeys(self.topics))
+            return tuple(dict.fromkeys(topic_named("--topic", topic) for topic in self.topics))
         from connector.deadletters.running import topics_of_streams  # noqa: PLC0415
 
         return topics_of_streams(self.settings, self.streams)

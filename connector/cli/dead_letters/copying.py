@@ -11,6 +11,7 @@ import typer
 from connector.cli.dead_letters.choosing import Chosen, chosen, progress
 from connector.cli.dead_letters.reading import tell_none
 from connector.cli.errors import CommandError, ExitCode, reported
+from connector.cli.topics import topic_named
 
 
 @chosen
@@ -86,6 +87,7 @@ def import_letters(
     from connector.deadletters.preparing import topics_of  # noqa: PLC0415
 
     loaded = load_settings(settings)
+    topic_named("--to", to)
     try:
         export = look_through(file)
     except (OSError, InvalidLineError) as error:

@@ -14,6 +14,7 @@ from connector.cli.dead_letters.redriving import AsJson, DryRun, Name, Run, Yes
 from connector.cli.dead_letters.showing import print_json
 from connector.cli.errors import CommandError, ExitCode
 from connector.cli.printing import console, plain
+from connector.cli.topics import topic_named
 
 if TYPE_CHECKING:
     from connector.deadletters.deciding import Known, Plan, Survey
@@ -147,6 +148,7 @@ def _evidence(
             raise CommandError(f"--evidence cannot be used: {error}", ExitCode.BAD_SETTINGS, way_out=way_out) from error
         _refuse_none(events, f"--evidence: {path} holds no number")
     if topic is not None:
+        topic_named("--evidence-topic", topic)
         kafka = chosen.settings.kafka
         scanner = Scanner(config_of(kafka, client_id=CLIENT_ID, group=CLIENT_ID), kafka.request_timeout_secs)
         try:

@@ -15,6 +15,7 @@ from connector.cli.dead_letters.reading import tell_none
 from connector.cli.dead_letters.showing import print_counts, print_json
 from connector.cli.errors import CommandError, ExitCode
 from connector.cli.printing import console
+from connector.cli.topics import topic_named
 
 if TYPE_CHECKING:
     from connector.deadletters.deciding import Known, Plan, Rules, Survey
@@ -83,7 +84,7 @@ def redrive(
     include_in_doubt = Include.IN_DOUBT in (include or ())
     rules = Rules(
         {stream.name: stream for stream in chosen.settings.streams},
-        to=_topic(to),
+        to=None if to is None else topic_named("--to", to),
         include_in_doubt=include_in_doubt,
         cap=cap,
         patch=_patch(patch),
@@ -122,27 +123,17 @@ def park(
     """
     from connector.deadletters.deciding import Rules  # noqa: PLC0415
 
-    rules = Rules({stream.name: stream for stream in chosen.settings.streams}, to=_topic(to), park=True)
+    rules = Rules(
+        {stream.name: stream for stream in chosen.settings.streams},
+        to=None if to is None else topic_named("--to", to),
+        park=True,
+    )
     _refuse_parking_where_it_is_read(chosen, to)
     run = Run(chosen, rules, {"park": True, "to": to, "note": note}, name=name, as_json=as_json)
     with run.foreseen():
         plan = run.plan()
         if plan is not None:
             run.finish(plan, dry_run=dry_run, yes=yes, limit=limit, note=note)
-
-
-def _topic(name: str | None) -> str | None:
-    import re  # noqa: PLC0415
-
-    from connector.config.model import TOPIC_NAME  # noqa: PLC0415
-
-    if name is not None and (re.fullmatch(TOPIC_NAME, name) is None or name in {".", ".."}):
-        raise CommandError(
-            "--to is no name of a topic",
-            ExitCode.BAD_SETTINGS,
-            way_out="letters, digits, dots, underscores and hyphens, 249 at most",
-        )
-    return name
 
 
 def _refuse_topic_of_results(chosen: Chosen, to: str | None) -> None:
