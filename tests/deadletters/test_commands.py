@@ -2,6 +2,8 @@
 
 import json
 import secrets
+import subprocess
+import sys
 import time
 from collections import Counter
 
@@ -252,6 +254,33 @@ def test_what_is_exported_and_imported_is_the_same_byte_for_byte(desk: Desk) -> 
     assert "26 dead letters written" in first.output
     assert "0 dead letters written" in second.output, "an import that is started again writes nothing twice"
     assert file.stat().st_mode & 0o077 == 0, "numbers and texts are for the owner of the file alone"
+
+
+def test_an_export_that_finds_no_room_says_so_and_leaves_nothing_behind(desk: Desk) -> None:
+    fill(desk, 24)
+    file = desk.folder / "dead.ndjson"
+    before = set(desk.folder.iterdir())
+    command = f"ulimit -f 1; exec {sys.executable} -B -m connector dead-letters export {desk.settings} --out {file}"
+
+    full = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+
+    assert full.returncode == 1, full.stderr
+    assert full.stderr.startswith(f"error: writing {file}: File too large\nway out: make room"), full.stderr
+    assert len(full.stderr.splitlines()) == 2
+    assert set(desk.folder.iterdir()) == before
+    assert desk.run("export", "--out", str(file)).exit_code == 0, "the next try has its way"
+    assert len(file.read_text().splitlines()) == 24
+
+
+def test_an_export_of_nothing_leaves_no_file_and_none_that_exists_is_written_over(desk: Desk) -> None:
+    fill(desk, 3)
+    file, kept = desk.folder / "dead.ndjson", desk.folder / "kept"
+    kept.write_text("kept")
+
+    assert desk.run("export", "--out", str(file), "--key", "nope").exit_code == 1
+    assert not file.exists()
+    assert desk.run("export", "--out", str(kept)).exit_code == 2
+    assert kept.read_text() == "kept"
 
 
 @pytest.mark.parametrize("command", ["redrive", "import"])

@@ -1,6 +1,9 @@
 """`dead-letters export` and `import`: lines of JSON, from which every byte comes back."""
 
+import errno
+import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,40 +36,63 @@ def export(
     spans = chosen.spans()
     calm()
     count, seen = 0, set[str]()
-    with (
-        chosen.criteria.addresses() as addresses,
-        _opened(out) as file,
-        progress("exporting", size_of(spans), quiet=out is None) as told,
-    ):
-        matches = chosen.criteria.matcher(addresses)
-        for letter in letters_in(chosen.settings.kafka, spans, told):
-            seen.add(letter.reason)
-            if matches is None or matches(letter):
-                file.write(f"{line_of(letter)}\n")
-                count += 1
-    chosen.refuse_unknown_reasons(seen)
-    chosen.tell_no_event(addresses.no_event)
-    if not count:
-        tell_none(chosen, any_there=bool(seen), quiet=out is None)
-    elif out is not None:
+    with _opened(out) as file:
+        with (
+            chosen.criteria.addresses() as addresses,
+            progress("exporting", size_of(spans), quiet=out is None) as told,
+        ):
+            matches = chosen.criteria.matcher(addresses)
+            for letter in letters_in(chosen.settings.kafka, spans, told):
+                seen.add(letter.reason)
+                if matches is None or matches(letter):
+                    file.write(f"{line_of(letter)}\n")
+                    count += 1
+        chosen.refuse_unknown_reasons(seen)
+        chosen.tell_no_event(addresses.no_event)
+        if not count:
+            tell_none(chosen, any_there=bool(seen), quiet=out is None)
+    if count and out is not None:
         typer.echo(f"{count:,} dead letters in {out}")
 
 
 @contextmanager
 def _opened(path: Path | None) -> Iterator[IO[str]]:
+    """Open what is written to: standard output, or a file that bears its name only once all of it is written.
+
+    One that was cut off would pass for all there is, and stand in the way of the next try.
+    """
     if path is None:
         yield sys.stdout
         sys.stdout.flush()
         return
+    beginning: Path | None = None
     try:
-        # What it holds is for its owner alone.
-        path.touch(mode=0o600, exist_ok=False)
-        file = path.open("w", encoding="utf-8", newline="\n")
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        # What it holds is for its owner alone: mkstemp sees to that.
+        number, name = tempfile.mkstemp(prefix=".dead-letters.", suffix=".part", dir=path.parent)
+        beginning = Path(name)
+        file = open(number, "w", encoding="utf-8", newline="\n")  # noqa: SIM115, PTH123 (by its descriptor)
     except OSError as error:
         way_out = "name a file that does not exist yet, in a folder that may be written to"
         raise CommandError(f"--out cannot be written: {error}", ExitCode.BAD_SETTINGS, way_out=way_out) from error
-    with file:
-        yield file
+    try:
+        with _written(path), file:
+            yield file
+        with _written(path):
+            beginning.rename(path)
+    finally:
+        beginning.unlink(missing_ok=True)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """Tell what the file system does not take."""
+    try:
+        yield
+    except OSError as error:
+        way_out = "make room, or name a file elsewhere; nothing was left behind, so that the command can be given again"
+        raise CommandError(f"writing {path}: {error.strerror}", ExitCode.FAILED, way_out=way_out) from error
 
 
 @reported()
