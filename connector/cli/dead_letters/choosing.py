@@ -23,6 +23,8 @@ from connector.telemetry.logging import disarm
 
 if TYPE_CHECKING:
     from connector.config.settings import Settings
+    from connector.deadletters.deciding import Survey
+    from connector.deadletters.jobs import Seen
     from connector.deadletters.selection import Criteria
     from connector.deadletters.working import Job, R, Spans
 
@@ -182,6 +184,20 @@ class Chosen:
     def quietly(self, spans: "Spans", job: "Job[R]", what: str) -> "Iterator[R]":
         """Work without a progress bar."""
         return self.work(spans, job, what, quiet=True)
+
+    def tell_unjudged(self, seen: "Seen | Survey") -> None:
+        """Say of how many dead letters the filters could not tell whether they are meant, if of any."""
+        failed = seen.where_failed
+        if failed:
+            total = failed.total()
+            whys = ", ".join(f"{why} ({count:,})" for why, count in failed.most_common(3))
+            typer.echo(
+                f"--where fails on {total:,} dead letter{'s' if total > 1 else ''}, which are left out: "
+                f"{disarm(whys)}\n"
+                "way out: mend it, or ask for the type first, as in \"type(value.n)=='number' && abs(value.n) > `1`\"",
+                err=True,
+            )
+        self.tell_no_event(seen.no_event)
 
     def tell_no_event(self, no_event: Mapping[str, int], *, so: str = "--list-number leaves them out") -> None:
         """Say of how many dead letters no event can be made now, and what comes of it; nothing where there are none."""

@@ -30,27 +30,29 @@ def export(
     Exit code 1: there are dead letters, and the filters select none of them.
     """
     from connector.deadletters.copying import letters_in  # noqa: PLC0415
+    from connector.deadletters.jobs import Seen  # noqa: PLC0415
     from connector.deadletters.lines import line_of  # noqa: PLC0415
     from connector.deadletters.working import calm, size_of  # noqa: PLC0415
 
     spans = chosen.spans()
     calm()
-    count, seen = 0, set[str]()
+    count, seen = 0, Seen()
     with _opened(out) as file:
         with (
             chosen.criteria.addresses() as addresses,
             progress("exporting", size_of(spans), quiet=out is None) as told,
         ):
-            matches = chosen.criteria.matcher(addresses)
+            matches = chosen.criteria.matcher(addresses, seen.where_failed)
             for letter in letters_in(chosen.settings.kafka, spans, told):
-                seen.add(letter.reason)
+                seen.reasons.add(letter.reason)
                 if matches is None or matches(letter):
                     file.write(f"{line_of(letter)}\n")
                     count += 1
-        chosen.refuse_unknown_reasons(seen)
-        chosen.tell_no_event(addresses.no_event)
+        seen.no_event = addresses.no_event
+        chosen.refuse_unknown_reasons(seen.reasons)
+        chosen.tell_unjudged(seen)
         if not count:
-            tell_none(chosen, any_there=bool(seen), quiet=out is None)
+            tell_none(chosen, any_there=bool(seen.reasons), quiet=out is None)
     if count and out is not None:
         typer.echo(f"{count:,} dead letters in {out}")
 

@@ -79,7 +79,7 @@ def in_doubt(
     with addresses_of(chosen.settings) as addresses:
         groups = groups_of(letters, addresses)
     if not groups:
-        chosen.tell_no_event(seen.no_event)
+        chosen.tell_unjudged(seen)
         if as_json:
             print_json({"groups": []})
         elif seen.reasons and IN_DOUBT not in seen.reasons:
@@ -90,7 +90,7 @@ def in_doubt(
     events, digest = _evidence(chosen, evidence, evidence_topic, groups, window_mins, quiet=as_json)
     if events is None:
         _show(groups, as_json=as_json)
-        chosen.tell_no_event(seen.no_event)
+        chosen.tell_unjudged(seen)
         chosen.tell_no_event(addresses.no_event, so="no evidence can settle them")
         return
     findings = split(groups, events, window_ms=int(window_mins * 60_000))

@@ -31,7 +31,7 @@ def stats(chosen: Chosen, *, as_json: AsJson = False) -> None:
         sums.rows.update(part.rows)
         seen.add(there)
     chosen.refuse_unknown_reasons(seen.reasons)
-    chosen.tell_no_event(seen.no_event)
+    chosen.tell_unjudged(seen)
     if as_json:
         print_json({"topics": list(chosen.dead_letter_topics)} | sums.as_json(now_ms=now_ms))
     elif sums.total:
@@ -72,7 +72,7 @@ def list_letters(
     found, seen = find(chosen.quietly if as_json else chosen.work, chosen.spans(), chosen.criteria, limit)
     if not found:
         chosen.refuse_unknown_reasons(seen.reasons)
-    chosen.tell_no_event(seen.no_event)
+    chosen.tell_unjudged(seen)
     if not found:
         tell_none(chosen, any_there=bool(seen.reasons), quiet=as_json)
     elif as_json:

@@ -235,7 +235,7 @@ class Run:
         """Look at all dead letters; None where there are none, which is said."""
         found = self._redrive.look()
         self.chosen.refuse_unknown_reasons(found.seen)
-        self.chosen.tell_no_event(found.no_event)
+        self.chosen.tell_unjudged(found)
         if not found.matched:
             tell_none(self.chosen, any_there=bool(found.seen), quiet=self._as_json)
             if self._as_json:
