@@ -1,6 +1,9 @@
 """The commands on dead letters, on a real broker."""
 
+import contextlib
 import json
+import os
+import pty
 import secrets
 import subprocess
 import sys
@@ -164,6 +167,24 @@ def test_a_redrive_that_is_killed_twice_sends_each_record_once(desk: Desk) -> No
     ]
     other = desk.told("redrive", "--reason", "provider_error", "--dry-run")
     assert other["skipped"] == {"redriven": 600}, "another redrive knows of them as well"
+
+
+def test_where_nothing_is_to_be_written_no_bar_tells_how_far_it_is(desk: Desk) -> None:
+    desk.put([record(0, "in_doubt", stream=desk.names[0], topic="src")])
+    ours, theirs = pty.openpty()
+    line = [sys.executable, "-m", "connector", "dead-letters", "redrive", str(desk.settings), "--yes"]
+
+    running = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=theirs, text=True)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError), os.fdopen(ours, "rb", buffering=0) as terminal:  # it ends with an error: hung up
+        while part := terminal.read(4_096):
+            shown += part
+    told, _ = running.communicate()
+
+    assert (running.returncode, "nothing is left to do" in told) == (0, True), told
+    assert b"reading dead letters" in shown, "it is a terminal"
+    assert b"writing" not in shown
 
 
 def test_of_two_redrives_of_one_name_the_later_goes_on_and_the_earlier_ends(desk: Desk) -> None:

@@ -295,7 +295,7 @@ class Run:
 
     def _carry_out(self, plan: "Plan", rate: float | None, limit: int | None, note: str) -> "Written":
         count = plan.count if limit is None else min(limit, plan.count)
-        with progress("writing", count, quiet=self._as_json) as told:
+        with progress("writing", count, quiet=self._as_json or not count) as told:
             return self._redrive.carry_out(plan, told, rate=rate, limit=limit, note=note)
 
     def _print(self, plan: "Plan") -> None:
