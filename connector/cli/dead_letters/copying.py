@@ -4,10 +4,10 @@ import errno
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Annotated
+from typing import Annotated
 
 import typer
 
@@ -37,7 +37,7 @@ def export(
     spans = chosen.spans()
     calm()
     count, seen = 0, Seen()
-    with _opened(out) as file:
+    with _opened(out) as write:
         with (
             chosen.criteria.addresses() as addresses,
             progress("exporting", size_of(spans), quiet=out is None) as told,
@@ -46,7 +46,7 @@ def export(
             for letter in letters_in(chosen.settings.kafka, spans, told):
                 seen.reasons.add(letter.reason)
                 if matches is None or matches(letter):
-                    file.write(f"{line_of(letter)}\n")
+                    write(f"{line_of(letter)}\n")
                     count += 1
         seen.no_event = addresses.no_event
         chosen.refuse_unknown_reasons(seen.reasons)
@@ -58,32 +58,38 @@ def export(
 
 
 @contextmanager
-def _opened(path: Path | None) -> Iterator[IO[str]]:
-    """Open what is written to: standard output, or a file that bears its name only once all of it is written.
+def _opened(path: Path | None) -> Iterator[Callable[[str], object]]:
+    """Yield what writes lines: to standard output, or to a file that bears its name only once all of it is written.
 
     One that was cut off would pass for all there is, and stand in the way of the next try.
     """
     if path is None:
-        yield sys.stdout
+        yield sys.stdout.write
         sys.stdout.flush()
         return
-    beginning: Path | None = None
     try:
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         # What it holds is for its owner alone: mkstemp sees to that.
         number, name = tempfile.mkstemp(prefix=".dead-letters.", suffix=".part", dir=path.parent)
         beginning = Path(name)
-        file = open(number, "w", encoding="utf-8", newline="\n")  # noqa: SIM115, PTH123 (by its descriptor)
+        file = os.fdopen(number, "w", encoding="utf-8", newline="\n")
     except OSError as error:
         way_out = "name a file that does not exist yet, in a folder that may be written to"
         raise CommandError(f"--out cannot be written: {error}", ExitCode.BAD_SETTINGS, way_out=way_out) from error
-    try:
-        with _written(path), file:
-            yield file
+
+    def write(line: str) -> None:
         with _written(path):
+            file.write(line)
+
+    try:
+        yield write
+        with _written(path):
+            file.close()
             beginning.rename(path)
     finally:
+        with suppress(OSError):
+            file.close()
         beginning.unlink(missing_ok=True)
 
 
