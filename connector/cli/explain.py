@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from connector.cli.errors import CommandError, ExitCode, reported
-from connector.cli.printing import console, plain
+from connector.cli.printing import console, json_text, plain
 from connector.cli.topics import topic_named
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def explain(
         way_out = "bring back what the stream would wait for, then ask again"
         raise CommandError(str(error), ExitCode.FAILED, way_out=way_out) from error
     if as_json:
-        typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        typer.echo(json_text(report, indent=2))
     else:
         _print(report)
 

@@ -3,7 +3,9 @@
 Where there is no terminal, whoever reads is `grep` or a file: each row of a table is one line, however long.
 """
 
-from typing import Final
+import json
+import re
+from typing import Any, Final
 
 from rich.console import Console
 from rich.text import Text
@@ -12,6 +14,8 @@ from connector.telemetry.logging import disarm
 
 ENDLESS: Final = 1 << 30
 """Columns of what is no terminal."""
+
+_LEFT_BY_JSON: Final = re.compile(r"[\x7f-\x9f\u2028\u2029]")
 
 
 def console() -> Console:
@@ -25,3 +29,9 @@ def console() -> Console:
 def plain(value: object, *, style: str = "", keep_lines: bool = False) -> Text:
     """Return a value as it is printed: None as nothing, control characters spelled out."""
     return Text("" if value is None else disarm(str(value), keep_lines=keep_lines), style=style)
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """Return a value as JSON that a terminal may be given: JSON itself escapes no control characters above 0x1f."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return _LEFT_BY_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -114,6 +114,8 @@ def test_a_record_gives_no_commands_to_the_terminal(desk: Desk) -> None:
             ["stats"],
             ["stats", "--reason", "nope"],
             ["redrive", "--dry-run"],
+            ["show", "0:0", "--reveal", "--json"],
+            ["list", "--reveal", "--json"],
         )
     ]
 
@@ -122,6 +124,7 @@ def test_a_record_gives_no_commands_to_the_terminal(desk: Desk) -> None:
     assert "h\\x1b[31m" in printed[0]
     assert "k\\x1b]0;owned\\x07" in printed[1]
     assert "n\\x9b2J" in printed[1]
+    assert json.loads(printed[-2])["value"] == {"name": f"n{rule}"}, "JSON is what it was"
 
 
 def test_where_nobody_watches_each_dead_letter_is_one_line(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

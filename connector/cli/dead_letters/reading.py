@@ -9,7 +9,7 @@ from rich.text import Text
 from connector.cli.dead_letters.choosing import Chosen, chosen
 from connector.cli.dead_letters.showing import print_counts, print_json, print_letter, print_letters, shown
 from connector.cli.errors import CommandError, ExitCode
-from connector.cli.printing import console
+from connector.cli.printing import console, json_text
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Reveal = Annotated[bool, typer.Option("--reveal", help="Show phone numbers, texts and keys, which are hidden else.")]
@@ -76,10 +76,8 @@ def list_letters(
     if not found:
         tell_none(chosen, any_there=bool(seen.reasons), quiet=as_json)
     elif as_json:
-        import json  # noqa: PLC0415
-
         for letter in found:
-            typer.echo(json.dumps(shown(letter, reveal=reveal), ensure_ascii=False))
+            typer.echo(json_text(shown(letter, reveal=reveal)))
     else:
         print_letters(found, reveal=reveal)
         if len(found) >= limit:

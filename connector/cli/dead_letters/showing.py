@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from connector.cli.printing import console, plain
+from connector.cli.printing import console, json_text, plain
 
 if TYPE_CHECKING:
     from connector.deadletters.letters import Letter
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def print_json(value: Any) -> None:
     """Print one JSON document."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    typer.echo(json_text(value, indent=2))
 
 
 def shown(letter: "Letter", *, reveal: bool) -> dict[str, Any]:
