@@ -76,10 +76,11 @@ def _refuse_without_type(principal: str) -> None:
     """Raise `CommandError` where Kafka's own tools would: they guess no type, and `bob` may be meant otherwise."""
     kind, colon, name = principal.partition(":")
     if not kind or not name:
+        name = (name if colon else kind) or "connector"
         raise CommandError(
             f"--principal {principal} is not of the form TYPE:NAME",
             ExitCode.BAD_SETTINGS,
-            way_out=f"give the type as well, such as User:{(name if colon else kind) or 'connector'}",
+            way_out=f"give the type as well, such as User:{name}",
         )
 
 

@@ -373,8 +373,8 @@ def test_evidence_without_an_entry_is_refused_since_it_would_send_everything_aga
     by_topic = desk.run("in-doubt", "--evidence-topic", events, "--yes")
 
     assert (by_file.exit_code, by_topic.exit_code) == (2, 2), by_file.output + by_topic.output
-    assert f"--evidence: {numbers} holds no number" in by_file.stderr
-    assert f"--evidence-topic: {events} holds no delivery event from " in by_topic.stderr
+    assert f"the evidence has no entry: {numbers} holds no number" in by_file.stderr
+    assert f"the evidence has no entry: topic {events} holds no delivery event from " in by_topic.stderr
     assert "way out: give evidence that is complete" in by_file.stderr
     assert desk.redriven() == []
 

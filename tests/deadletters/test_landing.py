@@ -42,21 +42,53 @@ def _run(settings: Path, command: str, *arguments: str) -> Result:
 @pytest.mark.parametrize(
     ("command", "line", "why"),
     [
-        ("redrive", ["--to", "one.outcomes"], "--to one.outcomes is the outcome topic of stream one"),
-        ("redrive", ["--to", "many.dead"], "--to many.dead is the dead-letter topic of stream many"),
-        ("redrive", ["--to", "one.dead.parking"], "--to one.dead.parking is the parking topic of stream one"),
-        ("redrive", ["--topic", "dlq", "--to", "dlq"], "--to dlq is the topic that the dead letters are read from"),
-        ("park", ["--to", "one.dead"], "--to one.dead is the topic that the dead letters are read from"),
-        ("park", ["--to", "one.source"], "--to one.source is read by stream one"),
-        ("park", ["--to", "shop.orders"], "--to shop.orders is read by stream many"),
-        ("park", ["--to", "one.redrive"], "--to one.redrive is the redrive topic of stream one"),
-        ("park", ["--to", "many.outcomes"], "--to many.outcomes is the outcome topic of stream many"),
+        (
+            "redrive",
+            ["--to", "one.outcomes"],
+            "--to one.outcomes is not for what is sent again: it is the outcome topic of stream one",
+        ),
+        (
+            "redrive",
+            ["--to", "many.dead"],
+            "--to many.dead is not for what is sent again: it is the dead-letter topic of stream many",
+        ),
+        (
+            "redrive",
+            ["--to", "one.dead.parking"],
+            "--to one.dead.parking is not for what is sent again: it is the parking topic of stream one",
+        ),
+        (
+            "redrive",
+            ["--topic", "dlq", "--to", "dlq"],
+            "--to dlq is not for what is sent again: it is the topic that the dead letters are read from",
+        ),
+        (
+            "park",
+            ["--to", "one.dead"],
+            "topic one.dead is not for what is set aside: it is the topic that the dead letters are read from",
+        ),
+        ("park", ["--to", "one.source"], "topic one.source is not for what is set aside: it is read by stream one"),
+        ("park", ["--to", "shop.orders"], "topic shop.orders is not for what is set aside: it is read by stream many"),
+        (
+            "park",
+            ["--to", "one.redrive"],
+            "topic one.redrive is not for what is set aside: it is the redrive topic of stream one",
+        ),
+        (
+            "park",
+            ["--to", "many.outcomes"],
+            "topic many.outcomes is not for what is set aside: it is the outcome topic of stream many",
+        ),
         (
             "park",
             ["--topic", "one.dead.parking"],
-            "the parking topic of one.dead.parking, one.dead.parking, is the topic that the dead letters are read from",
+            "topic one.dead.parking is not for what is set aside: it is the topic that the dead letters are read from",
         ),
-        ("park", ["--topic", "shop.dead"], "the parking topic of shop.dead, shop.dead.parking, is read by stream many"),
+        (
+            "park",
+            ["--topic", "shop.dead"],
+            "topic shop.dead.parking is not for what is set aside: it is read by stream many",
+        ),
     ],
 )
 def test_a_topic_that_would_take_records_for_something_else_is_refused(

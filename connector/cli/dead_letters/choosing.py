@@ -234,13 +234,13 @@ class Chosen:
         from connector.core.reasons import REASONS  # noqa: PLC0415
 
         strange = self.criteria.reasons - set(seen) - set(REASONS)
-        there = set(seen) | self._reasons_of_older() if strange else set(seen)
-        unknown = sorted(strange - there)
-        if unknown and there:
+        existing = set(seen) | self._reasons_of_older() if strange else set(seen)
+        unknown = sorted(strange - existing)
+        if unknown and existing:
             raise CommandError(
                 f"no dead letter has the reason {_listed(unknown)}",
                 ExitCode.BAD_SETTINGS,
-                way_out=f"those that exist: {_listed(there)}",
+                way_out=f"those that exist: {_listed(existing)}",
             )
 
     def _reasons_of_older(self) -> set[str]:

@@ -146,7 +146,7 @@ def _evidence(
         except (OSError, ValueError) as error:
             way_out = "give a text file with one number in E.164 form on each line"
             raise CommandError(f"--evidence cannot be used: {error}", ExitCode.BAD_SETTINGS, way_out=way_out) from error
-        _refuse_none(events, f"--evidence: {path} holds no number")
+        _refuse_none(events, f"{path} holds no number")
     if topic is not None:
         topic_named("--evidence-topic", topic)
         kafka = chosen.settings.kafka
@@ -163,7 +163,7 @@ def _evidence(
         told_by_topic: list[Event] = []
         for part in chosen.work(spans, EventsJob(), f"reading {topic}", quiet=quiet):
             told_by_topic += part
-        _refuse_none(told_by_topic, f"--evidence-topic: {topic} holds no delivery event from {iso(since)} on")
+        _refuse_none(told_by_topic, f"topic {topic} holds no delivery event from {iso(since)} on")
         events += told_by_topic
     told = sorted((event.number, event.list_number or "", event.at_ms or 0) for event in events)
     return events, hashlib.sha256(repr(told).encode()).hexdigest()[:16]
@@ -179,7 +179,7 @@ def _refuse_none(events: list["Event"], what: str) -> None:
             "give evidence that is complete; where it is certain that nobody got a text, "
             "dead-letters redrive --reason in_doubt --include in_doubt sends all again"
         )
-        raise CommandError(f"{what}, so that it settles nothing", ExitCode.BAD_SETTINGS, way_out=way_out)
+        raise CommandError(f"the evidence has no entry: {what}", ExitCode.BAD_SETTINGS, way_out=way_out)
 
 
 def _plan(run: Run, found: "Survey", findings: dict[str, "Finding"]) -> "Plan":

@@ -142,7 +142,7 @@ def _refuse_topic_of_results(chosen: Chosen, to: str | None) -> None:
     why = to is not None and why_not_sent_to(chosen.settings, to, chosen.dead_letter_topics)
     if why:
         way_out = "leave --to out, for each stream's own redrive topic, or name a topic that a stream reads"
-        raise CommandError(f"--to {to} {why}", ExitCode.BAD_SETTINGS, way_out=way_out)
+        raise CommandError(f"--to {to} is not for what is sent again: it {why}", ExitCode.BAD_SETTINGS, way_out=way_out)
 
 
 def _refuse_parking_where_it_is_read(chosen: Chosen, to: str | None) -> None:
@@ -151,13 +151,13 @@ def _refuse_parking_where_it_is_read(chosen: Chosen, to: str | None) -> None:
     from connector.deadletters.landing import why_not_parked_in  # noqa: PLC0415
 
     reading = chosen.dead_letter_topics
-    named = {parking_topic(topic): topic for topic in reading} if to is None else {to: ""}
-    for topic, of in named.items():
+    for topic in [parking_topic(topic) for topic in reading] if to is None else [to]:
         why = why_not_parked_in(chosen.settings, topic, reading)
         if why:
-            subject = f"the parking topic of {of}, {topic}," if of else f"--to {topic}"
             way_out = "name a topic by --to that no stream reads and that is not read now, such as TOPIC.parking"
-            raise CommandError(f"{subject} {why}", ExitCode.BAD_SETTINGS, way_out=way_out)
+            raise CommandError(
+                f"topic {topic} is not for what is set aside: it {why}", ExitCode.BAD_SETTINGS, way_out=way_out
+            )
 
 
 def _patch(text: str | None) -> dict[str, Any] | None:
