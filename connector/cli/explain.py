@@ -37,7 +37,7 @@ def explain(
     ] = None,
     last: Annotated[int, typer.Option(min=1, max=1_000, help="How many records, the last of the topic.")] = 10,
     reveal: Annotated[
-        bool, typer.Option("--reveal", help="Show numbers, texts and keys, which are hidden else.")
+        bool, typer.Option("--reveal", help="Show numbers, addresses, texts and keys, which are hidden else.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

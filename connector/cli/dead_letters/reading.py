@@ -12,7 +12,10 @@ from connector.cli.errors import CommandError, ExitCode
 from connector.cli.printing import console, json_text
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Reveal = Annotated[bool, typer.Option("--reveal", help="Show phone numbers, texts and keys, which are hidden else.")]
+Reveal = Annotated[
+    bool,
+    typer.Option("--reveal", help="Show numbers, addresses, texts, keys and foreign headers, which are hidden else."),
+]
 
 
 @chosen

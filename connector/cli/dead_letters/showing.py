@@ -47,7 +47,9 @@ def print_letter(letter: "Letter", *, reveal: bool) -> None:
     text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
     out.print(plain(text, keep_lines=True))
     if not reveal:
-        out.print(Text("Numbers and texts are hidden; --reveal shows them.", style="dim"))
+        out.print(
+            Text("Numbers, addresses, texts, keys and foreign headers are hidden; --reveal shows them.", style="dim")
+        )
 
 
 def print_letters(letters: Iterable["Letter"], *, reveal: bool) -> None:
