@@ -205,3 +205,18 @@ def test_bad_settings_ask_nobody(
 
     assert (result.exit_code, asked) == (2, [])
     assert result.stderr.splitlines() == [f"{settings} cannot be used:", "  is empty"]
+
+
+def test_where_nobody_watches_each_finding_is_one_line(
+    check: Callable[..., Result], far_ends: Callable[..., list[Settings]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is piped to grep is found, however narrow the terminal is that is not written to."""
+    monkeypatch.setenv("COLUMNS", "40")
+    finding = Finding("rights", ok=False, detail="may not read " + "x" * 120, way_out="give it Read on the topic")
+    far_ends(finding)
+
+    result = check("--online")
+
+    (line,) = [line for line in result.stdout.splitlines() if "FAIL" in line]
+    assert finding.detail in line
+    assert finding.way_out in line
