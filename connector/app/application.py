@@ -31,6 +31,7 @@ from connector.cpus import USABLE
 from connector.deadletters.automatic import AutomaticRedrive
 from connector.kafka import configs
 from connector.kafka.errors import KafkaTroubleError, RetriableError
+from connector.kafka.lent import Lent
 from connector.kafka.topics import Topics
 from connector.memory import calm_collector, tune_allocator
 from connector.shaping.formats import registry_of
@@ -268,10 +269,11 @@ def _await_broker(settings: Settings, client_id: str) -> None:
     """Wait for a broker to answer, saying so, until the time that the settings give it."""
     kafka = settings.kafka
     deadline = now() + kafka.startup_timeout_secs
-    topics = Topics(configs.asking(kafka, client_id), min(kafka.request_timeout_secs, 5.0))
+    patience = min(kafka.request_timeout_secs, 5.0)
+    topics, lent = Topics(configs.asking(kafka, client_id), patience), Lent("first-answer")
     while True:
         try:
-            topics.facts([])
+            lent.call(2 * patience, topics.facts, [])  # from another thread: a signal ends this one only between calls
         except KafkaTroubleError as error:
             if now() > deadline:
                 where = f"no broker answers at {kafka.bootstrap_servers} within {kafka.startup_timeout_secs:g} s"

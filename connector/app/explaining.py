@@ -22,7 +22,7 @@ from connector.shaping.decoded import FormatAwayError
 from connector.shaping.formats import SchemaRegistry, decoder_for, registry_of
 from connector.shaping.shaper import Shaper
 from connector.stream.stream import batch_limits
-from connector.telemetry.logging import HIDDEN, mask_event, mask_phone
+from connector.telemetry.logging import HIDDEN, mask_phone, mask_record
 from connector.trackly.operations import Operation, operation_of
 
 MAX_BODY: Final = 2_000
@@ -169,14 +169,14 @@ def _record(chunk: Chunk, index: int, *, reveal: bool) -> dict[str, Any]:
 
 
 def _verdict(verdict: Verdict, *, reveal: bool) -> dict[str, str]:
-    text = verdict.text if reveal else mask_phone(verdict.text)
+    text = verdict.text if reveal else mask_record(verdict.text)
     return {"status": verdict.status, "reason": verdict.reason, "text": text}
 
 
 def _event(operation: Operation, wire: bytes, sources: dict[str, str], *, reveal: bool) -> dict[str, Any]:
     event = msgspec.json.decode(wire)
     told: dict[str, Any] = {
-        "event": event if reveal else masked(event),
+        "event": event if reveal else mask_record(event),
         "bytes": len(wire),
         "fields": sources,
     }
@@ -198,7 +198,7 @@ def _batch(
 ) -> dict[str, Any]:
     body = b"".join(operation.body(batch)).decode()
     if not reveal:
-        body = json.dumps(masked(msgspec.json.decode(body)), ensure_ascii=False)
+        body = json.dumps(mask_record(msgspec.json.decode(body)), ensure_ascii=False)
     more = len(body) - MAX_BODY
     return {
         "number": number,
@@ -227,11 +227,6 @@ def _why(stream: StreamSettings, batch: Batch) -> str:
             return f"the next record would take it above {stream.batch.max_bytes:,} bytes, which is batch.max_bytes"
         case _:
             return f"no more came within {stream.batch.window_ms} ms of its first record, which is batch.window_ms"
-
-
-def masked(value: Any) -> Any:
-    """Return an event, or a body that holds some, without numbers and texts."""
-    return mask_event(None, "", {"": value})[""]
 
 
 def chunks_of(rows: Iterable[tuple[Partition, bytes | None, bytes | None, Headers, int]]) -> list[Chunk]:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from connector.app.loading import load
-from connector.cli.errors import reported
+from connector.cli.errors import CommandError, ExitCode, reported
+from connector.cli.printing import console
 
 if TYPE_CHECKING:
     from connector.app.acls import Acl
@@ -37,7 +37,9 @@ def acls(
     ] = False,
     principal: Annotated[
         str | None,
-        typer.Option(help="Whom the brokers take us for, such as User:connector; from the settings when left out."),
+        typer.Option(
+            help="Whom the brokers take us for, as TYPE:NAME, such as User:connector; from the settings when left out."
+        ),
     ] = None,
     form: Annotated[
         Form,
@@ -52,12 +54,14 @@ def acls(
     """
     from connector.app.acls import commands, needed, principal_of, strimzi  # noqa: PLC0415
 
+    if principal is not None:
+        _refuse_without_type(principal)
     loaded = load(settings)
     wanted = needed(loaded, "dead_letters" if of_commands else "worker")
     whom = principal or principal_of(loaded)
     match form:
         case Form.TABLE:
-            Console(highlight=False, emoji=False).print(_table(wanted))
+            console().print(_table(wanted))
         case Form.COMMANDS:
             for line in commands(wanted, bootstrap_servers=loaded.kafka.bootstrap_servers, principal=whom):
                 typer.echo(line)
@@ -66,6 +70,18 @@ def acls(
             typer.echo(yaml.safe_dump({"spec": {"authorization": authorization}}, sort_keys=False), nl=False)
         case Form.JSON:
             typer.echo(json.dumps([asdict(acl) for acl in wanted], indent=2))
+
+
+def _refuse_without_type(principal: str) -> None:
+    """Raise `CommandError` where Kafka's own tools would: they guess no type, and `bob` may be meant otherwise."""
+    kind, colon, name = principal.partition(":")
+    if not kind or not name:
+        name = (name if colon else kind) or "connector"
+        raise CommandError(
+            f"--principal {principal} is not of the form TYPE:NAME",
+            ExitCode.BAD_SETTINGS,
+            way_out=f"give the type as well, such as User:{name}",
+        )
 
 
 def _table(wanted: "list[Acl]") -> Table:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from connector.app.loading import load
 from connector.cli.errors import ExitCode, reported
+from connector.cli.printing import console
 from connector.config.describe import redacted
 from connector.config.findings import Finding
 from connector.config.problems import SettingsError
@@ -78,20 +79,20 @@ def _print_json(report: dict[str, Any]) -> None:
 
 def _print(path: Path, settings: Settings, findings: list[Finding]) -> None:
     """Print for people. Text objects throughout, so that no pattern of a topic is taken for markup."""
-    console = Console(highlight=False, emoji=False)
+    out = console()
     count = len(settings.streams)
-    console.print(Text(f"{path}: valid, {count} stream{'s' if count > 1 else ''}", style="bold"))
-    console.print()
-    console.print(_pairs(_ends(settings)))
+    out.print(Text(f"{path}: valid, {count} stream{'s' if count > 1 else ''}", style="bold"))
+    out.print()
+    out.print(_pairs(_ends(settings)))
     for stream in settings.streams:
-        console.print()
-        console.print(Text(stream.name, style="bold"))
-        console.print(_pairs(_stream(stream)))
-    _section(console, "Chains", chains(settings))
-    _section(console, "Mind", notes(settings))
+        out.print()
+        out.print(Text(stream.name, style="bold"))
+        out.print(_pairs(_stream(stream)))
+    _section(out, "Chains", chains(settings))
+    _section(out, "Mind", notes(settings))
     if findings:
-        console.print()
-        console.print(_findings(findings))
+        out.print()
+        out.print(_findings(findings))
 
 
 def _ends(settings: Settings) -> list[tuple[str, str]]:
@@ -146,12 +147,12 @@ def _pairs(pairs: list[tuple[str, str]]) -> Table:
     return grid
 
 
-def _section(console: Console, title: str, lines: Iterable[str]) -> None:
+def _section(out: Console, title: str, lines: Iterable[str]) -> None:
     rows = [("-", line) for line in lines]
     if rows:
-        console.print()
-        console.print(Text(title, style="bold"))
-        console.print(_pairs(rows))
+        out.print()
+        out.print(Text(title, style="bold"))
+        out.print(_pairs(rows))
 
 
 def _findings(findings: list[Finding]) -> Table:

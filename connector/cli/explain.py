@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from connector.cli.errors import CommandError, ExitCode, reported
+from connector.cli.printing import console, json_text, plain
+from connector.cli.topics import topic_named
 
 if TYPE_CHECKING:
     from connector.config.settings import Settings
@@ -36,7 +37,7 @@ def explain(
     ] = None,
     last: Annotated[int, typer.Option(min=1, max=1_000, help="How many records, the last of the topic.")] = 10,
     reveal: Annotated[
-        bool, typer.Option("--reveal", help="Show numbers, texts and keys, which are hidden else.")
+        bool, typer.Option("--reveal", help="Show numbers, addresses, texts and keys, which are hidden else.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -52,7 +53,9 @@ def explain(
     if flow is None:
         names = ", ".join(candidate.name for candidate in loaded.streams)
         raise CommandError(f"{settings} has no stream {stream}", ExitCode.BAD_SETTINGS, way_out=f"one of: {names}")
-    if sample is None and topic is None:
+    if topic is not None:
+        topic_named("--topic", topic)
+    elif sample is None:
         raise CommandError("there is nothing to explain", ExitCode.BAD_SETTINGS, way_out="give --sample or --topic")
     chunks = _sampled(flow, sample, topic, records=records) if sample is not None else _read(loaded, topic or "", last)
     try:
@@ -61,7 +64,7 @@ def explain(
         way_out = "bring back what the stream would wait for, then ask again"
         raise CommandError(str(error), ExitCode.FAILED, way_out=way_out) from error
     if as_json:
-        typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        typer.echo(json_text(report, indent=2))
     else:
         _print(report)
 
@@ -97,19 +100,19 @@ def _read(loaded: "Settings", topic: str, last: int) -> "list[Chunk]":
         return last_records(loaded, topic, last)
     except TopicNotThereError as error:
         way_out = "name another with --topic, or give --sample"
-        raise CommandError(str(error), ExitCode.FAILED, way_out=way_out) from error
+        raise CommandError(str(error), ExitCode.BAD_SETTINGS, way_out=way_out) from error
 
 
 def _print(report: dict[str, Any]) -> None:
-    """Print for people. Text objects throughout, so that nothing of a record is taken for markup."""
-    console = Console(highlight=False, emoji=False)
+    """Print for people."""
+    out = console()
     for record in report["records"]:
-        console.print(Text(f"{record['topic']}[{record['partition']}] {record['offset']}", style="bold"))
-        console.print(_pairs(_of_record(record)))
-        console.print()
+        out.print(plain(f"{record['topic']}[{record['partition']}] {record['offset']}", style="bold"))
+        out.print(_pairs(_of_record(record)))
+        out.print()
     for batch in report["batches"]:
         request = batch["request"]
-        console.print(Text(f"batch {batch['number']}", style="bold"))
+        out.print(Text(f"batch {batch['number']}", style="bold"))
         rows = [
             ("holds", f"{batch['records']} records, {batch['bytes']:,} bytes"),
             ("closes by", f"{batch['closed_by']}: {batch['why']}"),
@@ -117,14 +120,14 @@ def _print(report: dict[str, Any]) -> None:
             *(("", f"{name}: {value}") for name, value in request["headers"].items()),
             ("", request["body"]),
         ]
-        console.print(_pairs(rows))
-        console.print()
+        out.print(_pairs(rows))
+        out.print()
     table = Table(title="What an answer would mean (the first row that fits)", title_justify="left", show_lines=True)
     for heading in ("Answer", "What becomes of the records"):
         table.add_column(heading, overflow="fold")
     for row in report["verdicts"]:
-        table.add_row(Text(row["when"]), Text(row["verdict"]))
-    console.print(table)
+        table.add_row(plain(row["when"]), plain(row["verdict"]))
+    out.print(table)
 
 
 def _of_record(record: dict[str, Any]) -> list[tuple[str, str]]:
@@ -141,5 +144,5 @@ def _of_record(record: dict[str, Any]) -> list[tuple[str, str]]:
 def _pairs(pairs: list[tuple[str, str]]) -> Table:
     grid = Table.grid(padding=(0, 1))
     for name, value in pairs:
-        grid.add_row(Text(f"  {name}", style="dim"), Text(value))
+        grid.add_row(plain(f"  {name}", style="dim"), plain(value))
     return grid

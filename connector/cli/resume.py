@@ -97,7 +97,7 @@ def resume(
     answers = said(settings, url, stream, "resume", form, as_json=as_json)
     not_held = set(partition or ()).intersection(*(answer.body.get("not_held", ()) for answer in answers))
     if not_held and not as_json:
-        typer.echo(f"no worker that was asked holds {', '.join(sorted(not_held))}", err=True)
+        typer.echo(f"no worker that was asked has a hold on {', '.join(sorted(not_held))}", err=True)
     if not_held or not all(answer.ok for answer in answers):
         raise typer.Exit(ExitCode.FAILED)
 

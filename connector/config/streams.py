@@ -270,7 +270,10 @@ class StormSettings(Model):
     enabled: bool = Field(default=True, description="Whether the guard is on.")
     max_ratio: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.5,
-        description="Share of dead letters with one reason in the window above which the stream holds.",
+        description=(
+            "Share of dead letters with one reason in the window above which the stream holds: of the records "
+            "that were checked, for a reason that a check gives; of those answered or given up, for any other."
+        ),
     )
     min_count: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
         default=1_000,

@@ -119,7 +119,7 @@ class Pacer:
     def admit(self, lane: str | None, chunk: Chunk, *, now: float) -> Chunk | None:
         """Return the records of a prepared chunk that are within the pace of their lists; the others wait."""
         counts = Counter(chunk.lists) if lane is None else {lane: len(chunk)}
-        self._see(counts)
+        self._see(counts, now)
         granted = {number: self._grant(number, count, now) for number, count in counts.items()}
         over = {number for number, count in counts.items() if granted[number] < count}
         if not over:
@@ -224,14 +224,18 @@ class Pacer:
             taken.append(first)
         return taken
 
-    def _see(self, counts: Mapping[str, int]) -> None:
-        """Count what comes of each list; lists that do not come any more are forgotten in time."""
+    def _see(self, counts: Mapping[str, int], now: float) -> None:
+        """Count what comes of each list; lists that do not come any more, and owe nothing, are forgotten in time."""
         self._seen.update(counts)
         self._seen_in_all += sum(counts.values())
         if self._seen_in_all > REMEMBERED:
             self._seen = Counter({number: count // 2 for number, count in self._seen.items() if count > 1})
             self._seen_in_all = self._seen.total()
-            self._lists = {n: there for n, there in self._lists.items() if there.waiting or n in self._seen}
+            self._lists = {
+                number: there
+                for number, there in self._lists.items()
+                if there.waiting or there.free_at > now or number in self._seen
+            }
 
 
 def _expired_first(queue: Iterable[Lot], limit: int | None) -> int:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -102,6 +102,13 @@ def outcomes_in(chunks: Iterable[Chunk]) -> Iterator[Outcome]:
                 continue
 
 
+LARGE_OUTCOME_BYTES: Final = 10_000
+"""More than an outcome takes without its key: the platform's id of a message is cut long before."""
+
+FRAME_BYTES: Final = 100
+"""More than a batch of a single record takes beside key, value and headers; and a header beside its name and value."""
+
+
 @dataclass(slots=True)
 class Outcomes:
     """Outcome records of one source partition: values, and keys where there are any."""
@@ -113,6 +120,18 @@ class Outcomes:
     """No key is longer."""
     headers: Headers | None = field(default=None, repr=False)
     """Of each of them; only where traces are on."""
+
+    def may_exceed(self, limit: int) -> bool:
+        """Tell whether one of them may have more bytes than this; mostly no, by their keys' bytes alone."""
+        return self.keys is not None and self.key_bytes + LARGE_OUTCOME_BYTES > limit
+
+    def keys_within(self, limit: int) -> list[bytes | None] | None:
+        """Return the keys without those that make an outcome larger than this."""
+        if self.keys is None:
+            return None
+        frame = FRAME_BYTES + sum(len(name) + len(value or b"") + FRAME_BYTES for name, value in self.headers or ())
+        sizes = [frame + len(value) + len(key or b"") for value, key in zip(self.values, self.keys, strict=True)]
+        return [key if size <= limit else None for key, size in zip(self.keys, sizes, strict=True)]
 
 
 @dataclass(slots=True)

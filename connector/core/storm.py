@@ -23,42 +23,68 @@ class StormPolicy:
 
 
 class StormGuard:
-    """Counts verdicts over a window of `window_secs`, forgotten by halves."""
+    """Counts verdicts over a window of `window_secs`, forgotten by halves: those of checks and those of answers apart.
+
+    Checks run ahead of answers by all that waits to be posted. Counted together, the few bad records of a backlog
+    would be held against the few good ones that are answered by then.
+    """
 
     def __init__(self, policy: StormPolicy) -> None:
         self._policy = policy
-        self._begun = 0.0
-        self._totals = [0, 0]
-        self._reasons: list[Counter[str]] = [Counter(), Counter()]
+        self._checked, self._answered = _Window(policy.window_secs), _Window(policy.window_secs)
 
-    def observe(self, count: int, reasons: Mapping[str, int], *, now: float) -> str | None:
-        """Add `count` records, of which some are dead letters by reason, and return the reason that storms, if any."""
+    def observe(self, count: int, reasons: Mapping[str, int], *, now: float, checked: bool = False) -> str | None:
+        """Add `count` records, of which some are dead letters by reason, and return the reason that storms, if any.
+
+        `checked` are all records that were checked, with the reasons of those that did not pass; the others all that
+        were answered or given up.
+        """
         policy = self._policy
         if not policy.enabled:
             return None
-        half = policy.window_secs / 2
-        if now - self._begun >= half:
-            if now - self._begun >= policy.window_secs:
-                self.reset()
-                self._begun = now
-            else:
-                self._totals = [self._totals[1], 0]
-                self._reasons = [self._reasons[1], Counter()]
-                self._begun += half  # not `now`, or the older half would be counted for longer than the window
-        self._totals[1] += count
-        if not reasons:
-            return None
-        self._reasons[1].update(reasons)
-        total = sum(self._totals)
+        window = self._checked if checked else self._answered
+        window.add(count, reasons, now)
         for reason in reasons:
-            if reason in EXEMPT:
-                continue
-            failed = self._reasons[0][reason] + self._reasons[1][reason]
-            if failed >= policy.min_count and failed > policy.max_ratio * total:
+            failed = window.failed(reason)
+            if reason not in EXEMPT and failed >= policy.min_count and failed > policy.max_ratio * window.total:
                 return reason
         return None
 
     def reset(self) -> None:
         """Forget what was counted, as the operator resumed the stream."""
+        self._checked.reset()
+        self._answered.reset()
+
+
+class _Window:
+    """Records and their reasons, in two halves of a time."""
+
+    def __init__(self, secs: float) -> None:
+        self._secs = secs
+        self._begun = 0.0
+        self._totals = [0, 0]
+        self._reasons: list[Counter[str]] = [Counter(), Counter()]
+
+    @property
+    def total(self) -> int:
+        return sum(self._totals)
+
+    def failed(self, reason: str) -> int:
+        return self._reasons[0][reason] + self._reasons[1][reason]
+
+    def add(self, count: int, reasons: Mapping[str, int], now: float) -> None:
+        half = self._secs / 2
+        if now - self._begun >= self._secs:
+            self.reset()
+            self._begun = now
+        elif now - self._begun >= half:
+            self._totals = [self._totals[1], 0]
+            self._reasons = [self._reasons[1], Counter()]
+            self._begun += half  # not `now`, or the older half would be counted for longer than the window
+        self._totals[1] += count
+        if reasons:
+            self._reasons[1].update(reasons)
+
+    def reset(self) -> None:
         self._totals = [0, 0]
         self._reasons = [Counter(), Counter()]

@@ -171,6 +171,8 @@ class Survey:
     """Of records that were sent again and failed anew: their origin, and how often at most."""
     no_event: Counter[str] = field(default_factory=Counter)
     """Those that a filter could not judge, since no event can be made of them now, by why."""
+    where_failed: Counter[str] = field(default_factory=Counter)
+    """Those on which `--where` fails, by why."""
 
     def add(self, other: "Survey") -> None:
         """Take in what another piece brought."""
@@ -178,6 +180,7 @@ class Survey:
         self.matched += other.matched
         self.candidates += other.candidates
         self.no_event.update(other.no_event)
+        self.where_failed.update(other.where_failed)
         for origin, redrives in other.latest.items():
             self.latest[origin] = max(redrives, self.latest.get(origin, 0))
 

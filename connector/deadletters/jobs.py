@@ -25,11 +25,14 @@ class Seen:
     """Those of all."""
     no_event: Counter[str] = field(default_factory=Counter)
     """How many a filter could not judge, since no event can be made of them now, by why."""
+    where_failed: Counter[str] = field(default_factory=Counter)
+    """On how many `--where` fails, by why."""
 
     def add(self, other: "Seen") -> None:
         """Take in what was seen in another piece."""
         self.reasons |= other.reasons
         self.no_event.update(other.no_event)
+        self.where_failed.update(other.where_failed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class CountJob:
         """Return the counts, and what was seen where there are filters."""
         sums, seen = Sums(), Seen()
         with self.criteria.addresses() as addresses:
-            matches = self.criteria.matcher(addresses)
+            matches = self.criteria.matcher(addresses, seen.where_failed)
             for chunk in chunks:
                 if matches is None:
                     sums.add(chunk)
@@ -66,7 +69,7 @@ class FindJob:
         found: list[Letter] = []
         seen = Seen()
         with self.criteria.addresses() as addresses:
-            matches = self.criteria.matcher(addresses)
+            matches = self.criteria.matcher(addresses, seen.where_failed)
             for letter in chain.from_iterable(map(letters_of, chunks)):
                 seen.reasons.add(letter.reason)
                 if matches is None or matches(letter):
@@ -88,8 +91,9 @@ class SurveyJob:
     def __call__(self, chunks: Iterator[Chunk], /) -> Survey:
         """Return what was seen and is meant."""
         with self.criteria.addresses() as addresses:
-            found = survey(chunks, self.criteria.matcher(addresses), self.rules, self.done)
-            found.no_event = addresses.no_event
+            failed = Counter[str]()
+            found = survey(chunks, self.criteria.matcher(addresses, failed), self.rules, self.done)
+            found.no_event, found.where_failed = addresses.no_event, failed
         return found
 
 

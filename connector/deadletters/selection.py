@@ -5,13 +5,14 @@ there it becomes a function.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import jmespath
-from jmespath.exceptions import JMESPathError
+from jmespath.exceptions import JMESPathError, JMESPathTypeError
 
 from connector.config.settings import Settings
 from connector.deadletters.addresses import AddressBook, json_of
@@ -87,13 +88,14 @@ class Criteria:
         """Return what finds out where dead letters go, for `matcher`; to be closed."""
         return AddressBook(self.default_lists, self.settings)
 
-    def matcher(self, addresses: AddressBook | None = None) -> Matches | None:
+    def matcher(self, addresses: AddressBook | None = None, where_failed: Counter[str] | None = None) -> Matches | None:
         """Return the function that tells whether a dead letter is meant, None when all are.
 
-        `addresses` knows afterwards of which no event could be made; those are for no list.
+        `addresses` knows afterwards of which no event could be made; those are for no list. `where_failed` counts those
+        on which `--where` fails, by why; they are not meant either.
         """
         # What is cheap goes first, and making events last.
-        tests = [*self._by_place(), *self._by_headers(), *self._by_value(), *self._by_event(addresses)]
+        tests = [*self._by_place(), *self._by_headers(), *self._by_value(where_failed), *self._by_event(addresses)]
         match tests:
             case []:
                 return None
@@ -132,10 +134,10 @@ class Criteria:
         if most is not None:
             yield lambda letter: letter.redrives <= most
 
-    def _by_value(self) -> Iterable[Matches]:
+    def _by_value(self, failed: Counter[str] | None) -> Iterable[Matches]:
         if self.where is not None:
-            search = _compiled(self.where).search
-            yield lambda letter: _is_true(_searched(search, letter))
+            search, counted = _compiled(self.where).search, Counter[str]() if failed is None else failed
+            yield lambda letter: _is_true(_searched(search, letter, counted))
 
     def _by_event(self, addresses: AddressBook | None) -> Iterable[Matches]:
         lists = self.list_numbers
@@ -151,11 +153,19 @@ def _compiled(where: str) -> Any:
         raise InvalidFilterError("--where", f"is no JMESPath expression: {str(error).splitlines()[0]}") from None
 
 
-def _searched(search: Callable[[Any], Any], letter: Letter) -> Any:
+def _searched(search: Callable[[Any], Any], letter: Letter, failed: Counter[str]) -> Any:
     try:
         return search(document_of(letter))
-    except JMESPathError:
-        return None  # such as a function that does not take what stands in this value
+    except JMESPathError as error:  # such as a function that does not take what stands in this value
+        failed[_why(error)] += 1
+        return None
+
+
+def _why(error: JMESPathError) -> str:
+    """Return why an expression fails, without the value that it fails on, which the library repeats."""
+    if isinstance(error, JMESPathTypeError):
+        return f"{error.function_name}() takes {' or '.join(error.expected_types)}, not {error.actual_type}"
+    return str(error).splitlines()[0]
 
 
 def _is_true(found: Any) -> bool:

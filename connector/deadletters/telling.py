@@ -1,12 +1,17 @@
-"""What is shown of a dead letter, the same for the command line and the console."""
+"""What is shown of a dead letter, the same for the command line and the console.
+
+Unless all is revealed, a key shows as `***`: it may be anything that stands for a person, and a hash of a phone number
+is as good as the number. Whoever has to tell records apart has their positions. Of headers only those that tell of the
+failure are ours; the values of all others are hidden as well.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
-from connector.core.records import iso
+from connector.core.records import FAILURE_PREFIXES, iso
 from connector.deadletters.addresses import json_of
 from connector.deadletters.letters import Letter, spelled
-from connector.telemetry.logging import mask_event
+from connector.telemetry.logging import HIDDEN, mask_mail, mask_record
 
 
 def shown(letter: Letter, *, hide: Callable[[str], str] | None) -> dict[str, Any]:
@@ -16,7 +21,12 @@ def shown(letter: Letter, *, hide: Callable[[str], str] | None) -> dict[str, Any
     """
 
     def hidden(text: str | None) -> str | None:
-        return text if hide is None or text is None else hide(text)
+        return text if hide is None or text is None else mask_mail(hide(text))
+
+    def header(name: str, value: bytes | None) -> list[str | None]:
+        if hide is None or name.startswith(FAILURE_PREFIXES):
+            return [name, hidden(_text(value))]
+        return [mask_record(name), None if value is None else HIDDEN]
 
     source = letter.source
     return {
@@ -31,9 +41,9 @@ def shown(letter: Letter, *, hide: Callable[[str], str] | None) -> dict[str, Any
         "redrives": letter.redrives,
         "source": None if source is None else spelled(source),
         "origin": spelled(letter.origin),
-        "key": hidden(_text(letter.key)),
+        "key": _text(letter.key) if hide is None or letter.key is None else HIDDEN,
         "value": _value(letter, reveal=hide is None),
-        "headers": [[name, hidden(_text(value))] for name, value in letter.headers],
+        "headers": [header(name, value) for name, value in letter.headers],
     }
 
 
@@ -49,5 +59,5 @@ def _value(letter: Letter, *, reveal: bool) -> Any:
     if letter.value is None:
         return None
     if isinstance(value, dict):
-        return mask_event(None, "", value)
+        return mask_record(value)
     return f"<{len(letter.value)} bytes>"

@@ -90,7 +90,7 @@ class _Writer:
                 done = len(values) - length_hint(rest) - 1  # the one that found no place was taken off `rest`
                 self._call(self._producer.poll, 0.05)
             except KafkaException as error:
-                raise translate(error) from error
+                raise self._reason(translate(error)) from error
             else:
                 return
         raise AbortableError("the producer's queue stays full")
@@ -145,7 +145,7 @@ class _Writer:
             except BufferError:
                 self._call(self._producer.poll, 0.05)
             except KafkaException as error:
-                raise translate(error) from error
+                raise self._reason(translate(error)) from error
             else:
                 return
         raise AbortableError("the producer's queue stays full")
@@ -311,8 +311,8 @@ class PlainPublisher(_Writer):
         except KafkaTroubleError as error:
             raise AbortableError(error) from error
 
-    def abort(self, timeout_secs: float) -> None:  # noqa: ARG002 (the port's shape)
+    def abort(self, timeout_secs: float) -> None:
         """Forget what is still in the queue."""
         self._producer.purge(in_queue=True, in_flight=True, blocking=True)
-        self._call(self._producer.poll, 0)
+        self._call(self._producer.flush, timeout_secs)  # it hears the reports, which are not about the next tick
         self._failed = None

@@ -53,9 +53,6 @@ Measured with lz4: outcomes shrink to a nineteenth, and to a quarter where keys 
 batch before it costs librdkafka a thread that waits busily, so a tick's results of a partition had better be one batch.
 """
 
-OUTCOME_BYTES = 1_000
-"""More than any outcome takes without its key."""
-
 
 class TopicsMissingError(Exception):
     """Topics do not exist and may not be created; the message names the commands that create them."""
@@ -294,6 +291,8 @@ class Outputs(Targets):
     ) -> None:
         super().__init__(topics, (outcome_topic, dead_letter_topic))
         self._shrinking = SHRINKING if compressed else 1
+        self._refused_bytes: int | None = None
+        """The least that a producer put together and a topic has refused, though it takes as much as it did before."""
         self.outcome_topic = outcome_topic
         self.dead_letter_topic = dead_letter_topic
         self._by_key = outcomes_by_key
@@ -301,13 +300,25 @@ class Outputs(Targets):
     @property
     def results_bytes(self) -> int:
         """Bytes of results that a producer may put together, in the hope that they are sent as fewer."""
-        return self.batch_bytes * self._shrinking
+        most = self.batch_bytes * self._shrinking
+        return most if self._refused_bytes is None else max(min(most, self._refused_bytes // 2), 1)
+
+    def refresh(self, timeout_secs: float | None = None) -> None:
+        """Read again what the topics take; when that is more, what was refused before says nothing."""
+        taken = self.batch_bytes
+        super().refresh(timeout_secs)
+        if self.batch_bytes > taken:
+            self._refused_bytes = None
 
     def were_refused(self, results_bytes: int, *, now: float) -> None:
-        """Learn from a batch of so many bytes at most: a topic takes less by now, or results shrink less than hoped."""
+        """Learn from a batch of so many bytes at most that was too large.
+
+        A topic takes less by now; or results shrink less than hoped; or its limit is not what it is taken for, as where
+        nobody may tell it.
+        """
         self.look_again(now=now, every_secs=0)
         if self.results_bytes >= results_bytes:
-            self._shrinking = max(self._shrinking // 2, 1)
+            self._refused_bytes = results_bytes
 
     def outcome_partition(self, source: int) -> int:
         """Return where outcomes of a source partition go, or -1 to have the key decide."""
@@ -323,6 +334,6 @@ class Outputs(Targets):
         return self.of(self.dead_letter_topic).max_message_bytes
 
     @property
-    def outcome_key_limit(self) -> int:
-        """Bytes of the largest key that an outcome may carry."""
-        return self.of(self.outcome_topic).max_message_bytes - OUTCOME_BYTES
+    def outcome_limit(self) -> int:
+        """Bytes of the largest outcome that the topic takes, its key included."""
+        return self.of(self.outcome_topic).max_message_bytes

@@ -16,10 +16,12 @@ from connector.telemetry.runbook import hold_page
 
 COMMANDS: Final[Mapping[str, str]] = {
     "dead-letters": "dead_letters",
+    "dead-letters` and `explain": "topics.py",
     "explain": "explain.py",
     "resume` and `pause": "resume.py",
     "schema": "schema.py",
     "simulate": "simulate.py",
+    "acls": "acls.py",
     "demo": "demo.py",
 }
 """Commands with messages of their own, and where those stand; a test says that none is left out."""

@@ -325,13 +325,12 @@ class Reader:
                 return False
         prepared = self._operation.prepare(piece, now_ms=now_ms(), shaped=shaped)
         with state.changed:
-            if prepared.settled is not None:
-                settled, verdicts = prepared.settled
-                state.settle(Finished((settled,), verdicts))
+            settled = prepared.settled and Finished((prepared.settled[0],), prepared.settled[1])
+            state.checked(len(piece), settled)
             closed = state.admission.take(prepared.lanes, now=at)
             if closed:
                 state.queue(closed)
-            elif prepared.settled is not None:
+            elif settled is not None:
                 state.changed.notify_all()
         return True
 
@@ -493,6 +492,7 @@ class Reader:
             state.queue(state.batcher.drain())
             while now() < deadline and (ticker.names(wanted) or not state.flow.is_drained(partitions)):
                 state.changed.wait(min(max(deadline - now(), 0.0), 0.1))
+                state.close_due(now())
             state.flow.let_go(partitions)
             if ticker.names(wanted):
                 ticker.abandon()

@@ -197,7 +197,15 @@ class State:
         """Queue the results of records that belong to no active batch; the storm guard is asked first."""
         queued = self.flow.settle(item)
         if queued is not None:
-            self._guard(queued)
+            self._guard(queued, queued.count)
+
+    def checked(self, count: int, settled: Finished | None) -> None:
+        """Queue the results that the checks of `count` records brought, if any; the storm guard is asked first."""
+        queued = None if settled is None else self.flow.settle(settled)
+        if queued is not None:
+            self._guard(queued, count, checked=True)
+        else:
+            self.storm.observe(count, {}, now=now(), checked=True)
 
     def finish(
         self,
@@ -212,10 +220,13 @@ class State:
         """Queue the results of an active batch; the storm guard is asked first."""
         item = self.flow.finish(serial, chunks, verdicts, attempts=attempts, sent_ms=sent_ms, answered_ms=answered_ms)
         if item is not None:
-            self._guard(item)
+            self._guard(item, item.count)
 
-    def _guard(self, item: Finished) -> None:
-        """Ask the storm guard about an item that was just queued, and take its dead letters out when one storms."""
+    def _guard(self, item: Finished, of: int, *, checked: bool = False) -> None:
+        """Ask the storm guard about an item that was just queued, and take its dead letters out when one storms.
+
+        `of` are the records among which its dead letters are.
+        """
         reasons, at = item.reasons(), now()
         self.failures.note(item, reasons)
         for reason, last in list(self.tolerated.items()):
@@ -224,7 +235,7 @@ class State:
             elif at - last > self.tolerate_secs:
                 del self.tolerated[reason]
         guarded = {reason: count for reason, count in reasons.items() if reason not in self.tolerated}
-        storming = self.storm.observe(item.count, guarded, now=at)
+        storming = self.storm.observe(of, guarded, now=at, checked=checked)
         if storming is not None and storming not in self.storms:
             hold = Hold(f"storm:{storming}", time.time(), f"too large a share of records end as {storming}", "operator")
             self.storms[storming] = hold

@@ -406,14 +406,9 @@ class Ticker:
         for item in tick.settle:
             for outcomes in scribe.outcomes(item):
                 keys = outcomes.keys
-                # All together they are nearly always below the limit of one.
-                if (
-                    keys is not None
-                    and outcomes.key_bytes > outputs.outcome_key_limit
-                    and max(map(len, filter(None, keys)), default=0) > outputs.outcome_key_limit
-                ):
+                if outcomes.may_exceed(outputs.outcome_limit):
                     outputs.look_again(now=now())
-                    keys = [key if key is None or len(key) <= outputs.outcome_key_limit else None for key in keys]
+                    keys = outcomes.keys_within(outputs.outcome_limit)
                 publisher.write_batch(
                     outputs.outcome_topic,
                     outputs.outcome_partition(outcomes.source),

@@ -29,6 +29,11 @@ _DIGITS: Final = rf"(?:[0-9]{{7,15}}|[0-9](?:{_SEPARATOR}[0-9]){{6,14}})"  # in 
 _INTERNATIONAL: Final = re.compile(rf"(?:\+|%2[Bb]){_DIGITS}")
 _BARE: Final = re.compile(rf"(?<![0-9A-Za-z])\(?{_DIGITS}(?![0-9A-Za-z])")
 
+# Bounded, so that a long text without any address does not take the square of its length.
+_MAIL_PART: Final = r"[^\s@<>\"'(),:;\\\[\]]{1,256}"
+_MAIL: Final = re.compile(rf"{_MAIL_PART}@{_MAIL_PART}")
+_HIDDEN_MAIL: Final = f"{HIDDEN}@{HIDDEN}"
+
 _PHONE_KEYS: Final = frozenset({"to", "to_number", "phone_number", "phone"})
 _CONTENT_KEYS: Final = frozenset({"body", "message", "value", "payload", "contact_data", "custom_fields"})
 _MULTI_LINE_KEYS: Final = frozenset({"exception", "stack"})
@@ -46,6 +51,11 @@ def mask_phone(text: str) -> str:
     return _INTERNATIONAL.sub(_cut, text)
 
 
+def mask_mail(text: str) -> str:
+    """Return a text with every e-mail address as `***@***`: the domain may be a person's own."""
+    return _MAIL.sub(_HIDDEN_MAIL, text) if "@" in text else text
+
+
 def _cut(match: re.Match[str]) -> str:
     """Keep four digits at either end, fewer of a short number, so that three at least are hidden."""
     text = match[0]
@@ -60,27 +70,61 @@ def mask_event(_logger: WrappedLogger | None, _method: str, event: EventDict) ->
     return {key: _clean(value, key) for key, value in event.items()}
 
 
-def _clean(value: Any, key: str) -> Any:
+def mask_record(value: Any) -> Any:
+    """Return what a record holds, as JSON-ready values, masked as an event is and more strictly.
+
+    Whose records they are decides what stands in them. So any 7 to 15 digits are taken for a phone number, as a number
+    and without a plus as well, and e-mail addresses are masked, in the names of fields too. In logs such digits are
+    offsets and times, and stay.
+    """
+    return _clean(value, "", of_record=True)
+
+
+def disarm(text: str, *, keep_lines: bool = False) -> str:
+    """Return a text with its control characters spelled out, so that a terminal does not obey them."""
+    control = _CONTROL_BUT_LINES if keep_lines else _CONTROL
+    return control.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def _clean(value: Any, key: str, *, of_record: bool = False) -> Any:
     """Return a value that JSON knows, fit to be seen."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # JSON has no such numbers
     if isinstance(value, int | float):
-        return HIDDEN if key in _PHONE_KEYS else value
+        return HIDDEN if key in _PHONE_KEYS else _clean_number(value) if of_record else value
     if key in _CONTENT_KEYS or isinstance(value, SecretStr | SecretBytes):
         return HIDDEN
     if isinstance(value, Mapping):
-        return {mask_phone(str(inner)): _clean(item, str(inner)) for inner, item in value.items()}
+        return {
+            _name(str(inner), of_record=of_record): _clean(item, str(inner), of_record=of_record)
+            for inner, item in value.items()
+        }
     if isinstance(value, list | tuple | set | frozenset):
-        return [_clean(item, key) for item in value]
+        return [_clean(item, key, of_record=of_record) for item in value]
     if isinstance(value, bytes | bytearray | memoryview):
         return f"<{len(value)} bytes>"
-    text = mask_phone(value if isinstance(value, str) else str(value))
-    if key in _PHONE_KEYS:
-        text = _BARE.sub(_cut, text)
-    control = _CONTROL_BUT_LINES if key in _MULTI_LINE_KEYS else _CONTROL
-    return control.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    text = value if isinstance(value, str) else str(value)
+    text = _masked(mask_mail(text) if of_record else text, bare=of_record or key in _PHONE_KEYS)
+    return disarm(text, keep_lines=key in _MULTI_LINE_KEYS)
+
+
+def _clean_number(value: float) -> float | str:
+    """Return a number of a record; one with as many digits before the point as a phone number has is masked as one."""
+    digits = str(abs(int(value)))
+    masked = _BARE.sub(_cut, digits)
+    return value if masked == digits else masked
+
+
+def _name(text: str, *, of_record: bool) -> str:
+    """Return the name of a field, which may be what stands for a person."""
+    return _masked(mask_mail(text), bare=True) if of_record else mask_phone(text)
+
+
+def _masked(text: str, *, bare: bool) -> str:
+    text = mask_phone(text)
+    return _BARE.sub(_cut, text) if bare else text
 
 
 class _Handler(logging.StreamHandler[TextIO]):

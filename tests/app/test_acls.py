@@ -147,3 +147,17 @@ def test_the_command_prints_every_form(tmp_path: Path, monkeypatch: pytest.Monke
     assert "User:me" in printed("--format", "commands", "--principal", "User:me")
     assert yaml.safe_load(printed("--format", "strimzi"))["spec"]["authorization"]["type"] == "simple"
     assert {acl["owner"] for acl in json.loads(printed("--format", "json", "--dead-letters"))} == {"sends", ""}
+
+
+@pytest.mark.parametrize(
+    ("principal", "way_out"),
+    [("bob", "User:bob"), ("User:", "User:connector"), (":bob", "User:bob"), ("", "User:connector")],
+)
+def test_a_principal_without_a_type_is_refused_as_kafkas_own_tools_do(
+    tmp_path: Path, principal: str, way_out: str
+) -> None:
+    result = CliRunner().invoke(app, ["acls", str(tmp_path / "unread.yaml"), "--principal", principal])
+
+    assert result.exit_code == 2
+    assert f"--principal {principal} is not of the form TYPE:NAME" in result.stderr
+    assert f"such as {way_out}\n" in result.stderr

@@ -217,3 +217,18 @@ def test_a_property_that_librdkafka_refuses_is_a_problem_of_the_settings(
 
     assert result.exit_code == 2
     assert "librdkafka refuses it: No such configuration property" in result.output
+
+
+def test_where_nobody_watches_each_finding_is_one_line(
+    check: Callable[..., Result], far_ends: Callable[..., list[Settings]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is piped to grep is found, however narrow the terminal is that is not written to."""
+    monkeypatch.setenv("COLUMNS", "40")
+    finding = Finding("rights", ok=False, detail="may not read " + "x" * 120, way_out="give it Read on the topic")
+    far_ends(finding)
+
+    result = check("--online")
+
+    (line,) = [line for line in result.stdout.splitlines() if "FAIL" in line]
+    assert finding.detail in line
+    assert finding.way_out in line

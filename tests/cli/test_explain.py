@@ -105,6 +105,22 @@ def test_numbers_texts_keys_and_secrets_are_hidden(explain: Callable[..., Result
     assert "+1415***0101" in result.stdout
 
 
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_numbers_that_are_no_texts_and_mail_addresses_are_hidden_too(
+    explain: Callable[..., Result], form: tuple[str, ...]
+) -> None:
+    ids = [14155550123, "write to alice@example.com", {"+14155550124": 1, "bob@example.com": 2}, 7]
+    lines = [{"value": {"ship": True, "name": "Ada", "id": one}, "key": "+14155550101"} for one in ids]
+
+    result = explain("--sample", "-", "--records", *form, lines=lines)
+
+    assert result.exit_code == 0
+    for hidden in ("14155550123", "14155550124", "alice", "bob", "example.com"):
+        assert hidden not in result.stdout
+    assert "1415***0123" in result.stdout
+    assert "write to ***@***" in result.stdout
+
+
 def test_values_alone_are_samples_too(explain: Callable[..., Result], tmp_path: Path) -> None:
     file = tmp_path / "values.ndjson"
     file.write_text('{"ship": true, "name": "Ada"}\n\n{"ship": false}\n')
@@ -143,6 +159,7 @@ def test_an_exported_dead_letter_is_explained_as_what_it_was(explain: Callable[.
         (("--sample", "-", "--records"), [{"value": 1, "kee": 1}], "line 1 has kee"),
         (("--sample", "-", "--records"), [{"value": 1, "headers": 1}], "line 1 has a key, value or headers"),
         (("--sample", "-", "--stream", "other"), [1], "has no stream other"),
+        (("--topic", "a b"), [], "--topic is no name of a topic"),
     ],
 )
 def test_what_cannot_be_explained_is_told_in_a_line(
@@ -171,4 +188,5 @@ def test_the_last_records_of_a_topic_are_read_and_nothing_is_committed(
     records = json.loads(result.stdout)["records"]
     assert len(records) == 4
     assert {record["event"]["body"] for record in records} <= {f"Hi n{n} ✓" for n in range(9)}
-    assert explain("--topic", f"{topic}.nowhere").exit_code == 1
+    assert explain("--topic", f"{topic}.nowhere").exit_code == 2, "as of dead-letters list"
+    assert explain("--topic", topics.create()).exit_code == 2, "as of a sample without a line"

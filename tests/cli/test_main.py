@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from connector.demo.artifacts import BrokerUnavailableError
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.topics import TopicRefusedError, TopicsMissingError
 from connector.simulator.problems import InvalidInputError
+from tests.kit.world import KEY, free_port, start_worker
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -233,3 +236,28 @@ def test_output_that_cannot_be_written_is_told_in_one_line(
         )
 
     assert (result.returncode, result.stderr) == (1, "cannot write the output: No space left on device\n")
+
+
+def test_a_worker_that_waits_for_brokers_ends_at_once(tmp_path: Path) -> None:
+    """A call to a client lets no signal through until it has its answer, or gives up."""
+    where = f"127.0.0.1:{free_port()}"
+    stream = {"name": "s", "topics": ["t"], "operation": "send", "list_number": "+18005551234"}
+    topics = {"outcomes": {"topic": "o"}, "dead_letters": {"topic": "d"}}
+    settings = {
+        "kafka": {"bootstrap_servers": where},
+        "trackly": {"base_url": f"http://{where}", "api_key": KEY},
+        "streams": [stream | topics],
+    }
+    worker = start_worker(settings, tmp_path, "worker")
+    deadline = time.monotonic() + 60
+    while "no broker answers yet" not in worker.log.read_text():
+        assert time.monotonic() < deadline, worker.log.read_text()
+        time.sleep(0.05)
+    time.sleep(1.5)  # it waits a second before it asks again, for five
+
+    told = time.monotonic()
+    worker.signal(signal.SIGTERM)
+    code = worker.process.wait(30)
+
+    print(f"ended {time.monotonic() - told:.1f} s after SIGTERM (to be at once)")
+    assert (code, time.monotonic() - told < 3) == (0, True)

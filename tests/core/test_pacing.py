@@ -147,6 +147,21 @@ def test_lists_that_come_no_more_are_forgotten() -> None:
     assert set(pacer._lists) == {FAST}
 
 
+def test_a_slow_list_keeps_its_pace_while_others_bring_very_much() -> None:
+    """What it owes is not forgotten with how often it came: it may go on every ten seconds, and comes every three."""
+    pacer = Pacer(Pace(None, {"slow": 6.0}), max_lot=1_000)
+    gone = 0
+
+    for second in range(30):
+        if second % 3 == 0:
+            gone += len(offsets(pacer.admit(None, of_lists("slow"), now=float(second))))
+        gone += len(offsets(*pacer.release(now=float(second))))
+        for _ in range(6):
+            pacer.admit(None, of_lists(*["other"] * (REMEMBERED // 4)), now=float(second))
+
+    assert gone <= 6 / 60 * (30 + BURST_SECS) + 1
+
+
 def test_what_waits_goes_with_its_partition() -> None:
     pacer = Pacer(PACE, max_lot=10)
     for partition in (A, B):

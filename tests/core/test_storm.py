@@ -43,6 +43,19 @@ def test_what_is_well_counts_against_a_storm() -> None:
     assert watching.observe(1_000, {"not_json": 1_000}, now=2.0) == "not_json"
 
 
+def test_checks_are_measured_by_what_was_checked_and_answers_by_what_was_answered() -> None:
+    """Checks run ahead: of a backlog most is checked, and little is answered yet."""
+    watching = guard(count=10)
+
+    for at in range(20):
+        assert watching.observe(2_000, {"not_json": 100}, now=float(at), checked=True) is None
+        assert watching.observe(50, {"not_sendable": 20}, now=float(at)) is None
+    assert watching.observe(2_000, {"not_sendable": 1_900}, now=20.0) == "not_sendable", (
+        "as many as were checked are well"
+    )
+    assert watching.observe(50_000, {"not_json": 49_000}, now=20.0, checked=True) == "not_json"
+
+
 def test_reasons_are_counted_apart() -> None:
     """Many small faults are the way of the world; one big fault is somebody's mistake."""
     reasons = {f"missing_{name}": 60 for name in ("to", "body", "id")}
@@ -131,4 +144,4 @@ def test_counts_do_not_pile_up() -> None:
     for at in range(100):
         watching.observe(1, {f"reason-{at}": 1}, now=float(at))
 
-    assert sum(map(len, watching._reasons)) <= 2
+    assert sum(map(len, watching._answered._reasons)) <= 2

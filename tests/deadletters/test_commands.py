@@ -1,7 +1,12 @@
 """The commands on dead letters, on a real broker."""
 
+import contextlib
 import json
+import os
+import pty
 import secrets
+import subprocess
+import sys
 import time
 from collections import Counter
 
@@ -88,6 +93,52 @@ def test_list_and_show_hide_numbers_and_texts_unless_asked(desk: Desk) -> None:
     assert desk.run("show", f"{desk.names[0]}.source:0:0").exit_code == 0, "by its source"
 
 
+def test_a_record_gives_no_commands_to_the_terminal(desk: Desk) -> None:
+    title, red, rule = "\x1b]0;owned\x07", "\x1b[31m", "\x9b2J"
+    headers = headers_of("rejected", stream=desk.names[0], topic="src", code=f"c{red}")
+    value = json.dumps({"name": f"n{rule}"}, ensure_ascii=False)
+    torn = Record(f"{{{title}".encode(), None, headers_of(f"r{title}", stream=desk.names[0], topic="src"))
+    desk.topics.produce(
+        desk.dead,
+        [Record(value.encode(), f"k{title}".encode(), [(f"h{red}", f"v{rule}".encode()), *headers]), torn],
+        partition=0,
+    )
+
+    printed = [
+        desk.run(*line).output
+        for line in (
+            ["show", "0:0"],
+            ["show", "0:0", "--reveal"],
+            ["show", "0:1", "--reveal"],
+            ["list", "--reveal"],
+            ["stats"],
+            ["stats", "--reason", "nope"],
+            ["redrive", "--dry-run"],
+            ["show", "0:0", "--reveal", "--json"],
+            ["list", "--reveal", "--json"],
+        )
+    ]
+
+    for text in printed:
+        assert not set(text) & {"\x1b", "\x07", "\x9b"}, text
+    assert "h\\x1b[31m" in printed[0]
+    assert "k\\x1b]0;owned\\x07" in printed[1]
+    assert "n\\x9b2J" in printed[1]
+    assert json.loads(printed[-2])["value"] == {"name": f"n{rule}"}, "JSON is what it was"
+
+
+def test_where_nobody_watches_each_dead_letter_is_one_line(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    fill(desk, 3)
+
+    lines = desk.run("list").output.splitlines()
+
+    (line,) = [line for line in lines if f"{desk.names[1]}.source:1:1" in line]
+    assert "not_sendable" in line
+    assert "as the platform says" in line
+    assert " 1:0 " in line
+
+
 def test_a_redrive_that_is_killed_twice_sends_each_record_once(desk: Desk) -> None:
     reasons = fill(desk, 4_800)
     wanted = {key for key, reason in reasons.items() if reason in {"provider_error", "server_error"}}
@@ -119,6 +170,24 @@ def test_a_redrive_that_is_killed_twice_sends_each_record_once(desk: Desk) -> No
     ]
     other = desk.told("redrive", "--reason", "provider_error", "--dry-run")
     assert other["skipped"] == {"redriven": 600}, "another redrive knows of them as well"
+
+
+def test_where_nothing_is_to_be_written_no_bar_tells_how_far_it_is(desk: Desk) -> None:
+    desk.put([record(0, "in_doubt", stream=desk.names[0], topic="src")])
+    ours, theirs = pty.openpty()
+    line = [sys.executable, "-m", "connector", "dead-letters", "redrive", str(desk.settings), "--yes"]
+
+    running = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=theirs, text=True)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError), os.fdopen(ours, "rb", buffering=0) as terminal:  # it ends with an error: hung up
+        while part := terminal.read(4_096):
+            shown += part
+    told, _ = running.communicate()
+
+    assert (running.returncode, "nothing is left to do" in told) == (0, True), told
+    assert b"reading dead letters" in shown, "it is a terminal"
+    assert b"writing" not in shown
 
 
 def test_of_two_redrives_of_one_name_the_later_goes_on_and_the_earlier_ends(desk: Desk) -> None:
@@ -211,6 +280,33 @@ def test_what_is_exported_and_imported_is_the_same_byte_for_byte(desk: Desk) -> 
     assert file.stat().st_mode & 0o077 == 0, "numbers and texts are for the owner of the file alone"
 
 
+def test_an_export_that_finds_no_room_says_so_and_leaves_nothing_behind(desk: Desk) -> None:
+    fill(desk, 24)
+    file = desk.folder / "dead.ndjson"
+    before = set(desk.folder.iterdir())
+    command = f"ulimit -f 1; exec {sys.executable} -B -m connector dead-letters export {desk.settings} --out {file}"
+
+    full = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+
+    assert full.returncode == 1, full.stderr
+    assert full.stderr.startswith(f"error: writing {file}: File too large\nway out: make room"), full.stderr
+    assert len(full.stderr.splitlines()) == 2
+    assert set(desk.folder.iterdir()) == before
+    assert desk.run("export", "--out", str(file)).exit_code == 0, "the next try has its way"
+    assert len(file.read_text().splitlines()) == 24
+
+
+def test_an_export_of_nothing_leaves_no_file_and_none_that_exists_is_written_over(desk: Desk) -> None:
+    fill(desk, 3)
+    file, kept = desk.folder / "dead.ndjson", desk.folder / "kept"
+    kept.write_text("kept")
+
+    assert desk.run("export", "--out", str(file), "--key", "nope").exit_code == 1
+    assert not file.exists()
+    assert desk.run("export", "--out", str(kept)).exit_code == 2
+    assert kept.read_text() == "kept"
+
+
 @pytest.mark.parametrize("command", ["redrive", "import"])
 def test_what_is_written_keeps_to_the_batches_that_its_topic_takes(desk: Desk, command: str) -> None:
     """Topics limit the batch, as it is sent: many small records are too large where they come as one."""
@@ -265,6 +361,22 @@ def test_events_of_the_platform_are_evidence_as_well(desk: Desk) -> None:
     told = desk.told("in-doubt", "--evidence-topic", events, "--dry-run")
 
     assert (told["would_accept"], told["would_redrive"]) == (1, 1)
+
+
+def test_evidence_without_an_entry_is_refused_since_it_would_send_everything_again(desk: Desk) -> None:
+    desk.put([record(number, "in_doubt", stream=desk.names[0], topic="src") for number in range(2)])
+    numbers, events = desk.folder / "numbers", desk.topics.create("events")
+    numbers.write_text("# none yet\n\n")
+    desk.topics.produce(events, [Record(b"no event")])
+
+    by_file = desk.run("in-doubt", "--evidence", str(numbers), "--yes")
+    by_topic = desk.run("in-doubt", "--evidence-topic", events, "--yes")
+
+    assert (by_file.exit_code, by_topic.exit_code) == (2, 2), by_file.output + by_topic.output
+    assert f"the evidence has no entry: {numbers} holds no number" in by_file.stderr
+    assert f"the evidence has no entry: topic {events} holds no delivery event from " in by_topic.stderr
+    assert "way out: give evidence that is complete" in by_file.stderr
+    assert desk.redriven() == []
 
 
 CUSTOMERS = {
@@ -337,22 +449,53 @@ def test_where_no_event_can_be_made_now_that_is_said_and_no_evidence_is_taken_fo
     assert "--list-number leaves them out" in filtered.stderr
 
 
+def test_a_reason_that_only_older_dead_letters_have_is_known(desk: Desk) -> None:
+    desk.put([record(0, "of_others", stream=desk.names[0], topic="src")])
+
+    result = desk.run("list", "--reason", "of_others", "--since", "2999-01-01T00:00:00Z")
+
+    assert result.exit_code == 1, result.output
+    assert "the filters select none of the dead letters" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("line", "code", "words"),
     [
         (["stats", "--reason", "nope"], 2, "no dead letter has the reason nope\nway out: those that exist: in_doubt"),
+        (["list", "--reason", "provider_error"], 1, "the filters select none of the dead letters"),
+        (["stats", "--reason", "provider_error", "--reason", "nope"], 2, "no dead letter has the reason nope"),
+        (["export", "--reason", "server_error"], 1, "the filters select none of the dead letters"),
+        (["redrive", "--reason", "server_error", "--yes"], 1, "the filters select none of the dead letters"),
+        (["list", "--reason", "nope", "--since", "2999-01-01T00:00:00Z"], 2, "no dead letter has the reason nope"),
         (["stats", "--key", "nope"], 1, "the filters select none of the dead letters"),
         (["list", "--key", "nope"], 1, "the filters select none of the dead letters"),
+        (["stats", "--since", "2999-01-01T00:00:00Z"], 1, "the filters select none of the dead letters"),
+        (["list", "--since", "2999-01-01T00:00:00Z"], 1, "the filters select none of the dead letters"),
+        (["export", "--since", "2999-01-01T00:00:00Z"], 1, "the filters select none of the dead letters"),
+        (["in-doubt", "--since", "2999-01-01T00:00:00Z"], 1, "the filters select none of the dead letters"),
         (["redrive", "--key", "nope", "--yes"], 1, "the filters select none of the dead letters"),
         (["stats", "--topic", "nope"], 2, "topic nope does not exist"),
         (["stats", "--stream", "nope"], 2, "has no stream nope\nway out: one of:"),
         (["stats", "--where", "a["], 2, "--where is no JMESPath expression"),
+        (
+            ["stats", "--where", "sum(value)"],
+            1,
+            "--where fails on 2 dead letters, which are left out: sum() takes array",
+        ),
+        (["list", "--where", "nope(value)"], 1, "which are left out: Unknown function: nope() (2)"),
+        (["redrive", "--where", "sum(value)", "--yes"], 1, "--where fails on 2 dead letters"),
+        (["export", "--where", "sum(value)"], 1, "--where fails on 2 dead letters"),
+        (["in-doubt", "--where", "sum(value)"], 1, "--where fails on 1 dead letter, which"),
         (["stats", "--since", "soon"], 2, "--since should be a time"),
         (["show", "5"], 2, "POSITION should be"),
         (["show", "0:99"], 1, "there is no dead letter at or of 0:99"),
         (["redrive", "--patch", "{"], 2, "--patch is not JSON"),
         (["redrive", "--patch", "@/nowhere"], 2, "--patch cannot be read"),
         (["redrive", "--to", "a b"], 2, "--to is no name of a topic"),
+        (["list", "--topic", "a b"], 2, "--topic is no name of a topic"),
+        (["redrive", "--topic", ".."], 2, "--topic is no name of a topic"),
+        (["in-doubt", "--evidence-topic", "a b"], 2, "--evidence-topic is no name of a topic"),
+        (["import", "/dev/null", "--to", "a b"], 2, "--to is no name of a topic"),
         (["redrive", "--to", "nowhere", "--yes"], 2, "kafka-topics.sh"),
         (["redrive", "--name", "a b"], 2, "--name must be"),
         (["in-doubt", "--evidence", "/nowhere"], 2, "--evidence cannot be used"),
@@ -388,7 +531,14 @@ def test_a_topic_that_no_broker_creates_is_a_matter_of_the_settings(desk: Desk) 
 
 
 def test_a_topic_without_dead_letters_is_no_failure(desk: Desk) -> None:
-    for command in (["stats"], ["list"], ["redrive", "--reason", "any", "--yes"], ["park", "--yes"], ["in-doubt"]):
+    for command in (
+        ["stats"],
+        ["list"],
+        ["list", "--since", "1h"],
+        ["redrive", "--reason", "any", "--yes"],
+        ["park", "--yes"],
+        ["in-doubt"],
+    ):
         result = desk.run(*command)
 
         assert (result.exit_code, result.stdout) == (0, f"no dead letters in {desk.dead}\n"), command

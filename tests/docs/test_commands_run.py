@@ -154,8 +154,8 @@ def place(
     connect = {"__connect.errors.topic": "orders", "__connect.errors.partition": "0", "__connect.errors.offset": "7"}
     connect |= {"__connect.errors.exception.class.name": "org.apache.kafka.connect.errors.DataException"}
     producer.produce("connect.dlq", b"{}", headers=[(name, value.encode()) for name, value in connect.items()])
-    for topic in ("trackly.events", "mended.dead-letters"):
-        producer.produce(topic, b"{}")
+    producer.produce("trackly.events", json.dumps({"event": "delivery", "to": "+14155550199"}).encode())
+    producer.produce("mended.dead-letters", b"{}")
     assert producer.flush(30) == 0
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRACKLY_API_KEY", KEY)

@@ -494,6 +494,17 @@ def test_rule_10_results_that_do_not_shrink_are_written_in_batches_that_fit_as_t
     assert "MSG_SIZE_TOO_LARGE" in worker.log.read_text()
 
 
+def test_rule_10_dead_letters_that_do_not_shrink_are_written_at_the_limits_that_topics_have(world: World) -> None:
+    """A batch may be refused while others are still being written: then a call to write says so."""
+    world.produce([Record(b"\xff" + random.Random(n).randbytes(1_500), b"%d" % n) for n in range(20_000)], "not_utf8")
+    worker = world.start(world.settings(stream={"storm_guard": {"enabled": False}}))
+
+    worker.wait_for(lambda s: s["dead_letters"] == {"not_utf8": 20_000}, "all settled")
+
+    assert world.settled().problems() == []
+    assert 1 <= worker.status()["producers_replaced"] <= 3
+
+
 def _set_limit(world: World, topic: str, limit: int) -> None:
     entry = ConfigEntry("max.message.bytes", str(limit), incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])

@@ -39,3 +39,13 @@ def test_it_is_known_whether_producers_compress(name: str, where: str, kind: str
     assert compresses(kafka) is (kind != "none")
     assert compresses(KafkaSettings(bootstrap_servers="localhost:9092")), "by itself"
     Producer({**producer(kafka, client_id="client", transactional_id=None), "log_level": 0})
+
+
+@pytest.mark.parametrize(("asked", "made"), [(8_000_000, 50_000), ("8000000", 50_000), (1_000, 1_000), (None, 50_000)])
+def test_batches_are_as_large_as_the_topics_take_or_as_the_operator_wants_if_less(
+    asked: int | str | None, made: int
+) -> None:
+    given = {} if asked is None else {"batch.size": asked}
+    kafka = KafkaSettings.model_validate({"bootstrap_servers": "localhost:9092", "producer_properties": given})
+
+    assert producer(kafka, client_id="client", transactional_id=None, batch_bytes=50_000)["batch.size"] == made

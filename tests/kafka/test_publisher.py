@@ -1,6 +1,8 @@
 """What a publisher hands over, and what it says of brokers that do not answer, with librdkafka itself."""
 
 import random
+import string
+import time
 from collections.abc import Callable
 from typing import Any
 from unittest.mock import create_autospec
@@ -8,7 +10,10 @@ from unittest.mock import create_autospec
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException
 
-from connector.core.chunks import Headers, Partition
+from connector.core.chunks import Chunk, Headers, Partition
+from connector.core.records import Scribe
+from connector.core.results import Finished
+from connector.core.verdicts import Verdict, Verdicts
 from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Topics
 from connector.kafka.errors import AbortableError, FatalError, translate
@@ -87,7 +92,9 @@ def test_a_producer_that_cannot_go_on_is_told_as_such_whichever_call_notices(pla
     publisher.close()
 
 
-@pytest.mark.parametrize("call", ["commit", "commit with offsets", "commit with offsets once it is known"])
+@pytest.mark.parametrize(
+    "call", ["commit", "commit with offsets", "commit with offsets, known", "write", "write batch"]
+)
 def test_results_that_a_topic_refuses_are_told_as_such_whichever_call_notices(
     broker: BrokerHandle, topics: Topics, call: str
 ) -> None:
@@ -97,19 +104,47 @@ def test_results_that_a_topic_refuses_are_told_as_such_whichever_call_notices(
     publisher = TransactionalPublisher({**config, "batch.size": 6_000, "linger.ms": 100}, topic)
     consumer = Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": topic, "log_level": 0})
     membership = Membership(consumer.consumer_group_metadata())
-    offsets = {Partition(topic, 0): (7, "")}
     publisher.start(30)
     publisher.begin()
     publisher.write_batch(topic, 0, [random.Random(n).randbytes(50).hex() for n in range(1_000)], None)
-    if call.endswith("known"):
+    calls: dict[str, Callable[[], object]] = {
+        "commit": lambda: publisher.commit({}, membership, 30),
+        "write": lambda: publisher.write(topic, 0, key=None, value=b"one more", headers=[]),
+        "write batch": lambda: publisher.write_batch(topic, 0, ["one more"], None),
+    }
+    if call not in {"commit", "commit with offsets"}:
         publisher.flush(30)
 
     with pytest.raises(AbortableError) as raised:
-        publisher.commit({} if call == "commit" else offsets, membership, 30)
+        calls.get(call, lambda: publisher.commit({Partition(topic, 0): (7, "")}, membership, 30))()
 
     assert raised.value.too_large
     assert topic in str(raised.value)
     consumer.close()
+    publisher.close()
+
+
+@pytest.mark.parametrize("under_way_secs", [0.0, 0.03, 0.1])
+def test_what_was_given_up_is_not_held_against_the_next_tick(
+    broker: BrokerHandle, topics: Topics, under_way_secs: float
+) -> None:
+    """Nor is its producer, which would be thrown away for brokers that do not answer."""
+    topic = topics.create(partitions=1)
+    config = {"bootstrap.servers": broker.bootstrap_servers, "linger.ms": 100, "log_level": 0}
+    publisher = PlainPublisher(config, create_autospec(Source, instance=True))
+    publisher.begin()
+    publisher.write_batch(topic, 0, ["first"], None)
+    publisher.commit({}, Membership(None), 30)
+
+    for _ in range(5):
+        publisher.begin()
+        publisher.write_batch(topic, 0, ["given up" * 25] * 20_000, None)
+        time.sleep(under_way_secs)
+        publisher.abort(30)
+        publisher.begin()
+        publisher.write_batch(topic, 0, ["next"] * 10, None)
+        publisher.commit({}, Membership(None), 30)
+
     publisher.close()
 
 
@@ -145,4 +180,37 @@ def test_a_producer_that_was_fenced_is_told_as_such_by_the_broker_whichever_call
     assert raised.value.fenced
     consumer.close()
     heir.close()
+    publisher.close()
+
+
+@pytest.mark.parametrize("message_id", [36, 500])
+def test_the_largest_key_that_is_kept_makes_an_outcome_that_its_topic_takes_alone(
+    broker: BrokerHandle, topics: Topics, message_id: int
+) -> None:
+    """However much it tells beside: long names, where the record first came from, the platform's own id."""
+    limit, rng = 5_000, random.Random(2)
+    topic = topics.create(partitions=1, config={"max.message.bytes": str(limit)})
+    name = "".join(rng.choices(string.ascii_letters, k=249))
+    origin: Headers = [("trackly.origin.topic", name.encode()), ("trackly.origin.offset", b"1000000000000")]
+    verdict = Verdict(
+        "queued", "", http_status=200, message_id="".join(rng.choices(string.ascii_letters, k=message_id))
+    )
+    keys = [rng.randbytes(size) for size in range(limit - 2_000, limit)]
+    chunk = Chunk(Partition(name, 100), 1, range(10**12, 10**12 + len(keys)), [b"x"] * len(keys), keys)
+    chunk.headers = [origin] * len(keys)
+    item = Finished((chunk,), Verdicts(verdict), name[:90], 1, 3, 1_795_813_349_451, 1_795_813_349_451)
+    [outcomes] = Scribe(name[:64], "contacts", "group").outcomes(item)
+    kept = outcomes.keys_within(limit)
+    assert kept is not None
+    largest = max(size for size, key in enumerate(kept) if key is not None)
+    config = {"bootstrap.servers": broker.bootstrap_servers, "transactional.id": topic, "log_level": 0}
+    publisher = TransactionalPublisher(config, topic)
+    publisher.start(30)
+
+    publisher.begin()
+    publisher.write_batch(topic, 0, outcomes.values[largest : largest + 1], kept[largest : largest + 1])
+    publisher.commit({}, Membership(None), 30)
+
+    assert outcomes.may_exceed(limit)
+    assert len(keys[largest]) + len(outcomes.values[largest]) > limit - 150, "no smaller than it has to be"
     publisher.close()

@@ -83,7 +83,7 @@ def test_a_limit_that_is_not_told_again_stays_as_it_was_learnt(cluster: Cluster,
     outputs.refresh()
 
     assert outputs.dead_letter_limit == 3_000_000
-    assert outputs.outcome_key_limit > 1_900_000
+    assert outputs.outcome_limit == 2_000_000
     assert outputs.outcome_partition(7) == 7, "what was told is taken"
 
 
@@ -95,7 +95,7 @@ def test_one_limit_that_is_not_told_keeps_no_other_from_being_learnt(cluster: Cl
     cluster.limits = {_OUTCOMES: 20_000, _LETTERS: 30_000}
     outputs.refresh()
 
-    assert (outputs.outcome_key_limit > 1_900_000, outputs.dead_letter_limit) == (True, 30_000)
+    assert (outputs.outcome_limit == 2_000_000, outputs.dead_letter_limit) == (True, 30_000)
 
 
 @pytest.mark.parametrize("code", _UNTOLD)
@@ -199,17 +199,32 @@ def test_a_topic_that_takes_little_is_asked_again_now_and_then(cluster: Cluster)
     assert cluster.times_given == []
 
 
-def test_less_is_hoped_of_compression_once_a_topic_refused_what_it_took_before(cluster: Cluster) -> None:
-    """Results are put together as what they shrink to; that each fits without it is where it ends."""
+def test_batches_get_smaller_while_a_topic_refuses_what_it_took_before(cluster: Cluster) -> None:
+    """Results are put together as what they shrink to; and what a topic takes may be unknown, and less than thought."""
     outputs = _outputs("", _OUTCOMES, _LETTERS)
     outputs.refresh()
 
     hopes = []
-    for at in range(4):
-        hopes.append(outputs.results_bytes // outputs.batch_bytes)
+    for at in range(24):
+        hopes.append(outputs.results_bytes)
         outputs.were_refused(outputs.results_bytes, now=float(at))
 
-    assert (hopes, outputs.batch_bytes) == ([4, 2, 1, 1], MAX_BATCH_BYTES)
+    assert hopes[:4] == [4 * MAX_BATCH_BYTES, 2 * MAX_BATCH_BYTES, MAX_BATCH_BYTES, MAX_BATCH_BYTES // 2]
+    assert hopes[-2:] == [1, 1], "one by one, at last"
+    assert outputs.batch_bytes == MAX_BATCH_BYTES
+
+
+def test_hope_is_back_when_a_topic_is_seen_to_take_more(cluster: Cluster) -> None:
+    outputs = _outputs("", _OUTCOMES, _LETTERS)
+    cluster.limits[_OUTCOMES] = 20_000
+    outputs.refresh()
+    outputs.were_refused(outputs.results_bytes, now=0.0)
+    assert outputs.results_bytes < SHRINKING * outputs.batch_bytes
+
+    cluster.limits[_OUTCOMES] = 2_000_000
+    outputs.refresh()
+
+    assert outputs.results_bytes == SHRINKING * MAX_BATCH_BYTES
 
 
 @pytest.mark.parametrize("seen_before", [True, False])
@@ -268,20 +283,20 @@ def test_topics_that_are_gone_are_told_and_those_that_are_made_anew_are_used_as_
     source, outcomes, dead_letters = (topics.create(partitions=4) for _ in range(3))
     outputs = _outputs(broker.bootstrap_servers, outcomes, dead_letters)
     outputs.refresh()
-    limit, key_limit = outputs.dead_letter_limit, outputs.outcome_key_limit
+    limit, key_limit = outputs.dead_letter_limit, outputs.outcome_limit
 
     assert outputs.absent([source]) == set()
     assert outputs.outcome_partition(7) == 3
 
     topics.delete(source, outcomes)
     assert outputs.absent([source]) == {source, outcomes}
-    assert (outputs.outcome_partition(7), outputs.outcome_key_limit) == (3, key_limit)
+    assert (outputs.outcome_partition(7), outputs.outcome_limit) == (3, key_limit)
 
     topics.create(partitions=2, name=outcomes, config={"max.message.bytes": "20000"})
     assert outputs.absent([]) == set()
     assert outputs.outcome_partition(7) == 1
     outputs.catch_up(now=time.monotonic())
-    assert (outputs.dead_letter_limit, outputs.outcome_key_limit) == (limit, 19_000)
+    assert (outputs.dead_letter_limit, outputs.outcome_limit) == (limit, 20_000)
 
 
 def test_what_no_broker_tells_soon_is_not_waited_for() -> None:

@@ -339,7 +339,7 @@ def test_only_the_partitions_that_are_named_go_on(world: World) -> None:
     )
 
     assert done.returncode == 1
-    assert f"no worker that was asked holds {world.source}:3" in done.stderr
+    assert f"no worker that was asked has a hold on {world.source}:3" in done.stderr
     status = worker.wait_for(lambda s: s["queued"] == 1_500, "one more partition sent")
     assert [hold["partition"] for hold in status["holds"]] == [f"{world.source}:1"]
 

@@ -14,21 +14,24 @@ from connector.core.chunks import Chunk, Partition
 from connector.core.pacing import Pace, Pacer
 from connector.core.progress import Progress, RangeSet, encode
 from connector.core.results import Finished
+from connector.core.storm import StormGuard, StormPolicy
 from connector.core.verdicts import QUEUED, Verdict, Verdicts
 from connector.kafka.errors import AbortableError, KafkaTroubleError, RetriableError
 from connector.kafka.source import Committed, Read, Source
 from connector.stream.beginning import BeginOptions
 from connector.stream.holds import Decision
 from connector.stream.reader import Reader, ReadOptions, TickView
+from connector.trackly.operations import Operation, Rules
 from tests.kit.sending import PARTITION, Bench
 
 OTHER = Partition(PARTITION.topic, 1)
 OFFSET = 70
 REFUSED = Verdict("dead_letter", "invalid_phone")
+VALUE = b'{"to":"+15550000001","body":"x"}'
 
 
 def chunk_of(epoch: int, *offsets: int) -> Chunk:
-    return Chunk(PARTITION, epoch, list(offsets), [b'{"to":"+15550000001","body":"x"}' for _ in offsets])
+    return Chunk(PARTITION, epoch, list(offsets), [VALUE for _ in offsets])
 
 
 class Reading:
@@ -462,3 +465,43 @@ def test_a_partition_whose_topic_only_seemed_to_be_deleted_begins_anew(reading: 
 
     assert [offset for _, _, offset in reading.begins] == [OFFSET, OFFSET]
     assert PARTITION in reading.state.flow.partitions
+
+
+def test_lists_of_partitions_that_stay_go_on_at_their_pace_while_another_drains(reading: Reading) -> None:
+    """The reader waits for what is under way, and nobody else looks whose turn has come."""
+    reading.source.all_partitions.return_value = 2
+    reading.reader._operation = Operation("send", Rules(list_number="+18005551234", keep_lists=True))
+    pacer = reading.state.admission.pacer = Pacer(Pace(6_000), max_lot=10)
+    reading.begin_by_hand(PARTITION, OTHER)
+    epochs = reading.reader._epochs
+    offsets = range(OFFSET, OFFSET + 500)
+    reading.reader._take(Chunk(PARTITION, epochs[PARTITION], offsets[:5], [VALUE] * 5), time.monotonic())
+    assert reading.commit(slots=1) == [list(offsets[:5])]
+    reading.reader._take(Chunk(OTHER, epochs[OTHER], offsets, [VALUE] * 500), time.monotonic())
+    waiting = pacer.waiting_records
+
+    began = time.monotonic()
+    reading.reader._release([PARTITION], began + 1.0)
+
+    assert waiting > 400
+    print(
+        f"{waiting - pacer.waiting_records} of {waiting} went on in {time.monotonic() - began:.2f} s, 100 a second may"
+    )
+    assert pacer.waiting_records < waiting - 30
+
+
+def test_bad_records_of_a_backlog_are_no_storm_where_most_are_well(reading: Reading) -> None:
+    """Well ones have no result before they are answered; bad ones are found at once, a backlog of them."""
+    state = reading.state
+    state.storm = StormGuard(StormPolicy(0.5, 100, 60.0))
+    reading.begin_by_hand(PARTITION)
+    epoch = reading.reader._epochs[PARTITION]
+
+    for first in range(OFFSET, OFFSET + 10_000, 1_000):
+        values = [b"{" if number % 20 == 0 else VALUE for number in range(1_000)]
+        reading.reader._take(Chunk(PARTITION, epoch, range(first, first + 1_000), values), time.monotonic())
+    assert state.holds() == []
+
+    first += 1_000
+    reading.reader._take(Chunk(PARTITION, epoch, range(first, first + 12_000), [b"{"] * 12_000), time.monotonic())
+    assert [hold.reason for hold in state.holds()] == ["storm:not_json"]

@@ -18,9 +18,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from connector.cli.errors import CommandError, ExitCode, reported
+from connector.cli.topics import topic_named
+from connector.telemetry.logging import disarm
 
 if TYPE_CHECKING:
     from connector.config.settings import Settings
+    from connector.deadletters.deciding import Survey
+    from connector.deadletters.jobs import Seen
     from connector.deadletters.selection import Criteria
     from connector.deadletters.working import Job, R, Spans
 
@@ -152,7 +156,7 @@ class Chosen:
     def dead_letter_topics(self) -> tuple[str, ...]:
         """The topics to read, each once."""
         if self.topics:
-            return tuple(dict.fromkeys(self.topics))
+            return tuple(dict.fromkeys(topic_named("--topic", topic) for topic in self.topics))
         from connector.deadletters.running import topics_of_streams  # noqa: PLC0415
 
         return topics_of_streams(self.settings, self.streams)
@@ -181,6 +185,20 @@ class Chosen:
         """Work without a progress bar."""
         return self.work(spans, job, what, quiet=True)
 
+    def tell_unjudged(self, seen: "Seen | Survey") -> None:
+        """Say of how many dead letters the filters could not tell whether they are meant, if of any."""
+        failed = seen.where_failed
+        if failed:
+            total = failed.total()
+            whys = ", ".join(f"{why} ({count:,})" for why, count in failed.most_common(3))
+            typer.echo(
+                f"--where fails on {total:,} dead letter{'s' if total > 1 else ''}, which are left out: "
+                f"{disarm(whys)}\n"
+                "way out: mend it, or ask for the type first, as in \"type(value.n)=='number' && abs(value.n) > `1`\"",
+                err=True,
+            )
+        self.tell_no_event(seen.no_event)
+
     def tell_no_event(self, no_event: Mapping[str, int], *, so: str = "--list-number leaves them out") -> None:
         """Say of how many dead letters no event can be made now, and what comes of it; nothing where there are none."""
         if not no_event:
@@ -198,15 +216,43 @@ class Chosen:
             err=True,
         )
 
+    def has_older(self) -> bool:
+        """Tell whether there are dead letters that `--since` left unread."""
+        if self.criteria.since_ms is None:
+            return False
+        from connector.deadletters.running import find  # noqa: PLC0415
+        from connector.deadletters.selection import Criteria  # noqa: PLC0415
+
+        # Offsets alone do not tell: markers of transactions have some as well.
+        return bool(find(self.quietly, self.spans(whole=True), Criteria(), 1)[0])
+
     def refuse_unknown_reasons(self, seen: Collection[str]) -> None:
-        """Raise `CommandError` for a reason that no dead letter has, where there are any."""
-        unknown = sorted(self.criteria.reasons - set(seen))
-        if unknown and seen:
+        """Raise `CommandError` for a reason that is none of ours and that no dead letter has, where there are any.
+
+        One of ours that none has today is a filter that selects none.
+        """
+        from connector.core.reasons import REASONS  # noqa: PLC0415
+
+        strange = self.criteria.reasons - set(seen) - set(REASONS)
+        existing = set(seen) | self._reasons_of_older() if strange else set(seen)
+        unknown = sorted(strange - existing)
+        if unknown and existing:
             raise CommandError(
                 f"no dead letter has the reason {_listed(unknown)}",
                 ExitCode.BAD_SETTINGS,
-                way_out=f"those that exist: {_listed(seen)}",
+                way_out=f"those that exist: {_listed(existing)}",
             )
+
+    def _reasons_of_older(self) -> set[str]:
+        """Return the reasons of all dead letters, where `--since` left some unread."""
+        from connector.deadletters.jobs import CountJob  # noqa: PLC0415
+        from connector.deadletters.selection import Criteria  # noqa: PLC0415
+
+        if self.criteria.since_ms is None:
+            return set()
+        job = CountJob(Criteria(reasons=self.criteria.reasons))
+        parts = self.quietly(self.spans(whole=True), job, "reading older ones")
+        return {reason for _, part in parts for reason in part.reasons}
 
     def only(self, **changes: Any) -> "Criteria":
         """Return the filters with some of them changed."""
@@ -214,7 +260,8 @@ class Chosen:
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))
+    """Return names for a message; those of dead letters are whatever somebody wrote there."""
+    return disarm(", ".join(sorted(names)))
 
 
 def chosen(command: Callable[..., None]) -> Callable[..., None]:

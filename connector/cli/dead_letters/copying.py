@@ -1,16 +1,20 @@
 """`dead-letters export` and `import`: lines of JSON, from which every byte comes back."""
 
+import errno
+import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Annotated
+from typing import Annotated
 
 import typer
 
 from connector.cli.dead_letters.choosing import Chosen, chosen, progress
 from connector.cli.dead_letters.reading import tell_none
 from connector.cli.errors import CommandError, ExitCode, reported
+from connector.cli.topics import topic_named
 
 
 @chosen
@@ -26,46 +30,77 @@ def export(
     Exit code 1: there are dead letters, and the filters select none of them.
     """
     from connector.deadletters.copying import letters_in  # noqa: PLC0415
+    from connector.deadletters.jobs import Seen  # noqa: PLC0415
     from connector.deadletters.lines import line_of  # noqa: PLC0415
     from connector.deadletters.working import calm, size_of  # noqa: PLC0415
 
     spans = chosen.spans()
     calm()
-    count, seen = 0, set[str]()
-    with (
-        chosen.criteria.addresses() as addresses,
-        _opened(out) as file,
-        progress("exporting", size_of(spans), quiet=out is None) as told,
-    ):
-        matches = chosen.criteria.matcher(addresses)
-        for letter in letters_in(chosen.settings.kafka, spans, told):
-            seen.add(letter.reason)
-            if matches is None or matches(letter):
-                file.write(f"{line_of(letter)}\n")
-                count += 1
-    chosen.refuse_unknown_reasons(seen)
-    chosen.tell_no_event(addresses.no_event)
-    if not count:
-        tell_none(chosen, any_there=bool(seen), quiet=out is None)
-    elif out is not None:
+    count, seen = 0, Seen()
+    with _opened(out) as write:
+        with (
+            chosen.criteria.addresses() as addresses,
+            progress("exporting", size_of(spans), quiet=out is None) as told,
+        ):
+            matches = chosen.criteria.matcher(addresses, seen.where_failed)
+            for letter in letters_in(chosen.settings.kafka, spans, told):
+                seen.reasons.add(letter.reason)
+                if matches is None or matches(letter):
+                    write(f"{line_of(letter)}\n")
+                    count += 1
+        seen.no_event = addresses.no_event
+        chosen.refuse_unknown_reasons(seen.reasons)
+        chosen.tell_unjudged(seen)
+        if not count:
+            tell_none(chosen, any_there=bool(seen.reasons), quiet=out is None)
+    if count and out is not None:
         typer.echo(f"{count:,} dead letters in {out}")
 
 
 @contextmanager
-def _opened(path: Path | None) -> Iterator[IO[str]]:
+def _opened(path: Path | None) -> Iterator[Callable[[str], object]]:
+    """Yield what writes lines: to standard output, or to a file that bears its name only once all of it is written.
+
+    One that was cut off would pass for all there is, and stand in the way of the next try.
+    """
     if path is None:
-        yield sys.stdout
+        yield sys.stdout.write
         sys.stdout.flush()
         return
     try:
-        # What it holds is for its owner alone.
-        path.touch(mode=0o600, exist_ok=False)
-        file = path.open("w", encoding="utf-8", newline="\n")
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        # What it holds is for its owner alone: mkstemp sees to that.
+        number, name = tempfile.mkstemp(prefix=".dead-letters.", suffix=".part", dir=path.parent)
+        beginning = Path(name)
+        file = os.fdopen(number, "w", encoding="utf-8", newline="\n")
     except OSError as error:
         way_out = "name a file that does not exist yet, in a folder that may be written to"
         raise CommandError(f"--out cannot be written: {error}", ExitCode.BAD_SETTINGS, way_out=way_out) from error
-    with file:
-        yield file
+
+    def write(line: str) -> None:
+        with _written(path):
+            file.write(line)
+
+    try:
+        yield write
+        with _written(path):
+            file.close()
+            beginning.rename(path)
+    finally:
+        with suppress(OSError):
+            file.close()
+        beginning.unlink(missing_ok=True)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """Tell what the file system does not take."""
+    try:
+        yield
+    except OSError as error:
+        way_out = "make room, or name a file elsewhere; nothing was left behind, so that the command can be given again"
+        raise CommandError(f"writing {path}: {error.strerror}", ExitCode.FAILED, way_out=way_out) from error
 
 
 @reported()
@@ -86,6 +121,7 @@ def import_letters(
     from connector.deadletters.preparing import topics_of  # noqa: PLC0415
 
     loaded = load_settings(settings)
+    topic_named("--to", to)
     try:
         export = look_through(file)
     except (OSError, InvalidLineError) as error:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from connector.cli.dead_letters.choosing import Chosen, chosen
 from connector.cli.dead_letters.reading import tell_none
 from connector.cli.dead_letters.redriving import AsJson, DryRun, Name, Run, Yes
-from connector.cli.dead_letters.showing import console, print_json
+from connector.cli.dead_letters.showing import print_json
 from connector.cli.errors import CommandError, ExitCode
+from connector.cli.printing import console, plain
+from connector.cli.topics import topic_named
 
 if TYPE_CHECKING:
     from connector.deadletters.deciding import Known, Plan, Survey
@@ -78,7 +79,7 @@ def in_doubt(
     with addresses_of(chosen.settings) as addresses:
         groups = groups_of(letters, addresses)
     if not groups:
-        chosen.tell_no_event(seen.no_event)
+        chosen.tell_unjudged(seen)
         if as_json:
             print_json({"groups": []})
         elif seen.reasons and IN_DOUBT not in seen.reasons:
@@ -89,7 +90,7 @@ def in_doubt(
     events, digest = _evidence(chosen, evidence, evidence_topic, groups, window_mins, quiet=as_json)
     if events is None:
         _show(groups, as_json=as_json)
-        chosen.tell_no_event(seen.no_event)
+        chosen.tell_unjudged(seen)
         chosen.tell_no_event(addresses.no_event, so="no evidence can settle them")
         return
     findings = split(groups, events, window_ms=int(window_mins * 60_000))
@@ -130,6 +131,7 @@ def _evidence(
     """Return the evidence that was brought, None without any, and what tells it from other evidence."""
     import hashlib  # noqa: PLC0415
 
+    from connector.core.records import iso  # noqa: PLC0415
     from connector.deadletters.evidence import read_numbers  # noqa: PLC0415
     from connector.deadletters.jobs import EventsJob  # noqa: PLC0415
     from connector.deadletters.working import CLIENT_ID  # noqa: PLC0415
@@ -144,7 +146,9 @@ def _evidence(
         except (OSError, ValueError) as error:
             way_out = "give a text file with one number in E.164 form on each line"
             raise CommandError(f"--evidence cannot be used: {error}", ExitCode.BAD_SETTINGS, way_out=way_out) from error
+        _refuse_none(events, f"{path} holds no number")
     if topic is not None:
+        topic_named("--evidence-topic", topic)
         kafka = chosen.settings.kafka
         scanner = Scanner(config_of(kafka, client_id=CLIENT_ID, group=CLIENT_ID), kafka.request_timeout_secs)
         try:
@@ -156,10 +160,26 @@ def _evidence(
             spans = scanner.spans(topic, since_ms=since)
         finally:
             scanner.close()
+        told_by_topic: list[Event] = []
         for part in chosen.work(spans, EventsJob(), f"reading {topic}", quiet=quiet):
-            events += part
+            told_by_topic += part
+        _refuse_none(told_by_topic, f"topic {topic} holds no delivery event from {iso(since)} on")
+        events += told_by_topic
     told = sorted((event.number, event.list_number or "", event.at_ms or 0) for event in events)
     return events, hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+
+
+def _refuse_none(events: list["Event"], what: str) -> None:
+    """Raise `CommandError` for evidence without an entry.
+
+    By it everything would be sent again; but a file that was not filled, or a topic of something else, looks the same.
+    """
+    if not events:
+        way_out = (
+            "give evidence that is complete; where it is certain that nobody got a text, "
+            "dead-letters redrive --reason in_doubt --include in_doubt sends all again"
+        )
+        raise CommandError(f"the evidence has no entry: {what}", ExitCode.BAD_SETTINGS, way_out=way_out)
 
 
 def _plan(run: Run, found: "Survey", findings: dict[str, "Finding"]) -> "Plan":
@@ -193,5 +213,5 @@ def _show(groups: Iterable["Group"], *, as_json: bool) -> None:
         told, findings = group.as_json(), group.findings
         counted = [findings["accepted"], findings["redrive"], findings["still_in_doubt"]] if findings else [""] * 3
         row = [told["from"], group.stream, group.batch_id or "none: a crash", group.worker, group.list_number]
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in [*row, len(group.letters), *counted]))
+        table.add_row(*map(plain, [*row, len(group.letters), *counted]))
     console().print(table)

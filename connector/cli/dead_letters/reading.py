@@ -7,11 +7,15 @@ import typer
 from rich.text import Text
 
 from connector.cli.dead_letters.choosing import Chosen, chosen
-from connector.cli.dead_letters.showing import console, print_counts, print_json, print_letter, print_letters, shown
+from connector.cli.dead_letters.showing import print_counts, print_json, print_letter, print_letters, shown
 from connector.cli.errors import CommandError, ExitCode
+from connector.cli.printing import console, json_text
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Reveal = Annotated[bool, typer.Option("--reveal", help="Show phone numbers, texts and keys, which are hidden else.")]
+Reveal = Annotated[
+    bool,
+    typer.Option("--reveal", help="Show numbers, addresses, texts, keys and foreign headers, which are hidden else."),
+]
 
 
 @chosen
@@ -30,7 +34,7 @@ def stats(chosen: Chosen, *, as_json: AsJson = False) -> None:
         sums.rows.update(part.rows)
         seen.add(there)
     chosen.refuse_unknown_reasons(seen.reasons)
-    chosen.tell_no_event(seen.no_event)
+    chosen.tell_unjudged(seen)
     if as_json:
         print_json({"topics": list(chosen.dead_letter_topics)} | sums.as_json(now_ms=now_ms))
     elif sums.total:
@@ -47,7 +51,7 @@ def stats(chosen: Chosen, *, as_json: AsJson = False) -> None:
 def tell_none(chosen: Chosen, *, any_there: bool, quiet: bool = False) -> None:
     """Say that nothing is selected; where there was something to select from, that ends the command with code 1."""
     topics = ", ".join(chosen.dead_letter_topics)
-    if any_there:
+    if any_there or chosen.has_older():
         way_out = "dead-letters stats without filters shows what there is"
         raise CommandError(f"the filters select none of the dead letters in {topics}", ExitCode.FAILED, way_out=way_out)
     if not quiet:
@@ -71,14 +75,12 @@ def list_letters(
     found, seen = find(chosen.quietly if as_json else chosen.work, chosen.spans(), chosen.criteria, limit)
     if not found:
         chosen.refuse_unknown_reasons(seen.reasons)
-    chosen.tell_no_event(seen.no_event)
+    chosen.tell_unjudged(seen)
     if not found:
         tell_none(chosen, any_there=bool(seen.reasons), quiet=as_json)
     elif as_json:
-        import json  # noqa: PLC0415
-
         for letter in found:
-            typer.echo(json.dumps(shown(letter, reveal=reveal), ensure_ascii=False))
+            typer.echo(json_text(shown(letter, reveal=reveal)))
     else:
         print_letters(found, reveal=reveal)
         if len(found) >= limit:

@@ -12,8 +12,10 @@ from rich.text import Text
 
 from connector.cli.dead_letters.choosing import Chosen, chosen, progress
 from connector.cli.dead_letters.reading import tell_none
-from connector.cli.dead_letters.showing import console, print_counts, print_json
+from connector.cli.dead_letters.showing import print_counts, print_json
 from connector.cli.errors import CommandError, ExitCode
+from connector.cli.printing import console
+from connector.cli.topics import topic_named
 
 if TYPE_CHECKING:
     from connector.deadletters.deciding import Known, Plan, Rules, Survey
@@ -82,11 +84,12 @@ def redrive(
     include_in_doubt = Include.IN_DOUBT in (include or ())
     rules = Rules(
         {stream.name: stream for stream in chosen.settings.streams},
-        to=_topic(to),
+        to=None if to is None else topic_named("--to", to),
         include_in_doubt=include_in_doubt,
         cap=cap,
         patch=_patch(patch),
     )
+    _refuse_topic_of_results(chosen, to)
     if include_in_doubt:
         typer.echo(IN_DOUBT_MEANS, err=True)
     spelled = {"to": to, "patch": rules.patch, "in_doubt": include_in_doubt, "cap": cap}
@@ -120,7 +123,12 @@ def park(
     """
     from connector.deadletters.deciding import Rules  # noqa: PLC0415
 
-    rules = Rules({stream.name: stream for stream in chosen.settings.streams}, to=_topic(to), park=True)
+    rules = Rules(
+        {stream.name: stream for stream in chosen.settings.streams},
+        to=None if to is None else topic_named("--to", to),
+        park=True,
+    )
+    _refuse_parking_where_it_is_read(chosen, to)
     run = Run(chosen, rules, {"park": True, "to": to, "note": note}, name=name, as_json=as_json)
     with run.foreseen():
         plan = run.plan()
@@ -128,18 +136,28 @@ def park(
             run.finish(plan, dry_run=dry_run, yes=yes, limit=limit, note=note)
 
 
-def _topic(name: str | None) -> str | None:
-    import re  # noqa: PLC0415
+def _refuse_topic_of_results(chosen: Chosen, to: str | None) -> None:
+    from connector.deadletters.landing import why_not_sent_to  # noqa: PLC0415
 
-    from connector.config.model import TOPIC_NAME  # noqa: PLC0415
+    why = to is not None and why_not_sent_to(chosen.settings, to, chosen.dead_letter_topics)
+    if why:
+        way_out = "leave --to out, for each stream's own redrive topic, or name a topic that a stream reads"
+        raise CommandError(f"--to {to} is not for what is sent again: it {why}", ExitCode.BAD_SETTINGS, way_out=way_out)
 
-    if name is not None and (re.fullmatch(TOPIC_NAME, name) is None or name in {".", ".."}):
-        raise CommandError(
-            "--to is no name of a topic",
-            ExitCode.BAD_SETTINGS,
-            way_out="letters, digits, dots, underscores and hyphens, 249 at most",
-        )
-    return name
+
+def _refuse_parking_where_it_is_read(chosen: Chosen, to: str | None) -> None:
+    """Raise `CommandError` for a parking topic that cannot be one, be it named or what is meant without a name."""
+    from connector.deadletters.deciding import parking_topic  # noqa: PLC0415
+    from connector.deadletters.landing import why_not_parked_in  # noqa: PLC0415
+
+    reading = chosen.dead_letter_topics
+    for topic in [parking_topic(topic) for topic in reading] if to is None else [to]:
+        why = why_not_parked_in(chosen.settings, topic, reading)
+        if why:
+            way_out = "name a topic by --to that no stream reads and that is not read now, such as TOPIC.parking"
+            raise CommandError(
+                f"topic {topic} is not for what is set aside: it {why}", ExitCode.BAD_SETTINGS, way_out=way_out
+            )
 
 
 def _patch(text: str | None) -> dict[str, Any] | None:
@@ -217,7 +235,7 @@ class Run:
         """Look at all dead letters; None where there are none, which is said."""
         found = self._redrive.look()
         self.chosen.refuse_unknown_reasons(found.seen)
-        self.chosen.tell_no_event(found.no_event)
+        self.chosen.tell_unjudged(found)
         if not found.matched:
             tell_none(self.chosen, any_there=bool(found.seen), quiet=self._as_json)
             if self._as_json:
@@ -277,7 +295,7 @@ class Run:
 
     def _carry_out(self, plan: "Plan", rate: float | None, limit: int | None, note: str) -> "Written":
         count = plan.count if limit is None else min(limit, plan.count)
-        with progress("writing", count, quiet=self._as_json) as told:
+        with progress("writing", count, quiet=self._as_json or not count) as told:
             return self._redrive.carry_out(plan, told, rate=rate, limit=limit, note=note)
 
     def _print(self, plan: "Plan") -> None:

@@ -5,22 +5,18 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from connector.cli.printing import console, json_text, plain
 
 if TYPE_CHECKING:
     from connector.deadletters.letters import Letter
 
 
-def console() -> Console:
-    """Return where people read; nothing that is printed is taken for markup."""
-    return Console(highlight=False, emoji=False, markup=False)
-
-
 def print_json(value: Any) -> None:
     """Print one JSON document."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    typer.echo(json_text(value, indent=2))
 
 
 def shown(letter: "Letter", *, reveal: bool) -> dict[str, Any]:
@@ -38,19 +34,22 @@ def print_letter(letter: "Letter", *, reveal: bool) -> None:
     grid = Table.grid(padding=(0, 2))
     for name, value in told.items():
         if name not in {"headers", "value"}:
-            grid.add_row(Text(name, style="dim"), Text("" if value is None else str(value)))
+            grid.add_row(Text(name, style="dim"), plain(value))
     out.print(grid)
     headers = Table(title="headers", title_justify="left")
     headers.add_column("name", overflow="fold")
     headers.add_column("value", overflow="fold")
     for name, value in told["headers"]:
-        headers.add_row(Text(name), Text("null" if value is None else value))
+        headers.add_row(plain(name), plain("null" if value is None else value))
     out.print(headers)
     out.print(Text("value", style="bold"))
     value = told["value"]
-    out.print(Text(value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)))
+    text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+    out.print(plain(text, keep_lines=True))
     if not reveal:
-        out.print(Text("Numbers and texts are hidden; --reveal shows them.", style="dim"))
+        out.print(
+            Text("Numbers, addresses, texts, keys and foreign headers are hidden; --reveal shows them.", style="dim")
+        )
 
 
 def print_letters(letters: Iterable["Letter"], *, reveal: bool) -> None:
@@ -59,7 +58,7 @@ def print_letters(letters: Iterable["Letter"], *, reveal: bool) -> None:
     listed = list(letters)
     one_topic = len({letter.partition.topic for letter in listed}) == 1
     if one_topic:
-        console().print(Text(f"positions in {listed[0].partition.topic}", style="dim"))
+        console().print(plain(f"positions in {listed[0].partition.topic}", style="dim"))
     for heading in ("position", "at", "stream", "reason", "code", "text", "status", "attempts", "redrives", "source"):
         table.add_column(heading, overflow="fold")
     for letter in listed:
@@ -68,7 +67,7 @@ def print_letters(letters: Iterable["Letter"], *, reveal: bool) -> None:
             told["position"] = f"{letter.partition.number}:{letter.offset}"
         row = [told[name] for name in ("position", "at", "stream", "reason", "code", "text")]
         row += [told["http_status"], told["attempts"], told["redrives"], told["source"]]
-        table.add_row(*(Text("" if value is None else str(value)) for value in row))
+        table.add_row(*map(plain, row))
     console().print(table)
 
 
@@ -79,10 +78,10 @@ def print_counts(title: str, rows: Mapping[str, int], *, bars: bool = False) -> 
     table.add_column(overflow="fold")
     table.add_column(justify="right")
     for name, count in rows.items():
-        cells = [Text(name), Text(f"{count:,}")]
+        cells = [plain(name), Text(f"{count:,}")]
         if bars:
             cells.append(Text("#" * (round(40 * count / most) if most else 0)))
         table.add_row(*cells)
     out = console()
-    out.print(Text(title, style="bold"))
+    out.print(plain(title, style="bold"))
     out.print(table)

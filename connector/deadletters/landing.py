@@ -1,0 +1,49 @@
+"""Where records must not be put by `--to`, though the topic exists and takes them.
+
+A topic of results that gets records tells its readers what never happened, and gives the next redrive more to do. What
+is set aside where a stream reads is not aside: it is sent at once. The settings tell all of this, so that no broker has
+to be asked.
+"""
+
+import re
+from collections.abc import Collection
+
+from connector.config.settings import Settings
+from connector.config.streams import StreamSettings
+from connector.deadletters.deciding import parking_topic
+
+
+def why_not_sent_to(settings: Settings, topic: str, reading: Collection[str]) -> str:
+    """Return why nothing is sent again to a topic, empty where nothing is against it; `reading` is what is read."""
+    return _of_results(settings, topic) or (_READ_FROM if topic in reading else "")
+
+
+def why_not_parked_in(settings: Settings, topic: str, reading: Collection[str]) -> str:
+    """Return why nothing is set aside in a topic, empty where nothing is against it; `reading` is what is read."""
+    for stream in settings.streams:
+        if topic == stream.redrive_topic:
+            return f"is the redrive topic of stream {stream.name}, which would send what is set aside"
+        if _reads(stream, topic):
+            return f"is read by stream {stream.name}, which would send what is set aside"
+        if topic == stream.outcomes.topic:
+            return f"is the outcome topic of stream {stream.name}, whose readers expect outcomes"
+    return _READ_FROM if topic in reading else ""
+
+
+_READ_FROM = "is the topic that the dead letters are read from"
+
+
+def _reads(stream: StreamSettings, topic: str) -> bool:
+    """Tell whether a topic is among those of a stream; a pattern means what it means to librdkafka."""
+    return topic in stream.topics or (stream.pattern is not None and re.search(stream.pattern, topic) is not None)
+
+
+def _of_results(settings: Settings, topic: str) -> str:
+    for stream in settings.streams:
+        if topic == stream.outcomes.topic:
+            return f"is the outcome topic of stream {stream.name}, whose readers expect outcomes"
+        if topic == stream.dead_letters.topic:
+            return f"is the dead-letter topic of stream {stream.name}; nothing reads it to send it"
+        if topic == parking_topic(stream.dead_letters.topic):
+            return f"is the parking topic of stream {stream.name}; nothing reads it to send it"
+    return ""
