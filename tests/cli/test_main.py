@@ -261,3 +261,16 @@ def test_a_worker_that_waits_for_brokers_ends_at_once(tmp_path: Path) -> None:
 
     print(f"ended {time.monotonic() - told:.1f} s after SIGTERM (to be at once)")
     assert (code, time.monotonic() - told < 3) == (0, True)
+
+
+def test_commands_for_dead_letters_refuse_what_librdkafka_refuses(tmp_path: Path) -> None:
+    path = tmp_path / "connector.yaml"
+    path.write_text(
+        "kafka: {bootstrap_servers: a, properties: {foo.bar: 1}}\ntrackly: {api_key: trk_key}\nstreams:\n"
+        "  - {name: s, topics: [in], operation: send, outcomes: {topic: out}, dead_letters: {topic: dead}}\n"
+    )
+
+    result = CliRunner().invoke(app, ["dead-letters", "stats", str(path)])
+
+    assert result.exit_code == 2
+    assert 'kafka.properties["foo.bar"]: librdkafka refuses it' in result.stderr

@@ -94,9 +94,9 @@ class Chosen:
     @functools.cached_property
     def settings(self) -> "Settings":
         """The settings."""
-        from connector.config.load import load_settings  # noqa: PLC0415 (help should not load the settings' models)
+        from connector.app.loading import load  # noqa: PLC0415 (help should not load the settings' models)
 
-        loaded = load_settings(self.path)
+        loaded = load(self.path)
         known = {stream.name for stream in loaded.streams}
         for name in self.streams:
             if name not in known:

@@ -115,12 +115,12 @@ def import_letters(
     Each line is written once: killed and started again it goes on where it was. Exit code 2: a line is none of ours;
     nothing was written.
     """
-    from connector.config.load import load_settings  # noqa: PLC0415
+    from connector.app.loading import load  # noqa: PLC0415
     from connector.deadletters.copying import bring_in, look_through  # noqa: PLC0415
     from connector.deadletters.lines import InvalidLineError  # noqa: PLC0415
     from connector.deadletters.preparing import topics_of  # noqa: PLC0415
 
-    loaded = load_settings(settings)
+    loaded = load(settings)
     topic_named("--to", to)
     try:
         export = look_through(file)
