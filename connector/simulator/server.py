@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 BACKLOG: Final = 1_024
 LOOK_SECS: Final = 1.0  # how often idle connections are looked for, at the least
 SHUTDOWN_SECS: Final = 5.0
+HANDSHAKES_SECS: Final = 0.1
 CONTROL_BODY_BYTES: Final = 1_000_000  # kept of a body, however low the platform's own limit is set
 CLOCK_SECS: Final = 0.001  # the shortest wait: a loop's clock may be early by so much
 REBIND_SECS: Final = 0.01
@@ -227,6 +228,9 @@ class Simulator:
             async with asyncio.timeout(SHUTDOWN_SECS):
                 while self.connections:  # noqa: ASYNC110  # they leave the set one by one, soon
                     await asyncio.sleep(CLOCK_SECS)
+        if self._tls is not None:
+            # A handshake under way is nowhere told, and uvloop cannot be closed while one fails, its client being gone.
+            await asyncio.sleep(HANDSHAKES_SECS)
         self._socket.close()
 
     def _guarded(self, decide: Callable[[], _T]) -> _T | None:

@@ -318,7 +318,7 @@ class Arena:
             for kind, name in self._resources(what)
         ]
         for future in self.admin.create_acls(bindings).values():
-            future.result(30)
+            future.result(60)
 
     def allow_all(self) -> None:
         """Give back every right."""
@@ -327,7 +327,7 @@ class Arena:
             ResourceType.ANY, anyone, ResourcePatternType.ANY, anyone, anyone, AclOperation.ANY, AclPermissionType.ANY
         )
         for future in self.admin.delete_acls([everything]).values():
-            future.result(30)
+            future.result(60)
 
     def _resources(self, what: str) -> list[tuple[ResourceType, str]]:
         match what:
