@@ -475,7 +475,7 @@ def _shaping(stream: StreamSettings, at: KeyPath) -> Iterator[Fault]:
         if not over.model_fields_set - {"topics", "pattern"}:
             yield Fault(path, "changes nothing")
         for topic in over.topics:
-            if topic not in stream.topics and (stream.pattern is None or not re.search(stream.pattern, topic)):
+            if not stream.reads(topic):
                 yield Fault((*path, "topics"), f"names {topic}, which the stream does not read", inputs)
         if over.mapping is not None:
             fields = {name: spec for name, spec in over.mapping.fields.items() if spec is not None}

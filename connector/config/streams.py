@@ -4,6 +4,7 @@ Defaults are the values that were measured or that the platform states; each bou
 arithmetic, stops. What spans several settings is checked in `checks.py`.
 """
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, assert_never
 
@@ -436,6 +437,10 @@ class StreamSettings(Model):
     create_topics: CreateTopicsSettings = Field(
         default_factory=CreateTopicsSettings, description="Creation of missing topics."
     )
+
+    def reads(self, topic: str) -> bool:
+        """Tell whether a topic is among those of the stream; a pattern means what it means to librdkafka."""
+        return topic in self.topics or (self.pattern is not None and re.search(self.pattern, topic) is not None)
 
     @property
     def group(self) -> str:

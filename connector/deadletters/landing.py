@@ -5,7 +5,6 @@ is set aside where a stream reads is not aside: it is sent at once. The settings
 to be asked.
 """
 
-import re
 from collections.abc import Collection
 
 from connector.config.settings import Settings
@@ -23,25 +22,25 @@ def why_not_parked_in(settings: Settings, topic: str, reading: Collection[str]) 
     for stream in settings.streams:
         if topic == stream.redrive_topic:
             return f"is the redrive topic of stream {stream.name}, which would send what is set aside"
-        if _reads(stream, topic):
+        if stream.reads(topic):
             return f"is read by stream {stream.name}, which would send what is set aside"
-        if topic == stream.outcomes.topic:
-            return f"is the outcome topic of stream {stream.name}, whose readers expect outcomes"
+        if why := _of_outcomes(stream, topic):
+            return why
     return _READ_FROM if topic in reading else ""
 
 
 _READ_FROM = "is the topic that the dead letters are read from"
 
 
-def _reads(stream: StreamSettings, topic: str) -> bool:
-    """Tell whether a topic is among those of a stream; a pattern means what it means to librdkafka."""
-    return topic in stream.topics or (stream.pattern is not None and re.search(stream.pattern, topic) is not None)
+def _of_outcomes(stream: StreamSettings, topic: str) -> str:
+    is_it = topic == stream.outcomes.topic
+    return f"is the outcome topic of stream {stream.name}, whose readers expect outcomes" if is_it else ""
 
 
 def _of_results(settings: Settings, topic: str) -> str:
     for stream in settings.streams:
-        if topic == stream.outcomes.topic:
-            return f"is the outcome topic of stream {stream.name}, whose readers expect outcomes"
+        if why := _of_outcomes(stream, topic):
+            return why
         if topic == stream.dead_letters.topic:
             return f"is the dead-letter topic of stream {stream.name}; nothing reads it to send it"
         if topic == parking_topic(stream.dead_letters.topic):

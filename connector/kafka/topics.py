@@ -49,7 +49,7 @@ SOON_SECS = 3.0
 SHRINKING: Final = 4
 """By how much compression shrinks results at least, until a topic has refused a batch of them.
 
-Measured with lz4: outcomes shrink to a nineteenth, and to a quarter where keys and ids are random. What waits for the
+Measured with lz4: outcomes shrink to a nineteenth, and to a fifth where keys and origins are random. What waits for the
 batch before it costs librdkafka a thread that waits busily, so a tick's results of a partition had better be one batch.
 """
 
