@@ -4,7 +4,9 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from heapq import heapify, heappop, heappush
 from typing import Any, Final
 
@@ -46,6 +48,7 @@ class Conductor:
         self._feed = feed
         self._tell = tell
         self._sides = 0
+        self._askers = ThreadPoolExecutor(thread_name_prefix="asker")
 
     @property
     def slowest(self) -> Recovery:
@@ -183,23 +186,30 @@ class Conductor:
         yield secs
         slot.trouble(None)
 
+    def _meanwhile(self, ask: Callable[[], object]) -> Steps:
+        """Ask the cluster for something while the episode goes on, which may have to thaw the broker that is asked."""
+        answer = self._askers.submit(ask)
+        while not answer.done():
+            yield 0.05
+        answer.result()
+
     def _authorization_taken(self, what: str, secs: float) -> Steps:
-        self._arena.deny(what)
+        yield from self._meanwhile(partial(self._arena.deny, what))
         yield secs
-        self._arena.allow_all()
+        yield from self._meanwhile(self._arena.allow_all)
 
     def _outcomes_refused(self, secs: float) -> Steps:
-        self._arena.refuse_outcomes(True)
+        yield from self._meanwhile(partial(self._arena.refuse_outcomes, True))
         yield secs
-        self._arena.refuse_outcomes(False)
+        yield from self._meanwhile(partial(self._arena.refuse_outcomes, False))
 
     def _topic_deleted(self, records: int) -> Steps:
         arena = self._arena
         self._sides += 1
         sides = {lane.source + f".side{self._sides}": lane for lane in arena.lanes}
         for topic, lane in sides.items():
-            arena.topics.create(partitions=2, name=topic)
+            yield from self._meanwhile(partial(arena.topics.create, partitions=2, name=topic))
             self._feed.side(lane, topic, records)
         yield 4.0  # most are found, some are under way
-        arena.topics.delete(*sides)
+        yield from self._meanwhile(partial(arena.topics.delete, *sides))
         self._feed.deleted.update(sides)

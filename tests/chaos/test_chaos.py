@@ -1,10 +1,14 @@
 """Short runs of chaos: the whole suite of disturbances takes minutes, `make chaos`."""
 
 from pathlib import Path
+from threading import Event
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
-from tests.chaos.plan import FLOWS, Setup, episodes, setup
+from tests.chaos.conductor import Conductor
+from tests.chaos.plan import FLOWS, Disturbance, Setup, episodes, setup
 from tests.chaos.run import run
 
 
@@ -13,6 +17,26 @@ def test_a_seed_gives_the_same_plan_each_time_and_neighbours_cover_all_setups() 
 
     assert [next(first) for _ in range(50)] == [next(again) for _ in range(50)]
     assert len({(s.protocol, s.flows) for s in map(setup, range(6))}) == 2 * len(FLOWS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "asked"),
+    [
+        ("authorization_taken", {"what": "group"}, "deny"),
+        ("outcomes_refused", {}, "refuse_outcomes"),
+    ],
+)
+def test_what_is_asked_of_a_frozen_broker_does_not_keep_it_frozen(kind: str, values: Any, asked: str) -> None:
+    thawed, arena, feed = Event(), Mock(), Mock()
+    arena.broker.resume = thawed.set
+    getattr(arena, asked).side_effect = lambda *_: None if thawed.wait(10) else pytest.fail("it stays frozen")
+    feed.waiting.return_value = []
+
+    Conductor(arena, feed, lambda _: None).play(
+        (Disturbance("broker_freeze", 0.0, {"secs": 0.3}), Disturbance(kind, 0.1, {**values, "secs": 0.1}))
+    )
+
+    assert thawed.is_set()
 
 
 @pytest.mark.usefixtures("kafka_by_java")
