@@ -1,5 +1,17 @@
-"""`python -m connector`: the command line, where its script is not on the path."""
+"""The way in: the script `trackly-connector`, and `python -m connector` where that is not on the path."""
 
-from connector.cli.main import main
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command line; Ctrl-C ends it without a traceback while its modules are being loaded, too."""
+    try:
+        from connector.cli.main import main as command_line  # noqa: PLC0415
+
+        command_line()
+    except KeyboardInterrupt:
+        sys.exit(130)  # `ExitCode.INTERRUPTED`, whose module may not be there yet
+
+
+if __name__ == "__main__":
+    main()

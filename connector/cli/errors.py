@@ -33,6 +33,8 @@ class ExitCode(IntEnum):
     """Stopped at the drain's deadline, with records in doubt."""
     PLATFORM_REFUSED = 6
     """The platform refused the key, the account or the list."""
+    INTERRUPTED = 130
+    """A command was ended by Ctrl-C (SIGINT) before it was done; `run` stops in order then, as after SIGTERM."""
 
 
 WAYS_OUT: Final[Mapping[ExitCode, str]] = {
@@ -45,6 +47,7 @@ WAYS_OUT: Final[Mapping[ExitCode, str]] = {
         "nothing is lost: the next worker names what is in doubt. Where requests may take longer, raise "
         "`delivery.drain_secs` and `shutdown.grace_secs`"
     ),
+    ExitCode.INTERRUPTED: "type it again; what writes records goes on where it was",
     ExitCode.PLATFORM_REFUSED: "the findings of `check --online` say which of them, and what to do",
 }
 """What to do about each."""
@@ -53,6 +56,7 @@ WAYS_OUT: Final[Mapping[ExitCode, str]] = {
 RESTARTS: Final = RestartPolicy(
     order=(
         ExitCode.OK,
+        ExitCode.INTERRUPTED,  # before it had begun anything
         ExitCode.STOPPED_IN_DOUBT,
         ExitCode.FAILED,
         ExitCode.PLATFORM_REFUSED,

@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Kafka to Trackly SMS: events in, bulk requests out, one outcome or dead letter per record.",
     epilog="Exit codes: 0 ok, 1 failed, 2 bad settings or arguments, 3 no broker answered, 4 instance id in use, "
-    "5 stopped with records in doubt, 6 the platform refused.",
+    "5 stopped with records in doubt, 6 the platform refused, 130 interrupted by Ctrl-C.",
 )
 
 

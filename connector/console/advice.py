@@ -50,6 +50,10 @@ HOLDS: Final[dict[str, Advice]] = {
         "Kafka refuses to let the connector read or write.",
         "Mend the ACLs; `check --online` asks what is allowed.",
     ),
+    "results_refused": Advice(
+        "The outcome or dead-letter topic refuses what is written for its size.",
+        "Raise its max.message.bytes, or give the connector DescribeConfigs on it if it may not ask.",
+    ),
     "topic_missing": Advice("The outcome or dead-letter topic is gone.", "Create it again."),
     "schema_registry": Advice(
         "Records name schemas that are not known yet, and the schema registry does not answer as one.",

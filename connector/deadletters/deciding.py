@@ -30,6 +30,7 @@ WHY: Final[Mapping[str, str]] = {
     "in_doubt": "the platform may have it; `--include in_doubt` takes it along all the same",
     "still_in_doubt": "the evidence does not settle it: its number stands twice, or is not known",
     "automatic": "its stream sends it again by itself (`dead_letters.redrive`)",
+    "parked": "was sent again as often as `--cap` allows, and is parked where it stands; a larger `--cap` sends it",
     "value_omitted": "stands here without its value, which was too large; produce it from its source",
     "no_stream": "no header says which stream it belongs to; name a topic with `--to`",
     "unknown_stream": "its stream is not in the settings; name a topic with `--to`",
@@ -39,8 +40,8 @@ WHY: Final[Mapping[str, str]] = {
 }
 """Why a dead letter that is meant is left where it is, for people."""
 
-MAY_CHANGE: Final = frozenset({"automatic", "no_stream", "unknown_stream", "patch_invalid", "too_large"})
-"""What settings decide, so that the same redrive looks at it again; all else is passed for good."""
+MAY_CHANGE: Final = frozenset({"automatic", "no_stream", "parked", "patch_invalid", "too_large", "unknown_stream"})
+"""What settings and options decide, so that the same redrive looks at it again; all else is passed for good."""
 
 DEFAULT_CAP: Final = 3
 """Redrives of one record, after which it is parked."""
@@ -331,5 +332,10 @@ def plan(found: Survey, known: Known, rules: Rules) -> Plan:
             made.put(candidate, "leave", why)
             continue
         once.add(twin)
-        made.put(candidate, "park" if candidate.redrives >= rules.cap else "redrive")
+        if candidate.redrives < rules.cap:
+            made.put(candidate, "redrive")
+        elif parking_topic(candidate.partition.topic) == candidate.partition.topic:
+            made.put(candidate, "leave", "parked")
+        else:
+            made.put(candidate, "park")
     return made

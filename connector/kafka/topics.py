@@ -319,6 +319,7 @@ class Outputs(Targets):
         self.look_again(now=now, every_secs=0)
         if self.results_bytes >= results_bytes:
             self._refused_bytes = results_bytes
+        self._looked_at = float("-inf")  # what the next tick cuts, it cuts for what the topics take then
 
     def outcome_partition(self, source: int) -> int:
         """Return where outcomes of a source partition go, or -1 to have the key decide."""
@@ -327,6 +328,15 @@ class Outputs(Targets):
     def dead_letter_partition(self, source: int) -> int:
         """Return where dead letters of a source partition go: the partition modulo the topic's count, as KIP-1191."""
         return source % self.of(self.dead_letter_topic).partitions
+
+    @property
+    def limits_in_words(self) -> str:
+        """Say how large a batch each topic takes, as far as is known."""
+        known = {name: self._limits.get(name) for name in self._names}
+        return ", ".join(
+            f"{name} takes {f'{limit:,} bytes' if limit is not None else 'what we may not ask'}"
+            for name, limit in known.items()
+        )
 
     @property
     def dead_letter_limit(self) -> int:

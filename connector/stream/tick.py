@@ -28,6 +28,9 @@ from connector.kafka.topics import Outputs
 from connector.stream.state import State, awake, now, now_ms
 from connector.telemetry.logging import get_logger
 
+REFUSED_IN_A_ROW = 5
+"""Ticks that topics refuse for their size before it is told: batches are halved meanwhile, and most soon fit."""
+
 FLUSH_SECS = 1.0
 """How long to wait for results to arrive before what starts is chosen: to choose late is worth no more."""
 
@@ -302,6 +305,8 @@ class Ticker:
             self._outputs.were_refused(self._batch_bytes, now=now())
             if self._outputs.results_bytes < self._batch_bytes:
                 self._replace_publisher(error)
+            if self._trouble_in_a_row >= REFUSED_IN_A_ROW:
+                self._hold("results_refused", f"{error}; {self._outputs.limits_in_words}")
         if error.unauthorized:
             self._hold("kafka_authorization", str(error))
         # Results for a topic that is gone are not refused but wait, until librdkafka gives them up as timed out.

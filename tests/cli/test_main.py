@@ -45,6 +45,25 @@ def test_the_module_runs_as_the_command_does() -> None:
     assert (result.returncode, result.stdout, result.stderr) == (0, f"trackly-connector {__version__}\n", "")
 
 
+def test_ctrl_c_while_modules_are_loaded_leaves_no_traceback() -> None:
+    """What typer does with it comes too late: it takes longer to load than to type."""
+    interrupted = """
+import sys
+import connector.__main__
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+connector.__main__.main()
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", interrupted], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert (result.returncode, result.stdout, result.stderr) == (ExitCode.INTERRUPTED, "", "")
+
+
 def test_help_names_every_command_and_exit_code() -> None:
     result = _python("--help")
 
@@ -175,6 +194,7 @@ def test_exit_codes_are_published_and_stay() -> None:
         "INSTANCE_ID_IN_USE": 4,
         "STOPPED_IN_DOUBT": 5,
         "PLATFORM_REFUSED": 6,
+        "INTERRUPTED": 130,
     }
 
 

@@ -96,6 +96,20 @@ def test_above_the_cap_a_record_is_parked() -> None:
     assert (made.actions[DEAD].redrive, made.actions[DEAD].park) == ({0}, {1, 2})
 
 
+def test_above_the_cap_a_record_that_is_parked_stays_where_it_is_for_a_larger_cap() -> None:
+    parked = Partition("dead.parking", 0)
+    rows = [again(5, 2), again(6, 3), again(7, 4)]
+    chunk = Chunk(parked, 0, range(3), [GOOD] * 3, headers=list(rows), timestamps=[NOW_MS] * 3)
+    found = survey([chunk], Criteria().matcher(), RULES, {})
+
+    made = plan(found, Known(), RULES)
+    more = plan(found, Known(), replace(RULES, cap=5))
+
+    assert (made.actions[parked].redrive, made.actions[parked].park, made.skipped) == ({0}, set(), {"parked": 2})
+    assert list(made.actions[parked].leave) == [(1, 3)], "another cap finds them again"
+    assert more.actions[parked].redrive == {0, 1, 2}
+
+
 def test_without_its_value_or_a_known_stream_a_record_stays() -> None:
     rows = [[*headers_of(offset=1), ("trackly.value_omitted", b"9 bytes")], headers_of(stream="gone"), CONNECT]
 

@@ -198,7 +198,7 @@ def test_every_metric_that_is_served_is_on_the_page_and_no_other() -> None:
 
 
 def test_every_exit_code_is_on_the_page_with_its_meaning() -> None:
-    rows = re.findall(r"^\| (\d) \| `(\w+)` \| ([^|]+) \| ([^|]*) \|$", exit_codes_page(), re.MULTILINE)
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| ([^|]+) \| ([^|]*) \|$", exit_codes_page(), re.MULTILINE)
 
     assert [(int(code), name) for code, name, *_ in rows] == [(code.value, code.name) for code in ExitCode]
     assert all(meaning.endswith(".") for _, _, meaning, _ in rows)

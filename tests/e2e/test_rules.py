@@ -505,6 +505,24 @@ def test_rule_10_dead_letters_that_do_not_shrink_are_written_at_the_limits_that_
     assert 1 <= worker.status()["producers_replaced"] <= 3
 
 
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+def test_rule_10_an_outcome_topic_that_takes_not_even_one_outcome_holds_until_it_does(
+    world: World, guarantee: str
+) -> None:
+    _set_limit(world, world.outcomes, 100)
+    world.produce_sends(500)
+    worker = world.start(world.settings(stream={"delivery": {"guarantee": guarantee}}))
+
+    _wait_for_hold(worker, "results_refused")
+
+    (hold,) = worker.status()["holds"]
+    assert f"{world.outcomes} takes 100 bytes, {world.dead_letters} takes 1,048,588 bytes" in hold["detail"]
+    assert hold["ends"] == "probe"
+    _set_limit(world, world.outcomes, 1_048_588)
+    worker.wait_for(lambda s: s["queued"] == 500 and not s["holds"], "all settled")
+    assert world.settled().problems(repeats_allowed=guarantee == "at_least_once") == []
+
+
 def _set_limit(world: World, topic: str, limit: int) -> None:
     entry = ConfigEntry("max.message.bytes", str(limit), incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])

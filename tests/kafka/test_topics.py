@@ -242,6 +242,27 @@ def test_a_limit_that_was_lowered_takes_no_hope_in_compression(cluster: Cluster,
     assert outputs.results_bytes == SHRINKING * outputs.batch_bytes
 
 
+def test_what_was_refused_is_cut_for_what_the_topic_takes_when_it_is_written_again(cluster: Cluster) -> None:
+    """The limit may be raised right after the refusal, long before another look would be due."""
+    outputs = _outputs("", _OUTCOMES, _LETTERS)
+    cluster.limits[_OUTCOMES] = 100
+    outputs.refresh()
+    outputs.were_refused(outputs.results_bytes, now=10.0)
+
+    cluster.limits[_OUTCOMES] = 2_000_000
+    outputs.look_again(now=10.1)
+
+    assert outputs.outcome_limit == 2_000_000
+
+
+def test_a_limit_that_we_may_not_ask_for_is_called_so(cluster: Cluster) -> None:
+    cluster.fails_to_describe = {_OUTCOMES: KafkaError.TOPIC_AUTHORIZATION_FAILED}
+    outputs = _outputs("", _OUTCOMES, _LETTERS)
+    outputs.refresh()
+
+    assert outputs.limits_in_words == f"{_OUTCOMES} takes what we may not ask, {_LETTERS} takes 3,000,000 bytes"
+
+
 def test_what_is_not_compressed_is_put_together_as_the_topics_take_it(cluster: Cluster) -> None:
     outputs = _outputs("", _OUTCOMES, _LETTERS, compressed=False)
     outputs.refresh()
