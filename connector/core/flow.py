@@ -118,6 +118,8 @@ class Flow:
         """Partitions whose metadata has no room for more in flight: only what holds the committed offset may start."""
         self._stuck: set[Partition] = set()
         """Those where it has none for results either: only what holds the committed offset may settle."""
+        self._crowded = 0
+        """Ready batches that were passed over for lack of room when it was last chosen what starts."""
         self._answers = Answers(ANSWERS_PER_IN_FLIGHT * limits.max_in_flight_records)
         self._latest: dict[Partition, PartitionState] = {}
         """The state of each partition that was ever ours, under its latest assignment."""
@@ -402,6 +404,11 @@ class Flow:
         """Batches that wait to be tried again."""
         return len(self._waiting)
 
+    @property
+    def startable(self) -> int:
+        """Ready batches without those that metadata had no room for a moment ago."""
+        return max(len(self.ready) - self._crowded, 0)
+
     def oldest(self, partition: Partition) -> Place:
         """Return where the first record is that is not settled: a search through all batches, for rare questions."""
         state = self.partitions[partition]
@@ -625,6 +632,8 @@ class Flow:
             records += batch.count
             start.append((self._serial, batch))
         self.ready.extendleft(reversed(passed_over))
+        if slots:
+            self._crowded = len(passed_over)
         return start
 
     def _must_wait(self, chunks: Iterable[Chunk], crowded: set[Partition]) -> bool:

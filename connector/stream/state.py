@@ -165,8 +165,12 @@ class State:
         return self.flow.held_bytes + waiting + sum(item.bytes for item in self.quarantine)
 
     def may_start_more(self, at: float) -> bool:
-        """Tell whether more batches than are ready might start now."""
-        return self.slots(at) > len(self.flow.ready)
+        """Tell whether more batches than are ready might start now.
+
+        What is ready in a partition without room does not count: the record that would make room there may be one that
+        waits to be let in.
+        """
+        return self.slots(at) > self.flow.startable
 
     def queue(self, batches: list[Batch]) -> None:
         """Queue batches that were closed."""

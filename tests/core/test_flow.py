@@ -202,6 +202,23 @@ def test_a_partition_that_is_full_takes_no_slots_from_others() -> None:
     assert positions(posted[-1][1].chunks) == [(B, offset) for offset in range(5)]
 
 
+def test_what_is_ready_is_counted_without_the_batches_that_there_was_no_room_for() -> None:
+    made = flow(A, B, limits=replace(ROOMY, max_metadata=16))
+    made.settle(Finished((chunk(A, [1]),), Verdicts(SKIPPED)))
+    made.add_ready([batch(chunk(A, [offset])) for offset in range(2, 6)])
+    counts = [made.startable]
+    started(made, slots=0)
+    for _ in range(2):
+        assert made.plan(now=0, slots=1) is None
+    counts.append(made.startable)
+    made.add_ready([batch(chunk(B, [0])), batch(chunk(A, [0]))])
+    counts.append(made.startable)
+
+    drained(made, turns=20)
+
+    assert [*counts, made.startable] == [4, 0, 2, 0]
+
+
 def test_an_item_that_is_cut_stays_listed_until_its_last_record_is_settled() -> None:
     """Un-listed but not settled, a record would be posted again after a crash."""
     made = flow(A, limits=replace(ROOMY, max_metadata=40))

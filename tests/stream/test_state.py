@@ -1,8 +1,11 @@
 """What is due joins what is ready as far as it could be started."""
 
+import random
 from dataclasses import replace
 
+from connector.core.flow import Flow
 from connector.core.ordering import Lineup
+from connector.core.pacing import Pace, Pacer
 from connector.core.progress import Progress
 from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, Verdicts
@@ -61,3 +64,25 @@ def test_nothing_more_becomes_ready_while_nothing_may_start() -> None:
 
     assert _close(state) == 0
     assert state.batcher.open_records == 100 - state.limit.limit
+
+
+def test_a_list_goes_on_at_its_pace_although_its_partition_has_no_room_for_what_is_ready() -> None:
+    """Its records lie among those of others, which fill the metadata as they settle: the oldest would make room."""
+    state = make_state()
+    state.flow = Flow(replace(state.flow.limits, max_metadata=60))
+    state.admission.pacer = Pacer(Pace(None, {"slow": 600}), max_lot=10)
+    state.flow.assign(A, 1, Progress(0))
+    offsets, dice, at = range(2_000), random.Random(1), 0.0
+    piece = replace(chunk(offsets=offsets), lists=dice.choices(["slow", "fast"], [1, 9], k=len(offsets)))
+    with state.changed:
+        state.queue(state.admission.take([(None, piece)], now=at))
+
+        while state.flow.partitions[A].base < len(offsets) and at < 60:
+            at += 0.1
+            state.close_due(at)
+            tick = state.flow.plan(now=at, slots=state.slots(at))
+            for serial, batch in [] if tick is None else state.flow.committed(tick):
+                state.finish(serial, batch.chunks, Verdicts(QUEUED), attempts=1, sent_ms=1, answered_ms=1)
+
+    assert state.flow.partitions[A].base == len(offsets)
+    assert at > 15, "200 records of the slow list, 10 a second"
