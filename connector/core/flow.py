@@ -160,6 +160,13 @@ class Flow:
                 self.partitions[partition].revoking = True
         self._prune_unstarted()
 
+    def hold(self, partition: Partition) -> None:
+        """Start nothing more of a partition until it begins anew, and forget what was not started."""
+        state = self.partitions.get(partition)
+        if state is not None and not state.held:
+            state.held = True
+            self._prune_unstarted()
+
     def is_drained(self, partitions: Iterable[Partition]) -> bool:
         """Tell whether nothing of these partitions is listed or waits to be written, nor needs to be said."""
         states = {p: self.partitions[p] for p in partitions if p in self.partitions}
@@ -203,9 +210,12 @@ class Flow:
     # ------------------------------------------------------------------ records come in
 
     def intake(self, chunk: Chunk) -> Intake:
-        """Sort the records of a chunk that was just read: drop what is settled or stale, set apart what is in doubt."""
+        """Sort the records of a chunk that was just read: drop what is settled or stale, set apart what is in doubt.
+
+        What is read of a partition that is held is dropped as well: it is read again when that begins anew.
+        """
         state = self.partitions.get(chunk.partition)
-        if state is None or state.epoch != chunk.epoch or not chunk.offsets:
+        if state is None or state.epoch != chunk.epoch or state.held or not chunk.offsets:
             return NOTHING
         # What lies below the committed offset is settled, though `settled` forgets it once the offset has passed.
         state.next_read = max(state.next_read, state.base)

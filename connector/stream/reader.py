@@ -296,6 +296,7 @@ class Reader:
                 state.changed.notify_all()
             elif intake.doubtful and in_doubt_policy == "hold":  # it began, as all were answered for by then
                 state.hold_partition(chunk.partition, *hold_for_doubt(sum(map(len, intake.doubtful))))
+                return  # all of it is read again
         fresh = intake.fresh
         if intake.doubtful and in_doubt_policy == "resend":
             for again in intake.doubtful:

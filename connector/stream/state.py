@@ -279,14 +279,16 @@ class State:
         self.changed.notify_all()
 
     def hold_partition(self, partition: Partition, reason: str, detail: str) -> None:
-        """Keep one partition paused until the operator acts."""
+        """Keep one partition paused until the operator acts; then it is read again, so that nothing is kept of it.
+
+        All partitions share the room for what waits, and would stand still with this one.
+        """
         if partition not in self.partition_holds:
             hold = Hold(reason, time.time(), f"{partition}: {detail}", "operator")
             self.partition_holds[partition] = hold
             self.on_hold(hold)
-        held = self.flow.partitions.get(partition)
-        if held is not None:
-            held.held = True
+        self.flow.hold(partition)
+        self.admission.keep(self.flow.may_start)
 
     def troubled(self, error: KafkaTroubleError, *, for_secs: float) -> None:
         """Take note that Kafka could not be reached; it will be tried again within `for_secs`."""

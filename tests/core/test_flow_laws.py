@@ -492,7 +492,9 @@ class DeliveryMachine(RuleBasedStateMachine):
     def hold(self, at: int) -> None:
         partition = PARTITIONS[at % 3]
         if partition in self.owner:
-            self.owner[partition].flow.partitions[partition].held = True
+            worker = self.owner[partition]
+            worker.flow.hold(partition)
+            worker.admission.keep(worker.flow.may_start)
 
     @rule(at=numbers, who=numbers, commits=st.booleans())
     def hand_over(self, at: int, who: int, commits: bool) -> None:

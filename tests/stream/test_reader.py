@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import KafkaError
 
 from connector.core.chunks import Chunk, Partition
+from connector.core.ordering import Lineup
 from connector.core.pacing import Pace, Pacer
 from connector.core.progress import Progress, RangeSet, encode
 from connector.core.results import Finished
@@ -352,6 +353,23 @@ def test_a_partition_that_begins_while_there_is_no_room_has_no_other_read_on(rea
 
     assert stopped == {PARTITION, OTHER}
     assert reading.state.counts.records_read == 0
+
+
+def test_what_is_not_started_of_a_partition_that_is_held_takes_no_room_from_others(reading: Reading) -> None:
+    """Of a key that brings much there is always a buffer full that waits; it is read again when somebody decided."""
+    reading.state.admission.lineup = Lineup()
+    reading.begin_by_hand(PARTITION)
+    epoch, offsets = reading.reader._epochs[PARTITION], range(OFFSET, OFFSET + 5_000)
+    read = Chunk(PARTITION, epoch, offsets[:4_000], [VALUE] * 4_000, keys=[b"k"] * 4_000)
+    late = Chunk(PARTITION, epoch, offsets[4_000:], [VALUE] * 1_000, keys=[b"k"] * 1_000)
+    reading.reader._take(read, 100.0)
+    had_room = reading.reader.has_room
+
+    reading.state.hold_partition(PARTITION, "in_doubt", "an answer was lost")
+    reading.reader._take(late, 101.0)
+
+    assert (had_room, reading.reader.has_room) == (False, True)
+    assert reading.state.held_bytes == 0
 
 
 def test_a_partition_is_not_looked_up_anew_while_a_tick_names_it(reading: Reading) -> None:
