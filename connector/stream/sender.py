@@ -193,20 +193,20 @@ class Sender:
         if reply.kind != "not_sent":  # an answer that was lost counts as well: `resend` must come to an end
             batch.attempts += 1
             batch.sent_ms = sent_ms
-        if row.action in {Action.JUDGE, Action.DOUBT}:
-            batch.failures += 1
         match row.action:
             case Action.JUDGE:
                 state.limit.answered(took, active=len(state.flow.active), now=at)
-                judgement = judge(reply, batch.count, self._policy, failures=batch.failures, own_list=own_list)
+                judgement = judge(reply, batch.count, self._policy, failures=batch.failures + 1, own_list=own_list)
                 if judgement.hold_code is not None:
                     reason = f"setting:{judgement.hold_code}"
                     self._hold(serial, batch, reason, "every record of a batch failed with it")
                     return
+                batch.failures += 1
                 self._passed(batch, reply)
                 self._taken.note(batch.size, at)
                 self._settle(serial, batch, judgement, reply, sent_ms)
             case Action.DOUBT:
+                batch.failures += 1
                 state.limit.troubled(now=at)
                 self._failed(batch, row, reply)
                 self._doubt(serial, batch, batch.chunks, reply, sent_ms)

@@ -1,7 +1,7 @@
 """A stream without Kafka: the real sender, client and flow, and ticks that always commit."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from connector.core.batching import Batcher, BatchLimits
@@ -34,6 +34,7 @@ class Bench:
         batch_records: int = 5,
         failures: int = 5,
         max_age_ms: int | None = None,
+        setting_codes: Iterable[str] = (),
     ) -> None:
         self.operation = Operation("send", Rules(list_number="+18005551234", max_age_ms=max_age_ms))
         self.state = State(
@@ -45,7 +46,9 @@ class Bench:
         )
         self.state.flow.assign(PARTITION, 1, Progress(0))
         self.settled: list[Finished] = []
-        self._policy = VerdictPolicy(max_attempts, frozenset({"provider_error"}), frozenset(), frozenset({504}))
+        self._policy = VerdictPolicy(
+            max_attempts, frozenset({"provider_error"}), frozenset(setting_codes), frozenset({504})
+        )
         self._retry = RetryPolicy(max_attempts, 0.005, 0.02, 0.02)
         self._in_doubt = in_doubt
         self._next = 0

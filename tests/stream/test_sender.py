@@ -295,12 +295,21 @@ def test_whatever_the_platform_says_each_record_ends_once_and_none_is_posted_aga
     assert (bench.state.held_bytes, bench.state.flow.active_records) == (0, 0)
 
 
-@pytest.mark.parametrize("trouble", [(429, "0", b""), (500, None, b""), (401, None, b"")], ids=["429", "500", "401"])
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        (429, "0", b""),
+        (500, None, b""),
+        (401, None, b""),
+        (200, None, b'{"queued_count":0,"error_count":1,"errors":[{"index":0,"code":"list_not_found"}]}'),
+    ],
+    ids=["429", "500", "401", "setting"],
+)
 def test_what_fails_for_all_uses_up_no_attempt_of_a_record(trouble: tuple[int, str | None, bytes]) -> None:
     """Just after it a record's own failure is likeliest to pass."""
     failed = b'{"queued_count":0,"error_count":1,"errors":[{"index":0,"code":"provider_error"}]}'
     liar = Liar([*[trouble] * 4, (200, None, failed)])
-    bench = Bench(max_attempts=2)
+    bench = Bench(max_attempts=2, setting_codes={"list_not_found"})
 
     deliver(bench, liar, ["text"])
 
