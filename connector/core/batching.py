@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Literal
 
-from connector.core.chunks import Chunk, split
+from connector.core.chunks import Chunk, source_bytes, split
 
 ClosedBy = Literal["count", "bytes", "window", "drain"]
 
@@ -121,12 +121,13 @@ class LargestTaken:
 
 @dataclass(slots=True)
 class _Open:
-    """A batch that still takes records; `size` counts a comma after each record."""
+    """A batch that still takes records; `size` counts a comma after each record, `kept` all that is in memory."""
 
     deadline: float
     chunks: list[Chunk] = field(default_factory=list)
     count: int = 0
     size: int = 0
+    kept: int = 0
 
 
 class Batcher:
@@ -180,7 +181,9 @@ class Batcher:
                 held.chunks.append(part)
                 held.count += stop - start
                 held.size += taken
-                self.open_bytes += taken
+                kept = taken + source_bytes(part)
+                held.kept += kept
+                self.open_bytes += kept
                 start = stop
             if start < len(chunk) or held.count >= limits.max_records:
                 closed.append(self._close(lane, "count" if held.count >= limits.max_records else "bytes"))
@@ -209,9 +212,10 @@ class Batcher:
         for lane, held in list(self._open.items()):
             held.chunks = [chunk for chunk in held.chunks if wanted(chunk)]
             held.count = sum(map(len, held.chunks))
-            self.open_bytes -= held.size
             held.size = sum([chunk.wire_bytes for chunk in held.chunks])
-            self.open_bytes += held.size
+            self.open_bytes -= held.kept
+            held.kept = held.size + sum(map(source_bytes, held.chunks))
+            self.open_bytes += held.kept
             if not held.chunks:
                 del self._open[lane]
 
@@ -221,7 +225,7 @@ class Batcher:
 
     def _close(self, lane: str | None, closed_by: ClosedBy) -> Batch:
         held = self._open.pop(lane)
-        self.open_bytes -= held.size
+        self.open_bytes -= held.kept
         batch_id, serial = self.next_id()
         size = held.size - 1 + self.limits.envelope_bytes
         return Batch(batch_id, lane, tuple(held.chunks), held.count, size, closed_by, family=serial)

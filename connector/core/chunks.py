@@ -7,6 +7,7 @@ record at a few C calls.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, NamedTuple
 
 from connector.core.packing import PackedKeys, PackedValues, packed, unpacked
@@ -45,6 +46,9 @@ class Chunk:
     wire: Sequence[bytes] | None = field(default=None, repr=False)
     key_bytes: int = -1
     """Bytes of all keys, counted when they are not given. A part has those of the whole: no key of it is longer."""
+    header_bytes: int = -1
+    """What the headers of a record keep in memory, near enough for a budget; counted when it is not given. A part has
+    that of the whole."""
     oldest_ms: int = 0
     own_list: bool = False
     """Every record goes to the list that the settings name, whether its event names it as well or none."""
@@ -56,6 +60,8 @@ class Chunk:
     def __post_init__(self) -> None:
         if self.key_bytes < 0:
             self.key_bytes = 0 if self.keys is None else _length(self.keys)
+        if self.header_bytes < 0:
+            self.header_bytes = 0 if self.headers is None else _each(self.headers)
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -114,6 +120,7 @@ class Chunk:
             lists=None if self.lists is None else self.lists[start:stop],
             wire=wire,  # type: ignore[arg-type] # a spliced column holds no null: tombstones never get this far
             key_bytes=self.key_bytes,
+            header_bytes=self.header_bytes,
             oldest_ms=self.oldest_ms,
             own_list=self.own_list,
             resent=self.resent,
@@ -137,6 +144,7 @@ class Chunk:
             lists=None if self.lists is None else [self.lists[i] for i in indices],
             wire=wire,
             key_bytes=self.key_bytes,
+            header_bytes=self.header_bytes,
             oldest_ms=self.oldest_ms,
             own_list=self.own_list,
             resent=self.resent,
@@ -190,9 +198,26 @@ OBJECT_BYTES = 41
 """An empty bytes object takes 33 bytes, and its place in a list 8."""
 
 
+HEADER_BYTES = 160
+"""Around the characters of a header: a name of its own takes 49 bytes, a value 33, their tuple 56, and its place 8; the
+rest is its share of the record's list."""
+
+SAMPLED = 50
+"""Records of a chunk whose headers are weighed: to weigh all would cost what it costs to read some of them."""
+
+
+def _each(headers: Sequence[Headers | None]) -> int:
+    """Return the bytes that headers keep in memory for a record, on average over a sample of them."""
+    sample = headers[:: len(headers) // SAMPLED + 1]
+    found = list(chain.from_iterable(filter(None, sample)))
+    characters = sum(map(len, filter(None, chain.from_iterable(found))))
+    return (characters + HEADER_BYTES * len(found)) // max(len(sample), 1)
+
+
 def source_bytes(chunk: Chunk) -> int:
-    """Return the bytes of the values that what goes into requests was made of, where it is not the values."""
-    return 0 if chunk.wire is None or chunk.wire is chunk.values else _memory(chunk.values)
+    """Return the bytes that are kept beside what goes into requests: headers, and values where it was made of them."""
+    made = 0 if chunk.wire is None or chunk.wire is chunk.values else _memory(chunk.values)
+    return made + chunk.header_bytes * len(chunk)
 
 
 def weight(chunk: Chunk) -> int:

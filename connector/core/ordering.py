@@ -51,10 +51,11 @@ class _Kind:
     has_lists: bool
 
 
-_Row = tuple[int, Any, Any, Any, Any, Any, bytes, _Kind, tuple[float, int]]
-"""Offset, value, key, headers, timestamp, list, wire, kind, and of its chunk: when it came, and its oldest time."""
+_Row = tuple[int, Any, Any, Any, Any, Any, bytes, _Kind, tuple[float, int, int]]
+"""Offset, value, key, headers, timestamp, list, wire, kind, and of its chunk: when it came, its oldest time, and what
+the headers of each of its records take."""
 
-_OFFSET, _KEY, _KIND = 0, 2, 7
+_OFFSET, _VALUE, _KEY, _WIRE, _KIND, _CAME = 0, 1, 2, 6, 7, 8
 
 Laned = tuple[str | None, Chunk]
 """Prepared records and the lane that they go to."""
@@ -156,8 +157,8 @@ class Lineup:
             if chosen:
                 going.append((lane, chunk.pick(chosen)))
             if len(chosen) < len(chunk):
-                rest = chunk.pick([index - start for index in numbers if index not in go])
-                rows += _rows(lane, rest, now)
+                rest = list(_rows(lane, chunk.pick([index - start for index in numbers if index not in go]), now))
+                rows += rest
                 self._owe(line, _bytes(rest))
             start += len(chunk)
         if len(lanes) > 1:
@@ -187,7 +188,7 @@ class Lineup:
             for row in rows:
                 groups[row[_KIND]].append(row)
         released = [_joined(partition, line.epoch, kind, group) for kind, group in groups.items()]
-        self._owe(line, -sum(_bytes(turn.chunk) for turn in released))
+        self._owe(line, -sum(map(_bytes, groups.values())))
         return released
 
     def _owe(self, line: _Line, size: int) -> None:
@@ -195,9 +196,15 @@ class Lineup:
         self.waiting_bytes += size
 
 
-def _bytes(chunk: Chunk) -> int:
-    assert chunk.wire is not None
-    return sum(map(len, chunk.wire)) + ROW_BYTES * len(chunk)
+def _bytes(rows: Sequence[_Row]) -> int:
+    """Return what rows of one kind keep in memory."""
+    kind: _Kind = next(map(itemgetter(_KIND), rows))
+    size = ROW_BYTES * len(rows) + sum(map(len, map(itemgetter(_WIRE), rows)))
+    if not kind.is_spliced:
+        size += sum(map(len, filter(None, map(itemgetter(_VALUE), rows))))
+    if kind.has_headers:
+        size += sum([came[2] for came in map(itemgetter(_CAME), rows)])
+    return size
 
 
 def _rows(lane: str | None, chunk: Chunk, now: float) -> Iterable[_Row]:
@@ -223,7 +230,7 @@ def _rows(lane: str | None, chunk: Chunk, now: float) -> Iterable[_Row]:
         chunk.lists or nothing,
         chunk.wire,
         repeat(kind),
-        repeat((now, chunk.oldest_ms)),
+        repeat((now, chunk.oldest_ms, chunk.header_bytes)),
         strict=False,
     )
 

@@ -1,7 +1,7 @@
 """Laws of cutting records into requests: none is lost, none is in two, and no request passes a limit."""
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import pytest
@@ -124,6 +124,21 @@ def test_keeping_drops_whole_partitions_and_counts_what_is_left(run: Poured) -> 
     assert sorted(positions(piece for made in left for piece in made.chunks)) == sorted(wanted)
     assert counted == (len(wanted), sum(wire_size(made.chunks, 1) for made in left))
     assert run.batcher.next_deadline() is None
+
+
+def test_what_events_were_made_of_and_their_headers_are_counted_while_a_batch_is_open() -> None:
+    batcher = Batcher(BatchLimits(10, 1_000, 1.0, 0), "p")
+    made = replace(chunk(A, range(2)), values=[b"x" * 100_000] * 2)
+    batcher.add(None, made, now=0.0)
+    batcher.add(None, replace(chunk(B), headers=[[("h", b"v" * 100_000)]], header_bytes=-1), now=0.0)
+    counted = batcher.open_bytes
+    batcher.keep(lambda piece: piece.partition != B)
+    kept = batcher.open_bytes
+    batcher.drain()
+
+    assert 300_000 < counted < 301_000
+    assert 200_000 < kept < 201_000
+    assert batcher.open_bytes == 0
 
 
 # ------------------------------------------------------------------ the real body

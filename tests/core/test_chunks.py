@@ -1,11 +1,12 @@
 """A chunk that is cut keeps every column of the records that are left, and nothing of the others."""
 
+import tracemalloc
 from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.core.chunks import OBJECT_BYTES, Chunk, weight
+from connector.core.chunks import OBJECT_BYTES, Chunk, Headers, weight
 from connector.core.packing import SMALL_BYTES, PackedValues
 from tests.core.making import A, batch, chunk, chunks, rows
 
@@ -57,7 +58,7 @@ def test_a_partition_reads_as_its_topic_and_number() -> None:
 
 @given(chunks())
 def test_a_chunk_weighs_more_than_its_bytes(whole: Chunk) -> None:
-    """The budget counts the columns that hold bytes, and the objects around each record."""
+    """The budget counts the columns that hold bytes, headers, and the objects around each record."""
     columns = [whole.values]
     if whole.wire is not None and whole.wire is not whole.values:
         columns.append(whole.wire)
@@ -65,7 +66,7 @@ def test_a_chunk_weighs_more_than_its_bytes(whole: Chunk) -> None:
         columns.append(whole.keys)
     content = sum(len(value or b"") for column in columns for value in column)
 
-    assert weight(whole) - content == len(whole) * OBJECT_BYTES * (len(columns) + 1)
+    assert weight(whole) - content == len(whole) * (OBJECT_BYTES * (len(columns) + 1) + whole.header_bytes)
 
 
 def test_what_an_event_was_made_of_weighs_as_well() -> None:
@@ -75,6 +76,20 @@ def test_what_an_event_was_made_of_weighs_as_well() -> None:
 
     assert weight(made) - weight(plain) == 2 * (1 + OBJECT_BYTES)
     assert weight(made.pick([1])) - weight(plain.pick([1])) == 1 + OBJECT_BYTES
+
+
+def test_headers_weigh_what_they_take() -> None:
+    """A few of them take more memory than a short event."""
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    headers: list[Headers | None] = [[(f"h{at}", b"%d" % record) for at in range(6)] for record in range(1_000)]
+    took = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    made = Chunk(A, 1, range(1_000), [b"x"] * 1_000, headers=headers)
+    plain = Chunk(A, 1, range(1_000), [b"x"] * 1_000)
+
+    assert 0.9 < (weight(made) - weight(plain)) / took < 1.2
+    assert 0.9 < (weight(made.slice(0, 10)) - weight(plain.slice(0, 10))) / (took / 100) < 1.2
 
 
 @given(chunks(), st.integers(0, 14), st.integers(0, 14))

@@ -113,6 +113,21 @@ def test_what_waits_is_counted_and_forgotten_with_its_partition() -> None:
     assert (lineup.waiting_bytes, lineup.waiting_records) == (0, 0)
 
 
+def test_what_an_event_was_made_of_and_its_headers_are_counted_as_it_waits() -> None:
+    """A text of a hundred bytes may be made of a value of a million."""
+    first, second = keyed("aa"), keyed("aa", start=2)
+    first.values, first.wire = [b"x" * 1_000_000] * 2, [b"short"] * 2
+    second.headers, second.header_bytes = [[("h", b"v")], None], 5_000
+    lineup = Lineup()
+    lineup.admit([(None, first), (None, second)], now=0)
+    counted = lineup.waiting_bytes
+    turns = [turn for piece in (first, second) for turn in lineup.settled([done(piece)])]
+    turns += lineup.settled([done(turns[0].chunk)])
+
+    assert 1_010_000 < counted < 1_011_500
+    assert (len(turns), lineup.waiting_bytes) == (3, 0)
+
+
 @given(st.lists(st.one_of(st.text("aAbBcC-", min_size=1, max_size=8), st.integers(0, 50)), max_size=30))
 def test_whatever_comes_and_ends_in_whatever_order_each_key_keeps_its_own(steps: list[str | int]) -> None:
     """Text: so many records are read. A number: one of those that are on their way has its result committed."""
