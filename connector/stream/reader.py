@@ -11,8 +11,9 @@ stream holds, and the thread goes on polling: they are tried again with the dela
 
 import threading
 import time
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
@@ -304,6 +305,9 @@ class Reader:
             with state.lock:
                 state.counts.resent += sum(map(len, intake.doubtful))
             fresh = (*intake.doubtful, *fresh)
+            if state.admission.lineup is not None:
+                # Before the order was kept, later records of a key may have been posted than the first one left.
+                fresh = tuple(_in_order(fresh))
         for piece in fresh:
             late = self._shape is not None and now() > self._shape_until
             if self._kept or late or not self._admit(piece, at):
@@ -621,3 +625,18 @@ class Reader:
                     source.pause([partition])
             else:
                 self._begun.discard(partition)
+
+
+def _in_order(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+    """Yield chunks of one partition in such pieces that offsets rise from each to the next."""
+    left = sorted(chunks, key=_first)
+    while left:
+        piece, *left = left
+        stop = bisect_left(piece.offsets, _first(left[0])) if left else len(piece)
+        yield piece.slice(0, stop)
+        if stop < len(piece):
+            left = sorted([piece.slice(stop, len(piece)), *left], key=_first)
+
+
+def _first(chunk: Chunk) -> int:
+    return chunk.offsets[0]

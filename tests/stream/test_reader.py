@@ -372,6 +372,24 @@ def test_what_is_not_started_of_a_partition_that_is_held_takes_no_room_from_othe
     assert reading.state.held_bytes == 0
 
 
+def test_what_was_in_flight_before_the_order_was_kept_goes_after_earlier_records_of_its_key() -> None:
+    """Where no order was kept, later records of a key may be in doubt while earlier ones were not even read."""
+    reading = Reading("resend")
+    reading.state.admission.lineup = Lineup()
+    doubt = RangeSet([(OFFSET + 1, OFFSET + 2), (OFFSET + 4, OFFSET + 6)])
+    reading.stand[PARTITION] = OFFSET, encode(Progress(OFFSET, in_flight=doubt))
+    reading.begin_by_hand(PARTITION)
+    epoch, keys = reading.reader._epochs[PARTITION], [b"k", b"k", b"a", b"b", b"a", b"c", b"c"]
+    read = Chunk(PARTITION, epoch, range(OFFSET, OFFSET + 7), [VALUE] * 7, keys=list(keys))
+
+    reading.reader._take(read, 100.0)
+    posted = [offset for offsets in reading.commit(slots=9) for offset in offsets]
+    reading.close()
+
+    assert sorted(posted) == [OFFSET, OFFSET + 2, OFFSET + 3, OFFSET + 5]
+    assert reading.state.counts.resent == 3
+
+
 def test_a_partition_is_not_looked_up_anew_while_a_tick_names_it(reading: Reading) -> None:
     """Nothing refuses that tick's commit, as the partition is ours all the time: it has to be read."""
     reading.begin_by_hand(PARTITION)
