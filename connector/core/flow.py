@@ -32,6 +32,10 @@ from connector.core.verdicts import Verdicts
 ANSWERS_PER_IN_FLIGHT = 4
 """Partitions may be lost more than once before they are read again; what is kept of an answer is small."""
 
+BATCH_BYTES = 250
+CHUNK_BYTES = 450
+"""What a batch and each of its chunks take beside the records: of single records that is most of all."""
+
 MARKS = 1 << 14
 """Ticks are told apart by a number that takes two bytes and starts over."""
 
@@ -789,7 +793,8 @@ def _has(offsets: Sequence[int], offset: int) -> bool:
 
 def _bytes(batch: Batch) -> int:
     """Return what a batch keeps in memory: records, what they were made of, and objects."""
-    return batch.size + sum([source_bytes(chunk) for chunk in batch.chunks]) + 120 * batch.count
+    sources = sum([source_bytes(chunk) for chunk in batch.chunks])
+    return batch.size + sources + 120 * batch.count + CHUNK_BYTES * len(batch.chunks) + BATCH_BYTES
 
 
 def _ranges(chunks: Iterable[Chunk]) -> dict[Partition, list[Range]]:

@@ -2,7 +2,9 @@
 
 import tracemalloc
 
-from connector.core.batching import Batch
+import pytest
+
+from connector.core.batching import Batch, Batcher, BatchLimits
 from connector.core.chunks import Chunk, Partition
 from connector.core.flow import Flow, FlowLimits
 from connector.core.progress import MAX_METADATA, Progress, decode
@@ -39,3 +41,24 @@ def test_ten_thousand_partitions_take_some_kilobytes_each_and_one_tick_says_all_
     tracemalloc.stop()
     print(f"{each:.0f} bytes for a partition with {RECORDS} records, none of them next to one of its kind")
     assert each < 8_000
+
+
+def _read(offsets: range) -> Chunk:
+    values, keys = ([b"%0*d" % (size, offset) for offset in offsets] for size in (105, 12))
+    return Chunk(Partition("t", 0), 1, offsets, values, keys=keys, wire=values)
+
+
+@pytest.mark.parametrize("records", [1, 10, 1_000])
+def test_what_waits_to_be_posted_takes_no_more_than_is_counted_however_small_the_batches_are(records: int) -> None:
+    """In single mode each record is a batch, and the buffer is full of them whenever there is a backlog."""
+    flow, count = Flow(FlowLimits(1 << 20, 1 << 20, 1 << 30)), 20_000
+    batcher = Batcher(BatchLimits(records, 1 << 20, 1.0, 0), "bench-0123456789")
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for start in range(0, count, 2_000):
+        flow.add_ready(batcher.add(None, _read(range(start, start + 2_000)), now=0.0))
+    took = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+
+    print(f"{took / count:.0f} bytes for a record, {flow.held_bytes / count:.0f} counted")
+    assert took < 1.05 * flow.held_bytes
