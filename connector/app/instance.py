@@ -19,8 +19,19 @@ from connector.config.settings import Settings
 from connector.kafka import configs
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.groups import Member, members
+from connector.telemetry.logging import get_logger
+
+log = get_logger("app")
 
 MAX_SLOTS = 1_000
+
+_FIRST_ANSWER_SECS = 2.0
+_ANSWER_SECS = 10.0
+"""How long to wait for a group's coordinator, at first and at most.
+
+Asked while a cluster makes its first groups' topic, librdkafka (2.15) may wait until its time is up, and the same
+question is answered at once when it is put again.
+"""
 
 
 class InstanceIdInUseError(Exception):
@@ -112,14 +123,17 @@ def refuse_twin(settings: Settings, claimed: Claim, *, wait: Callable[[float], N
     for stream in settings.streams:
         config = configs.asking(settings.kafka, claimed.client_id)
         deadline = time.monotonic() + settings.kafka.session_timeout_secs + 2
+        patience = _FIRST_ANSWER_SECS
         while True:
             try:
-                twins = [m for m in members(config, stream.group, 10.0) if _is_twin(m, claimed)]
+                twins = [m for m in members(config, stream.group, patience) if _is_twin(m, claimed)]
             except KafkaTroubleError as error:
                 if error.unauthorized or error.code in {"_UNSUPPORTED_FEATURE", "UNSUPPORTED_VERSION"}:
                     return  # without the right to look, the broker's own fencing has to do
                 if time.monotonic() > deadline + settings.kafka.startup_timeout_secs:
                     raise
+                log.warning("group cannot be asked yet", group=stream.group, code=error.code, error=str(error))
+                patience = min(2 * patience, _ANSWER_SECS)
                 wait(0.5)  # a coordinator of a young cluster is not there at once
                 continue
             if not twins:

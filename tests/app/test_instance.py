@@ -5,7 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from connector.app.instance import _started
+import pytest
+from structlog.testing import capture_logs
+
+import connector.app.instance as module
+from connector.app.instance import _started, refuse_twin, take_over
+from connector.config.settings import Settings
+from connector.kafka.errors import RetriableError
+from connector.kafka.groups import Member
 
 
 def test_a_process_that_has_ended_is_gone_even_while_its_parent_has_not_asked_for_it() -> None:
@@ -19,3 +26,40 @@ def test_a_process_that_has_ended_is_gone_even_while_its_parent_has_not_asked_fo
 
         assert _started(process.pid) == 0
     assert _started(process.pid) == 0
+
+
+def test_a_group_that_is_not_answered_for_is_soon_asked_again_and_then_given_more_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Librdkafka loses an answer while a cluster makes its first groups' topic: the second question gets it at once."""
+    given: list[float] = []
+
+    def silent_four_times(_config: object, _group: str, timeout_secs: float) -> list[Member]:
+        given.append(timeout_secs)
+        if len(given) <= 4:
+            raise RetriableError("Local: Timed out", "asking who is in group g")
+        return []
+
+    monkeypatch.setattr(module, "members", silent_four_times)
+    settings = Settings.model_validate(
+        {
+            "kafka": {"bootstrap_servers": "localhost:9092"},
+            "trackly": {"api_key": "trk_0123456789abcdef0123456789abcdef"},
+            "streams": [
+                {
+                    "name": "sends",
+                    "topics": ["sms"],
+                    "operation": "send",
+                    "list_number": "+18005551234",
+                    "outcomes": {"topic": "out"},
+                    "dead_letters": {"topic": "dead"},
+                }
+            ],
+        }
+    )
+
+    with capture_logs() as logs:
+        refuse_twin(settings, take_over("a"), wait=lambda _secs: None)
+
+    assert given == [2, 4, 8, 10, 10]
+    assert [entry["event"] for entry in logs] == ["group cannot be asked yet"] * 4
