@@ -302,6 +302,16 @@ class Plan:
                 if why in MAY_CHANGE:
                     actions.leave.add(candidate.offset, candidate.offset + 1)
 
+    def put_again(self, candidate: Candidate, cap: int) -> None:
+        """Add a dead letter that is to be sent again, unless that was done as often as the cap allows."""
+        topic = candidate.partition.topic
+        if candidate.redrives < cap:
+            self.put(candidate, "redrive")
+        elif parking_topic(topic) == topic:
+            self.put(candidate, "leave", "parked")
+        else:
+            self.put(candidate, "park")
+
 
 def why_left(candidate: Candidate, known: Known, latest: Mapping[Position, int]) -> str:
     """Return why a dead letter is left, by all that is known; empty where nothing stands against it."""
@@ -332,10 +342,5 @@ def plan(found: Survey, known: Known, rules: Rules) -> Plan:
             made.put(candidate, "leave", why)
             continue
         once.add(twin)
-        if candidate.redrives < rules.cap:
-            made.put(candidate, "redrive")
-        elif parking_topic(candidate.partition.topic) == candidate.partition.topic:
-            made.put(candidate, "leave", "parked")
-        else:
-            made.put(candidate, "park")
+        made.put_again(candidate, rules.cap)
     return made

@@ -197,7 +197,7 @@ def _plan(run: Run, found: "Survey", findings: dict[str, "Finding"]) -> "Plan":
         elif finding == "accepted":
             made.put(candidate, "accept")
         else:
-            made.put(candidate, "park" if candidate.redrives >= run.rules.cap else "redrive")
+            made.put_again(candidate, run.rules.cap)
     return made
 
 
