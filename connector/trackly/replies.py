@@ -47,9 +47,18 @@ class _Failure(msgspec.Struct):
     message: Any = None
 
 
+class _Taken(msgspec.Struct):
+    """What of an error reply says that records were taken, in a body of whatever other fields."""
+
+    queued_count: Any = None
+    success_count: Any = None
+    success: Any = None
+
+
 _decode_bulk = msgspec.json.Decoder(_Bulk).decode
 _decode_single = msgspec.json.Decoder(_Single).decode
 _decode_failure = msgspec.json.Decoder(_Failure).decode
+_decode_taken = msgspec.json.Decoder(_Taken).decode
 
 
 def read_reply(
@@ -141,12 +150,12 @@ def _failure(body: bytes) -> tuple[str | None, str, bool]:
 def _names_taken(operation: Operation, body: bytes) -> bool:
     """Tell whether an error reply says of records that they were taken: they must not be sent again for its status."""
     try:
-        if operation.rules.single:
-            return _decode_single(body).success is True
-        said = _decode_bulk(body)
+        said = _decode_taken(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return False
-    return max(said.queued_count or 0, said.success_count or 0) > 0
+    if operation.rules.single:
+        return said.success is True
+    return any(isinstance(count, int | float) and count > 0 for count in (said.queued_count, said.success_count))
 
 
 def _unreadable(status: int, why: str) -> Reply:

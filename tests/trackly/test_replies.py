@@ -489,6 +489,26 @@ def test_an_error_reply_that_counts_records_as_taken_leaves_doubt(status: int) -
         assert classify(answer(body, status=status), POLICY, own_list=True).action is not Action.DOUBT
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"errors": [{"index": "0", "code": "invalid_phone"}]},
+        {"errors": [{"to": "+14155550101", "error": "no"}]},
+        {"errors": {"0": "no"}},
+        {"errors": "see the log", "error_count": "1"},
+        {"queued_count": 3.0},
+        {"success_count": "none"},
+    ],
+)
+def test_what_else_an_error_reply_says_hides_no_count_of_records_taken(more: dict[str, Any]) -> None:
+    """Errors are told in many forms; that some records were taken stays true in each of them."""
+    reply = answer({"queued_count": 3, "error_count": 1, **more}, status=500)
+    single = answer({"success": True, "message_id": 7}, status=500, single=True)
+
+    assert classify(reply, POLICY, own_list=True).action is Action.DOUBT
+    assert classify(single, POLICY, own_list=True).action is Action.DOUBT
+
+
 def test_the_id_of_a_message_is_cut_as_all_else_that_the_platform_says() -> None:
     """It goes into an outcome, which its topic has to take."""
     reply = answer({"success": True, "message_id": "m" * 2_000_000}, single=True)
