@@ -53,7 +53,7 @@ RULES: Final = (
     "`dead_letters.redrive`: unique names, no reason in two rules, never `in_doubt`, and `guarantee: exactly_once`",
     "names and groups of streams are unique",
     "`mode: single` is not for history; `list_number_placement: top_level` is for bulk sends only",
-    "`list_number`, `history`, `revenue` and `contacts` only where the operation uses them",
+    "`list_number`, `history`, `revenue` and `contacts` only where the operation uses them; `revenue.imported` in bulk",
     "`pace` only with `operation: send`",
     "every expression and template of `mapping` compiles, and `transform` names a function that is there",
     "`mapping.list_number` only where the operation has a list, `mapping.max_segments` only with `operation: send`",
@@ -453,6 +453,8 @@ def _operation(stream: StreamSettings, at: KeyPath) -> Iterator[Fault]:
         )
     if stream.pace.is_on and operation != "send":
         yield Fault((*at, "pace"), f"does nothing with operation {operation}", looked_at)
+    if operation == "revenue" and stream.mode == "single" and stream.revenue.imported:
+        yield Fault((*at, "revenue", "imported"), "is for bulk mode only: a single request has no such mark", looked_at)
     for section in ("history", "revenue", "contacts"):
         if section in stream.model_fields_set and operation != section:
             yield Fault((*at, section), f"does nothing with operation {operation}", looked_at)

@@ -319,7 +319,7 @@ class HistorySettings(Model):
 class RevenueSettings(Model):
     """How revenue is booked."""
 
-    imported: bool = Field(default=False, description="The `imported` mark of each request.")
+    imported: bool = Field(default=False, description="The `imported` mark of each request, for `mode: bulk`.")
 
 
 class ContactsSettings(Model):

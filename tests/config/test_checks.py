@@ -239,6 +239,11 @@ OPERATIONS = {
         "streams[0].revenue",
         "does nothing with operation send",
     ),
+    "a single request has no mark of an import": (
+        _stream(operation="revenue", mode="single", revenue={"imported": True}),
+        "streams[0].revenue.imported",
+        "is for bulk mode only: a single request has no such mark",
+    ),
     "contacts is for contacts": (
         _stream(contacts={"journeys": True}),
         "streams[0].contacts",
