@@ -57,6 +57,7 @@ RULES: Final = (
     "`pace` only with `operation: send`",
     "every expression and template of `mapping` compiles, and `transform` names a function that is there",
     "`mapping.list_number` only where the operation has a list, `mapping.max_segments` only with `operation: send`",
+    "a list is chosen by `mapping.list_number` or by a field `list_number`, an override laid over the stream's mapping",
     "an entry of `overrides` names topics that the stream reads, by name or by pattern, and changes something",
     "sasl protocols need a mechanism, PLAIN and SCRAM a user and a password, OAUTHBEARER its properties",
     "a certificate needs its key, and the other way round; named files must be readable, and of use to TLS",
@@ -482,6 +483,7 @@ def _shaping(stream: StreamSettings, at: KeyPath) -> Iterator[Fault]:
         if over.mapping is not None:
             fields = {name: spec for name, spec in over.mapping.fields.items() if spec is not None}
             yield from _mapping(stream, over.mapping.model_copy(update={"fields": fields}), (*path, "mapping"))
+            yield from _two_lists(stream.mapping, over.mapping, at, (*path, "mapping"))
         yield from _transform(over.transform, (*path, "transform"))
 
 
@@ -498,6 +500,18 @@ def _mapping(stream: StreamSettings, mapping: MappingSettings | None, at: KeyPat
     except InvalidMappingError as error:
         for flaw in error.flaws:
             yield Fault((*at, *flaw.path), flaw.message, offset=flaw.offset)
+
+
+def _two_lists(base: MappingSettings | None, over: MappingSettings, at: KeyPath, path: KeyPath) -> Iterator[Fault]:
+    """Refuse an override by which a list is chosen in two places, one of which is the stream's own mapping."""
+    chosen, field = over.list_number is not None, over.fields.get("list_number") is not None
+    whole = over.over(base)
+    if chosen is field or whole.list_number is None or "list_number" not in whole.fields:
+        return  # where both stand in the override, that is told of it alone
+    here: KeyPath = ("list_number",) if chosen else ("fields", "list_number")
+    there: KeyPath = ("fields", "list_number") if chosen else ("list_number",)
+    other = (*at, "mapping", *there)
+    yield Fault((*path, *here), f"stands beside {dotted(other)}; null takes that away here", (other, (*path, *there)))
 
 
 def _transform(name: str | None, at: KeyPath) -> Iterator[Fault]:

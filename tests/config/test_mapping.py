@@ -9,6 +9,7 @@ import pytest
 
 from connector.config.load import load_settings
 from connector.config.problems import SettingsError
+from connector.shaping.shaper import Shaper
 from tests.config.conftest import Load, Refused
 
 STREAM = """\
@@ -114,6 +115,32 @@ def test_every_slip_has_its_path_line_and_column(tmp_path: Path) -> None:
             "is no JMESPath expression",
         ),
         (
+            {
+                "mapping": {"list_number": "value.a"},
+                "overrides": [{"topics": ["in"], "mapping": {"fields": {"list_number": "value.b"}}}],
+            },
+            "overrides[0].mapping.fields.list_number",
+            "stands beside streams[0].mapping.list_number; null takes that away here",
+        ),
+        (
+            {
+                "mapping": {"fields": {"list_number": "value.a"}},
+                "overrides": [{"topics": ["in"], "mapping": {"list_number": "value.b"}}],
+            },
+            "overrides[0].mapping.list_number",
+            "stands beside streams[0].mapping.fields.list_number; null takes that away here",
+        ),
+        (
+            {
+                "mapping": {"fields": {"to": "value.a"}},
+                "overrides": [
+                    {"topics": ["in"], "mapping": {"list_number": "value.b", "fields": {"list_number": "value.c"}}}
+                ],
+            },
+            "overrides[0].mapping.list_number",
+            "stands among the fields too",
+        ),
+        (
             {"operation": "revenue", "mapping": {"list_number": "value.a"}},
             "mapping.list_number",
             "does nothing: revenue has no list",
@@ -141,6 +168,23 @@ def test_a_module_that_fails_when_it_is_imported_is_no_traceback(
 
     assert problem.message == "names a module that fails when it is imported: RuntimeError"
     assert "broken_hook" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("mapping", "over"),
+    [
+        ({"list_number": "value.a"}, {"list_number": None, "fields": {"list_number": "value.b"}}),
+        ({"fields": {"list_number": "value.a"}}, {"list_number": "value.b", "fields": {"list_number": None}}),
+        ({"list_number": "value.a"}, {"list_number": "value.b"}),
+        ({"fields": {"list_number": "value.a"}}, {"fields": {"list_number": "value.b"}}),
+    ],
+)
+def test_an_override_may_choose_the_list_in_another_place(
+    load: Load, mapping: dict[str, Any], over: dict[str, Any]
+) -> None:
+    (stream,) = load({"streams": [{"mapping": mapping, "overrides": [{"topics": ["in"], "mapping": over}]}]}).streams
+
+    assert Shaper(stream).plan_for("in").mapping is not None
 
 
 def test_null_takes_a_field_away_in_an_override(load: Load) -> None:
