@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from connector.config.certificates import flaws
 from connector.config.formats import PACKAGE, FormatSettings, RegistryTlsSettings, reader_schema
 from connector.config.kafka import KafkaSettings, SecuritySettings, refusal
 from connector.config.mapping import MappingSettings
+from connector.config.model import E164
 from connector.config.problems import Fault, KeyPath, dotted
 from connector.config.settings import Settings, TraceSettings
 from connector.config.streams import StreamSettings
@@ -57,6 +58,7 @@ RULES: Final = (
     "`pace` only with `operation: send`",
     "every expression and template of `mapping` compiles, and `transform` names a function that is there",
     "`mapping.list_number` only where the operation has a list, `mapping.max_segments` only with `operation: send`",
+    "the lists that `mapping.list_number` names itself (`table`, `default`, `const`) are E.164 numbers",
     "a list is chosen by `mapping.list_number` or by a field `list_number`, an override laid over the stream's mapping",
     "an entry of `overrides` names topics that the stream reads, by name or by pattern, and changes something",
     "sasl protocols need a mechanism, PLAIN and SCRAM a user and a password, OAUTHBEARER its properties",
@@ -493,6 +495,9 @@ def _mapping(stream: StreamSettings, mapping: MappingSettings | None, at: KeyPat
     operation: tuple[KeyPath, ...] = ((*at[:2], "operation"),)
     if mapping.list_number is not None and not _has_list(stream):
         yield Fault((*at, "list_number"), f"does nothing: {stream.operation} has no list", operation)
+    for below, number in _fixed_lists(mapping.list_number):
+        if not (isinstance(number, str) and re.fullmatch(E164, number)):
+            yield Fault((*at, "list_number", *below), "must be a list's number in E.164 form, such as +18005551234")
     if mapping.max_segments is not None and stream.operation != "send":
         yield Fault((*at, "max_segments"), f"does nothing with operation {stream.operation}", operation)
     try:
@@ -500,6 +505,24 @@ def _mapping(stream: StreamSettings, mapping: MappingSettings | None, at: KeyPat
     except InvalidMappingError as error:
         for flaw in error.flaws:
             yield Fault((*at, *flaw.path), flaw.message, offset=flaw.offset)
+
+
+def _fixed_lists(spec: Any) -> Iterator[tuple[KeyPath, Any]]:
+    """Yield the lists that a choice names itself, each by where it stands; null is none."""
+    match spec:
+        case {"table": dict(table)}:
+            if all(isinstance(number, str) for number in table.values()):  # else that is told of the table
+                yield from ((("table", name), number) for name, number in table.items())
+            if isinstance(spec.get("default"), str):
+                yield ("default",), spec["default"]
+        case {"from": _, "default": default} if default is not None:
+            yield ("default",), default
+        case {"const": constant} if constant is not None:
+            yield ("const",), constant
+        case bool() | int() | float():
+            yield (), spec
+        case _:
+            pass
 
 
 def _two_lists(base: MappingSettings | None, over: MappingSettings, at: KeyPath, path: KeyPath) -> Iterator[Fault]:

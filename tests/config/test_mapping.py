@@ -97,6 +97,32 @@ def test_every_slip_has_its_path_line_and_column(tmp_path: Path) -> None:
             "mapping.list_number.by",
             "must be an expression",
         ),
+        (
+            {"mapping": {"list_number": {"table": {"US": "+18005551234", "GB": "441632960960"}, "by": "value.a"}}},
+            "mapping.list_number.table.GB",
+            "must be a list's number in E.164 form",
+        ),
+        (
+            {"mapping": {"list_number": {"table": {"US": "+18005551234"}, "by": "value.a", "default": "default"}}},
+            "mapping.list_number.default",
+            "must be a list's number in E.164 form",
+        ),
+        (
+            {"mapping": {"list_number": {"from": "value.a", "default": 18005551234}}},
+            "mapping.list_number.default",
+            "must be a list's number in E.164 form",
+        ),
+        (
+            {"mapping": {"list_number": {"const": "+1 800 555 1234"}}},
+            "mapping.list_number.const",
+            "must be a list's number in E.164 form",
+        ),
+        ({"mapping": {"list_number": 18005551234}}, "mapping.list_number", "must be a list's number in E.164 form"),
+        (
+            {"overrides": [{"topics": ["in"], "mapping": {"list_number": {"const": "+1\n"}}}]},
+            "overrides[0].mapping.list_number.const",
+            "must be a list's number in E.164 form",
+        ),
         ({"mapping": {"max_segments": 0}}, "mapping.max_segments", "must be at least 1"),
         ({"mapping": {"felds": {}}}, "mapping.felds", "did you mean fields?"),
         ({"transform": "nowhere"}, "transform", "must be package.module:function"),
