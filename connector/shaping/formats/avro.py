@@ -11,6 +11,7 @@ import json
 import math
 from base64 import b64encode
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from datetime import date, datetime, time
 from decimal import Decimal
 from io import BytesIO
@@ -19,6 +20,7 @@ from uuid import UUID
 
 from fastavro import parse_schema, schemaless_reader
 from fastavro._read_py import schemaless_reader as careful_reader
+from fastavro.read import LOGICAL_READERS
 
 from connector.shaping.formats.refusing import UndecodableError
 from connector.shaping.formats.schemas import Schema
@@ -45,9 +47,9 @@ def compile_avro(schema: Schema, reader: Any = None) -> Callable[[bytes, int], A
         text = f"the registry's schema is no valid Avro: {type(error).__name__}: {error}"
         raise UndecodableError("schema_unusable", text) from error
     look = _Look(known)
-    look.at(parsed)
+    written = look.at(parsed)
     read = careful_reader if look.is_recursive else schemaless_reader
-    convert = _Look(_names(reader) if reader is not None else known).at(reader if reader is not None else parsed)
+    convert = written if reader is None else _Look(_names(reader), fills_in=True).at(reader)
 
     def read_from(value: bytes, start: int) -> Any:
         stream = BytesIO(value)
@@ -101,10 +103,14 @@ def _is_optional(schema: Any) -> bool:
 
 
 class _Look:
-    """One look at a whole schema: whether it can be used, and what of its values has to be converted."""
+    """One look at a whole schema: whether it can be used, and what of its values has to be converted.
 
-    def __init__(self, known: Mapping[str, Any]) -> None:
+    `fills_in` says that values are brought to it, so that fields that were not written have their default.
+    """
+
+    def __init__(self, known: Mapping[str, Any], *, fills_in: bool = False) -> None:
         self._known = known
+        self._fills_in = fills_in
         self._open: list[str] = []
         self._records: dict[str, Convert | None] = {}
         """What converts each record that was looked at: types that share types are looked at once."""
@@ -153,8 +159,12 @@ class _Look:
         self._open.pop()
         wanted = [(field, convert) for field, convert in fields if convert is not None]
         optional = [field["name"] for field in schema["fields"] if _is_optional(field["type"])]
+        defaults = self._defaults(schema["fields"]) if self._fills_in else []
 
         def record(event: Any) -> Any:
+            for field, raw, default in defaults:
+                if event[field] is raw:
+                    event[field] = deepcopy(default)
             for field, convert in wanted:
                 event[field] = convert(event[field])
             for field in optional:
@@ -162,8 +172,49 @@ class _Look:
                     del event[field]
             return event
 
-        self._records[name] = record if wanted or optional else None
+        self._records[name] = record if wanted or optional or defaults else None
         return self._records[name]
+
+    def _defaults(self, fields: list[Any]) -> list[tuple[str, Any, Any]]:
+        """Return by field the default that the reader puts there, and what it would have read.
+
+        The reader puts there what the schema says in JSON, the same object into each value: those that are
+        something else as a value, or can be changed, are replaced.
+        """
+        found = []
+        for field in fields:
+            if "default" in field:
+                raw = field["default"]
+                read = self._as_read(field["type"], raw)
+                if isinstance(read, dict | list) or type(read) is not type(raw):
+                    found.append((field["name"], raw, read))
+        return found
+
+    def _as_read(self, schema: Any, raw: Any) -> Any:
+        """Return a default as a value that is read has it: bytes, times and the like in Python's types."""
+        if isinstance(schema, list):
+            return self._as_read(schema[0], raw)  # the first branch is that of a default
+        if isinstance(schema, str):
+            schema = self._known.get(schema) or {"type": schema}
+        kind = schema["type"]
+        if isinstance(kind, dict | list) or kind in self._known:
+            return self._as_read(kind, raw)
+        match kind:
+            case "record" | "error":
+                return {
+                    field["name"]: self._as_read(field["type"], raw.get(field["name"], field.get("default")))
+                    for field in schema["fields"]
+                }
+            case "array":
+                return [self._as_read(schema["items"], item) for item in raw]
+            case "map":
+                return {key: self._as_read(schema["values"], item) for key, item in raw.items()}
+            case "bytes" | "fixed":
+                raw = raw.encode("iso-8859-1")
+            case _:
+                pass
+        logical = LOGICAL_READERS.get(f"{kind}-{schema.get('logicalType')}")
+        return raw if logical is None else logical(raw, schema, schema)
 
     def _record_may_be_empty(self, schema: Mapping[str, Any], depth: int) -> bool:
         name = str(schema["name"])

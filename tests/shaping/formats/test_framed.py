@@ -286,6 +286,46 @@ def test_a_pinned_schema_brings_every_value_to_the_same_fields(producing: Produc
     assert reasons(decoded) == {1: "not_decodable"}
 
 
+def test_what_a_pinned_schema_fills_in_is_what_would_have_been_read(tiny: TinyRegistry, tmp_path: Path) -> None:
+    """Each value has its own, and in the form that a value of the type has in JSON."""
+    tiny.add(1, '{"type": "record", "name": "E", "fields": [{"name": "to", "type": "string"}]}')
+    inner = [
+        {"name": "gone", "type": ["null", "string"]},
+        {"name": "at", "type": {"type": "int", "logicalType": "date"}},
+        {"name": "more", "type": "bytes", "default": "\u00ff"},
+    ]
+    decimal = {"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 2}
+    added = [
+        ("group", {"type": "record", "name": "G", "fields": inner}, {"gone": None, "at": 1}),
+        ("groups", {"type": "array", "items": "G"}, [{"gone": None, "at": 2, "more": "a"}]),
+        ("named", {"type": "map", "values": ["null", "double"]}, {"a": None}),
+        ("raw", "bytes", "\u00ff"),
+        ("code", {"type": "fixed", "name": "F", "size": 1}, "\u0000"),
+        ("price", decimal, "\u0001"),
+        ("maybe", [{"type": "long", "logicalType": "timestamp-millis"}, "null"], 0),
+        ("plain", "double", 1),
+    ]
+    fields = [{"name": name, "type": kind, "default": default} for name, kind, default in added]
+    file = tmp_path / "e.avsc"
+    file.write_text(json.dumps({"type": "record", "name": "E", "fields": [{"name": "to", "type": "string"}, *fields]}))
+    pinned = FormatSettings(type="avro", reader_schema_file=file)
+
+    decoded = decode(pinned, registry(tiny.url), [frame(1, b"\2" + letter) for letter in (b"a", b"b", b"c")])
+
+    filled_in = {
+        "group": {"at": "1970-01-02", "more": "/w=="},
+        "groups": [{"at": "1970-01-03", "more": "YQ=="}],
+        "named": {},
+        "raw": "/w==",
+        "code": "AA==",
+        "price": "0.01",
+        "maybe": "1970-01-01T00:00:00Z",
+        "plain": 1,
+    }
+    assert decoded.values == [{"to": letter, **filled_in} for letter in "abc"]
+    assert decoded.values[0]["groups"] is not decoded.values[1]["groups"]
+
+
 # ------------------------------------------------------------------ schemas in headers
 
 
