@@ -42,7 +42,7 @@ def compile_avro(schema: Schema, reader: Any = None) -> Callable[[bytes, int], A
         known: dict[str, Any] = {}
         for reference in schema.references.values():
             parse_schema(json.loads(reference.text), named_schemas=known)
-        parsed = parse_schema(json.loads(schema.text), named_schemas=known)
+        parsed = _with_references(parse_schema(json.loads(schema.text), named_schemas=known), known)
     except Exception as error:
         text = f"the registry's schema is no valid Avro: {type(error).__name__}: {error}"
         raise UndecodableError("schema_unusable", text) from error
@@ -62,6 +62,18 @@ def compile_avro(schema: Schema, reader: Any = None) -> Callable[[bytes, int], A
     if convert is None:
         return read_from
     return lambda value, start: convert(read_from(value, start))
+
+
+def _with_references(parsed: Any, known: Mapping[str, Any]) -> Any:
+    """Return a schema that is, or offers a choice of, names with what the names stand for.
+
+    A record takes along what it refers to, for the reader to find it there; a name alone takes nothing.
+    """
+    if isinstance(parsed, list):
+        return [_with_references(branch, known) for branch in parsed]
+    if isinstance(parsed, str) and parsed in known:
+        return {**known[parsed], "__fastavro_parsed": True, "__named_schemas": known}
+    return parsed
 
 
 def _names(parsed: Any) -> dict[str, Any]:

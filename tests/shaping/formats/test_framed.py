@@ -267,6 +267,39 @@ def test_an_event_of_a_newer_schema_is_read_with_the_schema_it_was_written_with(
     assert decoded.values == [EVENT, {**EVENT, "priority": 3}, EVENT]
 
 
+@pytest.mark.parametrize("kinds", ['["orders.Sms", "Mail", "Part"]', '["Part", "Mail", "null", "orders.Sms"]'])
+def test_a_choice_of_schemas_that_are_referred_to_is_read_as_the_one_that_was_written(
+    kinds: str, tiny: TinyRegistry
+) -> None:
+    """How Confluent has it for topics with events of several kinds: a schema that does nothing but refer to others."""
+    mail = (
+        '{"type": "record", "name": "Mail", "fields": [{"name": "sms", "type": "orders.Sms"}, '
+        '{"name": "part", "type": {"type": "record", "name": "Part", "fields": [{"name": "n", "type": "int"}]}}]}'
+    )
+    tiny.schemas["subjects/sms/versions/1"] = {"schema": SMS}
+    tiny.schemas["subjects/mail/versions/1"] = {"schema": mail}
+    named = [{"name": "orders.Sms", "subject": "sms", "version": 1}, {"name": "Mail", "subject": "mail", "version": 1}]
+    tiny.add(1, kinds, references=named)
+    tiny.add(2, '"orders.Sms"', references=named)
+    data = b"\x02a\x02b\0"  # two texts and null
+    index = {name: bytes([2 * at]) for at, name in enumerate(json.loads(kinds))}
+
+    decoded = decode(
+        AVRO,
+        registry(tiny.url),
+        [
+            frame(1, index["orders.Sms"] + data),
+            frame(1, index["Mail"] + data + b"\x0a"),
+            frame(1, index["Part"] + b"\x0a"),
+            frame(2, data),
+        ],
+    )
+
+    sms = {"to": "a", "body": "b"}
+    assert decoded.bad == {}
+    assert decoded.values == [sms, {"sms": sms, "part": {"n": 5}}, {"n": 5}, sms]
+
+
 def test_a_pinned_schema_brings_every_value_to_the_same_fields(producing: Producing, tmp_path: Path) -> None:
     file = tmp_path / "sms.avsc"
     file.write_text(
