@@ -35,6 +35,8 @@ MAX_REFERENCES: Final = 64
 """Schemas that one schema may draw in, all levels counted."""
 MAX_UNKNOWN: Final = 10_000
 """Ids that are remembered as unknown: whoever writes garbage names a new one with each record."""
+MAX_ID: Final = 2**31 - 1
+"""Registries number their schemas with Java's whole numbers."""
 MAX_TEXT: Final = 300
 
 _NOT_FOUND: Final = frozenset({40401, 40402, 40403})
@@ -201,6 +203,9 @@ class SchemaRegistry:
     def _fetch(self, key: SchemaKey) -> Found:
         path = f"schemas/ids/{key}" if isinstance(key, int) else f"schemas/guids/{quote(key, safe='')}"
         named = f"schema {key}"
+        if isinstance(key, int) and key > MAX_ID:
+            # Confluent's answers as if there was no such place, and as of an address that is wrong that is no answer.
+            return refused("schema_not_found", f"no registry gives a schema a number as large as {key}")
         try:
             return self._schema(self._get(path), _Budget())
         except _UnknownError as error:

@@ -130,6 +130,22 @@ def test_an_unknown_id_is_a_dead_letter_and_asked_for_again_when_its_time_is_ove
     assert len(tiny.asked) == 2
 
 
+@pytest.mark.parametrize("number", [2**31, 2**32 - 1])
+def test_an_id_that_no_registry_can_give_is_a_dead_letter_whatever_would_be_answered(
+    number: int, tiny: TinyRegistry, asking: SchemaRegistry
+) -> None:
+    """Confluent's registry answers for a number that is none of Java's what it answers for any address it has not."""
+    tiny.add(1, SMS)
+    tiny.add(2**31 - 1, SMS)
+    no_place = Answer(404, b'{"error_code": 404, "message": "HTTP 404 Not Found"}')
+    tiny.by_path[f"schemas/ids/{number}"] = no_place
+
+    decoded = decode(AVRO, asking, [frame(number, b"x"), frame(1, b"\2a\2b\0"), frame(2**31 - 1, b"\2a\2b\0")])
+
+    assert reasons(decoded) == {0: "schema_not_found"}
+    assert decoded.values[1] == decoded.values[2] == {"to": "a", "body": "b"}
+
+
 def test_a_guid_that_a_registry_does_not_know_is_a_dead_letter_where_the_registry_works(
     tiny: TinyRegistry, asking: SchemaRegistry
 ) -> None:
