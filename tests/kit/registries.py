@@ -107,6 +107,8 @@ class TinyRegistry:
     port: int = 0
     schemas: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By path, such as `schemas/ids/1`."""
+    deleted: set[str] = field(default_factory=set)
+    """Paths of versions that are there for whoever asks for what was deleted, too."""
     by_path: dict[str, Answer] = field(default_factory=dict)
     always: Answer | None = None
     asked: list[str] = field(default_factory=list)
@@ -153,14 +155,14 @@ class TinyRegistry:
             self.schemas[f"schemas/guids/{guid}"] = schema
 
     def _answer(self, request: BaseHTTPRequestHandler) -> None:
-        path = request.path.lstrip("/")
+        path, _, query = request.path.lstrip("/").partition("?")
         self.asked.append(path)
         answer = self.always or self.by_path.get(path)
         if answer is None and self.authorization not in (None, request.headers.get("Authorization")):
             answer = Answer(401, b'{"error_code":401,"message":"Unauthorized"}')
         if answer is None and path == "subjects":
             answer = Answer(200, b"[]")
-        if answer is None and path in self.schemas:
+        if answer is None and path in self.schemas and (path not in self.deleted or query == "deleted=true"):
             answer = Answer(200, json.dumps(self.schemas[path]).encode())
         if answer is None:
             answer = Answer(404, b'{"error_code":40403,"message":"Schema not found"}')

@@ -229,7 +229,8 @@ class SchemaRegistry:
             match reference:
                 case {"name": str(name), "subject": str(subject), "version": int(version)}:
                     budget.spend()
-                    path = f"subjects/{quote(subject, safe='')}/versions/{version}"
+                    # What was deleted since stays what the schema was written with, as the schema itself does.
+                    path = f"subjects/{quote(subject, safe='')}/versions/{version}?deleted=true"
                     try:
                         inner = self._schema(self._get(path), budget)
                     except _UnknownError as error:

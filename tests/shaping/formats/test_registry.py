@@ -197,6 +197,21 @@ def test_references_are_drawn_in_and_those_that_are_missing_named(tiny: TinyRegi
     assert "gone" in decoded.bad[1].text
 
 
+def test_a_reference_that_was_deleted_since_is_drawn_in_as_the_schema_itself_is(
+    tiny: TinyRegistry, asking: SchemaRegistry
+) -> None:
+    """A registry gives a schema by its id after its subject was deleted, since records of it are still there."""
+    inner = '{"type": "record", "name": "Inner", "fields": [{"name": "n", "type": "long"}]}'
+    outer = '{"type": "record", "name": "Outer", "fields": [{"name": "i", "type": "Inner"}]}'
+    tiny.schemas["subjects/inner/versions/1"] = {"schema": inner}
+    tiny.deleted.add("subjects/inner/versions/1")
+    tiny.add(2, outer, references=[{"name": "Inner", "subject": "inner", "version": 1}])
+
+    decoded = decode(AVRO, asking, [frame(2, b"\x0a")])
+
+    assert (decoded.values, decoded.bad) == ([{"i": {"n": 5}}], {})
+
+
 def test_references_that_go_in_circles_come_to_an_end(tiny: TinyRegistry, asking: SchemaRegistry) -> None:
     again = [{"name": "A", "subject": "a", "version": 1}]
     tiny.schemas["subjects/a/versions/1"] = {"schema": "{}", "references": again}
