@@ -228,6 +228,17 @@ SINGLE = {
         {"trackly": {"base_url": "https://app.example:port"}},
         "trackly.base_url: is not a valid address",
     ),
+    **{
+        f"address of {host}": (
+            {"trackly": {"base_url": f"https://{host}:8443/api"}},
+            "trackly.base_url: must hold the name or the address of a host",
+        )
+        for host in ("10.0.0.256", "app..example", "app%2eexample", "a\\b", "[v1.a]")
+    },
+    "address of no proxy": (
+        {"trackly": {"proxy": "http://user:pass@10.0.0.256:3128"}},
+        "trackly.proxy: must hold the name or the address of a host",
+    ),
     "proxy": (
         {"trackly": {"proxy": "socks5://p:1"}},
         "trackly.proxy: must start with http:// or https:// and name a host",
