@@ -213,7 +213,7 @@ class ExactTransport(httpx.AsyncBaseTransport):
             async with asyncio.timeout(self._connect_secs):
                 _, connection = await asyncio.get_running_loop().create_connection(
                     lambda: _Connection(self._max_reply_bytes),
-                    url.host,
+                    url.raw_host.decode("ascii"),  # as the request has it: Python has an older way to write names
                     url.port or (443 if secure else 80),
                     ssl=self._tls if secure else None,
                 )

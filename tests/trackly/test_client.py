@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import socket
 import time
+from typing import Any
 
 import httpx
 import pytest
@@ -92,6 +94,25 @@ def test_a_host_that_cannot_be_a_name_means_certainly_not_sent() -> None:
 
     for reply in talk(answer(), use, base_url=f"http://{'a' * 70}.example"):
         assert (reply.kind, reply.trouble) == ("not_sent", "connect")
+
+
+def test_the_host_that_is_connected_to_is_the_one_that_the_request_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name with letters of its own is another one in the older way to write it, and may be somebody else's."""
+    asked: list[Any] = []
+
+    def look_up(host: Any, *_args: Any, **_kwargs: Any) -> Any:
+        asked.append(host)
+        raise socket.gaierror(socket.EAI_NONAME, "not known")
+
+    async def use(client: Client, _served: Served) -> Reply:
+        with monkeypatch.context() as patched:
+            patched.setattr(socket, "getaddrinfo", look_up)
+            return await send(client)
+
+    reply = talk(answer(), use, base_url="http://stra\u00dfe.example")
+
+    assert (reply.kind, reply.trouble) == ("not_sent", "connect")
+    assert asked == ["xn--strae-oqa.example"]
 
 
 def test_a_batch_that_comes_too_late_is_not_written() -> None:
