@@ -280,7 +280,8 @@ TABLE: tuple[Row, ...] = (
         "rejected",
         "400, 404 with a record's code, 409, 422, other 4xx for the request",
         Action.HALVE,
-        "halve, one attempt a level, no backoff, until the one bad record is alone: dead letter; the others go on",
+        "halve, one attempt a level, no backoff, until the one bad record is alone: dead letter, with a code of "
+        "`retry.transient_codes` only after `retry.max_attempts`; the others go on",
         _status(400, 499),
     ),
     Row(

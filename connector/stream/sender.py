@@ -216,7 +216,7 @@ class Sender:
                     lowered = max(batch.size // 2, self._taken.bytes(at), 1_000)
                     state.batcher.lower(max_bytes=min(state.batcher.limits.max_bytes, lowered))
                 if batch.count == 1:
-                    self._reject(serial, batch, reply, row, sent_ms)
+                    self._refused_alone(serial, batch, reply, row, sent_ms)
                 else:
                     self._halve(serial, at=at)
             case Action.HOLD:
@@ -338,6 +338,15 @@ class Sender:
             case "hold":
                 for partition in {chunk.partition for chunk in chunks if state.flow.is_alive(chunk)}:
                     state.hold_partition(partition, "in_doubt", "an answer was lost; decide with delivery.in_doubt")
+
+    def _refused_alone(self, serial: int, batch: Batch, reply: Reply, row: Row, sent_ms: int) -> None:
+        """Give up a single record that the platform refuses, unless its code says that it is worth another attempt."""
+        batch.failures += 1
+        if reply.code in self._policy.transient_codes and batch.failures < self._retry.max_attempts:
+            wait = backoff(batch.attempts, self._retry, jitter=self._dice.random())
+            self._state.flow.again(self._state.flow.withdraw(serial), at=now() + wait)
+        else:
+            self._reject(serial, batch, reply, row, sent_ms)
 
     def _reject(self, serial: int, batch: Batch, reply: Reply, row: Row, sent_ms: int) -> None:
         self._finish(serial, batch, batch.chunks, Verdicts(rejection(reply, row)), sent_ms)

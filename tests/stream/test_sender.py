@@ -316,6 +316,29 @@ def test_what_fails_for_all_uses_up_no_attempt_of_a_record(trouble: tuple[int, s
     assert {verdict.status for verdict, _ in bench.results().values()} == {"queued"}
 
 
+@pytest.mark.parametrize(("times", "status"), [(2, "queued"), (3, "dead_letter")])
+def test_a_transient_code_is_tried_again_where_it_is_the_code_of_the_request_too(times: int, status: str) -> None:
+    """A record that is posted alone has its code with the status, as all have in single mode."""
+    liar = Liar([(400, None, b'{"error":"later","code":"provider_error"}')] * times)
+    bench = Bench(max_attempts=3)
+
+    deliver(bench, liar, ["text"])
+
+    [(verdict, item)] = bench.results().values()
+    assert (verdict.status, verdict.reason) == (status, "provider_error" if status == "dead_letter" else "")
+    assert item.attempts == 3
+    assert liar.said == []
+
+
+def test_a_request_that_is_refused_with_a_transient_code_ends_as_its_records_do() -> None:
+    liar = Liar([(400, None, b'{"error":"later","code":"provider_error"}')] * 4)
+    bench = Bench(max_attempts=3)
+
+    deliver(bench, liar, ["text 1", "text 2"])
+
+    assert {verdict.status for verdict, _ in bench.results().values()} == {"queued"}
+
+
 def test_a_record_whose_text_a_firewall_minds_is_dead_lettered_alone() -> None:
     firewall = Firewall(b"drop table", b"<script>")
     bench = Bench(max_attempts=3)
