@@ -178,22 +178,31 @@ class ExactTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request whose stream is `Pieces`, and return its reply, read to the end."""
         connection = self._take_idle() or await self._connect(request.url)
+        before_write: BeforeWrite | None = request.extensions.get("before_write")
+        if before_write is not None:
+            try:
+                before_write()
+            except BaseException:
+                # Where connecting takes so long that a request comes too late for it, the next one finds it made.
+                self._keep(connection)
+                raise
         self._busy.add(connection)
         try:
             assert isinstance(request.stream, Pieces)
-            before_write: BeforeWrite | None = request.extensions.get("before_write")
-            if before_write is not None:
-                before_write()
             reply = await connection.exchange([_head(request), *request.stream.pieces])
         except BaseException:
             connection.abort()
             raise
         finally:
             self._busy.discard(connection)
+        self._keep(connection)
+        return httpx.Response(reply.status, headers=reply.headers, content=None, stream=Pieces(reply.body))
+
+    def _keep(self, connection: _Connection) -> None:
+        """Have a connection ready for another request."""
         if not connection.closed:
             connection.idle_since = asyncio.get_running_loop().time()
             self._idle.append(connection)
-        return httpx.Response(reply.status, headers=reply.headers, content=None, stream=Pieces(reply.body))
 
     def _take_idle(self) -> _Connection | None:
         """Return the connection used last, if it is young enough; close all that are not."""

@@ -3,11 +3,15 @@
 import asyncio
 import json
 import socket
+import ssl
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import trustme
 
 from connector import __version__
 from connector.core.verdicts import Reply
@@ -119,6 +123,8 @@ def test_a_batch_that_comes_too_late_is_not_written() -> None:
     async def use(client: Client, served: Served) -> None:
         with pytest.raises(TooLateError):
             await send(client, before=time.clock_gettime(time.CLOCK_BOOTTIME) - 1)
+        await until(lambda: served.connections)
+        await client.close()
         await until(lambda: served.ended)
 
     seen: list[bytes] = []
@@ -130,6 +136,38 @@ def test_a_batch_that_comes_too_late_is_not_written() -> None:
     talk(handle, use)
 
     assert seen == [b""]
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_a_batch_that_came_too_late_because_of_the_connecting_finds_the_connection_made(
+    secure: bool, tmp_path: Path
+) -> None:
+    """Else no batch would ever be posted where connecting takes longer than a batch may wait after its tick."""
+
+    async def use(client: Client, served: Served) -> Reply:
+        loop = asyncio.get_running_loop()
+        connect = loop.create_connection
+
+        async def slowly(*args: Any, **kwargs: Any) -> Any:
+            await asyncio.sleep(0.3)
+            return await connect(*args, **kwargs)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(loop, "create_connection", slowly)
+            for _ in range(20):
+                with suppress(TooLateError):
+                    return await send(client, before=time.clock_gettime(time.CLOCK_BOOTTIME) + 0.2)
+        raise AssertionError(f"never posted, over {len(served.connections)} connections")
+
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) if secure else None
+    if tls is not None:
+        authority.issue_cert("localhost").configure_cert(tls)
+
+    reply = talk(answer(OK), use, tls=tls, host="localhost", ca_file=tmp_path / "ca.pem")
+
+    assert reply.ok
 
 
 # ------------------------------------------------------------------ lost
