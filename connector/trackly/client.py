@@ -25,6 +25,8 @@ from connector.trackly.replies import read_reply
 from connector.trackly.transport import ExactTransport, Pieces, ReplyTooLargeError
 
 _WRITING = ("http11.send_request_headers.started", "http2.send_request_headers.started")
+_ANSWERED = "http11.receive_response_headers.complete"
+_PROXY_WANTS_CREDENTIALS = 407
 
 
 class TooLateError(Exception):
@@ -95,6 +97,7 @@ class Client:
         `before` is a time of `time.clock_gettime(CLOCK_BOOTTIME)`, which also counts while the machine sleeps.
         """
         written = False
+        tunnel_status = 0
 
         def before_write() -> None:
             nonlocal written
@@ -103,6 +106,9 @@ class Client:
             written = True
 
         async def trace(event: str, info: dict[str, Any]) -> None:
+            nonlocal tunnel_status
+            if event == _ANSWERED and not written:
+                tunnel_status = info["return_value"][1]
             # Asking a proxy for a tunnel is a request as well, but none that the platform could take.
             if event in _WRITING and not written and info["request"].method != b"CONNECT":
                 before_write()
@@ -114,7 +120,12 @@ class Client:
         except ReplyTooLargeError as error:
             return Reply("answered", status=error.status, unreadable=str(error))
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, RuntimeError) as error:
-            return _trouble(error, written=written)
+            trouble = _trouble(error, written=written)
+            if (
+                tunnel_status == _PROXY_WANTS_CREDENTIALS
+            ):  # as where it hands on requests, and does not tell of a tunnel
+                return Reply("answered", status=tunnel_status, text=trouble.text, foreign=True)
+            return trouble
         return read_reply(
             operation,
             batch,

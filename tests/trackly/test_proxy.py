@@ -87,7 +87,17 @@ def test_a_batch_that_comes_too_late_is_not_given_to_the_proxy() -> None:
 # ------------------------------------------------------------------ a tunnel, as for any https address
 
 
-@pytest.mark.parametrize("status", [b"403 Forbidden", b"407 Proxy Authentication Required", b"502 Bad Gateway"])
+def test_a_proxy_that_wants_credentials_for_a_tunnel_is_no_outage() -> None:
+    """The stream holds with a reason that says so, as where the proxy hands on requests without one."""
+    reply = through(
+        answer(whole(b"no", status=b"407 Proxy Authentication Required"), raw=True), base_url="https://platform.example"
+    )
+
+    assert (action(reply), reply.status) == (Action.HOLD, 407)
+    assert "407 Proxy Authentication Required" in reply.text
+
+
+@pytest.mark.parametrize("status", [b"403 Forbidden", b"502 Bad Gateway", b"504 Gateway Timeout"])
 def test_a_tunnel_that_the_proxy_refuses_means_certainly_not_sent(status: bytes) -> None:
     """Asking for a tunnel is no request to the platform, although it looks like one on the wire."""
     reply = through(answer(whole(b"no", status=status), raw=True), base_url="https://platform.example")
