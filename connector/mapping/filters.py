@@ -18,6 +18,8 @@ from connector.core.segments import segments_of, truncated
 from connector.mapping.limits import MAX_CHARACTERS, STEPS
 
 _STYLES: Final = ("short", "medium", "long", "full")
+_DATE_DIGITS: Final = len("20260131")
+"""ISO 8601 has a letter before a time of day."""
 
 
 class FilterError(Exception):
@@ -164,7 +166,8 @@ def _moment(value: Any, name: str) -> datetime:
         if isinstance(value, datetime):
             found = value
         elif isinstance(value, str):
-            found = datetime.fromisoformat(value)
+            # Now and then milliseconds since 1970 as text would be a time of day in the year 1700 to Python.
+            found = datetime.fromisoformat("" if len(value) > _DATE_DIGITS and value.isdigit() else value)
         elif isinstance(value, int | float) and not isinstance(value, bool):
             # Seconds reach this number in the year 5138, milliseconds had it in 1973.
             found = datetime.fromtimestamp(value / 1000 if abs(value) >= 1e11 else value, UTC)

@@ -71,6 +71,8 @@ def test_what_a_template_prints(text: str, expected: str) -> None:
         ("{{ 1 | currency('USD', 'xx_XX') }}", "no such locale"),
         ("{{ value.at | date('Mars/Olympus') }}", "no such zone"),
         ("{{ value.long | date }}", "takes ISO 8601 text"),
+        ("{{ '1712121912305' | date }}", "takes ISO 8601 text"),
+        ("{{ '1712121912305' | datetime('Europe/Berlin') }}", "takes ISO 8601 text"),
         ("{{ value.done + 1 }}", "takes numbers"),
         ("{{ 1 / value.numbers[0] }}", "ZeroDivisionError"),
         ("{% for x in value.long %}{% endfor %}", "runs over a list"),
