@@ -12,6 +12,7 @@ from connector.config.settings import Settings
 
 def load(path: Path, *, copy: Path | None = None) -> Settings:
     """Return the settings of a file, or of its copy; raises SettingsError with all that is wrong with them."""
-    from connector.kafka.trial import refused  # noqa: PLC0415 (whoever imports a command does not load a Kafka client)
+    from connector.kafka import trial as kafka  # noqa: PLC0415 (who imports a command does not load a Kafka client)
+    from connector.trackly import trial as trackly  # noqa: PLC0415 (and none of the operations)
 
-    return load_settings(path, copy=copy, trials=(refused,))
+    return load_settings(path, copy=copy, trials=(kafka.refused, trackly.refused))

@@ -129,7 +129,7 @@ def _of_settings() -> Iterator[str]:
         (
             "What does not fit together",
             "Change one of the settings that are named; [the rules](settings.md#what-must-fit-together).",
-            texts_given("config/checks.py", "Fault"),
+            [*texts_given("config/checks.py", "Fault"), *texts_given("trackly/trial.py", "Fault")],
         ),
         (
             "Certificates and keys",

@@ -275,10 +275,11 @@ class Operation:
         self._decode: Callable[[Any], Any] = msgspec.json.Decoder(event).decode
         self._filler = msgspec.json.decode(self._FILLER, type=self.endpoint.event)
         fields = msgspec.structs.fields(self.endpoint.event)
-        self._required = tuple(f.encode_name for f in fields if f.required)
+        self.required = tuple(f.encode_name for f in fields if f.required)
+        """Names of the fields that each event must have."""
         self._types = {f.encode_name: _TYPES.get(f.type, "other") for f in fields}
-        self._required_texts = {name for name in self._required if self._types[name] == "text"}
-        self._needs_decode = len(self._required_texts) < len(self._required)
+        self._required_texts = {name for name in self.required if self._types[name] == "text"}
+        self._needs_decode = len(self._required_texts) < len(self.required)
         self._inject = b'{"list_number":"%s",' % (rules.list_number or "").encode()
         self.path = (
             (self.endpoint.single_path or "")
@@ -438,7 +439,7 @@ class Operation:
             return _invalid("not_json", str(wrong))
         if not isinstance(event, dict):
             return _invalid("not_an_object", f"the value is a JSON {_json_kind(event)}, not an object")
-        for name in self._required:
+        for name in self.required:
             if event.get(name) is None:
                 return _invalid(f"missing_{name}", f"the event has no `{name}`")
             if event[name] == "" and name in self.endpoint.texts:

@@ -1,0 +1,94 @@
+"""A mapping of which nothing can come is a problem of the settings, not of every record."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from connector.app.loading import load
+from connector.config.problems import SettingsError
+
+TEXT: Final = {"to": "value.phone", "body": {"const": "Hi"}}
+LIST: Final = "+18005551234"
+
+
+def problems(folder: Path, **stream: Any) -> list[tuple[str, str]]:
+    """Return what is wrong with settings, and where."""
+    path = folder / "connector.yaml"
+    base = {"name": "sends", "topics": ["a", "b"], "operation": "send", "list_number": LIST}
+    outputs = {"outcomes": {"topic": "out"}, "dead_letters": {"topic": "dead"}}
+    merged = {name: value for name, value in {**base, **outputs, **stream}.items() if value is not None}
+    settings = {"kafka": {"bootstrap_servers": "x:1"}, "trackly": {"api_key": "trk_key"}, "streams": [merged]}
+    path.write_text(yaml.safe_dump(settings))
+    try:
+        load(path)
+    except SettingsError as error:
+        return [(problem.path, problem.message) for problem in error.problems]
+    return []
+
+
+def over(*topics: str, **mapping: Any) -> dict[str, Any]:
+    return {"topics": list(topics), "mapping": mapping}
+
+
+@pytest.mark.parametrize(
+    ("stream", "at", "said"),
+    [
+        ({"mapping": {"fields": {"to": "value.a"}}}, "mapping", "makes no `body`"),
+        ({"mapping": {"fields": {**TEXT, "bdy": "key"}}, "list_number": None}, "mapping", "makes no `list_number`"),
+        (
+            {"operation": "revenue", "list_number": None, "mapping": {"fields": {"message_id": "key", "revenue": 1}}},
+            "mapping",
+            "makes no `attribution_type`",
+        ),
+        (
+            {"operation": "history", "mapping": {"fields": {"id": "key", "to_number": "value.to"}}},
+            "mapping",
+            "makes no `timestamp`",
+        ),
+        (
+            {"mapping": {"fields": TEXT}, "overrides": [over("b", fields={"body": None})]},
+            "overrides[0].mapping",
+            "makes no `body`",
+        ),
+        (
+            {"mapping": {"fields": TEXT, "list_number": "value.list"}, "list_number": None}
+            | {"overrides": [over("b", list_number=None)]},
+            "overrides[0].mapping",
+            "makes no `list_number`",
+        ),
+    ],
+)
+def test_what_makes_no_event_of_any_record_is_refused(
+    tmp_path: Path, stream: dict[str, Any], at: str, said: str
+) -> None:
+    [(path, message)] = problems(tmp_path, **stream)
+
+    assert path == f"streams[0].{at}.fields"
+    assert said in message
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        {"mapping": {"fields": TEXT}},
+        {"mapping": {"when": "value.a"}},
+        {"mapping": {"list_number": "value.list"}, "list_number": None},
+        {"mapping": {"fields": {**TEXT, "list_number": "value.list"}}, "list_number": None},
+        {"mapping": {"fields": {"to": "key"}}, "overrides": [over("a", "b", fields={"body": "value.text"})]},
+        {"mapping": {"fields": {"to": "key"}}, "topics": None, "pattern": "^x"}
+        | {"overrides": [{"pattern": "^x", "mapping": {"fields": {"body": "value.text"}}}]},
+        {"mapping": {"fields": TEXT}, "overrides": [{"topics": ["b"], "mapping": None}]},
+        {"operation": "history", "list_number": None}
+        | {"mapping": {"fields": {"id": "key", "to_number": "key", "timestamp": "value.at", "list_id": 7}}},
+    ],
+)
+def test_what_may_make_events_is_taken(tmp_path: Path, stream: dict[str, Any]) -> None:
+    assert problems(tmp_path, **stream) == []
+
+
+def test_of_an_operation_that_is_none_nothing_more_is_asked(tmp_path: Path) -> None:
+    [(path, _)] = problems(tmp_path, operation="sned", mapping={"fields": {"phone_number": "key"}})
+
+    assert path == "streams[0].operation"
