@@ -114,6 +114,19 @@ def _is_optional(schema: Any) -> bool:
     return isinstance(schema, list) and "null" in schema
 
 
+def _unless_null(convert: Convert) -> Convert:
+    return lambda value: None if value is None else convert(value)
+
+
+def _members(convert: Convert) -> Convert:
+    """Return what converts the members of a map, and leaves out those that are null."""
+    return lambda members: {key: convert(value) for key, value in members.items() if value is not None}
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
 class _Look:
     """One look at a whole schema: whether it can be used, and what of its values has to be converted.
 
@@ -134,6 +147,10 @@ class _Look:
         if depth > MAX_DEPTH:
             raise UndecodableError("schema_unusable", f"has types within types, more than {MAX_DEPTH} levels")
         if isinstance(schema, list):
+            kinds = [branch for branch in schema if branch != "null"]
+            if len(kinds) == 1:
+                only = self.at(kinds[0], depth + 1)
+                return None if only is None else _unless_null(only)
             # Of several branches the value's own type tells which it was.
             branches = [self.at(branch, depth + 1) for branch in schema]
             return None if branches.count(None) == len(branches) else plain
@@ -153,7 +170,8 @@ class _Look:
                 inner = self.at(schema["items"], depth + 1)
                 return None if inner is None else lambda items: [inner(item) for item in items]
             case "map":
-                return plain if self.at(schema["values"], depth + 1) or _is_optional(schema["values"]) else None
+                member = self.at(schema["values"], depth + 1)
+                return _members(member or _as_it_is) if member or _is_optional(schema["values"]) else None
             case str(kind):
                 return None if kind in _PLAIN else self.at(kind, depth + 1) if kind in self._known else plain
             case nested:

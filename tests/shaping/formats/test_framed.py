@@ -359,6 +359,34 @@ def test_what_a_pinned_schema_fills_in_is_what_would_have_been_read(tiny: TinyRe
     assert decoded.values[0]["groups"] is not decoded.values[1]["groups"]
 
 
+def test_what_is_filled_in_within_what_may_be_null_or_is_in_a_map_has_its_form_as_well(
+    tiny: TinyRegistry, tmp_path: Path
+) -> None:
+    written = [{"name": "n", "type": "int"}]
+    wanted = [*written, {"name": "raw", "type": "bytes", "default": "\u00ff"}]
+
+    def schema(fields: list[Any]) -> str:
+        inner = {"type": "record", "name": "I", "fields": fields}
+        maybe = {"name": "maybe", "type": ["null", inner]}
+        named = {"name": "named", "type": {"type": "map", "values": ["I", "null"]}}
+        return json.dumps({"type": "record", "name": "E", "fields": [maybe, named]})
+
+    tiny.add(1, schema(written))
+    file = tmp_path / "e.avsc"
+    file.write_text(schema(wanted))
+    pinned = FormatSettings(type="avro", reader_schema_file=file)
+
+    decoded = decode(
+        pinned,
+        registry(tiny.url),
+        [frame(1, b"\2\x0a" + b"\4\2a\0\x0a\2b\2" + b"\0"), frame(1, b"\0" + b"\0")],
+    )
+
+    inner = {"n": 5, "raw": "/w=="}
+    assert decoded.bad == {}
+    assert decoded.values == [{"maybe": inner, "named": {"a": inner}}, {"named": {}}]
+
+
 # ------------------------------------------------------------------ schemas in headers
 
 
