@@ -79,7 +79,7 @@ def resume(
     progress_missing: Annotated[
         ProgressMissing | None,
         typer.Option(
-            help="For holds progress_missing: begin as start says; what was posted before is posted again.",
+            help="For holds progress_missing: begin as start says; what was posted before is posted again, or with latest what is unread is passed over.",
             show_default=False,
         ),
     ] = None,

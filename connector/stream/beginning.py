@@ -224,14 +224,8 @@ class Beginnings:
         ruling = self._rulings.get(partition) or _Ruling()
         if committed.offset is None:
             progress = self._first_progress(source, partition, low, high)
-            # Where there is nothing to read nothing can be posted again, so that nobody need be asked.
-            last = -1 if ruling.begin or progress.base >= high else last_settled().get(partition, -1)
-            if progress.base <= last < high:  # beyond the end: the topic was made anew
-                reset = self._reset(partition, f"--to-offset {last + 1}")
-                detail = (
-                    f"Kafka has no commit of group {self._options.group}, and outcomes tell of results up to offset "
-                    f"{last}; to go on after it: {reset}"
-                )
+            detail = "" if ruling.begin else self._forgotten(partition, progress.base, low, high, last_settled)
+            if detail:
                 return Beginning(partition, epoch, None, hold=("progress_missing", detail))
             return Beginning(partition, epoch, progress, new=True)
         found = Beginning(partition, epoch, None, in_doubt=ruling.in_doubt)
@@ -271,6 +265,31 @@ class Beginnings:
             return replace(found, hold=hold_for_doubt(count))
         found.progress = progress
         return found
+
+    def _forgotten(
+        self, partition: Partition, base: int, low: int, high: int, last_settled: Callable[[], Mapping[Partition, int]]
+    ) -> str:
+        """Return what beginning at `base` would do to records by which outcomes know that the stream is not new.
+
+        A time that lies behind the last of them was set since, to pass over what is older; `latest` has always been there.
+        """
+        passes_over = self._options.start == "latest" and base == high
+        if low >= high or (base >= high and not passes_over):  # nothing can be posted again, or be passed over
+            return ""
+        last = last_settled().get(partition, -1)
+        following = max(last + 1, low)
+        if not 0 <= last < high:  # beyond the end: the topic was made anew
+            return ""
+        if base <= last:
+            harm = "; from `start` on all would be posted again"
+        elif passes_over and following < high:
+            harm = f"; with `start: latest` {high - following:,} offsets behind it would be passed over"
+        else:
+            return ""
+        return (
+            f"Kafka has no commit of group {self._options.group}, and outcomes tell of results up to offset {last}"
+            f"{harm}; to go on after it: {self._reset(partition, f'--to-offset {following}')}"
+        )
 
     def _in_doubt(self, found: Beginning, progress: Progress) -> int:
         with self._state.lock:

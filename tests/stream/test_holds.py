@@ -227,6 +227,26 @@ def test_what_kafka_forgot_is_not_posted_again_before_somebody_says_so(world: Wo
     again.wait_for(lambda s: len(s["partitions"]) == 4 and s["holds"] == [], "all partitions, and no hold")
 
 
+def test_with_start_latest_what_kafka_forgot_is_not_passed_over_before_somebody_says_so(world: World) -> None:
+    worker = _start(world, start="latest")
+    worker.wait_for(lambda s: len(s["partitions"]) == 4 and s["ticks"] >= 1, "the first commit")
+    world.produce_sends(400)
+    assert world.settled().problems() == []
+    assert worker.stop() == 0
+    world.topics.produce(world.source, sends(200, tag="while it stood still"))
+    _forget(world)
+
+    worker = _start(world, start="latest")
+
+    status = worker.wait_for(lambda s: len(s["holds"]) == 4, "a hold of each partition")
+    assert {hold["reason"] for hold in status["holds"]} == {"progress_missing"}
+    assert all("would be passed over" in hold["detail"] for hold in status["holds"])
+    for hold in status["holds"]:
+        assert _type(hold["commands"][0]).returncode == 0
+    worker.wait_for(lambda s: len(s["partitions"]) == 4 and s["holds"] == [], "all partitions begun at the end")
+    assert world.platform.ledger().accepted == 400
+
+
 def test_what_kafka_forgot_goes_on_where_the_hold_says(world: World, kafka_tools: list[str]) -> None:
     worker = _sent_and_forgotten(world)
     status = worker.wait_for(lambda s: len(s["holds"]) == 4, "a hold of each partition")

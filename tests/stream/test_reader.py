@@ -4,6 +4,8 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Literal
 from unittest.mock import create_autospec
 
@@ -186,6 +188,44 @@ def test_a_partition_whose_records_in_flight_were_all_answered_needs_no_operator
     holding.reader._take(chunk_of(holding.reader._epochs[PARTITION], OFFSET, OFFSET + 1), 100.0)
     assert [item.count for item in holding.state.flow.finished] == [2]
     assert holding.state.partition_holds == {}
+
+
+_LONG_AGO, _SINCE = datetime(2020, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("start", "base", "last", "told"),
+    [
+        ("earliest", 60, 80, "all would be posted again"),
+        ("latest", 100, 80, "19 offsets behind it would be passed over"),
+        ("latest", 100, 20, "40 offsets behind it would be passed over"),
+        ("latest", 100, 99, ""),
+        ("latest", 100, None, ""),
+        ("latest", 100, 120, ""),
+        (_LONG_AGO, 70, 80, "all would be posted again"),
+        (_SINCE, 90, 80, ""),
+        (_SINCE, 100, 80, ""),
+    ],
+)
+def test_what_kafka_forgot_is_neither_posted_again_nor_passed_over_before_somebody_says_so(
+    start: Literal["earliest", "latest"] | datetime, base: int, last: int | None, told: str
+) -> None:
+    """Offsets 60 to 99 are there. A time behind the last outcome was set since, to pass over what is older."""
+    reading = Reading()
+    beginnings = reading.reader._beginnings
+    beginnings._options = replace(beginnings._options, start=start)
+    beginnings._last_settled = lambda: {} if last is None else {PARTITION: last}
+    reading.source.offset_at.return_value = base
+    reading.source.committed.side_effect = lambda asked, _secs: {p: Committed(None, "") for p in asked}
+    try:
+        reading.begin_by_hand(PARTITION)
+
+        hold = reading.state.partition_holds.get(PARTITION)
+        assert (hold is not None) == bool(told)
+        assert told in (hold.detail if hold is not None else "")
+        assert [where for *_, where in reading.begins] == ([] if told else [base])
+    finally:
+        reading.close()
 
 
 def test_records_in_doubt_whose_answers_were_forgotten_meanwhile_hold_their_partition(holding: Reading) -> None:
