@@ -39,7 +39,7 @@ HOLDS: Final[dict[str, Advice]] = {
     "redirected": Advice("Another host answers.", "Look at trackly.base_url, then restart."),
     "proxy": Advice("The proxy wants credentials.", "Look at trackly.proxy, then restart."),
     "refused": Advice(
-        "The request itself is refused (405, 415, 421 or 426).",
+        "The request itself is refused (405, 406, 410, 411, 415, 417, 421, 426, 431), or with a page in place of JSON.",
         "Look at what stands between the connector and the platform.",
     ),
     "tls": Advice(
@@ -76,8 +76,8 @@ HOLDS: Final[dict[str, Advice]] = {
         "See that nobody else commits to the group; then resume and discard it. What was beyond is posted again.",
     ),
     "progress_missing": Advice(
-        "Kafka knows no progress of the group, and the outcome topic has results of the same records.",
-        "Set the group's offsets to where it was, as the detail says. To begin is to post all of it again.",
+        "Kafka knows no progress of the group, and by the outcome topic the stream is not new.",
+        "Set the group's offsets to where it was, as the detail says, which also tells what to begin would do.",
     ),
 }
 """By reason, for those that are whole words."""

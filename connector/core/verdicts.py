@@ -47,8 +47,9 @@ for a code that no document names, so that the number of reasons stays bounded."
 NOT_FOUND_CODES = frozenset({"contact_not_found", "list_not_found", "message_not_found", "offer_not_found"})
 """What a 404 says of a record; a 404 with another code, or none, says that the route or the host is wrong."""
 
-GLOBAL_STATUSES = frozenset({401, 402, 403, 405, 407, 415, 421, 426})
-"""Client errors that no record can cause: the key, the account, the route, the proxy or the protocol is wrong."""
+GLOBAL_STATUSES = frozenset({401, 402, 403, 405, 406, 407, 410, 411, 415, 417, 421, 426, 431})
+"""Client errors that no record can cause: the key, the account, the route, the proxy, the headers or the protocol is
+wrong."""
 
 WAIT_STATUSES = frozenset({408, 425, 429})
 
@@ -256,15 +257,21 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         "blocked",
-        "403 without the platform's JSON: a gateway or firewall in front of it, which may mind the text of one record",
+        "403, 400, 409, 422 and other 4xx about a record, without the platform's JSON: a gateway or firewall in front of "
+        "it, which may mind the text of one record",
         Action.HOLD_OR_HALVE,
         "hold, as `refused_all`; while others pass: halved, and a single record that is still refused after "
         "`retry.max_attempts`, others passing each time, is a dead letter `rejected`",
-        lambda reply, _: reply.kind == "answered" and reply.status == 403 and reply.foreign,
+        lambda reply, _: (
+            reply.kind == "answered"
+            and reply.foreign
+            and 400 <= reply.status < 500
+            and (reply.status == 403 or reply.status not in {*GLOBAL_STATUSES, 404})
+        ),
     ),
     Row(
         "refused_all",
-        "401, 402, 403, 404 without a record's code, 405, 407, 415, 421, 426, 3xx",
+        "401, 402, 403, 404 without a record's code, 405, 406, 407, 410, 411, 415, 417, 421, 426, 431, 3xx",
         Action.HOLD,
         "hold: paused, alarm, probe with growing delay; nothing dead-lettered; secrets given by file are read again",
         lambda reply, _: (

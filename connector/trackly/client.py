@@ -121,9 +121,8 @@ class Client:
             return Reply("answered", status=error.status, unreadable=str(error))
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, RuntimeError) as error:
             trouble = _trouble(error, written=written)
-            if (
-                tunnel_status == _PROXY_WANTS_CREDENTIALS
-            ):  # as where it hands on requests, and does not tell of a tunnel
+            if tunnel_status == _PROXY_WANTS_CREDENTIALS:
+                # As where the proxy hands on requests: its answer about a tunnel comes as an error.
                 return Reply("answered", status=tunnel_status, text=trouble.text, foreign=True)
             return trouble
         return read_reply(

@@ -60,6 +60,9 @@ def judged(
 
 # ------------------------------------------------------------------ the rows
 
+_REQUEST_ITSELF: Final = (405, 406, 407, 410, 411, 415, 417, 421, 426, 431)
+_OF_A_RECORD: Final = (400, 409, 414, 418, 422, 428, 451, 499)
+
 SAMPLES: Final[tuple[tuple[Reply, str, Action], ...]] = (
     (Reply("not_sent", trouble="tls"), "tls", Action.HOLD),
     *[(Reply("not_sent", trouble=t), "not_sent", Action.OUTAGE) for t in ("connect", "connect_timeout", "pool", "")],
@@ -79,15 +82,15 @@ SAMPLES: Final[tuple[tuple[Reply, str, Action], ...]] = (
     (answered(413), "too_large", Action.SHRINK),
     (answered(413, code="payload_too_large"), "too_large", Action.SHRINK),
     (answered(413, code="too_many_messages"), "too_large", Action.SHRINK),
-    *[(answered(s), "refused_all", Action.HOLD) for s in (401, 402, 403, 404, 405, 407, 415, 421, 426)],
-    (answered(403, foreign=True), "blocked", Action.HOLD_OR_HALVE),
+    *[(answered(s), "refused_all", Action.HOLD) for s in (401, 402, 403, 404, *_REQUEST_ITSELF)],
+    *[(answered(s, foreign=True), "blocked", Action.HOLD_OR_HALVE) for s in (403, *_OF_A_RECORD)],
     (answered(403, foreign=True, some_taken=True), "unreadable", Action.DOUBT),
-    *[(answered(s, foreign=True), "refused_all", Action.HOLD) for s in (401, 402, 404, 407)],
+    *[(answered(s, foreign=True), "refused_all", Action.HOLD) for s in (401, 402, 404, *_REQUEST_ITSELF)],
     *[(answered(s), "refused_all", Action.HOLD) for s in (300, 301, 302, 303, 304, 307, 308, 399)],
     (answered(404, code="not_found"), "refused_all", Action.HOLD),
     (answered(404, code="invalid_phone"), "refused_all", Action.HOLD),
     *[(answered(404, code=code), "rejected", Action.HALVE) for code in sorted(NOT_FOUND_CODES)],
-    *[(answered(s), "rejected", Action.HALVE) for s in (400, 406, 409, 410, 411, 414, 418, 422, 428, 431, 451, 499)],
+    *[(answered(s), "rejected", Action.HALVE) for s in _OF_A_RECORD],
     (answered(400, code="list_not_found"), "rejected", Action.HALVE),
     *[(answered(s), "strange", Action.DOUBT) for s in (0, 100, 101, 199, 600, 999)],
 )
@@ -145,7 +148,7 @@ def test_each_status_alone_meets_one_row(status: int) -> None:
         else "too_large"
         if status == 413
         else "refused_all"
-        if status in {401, 402, 403, 404, 405, 407, 415, 421, 426} or 300 <= status < 400
+        if status in {401, 402, 403, 404, *_REQUEST_ITSELF} or 300 <= status < 400
         else "rejected"
         if status >= 400
         else "strange"

@@ -227,8 +227,9 @@ def test_what_expires_after_it_was_posted_says_when_that_was(monkeypatch: pytest
 class Firewall(Liar):
     """A client between which and the platform somebody minds the text of some records."""
 
-    def __init__(self, *minded: bytes, refuses_all_from: float = float("inf")) -> None:
+    def __init__(self, *minded: bytes, refuses_all_from: float = float("inf"), status: int = 403) -> None:
         super().__init__([])
+        self._status = status
         self.posts = 0
         self._minded = minded
         self._refuses_all_from = refuses_all_from
@@ -238,7 +239,7 @@ class Firewall(Liar):
         self.posts += 1
         texts = [wire for chunk in batch.chunks for wire in chunk.wire or ()]
         if self.posts > self._refuses_all_from or any(bad in text for bad in self._minded for text in texts):
-            self.said = [(403, None, b"<html>Request blocked</html>")]
+            self.said = [(self._status, None, b"<html>Request blocked</html>")]
         return await super().post(operation, batch, before=before)
 
 
@@ -339,8 +340,9 @@ def test_a_request_that_is_refused_with_a_transient_code_ends_as_its_records_do(
     assert {verdict.status for verdict, _ in bench.results().values()} == {"queued"}
 
 
-def test_a_record_whose_text_a_firewall_minds_is_dead_lettered_alone() -> None:
-    firewall = Firewall(b"drop table", b"<script>")
+@pytest.mark.parametrize("status", [403, 400, 451])
+def test_a_record_whose_text_a_firewall_minds_is_dead_lettered_alone(status: int) -> None:
+    firewall = Firewall(b"drop table", b"<script>", status=status)
     bench = Bench(max_attempts=3)
     texts = [f"text {number}" for number in range(200)]
     texts[7], texts[9], texts[150] = "drop table", "<script> too", "<script>"
@@ -349,7 +351,7 @@ def test_a_record_whose_text_a_firewall_minds_is_dead_lettered_alone() -> None:
 
     failed = {offset: verdict for offset, (verdict, _) in bench.results().items() if verdict.status == "dead_letter"}
     assert {o: (v.reason, v.http_status, v.text) for o, v in failed.items()} == dict.fromkeys(
-        (7, 9, 150), ("rejected", 403, "<html>Request blocked</html>")
+        (7, 9, 150), ("rejected", status, "<html>Request blocked</html>")
     )
 
 
@@ -429,15 +431,16 @@ def test_a_single_attempt_is_not_enough_to_blame_a_record_for_what_a_firewall_re
     assert (verdict.reason, item.attempts) == ("rejected", 3)
 
 
-def test_nothing_is_dead_lettered_when_a_firewall_lets_nothing_pass() -> None:
-    firewall = Firewall(b"drop table", refuses_all_from=20)
+@pytest.mark.parametrize(("status", "reason"), [(403, "forbidden"), (400, "refused"), (422, "refused")])
+def test_nothing_is_dead_lettered_when_a_firewall_lets_nothing_pass(status: int, reason: str) -> None:
+    firewall = Firewall(b"drop table", refuses_all_from=20, status=status)
     bench = Bench(max_attempts=6)
 
     texts = ["drop table" if number == 7 else f"text {number}" for number in range(300)]
     deliver(bench, firewall, texts, until=lambda: firewall.posts >= 40)
 
     assert bench.state.gate.hold is not None
-    assert bench.state.gate.hold.reason == "forbidden"
+    assert bench.state.gate.hold.reason == reason
     assert {verdict.status for verdict, _ in bench.results().values()} == {"queued"}
 
 
