@@ -79,7 +79,8 @@ def resume(
     progress_missing: Annotated[
         ProgressMissing | None,
         typer.Option(
-            help="For holds progress_missing: begin as start says; what was posted before is posted again, or with latest what is unread is passed over.",
+            help="For holds progress_missing: begin as start says; what was posted before is posted again, or with "
+            "latest what is unread is passed over.",
             show_default=False,
         ),
     ] = None,

@@ -257,8 +257,8 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         "blocked",
-        "403, 400, 409, 422 and other 4xx about a record, without the platform's JSON: a gateway or firewall in front of "
-        "it, which may mind the text of one record",
+        "403, 400, 409, 422 and other 4xx about a record, without the platform's JSON: a gateway or firewall in front "
+        "of it, which may mind the text of one record",
         Action.HOLD_OR_HALVE,
         "hold, as `refused_all`; while others pass: halved, and a single record that is still refused after "
         "`retry.max_attempts`, others passing each time, is a dead letter `rejected`",

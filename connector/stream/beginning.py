@@ -271,7 +271,7 @@ class Beginnings:
     ) -> str:
         """Return what beginning at `base` would do to records by which outcomes know that the stream is not new.
 
-        A time that lies behind the last of them was set since, to pass over what is older; `latest` has always been there.
+        A time that lies behind the last of them was set since, to pass over what is older; `latest` stood there before.
         """
         passes_over = self._options.start == "latest" and base == high
         if low >= high or (base >= high and not passes_over):  # nothing can be posted again, or be passed over
