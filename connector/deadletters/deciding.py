@@ -14,8 +14,9 @@ from typing import Any, Final, Literal, NamedTuple
 from connector.config.streams import StreamSettings
 from connector.core.chunks import Chunk, Partition
 from connector.core.progress import RangeSet
+from connector.deadletters.evidence import Finding
 from connector.deadletters.hygiene import redriven_fits
-from connector.deadletters.letters import Letter, Position, letters_of, read_again
+from connector.deadletters.letters import Letter, Position, letters_of, read_again, spelled
 from connector.deadletters.patching import UnpatchableError, patched
 from connector.deadletters.selection import Matches
 from connector.shaping.decoded import Decoder, FormatAwayError
@@ -302,16 +303,6 @@ class Plan:
                 if why in MAY_CHANGE:
                     actions.leave.add(candidate.offset, candidate.offset + 1)
 
-    def put_again(self, candidate: Candidate, cap: int) -> None:
-        """Add a dead letter that is to be sent again, unless that was done as often as the cap allows."""
-        topic = candidate.partition.topic
-        if candidate.redrives < cap:
-            self.put(candidate, "redrive")
-        elif parking_topic(topic) == topic:
-            self.put(candidate, "leave", "parked")
-        else:
-            self.put(candidate, "park")
-
 
 def why_left(candidate: Candidate, known: Known, latest: Mapping[Position, int]) -> str:
     """Return why a dead letter is left, by all that is known; empty where nothing stands against it."""
@@ -326,21 +317,37 @@ def why_left(candidate: Candidate, known: Known, latest: Mapping[Position, int])
     return candidate.why
 
 
-def plan(found: Survey, known: Known, rules: Rules) -> Plan:
-    """Return what becomes of all that is meant."""
+def plan(found: Survey, known: Known, rules: Rules, findings: Mapping[str, Finding] | None = None) -> Plan:
+    """Return what becomes of all that is meant; `findings` tell what evidence makes of each, by its position."""
     made = Plan()
     once: set[tuple[Position, int]] = set()
     for candidate in found.candidates:
         if rules.park:
             made.put(candidate, "park")
             continue
+        finding = _finding_of(candidate, findings)
         why = why_left(candidate, known, found.latest)
         twin = (candidate.origin, candidate.redrives)
-        if not why and twin in once:
+        if not why and finding == "still_in_doubt":
+            why = "still_in_doubt"
+        elif not why and twin in once:
             why = "superseded"  # the same record twice, as an import or an at-least-once writer leaves it
         if why:
             made.put(candidate, "leave", why)
             continue
         once.add(twin)
-        made.put_again(candidate, rules.cap)
+        if finding == "accepted":
+            made.put(candidate, "accept")
+        elif candidate.redrives < rules.cap:
+            made.put(candidate, "redrive")
+        elif parking_topic(candidate.partition.topic) == candidate.partition.topic:
+            made.put(candidate, "leave", "parked")
+        else:
+            made.put(candidate, "park")
     return made
+
+
+def _finding_of(candidate: Candidate, findings: Mapping[str, Finding] | None) -> Finding:
+    if findings is None:
+        return "redrive"
+    return findings.get(spelled((candidate.partition, candidate.offset)), "still_in_doubt")

@@ -352,6 +352,19 @@ def test_evidence_settles_what_a_crash_left_in_doubt(desk: Desk) -> None:
     assert (left["would_redrive"], left["skipped"]) == (2, {"queued": 1, "redriven": 1})
 
 
+def test_evidence_sends_a_record_in_doubt_once_that_stands_twice_among_the_dead_letters(desk: Desk) -> None:
+    """An import into the same topic leaves it so, and so may `at_least_once`."""
+    twice = record(1, "in_doubt", stream=desk.names[0], topic="src")
+    desk.put([twice, twice])
+    numbers = desk.folder / "numbers"
+    numbers.write_text("+15550000009\n")
+
+    told = desk.told("in-doubt", "--evidence", str(numbers), "--yes")
+
+    assert (told["written"], told["skipped"]) == ({"redrive": 1}, {"superseded": 1})
+    assert keys(desk.redriven()) == {f"{desk.names[0]} 1": 1}
+
+
 def test_events_of_the_platform_are_evidence_as_well(desk: Desk) -> None:
     desk.put([record(number, "in_doubt", stream=desk.names[0], topic="src") for number in range(2)])
     events = desk.topics.create("events")

@@ -10,6 +10,7 @@ from connector.config.streams import StreamSettings
 from connector.core.chunks import Chunk, Headers, Partition
 from connector.core.progress import RangeSet
 from connector.deadletters.deciding import Automatic, Known, Plan, Rules, plan, survey
+from connector.deadletters.evidence import Finding
 from connector.deadletters.selection import Criteria
 from tests.deadletters.making import NOW_MS, STREAM, headers_of
 from tests.deadletters.test_letters import CONNECT
@@ -88,6 +89,38 @@ def test_a_record_that_stands_twice_is_sent_again_once() -> None:
     made = planned([headers_of(offset=5), headers_of(offset=5)])
 
     assert (made.redrive.total(), made.skipped) == (1, {"superseded": 1})
+
+
+def in_doubt(partition: Partition, *rows: Headers, findings: dict[str, Finding]) -> Plan:
+    """Return what evidence makes of dead letters in doubt with these headers, at offsets 0, 1, ..."""
+    count = len(rows)
+    chunk = Chunk(partition, 0, range(count), [GOOD] * count, headers=list(rows), timestamps=[NOW_MS] * count)
+    rules = replace(RULES, include_in_doubt=True)
+    return plan(survey([chunk], Criteria().matcher(), rules, {}), Known(), rules, findings)
+
+
+def test_a_record_in_doubt_that_stands_twice_is_sent_again_once_where_the_evidence_does_not_name_it() -> None:
+    twice = headers_of("in_doubt", offset=5)
+
+    made = in_doubt(DEAD, twice, twice, findings={"dead:0:0": "redrive", "dead:0:1": "redrive"})
+
+    assert (made.redrive.total(), made.skipped) == (1, {"superseded": 1})
+
+
+def test_above_the_cap_a_record_in_doubt_that_is_parked_stays_where_it_is() -> None:
+    parked = Partition("dead.parking", 0)
+
+    made = in_doubt(parked, again(6, 3, reason="in_doubt"), findings={"dead.parking:0:0": "redrive"})
+
+    assert (made.park.total(), made.skipped) == (0, {"parked": 1})
+
+
+def test_what_evidence_names_is_settled_and_what_it_cannot_settle_is_left() -> None:
+    rows = [headers_of("in_doubt", offset=offset) for offset in range(3)]
+
+    made = in_doubt(DEAD, *rows, findings={"dead:0:0": "accepted", "dead:0:1": "still_in_doubt"})
+
+    assert (made.actions[DEAD].accept, made.skipped) == ({0}, {"still_in_doubt": 2}), "nor what came meanwhile"
 
 
 def test_above_the_cap_a_record_is_parked() -> None:

@@ -17,8 +17,7 @@ from connector.cli.printing import console, plain
 from connector.cli.topics import topic_named
 
 if TYPE_CHECKING:
-    from connector.deadletters.deciding import Known, Plan, Survey
-    from connector.deadletters.evidence import Event, Finding, Group
+    from connector.deadletters.evidence import Event, Group
     from connector.deadletters.jobs import Seen
     from connector.deadletters.letters import Letter
 
@@ -62,7 +61,7 @@ def in_doubt(
     Who is known to have it becomes an outcome `queued` with source `evidence`; who is not is sent again; a number that
     stands twice stays in doubt. Without evidence nothing is written.
     """
-    from connector.deadletters.deciding import Rules  # noqa: PLC0415
+    from connector.deadletters.deciding import Rules, plan  # noqa: PLC0415
     from connector.deadletters.evidence import groups_of, split  # noqa: PLC0415
     from connector.deadletters.letters import IN_DOUBT  # noqa: PLC0415
     from connector.deadletters.running import addresses_of  # noqa: PLC0415
@@ -103,7 +102,7 @@ def in_doubt(
     with run.foreseen():
         found = run.look()
         if found is not None:
-            run.finish(_plan(run, found, findings), dry_run=dry_run, yes=yes)
+            run.finish(plan(found, run.known(), run.rules, findings), dry_run=dry_run, yes=yes)
 
 
 def _found(chosen: Chosen, *, quiet: bool) -> tuple[list["Letter"], "Seen"]:
@@ -180,25 +179,6 @@ def _refuse_none(events: list["Event"], what: str) -> None:
             "dead-letters redrive --reason in_doubt --include in_doubt sends all again"
         )
         raise CommandError(f"the evidence has no entry: {what}", ExitCode.BAD_SETTINGS, way_out=way_out)
-
-
-def _plan(run: Run, found: "Survey", findings: dict[str, "Finding"]) -> "Plan":
-    """Return what becomes of the records in doubt, by the evidence and by all else that is known."""
-    from connector.deadletters.deciding import Plan, why_left  # noqa: PLC0415
-    from connector.deadletters.letters import spelled  # noqa: PLC0415
-
-    known: Known = run.known()
-    made = Plan()
-    for candidate in found.candidates:
-        finding = findings.get(spelled((candidate.partition, candidate.offset)), "still_in_doubt")
-        why = why_left(candidate, known, found.latest)
-        if why or finding == "still_in_doubt":
-            made.put(candidate, "leave", why or "still_in_doubt")
-        elif finding == "accepted":
-            made.put(candidate, "accept")
-        else:
-            made.put_again(candidate, run.rules.cap)
-    return made
 
 
 def _show(groups: Iterable["Group"], *, as_json: bool) -> None:
