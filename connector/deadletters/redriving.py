@@ -38,6 +38,9 @@ LANES: Final = 4
 MAX_RECORDS, MAX_BYTES = 10_000, 16_000_000
 """Of one transaction: a second of work at most, far below the time that a transaction may take."""
 
+OPEN: Final = 0.25
+"""Of the time that a transaction may take, after which it is committed: the records wanted may lie far apart."""
+
 PACE_SECS: Final = 0.1
 """With a rate, a transaction holds what may be written in so much time."""
 
@@ -170,7 +173,7 @@ class _Lane:
         self._at: dict[Partition, int] = {}
         self._open: Counter[Action] = Counter()
         self._bytes = 0
-        self._begun = False
+        self._begun, self._begun_at = False, 0.0
         self.written = Written()
 
     def start(self) -> None:
@@ -191,16 +194,23 @@ class _Lane:
             return
         wanted = {p: self._wanted(p) for p in self._spans}
         reach = {p: (min(offsets), max(offsets) + 1) for p, offsets in wanted.items() if offsets}
-        for chunk in self._scanner.read(reach):
-            offsets = wanted[chunk.partition]
-            picked = chunk.pick([i for i, offset in enumerate(chunk.offsets) if offset in offsets])
-            if not self._write(picked):
-                return
-            self._at[chunk.partition] = chunk.offsets[-1] + 1
-            if self._bytes >= MAX_BYTES:
+        for chunks in self._scanner.steps(reach):
+            for chunk in chunks:
+                offsets = wanted[chunk.partition]
+                picked = chunk.pick([i for i, offset in enumerate(chunk.offsets) if offset in offsets])
+                if not self._write(picked):
+                    return
+                self._at[chunk.partition] = chunk.offsets[-1] + 1
+                if self._bytes >= MAX_BYTES:
+                    self._commit()
+            if self._is_open_for_long():
                 self._commit()
         self._at.update({p: stop for p, (_, stop) in self._spans.items()})
         self._commit()
+
+    def _is_open_for_long(self) -> bool:
+        """Tell whether the transaction is to be committed however little it holds: few may be wanted of very many."""
+        return self._begun and time.monotonic() - self._begun_at > self._order.kafka.transaction_timeout_secs * OPEN
 
     def _wanted(self, partition: Partition) -> set[int]:
         """Return the offsets to write about that nobody has dealt with meanwhile."""
@@ -216,7 +226,7 @@ class _Lane:
             if not self._begun:
                 self._pace.begin()
                 self._publisher.begin()
-                self._begun = True
+                self._begun, self._begun_at = True, time.monotonic()
             action = self._put(letter, actions)
             self._open[action] += 1
             self._at[chunk.partition] = letter.offset + 1

@@ -1,6 +1,7 @@
 """A lane whose commit fails for good: whether another redrive of its name is to blame, with a mock for librdkafka."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from unittest.mock import create_autospec
 
 import pytest
@@ -25,6 +26,41 @@ SELECTION = "0123456789abcdef"
 RECORDS = 3
 
 
+def _letters(offsets: range) -> Chunk:
+    count = len(offsets)
+    values: list[bytes | None] = [b"{}"] * count
+    return Chunk(DEAD, 0, offsets, values, headers=[headers_of()] * count, timestamps=[0] * count)
+
+
+def _order(kafka: KafkaSettings, wanted: set[int], stop: int) -> Order:
+    """Return the order to send some of the dead letters of a topic again."""
+    return Order(
+        kafka,
+        "name",
+        SELECTION,
+        Rules({}, to="target"),
+        {DEAD: (0, stop)},
+        {DEAD: Actions(redrive=wanted)},
+        {"target": TopicFacts(1, 1_000_000)},
+    )
+
+
+class FakeClock:
+    """Stands for the module `time`."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+    def sleep(self, secs: float) -> None:
+        self.now += secs
+
+
 @pytest.mark.parametrize("kind", [FatalError, AbortableError])
 @pytest.mark.parametrize(("came_to", "fenced"), [(2, True), (0, False), (RECORDS, False)])
 def test_a_commit_that_fails_without_a_reason_is_a_takeover_where_somebody_has_come_to_another_place(
@@ -43,24 +79,46 @@ def test_a_commit_that_fails_without_a_reason_is_a_takeover_where_somebody_has_c
         return dict.fromkeys(spans, found[-1])
 
     publisher.commit.side_effect, scanner.committed.side_effect = commit, committed
-    values: list[bytes | None] = [b"{}"] * RECORDS
-    letters = Chunk(DEAD, 0, range(RECORDS), values, headers=[headers_of()] * RECORDS, timestamps=[0] * RECORDS)
-    scanner.read.side_effect = lambda reach: [letters] if reach else []
+    scanner.steps.side_effect = lambda reach: [[_letters(range(RECORDS))]] if reach else []
     monkeypatch.setattr(redriving, "TransactionalPublisher", lambda _config, _topic: publisher)
     monkeypatch.setattr(redriving, "Scanner", lambda _config, _secs: scanner)
     monkeypatch.setattr(redriving, "OVERTAKEN_SECS", 0.0)
-    actions = Actions(redrive=set(range(RECORDS)))
-    order = Order(
-        KafkaSettings(bootstrap_servers="nowhere:1"),
-        "name",
-        SELECTION,
-        Rules({}, to="target"),
-        {DEAD: (0, RECORDS)},
-        {DEAD: actions},
-        {"target": TopicFacts(1, 1_000_000)},
-    )
+    order = _order(KafkaSettings(bootstrap_servers="nowhere:1"), set(range(RECORDS)), RECORDS)
 
     with pytest.raises(kind) as caught:
         carry_out(order, lambda _count: None)
 
     assert caught.value.fenced is fenced
+
+
+def test_a_transaction_is_committed_while_long_stretches_are_read_that_hold_nothing_to_be_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Brokers abort one that is open for too long, and the same one would be aborted at each next try."""
+    passing = 50
+    clock = FakeClock()
+    publisher = create_autospec(TransactionalPublisher, instance=True)
+    scanner = create_autospec(Scanner, instance=True)
+    opened: list[float] = []
+    open_secs: list[float] = []
+    publisher.begin.side_effect = lambda: opened.append(clock.now)
+    publisher.commit.side_effect = lambda *_: open_secs.append(clock.now - opened[-1])
+    scanner.committed.side_effect = lambda spans: dict.fromkeys(spans, Committed(None, ""))
+
+    def steps(reach: object) -> Iterator[list[Chunk]]:
+        for offset in range(RECORDS * passing if reach else 0):
+            clock.now += 1.0
+            yield [] if offset % 2 else [_letters(range(offset, offset + 1))]
+
+    scanner.steps.side_effect = steps
+    scanner.read.side_effect = lambda reach: chain.from_iterable(steps(reach))
+    monkeypatch.setattr(redriving, "TransactionalPublisher", lambda _config, _topic: publisher)
+    monkeypatch.setattr(redriving, "Scanner", lambda _config, _secs: scanner)
+    monkeypatch.setattr(redriving, "time", clock)
+    kafka = KafkaSettings(bootstrap_servers="nowhere:1")
+    wanted = {number * passing for number in range(RECORDS)}
+
+    written = carry_out(_order(kafka, wanted, RECORDS * passing), lambda _count: None)
+
+    assert written.total == RECORDS
+    assert max(open_secs) < kafka.transaction_timeout_secs / 2
