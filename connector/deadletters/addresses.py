@@ -15,7 +15,7 @@ import msgspec
 
 from connector.config.secrets import Secrets
 from connector.config.settings import Settings
-from connector.deadletters.letters import Letter, read_again
+from connector.deadletters.letters import Letter, Position, read_again
 from connector.shaping.decoded import FormatAwayError
 from connector.shaping.formats import SchemaRegistry, decoder_for, registry_of
 from connector.shaping.shaper import Shaper, shaper_of
@@ -52,6 +52,7 @@ class AddressBook:
 
     def __init__(self, default_lists: Mapping[str, str], settings: Settings | None = None) -> None:
         self.no_event: Counter[str] = Counter()
+        self._without: Position | None = None
         self._default_lists = default_lists
         self._streams = {} if settings is None else {stream.name: stream for stream in settings.streams}
         self._settings = settings
@@ -71,6 +72,7 @@ class AddressBook:
         event, no_event = self._event(letter)
         if no_event:
             self.no_event[no_event] += 1
+            self._without = letter.partition, letter.offset
             return Address(None, None, no_event)
         fields = event if isinstance(event, dict) else {}
         own = fields.get("list_number")
@@ -78,6 +80,10 @@ class AddressBook:
         return Address(
             list_number, next((fields[name] for name in _NUMBER_FIELDS if isinstance(fields.get(name), str)), None)
         )
+
+    def just_missed(self, letter: Letter) -> bool:
+        """Tell whether this is the last dead letter of which no event could be made."""
+        return self._without == (letter.partition, letter.offset)
 
     def _event(self, letter: Letter) -> tuple[Any, str]:
         """Return an event, or why there is none."""

@@ -171,6 +171,8 @@ class Survey:
     candidates: list[Candidate] = field(default_factory=list)
     latest: dict[Position, int] = field(default_factory=dict)
     """Of records that were sent again and failed anew: their origin, and how often at most."""
+    open: dict[Partition, RangeSet] = field(default_factory=dict)
+    """Those that are not meant and may yet be, under the same filters."""
     no_event: Counter[str] = field(default_factory=Counter)
     """Those that a filter could not judge, since no event can be made of them now, by why."""
     where_failed: Counter[str] = field(default_factory=Counter)
@@ -183,15 +185,25 @@ class Survey:
         self.candidates += other.candidates
         self.no_event.update(other.no_event)
         self.where_failed.update(other.where_failed)
+        for partition, ranges in other.open.items():
+            self.open.setdefault(partition, RangeSet()).update(ranges)
         for origin, redrives in other.latest.items():
             self.latest[origin] = max(redrives, self.latest.get(origin, 0))
 
 
 def survey(
-    chunks: Iterable[Chunk], matches: Matches | None, rules: Rules, done: Mapping[Partition, tuple[int, RangeSet]]
+    chunks: Iterable[Chunk],
+    matches: Matches | None,
+    rules: Rules,
+    done: Mapping[Partition, tuple[int, RangeSet]],
+    may_yet_match: Matches = lambda _letter: False,
 ) -> Survey:
-    """Look at chunks of a dead-letter topic; `done` says below which offset, and which above, all is dealt with."""
+    """Look at chunks of a dead-letter topic; `done` says below which offset, and which above, all is dealt with.
+
+    `may_yet_match` is asked about what does not match.
+    """
     found = Survey()
+    last_open: dict[Partition, int] = {}
     words: dict[str, str] = {}
     partitions: dict[Partition, Partition] = {}
     for chunk in chunks:
@@ -203,10 +215,19 @@ def survey(
             redrives = letter.redrives
             if redrives:
                 found.latest[letter.origin] = max(redrives, found.latest.get(letter.origin, 0))
+            is_done = letter.offset < base or letter.offset in settled
             if matches is not None and not matches(letter):
+                if not is_done and may_yet_match(letter):
+                    # From the last one on: of offsets in between that hold no record nothing is to be said.
+                    start = last_open.get(chunk.partition, letter.offset)
+                    found.open.setdefault(chunk.partition, RangeSet()).add(start, letter.offset + 1)
+                    last_open[chunk.partition] = letter.offset
+                else:
+                    last_open.pop(chunk.partition, None)
                 continue
+            last_open.pop(chunk.partition, None)
             found.matched += 1
-            if letter.offset < base or letter.offset in settled:
+            if is_done:
                 continue
             # The same few words and names for all: what goes to another process is small then.
             stream = letter.stream or ""
@@ -319,7 +340,7 @@ def why_left(candidate: Candidate, known: Known, latest: Mapping[Position, int])
 
 def plan(found: Survey, known: Known, rules: Rules, findings: Mapping[str, Finding] | None = None) -> Plan:
     """Return what becomes of all that is meant; `findings` tell what evidence makes of each, by its position."""
-    made = Plan()
+    made = Plan({partition: Actions(leave=ranges.copy()) for partition, ranges in found.open.items()})
     once: set[tuple[Position, int]] = set()
     for candidate in found.candidates:
         if rules.park:

@@ -91,8 +91,9 @@ class SurveyJob:
     def __call__(self, chunks: Iterator[Chunk], /) -> Survey:
         """Return what was seen and is meant."""
         with self.criteria.addresses() as addresses:
-            failed = Counter[str]()
-            found = survey(chunks, self.criteria.matcher(addresses, failed), self.rules, self.done)
+            failed, criteria = Counter[str](), self.criteria
+            may_yet_match = criteria.opener(addresses)
+            found = survey(chunks, criteria.matcher(addresses, failed), self.rules, self.done, may_yet_match)
             found.no_event, found.where_failed = addresses.no_event, failed
         return found
 

@@ -104,6 +104,14 @@ class Criteria:
             case _:
                 return lambda letter: all(test(letter) for test in tests)
 
+    def opener(self, addresses: AddressBook) -> Matches:
+        """Return the function that tells whether a dead letter that is not meant, as was found just now, may yet be.
+
+        It is too young, where that is told by how long ago, or no event can be made of it by the settings of now.
+        """
+        until = self.until_ms
+        return lambda letter: (until is not None and letter.timestamp_ms >= until) or addresses.just_missed(letter)
+
     def _by_place(self) -> Iterable[Matches]:
         since, until, positions = self.since_ms, self.until_ms, self.positions
         if since is not None:

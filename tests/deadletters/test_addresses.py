@@ -70,6 +70,20 @@ def test_list_and_number_are_those_of_the_event(tmp_path: Path, stream: Any, add
         assert book.of(_letter(SOURCE)) == address
 
 
+def test_of_what_no_event_can_be_made_now_a_list_may_be_known_another_time(tmp_path: Path) -> None:
+    criteria = Criteria(list_numbers=frozenset({"+18005559999"}), reasons=frozenset({"in_doubt"}))
+    values = [SOURCE, SOURCE | {"words": ["Hi"]}, SOURCE | {"words": ["Hi"], "list": "+18005550000"}]
+    rows = [_letter(value, at=at) for at, value in enumerate(values)]
+    mapping = MAPPING | {"fields": {"to": "value.phone", "body": "join('', value.words)"}}
+    with AddressBook(LISTS, _settings(tmp_path, {"mapping": mapping})) as book:
+        matches, may_yet_match = criteria.matcher(book), criteria.opener(book)
+        assert matches is not None
+
+        told = [(matches(row), may_yet_match(row)) for row in rows]
+
+    assert told == [(False, True), (True, False), (False, False)]
+
+
 def test_a_stream_that_is_not_in_the_settings_has_its_values_for_events(tmp_path: Path) -> None:
     with AddressBook(LISTS, _settings(tmp_path, {"mapping": MAPPING})) as book:
         assert book.of(_letter(SOURCE, stream="gone")) == Address("+18005550000", "+1555")

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from confluent_kafka import Message
 
+from connector.cli.dead_letters import choosing
 from connector.demo.topics import Record
 from connector.kafka.errors import KafkaTroubleError
 from tests.deadletters.conftest import Desk
@@ -363,6 +365,27 @@ def test_evidence_sends_a_record_in_doubt_once_that_stands_twice_among_the_dead_
 
     assert (told["written"], told["skipped"]) == ({"redrive": 1}, {"superseded": 1})
     assert keys(desk.redriven()) == {f"{desk.names[0]} 1": 1}
+
+
+@pytest.mark.parametrize("command", ["redrive", "park"])
+def test_a_command_with_until_takes_later_what_was_too_young_at_first(
+    desk: Desk, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbered = [record(number, "rejected", stream=desk.names[0], topic="src") for number in range(2)]
+    desk.topics.produce(desk.dead, numbered[:1], partition=0)
+    time.sleep(1)
+    between = time.time()
+    time.sleep(1)
+    desk.topics.produce(desk.dead, numbered[1:], partition=0)
+
+    written = []
+    for now in (between + 7_200, between + 9_000):
+        monkeypatch.setattr(choosing, "time", SimpleNamespace(time=lambda now=now: now))
+        told = desk.told(command, "--until", "2h", "--yes")
+        written.append((told.get("written"), told["done_before"]))
+
+    action = {"redrive": 1} if command == "redrive" else {"park": 1}
+    assert written == [(action, 0), (action, 1)]
 
 
 def test_events_of_the_platform_are_evidence_as_well(desk: Desk) -> None:

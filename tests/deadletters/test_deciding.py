@@ -11,6 +11,8 @@ from connector.core.chunks import Chunk, Headers, Partition
 from connector.core.progress import RangeSet
 from connector.deadletters.deciding import Automatic, Known, Plan, Rules, plan, survey
 from connector.deadletters.evidence import Finding
+from connector.deadletters.jobs import SurveyJob
+from connector.deadletters.progressing import Place, place_at, read_place
 from connector.deadletters.selection import Criteria
 from tests.deadletters.making import NOW_MS, STREAM, headers_of
 from tests.deadletters.test_letters import CONNECT
@@ -191,6 +193,34 @@ def test_what_was_dealt_with_is_not_looked_at_again() -> None:
     made = planned([headers_of(offset=at) for at in range(4)], done=done)
 
     assert made.actions[DEAD].redrive == {1, 3}
+
+
+def test_what_is_too_young_yet_is_looked_at_again_as_one_stretch() -> None:
+    """`--until 2h` means more dead letters tomorrow, under the same name."""
+    offsets = [0, 1, 3, 5, 7, 8]  # 2, 4 and 6 are markers of transactions
+    times = [NOW_MS, NOW_MS + 9, NOW_MS + 9, NOW_MS + 9, NOW_MS, NOW_MS + 9]
+    rows: list[Headers | None] = [headers_of(offset=offset) for offset in offsets]
+    chunk = Chunk(DEAD, 0, offsets, [GOOD] * 6, headers=rows, timestamps=times)
+
+    first = plan(
+        SurveyJob(Criteria(until_ms=NOW_MS + 1), RULES)(iter([chunk.slice(0, 2), chunk.slice(2, 6)])), Known(), RULES
+    )
+    base, metadata = place_at(Place(), 9, first.actions[DEAD].leave, "0123456789abcdef")
+    done = {DEAD: read_place(base, metadata).done}
+    again = SurveyJob(Criteria(until_ms=NOW_MS + 1), RULES, done)(iter([chunk]))
+    later = plan(SurveyJob(Criteria(until_ms=NOW_MS + 10), RULES, done)(iter([chunk])), Known(), RULES)
+
+    assert (first.actions[DEAD].redrive, list(first.actions[DEAD].leave)) == ({0, 7}, [(1, 6), (8, 9)])
+    assert again.candidates == []
+    assert later.actions[DEAD].redrive == {1, 3, 5, 8}
+
+
+def test_what_was_dealt_with_is_never_open_again_whatever_the_clock_says() -> None:
+    chunk = Chunk(DEAD, 0, range(3), [GOOD] * 3, headers=[headers_of()] * 3, timestamps=[NOW_MS] * 3)
+
+    found = SurveyJob(Criteria(until_ms=0), RULES, {DEAD: (1, RangeSet([(2, 3)]))})(iter([chunk]))
+
+    assert list(found.open[DEAD]) == [(1, 2)]
 
 
 def test_parking_takes_everything_that_is_meant() -> None:
