@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -84,17 +84,21 @@ class Question:
 
 def streams_of(candidates: Iterable[Candidate], rules: Rules) -> dict[str, int]:
     """Return the streams that dead letters belong or go to, with the time of the oldest of each."""
-    target = next((s.name for s in rules.streams.values() if s.redrive_topic == rules.to), "")
+    to = rules.to
+    targets = {n for n, s in rules.streams.items() if to is not None and (s.redrive_topic == to or s.reads(to))}
     oldest: dict[str, int] = {}
     for candidate in candidates:
-        for name in {candidate.stream, target} & rules.streams.keys():
+        for name in {candidate.stream, *targets} & rules.streams.keys():
             oldest[name] = min(candidate.timestamp_ms, oldest.get(name, candidate.timestamp_ms))
     return oldest
 
 
-def questions(settings: Settings, oldest: Mapping[str, int]) -> Iterator[Question]:
+def questions(settings: Settings, candidates: Sequence[Candidate], rules: Rules) -> Iterator[Question]:
     """Yield the topics to read, each from the oldest dead letter that it may know of on."""
+    oldest = streams_of(candidates, rules)
     times: dict[tuple[str, bool], int] = {}
+    if candidates and rules.to is not None:
+        times[rules.to, False] = min(candidate.timestamp_ms for candidate in candidates)
     for stream in settings.streams:
         since = oldest.get(stream.name)
         if since is None:

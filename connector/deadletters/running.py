@@ -157,7 +157,7 @@ class Redrive:
     def known(self) -> Known:
         """Read what became of the records that are meant."""
         known = Known()
-        for question in questions(self.settings, streams_of(self.found.candidates, self.rules)):
+        for question in questions(self.settings, self.found.candidates, self.rules):
             for part in self._work(question.spans, question.job, f"reading {question.topic}"):
                 known.add(part)
         return known

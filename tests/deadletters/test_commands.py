@@ -367,6 +367,31 @@ def test_evidence_sends_a_record_in_doubt_once_that_stands_twice_among_the_dead_
     assert keys(desk.redriven()) == {f"{desk.names[0]} 1": 1}
 
 
+def test_a_topic_that_is_named_as_the_target_tells_what_was_sent_there_before(desk: Desk) -> None:
+    """Nobody has read it yet, so that no outcome tells."""
+    fill(desk, 24)
+    target = desk.topics.create("target")
+
+    first = desk.told("redrive", "--reason", "rejected", "--to", target, "--yes")
+    second = desk.told("redrive", "--reason", "rejected", "--reason", "missing_body", "--to", target, "--yes")
+
+    assert (first["written"], second["written"]) == ({"redrive": 3}, {"redrive": 3})
+    assert second["skipped"] == {"redriven": 3}
+    assert set(keys(desk.topics.read(target)).values()) == {1}
+
+
+def test_the_outcomes_of_a_stream_that_reads_the_target_tell_what_was_taken(desk: Desk) -> None:
+    desk.put([record(0, "rejected", stream=desk.names[0], topic="src")])
+    place = {"topic": "src", "partition": 0, "offset": 0}
+    outcome = {"version": 1, "status": "queued", "stream": desk.names[1], "operation": "send", "origin": place}
+    line = outcome | {"topic": f"{desk.names[1]}.source", "partition": 0, "offset": 5}
+    desk.topics.produce(desk.outcomes[1], [Record(json.dumps(line).encode())])
+
+    told = desk.told("redrive", "--to", f"{desk.names[1]}.source", "--dry-run")
+
+    assert (told["would_redrive"], told["skipped"]) == (0, {"queued": 1})
+
+
 @pytest.mark.parametrize("command", ["redrive", "park"])
 def test_a_command_with_until_takes_later_what_was_too_young_at_first(
     desk: Desk, command: str, monkeypatch: pytest.MonkeyPatch
