@@ -19,6 +19,10 @@ from connector.deadletters.letters import Letter
 from connector.kafka.configs import PREFETCH_KBYTES
 from connector.kafka.scanning import CONSUME, Scanner, config_of
 
+CLOCKS_MS: Final = 60_000
+"""By how much clocks may differ: what one machine wrote after a dead letter of another may bear an earlier time, and is
+looked for from so much before it on."""
+
 _SMALL: Final = {"queued.min.messages": 2 * CONSUME, "queued.max.messages.kbytes": PREFETCH_KBYTES}
 """Of a reader in a worker, where a stream's consumer has its own beside it."""
 

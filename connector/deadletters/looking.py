@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from connector.core.chunks import Partition
-from connector.deadletters.earlier import Earlier
+from connector.deadletters.earlier import CLOCKS_MS, Earlier
 from connector.deadletters.waiting import Part
 
 LOOK_SECS: Final = 0.5
@@ -40,7 +40,7 @@ class Looking:
             self._until |= {partition: end_of(partition) for partition in parts}
             since_ms = min(letter.timestamp_ms for part in parts.values() for letter in part.waiting)
             self._now = since_ms, parts
-            self._earlier.begin(since_ms)
+            self._earlier.begin(since_ms - CLOCKS_MS)
         if not self._earlier.step(LOOK_SECS):
             return
         since_ms, parts = self._now

@@ -12,6 +12,7 @@ from connector.config.streams import CreateTopicsSettings, StreamSettings
 from connector.core.chunks import Partition
 from connector.core.progress import ForeignMetadataError
 from connector.deadletters.deciding import Automatic, Candidate, Plan, Rules, Survey, parking_topic
+from connector.deadletters.earlier import CLOCKS_MS
 from connector.deadletters.jobs import OutcomesJob, RedrivenJob
 from connector.deadletters.progressing import Place, read_place
 from connector.deadletters.redriving import group_of
@@ -108,7 +109,7 @@ def questions(settings: Settings, candidates: Sequence[Candidate], rules: Rules)
     scanner = _scanner(settings, CLIENT_ID)
     try:
         for (topic, outcomes), since in times.items():
-            spans = scanner.spans(topic, since_ms=since)
+            spans = scanner.spans(topic, since_ms=since - CLOCKS_MS)
             yield Question(topic, spans, OutcomesJob() if outcomes else RedrivenJob())
     finally:
         scanner.close()

@@ -20,15 +20,17 @@ from connector.config.streams import StreamSettings
 from connector.core.chunks import Chunk, Headers, Partition
 from connector.deadletters import automatic
 from connector.deadletters.automatic import MAX_ABORTS, AutomaticRedrive
-from connector.deadletters.earlier import Earlier
+from connector.deadletters.earlier import CLOCKS_MS, Earlier
 from connector.deadletters.letters import Letter
+from connector.deadletters.looking import Looking
+from connector.deadletters.waiting import Part
 from connector.demo.topics import Record
 from connector.kafka.errors import AbortableError
 from connector.kafka.publisher import TransactionalPublisher
 from connector.kafka.source import Committed, Membership, Read, RebalanceHandler, Source
 from connector.kafka.topics import Targets, Topics
 from tests.deadletters.conftest import Desk
-from tests.deadletters.making import NOW_MS, STREAM, headers_of
+from tests.deadletters.making import NOW_MS, STREAM, headers_of, letter
 
 DEAD, FOREIGN = Partition("dead", 0), Partition("dead", 1)
 LOCAL = KafkaSettings(bootstrap_servers="nowhere:1")
@@ -320,7 +322,18 @@ def test_a_letter_older_than_what_was_looked_at_has_it_looked_at_again(monkeypat
     with running(STREAM, LOCAL) as rule:
         wait_for(rule, lambda status: status["redriven"] == 4, within_secs=10)
 
-    assert [call.args[0] for call in played.earlier.begin.call_args_list] == [NOW_MS, NOW_MS - 1_000]
+    begun = [call.args[0] + CLOCKS_MS for call in played.earlier.begin.call_args_list]
+    assert begun == [NOW_MS, NOW_MS - 1_000]
+
+
+def test_a_rule_looks_for_what_a_machine_sent_again_whose_clock_is_behind_that_of_the_worker() -> None:
+    earlier = create_autospec(Earlier, instance=True, is_looking=False)
+    part = Part(0, None)
+    part.waiting.append(letter(timestamp_ms=NOW_MS))
+
+    Looking(earlier, {DEAD: part}).look(lambda _partition: 1)
+
+    earlier.begin.assert_called_once_with(NOW_MS - CLOCKS_MS)
 
 
 def test_what_was_sent_again_is_kept_until_all_that_was_written_by_then_is_dealt_with(

@@ -380,6 +380,24 @@ def test_a_topic_that_is_named_as_the_target_tells_what_was_sent_there_before(de
     assert set(keys(desk.topics.read(target)).values()) == {1}
 
 
+def test_a_redrive_knows_what_was_sent_again_by_a_machine_whose_clock_is_behind_that_of_the_worker(desk: Desk) -> None:
+    fill(desk, 3)
+    copy, file = desk.topics.create("copy"), desk.folder / "dead.ndjson"
+    desk.run("export", "--out", str(file))
+    ahead = [
+        line | {"timestamp_ms": line["timestamp_ms"] + 30_000}
+        for line in map(json.loads, file.read_text().splitlines())
+    ]
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in ahead))
+    desk.run("import", str(file), "--to", copy)
+
+    first = desk.told("redrive", "--topic", copy, "--stream", desk.names[0], "--yes")
+    second = desk.told("redrive", "--topic", copy, "--reason", REASONS[0], "--dry-run")
+
+    assert first["written"] == {"redrive": 1}
+    assert (second["would_redrive"], second["skipped"]) == (2, {"redriven": 1})
+
+
 def test_the_outcomes_of_a_stream_that_reads_the_target_tell_what_was_taken(desk: Desk) -> None:
     desk.put([record(0, "rejected", stream=desk.names[0], topic="src")])
     place = {"topic": "src", "partition": 0, "offset": 0}
