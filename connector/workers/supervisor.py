@@ -110,6 +110,28 @@ class Worker:
         return WorkerSeen(self.ordinal, self.is_up, self.restarts.times)
 
 
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """What the settings file said at the start: a worker that starts again must not differ from the others."""
+
+    path: Path
+    content: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, settings: Settings, path: Path) -> "_Copy":
+        """Return a copy that stands at a path."""
+        assert settings.origin is not None, "a supervisor runs a settings file"
+        copy = cls(path, settings.origin.source.read_bytes())
+        copy.keep()
+        return copy
+
+    def keep(self) -> None:
+        """Write it where it is missing: what nobody has read for days is cleared away from temporary folders."""
+        if not self.path.exists():
+            self.path.touch(mode=0o600)
+            self.path.write_bytes(self.content)
+
+
 @dataclass(slots=True)
 class Supervisor:
     """Runs the workers of one settings file. `command` gives the arguments of a worker's process.
@@ -138,9 +160,9 @@ class Supervisor:
         claims = claim_all(self.settings)  # held until the process ends
         home = Path(tempfile.mkdtemp(prefix="trackly-workers-"))
         try:
-            if len(bytes(home / "99.sock")) > _MAX_SOCKET_PATH:
+            if self.settings.web.enabled and len(bytes(home / "99.sock")) > _MAX_SOCKET_PATH:
                 raise PagesError(f"the folder {home} has too long a name for sockets; set TMPDIR to a shorter one")
-            copy = self._copy_settings(home)
+            copy = _Copy.of(self.settings, home / "settings.yaml")
             for ordinal, claimed in enumerate(claims):
                 path = home / f"{ordinal}.sock" if self.settings.web.enabled else None
                 self._workers.append(Worker(ordinal, claimed.instance_id, path, Restarts(self.policy)))
@@ -163,15 +185,6 @@ class Supervisor:
             return self.policy.code_of(self.fatal.last_exit)
         return self.policy.worst(worker.last_exit for worker in self._workers if worker.last_exit is not None)
 
-    def _copy_settings(self, home: Path) -> Path:
-        """Keep what the settings file says now: a worker that starts again must not differ from the others."""
-        origin = self.settings.origin
-        assert origin is not None, "a supervisor runs a settings file"
-        copy = home / "settings.yaml"
-        copy.touch(mode=0o600)
-        copy.write_bytes(origin.source.read_bytes())
-        return copy
-
     def _about(self) -> dict[str, Any]:
         return {
             "instance_id": self.settings.instance_id or socket.gethostname(),
@@ -182,7 +195,7 @@ class Supervisor:
         toggle_debug()
         self._signal_all(signal.SIGUSR1)
 
-    async def _run_all(self, copy: Path) -> None:
+    async def _run_all(self, copy: _Copy) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._asked_to_stop)
@@ -198,7 +211,7 @@ class Supervisor:
                 self._signal_all(signal.SIGKILL)  # there is none, unless something here has failed
                 watching.cancel()
 
-    async def _keep(self, worker: Worker, copy: Path, waiters: ThreadPoolExecutor) -> None:
+    async def _keep(self, worker: Worker, copy: _Copy, waiters: ThreadPoolExecutor) -> None:
         """Keep one worker running until all are to stop."""
         try:
             while not self._stopping.is_set():
@@ -217,13 +230,14 @@ class Supervisor:
         finally:
             worker.over()
 
-    async def _live(self, worker: Worker, copy: Path, waiters: ThreadPoolExecutor) -> int:
+    async def _live(self, worker: Worker, copy: _Copy, waiters: ThreadPoolExecutor) -> int:
         """Start a worker's process, wait for its end, and return its exit code, below 0 for a signal."""
         if worker.socket is not None:
             worker.socket.unlink(missing_ok=True)
         worker.restarts.started(now=now())
         try:
-            process = spawn(self.command(worker, copy), log=None)
+            copy.keep()
+            process = spawn(self.command(worker, copy.path), log=None)
         except OSError as error:
             log.error("worker cannot be started", worker=worker.ordinal, error=str(error))  # noqa: TRY400 (its text says it)
             worker.ended(_CANNOT_START)

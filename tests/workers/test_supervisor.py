@@ -1,0 +1,76 @@
+"""A supervisor whose workers are programs of the tests: what it gives them, and what it asks of the machine."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+import yaml
+
+from connector.app.instance import Claim
+from connector.cli.errors import RESTARTS, ExitCode
+from connector.config.load import load_settings
+from connector.console.listening import PagesError
+from connector.workers import supervisor
+from connector.workers.supervisor import Supervisor, Worker
+
+ONCE_MORE: Final = """
+import os, sys
+copy, mark = sys.argv[1:]
+there = os.path.exists(copy)
+try:
+    os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
+except FileExistsError:
+    sys.exit(4 if there else 2)
+os.remove(copy)
+sys.exit(1)
+"""
+"""The first to come removes the settings and dies; whoever comes later tells whether there are some."""
+
+
+@pytest.fixture(autouse=True)
+def _no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claim ids without locks, which would be held until the tests end."""
+    monkeypatch.setattr(supervisor, "claim_all", lambda _settings: [Claim("one", "client", None)])
+
+
+def run(folder: Path, program: str, *arguments: str, web: bool) -> int:
+    """Run a supervisor whose worker is a program that is given the path of the settings first; return its exit code."""
+    stream = {"name": "sends", "topics": ["sms"], "operation": "send", "list_number": "+18005551234"}
+    topics = {"outcomes": {"topic": "o"}, "dead_letters": {"topic": "d"}}
+    file = folder / "connector.yaml"
+    content = {
+        "kafka": {"bootstrap_servers": "nowhere:1"},
+        "trackly": {"api_key": "k"},
+        "web": {"enabled": web},
+        "streams": [{**stream, **topics}],
+    }
+    file.write_text(yaml.safe_dump(content))
+
+    def command(_worker: Worker, copy: Path) -> list[str]:
+        return [sys.executable, "-c", program, os.fspath(copy), *arguments]
+
+    return asyncio.run(Supervisor(load_settings(file), RESTARTS, command).run())
+
+
+def test_a_worker_that_starts_again_has_settings_though_they_were_cleared_away_meanwhile(tmp_path: Path) -> None:
+    """Cleaners of temporary folders remove what nobody has read for days, as systemd's does after ten."""
+    code = run(tmp_path, ONCE_MORE, os.fspath(tmp_path / "mark"), web=False)
+
+    assert code == ExitCode.INSTANCE_ID_IN_USE, "with bad settings it would have ended all"
+
+
+def test_a_long_path_of_temporary_files_is_refused_where_there_are_sockets_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", os.fspath(long))
+
+    code = run(tmp_path, "import sys; sys.exit(4)", web=False)
+
+    assert code == ExitCode.INSTANCE_ID_IN_USE
+    with pytest.raises(PagesError, match="set TMPDIR to a shorter one"):
+        run(tmp_path, "", web=True)
