@@ -24,10 +24,11 @@ HIDDEN: Final = "***"
 _QUIET: Final = ("aiohttp", "asyncio", "faust", "httpcore", "httpx", "mode", "urllib3")
 """Libraries that tell at level info what our own events say better."""
 
-_SEPARATOR: Final = r"[ .()/-]{0,2}"
+_SEPARATOR: Final = r"[ .()/\-\u00a0\u2000-\u200b\u202f\u2010-\u2015]{0,3}"  # spaces and dashes of typesetters as well
 _DIGITS: Final = rf"(?:[0-9]{{7,15}}|[0-9](?:{_SEPARATOR}[0-9]){{6,14}})"  # in one piece, else with separators
 _INTERNATIONAL: Final = re.compile(rf"(?:\+|%2[Bb]){_DIGITS}")
-_BARE: Final = re.compile(rf"(?<![0-9A-Za-z])\(?{_DIGITS}(?![0-9A-Za-z])")
+_EXTENSION: Final = r"(?:x|ext\.?) ?[0-9]"  # of what stands before it the number ends
+_BARE: Final = re.compile(rf"(?<![0-9A-Za-z])\(?{_DIGITS}(?:(?![0-9A-Za-z])|(?={_EXTENSION}))")
 
 # Bounded, so that a long text without any address does not take the square of its length.
 _MAIL_PART: Final = r"[^\s@<>\"'(),:;\\\[\]]{1,256}"

@@ -58,6 +58,20 @@ def test_nothing_personal_is_shown_of_a_record() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("06\u00a012\u00a034\u00a056\u00a078", "061***678"),
+        ("555-123-4567x890", "555***567x890"),
+        ("5551234567 ext. 12", "555***567 ext. 12"),
+        ("2026-01-31T08:00:00Z", "2026-01-31T08:00:00Z"),
+        ("6923a8f1234567x9", "6923a8f1234567x9"),
+    ],
+)
+def test_a_number_is_hidden_as_people_write_it(text: str, masked: str) -> None:
+    assert shown(_letter(value={"phone_2": text}), hide=fit_to_show)["value"] == {"phone_2": masked}
+
+
 def test_a_record_without_a_key_is_told_from_one_whose_key_is_hidden() -> None:
     assert shown(_letter(key=None), hide=fit_to_show)["key"] is None
 
