@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import typer
 
 from connector.cli.errors import CommandError, ExitCode, reported
 from connector.config.settings import Settings
+from connector.config.trackly import check_url
 
 TOKEN_VARIABLE: Final = "TRACKLY_CONNECTOR_TOKEN"  # noqa: S105 (the name of a variable)
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
@@ -198,10 +199,10 @@ def _address(settings: Settings | None) -> str:
 
 
 def _checked(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.query or parts.fragment:
-        raise typer.BadParameter("should be such as http://127.0.0.1:8080", param_hint="--url")
-    return url.rstrip("/")
+    try:
+        return check_url(url)
+    except ValueError:
+        raise typer.BadParameter("should be such as http://127.0.0.1:8080", param_hint="--url") from None
 
 
 def _ask(urls: list[str], stream: str, action: str, form: Form, token: str) -> Iterator[Answer]:

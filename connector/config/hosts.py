@@ -25,6 +25,14 @@ def is_host(value: str) -> bool:
     return is_address(value) or (len(value) <= _MAX_NAME and _NAME.fullmatch(value) is not None)
 
 
+def can_be_asked(value: str) -> bool:
+    """Tell whether this can be the host of a URL, where names may have letters of any script."""
+    try:
+        return is_host(value.encode("idna").decode())
+    except UnicodeError:  # a part of a name that is empty or too long, of which a resolver makes the same error
+        return False
+
+
 def check_servers(value: str) -> str:
     """Return a list of `host:port` with commas between, without repeating what is wrong with it."""
     for number, server in enumerate(value.split(","), start=1):

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from connector.config.hosts import is_address, is_host
+from connector.config.hosts import can_be_asked, is_address
 from connector.config.model import FilePath, Model, Seconds
 
 DEFAULT_BASE_URL = "https://app.tracklysms.com/api/v2"
@@ -47,10 +47,9 @@ def check_address(value: str, *, schemes: tuple[str, ...]) -> None:
         raise ValueError("is not a valid address") from None
     if parts.scheme not in schemes or not parts.hostname or not port_is_valid:
         raise ValueError(f"must start with {' or '.join(f'{scheme}://' for scheme in schemes)} and name a host")
-    # A name of other letters is for whoever connects, who writes it in these.
+    # Brackets are for addresses; a name of other letters is written in these by whoever connects.
     bracketed = parts.netloc.rpartition("@")[2].startswith("[")
-    host_is_valid = is_address(parts.hostname) if bracketed else is_host(parts.hostname)
-    if parts.hostname.isascii() and not host_is_valid:
+    if not (is_address(parts.hostname) if bracketed else can_be_asked(parts.hostname)):
         raise ValueError("must hold the name or the address of a host")
 
 

@@ -190,13 +190,16 @@ def test_a_peer_that_hangs_is_given_up_in_time() -> None:
         ("pod-1.pods:8080", "http://pod-1.pods:8080"),
         ("https://a.example/connector/", "https://a.example/connector"),
         ("[::1]:8080", "http://[::1]:8080"),
+        ("bücher.example:8080", "http://bücher.example:8080"),
     ],
 )
 def test_peers_are_named_by_host_and_port_or_by_url(named: str, url: str) -> None:
     assert WebSettings.model_validate({"peers": [named]}).peers == [url]
 
 
-@pytest.mark.parametrize("named", ["pod-1", "ftp://a:1", "http://user:secret@a:1", "a:1/x?y=1", "", "a b:1", "a:99999"])
+@pytest.mark.parametrize(
+    "named", ["pod-1", "ftp://a:1", "http://user:secret@a:1", "a:1/x?y=1", "", "a b:1", "a:99999", "a..b:1"]
+)
 def test_what_is_no_address_is_refused(named: str) -> None:
     with pytest.raises(ValueError, match="peers") as refused:
         WebSettings.model_validate({"peers": [named]})

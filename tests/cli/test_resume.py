@@ -1,0 +1,19 @@
+"""`resume` and `pause`: what cannot be an address of pages is told before anybody is asked."""
+
+import pytest
+from typer.testing import CliRunner
+
+from connector.cli.main import app
+
+TOKEN = "a-token-of-the-tests-0123456789"
+
+
+@pytest.mark.parametrize("command", ["resume", "pause"])
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8080", "http://[::1", "http://a:b", "http://a..b:1", f"http://{'a' * 64}.com", "http://u:p@a:1"]
+)
+def test_what_is_no_address_is_refused(command: str, url: str) -> None:
+    told = CliRunner().invoke(app, [command, "sends", "--url", url], env={"TRACKLY_CONNECTOR_TOKEN": TOKEN})
+
+    assert (told.exit_code, "should be such as http://127.0.0.1:8080" in told.stderr) == (2, True), told.output
+    assert isinstance(told.exception, SystemExit), "no traceback"
