@@ -56,13 +56,18 @@ class Track:
     counts: deque[tuple[float, dict[str, int]]] = field(default_factory=lambda: deque(maxlen=SMOOTH + 1))
     points: deque[tuple[float | None, ...]] = field(default_factory=lambda: deque(maxlen=KEPT))
 
-    def add(self, at: float, stream: Status) -> None:
-        """Take note of a status, unless the last one was a moment ago: a rate over so short a time says nothing."""
-        if self.counts and at - self.counts[-1][0] < EVERY_SECS / 2:
+    def add(self, now: float, stream: Status, *, at: float) -> None:
+        """Take note of a status, unless the last one was a moment ago: a rate over so short a time says nothing.
+
+        `now` is of a clock that only goes on, `at` the time of day, which may be set back: the charts begin anew then.
+        """
+        if self.counts and now - self.counts[-1][0] < EVERY_SECS / 2:
             return
+        if self.points and at < (self.points[-1][0] or 0.0):
+            self.points.clear()
         counts = counts_of(stream)
-        rates = _rates(*self.counts[-1], at, counts) if self.counts else None
-        self.counts.append((at, counts))
+        rates = _rates(*self.counts[-1], now, counts) if self.counts else None
+        self.counts.append((now, counts))
         states = (stream["lag"], stream["in_flight_requests"], stream["concurrency_limit"])
         moving = [None] * 4 if rates is None else [rates[name] for name in ("read", "settled", "dead", "requests")]
         self.points.append((round(at, 1), *(None if rate is None else round(rate, 1) for rate in moving), *states))
@@ -74,8 +79,8 @@ class Track:
         return _rates(*self.counts[0], *self.counts[-1])
 
 
-def _rates(then: float, before: dict[str, int], at: float, counts: dict[str, int]) -> Rates:
-    secs = max(at - then, 1e-3)
+def _rates(then: float, before: dict[str, int], now: float, counts: dict[str, int]) -> Rates:
+    secs = max(now - then, 1e-3)
     return {name: max(counts[name] - before[name], 0) / secs for name in _COUNTED}
 
 
@@ -97,6 +102,7 @@ class Sampler:
         self.closed = False
         self._ask = ask
         self._latest: Snapshot | None = None
+        self._looked_at = float("-inf")
         self._news = asyncio.Condition()
         self._viewers = 0
         self._left_at = 0.0
@@ -104,9 +110,9 @@ class Sampler:
 
     async def latest(self) -> Snapshot:
         """Return how things are; no older than the distance of two looks."""
-        if self._latest is None or time.time() - self._latest.at > EVERY_SECS * 1.5:
+        if time.monotonic() - self._looked_at > EVERY_SECS * 1.5:
             async with self._news:
-                if self._latest is None or time.time() - self._latest.at > EVERY_SECS * 0.5:
+                if time.monotonic() - self._looked_at > EVERY_SECS * 0.5:
                     await self._look()
         assert self._latest is not None
         return self._latest
@@ -152,12 +158,12 @@ class Sampler:
 
     async def _look(self) -> None:
         status = await self._ask()
-        at = time.time()
+        now, at = time.monotonic(), time.time()
         streams = {stream["name"]: stream for stream in status["streams"]}
         for name in self.tracks.keys() - streams.keys():
             del self.tracks[name]
         for name, stream in streams.items():
-            self.tracks.setdefault(name, Track()).add(at, stream)
+            self.tracks.setdefault(name, Track()).add(now, stream, at=at)
         rates = {name: track.rates() for name, track in self.tracks.items()}
         number = 1 if self._latest is None else self._latest.number + 1
-        self._latest = Snapshot(number, at, status, rates)
+        self._latest, self._looked_at = Snapshot(number, at, status, rates), now

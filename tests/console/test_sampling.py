@@ -17,7 +17,7 @@ def test_rates_are_what_was_added_in_a_second() -> None:
     track = Track()
     for second in range(4):
         counts = {"records_read": second * 500, "queued": second * 400, "dead_letters": {"a": second * 2}}
-        track.add(100.0 + second, stream(**counts))
+        track.add(100.0 + second, stream(**counts), at=100.0 + second)
 
     rates = track.rates()
 
@@ -29,7 +29,7 @@ def test_rates_are_what_was_added_in_a_second() -> None:
 def test_the_number_is_a_mean_and_the_chart_is_not() -> None:
     track = Track()
     for second, read in enumerate([0, 0, 0, 0, 0, 0, 600]):
-        track.add(100.0 + second, stream(records_read=read))
+        track.add(100.0 + second, stream(records_read=read), at=100.0 + second)
 
     rates = track.rates()
 
@@ -42,7 +42,7 @@ def test_a_count_that_falls_makes_no_rate() -> None:
     """A worker that begins anew counts from 0."""
     track = Track()
     for second, read in enumerate([1_000, 2_000, 50]):
-        track.add(100.0 + second, stream(records_read=read))
+        track.add(100.0 + second, stream(records_read=read), at=100.0 + second)
 
     assert _points(track, "read") == [None, 1_000.0, 0.0]
     assert all(rate >= 0 for rate in (track.rates() or {}).values())
@@ -50,9 +50,9 @@ def test_a_count_that_falls_makes_no_rate() -> None:
 
 def test_two_looks_in_a_moment_are_one() -> None:
     track = Track()
-    track.add(100.0, stream(records_read=0))
-    track.add(100.05, stream(records_read=1_000))
-    track.add(101.0, stream(records_read=1_000))
+    track.add(100.0, stream(records_read=0), at=100.0)
+    track.add(100.05, stream(records_read=1_000), at=100.05)
+    track.add(101.0, stream(records_read=1_000), at=101.0)
 
     assert _points(track, "read") == [None, 1_000.0]
 
@@ -60,10 +60,38 @@ def test_two_looks_in_a_moment_are_one() -> None:
 def test_what_is_kept_is_bounded() -> None:
     track = Track()
     for second in range(2 * KEPT):
-        track.add(float(second), stream())
+        track.add(float(second), stream(), at=float(second))
 
     assert len(track.points) == KEPT
     assert len(track.counts) == SMOOTH + 1
+
+
+def test_a_clock_that_is_set_back_keeps_nobody_from_seeing_how_things_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rates are made of time that passes, and only the charts of the time of day."""
+    passed = 50.0
+    set_back = False
+    monkeypatch.setattr("time.monotonic", lambda: passed)
+    monkeypatch.setattr("time.time", lambda: passed + (0 if set_back else 3_600))
+    read = 0
+
+    async def ask() -> dict[str, Any]:
+        return status(stream(records_read=read))
+
+    async def look(sampler: Sampler) -> tuple[int, float]:
+        snapshot = await sampler.latest()
+        rates = snapshot.rates["campaign-sends"]
+        return snapshot.status["streams"][0]["records_read"], 0.0 if rates is None else rates["read"]
+
+    async def main() -> list[tuple[int, float]]:
+        nonlocal passed, read, set_back
+        sampler = Sampler(ask)
+        seen = [await look(sampler)]
+        for _ in range(3):
+            passed, read, set_back = passed + 2, read + 1_000, True
+            seen.append(await look(sampler))
+        return seen
+
+    assert asyncio.run(main()) == [(0, 0.0), (1_000, 500.0), (2_000, 500.0), (3_000, 500.0)]
 
 
 def test_a_stream_that_has_gone_is_forgotten_and_a_failing_look_is_survived() -> None:
