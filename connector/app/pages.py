@@ -5,14 +5,14 @@ A GET changes nothing. Under a supervisor a worker serves these alone, on a sock
 
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from aiohttp.web import AppRunner, TCPSite
+from aiohttp.web import TCPSite
 from faust import web
 from faust.web.drivers.aiohttp import Web
 
 from connector import __version__
 from connector.app.hosting import WorkerHost
 from connector.app.resuming import acting_view
-from connector.console.guarding import Doorkeeper, make_safe
+from connector.console.guarding import Doorkeeper, make_safe, runner_of
 from connector.console.listening import not_listening
 from connector.console.pages import Console
 from connector.telemetry.logging import get_logger
@@ -31,8 +31,7 @@ class PagesOnly(Web):
     def __init__(self, app: Any, **options: Any) -> None:
         super().__init__(app, **options)
         self.web_app.on_response_prepare.append(make_safe)
-        # A body that is encoded is refused: that it cannot be decoded must not fill the log with tracebacks.
-        self._runner = AppRunner(self.web_app, access_log=None, auto_decompress=False)
+        self._runner = runner_of(self.web_app)
 
     async def start_server(self) -> None:
         """Listen, saying where; raises `PagesError`."""

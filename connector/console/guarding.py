@@ -7,13 +7,15 @@ time that does not tell how much of it was right. Browsers that have logged in a
 
 import asyncio
 import hmac
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from aiohttp.web import RequestPayloadError
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web import Application, AppRunner, RequestPayloadError
 from pydantic import SecretStr
 
 from connector.telemetry.logging import get_logger
@@ -29,6 +31,26 @@ _REPORT_SECS: Final = 10.0
 Form = list[tuple[str, str]]
 
 log = get_logger("resume")
+
+
+class _Unreadable(logging.Filter):
+    """Keeps out of the log what is no HTTP: anybody may send it, and what was sent is repeated, a token included."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether this is about something else."""
+        return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+_server_log: Final = logging.getLogger("aiohttp.server.pages")
+_server_log.addFilter(_Unreadable())
+
+
+def runner_of(app: Application) -> AppRunner:
+    """Return what serves pages.
+
+    A body that is encoded is refused: that it cannot be decoded must not fill the log with tracebacks.
+    """
+    return AppRunner(app, access_log=None, auto_decompress=False, logger=_server_log)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,16 @@ from pydantic import SecretStr
 from connector import __version__
 from connector.config.secrets import Secrets
 from connector.config.settings import Settings
-from connector.console.guarding import Answer, Form, RefusedError, for_people, headers_of, make_safe, read_body
+from connector.console.guarding import (
+    Answer,
+    Form,
+    RefusedError,
+    for_people,
+    headers_of,
+    make_safe,
+    read_body,
+    runner_of,
+)
 from connector.console.joining import Heard, joined_health, joined_readiness, joined_resumed, joined_streams
 from connector.console.listening import not_listening
 from connector.console.pages import Console
@@ -80,8 +89,7 @@ class Pages:
             ]
         )
         Console(self).add_to(app)
-        # As the workers do: a body that is encoded is refused, not decoded.
-        self._runner = web.AppRunner(app, access_log=None, auto_decompress=False)
+        self._runner = runner_of(app)
 
     async def start(self) -> None:
         """Listen; raises `PagesError`."""

@@ -93,6 +93,7 @@ def test_a_session_is_a_cookie_that_scripts_and_other_sites_cannot_use(host: Fak
         {},
         {"Origin": "null"},
         {"Origin": "https://elsewhere.example"},
+        {"Origin": "http://[::1"},
         {"Origin": "HERE", "Sec-Fetch-Site": "cross-site"},
         {"Origin": "HERE", "Sec-Fetch-Site": "same-site"},
     ],

@@ -1,0 +1,67 @@
+"""What is no HTTP is answered, and leaves nothing in the log: anybody may send it, with a token in it."""
+
+import asyncio
+import io
+
+import pytest
+from aiohttp import web
+
+from connector.config.settings import LogSettings
+from connector.console.guarding import runner_of
+from connector.console.pages import Console
+from connector.telemetry.logging import configure_logging
+from tests.console.conftest import TOKEN, FakeHost
+
+
+async def _answer(sent: bytes) -> bytes:
+    """Return the first line that pages answer to what is sent to them."""
+    app = web.Application()
+    Console(FakeHost()).add_to(app)
+    runner = runner_of(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        reader, writer = await asyncio.open_connection(*runner.addresses[0][:2])
+        writer.write(sent)
+        line = await reader.readline()
+        writer.close()
+    finally:
+        await runner.cleanup()
+    return line
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        f"GET / HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {TOKEN}\r\r\n\r\n".encode(),
+        f"GET / HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer \0{TOKEN}\r\n\r\n".encode(),
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET http://[::1 HTTP/1.1\r\nHost: here\r\n\r\n",
+    ],
+    ids=["token of a file of Windows", "token", "version", "address"],
+)
+def test_what_cannot_be_read_is_refused_and_not_repeated_in_the_log(
+    sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = io.StringIO()
+    with monkeypatch.context() as patched:
+        patched.setattr("logging.root.handlers", [])
+        configure_logging(LogSettings(format="json"), stream=told)
+
+        line = asyncio.run(_answer(sent))
+
+    assert line.split(b" ")[1] == b"400"
+    assert told.getvalue() == ""
+
+
+def test_what_fails_in_a_page_is_told_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = io.StringIO()
+    monkeypatch.setattr(FakeHost, "status", None)
+    with monkeypatch.context() as patched:
+        patched.setattr("logging.root.handlers", [])
+        configure_logging(LogSettings(format="json"), stream=told)
+
+        line = asyncio.run(_answer(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"))
+
+    assert line.split(b" ")[1] == b"500"
+    assert "Traceback" in told.getvalue()
