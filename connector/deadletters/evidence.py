@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from connector.core.records import iso
 from connector.deadletters.addresses import Address, AddressBook
-from connector.deadletters.letters import Letter, text_of
+from connector.deadletters.letters import Letter, text_of, told_time
 
 SAME_CRASH_MS: Final = 60_000
 """Records of one stream that became dead letters closer together than this are taken for those of one crash."""
@@ -96,8 +95,8 @@ class Group:
             "batch_id": self.batch_id,
             "worker": self.worker,
             "list_number": self.list_number,
-            "from": iso(self.first_ms),
-            "to": iso(self.last_ms),
+            "from": told_time(self.first_ms),
+            "to": told_time(self.last_ms),
             "detail": self.detail,
             "count": len(self.letters),
             **({} if not (no_event := self.no_event) else {"no_event": dict(no_event)}),

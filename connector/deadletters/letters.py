@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from connector.core.chunks import Chunk, Headers, Partition
-from connector.core.records import FAILURE_PREFIXES, number_of, origin_of, redrives_of
+from connector.core.records import FAILURE_PREFIXES, iso, number_of, origin_of, redrives_of
 
 Position = tuple[Partition, int]
 
 _MAX_LAYOUTS = 1_000
+
+LAST_MS: Final = 253_402_300_799_999
+"""The last time of the year 9999, beyond which there is no way to write one."""
 
 UNKNOWN = "unknown"
 """The reason of a record whose headers name none."""
@@ -188,6 +191,11 @@ def spelled(position: Position) -> str:
     """Return a position as commands take it."""
     (topic, number), offset = position
     return f"{topic}:{number}:{offset}"
+
+
+def told_time(ms: int) -> str | None:
+    """Return a time as ISO 8601 has it, None for what is none: whoever produces may stamp a record with anything."""
+    return iso(ms) if 0 <= ms <= LAST_MS else None
 
 
 def read_again(letter: Letter, value: bytes | None, redrive_topic: str) -> Chunk:

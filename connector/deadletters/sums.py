@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Any, Final
 
 from connector.core.chunks import Chunk, Headers
-from connector.deadletters.letters import Facts, Letter, layout_of, reason_of
+from connector.deadletters.letters import LAST_MS, Facts, Letter, layout_of, reason_of
 
 _Told = tuple[bytes | None, bytes | None, bytes | None, bytes | None]
 """Reason, code, source topic, stream."""
@@ -94,12 +94,12 @@ class Sums:
         """Return counts by time, in steps as wide as it takes, from the first that is not empty to the last."""
         if not self.rows:
             return []
-        minutes = [minute * MINUTE_MS for _, minute in self.rows]
+        minutes = [_within(minute) for _, minute in self.rows]
         span = max(minutes) - min(minutes)
         step = next((step for step in _STEPS if span // step < MAX_STEPS), _STEPS[-1])
         counts: Counter[int] = Counter()
         for (_, minute), count in self.rows.items():
-            counts[minute * MINUTE_MS // step] += count
+            counts[_within(minute) // step] += count
         first = min(counts) if (max(counts) - min(counts)) < 4 * MAX_STEPS else None
         starts = sorted(counts) if first is None else range(first, max(counts) + 1)
         return [(_minute(start * step), counts[start]) for start in starts]
@@ -121,6 +121,11 @@ def _told(row: Headers | None) -> _Told:
     said = Facts(row or [])
     topic = said.get("trackly.origin.topic") or said.get("__connect.errors.topic") or said.get("__dlq.errors.topic")
     return reason_of(said).encode(), said.get("trackly.code"), topic, said.get("trackly.stream")
+
+
+def _within(minute: int) -> int:
+    """Return the time of a minute, in milliseconds; what is no time stands at the end that is next to it."""
+    return min(max(minute * MINUTE_MS, 0), LAST_MS // MINUTE_MS * MINUTE_MS)
 
 
 def _minute(ms: int) -> str:

@@ -8,9 +8,9 @@ failure are ours; the values of all others are hidden as well.
 from collections.abc import Callable
 from typing import Any
 
-from connector.core.records import FAILURE_PREFIXES, iso
+from connector.core.records import FAILURE_PREFIXES
 from connector.deadletters.addresses import json_of
-from connector.deadletters.letters import Letter, spelled
+from connector.deadletters.letters import Letter, spelled, told_time
 from connector.telemetry.logging import HIDDEN, mask_mail, mask_record
 
 
@@ -31,7 +31,7 @@ def shown(letter: Letter, *, hide: Callable[[str], str] | None) -> dict[str, Any
     source = letter.source
     return {
         "position": letter.position,
-        "at": iso(letter.timestamp_ms) if letter.timestamp_ms >= 0 else None,
+        "at": told_time(letter.timestamp_ms),
         "stream": letter.stream,
         "reason": letter.reason,
         "code": hidden(letter.code),

@@ -60,3 +60,15 @@ def test_a_time_line_is_short_and_has_every_dead_letter(minutes: list[int]) -> N
     assert sum(count for _, count in line) == len(minutes)
     assert len(line) <= 4 * MAX_STEPS
     assert [start for start, _ in line] == sorted(start for start, _ in line)
+
+
+@given(st.lists(st.integers(-(1 << 63), (1 << 63) - 1), min_size=1, max_size=20))
+def test_a_time_line_has_a_place_for_whatever_stands_for_a_time(times: list[int]) -> None:
+    """Producers stamp records as they like, in microseconds too."""
+    sums = Sums()
+    sums.add(Chunk(Partition("dead", 0), 0, range(len(times)), [None] * len(times), timestamps=times))
+
+    line = sums.time_line()
+
+    assert sum(count for _, count in line) == len(times)
+    assert [start for start, _ in line] == sorted(start for start, _ in line)

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from connector.deadletters.addresses import AddressBook
+from connector.deadletters.evidence import groups_of
 from connector.deadletters.letters import Letter
 from connector.deadletters.telling import shown
 from connector.stream.holds import fit_to_show
@@ -70,6 +72,18 @@ def test_nothing_personal_is_shown_of_a_record() -> None:
 )
 def test_a_number_is_hidden_as_people_write_it(text: str, masked: str) -> None:
     assert shown(_letter(value={"phone_2": text}), hide=fit_to_show)["value"] == {"phone_2": masked}
+
+
+@pytest.mark.parametrize(
+    ("timestamp_ms", "at"),
+    [(0, "1970-01-01T00:00:00.000Z"), (-1, None), (253_402_300_799_000, "9999-12-31T23:59:59.000Z"), (1 << 51, None)],
+)
+def test_a_time_that_cannot_be_one_is_none(timestamp_ms: int, at: str | None) -> None:
+    """Such as that of a producer that counts microseconds."""
+    found = letter(timestamp_ms=timestamp_ms)
+
+    assert shown(found, hide=fit_to_show)["at"] == at
+    assert [group.as_json()["from"] for group in groups_of([found], AddressBook({}))] == [at]
 
 
 def test_a_record_without_a_key_is_told_from_one_whose_key_is_hidden() -> None:

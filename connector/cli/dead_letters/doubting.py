@@ -130,9 +130,9 @@ def _evidence(
     """Return the evidence that was brought, None without any, and what tells it from other evidence."""
     import hashlib  # noqa: PLC0415
 
-    from connector.core.records import iso  # noqa: PLC0415
     from connector.deadletters.evidence import read_numbers  # noqa: PLC0415
     from connector.deadletters.jobs import EventsJob  # noqa: PLC0415
+    from connector.deadletters.letters import told_time  # noqa: PLC0415
     from connector.deadletters.working import CLIENT_ID  # noqa: PLC0415
     from connector.kafka.scanning import Scanner, config_of  # noqa: PLC0415
 
@@ -162,7 +162,7 @@ def _evidence(
         told_by_topic: list[Event] = []
         for part in chosen.work(spans, EventsJob(), f"reading {topic}", quiet=quiet):
             told_by_topic += part
-        _refuse_none(told_by_topic, f"topic {topic} holds no delivery event from {iso(since)} on")
+        _refuse_none(told_by_topic, f"topic {topic} holds no delivery event from {told_time(since) or 'then'} on")
         events += told_by_topic
     told = sorted((event.number, event.list_number or "", event.at_ms or 0) for event in events)
     return events, hashlib.sha256(repr(told).encode()).hexdigest()[:16]
