@@ -112,6 +112,7 @@ def _of_commands(stream: StreamSettings) -> Iterator[Acl]:
     yield Acl(name, "topic", stream.outcomes.topic, "Read", "what became of origins")
     yield Acl(name, "topic", stream.outcomes.topic, "Write", "accept")
     yield Acl(name, "topic", parking, "Write", "park")
+    yield Acl(name, "topic", parking, "DescribeConfigs", "how large records set aside may be")
     if stream.create_topics.enabled:
         yield Acl(name, "topic", stream.redrive_topic, "Create", "its creation")
         yield Acl(name, "topic", parking, "Create", "its creation")

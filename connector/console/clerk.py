@@ -191,14 +191,15 @@ class Clerk:
         plan = redrive.plan()
         told = {**redrive.told(plan), "blind": redrive.blind(plan)}
         if not plan.count:
-            return {**told, "written": {}}
+            return {**told, "written": {}, "too_large": 0}
         self._line.send(("asks", told))
         if not self._line.poll(CONFIRM_SECS):
             raise ForeseenError("it was not confirmed in time; nothing was written")
         self._line.recv()
         began = time.monotonic()
         written = redrive.carry_out(plan, self._teller("writing", plan.count))
-        return {**told, "written": dict(written.by_action), "took_secs": round(time.monotonic() - began, 2)}
+        did = {"written": dict(written.by_action), "too_large": written.too_large}
+        return {**told, **did, "took_secs": round(time.monotonic() - began, 2)}
 
 
 class _Teller:

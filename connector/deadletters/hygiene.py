@@ -20,10 +20,19 @@ def redriven_headers(letter: Letter) -> Headers:
 
 def redriven_fits(letter: Letter, value: bytes | None, limit: int) -> bool:
     """Tell whether a record that is sent again with this value is surely no larger than its topic takes, in bytes."""
-    told = sum([4 * len(name) + 3 * len(header or b"") + 10 for name, header in letter.headers])
-    if len(value or b"") + len(letter.key or b"") + told + _FRAME_BYTES <= limit:  # most do, and this is quick
+    if _fits_surely(letter, value, letter.headers, limit):  # most do, and this is quick
         return True
-    return DeadLetter(0, letter.key, value, redriven_headers(letter)).size <= limit
+    return fits(letter, value, redriven_headers(letter), limit)
+
+
+def fits(letter: Letter, value: bytes | None, headers: Headers, limit: int) -> bool:
+    """Tell whether a dead letter with this value and these headers is surely no larger than a topic takes, in bytes."""
+    return _fits_surely(letter, value, headers, limit) or DeadLetter(0, letter.key, value, headers).size <= limit
+
+
+def _fits_surely(letter: Letter, value: bytes | None, headers: Headers, limit: int) -> bool:
+    told = sum([4 * len(name) + 3 * len(header or b"") + 10 for name, header in headers])
+    return len(value or b"") + len(letter.key or b"") + told + _FRAME_BYTES <= limit
 
 
 def parked_headers(letter: Letter, note: str, *, now_ms: int) -> Headers:

@@ -21,7 +21,7 @@ from connector.core.chunks import Chunk, Partition
 from connector.core.progress import RangeSet
 from connector.core.records import evidence_outcome
 from connector.deadletters.deciding import Action, Actions, Rules, parking_topic
-from connector.deadletters.hygiene import parked_headers, redriven_headers
+from connector.deadletters.hygiene import fits, parked_headers, redriven_headers
 from connector.deadletters.letters import Letter, letters_of
 from connector.deadletters.progressing import Place, place_at, read_place
 from connector.deadletters.working import ALONE, CLIENT_ID, Spans, Told, elsewhere, processors, tell
@@ -77,11 +77,18 @@ class Written:
     """What was written and committed."""
 
     by_action: Counter[Action] = field(default_factory=Counter)
+    too_large: int = 0
+    """Those that were left, as their topic takes no record of that size."""
 
     @property
     def total(self) -> int:
         """Records in all."""
         return self.by_action.total()
+
+    def add(self, other: "Written") -> None:
+        """Take in what another lane has written."""
+        self.by_action.update(other.by_action)
+        self.too_large += other.too_large
 
 
 class Pace:
@@ -119,7 +126,7 @@ def carry_out(order: Order, told: Told) -> Written:
     written = Written()
     tasks = [partial(_run, order, range(first, LANES, processes), tell) for first in range(processes)]
     for part in elsewhere(order.kafka, tasks, told):
-        written.by_action.update(part.by_action)
+        written.add(part)
     return written
 
 
@@ -142,7 +149,7 @@ def _run(order: Order, numbers: Sequence[int], told: Told) -> Written:
                 lane.copy(left)
                 left = None if left is None else left - lane.written.total
         for lane in lanes:
-            written.by_action.update(lane.written.by_action)
+            written.add(lane.written)
     return written
 
 
@@ -228,8 +235,12 @@ class _Lane:
                 self._publisher.begin()
                 self._begun, self._begun_at = True, time.monotonic()
             action = self._put(letter, actions)
-            self._open[action] += 1
             self._at[chunk.partition] = letter.offset + 1
+            if action == "leave":
+                self.written.too_large += 1
+                actions.leave.add(letter.offset, letter.offset + 1)
+                continue
+            self._open[action] += 1
             full = self._limit is not None and self.written.total + self._open.total() >= self._limit
             if full or self._open.total() >= self._pace.quota:
                 self._commit()
@@ -263,8 +274,13 @@ class _Lane:
             assert named is not None
             topic, value, headers = named, rules.value(letter), redriven_headers(letter)
             action = "redrive"
+        there = order.targets[topic]
+        # A transaction with a record that its topic refuses is aborted, at each next try as well. Where records go that
+        # are parked, and how much a topic takes that was made just now, was not known when all this was planned.
+        if not fits(letter, value, headers, there.max_message_bytes):
+            return "leave"
         self._bytes += len(value or b"") + len(letter.key or b"") + 300
-        number = partition % order.targets[topic].partitions
+        number = partition % there.partitions
         self._publisher.write(topic, number, key=letter.key, value=value, headers=headers)
         return action
 

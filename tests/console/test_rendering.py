@@ -123,9 +123,9 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     ),
     "plan": lambda: render("task.html", piece=_piece("redrive", _PLAN, "asks"), **COMMON),
     "written": lambda: render(
-        "task.html", piece=_piece("redrive", {**_PLAN, "written": {"redrive": 3}, "took_secs": 0.4}), **COMMON
+        "task.html", piece=_piece("redrive", {**_PLAN, "written": {"redrive": 3}, "too_large": 1, "took_secs": 0.4}), **COMMON
     ),
-    "nothing left": lambda: render("task.html", piece=_piece("redrive", {**_PLAN, "written": {}}), **COMMON),
+    "nothing left": lambda: render("task.html", piece=_piece("redrive", {**_PLAN, "written": {}, "too_large": 0}), **COMMON),
     "running": lambda: render("task.html", piece=_piece("redrive", {}, "running"), **COMMON),
     "cancelled": lambda: render("task.html", piece=_piece("redrive", {}, "cancelled"), **COMMON),
     "failed": lambda: render("task.html", piece=_piece("redrive", {}, "failed"), **COMMON),

@@ -15,7 +15,7 @@ import pytest
 from confluent_kafka import Message
 
 from connector.cli.dead_letters import choosing
-from connector.demo.topics import Record
+from connector.demo.topics import Record, produce
 from connector.kafka.errors import KafkaTroubleError
 from tests.deadletters.conftest import Desk
 from tests.deadletters.making import headers_of, record
@@ -327,6 +327,28 @@ def test_what_is_written_keeps_to_the_batches_that_its_topic_takes(desk: Desk, c
 
     assert result.exit_code == 0, result.output
     assert len(desk.topics.read(target)) == 400
+
+
+@pytest.mark.parametrize("command", ["park", "redrive"])
+def test_what_is_too_large_for_a_topic_that_is_made_now_is_left_and_keeps_no_other_back(
+    desk: Desk, command: str
+) -> None:
+    desk.dead = desk.topics.create("dead", config={"max.message.bytes": "4000000"})
+    for stream in desk.content["streams"]:
+        stream["dead_letters"] = {"topic": desk.dead}
+    desk.write()
+    letters = [record(number, "rejected", stream=desk.names[0], topic="src") for number in range(3)]
+    letters[1] = letters[1]._replace(value=secrets.token_hex(1_000_000).encode())
+    servers, larger = desk.content["kafka"]["bootstrap_servers"], {"message.max.bytes": 4_000_000}
+    produce(servers, desk.dead, letters, partition=0, properties=larger)
+
+    first, second = desk.run(command, "--yes"), desk.told(command, "--yes")
+
+    assert first.exit_code == 0, first.output
+    assert "1 left: is larger than the topic it would go to takes" in first.stderr
+    written = desk.topics.read(f"{desk.dead}.parking") if command == "park" else desk.redriven()
+    assert [(message.key() or b"")[-1:] for message in written] == [b"0", b"2"]
+    assert (second["selected"], second["done_before"]) == (3, 2)
 
 
 def test_evidence_settles_what_a_crash_left_in_doubt(desk: Desk) -> None:

@@ -287,11 +287,16 @@ class Run:
         written = self._carry_out(plan, rate, limit, note)
         took = time.monotonic() - started
         if self._as_json:
-            print_json(told | {"written": dict(written.by_action), "took_secs": round(took, 3)})
+            left = {"too_large": written.too_large} if written.too_large else {}
+            print_json(told | {"written": dict(written.by_action), **left, "took_secs": round(took, 3)})
             return
         did = {"redrive": "sent again", "park": "parked", "accept": "settled as queued"}
         what = ", ".join(f"{number:,} {did[action]}" for action, number in written.by_action.items()) or "nothing"
         typer.echo(f"{what} in {took:.1f} s ({written.total / max(took, 1e-9):,.0f} records/s)")
+        if written.too_large:
+            from connector.deadletters.deciding import WHY  # noqa: PLC0415
+
+            typer.echo(f"{written.too_large:,} left: {WHY['too_large']}", err=True)
 
     def _carry_out(self, plan: "Plan", rate: float | None, limit: int | None, note: str) -> "Written":
         count = plan.count if limit is None else min(limit, plan.count)
