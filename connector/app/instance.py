@@ -10,7 +10,8 @@ import re
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -36,6 +37,19 @@ question is answered at once when it is put again.
 
 class InstanceIdInUseError(Exception):
     """Another live worker has this instance id."""
+
+
+class TemporaryFolderError(Exception):
+    """Nothing can be written to the folder of temporary files."""
+
+
+@contextmanager
+def temporary_files() -> Iterator[None]:
+    """Raise `TemporaryFolderError` for what the system says when temporary files are made."""
+    try:
+        yield
+    except OSError as error:
+        raise TemporaryFolderError(f"the folder of temporary files cannot be used: {error}") from error
 
 
 @dataclass(slots=True)
@@ -103,9 +117,10 @@ def _client_id(instance_id: str) -> str:
 
 def _lock(instance_id: str) -> IO[str] | None:
     """Return the lock of an id, held until the process ends, or None when another process holds it."""
-    folder = Path(tempfile.gettempdir()) / f"trackly-connector-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    handle = (folder / f"{instance_id}.lock").open("w")
+    with temporary_files():
+        folder = Path(tempfile.gettempdir()) / f"trackly-connector-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        handle = (folder / f"{instance_id}.lock").open("w")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -119,7 +119,7 @@ def endings() -> tuple[Ending, ...]:
 
     Imported here, since a command that never went near Kafka should not load it.
     """
-    from connector.app.instance import InstanceIdInUseError  # noqa: PLC0415
+    from connector.app.instance import InstanceIdInUseError, TemporaryFolderError  # noqa: PLC0415
     from connector.console.listening import PagesError  # noqa: PLC0415
     from connector.demo.artifacts import BrokerUnavailableError  # noqa: PLC0415
     from connector.kafka.errors import KafkaTroubleError  # noqa: PLC0415
@@ -168,6 +168,12 @@ def endings() -> tuple[Ending, ...]:
             ExitCode.FAILED,
             "end what listens there, or set web.port to another port and web.host to an address of this machine",
             lambda error: isinstance(error, PagesError),
+        ),
+        Ending(
+            "no temporary file can be made",
+            ExitCode.FAILED,
+            "make room, or name by TMPDIR a folder that may be written to; in a container mount one at /tmp",
+            lambda error: isinstance(error, TemporaryFolderError),
         ),
         Ending(
             "the demo finds no broker and cannot start one",

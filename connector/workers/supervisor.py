@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from connector.app.instance import claim_all
+from connector.app.instance import claim_all, temporary_files
 from connector.config.problems import SettingsError
 from connector.config.secrets import Secrets
 from connector.config.settings import Settings
@@ -122,7 +122,8 @@ class _Copy:
         """Return a copy that stands at a path."""
         assert settings.origin is not None, "a supervisor runs a settings file"
         copy = cls(path, settings.origin.source.read_bytes())
-        copy.keep()
+        with temporary_files():
+            copy.keep()
         return copy
 
     def keep(self) -> None:
@@ -155,10 +156,11 @@ class Supervisor:
     async def run(self) -> int:
         """Run until a signal, or an end that no restart mends, has ended all workers; return the whole's exit code.
 
-        Raises `InstanceIdInUseError` or `PagesError` before anything is started.
+        Raises `InstanceIdInUseError`, `TemporaryFolderError` or `PagesError` before anything is started.
         """
         claims = claim_all(self.settings)  # held until the process ends
-        home = Path(tempfile.mkdtemp(prefix="trackly-workers-"))
+        with temporary_files():
+            home = Path(tempfile.mkdtemp(prefix="trackly-workers-"))
         try:
             if self.settings.web.enabled and len(bytes(home / "99.sock")) > _MAX_SOCKET_PATH:
                 raise PagesError(f"the folder {home} has too long a name for sockets; set TMPDIR to a shorter one")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from structlog.testing import capture_logs
 
 import connector.app.instance as module
@@ -31,7 +32,7 @@ def test_a_process_that_has_ended_is_gone_even_while_its_parent_has_not_asked_fo
 def test_a_group_that_is_not_answered_for_is_soon_asked_again_and_then_given_more_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Librdkafka loses an answer while a cluster makes its first groups' topic: the second question gets it at once."""
+    """While a cluster makes its first groups' topic librdkafka loses an answer; the second question gets it at once."""
     given: list[float] = []
 
     def silent_four_times(_config: object, _group: str, timeout_secs: float) -> list[Member]:
@@ -63,3 +64,27 @@ def test_a_group_that_is_not_answered_for_is_soon_asked_again_and_then_given_mor
 
     assert given == [2, 4, 8, 10, 10]
     assert [entry["event"] for entry in logs] == ["group cannot be asked yet"] * 4
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_where_no_temporary_file_can_be_made_that_is_told_in_two_lines(tmp_path: Path, workers: int) -> None:
+    """As in a container with a read-only root and nothing mounted at /tmp, or on a full disk."""
+    settings = tmp_path / "connector.yaml"
+    stream = {"name": "sends", "topics": ["sms"], "operation": "send", "list_number": "+18005551234"}
+    topics = {"outcomes": {"topic": "o"}, "dead_letters": {"topic": "d"}}
+    content = {
+        "workers": workers,
+        "kafka": {"bootstrap_servers": "127.0.0.1:1"},
+        "trackly": {"api_key": "k"},
+        "web": {"enabled": False},
+        "streams": [{**stream, **topics}],
+    }
+    settings.write_text(yaml.safe_dump(content))
+    command = f"ulimit -f 0; exec {sys.executable} -B -m connector run {settings}"
+
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60)
+
+    assert ended.returncode == 1, ended.stderr
+    error, way_out = ended.stderr.splitlines()
+    assert error.startswith("error: the folder of temporary files cannot be used: ")
+    assert way_out.startswith("way out: make room, or name by TMPDIR")

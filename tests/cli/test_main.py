@@ -13,6 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from connector import __version__
+from connector.app.instance import TemporaryFolderError
 from connector.cli.errors import CommandError, ExitCode, reported
 from connector.cli.main import app
 from connector.config.problems import Problem, SettingsError
@@ -150,6 +151,7 @@ def _kafka_trouble(*, fenced: bool = False, unauthorized: bool = False) -> Kafka
         (_kafka_trouble(unauthorized=True), 1),
         (BrokerUnavailableError("no answer [x]"), 3),
         (PagesError("no answer [x]"), 1),
+        (TemporaryFolderError("no answer [x]"), 1),
         (TopicsMissingError("no answer [x]"), 2),
         (TopicRefusedError("no answer [x]"), 2),
         (InvalidInputError("no answer [x]", []), 2),
