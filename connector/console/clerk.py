@@ -189,7 +189,7 @@ class Clerk:
         )
         redrive.look()
         plan = redrive.plan()
-        told = {**redrive.told(plan), "blind": redrive.blind(plan)}
+        told = {**redrive.told(plan), "blind": redrive.blind(plan), "lacking": redrive.lacking(plan)}
         if not plan.count:
             return {**told, "written": {}, "too_large": 0}
         self._line.send(("asks", told))

@@ -81,6 +81,8 @@ class Question:
     topic: str
     spans: Spans
     job: OutcomesJob | RedrivenJob
+    lacks: bool = False
+    """Some of what it told was removed."""
 
 
 def streams_of(candidates: Iterable[Candidate], rules: Rules) -> dict[str, int]:
@@ -110,7 +112,8 @@ def questions(settings: Settings, candidates: Sequence[Candidate], rules: Rules)
     try:
         for (topic, outcomes), since in times.items():
             spans = scanner.spans(topic, since_ms=since - CLOCKS_MS)
-            yield Question(topic, spans, OutcomesJob() if outcomes else RedrivenJob())
+            lacks = outcomes and scanner.lacks(topic, since)
+            yield Question(topic, spans, OutcomesJob() if outcomes else RedrivenJob(), lacks)
     finally:
         scanner.close()
 

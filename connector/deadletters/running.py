@@ -143,6 +143,7 @@ class Redrive:
             rules = with_limits(replace(rules, automatic=automatic_of(settings, self.spans)), settings)
         self.rules = rules
         self.found = Survey()
+        self._lacking: set[str] = set()
         self._work = work
 
     def look(self) -> Survey:
@@ -158,6 +159,8 @@ class Redrive:
         """Read what became of the records that are meant."""
         known = Known()
         for question in questions(self.settings, self.found.candidates, self.rules):
+            if question.lacks:
+                self._lacking.add(question.topic)
             for part in self._work(question.spans, question.job, f"reading {question.topic}"):
                 known.add(part)
         return known
@@ -168,10 +171,17 @@ class Redrive:
 
     def blind(self, plan: Plan) -> list[str]:
         """Return streams that are sent to and whose outcomes do not tell what the platform took."""
+        return [name for name in self._sent_to(plan) if self.rules.streams[name].outcomes.records == "failures"]
+
+    def lacking(self, plan: Plan) -> list[str]:
+        """Return topics of outcomes that tell it in part: retention has removed some since the oldest dead letter."""
+        topics = {self.rules.streams[name].outcomes.topic for name in self._sent_to(plan)}
+        return sorted(topics & self._lacking)
+
+    def _sent_to(self, plan: Plan) -> list[str]:
         none = Actions()
         sent = [c for c in self.found.candidates if c.offset in plan.actions.get(c.partition, none).redrive]
-        names = streams_of(sent, self.rules)
-        return sorted(name for name in names if self.rules.streams[name].outcomes.records == "failures")
+        return sorted(streams_of(sent, self.rules))
 
     def carry_out(
         self, plan: Plan, told: Told, *, rate: float | None = None, limit: int | None = None, note: str = ""

@@ -99,14 +99,25 @@ class Scanner:
         partitions = [Partition(topic, number) for number in range(self.partitions(topic) or 0)]
         starts = {} if since_ms is None else self._offsets_at(partitions, since_ms)
         for partition in partitions:
-            try:
-                low, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), self._timeout)
-            except KafkaException as error:
-                raise translate(error, f"asking for the ends of {partition}") from error
+            low, high = self._ends(partition)
             low = max(low, starts.get(partition, low))
             if low < high:
                 spans[partition] = (low, high)
         return spans
+
+    def lacks(self, topic: str, since_ms: int) -> bool:
+        """Tell whether retention may have removed records of a topic that were written from a time on."""
+        partitions = [Partition(topic, number) for number in range(self.partitions(topic) or 0)]
+        starts = self._offsets_at(partitions, since_ms)
+        ends = {partition: self._ends(partition) for partition in partitions}
+        return any(low > 0 and (low == high or starts.get(p, low) <= low) for p, (low, high) in ends.items())
+
+    def _ends(self, partition: Partition) -> Range:
+        try:
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), self._timeout)
+        except KafkaException as error:
+            raise translate(error, f"asking for the ends of {partition}") from error
+        return low, high
 
     def _offsets_at(self, partitions: list[Partition], time_ms: int) -> dict[Partition, int]:
         asked = [TopicPartition(*partition, max(time_ms, 0)) for partition in partitions]

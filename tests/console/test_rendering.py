@@ -64,6 +64,7 @@ _PLAN: Final = {
     "would_skip": 1,
     "skipped": {"queued": 1},
     "blind": [],
+    "lacking": [],
 }
 _COUNTS: Final = {"total": 3, "reasons": {"invalid_phone": 3}, "ages": {"1h": 3, "older": 0}}
 
@@ -123,9 +124,13 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     ),
     "plan": lambda: render("task.html", piece=_piece("redrive", _PLAN, "asks"), **COMMON),
     "written": lambda: render(
-        "task.html", piece=_piece("redrive", {**_PLAN, "written": {"redrive": 3}, "too_large": 1, "took_secs": 0.4}), **COMMON
+        "task.html",
+        piece=_piece("redrive", {**_PLAN, "written": {"redrive": 3}, "too_large": 1, "took_secs": 0.4}),
+        **COMMON,
     ),
-    "nothing left": lambda: render("task.html", piece=_piece("redrive", {**_PLAN, "written": {}, "too_large": 0}), **COMMON),
+    "nothing left": lambda: render(
+        "task.html", piece=_piece("redrive", {**_PLAN, "written": {}, "too_large": 0}), **COMMON
+    ),
     "running": lambda: render("task.html", piece=_piece("redrive", {}, "running"), **COMMON),
     "cancelled": lambda: render("task.html", piece=_piece("redrive", {}, "cancelled"), **COMMON),
     "failed": lambda: render("task.html", piece=_piece("redrive", {}, "failed"), **COMMON),

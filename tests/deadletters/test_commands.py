@@ -12,7 +12,8 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
-from confluent_kafka import Message
+from confluent_kafka import Message, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from connector.cli.dead_letters import choosing
 from connector.demo.topics import Record, produce
@@ -252,6 +253,22 @@ def test_where_outcomes_tell_nothing_that_is_said(desk: Desk) -> None:
     assert "outcomes are written of failures only" in asked
     assert "not confirmed; nothing was written" in asked
     assert desk.redriven() == []
+
+
+def test_where_retention_has_removed_outcomes_that_is_said(desk: Desk) -> None:
+    fill(desk, 24)
+    taken = desk.outcomes[0]
+    desk.topics.produce(taken, [Record(b"{}")] * 3, partition=0)
+    before = desk.run("redrive", *TRANSIENT, "--dry-run").stderr
+    admin = AdminClient({"bootstrap.servers": desk.content["kafka"]["bootstrap_servers"]})
+    (removed,) = admin.delete_records([TopicPartition(taken, 0, 2)]).values()
+    removed.result(30)
+
+    told = desk.run("redrive", *TRANSIENT, "--dry-run").stderr
+
+    assert "retention has removed" not in before
+    assert f"{taken}: retention has removed outcomes of the time since the oldest of these dead letters" in told
+    assert desk.outcomes[1] not in told
 
 
 def test_parked_dead_letters_carry_a_note_and_stay_where_they_are(desk: Desk) -> None:

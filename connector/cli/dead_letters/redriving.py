@@ -268,6 +268,13 @@ class Run:
                 "which of these records the platform took since. What was sent again before is left all the same.",
                 err=True,
             )
+        for topic in self._redrive.lacking(plan):
+            typer.echo(
+                f"{topic}: retention has removed outcomes of the time since the oldest of these dead letters, so that "
+                "nothing tells whether the platform took some of them since. What was sent again before is left, as "
+                "far as the redrive topic reaches.",
+                err=True,
+            )
         count = plan.count if limit is None else min(plan.count, limit)
         if dry_run or not count:
             if self._as_json:
