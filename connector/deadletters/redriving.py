@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
-from threading import Lock
+from threading import Event, Lock
 from typing import Final
 
 from connector.config.kafka import KafkaSettings
@@ -24,7 +24,7 @@ from connector.deadletters.deciding import Action, Actions, Rules, parking_topic
 from connector.deadletters.hygiene import fits, parked_headers, redriven_headers
 from connector.deadletters.letters import Letter, letters_of
 from connector.deadletters.progressing import Place, place_at, read_place
-from connector.deadletters.working import ALONE, CLIENT_ID, Spans, Told, elsewhere, processors, tell
+from connector.deadletters.working import ALONE, CLIENT_ID, Spans, Told, elsewhere, is_stopped, processors, tell
 from connector.kafka import configs
 from connector.kafka.configs import MAX_BATCH_BYTES
 from connector.kafka.errors import AbortableError, FatalError, RetriableError
@@ -132,17 +132,21 @@ def carry_out(order: Order, told: Told) -> Written:
 
 def _run(order: Order, numbers: Sequence[int], told: Told) -> Written:
     """Run lanes side by side, or under a limit or a rate over all of them one after another."""
-    pace, written, lock = Pace(order.rate), Written(), Lock()
+    pace, written, lock, stop = Pace(order.rate), Written(), Lock(), Event()
 
     def tell_one_at_a_time(count: int) -> None:
         with lock:
             told(count)
 
     with ExitStack() as stack, ThreadPoolExecutor(LANES) as threads:
-        lanes = [stack.enter_context(closing(_Lane(order, lane, pace, tell_one_at_a_time))) for lane in numbers]
+        lanes = [stack.enter_context(closing(_Lane(order, lane, pace, tell_one_at_a_time, stop))) for lane in numbers]
         list(threads.map(_Lane.start, lanes))  # each waits for a coordinator; all are taken over before any writes
         if order.rate is None and order.limit is None:
-            list(threads.map(_Lane.copy, lanes))  # while one waits for its commit another makes records ready
+            try:
+                list(threads.map(_Lane.copy, lanes))  # while one waits for its commit another makes records ready
+            except BaseException:
+                stop.set()  # Ctrl-C, which threads do not hear of, or one of them has failed
+                raise
         else:
             left = order.limit
             for lane in lanes:
@@ -156,10 +160,11 @@ def _run(order: Order, numbers: Sequence[int], told: Told) -> Written:
 class _Lane:
     """The partitions of one lane, and the producer that may write about them."""
 
-    def __init__(self, order: Order, lane: int, pace: Pace, told: Told) -> None:
+    def __init__(self, order: Order, lane: int, pace: Pace, told: Told, stop: Event) -> None:
         self._order = order
         self._pace = pace
         self._told = told
+        self._stop = stop
         self._limit: int | None = None
         self._spans = {p: span for p, span in order.spans.items() if p.number % LANES == lane}
         group = group_of(order.name)
@@ -195,7 +200,7 @@ class _Lane:
         self._scanner.close()
 
     def copy(self, limit: int | None = None) -> None:
-        """Write what is to be written in the lane's partitions, `limit` records at most."""
+        """Write what is to be written in the lane's partitions, `limit` records at most, until it is stopped."""
         self._limit = limit
         if limit is not None and limit <= 0:
             return
@@ -210,6 +215,10 @@ class _Lane:
                 self._at[chunk.partition] = chunk.offsets[-1] + 1
                 if self._bytes >= MAX_BYTES:
                     self._commit()
+            if self._stop.is_set() or is_stopped():
+                if self._begun:
+                    self._publisher.abort(self._order.kafka.request_timeout_secs)
+                return
             if self._is_open_for_long():
                 self._commit()
         self._at.update({p: stop for p, (_, stop) in self._spans.items()})

@@ -64,7 +64,8 @@ def work(kafka: KafkaSettings, spans: Spans, job: Job[R], told: Told) -> Iterato
 
 def elsewhere(kafka: KafkaSettings, tasks: Iterable[Callable[[], R]], told: Told) -> Iterator[R]:
     """Yield what tasks come to in other processes, telling meanwhile how many records those have counted."""
-    pool, counter = _pool(kafka)
+    pool, counter, stop = _pool(kafka)
+    stop.clear()
     seen = counter.value
     pending: set[Future[R]] = {pool.submit(task) for task in tasks}
     try:
@@ -75,25 +76,29 @@ def elsewhere(kafka: KafkaSettings, tasks: Iterable[Callable[[], R]], told: Told
             seen = at
             for future in done:
                 yield future.result()
+    except BaseException:
+        stop.set()  # Ctrl-C, which the processes need not hear of, or one of them has failed
+        raise
     finally:
         for future in pending:
             future.cancel()
 
 
-_pools: dict[str, tuple[ProcessPoolExecutor, Any]] = {}
+_pools: dict[str, tuple[ProcessPoolExecutor, Any, Any]] = {}
 
 
-def _pool(kafka: KafkaSettings) -> tuple[ProcessPoolExecutor, Any]:
-    """Return the processes of this command, started once, and their common count of records."""
+def _pool(kafka: KafkaSettings) -> tuple[ProcessPoolExecutor, Any, Any]:
+    """Return the processes of this command, started once, their common count of records, and what tells them to end."""
     name = kafka.bootstrap_servers
     if name not in _pools:
         context = get_context("spawn")
-        counter = context.Value("q", 0)
+        counter, stop = context.Value("q", 0), context.Event()
         _pools[name] = (
             ProcessPoolExecutor(
-                processors(), mp_context=context, initializer=_begin_process, initargs=(counter, kafka, USABLE)
+                processors(), mp_context=context, initializer=_begin_process, initargs=(counter, stop, kafka, USABLE)
             ),
             counter,
+            stop,
         )
     return _pools[name]
 
@@ -121,14 +126,14 @@ def _counted(chunks: Iterable[Chunk], told: Told) -> Iterator[Chunk]:
 _process: dict[str, Any] = {}
 
 
-def _begin_process(counter: Any, kafka: KafkaSettings, usable: Collection[int]) -> None:
+def _begin_process(counter: Any, stop: Any, kafka: KafkaSettings, usable: Collection[int]) -> None:
     """Make a process of a pool ready: it ends with the one that started it, however that ends."""
     if sys.platform == "linux":
         os.sched_setaffinity(0, usable)  # in place of what the thread was kept to that started it
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, 9)
     logging.getLogger("librdkafka").setLevel(logging.CRITICAL)
     calm()
-    _process.update(counter=counter, kafka=kafka)
+    _process.update(counter=counter, stop=stop, kafka=kafka)
 
 
 def calm() -> None:
@@ -136,6 +141,11 @@ def calm() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+
+
+def is_stopped() -> bool:
+    """Tell whether what this process does is not wanted any more; never so where it is no process of a pool."""
+    return bool(_process) and _process["stop"].is_set()
 
 
 def tell(count: int) -> None:

@@ -1,5 +1,8 @@
 """A lane whose commit fails for good: whether another redrive of its name is to blame, with a mock for librdkafka."""
 
+import signal
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from unittest.mock import create_autospec
@@ -122,3 +125,28 @@ def test_a_transaction_is_committed_while_long_stretches_are_read_that_hold_noth
 
     assert written.total == RECORDS
     assert max(open_secs) < kafka.transaction_timeout_secs / 2
+
+
+def test_an_interrupt_ends_a_redrive_with_what_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever types Ctrl-C has seen that something is wrong, and what is written is sent."""
+    count = 1_000
+    publisher = create_autospec(TransactionalPublisher, instance=True)
+    scanner = create_autospec(Scanner, instance=True)
+    scanner.committed.side_effect = lambda spans: dict.fromkeys(spans, Committed(None, ""))
+
+    def steps(reach: object) -> Iterator[list[Chunk]]:
+        for offset in range(count if reach else 0):
+            if offset == 1:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            time.sleep(0.002)
+            yield [_letters(range(offset, offset + 1))]
+
+    scanner.steps.side_effect = steps
+    monkeypatch.setattr(redriving, "TransactionalPublisher", lambda _config, _topic: publisher)
+    monkeypatch.setattr(redriving, "Scanner", lambda _config, _secs: scanner)
+
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(_order(KafkaSettings(bootstrap_servers="nowhere:1"), set(range(count)), count), lambda _count: None)
+
+    assert publisher.write.call_count < count / 2
+    assert (publisher.abort.call_count, publisher.commit.call_count) == (1, 0)
