@@ -24,6 +24,8 @@ class Admission:
         self.batcher = batcher
         self.lineup = lineup
         self.pacer = pacer
+        self.lots = 0
+        """Lots of lists that waited for their pace and went on."""
 
     @property
     def held_bytes(self) -> int:
@@ -60,6 +62,7 @@ class Admission:
         if self.pacer is not None and may_start:
             for lot in self.pacer.release(now=now):
                 closed += self.batcher.add(lot.lane, lot.chunk, now=lot.since)
+                self.lots += 1
         return closed + self.batcher.due(now=now, at_most=at_most)
 
     def next_deadline(self, *, may_start: bool) -> float | None:

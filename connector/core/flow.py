@@ -423,6 +423,11 @@ class Flow:
         """Ready batches without those that metadata had no room for a moment ago."""
         return max(len(self.ready) - self._crowded, 0)
 
+    @property
+    def first_startable(self) -> Batch | None:
+        """The ready batch that is to start first, of those that metadata had room for a moment ago."""
+        return self.ready[self._crowded] if self._crowded < len(self.ready) else None
+
     def oldest(self, partition: Partition) -> Place:
         """Return where the first record is that is not settled: a search through all batches, for rare questions."""
         state = self.partitions[partition]

@@ -120,6 +120,8 @@ class State:
     draining: bool = False
     writing: bool = False
     """The ticker hands results to librdkafka."""
+    _last_ready: int = -1
+    """The newest of the batches that were ready when a list that waits for its pace went on last."""
     admission: Admission = field(init=False)
     """The way into the batcher; with nothing in between unless the wiring says so."""
     changed: threading.Condition = field(init=False)
@@ -131,7 +133,7 @@ class State:
 
     def slots(self, at: float) -> int:
         """Return how many batches may start now."""
-        if self.draining or self.kafka_hold is not None or self.paused is not None or at < self.paused_until:
+        if self._stands(at):
             return 0
         active = len(self.flow.active)
         free = self.limit.limit - active
@@ -165,12 +167,22 @@ class State:
         return self.flow.held_bytes + waiting + sum(item.bytes for item in self.quarantine)
 
     def may_start_more(self, at: float) -> bool:
-        """Tell whether more batches than are ready might start now.
+        """Tell whether more batches than are ready might start now, or lists with a pace have waited for their turn.
 
         What is ready in a partition without room does not count: the record that would make room there may be one that
-        waits to be let in.
+        waits to be let in. And where more is ready than ever may start, as of lists without a pace, the others go on
+        once all has started that was ready when they went on last: a lot of each at a time, lest what a slow platform
+        keeps waiting is a flood when it is quick again.
         """
-        return self.slots(at) > self.flow.startable
+        if self.slots(at) > self.flow.startable:
+            return True
+        first = self.flow.first_startable
+        is_open = self.gate.state == "closed" and not self._stands(at)
+        return is_open and first is not None and first.family > self._last_ready
+
+    def _stands(self, at: float) -> bool:
+        held = self.kafka_hold is not None or self.paused is not None
+        return self.draining or held or at < self.paused_until
 
     def queue(self, batches: list[Batch]) -> None:
         """Queue batches that were closed."""
@@ -186,9 +198,12 @@ class State:
         answered: measured with 1,000 lists, batches that go on filling meanwhile make it 1.7 times as fast. What is
         ready may be kept from starting by its partition; the batches of others still close one by one.
         """
+        lots = self.admission.lots
         due = self.admission.due(now=at, may_start=self.may_start_more(at), at_most=self._room(at))
         if due:
             self.queue(due)
+        if self.admission.lots > lots and self.flow.ready:
+            self._last_ready = self.flow.ready[-1].family
 
     def let_in(self, settled: Iterable[Finished], at: float) -> None:
         """Queue what was in the way of nothing but these, as `close_due` does."""
