@@ -214,8 +214,21 @@ def _each(headers: Sequence[Headers | None]) -> int:
     return (characters + HEADER_BYTES * len(found)) // max(len(sample), 1)
 
 
+KEY_BYTES = 50
+"""A key as most are, which whoever counts records has in what a record takes."""
+
+
 def source_bytes(chunk: Chunk) -> int:
-    """Return the bytes that are kept beside what goes into requests: headers, and values where it was made of them."""
+    """Return the bytes that are kept beside what goes into requests.
+
+    They are headers, values where it was made of them, and what keys take that are longer than most: those of change
+    data capture are objects in JSON.
+    """
+    keys = 0 if chunk.keys is None else max(_memory(chunk.keys) - KEY_BYTES * len(chunk), 0)
+    return _beside(chunk) + keys
+
+
+def _beside(chunk: Chunk) -> int:
     made = 0 if chunk.wire is None or chunk.wire is chunk.values else _memory(chunk.values)
     return made + chunk.header_bytes * len(chunk)
 
@@ -224,7 +237,7 @@ def weight(chunk: Chunk) -> int:
     """Return the bytes that a chunk keeps in memory, near enough for a budget."""
     wire = chunk.values if chunk.wire is None else chunk.wire
     keys = 0 if chunk.keys is None else _memory(chunk.keys)
-    return _memory(wire) + source_bytes(chunk) + keys + OBJECT_BYTES * len(chunk)  # whatever else its columns hold
+    return _memory(wire) + _beside(chunk) + keys + OBJECT_BYTES * len(chunk)  # whatever else its columns hold
 
 
 def _memory(column: Sequence[bytes | None]) -> int:

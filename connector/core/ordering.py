@@ -200,6 +200,7 @@ def _bytes(rows: Sequence[_Row]) -> int:
     """Return what rows of one kind keep in memory."""
     kind: _Kind = next(map(itemgetter(_KIND), rows))
     size = ROW_BYTES * len(rows) + sum(map(len, map(itemgetter(_WIRE), rows)))
+    size += sum(map(len, map(itemgetter(_KEY), rows)))  # whoever waits for its key has one
     if not kind.is_spliced:
         size += sum(map(len, filter(None, map(itemgetter(_VALUE), rows))))
     if kind.has_headers:

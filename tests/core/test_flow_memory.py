@@ -43,20 +43,22 @@ def test_ten_thousand_partitions_take_some_kilobytes_each_and_one_tick_says_all_
     assert each < 8_000
 
 
-def _read(offsets: range) -> Chunk:
-    values, keys = ([b"%0*d" % (size, offset) for offset in offsets] for size in (105, 12))
+def _read(offsets: range, key_bytes: int = 12) -> Chunk:
+    values, keys = ([b"%0*d" % (size, offset) for offset in offsets] for size in (105, key_bytes))
     return Chunk(Partition("t", 0), 1, offsets, values, keys=keys, wire=values)
 
 
-@pytest.mark.parametrize("records", [1, 10, 1_000])
-def test_what_waits_to_be_posted_takes_no_more_than_is_counted_however_small_the_batches_are(records: int) -> None:
+@pytest.mark.parametrize(("records", "key_bytes"), [(1, 12), (10, 12), (1_000, 12), (1, 400), (1_000, 400)])
+def test_what_waits_to_be_posted_takes_no_more_than_is_counted_however_small_the_batches_are(
+    records: int, key_bytes: int
+) -> None:
     """In single mode each record is a batch, and the buffer is full of them whenever there is a backlog."""
     flow, count = Flow(FlowLimits(1 << 20, 1 << 20, 1 << 30)), 20_000
     batcher = Batcher(BatchLimits(records, 1 << 20, 1.0, 0), "bench-0123456789")
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     for start in range(0, count, 2_000):
-        flow.add_ready(batcher.add(None, _read(range(start, start + 2_000)), now=0.0))
+        flow.add_ready(batcher.add(None, _read(range(start, start + 2_000), key_bytes), now=0.0))
     took = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
 

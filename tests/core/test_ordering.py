@@ -104,7 +104,7 @@ def test_what_waits_is_counted_and_forgotten_with_its_partition() -> None:
     lineup = Lineup()
     lineup.admit([(None, keyed("aaa"))], now=0)
     lineup.admit([(None, keyed("bb", partition=B))], now=0)
-    assert lineup.waiting_bytes == 3 * ROW_BYTES + len(b"alpha@1alpha@2beta@1")
+    assert lineup.waiting_bytes == 3 * ROW_BYTES + len(b"alpha@1alpha@2beta@1aab")
 
     lineup.keep(lambda piece: piece.partition != A)
     assert lineup.waiting_records == 1
