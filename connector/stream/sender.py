@@ -32,6 +32,9 @@ from connector.trackly.operations import Operation
 
 _HOLD_REASONS = {401: "unauthorized", 402: "payment_required", 403: "forbidden", 404: "not_found", 407: "proxy"}
 
+TOLD_EVERY_SECS = 10.0
+"""How often it is told that batches come too late to be posted."""
+
 _EXPIRED = Verdicts(Verdict("dead_letter", "expired", text="grew older than delivery.max_age_secs as it waited"))
 
 
@@ -76,6 +79,8 @@ class Sender:
         self._tasks: set[asyncio.Task[None]] = set()
         self._probing: asyncio.Task[None] | None = None
         self._dice = random.Random()  # noqa: S311 (jitter, not a secret)
+        self._late, self._told_late_at = 0, float("-inf")
+        """Batches that came too late since it was last told, and when that was."""
         self._log = get_logger("sender").bind(stream=name)
 
     def start(self, posted: list[tuple[int, Batch]], listed_at: float) -> None:
@@ -151,6 +156,15 @@ class Sender:
             )
 
     def _list_again(self, serial: int) -> None:
+        """Give back a batch that came too late: whoever has its partitions by now may have taken it for in doubt.
+
+        Where commits or connections take so long each time, nothing is ever posted, so that has to be told.
+        """
+        self._late += 1
+        if now() - self._told_late_at >= TOLD_EVERY_SECS:
+            allowed = round(self._options.post_within_secs, 3)
+            self._log.warning("too late to be posted, listed again", batches=self._late, allowed_secs=allowed)
+            self._late, self._told_late_at = 0, now()
         with self._state.changed:
             if serial in self._state.flow.active:
                 self._state.flow.again(self._state.flow.withdraw(serial), at=now())

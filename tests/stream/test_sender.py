@@ -12,12 +12,13 @@ from typing import Final, Literal, cast
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from connector.core.batching import Batch
 from connector.core.records import Scribe
 from connector.core.verdicts import Action, Reply, VerdictPolicy, classify
 from connector.stream.state import awake, now_ms
-from connector.trackly.client import Client
+from connector.trackly.client import Client, TooLateError
 from connector.trackly.operations import Operation
 from connector.trackly.replies import read_reply
 from tests.kit.sending import Bench
@@ -315,6 +316,32 @@ def test_what_fails_for_all_uses_up_no_attempt_of_a_record(trouble: tuple[int, s
     deliver(bench, liar, ["text"])
 
     assert {verdict.status for verdict, _ in bench.results().values()} == {"queued"}
+
+
+class Slow(Liar):
+    """A client that needs so long to connect that the first requests come too late."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__([])
+        self._left = times
+
+    async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
+        """Refuse to begin, then post."""
+        if self._left:
+            self._left -= 1
+            raise TooLateError
+        return await super().post(operation, batch, before=before)
+
+
+def test_that_batches_come_too_late_is_told_once_in_a_while_as_nothing_else_tells_it() -> None:
+    bench = Bench()
+
+    with capture_logs() as logs:
+        deliver(bench, Slow(20), ["text"])
+
+    assert {verdict.status for verdict, _ in bench.results().values()} == {"queued"}
+    told = [entry for entry in logs if entry["event"] == "too late to be posted, listed again"]
+    assert [(entry["batches"], entry["log_level"]) for entry in told] == [(1, "warning")]
 
 
 @pytest.mark.parametrize(("times", "status"), [(2, "queued"), (3, "dead_letter")])
