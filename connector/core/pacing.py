@@ -169,9 +169,10 @@ class Pacer:
             if not there.waiting:
                 del self._waiting[number]
 
-    def holds(self, wanted: Callable[[Chunk], bool]) -> bool:
-        """Tell whether a chunk of some sort waits: a search, for rare questions."""
-        return any(wanted(lot.chunk) for there in self._waiting.values() for lot in there.queue)
+    def waits_until(self, wanted: Callable[[Chunk], bool]) -> float | None:
+        """Return when the list of a chunk of some sort may go on, None where none waits: for rare questions."""
+        lists = (there for there in self._waiting.values() if any(wanted(lot.chunk) for lot in there.queue))
+        return next((there.free_at for there in lists), None)
 
     def backlogs(self, *, now: float) -> list[Backlog]:
         """Return the lists with something to wait for, the longest wait first.

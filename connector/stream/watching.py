@@ -181,17 +181,21 @@ class Watch:
                 return Wait("turn", busy, f"batch {place.batch_id} waits for a free request", attempt)
             case "crowded":
                 return Wait("start", False, "the metadata of its commits is full", attempt)
-            case "elsewhere" if self._is_paced(partition):
-                return Wait("pace", True, "its oldest record waits for the pace of its list")
+            case "elsewhere" if (until := self._paced_until(partition)) is not None:
+                known = at < until + self._stalled_secs * 0.5
+                return Wait("pace", known, "its oldest record waits for the pace of its list")
             case "elsewhere":
                 return _NOTHING_KNOWN
             case _ as never:
                 assert_never(never)
 
-    def _is_paced(self, partition: Partition) -> bool:
+    def _paced_until(self, partition: Partition) -> float | None:
+        """Return when the list of its oldest record may go on, None where that waits for no pace."""
         flow, pacer = self._state.flow, self._state.admission.pacer
         base = flow.partitions[partition].base
-        return pacer is not None and pacer.holds(lambda c: c.partition == partition and c.offsets[0] == base)
+        if pacer is None:
+            return None
+        return pacer.waits_until(lambda c: c.partition == partition and c.offsets[0] == base)
 
     # ------------------------------------------------------------------ asking Kafka
 

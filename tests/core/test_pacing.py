@@ -166,11 +166,11 @@ def test_what_waits_goes_with_its_partition() -> None:
     pacer = Pacer(PACE, max_lot=10)
     for partition in (A, B):
         pacer.admit(None, of_lists(*[SLOW] * 30, partition=partition), now=0)
-    assert pacer.holds(lambda piece: piece.partition == A)
+    assert pacer.waits_until(lambda piece: piece.partition == A) is not None
 
     pacer.keep(lambda piece: piece.partition == B)
 
-    assert not pacer.holds(lambda piece: piece.partition == A)
+    assert pacer.waits_until(lambda piece: piece.partition == A) is None
     assert pacer.waiting_records == 30
     pacer.keep(lambda _: True)
     assert pacer.waiting_records == 30

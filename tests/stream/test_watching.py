@@ -399,18 +399,22 @@ def test_a_watch_that_ended_has_seen_nothing() -> None:
 # ------------------------------------------------------------------ lists that wait for their pace
 
 
-def test_a_record_that_waits_for_the_pace_of_its_list_is_known_to() -> None:
+@pytest.mark.parametrize(("per_minute", "known"), [(0.2, True), (60, False)])
+def test_a_record_that_waits_for_the_pace_of_its_list_is_known_to_until_its_time_is_long_past(
+    per_minute: float, known: bool
+) -> None:
+    """Nothing lets a list go on here, as a mistake of ours would not."""
     watched = _Watched(A)
-    _pace(watched.state, Pace(1))
+    _pace(watched.state, Pace(per_minute))
     piece = chunk(A, range(10))
     watched.state.flow.intake(piece)
     watched.state.admission.take([("+18005551234", piece.slice(1, 10))], now=watched.at)
     watched.state.admission.take([("+18005551234", piece.slice(0, 1))], now=watched.at)
 
-    watched.pass_secs(int(LIMIT) + 10)
+    watched.pass_secs(2 * int(LIMIT) + 10)
 
-    assert watched.seen() == [("alpha:0", "pace", True)]
-    assert watched.watch.is_alive
+    assert watched.seen() == [("alpha:0", "pace", known)]
+    assert watched.watch.is_alive == known
 
 
 def test_a_list_that_the_platform_would_not_wait_for_is_told_once_masked() -> None:
