@@ -135,6 +135,7 @@ class Batcher:
 
     def __init__(self, limits: BatchLimits, id_prefix: str) -> None:
         self.limits = limits
+        self._max_bytes = limits.max_bytes
         self.open_bytes = 0
         self._open: dict[str | None, _Open] = {}
         self._prefix = id_prefix
@@ -154,6 +155,10 @@ class Batcher:
         """Adopt a smaller byte limit, learned from the platform."""
         limits = self.limits
         self.limits = BatchLimits(limits.max_records, max_bytes, limits.window_secs, limits.envelope_bytes)
+
+    def forget_lower(self) -> None:
+        """Go back to the byte limit that was set."""
+        self.limits = replace(self.limits, max_bytes=self._max_bytes)
 
     def add(self, lane: str | None, chunk: Chunk, *, now: float) -> list[Batch]:
         """Add prepared records of a lane, read at `now` or before, and return the batches that this closed."""

@@ -226,9 +226,8 @@ class Sender:
                 self._doubt(serial, batch, batch.chunks, reply, sent_ms)
             case Action.HALVE | Action.SHRINK:
                 self._passed(batch, reply)
-                if row.action is Action.SHRINK and batch.count > 1:
-                    lowered = max(batch.size // 2, self._taken.bytes(at), 1_000)
-                    state.batcher.lower(max_bytes=min(state.batcher.limits.max_bytes, lowered))
+                if row.action is Action.SHRINK:
+                    self._learn_limit(batch, at)
                 if batch.count == 1:
                     self._refused_alone(serial, batch, reply, row, sent_ms)
                 else:
@@ -361,6 +360,19 @@ class Sender:
             self._state.flow.again(self._state.flow.withdraw(serial), at=now() + wait)
         else:
             self._reject(serial, batch, reply, row, sent_ms)
+
+    def _learn_limit(self, batch: Batch, at: float) -> None:
+        """Have later batches be smaller than one that was too large, until a single record turns out to be that.
+
+        What its batches taught was about it. If the platform takes less than is set all the same, the next batch that
+        is too large says so again; the other way round, batches would stay small for good.
+        """
+        batcher = self._state.batcher
+        if batch.count > 1:
+            lowered = max(batch.size // 2, self._taken.bytes(at), 1_000)
+            batcher.lower(max_bytes=min(batcher.limits.max_bytes, lowered))
+        else:
+            batcher.forget_lower()
 
     def _reject(self, serial: int, batch: Batch, reply: Reply, row: Row, sent_ms: int) -> None:
         self._finish(serial, batch, batch.chunks, Verdicts(rejection(reply, row)), sent_ms)

@@ -486,3 +486,36 @@ def test_an_outage_that_loses_answers_costs_a_record_for_each_time_that_the_plat
     print(f"{in_doubt} of 500 in doubt after {tries} requests without an answer")
     before_the_hold = 8 * 5  # as many batches as may be under way
     assert in_doubt <= before_the_hold + tries
+
+
+class Scales(Liar):
+    """A client whose platform refuses a request that holds one record which is too large by itself."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.counts: list[int] = []
+
+    async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
+        """Refuse the whole request for the one record, as the documents may be read."""
+        self.counts.append(batch.count)
+        if any(b"large" in wire for chunk in batch.chunks for wire in chunk.wire or ()):
+            self.said = [(413, None, b'{"error":"Contact exceeds 4,000 bytes","code":"payload_too_large"}')]
+        return await super().post(operation, batch, before=before)
+
+
+def test_a_record_that_is_too_large_by_itself_leaves_no_small_batches_behind() -> None:
+    """The limit that its batches taught was the record's own: what comes after would be posted in crumbs for good."""
+    scales = Scales()
+    bench = Bench(batch_records=100)
+    texts = ["large", "well"]
+
+    def feed() -> None:
+        if len(bench.results()) == len(texts) == 2:
+            texts.extend(["well"] * 100)
+            bench.read([event(text) for text in texts[2:]])
+
+    deliver(bench, scales, texts, feed=feed, until=lambda: len(bench.results()) == 102)
+
+    verdict, _ = bench.results()[0]
+    assert (verdict.status, verdict.reason) == ("dead_letter", "payload_too_large")
+    assert scales.counts[-1] == 100
