@@ -59,6 +59,8 @@ class Gate:
         """The hold that a probe ends, in whose place that of the operator has come."""
         self._failing: set[int] = set()
         """Families that failed since a batch last passed."""
+        self._gave_up = False
+        """A record was given up since then."""
         self._passed_at = float("-inf")
         self._probed_at = float("-inf")
 
@@ -68,6 +70,7 @@ class Gate:
         self._passed_at = now
         self._in_a_row = 0
         self._failing.clear()
+        self._gave_up = False
         self._beneath = None
         reopened = self.state != "closed" and (self.hold is None or self.hold.ends == "probe")
         if reopened:
@@ -105,6 +108,10 @@ class Gate:
     def blamed(self, family: int, *, now: float) -> None:
         """Take note of a batch that was refused for its own records."""
         self._note(family, passed=False, now=now)
+
+    def gave_up(self) -> None:
+        """Take note that records were given up as the only ones that fail: of the next ones that would not be true."""
+        self._gave_up = True
 
     def stop(self, reason: str, *, now: float, detail: str) -> bool:
         """Hold until the operator resumes; return whether this is news."""
@@ -144,12 +151,13 @@ class Gate:
     def others_pass(self, family: int, *, since: float) -> bool:
         """Tell whether the platform works for other batches since `since`, so that a failure is this family's own.
 
-        With no other batch to compare with, a probe that passed counts, but only while this family alone is failing:
-        an outage of the endpoint behind a working probe must not spend record after record.
+        With no other batch to compare with, a probe that passed counts, but only while this family alone is failing,
+        and none of it was given up: an outage of the endpoint behind a working probe must not spend record after
+        record, whether they came in one batch or in several.
         """
         if self._passed_at >= since:
             return self.others_passed(family, since=since)
-        return self._probed_at >= since and self._failing <= {family}
+        return self._probed_at >= since and self._failing <= {family} and not self._gave_up
 
     def others_passed(self, family: int, *, since: float) -> bool:
         """Tell whether batches have passed since `since`, and most other families are well that were heard of since."""

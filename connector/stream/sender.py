@@ -344,6 +344,8 @@ class Sender:
                 state.counts.resent += again.count
                 state.flow.again(again, at=at + backoff(batch.attempts, self._retry, jitter=self._dice.random()))
             case "dead_letter" | "resend":
+                if self._options.in_doubt == "resend":
+                    state.gate.gave_up()
                 verdicts = Verdicts(in_doubt(reply))
                 state.settle(
                     Finished(chunks, verdicts, batch.id, 0, batch.attempts, sent_ms, now_ms(), trace=batch.trace)
@@ -424,6 +426,7 @@ class Sender:
             case "halve":
                 self._halve(serial, at=at + self._dice.random() * self._retry.base_secs, suspect=True)
             case "give_up":
+                state.gate.gave_up()
                 self._reject(serial, batch, reply, row, sent_ms)
 
     def _piece(self, batch: Batch, chunks: tuple[Chunk, ...]) -> Batch:

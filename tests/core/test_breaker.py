@@ -316,6 +316,15 @@ def test_a_probe_that_passed_does_not_count_while_other_batches_fail() -> None:
     assert not gate.others_pass(1, since=0.0)
 
 
+def test_a_probe_that_passed_counts_for_one_record_until_others_pass() -> None:
+    """The records of one batch are one family, and all of them fail when the endpoint is down."""
+    outage = [*[fails(7, now=1.0)] * 3, probes(ok=True, now=4.0), Gate.gave_up]
+
+    assert not made(*outage).others_pass(7, since=1.0)
+    again = [*[fails(8, now=6.0)] * 3, probes(ok=True, now=7.0)]
+    assert made(*outage, passes(1, now=5.0), *again).others_pass(8, since=6.0)
+
+
 def test_a_probe_that_failed_counts_for_nothing() -> None:
     assert not made(*[fails(7)] * 3, probes(ok=False, now=4.0)).others_pass(7, since=0.0)
 

@@ -519,3 +519,31 @@ def test_a_record_that_is_too_large_by_itself_leaves_no_small_batches_behind() -
     verdict, _ = bench.results()[0]
     assert (verdict.status, verdict.reason) == ("dead_letter", "payload_too_large")
     assert scales.counts[-1] == 100
+
+
+@pytest.mark.parametrize("batch_records", [1, 2, 20])
+@pytest.mark.parametrize("status", [500, 504])
+def test_an_outage_of_the_endpoint_behind_a_working_probe_gives_up_one_record_at_most(
+    status: int, batch_records: int
+) -> None:
+    """Records that came in one batch are no better evidence against each other than those of several."""
+    failing = Failing(0.0, status)
+    failing.down = True
+    bench = Bench(max_attempts=2, failures=3, batch_records=batch_records, in_doubt="resend")
+
+    deliver(bench, failing, ["text"] * 20, until=lambda: failing.failed >= 60 or len(bench.results()) > 1)
+
+    assert len(bench.results()) <= 1
+
+
+def test_what_was_not_given_up_in_an_outage_is_taken_after_it() -> None:
+    failing = Failing(0.0, 500)
+    failing.down = True
+    bench = Bench(max_attempts=2, failures=3, batch_records=20)
+
+    def feed() -> None:
+        failing.down = failing.down and failing.failed < 60
+
+    deliver(bench, failing, ["text"] * 20, feed=feed)
+
+    assert Counter(verdict.status for verdict, _ in bench.results().values())["queued"] >= 19
