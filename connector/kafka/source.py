@@ -6,7 +6,7 @@ may only ask: for the group metadata, for what is committed, and, without transa
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Protocol
@@ -445,6 +445,18 @@ class Source:
         with self._asking() as consumer:
             low, high = consumer.get_watermark_offsets(TopicPartition(*partition), timeout_secs)
         return low, high
+
+    def written_end(self, partition: Partition, timeout_secs: float) -> int:
+        """Ask for the offset after the last that was written, behind transactions that are still open.
+
+        A consumer asks for what it may read, so this makes one that may read all.
+        """
+        try:
+            with closing(Consumer({**self._config, "isolation.level": "read_uncommitted"})) as consumer:
+                _, high = consumer.get_watermark_offsets(TopicPartition(*partition), timeout_secs)
+        except KafkaException as error:
+            raise translate(error) from error
+        return int(high)
 
     def offset_at(self, partition: Partition, time_ms: int, timeout_secs: float) -> int:
         """Return the first offset with a timestamp at or after a time, or the end when there is none."""

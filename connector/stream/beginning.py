@@ -243,6 +243,8 @@ class Beginnings:
             progress = replace(progress, birth=source.partition_count(partition.topic, self._options.call_secs))
             found.new = True
         unseen = 0
+        if committed.offset > high:  # as tools reset them that count what is in open transactions
+            high = source.written_end(partition, self._options.call_secs)
         if committed.offset > high:
             unseen, detail = 1, f"offset {committed.offset} lies beyond the end {high}"
         elif committed.offset < low:
