@@ -27,6 +27,8 @@ _UNANSWERED = frozenset(
     }
 )
 _TIMED_OUT = _UNANSWERED | {KafkaError.REQUEST_TIMED_OUT}
+_TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
+"""For its topic, and for a segment of it."""
 
 _AGAIN = frozenset(
     {
@@ -77,7 +79,7 @@ class KafkaTroubleError(Exception):
         """A broker said nothing in the time that the call, or what it was to write, had."""
         self.away = number in _AWAY
         """Brokers, a leader or a coordinator cannot be reached: not for us to mend, and no restart does."""
-        self.too_large = number == KafkaError.MSG_SIZE_TOO_LARGE
+        self.too_large = number in _TOO_LARGE
 
 
 class RetriableError(KafkaTroubleError):

@@ -40,6 +40,9 @@ _UNFIT: Final = frozenset(
 )
 """What a broker closes the connection for: only the log of the client would tell."""
 
+_LIMITS: Final = ("max.message.bytes", "segment.bytes")
+"""Settings of a topic that each batch must fit: a segment takes none that is larger than itself."""
+
 LOOK_AGAIN_SECS = 10.0
 """How often a tick may ask what the topics take, answered or not: with the time below it has four of ten seconds."""
 
@@ -134,7 +137,10 @@ class Topics:
             raise translate(error, "asking the brokers for their topics") from error
 
     def limits(self, names: Sequence[str], timeout_secs: float | None = None) -> dict[str, int | None]:
-        """Return `max.message.bytes` of each topic that was answered for in time, None where we are not to know it."""
+        """Return what each topic takes that was answered for in time, None where we are not to know it.
+
+        That is `max.message.bytes`, or `segment.bytes` where that is less.
+        """
         limits: dict[str, int | None] = {}
         if not names:
             return limits
@@ -151,7 +157,7 @@ class Topics:
                 elif not trouble.unanswered:
                     raise
             else:
-                limits[resource.name] = int(described["max.message.bytes"].value)
+                limits[resource.name] = min(int(described[name].value) for name in _LIMITS if name in described)
         return limits
 
     def create(self, name: str, settings: CreateTopicsSettings, *, partitions: int) -> None:

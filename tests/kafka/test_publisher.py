@@ -19,6 +19,7 @@ from connector.demo.topics import Topics
 from connector.kafka.errors import AbortableError, FatalError, translate
 from connector.kafka.publisher import PlainPublisher, TransactionalPublisher
 from connector.kafka.source import Membership, Source
+from connector.kafka.topics import Topics as AskedTopics
 from tests.kit.world import free_port
 
 
@@ -214,3 +215,24 @@ def test_the_largest_key_that_is_kept_makes_an_outcome_that_its_topic_takes_alon
     assert outcomes.may_exceed(limit)
     assert len(keys[largest]) + len(outcomes.values[largest]) > limit - 150, "no smaller than it has to be"
     publisher.close()
+
+
+def test_results_that_are_too_large_for_a_segment_of_their_topic_are_told_as_too_large(
+    broker: BrokerHandle, topics: Topics
+) -> None:
+    """Batches are made smaller for it, and a dead letter that fits none goes without its value."""
+    segment = 1 << 20
+    config = {"max.message.bytes": "5000000", "segment.bytes": str(segment)}
+    topic = topics.create(partitions=1, config=config)
+    asking = {"bootstrap.servers": broker.bootstrap_servers, "log_level": 0}
+    publisher = TransactionalPublisher({**asking, "transactional.id": topic, "message.max.bytes": 5_000_000}, topic)
+    publisher.start(30)
+    publisher.begin()
+    publisher.write(topic, 0, key=None, value=random.Random(2).randbytes(segment + 1), headers=[])
+
+    with pytest.raises(AbortableError) as raised:
+        publisher.commit({}, Membership(None), 30)
+
+    publisher.close()
+    assert raised.value.too_large
+    assert AskedTopics(asking, 30).limits([topic]) == {topic: segment}
