@@ -13,7 +13,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
@@ -124,8 +124,8 @@ class Reader:
         """What becomes of the records in doubt of each partition that has begun."""
         self._stopped: set[Partition] = set()
         """Partitions that were paused because they are held."""
-        self.refused: Hold | None = None
-        """Kafka does not let us read; shown as a hold until records come again."""
+        self._refused: Mapping[str | None, Hold] = {}
+        """By topic that Kafka does not let us read, or None for the group: librdkafka tells it once, not again."""
         self.lag: int | None = None
         self.turns = 0
         """Rounds that were done."""
@@ -172,6 +172,11 @@ class Reader:
     def thread(self) -> int | None:
         """The native id of its thread, None when that does not run."""
         return self._thread.native_id if self._thread.is_alive() else None
+
+    @property
+    def refused(self) -> Hold | None:
+        """Kafka does not let us read all; shown as a hold until records come again from where it did not."""
+        return next(iter(self._refused.values()), None)
 
     @property
     def partitions(self) -> list[Partition]:
@@ -228,7 +233,8 @@ class Reader:
             read = source.read(self._options.chunk_records, timeout)
         self._mind_silence(source)
         if read.chunks:
-            self.refused = None
+            if self._refused:
+                self._let_in_again({chunk.partition.topic for chunk in read.chunks})
             self._shape_until = now() + SHAPING_SECS
         for chunk in read.chunks:
             self._take(chunk, read.at)
@@ -418,12 +424,20 @@ class Reader:
 
     def _report(self, partition: Partition | None, trouble: KafkaTroubleError) -> None:
         """Log a trouble once in a while."""
-        if trouble.unauthorized and self.refused is None:
-            self.refused = Hold("kafka_authorization", time.time(), str(trouble), "probe")
+        topic = None if partition is None else partition.topic
+        if trouble.unauthorized and topic not in self._refused:
+            hold = Hold("kafka_authorization", time.time(), str(trouble), "probe")
+            self._refused = {**self._refused, topic: hold}
         key = f"{trouble.code}:{partition}"
         if now() - self._reported.get(key, float("-inf")) > 30:
             self._reported[key] = now()
             self._log.warning("consumer trouble", code=trouble.code, error=str(trouble), partition=str(partition or ""))
+
+    def _let_in_again(self, topics: Collection[str | None]) -> None:
+        """Take note that Kafka lets us read topics, and with them that the group is ours to be in."""
+        self._refused = {
+            topic: hold for topic, hold in self._refused.items() if topic is not None and topic not in topics
+        }
 
     def _measure_lag(self, source: Source) -> None:
         if now() - self._reported.get("lag", float("-inf")) < 1:
@@ -460,7 +474,8 @@ class Reader:
     def assigned(self, partitions: list[Partition]) -> None:
         """Have the progress of new partitions read; they stay paused until it is known."""
         self.assigned_once = True
-        self.refused = None
+        kept = {partition.topic for partition in self._epochs}
+        self._let_in_again((self._refused.keys() - kept) | {partition.topic for partition in partitions})
         epochs = {}
         for partition in partitions:
             epochs[partition] = self._epochs[partition] = next(self._numbers)

@@ -281,6 +281,45 @@ def test_a_partition_whose_commits_may_not_be_read_keeps_no_other_from_beginning
     assert not reading.has_begun(PARTITION)
 
 
+def test_a_topic_that_may_not_be_read_is_held_until_it_is_read_whatever_others_bring(reading: Reading) -> None:
+    """It is told once, when the right is lost, and not again while nothing of it comes."""
+    elsewhere = Partition("other-topic", 0)
+    reading.begin_by_hand(PARTITION, elsewhere)
+    refused = AbortableError(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+
+    def bring(read: Read) -> bool:
+        reading.source.read.side_effect = [read]
+        reading.reader._turn(reading.source)
+        return reading.reader.refused is not None
+
+    epoch = reading.reader.epoch_of(PARTITION)
+    assert epoch is not None
+    held = [
+        bring(Read(troubles=[(elsewhere, refused)])),
+        bring(Read(chunks=[chunk_of(epoch, OFFSET)])),
+    ]
+    reading.reader.assigned([OTHER])
+    held.append(bring(Read()))
+    held.append(bring(Read(chunks=[Chunk(elsewhere, 0, [7], [VALUE])])))
+
+    assert held == [True, True, True, False]
+
+
+@pytest.mark.parametrize("assigned", [True, False])
+def test_a_group_that_may_not_be_read_is_held_until_it_is(reading: Reading, assigned: bool) -> None:
+    reading.begin_by_hand(PARTITION)
+    reading.reader._report(None, AbortableError(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)))
+    assert reading.reader.refused is not None
+
+    if assigned:
+        reading.reader.assigned([])
+    else:
+        reading.source.read.side_effect = [Read(chunks=[chunk_of(1, OFFSET)])]
+        reading.reader._turn(reading.source)
+
+    assert reading.reader.refused is None
+
+
 def test_a_worker_learns_of_others_that_share_its_paces_when_nothing_is_assigned_to_it(reading: Reading) -> None:
     """A rebalance that gives it nothing new may have given others something, of topics that grew."""
     reading.state.admission.pacer = Pacer(Pace(600, {}), max_lot=10)
