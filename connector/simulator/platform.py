@@ -288,7 +288,9 @@ class Platform:
                 continue
             if rule.times is None:
                 return rule.code
-            key = (rule.text, hash((operation.name, record.get("to"), text)))
+            # Of a message only the body was searched; and it passed the checks, so that its recipient is a text.
+            recipient = record["to"] if operation is SEND else None
+            key = (rule.text, hash((operation.name, recipient, text)))
             failed = self._times_failed.get(key, 0)
             if failed < rule.times:
                 self._times_failed[key] = failed + 1

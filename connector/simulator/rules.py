@@ -134,7 +134,8 @@ class Rules:
             return missing
         if not _is_amount(record["revenue"]):
             return "invalid_revenue"
-        if record["attribution_type"] not in ATTRIBUTIONS:
+        attribution = record["attribution_type"]
+        if not isinstance(attribution, str) or attribution not in ATTRIBUTIONS:
             return "invalid_attribution_type"
         return self._message_problem(record["message_id"])
 

@@ -343,3 +343,13 @@ def test_a_suspended_account_is_403_without_a_code(serve: Serve) -> None:
     answer = serve(faults=Faults(account_suspended=True)).send("a")
 
     assert (answer.status_code, answer.json()) == (403, {"error": "Account is suspended"})
+
+
+def test_a_code_for_some_attempts_strikes_records_whatever_fields_they_have(serve: Serve) -> None:
+    """Also one that has the name of a message's recipient, and what no recipient is."""
+    served = serve(faults=Faults(record_codes=(RecordCode(text="vip", code="provider_error", times=1),)))
+    contact = {"phone_number": "+15550000001", "list_number": "+18005551234", "to": ["vip"]}
+
+    failed = [served.client.post("/contacts/bulk", json={"contacts": [contact]}).json()["error_count"] for _ in "12"]
+
+    assert failed == [1, 0]

@@ -51,6 +51,7 @@ BROKEN: list[tuple[str, Record, Record, str]] = [
     *[("/revenue/bulk", REVENUE, {name: None}, f"missing_{name}") for name in REVENUE],
     *[("/revenue/bulk", REVENUE, {"revenue": value}, "invalid_revenue") for value in (-0.01, "1", True)],
     ("/revenue/bulk", REVENUE, {"attribution_type": "gift"}, "invalid_attribution_type"),
+    ("/revenue/bulk", REVENUE, {"attribution_type": ["sale"]}, "invalid_attribution_type"),
     ("/revenue/bulk", REVENUE, {"message_id": 12345678}, "message_not_found"),
     *[("/history/sends", SEND, {name: None}, f"missing_{name}") for name in SEND],
     ("/history/sends", SEND, {"to_number": "+1x"}, "invalid_phone"),
