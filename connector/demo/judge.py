@@ -174,7 +174,7 @@ class _Trial:
         self.otherwise: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}
-        self.fingerprints: dict[Position, int] = {}
+        self.fingerprints: dict[Position, tuple[int, ...]] = {}
         """Of the dead letters that are still to be compared with their source."""
         self._decode = msgspec.json.Decoder(_Outcome).decode
 
@@ -205,14 +205,15 @@ class _Trial:
         self.reasons[reason] += 1
         self._settle(position, reason)
         if "trackly.value_omitted" not in headers:  # too large for the topic, and it says so
-            self.fingerprints[position] = _fingerprint(message)
+            self.fingerprints[position] = (*self.fingerprints.get(position, ()), _fingerprint(message))
         if self.has_ledger and reason != IN_DOUBT and self.accepted.get(message.key() or b""):
             self.blame("accepted_but_failed", f"{_place(position)} ({reason})")
 
     def compare_source(self, message: Message) -> None:
         position = position_of(message)
-        fingerprint = self.fingerprints.pop(position, None)
-        if fingerprint is not None and fingerprint != _fingerprint(message):
+        fingerprints = self.fingerprints.pop(position, ())
+        own = _fingerprint(message) if fingerprints else None
+        for _ in (fingerprint for fingerprint in fingerprints if fingerprint != own):
             self.blame("altered", _place(position))
 
     def blame(self, name: str, example: str) -> None:

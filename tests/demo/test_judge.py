@@ -185,6 +185,19 @@ def test_a_dead_letter_that_is_not_the_record_as_produced_is_altered(
     assert case.verdict().altered == 1
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_an_altered_dead_letter_is_found_beside_a_true_one(case: Case, write: Write, first: bool) -> None:
+    """Where results may repeat, one of them being right does not make up for the other."""
+    true = case.dead_letter(5)
+    altered = true._replace(value=b"value 5 ")
+    letters = [altered, true] if first else [true, altered]
+    write(outcomes=[case.outcome(i) for i in range(4)], dead_letters=[case.dead_letter(4), *letters])
+
+    found = case.verdict()
+
+    assert (found.altered, found.duplicates) == (1, 1)
+
+
 def test_a_dead_letter_may_leave_the_value_out_if_it_says_so(case: Case, write: Write) -> None:
     letter = case.dead_letter(5)
     short = letter._replace(value=None, headers=[*letter.headers, ("trackly.value_omitted", b"7 bytes")])
