@@ -51,8 +51,9 @@ HOLDS: Final[dict[str, Advice]] = {
         "Mend the ACLs; `check --online` asks what is allowed.",
     ),
     "results_refused": Advice(
-        "The outcome or dead-letter topic refuses what is written for its size.",
-        "Raise its max.message.bytes, or give the connector DescribeConfigs on it if it may not ask.",
+        "The outcome or dead-letter topic refuses what is written, for its size or by a rule of the topic.",
+        "Raise its max.message.bytes, or give the connector DescribeConfigs on it if it may not ask; it must not be "
+        "compacted, and the clock must be right.",
     ),
     "topic_missing": Advice("The outcome or dead-letter topic is gone.", "Create it again."),
     "schema_registry": Advice(

@@ -29,6 +29,8 @@ _UNANSWERED = frozenset(
 _TIMED_OUT = _UNANSWERED | {KafkaError.REQUEST_TIMED_OUT}
 _TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 """For its topic, and for a segment of it."""
+_UNFIT = frozenset({KafkaError.INVALID_RECORD, KafkaError.INVALID_TIMESTAMP, KafkaError.POLICY_VIOLATION})
+"""Topics have rules: one that is compacted takes no record without a key, and none takes times far ahead of its own."""
 
 _AGAIN = frozenset(
     {
@@ -80,6 +82,8 @@ class KafkaTroubleError(Exception):
         self.away = number in _AWAY
         """Brokers, a leader or a coordinator cannot be reached: not for us to mend, and no restart does."""
         self.too_large = number in _TOO_LARGE
+        self.unfit = number in _UNFIT
+        """A topic does not take such records, whatever their size."""
 
 
 class RetriableError(KafkaTroubleError):

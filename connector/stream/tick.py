@@ -307,6 +307,8 @@ class Ticker:
                 self._replace_publisher(error)
             if self._trouble_in_a_row >= REFUSED_IN_A_ROW:
                 self._hold("results_refused", f"{error}; {self._outputs.limits_in_words}")
+        if error.unfit:
+            self._hold("results_refused", str(error))
         if error.unauthorized:
             self._hold("kafka_authorization", str(error))
         # Results for a topic that is gone are not refused but wait, until librdkafka gives them up as timed out.

@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError
 from structlog.testing import capture_logs
 
 from connector.core.batching import Batch
+from connector.core.breaker import Hold
 from connector.core.chunks import Headers, Partition
 from connector.core.records import Scribe
 from connector.core.results import Finished
@@ -173,6 +174,33 @@ def test_a_producer_that_gets_no_answer_is_replaced(error: Callable[[], Abortabl
     heir = second if replaced else first
     assert (heir.committed, first.closed) == (["dead"], True)
     assert second.closed is replaced
+
+
+@pytest.mark.parametrize("code", [KafkaError.INVALID_RECORD, KafkaError.INVALID_TIMESTAMP])
+def test_a_topic_that_takes_no_such_results_holds_the_stream_until_it_does(code: int) -> None:
+    """As one that is compacted and gets an outcome without a key: nothing more is posted, and somebody is told."""
+    first, told = Producer(AbortableError(KafkaError(code))), []
+    bench, done = Bench(), threading.Event()
+
+    def hold(hold: Hold) -> None:
+        told.append(hold.reason)
+        first.fails = None
+
+    bench.state.on_hold = hold
+    ticker = _ticker(
+        bench,
+        [first],
+        create_autospec(Source, instance=True),
+        settled=lambda _items, _at_ms: done.set(),
+        fail=lambda _error: done.set(),
+    )
+    bench.read([b"{"])
+    ticker.start()
+    assert done.wait(30)
+    ticker.stop(30)
+
+    assert (told, first.committed) == (["results_refused"], ["dead"])
+    assert bench.state.kafka_hold is None
 
 
 @pytest.mark.parametrize("took_effect", [True, False])
