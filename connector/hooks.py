@@ -90,7 +90,7 @@ def each(function: Callable[[Record], Any]) -> Transform:
         for value, key, headers, timestamp, attributes in zip(*columns, strict=True):
             try:
                 made.append(function(Record(records.topic, value, key, headers, timestamp, attributes)))
-            except Exception as error:  # noqa: BLE001 (whatever it is, it is about this record)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever it is, it is about this record)
                 made.append(Failed(f"raised {type(error).__name__}"))
         return made
 
@@ -108,7 +108,7 @@ def load_transform(name: str) -> Transform:
         raise InvalidTransformError(
             f"names a module that is not there ({error.name}); install it, or name its folder in PYTHONPATH"
         ) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script ends when it is imported: this process must not
         raise InvalidTransformError(f"names a module that fails when it is imported: {type(error).__name__}") from error
     found = getattr(module, function_name, None)
     if not callable(found):

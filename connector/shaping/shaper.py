@@ -205,7 +205,7 @@ def _transformed(
     name = f"{getattr(transform, '__module__', '')}:{getattr(transform, '__qualname__', transform)}"
     try:
         made = list(transform(records))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise FormatAwayError("transform_failed", f"{name} raised {type(error).__name__}") from error
     if len(made) != len(records):
         text = f"{name} returned {len(made)} values for {len(records)} records"

@@ -1,13 +1,15 @@
 """A stream's own Python: what it is given, what it may return, and what its failures are."""
 
+import sys
 from decimal import Decimal
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 import pytest
 
-from connector.hooks import SKIP, Failed, Record, Records, each
+from connector.hooks import SKIP, Failed, InvalidTransformError, Record, Records, each, load_transform
 from connector.shaping.decoded import FormatAwayError
 from connector.shaping.shaper import Shaper
 from connector.testing import apply, ends_of, sample
@@ -48,6 +50,7 @@ def test_errors_are_per_record() -> None:
     ("name", "said"),
     [
         ("fails", f"{HERE}:fails raised RuntimeError"),
+        ("leaves", f"{HERE}:leaves raised SystemExit"),
         ("too_few", f"{HERE}:too_few returned 1 values for 2 records"),
         ("nothing", f"{HERE}:nothing raised TypeError"),
     ],
@@ -169,3 +172,24 @@ def test_a_failure_is_cut() -> None:
     (end,) = apply(lambda records: [Failed("x" * 600)] * len(records), [sample({})])
 
     assert len(end.text) == 500
+
+
+def test_a_module_that_ends_the_process_when_it_is_imported_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or `check` would end with exit code 0 and not a word, as a script does that was meant to be run."""
+    (tmp_path / "script_that_ends.py").write_text("import sys\n\nsys.exit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(InvalidTransformError, match="fails when it is imported: SystemExit"):
+        load_transform("script_that_ends:function")
+
+
+def test_a_record_that_ends_the_process_fails_alone() -> None:
+    @each
+    def one(record: Record) -> Any:
+        sys.exit(record.key)
+
+    (end,) = apply(one, [sample({}, key="x")])
+
+    assert (end.status, end.reason, end.text) == ("dead_letter", "transform_failed", "raised SystemExit")
