@@ -372,7 +372,7 @@ def _drain(settings: Settings, stream: StreamSettings, at: KeyPath) -> Iterator[
 
 def _amounts(settings: Settings, stream: StreamSettings, at: KeyPath) -> Iterator[Fault]:
     delivery, batch, retry = stream.delivery, stream.batch, stream.retry
-    window = settings.kafka.session_timeout_secs - 2 * settings.kafka.heartbeat_interval_secs
+    window = settings.kafka.post_within_secs
     if 0 < window * 1_000 <= delivery.tick_interval_ms:
         yield Fault(
             (*at, "delivery", "tick_interval_ms"),

@@ -183,3 +183,8 @@ class KafkaSettings(Model):
         repr=False,
         description="librdkafka properties for producers only; they win over `properties`.",
     )
+
+    @property
+    def post_within_secs(self) -> float:
+        """How long after its tick a post may start: the session timeout less two heartbeats."""
+        return self.session_timeout_secs - 2 * self.heartbeat_interval_secs

@@ -25,7 +25,7 @@ def chains(settings: Settings) -> Iterator[str]:
     heartbeat, session = kafka.heartbeat_interval_secs, kafka.session_timeout_secs
     yield (
         f"2 x heartbeat {number(heartbeat)} s = {number(2 * heartbeat)} s < session {number(session)} s: "
-        f"a post starts at most {number(session - 2 * heartbeat)} s after its tick"
+        f"a post starts at most {number(kafka.post_within_secs)} s after its tick"
     )
     yield (
         f"idle connections are used again for {number(trackly.idle_connection_secs)} s "

@@ -159,14 +159,13 @@ class Stream:
             or (self._shaper is not None and self._shaper.needs_timestamps),
             may_be_missing={settings.redrive_topic},
         )
-        post_within = max(kafka.session_timeout_secs - 2 * kafka.heartbeat_interval_secs, 1.0)
         self._sender = Sender(
             self.state,
             Client(client_options(self._trackly, settings), self._api_key),
             self.operation,
             policy=_verdict_policy(settings, self.operation),
             retry=_retry_policy(settings),
-            options=SendOptions(post_within, settings.in_doubt),
+            options=SendOptions(kafka.post_within_secs, settings.in_doubt),
             name=self.name,
             before_probe=self._reread_secrets,
             observe=self._observe,

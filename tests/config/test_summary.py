@@ -22,6 +22,12 @@ def test_the_chains_show_the_numbers_in_effect(load: Load) -> None:
     ]
 
 
+def test_a_post_starts_within_the_session_less_two_heartbeats_however_short_that_is(load: Load) -> None:
+    kafka = load({"kafka": {"session_timeout_secs": 2, "heartbeat_interval_secs": 0.9}}).kafka
+
+    assert kafka.post_within_secs == pytest.approx(0.2)
+
+
 def test_streams_that_differ_have_chains_of_their_own(load: Load) -> None:
     second = {
         "name": "second",
