@@ -210,6 +210,7 @@ class Connector(faust.App):
         if self.settings.threads == "together" and sys.platform == "linux" and len(USABLE) > 1:
             self._keeping = loop.create_task(Together(self._busy_threads).run())
         loop.add_signal_handler(signal.SIGHUP, self._read_secrets)
+        self._read_secrets()  # a SIGHUP that came before was not heard
         loop.add_signal_handler(signal.SIGUSR1, toggle_debug)
 
     async def on_stop(self) -> None:

@@ -86,8 +86,10 @@ def _obey_sigterm() -> None:
         sys.exit(ExitCode.OK)
 
     signal.signal(signal.SIGTERM, end)
-    # Until the application listens for it; unheard it would end the process.
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    # Until the application listens for them; unheard they would end the process, and systemd starts none again that
+    # SIGHUP has ended.
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _serve(connector: "Connector", *, speaker: str = "") -> NoReturn:

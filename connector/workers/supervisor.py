@@ -202,6 +202,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._asked_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._read_secrets)
+        self._read_secrets()  # a SIGHUP that came before was not heard
         loop.add_signal_handler(signal.SIGUSR1, self._log_more_or_less)
         watching = loop.create_task(self._end_in_time())
         with ThreadPoolExecutor(len(self._workers), thread_name_prefix="worker") as waiters:

@@ -234,6 +234,26 @@ def test_a_second_sigterm_at_the_very_beginning_does_not_break_into_the_end() ->
     assert (result.returncode, result.stderr) == (0, "")
 
 
+_NOT_LISTENING_YET = """
+import os, signal
+from connector.cli import run
+
+run._obey_sigterm()
+os.kill(os.getpid(), getattr(signal, "{name}"))
+print("lives")
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1"])
+def test_a_signal_that_is_not_listened_for_yet_does_not_end_the_process(name: str) -> None:
+    """`systemctl reload` while a start waits for brokers would end the service for good: SIGHUP is an end in order."""
+    program = _NOT_LISTENING_YET.format(name=name)
+
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (result.returncode, result.stdout) == (0, "lives\n")
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("arguments", [["--help"], ["schema", "settings"], ["acls"], ["check"]])
 def test_output_that_cannot_be_written_is_told_in_one_line(
