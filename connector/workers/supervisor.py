@@ -129,6 +129,7 @@ class _Copy:
     def keep(self) -> None:
         """Write it where it is missing: what nobody has read for days is cleared away from temporary folders."""
         if not self.path.exists():
+            self.path.parent.mkdir(mode=0o700, exist_ok=True)  # a folder that was emptied goes as well
             self.path.touch(mode=0o600)
             self.path.write_bytes(self.content)
 

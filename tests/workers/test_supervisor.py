@@ -18,13 +18,15 @@ from connector.workers.supervisor import Supervisor, Worker
 
 ONCE_MORE: Final = """
 import os, sys
-copy, mark = sys.argv[1:]
+copy, mark, folder = sys.argv[1:]
 there = os.path.exists(copy)
 try:
     os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
 except FileExistsError:
     sys.exit(4 if there else 2)
 os.remove(copy)
+if folder == "folder":
+    os.rmdir(os.path.dirname(copy))
 sys.exit(1)
 """
 """The first to come removes the settings and dies; whoever comes later tells whether there are some."""
@@ -55,9 +57,12 @@ def run(folder: Path, program: str, *arguments: str, web: bool) -> int:
     return asyncio.run(Supervisor(load_settings(file), RESTARTS, command).run())
 
 
-def test_a_worker_that_starts_again_has_settings_though_they_were_cleared_away_meanwhile(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cleared", ["file", "folder"])
+def test_a_worker_that_starts_again_has_settings_though_they_were_cleared_away_meanwhile(
+    cleared: str, tmp_path: Path
+) -> None:
     """Cleaners of temporary folders remove what nobody has read for days, as systemd's does after ten."""
-    code = run(tmp_path, ONCE_MORE, os.fspath(tmp_path / "mark"), web=False)
+    code = run(tmp_path, ONCE_MORE, os.fspath(tmp_path / "mark"), cleared, web=False)
 
     assert code == ExitCode.INSTANCE_ID_IN_USE, "with bad settings it would have ended all"
 
