@@ -134,7 +134,7 @@ def joined_readiness(heard: Iterable[Heard]) -> tuple[bool, dict[str, Any]]:
 def joined_health(heard: Iterable[Heard]) -> tuple[bool, dict[str, Any]]:
     """Return whether no worker is red. One that has gone is started again, which is all that a restart could do.
 
-    One that answered before and does not any more is red, as a single process would be.
+    One that answered before and does not any more is red, as a single process would be; so is one that never does.
     """
     stuck: list[dict[str, Any]] = []
     silent: list[int | str] = []

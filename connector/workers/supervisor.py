@@ -49,10 +49,13 @@ class Worker:
     instance_id: str
     socket: Path | None
     restarts: Restarts
+    start_secs: float
+    """How long its pages may take to answer for the first time."""
     process: subprocess.Popen[bytes] | None = None
     started_at: float | None = None
     last_exit: int | None = None
     _has_answered: bool = False
+    _began_at: float = 0.0
     _signalled: bool = False
     _over: bool = False
 
@@ -63,17 +66,19 @@ class Worker:
 
     @property
     def state(self) -> str:
-        """Say what it does: `running` once its pages have answered, `starting` before."""
+        """Say what it does: `running` once its pages have answered, `starting` before, `silent` if that takes long."""
         if self.process is None:
             return "stopped" if self._over else "restarting"
         if self._signalled:
             return "draining"
-        return "running" if self._has_answered else "starting"
+        if self._has_answered:
+            return "running"
+        return "silent" if now() - self._began_at > self.start_secs else "starting"
 
     def began(self, process: subprocess.Popen[bytes]) -> None:
         """Take note of a new process."""
         self.process, self.started_at = process, time.time()
-        self._has_answered = False
+        self._has_answered, self._began_at = False, now()
 
     def ended(self, code: int) -> None:
         """Take note that the process has gone."""
@@ -166,9 +171,11 @@ class Supervisor:
             if self.settings.web.enabled and len(bytes(home / "99.sock")) > _MAX_SOCKET_PATH:
                 raise PagesError(f"the folder {home} has too long a name for sockets; set TMPDIR to a shorter one")
             copy = _Copy.of(self.settings, home / "settings.yaml")
+            # A start waits so long for brokers; what stands still after it does so for a reason that nobody knows.
+            start_secs = self.settings.kafka.startup_timeout_secs + self.settings.health.stalled_secs
             for ordinal, claimed in enumerate(claims):
                 path = home / f"{ordinal}.sock" if self.settings.web.enabled else None
-                self._workers.append(Worker(ordinal, claimed.instance_id, path, Restarts(self.policy)))
+                self._workers.append(Worker(ordinal, claimed.instance_id, path, Restarts(self.policy), start_secs))
             pages = (
                 Pages(self.settings, self._secrets, [*self._workers], self._about)
                 if self.settings.web.enabled

@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import subprocess
 import sys
 from pathlib import Path
-from typing import Final
+from types import SimpleNamespace
+from typing import Final, cast
 
 import pytest
 import yaml
@@ -13,6 +15,7 @@ from connector.app.instance import Claim
 from connector.cli.errors import RESTARTS, ExitCode
 from connector.config.load import load_settings
 from connector.console.listening import PagesError
+from connector.core.restarts import Restarts
 from connector.workers import supervisor
 from connector.workers.supervisor import Supervisor, Worker
 
@@ -65,6 +68,27 @@ def test_a_worker_that_starts_again_has_settings_though_they_were_cleared_away_m
     code = run(tmp_path, ONCE_MORE, os.fspath(tmp_path / "mark"), cleared, web=False)
 
     assert code == ExitCode.INSTANCE_ID_IN_USE, "with bad settings it would have ended all"
+
+
+def test_a_worker_whose_pages_never_answer_is_silent_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What hangs before it has pages must not be `starting` for ever, with health green: a restart would help."""
+    at = 1_000.0
+    monkeypatch.setattr(supervisor, "now", lambda: at)
+    worker = Worker(0, "one", None, Restarts(RESTARTS), start_secs=360)
+    process = cast(subprocess.Popen[bytes], SimpleNamespace())
+    worker.began(process)
+    at += 360
+    assert worker.state == "starting"
+    at += 1
+    assert worker.state == "silent"
+
+    worker.ended(1)
+    worker.began(process)
+    assert worker.state == "starting"
+    worker.answered()
+    at += 1_000
+
+    assert worker.state == "running"
 
 
 def test_a_long_path_of_temporary_files_is_refused_where_there_are_sockets_alone(
