@@ -168,8 +168,11 @@ class Console:
             await response.prepare(request)
             async with self._sampler.watching():
                 await self._keep_live(response, of_stream)
-        except (ConnectionError, TimeoutError):
+        except ConnectionError:
             pass
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()  # what it has not taken would be kept for it until it ends
         finally:
             self._viewers -= 1
         return response

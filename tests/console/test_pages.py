@@ -2,14 +2,17 @@
 
 import asyncio
 import re
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 
 from connector.console.guarding import MAX_BODY_BYTES, SAFE_HEADERS
-from connector.console.pages import VIEWERS, _next
+from connector.console.pages import VIEWERS, Console, _next
 from connector.console.sessions import COOKIE, TRIES
 from tests.console.conftest import TOKEN, FakeHost, Site, console
 from tests.console.making import hold, status, stream
@@ -269,6 +272,32 @@ def test_an_unwatched_console_does_nothing_and_viewers_share_one_look(host: Fake
             viewer.close()
 
     run(host, use)
+
+
+def test_a_viewer_that_never_reads_is_let_go_with_all_that_is_kept_for_it(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("connector.console.pages._WRITE_SECS", 0.2)
+    host.told = status(*(stream(name=f"s{number}", error="x" * 400) for number in range(3_000)))
+
+    async def main() -> None:
+        app = web.Application()
+        Console(host).add_to(app)
+        async with TestServer(app) as server:
+            assert server.runner is not None
+            serving = server.runner.server
+            assert serving is not None
+            with socket.socket() as viewer:
+                viewer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+                viewer.connect((server.host, server.port))
+                viewer.sendall(b"GET /events HTTP/1.1\r\nHost: here\r\n\r\n")
+                seen: list[int] = []
+                while seen[-2:] != [1, 0] and len(seen) < 300:
+                    await asyncio.sleep(0.1)
+                    seen = [*seen, len(serving.connections)]
+        assert seen[-2:] == [1, 0]
+
+    asyncio.run(main())
 
 
 def test_what_did_not_change_is_not_sent_again(host: FakeHost) -> None:
