@@ -40,7 +40,7 @@ class Piece:
     total: int = 0
     result: dict[str, Any] = field(default_factory=dict, repr=False)
     problem: str = ""
-    began_at: float = field(default_factory=time.time)
+    began_at: float = field(default_factory=time.monotonic)
     ended_at: float | None = None
     process: BaseProcess | None = field(default=None, repr=False)
     line: "Connection[Any, Any] | None" = field(default=None, repr=False)
@@ -133,7 +133,8 @@ class Desk:
                     self._end(piece, "failed")
 
     def _end(self, piece: Piece, state: str) -> None:
-        piece.state, piece.ended_at = state, time.time()
+        piece.state, piece.ended_at = state, time.monotonic()
+        asyncio.get_running_loop().call_later(KEPT_SECS + 1.0, self._forget)  # though nobody comes any more
         if piece.process is not None and state == "cancelled":
             piece.process.kill()
         log.info(
@@ -148,7 +149,7 @@ class Desk:
 
     def _forget(self) -> None:
         """Drop what is over for long, and the oldest where there are too many."""
-        now = time.time()
+        now = time.monotonic()
         over = [piece for piece in self._pieces.values() if piece.ended_at is not None]
         for at, piece in enumerate(sorted(over, key=lambda piece: -(piece.ended_at or 0.0))):
             if at >= KEPT or now - (piece.ended_at or 0.0) > KEPT_SECS:

@@ -38,7 +38,10 @@ class Session:
 
 
 class Throttle:
-    """Counts wrong tokens by address; knows a bounded number of addresses, those seen last."""
+    """Counts wrong tokens by address; knows a bounded number of addresses, those seen last.
+
+    `now` is of a clock that only goes on: one that is set back would keep everybody out for as long.
+    """
 
     def __init__(self) -> None:
         self._failed: dict[str, deque[float]] = {}
@@ -61,7 +64,7 @@ class Throttle:
 
 
 class Sessions:
-    """Opens sessions and knows them again. Times are seconds since 1970."""
+    """Opens sessions and knows them again. Their ends are seconds since 1970, which other members know as well."""
 
     def __init__(self) -> None:
         self._doorkeeper = Doorkeeper()
@@ -70,16 +73,16 @@ class Sessions:
 
     def open(self, expected: SecretStr | None, given: str, remote: str | None) -> str:
         """Return the cookie of a new session; raises `RefusedError` unless this is the token."""
-        now = time.time()
-        self._throttle.check(remote or "", now=now)
+        at = time.monotonic()
+        self._throttle.check(remote or "", now=at)
         try:
             self._doorkeeper.check(expected, given, remote)
         except RefusedError as error:
             if error.status == 401:
-                self._throttle.failed(remote or "", now=now)
+                self._throttle.failed(remote or "", now=at)
             raise
         assert expected is not None
-        name, ends_at = secrets.token_hex(16), int(now + LASTS_SECS)
+        name, ends_at = secrets.token_hex(16), int(time.time() + LASTS_SECS)
         return f"{ends_at:x}.{name}.{_signed(expected, f'session.{ends_at:x}.{name}')}"
 
     def known(self, expected: SecretStr | None, cookie: str | None) -> Session | None:

@@ -1,0 +1,96 @@
+"""What the console waits for, or forgets, does so by a clock that nobody sets."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from connector.console import desk, sessions
+from connector.console.clerk import Task
+from connector.console.desk import KEPT_SECS, Desk, Piece
+from connector.console.guarding import RefusedError
+from connector.console.sessions import TRIES, TRIES_SECS, Sessions
+from tests.console.conftest import settings
+
+TOKEN = SecretStr("a-token-of-the-tests-0123456789")
+
+
+class _Clock:
+    """Stands for the module `time`: the time of day can be set, the other clock goes on."""
+
+    def __init__(self) -> None:
+        self.of_day, self.going_on = 1_769_846_400.0, 1_000.0
+
+    def time(self) -> float:
+        return self.of_day
+
+    def monotonic(self) -> float:
+        return self.going_on
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
+    clock = _Clock()
+    for module in (desk, sessions):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def _refused(known: Sessions, token: str) -> int:
+    with pytest.raises(RefusedError) as caught:
+        known.open(TOKEN, token, "10.0.0.1")
+    return caught.value.status
+
+
+@pytest.mark.parametrize("set_by", [-86_400, 0, 86_400])
+def test_an_address_that_guesses_waits_a_minute_though_the_clock_is_set(clock: _Clock, set_by: float) -> None:
+    known = Sessions()
+    assert [_refused(known, "wrong-token-0123456789") for _ in range(TRIES)] == [401] * TRIES
+    clock.of_day += set_by
+    assert _refused(known, TOKEN.get_secret_value()) == 429
+
+    clock.going_on += TRIES_SECS + 1
+
+    assert known.open(TOKEN, TOKEN.get_secret_value(), "10.0.0.1")
+
+
+def _over(kept: Desk, piece: Piece) -> None:
+    kept._pieces[piece.name] = piece
+    kept._end(piece, "done")
+
+
+@pytest.mark.parametrize("set_by", [-86_400, 86_400])
+def test_what_a_task_found_is_kept_for_minutes_though_the_clock_is_set(clock: _Clock, set_by: float) -> None:
+    async def main() -> None:
+        kept, piece = Desk(settings()), Piece("one", Task("look"))
+        _over(kept, piece)
+        clock.of_day += set_by
+        assert kept.find("one") is piece
+
+        clock.going_on += KEPT_SECS + 1
+
+        with pytest.raises(RefusedError, match="there is no such task"):
+            kept.find("one")
+
+    asyncio.run(main())
+
+
+def test_what_a_task_found_is_forgotten_though_nobody_comes_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may hold what was revealed."""
+    later: list[tuple[float, Any]] = []
+    monkeypatch.setattr(desk, "KEPT_SECS", 0.0)
+
+    async def main() -> None:
+        loop = SimpleNamespace(call_later=lambda secs, what: later.append((secs, what)))
+        monkeypatch.setattr("asyncio.get_running_loop", lambda: loop)
+        kept = Desk(settings())
+        _over(kept, Piece("one", Task("letter", reveal=True)))
+        ((secs, forget),) = later
+        forget()
+
+        assert secs > 0
+        assert not kept._pieces
+
+    asyncio.run(main())
