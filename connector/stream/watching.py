@@ -28,6 +28,8 @@ ASK_SHARE: Final = 0.05
 _NAMED: Final = 5
 """Partitions that a line of the log names; the status has them all."""
 
+_NOT_FETCHED: Final = Wait("fetch", False, "nothing was fetched")
+_NOT_ASKED_YET: Final = Wait("fetch", True, "nothing was fetched; its leader is asked about that in its turn")
 _NOTHING_KNOWN: Final = Wait("nothing", False, "its oldest record that is not settled is nowhere to be found")
 
 
@@ -78,6 +80,8 @@ class Watch:
         self._stalled_secs = stalled_secs
         self._watchdog = Watchdog(stalled_secs)
         self._asked: dict[Partition, Wait] = {}
+        self._queued: set[Partition] = set()
+        """Partitions whose leaders were not asked yet, as others have their turn: nothing is held against them."""
         self._ends: dict[Partition, int] = {}
         """Where a leader said that what may be read ends, for partitions of which no fetch has told it yet."""
         self._ask_at = 0.0
@@ -110,12 +114,16 @@ class Watch:
             self.standstills = self._watchdog.look(waits, now=at)
         self._tell(at)
         unread = [p for p, wait in waits.items() if p is not None and wait.waits_for in {"fetch", *_LEADERS_SAY}]
-        self._asked = {p: answer for p, answer in self._asked.items() if p in unread}
+        there = set(unread)
+        self._queued &= there
+        self._asked = {p: answer for p, answer in self._asked.items() if p in there}
         self._ends = {p: end for p, end in self._ends.items() if p in self._asked or p in waits}
         if unread and at >= self._ask_at and (self._asking is None or self._asking.done()):
             self._ask_at = at + self._stalled_secs * ASK_SHARE
             # What was asked goes to the end, so that many partitions have their turn.
-            unread.sort(key=lambda p: (p in self._asked, list(self._asked).index(p) if p in self._asked else 0))
+            turns = {p: turn for turn, p in enumerate(self._asked)}
+            unread.sort(key=lambda p: turns.get(p, -1))
+            self._queued = {p for p in unread[ASKED_AT_ONCE:] if p not in turns}
             self._asking = asyncio.get_running_loop().create_task(self._ask(unread[:ASKED_AT_ONCE]))
 
     def _spots(self) -> dict[Partition | None, Spot]:
@@ -142,7 +150,7 @@ class Watch:
         waits = {partition: self._wait(partition, at) for partition in suspects}
         if not self._reader.has_room:
             # Whoever keeps the room is waited for by all others.
-            why = next((wait for wait in waits.values() if wait.known), None)
+            why = next((wait for wait in waits.values() if wait.known and wait.waits_for != "fetch"), None)
             full = Wait("room", why is not None, "no room for more records: buffer.max_bytes is used up")
             waits |= {p: full for p, wait in waits.items() if wait.waits_for == "fetch"}
         return waits
@@ -168,7 +176,8 @@ class Watch:
         attempt = (place.batch_id, place.attempts)
         match place.name:
             case "unread":
-                return self._asked.get(partition, Wait("fetch", False, "nothing was fetched"))
+                unasked = _NOT_ASKED_YET if partition in self._queued else _NOT_FETCHED
+                return self._asked.get(partition, unasked)
             case "posted":
                 return Wait("post", False, f"batch {place.batch_id} is not answered", attempt)
             case "answered":

@@ -356,6 +356,33 @@ def test_leaders_are_asked_in_turn_and_not_at_each_look() -> None:
     assert len(watched.asked) <= before + 32
 
 
+@pytest.mark.parametrize("count", [40, 300, 1_000])
+def test_partitions_whose_leaders_were_not_asked_yet_leave_health_green(count: int) -> None:
+    """One open transaction may lie across more partitions than are asked about before the time is up."""
+    partitions = [Partition("many", number) for number in range(count)]
+    watched = _Watched(*partitions)
+    watched.readable = dict.fromkeys(partitions, 0)
+
+    red = 0
+    for _ in range(100):
+        watched.pass_secs(10)
+        red += not watched.watch.is_alive
+
+    assert red == 0
+    assert {wait for _, wait, _ in watched.seen()} == {"upstream_transaction_open"}
+
+
+def test_a_partition_that_is_not_fetched_is_found_among_many_that_wait_for_what_is_known() -> None:
+    partitions = [Partition("many", number) for number in range(100)]
+    watched = _Watched(*partitions)
+    watched.readable = {**dict.fromkeys(partitions, 0), partitions[-1]: 10}
+
+    watched.pass_secs(3 * int(LIMIT))
+
+    assert not watched.watch.is_alive
+    assert ("many:99", "fetch", False) in watched.seen()
+
+
 def test_health_names_the_stream_the_place_and_what_it_waits_for() -> None:
     watched = _Watched(A)
     watched.pass_secs(int(LIMIT) + 10)
