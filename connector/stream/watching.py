@@ -147,7 +147,8 @@ class Watch:
         done = (self._state.counts.requests, self._state.counts.settled)
         if done != self._done:
             self._done, self._done_at = done, at
-        waits = {partition: self._wait(partition, at) for partition in suspects}
+        holds = self._holds()
+        waits = {partition: self._wait(partition, holds, at) for partition in suspects}
         if not self._reader.has_room:
             # Whoever keeps the room is waited for by all others.
             why = next((wait for wait in waits.values() if wait.known and wait.waits_for != "fetch"), None)
@@ -155,13 +156,13 @@ class Watch:
             waits |= {p: full for p, wait in waits.items() if wait.waits_for == "fetch"}
         return waits
 
-    def _wait(self, partition: Partition | None, at: float) -> Wait:
+    def _wait(self, partition: Partition | None, holds: list[Hold], at: float) -> Wait:
         state = self._state
         if partition is None:
             return Wait("reader", False, "the thread that reads has not come round")
-        holds = [*self._holds(), *(h for p, h in state.partition_holds.items() if p == partition)]
-        if holds:
-            return Wait("hold", True, holds[0].reason)
+        hold = holds[0] if holds else state.partition_holds.get(partition)
+        if hold is not None:
+            return Wait("hold", True, hold.reason)
         if at < state.paused_until:
             return Wait("pause", True, f"the platform asked for a pause of {state.paused_until - at:.0f} s more")
         trouble = state.kafka_trouble

@@ -226,6 +226,27 @@ def test_holds_are_known_and_the_time_begins_anew_when_they_end(partition_alone:
     assert watched.seen() == [("alpha:0", "fetch", False)]
 
 
+def test_holds_are_looked_at_once_however_many_partitions_are_held() -> None:
+    """All of it is done under the lock, once a second."""
+    partitions = [Partition("many", number) for number in range(1_000)]
+    watched = _Watched(*partitions)
+    watched.pass_secs(int(LIMIT))
+    for partition in partitions:
+        watched.state.hold_partition(partition, "in_doubt", "10 records are in doubt")
+    asked, holds = 0, watched.state.holds
+
+    def counting() -> list[Hold]:
+        nonlocal asked
+        asked += 1
+        return holds()
+
+    watched.watch._holds = counting
+    watched.pass_secs(10)
+
+    assert watched.seen() == [(f"many:{number}", "hold", True) for number in range(1_000)]
+    assert asked == 1
+
+
 def test_an_open_transaction_of_whoever_writes_the_topic_is_named() -> None:
     """The leader says that nothing may be read behind what was read, and there are records behind it."""
     watched = _Watched(A, B)
