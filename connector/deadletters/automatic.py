@@ -177,7 +177,7 @@ class AutomaticRedrive:
             raise KafkaTroubleError("this consumer has lost its brokers", "reading dead letters")
         for chunk in read.chunks:
             self._taken_at = time.monotonic()
-            self._waiting.take(chunk)
+            self._waiting.take(chunk, now_ms=time.time() * 1_000)
         for _, trouble in read.troubles:
             if not trouble.away:
                 raise trouble

@@ -38,9 +38,12 @@ class Looking:
             if not parts:
                 return
             self._until |= {partition: end_of(partition) for partition in parts}
-            since_ms = min(letter.timestamp_ms for part in parts.values() for letter in part.waiting)
+            written = [(one.timestamp_ms, part.written_ms(one)) for part in parts.values() for one in part.waiting]
+            since_ms = min(stamp_ms for stamp_ms, _ in written)
+            if any(stamp_ms - read_ms > CLOCKS_MS for stamp_ms, read_ms in written):
+                since_ms = 0  # of a time that was still to come nobody knows when it was
             self._now = since_ms, parts
-            self._earlier.begin(since_ms - CLOCKS_MS)
+            self._earlier.begin(max(since_ms - CLOCKS_MS, 0))
         if not self._earlier.step(LOOK_SECS):
             return
         since_ms, parts = self._now

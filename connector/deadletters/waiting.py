@@ -1,8 +1,9 @@
 """What waits to be sent again by a rule: which dead letters it means, when they are due, and how far it has come.
 
 Within a partition dead letters stand in the order of their time: the first that is not due yet is waited for, and what
-stands before it that the rule does not mean was passed already. An offset may be committed once all before it is sent
-again or passed over.
+stands before it that the rule does not mean was passed already. One that a clock stamped that was ahead of ours counts
+as written when it was read, or all behind it would wait for that time to come. An offset may be committed once all
+before it is sent again or passed over.
 """
 
 from collections import Counter, deque
@@ -40,6 +41,8 @@ class Part:
     passed: list[tuple[int, Passed]] = field(default_factory=list)
     """Dead letters that are passed over, by their offset, until that is committed."""
     waiting: deque[Letter] = field(default_factory=deque)
+    ahead: dict[int, float] = field(default_factory=dict)
+    """When those were read whose time was still to come then, in milliseconds, by their offset."""
     begun: bool = False
     paused: bool = False
 
@@ -47,6 +50,10 @@ class Part:
     def is_full(self) -> bool:
         """Tell whether no more is to be read for now."""
         return len(self.waiting) >= MAX_WAITING or len(self.passed) >= MAX_PASSED
+
+    def written_ms(self, letter: Letter) -> float:
+        """Return the time from which on a dead letter that waits is waited for."""
+        return self.ahead.get(letter.offset, letter.timestamp_ms)
 
     def offset_after(self, count: int) -> int:
         """Return what may be committed once the first `count` of what waits are sent again."""
@@ -75,11 +82,11 @@ class Waiting:
 
     def shown(self) -> tuple[int, float | None]:
         """Return how many wait, and when the next is due, in seconds since 1970."""
-        heads = [part.waiting[0].timestamp_ms for part in self.parts.values() if part.waiting]
+        heads = [part.written_ms(part.waiting[0]) for part in self.parts.values() if part.waiting]
         next_at = round(min(heads) / 1_000 + self._rule.delay_secs, 3) if heads else None
         return sum(len(part.waiting) for part in self.parts.values()), next_at
 
-    def take(self, chunk: Chunk) -> None:
+    def take(self, chunk: Chunk, *, now_ms: float) -> None:
         """Take in dead letters that were read: what is meant waits or is passed over."""
         part = self.parts.get(chunk.partition)
         if part is None or not part.begun:
@@ -96,6 +103,8 @@ class Waiting:
                 part.passed.append((letter.offset, "redriven"))
             else:
                 part.waiting.append(letter)
+                if letter.timestamp_ms > now_ms:
+                    part.ahead[letter.offset] = now_ms
         part.next_read = max(part.next_read, chunk.offsets[-1] + 1)
 
     def _is_meant(self, letter: Letter) -> bool:
@@ -118,7 +127,7 @@ class Waiting:
         most = min(int(self._allowance), MAX_RECORDS)
         for part in self.parts.values():
             for letter in part.waiting if part.looked_from is not None else ():
-                if len(due) >= most or letter.timestamp_ms > limit_ms:
+                if len(due) >= most or part.written_ms(letter) > limit_ms:
                     break
                 due.append(letter)
         return due
@@ -138,6 +147,7 @@ class Waiting:
         for partition, (offset, _) in offsets.items():
             part = self.parts[partition]
             part.said = offset
+            part.ahead = {at: read_ms for at, read_ms in part.ahead.items() if at >= offset}
             passed.update(why for at, why in part.passed if at < offset)
             part.passed = [(at, why) for at, why in part.passed if at >= offset]
         return passed

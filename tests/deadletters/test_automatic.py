@@ -336,6 +336,17 @@ def test_a_rule_looks_for_what_a_machine_sent_again_whose_clock_is_behind_that_o
     earlier.begin.assert_called_once_with(NOW_MS - CLOCKS_MS)
 
 
+def test_a_rule_looks_at_all_that_was_sent_again_where_a_dead_letter_has_a_time_that_was_still_to_come() -> None:
+    """When it was written nobody knows, and it may have been sent again since."""
+    earlier = create_autospec(Earlier, instance=True, is_looking=False)
+    part = Part(0, None, ahead={0: NOW_MS - 86_400_000.0})
+    part.waiting.append(letter(timestamp_ms=NOW_MS))
+
+    Looking(earlier, {DEAD: part}).look(lambda _partition: 1)
+
+    earlier.begin.assert_called_once_with(0)
+
+
 def test_what_was_sent_again_is_kept_until_all_that_was_written_by_then_is_dealt_with(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
