@@ -246,7 +246,12 @@ class Beginnings:
         if committed.offset > high:  # as tools reset them that count what is in open transactions
             high = source.written_end(partition, self._options.call_secs)
         if committed.offset > high:
-            unseen, detail = 1, f"offset {committed.offset} lies beyond the end {high}"
+            unseen = 1
+            detail = (
+                f"offset {committed.offset} lies beyond the end {high}: the topic was made anew, or an unclean leader "
+                "election has cut it off, and what it holds was read before; to go on with its end, "
+                f"{self._reset(partition, '--to-latest')}"
+            )
         elif committed.offset < low:
             unseen = low - committed.offset - _below(progress.settled, low) - _below(progress.in_flight, low)
             detail = f"retention removed {unseen} records before they were read"
@@ -254,7 +259,8 @@ class Beginnings:
             detail = ""
         found.missing = unseen
         if unseen and self._options.on_missing == "hold" and not ruling.pass_missing:
-            detail += "; to go on with the oldest record there is: resume, or on_missing: continue"
+            again = ", which posts all of them, also those that were posted before" if committed.offset > high else ""
+            detail += f"; to go on with the oldest record there is{again}: resume, or on_missing: continue"
             return replace(found, hold=("records_missing", detail))
         if committed.offset > high:
             found.vanished = progress.in_flight.count
