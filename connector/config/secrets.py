@@ -7,6 +7,7 @@ business of the next start. So are Kafka's passwords, which its clients take whe
 
 import os
 from collections.abc import Callable, Mapping
+from threading import Lock
 from typing import Final
 
 from pydantic import SecretStr
@@ -51,6 +52,8 @@ class Secrets:
         registry = settings.schema_registry
         self._environ = os.environ if environ is None else environ
         self._origin = settings.origin
+        self._reading = Lock()
+        """Held by whoever reads again, or one that has read before could put back what another has found since."""
         self._current: dict[str, SecretStr | None] = {
             API_KEY: settings.trackly.api_key,
             WEB_TOKEN: settings.web.token,
@@ -101,14 +104,15 @@ class Secrets:
         if self._origin is None:
             return frozenset()
         source, problems, found = self._origin.source, [], {}
-        for path, template in self._templates.items():
-            try:
-                text = resolve(template, base=source.parent, environ=self._environ)
-                found[path] = SecretStr(self._checks[path](text))
-            except (UnresolvedReferenceError, ValueError) as error:
-                problems.append(Problem(path, str(error)))
-        changed = frozenset(path for path, secret in found.items() if secret != self._current[path])
-        self._current = {**self._current, **found}
+        with self._reading:
+            for path, template in self._templates.items():
+                try:
+                    text = resolve(template, base=source.parent, environ=self._environ)
+                    found[path] = SecretStr(self._checks[path](text))
+                except (UnresolvedReferenceError, ValueError) as error:
+                    problems.append(Problem(path, str(error)))
+            changed = frozenset(path for path, secret in found.items() if secret != self._current[path])
+            self._current = {**self._current, **found}
         if problems:
             raise SettingsError(source, problems)
         return changed

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event, Thread, current_thread
+from typing import Any
 
 import pytest
 
 from connector.config.problems import SettingsError
+from connector.config.references import resolve
 from connector.config.secrets import API_KEY, REGISTRY_PASSWORD, WEB_TOKEN, Secrets
 from connector.config.settings import Settings
 
@@ -135,3 +138,29 @@ def test_where_settings_came_from_does_not_show_the_texts_of_the_file(load: Load
     assert key.exists()
 
     assert "hunter2" not in repr(load({"trackly": {"api_key": "hunter2-${file:key}"}}).origin)
+
+
+def test_what_one_thread_has_read_before_does_not_replace_what_another_has_read_since(
+    by_file: Settings, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Probes read again in threads of their own, and SIGHUP does so meanwhile: nobody comes to read it once more."""
+    secrets = Secrets(by_file)
+    has_read, may_go_on = Event(), Event()
+
+    def slowly(*arguments: Any, **options: Any) -> str:
+        text = resolve(*arguments, **options)
+        if current_thread().name == "slow" and not has_read.is_set():
+            has_read.set()
+            may_go_on.wait(0.5)
+        return text
+
+    monkeypatch.setattr("connector.config.secrets.resolve", slowly)
+    slow = Thread(target=secrets.read_again, name="slow")
+    slow.start()
+    has_read.wait(10)
+    key.write_text("trk_2\n")
+    secrets.read_again()
+    may_go_on.set()
+    slow.join()
+
+    assert secrets.api_key().get_secret_value() == "trk_2"
