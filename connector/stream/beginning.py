@@ -285,18 +285,22 @@ class Beginnings:
         if low >= high or (base >= high and not passes_over):  # nothing can be posted again, or be passed over
             return ""
         last = last_settled().get(partition, -1)
-        following = max(last + 1, low)
-        if not 0 <= last < high:  # beyond the end: the topic was made anew
+        was_made_anew = last >= high
+        following = low if was_made_anew else max(last + 1, low)
+        if last < 0 or (was_made_anew and not passes_over):
             return ""
-        if base <= last:
+        if was_made_anew:
+            harm = f", so the topic was made anew; with `start: latest` its {high - low:,} offsets would be passed over"
+        elif base <= last:
             harm = "; from `start` on all would be posted again"
         elif passes_over and following < high:
             harm = f"; with `start: latest` {high - following:,} offsets behind it would be passed over"
         else:
             return ""
+        where = "with it" if was_made_anew else "after it"
         return (
             f"Kafka has no commit of group {self._options.group}, and outcomes tell of results up to offset {last}"
-            f"{harm}; to go on after it: {self._reset(partition, f'--to-offset {following}')}"
+            f"{harm}; to go on {where}: {self._reset(partition, f'--to-offset {following}')}"
         )
 
     def _in_doubt(self, found: Beginning, progress: Progress) -> int:
