@@ -249,7 +249,7 @@ class Beginnings:
             unseen = 1
             detail = (
                 f"offset {committed.offset} lies beyond the end {high}: the topic was made anew, or an unclean leader "
-                "election has cut it off, and what it holds was read before; to go on with its end, "
+                "election has cut it off, and then what it holds was read before; to go on with its end, "
                 f"{self._reset(partition, '--to-latest')}"
             )
         elif committed.offset < low:
