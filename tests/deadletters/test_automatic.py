@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.admin._resource import ResourceType
+from structlog.testing import capture_logs
 
 from connector.config.kafka import KafkaSettings
 from connector.config.streams import StreamSettings
@@ -216,17 +217,17 @@ def chunk(*offsets: int) -> Chunk:
 
 @pytest.mark.parametrize(("committed", "start"), [(1_000, 10), (10, 10), (4, 4), (1, 2)])
 def test_a_rule_begins_within_the_topic_at_the_end_that_is_nearer(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], committed: int, start: int
+    monkeypatch: pytest.MonkeyPatch, committed: int, start: int
 ) -> None:
     """Behind the end is who was committed in a topic that was made anew; from its start all would be sent twice."""
     played = Played(monkeypatch, committed=committed)
     played.source.bounds.return_value = (2, 10)
 
-    with running(STREAM, LOCAL) as rule:
+    with capture_logs() as logs, running(STREAM, LOCAL) as rule:
         wait_for(rule, lambda _: bool(played.begun()), within_secs=10)
 
     assert played.begun()[0] == start
-    assert ("behind the end" in "".join(capsys.readouterr())) is (committed > 10)
+    assert any("behind the end" in str(entry) for entry in logs) is (committed > 10)
 
 
 def test_why_a_transaction_was_aborted_is_shown_until_one_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:

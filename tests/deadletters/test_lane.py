@@ -127,6 +127,15 @@ def test_a_transaction_is_committed_while_long_stretches_are_read_that_hold_noth
     assert max(open_secs) < kafka.transaction_timeout_secs / 2
 
 
+@pytest.fixture
+def interrupting() -> Iterator[None]:
+    """Have SIGINT interrupt as it does in a command: others may have left it to something else."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupting")
 def test_an_interrupt_ends_a_redrive_with_what_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever types Ctrl-C has seen that something is wrong, and what is written is sent."""
     count = 1_000
