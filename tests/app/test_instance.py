@@ -14,6 +14,7 @@ from connector.app.instance import _started, refuse_twin, take_over
 from connector.config.settings import Settings
 from connector.kafka.errors import RetriableError
 from connector.kafka.groups import Member
+from tests.deadletters.making import STREAM
 
 
 def test_a_process_that_has_ended_is_gone_even_while_its_parent_has_not_asked_for_it() -> None:
@@ -46,16 +47,7 @@ def test_a_group_that_is_not_answered_for_is_soon_asked_again_and_then_given_mor
         {
             "kafka": {"bootstrap_servers": "localhost:9092"},
             "trackly": {"api_key": "trk_0123456789abcdef0123456789abcdef"},
-            "streams": [
-                {
-                    "name": "sends",
-                    "topics": ["sms"],
-                    "operation": "send",
-                    "list_number": "+18005551234",
-                    "outcomes": {"topic": "out"},
-                    "dead_letters": {"topic": "dead"},
-                }
-            ],
+            "streams": [STREAM],
         }
     )
 
@@ -70,14 +62,12 @@ def test_a_group_that_is_not_answered_for_is_soon_asked_again_and_then_given_mor
 def test_where_no_temporary_file_can_be_made_that_is_told_in_two_lines(tmp_path: Path, workers: int) -> None:
     """As in a container with a read-only root and nothing mounted at /tmp, or on a full disk."""
     settings = tmp_path / "connector.yaml"
-    stream = {"name": "sends", "topics": ["sms"], "operation": "send", "list_number": "+18005551234"}
-    topics = {"outcomes": {"topic": "o"}, "dead_letters": {"topic": "d"}}
     content = {
         "workers": workers,
         "kafka": {"bootstrap_servers": "127.0.0.1:1"},
         "trackly": {"api_key": "k"},
         "web": {"enabled": False},
-        "streams": [{**stream, **topics}],
+        "streams": [STREAM],
     }
     settings.write_text(yaml.safe_dump(content))
     command = f"ulimit -f 0; exec {sys.executable} -B -m connector run {settings}"
