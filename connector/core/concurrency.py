@@ -2,8 +2,11 @@
 
 It starts low and doubles like a TCP slow start until the first trouble, so that 64 requests are reached within a few
 round trips; then it grows by one a round trip. It shrinks on trouble (5xx, 429, timeouts) and when answers take much
-longer than the best seen, at most once a round trip. It only grows while the limit is really used. What an outage
+longer than they did at best, at most once a round trip. It only grows while the limit is really used. What an outage
 taught is forgotten when it ends: growth by one a round trip would take a minute to come back.
+
+How long answers take is a mean of the last ones. Some take long for what they carry, large batches beside small ones
+say, and one of these beside the quickest one tells nothing of a platform that has too much to do.
 """
 
 from dataclasses import dataclass
@@ -11,8 +14,11 @@ from dataclasses import dataclass
 LATENCY_FACTOR = 4.0
 LATENCY_SLACK_SECS = 0.25
 SHRINK = 0.7
+RECENT = 0.125
+"""Share of the newest answer in the mean of the last ones."""
 FORGET = 0.05
-"""Share by which the best latency drifts towards what is seen, so that a platform that became slower is believed."""
+"""Share by which the best mean drifts towards what is seen in a round trip: what stays slow is believed, else the limit
+would starve at the floor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +38,7 @@ class ConcurrencyLimit:
         self._begin = float(min(max(policy.min, policy.start), policy.max))
         self._limit = self._begin
         self._slow_start = True
-        self._best = 0.0
+        self._recent = self._best = 0.0
         self._no_shrink_before = 0.0
         self.moved = "start"
 
@@ -43,14 +49,11 @@ class ConcurrencyLimit:
 
     def answered(self, latency_secs: float, *, active: int, now: float) -> None:
         """Take note of an answer without trouble; `active` requests were under way, this one counted."""
-        if self._best == 0.0 or latency_secs < self._best:
-            self._best = latency_secs
-        else:
-            self._best += FORGET * (latency_secs - self._best) if latency_secs < 2 * self._best else 0.0
-        if latency_secs > LATENCY_FACTOR * self._best + LATENCY_SLACK_SECS:
-            self._shrink("latency", now)
-            # A platform that stays slow is the new normal: without this the limit would starve at the floor.
-            self._best += FORGET * (latency_secs - self._best)
+        self._recent += (RECENT if self._recent else 1.0) * (latency_secs - self._recent)
+        drift = FORGET / max(active, 1) if 0.0 < self._best < self._recent else 1.0
+        self._best += drift * (self._recent - self._best)
+        if self._recent > LATENCY_FACTOR * self._best + LATENCY_SLACK_SECS:
+            self._shrink("latency", now, max(latency_secs, self._recent))
         elif active * 2 >= self.limit and self._limit < self._policy.max:
             step = 1.0 if self._slow_start else 1.0 / self._limit
             self._limit = min(self._limit + step, float(self._policy.max))
@@ -58,7 +61,7 @@ class ConcurrencyLimit:
 
     def troubled(self, *, now: float) -> None:
         """Take note of an answer that asks for less, or of none."""
-        self._shrink("trouble", now)
+        self._shrink("trouble", now, self._recent)
 
     def restart(self) -> None:
         """Start as low as at first and double again: the platform is back after an outage, or a hold has ended."""
@@ -66,7 +69,7 @@ class ConcurrencyLimit:
         self._slow_start = True
         self.moved = "restart"
 
-    def _shrink(self, why: str, now: float) -> None:
+    def _shrink(self, why: str, now: float, round_trip_secs: float) -> None:
         self._slow_start = False
         if now < self._no_shrink_before:
             return
@@ -74,4 +77,4 @@ class ConcurrencyLimit:
         if lower < self._limit:
             self._limit = lower
             self.moved = why
-        self._no_shrink_before = now + max(self._best, 0.05)
+        self._no_shrink_before = now + max(round_trip_secs, 0.05)

@@ -1,5 +1,7 @@
 """Laws of the adaptive limit: its bounds, how it rises and falls, and the word it gives for it."""
 
+import heapq
+import random
 from typing import Final
 
 import pytest
@@ -84,18 +86,56 @@ def test_trouble_of_one_round_trip_counts_once() -> None:
 def test_answers_that_take_far_longer_than_the_best_lower_it() -> None:
     limit = started(answers=32)
 
-    limit.answered(0.5, active=40, now=10.0)
+    for _ in range(5):
+        limit.answered(1.0, active=20, now=10.0)
 
     assert (limit.limit, limit.moved) == (28, "latency")
 
 
-def test_the_best_answer_is_the_measure_not_the_first() -> None:
+def test_one_answer_that_takes_long_tells_nothing() -> None:
+    """It may have carried a hundred times as much as the others."""
+    limit = started(answers=32)
+
+    limit.answered(1.0, active=40, now=10.0)
+
+    assert limit.moved == "grow"
+
+
+@pytest.mark.parametrize("slow_share", [0.0, 0.1, 0.5, 0.9, 1.0])
+def test_small_batches_beside_large_ones_are_no_trouble(slow_share: float) -> None:
+    """Half of the answers took 5 ms and half 400 ms: each of these looked like a platform with too much to do."""
+    limit, dice = ConcurrencyLimit(POLICY), random.Random(1)
+    under_way: list[tuple[float, float]] = []
+    now, limits = 0.0, []
+    while now < 30:
+        while len(under_way) < limit.limit:
+            took = 0.4 if dice.random() < slow_share else 0.005 * dice.uniform(0.8, 1.2)
+            heapq.heappush(under_way, (now + took, took))
+        now, took = under_way[0]
+        limit.answered(took, active=len(under_way), now=now)
+        heapq.heappop(under_way)
+        limits.append(limit.limit)
+
+    assert sum(limits) / len(limits) > 50
+
+
+def test_an_overload_is_met_once_a_round_trip() -> None:
+    """Answers that were under way when it was lowered come late as well, and are the same piece of news."""
+    limit = started(answers=56)
+    for at in range(64):
+        limit.answered(4.0, active=32, now=10 + at / 64)
+
+    assert (limit.limit, limit.moved) == (int(64 * 0.7), "latency")
+
+
+def test_the_best_is_the_measure_not_the_first() -> None:
     """The first one pays for the connection."""
     limit = ConcurrencyLimit(POLICY)
-    for latency in (1.0, 0.05):
+    for latency in (1.0, *[0.05] * 40):
         limit.answered(latency, active=8, now=0.0)
 
-    limit.answered(0.5, active=8, now=1.0)
+    for _ in range(5):
+        limit.answered(1.0, active=8, now=1.0)
 
     assert limit.moved == "latency"
 
