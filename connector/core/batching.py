@@ -46,6 +46,7 @@ class Batch:
     """Those of them that tell of its own records, of which a single one is given up after so many: not what failed
     while everything did, or was to wait."""
     first_failed_at: float | None = None
+    last_failed_at: float | None = None
     sent_ms: int = 0
     """When it, or the batch that it was cut from, was last posted, in milliseconds since 1970; 0 if never."""
     blocked_at: float | None = None

@@ -38,14 +38,16 @@ def told_to_wait(retry_after_secs: float | None, attempts: int, policy: RetryPol
     return min(max(retry_after_secs, 0.0), policy.retry_after_max_secs) + jitter * policy.base_secs
 
 
-def next_step(batch: Batch, policy: RetryPolicy, *, others_pass: bool) -> Step:
+def next_step(batch: Batch, policy: RetryPolicy, *, others_pass: bool, still_pass: bool) -> Step:
     """Decide about a batch that was not taken and has `batch.failures` of its own behind it.
 
-    While nothing else passes it is only tried again: the failure is not its own. Halves of a batch that was suspected
-    are halved again at once, so a poison record is alone after log2(n) failures.
+    While nothing else has passed since it first failed it is only tried again: the failure is not its own. Halves of a
+    batch that was suspected are halved again at once, so a poison record is alone after log2(n) failures. It is given
+    up only where others have passed since it failed before, too (`still_pass`): of an outage that has begun meanwhile
+    what passed earlier tells nothing.
     """
     if not others_pass:
         return "again"
     if batch.count > 1:
         return "halve" if batch.suspect or batch.failures >= SUSPICION else "again"
-    return "give_up" if batch.failures >= policy.max_attempts else "again"
+    return "give_up" if still_pass and batch.failures >= policy.max_attempts else "again"

@@ -333,11 +333,10 @@ class Sender:
     def _settle_doubt(self, batch: Batch, chunks: tuple[Chunk, ...], reply: Reply, sent_ms: int) -> None:
         """Deal with records in doubt that are listed as such and belong to no active batch."""
         state, at = self._state, now()
-        if batch.first_failed_at is None:
-            batch.first_failed_at = at
+        _, still_pass = self._others_pass(batch, at)
         often = batch.failures >= self._retry.max_attempts
         match self._options.in_doubt:
-            case "resend" if not (often and state.gate.others_pass(batch.family, since=batch.first_failed_at)):
+            case "resend" if not (often and still_pass):
                 again = self._piece(batch, chunks)
                 for chunk in again.chunks:
                     chunk.resent = True
@@ -389,12 +388,17 @@ class Sender:
             flow.again(piece, at=at)
 
     def _back_off(self, serial: int, batch: Batch, reply: Reply, row: Row, sent_ms: int) -> None:
-        state, at = self._state, now()
-        if batch.first_failed_at is None:
-            batch.first_failed_at = at
         self._failed(batch, row, reply)
-        others_pass = state.gate.others_pass(batch.family, since=batch.first_failed_at)
-        self._narrow(serial, batch, reply, row, sent_ms, others_pass=others_pass)
+        others_pass, still_pass = self._others_pass(batch, now())
+        self._narrow(serial, batch, reply, row, sent_ms, others_pass=others_pass, still_pass=still_pass)
+
+    def _others_pass(self, batch: Batch, at: float) -> tuple[bool, bool]:
+        """Tell whether others have passed since a batch that has just failed first did, and since it last did."""
+        first = at if batch.first_failed_at is None else batch.first_failed_at
+        last = at if batch.last_failed_at is None else batch.last_failed_at
+        batch.first_failed_at, batch.last_failed_at = first, at
+        gate = self._state.gate
+        return gate.others_pass(batch.family, since=first), gate.others_pass(batch.family, since=last)
 
     def _blocked(self, serial: int, batch: Batch, reply: Reply, row: Row, sent_ms: int) -> None:
         """Pause, unless others have passed since the batch was last refused: then it is about its own records.
@@ -408,9 +412,11 @@ class Sender:
             return
         gate.blamed(batch.family, now=now())
         self._state.limit.troubled(now=now())
-        self._narrow(serial, batch, reply, row, sent_ms, others_pass=True)
+        self._narrow(serial, batch, reply, row, sent_ms, others_pass=True, still_pass=True)
 
-    def _narrow(self, serial: int, batch: Batch, reply: Reply, row: Row, sent_ms: int, *, others_pass: bool) -> None:
+    def _narrow(
+        self, serial: int, batch: Batch, reply: Reply, row: Row, sent_ms: int, *, others_pass: bool, still_pass: bool
+    ) -> None:
         """Go on with a batch that was not taken, until the record is alone that is to blame, if one is.
 
         A single one is given up after `retry.max_attempts` failures of its own, of two at least where one may hold.
@@ -419,7 +425,7 @@ class Sender:
         batch.failures += others_pass
         at_least = SUSPICION if row.action is Action.HOLD_OR_HALVE else 1
         retry = replace(self._retry, max_attempts=max(self._retry.max_attempts, at_least))
-        match next_step(batch, retry, others_pass=others_pass):
+        match next_step(batch, retry, others_pass=others_pass, still_pass=still_pass):
             case "again":
                 wait = backoff(batch.attempts, self._retry, jitter=self._dice.random())
                 state.flow.again(state.flow.withdraw(serial), at=at + wait)

@@ -203,7 +203,7 @@ def test_no_failure_that_hits_everything_makes_a_dead_letter() -> None:
     retry = RetryPolicy(5, 1.0, 60.0, 60.0)
     spent: Batch = batch(chunk())
     spent.attempts = 1_000
-    assert next_step(spent, retry, others_pass=False) == "again"
+    assert next_step(spent, retry, others_pass=False, still_pass=False) == "again"
 
 
 def test_an_answer_after_the_revoke_reaches_no_tick() -> None:

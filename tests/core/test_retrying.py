@@ -77,24 +77,30 @@ def test_while_nothing_passes_no_batch_is_blamed(failed: Batch, attempts: int) -
     """An outage of any length must neither halve batches nor make dead letters."""
     blamed = replace(failed, failures=attempts, suspect=True)
 
-    assert next_step(blamed, POLICY, others_pass=False) == "again"
+    assert next_step(blamed, POLICY, others_pass=False, still_pass=False) == "again"
 
 
 def test_a_batch_is_halved_when_it_fails_again_while_others_pass() -> None:
-    steps = [next_step(replace(many, failures=n), POLICY, others_pass=True) for n in (1, 2, 3)]
+    steps = [next_step(replace(many, failures=n), POLICY, others_pass=True, still_pass=True) for n in (1, 2, 3)]
 
     assert SUSPICION == 2
     assert steps == ["again", "halve", "halve"]
 
 
 def test_halves_of_a_suspect_are_halved_at_once() -> None:
-    assert next_step(replace(many, failures=1, suspect=True), POLICY, others_pass=True) == "halve"
+    assert next_step(replace(many, failures=1, suspect=True), POLICY, others_pass=True, still_pass=True) == "halve"
 
 
 def test_a_record_alone_is_given_up_when_its_attempts_are_spent() -> None:
-    steps = [next_step(replace(alone, failures=n), POLICY, others_pass=True) for n in (1, 4, 5, 6)]
+    steps = [next_step(replace(alone, failures=n), POLICY, others_pass=True, still_pass=True) for n in (1, 4, 5, 6)]
 
     assert steps == ["again", "again", "give_up", "give_up"]
+
+
+def test_a_record_alone_is_not_given_up_for_others_that_passed_before_an_outage() -> None:
+    spent = replace(alone, failures=POLICY.max_attempts)
+
+    assert next_step(spent, POLICY, others_pass=True, still_pass=False) == "again"
 
 
 @given(st.integers(2, 1_000), st.integers(1, 8))
@@ -106,7 +112,7 @@ def test_a_poisoned_record_is_alone_after_few_failures(count: int, max_attempts:
     while failed.count > 1:
         failed.failures += 1
         failures += 1
-        if next_step(failed, policy, others_pass=True) == "halve":
+        if next_step(failed, policy, others_pass=True, still_pass=True) == "halve":
             failed = batch(*failed.halves()[1])
             failed.suspect = True
 

@@ -536,6 +536,44 @@ def test_an_outage_of_the_endpoint_behind_a_working_probe_gives_up_one_record_at
     assert len(bench.results()) <= 1
 
 
+class Outage(Liar):
+    """A client whose platform fails for one text by chance, takes another one, and is down from then on."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__([])
+        self.status = status
+        self.posts: list[str] = []
+
+    async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
+        """Take nothing but the second text."""
+        texts = [json.loads(wire)["body"] for chunk in batch.chunks for wire in chunk.wire or ()]
+        self.posts += texts
+        if texts != ["second"]:
+            self.said = [(self.status, None, b'{"error":"down"}')]
+        return await super().post(operation, batch, before=before)
+
+    async def lists(self) -> Reply:
+        """Tell that nobody answers."""
+        return Reply("not_sent", trouble="connect")
+
+
+@pytest.mark.parametrize("status", [500, 504])
+def test_a_record_is_not_given_up_in_an_outage_for_others_that_passed_before_it(status: int) -> None:
+    outage = Outage(status)
+    bench = Bench(max_attempts=3, failures=5, in_doubt="resend")
+    turns = itertools.count()
+
+    def feed() -> None:
+        if outage.posts == ["first"] and not bench.results():
+            bench.read([event("second")])
+            outage.posts.append("(read)")
+
+    deliver(bench, outage, ["first"], feed=feed, until=lambda: bench.state.gate.hold is not None or next(turns) > 2000)
+
+    assert bench.state.gate.hold is not None
+    assert {offset: verdict.status for offset, (verdict, _) in bench.results().items()} == {1: "queued"}
+
+
 def test_what_was_not_given_up_in_an_outage_is_taken_after_it() -> None:
     failing = Failing(0.0, 500)
     failing.down = True
