@@ -454,9 +454,23 @@ class Sender:
             self._before_probe()
             self._client.read_certificates_again()
             reply = await self._client.lists()
-            # A platform without that route, or a hold for a route, can only be asked with a batch.
-            reachable = reply.ok or (reply.kind == "answered" and reply.status == 404)
             with state.changed:
+                reachable = self._says_more_with_a_batch(reply)
                 state.gate.probed(ok=reachable, now=now())
                 state.changed.notify_all()
             self._log.info("probed", ok=reachable, status=reply.status, trouble=reply.trouble, at=int(time.time()))
+
+    def _says_more_with_a_batch(self, reply: Reply) -> bool:
+        """Tell whether a probe's answer gives hope, or as much as it may tell: then only a batch can be asked.
+
+        A platform, or a hold, without that route is one case. Another is an outage after which somebody answers who
+        refuses the question: whether it is the key, or a gateway that minds the question alone, the batch's answer
+        says, and nothing is taken that is refused.
+        """
+        if reply.kind != "answered":
+            return False
+        if reply.ok or reply.status in {404, 405}:
+            return True
+        hold = self._state.gate.hold
+        is_outage = hold is not None and hold.reason == "outage"
+        return is_outage and 300 <= reply.status < 500 and reply.status not in {408, 425, 429}

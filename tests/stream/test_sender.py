@@ -574,6 +574,49 @@ def test_a_record_is_not_given_up_in_an_outage_for_others_that_passed_before_it(
     assert {offset: verdict.status for offset, (verdict, _) in bench.results().items()} == {1: "queued"}
 
 
+class Gatekeeper(Liar):
+    """A client whose platform first answers so, while somebody in front of it refuses to be asked for lists."""
+
+    def __init__(self, *said: int, lists: int) -> None:
+        super().__init__([(status, None, b'{"error":"no"}') for status in said])
+        self.answer = lists
+
+    async def lists(self) -> Reply:
+        """Refuse."""
+        return Reply("answered", status=self.answer, text="<html>no</html>")
+
+
+@pytest.mark.parametrize("status", [401, 403, 405])
+def test_an_outage_ends_though_somebody_refuses_to_be_asked_for_lists(status: int) -> None:
+    bench = Bench(failures=3)
+
+    deliver(bench, Gatekeeper(503, 503, 503, lists=status), ["text"])
+
+    assert bench.results()[0][0].status == "queued"
+
+
+def test_an_outage_after_which_the_key_is_unknown_is_a_hold_for_the_key() -> None:
+    """Whoever looks at the hold has to learn what to mend."""
+    bench = Bench(failures=3)
+
+    def held() -> str:
+        return "" if bench.state.gate.hold is None else bench.state.gate.hold.reason
+
+    deliver(bench, Gatekeeper(503, 503, 503, 401, lists=401), ["text"], until=lambda: held() == "unauthorized")
+
+    assert not bench.results()
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_a_probe_that_is_told_to_wait_ends_no_outage(status: int) -> None:
+    bench = Bench(failures=3)
+    gatekeeper, turns = Gatekeeper(503, 503, 503, lists=status), itertools.count()
+
+    deliver(bench, gatekeeper, ["text"], until=lambda: next(turns) > 300)
+
+    assert not gatekeeper.taken
+
+
 def test_what_was_not_given_up_in_an_outage_is_taken_after_it() -> None:
     failing = Failing(0.0, 500)
     failing.down = True
