@@ -36,7 +36,34 @@ def topic_pattern(value: str) -> str:
     return value
 
 
+# Signs with a meaning to all alike: a set ends at its first bracket, and a backslash in one stands before a dot alone.
+_READ_ALIKE: Final = re.compile(
+    r"(?:"
+    r"[^\\\[({*+?}]"
+    r"|\\[.^$*+?()\[\]{}|_/wW-]"
+    r"|\[\^?(?:[^\[\]\\]|(?<!-)\\\.)+\]"
+    r"|\((?!\?)"
+    r"|(?:[*+?]|\{[0-9]{1,3}(?:,[0-9]{0,3})?\})(?![*+?{])"
+    r")*"
+)
+
+
+def subscribed_pattern(value: str) -> str:
+    r"""Return a pattern of topics that Kafka's client and brokers read as Python does, which judges what it matches.
+
+    Others they read otherwise, and say nothing: to librdkafka, which uses POSIX's expressions, `\d` is the letter d.
+    """
+    if not _READ_ALIKE.fullmatch(value):
+        raise ValueError(
+            "must mean to Kafka's client what it means here: write [0-9] for \\d, ( ) for (?: ), and leave out "
+            "look-aheads, lazy repeats, classes such as [:alpha:], and backslashes in brackets but before a dot"
+        )
+    return value
+
+
 TopicPattern = Annotated[str, AfterValidator(topic_pattern)]
+# Python warns of what it compiles and others read as a class, so that this is refused first.
+SubscribedPattern = Annotated[str, AfterValidator(subscribed_pattern), AfterValidator(topic_pattern)]
 
 FUNCTION: Final = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 Transform = Annotated[str, Field(pattern=FUNCTION)]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, assert_never
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from connector.config.formats import Format, FormatSettings
-from connector.config.mapping import MappingSettings, OverrideSettings, TopicPattern, Transform
+from connector.config.mapping import MappingSettings, OverrideSettings, SubscribedPattern, Transform
 from connector.config.model import Model, PhoneNumber, Seconds, Topic
 from connector.config.problems import KeyPath
 
@@ -346,10 +346,11 @@ class StreamSettings(Model):
         default=None, description="Consumer group; `trackly-connector.<name>` when left out."
     )
     topics: list[Topic] = Field(default_factory=list, description="Topics to read. Either these or `pattern`.")
-    pattern: TopicPattern | None = Field(
+    pattern: SubscribedPattern | None = Field(
         default=None,
         description=(
-            "Regular expression, starting with `^`, for the names of the topics to read. Either this or `topics`."
+            "Regular expression, starting with `^`, for the names of the topics to read, of what Kafka's client and "
+            "Python read alike: `[0-9]` and not `\\d`. Either this or `topics`."
         ),
     )
     format: Format = Field(

@@ -109,6 +109,10 @@ def _servers(servers: str) -> dict[str, Any]:
 
 BY_PROTOCOL = "kafka.security.protocol says how to talk to the brokers"
 AT_SERVERS = "kafka.bootstrap_servers"
+ALIKE = (
+    r"must mean to Kafka's client what it means here: write [0-9] for \d, ( ) for (?: ), and leave out look-aheads, "
+    "lazy repeats, classes such as [:alpha:], and backslashes in brackets but before a dot"
+)
 HOST = "must be the name of a host or an address, without a port: 127.0.0.1, or 0.0.0.0 for every interface"
 SINGLE = {
     "unknown at the top": ({"srteams": []}, "srteams: is not a setting; did you mean streams?"),
@@ -267,6 +271,38 @@ def test_one_slip_is_one_problem_that_says_what_is_wanted(changes: Any, told: st
     problems = refused(changes)
 
     assert [f"{problem.path}: {problem.message}" for problem in problems] == [told]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"^sms\.\d+$",  # POSIX: the letter d
+        r"^sms\.[\d]",  # POSIX: a backslash or the letter d
+        r"^sms[\-_]x",  # POSIX: all from the backslash to the underscore
+        r"^sms[+-\.]x",
+        r"^sms\.a+?b",  # POSIX: an a, or none
+        r"^sms\.[[:digit:]]",  # Python: a bracket, a colon or a letter
+        r"^sms\.(?!test)",  # these the client does not take at all
+        r"^sms\.(?:a|b)$",
+        r"^(sms)\.\1",
+    ],
+)
+def test_a_pattern_that_kafkas_client_reads_otherwise_is_refused(pattern: str, refused: Refused) -> None:
+    """What it matches is judged by Python: whether a stream would read its own dead letters, among others."""
+    stream = {"topics": [], "pattern": pattern, "dead_letters": {"topic": "sms.dead-letters"}}
+    (problem,) = refused({"streams": [stream]})
+
+    assert (problem.path, problem.message) == ("streams[0].pattern", ALIKE)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [r"^sms\..*", "^sms[.].*", "^sms", r"^sms[\._-][a-z0-9]+$", r"^(eu|us)-sms\.[^x]{2,8}\w*$", r"^sms(\.a+)?$"],
+)
+def test_a_pattern_that_all_read_alike_is_taken(pattern: str, load: Load) -> None:
+    (stream,) = load({"streams": [{"topics": [], "pattern": pattern}]}).streams
+
+    assert stream.pattern == pattern
 
 
 def test_a_missing_setting_is_told_with_the_line_of_its_group(path: Path) -> None:
