@@ -178,6 +178,9 @@ class Source:
     def subscribe(self, topics: Sequence[str]) -> None:
         """Join the group; a name that starts with `^` is a pattern, and not all are."""
         self._known_topic = next(topic for topic in topics if not topic.startswith("^"))
+        # With this protocol brokers match, and want whole names; librdkafka is content with the beginning of one.
+        if self._config.get("group.protocol") == "consumer":
+            topics = [f"^({topic}).*" if topic.startswith("^") else topic for topic in topics]
         self._consumer.subscribe(
             list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )

@@ -11,6 +11,8 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from connector.core.chunks import Chunk, Partition
+from connector.demo.finding import BrokerHandle
+from connector.demo.topics import Topics
 from connector.kafka import source
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.reach import SILENT_SECS
@@ -81,6 +83,31 @@ def test_a_read_tells_when_its_first_record_came_not_when_the_wait_for_company_e
     consumer.consume.return_value = []  # type: ignore[attr-defined] # a mock
 
     assert tried.read(10, 1.0).at == 5.0
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [{"group.protocol": "consumer"}, {"partition.assignment.strategy": "cooperative-sticky"}],
+    ids=["consumer", "classic"],
+)
+def test_a_pattern_is_for_all_topics_that_begin_so(
+    broker: BrokerHandle, topics: Topics, protocol: dict[str, str]
+) -> None:
+    beginning, other = topics.name("many"), topics.create()
+    wanted = {topics.create(name=f"{beginning}.{end}") for end in ("one", "two")}
+    seen: set[str] = set()
+    handler = create_autospec(RebalanceHandler, instance=True)
+    handler.assigned.side_effect = lambda partitions: seen.update(partition.topic for partition in partitions)
+    config = {"bootstrap.servers": broker.bootstrap_servers, "group.id": beginning, **protocol}
+    tried, deadline = Source(config, handler, lambda _partition: None), time.monotonic() + 20
+    try:
+        tried.subscribe([f"^{beginning}[.]one$|^{beginning}[.]t", other])
+        while not {*wanted, other} <= seen and time.monotonic() < deadline:
+            tried.read(1, 0.05)
+    finally:
+        tried.close()
+
+    assert seen == {*wanted, other}
 
 
 def test_a_partition_that_is_starting_is_waited_for_and_one_that_stopped_is_assigned_anew(
