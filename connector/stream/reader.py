@@ -127,6 +127,7 @@ class Reader:
         self._refused: Mapping[str | None, Hold] = {}
         """By topic that Kafka does not let us read, or None for the group: librdkafka tells it once, not again."""
         self.lag: int | None = None
+        """Records between what is committed and the ends that fetches told, None where none has told any yet."""
         self.turns = 0
         """Rounds that were done."""
         self.spots: dict[Partition, Spot] = {}
@@ -202,6 +203,7 @@ class Reader:
             self._fail(error)
         finally:
             self._drained.set()
+            self.lag = 0  # partitions are another worker's from now on, and the process may go on
             # A call that the consumer is closed under never returns, and would keep the process from ending.
             self._close.set()
             self._beginnings.close()
@@ -456,7 +458,8 @@ class Reader:
         self.spots = spots
         self._tell_pacer(source, reads)
         known = [spot.lag for spot in spots.values() if spot.lag is not None]
-        self.lag = sum(known) if known else (0 if spots else None)
+        has_none = self.assigned_once and not self._epochs
+        self.lag = sum(known) if known or has_none else None
 
     def _tell_pacer(self, source: Source, reads: dict[Partition, int]) -> None:
         """Tell how many records are still to be read, and what share of the partitions is ours."""

@@ -621,3 +621,34 @@ def test_bad_records_of_a_backlog_are_no_storm_where_most_are_well(reading: Read
     first += 1_000
     reading.reader._take(Chunk(PARTITION, epoch, range(first, first + 12_000), [b"{"] * 12_000), time.monotonic())
     assert [hold.reason for hold in state.holds()] == ["storm:not_json"]
+
+
+def test_a_worker_without_partitions_has_no_lag_and_one_whose_ends_are_unknown_does_not_know(reading: Reading) -> None:
+    """A supervisor adds up the lags of its workers, and a sum of which a part is not known is not known."""
+    reading.reader._source, reading.reader._ticker = reading.source, reading.ticker
+    reading.reader._measure_lag(reading.source)
+    unassigned = reading.reader.lag
+    reading.reader.assigned([])
+    reading.reader._reported.clear()
+    reading.reader._measure_lag(reading.source)
+    without = reading.reader.lag
+    reading.source.known_end.return_value = None
+    reading.begin_by_hand(PARTITION)
+    reading.reader._reported.clear()
+    reading.reader._measure_lag(reading.source)
+
+    assert (unassigned, without, reading.reader.lag) == (None, 0, None)
+
+
+def test_a_reader_that_has_ended_has_no_lag(reading: Reading) -> None:
+    """Its stream may have failed alone: the process goes on, and its partitions are another worker's."""
+    reading.start(PARTITION)
+    deadline = time.monotonic() + 30
+    while reading.reader.lag != 30 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    before = reading.reader.lag
+    reading.source.read.side_effect = RuntimeError("a bug")
+    while reading.reader.thread is not None and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+    assert (before, reading.reader.lag, len(reading.failed)) == (30, 0, 1)
