@@ -45,6 +45,7 @@ RULES: Final = (
     "`streams[].delivery.tick_interval_ms` < `kafka.session_timeout_secs` less two heartbeats (when a post must start)",
     "`trackly.idle_connection_secs` < `trackly.platform_idle_secs`",
     "`socket.timeout.ms`, where set for producers, <= `kafka.transaction_timeout_secs` less 100 ms",
+    "`streams[].batch.window_ms` < `streams[].delivery.max_age_secs`, in bulk mode",
     "`streams[].batch.max_records` <= `delivery.max_in_flight_records` and `delivery.max_tick_records` of the stream",
     "`streams[].concurrency.min` <= `concurrency.max`; each wait <= its longest wait",
     "no code in both `streams[].retry.transient_codes` and `setting_codes`",
@@ -381,6 +382,14 @@ def _amounts(settings: Settings, stream: StreamSettings, at: KeyPath) -> Iterato
             (("kafka", "session_timeout_secs"), ("kafka", "heartbeat_interval_secs")),
         )
     if stream.mode == "bulk":
+        age = delivery.max_age_secs
+        if age is not None and batch.window_ms >= age * 1_000:
+            yield Fault(
+                (*at, "delivery", "max_age_secs"),
+                f"must be above batch.window_ms ({number(batch.window_ms / 1_000)}), for which records wait for "
+                f"company and grow older; is {number(age)}",
+                ((*at, "batch", "window_ms"), (*at, "mode")),
+            )
         for name in ("max_in_flight_records", "max_tick_records"):
             limit: int = getattr(delivery, name)
             if batch.max_records > limit:

@@ -82,6 +82,11 @@ TIME = {
             "without progress; is 100"
         ),
     ),
+    "records must not expire while they wait for company": (
+        _stream(delivery={"max_age_secs": 30}, batch={"window_ms": 30_000}),
+        "streams[0].delivery.max_age_secs",
+        "must be above batch.window_ms (30), for which records wait for company and grow older; is 30",
+    ),
     "connecting is part of the request": (
         {"trackly": {"timeouts": {"connect_secs": 31}}},
         "trackly.timeouts.connect_secs",
