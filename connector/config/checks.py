@@ -132,7 +132,8 @@ def _properties(kafka: KafkaSettings) -> Iterator[Fault]:
                 yield Fault(("kafka", group, name), reason)
         limit = kafka.transaction_timeout_secs * 1_000 - SOCKET_TIMEOUT_MARGIN_MS
         socket = properties.get("socket.timeout.ms")
-        if group != "consumer_properties" and isinstance(socket, int | float) and socket > limit:
+        beaten = group == "properties" and "socket.timeout.ms" in kafka.producer_properties
+        if group != "consumer_properties" and not beaten and isinstance(socket, int | float) and socket > limit:
             yield Fault(
                 ("kafka", group, "socket.timeout.ms"),
                 f"must be at most transaction_timeout_secs less {SOCKET_TIMEOUT_MARGIN_MS} ms "

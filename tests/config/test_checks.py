@@ -388,6 +388,11 @@ FITTING = {
     "the session leaves room for two heartbeats": {"kafka": {"heartbeat_interval_secs": 4.9}},
     "sockets give up in time": {"kafka": {"producer_properties": {"socket.timeout.ms": 9_900}}},
     "consumers have no transactions": {"kafka": {"consumer_properties": {"socket.timeout.ms": 60_000}}},
+    "sockets of producers give up in time, whatever others do": {
+        "kafka": {"properties": {"socket.timeout.ms": 60_000}, "producer_properties": {"socket.timeout.ms": 9_900}}
+    },
+    "records may wait for company and be young": _stream(delivery={"max_age_secs": 0.3}),
+    "single mode waits for no company": _stream(mode="single", delivery={"max_age_secs": 0.1}),
     "single mode has no batches": _stream(mode="single", delivery={"max_in_flight_records": 1}),
     "single mode has a higher default": _stream(mode="single", concurrency={"min": 256}),
     "history of sends has lists": _stream(operation="history", list_number="+18005551234"),
