@@ -6,6 +6,7 @@ Each rule gives its sum in the message, and names the settings it looked at: whe
 rule has nothing to say.
 """
 
+import difflib
 import os
 import re
 from collections import Counter
@@ -23,6 +24,7 @@ from connector.config.problems import Fault, KeyPath, dotted
 from connector.config.settings import Settings, TraceSettings
 from connector.config.streams import StreamSettings
 from connector.config.trackly import TlsSettings, is_loopback
+from connector.core.reasons import REASONS
 from connector.hooks import InvalidTransformError, load_transform
 from connector.mapping.mapping import InvalidMappingError, compile_mapping
 
@@ -52,7 +54,7 @@ RULES: Final = (
     "a stream reads `topics` or a `pattern`, and never its own outcomes or dead letters, which are two topics",
     "the dead-letter topic of a stream is not the outcome topic of another; an output may be another stream's input",
     "no stream reads or writes the redrive topic of another (`<name>.redrive`)",
-    "`dead_letters.redrive`: unique names, no reason in two rules, never `in_doubt`, and `guarantee: exactly_once`",
+    "`dead_letters.redrive`: unique names; known reasons, none twice or `in_doubt`; and `guarantee: exactly_once`",
     "names and groups of streams are unique",
     "`mode: single` is not for history; `list_number_placement: top_level` is for bulk sends only",
     "`list_number`, `history`, `revenue` and `contacts` only where the operation uses them; `revenue.imported` in bulk",
@@ -564,8 +566,12 @@ def _redrive(stream: StreamSettings, at: KeyPath) -> Iterator[Fault]:
         path: KeyPath = (*at, "dead_letters", "redrive", index)
         if names.setdefault(rule.name, index) != index:
             yield Fault((*path, "name"), f"must be unique; {rule.name} is that of rule {names[rule.name]}")
-        for reason in rule.reasons:
-            if reason == "in_doubt":
+        for place, reason in enumerate(rule.reasons):
+            if reason not in REASONS:
+                near = difflib.get_close_matches(reason, REASONS, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ", and the rule would wait for it in vain"
+                yield Fault((*path, "reasons", place), f"is no reason of a dead letter{hint}")
+            elif reason == "in_doubt":
                 yield Fault((*path, "reasons"), "must not have in_doubt: the platform may have taken such a record")
             elif reasons.setdefault(reason, index) != index:
                 yield Fault((*path, "reasons"), f"has {reason}, which is among those of rule {reasons[reason]} too")

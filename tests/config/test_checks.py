@@ -175,6 +175,16 @@ TOPICS = {
         "streams[0].dead_letters.topic",
         "must not match the pattern of topics that the stream reads",
     ),
+    "a rule is for reasons that there are": (
+        _stream(dead_letters={"redrive": [{"name": "again", "reasons": ["save_error", "server_eror"]}]}),
+        "streams[0].dead_letters.redrive[0].reasons[1]",
+        "is no reason of a dead letter; did you mean server_error?",
+    ),
+    "a rule waits for no reason in vain": (
+        _stream(dead_letters={"redrive": [{"name": "again", "reasons": ["503"]}]}),
+        "streams[0].dead_letters.redrive[0].reasons[0]",
+        "is no reason of a dead letter, and the rule would wait for it in vain",
+    ),
     "the redrive topic is no output": (
         _stream(dead_letters={"topic": "sends.redrive"}),
         "streams[0].dead_letters.topic",
