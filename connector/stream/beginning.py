@@ -47,6 +47,8 @@ class Beginning:
     epoch: int
     progress: Progress | None
     new: bool = False
+    committed: int = 0
+    """Where it stands committed, unless it is new."""
     missing: int = 0
     """Records that were removed before they were read."""
     vanished: int = 0
@@ -228,7 +230,7 @@ class Beginnings:
             if detail:
                 return Beginning(partition, epoch, None, hold=("progress_missing", detail))
             return Beginning(partition, epoch, progress, new=True)
-        found = Beginning(partition, epoch, None, in_doubt=ruling.in_doubt)
+        found = Beginning(partition, epoch, None, committed=committed.offset, in_doubt=ruling.in_doubt)
         try:
             progress = decode(committed.offset, committed.metadata)
         except ForeignMetadataError as error:

@@ -118,7 +118,8 @@ class Reader:
         self._close = threading.Event()
         self._ends_at = 0.0
         self._reported: dict[str, float] = {}
-        self._missed: dict[Partition, int] = {}
+        self._missed: dict[Partition, tuple[int, int]] = {}
+        """Behind which commit records were missing, and how many of them are counted."""
         self._asked: deque[dict[Partition, Decision]] = deque()
         self._in_doubt: dict[Partition, Literal["dead_letter", "resend", "hold"]] = {}
         """What becomes of the records in doubt of each partition that has begun."""
@@ -613,10 +614,13 @@ class Reader:
                 if self._ticker.names({partition}):  # from before it went away: its results may be needed yet
                     too_early.append(found)
                     continue
-            if found.missing > self._missed.get(partition, 0):  # a hold that is tried again counts them once
+            where, counted = self._missed.get(partition, (found.committed, 0))
+            if where != found.committed:
+                counted = 0  # another worker has gone on meanwhile: these are others
+            if found.missing > counted:  # a hold that is tried again counts them once
                 with self._state.lock:
-                    self._state.counts.missing += found.missing - self._missed.get(partition, 0)
-                self._missed[partition] = found.missing
+                    self._state.counts.missing += found.missing - counted
+                self._missed[partition] = (found.committed, found.missing)
                 self._log.error("records removed before they were read", partition=str(partition), count=found.missing)
             with self._state.changed:
                 if found.hold is not None:

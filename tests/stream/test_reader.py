@@ -652,3 +652,17 @@ def test_a_reader_that_has_ended_has_no_lag(reading: Reading) -> None:
         time.sleep(0.01)
 
     assert (before, reading.reader.lag, len(reading.failed)) == (30, 0, 1)
+
+
+def test_records_that_retention_removed_are_counted_once_each_time_that_some_were(reading: Reading) -> None:
+    """A partition that was held for some, and was another worker's meanwhile, may come back with others missing."""
+    reading.reader._source, reading.reader._ticker = reading.source, reading.ticker
+    counted = []
+    for committed in (40, 40, 55):  # of what lies below 60: held, held again after a rebalance, resumed elsewhere
+        reading.stand[PARTITION] = committed, encode(Progress(committed))
+        reading.reader.assigned([PARTITION])
+        reading.look_up()
+        counted.append((reading.state.counts.missing, PARTITION in reading.state.partition_holds))
+        reading.reader.lost([PARTITION])
+
+    assert counted == [(20, True), (20, True), (25, True)]
