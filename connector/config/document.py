@@ -7,7 +7,7 @@ that no country code or time of day turns into something else; underscores in nu
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,6 +59,8 @@ class Document:
     lines: Mapping[KeyPath, int] = field(repr=False)
     texts: Mapping[KeyPath, Text] = field(repr=False)
     faults: tuple[Fault, ...] = ()
+    content: bytes = field(default=b"", repr=False)
+    """The file itself."""
 
     def line(self, path: KeyPath) -> int | None:
         """Return the line of a value, or of the section where it is missing."""
@@ -97,7 +99,7 @@ def read_document(source: Path) -> Document:
     except UnicodeDecodeError:
         raise _fatal(source, "is not UTF-8 text") from None
     try:
-        return _Reader(text).read()
+        return replace(_Reader(text).read(), content=content)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         # `from None` and no context: what PyYAML prints shows the line, and the line may hold a secret.

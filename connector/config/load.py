@@ -76,7 +76,7 @@ def load_settings(
     if faults or settings is None:
         problems = [_problem(fault, document) for fault in faults]
         raise SettingsError(path, sorted(problems, key=lambda problem: problem.line or 0))
-    return settings.with_origin(Origin(source=path, templates=resolved.templates))
+    return settings.with_origin(Origin(source=path, templates=resolved.templates, content=document.content))
 
 
 def _problem(fault: Fault, document: Document) -> Problem:

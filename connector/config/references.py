@@ -77,7 +77,11 @@ def _file(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The settings file that settings came from, and the texts in it that took something from other files."""
+    """The settings file that settings came from, and the texts in it that took something from other files.
+
+    Its content is kept: the file may be another by now, and one such as a pipe can be read only once.
+    """
 
     source: Path
     templates: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # dotted path, text as in the file
+    content: bytes = field(default=b"", repr=False)

@@ -117,7 +117,7 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
-    """What the settings file said at the start: a worker that starts again must not differ from the others."""
+    """What the settings file said when it was read: a worker that starts again must not differ from the others."""
 
     path: Path
     content: bytes = field(repr=False)
@@ -126,7 +126,7 @@ class _Copy:
     def of(cls, settings: Settings, path: Path) -> "_Copy":
         """Return a copy that stands at a path."""
         assert settings.origin is not None, "a supervisor runs a settings file"
-        copy = cls(path, settings.origin.source.read_bytes())
+        copy = cls(path, settings.origin.content)
         with temporary_files():
             copy.keep()
         return copy

@@ -41,8 +41,11 @@ def _no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "claim_all", lambda _settings: [Claim("one", "client", None)])
 
 
-def run(folder: Path, program: str, *arguments: str, web: bool) -> int:
-    """Run a supervisor whose worker is a program that is given the path of the settings first; return its exit code."""
+def run(folder: Path, program: str, *arguments: str, web: bool, becomes: str | None = None) -> int:
+    """Run a supervisor whose worker is a program that is given the path of the settings first; return its exit code.
+
+    `becomes` is what the settings file says once it was read.
+    """
     stream = {"name": "sends", "topics": ["sms"], "operation": "send", "list_number": "+18005551234"}
     topics = {"outcomes": {"topic": "o"}, "dead_letters": {"topic": "d"}}
     file = folder / "connector.yaml"
@@ -57,7 +60,10 @@ def run(folder: Path, program: str, *arguments: str, web: bool) -> int:
     def command(_worker: Worker, copy: Path) -> list[str]:
         return [sys.executable, "-c", program, os.fspath(copy), *arguments]
 
-    return asyncio.run(Supervisor(load_settings(file), RESTARTS, command).run())
+    settings = load_settings(file)
+    if becomes is not None:
+        file.write_text(becomes)
+    return asyncio.run(Supervisor(settings, RESTARTS, command).run())
 
 
 @pytest.mark.parametrize("cleared", ["file", "folder"])
@@ -66,6 +72,15 @@ def test_a_worker_that_starts_again_has_settings_though_they_were_cleared_away_m
 ) -> None:
     """Cleaners of temporary folders remove what nobody has read for days, as systemd's does after ten."""
     code = run(tmp_path, ONCE_MORE, os.fspath(tmp_path / "mark"), cleared, web=False)
+
+    assert code == ExitCode.INSTANCE_ID_IN_USE, "with bad settings it would have ended all"
+
+
+def test_workers_have_the_settings_that_were_read_whatever_the_file_says_by_then(tmp_path: Path) -> None:
+    """It may be a pipe, as of a program that decrypts it, which is empty when it is read again."""
+    program = "import sys; sys.exit(4 if 'nowhere:1' in open(sys.argv[1]).read() else 2)"
+
+    code = run(tmp_path, program, web=False, becomes="")
 
     assert code == ExitCode.INSTANCE_ID_IN_USE, "with bad settings it would have ended all"
 
