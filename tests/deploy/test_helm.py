@@ -293,6 +293,13 @@ def test_lag_that_a_hold_or_a_pace_explains_brings_no_workers(
         (["--set", "settings.streams[0].operatoin=send"], "operatoin"),
         (["--set", "settings.streams[0].batch.max_records=5000"], "/settings/streams/0/batch/max_records"),
         (["--set", "settings.trackly.api_key=trk_0123456789abcdef0123456789abcdef"], "/settings/trackly/api_key"),
+        (["--set", "settings.trackly.proxy=http://me:hunter2@proxy:3128"], "/settings/trackly/proxy"),
+        (["--set", "settings.schema_registry.url=https://registry,settings.schema_registry.token=hunter2"], "/token"),
+        (
+            ["--set", "settings.schema_registry.url=https://registry,settings.schema_registry.password=hunter2"],
+            "/settings/schema_registry/password",
+        ),
+        (["--set", "settings.traces.headers.Authorization=Bearer hunter2"], "/settings/traces/headers/Authorization"),
         (["--set", "settings.instance_id=me"], "settings.instance_id: leave it out"),
         (["--set", "replica=3"], "replica"),
         (["--set", "strimzi.enabled=true"], "strimzi.cluster: name the Kafka resource"),
@@ -305,6 +312,20 @@ def test_values_that_cannot_work_are_refused_by_name(helm: Path, options: list[s
 
     assert result.returncode == 1
     assert said in result.stderr
+
+
+def test_secrets_by_reference_are_taken_wherever_they_stand(helm: Path, tmp_path: Path) -> None:
+    file = "${file:/run/secrets/trackly-connector/x}"
+    registry = {"url": "https://registry", "username": "u", "password": file}
+    traces = {"headers": {"Authorization": f"Bearer {file}"}}
+    proxies = [f"http://me:{file}@proxy:3128", "http://proxy:3128"]
+    results = []
+    for proxy in proxies:
+        values = {"settings": {"trackly": {"proxy": proxy}, "schema_registry": registry, "traces": traces}}
+        (tmp_path / "values.yaml").write_text(yaml.safe_dump(values))
+        results.append(_template(helm, "minimal", "--values", str(tmp_path / "values.yaml")).stderr)
+
+    assert results == ["", ""]
 
 
 def test_what_no_schema_can_say_is_refused_with_the_way_out(helm: Path, tmp_path: Path) -> None:
