@@ -314,6 +314,13 @@ def test_values_that_cannot_work_are_refused_by_name(helm: Path, options: list[s
     assert said in result.stderr
 
 
+def test_the_network_policy_lets_out_to_brokers_that_are_named_without_a_port(render: Render) -> None:
+    servers = r"settings.kafka.bootstrap_servers=kafka1\, kafka-0:9094\,[2001:db8::9]"
+    policy = _only(render("minimal", "--set", "networkPolicy.enabled=true", "--set", servers), "NetworkPolicy")
+
+    assert {port["port"] for port in policy["spec"]["egress"][1]["ports"]} == {9092, 9094, 443}
+
+
 def test_secrets_by_reference_are_taken_wherever_they_stand(helm: Path, tmp_path: Path) -> None:
     file = "${file:/run/secrets/trackly-connector/x}"
     registry = {"url": "https://registry", "username": "u", "password": file}
