@@ -225,12 +225,13 @@ class SchemaRegistry:
             raise self._away("the answer is JSON, but no schema")
         kind = answer.get("schemaType") or "AVRO"
         references: dict[str, Schema] = {}
-        for reference in answer.get("references") or ():
+        named = answer.get("references") or []
+        for reference in named if isinstance(named, list) else [named]:
             match reference:
                 case {"name": str(name), "subject": str(subject), "version": int(version)}:
                     budget.spend()
                     # What was deleted since stays what the schema was written with, as the schema itself does.
-                    path = f"subjects/{quote(subject, safe='')}/versions/{version}?deleted=true"
+                    path = f"subjects/{quote(subject, safe='', errors='replace')}/versions/{version}?deleted=true"
                     try:
                         inner = self._schema(self._get(path), budget)
                     except _UnknownError as error:

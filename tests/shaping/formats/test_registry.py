@@ -222,6 +222,22 @@ def test_references_that_go_in_circles_come_to_an_end(tiny: TinyRegistry, asking
 
 
 @pytest.mark.parametrize(
+    "references",
+    ["7", "true", '"inner"', '{"name": "a"}', r'[{"name": "a", "subject": "\ud800", "version": 1}]'],
+)
+def test_references_that_are_none_concern_the_records_of_their_schema_alone(
+    references: str, tiny: TinyRegistry, asking: SchemaRegistry
+) -> None:
+    body = f'{{"schema": "\\"string\\"", "references": {references}}}'
+    tiny.by_path["schemas/ids/2"] = Answer(200, body.encode())
+
+    decoded = decode(AVRO, asking, [frame(1, GOOD), frame(2, b"\2a")])
+
+    assert decoded.values[0]["body"] == "Hello"
+    assert reasons(decoded) == {1: "schema_unusable"}
+
+
+@pytest.mark.parametrize(
     ("credentials", "header"),
     [
         (Credentials("us", lambda: "pass:word"), f"Basic {base64.b64encode(b'us:pass:word').decode()}"),
