@@ -41,8 +41,8 @@ def compile_avro(schema: Schema, reader: Any = None) -> Callable[[bytes, int], A
     try:
         known: dict[str, Any] = {}
         for reference in schema.references.values():
-            parse_schema(json.loads(reference.text), named_schemas=known)
-        parsed = _with_references(parse_schema(json.loads(schema.text), named_schemas=known), known)
+            parse_schema(_written(reference.text), named_schemas=known)
+        parsed = _with_references(parse_schema(_written(schema.text), named_schemas=known), known)
     except Exception as error:
         text = f"the registry's schema is no valid Avro: {type(error).__name__}: {error}"
         raise UndecodableError("schema_unusable", text) from error
@@ -62,6 +62,14 @@ def compile_avro(schema: Schema, reader: Any = None) -> Callable[[bytes, int], A
     if convert is None:
         return read_from
     return lambda value, start: convert(read_from(value, start))
+
+
+def _written(text: str) -> Any:
+    """Return a schema as values are written with it, without defaults: those that fit no type stop no reader.
+
+    Registries keep such schemas, which older versions of Avro took.
+    """
+    return json.loads(text, object_hook=lambda part: {key: said for key, said in part.items() if key != "default"})
 
 
 def _with_references(parsed: Any, known: Mapping[str, Any]) -> Any:

@@ -300,6 +300,33 @@ def test_a_choice_of_schemas_that_are_referred_to_is_read_as_the_one_that_was_wr
     assert decoded.values == [sms, {"sms": sms, "part": {"n": 5}}, {"n": 5}, sms]
 
 
+@pytest.mark.parametrize(
+    ("kind", "default", "data"),
+    [
+        ("string", None, b"\2a"),
+        ("int", "0", b"\2"),
+        (["null", "int"], "0", b"\2\2"),
+        ({"type": "array", "items": "int"}, None, b"\0"),
+    ],
+)
+def test_a_default_that_fits_no_type_hinders_nobody_who_reads_what_was_written(
+    kind: Any, default: Any, data: bytes, tiny: TinyRegistry
+) -> None:
+    """Older versions of Avro took such schemas, and registries still have them; the default is a reader's matter."""
+    field = {"name": "a", "type": kind, "default": default}
+    inner = {"type": "record", "name": "I", "fields": [field]}
+    tiny.schemas["subjects/i/versions/1"] = {"schema": json.dumps(inner)}
+    tiny.add(1, json.dumps({"type": "record", "name": "E", "fields": [field]}))
+    fields = [{"name": "i", "type": "I"}]
+    named = [{"name": "I", "subject": "i", "version": 1}]
+    tiny.add(2, json.dumps({"type": "record", "name": "E", "fields": fields}), references=named)
+
+    decoded = decode(AVRO, registry(tiny.url), [frame(1, data), frame(2, data)])
+
+    assert decoded.bad == {}
+    assert decoded.values[1] == {"i": decoded.values[0]}
+
+
 def test_a_pinned_schema_brings_every_value_to_the_same_fields(producing: Producing, tmp_path: Path) -> None:
     file = tmp_path / "sms.avsc"
     file.write_text(
