@@ -32,6 +32,17 @@ MAX_DEPTH: Final = 100
 
 _PLAIN: Final = frozenset({"null", "boolean", "int", "long", "string", "enum"})
 
+_DEFAULTS: Final[Mapping[str, tuple[type, ...]]] = {
+    "null": (type(None),),
+    "boolean": (bool,),
+    **dict.fromkeys(("int", "long"), (int,)),
+    **dict.fromkeys(("float", "double"), (int, float)),
+    **dict.fromkeys(("string", "bytes", "fixed", "enum"), (str,)),
+    "array": (list,),
+    **dict.fromkeys(("map", "record", "error"), (dict,)),
+}
+"""What a default is in JSON, by the type that it is a value of."""
+
 
 def compile_avro(schema: Schema, reader: Any = None) -> Callable[[bytes, int], Any]:
     """Return what reads a value from a byte on; `reader` is a parsed schema that it is brought to.
@@ -231,7 +242,7 @@ class _Look:
     def _as_read(self, schema: Any, raw: Any) -> Any:
         """Return a default as a value that is read has it: bytes, times and the like in Python's types."""
         if isinstance(schema, list):
-            return self._as_read(schema[0], raw)  # the first branch is that of a default
+            return self._as_read(next((branch for branch in schema if self._may_be(branch, raw)), "null"), raw)
         if isinstance(schema, str):
             schema = self._known.get(schema) or {"type": schema}
         kind = schema["type"]
@@ -253,6 +264,15 @@ class _Look:
                 pass
         logical = LOGICAL_READERS.get(f"{kind}-{schema.get('logicalType')}")
         return raw if logical is None else logical(raw, schema, schema)
+
+    def _may_be(self, schema: Any, raw: Any) -> bool:
+        """Tell whether a default is of a branch: newer versions of Avro take that of any, the first that it fits."""
+        if isinstance(schema, str):
+            schema = self._known.get(schema) or {"type": schema}
+        kind = schema["type"]
+        if isinstance(kind, dict) or kind in self._known:
+            return self._may_be(kind, raw)
+        return type(raw) in _DEFAULTS.get(kind, ())
 
     def _record_may_be_empty(self, schema: Mapping[str, Any], depth: int) -> bool:
         name = str(schema["name"])

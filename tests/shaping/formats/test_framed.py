@@ -386,6 +386,34 @@ def test_what_a_pinned_schema_fills_in_is_what_would_have_been_read(tiny: TinyRe
     assert decoded.values[0]["groups"] is not decoded.values[1]["groups"]
 
 
+@pytest.mark.parametrize(
+    ("kinds", "default", "filled_in"),
+    [
+        ([{"type": "long", "logicalType": "timestamp-millis"}, "null"], None, {}),
+        (["bytes", "null"], None, {}),
+        ([{"type": "record", "name": "G", "fields": []}, "null"], None, {}),
+        (["null", {"type": "long", "logicalType": "timestamp-millis"}], 0, {"more": "1970-01-01T00:00:00Z"}),
+        (["null", "int", "bytes"], "\u00ff", {"more": "/w=="}),
+        (["int", "double"], 0.5, {"more": 0.5}),
+    ],
+)
+def test_a_default_of_a_choice_is_that_of_the_first_type_that_it_fits(
+    kinds: list[Any], default: Any, filled_in: dict[str, Any], tiny: TinyRegistry, tmp_path: Path
+) -> None:
+    """As Avro has it since 1.12; a schema that has one of another than the first passes the check of settings."""
+    written = [{"name": "to", "type": "string"}]
+    tiny.add(1, json.dumps({"type": "record", "name": "E", "fields": written}))
+    wanted = [*written, {"name": "more", "type": kinds, "default": default}]
+    file = tmp_path / "e.avsc"
+    file.write_text(json.dumps({"type": "record", "name": "E", "fields": wanted}))
+    pinned = FormatSettings(type="avro", reader_schema_file=file)
+
+    decoded = decode(pinned, registry(tiny.url), [frame(1, b"\2a")])
+
+    assert decoded.bad == {}
+    assert decoded.values == [{"to": "a", **filled_in}]
+
+
 def test_what_is_filled_in_within_what_may_be_null_or_is_in_a_map_has_its_form_as_well(
     tiny: TinyRegistry, tmp_path: Path
 ) -> None:
