@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
+from signal import SIGHUP, SIGINT, SIGKILL, SIGTERM, Signals
 from subprocess import TimeoutExpired, run
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -32,6 +33,8 @@ MAX_LEVELS: Final = 32
 """Messages within messages that the indexes of a frame may go down."""
 
 COMPILE_SECS: Final = 10.0
+_FROM_OUTSIDE: Final = frozenset({SIGHUP, SIGINT, SIGKILL, SIGTERM})
+"""Signals that end the compiler whatever it compiles: sent to all processes of ours, or for want of memory."""
 _FILE: Final = "__schema__.proto"
 """The name of the file itself: no reference has it."""
 _KNOWN: Final = ("google/protobuf/", "google/type/", "google/api/", "google/rpc/")
@@ -195,6 +198,10 @@ def _compiled(texts: Mapping[str, str]) -> dict[str, FileDescriptorProto]:
         command = [sys.executable, "-I", "-m", "grpc_tools.protoc", f"-I{folder}", *_includes()]
         command += ["--include_imports", f"--descriptor_set_out={out}", _FILE]
         ended = run(command, capture_output=True, text=True, timeout=COMPILE_SECS, check=False, cwd=folder)  # noqa: S603
+        if -ended.returncode in _FROM_OUTSIDE:
+            raise ChildProcessError(f"the compiler was ended by {Signals(-ended.returncode).name}")
+        if ended.returncode and f"{out}: " in ended.stderr:  # it has read the schema, and there is no room for more
+            raise ChildProcessError(f"the compiler says: {ended.stderr.strip()}")
         if ended.returncode:
             raise UndecodableError("schema_unusable", f"is no valid Protobuf: {ended.stderr.strip()}")
         return {file.name: file for file in FileDescriptorSet.FromString(out.read_bytes()).file}

@@ -633,6 +633,27 @@ def test_a_file_that_does_not_compile_is_of_no_use_and_compiled_once(
     assert compile_files.call_count == 1
 
 
+@pytest.mark.parametrize(
+    "trouble", ["kill -TERM $$", "kill -INT $$", "kill -KILL $$", f'ulimit -f 0; {sys.executable} "$@"']
+)
+def test_a_compiler_that_is_ended_or_has_no_room_on_the_disk_says_nothing_of_the_schema(
+    trouble: str, tiny: TinyRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C, or whoever stops a service with all of its processes, reaches the compiler as well."""
+    tiny.add(1, SMS_PROTO, "PROTOBUF")
+    decoder = decoder_for(PROTOBUF, registry(tiny.url))
+    assert decoder is not None
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\n{trouble}\n")
+    program.chmod(0o755)
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", str(program))
+        with pytest.raises(FormatAwayError, match="the compiler"):
+            decoder.decode(chunk([frame(1, b"\0\x08\x07")]))
+
+    assert decoder.decode(chunk([frame(1, b"\0\x08\x07")])).values == [{"number": 7}]
+
+
 def test_a_machine_that_cannot_compile_holds_the_stream_and_is_tried_again(
     tiny: TinyRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
