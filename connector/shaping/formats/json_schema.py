@@ -22,10 +22,11 @@ def compile_json_schema(schema: Schema) -> Callable[[bytes, int], Any]:
     """Return what reads a value from a byte on, and checks it; raises `UndecodableError` for an unusable schema."""
 
     def referred(uri: str) -> Any:
-        for name, reference in schema.references.items():
-            if uri == name or uri.removeprefix("json-schema:///") == name or uri.endswith(f"/{name}"):
-                return json.loads(reference.text)
-        raise ValueError("the registry gave nothing of that name with the schema")
+        # One name may be the end of another, as `money.json` of `old/money.json`.
+        fitting = [name for name in schema.references if f"/{uri}".endswith(f"/{name}")]
+        if not fitting:
+            raise ValueError("the registry gave nothing of that name with the schema")
+        return json.loads(schema.references[max(fitting, key=len)].text)
 
     try:
         document = json.loads(schema.text)

@@ -696,6 +696,22 @@ def test_without_validation_json_is_taken_out_of_its_frame_and_nobody_asked() ->
     assert decode(unchecked, None, [frame(9, b'{"to": 1}')]).values == [{"to": 1}]
 
 
+@pytest.mark.parametrize("names", [["money.json", "old/money.json"], ["old/money.json", "money.json"]])
+def test_a_name_that_is_the_end_of_another_stands_for_its_own_schema_alone(
+    names: list[str], tiny: TinyRegistry
+) -> None:
+    subjects = {"money.json": "string", "old/money.json": "integer"}
+    for kind in subjects.values():
+        tiny.schemas[f"subjects/{kind}/versions/1"] = {"schema": f'{{"type": "{kind}"}}', "schemaType": "JSON"}
+    named = [{"name": name, "subject": subjects[name], "version": 1} for name in names]
+    fields = {"new": {"$ref": "money.json"}, "old": {"$ref": "old/money.json"}}
+    tiny.add(1, json.dumps({"properties": fields}), "JSON", references=named)
+
+    decoded = decode(JSON_SCHEMA, registry(tiny.url), [frame(1, b'{"new": "1.50", "old": 2}')])
+
+    assert decoded.bad == {}
+
+
 def test_a_schema_refers_to_what_the_registry_gives_and_to_nothing_else(tiny: TinyRegistry) -> None:
     tiny.schemas["subjects/n/versions/1"] = {"schema": '{"type": "integer"}', "schemaType": "JSON"}
     referring = [{"name": "number.json", "subject": "n", "version": 1}]
