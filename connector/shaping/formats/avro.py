@@ -130,7 +130,7 @@ def plain(value: Any) -> Any:
 
 
 def _is_optional(schema: Any) -> bool:
-    return isinstance(schema, list) and "null" in schema
+    return schema in ("null", {"type": "null"}) or (isinstance(schema, list) and "null" in schema)
 
 
 def _unless_null(convert: Convert) -> Convert:

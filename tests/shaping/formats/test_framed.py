@@ -300,6 +300,17 @@ def test_a_choice_of_schemas_that_are_referred_to_is_read_as_the_one_that_was_wr
     assert decoded.values == [sms, {"sms": sms, "part": {"n": 5}}, {"n": 5}, sms]
 
 
+def test_a_field_that_can_be_nothing_but_null_is_left_out_as_any_that_is_null(tiny: TinyRegistry) -> None:
+    """What makes schemas of what it has seen gives a column without a value this type."""
+    kinds = ["string", "null", {"type": "null"}, {"type": "map", "values": "null"}]
+    fields = [{"name": f"f{number}", "type": kind} for number, kind in enumerate(kinds)]
+    tiny.add(1, json.dumps({"type": "record", "name": "E", "fields": fields}))
+
+    decoded = decode(AVRO, registry(tiny.url), [frame(1, b"\2a" + b"\2\2k\0")])
+
+    assert decoded.values == [{"f0": "a", "f3": {}}]
+
+
 @pytest.mark.parametrize(
     ("kind", "default", "data"),
     [
