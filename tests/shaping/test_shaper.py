@@ -7,6 +7,7 @@ import jmespath
 import orjson
 import pytest
 from hypothesis import given
+from hypothesis import settings as tries
 from hypothesis import strategies as st
 
 from connector.core.chunks import Headers
@@ -316,6 +317,7 @@ PRINTED = (
 RECORD = st.fixed_dictionaries({}, optional={"a": PRINTED, "b": st.fixed_dictionaries({"c": PRINTED})})
 
 
+@tries(deadline=None)  # the first loads Jinja and Babel, and all compile templates
 @given(st.lists(RECORD, max_size=6))
 def test_records_together_are_printed_as_each_alone(values: list[Any]) -> None:
     """Templates that print fields are filled column by column, where all records have them."""
