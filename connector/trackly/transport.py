@@ -9,7 +9,9 @@ Failures come as httpx's exceptions; `ConnectError` and `ConnectTimeout` mean th
 """
 
 import asyncio
+import os
 import select
+import socket
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -110,6 +112,21 @@ class _Connection(asyncio.Protocol):
         poll = select.poll()
         poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
         return not poll.poll(0)
+
+    def has_ended(self) -> bool:
+        """Tell whether the other side has ended it without a word, as far as we or the kernel know."""
+        if self.closed or self.transport is None or self.transport.is_closing():
+            return True
+        descriptor = self.transport.get_extra_info("socket").fileno()
+        poll = select.poll()
+        poll.register(descriptor, select.POLLRDHUP)
+        if not poll.poll(0):
+            return False
+        with socket.socket(fileno=os.dup(descriptor)) as same:
+            try:
+                return not same.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            except OSError:
+                return True
 
     def abort(self) -> None:
         """Close at once."""
@@ -230,6 +247,10 @@ class ExactTransport(httpx.AsyncBaseTransport):
             raise httpx.ConnectTimeout(f"no connection within {self._connect_secs} s") from error
         except (OSError, UnicodeError) as error:  # a host of which no name can be made is looked up like any other
             raise httpx.ConnectError(str(error)) from error
+        if connection.has_ended():
+            # As of a balancer that has nobody behind it. What would be written now comes to nothing, but not surely so.
+            connection.abort()
+            raise httpx.ConnectError("the connection was closed as soon as it was made")
         return connection
 
     async def aclose(self) -> None:

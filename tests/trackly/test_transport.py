@@ -119,6 +119,35 @@ def test_a_connection_that_was_closed_while_nobody_looked_is_not_written_to(last
     assert (reply.kind, reply.status) == ("answered", 200)
 
 
+def test_a_connection_that_is_closed_as_soon_as_it_is_made_means_certainly_not_sent() -> None:
+    """A balancer with nobody behind it takes connections and hangs up: that is an outage, and nothing is in doubt."""
+    closed = threading.Event()
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.settimeout(20)
+
+    def serve() -> None:
+        listening.accept()[0].close()
+        closed.set()
+
+    async def stand_still() -> None:
+        for _ in range(20):  # turns of the loop, more than connecting takes
+            closed.wait(0.1)
+            await asyncio.sleep(0)
+
+    async def use(client: Client, _served: Served) -> Reply:
+        reply, _ = await asyncio.gather(send(client), stand_still())
+        return reply
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        reply = talk(answer(), use, base_url=f"http://127.0.0.1:{listening.getsockname()[1]}")
+    finally:
+        thread.join(20)
+        listening.close()
+    assert (reply.kind, reply.trouble) == ("not_sent", "connect")
+
+
 @pytest.mark.parametrize("reply", [whole(OK, headers=b"Connection: close\r\n"), b"HTTP/1.0 200 OK\r\n\r\n" + OK])
 def test_a_connection_that_the_server_will_close_is_not_kept(reply: bytes) -> None:
     async def use(client: Client, served: Served) -> None:
