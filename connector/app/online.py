@@ -286,6 +286,8 @@ async def _platform(settings: Settings) -> list[Finding]:
         return [NO_PLATFORM.of("platform", f"{where}: {reply.trouble}: {reply.text}")]
     if not reply.ok:
         return [REFUSALS.get(reply.status, REFUSED).of("platform", f"{where}: HTTP {reply.status}")]
+    if reply.foreign:
+        return [NO_PLATFORM.of("platform", f"{where}: HTTP {reply.status} with something else than a JSON object")]
     findings = [Finding("platform", True, f"{where}: the key is accepted")]
     try:
         known = {entry.phone_number: entry.status for entry in msgspec.json.decode(reply.text, type=_Lists).lists}

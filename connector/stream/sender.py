@@ -465,12 +465,13 @@ class Sender:
 
         A platform, or a hold, without that route is one case. Another is an outage after which somebody answers who
         refuses the question: whether it is the key, or a gateway that minds the question alone, the batch's answer
-        says, and nothing is taken that is refused.
+        says, and nothing is taken that is refused. A page with success for its status, of maintenance or of a network
+        that wants a login, would have a batch's answer be like it, so that nobody could tell what was taken.
         """
         if reply.kind != "answered":
             return False
         if reply.ok or reply.status in {404, 405}:
-            return True
+            return not (reply.ok and reply.foreign)
         hold = self._state.gate.hold
         is_outage = hold is not None and hold.reason == "outage"
         return is_outage and 300 <= reply.status < 500 and reply.status not in {408, 425, 429}

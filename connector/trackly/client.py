@@ -21,7 +21,7 @@ from connector.config.certificates import load_pair
 from connector.core.batching import Batch
 from connector.core.verdicts import Reply
 from connector.trackly.operations import Operation
-from connector.trackly.replies import read_reply
+from connector.trackly.replies import is_foreign, read_reply
 from connector.trackly.transport import ExactTransport, Pieces, ReplyTooLargeError
 
 _WRITING = ("http11.send_request_headers.started", "http2.send_request_headers.started")
@@ -142,7 +142,8 @@ class Client:
             return Reply("answered", status=error.status)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, RuntimeError) as error:
             return _trouble(error, written=False)
-        return Reply("answered", status=response.status_code, text=body[:100_000].decode(errors="replace"))
+        text = body[:100_000].decode(errors="replace")
+        return Reply("answered", status=response.status_code, text=text, foreign=is_foreign(body))
 
     async def _ask(
         self,

@@ -147,6 +147,11 @@ def _failure(body: bytes) -> tuple[str | None, str, bool]:
     return code, (texts[0] if texts else body.decode(errors="replace"))[:MAX_TEXT], False
 
 
+def is_foreign(body: bytes) -> bool:
+    """Tell whether an answer is no JSON object, so that it is not the platform's own."""
+    return _failure(body)[2]
+
+
 def _names_taken(operation: Operation, body: bytes) -> bool:
     """Tell whether an error reply says of records that they were taken: they must not be sent again for its status."""
     try:

@@ -488,6 +488,31 @@ def test_an_outage_that_loses_answers_costs_a_record_for_each_time_that_the_plat
     assert in_doubt <= before_the_hold + tries
 
 
+def test_a_page_in_the_place_of_the_platform_ends_no_outage() -> None:
+    """Maintenance often has 200 for its status: each record by which the platform was tried would be in doubt."""
+    probes = itertools.count(1)
+    is_back = False
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal is_back
+        while True:
+            head, body = await read_request(reader)
+            is_back = is_back or (head.startswith(b"GET") and next(probes) > 12)
+            lists = LISTS if head.startswith(b"GET") else None
+            answer = lists or b'{"queued_count":%d,"error_count":0}' % len(json.loads(body)["messages"])
+            writer.write(whole(answer if is_back else b"<html>We will be back soon</html>"))
+
+    bench = Bench(failures=3)
+
+    async def use(client: Client, _served: object) -> None:
+        await delivering(bench, client, [f"text {number}" for number in range(100)])
+
+    talk(handle, use)
+
+    in_doubt = sum(verdict.reason == "in_doubt" for verdict, _ in bench.results().values())
+    assert in_doubt <= 8 * 5, "no more than was under way when it began"
+
+
 class Scales(Liar):
     """A client whose platform refuses a request that holds one record which is too large by itself."""
 

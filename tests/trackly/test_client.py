@@ -322,3 +322,8 @@ def test_what_is_said_of_trouble_is_short_and_holds_no_key() -> None:
     assert reply.text
     assert "trk_secret" not in reply.text
     assert len(_trouble(httpx.ReadError("x" * 10_000), written=True).text) <= 300
+
+
+@pytest.mark.parametrize("page", [b"<html>Maintenance</html>", b"[]", b""])
+def test_a_page_in_its_place_is_told_from_the_platform(page: bytes) -> None:
+    assert talk(answer(page), lambda client, _: client.lists()).foreign
