@@ -13,6 +13,7 @@ import os
 import select
 import socket
 import ssl
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -218,12 +219,12 @@ class ExactTransport(httpx.AsyncBaseTransport):
     def _keep(self, connection: _Connection) -> None:
         """Have a connection ready for another request."""
         if not connection.closed:
-            connection.idle_since = asyncio.get_running_loop().time()
+            connection.idle_since = time.clock_gettime(time.CLOCK_BOOTTIME)
             self._idle.append(connection)
 
     def _take_idle(self) -> _Connection | None:
         """Return the connection used last, if it is young enough; close all that are not."""
-        oldest = asyncio.get_running_loop().time() - self._idle_secs
+        oldest = time.clock_gettime(time.CLOCK_BOOTTIME) - self._idle_secs  # the platform goes on while we sleep
         while self._idle and (self._idle[0].closed or self._idle[0].idle_since < oldest):
             self._idle.popleft().abort()
         while self._idle:

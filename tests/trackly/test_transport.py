@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import socket
 import threading
+import time
 import tracemalloc
 from collections.abc import Callable
 
@@ -64,6 +65,20 @@ def test_a_connection_that_was_idle_for_too_long_is_left() -> None:
         await until(lambda: served.ended == served.connections[:1])
 
     talk(answer(OK), use, idle_secs=4)
+
+
+def test_a_connection_that_was_idle_while_the_machine_slept_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its end may never have come to us, and the loop's own clock stood still meanwhile."""
+    told = time.clock_gettime
+    slept = {time.CLOCK_BOOTTIME: 3_600.0}
+
+    async def use(client: Client, served: Served) -> int:
+        assert (await send(client)).ok
+        monkeypatch.setattr(time, "clock_gettime", lambda clock: told(clock) + slept.get(clock, 0.0))
+        assert (await send(client)).ok
+        return len(served.connections)
+
+    assert talk(answer(OK), use, idle_secs=4) == 2
 
 
 def test_a_connection_that_the_server_closed_is_not_used_again() -> None:
