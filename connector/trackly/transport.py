@@ -115,7 +115,7 @@ class _Connection(asyncio.Protocol):
         return not poll.poll(0)
 
     def has_ended(self) -> bool:
-        """Tell whether the other side has ended it without a word, as far as we or the kernel know."""
+        """Tell whether it is of no use any more, or the other side has ended it without a word, as the kernel knows."""
         if self.closed or self.transport is None or self.transport.is_closing():
             return True
         descriptor = self.transport.get_extra_info("socket").fileno()
@@ -192,6 +192,8 @@ class ExactTransport(httpx.AsyncBaseTransport):
         self._max_reply_bytes = max_reply_bytes
         self._idle: deque[_Connection] = deque()
         self._busy: set[_Connection] = set()
+        self._failing: set[Any] = set()
+        """Addresses of the host to which no connection could be made; others are tried first."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request whose stream is `Pieces`, and return its reply, read to the end."""
@@ -236,13 +238,16 @@ class ExactTransport(httpx.AsyncBaseTransport):
 
     async def _connect(self, url: httpx.URL) -> _Connection:
         secure = url.scheme == "https"
+        host = url.raw_host.decode("ascii")  # as the request has it: Python has an older way to write names
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_secs):
-                _, connection = await asyncio.get_running_loop().create_connection(
+                reached = await self._reach(host, url.port or (443 if secure else 80))
+                _, connection = await loop.create_connection(
                     lambda: _Connection(self._max_reply_bytes),
-                    url.raw_host.decode("ascii"),  # as the request has it: Python has an older way to write names
-                    url.port or (443 if secure else 80),
+                    sock=reached,
                     ssl=self._tls if secure else None,
+                    server_hostname=host if secure else None,
                 )
         except TimeoutError as error:
             raise httpx.ConnectTimeout(f"no connection within {self._connect_secs} s") from error
@@ -251,8 +256,38 @@ class ExactTransport(httpx.AsyncBaseTransport):
         if connection.has_ended():
             # As of a balancer that has nobody behind it. What would be written now comes to nothing, but not surely so.
             connection.abort()
-            raise httpx.ConnectError("the connection was closed as soon as it was made")
+            raise httpx.ConnectError("the connection ended before the request was written")
         return connection
+
+    async def _reach(self, host: str, port: int) -> socket.socket:
+        """Return a socket that is connected to an address of the host.
+
+        Each has a share of the time, and those that failed come last: one that never answers, as of an IPv6 that leads
+        nowhere, must not keep us from the others.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._connect_secs
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        self._failing.intersection_update(address for *_, address in found)
+        found.sort(key=lambda info: info[4] in self._failing)
+        failure: OSError | None = None
+        for tried, (family, kind, protocol, _, address) in enumerate(found):
+            reached = socket.socket(family, kind, protocol)
+            try:
+                reached.setblocking(False)
+                reached.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                async with asyncio.timeout((deadline - loop.time()) / (len(found) - tried)):
+                    await loop.sock_connect(reached, address)
+            except BaseException as error:
+                reached.close()
+                if not isinstance(error, OSError):
+                    raise
+                self._failing.add(address)
+                failure = error
+            else:
+                self._failing.discard(address)
+                return reached
+        raise failure or OSError(f"{host} has no address")
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -7,6 +7,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -161,6 +162,36 @@ def test_a_connection_that_is_closed_as_soon_as_it_is_made_means_certainly_not_s
         thread.join(20)
         listening.close()
     assert (reply.kind, reply.trouble) == ("not_sent", "connect")
+
+
+def test_an_address_that_never_answers_keeps_nobody_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host may have an IPv6 address that leads nowhere from here, or a machine that is gone still has its name."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.2", 0))
+        silent.listen(0)
+        crowd = [socket.socket() for _ in range(4)]  # more than may wait there: the kernel drops who comes after
+        for each in crowd:
+            each.setblocking(False)
+            each.connect_ex(silent.getsockname())
+        look_up = socket.getaddrinfo
+
+        def two(_host: str, port: int, *more: int) -> list[Any]:
+            return look_up(*silent.getsockname(), *more) + look_up("127.0.0.1", port, *more)
+
+        async def use(client: Client, _served: Served) -> tuple[Reply, float]:
+            client._base = client._base.copy_with(host="platform.example")
+            monkeypatch.setattr(socket, "getaddrinfo", two)
+            first = await send(client)
+            assert first.ok, first.text
+            transport_of(client)._idle.pop().abort()
+            began = time.monotonic()
+            return await send(client), time.monotonic() - began
+
+        second, took = talk(answer(OK), use, connect_secs=0.4)
+        for each in crowd:
+            each.close()
+    assert second.ok
+    assert took < 0.2, "it is known by then"
 
 
 @pytest.mark.parametrize("reply", [whole(OK, headers=b"Connection: close\r\n"), b"HTTP/1.0 200 OK\r\n\r\n" + OK])
