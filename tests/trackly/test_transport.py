@@ -416,6 +416,20 @@ def test_a_reply_of_100_mb_is_not_held_and_leaves_doubt(begin: bytes, part: byte
     assert sent[0] < 50_000_000
 
 
+def test_a_reply_in_the_smallest_chunks_takes_no_more_memory_than_in_one() -> None:
+    """The limit is one of memory; a single byte is no object of its own to Python, two are."""
+    sent = [0]
+    tracemalloc.start()
+    try:
+        reply = post(endless(CHUNKED, b"2\r\nxx\r\n" * 1_000, sent), max_reply_bytes=400_000)  # type: ignore[arg-type]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert reply.unreadable == "the reply is too large"
+    assert peak < 6_000_000, "the limit and what the sockets pass on at once"
+
+
 def test_a_failure_that_is_too_large_is_still_a_failure() -> None:
     """Its status says that the batch was not taken, whatever else it has to say."""
     reply = post(answer(whole(b"x" * 200_000, status=b"503 No"), raw=True))
