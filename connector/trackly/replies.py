@@ -45,6 +45,7 @@ class _Failure(msgspec.Struct):
     code: Any = None
     error: Any = None
     message: Any = None
+    errors: Any = None
 
 
 class _Taken(msgspec.Struct):
@@ -144,6 +145,13 @@ def _failure(body: bytes) -> tuple[str | None, str, bool]:
         return None, body[:MAX_TEXT].decode(errors="replace"), True
     texts = [text for text in (said.error, said.message) if isinstance(text, str) and text]
     code = said.code[:MAX_TEXT] if isinstance(said.code, str) else None
+    if said.code is None and isinstance(said.errors, list):
+        # No document says which status a bulk request has of which all records failed: it may tell them as ever.
+        entries = [entry for entry in said.errors if isinstance(entry, dict)]
+        codes = {each if isinstance(each := entry.get("code"), str) else "" for entry in entries}
+        if len(codes) == 1:
+            code = codes.pop()[:MAX_TEXT] or None
+            texts += [entry["error"] for entry in entries if isinstance(entry.get("error"), str) and entry["error"]]
     return code, (texts[0] if texts else body.decode(errors="replace"))[:MAX_TEXT], False
 
 

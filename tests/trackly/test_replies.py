@@ -321,6 +321,37 @@ def test_a_failure_is_told_with_its_code_and_text(body: bytes | dict[str, Any], 
         assert answer(body, status=status) == Reply("answered", status=status, code=code, text=text, foreign=foreign)
 
 
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_an_error_reply_that_gives_all_its_records_one_code_has_that_code(status: int) -> None:
+    """No document says which status a bulk request has of which all failed; a wrong list must hold in each of them."""
+    wrong = [failure(index, code="list_not_found", error="No such list") for index in range(4)]
+
+    reply = answer(said(0, 4, *wrong), status=status)
+    alone = answer(said(0, 1, failure(0)), status=status, records=RECORDS["send"][:1])
+
+    assert (reply.code, reply.text) == ("list_not_found", "No such list")
+    assert classify(reply, POLICY, own_list=True).action is Action.HOLD
+    assert classify(reply, POLICY, own_list=False).action is Action.HALVE
+    assert (alone.code, alone.text) == ("invalid_phone", "Invalid")
+
+
+@pytest.mark.parametrize(
+    "errors",
+    [
+        [failure(0), failure(1, code="not_sendable")],
+        [failure(0), failure(1, code=None)],
+        [failure(0, code=["invalid_phone"])],
+        [{}],
+        ["invalid_phone"],
+        {"0": "invalid_phone"},
+        [],
+        None,
+    ],
+)
+def test_errors_of_several_codes_or_of_none_give_a_request_none(errors: Any) -> None:
+    assert answer({"queued_count": 0, "error_count": 4, "errors": errors}, status=400).code is None
+
+
 def test_a_list_or_count_of_nothing_may_be_null() -> None:
     reply = answer(said(4, 0) | {"errors": None, "duplicates_skipped": None, "invalid_phones": None})
 
