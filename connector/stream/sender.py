@@ -90,6 +90,7 @@ class Sender:
     def run(self) -> None:
         """Begin to probe while the stream holds."""
         self._probing = self._loop.create_task(self._probe())
+        self._probing.add_done_callback(self._done)  # who holds would hold for ever, and nothing would say so
 
     async def close(self) -> None:
         """Give up what is still under way: its fate is unknown, and its listing says so."""

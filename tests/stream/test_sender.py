@@ -513,6 +513,23 @@ def test_a_page_in_the_place_of_the_platform_ends_no_outage() -> None:
     assert in_doubt <= 8 * 5, "no more than was under way when it began"
 
 
+class Broken(Liar):
+    """A client that cannot ask, for whatever reason nobody has thought of."""
+
+    async def lists(self) -> Reply:
+        """Raise what is no trouble of a connection."""
+        raise KeyError("lists")
+
+
+def test_a_probe_that_fails_for_no_known_reason_fails_the_stream() -> None:
+    """Nothing would end its hold any more, and nothing would tell of it."""
+    bench = Bench()
+    bench.state.gate.refused(0, "unauthorized", now=0.0, detail="")
+
+    with pytest.raises(AssertionError, match="KeyError"):
+        deliver(bench, Broken([]), ["text"])
+
+
 class Scales(Liar):
     """A client whose platform refuses a request that holds one record which is too large by itself."""
 
