@@ -243,7 +243,7 @@ TABLE: tuple[Row, ...] = (
         "too_large",
         "413",
         Action.SHRINK,
-        "halve, and remember the smaller limit; a single record: dead letter `payload_too_large`",
+        "halve, and remember the smaller limit for ten minutes; a single record: dead letter `payload_too_large`",
         _status(413, 413),
     ),
     Row(

@@ -35,6 +35,9 @@ _HOLD_REASONS = {401: "unauthorized", 402: "payment_required", 403: "forbidden",
 TOLD_EVERY_SECS = 10.0
 """How often it is told that batches come too late to be posted."""
 
+SMALLER_FOR_SECS = 600.0
+"""How long batches stay small for one that was too large: the gateway that refused it may have been mended since."""
+
 _EXPIRED = Verdicts(Verdict("dead_letter", "expired", text="grew older than delivery.max_age_secs as it waited"))
 
 
@@ -76,6 +79,8 @@ class Sender:
         self._traces = traces
         self._loop = asyncio.get_running_loop()
         self._taken = LargestTaken()
+        self._lowered_at = float("inf")
+        """When a batch was too large last, of those that batches are small for."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._probing: asyncio.Task[None] | None = None
         self._dice = random.Random()  # noqa: S311 (jitter, not a secret)
@@ -219,6 +224,8 @@ class Sender:
                 batch.failures += 1
                 self._passed(batch, reply)
                 self._taken.note(batch.size, at)
+                if at - self._lowered_at > SMALLER_FOR_SECS:
+                    self._forget_limit()
                 self._settle(serial, batch, judgement, reply, sent_ms)
             case Action.DOUBT:
                 batch.failures += 1
@@ -364,7 +371,7 @@ class Sender:
             self._reject(serial, batch, reply, row, sent_ms)
 
     def _learn_limit(self, batch: Batch, at: float) -> None:
-        """Have later batches be smaller than one that was too large, until a single record turns out to be that.
+        """Have later batches be smaller than one that was too large, for a time, or until a single record is that.
 
         What its batches taught was about it. If the platform takes less than is set all the same, the next batch that
         is too large says so again; the other way round, batches would stay small for good.
@@ -373,8 +380,13 @@ class Sender:
         if batch.count > 1:
             lowered = max(batch.size // 2, self._taken.bytes(at), 1_000)
             batcher.lower(max_bytes=min(batcher.limits.max_bytes, lowered))
+            self._lowered_at = at
         else:
-            batcher.forget_lower()
+            self._forget_limit()
+
+    def _forget_limit(self) -> None:
+        self._state.batcher.forget_lower()
+        self._lowered_at = float("inf")
 
     def _reject(self, serial: int, batch: Batch, reply: Reply, row: Row, sent_ms: int) -> None:
         self._finish(serial, batch, batch.chunks, Verdicts(rejection(reply, row)), sent_ms)

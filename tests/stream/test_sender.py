@@ -563,6 +563,40 @@ def test_a_record_that_is_too_large_by_itself_leaves_no_small_batches_behind() -
     assert scales.counts[-1] == 100
 
 
+class Gateway(Liar):
+    """A client before whose platform somebody takes small requests only, until it is mended."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.is_mended = False
+        self.counts: list[int] = []
+
+    async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
+        """Refuse what is large with a page, as gateways do."""
+        self.counts.append(batch.count)
+        if not self.is_mended and batch.size > 1_500:
+            self.said = [(413, None, b"<html>Request Entity Too Large</html>")]
+        return await super().post(operation, batch, before=before)
+
+
+def test_batches_that_were_too_large_for_a_gateway_are_large_again_some_time_after_it_was_mended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("connector.stream.sender.SMALLER_FOR_SECS", 0.1)
+    gateway = Gateway()
+    bench = Bench(batch_records=100)
+    turns = itertools.count()
+
+    def feed() -> None:
+        if not bench.state.flow.ready and len(bench.results()) >= 100 and next(turns) < 200:
+            gateway.is_mended = True
+            bench.read([event("well")] * 100)
+
+    deliver(bench, gateway, ["well"] * 100, feed=feed, until=lambda: gateway.is_mended and 100 in gateway.counts[1:])
+
+    assert {verdict.status for verdict, _ in bench.results().values()} == {"queued"}
+
+
 @pytest.mark.parametrize("batch_records", [1, 2, 20])
 @pytest.mark.parametrize("status", [500, 504])
 def test_an_outage_of_the_endpoint_behind_a_working_probe_gives_up_one_record_at_most(
