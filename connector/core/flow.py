@@ -246,6 +246,22 @@ class Flow:
             passed_over,
         )
 
+    def pass_over(self, partition: Partition, offset: int) -> tuple[int, int]:
+        """Settle what lies below an offset that was reached behind the last record: markers, what was aborted.
+
+        Returns how many of these offsets were in doubt, and how many there are; none while records wait before them, or
+        while what is read is dropped. Else they stay uncommitted until another record comes, and are taken for records
+        that retention has removed before they were read.
+        """
+        state = self.partitions[partition]
+        begin = max(state.next_read, state.base)
+        if state.base < state.next_read or offset <= begin or state.held or state.revoking:
+            return 0, 0
+        state.next_read = begin
+        counts = self._skip_holes(state, (offset,))
+        state.next_read = offset
+        return counts
+
     def unknown(self, partition: Partition, progress: Progress) -> RangeSet:
         """Return which records are in doubt, if a partition begins at this progress, that no answer is known for."""
         return self._answers.without(partition, self._doubtful(partition, progress))

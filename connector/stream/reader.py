@@ -454,6 +454,8 @@ class Reader:
         for partition, (base, all_settled) in states.items():
             # Behind the last record lie its transaction's marker, or records that were aborted: nothing to wait for.
             offset = max(base, passed.get(partition, base)) if all_settled else base
+            if offset > base and partition in self._begun:  # else it was reached before the partition began
+                self._pass_over(partition, offset)
             end = source.known_end(partition)
             spots[partition] = Spot(offset, None if end is None else max(end - offset, 0))
         self.spots = spots
@@ -461,6 +463,15 @@ class Reader:
         known = [spot.lag for spot in spots.values() if spot.lag is not None]
         has_none = self.assigned_once and not self._epochs
         self.lag = sum(known) if known or has_none else None
+
+    def _pass_over(self, partition: Partition, offset: int) -> None:
+        """Have it committed that nothing that can be read is left below an offset."""
+        with self._state.changed:
+            if partition in self._state.flow.partitions:
+                vanished, passed_over = self._state.flow.pass_over(partition, offset)
+                self._state.counts.vanished += vanished
+                self._state.counts.passed_over += passed_over
+                self._state.changed.notify_all()
 
     def _tell_pacer(self, source: Source, reads: dict[Partition, int]) -> None:
         """Tell how many records are still to be read, and what share of the partitions is ours."""

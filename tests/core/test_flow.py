@@ -252,6 +252,32 @@ def test_records_in_doubt_that_the_topic_no_longer_has_are_counted_and_settled()
     assert said(made.plan(now=0, slots=0)).base == 6
 
 
+def test_what_can_not_be_read_behind_the_last_record_is_committed_once_all_is_settled() -> None:
+    """Else it looks, when retention has removed it, like a record that nobody has read."""
+    made = flow(A, progress=Progress(0, in_flight=RangeSet([(5, 7)])))
+    read(made, chunk(A, range(3)))
+    made.add_ready([batch(chunk(A, range(3)))])
+    assert made.pass_over(A, 8) == (0, 0), "records wait before it"
+    [(serial, _)] = started(made)
+    settled(made, serial)
+    started(made)
+
+    assert made.pass_over(A, 8) == (2, 5)
+    assert made.pass_over(A, 8) == (0, 0), "once"
+
+    assert said(made.plan(now=0, slots=0)) == Progress(8, mark=3)
+    assert positions(made.intake(chunk(A, [7, 8])).fresh) == [(A, 8)]
+
+
+def test_a_partition_whose_records_are_dropped_as_they_are_read_passes_over_nothing() -> None:
+    """The consumer is beyond them, but they are read again."""
+    made = flow(A, B)
+    made.hold(A)
+    made.begin_revoke([B])
+
+    assert [made.pass_over(partition, 8) for partition in (A, B)] == [(0, 0), (0, 0)]
+
+
 def test_offsets_that_lie_between_those_that_were_read_are_counted() -> None:
     made = flow(A)
 

@@ -583,6 +583,35 @@ def test_a_partition_whose_topic_only_seemed_to_be_deleted_begins_anew(reading: 
     assert PARTITION in reading.state.flow.partitions
 
 
+def test_a_partition_that_ends_with_what_can_not_be_read_is_committed_to_its_end(reading: Reading) -> None:
+    """Retention removes the marker of the last transaction as well, and that is no record that was not read."""
+    reading.begin_by_hand(PARTITION)
+    reading.source.passed.return_value = {PARTITION: OFFSET + 3}
+    reading.reader._reported.clear()
+
+    reading.reader._turn(reading.source)
+
+    reading.commit()
+    assert (reading.stand[PARTITION][0], reading.state.counts.passed_over) == (OFFSET + 3, 3)
+
+
+def test_a_partition_that_has_not_begun_is_not_passed_over(reading: Reading) -> None:
+    """Where the consumer stands is from before it was let go: what was read since then was dropped."""
+    reading.begin_by_hand(PARTITION)
+    reading.source.passed.return_value = {PARTITION: OFFSET + 3}
+    reading.source.begin.side_effect = lambda *_: False
+    reading.reader._reload(PARTITION)
+
+    deadline = time.monotonic() + 30
+    while PARTITION not in reading.reader._to_begin and time.monotonic() < deadline:
+        reading.reader._reported.clear()
+        reading.reader._turn(reading.source)
+
+    assert PARTITION in reading.reader._to_begin
+    reading.commit()
+    assert reading.stand[PARTITION][0] == OFFSET
+
+
 def test_lists_of_partitions_that_stay_go_on_at_their_pace_while_another_drains(reading: Reading) -> None:
     """The reader waits for what is under way, and nobody else looks whose turn has come."""
     reading.source.all_partitions.return_value = 2
