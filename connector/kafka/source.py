@@ -159,6 +159,8 @@ class Source:
         """Topics of which a partition was ever assigned: records of one that is revoked may still come."""
         self._known_topic = ""
         """One that is read; it need not exist."""
+        self._names_read: frozenset[str] | None = None
+        """All that are read, None where a pattern names them, which librdkafka may take in another way than we."""
         self._names: dict[str, str] = {}
         self._refused: dict[Partition, float] = {}
         """Since when partitions that are to begin may not be sought."""
@@ -178,6 +180,7 @@ class Source:
     def subscribe(self, topics: Sequence[str]) -> None:
         """Join the group; a name that starts with `^` is a pattern, and not all are."""
         self._known_topic = next(topic for topic in topics if not topic.startswith("^"))
+        self._names_read = None if any(topic.startswith("^") for topic in topics) else frozenset(topics)
         # With this protocol brokers match, and want whole names; librdkafka is content with the beginning of one.
         if self._config.get("group.protocol") == "consumer":
             topics = [f"^({topic}).*" if topic.startswith("^") else topic for topic in topics]
@@ -342,6 +345,7 @@ class Source:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if consumer is not self._consumer:
             return  # it is being closed
+        partitions = self._wanted(partitions)
         # A place to stand while paused: `begin` seeks to where the progress says. It must be a number. For a word such
         # as the end, librdkafka asks the broker, and when the answer is late, as after a restart, it comes after the
         # seek, is found outdated and asked for again, and what is between our place and the end is passed over.
@@ -354,7 +358,16 @@ class Source:
         self._forget(mine)
         self._handler.assigned(mine)
 
+    def _wanted(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """Return the partitions of the topics that were subscribed to.
+
+        A static member that comes back is given what it had, whatever it subscribes to by now: a topic that was taken
+        out of its settings may be another stream's, which posts the same records.
+        """
+        return [p for p in partitions if self._names_read is None or p.topic in self._names_read]
+
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        partitions = self._wanted(partitions)
         if consumer is self._consumer:
             mine = [Partition(p.topic, p.partition) for p in partitions]
             self._handler.revoking(mine)
@@ -363,6 +376,7 @@ class Source:
         consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        partitions = self._wanted(partitions)
         if consumer is self._consumer:
             mine = [Partition(p.topic, p.partition) for p in partitions]
             self._losses += 1

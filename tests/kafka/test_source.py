@@ -1,4 +1,4 @@
-"""Where a partition begins: what the consumer is told, with librdkafka itself in place of a broker."""
+"""Where a partition begins: what the consumer is told, mostly with librdkafka itself in place of a broker."""
 
 import threading
 import time
@@ -51,6 +51,52 @@ def test_a_new_partition_stands_at_a_number_until_it_begins(consumer: Consumer) 
     assert [(spot.topic, spot.partition) for spot in spots] == [PARTITION]
     assert all(spot.offset >= 0 for spot in spots)
     consumer.pause.assert_called_once_with(spots)  # type: ignore[attr-defined] # a mock
+
+
+def test_a_static_member_that_comes_back_reads_no_topic_that_it_subscribes_to_no_more(
+    broker: BrokerHandle, topics: Topics
+) -> None:
+    """The coordinator gives it all that it had, without a rebalance: a topic may be another stream's by now."""
+    kept, dropped = topics.create(), topics.create()
+    config: dict[str, Any] = {
+        "bootstrap.servers": broker.bootstrap_servers,
+        "group.id": kept,
+        "group.instance.id": "one",
+        "partition.assignment.strategy": "cooperative-sticky",
+        "auto.offset.reset": "error",
+        "enable.auto.commit": False,
+    }
+
+    def held(*names: str) -> list[Partition]:
+        handler = create_autospec(RebalanceHandler, instance=True)
+        reader, deadline = Source(config, handler, lambda _: 1), time.monotonic() + 30
+        reader.subscribe(names)
+        while not handler.assigned.called and time.monotonic() < deadline:
+            reader.read(1, 0.05)
+        reader.close()
+        found: list[Partition] = sorted(handler.assigned.call_args.args[0])
+        return found
+
+    assert held(kept, dropped) == sorted([Partition(kept, 0), Partition(dropped, 0)])
+
+    assert held(kept) == [Partition(kept, 0)]
+
+
+@pytest.mark.parametrize(("subscribed", "wanted"), [("other", []), (PARTITION.topic, [PARTITION]), ("^x", [PARTITION])])
+def test_partitions_that_were_not_taken_are_not_given_back_either(
+    consumer: Consumer, subscribed: str, wanted: list[Partition]
+) -> None:
+    """Librdkafka refuses that, and they would stay with a group that goes on without this member."""
+    made = _source()
+    made.subscribe([subscribed, "plain"])
+
+    made._on_assign(consumer, [TopicPartition(*PARTITION)])
+    made._on_revoke(consumer, [TopicPartition(*PARTITION)])
+    made._on_lost(consumer, [TopicPartition(*PARTITION)])
+
+    given = [call.args[0] for call in consumer.incremental_assign.call_args_list]  # type: ignore[attr-defined] # a mock
+    given += [call.args[0] for call in consumer.incremental_unassign.call_args_list]  # type: ignore[attr-defined] # same
+    assert [[(spot.topic, spot.partition) for spot in spots] for spots in given] == [wanted] * 3
 
 
 def test_a_read_that_brings_nothing_but_an_error_tells_of_it(
