@@ -244,8 +244,9 @@ class Beginnings:
             # count as those there were at first: what is added later is read from its beginning.
             progress = replace(progress, birth=source.partition_count(partition.topic, self._options.call_secs))
             found.new = True
-        unseen = 0
-        if committed.offset > high:  # as tools reset them that count what is in open transactions
+        unseen, detail = 0, ""
+        top = max(committed.offset, progress.settled.stop, progress.in_flight.stop)
+        if top > high:  # as tools reset them that count what is in open transactions
             high = source.written_end(partition, self._options.call_secs)
         if committed.offset > high:
             unseen = 1
@@ -257,19 +258,28 @@ class Beginnings:
         elif committed.offset < low:
             unseen = low - committed.offset - _below(progress.settled, low) - _below(progress.in_flight, low)
             detail = f"retention removed {unseen} records before they were read"
-        else:
-            detail = ""
+        if not unseen and top > high:
+            unseen = 1
+            detail = (
+                f"what was read up to offset {top - 1} lies beyond the end {high}: an unclean leader election has cut "
+                "it off, or the topic was made anew; what is written there since is new"
+            )
         found.missing = unseen
         if unseen and self._options.on_missing == "hold" and not ruling.pass_missing:
             again = ", which posts all of them, also those that were posted before" if committed.offset > high else ""
-            detail += f"; to go on with the oldest record there is{again}: resume, or on_missing: continue"
+            oldest = "what is there" if low <= committed.offset <= high else "the oldest record there is"
+            detail += f"; to go on with {oldest}{again}: resume, or on_missing: continue"
             return replace(found, hold=("records_missing", detail))
         if committed.offset > high:
             found.vanished = progress.in_flight.count
             progress = Progress(low, progress.birth)
-        elif committed.offset < low:
+        elif top > high:
+            # Else new records under these offsets would be taken for those that were read, and be passed over.
+            found.vanished = progress.in_flight.count - _below(progress.in_flight, high)
+            progress = _until(progress, high)
+        if committed.offset < low:
             # What was in doubt and is gone is settled: there is nothing left to write a dead letter of.
-            found.vanished = _below(progress.in_flight, low)
+            found.vanished += _below(progress.in_flight, low)
             progress = _from(progress, low)
         if self._options.in_doubt == "hold" and ruling.in_doubt is None and (count := self._in_doubt(found, progress)):
             return replace(found, hold=hold_for_doubt(count))
@@ -341,6 +351,14 @@ class Beginnings:
 
 def _below(ranges: RangeSet, limit: int) -> int:
     return sum(max(min(stop, limit) - start, 0) for start, stop in ranges)
+
+
+def _until(progress: Progress, end: int) -> Progress:
+    """Return the progress without what lies at `end` or above it."""
+    settled, in_flight = progress.settled.copy(), progress.in_flight.copy()
+    for ranges in (settled, in_flight):
+        ranges.discard(end, max(ranges.stop, end))
+    return Progress(progress.base, progress.birth, 0, settled, in_flight)
 
 
 def _from(progress: Progress, low: int) -> Progress:

@@ -1,15 +1,15 @@
 """Where partitions begin, by what a real broker says of them, and what is told when what was committed is not there."""
 
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 from unittest.mock import create_autospec
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from connector.core.chunks import Partition
-from connector.core.progress import Progress, encode
+from connector.core.progress import Progress, Range, RangeSet, encode
 from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Record, Topics
 from connector.kafka.source import Committed, RebalanceHandler, Source
@@ -60,26 +60,35 @@ def _begin(broker: BrokerHandle, topic: str, committed: int) -> Beginning:
     return beginnings.found.popleft()
 
 
-@pytest.fixture
-def start() -> Callable[[int], Beginning]:
-    """Return what a partition with the records from 50 to 99 begins with, given the committed offset."""
+Start = Callable[..., Beginning]
 
-    def started(offset: int) -> Beginning:
+
+@pytest.fixture
+def start() -> Start:
+    """Return what a partition with the records from 50 to 99 begins with, given the offset and what is committed."""
+
+    def started(
+        offset: int,
+        *,
+        on_missing: Literal["hold", "continue"] = "hold",
+        settled: Sequence[Range] = (),
+        in_flight: Sequence[Range] = (),
+    ) -> Beginning:
         options = BeginOptions(
-            topics=("alpha",), group="g", start="earliest", on_missing="hold", in_doubt="dead_letter", call_secs=1
+            topics=("alpha",), group="g", start="earliest", on_missing=on_missing, in_doubt="dead_letter", call_secs=1
         )
         refuse: Any = None
         found = Beginnings(make_state(), options, name="s", fail=refuse, epoch_of=lambda _: 1, last_settled=dict)
         source = create_autospec(Source, instance=True)
         source.bounds.return_value, source.written_end.return_value = (50, 100), 100
-        there = Committed(offset, encode(Progress(offset, 1)))
+        there = Committed(offset, encode(Progress(offset, 1, 0, RangeSet(settled), RangeSet(in_flight))))
         return found._start_of(source, Partition("alpha", 0), 1, there, dict)
 
     return started
 
 
 def test_a_commit_beyond_the_end_says_what_a_resume_would_post_again_and_how_it_is_passed_over(
-    start: Callable[[int], Beginning],
+    start: Start,
 ) -> None:
     """After an unclean leader election all that the partition holds was posted before."""
     hold = start(120).hold
@@ -93,7 +102,7 @@ def test_a_commit_beyond_the_end_says_what_a_resume_would_post_again_and_how_it_
     assert "posts all of them, also those that were posted before" in detail
 
 
-def test_a_commit_before_the_beginning_says_how_many_are_gone(start: Callable[[int], Beginning]) -> None:
+def test_a_commit_before_the_beginning_says_how_many_are_gone(start: Start) -> None:
     assert start(20).hold == (
         "records_missing",
         (
@@ -101,3 +110,29 @@ def test_a_commit_before_the_beginning_says_how_many_are_gone(start: Callable[[i
             "to go on with the oldest record there is: resume, or on_missing: continue"
         ),
     )
+
+
+def test_what_was_read_beyond_an_end_that_was_cut_off_is_told(start: Start) -> None:
+    hold = start(90, settled=[(95, 120)], in_flight=[(120, 130)]).hold
+
+    assert hold is not None
+    assert hold[0] == "records_missing"
+    assert "what was read up to offset 129 lies beyond the end 100" in hold[1]
+    assert hold[1].endswith("to go on with what is there: resume, or on_missing: continue")
+
+
+@pytest.mark.parametrize(("base", "begins", "missing"), [(90, 90, 1), (20, 50, 30)])
+def test_what_is_written_where_the_end_was_cut_off_is_not_taken_for_what_was_read(
+    start: Start, base: int, begins: int, missing: int
+) -> None:
+    """Other records have these offsets now: passed over they would be lost, and in doubt are others."""
+    found = start(base, on_missing="continue", settled=[(95, 120)], in_flight=[(91, 93), (120, 130)])
+
+    assert found.progress == Progress(begins, 1, 0, RangeSet([(95, 100)]), RangeSet([(91, 93)]))
+    assert (found.missing, found.vanished) == (missing, 10)
+
+
+def test_what_was_read_up_to_the_end_stays_settled_and_in_doubt(start: Start) -> None:
+    found = start(90, settled=[(95, 99)], in_flight=[(99, 100)])
+
+    assert found.progress == Progress(90, 1, 0, RangeSet([(95, 99)]), RangeSet([(99, 100)]))
