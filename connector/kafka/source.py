@@ -20,6 +20,7 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     Message,
+    ThrottleEvent,
     TopicPartition,
 )
 
@@ -148,7 +149,7 @@ class Source:
         keep_timestamps: bool = False,
         may_be_missing: Collection[str] = (),
     ) -> None:
-        self._config = {**config, "error_cb": lambda _: None}
+        self._config = {**config, "error_cb": lambda _: None, "throttle_cb": self._wait_throttled}
         self._shared = Replaceable(Consumer(self._config))
         self._committer = Lent("commit")
         self._handler = handler
@@ -167,7 +168,7 @@ class Source:
         self._unproven: dict[Partition, _Trial] = {}
         self._paused: set[Partition] = set()
         self._heard_at = time.monotonic()
-        """When it last brought records, or was last asked whether it reaches a broker."""
+        """When it last brought records or was asked whether it reaches a broker, or until when one throttles it."""
         self._losses = 0
         """How often partitions have gone from us."""
 
@@ -228,7 +229,7 @@ class Source:
                 read.chunks.append(chunk_of(run, partition, epoch, keep_timestamps=self._keep_timestamps))
             start += length
         if read.chunks:
-            self._heard_at = time.monotonic()
+            self._heard_at = max(self._heard_at, time.monotonic())
         return read
 
     def _runs(self, messages: list[Message]) -> Iterator[tuple[str, int, int]]:
@@ -393,6 +394,13 @@ class Source:
 
     # ------------------------------------------------------------------ any thread
 
+    def _wait_throttled(self, event: ThrottleEvent) -> None:
+        """Expect nothing for so long: a broker that has a quota to keep does not answer, and lets others ask.
+
+        A consumer that is replaced meanwhile throws away what it had, and has its successor wait as long.
+        """
+        self._heard_at = max(self._heard_at, time.monotonic() + event.throttle_time)
+
     @property
     def is_silent(self) -> bool:
         """Tell whether it has brought nothing for so long that it is to be asked whether it `is_cut_off`."""
@@ -403,7 +411,10 @@ class Source:
         config = {**self._config, "log_level": 2}  # what can't be reached is told of already
         with self._shared.borrowed() as consumer:
             cut_off = is_cut_off(consumer, lambda: Consumer(config), self._known_topic, secs)
-            self._heard_at = time.monotonic()
+            asked_at = time.monotonic()
+            if self._heard_at > asked_at:  # a broker has said meanwhile that it lets us wait
+                return False
+            self._heard_at = asked_at
             return cut_off and consumer is self._consumer  # which may have been replaced meanwhile, for another reason
 
     @contextmanager

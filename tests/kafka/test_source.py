@@ -8,7 +8,7 @@ from typing import Any
 from unittest.mock import create_autospec
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, ThrottleEvent, TopicPartition
 
 from connector.core.chunks import Chunk, Partition
 from connector.demo.finding import BrokerHandle
@@ -333,6 +333,31 @@ def test_a_consumer_that_brings_nothing_is_silent_until_it_is_asked_or_brings_re
         heard.append(tried.is_silent)
 
     assert heard == [True, False, False]
+
+
+@pytest.mark.parametrize("read_since", [False, True])
+def test_a_consumer_that_a_broker_throttles_is_neither_silent_nor_cut_off_for_so_long(
+    consumer: Consumer, monkeypatch: pytest.MonkeyPatch, read_since: bool
+) -> None:
+    """A new one is answered, and throttled in its turn: replaced again and again, it would read next to nothing."""
+    at = 0.0
+    monkeypatch.setattr("connector.kafka.source.time.monotonic", lambda: at)
+    monkeypatch.setattr(source, "is_cut_off", lambda *_: True)
+    monkeypatch.setattr(source, "_topic", lambda _message: PARTITION.topic)
+    monkeypatch.setattr(source, "_partition", lambda _message: PARTITION.number)
+    monkeypatch.setattr(source, "_error", lambda _message: None)
+    monkeypatch.setattr(source, "chunk_of", lambda *_, **__: create_autospec(Chunk, instance=True))
+    tried = _source()
+
+    tried._config["throttle_cb"](ThrottleEvent("broker", 1, 20.0))
+    if read_since:  # what was there already
+        consumer.consume.return_value = [create_autospec(Message, instance=True)]  # type: ignore[attr-defined] # a mock
+        tried.read(1, 0.0)
+    at = 19.0
+
+    assert (tried.is_silent, tried.is_cut_off(0.1)) == (False, False)
+    at = 20.0 + SILENT_SECS + 1
+    assert (tried.is_silent, tried.is_cut_off(0.1)) == (True, True)
 
 
 def test_a_record_that_was_read_is_kept_when_the_wait_for_company_fails(
