@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import jmespath
 from jmespath.exceptions import JMESPathError, JMESPathTypeError
@@ -22,6 +22,9 @@ _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _TIME_FORM = "should be a time such as 2026-01-31T08:00:00Z, or how long ago: 90m, 24h, 7d"
 _POSITION_FORM = "should be TOPIC:PARTITION:OFFSET, or PARTITION:OFFSET in the dead-letter topic"
+
+_FAILS: Final = (JMESPathError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What a search raises: the library compares a text with a number, or asks for a number in a text, as Python does."""
 
 Matches = Callable[[Letter], bool]
 
@@ -159,21 +162,25 @@ def _compiled(where: str) -> Any:
         return jmespath.compile(where)
     except JMESPathError as error:
         raise InvalidFilterError("--where", f"is no JMESPath expression: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise InvalidFilterError("--where", "is nested too deeply") from None
 
 
 def _searched(search: Callable[[Any], Any], letter: Letter, failed: Counter[str]) -> Any:
     try:
         return search(document_of(letter))
-    except JMESPathError as error:  # such as a function that does not take what stands in this value
+    except _FAILS as error:  # such as a function that does not take what stands in this value
         failed[_why(error)] += 1
         return None
 
 
-def _why(error: JMESPathError) -> str:
+def _why(error: Exception) -> str:
     """Return why an expression fails, without the value that it fails on, which the library repeats."""
     if isinstance(error, JMESPathTypeError):
         return f"{error.function_name}() takes {' or '.join(error.expected_types)}, not {error.actual_type}"
-    return str(error).splitlines()[0]
+    if isinstance(error, JMESPathError):
+        return str(error).splitlines()[0]
+    return f"it has no result there ({type(error).__name__})"
 
 
 def _is_true(found: Any) -> bool:

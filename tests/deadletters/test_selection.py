@@ -1,5 +1,6 @@
 """Filters select what they say, and bad ones are refused by name."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -70,10 +71,36 @@ def test_one_of_kafka_connect_is_found_by_the_class_of_its_exception_and_its_sou
     assert matches(letter(headers=CONNECT))
 
 
+@pytest.mark.parametrize(
+    "where",
+    [
+        "value.body > `5`",
+        "contains(value.body, `5`)",
+        "value.contact_data.age < value.to",
+        "merge(value, `null`)",
+        "keys(value)[::0]",
+        "ceil(to_number('inf'))",
+    ],
+)
+def test_a_dead_letter_that_an_expression_has_no_result_for_is_counted_and_not_meant(where: str) -> None:
+    failed = Counter[str]()
+    matches = Criteria(where=where).matcher(where_failed=failed)
+
+    assert matches is not None
+    assert not matches(LETTER)
+    assert failed.total() == 1
+    assert "Hello" not in str(failed)
+
+
 @pytest.mark.parametrize("where", ["value.", "[", "nope(value)=="])
 def test_what_is_no_jmespath_is_refused(where: str) -> None:
     with pytest.raises(InvalidFilterError, match="--where is no JMESPath expression"):
         Criteria(where=where)
+
+
+def test_an_expression_that_is_nested_too_deeply_is_refused() -> None:
+    with pytest.raises(InvalidFilterError, match="--where is nested too deeply"):
+        Criteria(where=f"{'!' * 5_000}value")
 
 
 def test_times_are_given_as_such_or_as_how_long_ago() -> None:
