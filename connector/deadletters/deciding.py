@@ -2,11 +2,12 @@
 
 Nobody is to be texted twice. So whatever could have been taken already is left unless the operator says otherwise:
 what is in doubt, what has an outcome `queued` under its origin, what was sent again before. A first look at a record
-alone gives a `Candidate`; what is known of its origin decides.
+alone gives a `Candidate`; what is known of its origin decides. Where several streams read the topic of the origin, the
+record there is one for each of them, and what became of it in one says nothing of the others.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Literal, NamedTuple
@@ -84,6 +85,29 @@ class Rules:
             return self.to
         stream = self.streams.get(letter.stream or "")
         return None if stream is None else stream.redrive_topic
+
+    @cached_property
+    def receivers(self) -> frozenset[str]:
+        """Return the streams that read what is sent to a topic that was named."""
+        to = self.to
+        if to is None:
+            return frozenset()
+        return frozenset(n for n, stream in self.streams.items() if stream.redrive_topic == to or stream.reads(to))
+
+    def strangers(self, stream: str, topic: str) -> frozenset[str]:
+        """Return the streams that read the topic of an origin for themselves: their record there is another one.
+
+        What came to a stream from elsewhere, by `to`, is the record of whoever sent it.
+        """
+        if (stream, topic) not in self._strangers:
+            readers = frozenset(name for name, settings in self.streams.items() if settings.reads(topic))
+            own = {stream, *self.receivers}
+            self._strangers[stream, topic] = readers - own if readers & own else frozenset()
+        return self._strangers[stream, topic]
+
+    @cached_property
+    def _strangers(self) -> dict[tuple[str, str], frozenset[str]]:
+        return {}
 
     @cached_property
     def _operations(self) -> dict[str, Operation]:
@@ -169,8 +193,8 @@ class Survey:
     matched: int = 0
     """Those that are meant, whether dealt with before or not."""
     candidates: list[Candidate] = field(default_factory=list)
-    latest: dict[Position, int] = field(default_factory=dict)
-    """Of records that were sent again and failed anew: their origin, and how often at most."""
+    latest: dict[str, dict[Position, int]] = field(default_factory=dict)
+    """Of records that were sent again and failed anew in a stream: their origin, and how often at most."""
     open: dict[Partition, RangeSet] = field(default_factory=dict)
     """Those that are not meant and may yet be, under the same filters."""
     no_event: Counter[str] = field(default_factory=Counter)
@@ -187,8 +211,10 @@ class Survey:
         self.where_failed.update(other.where_failed)
         for partition, ranges in other.open.items():
             self.open.setdefault(partition, RangeSet()).update(ranges)
-        for origin, redrives in other.latest.items():
-            self.latest[origin] = max(redrives, self.latest.get(origin, 0))
+        for stream, latest in other.latest.items():
+            known = self.latest.setdefault(stream, {})
+            for origin, redrives in latest.items():
+                known[origin] = max(redrives, known.get(origin, 0))
 
 
 def survey(
@@ -214,7 +240,8 @@ def survey(
             reasons.append(reason)
             redrives = letter.redrives
             if redrives:
-                found.latest[letter.origin] = max(redrives, found.latest.get(letter.origin, 0))
+                latest = found.latest.setdefault(letter.stream or "", {})
+                latest[letter.origin] = max(redrives, latest.get(letter.origin, 0))
             is_done = letter.offset < base or letter.offset in settled
             if matches is not None and not matches(letter):
                 if not is_done and may_yet_match(letter):
@@ -252,23 +279,38 @@ def survey(
 class Known:
     """What is known of origins: which have an outcome `queued`, and how often which were sent again."""
 
-    queued: dict[Partition, RangeSet] = field(default_factory=dict)
-    redriven: dict[Partition, dict[int, int]] = field(default_factory=dict)
-    """By partition and offset."""
+    queued: dict[str, dict[Partition, RangeSet]] = field(default_factory=dict)
+    """By the stream that says so, empty where an outcome names none."""
+    redriven: dict[str, dict[Partition, dict[int, int]]] = field(default_factory=dict)
+    """By the topic where they were sent, then by partition and offset."""
 
     def add(self, other: "Known") -> None:
         """Take in what another piece of a topic brought."""
-        for partition, ranges in other.queued.items():
-            self.queued.setdefault(partition, RangeSet()).update(ranges)
-        for partition, counts in other.redriven.items():
-            known = self.redriven.setdefault(partition, {})
-            for offset, redrives in counts.items():
-                known[offset] = max(redrives, known.get(offset, 0))
+        for stream, queued in other.queued.items():
+            known = self.queued.setdefault(stream, {})
+            for partition, ranges in queued.items():
+                known.setdefault(partition, RangeSet()).update(ranges)
+        for topic, redriven in other.redriven.items():
+            places = self.redriven.setdefault(topic, {})
+            for partition, counts in redriven.items():
+                before = places.setdefault(partition, {})
+                for offset, redrives in counts.items():
+                    before[offset] = max(redrives, before.get(offset, 0))
 
-    def was_redriven(self, origin: Position, redrives: int) -> bool:
-        """Tell whether the dead letter of an origin was sent again that had been sent again so often before."""
+    def was_queued(self, origin: Position, strangers: Collection[str] = ()) -> bool:
+        """Tell whether a stream that is none of the strangers has an outcome `queued` of an origin."""
         partition, offset = origin
-        return self.redriven.get(partition, {}).get(offset, 0) > redrives
+        there = [queued.get(partition) for stream, queued in self.queued.items() if stream not in strangers]
+        return any(ranges is not None and offset in ranges for ranges in there)
+
+    def was_redriven(self, origin: Position, redrives: int, elsewhere: Collection[str] = ()) -> bool:
+        """Tell whether the dead letter of an origin was sent again that had been sent again so often before.
+
+        `elsewhere` are topics that do not count.
+        """
+        partition, offset = origin
+        there = [redriven.get(partition, {}) for topic, redriven in self.redriven.items() if topic not in elsewhere]
+        return any(counts.get(offset, 0) > redrives for counts in there)
 
 
 Action = Literal["redrive", "park", "accept", "leave"]
@@ -325,15 +367,15 @@ class Plan:
                     actions.leave.add(candidate.offset, candidate.offset + 1)
 
 
-def why_left(candidate: Candidate, known: Known, latest: Mapping[Position, int]) -> str:
+def why_left(candidate: Candidate, known: Known, latest: Mapping[str, Mapping[Position, int]], rules: Rules) -> str:
     """Return why a dead letter is left, by all that is known; empty where nothing stands against it."""
-    source, offset = candidate.origin
-    queued = known.queued.get(source)
-    if queued is not None and offset in queued:
+    origin, redrives = candidate.origin, candidate.redrives
+    strangers = rules.strangers(candidate.stream, origin[0].topic)
+    if known.was_queued(origin, strangers):
         return "queued"
-    if known.was_redriven(candidate.origin, candidate.redrives):
+    if known.was_redriven(origin, redrives, [rules.streams[name].redrive_topic for name in strangers]):
         return "redriven"
-    if latest.get(candidate.origin, 0) > candidate.redrives:
+    if any(failed.get(origin, 0) > redrives for stream, failed in latest.items() if stream not in strangers):
         return "superseded"
     return candidate.why
 
@@ -341,14 +383,14 @@ def why_left(candidate: Candidate, known: Known, latest: Mapping[Position, int])
 def plan(found: Survey, known: Known, rules: Rules, findings: Mapping[str, Finding] | None = None) -> Plan:
     """Return what becomes of all that is meant; `findings` tell what evidence makes of each, by its position."""
     made = Plan({partition: Actions(leave=ranges.copy()) for partition, ranges in found.open.items()})
-    once: set[tuple[Position, int]] = set()
+    once: set[tuple[str, Position, int]] = set()
     for candidate in found.candidates:
         if rules.park:
             made.put(candidate, "park")
             continue
         finding = _finding_of(candidate, findings)
-        why = why_left(candidate, known, found.latest)
-        twin = (candidate.origin, candidate.redrives)
+        why = why_left(candidate, known, found.latest, rules)
+        twin = (rules.to or candidate.stream, candidate.origin, candidate.redrives)
         if not why and finding == "still_in_doubt":
             why = "still_in_doubt"
         elif not why and twin in once:

@@ -104,12 +104,18 @@ class OutcomesJob:
 
     def __call__(self, chunks: Iterator[Chunk], /) -> Known:
         """Return them as ranges; what is no outcome of the connector is passed over."""
-        found: dict[Partition, list[int]] = {}
+        found: dict[str, dict[Partition, list[int]]] = {}
         for outcome in outcomes_in(chunks):
             if outcome.status == "queued":
                 place = outcome.origin or outcome
-                found.setdefault(Partition(place.topic, place.partition), []).append(place.offset)
-        return Known(queued={p: RangeSet(runs(sorted(set(offsets)))) for p, offsets in found.items()})
+                queued = found.setdefault(outcome.stream, {})
+                queued.setdefault(Partition(place.topic, place.partition), []).append(place.offset)
+        return Known(
+            queued={
+                stream: {partition: RangeSet(runs(sorted(set(offsets)))) for partition, offsets in queued.items()}
+                for stream, queued in found.items()
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +126,12 @@ class RedrivenJob:
         """Return them by the place where they first failed."""
         known = Known()
         for chunk in chunks:
+            redriven = known.redriven.setdefault(chunk.partition.topic, {})
             for headers in chunk.headers or ():
                 facts = Facts(headers or [])
                 origin = origin_of(facts) if REDRIVES in facts else None
                 if origin is not None:
-                    counts = known.redriven.setdefault(origin[0], {})
+                    counts = redriven.setdefault(origin[0], {})
                     counts[origin[1]] = max(redrives_of(facts), counts.get(origin[1], 0))
         return known
 

@@ -87,11 +87,9 @@ class Question:
 
 def streams_of(candidates: Iterable[Candidate], rules: Rules) -> dict[str, int]:
     """Return the streams that dead letters belong or go to, with the time of the oldest of each."""
-    to = rules.to
-    targets = {n for n, s in rules.streams.items() if to is not None and (s.redrive_topic == to or s.reads(to))}
     oldest: dict[str, int] = {}
     for candidate in candidates:
-        for name in {candidate.stream, *targets} & rules.streams.keys():
+        for name in {candidate.stream, *rules.receivers} & rules.streams.keys():
             oldest[name] = min(candidate.timestamp_ms, oldest.get(name, candidate.timestamp_ms))
     return oldest
 

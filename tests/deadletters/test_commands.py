@@ -449,6 +449,23 @@ def test_the_outcomes_of_a_stream_that_reads_the_target_tell_what_was_taken(desk
     assert (told["would_redrive"], told["skipped"]) == (0, {"queued": 1})
 
 
+def test_of_two_streams_that_read_one_topic_each_gets_its_own_record_again(desk: Desk) -> None:
+    """What one of them delivered is no outcome of the other."""
+    for stream in desk.content["streams"]:
+        stream["topics"] = ["src"]
+    desk.write()
+    a, b, _ = desk.names
+    desk.put(record(number, "rejected", stream=a, topic="src") for number in range(3))
+    desk.put(record(number, "rejected", stream=b, topic="src") for number in range(3))
+    outcome = {"version": 1, "status": "queued", "stream": a, "operation": "send", "topic": "src", "partition": 0}
+    desk.topics.produce(desk.outcomes[0], [Record(json.dumps(outcome | {"offset": 1}).encode())])
+
+    told = desk.told("redrive", "--yes")
+
+    assert (told["written"], told["skipped"]) == ({"redrive": 5}, {"queued": 1})
+    assert keys(desk.redriven()) == {f"{a} 0": 1, f"{a} 2": 1, f"{b} 0": 1, f"{b} 1": 1, f"{b} 2": 1}
+
+
 @pytest.mark.parametrize("command", ["redrive", "park"])
 def test_a_command_with_until_takes_later_what_was_too_young_at_first(
     desk: Desk, command: str, monkeypatch: pytest.MonkeyPatch

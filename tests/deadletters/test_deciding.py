@@ -65,7 +65,7 @@ def test_what_the_platform_may_have_is_left_unless_it_is_asked_for() -> None:
 
 @pytest.mark.parametrize("include_in_doubt", [False, True])
 def test_what_has_an_outcome_queued_is_left_whatever_is_asked_for(include_in_doubt: bool) -> None:
-    known = Known(queued={SMS: RangeSet([(5, 7)])})
+    known = Known(queued={"sends": {SMS: RangeSet([(5, 7)])}})
     rules = replace(RULES, include_in_doubt=include_in_doubt)
 
     made = planned([headers_of("in_doubt", offset=5), again(6, 1), headers_of(offset=7)], rules, known=known)
@@ -81,7 +81,7 @@ def test_a_record_that_failed_anew_stands_for_its_earlier_dead_letters() -> None
 
 
 def test_what_waits_in_the_redrive_topic_is_not_sent_there_again() -> None:
-    made = planned([headers_of(offset=5), again(6, 1)], known=Known(redriven={SMS: {5: 1, 6: 1}}))
+    made = planned([headers_of(offset=5), again(6, 1)], known=Known(redriven={"sends.redrive": {SMS: {5: 1, 6: 1}}}))
 
     assert made.skipped == {"redriven": 1}
     assert made.actions[DEAD].redrive == {1}, "that one failed again since"
@@ -91,6 +91,52 @@ def test_a_record_that_stands_twice_is_sent_again_once() -> None:
     made = planned([headers_of(offset=5), headers_of(offset=5)])
 
     assert (made.redrive.total(), made.skipped) == (1, {"superseded": 1})
+
+
+BOTH = Rules({name: StreamSettings.model_validate({**STREAM, "name": name}) for name in ("sends", "welcomes")})
+"""Two streams that read the same topic: each has a record of its own at each place."""
+
+
+def test_the_dead_letters_of_two_streams_that_read_one_topic_are_of_two_records() -> None:
+    made = planned([headers_of(offset=5), headers_of(offset=5, stream="welcomes")], BOTH)
+
+    assert (made.redrive.total(), made.skipped) == (2, {})
+
+
+def test_what_one_stream_did_says_nothing_of_the_record_that_another_read_at_the_same_place() -> None:
+    rows = [headers_of(offset=offset, stream="welcomes") for offset in range(4)]
+    known = Known(
+        queued={"sends": {SMS: RangeSet([(0, 1)])}, "welcomes": {SMS: RangeSet([(3, 4)])}},
+        redriven={"sends.redrive": {SMS: {1: 1}}},
+    )
+
+    made = planned([*rows, again(2, 1)], BOTH, known=known)
+
+    assert (made.actions[DEAD].redrive, made.skipped) == ({0, 1, 2, 4}, {"queued": 1})
+
+
+def test_what_was_sent_to_another_stream_is_the_record_of_whoever_sent_it() -> None:
+    """The other does not read that topic, so that it has no record of its own there."""
+    other = StreamSettings.model_validate({**STREAM, "name": "welcomes", "topics": ["signups"]})
+    rules = Rules({"sends": SENDS, "welcomes": other})
+    rows = [headers_of(offset=5), again(5, 1, stream="welcomes"), headers_of(offset=6), headers_of(offset=7)]
+    known = Known(
+        queued={"welcomes": {SMS: RangeSet([(6, 7)])}, "": {SMS: RangeSet([(7, 8)])}},
+    )
+
+    made = planned(rows, rules, known=known)
+
+    assert (made.actions[DEAD].redrive, made.skipped) == ({1}, {"superseded": 1, "queued": 2})
+
+
+def test_a_stream_that_gets_what_is_sent_is_asked_whoever_failed() -> None:
+    known = Known(queued={"welcomes": {SMS: RangeSet([(5, 6)])}}, redriven={"welcomes.redrive": {SMS: {6: 1}}})
+    rows = [headers_of(offset=offset) for offset in (5, 6, 7)]
+
+    made = planned([*rows, headers_of(offset=7, stream="welcomes")], replace(BOTH, to="welcomes.redrive"), known=known)
+
+    assert made.actions[DEAD].redrive == {2}
+    assert made.skipped == {"queued": 1, "redriven": 1, "superseded": 1}
 
 
 def in_doubt(partition: Partition, *rows: Headers, findings: dict[str, Finding]) -> Plan:
