@@ -176,7 +176,7 @@ class Candidate(NamedTuple):
 
     partition: Partition
     offset: int
-    timestamp_ms: int
+    failed_ms: int
     reason: str
     stream: str
     origin: Position
@@ -263,7 +263,7 @@ def survey(
                 Candidate(
                     chunk.partition,
                     letter.offset,
-                    letter.timestamp_ms,
+                    letter.failed_ms,
                     words.setdefault(reason, reason),
                     words.setdefault(stream, stream),
                     (partitions.setdefault(source, source), offset),

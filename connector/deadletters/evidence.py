@@ -9,25 +9,15 @@ Where the number of some is not known, since no event can be made of them now, n
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final, Literal
 
 from connector.deadletters.addresses import Address, AddressBook
-from connector.deadletters.letters import Letter, text_of, told_time
+from connector.deadletters.letters import Letter, text_of, time_of, told_time
 
 SAME_CRASH_MS: Final = 60_000
 """Records of one stream that became dead letters closer together than this are taken for those of one crash."""
 
 Finding = Literal["accepted", "redrive", "still_in_doubt"]
-
-
-def time_of(text: str | None) -> int | None:
-    """Return an ISO 8601 time with an offset in milliseconds since 1970, None for what is none."""
-    try:
-        moment = datetime.fromisoformat(text or "")
-    except ValueError:
-        return None
-    return None if moment.utcoffset() is None else int(moment.timestamp() * 1_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +98,12 @@ def groups_of(letters: Iterable[Letter], addresses: AddressBook) -> list[Group]:
     """Return dead letters in doubt by what left them so, the oldest group first."""
     groups: list[Group] = []
     open_groups: dict[tuple[str, str | None, str | None, str], Group] = {}
-    for letter in sorted(letters, key=lambda letter: letter.timestamp_ms):
+    for letter in sorted(letters, key=lambda letter: letter.failed_ms):
         batch_id = text_of(letter.facts, "trackly.batch_id")
         address = addresses.of(letter)
         key = (letter.stream or "", batch_id, address.list_number, letter.text or "")
         group = open_groups.get(key)
-        at = letter.timestamp_ms
+        at = letter.failed_ms
         if group is None or (batch_id is None and at - group.last_ms > SAME_CRASH_MS):
             worker = batch_id.rsplit("-", 2)[0] if batch_id else None
             group = open_groups[key] = Group(key[0], batch_id, worker, key[2], at, at, key[3])
@@ -157,4 +147,4 @@ def _speaks_of(event: Event, letter: Letter, address: Address, window_ms: int) -
     if event.at_ms is None:
         return True
     sent_ms = time_of(text_of(letter.facts, "trackly.sent_at"))
-    return event.at_ms >= (sent_ms if sent_ms is not None else letter.timestamp_ms - window_ms)
+    return event.at_ms >= (sent_ms if sent_ms is not None else letter.failed_ms - window_ms)

@@ -5,7 +5,7 @@ Everything that is not ours passes through in its order, names that stand twice 
 
 from connector.core.chunks import Headers
 from connector.core.records import REDRIVES, DeadLetter, iso
-from connector.deadletters.letters import Letter, Position
+from connector.deadletters.letters import Letter, Position, told_time
 
 _FRAME_BYTES = 2_000
 """More than a record that is sent again takes beside its key, its value, and its headers, however they are encoded."""
@@ -40,6 +40,9 @@ def parked_headers(letter: Letter, note: str, *, now_ms: int) -> Headers:
     headers = [header for header in letter.headers if header[0] not in _PARKED]
     if "trackly.origin.topic" not in letter.facts:
         headers += _origin(letter.origin)
+    failed_at = told_time(letter.timestamp_ms)
+    if "trackly.failed_at" not in letter.facts and failed_at is not None:
+        headers.append(("trackly.failed_at", failed_at.encode()))  # by which is found what became of it since
     headers.append(("trackly.parked_at", iso(now_ms).encode()))
     if note:
         headers.append(("trackly.parked_note", note.encode(errors="replace")))

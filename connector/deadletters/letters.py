@@ -7,6 +7,7 @@ raises. Headers are bytes from anywhere: they are read as text with replacement.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from connector.core.chunks import Chunk, Headers, Partition
@@ -135,6 +136,12 @@ class Letter:
         return reason_of(self.facts)
 
     @property
+    def failed_ms(self) -> int:
+        """When the record failed, in milliseconds since 1970: a copy, as of what is parked, may be written later."""
+        told = time_of(text_of(self.facts, "trackly.failed_at"))
+        return self.timestamp_ms if told is None else min(told, self.timestamp_ms)
+
+    @property
     def stream(self) -> str | None:
         """Which stream wrote it, None for one that is foreign."""
         return text_of(self.facts, "trackly.stream")
@@ -196,6 +203,15 @@ def spelled(position: Position) -> str:
 def told_time(ms: int) -> str | None:
     """Return a time as ISO 8601 has it, None for what is none: whoever produces may stamp a record with anything."""
     return iso(ms) if 0 <= ms <= LAST_MS else None
+
+
+def time_of(text: str | None) -> int | None:
+    """Return an ISO 8601 time with an offset in milliseconds since 1970, None for what is none."""
+    try:
+        moment = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return None if moment.utcoffset() is None else int(moment.timestamp() * 1_000)
 
 
 def read_again(letter: Letter, value: bytes | None, redrive_topic: str) -> Chunk:

@@ -38,9 +38,9 @@ class Looking:
             if not parts:
                 return
             self._until |= {partition: end_of(partition) for partition in parts}
-            written = [(one.timestamp_ms, part.written_ms(one)) for part in parts.values() for one in part.waiting]
-            since_ms = min(stamp_ms for stamp_ms, _ in written)
-            if any(stamp_ms - read_ms > CLOCKS_MS for stamp_ms, read_ms in written):
+            written = [(one, part.written_ms(one)) for part in parts.values() for one in part.waiting]
+            since_ms = min(one.failed_ms for one, _ in written)
+            if any(one.timestamp_ms - read_ms > CLOCKS_MS for one, read_ms in written):
                 since_ms = 0  # of a time that was still to come nobody knows when it was
             self._now = since_ms, parts
             self._earlier.begin(max(since_ms - CLOCKS_MS, 0))
@@ -49,7 +49,7 @@ class Looking:
         since_ms, parts = self._now
         for partition, part in parts.items():
             # Older ones may have come meanwhile, which are looked for next.
-            if self._parts.get(partition) is part and min(one.timestamp_ms for one in part.waiting) >= since_ms:
+            if self._parts.get(partition) is part and min(one.failed_ms for one in part.waiting) >= since_ms:
                 part.looked_from = since_ms
                 part.passed += [(one.offset, "redriven") for one in part.waiting if self._earlier.tells(one)]
                 part.waiting = deque(one for one in part.waiting if not self._earlier.tells(one))

@@ -86,11 +86,11 @@ class Question:
 
 
 def streams_of(candidates: Iterable[Candidate], rules: Rules) -> dict[str, int]:
-    """Return the streams that dead letters belong or go to, with the time of the oldest of each."""
+    """Return the streams that dead letters belong or go to, with the time when the oldest of each failed."""
     oldest: dict[str, int] = {}
     for candidate in candidates:
         for name in {candidate.stream, *rules.receivers} & rules.streams.keys():
-            oldest[name] = min(candidate.timestamp_ms, oldest.get(name, candidate.timestamp_ms))
+            oldest[name] = min(candidate.failed_ms, oldest.get(name, candidate.failed_ms))
     return oldest
 
 
@@ -99,7 +99,7 @@ def questions(settings: Settings, candidates: Sequence[Candidate], rules: Rules)
     oldest = streams_of(candidates, rules)
     times: dict[tuple[str, bool], int] = {}
     if candidates and rules.to is not None:
-        times[rules.to, False] = min(candidate.timestamp_ms for candidate in candidates)
+        times[rules.to, False] = min(candidate.failed_ms for candidate in candidates)
     for stream in settings.streams:
         since = oldest.get(stream.name)
         if since is None:

@@ -97,7 +97,7 @@ class Waiting:
             if not self._fits(letter):
                 part.passed.append((letter.offset, "too_large"))
                 continue
-            if part.looked_from is not None and letter.timestamp_ms < part.looked_from:
+            if part.looked_from is not None and letter.failed_ms < part.looked_from:
                 part.looked_from = None  # one that was imported
             if part.looked_from is not None and self._was_redriven(letter):
                 part.passed.append((letter.offset, "redriven"))

@@ -12,6 +12,7 @@ from connector.core.progress import RangeSet
 from connector.deadletters.deciding import Automatic, Known, Plan, Rules, plan, survey
 from connector.deadletters.evidence import Finding
 from connector.deadletters.jobs import SurveyJob
+from connector.deadletters.preparing import streams_of
 from connector.deadletters.progressing import Place, place_at, read_place
 from connector.deadletters.selection import Criteria
 from tests.deadletters.making import NOW_MS, STREAM, headers_of
@@ -91,6 +92,18 @@ def test_a_record_that_stands_twice_is_sent_again_once() -> None:
     made = planned([headers_of(offset=5), headers_of(offset=5)])
 
     assert (made.redrive.total(), made.skipped) == (1, {"superseded": 1})
+
+
+def test_what_became_of_a_copy_is_looked_for_from_the_time_that_it_failed_on() -> None:
+    """A parked dead letter bears the time at which it was parked, and may have been sent again and taken before."""
+    rows: list[Headers | None] = [headers_of(offset=5), headers_of(offset=6, now_ms=NOW_MS + 5_000)]
+    chunk = Chunk(
+        Partition("dead.parking", 0), 0, range(2), [GOOD] * 2, headers=rows, timestamps=[NOW_MS + 172_800_000] * 2
+    )
+
+    found = survey([chunk], None, RULES, {})
+
+    assert streams_of(found.candidates, RULES) == {"sends": NOW_MS}
 
 
 BOTH = Rules({name: StreamSettings.model_validate({**STREAM, "name": name}) for name in ("sends", "welcomes")})

@@ -13,7 +13,7 @@ LISTS = {"sends": "+18005551234"}
 
 
 def doubted(at: int, number: str, *, batch: bool = True, timestamp_ms: int = NOW_MS, more: str = "") -> Letter:
-    headers = headers_of("in_doubt", offset=at)
+    headers = headers_of("in_doubt", offset=at, now_ms=timestamp_ms)
     if not batch:
         gone = ("trackly.batch_id", "trackly.index", "trackly.attempts", "trackly.sent_at")
         headers = [header for header in headers if header[0] not in gone]
@@ -60,6 +60,15 @@ def test_where_no_header_tells_of_the_post_an_event_counts_within_a_window() -> 
 
     assert findings(letters, [Event("+1555", None, NOW_MS - 900_000)]) == ["accepted"]
     assert findings(letters, [Event("+1555", None, NOW_MS - 900_001)]) == ["redrive"]
+
+
+def test_a_copy_that_was_written_later_is_in_doubt_since_it_failed() -> None:
+    """What is parked bears the time at which it was, days after the text may have gone out."""
+    failed = doubted(0, "+1555", batch=False)
+    parked = letter(value=failed.value, headers=failed.headers, timestamp_ms=NOW_MS + 172_800_000)
+
+    assert findings([parked], [Event("+1555", None, NOW_MS - 60_000)]) == ["accepted"]
+    assert groups_of([parked], AddressBook(LISTS))[0].first_ms == NOW_MS
 
 
 def test_each_crash_is_a_group_and_each_lost_answer_another() -> None:

@@ -1,5 +1,6 @@
 """Every question about a dead letter has an answer, whoever wrote it and whatever its headers hold."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,6 +95,21 @@ def test_a_parked_dead_letter_keeps_all_that_was_said_and_is_no_larger_the_secon
 
     assert once[: len(first.headers)] == first.headers
     assert (len(twice), dict(twice)["trackly.parked_note"]) == (len(once), b"again")
+
+
+def test_when_a_record_failed_is_told_by_its_headers_where_they_do_and_is_never_later_than_its_own_time() -> None:
+    assert letter(timestamp_ms=NOW_MS + 5).failed_ms == NOW_MS
+    assert letter(timestamp_ms=NOW_MS - 5).failed_ms == NOW_MS - 5
+    assert letter(headers=[("trackly.failed_at", b"then")], timestamp_ms=5).failed_ms == 5
+
+
+@pytest.mark.parametrize("headers", [CONNECT, headers_of()])
+def test_a_parked_dead_letter_tells_when_it_failed(headers: Headers) -> None:
+    first = letter(headers=headers)
+
+    parked = parked_headers(first, "", now_ms=NOW_MS + 5_000)
+
+    assert letter(headers=parked, timestamp_ms=NOW_MS + 5_000).failed_ms == NOW_MS
 
 
 def test_what_may_have_been_taken_is_known_by_its_reason_or_by_having_been_posted_twice() -> None:

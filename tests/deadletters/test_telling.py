@@ -80,7 +80,7 @@ def test_a_number_is_hidden_as_people_write_it(text: str, masked: str) -> None:
 )
 def test_a_time_that_cannot_be_one_is_none(timestamp_ms: int, at: str | None) -> None:
     """Such as that of a producer that counts microseconds."""
-    found = letter(timestamp_ms=timestamp_ms)
+    found = letter(headers=[("trackly.reason", b"in_doubt")], timestamp_ms=timestamp_ms)
 
     assert shown(found, hide=fit_to_show)["at"] == at
     assert [group.as_json()["from"] for group in groups_of([found], AddressBook({}))] == [at]
