@@ -51,7 +51,9 @@ class Looking:
             # Older ones may have come meanwhile, which are looked for next.
             if self._parts.get(partition) is part and min(one.failed_ms for one in part.waiting) >= since_ms:
                 part.looked_from = since_ms
-                part.passed += [(one.offset, "redriven") for one in part.waiting if self._earlier.tells(one)]
+                for one in filter(self._earlier.tells, part.waiting):
+                    part.was_sent(one)
+                    part.passed.append((one.offset, "redriven"))
                 part.waiting = deque(one for one in part.waiting if not self._earlier.tells(one))
 
     def forget(self, *, idle: bool) -> None:

@@ -4,6 +4,9 @@ Within a partition dead letters stand in the order of their time: the first that
 stands before it that the rule does not mean was passed already. One that a clock stamped that was ahead of ours counts
 as written when it was read, or all behind it would wait for that time to come. An offset may be committed once all
 before it is sent again or passed over.
+
+An import may write dead letters into the topic once more. A copy of one that waits is passed over; one of what was sent
+again has the redrive topic looked at, since it failed no later than that did.
 """
 
 from collections import Counter, deque
@@ -13,7 +16,7 @@ from typing import Final, Literal
 
 from connector.config.streams import RedriveSettings
 from connector.core.chunks import Chunk, Partition
-from connector.deadletters.letters import Letter, letters_of
+from connector.deadletters.letters import Letter, Position, letters_of
 from connector.kafka.publisher import Offsets
 
 MAX_WAITING: Final = 1_000
@@ -38,6 +41,8 @@ class Part:
     """The committed offset, None before there is one."""
     looked_from: int | None = None
     """From which time on the redrive topic was looked at, in milliseconds; None while nothing may be sent again."""
+    done_ms: int = -1
+    """When those failed that were sent again, by whomever, the youngest of them, in milliseconds."""
     passed: list[tuple[int, Passed]] = field(default_factory=list)
     """Dead letters that are passed over, by their offset, until that is committed."""
     waiting: deque[Letter] = field(default_factory=deque)
@@ -54,6 +59,10 @@ class Part:
     def written_ms(self, letter: Letter) -> float:
         """Return the time from which on a dead letter that waits is waited for."""
         return self.ahead.get(letter.offset, letter.timestamp_ms)
+
+    def was_sent(self, letter: Letter) -> None:
+        """Take note of a dead letter that was sent again."""
+        self.done_ms = max(self.done_ms, letter.failed_ms)
 
     def offset_after(self, count: int) -> int:
         """Return what may be committed once the first `count` of what waits are sent again."""
@@ -91,18 +100,24 @@ class Waiting:
         part = self.parts.get(chunk.partition)
         if part is None or not part.begun:
             return
+        waiting = {_record_of(letter) for letter in part.waiting}
         for letter in letters_of(chunk):
             if letter.offset < part.next_read or not self._is_meant(letter):
                 continue
             if not self._fits(letter):
                 part.passed.append((letter.offset, "too_large"))
                 continue
-            if part.looked_from is not None and letter.failed_ms < part.looked_from:
+            failed_ms = letter.failed_ms
+            if part.looked_from is not None and (failed_ms < part.looked_from or failed_ms <= part.done_ms):
                 part.looked_from = None  # one that was imported
             if part.looked_from is not None and self._was_redriven(letter):
+                part.was_sent(letter)
+                part.passed.append((letter.offset, "redriven"))
+            elif _record_of(letter) in waiting:
                 part.passed.append((letter.offset, "redriven"))
             else:
                 part.waiting.append(letter)
+                waiting.add(_record_of(letter))
                 if letter.timestamp_ms > now_ms:
                     part.ahead[letter.offset] = now_ms
         part.next_read = max(part.next_read, chunk.offsets[-1] + 1)
@@ -142,7 +157,9 @@ class Waiting:
         """Take note of what was sent again and committed; return why dead letters before that were passed over."""
         self._allowance -= len(due)
         for letter in due:
-            self.parts[letter.partition].waiting.popleft()
+            part = self.parts[letter.partition]
+            part.waiting.popleft()
+            part.was_sent(letter)
         passed: Counter[Passed] = Counter()
         for partition, (offset, _) in offsets.items():
             part = self.parts[partition]
@@ -151,3 +168,8 @@ class Waiting:
             passed.update(why for at, why in part.passed if at < offset)
             part.passed = [(at, why) for at, why in part.passed if at >= offset]
         return passed
+
+
+def _record_of(letter: Letter) -> tuple[Position, int]:
+    """Return what dead letters of one record and one failure have in common."""
+    return letter.origin, letter.redrives

@@ -209,10 +209,12 @@ class Played:
         return [call.args[1] for call in self.source.begin.call_args_list]
 
 
-def chunk(*offsets: int) -> Chunk:
+def chunk(*offsets: int, at_ms: int = NOW_MS) -> Chunk:
     count = len(offsets)
-    headers: list[Headers | None] = [headers_of("server_error", offset=100 + offset) for offset in offsets]
-    return Chunk(DEAD, 0, list(offsets), [b"{}"] * count, headers=headers, timestamps=[NOW_MS] * count)
+    headers: list[Headers | None] = [
+        headers_of("server_error", offset=100 + offset, now_ms=at_ms) for offset in offsets
+    ]
+    return Chunk(DEAD, 0, list(offsets), [b"{}"] * count, headers=headers, timestamps=[at_ms] * count)
 
 
 @pytest.mark.parametrize(("committed", "start"), [(1_000, 10), (10, 10), (4, 4), (1, 2)])
@@ -316,9 +318,8 @@ def test_while_it_looks_what_was_sent_again_a_rule_reads_and_sends_nothing_and_c
 def test_a_letter_older_than_what_was_looked_at_has_it_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """An import writes dead letters with the times that they had."""
     played = Played(monkeypatch)
-    older = chunk(2)
-    older.timestamps = [NOW_MS - 1_000]
-    played.reads = [Read(), Read(chunks=[chunk(0, 1)]), Read(chunks=[older]), Read(chunks=[chunk(3)])]
+    older, younger = chunk(2, at_ms=NOW_MS - 1_000), chunk(3, at_ms=NOW_MS + 1)
+    played.reads = [Read(), Read(chunks=[chunk(0, 1)]), Read(chunks=[older]), Read(chunks=[younger])]
 
     with running(STREAM, LOCAL) as rule:
         wait_for(rule, lambda status: status["redriven"] == 4, within_secs=10)
