@@ -64,6 +64,8 @@ def read_line(text: str) -> Line:
         raise InvalidLineError("has a topic, partition, timestamp or headers that are none")
     if not all(isinstance(row, list) and len(row) == 2 and isinstance(row[0], str) for row in rows):
         raise InvalidLineError("has a header that is no pair of name and value")
+    for name, _ in rows:
+        bytes_of(name)  # the client would end the process over half a character
     headers = [(name, bytes_of(value)) for name, value in rows]
     return Line(topic, partition, timestamp, bytes_of(data["key"]), bytes_of(data["value"]), headers)
 

@@ -71,7 +71,7 @@ def test_a_line_gives_back_every_byte(key: bytes | None, value: bytes | None, he
 @pytest.mark.parametrize(
     "change",
     [{"format": "x"}, {"key": {"base64": "?"}}, {"key": 1}, {"headers": [["a"]]}, {"partition": -1}, {"more": 1},
-     {"value": "\ud800"}, {"timestamp_ms": True}],
+     {"value": "\ud800"}, {"headers": [["\ud800", "a"]]}, {"timestamp_ms": True}],
     ids=str,
 )  # fmt: skip
 def test_a_line_that_is_none_of_ours_is_refused(change: dict[str, Any]) -> None:
