@@ -42,8 +42,11 @@ WHY: Final[Mapping[str, str]] = {
 }
 """Why a dead letter that is meant is left where it is, for people."""
 
-MAY_CHANGE: Final = frozenset({"automatic", "no_stream", "parked", "patch_invalid", "too_large", "unknown_stream"})
-"""What settings and options decide, so that the same redrive looks at it again; all else is passed for good."""
+MAY_CHANGE: Final = frozenset(
+    {"automatic", "no_stream", "parked", "patch_invalid", "still_in_doubt", "too_large", "unknown_stream"}
+)
+"""What settings, options and what else is in doubt decide, so that the same redrive looks at it again; all else is
+passed for good."""
 
 DEFAULT_CAP: Final = 3
 """Redrives of one record, after which it is parked."""

@@ -184,6 +184,15 @@ def test_what_evidence_names_is_settled_and_what_it_cannot_settle_is_left() -> N
     assert (made.actions[DEAD].accept, made.skipped) == ({0}, {"still_in_doubt": 2}), "nor what came meanwhile"
 
 
+def test_what_evidence_cannot_settle_now_is_looked_at_again_under_the_same_name() -> None:
+    """Settings that are mended tell its number, and what came meanwhile was not looked for in the evidence."""
+    rows = [headers_of("in_doubt", offset=offset) for offset in range(4)]
+
+    made = in_doubt(DEAD, *rows, findings={"dead:0:0": "accepted", "dead:0:1": "still_in_doubt", "dead:0:2": "redrive"})
+
+    assert list(made.actions[DEAD].leave) == [(1, 2), (3, 4)]
+
+
 def test_above_the_cap_a_record_is_parked() -> None:
     made = planned([again(5, 2), again(6, 3), again(7, 4)])
 
