@@ -98,9 +98,22 @@ class Peers:
                 told = json.loads(await _limited(reply.content))
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError):
             return PeerHeard(address.url)
-        if not isinstance(told, dict) or (form is None and not {"instance_id", "streams"} <= told.keys()):
+        if not isinstance(told, dict) or not (_is_status(told) if form is None else _is_answer(told)):
             return PeerHeard(address.url)
         return PeerHeard(address.url, reply.status, told)
+
+
+def _is_status(told: dict[str, Any]) -> bool:
+    return {"instance_id", "streams"} <= told.keys()
+
+
+def _is_answer(told: dict[str, Any]) -> bool:
+    """Tell whether a worker said what came of a form: a proxy in front of it may say something else, as JSON."""
+    if "problem" in told:
+        return isinstance(told["problem"], str)
+    return "stream" in told and all(
+        isinstance(told.get(key), list) for key in ("ended", "probed", "undecided", "not_held")
+    )
 
 
 async def _limited(content: aiohttp.StreamReader) -> bytes:

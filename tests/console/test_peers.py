@@ -145,6 +145,31 @@ def test_an_action_goes_to_every_member_and_what_was_not_done_is_told(host: Fake
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("body", [{}, {"error": "bad gateway"}, {"problem": ["x"]}, {**ACTED, "ended": None}], ids=str)
+def test_what_a_proxy_says_in_place_of_a_member_is_no_answer_of_it(host: FakeHost, body: dict[str, Any]) -> None:
+    """What was done elsewhere is told, and that this member was not reached."""
+
+    async def refuse(_request: web.Request) -> web.Response:
+        return web.json_response(body, status=502)
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            host.told = _status("one")
+            host.answer = (200, {**ACTED, "paused": [{"reason": "paused", "partition": None}]})
+            proxy = web.Application()
+            proxy.add_routes([web.post("/streams/{name}/{action}", refuse)])
+            server = await stack.enter_async_context(TestServer(proxy))
+            group = await _group(stack, host, [], f"127.0.0.1:{server.port}")
+
+            code, told = await group.act(STREAM, "pause", [], remote="127.0.0.1")
+
+            assert code == 503
+            assert [paused["worker"] for paused in told["paused"]] == ["one"]
+            assert "was not told, it is not to be reached" in told["problem"]
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("body", [b"[]", b"{}", b"no json", b'{"instance_id": "x"}', b"[" * 100_000, b" " * 9_000_000])
 def test_what_is_no_status_is_no_member(body: bytes) -> None:
     async def main() -> None:
