@@ -124,7 +124,8 @@ class Criteria:
         if positions:
             yield lambda letter: _stands_at(letter, positions)
         if self.keys:
-            keys = frozenset(key.encode() for key in self.keys)
+            # A shell hands over bytes that are no text as such; they are looked for as they are.
+            keys = frozenset(key.encode(errors="surrogateescape") for key in self.keys)
             yield lambda letter: letter.key in keys
 
     def _by_headers(self) -> Iterable[Matches]:

@@ -71,6 +71,14 @@ def test_one_of_kafka_connect_is_found_by_the_class_of_its_exception_and_its_sou
     assert matches(letter(headers=CONNECT))
 
 
+def test_a_key_that_is_no_text_is_looked_for_by_its_bytes() -> None:
+    matches = Criteria(keys=frozenset({b"\xff1".decode(errors="surrogateescape")})).matcher()
+
+    assert matches is not None
+    assert matches(letter(key=b"\xff1"))
+    assert not matches(LETTER)
+
+
 @pytest.mark.parametrize(
     "where",
     [
