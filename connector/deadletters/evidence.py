@@ -3,7 +3,9 @@
 A crash leaves records of which nobody can say whether the platform has them. The platform cannot be asked, but others
 may know: whoever got a text, or the platform's own delivery events. Evidence is about a number. So it settles a record
 whose number stands once among those in doubt; of a number that stands twice nobody can say which of the two was taken.
-Where the number of some is not known, since no event can be made of them now, none is known to stand once.
+A record may have several dead letters, as one that was sent again and is in doubt anew: what speaks of one of them
+speaks of the record. Where the number of some is not known, since no event can be made of them now, none is known to
+stand once.
 """
 
 from collections import Counter
@@ -12,12 +14,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from connector.deadletters.addresses import Address, AddressBook
-from connector.deadletters.letters import Letter, text_of, time_of, told_time
+from connector.deadletters.letters import Letter, Position, text_of, time_of, told_time
 
 SAME_CRASH_MS: Final = 60_000
 """Records of one stream that became dead letters closer together than this are taken for those of one crash."""
 
 Finding = Literal["accepted", "redrive", "still_in_doubt"]
+
+_Record = tuple[str, Position]
+"""Its stream, and where it first failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +122,21 @@ def groups_of(letters: Iterable[Letter], addresses: AddressBook) -> list[Group]:
 def split(groups: Iterable[Group], events: Iterable[Event], *, window_ms: int) -> dict[str, Finding]:
     """Return what becomes of each dead letter, by its position, and count it in its group.
 
-    An event with a time counts when it is not older than the request, or, where no header tells when that was, than
-    `window_ms` before the dead letter.
+    An event with a time counts when it is not older than the request, or, where no header tells when that was, or there
+    was an earlier request, than `window_ms` before the dead letter.
     """
     known: dict[str, list[Event]] = {}
     for event in events:
         known.setdefault(event.number, []).append(event)
     listed = list(groups)
-    times = Counter(address.number for group in listed for address in group.addresses)
+    records: dict[str | None, set[_Record]] = {}
+    named: set[_Record] = set()
+    for group in listed:
+        for letter, address in zip(group.letters, group.addresses, strict=True):
+            record = group.stream, letter.origin
+            records.setdefault(address.number, set()).add(record)
+            if any(_speaks_of(event, letter, address, window_ms) for event in known.get(address.number or "", ())):
+                named.add(record)
     all_known = not any(group.no_event for group in listed)
     findings: dict[str, Finding] = {}
     for group in listed:
@@ -133,8 +145,8 @@ def split(groups: Iterable[Group], events: Iterable[Event], *, window_ms: int) -
             finding: Finding = "redrive"
             if number is None:
                 finding = "still_in_doubt"
-            elif any(_speaks_of(event, letter, address, window_ms) for event in known.get(number, ())):
-                finding = "accepted" if all_known and times[number] == 1 else "still_in_doubt"
+            elif (group.stream, letter.origin) in named:
+                finding = "accepted" if all_known and len(records[number]) == 1 else "still_in_doubt"
             findings[letter.position] = finding
             group.findings[finding] += 1
     return findings
@@ -146,5 +158,6 @@ def _speaks_of(event: Event, letter: Letter, address: Address, window_ms: int) -
         return False
     if event.at_ms is None:
         return True
-    sent_ms = time_of(text_of(letter.facts, "trackly.sent_at"))
+    is_resent = letter.facts.get("trackly.resent") == b"true"  # of the requests before the last one no header tells
+    sent_ms = None if is_resent else time_of(text_of(letter.facts, "trackly.sent_at"))
     return event.at_ms >= (sent_ms if sent_ms is not None else letter.failed_ms - window_ms)

@@ -71,6 +71,32 @@ def test_a_copy_that_was_written_later_is_in_doubt_since_it_failed() -> None:
     assert groups_of([parked], AddressBook(LISTS))[0].first_ms == NOW_MS
 
 
+def test_of_a_record_that_was_posted_again_an_event_of_the_earlier_post_counts_too() -> None:
+    """With `in_doubt: resend` only the last post is told, and the first may be the one that was taken."""
+    once = doubted(0, "+1555")
+    resent = letter(value=once.value, headers=[*once.headers, ("trackly.resent", b"true")])
+
+    assert findings([resent], [Event("+1555", None, NOW_MS - 60_000)]) == ["accepted"]
+    assert findings([resent], [Event("+1555", None, NOW_MS - 900_001)]) == ["redrive"]
+
+
+def test_what_speaks_of_one_dead_letter_of_a_record_speaks_of_the_record() -> None:
+    """It was sent again while nobody knew, and is in doubt anew: whoever got the first text is not to get a third."""
+    first = doubted(5, "+1555")
+    (topic, number), offset = first.origin
+    places = (topic.encode(), b"%d" % number, b"%d" % offset)
+    names = ("trackly.origin.topic", "trackly.origin.partition", "trackly.origin.offset")
+    headers = headers_of(
+        "in_doubt", topic="sends.redrive", source=[*zip(names, places, strict=True), ("trackly.redrives", b"1")],
+        now_ms=NOW_MS + 600_000,
+    )  # fmt: skip
+    again = letter(at=9, value=first.value, headers=headers, timestamp_ms=NOW_MS + 600_000)
+
+    assert findings([first, again], [Event("+1555", None, NOW_MS + 1_000)]) == ["accepted", "accepted"]
+    assert findings([first, again, doubted(6, "+1555")], [Event("+1555")]) == ["still_in_doubt"] * 3
+    assert findings([first, again], [Event("+1556")]) == ["redrive", "redrive"]
+
+
 def test_each_crash_is_a_group_and_each_lost_answer_another() -> None:
     letters = [
         doubted(0, "+1", batch=False),
