@@ -147,7 +147,7 @@ class Rules:
         return letter.value if self.patch is None else patched(letter.value, self.patch)
 
     def _is_automatic(self, letter: Letter) -> bool:
-        return any(
+        return not letter.may_be_taken and any(
             letter.reason in rule.reasons
             and letter.redrives < rule.max_redrives
             and letter.offset >= rule.begins.get(letter.partition, letter.offset + 1)

@@ -235,6 +235,16 @@ def test_what_its_stream_sends_again_by_itself_is_left_to_it_from_where_the_rule
     assert made.actions[DEAD].redrive == {0, 2, 3}
 
 
+def test_what_was_in_doubt_once_is_no_rules_and_is_sent_where_it_is_asked_for() -> None:
+    """A rule passes over it, so that it would wait for nobody."""
+    rule = Automatic(frozenset({"server_error"}), 2, {DEAD: 0})
+    rules = replace(RULES, automatic={"sends": (rule,)}, include_in_doubt=True)
+
+    made = planned([[*headers_of("server_error", offset=1), ("trackly.resent", b"true")]], rules)
+
+    assert (made.redrive, made.skipped) == ({"server_error": 1}, {})
+
+
 def test_a_patch_that_does_not_fit_leaves_the_record_and_says_why() -> None:
     values: list[bytes | None] = [GOOD, b"{", b'{"to":"+15550000001"}']
     rows = [headers_of(offset=at) for at in range(3)]
