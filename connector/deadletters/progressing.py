@@ -48,6 +48,7 @@ def place_at(before: Place, at: int, leave: RangeSet, selection: str) -> tuple[i
     settled.add(before.base, at)
     for start, stop in leave:
         settled.discard(start, stop)
+    settled.update(before.settled or ())  # by another run under this name, since this one looked at what to leave
     base = settled.advance(before.base)
     while True:
         metadata = encode(Progress(base, settled=settled))

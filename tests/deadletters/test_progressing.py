@@ -24,6 +24,15 @@ def test_what_is_left_is_looked_at_again_and_nothing_else_is(steps: list[int], l
         assert {o for o in range(at) if o >= base and o not in settled} == {o for o in left if o < at}
 
 
+def test_what_another_run_under_the_name_has_dealt_with_meanwhile_is_not_looked_at_again() -> None:
+    """Both were looked at when all was open; the one that is confirmed last must not have it set aside once more."""
+    first = read_place(*place_at(Place(), 10, RangeSet([(0, 1), (8, 9)]), SELECTION))
+
+    second = read_place(*place_at(first, 10, RangeSet([(0, 1), (3, 5)]), SELECTION))
+
+    assert (second.base, list(second.settled or ())) == (0, [(1, 10)])
+
+
 def test_what_metadata_has_no_room_for_is_forgotten_from_the_oldest_on() -> None:
     left = random.Random(1).sample(range(150_000), 50_000)
     leave = RangeSet((at, at + 1) for at in left)
