@@ -230,7 +230,7 @@ class Flow:
         vanished, passed_over = self._skip_holes(state, chunk.offsets)
         state.next_read = chunk.offsets[-1] + 1
         if chunk.oldest_ms > 0:
-            state.reads.append((state.next_read, chunk.oldest_ms))
+            state.note_read(chunk.oldest_ms)
         if chunk.offsets[0] >= state.horizon:
             return Intake((chunk,), (), vanished=vanished, passed_over=passed_over)
         fresh = [

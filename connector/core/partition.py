@@ -19,6 +19,9 @@ ROOM_FOR_THE_OLDEST: Final = 0.96
 those leave room for starting what is oldest, in pieces of more than one record: with it the committed offset advances,
 and all gets shorter. The last few characters are for starting a single record there, so that this never ends."""
 
+MAX_READS: Final = 1_000
+"""Reads of which the times are kept apart: behind a record that waits for days there are millions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Said:
@@ -63,8 +66,14 @@ class PartitionState:
     holes: deque[Range] = field(default_factory=deque)
     """Offsets that the topic does not have, above all that has to be said: reading far ahead takes no metadata."""
     reads: deque[tuple[int, int]] = field(default_factory=deque)
-    """Of each chunk that was read and is not settled to its end: the offset behind it, and when its oldest record was
-    appended, in milliseconds since 1970."""
+    """Of each chunk that was read and is not settled to its end, or of a few together where they are many: the offset
+    behind it, and when its oldest record was appended, in milliseconds since 1970."""
+
+    def note_read(self, oldest_ms: int) -> None:
+        """Take note of the time of a chunk that was just read."""
+        self.reads.append((self.next_read, oldest_ms))
+        if len(self.reads) >= MAX_READS:
+            self.reads = _thinned(self.reads)
 
     def in_flight(self) -> RangeSet:
         """Return all offsets that a crash now would leave in doubt."""
@@ -139,6 +148,21 @@ class PartitionState:
         if changed and said.fits(room, ROOM_TO_SETTLE):
             return replace(said, settle_cut=0, start_cut=0, stuck=stuck)
         return replace(NOTHING_SAID, stuck=stuck)
+
+
+def _thinned(reads: deque[tuple[int, int]]) -> deque[tuple[int, int]]:
+    """Return too many reads with those together that are neighbours within a small share of all offsets."""
+    thinned: deque[tuple[int, int]] = deque()
+    begin = previous = reads[0][0]
+    together = 4 * (reads[-1][0] - begin) // len(reads)
+    for stop, oldest_ms in reads:
+        if thinned and stop - begin <= together:
+            thinned[-1] = stop, thinned[-1][1]
+        else:
+            begin = previous
+            thinned.append((stop, oldest_ms))
+        previous = stop
+    return thinned
 
 
 def _largest(cuts: list[int], say: Callable[[int], Said], fits: Callable[[Said], bool], *, least: bool) -> Said:

@@ -7,6 +7,7 @@ import pytest
 from connector.core.batching import Batch, Batcher, BatchLimits
 from connector.core.chunks import Chunk, Partition
 from connector.core.flow import Flow, FlowLimits
+from connector.core.partition import MAX_READS
 from connector.core.progress import MAX_METADATA, Progress, decode
 from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, Verdicts
@@ -64,3 +65,33 @@ def test_what_waits_to_be_posted_takes_no_more_than_is_counted_however_small_the
 
     print(f"{took / count:.0f} bytes for a record, {flow.held_bytes / count:.0f} counted")
     assert took < 1.05 * flow.held_bytes
+
+
+def test_what_is_kept_of_reads_does_not_grow_while_one_record_waits() -> None:
+    """As one that waits for days for the pace of its list, while those of other lists pass it."""
+    partition, flow = Partition("t", 0), Flow(FlowLimits(100, 100, 1 << 20))
+    state = flow.assign(partition, 1, Progress(0))
+    most = 0
+
+    def settles(*offsets: int) -> None:
+        nonlocal most
+        for offset in offsets:
+            flow.settle(Finished((Chunk(partition, 1, range(offset, offset + 1), [b"x"]),), Verdicts(QUEUED)))
+        tick = flow.plan(now=0.0, slots=1)
+        assert tick is not None
+        flow.committed(tick)
+        most = max(most, len(state.reads))
+
+    for offset in range(10_000):
+        flow.intake(Chunk(partition, 1, range(offset, offset + 1), [b"x"], oldest_ms=1_000 + offset))
+        if offset % 5_000:
+            settles(offset)
+
+    assert most <= MAX_READS
+    assert flow.oldest_ms() == 1_000
+    settles(0)
+    told = flow.oldest_ms()
+    assert told is not None
+    assert 5_900 <= told <= 6_000, "of the record that waits next, nearly"
+    settles(5_000)
+    assert flow.oldest_ms() is None
