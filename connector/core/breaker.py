@@ -74,7 +74,7 @@ class Gate:
         self._beneath = None
         reopened = self.state != "closed" and (self.hold is None or self.hold.ends == "probe")
         if reopened:
-            self.state, self.hold, self._delay = "closed", None, 0.0
+            self.state, self.hold = "closed", None
         return reopened
 
     def failed(self, family: int, *, now: float, detail: str) -> bool:
@@ -124,7 +124,7 @@ class Gate:
 
     def resume(self) -> None:
         """End any hold by the operator's word; what was held for a probe before is so again, and is asked at once."""
-        self.state, self.hold, self._delay, self._in_a_row = "closed", None, 0.0, 0
+        self.state, self.hold, self._in_a_row = "closed", None, 0
         if self._beneath is not None:
             self._open(self._beneath, 0.0, self._beneath.since)
             self._beneath = None

@@ -109,6 +109,13 @@ def test_delays_double_up_to_their_ceiling() -> None:
         assert seen == delays
 
 
+def test_answers_that_come_while_it_holds_do_not_put_its_probe_off() -> None:
+    """Many batches may be under way when the first is refused; each would double the delay."""
+    gate = made(refuses(now=5.0), *[refuses(now=6.0)] * 9, fails(2, now=7.0))
+
+    assert (gate.state, gate.next_probe_at) == ("open", 15.0)
+
+
 def test_a_probe_that_passes_lets_one_batch_through() -> None:
     gate = made(*OUTAGE, probes(ok=True))
 
@@ -189,6 +196,18 @@ def test_a_hold_that_a_probe_ends_is_there_again_after_the_operators_word() -> N
     assert gate.probe_due(now=6.0)
 
 
+def test_a_hold_that_is_asked_at_once_by_the_operators_word_goes_back_to_delays_of_its_own() -> None:
+    gate = made(refuses(), stops(), lambda gate: gate.resume(), probes(ok=False, now=100.0))
+
+    assert gate.next_probe_at == 100.0 + 2 * POLICY.hold_probe_secs
+
+
+def test_the_operators_word_brings_a_hold_back_once() -> None:
+    gate = made(refuses(), stops(), lambda gate: gate.resume(), lambda gate: gate.resume())
+
+    assert (gate.state, gate.hold) == ("closed", None)
+
+
 def test_a_hold_that_ended_while_the_operator_held_does_not_come_back() -> None:
     gate = made(*OUTAGE, stops(now=5.0), passes(2, now=6.0))
     gate.resume()
@@ -238,6 +257,13 @@ def test_what_is_long_past_is_forgotten() -> None:
     gate = made(*[passes(1, now=1.0)] * 100, fails(7, now=1.0), *[fails(2, now=1.0), fails(3, now=1.0)] * 10)
 
     assert not gate.others_pass(7, since=1.0)
+
+
+def test_families_are_forgotten_that_were_not_heard_of_for_long() -> None:
+    """A stream makes millions of them."""
+    gate = made(*[fails(family) for family in range(1_000)], *[passes(family) for family in range(1_000, 1_032)])
+
+    assert gate.others_pass(5_000, since=0.0)
 
 
 def test_pieces_of_one_batch_are_not_others() -> None:

@@ -1,6 +1,6 @@
 """Partitions without a worker: a rebalance is asked for once they stay so, and then ever more seldom."""
 
-from connector.core.orphans import AGAIN_SECS, OrphanWatch
+from connector.core.orphans import AGAIN_MAX_SECS, AGAIN_SECS, OrphanWatch
 from tests.core.making import A, B
 
 
@@ -24,3 +24,22 @@ def test_what_a_rebalance_does_not_change_is_tried_ever_more_seldom() -> None:
     tried = [at for at in range(300) if watch.seen({A}, now=at)]
 
     assert tried == [5, 5 + AGAIN_SECS, 5 + 3 * AGAIN_SECS, 5 + 7 * AGAIN_SECS]
+
+
+def test_it_is_tried_as_often_as_at_the_longest_wait_for_ever() -> None:
+    watch = OrphanWatch(settle_secs=5.0)
+
+    tried = [at for at in range(0, 20_000, 5) if watch.seen({A}, now=at)]
+
+    assert tried[-1] - tried[-2] == AGAIN_MAX_SECS
+
+
+def test_once_all_had_a_worker_waits_begin_anew() -> None:
+    watch = OrphanWatch(settle_secs=5.0)
+    for at in range(1_000):
+        watch.seen({A}, now=at)
+    watch.seen(frozenset(), now=1_000)
+
+    tried = [at for at in range(2_000, 2_100) if watch.seen({A}, now=at)]
+
+    assert tried == [2_005, 2_005 + AGAIN_SECS, 2_005 + 3 * AGAIN_SECS]

@@ -70,6 +70,7 @@ def test_restarts_are_counted_and_the_first_start_is_none() -> None:
         ([1, 3], 3),
         ([3, 4], 4),
         ([4, 2], 2),
+        ([0, -1], 5),
         ([0, -9], 5),  # killed with records in flight
         ([0, -15], 0),  # ended by SIGTERM before it listened for it: nothing had begun
         ([2, 77], 77),

@@ -56,6 +56,10 @@ def test_what_the_platform_asks_for_is_kept_within_the_cap(told: float | None, w
     assert told_to_wait(told, 3, POLICY, jitter=0.5) == waited
 
 
+def test_jitter_is_a_share_of_the_setting_that_waits_begin_with() -> None:
+    assert told_to_wait(7.0, 3, replace(POLICY, base_secs=4.0), jitter=0.5) == 9.0
+
+
 @given(policies, st.none() | st.floats(allow_nan=False), st.integers(0, 50), jitters)
 def test_no_header_makes_a_wait_that_never_ends(
     policy: RetryPolicy, told: float | None, attempts: int, jitter: float

@@ -23,6 +23,18 @@ def test_the_share_itself_does_not() -> None:
     assert guard().observe(200, {"invalid_phone": 100}, now=0.0) is None
 
 
+def test_each_record_counts_once_whatever_was_forgotten_before() -> None:
+    """The least that storms does so at first, after a pause, with half of it in the older half, and once reset."""
+    watching = guard(count=1)
+
+    assert watching.observe(3, {"not_json": 2}, now=0.0) == "not_json"
+    assert watching.observe(3, {"not_json": 2}, now=100.0) == "not_json"
+    assert watching.observe(1, {"not_json": 0}, now=131.0) is None, "2 of 4"
+    assert watching.observe(1, {"not_json": 1}, now=131.0) == "not_json"
+    watching.reset()
+    assert watching.observe(3, {"not_json": 2}, now=132.0) == "not_json"
+
+
 @pytest.mark.parametrize(("failed", "storms"), [(99, None), (100, "not_json")])
 def test_fewer_than_the_least_number_never_storm(failed: int, storms: str | None) -> None:
     """A quiet stream whose few records are all wrong is not a storm."""
@@ -77,13 +89,14 @@ def test_a_guard_that_is_off_says_nothing() -> None:
     assert guard(enabled=False).observe(1_000, {"not_json": 1_000}, now=0.0) is None
 
 
-def test_what_was_counted_is_forgotten_when_the_operator_resumes() -> None:
+@pytest.mark.parametrize("checked", [False, True], ids=["answers", "checks"])
+def test_what_was_counted_is_forgotten_when_the_operator_resumes(*, checked: bool) -> None:
     watching = guard(count=10)
-    watching.observe(9, {"not_json": 9}, now=0.0)
+    watching.observe(9, {"not_json": 9}, now=0.0, checked=checked)
 
     watching.reset()
 
-    assert watching.observe(9, {"not_json": 9}, now=1.0) is None
+    assert watching.observe(9, {"not_json": 9}, now=1.0, checked=checked) is None
 
 
 @pytest.mark.parametrize("pause", [60.0, 61.0, 1e6])
