@@ -343,6 +343,117 @@ def test_the_oldest_record_of_a_partition_whose_metadata_is_full_is_told_as_such
     assert names[-1] == "posted"  # and all the same it starts
 
 
+# ------------------------------------------------------------------ partitions that come back
+
+
+def lost_as_it_was_withdrawn() -> tuple[Flow, Progress]:
+    """Return a flow that lost a partition with a batch listed that was surely not taken, and what stands committed."""
+    made = flow(A)
+    piece = chunk(A, range(3))
+    read(made, piece)
+    made.add_ready([batch(piece)])
+    tick = made.plan(now=0.0, slots=1)
+    committed = said(tick)
+    assert tick is not None
+    [(serial, _)] = made.committed(tick)
+    made.again(made.withdraw(serial), at=0.0)
+    made.let_go([A])
+    return made, committed
+
+
+def test_what_was_surely_not_taken_is_not_doubted_when_the_partition_comes_back() -> None:
+    made, committed = lost_as_it_was_withdrawn()
+    assert committed.in_flight.count == 3
+
+    state = made.assign(A, 2, committed)
+
+    assert not state.doubt
+    assert not said(made.plan(now=0.0, slots=0)).in_flight, "and the next tick says so"
+
+
+def test_what_is_posted_as_the_partition_goes_is_doubted_when_it_comes_back() -> None:
+    made = flow(A)
+    piece = chunk(A, range(3))
+    read(made, piece)
+    made.add_ready([batch(piece)])
+    tick = made.plan(now=0.0, slots=1)
+    assert tick is not None
+    made.committed(tick)
+    made.let_go([A])
+
+    state = made.assign(A, 2, said(tick))
+
+    assert state.doubt == said(tick).in_flight
+
+
+def test_what_another_worker_listed_meanwhile_is_doubted_although_we_know_of_ours() -> None:
+    """It has posted the same records under a listing of its own."""
+    made, committed = lost_as_it_was_withdrawn()
+
+    state = made.assign(A, 2, replace(committed, mark=committed.mark + 1))
+
+    assert state.doubt == committed.in_flight
+
+
+def test_what_was_listed_after_the_partition_had_gone_was_never_posted() -> None:
+    made = flow(A)
+    piece = chunk(A, range(3))
+    read(made, piece)
+    made.add_ready([batch(piece)])
+    tick = made.plan(now=0.0, slots=1)
+    assert tick is not None
+    made.let_go([A])
+    assert not made.committed(tick)
+
+    state = made.assign(A, 2, said(tick))
+
+    assert not state.doubt
+
+
+def test_an_answer_is_not_of_a_record_that_another_worker_has_settled_since() -> None:
+    """Nor of one that stands at its offset in a topic that was made anew."""
+    made = flow(A)
+    piece = chunk(A, range(3))
+    read(made, piece)
+    made.add_ready([batch(piece)])
+    tick = made.plan(now=0.0, slots=1)
+    assert tick is not None
+    [(serial, _)] = made.committed(tick)
+    made.let_go([A])
+    settled(made, serial)
+    made.assign(A, 2, Progress(3))
+    made.let_go([A])
+    made.assign(A, 3, Progress(0, in_flight=RangeSet([(0, 3)])))
+
+    intake = made.intake(chunk(A, range(3), epoch=3))
+
+    assert (positions(intake.doubtful), intake.answered) == ([(A, 0), (A, 1), (A, 2)], ())
+
+
+def test_a_partition_that_begins_anew_without_having_been_let_go_keeps_nothing() -> None:
+    made = flow(A)
+    piece = chunk(A, range(3))
+    read(made, piece)
+    made.add_ready([batch(piece)])
+
+    made.assign(A, 2, Progress(0))
+
+    assert (len(made.ready), made.held_bytes) == (0, 0)
+
+
+def test_a_partition_that_is_held_starts_nothing_and_takes_nothing_in() -> None:
+    made = flow(A, B)
+    first, other = chunk(A, range(3)), chunk(B, range(2))
+    read(made, first, other)
+    made.add_ready([batch(first), batch(other, batch_id="t-2")])
+
+    made.hold(A)
+
+    assert positions(made.intake(chunk(A, range(3, 6))).fresh) == []
+    assert [held.chunks for held in made.ready] == [(other,)]
+    assert [started_batch.chunks for _, started_batch in started(made)] == [(other,)]
+
+
 # ------------------------------------------------------------------ the age of what waits
 
 
