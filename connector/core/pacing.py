@@ -124,7 +124,7 @@ class Pacer:
         over = {number for number, count in counts.items() if granted[number] < count}
         if not over:
             return chunk
-        if lane is not None or len(counts) == 1:
+        if len(counts) == 1:
             (number,) = over
             self._wait(number, lane, chunk.slice(granted[number], len(chunk)), now)
             return chunk.slice(0, granted[number]) if granted[number] else None

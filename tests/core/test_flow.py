@@ -8,7 +8,7 @@ from dataclasses import replace
 from connector.core.batching import Batch
 from connector.core.chunks import Chunk, Partition
 from connector.core.flow import Flow, FlowLimits, Place, Tick
-from connector.core.progress import Progress, RangeSet, decode
+from connector.core.progress import Progress, RangeSet, decode, encode
 from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
 from tests.core.making import A, B, batch, chunk, positions
@@ -200,6 +200,19 @@ def test_a_partition_that_is_full_takes_no_slots_from_others() -> None:
         posted += [] if tick is None else made.committed(tick)
 
     assert positions(posted[-1][1].chunks) == [(B, offset) for offset in range(5)]
+
+
+def test_what_has_changed_is_said_although_there_is_no_room_for_what_would_start() -> None:
+    """Else what surely failed stayed listed for as long as the partition is full."""
+    scattered = Progress(0, settled=RangeSet([(offset, offset + 1) for offset in range(10, 50, 2)]))
+    made = flow(A, limits=replace(ROOMY, max_metadata=len(encode(scattered)) * 5 // 3), progress=scattered)
+    made.add_ready([batch(chunk(A, range(3, 9, 2)))])
+    made.mark(A)
+
+    tick = made.plan(now=0.0, slots=1)
+
+    assert tick is not None
+    assert (said(tick).settled, tick.start) == (scattered.settled, [])
 
 
 def test_what_is_ready_is_counted_without_the_batches_that_there_was_no_room_for() -> None:

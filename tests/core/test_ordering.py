@@ -51,6 +51,13 @@ def test_the_first_record_of_each_key_goes_on_and_those_without_a_key_wait_for_n
     assert lineup.waiting_records == 4
 
 
+def test_a_chunk_none_of_whose_records_has_a_key_goes_on_as_it_is() -> None:
+    lineup, lanes = Lineup(), [("left", chunk(A, range(3))), ("right", chunk(A, range(3, 5)))]
+
+    assert lineup.admit(lanes, now=0) == lanes
+    assert lineup.admit([], now=0) == []
+
+
 def test_a_key_is_free_when_the_result_of_its_record_is_committed_and_not_by_anything_else() -> None:
     lineup, other = Lineup(), keyed("aa", partition=B)
     first = keyed("aaa")
