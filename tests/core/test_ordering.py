@@ -58,6 +58,16 @@ def test_a_chunk_none_of_whose_records_has_a_key_goes_on_as_it_is() -> None:
     assert lineup.admit([], now=0) == []
 
 
+def test_offsets_rise_in_what_is_let_go_together_whatever_the_order_of_its_keys() -> None:
+    lineup, first = Lineup(), keyed("abcdefgh")
+    admitted(lineup, first)
+    assert admitted(lineup, keyed("hdbfgaec", start=8)) == []
+
+    (turn,) = lineup.settled([done(first)])
+
+    assert list(turn.chunk.offsets) == list(range(8, 16))
+
+
 def test_a_key_is_free_when_the_result_of_its_record_is_committed_and_not_by_anything_else() -> None:
     lineup, other = Lineup(), keyed("aa", partition=B)
     first = keyed("aaa")
