@@ -4,7 +4,9 @@ Offsets below `base` (the committed offset) are settled. Above it stand settled 
 that nobody has started. Kafka keeps up to 4,096 characters of metadata with a committed offset, so this needs no
 store of its own and is committed in the same transaction as the outcomes.
 
-The encoding is one character of version, one of kind, and base64 of the payload; the kind is whichever is shorter:
+The encoding is one character of version, one of kind, and base64 of a checksum and the payload. The checksum is over
+the offset and the payload: metadata that was cut, or that a tool has copied to another offset, as those do that mirror
+groups between clusters, would call records settled or in flight that never were. The kind is whichever is shorter:
 
 - `r`, runs: varints of the partition count at the group's birth and of the tick's mark, then for each run its distance
   from the end of the run before (the first: from `base`) and its length times two, plus one when it is in flight;
@@ -29,6 +31,8 @@ _MAX_SPAN = 1 << 24
 _MAX_RUNS = 1 << 18
 """Runs that a bitmap may hold, some 25 MB once they are read: three thousand bytes can inflate to a million of them."""
 
+_CHECK_BYTES = 3
+
 _ONES = re.compile("1+")
 
 Range = tuple[int, int]
@@ -36,7 +40,7 @@ Range = tuple[int, int]
 
 
 class ForeignMetadataError(ValueError):
-    """The metadata of a committed offset was not written by this connector, or by a newer one."""
+    """The metadata of a committed offset was not written by this connector for it, or by a newer one."""
 
 
 class RangeSet:
@@ -183,14 +187,14 @@ def encode(progress: Progress) -> str:
         packed = head + _varint(span) + zlib.compress(bitmaps, 9)
         if len(packed) < len(payload):
             kind, payload = "b", bytearray(packed)
-    return VERSION + kind + b64encode(payload).decode().rstrip("=")
+    return VERSION + kind + b64encode(_check(progress.base, payload) + payload).decode().rstrip("=")
 
 
 def decode(base: int, metadata: str | None) -> Progress:
     """Return the progress that was committed with offset `base`.
 
     Empty metadata is a plain commit, as the tools that set offsets by hand make it: all from `base` on is unread.
-    Raises `ForeignMetadataError` for text that is not ours or of a newer version.
+    Raises `ForeignMetadataError` for text that is not ours, of a newer version, not whole, or of another offset.
     """
     if not metadata:
         return Progress(base)
@@ -198,10 +202,21 @@ def decode(base: int, metadata: str | None) -> Progress:
     if version != VERSION or kind not in ("r", "b"):
         raise ForeignMetadataError(f"metadata {metadata[:12]!r} is not of version {VERSION}")
     try:
-        payload = b64decode(text + "=" * (-len(text) % 4), validate=True)
+        payload = _checked(base, b64decode(text + "=" * (-len(text) % 4), validate=True))
         return _decode_runs(base, payload) if kind == "r" else _decode_bitmaps(base, payload)
     except (ValueError, IndexError, zlib.error) as error:
         raise ForeignMetadataError(f"metadata {metadata[:12]!r} cannot be read: {error}") from error
+
+
+def _check(base: int, payload: bytes | bytearray) -> bytes:
+    return zlib.crc32(_varint(base) + payload).to_bytes(4, "big")[:_CHECK_BYTES]
+
+
+def _checked(base: int, packed: bytes) -> bytes:
+    payload = packed[_CHECK_BYTES:]
+    if packed[:_CHECK_BYTES] != _check(base, payload):
+        raise ValueError("it is not whole, or was committed with another offset")
+    return payload
 
 
 def _decode_runs(base: int, payload: bytes) -> Progress:

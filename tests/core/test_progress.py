@@ -7,10 +7,10 @@ from itertools import pairwise
 from time import process_time
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from connector.core.progress import ForeignMetadataError, Progress, RangeSet, decode, encode, runs
+from connector.core.progress import ForeignMetadataError, Progress, RangeSet, _varint, decode, encode, runs
 from tests.core.making import rising
 
 Range = tuple[int, int]
@@ -170,25 +170,47 @@ def test_the_refusal_says_what_was_found() -> None:
         decode(0, "2r" + "A" * 100)
 
 
-def metadata_of(payload: bytes, kind: str) -> str:
-    return f"1{kind}{b64encode(payload).decode().rstrip('=')}"
+@given(st.integers(0, 2**40), st.text(MARKS, min_size=1, max_size=200), st.data())
+def test_metadata_that_is_not_whole_is_refused(base: int, text: str, data: st.DataObject) -> None:
+    """Without its end it would still be some progress, and what was in flight would be posted again."""
+    metadata = encode(progress(base, text))
+
+    with pytest.raises(ForeignMetadataError):
+        decode(base, metadata[: data.draw(st.integers(1, len(metadata) - 1))])
 
 
-garbage = (
-    st.text(max_size=60)
-    | st.builds(metadata_of, st.binary(max_size=80), st.sampled_from("rb"))
-    | st.builds(
-        lambda span, bits: metadata_of(b"\0\0" + bytes([span]) + zlib.compress(bits), "b"),
-        st.integers(0, 127),
-        st.binary(max_size=34),
+@given(st.integers(0, 2**40), st.integers(0, 2**40), st.text(MARKS, max_size=100))
+def test_metadata_that_was_copied_to_another_offset_is_refused(base: int, other: int, text: str) -> None:
+    """Tools that mirror a group translate its offsets, and copy what stands beside them."""
+    assume(base != other)
+
+    with pytest.raises(ForeignMetadataError, match="another offset"):
+        decode(other, encode(progress(base, text)))
+
+
+def metadata_of(base: int, kind: str, payload: bytes) -> str:
+    check = zlib.crc32(_varint(base) + payload).to_bytes(4, "big")[:3]
+    return f"1{kind}{b64encode(check + payload).decode().rstrip('=')}"
+
+
+def garbage(base: int) -> st.SearchStrategy[str]:
+    """Return texts, and what only a checksum tells from metadata that was written for an offset."""
+    return (
+        st.text(max_size=60)
+        | st.builds(metadata_of, st.just(base), st.sampled_from("rb"), st.binary(max_size=80))
+        | st.builds(
+            lambda span, bits: metadata_of(base, "b", b"\0\0" + bytes([span]) + zlib.compress(bits)),
+            st.integers(0, 127),
+            st.binary(max_size=34),
+        )
     )
-)
 
 
-@given(st.integers(0, 2**63 - 1), garbage)
-@example(0, metadata_of(b"\0\0\x08" + zlib.compress(b"\xff\xff"), "b"))
-def test_garbage_is_refused_or_makes_sense(base: int, metadata: str) -> None:
+@given(st.integers(0, 2**63 - 1).flatmap(lambda base: st.tuples(st.just(base), garbage(base))))
+@example((0, metadata_of(0, "b", b"\0\0\x08" + zlib.compress(b"\xff\xff"))))
+def test_garbage_is_refused_or_makes_sense(committed: tuple[int, str]) -> None:
     """Whatever was committed by whomever: it is refused, or it is progress that can be committed again."""
+    base, metadata = committed
     try:
         found = decode(base, metadata)
     except ForeignMetadataError:
@@ -215,21 +237,13 @@ def test_a_bitmap_that_was_cut_short_is_refused() -> None:
 
 def test_a_bitmap_that_says_something_below_the_base_is_refused() -> None:
     """It begins at a multiple of 8; what it says of offsets before the base would never go away again."""
-    metadata = encode(progress(8, "sf." * 100))
+    metadata = metadata_of(9, "b", b"\0\0\x08" + zlib.compress(b"\xff\0"))
 
     with pytest.raises(ForeignMetadataError, match="below"):
         decode(9, metadata)
 
 
 VARINTS = {"nothing": 0, "a bit": 1, "all a decoder may be asked": 2**24, "more than that": 2**28, "the sky": 2**62}
-
-
-def varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*out, number])
 
 
 @pytest.mark.parametrize("span", VARINTS.values(), ids=VARINTS)
@@ -240,7 +254,7 @@ def test_what_anybody_wrote_cannot_exhaust_memory(span: int, pattern: bytes) -> 
     tracemalloc.start()
     try:
         with pytest.raises(ForeignMetadataError):
-            decode(0, metadata_of(b"\0\0" + varint(span) + bomb, "b"))
+            decode(0, metadata_of(0, "b", b"\0\0" + _varint(span) + bomb))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
