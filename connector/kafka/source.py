@@ -30,7 +30,7 @@ from connector.kafka.errors import FatalError, KafkaTroubleError, translate
 from connector.kafka.lent import Lent
 from connector.kafka.reach import SILENT_SECS, is_cut_off
 from connector.kafka.replaceable import Replaceable
-from connector.kafka.topics import partitions_of
+from connector.kafka.topics import naming, partitions_of
 
 # Unbound C methods: mapped over a list of messages they cost a third of a call in a comprehension.
 _value: Any = Message.value
@@ -160,8 +160,8 @@ class Source:
         """Topics of which a partition was ever assigned: records of one that is revoked may still come."""
         self._known_topic = ""
         """One that is read; it need not exist."""
-        self._names_read: frozenset[str] | None = None
-        """All that are read, None where a pattern names them, which librdkafka may take in another way than we."""
+        self._is_read: Callable[[str], bool] = lambda _topic: True
+        """Whether a topic is one that was subscribed to."""
         self._names: dict[str, str] = {}
         self._refused: dict[Partition, float] = {}
         """Since when partitions that are to begin may not be sought."""
@@ -181,7 +181,7 @@ class Source:
     def subscribe(self, topics: Sequence[str]) -> None:
         """Join the group; a name that starts with `^` is a pattern, and not all are."""
         self._known_topic = next(topic for topic in topics if not topic.startswith("^"))
-        self._names_read = None if any(topic.startswith("^") for topic in topics) else frozenset(topics)
+        self._is_read = naming(topics)
         # With this protocol brokers match, and want whole names; librdkafka is content with the beginning of one.
         if self._config.get("group.protocol") == "consumer":
             topics = [f"^({topic}).*" if topic.startswith("^") else topic for topic in topics]
@@ -365,7 +365,7 @@ class Source:
         A static member that comes back is given what it had, whatever it subscribes to by now: a topic that was taken
         out of its settings may be another stream's, which posts the same records.
         """
-        return [p for p in partitions if self._names_read is None or p.topic in self._names_read]
+        return [p for p in partitions if self._is_read(p.topic)]
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         partitions = self._wanted(partitions)

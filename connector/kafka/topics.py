@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -65,13 +65,20 @@ class TopicRefusedError(TopicsMissingError):
     """A broker does not create a topic as `create_topics` asks for it; the message says what it minds."""
 
 
+def naming(topics: Sequence[str]) -> Callable[[str], bool]:
+    """Return what tells whether a topic is one of these, names and patterns (`^...`)."""
+    names = frozenset(topics)
+    patterns = [re.compile(topic) for topic in topics if topic.startswith("^")]
+    return lambda topic: topic in names or any(pattern.search(topic) for pattern in patterns)
+
+
 def partitions_of(topics: Sequence[str], metadata: ClusterMetadata) -> set[Partition]:
     """Return all partitions of these topics, names and patterns (`^...`), whoever they are assigned to."""
-    patterns = [re.compile(topic) for topic in topics if topic.startswith("^")]
+    is_named = naming(topics)
     return {
         Partition(name, number)
         for name, found in metadata.topics.items()
-        if name in topics or any(pattern.search(name) for pattern in patterns)
+        if is_named(name)
         for number in found.partitions
     }
 

@@ -82,7 +82,9 @@ def test_a_static_member_that_comes_back_reads_no_topic_that_it_subscribes_to_no
     assert held(kept) == [Partition(kept, 0)]
 
 
-@pytest.mark.parametrize(("subscribed", "wanted"), [("other", []), (PARTITION.topic, [PARTITION]), ("^x", [PARTITION])])
+@pytest.mark.parametrize(
+    ("subscribed", "wanted"), [("other", []), ("events", [PARTITION]), ("^x", []), ("^even", [PARTITION])]
+)
 def test_partitions_that_were_not_taken_are_not_given_back_either(
     consumer: Consumer, subscribed: str, wanted: list[Partition]
 ) -> None:
