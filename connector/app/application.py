@@ -21,7 +21,7 @@ from mode import Service
 from mode.types import ServiceT
 
 from connector.app.instance import Claim, claim, refuse_twin
-from connector.app.pages import PagesOnly, add_pages
+from connector.app.pages import SERVICE_LOG, PagesOnly, add_pages
 from connector.app.together import Together
 from connector.config.problems import SettingsError
 from connector.config.secrets import Secrets
@@ -47,6 +47,8 @@ log = get_logger("app")
 class StreamService(Service):
     """One stream under Faust's supervision."""
 
+    logger = SERVICE_LOG
+
     def __init__(self, stream: Stream, connector: "Connector") -> None:
         super().__init__()
         self.stream = stream
@@ -62,6 +64,8 @@ class StreamService(Service):
 
 class RedriveService(Service):
     """A rule by which a stream sends dead letters again, under Faust's supervision."""
+
+    logger = SERVICE_LOG
 
     def __init__(self, redrive: AutomaticRedrive) -> None:
         super().__init__()
@@ -95,6 +99,7 @@ class Connector(faust.App):
     """
 
     BootStrategy = Boot
+    logger = SERVICE_LOG
 
     def __init__(self, settings: Settings, claimed: Claim, *, socket: Path | None = None) -> None:
         super().__init__(

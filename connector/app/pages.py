@@ -3,7 +3,8 @@
 A GET changes nothing. Under a supervisor a worker serves these alone, on a socket; the console is the supervisor's.
 """
 
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+import logging
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from aiohttp.web import TCPSite
 from faust import web
@@ -20,10 +21,14 @@ from connector.telemetry.metrics import render
 
 log = get_logger("pages")
 
+SERVICE_LOG: Final = logging.getLogger("mode")
+"""The logger of services, in place of their module's: Faust says at level info which it starts and stops."""
+
 
 class PagesOnly(Web):
     """Faust's web server without pages of its own: its index would take the root."""
 
+    logger = SERVICE_LOG
     default_blueprints: ClassVar[Any] = []
     production_blueprints: ClassVar[Any] = []
     debug_blueprints: ClassVar[Any] = []

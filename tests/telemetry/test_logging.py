@@ -13,6 +13,8 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
+from connector.app.application import Connector, RedriveService, StreamService
+from connector.app.pages import PagesOnly
 from connector.config.settings import LogSettings
 from connector.telemetry.logging import configure_logging, get_logger, is_debugging, mask_phone, toggle_debug
 
@@ -192,7 +194,10 @@ def test_control_characters_are_disarmed(stream: io.StringIO) -> None:
     assert _lines(stream)[0]["event"] == "a\\x1b[31mred\\r\\n\\u2028b"
 
 
-@pytest.mark.parametrize("name", ["httpx", "aiohttp.access", "faust.app", "asyncio"])
+SERVICES = sorted({kind.logger.name for kind in (Connector, StreamService, RedriveService, PagesOnly)})
+
+
+@pytest.mark.parametrize("name", ["httpx", "aiohttp.access", "faust.app", "asyncio", *SERVICES])
 def test_libraries_are_heard_from_warning_on(name: str, stream: io.StringIO) -> None:
     logging.getLogger(name).info("chatter")
     logging.getLogger(name).warning("to %s", "+15551230101")
