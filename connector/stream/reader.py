@@ -639,7 +639,8 @@ class Reader:
                 if found.progress is None:
                     continue
                 self._beginnings.forget(partition)
-                self._in_doubt[partition] = found.in_doubt or self._options.begin.in_doubt
+                self._in_doubt[partition] = policy = found.in_doubt or self._options.begin.in_doubt
+                unknown = self._state.flow.unknown(partition, found.progress).count
                 self._state.counts.vanished += found.vanished
                 self._state.flow.assign(partition, found.epoch, found.progress)
                 if self._state.admission.pacer is not None:
@@ -648,6 +649,8 @@ class Reader:
                     self._missed.pop(partition, None)
                     self._state.flow.mark(partition)
                     self._state.changed.notify_all()
+            if unknown:
+                self._log.warning("records in doubt", partition=str(partition), records=unknown, in_doubt=policy)
             self._to_begin[partition] = found.progress.base
         self._beginnings.found.extend(too_early)
         for partition, offset in list(self._to_begin.items()):

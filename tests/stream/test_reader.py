@@ -11,6 +11,7 @@ from unittest.mock import create_autospec
 
 import pytest
 from confluent_kafka import KafkaError
+from structlog.testing import capture_logs
 
 from connector.core.chunks import Chunk, Partition
 from connector.core.ordering import Lineup
@@ -188,6 +189,23 @@ def test_a_partition_whose_records_in_flight_were_all_answered_needs_no_operator
     holding.reader._take(chunk_of(holding.reader._epochs[PARTITION], OFFSET, OFFSET + 1), 100.0)
     assert [item.count for item in holding.state.flow.finished] == [2]
     assert holding.state.partition_holds == {}
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_records_that_a_worker_takes_over_in_doubt_are_told_with_what_becomes_of_them(
+    reading: Reading, answered: bool
+) -> None:
+    reading.stand[PARTITION] = OFFSET, encode(Progress(OFFSET, in_flight=RangeSet([(OFFSET, OFFSET + 2)])))
+    if answered:
+        reading.state.flow.settle(Finished((chunk_of(1, OFFSET, OFFSET + 1),), Verdicts(QUEUED), "t-1"))
+
+    with capture_logs() as logs:
+        reading.begin_by_hand(PARTITION)
+
+    told = [
+        (line["partition"], line["records"], line["in_doubt"]) for line in logs if line["event"] == "records in doubt"
+    ]
+    assert told == ([] if answered else [(str(PARTITION), 2, "dead_letter")])
 
 
 _LONG_AGO, _SINCE = datetime(2020, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC)
