@@ -5,6 +5,7 @@ import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from connector.config.settings import Settings
@@ -152,25 +153,40 @@ def targets_of(found: Survey, plan: Plan, rules: Rules) -> dict[str, StreamSetti
 
 
 def ensure(
-    settings: Settings, targets: Mapping[str, StreamSettings | None], *, partitions: int
+    settings: Settings, targets: Mapping[str, StreamSettings | None], *, read: Collection[str]
 ) -> dict[str, TopicFacts]:
     """Return what each target takes, after creating those that are missing and may be created.
 
-    Raises `TopicsMissingError`, before anything is created that would be of no use without the others.
+    One that is created has as many partitions as the stream's largest topic, or as the largest of those that dead
+    letters are `read` from. Raises `TopicsMissingError`, before anything is created that would be of no use without the
+    others.
     """
     topics = topics_of(settings)
     facts = topics.facts(targets)
     missing = [name for name, there in facts.items() if there is None]
     creation = {name: _creation(targets[name]) for name in missing}
+    sizes = _sizes(topics, {name: targets[name] for name in missing}, read)
     forbidden = [name for name in missing if not creation[name].enabled]
     for names in [forbidden] if forbidden else [[name] for name in missing]:
         topics.make(
-            names, creation[names[0]], partitions=partitions, bootstrap_servers=settings.kafka.bootstrap_servers
+            names,
+            creation[names[0]],
+            partitions=max(sizes[name] for name in names),
+            bootstrap_servers=settings.kafka.bootstrap_servers,
         )
     if missing:
         facts = topics.facts(targets)
-    unseen = TopicFacts(partitions, DEFAULT_MAX_MESSAGE_BYTES)
-    return {name: there or unseen for name, there in facts.items()}
+    return {name: there or TopicFacts(sizes[name], DEFAULT_MAX_MESSAGE_BYTES) for name, there in facts.items()}
+
+
+def _sizes(topics: Topics, missing: Mapping[str, StreamSettings | None], read: Collection[str]) -> dict[str, int]:
+    """Return how many partitions each topic is to have that is missing."""
+    if not missing:
+        return {}
+    sources = {name: () if stream is None else stream.topics for name, stream in missing.items()}
+    there = topics.partitions({*read, *chain.from_iterable(sources.values())})
+    of_read = max([1, *(there[name] for name in read)])
+    return {name: max((there[source] for source in named), default=0) or of_read for name, named in sources.items()}
 
 
 def _creation(stream: StreamSettings | None) -> CreateTopicsSettings:

@@ -138,7 +138,8 @@ class Redrive:
             raise InvalidNameError("must be letters, digits, dots, dashes and underscores")
         self.settings = settings
         self.criteria = criteria
-        self.spans = spans_of(settings, topics)
+        self.topics = frozenset(topics)
+        self.spans = spans_of(settings, self.topics)
         if not rules.park:
             rules = with_limits(replace(rules, automatic=automatic_of(settings, self.spans)), settings)
         self.rules = rules
@@ -187,8 +188,7 @@ class Redrive:
         self, plan: Plan, told: Told, *, rate: float | None = None, limit: int | None = None, note: str = ""
     ) -> Written:
         """Do what a plan says; raises `TopicsMissingError`, and `KafkaTroubleError` as `carry_out` does."""
-        partitions = max((partition.number + 1 for partition in self.spans), default=1)
-        targets = ensure(self.settings, targets_of(self.found, plan, self.rules), partitions=partitions)
+        targets = ensure(self.settings, targets_of(self.found, plan, self.rules), read=self.topics)
         order = Order(
             self.settings.kafka,
             self.name,

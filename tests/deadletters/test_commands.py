@@ -653,6 +653,23 @@ def test_what_cannot_be_done_is_said_and_nothing_is_written(
     assert shared_desk.redriven() == []
 
 
+@pytest.mark.parametrize("source", [6, 0])
+def test_a_redrive_topic_is_created_with_as_many_partitions_as_the_source_whichever_hold_dead_letters(
+    desk: Desk, source: int
+) -> None:
+    """Where the source is gone the dead-letter topic tells."""
+    if source:
+        desk.topics.create(name=f"{desk.names[0]}.source", partitions=source)
+    desk.put([record(0, "rejected", stream=desk.names[0], topic="src")])
+    desk.content["streams"][0]["create_topics"]["partitions"] = None
+    desk.write()
+
+    assert desk.told("redrive", "--yes")["written"] == {"redrive": 1}
+
+    there = desk.topics._admin.list_topics(timeout=30).topics
+    assert len(there[f"{desk.names[0]}.redrive"].partitions) == (source or 4)
+
+
 def test_a_topic_that_no_broker_creates_is_a_matter_of_the_settings(desk: Desk) -> None:
     desk.put([record(0, "rejected", stream=desk.names[0], topic="src")])
     desk.content["streams"][0]["create_topics"]["replication_factor"] = 3
