@@ -153,9 +153,9 @@ def targets_of(found: Survey, plan: Plan, rules: Rules) -> dict[str, StreamSetti
 
 
 def ensure(
-    settings: Settings, targets: Mapping[str, StreamSettings | None], *, read: Collection[str]
+    settings: Settings, targets: Mapping[str, StreamSettings | None], *, read: Collection[str], create: bool = True
 ) -> dict[str, TopicFacts]:
-    """Return what each target takes, after creating those that are missing and may be created.
+    """Return what each target takes, after creating those that are missing and may be created; or what it would take.
 
     One that is created has as many partitions as the stream's largest topic, or as the largest of those that dead
     letters are `read` from. Raises `TopicsMissingError`, before anything is created that would be of no use without the
@@ -167,14 +167,15 @@ def ensure(
     creation = {name: _creation(targets[name]) for name in missing}
     sizes = _sizes(topics, {name: targets[name] for name in missing}, read)
     forbidden = [name for name in missing if not creation[name].enabled]
-    for names in [forbidden] if forbidden else [[name] for name in missing]:
+    makeable = [[name] for name in missing] if create else []
+    for names in [forbidden] if forbidden else makeable:
         topics.make(
             names,
             creation[names[0]],
             partitions=max(sizes[name] for name in names),
             bootstrap_servers=settings.kafka.bootstrap_servers,
         )
-    if missing:
+    if makeable:
         facts = topics.facts(targets)
     return {name: there or TopicFacts(sizes[name], DEFAULT_MAX_MESSAGE_BYTES) for name, there in facts.items()}
 

@@ -184,6 +184,10 @@ class Redrive:
         sent = [c for c in self.found.candidates if c.offset in plan.actions.get(c.partition, none).redrive]
         return sorted(streams_of(sent, self.rules))
 
+    def refuse_missing(self, plan: Plan) -> None:
+        """Raise `TopicsMissingError` where a plan writes to a topic that does not exist and may not be created."""
+        ensure(self.settings, targets_of(self.found, plan, self.rules), read=self.topics, create=False)
+
     def carry_out(
         self, plan: Plan, told: Told, *, rate: float | None = None, limit: int | None = None, note: str = ""
     ) -> Written:

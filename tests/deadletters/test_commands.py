@@ -221,6 +221,8 @@ def test_a_rate_and_a_limit_are_kept_to(desk: Desk) -> None:
     assert told["written"] == {"redrive": 1_000}
     assert told["took_secs"] > 2 * 0.95
     assert desk.told("redrive", *TRANSIENT, "--dry-run")["would_redrive"] == 200
+    assert "of these 3 this time (--limit)" in desk.run("redrive", *TRANSIENT, "--dry-run", "--limit", "3").stdout
+    assert "this time" not in desk.run("redrive", *TRANSIENT, "--dry-run", "--limit", "200").stdout
 
 
 def test_what_the_platform_took_is_left_and_in_doubt_is_left_unless_included(desk: Desk) -> None:
@@ -632,6 +634,8 @@ def test_a_reason_that_only_older_dead_letters_have_is_known(desk: Desk) -> None
         (["in-doubt", "--evidence-topic", "a b"], 2, "--evidence-topic is no name of a topic"),
         (["import", "/dev/null", "--to", "a b"], 2, "--to is no name of a topic"),
         (["redrive", "--to", "nowhere", "--yes"], 2, "kafka-topics.sh"),
+        (["redrive", "--to", "nowhere"], 2, "kafka-topics.sh"),
+        (["redrive", "--to", "nowhere", "--dry-run"], 0, "kafka-topics.sh"),
         (["redrive", "--name", "a b"], 2, "--name must be"),
         (["in-doubt", "--evidence", "/nowhere"], 2, "--evidence cannot be used"),
         (["in-doubt", "--evidence-topic", "nowhere"], 2, "topic nowhere does not exist"),

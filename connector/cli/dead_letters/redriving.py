@@ -276,6 +276,10 @@ class Run:
                 err=True,
             )
         count = plan.count if limit is None else min(plan.count, limit)
+        if count < plan.count and not self._as_json:
+            typer.echo(f"of these {count:,} this time (--limit)")
+        if count:
+            self._refuse_missing(plan, dry_run=dry_run)
         if dry_run or not count:
             if self._as_json:
                 print_json(told)
@@ -304,6 +308,17 @@ class Run:
             from connector.deadletters.deciding import WHY  # noqa: PLC0415
 
             typer.echo(f"{written.too_large:,} left: {WHY['too_large']}", err=True)
+
+    def _refuse_missing(self, plan: "Plan", *, dry_run: bool) -> None:
+        """Raise `TopicsMissingError` before anybody is asked; on a dry run say it alone."""
+        from connector.kafka.topics import TopicsMissingError  # noqa: PLC0415
+
+        try:
+            self._redrive.refuse_missing(plan)
+        except TopicsMissingError as error:
+            if not dry_run:
+                raise
+            typer.echo(str(error), err=True)
 
     def _carry_out(self, plan: "Plan", rate: float | None, limit: int | None, note: str) -> "Written":
         count = plan.count if limit is None else min(limit, plan.count)
