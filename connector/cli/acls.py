@@ -13,7 +13,7 @@ from rich.text import Text
 
 from connector.app.loading import load
 from connector.cli.errors import CommandError, ExitCode, reported
-from connector.cli.printing import console
+from connector.cli.printing import console, table
 
 if TYPE_CHECKING:
     from connector.app.acls import Acl
@@ -85,10 +85,8 @@ def _refuse_without_type(principal: str) -> None:
 
 
 def _table(wanted: "list[Acl]") -> Table:
-    table = Table()
-    for heading in ("Stream", "Resource", "Name", "Operation", "For"):
-        table.add_column(heading, overflow="fold")
+    rows = table("Stream", "Resource", "Name", "Operation", "For")
     for acl in wanted:
         name = f"{acl.name}*" if acl.prefixed else acl.name
-        table.add_row(*map(Text, (acl.owner, acl.kind.replace("_", " "), name, acl.operation, acl.why)))
-    return table
+        rows.add_row(*map(Text, (acl.owner, acl.kind.replace("_", " "), name, acl.operation, acl.why)))
+    return rows

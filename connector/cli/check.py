@@ -12,7 +12,7 @@ from rich.text import Text
 
 from connector.app.loading import load
 from connector.cli.errors import ExitCode, reported
-from connector.cli.printing import console
+from connector.cli.printing import console, pairs, table
 from connector.config.describe import redacted
 from connector.config.findings import Finding
 from connector.config.problems import SettingsError
@@ -83,11 +83,11 @@ def _print(path: Path, settings: Settings, findings: list[Finding]) -> None:
     count = len(settings.streams)
     out.print(Text(f"{path}: valid, {count} stream{'s' if count > 1 else ''}", style="bold"))
     out.print()
-    out.print(_pairs(_ends(settings)))
+    out.print(pairs(_ends(settings)))
     for stream in settings.streams:
         out.print()
         out.print(Text(stream.name, style="bold"))
-        out.print(_pairs(_stream(stream)))
+        out.print(pairs(_stream(stream)))
     _section(out, "Chains", chains(settings))
     _section(out, "Mind", notes(settings))
     if findings:
@@ -140,26 +140,17 @@ def _redrives(stream: StreamSettings) -> str:
     return f"by itself: {'; '.join(told)}" if rules else "by command alone"
 
 
-def _pairs(pairs: list[tuple[str, str]]) -> Table:
-    grid = Table.grid(padding=(0, 1))
-    for name, value in pairs:
-        grid.add_row(Text(f"  {name}", style="dim"), Text(value))
-    return grid
-
-
 def _section(out: Console, title: str, lines: Iterable[str]) -> None:
     rows = [("-", line) for line in lines]
     if rows:
         out.print()
         out.print(Text(title, style="bold"))
-        out.print(_pairs(rows))
+        out.print(pairs(rows))
 
 
 def _findings(findings: list[Finding]) -> Table:
-    table = Table(title="Online", title_justify="left", show_lines=True)
-    for heading in ("", "What", "Seen", "Way out"):
-        table.add_column(heading, overflow="fold")
+    rows = table("", "What", "Seen", "Way out", title="Online", ruled=True)
     for finding in findings:
         mark = Text("ok", style="green") if finding.ok else Text("FAIL", style="bold red")
-        table.add_row(mark, Text(finding.name), Text(finding.detail), Text("" if finding.ok else finding.way_out))
-    return table
+        rows.add_row(mark, Text(finding.name), Text(finding.detail), Text("" if finding.ok else finding.way_out))
+    return rows

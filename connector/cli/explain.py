@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from connector.cli.errors import CommandError, ExitCode, reported
-from connector.cli.printing import console, json_text, plain
+from connector.cli.printing import console, json_text, pairs, plain, table
 from connector.cli.topics import topic_named
 
 if TYPE_CHECKING:
@@ -108,7 +107,7 @@ def _print(report: dict[str, Any]) -> None:
     out = console()
     for record in report["records"]:
         out.print(plain(f"{record['topic']}[{record['partition']}] {record['offset']}", style="bold"))
-        out.print(_pairs(_of_record(record)))
+        out.print(pairs(_of_record(record)))
         out.print()
     for batch in report["batches"]:
         request = batch["request"]
@@ -120,14 +119,13 @@ def _print(report: dict[str, Any]) -> None:
             *(("", f"{name}: {value}") for name, value in request["headers"].items()),
             ("", request["body"]),
         ]
-        out.print(_pairs(rows))
+        out.print(pairs(rows))
         out.print()
-    table = Table(title="What an answer would mean (the first row that fits)", title_justify="left", show_lines=True)
-    for heading in ("Answer", "What becomes of the records"):
-        table.add_column(heading, overflow="fold")
+    title = "What an answer would mean (the first row that fits)"
+    verdicts = table("Answer", "What becomes of the records", title=title, ruled=True)
     for row in report["verdicts"]:
-        table.add_row(plain(row["when"]), plain(row["verdict"]))
-    out.print(table)
+        verdicts.add_row(plain(row["when"]), plain(row["verdict"]))
+    out.print(verdicts)
 
 
 def _of_record(record: dict[str, Any]) -> list[tuple[str, str]]:
@@ -139,10 +137,3 @@ def _of_record(record: dict[str, Any]) -> list[tuple[str, str]]:
     if (found := record.get("segments")) is not None:
         rows.append(("segments", f"{found['count']} ({found['encoding']}, {found['units']} units); {found['price']}"))
     return [*rows, ("joins", f"batch {record['batch']}, with {record['bytes']:,} bytes")]
-
-
-def _pairs(pairs: list[tuple[str, str]]) -> Table:
-    grid = Table.grid(padding=(0, 1))
-    for name, value in pairs:
-        grid.add_row(plain(f"  {name}", style="dim"), plain(value))
-    return grid

@@ -14,6 +14,7 @@ from connector.config.findings import Finding
 from connector.config.settings import Settings
 
 SECRET = "hunter2"
+FRAME = set("┃│")
 VALID = """\
 kafka:
   bootstrap_servers: broker.example:9092
@@ -232,3 +233,13 @@ def test_where_nobody_watches_each_finding_is_one_line(
     (line,) = [line for line in result.stdout.splitlines() if "FAIL" in line]
     assert finding.detail in line
     assert finding.way_out in line
+    assert not set(result.stdout) & FRAME
+
+
+def test_on_a_terminal_the_findings_have_a_frame(
+    check: Callable[..., Result], far_ends: Callable[..., list[Settings]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    far_ends(Finding("rights", ok=True, detail="allowed"))
+
+    assert set(check("--online").stdout) >= FRAME

@@ -139,7 +139,7 @@ def test_where_nobody_watches_each_dead_letter_is_one_line(desk: Desk, monkeypat
     (line,) = [line for line in lines if f"{desk.names[1]}.source:1:1" in line]
     assert "not_sendable" in line
     assert "as the platform says" in line
-    assert " 1:0 " in line
+    assert line.startswith("1:0 ")
 
 
 def test_a_redrive_that_is_killed_twice_sends_each_record_once(desk: Desk) -> None:

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from rich.table import Table
 
 from connector.cli.dead_letters.choosing import Chosen, chosen
 from connector.cli.dead_letters.reading import tell_none
 from connector.cli.dead_letters.redriving import AsJson, DryRun, Name, Run, Yes
 from connector.cli.dead_letters.showing import print_json
 from connector.cli.errors import CommandError, ExitCode
-from connector.cli.printing import console, plain
+from connector.cli.printing import console, plain, table
 from connector.cli.topics import topic_named
 
 if TYPE_CHECKING:
@@ -186,12 +185,10 @@ def _show(groups: Iterable["Group"], *, as_json: bool) -> None:
     if as_json:
         print_json({"groups": [group.as_json() for group in listed]})
         return
-    table = Table()
-    for heading in ("from (UTC)", "stream", "batch id", "worker", "list", "count", "accepted", "redrive", "in doubt"):
-        table.add_column(heading, overflow="fold")
+    rows = table("from (UTC)", "stream", "batch id", "worker", "list", "count", "accepted", "redrive", "in doubt")
     for group in listed:
         told, findings = group.as_json(), group.findings
         counted = [findings["accepted"], findings["redrive"], findings["still_in_doubt"]] if findings else [""] * 3
         row = [told["from"], group.stream, group.batch_id or "none: a crash", group.worker, group.list_number]
-        table.add_row(*map(plain, [*row, len(group.letters), *counted]))
-    console().print(table)
+        rows.add_row(*map(plain, [*row, len(group.letters), *counted]))
+    console().print(rows)

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from connector.cli.printing import console, json_text, plain
+from connector.cli.printing import console, json_text, plain, table
 
 if TYPE_CHECKING:
     from connector.deadletters.letters import Letter
@@ -36,9 +36,7 @@ def print_letter(letter: "Letter", *, reveal: bool) -> None:
         if name not in {"headers", "value"}:
             grid.add_row(Text(name, style="dim"), plain(value))
     out.print(grid)
-    headers = Table(title="headers", title_justify="left")
-    headers.add_column("name", overflow="fold")
-    headers.add_column("value", overflow="fold")
+    headers = table("name", "value", title="headers")
     for name, value in told["headers"]:
         headers.add_row(plain(name), plain("null" if value is None else value))
     out.print(headers)
@@ -54,34 +52,32 @@ def print_letter(letter: "Letter", *, reveal: bool) -> None:
 
 def print_letters(letters: Iterable["Letter"], *, reveal: bool) -> None:
     """Print a table of dead letters for people."""
-    table = Table()
     listed = list(letters)
     one_topic = len({letter.partition.topic for letter in listed}) == 1
     if one_topic:
         console().print(plain(f"positions in {listed[0].partition.topic}", style="dim"))
-    for heading in ("position", "at", "stream", "reason", "code", "text", "status", "attempts", "redrives", "source"):
-        table.add_column(heading, overflow="fold")
+    rows = table("position", "at", "stream", "reason", "code", "text", "status", "attempts", "redrives", "source")
     for letter in listed:
         told = shown(letter, reveal=reveal)
         if one_topic:
             told["position"] = f"{letter.partition.number}:{letter.offset}"
         row = [told[name] for name in ("position", "at", "stream", "reason", "code", "text")]
         row += [told["http_status"], told["attempts"], told["redrives"], told["source"]]
-        table.add_row(*map(plain, row))
-    console().print(table)
+        rows.add_row(*map(plain, row))
+    console().print(rows)
 
 
 def print_counts(title: str, rows: Mapping[str, int], *, bars: bool = False) -> None:
     """Print counts under a title."""
     most = max(rows.values(), default=0)
-    table = Table(box=None, show_header=False, padding=(0, 2))
-    table.add_column(overflow="fold")
-    table.add_column(justify="right")
+    counts = Table(box=None, show_header=False, padding=(0, 2))
+    counts.add_column(overflow="fold")
+    counts.add_column(justify="right")
     for name, count in rows.items():
         cells = [plain(name), Text(f"{count:,}")]
         if bars:
             cells.append(Text("#" * (round(40 * count / most) if most else 0)))
-        table.add_row(*cells)
+        counts.add_row(*cells)
     out = console()
     out.print(plain(title, style="bold"))
-    out.print(table)
+    out.print(counts)
