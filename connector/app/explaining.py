@@ -143,7 +143,7 @@ def verdict_table(stream: StreamSettings) -> list[dict[str, str]]:
         "`retry.max_attempts`": f"{retry.max_attempts} attempts (`retry.max_attempts`)",
         "`retry.transient_codes`": f"{', '.join(retry.transient_codes) or 'none'} (`retry.transient_codes`)",
         "`retry.setting_codes`": f"{', '.join(retry.setting_codes) or 'none'} (`retry.setting_codes`)",
-        "`delivery.in_doubt_statuses`": f"{', '.join(map(str, delivery.in_doubt_statuses)) or 'none'} "
+        "`delivery.in_doubt_statuses` (default: 504)": f"{', '.join(map(str, delivery.in_doubt_statuses)) or 'none'} "
         "(`delivery.in_doubt_statuses`)",
     }
     rows = []

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 def explain(
     settings: Annotated[Path, typer.Argument(help="Settings file (YAML).", metavar="SETTINGS", show_default=False)],
     *,
-    stream: Annotated[str, typer.Option(help="Name of the stream.", show_default=False)],
+    stream: Annotated[
+        str | None, typer.Option(help="Name of the stream; the only one there is when left out.", show_default=False)
+    ] = None,
     sample: Annotated[
         Path | None, typer.Option(help="File with one value a line (NDJSON), or - for standard input.", allow_dash=True)
     ] = None,
@@ -48,10 +50,7 @@ def explain(
     from connector.app.loading import load  # noqa: PLC0415
 
     loaded = load(settings)
-    flow = next((candidate for candidate in loaded.streams if candidate.name == stream), None)
-    if flow is None:
-        names = ", ".join(candidate.name for candidate in loaded.streams)
-        raise CommandError(f"{settings} has no stream {stream}", ExitCode.BAD_SETTINGS, way_out=f"one of: {names}")
+    flow = _flow(settings, loaded.streams, stream)
     if topic is not None:
         topic_named("--topic", topic)
     elif sample is None:
@@ -66,6 +65,19 @@ def explain(
         typer.echo(json_text(report, indent=2))
     else:
         _print(report)
+
+
+def _flow(settings: Path, streams: "list[StreamSettings]", wanted: str | None) -> "StreamSettings":
+    """Return the stream that is meant."""
+    meant = [stream for stream in streams if wanted in {None, stream.name}]
+    if len(meant) == 1:
+        return meant[0]
+    names = ", ".join(stream.name for stream in streams)
+    if meant:
+        raise CommandError(
+            f"{settings} has several streams", ExitCode.BAD_SETTINGS, way_out=f"give --stream, one of: {names}"
+        )
+    raise CommandError(f"{settings} has no stream {wanted}", ExitCode.BAD_SETTINGS, way_out=f"one of: {names}")
 
 
 def _sampled(flow: "StreamSettings", sample: Path, topic: str | None, *, records: bool) -> "list[Chunk]":
@@ -113,7 +125,7 @@ def _print(report: dict[str, Any]) -> None:
         request = batch["request"]
         out.print(Text(f"batch {batch['number']}", style="bold"))
         rows = [
-            ("holds", f"{batch['records']} records, {batch['bytes']:,} bytes"),
+            ("holds", f"{batch['records']:,} record{'s' if batch['records'] > 1 else ''}, {batch['bytes']:,} bytes"),
             ("closes by", f"{batch['closed_by']}: {batch['why']}"),
             ("request", f"{request['method']} {request['url']}"),
             *(("", f"{name}: {value}") for name, value in request["headers"].items()),

@@ -93,6 +93,7 @@ def test_each_record_has_its_end_its_fields_and_its_batch(explain: Callable[...,
     assert [message["to"] for message in json.loads(request["body"])["messages"]] == ["+14155550101"] * 2
     assert "unauthorized" not in request["headers"].values()
     assert any("401" in row["when"] and row["verdict"].startswith("hold") for row in report["verdicts"])
+    assert {row["when"] for row in report["verdicts"]} >= {"a status of 504 (`delivery.in_doubt_statuses`)"}
 
 
 @pytest.mark.parametrize("form", [(), ("--json",)])
@@ -147,6 +148,23 @@ def test_an_exported_dead_letter_is_explained_as_what_it_was(explain: Callable[.
     (record,) = json.loads(explain("--sample", "-", "--json", lines=[line]).stdout)["records"]
 
     assert (record["topic"], record["partition"], record["batch"]) == ("orders", 3, 1)
+
+
+def test_the_only_stream_need_not_be_named_and_of_several_one_must_be(
+    explain: Callable[..., Result], tmp_path: Path
+) -> None:
+    path, sample = tmp_path / "connector.yaml", tmp_path / "sample.ndjson"
+    sample.write_text('{"ship": false}\n')
+    unnamed = ["explain", str(path), "--sample", str(sample)]
+
+    assert CliRunner().invoke(app, [*unnamed, "--json"]).stdout == explain("--sample", str(sample), "--json").stdout
+
+    second = {"name": "others", "topics": ["others"], "outcomes": {"topic": "o"}, "dead_letters": {"topic": "d"}}
+    path.write_text(
+        yaml.safe_dump({**SETTINGS, "streams": [*SETTINGS["streams"], {"operation": "contacts", **second}]})
+    )
+    result = CliRunner().invoke(app, unnamed)
+    assert (result.exit_code, "give --stream, one of: orders, others" in result.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
