@@ -152,14 +152,17 @@ class Answer:
                 f"{self.url}: {_spelled(hold)} ends when a probe passes; probing now; "
                 f"see {runbook_of(hold['reason'], docs_url)}"
             )
-        for _ in self.body.get("paused", ()):
-            yield f"{self.url}: paused; what is in flight finishes"
+        for hold in self.body.get("paused", ()):
+            yield f"{self.url}: {_spelled(hold)}; what is in flight finishes"
         if not any(self.body.get(key) for key in ("undecided", "ended", "probed", "paused")):
             yield f"{self.url}: nothing to resume"
 
 
 def _spelled(hold: dict[str, Any]) -> str:
-    return f"{hold['reason']} of {hold['partition']}" if hold.get("partition") else str(hold["reason"])
+    """Return which hold it is; where a supervisor answers for several workers, whose as well."""
+    partition = f" of {hold['partition']}" if hold.get("partition") else ""
+    worker = f" at worker {hold['worker']}" if "worker" in hold else ""
+    return f"{hold['reason']}{partition}{worker}"
 
 
 def load(path: Path) -> Settings:
@@ -175,7 +178,9 @@ def _token(settings: Settings | None) -> str:
     token = os.environ.get(TOKEN_VARIABLE, "")
     if not token:
         raise CommandError(
-            "no token", ExitCode.BAD_SETTINGS, way_out=f"name a settings file with web.token, or set {TOKEN_VARIABLE}"
+            "no token",
+            ExitCode.BAD_SETTINGS,
+            way_out=f"name a settings file with web.token by --config, or set {TOKEN_VARIABLE}",
         )
     if not (token.isascii() and token.isprintable()):
         raise CommandError(

@@ -4,6 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from connector.cli.main import app
+from connector.cli.resume import Answer
 
 TOKEN = "a-token-of-the-tests-0123456789"
 
@@ -17,3 +18,16 @@ def test_what_is_no_address_is_refused(command: str, url: str) -> None:
 
     assert (told.exit_code, "should be such as http://127.0.0.1:8080" in told.stderr) == (2, True), told.output
     assert isinstance(told.exception, SystemExit), "no traceback"
+
+
+@pytest.mark.parametrize(("worker", "whose"), [({}, ""), ({"worker": 1}, " at worker 1")])
+def test_what_became_of_a_hold_is_told_with_its_worker_where_there_are_several(
+    worker: dict[str, int], whose: str
+) -> None:
+    paused = {"reason": "paused", "partition": None, **worker}
+    doubt = {"reason": "in_doubt", "partition": "sms.campaign:2", **worker}
+
+    assert list(Answer("http://a", 200, {"ended": [doubt], "paused": [paused]}).lines()) == [
+        f"http://a: in_doubt of sms.campaign:2{whose} ended",
+        f"http://a: paused{whose}; what is in flight finishes",
+    ]
