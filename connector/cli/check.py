@@ -17,7 +17,7 @@ from connector.config.describe import redacted
 from connector.config.findings import Finding
 from connector.config.problems import SettingsError
 from connector.config.settings import Settings
-from connector.config.streams import StreamSettings
+from connector.config.streams import PaceSettings, StreamSettings
 from connector.config.summary import chains, notes
 
 
@@ -120,7 +120,10 @@ def _stream(stream: StreamSettings) -> list[tuple[str, str]]:
         ("reads", ", ".join([*stream.topics, *([stream.pattern] if stream.pattern else [])])),
         ("format", _format(stream)),
         ("group", stream.group),
+        ("begins", f"at {_start(stream)} where the group is new to a topic, else at what it committed"),
         ("operation", f"{stream.operation}{kind}, {by}, {stream.concurrency.min} to {stream.ceiling} at once"),
+        *([("order", "of each key")] if stream.ordering == "key" else []),
+        *([("pace", _pace(stream.pace))] if stream.pace.is_on else []),
         ("guarantee", stream.delivery.guarantee),
         ("in doubt", f"{stream.in_doubt}; at most {limit:,} records per worker after a crash"),
         ("outcomes", f"{stream.outcomes.topic} ({stream.outcomes.records})"),
@@ -131,7 +134,25 @@ def _stream(stream: StreamSettings) -> list[tuple[str, str]]:
 
 def _format(stream: StreamSettings) -> str:
     chosen = stream.format
-    return f"{chosen.type}, data {chosen.data}" if chosen.type == "cloudevents" else chosen.type
+    told = [f"{chosen.type}, data {chosen.data}" if chosen.type == "cloudevents" else chosen.type]
+    if stream.transform is not None:
+        told.append(f"transform {stream.transform}")
+    if stream.mapping is not None:
+        told.append("mapping")
+    if stream.overrides:
+        told.append("overrides for some topics")
+    return ", ".join(told)
+
+
+def _start(stream: StreamSettings) -> str:
+    return stream.start if isinstance(stream.start, str) else stream.start.isoformat()
+
+
+def _pace(pace: PaceSettings) -> str:
+    each, own = pace.messages_per_minute, len(pace.lists)
+    if each is None:
+        return f"of {own:,} list{'s' if own > 1 else ''}"
+    return f"{each:,.10g} texts a minute of each list{f'; {own:,} with another' if own else ''}"
 
 
 def _redrives(stream: StreamSettings) -> str:

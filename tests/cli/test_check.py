@@ -98,6 +98,27 @@ def test_valid_settings_are_summed_up(check: Callable[..., Result], settings: Pa
         assert line in words, line
 
 
+def test_what_is_off_by_default_is_summed_up_where_it_is_on(check: Callable[..., Result], settings: Path) -> None:
+    assert not {"order", "pace"} & {line.split()[0] for line in check().output.splitlines() if line.strip()}
+
+    more = """
+    start: "2026-01-31T08:00:00Z"
+    ordering: key
+    pace: {messages_per_minute: 17000, lists: {"+18005551234": 60000}}
+    mapping: {when: value.ship}
+  - name: clicks"""
+    settings.write_text(VALID.replace("\n  - name: clicks", more, 1))
+    words = [" ".join(line.split()) for line in check().output.splitlines()]
+    for line in (
+        "format json, mapping",
+        "begins at 2026-01-31T08:00:00+00:00 where the group is new to a topic, else at what it committed",
+        "begins at earliest where the group is new to a topic, else at what it committed",
+        "order of each key",
+        "pace 17,000 texts a minute of each list; 1 with another",
+    ):
+        assert line in words, line
+
+
 @pytest.mark.parametrize("arguments", [[], ["--json"]])
 def test_secrets_are_not_shown(arguments: list[str], check: Callable[..., Result]) -> None:
     assert SECRET not in check(*arguments).output
