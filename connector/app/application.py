@@ -140,7 +140,6 @@ class Connector(faust.App):
         self.exit_code = 0
         self.fatal: BaseException | None = None
         self.started_at = time.time()
-        self._draining: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._collector = StatusCollector(lambda: self.streams)
         REGISTRY.register(self._collector)

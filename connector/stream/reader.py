@@ -116,11 +116,13 @@ class Reader:
         self._drain_by: float | None = None
         self._drained = threading.Event()
         self._close = threading.Event()
-        self._ends_at = 0.0
         self._reported: dict[str, float] = {}
+        """When each trouble was last told in the log."""
+        self._measured_at = float("-inf")
         self._missed: dict[Partition, tuple[int, int]] = {}
         """Behind which commit records were missing, and how many of them are counted."""
-        self._asked: deque[dict[Partition, Decision]] = deque()
+        self._decisions: deque[dict[Partition, Decision]] = deque()
+        """What the operator has decided, to be done at the next turn."""
         self._in_doubt: dict[Partition, Literal["dead_letter", "resend", "hold"]] = {}
         """What becomes of the records in doubt of each partition that has begun."""
         self._stopped: set[Partition] = set()
@@ -443,23 +445,23 @@ class Reader:
         }
 
     def _measure_lag(self, source: Source) -> None:
-        if now() - self._reported.get("lag", float("-inf")) < 1:
+        if now() - self._measured_at < 1:
             return
-        self._reported["lag"] = now()
+        self._measured_at = now()
         with self._state.lock:
-            states = {p: (s.base, s.base >= s.next_read) for p, s in self._state.flow.partitions.items()}
-            reads = {p: s.next_read for p, s in self._state.flow.partitions.items()}
+            states = {p: (s.base, s.next_read) for p, s in self._state.flow.partitions.items()}
         passed = source.passed(list(states)) if states else {}
-        spots = {}
-        for partition, (base, all_settled) in states.items():
+        spots, unread = {}, 0
+        for partition, (base, next_read) in states.items():
             # Behind the last record lie its transaction's marker, or records that were aborted: nothing to wait for.
-            offset = max(base, passed.get(partition, base)) if all_settled else base
+            offset = max(base, passed.get(partition, base)) if base >= next_read else base
             if offset > base and partition in self._begun:  # else it was reached before the partition began
                 self._pass_over(partition, offset)
             end = source.known_end(partition)
             spots[partition] = Spot(offset, None if end is None else max(end - offset, 0))
+            unread += 0 if end is None else max(end - next_read, 0)
         self.spots = spots
-        self._tell_pacer(source, reads)
+        self._tell_pacer(unread)
         known = [spot.lag for spot in spots.values() if spot.lag is not None]
         has_none = self.assigned_once and not self._epochs
         self.lag = sum(known) if known or has_none else None
@@ -473,13 +475,11 @@ class Reader:
                 self._state.counts.passed_over += passed_over
                 self._state.changed.notify_all()
 
-    def _tell_pacer(self, source: Source, reads: dict[Partition, int]) -> None:
+    def _tell_pacer(self, unread: int) -> None:
         """Tell how many records are still to be read, and what share of the partitions is ours."""
         pacer = self._state.admission.pacer
         if pacer is None:
             return
-        ends = {partition: source.known_end(partition) for partition in reads}
-        unread = sum(max(end - reads[p], 0) for p, end in ends.items() if end is not None)
         with self._state.lock:
             pacer.unread = unread
             pacer.set_share(len(self._begun), self._beginnings.total)
@@ -587,11 +587,11 @@ class Reader:
 
         A partition whose cause is still there, and about which nothing was decided, holds again.
         """
-        self._asked.append(decisions)
+        self._decisions.append(decisions)
 
     def _reload_decided(self) -> None:
-        while self._asked:
-            for partition, decision in self._asked.popleft().items():
+        while self._decisions:
+            for partition, decision in self._decisions.popleft().items():
                 with self._state.changed:
                     hold = self._state.partition_holds.pop(partition, None)
                 if hold is None or partition not in self._epochs:

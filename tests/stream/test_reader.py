@@ -605,7 +605,7 @@ def test_a_partition_that_ends_with_what_can_not_be_read_is_committed_to_its_end
     """Retention removes the marker of the last transaction as well, and that is no record that was not read."""
     reading.begin_by_hand(PARTITION)
     reading.source.passed.return_value = {PARTITION: OFFSET + 3}
-    reading.reader._reported.clear()
+    reading.reader._measured_at = float("-inf")
 
     reading.reader._turn(reading.source)
 
@@ -622,7 +622,7 @@ def test_a_partition_that_has_not_begun_is_not_passed_over(reading: Reading) -> 
 
     deadline = time.monotonic() + 30
     while PARTITION not in reading.reader._to_begin and time.monotonic() < deadline:
-        reading.reader._reported.clear()
+        reading.reader._measured_at = float("-inf")
         reading.reader._turn(reading.source)
 
     assert PARTITION in reading.reader._to_begin
@@ -676,12 +676,12 @@ def test_a_worker_without_partitions_has_no_lag_and_one_whose_ends_are_unknown_d
     reading.reader._measure_lag(reading.source)
     unassigned = reading.reader.lag
     reading.reader.assigned([])
-    reading.reader._reported.clear()
+    reading.reader._measured_at = float("-inf")
     reading.reader._measure_lag(reading.source)
     without = reading.reader.lag
     reading.source.known_end.return_value = None
     reading.begin_by_hand(PARTITION)
-    reading.reader._reported.clear()
+    reading.reader._measured_at = float("-inf")
     reading.reader._measure_lag(reading.source)
 
     assert (unassigned, without, reading.reader.lag) == (None, 0, None)
