@@ -752,17 +752,14 @@ class Flow:
     # ------------------------------------------------------------------ letting go of what is not ours
 
     def _startable(self, batch: Batch) -> Batch | None:
-        return self._prune(batch, self.may_start)
-
-    def _prune(self, batch: Batch, wanted: Callable[[Chunk], bool]) -> Batch | None:
-        """Return the batch without chunks that are not wanted, the batch itself if all are, None if none is."""
-        chunks = tuple(chunk for chunk in batch.chunks if wanted(chunk))
+        """Return the batch without chunks that may not start, the batch itself if all may, None if none may."""
+        chunks = tuple(chunk for chunk in batch.chunks if self.may_start(chunk))
         if len(chunks) == len(batch.chunks):
             return batch
         if not chunks:
             return None
         count = sum(map(len, chunks))
-        gone = sum(chunk.wire_bytes for chunk in batch.chunks if not wanted(chunk))
+        gone = sum(chunk.wire_bytes for chunk in batch.chunks if not self.may_start(chunk))
         return replace(batch, chunks=chunks, count=count, size=batch.size - gone)
 
     def _prune_unstarted(self) -> None:
