@@ -173,7 +173,7 @@ class Sender:
             self._late, self._told_late_at = 0, now()
         with self._state.changed:
             if serial in self._state.flow.active:
-                self._state.flow.again(self._state.flow.withdraw(serial), at=now())
+                self._again(serial, at=now())
             self._state.changed.notify_all()
 
     def _set_expired_apart(self, serial: int, batch: Batch) -> bool:
@@ -188,7 +188,7 @@ class Sender:
         state = self._state
         with state.changed:
             if serial in state.flow.active:
-                state.flow.again(state.flow.withdraw(serial), at=now())
+                self._again(serial, at=now())
                 for old in state.flow.take_out(lambda waiting: waiting.older_than(limit_ms)):
                     state.settle(
                         Finished(
@@ -252,12 +252,11 @@ class Sender:
                 wait = told_to_wait(reply.retry_after_secs, batch.attempts, self._retry, jitter=self._dice.random())
                 if reply.retry_after_secs is not None:
                     state.paused_until = max(state.paused_until, at + wait)
-                state.flow.again(state.flow.withdraw(serial), at=at + wait)
+                self._again(serial, at=at + wait)
             case Action.OUTAGE:
                 state.limit.troubled(now=at)
                 self._failed(batch, row, reply)
-                wait = backoff(1, self._retry, jitter=self._dice.random())
-                state.flow.again(state.flow.withdraw(serial), at=at + wait)
+                self._again(serial, at=at + self._pause_after(1))
             case Action.LOCAL:
                 raise AssertionError("no reply is judged by a local row")
 
@@ -295,8 +294,7 @@ class Sender:
         if self._state.gate.refused(batch.family, reason, now=now(), detail=detail):
             self._tell_hold()
         # Others may pass and end the hold at once, again and again: it must not come back as fast as it is refused.
-        wait = backoff(1, self._retry, jitter=self._dice.random())
-        self._state.flow.again(self._state.flow.withdraw(serial), at=now() + wait)
+        self._again(serial, at=now() + self._pause_after(1))
 
     def _settle(self, serial: int, batch: Batch, judgement: Judgement, reply: Reply, sent_ms: int) -> None:
         """Queue the verdicts of a judged batch; what is to be sent again, or in doubt, goes its own way."""
@@ -317,7 +315,7 @@ class Sender:
             flow.withdraw(serial)
         if judgement.again:
             again = self._piece(batch, batch.split(judgement.again)[0])
-            flow.again(again, at=at + backoff(batch.attempts, self._retry, jitter=self._dice.random()))
+            flow.again(again, at=at + self._pause_after(batch.attempts))
         if judgement.probe:
             probe = self._piece(batch, batch.split(judgement.probe)[0])
             for half in probe.halves():
@@ -349,7 +347,7 @@ class Sender:
                 for chunk in again.chunks:
                     chunk.resent = True
                 state.counts.resent += again.count
-                state.flow.again(again, at=at + backoff(batch.attempts, self._retry, jitter=self._dice.random()))
+                state.flow.again(again, at=at + self._pause_after(batch.attempts))
             case "dead_letter" | "resend":
                 if self._options.in_doubt == "resend":
                     state.gate.gave_up()
@@ -365,8 +363,7 @@ class Sender:
         """Give up a single record that the platform refuses, unless its code says that it is worth another attempt."""
         batch.failures += 1
         if reply.code in self._policy.transient_codes and batch.failures < self._retry.max_attempts:
-            wait = backoff(batch.attempts, self._retry, jitter=self._dice.random())
-            self._state.flow.again(self._state.flow.withdraw(serial), at=now() + wait)
+            self._again(serial, at=now() + self._pause_after(batch.attempts))
         else:
             self._reject(serial, batch, reply, row, sent_ms)
 
@@ -440,13 +437,20 @@ class Sender:
         retry = replace(self._retry, max_attempts=max(self._retry.max_attempts, at_least))
         match next_step(batch, retry, others_pass=others_pass, still_pass=still_pass):
             case "again":
-                wait = backoff(batch.attempts, self._retry, jitter=self._dice.random())
-                state.flow.again(state.flow.withdraw(serial), at=at + wait)
+                self._again(serial, at=at + self._pause_after(batch.attempts))
             case "halve":
                 self._halve(serial, at=at + self._dice.random() * self._retry.base_secs, suspect=True)
             case "give_up":
                 state.gate.gave_up()
                 self._reject(serial, batch, reply, row, sent_ms)
+
+    def _again(self, serial: int, *, at: float) -> None:
+        """Have a batch that was surely not taken posted again as it is, from a time on."""
+        self._state.flow.again(self._state.flow.withdraw(serial), at=at)
+
+    def _pause_after(self, attempts: int) -> float:
+        """Return how long to wait after so many attempts; no two wait alike."""
+        return backoff(attempts, self._retry, jitter=self._dice.random())
 
     def _piece(self, batch: Batch, chunks: tuple[Chunk, ...]) -> Batch:
         batch_id, _ = self._state.batcher.next_id()
