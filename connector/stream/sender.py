@@ -357,7 +357,7 @@ class Sender:
                 )
             case "hold":
                 for partition in {chunk.partition for chunk in chunks if state.flow.is_alive(chunk)}:
-                    state.hold_partition(partition, "in_doubt", "an answer was lost; decide with delivery.in_doubt")
+                    state.hold_partition(partition, "in_doubt", "an answer was lost; say what becomes of its records")
 
     def _refused_alone(self, serial: int, batch: Batch, reply: Reply, row: Row, sent_ms: int) -> None:
         """Give up a single record that the platform refuses, unless its code says that it is worth another attempt."""
