@@ -50,6 +50,11 @@ class StormGuard:
                 return reason
         return None
 
+    def counted(self, reason: str, *, checked: bool = False) -> tuple[int, int]:
+        """Return how many dead letters of a reason are counted now, and among how many records."""
+        window = self._checked if checked else self._answered
+        return window.failed(reason), window.total
+
     def reset(self) -> None:
         """Forget what was counted, as the operator resumed the stream."""
         self._checked.reset()

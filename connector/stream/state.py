@@ -256,7 +256,9 @@ class State:
         guarded = {reason: count for reason, count in reasons.items() if reason not in self.tolerated}
         storming = self.storm.observe(of, guarded, now=at, checked=checked)
         if storming is not None and storming not in self.storms:
-            hold = Hold(f"storm:{storming}", time.time(), f"too large a share of records end as {storming}", "operator")
+            failed, total = self.storm.counted(storming, checked=checked)
+            detail = f"too large a share of records end as {storming}: {failed:,} of {total:,} lately"
+            hold = Hold(f"storm:{storming}", time.time(), detail, "operator")
             self.storms[storming] = hold
             self.gate.stop(hold.reason, now=hold.since, detail=hold.detail)
             self.on_hold(hold)

@@ -41,6 +41,15 @@ def test_fewer_than_the_least_number_never_storm(failed: int, storms: str | None
     assert guard().observe(failed, {"not_json": failed}, now=0.0) == storms
 
 
+def test_what_was_counted_can_be_told_of_checks_and_of_answers() -> None:
+    watching = guard()
+    watching.observe(200, {"not_json": 150}, now=0.0, checked=True)
+    watching.observe(10, {"not_json": 1}, now=0.0)
+
+    assert watching.counted("not_json", checked=True) == (150, 200)
+    assert watching.counted("not_json") == (1, 10)
+
+
 def test_small_numbers_add_up() -> None:
     watching = guard(count=10)
 

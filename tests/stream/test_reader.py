@@ -667,7 +667,9 @@ def test_bad_records_of_a_backlog_are_no_storm_where_most_are_well(reading: Read
 
     first += 1_000
     reading.reader._take(Chunk(PARTITION, epoch, range(first, first + 12_000), [b"{"] * 12_000), time.monotonic())
-    assert [hold.reason for hold in state.holds()] == ["storm:not_json"]
+    assert [(hold.reason, hold.detail) for hold in state.holds()] == [
+        ("storm:not_json", "too large a share of records end as not_json: 12,500 of 22,000 lately")
+    ]
 
 
 def test_a_worker_without_partitions_has_no_lag_and_one_whose_ends_are_unknown_does_not_know(reading: Reading) -> None:
