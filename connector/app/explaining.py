@@ -17,7 +17,7 @@ from connector.core.batching import Batch, Batcher
 from connector.core.chunks import Chunk, Headers, Partition
 from connector.core.segments import segments_of
 from connector.core.verdicts import TABLE, Verdict
-from connector.kafka.scanning import Scanner, config_of
+from connector.kafka.scanning import scanning
 from connector.shaping.decoded import FormatAwayError
 from connector.shaping.formats import SchemaRegistry, decoder_for, registry_of
 from connector.shaping.shaper import Shaper
@@ -44,15 +44,11 @@ def last_records(settings: Settings, topic: str, count: int) -> list[Chunk]:
 
     Nothing is committed, and no group is joined.
     """
-    config = config_of(settings.kafka, client_id="trackly-connector-explain", group="trackly-connector.explain")
-    scanner = Scanner(config, settings.kafka.request_timeout_secs)
-    try:
+    with scanning(settings.kafka, client_id="trackly-connector-explain", group="trackly-connector.explain") as scanner:
         if scanner.partitions(topic) is None:
             raise TopicNotThereError(f"topic {topic} does not exist")
         spans = {partition: (max(low, high - count), high) for partition, (low, high) in scanner.spans(topic).items()}
         chunks = list(scanner.read(spans))
-    finally:
-        scanner.close()
     if not chunks:
         raise TopicNotThereError(f"topic {topic} holds no record")
     times = sorted(

@@ -6,6 +6,7 @@ after them, and is part of each transaction: an import that was killed goes on w
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,7 +20,7 @@ from connector.deadletters.redriving import commit
 from connector.deadletters.working import CLIENT_ID, Spans, Told
 from connector.kafka import configs
 from connector.kafka.publisher import TransactionalPublisher
-from connector.kafka.scanning import Scanner, config_of
+from connector.kafka.scanning import scanning
 from connector.kafka.topics import TopicFacts
 
 IMPORT_PREFIX: Final = "trackly-connector.import."
@@ -31,14 +32,11 @@ _LINES: Final = 5_000
 
 def letters_in(kafka: KafkaSettings, spans: Spans, told: Told) -> Iterator[Letter]:
     """Yield all dead letters of the spans, partition by partition."""
-    scanner = Scanner(config_of(kafka, client_id=CLIENT_ID, group=CLIENT_ID), kafka.request_timeout_secs)
-    try:
+    with scanning(kafka, client_id=CLIENT_ID, group=CLIENT_ID) as scanner:
         for partition, span in sorted(spans.items()):
             for chunk in scanner.read({partition: span}):
                 yield from letters_of(chunk)
                 told(len(chunk))
-    finally:
-        scanner.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +70,10 @@ def bring_in(kafka: KafkaSettings, export: Export, topic: str, *, facts: TopicFa
     """Write the lines of a file that are not in the topic yet, and return how many those were."""
     group = f"{IMPORT_PREFIX}{export.digest}.{topic}"
     mark = Partition(topic, 0)
-    scanner = Scanner(config_of(kafka, client_id=CLIENT_ID, group=group), kafka.request_timeout_secs)
     publisher = TransactionalPublisher(
         configs.producer(kafka, client_id=CLIENT_ID, transactional_id=group, batch_bytes=facts.batch_bytes), topic
     )
-    try:
+    with scanning(kafka, client_id=CLIENT_ID, group=group) as scanner, closing(publisher):
         publisher.start(kafka.request_timeout_secs)
         first = scanner.committed([mark])[mark].offset or 0
         told(first)
@@ -90,9 +87,6 @@ def bring_in(kafka: KafkaSettings, export: Export, topic: str, *, facts: TopicFa
                 commit(publisher, scanner, {mark: (done, "")}, kafka.request_timeout_secs)
                 told(len(batch))
         return done - first
-    finally:
-        publisher.close()
-        scanner.close()
 
 
 def _write(publisher: TransactionalPublisher, lines: Iterable[Line], topic: str, partitions: int) -> None:

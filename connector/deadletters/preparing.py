@@ -19,7 +19,7 @@ from connector.deadletters.progressing import Place, read_place
 from connector.deadletters.redriving import group_of
 from connector.deadletters.working import CLIENT_ID, Spans
 from connector.kafka import configs
-from connector.kafka.scanning import Scanner, config_of, until_aborted
+from connector.kafka.scanning import scanning, until_aborted
 from connector.kafka.topics import DEFAULT_MAX_MESSAGE_BYTES, TopicFacts, Topics
 
 
@@ -33,19 +33,11 @@ def selection_of(spelled: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _scanner(settings: Settings, group: str) -> Scanner:
-    kafka = settings.kafka
-    return Scanner(config_of(kafka, client_id=CLIENT_ID, group=group), kafka.request_timeout_secs)
-
-
 def places_of(settings: Settings, name: str, selection: str, partitions: Iterable[Partition]) -> dict[Partition, Place]:
     """Return how far a redrive came before; raises `NameTakenError` where its name was another's."""
-    scanner = _scanner(settings, group_of(name))
-    try:
+    with scanning(settings.kafka, client_id=CLIENT_ID, group=group_of(name)) as scanner:
         # One that was killed just now has left a transaction open, which hides what it had committed before.
         committed = scanner.committed(partitions, within_secs=until_aborted(settings.kafka))
-    finally:
-        scanner.close()
     places = {}
     for partition, there in committed.items():
         try:
@@ -65,11 +57,8 @@ def automatic_of(settings: Settings, partitions: Collection[Partition]) -> dict[
     for stream in settings.streams:
         mine = [partition for partition in partitions if partition.topic == stream.dead_letters.topic]
         for rule in stream.dead_letters.redrive if mine else ():
-            scanner = _scanner(settings, stream.redrive_group(rule.name))
-            try:
+            with scanning(settings.kafka, client_id=CLIENT_ID, group=stream.redrive_group(rule.name)) as scanner:
                 committed = scanner.committed(mine)
-            finally:
-                scanner.close()
             begins = {p: there.offset for p, there in committed.items() if there.offset is not None}
             found[stream.name].append(Automatic(frozenset(rule.reasons), rule.max_redrives, begins))
     return {name: tuple(rules) for name, rules in found.items()}
@@ -107,14 +96,11 @@ def questions(settings: Settings, candidates: Sequence[Candidate], rules: Rules)
             continue
         for spot in ((stream.outcomes.topic, True), (stream.redrive_topic, False)):
             times[spot] = min(since, times.get(spot, since))
-    scanner = _scanner(settings, CLIENT_ID)
-    try:
+    with scanning(settings.kafka, client_id=CLIENT_ID, group=CLIENT_ID) as scanner:
         for (topic, outcomes), since in times.items():
             spans = scanner.spans(topic, since_ms=since - CLOCKS_MS)
             lacks = outcomes and scanner.lacks(topic, since)
             yield Question(topic, spans, OutcomesJob() if outcomes else RedrivenJob(), lacks)
-    finally:
-        scanner.close()
 
 
 def topics_of(settings: Settings) -> Topics:

@@ -29,7 +29,7 @@ from connector.deadletters.progressing import Place
 from connector.deadletters.redriving import Order, Written, carry_out
 from connector.deadletters.selection import Criteria
 from connector.deadletters.working import CLIENT_ID, Job, R, Spans, Told
-from connector.kafka.scanning import Scanner, config_of
+from connector.kafka.scanning import scanning
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
@@ -68,16 +68,12 @@ def addresses_of(settings: Settings) -> AddressBook:
 
 def spans_of(settings: Settings, topics: Iterable[str], *, since_ms: int | None = None) -> Spans:
     """Return what there is to read of topics, from a time on; raises `NoSuchTopicError`."""
-    kafka = settings.kafka
-    scanner = Scanner(config_of(kafka, client_id=CLIENT_ID, group=CLIENT_ID), kafka.request_timeout_secs)
     spans: dict[Partition, tuple[int, int]] = {}
-    try:
+    with scanning(settings.kafka, client_id=CLIENT_ID, group=CLIENT_ID) as scanner:
         for topic in topics:
             if scanner.partitions(topic) is None:
                 raise NoSuchTopicError(f"topic {topic} does not exist")
             spans |= scanner.spans(topic, since_ms=since_ms)
-    finally:
-        scanner.close()
     return spans
 
 

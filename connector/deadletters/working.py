@@ -19,7 +19,7 @@ from connector.config.kafka import KafkaSettings
 from connector.core.chunks import Chunk, Partition
 from connector.core.progress import Range
 from connector.cpus import USABLE
-from connector.kafka.scanning import Scanner, config_of
+from connector.kafka.scanning import Scanner, config_of, scanning
 
 CLIENT_ID: Final = "trackly-connector-dead-letters"
 PIECE: Final = 50_000
@@ -53,11 +53,8 @@ def size_of(spans: Spans) -> int:
 def work(kafka: KafkaSettings, spans: Spans, job: Job[R], told: Told) -> Iterator[R]:
     """Yield what a job finds in each piece of the spans, in no order."""
     if size_of(spans) <= ALONE or processors() < 2:
-        scanner = Scanner(config_of(kafka, client_id=CLIENT_ID, group=CLIENT_ID), kafka.request_timeout_secs)
-        try:
+        with scanning(kafka, client_id=CLIENT_ID, group=CLIENT_ID) as scanner:
             yield job(_counted(scanner.read(spans), told))
-        finally:
-            scanner.close()
         return
     yield from elsewhere(kafka, [partial(_run_piece, job, piece) for piece in _pieces(spans)], told)
 

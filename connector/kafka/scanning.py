@@ -8,6 +8,7 @@ what is committed, and committed to by whoever owns a transaction.
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain, groupby
 from typing import Any, Final
 
@@ -241,3 +242,13 @@ class Scanner:
     def membership(self) -> Membership:
         """Return the group's name for a transaction; it has no members."""
         return Membership(self._consumer.consumer_group_metadata())
+
+
+@contextmanager
+def scanning(kafka: KafkaSettings, *, client_id: str, group: str) -> Iterator[Scanner]:
+    """Give a scanner, and close it."""
+    scanner = Scanner(config_of(kafka, client_id=client_id, group=group), kafka.request_timeout_secs)
+    try:
+        yield scanner
+    finally:
+        scanner.close()

@@ -12,7 +12,7 @@ from connector.config.kafka import KafkaSettings
 from connector.config.streams import StreamSettings
 from connector.core.chunks import Chunk, Partition
 from connector.core.records import outcomes_in
-from connector.kafka.scanning import Scanner, config_of
+from connector.kafka.scanning import scanning
 
 REMEMBERED: Final = 10_000
 """Offsets at the end of each partition of the outcome topic that are looked at."""
@@ -23,13 +23,10 @@ def last_settled(kafka: KafkaSettings, stream: StreamSettings, client_id: str) -
 
     Raises `KafkaTroubleError`.
     """
-    scanner = Scanner(config_of(kafka, client_id=client_id, group=stream.group), kafka.request_timeout_secs)
-    try:
+    with scanning(kafka, client_id=client_id, group=stream.group) as scanner:
         spans = scanner.spans(stream.outcomes.topic)
         ends = {partition: (max(low, high - REMEMBERED), high) for partition, (low, high) in spans.items()}
         return places_in(scanner.read(ends), stream.name)
-    finally:
-        scanner.close()
 
 
 def places_in(chunks: Iterable[Chunk], stream: str) -> dict[Partition, int]:

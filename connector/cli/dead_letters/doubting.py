@@ -133,7 +133,7 @@ def _evidence(
     from connector.deadletters.jobs import EventsJob  # noqa: PLC0415
     from connector.deadletters.letters import told_time  # noqa: PLC0415
     from connector.deadletters.working import CLIENT_ID  # noqa: PLC0415
-    from connector.kafka.scanning import Scanner, config_of  # noqa: PLC0415
+    from connector.kafka.scanning import scanning  # noqa: PLC0415
 
     if path is None and topic is None:
         return None, ""
@@ -147,17 +147,13 @@ def _evidence(
         _refuse_none(events, f"{path} holds no number")
     if topic is not None:
         topic_named("--evidence-topic", topic)
-        kafka = chosen.settings.kafka
-        scanner = Scanner(config_of(kafka, client_id=CLIENT_ID, group=CLIENT_ID), kafka.request_timeout_secs)
-        try:
+        with scanning(chosen.settings.kafka, client_id=CLIENT_ID, group=CLIENT_ID) as scanner:
             if scanner.partitions(topic) is None:
                 raise CommandError(
                     f"topic {topic} does not exist", ExitCode.BAD_SETTINGS, way_out="name another with --evidence-topic"
                 )
             since = min(group.first_ms for group in groups) - int(window_mins * 60_000)
             spans = scanner.spans(topic, since_ms=since)
-        finally:
-            scanner.close()
         told_by_topic: list[Event] = []
         for part in chosen.work(spans, EventsJob(), f"reading {topic}", quiet=quiet):
             told_by_topic += part
