@@ -36,6 +36,8 @@ from connector.telemetry.metrics import WorkerSeen, render_workers
 
 _ASK_SECS: Final = 5.0
 _RESUME_SECS: Final = 12.0
+_NOTICED_SECS: Final = 0.3
+"""So much later than that its socket is closed it may be heard that a worker has ended."""
 _FORM: Final = "application/x-www-form-urlencoded"
 _PASSED_ON: Final = ("Authorization", "Content-Type")
 
@@ -203,6 +205,7 @@ class Pages:
             ) as reply:
                 body = decode(await reply.read())
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+            await asyncio.sleep(_NOTICED_SECS)
             # One that did answer, and should still: as bad as a single process that does not.
             return Heard(worker.ordinal, "silent" if worker.state == "running" else worker.state)
         worker.answered()

@@ -15,7 +15,6 @@ import yaml
 from typer.testing import CliRunner
 
 from connector.cli.main import app
-from connector.core.records import iso
 from connector.demo.topics import Record
 from connector.simulator import Faults
 from connector.telemetry.logging import mask_phone
@@ -145,12 +144,14 @@ def test_the_console_lists_what_lost_answers_left_in_doubt_in_groups(world: Worl
         event = f'{{"to":"+15550000001","body":"Hello","list_number":"{number}"}}'.encode()
         world.topics.produce(world.source, [Record(event, b"key")] * count)
     worker.wait_for(lambda s: s["dead_letters"] == {"in_doubt": 50}, "both in doubt")
-    batches: dict[str, list[tuple[int, str]]] = {}
+    batches: dict[str, list[tuple[str, str]]] = {}
     for message in world.topics.read(world.dead_letters):
-        batch_id = dict(message.headers() or [])["trackly.batch_id"]
+        headers = dict(message.headers() or [])
+        batch_id, failed_at = headers["trackly.batch_id"], headers["trackly.failed_at"]
         assert isinstance(batch_id, bytes)
+        assert isinstance(failed_at, bytes)
         number = json.loads(message.value() or b"")["list_number"]
-        batches.setdefault(batch_id.decode(), []).append((message.timestamp()[1], number))
+        batches.setdefault(batch_id.decode(), []).append((failed_at.decode(), number))
 
     with _logged_in(worker) as client:
         rows = _rows(_grouped(worker, client))
@@ -160,7 +161,7 @@ def test_the_console_lists_what_lost_answers_left_in_doubt_in_groups(world: Worl
     for batch_id, letters in batches.items():
         times, numbers = [at for at, _ in letters], {number for _, number in letters}
         own_list = mask_phone(numbers.pop())
-        wanted.append([iso(min(times)), iso(max(times)), world.name, batch_id, "host-7", own_list, str(len(letters))])
+        wanted.append([min(times), max(times), world.name, batch_id, "host-7", own_list, str(len(letters))])
     assert sorted(row[:7] for row in rows) == sorted(wanted)
     assert len(rows) == 2
     assert "+1555" not in str(rows)
