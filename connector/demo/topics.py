@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final, Literal, NamedTuple
 
@@ -258,21 +259,22 @@ def _ends(
         raise KafkaException(found.error)
     asking = {**_client(bootstrap_servers), **properties}
     # A consumer's own query would stop at the first open transaction when it reads committed.
-    bounds = []
+    admin, bounds = _acquainted(asking), []
     earliest, latest = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call] # theirs
     for spec in (earliest, latest):
         query = {TopicPartition(topic, number): spec for number in found.partitions}
-        bounds.append(_offsets(asking, query, deadline))
+        bounds.append(_offsets(asking, query, deadline, admin))
     starts, nexts = bounds
     return {number: (starts[number], nexts[number]) for number in starts if starts[number] < nexts[number]}
 
 
-def _offsets(asking: Properties, query: dict[TopicPartition, OffsetSpec], deadline: float) -> dict[int, int]:
+def _offsets(
+    asking: Properties, query: dict[TopicPartition, OffsetSpec], deadline: float, admin: AdminClient
+) -> dict[int, int]:
     """Return an offset for each partition, waiting for leaders: after a restart a broker has none for a moment.
 
     Again by a new client, since one that learned of a leader before it was elected anew asks by the old epoch.
     """
-    admin = AdminClient(dict(asking))
     while True:
         # Of a leader that is away nothing comes back, until the others have elected another one.
         answers = admin.list_offsets(
@@ -284,7 +286,20 @@ def _offsets(asking: Properties, query: dict[TopicPartition, OffsetSpec], deadli
             if error.args[0].code() not in _LEADERLESS or time.monotonic() > deadline:
                 raise
         time.sleep(0.2)
-        admin = AdminClient(dict(asking))
+        admin = _acquainted(asking)
+
+
+def _acquainted(asking: Properties) -> AdminClient:
+    """Return a client that knows the brokers.
+
+    One that does not, and is asked for offsets, asks for leaders over the connection that it gives up as soon as it
+    has learned of the brokers. When that is lost it asks again after one second or three: measured on a busy machine,
+    one time in five.
+    """
+    admin = AdminClient(dict(asking))
+    with suppress(KafkaException):  # whoever asks for offsets is told what is wrong
+        admin.list_topics(timeout=_LEADER_TIMEOUT_SECS)
+    return admin
 
 
 def _is_below_end(message: Message, left: dict[int, int]) -> bool:
