@@ -84,7 +84,7 @@ class DeliverySettings(Model):
         default="exactly_once",
         description=(
             "`exactly_once`: one outcome or dead letter per record, in transactions. `at_least_once`: for "
-            "brokers or principals without transactions; outcomes may repeat after a crash."
+            "brokers or principals without transactions; outcomes may repeat after a crash, or where some are refused."
         ),
     )
     in_doubt: InDoubt | None = Field(

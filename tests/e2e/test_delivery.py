@@ -380,10 +380,11 @@ def test_records_above_their_age_are_not_sent(world: World) -> None:
 
 def test_records_that_grow_too_old_during_a_hold_are_not_sent_after_it(world: World) -> None:
     world.platform.set_faults(Faults(status_override=401))
-    worker = world.start(world.settings(stream={"delivery": {"max_age_secs": 4}, "hold": {"probe_secs": 0.5}}))
+    worker = world.start(world.settings(stream={"delivery": {"max_age_secs": 6}, "hold": {"probe_secs": 0.5}}))
+    worker.wait_for(lambda s: len(s["partitions"]) == 4, "its partitions")  # else they may grow too old before
     world.produce(sends(500), "expired")
     worker.wait_for(lambda s: (s["hold"] or {}).get("reason") == "unauthorized", "the hold")
-    time.sleep(4)
+    time.sleep(6)
     world.platform.set_faults(Faults())
 
     found = world.settled()
