@@ -102,7 +102,8 @@ def broker(request: pytest.FixtureRequest) -> Iterator[BrokerHandle]:
     settings of the broker, and never stop it; a test that does any of it takes `make_broker`.
     """
     try:
-        handle = find_broker(request.config.getoption("--bootstrap-servers"))
+        # It lives for minutes and has little to do: measured, compiling it well costs more than it saves.
+        handle = find_broker(request.config.getoption("--bootstrap-servers"), short_lived=True)
     except BrokerUnavailableError as error:
         _give_up(request.config, error)
     with handle:

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
@@ -62,14 +63,15 @@ class BrokerHandle:
         self.close()
 
 
-def find_broker(given: str | None = None, *, allow_mock: bool = False) -> BrokerHandle:
+def find_broker(given: str | None = None, *, allow_mock: bool = False, short_lived: bool = False) -> BrokerHandle:
     """Return the first broker that can be had: given, Java with Maven, Docker, and the mock cluster if allowed.
 
-    Raises `BrokerUnavailableError` that says of each why not.
+    `short_lived` is that of `Broker.start`. Raises `BrokerUnavailableError` that says of each why not.
     """
     if given is not None:
         return _given(given)
-    ways: dict[str, Callable[[], BrokerHandle]] = {"Java and Maven": _java, "Docker": _docker}
+    java = partial(_java, short_lived=short_lived)
+    ways: dict[str, Callable[[], BrokerHandle]] = {"Java and Maven": java, "Docker": _docker}
     if allow_mock:
         ways["the mock cluster of librdkafka"] = _mock
     reasons: dict[str, str] = {}
@@ -90,8 +92,8 @@ def _given(bootstrap_servers: str) -> BrokerHandle:
     return BrokerHandle("given", f"given broker at {bootstrap_servers}", bootstrap_servers)
 
 
-def _java() -> BrokerHandle:
-    broker = Broker.start()
+def _java(*, short_lived: bool) -> BrokerHandle:
+    broker = Broker.start(short_lived=short_lived)
     resources = ExitStack()
     resources.callback(broker.close)
     description = f"Apache Kafka {KAFKA_VERSION}, KRaft, one node in Java"
