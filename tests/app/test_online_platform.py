@@ -1,29 +1,22 @@
 """`check --online` asks the platform, and is not content with whoever answers in its place."""
 
 import asyncio
-from typing import Any
 
 import pytest
 
 from connector.app.online import _platform
 from connector.config.findings import Finding
 from connector.config.settings import Settings
+from tests.deadletters.making import STREAM
 from tests.kit.registries import Answer, MakeRegistry
 
 
 def _asked(url: str) -> list[Finding]:
-    stream: dict[str, Any] = {
-        "name": "sends",
-        "topics": ["in"],
-        "operation": "send",
-        "outcomes": {"topic": "out"},
-        "dead_letters": {"topic": "dead"},
-    }
     settings = Settings.model_validate(
         {
             "kafka": {"bootstrap_servers": "localhost:9092"},
             "trackly": {"api_key": "trk_key", "base_url": url},
-            "streams": [stream],
+            "streams": [STREAM],
         }
     )
     return asyncio.run(_platform(settings))

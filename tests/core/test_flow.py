@@ -359,15 +359,21 @@ def test_the_oldest_record_of_a_partition_whose_metadata_is_full_is_told_as_such
 # ------------------------------------------------------------------ partitions that come back
 
 
-def lost_as_it_was_withdrawn() -> tuple[Flow, Progress]:
-    """Return a flow that lost a partition with a batch listed that was surely not taken, and what stands committed."""
+def about_to_start() -> tuple[Flow, Tick]:
+    """Return a flow with one batch, and the tick that lists it."""
     made = flow(A)
     piece = chunk(A, range(3))
     read(made, piece)
     made.add_ready([batch(piece)])
     tick = made.plan(now=0.0, slots=1)
-    committed = said(tick)
     assert tick is not None
+    return made, tick
+
+
+def lost_as_it_was_withdrawn() -> tuple[Flow, Progress]:
+    """Return a flow that lost a partition with a batch listed that was surely not taken, and what stands committed."""
+    made, tick = about_to_start()
+    committed = said(tick)
     [(serial, _)] = made.committed(tick)
     made.again(made.withdraw(serial), at=0.0)
     made.let_go([A])
@@ -385,12 +391,7 @@ def test_what_was_surely_not_taken_is_not_doubted_when_the_partition_comes_back(
 
 
 def test_what_is_posted_as_the_partition_goes_is_doubted_when_it_comes_back() -> None:
-    made = flow(A)
-    piece = chunk(A, range(3))
-    read(made, piece)
-    made.add_ready([batch(piece)])
-    tick = made.plan(now=0.0, slots=1)
-    assert tick is not None
+    made, tick = about_to_start()
     made.committed(tick)
     made.let_go([A])
 
@@ -409,12 +410,7 @@ def test_what_another_worker_listed_meanwhile_is_doubted_although_we_know_of_our
 
 
 def test_what_was_listed_after_the_partition_had_gone_was_never_posted() -> None:
-    made = flow(A)
-    piece = chunk(A, range(3))
-    read(made, piece)
-    made.add_ready([batch(piece)])
-    tick = made.plan(now=0.0, slots=1)
-    assert tick is not None
+    made, tick = about_to_start()
     made.let_go([A])
     assert not made.committed(tick)
 
@@ -425,12 +421,7 @@ def test_what_was_listed_after_the_partition_had_gone_was_never_posted() -> None
 
 def test_an_answer_is_not_of_a_record_that_another_worker_has_settled_since() -> None:
     """Nor of one that stands at its offset in a topic that was made anew."""
-    made = flow(A)
-    piece = chunk(A, range(3))
-    read(made, piece)
-    made.add_ready([batch(piece)])
-    tick = made.plan(now=0.0, slots=1)
-    assert tick is not None
+    made, tick = about_to_start()
     [(serial, _)] = made.committed(tick)
     made.let_go([A])
     settled(made, serial)
