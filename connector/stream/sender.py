@@ -24,11 +24,12 @@ from connector.core.verdicts import (
     judge,
     rejection,
 )
-from connector.stream.state import State, awake, now, now_ms, until_next
+from connector.stream.state import State, now, now_ms, until_next
 from connector.telemetry.logging import get_logger, is_debugging
 from connector.telemetry.traces import BatchTraces
 from connector.trackly.client import Client, TooLateError
 from connector.trackly.operations import Operation
+from connector.trackly.transport import awake
 
 _HOLD_REASONS = {401: "unauthorized", 402: "payment_required", 403: "forbidden", 404: "not_found", 407: "proxy"}
 

@@ -37,11 +37,6 @@ async def until_next(every_secs: float) -> None:
     await asyncio.sleep(every_secs - now() % every_secs + 0.001)  # timers are not exact; it must not be too early
 
 
-def awake() -> float:
-    """Return seconds of the clock that goes on while the machine sleeps: how long ago a tick was acknowledged."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 def now_ms() -> int:
     """Return the time of day, in milliseconds since 1970."""
     return time.time_ns() // 1_000_000

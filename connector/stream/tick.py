@@ -25,8 +25,9 @@ from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError
 from connector.kafka.publisher import Publisher
 from connector.kafka.source import Membership, Source
 from connector.kafka.topics import Outputs
-from connector.stream.state import State, awake, now, now_ms
+from connector.stream.state import State, now, now_ms
 from connector.telemetry.logging import get_logger
+from connector.trackly.transport import awake
 
 REFUSED_IN_A_ROW = 5
 """Ticks that topics refuse for their size before it is told: batches are halved meanwhile, and most soon fit."""

@@ -22,7 +22,7 @@ from connector.core.batching import Batch
 from connector.core.verdicts import Reply
 from connector.trackly.operations import Operation
 from connector.trackly.replies import is_foreign, read_reply
-from connector.trackly.transport import ExactTransport, Pieces, ReplyTooLargeError
+from connector.trackly.transport import ExactTransport, Pieces, ReplyTooLargeError, awake
 
 _WRITING = ("http11.send_request_headers.started", "http2.send_request_headers.started")
 _ANSWERED = "http11.receive_response_headers.complete"
@@ -94,14 +94,14 @@ class Client:
     async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
         """Post a batch and return what came of it; raises `TooLateError` when the write could not begin in time.
 
-        `before` is a time of `time.clock_gettime(CLOCK_BOOTTIME)`, which also counts while the machine sleeps.
+        `before` is a time of `awake()`, which also counts while the machine sleeps.
         """
         written = False
         tunnel_status = 0
 
         def before_write() -> None:
             nonlocal written
-            if time.clock_gettime(time.CLOCK_BOOTTIME) > before:
+            if awake() > before:
                 raise TooLateError
             written = True
 

@@ -43,6 +43,11 @@ READ_AHEAD_BYTES: Final = 65_536
 """What a server reads of a request, at least, before it can have refused it."""
 
 
+def awake() -> float:
+    """Return seconds of the clock that goes on while the machine sleeps, as the platform does."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 @dataclass(slots=True)
 class _Reply:
     status: int = 0
@@ -220,12 +225,12 @@ class ExactTransport(httpx.AsyncBaseTransport):
     def _keep(self, connection: _Connection) -> None:
         """Have a connection ready for another request."""
         if not connection.closed:
-            connection.idle_since = time.clock_gettime(time.CLOCK_BOOTTIME)
+            connection.idle_since = awake()
             self._idle.append(connection)
 
     def _take_idle(self) -> _Connection | None:
         """Return the connection used last, if it is young enough; close all that are not."""
-        oldest = time.clock_gettime(time.CLOCK_BOOTTIME) - self._idle_secs  # the platform goes on while we sleep
+        oldest = awake() - self._idle_secs  # the platform goes on while we sleep
         while self._idle and (self._idle[0].closed or self._idle[0].idle_since < oldest):
             self._idle.popleft().abort()
         while self._idle:

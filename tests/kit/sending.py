@@ -15,9 +15,10 @@ from connector.core.retrying import RetryPolicy
 from connector.core.storm import StormGuard, StormPolicy
 from connector.core.verdicts import Verdict, VerdictPolicy
 from connector.stream.sender import Sender, SendOptions
-from connector.stream.state import State, awake, now
+from connector.stream.state import State, now
 from connector.trackly.client import Client
 from connector.trackly.operations import Operation, Rules
+from connector.trackly.transport import awake
 
 POST_WITHIN_SECS = 4.0
 PARTITION = Partition("bench", 0)

@@ -17,10 +17,11 @@ from structlog.testing import capture_logs
 from connector.core.batching import Batch
 from connector.core.records import Scribe
 from connector.core.verdicts import Action, Reply, VerdictPolicy, classify
-from connector.stream.state import awake, now_ms
+from connector.stream.state import now_ms
 from connector.trackly.client import Client, TooLateError
 from connector.trackly.operations import Operation
 from connector.trackly.replies import read_reply
+from connector.trackly.transport import awake
 from tests.kit.sending import Bench
 from tests.trackly.serving import PATIENCE_SECS, read_request, talk, whole
 
