@@ -158,15 +158,22 @@ class _Writer:
         """Make a call of the library's, whose errors come as ours.
 
         That the producer cannot go on is raised out of whichever call notices while it serves reports; as an error of
-        the interpreter's, caused by it, where it serves one more.
+        the interpreter's, caused by it, where it serves one more. Seen once: without a cause, as the library lost it.
         """
         try:
             return function(*arguments)
-        except (KafkaException, SystemError) as error:
-            told = error.__cause__ if isinstance(error, SystemError) else error
-            if not isinstance(told, KafkaException):
+        except KafkaException as error:
+            raise self._reason(translate(error)) from error
+        except SystemError as error:
+            if error.__cause__ is None:
+                raise self._end() from error
+            if not isinstance(error.__cause__, KafkaException):
                 raise
-            raise self._reason(translate(told)) from error
+            raise self._reason(translate(error.__cause__)) from error
+
+    def _end(self) -> KafkaTroubleError:
+        """Return why the producer cannot go on."""
+        return FatalError(KafkaError(KafkaError._FATAL))  # noqa: SLF001
 
     def _reason(self, error: KafkaTroubleError) -> KafkaTroubleError:
         """Return a failed delivery in place of an error that only says that there was one."""
@@ -233,17 +240,27 @@ class TransactionalPublisher(_Writer):
         self._call(self._producer.begin_transaction)
 
     def _reason(self, error: KafkaTroubleError) -> KafkaTroubleError:
-        """Return why the transaction has failed, where a call only says that it has.
-
-        librdkafka keeps the reason and gives it to whoever wants to begin, which it allows to nobody until the abort.
-        """
-        if error.code == "_STATE":
-            try:
-                self._producer.begin_transaction()
-            except KafkaException as told:
-                if told.args[0].txn_requires_abort():
-                    return translate(told)
+        """Return why the transaction has failed, where a call only says that it has."""
+        if error.code == "_STATE" and (kept := self._kept()) is not None and kept.txn_requires_abort():
+            return translate(KafkaException(kept))
         return super()._reason(error)
+
+    def _end(self) -> KafkaTroubleError:
+        """Return why the producer cannot go on."""
+        kept = self._kept()
+        return FatalError(kept) if kept is not None and kept.fatal() else super()._end()
+
+    def _kept(self) -> KafkaError | None:
+        """Return the reason that librdkafka keeps of a failure.
+
+        It gives that to whoever wants to begin, which it allows to nobody until the abort, nor after a fatal error.
+        """
+        try:
+            self._producer.begin_transaction()
+        except KafkaException as told:
+            kept: KafkaError = told.args[0]
+            return kept
+        return None
 
     def commit(self, offsets: Offsets, group: Membership, timeout_secs: float) -> None:
         """Add the offsets and commit; called again after a `RetriableError`, with no offsets."""

@@ -149,6 +149,18 @@ def test_what_was_given_up_is_not_held_against_the_next_tick(
     publisher.close()
 
 
+def _lose_the_error() -> None:
+    """End as a flush was seen to, once in some hundred fenced producers."""
+    raise SystemError("<built-in method flush of cimpl.Producer object> returned NULL without setting an exception")
+
+
+def test_a_call_whose_error_the_library_lost_asks_for_a_new_publisher() -> None:
+    publisher = PlainPublisher({"bootstrap.servers": "127.0.0.1:1"}, create_autospec(Source, instance=True))
+
+    with pytest.raises(FatalError):
+        publisher._call(_lose_the_error)
+
+
 @pytest.mark.parametrize("call", ["commit", "commit with offsets", "abort", "flush", "poll"])
 def test_a_producer_that_was_fenced_is_told_as_such_by_the_broker_whichever_call_notices(
     broker: BrokerHandle, topics: Topics, call: str
@@ -177,8 +189,11 @@ def test_a_producer_that_was_fenced_is_told_as_such_by_the_broker_whichever_call
     }
     with pytest.raises(FatalError) as raised:
         calls[call]()
+    with pytest.raises(FatalError) as lost:
+        publisher._call(_lose_the_error)
 
     assert raised.value.fenced
+    assert lost.value.fenced == (call != "commit")  # librdkafka tells nothing but that it is not over
     consumer.close()
     heir.close()
     publisher.close()
