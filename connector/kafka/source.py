@@ -6,7 +6,7 @@ may only ask: for the group metadata, for what is committed, and, without transa
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Protocol
@@ -53,6 +53,9 @@ meanwhile, and does not tell. Where there is nothing to read, seeking the same p
 
 LEAVE_SECS = 5.0
 """How long the end waits for consumers that were replaced to leave the group."""
+
+WAKE_SECS = 1.0
+"""How long librdkafka's thread for a broker sleeps at most, where there is nothing to fetch."""
 
 RESTART_SECS = 1.0
 """A partition that may not be sought for so long is stopped, not starting: it is assigned anew."""
@@ -416,6 +419,15 @@ class Source:
                 return False
             self._heard_at = asked_at
             return cut_off and consumer is self._consumer  # which may have been replaced meanwhile, for another reason
+
+    def wake(self, partitions: Collection[Partition]) -> None:
+        """Have partitions fetched at once that have begun or were resumed.
+
+        Neither ends the sleep of librdkafka's threads for brokers, but any request to the leaders does.
+        """
+        latest = [TopicPartition(*p, OFFSET_END) for p in partitions]
+        with suppress(KafkaTroubleError), self._asking() as consumer:
+            consumer.offsets_for_times(latest, WAKE_SECS)
 
     @contextmanager
     def _asking(self) -> Iterator[Consumer]:

@@ -273,7 +273,9 @@ class Reader:
             room = self.has_room
         if room and self._paused:
             self._paused = False
-            source.resume(self._resumable())
+            resumable = self._resumable()
+            source.resume(resumable)
+            self._wake(source, resumable)
         elif not room and not self._paused:
             self._paused = True
             source.pause(self._begun)
@@ -653,14 +655,23 @@ class Reader:
                 self._log.warning("records in doubt", partition=str(partition), records=unknown, in_doubt=policy)
             self._to_begin[partition] = found.progress.base
         self._beginnings.found.extend(too_early)
+        begun = []
         for partition, offset in list(self._to_begin.items()):
             self._begun.add(partition)
             if source.begin(partition, offset):
                 del self._to_begin[partition]
+                begun.append(partition)
                 if self._paused:
                     source.pause([partition])
             else:
                 self._begun.discard(partition)
+        if not self._paused:
+            self._wake(source, begun)
+
+    def _wake(self, source: Source, partitions: Collection[Partition]) -> None:
+        """Have these fetched at once; whether they are is asked in another thread, as their brokers may be away."""
+        if partitions:
+            self._prober.submit(source.wake, partitions)
 
 
 def _in_order(chunks: Iterable[Chunk]) -> Iterator[Chunk]:

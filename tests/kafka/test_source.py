@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from operator import methodcaller
+from statistics import median
 from typing import Any
 from unittest.mock import create_autospec
 
@@ -12,13 +13,14 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Throt
 
 from connector.core.chunks import Chunk, Partition
 from connector.demo.finding import BrokerHandle
-from connector.demo.topics import Topics
+from connector.demo.topics import Record, Topics
 from connector.kafka import source
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.reach import SILENT_SECS
 from connector.kafka.source import PROVE_SECS, Membership, RebalanceHandler, Source
 
 PARTITION = Partition("events", 3)
+_COOPERATIVE = {"partition.assignment.strategy": "cooperative-sticky"}
 
 
 @pytest.fixture
@@ -135,7 +137,7 @@ def test_a_read_tells_when_its_first_record_came_not_when_the_wait_for_company_e
 
 @pytest.mark.parametrize(
     "protocol",
-    [{"group.protocol": "consumer"}, {"partition.assignment.strategy": "cooperative-sticky"}],
+    [{"group.protocol": "consumer"}, _COOPERATIVE],
     ids=["consumer", "classic"],
 )
 def test_a_pattern_is_for_all_topics_that_begin_so(
@@ -156,6 +158,48 @@ def test_a_pattern_is_for_all_topics_that_begin_so(
         tried.close()
 
     assert seen == {*wanted, other}
+
+
+@pytest.mark.parametrize("offset", [0, 3])
+@pytest.mark.parametrize("again", [False, True], ids=["begun", "resumed"])
+def test_a_partition_that_is_woken_is_read_at_once(
+    broker: BrokerHandle, topics: Topics, offset: int, again: bool
+) -> None:
+    """Measured: 5 ms, where librdkafka's own thread would sleep for up to a second."""
+    topic = topics.create(partitions=1)
+    partition = Partition(topic, 0)
+    topics.produce(topic, [Record(b"x")] * 10)
+    handler = create_autospec(RebalanceHandler, instance=True)
+    config = {"bootstrap.servers": broker.bootstrap_servers, "group.id": topic, **_COOPERATIVE}
+    tried, waits = Source(config, handler, lambda _partition: 1), []
+
+    def wait_for_first() -> int:
+        began, read = time.monotonic(), tried.read(10, 0.0)
+        while not read.chunks and time.monotonic() < began + 30:
+            read = tried.read(10, 0.05)
+        waits.append(time.monotonic() - began)
+        return read.chunks[0].offsets[0]
+
+    try:
+        tried.subscribe([topic])
+        while not handler.assigned.called:
+            tried.read(1, 0.05)
+        tried.bounds(partition, 30)
+        for _ in range(3):
+            while not tried.begin(partition, offset):
+                tried.read(1, 0.01)
+            if again:
+                tried.pause([partition])
+                tried.read(1, 0.05)
+                tried.resume([partition])
+            tried.wake([partition])
+            assert wait_for_first() == offset
+            tried.pause([partition])
+            tried.read(1, 0.05)
+    finally:
+        tried.close()
+
+    assert median(waits) < 0.3, waits
 
 
 def test_a_partition_that_is_starting_is_waited_for_and_one_that_stopped_is_assigned_anew(

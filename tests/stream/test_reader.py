@@ -453,6 +453,27 @@ def test_a_partition_that_begins_while_there_is_no_room_has_no_other_read_on(rea
     assert reading.state.counts.records_read == 0
 
 
+def test_what_begins_and_what_is_resumed_is_asked_for_at_once(
+    reading: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Librdkafka's threads may be asleep; and what begins while there is no room is let lie."""
+    monkeypatch.setattr("connector.stream.reader.LONG_WAIT_SECS", 0.02)
+    woken: list[list[Partition]] = []
+    reading.source.wake.side_effect = lambda partitions: woken.append(sorted(partitions))
+    reading.begin_by_hand(PARTITION)
+    reading.state.pause("for the test")
+    reading.reader._turn(reading.source)
+    reading.reader.assigned([OTHER])
+    reading.look_up()
+    with reading.state.changed:
+        reading.state.resume()
+
+    reading.reader._turn(reading.source)
+    reading.reader._prober.shutdown()
+
+    assert woken == [[PARTITION], [PARTITION, OTHER]]
+
+
 def test_what_is_not_started_of_a_partition_that_is_held_takes_no_room_from_others(reading: Reading) -> None:
     """Of a key that brings much there is always a buffer full that waits; it is read again when somebody decided."""
     reading.state.admission.lineup = Lineup()
