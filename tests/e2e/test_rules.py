@@ -350,12 +350,13 @@ def test_rule_8_partitions_that_go_and_come_back_while_they_are_read_yield_each_
     world.platform.set_faults(Faults(latency_ms=(20, 80)))
     settings = world.settings(stream={"batch": {"max_records": 100}, "concurrency": {"max": 4}})
     world.produce_sends(60_000)
-    first = world.start(settings)
+    first = world.start({**settings, "instance_id": f"{world.name}-0"})
     _wait_in_flight(first)
     for _ in range(3):
-        second = world.start(settings)
+        second = world.start({**settings, "instance_id": f"{world.name}-1"})
         second.wait_for(lambda s: len(s["partitions"]) == 2, "its share of the partitions")
         assert second.stop() == 0
+        world.leave(f"{world.name}-1")
         first.wait_for(lambda s: len(s["partitions"]) == 4, "all partitions")
 
     found = world.settled(within_secs=90)

@@ -19,6 +19,7 @@ from connector.demo.judge import Judgement, Produced, judge
 from connector.demo.topics import Record, Topics
 from connector.processes import spawn, tail
 from connector.simulator import SimulatorThread
+from tests.kit.groups import remove_members
 from tests.kit.local import NO_TLS
 
 KEY: Final = "trk_0123456789abcdef0123456789abcdef"
@@ -218,11 +219,12 @@ class World:
         return f"trackly-connector.{self.name}"
 
     def commit(self, *spots: TopicPartition) -> None:
-        """Commit offsets of the group, as another program would that uses its name."""
+        """Commit offsets of the group, as another program would that uses its name; its workers have ended."""
+        if self.workers:
+            self.leave()
         request = ConsumerGroupTopicPartitions(self.group, list(spots))
         admin, deadline = AdminClient({"bootstrap.servers": self.bootstrap_servers}), time.monotonic() + 30
-        # A static member that stopped stays in its group until its session ends, and a young broker loads its groups.
-        while True:
+        while True:  # a young broker loads its groups
             [future] = admin.alter_consumer_group_offsets([request]).values()
             try:
                 errors = [spot.error for spot in future.result(30).topic_partitions if spot.error is not None]
@@ -231,7 +233,20 @@ class World:
             if not errors:
                 return
             assert time.monotonic() < deadline, errors
-            time.sleep(0.5)
+            time.sleep(0.2)
+
+    def leave(self, *names: str) -> None:
+        """Have the group forget workers that have ended, all or those of these instance ids, before their session does.
+
+        By themselves they stay in it until then, in case that they come back.
+        """
+        if not names:
+            assert all(worker.process.poll() is not None for worker in self.workers)
+            admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
+            admin.list_topics(timeout=30)
+            members = admin.describe_consumer_groups([self.group])[self.group].result(30).members
+            names = tuple(member.group_instance_id for member in members if member.group_instance_id is not None)
+        remove_members(self.bootstrap_servers, self.group, names)
 
     def headers_of_dead_letters(self) -> list[dict[str, str]]:
         """Return the headers of all dead letters, as text."""

@@ -189,11 +189,9 @@ def test_foreign_metadata_is_discarded_by_the_command_that_the_hold_names(world:
 
 def _forget(world: World) -> None:
     """Have Kafka forget the group, as it does by itself when the group had no members for a week."""
+    world.leave()
     admin = AdminClient({"bootstrap.servers": world.bootstrap_servers})
-    deadline = time.monotonic() + 60
-    while (error := admin.delete_consumer_groups([world.group])[world.group].exception(10)) is not None:
-        assert time.monotonic() < deadline, error  # a static member stays until its session ends
-        time.sleep(0.2)
+    admin.delete_consumer_groups([world.group])[world.group].result(30)
 
 
 def _sent_and_forgotten(world: World) -> Worker:
@@ -251,10 +249,10 @@ def test_what_kafka_forgot_goes_on_where_the_hold_says(world: World, kafka_tools
     worker = _sent_and_forgotten(world)
     status = worker.wait_for(lambda s: len(s["holds"]) == 4, "a hold of each partition")
     assert worker.stop() == 0
+    world.leave()
     for hold in status["holds"]:
         arguments = hold["detail"].partition("kafka-consumer-groups.sh ")[2].split()
-        tool = [*kafka_tools, "--bootstrap-server", world.bootstrap_servers, *arguments]
-        assert world.source in _told_when_left(tool)
+        assert world.source in _told([*kafka_tools, "--bootstrap-server", world.bootstrap_servers, *arguments])
 
     world.produce_sends(500, tag="later")
     _start(world)
@@ -301,18 +299,11 @@ def test_foreign_metadata_is_reset_by_kafkas_own_tool_while_the_group_is_stopped
     running = _told(tool)
     assert "can only be reset if the group" in running  # the tool refuses while members are there
     assert worker.stop() == 0
+    world.leave()
 
-    assert world.source in _told_when_left(tool)
+    assert world.source in _told(tool)
     _start(world)
     assert world.settled().problems() == []
-
-
-def _told_when_left(tool: list[str]) -> str:
-    """Return what the tool says once the group has no members: a static one stays until its session ends."""
-    deadline = time.monotonic() + 60
-    while "can only be reset if the group" in (told := _told(tool)):
-        assert time.monotonic() < deadline, told
-    return told
 
 
 def _told(tool: list[str]) -> str:
