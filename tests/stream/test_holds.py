@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -11,7 +10,9 @@ from typing import Any, Final
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
+from typer.testing import CliRunner, Result
 
+from connector.cli.main import app
 from connector.demo.artifacts import KAFKA_VERSION, java, kafka_jars
 from connector.demo.topics import Record
 from connector.simulator import Faults
@@ -31,17 +32,16 @@ def _hold(worker: Worker, reason: str) -> dict[str, Any]:
     return found
 
 
-def _run(arguments: Iterable[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "connector", *arguments], capture_output=True, text=True, check=False, timeout=60
-    )
+def _run(arguments: Iterable[str]) -> Result:
+    """Run a command in this process."""
+    return CliRunner().invoke(app, list(arguments))
 
 
-def _type(command: str, *more: str) -> subprocess.CompletedProcess[str]:
+def _type(command: str) -> Result:
     """Run a command as the status tells it."""
     program, *arguments = command.split()
     assert program == "trackly-connector"
-    return _run([*arguments, *more])
+    return _run(arguments)
 
 
 def _lines(worker: Worker, event: str) -> list[dict[str, Any]]:
@@ -86,7 +86,7 @@ def test_a_storm_holds_before_the_topic_is_emptied_and_goes_on_when_resumed(worl
     ]
     (command,) = hold["commands"]
     done = _type(command)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.exit_code, done.stderr) == (0, "")
     assert "storm:missing_body ended" in done.stdout
     found = world.settled()
     assert found.problems() == []
@@ -98,13 +98,13 @@ def test_a_storm_that_was_let_pass_does_not_hide_another_one(world: World) -> No
     world.produce((Record(b'{"to":"+15550000001"}', b"bad %d" % n) for n in range(3_000)), "missing_body")
     worker = _start(world, storm_guard={"min_count": 500})
     (command,) = _hold(worker, "storm:missing_body")["commands"]
-    assert _type(command).returncode == 0
+    assert _type(command).exit_code == 0
     worker.wait_for(lambda s: s["dead_letters"].get("missing_body") == 3_000, "the first ones written")
 
     world.produce((Record(b'{"to":"0555","body":"x"}', b"phone %d" % n) for n in range(9_000)), "invalid_phone")
 
     (command,) = _hold(worker, "storm:invalid_phone")["commands"]
-    assert _type(command).returncode == 0
+    assert _type(command).exit_code == 0
     assert world.settled().problems() == []
 
 
@@ -126,11 +126,11 @@ def test_records_in_doubt_wait_for_a_decision_over_a_restart(world: World, choic
 
     undecided = _run(["resume", world.name, "--config", str(_config(world))])
 
-    assert undecided.returncode == 1
+    assert undecided.exit_code == 1
     assert "needs --in-doubt dead_letter or --in-doubt resend; nothing was changed" in undecided.stdout
     assert _hold(worker, "in_doubt") == hold
     decided = _run(["resume", world.name, "--config", str(_config(world)), "--in-doubt", choice])
-    assert decided.returncode == 0
+    assert decided.exit_code == 0
     assert f"in_doubt of {hold['partition']} ended" in decided.stdout
     found = world.settled()
     assert (found.lost, found.duplicates, found.in_doubt, found.accepted_twice) == (0, 0, dead, twice)
@@ -143,7 +143,7 @@ def test_a_decision_about_records_in_doubt_is_not_one_about_later_ones(world: Wo
     worker = _start(world, delivery={"in_doubt": "hold"})
     _hold(worker, "in_doubt")
     args = ["resume", world.name, "--config", str(_config(world)), "--in-doubt", "dead_letter"]
-    assert _run(args).returncode == 0
+    assert _run(args).exit_code == 0
     worker.wait_for(lambda s: s["holds"] == [] and s["dead_letters"].get("in_doubt") == 250, "the first ones written")
 
     world.platform.set_faults(Faults.model_validate({"lose_reply": {"next": 1}}))
@@ -176,7 +176,7 @@ def test_foreign_metadata_is_discarded_by_the_command_that_the_hold_names(world:
     (command,) = hold["commands"]
     done = _type(command)
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.exit_code, done.stderr) == (0, "")
     assert f"--partition {world.source}:0 --foreign-metadata discard" in command
     assert world.settled().problems() == []
     assert worker.stop() == 0
@@ -212,11 +212,11 @@ def test_what_kafka_forgot_is_not_posted_again_before_somebody_says_so(world: Wo
     assert world.platform.ledger().accepted == 2_000
     (command,) = status["holds"][0]["commands"]
     undecided = _type(command.removesuffix(" --progress-missing begin"))
-    assert undecided.returncode == 1
+    assert undecided.exit_code == 1
     assert "--progress-missing begin" in undecided.stdout + undecided.stderr
 
     for hold in status["holds"]:
-        assert _type(hold["commands"][0]).returncode == 0
+        assert _type(hold["commands"][0]).exit_code == 0
 
     worker.wait_for(lambda s: s["queued"] == 2_000 and s["holds"] == [], "all of them sent again")
     assert world.platform.ledger().accepted == 4_000
@@ -240,7 +240,7 @@ def test_with_start_latest_what_kafka_forgot_is_not_passed_over_before_somebody_
     assert {hold["reason"] for hold in status["holds"]} == {"progress_missing"}
     assert all("would be passed over" in hold["detail"] for hold in status["holds"])
     for hold in status["holds"]:
-        assert _type(hold["commands"][0]).returncode == 0
+        assert _type(hold["commands"][0]).exit_code == 0
     worker.wait_for(lambda s: len(s["partitions"]) == 4 and s["holds"] == [], "all partitions begun at the end")
     assert world.platform.ledger().accepted == 400
 
@@ -320,7 +320,7 @@ def test_missing_records_are_passed_over_when_resumed_and_counted(world: World) 
     worker = _start(world)
     (command,) = _hold(worker, "records_missing")["commands"]
 
-    assert _type(command).returncode == 0
+    assert _type(command).exit_code == 0
 
     status = worker.wait_for(lambda s: s["queued"] == 70, "the rest sent")
     assert status["missing"] == 30
@@ -349,7 +349,7 @@ def test_only_the_partitions_that_are_named_go_on(world: World) -> None:
         ]
     )
 
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert f"no worker that was asked has a hold on {world.source}:3" in done.stderr
     status = worker.wait_for(lambda s: s["queued"] == 1_500, "one more partition sent")
     assert [hold["partition"] for hold in status["holds"]] == [f"{world.source}:1"]
@@ -388,6 +388,6 @@ def test_resuming_what_ends_by_a_probe_probes_at_once(world: World) -> None:
 
     done = _run(["resume", world.name, "--config", str(_config(world))])
 
-    assert done.returncode == 0
+    assert done.exit_code == 0
     assert "unauthorized ends when a probe passes; probing now" in done.stdout
     assert world.settled().problems() == []
