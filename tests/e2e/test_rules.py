@@ -140,15 +140,15 @@ def test_rule_3_a_commit_that_is_not_answered_starts_nothing_until_it_is_known(
 
     It hangs for longer than a transaction may take, so that it has ended the one that was open when it comes back.
     """
-    broker = make_broker()
+    broker = make_broker({"transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000"})
     world = make_world(broker)
     world.platform.set_faults(Faults(latency_ms=(20, 80)))
     world.produce_sends(30_000)
-    worker = world.start(world.settings({"kafka": {"request_timeout_secs": 2}}))
+    worker = world.start(world.settings({"kafka": {"request_timeout_secs": 2, "transaction_timeout_secs": 4}}))
     _wait_in_flight(worker)
 
     broker.pause()
-    time.sleep(14)
+    time.sleep(7)
     broker.resume()
 
     found = world.settled(within_secs=90)
