@@ -15,12 +15,15 @@ from connector.simulator import Faults
 from tests.kit.world import Worker, World, sends
 from tests.stream.making import make_stream
 
-STALLED_SECS = 9
-"""As low as the drain of these streams allows."""
+STALLED_SECS = 6
+DRAIN_SECS = STALLED_SECS - 1
+"""As long as a stream that stands still allows."""
 
 
 def _start(world: World) -> Worker:
-    return world.start(world.settings({"health": {"stalled_secs": STALLED_SECS}}))
+    timeouts = {"total_secs": DRAIN_SECS - 1, "connect_secs": DRAIN_SECS - 1}
+    whole = {"health": {"stalled_secs": STALLED_SECS}, "trackly": {"timeouts": timeouts}}
+    return world.start(world.settings(whole, stream={"delivery": {"drain_secs": DRAIN_SECS}}))
 
 
 def _samples(worker: Worker) -> list[str]:
