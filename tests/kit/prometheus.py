@@ -49,10 +49,10 @@ class Prometheus:
 def prometheus(
     ports: Sequence[int], folder: Path, rules: Path, labels: Mapping[str, str] | None = None
 ) -> Iterator[Prometheus]:
-    """Run a Prometheus that scrapes these ports of this machine every second and evaluates the rules as often."""
+    """Run a Prometheus that scrapes these ports of this machine twice a second and evaluates the rules every second."""
     port, config, log = free_port(), folder / "prometheus.yml", folder / "prometheus.log"
     settings = {
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s", "external_labels": dict(labels or {})},
+        "global": {"scrape_interval": "500ms", "evaluation_interval": "1s", "external_labels": dict(labels or {})},
         "rule_files": [str(rules)],
         "scrape_configs": [
             {"job_name": "trackly-connector", "static_configs": [{"targets": [f"127.0.0.1:{each}" for each in ports]}]}
