@@ -161,7 +161,7 @@ def test_while_one_of_three_brokers_is_away_the_others_do_its_work(
     with ExitStack() as feeding:
         # The other nodes name brokers all the while: no producer loses them for good.
         feeds = {
-            protocol: feeding.enter_context(Feed(world, per_sec=200, silent_secs=60))
+            protocol: feeding.enter_context(Feed(world, per_sec=80, silent_secs=60))
             for protocol, world in worlds.items()
         }
         for protocol, world in worlds.items():
