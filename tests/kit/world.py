@@ -30,6 +30,7 @@ _QUICK: Final[dict[str, Any]] = {
     "retry": {"backoff_base_secs": 0.05, "backoff_max_secs": 1},
     "breaker": {"probe_secs": 0.2, "probe_max_secs": 1},
     "hold": {"probe_secs": 0.2, "probe_max_secs": 1},
+    "metadata_refresh_secs": 1,
 }
 """Waits of a stream that suit a test; everything else stays at the product's defaults."""
 
