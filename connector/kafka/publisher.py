@@ -158,14 +158,14 @@ class _Writer:
         """Make a call of the library's, whose errors come as ours.
 
         That the producer cannot go on is raised out of whichever call notices while it serves reports; as an error of
-        the interpreter's, caused by it, where it serves one more. Seen once: without a cause, as the library lost it.
+        the interpreter's, caused by it, where it serves one more; and the library may lose the error itself.
         """
         try:
             return function(*arguments)
         except KafkaException as error:
             raise self._reason(translate(error)) from error
         except SystemError as error:
-            if error.__cause__ is None:
+            if "without setting an exception" in str(error):
                 raise self._end() from error
             if not isinstance(error.__cause__, KafkaException):
                 raise
