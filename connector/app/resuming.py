@@ -11,7 +11,7 @@ from faust import web
 
 from connector.console.guarding import Answer, Doorkeeper, Form, RefusedError, for_people, form_of, headers_of
 from connector.core.chunks import Partition
-from connector.stream.holds import CHOICES, Decision, HoldSeen, Resumed, options_for, spelled
+from connector.stream.holds import CHOICES, Decision, HoldSeen, Resumed, options_for
 from connector.stream.stream import Stream
 from connector.telemetry.logging import get_logger
 
@@ -41,10 +41,10 @@ def decision_in(form: Form) -> Decision:
 
 
 def _partition(text: str) -> Partition:
-    topic, _, number = text.rpartition(":")
-    if not topic or not (number.isascii() and number.isdigit()) or len(number) > 9:
-        raise RefusedError(400, "partition must be TOPIC:NUMBER")
-    return Partition(topic, int(number))
+    try:
+        return Partition.read(text)
+    except ValueError:
+        raise RefusedError(400, "partition must be TOPIC:NUMBER") from None
 
 
 def pause_in(form: Form) -> str:
@@ -99,12 +99,12 @@ def told_of(resumed: Resumed) -> dict[str, Any]:
         "ended": [_named(seen) for seen in resumed.ended],
         "probed": [_named(seen) for seen in resumed.probed],
         "undecided": [{**_named(seen), "needs": list(options_for(seen.hold.reason))} for seen in resumed.undecided],
-        "not_held": [spelled(partition) for partition in resumed.not_held],
+        "not_held": [str(partition) for partition in resumed.not_held],
     }
 
 
 def _named(seen: HoldSeen) -> dict[str, Any]:
-    return {"reason": seen.hold.reason, "partition": None if seen.partition is None else spelled(seen.partition)}
+    return {"reason": seen.hold.reason, "partition": None if seen.partition is None else str(seen.partition)}
 
 
 def acting_view(connector: "Connector", doorkeeper: Doorkeeper, action: str) -> type[web.View]:

@@ -118,7 +118,7 @@ def _print(report: dict[str, Any]) -> None:
     """Print for people."""
     out = console()
     for record in report["records"]:
-        out.print(plain(f"{record['topic']}[{record['partition']}] {record['offset']}", style="bold"))
+        out.print(plain(f"{record['topic']}:{record['partition']}:{record['offset']}", style="bold"))
         out.print(pairs(_of_record(record)))
         out.print()
     for batch in report["batches"]:

@@ -93,11 +93,12 @@ def resume(
     cannot be reached or refuses, a decision is still needed, or no worker holds a partition that was named.
     """
     settings = load(config) if config is not None else None
-    form = [("partition", name) for name in partition or ()]
+    partitions = [_partition(name) for name in partition or ()]
+    form = [("partition", name) for name in partitions]
     decided = {"in_doubt": in_doubt, "foreign_metadata": foreign_metadata, "progress_missing": progress_missing}
     form += [(name, choice.value) for name, choice in decided.items() if choice is not None]
     answers = said(settings, url, stream, "resume", form, as_json=as_json)
-    not_held = set(partition or ()).intersection(*(answer.body.get("not_held", ()) for answer in answers))
+    not_held = set(partitions).intersection(*(answer.body.get("not_held", ()) for answer in answers))
     if not_held and not as_json:
         typer.echo(f"no worker that was asked has a hold on {', '.join(sorted(not_held))}", err=True)
     if not_held or not all(answer.ok for answer in answers):
@@ -170,6 +171,16 @@ def load(path: Path) -> Settings:
     from connector.app import loading  # noqa: PLC0415 (not needed with --url)
 
     return loading.load(path)
+
+
+def _partition(name: str) -> str:
+    """Return a partition as workers spell it, whose answers are compared with it."""
+    from connector.core.chunks import Partition  # noqa: PLC0415 (help should not load it)
+
+    try:
+        return str(Partition.read(name))
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}, not {name!r}", param_hint="--partition") from None
 
 
 def _token(settings: Settings | None) -> str:

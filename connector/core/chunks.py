@@ -5,14 +5,17 @@ offset order; a step that needs fewer of them takes a slice or picks indices. Th
 record at a few C calls.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from connector.core.packing import PackedKeys, PackedValues, packed, unpacked
 
 Headers = list[tuple[str, bytes | None]]
+
+_SPELLED: Final = re.compile(r"([^:\[\] ]+)(?::([0-9]{1,9})| ?\[([0-9]{1,9})\])")
 
 
 class Partition(NamedTuple):
@@ -22,7 +25,16 @@ class Partition(NamedTuple):
     number: int
 
     def __str__(self) -> str:
-        return f"{self.topic}[{self.number}]"
+        """Return it as commands and Kafka's own tools take it: `topic:number`."""
+        return f"{self.topic}:{self.number}"
+
+    @classmethod
+    def read(cls, text: str) -> "Partition":
+        """Return the one that is spelled so, or as kcat tells it (`topic [number]`); raises `ValueError`."""
+        found = _SPELLED.fullmatch(text)
+        if found is None:
+            raise ValueError("should be TOPIC:NUMBER")
+        return cls(found[1], int(found[2] or found[3]))
 
 
 @dataclass(slots=True, eq=False)

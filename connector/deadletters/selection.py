@@ -15,9 +15,11 @@ import jmespath
 from jmespath.exceptions import JMESPathError, JMESPathTypeError
 
 from connector.config.settings import Settings
+from connector.core.chunks import Partition
 from connector.deadletters.addresses import AddressBook, json_of
 from connector.deadletters.letters import Letter, Position
 
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _TIME_FORM = "should be a time such as 2026-01-31T08:00:00Z, or how long ago: 90m, 24h, 7d"
@@ -53,10 +55,14 @@ def read_time(option: str, text: str, *, now_ms: int) -> int:
 
 def read_position(text: str) -> tuple[str | None, int, int]:
     """Return a position as topic (None: the dead-letter topic itself), partition and offset."""
-    parts = text.split(":")
-    if len(parts) not in (2, 3) or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts[-2:]):
+    place, _, offset = text.rpartition(":")
+    try:
+        topic, number = (None, int(place)) if _NUMBER.fullmatch(place) else Partition.read(place)
+    except ValueError:
+        raise InvalidFilterError("POSITION", _POSITION_FORM) from None
+    if not _NUMBER.fullmatch(offset):
         raise InvalidFilterError("POSITION", _POSITION_FORM)
-    return (parts[0] if len(parts) == 3 else None), int(parts[-2]), int(parts[-1])
+    return topic, number, int(offset)
 
 
 @dataclass(frozen=True, slots=True)

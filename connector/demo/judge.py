@@ -301,4 +301,4 @@ def _fingerprint(message: Message) -> int:
 
 
 def _place(position: Position) -> str:
-    return f"{position.topic}[{position.partition}]@{position.offset}"
+    return f"{position.topic}:{position.partition}:{position.offset}"

@@ -17,7 +17,7 @@ from connector.core.chunks import Partition
 from connector.core.progress import ForeignMetadataError, Progress, RangeSet, decode
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.source import Committed, Source
-from connector.stream.holds import Decision, hold_for_doubt, spelled
+from connector.stream.holds import Decision, hold_for_doubt
 from connector.stream.state import State, now
 from connector.telemetry.logging import get_logger
 
@@ -323,7 +323,7 @@ class Beginnings:
         """Return how an operator sets the group's offset of a partition, by Kafka's own tool."""
         return (
             "stop the connector, wait kafka.session_timeout_secs, then kafka-consumer-groups.sh "
-            f"--group {self._options.group} --reset-offsets {where} --execute --topic {spelled(partition)}"
+            f"--group {self._options.group} --reset-offsets {where} --execute --topic {partition}"
         )
 
     def _first_progress(self, source: Source, partition: Partition, low: int, high: int) -> Progress:

@@ -57,7 +57,7 @@ class Failures:
                 "code": None if failure.verdict.code is None else hide(failure.verdict.code),
                 "text": hide(failure.verdict.text),
                 "http_status": failure.verdict.http_status,
-                "position": f"{failure.partition.topic}:{failure.partition.number}:{failure.offset}",
+                "position": f"{failure.partition}:{failure.offset}",
                 "count": failure.count,
             }
             for failure in reversed(self._kept.values())

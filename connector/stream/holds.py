@@ -90,13 +90,8 @@ def commands_for(seen: HoldSeen, base: str) -> list[str]:
     """Return the commands that end a hold, each of them alone; `base` is `trackly-connector resume STREAM ...`."""
     if seen.hold.ends != "operator":
         return []
-    at = "" if seen.partition is None else f" --partition {spelled(seen.partition)}"
+    at = "" if seen.partition is None else f" --partition {seen.partition}"
     return [f"{base}{at} {option}".rstrip() for option in options_for(seen.hold.reason) or ("",)]
-
-
-def spelled(partition: Partition) -> str:
-    """Return a partition as commands and Kafka's own tools spell it: `topic:number`."""
-    return f"{partition.topic}:{partition.number}"
 
 
 def fit_to_show(text: str, secrets: Iterable[str] = ()) -> str:
@@ -123,7 +118,7 @@ def status_of(seen: HoldSeen, *, base: str, secrets: Iterable[str] = (), docs_ur
     since = hold.since if hold.since > 1e9 else time.time() - (now() - hold.since)
     return {
         "reason": hold.reason,
-        "partition": None if seen.partition is None else spelled(seen.partition),
+        "partition": None if seen.partition is None else str(seen.partition),
         "since": round(since, 3),
         "detail": detail_of(seen, secrets),
         "ends": hold.ends,
@@ -168,5 +163,5 @@ class HoldBook:
 
 
 def _names(seen: HoldSeen) -> dict[str, str]:
-    where = {} if seen.partition is None else {"partition": spelled(seen.partition)}
+    where = {} if seen.partition is None else {"partition": str(seen.partition)}
     return {"reason": seen.hold.reason, **where}

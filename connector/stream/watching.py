@@ -13,7 +13,6 @@ from connector.core.breaker import Hold
 from connector.core.chunks import Partition
 from connector.core.watchdog import Spot, Standstill, Wait, Watchdog, is_alive
 from connector.kafka.errors import KafkaTroubleError
-from connector.stream.holds import spelled
 from connector.stream.state import State, now, until_next
 from connector.telemetry.logging import get_logger
 
@@ -271,7 +270,7 @@ def status_of(standstill: Standstill) -> dict[str, Any]:
     """Return a standstill as JSON-ready values."""
     wait = standstill.wait
     return {
-        "partition": None if standstill.partition is None else spelled(standstill.partition),
+        "partition": None if standstill.partition is None else str(standstill.partition),
         "offset": standstill.offset,
         "lag": standstill.lag,
         "since": round(time.time() - (now() - standstill.since), 3),

@@ -1,5 +1,8 @@
 """`resume` and `pause`: what cannot be an address of pages is told before anybody is asked."""
 
+import functools
+
+import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -31,3 +34,25 @@ def test_what_became_of_a_hold_is_told_with_its_worker_where_there_are_several(
         f"http://a: in_doubt of sms.campaign:2{whose} ended",
         f"http://a: paused{whose}; what is in flight finishes",
     ]
+
+
+@pytest.mark.parametrize("spelling", ["sms.campaign:2", "sms.campaign[2]", "sms.campaign [2]"])
+def test_a_partition_is_said_to_the_worker_as_it_tells_it(spelling: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both spellings are taken; what the worker says of it, such as that it does not hold it, is of the same name."""
+    asked: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.content)
+        return httpx.Response(200, json={"ended": [], "not_held": ["sms.campaign:2"]})
+
+    monkeypatch.setattr(httpx, "Client", functools.partial(httpx.Client, transport=httpx.MockTransport(answer)))
+    told = CliRunner().invoke(app, ["resume", "sends", "--partition", spelling], env={"TRACKLY_CONNECTOR_TOKEN": TOKEN})
+
+    assert asked == [b"partition=sms.campaign%3A2"]
+    assert (told.exit_code, told.stderr) == (1, "no worker that was asked has a hold on sms.campaign:2\n")
+
+
+def test_what_is_no_partition_is_refused_before_anybody_is_asked() -> None:
+    told = CliRunner().invoke(app, ["resume", "sends", "--partition", "sms-2"], env={"TRACKLY_CONNECTOR_TOKEN": TOKEN})
+
+    assert (told.exit_code, "should be TOPIC:NUMBER, not 'sms-2'" in told.stderr) == (2, True), told.stderr

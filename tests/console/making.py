@@ -71,7 +71,7 @@ def stream(**over: Any) -> dict[str, Any]:
         "paused_secs": 0.0,
         "gate": "closed",
         "lag": 12_000,
-        "partitions": {"sms.campaign[0]": {"committed": 100, "read": 150, "in_doubt": 0}},
+        "partitions": {"sms.campaign:0": {"committed": 100, "read": 150, "in_doubt": 0}},
         "hold": None,
         "holds": [],
         "standstills": [],

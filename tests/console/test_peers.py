@@ -64,10 +64,10 @@ def test_a_group_is_told_as_one_and_each_says_what_is_its_own(host: FakeHost) ->
 
     async def main() -> None:
         async with AsyncExitStack() as stack:
-            one = Member(_status("two", queued=5, holds=[hold(since=2.0)], partitions={"t[1]": {"read": 1}}))
+            one = Member(_status("two", queued=5, holds=[hold(since=2.0)], partitions={"t:1": {"read": 1}}))
             supervisor = Member(_status("three", queued=7, holds=[{**hold(since=1.0), "worker": 1}]))
             supervisor.told["workers"] = [{"ordinal": 1, "instance_id": "three-1"}]
-            host.told = _status("one", queued=1, partitions={"t[0]": {"read": 1}})
+            host.told = _status("one", queued=1, partitions={"t:0": {"read": 1}})
             silent = f"127.0.0.1:{unused_port()}"
             group = await _group(stack, host, [one, supervisor], silent)
 
@@ -76,9 +76,9 @@ def test_a_group_is_told_as_one_and_each_says_what_is_its_own(host: FakeHost) ->
         (seen,) = told["streams"]
         assert seen["queued"] == 13
         assert [found["worker"] for found in seen["holds"]] == ["three/1", "two"]
-        assert {name: found["worker"] for name, found in seen["partitions"].items() if name != "sms.campaign[0]"} == {
-            "t[0]": "one",
-            "t[1]": "two",
+        assert {name: found["worker"] for name, found in seen["partitions"].items() if name != "sms.campaign:0"} == {
+            "t:0": "one",
+            "t:1": "two",
         }
         assert {member["name"]: member["state"] for member in told["members"]} == {
             "one": "answers",

@@ -285,11 +285,11 @@ def test_figures_are_written_as_people_read_them() -> None:
 
 
 def test_only_so_many_partitions_are_shown_and_the_page_says_so() -> None:
-    many = {f"t[{n}]": {"committed": n, "read": n, "in_doubt": 0} for n in range(250)}
+    many = {f"t:{n}": {"committed": n, "read": n, "in_doubt": 0} for n in range(250)}
 
     told = render("tables.html", stream=stream(partitions=many))
 
-    assert told.count("<tr><td>t[") == rendering.MOST_PARTITIONS
+    assert told.count("<tr><td>t:") == rendering.MOST_PARTITIONS
     assert "150 more" in told
 
 

@@ -3,10 +3,11 @@
 import tracemalloc
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.core.chunks import OBJECT_BYTES, Chunk, Headers, weight
+from connector.core.chunks import OBJECT_BYTES, Chunk, Headers, Partition, weight
 from connector.core.packing import SMALL_BYTES, PackedValues
 from tests.core.making import A, batch, chunk, chunks, rows
 
@@ -53,7 +54,18 @@ def test_a_cut_that_keeps_all_is_the_chunk_itself() -> None:
 
 
 def test_a_partition_reads_as_its_topic_and_number() -> None:
-    assert str(A) == "alpha[0]"
+    assert str(A) == "alpha:0"
+
+
+@pytest.mark.parametrize("text", ["alpha:0", "alpha[0]", "alpha [0]"])
+def test_a_partition_is_read_as_it_is_told_and_as_librdkafka_and_kcat_tell_it(text: str) -> None:
+    assert Partition.read(text) == A
+
+
+@pytest.mark.parametrize("text", ["", "alpha", "alpha:", ":0", "alpha-0", "alpha:-1", "alpha:0:1", "alpha[0"])
+def test_what_is_no_partition_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="should be TOPIC:NUMBER"):
+        Partition.read(text)
 
 
 @given(chunks())

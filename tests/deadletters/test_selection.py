@@ -121,7 +121,14 @@ def test_times_are_given_as_such_or_as_how_long_ago() -> None:
         Criteria(since_ms=5, until_ms=5)
 
 
-@pytest.mark.parametrize("bad", ["", "7", "a:b:c", "t:0:-1", "t:0:1:2", "0:x"])
+@pytest.mark.parametrize(("text", "position"), [("3:7", (None, 3, 7)), ("t:3:7", ("t", 3, 7)), ("t[3]:7", ("t", 3, 7))])
+def test_a_position_is_a_partition_in_either_spelling_and_an_offset(
+    text: str, position: tuple[str | None, int, int]
+) -> None:
+    assert read_position(text) == position
+
+
+@pytest.mark.parametrize("bad", ["", "7", "a:b:c", "t:0:-1", "t:0:1:2", "0:x", "[3]:7", "t[3]", ":0:1"])
 def test_what_is_no_position_is_refused(bad: str) -> None:
     with pytest.raises(InvalidFilterError):
         read_position(bad)

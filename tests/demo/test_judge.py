@@ -111,7 +111,7 @@ def test_a_record_without_a_result_is_lost(case: Case, write: Write) -> None:
 
     topic, partition, offset = case.positions[2]
     assert found.lost == 1
-    assert found.examples["lost"] == (f"{topic}[{partition}]@{offset}",)
+    assert found.examples["lost"] == (f"{topic}:{partition}:{offset}",)
     assert "1 produced records have neither outcome nor dead letter" in found.problems()
 
 

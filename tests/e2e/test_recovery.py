@@ -56,7 +56,7 @@ def _start(world: World, number: int, protocol: str = "classic") -> Worker:
 
 
 def _owned(worker: Worker) -> set[int]:
-    return {int(name.rpartition("[")[2].rstrip("]")) for name in worker.status()["partitions"]}
+    return {int(name.rpartition(":")[2]) for name in worker.status()["partitions"]}
 
 
 def _start_two(world: World, feed: Feed, protocol: str = "classic") -> list[Worker]:

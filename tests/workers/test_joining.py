@@ -49,15 +49,15 @@ def test_paces_of_workers_are_shares_of_one_and_their_lists_say_whose_they_are()
 
 
 def test_counts_are_sums_and_what_belongs_to_a_worker_names_it() -> None:
-    one = _stream(queued=3, dead_letters={"invalid_phone": 2}, lag=5, partitions={"t[0]": {"read": 4}}, paused_secs=2.0)
-    two = _stream(queued=4, dead_letters={"invalid_phone": 1, "in_doubt": 7}, lag=6, partitions={"t[1]": {"read": 9}})
+    one = _stream(queued=3, dead_letters={"invalid_phone": 2}, lag=5, partitions={"t:0": {"read": 4}}, paused_secs=2.0)
+    two = _stream(queued=4, dead_letters={"invalid_phone": 1, "in_doubt": 7}, lag=6, partitions={"t:1": {"read": 9}})
 
     (joined,) = joined_streams(_heard(one, two))
 
     assert joined.keys() == one.keys(), "the shape is that of one process"
     assert (joined["queued"], joined["requests"], joined["lag"], joined["paused_secs"]) == (7, 2, 11, 2.0)
     assert joined["dead_letters"] == {"invalid_phone": 3, "in_doubt": 7}
-    assert joined["partitions"] == {"t[0]": {"read": 4, "worker": 0}, "t[1]": {"read": 9, "worker": 1}}
+    assert joined["partitions"] == {"t:0": {"read": 4, "worker": 0}, "t:1": {"read": 9, "worker": 1}}
 
 
 def test_the_oldest_record_and_the_newest_progress_of_all_workers_are_told() -> None:
