@@ -34,7 +34,10 @@ BROKER, PLATFORM = 3, 6
 
 
 class Failure(NamedTuple):
-    """A way in which a finding is not ok: when it is that, the way out, and the exit code of the command."""
+    """A way in which a finding is not ok: when it is that, the way out, and the exit code of the command.
+
+    With 0 it is a warning: `run` starts all the same.
+    """
 
     when: str
     way_out: str
@@ -42,7 +45,8 @@ class Failure(NamedTuple):
 
     def of(self, name: str, detail: str, *, way_out: str = "") -> Finding:
         """Return the finding; `way_out` is this one with the names put in that only the finding knows."""
-        return Finding(name, False, detail, way_out or self.way_out, self.exit_code)
+        warning = self.exit_code == 0
+        return Finding(name, warning, detail, way_out or self.way_out, self.exit_code, warning)
 
 
 NO_BROKER: Final = Failure(
@@ -59,6 +63,11 @@ NO_TRANSACTION: Final = Failure(
     "no transaction can be begun, though it is allowed", "see that the brokers are well, and ask again"
 )
 NO_TOPIC: Final = Failure("a topic does not exist", "create it, or for results set create_topics.enabled: true")
+NO_SOURCE: Final = Failure(
+    "a topic to read does not exist, or none that a pattern matches",
+    "none where it is yet to come: run waits for it; else mend topics or pattern of the stream",
+    0,
+)
 NOT_CREATED: Final = Failure("a topic cannot be created as the settings say", "see create_topics of the stream")
 NO_RIGHT: Final = Failure(
     "a right in Kafka is missing", "allow it: the finding has the command; or set delivery.guarantee: at_least_once"
@@ -90,6 +99,7 @@ FAILURES: Final = (
     NO_ANSWER,
     NO_RIGHT,
     NO_TOPIC,
+    NO_SOURCE,
     NOT_CREATED,
     NO_TRANSACTION,
     NO_REGISTRY,
@@ -192,13 +202,21 @@ class _Asked:
             return Finding(what, True, "does not exist, and need not before records are sent again")
         if name not in (*stream.topics, stream.outcomes.topic, stream.dead_letters.topic, stream.redrive_topic):
             return Finding(what, True, "does not exist, and need not before something is set aside")
+        if name in stream.topics:
+            return NO_SOURCE.of(what, "does not exist yet")
         return NO_TOPIC.of(what, "does not exist")
 
     def _of_topics_like(self, acl: Acl, pattern: str) -> Finding:
-        """Return whether the topics that a pattern matches may be read; those that may not be seen are not there."""
+        """Return whether the topics that a pattern matches may be read; those that may not be seen are not there.
+
+        Where there is none, one that nobody has tells whether any would be seen.
+        """
         what = _what(acl, f"topics {pattern}")
         names = [name for name in self._topics.names() if re.search(pattern, name)]
         lacks = [name for name, allowed in self._permissions.topics(names).items() if allowed.missing([acl.operation])]
+        unused = f"{acl.name}check" if acl.prefixed else _CLIENT_ID
+        if not names and self._permissions.topics([unused])[unused].describable:
+            return NO_SOURCE.of(what, "none matches yet")
         if lacks or not names:
             seen = f"may not be read: {', '.join(lacks[:_NAMED])}" if lacks else "none that may be seen matches"
             return self._lacking(what, [acl], seen=seen)

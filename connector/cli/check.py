@@ -172,6 +172,12 @@ def _section(out: Console, title: str, lines: Iterable[str]) -> None:
 def _findings(findings: list[Finding]) -> Table:
     rows = table("", "What", "Seen", "Way out", title="Online", ruled=True)
     for finding in findings:
-        mark = Text("ok", style="green") if finding.ok else Text("FAIL", style="bold red")
-        rows.add_row(mark, Text(finding.name), Text(finding.detail), Text("" if finding.ok else finding.way_out))
+        told = finding.warning or not finding.ok
+        rows.add_row(_mark(finding), Text(finding.name), Text(finding.detail), Text(finding.way_out if told else ""))
     return rows
+
+
+def _mark(finding: Finding) -> Text:
+    if finding.warning:
+        return Text("warn", style="yellow")
+    return Text("ok", style="green") if finding.ok else Text("FAIL", style="bold red")

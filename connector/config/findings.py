@@ -7,7 +7,8 @@ from dataclasses import dataclass
 class Finding:
     """What was looked at (`name`), whether it is as it must be, what was seen, and the way out when it is not.
 
-    `exit_code` is what the command returns when this is the first finding that is not ok.
+    `exit_code` is what the command returns when this is the first finding that is not ok. A `warning` is ok for a start
+    though something is not there yet: its way out is told as well.
     """
 
     name: str
@@ -15,3 +16,4 @@ class Finding:
     detail: str
     way_out: str = ""
     exit_code: int = 1
+    warning: bool = False

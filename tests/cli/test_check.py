@@ -189,6 +189,18 @@ def test_findings_are_shown_and_what_is_well_exits_with_0(
     assert "unseen" not in result.output
 
 
+def test_a_warning_is_shown_with_its_way_out_and_exits_with_0(
+    check: Callable[..., Result], far_ends: Callable[..., list[Settings]]
+) -> None:
+    far_ends(Finding("topic x", ok=True, detail="does not exist yet", way_out="run waits", warning=True))
+
+    result = check("--online")
+
+    (line,) = [line for line in result.stdout.splitlines() if "topic x" in line]
+    assert result.exit_code == 0
+    assert line.split() == ["warn", "topic", "x", "does", "not", "exist", "yet", "run", "waits"]
+
+
 def test_the_first_failed_finding_gives_the_exit_code(
     check: Callable[..., Result], far_ends: Callable[..., list[Settings]]
 ) -> None:
@@ -213,7 +225,7 @@ def test_findings_are_part_of_the_json(check: Callable[..., Result], far_ends: C
     report = json.loads(result.stdout)
     assert (result.exit_code, report["ok"]) == (1, False)
     assert report["findings"] == [
-        {"name": "kafka: topics", "ok": False, "detail": "no topic x", "way_out": "create it"}
+        {"name": "kafka: topics", "ok": False, "detail": "no topic x", "way_out": "create it", "warning": False}
     ]
 
 

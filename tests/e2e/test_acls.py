@@ -279,11 +279,32 @@ def test_the_right_to_a_pattern_is_that_to_all_topics_with_its_beginning(rights:
     assert brokers.ok, "who may do nothing is told so, and not that no broker answers"
 
 
-def test_a_broker_that_asks_for_no_rights_allows_everything(
-    broker: BrokerHandle, topics: Topics, platform: SimulatorThread, tmp_path: Path
-) -> None:
-    plain = World(broker.bootstrap_servers, topics, platform, tmp_path)
+@pytest.fixture
+def plain(broker: BrokerHandle, topics: Topics, platform: SimulatorThread, tmp_path: Path) -> World:
+    """Make a world on a broker that asks for no rights."""
+    return World(broker.bootstrap_servers, topics, platform, tmp_path)
+
+
+def test_a_broker_that_asks_for_no_rights_allows_everything(plain: World) -> None:
     settings = _load(plain, plain.settings(stream=STREAM))
 
     assert _failed(settings, "worker") == []
     assert _failed(settings, "dead_letters") == []
+
+
+@pytest.mark.parametrize(
+    ("reads", "detail"),
+    [({"topics": ["to.come"]}, "does not exist yet"), ({"pattern": "^to[.]come$"}, "none matches yet")],
+)
+def test_a_topic_to_read_that_does_not_exist_yet_is_a_warning_as_run_waits_for_it(
+    reads: dict[str, Any], detail: str, plain: World
+) -> None:
+    content = plain.settings(stream=merge(STREAM, reads))
+    if "topics" not in reads:
+        del content["streams"][0]["topics"]
+
+    found = check_online(_load(plain, content))
+
+    assert all(finding.ok for finding in found)
+    (warning,) = [finding for finding in found if finding.warning]
+    assert (warning.detail, "run waits for it" in warning.way_out) == (detail, True)
