@@ -62,7 +62,9 @@ NO_ANSWER: Final = Failure(
 NO_TRANSACTION: Final = Failure(
     "no transaction can be begun, though it is allowed", "see that the brokers are well, and ask again"
 )
-NO_TOPIC: Final = Failure("a topic does not exist", "create it, or for results set create_topics.enabled: true")
+NO_TOPIC: Final = Failure(
+    "a topic for results does not exist", "create it: the finding has the command; or set create_topics.enabled: true"
+)
 NO_SOURCE: Final = Failure(
     "a topic to read does not exist, or none that a pattern matches",
     "none where it is yet to come: run waits for it; else mend topics or pattern of the stream",
@@ -204,7 +206,14 @@ class _Asked:
             return Finding(what, True, "does not exist, and need not before something is set aside")
         if name in stream.topics:
             return NO_SOURCE.of(what, "does not exist yet")
-        return NO_TOPIC.of(what, "does not exist")
+        (command,) = self._topics.creation_commands(
+            [name],
+            stream.create_topics,
+            partitions=max([1, *self._topics.partitions(stream.topics).values()]),
+            bootstrap_servers=self._settings.kafka.bootstrap_servers,
+        )
+        way_out = f"create it: {command}; or set create_topics.enabled: true"
+        return NO_TOPIC.of(what, "does not exist", way_out=way_out)
 
     def _of_topics_like(self, acl: Acl, pattern: str) -> Finding:
         """Return whether the topics that a pattern matches may be read; those that may not be seen are not there.

@@ -194,18 +194,31 @@ class Topics:
     ) -> None:
         """Create topics that are missing, if allowed; raises `TopicsMissingError` if not."""
         if missing and not create.enabled:
-            commands = "\n".join(
-                f"  kafka-topics.sh --bootstrap-server {bootstrap_servers} --create --topic {name} "
-                f"--partitions {create.partitions or partitions} --replication-factor {create.replication_factor}"
-                for name in missing
+            commands = self.creation_commands(
+                missing, create, partitions=partitions, bootstrap_servers=bootstrap_servers
             )
+            told = "".join(f"  {command}\n" for command in commands)
             raise TopicsMissingError(
-                f"these topics do not exist: {', '.join(missing)}. Create them:\n{commands}\n"
+                f"these topics do not exist: {', '.join(missing)}. Create them:\n{told}"
                 "or set `create_topics.enabled: true` for the stream."
             )
         for name in missing:
             self.create(name, create, partitions=partitions)
         self._await_leaders(missing)
+
+    def creation_commands(
+        self, names: Sequence[str], create: CreateTopicsSettings, *, partitions: int, bootstrap_servers: str
+    ) -> list[str]:
+        """Return the lines of `kafka-topics.sh` that create topics, with as many copies as there are brokers for."""
+        copies = ""  # as many as the brokers make by default
+        with suppress(KafkaTroubleError):
+            if (most := min(create.replication_factor, len(self._metadata(self._timeout).brokers))) > 0:
+                copies = f" --replication-factor {most}"
+        return [
+            f"kafka-topics.sh --bootstrap-server {bootstrap_servers} --create --topic {name} "
+            f"--partitions {create.partitions or partitions}{copies}"
+            for name in names
+        ]
 
     def _await_leaders(self, names: Sequence[str]) -> None:
         """Wait until new topics can be written to: the answer to their creation comes before that."""

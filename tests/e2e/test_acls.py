@@ -308,3 +308,14 @@ def test_a_topic_to_read_that_does_not_exist_yet_is_a_warning_as_run_waits_for_i
     assert all(finding.ok for finding in found)
     (warning,) = [finding for finding in found if finding.warning]
     assert (warning.detail, "run waits for it" in warning.way_out) == (detail, True)
+
+
+def test_a_topic_for_results_that_does_not_exist_is_told_with_the_command_that_creates_it(plain: World) -> None:
+    topic = f"{plain.name}.to-come"
+    settings = _load(plain, plain.settings(stream={"outcomes": {"topic": topic}}))
+
+    (finding,) = _failed(settings, "worker")
+
+    command = f"--create --topic {topic} --partitions 4 --replication-factor 1; or set create_topics.enabled: true"
+    assert (finding.exit_code, finding.detail) == (1, "does not exist")
+    assert finding.way_out.endswith(command)

@@ -10,12 +10,21 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin._config import ConfigResource
 
+from connector.config.streams import CreateTopicsSettings
 from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Topics as Made
 from connector.kafka import topics as module
 from connector.kafka.configs import MAX_BATCH_BYTES
 from connector.kafka.errors import KafkaTroubleError
-from connector.kafka.topics import DEFAULT_MAX_MESSAGE_BYTES, LOOK_AGAIN_SECS, SHRINKING, SOON_SECS, Outputs, Topics
+from connector.kafka.topics import (
+    DEFAULT_MAX_MESSAGE_BYTES,
+    LOOK_AGAIN_SECS,
+    SHRINKING,
+    SOON_SECS,
+    Outputs,
+    Topics,
+    TopicsMissingError,
+)
 from tests.kit.world import free_port
 
 _OUTCOMES, _LETTERS = "outcomes", "dead-letters"
@@ -30,6 +39,7 @@ class Cluster:
     """Topics by name with their partitions and limits, and the codes that questions are answered with, if any."""
 
     def __init__(self) -> None:
+        self.brokers = 1
         self.partitions = {_OUTCOMES: 4, _LETTERS: 4}
         self.limits = {_OUTCOMES: 2_000_000, _LETTERS: 3_000_000}
         self.fails_to_list: int | None = None
@@ -46,7 +56,7 @@ class Cluster:
         if self.fails_to_list is not None:
             raise KafkaException(KafkaError(self.fails_to_list))
         topics = {n: SimpleNamespace(error=None, partitions=range(c)) for n, c in self.partitions.items() if c}
-        return SimpleNamespace(topics=topics)
+        return SimpleNamespace(topics=topics, brokers=range(self.brokers))
 
     def describe_configs(self, asked: Iterable[ConfigResource], *, request_timeout: float) -> dict[Any, Any]:
         """Answer as `AdminClient` does."""
@@ -70,6 +80,27 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     made = Cluster()
     monkeypatch.setattr(module, "AdminClient", lambda _config: made)
     return made
+
+
+@pytest.mark.parametrize(
+    ("brokers", "wanted", "told"),
+    [(1, 3, " --replication-factor 1"), (5, 3, " --replication-factor 3"), (3, -1, ""), (None, 3, "")],
+)
+def test_the_command_that_creates_a_topic_asks_for_no_more_copies_than_there_are_brokers(
+    brokers: int | None, wanted: int, told: str, cluster: Cluster
+) -> None:
+    """Where that is not known, or is left to the brokers, their default counts."""
+    if brokers is None:
+        cluster.fails_to_list = KafkaError._TIMED_OUT
+    else:
+        cluster.brokers = brokers
+    create = CreateTopicsSettings(replication_factor=wanted)
+
+    with pytest.raises(TopicsMissingError) as caught:
+        Topics({}, 1.0).make(["new"], create, partitions=4, bootstrap_servers="kafka:9092")
+
+    command = "  kafka-topics.sh --bootstrap-server kafka:9092 --create --topic new --partitions 4"
+    assert f"{command}{told}\n" in str(caught.value)
 
 
 @pytest.mark.parametrize("code", _UNTOLD)
