@@ -127,30 +127,54 @@ def _explained(
             _batch(settings, stream, operation, number, batch, reveal=reveal)
             for number, batch in enumerate(batches, start=1)
         ],
+        "in_effect": left_open(stream),
         "verdicts": verdict_table(stream),
     }
 
 
 def verdict_table(stream: StreamSettings) -> list[dict[str, str]]:
     """Return what each answer of the platform would mean for this stream's records, the first that fits first."""
-    delivery, retry = stream.delivery, stream.retry
+    told = _in_effect(stream)
     in_effect = {
-        "as `delivery.in_doubt` says": f"{stream.in_doubt} (`delivery.in_doubt`)",
-        "`retry.max_attempts`": f"{retry.max_attempts} attempts (`retry.max_attempts`)",
-        "`retry.transient_codes`": f"{', '.join(retry.transient_codes) or 'none'} (`retry.transient_codes`)",
-        "`retry.setting_codes`": f"{', '.join(retry.setting_codes) or 'none'} (`retry.setting_codes`)",
-        "`delivery.in_doubt_statuses` (default: 504)": f"{', '.join(map(str, delivery.in_doubt_statuses)) or 'none'} "
-        "(`delivery.in_doubt_statuses`)",
+        "as `delivery.in_doubt` says": told["in_doubt"],
+        "`retry.max_attempts`": told["max_attempts"],
+        "`retry.transient_codes`": told["transient_codes"],
+        "`retry.setting_codes`": told["setting_codes"],
+        "`delivery.in_doubt_statuses` (default: 504)": told["in_doubt_statuses"],
     }
     rows = []
     for row in TABLE:
         if row.matches is None:
             continue
         texts = {"when": row.when, "verdict": row.verdict}
-        for name, told in in_effect.items():
-            texts = {key: text.replace(name, told) for key, text in texts.items()}
+        for name, words in in_effect.items():
+            texts = {key: text.replace(name, words) for key, text in texts.items()}
         rows.append({"row": row.name, **texts})
     return rows
+
+
+def left_open(stream: StreamSettings) -> dict[str, str]:
+    """Return what the table of verdicts leaves to the stream's settings, and what these say."""
+    told = _in_effect(stream)
+    found = {
+        "in doubt": f"{told['in_doubt']}: a lost answer, or status {told['in_doubt_statuses']}",
+        "sent again": f"{told['transient_codes']}: {told['max_attempts']} in all, then a dead letter",
+    }
+    if stream.list_number is not None:
+        found["hold"] = f"{told['setting_codes']}: for every record of a batch"
+    return found
+
+
+def _in_effect(stream: StreamSettings) -> dict[str, str]:
+    delivery, retry = stream.delivery, stream.retry
+    return {
+        "in_doubt": f"{stream.in_doubt} (`delivery.in_doubt`)",
+        "max_attempts": f"{retry.max_attempts} attempts (`retry.max_attempts`)",
+        "transient_codes": f"{', '.join(retry.transient_codes) or 'none'} (`retry.transient_codes`)",
+        "setting_codes": f"{', '.join(retry.setting_codes) or 'none'} (`retry.setting_codes`)",
+        "in_doubt_statuses": f"{', '.join(map(str, delivery.in_doubt_statuses)) or 'none'} "
+        "(`delivery.in_doubt_statuses`)",
+    }
 
 
 def _record(chunk: Chunk, index: int, *, reveal: bool) -> dict[str, Any]:

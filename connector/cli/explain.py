@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 from rich.text import Text
 
 from connector.cli.errors import CommandError, ExitCode, reported
@@ -40,6 +41,9 @@ def explain(
     reveal: Annotated[
         bool, typer.Option("--reveal", help="Show numbers, addresses, texts and keys, which are hidden else.")
     ] = False,
+    verdicts: Annotated[
+        bool, typer.Option("--verdicts", help="Print what each answer would mean; --json has it always.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what a stream would make of records: events, segments, batches, requests and verdicts. Nothing is sent.
@@ -64,7 +68,7 @@ def explain(
     if as_json:
         typer.echo(json_text(report, indent=2))
     else:
-        _print(report)
+        _print(report, verdicts=verdicts)
 
 
 def _flow(settings: Path, streams: "list[StreamSettings]", wanted: str | None) -> "StreamSettings":
@@ -114,7 +118,7 @@ def _read(loaded: "Settings", topic: str, last: int) -> "list[Chunk]":
         raise CommandError(str(error), ExitCode.BAD_SETTINGS, way_out=way_out) from error
 
 
-def _print(report: dict[str, Any]) -> None:
+def _print(report: dict[str, Any], *, verdicts: bool) -> None:
     """Print for people."""
     out = console()
     for record in report["records"]:
@@ -133,11 +137,19 @@ def _print(report: dict[str, Any]) -> None:
         ]
         out.print(pairs(rows))
         out.print()
+    if verdicts:
+        out.print(_verdicts(report["verdicts"]))
+        return
+    out.print(Text("answers, as this stream's settings have it", style="bold"))
+    out.print(pairs([*report["in_effect"].items(), ("all else", "is the same for every stream: --verdicts prints it")]))
+
+
+def _verdicts(rows: list[dict[str, str]]) -> Table:
     title = "What an answer would mean (the first row that fits)"
-    verdicts = table("Answer", "What becomes of the records", title=title, ruled=True)
-    for row in report["verdicts"]:
-        verdicts.add_row(plain(row["when"]), plain(row["verdict"]))
-    out.print(verdicts)
+    found = table("Answer", "What becomes of the records", title=title, ruled=True)
+    for row in rows:
+        found.add_row(plain(row["when"]), plain(row["verdict"]))
+    return found
 
 
 def _of_record(record: dict[str, Any]) -> list[tuple[str, str]]:

@@ -122,6 +122,25 @@ def test_numbers_that_are_no_texts_and_mail_addresses_are_hidden_too(
     assert "write to ***@***" in result.stdout
 
 
+def test_of_answers_only_what_the_settings_decide_is_printed_unless_all_is_asked_for(
+    explain: Callable[..., Result],
+) -> None:
+    """The records come first, and the table of verdicts is longer than all that is told of them."""
+    short = explain("--sample", "-", lines=[{"ship": False}])
+    whole = explain("--sample", "-", "--verdicts", lines=[{"ship": False}])
+
+    table = json.loads(explain("--sample", "-", "--json", lines=[{"ship": False}]).stdout)["verdicts"]
+    told = [[row["when"] in result.stdout for row in table] for result in (short, whole)]
+    assert told == [[False] * len(table), [True] * len(table)]
+    assert [line.split()[:3] for line in short.stdout.splitlines()[-4:]] == [
+        ["in", "doubt", "dead_letter"],
+        ["sent", "again", "provider_error,"],
+        ["hold", "list_not_found,", "webhook_not_configured"],
+        ["all", "else", "is"],
+    ]
+    assert "--verdicts" in short.stdout
+
+
 def test_values_alone_are_samples_too(explain: Callable[..., Result], tmp_path: Path) -> None:
     file = tmp_path / "values.ndjson"
     file.write_text('{"ship": true, "name": "Ada"}\n\n{"ship": false}\n')
