@@ -1,12 +1,9 @@
-"""Reads, checks and batches: the thread that owns the consumer.
+"""Reads, and hands on what it has read: the thread that owns the consumer.
 
 Partitions arrive paused; what their last owner committed is read in another thread, so that partitions which stay go on
 meanwhile; then they start where the progress says. Reading stops while the byte budget is used up or the stream holds:
 at first the thread only waits, and after a second it pauses the partitions, because a pause throws away what was
 prefetched.
-
-Where events can't be made of records now, as the schema registry is away, the records are kept as they were read, the
-stream holds, and the thread goes on polling: they are tried again with the delays of a hold's probes.
 """
 
 import threading
@@ -20,20 +17,18 @@ from itertools import count
 from typing import Literal, Protocol
 
 from connector.core.breaker import Hold
-from connector.core.chunks import Chunk, Partition, weight
+from connector.core.chunks import Chunk, Partition
 from connector.core.results import Finished
 from connector.core.verdicts import Verdicts, in_doubt
 from connector.core.watchdog import Spot
 from connector.kafka.errors import FatalError, KafkaTroubleError
 from connector.kafka.reach import REACH_SECS
 from connector.kafka.source import Source
-from connector.shaping.decoded import FormatAwayError
-from connector.shaping.shaped import Shaped
 from connector.stream.beginning import Beginning, Beginnings, BeginOptions
 from connector.stream.holds import Decision, hold_for_doubt
-from connector.stream.state import State, now, now_ms
+from connector.stream.preparing import Preparer
+from connector.stream.state import State, now
 from connector.telemetry.logging import get_logger
-from connector.trackly.operations import Operation
 
 POLL_SECS = 0.5
 """How long one call waits for records, at most: then whatever was asked of this thread meanwhile is done."""
@@ -43,9 +38,6 @@ CROWDED_SECS = 0.01
 
 LONG_WAIT_SECS = 1.0
 """A wait for room shorter than this is not worth throwing the prefetch away."""
-
-SHAPING_SECS = 1.0
-"""How long records are shaped in one turn before the consumer is polled again; what is left of them is kept."""
 
 
 class TickView(Protocol):
@@ -67,9 +59,6 @@ class ReadOptions:
     drain_secs: float
     fence_secs: float
     """A consumer that ends twice within this time has a twin with its instance id, or will not be mended by a third."""
-    probe_secs: float = 5.0
-    probe_max_secs: float = 60.0
-    """How long to wait before what can't be shaped now is tried again: at first, and at most."""
     chunk_records: int = 2_000
 
 
@@ -79,25 +68,16 @@ class Reader:
     def __init__(
         self,
         state: State,
-        operation: Operation,
+        preparer: Preparer,
         options: ReadOptions,
         *,
         name: str,
         fail: Callable[[BaseException], None],
-        shape: Callable[[Chunk], Shaped] | None = None,
-        before_probe: Callable[[], None] = lambda: None,
         last_settled: Callable[[], Mapping[Partition, int]] = dict,
     ) -> None:
         """Make a reader; `last_settled` tells what the outcome topic remembers, and raises `KafkaTroubleError`."""
         self._state = state
-        self._operation = operation
-        self._shape = shape
-        self._before_probe = before_probe
-        self._kept: deque[Chunk] = deque()
-        """Records that events can't be made of now, and all that were read after them, in that order."""
-        self._shape_at = 0.0
-        self._shape_delay = 0.0
-        self._shape_until = float("inf")
+        self._preparer = preparer
         self._options = options
         self._name = name
         self._fail = fail
@@ -168,10 +148,6 @@ class Reader:
         self._close.set()
         self._thread.join(timeout_secs)
 
-    def shape_again(self) -> None:
-        """Try at once what can't be shaped; may be called from any thread."""
-        self._shape_at = 0.0
-
     @property
     def thread(self) -> int | None:
         """The native id of its thread, None when that does not run."""
@@ -220,7 +196,7 @@ class Reader:
         self._begin_found(source)
         self._reload_decided()
         self._reload_drained()
-        self._shape_kept()
+        self._preparer.take_kept()
         self._pause_held(source)
         self._measure_lag(source)
         at = now()
@@ -240,7 +216,7 @@ class Reader:
         if read.chunks:
             if self._refused:
                 self._let_in_again({chunk.partition.topic for chunk in read.chunks})
-            self._shape_until = now() + SHAPING_SECS
+            self._preparer.begin_turn()
         for chunk in read.chunks:
             self._take(chunk, read.at)
         for partition in read.missing:
@@ -266,7 +242,7 @@ class Reader:
             while (
                 (state.may_rest or not self.has_room) and now() < until and self._drain_by is None and not self._paused
             ):
-                if self._kept and now() >= self._shape_at:
+                if self._preparer.is_due:
                     break  # it is this thread's turn to make room
                 state.changed.wait(0.05)
                 state.close_due(now())
@@ -284,13 +260,14 @@ class Reader:
     @property
     def has_room(self) -> bool:
         """Tell whether there is room for more records, and nothing holds the stream."""
-        return self._state.may_read and not self._kept and self._state.held_bytes < self._options.buffer_bytes
+        state = self._state
+        return state.may_read and not self._preparer.has_kept and state.held_bytes < self._options.buffer_bytes
 
     def _resumable(self) -> list[Partition]:
         return [p for p in self._begun if p not in self._state.partition_holds]
 
     def _take(self, chunk: Chunk, at: float) -> None:
-        """Sort, shape, check and batch the records of a chunk, which were there at a time."""
+        """Sort the records of a chunk, which were there at a time, and have those prepared that are to be posted."""
         state = self._state
         with state.changed:
             intake = state.flow.intake(chunk)
@@ -321,81 +298,7 @@ class Reader:
             if state.admission.lineup is not None:
                 # Before the order was kept, later records of a key may have been posted than the first one left.
                 fresh = tuple(_in_order(fresh))
-        for piece in fresh:
-            late = self._shape is not None and now() > self._shape_until
-            if self._kept or late or not self._admit(piece, at):
-                self._kept.append(piece)
-                with state.lock:
-                    state.unshaped_bytes += weight(piece)
-
-    def _admit(self, piece: Chunk, at: float) -> bool:
-        """Check and batch records; return whether that could be done, which it can't while their events can't be made.
-
-        The window of a batch that they begin is counted from `at`.
-        What can't be shaped now is not read again: `intake` has it already.
-        """
-        state, shaped = self._state, None
-        if self._shape is not None:
-            try:
-                shaped = self._shape(piece)
-            except FormatAwayError as error:
-                self._hold_shaping(error)
-                return False
-        prepared = self._operation.prepare(piece, now_ms=now_ms(), shaped=shaped)
-        with state.changed:
-            settled = prepared.settled and Finished((prepared.settled[0],), prepared.settled[1])
-            state.checked(len(piece), settled)
-            closed = state.admission.take(prepared.lanes, now=at)
-            if closed:
-                state.queue(closed)
-            elif settled is not None:
-                state.changed.notify_all()
-        return True
-
-    # ------------------------------------------------------------------ what can't be shaped now
-
-    def _hold_shaping(self, error: FormatAwayError) -> None:
-        """Hold the stream, or go on holding it, and wait longer each time."""
-        options, state = self._options, self._state
-        with state.changed:
-            hold = state.shaping_hold
-            again = hold is not None and hold.reason == error.reason
-            self._shape_delay = min(2 * self._shape_delay, options.probe_max_secs) if again else options.probe_secs
-            self._shape_at = now() + self._shape_delay
-            if not again:
-                state.shaping_hold = Hold(error.reason, time.time(), str(error), "probe")
-                state.on_hold(state.shaping_hold)
-        self._log.debug("records kept that cannot be shaped now", reason=error.reason, error=str(error))
-
-    def _shape_kept(self) -> None:
-        """Try again what was kept, oldest first, when its time has come; the hold ends when nothing is left.
-
-        What fails again is cut in halves, so that what is known by then goes on, and a chunk that names more schemas
-        than can be asked for in time comes to its end.
-        """
-        if not self._kept or now() < self._shape_at:
-            return
-        if self._state.shaping_hold is not None:
-            self._before_probe()
-        until = now() + SHAPING_SECS
-        while self._kept and now() < until:
-            piece = self._kept.popleft()
-            if not self._admit(piece, now()):
-                half = len(piece) // 2
-                self._kept.extendleft([piece.slice(half, len(piece)), piece.slice(0, half)] if half else [piece])
-                break
-            self._shape_delay = 0.0
-        with self._state.changed:
-            self._keep_shapable()
-
-    def _keep_shapable(self) -> None:
-        """Drop what was kept and may not start any more, as its next owner reads it again; called under the lock."""
-        state = self._state
-        self._kept = deque(piece for piece in self._kept if state.flow.may_start(piece))
-        state.unshaped_bytes = sum(map(weight, self._kept))
-        if not self._kept and state.shaping_hold is not None:
-            state.shaping_hold = None
-            state.changed.notify_all()
+        self._preparer.take(fresh, at)
 
     def _renew(self, source: Source, error: FatalError) -> None:
         """Join the group with a new consumer; stop when that happens again within a session timeout.
@@ -524,7 +427,7 @@ class Reader:
         with state.changed:
             state.flow.begin_revoke(partitions)
             state.admission.keep(state.flow.may_start)
-            self._keep_shapable()
+            self._preparer.keep_startable()
             # This thread reads nothing meanwhile: what partitions that stay have waiting must not wait for it.
             state.queue(state.batcher.drain())
             while now() < deadline and (ticker.names(wanted) or not state.flow.is_drained(partitions)):
@@ -548,7 +451,7 @@ class Reader:
                 self._in_doubt.pop(partition, None)
                 self._stopped.discard(partition)
                 self._state.partition_holds.pop(partition, None)
-            self._keep_shapable()
+            self._preparer.keep_startable()
             self._state.changed.notify_all()
 
     def _reload(self, partition: Partition) -> None:
@@ -557,7 +460,7 @@ class Reader:
             if partition in self._begun:
                 self._state.flow.begin_revoke([partition])
                 self._state.admission.keep(self._state.flow.may_start)
-                self._keep_shapable()
+                self._preparer.keep_startable()
                 self._reloading[partition] = now() + self._options.drain_secs
 
     def _reload_drained(self) -> None:

@@ -34,6 +34,7 @@ from connector.shaping.shaper import shaper_of
 from connector.stream.beginning import BeginOptions
 from connector.stream.holds import Decision, HoldBook, HoldSeen, Resumed, fit_to_show, status_of
 from connector.stream.paces import PaceBook
+from connector.stream.preparing import Preparer
 from connector.stream.reader import Reader, ReadOptions
 from connector.stream.remembering import last_settled
 from connector.stream.sender import Sender, SendOptions
@@ -107,6 +108,15 @@ class Stream:
         self.operation = operation_of(settings)
         self._shaper = shaper_of(settings, lambda variant: decoder_for(variant.format, registry))
         self.state = _state(settings, self.operation, f"{identity.instance_id}-{int(time.time()):x}")
+        self._preparer = Preparer(
+            self.state,
+            self.operation,
+            name=self.name,
+            shape=None if self._shaper is None else self._shaper.shape,
+            before_probe=reread_secrets,
+            probe_secs=settings.hold.probe_secs,
+            probe_max_secs=settings.hold.probe_max_secs,
+        )
         self.metrics = BatchMetrics(self.name)
         self._resume_command = resume_command or f"trackly-connector resume {self.name}"
         self._docs_url = docs_url
@@ -143,12 +153,10 @@ class Stream:
             return
         reader = Reader(
             self.state,
-            self.operation,
+            self._preparer,
             _read_options(settings, kafka, self._buffer_bytes),
             name=self.name,
             fail=self._fail,
-            shape=None if self._shaper is None else self._shaper.shape,
-            before_probe=self._reread_secrets,
             last_settled=partial(last_settled, kafka, settings, client_id),
         )
         source = Source(
@@ -265,7 +273,7 @@ class Stream:
                 return Resumed(undecided=undecided, not_held=not_held)
             if not decision.partitions:
                 self.state.resume()
-                self._reader.shape_again()
+                self._preparer.try_at_once()
             self._reader.resume({seen.partition: decision for seen in wanted if seen.partition is not None})
             self._tell_hold()
         ended = tuple(seen for seen in wanted if seen.hold.ends == "operator")
@@ -519,8 +527,6 @@ def _read_options(settings: StreamSettings, kafka: KafkaSettings, buffer_bytes: 
         buffer_bytes=max(buffer_bytes - FIXED_BYTES, 16_000_000),
         drain_secs=settings.delivery.drain_secs,
         fence_secs=kafka.session_timeout_secs,
-        probe_secs=settings.hold.probe_secs,
-        probe_max_secs=settings.hold.probe_max_secs,
     )
 
 

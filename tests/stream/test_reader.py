@@ -24,6 +24,7 @@ from connector.kafka.errors import AbortableError, KafkaTroubleError, RetriableE
 from connector.kafka.source import Committed, Read, Source
 from connector.stream.beginning import BeginOptions
 from connector.stream.holds import Decision
+from connector.stream.preparing import Preparer
 from connector.stream.reader import Reader, ReadOptions, TickView
 from connector.trackly.operations import Operation, Rules
 from tests.kit.sending import PARTITION, Bench
@@ -51,7 +52,8 @@ class Reading:
         self.begins: list[tuple[float, Partition, int]] = []
         self.ticker = create_autospec(TickView, instance=True)
         self.ticker.names.return_value = False
-        self.reader = Reader(bench.state, bench.operation, options, name="bench", fail=self.failed.append)
+        self.preparer = Preparer(bench.state, bench.operation, name="bench")
+        self.reader = Reader(bench.state, self.preparer, options, name="bench", fail=self.failed.append)
         self.source = create_autospec(Source, instance=True)
         self.source.begin.side_effect = self._begin
         self.source.read.side_effect = self._read
@@ -654,7 +656,7 @@ def test_a_partition_that_has_not_begun_is_not_passed_over(reading: Reading) -> 
 def test_lists_of_partitions_that_stay_go_on_at_their_pace_while_another_drains(reading: Reading) -> None:
     """The reader waits for what is under way, and nobody else looks whose turn has come."""
     reading.source.all_partitions.return_value = 2
-    reading.reader._operation = Operation("send", Rules(list_number="+18005551234", keep_lists=True))
+    reading.preparer._operation = Operation("send", Rules(list_number="+18005551234", keep_lists=True))
     pacer = reading.state.admission.pacer = Pacer(Pace(6_000), max_lot=10)
     reading.begin_by_hand(PARTITION, OTHER)
     epochs = reading.reader._epochs

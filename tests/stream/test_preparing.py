@@ -1,4 +1,4 @@
-"""What the reader does with records that events can't be made of now; without threads, one step at a time."""
+"""What becomes of records that events can't be made of now; without threads, one step at a time."""
 
 from itertools import pairwise
 
@@ -8,8 +8,9 @@ from connector.core.chunks import Chunk, Partition
 from connector.core.progress import Progress
 from connector.shaping.decoded import FormatAwayError
 from connector.shaping.shaped import Shaped
-from connector.stream import reader as module
+from connector.stream import preparing as module
 from connector.stream.beginning import BeginOptions
+from connector.stream.preparing import Preparer
 from connector.stream.reader import Reader, ReadOptions
 from tests.kit.sending import PARTITION, Bench
 
@@ -32,18 +33,10 @@ class Shaping:
         self.at = 100.0
         begin = BeginOptions((PARTITION.topic,), "group", "earliest", "hold", "dead_letter", 1.0)
         options = ReadOptions(begin, 10**7, 1.0, 6.0)
-        self.reader = Reader(
-            self.state,
-            self.bench.operation,
-            options,
-            name="bench",
-            fail=lambda _error: None,
-            shape=self._shape,
-            before_probe=self._probe,
+        self.preparer = Preparer(
+            self.state, self.bench.operation, name="bench", shape=self._shape, before_probe=self._probe
         )
-
-    def begin_turn(self) -> None:
-        self.reader._shape_until = self.at + module.SHAPING_SECS
+        self.reader = Reader(self.state, self.preparer, options, name="bench", fail=lambda _error: None)
 
     def read(self, start: int, count: int, partition: Partition = PARTITION) -> None:
         value = b'{"to":"+15550000001","body":"x"}'
@@ -51,7 +44,7 @@ class Shaping:
 
     def turn(self, secs: float = 0.0) -> None:
         self.at += secs
-        self.reader._shape_kept()
+        self.preparer.take_kept()
 
     @property
     def admitted(self) -> list[int]:
@@ -123,7 +116,7 @@ def test_a_person_may_have_it_tried_at_once(shaping: Shaping) -> None:
     shaping.read(0, 10)
     shaping.limit = 10_000
 
-    shaping.reader.shape_again()
+    shaping.preparer.try_at_once()
     shaping.turn()
 
     assert shaping.hold() is None
@@ -142,7 +135,7 @@ def test_a_chunk_that_is_too_much_at_once_comes_to_its_end_in_pieces(shaping: Sh
 def test_what_takes_long_is_left_for_the_next_turn_so_that_the_consumer_is_polled(shaping: Shaping) -> None:
     """As when each of many chunks names a schema that the registry is slow to tell: that holds nothing."""
     shaping.takes = 0.7
-    shaping.begin_turn()
+    shaping.preparer.begin_turn()
     for start in range(0, 50, 10):
         shaping.read(start, 10)
     assert (len(shaping.calls), shaping.hold(), shaping.reader.has_room) == (2, None, False)
