@@ -25,8 +25,9 @@ from typing import Literal
 from connector.core.batching import Batch, wire_size
 from connector.core.chunks import Chunk, Partition, source_bytes
 from connector.core.partition import NOTHING_SAID, ROOM_TO_SETTLE, ROOM_TO_START, PartitionState, Said
-from connector.core.progress import MAX_METADATA, Progress, Range, RangeSet, encode, runs
-from connector.core.results import Answers, Finished
+from connector.core.progress import MAX_METADATA, Progress, Range, encode, runs
+from connector.core.remembered import Remembered
+from connector.core.results import Finished
 from connector.core.verdicts import Verdicts
 
 ANSWERS_PER_IN_FLIGHT = 4
@@ -48,17 +49,6 @@ class FlowLimits:
     max_tick_records: int
     max_tick_bytes: int
     max_metadata: int = MAX_METADATA
-
-
-@dataclass(slots=True, eq=False)
-class _Left:
-    """What this worker knows of a partition that it let go, should that come back."""
-
-    epoch: int
-    said: list[Progress]
-    """Any of these may stand committed. If one does, nobody else has posted anything since."""
-    untaken: RangeSet
-    """They may list these as in flight; these were never posted, or surely not taken."""
 
 
 @dataclass(slots=True, eq=False)
@@ -124,10 +114,7 @@ class Flow:
         """Those where it has none for results either: only what holds the committed offset may settle."""
         self._crowded = 0
         """Ready batches that were passed over for lack of room when it was last chosen what starts."""
-        self._answers = Answers(ANSWERS_PER_IN_FLIGHT * limits.max_in_flight_records)
-        self._latest: dict[Partition, PartitionState] = {}
-        """The state of each partition that was ever ours, under its latest assignment."""
-        self._left: dict[Partition, _Left] = {}
+        self.remembered = Remembered(ANSWERS_PER_IN_FLIGHT * limits.max_in_flight_records)
         self._serial = 0
         self._mark = first_mark
 
@@ -143,18 +130,16 @@ class Flow:
             progress.base,
             progress.birth,
             progress.settled.copy(),
-            self._doubtful(partition, progress),
+            self.remembered.doubtful(partition, progress),
             next_read=progress.base,
             horizon=max(progress.settled.stop, progress.in_flight.stop),
             told=progress,
             told_length=len(encode(progress)),
         )
         self.partitions[partition] = state
-        self._latest[partition] = state
-        self._left.pop(partition, None)
+        self.remembered.assigned(state)
         if state.doubt != progress.in_flight:
             self._dirty.add(partition)  # what nobody doubts need not be listed any longer
-        self._answers.assigned(partition, state.doubt)
         return state
 
     def begin_revoke(self, partitions: Iterable[Partition]) -> None:
@@ -192,7 +177,7 @@ class Flow:
         for partition in partitions:
             state = self.partitions.pop(partition, None)
             if state is not None:
-                self._left[partition] = _Left(state.epoch, [state.told], state.untaken())
+                self.remembered.let_go(state)
             for told in (self._dirty, self._full, self._stuck):
                 told.discard(partition)
         self._prune_unstarted()
@@ -237,7 +222,7 @@ class Flow:
             i for i, offset in enumerate(chunk.offsets) if offset not in state.settled and offset not in state.doubt
         ]
         listed = [i for i, offset in enumerate(chunk.offsets) if offset in state.doubt]
-        answered, doubtful = self._answers.recall(chunk.pick(listed)) if listed else ((), None)
+        answered, doubtful = self.remembered.recall(chunk.pick(listed)) if listed else ((), None)
         return Intake(
             (chunk.pick(fresh),) if fresh else (),
             (doubtful,) if doubtful else (),
@@ -261,19 +246,6 @@ class Flow:
         counts = self._skip_holes(state, (offset,))
         state.next_read = offset
         return counts
-
-    def unknown(self, partition: Partition, progress: Progress) -> RangeSet:
-        """Return which records are in doubt, if a partition begins at this progress, that no answer is known for."""
-        return self._answers.without(partition, self._doubtful(partition, progress))
-
-    def _doubtful(self, partition: Partition, progress: Progress) -> RangeSet:
-        """Return what a progress lists as in flight, without what this worker knows that nobody has taken."""
-        doubt = progress.in_flight.copy()
-        left = self._left.get(partition)
-        if left is not None and progress in left.said:
-            for start, stop in left.untaken:
-                doubt.discard(start, stop)
-        return doubt
 
     def _skip_holes(self, state: PartitionState, offsets: Sequence[int]) -> tuple[int, int]:
         """Note the offsets that the topic does not have; return how many were in doubt, and how many there are."""
@@ -352,7 +324,7 @@ class Flow:
 
         It was surely not taken, but for chunks that are marked as resent.
         """
-        self._note_untaken(batch)
+        self.remembered.not_taken(batch.chunks)
         pruned = self._startable(batch)
         if pruned is not None:
             self._serial += 1
@@ -606,18 +578,9 @@ class Flow:
 
     def _note_gone(self, tick: Tick) -> None:
         """Note of partitions that are gone what a tick said of them, and that nobody posted what it was to start."""
-        for partition, told in tick.told.items():
-            if partition in self._left:
-                self._left[partition].said.append(told)
+        self.remembered.said(tick.told)
         for _, batch in tick.start:
-            self._note_untaken(batch)
-
-    def _note_untaken(self, batch: Batch) -> None:
-        """Note of partitions that are gone what was not taken; what is posted again may have been, at first."""
-        for chunk in batch.chunks:
-            left = self._left.get(chunk.partition)
-            if left is not None and left.epoch == chunk.epoch and not chunk.resent:
-                left.untaken.update(runs(chunk.offsets))
+            self.remembered.not_taken(batch.chunks)
 
     def _take_finished(self) -> list[Finished]:
         settle: list[Finished] = []
@@ -791,17 +754,8 @@ class Flow:
             at += len(chunk)
         alive, gone = item.split(indices)
         if gone:
-            self._answers.keep(gone, self._may_be_doubted)
+            self.remembered.answered(gone)
         return alive
-
-    def _may_be_doubted(self, chunk: Chunk) -> bool:
-        """Tell whether records may be found in doubt that were posted under an assignment that is over.
-
-        If it was not the latest, that one began with them in doubt: or they are settled, or not even the same records,
-        as where the topic was made anew.
-        """
-        latest = self._latest[chunk.partition]
-        return chunk.epoch == latest.epoch or any(offset in latest.doubt for offset in chunk.offsets)
 
 
 def _has(offsets: Sequence[int], offset: int) -> bool:

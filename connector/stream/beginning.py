@@ -317,7 +317,7 @@ class Beginnings:
 
     def _in_doubt(self, found: Beginning, progress: Progress) -> int:
         with self._state.lock:
-            return self._state.flow.unknown(found.partition, progress).count
+            return self._state.flow.remembered.unknown(found.partition, progress).count
 
     def _reset(self, partition: Partition, where: str) -> str:
         """Return how an operator sets the group's offset of a partition, by Kafka's own tool."""

@@ -545,7 +545,7 @@ class Reader:
                     continue
                 self._beginnings.forget(partition)
                 self._in_doubt[partition] = policy = found.in_doubt or self._options.begin.in_doubt
-                unknown = self._state.flow.unknown(partition, found.progress).count
+                unknown = self._state.flow.remembered.unknown(partition, found.progress).count
                 self._state.counts.vanished += found.vanished
                 self._state.flow.assign(partition, found.epoch, found.progress)
                 if self._state.admission.pacer is not None:

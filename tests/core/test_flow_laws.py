@@ -25,7 +25,8 @@ from connector.core.flow import Flow, FlowLimits, Tick
 from connector.core.ordering import Laned, Lineup
 from connector.core.pacing import Pace, Pacer
 from connector.core.progress import decode
-from connector.core.results import Answers, Finished
+from connector.core.remembered import Remembered
+from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
 from tests.core.making import A, B, C, Position, positions
 
@@ -136,7 +137,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         lineup = Lineup() if self.by_key else None
         pacer = Pacer(self.pace, max_lot=self.batch_limits.max_records) if self.by_key else None
         flow = Flow(self.limits)
-        flow._answers = Answers(1_000_000)  # that of too many some are forgotten is a fact of its own
+        flow.remembered = Remembered(1_000_000)  # that of too many some are forgotten is a fact of its own
         return Worker(flow, batcher, Admission(batcher, lineup=lineup, pacer=pacer))
 
     # ------------------------------------------------------------------ records come

@@ -9,8 +9,10 @@ from connector.core.batching import Batch
 from connector.core.chunks import Chunk, Partition
 from connector.core.flow import Flow, FlowLimits, Tick
 from connector.core.ordering import Lineup
+from connector.core.partition import PartitionState
 from connector.core.progress import Progress, RangeSet, decode
-from connector.core.results import Answers, Finished
+from connector.core.remembered import Remembered
+from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, Verdict, Verdicts
 from tests.core.making import A, B, Position, batch, chunk
 
@@ -20,18 +22,16 @@ LATER = 2
 """The epoch under which what was posted in epoch 1 is read again."""
 
 
-def always(_: Chunk) -> bool:
-    return True
-
-
-def remembering(*items: Finished, max_records: int = 100) -> Answers:
-    answers = Answers(max_records)
+def remembering(*items: Finished, max_records: int = 100) -> Remembered:
+    answers = Remembered(max_records)
+    for partition in (A, B):
+        answers.assigned(PartitionState(partition, 1, 0, 0, RangeSet(), RangeSet(), next_read=0, horizon=0))
     for item in items:
-        answers.keep(item, always)
+        answers.answered(item)
     return answers
 
 
-def recalled(answers: Answers, *chunks: Chunk) -> tuple[dict[Position, tuple[Verdict, str, int]], list[int]]:
+def recalled(answers: Remembered, *chunks: Chunk) -> tuple[dict[Position, tuple[Verdict, str, int]], list[int]]:
     """Return what is known of each record (verdict, batch, index in the request), and the offsets left in doubt."""
     known: dict[Position, tuple[Verdict, str, int]] = {}
     left: list[int] = []
@@ -138,7 +138,7 @@ def test_a_partition_that_comes_back_doubts_nothing_that_was_answered() -> None:
     made.assign(A, LATER, Progress(0, in_flight=RangeSet([(0, 4)])))
 
     assert late is None
-    assert made.unknown(A, Progress(0, in_flight=RangeSet([(0, 4)]))) == RangeSet([(3, 4)])
+    assert made.remembered.unknown(A, Progress(0, in_flight=RangeSet([(0, 4)]))) == RangeSet([(3, 4)])
     intake = made.intake(again(A, range(5)))
     assert [(item.count, item.sent_ms, item.answered_ms) for item in intake.answered] == [(3, 5, 6)]
     assert [list(part.offsets) for part in (*intake.doubtful, *intake.fresh)] == [[3], [4]]
@@ -154,13 +154,13 @@ def test_what_was_listed_and_never_posted_is_doubted_only_if_somebody_has_commit
     told = decode(*tick.offsets[A])
     assert told.in_flight == RangeSet([(0, 3)])
 
-    assert not made.unknown(A, told)
+    assert not made.remembered.unknown(A, told)
     assert not made.assign(A, LATER, told).doubt
     made.let_go([A])
     assert not made.assign(A, LATER + 1, told).doubt, "nobody has posted it yet"
     made.let_go([A])
     others = replace(told, mark=told.mark + 1)
-    assert made.unknown(A, others) == told.in_flight
+    assert made.remembered.unknown(A, others) == told.in_flight
     assert made.assign(A, LATER + 2, others).doubt == told.in_flight
     made.let_go([A])
     assert made.assign(A, LATER + 3, others).doubt == told.in_flight, "whoever said that may have posted it"
@@ -180,8 +180,8 @@ def test_what_was_surely_not_taken_is_doubted_only_if_somebody_has_committed_sin
     if answered == "before":
         made.let_go([A])
 
-    assert made.unknown(A, replace(told, mark=told.mark + 1)) == told.in_flight
-    assert not made.unknown(A, told)
+    assert made.remembered.unknown(A, replace(told, mark=told.mark + 1)) == told.in_flight
+    assert not made.remembered.unknown(A, told)
     made.assign(A, LATER, told)
     assert not made.is_drained([A]), "who comes next would doubt it"
     intake = made.intake(again(A, range(4)))
@@ -216,7 +216,7 @@ def test_what_the_storm_guard_set_aside_is_no_answer_once_its_partition_is_gone(
     assert made.settle(apart) is None
     others = Progress(0, mark=9, in_flight=RangeSet([(0, 1)]))
 
-    assert made.unknown(A, others) == RangeSet([(0, 1)])
+    assert made.remembered.unknown(A, others) == RangeSet([(0, 1)])
     made.assign(A, LATER, others)
     assert list(made.intake(again(A, [0])).doubtful[0].offsets) == [0]
 
