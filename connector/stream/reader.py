@@ -7,7 +7,6 @@ prefetched.
 """
 
 import threading
-import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -16,7 +15,6 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Literal, Protocol
 
-from connector.core.breaker import Hold
 from connector.core.chunks import Chunk, Partition
 from connector.core.results import Finished
 from connector.core.verdicts import Verdicts, in_doubt
@@ -28,6 +26,7 @@ from connector.stream.beginning import Beginning, Beginnings, BeginOptions
 from connector.stream.holds import Decision, hold_for_doubt
 from connector.stream.preparing import Preparer
 from connector.stream.state import State, now
+from connector.stream.troubles import Troubles
 from connector.telemetry.logging import get_logger
 
 POLL_SECS = 0.5
@@ -96,8 +95,6 @@ class Reader:
         self._drain_by: float | None = None
         self._drained = threading.Event()
         self._close = threading.Event()
-        self._reported: dict[str, float] = {}
-        """When each trouble was last told in the log."""
         self._measured_at = float("-inf")
         self._missed: dict[Partition, tuple[int, int]] = {}
         """Behind which commit records were missing, and how many of them are counted."""
@@ -107,8 +104,7 @@ class Reader:
         """What becomes of the records in doubt of each partition that has begun."""
         self._stopped: set[Partition] = set()
         """Partitions that were paused because they are held."""
-        self._refused: Mapping[str | None, Hold] = {}
-        """By topic that Kafka does not let us read, or None for the group: librdkafka tells it once, not again."""
+        self.troubles = Troubles(name)
         self.lag: int | None = None
         """Records between what is committed and the ends that fetches told, None where none has told any yet."""
         self.turns = 0
@@ -152,11 +148,6 @@ class Reader:
     def thread(self) -> int | None:
         """The native id of its thread, None when that does not run."""
         return self._thread.native_id if self._thread.is_alive() else None
-
-    @property
-    def refused(self) -> Hold | None:
-        """Kafka does not let us read all; shown as a hold until records come again from where it did not."""
-        return next(iter(self._refused.values()), None)
 
     @property
     def partitions(self) -> list[Partition]:
@@ -214,8 +205,7 @@ class Reader:
             read = source.read(self._options.chunk_records, timeout)
         self._mind_silence(source)
         if read.chunks:
-            if self._refused:
-                self._let_in_again({chunk.partition.topic for chunk in read.chunks})
+            self.troubles.read(read.chunks)
             self._preparer.begin_turn()
         for chunk in read.chunks:
             self._take(chunk, read.at)
@@ -227,7 +217,7 @@ class Reader:
             if isinstance(trouble, FatalError):
                 self._renew(source, trouble)
                 return
-            self._report(where, trouble)
+            self.troubles.take(where, trouble)
 
     @property
     def _looks_up(self) -> bool:
@@ -332,23 +322,6 @@ class Reader:
         source.renew()
         source.subscribe(self._options.begin.topics)
 
-    def _report(self, partition: Partition | None, trouble: KafkaTroubleError) -> None:
-        """Log a trouble once in a while."""
-        topic = None if partition is None else partition.topic
-        if trouble.unauthorized and topic not in self._refused:
-            hold = Hold("kafka_authorization", time.time(), str(trouble), "probe")
-            self._refused = {**self._refused, topic: hold}
-        key = f"{trouble.code}:{partition}"
-        if now() - self._reported.get(key, float("-inf")) > 30:
-            self._reported[key] = now()
-            self._log.warning("consumer trouble", code=trouble.code, error=str(trouble), partition=str(partition or ""))
-
-    def _let_in_again(self, topics: Collection[str | None]) -> None:
-        """Take note that Kafka lets us read topics, and with them that the group is ours to be in."""
-        self._refused = {
-            topic: hold for topic, hold in self._refused.items() if topic is not None and topic not in topics
-        }
-
     def _measure_lag(self, source: Source) -> None:
         if now() - self._measured_at < 1:
             return
@@ -394,8 +367,7 @@ class Reader:
     def assigned(self, partitions: list[Partition]) -> None:
         """Have the progress of new partitions read; they stay paused until it is known."""
         self.assigned_once = True
-        kept = {partition.topic for partition in self._epochs}
-        self._let_in_again((self._refused.keys() - kept) | {partition.topic for partition in partitions})
+        self.troubles.assigned(partitions, before=self._epochs)
         epochs = {}
         for partition in partitions:
             epochs[partition] = self._epochs[partition] = next(self._numbers)

@@ -373,7 +373,7 @@ class Stream:
         return [seen.hold for seen in self._holds_seen()]
 
     def _holds_seen(self) -> list[HoldSeen]:
-        refused = None if self._reader is None else self._reader.refused
+        refused = None if self._reader is None else self._reader.troubles.refused
         of_stream = ([refused] if refused is not None else []) + self.state.holds()
         partitions = list(self.state.partition_holds.items())
         return [*map(HoldSeen, of_stream), *(HoldSeen(hold, partition) for partition, hold in partitions)]

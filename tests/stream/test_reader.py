@@ -311,7 +311,7 @@ def test_a_topic_that_may_not_be_read_is_held_until_it_is_read_whatever_others_b
     def bring(read: Read) -> bool:
         reading.source.read.side_effect = [read]
         reading.reader._turn(reading.source)
-        return reading.reader.refused is not None
+        return reading.reader.troubles.refused is not None
 
     epoch = reading.reader.epoch_of(PARTITION)
     assert epoch is not None
@@ -329,8 +329,8 @@ def test_a_topic_that_may_not_be_read_is_held_until_it_is_read_whatever_others_b
 @pytest.mark.parametrize("assigned", [True, False])
 def test_a_group_that_may_not_be_read_is_held_until_it_is(reading: Reading, assigned: bool) -> None:
     reading.begin_by_hand(PARTITION)
-    reading.reader._report(None, AbortableError(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)))
-    assert reading.reader.refused is not None
+    reading.reader.troubles.take(None, AbortableError(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)))
+    assert reading.reader.troubles.refused is not None
 
     if assigned:
         reading.reader.assigned([])
@@ -338,7 +338,7 @@ def test_a_group_that_may_not_be_read_is_held_until_it_is(reading: Reading, assi
         reading.source.read.side_effect = [Read(chunks=[chunk_of(1, OFFSET)])]
         reading.reader._turn(reading.source)
 
-    assert reading.reader.refused is None
+    assert reading.reader.troubles.refused is None
 
 
 def test_a_worker_learns_of_others_that_share_its_paces_when_nothing_is_assigned_to_it(reading: Reading) -> None:
