@@ -6,7 +6,8 @@ record at a few C calls.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Final, NamedTuple
@@ -189,6 +190,21 @@ def split(chunks: Iterable[Chunk], indices: Sequence[int]) -> tuple[tuple[Chunk,
             others.append(whole)
         start, low = stop, high
     return tuple(chosen), tuple(others)
+
+
+def in_order(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+    """Yield chunks of one partition in such pieces that offsets rise from each to the next."""
+    left = sorted(chunks, key=_first)
+    while left:
+        piece, *left = left
+        stop = bisect_left(piece.offsets, _first(left[0])) if left else len(piece)
+        yield piece.slice(0, stop)
+        if stop < len(piece):
+            left = sorted([piece.slice(stop, len(piece)), *left], key=_first)
+
+
+def _first(chunk: Chunk) -> int:
+    return chunk.offsets[0]
 
 
 def _picked(column: Sequence[Any], indices: Sequence[int]) -> list[Any]:

@@ -7,15 +7,14 @@ prefetched.
 """
 
 import threading
-from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from typing import Literal, Protocol
 
-from connector.core.chunks import Chunk, Partition
+from connector.core.chunks import Chunk, Partition, in_order
 from connector.core.results import Finished
 from connector.core.verdicts import Verdicts, in_doubt
 from connector.core.watchdog import Spot
@@ -287,7 +286,7 @@ class Reader:
             fresh = (*intake.doubtful, *fresh)
             if state.admission.lineup is not None:
                 # Before the order was kept, later records of a key may have been posted than the first one left.
-                fresh = tuple(_in_order(fresh))
+                fresh = tuple(in_order(fresh))
         self._preparer.take(fresh, at)
 
     def _renew(self, source: Source, error: FatalError) -> None:
@@ -547,18 +546,3 @@ class Reader:
         """Have these fetched at once; whether they are is asked in another thread, as their brokers may be away."""
         if partitions:
             self._prober.submit(source.wake, partitions)
-
-
-def _in_order(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
-    """Yield chunks of one partition in such pieces that offsets rise from each to the next."""
-    left = sorted(chunks, key=_first)
-    while left:
-        piece, *left = left
-        stop = bisect_left(piece.offsets, _first(left[0])) if left else len(piece)
-        yield piece.slice(0, stop)
-        if stop < len(piece):
-            left = sorted([piece.slice(stop, len(piece)), *left], key=_first)
-
-
-def _first(chunk: Chunk) -> int:
-    return chunk.offsets[0]

@@ -2,12 +2,13 @@
 
 import tracemalloc
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.core.chunks import OBJECT_BYTES, Chunk, Headers, Partition, weight
+from connector.core.chunks import OBJECT_BYTES, Chunk, Headers, Partition, in_order, weight
 from connector.core.packing import SMALL_BYTES, PackedValues
 from tests.core.making import A, batch, chunk, chunks, rows
 
@@ -36,6 +37,16 @@ def test_a_cut_keeps_where_each_record_stood_in_its_request(whole: Chunk, start:
 
     for piece in (numbered.slice(start, stop), numbered.pick(picked)):
         assert list(piece.indices or ()) == [50 + index for index in picked]
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=14))
+def test_interleaved_chunks_are_put_in_order_in_pieces_as_long_as_can_be(owners: list[int]) -> None:
+    parts = [[at for at, whose in enumerate(owners) if whose == number] for number in set(owners)]
+
+    pieces = list(in_order(chunk(A, part) for part in reversed(parts)))
+
+    assert [offset for piece in pieces for offset in piece.offsets] == list(range(len(owners)))
+    assert len(pieces) == sum(before != after for before, after in pairwise([None, *owners]))
 
 
 def test_spliced_records_keep_sharing_one_column() -> None:
