@@ -23,6 +23,7 @@ from mode.types import ServiceT
 from connector.app.instance import Claim, claim, refuse_twin
 from connector.app.pages import SERVICE_LOG, PagesOnly, add_pages
 from connector.app.together import Together
+from connector.clock import now
 from connector.config.problems import SettingsError
 from connector.config.secrets import Secrets
 from connector.config.settings import Settings
@@ -35,7 +36,6 @@ from connector.kafka.lent import Lent
 from connector.kafka.topics import Topics
 from connector.memory import calm_collector, tune_allocator
 from connector.shaping.formats import registry_of
-from connector.stream.state import now
 from connector.stream.stream import Identity, Stream
 from connector.telemetry.logging import get_logger, toggle_debug
 from connector.telemetry.metrics import REGISTRY, StatusCollector

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from connector.clock import until_next
 from connector.cpus import USABLE
-from connector.stream.state import until_next
 from connector.telemetry.logging import get_logger
 
 LOOK_SECS: Final = 1.0

@@ -13,12 +13,13 @@ from datetime import datetime
 from functools import cache
 from typing import Literal
 
+from connector.clock import now
 from connector.core.chunks import Partition
 from connector.core.progress import ForeignMetadataError, Progress, RangeSet, decode
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.source import Committed, Source
 from connector.stream.holds import Decision, hold_for_doubt
-from connector.stream.state import State, now
+from connector.stream.state import State
 from connector.telemetry.logging import get_logger
 
 _FIRST_WAIT_SECS, _MAX_WAIT_SECS = 0.1, 5.0

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
+from connector.clock import now
 from connector.core.breaker import Hold
 from connector.core.chunks import Partition
-from connector.stream.state import now
 from connector.telemetry.logging import HIDDEN, get_logger, mask_phone
 from connector.telemetry.runbook import runbook_of
 

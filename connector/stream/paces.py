@@ -5,8 +5,9 @@ Lists are phone numbers, and there may be thousands: shown are the slowest few, 
 
 from typing import Any, Final
 
+from connector.clock import now
 from connector.core.pacing import STALE_SECS, Backlog
-from connector.stream.state import State, now
+from connector.stream.state import State
 from connector.telemetry.logging import get_logger, mask_phone
 
 SHOWN: Final = 20

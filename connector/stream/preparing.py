@@ -10,12 +10,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from connector.clock import now, now_ms
 from connector.core.breaker import Hold
 from connector.core.chunks import Chunk, weight
 from connector.core.results import Finished
 from connector.shaping.decoded import FormatAwayError
 from connector.shaping.shaped import Shaped
-from connector.stream.state import State, now, now_ms
+from connector.stream.state import State
 from connector.telemetry.logging import get_logger
 from connector.trackly.operations import Operation
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Literal, Protocol
 
+from connector.clock import now
 from connector.core.chunks import Chunk, Partition, in_order
 from connector.core.results import Finished
 from connector.core.verdicts import Verdicts, in_doubt
@@ -24,7 +25,7 @@ from connector.kafka.source import Source
 from connector.stream.beginning import Beginning, Beginnings, BeginOptions
 from connector.stream.holds import Decision, hold_for_doubt
 from connector.stream.preparing import Preparer
-from connector.stream.state import State, now
+from connector.stream.state import State
 from connector.stream.troubles import Troubles
 from connector.telemetry.logging import get_logger
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from connector.clock import now, now_ms, until_next
 from connector.core.batching import Batch, LargestTaken
 from connector.core.chunks import Chunk
 from connector.core.results import Finished
@@ -24,7 +25,7 @@ from connector.core.verdicts import (
     judge,
     rejection,
 )
-from connector.stream.state import State, now, now_ms, until_next
+from connector.stream.state import State
 from connector.telemetry.logging import get_logger, is_debugging
 from connector.telemetry.traces import BatchTraces
 from connector.trackly.client import Client, TooLateError

@@ -4,13 +4,13 @@ The reader's thread, the ticker's thread and the event loop meet here and nowher
 of the core, never while anything is waited for; `changed` is notified when there may be something to tick.
 """
 
-import asyncio
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from connector.clock import now
 from connector.core.admission import Admission
 from connector.core.batching import Batch, Batcher
 from connector.core.breaker import Gate, Hold
@@ -22,24 +22,6 @@ from connector.core.storm import StormGuard
 from connector.core.verdicts import Verdicts
 from connector.kafka.errors import KafkaTroubleError
 from connector.stream.failures import Failures
-
-
-def now() -> float:
-    """Return seconds of the clock that deadlines and waits are measured with."""
-    return time.monotonic()
-
-
-async def until_next(every_secs: float) -> None:
-    """Sleep until the clock comes to a multiple of a time.
-
-    Those that look at something now and then wake up together: an idle process pays for waking, not for looking.
-    """
-    await asyncio.sleep(every_secs - now() % every_secs + 0.001)  # timers are not exact; it must not be too early
-
-
-def now_ms() -> int:
-    """Return the time of day, in milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from connector.clock import now, now_ms, until_next
 from connector.config.kafka import KafkaSettings
 from connector.config.streams import StreamSettings
 from connector.config.trackly import TracklySettings
@@ -38,7 +39,7 @@ from connector.stream.preparing import Preparer
 from connector.stream.reader import Reader, ReadOptions
 from connector.stream.remembering import last_settled
 from connector.stream.sender import Sender, SendOptions
-from connector.stream.state import State, now, now_ms, until_next
+from connector.stream.state import State
 from connector.stream.tick import Ticker, TickOptions
 from connector.stream.watching import Watch
 from connector.telemetry.logging import get_logger

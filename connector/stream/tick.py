@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from connector.clock import now, now_ms
 from connector.core.batching import Batch
 from connector.core.breaker import Hold
 from connector.core.chunks import Partition
@@ -25,7 +26,7 @@ from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError
 from connector.kafka.publisher import Publisher
 from connector.kafka.source import Membership, Source
 from connector.kafka.topics import Outputs
-from connector.stream.state import State, now, now_ms
+from connector.stream.state import State
 from connector.telemetry.logging import get_logger
 from connector.trackly.transport import awake
 

@@ -8,10 +8,10 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
+from connector.clock import now
 from connector.core.breaker import Hold
 from connector.core.chunks import Chunk, Partition
 from connector.kafka.errors import KafkaTroubleError
-from connector.stream.state import now
 from connector.telemetry.logging import get_logger
 
 TOLD_EVERY_SECS: Final = 30.0

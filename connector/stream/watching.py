@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Final, Protocol, assert_never
 
+from connector.clock import now, until_next
 from connector.core.breaker import Hold
 from connector.core.chunks import Partition
 from connector.core.watchdog import Spot, Standstill, Wait, Watchdog, is_alive
 from connector.kafka.errors import KafkaTroubleError
-from connector.stream.state import State, now, until_next
+from connector.stream.state import State
 from connector.telemetry.logging import get_logger
 
 LOOK_SECS: Final = 1.0

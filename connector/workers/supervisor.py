@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from connector.app.instance import claim_all, temporary_files
+from connector.clock import now
 from connector.config.problems import SettingsError
 from connector.config.secrets import Secrets
 from connector.config.settings import Settings
 from connector.console.listening import PagesError
 from connector.core.restarts import RestartPolicy, Restarts
 from connector.processes import spawn
-from connector.stream.state import now
 from connector.telemetry.logging import get_logger, toggle_debug
 from connector.telemetry.metrics import WorkerSeen
 from connector.workers.pages import Pages

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+from connector.clock import now
 from connector.core.batching import Batcher, BatchLimits
 from connector.core.breaker import Gate, GatePolicy
 from connector.core.chunks import Chunk, Partition
@@ -15,7 +16,7 @@ from connector.core.retrying import RetryPolicy
 from connector.core.storm import StormGuard, StormPolicy
 from connector.core.verdicts import Verdict, VerdictPolicy
 from connector.stream.sender import Sender, SendOptions
-from connector.stream.state import State, now
+from connector.stream.state import State
 from connector.trackly.client import Client
 from connector.trackly.operations import Operation, Rules
 from connector.trackly.transport import awake

@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError
 from structlog.testing import capture_logs
 
 from connector.app.pages import health_of
+from connector.clock import now
 from connector.core.admission import Admission
 from connector.core.batching import Batcher, BatchLimits
 from connector.core.breaker import Gate, GatePolicy, Hold
@@ -24,7 +25,7 @@ from connector.core.verdicts import QUEUED, Verdicts
 from connector.core.watchdog import Spot
 from connector.kafka.errors import KafkaTroubleError
 from connector.stream.paces import PaceBook
-from connector.stream.state import State, now
+from connector.stream.state import State
 from connector.stream.watching import Watch
 from tests.core.making import A, B, batch, chunk
 
