@@ -3,10 +3,13 @@
 A check here refuses only what the API is documented to refuse. It runs over the columns of a chunk: one typed decode
 for each record, unless its event was made of columns here, then one pass of a regular expression over all its phone
 numbers. An event that has the API's shape is spliced into the request as the bytes it came in.
+
+An optional field that is null is as if it was not there, as in events of any other format. Such fields are looked for
+where a decode fails, so that events without them cost nothing more.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -38,12 +41,15 @@ E164 = re.compile(r"\+[1-9][0-9]{1,14}")
 _E164_LINES = re.compile(r"(?:\+[1-9][0-9]{1,14}+\n)*+")
 
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
+_NULL = msgspec.Raw(b"null")
 
 Text = Annotated[str, Meta(min_length=1)]
 """A required string that must not be empty."""
 
 Amount = Annotated[float, Meta(ge=0)]
+
+CustomFields = dict[str, str | int | float | bool]
+"""What is kept with a contact."""
 
 _TYPES: dict[Any, str] = {
     str: "text",
@@ -91,7 +97,7 @@ class ContactEvent(_Event):
     signup_date: str | UnsetType = UNSET
     ip_address: str | UnsetType = UNSET
     url: str | UnsetType = UNSET
-    custom_fields: dict[str, str | int | float | bool] | UnsetType = UNSET
+    custom_fields: CustomFields | UnsetType = UNSET
     use_validation: bool | UnsetType = UNSET
 
 
@@ -138,6 +144,13 @@ class HistoryRevenueEvent(_Event):
     payout: float | UnsetType = UNSET
     attribution_type: str | UnsetType = UNSET
     timestamp: str | UnsetType = UNSET
+
+
+_MEMBERS: dict[Any, Collection[str] | None] = {
+    ContactData | UnsetType: ContactData.__struct_fields__,
+    CustomFields | UnsetType: None,
+}
+"""Types of fields of which members may be absent, but not null: those of these names, None for any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +290,8 @@ class Operation:
         fields = msgspec.structs.fields(self.endpoint.event)
         self.required = tuple(f.encode_name for f in fields if f.required)
         """Names of the fields that each event must have."""
+        self._optional = {f.encode_name: _MEMBERS.get(f.type, ()) for f in fields if not f.required}
+        """By the name of each field that an event may lack: the members that it may lack in turn, None for any."""
         self._types = {f.encode_name: _TYPES.get(f.type, "other") for f in fields}
         self._required_texts = {name for name in self.required if self._types[name] == "text"}
         self._needs_decode = len(self._required_texts) < len(self.required)
@@ -351,7 +366,8 @@ class Operation:
         values, length = shaped.events, None
         column = self._by_types(shaped)
         if column is None:
-            column = _by_decode(self._decode_all(values, bad))
+            events, values = self._decode_all(values, bad)
+            column = _by_decode(events)
             length, wrong_bytes = not_utf8(values, bad)
             for index, at in wrong_bytes.items():
                 bad[index] = _invalid("not_utf8", f"byte {at} is not UTF-8")
@@ -416,12 +432,30 @@ class Operation:
         """Return below which timestamp a record is too old to be posted, or None where none is."""
         return None if self.rules.max_age_ms is None else now_ms - self.rules.max_age_ms
 
-    def _decode_all(self, values: Sequence[bytes | None], bad: dict[int, Verdict]) -> list[Any]:
-        def filler(index: int, error: Exception) -> Any:
-            bad[index] = self._diagnose(values[index], error)
+    def _decode_all(
+        self, values: Sequence[bytes | None], bad: dict[int, Verdict]
+    ) -> tuple[list[Any], Sequence[bytes | None]]:
+        """Return the events and their bytes: those that came, but where an optional field was null."""
+        without: dict[int, bytes] = {}
+
+        def again(index: int, error: Exception) -> Any:
+            value = values[index]
+            rest = None if value is None else _without_nulls(value, self._optional)
+            if rest is not None:
+                try:
+                    event = self._decode(rest)
+                except UNDECODABLE as wrong:
+                    error = wrong
+                else:
+                    without[index] = rest
+                    return event
+            bad[index] = self._diagnose(value, error)
             return self._filler
 
-        return mapped(self._decode, values, UNDECODABLE, filler)
+        events = mapped(self._decode, values, UNDECODABLE, again)
+        if without:
+            values = [without.get(index, value) for index, value in enumerate(values)]
+        return events, values
 
     def _diagnose(self, value: bytes | None, error: Exception) -> Verdict:
         """Return the verdict of a value that the typed decoder refused."""
@@ -579,6 +613,32 @@ def _without_list(value: bytes) -> bytes:
     event = _decode_fields(value)
     event.pop("list_number", None)
     return msgspec.json.encode(event)
+
+
+def _without_nulls(value: bytes, optional: Mapping[str, Collection[str] | None]) -> bytes | None:
+    """Return an event without what is null and may be absent, None where there is nothing of that kind.
+
+    What else is null stays, as do the bytes of all other members: what no document names and what may hold anything
+    pass as they are, and a required field is missing. Of names that stand twice the last counts.
+    """
+    if b"null" not in value:
+        return None
+    try:
+        value.decode()  # where it is not UTF-8 is told by the bytes that came
+        event = _decode_fields(value)
+        kept = {name: raw for name, raw in event.items() if raw != _NULL or name not in optional}
+        found = len(kept) < len(event)
+        for name, members in optional.items():
+            if members == () or name not in kept or bytes(memoryview(kept[name])[:1]) != b"{":
+                continue
+            inside = _decode_fields(kept[name])
+            rest = {key: raw for key, raw in inside.items() if raw != _NULL or not (members is None or key in members)}
+            if len(rest) < len(inside):
+                kept[name] = msgspec.Raw(msgspec.json.encode(rest))
+                found = True
+    except UNDECODABLE:
+        return None
+    return msgspec.json.encode(kept) if found else None
 
 
 def _invalid(reason: str, text: str) -> Verdict:

@@ -2,6 +2,7 @@
 
 import json
 import types
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import httpx
@@ -44,16 +45,28 @@ def _shape_of_type(kind: Any) -> Shape:
 
 
 def _shape_of_schema(node: Any) -> Shape:
-    """Return the same of a JSON Schema."""
+    """Return the same of a JSON Schema, of which null is no type: it is as if there was nothing."""
     if "enum" in node:
         return tuple(sorted(node["enum"]))
     if "properties" in node:
         required = set(node.get("required", ()))
         return {name: (name in required, _shape_of_schema(field)) for name, field in node["properties"].items()}
-    if node["type"] == "object":
+    kinds = _kinds(node) - {"null"}
+    if kinds == {"object"}:
         values = node.get("additionalProperties")
         return ("object of", None if values is None else _shape_of_schema(values))
+    return kinds
+
+
+def _kinds(node: Any) -> frozenset[str]:
     return frozenset([node["type"]] if isinstance(node["type"], str) else node["type"])
+
+
+def _nullable(node: Any, path: str = "") -> Iterator[tuple[str, bool]]:
+    """Yield each field of a schema with whether it may be null."""
+    for name, field in node.get("properties", {}).items():
+        yield f"{path}{name}", "null" in _kinds(field) if "type" in field else False
+        yield from _nullable(field, f"{path}{name}.")
 
 
 def _prepare(found: Operation, events: list[Any]) -> tuple[Chunk | None, list[Verdict]]:
@@ -80,12 +93,23 @@ def test_schema_and_code_have_the_same_fields_of_the_same_types(name: str) -> No
 
 
 @pytest.mark.parametrize("name", EVENTS)
-def test_an_optional_field_may_be_absent_but_not_null(name: str) -> None:
-    """The code treats null as a wrong type there, and so must the schema: neither lists it."""
+def test_what_may_be_absent_may_be_null_and_nothing_else(name: str) -> None:
+    found = schema(name)
     fields = msgspec.structs.fields(ENDPOINTS[EVENTS[name]].event)
 
     assert [field.name for field in fields if not field.required and field.default is not UNSET] == []
-    assert "null" not in json.dumps(schema(name)["properties"])
+    assert {path for path, nullable in _nullable(found) if not nullable} == set(found["required"])
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_the_connector_posts_every_example_without_what_is_null_in_it(name: str) -> None:
+    events = examples(name)
+    good, _ = _prepare(operation(name), events)
+
+    assert good is not None
+    assert good.wire is not None
+    assert any("null" in json.dumps(event) for event in events)
+    assert [record for record in good.wire if b"null" in record] == []
 
 
 @pytest.mark.parametrize("name", EVENTS)

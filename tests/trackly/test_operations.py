@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from connector.core.batching import Batch, Batcher, BatchLimits
 from connector.core.chunks import Chunk, Partition
 from connector.core.verdicts import SKIPPED, Verdict
+from connector.shaping.shaped import Shaped
 from connector.trackly.operations import (
     E164,
     ENDPOINTS,
@@ -303,12 +305,43 @@ def check_requests(made: Operation, values: Sequence[bytes | None], ready: Prepa
         sources = [loads(value) for chunk in batch.chunks for value in chunk.values]
         assert len(posted) == len(sources) == batch.count
         for record, source in zip(posted, sources, strict=True):
-            expected = dict(source)
+            event = bare(made.name, source)
+            expected = dict(event)
             if batch.lane is not None:
                 assert expected.pop("list_number", batch.lane) == request["list_number"] == batch.lane
-            elif made.endpoint.takes_list and not source.keys() & listed:
+            elif made.endpoint.takes_list and not event.keys() & listed:
                 expected["list_number"] = made.rules.list_number
             assert record == expected
+
+
+OPTIONAL: Final = {
+    "send": ["list_number", "wrap_links", "contact_data", "metadata"],
+    "contacts": [
+        "list_number",
+        "use_journeys",
+        "skip_journey_if_exists",
+        "signup_date",
+        "ip_address",
+        "url",
+        "custom_fields",
+        "use_validation",
+    ],
+    "revenue": ["offer_id", "timestamp"],
+    "history.sends": ["list_number", "list_id", "message", "send_type", "delivered", "length"],
+    "history.clicks": ["send_timestamp"],
+    "history.revenue": ["payout", "attribution_type", "timestamp"],
+}
+CONTACT_DATA: Final = ["first_name", "last_name", "custom_fields", "timezone"]
+
+
+def bare(name: str, source: dict[str, Any]) -> dict[str, Any]:
+    """Return an event without the optional fields that are null."""
+    event = {field: value for field, value in source.items() if value is not None or field not in OPTIONAL[name]}
+    if isinstance(inside := event.get("contact_data"), dict) and name == "send":
+        event["contact_data"] = {k: v for k, v in inside.items() if v is not None or k not in CONTACT_DATA}
+    if isinstance(inside := event.get("custom_fields"), dict) and name == "contacts":
+        event["custom_fields"] = {k: v for k, v in inside.items() if v is not None}
+    return event
 
 
 def loads(value: bytes | None) -> Any:
@@ -426,6 +459,243 @@ def test_what_is_said_of_a_wrong_event_is_short(value: bytes) -> None:
 
     assert found is not None
     assert 0 < len(found.text) <= 500
+
+
+# ------------------------------------------------------------------ fields that are null
+
+
+def wire_of(made: Operation, value: bytes) -> bytes:
+    """Return what goes into the request for a value."""
+    ready = prepared(made, [value])
+    assert ready.settled is None, ready.settled[1].of(0)
+    ((_, chunk),) = ready.lanes
+    assert chunk.values == [value], "the dead letter would be what came"
+    assert chunk.wire is not None
+    return chunk.wire[0]
+
+
+LISTED: Final = {name: {"list_number": LIST} if name in TAKE_A_LIST else {} for name in EVENTS}
+
+
+@pytest.mark.parametrize(("name", "field"), [(name, field) for name, fields in OPTIONAL.items() for field in fields])
+def test_an_optional_field_that_is_null_is_as_if_it_was_not_there(name: str, field: str) -> None:
+    made = operation(name, reject_unknown_fields=True)
+
+    sent = wire_of(made, event(name, **{**LISTED[name], field: None}))
+
+    assert loads(sent) == loads(wire_of(made, event(name, **{**LISTED[name], field: ...})))
+
+
+def test_every_optional_field_is_one_of_those() -> None:
+    for name, endpoint in ENDPOINTS.items():
+        fields = msgspec.structs.fields(endpoint.event)
+        assert [field.encode_name for field in fields if not field.required] == OPTIONAL[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "kept"),
+    [
+        ("send", b'"contact_data":{"first_name":null}', b'"contact_data":{}'),
+        (
+            "send",
+            b'"contact_data":{"last_name": null,"timezone" : "Europe\\/Berlin","custom_fields":null,"x":null}',
+            b'"contact_data":{"timezone":"Europe\\/Berlin","x":null}',
+        ),
+        ("contacts", b'"custom_fields":{"a":null,"b":1E+2,"c":null}', b'"custom_fields":{"b":1E+2}'),
+        ("contacts", b'"url":null,"custom_fields":{"a":1}', b'"custom_fields":{"a":1}'),
+        ("contacts", b'"custom_fields":null,"url":"u"', b'"url":"u"'),
+    ],
+)
+def test_so_are_the_members_of_objects_that_take_no_null(name: str, given: bytes, kept: bytes) -> None:
+    (to,) = [b'"%s":"+14155550101"' % field.encode() for field in ENDPOINTS[name].phones]
+    rest = b'"list_number":"+18005551234",%s,"body":"x"' % to
+
+    assert wire_of(operation(name), b"{%s,%s}" % (rest, given)) == b"{%s,%s}" % (rest, kept)
+
+
+@pytest.mark.parametrize("more", [b"", b',"wrap_links":null'], ids=["alone", "beside a field that is null"])
+def test_null_passes_where_anything_does(more: bytes) -> None:
+    """What the platform keeps as it is given, and what no document names, is not ours to take things out of."""
+    rest = b'"list_number":"+18005551234","x":null,"y":{"z":null},"metadata":{"a":null}'
+    custom = b'"contact_data":{"custom_fields":{"a":null}}'
+
+    assert wire_of(operation("send"), _with(rest + more + b"," + custom)) == _with(rest + b"," + custom)
+
+
+def test_an_unknown_field_that_is_null_is_refused_where_unknown_fields_are() -> None:
+    for more in ({}, {"wrap_links": None}):
+        assert reason("send", event("send", surprise=None, **more), reject_unknown_fields=True) == "unknown_field"
+
+
+@pytest.mark.parametrize(("name", "field"), FIELDS)
+def test_a_required_field_that_is_null_is_missing_beside_others_that_are_null(name: str, field: str) -> None:
+    assert reason(name, event(name, **{**dict.fromkeys(OPTIONAL[name]), field: None})) == f"missing_{field}"
+
+
+def test_what_is_wrong_beside_null_is_named() -> None:
+    found = verdict(operation("send"), _with(b'"list_number":null,"contact_data":7,"wrap_links":"yes"'))
+
+    assert found is not None
+    assert (found.reason, found.text) == ("wrong_type", "Expected `object`, got `int` - at `$.contact_data`")
+
+
+@pytest.mark.parametrize("name", TAKE_A_LIST)
+def test_the_streams_list_is_given_to_events_whose_list_is_null(name: str) -> None:
+    value = event(name, list_number=None)
+
+    ((_, chunk),) = prepared(operation(name, keep_lists=True), [value, event(name, list_number=OTHER_LIST)]).lanes
+
+    assert chunk.wire is not None
+    assert loads(chunk.wire[0]) == loads(event(name, list_number=LIST))
+    assert chunk.lists == [LIST, OTHER_LIST]
+    assert reason(name, value, list_number=None) == "missing_list_number"
+
+
+def test_a_history_send_whose_list_is_null_may_name_it_by_id() -> None:
+    value = event("history.sends", list_number=None, list_id=5)
+
+    assert loads(wire_of(operation("history.sends"), value)) == loads(event("history.sends", list_id=5))
+    assert loads(wire_of(operation("history.sends"), event("history.sends", list_id=None)))["list_number"] == LIST
+
+
+def test_at_top_level_an_event_whose_list_is_null_goes_the_way_of_those_without() -> None:
+    values = [event("send", list_number=number) for number in (None, OTHER_LIST, ..., LIST)]
+
+    lanes = prepared(operation("send", top_level_list=True), values).lanes
+
+    assert {lane: (list(chunk.offsets), chunk.own_list) for lane, chunk in lanes} == {
+        LIST: ([0, 2, 3], True),
+        OTHER_LIST: ([1], False),
+    }
+    assert all(b"list_number" not in record for _, chunk in lanes for record in chunk.wire or ())
+
+
+def test_of_names_that_stand_twice_the_last_counts_where_a_field_is_null() -> None:
+    twice = b'"list_number":"+18005551234","list_number":null,"x":1,"x":2,"metadata":null,"metadata":{}'
+
+    assert loads(wire_of(operation("send", list_number=OTHER_LIST), _with(twice))) == {
+        "list_number": OTHER_LIST,
+        "to": "+14155550101",
+        "body": "x",
+        "x": "2",
+        "metadata": {},
+    }
+    assert reason("send", _with(b'"to":null,"wrap_links":null')) == "missing_to"
+
+
+def test_an_event_with_nothing_to_leave_out_is_not_read_another_way() -> None:
+    """Of names that stand twice a plain event is judged by both."""
+    for body in (b"Hi", b"null"):
+        value = b'{"to":5,"to":"+14155550101","body":"%s","metadata":{"a":null}}' % body
+
+        assert reason("send", value) == "wrong_type"
+
+
+def test_others_of_a_chunk_stay_the_bytes_that_they_are() -> None:
+    values = [event("send", list_number=LIST, body=str(at)) for at in range(3)]
+    values[1] = event("send", list_number=LIST, wrap_links=None)
+
+    ((_, chunk),) = prepared(operation("send"), values).lanes
+
+    assert chunk.wire is not None
+    assert (chunk.wire[0] is values[0], chunk.wire[2] is values[2]) == (True, True)
+    assert chunk.values == values
+
+
+def test_a_chunk_whose_events_with_null_are_all_refused_is_spliced() -> None:
+    ((_, chunk),) = prepared(operation("send"), [NAMED, event("send", to="nobody", list_number=None)]).lanes
+
+    assert chunk.wire is chunk.values
+
+
+def test_a_record_has_the_size_of_what_is_wire_of() -> None:
+    fits = padded("contacts", MAX_CONTACT_BYTES, "url", list_number=LIST)
+    with_null = fits[:-1] + b',"ip_address":null}'
+
+    assert len(wire_of(operation("contacts"), with_null)) <= MAX_CONTACT_BYTES < len(with_null)
+    check_requests(operation("contacts"), [with_null] * 3, prepared(operation("contacts"), [with_null] * 3))
+
+
+def test_where_a_value_is_not_utf8_is_told_by_the_bytes_that_came() -> None:
+    value = _with(b'"list_number":null,"x":"\xff"')
+
+    found = verdict(operation("send"), value)
+
+    assert found is not None
+    assert (found.reason, found.text) == ("not_utf8", f"byte {value.index(0xFF)} is not UTF-8")
+
+
+def test_what_an_error_would_repeat_is_found_in_an_event_that_had_null() -> None:
+    made = operation("history.sends")
+
+    assert made.echoed(wire_of(made, event("history.sends", list_id=None))) == 7
+
+
+def test_events_made_of_columns_may_hold_null_as_well() -> None:
+    """Their types are looked at in place of a decode, as long as they fit."""
+    values: list[bytes | None] = [event("send", list_number=None, contact_data=...), event("send", contact_data=...)]
+    fields: dict[str, list[Any]] = {
+        "to": ["+14155550101"] * 2,
+        "body": ["Hi"] * 2,
+        "list_number": [None, msgspec.UNSET],
+    }
+    chunk = Chunk(Partition("t", 0), 1, range(2), [b"source"] * 2)
+
+    ready = operation("send").prepare(chunk, now_ms=0, shaped=Shaped(values, fields=fields))
+
+    ((_, chunk),) = ready.lanes
+    assert [loads(record) for record in chunk.wire or ()] == [
+        loads(event("send", list_number=LIST, contact_data=...))
+    ] * 2
+
+
+_raw = st.sampled_from(
+    [
+        b"1E+2",
+        b"-0.10",
+        b"7" * 40,
+        b"1e999",
+        b'"\\u00e9\\/"',
+        '"é null"'.encode(),
+        b'[ null,{"a" : null} ]',
+        b"{ }",
+        b"true",
+    ]
+)
+_space = st.sampled_from([b"", b" ", b"\n\t"])
+
+
+@given(st.data(), st.sampled_from(sorted(EVENTS)))
+def test_whatever_optional_places_are_null_all_else_is_posted_byte_by_byte(data: st.DataObject, name: str) -> None:
+    """Field by field, in their order; so is what stands within the objects that lost a member."""
+    inner = {"send": "contact_data", "contacts": "custom_fields"}.get(name)
+    inside = CONTACT_DATA if name == "send" else ["a", "b", "c"]
+
+    def members(places: dict[str, bytes], nulls: list[str]) -> tuple[list[tuple[str, bytes]], bytes]:
+        every = data.draw(st.permutations([*places.items(), *((field, b"null") for field in nulls)]))
+        pieces = []
+        for field, raw in every:
+            before, after, last = data.draw(_space), data.draw(_space), data.draw(_space)
+            pieces.append(before + msgspec.json.encode(field) + b":" + after + raw + last)
+        return [(field, raw) for field, raw in every if field not in nulls], b"{" + b",".join(pieces) + b"}"
+
+    source = {field: msgspec.json.encode(value) for field, value in {**EVENTS[name], **LISTED[name]}.items()}
+    source |= {field: data.draw(_raw) for field in data.draw(st.sets(st.sampled_from(["x", "ÿ", "z"])))}
+    kept: list[tuple[str, bytes]] = []
+    if inner is not None:
+        kept, source[inner] = members(
+            {"other": b'"\\u00fc"'}, data.draw(st.lists(st.sampled_from(inside), unique=True))
+        )
+    free = [field for field in OPTIONAL[name] if field not in source]
+    rest, value = members(source, data.draw(st.lists(st.sampled_from(free), unique=True)))
+
+    sent = msgspec.json.decode(wire_of(operation(name), value), type=dict[str, msgspec.Raw])
+
+    assert list(sent) == [field for field, _ in rest]
+    assert {f: bytes(raw) for f, raw in sent.items() if f != inner} == {f: raw for f, raw in rest if f != inner}
+    if inner is not None:
+        found = msgspec.json.decode(sent[inner], type=dict[str, msgspec.Raw])
+        assert [(field, bytes(raw)) for field, raw in found.items()] == kept
 
 
 # ------------------------------------------------------------------ paths and envelopes
