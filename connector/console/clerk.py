@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
+from connector.clock import now_ms
 from connector.config.settings import Settings
 from connector.deadletters import telling
 from connector.deadletters.deciding import Rules
@@ -74,7 +75,7 @@ class Task:
             reasons=frozenset({self.reason} if self.reason else ()),
             streams=frozenset({self.stream} if self.stream else ()),
             positions=frozenset({read_position(self.position)} if self.position else ()),
-            since_ms=read_time("since", self.since, now_ms=_now_ms()) if self.since else None,
+            since_ms=read_time("since", self.since, now_ms=now_ms()) if self.since else None,
             default_lists=default_lists_of(settings),
             settings=settings,
         )
@@ -89,10 +90,6 @@ class Task:
             "position": self.position,
             "in_doubt": self.include_in_doubt,
         }
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1_000)
 
 
 class ForeseenError(Exception):
@@ -146,7 +143,7 @@ class Clerk:
         found = find(self.work, spans, criteria, LISTED)[0] if sums.total else []
         return {
             "topics": topics,
-            "counts": sums.as_json(now_ms=_now_ms()),
+            "counts": sums.as_json(now_ms=now_ms()),
             "letters": [telling.shown(letter, hide=fit_to_show) for letter in found],
             "others": sorted(seen.reasons - {task.reason}) if task.reason and not sums.total else [],
             "most": LISTED,

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, get_args
 
+from connector.clock import now_ms
 from connector.config.kafka import KafkaSettings
 from connector.config.streams import RedriveSettings, StreamSettings
 from connector.core.chunks import Partition
@@ -61,7 +62,7 @@ class AutomaticRedrive:
         self._client_id = f"{client_id}.{stream.name}.redrive.{rule.name}"
         self._instance_id = instance_id
         self._group = stream.redrive_group(rule.name)
-        self._started_ms = int(time.time() * 1_000)
+        self._started_ms = now_ms()
         self._new: list[Partition] = []
         topics = Topics(configs.asking(kafka, self._client_id), kafka.request_timeout_secs)
         self._targets = Targets(topics, [stream.redrive_topic])

@@ -16,6 +16,7 @@ from functools import partial
 from threading import Event, Lock
 from typing import Final
 
+from connector.clock import now_ms
 from connector.config.kafka import KafkaSettings
 from connector.core.chunks import Chunk, Partition
 from connector.core.progress import RangeSet
@@ -262,7 +263,7 @@ class _Lane:
         partition = letter.origin[0].number
         if letter.offset in actions.park:
             topic = rules.to if rules.park and rules.to else parking_topic(letter.partition.topic)
-            value, headers = letter.value, parked_headers(letter, order.note, now_ms=int(time.time() * 1_000))
+            value, headers = letter.value, parked_headers(letter, order.note, now_ms=now_ms())
             action: Action = "park"
             partition = letter.partition.number
         elif letter.offset in actions.accept:
@@ -274,7 +275,7 @@ class _Lane:
                 letter.source or letter.origin,
                 letter.origin,
                 letter.redrives,
-                now_ms=int(time.time() * 1_000),
+                now_ms=now_ms(),
             )
             value, headers = told.encode(), []
             action = "accept"

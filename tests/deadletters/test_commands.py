@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from types import SimpleNamespace
 
 import pytest
 from confluent_kafka import Message, TopicPartition
@@ -480,8 +479,8 @@ def test_a_command_with_until_takes_later_what_was_too_young_at_first(
     desk.topics.produce(desk.dead, numbered[1:], partition=0)
 
     written = []
-    for now in (between + 7_200, between + 9_000):
-        monkeypatch.setattr(choosing, "time", SimpleNamespace(time=lambda now=now: now))
+    for at in (between + 7_200, between + 9_000):
+        monkeypatch.setattr(choosing, "now_ms", lambda at=at: int(at * 1_000))
         told = desk.told(command, "--until", "2h", "--yes")
         written.append((told.get("written"), told["done_before"]))
 

@@ -6,7 +6,6 @@ The options are stated once, as the parameters of `_options`; `chosen` adds them
 import functools
 import inspect
 import logging
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from connector.cli.errors import CommandError, ExitCode, reported
 from connector.cli.topics import topic_named
+from connector.clock import now_ms
 from connector.telemetry.logging import disarm
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Chosen:
             read_time,
         )
 
-        asked, now_ms = self.asked, int(time.time() * 1_000)
+        asked, at_ms = self.asked, now_ms()
         try:
             return Criteria(
                 reasons=frozenset(asked["reason"] or ()),
@@ -127,8 +127,8 @@ class Chosen:
                 keys=frozenset(asked["key"] or ()),
                 streams=frozenset(self.streams),
                 positions=frozenset(map(read_position, asked["position"] or ())),
-                since_ms=None if asked["since"] is None else read_time("--since", asked["since"], now_ms=now_ms),
-                until_ms=None if asked["until"] is None else read_time("--until", asked["until"], now_ms=now_ms),
+                since_ms=None if asked["since"] is None else read_time("--since", asked["since"], now_ms=at_ms),
+                until_ms=None if asked["until"] is None else read_time("--until", asked["until"], now_ms=at_ms),
                 min_redrives=asked["min_redrives"],
                 max_redrives=asked["max_redrives"],
                 where=asked["where"],

@@ -1,6 +1,5 @@
 """`dead-letters stats`, `list` and `show`: what there is, and what was said about it. Nothing is written."""
 
-import time
 from typing import Annotated
 
 import typer
@@ -10,6 +9,7 @@ from connector.cli.dead_letters.choosing import Chosen, chosen
 from connector.cli.dead_letters.showing import print_counts, print_json, print_letter, print_letters, shown
 from connector.cli.errors import CommandError, ExitCode
 from connector.cli.printing import console, json_text
+from connector.clock import now_ms
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Reveal = Annotated[
@@ -27,7 +27,7 @@ def stats(chosen: Chosen, *, as_json: AsJson = False) -> None:
     from connector.deadletters.jobs import CountJob, Seen  # noqa: PLC0415
     from connector.deadletters.sums import Sums  # noqa: PLC0415
 
-    now_ms = int(time.time() * 1_000)
+    at_ms = now_ms()
     sums, seen = Sums(), Seen()
     spans = chosen.spans()
     for part, there in chosen.work(spans, CountJob(chosen.criteria), "counting", quiet=as_json):
@@ -36,13 +36,13 @@ def stats(chosen: Chosen, *, as_json: AsJson = False) -> None:
     chosen.refuse_unknown_reasons(seen.reasons)
     chosen.tell_unjudged(seen)
     if as_json:
-        print_json({"topics": list(chosen.dead_letter_topics)} | sums.as_json(now_ms=now_ms))
+        print_json({"topics": list(chosen.dead_letter_topics)} | sums.as_json(now_ms=at_ms))
     elif sums.total:
         out = console()
         out.print(Text(f"{sums.total:,} dead letters in {', '.join(chosen.dead_letter_topics)}", style="bold"))
         for column, title in enumerate(("by reason", "by code", "by source topic", "by stream")):
             print_counts(title, sums.by(column))
-        print_counts("by age", sums.by_age(now_ms=now_ms))
+        print_counts("by age", sums.by_age(now_ms=at_ms))
         print_counts("time line (UTC)", dict(sums.time_line()), bars=True)
     if not sums.total:
         tell_none(chosen, any_there=bool(seen.reasons), quiet=as_json)
