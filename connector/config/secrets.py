@@ -66,11 +66,6 @@ class Secrets:
         templates = self._origin.templates if self._origin is not None else ()
         self._templates = {path: text for path, text in templates if path in self._checks}
 
-    @property
-    def from_files(self) -> frozenset[str]:
-        """Return the paths of the secrets that can change: those that a file brought."""
-        return frozenset(self._templates)
-
     def api_key(self) -> SecretStr:
         """Return the platform's key."""
         key = self._current[API_KEY]

@@ -10,7 +10,7 @@ import pytest
 from connector.config import formats
 from connector.config.describe import redacted
 from connector.config.problems import Problem
-from connector.config.secrets import REGISTRY_PASSWORD, REGISTRY_TOKEN, Secrets
+from connector.config.secrets import REGISTRY_PASSWORD, Secrets
 from connector.config.settings import Settings
 from connector.config.summary import notes
 from connector.shaping.formats import registry_of
@@ -135,5 +135,4 @@ def test_credentials_are_hidden_and_read_again_from_their_files(load: Load, tmp_
     assert redacted(settings)["schema_registry"]["password"] == "***"
     assert changed == {REGISTRY_PASSWORD}
     assert registry._credentials.header() != before
-    assert REGISTRY_TOKEN not in secrets.from_files
     registry.close()

@@ -9,7 +9,7 @@ import pytest
 
 from connector.config.problems import SettingsError
 from connector.config.references import resolve
-from connector.config.secrets import API_KEY, REGISTRY_PASSWORD, WEB_TOKEN, Secrets
+from connector.config.secrets import API_KEY, Secrets
 from connector.config.settings import Settings
 
 Load = Callable[..., Settings]
@@ -41,8 +41,6 @@ def test_the_first_values_are_those_of_the_settings(by_file: Settings) -> None:
     secrets = Secrets(by_file)
 
     assert _values(secrets) == ["trk_1", "p1", "a-token-that-does-not-change"]
-    assert secrets.from_files == {API_KEY, REGISTRY_PASSWORD}
-    assert WEB_TOKEN not in secrets.from_files
 
 
 def test_a_changed_file_is_taken_over_when_read_again(by_file: Settings, key: Path) -> None:
@@ -89,7 +87,7 @@ def test_headers_of_traces_are_read_again(load: Load, key: Path) -> None:
     changed = secrets.read_again()
 
     assert before == {"Authorization": "Bearer trk_1", "X-Scope-OrgID": "texts", "9-lives": "trk_1"}
-    assert changed == {"traces.headers.Authorization", 'traces.headers["9-lives"]'} == secrets.from_files
+    assert changed == {"traces.headers.Authorization", 'traces.headers["9-lives"]'}
     assert _trace_headers(secrets) == {"Authorization": "Bearer trk_2", "X-Scope-OrgID": "texts", "9-lives": "trk_2"}
 
 
@@ -119,7 +117,6 @@ def test_secrets_from_elsewhere_never_change(load: Load) -> None:
     environ = {"KEY": "trk_env"}
     secrets = Secrets(load({"trackly": {"api_key": "${env:KEY}"}}, environ), environ={"KEY": "other"})
 
-    assert secrets.from_files == frozenset()
     assert secrets.read_again() == frozenset()
     assert _values(secrets) == ["trk_env", None, None]
 
