@@ -8,8 +8,7 @@ prefetched.
 
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Literal, Protocol
@@ -20,8 +19,8 @@ from connector.core.results import Finished
 from connector.core.verdicts import Verdicts, in_doubt
 from connector.core.watchdog import Spot
 from connector.kafka.errors import FatalError, KafkaTroubleError
-from connector.kafka.reach import REACH_SECS
 from connector.kafka.source import Source
+from connector.stream.asking import Asker
 from connector.stream.beginning import Beginning, Beginnings, BeginOptions
 from connector.stream.holds import Decision, hold_for_doubt
 from connector.stream.preparing import Preparer
@@ -90,8 +89,6 @@ class Reader:
         """Partitions that are to begin anew, and when they do at the latest."""
         self._paused = False
         self._renewed_at = float("-inf")
-        self._asking: Future[bool] | None = None
-        """The question whether the consumer reaches anybody, while it is asked."""
         self._drain_by: float | None = None
         self._drained = threading.Event()
         self._close = threading.Event()
@@ -115,7 +112,7 @@ class Reader:
         self._beginnings = Beginnings(
             state, options.begin, name=name, fail=fail, epoch_of=self._epochs.get, last_settled=last_settled
         )
-        self._prober = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-reach")
+        self._asker = Asker(name)
         self._log = get_logger("reader").bind(stream=name)
         self._thread = threading.Thread(target=self._run, name=f"{name}-reader", daemon=True)
 
@@ -177,7 +174,7 @@ class Reader:
             # A call that the consumer is closed under never returns, and would keep the process from ending.
             self._close.set()
             self._beginnings.close()
-            self._prober.shutdown(wait=True, cancel_futures=True)
+            self._asker.close()
             source.close()
 
     def _turn(self, source: Source) -> None:
@@ -203,7 +200,8 @@ class Reader:
             if self._to_begin or self._looks_up:
                 timeout = min(timeout, 0.01)
             read = source.read(self._options.chunk_records, timeout)
-        self._mind_silence(source)
+        if self._asker.finds_cut_off(source):
+            self._replace_consumer(source, KafkaTroubleError("it had lost its brokers"))
         if read.chunks:
             self.troubles.read(read.chunks)
             self._preparer.begin_turn()
@@ -241,7 +239,7 @@ class Reader:
             self._paused = False
             resumable = self._resumable()
             source.resume(resumable)
-            self._wake(source, resumable)
+            self._asker.wake(source, resumable)
         elif not room and not self._paused:
             self._paused = True
             source.pause(self._begun)
@@ -299,19 +297,6 @@ class Reader:
             raise error
         self._renewed_at = now()
         self._replace_consumer(source, error)
-
-    def _mind_silence(self, source: Source) -> None:
-        """Have a consumer that brings nothing asked whether it reaches a broker, and replace one that never will.
-
-        In a thread of its own: those that look up beginnings may wait for the very brokers that are away.
-        """
-        if self._asking is None:
-            if source.is_silent:
-                self._asking = self._prober.submit(source.is_cut_off, REACH_SECS)
-        elif self._asking.done():
-            cut_off, self._asking = self._asking.result(), None
-            if cut_off:
-                self._replace_consumer(source, KafkaTroubleError("it had lost its brokers"))
 
     def _replace_consumer(self, source: Source, why: KafkaTroubleError) -> None:
         self._log.warning("consumer replaced", code=why.code, error=str(why))
@@ -541,9 +526,4 @@ class Reader:
             else:
                 self._begun.discard(partition)
         if not self._paused:
-            self._wake(source, begun)
-
-    def _wake(self, source: Source, partitions: Collection[Partition]) -> None:
-        """Have these fetched at once; whether they are is asked in another thread, as their brokers may be away."""
-        if partitions:
-            self._prober.submit(source.wake, partitions)
+            self._asker.wake(source, begun)

@@ -80,7 +80,7 @@ class Reading:
         if self.reader.thread is not None:
             self.reader.close(10)
         self.reader._beginnings.close()
-        self.reader._prober.shutdown()
+        self.reader._asker.close()
 
     def begin_by_hand(self, *partitions: Partition) -> None:
         """Have partitions assigned and begun, with the reader's turns left to the caller."""
@@ -471,7 +471,7 @@ def test_what_begins_and_what_is_resumed_is_asked_for_at_once(
         reading.state.resume()
 
     reading.reader._turn(reading.source)
-    reading.reader._prober.shutdown()
+    reading.reader._asker._thread.shutdown()
 
     assert woken == [[PARTITION], [PARTITION, OTHER]]
 
