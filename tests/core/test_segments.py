@@ -13,7 +13,14 @@ from connector.core.segments import (
     truncated,
 )
 
-TEXTS = st.text(alphabet=st.sampled_from("aé{€😀 \n`漢^"), max_size=500)
+
+def _runs(signs: str) -> st.SearchStrategy[str]:
+    run = st.builds(str.__mul__, st.sampled_from(signs), st.integers(1, 170))
+    return st.lists(run | st.text(signs, max_size=8), max_size=6).map("".join)
+
+
+TEXTS = st.one_of([_runs(signs) for signs in ("a\n ", "a\t", "aé{€ ^", "aé{€😀 \n`漢^", "a漢😀")])
+"""Of all alphabets, and made of runs: a text that is drawn sign by sign hardly ever fills a segment."""
 
 
 def by_hand(text: str) -> tuple[str, int, int]:
@@ -42,10 +49,13 @@ def by_hand(text: str) -> tuple[str, int, int]:
         ("€" * 80, "GSM-7", 160, 1),
         ("€" * 81, "GSM-7", 162, 2),
         ("a" * 152 + "€" + "a" * 152, "GSM-7", 306, 3),
+        ("€" * 153, "GSM-7", 306, 3),
+        ("€" + "a" * 304, "GSM-7", 306, 2),
         ("漢" * 70, "UCS-2", 70, 1),
         ("漢" * 71, "UCS-2", 71, 2),
         ("😀" * 35, "UCS-2", 70, 1),
         ("漢" * 66 + "😀" + "漢" * 66, "UCS-2", 134, 3),
+        ("😀" + "漢" * 132, "UCS-2", 134, 2),
         ("`", "UCS-2", 1, 1),
         ("\t", "UCS-2", 1, 1),
         ("{}", "GSM-7", 4, 1),
@@ -84,6 +94,21 @@ def test_not_a_character_more_would_have_fitted(text: str, count: int) -> None:
         assert not fits(text[: len(cut) + 1], count)
 
 
-@given(st.lists(TEXTS, max_size=20), st.integers(1, 3))
+@given(TEXTS, st.integers(1, 3))
+def test_what_is_cut_ends_as_is_said_or_is_empty_where_that_end_alone_is_too_long(text: str, count: int) -> None:
+    ends = [truncated(text, count, end=end) for end in ("...", "漢" * (67 * count + 4))]
+
+    if fits(text, count):
+        assert ends == [text, text]
+    else:
+        assert ends[0].endswith("...")
+        assert ends[1] == ""
+
+
+def test_an_end_that_fills_all_there_is_stands_alone() -> None:
+    assert truncated("a" * 161, 1, end="." * 160) == "." * 160
+
+
+@given(st.lists(TEXTS, max_size=5), st.integers(1, 3))
 def test_too_long_texts_of_a_chunk_are_those_that_do_not_fit(texts: list[str], count: int) -> None:
     assert too_long(texts, count) == [i for i, text in enumerate(texts) if segments_of(text).count > count]
