@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.core.chunks import Chunk, Partition
-from connector.core.pacing import BURST_SECS, REMEMBERED, Lot, Pace, Pacer
+from connector.core.chunks import Chunk, Partition, weight
+from connector.core.pacing import BURST_SECS, CHUNK_BYTES, REMEMBERED, Lot, Pace, Pacer
 from tests.core.making import A, B, chunk
 
 FAST, SLOW, FREE = "+18005550001", "+18005550002", "+18005550003"
@@ -134,6 +134,49 @@ def test_the_backlog_counts_what_is_unread_as_what_was_read_of_late() -> None:
     assert (slowest.number, slowest.waiting, other.number) == (SLOW, 100, FAST)
     assert slowest.secs == pytest.approx(1.5 + (100 + 125_000) / 10)
     assert (slowest.outlives_platform, other.outlives_platform) == (True, False)
+
+
+@pytest.mark.parametrize(("waiting", "dropped"), [(18_000, False), (18_020, True)])
+def test_what_the_platform_would_drop_waits_for_more_than_half_an_hour(waiting: int, dropped: bool) -> None:
+    """It drops, in silence, what waits 30 minutes on a list."""
+    pacer = Pacer(PACE, max_lot=10)
+    pacer.admit(SLOW, chunk(A, range(10 + waiting)), now=0)
+
+    (backlog,) = pacer.backlogs(now=BURST_SECS)
+
+    assert backlog.secs == pytest.approx(waiting / 10)
+    assert backlog.outlives_platform is dropped
+
+
+def test_what_was_read_long_ago_counts_for_less_and_shares_stay_shares() -> None:
+    pacer = Pacer(Pace(6e7), max_lot=REMEMBERED)
+    few, many = chunk(A, range(REMEMBERED // 16)), chunk(A, range(3 * REMEMBERED // 16))
+    for _ in range(5):
+        pacer.admit(SLOW, few, now=100)
+        pacer.admit(FAST, many, now=100)
+
+    pacer.unread = 4_000_000_000
+
+    longest, other = pacer.backlogs(now=100)
+    assert (longest.number, other.number) == (FAST, SLOW)
+    assert longest.secs == pytest.approx(3_000, rel=0.2)
+    assert other.secs == pytest.approx(1_000, rel=0.2)
+
+
+def test_where_all_was_read_and_nothing_waits_there_is_no_backlog_however_slow_the_list() -> None:
+    pacer = Pacer(Pace(6), max_lot=10)
+    pacer.admit(SLOW, chunk(A, [0]), now=0)
+
+    assert pacer.backlogs(now=0) == []
+
+
+def test_what_waits_is_counted_with_all_that_it_keeps_in_memory() -> None:
+    pacer, piece = Pacer(PACE, max_lot=10), chunk(A, range(30))
+    pacer.admit(SLOW, piece, now=0)
+
+    assert pacer.waiting_bytes == weight(piece.slice(10, 30)) + 20 * CHUNK_BYTES
+    pacer.release(now=0)
+    assert pacer.waiting_bytes == weight(piece.slice(20, 30)) + 10 * CHUNK_BYTES
 
 
 def test_lists_that_come_no_more_are_forgotten() -> None:
