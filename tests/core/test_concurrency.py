@@ -62,6 +62,27 @@ def test_after_trouble_a_round_trip_raises_it_by_one() -> None:
     assert limit.limit == before + 1
 
 
+def test_after_trouble_twenty_round_trips_raise_it_by_twenty() -> None:
+    limit = started(answers=24)
+    limit.troubled(now=0.0)
+    before = limit.limit
+
+    for second in range(20):
+        for _ in range(limit.limit):
+            limit.answered(0.05, active=limit.limit, now=float(second))
+
+    assert limit.limit == pytest.approx(before + 20, abs=1)
+
+
+def test_a_platform_that_is_slow_from_the_first_answer_on_is_no_trouble() -> None:
+    """The best that was seen is what it does: nothing says yet that it can do better."""
+    limit = ConcurrencyLimit(POLICY)
+    for _ in range(56):
+        limit.answered(2.0, active=limit.limit, now=0.0)
+
+    assert (limit.limit, limit.moved) == (64, "grow")
+
+
 def test_trouble_takes_a_share_of_it() -> None:
     limit = started(answers=32)
 
@@ -126,6 +147,14 @@ def test_an_overload_is_met_once_a_round_trip() -> None:
         limit.answered(4.0, active=32, now=10 + at / 64)
 
     assert (limit.limit, limit.moved) == (int(64 * 0.7), "latency")
+
+
+def test_an_overload_that_lasts_is_met_again_after_a_round_trip() -> None:
+    limit = started(answers=56)
+    for second in range(9):
+        limit.answered(4.0, active=32, now=10.0 + second)
+
+    assert limit.limit == int(64 * 0.7**3), "at 10, 14 and 18 seconds, as an answer takes four"
 
 
 def test_the_best_is_the_measure_not_the_first() -> None:
