@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from connector.core.batching import Batch
-from connector.core.chunks import Chunk, Partition
+from connector.core.chunks import Chunk, Partition, weight
 from connector.core.flow import Flow, FlowLimits, Tick
 from connector.core.ordering import Lineup
 from connector.core.partition import PartitionState
@@ -125,6 +125,33 @@ def test_of_too_many_answers_the_oldest_are_forgotten() -> None:
     _, left = recalled(remembering(*items, max_records=3), again(A, range(8)))
 
     assert left == [0, 1, 2, 3, 4]
+
+
+def test_an_answer_that_was_told_to_its_end_is_kept_no_longer() -> None:
+    """Until then it is, however the records are read."""
+    answers = remembering(Finished((chunk(A, range(4)),), Verdicts(QUEUED), "t-1"))
+
+    kept = [recalled(answers, again(A, offsets)) and len(answers._answers) for offsets in ([0, 1], [2], [3])]
+
+    assert kept == [1, 1, 0]
+
+
+def test_an_answer_for_one_partition_leaves_the_same_offsets_of_others_in_doubt() -> None:
+    answers = remembering(Finished((chunk(A, range(4)),), Verdicts(QUEUED), "t-1"))
+    doubt = RangeSet([(0, 6)])
+
+    assert answers.unknown(B, Progress(0, in_flight=doubt)) == doubt
+    assert answers.unknown(A, Progress(0, in_flight=doubt)) == RangeSet([(4, 6)])
+
+
+def test_results_that_are_told_again_weigh_what_their_records_do() -> None:
+    """Those that are remembered keep no records, and the budget has to hold for those that are read again."""
+    answers = remembering(Finished((chunk(A, range(4)),), Verdicts(QUEUED), "t-1"))
+    read = again(A, range(3))
+
+    ((item,), _) = answers.recall(read)
+
+    assert item.bytes == weight(read)
 
 
 # ------------------------------------------------------------------ partitions come and go

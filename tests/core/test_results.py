@@ -1,0 +1,50 @@
+"""Results: each record's verdict, and what they weigh, however they are taken apart."""
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connector.core.chunks import weight
+from connector.core.results import Finished
+from connector.core.verdicts import FILTERED, QUEUED, Verdict, Verdicts
+from tests.core.making import A, Position, chunk, positions
+
+REFUSED = Verdict("dead_letter", "invalid_phone")
+DOUBT = Verdict("dead_letter", "in_doubt")
+VERDICTS = st.sampled_from([QUEUED, FILTERED, REFUSED, DOUBT])
+
+
+@st.composite
+def results(draw: st.DrawFn) -> Finished:
+    """Draw results of one to three chunks."""
+    sizes = draw(st.lists(st.integers(1, 5), min_size=1, max_size=3))
+    exceptions = draw(st.dictionaries(st.integers(0, sum(sizes) - 1), VERDICTS))
+    pieces = [chunk(A, range(10 * at, 10 * at + size)) for at, size in enumerate(sizes)]
+    return Finished(tuple(pieces), Verdicts(draw(VERDICTS), exceptions), "t-1")
+
+
+def told(item: Finished | None) -> dict[Position, Verdict]:
+    places = positions(item.chunks) if item else []
+    return {position: item.verdicts.of(index) for index, position in enumerate(places)} if item else {}
+
+
+@given(results(), st.sets(st.integers(0, 14)))
+def test_taken_apart_each_record_keeps_its_verdict_and_the_parts_weigh_what_they_hold(
+    item: Finished, wanted: set[int]
+) -> None:
+    indices = sorted(index for index in wanted if index < item.count)
+    everything = list(told(item).items())
+
+    chosen, others = item.split(indices)
+
+    assert told(chosen) == dict(everything[index] for index in indices)
+    assert told(others) == dict(each for index, each in enumerate(everything) if index not in wanted)
+    assert all(part.bytes == sum(map(weight, part.chunks)) > 0 for part in (chosen, others) if part)
+
+
+@given(results())
+def test_dead_letters_are_counted_by_reason_and_nothing_else_is(item: Finished) -> None:
+    dead = [verdict.reason for verdict in told(item).values() if verdict.status == "dead_letter"]
+
+    assert +item.reasons() == Counter(dead)
