@@ -58,6 +58,7 @@ def rows(pieces: Iterable[Chunk]) -> Iterator[tuple[object, ...]]:
                 piece.key(at),
                 tuple(piece.header_list(at)),
                 None if piece.timestamps is None else piece.timestamps[at],
+                None if piece.lists is None else piece.lists[at],
                 None if piece.wire is None else piece.wire[at],
                 piece.own_list,
                 piece.resent,
@@ -91,6 +92,7 @@ def chunks(draw: st.DrawFn, partition: Partition = A, *, offsets: st.SearchStrat
         headers=draw(st.none() | st.just(...))  # type: ignore[arg-type]
         and column(st.none() | st.just([("h", b"v")])),
         timestamps=draw(st.none() | st.just(...)) and column(st.integers(0, 9)),  # type: ignore[arg-type]
+        lists=draw(st.none() | st.just(...)) and column(st.sampled_from(["+1", "+2"])),  # type: ignore[arg-type]
         wire={"none": None, "own": [b"w%d" % place for place in places], "spliced": values}[wire],  # type: ignore[arg-type]
         own_list=draw(st.booleans()),
         resent=draw(st.booleans()),
