@@ -111,6 +111,16 @@ def test_of_two_answers_for_a_record_the_later_one_counts() -> None:
     assert known == {(A, 0): (REFUSED, "t-1", 0), (A, 1): (QUEUED, "t-2", 0)}
 
 
+def test_a_result_that_is_told_again_says_whether_its_record_had_been_posted_before() -> None:
+    """What a request before the last one came to, no header tells: whoever sends the dead letter again must ask."""
+    first = Finished((chunk(A, [0]),), Verdicts(REFUSED), "t-1")
+    second = Finished((replace(chunk(A, [1]), resent=True),), Verdicts(REFUSED), "t-2")
+
+    items, _ = remembering(first, second).recall(again(A, [0, 1]))
+
+    assert {(*piece.offsets, piece.resent) for item in items for piece in item.chunks} == {(0, False), (1, True)}
+
+
 def test_that_an_answer_was_lost_is_no_answer() -> None:
     """What becomes of the record is then for the operator to say, who may have changed their mind."""
     lost = Finished((chunk(A, [0]),), Verdicts(DOUBT), "t-1")
