@@ -5,7 +5,7 @@ an extra of the package.
 """
 
 from collections.abc import Callable
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from pydantic import SecretStr
 
@@ -16,7 +16,10 @@ from connector.shaping.decoded import Decoder
 from connector.shaping.formats.framed import KINDS, FramedDecoder
 from connector.shaping.formats.schemas import Credentials, SchemaRegistry
 
-__all__ = ["SchemaRegistry", "decoder_for", "registry_of"]
+if TYPE_CHECKING:
+    from connector.shaping.formats.avro import Pinned
+
+__all__ = ["SchemaRegistry", "decoder_for", "pinned_schema", "registry_of"]
 
 
 def registry_of(settings: Settings, secrets: Secrets) -> SchemaRegistry | None:
@@ -45,14 +48,22 @@ def decoder_for(settings: FormatSettings, registry: SchemaRegistry | None) -> De
             return _framed(settings, framed, registry)
 
 
+def pinned_schema(settings: FormatSettings) -> "Pinned | None":
+    """Return the schema that values of Avro are brought to; raises ValueError with what is wrong with it."""
+    if settings.reader_schema_file is None:
+        return None
+    from connector.shaping.formats.avro import pin  # noqa: PLC0415
+
+    return pin(reader_schema(settings.reader_schema_file))
+
+
 def _framed(settings: FormatSettings, name: FramedName, registry: SchemaRegistry | None) -> FramedDecoder:
     """Return what decodes a format whose values name their schema."""
     match name:
         case "avro":
             from connector.shaping.formats.avro import compile_avro  # noqa: PLC0415
 
-            file = settings.reader_schema_file
-            pinned = None if file is None else reader_schema(file)
+            pinned = pinned_schema(settings)
             return FramedDecoder(KINDS[name], registry, lambda schema, _: compile_avro(schema, pinned))
         case "protobuf":
             from connector.shaping.formats.protobuf import ProtobufFiles, read_indexes  # noqa: PLC0415

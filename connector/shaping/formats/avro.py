@@ -12,6 +12,7 @@ import math
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
 from io import BytesIO
@@ -44,8 +45,26 @@ _DEFAULTS: Final[Mapping[str, tuple[type, ...]]] = {
 """What a default is in JSON, by the type that it is a value of."""
 
 
-def compile_avro(schema: Schema, reader: Any = None) -> Callable[[bytes, int], Any]:
-    """Return what reads a value from a byte on; `reader` is a parsed schema that it is brought to.
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A schema of ours that values are brought to, parsed, and what converts them then."""
+
+    parsed: Any
+    convert: Convert | None
+
+
+def pin(parsed: Any) -> Pinned:
+    """Look at a parsed schema of ours, once for all writers; raises ValueError if no value can be brought to it."""
+    try:
+        return Pinned(parsed, _Look(_names(parsed), fills_in=True).at(parsed))
+    except UndecodableError as error:
+        raise ValueError(f"it {error}") from error
+    except Exception as error:
+        raise ValueError(f"a default fits no value: {type(error).__name__}: {error}") from error
+
+
+def compile_avro(schema: Schema, pinned: Pinned | None = None) -> Callable[[bytes, int], Any]:
+    """Return what reads a value from a byte on, and brings it to the schema that is pinned, if one is.
 
     Raises `UndecodableError` for a schema that cannot be used; what is returned raises anything.
     """
@@ -60,7 +79,7 @@ def compile_avro(schema: Schema, reader: Any = None) -> Callable[[bytes, int], A
     look = _Look(known)
     written = look.at(parsed)
     read = careful_reader if look.is_recursive else schemaless_reader
-    convert = written if reader is None else _Look(_names(reader), fills_in=True).at(reader)
+    reader, convert = (None, written) if pinned is None else (pinned.parsed, pinned.convert)
 
     def read_from(value: bytes, start: int) -> Any:
         stream = BytesIO(value)
