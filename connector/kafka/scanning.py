@@ -29,6 +29,7 @@ from connector.core.progress import Range
 from connector.kafka import configs
 from connector.kafka.configs import Config
 from connector.kafka.errors import KafkaTroubleError, RetriableError, translate
+from connector.kafka.lent import Lent
 from connector.kafka.source import Committed, Membership, chunk_of
 
 _topic: Any = Message.topic
@@ -77,15 +78,25 @@ class Scanner:
     def __init__(self, config: Config, timeout_secs: float) -> None:
         self._consumer = Consumer({**config, "error_cb": lambda _: None})
         self._timeout = timeout_secs
+        self._lent = Lent("first-answer")
+        self._was_left = False
 
     def close(self) -> None:
-        """Let go of the connections."""
-        self._consumer.close()
+        """Let go of the connections, unless a question was left that is still under way: it ends with the process."""
+        if not self._was_left:
+            self._consumer.close()
 
     def partitions(self, topic: str) -> int | None:
-        """Return how many partitions a topic has, None when it does not exist."""
+        """Return how many partitions a topic has, None when it does not exist.
+
+        This is what is asked first, so what waits where no broker answers. It does so in another thread: Ctrl-C ends
+        this one only between calls.
+        """
         try:
-            found = self._consumer.list_topics(topic, self._timeout).topics[topic]
+            found = self._lent.call(2 * self._timeout, self._consumer.list_topics, topic, self._timeout).topics[topic]
+        except KeyboardInterrupt:
+            self._was_left = True
+            raise
         except KafkaException as error:
             raise translate(error, f"asking for topic {topic}") from error
         if found.error is not None:

@@ -1,0 +1,57 @@
+"""Ctrl-C ends the questions with which commands begin at once, also where no broker answers them."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from connector.app.online import check_online
+from connector.config.settings import Settings
+from connector.kafka.scanning import scanning
+from tests.kit.world import free_port
+
+_TYPED_AFTER_SECS = 0.3
+
+
+@pytest.fixture
+def interrupting() -> Iterator[None]:
+    """Have SIGINT interrupt as it does in a command: others may have left it to something else."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def _scan(settings: Settings) -> None:
+    with scanning(settings.kafka, client_id="test", group="test") as scanner:
+        scanner.spans("dead")
+
+
+@pytest.mark.usefixtures("interrupting")
+@pytest.mark.parametrize("ask", [_scan, check_online], ids=["scan", "check --online"])
+def test_a_question_that_no_broker_answers_is_left_at_once(ask: Callable[[Settings], object]) -> None:
+    settings = Settings.model_validate(
+        {
+            "kafka": {"bootstrap_servers": f"127.0.0.1:{free_port()}", "request_timeout_secs": 5},
+            "trackly": {"api_key": "trk_0123456789abcdef"},
+            "streams": [
+                {
+                    "name": "sends",
+                    "topics": ["in"],
+                    "operation": "send",
+                    "outcomes": {"topic": "out"},
+                    "dead_letters": {"topic": "dead"},
+                }
+            ],
+        }
+    )
+    main = threading.main_thread().ident or 0
+    began = time.monotonic()
+    typing = threading.Timer(_TYPED_AFTER_SECS, signal.pthread_kill, (main, signal.SIGINT))
+    typing.start()
+
+    with pytest.raises(KeyboardInterrupt):
+        ask(settings)
+
+    assert time.monotonic() - began < _TYPED_AFTER_SECS + 2
