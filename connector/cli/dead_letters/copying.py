@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -83,14 +84,35 @@ def _opened(path: Path | None) -> Iterator[Callable[[str], object]]:
             file.write(line)
 
     try:
-        yield write
-        with _written(path):
-            file.close()
-            beginning.rename(path)
+        with _gone_when_killed(beginning):
+            yield write
+            with _written(path):
+                file.close()
+                beginning.rename(path)
     finally:
         with suppress(OSError):
             file.close()
         beginning.unlink(missing_ok=True)
+
+
+@contextmanager
+def _gone_when_killed(path: Path) -> Iterator[None]:
+    """Remove a file before a signal ends the process, which unwinds nothing; Ctrl-C, which does, needs no help."""
+
+    def end(number: int, _frame: object) -> None:
+        path.unlink(missing_ok=True)
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    # What others have taken, as nohup has SIGHUP, is left to them.
+    taken = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager
