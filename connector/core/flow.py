@@ -163,6 +163,10 @@ class Flow:
             return False
         return not any(chunk.partition in states for item in self.finished for chunk in item.chunks)
 
+    def listed(self, partitions: Iterable[Partition]) -> int:
+        """Return how many records of these partitions stand listed as in flight, by what was committed last."""
+        return sum(self.partitions[p].told.in_flight.count for p in partitions if p in self.partitions)
+
     def has_nothing_left(self, partition: Partition) -> bool:
         """Tell whether all that was read of a partition is settled, or was forgotten by `begin_revoke`."""
         state = self.partitions.get(partition)

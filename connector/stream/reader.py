@@ -44,6 +44,9 @@ class TickView(Protocol):
     def names(self, partitions: set[Partition]) -> bool:
         """Tell whether the running tick names one of these partitions; called under the lock."""
 
+    def listing(self, partitions: Collection[Partition]) -> int:
+        """Return how many records of these partitions the running tick lists as in flight; called under the lock."""
+
     def abandon(self) -> None:
         """Have the running tick's producer thrown away instead of waiting for it any longer."""
 
@@ -109,6 +112,9 @@ class Reader:
         self.spots: dict[Partition, Spot] = {}
         """How far the partitions that have begun had come, a moment ago."""
         self.assigned_once = False
+        self.left = 0
+        """Records that stood listed as in flight when their partitions were let go, since the last assignment: whoever
+        has these next finds them in doubt, answered or not."""
         self._beginnings = Beginnings(
             state, options.begin, name=name, fail=fail, epoch_of=self._epochs.get, last_settled=last_settled
         )
@@ -352,6 +358,7 @@ class Reader:
     def assigned(self, partitions: list[Partition]) -> None:
         """Have the progress of new partitions read; they stay paused until it is known."""
         self.assigned_once = True
+        self.left = 0  # what was let go has another owner by now, or is ours again
         self.troubles.assigned(partitions, before=self._epochs)
         epochs = {}
         for partition in partitions:
@@ -376,6 +383,8 @@ class Reader:
         """Let go at once: another worker has them already, and names in doubt what we have in flight."""
         if partitions:
             self._log.warning("partitions lost", partitions=[str(p) for p in partitions])
+        with self._state.lock:
+            self.left += self._state.flow.listed(partitions)
         self._forget(partitions)
 
     def _release(self, partitions: list[Partition], deadline: float) -> None:
@@ -390,8 +399,11 @@ class Reader:
             while now() < deadline and (ticker.names(wanted) or not state.flow.is_drained(partitions)):
                 state.changed.wait(min(max(deadline - now(), 0.0), 0.1))
                 state.close_due(now())
+            unsaid = ticker.names(wanted)
+            if unsaid or not state.flow.is_drained(partitions):
+                self.left += max(state.flow.listed(partitions), ticker.listing(wanted) if unsaid else 0)
             state.flow.let_go(partitions)
-            if ticker.names(wanted):
+            if unsaid:
                 ticker.abandon()
         self._forget(partitions)
 

@@ -248,7 +248,9 @@ class Stream:
         self._reader.drain(deadline)
         await asyncio.to_thread(self._reader.wait_drained, max(deadline - now(), 0.0) + 5.0)
         with self.state.lock:
-            left = self.state.flow.active_records
+            # A record that is answered and has no result yet is in doubt as well, for whoever has its partition next.
+            flow = self.state.flow
+            left = self._reader.left + flow.listed(flow.partitions)
         await asyncio.to_thread(self._ticker.stop, 5.0)
         await asyncio.to_thread(self._reader.close, 10.0)
         await self._sender.close()

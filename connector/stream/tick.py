@@ -12,7 +12,7 @@ replaced and the committed progress read back to know.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from connector.clock import now, now_ms
@@ -109,6 +109,11 @@ class Ticker:
     def names(self, partitions: set[Partition]) -> bool:
         """Tell whether the running tick names one of these partitions; called under the lock."""
         return self._running is not None and not partitions.isdisjoint(self._running.offsets)
+
+    def listing(self, partitions: Collection[Partition]) -> int:
+        """Return how many records of these partitions the running tick lists as in flight; called under the lock."""
+        told = {} if self._running is None else self._running.told
+        return sum(progress.in_flight.count for partition, progress in told.items() if partition in partitions)
 
     def abandon(self) -> None:
         """Have the running tick's producer thrown away instead of waiting for it any longer."""

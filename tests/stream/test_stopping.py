@@ -1,17 +1,44 @@
-"""A stream that is told to stop before it has started."""
+"""A stream that is told to stop: before it has started, and while brokers are away."""
 
 import asyncio
 import threading
 import time
+from collections.abc import Iterator
 from unittest.mock import create_autospec
 
 import pytest
 
 from connector.config.settings import Settings
-from connector.kafka.source import Source
+from connector.core.progress import Progress
+from connector.core.verdicts import QUEUED, Verdicts
+from connector.kafka.source import Read, Source
 from connector.kafka.topics import Outputs
+from connector.stream.beginning import BeginOptions
+from connector.stream.reader import Reader, ReadOptions
+from connector.stream.sender import Sender
+from connector.stream.state import now
+from connector.stream.stream import Stream
+from connector.stream.tick import Ticker
+from tests.kit.sending import PARTITION, Bench
 from tests.kit.world import KEY
 from tests.stream.making import make_stream
+
+SETTINGS = Settings.model_validate(
+    {
+        "kafka": {"bootstrap_servers": "127.0.0.1:1"},
+        "trackly": {"api_key": KEY},
+        "streams": [
+            {
+                "name": "early",
+                "topics": ["source"],
+                "operation": "send",
+                "list_number": "+18005551234",
+                "outcomes": {"topic": "outcomes"},
+                "dead_letters": {"topic": "dead-letters"},
+            }
+        ],
+    }
+)
 
 
 def test_a_stream_that_is_stopped_while_it_starts_never_joins_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,24 +53,9 @@ def test_a_stream_that_is_stopped_while_it_starts_never_joins_its_group(monkeypa
     outputs.return_value.refresh.side_effect = refresh
     monkeypatch.setattr("connector.stream.stream.Outputs", outputs)
     monkeypatch.setattr("connector.stream.stream.Source", sources)
-    told = {
-        "kafka": {"bootstrap_servers": "127.0.0.1:1"},
-        "trackly": {"api_key": KEY},
-        "streams": [
-            {
-                "name": "early",
-                "topics": ["source"],
-                "operation": "send",
-                "list_number": "+18005551234",
-                "outcomes": {"topic": "outcomes"},
-                "dead_letters": {"topic": "dead-letters"},
-            }
-        ],
-    }
-    settings = Settings.model_validate(told)
 
     async def run() -> bool:
-        stream = make_stream(settings, "early-0", lambda error: pytest.fail(str(error)))
+        stream = make_stream(SETTINGS, "early-0", lambda error: pytest.fail(str(error)))
         starting = asyncio.ensure_future(stream.start())
         assert await asyncio.to_thread(asked.wait, 30)
         clean = await stream.stop(time.monotonic() + 5)
@@ -54,3 +66,62 @@ def test_a_stream_that_is_stopped_while_it_starts_never_joins_its_group(monkeypa
     assert asyncio.run(run())
     assert not sources.called
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("early")]
+
+
+@pytest.fixture
+def cut_off() -> Iterator[Stream]:
+    """Make a stream whose only batch is listed and answered; brokers are away, so that its result is not written."""
+    bench, failed = Bench(), list[BaseException]()
+    state = bench.state
+    state.flow.let_go([PARTITION])
+    begin = BeginOptions((PARTITION.topic,), "group", "earliest", "hold", "dead_letter", 1.0)
+    reader = Reader(state, bench.operation, ReadOptions(begin, 1_000_000, 1.0, 6.0), name="early", fail=failed.append)
+
+    def read(*_: object) -> Read:
+        time.sleep(0.01)
+        return Read()
+
+    source, ticker = create_autospec(Source, instance=True), create_autospec(Ticker, instance=True)
+    source.read.side_effect = read
+    source.is_silent, source.known_end.return_value, ticker.names.return_value = False, None, False
+    with state.lock:
+        reader._epochs[PARTITION] = 1
+        reader._begun.add(PARTITION)
+        state.flow.assign(PARTITION, 1, Progress(0))
+        bench.read([b'{"to":"+15550000001","body":"x"}'] * 5)
+        tick = state.flow.plan(now=now(), slots=1)
+        assert tick is not None
+        ((serial, batch),) = state.flow.committed(tick)
+        state.finish(serial, batch.chunks, Verdicts(QUEUED), attempts=1, sent_ms=1, answered_ms=2)
+    stream = make_stream(SETTINGS, "early-0", lambda error: pytest.fail(str(error)))
+    stream.state, stream._reader, stream._ticker = state, reader, ticker
+    stream._sender = create_autospec(Sender, instance=True)
+    reader.start(source, ticker)
+    yield stream
+    reader.close(10)
+    assert failed == []
+
+
+def test_a_stop_says_that_records_are_in_doubt_whose_results_could_not_be_written(cut_off: Stream) -> None:
+    """They stand listed as in flight: the next owner of their partition can't know that they were answered."""
+    clean = asyncio.run(cut_off.stop(now() + 0.1))
+
+    assert not clean
+
+
+def test_a_stop_says_that_records_are_in_doubt_whose_partitions_were_lost_before(cut_off: Stream) -> None:
+    """A consumer that reaches no broker for a session has none left when the stop comes."""
+    assert cut_off._reader is not None
+    cut_off._reader.lost([PARTITION])
+
+    clean = asyncio.run(cut_off.stop(now() + 0.1))
+
+    assert not clean
+
+
+def test_partitions_that_were_lost_are_another_matter_once_the_group_has_been_joined_again(cut_off: Stream) -> None:
+    assert cut_off._reader is not None
+    cut_off._reader.lost([PARTITION])
+    cut_off._reader.assigned([])
+
+    assert asyncio.run(cut_off.stop(now() + 0.1))
