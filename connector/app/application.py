@@ -224,8 +224,10 @@ class Connector(faust.App):
             loop.add_signal_handler(number, self._stop_at_once)
         deadline = now() + max(stream.settings.delivery.drain_secs for stream in self.streams)
         clean = await asyncio.gather(*(stream.stop(deadline) for stream in self.streams))
-        if not all(clean) and self.exit_code == 0:
-            self.exit_code = 5
+        if self.exit_code == 0:
+            # Others went on without it, but what it was to read is not all done, as 0 would say.
+            self.fatal = next((stream.failed for stream in self.streams if stream.failed is not None), None)
+            self.exit_code = 1 if self.fatal is not None else 0 if all(clean) else 5
         if self._keeping is not None:
             self._keeping.cancel()
         if self.registry is not None:
