@@ -205,6 +205,8 @@ class Beginnings:
         trouble = None
         last_settled = cache(self._last_settled)  # asked once for all that begin together, if at all
         for at, partition in enumerate(mine):
+            if self._closing.is_set():  # of hundreds, the rest would take longer than a stop may
+                break
             try:
                 there = committed.get(partition) or source.committed([partition], secs)[partition]
                 found.append(self._start_of(source, partition, epochs[partition], there, last_settled))

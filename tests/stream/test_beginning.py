@@ -1,5 +1,6 @@
 """Where partitions begin, by what a real broker says of them, and what is told when what was committed is not there."""
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -136,3 +137,33 @@ def test_what_was_read_up_to_the_end_stays_settled_and_in_doubt(start: Start) ->
     found = start(90, settled=[(95, 99)], in_flight=[(99, 100)])
 
     assert found.progress == Progress(90, 1, 0, RangeSet([(95, 99)]), RangeSet([(99, 100)]))
+
+
+def test_a_stop_waits_for_one_question_and_not_for_those_about_all_other_partitions() -> None:
+    """Each takes as long as its broker is away from us; the process could not end before the last of hundreds."""
+    partitions = [Partition("alpha", number) for number in range(100)]
+    asked, may_answer = threading.Event(), threading.Event()
+    source = create_autospec(Source, instance=True)
+    source.committed.side_effect = lambda mine, _secs: {p: Committed(50, encode(Progress(50, 1))) for p in mine}
+
+    def bounds(*_: object) -> tuple[int, int]:
+        asked.set()
+        assert may_answer.wait(30)
+        return 50, 100
+
+    source.bounds.side_effect = bounds
+    failed: list[BaseException] = []
+    options = BeginOptions(("alpha",), "g", "earliest", "hold", "dead_letter", 30.0)
+    beginnings = Beginnings(
+        make_state(), options, name="s", fail=failed.append, epoch_of=lambda _: 1, last_settled=dict
+    )
+    beginnings.look_up(source, dict.fromkeys(partitions, 1))
+    assert asked.wait(30)
+
+    closing = threading.Thread(target=beginnings.close)
+    closing.start()
+    assert beginnings._closing.wait(30)
+    may_answer.set()
+    closing.join(30)
+
+    assert (source.bounds.call_count, failed) == (1, [])
