@@ -347,11 +347,17 @@ class Reader:
     def _tell_pacer(self, unread: int) -> None:
         """Tell how many records are still to be read, and what share of the partitions is ours."""
         pacer = self._state.admission.pacer
-        if pacer is None:
-            return
-        with self._state.lock:
-            pacer.unread = unread
-            pacer.set_share(len(self._begun), self._beginnings.total)
+        if pacer is not None:
+            with self._state.lock:
+                pacer.unread = unread
+            self._share_pace()
+
+    def _share_pace(self) -> None:
+        """Give lists the share of their pace that is ours by the partitions that have begun."""
+        pacer = self._state.admission.pacer
+        if pacer is not None:
+            with self._state.lock:
+                pacer.set_share(len(self._begun), self._beginnings.total)
 
     # ------------------------------------------------------------------ partitions come and go
 
@@ -517,8 +523,6 @@ class Reader:
                 unknown = self._state.flow.remembered.unknown(partition, found.progress).count
                 self._state.counts.vanished += found.vanished
                 self._state.flow.assign(partition, found.epoch, found.progress)
-                if self._state.admission.pacer is not None:
-                    self._state.admission.pacer.set_share(len(self._begun) + 1, self._beginnings.total)
                 if found.new or found.missing:
                     self._missed.pop(partition, None)
                     self._state.flow.mark(partition)
@@ -537,5 +541,7 @@ class Reader:
                     source.pause([partition])
             else:
                 self._begun.discard(partition)
+        if begun:
+            self._share_pace()  # before they are read: what goes on at a smaller share delays what follows
         if not self._paused:
             self._asker.wake(source, begun)

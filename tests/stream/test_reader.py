@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from connector.core.chunks import Chunk, Partition
 from connector.core.ordering import Lineup
-from connector.core.pacing import Pace, Pacer
+from connector.core.pacing import LOT_SECS, Pace, Pacer
 from connector.core.progress import Progress, RangeSet, encode
 from connector.core.results import Finished
 from connector.core.storm import StormGuard, StormPolicy
@@ -674,6 +674,24 @@ def test_lists_of_partitions_that_stay_go_on_at_their_pace_while_another_drains(
         f"{waiting - pacer.waiting_records} of {waiting} went on in {time.monotonic() - began:.2f} s, 100 a second may"
     )
     assert pacer.waiting_records < waiting - 30
+
+
+def test_partitions_that_begin_together_have_all_of_their_share_of_a_pace_at_once(reading: Reading) -> None:
+    """Else the first record of a slow list would be charged as if a single partition were ours, and the list stood."""
+    partitions = [Partition(PARTITION.topic, number) for number in range(60)]
+    reading.source.all_partitions.return_value = 60
+    reading.reader._operation = Operation("send", Rules(list_number="+18005551234", keep_lists=True))
+    pacer = reading.state.admission.pacer = Pacer(Pace(60), max_lot=10)
+    reading.reader._measured_at = time.monotonic() + 30
+    reading.begin_by_hand(*partitions)
+
+    epoch, at = reading.reader._epochs[PARTITION], time.monotonic()
+    reading.reader._take(Chunk(PARTITION, epoch, range(OFFSET, OFFSET + 7), [VALUE] * 7), at)
+
+    next_at = pacer.next_at()
+    assert (pacer.share, pacer.waiting_records) == (1.0, 2), "of one a second, a lot has gone on"
+    assert next_at is not None
+    assert next_at - at < LOT_SECS
 
 
 def test_bad_records_of_a_backlog_are_no_storm_where_most_are_well(reading: Reading) -> None:
