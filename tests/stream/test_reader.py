@@ -680,7 +680,7 @@ def test_partitions_that_begin_together_have_all_of_their_share_of_a_pace_at_onc
     """Else the first record of a slow list would be charged as if a single partition were ours, and the list stood."""
     partitions = [Partition(PARTITION.topic, number) for number in range(60)]
     reading.source.all_partitions.return_value = 60
-    reading.reader._operation = Operation("send", Rules(list_number="+18005551234", keep_lists=True))
+    reading.preparer._operation = Operation("send", Rules(list_number="+18005551234", keep_lists=True))
     pacer = reading.state.admission.pacer = Pacer(Pace(60), max_lot=10)
     reading.reader._measured_at = time.monotonic() + 30
     reading.begin_by_hand(*partitions)

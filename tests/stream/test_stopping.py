@@ -8,15 +8,16 @@ from unittest.mock import create_autospec
 
 import pytest
 
+from connector.clock import now
 from connector.config.settings import Settings
 from connector.core.progress import Progress
 from connector.core.verdicts import QUEUED, Verdicts
 from connector.kafka.source import Read, Source
 from connector.kafka.topics import Outputs
 from connector.stream.beginning import BeginOptions
+from connector.stream.preparing import Preparer
 from connector.stream.reader import Reader, ReadOptions
 from connector.stream.sender import Sender
-from connector.stream.state import now
 from connector.stream.stream import Stream
 from connector.stream.tick import Ticker
 from tests.kit.sending import PARTITION, Bench
@@ -75,7 +76,8 @@ def cut_off() -> Iterator[Stream]:
     state = bench.state
     state.flow.let_go([PARTITION])
     begin = BeginOptions((PARTITION.topic,), "group", "earliest", "hold", "dead_letter", 1.0)
-    reader = Reader(state, bench.operation, ReadOptions(begin, 1_000_000, 1.0, 6.0), name="early", fail=failed.append)
+    options, preparer = ReadOptions(begin, 1_000_000, 1.0, 6.0), Preparer(state, bench.operation, name="early")
+    reader = Reader(state, preparer, options, name="early", fail=failed.append)
 
     def read(*_: object) -> Read:
         time.sleep(0.01)
