@@ -112,6 +112,9 @@ class Flow:
         """Partitions whose metadata has no room for more in flight: only what holds the committed offset may start."""
         self._stuck: set[Partition] = set()
         """Those where it has none for results either: only what holds the committed offset may settle."""
+        self._retried = False
+        """What was chosen last was to be tried again: the next is a ready one, if there is any. Of a few bad records
+        there may be more to try again than may start, and nothing would pass that tells them from an outage."""
         self._crowded = 0
         """Ready batches that were passed over for lack of room when it was last chosen what starts."""
         self.remembered = Remembered(ANSWERS_PER_IN_FLIGHT * limits.max_in_flight_records)
@@ -608,9 +611,12 @@ class Flow:
         passed_over: list[Batch] = []
         records = self.active_records
         while len(start) < slots:
-            if self._waiting and self._waiting[0][0] <= now and not (trial and self.ready):
+            is_due = self._waiting and self._waiting[0][0] <= now
+            if is_due and not (self.ready and (trial or self._retried)):
                 batch = heappop(self._waiting)[2]
+                self._retried = True
             elif self.ready:
+                self._retried = False
                 batch = self.ready.popleft()
             else:
                 break

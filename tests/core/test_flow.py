@@ -171,6 +171,19 @@ def test_what_surely_failed_is_taken_off_the_list_by_the_next_tick() -> None:
     assert not said(made.plan(now=0, slots=1)).in_flight
 
 
+def test_what_is_tried_again_takes_turns_with_what_is_ready() -> None:
+    """Of a few bad records there may be more to try again than may start: nothing else would start any more."""
+    made = flow(A)
+    read(made, chunk(A, range(6)))
+    for offset in range(3):
+        made.again(batch(chunk(A, [offset])), at=0.0)
+    made.add_ready([batch(chunk(A, [offset])) for offset in range(3, 6)])
+
+    begun = [started(made, slots=slots) for slots in (1, 2, 1, 2)]
+
+    assert [piece.chunks[0].offsets[0] for turn in begun for _, piece in turn] == [0, 3, 1, 4, 2, 5]
+
+
 def test_no_tick_names_a_partition_that_was_let_go() -> None:
     made = flow(A, B)
     made.add_ready([batch(chunk(A, range(5)), chunk(B, range(5)))])
