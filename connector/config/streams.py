@@ -155,7 +155,7 @@ class RetrySettings(Model):
     max_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
         default=5,
         description="Posts of one record, the first included, before it becomes a dead letter; those that failed as "
-        "all did, or were told to wait, do not count.",
+        "all did, or were told to wait (408, 425, 429), do not count.",
     )
     backoff_base_secs: Annotated[float, Field(gt=0, le=3_600)] = Field(
         default=1.0,
@@ -184,7 +184,9 @@ class BreakerSettings(Model):
     """When a failing platform is left alone, and how it is tried again."""
 
     failures: Annotated[int, Field(ge=1, le=1_000)] = Field(
-        default=5, description="Failed requests in a row, with none succeeding, that open the circuit."
+        default=5,
+        description="Failed requests in a row, with none succeeding, that open the circuit; told to wait, that have "
+        "the whole stream wait.",
     )
     # A probe is one small request; full speed within 5 s of an outage's end leaves room for no longer wait than this.
     probe_secs: Seconds = Field(default=0.5, description="Wait before the first probe, in seconds; it doubles.")

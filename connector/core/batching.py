@@ -54,7 +54,7 @@ class Batch:
     family: int = 0
     """Batches that were cut from one another share this number: they are one suspect, not several."""
     suspect: bool = False
-    """It, or the batch that it was cut from, failed while others passed."""
+    """It, or the batch that it was cut from, failed again and again while others passed."""
     trace: str | None = None
     """Where traces are on, the context of the span of its last request, as a header `traceparent` has it."""
 

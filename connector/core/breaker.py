@@ -42,6 +42,9 @@ class Gate:
     """Lets batches start, one, or none.
 
     `family` numbers tell which batches were cut from one another: the failures of one family say nothing of the rest.
+    Nor do the answers of a `suspect`, which has failed again and again while others passed, tell whether the platform
+    is well: of a few bad records that are being found there may be more answers than of all others. `others_pass` says
+    that others have passed since a batch failed before, so that this time it is no sign of an outage.
     """
 
     def __init__(self, policy: GatePolicy) -> None:
@@ -51,6 +54,7 @@ class Gate:
         self.next_probe_at = 0.0
         self._delay = 0.0
         self._in_a_row = 0
+        self._told_in_a_row = 0
         self._heard: dict[int, tuple[bool, float]] = {}
         """Of each family, the longest unheard first, whether nothing of it has failed, and when it was last heard of.
         One that fails again and again counts once, or a few bad records would pass for an outage, and each would be
@@ -64,11 +68,11 @@ class Gate:
         self._passed_at = float("-inf")
         self._probed_at = float("-inf")
 
-    def passed(self, family: int, *, now: float) -> bool:
+    def passed(self, family: int, *, now: float, suspect: bool = False) -> bool:
         """Take note of a batch that the platform answered in its own right; return whether this closed the gate."""
-        self._note(family, passed=True, now=now)
+        self._note(family, passed=True, now=now, suspect=suspect)
         self._passed_at = now
-        self._in_a_row = 0
+        self._in_a_row = self._told_in_a_row = 0
         self._failing.clear()
         self._gave_up = False
         self._beneath = None
@@ -77,18 +81,27 @@ class Gate:
             self.state, self.hold = "closed", None
         return reopened
 
-    def failed(self, family: int, *, now: float, detail: str) -> bool:
+    def failed(self, family: int, *, now: float, detail: str, others_pass: bool = False, suspect: bool = False) -> bool:
         """Take note of a batch that was not taken, through no sure fault of its own; return whether the gate opened."""
-        self._note(family, passed=False, now=now)
+        self._note(family, passed=False, now=now, suspect=suspect)
         self._failing.add(family)
-        self._in_a_row += 1
         if self.state == "half_open":
             self._reopen(now)
             return False
+        if others_pass:
+            return False
+        self._in_a_row += 1
         if self.state == "closed" and self._in_a_row >= self._policy.failures:
             self._open(Hold("outage", now, detail, "probe"), self._policy.outage_probe_secs, now)
             return True
         return False
+
+    def told_to_wait(self, family: int, *, now: float, others_pass: bool, suspect: bool = False) -> bool:
+        """Take note of a batch that was told to wait; return whether that is meant for all, as nothing passes."""
+        self._note(family, passed=False, now=now, suspect=suspect)
+        self._failing.add(family)
+        self._told_in_a_row += not others_pass
+        return self.state != "closed" or self._told_in_a_row >= self._policy.failures
 
     def refused(self, family: int, reason: str, *, now: float, detail: str) -> bool:
         """Take note of an answer that says that nothing can work; return whether this began a hold.
@@ -105,9 +118,9 @@ class Gate:
         self._open(Hold(reason, now, detail, "probe"), self._policy.hold_probe_secs, now)
         return True
 
-    def blamed(self, family: int, *, now: float) -> None:
+    def blamed(self, family: int, *, now: float, suspect: bool = False) -> None:
         """Take note of a batch that was refused for its own records."""
-        self._note(family, passed=False, now=now)
+        self._note(family, passed=False, now=now, suspect=suspect)
 
     def gave_up(self) -> None:
         """Take note that records were given up as the only ones that fail: of the next ones that would not be true."""
@@ -164,7 +177,9 @@ class Gate:
         others = [well for other, (well, at) in self._heard.items() if other != family and at >= since]
         return self._passed_at >= since and (not others or sum(others) > HEALTHY_SHARE * len(others))
 
-    def _note(self, family: int, *, passed: bool, now: float) -> None:
+    def _note(self, family: int, *, passed: bool, now: float, suspect: bool = False) -> None:
+        if suspect:
+            return
         well, _ = self._heard.pop(family, (True, 0.0))
         self._heard[family] = passed and well, now
         if len(self._heard) > REMEMBERED:

@@ -224,7 +224,8 @@ TABLE: tuple[Row, ...] = (
         "wait",
         "408, 425, 429, or 503 with `Retry-After` (seconds or date, capped by `retry.retry_after_max_secs`)",
         Action.WAIT,
-        "wait, then again; lowers concurrency; never a dead letter",
+        "not taken: wait, then again; lowers concurrency; all told so: the whole stream waits as long; never a dead "
+        "letter, but a 503 while others pass: as without `Retry-After`",
         lambda reply, _: (
             reply.kind == "answered"
             and (reply.status in WAIT_STATUSES or (reply.status == 503 and reply.retry_after_secs is not None))
@@ -406,7 +407,7 @@ def rejection(reply: Reply, row: Row) -> Verdict:
     match row.action:
         case Action.SHRINK:
             reason = "payload_too_large"
-        case Action.BACK_OFF:
+        case Action.BACK_OFF | Action.WAIT:
             reason = "server_error"
         case _:
             reason = reply.code if reply.code in RECORD_CODES else "rejected"

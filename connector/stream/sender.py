@@ -13,6 +13,7 @@ from connector.core.chunks import Chunk
 from connector.core.results import Finished
 from connector.core.retrying import SUSPICION, RetryPolicy, backoff, next_step, told_to_wait
 from connector.core.verdicts import (
+    WAIT_STATUSES,
     Action,
     Judgement,
     Reply,
@@ -231,9 +232,9 @@ class Sender:
                 self._settle(serial, batch, judgement, reply, sent_ms)
             case Action.DOUBT:
                 batch.failures += 1
-                state.limit.troubled(now=at)
-                self._failed(batch, row, reply)
-                self._doubt(serial, batch, batch.chunks, reply, sent_ms)
+                _, still_pass = self._others_pass(batch, at)
+                self._failed(batch, row, reply, still_pass=still_pass)
+                self._doubt(serial, batch, batch.chunks, reply, sent_ms, still_pass=still_pass)
             case Action.HALVE | Action.SHRINK:
                 self._passed(batch, reply)
                 if row.action is Action.SHRINK:
@@ -247,16 +248,10 @@ class Sender:
             case Action.HOLD_OR_HALVE:
                 self._blocked(serial, batch, reply, row, sent_ms)
             case Action.BACK_OFF:
-                state.limit.troubled(now=at)
                 self._back_off(serial, batch, reply, row, sent_ms)
             case Action.WAIT:
-                state.limit.troubled(now=at)
-                wait = told_to_wait(reply.retry_after_secs, batch.attempts, self._retry, jitter=self._dice.random())
-                if reply.retry_after_secs is not None:
-                    state.paused_until = max(state.paused_until, at + wait)
-                self._again(serial, at=at + wait)
+                self._wait(serial, batch, reply, row, sent_ms)
             case Action.OUTAGE:
-                state.limit.troubled(now=at)
                 self._failed(batch, row, reply)
                 self._again(serial, at=at + self._pause_after(1))
             case Action.LOCAL:
@@ -265,15 +260,22 @@ class Sender:
     def _passed(self, batch: Batch, reply: Reply) -> None:
         if reply.foreign:  # of the platform it says nothing
             return
-        if self._state.gate.passed(batch.family, now=now()):
+        if self._state.gate.passed(batch.family, now=now(), suspect=batch.suspect):
             self._state.limit.restart()
 
-    def _failed(self, batch: Batch, row: Row, reply: Reply) -> None:
+    def _failed(self, batch: Batch, row: Row, reply: Reply, *, still_pass: bool = False) -> None:
+        self._troubled(still_pass=still_pass)
         detail = f"{row.name}: {reply.text or reply.trouble or reply.unreadable or ''}".rstrip(": ")
         if reply.status:
             detail = f"HTTP {reply.status}, {detail}"
-        if self._state.gate.failed(batch.family, now=now(), detail=detail):
+        gate = self._state.gate
+        if gate.failed(batch.family, now=now(), detail=detail, others_pass=still_pass, suspect=batch.suspect):
             self._tell_hold()
+
+    def _troubled(self, *, still_pass: bool) -> None:
+        """Ask for less at once, unless others have passed since the batch last failed: it is then not the load."""
+        if not still_pass:
+            self._state.limit.troubled(now=now())
 
     def _tell_hold(self) -> None:
         if self._state.gate.hold is not None:
@@ -323,12 +325,15 @@ class Sender:
             for half in probe.halves():
                 flow.again(self._piece(probe, half), at=at)
         if judgement.doubt:
-            self._settle_doubt(batch, batch.split(judgement.doubt)[0], reply, sent_ms)
+            _, still_pass = self._others_pass(batch, at)
+            self._settle_doubt(batch, batch.split(judgement.doubt)[0], reply, sent_ms, still_pass=still_pass)
 
     def _finish(self, serial: int, batch: Batch, chunks: tuple[Chunk, ...], verdicts: Verdicts, sent_ms: int) -> None:
         self._state.finish(serial, chunks, verdicts, attempts=batch.attempts, sent_ms=sent_ms, answered_ms=now_ms())
 
-    def _doubt(self, serial: int, batch: Batch, chunks: tuple[Chunk, ...], reply: Reply, sent_ms: int) -> None:
+    def _doubt(
+        self, serial: int, batch: Batch, chunks: tuple[Chunk, ...], reply: Reply, sent_ms: int, *, still_pass: bool
+    ) -> None:
         """Deal with a batch whose fate is unknown, as the operator chose."""
         flow = self._state.flow
         if self._options.in_doubt == "dead_letter":
@@ -336,12 +341,13 @@ class Sender:
             return
         flow.doubt(chunks)
         flow.withdraw(serial)
-        self._settle_doubt(batch, chunks, reply, sent_ms)
+        self._settle_doubt(batch, chunks, reply, sent_ms, still_pass=still_pass)
 
-    def _settle_doubt(self, batch: Batch, chunks: tuple[Chunk, ...], reply: Reply, sent_ms: int) -> None:
+    def _settle_doubt(
+        self, batch: Batch, chunks: tuple[Chunk, ...], reply: Reply, sent_ms: int, *, still_pass: bool
+    ) -> None:
         """Deal with records in doubt that are listed as such and belong to no active batch."""
         state, at = self._state, now()
-        _, still_pass = self._others_pass(batch, at)
         often = batch.failures >= self._retry.max_attempts
         match self._options.in_doubt:
             case "resend" if not (often and still_pass):
@@ -400,9 +406,26 @@ class Sender:
             flow.again(piece, at=at)
 
     def _back_off(self, serial: int, batch: Batch, reply: Reply, row: Row, sent_ms: int) -> None:
-        self._failed(batch, row, reply)
         others_pass, still_pass = self._others_pass(batch, now())
+        self._failed(batch, row, reply, still_pass=still_pass)
         self._narrow(serial, batch, reply, row, sent_ms, others_pass=others_pass, still_pass=still_pass)
+
+    def _wait(self, serial: int, batch: Batch, reply: Reply, row: Row, sent_ms: int) -> None:
+        """Have a batch wait as it was told, and all others as well once nothing passes.
+
+        That too much is asked is no word about a record; a 503 may be one, whatever it says of when.
+        """
+        state, at = self._state, now()
+        others_pass, still_pass = self._others_pass(batch, at)
+        self._troubled(still_pass=still_pass)
+        told = told_to_wait(reply.retry_after_secs, batch.attempts, self._retry, jitter=self._dice.random())
+        all_told = state.gate.told_to_wait(batch.family, now=at, others_pass=still_pass, suspect=batch.suspect)
+        if all_told and reply.retry_after_secs is not None:
+            state.paused_until = max(state.paused_until, at + told)
+        if reply.status in WAIT_STATUSES:
+            self._again(serial, at=at + told)
+            return
+        self._narrow(serial, batch, reply, row, sent_ms, others_pass=others_pass, still_pass=still_pass, told_secs=told)
 
     def _others_pass(self, batch: Batch, at: float) -> tuple[bool, bool]:
         """Tell whether others have passed since a batch that has just failed first did, and since it last did."""
@@ -422,26 +445,38 @@ class Sender:
         if last is None or not gate.others_passed(batch.family, since=last):
             self._refused(serial, batch, reply, row)
             return
-        gate.blamed(batch.family, now=now())
-        self._state.limit.troubled(now=now())
+        gate.blamed(batch.family, now=now(), suspect=batch.suspect)
         self._narrow(serial, batch, reply, row, sent_ms, others_pass=True, still_pass=True)
 
     def _narrow(
-        self, serial: int, batch: Batch, reply: Reply, row: Row, sent_ms: int, *, others_pass: bool, still_pass: bool
+        self,
+        serial: int,
+        batch: Batch,
+        reply: Reply,
+        row: Row,
+        sent_ms: int,
+        *,
+        others_pass: bool,
+        still_pass: bool,
+        told_secs: float | None = None,
     ) -> None:
         """Go on with a batch that was not taken, until the record is alone that is to blame, if one is.
 
         A single one is given up after `retry.max_attempts` failures of its own, of two at least where one may hold.
+        What the platform has told to wait `told_secs` waits so long, its halves as well.
         """
         state, at = self._state, now()
         batch.failures += others_pass
+        batch.suspect = batch.suspect or batch.failures >= SUSPICION
         at_least = SUSPICION if row.action is Action.HOLD_OR_HALVE else 1
         retry = replace(self._retry, max_attempts=max(self._retry.max_attempts, at_least))
         match next_step(batch, retry, others_pass=others_pass, still_pass=still_pass):
             case "again":
-                self._again(serial, at=at + self._pause_after(batch.attempts))
+                wait = self._pause_after(batch.attempts) if told_secs is None else told_secs
+                self._again(serial, at=at + wait)
             case "halve":
-                self._halve(serial, at=at + self._dice.random() * self._retry.base_secs, suspect=True)
+                wait = self._dice.random() * self._retry.base_secs if told_secs is None else told_secs
+                self._halve(serial, at=at + wait, suspect=True)
             case "give_up":
                 state.gate.gave_up()
                 self._reject(serial, batch, reply, row, sent_ms)

@@ -287,6 +287,62 @@ def test_what_is_refused_speaks_against_those_that_pass() -> None:
     assert not gate.others_passed(7, since=1.0)
 
 
+def test_suspects_say_nothing_of_the_platform() -> None:
+    """Pieces of a few bad batches are answered more often than all others."""
+    suspects = [
+        lambda gate, family=family, step=step: step(gate, family, now=2.0, suspect=True)
+        for family in range(100, 140)
+        for step in (Gate.passed, Gate.blamed, lambda gate, *of, **how: gate.failed(*of, detail="", **how))
+    ]
+    well = made(*[passes(family, now=2.0) for family in range(20)], fails(50, now=2.0), *suspects)
+    ill = made(*[fails(family, now=2.0) for family in range(20)], passes(50, now=2.0), *suspects)
+
+    assert well.others_passed(7, since=1.0)
+    assert not ill.others_passed(7, since=1.0)
+
+
+def test_failures_while_others_pass_are_no_outage() -> None:
+    gate = made(fails(1), fails(2))
+
+    assert not any(gate.failed(family, now=0.0, detail="", others_pass=True) for family in (3, 4, 5, 6))
+    assert gate.failed(7, now=0.0, detail="")
+
+
+# ------------------------------------------------------------------ whose wait it is
+
+
+def told(gate: Gate, family: int, *, others_pass: bool = False) -> bool:
+    return gate.told_to_wait(family, now=0.0, others_pass=others_pass)
+
+
+def test_all_wait_once_so_many_in_a_row_were_told() -> None:
+    gate = made()
+
+    assert [told(gate, family) for family in (1, 2, 3, 4)] == [False, False, True, True]
+    assert gate.state == "closed", "it is no outage"
+    gate.passed(5, now=0.0)
+    assert not told(gate, 1)
+
+
+def test_what_is_told_while_others_pass_is_meant_for_few() -> None:
+    gate = made()
+
+    assert not any(told(gate, family, others_pass=True) for family in range(20))
+
+
+def test_what_is_told_when_all_were_told_or_failed_before_is_meant_for_all() -> None:
+    """A platform that has just come back, or is to be tried."""
+    assert told(made(*OUTAGE, probes(ok=True, now=4.0)), 1)
+
+
+def test_a_batch_that_was_told_to_wait_is_not_well() -> None:
+    gate = made(fails(7, now=0.0), passes(1, now=0.0))
+    for family in (2, 3):
+        told(gate, family)
+
+    assert not gate.others_passed(7, since=0.0)
+
+
 def test_a_probe_says_nothing_of_whether_others_passed() -> None:
     gate = made(*[fails(7, now=1.0)] * 3, probes(ok=True, now=4.0))
 

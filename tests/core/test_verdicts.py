@@ -381,6 +381,7 @@ def test_each_record_has_one_end(said: tuple[Reply, int], attempts: int, own_lis
         (answered(400, code="missing_messages"), "rejected"),
         (answered(422), "rejected"),
         (answered(409, code=""), "rejected"),
+        (answered(503, retry_after_secs=5.0), "server_error"),
     ],
 )
 def test_a_record_that_is_refused_alone_says_why(reply: Reply, reason: str) -> None:

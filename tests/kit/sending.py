@@ -37,6 +37,7 @@ class Bench:
         failures: int = 5,
         max_age_ms: int | None = None,
         setting_codes: Iterable[str] = (),
+        waits: RetryPolicy | None = None,
     ) -> None:
         self.operation = Operation("send", Rules(list_number="+18005551234", max_age_ms=max_age_ms))
         self.state = State(
@@ -51,7 +52,7 @@ class Bench:
         self._policy = VerdictPolicy(
             max_attempts, frozenset({"provider_error"}), frozenset(setting_codes), frozenset({504})
         )
-        self._retry = RetryPolicy(max_attempts, 0.005, 0.02, 0.02)
+        self._retry = waits or RetryPolicy(max_attempts, 0.005, 0.02, 0.02)
         self._in_doubt = in_doubt
         self._next = 0
         self._failed: list[BaseException] = []

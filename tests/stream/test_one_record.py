@@ -1,0 +1,207 @@
+"""One record for which every request fails that it is part of: what becomes of it, and of all others.
+
+Minutes pass in no time: the event loop's clock leaps to its next timer.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, Final, cast
+
+import pytest
+
+from connector.core.batching import Batch
+from connector.core.breaker import Gate, GatePolicy, Hold
+from connector.core.concurrency import ConcurrencyLimit, ConcurrencyPolicy
+from connector.core.retrying import RetryPolicy
+from connector.core.verdicts import Reply, Verdict
+from connector.trackly.client import Client
+from connector.trackly.operations import Operation
+from tests.kit.sending import Bench
+
+BATCHES_PER_SEC: Final = 5
+POISON_EVERY: Final = 200
+POISON_AT: Final = 100
+EVENT: Final = b'{"to":"+15550000001","body":"text"}'
+WORDS: Final = {
+    "500": Reply("answered", status=500, text="oops"),
+    "503": Reply("answered", status=503, text="try later"),
+    "503 and when": Reply("answered", status=503, text="try later", retry_after_secs=5.0),
+}
+SLOWER: Final = {
+    "429": Reply("answered", status=429, text="slow down"),
+    "429 and when": Reply("answered", status=429, text="slow down", retry_after_secs=5.0),
+}
+
+
+class Leaping(asyncio.SelectorEventLoop):
+    """A loop that never waits: when there is nothing to do, its time is that of the next timer."""
+
+    def __init__(self) -> None:
+        """Make a loop at time 0."""
+        super().__init__()
+        self._leapt = 0.0
+        selector = cast("Any", self)._selector
+        select = selector.select
+
+        def leap(timeout: float | None) -> Any:
+            self._leapt += timeout or 0.0
+            return select(0)
+
+        selector.select = leap
+
+    def time(self) -> float:
+        """Return the seconds that were leapt over."""
+        return self._leapt
+
+
+@pytest.fixture
+def loop() -> Iterator[Leaping]:
+    loop = Leaping()
+    with pytest.MonkeyPatch.context() as patch:
+        for clock in ("stream.sender.now", "stream.sender.awake", "stream.state.now"):
+            patch.setattr(f"connector.{clock}", loop.time)
+        for clock in ("now", "awake"):
+            patch.setattr(f"tests.kit.sending.{clock}", loop.time)
+        yield loop
+    loop.close()
+
+
+class Platform:
+    """A client whose platform says one word to any request with a poisoned record, and what `says` does to others."""
+
+    def __init__(self, loop: Leaping, word: Reply, says: Callable[[float], Reply | None]) -> None:
+        self._loop, self._word, self._says = loop, word, says
+        self._dice = random.Random(1)
+        self.times: list[float] = []
+        self.refused: list[float] = []
+        self.taken: Counter[int] = Counter()
+
+    async def post(self, _operation: Operation, batch: Batch, *, before: float) -> Reply:
+        """Answer after some 50 ms."""
+        assert self._loop.time() <= before
+        self.times.append(self._loop.time())
+        said = self._says(self._loop.time())
+        await asyncio.sleep(self._dice.uniform(0.03, 0.08))
+        offsets = [offset for chunk in batch.chunks for offset in chunk.offsets]
+        if said is None and any(offset % POISON_EVERY == POISON_AT for offset in offsets):
+            said = self._word
+        if said is not None:
+            self.refused.append(self._loop.time())
+            return said
+        self.taken.update(offsets)
+        return Reply("answered", status=200)
+
+    async def lists(self) -> Reply:
+        """Say that it works."""
+        return Reply("answered", status=200)
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+    def read_certificates_again(self) -> None:
+        """Do nothing."""
+
+
+class Minutes:
+    """A stream that reads so many batches a second, with the settings that it has by default, over some minutes."""
+
+    def __init__(
+        self, loop: Leaping, word: Reply, *, batch: int = 20, says: Callable[[float], Reply | None] = lambda _: None
+    ) -> None:
+        self._loop = loop
+        self._batch = batch
+        self.platform = Platform(loop, word, says)
+        self.bench = Bench(batch_records=batch, waits=RetryPolicy(5, 1.0, 60.0, 300.0))
+        state = self.state = self.bench.state
+        state.gate = Gate(GatePolicy(5, 0.5, 2.0, 2.0, 60.0))
+        state.limit = ConcurrencyLimit(ConcurrencyPolicy(1, 64))
+        self.holds: list[Hold] = []
+        state.on_hold = self.holds.append
+        self.paused_secs = 0.0
+        self.read = 0
+
+    def pass_by(self, secs: float) -> "Minutes":
+        """Have some time pass."""
+        self._loop.run_until_complete(self._pass_by(secs))
+        return self
+
+    async def _pass_by(self, secs: float) -> None:
+        sender = self.bench.sender(cast("Client", self.platform))
+        sender.run()
+        state = self.state
+        while self._loop.time() < secs:
+            due = int(self._loop.time() * BATCHES_PER_SEC) * self._batch
+            if due > self.read and state.may_read and len(state.flow.ready) < 50:
+                self.bench.read([EVENT] * (due - self.read))
+                self.read = due
+            self.bench.tick(sender)
+            self.paused_secs += 0.05 * (state.paused_until > self._loop.time())
+            await asyncio.sleep(0.05)
+        await sender.close()
+
+    @property
+    def letters(self) -> dict[int, Verdict]:
+        """The dead letters, by offset."""
+        return {o: verdict for o, (verdict, _) in self.bench.results().items() if verdict.status == "dead_letter"}
+
+
+@pytest.mark.parametrize(
+    ("word", "batch"),
+    [(word, batch) for batch in (20, 1) for word in WORDS if batch > 1 or "when" in word],
+)
+def test_a_record_that_fails_alone_ends_alone_and_all_others_go_on(loop: Leaping, word: str, batch: int) -> None:
+    """One batch in ten holds such a record, and is asked again and again."""
+    said, secs = WORDS[word], 120.0
+
+    minutes = Minutes(loop, said, batch=batch).pass_by(secs)
+
+    letters, results = minutes.letters, minutes.bench.results()
+    poisoned = set(range(POISON_AT, minutes.read, POISON_EVERY))
+    early = {offset for offset in poisoned if offset < (secs - 75) * BATCHES_PER_SEC * batch}
+    assert early <= letters.keys() <= poisoned
+    assert {(v.reason, v.http_status, v.text) for v in letters.values()} == {("server_error", said.status, said.text)}
+    assert max(results[offset][1].attempts for offset in letters) <= 6
+    assert len(results) > 0.95 * minutes.read > 0.9 * BATCHES_PER_SEC * batch * secs
+    assert set(minutes.platform.taken.values()) == {1}
+    assert (minutes.holds, minutes.paused_secs) == ([], 0)
+    assert minutes.state.limit.limit > 1
+
+
+@pytest.mark.parametrize("word", SLOWER)
+def test_a_batch_that_alone_is_told_that_it_is_too_much_waits_alone(loop: Leaping, word: str) -> None:
+    """As where one list has a limit of its own: that is no word about a record."""
+    minutes = Minutes(loop, SLOWER[word]).pass_by(60)
+
+    waiting = {batch * 20 + at for batch in range(5, minutes.read // 20, 10) for at in range(20)}
+    results = minutes.bench.results()
+    assert minutes.letters == {}
+    assert not waiting & results.keys()
+    assert len(results) > 0.95 * (minutes.read - len(waiting))
+    assert (minutes.holds, minutes.paused_secs) == ([], 0)
+
+
+def test_a_wait_that_all_are_told_is_kept_by_all_and_spends_no_record(loop: Leaping) -> None:
+    def says(at: float) -> Reply | None:
+        return Reply("answered", status=429, retry_after_secs=90 - at) if 30 <= at < 90 else None
+
+    minutes = Minutes(loop, WORDS["500"], says=says).pass_by(120)
+
+    assert minutes.letters.keys() <= set(range(POISON_AT, minutes.read, POISON_EVERY))
+    asked = [at for at in minutes.platform.times if 30 <= at < 90]
+    assert len(asked) < 20
+    assert max(asked) < 35
+    assert len(minutes.bench.results()) > 0.9 * minutes.read
+
+
+@pytest.mark.parametrize("word", [*SLOWER, "503 and when"])
+def test_a_platform_that_tells_most_to_wait_spends_no_record(loop: Leaping, word: str) -> None:
+    dice = random.Random(3)
+
+    said = (WORDS | SLOWER)[word]
+
+    minutes = Minutes(loop, said, says=lambda _: said if dice.random() < 0.65 else None).pass_by(100)
+
+    assert minutes.letters == {}
+    assert len(minutes.platform.refused) > 30
