@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from connector.deadletters.jobs import Seen
     from connector.deadletters.letters import Letter
 
+_MOST_MINS: Final = 525_600
+"""A year."""
+
 _MOST: Final = 5_000_000
 """Records in doubt that are looked at; a crash leaves `delivery.max_in_flight_records` at most."""
 
@@ -48,7 +51,11 @@ def in_doubt(
     ] = None,
     window_mins: Annotated[
         float,
-        typer.Option(min=0, help="Events count up to so long before the dead letter where no header tells the post."),
+        typer.Option(
+            min=0,
+            max=_MOST_MINS,
+            help="Events count up to so long before the dead letter where no header tells the post.",
+        ),
     ] = 15,
     dry_run: DryRun = False,
     name: Name = None,
