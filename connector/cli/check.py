@@ -40,6 +40,8 @@ def check(
     Exit code 2: the settings cannot be used. With --online: 3 no broker answered, 6 the platform refused, 1 anything
     else that would stand in the way of a start.
     """
+    if of_commands and not online:
+        raise typer.BadParameter("needs --online: nobody is asked without it", param_hint="--dead-letters")
     try:
         loaded = load(settings)
     except SettingsError as error:

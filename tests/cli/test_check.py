@@ -176,6 +176,12 @@ def test_nobody_is_asked_offline(check: Callable[..., Result], far_ends: Callabl
     assert asked == []
 
 
+def test_rights_are_not_passed_over_in_silence_where_nobody_is_asked(check: Callable[..., Result]) -> None:
+    result = check("--dead-letters")
+
+    assert (result.exit_code, "needs --online" in result.stderr) == (2, True), result.output
+
+
 def test_findings_are_shown_and_what_is_well_exits_with_0(
     check: Callable[..., Result], far_ends: Callable[..., list[Settings]]
 ) -> None:
