@@ -14,7 +14,7 @@ from connector.core.batching import Batch, wire_size
 from connector.core.chunks import Chunk, Partition
 from connector.core.verdicts import Action, RecordError, Reply, VerdictPolicy, classify, judge
 from connector.trackly.operations import MAX_TEXT, Operation, Rules
-from connector.trackly.replies import parse_retry_after, read_reply
+from connector.trackly.replies import is_foreign, parse_retry_after, read_reply
 
 POLICY: Final = VerdictPolicy(
     max_attempts=5,
@@ -319,6 +319,37 @@ def test_a_failure_is_told_with_its_code_and_text(body: bytes | dict[str, Any], 
     foreign = isinstance(body, bytes)  # all of those above that are no JSON object
     for status in (199, 300, 400, 500):
         assert answer(body, status=status) == Reply("answered", status=status, code=code, text=text, foreign=foreign)
+
+
+def test_a_failure_in_json_that_is_not_utf8_where_nobody_looks_is_told_as_well() -> None:
+    reply = answer(b'{"x":"\xff"}', status=500)
+
+    assert (reply.text, reply.foreign) == ('{"x":"\ufffd"}', False)
+
+
+def test_a_text_that_says_nothing_is_not_told_in_place_of_the_whole_answer() -> None:
+    body = {"errors": [failure(0, error="")]}
+
+    assert answer(body, status=400).text == json.dumps(body)
+
+
+def test_an_empty_text_gives_way_to_the_next_one() -> None:
+    assert answer({"error": "", "message": "told otherwise"}, status=400).text == "told otherwise"
+
+
+def test_the_code_of_the_request_counts_before_those_of_its_records() -> None:
+    assert answer({"code": "too_many", "errors": [failure(0)]}, status=400).code == "too_many"
+
+
+def test_one_record_that_an_error_reply_counts_as_taken_is_enough_for_doubt() -> None:
+    reply = answer(said(1, 3), status=500)
+
+    assert classify(reply, POLICY, own_list=True).action is Action.DOUBT
+
+
+@pytest.mark.parametrize(("body", "foreign"), [(b'{"lists":[]}', False), (b"[]", True), (b"<html>", True), (b"", True)])
+def test_only_a_json_object_is_the_platforms_own_answer(body: bytes, foreign: bool) -> None:
+    assert is_foreign(body) is foreign
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])
