@@ -109,6 +109,19 @@ def test_delays_double_up_to_their_ceiling() -> None:
         assert seen == delays
 
 
+def test_delays_are_as_long_whenever_it_begins() -> None:
+    outage = [fails(family, now=1_000.0) for family in (1, 2, 3)]
+
+    assert made(*outage, probes(ok=False, now=1_002.0)).next_probe_at == 1_002.0 + 4.0
+    assert made(refuses(now=1_000.0), probes(ok=False, now=1_010.0)).next_probe_at == 1_010.0 + 20.0
+
+
+def test_a_second_probe_says_nothing_while_a_batch_is_let_through() -> None:
+    gate = made(*OUTAGE, probes(ok=True, now=2.0), probes(ok=False, now=3.0))
+
+    assert (gate.state, gate.allowed(0)) == ("half_open", 1)
+
+
 def test_answers_that_come_while_it_holds_do_not_put_its_probe_off() -> None:
     """Many batches may be under way when the first is refused; each would double the delay."""
     gate = made(refuses(now=5.0), *[refuses(now=6.0)] * 9, fails(2, now=7.0))
@@ -197,7 +210,7 @@ def test_a_hold_that_a_probe_ends_is_there_again_after_the_operators_word() -> N
 
 
 def test_a_hold_that_is_asked_at_once_by_the_operators_word_goes_back_to_delays_of_its_own() -> None:
-    gate = made(refuses(), stops(), lambda gate: gate.resume(), probes(ok=False, now=100.0))
+    gate = made(refuses(now=50.0), stops(now=60.0), lambda gate: gate.resume(), probes(ok=False, now=100.0))
 
     assert gate.next_probe_at == 100.0 + 2 * POLICY.hold_probe_secs
 
