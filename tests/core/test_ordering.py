@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from hypothesis import given
@@ -11,7 +12,7 @@ from connector.core.chunks import Chunk, Partition
 from connector.core.ordering import ROW_BYTES, Laned, Lineup
 from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, Verdicts
-from tests.core.making import A, B, Position, chunk, positions, rows
+from tests.core.making import A, B, Position, chunk, chunks, positions, rows
 
 BATCH: Final = "t-1"
 
@@ -115,6 +116,34 @@ def test_a_record_comes_out_with_all_that_its_columns_held() -> None:
     assert one.chunk.wire is one.chunk.values
     assert list(rows([other.chunk])) == list(rows([second.slice(1, 2)]))
     assert (one.chunk.lists, one.chunk.oldest_ms) == (["+2"], 7)
+
+
+@given(chunks())
+def test_whatever_columns_a_chunk_has_its_records_come_out_as_they_went_in(drawn: Chunk) -> None:
+    whole = replace(drawn, keys=[b"k"] * len(drawn), wire=drawn.wire or [b"w"] * len(drawn))
+    lineup = Lineup()
+
+    out = [piece for _, piece in lineup.admit([("x", whole)], now=0)]
+    for _ in range(len(whole) - 1):
+        out += [turn.chunk for turn in lineup.settled([done(out[-1])])]
+
+    assert list(rows(out)) == list(rows([whole]))
+
+
+def test_records_without_keys_free_nobody() -> None:
+    lineup = Lineup()
+    admitted(lineup, keyed("aa"))
+
+    assert lineup.settled([done(chunk(A, [5]))]) == []
+
+
+def test_who_waits_under_an_assignment_that_goes_on_is_kept() -> None:
+    lineup = Lineup()
+    admitted(lineup, keyed("aa", epoch=3))
+
+    lineup.keep(lambda piece: piece.epoch == 3)
+
+    assert lineup.waiting_records == 1
 
 
 def test_what_waits_is_counted_and_forgotten_with_its_partition() -> None:
