@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.core.chunks import OBJECT_BYTES, Chunk, Headers, Partition, in_order, weight
+from connector.core.chunks import KEY_BYTES, OBJECT_BYTES, Chunk, Headers, Partition, in_order, source_bytes, weight
 from connector.core.packing import SMALL_BYTES, PackedValues
 from tests.core.making import A, batch, chunk, chunks, rows
 
@@ -99,6 +99,14 @@ def test_what_an_event_was_made_of_weighs_as_well() -> None:
 
     assert weight(made) - weight(plain) == 2 * (1 + OBJECT_BYTES)
     assert weight(made.pick([1])) - weight(plain.pick([1])) == 1 + OBJECT_BYTES
+
+
+def test_keys_that_are_longer_than_most_are_kept_beside_what_goes_into_requests() -> None:
+    """Those of change data capture are objects in JSON."""
+    short, long = (replace(chunk(offsets=[0, 1]), keys=[b"k" * size] * 2) for size in (5, 1_000))
+
+    assert source_bytes(short) == source_bytes(chunk(offsets=[0, 1])) == 0
+    assert source_bytes(long) == 2 * (1_000 + OBJECT_BYTES - KEY_BYTES)
 
 
 def test_headers_weigh_what_they_take() -> None:

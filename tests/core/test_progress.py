@@ -49,6 +49,8 @@ def test_a_range_set_is_a_set(steps: list[tuple[bool, Range]]) -> None:
 
 
 @given(edits)
+@example([(True, (2, 4)), (True, (0, 2))])
+@example([(True, (0, 2)), (True, (2, 4))])
 def test_ranges_are_sorted_and_do_not_touch(steps: list[tuple[bool, Range]]) -> None:
     ours = list(apply(steps)[0])
 
