@@ -128,6 +128,8 @@ def test_whatever_columns_a_chunk_has_its_records_come_out_as_they_went_in(drawn
         out += [turn.chunk for turn in lineup.settled([done(out[-1])])]
 
     assert list(rows(out)) == list(rows([whole]))
+    for piece in out:
+        assert (piece.timestamps is None, piece.lists is None) == (whole.timestamps is None, whole.lists is None)
 
 
 def test_records_without_keys_free_nobody() -> None:

@@ -41,8 +41,10 @@ def members(ours: RangeSet) -> set[int]:
 @given(edits)
 def test_a_range_set_is_a_set(steps: list[tuple[bool, Range]]) -> None:
     ours, plain = apply(steps)
+    twin = RangeSet()
+    twin.update(ours)
 
-    assert members(ours) == plain
+    assert members(ours) == members(twin) == plain
     assert ours.count == len(plain)
     assert ours.stop == max(plain, default=-1) + 1
     assert all((offset in ours) == (offset in plain) for offset in range(-1, 62))
