@@ -645,12 +645,15 @@ def test_a_file_that_does_not_compile_is_of_no_use_and_compiled_once(
 
 
 @pytest.mark.parametrize(
-    "trouble", ["kill -TERM $$", "kill -INT $$", "kill -KILL $$", f'ulimit -f 0; {sys.executable} "$@"']
+    "trouble", ["kill -TERM $$", "kill -INT $$; kill $$", "kill -KILL $$", f'ulimit -f 0; {sys.executable} "$@"']
 )
 def test_a_compiler_that_is_ended_or_has_no_room_on_the_disk_says_nothing_of_the_schema(
     trouble: str, tiny: TinyRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C, or whoever stops a service with all of its processes, reaches the compiler as well."""
+    """Ctrl-C, or whoever stops a service with all of its processes, reaches the compiler as well.
+
+    Ctrl-C does not where the tests run in the background of a shell.
+    """
     tiny.add(1, SMS_PROTO, "PROTOBUF")
     decoder = decoder_for(PROTOBUF, registry(tiny.url))
     assert decoder is not None
