@@ -9,6 +9,11 @@ def now() -> float:
     return time.monotonic()
 
 
+def awake() -> float:
+    """Return seconds of the clock that goes on while the machine sleeps, as the platform does."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def now_ms() -> int:
     """Return the time of day, in milliseconds since 1970."""
     return time.time_ns() // 1_000_000

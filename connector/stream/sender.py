@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from connector.clock import now, now_ms, until_next
+from connector.clock import awake, now, now_ms, until_next
 from connector.core.batching import Batch, LargestTaken
 from connector.core.chunks import Chunk
 from connector.core.results import Finished
@@ -31,7 +31,6 @@ from connector.telemetry.logging import get_logger, is_debugging
 from connector.telemetry.traces import BatchTraces
 from connector.trackly.client import Client, TooLateError
 from connector.trackly.operations import Operation
-from connector.trackly.transport import awake
 
 _HOLD_REASONS = {401: "unauthorized", 402: "payment_required", 403: "forbidden", 404: "not_found", 407: "proxy"}
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
-from connector.clock import now, now_ms
+from connector.clock import awake, now, now_ms
 from connector.core.batching import Batch
 from connector.core.breaker import Hold
 from connector.core.chunks import Partition
@@ -28,7 +28,6 @@ from connector.kafka.source import Membership, Source
 from connector.kafka.topics import Outputs
 from connector.stream.state import State
 from connector.telemetry.logging import get_logger
-from connector.trackly.transport import awake
 
 REFUSED_IN_A_ROW = 5
 """Ticks that topics refuse for their size before it is told: batches are halved meanwhile, and most soon fit."""

@@ -17,12 +17,13 @@ from typing import Any
 import httpx
 
 from connector import __version__
+from connector.clock import awake
 from connector.config.certificates import load_pair
 from connector.core.batching import Batch
 from connector.core.verdicts import Reply
 from connector.trackly.operations import Operation
 from connector.trackly.replies import is_foreign, read_reply
-from connector.trackly.transport import ExactTransport, Pieces, ReplyTooLargeError, awake
+from connector.trackly.transport import ExactTransport, Pieces, ReplyTooLargeError
 
 _WRITING = ("http11.send_request_headers.started", "http2.send_request_headers.started")
 _ANSWERED = "http11.receive_response_headers.complete"

@@ -13,7 +13,6 @@ import os
 import select
 import socket
 import ssl
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -22,6 +21,8 @@ from typing import Any, Final, Self, cast
 
 import httptools
 import httpx
+
+from connector.clock import awake
 
 MAX_HEADER_BYTES = 65_536
 """Of a reply's headers, and of anything else in it that is no body (a reason, a trailer, the frame of a chunk), when
@@ -41,11 +42,6 @@ class ReplyTooLargeError(Exception):
 
 READ_AHEAD_BYTES: Final = 65_536
 """What a server reads of a request, at least, before it can have refused it."""
-
-
-def awake() -> float:
-    """Return seconds of the clock that goes on while the machine sleeps, as the platform does."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ import pytest
 from connector.app.online import check_online
 from connector.config.settings import Settings
 from connector.kafka.scanning import scanning
+from tests.config.conftest import SMALLEST
 from tests.kit.world import free_port
 
 _TYPED_AFTER_SECS = 0.3
@@ -31,21 +32,8 @@ def _scan(settings: Settings) -> None:
 @pytest.mark.usefixtures("interrupting")
 @pytest.mark.parametrize("ask", [_scan, check_online], ids=["scan", "check --online"])
 def test_a_question_that_no_broker_answers_is_left_at_once(ask: Callable[[Settings], object]) -> None:
-    settings = Settings.model_validate(
-        {
-            "kafka": {"bootstrap_servers": f"127.0.0.1:{free_port()}", "request_timeout_secs": 5},
-            "trackly": {"api_key": "trk_0123456789abcdef"},
-            "streams": [
-                {
-                    "name": "sends",
-                    "topics": ["in"],
-                    "operation": "send",
-                    "outcomes": {"topic": "out"},
-                    "dead_letters": {"topic": "dead"},
-                }
-            ],
-        }
-    )
+    kafka = {"bootstrap_servers": f"127.0.0.1:{free_port()}", "request_timeout_secs": 5}
+    settings = Settings.model_validate(SMALLEST | {"kafka": kafka})
     main = threading.main_thread().ident or 0
     began = time.monotonic()
     typing = threading.Timer(_TYPED_AFTER_SECS, signal.pthread_kill, (main, signal.SIGINT))

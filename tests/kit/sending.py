@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from connector.clock import now
+from connector.clock import awake, now
 from connector.core.batching import Batcher, BatchLimits
 from connector.core.breaker import Gate, GatePolicy
 from connector.core.chunks import Chunk, Partition
@@ -19,7 +19,6 @@ from connector.stream.sender import Sender, SendOptions
 from connector.stream.state import State
 from connector.trackly.client import Client
 from connector.trackly.operations import Operation, Rules
-from connector.trackly.transport import awake
 
 POST_WITHIN_SECS = 4.0
 PARTITION = Partition("bench", 0)

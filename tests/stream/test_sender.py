@@ -14,14 +14,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from connector.clock import now_ms
+from connector.clock import awake, now_ms
 from connector.core.batching import Batch
 from connector.core.records import Scribe
 from connector.core.verdicts import Action, Reply, VerdictPolicy, classify
 from connector.trackly.client import Client, TooLateError
 from connector.trackly.operations import Operation
 from connector.trackly.replies import read_reply
-from connector.trackly.transport import awake
 from tests.kit.sending import Bench
 from tests.trackly.serving import PATIENCE_SECS, read_request, talk, whole
 
