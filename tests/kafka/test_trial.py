@@ -43,7 +43,7 @@ def problems(folder: Path, kafka: Mapping[str, Any], **stream: Any) -> dict[str,
         ("properties", "error_cb", "print", "a value of another kind is wanted"),
         ("properties", "client.rack", "\ud800", "a value of another kind is wanted"),
         ("producer_properties", "compression.type", "hush", 'Invalid value "..." for configuration property'),
-        ("consumer_properties", "fetch.min.bytes", 99_999_999_999, "value is outside allowed range 1..100000000"),
+        ("consumer_properties", "fetch.min.bytes", 99_999_999_999, "is outside allowed range 1..100000000"),
     ],
 )
 def test_a_property_that_librdkafka_refuses_is_named(
