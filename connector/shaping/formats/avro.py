@@ -80,6 +80,9 @@ def compile_avro(schema: Schema, pinned: Pinned | None = None) -> Callable[[byte
     written = look.at(parsed)
     read = careful_reader if look.is_recursive else schemaless_reader
     reader, convert = (None, written) if pinned is None else (pinned.parsed, pinned.convert)
+    if pinned is not None and look.has_logical_types:  # values have those that they were written with, whoever reads
+        brought = convert or _as_it_is
+        convert = lambda event: plain(brought(event))  # noqa: E731
 
     def read_from(value: bytes, start: int) -> Any:
         stream = BytesIO(value)
@@ -179,6 +182,7 @@ class _Look:
         """What converts each record that was looked at: types that share types are looked at once."""
         self._empty: dict[str, bool] = {}
         self.is_recursive = False
+        self.has_logical_types = False
 
     def at(self, schema: Any, depth: int = 0) -> Convert | None:
         """Return what converts a value of a schema, None where it is what JSON has already."""
@@ -198,6 +202,7 @@ class _Look:
                 return self.at(named, depth + 1)
             return None if schema in _PLAIN else plain
         if "logicalType" in schema:
+            self.has_logical_types = True
             return plain
         match schema["type"]:
             case "record" | "error":

@@ -357,6 +357,33 @@ def test_a_pinned_schema_brings_every_value_to_the_same_fields(producing: Produc
     assert reasons(decoded) == {1: "not_decodable"}
 
 
+def test_a_logical_type_that_only_the_producer_has_comes_as_json_has_it(tiny: TinyRegistry, tmp_path: Path) -> None:
+    """A schema may come to say of its numbers that they are times, which its readers need not know."""
+    written = {
+        "at": {"type": "long", "logicalType": "timestamp-millis"},
+        "maybe": ["null", {"type": "long", "logicalType": "timestamp-millis"}],
+        "price": {"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 2},
+        "days": {"type": "array", "items": {"type": "int", "logicalType": "date"}},
+    }
+    pinned = {"at": "long", "maybe": ["null", "long"], "price": "bytes", "days": {"type": "array", "items": "int"}}
+    data = b"\0" + b"\2\0" + b"\2\1" + b"\2\2\0"
+
+    def schema(kinds: dict[str, Any]) -> str:
+        fields = [{"name": name, "type": kind} for name, kind in kinds.items()]
+        return json.dumps({"type": "record", "name": "E", "fields": fields})
+
+    tiny.add(1, schema(written))
+    file = tmp_path / "e.avsc"
+    file.write_text(schema(pinned))
+
+    decoded = decode(FormatSettings(type="avro", reader_schema_file=file), registry(tiny.url), [frame(1, data)])
+
+    assert decoded.bad == {}
+    at = "1970-01-01T00:00:00Z"
+    assert decoded.values == [{"at": at, "maybe": at, "price": "0.01", "days": ["1970-01-02"]}]
+    assert decoded.values == decode(AVRO, registry(tiny.url), [frame(1, data)]).values
+
+
 def test_what_a_pinned_schema_fills_in_is_what_would_have_been_read(tiny: TinyRegistry, tmp_path: Path) -> None:
     """Each value has its own, and in the form that a value of the type has in JSON."""
     tiny.add(1, '{"type": "record", "name": "E", "fields": [{"name": "to", "type": "string"}]}')
