@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
 from io import BytesIO
+from struct import pack
 from typing import Any, Final
 from uuid import UUID
 
@@ -151,8 +152,21 @@ def plain(value: Any) -> Any:
             raise UndecodableError("not_decodable", f"a value of the type {type(value).__name__} has no form in JSON")
 
 
+def _short(value: float) -> float | None:
+    """Return a number of four bytes with as few digits as make it: 19.99 and not 19.989999771118164."""
+    if not math.isfinite(value):
+        return None
+    packed = pack("f", value)
+    return next(short for digits in range(6, 10) if pack("f", short := float(f"{value:.{digits}g}")) == packed)
+
+
 def _is_optional(schema: Any) -> bool:
     return schema in ("null", {"type": "null"}) or (isinstance(schema, list) and "null" in schema)
+
+
+def _of_type(kind: str) -> Convert | None:
+    """Return what converts a value of a type without a name of its own."""
+    return None if kind in _PLAIN else _short if kind == "float" else plain
 
 
 def _unless_null(convert: Convert) -> Convert:
@@ -200,7 +214,7 @@ class _Look:
             named = self._known.get(schema)
             if named is not None and not isinstance(named, str):
                 return self.at(named, depth + 1)
-            return None if schema in _PLAIN else plain
+            return _of_type(schema)
         if "logicalType" in schema:
             self.has_logical_types = True
             return plain
@@ -216,7 +230,7 @@ class _Look:
                 member = self.at(schema["values"], depth + 1)
                 return _members(member or _as_it_is) if member or _is_optional(schema["values"]) else None
             case str(kind):
-                return None if kind in _PLAIN else self.at(kind, depth + 1) if kind in self._known else plain
+                return self.at(kind, depth + 1) if kind in self._known else _of_type(kind)
             case nested:
                 return self.at(nested, depth + 1)
 

@@ -191,6 +191,31 @@ def test_logical_types_come_as_json_has_them(producing: Producing) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("number", "written"),
+    [
+        (19.99, "19.99"),
+        (0.1, "0.1"),
+        (16_777_216.0, "16777216.0"),
+        (3.4028234663852886e38, "3.4028235e+38"),
+        (-0.0, "-0.0"),
+    ],
+)
+def test_a_float_comes_as_it_was_written_and_not_as_what_four_bytes_make_of_it(
+    number: float, written: str, producing: Producing
+) -> None:
+    """A text would tell of a price of 19.989999771118164; Protobuf's JSON mapping and Java print what is meant, too."""
+    kinds = {"price": "float", "maybe": ["null", {"type": "float"}], "all": {"type": "array", "items": "float"}}
+    fields = [{"name": name, "type": kind} for name, kind in kinds.items()]
+    schema = json.dumps({"type": "record", "name": "E", "fields": fields})
+
+    decoded = decode(
+        AVRO, producing.asking, producing.avro(schema, {"price": number, "maybe": number, "all": [number]})
+    )
+
+    assert repr(decoded.values) == f"[{{'price': {written}, 'maybe': {written}, 'all': [{written}]}}]"
+
+
 def test_protobuf_that_confluents_serializer_writes(producing: Producing, tmp_path: Path) -> None:
     sms = _messages(SMS_PROTO, tmp_path)["Sms"]
 
