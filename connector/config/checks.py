@@ -62,6 +62,7 @@ RULES: Final = (
     "every expression and template of `mapping` compiles, and `transform` names a function that is there",
     "`mapping.list_number` only where the operation has a list, `mapping.max_segments` only with `operation: send`",
     "`mapping.fields`, with an override laid over it, makes all that each event of the operation must have",
+    "what `mapping.fields` makes the same of all records passes; its names do where `unknown_fields` are rejected",
     "the lists that `mapping.list_number` names itself (`table`, `default`, `const`) are E.164 numbers",
     "a list is chosen by `mapping.list_number` or by a field `list_number`, an override laid over the stream's mapping",
     "an entry of `overrides` names topics that the stream reads, by name or by pattern, and changes something",

@@ -293,6 +293,8 @@ class Operation:
         self._optional = {f.encode_name: _MEMBERS.get(f.type, ()) for f in fields if not f.required}
         """By the name of each field that an event may lack: the members that it may lack in turn, None for any."""
         self._types = {f.encode_name: _TYPES.get(f.type, "other") for f in fields}
+        self.fields = frozenset(self._types)
+        """Names of the fields that the platform's reference has."""
         self._required_texts = {name for name in self.required if self._types[name] == "text"}
         self._needs_decode = len(self._required_texts) < len(self.required)
         self._inject = b'{"list_number":"%s",' % (rules.list_number or "").encode()
@@ -303,6 +305,12 @@ class Operation:
             if rules.history_import
             else self.endpoint.bulk_path
         )
+
+    @property
+    def example(self) -> dict[str, Any]:
+        """An event that has what each must have, and no more."""
+        made: dict[str, Any] = msgspec.to_builtins(self._filler)
+        return made
 
     @property
     def envelope_bytes(self) -> int:

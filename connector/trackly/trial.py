@@ -1,19 +1,25 @@
 """Settings tried out on the operations, which alone know what the platform asks of an event.
 
-With `mapping.fields` an event has these fields and no other: one that lacks what each event must have makes a dead
-letter of every record.
+With `mapping.fields` an event has these fields and no other: one that lacks what each event must have, or that has one
+which is the same for all and is refused, makes a dead letter of every record.
 """
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
 from connector.config.problems import Fault, KeyPath
 from connector.config.settings import Settings
 from connector.config.streams import StreamSettings
-from connector.trackly.operations import operation_of
+from connector.core.chunks import Chunk, Partition
+from connector.mapping.mapping import InvalidMappingError, compile_mapping
+from connector.shaping.json_values import JsonDecoder
+from connector.shaping.shaper import Plan, shape_by
+from connector.trackly.operations import LONGEST_LIST_NUMBER, Operation, operation_of
 
 _LISTS: Final = frozenset({"list_number", "list_id"})
 """Fields by which an event may name its list."""
+
+_RECORD: Final = Chunk(Partition("any", 0), 0, range(1), [b"{}"])
 
 
 def refused(settings: Settings) -> Iterator[Fault]:
@@ -23,18 +29,19 @@ def refused(settings: Settings) -> Iterator[Fault]:
         own, *others = stream.variants()
         # Where each topic has an override, or may have one, nothing need come of the stream's own mapping.
         if any(stream.variant_for(topic) == 0 for topic in stream.topics) or not others:
-            yield from _faults(own, at, (*at, "mapping"))
+            yield from _faults(own, at, (*at, "mapping"), () if own.mapping is None else own.mapping.fields)
         for number, (over, other) in enumerate(zip(stream.overrides, others, strict=True)):
             if over.mapping is not None:
-                yield from _faults(other, at, (*at, "overrides", number, "mapping"))
+                yield from _faults(other, at, (*at, "overrides", number, "mapping"), over.mapping.fields)
 
 
-def _faults(stream: StreamSettings, at: KeyPath, path: KeyPath) -> Iterator[Fault]:
+def _faults(stream: StreamSettings, at: KeyPath, path: KeyPath, named: Iterable[str]) -> Iterator[Fault]:
+    """Yield what is wrong with a mapping; `named` are the fields that stand at the path."""
     mapping = stream.mapping
     if mapping is None or not mapping.fields:
         return
     operation = operation_of(stream)
-    looked_at: tuple[KeyPath, ...] = ((*at, "mapping"), (*at, "operation"), (*at, "history"), (*at, "list_number"))
+    looked_at = tuple((*at, name) for name in ("mapping", "operation", "history", "contacts", "list_number"))
     for name in operation.required:
         if name not in mapping.fields:
             text = f"makes no `{name}`, which each event of operation {stream.operation} must have"
@@ -43,3 +50,24 @@ def _faults(stream: StreamSettings, at: KeyPath, path: KeyPath) -> Iterator[Faul
     if operation.endpoint.takes_list and not names_list:
         text = "makes no `list_number`; set the stream's, or have mapping.list_number choose one"
         yield Fault((*path, "fields"), text, looked_at)
+    for name in named:
+        if name in mapping.fields and (why := _refusal(operation, name, mapping.fields[name], mapping.max_segments)):
+            yield Fault((*path, "fields", name), f"is refused with every record that has it: {why}", looked_at)
+
+
+def _refusal(operation: Operation, name: str, spec: Any, max_segments: int | None) -> str | None:
+    """Return why an event is refused for a field that is the same for all records, or that no event may have."""
+    try:
+        looks_at = compile_mapping(fields={name: spec}).roots
+    except InvalidMappingError:
+        return None  # told already
+    if looks_at and name in operation.fields:
+        return None
+    fields: dict[str, Any] = {required: {"const": value} for required, value in operation.example.items()}
+    if operation.endpoint.takes_list:
+        fields["list_number"] = {"const": LONGEST_LIST_NUMBER}
+    fields[name] = {"const": "-"} if looks_at else spec
+    made = compile_mapping(fields=fields, max_segments=max_segments)
+    shaped = shape_by(Plan(JsonDecoder(), is_json=True, mapping=made, transform=None), _RECORD, "any")
+    settled = operation.prepare(_RECORD, now_ms=0, shaped=shaped).settled
+    return None if settled is None else settled[1].of(0).text

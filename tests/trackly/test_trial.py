@@ -70,9 +70,54 @@ def test_what_makes_no_event_of_any_record_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("stream", "at", "said"),
+    [
+        ({"mapping": {"fields": {**TEXT, "to": 14155550101}}}, "mapping.fields.to", "Expected `str`, got `int`"),
+        ({"mapping": {"fields": {**TEXT, "to": {"const": "0101"}}}}, "mapping.fields.to", "is not an E.164 number"),
+        ({"mapping": {"fields": {**TEXT, "to": {"const": None}}}}, "mapping.fields.to", "the event has no `to`"),
+        ({"mapping": {"fields": {**TEXT, "body": {"template": ""}}}}, "mapping.fields.body", "`body` is empty"),
+        ({"mapping": {"fields": {**TEXT, "body": {"template": "{{ 1 // 0 }}"}}}}, "mapping.fields.body", "has no text"),
+        ({"mapping": {"fields": {**TEXT, "wrap_links": {"const": "yes"}}}}, "mapping.fields.wrap_links", "got `str`"),
+        ({"mapping": {"fields": {**TEXT, "list_number": {"const": "1"}}}}, "mapping.fields.list_number", "E.164"),
+        (
+            {"mapping": {"fields": {**TEXT, "body": {"const": "x" * 161}}, "max_segments": 1}},
+            "mapping.fields.body",
+            "2 segments",
+        ),
+        (
+            {"mapping": {"fields": {**TEXT, "bdy": "value.text"}}, "unknown_fields": "reject"},
+            "mapping.fields.bdy",
+            "unknown field `bdy`",
+        ),
+        (
+            {"operation": "contacts", "mapping": {"fields": {"phone_number": "key", "use_journeys": True}}},
+            "mapping.fields.use_journeys",
+            "needs the setting contacts.journeys",
+        ),
+        (
+            {"mapping": {"fields": TEXT}, "overrides": [over("b", fields={"body": 5})]},
+            "overrides[0].mapping.fields.body",
+            "Expected `str`, got `int`",
+        ),
+    ],
+)
+def test_a_field_that_is_refused_whatever_the_record_is_a_problem_of_the_settings(
+    tmp_path: Path, stream: dict[str, Any], at: str, said: str
+) -> None:
+    [(path, message)] = problems(tmp_path, **stream)
+
+    assert path == f"streams[0].{at}"
+    assert message.startswith("is refused with every record that has it: ")
+    assert said in message
+
+
+@pytest.mark.parametrize(
     "stream",
     [
         {"mapping": {"fields": TEXT}},
+        {"mapping": {"fields": {**TEXT, "body": {"const": "x" * 160}, "bdy": {"const": None}, "metadata": {"a": 5}}}},
+        {"mapping": {"fields": {**TEXT, "wrap_links": False, "contact_data": {"timezone": "value.zone"}}}}
+        | {"unknown_fields": "reject"},
         {"mapping": {"when": "value.a"}},
         {"mapping": {"list_number": "value.list"}, "list_number": None},
         {"mapping": {"fields": {**TEXT, "list_number": "value.list"}}, "list_number": None},
