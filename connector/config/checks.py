@@ -60,6 +60,7 @@ RULES: Final = (
     "`list_number`, `history`, `revenue` and `contacts` only where the operation uses them; `revenue.imported` in bulk",
     "`pace` only with `operation: send`",
     "every expression and template of `mapping` compiles, and `transform` names a function that is there",
+    "a mapping looks at `attributes` only where the stream, or an override of it, has `format: cloudevents`",
     "`mapping.list_number` only where the operation has a list, `mapping.max_segments` only with `operation: send`",
     "`mapping.fields`, with an override laid over it, makes all that each event of the operation must have",
     "what `mapping.fields` makes the same of all records passes; its names do where `unknown_fields` are rejected",
@@ -515,10 +516,18 @@ def _mapping(stream: StreamSettings, mapping: MappingSettings | None, at: KeyPat
     if mapping.max_segments is not None and stream.operation != "send":
         yield Fault((*at, "max_segments"), f"does nothing with operation {stream.operation}", operation)
     try:
-        compile_mapping(fields=mapping.fields, when=mapping.when, list_number=mapping.list_number)
+        compiled = compile_mapping(fields=mapping.fields, when=mapping.when, list_number=mapping.list_number)
     except InvalidMappingError as error:
         for flaw in error.flaws:
             yield Fault((*at, *flaw.path), flaw.message, offset=flaw.offset)
+        return
+    if all(chosen.type != "cloudevents" for chosen in stream.formats.values()):
+        formats = tuple((*at[:2], *below) for below in stream.formats)
+        for below in compiled.attributes:
+            message = (
+                "looks at `attributes`, which records have with format cloudevents alone: it would be null with all"
+            )
+            yield Fault((*at, *below), message, formats)
 
 
 def _fixed_lists(spec: Any) -> Iterator[tuple[KeyPath, Any]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from connector.mapping.columns import Columns
-from connector.mapping.expressions import Expression, InvalidSourceError, compile_expression, is_true
+from connector.mapping.expressions import ROOTS, Expression, InvalidSourceError, compile_expression, is_true
 from connector.mapping.making import (
     Failures,
     Group,
@@ -84,6 +84,8 @@ class CompiledMapping:
     printed: tuple[Printed, ...] = ()
     """What templates print of them."""
     sources: Mapping[str, str] = field(default_factory=dict)
+    attributes: tuple[KeyPath, ...] = ()
+    """Where in the settings it looks at `attributes`, which only CloudEvents have."""
 
     @property
     def keeps_values(self) -> bool:
@@ -150,7 +152,8 @@ def compile_mapping(
     whole = (made is None and chosen is not None) or None in fields_of
     looked_at = None if whole else frozenset().union(*(paths for paths in fields_of if paths))
     sources = {_dotted(maker.path).removeprefix("fields."): maker.source for maker in makers}
-    return CompiledMapping(condition, made, chosen, max_segments, roots, looked_at, printed, sources)
+    at = tuple(compiler.attributes)
+    return CompiledMapping(condition, made, chosen, max_segments, roots, looked_at, printed, sources, at)
 
 
 class _Compiler:
@@ -159,17 +162,24 @@ class _Compiler:
     def __init__(self) -> None:
         self.flaws: list[Flaw] = []
         self.makers: list[Maker] = []
+        self.attributes: list[KeyPath] = []
 
     def expression(self, text: Any, path: KeyPath) -> Expression | None:
         if not isinstance(text, str):
             self.flaws.append(Flaw(path, "must be an expression"))
             return None
         try:
-            return compile_expression(text)
+            expression = compile_expression(text)
         except InvalidSourceError as error:
             hint = _CONSTANT if path[-1] not in ("when", "by", "from") else ""
             self.flaws.append(Flaw(path, f"{error}{hint}", error.offset))
             return None
+        self._note(expression.roots, path)
+        return expression
+
+    def _note(self, roots: frozenset[str], path: KeyPath) -> None:
+        if "attributes" in roots and len(roots) < len(ROOTS):  # what takes the record as a whole asks for nothing of it
+            self.attributes.append(path)
 
     def group(self, fields: Any, path: KeyPath, *, more: Mapping[str, Make] = _NONE) -> Group | None:
         if not isinstance(fields, dict):
@@ -236,6 +246,7 @@ class _Compiler:
         except InvalidSourceError as error:
             self.flaws.append(Flaw(at, str(error), error.offset))
             return None
+        self._note(template.roots, at)
         make = by_template(template, f"mapping.{_dotted(path)}")
         fields = frozenset(field.path for field in template.printed) if template.pieces else None
         return self._made(path, f"template {text}", template.roots, make, fields=fields, printed=template.printed)

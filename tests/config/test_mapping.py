@@ -128,6 +128,22 @@ def test_every_slip_has_its_path_line_and_column(tmp_path: Path) -> None:
         ({"transform": "nowhere"}, "transform", "must be package.module:function"),
         ({"transform": "no.such_module:f"}, "transform", "names a module that is not there (no)"),
         ({"transform": "json:nothing"}, "transform", "names no function: json has no nothing"),
+        ({"mapping": {"when": "attributes.type == 'a'"}}, "mapping.when", "looks at `attributes`"),
+        ({"format": "cloudevent", "mapping": {"when": "attributes.type == 'a'"}}, "format", "must be 'json'"),
+        (
+            {"mapping": {"fields": {"to": "value.to", "body": {"template": "Hi {{ attributes.subject }}"}}}},
+            "mapping.fields.body.template",
+            "looks at `attributes`, which records have with format cloudevents alone",
+        ),
+        (
+            {
+                "overrides": [
+                    {"topics": ["in"], "mapping": {"list_number": {"from": "attributes.list", "default": "+1800"}}}
+                ]
+            },
+            "overrides[0].mapping.list_number.from",
+            "looks at `attributes`",
+        ),
         ({"overrides": [{"mapping": None}]}, "overrides[0]", "must name topics or a pattern"),
         ({"overrides": [{"topics": ["in"]}]}, "overrides[0]", "changes nothing"),
         (
@@ -183,6 +199,19 @@ def test_what_cannot_be_is_refused(refused: Refused, stream: dict[str, Any], at:
 
     assert problem.path == f"streams[0].{at}"
     assert said in problem.message
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        {"format": "cloudevents", "mapping": {"when": "attributes.type"}},
+        {"mapping": {"when": "attributes.type || value.type"}}
+        | {"overrides": [{"topics": ["in"], "format": "cloudevents"}]},
+        {"mapping": {"when": "@.value.wanted", "fields": {"to": "[value.a, key][0]", "body": "value.b"}}},
+    ],
+)
+def test_attributes_are_looked_at_where_some_topic_has_them(load: Load, stream: dict[str, Any]) -> None:
+    assert load({"streams": [stream]}).streams[0].mapping is not None
 
 
 def test_a_module_that_fails_when_it_is_imported_is_no_traceback(
