@@ -1,8 +1,10 @@
-"""JSON values: the format of a stream that names none.
+"""JSON values: the format of a stream that names none, and what is inside of others.
 
 msgspec's decoder keeps whole numbers of any size as they are, refuses NaN and what is no UTF-8, and of keys that stand
 twice takes the last, as the platform would.
 """
+
+from typing import Any
 
 import msgspec
 
@@ -10,6 +12,7 @@ from connector.core.chunks import Chunk
 from connector.core.mapped import UNDECODABLE, mapped
 from connector.core.verdicts import SKIPPED, Verdict
 from connector.shaping.decoded import Decoded
+from connector.shaping.refusing import UndecodableError, undecodable
 
 _decode = msgspec.json.Decoder().decode
 
@@ -22,17 +25,24 @@ class JsonDecoder:
         bad: dict[int, Verdict] = {}
 
         def null(index: int, error: Exception) -> None:
-            bad[index] = _diagnosed(chunk.values[index], error)
+            value = chunk.values[index]
+            bad[index] = SKIPPED if value is None else undecodable(_no_json(value, error))
 
         return Decoded(mapped(_decode, chunk.values, UNDECODABLE, null), bad)
 
 
-def _diagnosed(value: bytes | None, error: Exception) -> Verdict:
-    if value is None:
-        return SKIPPED
+def json_from(value: bytes) -> Any:
+    """Return what JSON says; raises `UndecodableError` for anything else."""
+    try:
+        return _decode(value)
+    except UNDECODABLE as error:
+        raise _no_json(value, error) from None
+
+
+def _no_json(value: bytes, error: Exception) -> UndecodableError:
+    """Return why a value is no JSON, by what msgspec raised for it."""
     try:
         value.decode()
     except UnicodeDecodeError as wrong:
-        return Verdict("dead_letter", "not_utf8", None, f"byte {wrong.start} is not UTF-8")
-    text = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-    return Verdict("dead_letter", "not_json", None, text[:500])
+        return UndecodableError("not_utf8", f"byte {wrong.start} is not UTF-8")
+    return UndecodableError("not_json", "nested too deeply" if isinstance(error, RecursionError) else str(error))

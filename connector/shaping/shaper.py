@@ -6,7 +6,7 @@ is sent again comes through the stream's redrive topic, and is shaped as the rec
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -22,9 +22,8 @@ from connector.mapping.mapping import CompiledMapping, compile_mapping
 from connector.mapping.projection import Projection, projection_of
 from connector.shaping.decoded import Decoder, FormatAwayError
 from connector.shaping.json_values import JsonDecoder
+from connector.shaping.refusing import refused
 from connector.shaping.shaped import Shaped
-
-MAX_TEXT: Final = 500
 
 DecoderOf = Callable[[StreamSettings], Decoder | None]
 """Returns the decoder of a stream's format, None for JSON; the settings are those in effect for a topic."""
@@ -169,16 +168,16 @@ def _mapped(plan: Plan, chunk: Chunk, columns: Columns, live: list[int], bad: di
         inside = set(passing)
         for index, at in enumerate(live):
             if index not in inside:
-                bad[at] = _failure(failures[index]) if index in failures else FILTERED
+                bad[at] = refused("mapping_failed", failures[index]) if index in failures else FILTERED
         columns, live, failures = columns.pick(passing), [live[i] for i in passing], Failures()
     if mapping is not None and mapping.keeps_values and plan.is_json and plan.transform is None:
         values = chunk.values if not bad else [None if i in bad else value for i, value in enumerate(chunk.values)]
         return Shaped(values, bad, max_segments=plan.max_segments)
     events, fields = (columns.values, {}) if mapping is None else mapping.events(columns, failures)
     encoded = _encoded(events, failures)
-    failure = _undecodable if mapping is None and plan.transform is None else _failure
+    reason = "not_decodable" if mapping is None and plan.transform is None else "mapping_failed"
     for index, text in failures.items():
-        bad[live[index]] = failure(text)
+        bad[live[index]] = refused(reason, text)
     if failures or plan.transform is not None:  # a transform may return what is encoded, but is no JSON
         fields = {}
     placed = _placed(encoded, live, len(chunk), bad)
@@ -213,7 +212,7 @@ def _transformed(
     kept = []
     for index, value in enumerate(made):
         if isinstance(value, Failed):
-            bad[live[index]] = Verdict("dead_letter", "transform_failed", None, value.text[:MAX_TEXT])
+            bad[live[index]] = refused("transform_failed", value.text)
         elif isinstance(value, Skip):
             bad[live[index]] = FILTERED
         else:
@@ -242,14 +241,6 @@ def _placed(events: list[bytes | None], live: list[int], count: int, bad: dict[i
         if at not in bad:
             placed[at] = event
     return placed
-
-
-def _failure(text: str) -> Verdict:
-    return Verdict("dead_letter", "mapping_failed", None, text[:MAX_TEXT])
-
-
-def _undecodable(text: str) -> Verdict:
-    return Verdict("dead_letter", "not_decodable", None, text[:MAX_TEXT])
 
 
 def _plain(value: Any) -> Any:

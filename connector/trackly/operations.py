@@ -23,16 +23,14 @@ from connector.core.mapped import UNDECODABLE, mapped
 from connector.core.segments import segments_of, too_long
 from connector.core.utf8 import not_utf8
 from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
+from connector.shaping.json_values import json_from
+from connector.shaping.refusing import UndecodableError, refused, undecodable
 from connector.shaping.shaped import Shaped
 
 OperationName = Literal["send", "contacts", "revenue", "history"]
 
 MAX_CONTACT_BYTES = 4_000
 """One contact object; the API answers 413 `payload_too_large` above it."""
-
-MAX_TEXT = 500
-"""Characters that are kept of a text about a record, ours or the platform's: they travel in the dead letter's headers,
-which must fit any topic."""
 
 LONGEST_LIST_NUMBER = "+" + "9" * 15
 """E.164 allows 15 digits; an envelope is measured with the longest."""
@@ -378,13 +376,13 @@ class Operation:
             column = _by_decode(events)
             length, wrong_bytes = not_utf8(values, bad)
             for index, at in wrong_bytes.items():
-                bad[index] = _invalid("not_utf8", f"byte {at} is not UTF-8")
+                bad[index] = refused("not_utf8", f"byte {at} is not UTF-8")
         self._check_columns(column, bad)
         if shaped.max_segments is not None or shaped.limits:
             self._check_segments(column("body"), shaped, bad)
         for index in chunk.older_than(self.expired_before(now_ms)):
             assert chunk.timestamps is not None
-            bad.setdefault(index, _invalid("expired", f"{(now_ms - chunk.timestamps[index]) / 1000:.0f} s old"))
+            bad.setdefault(index, refused("expired", f"{(now_ms - chunk.timestamps[index]) / 1000:.0f} s old"))
         lists: Sequence[Any] = column("list_number") if self.endpoint.takes_list else []
         if self.name == "history.sends":  # where a list may be named by its id as well
             ids = column("list_id")
@@ -470,27 +468,21 @@ class Operation:
         if value is None:
             return SKIPPED
         try:
-            value.decode()
-        except UnicodeDecodeError as wrong:
-            return _invalid("not_utf8", f"byte {wrong.start} is not UTF-8")
-        try:
-            event = msgspec.json.decode(value)
-        except RecursionError:
-            return _invalid("not_json", "nested too deeply")
-        except msgspec.MsgspecError as wrong:
-            return _invalid("not_json", str(wrong))
+            event = json_from(value)
+        except UndecodableError as wrong:
+            return undecodable(wrong)
         if not isinstance(event, dict):
-            return _invalid("not_an_object", f"the value is a JSON {_json_kind(event)}, not an object")
+            return refused("not_an_object", f"the value is a JSON {_json_kind(event)}, not an object")
         for name in self.required:
             if event.get(name) is None:
-                return _invalid(f"missing_{name}", f"the event has no `{name}`")
+                return refused(f"missing_{name}", f"the event has no `{name}`")
             if event[name] == "" and name in self.endpoint.texts:
-                return _invalid(f"missing_{name}", f"`{name}` is empty")
+                return refused(f"missing_{name}", f"`{name}` is empty")
             if name in self.endpoint.numbers and isinstance(event[name], int | float) and event[name] < 0:
-                return _invalid(f"invalid_{name}", f"`{name}` is below 0")
+                return refused(f"invalid_{name}", f"`{name}` is below 0")
         if "unknown field" in str(error):
-            return _invalid("unknown_field", str(error))
-        return _invalid("wrong_type", str(error))
+            return refused("unknown_field", str(error))
+        return refused("wrong_type", str(error))
 
     def _check_columns(self, column: Column, bad: dict[int, Verdict]) -> None:
         for name in self.endpoint.phones:
@@ -498,14 +490,14 @@ class Operation:
             for index in _no_numbers(numbers):
                 if index not in bad:
                     bad[index] = (
-                        _invalid("invalid_phone", f"`{name}` is not an E.164 number")
+                        refused("invalid_phone", f"`{name}` is not an E.164 number")
                         if numbers[index]
-                        else _invalid(f"missing_{name}", f"`{name}` is empty")
+                        else refused(f"missing_{name}", f"`{name}` is empty")
                     )
         if not self.rules.journeys:
             for index, wanted in enumerate(column("use_journeys")):
                 if wanted is True and index not in bad:
-                    bad[index] = _invalid("journeys_not_allowed", "`use_journeys` needs the setting contacts.journeys")
+                    bad[index] = refused("journeys_not_allowed", "`use_journeys` needs the setting contacts.journeys")
 
     def _check_segments(self, texts: Sequence[str], shaped: Shaped, bad: dict[int, Verdict]) -> None:
         if shaped.max_segments is not None:
@@ -516,7 +508,7 @@ class Operation:
             if index not in bad:
                 found = segments_of(texts[index])
                 text = f"{found.count} segments ({found.encoding}, {found.units} units); at most {most}"
-                bad[index] = _invalid("too_many_segments", text)
+                bad[index] = refused("too_many_segments", text)
 
     def _check_lists(self, lists: Sequence[Any], names: set[Any], bad: dict[int, Verdict]) -> None:
         named = [number for number in names if isinstance(number, str)]
@@ -528,9 +520,9 @@ class Operation:
             if index in bad:
                 continue
             if number in wrong:
-                bad[index] = _invalid("invalid_list_number", "`list_number` is not an E.164 number")
+                bad[index] = refused("invalid_list_number", "`list_number` is not an E.164 number")
             elif absent and number is UNSET:
-                bad[index] = _invalid(
+                bad[index] = refused(
                     "missing_list_number", "the event has no `list_number` and the stream has no default"
                 )
 
@@ -570,9 +562,9 @@ class Operation:
             if index in bad:
                 continue
             if smaller is not None and len(record) > smaller:
-                bad[index] = _invalid("contact_too_large", f"{len(record)} bytes; a contact may have {smaller}")
+                bad[index] = refused("contact_too_large", f"{len(record)} bytes; a contact may have {smaller}")
             elif len(record) > limit:
-                bad[index] = _invalid("record_too_large", f"{len(record)} bytes; a request has room for {limit}")
+                bad[index] = refused("record_too_large", f"{len(record)} bytes; a request has room for {limit}")
 
     def _by_list(self, chunk: Chunk, lists: Sequence[Any]) -> list[tuple[str | None, Chunk]]:
         default = self.rules.list_number
@@ -647,11 +639,6 @@ def _without_nulls(value: bytes, optional: Mapping[str, Collection[str] | None])
     except UNDECODABLE:
         return None
     return msgspec.json.encode(kept) if found else None
-
-
-def _invalid(reason: str, text: str) -> Verdict:
-    """Return the verdict of an event that is not posted; the text may repeat some of it, so it is cut."""
-    return Verdict("dead_letter", reason, None, text[:MAX_TEXT])
 
 
 def _json_kind(value: object) -> str:

@@ -13,7 +13,8 @@ import msgspec
 
 from connector.core.batching import Batch
 from connector.core.verdicts import RecordError, Reply
-from connector.trackly.operations import MAX_TEXT, Operation
+from connector.shaping.refusing import MAX_TEXT
+from connector.trackly.operations import Operation
 
 
 class _Entry(msgspec.Struct, gc=False):

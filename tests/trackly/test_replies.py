@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from connector.core.batching import Batch, wire_size
 from connector.core.chunks import Chunk, Partition
 from connector.core.verdicts import Action, RecordError, Reply, VerdictPolicy, classify, judge
-from connector.trackly.operations import MAX_TEXT, Operation, Rules
+from connector.shaping.refusing import MAX_TEXT
+from connector.trackly.operations import Operation, Rules
 from connector.trackly.replies import is_foreign, parse_retry_after, read_reply
 
 POLICY: Final = VerdictPolicy(

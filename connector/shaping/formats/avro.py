@@ -24,8 +24,8 @@ from fastavro import parse_schema, schemaless_reader
 from fastavro._read_py import schemaless_reader as careful_reader
 from fastavro.read import LOGICAL_READERS
 
-from connector.shaping.formats.refusing import UndecodableError
 from connector.shaping.formats.schemas import Schema
+from connector.shaping.refusing import UndecodableError
 
 Convert = Callable[[Any], Any]
 

@@ -17,8 +17,8 @@ from connector.core.chunks import Chunk, Headers
 from connector.core.verdicts import SKIPPED
 from connector.shaping.decoded import Decoded
 from connector.shaping.formats.framed import FramedDecoder
-from connector.shaping.formats.reading import json_from
-from connector.shaping.formats.refusing import UndecodableError, undecodable
+from connector.shaping.json_values import json_from
+from connector.shaping.refusing import UndecodableError, undecodable
 
 _PREFIX: Final = "ce_"
 _STRUCTURED: Final = "application/cloudevents"

@@ -15,9 +15,9 @@ from connector.config.formats import FramedName
 from connector.core.chunks import Chunk, Headers
 from connector.core.verdicts import SKIPPED, Verdict
 from connector.shaping.decoded import Decoded, FormatAwayError
-from connector.shaping.formats.reading import json_from
-from connector.shaping.formats.refusing import UndecodableError, refused, undecodable
 from connector.shaping.formats.schemas import Schema, SchemaKey, SchemaRegistry
+from connector.shaping.json_values import json_from
+from connector.shaping.refusing import UndecodableError, refused, undecodable
 
 HEADER: Final = "__value_schema_id"
 

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import jsonschema_rs
 
-from connector.shaping.formats.reading import json_from
-from connector.shaping.formats.refusing import UndecodableError
 from connector.shaping.formats.schemas import Schema
+from connector.shaping.json_values import json_from
+from connector.shaping.refusing import UndecodableError
 
 _MASK: Final = "the value"
 """Stands for what was found, in messages: it may be anybody's number or text."""

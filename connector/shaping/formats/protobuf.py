@@ -26,8 +26,8 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from connector.shaping.decoded import FormatAwayError
-from connector.shaping.formats.refusing import UndecodableError
 from connector.shaping.formats.schemas import MAX_TEXT, Schema
+from connector.shaping.refusing import UndecodableError
 
 MAX_LEVELS: Final = 32
 """Messages within messages that the indexes of a frame may go down."""

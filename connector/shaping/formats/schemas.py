@@ -25,7 +25,7 @@ from connector.config.certificates import load_pair
 from connector.config.formats import SchemaRegistrySettings
 from connector.core.verdicts import Verdict
 from connector.shaping.decoded import FormatAwayError
-from connector.shaping.formats.refusing import refused
+from connector.shaping.refusing import refused
 
 SchemaKey = int | str
 """How a record names its schema: by the registry's number, or by a GUID."""

@@ -1,11 +1,12 @@
-"""Verdicts of values that cannot be decoded; their reasons are among `connector.core.reasons`."""
+"""Verdicts of records of which nothing is made that could be posted; reasons are in `connector.core.reasons`."""
 
 from typing import Final
 
 from connector.core.verdicts import Verdict
 
 MAX_TEXT: Final = 500
-"""Characters of a text about a record: it travels in the dead letter's headers, which must fit any topic."""
+"""Characters that are kept of a text about a record, ours or the platform's: they travel in the dead letter's headers,
+which must fit any topic."""
 
 
 class UndecodableError(Exception):
@@ -17,7 +18,7 @@ class UndecodableError(Exception):
 
 
 def refused(reason: str, text: str) -> Verdict:
-    """Return the verdict of a value that cannot be decoded; the text may repeat some of it, so it is cut."""
+    """Return the verdict of a record that is not posted; the text may repeat some of it, so it is cut."""
     return Verdict("dead_letter", reason, None, text[:MAX_TEXT])
 
 
