@@ -7,6 +7,8 @@ which is the same for all and is refused, makes a dead letter of every record.
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+import msgspec
+
 from connector.config.problems import Fault, KeyPath
 from connector.config.settings import Settings
 from connector.config.streams import StreamSettings
@@ -42,7 +44,7 @@ def _faults(stream: StreamSettings, at: KeyPath, path: KeyPath, named: Iterable[
         return
     operation = operation_of(stream)
     looked_at = tuple((*at, name) for name in ("mapping", "operation", "history", "contacts", "list_number"))
-    for name in operation.required:
+    for name in operation.events.required:
         if name not in mapping.fields:
             text = f"makes no `{name}`, which each event of operation {stream.operation} must have"
             yield Fault((*path, "fields"), text, looked_at)
@@ -61,9 +63,11 @@ def _refusal(operation: Operation, name: str, spec: Any, max_segments: int | Non
         looks_at = compile_mapping(fields={name: spec}).roots
     except InvalidMappingError:
         return None  # told already
-    if looks_at and name in operation.fields:
+    if looks_at and name in operation.endpoint.event.__struct_fields__:
         return None
-    fields: dict[str, Any] = {required: {"const": value} for required, value in operation.example.items()}
+    fields: dict[str, Any] = {
+        required: {"const": value} for required, value in msgspec.to_builtins(operation.events.filler).items()
+    }
     if operation.endpoint.takes_list:
         fields["list_number"] = {"const": LONGEST_LIST_NUMBER}
     fields[name] = {"const": "-"} if looks_at else spec

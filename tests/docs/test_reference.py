@@ -25,7 +25,7 @@ from connector.reference.pages import exit_codes_page, metrics_page, verdicts_pa
 from connector.reference.telling import of_commands
 from connector.telemetry.metrics import BatchMetrics, StatusCollector, WorkersCollector, render
 from connector.telemetry.runbook import hold_page
-from connector.trackly.operations import ENDPOINTS
+from connector.trackly.endpoints import ENDPOINTS
 from tests.docs.test_holds import reasons_in_code
 
 CODE: Final = sorted(Path(connector.__file__).parent.rglob("*.py"))

@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import jsonschema
 
-from connector.trackly.operations import ENDPOINTS, Operation, Rules
+from connector.trackly.endpoints import ENDPOINTS
+from connector.trackly.operations import Operation, Rules
 
 SCHEMAS: Final = Path(__file__).resolve().parents[2] / "schemas"
 EXAMPLES: Final = SCHEMAS / "examples"

@@ -13,7 +13,8 @@ from msgspec import UNSET, UnsetType
 from connector.core.chunks import Chunk, Partition
 from connector.core.verdicts import Verdict
 from connector.simulator import SimulatorThread
-from connector.trackly.operations import ENDPOINTS, Operation
+from connector.trackly.endpoints import ENDPOINTS
+from connector.trackly.operations import Operation
 from tests.kit.local import NO_TLS
 from tests.schemas.conftest import EVENTS, LIST_NUMBER, counterexamples, examples, operation, schema
 

@@ -14,17 +14,8 @@ from connector.core.batching import Batch, Batcher, BatchLimits
 from connector.core.chunks import Chunk, Partition
 from connector.core.verdicts import SKIPPED, Verdict
 from connector.shaping.shaped import Shaped
-from connector.trackly.operations import (
-    E164,
-    ENDPOINTS,
-    IMPORT_PATH,
-    LONGEST_LIST_NUMBER,
-    MAX_CONTACT_BYTES,
-    Operation,
-    Prepared,
-    Rules,
-    operation_for,
-)
+from connector.trackly.endpoints import ENDPOINTS, IMPORT_PATH, MAX_CONTACT_BYTES
+from connector.trackly.operations import E164, LONGEST_LIST_NUMBER, Operation, Prepared, Rules, operation_for
 
 LIST: Final = "+18005551234"
 OTHER_LIST: Final = "+4930123456"

@@ -1,0 +1,199 @@
+"""Events as columns: as they were made, where the types of the columns tell that they fit, else by a decode with types.
+
+An optional field that is null is as if it was not there, as in events of any other format. Such fields are looked for
+where a decode fails, so that events without them cost nothing more.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from connector.core.mapped import UNDECODABLE, mapped
+from connector.core.utf8 import not_utf8
+from connector.core.verdicts import SKIPPED, Verdict
+from connector.shaping.json_values import json_from
+from connector.shaping.refusing import UndecodableError, refused, undecodable
+from connector.shaping.shaped import Shaped
+from connector.trackly.endpoints import ContactData, CustomFields, Endpoint, Event, Text
+
+decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+"""Takes an event apart; its fields stay the bytes that they are."""
+
+_NULL: Final = msgspec.Raw(b"null")
+_FILLER: Final = (
+    b'{"to":"+10","body":"-","phone_number":"+10","message_id":"-","revenue":0,"attribution_type":"sale","id":"-",'
+    b'"to_number":"+10","timestamp":"-","offer_id":"-"}'
+)
+"""What each event must have, whatever the endpoint."""
+
+_TYPES: dict[Any, str] = {
+    str: "text",
+    Text: "text",
+    str | UnsetType: "text",
+    dict[str, Any] | UnsetType: "object",
+}
+"""Types of fields of which the Python types of a column tell all but the length of a text."""
+
+_MEMBERS: dict[Any, Collection[str] | None] = {
+    ContactData | UnsetType: ContactData.__struct_fields__,
+    CustomFields | UnsetType: None,
+}
+"""Types of fields of which members may be absent, but not null: those of these names, None for any."""
+
+Column = Callable[[str], Sequence[Any]]
+"""Returns a field of all events, by its name."""
+
+
+class EventDecoder:
+    """Makes columns of the events of one endpoint."""
+
+    def __init__(self, endpoint: Endpoint, *, rejects_unknown: bool) -> None:
+        self._endpoint = endpoint
+        self._rejects_unknown = rejects_unknown
+        event: type[Event] = endpoint.event
+        if rejects_unknown:
+            event = msgspec.defstruct(  # type: ignore[assignment] # a struct type, made at run time
+                event.__name__, [], bases=(event,), forbid_unknown_fields=True, gc=False
+            )
+        self.decode: Callable[[Any], Any] = msgspec.json.Decoder(event).decode
+        self.filler = msgspec.json.decode(_FILLER, type=endpoint.event)
+        """An event that has what each must have, and no more."""
+        fields = msgspec.structs.fields(endpoint.event)
+        self.required = tuple(f.encode_name for f in fields if f.required)
+        """Names of the fields that each event must have."""
+        self._optional = {f.encode_name: _MEMBERS.get(f.type, ()) for f in fields if not f.required}
+        """By the name of each field that an event may lack: the members that it may lack in turn, None for any."""
+        self._types = {f.encode_name: _TYPES.get(f.type, "other") for f in fields}
+        self._required_texts = {name for name in self.required if self._types[name] == "text"}
+        self._needs_decode = len(self._required_texts) < len(self.required)
+
+    def columns(self, shaped: Shaped, bad: dict[int, Verdict]) -> tuple[Column, Sequence[bytes | None], int | None]:
+        """Return the fields of events by name, the events as they go on, and their bytes at least, where that is known.
+
+        What cannot be decoded has its verdict in `bad`, and something that passes in the columns.
+        """
+        column = self._by_types(shaped)
+        if column is not None:
+            return column, shaped.events, None
+        events, values = self._decode_all(shaped.events, bad)
+        length, wrong_bytes = not_utf8(values, bad)
+        for index, at in wrong_bytes.items():
+            bad[index] = refused("not_utf8", f"byte {at} is not UTF-8")
+        return lambda name: _FIELDS[name](events), values, length
+
+    def _by_types(self, shaped: Shaped) -> Column | None:
+        """Return the columns that events were made of, None where only a decode tells whether they fit."""
+        fields = shaped.fields
+        if self._needs_decode or not fields.keys() >= self._required_texts:
+            return None
+        for name, column in fields.items():
+            kinds = set(map(type, column))
+            if name not in self._required_texts:
+                kinds.discard(UnsetType)
+            match self._types.get(name):
+                case "text":
+                    fits = kinds <= {str} and not (name in self._endpoint.texts and "" in column)
+                case "object":
+                    fits = all(issubclass(kind, dict | msgspec.Struct) for kind in kinds)
+                case "other":
+                    fits = not kinds
+                case _:
+                    fits = not self._rejects_unknown
+            if not fits:
+                return None
+        absent = [UNSET] * len(shaped.events)
+        return lambda name: fields.get(name, absent)
+
+    def _decode_all(
+        self, values: Sequence[bytes | None], bad: dict[int, Verdict]
+    ) -> tuple[list[Any], Sequence[bytes | None]]:
+        """Return the events and their bytes: those that came, but where an optional field was null."""
+        without: dict[int, bytes] = {}
+
+        def again(index: int, error: Exception) -> Any:
+            value = values[index]
+            rest = None if value is None else _without_nulls(value, self._optional)
+            if rest is not None:
+                try:
+                    event = self.decode(rest)
+                except UNDECODABLE as wrong:
+                    error = wrong
+                else:
+                    without[index] = rest
+                    return event
+            bad[index] = self._diagnose(value, error)
+            return self.filler
+
+        events = mapped(self.decode, values, UNDECODABLE, again)
+        if without:
+            values = [without.get(index, value) for index, value in enumerate(values)]
+        return events, values
+
+    def _diagnose(self, value: bytes | None, error: Exception) -> Verdict:
+        """Return the verdict of a value that the typed decoder refused."""
+        if value is None:
+            return SKIPPED
+        try:
+            event = json_from(value)
+        except UndecodableError as wrong:
+            return undecodable(wrong)
+        if not isinstance(event, dict):
+            return refused("not_an_object", f"the value is a JSON {_json_kind(event)}, not an object")
+        for name in self.required:
+            if event.get(name) is None:
+                return refused(f"missing_{name}", f"the event has no `{name}`")
+            if event[name] == "" and name in self._endpoint.texts:
+                return refused(f"missing_{name}", f"`{name}` is empty")
+            if name in self._endpoint.numbers and isinstance(event[name], int | float) and event[name] < 0:
+                return refused(f"invalid_{name}", f"`{name}` is below 0")
+        if "unknown field" in str(error):
+            return refused("unknown_field", str(error))
+        return refused("wrong_type", str(error))
+
+
+_FIELDS: dict[str, Callable[[list[Any]], list[Any]]] = {
+    "to": lambda events: [event.to for event in events],
+    "to_number": lambda events: [event.to_number for event in events],
+    "phone_number": lambda events: [event.phone_number for event in events],
+    "body": lambda events: [event.body for event in events],
+    "list_number": lambda events: [event.list_number for event in events],
+    "list_id": lambda events: [event.list_id for event in events],
+    "use_journeys": lambda events: [event.use_journeys for event in events],
+}
+"""Written out, since the interpreter learns where such an attribute lies: a third of the time of `attrgetter`."""
+
+
+def _without_nulls(value: bytes, optional: Mapping[str, Collection[str] | None]) -> bytes | None:
+    """Return an event without what is null and may be absent, None where there is nothing of that kind.
+
+    What else is null stays, as do the bytes of all other members: what no document names and what may hold anything
+    pass as they are, and a required field is missing. Of names that stand twice the last counts.
+    """
+    if b"null" not in value:
+        return None
+    try:
+        value.decode()  # where it is not UTF-8 is told by the bytes that came
+        event = decode_fields(value)
+        kept = {name: raw for name, raw in event.items() if raw != _NULL or name not in optional}
+        found = len(kept) < len(event)
+        for name, members in optional.items():
+            if members == () or name not in kept or bytes(memoryview(kept[name])[:1]) != b"{":
+                continue
+            inside = decode_fields(kept[name])
+            rest = {key: raw for key, raw in inside.items() if raw != _NULL or not (members is None or key in members)}
+            if len(rest) < len(inside):
+                kept[name] = msgspec.Raw(msgspec.json.encode(rest))
+                found = True
+    except UNDECODABLE:
+        return None
+    return msgspec.json.encode(kept) if found else None
+
+
+def _json_kind(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    return {str: "string", int: "number", float: "number", list: "array"}.get(type(value), "value")
