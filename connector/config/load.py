@@ -1,7 +1,7 @@
 """From a settings file to settings, or to everything that is wrong with it at once.
 
 Five passes find faults: the file (`document.py`), the references in it, the models, what must fit together
-(`checks.py`), and trials of whoever loads them, by which the clients that are to use the settings refuse some. A later
+(`checks`), and trials of whoever loads them, by which the clients that are to use the settings refuse some. A later
 pass is not heard about what an earlier one complained of. So that the last ones have something to look at when the
 models refuse the data, they are given the data without what was refused.
 """

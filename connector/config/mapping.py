@@ -1,7 +1,7 @@
 """How the events of a stream are made of what its topics hold, for all topics and for some.
 
 What a field may be is free in form, so the models here take it as it comes; it is compiled when the settings are read
-(`checks.py`), by the package that runs it.
+(`checks`), by the package that runs it.
 """
 
 import re

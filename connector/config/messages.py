@@ -9,11 +9,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from connector.config.catalogue import catalogue, model_in
-from connector.config.checks import number
 from connector.config.kafka import SERVERS
 from connector.config.mapping import FUNCTION
 from connector.config.model import E164, TOPIC_NAME
-from connector.config.problems import Fault, KeyPath
+from connector.config.problems import Fault, KeyPath, number
 from connector.config.settings import Settings
 from connector.config.streams import STREAM_NAME
 

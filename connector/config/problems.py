@@ -28,6 +28,11 @@ def dotted(path: KeyPath) -> str:
     return text
 
 
+def number(value: float) -> str:
+    """Write a number without a needless fraction or exponent."""
+    return f"{value:.6f}".rstrip("0").rstrip(".")
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """What one pass over the settings found wrong, and which other settings it looked at to find that.

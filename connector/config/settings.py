@@ -1,6 +1,6 @@
 """The settings of one connector: what a settings file means once it has been read.
 
-`load.py` reads the file and runs the checks that span several settings (`checks.py`); code that builds these
+`load.py` reads the file and runs the checks that span several settings (`checks`); code that builds these
 models itself, as tests do, gets the checks of each single value only.
 """
 
@@ -13,6 +13,7 @@ from connector.config.formats import FormatSettings, RegistryTlsSettings, Schema
 from connector.config.hosts import is_host
 from connector.config.kafka import KafkaSettings, SecuritySettings
 from connector.config.model import E164, Model, Seconds
+from connector.config.problems import KeyPath
 from connector.config.references import Origin
 from connector.config.streams import (
     BatchSettings,
@@ -287,6 +288,15 @@ class Settings(Model):
     def origin(self) -> Origin | None:
         """Return where these settings were read, or None when code built them."""
         return self._origin
+
+    @property
+    def formats(self) -> dict[KeyPath, FormatSettings]:
+        """Return the formats of all topics of all streams, each by where it stands."""
+        return {
+            ("streams", index, *below): chosen
+            for index, stream in enumerate(self.streams)
+            for below, chosen in stream.formats.items()
+        }
 
     def with_workers(self, count: int) -> Self:
         """Return the same settings for another number of workers."""

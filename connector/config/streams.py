@@ -1,7 +1,7 @@
 """One stream: from which topics to which operation, in which batches, and what happens when something fails.
 
 Defaults are the values that were measured or that the platform states; each bound says where the far end, or
-arithmetic, stops. What spans several settings is checked in `checks.py`.
+arithmetic, stops. What spans several settings is checked in `checks`.
 """
 
 import re

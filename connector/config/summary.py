@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from connector.config.checks import TICK_ALLOWANCE_SECS, number
+from connector.config.checks.limits import TICK_ALLOWANCE_SECS
+from connector.config.problems import number
 from connector.config.settings import Settings
 from connector.config.streams import StreamSettings
 from connector.config.trackly import is_loopback

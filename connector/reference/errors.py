@@ -130,7 +130,7 @@ def _of_settings() -> Iterator[str]:
             "What does not fit together",
             "Change one of the settings that are named; [the rules](settings.md#what-must-fit-together).",
             [
-                *texts_given("config/checks.py", "Fault"),
+                *texts_given("config/checks", "Fault"),
                 *texts_given("shaping/trial.py", "Fault"),
                 *texts_given("trackly/trial.py", "Fault"),
             ],

@@ -12,10 +12,9 @@ from connector.config.settings import Settings
 
 def refused(settings: Settings) -> Iterator[Fault]:
     """Yield the schemas that no value can be brought to."""
-    for index, stream in enumerate(settings.streams):
-        for below, chosen in stream.formats.items():
-            if (error := _tried(chosen)) is not None:
-                yield Fault(("streams", index, *below, "reader_schema_file"), f"cannot be used: {error}")
+    for path, chosen in settings.formats.items():
+        if (error := _tried(chosen)) is not None:
+            yield Fault((*path, "reader_schema_file"), f"cannot be used: {error}")
 
 
 def _tried(chosen: FormatSettings) -> ValueError | None:

@@ -228,7 +228,7 @@ def test_without_the_library_the_settings_say_what_it_takes(tmp_path: Path, monk
     file.write_text(yaml.safe_dump(settings))
     load_settings(file)
 
-    monkeypatch.setattr("connector.config.checks.find_spec", lambda _: None)
+    monkeypatch.setattr("connector.config.checks.connections.find_spec", lambda _: None)
 
     with pytest.raises(
         SettingsError, match=r"traces.enabled: takes the extra otel: pip install 'trackly-connector\[otel\]'"
