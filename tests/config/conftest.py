@@ -31,12 +31,12 @@ Load = Callable[..., Settings]
 Refused = Callable[..., tuple[Problem, ...]]
 
 
-def _merge(data: Any, changes: Any) -> Any:
+def merged(data: Any, changes: Any) -> Any:
     """Lay changes over data: mappings key by key, lists item by item (further items are added), else replaced."""
     if isinstance(data, dict) and isinstance(changes, dict):
-        return {**data, **{key: _merge(data.get(key), value) for key, value in changes.items()}}
+        return {**data, **{key: merged(data.get(key), value) for key, value in changes.items()}}
     if isinstance(data, list) and isinstance(changes, list) and all(isinstance(item, dict) for item in changes):
-        return [_merge(old, new) for old, new in zip(data, changes, strict=False)] + changes[len(data) :]
+        return [merged(old, new) for old, new in zip(data, changes, strict=False)] + changes[len(data) :]
     return deepcopy(changes)
 
 
@@ -50,7 +50,7 @@ def load(path: Path) -> Load:
     """Load the smallest settings with changes laid over them; `environ` is empty unless given."""
 
     def loaded(changes: Changes | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-        path.write_text(yaml.safe_dump(_merge(SMALLEST, dict(changes or {})), sort_keys=False))
+        path.write_text(yaml.safe_dump(merged(SMALLEST, dict(changes or {})), sort_keys=False))
         return load_settings(path, environ=environ or {})
 
     return loaded
