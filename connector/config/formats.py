@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from connector.config.model import FilePath, Model, Seconds
+from connector.config.model import FilePath, Model, Seconds, secret_by
 from connector.config.trackly import check_api_key, check_url
 
 FormatName = Literal["json", "cloudevents", "avro", "protobuf", "json_schema"]
@@ -126,18 +126,6 @@ def _url(value: str) -> str:
     return check_url(value, instead="; use schema_registry.username and password")
 
 
-def check_password(value: str) -> str:
-    """Return a password when there is one."""
-    if not value:
-        raise ValueError("must not be empty")
-    return value
-
-
-def _secret_token(value: SecretStr) -> SecretStr:
-    check_api_key(value.get_secret_value())
-    return value
-
-
 class RegistryTlsSettings(Model):
     """How the registry proves who it is, and we to it."""
 
@@ -172,7 +160,7 @@ class SchemaRegistrySettings(Model):
         description="Password of `username`. Give it by reference; given by file, it is read again at every probe of a "
         "hold and on SIGHUP.",
     )
-    token: Annotated[SecretStr, AfterValidator(_secret_token)] | None = Field(
+    token: Annotated[SecretStr, secret_by(check_api_key)] | None = Field(
         default=None, description="Bearer token, in place of a user. By reference, as `password`."
     )
     allow_plain_http: bool = Field(

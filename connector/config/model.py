@@ -6,6 +6,7 @@ default. Silent: pydantic repeats the offending value in its errors by default, 
 API key.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SecretStr,
     StringConstraints,
     ValidationInfo,
     WithJsonSchema,
@@ -52,6 +54,16 @@ def _topic(name: str) -> str:
     if name in {".", ".."}:
         raise ValueError("must not be '.' or '..'")
     return name
+
+
+def secret_by(check: Callable[[str], object]) -> AfterValidator:
+    """Return what has a secret checked as text, by a function that raises ValueError and does not repeat it."""
+
+    def checked(value: SecretStr) -> SecretStr:
+        check(value.get_secret_value())
+        return value
+
+    return AfterValidator(checked)
 
 
 FilePath = Annotated[

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, SecretStr
 from connector.config.formats import FormatSettings, RegistryTlsSettings, SchemaRegistrySettings
 from connector.config.hosts import is_host
 from connector.config.kafka import KafkaSettings, SecuritySettings
-from connector.config.model import E164, Model, Seconds
+from connector.config.model import E164, Model, Seconds, secret_by
 from connector.config.problems import KeyPath
 from connector.config.references import Origin
 from connector.config.streams import (
@@ -89,11 +89,6 @@ def check_web_token(value: str) -> str:
     return value
 
 
-def _secret_web_token(value: SecretStr) -> SecretStr:
-    check_web_token(value.get_secret_value())
-    return value
-
-
 def _peer(value: str) -> str:
     """Return the address of another member's pages as a URL without a slash at its end."""
     address = value if "://" in value else f"http://{value}"
@@ -121,7 +116,7 @@ class WebSettings(Model):
     port: Annotated[int, Field(ge=0, le=65_535)] = Field(
         default=8080, description="Port to listen on; 0 for any free one."
     )
-    token: Annotated[SecretStr, AfterValidator(_secret_web_token)] | None = Field(
+    token: Annotated[SecretStr, secret_by(check_web_token)] | None = Field(
         default=None,
         description="Who knows it may pause and resume streams, and log in to the console; at least 16 characters. "
         "Give it by reference; given by file, it is read again on SIGHUP. Left out, nothing can be changed through "
@@ -159,11 +154,6 @@ def _collector(value: str) -> str:
     return check_url(value, instead="; a collector knows us by traces.headers")
 
 
-def _secret_header(value: SecretStr) -> SecretStr:
-    check_header(value.get_secret_value())
-    return value
-
-
 class TraceSettings(Model):
     """Spans of batches, sent by OTLP over HTTP; takes the extra `otel` (`pip install 'trackly-connector[otel]'`)."""
 
@@ -172,7 +162,7 @@ class TraceSettings(Model):
         default="http://localhost:4318/v1/traces", description="Where spans are posted, path included."
     )
     headers: dict[
-        Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,100}$")], Annotated[SecretStr, AfterValidator(_secret_header)]
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,100}$")], Annotated[SecretStr, secret_by(check_header)]
     ] = Field(
         default_factory=dict,
         description="Headers of each post, such as a token. Give the values by reference; given by file, they are read "

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr
 
 from connector.config.hosts import can_be_asked, is_address
-from connector.config.model import FilePath, Model, Seconds
+from connector.config.model import FilePath, Model, Seconds, secret_by
 
 DEFAULT_BASE_URL = "https://app.tracklysms.com/api/v2"
 
@@ -79,11 +79,6 @@ def check_header(value: str) -> str:
     return value
 
 
-def _secret_api_key(value: SecretStr) -> SecretStr:
-    check_api_key(value.get_secret_value())
-    return value
-
-
 def is_loopback(url: str) -> bool:
     """Tell whether an address stays on this machine, so that plain http gives nothing away."""
     host = urlsplit(url).hostname or ""
@@ -142,7 +137,7 @@ class TracklySettings(Model):
             "travel in the clear."
         ),
     )
-    api_key: Annotated[SecretStr, AfterValidator(_secret_api_key)] = Field(
+    api_key: Annotated[SecretStr, secret_by(check_api_key)] = Field(
         description=(
             "Key sent as `X-Api-Key`. Give it by reference; given by file, it is read again at every probe of "
             "a hold and on SIGHUP."
