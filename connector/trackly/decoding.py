@@ -50,7 +50,7 @@ class EventDecoder:
     """Makes columns of the events of one endpoint."""
 
     def __init__(self, endpoint: Endpoint, *, rejects_unknown: bool) -> None:
-        self._endpoint = endpoint
+        self._texts, self._numbers = endpoint.texts, endpoint.numbers
         self._rejects_unknown = rejects_unknown
         event: type[Event] = endpoint.event
         if rejects_unknown:
@@ -94,7 +94,7 @@ class EventDecoder:
                 kinds.discard(UnsetType)
             match self._types.get(name):
                 case "text":
-                    fits = kinds <= {str} and not (name in self._endpoint.texts and "" in column)
+                    fits = kinds <= {str} and not (name in self._texts and "" in column)
                 case "object":
                     fits = all(issubclass(kind, dict | msgspec.Struct) for kind in kinds)
                 case "other":
@@ -144,9 +144,9 @@ class EventDecoder:
         for name in self.required:
             if event.get(name) is None:
                 return refused(f"missing_{name}", f"the event has no `{name}`")
-            if event[name] == "" and name in self._endpoint.texts:
+            if event[name] == "" and name in self._texts:
                 return refused(f"missing_{name}", f"`{name}` is empty")
-            if name in self._endpoint.numbers and isinstance(event[name], int | float) and event[name] < 0:
+            if name in self._numbers and isinstance(event[name], int | float) and event[name] < 0:
                 return refused(f"invalid_{name}", f"`{name}` is below 0")
         if "unknown field" in str(error):
             return refused("unknown_field", str(error))

@@ -104,90 +104,73 @@ class HistoryRevenueEvent(Event):
     timestamp: str | UnsetType = UNSET
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """One kind of record of the API: paths under the base URL, the array's name, and what to check."""
 
     event: type[Event]
     bulk_path: str
-    single_path: str | None
-    array: str
-    accepted_count: str
+    single_path: str | None = None
+    array: str = "records"
+    accepted_count: str = "success_count"
     """The reply's field that counts what was taken."""
-    echo: str | None
+    echo: str | None = None
     """The record's field that an entry of `errors` repeats."""
-    phones: tuple[str, ...]
-    texts: tuple[str, ...] = ()
-    """Required strings that must not be empty (`Text`)."""
-    numbers: tuple[str, ...] = ()
-    """Required numbers that must be at least 0 (`Amount`)."""
+    phones: tuple[str, ...] = ()
     takes_list: bool = False
     max_record_bytes: int | None = None
     repeats_skipped: bool = False
     """The platform skips a record that it has already; posting it again is harmless."""
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Names of required strings that must not be empty."""
+        return self._of_type(Text)
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Names of required numbers that must be at least 0."""
+        return self._of_type(Amount)
+
+    def _of_type(self, kind: Any) -> tuple[str, ...]:
+        return tuple(found.encode_name for found in msgspec.structs.fields(self.event) if found.type == kind)
+
 
 ENDPOINTS: dict[str, Endpoint] = {
     "send": Endpoint(
-        SendEvent, "send/bulk", "send", "messages", "queued_count", "to", ("to",), ("body",), takes_list=True
+        event=SendEvent,
+        bulk_path="send/bulk",
+        single_path="send",
+        array="messages",
+        accepted_count="queued_count",
+        echo="to",
+        phones=("to",),
+        takes_list=True,
     ),
     "contacts": Endpoint(
-        ContactEvent,
-        "contacts/bulk",
-        "contacts",
-        "contacts",
-        "success_count",
-        "phone_number",
-        ("phone_number",),
+        event=ContactEvent,
+        bulk_path="contacts/bulk",
+        single_path="contacts",
+        array="contacts",
+        echo="phone_number",
+        phones=("phone_number",),
         takes_list=True,
         max_record_bytes=MAX_CONTACT_BYTES,
         repeats_skipped=True,
     ),
-    "revenue": Endpoint(
-        RevenueEvent,
-        "revenue/bulk",
-        "revenue",
-        "records",
-        "success_count",
-        None,
-        (),
-        ("message_id",),
-        ("revenue",),
-    ),
+    "revenue": Endpoint(event=RevenueEvent, bulk_path="revenue/bulk", single_path="revenue"),
     "history.sends": Endpoint(
-        HistorySendEvent,
-        "history/sends",
-        None,
-        "records",
-        "success_count",
-        "id",
-        ("to_number",),
-        ("timestamp",),
+        event=HistorySendEvent,
+        bulk_path="history/sends",
+        echo="id",
+        phones=("to_number",),
         takes_list=True,
         repeats_skipped=True,
     ),
     "history.clicks": Endpoint(
-        HistoryClickEvent,
-        "history/clicks",
-        None,
-        "records",
-        "success_count",
-        None,
-        ("phone_number",),
-        ("message_id", "timestamp"),
-        repeats_skipped=True,
+        event=HistoryClickEvent, bulk_path="history/clicks", phones=("phone_number",), repeats_skipped=True
     ),
-    "history.revenue": Endpoint(
-        HistoryRevenueEvent,
-        "history/revenue",
-        None,
-        "records",
-        "success_count",
-        None,
-        (),
-        ("message_id",),
-        ("revenue",),
-    ),
+    "history.revenue": Endpoint(event=HistoryRevenueEvent, bulk_path="history/revenue"),
 }
 
 IMPORT_PATH = "history/import"
