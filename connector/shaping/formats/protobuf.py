@@ -26,6 +26,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from connector.shaping.decoded import FormatAwayError
+from connector.shaping.formats import confluent
 from connector.shaping.formats.schemas import MAX_TEXT, Schema
 from connector.shaping.refusing import UndecodableError
 
@@ -188,7 +189,7 @@ def _compile(texts: Mapping[str, str]) -> dict[str, FileDescriptorProto]:
 def _compiled(texts: Mapping[str, str]) -> dict[str, FileDescriptorProto]:
     with TemporaryDirectory(prefix="trackly-schema-") as scratch:
         folder, out = Path(scratch, "in"), Path(scratch, "out")
-        for name, text in texts.items():
+        for name, text in {**confluent.FILES, **texts}.items():
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts or not re.fullmatch(r"[A-Za-z0-9_./-]{1,500}", name):
                 raise UndecodableError("schema_unusable", "has a reference whose name is no relative path")
@@ -215,7 +216,9 @@ def _includes() -> list[str]:
 
 
 def _known_file(name: str) -> FileDescriptorProto:
-    """Return a file that comes with Protobuf, or with Google's common ones."""
+    """Return a file that comes with Protobuf, with Google's common ones, or with Confluent's serializers."""
+    if name in confluent.FILES:
+        return _compile({_FILE: f'syntax = "proto3"; import "{name}";'})[name]
     found = FileDescriptorProto()
     if not (name.startswith(_KNOWN) and re.fullmatch(r"[a-z0-9_/]+\.proto", name)):
         raise UndecodableError("schema_unusable", f"imports {name}, to which the registry gave no reference")

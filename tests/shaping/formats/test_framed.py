@@ -27,7 +27,7 @@ from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.schema_registry.json_schema import JSONSerializer
 from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import given, settings
@@ -259,6 +259,28 @@ def test_a_schema_that_the_registry_has_as_text_is_compiled(producing: Producing
         "kind": "SHIPPED",
         "tags": {"k": "dg=="},
     }
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("folder", ["type", "types"])
+def test_what_confluents_serializers_import_is_known_without_a_reference(
+    folder: str, compiled: bool, tiny: TinyRegistry
+) -> None:
+    """As its converter for Kafka Connect does, for numbers of 16 bits and for decimals; no registry has these files."""
+    names = ["confluent/meta.proto", f"confluent/{folder}/decimal.proto"]
+    imports = "".join(f'import "{name}"; ' for name in names)
+    tags = '[(confluent.field_meta) = {tags: "PII"}]'
+    text = f'syntax = "proto3"; {imports}message M {{ string to = 1 {tags}; confluent.type.Decimal price = 2; }}'
+    file = FileDescriptorProto(name="m.proto", syntax="proto3", dependency=names)
+    message = file.message_type.add(name="M")
+    message.field.add(name="to", number=1, label=1, type=9)
+    message.field.add(name="price", number=2, label=1, type=11, type_name=".confluent.type.Decimal")
+    tiny.add(1, b64encode(file.SerializeToString()).decode() if compiled else text, "PROTOBUF")
+
+    decoded = decode(PROTOBUF, registry(tiny.url), [frame(1, b"\0" + b"\x0a\1a" + b"\x12\5\x0a\1\x05\x18\2")])
+
+    assert decoded.bad == {}
+    assert decoded.values == [{"to": "a", "price": {"value": "BQ==", "scale": 2}}]
 
 
 def test_json_that_confluents_serializer_writes(producing: Producing) -> None:
