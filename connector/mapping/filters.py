@@ -18,6 +18,7 @@ from connector.core.segments import segments_of, truncated
 from connector.mapping.limits import MAX_CHARACTERS, STEPS
 
 _STYLES: Final = ("short", "medium", "long", "full")
+_SPACES: Final = dict.fromkeys(map(ord, "\u00a0\u2009\u202f"), " ")
 _DATE_DIGITS: Final = len("20260131")
 """ISO 8601 has a letter before a time of day."""
 
@@ -59,32 +60,34 @@ def currency(value: Any, code: str, locale: str = "en_US") -> str:
         validate_currency(code)
     except UnknownCurrencyError:
         raise FilterError("currency does not know the code; such as USD") from None
-    return format_currency(amount, code, locale=_locale(locale))
+    return _with_plain_spaces(format_currency(amount, code, locale=_locale(locale)))
 
 
 def number(value: Any, locale: str = "en_US") -> str:
     """Return a number as people of a place write it."""
-    return format_decimal(_amount(value, "number"), locale=_locale(locale))
+    return _with_plain_spaces(format_decimal(_amount(value, "number"), locale=_locale(locale)))
 
 
 def moment(value: Any, zone: str = "UTC", style: str = "medium", locale: str = "en_US") -> str:
     """Return a moment as date and time in a zone; a style is short, medium, long, full or a pattern of CLDR."""
-    return format_datetime(_moment(value, "datetime"), _style(style), _zone(zone), _locale(locale))
+    return _with_plain_spaces(format_datetime(_moment(value, "datetime"), _style(style), _zone(zone), _locale(locale)))
 
 
 def day(value: Any, zone: str = "UTC", style: str = "medium", locale: str = "en_US") -> str:
     """Return the day of a moment in a zone; a date without a time is that day everywhere."""
     if isinstance(value, str) and len(value) == 10:
         try:
-            return format_date(date.fromisoformat(value), _style(style), _locale(locale))
+            return _with_plain_spaces(format_date(date.fromisoformat(value), _style(style), _locale(locale)))
         except ValueError:
             pass
-    return format_date(_moment(value, "date").astimezone(_zone(zone)), _style(style), _locale(locale))
+    return _with_plain_spaces(
+        format_date(_moment(value, "date").astimezone(_zone(zone)), _style(style), _locale(locale))
+    )
 
 
 def hour(value: Any, zone: str = "UTC", style: str = "short", locale: str = "en_US") -> str:
     """Return the time of day of a moment in a zone."""
-    return format_time(_moment(value, "time"), _style(style), _zone(zone), _locale(locale))
+    return _with_plain_spaces(format_time(_moment(value, "time"), _style(style), _zone(zone), _locale(locale)))
 
 
 def segments(value: Any) -> int:
@@ -131,6 +134,14 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     "truncate": truncate,
     "truncate_segments": truncate_segments,
 }
+
+
+def _with_plain_spaces(written: str) -> str:
+    """Return what Babel writes with plain spaces.
+
+    One that does not break, as in `8:00 AM`, is none of the GSM alphabet: the text would take twice as many segments.
+    """
+    return written.translate(_SPACES)
 
 
 def _text(value: Any, name: str) -> str:
