@@ -204,7 +204,8 @@ def _compiled(texts: Mapping[str, str]) -> dict[str, FileDescriptorProto]:
         if ended.returncode and f"{out}: " in ended.stderr:  # it has read the schema, and there is no room for more
             raise ChildProcessError(f"the compiler says: {ended.stderr.strip()}")
         if ended.returncode:
-            raise UndecodableError("schema_unusable", f"is no valid Protobuf: {ended.stderr.strip()}")
+            said = ended.stderr.replace(f"{folder}/", "").strip()
+            raise UndecodableError("schema_unusable", f"is no valid Protobuf: {said}")
         return {file.name: file for file in FileDescriptorSet.FromString(out.read_bytes()).file}
 
 

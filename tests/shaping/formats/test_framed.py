@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from base64 import b64encode
 from collections.abc import Iterator
@@ -700,6 +701,15 @@ def test_a_reference_does_not_lead_out_of_the_compilers_folder(name: str, tiny: 
     tiny.add(1, SMS_PROTO, "PROTOBUF", references=[{"name": name, "subject": "x", "version": 1}])
 
     assert reasons(decode(PROTOBUF, registry(tiny.url), [frame(1, b"\0")])) == {0: "schema_unusable"}
+
+
+def test_what_does_not_compile_is_told_without_a_folder_of_this_machine(tiny: TinyRegistry) -> None:
+    tiny.add(1, 'syntax = "proto3"; import "nowhere.proto";', "PROTOBUF")
+
+    text = decode(PROTOBUF, registry(tiny.url), [frame(1, b"\0")]).bad[0].text
+
+    assert "nowhere.proto: File not found" in text
+    assert tempfile.gettempdir() not in text
 
 
 @pytest.mark.parametrize("text", ["message {", "", 'import "nowhere.proto";', b64encode(b"\x0a\x05abc").decode()])
