@@ -30,6 +30,8 @@ EXTRAS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
 
 def _expand(value: Any) -> Any:
     """Take the short form, a name alone, for a format without settings of its own."""
+    if not isinstance(value, str | dict | FormatSettings):
+        raise ValueError("must be a name, such as avro, or a group of settings")  # noqa: TRY004 (pydantic reports it)
     return {"type": value} if isinstance(value, str) else value
 
 

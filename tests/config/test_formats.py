@@ -36,6 +36,9 @@ def test_a_stream_is_json_unless_it_says_otherwise_and_a_name_is_enough(load: Lo
     ("chosen", "registry", "place", "message"),
     [
         ("avrro", None, "streams[0].format", "must be 'json', 'cloudevents', 'avro', 'protobuf' or 'json_schema'"),
+        (5, None, "streams[0].format", "must be a name, such as avro, or a group of settings"),
+        (["avro"], None, "streams[0].format", "must be a name, such as avro, or a group of settings"),
+        (None, None, "streams[0].format", "must be a name, such as avro, or a group of settings"),
         ("avro", None, "streams[0].format", "needs schema_registry, which knows the schemas of avro"),
         ({"type": "cloudevents", "data": "protobuf"}, None, "streams[0].format", "needs schema_registry, "),
         ("json", REGISTRY, "schema_registry", "does nothing: no stream has a format that needs it"),
