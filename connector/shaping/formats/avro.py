@@ -52,12 +52,15 @@ class Pinned:
 
     parsed: Any
     convert: Convert | None
+    logical: frozenset[tuple[str, str]]
+    """Fields with a logical type in them, each with the name of its record."""
 
 
 def pin(parsed: Any) -> Pinned:
     """Look at a parsed schema of ours, once for all writers; raises ValueError if no value can be brought to it."""
     try:
-        return Pinned(parsed, _Look(_names(parsed), fills_in=True).at(parsed))
+        look = _Look(_names(parsed), fills_in=True)
+        return Pinned(parsed, look.at(parsed), frozenset(look.logical))
     except UndecodableError as error:
         raise ValueError(f"it {error}") from error
     except Exception as error:
@@ -81,7 +84,9 @@ def compile_avro(schema: Schema, pinned: Pinned | None = None) -> Callable[[byte
     written = look.at(parsed)
     read = careful_reader if look.is_recursive else schemaless_reader
     reader, convert = (None, written) if pinned is None else (pinned.parsed, pinned.convert)
-    if pinned is not None and look.has_logical_types:  # values have those that they were written with, whoever reads
+    if (
+        pinned is not None and not look.logical <= pinned.logical
+    ):  # values have those that they were written with, whoever reads
         brought = convert or _as_it_is
         convert = lambda event: plain(brought(event))  # noqa: E731
 
@@ -196,7 +201,8 @@ class _Look:
         """What converts each record that was looked at: types that share types are looked at once."""
         self._empty: dict[str, bool] = {}
         self.is_recursive = False
-        self.has_logical_types = False
+        self.logical: set[tuple[str, str]] = set()
+        self._field = ("", "")
 
     def at(self, schema: Any, depth: int = 0) -> Convert | None:
         """Return what converts a value of a schema, None where it is what JSON has already."""
@@ -216,7 +222,7 @@ class _Look:
                 return self.at(named, depth + 1)
             return _of_type(schema)
         if "logicalType" in schema:
-            self.has_logical_types = True
+            self.logical.add(self._field)
             return plain
         match schema["type"]:
             case "record" | "error":
@@ -242,7 +248,11 @@ class _Look:
         if name in self._records:
             return self._records[name]
         self._open.append(name)
-        fields = [(field["name"], self.at(field["type"], depth + 1)) for field in schema["fields"]]
+        around, fields = self._field, []
+        for field in schema["fields"]:
+            self._field = (name.rpartition(".")[2], field["name"])
+            fields.append((field["name"], self.at(field["type"], depth + 1)))
+        self._field = around
         self._open.pop()
         wanted = [(field, convert) for field, convert in fields if convert is not None]
         optional = [field["name"] for field in schema["fields"] if _is_optional(field["type"])]
