@@ -156,7 +156,7 @@ def _thinned(reads: deque[tuple[int, int]]) -> deque[tuple[int, int]]:
     begin = previous = reads[0][0]
     together = 4 * (reads[-1][0] - begin) // len(reads)
     for stop, oldest_ms in reads:
-        if thinned and stop - begin <= together:
+        if len(thinned) > 1 and stop - begin <= together:  # where the first of them begins is not known
             thinned[-1] = stop, thinned[-1][1]
         else:
             begin = previous
