@@ -87,8 +87,7 @@ class _Window:
             self._reasons = [self._reasons[1], Counter()]
             self._begun += half  # not `now`, or the older half would be counted for longer than the window
         self._totals[1] += count
-        if reasons:
-            self._reasons[1].update(reasons)
+        self._reasons[1].update(reasons)
 
     def reset(self) -> None:
         self._totals = [0, 0]

@@ -78,8 +78,7 @@ class Watchdog:
 
     def _noted(self, key: Partition | None, spot: Spot, now: float) -> _Watched:
         watched = self._watched.get(key)
-        moved = watched is None or (spot.offset, spot.mark) != (watched.spot.offset, watched.spot.mark)
-        if watched is None or moved or spot.lag == 0:
+        if watched is None or spot.lag == 0 or (spot.offset, spot.mark) != (watched.spot.offset, watched.spot.mark):
             return _Watched(spot, now, now)
         watched.spot = spot
         return watched
