@@ -92,3 +92,59 @@ def test_a_pace_is_not_used_up_while_nothing_may_start() -> None:
     assert way.held_bytes > 0
     way.keep(lambda _: False)
     assert way.held_bytes == 0
+
+
+def test_whatever_one_step_fills_is_all_told() -> None:
+    """Of lanes that one chunk is sorted into, of keys freed together, of lists whose time has come together."""
+    way = admission(by_key=True, max_records=1)
+    first = way.take([(None, keyed("ab")), (None, keyed("cd", start=2, number=OTHER))], now=0)
+    assert offsets(first) == [[0], [1], [2], [3]]
+    assert way.take([(None, keyed("ab", start=4)), (None, keyed("c", start=6, number=OTHER))], now=0) == []
+
+    second = way.settled([item for batch in first for item in done(batch)], now=0)
+
+    assert offsets(second) == [[4], [5], [6]]
+    waits = admission(pace=Pace(60), max_records=1)
+    for at, number in enumerate([SLOW, OTHER]):
+        waits.take([(None, keyed("aa", start=2 * at, number=number))], now=0)
+    assert sorted(offsets(waits.due(now=2, may_start=True))) == [[1], [3]]
+    assert waits.lots == 2
+
+
+def test_what_is_held_is_open_or_waits_for_its_key_or_for_its_list() -> None:
+    way = admission(by_key=True, pace=Pace(60))
+    assert way.lineup is not None
+    assert way.pacer is not None
+    way.take([(None, keyed("aba")), (None, keyed("cde", start=3, number=OTHER))], now=0)
+    way.take([(None, keyed("xy", start=6))], now=0)
+
+    parts = [way.batcher.open_bytes, way.lineup.waiting_bytes, way.pacer.waiting_bytes]
+    assert min(parts) > 0
+    assert way.held_bytes == sum(parts)
+
+
+def test_only_so_many_batches_are_closed_by_their_window_as_may_start() -> None:
+    """Others had better wait for more records, however they came to be open."""
+    way = admission(by_key=True)
+    for at, lane in enumerate("xyz"):
+        way.take([(lane, keyed(lane, start=at))], now=0)
+    (first,) = way.due(now=1, may_start=True, at_most=1)
+    way.take([("x", keyed("x", start=3))], now=1)
+
+    second = way.settled(done(first), now=2, at_most=2)
+
+    assert offsets([first]) == [[0]]
+    assert sorted(offsets(second)) == [[1], [2]]
+
+
+def test_it_is_asked_again_at_the_earliest_time_that_anything_waits_for() -> None:
+    slow, fast = admission(pace=Pace(1)), admission(pace=Pace(600))
+
+    slow.take([(None, keyed("ab"))], now=0)
+    fast.take([(None, keyed("ab" * 20))], now=0)
+
+    assert slow.next_deadline(may_start=True) == 1.0, "the window of the batch that is open"
+    assert fast.pacer is not None
+    next_at = fast.pacer.next_at()
+    assert next_at is not None
+    assert fast.next_deadline(may_start=True) == next_at < 1.0
