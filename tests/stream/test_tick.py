@@ -11,17 +11,19 @@ import pytest
 from confluent_kafka import KafkaError
 from structlog.testing import capture_logs
 
+from connector.clock import now
 from connector.core.batching import Batch
 from connector.core.breaker import Hold
 from connector.core.chunks import Headers, Partition
+from connector.core.progress import RangeSet, decode, runs
 from connector.core.records import Scribe
 from connector.core.results import Finished
-from connector.core.verdicts import QUEUED, Verdicts
-from connector.kafka.errors import AbortableError, KafkaTroubleError, RetriableError
+from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
+from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError, RetriableError
 from connector.kafka.publisher import Offsets
 from connector.kafka.source import Committed, Source
 from connector.kafka.topics import Outputs
-from connector.stream.tick import Ticker, TickOptions
+from connector.stream.tick import REFUSED_IN_A_ROW, Ticker, TickOptions
 from tests.kit.sending import PARTITION, Bench
 
 
@@ -90,6 +92,10 @@ def _refused() -> AbortableError:
     return AbortableError(KafkaError(KafkaError.ILLEGAL_GENERATION, "Specified group generation id is not valid"))
 
 
+def _fenced() -> FatalError:
+    return FatalError(KafkaError(KafkaError._FENCED))
+
+
 def _silent_outputs() -> Any:
     """Return topics of which nobody answers what they take."""
     outputs = create_autospec(Outputs, instance=True, dead_letter_limit=1_000_000)
@@ -108,6 +114,7 @@ def _ticker(
     outputs: Outputs | None = None,
     post: Callable[[list[tuple[int, Batch]], float], None] = lambda posted, listed_at: None,
     settled: Callable[[list[Finished], int], None] = lambda items, at_ms: None,
+    options: TickOptions = TickOptions(0.001, 0.1, 1.0),  # noqa: B008 (frozen)
     fail: Callable[[BaseException], None],
 ) -> Ticker:
     made = iter(producers)
@@ -117,7 +124,7 @@ def _ticker(
         lambda: next(made),
         outputs=outputs or _silent_outputs(),
         scribe=Scribe("bench", "send", "group", failures_only=False),
-        options=TickOptions(0.001, 0.1, 1.0),
+        options=options,
         post=post,
         settled=settled,
         fail=fail,
@@ -125,7 +132,11 @@ def _ticker(
 
 
 def _run(
-    producers: list[Producer], *, committed: Committed | None = None, outputs: Outputs | None = None
+    producers: list[Producer],
+    *,
+    committed: Committed | None = None,
+    outputs: Outputs | None = None,
+    options: TickOptions = TickOptions(0.001, 0.1, 1.0),  # noqa: B008 (frozen)
 ) -> list[KafkaTroubleError]:
     """Run ticks over one malformed record until its dead letter is written; return what ended the stream.
 
@@ -149,7 +160,7 @@ def _run(
         failed.append(error)
         done.set()
 
-    ticker = _ticker(bench, producers, source, outputs=outputs, settled=settled, fail=fail)
+    ticker = _ticker(bench, producers, source, outputs=outputs, settled=settled, options=options, fail=fail)
     bench.read([b"{"])
     ticker.start()
     assert done.wait(30)
@@ -334,3 +345,444 @@ def test_where_more_is_ready_than_may_start_it_is_chosen_when_results_have_arriv
     assert len(posted.get(timeout=30)) == next_
     ticker.stop(30)
     assert failed == []
+
+
+EVENT = b'{"to":"+18005550100","body":"hello"}'
+
+
+def test_a_producer_that_is_fenced_once_is_replaced_and_goes_on() -> None:
+    """As one whose transaction took too long; nothing is written twice."""
+    first, second = Producer(_fenced()), Producer()
+
+    assert _run([first, second], committed=Committed(0, "")) == []
+
+    assert (first.closed, second.committed) == (True, ["dead"])
+
+
+@pytest.mark.parametrize(("fence_secs", "ends"), [(60.0, True), (0.0, False)])
+def test_a_producer_that_is_fenced_again_at_once_has_a_twin_and_ends_the_stream(fence_secs: float, ends: bool) -> None:
+    """Two workers of one id would go on fencing each other; much later it is another matter."""
+    errors = [_fenced(), _fenced()]
+
+    failed = _run(
+        [*map(Producer, errors), Producer()],
+        committed=Committed(0, ""),
+        options=TickOptions(0.001, 0.1, fence_secs),
+    )
+
+    assert failed == (errors[1:] if ends else [])
+
+
+def test_what_partitions_wait_for_is_known_while_a_tick_runs_and_no_longer() -> None:
+    """A revoke asks whether the tick names a partition, and how many records it lists as in flight."""
+    bench, told, posted = Bench(), list[object](), threading.Event()
+    producer = Producer()
+
+    def ask() -> None:
+        others = {Partition("bench", 1)}
+        with bench.state.lock:
+            told.append((ticker.names({PARTITION}), ticker.names(others)))
+            told.append((ticker.listing({PARTITION}), ticker.listing(others)))
+
+    def commit(offsets: Offsets, group: Any, timeout_secs: float) -> None:
+        ask()
+
+    producer.commit = commit  # type: ignore[method-assign]
+    ticker = _ticker(
+        bench,
+        [producer],
+        create_autospec(Source, instance=True),
+        post=lambda _listed, _at: posted.set(),
+        fail=lambda _error: posted.set(),
+    )
+    bench.read([EVENT] * 5)
+    ask()
+    ticker.start()
+    assert posted.wait(30)
+    ticker.stop(30)
+    ask()
+
+    idle = [(False, False), (0, 0)]
+    assert told == [*idle, (True, False), (5, 0), *idle]
+
+
+@pytest.mark.parametrize("ending", ["abandon", "stop"])
+def test_a_commit_without_an_answer_is_asked_about_until_somebody_has_no_more_time(ending: str) -> None:
+    """Then what it was to write is read back, or left to whoever takes over."""
+    bench, asked, done = Bench(), threading.Event(), threading.Event()
+    first, second, tries = Producer(_unknown()), Producer(), 0
+
+    def commit(offsets: Offsets, group: Any, timeout_secs: float) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 3:
+            asked.set()
+        raise _unknown()
+
+    first.commit = commit  # type: ignore[method-assign]
+    source = create_autospec(Source, instance=True)
+    source.committed.return_value = {PARTITION: Committed(0, "")}
+    failed: list[BaseException] = []
+    ticker = _ticker(
+        bench,
+        [first, second],
+        source,
+        settled=lambda _items, _at_ms: done.set(),
+        options=TickOptions(0.001, 600.0, 600.0),
+        fail=failed.append,
+    )
+    bench.read([b"{"])
+    ticker.start()
+    assert asked.wait(30)
+    if ending == "abandon":
+        ticker.abandon()
+        assert done.wait(30)
+    ticker.stop(30)
+
+    assert (ticker.thread, first.closed, failed) == (None, True, [])
+    assert second.committed == (["dead"] if ending == "abandon" else [])
+
+
+def test_a_stop_waits_for_the_running_tick_no_longer_than_it_may() -> None:
+    bench, begun, goes_on = Bench(), threading.Event(), threading.Event()
+    producer = Producer()
+
+    def flush() -> None:
+        begun.set()
+        assert goes_on.wait(30)
+
+    producer.begin = flush  # type: ignore[method-assign]
+    failed: list[BaseException] = []
+    ticker = _ticker(bench, [producer], create_autospec(Source, instance=True), fail=failed.append)
+    bench.read([b"{"])
+    ticker.start()
+    assert begun.wait(30)
+
+    ticker.stop(0.01)
+    still_runs = ticker.thread is not None
+
+    goes_on.set()
+    ticker.stop(30)
+    assert (still_runs, ticker.thread, failed, producer.closed) == (True, None, [], True)
+
+
+def test_what_is_to_be_tried_again_later_starts_when_it_is_due_without_anybody_calling() -> None:
+    bench, posted = Bench(), queue.SimpleQueue[list[tuple[int, Batch]]]()
+    failed: list[BaseException] = []
+    ticker = _ticker(
+        bench,
+        [Producer()],
+        create_autospec(Source, instance=True),
+        post=lambda listed, _at: posted.put(listed),
+        fail=failed.append,
+    )
+    bench.read([EVENT])
+    ticker.start()
+    [(serial, _)] = posted.get(timeout=30)
+    with bench.state.changed:
+        due = now() + 0.2
+        bench.state.flow.again(bench.state.flow.withdraw(serial), at=due)
+        bench.state.changed.notify_all()
+
+    [(_, again)] = posted.get(timeout=30)
+
+    assert now() >= due
+    assert [list(piece.offsets) for piece in again.chunks] == [[0]]
+    ticker.stop(30)
+    assert failed == []
+
+
+def test_ticks_follow_one_another_at_their_interval_at_the_earliest() -> None:
+    bench, written = Bench(), queue.SimpleQueue[float]()
+    failed: list[BaseException] = []
+    ticker = _ticker(
+        bench,
+        [Producer()],
+        create_autospec(Source, instance=True),
+        settled=lambda _items, _at_ms: written.put(now()),
+        options=TickOptions(0.1, 0.1, 1.0),
+        fail=failed.append,
+    )
+    ticker.start()
+    began = last = now()
+    for _ in range(4):
+        bench.read([b"{"])
+        with bench.state.changed:
+            bench.state.changed.notify_all()
+        last = written.get(timeout=30)
+    ticker.stop(30)
+
+    assert last - began >= 0.3
+    assert failed == []
+
+
+def test_a_tick_counts_what_it_has_written_by_what_became_of_it() -> None:
+    bench, done = Bench(), threading.Event()
+    failed: list[BaseException] = []
+
+    def post(listed: list[tuple[int, Batch]], _at: float) -> None:
+        with bench.state.changed:
+            for serial, batch in listed:
+                bench.state.finish(
+                    serial,
+                    batch.chunks,
+                    Verdicts(QUEUED, {0: SKIPPED, 1: Verdict("dead_letter", "refused")}),
+                    attempts=1,
+                    sent_ms=1,
+                    answered_ms=2,
+                )
+            bench.state.changed.notify_all()
+
+    ticker = _ticker(
+        bench,
+        [Producer()],
+        create_autospec(Source, instance=True),
+        post=post,
+        settled=lambda _items, _at_ms: done.set(),
+        fail=failed.append,
+    )
+    bench.read([EVENT] * 5)
+    ticker.start()
+    assert done.wait(30)
+    ticker.stop(30)
+
+    counts = bench.state.counts
+    assert (counts.ticks, counts.ticks_aborted, counts.queued, counts.skipped) == (2, 0, 3, 1)
+    assert (dict(counts.dead_letters), failed) == ({"refused": 1}, [])
+
+
+def test_what_is_posted_is_listed_in_what_was_committed_last() -> None:
+    """Whether a tick had results to write before it was chosen what starts, or nothing."""
+    bench, checked = Bench(), queue.SimpleQueue[tuple[RangeSet, RangeSet]]()
+    committed: list[Offsets] = []
+    failed: list[BaseException] = []
+    producer = Producer()
+    producer.commit = lambda offsets, group, timeout_secs: committed.append(offsets)  # type: ignore[method-assign]
+
+    def post(listed: list[tuple[int, Batch]], _at: float) -> None:
+        posted = RangeSet(run for _, batch in listed for piece in batch.chunks for run in runs(piece.offsets))
+        checked.put((posted, decode(*committed[-1][PARTITION]).in_flight))
+        with bench.state.changed:
+            for serial, batch in listed:
+                bench.state.finish(serial, batch.chunks, Verdicts(QUEUED), attempts=1, sent_ms=1, answered_ms=2)
+            bench.state.changed.notify_all()
+
+    ticker = _ticker(bench, [producer], create_autospec(Source, instance=True), post=post, fail=failed.append)
+    bench.read([EVENT] * 100)
+    ticker.start()
+    rounds = [checked.get(timeout=30) for _ in range(3)]
+    ticker.stop(30)
+
+    assert [posted for posted, _ in rounds] == [RangeSet([(at, min(at + 40, 100))]) for at in (0, 40, 80)]
+    assert [listed for _, listed in rounds] == [posted for posted, _ in rounds]
+    assert failed == []
+
+
+def test_brokers_that_are_well_again_are_known_to_be_and_get_ticks_as_large_as_before() -> None:
+    """By and by, so that what is too much is met once in some ticks, and not at every second."""
+    bench, written = Bench(), threading.Semaphore(0)
+    bench.state.flow.limits = replace(bench.state.flow.limits, max_tick_records=40)
+    first, second, third, failed = Producer(_timed_out()), Producer(_timed_out()), Producer(), list[BaseException]()
+    sizes, known = list[int](), list[bool]()
+    for heir in (second, third):
+        heir.start = lambda timeout_secs: known.append(  # type: ignore[method-assign]
+            bench.state.kafka_trouble is not None
+        )
+
+    def settled(_items: list[Finished], _at_ms: int) -> None:
+        sizes.append(bench.state.flow.limits.max_tick_records)
+        written.release()
+
+    ticker = _ticker(
+        bench, [first, second, third], create_autospec(Source, instance=True), settled=settled, fail=failed.append
+    )
+    ticker.start()
+    for _ in range(20):
+        bench.read([b"{"])
+        with bench.state.changed:
+            bench.state.changed.notify_all()
+        assert written.acquire(timeout=30)
+    ticker.stop(30)
+
+    assert sizes == sorted(sizes)
+    assert (sizes[0] < 20, sizes[-1]) == (True, 40), "halved twice, and hardly more at first"
+    assert known == [True, True], "while nobody answered it was known that Kafka is away"
+    assert (bench.state.kafka_trouble, bench.state.counts.ticks, bench.state.counts.ticks_aborted) == (None, 20, 2)
+    assert failed == []
+
+
+def test_it_is_known_while_results_are_written() -> None:
+    """The reader gives way meanwhile."""
+    bench, done, told = Bench(), threading.Event(), list[bool]()
+    producer = Producer()
+
+    def write(topic: str, partition: int, **record: object) -> None:
+        told.append(bench.state.writing)
+
+    producer.write = write  # type: ignore[method-assign]
+    producer.commit = lambda *_: told.append(bench.state.writing)  # type: ignore[method-assign]
+    failed: list[BaseException] = []
+    ticker = _ticker(
+        bench,
+        [producer],
+        create_autospec(Source, instance=True),
+        settled=lambda _items, _at_ms: done.set(),
+        fail=failed.append,
+    )
+    bench.read([b"{"])
+    ticker.start()
+    assert done.wait(30)
+    ticker.stop(30)
+
+    assert (told, failed) == ([True, False], [])
+
+
+def test_a_commit_that_is_answered_when_it_is_asked_for_again_is_not_made_twice() -> None:
+    producer, offsets_given, begun = Producer(), list[bool](), list[None]()
+
+    def commit(offsets: Offsets, group: Any, timeout_secs: float) -> None:
+        offsets_given.append(bool(offsets))
+        if len(offsets_given) < 3:
+            raise _unknown()
+
+    producer.commit = commit  # type: ignore[method-assign]
+    producer.begin = lambda: begun.append(None)  # type: ignore[method-assign]
+
+    assert _run([producer], options=TickOptions(0.001, 600.0, 600.0)) == []
+
+    assert (offsets_given, len(begun)) == ([True, False, False], 1)
+
+
+@pytest.mark.parametrize("ending", ["time", "abandon", "stop"])
+def test_an_abort_without_an_answer_is_asked_for_until_its_time_is_up(ending: str) -> None:
+    """The next producer of our id ends what is open."""
+    bench, asked, done = Bench(), threading.Event(), threading.Event()
+    first, second, tries = Producer(_refused()), Producer(), 0
+
+    def abort(timeout_secs: float) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == (1 if ending == "time" else 3):
+            asked.set()
+        raise _unknown()
+
+    first.abort = abort  # type: ignore[method-assign]
+    source = create_autospec(Source, instance=True)
+    source.committed.return_value = {PARTITION: Committed(0, "")}
+    failed: list[BaseException] = []
+    ticker = _ticker(
+        bench,
+        [first, second],
+        source,
+        settled=lambda _items, _at_ms: done.set(),
+        options=TickOptions(0.001, 600.0, 0.2 if ending == "time" else 600.0),
+        fail=failed.append,
+    )
+    bench.read([b"{"])
+    ticker.start()
+    assert asked.wait(30)
+    if ending == "abandon":
+        ticker.abandon()
+    if ending != "stop":
+        assert done.wait(30)
+    ticker.stop(30)
+
+    assert (ticker.thread, first.closed, failed) == (None, True, [])
+    assert second.committed == ([] if ending == "stop" else ["dead"])
+
+
+def test_results_that_are_refused_for_their_size_some_times_in_a_row_hold_the_stream() -> None:
+    """Batches are made smaller meanwhile, and most soon fit; that is no reason to wake anybody."""
+    bench, done, told = Bench(), threading.Event(), list[tuple[str, int]]()
+    producer, outputs, failed = Producer(_too_large()), _silent_outputs(), list[BaseException]()
+    outputs.limits_in_words = "outcomes takes 76 bytes"
+    producer.abort = lambda timeout_secs: None  # type: ignore[method-assign]
+
+    def hold(hold: Hold) -> None:
+        told.append((hold.reason, outputs.were_refused.call_count))
+        producer.fails = None
+
+    bench.state.on_hold = hold
+    ticker = _ticker(
+        bench,
+        [producer],
+        create_autospec(Source, instance=True),
+        outputs=outputs,
+        settled=lambda _items, _at_ms: done.set(),
+        fail=failed.append,
+    )
+    bench.read([b"{"])
+    ticker.start()
+    assert done.wait(30)
+    ticker.stop(30)
+
+    assert (told, producer.committed, failed) == ([("results_refused", REFUSED_IN_A_ROW)], ["dead"], [])
+
+
+@pytest.mark.parametrize(
+    ("absent", "held", "left"), [("outcomes", ["topic_missing"], [PARTITION]), (PARTITION.topic, [], [])]
+)
+def test_a_topic_for_results_that_is_gone_holds_the_stream_and_a_source_topic_lets_its_partitions_go(
+    absent: str, held: list[str], left: list[Partition]
+) -> None:
+    """Else they would fail every tick, those of other topics as well."""
+    bench = Bench()
+    outputs, failed, told = _silent_outputs(), list[BaseException](), list[str]()
+    outputs.absent.return_value = {absent}
+    producer = Producer(AbortableError(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)))
+    bench.state.on_hold = lambda hold: told.append(hold.reason)
+    ticker = _ticker(bench, [producer], create_autospec(Source, instance=True), outputs=outputs, fail=failed.append)
+    bench.read([b"{"])
+    ticker.start()
+    with bench.state.changed:
+        assert bench.state.changed.wait_for(lambda: bench.state.counts.ticks_aborted, 30)
+    ticker.stop(30)
+
+    assert (told, [*bench.state.flow.partitions], failed) == (held, left, [])
+
+
+def test_a_hold_is_told_once_and_why_however_many_ticks_fail_for_it() -> None:
+    bench, done, told = Bench(), threading.Event(), list[tuple[str, str]]()
+    denied = AbortableError(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "dead may not be written"))
+    producer, aborts, failed = Producer(denied), 0, list[BaseException]()
+
+    def abort(timeout_secs: float) -> None:
+        nonlocal aborts
+        aborts += 1
+        if aborts == 3:
+            producer.fails = None
+
+    producer.abort = abort  # type: ignore[method-assign]
+    bench.state.on_hold = lambda hold: told.append((hold.reason, hold.detail))
+    ticker = _ticker(
+        bench,
+        [producer],
+        create_autospec(Source, instance=True),
+        settled=lambda _items, _at_ms: done.set(),
+        fail=failed.append,
+    )
+    bench.read([b"{"])
+    ticker.start()
+    assert done.wait(30)
+    ticker.stop(30)
+
+    assert (told, producer.committed, failed) == ([("kafka_authorization", str(denied))], ["dead"], [])
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(1_000_000, b"{"), (10, None)])
+def test_a_dead_letter_that_its_topic_would_not_take_is_written_without_its_value(
+    limit: int, kept: bytes | None
+) -> None:
+    outputs, producer, written = _silent_outputs(), Producer(), list[bytes | None]()
+    outputs.dead_letter_limit = limit
+
+    def write(topic: str, partition: int, *, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        written.append(value)
+        assert ("trackly.value_omitted" in dict(headers)) is (value is None)
+
+    producer.write = write  # type: ignore[method-assign]
+
+    assert _run([producer], outputs=outputs) == []
+
+    assert written == [kept]
+    assert outputs.look_again.called is (kept is None), "somebody may have raised the limit"
