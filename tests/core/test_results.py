@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,6 +42,12 @@ def test_taken_apart_each_record_keeps_its_verdict_and_the_parts_weigh_what_they
     assert told(chosen) == dict(everything[index] for index in indices)
     assert told(others) == dict(each for index, each in enumerate(everything) if index not in wanted)
     assert all(part.bytes == sum(map(weight, part.chunks)) > 0 for part in (chosen, others) if part)
+
+
+@pytest.mark.parametrize("known", [0, 7])
+def test_bytes_that_are_known_are_not_counted_again(known: int) -> None:
+    """What was taken into account with one figure has to be taken out with it."""
+    assert Finished((chunk(A, range(3)),), Verdicts(QUEUED), bytes=known).bytes == known
 
 
 @given(results())

@@ -324,6 +324,9 @@ def test_a_rest_that_failed_as_a_whole_is_not_in_doubt() -> None:
 
     assert judgement.doubt == ()
     assert [judgement.verdicts.of(index).reason for index in range(4)] == ["invalid_phone"] + ["refused"] * 3
+    unlisted = judgement.verdicts.of(3)
+    assert "not listed" in unlisted.text
+    assert (unlisted.http_status, unlisted.code) == (200, None)
 
 
 def test_a_rest_that_failed_as_a_whole_is_asked_again_for_its_codes_where_that_is_harmless() -> None:
