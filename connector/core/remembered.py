@@ -76,11 +76,21 @@ class Remembered:
     def doubtful(self, partition: Partition, progress: Progress) -> RangeSet:
         """Return what a progress lists as in flight, without what is known that nobody has taken."""
         doubt = progress.in_flight.copy()
-        left = self._left.get(partition)
-        if left is not None and progress in left.said:
-            for start, stop in left.untaken:
+        if self.is_ours(partition, progress):
+            for start, stop in self._left[partition].untaken:
                 doubt.discard(start, stop)
         return doubt
+
+    def is_ours(self, partition: Partition, progress: Progress) -> bool:
+        """Tell whether it was this worker that committed a progress, and let the partition go after it."""
+        left = self._left.get(partition)
+        return left is not None and progress in left.said
+
+    def unsettled(self, partition: Partition) -> int:
+        """Return how many records were read of a partition, when it was ours last, and not settled."""
+        state = self._latest[partition]
+        holes = sum(stop - start for start, stop in state.holes)
+        return max(state.next_read - state.base - state.settled.count - holes, 0)
 
     def unknown(self, partition: Partition, progress: Progress) -> RangeSet:
         """Return which records are in doubt, if a partition begins at this progress, that no answer is known for."""

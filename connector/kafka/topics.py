@@ -3,11 +3,12 @@
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._metadata import ClusterMetadata
@@ -99,6 +100,49 @@ class TopicFacts:
         return max(min(self.max_message_bytes - BATCH_OVERHEAD_BYTES, MAX_BATCH_BYTES), 1)
 
 
+@dataclass(frozen=True, slots=True)
+class TopicId:
+    """Which topic stands behind a name, in which cluster; one that is made anew under its name is another one."""
+
+    cluster: str
+    topic: str
+
+    def replaces(self, other: "TopicId") -> bool:
+        """Tell whether this is another topic of the same cluster: in a copy of the cluster it may be a copy."""
+        return self.cluster == other.cluster and self.topic != other.topic
+
+
+class IdsAsked:
+    """A question for the ids of topics that is under way."""
+
+    def __init__(self, cluster: "Future[Any]", topics: "Mapping[str, Future[Any]]") -> None:
+        self._cluster = cluster
+        self._topics = topics
+
+    @property
+    def is_done(self) -> bool:
+        """Tell whether it is answered, or will not be any more."""
+        return self._cluster.done() and all(future.done() for future in self._topics.values())
+
+    @property
+    def has_failed(self) -> bool:
+        """Tell whether the cluster said nothing."""
+        return self._cluster.done() and self._cluster.exception() is not None
+
+    def answer(self, within_secs: float = 0.0) -> dict[str, TopicId]:
+        """Return the ids that are told in time: none of topics that do not exist, nor by brokers that have no ids."""
+        wait([self._cluster, *self._topics.values()], within_secs)
+        if not self._cluster.done() or self._cluster.exception() is not None:
+            return {}
+        cluster = str(self._cluster.result().cluster_id)
+        told = {n: f.result().topic_id for n, f in self._topics.items() if f.done() and f.exception() is None}
+        return {
+            name: TopicId(cluster, str(uuid))
+            for name, uuid in told.items()
+            if uuid.get_most_significant_bits() or uuid.get_least_significant_bits()  # older brokers say nothing
+        }
+
+
 class Topics:
     """Asks the cluster about topics, and creates them."""
 
@@ -107,6 +151,7 @@ class Topics:
         self._admin = AdminClient(cast("Any", self._config))
         self._timeout = timeout_secs
         self._refused: KafkaError | None = None
+        self._ids_asked: IdsAsked | None = None
 
     def _hear(self, error: KafkaError) -> None:
         """Keep what a broker refused us for: the call that waits for it only says that no answer came in time."""
@@ -142,6 +187,14 @@ class Topics:
             if self._refused is not None:
                 raise RetriableError(self._refused, "asking the brokers for their topics") from error
             raise translate(error, "asking the brokers for their topics") from error
+
+    def ask_ids(self, names: Collection[str]) -> IdsAsked:
+        """Begin to ask for the ids of topics, one at least; returns at once."""
+        if self._ids_asked is not None and self._ids_asked.has_failed:
+            self._admin = AdminClient(cast("Any", self._config))  # this one may be cut off: see `reach`
+        topics = self._admin.describe_topics(TopicCollection(list(names)), request_timeout=SOON_SECS)
+        self._ids_asked = IdsAsked(self._admin.describe_cluster(request_timeout=SOON_SECS), topics)
+        return self._ids_asked
 
     def limits(self, names: Sequence[str], timeout_secs: float | None = None) -> dict[str, int | None]:
         """Return what each topic takes that was answered for in time, None where we are not to know it.

@@ -18,7 +18,9 @@ from connector.core.chunks import Partition
 from connector.core.progress import ForeignMetadataError, Progress, RangeSet, decode
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.source import Committed, Source
+from connector.kafka.topics import TopicId
 from connector.stream.holds import Decision, hold_for_doubt
+from connector.stream.identities import Identities
 from connector.stream.state import State
 from connector.telemetry.logging import get_logger
 
@@ -47,6 +49,8 @@ class Beginning:
     partition: Partition
     epoch: int
     progress: Progress | None
+    topic: TopicId | None = None
+    """Which topic it is of, where that was told."""
     new: bool = False
     committed: int = 0
     """Where it stands committed, unless it is new."""
@@ -97,7 +101,7 @@ class Beginnings:
     """Finds out where partitions begin; `found` is what it has found and nobody has taken yet.
 
     `epoch_of` gives the number of a partition's assignment, None for one that is gone. `last_settled` tells what the
-    outcome topic remembers, and raises `KafkaTroubleError`.
+    outcome topic remembers, and raises `KafkaTroubleError`; `identities` which topics stand behind the names.
     """
 
     def __init__(
@@ -109,6 +113,7 @@ class Beginnings:
         fail: Callable[[BaseException], None],
         epoch_of: Callable[[Partition], int | None],
         last_settled: Callable[[], Mapping[Partition, int]],
+        identities: Identities,
     ) -> None:
         self.found: deque[Beginning] = deque()
         self.total = 0
@@ -118,6 +123,7 @@ class Beginnings:
         self._fail = fail
         self._epoch_of = epoch_of
         self._last_settled = last_settled
+        self._identities = identities
         self._rulings: dict[Partition, _Ruling] = {}
         self._closing = threading.Event()
         self._later: deque[_Later] = deque()
@@ -194,6 +200,8 @@ class Beginnings:
                 self.total = source.all_partitions(self._options.topics, secs)
             except KafkaTroubleError as error:
                 return [], mine, error
+        # First, so that a topic that is replaced meanwhile is found out when the ids are asked for next.
+        topics = self._identities.ask(partition.topic for partition in mine)
         try:
             committed = source.committed(mine, secs)
         except KafkaTroubleError as error:
@@ -209,7 +217,8 @@ class Beginnings:
                 break
             try:
                 there = committed.get(partition) or source.committed([partition], secs)[partition]
-                found.append(self._start_of(source, partition, epochs[partition], there, last_settled))
+                blank = Beginning(partition, epochs[partition], None, topics.get(partition.topic))
+                found.append(self._start_of(source, blank, there, last_settled))
             except KafkaTroubleError as error:
                 failed.append(partition)
                 trouble = error
@@ -220,20 +229,24 @@ class Beginnings:
     def _start_of(
         self,
         source: Source,
-        partition: Partition,
-        epoch: int,
+        found: Beginning,
         committed: Committed,
         last_settled: Callable[[], Mapping[Partition, int]],
     ) -> Beginning:
+        """Return what is found of a partition, given its beginning without it."""
+        partition = found.partition
         low, high = source.bounds(partition, self._options.call_secs)
         ruling = self._rulings.get(partition) or _Ruling()
         if committed.offset is None:
-            progress = self._first_progress(source, partition, low, high)
-            detail = "" if ruling.begin else self._forgotten(partition, progress.base, low, high, last_settled)
+            # The commits of a topic go with it, and whoever begins the next one commits that before anything is sent.
+            replaced = self._identities.was_replaced(partition.topic, found.topic)
+            progress = self._first_progress(source, partition, low, high, all_is_new=replaced)
+            known = ruling.begin or replaced
+            detail = "" if known else self._forgotten(partition, progress.base, low, high, last_settled)
             if detail:
-                return Beginning(partition, epoch, None, hold=("progress_missing", detail))
-            return Beginning(partition, epoch, progress, new=True)
-        found = Beginning(partition, epoch, None, committed=committed.offset, in_doubt=ruling.in_doubt)
+                return replace(found, hold=("progress_missing", detail))
+            return replace(found, progress=progress, new=True)
+        found.committed, found.in_doubt = committed.offset, ruling.in_doubt
         try:
             progress = decode(committed.offset, committed.metadata)
         except ForeignMetadataError as error:
@@ -247,6 +260,10 @@ class Beginnings:
             # count as those there were at first: what is added later is read from its beginning.
             progress = replace(progress, birth=source.partition_count(partition.topic, self._options.call_secs))
             found.new = True
+        sure = self._identities.read_of_another(partition, found.topic)
+        if sure is not None and (unsettled := self._unsettled(partition, progress)) is not None:
+            found.new, found.missing = True, unsettled
+            return self._doubted(found, _of_the_next(progress, sure, low, high), ruling)
         unseen, detail = 0, ""
         top = max(committed.offset, progress.settled.stop, progress.in_flight.stop)
         if top > high:  # as tools reset them that count what is in open transactions
@@ -284,10 +301,13 @@ class Beginnings:
             # What was in doubt and is gone is settled: there is nothing left to write a dead letter of.
             found.vanished += _below(progress.in_flight, low)
             progress = _from(progress, low)
+        return self._doubted(found, progress, ruling)
+
+    def _doubted(self, found: Beginning, progress: Progress, ruling: _Ruling) -> Beginning:
+        """Return the beginning at a progress, or its hold where somebody has to decide about what is in doubt."""
         if self._options.in_doubt == "hold" and ruling.in_doubt is None and (count := self._in_doubt(found, progress)):
             return replace(found, hold=hold_for_doubt(count))
-        found.progress = progress
-        return found
+        return replace(found, progress=progress)
 
     def _forgotten(
         self, partition: Partition, base: int, low: int, high: int, last_settled: Callable[[], Mapping[Partition, int]]
@@ -322,6 +342,12 @@ class Beginnings:
         with self._state.lock:
             return self._state.flow.remembered.unknown(found.partition, progress).count
 
+    def _unsettled(self, partition: Partition, progress: Progress) -> int | None:
+        """Return how many records this worker had read and not settled; None where it is not what it committed last."""
+        with self._state.lock:
+            remembered = self._state.flow.remembered
+            return remembered.unsettled(partition) if remembered.is_ours(partition, progress) else None
+
     def _reset(self, partition: Partition, where: str) -> str:
         """Return how an operator sets the group's offset of a partition, by Kafka's own tool."""
         return (
@@ -329,7 +355,9 @@ class Beginnings:
             f"--group {self._options.group} --reset-offsets {where} --execute --topic {partition}"
         )
 
-    def _first_progress(self, source: Source, partition: Partition, low: int, high: int) -> Progress:
+    def _first_progress(
+        self, source: Source, partition: Partition, low: int, high: int, *, all_is_new: bool
+    ) -> Progress:
         """Return where a partition without a commit begins: as set when the group is new, else at its beginning."""
         timeout = self._options.call_secs
         total = source.partition_count(partition.topic, timeout)
@@ -345,7 +373,7 @@ class Beginnings:
         if partition.number >= birth:
             return Progress(low, birth)  # added to the topic after the group began: nothing of it is old
         start = self._options.start
-        if start == "earliest" or partition.topic in self._options.from_beginning:
+        if all_is_new or start == "earliest" or partition.topic in self._options.from_beginning:
             return Progress(low, birth)
         if start == "latest":
             return Progress(high, birth)
@@ -362,6 +390,19 @@ def _until(progress: Progress, end: int) -> Progress:
     for ranges in (settled, in_flight):
         ranges.discard(end, max(ranges.stop, end))
     return Progress(progress.base, progress.birth, 0, settled, in_flight)
+
+
+def _of_the_next(progress: Progress, sure: int, low: int, high: int) -> Progress:
+    """Return the progress of a topic that took the place of another, of which all that was read below `sure` was.
+
+    What was posted from there on may have been of either, so it is in doubt.
+    """
+    doubt = progress.settled.copy()
+    doubt.update(progress.in_flight)
+    doubt.add(sure, progress.base)
+    doubt.discard(0, max(sure, low))
+    doubt.discard(high, max(doubt.stop, high))
+    return Progress(low, progress.birth, in_flight=doubt)
 
 
 def _from(progress: Progress, low: int) -> Progress:

@@ -20,9 +20,11 @@ from connector.core.verdicts import Verdicts, in_doubt
 from connector.core.watchdog import Spot
 from connector.kafka.errors import FatalError, KafkaTroubleError
 from connector.kafka.source import Source
+from connector.kafka.topics import IdsAsked
 from connector.stream.asking import Asker
 from connector.stream.beginning import Beginning, Beginnings, BeginOptions
 from connector.stream.holds import Decision, hold_for_doubt
+from connector.stream.identities import Identities, Positions
 from connector.stream.preparing import Preparer
 from connector.stream.state import State
 from connector.stream.troubles import Troubles
@@ -74,9 +76,13 @@ class Reader:
         *,
         name: str,
         fail: Callable[[BaseException], None],
+        ask_ids: Callable[[Collection[str]], IdsAsked],
         last_settled: Callable[[], Mapping[Partition, int]] = dict,
     ) -> None:
-        """Make a reader; `last_settled` tells what the outcome topic remembers, and raises `KafkaTroubleError`."""
+        """Make a reader; `last_settled` tells what the outcome topic remembers, and raises `KafkaTroubleError`.
+
+        `ask_ids` begins to ask for the ids of topics.
+        """
         self._state = state
         self._preparer = preparer
         self._options = options
@@ -115,8 +121,15 @@ class Reader:
         self.left = 0
         """Records that stood listed as in flight when their partitions were let go, since the last assignment: whoever
         has these next finds them in doubt, answered or not."""
+        self._identities = Identities(ask_ids)
         self._beginnings = Beginnings(
-            state, options.begin, name=name, fail=fail, epoch_of=self._epochs.get, last_settled=last_settled
+            state,
+            options.begin,
+            name=name,
+            fail=fail,
+            epoch_of=self._epochs.get,
+            last_settled=last_settled,
+            identities=self._identities,
         )
         self._asker = Asker(name)
         self._log = get_logger("reader").bind(stream=name)
@@ -189,6 +202,7 @@ class Reader:
         self._beginnings.look_again(source)
         self._begin_found(source)
         self._reload_decided()
+        self._reload_replaced()
         self._reload_drained()
         self._preparer.take_kept()
         self._pause_held(source)
@@ -429,14 +443,31 @@ class Reader:
             self._preparer.keep_startable()
             self._state.changed.notify_all()
 
-    def _reload(self, partition: Partition) -> None:
+    def _reload(self, partition: Partition, within_secs: float) -> None:
         """Begin a partition anew, once what it has in flight is settled; all else is read again."""
         with self._state.changed:
             if partition in self._begun:
                 self._state.flow.begin_revoke([partition])
                 self._state.admission.keep(self._state.flow.may_start)
                 self._preparer.keep_startable()
-                self._reloading[partition] = now() + self._options.drain_secs
+                self._reloading[partition] = now() + within_secs
+
+    def _reload_replaced(self) -> None:
+        """Begin anew what is of another topic by now.
+
+        However long it takes: an answer that comes later would be taken for that of another record.
+        """
+        for partition in self._identities.look(self._positions):
+            self._log.warning("topic made anew", partition=str(partition))
+            self._reload(partition, float("inf"))
+
+    def _positions(self) -> Positions:
+        with self._state.lock:
+            return {
+                partition: (state.epoch, max(state.next_read, state.base))
+                for partition, state in self._state.flow.partitions.items()
+                if partition in self._begun and partition not in self._reloading
+            }
 
     def _reload_drained(self) -> None:
         """Look up anew what was drained for it, and what the ticker has let go as its topic seemed to be deleted."""
@@ -478,7 +509,7 @@ class Reader:
                     continue
                 self._beginnings.rule(partition, hold.reason, decision)
                 if partition in self._begun:
-                    self._reload(partition)
+                    self._reload(partition, self._options.drain_secs)
                 else:
                     self._look_up_anew(partition)
 
@@ -527,6 +558,7 @@ class Reader:
                     self._missed.pop(partition, None)
                     self._state.flow.mark(partition)
                     self._state.changed.notify_all()
+            self._identities.begun(partition, found.topic, found.progress.base)
             if unknown:
                 self._log.warning("records in doubt", partition=str(partition), records=unknown, in_doubt=policy)
             self._to_begin[partition] = found.progress.base

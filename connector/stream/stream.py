@@ -142,8 +142,9 @@ class Stream:
         settings, kafka = self.settings, self._kafka
         self._loop = asyncio.get_running_loop()
         client_id = f"{self._identity.client_id}.{self.name}"
+        topics = Topics(configs.asking(kafka, client_id), kafka.request_timeout_secs)
         outputs = Outputs(
-            Topics(configs.asking(kafka, client_id), kafka.request_timeout_secs),
+            topics,
             outcome_topic=settings.outcomes.topic,
             dead_letter_topic=settings.dead_letters.topic,
             outcomes_by_key=settings.outcomes.partition == "key",
@@ -158,6 +159,7 @@ class Stream:
             _read_options(settings, kafka, self._buffer_bytes),
             name=self.name,
             fail=self._fail,
+            ask_ids=topics.ask_ids,
             last_settled=partial(last_settled, kafka, settings, client_id),
         )
         source = Source(

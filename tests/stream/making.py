@@ -1,6 +1,11 @@
 """A stream, and the state of one without its drivers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Uuid
 
 from connector.config.settings import Settings
 from connector.core.batching import Batcher, BatchLimits
@@ -8,6 +13,7 @@ from connector.core.breaker import Gate, GatePolicy
 from connector.core.concurrency import ConcurrencyLimit, ConcurrencyPolicy
 from connector.core.flow import Flow, FlowLimits
 from connector.core.storm import StormGuard, StormPolicy
+from connector.kafka.topics import IdsAsked
 from connector.stream.state import State
 from connector.stream.stream import Identity, Stream
 from tests.kit.world import KEY
@@ -22,6 +28,32 @@ def make_state() -> State:
         ConcurrencyLimit(ConcurrencyPolicy(1, 64)),
         StormGuard(StormPolicy(0.5, 1_000, 60)),
     )
+
+
+def ids(topics: Mapping[str, int] | None = None, *, cluster: str = "east") -> Callable[[Collection[str]], IdsAsked]:
+    """Return what asks for the ids of topics where they are these, 0 where brokers have none; the others do not exist.
+
+    Without any the cluster does not answer.
+    """
+    told: Future[Any] = _done(None if topics is None else SimpleNamespace(cluster_id=cluster))
+    there = topics or {}
+
+    def ask(names: Collection[str]) -> IdsAsked:
+        return IdsAsked(
+            told,
+            {n: _done(SimpleNamespace(topic_id=Uuid(0, there[n])) if n in there else None) for n in names},
+        )
+
+    return ask
+
+
+def _done(answer: object) -> "Future[Any]":
+    future: Future[Any] = Future()
+    if answer is None:
+        future.set_exception(KafkaException(KafkaError(KafkaError._TIMED_OUT)))
+    else:
+        future.set_result(answer)
+    return future
 
 
 def make_stream(

@@ -15,8 +15,9 @@ from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Record, Topics
 from connector.kafka.source import Committed, RebalanceHandler, Source
 from connector.stream.beginning import Beginning, Beginnings, BeginOptions
+from connector.stream.identities import Identities
 from tests.kit.sending import Bench
-from tests.stream.making import make_state
+from tests.stream.making import ids, make_state
 
 
 @pytest.mark.parametrize(("beyond", "held"), [(0, False), (1, True)])
@@ -49,7 +50,13 @@ def _begin(broker: BrokerHandle, topic: str, committed: int) -> Beginning:
     failed: list[BaseException] = []
     options = BeginOptions((topic,), topic, "earliest", "hold", "dead_letter", 30.0)
     beginnings = Beginnings(
-        Bench().state, options, name="bench", fail=failed.append, epoch_of=lambda _: 1, last_settled=dict
+        Bench().state,
+        options,
+        name="bench",
+        fail=failed.append,
+        epoch_of=lambda _: 1,
+        last_settled=dict,
+        identities=Identities(ids()),
     )
     beginnings.look_up(source, {partition: 1})
     deadline = time.monotonic() + 30
@@ -79,11 +86,19 @@ def start() -> Start:
             topics=("alpha",), group="g", start="earliest", on_missing=on_missing, in_doubt="dead_letter", call_secs=1
         )
         refuse: Any = None
-        found = Beginnings(make_state(), options, name="s", fail=refuse, epoch_of=lambda _: 1, last_settled=dict)
+        found = Beginnings(
+            make_state(),
+            options,
+            name="s",
+            fail=refuse,
+            epoch_of=lambda _: 1,
+            last_settled=dict,
+            identities=Identities(ids()),
+        )
         source = create_autospec(Source, instance=True)
         source.bounds.return_value, source.written_end.return_value = (50, 100), 100
         there = Committed(offset, encode(Progress(offset, 1, 0, RangeSet(settled), RangeSet(in_flight))))
-        return found._start_of(source, Partition("alpha", 0), 1, there, dict)
+        return found._start_of(source, Beginning(Partition("alpha", 0), 1, None), there, dict)
 
     return started
 
@@ -155,7 +170,13 @@ def test_a_stop_waits_for_one_question_and_not_for_those_about_all_other_partiti
     failed: list[BaseException] = []
     options = BeginOptions(("alpha",), "g", "earliest", "hold", "dead_letter", 30.0)
     beginnings = Beginnings(
-        make_state(), options, name="s", fail=failed.append, epoch_of=lambda _: 1, last_settled=dict
+        make_state(),
+        options,
+        name="s",
+        fail=failed.append,
+        epoch_of=lambda _: 1,
+        last_settled=dict,
+        identities=Identities(ids()),
     )
     beginnings.look_up(source, dict.fromkeys(partitions, 1))
     assert asked.wait(30)

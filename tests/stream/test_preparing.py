@@ -13,6 +13,7 @@ from connector.stream.beginning import BeginOptions
 from connector.stream.preparing import Preparer
 from connector.stream.reader import Reader, ReadOptions
 from tests.kit.sending import PARTITION, Bench
+from tests.stream.making import ids
 
 OTHER = Partition(PARTITION.topic, 1)
 
@@ -36,7 +37,7 @@ class Shaping:
         self.preparer = Preparer(
             self.state, self.bench.operation, name="bench", shape=self._shape, before_probe=self._probe
         )
-        self.reader = Reader(self.state, self.preparer, options, name="bench", fail=lambda _error: None)
+        self.reader = Reader(self.state, self.preparer, options, name="bench", fail=lambda _error: None, ask_ids=ids())
 
     def read(self, start: int, count: int, partition: Partition = PARTITION) -> None:
         value = b'{"to":"+15550000001","body":"x"}'

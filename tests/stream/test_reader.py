@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -16,18 +16,20 @@ from structlog.testing import capture_logs
 from connector.core.chunks import Chunk, Partition
 from connector.core.ordering import Lineup
 from connector.core.pacing import LOT_SECS, Pace, Pacer
-from connector.core.progress import Progress, RangeSet, encode
+from connector.core.progress import Progress, RangeSet, decode, encode
 from connector.core.results import Finished
 from connector.core.storm import StormGuard, StormPolicy
 from connector.core.verdicts import QUEUED, Verdict, Verdicts
 from connector.kafka.errors import AbortableError, KafkaTroubleError, RetriableError
 from connector.kafka.source import Committed, Read, Source
+from connector.kafka.topics import IdsAsked
 from connector.stream.beginning import BeginOptions
 from connector.stream.holds import Decision
 from connector.stream.preparing import Preparer
 from connector.stream.reader import Reader, ReadOptions, TickView
 from connector.trackly.operations import Operation, Rules
 from tests.kit.sending import PARTITION, Bench
+from tests.stream.making import ids
 
 OTHER = Partition(PARTITION.topic, 1)
 OFFSET = 70
@@ -53,7 +55,17 @@ class Reading:
         self.ticker = create_autospec(TickView, instance=True)
         self.ticker.names.return_value = False
         self.preparer = Preparer(bench.state, bench.operation, name="bench")
-        self.reader = Reader(bench.state, self.preparer, options, name="bench", fail=self.failed.append)
+        self.ids: dict[str, int] | None = None
+        """The ids of topics, None where the cluster tells none."""
+        self.cluster = "east"
+        self.reader = Reader(
+            bench.state,
+            self.preparer,
+            options,
+            name="bench",
+            fail=self.failed.append,
+            ask_ids=self._ask_ids,
+        )
         self.source = create_autospec(Source, instance=True)
         self.source.begin.side_effect = self._begin
         self.source.read.side_effect = self._read
@@ -67,6 +79,9 @@ class Reading:
             p: Committed(*self.stand[p]) if p in self.stand else self.committed() for p in asked
         }
         self._began = threading.Condition()
+
+    def _ask_ids(self, names: Collection[str]) -> IdsAsked:
+        return ids(self.ids, cluster=self.cluster)(names)
 
     @staticmethod
     def committed() -> Committed:
@@ -113,6 +128,21 @@ class Reading:
             self.stand.update(tick.offsets)
             posted = self.state.flow.committed(tick)
         return [[offset for chunk in batch.chunks for offset in chunk.offsets] for _, batch in posted]
+
+    def send(self, *offsets: int) -> None:
+        """Read records, post them, and commit that they were queued."""
+        self.reader._take(chunk_of(self.reader._epochs[PARTITION], *offsets), 100.0)
+        self.commit(slots=1)
+        [(serial, batch)] = self.state.flow.active.items()
+        self.state.finish(serial, batch.chunks, Verdicts(QUEUED), attempts=1, sent_ms=1, answered_ms=2)
+        self.commit()
+
+    def ask_ids(self, ids: dict[str, int] | None) -> None:
+        """Have the ids of topics asked for, which are these, None where the cluster tells none."""
+        self.ids = ids
+        for _ in range(3):  # one may wait for the answer to an earlier question
+            self.reader._identities._due = 0.0
+            self.reader._turn(self.source)
 
     def wait(self, wanted: Callable[[], bool]) -> None:
         with self._began:
@@ -247,6 +277,81 @@ def test_what_kafka_forgot_is_neither_posted_again_nor_passed_over_before_somebo
         assert [where for *_, where in reading.begins] == ([] if told else [base])
     finally:
         reading.close()
+
+
+def test_a_topic_that_replaces_another_begins_at_its_first_record_and_doubts_only_what_may_have_been_its_own(
+    reading: Reading,
+) -> None:
+    """Offsets 60 to 99 are there. What was read before the id was told last was of the old one."""
+    reading.begin_by_hand(PARTITION)
+    reading.ask_ids({PARTITION.topic: 1})
+    reading.send(OFFSET, OFFSET + 1)
+    reading.ask_ids({PARTITION.topic: 1})
+    reading.send(OFFSET + 2, OFFSET + 3)
+    reading.reader._take(chunk_of(reading.reader._epochs[PARTITION], OFFSET + 4), 100.0)
+    reading.ask_ids({PARTITION.topic: 2})
+    reading.look_up()
+    reading.commit()
+
+    base, metadata = reading.stand[PARTITION]
+    assert [where for *_, where in reading.begins] == [OFFSET, 60]
+    assert decode(base, metadata).in_flight == RangeSet([(OFFSET + 2, OFFSET + 4)])
+    assert (base, reading.state.counts.missing) == (60, 1)
+
+
+def test_records_of_a_replaced_topic_that_are_posted_have_their_results_before_the_next_one_begins(
+    reading: Reading,
+) -> None:
+    reading.begin_by_hand(PARTITION)
+    reading.ask_ids({PARTITION.topic: 1})
+    reading.reader._take(chunk_of(reading.reader._epochs[PARTITION], OFFSET), 100.0)
+    reading.commit(slots=1)
+    reading.ask_ids({PARTITION.topic: 2})
+    waits = [where for *_, where in reading.begins]
+    [(serial, batch)] = reading.state.flow.active.items()
+    reading.state.finish(serial, batch.chunks, Verdicts(QUEUED), attempts=1, sent_ms=1, answered_ms=2)
+    [item] = reading.state.flow.finished
+    reading.commit()
+    reading.reader._turn(reading.source)
+    reading.look_up()
+
+    assert (waits, item.count, [where for *_, where in reading.begins]) == ([OFFSET], 1, [OFFSET, 60])
+
+
+@pytest.mark.parametrize(
+    ("cluster", "topic"),
+    [("east", 1), ("east", 0), ("east", None), ("west", 2)],
+    ids=["same", "no-ids", "deleted", "copy"],
+)
+def test_a_topic_that_is_not_known_to_replace_another_is_read_on(
+    reading: Reading, cluster: str, topic: int | None
+) -> None:
+    """In another cluster, as after a failover to a copy, the topic that was copied has another id."""
+    reading.begin_by_hand(PARTITION)
+    reading.ask_ids({PARTITION.topic: 1})
+    reading.cluster = cluster
+    reading.ask_ids({} if topic is None else {PARTITION.topic: topic})
+    reading.look_up()
+
+    assert [where for *_, where in reading.begins] == [OFFSET]
+
+
+@pytest.mark.parametrize(("by_others", "begins"), [(False, 60), (True, OFFSET + 5)])
+def test_a_partition_that_comes_back_with_another_topic_begins_where_others_have_come_if_they_have_it_meanwhile(
+    reading: Reading, by_others: bool, begins: int
+) -> None:
+    """As with the newer group protocol, which takes a topic that was made anew for another one, before we do."""
+    reading.begin_by_hand(PARTITION)
+    reading.ask_ids({PARTITION.topic: 1})
+    reading.send(OFFSET, OFFSET + 1)
+    reading.reader.lost([PARTITION])
+    if by_others:
+        reading.stand[PARTITION] = OFFSET + 5, encode(Progress(OFFSET + 5, birth=4, mark=7))
+    reading.ids = {PARTITION.topic: 2}
+    reading.reader.assigned([PARTITION])
+    reading.look_up()
+
+    assert [where for *_, where in reading.begins] == [OFFSET, begins]
 
 
 def test_records_in_doubt_whose_answers_were_forgotten_meanwhile_hold_their_partition(holding: Reading) -> None:
@@ -641,7 +746,7 @@ def test_a_partition_that_has_not_begun_is_not_passed_over(reading: Reading) -> 
     reading.begin_by_hand(PARTITION)
     reading.source.passed.return_value = {PARTITION: OFFSET + 3}
     reading.source.begin.side_effect = lambda *_: False
-    reading.reader._reload(PARTITION)
+    reading.reader._reload(PARTITION, 1.0)
 
     deadline = time.monotonic() + 30
     while PARTITION not in reading.reader._to_begin and time.monotonic() < deadline:

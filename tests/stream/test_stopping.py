@@ -22,7 +22,7 @@ from connector.stream.stream import Stream
 from connector.stream.tick import Ticker
 from tests.kit.sending import PARTITION, Bench
 from tests.kit.world import KEY
-from tests.stream.making import make_stream
+from tests.stream.making import ids, make_stream
 
 SETTINGS = Settings.model_validate(
     {
@@ -77,7 +77,7 @@ def cut_off() -> Iterator[Stream]:
     state.flow.let_go([PARTITION])
     begin = BeginOptions((PARTITION.topic,), "group", "earliest", "hold", "dead_letter", 1.0)
     options, preparer = ReadOptions(begin, 1_000_000, 1.0, 6.0), Preparer(state, bench.operation, name="early")
-    reader = Reader(state, preparer, options, name="early", fail=failed.append)
+    reader = Reader(state, preparer, options, name="early", fail=failed.append, ask_ids=ids())
 
     def read(*_: object) -> Read:
         time.sleep(0.01)
