@@ -32,7 +32,7 @@ from connector.cpus import USABLE
 from connector.deadletters.automatic import AutomaticRedrive
 from connector.kafka import configs
 from connector.kafka.errors import KafkaTroubleError, RetriableError
-from connector.kafka.lent import Lent
+from connector.kafka.lent import first_answer
 from connector.kafka.topics import Topics
 from connector.memory import calm_collector, tune_allocator
 from connector.shaping.formats import registry_of
@@ -277,10 +277,10 @@ def _await_broker(settings: Settings, client_id: str) -> None:
     kafka = settings.kafka
     deadline = now() + kafka.startup_timeout_secs
     patience = min(kafka.request_timeout_secs, 5.0)
-    topics, lent = Topics(configs.asking(kafka, client_id), patience), Lent("first-answer")
+    topics = Topics(configs.asking(kafka, client_id), patience)
     while True:
         try:
-            lent.call(2 * patience, topics.facts, [])  # from another thread: a signal ends this one only between calls
+            first_answer(patience, topics.facts, [])
         except KafkaTroubleError as error:
             if now() > deadline:
                 where = f"no broker answers at {kafka.bootstrap_servers} within {kafka.startup_timeout_secs:g} s"

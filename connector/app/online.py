@@ -16,7 +16,7 @@ from connector.config.settings import Settings
 from connector.config.streams import StreamSettings
 from connector.kafka import configs
 from connector.kafka.errors import KafkaTroubleError
-from connector.kafka.lent import Lent
+from connector.kafka.lent import first_answer
 from connector.kafka.permissions import Permissions
 from connector.kafka.publisher import TransactionalPublisher
 from connector.kafka.topics import Topics
@@ -128,9 +128,8 @@ def _kafka(settings: Settings, role: Role) -> Iterator[Finding]:
     config = configs.asking(settings.kafka, _CLIENT_ID)
     timeout = min(settings.kafka.request_timeout_secs, _ASKED_SECS)
     topics = Topics(config, timeout)
-    lent = Lent("first-answer")
     try:
-        lent.call(2 * timeout, topics.facts, [])  # from another thread: Ctrl-C ends this one only between calls
+        first_answer(timeout, topics.facts, [])
     except KafkaTroubleError as error:
         yield NO_BROKER.of("brokers", f"{settings.kafka.bootstrap_servers}: {error}")
         return

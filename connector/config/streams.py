@@ -5,6 +5,7 @@ arithmetic, stops. What spans several settings is checked in `checks`.
 """
 
 import re
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, assert_never
 
@@ -337,6 +338,13 @@ class ContactsSettings(Model):
     )
 
 
+def naming(topics: Sequence[str]) -> Callable[[str], bool]:
+    """Return what tells whether a topic is one of these, names and patterns (`^...`), as librdkafka reads them."""
+    names = frozenset(topics)
+    patterns = [re.compile(topic) for topic in topics if topic.startswith("^")]
+    return lambda topic: topic in names or any(pattern.search(topic) for pattern in patterns)
+
+
 class StreamSettings(Model):
     """One flow from topics to one operation, with its own group, transactions and limits."""
 
@@ -442,8 +450,13 @@ class StreamSettings(Model):
     )
 
     def reads(self, topic: str) -> bool:
-        """Tell whether a topic is among those of the stream; a pattern means what it means to librdkafka."""
-        return topic in self.topics or (self.pattern is not None and re.search(self.pattern, topic) is not None)
+        """Tell whether a topic is among those of the stream."""
+        return naming(self.sources)(topic)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Return what is read, names and a pattern (`^...`), without what is sent again."""
+        return (*self.topics, *([] if self.pattern is None else [self.pattern]))
 
     @property
     def group(self) -> str:

@@ -62,6 +62,15 @@ class Lent:
                     raise RetriableError(KafkaError(KafkaError._TIMED_OUT)) from error  # noqa: SLF001
 
 
+def first_answer(timeout_secs: float, function: Callable[..., _T], *arguments: object) -> _T:
+    """Return what a call brings that asks brokers first of all, and so waits where none answers.
+
+    In another thread, as a signal such as Ctrl-C ends this one only between calls. The call takes `timeout_secs` at
+    most, and says why by itself; only one that has not come back in twice that time raises `RetriableError` from here.
+    """
+    return Lent("first-answer").call(2 * timeout_secs, function, *arguments)
+
+
 def _serve(jobs: "SimpleQueue[_Job | None]") -> None:
     while (job := jobs.get()) is not None:
         future, function, arguments = job

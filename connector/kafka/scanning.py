@@ -29,7 +29,7 @@ from connector.core.progress import Range
 from connector.kafka import configs
 from connector.kafka.configs import Config
 from connector.kafka.errors import KafkaTroubleError, RetriableError, translate
-from connector.kafka.lent import Lent
+from connector.kafka.lent import first_answer
 from connector.kafka.source import Committed, Membership, chunk_of
 
 _topic: Any = Message.topic
@@ -78,7 +78,6 @@ class Scanner:
     def __init__(self, config: Config, timeout_secs: float) -> None:
         self._consumer = Consumer({**config, "error_cb": lambda _: None})
         self._timeout = timeout_secs
-        self._lent = Lent("first-answer")
         self._was_left = False
 
     def close(self) -> None:
@@ -89,11 +88,10 @@ class Scanner:
     def partitions(self, topic: str) -> int | None:
         """Return how many partitions a topic has, None when it does not exist.
 
-        This is what is asked first, so what waits where no broker answers. It does so in another thread: Ctrl-C ends
-        this one only between calls.
+        This is what is asked first.
         """
         try:
-            found = self._lent.call(2 * self._timeout, self._consumer.list_topics, topic, self._timeout).topics[topic]
+            found = first_answer(self._timeout, self._consumer.list_topics, topic, self._timeout).topics[topic]
         except KeyboardInterrupt:
             self._was_left = True
             raise

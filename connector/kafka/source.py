@@ -24,13 +24,14 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from connector.config.streams import naming
 from connector.core.chunks import Chunk, Partition
 from connector.kafka.configs import Config
 from connector.kafka.errors import FatalError, KafkaTroubleError, translate
 from connector.kafka.lent import Lent
 from connector.kafka.reach import SILENT_SECS, is_cut_off
 from connector.kafka.replaceable import Replaceable
-from connector.kafka.topics import naming, partitions_of
+from connector.kafka.topics import partitions_of
 
 # Unbound C methods: mapped over a list of messages they cost a third of a call in a comprehension.
 _value: Any = Message.value

@@ -1,8 +1,7 @@
 """The topics that are written to: that they exist, what they take, and how many partitions they have."""
 
-import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
 
-from connector.config.streams import CreateTopicsSettings
+from connector.config.streams import CreateTopicsSettings, naming
 from connector.core.chunks import Partition
 from connector.kafka.configs import MAX_BATCH_BYTES, Config
 from connector.kafka.errors import KafkaTroubleError, RetriableError, answer, translate
@@ -64,13 +63,6 @@ class TopicsMissingError(Exception):
 
 class TopicRefusedError(TopicsMissingError):
     """A broker does not create a topic as `create_topics` asks for it; the message says what it minds."""
-
-
-def naming(topics: Sequence[str]) -> Callable[[str], bool]:
-    """Return what tells whether a topic is one of these, names and patterns (`^...`)."""
-    names = frozenset(topics)
-    patterns = [re.compile(topic) for topic in topics if topic.startswith("^")]
-    return lambda topic: topic in names or any(pattern.search(topic) for pattern in patterns)
 
 
 def partitions_of(topics: Sequence[str], metadata: ClusterMetadata) -> set[Partition]:

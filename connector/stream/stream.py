@@ -471,7 +471,7 @@ def _groups(settings: StreamSettings) -> dict[str, tuple[str, ...]]:
 
 def _topics(settings: StreamSettings) -> tuple[str, ...]:
     """Return what is read: topics or a pattern, and beside them what is sent again."""
-    return (*settings.topics, *([] if settings.pattern is None else [settings.pattern]), settings.redrive_topic)
+    return (*settings.sources, settings.redrive_topic)
 
 
 def _state(settings: StreamSettings, operation: Operation, id_prefix: str) -> State:

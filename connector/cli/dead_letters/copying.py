@@ -141,7 +141,7 @@ def import_letters(
     from connector.deadletters.copying import bring_in, look_through  # noqa: PLC0415
     from connector.deadletters.lines import InvalidLineError  # noqa: PLC0415
     from connector.deadletters.preparing import topics_of  # noqa: PLC0415
-    from connector.kafka.lent import Lent  # noqa: PLC0415
+    from connector.kafka.lent import first_answer  # noqa: PLC0415
 
     loaded = load(settings)
     topic_named("--to", to)
@@ -150,8 +150,7 @@ def import_letters(
     except (OSError, InvalidLineError) as error:
         way_out = "give a file that dead-letters export wrote"
         raise CommandError(f"{file}: {error}", ExitCode.BAD_SETTINGS, way_out=way_out) from error
-    waiting = 2 * loaded.kafka.request_timeout_secs
-    there = Lent("first-answer").call(waiting, topics_of(loaded).facts, [to])[to]  # so that Ctrl-C ends it at once
+    there = first_answer(loaded.kafka.request_timeout_secs, topics_of(loaded).facts, [to])[to]
     if there is None:
         raise CommandError(f"topic {to} does not exist", ExitCode.BAD_SETTINGS, way_out="create it, or name another")
     with progress("importing", export.count) as told:
