@@ -21,7 +21,7 @@ from connector.kafka.scanning import scanning
 from connector.shaping.decoded import FormatAwayError
 from connector.shaping.formats import SchemaRegistry, decoder_for, registry_of
 from connector.shaping.shaper import Shaper
-from connector.stream.stream import batch_limits
+from connector.stream.wiring import batch_limits
 from connector.telemetry.logging import HIDDEN, mask_phone, mask_record
 from connector.trackly.operations import Operation, operation_of
 

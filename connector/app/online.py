@@ -22,7 +22,7 @@ from connector.kafka.publisher import TransactionalPublisher
 from connector.kafka.topics import Topics
 from connector.shaping.decoded import FormatAwayError
 from connector.shaping.formats import registry_of
-from connector.stream.stream import client_options
+from connector.stream.wiring import client_options
 from connector.trackly.client import Client
 
 _ASKED_SECS = 10.0

@@ -1,29 +1,20 @@
-"""One stream, wired: from settings to a reader, a ticker and a sender that share one state."""
+"""One stream: a reader, a ticker and a sender that share one state; it starts and ends them, and tells of them."""
 
 import asyncio
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from connector.clock import now, now_ms, until_next
+from connector.clock import now, until_next
 from connector.config.kafka import KafkaSettings
 from connector.config.streams import StreamSettings
 from connector.config.trackly import TracklySettings
-from connector.core.admission import Admission
-from connector.core.batching import Batcher, BatchLimits
-from connector.core.breaker import Gate, GatePolicy, Hold
-from connector.core.concurrency import ConcurrencyLimit, ConcurrencyPolicy
-from connector.core.flow import MARKS, Flow, FlowLimits
-from connector.core.ordering import Lineup
+from connector.core.breaker import Hold
 from connector.core.orphans import OrphanWatch
-from connector.core.pacing import Pace, Pacer
 from connector.core.records import Scribe
-from connector.core.retrying import RetryPolicy
-from connector.core.storm import StormGuard, StormPolicy
-from connector.core.verdicts import Row, VerdictPolicy
+from connector.core.verdicts import Row
 from connector.kafka import configs
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.groups import Group, stir
@@ -32,30 +23,34 @@ from connector.kafka.source import Source
 from connector.kafka.topics import Outputs, Topics
 from connector.shaping.formats import SchemaRegistry, decoder_for
 from connector.shaping.shaper import shaper_of
-from connector.stream.beginning import BeginOptions
 from connector.stream.holds import Decision, HoldBook, HoldSeen, Resumed, fit_to_show, status_of
 from connector.stream.paces import PaceBook
 from connector.stream.preparing import Preparer
-from connector.stream.reader import Reader, ReadOptions
+from connector.stream.reader import Reader
 from connector.stream.remembering import last_settled
 from connector.stream.sender import Sender, SendOptions
-from connector.stream.state import State
 from connector.stream.tick import Ticker, TickOptions
 from connector.stream.watching import Watch
+from connector.stream.wiring import (
+    client_options,
+    groups_of,
+    read_options,
+    retry_policy,
+    state_of,
+    topics_of,
+    verdict_policy,
+)
 from connector.telemetry.logging import get_logger
 from connector.telemetry.metrics import BatchMetrics
 from connector.telemetry.traces import Traces
-from connector.trackly.client import Client, ClientOptions
-from connector.trackly.operations import Operation, operation_of
+from connector.trackly.client import Client
+from connector.trackly.operations import operation_of
 
 ORPHANS_LOOK_SECS = 5.0
 """How often a worker looks for partitions that nobody has."""
 
 LOOK_SECS = 1.0
 """How long the end of a hold may go unnoticed by the log."""
-
-FIXED_BYTES = (configs.PREFETCH_KBYTES + 8_192) * 1024
-"""What librdkafka keeps beside the records that we hold: its prefetch, and the results that a tick has queued."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +103,7 @@ class Stream:
         self._log = get_logger("stream").bind(stream=self.name)
         self.operation = operation_of(settings)
         self._shaper = shaper_of(settings, lambda variant: decoder_for(variant.format, registry))
-        self.state = _state(settings, self.operation, f"{identity.instance_id}-{int(time.time()):x}")
+        self.state = state_of(settings, self.operation, f"{identity.instance_id}-{int(time.time()):x}")
         self._preparer = Preparer(
             self.state,
             self.operation,
@@ -156,7 +151,7 @@ class Stream:
         reader = Reader(
             self.state,
             self._preparer,
-            _read_options(settings, kafka, self._buffer_bytes),
+            read_options(settings, kafka, self._buffer_bytes),
             name=self.name,
             fail=self._fail,
             ask_ids=topics.ask_ids,
@@ -174,8 +169,8 @@ class Stream:
             self.state,
             Client(client_options(self._trackly, settings), self._api_key),
             self.operation,
-            policy=_verdict_policy(settings, self.operation),
-            retry=_retry_policy(settings),
+            policy=verdict_policy(settings, self.operation),
+            retry=retry_policy(settings),
             options=SendOptions(kafka.post_within_secs, settings.in_doubt),
             name=self.name,
             before_probe=self._reread_secrets,
@@ -202,7 +197,7 @@ class Stream:
         if kafka.group_protocol == "classic":
             self._tending = [
                 self._loop.create_task(self._tend_group(group, topics, client_id))
-                for group, topics in _groups(settings).items()
+                for group, topics in groups_of(settings).items()
             ]
         self._watch = Watch(
             self.name,
@@ -217,7 +212,9 @@ class Stream:
         self._ticker.start()
         reader.start(source, self._ticker)
         self.state_name = "running"
-        self._log.info("stream started", topics=_topics(settings), group=settings.group, operation=self.operation.name)
+        self._log.info(
+            "stream started", topics=topics_of(settings), group=settings.group, operation=self.operation.name
+        )
 
     def _publisher_maker(self, source: Source, outputs: Outputs, client_id: str) -> Callable[[], Publisher]:
         """Return what makes a producer, each with batches that the topics take by what is known of them then."""
@@ -460,108 +457,3 @@ class Stream:
                 if self.failed is None
                 else fit_to_show(f"{type(self.failed).__name__}: {self.failed}", secrets),
             }
-
-
-def _groups(settings: StreamSettings) -> dict[str, tuple[str, ...]]:
-    """Return the consumer groups of a stream and what each reads: its own, and those of its rules of redrive."""
-    dead_letters = settings.dead_letters
-    rules = {settings.redrive_group(rule.name): (dead_letters.topic,) for rule in dead_letters.redrive}
-    return {settings.group: _topics(settings), **rules}
-
-
-def _topics(settings: StreamSettings) -> tuple[str, ...]:
-    """Return what is read: topics or a pattern, and beside them what is sent again."""
-    return (*settings.sources, settings.redrive_topic)
-
-
-def _state(settings: StreamSettings, operation: Operation, id_prefix: str) -> State:
-    batch, delivery, breaker = settings.batch, settings.delivery, settings.breaker
-    hold, storm = settings.hold, settings.storm_guard
-    state = State(
-        Flow(
-            FlowLimits(delivery.max_in_flight_records, delivery.max_tick_records, delivery.max_tick_bytes),
-            first_mark=secrets.randbelow(MARKS),
-        ),
-        Batcher(batch_limits(settings, operation), id_prefix),
-        Gate(
-            GatePolicy(
-                breaker.failures, breaker.probe_secs, breaker.probe_max_secs, hold.probe_secs, hold.probe_max_secs
-            )
-        ),
-        ConcurrencyLimit(ConcurrencyPolicy(settings.concurrency.min, settings.ceiling)),
-        StormGuard(StormPolicy(storm.max_ratio, storm.min_count, storm.window_secs, storm.enabled)),
-        tolerate_secs=storm.window_secs,
-    )
-    state.admission = Admission(
-        state.batcher,
-        lineup=Lineup() if settings.ordering == "key" else None,
-        pacer=Pacer(
-            Pace(settings.pace.messages_per_minute, settings.pace.lists),
-            max_lot=batch.max_records,
-            expired_before=lambda: operation.expired_before(now_ms()),
-        )
-        if settings.pace.is_on
-        else None,
-    )
-    return state
-
-
-def batch_limits(settings: StreamSettings, operation: Operation) -> BatchLimits:
-    """Return what a request of a stream may hold."""
-    batch = settings.batch
-    return BatchLimits(
-        1 if settings.mode == "single" else batch.max_records,
-        batch.max_bytes,
-        batch.window_ms / 1000,
-        operation.envelope_bytes,
-    )
-
-
-def _read_options(settings: StreamSettings, kafka: KafkaSettings, buffer_bytes: int) -> ReadOptions:
-    begin = BeginOptions(
-        topics=_topics(settings),
-        group=settings.group,
-        start=settings.start,
-        on_missing=settings.on_missing,
-        in_doubt=settings.in_doubt,
-        call_secs=kafka.request_timeout_secs,
-        from_beginning=frozenset({settings.redrive_topic}),
-    )
-    return ReadOptions(
-        begin,
-        buffer_bytes=max(buffer_bytes - FIXED_BYTES, 16_000_000),
-        drain_secs=settings.delivery.drain_secs,
-        fence_secs=kafka.session_timeout_secs,
-    )
-
-
-def _verdict_policy(settings: StreamSettings, operation: Operation) -> VerdictPolicy:
-    return VerdictPolicy(
-        settings.retry.max_attempts,
-        frozenset(settings.retry.transient_codes),
-        frozenset(settings.retry.setting_codes),
-        frozenset(settings.delivery.in_doubt_statuses),
-        repeats_skipped=operation.endpoint.repeats_skipped and settings.in_doubt == "resend",
-    )
-
-
-def _retry_policy(settings: StreamSettings) -> RetryPolicy:
-    retry = settings.retry
-    return RetryPolicy(retry.max_attempts, retry.backoff_base_secs, retry.backoff_max_secs, retry.retry_after_max_secs)
-
-
-def client_options(trackly: TracklySettings, settings: StreamSettings) -> ClientOptions:
-    """Return how a stream's client connects."""
-    return ClientOptions(
-        base_url=trackly.base_url,
-        connect_secs=trackly.timeouts.connect_secs,
-        total_secs=trackly.timeouts.total_secs,
-        idle_secs=trackly.idle_connection_secs,
-        max_connections=settings.ceiling,
-        max_reply_bytes=trackly.max_reply_bytes,
-        ca_file=trackly.tls.ca_file,
-        cert_file=trackly.tls.cert_file,
-        key_file=trackly.tls.key_file,
-        verify=trackly.tls.verify,
-        proxy=trackly.proxy,
-    )
