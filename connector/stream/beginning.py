@@ -262,8 +262,8 @@ class Beginnings:
             found.new = True
         sure = self._identities.read_of_another(partition, found.topic)
         if sure is not None and (unsettled := self._unsettled(partition, progress)) is not None:
-            found.new, found.missing = True, unsettled
-            return self._doubted(found, _of_the_next(progress, sure, low, high), ruling)
+            # What is in doubt holds it once it has begun: until then the commit is taken for one of the new topic.
+            return replace(found, progress=_of_the_next(progress, sure, low, high), new=True, missing=unsettled)
         unseen, detail = 0, ""
         top = max(committed.offset, progress.settled.stop, progress.in_flight.stop)
         if top > high:  # as tools reset them that count what is in open transactions
@@ -301,13 +301,10 @@ class Beginnings:
             # What was in doubt and is gone is settled: there is nothing left to write a dead letter of.
             found.vanished += _below(progress.in_flight, low)
             progress = _from(progress, low)
-        return self._doubted(found, progress, ruling)
-
-    def _doubted(self, found: Beginning, progress: Progress, ruling: _Ruling) -> Beginning:
-        """Return the beginning at a progress, or its hold where somebody has to decide about what is in doubt."""
         if self._options.in_doubt == "hold" and ruling.in_doubt is None and (count := self._in_doubt(found, progress)):
             return replace(found, hold=hold_for_doubt(count))
-        return replace(found, progress=progress)
+        found.progress = progress
+        return found
 
     def _forgotten(
         self, partition: Partition, base: int, low: int, high: int, last_settled: Callable[[], Mapping[Partition, int]]

@@ -299,6 +299,23 @@ def test_a_topic_that_replaces_another_begins_at_its_first_record_and_doubts_onl
     assert (base, reading.state.counts.missing) == (60, 1)
 
 
+def test_what_may_have_been_read_of_a_topic_that_replaces_another_holds_once_that_is_committed(
+    holding: Reading,
+) -> None:
+    """A worker that is started again while it holds would take the commit of the old topic for one of the new."""
+    holding.stand.clear()
+    holding.begin_by_hand(PARTITION)
+    holding.ask_ids({PARTITION.topic: 1})
+    holding.send(OFFSET)
+    holding.ask_ids({PARTITION.topic: 2})
+    holding.look_up()
+    holding.commit()
+    holding.reader._take(chunk_of(holding.reader._epochs[PARTITION], 60, OFFSET), 100.0)
+
+    assert holding.stand[PARTITION][0] == 60
+    assert holding.state.partition_holds[PARTITION].reason == "in_doubt"
+
+
 def test_records_of_a_replaced_topic_that_are_posted_have_their_results_before_the_next_one_begins(
     reading: Reading,
 ) -> None:
