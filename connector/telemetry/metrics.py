@@ -136,7 +136,12 @@ _BY_STREAM: Final = (
                 "records",
                 "Records in doubt that were posted again, as the settings say.",
             ),
-            ("trackly_missing_total", "missing", "records", "Records that retention removed before they were read."),
+            (
+                "trackly_missing_total",
+                "missing",
+                "records",
+                "Records removed before they were read or posted: retention passed, or a topic was made anew.",
+            ),
             (
                 "trackly_vanished_total",
                 "vanished",
