@@ -1,10 +1,11 @@
-"""Output that cannot be written, as to a full disk: one line instead of a traceback, whatever command it was."""
+"""How output leaves: in which encoding, and with one line instead of a traceback where it cannot be written."""
 
 import errno
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -15,10 +16,11 @@ _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 @contextmanager
 def written() -> Iterator[None]:
-    """End with a message and exit code 1 where stdout does not take what a command prints.
+    """Set the encoding of stdout; end with a message and exit code 1 where that does not take what a command prints.
 
     Around everything, as help is printed before any command runs. A pipe whose reader has left needs no words.
     """
+    _settle_encoding()
     try:
         yield
     except OSError as error:
@@ -30,6 +32,18 @@ def written() -> Iterator[None]:
         # What is still in the buffer would fail while the interpreter ends, where nobody can catch it.
         if (failure := _failure_of_stdout()) is not None:
             _end(failure)
+
+
+def _settle_encoding() -> None:
+    """Write UTF-8 where no person reads, whatever the locale: JSON is, and so is what `dead-letters import` takes.
+
+    There a name of a file goes out as it came in, text or not; a terminal is told what it can show.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        if sys.stdout.isatty():
+            sys.stdout.reconfigure(errors="backslashreplace")
+        else:
+            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
 def _failure_of_stdout() -> OSError | None:

@@ -6,6 +6,7 @@ to every worker of a group, and those that have nothing to end say so.
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,7 +17,10 @@ from urllib.parse import quote, urlencode
 import typer
 
 from connector.cli.errors import CommandError, ExitCode, reported
+from connector.cli.topics import topic_named
+from connector.config.messages import PATTERNS
 from connector.config.settings import Settings
+from connector.config.streams import STREAM_NAME
 from connector.config.trackly import check_url
 
 TOKEN_VARIABLE: Final = "TRACKLY_CONNECTOR_TOKEN"  # noqa: S105 (the name of a variable)
@@ -45,7 +49,15 @@ class ProgressMissing(StrEnum):
     BEGIN = "begin"
 
 
-StreamName = Annotated[str, typer.Argument(help="Name of the stream.", metavar="STREAM", show_default=False)]
+def _stream(name: str) -> str:
+    if re.fullmatch(STREAM_NAME, name) is None:
+        raise typer.BadParameter(PATTERNS[STREAM_NAME])
+    return name
+
+
+StreamName = Annotated[
+    str, typer.Argument(help="Name of the stream.", metavar="STREAM", show_default=False, callback=_stream)
+]
 WorkerConfig = Annotated[
     Path | None,
     typer.Option(help="Settings file of the worker: its web.host and web.port say where, its web.token who."),
@@ -178,9 +190,11 @@ def _partition(name: str) -> str:
     from connector.core.chunks import Partition  # noqa: PLC0415 (help should not load it)
 
     try:
-        return str(Partition.read(name))
+        partition = Partition.read(name)
     except ValueError as error:
         raise typer.BadParameter(f"{error}, not {name!r}", param_hint="--partition") from None
+    topic_named("--partition", partition.topic)
+    return str(partition)
 
 
 def _token(settings: Settings | None) -> str:
@@ -227,10 +241,11 @@ def _ask(urls: list[str], stream: str, action: str, form: Form, token: str) -> I
 
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/x-www-form-urlencoded"}
     # No proxies of the environment: they would be shown the token.
+    content = urlencode(form, errors="replace")  # what is typed may be no text
     with httpx.Client(timeout=_TIMEOUT_SECS, trust_env=False, headers=headers) as client:
         for url in urls:
             try:
-                reply = client.post(f"{url}/streams/{quote(stream, safe='')}/{action}", content=urlencode(form))
+                reply = client.post(f"{url}/streams/{quote(stream, safe='')}/{action}", content=content)
             except httpx.HTTPError as error:
                 yield Answer(url, 0, {"problem": f"cannot be asked: {error}"})
             else:

@@ -316,3 +316,29 @@ def test_commands_for_dead_letters_refuse_what_librdkafka_refuses(tmp_path: Path
 
     assert result.exit_code == 2
     assert 'kafka.properties["foo.bar"]: librdkafka refuses it' in result.stderr
+
+
+_PRINTING = """
+import sys
+from connector.cli import main
+import typer
+app = typer.Typer()
+@app.command()
+def say() -> None:
+    sys.stdout.write("\\u00fc \\u2014 \\udcff")
+main.app = app
+sys.argv[1:] = []
+main.main()
+"""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8:strict"])
+def test_what_is_no_terminal_gets_utf_8_and_names_of_files_as_they_are(encoding: str) -> None:
+    """JSON is UTF-8, and an export that is not could not be imported: whatever the locale of a cron job is."""
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+
+    result = subprocess.run(
+        [sys.executable, "-c", _PRINTING], cwd=ROOT, env=environment, capture_output=True, check=False, timeout=60
+    )
+
+    assert (result.returncode, result.stdout) == (0, "\u00fc \u2014 ".encode() + b"\xff"), result.stderr.decode()

@@ -56,3 +56,33 @@ def test_what_is_no_partition_is_refused_before_anybody_is_asked() -> None:
     told = CliRunner().invoke(app, ["resume", "sends", "--partition", "sms-2"], env={"TRACKLY_CONNECTOR_TOKEN": TOKEN})
 
     assert (told.exit_code, "should be TOPIC:NUMBER, not 'sms-2'" in told.stderr) == (2, True), told.stderr
+
+
+@pytest.mark.parametrize("command", ["resume", "pause"])
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "\udcff"])
+def test_what_is_no_name_of_a_stream_is_refused_before_anybody_is_asked(command: str, name: str) -> None:
+    """In the address that is asked it would be another page's, and be taken for the answer of something else."""
+    told = CliRunner().invoke(app, [command, name], env={"TRACKLY_CONNECTOR_TOKEN": TOKEN, "COLUMNS": "200"})
+
+    assert (told.exit_code, "must be 1 to 100 lower-case letters" in told.stderr) == (2, True), told.output
+
+
+def test_a_partition_of_what_is_no_topic_is_refused() -> None:
+    told = CliRunner().invoke(
+        app, ["resume", "sends", "--partition", "\udcff:1"], env={"TRACKLY_CONNECTOR_TOKEN": TOKEN}
+    )
+
+    assert (told.exit_code, told.stderr.splitlines()[0]) == (2, "error: --partition is no name of a topic")
+
+
+def test_a_note_that_is_no_text_is_passed_on_as_far_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.content)
+        return httpx.Response(200, json={"ended": [], "paused": [{"reason": "paused"}]})
+
+    monkeypatch.setattr(httpx, "Client", functools.partial(httpx.Client, transport=httpx.MockTransport(answer)))
+    told = CliRunner().invoke(app, ["pause", "sends", "--note", "a\udcffb"], env={"TRACKLY_CONNECTOR_TOKEN": TOKEN})
+
+    assert (told.exit_code, asked[0].endswith(b"note=a%3Fb")) == (0, True), told.output
