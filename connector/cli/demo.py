@@ -9,9 +9,19 @@ from rich.console import Console
 from rich.table import Table
 
 from connector.cli.errors import CommandError, ExitCode, reported
+from connector.config.hosts import check_servers
 
 if TYPE_CHECKING:
     from connector.demo.demo import Result
+
+
+def _servers(value: str | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        return check_servers(value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 @reported()
@@ -21,7 +31,9 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the events and of the simulator's chances.")] = 7,
     bootstrap_servers: Annotated[
         str | None,
-        typer.Option(help="Use this Kafka cluster; else one is started by Java and Maven, or by Docker."),
+        typer.Option(
+            help="Use this Kafka cluster; else one is started by Java and Maven, or by Docker.", callback=_servers
+        ),
     ] = None,
     timeout_secs: Annotated[float, typer.Option(min=1, help="How long all the work may take.")] = 80,
     as_json: Annotated[

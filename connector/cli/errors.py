@@ -83,6 +83,13 @@ class CommandError(Exception):
         self.way_out = way_out
 
 
+def why_unread(error: Exception) -> str:
+    """Return why a file cannot be read or written, for a message that names the file."""
+    if isinstance(error, UnicodeDecodeError):
+        return "is not UTF-8 text"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 @contextmanager
 def reported(speaker: str = "") -> Iterator[None]:
     """Turn foreseeable trouble into a message on stderr and an exit code; serves as a decorator of commands, too.
@@ -178,7 +185,7 @@ def endings() -> tuple[Ending, ...]:
         Ending(
             "the demo finds no broker and cannot start one",
             ExitCode.BROKER_UNREACHABLE,
-            "give one by --bootstrap-servers, or install Java with Maven, or Docker",
+            "give by --bootstrap-servers one that can be reached, or install Java with Maven, or Docker",
             lambda error: isinstance(error, BrokerUnavailableError),
         ),
         Ending(

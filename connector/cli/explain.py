@@ -32,12 +32,18 @@ def explain(
     ] = None,
     records: Annotated[
         bool,
-        typer.Option("--records", help="Lines are records: {value, key, headers, topic}, as of dead-letters export."),
+        typer.Option(
+            "--records",
+            help="With --sample: lines are records: {value, key, headers, topic}, as of dead-letters export.",
+        ),
     ] = False,
     topic: Annotated[
         str | None, typer.Option(help="Topic to read from; with --sample, the topic that values are of.")
     ] = None,
-    last: Annotated[int, typer.Option(min=1, max=1_000, help="How many records, the last of the topic.")] = 10,
+    last: Annotated[
+        int | None,
+        typer.Option(min=1, max=1_000, help="With --topic alone: how many records, its last; 10 unless given."),
+    ] = None,
     reveal: Annotated[
         bool, typer.Option("--reveal", help="Show numbers, addresses, texts and keys, which are hidden else.")
     ] = False,
@@ -53,13 +59,20 @@ def explain(
     from connector.app.explaining import NotExplainedError, explain  # noqa: PLC0415
     from connector.app.loading import load  # noqa: PLC0415
 
+    if sample is not None and last is not None:
+        raise typer.BadParameter("is for a topic that is read; with --sample all is shown", param_hint="--last")
+    if sample is None and records:
+        raise typer.BadParameter("needs --sample: a topic holds records anyway", param_hint="--records")
     loaded = load(settings)
     flow = _flow(settings, loaded.streams, stream)
     if topic is not None:
         topic_named("--topic", topic)
     elif sample is None:
         raise CommandError("there is nothing to explain", ExitCode.BAD_SETTINGS, way_out="give --sample or --topic")
-    chunks = _sampled(flow, sample, topic, records=records) if sample is not None else _read(loaded, topic or "", last)
+    if sample is not None:
+        chunks = _sampled(flow, sample, topic, records=records)
+    else:
+        chunks = _read(loaded, topic or "", 10 if last is None else last)
     try:
         report = explain(loaded, flow, chunks, reveal=reveal)
     except NotExplainedError as error:

@@ -6,7 +6,7 @@ import signal
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import typer
@@ -19,6 +19,16 @@ from connector.memory import tune_allocator
 
 if TYPE_CHECKING:
     from connector.simulator import Faults, LedgerTotals, SimulatorSettings
+
+
+_OPTIONS: Final = {
+    "host": "--host",
+    "api_keys": "--api-key",
+    "lists": "--list",
+    "script_from": "--script-from",
+    "identities": "--identify",
+}
+"""Which option a setting of the simulator comes from, where the option's own check lets bad ones through."""
 
 
 @reported()
@@ -66,8 +76,8 @@ def simulate(
     # Imported here and below: other commands should not load a platform.
     from connector.simulator import (  # noqa: PLC0415
         Faults,
-        Identities,
         InvalidInputError,
+        Problem,
         SimulatorSettings,
         Switches,
         load_faults,
@@ -87,7 +97,7 @@ def simulate(
                 "lists": tuple(list_number) if list_number else None,
                 "fast": fast,
                 "switches": load_switches(switches) if switches is not None else Switches(),
-                "identities": Identities(send=identify),
+                "identities": {"send": identify},
                 "faults": _with_latency(load_faults(faults) if faults is not None else Faults(), latency_ms),
                 "script": load_script(script) if script is not None else (),
                 "script_from": script_from,
@@ -95,7 +105,9 @@ def simulate(
             }
         )
     except ValidationError as error:
-        raise InvalidInputError.from_pydantic("The options", error) from error
+        problems = InvalidInputError.from_pydantic("The options", error).problems
+        named = [Problem(_OPTIONS.get(place.partition(".")[0], place), text) for place, text in problems]
+        raise InvalidInputError("The options", named) from error
     _try_files(tls_cert, tls_key)
     tune_allocator()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -129,7 +141,8 @@ async def _serve(settings: "SimulatorSettings", *, as_json: bool) -> "LedgerTota
             raise CommandError(
                 f"cannot listen on --host {settings.host}, --port {settings.port}: {why_not_listening(error)}",
                 ExitCode.FAILED,
-                way_out="end what listens there, or give another --port (0 takes a free one) or --host",
+                way_out="end what listens there, or give another --port (0 takes a free one), and as --host an address "
+                "of this machine",
             ) from error
         urls = {"url": simulator.url, "control_url": simulator.control_url}
         _say(json.dumps(urls) if as_json else f"Simulator ready at {simulator.url} (control: {simulator.control_url})")

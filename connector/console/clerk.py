@@ -74,7 +74,7 @@ class Task:
         return Criteria(
             reasons=frozenset({self.reason} if self.reason else ()),
             streams=frozenset({self.stream} if self.stream else ()),
-            positions=frozenset({read_position(self.position)} if self.position else ()),
+            positions=frozenset({read_position("position", self.position)} if self.position else ()),
             since_ms=read_time("since", self.since, now_ms=now_ms()) if self.since else None,
             default_lists=default_lists_of(settings),
             settings=settings,
@@ -152,7 +152,7 @@ class Clerk:
     def letter(self) -> dict[str, Any]:
         """Show what lies at a position."""
         settings, task = self._settings, self._task
-        position = read_position(task.position)
+        position = read_position("position", task.position)
         found = find_at(self.work, spans_of(settings, topics_of_streams(settings)), Criteria(), position)
         if not found:
             raise ForeseenError(f"there is no dead letter at {task.position}, nor one that came from there")

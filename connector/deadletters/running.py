@@ -129,9 +129,9 @@ class Redrive:
         work: Work,
     ) -> None:
         self.selection = selection_of(spelled)
-        self.name = name or self.selection
+        self.name = self.selection if name is None else name
         if _NAME.fullmatch(self.name) is None:
-            raise InvalidNameError("must be letters, digits, dots, dashes and underscores")
+            raise InvalidNameError("must be 1 to 100 letters, digits, dots, dashes and underscores")
         self.settings = settings
         self.criteria = criteria
         self.topics = frozenset(topics)

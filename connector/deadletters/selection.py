@@ -53,15 +53,15 @@ def read_time(option: str, text: str, *, now_ms: int) -> int:
     return int(moment.timestamp() * 1_000)
 
 
-def read_position(text: str) -> tuple[str | None, int, int]:
+def read_position(option: str, text: str) -> tuple[str | None, int, int]:
     """Return a position as topic (None: the dead-letter topic itself), partition and offset."""
     place, _, offset = text.rpartition(":")
     try:
         topic, number = (None, int(place)) if _NUMBER.fullmatch(place) else Partition.read(place)
     except ValueError:
-        raise InvalidFilterError("POSITION", _POSITION_FORM) from None
+        raise InvalidFilterError(option, _POSITION_FORM) from None
     if not _NUMBER.fullmatch(offset):
-        raise InvalidFilterError("POSITION", _POSITION_FORM)
+        raise InvalidFilterError(option, _POSITION_FORM)
     return topic, number, int(offset)
 
 
@@ -92,6 +92,8 @@ class Criteria:
             _compiled(self.where)
         if self.since_ms is not None and self.until_ms is not None and self.since_ms >= self.until_ms:
             raise InvalidFilterError("--until", "must be later than --since")
+        if self.min_redrives is not None and self.max_redrives is not None and self.min_redrives > self.max_redrives:
+            raise InvalidFilterError("--max-redrives", "must not be less than --min-redrives")
 
     def addresses(self) -> AddressBook:
         """Return what finds out where dead letters go, for `matcher`; to be closed."""

@@ -322,15 +322,13 @@ def wait_until_ready(
             if len(client.list_topics(timeout=0.5).brokers) >= nodes:
                 return
         except KafkaException as error:
-            trouble = error
+            trouble = error.args[0].str()
         else:
-            trouble = KafkaException("it does not name all nodes")
+            trouble = "it does not name all nodes"
         if process is not None and process.poll() is not None:
-            raise BrokerUnavailableError(f"the broker ended with code {process.returncode}") from trouble
+            raise BrokerUnavailableError(f"the broker ended with code {process.returncode}")
         if time.monotonic() >= deadline:
-            raise BrokerUnavailableError(
-                f"{bootstrap_servers} does not answer within {timeout_secs:g} s ({trouble})"
-            ) from trouble
+            raise BrokerUnavailableError(f"{bootstrap_servers} does not answer within {timeout_secs:g} s ({trouble})")
 
 
 def free_ports(count: int) -> list[int]:

@@ -84,6 +84,9 @@ class Switches(_Model):
     )
 
 
+_Identity = Annotated[str, Field(pattern=r"^[^+]+(\+[^+]+)*$")]
+
+
 class Identities(_Model):
     """What makes a record itself in the ledger, for each kind of record.
 
@@ -92,13 +95,13 @@ class Identities(_Model):
     accepted, without an identity.
     """
 
-    send: str = "body"
-    contacts: str = "list_number+phone_number"
-    revenue: str = "*"
-    history_import: str = "*"
-    history_sends: str = "id"
-    history_clicks: str = "message_id"
-    history_revenue: str = "*"
+    send: _Identity = "body"
+    contacts: _Identity = "list_number+phone_number"
+    revenue: _Identity = "*"
+    history_import: _Identity = "*"
+    history_sends: _Identity = "id"
+    history_clicks: _Identity = "message_id"
+    history_revenue: _Identity = "*"
 
 
 class SimulatorSettings(_Model):
@@ -108,7 +111,9 @@ class SimulatorSettings(_Model):
     port: int = Field(default=0, ge=0, le=65_535, description="0: a free one.")
     tls_cert_file: Path | None = Field(default=None, description="PEM; with the key's file, the server speaks TLS.")
     tls_key_file: Path | None = None
-    api_keys: tuple[str, ...] = Field(default=(), repr=False, description="Keys it knows; empty: any key will do.")
+    api_keys: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default=(), repr=False, description="Keys it knows; empty: any key will do."
+    )
     lists: tuple[Annotated[SendingList, BeforeValidator(_number_as_list)], ...] | None = Field(
         default=None, description="The account's lists; unset: any valid number is one of them."
     )

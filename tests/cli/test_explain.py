@@ -197,6 +197,8 @@ def test_the_only_stream_need_not_be_named_and_of_several_one_must_be(
         (("--sample", "-", "--records"), [{"value": 1, "headers": 1}], "line 1 has a key, value or headers"),
         (("--sample", "-", "--stream", "other"), [1], "has no stream other"),
         (("--topic", "a b"), [], "--topic is no name of a topic"),
+        (("--sample", "-", "--last", "10"), [{}], "--last: is for a topic that is read"),
+        (("--topic", "orders", "--records"), [], "--records: needs --sample"),
     ],
 )
 def test_what_cannot_be_explained_is_told_in_a_line(

@@ -125,10 +125,10 @@ def test_times_are_given_as_such_or_as_how_long_ago() -> None:
 def test_a_position_is_a_partition_in_either_spelling_and_an_offset(
     text: str, position: tuple[str | None, int, int]
 ) -> None:
-    assert read_position(text) == position
+    assert read_position("--position", text) == position
 
 
 @pytest.mark.parametrize("bad", ["", "7", "a:b:c", "t:0:-1", "t:0:1:2", "0:x", "[3]:7", "t[3]", ":0:1"])
 def test_what_is_no_position_is_refused(bad: str) -> None:
-    with pytest.raises(InvalidFilterError):
-        read_position(bad)
+    with pytest.raises(InvalidFilterError, match="--position should be"):
+        read_position("--position", bad)

@@ -10,8 +10,10 @@ from typing import Any
 import orjson
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
-from connector.demo import demo
+from connector.cli.main import app
+from connector.demo import demo, finding
 from connector.demo.artifacts import BrokerUnavailableError
 from connector.demo.broker import wait_until_ready
 from connector.demo.demo import DemoError, run_demo
@@ -104,6 +106,25 @@ def test_everything_is_told_in_one_object_on_the_last_line(broker: BrokerHandle)
     assert sums["dead_letters"].keys() <= BAD.keys()
     assert max(sums["dead_letters"].values()) == _EVENTS // 100 // len(BAD)
     assert "outage of 3." in ran.stderr
+
+
+@pytest.mark.parametrize("servers", ["", "a b:1", "\udcff:1", "kafka://a:1"])
+def test_what_is_no_address_of_brokers_is_refused_before_it_is_waited_for(servers: str) -> None:
+    told = CliRunner().invoke(app, ["demo", "--bootstrap-servers", servers], env={"COLUMNS": "200"})
+
+    assert (told.exit_code, "server 1 must be host:port" in told.stderr) == (2, True), told.output
+
+
+def test_a_broker_that_was_given_and_does_not_answer_is_told_with_the_way_out_of_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(finding, "_GIVEN_TIMEOUT_SECS", 0)
+
+    told = CliRunner().invoke(app, ["demo", "--bootstrap-servers", "127.0.0.1:1"])
+
+    assert told.exit_code == 3
+    assert "error: 127.0.0.1:1 does not answer within 0 s (Failed to get metadata: Local: " in told.stderr
+    assert "way out: give by --bootstrap-servers one that can be reached" in told.stderr
 
 
 @pytest.mark.usefixtures("kafka_by_java")

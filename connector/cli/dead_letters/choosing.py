@@ -126,7 +126,7 @@ class Chosen:
                 list_numbers=frozenset(asked["list_number"] or ()),
                 keys=frozenset(asked["key"] or ()),
                 streams=frozenset(self.streams),
-                positions=frozenset(map(read_position, asked["position"] or ())),
+                positions=frozenset(read_position("--position", place) for place in asked["position"] or ()),
                 since_ms=None if asked["since"] is None else read_time("--since", asked["since"], now_ms=at_ms),
                 until_ms=None if asked["until"] is None else read_time("--until", asked["until"], now_ms=at_ms),
                 min_redrives=asked["min_redrives"],

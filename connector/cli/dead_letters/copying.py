@@ -14,7 +14,7 @@ import typer
 
 from connector.cli.dead_letters.choosing import Chosen, chosen, progress
 from connector.cli.dead_letters.reading import tell_none
-from connector.cli.errors import CommandError, ExitCode, reported
+from connector.cli.errors import CommandError, ExitCode, reported, why_unread
 from connector.cli.topics import topic_named
 
 
@@ -77,7 +77,9 @@ def _opened(path: Path | None) -> Iterator[Callable[[str], object]]:
         file = os.fdopen(number, "w", encoding="utf-8", newline="\n")
     except OSError as error:
         way_out = "name a file that does not exist yet, in a folder that may be written to"
-        raise CommandError(f"--out cannot be written: {error}", ExitCode.BAD_SETTINGS, way_out=way_out) from error
+        raise CommandError(
+            f"--out cannot be written: {path}: {why_unread(error)}", ExitCode.BAD_SETTINGS, way_out=way_out
+        ) from error
 
     def write(line: str) -> None:
         with _written(path):
@@ -149,7 +151,7 @@ def import_letters(
         export = look_through(file)
     except (OSError, InvalidLineError) as error:
         way_out = "give a file that dead-letters export wrote"
-        raise CommandError(f"{file}: {error}", ExitCode.BAD_SETTINGS, way_out=way_out) from error
+        raise CommandError(f"{file}: {why_unread(error)}", ExitCode.BAD_SETTINGS, way_out=way_out) from error
     there = first_answer(loaded.kafka.request_timeout_secs, topics_of(loaded).facts, [to])[to]
     if there is None:
         raise CommandError(f"topic {to} does not exist", ExitCode.BAD_SETTINGS, way_out="create it, or name another")

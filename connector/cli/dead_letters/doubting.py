@@ -1,5 +1,6 @@
 """`dead-letters in-doubt`: what a crash left in doubt, and what evidence makes of it."""
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from connector.cli.dead_letters.choosing import Chosen, chosen
 from connector.cli.dead_letters.reading import tell_none
 from connector.cli.dead_letters.redriving import AsJson, DryRun, Name, Run, Yes
 from connector.cli.dead_letters.showing import print_json
-from connector.cli.errors import CommandError, ExitCode
+from connector.cli.errors import CommandError, ExitCode, why_unread
 from connector.cli.printing import console, plain, table
 from connector.cli.topics import topic_named
 
@@ -78,6 +79,9 @@ def in_doubt(
             ExitCode.BAD_SETTINGS,
             way_out="leave it out; redrive is for other reasons",
         )
+    numbers = [] if evidence is None else _numbers(evidence)
+    if evidence_topic is not None:
+        topic_named("--evidence-topic", evidence_topic)
     narrowed = any(value for name, value in chosen.asked.items() if name != "reason")
     chosen = replace(chosen, asked={**chosen.asked, "reason": [IN_DOUBT]})
     letters, seen = _found(chosen, quiet=as_json)
@@ -87,24 +91,28 @@ def in_doubt(
         chosen.tell_unjudged(seen)
         if as_json:
             print_json({"groups": []})
-        elif seen.reasons and IN_DOUBT not in seen.reasons:
+        if not seen.reasons or IN_DOUBT in seen.reasons:
+            tell_none(chosen, any_there=bool(seen.reasons) and narrowed, quiet=as_json)
+        elif not as_json:
             typer.echo("none of the dead letters is in doubt")
-        else:
-            tell_none(chosen, any_there=IN_DOUBT in seen.reasons and narrowed)
         return
-    events, digest = _evidence(chosen, evidence, evidence_topic, groups, window_mins, quiet=as_json)
-    if events is None:
+    if evidence is None and evidence_topic is None:
         _show(groups, as_json=as_json)
         chosen.tell_unjudged(seen)
         chosen.tell_no_event(addresses.no_event, so="no evidence can settle them")
         return
-    findings = split(groups, events, window_ms=int(window_mins * 60_000))
+    window_ms = int(window_mins * 60_000)
+    events = numbers
+    if evidence_topic is not None:
+        since_ms = min(group.first_ms for group in groups) - window_ms
+        events = numbers + _events(chosen, evidence_topic, since_ms, quiet=as_json)
+    findings = split(groups, events, window_ms=window_ms)
     if not as_json:
         _show(groups, as_json=False)
     chosen.tell_no_event(addresses.no_event, so=UNKNOWN_NUMBERS)
     typer.echo(TRUST, err=True)
     rules = Rules({stream.name: stream for stream in chosen.settings.streams}, include_in_doubt=True)
-    run = Run(chosen, rules, {"evidence": digest, "window": window_mins}, name=name, as_json=as_json)
+    run = Run(chosen, rules, {"evidence": _digest(events), "window": window_mins}, name=name, as_json=as_json)
     with run.foreseen():
         found = run.look()
         if found is not None:
@@ -124,50 +132,41 @@ def _found(chosen: Chosen, *, quiet: bool) -> tuple[list["Letter"], "Seen"]:
     return found, seen
 
 
-def _evidence(
-    chosen: Chosen,
-    path: Path | None,
-    topic: str | None,
-    groups: Iterable["Group"],
-    window_mins: float,
-    *,
-    quiet: bool,
-) -> tuple[list["Event"] | None, str]:
-    """Return the evidence that was brought, None without any, and what tells it from other evidence."""
-    import hashlib  # noqa: PLC0415
-
+def _numbers(path: Path) -> list["Event"]:
+    """Return the evidence of a file."""
     from connector.deadletters.evidence import read_numbers  # noqa: PLC0415
+
+    try:
+        found = read_numbers(path.read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError) as error:
+        way_out = "give a text file with one number in E.164 form on each line"
+        raise CommandError(
+            f"--evidence cannot be used: {path}: {why_unread(error)}", ExitCode.BAD_SETTINGS, way_out=way_out
+        ) from error
+    _refuse_none(found, f"{path} holds no number")
+    return found
+
+
+def _events(chosen: Chosen, topic: str, since_ms: int, *, quiet: bool) -> list["Event"]:
+    """Return the evidence of a topic, from a time on."""
     from connector.deadletters.jobs import EventsJob  # noqa: PLC0415
     from connector.deadletters.letters import told_time  # noqa: PLC0415
-    from connector.deadletters.working import CLIENT_ID  # noqa: PLC0415
-    from connector.kafka.scanning import scanning  # noqa: PLC0415
+    from connector.deadletters.running import NoSuchTopicError, spans_of  # noqa: PLC0415
 
-    if path is None and topic is None:
-        return None, ""
-    events: list[Event] = []
-    if path is not None:
-        try:
-            events += read_numbers(path.read_text(encoding="utf-8").splitlines())
-        except (OSError, ValueError) as error:
-            way_out = "give a text file with one number in E.164 form on each line"
-            raise CommandError(f"--evidence cannot be used: {error}", ExitCode.BAD_SETTINGS, way_out=way_out) from error
-        _refuse_none(events, f"{path} holds no number")
-    if topic is not None:
-        topic_named("--evidence-topic", topic)
-        with scanning(chosen.settings.kafka, client_id=CLIENT_ID, group=CLIENT_ID) as scanner:
-            if scanner.partitions(topic) is None:
-                raise CommandError(
-                    f"topic {topic} does not exist", ExitCode.BAD_SETTINGS, way_out="name another with --evidence-topic"
-                )
-            since = min(group.first_ms for group in groups) - int(window_mins * 60_000)
-            spans = scanner.spans(topic, since_ms=since)
-        told_by_topic: list[Event] = []
-        for part in chosen.work(spans, EventsJob(), f"reading {topic}", quiet=quiet):
-            told_by_topic += part
-        _refuse_none(told_by_topic, f"topic {topic} holds no delivery event from {told_time(since) or 'then'} on")
-        events += told_by_topic
+    try:
+        spans = spans_of(chosen.settings, [topic], since_ms=since_ms)
+    except NoSuchTopicError as error:
+        way_out = "name another with --evidence-topic"
+        raise CommandError(str(error), ExitCode.BAD_SETTINGS, way_out=way_out) from error
+    found = [event for part in chosen.work(spans, EventsJob(), f"reading {topic}", quiet=quiet) for event in part]
+    _refuse_none(found, f"topic {topic} holds no delivery event from {told_time(since_ms) or 'then'} on")
+    return found
+
+
+def _digest(events: Iterable["Event"]) -> str:
+    """Return what tells evidence from other evidence."""
     told = sorted((event.number, event.list_number or "", event.at_ms or 0) for event in events)
-    return events, hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 
 def _refuse_none(events: list["Event"], what: str) -> None:

@@ -110,7 +110,7 @@ def show(
     from connector.deadletters.selection import InvalidFilterError, read_position  # noqa: PLC0415
 
     try:
-        position = read_position(place)
+        position = read_position("POSITION", place)
     except InvalidFilterError as error:
         raise CommandError(str(error), ExitCode.BAD_SETTINGS, way_out="mend it, as --help has it") from error
     found = find_at(chosen.quietly if as_json else chosen.work, chosen.spans(), chosen.criteria, position)

@@ -13,7 +13,7 @@ from rich.text import Text
 from connector.cli.dead_letters.choosing import Chosen, chosen, progress
 from connector.cli.dead_letters.reading import tell_none
 from connector.cli.dead_letters.showing import print_counts, print_json
-from connector.cli.errors import CommandError, ExitCode
+from connector.cli.errors import CommandError, ExitCode, why_unread
 from connector.cli.printing import console
 from connector.cli.topics import topic_named
 
@@ -166,16 +166,30 @@ def _patch(text: str | None) -> dict[str, Any] | None:
     if text is None:
         return None
     if text.startswith("@"):
+        path = Path(text[1:])
         try:
-            text = Path(text[1:]).read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             way_out = "after @ stands the path of a file in UTF-8"
-            raise CommandError(f"--patch cannot be read: {error}", ExitCode.BAD_SETTINGS, way_out=way_out) from error
+            raise CommandError(
+                f"--patch cannot be read: {path}: {why_unread(error)}", ExitCode.BAD_SETTINGS, way_out=way_out
+            ) from error
     try:
         return read_patch(text)
     except ValueError as error:
         way_out = "give a JSON merge patch, in single quotes for the shell"
         raise CommandError(f"--patch {error}", ExitCode.BAD_SETTINGS, way_out=way_out) from error
+
+
+def _is_confirmed(question: str) -> bool:
+    """Ask; where nobody is there to answer, as in a cron job, nothing is confirmed."""
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort as abort:
+        typer.echo(err=True)  # the question has no end of line
+        if isinstance(abort.__context__, EOFError):
+            return False
+        raise KeyboardInterrupt from abort
 
 
 class Run:
@@ -290,7 +304,7 @@ class Run:
             return
         if not yes:
             question = f"{'Set aside' if self.rules.park else 'Write'} {count:,} records?"
-            if not typer.confirm(question, err=True):
+            if not _is_confirmed(question):
                 raise CommandError(
                     "not confirmed; nothing was written", ExitCode.FAILED, way_out="answer with y, or give --yes"
                 )
@@ -330,7 +344,8 @@ class Run:
 
         out, found = console(), self._redrive.found
         done = found.matched - len(found.candidates)
-        out.print(Text(f"redrive {self.name}: {found.matched:,} selected", style="bold"))
+        what = "park" if self.rules.park else "redrive"
+        out.print(Text(f"{what} {self.name}: {found.matched:,} selected", style="bold"))
         if done:
             out.print(Text(f"{done:,} of them were dealt with before, under this name"))
         for title, rows in (
