@@ -17,6 +17,7 @@ from typing import Any, Final
 from connector.clock import now_ms
 from connector.config.settings import Settings
 from connector.deadletters import telling
+from connector.deadletters.addresses import AddressBook
 from connector.deadletters.deciding import Rules
 from connector.deadletters.evidence import groups_of
 from connector.deadletters.jobs import CountJob, Seen
@@ -25,8 +26,6 @@ from connector.deadletters.preparing import NameTakenError
 from connector.deadletters.running import (
     NoSuchTopicError,
     Redrive,
-    addresses_of,
-    default_lists_of,
     find,
     find_at,
     spans_of,
@@ -76,7 +75,6 @@ class Task:
             streams=frozenset({self.stream} if self.stream else ()),
             positions=frozenset({read_position("position", self.position)} if self.position else ()),
             since_ms=read_time("since", self.since, now_ms=now_ms()) if self.since else None,
-            default_lists=default_lists_of(settings),
             settings=settings,
         )
 
@@ -165,7 +163,7 @@ class Clerk:
         spans = spans_of(settings, topics_of_streams(settings, [task.stream] if task.stream else []))
         criteria = Criteria(reasons=frozenset({IN_DOUBT}), streams=frozenset({task.stream} if task.stream else ()))
         found, _ = find(self.work, spans, criteria, GROUPED)
-        with addresses_of(settings) as addresses:
+        with AddressBook(settings) as addresses:
             groups = [group.as_json() for group in groups_of(found, addresses)]
         for group in groups:
             for name in ("detail", "list_number"):

@@ -7,7 +7,6 @@ none, so it is counted and told.
 """
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -46,14 +45,13 @@ class Address:
 class AddressBook:
     """Finds out addresses, and counts the dead letters of which no event can be made by why; for one thread.
 
-    `settings` knows the streams; without it every value is an event. `default_lists` are the lists of streams whose
-    events name none. To be closed, as the schema registry may be asked.
+    `settings` knows the streams, and the list of one whose events name none; without it every value is an event. To be
+    closed, as the schema registry may be asked.
     """
 
-    def __init__(self, default_lists: Mapping[str, str], settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None) -> None:
         self.no_event: Counter[str] = Counter()
         self._without: Position | None = None
-        self._default_lists = default_lists
         self._streams = {} if settings is None else {stream.name: stream for stream in settings.streams}
         self._settings = settings
         self._registry: SchemaRegistry | None = None
@@ -75,11 +73,12 @@ class AddressBook:
             self._without = letter.partition, letter.offset
             return Address(None, None, no_event)
         fields = event if isinstance(event, dict) else {}
-        own = fields.get("list_number")
-        list_number = own if isinstance(own, str) else self._default_lists.get(letter.stream or "")
-        return Address(
-            list_number, next((fields[name] for name in _NUMBER_FIELDS if isinstance(fields.get(name), str)), None)
-        )
+        list_number = fields.get("list_number")
+        if not isinstance(list_number, str):
+            stream = self._streams.get(letter.stream or "")
+            list_number = None if stream is None else stream.list_number
+        number = next((fields[name] for name in _NUMBER_FIELDS if isinstance(fields.get(name), str)), None)
+        return Address(list_number, number)
 
     def just_missed(self, letter: Letter) -> bool:
         """Tell whether this is the last dead letter of which no event could be made."""

@@ -11,7 +11,6 @@ from typing import Any, Final, Protocol
 
 from connector.config.settings import Settings
 from connector.core.chunks import Partition
-from connector.deadletters.addresses import AddressBook
 from connector.deadletters.deciding import Actions, Known, Plan, Rules, Survey, plan
 from connector.deadletters.jobs import FindJob, Seen, SurveyJob
 from connector.deadletters.letters import Letter
@@ -54,16 +53,6 @@ def topics_of_streams(settings: Settings, streams: Iterable[str] = ()) -> tuple[
     wanted = frozenset(streams)
     found = [s.dead_letters.topic for s in settings.streams if not wanted or s.name in wanted]
     return tuple(dict.fromkeys(found))
-
-
-def default_lists_of(settings: Settings) -> dict[str, str]:
-    """Return the list of each stream whose events may name none."""
-    return {s.name: s.list_number for s in settings.streams if s.list_number is not None}
-
-
-def addresses_of(settings: Settings) -> AddressBook:
-    """Return what finds out where dead letters of the streams go; to be closed."""
-    return AddressBook(default_lists_of(settings), settings)
 
 
 def spans_of(settings: Settings, topics: Iterable[str], *, since_ms: int | None = None) -> Spans:

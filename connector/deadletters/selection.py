@@ -6,7 +6,7 @@ there it becomes a function.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -32,11 +32,10 @@ Matches = Callable[[Letter], bool]
 
 
 class InvalidFilterError(ValueError):
-    """A filter cannot be read; `option` is the one to mend."""
+    """A filter cannot be read; the message begins with the option to mend."""
 
     def __init__(self, option: str, message: str) -> None:
         super().__init__(f"{option} {message}")
-        self.option = option
 
 
 def read_time(option: str, text: str, *, now_ms: int) -> int:
@@ -82,10 +81,8 @@ class Criteria:
     min_redrives: int | None = None
     max_redrives: int | None = None
     where: str | None = None
-    default_lists: Mapping[str, str] = field(default_factory=dict)
-    """The list that a stream's events go to when they name none."""
     settings: Settings | None = field(default=None, repr=False)
-    """The streams, where some make events of their records: what they make says the list."""
+    """The streams: the list of their events, where those name none, and what they make of records that are none."""
 
     def __post_init__(self) -> None:
         if self.where is not None:
@@ -97,7 +94,7 @@ class Criteria:
 
     def addresses(self) -> AddressBook:
         """Return what finds out where dead letters go, for `matcher`; to be closed."""
-        return AddressBook(self.default_lists, self.settings)
+        return AddressBook(self.settings)
 
     def matcher(self, addresses: AddressBook | None = None, where_failed: Counter[str] | None = None) -> Matches | None:
         """Return the function that tells whether a dead letter is meant, None when all are.

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from connector.config.settings import Settings
 from connector.core.chunks import Chunk, Headers, Partition
 from connector.core.records import Scribe
 from connector.core.results import Finished
@@ -19,6 +20,9 @@ STREAM: Final[dict[str, Any]] = {
     "dead_letters": {"topic": "dead"},
 }
 """The settings of the stream whose dead letters these are."""
+SETTINGS: Final = Settings.model_validate(
+    {"kafka": {"bootstrap_servers": "b:9092"}, "trackly": {"api_key": "k"}, "streams": [STREAM]}
+)
 
 
 def headers_of(

@@ -18,7 +18,6 @@ from connector.deadletters.selection import Criteria
 from connector.hooks import Records
 from tests.deadletters.making import headers_of, letter
 
-LISTS: Final = {"sends": "+18005551234"}
 MAPPING: Final = {"fields": {"to": "value.phone", "body": {"template": "Hi"}}, "list_number": "value.list"}
 
 
@@ -27,7 +26,7 @@ def _settings(folder: Path, stream: Mapping[str, Any], **more: Any) -> Settings:
         "name": "sends",
         "topics": ["sms", "other"],
         "operation": "send",
-        "list_number": LISTS["sends"],
+        "list_number": "+18005551234",
         "outcomes": {"topic": "o"},
         "dead_letters": {"topic": "d"},
     }
@@ -66,7 +65,7 @@ SOURCE: Final = {"to": "+1555", "list_number": "+18005550000", "phone": "+1666",
     ids=str,
 )
 def test_list_and_number_are_those_of_the_event(tmp_path: Path, stream: Any, address: Address) -> None:
-    with AddressBook(LISTS, _settings(tmp_path, stream)) as book:
+    with AddressBook(_settings(tmp_path, stream)) as book:
         assert book.of(_letter(SOURCE)) == address
 
 
@@ -75,7 +74,7 @@ def test_of_what_no_event_can_be_made_now_a_list_may_be_known_another_time(tmp_p
     values = [SOURCE, SOURCE | {"words": ["Hi"]}, SOURCE | {"words": ["Hi"], "list": "+18005550000"}]
     rows = [_letter(value, at=at) for at, value in enumerate(values)]
     mapping = MAPPING | {"fields": {"to": "value.phone", "body": "join('', value.words)"}}
-    with AddressBook(LISTS, _settings(tmp_path, {"mapping": mapping})) as book:
+    with AddressBook(_settings(tmp_path, {"mapping": mapping})) as book:
         matches, may_yet_match = criteria.matcher(book), criteria.opener(book)
         assert matches is not None
 
@@ -85,7 +84,7 @@ def test_of_what_no_event_can_be_made_now_a_list_may_be_known_another_time(tmp_p
 
 
 def test_a_stream_that_is_not_in_the_settings_has_its_values_for_events(tmp_path: Path) -> None:
-    with AddressBook(LISTS, _settings(tmp_path, {"mapping": MAPPING})) as book:
+    with AddressBook(_settings(tmp_path, {"mapping": MAPPING})) as book:
         assert book.of(_letter(SOURCE, stream="gone")) == Address("+18005550000", "+1555")
         assert book.of(_letter({"to": 5}, stream="gone")) == Address(None, None)
 
@@ -93,7 +92,7 @@ def test_a_stream_that_is_not_in_the_settings_has_its_values_for_events(tmp_path
 def test_a_cloudevent_is_opened(tmp_path: Path) -> None:
     event = {"specversion": "1.0", "id": "1", "source": "/x", "type": "t", "data": SOURCE}
 
-    with AddressBook(LISTS, _settings(tmp_path, {"format": "cloudevents"})) as book:
+    with AddressBook(_settings(tmp_path, {"format": "cloudevents"})) as book:
         assert book.of(_letter(event)) == Address("+18005550000", "+1555")
 
 
@@ -101,7 +100,7 @@ def test_dead_letters_without_an_event_are_counted_by_why(tmp_path: Path) -> Non
     omitted = letter(value=None, headers=[*headers_of("in_doubt"), ("trackly.value_omitted", b"5 bytes")])
     settings = _settings(tmp_path, {"mapping": MAPPING, "transform": f"{__name__}:transform"})
 
-    with AddressBook(LISTS, settings) as book:
+    with AddressBook(settings) as book:
         for each in (_letter(b"{"), _letter({}), _letter({}), omitted):
             assert (book.of(each).list_number, book.of(each).number) == (None, None)
 
@@ -113,14 +112,14 @@ def test_a_registry_that_is_away_is_waited_for_once(tmp_path: Path) -> None:
     settings = _settings(tmp_path, {"format": "avro"}, schema_registry=registry)
     framed = b"\x00\x00\x00\x00\x07\x02a"
 
-    with AddressBook(LISTS, settings) as book:
+    with AddressBook(settings) as book:
         for at in range(100):  # each would wait, and the test's own time would not do
             assert book.of(_letter(framed, at=at)) == Address(None, None, "schema_registry")
 
 
 def test_a_filter_by_list_goes_to_other_processes_with_its_streams(tmp_path: Path) -> None:
     settings = _settings(tmp_path, {"mapping": MAPPING})
-    sent = Criteria(list_numbers=frozenset({"+18005559999"}), default_lists=LISTS, settings=settings)
+    sent = Criteria(list_numbers=frozenset({"+18005559999"}), settings=settings)
     matches_here = sent.matcher()
     assert matches_here is not None
     assert matches_here(_letter(SOURCE))
@@ -141,7 +140,7 @@ def test_a_filter_by_list_goes_to_other_processes_with_its_streams(tmp_path: Pat
 def test_evidence_is_about_the_numbers_of_events(tmp_path: Path) -> None:
     letters = [_letter({"phone": phone, "to": "+1000"}, at=at) for at, phone in enumerate(["+1555", "+1556", "+1556"])]
 
-    with AddressBook(LISTS, _settings(tmp_path, {"mapping": MAPPING})) as book:
+    with AddressBook(_settings(tmp_path, {"mapping": MAPPING})) as book:
         groups = groups_of(letters, book)
     found = split(groups, [Event("+1555"), Event("+1556"), Event("+1000")], window_ms=900_000)
 
@@ -152,7 +151,7 @@ def test_where_a_number_is_not_known_any_number_may_stand_twice(tmp_path: Path) 
     """Evidence of +1555 may be of the record that cannot be read; what no evidence names is sent again all the same."""
     letters = [_letter({"phone": "+1555"}, at=0), _letter({"phone": "+1556"}, at=1), _letter(b"{", at=2)]
 
-    with AddressBook(LISTS, _settings(tmp_path, {"mapping": MAPPING})) as book:
+    with AddressBook(_settings(tmp_path, {"mapping": MAPPING})) as book:
         groups = groups_of(letters, book)
     found = split(groups, [Event("+1555")], window_ms=900_000)
 

@@ -7,9 +7,7 @@ import pytest
 from connector.deadletters.addresses import AddressBook
 from connector.deadletters.evidence import Event, event_of, groups_of, read_numbers, split
 from connector.deadletters.letters import Letter
-from tests.deadletters.making import NOW_MS, headers_of, letter
-
-LISTS = {"sends": "+18005551234"}
+from tests.deadletters.making import NOW_MS, SETTINGS, headers_of, letter
 
 
 def doubted(at: int, number: str, *, batch: bool = True, timestamp_ms: int = NOW_MS, more: str = "") -> Letter:
@@ -22,7 +20,7 @@ def doubted(at: int, number: str, *, batch: bool = True, timestamp_ms: int = NOW
 
 
 def findings(letters: list[Letter], events: list[Event]) -> list[str]:
-    found = split(groups_of(letters, AddressBook(LISTS)), events, window_ms=900_000)
+    found = split(groups_of(letters, AddressBook(SETTINGS)), events, window_ms=900_000)
     return [found[one.position] for one in letters]
 
 
@@ -68,7 +66,7 @@ def test_a_copy_that_was_written_later_is_in_doubt_since_it_failed() -> None:
     parked = letter(value=failed.value, headers=failed.headers, timestamp_ms=NOW_MS + 172_800_000)
 
     assert findings([parked], [Event("+1555", None, NOW_MS - 60_000)]) == ["accepted"]
-    assert groups_of([parked], AddressBook(LISTS))[0].first_ms == NOW_MS
+    assert groups_of([parked], AddressBook(SETTINGS))[0].first_ms == NOW_MS
 
 
 def test_of_a_record_that_was_posted_again_an_event_of_the_earlier_post_counts_too() -> None:
@@ -108,7 +106,7 @@ def test_each_crash_is_a_group_and_each_lost_answer_another() -> None:
 
     told = [
         (group.batch_id, group.worker, group.list_number, len(group.letters))
-        for group in groups_of(letters, AddressBook(LISTS))
+        for group in groups_of(letters, AddressBook(SETTINGS))
     ]
 
     assert sorted(told, key=str) == sorted(

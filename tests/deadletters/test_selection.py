@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from connector.deadletters.selection import Criteria, InvalidFilterError, read_position, read_time
-from tests.deadletters.making import NOW_MS, headers_of, letter
+from tests.deadletters.making import NOW_MS, SETTINGS, headers_of, letter
 from tests.deadletters.test_letters import CONNECT
 
 LETTER = letter(
@@ -58,7 +58,7 @@ def _named(value: object) -> str:
     ids=_named,
 )
 def test_a_filter_selects(criteria: dict[str, Any], selects: bool) -> None:
-    matches = Criteria(**criteria, default_lists={"sends": "+18005551234"}).matcher()
+    matches = Criteria(**criteria, settings=SETTINGS).matcher()
 
     assert (matches is None or matches(LETTER)) is selects
 

@@ -83,7 +83,7 @@ def test_a_time_that_cannot_be_one_is_none(timestamp_ms: int, at: str | None) ->
     found = letter(headers=[("trackly.reason", b"in_doubt")], timestamp_ms=timestamp_ms)
 
     assert shown(found, hide=fit_to_show)["at"] == at
-    assert [group.as_json()["from"] for group in groups_of([found], AddressBook({}))] == [at]
+    assert [group.as_json()["from"] for group in groups_of([found], AddressBook())] == [at]
 
 
 def test_a_record_without_a_key_is_told_from_one_whose_key_is_hidden() -> None:

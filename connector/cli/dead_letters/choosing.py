@@ -8,7 +8,7 @@ import inspect
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -132,18 +132,10 @@ class Chosen:
                 min_redrives=asked["min_redrives"],
                 max_redrives=asked["max_redrives"],
                 where=asked["where"],
-                default_lists=self.default_lists,
                 settings=self.settings,
             )
         except InvalidFilterError as error:
             raise CommandError(str(error), ExitCode.BAD_SETTINGS, way_out="mend it, as --help has it") from error
-
-    @property
-    def default_lists(self) -> dict[str, str]:
-        """The list of each stream whose events may name none."""
-        from connector.deadletters.running import default_lists_of  # noqa: PLC0415
-
-        return default_lists_of(self.settings)
 
     @property
     def as_spelled(self) -> dict[str, Any]:
@@ -253,10 +245,6 @@ class Chosen:
         job = CountJob(Criteria(reasons=self.criteria.reasons))
         parts = self.quietly(self.spans(whole=True), job, "reading older ones")
         return {reason for _, part in parts for reason in part.reasons}
-
-    def only(self, **changes: Any) -> "Criteria":
-        """Return the filters with some of them changed."""
-        return replace(self.criteria, **changes)
 
 
 def _listed(names: Iterable[str]) -> str:

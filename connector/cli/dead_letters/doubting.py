@@ -68,10 +68,10 @@ def in_doubt(
     Who is known to have it becomes an outcome `queued` with source `evidence`; who is not is sent again; a number that
     stands twice stays in doubt. Without evidence nothing is written.
     """
+    from connector.deadletters.addresses import AddressBook  # noqa: PLC0415
     from connector.deadletters.deciding import Rules, plan  # noqa: PLC0415
     from connector.deadletters.evidence import groups_of, split  # noqa: PLC0415
     from connector.deadletters.letters import IN_DOUBT  # noqa: PLC0415
-    from connector.deadletters.running import addresses_of  # noqa: PLC0415
 
     if set(chosen.asked["reason"] or ()) - {IN_DOUBT}:
         raise CommandError(
@@ -85,7 +85,7 @@ def in_doubt(
     narrowed = any(value for name, value in chosen.asked.items() if name != "reason")
     chosen = replace(chosen, asked={**chosen.asked, "reason": [IN_DOUBT]})
     letters, seen = _found(chosen, quiet=as_json)
-    with addresses_of(chosen.settings) as addresses:
+    with AddressBook(chosen.settings) as addresses:
         groups = groups_of(letters, addresses)
     if not groups:
         chosen.tell_unjudged(seen)
