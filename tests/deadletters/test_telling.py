@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from connector.cli.dead_letters.showing import print_letters
 from connector.deadletters.addresses import AddressBook
 from connector.deadletters.evidence import groups_of
 from connector.deadletters.letters import Letter
@@ -96,3 +97,18 @@ def test_everything_is_shown_where_that_is_asked_for(value: Any) -> None:
 
     assert (told["key"], told["value"]) == ("alice@example.com", value)
     assert told["headers"][:2] == [["customer", "Alice Example"], ["bob@example.com", "x"]]
+
+
+def test_a_column_that_no_listed_dead_letter_fills_takes_no_room(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ten columns leave none on a terminal of 80 enough room for a word."""
+    bare, failed = letter(headers=[("trackly.reason", b"lost")]), letter(headers=headers_of())
+
+    print_letters([bare], reveal=False)
+    of_one = capsys.readouterr().out.splitlines()[1].split()
+    print_letters([bare, failed], reveal=False)
+    of_both = capsys.readouterr().out.splitlines()[1].split()
+
+    assert of_one == ["position", "at", "reason", "redrives"]
+    assert of_both == [
+        *("position", "at", "stream", "reason", "code", "text", "status", "attempts", "redrives", "source")
+    ]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 from rich.table import Table
@@ -12,6 +12,21 @@ from connector.cli.printing import console, json_text, plain, table
 
 if TYPE_CHECKING:
     from connector.deadletters.letters import Letter
+
+
+_COLUMNS: Final = {
+    "position": "position",
+    "at": "at",
+    "stream": "stream",
+    "reason": "reason",
+    "code": "code",
+    "text": "text",
+    "http_status": "status",
+    "attempts": "attempts",
+    "redrives": "redrives",
+    "source": "source",
+}
+"""What a list shows of dead letters, under which heading."""
 
 
 def print_json(value: Any) -> None:
@@ -56,14 +71,15 @@ def print_letters(letters: Iterable["Letter"], *, reveal: bool) -> None:
     one_topic = len({letter.partition.topic for letter in listed}) == 1
     if one_topic:
         console().print(plain(f"positions in {listed[0].partition.topic}", style="dim"))
-    rows = table("position", "at", "stream", "reason", "code", "text", "status", "attempts", "redrives", "source")
-    for letter in listed:
-        told = shown(letter, reveal=reveal)
-        if one_topic:
-            told["position"] = f"{letter.partition.number}:{letter.offset}"
-        row = [told[name] for name in ("position", "at", "stream", "reason", "code", "text")]
-        row += [told["http_status"], told["attempts"], told["redrives"], told["source"]]
-        rows.add_row(*map(plain, row))
+    told = [shown(letter, reveal=reveal) for letter in listed]
+    if one_topic:
+        for one, letter in zip(told, listed, strict=True):
+            one["position"] = f"{letter.partition.number}:{letter.offset}"
+    # A terminal is narrow: what none of them has takes no room.
+    names = [name for name in _COLUMNS if any(one[name] is not None for one in told)]
+    rows = table(*(_COLUMNS[name] for name in names))
+    for one in told:
+        rows.add_row(*(plain(one[name]) for name in names))
     console().print(rows)
 
 
