@@ -128,6 +128,7 @@ def endings() -> tuple[Ending, ...]:
     """
     from connector.app.instance import InstanceIdInUseError, TemporaryFolderError  # noqa: PLC0415
     from connector.console.listening import PagesError  # noqa: PLC0415
+    from connector.deadletters.running import NoSuchTopicError  # noqa: PLC0415
     from connector.demo.artifacts import BrokerUnavailableError  # noqa: PLC0415
     from connector.kafka.errors import KafkaTroubleError  # noqa: PLC0415
     from connector.kafka.topics import TopicRefusedError, TopicsMissingError  # noqa: PLC0415
@@ -169,6 +170,12 @@ def endings() -> tuple[Ending, ...]:
             ExitCode.BAD_SETTINGS,
             "type the commands above, or have them created",
             lambda error: isinstance(error, TopicsMissingError),
+        ),
+        Ending(
+            "a topic that dead letters or evidence are read from does not exist",
+            ExitCode.BAD_SETTINGS,
+            "name one that exists, with --topic or --evidence-topic",
+            lambda error: isinstance(error, NoSuchTopicError),
         ),
         Ending(
             "the pages cannot be served",

@@ -154,16 +154,10 @@ class Chosen:
         return topics_of_streams(self.settings, self.streams)
 
     def spans(self, *, whole: bool = False) -> "Spans":
-        """Return what there is to read, from `--since` on unless the whole is wanted.
+        """Return what there is to read, from `--since` on unless the whole is wanted."""
+        from connector.deadletters.running import spans_of  # noqa: PLC0415
 
-        Raises `CommandError` for a topic that does not exist.
-        """
-        from connector.deadletters.running import NoSuchTopicError, spans_of  # noqa: PLC0415
-
-        try:
-            return spans_of(self.settings, self.dead_letter_topics, since_ms=None if whole else self.criteria.since_ms)
-        except NoSuchTopicError as error:
-            raise CommandError(str(error), ExitCode.BAD_SETTINGS, way_out="name another with --topic") from error
+        return spans_of(self.settings, self.dead_letter_topics, since_ms=None if whole else self.criteria.since_ms)
 
     def work(self, spans: "Spans", job: "Job[R]", what: str, *, quiet: bool = False) -> "Iterator[R]":
         """Yield what a job finds in the spans, with a progress bar on a terminal."""

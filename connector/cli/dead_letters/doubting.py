@@ -151,13 +151,9 @@ def _events(chosen: Chosen, topic: str, since_ms: int, *, quiet: bool) -> list["
     """Return the evidence of a topic, from a time on."""
     from connector.deadletters.jobs import EventsJob  # noqa: PLC0415
     from connector.deadletters.letters import told_time  # noqa: PLC0415
-    from connector.deadletters.running import NoSuchTopicError, spans_of  # noqa: PLC0415
+    from connector.deadletters.running import spans_of  # noqa: PLC0415
 
-    try:
-        spans = spans_of(chosen.settings, [topic], since_ms=since_ms)
-    except NoSuchTopicError as error:
-        way_out = "name another with --evidence-topic"
-        raise CommandError(str(error), ExitCode.BAD_SETTINGS, way_out=way_out) from error
+    spans = spans_of(chosen.settings, [topic], since_ms=since_ms)
     found = [event for part in chosen.work(spans, EventsJob(), f"reading {topic}", quiet=quiet) for event in part]
     _refuse_none(found, f"topic {topic} holds no delivery event from {told_time(since_ms) or 'then'} on")
     return found

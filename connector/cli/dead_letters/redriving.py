@@ -198,7 +198,7 @@ class Run:
     def __init__(
         self, chosen: Chosen, rules: "Rules", spelled: dict[str, Any], *, name: str | None, as_json: bool
     ) -> None:
-        from connector.deadletters.running import InvalidNameError, NoSuchTopicError, Redrive  # noqa: PLC0415
+        from connector.deadletters.running import InvalidNameError, Redrive  # noqa: PLC0415
 
         self.chosen = chosen
         self._as_json = as_json
@@ -215,8 +215,6 @@ class Run:
             )
         except InvalidNameError as error:
             raise CommandError(f"--name {error}", ExitCode.BAD_SETTINGS, way_out="choose another name") from error
-        except NoSuchTopicError as error:
-            raise CommandError(str(error), ExitCode.BAD_SETTINGS, way_out="name another with --topic") from error
         self.name = self._redrive.name
         self.rules = self._redrive.rules
 
