@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -13,7 +14,7 @@ from connector.core.records import REDRIVES, origin_of, outcomes_in, redrives_of
 from connector.deadletters.deciding import Known, Rules, Survey, survey
 from connector.deadletters.evidence import Event, event_of
 from connector.deadletters.letters import Facts, Letter, letters_of
-from connector.deadletters.selection import Criteria
+from connector.deadletters.selection import Criteria, Matches
 from connector.deadletters.sums import Sums
 
 
@@ -34,6 +35,13 @@ class Seen:
         self.no_event.update(other.no_event)
         self.where_failed.update(other.where_failed)
 
+    @contextmanager
+    def judging(self, criteria: Criteria) -> Iterator[Matches | None]:
+        """Yield what tells whether a dead letter is meant, None when all are; what it could not judge is seen then."""
+        with criteria.addresses() as addresses:
+            yield criteria.matcher(addresses, self.where_failed)
+            self.no_event = addresses.no_event
+
 
 @dataclass(frozen=True, slots=True)
 class CountJob:
@@ -44,8 +52,7 @@ class CountJob:
     def __call__(self, chunks: Iterator[Chunk], /) -> tuple[Sums, Seen]:
         """Return the counts, and what was seen where there are filters."""
         sums, seen = Sums(), Seen()
-        with self.criteria.addresses() as addresses:
-            matches = self.criteria.matcher(addresses, seen.where_failed)
+        with seen.judging(self.criteria) as matches:
             for chunk in chunks:
                 if matches is None:
                     sums.add(chunk)
@@ -53,7 +60,6 @@ class CountJob:
                 letters = list(letters_of(chunk))
                 seen.reasons.update([letter.reason for letter in letters])
                 sums.add_letters([letter for letter in letters if matches(letter)])
-            seen.no_event = addresses.no_event
         return sums, seen
 
 
@@ -68,15 +74,13 @@ class FindJob:
         """Return them, and what was seen."""
         found: list[Letter] = []
         seen = Seen()
-        with self.criteria.addresses() as addresses:
-            matches = self.criteria.matcher(addresses, seen.where_failed)
+        with seen.judging(self.criteria) as matches:
             for letter in chain.from_iterable(map(letters_of, chunks)):
                 seen.reasons.add(letter.reason)
                 if matches is None or matches(letter):
                     found.append(letter)
                     if len(found) >= self.most:
                         break
-            seen.no_event = addresses.no_event
         return found, seen
 
 

@@ -40,16 +40,14 @@ def export(
     count, seen = 0, Seen()
     with _opened(out) as write:
         with (
-            chosen.criteria.addresses() as addresses,
+            seen.judging(chosen.criteria) as matches,
             progress("exporting", size_of(spans), quiet=out is None) as told,
         ):
-            matches = chosen.criteria.matcher(addresses, seen.where_failed)
             for letter in letters_in(chosen.settings.kafka, spans, told):
                 seen.reasons.add(letter.reason)
                 if matches is None or matches(letter):
                     write(f"{line_of(letter)}\n")
                     count += 1
-        seen.no_event = addresses.no_event
         chosen.refuse_unknown_reasons(seen.reasons)
         chosen.tell_unjudged(seen)
         if not count:
