@@ -82,6 +82,10 @@ class Rules:
     limits: Mapping[str, int] = field(default_factory=dict)
     """Bytes of the largest record that a topic takes, where that is known."""
 
+    def parking(self, topic: str) -> str:
+        """Return where the dead letters of a topic are set aside."""
+        return self.to if self.park and self.to is not None else parking_topic(topic)
+
     def target(self, letter: Letter) -> str | None:
         """Return the topic that a record goes to, None where nothing tells."""
         if self.to is not None:

@@ -12,7 +12,7 @@ from connector.config.settings import Settings
 from connector.config.streams import CreateTopicsSettings, StreamSettings
 from connector.core.chunks import Partition
 from connector.core.progress import ForeignMetadataError
-from connector.deadletters.deciding import Automatic, Candidate, Plan, Rules, Survey, parking_topic
+from connector.deadletters.deciding import Automatic, Candidate, Plan, Rules, Survey
 from connector.deadletters.earlier import CLOCKS_MS
 from connector.deadletters.jobs import OutcomesJob, RedrivenJob
 from connector.deadletters.progressing import Place, read_place
@@ -127,8 +127,7 @@ def targets_of(found: Survey, plan: Plan, rules: Rules) -> dict[str, StreamSetti
             continue
         if candidate.offset in actions.park:
             topic = candidate.partition.topic
-            named = rules.to if rules.park and rules.to else parking_topic(topic)
-            targets.setdefault(named, stream or by_topic.get(topic))
+            targets.setdefault(rules.parking(topic), stream or by_topic.get(topic))
         elif candidate.offset in actions.accept and stream is not None:
             targets.setdefault(stream.outcomes.topic, stream)
         elif candidate.offset in actions.redrive and rules.to is not None:

@@ -21,7 +21,7 @@ from connector.config.kafka import KafkaSettings
 from connector.core.chunks import Chunk, Partition
 from connector.core.progress import RangeSet
 from connector.core.records import evidence_outcome
-from connector.deadletters.deciding import Action, Actions, Rules, parking_topic
+from connector.deadletters.deciding import Action, Actions, Rules
 from connector.deadletters.hygiene import fits, parked_headers, redriven_headers
 from connector.deadletters.letters import Letter, letters_of
 from connector.deadletters.progressing import Place, place_at, read_place
@@ -262,13 +262,13 @@ class _Lane:
         rules, order = self._order.rules, self._order
         partition = letter.origin[0].number
         if letter.offset in actions.park:
-            topic = rules.to if rules.park and rules.to else parking_topic(letter.partition.topic)
+            topic = rules.parking(letter.partition.topic)
             value, headers = letter.value, parked_headers(letter, order.note, now_ms=now_ms())
             action: Action = "park"
             partition = letter.partition.number
         elif letter.offset in actions.accept:
-            topic = rules.streams[letter.stream or ""].outcomes.topic
             stream = rules.streams[letter.stream or ""]
+            topic = stream.outcomes.topic
             told = evidence_outcome(
                 stream.name,
                 stream.operation,
