@@ -8,7 +8,7 @@ always fits: one that does not fit a request alone was refused before it came he
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Literal
 
 from connector.core.chunks import Chunk, source_bytes, split
@@ -41,7 +41,8 @@ class Batch:
     size: int
     closed_by: ClosedBy
     attempts: int = 0
-    """Requests that were answered, or refused in a way that counts, since the records last shared a request."""
+    """Requests that were answered, or refused in a way that counts, since the records last shared a request; of what
+    others overtook those count as well that it shared."""
     failures: int = 0
     """Those of them that tell of its own records, of which a single one is given up after so many: not what failed
     while everything did, or was to wait."""
@@ -54,7 +55,7 @@ class Batch:
     family: int = 0
     """Batches that were cut from one another share this number: they are one suspect, not several."""
     suspect: bool = False
-    """It, or the batch that it was cut from, failed again and again while others passed."""
+    """It, or the batch that it was cut from, failed again and again while others passed, or once they overtook it."""
     trace: str | None = None
     """Where traces are on, the context of the span of its last request, as a header `traceparent` has it."""
 
@@ -81,20 +82,19 @@ class Batch:
         own = tuple(chunk if chunk.indices is None else replace(chunk, indices=None) for chunk in chunks)
         return replace(self, id=batch_id, chunks=own, count=sum(map(len, own)), size=wire_size(own, envelope_bytes))
 
-    def halves(self) -> tuple[tuple[Chunk, ...], tuple[Chunk, ...]]:
-        """Return the chunks of the first and of the second half of the records."""
-        left, right = [], []
-        middle = self.count // 2
-        for chunk in self.chunks:
-            if middle >= len(chunk):
-                left.append(chunk)
-            elif middle <= 0:
-                right.append(chunk)
-            else:
-                left.append(chunk.slice(0, middle))
-                right.append(chunk.slice(middle, len(chunk)))
-            middle -= len(chunk)
-        return tuple(left), tuple(right)
+    def parts(self, number: int) -> list[tuple[Chunk, ...]]:
+        """Return the chunks of so many parts of the records, which differ by one record at most; none is empty."""
+        number = min(number, self.count)
+        parts = []
+        for low, high in pairwise([self.count * part // number for part in range(number + 1)]):
+            chunks, first = [], 0
+            for chunk in self.chunks:
+                start, stop = max(low - first, 0), min(high - first, len(chunk))
+                if start < stop:
+                    chunks.append(chunk.slice(start, stop))
+                first += len(chunk)
+            parts.append(tuple(chunks))
+        return parts
 
 
 def wire_size(chunks: Iterable[Chunk], envelope_bytes: int) -> int:

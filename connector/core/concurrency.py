@@ -52,7 +52,7 @@ class ConcurrencyLimit:
         self._recent += (RECENT if self._recent else 1.0) * (latency_secs - self._recent)
         drift = FORGET / max(active, 1) if 0.0 < self._best < self._recent else 1.0
         self._best += drift * (self._recent - self._best)
-        if self._recent > LATENCY_FACTOR * self._best + LATENCY_SLACK_SECS:
+        if self._recent > _far_longer_than(self._best):
             self._shrink("latency", now, max(latency_secs, self._recent))
         elif active * 2 >= self.limit and self._limit < self._policy.max:
             step = 1.0 if self._slow_start else 1.0 / self._limit
@@ -62,6 +62,11 @@ class ConcurrencyLimit:
     def troubled(self, *, now: float) -> None:
         """Take note of an answer that asks for less, or of none."""
         self._shrink("trouble", now, self._recent)
+
+    @property
+    def overdue_secs(self) -> float:
+        """How long a request may take; one without an answer then takes far longer than the last ones took."""
+        return _far_longer_than(self._recent)
 
     def restart(self) -> None:
         """Start as low as at first and double again: the platform is back after an outage, or a hold has ended."""
@@ -78,3 +83,7 @@ class ConcurrencyLimit:
             self._limit = lower
             self.moved = why
         self._no_shrink_before = now + max(round_trip_secs, 0.05)
+
+
+def _far_longer_than(latency_secs: float) -> float:
+    return LATENCY_FACTOR * latency_secs + LATENCY_SLACK_SECS

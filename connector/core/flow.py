@@ -18,7 +18,6 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from typing import Literal
 
@@ -28,6 +27,7 @@ from connector.core.partition import NOTHING_SAID, ROOM_TO_SETTLE, ROOM_TO_START
 from connector.core.progress import MAX_METADATA, Progress, Range, encode, runs
 from connector.core.remembered import Remembered
 from connector.core.results import Finished
+from connector.core.starting import SUSPECTS_SHARE, StartQueue
 from connector.core.verdicts import Verdicts
 
 ANSWERS_PER_IN_FLIGHT = 4
@@ -101,8 +101,7 @@ class Flow:
         """Make the state of a stream; marks begin apart, so that no two workers are likely to say the same."""
         self.limits = limits
         self.partitions: dict[Partition, PartitionState] = {}
-        self.ready: deque[Batch] = deque()
-        self._waiting: list[tuple[float, int, Batch]] = []
+        self.queue = StartQueue()
         self.finished: deque[Finished] = deque()
         self.active: dict[int, Batch] = {}
         self.active_records = 0
@@ -112,14 +111,19 @@ class Flow:
         """Partitions whose metadata has no room for more in flight: only what holds the committed offset may start."""
         self._stuck: set[Partition] = set()
         """Those where it has none for results either: only what holds the committed offset may settle."""
-        self._retried = False
-        """What was chosen last was to be tried again: the next is a ready one, if there is any. Of a few bad records
-        there may be more to try again than may start, and nothing would pass that tells them from an outage."""
-        self._crowded = 0
-        """Ready batches that were passed over for lack of room when it was last chosen what starts."""
         self.remembered = Remembered(ANSWERS_PER_IN_FLIGHT * limits.max_in_flight_records)
         self._serial = 0
         self._mark = first_mark
+
+    @property
+    def ready(self) -> deque[Batch]:
+        """Batches that never failed and may start."""
+        return self.queue.ready
+
+    @property
+    def waiting(self) -> int:
+        """Batches that wait to be tried again."""
+        return self.queue.waiting
 
     # ------------------------------------------------------------------ partitions come and go
 
@@ -334,9 +338,8 @@ class Flow:
         self.remembered.not_taken(batch.chunks)
         pruned = self._startable(batch)
         if pruned is not None:
-            self._serial += 1
             self.held_bytes += _bytes(pruned)
-            heappush(self._waiting, (at, self._serial, pruned))
+            self.queue.again(pruned, at=at)
 
     def take_out(self, chosen: Callable[[Batch], Iterable[int]]) -> list[Batch]:
         """Take the chosen records, whose indices rise, out of all that is ready or waits to be tried again."""
@@ -354,9 +357,7 @@ class Flow:
             taken.append(out)
             return rest
 
-        self.ready = deque([rest for batch in self.ready if (rest := left(batch))])
-        self._waiting = [(at, serial, rest) for at, serial, batch in self._waiting if (rest := left(batch))]
-        heapify(self._waiting)
+        self.queue.change(left)
         return taken
 
     def set_aside(self, item: Finished, reason: str) -> tuple[Finished | None, Finished | None]:
@@ -402,26 +403,7 @@ class Flow:
         """Tell whether a tick would change anything."""
         if self.finished or self._dirty:
             return True
-        return slots > 0 and (bool(self.ready) or bool(self._waiting and self._waiting[0][0] <= now))
-
-    def next_retry_at(self) -> float | None:
-        """Return when the next waiting batch may be tried again."""
-        return self._waiting[0][0] if self._waiting else None
-
-    @property
-    def waiting(self) -> int:
-        """Batches that wait to be tried again."""
-        return len(self._waiting)
-
-    @property
-    def startable(self) -> int:
-        """Ready batches without those that metadata had no room for a moment ago."""
-        return max(len(self.ready) - self._crowded, 0)
-
-    @property
-    def first_startable(self) -> Batch | None:
-        """The ready batch that is to start first, of those that metadata had room for a moment ago."""
-        return self.ready[self._crowded] if self._crowded < len(self.ready) else None
+        return slots > 0 and self.queue.is_due(now=now, suspects=self._room_for_suspects(slots) > 0)
 
     def oldest(self, partition: Partition) -> Place:
         """Return where the first record is that is not settled: a search through all batches, for rare questions."""
@@ -438,7 +420,7 @@ class Flow:
         for batch in self.active.values():
             if holds(batch.chunks):
                 return Place("posted", batch.id, batch.attempts)
-        for at, _, batch in self._waiting:
+        for at, batch in self.queue.retries():
             if holds(batch.chunks):
                 return Place("waiting", batch.id, batch.attempts, at)
         for batch in self.ready:
@@ -581,7 +563,7 @@ class Flow:
             alive_batch = self._startable(batch)
             if alive_batch is not None:
                 self.held_bytes += _bytes(alive_batch)
-                self.ready.appendleft(alive_batch)
+                self.queue.put_back([alive_batch])
 
     def _note_gone(self, tick: Tick) -> None:
         """Note of partitions that are gone what a tick said of them, and that nobody posted what it was to start."""
@@ -608,23 +590,17 @@ class Flow:
 
     def _take_startable(self, now: float, slots: int, *, trial: bool) -> list[tuple[int, Batch]]:
         start: list[tuple[int, Batch]] = []
-        passed_over: list[Batch] = []
-        records = self.active_records
+        crowded: list[Batch] = []
+        records, suspects = self.active_records, self._room_for_suspects(slots)
         while len(start) < slots:
-            is_due = self._waiting and self._waiting[0][0] <= now
-            if is_due and not (self.ready and (trial or self._retried)):
-                batch = heappop(self._waiting)[2]
-                self._retried = True
-            elif self.ready:
-                self._retried = False
-                batch = self.ready.popleft()
-            else:
+            batch = self.queue.take(now=now, suspects=suspects > 0, trial=trial)
+            if batch is None:
                 break
             if self._must_wait(batch.chunks, self._full):
-                passed_over.append(batch)
+                crowded.append(batch)
                 continue
             if records and records + batch.count > self.limits.max_in_flight_records:
-                self.ready.appendleft(batch)
+                self.queue.put_back([batch])
                 break
             pruned = self._startable(batch)
             if pruned is not batch:
@@ -635,14 +611,21 @@ class Flow:
                 batch = pruned
             if trial and batch.count > 1:
                 batch, rest = self._divide(batch, [0], (f"{batch.id}.t{self._serial:x}", batch.id))
-                self.ready.appendleft(rest)
+                self.queue.put_back([rest])
             self._serial += 1
             records += batch.count
+            suspects -= batch.suspect
             start.append((self._serial, batch))
-        self.ready.extendleft(reversed(passed_over))
         if slots:
-            self._crowded = len(passed_over)
+            self.queue.crowd_out(crowded)
         return start
+
+    def _room_for_suspects(self, slots: int) -> int:
+        """Return how many of the suspects that wait may start, where so many batches may."""
+        if not self.queue.has_suspects:
+            return 0
+        under_way = sum(batch.suspect for batch in self.active.values())
+        return max(int(SUSPECTS_SHARE * (len(self.active) + slots)), 1) - under_way
 
     def _must_wait(self, chunks: Iterable[Chunk], crowded: set[Partition]) -> bool:
         """Tell whether metadata has no room for these records, and none of them is one that would make some."""
@@ -683,7 +666,7 @@ class Flow:
             first, rest = self._cut_batch(batch, {p: said.start_cut for p, said in cuts.items()})
             begun += [(serial, first)] if first else []
             put_back += [rest] if rest else []
-        self.ready.extendleft(reversed(put_back))
+        self.queue.put_back(put_back)
         return kept, begun
 
     def _cut_finished(
@@ -736,21 +719,12 @@ class Flow:
         return replace(batch, chunks=chunks, count=count, size=batch.size - gone)
 
     def _prune_unstarted(self) -> None:
-        kept: list[Batch] = []
-        for batch in self.ready:
-            pruned = self._startable(batch)
-            self.held_bytes += (_bytes(pruned) if pruned else 0) - _bytes(batch)
-            if pruned is not None:
-                kept.append(pruned)
-        self.ready = deque(kept)
-        waiting: list[tuple[float, int, Batch]] = []
-        for at, serial, batch in self._waiting:
-            pruned = self._startable(batch)
-            self.held_bytes += (_bytes(pruned) if pruned else 0) - _bytes(batch)
-            if pruned is not None:
-                waiting.append((at, serial, pruned))
-        heapify(waiting)
-        self._waiting = waiting
+        def pruned(batch: Batch) -> Batch | None:
+            left = self._startable(batch)
+            self.held_bytes += (_bytes(left) if left else 0) - _bytes(batch)
+            return left
+
+        self.queue.change(pruned)
 
     def _alive_finished(self, item: Finished) -> Finished | None:
         """Return the item without chunks of partitions that are gone, for which the answers are remembered."""

@@ -1,4 +1,4 @@
-"""How long a failed batch waits, when it is halved, and when a single record is given up.
+"""How long a failed batch waits, when it is split, and when a single record is given up.
 
 The waiting times are the platform's advice: `2^attempt + uniform(0, 1)` seconds, the attempt counted from 0.
 """
@@ -19,10 +19,15 @@ class RetryPolicy:
     retry_after_max_secs: float
 
 
-Step = Literal["again", "halve", "give_up"]
+Step = Literal["again", "split", "give_up"]
 
 SUSPICION = 2
 """Failures in a row, while others pass, that make a batch worth halving: one is the platform's noise."""
+
+
+PARTS_WHEN_OVERTAKEN = 6
+"""Into how many parts a batch is split that others overtook, in place of halves: each level takes as long again. One
+record of 1,000 is alone after four of them (6^4 = 1,296): its fifth post is the last that `max_attempts` allows."""
 
 
 def backoff(attempts: int, policy: RetryPolicy, *, jitter: float) -> float:
@@ -31,23 +36,35 @@ def backoff(attempts: int, policy: RetryPolicy, *, jitter: float) -> float:
     return float(min(policy.base_secs * (2**exponent + jitter), policy.max_secs))
 
 
-def told_to_wait(retry_after_secs: float | None, attempts: int, policy: RetryPolicy, *, jitter: float) -> float:
+def wait_as_told(retry_after_secs: float | None, attempts: int, policy: RetryPolicy, *, jitter: float) -> float:
     """Return the seconds to wait when the platform says so itself, capped, with jitter so that not all come at once."""
     if retry_after_secs is None:
         return backoff(attempts, policy, jitter=jitter)
     return min(max(retry_after_secs, 0.0), policy.retry_after_max_secs) + jitter * policy.base_secs
 
 
-def next_step(batch: Batch, policy: RetryPolicy, *, others_pass: bool, still_pass: bool) -> Step:
-    """Decide about a batch that was not taken and has `batch.failures` of its own behind it.
+@dataclass(frozen=True, slots=True)
+class Others:
+    """What became of other batches while one failed."""
 
-    While nothing else has passed since it first failed it is only tried again: the failure is not its own. Halves of a
-    batch that was suspected are halved again at once, so a poison record is alone after log2(n) failures. It is given
-    up only where others have passed since it failed before, too (`still_pass`): of an outage that has begun meanwhile
-    what passed earlier tells nothing.
+    passed: bool
+    """They have passed since it failed first."""
+    still_pass: bool
+    """They have passed since it failed before this time, too: of an outage that has begun meanwhile what passed
+    earlier tells nothing."""
+    overtook: bool = False
+    """They have passed while it waited for its answer, and far quicker: each further attempt may take as long."""
+
+
+def next_step(batch: Batch, policy: RetryPolicy, others: Others) -> Step:
+    """Decide about a batch that failed and has `batch.failures` of its own behind it.
+
+    While nothing else has passed since it first failed it is only tried again: the failure is not its own. Parts of a
+    batch that was suspected are split again at once, so a poison record is alone after as many failures as there are
+    levels. It is given up only where others still pass.
     """
-    if not others_pass:
+    if not others.passed:
         return "again"
     if batch.count > 1:
-        return "halve" if batch.suspect or batch.failures >= SUSPICION else "again"
-    return "give_up" if still_pass and batch.failures >= policy.max_attempts else "again"
+        return "split" if batch.suspect or batch.failures >= SUSPICION else "again"
+    return "give_up" if others.still_pass and batch.failures >= policy.max_attempts else "again"

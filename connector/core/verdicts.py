@@ -236,8 +236,8 @@ TABLE: tuple[Row, ...] = (
         "500, 502, 503 and other 5xx",
         Action.BACK_OFF,
         "not taken, by the platform's own word: backoff with jitter; all failing: the circuit opens and consumption "
-        "pauses; one failing while others pass: halved, and a single record that still fails after "
-        "`retry.max_attempts` is a dead letter `server_error`",
+        "pauses; one failing while others pass: halved (in six, where others overtook it), and a single record that "
+        "still fails after `retry.max_attempts` is a dead letter `server_error`",
         _status(500, 599),
     ),
     Row(

@@ -11,11 +11,18 @@ from connector.clock import awake, now, now_ms, until_next
 from connector.core.batching import Batch, LargestTaken
 from connector.core.chunks import Chunk
 from connector.core.results import Finished
-from connector.core.retrying import SUSPICION, RetryPolicy, backoff, next_step, told_to_wait
+from connector.core.retrying import (
+    PARTS_WHEN_OVERTAKEN,
+    SUSPICION,
+    Others,
+    RetryPolicy,
+    backoff,
+    next_step,
+    wait_as_told,
+)
 from connector.core.verdicts import (
     WAIT_STATUSES,
     Action,
-    Judgement,
     Reply,
     Row,
     Verdict,
@@ -49,6 +56,23 @@ class SendOptions:
 
     post_within_secs: float
     in_doubt: Literal["dead_letter", "resend", "hold"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What came of the request of a listed batch, and by which row it is judged."""
+
+    serial: int
+    batch: Batch
+    reply: Reply
+    row: Row
+    own_list: bool
+    """Every record goes to the list that the settings name."""
+    sent_ms: int
+    """When the request was begun, in milliseconds since 1970."""
+    at: float
+    """When it was answered, or given up."""
+    took_secs: float
 
 
 class Sender:
@@ -139,16 +163,17 @@ class Sender:
             if span is not None:
                 span.end("cut_off")
             raise
-        took = now() - began
+        at = now()
         own_list = all(chunk.own_list for chunk in batch.chunks)
         row = classify(reply, self._policy, own_list=own_list)
+        answered = Answered(serial, batch, reply, row, own_list, sent_ms, at, at - began)
         with state.changed:
             state.counts.requests += 1
             state.counts.requests_by_row[row.name] += 1
             if serial in state.flow.active:
-                self._carry_out(serial, batch, reply, row, took=took, sent_ms=sent_ms, own_list=own_list)
+                self._carry_out(answered)
             state.changed.notify_all()
-        self._observe(row, took, batch.count)
+        self._observe(row, answered.took_secs, batch.count)
         if span is not None:
             span.end(row.name, status=reply.status, failed=row.action is not Action.JUDGE)
         if is_debugging():
@@ -160,7 +185,7 @@ class Sender:
                 row=row.name,
                 status=reply.status,
                 attempts=batch.attempts,
-                took_secs=round(took, 3),
+                took_secs=round(answered.took_secs, 3),
             )
 
     def _list_again(self, serial: int) -> None:
@@ -208,77 +233,116 @@ class Sender:
 
     # ------------------------------------------------------------------ verdicts, under the lock
 
-    def _carry_out(
-        self, serial: int, batch: Batch, reply: Reply, row: Row, *, took: float, sent_ms: int, own_list: bool
-    ) -> None:
-        state, at = self._state, now()
+    def _carry_out(self, answered: Answered) -> None:
+        batch, reply = answered.batch, answered.reply
         if reply.kind != "not_sent":  # an answer that was lost counts as well: `resend` must come to an end
             batch.attempts += 1
-            batch.sent_ms = sent_ms
-        match row.action:
+            batch.sent_ms = answered.sent_ms
+        match answered.row.action:
             case Action.JUDGE:
-                state.limit.answered(took, active=len(state.flow.active), now=at)
-                judgement = judge(reply, batch.count, self._policy, failures=batch.failures + 1, own_list=own_list)
-                if judgement.hold_code is not None:
-                    reason = f"setting:{judgement.hold_code}"
-                    self._hold(serial, batch, reason, "every record of a batch failed with it")
-                    return
-                batch.failures += 1
-                self._passed(batch, reply)
-                self._taken.note(batch.size, at)
-                if at - self._lowered_at > SMALLER_FOR_SECS:
-                    self._forget_limit()
-                self._settle(serial, batch, judgement, reply, sent_ms)
+                self._judge(answered)
             case Action.DOUBT:
-                batch.failures += 1
-                _, still_pass = self._others_pass(batch, at)
-                self._failed(batch, row, reply, still_pass=still_pass)
-                self._doubt(serial, batch, batch.chunks, reply, sent_ms, still_pass=still_pass)
+                self._doubt(answered)
             case Action.HALVE | Action.SHRINK:
-                self._passed(batch, reply)
-                if row.action is Action.SHRINK:
-                    self._learn_limit(batch, at)
-                if batch.count == 1:
-                    self._refused_alone(serial, batch, reply, row, sent_ms)
-                else:
-                    self._halve(serial, at=at)
+                self._refused_for_records(answered)
             case Action.HOLD:
-                self._refused(serial, batch, reply, row)
+                self._refused(answered)
             case Action.HOLD_OR_HALVE:
-                self._blocked(serial, batch, reply, row, sent_ms)
+                self._blocked(answered)
             case Action.BACK_OFF:
-                self._back_off(serial, batch, reply, row, sent_ms)
+                others = self._others(answered)
+                self._failed(answered, still_pass=others.still_pass)
+                self._narrow(answered, others)
             case Action.WAIT:
-                self._wait(serial, batch, reply, row, sent_ms)
+                self._wait(answered)
             case Action.OUTAGE:
-                self._failed(batch, row, reply)
-                self._again(serial, at=at + self._pause_after(1))
+                self._failed(answered)
+                self._again(answered.serial, at=answered.at + self._pause_after(1))
             case Action.LOCAL:
                 raise AssertionError("no reply is judged by a local row")
 
-    def _passed(self, batch: Batch, reply: Reply) -> None:
-        if reply.foreign:  # of the platform it says nothing
+    def _judge(self, answered: Answered) -> None:
+        """Settle what has a verdict by its index; what is to be sent again, or in doubt, goes its own way."""
+        batch, reply, at, state = answered.batch, answered.reply, answered.at, self._state
+        state.limit.answered(answered.took_secs, active=len(state.flow.active), now=at)
+        judgement = judge(reply, batch.count, self._policy, failures=batch.failures + 1, own_list=answered.own_list)
+        if judgement.hold_code is not None:
+            self._hold(answered, f"setting:{judgement.hold_code}", "every record of a batch failed with it")
             return
-        if self._state.gate.passed(batch.family, now=now(), suspect=batch.suspect):
+        batch.failures += 1
+        self._passed(answered)
+        self._taken.note(batch.size, at)
+        if at - self._lowered_at > SMALLER_FOR_SECS:
+            self._forget_limit()
+        apart = sorted({*judgement.again, *judgement.doubt, *judgement.probe})
+        if not apart:
+            self._finish(answered, batch.chunks, judgement.verdicts)
+            return
+        inside = set(apart)
+        rest = [index for index in range(batch.count) if index not in inside]
+        others = batch.split(apart)[1]
+        if judgement.doubt:
+            # What nobody can tell stays listed; the records that were named have their verdict.
+            state.flow.doubt(batch.split(judgement.doubt)[0])
+        if others:
+            self._finish(answered, others, judgement.verdicts.picked(rest))
+        else:
+            state.flow.withdraw(answered.serial)
+        if judgement.again:
+            again = self._piece(batch, batch.split(judgement.again)[0])
+            state.flow.again(again, at=at + self._pause_after(batch.attempts))
+        if judgement.probe:
+            probe = self._piece(batch, batch.split(judgement.probe)[0])
+            for half in probe.parts(2):
+                state.flow.again(self._piece(probe, half), at=at)
+        if judgement.doubt:
+            self._doubt_some(answered, batch.split(judgement.doubt)[0])
+
+    def _passed(self, answered: Answered) -> None:
+        if answered.reply.foreign:  # of the platform it says nothing
+            return
+        batch = answered.batch
+        if self._state.gate.passed(batch.family, now=answered.at, suspect=batch.suspect):
             self._state.limit.restart()
 
-    def _failed(self, batch: Batch, row: Row, reply: Reply, *, still_pass: bool = False) -> None:
-        self._troubled(still_pass=still_pass)
-        detail = f"{row.name}: {reply.text or reply.trouble or reply.unreadable or ''}".rstrip(": ")
+    def _failed(self, answered: Answered, *, still_pass: bool = False) -> None:
+        self._troubled(answered, still_pass=still_pass)
+        batch, reply = answered.batch, answered.reply
+        detail = f"{answered.row.name}: {reply.text or reply.trouble or reply.unreadable or ''}".rstrip(": ")
         if reply.status:
             detail = f"HTTP {reply.status}, {detail}"
         gate = self._state.gate
-        if gate.failed(batch.family, now=now(), detail=detail, others_pass=still_pass, suspect=batch.suspect):
+        if gate.failed(batch.family, now=answered.at, detail=detail, others_pass=still_pass, suspect=batch.suspect):
             self._tell_hold()
 
-    def _troubled(self, *, still_pass: bool) -> None:
+    def _troubled(self, answered: Answered, *, still_pass: bool) -> None:
         """Ask for less at once, unless others have passed since the batch last failed: it is then not the load."""
         if not still_pass:
-            self._state.limit.troubled(now=now())
+            self._state.limit.troubled(now=answered.at)
+
+    def _others(self, answered: Answered) -> Others:
+        """Tell whether others have passed since a batch that has just failed first did, and since it last did.
+
+        A request that takes far longer than others has failed when it was overdue: those that pass from then on have
+        overtaken it. In an outage there are none, though some may have passed after it was begun.
+        """
+        batch, at, gate = answered.batch, answered.at, self._state.gate
+        overdue_secs = answered.took_secs - self._state.limit.overdue_secs
+        since = at - max(overdue_secs, 0.0)
+        first = since if batch.first_failed_at is None else batch.first_failed_at
+        last = since if batch.last_failed_at is None else batch.last_failed_at
+        batch.first_failed_at, batch.last_failed_at = first, at
+        passed = gate.others_pass(batch.family, since=first)
+        return Others(passed, gate.others_pass(batch.family, since=last), overtook=overdue_secs > 0 and passed)
 
     def _tell_hold(self) -> None:
         if self._state.gate.hold is not None:
             self._state.on_hold(self._state.gate.hold)
+
+    def _refused(self, answered: Answered) -> None:
+        reply = answered.reply
+        detail = reply.text or reply.trouble or f"HTTP {reply.status}"
+        self._hold(answered, self._hold_reason(reply, answered.row), detail)
 
     def _hold_reason(self, reply: Reply, row: Row) -> str:
         if row.name == "tls":
@@ -289,90 +353,84 @@ class Sender:
             return "redirected"
         return _HOLD_REASONS.get(reply.status, "refused")
 
-    def _refused(self, serial: int, batch: Batch, reply: Reply, row: Row) -> None:
-        self._hold(serial, batch, self._hold_reason(reply, row), reply.text or reply.trouble or f"HTTP {reply.status}")
-
-    def _hold(self, serial: int, batch: Batch, reason: str, detail: str) -> None:
+    def _hold(self, answered: Answered, reason: str, detail: str) -> None:
         """Pause the stream; the batch was not taken and goes back to where it came from."""
-        if self._state.gate.refused(batch.family, reason, now=now(), detail=detail):
+        if self._state.gate.refused(answered.batch.family, reason, now=answered.at, detail=detail):
             self._tell_hold()
         # Others may pass and end the hold at once, again and again: it must not come back as fast as it is refused.
-        self._again(serial, at=now() + self._pause_after(1))
+        self._again(answered.serial, at=answered.at + self._pause_after(1))
 
-    def _settle(self, serial: int, batch: Batch, judgement: Judgement, reply: Reply, sent_ms: int) -> None:
-        """Queue the verdicts of a judged batch; what is to be sent again, or in doubt, goes its own way."""
-        flow, at = self._state.flow, now()
-        apart = sorted({*judgement.again, *judgement.doubt, *judgement.probe})
-        if not apart:
-            self._finish(serial, batch, batch.chunks, judgement.verdicts, sent_ms)
-            return
-        inside = set(apart)
-        rest = [index for index in range(batch.count) if index not in inside]
-        others = batch.split(apart)[1]
-        if judgement.doubt:
-            # What nobody can tell stays listed; the records that were named have their verdict.
-            flow.doubt(batch.split(judgement.doubt)[0])
-        if others:
-            self._finish(serial, batch, others, judgement.verdicts.picked(rest), sent_ms)
-        else:
-            flow.withdraw(serial)
-        if judgement.again:
-            again = self._piece(batch, batch.split(judgement.again)[0])
-            flow.again(again, at=at + self._pause_after(batch.attempts))
-        if judgement.probe:
-            probe = self._piece(batch, batch.split(judgement.probe)[0])
-            for half in probe.halves():
-                flow.again(self._piece(probe, half), at=at)
-        if judgement.doubt:
-            _, still_pass = self._others_pass(batch, at)
-            self._settle_doubt(batch, batch.split(judgement.doubt)[0], reply, sent_ms, still_pass=still_pass)
+    def _finish(self, answered: Answered, chunks: tuple[Chunk, ...], verdicts: Verdicts) -> None:
+        self._state.finish(
+            answered.serial,
+            chunks,
+            verdicts,
+            attempts=answered.batch.attempts,
+            sent_ms=answered.sent_ms,
+            answered_ms=now_ms(),
+        )
 
-    def _finish(self, serial: int, batch: Batch, chunks: tuple[Chunk, ...], verdicts: Verdicts, sent_ms: int) -> None:
-        self._state.finish(serial, chunks, verdicts, attempts=batch.attempts, sent_ms=sent_ms, answered_ms=now_ms())
-
-    def _doubt(
-        self, serial: int, batch: Batch, chunks: tuple[Chunk, ...], reply: Reply, sent_ms: int, *, still_pass: bool
-    ) -> None:
+    def _doubt(self, answered: Answered) -> None:
         """Deal with a batch whose fate is unknown, as the operator chose."""
-        flow = self._state.flow
-        if self._options.in_doubt == "dead_letter":
-            self._finish(serial, batch, chunks, Verdicts(in_doubt(reply)), sent_ms)
-            return
-        flow.doubt(chunks)
-        flow.withdraw(serial)
-        self._settle_doubt(batch, chunks, reply, sent_ms, still_pass=still_pass)
-
-    def _settle_doubt(
-        self, batch: Batch, chunks: tuple[Chunk, ...], reply: Reply, sent_ms: int, *, still_pass: bool
-    ) -> None:
-        """Deal with records in doubt that are listed as such and belong to no active batch."""
-        state, at = self._state, now()
-        often = batch.failures >= self._retry.max_attempts
+        batch, flow = answered.batch, self._state.flow
+        others = self._others(answered)
+        self._failed(answered, still_pass=others.still_pass)
         match self._options.in_doubt:
-            case "resend" if not (often and still_pass):
+            case "dead_letter":
+                self._finish(answered, batch.chunks, Verdicts(in_doubt(answered.reply)))
+            case "resend":
+                self._narrow(answered, others)
+            case "hold":
+                flow.doubt(batch.chunks)
+                flow.withdraw(answered.serial)
+                self._hold_partitions(batch.chunks)
+
+    def _doubt_some(self, answered: Answered, chunks: tuple[Chunk, ...]) -> None:
+        """Deal with records of a judged batch that are in doubt, are listed as such, and belong to no active batch."""
+        state, batch = self._state, answered.batch
+        spent = batch.failures >= self._retry.max_attempts and self._others(answered).still_pass
+        match self._options.in_doubt:
+            case "resend" if not spent:
                 again = self._piece(batch, chunks)
-                for chunk in again.chunks:
-                    chunk.resent = True
-                state.counts.resent += again.count
-                state.flow.again(again, at=at + self._pause_after(batch.attempts))
+                self._note_resent(again.chunks)
+                state.flow.again(again, at=answered.at + self._pause_after(batch.attempts))
             case "dead_letter" | "resend":
                 if self._options.in_doubt == "resend":
                     state.gate.gave_up()
-                verdicts = Verdicts(in_doubt(reply))
+                verdicts, sent_ms = Verdicts(in_doubt(answered.reply)), answered.sent_ms
                 state.settle(
                     Finished(chunks, verdicts, batch.id, 0, batch.attempts, sent_ms, now_ms(), trace=batch.trace)
                 )
             case "hold":
-                for partition in {chunk.partition for chunk in chunks if state.flow.is_alive(chunk)}:
-                    state.hold_partition(partition, "in_doubt", "an answer was lost; say what becomes of its records")
+                self._hold_partitions(chunks)
 
-    def _refused_alone(self, serial: int, batch: Batch, reply: Reply, row: Row, sent_ms: int) -> None:
-        """Give up a single record that the platform refuses, unless its code says that it is worth another attempt."""
+    def _note_resent(self, chunks: tuple[Chunk, ...]) -> None:
+        for chunk in chunks:
+            chunk.resent = True
+        self._state.counts.resent += sum(map(len, chunks))
+
+    def _hold_partitions(self, chunks: tuple[Chunk, ...]) -> None:
+        state = self._state
+        for partition in {chunk.partition for chunk in chunks if state.flow.is_alive(chunk)}:
+            state.hold_partition(partition, "in_doubt", "an answer was lost; say what becomes of its records")
+
+    def _refused_for_records(self, answered: Answered) -> None:
+        """Halve a batch until the record is alone that is refused, and give that one up.
+
+        One whose code says that it is worth another attempt has some more.
+        """
+        batch, reply, row = answered.batch, answered.reply, answered.row
+        self._passed(answered)
+        if row.action is Action.SHRINK:
+            self._learn_limit(batch, answered.at)
+        if batch.count > 1:
+            self._split(answered.serial, at=answered.at)
+            return
         batch.failures += 1
         if reply.code in self._policy.transient_codes and batch.failures < self._retry.max_attempts:
-            self._again(serial, at=now() + self._pause_after(batch.attempts))
+            self._again(answered.serial, at=answered.at + self._pause_after(batch.attempts))
         else:
-            self._reject(serial, batch, reply, row, sent_ms)
+            self._finish(answered, batch.chunks, Verdicts(rejection(reply, row)))
 
     def _learn_limit(self, batch: Batch, at: float) -> None:
         """Have later batches be smaller than one that was too large, for a time, or until a single record is that.
@@ -392,96 +450,81 @@ class Sender:
         self._state.batcher.forget_lower()
         self._lowered_at = float("inf")
 
-    def _reject(self, serial: int, batch: Batch, reply: Reply, row: Row, sent_ms: int) -> None:
-        self._finish(serial, batch, batch.chunks, Verdicts(rejection(reply, row)), sent_ms)
-
-    def _halve(self, serial: int, *, at: float, suspect: bool = False) -> None:
-        flow = self._state.flow
-        batch = flow.withdraw(serial)
-        for half in batch.halves():
-            piece = self._piece(batch, half)
-            piece.attempts = piece.failures = 0
-            piece.suspect = suspect
-            flow.again(piece, at=at)
-
-    def _back_off(self, serial: int, batch: Batch, reply: Reply, row: Row, sent_ms: int) -> None:
-        others_pass, still_pass = self._others_pass(batch, now())
-        self._failed(batch, row, reply, still_pass=still_pass)
-        self._narrow(serial, batch, reply, row, sent_ms, others_pass=others_pass, still_pass=still_pass)
-
-    def _wait(self, serial: int, batch: Batch, reply: Reply, row: Row, sent_ms: int) -> None:
+    def _wait(self, answered: Answered) -> None:
         """Have a batch wait as it was told, and all others as well once nothing passes.
 
         That too much is asked is no word about a record; a 503 may be one, whatever it says of when.
         """
-        state, at = self._state, now()
-        others_pass, still_pass = self._others_pass(batch, at)
-        self._troubled(still_pass=still_pass)
-        told = told_to_wait(reply.retry_after_secs, batch.attempts, self._retry, jitter=self._dice.random())
-        all_told = state.gate.told_to_wait(batch.family, now=at, others_pass=still_pass, suspect=batch.suspect)
+        state, batch, reply, at = self._state, answered.batch, answered.reply, answered.at
+        others = self._others(answered)
+        self._troubled(answered, still_pass=others.still_pass)
+        told = wait_as_told(reply.retry_after_secs, batch.attempts, self._retry, jitter=self._dice.random())
+        all_told = state.gate.told_to_wait(batch.family, now=at, others_pass=others.still_pass, suspect=batch.suspect)
         if all_told and reply.retry_after_secs is not None:
             state.paused_until = max(state.paused_until, at + told)
         if reply.status in WAIT_STATUSES:
-            self._again(serial, at=at + told)
+            self._again(answered.serial, at=at + told)
             return
-        self._narrow(serial, batch, reply, row, sent_ms, others_pass=others_pass, still_pass=still_pass, told_secs=told)
+        self._narrow(answered, others, told_secs=told)
 
-    def _others_pass(self, batch: Batch, at: float) -> tuple[bool, bool]:
-        """Tell whether others have passed since a batch that has just failed first did, and since it last did."""
-        first = at if batch.first_failed_at is None else batch.first_failed_at
-        last = at if batch.last_failed_at is None else batch.last_failed_at
-        batch.first_failed_at, batch.last_failed_at = first, at
-        gate = self._state.gate
-        return gate.others_pass(batch.family, since=first), gate.others_pass(batch.family, since=last)
-
-    def _blocked(self, serial: int, batch: Batch, reply: Reply, row: Row, sent_ms: int) -> None:
+    def _blocked(self, answered: Answered) -> None:
         """Pause, unless others have passed since the batch was last refused: then it is about its own records.
 
         The others must have passed: a probe carries no text that anybody could mind.
         """
-        last, batch.blocked_at = batch.blocked_at, now()
-        gate = self._state.gate
+        batch, gate = answered.batch, self._state.gate
+        last, batch.blocked_at = batch.blocked_at, answered.at
         if last is None or not gate.others_passed(batch.family, since=last):
-            self._refused(serial, batch, reply, row)
+            self._refused(answered)
             return
-        gate.blamed(batch.family, now=now(), suspect=batch.suspect)
-        self._narrow(serial, batch, reply, row, sent_ms, others_pass=True, still_pass=True)
+        gate.blamed(batch.family, now=answered.at, suspect=batch.suspect)
+        self._narrow(answered, Others(passed=True, still_pass=True))
 
-    def _narrow(
-        self,
-        serial: int,
-        batch: Batch,
-        reply: Reply,
-        row: Row,
-        sent_ms: int,
-        *,
-        others_pass: bool,
-        still_pass: bool,
-        told_secs: float | None = None,
-    ) -> None:
-        """Go on with a batch that was not taken, until the record is alone that is to blame, if one is.
+    def _narrow(self, answered: Answered, others: Others, *, told_secs: float | None = None) -> None:
+        """Go on with a batch that failed, until the record is alone that is to blame, if one is.
 
         A single one is given up after `retry.max_attempts` failures of its own, of two at least where one may hold.
-        What the platform has told to wait `told_secs` waits so long, its halves as well.
+        What the platform has told to wait `told_secs` waits so long, its parts as well. What may have been taken is
+        posted again all the same, as the operator chose.
         """
-        state, at = self._state, now()
-        batch.failures += others_pass
-        batch.suspect = batch.suspect or batch.failures >= SUSPICION
+        state, batch, row, at = self._state, answered.batch, answered.row, answered.at
+        batch.failures += others.passed
+        batch.suspect = batch.suspect or others.overtook or batch.failures >= SUSPICION
         at_least = SUSPICION if row.action is Action.HOLD_OR_HALVE else 1
         retry = replace(self._retry, max_attempts=max(self._retry.max_attempts, at_least))
-        match next_step(batch, retry, others_pass=others_pass, still_pass=still_pass):
+        step = next_step(batch, retry, others)
+        is_in_doubt = row.action is Action.DOUBT
+        if is_in_doubt and step != "give_up":
+            state.flow.doubt(batch.chunks)
+            self._note_resent(batch.chunks)
+        match step:
             case "again":
                 wait = self._pause_after(batch.attempts) if told_secs is None else told_secs
-                self._again(serial, at=at + wait)
-            case "halve":
+                self._again(answered.serial, at=at + wait)
+            case "split":
                 wait = self._dice.random() * self._retry.base_secs if told_secs is None else told_secs
-                self._halve(serial, at=at + wait, suspect=True)
+                self._split(answered.serial, at=at + wait, suspect=True, overtaken=others.overtook)
             case "give_up":
                 state.gate.gave_up()
-                self._reject(serial, batch, reply, row, sent_ms)
+                verdict = in_doubt(answered.reply) if is_in_doubt else rejection(answered.reply, row)
+                self._finish(answered, batch.chunks, Verdicts(verdict))
+
+    def _split(self, serial: int, *, at: float, suspect: bool = False, overtaken: bool = False) -> None:
+        """Have the records of a batch posted again in halves, as if for the first time; in more parts if `overtaken`.
+
+        Those keep count of their attempts, as each costs its time: of the parts all but one pass at once.
+        """
+        flow = self._state.flow
+        batch = flow.withdraw(serial)
+        for chunks in batch.parts(PARTS_WHEN_OVERTAKEN if overtaken else 2):
+            piece = self._piece(batch, chunks)
+            if not overtaken:
+                piece.attempts = piece.failures = 0
+            piece.suspect = suspect
+            flow.again(piece, at=at)
 
     def _again(self, serial: int, *, at: float) -> None:
-        """Have a batch that was surely not taken posted again as it is, from a time on."""
+        """Have a batch posted again as it is, from a time on."""
         self._state.flow.again(self._state.flow.withdraw(serial), at=at)
 
     def _pause_after(self, attempts: int) -> float:

@@ -151,9 +151,9 @@ class State:
         once all has started that was ready when they went on last: a lot of each at a time, lest what a slow platform
         keeps waiting is a flood when it is quick again.
         """
-        if self.slots(at) > self.flow.startable:
+        if self.slots(at) > self.flow.queue.startable:
             return True
-        first = self.flow.first_startable
+        first = self.flow.queue.first_startable
         is_open = self.gate.state == "closed" and not self._stands(at)
         return is_open and first is not None and first.family > self._last_ready
 

@@ -142,7 +142,7 @@ class Ticker:
                 if state.flow.wants_tick(now=at, slots=state.slots(at)):
                     break
                 state.kafka_hold = None  # with nothing left to write there is nothing that Kafka refuses
-                due = [t for t in (state.flow.next_retry_at(), state.paused_until) if t is not None and t > at]
+                due = [t for t in (state.flow.queue.next_at(now=at), state.paused_until) if t is not None and t > at]
                 state.changed.wait(min(min(due, default=at + 1) - at, 1.0))
         pause = last + self._options.interval_secs - now()
         if self._trouble_in_a_row:

@@ -184,11 +184,10 @@ class Watch:
             case "answered":
                 return Wait("tick", False, "its results are not committed", attempt)
             case "waiting":
-                known = at < place.until
+                known = at < place.until or self._is_busy(at)
                 return Wait("retry", known, f"batch {place.batch_id} waits for another attempt", attempt)
             case "ready":
-                busy = at - self._done_at < self._stalled_secs * 0.5
-                return Wait("turn", busy, f"batch {place.batch_id} waits for a free request", attempt)
+                return Wait("turn", self._is_busy(at), f"batch {place.batch_id} waits for a free request", attempt)
             case "crowded":
                 return Wait("start", False, "the metadata of its commits is full", attempt)
             case "elsewhere" if (until := self._paced_until(partition)) is not None:
@@ -198,6 +197,10 @@ class Watch:
                 return _NOTHING_KNOWN
             case _ as never:
                 assert_never(never)
+
+    def _is_busy(self, at: float) -> bool:
+        """Tell whether others have had their results lately, so that what may start waits for its turn."""
+        return at - self._done_at < self._stalled_secs * 0.5
 
     def _paced_until(self, partition: Partition) -> float | None:
         """Return when the list of its oldest record may go on, None where that waits for no pace."""

@@ -302,13 +302,15 @@ def test_a_record_that_was_split_off_knows_its_index_in_the_request(
         assert list(piece.indices) == [index_of[row] for row in rows([piece])]
 
 
-@given(batches())
-def test_halves_are_halves(whole: Batch) -> None:
-    left, right = whole.halves()
+@given(batches(), st.integers(1, 9))
+def test_parts_are_as_large_as_each_other_and_none_is_empty(whole: Batch, number: int) -> None:
+    parts = whole.parts(number)
 
-    assert list(rows(left)) + list(rows(right)) == list(rows(whole.chunks))
-    assert sum(map(len, left)) == whole.count // 2
-    assert all(len(piece) for piece in left + right)
+    assert [row for part in parts for row in rows(part)] == list(rows(whole.chunks))
+    counts = [sum(map(len, part)) for part in parts]
+    assert len(counts) == min(number, whole.count)
+    assert max(counts) - min(counts) <= 1
+    assert all(len(piece) for part in parts for piece in part)
 
 
 @given(batches())

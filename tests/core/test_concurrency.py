@@ -269,3 +269,16 @@ def test_a_restart_never_raises_it() -> None:
     limit.restart()
 
     assert limit.limit == before < 8
+
+
+def test_a_request_is_overdue_when_it_takes_far_longer_than_the_last_answers_took() -> None:
+    """That is what latency is told by; it is the last ones that count, not the best."""
+    limit = ConcurrencyLimit(POLICY)
+
+    overdue = [limit.overdue_secs]
+    for latency in (0.1, 0.5):
+        for _ in range(100):
+            limit.answered(latency, active=1, now=0.0)
+        overdue.append(limit.overdue_secs)
+
+    assert overdue == pytest.approx([0.25, 4 * 0.1 + 0.25, 4 * 0.5 + 0.25], rel=0.01)

@@ -5,6 +5,9 @@ import zlib
 from collections import deque
 from dataclasses import replace
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from connector.core.batching import Batch
 from connector.core.chunks import Chunk, Partition
 from connector.core.flow import Flow, FlowLimits, Place, Tick
@@ -184,6 +187,33 @@ def test_what_is_tried_again_takes_turns_with_what_is_ready() -> None:
     assert [piece.chunks[0].offsets[0] for turn in begun for _, piece in turn] == [0, 3, 1, 4, 2, 5]
 
 
+def suspect(offset: int) -> Batch:
+    made = batch(chunk(A, [offset]))
+    made.suspect = True
+    return made
+
+
+@given(st.integers(1, 9), st.integers(0, 6), st.integers(0, 6), st.integers(0, 6))
+def test_suspects_are_no_more_than_half_of_what_is_under_way_and_one_at_least(
+    limit: int, suspects: int, failed: int, ready: int
+) -> None:
+    made = flow(A)
+    read(made, chunk(A, range(18)))
+    for offset in range(suspects):
+        made.again(suspect(offset), at=0.0)
+    for offset in range(6, 6 + failed):
+        made.again(batch(chunk(A, [offset])), at=0.0)
+    made.add_ready([batch(chunk(A, [offset])) for offset in range(12, 12 + ready)])
+
+    while made.wants_tick(now=1.0, slots=limit - len(made.active)):
+        begun = started(made, slots=limit - len(made.active))
+        under_way = sum(under_way.suspect for under_way in made.active.values())
+        assert under_way <= max(limit // 2, 1)
+        assert begun, "a tick is wanted only where it starts something"
+
+    assert len(made.active) == min(limit, min(suspects, max(limit // 2, 1)) + failed + ready)
+
+
 def test_no_tick_names_a_partition_that_was_let_go() -> None:
     made = flow(A, B)
     made.add_ready([batch(chunk(A, range(5)), chunk(B, range(5)))])
@@ -232,17 +262,17 @@ def test_what_is_ready_is_counted_without_the_batches_that_there_was_no_room_for
     made = flow(A, B, limits=replace(ROOMY, max_metadata=16))
     made.settle(Finished((chunk(A, [1]),), Verdicts(SKIPPED)))
     made.add_ready([batch(chunk(A, [offset])) for offset in range(2, 6)])
-    counts = [made.startable]
+    counts = [made.queue.startable]
     started(made, slots=0)
     for _ in range(2):
         assert made.plan(now=0, slots=1) is None
-    counts.append(made.startable)
+    counts.append(made.queue.startable)
     made.add_ready([batch(chunk(B, [0])), batch(chunk(A, [0]))])
-    counts.append(made.startable)
+    counts.append(made.queue.startable)
 
     drained(made, turns=20)
 
-    assert [*counts, made.startable] == [4, 0, 2, 0]
+    assert [*counts, made.queue.startable] == [4, 0, 2, 0]
 
 
 def test_an_item_that_is_cut_stays_listed_until_its_last_record_is_settled() -> None:

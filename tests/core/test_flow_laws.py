@@ -386,7 +386,7 @@ class DeliveryMachine(RuleBasedStateMachine):
                     self.finish(worker, serial, batch.chunks, Verdicts(REFUSED))
                 else:
                     whole = flow.withdraw(serial)
-                    for half in whole.halves():
+                    for half in whole.parts(2):
                         flow.again(self.piece(worker, whole, half), at=self.now)
             case "judged":
                 self.judge(worker, serial, batch, (codes * batch.count)[: batch.count], guarded=guarded)

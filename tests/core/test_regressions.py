@@ -7,7 +7,7 @@ from connector.core.batching import Batch, Batcher, BatchLimits
 from connector.core.chunks import Partition
 from connector.core.flow import Flow
 from connector.core.progress import Progress, decode
-from connector.core.retrying import RetryPolicy, next_step
+from connector.core.retrying import Others, RetryPolicy, next_step
 from connector.core.verdicts import (
     QUEUED,
     Action,
@@ -203,7 +203,7 @@ def test_no_failure_that_hits_everything_makes_a_dead_letter() -> None:
     retry = RetryPolicy(5, 1.0, 60.0, 60.0)
     spent: Batch = batch(chunk())
     spent.attempts = 1_000
-    assert next_step(spent, retry, others_pass=False, still_pass=False) == "again"
+    assert next_step(spent, retry, Others(passed=False, still_pass=False)) == "again"
 
 
 def test_an_answer_after_the_revoke_reaches_no_tick() -> None:
@@ -251,7 +251,7 @@ def test_a_batch_that_is_too_large_is_halved_to_its_end() -> None:
 
     rounds, pieces = 0, [whole]
     while any(piece.count > 1 for piece in pieces):
-        pieces = [batch(*half) for piece in pieces if piece.count > 1 for half in piece.halves()]
+        pieces = [batch(*half) for piece in pieces if piece.count > 1 for half in piece.parts(2)]
         rounds += 1
 
     assert rounds == 10, "log2 of 1,000 records"

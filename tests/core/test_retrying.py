@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.core.batching import Batch
-from connector.core.retrying import SUSPICION, RetryPolicy, backoff, next_step, told_to_wait
+from connector.core.retrying import SUSPICION, Others, RetryPolicy, backoff, next_step, wait_as_told
 from tests.core.making import batch, chunk
 
 POLICY: Final = RetryPolicy(max_attempts=5, base_secs=1.0, max_secs=60.0, retry_after_max_secs=300.0)
@@ -53,18 +53,18 @@ def test_waits_never_shrink_with_further_failures(
 )
 def test_what_the_platform_asks_for_is_kept_within_the_cap(told: float | None, waited: float) -> None:
     """Jitter is added, so that not all workers come back in the same moment; none says: as after any failure."""
-    assert told_to_wait(told, 3, POLICY, jitter=0.5) == waited
+    assert wait_as_told(told, 3, POLICY, jitter=0.5) == waited
 
 
 def test_jitter_is_a_share_of_the_setting_that_waits_begin_with() -> None:
-    assert told_to_wait(7.0, 3, replace(POLICY, base_secs=4.0), jitter=0.5) == 9.0
+    assert wait_as_told(7.0, 3, replace(POLICY, base_secs=4.0), jitter=0.5) == 9.0
 
 
 @given(policies, st.none() | st.floats(allow_nan=False), st.integers(0, 50), jitters)
 def test_no_header_makes_a_wait_that_never_ends(
     policy: RetryPolicy, told: float | None, attempts: int, jitter: float
 ) -> None:
-    waited = told_to_wait(told, attempts, policy, jitter=jitter)
+    waited = wait_as_told(told, attempts, policy, jitter=jitter)
 
     assert 0 <= waited <= max(policy.max_secs, policy.retry_after_max_secs + policy.base_secs)
 
@@ -81,22 +81,22 @@ def test_while_nothing_passes_no_batch_is_blamed(failed: Batch, attempts: int) -
     """An outage of any length must neither halve batches nor make dead letters."""
     blamed = replace(failed, failures=attempts, suspect=True)
 
-    assert next_step(blamed, POLICY, others_pass=False, still_pass=False) == "again"
+    assert next_step(blamed, POLICY, Others(passed=False, still_pass=False)) == "again"
 
 
 def test_a_batch_is_halved_when_it_fails_again_while_others_pass() -> None:
-    steps = [next_step(replace(many, failures=n), POLICY, others_pass=True, still_pass=True) for n in (1, 2, 3)]
+    steps = [next_step(replace(many, failures=n), POLICY, Others(passed=True, still_pass=True)) for n in (1, 2, 3)]
 
     assert SUSPICION == 2
-    assert steps == ["again", "halve", "halve"]
+    assert steps == ["again", "split", "split"]
 
 
 def test_halves_of_a_suspect_are_halved_at_once() -> None:
-    assert next_step(replace(many, failures=1, suspect=True), POLICY, others_pass=True, still_pass=True) == "halve"
+    assert next_step(replace(many, failures=1, suspect=True), POLICY, Others(passed=True, still_pass=True)) == "split"
 
 
 def test_a_record_alone_is_given_up_when_its_attempts_are_spent() -> None:
-    steps = [next_step(replace(alone, failures=n), POLICY, others_pass=True, still_pass=True) for n in (1, 4, 5, 6)]
+    steps = [next_step(replace(alone, failures=n), POLICY, Others(passed=True, still_pass=True)) for n in (1, 4, 5, 6)]
 
     assert steps == ["again", "again", "give_up", "give_up"]
 
@@ -104,7 +104,7 @@ def test_a_record_alone_is_given_up_when_its_attempts_are_spent() -> None:
 def test_a_record_alone_is_not_given_up_for_others_that_passed_before_an_outage() -> None:
     spent = replace(alone, failures=POLICY.max_attempts)
 
-    assert next_step(spent, POLICY, others_pass=True, still_pass=False) == "again"
+    assert next_step(spent, POLICY, Others(passed=True, still_pass=False)) == "again"
 
 
 @given(st.integers(2, 1_000), st.integers(1, 8))
@@ -116,8 +116,8 @@ def test_a_poisoned_record_is_alone_after_few_failures(count: int, max_attempts:
     while failed.count > 1:
         failed.failures += 1
         failures += 1
-        if next_step(failed, policy, others_pass=True, still_pass=True) == "halve":
-            failed = batch(*failed.halves()[1])
+        if next_step(failed, policy, Others(passed=True, still_pass=True)) == "split":
+            failed = batch(*failed.parts(2)[1])
             failed.suspect = True
 
     assert failures <= count.bit_length() + 1

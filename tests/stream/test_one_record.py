@@ -7,7 +7,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 import pytest
 
@@ -28,6 +28,11 @@ WORDS: Final = {
     "500": Reply("answered", status=500, text="oops"),
     "503": Reply("answered", status=503, text="try later"),
     "503 and when": Reply("answered", status=503, text="try later", retry_after_secs=5.0),
+}
+UNANSWERED: Final = {
+    "timeout": Reply("lost", trouble="read_timeout"),
+    "504": Reply("answered", status=504, text="no answer from upstream"),
+    "500 after long": Reply("answered", status=500, text="timed out"),
 }
 SLOWER: Final = {
     "429": Reply("answered", status=429, text="slow down"),
@@ -71,22 +76,27 @@ def loop() -> Iterator[Leaping]:
 class Platform:
     """A client whose platform says one word to any request with a poisoned record, and what `says` does to others."""
 
-    def __init__(self, loop: Leaping, word: Reply, says: Callable[[float], Reply | None]) -> None:
-        self._loop, self._word, self._says = loop, word, says
+    def __init__(self, loop: Leaping, word: Reply, says: Callable[[float], Reply | None], after_secs: float) -> None:
+        self._loop, self._word, self._says, self._after_secs = loop, word, says, after_secs
         self._dice = random.Random(1)
+        self.stalls: Callable[[float], bool] = lambda _: False
         self.times: list[float] = []
         self.refused: list[float] = []
         self.taken: Counter[int] = Counter()
 
     async def post(self, _operation: Operation, batch: Batch, *, before: float) -> Reply:
-        """Answer after some 50 ms."""
+        """Answer after some 50 ms, a request with a poisoned record when some time more has passed."""
         assert self._loop.time() <= before
         self.times.append(self._loop.time())
         said = self._says(self._loop.time())
         await asyncio.sleep(self._dice.uniform(0.03, 0.08))
         offsets = [offset for chunk in batch.chunks for offset in chunk.offsets]
+        if self.stalls(self._loop.time()):
+            await asyncio.sleep(30.0)
+            return Reply("lost", trouble="read_timeout")
         if said is None and any(offset % POISON_EVERY == POISON_AT for offset in offsets):
             said = self._word
+            await asyncio.sleep(self._after_secs)
         if said is not None:
             self.refused.append(self._loop.time())
             return said
@@ -108,12 +118,19 @@ class Minutes:
     """A stream that reads so many batches a second, with the settings that it has by default, over some minutes."""
 
     def __init__(
-        self, loop: Leaping, word: Reply, *, batch: int = 20, says: Callable[[float], Reply | None] = lambda _: None
+        self,
+        loop: Leaping,
+        word: Reply,
+        *,
+        batch: int = 20,
+        says: Callable[[float], Reply | None] = lambda _: None,
+        after_secs: float = 0.0,
+        in_doubt: Literal["dead_letter", "resend"] = "dead_letter",
     ) -> None:
         self._loop = loop
         self._batch = batch
-        self.platform = Platform(loop, word, says)
-        self.bench = Bench(batch_records=batch, waits=RetryPolicy(5, 1.0, 60.0, 300.0))
+        self.platform = Platform(loop, word, says, after_secs)
+        self.bench = Bench(batch_records=batch, waits=RetryPolicy(5, 1.0, 60.0, 300.0), in_doubt=in_doubt)
         state = self.state = self.bench.state
         state.gate = Gate(GatePolicy(5, 0.5, 2.0, 2.0, 60.0))
         state.limit = ConcurrencyLimit(ConcurrencyPolicy(1, 64))
@@ -167,6 +184,46 @@ def test_a_record_that_fails_alone_ends_alone_and_all_others_go_on(loop: Leaping
     assert set(minutes.platform.taken.values()) == {1}
     assert (minutes.holds, minutes.paused_secs) == ([], 0)
     assert minutes.state.limit.limit > 1
+
+
+@pytest.mark.parametrize("word", UNANSWERED)
+def test_a_record_whose_requests_are_not_answered_for_long_does_not_take_all_of_them(loop: Leaping, word: str) -> None:
+    """One batch in ten holds such a record: each time it takes one of the requests for half a minute."""
+    said, secs = UNANSWERED[word], 420.0
+
+    minutes = Minutes(loop, said, after_secs=30.0, in_doubt="resend").pass_by(secs)
+
+    letters, poisoned = minutes.letters, set(range(POISON_AT, minutes.read, POISON_EVERY))
+    assert letters.keys() <= poisoned
+    assert len(letters) > 10
+    assert {(v.http_status or 0, v.text) for v in letters.values()} == {(said.status, said.text or said.trouble)}
+    assert len(minutes.bench.results()) > 0.9 * minutes.read > 0.85 * BATCHES_PER_SEC * 20 * secs
+    assert (minutes.holds, minutes.paused_secs) == ([], 0)
+
+
+def test_batches_that_time_out_while_others_pass_are_no_load_and_no_outage(loop: Leaping) -> None:
+    minutes = Minutes(loop, UNANSWERED["timeout"], after_secs=30.0).pass_by(200)
+
+    doubted = {batch * 20 + at for batch in range(5, minutes.read // 20, 10) for at in range(20)}
+    results = minutes.bench.results()
+    assert minutes.letters.keys() <= doubted
+    assert len(results.keys() | doubted) > 0.98 * minutes.read > 0.95 * BATCHES_PER_SEC * 20 * 200
+    assert (minutes.holds, minutes.paused_secs) == ([], 0)
+    assert minutes.state.limit.limit > 15
+
+
+@pytest.mark.parametrize("in_doubt", ["dead_letter", "resend"])
+def test_a_platform_that_answers_nobody_any_more_is_an_outage(
+    loop: Leaping, in_doubt: Literal["dead_letter", "resend"]
+) -> None:
+    """However long it takes until that is known: no request passed others meanwhile."""
+    minutes = Minutes(loop, Reply("answered", status=200), in_doubt=in_doubt)
+    minutes.platform.stalls = lambda at: 60 <= at < 160
+    minutes.pass_by(260)
+
+    assert [hold.reason for hold in minutes.holds] == ["outage"]
+    assert minutes.holds[0].since < 60 + 2 * 30 + 1
+    assert len(minutes.letters) <= (0 if in_doubt == "resend" else 64 * 20)
 
 
 @pytest.mark.parametrize("word", SLOWER)

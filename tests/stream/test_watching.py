@@ -306,6 +306,20 @@ def test_ticks_that_wait_for_brokers_are_known_as_long_as_they_say_so() -> None:
     assert watched.seen() == [("alpha:0", "turn", False)]
 
 
+def test_a_retry_that_waits_for_its_turn_is_known_while_others_are_answered() -> None:
+    """Suspects are no more than half of the requests under way, whatever there is to try again."""
+    watched = _Watched(A)
+    watched.read()
+    (serial,) = watched.tick()
+    watched.state.flow.again(watched.state.flow.withdraw(serial), at=watched.at)
+
+    for _ in range(20):
+        watched.state.counts.requests += 1
+        watched.pass_secs(10)
+
+    assert watched.seen() == [("alpha:0", "retry", True)]
+
+
 def test_a_pause_of_the_platform_and_a_retry_that_is_due_later_are_known() -> None:
     watched = _Watched(A, B)
     watched.read(A)
