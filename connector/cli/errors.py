@@ -64,8 +64,9 @@ RESTARTS: Final = RestartPolicy(
         ExitCode.INSTANCE_ID_IN_USE,
         ExitCode.BAD_SETTINGS,
     ),
-    final=frozenset({ExitCode.BAD_SETTINGS, ExitCode.INSTANCE_ID_IN_USE}),
-    final_at_first=frozenset({ExitCode.BROKER_UNREACHABLE}),
+    final=frozenset({ExitCode.INSTANCE_ID_IN_USE}),
+    # Later the others go on, and what is missing (a secret's file, a topic, brokers) may come back.
+    final_at_first=frozenset({ExitCode.BAD_SETTINGS, ExitCode.BROKER_UNREACHABLE}),
     killed=ExitCode.STOPPED_IN_DOUBT,
     # A worker obeys SIGTERM in order from the moment on at which it may have begun anything.
     unborn=ExitCode.OK,

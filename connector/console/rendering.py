@@ -28,6 +28,9 @@ _UNKNOWN: Final = "\N{EN DASH}"
 _NAMED: Final = 8
 """Partitions that a hold names."""
 
+_DOWN: Final = ("restarting", "silent")
+"""States of a worker whose partitions wait, or are others'."""
+
 PLATFORM_DROPS_SECS: Final = 1_800
 """The platform drops what waits longer on a list."""
 
@@ -88,6 +91,7 @@ def headline(snapshot: Snapshot) -> Headline:
     rates = [r for r in snapshot.rates.values() if r is not None]
     flow = f"{rate(sum(r['settled'] for r in rates))} records/s settled" if rates else "rates follow in a second"
     silent = [member["name"] for member in snapshot.status.get("members", []) if member["state"] == "silent"]
+    down = [f"worker {one['ordinal']}" for one in snapshot.status.get("workers", []) if one["state"] in _DOWN]
     if not streams:
         return Headline("bad", "No worker answers", "the processes may be starting, or have ended; see the log")
     if failed:
@@ -97,7 +101,9 @@ def headline(snapshot: Snapshot) -> Headline:
     if stuck:
         return Headline("bad", f"Stands still: {_listed(stuck)}", "nobody knows why; see below")
     if silent:
-        return Headline("warn", f"{len(silent)} members of the group do not answer", f"{_listed(silent)}; {flow}")
+        return Headline("warn", f"Not answering: {_listed(silent)}", flow)
+    if down:
+        return Headline("warn", f"Not running: {_listed(down)}", flow)
     if any(s["state"] != "running" for s in streams):
         return Headline("warn", "Starting or stopping", flow)
     if rates and not sum(r["settled"] for r in rates):

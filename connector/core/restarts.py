@@ -2,7 +2,8 @@
 
 A worker that dies at once after each start must not keep the machine busy, and one that died once in a week must be
 back at once: so the wait doubles with each death, and begins anew after a run that lasted. An end that a restart
-cannot mend ends all, as loudly as it would end a single process.
+cannot mend ends all, as loudly as it would end a single process; what cannot start any more, though it did before,
+leaves those alone that live.
 """
 
 from collections.abc import Iterable

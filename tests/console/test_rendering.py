@@ -226,7 +226,10 @@ def test_hostile_letters_are_escaped() -> None:
         (snapshot(rates={"campaign-sends": None}), "good", "Texts flow"),
         (snapshot(stream(lag=0), rates={"campaign-sends": dict.fromkeys(("settled",), 0.0)}), "quiet", "Idle"),
         (snapshot(rates={"campaign-sends": dict.fromkeys(("settled",), 0.0)}), "warn", "Nothing was settled"),
-        (snapshot(members=[{"name": "b", "state": "silent"}]), "warn", "1 members of the group do not answer"),
+        (snapshot(members=[{"name": "b", "state": "silent"}]), "warn", "Not answering: b"),
+        (snapshot(workers=[{"ordinal": 1, "state": "restarting"}]), "warn", "Not running: worker 1"),
+        (snapshot(workers=[{"ordinal": "b/1", "state": "silent"}]), "warn", "Not running: worker b/1"),
+        (snapshot(workers=[{"ordinal": 0, "state": "running"}]), "good", "Texts flow"),
     ],
 )
 def test_the_headline_says_whether_texts_flow(seen: Any, tone: str, words: str) -> None:

@@ -169,6 +169,34 @@ def test_what_no_restart_mends_ends_all_with_its_code(world: World, settings: di
     assert "nowhere.to.be.found" in told
 
 
+def test_a_worker_that_cannot_come_back_leaves_the_others_alone_until_it_can(
+    world: World, settings: dict[str, Any]
+) -> None:
+    """A secret's file is gone while a worker is started again, as where it is replaced by hand."""
+    key = world.folder / "api_key"
+    key.write_text(settings["trackly"]["api_key"])
+    trackly = {**settings["trackly"], "api_key": "${file:api_key}"}
+    supervisor = world.start({**settings, "trackly": trackly}, options=TWO)
+    _wait_shared(supervisor)
+    before = _workers(supervisor)
+    away = key.rename(world.folder / "away")
+    os.kill(before[1]["pid"], signal.SIGKILL)
+    supervisor.wait_for(lambda _: _workers(supervisor)[1]["last_exit"] == 2, "a start that fails")
+    world.produce_sends(1_000)
+    supervisor.wait_for(
+        lambda s: len(s["partitions"]) == 4 and {p["worker"] for p in s["partitions"].values()} == {0},
+        "all partitions at the one that lives",
+    )
+    found = world.settled()
+
+    away.rename(key)
+
+    _wait_shared(supervisor)
+    assert _workers(supervisor)[0]["pid"] == before[0]["pid"]
+    assert (found.problems(), found.queued) == ([], 1_000)
+    assert supervisor.stop() == 0
+
+
 def test_a_second_signal_stops_all_at_once(world: World, settings: dict[str, Any]) -> None:
     world.platform.set_faults(Faults.model_validate({"stall": {"next": 1_000}}))
     world.produce_sends(4_000)

@@ -22,17 +22,16 @@ from connector.workers.supervisor import Supervisor, Worker
 ONCE_MORE: Final = """
 import os, sys
 copy, mark, folder = sys.argv[1:]
-there = os.path.exists(copy)
-try:
-    os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
-except FileExistsError:
-    sys.exit(4 if there else 2)
+if os.path.exists(mark):
+    open(mark, "w").write("there" if os.path.exists(copy) else "missing")
+    sys.exit(4)
+open(mark, "w").close()
 os.remove(copy)
 if folder == "folder":
     os.rmdir(os.path.dirname(copy))
 sys.exit(1)
 """
-"""The first to come removes the settings and dies; whoever comes later tells whether there are some."""
+"""The first to come removes the settings and dies; the second writes into the mark whether there are some."""
 
 
 @pytest.fixture(autouse=True)
@@ -71,9 +70,11 @@ def test_a_worker_that_starts_again_has_settings_though_they_were_cleared_away_m
     cleared: str, tmp_path: Path
 ) -> None:
     """Cleaners of temporary folders remove what nobody has read for days, as systemd's does after ten."""
-    code = run(tmp_path, ONCE_MORE, os.fspath(tmp_path / "mark"), cleared, web=False)
+    mark = tmp_path / "mark"
 
-    assert code == ExitCode.INSTANCE_ID_IN_USE, "with bad settings it would have ended all"
+    code = run(tmp_path, ONCE_MORE, os.fspath(mark), cleared, web=False)
+
+    assert (code, mark.read_text()) == (ExitCode.INSTANCE_ID_IN_USE, "there")
 
 
 def test_workers_have_the_settings_that_were_read_whatever_the_file_says_by_then(tmp_path: Path) -> None:
