@@ -79,7 +79,7 @@ def readiness_of(connector: "Connector") -> tuple[bool, dict[str, Any]]:
     streams: dict[str, str] = {}
     for stream in connector.streams:
         if not stream.is_ready:
-            streams[stream.name] = "failed" if stream.failed else f"{stream.state_name}, not in its group yet"
+            streams[stream.name] = "failed" if stream.failed else f"{stream.state_name}, not in its group"
         elif strict and stream.holds():
             streams[stream.name] = f"on hold: {stream.holds()[0].reason}"
     return not streams, {"ready": not streams, "streams": streams}

@@ -84,33 +84,35 @@ class Headline(NamedTuple):
 
 def headline(snapshot: Snapshot) -> Headline:
     """Return whether texts flow, in one line."""
-    streams = snapshot.status["streams"]
+    streams, status = snapshot.status["streams"], snapshot.status
+    if not streams:
+        return Headline("bad", "No worker answers", "the processes may be starting, or have ended; see the log")
+    rates = [r for r in snapshot.rates.values() if r is not None]
+    flow = f"{rate(sum(r['settled'] for r in rates))} records/s settled" if rates else "rates follow in a second"
     failed = [s["name"] for s in streams if s["state"] == "failed"]
     held = [s["name"] for s in streams if s["holds"]]
     stuck = [s["name"] for s in streams if any(not found["known"] for found in s["standstills"])]
-    rates = [r for r in snapshot.rates.values() if r is not None]
-    flow = f"{rate(sum(r['settled'] for r in rates))} records/s settled" if rates else "rates follow in a second"
-    silent = [member["name"] for member in snapshot.status.get("members", []) if member["state"] == "silent"]
-    down = [f"worker {one['ordinal']}" for one in snapshot.status.get("workers", []) if one["state"] in _DOWN]
-    if not streams:
-        return Headline("bad", "No worker answers", "the processes may be starting, or have ended; see the log")
-    if failed:
-        return Headline("bad", f"Failed: {_listed(failed)}", f"{flow} by the others")
-    if held:
-        return Headline("bad", f"On hold: {_listed(held)}", f"{len(held)} of {len(streams)} streams; {flow}")
-    if stuck:
-        return Headline("bad", f"Stands still: {_listed(stuck)}", "nobody knows why; see below")
-    if silent:
-        return Headline("warn", f"Not answering: {_listed(silent)}", flow)
-    if down:
-        return Headline("warn", f"Not running: {_listed(down)}", flow)
+    outside = [s["name"] for s in streams if s["state"] == "running" and s["lag"] is None and not s["partitions"]]
+    silent = [member["name"] for member in status.get("members", []) if member["state"] == "silent"]
+    down = [f"worker {one['ordinal']}" for one in status.get("workers", []) if one["state"] in _DOWN]
+    for who, tone, text, more in (
+        (failed, "bad", "Failed", f"{flow} by the others"),
+        (held, "bad", "On hold", f"{len(held)} of {len(streams)} streams; {flow}"),
+        (stuck, "bad", "Stands still", "nobody knows why; see below"),
+        (outside, "warn", "Not in its group", "it is joining, or no broker answers"),
+        (silent, "warn", "Not answering", flow),
+        (down, "warn", "Not running", flow),
+    ):
+        if who:
+            return Headline(tone, f"{text}: {_listed(who)}", more)
     if any(s["state"] != "running" for s in streams):
         return Headline("warn", "Starting or stopping", flow)
     if rates and not sum(r["settled"] for r in rates):
-        waiting = sum(s["lag"] or 0 for s in streams)
-        if not waiting:
+        lags = [s["lag"] for s in streams]
+        if all(lag == 0 for lag in lags):
             return Headline("quiet", "Idle", "nothing waits to be read")
-        return Headline("warn", "Nothing was settled in the last seconds", f"{number(waiting)} records wait")
+        waiting = "how many records wait is not known" if None in lags else f"{number(sum(lags))} records wait"
+        return Headline("warn", "Nothing was settled in the last seconds", waiting)
     return Headline("good", "Texts flow", flow)
 
 

@@ -4,6 +4,7 @@ All calls that change the assignment (assign, pause, seek, close) come from one 
 may only ask: for the group metadata, for what is committed, and, without transactions, to commit.
 """
 
+import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -438,6 +439,15 @@ class Source:
                 yield consumer
             except KafkaException as error:
                 raise translate(error) from error
+
+    @property
+    def generation(self) -> int:
+        """The generation of the group that it has joined last, with KIP-848 its own epoch; below 1 before the first.
+
+        The client tells it in no other way than in what it packs for transactions: a magic word and this number first.
+        """
+        packed = self._consumer.consumer_group_metadata()
+        return int.from_bytes(packed.partition(b":")[2][:4], sys.byteorder, signed=True)
 
     def membership(self) -> Membership:
         """Return under what offsets are committed that are known now."""

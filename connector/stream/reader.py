@@ -117,7 +117,10 @@ class Reader:
         """Rounds that were done."""
         self.spots: dict[Partition, Spot] = {}
         """How far the partitions that have begun had come, a moment ago."""
-        self.assigned_once = False
+        self.in_group = False
+        """Whether it has joined its group, and has not lost its partitions since."""
+        self._generation = 0
+        """The last one under which it was in its group; below the first at the start."""
         self.left = 0
         """Records that stood listed as in flight when their partitions were let go, since the last assignment: whoever
         has these next finds them in doubt, answered or not."""
@@ -331,6 +334,11 @@ class Reader:
         if now() - self._measured_at < 1:
             return
         self._measured_at = now()
+        generation = source.generation
+        if generation > self._generation:
+            self.in_group = True  # with KIP-848 a member without partitions is told of no assignment
+        if self.in_group:
+            self._generation = generation
         with self._state.lock:
             states = {p: (s.base, s.next_read) for p, s in self._state.flow.partitions.items()}
         passed = source.passed(list(states)) if states else {}
@@ -346,7 +354,7 @@ class Reader:
         self.spots = spots
         self._tell_pacer(unread)
         known = [spot.lag for spot in spots.values() if spot.lag is not None]
-        has_none = self.assigned_once and not self._epochs
+        has_none = self.in_group and not self._epochs
         self.lag = sum(known) if known or has_none else None
 
     def _pass_over(self, partition: Partition, offset: int) -> None:
@@ -377,7 +385,7 @@ class Reader:
 
     def assigned(self, partitions: list[Partition]) -> None:
         """Have the progress of new partitions read; they stay paused until it is known."""
-        self.assigned_once = True
+        self.in_group = True
         self.left = 0  # what was let go has another owner by now, or is ours again
         self.troubles.assigned(partitions, before=self._epochs)
         epochs = {}
@@ -403,6 +411,7 @@ class Reader:
         """Let go at once: another worker has them already, and names in doubt what we have in flight."""
         if partitions:
             self._log.warning("partitions lost", partitions=[str(p) for p in partitions])
+        self.in_group = False
         with self._state.lock:
             self.left += self._state.flow.listed(partitions)
         self._forget(partitions)

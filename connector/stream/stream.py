@@ -353,8 +353,8 @@ class Stream:
 
     @property
     def is_ready(self) -> bool:
-        """Tell whether the stream has joined its group and works, holds aside."""
-        return self.state_name == "running" and self._reader is not None and self._reader.assigned_once
+        """Tell whether the stream is in its group and works, holds aside."""
+        return self.state_name == "running" and self._reader is not None and self._reader.in_group
 
     @property
     def is_alive(self) -> bool:

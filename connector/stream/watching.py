@@ -30,6 +30,9 @@ _NAMED: Final = 5
 
 _NOT_FETCHED: Final = Wait("fetch", False, "nothing was fetched")
 _NOT_ASKED_YET: Final = Wait("fetch", True, "nothing was fetched; its leader is asked about that in its turn")
+_OUT_OF_GROUP: Final = Wait(
+    "kafka", True, "it is not in its group: no broker answers for that, or no topic is there to be read"
+)
 _NOTHING_KNOWN: Final = Wait("nothing", False, "its oldest record that is not settled is nowhere to be found")
 
 
@@ -39,6 +42,10 @@ class Reading(Protocol):
     @property
     def turns(self) -> int:
         """Rounds that it has done."""
+
+    @property
+    def in_group(self) -> bool:
+        """Whether it is a member of its group, as far as it knows."""
 
     @property
     def partitions(self) -> Sequence[Partition]:
@@ -129,7 +136,8 @@ class Watch:
     def _spots(self) -> dict[Partition | None, Spot]:
         """Return how far all have come; called under the lock."""
         flow, known = self._state.flow, self._reader.spots
-        spots: dict[Partition | None, Spot] = {None: Spot(None, None, self._reader.turns)}
+        # Out of its group there are no partitions that could be seen to stand still: the stream does, as a whole.
+        spots: dict[Partition | None, Spot] = {None: Spot(None, None, self._reader.in_group and self._reader.turns)}
         for partition in self._reader.partitions:
             there = flow.partitions.get(partition)
             if there is None:
@@ -158,9 +166,9 @@ class Watch:
 
     def _wait(self, partition: Partition | None, holds: list[Hold], at: float) -> Wait:
         state = self._state
-        if partition is None:
+        if partition is None and self._reader.in_group:
             return Wait("reader", False, "the thread that reads has not come round")
-        hold = holds[0] if holds else state.partition_holds.get(partition)
+        hold = holds[0] if holds else None if partition is None else state.partition_holds.get(partition)
         if hold is not None:
             return Wait("hold", True, hold.reason)
         if at < state.paused_until:
@@ -168,6 +176,8 @@ class Watch:
         trouble = state.kafka_trouble
         if trouble is not None and at < trouble.until:
             return Wait("kafka", True, trouble.text)
+        if partition is None:
+            return _OUT_OF_GROUP
         if partition not in state.flow.partitions:
             return Wait("progress", False, "its committed progress was not taken over")
         return self._wait_of_oldest(partition, at)

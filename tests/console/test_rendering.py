@@ -230,6 +230,8 @@ def test_hostile_letters_are_escaped() -> None:
         (snapshot(workers=[{"ordinal": 1, "state": "restarting"}]), "warn", "Not running: worker 1"),
         (snapshot(workers=[{"ordinal": "b/1", "state": "silent"}]), "warn", "Not running: worker b/1"),
         (snapshot(workers=[{"ordinal": 0, "state": "running"}]), "good", "Texts flow"),
+        (snapshot(stream(lag=None, partitions={})), "warn", "Not in its group: campaign-sends"),
+        (snapshot(stream(lag=None), rates={"campaign-sends": {"settled": 0.0}}), "warn", "Nothing was settled"),
     ],
 )
 def test_the_headline_says_whether_texts_flow(seen: Any, tone: str, words: str) -> None:

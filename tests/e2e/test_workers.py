@@ -197,6 +197,20 @@ def test_a_worker_that_cannot_come_back_leaves_the_others_alone_until_it_can(
     assert supervisor.stop() == 0
 
 
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_a_worker_without_partitions_is_ready_and_has_no_lag(world: World, protocol: str) -> None:
+    topic = world.topics.create(partitions=1)
+    for ordinal in range(2):
+        settings = {"instance_id": f"{world.name}-{ordinal}", "kafka": {"group_protocol": protocol}}
+        world.start(world.settings(settings, stream={"topics": [topic]}))
+    one, two = world.workers
+
+    for worker in (one, two):
+        worker.wait_for(lambda s: s["lag"] == 0, "no lag")
+        assert worker.page("/readyz").status_code == 200
+    assert len(one.status()["partitions"]) + len(two.status()["partitions"]) == 1
+
+
 def test_a_second_signal_stops_all_at_once(world: World, settings: dict[str, Any]) -> None:
     world.platform.set_faults(Faults.model_validate({"stall": {"next": 1_000}}))
     world.produce_sends(4_000)

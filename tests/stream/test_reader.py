@@ -72,6 +72,7 @@ class Reading:
         self.source.is_silent = False
         self.source.bounds.return_value = (60, 100)
         self.source.partition_count.return_value = 4
+        self.source.generation = 0
         self.source.known_end.return_value, self.source.passed.return_value = 100, {}
         self.stand: dict[Partition, tuple[int, str]] = {}
         """What stands committed, where it is not what stood there at first."""
@@ -850,6 +851,41 @@ def test_a_worker_without_partitions_has_no_lag_and_one_whose_ends_are_unknown_d
     reading.reader._measure_lag(reading.source)
 
     assert (unassigned, without, reading.reader.lag) == (None, 0, None)
+
+
+def test_a_worker_whose_partitions_were_lost_does_not_know_its_lag_until_it_is_in_its_group_again(
+    reading: Reading,
+) -> None:
+    """No broker has answered for a session: it must not look as if nothing waited."""
+    reading.reader._source, reading.reader._ticker = reading.source, reading.ticker
+    reading.reader.assigned([PARTITION])
+    seen = []
+    for is_back in (False, True):
+        if is_back:
+            reading.reader.assigned([])
+        else:
+            reading.reader.lost([PARTITION])
+        reading.reader._measured_at = float("-inf")
+        reading.reader._measure_lag(reading.source)
+        seen.append((reading.reader.in_group, reading.reader.lag))
+
+    assert seen == [(False, None), (True, 0)]
+
+
+def test_a_member_that_is_told_of_no_assignment_is_in_its_group_by_its_generation(reading: Reading) -> None:
+    """With KIP-848 one that is given no partition hears nothing; one of before its partitions were lost is stale."""
+    reading.reader._source, reading.reader._ticker = reading.source, reading.ticker
+    seen = []
+    for generation in (-1, 0, 3, "lost", 3, 4):
+        if generation == "lost":
+            reading.reader.lost([])
+        else:
+            reading.source.generation = generation
+            reading.reader._measured_at = float("-inf")
+            reading.reader._measure_lag(reading.source)
+        seen.append(reading.reader.in_group)
+
+    assert seen == [False, False, True, False, False, True]
 
 
 def test_a_reader_that_has_ended_has_no_lag(reading: Reading) -> None:

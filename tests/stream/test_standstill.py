@@ -4,14 +4,17 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import Producer
 
 from connector.config.settings import Settings
+from connector.demo.topics import Topics
 from connector.kafka.publisher import TransactionalPublisher
-from connector.simulator import Faults
+from connector.simulator import Faults, SimulatorThread
+from tests.conftest import MakeBroker
 from tests.kit.world import Worker, World, sends
 from tests.stream.making import make_stream
 
@@ -77,6 +80,32 @@ def test_an_open_transaction_upstream_is_named_until_it_ends(world: World, endin
     assert _samples(worker) == []
     log = worker.log.read_text()
     assert (log.count("stream stands still"), log.count("standstill ended")) == (1, 1)
+
+
+def test_a_worker_that_no_broker_answers_says_so_and_does_not_seem_idle(
+    make_broker: MakeBroker, platform: SimulatorThread, tmp_path: Path
+) -> None:
+    """Its partitions are lost with its session, so that there is nothing left that could be seen to stand still."""
+    broker = make_broker()
+    world = World(broker.bootstrap_servers, Topics(broker.bootstrap_servers), platform, tmp_path)
+    try:
+        world.produce_sends(100)
+        worker = _start(world)
+        worker.wait_for(lambda s: s["queued"] == 100 and s["lag"] == 0, "the first ones sent")
+        broker.kill()
+
+        status = worker.wait_for(lambda s: any(f["partition"] is None for f in s["standstills"]), "the standstill told")
+
+        assert [(f["waits_for"], f["known"]) for f in status["standstills"]] == [("kafka", True)]
+        assert (status["partitions"], status["lag"]) == ({}, None)
+        assert (worker.page("/healthz").status_code, worker.page("/readyz").status_code) == (200, 503)
+        assert f"Not in its group: {world.name}" in worker.page("/").text
+        assert "trackly_lag_records{" not in worker.page("/metrics").text
+        broker.restart()
+        worker.wait_for(lambda s: s["standstills"] == [] and s["lag"] == 0, "the stream at work again", within_secs=90)
+        assert worker.page("/readyz").status_code == 200
+    finally:
+        world.close()
 
 
 def test_markers_and_aborted_records_at_the_end_of_a_partition_are_no_lag(world: World) -> None:

@@ -85,6 +85,7 @@ def cut_off() -> Iterator[Stream]:
 
     source, ticker = create_autospec(Source, instance=True), create_autospec(Ticker, instance=True)
     source.read.side_effect = read
+    source.generation = 0
     source.is_silent, source.known_end.return_value, ticker.names.return_value = False, None, False
     with state.lock:
         reader._epochs[PARTITION] = 1

@@ -25,7 +25,7 @@ from connector.core.verdicts import QUEUED, Verdicts
 from connector.core.watchdog import Spot
 from connector.kafka.errors import KafkaTroubleError
 from connector.stream.paces import PaceBook
-from connector.stream.state import State
+from connector.stream.state import KafkaTrouble, State
 from connector.stream.watching import Watch
 from tests.core.making import A, B, batch, chunk
 
@@ -35,6 +35,7 @@ LIMIT: Final = 100.0
 @dataclass
 class _Reading:
     turns: int = 0
+    in_group: bool = True
     partitions: Sequence[Partition] = (A,)
     spots: dict[Partition, Spot] = field(default_factory=dict)
     has_room: bool = True
@@ -185,6 +186,36 @@ def test_a_reader_that_does_not_come_round() -> None:
         watched.reader.turns = 1
 
     assert watched.seen() == [(None, "reader", False)]
+
+
+@pytest.mark.parametrize(
+    ("why", "waits_for", "detail"),
+    [
+        (
+            "nothing is known",
+            "kafka",
+            "it is not in its group: no broker answers for that, or no topic is there to be read",
+        ),
+        ("trouble", "kafka", "_TRANSPORT: brokers away"),
+        ("hold", "hold", "paused"),
+    ],
+)
+def test_a_stream_that_is_out_of_its_group_stands_still_as_a_whole(why: str, waits_for: str, detail: str) -> None:
+    """After a session without brokers it has no partitions left that could be seen to stand still."""
+    watched = _Watched()
+    watched.reader.in_group = False
+    if why == "trouble":
+        watched.state.kafka_trouble = KafkaTrouble("_TRANSPORT: brokers away", now() + 10_000)
+    elif why == "hold":
+        watched.state.paused = Hold("paused", 0, "", "operator")
+
+    watched.pass_secs(int(LIMIT) + 10)
+
+    assert watched.seen() == [(None, waits_for, True)]
+    assert watched.watch.status()[0]["detail"] == detail
+    watched.reader.in_group = True
+    watched.pass_secs(10)
+    assert watched.seen() == []
 
 
 def test_batches_that_wait_for_a_request_while_none_is_answered() -> None:

@@ -90,12 +90,12 @@ def test_a_worker_that_does_not_answer_is_left_out_of_sums() -> None:
 
 def test_ready_is_only_who_has_every_worker_ready() -> None:
     ready = Heard(0, "running", 200, {"ready": True, "streams": {}})
-    joining = Heard(1, "running", 503, {"ready": False, "streams": {"sends": "running, not in its group yet"}})
+    joining = Heard(1, "running", 503, {"ready": False, "streams": {"sends": "running, not in its group"}})
 
     assert joined_readiness([ready, ready]) == (True, {"ready": True, "streams": {}, "workers": {}})
     red, why = joined_readiness([ready, joining, Heard(2, "restarting")])
     assert not red
-    assert why["streams"] == {"sends": "worker 1: running, not in its group yet"}
+    assert why["streams"] == {"sends": "worker 1: running, not in its group"}
     assert why["workers"] == {"2": "restarting"}
 
 
