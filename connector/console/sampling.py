@@ -24,6 +24,9 @@ LINGER_SECS: Final = 60.0
 SMOOTH: Final = 5
 """Seconds that a rate which is shown as a number is the mean of."""
 
+GAP_SECS: Final = 15.0
+"""After so long without a look all begins anew: a rate over it says nothing of now, and a chart would draw a line."""
+
 SERIES: Final = ("at", "read", "settled", "dead", "requests", "lag", "in_flight", "limit")
 """Seconds since 1970, four rates a second, and three states."""
 
@@ -63,6 +66,9 @@ class Track:
         """
         if self.counts and now - self.counts[-1][0] < EVERY_SECS / 2:
             return
+        if self.counts and now - self.counts[-1][0] > GAP_SECS:
+            self.counts.clear()
+            self.points.clear()
         if self.points and at < (self.points[-1][0] or 0.0):
             self.points.clear()
         counts = counts_of(stream)
@@ -154,7 +160,6 @@ class Sampler:
             except Exception as error:  # noqa: BLE001 (the next look may succeed; viewers see that nothing moves)
                 log.warning("console cannot look at the streams", error=f"{type(error).__name__}: {error}")
             await asyncio.sleep(max(EVERY_SECS - (time.monotonic() - began), 0.1))
-        self.tracks.clear()  # a gap would be drawn as a line
 
     async def _look(self) -> None:
         status = await self._ask()

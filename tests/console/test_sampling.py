@@ -57,6 +57,20 @@ def test_two_looks_in_a_moment_are_one() -> None:
     assert _points(track, "read") == [None, 1_000.0]
 
 
+def test_what_was_seen_long_ago_makes_no_rate_and_no_line() -> None:
+    """Whoever loads the page after minutes asks what flows now, and not what did between two looks."""
+    track = Track()
+    for at, read in ((100.0, 0), (101.0, 500), (300.0, 90_000)):
+        track.add(at, stream(records_read=read), at=at)
+    long_after = track.rates()
+
+    track.add(301.0, stream(records_read=90_010), at=301.0)
+
+    rates = track.rates()
+    assert (long_after, rates and rates["read"]) == (None, 10.0)
+    assert _points(track, "at") == [300.0, 301.0]
+
+
 def test_what_is_kept_is_bounded() -> None:
     track = Track()
     for second in range(2 * KEPT):
