@@ -125,11 +125,11 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "plan": lambda: render("task.html", piece=_piece("redrive", _PLAN, "asks"), **COMMON),
     "written": lambda: render(
         "task.html",
-        piece=_piece("redrive", {**_PLAN, "written": {"redrive": 3}, "too_large": 1, "took_secs": 0.4}),
+        piece=_piece("redrive", {**_PLAN, "written": {"redrive": 3}, "too_large": 1, "by_others": 2, "took_secs": 0.4}),
         **COMMON,
     ),
     "nothing left": lambda: render(
-        "task.html", piece=_piece("redrive", {**_PLAN, "written": {}, "too_large": 0}), **COMMON
+        "task.html", piece=_piece("redrive", {**_PLAN, "written": {}, "too_large": 0, "by_others": 0}), **COMMON
     ),
     "running": lambda: render("task.html", piece=_piece("redrive", {}, "running"), **COMMON),
     "cancelled": lambda: render("task.html", piece=_piece("redrive", {}, "cancelled"), **COMMON),

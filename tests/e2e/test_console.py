@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from connector.cli.main import app
 from connector.demo.topics import Record
 from connector.simulator import Faults
+from connector.simulator.faults import RecordCode
 from connector.telemetry.logging import mask_phone
 from tests.deadletters.making import headers_of
 from tests.kit.world import Worker, World
@@ -186,3 +187,45 @@ def test_the_console_tells_a_crash_and_records_whose_list_is_not_known(world: Wo
         (world.name, "none: a crash", "\N{EN DASH}", "+1800***0000", "1"),
         (world.name, "none: a crash", "\N{EN DASH}", "not known: no event can be made now", "2"),
     ]
+
+
+def test_a_redrive_whose_topic_does_not_exist_says_so_before_anybody_confirms_it(world: World) -> None:
+    (world.folder / "token").write_text(TOKEN)
+    worker = world.start(world.settings({"web": {"token": "${file:token}"}}))
+    worker.wait_for(lambda s: s["partitions"] != {}, "its partitions")
+    headers = headers_of("not_sendable", stream=world.name, topic=world.source, offset=0)
+    world.topics.produce(world.dead_letters, [Record(b"{}", b"key", headers)])
+
+    with _logged_in(worker) as client:
+        csrf = re.findall(r'name="csrf" value="([0-9a-f]+)"', client.get("/dead-letters").text)[0]
+        begun = client.post("/dead-letters/redrive", data={"csrf": csrf})
+        task = f"/{begun.headers['Location'].lstrip('./')}"
+        worker.wait_for(lambda _: "these topics do not exist" in client.get(task).text, "what is missing")
+
+
+def test_of_two_redrives_that_were_looked_at_together_the_second_leaves_what_the_first_has_sent(world: World) -> None:
+    """One of them may have waited minutes for its word; nobody is texted twice by it."""
+    (world.folder / "token").write_text(TOKEN)
+    may_create = {"create_topics": {"enabled": True, "replication_factor": 1}}
+    worker = world.start(world.settings({"web": {"token": "${file:token}"}}, stream=may_create))
+    world.platform.set_faults(Faults(record_codes=(RecordCode(text="text", code="not_sendable"),)))
+    world.produce_sends(20)
+    worker.wait_for(lambda s: s["dead_letters"] == {"not_sendable": 20}, "dead letters")
+    world.platform.set_faults(Faults())
+
+    with _logged_in(worker) as client:
+        csrf = re.findall(r'name="csrf" value="([0-9a-f]+)"', client.get("/dead-letters").text)[0]
+        tasks = []
+        for filters in ({"reason": "not_sendable"}, {"since": "24h"}):
+            begun = client.post("/dead-letters/redrive", data={"csrf": csrf, **filters})
+            tasks.append(f"/{begun.headers['Location'].lstrip('./')}")
+            worker.wait_for(lambda _: "Send 20 again" in client.get(tasks[-1]).text, "what would be done")
+        first, second = tasks
+        client.post(f"{first}/confirm", data={"csrf": csrf})
+        worker.wait_for(lambda _: "20 sent again" in client.get(first).text, "what was done")
+        client.post(f"{second}/confirm", data={"csrf": csrf})
+        worker.wait_for(lambda _: "20 left: dealt with by others" in client.get(second).text, "what was left")
+    worker.wait_for(lambda s: s["queued"] == 20, "all queued")
+
+    assert {entry.accepted for entry in world.platform.entries("send")} == {1}
+    assert world.settled().queued == 20
