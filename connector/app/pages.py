@@ -6,13 +6,12 @@ A GET changes nothing. Under a supervisor a worker serves these alone, on a sock
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
-from aiohttp.web import TCPSite
-from faust import web
+from aiohttp import web
 from faust.web.drivers.aiohttp import Web
 
 from connector import __version__
 from connector.app.hosting import WorkerHost
-from connector.app.resuming import acting_view
+from connector.app.resuming import answer
 from connector.console.guarding import Doorkeeper, make_safe, runner_of
 from connector.console.listening import not_listening
 from connector.console.pages import Console
@@ -49,10 +48,10 @@ class PagesOnly(Web):
             if isinstance(address, tuple):  # else it is the socket of a supervised worker
                 log.info("pages", host=address[0], port=address[1])
 
-    def _new_transport_tcp(self) -> TCPSite:
+    def _new_transport_tcp(self) -> web.TCPSite:
         conf = self.app.conf
         any_port = cast("Connector", self.app).settings.web.port == 0
-        return TCPSite(self._runner, conf.web_bind, 0 if any_port else conf.web_port)
+        return web.TCPSite(self._runner, conf.web_bind, 0 if any_port else conf.web_port)
 
 
 if TYPE_CHECKING:
@@ -102,28 +101,34 @@ def health_of(connector: "Connector") -> tuple[bool, dict[str, Any]]:
 
 def add_pages(connector: "Connector") -> None:
     """Add all pages to the application."""
-
-    @connector.page("/healthz")
-    async def healthz(self: web.View, _request: web.Request) -> web.Response:
-        alive, told = health_of(connector)
-        return self.json(told, status=200 if alive else 503)
-
-    @connector.page("/readyz")
-    async def readyz(self: web.View, _request: web.Request) -> web.Response:
-        ready, why = readiness_of(connector)
-        return self.json(why, status=200 if ready else 503)
-
-    @connector.page("/status")
-    async def status(self: web.View, _request: web.Request) -> web.Response:
-        return self.json(status_of(connector))
-
-    @connector.page("/metrics")
-    async def metrics(self: web.View, _request: web.Request) -> web.Response:
-        return self.bytes(render(), content_type="text/plain; version=0.0.4")
-
+    site = cast(PagesOnly, connector.web).web_app
     doorkeeper = Doorkeeper()
-    connector.page("/streams/{name}/resume")(acting_view(connector, doorkeeper, "resume"))
-    connector.page("/streams/{name}/pause")(acting_view(connector, doorkeeper, "pause"))
+
+    async def healthz(_request: web.Request) -> web.Response:
+        alive, told = health_of(connector)
+        return web.json_response(told, status=200 if alive else 503)
+
+    async def readyz(_request: web.Request) -> web.Response:
+        ready, why = readiness_of(connector)
+        return web.json_response(why, status=200 if ready else 503)
+
+    async def status(_request: web.Request) -> web.Response:
+        return web.json_response(status_of(connector))
+
+    async def metrics(_request: web.Request) -> web.Response:
+        return web.Response(body=render(), headers={"Content-Type": "text/plain; version=0.0.4"})
+
+    async def acting(request: web.Request) -> web.Response:
+        return await answer(connector, doorkeeper, request)
+
+    site.add_routes(
+        [
+            web.get("/healthz", healthz),
+            web.get("/readyz", readyz),
+            web.get("/status", status),
+            web.get("/metrics", metrics),
+            web.post("/streams/{name}/{action:resume|pause}", acting),
+        ]
+    )
     if not connector.is_supervised:
-        site = cast(PagesOnly, connector.web)
-        Console(WorkerHost(connector)).add_to(site.web_app)
+        Console(WorkerHost(connector)).add_to(site)

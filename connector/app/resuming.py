@@ -7,9 +7,9 @@ console's (`connector/console`). No cookie is set or read here.
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from faust import web
+from aiohttp import web
 
-from connector.console.guarding import Answer, Doorkeeper, Form, RefusedError, for_people, form_of, headers_of
+from connector.console.guarding import Answer, Doorkeeper, Form, RefusedError, answered, form_of
 from connector.core.chunks import Partition
 from connector.stream.holds import CHOICES, Decision, HoldSeen, Resumed, options_for
 from connector.stream.stream import Stream
@@ -107,24 +107,12 @@ def _named(seen: HoldSeen) -> dict[str, Any]:
     return {"reason": seen.hold.reason, "partition": None if seen.partition is None else str(seen.partition)}
 
 
-def acting_view(connector: "Connector", doorkeeper: Doorkeeper, action: str) -> type[web.View]:
-    """Return the page by which programs resume or pause streams of this application."""
-
-    class ActingPage(web.View):
-        """POST alone: whatever else is asked for is answered with 405."""
-
-        async def post(self, request: Any, name: str) -> Any:
-            try:
-                form = await form_of(connector.secrets.web_token(), doorkeeper, request)
-                found = act(connector, name, action, form, remote=request.remote)
-            except RefusedError as error:
-                found = Answer(error.status, {"problem": str(error)})
-            headers = headers_of(found)
-            if "text/html" not in request.headers.get("Accept", ""):
-                return self.json(found.body, status=found.status, headers=headers)
-            if found.status == 200:
-                return self.text("", status=303, headers={**headers, "Location": "../../"})
-            return self.text(for_people(found), status=found.status, headers=headers)
-
-    ActingPage.__name__ = f"{action.title()}Page"
-    return ActingPage
+async def answer(connector: "Connector", doorkeeper: Doorkeeper, request: web.Request) -> web.Response:
+    """Resume or pause a stream for a program that knows the token."""
+    name, action = request.match_info["name"], request.match_info["action"]
+    try:
+        form = await form_of(connector.secrets.web_token(), doorkeeper, request)
+        found = act(connector, name, action, form, remote=request.remote)
+    except RefusedError as error:
+        found = Answer(error.status, {"problem": str(error)})
+    return answered(request, found)

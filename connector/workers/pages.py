@@ -22,8 +22,7 @@ from connector.console.guarding import (
     Answer,
     Form,
     RefusedError,
-    for_people,
-    headers_of,
+    answered,
     make_safe,
     read_body,
     runner_of,
@@ -138,12 +137,12 @@ class Pages:
         try:
             body = await read_body(request)
         except RefusedError as error:
-            return _response(request, Answer(error.status, {"problem": str(error)}))
+            return answered(request, Answer(error.status, {"problem": str(error)}))
         headers = {key: request.headers[key] for key in _PASSED_ON if key in request.headers}
         status, told = joined_resumed(await self._ask_all(request.rel_url.raw_path, post=body, headers=headers))
         if status == 200:
             log.info("passed on to all workers", action=action, stream=name, remote=request.remote)
-        return _response(request, Answer(status, told))
+        return answered(request, Answer(status, told))
 
     # ------------------------------------------------------------------ what the console asks of its host
 
@@ -210,13 +209,3 @@ class Pages:
             return Heard(worker.ordinal, "silent" if worker.state == "running" else worker.state)
         worker.answered()
         return Heard(worker.ordinal, worker.state, reply.status, body)
-
-
-def _response(request: web.Request, found: Answer) -> web.Response:
-    """Answer a POST as a worker does: JSON, or for a form of the page the way back to it."""
-    headers = headers_of(found)
-    if "text/html" not in request.headers.get("Accept", ""):
-        return web.json_response(found.body, status=found.status, headers=headers)
-    if found.status == 200:
-        return web.Response(status=303, headers={**headers, "Location": "../../"})
-    return web.Response(text=for_people(found), status=found.status, headers=headers)

@@ -135,7 +135,7 @@ def test_the_health_check_asks_a_page_that_exists_on_the_default_port(instructio
 
     assert (program, option) == ("python", "-c")
     assert path is not None
-    assert f'@connector.page("{path[1]}")' in pages
+    assert f'web.get("{path[1]}"' in pages
     assert f"HTTPConnection('127.0.0.1', {WebSettings().port}, " in code
     assert _last(instructions, "EXPOSE") == str(WebSettings().port)
 
