@@ -49,10 +49,9 @@ class StreamService(Service):
 
     logger = SERVICE_LOG
 
-    def __init__(self, stream: Stream, connector: "Connector") -> None:
+    def __init__(self, stream: Stream) -> None:
         super().__init__()
         self.stream = stream
-        self._connector = connector
 
     async def on_start(self) -> None:
         """Start the stream; its failure ends this stream alone."""
@@ -133,7 +132,7 @@ class Connector(faust.App):
             headers=self.secrets.trace_headers,
         )
         self.streams = [self._stream(stream, identity) for stream in settings.streams]
-        self.stream_services = [StreamService(stream, self) for stream in self.streams]
+        self.stream_services = [StreamService(stream) for stream in self.streams]
         self.redrive_services = [
             RedriveService(redrive) for stream in self.streams for redrive in self._redrives(stream, identity)
         ]

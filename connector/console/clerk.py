@@ -101,7 +101,6 @@ class Clerk:
         self._settings = settings
         self._task = task
         self._line = line
-        self._told_at = 0.0
 
     def run(self) -> None:
         """Do the task, and send what came of it."""
