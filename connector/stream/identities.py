@@ -46,8 +46,8 @@ class Identities:
 
     def __init__(self, ask: Callable[[Collection[str]], IdsAsked]) -> None:
         self._ask = ask
-        self._first: dict[str, TopicId] = {}
-        """By name the topic that was met first, in the cluster that was met last."""
+        self._met: dict[str, list[TopicId]] = {}
+        """By name the topics that were met one after another, in the cluster that was met last."""
         self._known: dict[Partition, _Known] = {}
         self._asked: tuple[IdsAsked, Positions] | None = None
         """A question that is under way, and how far partitions were read when it was asked."""
@@ -83,20 +83,30 @@ class Identities:
 
     def ask(self, names: Iterable[str]) -> dict[str, TopicId]:
         """Return the ids of topics that are told soon, of those whose ids were told before."""
-        met = self._first.keys() & names
+        met = self._met.keys() & names
         return self._note(self._ask(met), WAIT_SECS) if met else {}
 
     def _note(self, asked: IdsAsked, within_secs: float = 0.0) -> dict[str, TopicId]:
+        """Return what is told in time, without what a broker tells that has not heard of the latest topic yet.
+
+        Brokers learn of topics one after another, and one that is cut off tells for long what was: a topic that is gone
+        does not come back, and to begin anew for one would send twice what the latest has had sent.
+        """
         ids = asked.answer(within_secs)
+        latest = {}
         for name, topic in ids.items():
-            if name not in self._first or self._first[name].cluster != topic.cluster:
-                self._first[name] = topic
-        return ids
+            met = self._met.setdefault(name, [])
+            if met and met[-1].cluster != topic.cluster:
+                met.clear()
+            if topic not in met:
+                met.append(topic)
+            if topic == met[-1]:
+                latest[name] = topic
+        return latest
 
     def was_replaced(self, name: str, topic: TopicId | None) -> bool:
         """Tell whether another topic had the name of this one since the stream was started."""
-        first = self._first.get(name)
-        return topic is not None and first is not None and topic.replaces(first)
+        return topic is not None and topic in self._met.get(name, ())[1:]
 
     def read_of_another(self, partition: Partition, topic: TopicId | None) -> int | None:
         """Return below which offset all that was read is surely of a topic that this one replaces, None if of none."""

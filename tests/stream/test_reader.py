@@ -354,6 +354,21 @@ def test_a_topic_that_is_not_known_to_replace_another_is_read_on(
     assert [where for *_, where in reading.begins] == [OFFSET]
 
 
+def test_a_broker_that_has_not_heard_of_the_new_topic_yet_does_not_bring_the_old_one_back(reading: Reading) -> None:
+    """What was sent of the new topic would be sent again: it would be taken for another one, and begun anew."""
+    reading.begin_by_hand(PARTITION)
+    reading.ask_ids({PARTITION.topic: 1})
+    reading.ask_ids({PARTITION.topic: 2})
+    reading.look_up()
+    reading.send(OFFSET, OFFSET + 1)
+    reading.ask_ids({PARTITION.topic: 1})
+    reading.ask_ids({PARTITION.topic: 2})
+    reading.ask_ids({PARTITION.topic: 1})
+
+    assert [where for *_, where in reading.begins] == [OFFSET, 60]
+    assert (reading.reader._reloading, bool(reading.reader._beginnings.found)) == ({}, False)
+
+
 @pytest.mark.parametrize(("by_others", "begins"), [(False, 60), (True, OFFSET + 5)])
 def test_a_partition_that_comes_back_with_another_topic_begins_where_others_have_come_if_they_have_it_meanwhile(
     reading: Reading, by_others: bool, begins: int
