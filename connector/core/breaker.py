@@ -3,6 +3,7 @@
 The gate is `closed` while things work. It opens when every batch fails (`outage`) or when one answer says that nothing
 can work (a hold: `unauthorized`, `suspended`, ...). While open nothing starts; after a delay that grows it is probed.
 When the probe passes one record goes through (`half_open`): its success closes the gate, its failure opens it again.
+With no record left to let through the probe's word is enough.
 """
 
 from dataclasses import dataclass
@@ -160,6 +161,16 @@ class Gate:
             self.state = "half_open"
         else:
             self._reopen(now)
+
+    def rest(self) -> bool:
+        """Take the probe's word for it, as nothing is left that could be let through; return whether this closed it.
+
+        What was waiting may have been given up meanwhile: a stream without records would be held until one comes.
+        """
+        rests = self.state == "half_open"
+        if rests:
+            self.state, self.hold, self._in_a_row = "closed", None, 0
+        return rests
 
     def others_pass(self, family: int, *, since: float) -> bool:
         """Tell whether the platform works for other batches since `since`, so that a failure is this family's own.

@@ -543,7 +543,10 @@ class Sender:
         while True:
             # A hold begins with a delay, so that there is time to notice it; idle streams had better sleep.
             await until_next(1.0 if state.gate.state == "closed" else 0.1)
-            with state.lock:
+            with state.changed:
+                if state.held_bytes == 0 and state.gate.rest():
+                    state.limit.restart()
+                    state.changed.notify_all()
                 due = state.gate.probe_due(now=now())
             if not due:
                 continue

@@ -613,6 +613,18 @@ def test_an_outage_of_the_endpoint_behind_a_working_probe_gives_up_one_record_at
     assert len(bench.results()) <= 1
 
 
+@pytest.mark.parametrize("status", [500, 504])
+def test_a_hold_ends_by_its_probe_though_nothing_is_left_to_be_tried(status: int) -> None:
+    """The only record that failed was given up: a stream that nobody writes to would be on hold for hours."""
+    failing = Failing(0.0, status)
+    failing.down = True
+    bench = Bench(max_attempts=2, failures=3, in_doubt="resend")
+
+    deliver(bench, failing, ["text"], until=lambda: bool(bench.results()) and bench.state.gate.state == "closed")
+
+    assert bench.state.holds() == []
+
+
 class Outage(Liar):
     """A client whose platform fails for one text by chance, takes another one, and is down from then on."""
 
