@@ -27,7 +27,7 @@ from connector.clock import now
 from connector.config.problems import SettingsError
 from connector.config.secrets import Secrets
 from connector.config.settings import Settings
-from connector.config.streams import StreamSettings
+from connector.config.streams import StreamSettings, naming
 from connector.cpus import USABLE
 from connector.deadletters.automatic import AutomaticRedrive
 from connector.kafka import configs
@@ -303,7 +303,10 @@ def ensure_topics(settings: Settings, stream: StreamSettings, client_id: str) ->
     if stream.dead_letters.redrive:
         targets.append(stream.redrive_topic)
     partitions = topics.partitions([*stream.topics, *targets])
-    if absent := [name for name in stream.topics if not partitions[name]]:
+    absent = [name for name in stream.topics if not partitions[name]]
+    if stream.pattern is not None and not any(map(naming([stream.pattern]), topics.names())):
+        absent.append(stream.pattern)
+    if absent:
         log.warning("topics to read do not exist yet; waiting for them", stream=stream.name, topics=absent)
     if missing := [name for name in targets if not partitions[name]]:
         topics.make(

@@ -18,7 +18,7 @@ from connector.clock import now_ms
 from connector.config.settings import Settings
 from connector.deadletters import telling
 from connector.deadletters.addresses import AddressBook
-from connector.deadletters.deciding import Actions, Plan, Rules
+from connector.deadletters.deciding import Rules
 from connector.deadletters.evidence import groups_of
 from connector.deadletters.jobs import CountJob, Seen
 from connector.deadletters.letters import IN_DOUBT
@@ -192,24 +192,11 @@ class Clerk:
             raise ForeseenError("it was not confirmed in time; nothing was written")
         self._line.recv()
         began = time.monotonic()
-        # Whoever was asked took minutes maybe: what others have sent again since is sent by nobody a second time.
-        redrive.look()
-        still = _still(redrive.plan(), plan)
-        count = sum(actions.count for actions in still.actions.values())
-        written = redrive.carry_out(still, self._teller("writing", count))
-        did = {"written": dict(written.by_action), "too_large": written.too_large, "by_others": plan.count - count}
+        still = redrive.look_again(plan)
+        written = redrive.carry_out(still, self._teller("writing", still.count))
+        did = {"written": dict(written.by_action), "too_large": written.too_large}
+        did["by_others"] = plan.count - still.count
         return {**told, **did, "took_secs": round(time.monotonic() - began, 2)}
-
-
-def _still(now: Plan, confirmed: Plan) -> Plan:
-    """Return what is to be done now and was confirmed; the rest of it is left, to be looked at again."""
-    for partition, actions in now.actions.items():
-        meant = confirmed.actions.get(partition, Actions())
-        for mine, theirs in ((actions.redrive, meant.redrive), (actions.park, meant.park)):
-            for offset in mine - theirs:
-                actions.leave.add(offset, offset + 1)
-            mine.intersection_update(theirs)
-    return now
 
 
 class _Teller:

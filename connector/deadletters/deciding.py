@@ -333,9 +333,14 @@ class Actions:
     leave: RangeSet = field(default_factory=RangeSet)
 
     @property
+    def written(self) -> tuple[set[int], set[int], set[int]]:
+        """Offsets of all that is written, by what for."""
+        return self.redrive, self.park, self.accept
+
+    @property
     def count(self) -> int:
         """Records that are written."""
-        return len(self.redrive) + len(self.park) + len(self.accept)
+        return sum(map(len, self.written))
 
 
 @dataclass(slots=True)
@@ -352,7 +357,16 @@ class Plan:
     @property
     def count(self) -> int:
         """Records that will be written."""
-        return self.redrive.total() + self.park.total() + self.accept.total()
+        return sum(actions.count for actions in self.actions.values())
+
+    def confirmed(self, then: "Plan") -> None:
+        """Keep to what stood in the plan that was confirmed; the rest is left, to be looked at again."""
+        for partition, actions in self.actions.items():
+            meant = then.actions.get(partition, Actions())
+            for mine, theirs in zip(actions.written, meant.written, strict=True):
+                for offset in mine - theirs:
+                    actions.leave.add(offset, offset + 1)
+                mine.intersection_update(theirs)
 
     def put(self, candidate: Candidate, action: Action, why: str = "") -> None:
         """Add what becomes of one dead letter."""

@@ -155,6 +155,16 @@ class Redrive:
         """Return what there is to do with what was found."""
         return plan(self.found, Known() if self.rules.park else self.known(), self.rules)
 
+    def look_again(self, confirmed: Plan) -> Plan:
+        """Return what is still to be done of a plan that somebody took their time to confirm.
+
+        What others have sent again meanwhile is sent by nobody a second time.
+        """
+        self.look()
+        still = self.plan()
+        still.confirmed(confirmed)
+        return still
+
     def blind(self, plan: Plan) -> list[str]:
         """Return streams that are sent to and whose outcomes do not tell what the platform took."""
         return [name for name in self._sent_to(plan) if self.rules.streams[name].outcomes.records == "failures"]

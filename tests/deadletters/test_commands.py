@@ -14,7 +14,7 @@ import pytest
 from confluent_kafka import Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from connector.cli.dead_letters import choosing
+from connector.cli.dead_letters import choosing, redriving
 from connector.demo.topics import Record, produce
 from connector.kafka.errors import KafkaTroubleError
 from tests.deadletters.conftest import Desk
@@ -242,6 +242,23 @@ def test_what_the_platform_took_is_left_and_in_doubt_is_left_unless_included(des
     assert (cautious["redrive"], cautious["skipped"]) == ({"server_error": 1}, {"queued": 2, "in_doubt": 1})
     assert "nobody knows whether the platform took these records" in bold.stderr
     assert keys(desk.redriven()) == {f"{desk.names[0]} 1": 1, f"{desk.names[0]} 2": 1}
+
+
+def test_what_others_send_again_while_somebody_is_asked_is_left(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The question may stand for minutes; what is confirmed is what was shown, and no more."""
+    fill(desk, 24)
+
+    def confirmed_late(_question: str) -> bool:
+        assert desk.told("redrive", "--reason", "server_error", "--yes")["written"] == {"redrive": 3}
+        desk.put([record(99, "provider_error", stream=desk.names[0], topic=f"{desk.names[0]}.source")])
+        return True
+
+    monkeypatch.setattr(redriving, "_is_confirmed", confirmed_late)
+    result = desk.run("redrive", *TRANSIENT)
+
+    assert (result.exit_code, set(keys(desk.redriven()).values())) == (0, {1}), result.output
+    assert "3 left: dealt with by others since this was looked at" in result.stderr
+    assert len(desk.redriven()) == 6
 
 
 def test_where_outcomes_tell_nothing_that_is_said(desk: Desk) -> None:

@@ -393,13 +393,16 @@ def test_records_that_grow_too_old_during_a_hold_are_not_sent_after_it(world: Wo
     assert found.accepted == 0
 
 
-def test_a_pattern_finds_topics_that_come_later(world: World, platform: SimulatorThread) -> None:
+def test_a_pattern_that_matches_nothing_says_so_and_finds_topics_that_come_later(
+    world: World, platform: SimulatorThread
+) -> None:
     del platform
     prefix = world.source.replace(".", "\\.")
     worker = world.start(
         world.settings(stream={"topics": [], "pattern": f"^{prefix}\\.late.*", "metadata_refresh_secs": 1})
     )
     worker.wait_for(lambda s: s["state"] == "running", "start")
+    assert "topics to read do not exist yet; waiting for them" in worker.log.read_text()
     late = world.topics.create(partitions=2, name=f"{world.source}.late")
     world.produced.add_all(world.topics.produce(late, sends(200)))
 

@@ -306,6 +306,10 @@ class Run:
                 raise CommandError(
                     "not confirmed; nothing was written", ExitCode.FAILED, way_out="answer with y, or give --yes"
                 )
+            still = self._redrive.look_again(plan)
+            if by_others := plan.count - still.count:
+                typer.echo(f"{by_others:,} left: dealt with by others since this was looked at", err=True)
+            plan = still
         started = time.monotonic()
         written = self._carry_out(plan, rate, limit, note)
         took = time.monotonic() - started
