@@ -7,6 +7,7 @@ twice takes the last, as the platform would.
 from typing import Any
 
 import msgspec
+import orjson
 
 from connector.core.chunks import Chunk
 from connector.core.mapped import UNDECODABLE, mapped
@@ -45,4 +46,10 @@ def _no_json(value: bytes, error: Exception) -> UndecodableError:
         value.decode()
     except UnicodeDecodeError as wrong:
         return UndecodableError("not_utf8", f"byte {wrong.start} is not UTF-8")
-    return UndecodableError("not_json", "nested too deeply" if isinstance(error, RecursionError) else str(error))
+    text = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+    if "truncated" in text:  # which msgspec says of half a surrogate pair as well
+        try:
+            orjson.loads(value)
+        except orjson.JSONDecodeError as told:
+            text = str(told)
+    return UndecodableError("not_json", text)

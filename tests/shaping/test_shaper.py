@@ -279,6 +279,16 @@ def test_whole_numbers_of_any_size_stay_as_they_are() -> None:
     assert (event["body"], event["metadata"]["id"]) == ("12345678901234567890123", 12345678901234567890123)
 
 
+def test_half_a_surrogate_pair_is_named_in_the_dead_letter() -> None:
+    """The value is whole: to call it truncated would send people after their producers' limits."""
+    verdicts = settled(prepared(stream(mapping=MAPPING), chunk(b'{"body":"\\ud800"}', b'{"body":"cut of')))
+
+    assert [(verdicts[n].reason, verdicts[n].text) for n in (0, 1)] == [
+        ("not_json", "no low surrogate in string: line 1 column 10 (char 9)"),
+        ("not_json", "unexpected end of data: line 1 column 16 (char 15)"),
+    ]
+
+
 def test_no_number_that_json_does_not_have_is_taken() -> None:
     verdicts = settled(prepared(stream(mapping=MAPPING), chunk(b'{"id": NaN}')))
 
