@@ -373,7 +373,7 @@ def test_rule_9_partitions_that_stay_go_on_while_others_are_drained(world: World
     """One batch of all partitions is not answered; until it is, the revoke waits, and what stays must not."""
     world.platform.set_faults(Faults.model_validate({"stall": {"next": 1}, "latency_ms": 100}))
     settings = world.settings(
-        {"trackly": {"timeouts": {"total_secs": 12}}, "shutdown": {"grace_secs": 40}},
+        {"trackly": {"timeouts": {"total_secs": 20}}, "shutdown": {"grace_secs": 40}},
         stream={
             "batch": {"max_records": 20},
             "concurrency": {"min": 2, "max": 2},
