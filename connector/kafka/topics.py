@@ -1,7 +1,7 @@
 """The topics that are written to: that they exist, what they take, and how many partitions they have."""
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -48,6 +48,9 @@ LOOK_AGAIN_SECS = 10.0
 
 SOON_SECS = 3.0
 """How long a question may take that a tick waits for; a look asks two, where they are and what they take."""
+
+CLUSTER_SECS: Final = 1.0
+"""How long the question may take whose topics they are; it is asked once for each, and when one is replaced."""
 
 SHRINKING: Final = 4
 """By how much compression shrinks results at least, until a topic has refused a batch of them.
@@ -105,31 +108,29 @@ class TopicId:
 
 
 class IdsAsked:
-    """A question for the ids of topics that is under way."""
+    """A question for the ids of topics that is under way; `cluster` asks whose they are, for a moment at most."""
 
-    def __init__(self, cluster: "Future[Any]", topics: "Mapping[str, Future[Any]]") -> None:
-        self._cluster = cluster
+    def __init__(self, topics: "Mapping[str, Future[Any]]", cluster: Callable[[], str | None]) -> None:
         self._topics = topics
+        self.cluster = cluster
 
     @property
     def is_done(self) -> bool:
         """Tell whether it is answered, or will not be any more."""
-        return self._cluster.done() and all(future.done() for future in self._topics.values())
+        return all(future.done() for future in self._topics.values())
 
     @property
     def has_failed(self) -> bool:
-        """Tell whether the cluster said nothing."""
-        return self._cluster.done() and self._cluster.exception() is not None
+        """Tell whether the cluster said nothing, not even of topics that do not exist."""
+        errors = [future.exception() for future in self._topics.values() if future.done()]
+        return any(isinstance(error, KafkaException) and error.args[0].code() < 0 for error in errors)
 
-    def answer(self, within_secs: float = 0.0) -> dict[str, TopicId]:
+    def answer(self, within_secs: float = 0.0) -> dict[str, str]:
         """Return the ids that are told in time: none of topics that do not exist, nor by brokers that have no ids."""
-        wait([self._cluster, *self._topics.values()], within_secs)
-        if not self._cluster.done() or self._cluster.exception() is not None:
-            return {}
-        cluster = str(self._cluster.result().cluster_id)
+        wait(self._topics.values(), within_secs)
         told = {n: f.result().topic_id for n, f in self._topics.items() if f.done() and f.exception() is None}
         return {
-            name: TopicId(cluster, str(uuid))
+            name: str(uuid)
             for name, uuid in told.items()
             if uuid.get_most_significant_bits() or uuid.get_least_significant_bits()  # older brokers say nothing
         }
@@ -185,8 +186,19 @@ class Topics:
         if self._ids_asked is not None and self._ids_asked.has_failed:
             self._admin = AdminClient(cast("Any", self._config))  # this one may be cut off: see `reach`
         topics = self._admin.describe_topics(TopicCollection(list(names)), request_timeout=SOON_SECS)
-        self._ids_asked = IdsAsked(self._admin.describe_cluster(request_timeout=SOON_SECS), topics)
+        self._ids_asked = IdsAsked(topics, self._cluster)
         return self._ids_asked
+
+    def _cluster(self) -> str | None:
+        """Return the id of the cluster if it is told soon.
+
+        Not by `describe_cluster`: librdkafka ends the process (2.15, an assertion in `rd_kafka_admin_response_parse`)
+        where a broker answers that with no brokers, as one that comes up again does.
+        """
+        try:
+            return self._metadata(CLUSTER_SECS).cluster_id
+        except KafkaTroubleError:
+            return None
 
     def limits(self, names: Sequence[str], timeout_secs: float | None = None) -> dict[str, int | None]:
         """Return what each topic takes that was answered for in time, None where we are not to know it.

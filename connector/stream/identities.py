@@ -92,17 +92,21 @@ class Identities:
         Brokers learn of topics one after another, and one that is cut off tells for long what was: a topic that is gone
         does not come back, and to begin anew for one would send twice what the latest has had sent.
         """
-        ids = asked.answer(within_secs)
-        latest = {}
-        for name, topic in ids.items():
+        told = asked.answer(within_secs)
+        if any(all(topic != met.topic for met in self._met.get(name, ())) for name, topic in told.items()):
+            self._meet(asked.cluster(), told)
+        latest = {name: self._met[name][-1] for name in told if name in self._met}
+        return {name: topic for name, topic in latest.items() if topic.topic == told[name]}
+
+    def _meet(self, cluster: str | None, told: Mapping[str, str]) -> None:
+        if cluster is None:  # nobody knows whose topics they are: asked again, as they are not met yet
+            return
+        for name, topic in told.items():
             met = self._met.setdefault(name, [])
-            if met and met[-1].cluster != topic.cluster:
+            if met and met[-1].cluster != cluster:
                 met.clear()
-            if topic not in met:
-                met.append(topic)
-            if topic == met[-1]:
-                latest[name] = topic
-        return latest
+            if TopicId(cluster, topic) not in met:
+                met.append(TopicId(cluster, topic))
 
     def was_replaced(self, name: str, topic: TopicId | None) -> bool:
         """Tell whether another topic had the name of this one since the stream was started."""

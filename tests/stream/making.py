@@ -35,24 +35,22 @@ def ids(topics: Mapping[str, int] | None = None, *, cluster: str = "east") -> Ca
 
     Without any the cluster does not answer.
     """
-    told: Future[Any] = _done(None if topics is None else SimpleNamespace(cluster_id=cluster))
-    there = topics or {}
 
-    def ask(names: Collection[str]) -> IdsAsked:
-        return IdsAsked(
-            told,
-            {n: _done(SimpleNamespace(topic_id=Uuid(0, there[n])) if n in there else None) for n in names},
-        )
+    def told(name: str) -> "Future[Any]":
+        if topics is None:
+            return _failed(KafkaError._TIMED_OUT)
+        if name not in topics:
+            return _failed(KafkaError.UNKNOWN_TOPIC_OR_PART)
+        future: Future[Any] = Future()
+        future.set_result(SimpleNamespace(topic_id=Uuid(0, topics[name])))
+        return future
 
-    return ask
+    return lambda names: IdsAsked({name: told(name) for name in names}, lambda: None if topics is None else cluster)
 
 
-def _done(answer: object) -> "Future[Any]":
+def _failed(code: int) -> "Future[Any]":
     future: Future[Any] = Future()
-    if answer is None:
-        future.set_exception(KafkaException(KafkaError(KafkaError._TIMED_OUT)))
-    else:
-        future.set_result(answer)
+    future.set_exception(KafkaException(KafkaError(code)))
     return future
 
 
