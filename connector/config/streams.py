@@ -92,8 +92,8 @@ class DeliverySettings(Model):
         default=None,
         description=(
             "What becomes of a record of which nobody knows whether the platform took it: a dead letter, "
-            "another post (while others pass, with ever fewer others in its request, until it fails alone and "
-            "`retry.max_attempts` are spent: then it is a dead letter), or a pause of its partition until someone "
+            "another post (while others pass, with ever fewer others in its request, `retry.max_attempts` in all: "
+            "then it is a dead letter), or a pause of its partition until someone "
             "decides. Left out: `resend` where the platform skips repeats (history sends and clicks on the typed "
             "endpoints, contacts without journeys), else `dead_letter`."
         ),

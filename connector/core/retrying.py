@@ -25,9 +25,10 @@ SUSPICION = 2
 """Failures in a row, while others pass, that make a batch worth halving: one is the platform's noise."""
 
 
-PARTS_WHEN_OVERTAKEN = 6
-"""Into how many parts a batch is split that others overtook, in place of halves: each level takes as long again. One
-record of 1,000 is alone after four of them (6^4 = 1,296): its fifth post is the last that `max_attempts` allows."""
+PARTS_WHEN_DEAR = 6
+"""Into how many parts a batch is split of which each further post is dear, in place of halves: others overtook it, so
+that each takes as long again, or it may have been taken each time. One record of 1,000 is alone after four of them
+(6^4 = 1,296): its fifth post is the last that `max_attempts` allows."""
 
 
 def backoff(attempts: int, policy: RetryPolicy, *, jitter: float) -> float:
@@ -56,15 +57,20 @@ class Others:
     """They have passed while it waited for its answer, and far quicker: each further attempt may take as long."""
 
 
-def next_step(batch: Batch, policy: RetryPolicy, others: Others) -> Step:
+def next_step(batch: Batch, policy: RetryPolicy, others: Others, *, may_be_taken: bool = False) -> Step:
     """Decide about a batch that failed and has `batch.failures` of its own behind it.
 
     While nothing else has passed since it first failed it is only tried again: the failure is not its own. Parts of a
     batch that was suspected are split again at once, so a poison record is alone after as many failures as there are
-    levels. It is given up only where others still pass.
+    levels. It is given up only where others still pass. Of what `may_be_taken` every post counts, however many records
+    are left, as each may be a text more for all of them; so it is split as soon as it may be its own.
     """
     if not others.passed:
         return "again"
-    if batch.count > 1:
-        return "split" if batch.suspect or batch.failures >= SUSPICION else "again"
-    return "give_up" if others.still_pass and batch.failures >= policy.max_attempts else "again"
+    tried = batch.attempts if may_be_taken else batch.failures
+    is_spent = others.still_pass and tried >= policy.max_attempts
+    if is_spent and (may_be_taken or batch.count == 1):
+        return "give_up"
+    if batch.count > 1 and (batch.suspect or may_be_taken or batch.failures >= SUSPICION):
+        return "split"
+    return "again"

@@ -12,7 +12,7 @@ from connector.core.batching import Batch, LargestTaken
 from connector.core.chunks import Chunk
 from connector.core.results import Finished
 from connector.core.retrying import (
-    PARTS_WHEN_OVERTAKEN,
+    PARTS_WHEN_DEAR,
     SUSPICION,
     Others,
     RetryPolicy,
@@ -485,15 +485,15 @@ class Sender:
 
         A single one is given up after `retry.max_attempts` failures of its own, of two at least where one may hold.
         What the platform has told to wait `told_secs` waits so long, its parts as well. What may have been taken is
-        posted again all the same, as the operator chose.
+        posted again all the same, as the operator chose, but no more often than that.
         """
         state, batch, row, at = self._state, answered.batch, answered.row, answered.at
         batch.failures += others.passed
         batch.suspect = batch.suspect or others.overtook or batch.failures >= SUSPICION
         at_least = SUSPICION if row.action is Action.HOLD_OR_HALVE else 1
         retry = replace(self._retry, max_attempts=max(self._retry.max_attempts, at_least))
-        step = next_step(batch, retry, others)
         is_in_doubt = row.action is Action.DOUBT
+        step = next_step(batch, retry, others, may_be_taken=is_in_doubt)
         if is_in_doubt and step != "give_up":
             state.flow.doubt(batch.chunks)
             self._note_resent(batch.chunks)
@@ -503,22 +503,22 @@ class Sender:
                 self._again(answered.serial, at=at + wait)
             case "split":
                 wait = self._dice.random() * self._retry.base_secs if told_secs is None else told_secs
-                self._split(answered.serial, at=at + wait, suspect=True, overtaken=others.overtook)
+                self._split(answered.serial, at=at + wait, suspect=True, dear=others.overtook or is_in_doubt)
             case "give_up":
                 state.gate.gave_up()
                 verdict = in_doubt(answered.reply) if is_in_doubt else rejection(answered.reply, row)
                 self._finish(answered, batch.chunks, Verdicts(verdict))
 
-    def _split(self, serial: int, *, at: float, suspect: bool = False, overtaken: bool = False) -> None:
-        """Have the records of a batch posted again in halves, as if for the first time; in more parts if `overtaken`.
+    def _split(self, serial: int, *, at: float, suspect: bool = False, dear: bool = False) -> None:
+        """Have the records of a batch posted again in halves, as if for the first time.
 
-        Those keep count of their attempts, as each costs its time: of the parts all but one pass at once.
+        Where each post is `dear` they are in more parts, all but one of which pass at once, and their attempts count.
         """
         flow = self._state.flow
         batch = flow.withdraw(serial)
-        for chunks in batch.parts(PARTS_WHEN_OVERTAKEN if overtaken else 2):
+        for chunks in batch.parts(PARTS_WHEN_DEAR if dear else 2):
             piece = self._piece(batch, chunks)
-            if not overtaken:
+            if not dear:
                 piece.attempts = piece.failures = 0
             piece.suspect = suspect
             flow.again(piece, at=at)

@@ -95,6 +95,19 @@ def test_halves_of_a_suspect_are_halved_at_once() -> None:
     assert next_step(replace(many, failures=1, suspect=True), POLICY, Others(passed=True, still_pass=True)) == "split"
 
 
+def test_what_may_be_taken_each_time_is_split_at_once_and_posted_no_more_often_than_allowed() -> None:
+    """Each post may be a text more for every record of it, so that all of them are given up when that is enough."""
+    steps = [
+        next_step(replace(many, attempts=n, failures=1), POLICY, Others(True, True), may_be_taken=True)
+        for n in (2, 4, 5)
+    ]
+
+    assert POLICY.max_attempts == 5
+    assert steps == ["split", "split", "give_up"]
+    ended = Others(passed=True, still_pass=False)
+    assert next_step(replace(many, attempts=9), POLICY, ended, may_be_taken=True) == "split"
+
+
 def test_a_record_alone_is_given_up_when_its_attempts_are_spent() -> None:
     steps = [next_step(replace(alone, failures=n), POLICY, Others(passed=True, still_pass=True)) for n in (1, 4, 5, 6)]
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import time
+from collections import Counter
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -217,7 +218,7 @@ def test_what_is_in_doubt_again_and_again_is_sent_so_often_and_no_more(world: Wo
     worker = world.start(world.settings(stream=stream))
     worker.wait_for(lambda s: s["requests_by_row"].get("in_doubt_status", 0) >= 1, "a first doubt")
     number = 0
-    while not worker.status().get("dead_letters"):
+    while worker.status().get("dead_letters", {}).get("in_doubt", 0) < 200:
         number += 1
         assert number < 600
         world.produce(sends(5, tag=f"well {number}"))
@@ -229,9 +230,9 @@ def test_what_is_in_doubt_again_and_again_is_sent_so_often_and_no_more(world: Wo
     assert (found.queued, found.in_doubt) == (5 * number, 200)
     letters = world.headers_of_dead_letters()
     assert {letter["trackly.resent"] for letter in letters} == {"true"}
-    (attempts,) = {int(letter["trackly.attempts"]) for letter in letters}
-    assert {entry.accepted for entry in world.platform.entries("send") if "poison" in entry.identity} == {attempts}
-    assert attempts <= 6, "three, and those that show that it is not the platform that fails"
+    attempts = Counter(int(letter["trackly.attempts"]) for letter in letters)
+    assert Counter(e.accepted for e in world.platform.entries("send") if "poison" in e.identity) == attempts
+    assert max(attempts) <= 6, "three, and those that show that it is not the platform that fails"
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_of_a_batch_in_doubt_again_and_again_the_one_record_to_blame_is_a_dead_l
 
     talk(handle, lambda client, _: delivering(bench, client, ["one", "two", "poison"], feed=feed))
 
-    assert (posts["one"], posts["two"], posts["poison"]) == (4, 5, 3 + 1 + 3)
+    assert (posts["one"], posts["two"], posts["poison"]) == (3, 3, 3), "a person had each of them on the phone, maybe"
     assert {bench.results()[offset][0].status for offset in (0, 1)} == {"queued"}
     assert max(count for text, count in posts.items() if text.startswith("well")) == 1
     verdict, item = bench.results()[2]
