@@ -46,7 +46,7 @@ class Identities:
 
     def __init__(self, ask: Callable[[Collection[str]], IdsAsked]) -> None:
         self._ask = ask
-        self._met: dict[str, list[TopicId]] = {}
+        self._met: dict[str, tuple[TopicId, ...]] = {}
         """By name the topics that were met one after another, in the cluster that was met last."""
         self._known: dict[Partition, _Known] = {}
         self._asked: tuple[IdsAsked, Positions] | None = None
@@ -54,9 +54,10 @@ class Identities:
         self._due = 0.0
 
     def look(self, positions: Callable[[], Positions]) -> list[Partition]:
-        """Return the partitions whose topics are others than those that they were read of; called often, never waits.
+        """Return the partitions whose topics are others than those that they were read of.
 
-        `positions` tells of the partitions that are read under which assignment they are, and how far.
+        Called often; waits for a moment where a topic is met. `positions` tells of the partitions that are read under
+        which assignment they are, and how far.
         """
         if self._asked is None:
             if now() >= self._due and (read := positions()):
@@ -102,11 +103,11 @@ class Identities:
         if cluster is None:  # nobody knows whose topics they are: asked again, as they are not met yet
             return
         for name, topic in told.items():
-            met = self._met.setdefault(name, [])
+            met = self._met.get(name, ())
             if met and met[-1].cluster != cluster:
-                met.clear()
+                met = ()
             if TopicId(cluster, topic) not in met:
-                met.append(TopicId(cluster, topic))
+                self._met[name] = (*met, TopicId(cluster, topic))
 
     def was_replaced(self, name: str, topic: TopicId | None) -> bool:
         """Tell whether another topic had the name of this one since the stream was started."""
