@@ -74,10 +74,9 @@ class Identities:
 
     def _is_other(self, partition: Partition, offset: int, topic: TopicId | None) -> bool:
         """Tell whether a partition is of another topic by now; if not, all that was read below `offset` is of this."""
-        known = self._known.get(partition)
         if topic is None:
             return False
-        if known is not None and topic.replaces(known.topic):
+        if self.read_of_another(partition, topic) is not None:
             return True
         self._known[partition] = _Known(topic, offset)
         return False

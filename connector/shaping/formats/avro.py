@@ -84,9 +84,8 @@ def compile_avro(schema: Schema, pinned: Pinned | None = None) -> Callable[[byte
     written = look.at(parsed)
     read = careful_reader if look.is_recursive else schemaless_reader
     reader, convert = (None, written) if pinned is None else (pinned.parsed, pinned.convert)
-    if (
-        pinned is not None and not look.logical <= pinned.logical
-    ):  # values have those that they were written with, whoever reads
+    # Values have the logical types that they were written with, whoever reads.
+    if pinned is not None and not look.logical <= pinned.logical:
         brought = convert or _as_it_is
         convert = lambda event: plain(brought(event))  # noqa: E731
 
