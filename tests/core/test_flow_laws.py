@@ -517,8 +517,6 @@ class DeliveryMachine(RuleBasedStateMachine):
             self.let_go(partition, commits=commits)
             for serial in sorted(worker.posted):
                 self.carry_out(worker, serial, worker.posted.pop(serial), late, codes="qdat")
-            if worker.running is not None:
-                self.resolve(worker, commits=commits)  # before that it does not begin again
             listed = {position for batch in worker.listed.values() for position in positions(batch.chunks)}
             self.take_over(worker, partition)
             doubt = worker.flow.partitions[partition].doubt
@@ -542,6 +540,8 @@ class DeliveryMachine(RuleBasedStateMachine):
         del self.owner[partition], worker.epochs[partition], worker.read_to[partition]
 
     def take_over(self, worker: Worker, partition: Partition) -> None:
+        if worker.running is not None and partition in worker.running.offsets:
+            self.resolve(worker, commits=False)  # before that it does not begin again: its results may be needed
         self.epoch += 1
         progress = decode(*self.committed[partition])
         state = worker.flow.assign(partition, self.epoch, progress)
