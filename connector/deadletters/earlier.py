@@ -14,7 +14,7 @@ from connector.config.kafka import KafkaSettings
 from connector.core.chunks import Chunk, Partition
 from connector.core.progress import Range
 from connector.deadletters.deciding import Known
-from connector.deadletters.jobs import RedrivenJob
+from connector.deadletters.jobs import find_redriven
 from connector.deadletters.letters import Letter
 from connector.kafka.configs import PREFETCH_KBYTES
 from connector.kafka.scanning import CONSUME, Scanner, config_of
@@ -62,7 +62,7 @@ class Earlier:
             if chunks is None:
                 self.close()
                 return True
-            self._known.add(RedrivenJob()(iter(chunks)))
+            self._known.add(find_redriven(iter(chunks)))
             if time.monotonic() >= deadline:
                 return False
 

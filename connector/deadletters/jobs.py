@@ -6,11 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 
-import msgspec
-
 from connector.core.chunks import Chunk, Partition
 from connector.core.progress import RangeSet, runs
 from connector.core.records import REDRIVES, origin_of, outcomes_in, redrives_of
+from connector.deadletters.addresses import json_of
 from connector.deadletters.deciding import Known, Rules, Survey, survey
 from connector.deadletters.evidence import Event, event_of
 from connector.deadletters.letters import Facts, Letter, letters_of
@@ -102,57 +101,45 @@ class SurveyJob:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class OutcomesJob:
-    """Finds which records have an outcome `queued`, under the place where they first failed."""
+def find_queued(chunks: Iterator[Chunk]) -> Known:
+    """Return which records have an outcome `queued`, as ranges of the places where they first failed.
 
-    def __call__(self, chunks: Iterator[Chunk], /) -> Known:
-        """Return them as ranges; what is no outcome of the connector is passed over."""
-        found: dict[str, dict[Partition, list[int]]] = {}
-        for outcome in outcomes_in(chunks):
-            if outcome.status == "queued":
-                place = outcome.origin or outcome
-                queued = found.setdefault(outcome.stream, {})
-                queued.setdefault(Partition(place.topic, place.partition), []).append(place.offset)
-        return Known(
-            queued={
-                stream: {partition: RangeSet(runs(sorted(set(offsets)))) for partition, offsets in queued.items()}
-                for stream, queued in found.items()
-            }
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class RedrivenJob:
-    """Finds which records were sent again, and how often."""
-
-    def __call__(self, chunks: Iterator[Chunk], /) -> Known:
-        """Return them by the place where they first failed."""
-        known = Known()
-        for chunk in chunks:
-            redriven = known.redriven.setdefault(chunk.partition.topic, {})
-            for headers in chunk.headers or ():
-                facts = Facts(headers or [])
-                origin = origin_of(facts) if REDRIVES in facts else None
-                if origin is not None:
-                    counts = redriven.setdefault(origin[0], {})
-                    counts[origin[1]] = max(redrives_of(facts), counts.get(origin[1], 0))
-        return known
+    What is no outcome of the connector is passed over.
+    """
+    found: dict[str, dict[Partition, list[int]]] = {}
+    for outcome in outcomes_in(chunks):
+        if outcome.status == "queued":
+            place = outcome.origin or outcome
+            queued = found.setdefault(outcome.stream, {})
+            queued.setdefault(Partition(place.topic, place.partition), []).append(place.offset)
+    return Known(
+        queued={
+            stream: {partition: RangeSet(runs(sorted(set(offsets)))) for partition, offsets in queued.items()}
+            for stream, queued in found.items()
+        }
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class EventsJob:
-    """Finds the platform's delivery events."""
+def find_redriven(chunks: Iterator[Chunk]) -> Known:
+    """Return which records were sent again, and how often, by the place where they first failed."""
+    known = Known()
+    for chunk in chunks:
+        redriven = known.redriven.setdefault(chunk.partition.topic, {})
+        for headers in chunk.headers or ():
+            facts = Facts(headers or [])
+            origin = origin_of(facts) if REDRIVES in facts else None
+            if origin is not None:
+                counts = redriven.setdefault(origin[0], {})
+                counts[origin[1]] = max(redrives_of(facts), counts.get(origin[1], 0))
+    return known
 
-    def __call__(self, chunks: Iterator[Chunk], /) -> list[Event]:
-        """Return them; what is none is passed over."""
-        found = []
-        for chunk in chunks:
-            for value in chunk.values:
-                try:
-                    event = event_of(msgspec.json.decode(value or b""))
-                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                    continue
-                if event is not None:
-                    found.append(event)
-        return found
+
+def find_events(chunks: Iterator[Chunk]) -> list[Event]:
+    """Return the platform's delivery events; what is none is passed over."""
+    found = []
+    for chunk in chunks:
+        for value in chunk.values:
+            event = event_of(json_of(value))
+            if event is not None:
+                found.append(event)
+    return found

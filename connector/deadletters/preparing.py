@@ -12,12 +12,12 @@ from connector.config.settings import Settings
 from connector.config.streams import CreateTopicsSettings, StreamSettings
 from connector.core.chunks import Partition
 from connector.core.progress import ForeignMetadataError
-from connector.deadletters.deciding import Automatic, Candidate, Plan, Rules, Survey
+from connector.deadletters.deciding import Automatic, Candidate, Known, Plan, Rules, Survey
 from connector.deadletters.earlier import CLOCKS_MS
-from connector.deadletters.jobs import OutcomesJob, RedrivenJob
+from connector.deadletters.jobs import find_queued, find_redriven
 from connector.deadletters.progressing import Place, read_place
 from connector.deadletters.redriving import group_of
-from connector.deadletters.working import CLIENT_ID, Spans
+from connector.deadletters.working import CLIENT_ID, Job, Spans
 from connector.kafka import configs
 from connector.kafka.scanning import scanning, until_aborted
 from connector.kafka.topics import DEFAULT_MAX_MESSAGE_BYTES, TopicFacts, Topics
@@ -70,7 +70,7 @@ class Question:
 
     topic: str
     spans: Spans
-    job: OutcomesJob | RedrivenJob
+    job: Job[Known]
     lacks: bool = False
     """Some of what it told was removed."""
 
@@ -100,7 +100,7 @@ def questions(settings: Settings, candidates: Sequence[Candidate], rules: Rules)
         for (topic, outcomes), since in times.items():
             spans = scanner.spans(topic, since_ms=since - CLOCKS_MS)
             lacks = outcomes and scanner.lacks(topic, since)
-            yield Question(topic, spans, OutcomesJob() if outcomes else RedrivenJob(), lacks)
+            yield Question(topic, spans, find_queued if outcomes else find_redriven, lacks)
 
 
 def topics_of(settings: Settings) -> Topics:

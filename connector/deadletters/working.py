@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from functools import partial
 from multiprocessing import get_context
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from connector.config.kafka import KafkaSettings
 from connector.core.chunks import Chunk, Partition
@@ -35,14 +35,8 @@ Told = Callable[[int], None]
 """Told how many more records were read."""
 
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
-
-
-class Job(Protocol[R_co]):
-    """Work on the records of a piece; can be pickled, and so can what it returns."""
-
-    def __call__(self, chunks: Iterator[Chunk], /) -> R_co:
-        """Work through the chunks."""
+Job = Callable[[Iterator[Chunk]], R]
+"""Work on the records of a piece; can be pickled, and so can what it returns."""
 
 
 def size_of(spans: Spans) -> int:

@@ -149,12 +149,12 @@ def _numbers(path: Path) -> list["Event"]:
 
 def _events(chosen: Chosen, topic: str, since_ms: int, *, quiet: bool) -> list["Event"]:
     """Return the evidence of a topic, from a time on."""
-    from connector.deadletters.jobs import EventsJob  # noqa: PLC0415
+    from connector.deadletters.jobs import find_events  # noqa: PLC0415
     from connector.deadletters.letters import told_time  # noqa: PLC0415
     from connector.deadletters.running import spans_of  # noqa: PLC0415
 
     spans = spans_of(chosen.settings, [topic], since_ms=since_ms)
-    found = [event for part in chosen.work(spans, EventsJob(), f"reading {topic}", quiet=quiet) for event in part]
+    found = [event for part in chosen.work(spans, find_events, f"reading {topic}", quiet=quiet) for event in part]
     _refuse_none(found, f"topic {topic} holds no delivery event from {told_time(since_ms) or 'then'} on")
     return found
 
