@@ -9,24 +9,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
-
-import jmespath
-from jmespath.exceptions import JMESPathError, JMESPathTypeError
+from typing import Any
 
 from connector.config.settings import Settings
 from connector.core.chunks import Partition
 from connector.deadletters.addresses import AddressBook, json_of
 from connector.deadletters.letters import Letter, Position
+from connector.mapping.expressions import Evaluate, EvaluationError, InvalidSourceError, evaluator, is_true, parse
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _TIME_FORM = "should be a time such as 2026-01-31T08:00:00Z, or how long ago: 90m, 24h, 7d"
 _POSITION_FORM = "should be TOPIC:PARTITION:OFFSET, or PARTITION:OFFSET in the dead-letter topic"
-
-_FAILS: Final = (JMESPathError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What a search raises: the library compares a text with a number, or asks for a number in a text, as Python does."""
 
 Matches = Callable[[Letter], bool]
 
@@ -153,8 +148,8 @@ class Criteria:
 
     def _by_value(self, failed: Counter[str] | None) -> Iterable[Matches]:
         if self.where is not None:
-            search, counted = _compiled(self.where).search, Counter[str]() if failed is None else failed
-            yield lambda letter: _is_true(_searched(search, letter, counted))
+            evaluate, counted = _compiled(self.where), Counter[str]() if failed is None else failed
+            yield lambda letter: is_true(_evaluated(evaluate, letter, counted))
 
     def _by_event(self, addresses: AddressBook | None) -> Iterable[Matches]:
         lists = self.list_numbers
@@ -163,35 +158,19 @@ class Criteria:
             yield lambda letter: book.of(letter).list_number in lists
 
 
-def _compiled(where: str) -> Any:
+def _compiled(where: str) -> Evaluate:
     try:
-        return jmespath.compile(where)
-    except JMESPathError as error:
-        raise InvalidFilterError("--where", f"is no JMESPath expression: {str(error).splitlines()[0]}") from None
-    except RecursionError:
-        raise InvalidFilterError("--where", "is nested too deeply") from None
+        return evaluator(parse(where))
+    except InvalidSourceError as error:
+        raise InvalidFilterError("--where", str(error)) from None
 
 
-def _searched(search: Callable[[Any], Any], letter: Letter, failed: Counter[str]) -> Any:
+def _evaluated(evaluate: Evaluate, letter: Letter, failed: Counter[str]) -> Any:
     try:
-        return search(document_of(letter))
-    except _FAILS as error:  # such as a function that does not take what stands in this value
-        failed[_why(error)] += 1
+        return evaluate(document_of(letter))
+    except EvaluationError as error:  # such as a function that does not take what stands in this value
+        failed[str(error)] += 1
         return None
-
-
-def _why(error: Exception) -> str:
-    """Return why an expression fails, without the value that it fails on, which the library repeats."""
-    if isinstance(error, JMESPathTypeError):
-        return f"{error.function_name}() takes {' or '.join(error.expected_types)}, not {error.actual_type}"
-    if isinstance(error, JMESPathError):
-        return str(error).splitlines()[0]
-    return f"it has no result there ({type(error).__name__})"
-
-
-def _is_true(found: Any) -> bool:
-    """Tell what JMESPath takes for true: 0 is, what is empty is not."""
-    return found is not None and found is not False and found not in ("", [], {})
 
 
 def _topic(position: Position | None) -> str | None:

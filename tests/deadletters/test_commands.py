@@ -635,7 +635,7 @@ def test_a_reason_that_only_older_dead_letters_have_is_known(desk: Desk) -> None
             1,
             "--where fails on 2 dead letters, which are left out: sum() takes array",
         ),
-        (["list", "--where", "nope(value)"], 1, "which are left out: Unknown function: nope() (2)"),
+        (["list", "--where", "nope(value)"], 2, "--where calls nope(), which JMESPath does not have"),
         (["redrive", "--where", "sum(value)", "--yes"], 1, "--where fails on 2 dead letters"),
         (["export", "--where", "sum(value)"], 1, "--where fails on 2 dead letters"),
         (["in-doubt", "--where", "sum(value)"], 1, "--where fails on 1 dead letter, which"),

@@ -106,6 +106,11 @@ def test_what_is_no_jmespath_is_refused(where: str) -> None:
         Criteria(where=where)
 
 
+def test_a_function_that_jmespath_does_not_have_is_refused_before_anything_is_read() -> None:
+    with pytest.raises(InvalidFilterError, match=r"--where calls len\(\), which JMESPath does not have"):
+        Criteria(where="len(value.body) > `5`")
+
+
 def test_an_expression_that_is_nested_too_deeply_is_refused() -> None:
     with pytest.raises(InvalidFilterError, match="--where is nested too deeply"):
         Criteria(where=f"{'!' * 5_000}value")
