@@ -6,8 +6,10 @@ parent ends (``PR_SET_PDEATHSIG``), so even ``kill -9`` of the parent takes the 
 stopped by :func:`stop` alone.
 """
 
+import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,6 +21,8 @@ from typing import IO, Final
 # "Parent" means the thread that forked: with a short-lived thread the child would die along with that thread. All
 # children are therefore started by this one, which lasts as long as the interpreter.
 _KEEPER: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="leash")
+
+_PR_SET_PDEATHSIG: Final = 1
 
 # Runs in the child before the program proper. Asking for the signal here rather than in a `preexec_fn` keeps Python
 # code out of the fork of a threaded process. The parent may have ended before the request: hence the second look.
@@ -69,6 +73,12 @@ def _popen(
         cwd=cwd,
         start_new_session=True,
     )
+
+
+def end_with_parent() -> None:
+    """Have this process killed when the one ends that forked it: for those that are started by other means."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def stop(process: subprocess.Popen[bytes], *, grace_secs: float) -> int:

@@ -4,10 +4,8 @@ It does what the command line does, by the same code (`connector/deadletters`), 
 process that wanted it ends. A redrive says what it would do and waits for the word before it does just that.
 """
 
-import ctypes
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -33,9 +31,11 @@ from connector.deadletters.running import (
 )
 from connector.deadletters.selection import Criteria, InvalidFilterError, read_position, read_time
 from connector.deadletters.sums import Sums
-from connector.deadletters.working import Job, R, Spans, calm, size_of, work
+from connector.deadletters.working import Job, R, Spans, size_of, work
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.topics import TopicsMissingError
+from connector.memory import calm_collector
+from connector.processes import end_with_parent
 from connector.stream.holds import fit_to_show
 from connector.telemetry.logging import configure_logging, get_logger
 
@@ -50,7 +50,6 @@ CONFIRM_SECS: Final = 600.0
 
 _TELL_SECS: Final = 0.2
 _NICENESS: Final = 10
-_DIE_WITH_PARENT: Final = 1  # prctl's PR_SET_PDEATHSIG
 
 log = get_logger("console")
 
@@ -119,11 +118,7 @@ class Clerk:
 
     def work(self, spans: Spans, job: Job[R], what: str, /) -> Iterator[R]:
         """Yield what a job finds, telling how far it is."""
-        told = self._teller(what, size_of(spans))
-        yield from work(self._settings.kafka, spans, job, told)
-
-    def _teller(self, what: str, total: int) -> "_Teller":
-        return _Teller(self._line, what, total)
+        yield from work(self._settings.kafka, spans, job, _Teller(self._line, what, size_of(spans)))
 
     # ------------------------------------------------------------------ what there is to do
 
@@ -193,7 +188,7 @@ class Clerk:
         self._line.recv()
         began = time.monotonic()
         still = redrive.look_again(plan)
-        written = redrive.carry_out(still, self._teller("writing", still.count))
+        written = redrive.carry_out(still, _Teller(self._line, "writing", still.count))
         did = {"written": dict(written.by_action), "too_large": written.too_large}
         did["by_others"] = plan.count - still.count
         return {**told, **did, "took_secs": round(time.monotonic() - began, 2)}
@@ -219,13 +214,12 @@ _KINDS: Final = {"look": Clerk.look, "letter": Clerk.letter, "in_doubt": Clerk.i
 
 def serve(settings: Settings, task: Task, line: Connection) -> None:
     """Do one task; what runs in the process of its own."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the connector, which ends this
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.nice(_NICENESS)
     configure_logging(settings.log)
-    calm()
+    calm_collector()
     try:
         Clerk(settings, task, line).run()
     except (BrokenPipeError, EOFError):  # whoever wanted it has gone, or has lost interest

@@ -4,8 +4,6 @@ Most of what a dead letter costs is making some thirty headers into objects, whi
 work on them is a job that can be sent to another process: it gets the chunks of one piece and returns what it found.
 """
 
-import ctypes
-import gc
 import logging
 import os
 import sys
@@ -20,6 +18,8 @@ from connector.core.chunks import Chunk, Partition
 from connector.core.progress import Range
 from connector.cpus import USABLE
 from connector.kafka.scanning import Scanner, config_of, scanning
+from connector.memory import calm_collector
+from connector.processes import end_with_parent
 
 CLIENT_ID: Final = "trackly-connector-dead-letters"
 PIECE: Final = 50_000
@@ -27,8 +27,6 @@ PIECE: Final = 50_000
 
 ALONE: Final = 60_000
 """Up to so many records are read here: starting processes takes as long."""
-
-_DIE_WITH_PARENT: Final = 1  # prctl's PR_SET_PDEATHSIG
 
 Spans = Mapping[Partition, Range]
 Told = Callable[[int], None]
@@ -121,17 +119,10 @@ def _begin_process(counter: Any, stop: Any, kafka: KafkaSettings, usable: Collec
     """Make a process of a pool ready: it ends with the one that started it, however that ends."""
     if sys.platform == "linux":
         os.sched_setaffinity(0, usable)  # in place of what the thread was kept to that started it
-        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, 9)
+    end_with_parent()
     logging.getLogger("librdkafka").setLevel(logging.CRITICAL)
-    calm()
+    calm_collector()
     _process.update(counter=counter, stop=stop, kafka=kafka)
-
-
-def calm() -> None:
-    """Look for cycles less often: millions of headers hold none."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 def is_stopped() -> bool:

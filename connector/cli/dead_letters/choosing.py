@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from connector.cli.errors import CommandError, ExitCode, reported
 from connector.cli.topics import topic_named
 from connector.clock import now_ms
+from connector.memory import calm_collector
 from connector.telemetry.logging import disarm
 
 if TYPE_CHECKING:
@@ -161,9 +162,9 @@ class Chosen:
 
     def work(self, spans: "Spans", job: "Job[R]", what: str, *, quiet: bool = False) -> "Iterator[R]":
         """Yield what a job finds in the spans, with a progress bar on a terminal."""
-        from connector.deadletters.working import calm, size_of, work  # noqa: PLC0415
+        from connector.deadletters.working import size_of, work  # noqa: PLC0415
 
-        calm()
+        calm_collector()
         with progress(what, size_of(spans), quiet=quiet) as told:
             yield from work(self.settings.kafka, spans, job, told)
 

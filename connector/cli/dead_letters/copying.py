@@ -16,6 +16,7 @@ from connector.cli.dead_letters.choosing import Chosen, chosen, progress
 from connector.cli.dead_letters.reading import tell_none
 from connector.cli.errors import CommandError, ExitCode, reported, why_unread
 from connector.cli.topics import topic_named
+from connector.memory import calm_collector
 
 
 @chosen
@@ -33,10 +34,10 @@ def export(
     from connector.deadletters.copying import letters_in  # noqa: PLC0415
     from connector.deadletters.jobs import Seen  # noqa: PLC0415
     from connector.deadletters.lines import line_of  # noqa: PLC0415
-    from connector.deadletters.working import calm, size_of  # noqa: PLC0415
+    from connector.deadletters.working import size_of  # noqa: PLC0415
 
     spans = chosen.spans()
-    calm()
+    calm_collector()
     count, seen = 0, Seen()
     with _opened(out) as write:
         with (
