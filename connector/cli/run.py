@@ -14,7 +14,7 @@ from connector.cli.errors import RESTARTS, ExitCode, reported
 if TYPE_CHECKING:
     from connector.app.application import Connector
     from connector.config.settings import Settings
-    from connector.workers.supervisor import Worker
+    from connector.workers.worker import Worker
 
 
 @reported()

@@ -7,8 +7,7 @@ is compared by each worker, here nothing of it is looked at.
 import asyncio
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -31,7 +30,8 @@ from connector.console.joining import Heard, joined_health, joined_readiness, jo
 from connector.console.listening import not_listening
 from connector.console.pages import Console
 from connector.telemetry.logging import get_logger
-from connector.telemetry.metrics import WorkerSeen, render_workers
+from connector.telemetry.metrics import render_workers
+from connector.workers.worker import Worker
 
 _ASK_SECS: Final = 5.0
 _RESUME_SECS: Final = 12.0
@@ -43,35 +43,11 @@ _PASSED_ON: Final = ("Authorization", "Content-Type")
 log = get_logger("workers")
 
 
-class Asked(Protocol):
-    """A worker, as far as the pages know it."""
-
-    ordinal: int
-    socket: Path | None
-
-    @property
-    def state(self) -> str:
-        """Say what it does, as far as can be told without asking it."""
-
-    @property
-    def is_up(self) -> bool:
-        """Tell whether there is a process that may be asked."""
-
-    def answered(self) -> None:
-        """Take note of an answer."""
-
-    def status(self) -> dict[str, Any]:
-        """Return what the supervisor knows of it as JSON-ready values."""
-
-    def seen(self) -> WorkerSeen:
-        """Return what the metrics say of it."""
-
-
 class Pages:
     """Serves the pages between `start` and `stop`. `about` gives what `/status` says of the supervisor itself."""
 
     def __init__(
-        self, settings: Settings, secrets: Secrets, workers: list[Asked], about: Callable[[], dict[str, Any]]
+        self, settings: Settings, secrets: Secrets, workers: list[Worker], about: Callable[[], dict[str, Any]]
     ) -> None:
         self.settings = settings
         self._secrets = secrets
@@ -189,7 +165,7 @@ class Pages:
 
     async def _ask(
         self,
-        worker: Asked,
+        worker: Worker,
         path: str,
         post: bytes | None,
         headers: Mapping[str, str] | None,

@@ -9,7 +9,6 @@ import asyncio
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,8 +28,8 @@ from connector.console.listening import PagesError
 from connector.core.restarts import RestartPolicy, Restarts
 from connector.processes import spawn
 from connector.telemetry.logging import get_logger, toggle_debug
-from connector.telemetry.metrics import WorkerSeen
 from connector.workers.pages import Pages
+from connector.workers.worker import Worker
 
 log = get_logger("workers")
 
@@ -39,80 +38,6 @@ _CANNOT_START: Final = 1
 
 _MAX_SOCKET_PATH: Final = 100
 """Bytes; the kernel takes 107 on Linux, and fewer elsewhere."""
-
-
-@dataclass(slots=True, eq=False)
-class Worker:
-    """A worker over all its lives: a process, or the wait for the next one. At most one process at a time."""
-
-    ordinal: int
-    instance_id: str
-    socket: Path | None
-    restarts: Restarts
-    start_secs: float
-    """How long its pages may take to answer for the first time."""
-    process: subprocess.Popen[bytes] | None = None
-    started_at: float | None = None
-    last_exit: int | None = None
-    _has_answered: bool = False
-    _began_at: float = 0.0
-    _signalled: bool = False
-    _over: bool = False
-
-    @property
-    def is_up(self) -> bool:
-        """Tell whether there is a process."""
-        return self.process is not None
-
-    @property
-    def state(self) -> str:
-        """Say what it does: `running` once its pages have answered, `starting` before, `silent` if that takes long."""
-        if self.process is None:
-            return "stopped" if self._over else "restarting"
-        if self._signalled:
-            return "draining"
-        if self._has_answered:
-            return "running"
-        return "silent" if now() - self._began_at > self.start_secs else "starting"
-
-    def began(self, process: subprocess.Popen[bytes]) -> None:
-        """Take note of a new process."""
-        self.process, self.started_at = process, time.time()
-        self._has_answered, self._began_at = False, now()
-
-    def ended(self, code: int) -> None:
-        """Take note that the process has gone."""
-        self.process, self.last_exit = None, code
-
-    def answered(self) -> None:
-        """Take note that its pages answer."""
-        self._has_answered = True
-
-    def over(self) -> None:
-        """Take note that there will be no other process."""
-        self._over = True
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send its process a signal, if there is one."""
-        if self.process is not None:
-            self._signalled = self._signalled or number == signal.SIGTERM
-            self.process.send_signal(number)
-
-    def status(self) -> dict[str, Any]:
-        """Return what is known of it as JSON-ready values."""
-        return {
-            "ordinal": self.ordinal,
-            "instance_id": self.instance_id,
-            "pid": None if self.process is None else self.process.pid,
-            "state": self.state,
-            "started_at": None if self.started_at is None else round(self.started_at, 3),
-            "restarts": self.restarts.times,
-            "last_exit": self.last_exit,
-        }
-
-    def seen(self) -> WorkerSeen:
-        """Return what the metrics say of it."""
-        return WorkerSeen(self.ordinal, self.is_up, self.restarts.times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +102,7 @@ class Supervisor:
                 path = home / f"{ordinal}.sock" if self.settings.web.enabled else None
                 self._workers.append(Worker(ordinal, claimed.instance_id, path, Restarts(self.policy), start_secs))
             pages = (
-                Pages(self.settings, self._secrets, [*self._workers], self._about)
-                if self.settings.web.enabled
-                else None
+                Pages(self.settings, self._secrets, self._workers, self._about) if self.settings.web.enabled else None
             )
             if pages is not None:
                 await pages.start()

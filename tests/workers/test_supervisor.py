@@ -17,7 +17,8 @@ from connector.config.load import load_settings
 from connector.console.listening import PagesError
 from connector.core.restarts import Restarts
 from connector.workers import supervisor
-from connector.workers.supervisor import Supervisor, Worker
+from connector.workers.supervisor import Supervisor
+from connector.workers.worker import Worker
 
 ONCE_MORE: Final = """
 import os, sys
@@ -89,7 +90,7 @@ def test_workers_have_the_settings_that_were_read_whatever_the_file_says_by_then
 def test_a_worker_whose_pages_never_answer_is_silent_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """What hangs before it has pages must not be `starting` for ever, with health green: a restart would help."""
     at = 1_000.0
-    monkeypatch.setattr(supervisor, "now", lambda: at)
+    monkeypatch.setattr("connector.workers.worker.now", lambda: at)
     worker = Worker(0, "one", None, Restarts(RESTARTS), start_secs=360)
     process = cast(subprocess.Popen[bytes], SimpleNamespace())
     worker.began(process)
