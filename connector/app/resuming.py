@@ -115,4 +115,4 @@ async def answer(connector: "Connector", doorkeeper: Doorkeeper, request: web.Re
         found = act(connector, name, action, form, remote=request.remote)
     except RefusedError as error:
         found = Answer(error.status, {"problem": str(error)})
-    return answered(request, found)
+    return answered(found)

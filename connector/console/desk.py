@@ -76,7 +76,7 @@ class Desk:
         piece.process.start()
         theirs.close()
         self._pieces[piece.name] = piece
-        following = asyncio.get_running_loop().create_task(self._follow(piece))
+        following = asyncio.get_running_loop().create_task(self._follow(piece, ours))
         self._following.add(following)
         following.add_done_callback(self._following.discard)
         return piece
@@ -104,17 +104,16 @@ class Desk:
     async def close(self) -> None:
         """End all tasks."""
         for piece in self._pieces.values():
-            if not piece.is_over:
-                self._end(piece, "cancelled")
+            self.cancel(piece)
         await asyncio.gather(*self._following, return_exceptions=True)
         self._listeners.shutdown(wait=False, cancel_futures=True)
 
-    async def _follow(self, piece: Piece) -> None:
+    async def _follow(self, piece: Piece, line: "Connection[Any, Any]") -> None:
         """Take what a clerk tells until it is over."""
         loop = asyncio.get_running_loop()
         while not piece.is_over:
             try:
-                word, told = await loop.run_in_executor(self._listeners, _next, piece.line)
+                word, told = await loop.run_in_executor(self._listeners, line.recv)
             except (EOFError, OSError):
                 if not piece.is_over:
                     piece.problem = "the process that worked on it has ended; the log may say why"
@@ -160,10 +159,3 @@ class Desk:
                 if piece.line is not None:
                     piece.line.close()
                 del self._pieces[piece.name]
-
-
-def _next(line: "Connection[Any, Any] | None") -> Any:
-    """Wait for what a clerk says next."""
-    if line is None:
-        raise EOFError
-    return line.recv()

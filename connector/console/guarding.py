@@ -15,7 +15,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.web import Application, AppRunner, Request, RequestPayloadError, Response, json_response
+from aiohttp.web import Application, AppRunner, RequestPayloadError, Response, json_response
 from pydantic import SecretStr
 
 from connector.telemetry.logging import get_logger
@@ -170,23 +170,11 @@ async def make_safe(_request: Any, response: Any) -> None:
         response.headers.setdefault(name, value)
 
 
-def answered(request: Request, found: Answer) -> Response:
-    """Answer a POST: with JSON, or for a form of a page with the way back to it, else with text."""
+def answered(found: Answer) -> Response:
+    """Answer a POST."""
     headers = {}
     if found.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="trackly-connector"'
     if found.status in {408, 413, 415}:
         headers["Connection"] = "close"
-    if "text/html" not in request.headers.get("Accept", ""):
-        return json_response(found.body, status=found.status, headers=headers)
-    if found.status == 200:
-        return Response(status=303, headers={**headers, "Location": "../../"})
-    return Response(text=_for_people(found), status=found.status, headers=headers)
-
-
-def _for_people(found: Answer) -> str:
-    """Return an answer that changed nothing, or not all, as text."""
-    if "problem" in found.body:
-        return f"{found.body['problem']}\n"
-    lines = [f"{hold['reason']}: choose one of {', '.join(hold['needs'])}\n" for hold in found.body["undecided"]]
-    return "".join(["Nothing was changed. What is still to be said:\n", *lines])
+    return json_response(found.body, status=found.status, headers=headers)

@@ -113,12 +113,12 @@ class Pages:
         try:
             body = await read_body(request)
         except RefusedError as error:
-            return answered(request, Answer(error.status, {"problem": str(error)}))
+            return answered(Answer(error.status, {"problem": str(error)}))
         headers = {key: request.headers[key] for key in _PASSED_ON if key in request.headers}
         status, told = joined_resumed(await self._ask_all(request.rel_url.raw_path, post=body, headers=headers))
         if status == 200:
             log.info("passed on to all workers", action=action, stream=name, remote=request.remote)
-        return answered(request, Answer(status, told))
+        return answered(Answer(status, told))
 
     # ------------------------------------------------------------------ what the console asks of its host
 

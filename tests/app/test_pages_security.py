@@ -371,12 +371,12 @@ def test_the_console_asks_nobody_else_and_its_policy_forbids_all_else(site: Site
         assert site.ask("GET", path).status_code == 404
 
 
-def test_errors_are_told_to_people_as_plain_text(still_holding: Site) -> None:
-    """An error page is no place for markup: the browser is told so."""
+def test_errors_are_told_as_no_page(still_holding: Site) -> None:
+    """An error page is no place for markup: a browser is told so."""
     reply = still_holding.post(token="wrong", headers={"Accept": "text/html"})
 
     assert reply.status_code == 401
-    assert reply.headers["Content-Type"].startswith("text/plain")
+    assert reply.headers["Content-Type"].startswith("application/json")
     assert reply.headers["X-Content-Type-Options"] == "nosniff"
 
 
