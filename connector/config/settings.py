@@ -9,73 +9,14 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PrivateAttr, SecretStr
 
-from connector.config.formats import FormatSettings, RegistryTlsSettings, SchemaRegistrySettings
+from connector.config.formats import FormatSettings, SchemaRegistrySettings
 from connector.config.hosts import is_host
-from connector.config.kafka import KafkaSettings, SecuritySettings
-from connector.config.model import E164, Model, Seconds, secret_by
+from connector.config.kafka import KafkaSettings
+from connector.config.model import Model, Seconds, secret_by
 from connector.config.problems import KeyPath
 from connector.config.references import Origin
-from connector.config.streams import (
-    BatchSettings,
-    BreakerSettings,
-    ConcurrencySettings,
-    ContactsSettings,
-    CreateTopicsSettings,
-    DeadLetterSettings,
-    DeliverySettings,
-    HistorySettings,
-    HoldSettings,
-    OutcomeSettings,
-    RedriveSettings,
-    RetrySettings,
-    RevenueSettings,
-    StormSettings,
-    StreamSettings,
-)
-from connector.config.trackly import (
-    TimeoutSettings,
-    TlsSettings,
-    TracklySettings,
-    check_api_key,
-    check_header,
-    check_url,
-)
-
-__all__ = [
-    "E164",
-    "BatchSettings",
-    "BreakerSettings",
-    "BufferSettings",
-    "ConcurrencySettings",
-    "ContactsSettings",
-    "CreateTopicsSettings",
-    "DeadLetterSettings",
-    "DeliverySettings",
-    "FormatSettings",
-    "HealthSettings",
-    "HistorySettings",
-    "HoldSettings",
-    "KafkaSettings",
-    "LogSettings",
-    "OutcomeSettings",
-    "ReadinessSettings",
-    "RedriveSettings",
-    "RegistryTlsSettings",
-    "RetrySettings",
-    "RevenueSettings",
-    "SchemaRegistrySettings",
-    "SecuritySettings",
-    "Settings",
-    "ShutdownSettings",
-    "StormSettings",
-    "StreamSettings",
-    "TimeoutSettings",
-    "TlsSettings",
-    "TraceSettings",
-    "TracklySettings",
-    "WebSettings",
-]
-
+from connector.config.streams import StreamSettings
+from connector.config.trackly import TracklySettings, check_api_key, check_header, check_url
 
 MIN_TOKEN: Final = 16
 """Characters of a token: anything that is easily typed is easily guessed."""

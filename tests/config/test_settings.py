@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from connector.config.settings import Settings, StreamSettings
+from connector.config.settings import Settings
+from connector.config.streams import StreamSettings
 
 REQUIRED: dict[str, Any] = {"name": "s", "topics": ["in"], "outcomes": {"topic": "o"}, "dead_letters": {"topic": "d"}}
 

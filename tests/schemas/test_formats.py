@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.json_format import ParseDict
 
 from connector.config.load import load_settings
-from connector.config.settings import StreamSettings
+from connector.config.streams import StreamSettings
 from connector.core.chunks import Chunk, Headers, Partition
 from connector.shaping.formats import decoder_for
 from connector.shaping.shaper import shaper_of

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from connector.config.settings import FormatSettings, SchemaRegistrySettings
+from connector.config.formats import FormatSettings, SchemaRegistrySettings
 from connector.core.chunks import Chunk, Headers, Partition
 from connector.shaping.decoded import Decoded
 from connector.shaping.formats import SchemaRegistry, decoder_for

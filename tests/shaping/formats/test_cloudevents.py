@@ -8,7 +8,7 @@ import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage, to_binary_event, to_structured_event
 from cloudevents.core.v1.event import CloudEvent
 
-from connector.config.settings import FormatSettings
+from connector.config.formats import FormatSettings
 from connector.core.chunks import Headers
 from connector.shaping.decoded import Decoded
 from tests.shaping.formats.making import SMS, decode, frame, reasons, registry

@@ -34,7 +34,7 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connector.config.settings import FormatSettings
+from connector.config.formats import FormatSettings
 from connector.core.chunks import Headers
 from connector.core.reasons import REASONS
 from connector.shaping.decoded import FormatAwayError

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trustme
 
-from connector.config.settings import FormatSettings
+from connector.config.formats import FormatSettings
 from connector.core.verdicts import Verdict
 from connector.shaping.decoded import FormatAwayError
 from connector.shaping.formats import SchemaRegistry
