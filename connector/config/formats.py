@@ -10,10 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, cast
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 
 from connector.config.model import FilePath, Model, Seconds, secret_by
-from connector.config.trackly import check_api_key, check_url
+from connector.config.trackly import TlsSettings, check_api_key, url_by
 
 FormatName = Literal["json", "cloudevents", "avro", "protobuf", "json_schema"]
 FramedName = Literal["avro", "protobuf", "json_schema"]
@@ -124,31 +124,10 @@ def reader_schema(file: Path) -> Any:
         raise ValueError(f"is not an Avro schema: {type(error).__name__}: {error}") from error
 
 
-def _url(value: str) -> str:
-    return check_url(value, instead="; use schema_registry.username and password")
-
-
-class RegistryTlsSettings(Model):
-    """How the registry proves who it is, and we to it."""
-
-    ca_file: FilePath | None = Field(
-        default=None,
-        description="PEM file of the authorities that vouch for the registry; the usual ones when left out.",
-    )
-    cert_file: FilePath | None = Field(
-        default=None, description="PEM file of a client certificate, where the registry asks for one."
-    )
-    key_file: FilePath | None = Field(default=None, description="PEM file of the key of `cert_file`.")
-    verify: bool = Field(
-        default=True,
-        description="Whether certificates are checked at all. `false` hands credentials to whoever answers: for tests.",
-    )
-
-
 class SchemaRegistrySettings(Model):
     """A schema registry with Confluent's API, shared by the streams whose format needs it."""
 
-    url: Annotated[str, AfterValidator(_url)] = Field(
+    url: Annotated[str, url_by("; use schema_registry.username and password")] = Field(
         description=(
             "Root of the API, such as `https://registry:8081`; of Apicurio Registry `http://host:8080/apis/ccompat/v7`."
         )
@@ -169,7 +148,7 @@ class SchemaRegistrySettings(Model):
         default=False,
         description="Whether credentials may go to another machine over plain http, where all can read them.",
     )
-    tls: RegistryTlsSettings = Field(default_factory=RegistryTlsSettings, description="Certificates.")
+    tls: TlsSettings = Field(default_factory=TlsSettings, description="Certificates.")
     timeout_secs: Annotated[Seconds, Field(le=60)] = Field(
         default=5.0,
         description="How long schemas are waited for, in seconds, before the stream holds and asks again later.",

@@ -16,7 +16,7 @@ from connector.config.model import Model, Seconds, secret_by
 from connector.config.problems import KeyPath
 from connector.config.references import Origin
 from connector.config.streams import StreamSettings
-from connector.config.trackly import TracklySettings, check_api_key, check_header, check_url
+from connector.config.trackly import TracklySettings, check_api_key, check_header, check_url, url_by
 
 MIN_TOKEN: Final = 16
 """Characters of a token: anything that is easily typed is easily guessed."""
@@ -84,22 +84,11 @@ class LogSettings(Model):
     )
 
 
-def _http_url(value: str) -> str:
-    return check_url(value)
-
-
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
-
-
-def _collector(value: str) -> str:
-    return check_url(value, instead="; a collector knows us by traces.headers")
-
-
 class TraceSettings(Model):
     """Spans of batches, sent by OTLP over HTTP; takes the extra `otel` (`pip install 'trackly-connector[otel]'`)."""
 
     enabled: bool = Field(default=False, description="Whether each batch has a span.")
-    endpoint: Annotated[str, AfterValidator(_collector)] = Field(
+    endpoint: Annotated[str, url_by("; a collector knows us by traces.headers")] = Field(
         default="http://localhost:4318/v1/traces", description="Where spans are posted, path included."
     )
     headers: dict[
@@ -196,7 +185,7 @@ class Settings(Model):
     web: WebSettings = Field(default_factory=WebSettings, description="Pages for health, status and metrics.")
     log: LogSettings = Field(default_factory=LogSettings, description="Logs.")
     traces: TraceSettings = Field(default_factory=TraceSettings, description="Traces (OpenTelemetry).")
-    docs_url: HttpUrl | None = Field(
+    docs_url: Annotated[str, url_by()] | None = Field(
         default=None,
         description="Where this documentation is served; holds then link to their page of the runbook there, and else "
         "to its place in the source tree.",

@@ -17,7 +17,7 @@ def check_url(value: str, *, instead: str = "") -> str:
 
     `instead` says how a server knows us, if not by a user in the address.
     """
-    check_address(value, schemes=("http", "https"))
+    check_address(value)
     parts = urlsplit(value)
     if parts.username is not None or parts.password is not None:
         raise ValueError(f"must not hold a user or a password{instead}")
@@ -26,17 +26,13 @@ def check_url(value: str, *, instead: str = "") -> str:
     return value.rstrip("/")
 
 
-def _url(value: str) -> str:
-    return check_url(value, instead="; the platform knows us by trackly.api_key")
+def url_by(instead: str = "") -> AfterValidator:
+    """Return what has a URL checked; `instead` is that of `check_url`."""
+    return AfterValidator(lambda value: check_url(value, instead=instead))
 
 
-def _proxy(value: str) -> str:
-    check_address(value, schemes=("http", "https"))
-    return value
-
-
-def check_address(value: str, *, schemes: tuple[str, ...]) -> None:
-    """Raise ValueError for what is no address of these schemes, without repeating it."""
+def check_address(value: str) -> str:
+    """Return what is an http(s) address; raise ValueError for anything else, without repeating it."""
     if any(character.isspace() or not character.isprintable() for character in value):
         raise ValueError("must not hold white space or control characters")
     try:
@@ -45,12 +41,13 @@ def check_address(value: str, *, schemes: tuple[str, ...]) -> None:
     except ValueError:
         # `from None`: the message of urllib repeats parts of the address, which may hold a password.
         raise ValueError("is not a valid address") from None
-    if parts.scheme not in schemes or not parts.hostname or not port_is_valid:
-        raise ValueError(f"must start with {' or '.join(f'{scheme}://' for scheme in schemes)} and name a host")
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_valid:
+        raise ValueError("must start with http:// or https:// and name a host")
     # Brackets are for addresses; a name of other letters is written in these by whoever connects.
     bracketed = parts.netloc.rpartition("@")[2].startswith("[")
     if not (is_address(parts.hostname) if bracketed else can_be_asked(parts.hostname)):
         raise ValueError("must hold the name or the address of a host")
+    return value
 
 
 def check_api_key(value: str) -> str:
@@ -106,28 +103,27 @@ class TimeoutSettings(Model):
 
 
 class TlsSettings(Model):
-    """How the platform proves who it is, and we to a gateway before it."""
+    """How the far end, or a gateway before it, proves who it is, and we to it."""
 
     ca_file: FilePath | None = Field(
         default=None,
-        description="PEM file of the authorities that vouch for the platform; the usual ones when left out.",
+        description="PEM file of the authorities that vouch for the far end; the usual ones when left out.",
     )
     cert_file: FilePath | None = Field(
-        default=None, description="PEM file of a client certificate, for gateways that ask for one."
+        default=None, description="PEM file of a client certificate, where one is asked for."
     )
     key_file: FilePath | None = Field(default=None, description="PEM file of the key of `cert_file`.")
     verify: bool = Field(
         default=True,
-        description=(
-            "Whether certificates are checked at all. `false` hands the API key to whoever answers: for tests."
-        ),
+        description="Whether certificates are checked at all. `false` hands keys and passwords to whoever answers: for "
+        "tests.",
     )
 
 
 class TracklySettings(Model):
     """The platform's address and key, and how its connections are used."""
 
-    base_url: Annotated[str, AfterValidator(_url)] = Field(
+    base_url: Annotated[str, url_by("; the platform knows us by trackly.api_key")] = Field(
         default=DEFAULT_BASE_URL, description="Root of the API; a slash at its end is dropped."
     )
     allow_plain_http: bool = Field(
@@ -145,7 +141,7 @@ class TracklySettings(Model):
     )
     timeouts: TimeoutSettings = Field(default_factory=TimeoutSettings, description="Limits in time.")
     tls: TlsSettings = Field(default_factory=TlsSettings, description="Certificates.")
-    proxy: Annotated[str, AfterValidator(_proxy)] | None = Field(
+    proxy: Annotated[str, AfterValidator(check_address)] | None = Field(
         default=None,
         repr=False,
         description="HTTP proxy on the way to the platform; may hold a user and a password.",

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from connector.config.certificates import flaws
-from connector.config.formats import RegistryTlsSettings
 from connector.config.kafka import KafkaSettings, SecuritySettings, refusal
 from connector.config.problems import Fault, KeyPath, number
 from connector.config.settings import Settings, TraceSettings
@@ -106,7 +105,7 @@ def _key_pair(at: KeyPath, *, cert: Path | None, key: Path | None) -> Iterator[F
         yield Fault((*at, "cert_file"), "is required with key_file", ((*at, "key_file"),))
 
 
-def _tls(at: KeyPath, tls: TlsSettings | RegistryTlsSettings) -> Iterator[Fault]:
+def _tls(at: KeyPath, tls: TlsSettings) -> Iterator[Fault]:
     yield from _key_pair(at, cert=tls.cert_file, key=tls.key_file)
     for flaw in flaws(tls.ca_file, tls.cert_file, tls.key_file):
         yield Fault((*at, flaw.setting), flaw.message)
