@@ -17,7 +17,6 @@ JOBS ?= 3
 BIN := $(VENV)/bin
 comma := ,
 space := $() $()
-CHART := deploy/helm/trackly-connector
 INSTALLED := $(VENV)/.installed
 
 .PHONY: help
@@ -102,19 +101,12 @@ test-bound: $(INSTALLED)
 	@build/$(RESOLUTION)/bin/python -m pytest -q $(BOUNDS_TESTS) $(ARGS)
 
 .PHONY: reference
-reference: $(INSTALLED) schemas ## Write the generated pages of docs/reference anew, and the schemas
-	$(BIN)/python -m connector.config.reference page > docs/reference/settings.md
+reference: $(INSTALLED) ## Write the generated pages of docs/reference anew, and the schemas
 	$(BIN)/python -m connector.reference
 
 .PHONY: docs
 docs: $(INSTALLED) ## Build the documentation as a site in build/site; a warning is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
-
-.PHONY: schemas
-schemas: $(INSTALLED) ## Write the generated schemas anew
-	$(BIN)/python -m connector.config.reference schema > schemas/settings.v1.schema.json
-	$(BIN)/python -m connector.config.reference values $(CHART)/values.schema.json > build.values.schema.json
-	mv build.values.schema.json $(CHART)/values.schema.json
 
 .PHONY: clean
 clean: ## Remove the virtual environment and everything that is built or cached

@@ -1,32 +1,51 @@
-"""Writes every page: `python -m connector.reference`."""
+"""Writes everything that is printed from the code: `python -m connector.reference`."""
 
+import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from connector.reference.errors import errors_page
 from connector.reference.pages import acls_page, commands_page, exit_codes_page, metrics_page, verdicts_page
+from connector.reference.settings import chart_schema, settings_page, settings_schema
 
-FOLDER: Final = Path(__file__).resolve().parents[2] / "docs" / "reference"
+ROOT: Final = Path(__file__).resolve().parents[2]
+CHART_VALUES: Final = "deploy/helm/trackly-connector/values.schema.json"
 
-PAGES: Final[Mapping[str, Callable[[], str]]] = {
-    "verdicts.md": verdicts_page,
-    "metrics.md": metrics_page,
-    "exit-codes.md": exit_codes_page,
-    "error-messages.md": errors_page,
-    "acls.md": acls_page,
-    "commands.md": commands_page,
+
+def _values() -> str:
+    """Return the schema of the chart's values as it is, with that of the settings put anew into its `$defs`."""
+    values = json.loads((ROOT / CHART_VALUES).read_text(encoding="utf-8"))
+    values["$defs"]["settings"] = chart_schema()
+    return _json(values)
+
+
+def _json(schema: dict[str, Any]) -> str:
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+WRITTEN: Final[Mapping[str, Callable[[], str]]] = {
+    "docs/reference/verdicts.md": verdicts_page,
+    "docs/reference/metrics.md": metrics_page,
+    "docs/reference/exit-codes.md": exit_codes_page,
+    "docs/reference/error-messages.md": errors_page,
+    "docs/reference/acls.md": acls_page,
+    "docs/reference/commands.md": commands_page,
+    "docs/reference/settings.md": settings_page,
+    "schemas/settings.v1.schema.json": lambda: _json(settings_schema()),
+    CHART_VALUES: _values,
 }
+"""Files of the source tree, and what makes each."""
 
 
-def main(folder: Path = FOLDER) -> int:
-    """Write every page to a folder; the exit code is 1 where there is none, as in an installed package."""
-    if not folder.is_dir():
-        sys.stderr.write(f"no folder {folder}; run this in a source tree\n")
+def main(root: Path = ROOT) -> int:
+    """Write all of them below a folder; the exit code is 1 where there is no source tree, as with an installation."""
+    if not (root / "docs").is_dir():
+        sys.stderr.write(f"no folder {root / 'docs'}; run this in a source tree\n")
         return 1
-    for name, page in PAGES.items():
-        (folder / name).write_text(page(), encoding="utf-8")
+    for name, made in WRITTEN.items():
+        (root / name).write_text(made(), encoding="utf-8")
     return 0
 
 

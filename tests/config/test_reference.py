@@ -1,8 +1,5 @@
-"""The page and the schema on disk are those of the code; the schema accepts what the models accept."""
+"""The page names everything; the schema accepts what the models accept."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +11,11 @@ from connector.config.document import read_document
 from connector.config.kafka import REFUSED
 from connector.config.load import load_settings
 from connector.config.problems import SettingsError
-from connector.config.reference import main, settings_page, settings_schema
+from connector.reference.settings import settings_page, settings_schema
 from tests.config.conftest import SMALLEST, Load, merged
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "schemas" / "examples").glob("connector*.yaml"))
-
-
-def test_the_page_on_disk_is_that_of_the_code() -> None:
-    """Mended by: python -m connector.config.reference page > docs/reference/settings.md."""
-    assert (ROOT / "docs" / "reference" / "settings.md").read_text() == settings_page()
-
-
-def test_the_schema_on_disk_is_that_of_the_code() -> None:
-    """Mended by: python -m connector.config.reference schema > schemas/settings.v1.schema.json."""
-    assert json.loads((ROOT / "schemas" / "settings.v1.schema.json").read_text()) == settings_schema()
-
-
-@pytest.mark.parametrize(("what", "start"), [("page", "# Settings"), ("schema", '{\n  "$schema"')])
-def test_the_module_prints_both(what: str, start: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([what]) == 0
-    assert capsys.readouterr().out.startswith(start)
-
-
-def test_the_module_refuses_anything_else() -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "connector.config.reference", "x"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("usage: ")
 
 
 def test_the_page_names_every_setting_and_every_refused_property() -> None:

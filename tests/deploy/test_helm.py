@@ -18,7 +18,6 @@ import yaml
 from connector import __version__
 from connector.app.acls import needed, strimzi
 from connector.config.load import load_settings
-from connector.config.reference import chart_schema
 from connector.config.settings import Settings
 from tests.deploy.conftest import DEPLOY
 from tests.kit.go_tools import BUILD_SECS, ToolUnavailableError, tool
@@ -352,11 +351,9 @@ def test_what_no_schema_can_say_is_refused_with_the_way_out(helm: Path, tmp_path
         assert said in result.stderr
 
 
-def test_the_values_know_the_settings_of_today() -> None:
-    """`make schemas` writes them anew."""
+def test_the_schema_of_the_values_has_all_their_names() -> None:
     values = json.loads((CHART / "values.schema.json").read_text())
 
-    assert values["$defs"]["settings"] == chart_schema()
     assert yaml.safe_load((CHART / "values.yaml").read_text()).keys() <= values["properties"].keys()
 
 

@@ -1,14 +1,7 @@
-"""The reference page and the JSON Schema of the settings, printed from the models.
-
-`python -m connector.config.reference page` and `... schema` print what stands in `docs/reference/settings.md` and
-`schemas/settings.v1.schema.json`, `... values FILE` the schema of a Helm chart's values with that of the settings put
-anew into its `$defs`; tests compare, so none can drift from the code.
-"""
+"""The page of the settings, and their JSON Schema, printed from the models."""
 
 import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 from connector.config.checks import RULES
@@ -219,24 +212,3 @@ records up to 5 requests.
 {rows}
 {prefixes}
 """
-
-
-def main(arguments: list[str]) -> int:
-    """Print the page or a schema; the exit code is 2 for anything else."""
-    match arguments:
-        case ["page"]:
-            sys.stdout.write(settings_page())
-        case ["schema"]:
-            sys.stdout.write(json.dumps(settings_schema(), indent=2, ensure_ascii=False) + "\n")
-        case ["values", path]:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-            values["$defs"]["settings"] = chart_schema()
-            sys.stdout.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-        case _:
-            sys.stderr.write("usage: python -m connector.config.reference page|schema|values FILE\n")
-            return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
