@@ -10,11 +10,14 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Iterator
-from typing import Final, Protocol, assert_never, cast
+from typing import TYPE_CHECKING, Final, assert_never, cast
 
 import httptools
 
-from connector.simulator.http import Manner, Reaction, Reply, Request, json_reply
+from connector.simulator.http import Manner, Reaction, Request, json_reply
+
+if TYPE_CHECKING:  # the server makes connections, and a connection asks the server
+    from connector.simulator.server import Simulator
 
 MAX_HEAD_BYTES: Final = 65_536  # beyond the read that a head began in
 MAX_READ_BYTES: Final = 256_000_000  # of a body that is thrown away; then the connection is dropped
@@ -23,33 +26,10 @@ DRIP_PIECES: Final = 10
 _LINGER_NONE: Final = struct.pack("ii", 1, 0)  # closing such a socket resets the connection
 
 
-class Host(Protocol):
-    """The server, as a connection sees it."""
-
-    max_body_bytes: int
-    connections: set["Connection"]
-
-    def now(self) -> float:
-        """Return the time of the loop's clock."""
-        ...
-
-    def hangs_up(self, path: str) -> bool:
-        """Tell whether the connection is to be dropped before the request is read."""
-        ...
-
-    def react(self, request: Request) -> Reaction:
-        """Decide about a request. Each call is followed by one of `done`."""
-        ...
-
-    def done(self, request: Request) -> None:
-        """Note that the request is answered, or that its connection is gone."""
-        ...
-
-
 class Connection(asyncio.Protocol):
     """Reads, waits, writes. At most one request is under way; `_request` is that one."""
 
-    def __init__(self, host: Host, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, host: "Simulator", loop: asyncio.AbstractEventLoop) -> None:
         self._host = host
         self._loop = loop
         self._parser = httptools.HttpRequestParser(self)
@@ -287,7 +267,7 @@ class Connection(asyncio.Protocol):
     def _refuse(self, status: int, text: str) -> None:
         """Answer what is not a request, and close."""
         if self._transport is not None and self._request is None:
-            reply: Reply = json_reply(status, {"error": text})
+            reply = json_reply(status, {"error": text})
             self._transport.write(reply.head(keep_alive=False) + reply.body)
         self._close()
 

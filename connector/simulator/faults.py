@@ -9,19 +9,13 @@ each request as long as it is set.
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from connector.simulator.problems import InvalidInputError, Problem, as_mapping, read_yaml
+from connector.simulator.problems import InvalidInputError, Model, Problem, as_mapping, read_yaml, validated
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 FailureStatus = Annotated[int, Field(ge=300, le=599)]
 BodyForm = Literal["json", "html", "empty"]
-
-
-class _Model(BaseModel):
-    """Frozen, and closed to unknown names: a misspelt fault must not be a fault that never strikes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def _rate_as_chance(value: object) -> object:
@@ -34,7 +28,7 @@ def _number_as_range(value: object) -> object:
     return (value, value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-class Chance(_Model):
+class Chance(Model):
     """When a fault strikes: the next `next` requests that it can strike, and after them at `rate`."""
 
     next: int = Field(default=0, ge=0, description="How many of the coming requests are struck.")
@@ -45,7 +39,7 @@ _Odds = Annotated[Chance, BeforeValidator(_rate_as_chance)]
 NEVER = Chance()
 
 
-class Outage(_Model):
+class Outage(Model):
     """The platform is away, for `secs` or until the faults are changed."""
 
     how: Literal["refuse", "close"] = Field(
@@ -56,7 +50,7 @@ class Outage(_Model):
     secs: float | None = Field(default=None, gt=0, description="When it ends by itself.")
 
 
-class Poison(_Model):
+class Poison(Model):
     """A record that makes every request that carries it fail as a whole."""
 
     text: str = Field(min_length=1, description="Part of the record's text (see `RecordCode.text`).")
@@ -64,7 +58,7 @@ class Poison(_Model):
     body: BodyForm = Field(default="json", description="`html`: what a firewall in front of the platform would send.")
 
 
-class RecordCode(_Model):
+class RecordCode(Model):
     """Records that fail one by one with a code, for good or only the first times."""
 
     text: str = Field(
@@ -75,7 +69,7 @@ class RecordCode(_Model):
     times: int | None = Field(default=None, ge=1, description="How often one record fails; unset: always.")
 
 
-class Faults(_Model):
+class Faults(Model):
     """All faults of the simulator; the default is a platform in good health."""
 
     latency_ms: Annotated[
@@ -152,7 +146,7 @@ class Faults(_Model):
         return not self.only_paths or path in self.only_paths
 
 
-class ScriptStep(_Model):
+class ScriptStep(Model):
     """Faults for a time: laid over the standing ones from `at_secs` until `until_secs` (unset: for good)."""
 
     at_secs: float = Field(ge=0)
@@ -168,7 +162,7 @@ class ScriptStep(_Model):
         return self
 
 
-class _Script(_Model):
+class _Script(Model):
     steps: tuple[ScriptStep, ...]
 
 
@@ -177,20 +171,17 @@ def parse_faults(document: object, *, source: str = "faults") -> Faults:
 
     Raises `InvalidInputError` that names the place of every problem.
     """
-    try:
-        return Faults.model_validate(as_mapping(source, document))
-    except ValidationError as error:
-        raise InvalidInputError.from_pydantic(source, error) from error
+    return validated(Faults, as_mapping(source, document), source=source)
 
 
-def patch_faults(faults: Faults, document: object, *, source: str = "faults") -> Faults:
+def patch_faults(faults: Faults, document: object) -> Faults:
     """Return the faults with the named fields replaced; null puts a field back to its default.
 
     Raises `InvalidInputError` that names the place of every problem.
     """
-    changes = as_mapping(source, document)
+    changes = as_mapping("faults", document)
     cleared = {name for name, value in changes.items() if value is None and name in Faults.model_fields}
-    given = parse_faults({name: value for name, value in changes.items() if name not in cleared}, source=source)
+    given = parse_faults({name: value for name, value in changes.items() if name not in cleared})
     healthy = Faults()
     return faults.model_copy(
         update={
@@ -216,7 +207,4 @@ def load_script(path: Path) -> tuple[ScriptStep, ...]:
     document = read_yaml(path)
     if not isinstance(document, list):
         raise InvalidInputError(str(path), [Problem("", "should be a list of steps: at_secs, until_secs, faults")])
-    try:
-        return _Script.model_validate({"steps": document}).steps
-    except ValidationError as error:
-        raise InvalidInputError.from_pydantic(str(path), error) from error
+    return validated(_Script, {"steps": document}, source=str(path)).steps

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class Problem(NamedTuple):
@@ -35,6 +35,26 @@ class InvalidInputError(ValueError):
             for detail in error.errors(include_url=False, include_context=False, include_input=False)
         ]
         return cls(source, problems)
+
+
+class Model(BaseModel):
+    """Frozen, and closed to unknown names: a misspelt fault must not be a fault that never strikes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+_M = TypeVar("_M", bound=Model)
+
+
+def validated(model: type[_M], document: object, *, source: str) -> _M:
+    """Return a decoded document as a model.
+
+    Raises `InvalidInputError` that names the place of every problem.
+    """
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise InvalidInputError.from_pydantic(source, error) from error
 
 
 def read_yaml(path: Path) -> object:

@@ -156,7 +156,7 @@ class Simulator:
         return not is_control(path) and self._behaviour.hangs_up(path, self.now())
 
     def react(self, request: Request) -> Reaction:
-        """Decide about a request."""
+        """Decide about a request. Each call is followed by one of `done`."""
         now = self.now()
         if is_control(request.path):
             self._loop.call_soon(self._changed.set)  # after the reply is out: the change may close the port

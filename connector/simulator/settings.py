@@ -4,10 +4,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from connector.simulator.faults import Faults, ScriptStep
-from connector.simulator.problems import InvalidInputError, as_mapping, read_yaml
+from connector.simulator.problems import Model, as_mapping, read_yaml, validated
 
 BASE_PATH: Final = "/api/v2"
 CONTROL_PATH: Final = "/_simulator"
@@ -18,16 +18,12 @@ _FAULTS_OF_RECORDS: Final = frozenset({"poison", "record_codes", "billing_code",
 E164 = Annotated[str, Field(pattern=r"^\+[1-9][0-9]{1,14}$")]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
 def _number_as_list(value: object) -> object:
     """Read a bare number as a list in good standing."""
     return {"phone_number": value} if isinstance(value, str) else value
 
 
-class SendingList(_Model):
+class SendingList(Model):
     """A list of the account: the number that messages come from."""
 
     phone_number: E164
@@ -37,7 +33,7 @@ class SendingList(_Model):
     webhook_verified: bool = Field(default=True, description="False: sends fail with `webhook_not_configured`.")
 
 
-class Switches(_Model):
+class Switches(Model):
     """How to read the documentation where it is silent or disagrees with itself."""
 
     list_number: Literal["message", "top_level", "both"] = Field(
@@ -87,7 +83,7 @@ class Switches(_Model):
 _Identity = Annotated[str, Field(pattern=r"^[^+]+(\+[^+]+)*$")]
 
 
-class Identities(_Model):
+class Identities(Model):
     """What makes a record itself in the ledger, for each kind of record.
 
     A path into the record (`body`, `contact_data.custom_fields.event_id`), several joined by `+` (their values are
@@ -104,7 +100,7 @@ class Identities(_Model):
     history_revenue: _Identity = "*"
 
 
-class SimulatorSettings(_Model):
+class SimulatorSettings(Model):
     """Everything a simulator is started with."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
@@ -154,7 +150,4 @@ def load_switches(path: Path) -> Switches:
     Raises `InvalidInputError` that names the place of every problem.
     """
     source = str(path)
-    try:
-        return Switches.model_validate(as_mapping(source, read_yaml(path)))
-    except ValidationError as error:
-        raise InvalidInputError.from_pydantic(source, error) from error
+    return validated(Switches, as_mapping(source, read_yaml(path)), source=source)
