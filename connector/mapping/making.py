@@ -25,13 +25,8 @@ _PRINTED: Final = frozenset({str, int, float})
 _PRINTED_OR_NULL: Final = _PRINTED | {type(None)}
 
 
-class Failures(dict[int, str]):
-    """Why records have no event, by index; the first reason counts."""
-
-    def add(self, index: int, text: str) -> None:
-        """Note a reason."""
-        self.setdefault(index, text)
-
+Failures = dict[int, str]
+"""Why records have no event, by index; the first reason counts."""
 
 Make = Callable[[Columns, Failures], Sequence[Any]]
 """Makes a column of values; where one has no result it is null, and the failure is noted."""
@@ -133,7 +128,7 @@ def by_template(template: "Template", where: str) -> Make:
         if max(map(len, made), default=0) > MAX_CHARACTERS:
             for index, text in enumerate(made):
                 if len(text) > MAX_CHARACTERS:
-                    failures.add(index, f"{where}: {TOO_LONG}")
+                    failures.setdefault(index, f"{where}: {TOO_LONG}")
         return made
 
     return fill
@@ -154,7 +149,7 @@ def _in_parts(columns: Columns, failures: Failures, parts: Iterable[tuple[Make, 
         for index, value in zip(indices, make(columns.pick(indices), inner), strict=True):
             made[index] = value
         for at, text in inner.items():
-            failures.add(indices[at], text)
+            failures.setdefault(indices[at], text)
     return made
 
 
@@ -183,6 +178,6 @@ def _each(evaluate: Callable[[Scope], Any], scopes: list[Scope], where: str, fai
     """Evaluate for each record; those that have no result are null and noted."""
 
     def null(index: int, error: Exception) -> None:
-        failures.add(index, f"{where}: {error}")
+        failures.setdefault(index, f"{where}: {error}")
 
     return mapped(evaluate, scopes, EvaluationError, null)

@@ -55,7 +55,7 @@ _NO_FIELDS: Final[frozenset[FieldPath]] = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """What makes one value of an event: its place, what stands in the settings, and what it looks at."""
+    """One value of an event: its place, what stands in the settings, and what it looks at."""
 
     path: KeyPath
     source: str
@@ -64,7 +64,6 @@ class Maker:
     """All that it looks at, where it does nothing but follow fields."""
     printed: tuple[Printed, ...]
     """What a template prints of them."""
-    make: Make = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +180,7 @@ class _Compiler:
         if "attributes" in roots and len(roots) < len(ROOTS):  # what takes the record as a whole asks for nothing of it
             self.attributes.append(path)
 
-    def group(self, fields: Any, path: KeyPath, *, more: Mapping[str, Make] = _NONE) -> Group | None:
-        if not isinstance(fields, dict):
-            self.flaws.append(Flaw(path, "must be a group of fields"))
-            return None
+    def group(self, fields: Mapping[str, Any], path: KeyPath, *, more: Mapping[str, Make] = _NONE) -> Group:
         makes = {name: self.field(spec, (*path, name)) for name, spec in fields.items()}
         complete = {name: make for name, make in makes.items() if make is not None}
         return Group({**complete, **more})
@@ -210,8 +206,11 @@ class _Compiler:
                 return self._by_template(spec["template"], (*path, "template"), path)
             case ["const"]:
                 return self._constant(spec["const"], path)
+            case ["fields"] if isinstance(spec["fields"], dict) and spec["fields"]:
+                return self.group(spec["fields"], path)
             case ["fields"]:
-                return self.group(spec["fields"], path) if self._named(spec["fields"], (*path, "fields")) else None
+                self.flaws.append(Flaw((*path, "fields"), "must be a group of fields"))
+                return None
             case ["from"] | ["default", "from"]:
                 make = self._by_expression(spec["from"], (*path, "from"), path, default=spec.get("default"))
                 return None if make is None else with_default(make, spec.get("default"))
@@ -219,12 +218,6 @@ class _Compiler:
                 message = f"has {' and '.join(words)} together; fields with such names go under fields:"
                 self.flaws.append(Flaw(path, message))
                 return None
-
-    def _named(self, fields: Any, path: KeyPath) -> bool:
-        if isinstance(fields, dict) and fields:
-            return True
-        self.flaws.append(Flaw(path, "must be a group of fields"))
-        return False
 
     def _by_expression(self, text: Any, at: KeyPath, path: KeyPath, *, default: Any = None) -> Make | None:
         expression = self.expression(text, at)
@@ -265,7 +258,7 @@ class _Compiler:
         fields: frozenset[FieldPath] | None,
         printed: tuple[Printed, ...] = (),
     ) -> Make:
-        self.makers.append(Maker(path, source, roots, fields, printed, make))
+        self.makers.append(Maker(path, source, roots, fields, printed))
         return make
 
     def list_number(self, spec: Any, path: KeyPath) -> Make | None:

@@ -227,7 +227,7 @@ def _encoded(events: Sequence[Any], failures: Failures) -> list[bytes | None]:
     """Return events as JSON."""
 
     def null(index: int, error: Exception) -> None:
-        failures.add(index, f"the event is no JSON: {error}")
+        failures.setdefault(index, f"the event is no JSON: {error}")
 
     return mapped(_encode, events, (TypeError, ValueError, RecursionError), null)
 

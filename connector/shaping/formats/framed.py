@@ -24,6 +24,9 @@ HEADER: Final = "__value_schema_id"
 KINDS: Final[dict[FramedName, str]] = {"avro": "AVRO", "protobuf": "PROTOBUF", "json_schema": "JSON"}
 """What the registry calls each format."""
 
+MAX_READS: Final = 1_000
+"""Schemas, or messages of one, of which is kept what reads their values."""
+
 Read = Callable[[bytes, int], Any]
 """Reads a value from a byte on; raises anything for one that cannot be read."""
 
@@ -77,13 +80,11 @@ class FramedDecoder:
         compile_schema: Callable[[Schema, tuple[int, ...]], Read] | None,
         *,
         read_indexes: ReadIndexes | None = None,
-        cached: int = 1_000,
     ) -> None:
         self._kind = kind
         self._registry = registry
         self._compile_schema = compile_schema
         self._read_indexes = read_indexes
-        self._cached = cached
         self._reads: OrderedDict[_Place, Read | Verdict] = OrderedDict()
 
     def decode(self, chunk: Chunk) -> Decoded:
@@ -168,7 +169,7 @@ class FramedDecoder:
                 reads[place] = schema
                 continue
             reads[place] = self._reads[place] = self._reading(key, schema, indexes)
-            if len(self._reads) > self._cached:
+            if len(self._reads) > MAX_READS:
                 self._reads.popitem(last=False)
         return reads
 

@@ -33,6 +33,9 @@ from connector.shaping.refusing import UndecodableError
 MAX_LEVELS: Final = 32
 """Messages within messages that the indexes of a frame may go down."""
 
+MAX_FILES: Final = 100
+"""Files of which is kept what they were compiled to."""
+
 COMPILE_SECS: Final = 10.0
 _FROM_OUTSIDE: Final = frozenset({SIGHUP, SIGINT, SIGKILL, SIGTERM})
 """Signals that end the compiler whatever it compiles: sent to all processes of ours, or for want of memory."""
@@ -74,7 +77,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 class ProtobufFile:
     """The messages of one schema. Raises `UndecodableError` for a schema that cannot be used."""
 
-    def __init__(self, schema: Schema, message: str | None = None) -> None:
+    def __init__(self, schema: Schema, message: str | None) -> None:
         self._message = message
         self._pool = DescriptorPool()
         files = _files_of(schema)
@@ -129,9 +132,8 @@ class ProtobufFiles:
     `message` is the full name of the one that is expected, if only one is.
     """
 
-    def __init__(self, message: str | None = None, *, cached: int = 100) -> None:
+    def __init__(self, message: str | None) -> None:
         self._message = message
-        self._cached = cached
         self._files: OrderedDict[int, tuple[Schema, ProtobufFile | UndecodableError]] = OrderedDict()
         """By the identity of the schema, which is kept beside."""
 
@@ -144,7 +146,7 @@ class ProtobufFiles:
             except UndecodableError as error:
                 file = error
             self._files[id(schema)] = (schema, file)
-            if len(self._files) > self._cached:
+            if len(self._files) > MAX_FILES:
                 self._files.popitem(last=False)
         if isinstance(file, UndecodableError):
             raise file
