@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from connector.config.load import load_settings
-from connector.config.secrets import Secrets
 from connector.config.streams import StreamSettings
 from connector.core.chunks import Chunk, Partition
 from connector.hooks import Records, Transform
-from connector.shaping.formats import decoder_for, registry_of
+from connector.shaping.formats import decoder_for, open_registry
 from connector.shaping.json_values import JsonDecoder
 from connector.shaping.shaped import Shaped
 from connector.shaping.shaper import Plan, Shaper, shape_by
@@ -76,14 +75,10 @@ def ends_of(settings: str | Path, stream: str, samples: Iterable[Sample]) -> lis
     found = next((candidate for candidate in loaded.streams if candidate.name == stream), None)
     if found is None:
         raise ValueError(f"{settings} has no stream {stream}")
-    registry = registry_of(loaded, Secrets(loaded))
-    shaper = Shaper(found, lambda variant: decoder_for(variant.format, registry))
     operation = operation_of(found)
-    try:
+    with open_registry(loaded) as registry:
+        shaper = Shaper(found, lambda variant: decoder_for(variant.format, registry))
         return [_end(operation, piece, shaper.shape(piece)) for piece in _chunks(samples, found)]
-    finally:
-        if registry is not None:
-            registry.close()
 
 
 def apply(

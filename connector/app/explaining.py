@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import msgspec
 
-from connector.config.secrets import Secrets
 from connector.config.settings import Settings
 from connector.config.streams import StreamSettings
 from connector.core.batching import Batch, Batcher
@@ -19,7 +18,7 @@ from connector.core.segments import segments_of
 from connector.core.verdicts import TABLE, Verdict
 from connector.kafka.scanning import scanning
 from connector.shaping.decoded import FormatAwayError
-from connector.shaping.formats import SchemaRegistry, decoder_for, registry_of
+from connector.shaping.formats import decoder_for, open_registry
 from connector.shaping.shaper import Shaper
 from connector.stream.wiring import batch_limits
 from connector.telemetry.logging import HIDDEN, mask_phone, mask_record
@@ -65,34 +64,19 @@ def last_records(settings: Settings, topic: str, count: int) -> list[Chunk]:
 
 def explain(settings: Settings, stream: StreamSettings, chunks: Sequence[Chunk], *, reveal: bool) -> dict[str, Any]:
     """Return what the stream would make of the records, as JSON-ready values; raises `NotExplainedError`."""
-    registry = registry_of(settings, Secrets(settings))
-    try:
-        return _explained(settings, stream, chunks, registry, reveal=reveal)
-    finally:
-        if registry is not None:
-            registry.close()
-
-
-def _explained(
-    settings: Settings,
-    stream: StreamSettings,
-    chunks: Sequence[Chunk],
-    registry: SchemaRegistry | None,
-    *,
-    reveal: bool,
-) -> dict[str, Any]:
-    shaper = Shaper(stream, lambda variant: decoder_for(variant.format, registry))
+    with open_registry(settings) as registry:
+        shaper = Shaper(stream, lambda variant: decoder_for(variant.format, registry))
+        try:
+            shaped = [shaper.shape(chunk) for chunk in chunks]
+        except FormatAwayError as error:
+            raise NotExplainedError(f"the stream would hold ({error.reason}): {error}") from error
     operation = operation_of(stream)
     batcher = Batcher(batch_limits(stream, operation), "explained")
     verdicts: dict[Place, Verdict] = {}
     events: dict[Place, bytes] = {}
     batches: list[Batch] = []
-    for chunk in chunks:
-        try:
-            shaped = shaper.shape(chunk)
-        except FormatAwayError as error:
-            raise NotExplainedError(f"the stream would hold ({error.reason}): {error}") from error
-        prepared = operation.prepare(chunk, now_ms=max(chunk.timestamps or [0]), shaped=shaped)
+    for chunk, made in zip(chunks, shaped, strict=True):
+        prepared = operation.prepare(chunk, now_ms=max(chunk.timestamps or [0]), shaped=made)
         if prepared.settled is not None:
             part, found = prepared.settled
             verdicts |= {(part.partition, offset): found.of(index) for index, offset in enumerate(part.offsets)}

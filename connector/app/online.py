@@ -21,7 +21,7 @@ from connector.kafka.permissions import Permissions
 from connector.kafka.publisher import TransactionalPublisher
 from connector.kafka.topics import Topics
 from connector.shaping.decoded import FormatAwayError
-from connector.shaping.formats import registry_of
+from connector.shaping.formats import open_registry
 from connector.stream.wiring import client_options
 from connector.trackly.client import Client
 
@@ -279,17 +279,15 @@ def _what(acl: Acl, thing: str) -> str:
 
 
 def _registry(settings: Settings) -> Iterator[Finding]:
-    registry = registry_of(settings, Secrets(settings))
-    if registry is None:
-        return
-    try:
-        registry.ping()
-    except FormatAwayError as error:
-        yield NO_REGISTRY.of("schema registry", str(error))
-    else:
-        yield Finding("schema registry", True, f"{registry.url}: answers")
-    finally:
-        registry.close()
+    with open_registry(settings) as registry:
+        if registry is None:
+            return
+        try:
+            registry.ping()
+        except FormatAwayError as error:
+            yield NO_REGISTRY.of("schema registry", str(error))
+        else:
+            yield Finding("schema registry", True, f"{registry.url}: answers")
 
 
 class _List(msgspec.Struct):

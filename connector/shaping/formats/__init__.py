@@ -4,7 +4,8 @@
 an extra of the package.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, assert_never
 
 from pydantic import SecretStr
@@ -19,7 +20,7 @@ from connector.shaping.formats.schemas import Credentials, SchemaRegistry
 if TYPE_CHECKING:
     from connector.shaping.formats.avro import Pinned
 
-__all__ = ["SchemaRegistry", "decoder_for", "pinned_schema", "registry_of"]
+__all__ = ["SchemaRegistry", "decoder_for", "open_registry", "pinned_schema", "registry_of"]
 
 
 def registry_of(settings: Settings, secrets: Secrets) -> SchemaRegistry | None:
@@ -33,6 +34,17 @@ def registry_of(settings: Settings, secrets: Secrets) -> SchemaRegistry | None:
 
     password, token = revealed(secrets.registry_password), revealed(secrets.registry_token)
     return SchemaRegistry(registry, Credentials(registry.username, password, token))
+
+
+@contextmanager
+def open_registry(settings: Settings) -> Iterator[SchemaRegistry | None]:
+    """Yield the registry of the settings, if there is one, for as long as the context lasts."""
+    registry = registry_of(settings, Secrets(settings))
+    try:
+        yield registry
+    finally:
+        if registry is not None:
+            registry.close()
 
 
 def decoder_for(settings: FormatSettings, registry: SchemaRegistry | None) -> Decoder | None:
