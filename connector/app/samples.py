@@ -10,10 +10,9 @@ from typing import Any, Final
 
 from connector.core.chunks import Headers, Partition
 from connector.core.records import origin_of
-from connector.deadletters.lines import FORMAT, InvalidLineError, bytes_of
+from connector.deadletters.lines import FIELDS, FORMAT, InvalidLineError, bytes_of
 
 MAX_LINE: Final = 5_000_000
-FIELDS: Final = frozenset({"format", "topic", "partition", "offset", "timestamp_ms", "key", "value", "headers"})
 
 _EXPORTED: Final = json.dumps(FORMAT).encode()
 

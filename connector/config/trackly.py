@@ -56,13 +56,9 @@ def check_api_key(value: str) -> str:
     The platform answers a key with stray white space like an unknown one (401), which would hold every
     stream; so the slip is named here instead.
     """
-    if not value:
-        raise ValueError("must not be empty")
     if any(character.isspace() for character in value):
         raise ValueError("must not hold white space (a line break at its end, perhaps)")
-    if not (value.isascii() and value.isprintable()):
-        raise ValueError("must hold printable ASCII characters only")
-    return value
+    return check_header(value)
 
 
 def check_header(value: str) -> str:

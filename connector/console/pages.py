@@ -128,11 +128,8 @@ class Console:
             raise RefusedError(400, "the form has a field that is not known here")
         return session, form
 
-    async def _look(self) -> Snapshot:
-        return await self._sampler.latest()
-
     async def _stream(self, request: web.Request) -> tuple[Snapshot, dict[str, Any]]:
-        snapshot = await self._look()
+        snapshot = await self._sampler.latest()
         name = request.match_info["name"]
         for stream in snapshot.status["streams"]:
             if stream["name"] == name:
@@ -142,7 +139,7 @@ class Console:
     # ------------------------------------------------------------------ to be looked at
 
     async def _overview(self, request: web.Request) -> web.StreamResponse:
-        return self._page(request, "overview.html", snapshot=await self._look())
+        return self._page(request, "overview.html", snapshot=await self._sampler.latest())
 
     async def _stream_page(self, request: web.Request) -> web.StreamResponse:
         snapshot, stream = await self._stream(request)
@@ -274,7 +271,7 @@ class Console:
         asked = self._want_session(request)
         if asked is not None:
             return asked
-        snapshot = await self._look()
+        snapshot = await self._sampler.latest()
         chosen = {name: request.query.get(name, "")[:200] for name in ("stream", "reason", "position")}
         return self._page(request, "dead_letters.html", snapshot=snapshot, chosen=chosen)
 

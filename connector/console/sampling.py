@@ -30,8 +30,6 @@ GAP_SECS: Final = 15.0
 SERIES: Final = ("at", "read", "settled", "dead", "requests", "lag", "in_flight", "limit")
 """Seconds since 1970, four rates a second, and three states."""
 
-_COUNTED: Final = ("read", "queued", "skipped", "dead", "requests", "batches", "settled")
-
 Status = dict[str, Any]
 Rates = Mapping[str, float]
 
@@ -87,7 +85,7 @@ class Track:
 
 def _rates(then: float, before: dict[str, int], now: float, counts: dict[str, int]) -> Rates:
     secs = max(now - then, 1e-3)
-    return {name: max(counts[name] - before[name], 0) / secs for name in _COUNTED}
+    return {name: max(count - before[name], 0) / secs for name, count in counts.items()}
 
 
 @dataclass(frozen=True, slots=True)

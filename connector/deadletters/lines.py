@@ -15,7 +15,7 @@ from connector.deadletters.letters import Letter
 
 FORMAT = "trackly-dead-letter/1"
 
-_FIELDS = frozenset({"format", "topic", "partition", "offset", "timestamp_ms", "key", "value", "headers"})
+FIELDS = frozenset({"format", "topic", "partition", "offset", "timestamp_ms", "key", "value", "headers"})
 
 
 class InvalidLineError(ValueError):
@@ -57,7 +57,7 @@ def read_line(text: str) -> Line:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidLineError(f"is not JSON: {error}") from None
-    if not isinstance(data, dict) or data.get("format") != FORMAT or set(data) != _FIELDS:
+    if not isinstance(data, dict) or data.get("format") != FORMAT or set(data) != FIELDS:
         raise InvalidLineError(f"is no record of format {FORMAT}")
     topic, partition, timestamp, rows = (data[name] for name in ("topic", "partition", "timestamp_ms", "headers"))
     if not isinstance(topic, str) or not _is_count(partition) or not _is_count(timestamp) or not isinstance(rows, list):

@@ -8,7 +8,7 @@ cases of JMESPath run through both.
 import difflib
 import operator
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from numbers import Number
 from typing import Any, Final, cast
@@ -60,11 +60,17 @@ def compile_expression(text: str) -> Expression:
     """Compile an expression over the roots of a record; raises `InvalidSourceError`."""
     ast = parse(text)
     roots = frozenset(_roots(ast))
-    if unknown := sorted(roots - set(ROOTS)):
-        near = difflib.get_close_matches(unknown[0], ROOTS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"a record has {', '.join(ROOTS)}"
-        raise InvalidSourceError(f"looks at `{unknown[0]}`, which is not there; {hint}", text.find(unknown[0]))
+    refuse_strangers(roots, text)
     return Expression(text, roots, _path(ast), evaluator(ast), _terms(ast))
+
+
+def refuse_strangers(names: Collection[str], text: str) -> None:
+    """Raise `InvalidSourceError` for a name in a text that no record has at its top."""
+    for name in sorted(set(names) - set(ROOTS)):
+        near = difflib.get_close_matches(name, ROOTS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"a record has {', '.join(ROOTS)}"
+        offset = text.find(name)
+        raise InvalidSourceError(f"looks at `{name}`, which is not there; {hint}", offset if offset >= 0 else None)
 
 
 def parse(text: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.tests import TESTS as JINJA_TESTS
 from jinja2.visitor import NodeTransformer
 
-from connector.mapping.expressions import ROOTS, EvaluationError, InvalidSourceError, Scope
+from connector.mapping.expressions import ROOTS, EvaluationError, InvalidSourceError, Scope, refuse_strangers
 from connector.mapping.filters import FILTERS, FilterError
 from connector.mapping.limits import MAX_CHARACTERS, MAX_TEXT, STEPS, TOO_LONG
 from connector.mapping.projection import Printed
@@ -327,11 +327,7 @@ def _check(tree: nodes.Template, text: str, environment: _Environment) -> None:
     names = meta.find_undeclared_variables(tree) | {
         name.name for name in tree.find_all(nodes.Name) if name.name == "self"
     }
-    for name in sorted(names - set(ROOTS)):
-        near = difflib.get_close_matches(name, ROOTS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"a record has {', '.join(ROOTS)}"
-        offset = text.find(name)
-        raise InvalidSourceError(f"looks at `{name}`, which is not there; {hint}", offset if offset >= 0 else None)
+    refuse_strangers(names, text)
 
 
 def _check_name(name: str, known: Any, what: str, offset: int | None) -> None:

@@ -12,7 +12,7 @@ import threading
 import time
 from base64 import b64encode
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -146,7 +146,7 @@ class SchemaRegistry:
     def ping(self) -> None:
         """Ask for something that any registry has; raises `FormatAwayError` when it does not answer as one."""
         try:
-            answer = self._get("subjects", limit_secs=self._settings.timeout_secs)
+            answer = self._get("subjects")
         except _UnusableError:
             return  # more subjects than are read: it is a registry
         except (_UnknownError, _NoPlaceError) as error:
@@ -207,7 +207,7 @@ class SchemaRegistry:
             # Confluent's answers as if there was no such place, and as of an address that is wrong that is no answer.
             return refused("schema_not_found", f"no registry gives a schema a number as large as {key}")
         try:
-            return self._schema(self._get(path), _Budget())
+            return self._schema(self._get(path), iter(range(MAX_REFERENCES)))
         except _UnknownError as error:
             if isinstance(error, _UnknownReferenceError):
                 return refused("schema_unusable", f"{named} refers to what the registry does not have: {error}")
@@ -220,7 +220,8 @@ class SchemaRegistry:
         except _UnusableError as error:
             return refused("schema_unusable", f"{named}: {error}")
 
-    def _schema(self, answer: Any, budget: "_Budget") -> Schema:
+    def _schema(self, answer: Any, budget: Iterator[int]) -> Schema:
+        """Return a schema with those that it refers to; `budget` has an item for each that it may still draw in."""
         if not isinstance(answer, dict) or not isinstance(answer.get("schema"), str):
             raise self._away("the answer is JSON, but no schema")
         kind = answer.get("schemaType") or "AVRO"
@@ -229,7 +230,8 @@ class SchemaRegistry:
         for reference in named if isinstance(named, list) else [named]:
             match reference:
                 case {"name": str(name), "subject": str(subject), "version": int(version)}:
-                    budget.spend()
+                    if next(budget, None) is None:  # which also ends those that go in circles
+                        raise _UnusableError(f"draws in more than {MAX_REFERENCES} other schemas, or itself")
                     # What was deleted since stays what the schema was written with, as the schema itself does.
                     path = f"subjects/{quote(subject, safe='', errors='replace')}/versions/{version}?deleted=true"
                     try:
@@ -242,9 +244,9 @@ class SchemaRegistry:
                     raise _UnusableError("has a reference without name, subject and version")
         return Schema(str(kind), answer["schema"], references)
 
-    def _get(self, path: str, *, limit_secs: float | None = None) -> Any:
+    def _get(self, path: str) -> Any:
         """Return an answer of the registry's, decoded."""
-        status, body = self._exchange(f"{self.url}/{path}", self._now() + (limit_secs or self._settings.timeout_secs))
+        status, body = self._exchange(f"{self.url}/{path}", self._now() + self._settings.timeout_secs)
         if body is None:
             raise _UnusableError(f"is larger than schema_registry.max_schema_bytes ({self._settings.max_schema_bytes})")
         try:
@@ -319,16 +321,3 @@ _HINTS: Final = {
 
 class _UnknownReferenceError(_UnknownError):
     """What a schema refers to is not there."""
-
-
-class _Budget:
-    """How many references one schema may still draw in, which also ends those that go in circles."""
-
-    def __init__(self) -> None:
-        self._left = MAX_REFERENCES
-
-    def spend(self) -> None:
-        """Count one more; raises when that is too many."""
-        self._left -= 1
-        if self._left < 0:
-            raise _UnusableError(f"draws in more than {MAX_REFERENCES} other schemas, or itself")
