@@ -123,7 +123,8 @@ def run_demo(
         settings = _settings(
             broker, url=simulator.url, port=port, source=source, outcomes=outcomes, dead_letters=dead_letters
         )
-        connector = stack.enter_context(_running_connector(home, settings))
+        log = home / "connector.log"
+        connector = stack.enter_context(_running_connector(home / "connector.yaml", settings, log))
         console.print(f"Connector: http://{HOST}:{port}/status")
 
         page = StatusPage(f"http://{HOST}:{port}/status")
@@ -136,17 +137,19 @@ def run_demo(
                 page,
                 show,
                 lambda status: (
-                    interrupted.is_set() or connector.has_ended or (feed.is_done and status.settled >= feed.count)
+                    interrupted.is_set()
+                    or connector.poll() is not None
+                    or (feed.is_done and status.settled >= feed.count)
                 ),
                 timeout_secs=timeout_secs,
             )
         if interrupted.is_set():
             raise KeyboardInterrupt
         seconds = time.monotonic() - started
-        if connector.has_ended:
-            raise DemoError(f"the connector ended before its work did; its log ends:\n{connector.log_tail()}")
+        if connector.poll() is not None:
+            raise DemoError(f"the connector ended before its work did; its log ends:\n{tail(log)}")
         produced = feed.result()
-        exit_code = connector.stop()
+        exit_code = stop(connector, grace_secs=_STOP_SECS)
 
         with console.status("Reading both topics back ..."):
             accepted = {reference_of(entry.identity): entry.accepted for entry in simulator.entries("send")}
@@ -163,7 +166,7 @@ def run_demo(
         if problems:
             console.print(
                 "The connector's log ends:",
-                connector.log_tail(),
+                tail(log),
                 sep="\n",
                 markup=False,
                 highlight=False,
@@ -233,32 +236,13 @@ def _settings(
     }
 
 
-class _Connector:
-    """The connector's process."""
-
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
-        self._process = process
-        self._log = log
-
-    @property
-    def has_ended(self) -> bool:
-        return self._process.poll() is not None
-
-    def stop(self) -> int:
-        return stop(self._process, grace_secs=_STOP_SECS)
-
-    def log_tail(self) -> str:
-        return tail(self._log)
-
-
 @contextmanager
-def _running_connector(home: Path, settings: Mapping[str, object]) -> Iterator[_Connector]:
-    file, log = home / "connector.yaml", home / "connector.log"
+def _running_connector(file: Path, settings: Mapping[str, object], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     file.write_text(yaml.safe_dump(dict(settings), sort_keys=False))
     environment = os.environ | {"TRACKLY_API_KEY": _API_KEY}
     process = spawn([sys.executable, "-m", "connector", "run", str(file)], log=log, env=environment)
     try:
-        yield _Connector(process, log)
+        yield process
     finally:  # by SIGKILL if still there: whoever leaves early does not wait for it to drain
         process.kill()
         process.wait()
@@ -273,23 +257,22 @@ class _Feed:
         self._events = events
         self._produced = Produced()
         self._expected: list[str] = []
-        self._future: Future[None] | None = None
+        self._future: Future[list[Position]] | None = None
 
     @property
     def is_done(self) -> bool:
         return self._future is not None and self._future.done()
 
     def start(self, thread: ThreadPoolExecutor, bootstrap_servers: str, topic: str) -> None:
-        self._future = thread.submit(self._run, bootstrap_servers, topic)
+        self._future = thread.submit(
+            produce, bootstrap_servers, topic, self._records(), acknowledged=self._acknowledged
+        )
 
     def result(self) -> Produced:
         """Return what was produced; raise what kept the rest from it."""
         assert self._future is not None
         self._future.result()
         return self._produced
-
-    def _run(self, bootstrap_servers: str, topic: str) -> None:
-        produce(bootstrap_servers, topic, self._records(), acknowledged=self._acknowledged)
 
     def _records(self) -> Iterator[Record]:
         for event in self._events:

@@ -229,7 +229,6 @@ def read_topic(
     *,
     isolation: Isolation = "read_committed",
     timeout_secs: float = 60,
-    properties: Properties | None = None,
 ) -> Iterator[list[Message]]:
     """Yield a topic's records in chunks, from the first to the end that it has when the reading starts.
 
@@ -243,10 +242,10 @@ def read_topic(
         "auto.offset.reset": "error",
         "enable.partition.eof": True,
     }
-    consumer = Consumer({**_client(bootstrap_servers), **own, **_FAST_READER, **(properties or {})})
+    consumer = Consumer({**_client(bootstrap_servers), **own, **_FAST_READER})
     try:
         deadline = time.monotonic() + timeout_secs
-        ends = _ends(bootstrap_servers, topic, consumer, properties or {}, deadline)
+        ends = _ends(bootstrap_servers, topic, consumer, deadline)
         consumer.assign([TopicPartition(topic, number, start) for number, (start, _) in ends.items()])
         left = {number: end for number, (_, end) in ends.items()}
         while left:
@@ -260,14 +259,12 @@ def read_topic(
         consumer.close()
 
 
-def _ends(
-    bootstrap_servers: str, topic: str, consumer: Consumer, properties: Properties, deadline: float
-) -> dict[int, tuple[int, int]]:
+def _ends(bootstrap_servers: str, topic: str, consumer: Consumer, deadline: float) -> dict[int, tuple[int, int]]:
     """Return first and next offset of each partition that is not empty, open transactions included."""
     found = consumer.list_topics(topic, timeout=_REQUEST_TIMEOUT_SECS).topics[topic]
     if found.error is not None:
         raise KafkaException(found.error)
-    asking = {**_client(bootstrap_servers), **properties}
+    asking = _client(bootstrap_servers)
     # A consumer's own query would stop at the first open transaction when it reads committed.
     admin, bounds = _acquainted(asking), []
     earliest, latest = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call] # theirs

@@ -31,13 +31,6 @@ class Described:
     meaning: str
 
     @property
-    def series(self) -> tuple[str, ...]:
-        """The names that a query may ask for."""
-        if self.kind == "histogram":
-            return tuple(f"{self.name}_{part}" for part in ("bucket", "count", "sum"))
-        return (self.name,)
-
-    @property
     def family(self) -> str:
         """The name as the client library wants it, which puts `_total` behind counters itself."""
         return self.name.removesuffix("_total")

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import yaml
 
-from connector.telemetry.metrics import CATALOGUE
+from connector.telemetry.metrics import CATALOGUE, Described
 from tests.deploy.conftest import DEPLOY
 
 RULES_FILE: Final = DEPLOY / "prometheus" / "rules.yml"
@@ -17,7 +17,15 @@ DASHBOARD_FILE: Final = DEPLOY / "grafana" / "trackly-connector.json"
 OF_PROMETHEUS: Final = frozenset({"instance", "job", "le"})
 """Labels that Prometheus adds, or that its histograms have."""
 
-SERIES: Final = {name: described for described in CATALOGUE.values() for name in described.series}
+
+def series_of(described: Described) -> tuple[str, ...]:
+    """Return the names of a metric that a query may ask for."""
+    if described.kind == "histogram":
+        return tuple(f"{described.name}_{part}" for part in ("bucket", "count", "sum"))
+    return (described.name,)
+
+
+SERIES: Final = {name: described for described in CATALOGUE.values() for name in series_of(described)}
 
 
 def rules() -> list[dict[str, Any]]:
