@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import ssl
 import subprocess
 import tarfile
@@ -19,6 +18,7 @@ from typing import Any, Final, Self
 
 from connector.demo import artifacts
 from connector.demo.artifacts import BrokerUnavailableError, java
+from connector.demo.broker import free_ports
 from connector.processes import spawn, stop, tail
 
 VERSION: Final = "3.0.9"
@@ -59,9 +59,7 @@ class Apicurio:
     """Apicurio Registry in a process of its own, with nothing in it; `url` is the root of its Confluent API."""
 
     def __init__(self, folder: Path, scratch: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
+        (port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{port}/apis/ccompat/v7"
         self._log = scratch / "registry.log"
         command = [java(), "-Xmx512m", f"-Dquarkus.http.port={port}", "-Dquarkus.http.host=127.0.0.1", "-jar"]

@@ -15,6 +15,7 @@ import yaml
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from connector.demo.broker import free_ports
 from connector.demo.judge import Judgement, Produced, judge
 from connector.demo.topics import Record, Topics
 from connector.processes import spawn, tail
@@ -281,8 +282,5 @@ def send(number: int, *, tag: str = "text") -> Record:
 
 
 def free_port() -> int:
-    import socket  # noqa: PLC0415
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port of this machine that nobody listens on, nor is given to connections that go out."""
+    return free_ports(1)[0]
