@@ -5,7 +5,6 @@ One that values are brought to and that cannot be used would make a dead letter 
 
 from collections.abc import Iterator
 
-from connector.config.formats import FormatSettings
 from connector.config.problems import Fault
 from connector.config.settings import Settings
 
@@ -13,17 +12,11 @@ from connector.config.settings import Settings
 def refused(settings: Settings) -> Iterator[Fault]:
     """Yield the schemas that no value can be brought to."""
     for path, chosen in settings.formats.items():
-        if (error := _tried(chosen)) is not None:
+        if chosen.framed != "avro" or chosen.missing_extra is not None:
+            continue
+        from connector.shaping.formats import pinned_schema  # noqa: PLC0415 (which loads a client)
+
+        try:
+            pinned_schema(chosen)
+        except ValueError as error:
             yield Fault((*path, "reader_schema_file"), f"cannot be used: {error}")
-
-
-def _tried(chosen: FormatSettings) -> ValueError | None:
-    if chosen.framed != "avro" or chosen.missing_extra is not None:
-        return None
-    from connector.shaping.formats import pinned_schema  # noqa: PLC0415 (which loads a client)
-
-    try:
-        pinned_schema(chosen)
-    except ValueError as error:
-        return error
-    return None

@@ -53,21 +53,11 @@ class _Batch:
     hide_one: bool
 
 
-class _Messages(msgspec.Struct):
-    messages: list[msgspec.Raw]
-
-
-class _Contacts(msgspec.Struct):
-    contacts: list[msgspec.Raw]
-
-
-class _Records(msgspec.Struct):
-    records: list[msgspec.Raw]
-
-
-_raw_messages: Final = msgspec.json.Decoder(_Messages)
-_raw_contacts: Final = msgspec.json.Decoder(_Contacts)
-_raw_records: Final = msgspec.json.Decoder(_Records)
+_RAW: Final = {
+    array: msgspec.json.Decoder(msgspec.defstruct("Raw", [(array, list[msgspec.Raw])]))
+    for array in {endpoint.operation.array for endpoint in ENDPOINTS.values()}
+}
+"""What finds the records of a bulk request, unparsed, by the field that holds them."""
 
 
 class Platform:
@@ -378,6 +368,5 @@ def _raw_array(array: str, body: bytes) -> list[msgspec.Raw]:
 
     Raises `msgspec.ValidationError` without such an array, `msgspec.DecodeError` when the body is not JSON.
     """
-    if array == SEND.array:
-        return _raw_messages.decode(body).messages
-    return _raw_contacts.decode(body).contacts if array == CONTACTS.array else _raw_records.decode(body).records
+    found: list[msgspec.Raw] = getattr(_RAW[array].decode(body), array)
+    return found

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -101,16 +101,12 @@ class Supervisor:
             for ordinal, claimed in enumerate(claims):
                 path = home / f"{ordinal}.sock" if self.settings.web.enabled else None
                 self._workers.append(Worker(ordinal, claimed.instance_id, path, Restarts(self.policy), start_secs))
-            pages = (
-                Pages(self.settings, self._secrets, self._workers, self._about) if self.settings.web.enabled else None
-            )
-            if pages is not None:
-                await pages.start()
-            try:
+            async with AsyncExitStack() as stack:
+                if self.settings.web.enabled:
+                    pages = Pages(self.settings, self._secrets, self._workers, self._about)
+                    await pages.start()
+                    stack.push_async_callback(pages.stop)
                 await self._run_all(copy)
-            finally:
-                if pages is not None:
-                    await pages.stop()
         finally:
             shutil.rmtree(home, ignore_errors=True)
             del claims
