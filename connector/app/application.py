@@ -140,7 +140,7 @@ class Connector(faust.App):
         self.fatal: BaseException | None = None
         self.started_at = time.time()
         self._keeping: asyncio.Task[None] | None = None
-        self._collector = StatusCollector(lambda: self.streams)
+        self._collector = StatusCollector(lambda: [stream.status() for stream in self.streams])
         REGISTRY.register(self._collector)
         add_pages(self)
 

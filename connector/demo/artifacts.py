@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -73,27 +73,35 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _fetch(folder: Path) -> None:
-    maven = shutil.which("mvn")
-    if maven is None:
-        raise BrokerUnavailableError("mvn (Apache Maven) is not installed")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as scratch:
         made = Path(scratch) / "made"
         made.mkdir()
         shutil.copyfile(_POM, made / _POM.name)
-        command = [maven, "-q", "-B", "-Dstyle.color=never", "-f", str(made / _POM.name)]
-        command += ["dependency:copy-dependencies", f"-DoutputDirectory={made / 'libs'}"]
-        try:
-            subprocess.run(  # noqa: S603 - the user's own Maven
-                command, check=True, capture_output=True, text=True, timeout=_MAVEN_TIMEOUT_SECS
-            )
-        except subprocess.CalledProcessError as error:
-            words = "\n".join((error.stdout + error.stderr).strip().splitlines()[-5:])
-            raise BrokerUnavailableError(f"Maven could not fetch Kafka {KAFKA_VERSION}:\n{words}") from error
-        except subprocess.TimeoutExpired as error:
-            raise BrokerUnavailableError(f"Maven did not finish within {_MAVEN_TIMEOUT_SECS} s") from error
+        goal = ["-f", str(made / _POM.name), "dependency:copy-dependencies", f"-DoutputDirectory={made / 'libs'}"]
+        run_maven(goal, f"Kafka {KAFKA_VERSION}")
         if folder.exists():  # made from an older pom.xml
             folder.rename(Path(scratch) / "outdated")
         made.rename(folder)
+
+
+def run_maven(goal: Sequence[str], what: str) -> None:
+    """Have Maven fetch something; raise `BrokerUnavailableError`, which says what, when it is missing or fails."""
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise BrokerUnavailableError("mvn (Apache Maven) is not installed")
+    try:
+        subprocess.run(  # noqa: S603 - the user's own Maven
+            [maven, "-q", "-B", "-Dstyle.color=never", *goal],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=_MAVEN_TIMEOUT_SECS,
+        )
+    except subprocess.CalledProcessError as error:
+        words = "\n".join((error.stdout + error.stderr).strip().splitlines()[-5:])
+        raise BrokerUnavailableError(f"Maven could not fetch {what}:\n{words}") from error
+    except subprocess.TimeoutExpired as error:
+        raise BrokerUnavailableError(f"Maven did not finish within {_MAVEN_TIMEOUT_SECS} s") from error
 
 
 @contextmanager

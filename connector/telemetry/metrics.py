@@ -5,9 +5,9 @@ is read from the streams when the page is asked for. Label values are bounded co
 """
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -103,13 +103,6 @@ class BatchMetrics:
             oldest = min(chunk.oldest_ms for chunk in item.chunks)
             if oldest > 0:
                 self._settle.observe(max(now_ms - oldest, 0) / 1000)
-
-
-class HasStatus(Protocol):
-    """Whatever can tell its state as `Stream.status` does."""
-
-    def status(self) -> dict[str, Any]:
-        """Return the state."""
 
 
 def _of_stream(kind: Kind, table: Iterable[tuple[str, str, str, str]]) -> tuple[tuple[str, Described], ...]:
@@ -266,14 +259,14 @@ ALWAYS_TOLD: Final = "in_doubt"
 
 
 class StatusCollector:
-    """Turns the streams' status into metrics when they are scraped."""
+    """Turns the streams' status, as `Stream.status` tells it, into metrics when they are scraped."""
 
-    def __init__(self, streams: Callable[[], Iterable[HasStatus]]) -> None:
-        self._streams = streams
+    def __init__(self, statuses: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
+        self._statuses = statuses
 
     def collect(self) -> Iterable[Metric]:
         """Return the metrics of all streams."""
-        statuses = [stream.status() for stream in self._streams()]
+        statuses = self._statuses()
         for key, described in _BY_STREAM:
             family = _family(described)
             for status in statuses:

@@ -1,9 +1,7 @@
 """Schema registries for tests: Apicurio's, as users run it, and one of a few lines that misbehaves as told."""
 
 import json
-import shutil
 import ssl
-import subprocess
 import tarfile
 import tempfile
 import threading
@@ -24,7 +22,6 @@ from connector.processes import spawn, stop, tail
 VERSION: Final = "3.0.9"
 _ARTIFACT: Final = f"io.apicurio:apicurio-registry-app:{VERSION}:tar.gz:all"
 _STARTUP_SECS: Final = 90.0
-_FETCH_SECS: Final = 600
 
 
 def _program() -> Path:
@@ -37,17 +34,9 @@ def _program() -> Path:
     with artifacts._locked(home / f"{folder.name}.lock"):
         if folder.is_dir():  # another one was first
             return folder
-        maven = shutil.which("mvn")
-        if maven is None:
-            raise BrokerUnavailableError("mvn (Apache Maven) is not installed")
         with tempfile.TemporaryDirectory(dir=home, prefix=f"{folder.name}.") as scratch:
-            command = [maven, "-q", "-B", "-Dstyle.color=never", "dependency:copy", f"-Dartifact={_ARTIFACT}"]
-            command.append(f"-DoutputDirectory={scratch}")
-            try:
-                subprocess.run(command, check=True, capture_output=True, text=True, timeout=_FETCH_SECS, cwd=scratch)
-            except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-                words = str(error.stdout or error)[-500:]
-                raise BrokerUnavailableError(f"Maven could not fetch {_ARTIFACT}:\n{words}") from error
+            goal = ["dependency:copy", f"-Dartifact={_ARTIFACT}", f"-DoutputDirectory={scratch}"]
+            artifacts.run_maven(goal, _ARTIFACT)
             (archive,) = Path(scratch).glob("*.tar.gz")
             with tarfile.open(archive) as packed:
                 packed.extractall(Path(scratch) / "made", filter="data")
