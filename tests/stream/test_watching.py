@@ -1,6 +1,7 @@
 """A stream that stands still says where, since when and what it waits for; only what nobody knows turns health off."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -67,7 +68,7 @@ class _Watched:
             readable_end=self._readable_end,
             ask_secs=1,
         )
-        self.at = now()
+        self.at = float(math.ceil(now()))  # a whole number, so that tens of seconds add up exactly
 
     def _readable_end(self, partition: Partition, _timeout_secs: float) -> int:
         self.asked.append(partition)
