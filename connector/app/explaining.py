@@ -34,22 +34,15 @@ class NotExplainedError(Exception):
     """The records cannot be shaped now, for a reason that is none of theirs; the stream would hold."""
 
 
-class TopicNotThereError(Exception):
-    """There is no such topic, or nothing in it."""
-
-
 def last_records(settings: Settings, topic: str, count: int) -> list[Chunk]:
-    """Read the last records of a topic, `count` in all, the latest by time; raises `KafkaTroubleError`.
+    """Read the last records of a topic, `count` in all, the latest by time.
 
-    Nothing is committed, and no group is joined.
+    Raises `NoSuchTopicError` and `KafkaTroubleError`. Nothing is committed, and no group is joined.
     """
     with scanning(settings.kafka, client_id="trackly-connector-explain", group="trackly-connector.explain") as scanner:
-        if scanner.partitions(topic) is None:
-            raise TopicNotThereError(f"topic {topic} does not exist")
+        scanner.require(topic)
         spans = {partition: (max(low, high - count), high) for partition, (low, high) in scanner.spans(topic).items()}
         chunks = list(scanner.read(spans))
-    if not chunks:
-        raise TopicNotThereError(f"topic {topic} holds no record")
     times = sorted(
         (at, chunk.partition, offset)
         for chunk in chunks

@@ -146,7 +146,7 @@ class _Asked:
         self._settings = settings
         self._topics = topics
         self._permissions = permissions
-        self._streams = {stream.name: stream for stream in settings.streams}
+        self._streams = settings.streams_by_name
 
     def of(self, acls: Sequence[Acl]) -> Iterator[Finding]:
         """Yield what was seen about rights of one owner and one kind."""

@@ -129,9 +129,9 @@ def endings() -> tuple[Ending, ...]:
     """
     from connector.app.instance import InstanceIdInUseError, TemporaryFolderError  # noqa: PLC0415
     from connector.console.listening import PagesError  # noqa: PLC0415
-    from connector.deadletters.running import NoSuchTopicError  # noqa: PLC0415
     from connector.demo.artifacts import BrokerUnavailableError  # noqa: PLC0415
     from connector.kafka.errors import KafkaTroubleError  # noqa: PLC0415
+    from connector.kafka.scanning import NoSuchTopicError  # noqa: PLC0415
     from connector.kafka.topics import TopicRefusedError, TopicsMissingError  # noqa: PLC0415
     from connector.simulator.problems import InvalidInputError  # noqa: PLC0415
 
@@ -173,7 +173,7 @@ def endings() -> tuple[Ending, ...]:
             lambda error: isinstance(error, TopicsMissingError),
         ),
         Ending(
-            "a topic that dead letters or evidence are read from does not exist",
+            "a topic that a command is to read does not exist",
             ExitCode.BAD_SETTINGS,
             "name one that exists, with --topic or --evidence-topic",
             lambda error: isinstance(error, NoSuchTopicError),

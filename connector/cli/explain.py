@@ -121,14 +121,14 @@ def _sampled(flow: "StreamSettings", sample: Path, topic: str | None, *, records
 
 
 def _read(loaded: "Settings", topic: str, last: int) -> "list[Chunk]":
-    from connector.app.explaining import TopicNotThereError, last_records  # noqa: PLC0415
+    from connector.app.explaining import last_records  # noqa: PLC0415
 
     logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # what fails is told once, by the command
-    try:
-        return last_records(loaded, topic, last)
-    except TopicNotThereError as error:
+    chunks = last_records(loaded, topic, last)
+    if not chunks:
         way_out = "name another with --topic, or give --sample"
-        raise CommandError(str(error), ExitCode.BAD_SETTINGS, way_out=way_out) from error
+        raise CommandError(f"topic {topic} holds no record", ExitCode.BAD_SETTINGS, way_out=way_out)
+    return chunks
 
 
 def _print(report: dict[str, Any], *, verdicts: bool) -> None:

@@ -210,6 +210,11 @@ class Settings(Model):
         return self._origin
 
     @property
+    def streams_by_name(self) -> dict[str, StreamSettings]:
+        """Return the streams by their names."""
+        return {stream.name: stream for stream in self.streams}
+
+    @property
     def formats(self) -> dict[KeyPath, FormatSettings]:
         """Return the formats of all topics of all streams, each by where it stands."""
         return {

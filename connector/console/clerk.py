@@ -22,7 +22,6 @@ from connector.deadletters.jobs import CountJob, Seen
 from connector.deadletters.letters import IN_DOUBT
 from connector.deadletters.preparing import NameTakenError
 from connector.deadletters.running import (
-    NoSuchTopicError,
     Redrive,
     find,
     find_at,
@@ -33,6 +32,7 @@ from connector.deadletters.selection import Criteria, InvalidFilterError, read_p
 from connector.deadletters.sums import Sums
 from connector.deadletters.working import Job, R, Spans, size_of, work
 from connector.kafka.errors import KafkaTroubleError
+from connector.kafka.scanning import NoSuchTopicError
 from connector.kafka.topics import TopicsMissingError
 from connector.memory import calm_collector
 from connector.processes import end_with_parent
@@ -171,7 +171,7 @@ class Clerk:
             settings,
             topics_of_streams(settings, [task.stream] if task.stream else []),
             task.criteria(settings),
-            Rules({stream.name: stream for stream in settings.streams}, include_in_doubt=task.include_in_doubt),
+            Rules(settings.streams_by_name, include_in_doubt=task.include_in_doubt),
             task.spelled(),
             name=None,
             work=self.work,

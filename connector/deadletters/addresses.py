@@ -52,7 +52,7 @@ class AddressBook:
     def __init__(self, settings: Settings | None = None) -> None:
         self.no_event: Counter[str] = Counter()
         self._without: Position | None = None
-        self._streams = {} if settings is None else {stream.name: stream for stream in settings.streams}
+        self._streams = {} if settings is None else settings.streams_by_name
         self._settings = settings
         self._registry: SchemaRegistry | None = None
         self._shapers: dict[str, Shaper | None] = {}

@@ -33,10 +33,6 @@ from connector.kafka.scanning import scanning
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
-class NoSuchTopicError(Exception):
-    """A topic that is to be read does not exist."""
-
-
 class InvalidNameError(ValueError):
     """The name of a redrive cannot be one of a consumer group."""
 
@@ -60,8 +56,7 @@ def spans_of(settings: Settings, topics: Iterable[str], *, since_ms: int | None 
     spans: dict[Partition, tuple[int, int]] = {}
     with scanning(settings.kafka, client_id=CLIENT_ID, group=CLIENT_ID) as scanner:
         for topic in topics:
-            if scanner.partitions(topic) is None:
-                raise NoSuchTopicError(f"topic {topic} does not exist")
+            scanner.require(topic)
             spans |= scanner.spans(topic, since_ms=since_ms)
     return spans
 

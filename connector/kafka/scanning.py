@@ -72,6 +72,10 @@ def until_aborted(kafka: KafkaSettings) -> float:
     return kafka.transaction_timeout_secs + ABORTS_EVERY_SECS + kafka.request_timeout_secs
 
 
+class NoSuchTopicError(Exception):
+    """A topic that is to be read does not exist."""
+
+
 class Scanner:
     """Scans topics; not thread-safe. Raises `KafkaTroubleError` for what Kafka does not do."""
 
@@ -102,6 +106,11 @@ class Scanner:
                 return None
             raise translate(KafkaException(found.error), f"asking for topic {topic}")
         return len(found.partitions)
+
+    def require(self, topic: str) -> None:
+        """Raise `NoSuchTopicError` for a topic that does not exist."""
+        if self.partitions(topic) is None:
+            raise NoSuchTopicError(f"topic {topic} does not exist")
 
     def spans(self, topic: str, *, since_ms: int | None = None) -> dict[Partition, Range]:
         """Return what there is to read of each partition that is not empty; a topic that does not exist has none."""

@@ -33,7 +33,7 @@ def streams() -> dict[str, StreamSettings]:
         "TRACKLY_API_KEY": "trk_0123456789",
         "REGISTRY_PASSWORD": "p",
     }
-    return {stream.name: stream for stream in load_settings(FOLDER / "connector.yaml", environ=environ).streams}
+    return load_settings(FOLDER / "connector.yaml", environ=environ).streams_by_name
 
 
 @pytest.fixture

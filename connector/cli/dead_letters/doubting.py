@@ -111,7 +111,7 @@ def in_doubt(
         _show(groups, as_json=False)
     chosen.tell_no_event(addresses.no_event, so=UNKNOWN_NUMBERS)
     typer.echo(TRUST, err=True)
-    rules = Rules({stream.name: stream for stream in chosen.settings.streams}, include_in_doubt=True)
+    rules = Rules(chosen.settings.streams_by_name, include_in_doubt=True)
     run = Run(chosen, rules, {"evidence": _digest(events), "window": window_mins}, name=name, as_json=as_json)
     with run.foreseen():
         found = run.look()

@@ -83,7 +83,7 @@ def redrive(
 
     include_in_doubt = Include.IN_DOUBT in (include or ())
     rules = Rules(
-        {stream.name: stream for stream in chosen.settings.streams},
+        chosen.settings.streams_by_name,
         to=None if to is None else topic_named("--to", to),
         include_in_doubt=include_in_doubt,
         cap=cap,
@@ -124,7 +124,7 @@ def park(
     from connector.deadletters.deciding import Rules  # noqa: PLC0415
 
     rules = Rules(
-        {stream.name: stream for stream in chosen.settings.streams},
+        chosen.settings.streams_by_name,
         to=None if to is None else topic_named("--to", to),
         park=True,
     )
