@@ -31,7 +31,10 @@ _NAMED = 3
 """Topics of a pattern that a finding names."""
 
 BROKER, PLATFORM = 3, 6
-"""Exit codes of the command: no broker answered, the platform refused."""
+"""Exit codes of the command: no broker answered, the platform refused the key, the account or the list.
+
+What may pass by itself, as an outage does, is no refusal: whoever deploys asks again then, and mends nothing.
+"""
 
 
 class Failure(NamedTuple):
@@ -82,16 +85,17 @@ NO_REGISTRY: Final = Failure(
 NO_PLATFORM: Final = Failure(
     "the platform does not answer",
     "see that trackly.base_url, proxy and tls are right and the platform can be reached",
-    PLATFORM,
+)
+NOT_NOW: Final = Failure(
+    "the platform answers 429 or 5xx",
+    "ask again later; run starts all the same, and holds until the platform serves again",
 )
 REFUSALS: Final = {
     401: Failure("the platform answers 401", "trackly.api_key is not known to the platform", PLATFORM),
     403: Failure("the platform answers 403", "the account is suspended, or a gateway refuses us", PLATFORM),
-    404: Failure(
-        "the platform answers 404", "trackly.base_url leads nowhere; it ends in /api/v2 on the platform", PLATFORM
-    ),
+    404: Failure("the platform answers 404", "trackly.base_url leads nowhere; it ends in /api/v2 on the platform"),
 }
-REFUSED: Final = Failure("the platform answers with another status", "ask the platform's support", PLATFORM)
+OTHER_STATUS: Final = Failure("the platform answers with another status", "ask the platform's support")
 NO_LIST: Final = Failure(
     "a stream's list is not among the account's, or not active",
     "set list_number to an active list of the account",
@@ -107,8 +111,9 @@ FAILURES: Final = (
     NO_TRANSACTION,
     NO_REGISTRY,
     NO_PLATFORM,
+    NOT_NOW,
     *REFUSALS.values(),
-    REFUSED,
+    OTHER_STATUS,
     NO_LIST,
 )
 """All ways in which a finding is not ok, in the order in which they are looked for."""
@@ -311,7 +316,9 @@ async def _platform(settings: Settings) -> list[Finding]:
     if reply.kind != "answered":
         return [NO_PLATFORM.of("platform", f"{where}: {reply.trouble}: {reply.text}")]
     if not reply.ok:
-        return [REFUSALS.get(reply.status, REFUSED).of("platform", f"{where}: HTTP {reply.status}")]
+        passing = reply.status == 429 or reply.status >= 500
+        failure = NOT_NOW if passing else REFUSALS.get(reply.status, OTHER_STATUS)
+        return [failure.of("platform", f"{where}: HTTP {reply.status}")]
     if reply.foreign:
         return [NO_PLATFORM.of("platform", f"{where}: HTTP {reply.status} with something else than a JSON object")]
     findings = [Finding("platform", True, f"{where}: the key is accepted")]

@@ -37,8 +37,9 @@ def check(
 ) -> None:
     """Check settings and show what they amount to, without starting anything.
 
-    Exit code 2: the settings cannot be used. With --online: 3 no broker answered, 6 the platform refused, 1 anything
-    else that would stand in the way of a start.
+    Exit code 2: the settings cannot be used. With --online it is that of the first finding that is not ok: 3 no broker
+    answered, 6 the platform refused the key, the account or the list, 1 anything else, as a platform or a registry
+    that does not answer.
     """
     if of_commands and not online:
         raise typer.BadParameter("needs --online: nobody is asked without it", param_hint="--dead-letters")

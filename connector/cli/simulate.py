@@ -1,6 +1,7 @@
 """`simulate`: run the simulator of the platform until it is told to stop."""
 
 import asyncio
+import errno
 import json
 import signal
 import sys
@@ -29,6 +30,9 @@ _OPTIONS: Final = {
     "identities": "--identify",
 }
 """Which option a setting of the simulator comes from, where the option's own check lets bad ones through."""
+
+_PORT_IS_NOT_OURS: Final = frozenset({errno.EADDRINUSE, errno.EACCES})
+"""Errors of listening for which no option is to blame: another process has the port, or it takes other rights."""
 
 
 @reported()
@@ -138,11 +142,15 @@ async def _serve(settings: "SimulatorSettings", *, as_json: bool) -> "LedgerTota
         try:
             simulator = await stack.enter_async_context(Simulator.running(settings))
         except OSError as error:
+            host, port, why = settings.host, settings.port, why_not_listening(error)
+            if error.errno in _PORT_IS_NOT_OURS:
+                way_out = "end what listens there, or give another --port (0 takes a free one)"
+                raise CommandError(
+                    f"cannot listen on --port {port} of --host {host}: {why}", ExitCode.FAILED, way_out=way_out
+                ) from error
+            way_out = "give an address of this machine, such as 127.0.0.1, or 0.0.0.0 for every interface"
             raise CommandError(
-                f"cannot listen on --host {settings.host}, --port {settings.port}: {why_not_listening(error)}",
-                ExitCode.FAILED,
-                way_out="end what listens there, or give another --port (0 takes a free one), and as --host an address "
-                "of this machine",
+                f"cannot listen on --host {host}: {why}", ExitCode.BAD_SETTINGS, way_out=way_out
             ) from error
         urls = {"url": simulator.url, "control_url": simulator.control_url}
         _say(json.dumps(urls) if as_json else f"Simulator ready at {simulator.url} (control: {simulator.control_url})")

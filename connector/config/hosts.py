@@ -33,6 +33,15 @@ def can_be_asked(value: str) -> bool:
         return False
 
 
+def check_listening_host(value: str) -> str:
+    """Return the host of an address to listen on; refuse what can be none."""
+    if not is_host(value):
+        raise ValueError(
+            "must be the name of a host or an address, without a port: 127.0.0.1, or 0.0.0.0 for every interface"
+        )
+    return value
+
+
 def check_servers(value: str) -> str:
     """Return a list of `host:port` with commas between, without repeating what is wrong with it."""
     for number, server in enumerate(value.split(","), start=1):

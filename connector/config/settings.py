@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, PrivateAttr, SecretStr
 
 from connector.config.formats import FormatSettings, SchemaRegistrySettings
-from connector.config.hosts import is_host
+from connector.config.hosts import check_listening_host
 from connector.config.kafka import KafkaSettings
 from connector.config.model import Model, Seconds, secret_by
 from connector.config.problems import KeyPath
@@ -39,19 +39,11 @@ def _peer(value: str) -> str:
     return url
 
 
-def _host(value: str) -> str:
-    if not is_host(value):
-        raise ValueError(
-            "must be the name of a host or an address, without a port: 127.0.0.1, or 0.0.0.0 for every interface"
-        )
-    return value
-
-
 class WebSettings(Model):
     """The pages: health, status, metrics, and the console."""
 
     enabled: bool = Field(default=True, description="Whether the pages are served.")
-    host: Annotated[str, AfterValidator(_host)] = Field(
+    host: Annotated[str, AfterValidator(check_listening_host)] = Field(
         default="127.0.0.1", min_length=1, description="Address to listen on; `0.0.0.0` for every interface."
     )
     port: Annotated[int, Field(ge=0, le=65_535)] = Field(

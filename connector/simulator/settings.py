@@ -4,8 +4,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from connector.config.hosts import check_listening_host
 from connector.simulator.faults import Faults, ScriptStep
 from connector.simulator.problems import Model, as_mapping, read_yaml, validated
 
@@ -103,7 +104,7 @@ class Identities(Model):
 class SimulatorSettings(Model):
     """Everything a simulator is started with."""
 
-    host: str = Field(default="127.0.0.1", min_length=1)
+    host: Annotated[str, AfterValidator(check_listening_host)] = "127.0.0.1"
     port: int = Field(default=0, ge=0, le=65_535, description="0: a free one.")
     tls_cert_file: Path | None = Field(default=None, description="PEM; with the key's file, the server speaks TLS.")
     tls_key_file: Path | None = None

@@ -5,10 +5,12 @@ import asyncio
 import pytest
 
 from connector.app.online import _platform
+from connector.cli.errors import ExitCode
 from connector.config.findings import Finding
 from connector.config.settings import Settings
 from tests.deadletters.making import STREAM
 from tests.kit.registries import Answer, MakeRegistry
+from tests.kit.world import free_port
 
 
 def _asked(url: str) -> list[Finding]:
@@ -26,6 +28,40 @@ def test_a_platform_that_shows_its_lists_accepts_the_key(make_registry: MakeRegi
     [finding] = _asked(make_registry(always=Answer(200, b'{"lists":[]}')).url)
 
     assert (finding.ok, finding.name) == (True, "platform")
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (401, ExitCode.PLATFORM_REFUSED),
+        (403, ExitCode.PLATFORM_REFUSED),
+        (404, ExitCode.FAILED),
+        (429, ExitCode.FAILED),
+        (500, ExitCode.FAILED),
+        (503, ExitCode.FAILED),
+    ],
+)
+def test_what_says_nothing_of_key_account_or_list_is_no_refusal(
+    status: int, code: ExitCode, make_registry: MakeRegistry
+) -> None:
+    """Whoever deploys asks again later after the one, and has something to mend after the other."""
+    [finding] = _asked(make_registry(always=Answer(status, b"{}")).url)
+
+    assert (finding.ok, finding.exit_code) == (False, code)
+
+
+def test_a_platform_that_does_not_answer_has_refused_nothing() -> None:
+    [finding] = _asked(f"http://127.0.0.1:{free_port()}")
+
+    assert (finding.ok, finding.exit_code) == (False, ExitCode.FAILED)
+
+
+def test_a_list_that_the_account_does_not_have_is_a_refusal(make_registry: MakeRegistry) -> None:
+    lists = b'{"lists": [{"phone_number": "+18005550000", "status": "active"}]}'
+
+    _, finding = _asked(make_registry(always=Answer(200, lists)).url)
+
+    assert (finding.ok, finding.exit_code) == (False, ExitCode.PLATFORM_REFUSED)
 
 
 @pytest.mark.parametrize("page", [b"<html>Maintenance</html>", b"OK", b""])

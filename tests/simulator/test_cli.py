@@ -99,6 +99,10 @@ def test_for_people_it_prints_lines(tmp_path: Path) -> None:
         (["--list", "800"], "\n  --list: "),
         (["--script-from", "noon"], "\n  --script-from: "),
         (["--host", ""], "\n  --host: "),
+        (["--host", "a..b"], "\n  --host: "),
+        (["--host", "127.0.0.1:8090"], "\n  --host: "),
+        (["--host", "no-such-host.invalid"], "error: cannot listen on --host no-such-host.invalid: "),
+        (["--host", "192.0.2.7"], "error: cannot listen on --host 192.0.2.7: Cannot assign requested address"),
         (["--api-key", ""], "\n  --api-key: "),
         (["--identify", ""], "\n  --identify: "),
         (["--identify", "body+"], "\n  --identify: "),
@@ -143,8 +147,8 @@ def test_a_taken_port_ends_it_with_1() -> None:
 
     assert ended.returncode == 1
     told, way_out = ended.stderr.splitlines()
-    assert told == f"error: cannot listen on --host 127.0.0.1, --port {port}: Address already in use"
-    assert way_out.startswith("way out: end what listens there, or give another --port (0 takes a free one), and as")
+    assert told == f"error: cannot listen on --port {port} of --host 127.0.0.1: Address already in use"
+    assert way_out.startswith("way out: end what listens there, or give another --port (0 takes a free one)")
 
 
 def test_script_switches_and_identities_are_those_of_the_options(tmp_path: Path) -> None:
