@@ -56,7 +56,7 @@ def acls(
 
     if principal is not None:
         _refuse_without_type(principal)
-    loaded = load(settings)
+    loaded = load(settings, asks=())
     wanted = needed(loaded, "dead_letters" if of_commands else "worker")
     whom = principal or principal_of(loaded)
     match form:

@@ -63,7 +63,7 @@ def explain(
         raise typer.BadParameter("is for a topic that is read; with --sample all is shown", param_hint="--last")
     if sample is None and records:
         raise typer.BadParameter("needs --sample: a topic holds records anyway", param_hint="--records")
-    loaded = load(settings)
+    loaded = load(settings, asks={"registry"} if sample is not None else {"kafka", "registry"})
     flow = _flow(settings, loaded.streams, stream)
     if topic is not None:
         topic_named("--topic", topic)

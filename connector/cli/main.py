@@ -1,5 +1,6 @@
 """The console entry: all commands under one name."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from connector.cli.demo import demo
 from connector.cli.explain import explain
 from connector.cli.output import written
 from connector.cli.pause import pause
+from connector.cli.printing import ENDLESS
 from connector.cli.resume import resume
 from connector.cli.run import run, worker
 from connector.cli.schema import schema
@@ -51,6 +53,14 @@ app.command(hidden=True)(worker)
 
 
 def main() -> None:
-    """Run the command that the arguments name."""
+    """Run the command that the arguments name.
+
+    Help and slips in arguments have frames on a terminal alone: a log takes each in one line, however long.
+    """
+    on_terminal = all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr))
     with written():
-        app()
+        if on_terminal:
+            app()
+        else:
+            app.rich_markup_mode = None
+            app(terminal_width=ENDLESS)

@@ -182,7 +182,7 @@ def load(path: Path) -> Settings:
     """Return the settings of a file."""
     from connector.app import loading  # noqa: PLC0415 (not needed with --url)
 
-    return loading.load(path)
+    return loading.load(path, asks={"pages"})
 
 
 def _partition(name: str) -> str:

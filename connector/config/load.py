@@ -7,7 +7,7 @@ models refuse the data, they are given the data without what was refused.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,9 @@ _STAND_INS: Final[dict[KeyPath, Any]] = {
 }
 """Values for required settings that are wrong or missing, while the rest of the file is checked; 0 is any stream."""
 
+_UNUSED: Final = "stand-in-of-a-secret"
+"""Passes for any secret."""
+
 _SALVAGE_ROUNDS: Final = 4  # a stand-in may bring to light what its place hid; each round goes one level deeper
 
 
@@ -48,6 +51,7 @@ def load_settings(
     *,
     environ: Mapping[str, str] | None = None,
     copy: Path | None = None,
+    unused: Collection[KeyPath] = (),
     trials: Sequence[Trial] = (),
 ) -> Settings:
     """Read a settings file; `environ` is the process's environment unless given.
@@ -55,12 +59,15 @@ def load_settings(
     With `copy` that file is read in its place, and all else is as if it stood at `path`: so whoever starts late gets
     the settings that the others have, whatever has become of the file since.
 
+    References in `unused` secrets are not followed, and lead to a stand-in: the machine may have neither file nor
+    variable.
+
     Raises SettingsError with every problem of the file: what is not YAML, references that lead nowhere, unknown or
     wrong settings, refused Kafka properties, settings that do not fit together, and what a trial refuses.
     """
     document = read_document(copy or path)
     base = path.parent
-    resolved = _resolve(document.data, base=base, environ=os.environ if environ is None else environ)
+    resolved = _resolve(document.data, base=base, environ=os.environ if environ is None else environ, unused=unused)
     faults = [*document.faults, *resolved.faults]
     settings, wrong = _validate(resolved.data, base=base, referenced=resolved.referenced)
     faults += _independent(wrong, faults)
@@ -94,7 +101,9 @@ class _Resolved:
     faults: tuple[Fault, ...]
 
 
-def _resolve(data: dict[str, Any], *, base: Path, environ: Mapping[str, str]) -> _Resolved:
+def _resolve(
+    data: dict[str, Any], *, base: Path, environ: Mapping[str, str], unused: Collection[KeyPath] = ()
+) -> _Resolved:
     """Replace the references in every text; a text whose reference leads nowhere stays as it is, with a fault."""
     referenced: set[KeyPath] = set()
     templates: list[tuple[str, str]] = []
@@ -107,6 +116,8 @@ def _resolve(data: dict[str, Any], *, base: Path, environ: Mapping[str, str]) ->
             case list():
                 return [walk(inner, (*path, index)) for index, inner in enumerate(value)]
             case str() if has_reference(value):
+                if any(path[: len(secret)] == secret for secret in unused):
+                    return _UNUSED
                 referenced.add(path)
                 if reads_file(value):
                     templates.append((dotted(path), value))

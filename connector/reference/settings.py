@@ -34,10 +34,12 @@ Any text may hold references, alone or among other characters:
 | `$${` | a plain `${` |
 
 What a reference brings is text and is not searched for further references. Numbers and switches take none. A
-variable that is not set and a file that cannot be read are errors. A secret that a file brings (`trackly.api_key`,
-`schema_registry.password`, `schema_registry.token`, `traces.headers`, `web.token`) is read again on SIGHUP and at every
-probe of a hold. Kafka's clients take theirs (`kafka.security.password`, `kafka.security.key_password`) once: a new one
-takes a restart.
+variable that is not set and a file that cannot be read are errors, but for secrets that a command does not use:
+`dead-letters` and `explain` go without the platform's key, `acls` without Kafka's password as well.
+
+A secret that a file brings (`trackly.api_key`, `schema_registry.password`, `schema_registry.token`, `traces.headers`,
+`web.token`) is read again on SIGHUP and at every probe of a hold. Kafka's clients take theirs
+(`kafka.security.password`, `kafka.security.key_password`) once: a new one takes a restart.
 
 Values follow YAML 1.2: only `true` and `false` are switches. Put phone numbers in quotes, since `+18005551234` without
 them is a number.

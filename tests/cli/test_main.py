@@ -28,11 +28,11 @@ from tests.kit.world import KEY, free_port, start_worker
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _python(*arguments: str, columns: str = "200") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "connector", *arguments],
         cwd=ROOT,
-        env=os.environ | {"COLUMNS": "200"},
+        env=os.environ | {"COLUMNS": columns},
         capture_output=True,
         text=True,
         check=False,
@@ -73,6 +73,35 @@ def test_help_names_every_command_and_exit_code() -> None:
         assert word in result.stdout
     for code in ExitCode:
         assert f" {code.value} " in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["chekc", "c.yaml"], "Error: No such command 'chekc'. Did you mean 'check'?"),
+        (["check", "--onlin", "c.yaml"], "Error: No such option: --onlin (Possible options: --json, --online)"),
+        (["check"], "Error: Missing argument 'SETTINGS'."),
+        (
+            ["explain", "c.yaml", "--sample", "a", "--last", "3"],
+            "Error: Invalid value for --last: is for a topic that is read; with --sample all is shown",
+        ),
+        (["dead-letters", "redrvie"], "Error: No such command 'redrvie'. Did you mean 'redrive'?"),
+    ],
+)
+def test_slips_in_arguments_are_told_in_plain_lines_where_nobody_watches(arguments: list[str], said: str) -> None:
+    """In the log of a deployment nothing is drawn around them, and no line is broken where a terminal would end."""
+    result = _python(*arguments, columns="40")
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[-1] == said
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["dead-letters", "redrive", "--help"]])
+def test_help_that_goes_elsewhere_than_to_a_terminal_has_no_frame(arguments: list[str]) -> None:
+    result = _python(*arguments)
+
+    assert result.returncode == 0
+    assert not set(result.stdout) & set("│╭─")
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["check"], ["check", "--nonsense", "x"], ["schema", "--list=5"]])

@@ -97,7 +97,7 @@ class Chosen:
         """The settings."""
         from connector.app.loading import load  # noqa: PLC0415 (help should not load the settings' models)
 
-        loaded = load(self.path)
+        loaded = load(self.path, asks={"kafka", "registry"})
         known = {stream.name for stream in loaded.streams}
         for name in self.streams:
             if name not in known:

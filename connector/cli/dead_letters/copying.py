@@ -144,7 +144,7 @@ def import_letters(
     from connector.deadletters.preparing import topics_of  # noqa: PLC0415
     from connector.kafka.lent import first_answer  # noqa: PLC0415
 
-    loaded = load(settings)
+    loaded = load(settings, asks={"kafka"})
     topic_named("--to", to)
     try:
         export = look_through(file)
