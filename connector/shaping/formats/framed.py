@@ -21,6 +21,13 @@ from connector.shaping.refusing import UndecodableError, refused, undecodable
 
 HEADER: Final = "__value_schema_id"
 
+_APICURIO: Final = "apicurio.value."
+_APICURIO_HINT: Final = (
+    f"it is in headers {_APICURIO}*: have the producer set apicurio.registry.headers.enabled to false, and before "
+    "version 3 of Apicurio's serializers apicurio.registry.as-confluent to true"
+)
+"""What Apicurio's serializers do by default in version 2."""
+
 KINDS: Final[dict[FramedName, str]] = {"avro": "AVRO", "protobuf": "PROTOBUF", "json_schema": "JSON"}
 """What the registry calls each format."""
 
@@ -52,7 +59,8 @@ def frame_of(value: bytes, headers: Headers | None, read_indexes: ReadIndexes | 
             return Frame(key, () if read_indexes is None else read_indexes(data, at)[0], 0)
     if len(value) < 5 or value[0] != 0:
         text = f"the value does not begin with the id of a schema, and no header {HEADER} has one"
-        raise UndecodableError("not_framed", text)
+        by_apicurio = any(name.startswith(_APICURIO) for name, _ in headers or ())
+        raise UndecodableError("not_framed", f"{text}; {_APICURIO_HINT}" if by_apicurio else text)
     indexes, start = ((), 5) if read_indexes is None else read_indexes(value, 5)
     return Frame(int.from_bytes(value[1:5]), indexes, start)
 

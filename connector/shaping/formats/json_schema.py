@@ -1,5 +1,8 @@
 """JSON Schema: JSON in a frame, checked against the schema that the frame names.
 
+A schema that names no draft by `$schema` is read as draft-07, as Confluent's registry and its serializers for Java read
+it: by a later one its tuples would be no schema, and what stands beside a `$ref` would count.
+
 The validator is compiled once for each schema, never looks anywhere for what a schema refers to but in what the
 registry gave with it, and gives up on patterns that would run for ever.
 """
@@ -30,7 +33,9 @@ def compile_json_schema(schema: Schema) -> Callable[[bytes, int], Any]:
 
     try:
         document = json.loads(schema.text)
-        validator = jsonschema_rs.validator_for(
+        names_draft = isinstance(document, dict) and "$schema" in document
+        make = jsonschema_rs.validator_for if names_draft else jsonschema_rs.Draft7Validator
+        validator = make(
             document, retriever=referred, mask=_MASK, pattern_options=jsonschema_rs.FancyRegexOptions(10_000)
         )
     except Exception as error:

@@ -39,6 +39,12 @@ MAX_ID: Final = 2**31 - 1
 """Registries number their schemas with Java's whole numbers."""
 MAX_TEXT: Final = 300
 
+_EIGHT_BYTES: Final = (
+    ": the frame has an id of eight bytes, perhaps, as Apicurio's serializers before version 3 write it; have the "
+    "producer set apicurio.registry.as-confluent to true (from version 3 on, leave apicurio.registry.id-handler out)"
+)
+"""The first four of them are 0, and no registry gives that number."""
+
 _NOT_FOUND: Final = frozenset({40401, 40402, 40403})
 """What the registry's own 404 says: no such subject, version, schema. Any other 404 comes from somebody else."""
 
@@ -211,7 +217,7 @@ class SchemaRegistry:
         except _UnknownError as error:
             if isinstance(error, _UnknownReferenceError):
                 return refused("schema_unusable", f"{named} refers to what the registry does not have: {error}")
-            return refused("schema_not_found", f"the registry does not know {named}")
+            return refused("schema_not_found", f"the registry does not know {named}{_EIGHT_BYTES if key == 0 else ''}")
         except _NoPlaceError as error:
             if isinstance(key, int):
                 raise self._away(str(error)) from error

@@ -614,6 +614,29 @@ def test_a_bad_value_is_a_dead_letter_and_the_others_go_on(value: bytes, reason:
     assert decoded.values[0] == decoded.values[3] == EVENT
 
 
+def test_an_id_of_eight_bytes_is_told_with_what_the_producer_can_do_about_it(tiny: TinyRegistry) -> None:
+    """As the first four of them are 0, it reads as an id that no registry gives."""
+    [good] = _avro(SMS, {**EVENT, "list_number": None})
+    tiny.add(7, SMS)
+
+    decoded = decode(AVRO, registry(tiny.url), [b"\0" + (7).to_bytes(8) + good])
+
+    assert reasons(decoded) == {0: "schema_not_found"}
+    assert "eight bytes" in decoded.bad[0].text
+    assert "apicurio.registry.as-confluent" in decoded.bad[0].text
+
+
+def test_an_id_in_apicurios_own_header_is_told_with_what_the_producer_can_do_about_it(tiny: TinyRegistry) -> None:
+    [good] = _avro(SMS, {**EVENT, "list_number": None})
+    headers: list[Headers | None] = [[("apicurio.value.globalId", (7).to_bytes(8))], [("other", b"7")]]
+
+    decoded = decode(AVRO, registry(tiny.url), [good, good], headers)
+
+    assert reasons(decoded) == {0: "not_framed", 1: "not_framed"}
+    assert "apicurio.registry.headers.enabled" in decoded.bad[0].text
+    assert "apicurio" not in decoded.bad[1].text
+
+
 def test_values_within_values_without_end_are_refused_and_not_followed(tiny: TinyRegistry) -> None:
     """The compiled reader of Avro follows them until the process dies."""
     tiny.add(1, '{"type": "record", "name": "Link", "fields": [{"name": "next", "type": ["null", "Link"]}]}')
@@ -786,6 +809,19 @@ def test_json_that_its_schema_does_not_allow_is_a_dead_letter_that_does_not_repe
 
     assert (reasons(decoded), decoded.values) == ({1: reason}, [EVENT, None, EVENT])
     assert "secret" not in decoded.bad[1].text
+
+
+def test_a_schema_that_names_no_draft_is_read_as_draft_07_as_confluents_registry_does(tiny: TinyRegistry) -> None:
+    """There items may be a list of schemas, one for each place, and prefixItems is nothing."""
+    latest = "https://json-schema.org/draft/2020-12/schema"
+    for number, (draft, keyword) in enumerate(
+        [({}, "items"), ({}, "prefixItems"), ({"$schema": latest}, "prefixItems")]
+    ):
+        tiny.add(1 + number, json.dumps({**draft, "properties": {"n": {keyword: [{"type": "string"}]}}}), "JSON")
+
+    decoded = decode(JSON_SCHEMA, registry(tiny.url), [frame(number, b'{"n": [1]}') for number in (1, 2, 3)])
+
+    assert reasons(decoded) == {0: "schema_violated", 2: "schema_violated"}
 
 
 def test_without_validation_json_is_taken_out_of_its_frame_and_nobody_asked() -> None:
