@@ -116,8 +116,17 @@ def _fatal(source: Path, message: str, line: int | None = None) -> SettingsError
     return SettingsError(source, [Problem("", message, line)])
 
 
+_CLEARER: Final = {
+    "found character '\\t' that cannot start any token": "a tab where spaces are needed, as in an indentation",
+    "but found another document": "a second document (behind ---), where settings are one",
+}
+"""Words for slips of which PyYAML says what its parser met and not what is meant."""
+
+
 def _discreet(error: yaml.MarkedYAMLError) -> str:
     """Return PyYAML's words without what they quote from the file; single signs and its own `'<scalar>'` may stay."""
+    if error.problem in _CLEARER:
+        return _CLEARER[error.problem]
     return re.sub(
         r"'([^']*)'",
         lambda quote: quote[0] if re.fullmatch(r"\\?.|<.*>", quote[1]) else "'...'",
