@@ -175,7 +175,7 @@ def endings() -> tuple[Ending, ...]:
         Ending(
             "a topic that a command is to read does not exist",
             ExitCode.BAD_SETTINGS,
-            "name one that exists: dead letters and records by --topic, evidence by --evidence-topic",
+            "name one that exists, by --topic or, for evidence, by --evidence-topic",
             lambda error: isinstance(error, NoSuchTopicError),
         ),
         Ending(

@@ -37,7 +37,8 @@ def errors_page() -> str:
         "printed from the code: the texts are those of the places that give them.",
         "Foreseeable trouble of a command is told in a few lines on stderr, and by its "
         "[exit code](exit-codes.md). A traceback is a bug, which we would like to know of.",
-        "```text\nerror: topic sms.campaign.dead-letters does not exist\nway out: name another with --topic\n```",
+        "```text\nerror: topic sms.campaign.dead-letters does not exist\n"
+        "way out: name one that exists, by --topic or, for evidence, by --evidence-topic\n```",
         "## Any command",
         table(
             ("What happened", "Exit code", "Way out"),
