@@ -6,11 +6,15 @@ which and why; with `--require-broker` they fail instead, as they should whereve
 """
 
 import gc
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import chain, groupby
 from typing import Final, NoReturn, Protocol
 
 import pytest
+from _pytest.unittest import TestCaseFunction
 
 from connector.demo.artifacts import BrokerUnavailableError, java, kafka_jars
 from connector.demo.broker import Broker, Listener
@@ -21,8 +25,14 @@ from tests.kit.programs import LEFT_OUT
 from tests.kit.registries import Apicurio, MakeRegistry, TinyRegistry
 
 _NEED_A_BROKER: Final = frozenset(
-    {"apicurio", "broker", "cluster", "kafka_by_java", "make_broker", "make_lasting_broker", "topics"}
+    {"apicurio", "broker", "kafka_by_java", "make_broker", "make_lasting_broker", "three_brokers", "topics"}
 )
+_LONG: Final = (
+    frozenset({"three_brokers"}),
+    frozenset({"kafka_by_java", "make_broker", "make_lasting_broker"}),
+    _NEED_A_BROKER,
+)
+"""What makes tests long, the longest first."""
 _NO_BROKER: Final = "no Kafka broker or schema registry can be had"
 
 
@@ -57,6 +67,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure() -> None:
+    """Let bytecode be kept where the environment forbids it, as images do.
+
+    Tests start hundreds of processes of the connector; each would compile it anew, for 0.4 s of CPU.
+    """
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish() -> None:
     """Undo what commands that ran in this process have done to its collector: Hypothesis, at the end, asks who refers.
@@ -66,10 +85,39 @@ def pytest_sessionfinish() -> None:
     gc.unfreeze()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if _NEED_A_BROKER.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.broker)
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    if workers > 1:
+        items[:] = _long_ones_first(items, workers)
+
+
+def _long_ones_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Return tests so that each process begins with its part of the long ones, the longest first.
+
+    Each is given as many in a row, and takes from the end of what others have when it has none left: a long one there
+    would be waited for by all. Those of a file stay together, as they may share what takes long to start.
+    """
+    shares: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    short: list[pytest.Item] = []
+    for (rank, _), group in groupby(sorted(items, key=_rank), lambda item: (_rank(item), item.path)):
+        (short if rank == len(_LONG) else min(shares, key=len)).extend(group)
+    for number, share in enumerate(shares):
+        size = max(0, (len(items) + number) // workers - len(share))
+        share.extend(short[:size])
+        del short[:size]
+    return [*chain(*shares), *short]
+
+
+def _rank(item: pytest.Item) -> int:
+    """Return the place of what a test needs among what makes tests long; a law of many steps is as long as any."""
+    if isinstance(item, TestCaseFunction):
+        return len(_LONG) - 1
+    needs = getattr(item, "fixturenames", ())
+    return next((rank for rank, names in enumerate(_LONG) if names.intersection(needs)), len(_LONG))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -132,7 +180,7 @@ def make_broker(request: pytest.FixtureRequest) -> Iterator[MakeBroker]:
 
 
 @pytest.fixture
-def cluster(request: pytest.FixtureRequest) -> Iterator[list[Broker]]:
+def three_brokers(request: pytest.FixtureRequest) -> Iterator[list[Broker]]:
     """Start three brokers of the test's own that hold each other's replicas, so that any one of them may go."""
     try:
         nodes = Broker.start_cluster([(), (), ()], short_lived=True)

@@ -34,7 +34,7 @@ _LOG_SETTINGS: Final = Path(__file__).with_name("log4j2.properties")
 # Below the range from which the kernel takes the ports of outgoing connections (32768 and up on Linux): nobody takes
 # a broker's port while it is down for a restart.
 _PORTS: Final = range(12_000, 32_000)
-_SHORT_LIVED: Final = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData")
+SHORT_LIVED: Final = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData")
 """Measured: a broker is ready after 2.6 in place of 4.3 s of CPU. Its code stays as the quick compiler left it."""
 _PORT_TAKEN: Final = "Address already in use"
 
@@ -157,7 +157,7 @@ class Broker:
         Each node is broker and controller; topics have three replicas where there are as many nodes.
         """
         java_path, jars = java(), kafka_jars()
-        options = [f"-Xmx{heap}", *(_SHORT_LIVED if short_lived else [])]
+        options = [f"-Xmx{heap}", *(SHORT_LIVED if short_lived else [])]
         cluster = urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=").replace("-", "A")
         attempts = 3  # another program may take a port between our look and the broker's bind
         for attempt in range(1, attempts + 1):
@@ -273,7 +273,7 @@ class Broker:
         arguments = ["format", "--cluster-id", cluster, "--config", str(self._home / "server.properties")]
         for user, password in scram_users.items():
             arguments += ["--add-scram", f"SCRAM-SHA-256=[name={user},password={password}]"]
-        process = self._spawn("kafka.tools.StorageTool", arguments, options=_SHORT_LIVED)
+        process = self._spawn("kafka.tools.StorageTool", arguments, options=SHORT_LIVED)
         if process.wait(timeout=_STARTUP_TIMEOUT_SECS):
             raise BrokerUnavailableError(f"the storage could not be formatted:\n{tail(self.log)}")
 

@@ -147,7 +147,7 @@ def test_a_broker_that_restarts_or_dies_and_comes_back_is_used_again_soon(
 
 
 def test_while_one_of_three_brokers_is_away_the_others_do_its_work(
-    cluster: list[Broker], make_world: MakeWorld
+    three_brokers: list[Broker], make_world: MakeWorld
 ) -> None:
     """First all are restarted, one after the other, as for an upgrade: each has groups or transactions in its care.
 
@@ -155,7 +155,7 @@ def test_while_one_of_three_brokers_is_away_the_others_do_its_work(
     protocols go through all of it. The controllers here miss a node that says nothing any more after 3 s, by Kafka's
     default after 9 s.
     """
-    servers = ",".join(node.bootstrap_servers for node in cluster)
+    servers = ",".join(node.bootstrap_servers for node in three_brokers)
     worlds = {protocol: make_world(servers) for protocol in ("classic", "consumer")}
     stood_still: dict[tuple[str, str], float] = {}
     with ExitStack() as feeding:
@@ -181,10 +181,10 @@ def test_while_one_of_three_brokers_is_away_the_others_do_its_work(
                 gap = max(feed.longest_gap(number, began, time.monotonic()) for number in ALL)
                 stood_still[protocol, what] = max(gap, stood_still.get((protocol, what), 0.0))
 
-        for node in cluster:
+        for node in three_brokers:
             for what in ("stop", "restart"):
                 do(node, what)
-        for node, troubles in zip(cluster, [("pause", "resume"), ("kill", "restart")], strict=False):
+        for node, troubles in zip(three_brokers, [("pause", "resume"), ("kill", "restart")], strict=False):
             for what in troubles:
                 do(node, what)
 

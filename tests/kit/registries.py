@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 from connector.demo import artifacts
 from connector.demo.artifacts import BrokerUnavailableError, java
-from connector.demo.broker import free_ports
+from connector.demo.broker import SHORT_LIVED, free_ports
 from connector.processes import spawn, stop, tail
 
 VERSION: Final = "3.0.9"
@@ -51,7 +51,8 @@ class Apicurio:
         (port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{port}/apis/ccompat/v7"
         self._log = scratch / "registry.log"
-        command = [java(), "-Xmx512m", f"-Dquarkus.http.port={port}", "-Dquarkus.http.host=127.0.0.1", "-jar"]
+        command = [java(), *SHORT_LIVED, "-Xmx512m"]
+        command += [f"-Dquarkus.http.port={port}", "-Dquarkus.http.host=127.0.0.1", "-jar"]
         command.append(str(folder / f"apicurio-registry-app-{VERSION}-runner.jar"))
         self._process = spawn(command, cwd=scratch, log=self._log)
 
