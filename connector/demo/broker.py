@@ -29,7 +29,7 @@ from connector.demo.artifacts import BrokerUnavailableError, java, kafka_jars
 from connector.processes import spawn, stop, tail
 
 HOST: Final = "127.0.0.1"
-_STARTUP_TIMEOUT_SECS: Final = 60
+_STARTUP_TIMEOUT_SECS: Final = 120
 _LOG_SETTINGS: Final = Path(__file__).with_name("log4j2.properties")
 # Below the range from which the kernel takes the ports of outgoing connections (32768 and up on Linux): nobody takes
 # a broker's port while it is down for a restart.
