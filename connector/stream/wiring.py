@@ -126,7 +126,6 @@ def client_options(trackly: TracklySettings, settings: StreamSettings) -> Client
         connect_secs=trackly.timeouts.connect_secs,
         total_secs=trackly.timeouts.total_secs,
         idle_secs=trackly.idle_connection_secs,
-        max_connections=settings.ceiling,
         max_reply_bytes=trackly.max_reply_bytes,
         ca_file=trackly.tls.ca_file,
         cert_file=trackly.tls.cert_file,

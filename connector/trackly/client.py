@@ -23,10 +23,8 @@ from connector.core.batching import Batch
 from connector.core.verdicts import Reply
 from connector.trackly.operations import Operation
 from connector.trackly.replies import is_foreign, read_reply
-from connector.trackly.transport import ExactTransport, Pieces, ReplyTooLargeError
+from connector.trackly.transport import ExactTransport, Pieces, ReplyTooLargeError, TunnelRefusedError
 
-_WRITING = ("http11.send_request_headers.started", "http2.send_request_headers.started")
-_ANSWERED = "http11.receive_response_headers.complete"
 _PROXY_WANTS_CREDENTIALS = 407
 
 
@@ -42,7 +40,6 @@ class ClientOptions:
     connect_secs: float = 5.0
     total_secs: float = 30.0
     idle_secs: float = 4.0
-    max_connections: int = 64
     max_reply_bytes: int = 16_000_000
     ca_file: Path | None = None
     cert_file: Path | None = None
@@ -63,7 +60,13 @@ class Client:
         self._base = httpx.URL(options.base_url.rstrip("/") + "/")
         self._urls: dict[str, httpx.URL] = {}
         self._tls = _tls(options)
-        self._transport = _transport(options, self._tls)
+        self._transport = ExactTransport(
+            tls=self._tls,
+            idle_secs=options.idle_secs,
+            connect_secs=options.connect_secs,
+            max_reply_bytes=options.max_reply_bytes,
+            proxy=options.proxy,
+        )
         self._headers = {
             "Host": self._base.netloc.decode("ascii"),  # httpx adds none to what comes in pieces
             "User-Agent": f"trackly-connector/{__version__}",
@@ -71,7 +74,6 @@ class Client:
             "Accept-Encoding": "identity",
             "Connection": "keep-alive",
         }
-        self._timeout = httpx.Timeout(options.total_secs, connect=options.connect_secs).as_dict()
 
     async def close(self) -> None:
         """Close all connections."""
@@ -98,7 +100,6 @@ class Client:
         `before` is a time of `awake()`, which also counts while the machine sleeps.
         """
         written = False
-        tunnel_status = 0
 
         def before_write() -> None:
             nonlocal written
@@ -106,26 +107,13 @@ class Client:
                 raise TooLateError
             written = True
 
-        async def trace(event: str, info: dict[str, Any]) -> None:
-            nonlocal tunnel_status
-            if event == _ANSWERED and not written:
-                tunnel_status = info["return_value"][1]
-            # Asking a proxy for a tunnel is a request as well, but none that the platform could take.
-            if event in _WRITING and not written and info["request"].method != b"CONNECT":
-                before_write()
-
-        watch = {"trace": trace} if self._options.proxy else {"before_write": before_write}
-        headers = {"Content-Type": "application/json"}
+        headers, extensions = {"Content-Type": "application/json"}, {"before_write": before_write}
         try:
-            response, body = await self._ask("POST", operation.path, headers, watch, content=operation.body(batch))
+            response, body = await self._ask("POST", operation.path, headers, extensions, content=operation.body(batch))
         except ReplyTooLargeError as error:
             return Reply("answered", status=error.status, unreadable=str(error))
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, RuntimeError) as error:
-            trouble = _trouble(error, written=written)
-            if tunnel_status == _PROXY_WANTS_CREDENTIALS:
-                # As where the proxy hands on requests: its answer about a tunnel comes as an error.
-                return Reply("answered", status=tunnel_status, text=trouble.text, foreign=True)
-            return trouble
+            return _trouble(error, written=written)
         return read_reply(
             operation,
             batch,
@@ -168,47 +156,17 @@ class Client:
             self._url(path),
             headers=whole,
             stream=Pieces(content or []),
-            extensions={"timeout": self._timeout, **extensions},
+            extensions=extensions,
         )
         async with asyncio.timeout(self._options.total_secs):
             response = await self._transport.handle_async_request(request)
-            return response, await self._read(response)
+        # As it came: a compressed one, which we did not ask for, is never inflated.
+        return response, b"".join([part async for part in response.aiter_raw()])
 
     def _url(self, path: str) -> httpx.URL:
         if path not in self._urls:
             self._urls[path] = self._base.join(path)
         return self._urls[path]
-
-    async def _read(self, response: httpx.Response) -> bytes:
-        """Return the reply's body as it came: a compressed one, which we did not ask for, is never inflated."""
-        parts: list[bytes] = []
-        size = 0
-        try:
-            async for part in response.aiter_raw():
-                size += len(part)
-                if size > self._options.max_reply_bytes:
-                    raise ReplyTooLargeError(response.status_code)
-                parts.append(part)
-        finally:
-            await response.aclose()
-        return b"".join(parts)
-
-
-def _transport(options: ClientOptions, tls: ssl.SSLContext) -> httpx.AsyncBaseTransport:
-    """Return our own transport, or through a proxy the stock one, which knows how to talk to proxies."""
-    if options.proxy is None:
-        return ExactTransport(
-            tls=tls,
-            idle_secs=options.idle_secs,
-            connect_secs=options.connect_secs,
-            max_reply_bytes=options.max_reply_bytes,
-        )
-    limits = httpx.Limits(
-        max_connections=options.max_connections + 1,  # one for the probe, which must not wait for a batch
-        max_keepalive_connections=options.max_connections + 1,
-        keepalive_expiry=options.idle_secs,
-    )
-    return httpx.AsyncHTTPTransport(verify=tls, limits=limits, retries=0, proxy=httpx.Proxy(options.proxy))
 
 
 def _tls(options: ClientOptions) -> ssl.SSLContext:
@@ -230,8 +188,8 @@ def _trouble(error: BaseException, *, written: bool) -> Reply:
         return Reply("lost", trouble="timeout" if timeout else "reset", text=text)
     if tls:
         return Reply("not_sent", trouble="tls", text=text)
-    if isinstance(error, httpx.PoolTimeout):
-        return Reply("not_sent", trouble="pool", text=text)
+    if isinstance(error, TunnelRefusedError) and error.status == _PROXY_WANTS_CREDENTIALS:
+        return Reply("answered", status=error.status, text=text, foreign=True)  # as where it hands requests on
     if isinstance(error, TimeoutError | httpx.ConnectTimeout):
         return Reply("not_sent", trouble="connect_timeout", text=text)
     if isinstance(error, httpx.ProxyError):

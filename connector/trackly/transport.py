@@ -1,4 +1,4 @@
-"""The transport under httpx: HTTP/1.1 over asyncio, one request at a time on a connection.
+"""The transport under httpx: HTTP/1.1 over asyncio, one request at a time on a connection, through a proxy or not.
 
 It exists for what must be known exactly: whether a single byte of a request was written when something failed, that an
 idle connection is never used after the platform may have closed it, and that no reply is taken for another's. It is
@@ -9,6 +9,7 @@ Failures come as httpx's exceptions; `ConnectError` and `ConnectTimeout` mean th
 """
 
 import asyncio
+import base64
 import os
 import select
 import socket
@@ -40,6 +41,14 @@ class ReplyTooLargeError(Exception):
         self.status = status
 
 
+class TunnelRefusedError(httpx.ProxyError):
+    """The proxy passes nothing on to the platform, so nothing was written for it; `status` is the proxy's answer."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the proxy refuses a tunnel with HTTP {status}")
+        self.status = status
+
+
 READ_AHEAD_BYTES: Final = 65_536
 """What a server reads of a request, at least, before it can have refused it."""
 
@@ -65,15 +74,17 @@ class _Connection(asyncio.Protocol):
         self._reply = _Reply()
         self._is_long = False
         """The request may have been answered before it was read to its end."""
+        self._asks_for_tunnel = False
         self._unheard = 0
         """Bytes since the parser last had a head or a part of a body to tell of: it keeps what it has not told."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
 
-    def exchange(self, request: list[bytes]) -> "asyncio.Future[_Reply]":
-        """Write a request and return the future of its reply."""
+    def exchange(self, request: list[bytes], *, asks_for_tunnel: bool = False) -> "asyncio.Future[_Reply]":
+        """Write a request and return the future of its reply; where a tunnel is asked for, of the head alone."""
         assert self.transport is not None
+        self._asks_for_tunnel = asks_for_tunnel
         self._parser = httptools.HttpResponseParser(self)
         self._reply = _Reply()
         self._unheard = 0
@@ -158,14 +169,22 @@ class _Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         self._reply.status = self._parser.get_status_code()
         self._unheard = 0
+        if self._asks_for_tunnel and self._reply.status >= 200:
+            self._parser = None  # what follows is no HTTP
+            self._finish()
 
     def on_body(self, part: bytes) -> None:
+        if self._parser is None:
+            self.abort()  # in a tunnel it is we who speak first
+            return
         self._reply.body += part
         self._unheard = 0
         if len(self._reply.body) > self._max:
             self._fail(ReplyTooLargeError(self._reply.status))
 
     def on_message_complete(self) -> None:
+        if self._parser is None:
+            return
         if 100 <= self._reply.status < 200:
             self._reply = _Reply()
             return
@@ -180,13 +199,28 @@ class _Connection(asyncio.Protocol):
 
 
 class ExactTransport(httpx.AsyncBaseTransport):
-    """A pool of connections to one origin.
+    """A pool of connections to one origin, or to a proxy that hands requests on to it, or makes a tunnel to it.
 
-    `request.extensions["before_write"]` is called just before the first byte of a request is written.
+    `request.extensions["before_write"]` is called just before the first byte of a request is written. Asking for a
+    tunnel is no request: it names the origin's host, and nothing else of what is sent there.
     """
 
-    def __init__(self, *, tls: ssl.SSLContext, idle_secs: float, connect_secs: float, max_reply_bytes: int) -> None:
+    def __init__(
+        self,
+        *,
+        tls: ssl.SSLContext,
+        idle_secs: float,
+        connect_secs: float,
+        max_reply_bytes: int,
+        proxy: str | None = None,
+    ) -> None:
         self._tls = tls
+        self._proxy = None if proxy is None else httpx.Proxy(proxy)
+        self._proxy_tls = ssl.create_default_context() if proxy and proxy.startswith("https") else None
+        self._credentials = b""
+        """The header by which the proxy knows us, if it is to."""
+        if self._proxy is not None and self._proxy.raw_auth is not None:
+            self._credentials = b"Proxy-Authorization: Basic %s\r\n" % base64.b64encode(b":".join(self._proxy.raw_auth))
         self._idle_secs = idle_secs
         self._connect_secs = connect_secs
         self._max_reply_bytes = max_reply_bytes
@@ -209,7 +243,7 @@ class ExactTransport(httpx.AsyncBaseTransport):
         self._busy.add(connection)
         try:
             assert isinstance(request.stream, Pieces)
-            reply = await connection.exchange([_head(request), *request.stream.pieces])
+            reply = await connection.exchange([self._head(request), *request.stream.pieces])
         except BaseException:
             connection.abort()
             raise
@@ -237,18 +271,14 @@ class ExactTransport(httpx.AsyncBaseTransport):
         return None
 
     async def _connect(self, url: httpx.URL) -> _Connection:
-        secure = url.scheme == "https"
-        host = url.raw_host.decode("ascii")  # as the request has it: Python has an older way to write names
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_secs):
-                reached = await self._reach(host, url.port or (443 if secure else 80))
-                _, connection = await loop.create_connection(
-                    lambda: _Connection(self._max_reply_bytes),
-                    sock=reached,
-                    ssl=self._tls if secure else None,
-                    server_hostname=host if secure else None,
-                )
+                if self._proxy is None:
+                    connection = await self._open(url, self._tls)
+                else:
+                    connection = await self._open(self._proxy.url, self._proxy_tls)
+                    if url.scheme == "https":
+                        await self._tunnel(connection, url)
         except TimeoutError as error:
             raise httpx.ConnectTimeout(f"no connection within {self._connect_secs} s") from error
         except (OSError, UnicodeError) as error:  # a host of which no name can be made is looked up like any other
@@ -258,6 +288,45 @@ class ExactTransport(httpx.AsyncBaseTransport):
             connection.abort()
             raise httpx.ConnectError("the connection ended before the request was written")
         return connection
+
+    async def _open(self, url: httpx.URL, tls: ssl.SSLContext | None) -> _Connection:
+        secure = url.scheme == "https"
+        host = _host(url)
+        reached = await self._reach(host, url.port or (443 if secure else 80))
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: _Connection(self._max_reply_bytes),
+            sock=reached,
+            ssl=tls if secure else None,
+            server_hostname=host if secure else None,
+        )
+        return connection
+
+    async def _tunnel(self, connection: _Connection, url: httpx.URL) -> None:
+        """Have the proxy pass on what follows, and speak TLS with whoever is at the other end."""
+        target = url.netloc if url.port else url.netloc + b":443"
+        head = b"CONNECT %s HTTP/1.1\r\nHost: %s\r\n%s\r\n" % (target, target, self._credentials)
+        try:
+            reply = await connection.exchange([head], asks_for_tunnel=True)
+            if not 200 <= reply.status < 300:
+                raise TunnelRefusedError(reply.status)
+            if connection.transport is None or connection.closed:
+                raise httpx.ConnectError("the connection ended before the request was written")
+            connection.transport = cast(
+                "asyncio.Transport",
+                await asyncio.get_running_loop().start_tls(
+                    connection.transport, connection, self._tls, server_hostname=_host(url)
+                ),
+            )
+        except BaseException:
+            connection.abort()
+            raise
+
+    def _head(self, request: httpx.Request) -> bytes:
+        url, lines = request.url, [b"%s: %s" % (name, value) for name, value in request.headers.raw]
+        target, told = url.raw_path, b""
+        if self._proxy is not None and url.scheme == "http":
+            target, told = b"http://%s%s" % (url.netloc, url.raw_path), self._credentials
+        return b"%s %s HTTP/1.1\r\n%s%s\r\n\r\n" % (request.method.encode(), target, told, b"\r\n".join(lines))
 
     async def _reach(self, host: str, port: int) -> socket.socket:
         """Return a socket that is connected to an address of the host.
@@ -318,7 +387,5 @@ class Pieces(httpx.AsyncByteStream):
             yield piece
 
 
-def _head(request: httpx.Request) -> bytes:
-    lines = [b"%s %s HTTP/1.1" % (request.method.encode(), request.url.raw_path)]
-    lines += [b"%s: %s" % (name, value) for name, value in request.headers.raw]
-    return b"\r\n".join(lines) + b"\r\n\r\n"
+def _host(url: httpx.URL) -> str:
+    return url.raw_host.decode("ascii")  # as the request has it: Python has an older way to write names

@@ -65,7 +65,7 @@ _OF_A_RECORD: Final = (400, 409, 414, 418, 422, 428, 451, 499)
 
 SAMPLES: Final[tuple[tuple[Reply, str, Action], ...]] = (
     (Reply("not_sent", trouble="tls"), "tls", Action.HOLD),
-    *[(Reply("not_sent", trouble=t), "not_sent", Action.OUTAGE) for t in ("connect", "connect_timeout", "pool", "")],
+    *[(Reply("not_sent", trouble=t), "not_sent", Action.OUTAGE) for t in ("connect", "connect_timeout", "proxy", "")],
     *[(Reply("lost", trouble=t), "lost", Action.DOUBT) for t in ("timeout", "reset", "tls")],
     (answered(200, unreadable="the reply is empty"), "unreadable", Action.DOUBT),
     (answered(204, unreadable="the reply is empty"), "unreadable", Action.DOUBT),
