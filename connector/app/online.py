@@ -305,9 +305,8 @@ class _Lists(msgspec.Struct):
 
 
 async def _platform(settings: Settings) -> list[Finding]:
-    stream = settings.streams[0]
     secrets = Secrets(settings)
-    client = Client(client_options(settings.trackly, stream), lambda: secrets.api_key().get_secret_value())
+    client = Client(client_options(settings.trackly), lambda: secrets.api_key().get_secret_value())
     try:
         reply = await client.lists()
     finally:

@@ -167,7 +167,7 @@ class Stream:
         )
         self._sender = Sender(
             self.state,
-            Client(client_options(self._trackly, settings), self._api_key),
+            Client(client_options(self._trackly), self._api_key),
             self.operation,
             policy=verdict_policy(settings, self.operation),
             retry=retry_policy(settings),

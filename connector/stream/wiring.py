@@ -119,8 +119,8 @@ def retry_policy(settings: StreamSettings) -> RetryPolicy:
     return RetryPolicy(retry.max_attempts, retry.backoff_base_secs, retry.backoff_max_secs, retry.retry_after_max_secs)
 
 
-def client_options(trackly: TracklySettings, settings: StreamSettings) -> ClientOptions:
-    """Return how a stream's client connects."""
+def client_options(trackly: TracklySettings) -> ClientOptions:
+    """Return how a client connects."""
     return ClientOptions(
         base_url=trackly.base_url,
         connect_secs=trackly.timeouts.connect_secs,

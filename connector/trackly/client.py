@@ -26,6 +26,9 @@ from connector.trackly.replies import is_foreign, read_reply
 from connector.trackly.transport import ExactTransport, Pieces, ReplyTooLargeError, TunnelRefusedError
 
 _PROXY_WANTS_CREDENTIALS = 407
+_HIDDEN = b"***"
+_SECRET_CHARS = 8
+"""A shorter key, as of a test, is no secret, and may stand in any text by chance."""
 
 
 class TooLateError(Exception):
@@ -143,14 +146,15 @@ class Client:
         *,
         content: list[bytes] | None = None,
     ) -> tuple[httpx.Response, bytes]:
-        """Return the answer to a request and its body.
+        """Return the answer to a request and its body, without our key: what is said goes into dead letters.
 
         The transport is asked without httpx's client around it: that follows redirects, keeps cookies and looks into
         the environment, none of which is wanted, and takes 100 us for each request.
         """
         length = {} if content is None else {"Content-Length": str(sum(map(len, content)))}
+        key = self._api_key()
         # Said to be ASCII, as all of it is, headers are not decoded by trial at every look at them.
-        whole = httpx.Headers({**self._headers, **headers, **length, "X-Api-Key": self._api_key()}, encoding="ascii")
+        whole = httpx.Headers({**self._headers, **headers, **length, "X-Api-Key": key}, encoding="ascii")
         request = httpx.Request(
             method,
             self._url(path),
@@ -161,7 +165,8 @@ class Client:
         async with asyncio.timeout(self._options.total_secs):
             response = await self._transport.handle_async_request(request)
         # As it came: a compressed one, which we did not ask for, is never inflated.
-        return response, b"".join([part async for part in response.aiter_raw()])
+        body = b"".join([part async for part in response.aiter_raw()])
+        return response, body.replace(key.encode(), _HIDDEN) if len(key) >= _SECRET_CHARS else body
 
     def _url(self, path: str) -> httpx.URL:
         if path not in self._urls:

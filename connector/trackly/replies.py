@@ -10,23 +10,29 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 from connector.core.batching import Batch
 from connector.core.verdicts import RecordError, Reply
 from connector.shaping.refusing import MAX_TEXT
 from connector.trackly.operations import Operation
 
+_MAX_VALUE_BYTES = 1_000_000
+"""Of a value that may be of any type. What is larger is none that anybody means; of 16 MB of empty lists there would be
+400 MB of objects, and nothing else goes on while they are made."""
+
 
 class _Entry(msgspec.Struct, gc=False):
     index: int
     code: str | None = None
     error: str | None = None
-    to: Any = None
-    phone_number: Any = None
-    id: Any = None
+    to: Raw = Raw()
+    phone_number: Raw = Raw()
+    id: Raw = Raw()
 
 
 class _Bulk(msgspec.Struct):
+    success: Raw = Raw()
     queued_count: int | None = None
     success_count: int | None = None
     error_count: int | None = None
@@ -38,29 +44,35 @@ class _Bulk(msgspec.Struct):
 class _Single(msgspec.Struct):
     success: bool | None = None
     message_id: str | None = None
-    contact_id: Any = None
-    revenue_id: Any = None
+    contact_id: Raw = Raw()
+    revenue_id: Raw = Raw()
 
 
 class _Failure(msgspec.Struct):
-    code: Any = None
-    error: Any = None
-    message: Any = None
-    errors: Any = None
+    """An error reply: all of it may be of any type, and none of it hides the rest."""
 
-
-class _Taken(msgspec.Struct):
-    """What of an error reply says that records were taken, in a body of whatever other fields."""
-
-    queued_count: Any = None
-    success_count: Any = None
-    success: Any = None
+    code: Raw = Raw()
+    error: Raw = Raw()
+    message: Raw = Raw()
+    errors: Raw = Raw()
+    queued_count: Raw = Raw()
+    success_count: Raw = Raw()
+    success: Raw = Raw()
 
 
 _decode_bulk = msgspec.json.Decoder(_Bulk).decode
 _decode_single = msgspec.json.Decoder(_Single).decode
 _decode_failure = msgspec.json.Decoder(_Failure).decode
-_decode_taken = msgspec.json.Decoder(_Taken).decode
+
+
+def _value(raw: Raw) -> Any:
+    """Return a value of any type, or None where there is none that can be read."""
+    if not 0 < len(raw) <= _MAX_VALUE_BYTES:
+        return None
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
 
 
 def read_reply(
@@ -72,8 +84,9 @@ def read_reply(
     """
     wait = parse_retry_after(retry_after, now)
     if not 200 <= status < 300:
-        code, text, foreign = _failure(body)
-        taken = _names_taken(operation, body)
+        said = _object(body)
+        code, text = _failure(said, body)
+        foreign, taken = said is None, said is not None and _names_taken(operation, said)
         return Reply(
             "answered", status=status, code=code, text=text, retry_after_secs=wait, foreign=foreign, some_taken=taken
         )
@@ -88,7 +101,7 @@ def read_reply(
 
 
 def _read_single(status: int, said: _Single) -> Reply:
-    named = said.message_id or said.contact_id or said.revenue_id
+    named = said.message_id or _value(said.contact_id) or _value(said.revenue_id)
     if said.success is False or (said.success is None and not named):
         return _unreadable(status, "the reply does not say that the record was taken")
     return Reply("answered", status=status, message_id=said.message_id and said.message_id[:MAX_TEXT])
@@ -110,6 +123,8 @@ def _read_bulk(operation: Operation, batch: Batch, status: int, said: _Bulk) -> 
         return _unreadable(status, f"the counts do not add up: {accepted} + {failed} for {batch.count} records")
     # Where two readings add up, the one with more failures calls nobody queued who was not taken.
     missing = max(readings) - len(entries)
+    if _value(said.success) is False and not failed:
+        return _unreadable(status, "the reply says that it failed, and counts no failure")
     if missing < 0:
         return _unreadable(status, f"{len(entries)} errors are listed, {failed} counted")
     problem = _check_entries(operation, batch, entries)
@@ -129,47 +144,52 @@ def _check_entries(operation: Operation, batch: Batch, entries: list[_Entry]) ->
         if entry.index in seen:
             return f"index {entry.index} is listed twice"
         seen.add(entry.index)
-        echoed = getattr(entry, echo) if echo else None
-        if echoed is not None:
+        echoed: Raw = getattr(entry, echo) if echo else Raw()
+        if bytes(memoryview(echoed)[:5]) not in {b"", b"null"}:
             chunk, at = batch.locate(entry.index)
             assert chunk.wire is not None
-            if str(operation.echoed(chunk.wire[at])) != str(echoed):
+            if str(operation.echoed(chunk.wire[at])) != str(_value(echoed)):
                 return f"index {entry.index} repeats the `{echo}` of another record"
     return None
 
 
-def _failure(body: bytes) -> tuple[str | None, str, bool]:
-    """Return the code and the text of an error reply, which may be anything, and whether it is no JSON object."""
+def _object(body: bytes) -> _Failure | None:
+    """Return an error reply as the JSON object that the platform would have sent, or None for anything else."""
     try:
-        said = _decode_failure(body)
+        return _decode_failure(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return None, body[:MAX_TEXT].decode(errors="replace"), True
-    texts = [text for text in (said.error, said.message) if isinstance(text, str) and text]
-    code = said.code[:MAX_TEXT] if isinstance(said.code, str) else None
-    if said.code is None and isinstance(said.errors, list):
-        # No document says which status a bulk request has of which all records failed: it may tell them as ever.
-        entries = [entry for entry in said.errors if isinstance(entry, dict)]
-        codes = {each if isinstance(each := entry.get("code"), str) else "" for entry in entries}
-        if len(codes) == 1:
-            code = codes.pop()[:MAX_TEXT] or None
-            texts += [entry["error"] for entry in entries if isinstance(entry.get("error"), str) and entry["error"]]
-    return code, (texts[0] if texts else body.decode(errors="replace"))[:MAX_TEXT], False
+        return None
+
+
+def _failure(said: _Failure | None, body: bytes) -> tuple[str | None, str]:
+    """Return the code and the text of an error reply, which may be anything."""
+    code, texts = None, []
+    if said is not None:
+        texts = [text for text in (_value(said.error), _value(said.message)) if isinstance(text, str) and text]
+        code = _value(said.code)
+        errors = _value(said.errors) if code is None else None
+        if isinstance(errors, list):
+            # No document says which status a bulk request has of which all records failed: it may tell them as ever.
+            entries = [entry for entry in errors if isinstance(entry, dict)]
+            codes = {each if isinstance(each := entry.get("code"), str) else "" for entry in entries}
+            if len(codes) == 1:
+                code = codes.pop() or None
+                texts += [entry["error"] for entry in entries if isinstance(entry.get("error"), str) and entry["error"]]
+    text = texts[0] if texts else body[: 4 * MAX_TEXT].decode(errors="replace")
+    return code[:MAX_TEXT] if isinstance(code, str) else None, text[:MAX_TEXT]
 
 
 def is_foreign(body: bytes) -> bool:
     """Tell whether an answer is no JSON object, so that it is not the platform's own."""
-    return _failure(body)[2]
+    return _object(body) is None
 
 
-def _names_taken(operation: Operation, body: bytes) -> bool:
+def _names_taken(operation: Operation, said: _Failure) -> bool:
     """Tell whether an error reply says of records that they were taken: they must not be sent again for its status."""
-    try:
-        said = _decode_taken(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return False
     if operation.rules.single:
-        return said.success is True
-    return any(isinstance(count, int | float) and count > 0 for count in (said.queued_count, said.success_count))
+        return _value(said.success) is True
+    counts = (_value(said.queued_count), _value(said.success_count))
+    return any(isinstance(count, int | float) and count > 0 for count in counts)
 
 
 def _unreadable(status: int, why: str) -> Reply:

@@ -10,10 +10,12 @@ Failures come as httpx's exceptions; `ConnectError` and `ConnectTimeout` mean th
 
 import asyncio
 import base64
+import fcntl
 import os
 import select
 import socket
 import ssl
+import termios
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -141,6 +143,14 @@ class _Connection(asyncio.Protocol):
             except OSError:
                 return True
 
+    def _is_ahead(self) -> bool:
+        """Tell whether the other side cannot have the whole request yet, as the kernel knows: what came confirms it."""
+        assert self.transport is not None
+        if self.transport.get_write_buffer_size():
+            return True
+        descriptor = self.transport.get_extra_info("socket").fileno()
+        return any(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))
+
     def abort(self) -> None:
         """Close at once."""
         self.closed = True
@@ -172,6 +182,9 @@ class _Connection(asyncio.Protocol):
         if self._asks_for_tunnel and self._reply.status >= 200:
             self._parser = None  # what follows is no HTTP
             self._finish()
+        elif 200 <= self._reply.status < 300 and self._is_ahead():
+            # A refusal may be; but who takes records has read them. This is the second reply to an earlier request.
+            self._fail(httpx.RemoteProtocolError("the reply was there before the request"))
 
     def on_body(self, part: bytes) -> None:
         if self._parser is None:
@@ -278,7 +291,11 @@ class ExactTransport(httpx.AsyncBaseTransport):
                 else:
                     connection = await self._open(self._proxy.url, self._proxy_tls)
                     if url.scheme == "https":
-                        await self._tunnel(connection, url)
+                        try:
+                            await self._tunnel(connection, url)
+                        except BaseException:
+                            connection.abort()
+                            raise
         except TimeoutError as error:
             raise httpx.ConnectTimeout(f"no connection within {self._connect_secs} s") from error
         except (OSError, UnicodeError) as error:  # a host of which no name can be made is looked up like any other
@@ -305,21 +322,14 @@ class ExactTransport(httpx.AsyncBaseTransport):
         """Have the proxy pass on what follows, and speak TLS with whoever is at the other end."""
         target = url.netloc if url.port else url.netloc + b":443"
         head = b"CONNECT %s HTTP/1.1\r\nHost: %s\r\n%s\r\n" % (target, target, self._credentials)
-        try:
-            reply = await connection.exchange([head], asks_for_tunnel=True)
-            if not 200 <= reply.status < 300:
-                raise TunnelRefusedError(reply.status)
-            if connection.transport is None or connection.closed:
-                raise httpx.ConnectError("the connection ended before the request was written")
-            connection.transport = cast(
-                "asyncio.Transport",
-                await asyncio.get_running_loop().start_tls(
-                    connection.transport, connection, self._tls, server_hostname=_host(url)
-                ),
-            )
-        except BaseException:
-            connection.abort()
-            raise
+        reply = await connection.exchange([head], asks_for_tunnel=True)
+        if not 200 <= reply.status < 300:
+            raise TunnelRefusedError(reply.status)
+        if connection.transport is None or connection.closed:
+            raise httpx.ConnectError("the connection ended before the request was written")
+        loop = asyncio.get_running_loop()
+        secure = await loop.start_tls(connection.transport, connection, self._tls, server_hostname=_host(url))
+        connection.transport = cast("asyncio.Transport", secure)
 
     def _head(self, request: httpx.Request) -> bytes:
         url, lines = request.url, [b"%s: %s" % (name, value) for name, value in request.headers.raw]

@@ -324,6 +324,29 @@ def test_what_is_said_of_trouble_is_short_and_holds_no_key() -> None:
     assert len(_trouble(httpx.ReadError("x" * 10_000), written=True).text) <= 300
 
 
+@pytest.mark.parametrize("status", [b"400 Bad Request", b"403 Forbidden", b"500 Oops", b"200 OK"])
+def test_a_server_that_repeats_the_key_does_not_have_it_written_anywhere(status: bytes) -> None:
+    """As pages do that show a request to whoever debugs it: dead letters have their text, and many readers."""
+    key = "trk_0123456789abcdef0123456789abcdef"
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            head, _ = await read_request(reader)
+            quoted = json.dumps(head.decode())
+            page = '{"queued_count":0,"error_count":1,"errors":[{"index":0,"code":%s,"error":%s}],"error":%s}'
+            writer.write(whole((page % (quoted, quoted, quoted)).encode(), status=status))
+
+    async def use(client: Client, _served: Served) -> tuple[Reply, Reply]:
+        client._api_key = lambda: key
+        return await send(client), await client.lists()
+
+    posted, asked = talk(handle, use)
+
+    assert "X-Api-Key: ***" in f"{posted.text}{posted.errors}"
+    assert "X-Api-Key: ***" in asked.text
+    assert key[:12] not in f"{posted} {posted.errors} {asked}"
+
+
 @pytest.mark.parametrize("page", [b"<html>Maintenance</html>", b"[]", b""])
 def test_a_page_in_its_place_is_told_from_the_platform(page: bytes) -> None:
     assert talk(answer(page), lambda client, _: client.lists()).foreign

@@ -2,6 +2,7 @@
 
 import json
 import time
+import tracemalloc
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, Final
@@ -169,6 +170,10 @@ def test_an_error_may_repeat_what_its_record_says(name: str, echo: str, of: Any)
     assert wrong.unreadable == f"index 1 repeats the `{echo}` of another record"
 
 
+def test_an_error_that_repeats_null_repeats_nothing() -> None:
+    assert answer(said(3, 1, failure(0, to=None))).unreadable is None
+
+
 @pytest.mark.parametrize("extra", [b'"x":1e999', b'"x":' + b"7" * 5_000, b'"x":' + b"[" * 850 + b"]" * 850])
 def test_a_record_that_is_hard_to_read_puts_no_batch_in_doubt(extra: bytes) -> None:
     """It was posted, as it is JSON; whether its error is its own must be found out all the same."""
@@ -224,6 +229,8 @@ LIES: Final[dict[str, bytes | dict[str, Any]]] = {
     "an index as text": said(3, 1, failure("1")),
     "an index as fraction": said(3, 1, failure(1.0)),
     "no index": said(3, 1, {"code": "invalid_phone"}),
+    "no success and no failure": said(4, 0, success=False),
+    "no success but a reason": said(4, 0, success=False, error="Account is suspended"),
     "null index": said(3, 1, failure(None)),
     "a code that is no text": said(3, 1, failure(0, code=7)),
     "errors that are no list": {"queued_count": 3, "error_count": 1, "errors": {"0": "no"}},
@@ -399,6 +406,34 @@ def test_what_the_platform_says_is_cut() -> None:
 
     said_of_all = [whole.text, whole.code or "", raw.text, single.errors[0].text, single.errors[0].code]
     assert [len(text) for text in said_of_all] == [MAX_TEXT] * 5
+
+
+_ENDLESS: Final = b"[%s]" % b",".join([b"[]"] * 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, b'{"code":%s,"error":%s,"message":%s}' % (_ENDLESS, _ENDLESS, _ENDLESS)),
+        (400, b'{"errors":%s,"queued_count":%s,"success":%s}' % (_ENDLESS, _ENDLESS, _ENDLESS)),
+        (200, b'{"queued_count":3,"error_count":1,"errors":[{"index":0,"to":%s}]}' % _ENDLESS),
+        (200, b'{"queued_count":4,"error_count":0,"success":%s,"errors":[]}' % _ENDLESS),
+    ],
+    ids=["a code", "errors", "a number", "success"],
+)
+@pytest.mark.parametrize("single", [False, True])
+def test_nothing_large_is_made_of_what_is_no_word_of_the_platform(status: int, body: bytes, single: bool) -> None:
+    """Of 16 MB of empty lists there were 400 MB, and the event loop stood still for seconds to make them."""
+    body = body.replace(b'"index"', b'"contact_id":%s,"index"' % _ENDLESS) if single else body
+    records = RECORDS["send"][: 1 if single else 4]
+    tracemalloc.start()
+    try:
+        answer(body, status=status, single=single, records=records)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 2_000_000
 
 
 # ------------------------------------------------------------------ Retry-After

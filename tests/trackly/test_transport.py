@@ -232,6 +232,38 @@ def test_a_server_that_answers_early_and_reads_no_further_keeps_no_connection() 
         talk(handle, use, idle_secs=60)
 
 
+@pytest.mark.parametrize("early", [whole(OK), b"HTTP/1.1 100 Continue\r\n\r\n" + whole(OK)], ids=["alone", "interim"])
+def test_a_success_that_is_there_before_the_request_is_no_word_about_it(early: bytes) -> None:
+    """Nobody has taken records that he has not read: it may be the late twin of an earlier reply."""
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 10_000)
+    listening.bind(("127.0.0.1", 0))
+    listening.listen()
+    listening.settimeout(20)
+    done = threading.Event()
+
+    def serve() -> None:
+        peer, _ = listening.accept()
+        with peer:
+            peer.sendall(early)
+            done.wait(20)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    long = b'{"to":"+15550000001","body":"%s"}' % (b"x" * 400_000)
+    try:
+        reply = talk(
+            answer(), lambda client, _: send(client, long), base_url=f"http://127.0.0.1:{listening.getsockname()[1]}"
+        )
+    finally:
+        done.set()
+        thread.join(20)
+        listening.close()
+
+    assert (reply.kind, action(reply)) == ("lost", Action.DOUBT)
+    assert "before the request" in reply.text
+
+
 def test_closing_the_client_ends_what_is_idle_and_what_is_under_way() -> None:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
