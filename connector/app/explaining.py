@@ -117,7 +117,7 @@ def verdict_table(stream: StreamSettings) -> list[dict[str, str]]:
         "`retry.max_attempts`": told["max_attempts"],
         "`retry.transient_codes`": told["transient_codes"],
         "`retry.setting_codes`": told["setting_codes"],
-        "`delivery.in_doubt_statuses` (default: 504)": told["in_doubt_statuses"],
+        "`delivery.in_doubt_statuses` (default: 504, 520, 524)": told["in_doubt_statuses"],
     }
     rows = []
     for row in TABLE:

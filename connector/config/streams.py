@@ -99,9 +99,10 @@ class DeliverySettings(Model):
         ),
     )
     in_doubt_statuses: list[Annotated[int, Field(ge=500, le=599)]] = Field(
-        default=[504],
+        default=[504, 520, 524],
         description=(
-            "5xx statuses that do not say that the platform did not take the batch; all other 5xx are posted again."
+            "5xx statuses that do not say that the platform did not take the batch; all other 5xx are posted again. By "
+            "default those of gateways that passed a request on and had no answer: 504, and 520 and 524 of Cloudflare."
         ),
     )
     max_in_flight_records: Annotated[int, Field(ge=1, le=10_000_000)] = Field(

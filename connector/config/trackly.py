@@ -157,5 +157,9 @@ class TracklySettings(Model):
         ),
     )
     max_reply_bytes: Annotated[int, Field(ge=65_536, le=256_000_000)] = Field(
-        default=16_000_000, description="Replies above this many bytes are not read to their end."
+        default=4_000_000,
+        description=(
+            "Replies above this many bytes are not read to their end. So many may be held for each request under way; "
+            "one that names all 1,000 records of a batch has some 200,000."
+        ),
     )

@@ -215,7 +215,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         "in_doubt_status",
-        "a status of `delivery.in_doubt_statuses` (default: 504)",
+        "a status of `delivery.in_doubt_statuses` (default: 504, 520, 524)",
         Action.DOUBT,
         "in doubt: as `delivery.in_doubt` says",
         lambda reply, policy: reply.kind == "answered" and reply.status in policy.in_doubt_statuses,

@@ -43,7 +43,7 @@ class ClientOptions:
     connect_secs: float = 5.0
     total_secs: float = 30.0
     idle_secs: float = 4.0
-    max_reply_bytes: int = 16_000_000
+    max_reply_bytes: int = 4_000_000
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None

@@ -35,6 +35,16 @@ def test_what_is_in_doubt_is_sent_again_only_where_repeats_are_harmless(stream: 
     assert stream.in_doubt == expected
 
 
+def test_a_gateway_that_had_no_answer_to_what_it_passed_on_leaves_doubt_and_one_that_reached_nobody_leaves_none() -> (
+    None
+):
+    """520 to 530 are Cloudflare's: 521 to 523 and 525 to 530 say that it could not reach the platform."""
+    doubted = _stream().delivery.in_doubt_statuses
+
+    assert {504, 520, 524} <= set(doubted)
+    assert not {500, 502, 503, 521, 522, 523, *range(525, 531)} & set(doubted)
+
+
 @pytest.mark.parametrize("operation", ["send", "contacts", "revenue", "history"])
 @pytest.mark.parametrize("chosen", ["dead_letter", "resend", "hold"])
 def test_the_operator_may_choose_for_records_in_doubt(operation: str, chosen: str) -> None:
