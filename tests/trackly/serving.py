@@ -94,6 +94,7 @@ def talk(
     tls: ssl.SSLContext | None = None,
     host: str = "127.0.0.1",
     as_proxy: bool = False,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     **options: Any,
 ) -> T:
     """Serve with `handler`, have `use` talk to it, or through it, by a client, and return what that returned."""
@@ -123,7 +124,8 @@ def talk(
         finally:
             await asyncio.sleep(0.02)  # closed transports need some turns of the loop
 
-    return asyncio.run(goodbye())
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(goodbye())
 
 
 async def send(client: Client, value: bytes = VALUE, *, before: float = float("inf")) -> Reply:
