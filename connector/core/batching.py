@@ -59,6 +59,11 @@ class Batch:
     trace: str | None = None
     """Where traces are on, the context of the span of its last request, as a header `traceparent` has it."""
 
+    @property
+    def was_posted(self) -> bool:
+        """Tell whether its records, or some of them, were posted before, by this worker or one before it."""
+        return self.sent_ms > 0 or any(chunk.resent for chunk in self.chunks)
+
     def locate(self, index: int) -> tuple[Chunk, int]:
         """Return the chunk that holds the record at `index` of the request, and its place there."""
         for chunk in self.chunks:

@@ -23,7 +23,14 @@ from typing import Literal
 
 from connector.core.batching import Batch, wire_size
 from connector.core.chunks import Chunk, Partition, source_bytes
-from connector.core.partition import NOTHING_SAID, ROOM_TO_SETTLE, ROOM_TO_START, PartitionState, Said
+from connector.core.partition import (
+    NOTHING_SAID,
+    ROOM_TO_SETTLE,
+    ROOM_TO_START,
+    ROOM_TO_TRY_AGAIN,
+    PartitionState,
+    Said,
+)
 from connector.core.progress import MAX_METADATA, Progress, Range, encode, runs
 from connector.core.remembered import Remembered
 from connector.core.results import Finished
@@ -108,11 +115,15 @@ class Flow:
         self.held_bytes = 0
         self._dirty: set[Partition] = set()
         self._full: set[Partition] = set()
-        """Partitions whose metadata has no room for more in flight: only what holds the committed offset may start."""
+        """Partitions whose metadata has no room for more records that were never posted, until a commit is shorter."""
+        self._crammed: set[Partition] = set()
+        """Those where it has none for what was posted before either: only what holds the committed offset may start."""
         self._stuck: set[Partition] = set()
         """Those where it has none for results either: only what holds the committed offset may settle."""
         self.remembered = Remembered(ANSWERS_PER_IN_FLIGHT * limits.max_in_flight_records)
         self._serial = 0
+        self._witness = -1
+        """The listing of the last record that was let in although its partition is full."""
         self._mark = first_mark
 
     @property
@@ -170,6 +181,11 @@ class Flow:
             return False
         return not any(chunk.partition in states for item in self.finished for chunk in item.chunks)
 
+    @property
+    def full(self) -> frozenset[Partition]:
+        """Partitions whose metadata has no room for more that was never posted, until a commit of them is shorter."""
+        return frozenset(self._full)
+
     def listed(self, partitions: Iterable[Partition]) -> int:
         """Return how many records of these partitions stand listed as in flight, by what was committed last."""
         return sum(self.partitions[p].told.in_flight.count for p in partitions if p in self.partitions)
@@ -189,7 +205,7 @@ class Flow:
             state = self.partitions.pop(partition, None)
             if state is not None:
                 self.remembered.let_go(state)
-            for told in (self._dirty, self._full, self._stuck):
+            for told in (self._dirty, self._full, self._crammed, self._stuck):
                 told.discard(partition)
         self._prune_unstarted()
         finished, self.finished = self.finished, deque()
@@ -425,7 +441,7 @@ class Flow:
                 return Place("waiting", batch.id, batch.attempts, at)
         for batch in self.ready:
             if holds(batch.chunks):
-                return Place("crowded" if partition in self._full else "ready", batch.id, batch.attempts)
+                return Place("crowded" if partition in self._crammed else "ready", batch.id, batch.attempts)
         return Place("elsewhere")
 
     def oldest_ms(self) -> int | None:
@@ -454,7 +470,7 @@ class Flow:
             done, begun = settled.get(partition, []), started.get(partition, [])
             state.reach(max(stop for _, stop in (*done, *begun, (0, state.told.in_flight.stop))))
             said = state.say(done, begun, mark=self._mark)
-            if not said.fits(self.limits.max_metadata, ROOM_TO_START if begun else ROOM_TO_SETTLE):
+            if not said.fits(self.limits.max_metadata, self._room_to_start(partition) if begun else ROOM_TO_SETTLE):
                 said = cuts[partition] = self._say_less(state, done, begun)
             if said.metadata:
                 fits[partition] = said
@@ -491,14 +507,17 @@ class Flow:
         for partition, begun in started.items():
             state, done = self.partitions[partition], tick.settled.get(partition, [])
             named = partition in tick.offsets
-            if named and partition in self._full:  # its results alone fill the metadata
+            if named and partition in self._crammed:  # its results alone fill the metadata
                 cuts[partition] = NOTHING_SAID
                 continue
             state.reach(max(stop for _, stop in (*done, *begun)))
             said = state.say(done, begun, mark=self._mark)
-            if not said.fits(self.limits.max_metadata, ROOM_TO_START):
-                self._full.add(partition)
-                said = cuts[partition] = NOTHING_SAID if named else self._say_less(state, [], begun)
+            if not said.fits(self.limits.max_metadata, self._room_to_start(partition)):
+                if named:
+                    said = cuts[partition] = NOTHING_SAID
+                    self._note_full(partition)
+                else:
+                    said = cuts[partition] = self._say_less(state, [], begun)
             if said.metadata:
                 fits[partition] = said
         if cuts:
@@ -525,8 +544,11 @@ class Flow:
             state.base = state.settled.advance(state.base)
             while state.reads and state.reads[0][0] <= state.base:
                 state.reads.popleft()
-            state.told, state.told_length = tick.told[partition], len(tick.offsets[partition][1])
-        self._full -= tick.offsets.keys()
+            length = len(tick.offsets[partition][1])
+            if length < state.told_length:
+                self._full.discard(partition)
+            state.told, state.told_length = tick.told[partition], length
+        self._crammed -= tick.offsets.keys()
         self._stuck -= tick.offsets.keys()
         for item in tick.settle:
             self.held_bytes -= item.bytes
@@ -592,13 +614,19 @@ class Flow:
         start: list[tuple[int, Batch]] = []
         crowded: list[Batch] = []
         records, suspects = self.active_records, self._room_for_suspects(slots)
+        has_witness = self._witness in self.active  # else nothing may pass there that tells the others from an outage
         while len(start) < slots:
             batch = self.queue.take(now=now, suspects=suspects > 0, trial=trial)
             if batch is None:
                 break
-            if self._must_wait(batch.chunks, self._full):
-                crowded.append(batch)
-                continue
+            is_witness = False
+            if self._full and self._is_crowded(batch, self._full):
+                is_witness = not (has_witness or batch.was_posted)
+                part, rest = self._with_room(batch, self._crammed if is_witness or batch.was_posted else self._full)
+                crowded += [rest] if rest else []
+                if part is None:
+                    continue
+                batch = part
             if records and records + batch.count > self.limits.max_in_flight_records:
                 self.queue.put_back([batch])
                 break
@@ -609,10 +637,13 @@ class Flow:
                     continue
                 self.held_bytes += _bytes(pruned)
                 batch = pruned
-            if trial and batch.count > 1:
+            if (trial or is_witness) and batch.count > 1:
                 batch, rest = self._divide(batch, [0], (f"{batch.id}.t{self._serial:x}", batch.id))
                 self.queue.put_back([rest])
             self._serial += 1
+            if is_witness:
+                self._witness, has_witness = self._serial, True
+                batch.family = -self._serial  # it was never posted with others, so what it tells is its own
             records += batch.count
             suspects -= batch.suspect
             start.append((self._serial, batch))
@@ -626,6 +657,14 @@ class Flow:
             return 0
         under_way = sum(batch.suspect for batch in self.active.values())
         return max(int(SUSPECTS_SHARE * (len(self.active) + slots)), 1) - under_way
+
+    def _with_room(self, batch: Batch, crowded: set[Partition]) -> tuple[Batch | None, Batch | None]:
+        """Return the part of a batch that metadata has room for, and the part that waits for its partitions."""
+        return self._cut_batch(batch, dict.fromkeys(crowded, 0)) if self._is_crowded(batch, crowded) else (batch, None)
+
+    def _is_crowded(self, batch: Batch, crowded: set[Partition]) -> bool:
+        """Tell whether metadata has no room for some of a batch; what else it holds may go without these."""
+        return self._must_wait([chunk for chunk in batch.chunks if chunk.partition in crowded], crowded)
 
     def _must_wait(self, chunks: Iterable[Chunk], crowded: set[Partition]) -> bool:
         """Tell whether metadata has no room for these records, and none of them is one that would make some."""
@@ -646,10 +685,16 @@ class Flow:
         said = state.say_what_fits(
             settled, started, mark=self._mark, room=self.limits.max_metadata, changed=partition in self._dirty
         )
-        self._full.add(partition)
+        self._note_full(partition)
         if said.stuck:
             self._stuck.add(partition)
         return said
+
+    def _room_to_start(self, partition: Partition) -> float:
+        return ROOM_TO_TRY_AGAIN if partition in self._full else ROOM_TO_START
+
+    def _note_full(self, partition: Partition) -> None:
+        (self._crammed if partition in self._full else self._full).add(partition)
 
     def _cut(
         self, settle: list[Finished], start: list[tuple[int, Batch]], cuts: Mapping[Partition, Said]

@@ -13,11 +13,14 @@ from connector.core.chunks import Partition
 from connector.core.progress import Progress, Range, RangeSet, encode
 
 ROOM_TO_START: Final = 0.5
+ROOM_TO_TRY_AGAIN: Final = 0.65
 ROOM_TO_SETTLE: Final = 0.75
 ROOM_FOR_THE_OLDEST: Final = 0.96
-"""Shares of the metadata that a tick may fill. What starts leaves room for results, which split what was one range;
-those leave room for starting what is oldest, in pieces of more than one record: with it the committed offset advances,
-and all gets shorter. The last few characters are for starting a single record there, so that this never ends."""
+"""Shares of the metadata that a tick may fill. What starts leaves room for results, which split what was one range.
+What was posted before may fill more than what never was: it lies among what is said already, and its end makes room.
+Results leave room for starting what is oldest, in pieces of more than one record: with it the committed offset
+advances, and all gets shorter. The last few characters are for starting a single record there, so that this never
+ends."""
 
 MAX_READS: Final = 1_000
 """Reads of which the times are kept apart: behind a record that waits for days there are millions."""

@@ -445,7 +445,12 @@ class Stream:
                 "oldest_unsettled_secs": self._oldest_unsettled_secs(),
                 "progress_at": round(counts.progress_at, 3),
                 "partitions": {
-                    str(p): {"committed": s.base, "read": s.next_read, "in_doubt": s.doubt.count}
+                    str(p): {
+                        "committed": s.base,
+                        "read": s.next_read,
+                        "in_doubt": s.doubt.count,
+                        "full": p in flow.full,
+                    }
                     for p, s in sorted(flow.partitions.items())
                 },
                 "hold": holds[0] if holds else None,

@@ -6,7 +6,7 @@ found out where their oldest record is, and only where there is none their leade
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol, assert_never
 
 from connector.clock import now, until_next
@@ -24,6 +24,10 @@ ASKED_AT_ONCE: Final = 16
 
 ASK_SHARE: Final = 0.05
 """Share of the limit that lies between two rounds of asking."""
+
+FULL_SECS: Final = 60.0
+"""How long a partition has to be full, or not to be any more, before it is told: one record that is settled makes room
+for a few, and then there is none again."""
 
 _NAMED: Final = 5
 """Partitions that a line of the log names; the status has them all."""
@@ -96,6 +100,9 @@ class Watch:
         self._done: Hashable = None
         self._done_at = now()
         self._told: dict[str, float] = {}
+        self._full: dict[Partition, tuple[float, float]] = {}
+        """Partitions that were found full, and when they were first and last."""
+        self._told_full: set[Partition] = set()
         self._log = get_logger("stream").bind(stream=name)
 
     @property
@@ -119,7 +126,9 @@ class Watch:
         with self._state.lock:
             waits = self._waits(self._watchdog.suspects(self._spots(), now=at), at)
             self.standstills = self._watchdog.look(waits, now=at)
+            full = {p: self._state.flow.partitions[p].doubt.count for p in self._state.flow.full}
         self._tell(at)
+        self._tell_full(full, at)
         unread = [p for p, wait in waits.items() if p is not None and wait.waits_for in {"fetch", *_LEADERS_SAY}]
         there = set(unread)
         self._queued &= there
@@ -271,6 +280,27 @@ class Watch:
                 count=len(found),
                 healthy=known,
             )
+
+    def _tell_full(self, full: Mapping[Partition, int], at: float) -> None:
+        """Log one line when a partition has been full for a while, and one when it is not any more."""
+        for partition, in_doubt in full.items():
+            first, _ = self._full.get(partition, (at, at))
+            self._full[partition] = first, at
+            if at - first >= FULL_SECS and partition not in self._told_full:
+                self._told_full.add(partition)
+                self._log.warning(
+                    "partition full",
+                    partition=str(partition),
+                    in_doubt=in_doubt,
+                    detail="too many records wait scattered above its committed offset, unanswered or to be posted "
+                    "again, to be listed with more; new ones start as these are settled",
+                )
+        for partition, (first, last) in list(self._full.items()):
+            if at - last >= FULL_SECS:
+                del self._full[partition]
+                if partition in self._told_full:
+                    self._told_full.discard(partition)
+                    self._log.info("partition not full", partition=str(partition), lasted_secs=round(last - first, 1))
 
     def status(self) -> list[dict[str, Any]]:
         """Return what stands still as JSON-ready values."""

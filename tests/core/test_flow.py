@@ -245,6 +245,84 @@ def test_a_partition_that_is_full_takes_no_slots_from_others() -> None:
     assert positions(posted[-1][1].chunks) == [(B, offset) for offset in range(5)]
 
 
+def full_partition() -> Flow:
+    """Return a flow with A full: every third record had no answer and is to be posted again; there is more that is new.
+
+    Its first record waits for an attempt that is not due for long.
+    """
+    made = flow(A, B)
+    read(made, *(chunk(A, [offset]) for offset in range(100)))
+    made.add_ready([batch(chunk(A, range(at, at + 3)), family=at) for at in range(0, 36, 3)])
+    for serial, posted in started(made):
+        lost, rest = posted.split([0])
+        made.doubt(lost)
+        made.finish(serial, rest, Verdicts(QUEUED), attempts=1, sent_ms=5, answered_ms=6)
+        again = posted.piece(lost, f"{posted.id}.0", envelope_bytes=0)
+        again.sent_ms, again.suspect = 5, True
+        made.again(again, at=1_000.0 if 0 in lost[0].offsets else 1.0)
+    started(made)
+    made.limits = replace(ROOMY, max_metadata=int(made.partitions[A].told_length / 0.51))
+    made.add_ready([batch(chunk(A, range(at, at + 3)), family=at) for at in range(40, 60, 4)])
+    return made
+
+
+def under_way(made: Flow) -> list[int]:
+    return sorted(offset for posted in made.active.values() for _, offset in positions(posted.chunks))
+
+
+def ticks(made: Flow, number: int, *, now: float = 0.0, slots: int = 64) -> None:
+    for _ in range(number):
+        tick = made.plan(now=now, slots=slots - len(made.active))
+        if tick is not None:
+            made.committed(tick)
+
+
+def test_in_a_full_partition_what_was_posted_before_is_posted_again() -> None:
+    """It is listed anyway, and only its end makes room: else one would be tried at a time, for half a minute each."""
+    made = full_partition()
+
+    ticks(made, 3, now=2.0)
+
+    assert [offset for offset in under_way(made) if offset < 40] == list(range(3, 36, 3))
+
+
+def test_of_what_is_new_in_a_full_partition_one_record_at_a_time_is_posted() -> None:
+    """If nothing could pass there, records that are never answered would be taken for an outage."""
+    made = full_partition()
+    seen = []
+    for _ in range(3):
+        ticks(made, 3)
+        [(serial, witness)] = made.active.items()
+        seen.append((under_way(made), witness.family))
+        settled(made, serial)
+
+    assert [offsets for offsets, _ in seen] == [[40], [41], [42]]
+    assert len({family for _, family in seen}) == 3, "each tells of itself"
+
+
+def test_what_a_batch_has_of_others_goes_on_without_the_records_of_a_full_partition() -> None:
+    made = full_partition()
+    ticks(made, 3)
+    made.add_ready([batch(chunk(A, range(70, 72)), chunk(B, range(3)))])
+
+    ticks(made, 1)
+
+    assert [positions(posted.chunks) for posted in made.active.values()][1:] == [[(B, offset) for offset in range(3)]]
+
+
+def test_a_full_partition_takes_no_slots_from_others_though_results_of_it_are_committed() -> None:
+    """As long as these make no room, there is none."""
+    made = full_partition()
+    ticks(made, 3)
+    made.add_ready([batch(chunk(B, [0]))])
+    made.settle(Finished((chunk(A, [37]),), Verdicts(SKIPPED)))
+    ticks(made, 1, slots=1)  # the witness takes the only one
+
+    ticks(made, 1, slots=2)
+
+    assert [positions(posted.chunks) for posted in made.active.values()][1:] == [[(B, 0)]]
+
+
 def test_what_has_changed_is_said_although_there_is_no_room_for_what_would_start() -> None:
     """Else what surely failed stayed listed for as long as the partition is full."""
     scattered = Progress(0, settled=RangeSet([(offset, offset + 1) for offset in range(10, 50, 2)]))
@@ -264,7 +342,7 @@ def test_what_is_ready_is_counted_without_the_batches_that_there_was_no_room_for
     made.add_ready([batch(chunk(A, [offset])) for offset in range(2, 6)])
     counts = [made.queue.startable]
     started(made, slots=0)
-    for _ in range(2):
+    for _ in range(3):
         assert made.plan(now=0, slots=1) is None
     counts.append(made.queue.startable)
     made.add_ready([batch(chunk(B, [0])), batch(chunk(A, [0]))])

@@ -555,3 +555,18 @@ def _pace(state: State, pace: Pace) -> Pacer:
     pacer = Pacer(pace, max_lot=1_000)
     state.admission = Admission(state.batcher, pacer=pacer)
     return pacer
+
+
+def test_a_partition_that_is_full_for_a_while_is_told_once_and_so_is_its_end() -> None:
+    """One record that is settled makes room for a moment: that is not the end."""
+    watched = _Watched(A, B)
+    flow = watched.state.flow
+    with capture_logs() as logs:
+        for full_secs, free_secs in ((30, 80), (100, 20), (100, 80)):
+            flow._full.add(A)
+            watched.pass_secs(full_secs)
+            flow._full.clear()
+            watched.pass_secs(free_secs)
+
+    told = [(entry["event"], entry["partition"]) for entry in logs if "full" in entry["event"]]
+    assert told == [("partition full", str(A)), ("partition not full", str(A))]
