@@ -170,8 +170,7 @@ class Sender:
         with state.changed:
             state.counts.requests += 1
             state.counts.requests_by_row[row.name] += 1
-            if serial in state.flow.active:
-                self._carry_out(answered)
+            self._carry_out(answered)
             state.changed.notify_all()
         self._observe(row, answered.took_secs, batch.count)
         if span is not None:
@@ -199,8 +198,7 @@ class Sender:
             self._log.warning("too late to be posted, listed again", batches=self._late, allowed_secs=allowed)
             self._late, self._told_late_at = 0, now()
         with self._state.changed:
-            if serial in self._state.flow.active:
-                self._again(serial, at=now())
+            self._again(serial, at=now())
             self._state.changed.notify_all()
 
     def _set_expired_apart(self, serial: int, batch: Batch) -> bool:
@@ -214,20 +212,19 @@ class Sender:
             return False
         state = self._state
         with state.changed:
-            if serial in state.flow.active:
-                self._again(serial, at=now())
-                for old in state.flow.take_out(lambda waiting: waiting.older_than(limit_ms)):
-                    state.settle(
-                        Finished(
-                            old.chunks,
-                            _EXPIRED,
-                            old.id,
-                            attempts=old.attempts,
-                            sent_ms=old.sent_ms,
-                            trace=old.trace,
-                            unlisted=True,
-                        )
+            self._again(serial, at=now())
+            for old in state.flow.take_out(lambda waiting: waiting.older_than(limit_ms)):
+                state.settle(
+                    Finished(
+                        old.chunks,
+                        _EXPIRED,
+                        old.id,
+                        attempts=old.attempts,
+                        sent_ms=old.sent_ms,
+                        trace=old.trace,
+                        unlisted=True,
                     )
+                )
             state.changed.notify_all()
         return True
 

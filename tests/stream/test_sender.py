@@ -7,6 +7,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final, Literal, cast
 
 import pytest
@@ -14,14 +15,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from connector.clock import awake, now_ms
+from connector.clock import awake, now, now_ms
 from connector.core.batching import Batch
+from connector.core.concurrency import ConcurrencyLimit, ConcurrencyPolicy
 from connector.core.records import Scribe
+from connector.core.retrying import RetryPolicy
 from connector.core.verdicts import Action, Reply, VerdictPolicy, classify
 from connector.trackly.client import Client, TooLateError
 from connector.trackly.operations import Operation
 from connector.trackly.replies import read_reply
-from tests.kit.sending import Bench
+from tests.kit.sending import PARTITION, Bench
 from tests.trackly.serving import PATIENCE_SECS, read_request, talk, whole
 
 POLICY: Final = VerdictPolicy(2, frozenset({"provider_error"}), frozenset(), frozenset({504}))
@@ -317,6 +320,150 @@ def test_what_fails_for_all_uses_up_no_attempt_of_a_record(trouble: tuple[int, s
     deliver(bench, liar, ["text"])
 
     assert {verdict.status for verdict, _ in bench.results().values()} == {"queued"}
+
+
+def test_a_request_that_was_never_sent_is_no_attempt() -> None:
+    """Where a record may be posted twice at most, an outage of the network must not have used that up."""
+    bench = Bench()
+
+    deliver(bench, Liar([Reply("not_sent", trouble="connect")] * 3), ["text"])
+
+    [(verdict, item)] = bench.results().values()
+    assert (verdict.status, item.attempts) == ("queued", 1)
+
+
+NEVER: Final = RetryPolicy(5, base_secs=1_000.0, max_secs=1_000.0, retry_after_max_secs=1_000.0)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        Reply("not_sent", trouble="connect"),
+        (500, None, b""),
+        (503, "900", b""),
+        (429, None, b""),
+        (401, None, b""),
+        (403, None, b"<html>no</html>"),
+        (200, None, b'{"queued_count":0,"error_count":1,"errors":[{"index":0,"code":"provider_error"}]}'),
+    ],
+    ids=["not sent", "500", "503", "429", "401", "firewall", "code"],
+)
+def test_what_was_not_taken_waits_before_it_is_posted_again(word: tuple[int, str | None, bytes] | Reply) -> None:
+    bench = Bench(waits=NEVER)
+
+    deliver(bench, Liar([word]), ["text"], until=lambda: bench.state.flow.waiting > 0)
+
+    [(at, batch)] = bench.state.flow.queue.retries()
+    assert at > now() + 500
+    assert batch.count == 1
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_what_is_told_to_wait_waits_as_long_as_it_was_told(status: int) -> None:
+    bench = Bench(waits=replace(NEVER, base_secs=0.005))
+
+    deliver(bench, Liar([(status, "900", b"")]), ["text"], until=lambda: bench.state.flow.waiting > 0)
+
+    [(at, _)] = bench.state.flow.queue.retries()
+    assert now() + 800 < at <= now() + 901
+
+
+def test_once_nothing_passes_all_wait_for_the_longest_time_that_any_was_told() -> None:
+    bench = Bench(batch_records=1, failures=1, waits=replace(NEVER, base_secs=0.005))
+    state = bench.state
+    state.limit = ConcurrencyLimit(ConcurrencyPolicy(2, 8))
+
+    deliver(bench, Liar([(429, "900", b""), (429, "1", b"")]), ["one", "two"], until=lambda: state.flow.waiting == 2)
+
+    assert state.paused_until > now() + 800
+    assert state.slots(now()) == 0
+
+
+def test_a_record_that_the_platform_refuses_shows_that_it_works() -> None:
+    bench = Bench(batch_records=1)
+    state = bench.state
+    state.gate.refused(0, "unauthorized", now=0.0, detail="")
+    state.gate.probed(ok=True, now=0.0)
+    refused = (400, None, b'{"error":"no such number","code":"invalid_phone"}')
+
+    deliver(bench, Liar([refused]), ["refused", "well"], until=lambda: state.counts.requests == 1)
+
+    assert (state.gate.state, state.gate.hold) == ("closed", None)
+
+
+def failed(*indices: int, code: str = "provider_error", count: int | None = None, of: int) -> bytes:
+    """Return a reply to a request of so many records, in which these have failed, and perhaps more than these."""
+    count = len(indices) if count is None else count
+    errors = [{"index": index, "code": code} for index in indices]
+    return json.dumps({"queued_count": of - count, "error_count": count, "errors": errors}).encode()
+
+
+def test_a_record_that_fails_by_its_own_code_is_posted_so_many_times_in_all() -> None:
+    bench, liar = Bench(max_attempts=3), Liar([(200, None, failed(0, of=2)), *[(200, None, failed(0, of=1))] * 9])
+
+    deliver(bench, liar, ["fails", "well"])
+
+    verdict, item = bench.results()[0]
+    assert (verdict.status, verdict.reason, item.attempts) == ("dead_letter", "provider_error", 3)
+    assert len(liar.said) == 7
+    assert bench.results()[1][0].status == "queued"
+
+
+@pytest.mark.parametrize(("number", "holds"), [("+18005551234", True), ("+18005550000", False)])
+def test_a_code_of_a_setting_holds_the_stream_for_its_own_list_alone(number: str, holds: bool) -> None:
+    """Of a list that an event has named it is a fault of that event."""
+    bench = Bench(setting_codes={"list_not_found"}, waits=NEVER)
+    text = json.dumps({"to": "+15550000001", "body": "text", "list_number": number}).encode()
+    bench.read([text])
+
+    deliver(
+        bench,
+        Liar([(200, None, failed(0, code="list_not_found", of=1))]),
+        [],
+        until=lambda: bool(bench.results()) or bench.state.gate.hold is not None,
+    )
+
+    assert (bench.state.gate.hold is not None) == holds
+    assert [verdict.reason for verdict, _ in bench.results().values()] == ([] if holds else ["list_not_found"])
+
+
+def test_a_batch_that_is_too_large_makes_no_batches_smaller_than_one_that_was_taken() -> None:
+    bench = Bench(batch_records=100)
+    large, sizes = (413, None, b"<html>Request Entity Too Large</html>"), []
+
+    class Weighing(Liar):
+        async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
+            """Note what is posted."""
+            sizes.append(batch.size)
+            return await super().post(operation, batch, before=before)
+
+    accepted = (200, None, b'{"queued_count":99,"error_count":0,"errors":[]}')
+
+    def feed() -> None:
+        if len(sizes) == 1 and not bench.state.flow.ready:
+            bench.read([event("well")] * 100)
+
+    deliver(bench, Weighing([accepted, large]), ["well"] * 99, feed=feed, until=lambda: len(bench.results()) == 199)
+
+    assert bench.state.batcher.limits.max_bytes == sizes[0] < sizes[1]
+
+
+@pytest.mark.parametrize("in_doubt", ["resend", "hold"])
+@pytest.mark.parametrize(
+    "word", [Reply("lost", trouble="reset"), (200, None, failed(0, code="invalid_phone", count=3, of=5))]
+)
+def test_what_may_have_been_taken_stays_listed_as_in_flight_as_long_as_it_has_no_result(
+    word: tuple[int, str | None, bytes] | Reply, in_doubt: Literal["resend", "hold"]
+) -> None:
+    """After a crash somebody would post it as if it never was."""
+    bench = Bench(in_doubt=in_doubt, waits=NEVER)
+    state = bench.state
+
+    deliver(bench, Liar([word]), ["text"] * 5, until=lambda: bool(state.flow.waiting or state.partition_holds))
+
+    in_doubt_now = state.flow.partitions[PARTITION].in_flight()
+    assert {offset for offset in range(5) if offset in in_doubt_now} >= {1, 2, 3, 4}
+    assert not state.flow.active
 
 
 class Slow(Liar):
