@@ -5,12 +5,13 @@ import zlib
 from collections import deque
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.core.batching import Batch
 from connector.core.chunks import Chunk, Partition
-from connector.core.flow import Flow, FlowLimits, Place, Tick
+from connector.core.flow import Flow, FlowLimits, Intake, Place, Tick
 from connector.core.progress import Progress, RangeSet, decode, encode
 from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
@@ -162,6 +163,40 @@ def test_an_aborted_tick_keeps_the_results() -> None:
     made.aborted(tick)
 
     assert said(made.plan(now=0, slots=1)).base == 10
+
+
+def test_an_aborted_tick_keeps_nothing_of_a_partition_that_went_meanwhile() -> None:
+    made = flow(A, B)
+    of_a, of_b = chunk(A, range(2)), chunk(B, range(2))
+    read(made, of_a, of_b)
+    made.settle(Finished((of_a,), Verdicts(SKIPPED)))
+    made.settle(Finished((of_b,), Verdicts(SKIPPED)))
+    tick = made.plan(now=0, slots=1)
+    assert tick is not None
+    made.let_go([A])
+
+    made.aborted(tick)
+
+    assert [positions(item.chunks) for item in made.finished] == [positions([of_b])]
+    assert made.held_bytes == made.finished[0].bytes
+    again = made.plan(now=0, slots=1)
+    assert again is not None
+    assert list(again.offsets) == [B]
+
+
+def test_what_is_left_of_an_item_of_which_dead_letters_are_kept_back_counts_until_it_is_written() -> None:
+    made = flow(A)
+    read(made, chunk(A, range(4)))
+    item = made.settle(Finished((chunk(A, range(4)),), Verdicts(QUEUED, {1: DEAD})))
+    assert item is not None
+
+    apart, rest = made.set_aside(item, DEAD.reason)
+
+    assert apart is not None
+    assert rest is not None
+    assert (positions(apart.chunks), made.held_bytes) == ([(A, 1)], rest.bytes)
+    started(made)
+    assert made.held_bytes == 0
 
 
 def test_what_surely_failed_is_taken_off_the_list_by_the_next_tick() -> None:
@@ -336,6 +371,77 @@ def test_what_has_changed_is_said_although_there_is_no_room_for_what_would_start
     assert (said(tick).settled, tick.start) == (scattered.settled, [])
 
 
+def test_results_of_a_partition_without_room_keep_no_results_of_others_from_being_written() -> None:
+    made = flow(A, B, limits=replace(ROOMY, max_metadata=16, max_tick_records=3))
+    read(made, chunk(A, range(60)), chunk(B, [0]))
+    for offset in range(59, 0, -2):
+        made.settle(Finished((chunk(A, [offset]),), Verdicts(SKIPPED)))
+    for _ in range(20):
+        tick = made.plan(now=0.0, slots=0)
+        if tick is not None:
+            made.committed(tick)
+    assert len(made.finished) > 3, "there is no room for them"
+    made.settle(Finished((chunk(B, [0]),), Verdicts(SKIPPED)))
+
+    for _ in range(2):
+        tick = made.plan(now=0.0, slots=0)
+        if tick is not None:
+            made.committed(tick)
+
+    assert made.partitions[B].base == 1
+
+
+def test_results_that_there_was_no_room_for_are_written_together_once_there_is() -> None:
+    """And not one by one with the committed offset, for which each would have a tick of its own."""
+    made = flow(A, limits=replace(ROOMY, max_metadata=40), progress=Progress(0, in_flight=RangeSet([(0, 200)])))
+    made.intake(chunk(A, range(200)))
+    first = sorted(random.Random(3).sample(range(1, 200), 100))
+    for offset in first:
+        made.settle(Finished((chunk(A, [offset]),), Verdicts(DOUBT)))
+        tick = made.plan(now=0.0, slots=1)
+        if tick is not None:
+            made.committed(tick)
+    assert len(made.finished) > 50, "there is no room for more"
+
+    made.settle(Finished((chunk(A, sorted({*range(200)} - {*first})),), Verdicts(DOUBT)))
+
+    assert drained(made, turns=100) <= 3
+    assert made.partitions[A].base == 200
+
+
+def test_a_tick_with_results_of_a_partition_takes_along_what_may_start_there() -> None:
+    made = flow(A)
+    read(made, chunk(A, range(6)))
+    made.settle(Finished((chunk(A, range(3)),), Verdicts(SKIPPED)))
+    tick = made.plan(now=0.0, slots=0)
+    assert tick is not None
+    made.add_ready([batch(chunk(A, range(3, 6)))])
+
+    extended = made.extend(tick, now=0.0, slots=1)
+
+    assert extended is not None
+    assert (said(extended).base, list(said(extended).in_flight)) == (3, [(3, 6)])
+    assert [piece.count for _, piece in made.committed(extended)] == [3]
+    assert made.partitions[A].told == said(extended)
+
+
+@pytest.mark.parametrize("goes", ["nothing", "it is let go", "it begins anew", "another one goes"])
+def test_a_tick_is_taken_back_whose_partition_goes_before_it_is_chosen_what_starts(goes: str) -> None:
+    """Its results are written by then, and must not be committed: whoever has the partition now writes its own."""
+    made = flow(A, B)
+    made.settle(Finished((chunk(A, [0]),), Verdicts(SKIPPED)))
+    tick = made.plan(now=0.0, slots=0)
+    assert tick is not None
+    if goes != "nothing":
+        made.let_go([B if goes == "another one goes" else A])
+    if goes == "it begins anew":
+        made.assign(A, 2, Progress(0))
+
+    extended = made.extend(tick, now=0.0, slots=1)
+
+    assert (extended is None) == goes.startswith("it ")
+
+
 def test_what_is_ready_is_counted_without_the_batches_that_there_was_no_room_for() -> None:
     made = flow(A, B, limits=replace(ROOMY, max_metadata=16))
     made.settle(Finished((chunk(A, [1]),), Verdicts(SKIPPED)))
@@ -412,12 +518,170 @@ def test_a_partition_whose_records_are_dropped_as_they_are_read_passes_over_noth
     assert [made.pass_over(partition, 8) for partition in (A, B)] == [(0, 0), (0, 0)]
 
 
-def test_offsets_that_lie_between_those_that_were_read_are_counted() -> None:
+def test_offsets_that_lie_between_those_that_were_read_are_counted_and_none_of_them_was_in_doubt() -> None:
     made = flow(A)
 
-    passed_over = [made.intake(chunk(A, offsets)).passed_over for offsets in ([0, 1], [5, 6, 9], [10])]
+    intakes = [made.intake(chunk(A, offsets)) for offsets in ([0, 1], [5, 6, 9], [10])]
 
-    assert passed_over == [0, 5, 0]
+    assert [(intake.vanished, intake.passed_over) for intake in intakes] == [(0, 0), (0, 5), (0, 0)]
+
+
+def test_what_is_read_of_a_partition_that_is_gone_is_dropped() -> None:
+    """One call to the consumer may bring records of a partition that was revoked during it."""
+    made = flow(A, B)
+    made.let_go([A])
+
+    assert made.intake(chunk(A, range(3))) == Intake((), ())
+
+
+def test_a_partition_is_drained_once_all_that_was_posted_or_answered_of_it_is_committed_and_said() -> None:
+    """Before that, who owns it next would doubt its records, or post them again."""
+    made = flow(A, B)
+    piece, other = chunk(A, range(3)), chunk(B, range(3))
+    read(made, piece, other)
+    drained_at = [made.is_drained([A])]
+    made.add_ready([batch(piece), batch(other)])
+    (serial, _), _ = started(made)
+    drained_at.append(made.is_drained([A]))
+    settled(made, serial)
+    drained_at.append(made.is_drained([A]))
+    tick = made.plan(now=0.0, slots=0)
+    assert tick is not None
+    made.committed(tick)
+    drained_at.append(made.is_drained([A]))
+    made.settle(Finished((chunk(A, [3]),), Verdicts(SKIPPED)))
+    drained_at.append(made.is_drained([A]))
+    started(made)
+    made.mark(A)
+    drained_at.append(made.is_drained([A]))
+
+    assert drained_at == [True, False, False, True, False, False]
+    assert not made.is_drained([B]), "its batch is under way"
+    assert not made.is_drained([A, B])
+
+
+def test_what_was_listed_as_its_partition_was_about_to_go_is_off_the_list_before_that_is_drained() -> None:
+    """It is not posted any more: who owns the partition next would doubt it for nothing."""
+    made, tick = about_to_start()
+    made.begin_revoke([A])
+    assert made.committed(tick) == []
+    assert said(tick).in_flight.count == 3
+    assert not made.is_drained([A])
+
+    after = made.plan(now=0.0, slots=0)
+
+    assert not said(after).in_flight
+    assert after is not None
+    made.committed(after)
+    assert made.is_drained([A])
+
+
+@given(st.sets(st.integers(0, 11)), st.lists(st.sampled_from(["ready", "waiting", "suspect"]), min_size=3, max_size=3))
+def test_what_is_taken_out_are_the_chosen_records_and_all_others_start_in_their_turn(
+    chosen: set[int], places: list[str]
+) -> None:
+    made = flow(A)
+    for at, place in enumerate(places):
+        piece = batch(chunk(A, range(4 * at, 4 * at + 4)), batch_id=place)
+        piece.suspect = place == "suspect"
+        if place == "ready":
+            made.add_ready([piece])
+        else:
+            made.again(piece, at=at)
+    held_bytes = made.held_bytes
+
+    out = made.take_out(
+        lambda piece: [index for index, (_, offset) in enumerate(positions(piece.chunks)) if offset in chosen]
+    )
+
+    taken = [offset for piece in out for _, offset in positions(piece.chunks)]
+    begun = []
+    while made.wants_tick(now=9.0, slots=64):
+        begun += started(made, now=9.0)
+    left = [offset for _, piece in begun for _, offset in positions(piece.chunks)]
+    assert sorted(taken) == sorted(chosen)
+    assert sorted(left) == [offset for offset in range(12) if offset not in chosen]
+    assert [piece.count for _, piece in begun] == [len(positions(piece.chunks)) for _, piece in begun]
+    assert (made.held_bytes < held_bytes) == bool(chosen)
+
+
+# ------------------------------------------------------------------ how much starts, and how much is written
+
+
+@given(st.integers(1, 12), st.lists(st.integers(1, 6), min_size=1, max_size=12), st.integers(1, 5))
+def test_no_more_records_are_in_flight_than_may_be_and_one_batch_always_is(
+    limit: int, counts: list[int], slots: int
+) -> None:
+    """So many are in doubt after a crash, and a batch that is larger than the limit must not stand still."""
+    made = flow(A, limits=replace(ROOMY, max_in_flight_records=limit))
+    read(made, chunk(A, range(sum(counts))))
+    begin = 0
+    for count in counts:
+        made.add_ready([batch(chunk(A, range(begin, begin + count)))])
+        begin += count
+
+    while made.wants_tick(now=0.0, slots=slots):
+        started(made, slots=slots)
+        in_flight = made.partitions[A].in_flight().count
+        assert in_flight <= limit or len(made.active) == 1
+        for serial in list(made.active)[:1]:
+            settled(made, serial)
+
+    assert made.partitions[A].base == begin
+
+
+@pytest.mark.parametrize(
+    ("max_records", "max_bytes", "taken"),
+    [(6, 1_000_000, 2), (5, 1_000_000, 1), (100, 0, 1), (2, 1_000_000, 1), (100, 1_000_000, 3)],
+    ids=["just so many", "one less", "bytes", "less than the first has", "all"],
+)
+def test_a_tick_writes_no_more_than_it_may_of_either_and_one_item_always(
+    max_records: int, max_bytes: int, taken: int
+) -> None:
+    made = flow(A, limits=replace(ROOMY, max_tick_records=max_records, max_tick_bytes=max_bytes))
+    for at in range(3):
+        made.settle(Finished((chunk(A, range(3 * at, 3 * at + 3)),), Verdicts(SKIPPED)))
+
+    tick = made.plan(now=0.0, slots=0)
+
+    assert tick is not None
+    assert len(tick.settle) == taken
+    assert said(tick).base == 3 * taken
+
+
+def test_a_trial_is_a_single_record_and_the_rest_of_its_batch_starts_next() -> None:
+    made = flow(A)
+    read(made, chunk(A, range(4)))
+    made.add_ready([batch(chunk(A, range(3))), batch(chunk(A, [3]))])
+    begun = []
+
+    for _ in range(4):
+        tick = made.plan(now=0.0, slots=1, trial=True)
+        assert tick is not None
+        begun += made.committed(tick)
+
+    assert [positions(piece.chunks) for _, piece in begun] == [[(A, offset)] for offset in range(4)]
+    assert not made.ready
+
+
+@pytest.mark.parametrize("goes", ["held", "revoking"])
+def test_what_comes_from_checks_after_its_partition_was_stopped_does_not_start_and_is_not_owed(goes: str) -> None:
+    """The reader checks what it has read without the lock; meanwhile an answer may be lost, say."""
+    made = flow(A, B)
+    mine, other = chunk(A, range(3)), chunk(B, range(2))
+    read(made, mine, other)
+    if goes == "held":
+        made.hold(A)
+    else:
+        made.begin_revoke([A])
+
+    made.add_ready([batch(mine), batch(mine, other)])
+
+    [(serial, posted)] = started(made)
+    assert (positions(posted.chunks), posted.count, posted.size) == (positions([other]), 2, batch(other).size)
+    settled(made, serial)
+    started(made)
+    assert made.held_bytes == 0
 
 
 # ------------------------------------------------------------------ where the oldest record is
