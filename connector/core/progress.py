@@ -240,9 +240,8 @@ def _decode_bitmaps(base: int, payload: bytes) -> Progress:
     if span > _MAX_SPAN:
         raise ValueError(f"a bitmap of {span} offsets")
     size = (span + 7) // 8
-    inflater = zlib.decompressobj()
-    bitmaps = inflater.decompress(payload[at:], 2 * size + 1)
-    if len(bitmaps) != 2 * size or not inflater.eof:
+    bitmaps = zlib.decompressobj().decompress(payload[at:], 2 * size + 1)
+    if len(bitmaps) != 2 * size:
         raise ValueError("the bitmaps are damaged")
     if int.from_bytes(bitmaps[:size], "little") & int.from_bytes(bitmaps[size:], "little"):
         raise ValueError("offsets are settled and in flight at once")

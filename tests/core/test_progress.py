@@ -61,6 +61,7 @@ def test_ranges_are_sorted_and_do_not_touch(steps: list[tuple[bool, Range]]) -> 
 
 
 @given(edits, st.integers(0, 62))
+@example([(True, (0, 5))], 3)
 def test_advancing_drops_what_is_below_and_what_continues(steps: list[tuple[bool, Range]], base: int) -> None:
     ours, plain = apply(steps)
     expected = base
@@ -129,6 +130,7 @@ def progress(base: int, text: str, *, birth: int = 0, mark: int = 0) -> Progress
 )
 @example(7, "sf." * 300, 3, 5)
 @example(2**62, ".f" * 200, 0, 0)
+@example(0, "f" * 64 + "." * 128 + "s" * 64, 128, 1 << 14)
 def test_progress_survives_the_trip(base: int, text: str, birth: int, mark: int) -> None:
     before = progress(base, text, birth=birth, mark=mark)
 
