@@ -162,7 +162,7 @@ class Rules:
         """Tell whether a mended value is an event of the stream that it goes to, where that is known."""
         name = next((n for n, s in self.streams.items() if s.redrive_topic == self.to), letter.stream or "")
         operation = self._operations.get(name)
-        if operation is None or value is None:
+        if operation is None:
             return True
         again = read_again(letter, value, self.streams[name].redrive_topic)
         shaper = self._shapers[name]

@@ -214,13 +214,14 @@ def test_above_the_cap_a_record_that_is_parked_stays_where_it_is_for_a_larger_ca
 
 
 def test_without_its_value_or_a_known_stream_a_record_stays() -> None:
-    rows = [[*headers_of(offset=1), ("trackly.value_omitted", b"9 bytes")], headers_of(stream="gone"), CONNECT]
+    omitted: Headers = [*headers_of(offset=1), ("trackly.value_omitted", b"9 bytes")]
+    rows = [omitted, headers_of(stream="gone"), headers_of(stream="gone", offset=8), CONNECT]
 
     made = planned(rows)
 
-    assert made.skipped == {"value_omitted": 1, "unknown_stream": 1, "no_stream": 1}
-    assert list(made.actions[DEAD].leave) == [(1, 3)], "what settings decide is looked at again"
-    assert planned(rows, replace(RULES, to="anywhere")).redrive.total() == 2
+    assert made.skipped == {"value_omitted": 1, "unknown_stream": 2, "no_stream": 1}
+    assert list(made.actions[DEAD].leave) == [(1, 4)], "what settings decide is looked at again"
+    assert planned(rows, replace(RULES, to="anywhere")).redrive.total() == 3
 
 
 def test_what_its_stream_sends_again_by_itself_is_left_to_it_from_where_the_rule_began() -> None:
@@ -233,6 +234,15 @@ def test_what_its_stream_sends_again_by_itself_is_left_to_it_from_where_the_rule
 
     assert made.skipped == {"automatic": 1}
     assert made.actions[DEAD].redrive == {0, 2, 3}
+
+
+def test_where_no_rule_has_begun_nothing_is_left_to_it() -> None:
+    """As in a partition that was added to the topic: nobody would ever send it again."""
+    rule = Automatic(frozenset({"provider_error"}), 2, {Partition("dead", 1): 0})
+
+    made = planned([headers_of(offset=1)], replace(RULES, automatic={"sends": (rule,)}))
+
+    assert (made.redrive.total(), made.skipped) == (1, {})
 
 
 def test_what_was_in_doubt_once_is_no_rules_and_is_sent_where_it_is_asked_for() -> None:
@@ -294,11 +304,11 @@ def test_what_is_too_young_yet_is_looked_at_again_as_one_stretch() -> None:
 
 
 def test_what_was_dealt_with_is_never_open_again_whatever_the_clock_says() -> None:
-    chunk = Chunk(DEAD, 0, range(3), [GOOD] * 3, headers=[headers_of()] * 3, timestamps=[NOW_MS] * 3)
+    chunk = Chunk(DEAD, 0, range(5), [GOOD] * 5, headers=[headers_of()] * 5, timestamps=[NOW_MS] * 5)
 
     found = SurveyJob(Criteria(until_ms=0), RULES, {DEAD: (1, RangeSet([(2, 3)]))})(iter([chunk]))
 
-    assert list(found.open[DEAD]) == [(1, 2)]
+    assert list(found.open[DEAD]) == [(1, 2), (3, 5)]
 
 
 def test_parking_takes_everything_that_is_meant() -> None:
