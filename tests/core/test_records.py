@@ -11,7 +11,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from connector.core.chunks import Chunk, Headers, Partition
-from connector.core.records import FAILURE_PREFIXES, DeadLetter, Scribe, iso, without_value
+from connector.core.records import (
+    FAILURE_PREFIXES,
+    DeadLetter,
+    Outcomes,
+    Scribe,
+    evidence_outcome,
+    iso,
+    without_value,
+)
 from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
 from tests.core.making import A, chunks
@@ -189,6 +197,71 @@ def test_an_outcome_tells_of_its_request() -> None:
         "answered_at": "2026-01-31T08:00:00.171Z",
         "message_id": "aB12cD34",
     }
+
+
+def test_the_outcome_of_a_record_that_was_sent_again_says_where_it_first_failed_and_its_neighbours_does_not() -> None:
+    again: Headers = [
+        ("trackly.origin.topic", b"sms.campaign"),
+        ("trackly.origin.partition", b"5"),
+        ("trackly.origin.offset", b"17"),
+    ]
+    often: Headers = [*again[:2], ("trackly.origin.offset", b"18"), ("trackly.redrives", b"2")]
+    broken: Headers = [("trackly.origin.topic", b"no topic"), *again[1:]]
+    item = posted((made(5, headers=[None, again, often, broken, again[:2]]),), Verdicts(TAKEN))
+
+    written = outcomes(item)
+
+    for outcome in written:
+        OUTCOME.validate(outcome)
+    assert [(one["offset"], one.get("origin", {}).get("offset"), one.get("redrives")) for one in written] == [
+        (100, None, None),
+        (101, 17, 0),
+        (102, 18, 2),
+        (103, None, None),
+        (104, None, None),
+    ]
+    assert written[1]["origin"] == {"topic": "sms.campaign", "partition": 5, "offset": 17}
+
+
+@given(
+    st.lists(st.none() | st.integers(0, 3_000), min_size=1, max_size=8),
+    st.integers(500, 4_000),
+    st.none() | st.integers(0, 1_000),
+)
+def test_keys_that_make_an_outcome_too_large_are_left_out_and_no_others(
+    sizes: list[int | None], limit: int, header_bytes: int | None
+) -> None:
+    """A record that Kafka refuses for its size would poison its tick."""
+    keys = [None if size is None else b"k" * size for size in sizes]
+    headers: Headers | None = None if header_bytes is None else [("traceparent", b"h" * header_bytes)]
+    values = ["v" * 200] * len(keys)
+
+    kept = Outcomes(0, values, keys, max(size or 0 for size in sizes), headers).keys_within(limit)
+
+    assert kept is not None
+    for before, after in zip(keys, kept, strict=True):
+        wire = _on_the_wire(DeadLetter(0, before, values[0].encode(), headers or []))
+        assert after in (before, None)
+        assert after is None or wire <= limit
+        assert after == before or wire > limit - 250, "no smaller than it has to be"
+    assert Outcomes(0, values).keys_within(limit) is None
+
+
+@pytest.mark.parametrize("redrives", [0, 2])
+def test_the_outcome_of_what_evidence_names_says_where_its_dead_letter_stood_and_where_it_first_failed(
+    redrives: int,
+) -> None:
+    first, later = (Partition("sms", 3), 7), (Partition("sends.redrive", 1), 9)
+
+    line = evidence_outcome("sends", "send", later if redrives else first, first, redrives, now_ms=NOW_MS)
+
+    outcome = json.loads(line)
+    OUTCOME.validate(outcome)
+    stood = ("sends.redrive", 1, 9) if redrives else ("sms", 3, 7)
+    assert (outcome["topic"], outcome["partition"], outcome["offset"]) == stood
+    assert (outcome["status"], outcome["source"]) == ("queued", "evidence")
+    assert outcome.get("origin") == ({"topic": "sms", "partition": 3, "offset": 7} if redrives else None)
+    assert outcome.get("redrives") == (redrives or None)
 
 
 @pytest.mark.parametrize("topic", ['"', "\\", "a\nb", "\u2028", "\ud800", '","status":"queued', "{0}", "%s", ""])
