@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain, groupby
 from typing import Final, NoReturn, Protocol
+from unittest import TestCase
 
 import pytest
-from _pytest.unittest import TestCaseFunction
+from hypothesis import settings
 
 from connector.demo.artifacts import BrokerUnavailableError, java, kafka_jars
 from connector.demo.broker import Broker, Listener
@@ -23,6 +24,10 @@ from connector.demo.topics import Topics
 from connector.simulator import Simulator, SimulatorSettings, SimulatorThread
 from tests.kit.programs import LEFT_OUT
 from tests.kit.registries import Apicurio, MakeRegistry, TinyRegistry
+
+# A slow machine is no failure; all else stays as it is, on a runner of CI as well.
+settings.register_profile("unhurried", settings(), deadline=None)
+settings.load_profile("unhurried")
 
 _NEED_A_BROKER: Final = frozenset(
     {"apicurio", "broker", "kafka_by_java", "make_broker", "make_lasting_broker", "three_brokers", "topics"}
@@ -114,7 +119,7 @@ def _long_ones_first(items: list[pytest.Item], workers: int) -> list[pytest.Item
 
 def _rank(item: pytest.Item) -> int:
     """Return the place of what a test needs among what makes tests long; a law of many steps is as long as any."""
-    if isinstance(item, TestCaseFunction):
+    if issubclass(getattr(item, "cls", None) or object, TestCase):
         return len(_LONG) - 1
     needs = getattr(item, "fixturenames", ())
     return next((rank for rank, names in enumerate(_LONG) if names.intersection(needs)), len(_LONG))

@@ -397,7 +397,7 @@ class Stream:
         """Return the stream's state as JSON-ready values."""
         state = self.state
         with state.lock:
-            counts, flow, at = state.counts, state.flow, now()
+            counts, flow, at, full = state.counts, state.flow, now(), state.flow.full
             secrets = [self._api_key()]
             holds = [
                 status_of(seen, base=self._resume_command, secrets=secrets, docs_url=self._docs_url)
@@ -449,7 +449,7 @@ class Stream:
                         "committed": s.base,
                         "read": s.next_read,
                         "in_doubt": s.doubt.count,
-                        "full": p in flow.full,
+                        "full": p in full,
                     }
                     for p, s in sorted(flow.partitions.items())
                 },
