@@ -224,7 +224,7 @@ class Arena:
         """Do what an operator and an orchestrator would: start what ended by itself, end holds that wait for a word."""
         for slot in self.slots[:WORKERS]:
             if slot.worker is not None and not slot.lives:
-                self.exits[slot.worker.process.returncode] += 1
+                self.exits[slot.worker.process.wait()] += 1
                 self.fill(slot)
         for status in self.statuses():
             for hold in status["holds"]:
