@@ -101,8 +101,7 @@ class Watch:
         self._done_at = now()
         self._told: dict[str, float] = {}
         self._full: dict[Partition, tuple[float, float]] = {}
-        """Partitions that were found full, and when they were first and last."""
-        self._told_full: set[Partition] = set()
+        """Partitions that were found full, and when they were first and last; told where that is long enough apart."""
         self._log = get_logger("stream").bind(stream=name)
 
     @property
@@ -284,10 +283,9 @@ class Watch:
     def _tell_full(self, full: Mapping[Partition, int], at: float) -> None:
         """Log one line when a partition has been full for a while, and one when it is not any more."""
         for partition, in_doubt in full.items():
-            first, _ = self._full.get(partition, (at, at))
+            first, last = self._full.get(partition, (at, at))
             self._full[partition] = first, at
-            if at - first >= FULL_SECS and partition not in self._told_full:
-                self._told_full.add(partition)
+            if last - first < FULL_SECS <= at - first:
                 self._log.warning(
                     "partition full",
                     partition=str(partition),
@@ -298,8 +296,7 @@ class Watch:
         for partition, (first, last) in list(self._full.items()):
             if at - last >= FULL_SECS:
                 del self._full[partition]
-                if partition in self._told_full:
-                    self._told_full.discard(partition)
+                if last - first >= FULL_SECS:
                     self._log.info("partition not full", partition=str(partition), lasted_secs=round(last - first, 1))
 
     def status(self) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ import httpx
 from connector import __version__
 from connector.clock import awake
 from connector.config.certificates import load_pair
+from connector.config.describe import HIDDEN
 from connector.core.batching import Batch
 from connector.core.verdicts import Reply
 from connector.trackly.operations import Operation
@@ -26,7 +27,6 @@ from connector.trackly.replies import is_foreign, read_reply
 from connector.trackly.transport import ExactTransport, Pieces, ReplyTooLargeError, TunnelRefusedError
 
 _PROXY_WANTS_CREDENTIALS = 407
-_HIDDEN = b"***"
 _SECRET_CHARS = 8
 """A shorter key, as of a test, is no secret, and may stand in any text by chance."""
 
@@ -166,7 +166,7 @@ class Client:
             response = await self._transport.handle_async_request(request)
         # As it came: a compressed one, which we did not ask for, is never inflated.
         body = b"".join([part async for part in response.aiter_raw()])
-        return response, body.replace(key.encode(), _HIDDEN) if len(key) >= _SECRET_CHARS else body
+        return response, body.replace(key.encode(), HIDDEN.encode()) if len(key) >= _SECRET_CHARS else body
 
     def _url(self, path: str) -> httpx.URL:
         if path not in self._urls:
