@@ -221,9 +221,11 @@ class Broker:
         self._wait()
 
     def pause(self) -> None:
-        """Freeze the process (SIGSTOP): connections stay open, nothing answers."""
+        """Freeze the process (SIGSTOP) and return when it stands: connections stay open, nothing answers."""
         if self.pid is not None:
             os.kill(self.pid, signal.SIGSTOP)
+            # The signal is only sent by then, and its other threads run on until they have heard of it.
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let a frozen process go on."""

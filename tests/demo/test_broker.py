@@ -21,10 +21,14 @@ from tests.conftest import MakeBroker
 def _is_alive(pid: int) -> bool:
     """Tell whether a process runs; one that has ended and waits to be collected does not."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return _state(Path(f"/proc/{pid}/stat")) != "Z"
     except FileNotFoundError:
         return False
-    return state != "Z"
+
+
+def _state(stat: Path) -> str:
+    """Return the letter by which Linux tells what a process or thread does: T, it is stopped; Z, it has ended."""
+    return stat.read_text().rpartition(")")[2].split()[0]
 
 
 def _wait_until_dead(pid: int) -> None:
@@ -58,9 +62,15 @@ def test_address_and_data_outlast_stop_and_kill(make_broker: MakeBroker) -> None
     assert sorted(m.value() or b"" for m in topics.read(topic)) == [b"first", b"second", b"third"]
 
 
-def test_a_paused_broker_answers_again_when_it_is_resumed(make_broker: MakeBroker) -> None:
+def test_a_paused_broker_stands_still_with_all_its_threads_and_answers_when_it_is_resumed(
+    make_broker: MakeBroker,
+) -> None:
     broker = make_broker()
 
+    for _ in range(50):  # a thread that still runs is caught by about every second try
+        broker.pause()
+        assert {_state(stat) for stat in Path(f"/proc/{broker.pid}/task").glob("*/stat")} == {"T"}
+        broker.resume()
     broker.pause()
     with pytest.raises(BrokerUnavailableError):
         wait_until_ready(broker.bootstrap_servers, 1)
