@@ -71,6 +71,7 @@ def _joined_stream(parts: _Parts) -> dict[str, Any]:
         "progress_at": max(stream["progress_at"] for stream in streams),
         "lag": None if None in lags else sum(lags),
         "concurrency_moved": moved.pop() if len(moved) == 1 else "differs",
+        "largest_batch": min(filter(None, (stream.get("largest_batch") for stream in streams)), default=None),
         "partitions": {
             name: {**found, "worker": _whose(ordinal, found)}
             for ordinal, stream in parts

@@ -34,6 +34,7 @@ from connector.core.partition import (
 from connector.core.progress import MAX_METADATA, Progress, Range, encode, runs
 from connector.core.remembered import Remembered
 from connector.core.results import Finished
+from connector.core.sizing import SizeLimit
 from connector.core.starting import SUSPECTS_SHARE, StartQueue
 from connector.core.verdicts import Verdicts
 
@@ -124,6 +125,9 @@ class Flow:
         self._serial = 0
         self._witness = -1
         """The listing of the last record that was let in although its partition is full."""
+        self.size = SizeLimit()
+        self._larger = -1
+        """The listing of the last batch that may hold more records than were answered since an answer was lost."""
         self._mark = first_mark
 
     @property
@@ -615,6 +619,7 @@ class Flow:
         crowded: list[Batch] = []
         records, suspects = self.active_records, self._room_for_suspects(slots)
         has_witness = self._witness in self.active  # else nothing may pass there that tells the others from an outage
+        has_larger = self._larger in self.active
         while len(start) < slots:
             batch = self.queue.take(now=now, suspects=suspects > 0, trial=trial)
             if batch is None:
@@ -637,13 +642,22 @@ class Flow:
                     continue
                 self.held_bytes += _bytes(pruned)
                 batch = pruned
-            if (trial or is_witness) and batch.count > 1:
-                batch, rest = self._divide(batch, [0], (f"{batch.id}.t{self._serial:x}", batch.id))
-                self.queue.put_back([rest])
+            may_try = not (has_larger or batch.was_posted)
+            most = 1 if trial or is_witness else self.size.most(now=now, may_try=may_try)
             self._serial += 1
+            if most is not None and batch.count > most:
+                batch, rest = self._divide(batch, range(most), (f"{batch.id}.t{self._serial:x}", batch.id))
+                if batch.was_posted and not trial:
+                    self.queue.again(rest, at=0.0)  # it takes turns with what may try for more
+                else:
+                    self.queue.put_back([rest])
+                if not (trial or batch.was_posted):
+                    batch.family = -self._serial  # it was never posted with others, so what it tells is its own
             if is_witness:
                 self._witness, has_witness = self._serial, True
-                batch.family = -self._serial  # it was never posted with others, so what it tells is its own
+                batch.family = -self._serial
+            if self.size.limit is not None and batch.count > self.size.limit:
+                self._larger, has_larger = self._serial, True
             records += batch.count
             suspects -= batch.suspect
             start.append((self._serial, batch))

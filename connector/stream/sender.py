@@ -298,9 +298,11 @@ class Sender:
     def _passed(self, answered: Answered) -> None:
         if answered.reply.foreign:  # of the platform it says nothing
             return
-        batch = answered.batch
-        if self._state.gate.passed(batch.family, now=answered.at, suspect=batch.suspect):
-            self._state.limit.restart()
+        batch, state = answered.batch, self._state
+        if state.flow.size.answered(batch.count, now=answered.at):
+            self._log.info("batches are as large as before", records=batch.count)
+        if state.gate.passed(batch.family, now=answered.at, suspect=batch.suspect):
+            state.limit.restart()
 
     def _failed(self, answered: Answered, *, still_pass: bool = False) -> None:
         self._troubled(answered, still_pass=still_pass)
@@ -370,6 +372,7 @@ class Sender:
     def _doubt(self, answered: Answered) -> None:
         """Deal with a batch whose fate is unknown, as the operator chose."""
         batch, flow = answered.batch, self._state.flow
+        self._note_lost(answered)
         others = self._others(answered)
         self._failed(answered, still_pass=others.still_pass)
         match self._options.in_doubt:
@@ -381,6 +384,18 @@ class Sender:
                 flow.doubt(batch.chunks)
                 flow.withdraw(answered.serial)
                 self._hold_partitions(batch.chunks)
+
+    def _note_lost(self, answered: Answered) -> None:
+        """Have later batches be smaller than one without an answer, unless others as large were answered meanwhile."""
+        batch, at, size = answered.batch, answered.at, self._state.flow.size
+        began, overdue_secs = at - answered.took_secs, answered.took_secs - self._state.limit.overdue_secs
+        due = at - overdue_secs if overdue_secs > 0 else began
+        if size.lost(batch.count, began=began, due=due, now=at):
+            self._log.warning(
+                "an answer was lost, and none as large has come since: batches hold fewer records",
+                lost=batch.count,
+                records=size.limit,
+            )
 
     def _doubt_some(self, answered: Answered, chunks: tuple[Chunk, ...]) -> None:
         """Deal with records of a judged batch that are in doubt, are listed as such, and belong to no active batch."""

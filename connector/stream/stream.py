@@ -439,6 +439,7 @@ class Stream:
                 "consumers_replaced": counts.consumers_replaced,
                 "concurrency_limit": state.limit.limit,
                 "concurrency_moved": state.limit.moved,
+                "largest_batch": flow.size.limit,
                 "paused_secs": round(max(state.paused_until - at, 0.0), 3),
                 "gate": state.gate.state,
                 "lag": self.lag,

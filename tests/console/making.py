@@ -68,6 +68,7 @@ def stream(**over: Any) -> dict[str, Any]:
         "consumers_replaced": 0,
         "concurrency_limit": 16,
         "concurrency_moved": "grow",
+        "largest_batch": None,
         "paused_secs": 0.0,
         "gate": "closed",
         "lag": 12_000,

@@ -889,3 +889,86 @@ def test_records_without_a_time_have_no_age() -> None:
     read(made, chunk(A, range(3)))
 
     assert made.oldest_ms() is None
+
+
+# ------------------------------------------------------------------ how many records a request may hold
+
+
+def limited(made: Flow, count: int, *, now: float = 0.0) -> None:
+    """Have a request been lost of very many records, and one of so many been answered since."""
+    made.size.answered(count, now=now)
+    assert made.size.lost(10_000, began=now - 30, due=now, now=now)
+
+
+def sizes(made: Flow) -> list[int]:
+    return [posted.count for posted in made.active.values()]
+
+
+def test_no_batch_holds_more_records_than_were_answered_but_one_that_tries_for_twice_as_many() -> None:
+    made = flow(A)
+    read(made, chunk(A, range(30)))
+    made.add_ready([batch(chunk(A, range(18))), batch(chunk(A, range(18, 22))), batch(chunk(A, range(22, 30)))])
+    limited(made, 4)
+
+    started(made)
+
+    assert sizes(made) == [8, 4, 4, 2, 4, 4, 4]
+    assert under_way(made) == list(range(30))
+
+
+def test_no_other_tries_for_more_while_one_is_under_way() -> None:
+    made = flow(A)
+    read(made, chunk(A, range(30)))
+    limited(made, 4)
+    for begin in (0, 10, 20):
+        made.add_ready([batch(chunk(A, range(begin, begin + 10)))])
+        started(made)
+
+    assert sizes(made) == [8, 2, 4, 4, 2, 4, 4, 2]
+
+    settled(made, next(iter(made.active)))
+    read(made, chunk(A, range(30, 40)))
+    made.add_ready([batch(chunk(A, range(30, 40)))])
+    started(made)
+
+    assert sizes(made)[-2:] == [8, 2], "it was answered, or is lost: there may be another"
+
+
+def test_what_was_posted_before_does_not_try_for_more() -> None:
+    """It may have a reason of its own for having no answer."""
+    made = flow(A)
+    read(made, chunk(A, range(10)))
+    limited(made, 4)
+    again = batch(chunk(A, range(10)))
+    again.sent_ms = 5
+    made.again(again, at=0.0)
+
+    started(made)
+
+    assert sizes(made) == [4, 4, 2]
+    assert {posted.family for posted in made.active.values()} == {again.family}
+
+
+def test_parts_of_what_was_never_posted_tell_each_of_itself() -> None:
+    """A batch that holds one bad record must not make most others look as if they failed with it."""
+    made = flow(A)
+    read(made, chunk(A, range(12)))
+    made.add_ready([batch(chunk(A, range(12)), family=7)])
+    limited(made, 2)
+
+    started(made)
+
+    assert sizes(made) == [4, 2, 2, 2, 2]
+    assert len({posted.family for posted in made.active.values()}) == 5
+
+
+def test_what_the_platform_is_tried_with_is_one_record_whatever_was_answered() -> None:
+    made = flow(A)
+    read(made, chunk(A, range(12)))
+    made.add_ready([batch(chunk(A, range(12)))])
+    limited(made, 4)
+
+    tick = made.plan(now=0.0, slots=1, trial=True)
+
+    assert tick is not None
+    assert [posted.count for _, posted in tick.start] == [1]

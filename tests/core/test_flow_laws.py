@@ -69,6 +69,7 @@ class Worker:
     """What became of the running tick, where the broker knows it before the worker does."""
     listed: dict[int, Batch] = field(default_factory=dict)
     posted: dict[int, Batch] = field(default_factory=dict)
+    began: dict[int, float] = field(default_factory=dict)
     quarantine: list[Finished] = field(default_factory=list)
     told: set[Position] = field(default_factory=set)
     """Records that it knows the platform's answer for."""
@@ -241,6 +242,8 @@ class DeliveryMachine(RuleBasedStateMachine):
         worker = self.workers[who % 2]
         if worker.running is None:
             worker.running = worker.flow.plan(now=self.now, slots=min(slots, 1) if trial else slots, trial=trial)
+            if worker.running is not None:
+                self.check_sizes(worker, worker.running)
             if trial and worker.running is not None:
                 assert sum(batch.count for _, batch in worker.running.start) <= 1
 
@@ -253,7 +256,18 @@ class DeliveryMachine(RuleBasedStateMachine):
             if extended is None:
                 self.resolve(worker, commits=False)
             else:
+                if not worker.running.start:
+                    self.check_sizes(worker, extended)
                 worker.running = extended
+
+    def check_sizes(self, worker: Worker, tick: Tick) -> None:
+        """Check that of what was just planned one batch at most tries for more, and for twice as much."""
+        limit = worker.flow.size.limit
+        if limit is None:
+            return
+        larger = [batch for _, batch in tick.start if batch.count > limit]
+        assert len(larger) <= 1
+        assert all(batch.count <= 2 * limit and not batch.was_posted for batch in larger)
 
     @rule(who=numbers)
     def commit(self, who: int) -> None:
@@ -327,6 +341,7 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     def write(self, worker: Worker, serial: int) -> None:
         batch = worker.posted[serial] = worker.listed.pop(serial)
+        worker.began[serial] = self.now
         self.requests[batch.id] = positions(batch.chunks)
         for position in positions(batch.chunks):
             assert self.perhaps_taken[position] <= self.resent[position]
@@ -371,8 +386,11 @@ class DeliveryMachine(RuleBasedStateMachine):
     ) -> None:
         """Do what the sender does of an answer."""
         flow = worker.flow
+        if how == "lost":
+            flow.size.lost(batch.count, began=worker.began.get(serial, self.now), due=self.now, now=self.now)
         match how:
             case "taken":
+                flow.size.answered(batch.count, now=self.now)
                 self.believe_taken(batch.chunks)
                 self.finish(worker, serial, batch.chunks, Verdicts(QUEUED))
             case "not_taken":

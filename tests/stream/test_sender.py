@@ -78,9 +78,15 @@ def others_pass(bench: Bench, *, at_most: float = math.inf) -> Callable[[], None
     return feed
 
 
+@pytest.mark.parametrize(("others", "posted"), [(3, 3), (1, 2)], ids=["others_as_large", "others_smaller"])
 @pytest.mark.parametrize("how", ["lost", "504", "lie"])
-def test_of_a_batch_in_doubt_again_and_again_the_one_record_to_blame_is_a_dead_letter_that_says_so(how: str) -> None:
-    """`resend` has an end: what is in doubt whenever it is posted, while others pass, is one record's own trouble."""
+def test_of_a_batch_in_doubt_again_and_again_the_one_record_to_blame_is_a_dead_letter_that_says_so(
+    how: str, others: int, posted: int
+) -> None:
+    """`resend` has an end: what is in doubt whenever it is posted, while others pass, is one record's own trouble.
+
+    Where only smaller ones pass it may be the size, so that each is posted alone from then on.
+    """
     bench = Bench(in_doubt="resend", max_attempts=3)
     posts: Counter[str] = Counter()
     passed = asyncio.Event()
@@ -111,11 +117,12 @@ def test_of_a_batch_in_doubt_again_and_again_the_one_record_to_blame_is_a_dead_l
             passed.set()  # others pass, and the sender knows
         if not bench.state.flow.ready and number <= answered:
             number += 1
-            bench.read([event(f"well {number}")])
+            bench.read([event(f"well {number}.{each}") for each in range(others)])
 
     talk(handle, lambda client, _: delivering(bench, client, ["one", "two", "poison"], feed=feed))
 
-    assert (posts["one"], posts["two"], posts["poison"]) == (3, 3, 3), "a person had each of them on the phone, maybe"
+    times = (posts["one"], posts["two"], posts["poison"])
+    assert times == (posted, posted, 3), "a person had each of them on the phone, maybe"
     assert {bench.results()[offset][0].status for offset in (0, 1)} == {"queued"}
     assert max(count for text, count in posts.items() if text.startswith("well")) == 1
     verdict, item = bench.results()[2]
@@ -634,6 +641,60 @@ def test_an_outage_that_loses_answers_costs_a_record_for_each_time_that_the_plat
     print(f"{in_doubt} of 500 in doubt after {tries} requests without an answer")
     before_the_hold = 8 * 5  # as many batches as may be under way
     assert in_doubt <= before_the_hold + tries
+
+
+class Strained(Liar):
+    """A client whose platform has no answer to requests of more records than it can do; these it may have taken."""
+
+    def __init__(self, most: float) -> None:
+        super().__init__([])
+        self.most = most
+        self.counts: list[int] = []
+
+    async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
+        """Answer within a moment, or be given up after some."""
+        self.counts.append(batch.count)
+        is_lost = batch.count > self.most
+        await asyncio.sleep(0.03 if is_lost else 0.001)
+        self.said = [Reply("lost", trouble="read_timeout")] if is_lost else []
+        return await super().post(operation, batch, before=before)
+
+
+@pytest.mark.parametrize("in_doubt", ["dead_letter", "resend"])
+@pytest.mark.parametrize("most", [1, 7, 30])
+def test_where_no_large_request_is_answered_small_ones_are_posted(
+    most: int, in_doubt: Literal["dead_letter", "resend"]
+) -> None:
+    """Each large one is a loss. What was under way is in doubt, and of the rest what it takes to find the size."""
+    platform = Strained(most)
+    bench = Bench(batch_records=50, in_doubt=in_doubt)
+
+    deliver(bench, platform, [f"text {number}" for number in range(3_000)])
+
+    doubted = sum(count > 1 for count in platform.taken.values()) + sum(
+        verdict.reason == "in_doubt" for verdict, _ in bench.results().values()
+    )
+    print(f"{doubted} of 3,000 in doubt after {len(platform.counts)} requests")
+    assert doubted <= 8 * 50 + 3 * 2 * most, "as many as may be under way, and a few that tried for more"
+
+
+def test_after_an_outage_that_loses_answers_batches_are_soon_as_large_as_before() -> None:
+    platform = Strained(0)
+    bench = Bench(batch_records=50, failures=3)
+
+    def feed() -> None:
+        if len(platform.counts) >= 12:
+            platform.most = math.inf
+
+    with capture_logs() as logs:
+        deliver(bench, platform, [f"text {number}" for number in range(3_000)], feed=feed)
+
+    assert platform.counts[12:].count(50) > 3_000 // 50 / 2
+    told = [(line["event"], line["records"]) for line in logs if "records" in line]
+    assert told == [
+        ("an answer was lost, and none as large has come since: batches hold fewer records", 1),
+        ("batches are as large as before", 50),
+    ]
 
 
 def test_a_page_in_the_place_of_the_platform_ends_no_outage() -> None:

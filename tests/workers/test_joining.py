@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from connector.console.joining import Heard, joined_health, joined_readiness, joined_resumed, joined_streams
 from connector.telemetry.metrics import WorkerSeen, render_workers
 
@@ -18,7 +20,7 @@ def _stream(**over: Any) -> dict[str, Any]:
         "name": "sends", "state": "running", "operation": "send", "dead_letters": {}, "requests_by_row": {},
         "batches_closed": {}, "lag": 0, "holds": [], "hold": None, "standstills": [], "partitions": {}, "error": None,
         "paused_secs": 0.0, "pace": None, "redrives": [], "concurrency_moved": "grow", "gate": "closed", "failures": [],
-        "oldest_unsettled_secs": 0.0, "progress_at": 7.0, **over,
+        "largest_batch": None, "oldest_unsettled_secs": 0.0, "progress_at": 7.0, **over,
     }  # fmt: skip
 
 
@@ -67,6 +69,13 @@ def test_the_oldest_record_and_the_newest_progress_of_all_workers_are_told() -> 
     (joined,) = joined_streams(_heard(one, two))
 
     assert (joined["oldest_unsettled_secs"], joined["progress_at"], joined["open_doubt"]) == (9.0, 100.0, 5)
+
+
+@pytest.mark.parametrize(("limits", "joined"), [((None, None), None), ((64, None), 64), ((64, 8), 8)])
+def test_of_what_batches_may_hold_the_least_is_told(limits: tuple[int | None, int | None], joined: int | None) -> None:
+    [found] = joined_streams(_heard(*(_stream(largest_batch=limit) for limit in limits)))
+
+    assert found["largest_batch"] == joined
 
 
 def test_the_state_that_most_needs_to_be_seen_is_told_and_holds_name_their_worker() -> None:

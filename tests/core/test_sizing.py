@@ -1,0 +1,145 @@
+"""How many records a request may hold after one was not answered."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connector.core.sizing import FIRST_WAIT_SECS, LONGEST_WAIT_SECS, SizeLimit
+
+
+def limited(count: int = 1_000, *, now: float = 100.0) -> SizeLimit:
+    """Return a limit that began as a request of so many records was lost, and nothing else was answered."""
+    size = SizeLimit()
+    assert size.lost(count, began=now - 30, due=now - 29, now=now)
+    return size
+
+
+def test_as_long_as_all_are_answered_there_is_no_limit() -> None:
+    size = SizeLimit()
+    for count in (1, 500, 1_000):
+        assert not size.answered(count, now=1.0)
+
+    assert size.most(now=1.0, may_try=False) is None
+
+
+def test_where_nothing_is_answered_the_next_request_holds_one_record() -> None:
+    assert limited().most(now=100.0, may_try=False) == 1
+
+
+@pytest.mark.parametrize(("answered", "limit"), [([], 1), ([40], 40), ([40, 600, 40], 600), ([999, 3], 999)])
+def test_the_limit_is_what_was_answered_since_the_lost_one_was_due(answered: list[int], limit: int) -> None:
+    size = SizeLimit()
+    size.answered(1_000, now=70.5)  # soon after it was begun, so before it was late
+    for at, count in enumerate(answered):
+        size.answered(count, now=72.0 + at)
+
+    assert size.lost(1_000, began=70.0, due=71.0, now=100.0)
+    assert size.limit == limit
+
+
+@pytest.mark.parametrize("count", [1_000, 5_000])
+def test_where_others_as_large_are_answered_meanwhile_it_is_not_the_size(count: int) -> None:
+    size = SizeLimit()
+    size.answered(count, now=72.0)
+    size.answered(5, now=73.0)
+
+    assert not size.lost(1_000, began=70.0, due=71.0, now=100.0)
+    assert size.limit is None
+
+
+def test_a_single_record_without_an_answer_is_not_too_many() -> None:
+    size = SizeLimit()
+
+    assert not size.lost(1, began=70.0, due=71.0, now=100.0)
+    assert size.limit is None
+
+
+def test_each_answer_about_more_doubles_it_until_as_many_pass_as_were_lost() -> None:
+    size, tried, ended = limited(700), [], False
+    while not ended:
+        tried.append(size.most(now=101.0, may_try=True) or 0)
+        ended = size.answered(tried[-1], now=101.0)
+
+    assert tried == [2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024]
+    assert size.most(now=101.0, may_try=False) is None
+
+
+def test_an_answer_about_less_says_nothing_new() -> None:
+    size = limited()
+    for count in (8, 2, 1):
+        size.answered(count, now=101.0)
+
+    assert size.limit == 8
+
+
+def test_those_that_were_under_way_when_the_limit_came_say_nothing_of_it() -> None:
+    """All of them are lost one after another, as they were all too large."""
+    size = limited()
+    for late in range(60):
+        assert not size.lost(1_000, began=99.0, due=99.5, now=101.0 + late)
+
+    assert (size.limit, size.most(now=161.0, may_try=True)) == (1, 2)
+
+
+def test_one_of_them_that_is_answered_after_all_says_that_it_was_not_the_size() -> None:
+    size = limited()
+
+    assert size.answered(1_000, now=101.0)
+    assert size.limit is None
+
+
+def test_where_more_is_not_answered_either_the_next_attempt_waits_each_time_longer() -> None:
+    size, at, waits = limited(), 100.0, []
+    size.answered(64, now=at)
+    for _ in range(9):
+        assert size.lost(128, began=at, due=at + 1, now=at + 30)
+        at += 30
+        begun = at
+        while size.most(now=at, may_try=True) == 64:
+            at += 1
+        waits.append(at - begun)
+
+    assert waits == [10, 20, 40, 80, 160, 320, 600, 600, 600]
+    assert (waits[0], waits[-1]) == (FIRST_WAIT_SECS, LONGEST_WAIT_SECS)
+    assert size.limit == 64, "what was answered is not too many"
+
+    size.answered(128, now=at)
+    size.lost(256, began=at, due=at + 1, now=at + 30)
+
+    assert size.most(now=at + 30 + FIRST_WAIT_SECS, may_try=True) == 256, "it waits no longer than at first"
+
+
+def test_what_was_not_too_many_once_may_be_later() -> None:
+    size = limited()
+    size.answered(64, now=101.0)
+    size.lost(128, began=101.0, due=102.0, now=131.0)
+
+    assert size.lost(64, began=140.0, due=141.0, now=170.0)
+    assert (size.limit, size.most(now=170.0, may_try=True)) == (1, 2), "and more may be tried at once"
+
+
+@given(most=st.integers(1, 400), batches=st.integers(2, 1_000), late=st.floats(0, 5))
+def test_whatever_a_platform_answers_at_most_a_few_requests_are_lost_until_all_are_answered(
+    most: int, batches: int, late: float
+) -> None:
+    """It finds within a factor of two what is answered, at the price of one request, and asks for more ever less."""
+    size, now, tries_lost = limited(batches), 100.0, 0
+    while now < 100.0 + 3_600:
+        count = min(size.most(now=now, may_try=True) or batches, batches)
+        if count <= most:
+            now += 0.1 + late
+            size.answered(count, now=now)
+        else:
+            began, now = now, now + 30
+            size.lost(count, began=began, due=began + 1, now=now)
+            tries_lost += 1
+        if size.limit is None:
+            break
+        now += 1
+
+    assert tries_lost <= 13
+    if batches <= most:
+        assert (size.limit, tries_lost) == (None, 0)
+    else:
+        assert size.limit is not None
+        assert most / 2 < size.limit <= most
