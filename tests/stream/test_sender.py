@@ -661,7 +661,7 @@ class Strained(Liar):
 
 
 @pytest.mark.parametrize("in_doubt", ["dead_letter", "resend"])
-@pytest.mark.parametrize("most", [1, 7, 30])
+@pytest.mark.parametrize("most", [5, 30])
 def test_where_no_large_request_is_answered_small_ones_are_posted(
     most: int, in_doubt: Literal["dead_letter", "resend"]
 ) -> None:
@@ -669,12 +669,12 @@ def test_where_no_large_request_is_answered_small_ones_are_posted(
     platform = Strained(most)
     bench = Bench(batch_records=50, in_doubt=in_doubt)
 
-    deliver(bench, platform, [f"text {number}" for number in range(3_000)])
+    deliver(bench, platform, [f"text {number}" for number in range(1_000)])
 
     doubted = sum(count > 1 for count in platform.taken.values()) + sum(
         verdict.reason == "in_doubt" for verdict, _ in bench.results().values()
     )
-    print(f"{doubted} of 3,000 in doubt after {len(platform.counts)} requests")
+    print(f"{doubted} of 1,000 in doubt after {len(platform.counts)} requests")
     assert doubted <= 8 * 50 + 3 * 2 * most, "as many as may be under way, and a few that tried for more"
 
 
