@@ -624,7 +624,7 @@ class Flow:
             batch = self.queue.take(now=now, suspects=suspects > 0, trial=trial)
             if batch is None:
                 break
-            is_witness = False
+            is_witness = is_part = False
             if self._full and self._is_crowded(batch, self._full):
                 is_witness = not (has_witness or batch.was_posted)
                 part, rest = self._with_room(batch, self._crammed if is_witness or batch.was_posted else self._full)
@@ -646,16 +646,12 @@ class Flow:
             most = 1 if trial or is_witness else self.size.most(now=now, may_try=may_try)
             self._serial += 1
             if most is not None and batch.count > most:
-                batch, rest = self._divide(batch, range(most), (f"{batch.id}.t{self._serial:x}", batch.id))
-                if batch.was_posted and not trial:
-                    self.queue.again(rest, at=0.0)  # it takes turns with what may try for more
-                else:
-                    self.queue.put_back([rest])
-                if not (trial or batch.was_posted):
-                    batch.family = -self._serial  # it was never posted with others, so what it tells is its own
+                batch = self._first_of(batch, most)
+                is_part = not (trial or batch.was_posted)
+            if is_witness or is_part:
+                batch.family = -self._serial  # it was never posted with others, so what it tells is its own
             if is_witness:
                 self._witness, has_witness = self._serial, True
-                batch.family = -self._serial
             if self.size.limit is not None and batch.count > self.size.limit:
                 self._larger, has_larger = self._serial, True
             records += batch.count
@@ -664,6 +660,15 @@ class Flow:
         if slots:
             self.queue.crowd_out(crowded)
         return start
+
+    def _first_of(self, batch: Batch, most: int) -> Batch:
+        """Return the first records of a batch, and put the others back: to be tried again where they were posted."""
+        first, rest = self._divide(batch, range(most), (f"{batch.id}.t{self._serial:x}", batch.id))
+        if batch.was_posted:
+            self.queue.again(rest, at=0.0)  # they take turns with what may try for more
+        else:
+            self.queue.put_back([rest])
+        return first
 
     def _room_for_suspects(self, slots: int) -> int:
         """Return how many of the suspects that wait may start, where so many batches may."""
