@@ -173,7 +173,7 @@ class Behaviour:
                 self._take_part(request, path, now=now)
             reply = self._failure(status, faults, wall_time=wall_time)
             return self._answered(Reaction(reply, delay_secs=delay_secs))
-        strike = self._strike(faults, endpoint) if request.method == "POST" else None
+        strike = self._strike(faults, endpoint, request) if request.method == "POST" else None
         reset = faults.close_with == "rst"
         if strike == "drop_request" or (strike == "stall" and not faults.stall_takes_records):
             self.ledger.left_unanswered(strike)
@@ -188,9 +188,13 @@ class Behaviour:
         reaction = _delivered(answer, strike, endpoint, faults, index_base=self._settings.switches.index_base)
         return self._answered(replace(reaction, delay_secs=delay_secs, reset=reset), strike)
 
-    def _strike(self, faults: Faults, endpoint: Endpoint | None) -> Strike | Lie | Literal["unnamed_error"] | None:
+    def _strike(
+        self, faults: Faults, endpoint: Endpoint | None, request: Request
+    ) -> Strike | Lie | Literal["unnamed_error"] | None:
         if endpoint is None or faults is _HEALTHY:
             return None
+        if faults.stall_above_bytes is not None and request.body_bytes > faults.stall_above_bytes:
+            return "stall"
         for strike in STRIKES:
             if self._dice.strikes(strike, getattr(faults, strike)):
                 return strike

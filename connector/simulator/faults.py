@@ -103,6 +103,9 @@ class Faults(Model):
     drop_request: _Odds = Field(default=NEVER, description="Read whole, nothing taken, closed without an answer.")
     lose_reply: _Odds = Field(default=NEVER, description="Taken, then closed without an answer.")
     stall: _Odds = Field(default=NEVER, description="Read whole, never answered, never closed.")
+    stall_above_bytes: int | None = Field(
+        default=None, ge=0, description="Requests with larger bodies are stalled, each of them."
+    )
     stall_takes_records: bool = Field(default=False, description="Whether a stalled request is taken.")
     cut_body: _Odds = Field(default=NEVER, description="Taken, closed in the middle of the reply's body.")
     slow_body: _Odds = Field(default=NEVER, description="Taken, the reply's body drips for `slow_body_secs`.")

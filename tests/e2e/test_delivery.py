@@ -235,6 +235,27 @@ def test_what_is_in_doubt_again_and_again_is_sent_so_often_and_no_more(world: Wo
     assert max(attempts) <= 6, "three, and those that show that it is not the platform that fails"
 
 
+def test_where_no_large_request_is_answered_all_goes_on_in_small_ones(world: World) -> None:
+    """The stream would be in doubt batch by batch otherwise, since a single record passes each time."""
+    world.platform.set_faults(Faults(stall_above_bytes=2_000, stall_takes_records=True, latency_ms=(20, 20)))
+    world.produce_sends(5_000)
+    settings = world.settings(
+        {"trackly": {"timeouts": {"total_secs": 2, "connect_secs": 1}}},
+        stream={"batch": {"max_records": 200}, "concurrency": {"max": 8}},
+    )
+    worker = world.start(settings)
+    status = worker.wait_for(lambda s: s["queued"] > 1_000, "small requests that are answered")
+
+    found = world.settled()
+
+    print(f"{found.in_doubt} of 5,000 in doubt, requests of {status['largest_batch']} records at most")
+    assert found.problems() == []
+    assert 0 < status["largest_batch"] < 30
+    assert found.in_doubt <= 8 * 200 + 3 * 30, "what was under way at first, and what tried for more"
+    assert found.queued + found.in_doubt == 5_000
+    assert "batches hold fewer records" in worker.log.read_text()
+
+
 @pytest.mark.parametrize(
     "lie", ["broken_json", "empty_body", "html_body", "wrong_counts", "repeated_index", "wrong_to"]
 )

@@ -63,6 +63,20 @@ def test_a_stalled_request_is_never_answered_and_taken_if_so_wanted(serve: Serve
     assert served.send("next").status_code == 200
 
 
+def test_where_large_requests_are_stalled_small_ones_are_answered(serve: Serve) -> None:
+    served = serve(faults=Faults(stall_above_bytes=1_000))
+
+    with pytest.raises(httpx.ReadTimeout):
+        served.client.post(
+            "/send/bulk",
+            json={"list_number": "+18005551234", "messages": [{"to": "+15550000001", "body": "x" * 1_000}]},
+            timeout=0.2,
+        )
+
+    assert served.send("small").status_code == 200
+    assert served.simulator.ledger().unanswered == {"stall": 1}
+
+
 @LOOPS
 def test_a_cut_body_ends_before_its_length(serve: Serve, loop_factory: LoopFactory) -> None:
     served = serve(faults=Faults(cut_body=NEXT), loop_factory=loop_factory)
