@@ -627,11 +627,13 @@ class Flow:
             is_witness = is_part = False
             if self._full and self._is_crowded(batch, self._full):
                 is_witness = not (has_witness or batch.was_posted)
-                part, rest = self._with_room(batch, self._crammed if is_witness or batch.was_posted else self._full)
-                crowded += [rest] if rest else []
-                if part is None:
-                    continue
-                batch = part
+                full = self._crammed if is_witness or batch.was_posted else self._full
+                if full is self._full or self._is_crowded(batch, full):
+                    part, rest = self._with_room(batch, full)
+                    crowded += [rest] if rest else []
+                    if part is None:
+                        continue
+                    batch = part
             if records and records + batch.count > self.limits.max_in_flight_records:
                 self.queue.put_back([batch])
                 break
@@ -679,7 +681,9 @@ class Flow:
 
     def _with_room(self, batch: Batch, crowded: set[Partition]) -> tuple[Batch | None, Batch | None]:
         """Return the part of a batch that metadata has room for, and the part that waits for its partitions."""
-        return self._cut_batch(batch, dict.fromkeys(crowded, 0)) if self._is_crowded(batch, crowded) else (batch, None)
+        if all(chunk.partition in crowded for chunk in batch.chunks):
+            return None, batch
+        return self._cut_batch(batch, dict.fromkeys(crowded, 0))
 
     def _is_crowded(self, batch: Batch, crowded: set[Partition]) -> bool:
         """Tell whether metadata has no room for some of a batch; what else it holds may go without these."""
