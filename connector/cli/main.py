@@ -1,9 +1,10 @@
 """The console entry: all commands under one name."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from connector import __version__
 from connector.cli.acls import acls
@@ -19,8 +20,22 @@ from connector.cli.run import run, worker
 from connector.cli.schema import schema
 from connector.cli.simulate import simulate
 
+
+class _Commands(TyperGroup):
+    """All commands, told of a slip without the words of whatever checks arguments for typer."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that is named."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
+
 app = typer.Typer(
     name="trackly-connector",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     # Plain tracebacks: the pretty ones print local variables, which hold keys and payloads.

@@ -86,6 +86,14 @@ def test_help_names_every_command_and_exit_code() -> None:
             "Error: Invalid value for --last: is for a topic that is read; with --sample all is shown",
         ),
         (["dead-letters", "redrvie"], "Error: No such command 'redrvie'. Did you mean 'redrive'?"),
+        (
+            ["acls", "c.yaml", "--format", "tabel"],
+            "Error: Invalid value for '--format': 'tabel' is not one of 'table', 'commands', 'strimzi', 'json'.",
+        ),
+        (
+            ["dead-letters", "redrive", "c.yaml", "--include", "doubt"],
+            "Error: Invalid value for '--include': 'doubt' is not one of 'in_doubt'.",
+        ),
     ],
 )
 def test_slips_in_arguments_are_told_in_plain_lines_where_nobody_watches(arguments: list[str], said: str) -> None:
