@@ -9,19 +9,43 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from connector.config.settings import Settings
 from connector.core.chunks import Partition
 from connector.deadletters.addresses import AddressBook, json_of
 from connector.deadletters.letters import Letter, Position
-from connector.mapping.expressions import Evaluate, EvaluationError, InvalidSourceError, evaluator, is_true, parse
+from connector.mapping.expressions import (
+    Evaluate,
+    EvaluationError,
+    InvalidSourceError,
+    evaluator,
+    is_true,
+    parse,
+    refuse_strangers,
+    roots_of,
+)
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _TIME_FORM = "should be a time such as 2026-01-31T08:00:00Z, or how long ago: 90m, 24h, 7d"
 _POSITION_FORM = "should be TOPIC:PARTITION:OFFSET, or PARTITION:OFFSET in the dead-letter topic"
+
+NAMES: Final = (
+    "value",
+    "headers",
+    "key",
+    "reason",
+    "code",
+    "text",
+    "status",
+    "attempts",
+    "redrives",
+    "stream",
+    "timestamp_ms",
+)
+"""What `--where` sees of a dead letter."""
 
 Matches = Callable[[Letter], bool]
 
@@ -160,7 +184,9 @@ class Criteria:
 
 def _compiled(where: str) -> Evaluate:
     try:
-        return evaluator(parse(where))
+        ast = parse(where)
+        refuse_strangers(roots_of(ast, NAMES), where, NAMES, what="a dead letter")
+        return evaluator(ast)
     except InvalidSourceError as error:
         raise InvalidFilterError("--where", str(error)) from None
 

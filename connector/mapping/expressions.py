@@ -8,7 +8,7 @@ cases of JMESPath run through both.
 import difflib
 import operator
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Number
 from typing import Any, Final, cast
@@ -59,16 +59,16 @@ class Expression:
 def compile_expression(text: str) -> Expression:
     """Compile an expression over the roots of a record; raises `InvalidSourceError`."""
     ast = parse(text)
-    roots = frozenset(_roots(ast))
+    roots = frozenset(roots_of(ast))
     refuse_strangers(roots, text)
     return Expression(text, roots, _path(ast), evaluator(ast), _terms(ast))
 
 
-def refuse_strangers(names: Collection[str], text: str) -> None:
-    """Raise `InvalidSourceError` for a name in a text that no record has at its top."""
-    for name in sorted(set(names) - set(ROOTS)):
-        near = difflib.get_close_matches(name, ROOTS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"a record has {', '.join(ROOTS)}"
+def refuse_strangers(names: Iterable[str], text: str, known: Sequence[str] = ROOTS, *, what: str = "a record") -> None:
+    """Raise `InvalidSourceError` for a name in a text that is not known, as no record has it at its top."""
+    for name in sorted(set(names) - set(known)):
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"{what} has {', '.join(known)}"
         offset = text.find(name)
         raise InvalidSourceError(f"looks at `{name}`, which is not there; {hint}", offset if offset >= 0 else None)
 
@@ -146,23 +146,23 @@ def _nodes(ast: dict[str, Any]) -> Iterator[dict[str, Any]]:
         waiting += [child for child in node.get("children", ()) if isinstance(child, dict)]
 
 
-def _roots(node: dict[str, Any]) -> Iterator[str]:
-    """Yield the names that an expression looks up at the top; all of them where it takes the record as a whole."""
+def roots_of(node: dict[str, Any], known: Sequence[str] = ROOTS) -> Iterator[str]:
+    """Yield the names that an expression looks up at the top; all known ones where it takes the record as a whole."""
     match node["type"]:
         case "field":
             yield node["value"]
         case "literal" | "expref":
             return
         case "current" | "identity" | "index" | "slice":
-            yield from ROOTS
+            yield from known
         case "comparator" | "or_expression" | "and_expression" | "not_expression" | "function_expression":
             for child in node["children"]:
-                yield from _roots(child)
+                yield from roots_of(child, known)
         case "multi_select_list" | "multi_select_dict" | "key_val_pair" | "flatten":
             for child in node["children"]:
-                yield from _roots(child)
+                yield from roots_of(child, known)
         case _:  # what comes behind the first looks at what the first has found
-            yield from _roots(node["children"][0])
+            yield from roots_of(node["children"][0], known)
 
 
 def _path(node: dict[str, Any]) -> tuple[str, ...] | None:

@@ -1,11 +1,19 @@
 """Filters select what they say, and bad ones are refused by name."""
 
+import re
 from collections import Counter
 from typing import Any
 
 import pytest
 
-from connector.deadletters.selection import Criteria, InvalidFilterError, read_position, read_time
+from connector.deadletters.selection import (
+    NAMES,
+    Criteria,
+    InvalidFilterError,
+    document_of,
+    read_position,
+    read_time,
+)
 from tests.deadletters.making import NOW_MS, SETTINGS, headers_of, letter
 from tests.deadletters.test_letters import CONNECT
 
@@ -109,6 +117,31 @@ def test_what_is_no_jmespath_is_refused(where: str) -> None:
 def test_a_function_that_jmespath_does_not_have_is_refused_before_anything_is_read() -> None:
     with pytest.raises(InvalidFilterError, match=r"--where calls len\(\), which JMESPath does not have"):
         Criteria(where="len(value.body) > `5`")
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("reasn=='provider_error'", "looks at `reasn`, which is not there; did you mean reason?"),
+        ("!(vlaue.body)", "looks at `vlaue`, which is not there; did you mean value?"),
+        ("body=='Hello'", "looks at `body`, which is not there; a dead letter has value, headers, key, reason, code, "),
+        ("length(@) > `1` && topic", "looks at `topic`, which is not there"),
+    ],
+)
+def test_a_name_that_no_dead_letter_has_at_its_top_is_refused_as_it_would_select_none_or_all(
+    where: str, said: str
+) -> None:
+    with pytest.raises(InvalidFilterError, match=re.escape(f"--where {said}")):
+        Criteria(where=where)
+
+
+@pytest.mark.parametrize("where", ["@.reason", "@", "[reason, text][0]", "keys(@)", "*", "[value][?body]", "'x'"])
+def test_an_expression_may_take_a_dead_letter_as_a_whole(where: str) -> None:
+    assert Criteria(where=where).matcher() is not None
+
+
+def test_an_expression_may_look_at_all_that_a_dead_letter_has() -> None:
+    assert tuple(document_of(LETTER)) == NAMES
 
 
 def test_an_expression_that_is_nested_too_deeply_is_refused() -> None:
