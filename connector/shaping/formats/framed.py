@@ -15,7 +15,7 @@ from connector.config.formats import FramedName
 from connector.core.chunks import Chunk, Headers
 from connector.core.verdicts import SKIPPED, Verdict
 from connector.shaping.decoded import Decoded, FormatAwayError
-from connector.shaping.formats.schemas import Schema, SchemaKey, SchemaRegistry
+from connector.shaping.formats.schemas import EIGHT_BYTES, Schema, SchemaKey, SchemaRegistry
 from connector.shaping.json_values import json_from
 from connector.shaping.refusing import UndecodableError, refused, undecodable
 
@@ -196,4 +196,9 @@ class FramedDecoder:
 
 
 def _json(value: bytes, start: int) -> Any:
-    return json_from(value[start:])
+    try:
+        return json_from(value[start:])
+    except UndecodableError as error:
+        if start and not any(value[:start]):  # of schema 0, which nobody is asked for
+            raise UndecodableError(error.reason, f"{error}{EIGHT_BYTES}") from None
+        raise

@@ -39,7 +39,7 @@ MAX_ID: Final = 2**31 - 1
 """Registries number their schemas with Java's whole numbers."""
 MAX_TEXT: Final = 300
 
-_EIGHT_BYTES: Final = (
+EIGHT_BYTES: Final = (
     ": the frame has an id of eight bytes, perhaps, as Apicurio's serializers before version 3 write it; have the "
     "producer set apicurio.registry.as-confluent to true (from version 3 on, leave apicurio.registry.id-handler out)"
 )
@@ -217,7 +217,7 @@ class SchemaRegistry:
         except _UnknownError as error:
             if isinstance(error, _UnknownReferenceError):
                 return refused("schema_unusable", f"{named} refers to what the registry does not have: {error}")
-            return refused("schema_not_found", f"the registry does not know {named}{_EIGHT_BYTES if key == 0 else ''}")
+            return refused("schema_not_found", f"the registry does not know {named}{EIGHT_BYTES if key == 0 else ''}")
         except _NoPlaceError as error:
             if isinstance(key, int):
                 raise self._away(str(error)) from error

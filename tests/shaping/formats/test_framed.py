@@ -830,6 +830,18 @@ def test_without_validation_json_is_taken_out_of_its_frame_and_nobody_asked() ->
     assert decode(unchecked, None, [frame(9, b'{"to": 1}')]).values == [{"to": 1}]
 
 
+@pytest.mark.parametrize(("number", "reason"), [(7, "not_json"), (200, "not_utf8")])
+def test_without_validation_an_id_of_eight_bytes_is_told_as_well(number: int, reason: str) -> None:
+    """Nobody is asked for schema 0: what is read as JSON begins with the other half of the id."""
+    unchecked = FormatSettings(type="json_schema", validation=False)
+
+    decoded = decode(unchecked, None, [b"\0" + number.to_bytes(8) + b'{"to": 1}', frame(9, b'{"to": '), b"\0" * 4])
+
+    assert reasons(decoded) == {0: reason, 1: "not_json", 2: "not_framed"}
+    assert "apicurio.registry.as-confluent" in decoded.bad[0].text
+    assert not any("apicurio" in decoded.bad[index].text for index in (1, 2))
+
+
 @pytest.mark.parametrize("names", [["money.json", "old/money.json"], ["old/money.json", "money.json"]])
 def test_a_name_that_is_the_end_of_another_stands_for_its_own_schema_alone(
     names: list[str], tiny: TinyRegistry
