@@ -1,7 +1,8 @@
 """How to reach the platform: address, key, time limits, TLS."""
 
 import ipaddress
-from typing import Annotated
+import re
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
@@ -10,6 +11,9 @@ from connector.config.hosts import can_be_asked, is_address
 from connector.config.model import FilePath, Model, Seconds, secret_by
 
 DEFAULT_BASE_URL = "https://app.tracklysms.com/api/v2"
+
+_VARIABLE: Final = re.compile(r"\$[A-Z_][A-Z0-9_]*|%[A-Z_][A-Z0-9_]*%")
+"""`$NAME` or `%NAME%`. Keys and tokens are made by machines; a password may be so on purpose."""
 
 
 def check_url(value: str, *, instead: str = "") -> str:
@@ -54,8 +58,10 @@ def check_api_key(value: str) -> str:
     """Return the key when it can travel in a header as it is; say what is wrong with it without repeating it.
 
     The platform answers a key with stray white space like an unknown one (401), which would hold every
-    stream; so the slip is named here instead.
+    stream; so the slip is named here instead. So is a variable in a shell's form, whose name anybody could guess.
     """
+    if _VARIABLE.fullmatch(value):
+        raise ValueError("must not be a variable as shells write it, which stays as it is here: write ${env:NAME}")
     if any(character.isspace() for character in value):
         raise ValueError("must not hold white space (a line break at its end, perhaps)")
     return check_header(value)

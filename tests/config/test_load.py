@@ -114,6 +114,7 @@ ALIKE = (
     "lazy repeats, classes such as [:alpha:], and backslashes in brackets but before a dot"
 )
 HOST = "must be the name of a host or an address, without a port: 127.0.0.1, or 0.0.0.0 for every interface"
+A_VARIABLE = "must not be a variable as shells write it, which stays as it is here: write ${env:NAME}"
 SINGLE = {
     "unknown at the top": ({"srteams": []}, "srteams: is not a setting; did you mean streams?"),
     "choice left empty": (
@@ -256,6 +257,11 @@ SINGLE = {
         {"trackly": {"api_key": "trk_\u00fc"}},
         "trackly.api_key: must hold printable ASCII characters only",
     ),
+    **{
+        f"{name} {form}": ({group: {setting: form}}, f"{group}.{setting}: {A_VARIABLE}")
+        for form in ("$TRACKLY_CONNECTOR_KEY_2", "%TRACKLY_CONNECTOR_KEY_2%")
+        for name, group, setting in (("key", "trackly", "api_key"), ("token", "web", "token"))
+    },
     "servers": (
         {"kafka": {"bootstrap_servers": "a:1,,b:1"}},
         "kafka.bootstrap_servers: must be host:port, several of them with commas between",
@@ -315,6 +321,17 @@ def test_a_reference_cannot_stand_for_a_number(refused: Refused) -> None:
     problems = refused({"web": {"port": "${env:PORT}"}}, {"PORT": "80"})
 
     assert problems[0].message == "must be a whole number; a reference brings text and cannot stand here"
+
+
+@pytest.mark.parametrize("key", ["$ecret", "$ecret_KEY", "$", "$5000", "%", "100%", "K$KEY", "$KEY-2"])
+def test_a_key_or_a_password_may_hold_what_is_no_variable(key: str, load: Load) -> None:
+    security = {"protocol": "sasl_ssl", "sasl_mechanism": "PLAIN", "username": "u", "password": "$ECRET"}
+
+    settings = load({"trackly": {"api_key": key}, "kafka": {"security": security}})
+
+    assert settings.trackly.api_key.get_secret_value() == key
+    assert settings.kafka.security.password is not None
+    assert settings.kafka.security.password.get_secret_value() == "$ECRET"
 
 
 def test_references_are_replaced_before_validation(load: Load, tmp_path: Path) -> None:
