@@ -102,7 +102,9 @@ class DeliverySettings(Model):
         default=[504, 520, 524],
         description=(
             "5xx statuses that do not say that the platform did not take the batch; all other 5xx are posted again. By "
-            "default those of gateways that passed a request on and had no answer: 504, and 520 and 524 of Cloudflare."
+            "default those of gateways that passed a request on and had no answer: 504, and 520 and 524 of Cloudflare. "
+            "Its 522 says so only 90 s after the request, and before that it found no connection: add it where "
+            "`trackly.timeouts.total_secs` is as long."
         ),
     )
     max_in_flight_records: Annotated[int, Field(ge=1, le=10_000_000)] = Field(

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from connector.config.settings import Settings
 from connector.config.streams import StreamSettings
+from connector.config.trackly import TimeoutSettings
 
 REQUIRED: dict[str, Any] = {"name": "s", "topics": ["in"], "outcomes": {"topic": "o"}, "dead_letters": {"topic": "d"}}
 
@@ -38,11 +39,15 @@ def test_what_is_in_doubt_is_sent_again_only_where_repeats_are_harmless(stream: 
 def test_a_gateway_that_had_no_answer_to_what_it_passed_on_leaves_doubt_and_one_that_reached_nobody_leaves_none() -> (
     None
 ):
-    """520 to 530 are Cloudflare's: 521 to 523 and 525 to 530 say that it could not reach the platform."""
+    """520 to 530 are Cloudflare's: 521 to 523 and 525 to 530 say that it could not reach the platform.
+
+    522 has a second meaning, a request that no packet confirmed for 90 s: by then ours is lost, and so in doubt.
+    """
     doubted = _stream().delivery.in_doubt_statuses
 
     assert {504, 520, 524} <= set(doubted)
     assert not {500, 502, 503, 521, 522, 523, *range(525, 531)} & set(doubted)
+    assert TimeoutSettings().total_secs < 90
 
 
 @pytest.mark.parametrize("operation", ["send", "contacts", "revenue", "history"])
