@@ -141,8 +141,8 @@ def chunk_of(messages: list[Message], partition: Partition, epoch: int, *, keep_
 class Source:
     """A consumer of one stream.
 
-    `epoch_of` gives the assignment's number for a partition; `keep_timestamps` asks for the column of timestamps;
-    `may_be_missing` are topics that need not exist yet, and of which nothing is told until they do.
+    `epoch_of` gives the assignment's number for a partition; `keep_timestamps` asks for the column of timestamps.
+    Topics need not exist yet; nothing is told of them until they do.
     """
 
     def __init__(
@@ -152,7 +152,6 @@ class Source:
         epoch_of: Callable[[Partition], int | None],
         *,
         keep_timestamps: bool = False,
-        may_be_missing: Collection[str] = (),
     ) -> None:
         self._config = {**config, "error_cb": lambda _: None, "throttle_cb": self._wait_throttled}
         self._shared = Replaceable(Consumer(self._config))
@@ -160,7 +159,6 @@ class Source:
         self._handler = handler
         self._epoch_of = epoch_of
         self._keep_timestamps = keep_timestamps
-        self._may_be_missing = may_be_missing
         self._topics: set[str] = set()
         """Topics of which a partition was ever assigned: records of one that is revoked may still come."""
         self._known_topic = ""
@@ -256,8 +254,8 @@ class Source:
             read.missing.append(partition)
         elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
             return
-        elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART and topic in self._may_be_missing:
-            return  # not there yet
+        elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART and topic not in self._topics:
+            return  # not there yet, as is told at the start
         elif error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
             read.troubles.append((partition, FatalError(error)))
         else:

@@ -163,7 +163,6 @@ class Stream:
             reader.epoch_of,
             keep_timestamps=settings.delivery.max_age_secs is not None
             or (self._shaper is not None and self._shaper.needs_timestamps),
-            may_be_missing={settings.redrive_topic},
         )
         self._sender = Sender(
             self.state,

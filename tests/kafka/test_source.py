@@ -120,6 +120,23 @@ def test_a_read_that_brings_nothing_but_an_error_tells_of_it(
     assert (read.chunks, [partition for partition, _ in read.troubles]) == ([], [PARTITION])
 
 
+@pytest.mark.parametrize("was_there", [True, False])
+def test_a_topic_that_is_gone_is_told_and_not_one_that_is_yet_to_come(
+    was_there: bool, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which topics are yet to come is said at the start, once for all."""
+    tried = _source()
+    if was_there:
+        tried._on_assign(consumer, [TopicPartition(*PARTITION)])
+    monkeypatch.setattr(source, "_error", methodcaller("error"))
+    message = create_autospec(Message, instance=True)
+    message.topic.return_value, message.partition.return_value = PARTITION
+    message.error.return_value = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
+    consumer.consume.return_value = [message]  # type: ignore[attr-defined] # a mock
+
+    assert bool(tried.read(10, 0.0).troubles) is was_there
+
+
 def test_a_read_tells_when_its_first_record_came_not_when_the_wait_for_company_ended(
     consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
