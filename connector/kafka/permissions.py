@@ -31,6 +31,10 @@ class Allowed:
     exists: bool = True
     describable: bool = True
 
+    def tells(self, wanted: str) -> bool:
+        """Tell whether an operation is known to be allowed."""
+        return self.operations is not None and wanted in self.operations
+
     def missing(self, wanted: Collection[str]) -> list[str]:
         """Return the operations that are known not to be allowed."""
         if not self.describable:
@@ -83,6 +87,20 @@ class Permissions:
                 return Allowed(None, exists=False)
             raise
         return _allowed(described.authorized_operations)
+
+    def may_read(self, names: Collection[str | None], *, group: str, topics: Collection[str]) -> set[str | None]:
+        """Return which of these topics may surely be read, or are gone; with None for the group, and all of `topics`.
+
+        Of what brokers do not tell, or not in time, nothing is sure.
+        """
+        asked = {name for name in names if name is not None} | set(topics if None in names else ())
+        try:
+            found = self.topics(sorted(asked))
+            sure = {name for name, allowed in found.items() if not allowed.exists or allowed.tells("Read")}
+            whole = None in names and asked <= sure and self.group(group).tells("Read")
+        except KafkaTroubleError:
+            return set()
+        return {*sure, None} if whole else {*sure}
 
     def _await_coordinator(self, group: str) -> None:
         """Return once a group's coordinator answers, which in a young cluster takes some seconds.

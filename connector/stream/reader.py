@@ -21,7 +21,7 @@ from connector.core.watchdog import Spot
 from connector.kafka.errors import FatalError, KafkaTroubleError
 from connector.kafka.source import Source
 from connector.kafka.topics import IdsAsked
-from connector.stream.asking import Asker
+from connector.stream.asking import Asker, Sources
 from connector.stream.beginning import Beginning, Beginnings, BeginOptions
 from connector.stream.holds import Decision, hold_for_doubt
 from connector.stream.identities import Identities, Positions
@@ -62,6 +62,9 @@ class ReadOptions:
     drain_secs: float
     fence_secs: float
     """A consumer that ends twice within this time has a twin with its instance id, or will not be mended by a third."""
+    probe_secs: float = 2.0
+    """Wait before it is asked whether Kafka lets us read what it refused; it doubles, up to the next."""
+    probe_max_secs: float = 60.0
     chunk_records: int = 2_000
 
 
@@ -78,10 +81,11 @@ class Reader:
         fail: Callable[[BaseException], None],
         ask_ids: Callable[[Collection[str]], IdsAsked],
         last_settled: Callable[[], Mapping[Partition, int]] = dict,
+        may_read: Callable[[Sources], Sources] = lambda _: (),
     ) -> None:
         """Make a reader; `last_settled` tells what the outcome topic remembers, and raises `KafkaTroubleError`.
 
-        `ask_ids` begins to ask for the ids of topics.
+        `ask_ids` begins to ask for the ids of topics; `may_read` returns what Kafka surely lets us read.
         """
         self._state = state
         self._preparer = preparer
@@ -110,7 +114,13 @@ class Reader:
         """What becomes of the records in doubt of each partition that has begun."""
         self._stopped: set[Partition] = set()
         """Partitions that were paused because they are held."""
-        self.troubles = Troubles(name)
+        self._asker = Asker(name, may_read)
+        self.troubles = Troubles(
+            name,
+            self._asker.ask_what_may_be_read,
+            probe_secs=options.probe_secs,
+            probe_max_secs=options.probe_max_secs,
+        )
         self.lag: int | None = None
         """Records between what is committed and the ends that fetches told, None where none has told any yet."""
         self.turns = 0
@@ -134,7 +144,6 @@ class Reader:
             last_settled=last_settled,
             identities=self._identities,
         )
-        self._asker = Asker(name)
         self._log = get_logger("reader").bind(stream=name)
         self._thread = threading.Thread(target=self._run, name=f"{name}-reader", daemon=True)
 
@@ -210,6 +219,7 @@ class Reader:
         self._preparer.take_kept()
         self._pause_held(source)
         self._measure_lag(source)
+        self.troubles.look()
         at = now()
         with self._state.changed:
             self._state.close_due(at)

@@ -23,6 +23,7 @@ from connector.kafka.source import Source
 from connector.kafka.topics import Outputs, Topics
 from connector.shaping.formats import SchemaRegistry, decoder_for
 from connector.shaping.shaper import shaper_of
+from connector.stream.asking import may_read
 from connector.stream.holds import Decision, HoldBook, HoldSeen, Resumed, fit_to_show, status_of
 from connector.stream.paces import PaceBook
 from connector.stream.preparing import Preparer
@@ -156,6 +157,7 @@ class Stream:
             fail=self._fail,
             ask_ids=topics.ask_ids,
             last_settled=partial(last_settled, kafka, settings, client_id),
+            may_read=partial(may_read, kafka, settings, client_id),
         )
         source = Source(
             configs.consumer(kafka, settings, client_id=client_id, instance_id=self._identity.instance_id),
@@ -275,6 +277,7 @@ class Stream:
             if not decision.partitions:
                 self.state.resume()
                 self._preparer.try_at_once()
+                self._reader.troubles.ask_at_once()
             self._reader.resume({seen.partition: decision for seen in wanted if seen.partition is not None})
             self._tell_hold()
         ended = tuple(seen for seen in wanted if seen.hold.ends == "operator")

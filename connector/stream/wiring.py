@@ -99,6 +99,8 @@ def read_options(settings: StreamSettings, kafka: KafkaSettings, buffer_bytes: i
         buffer_bytes=max(buffer_bytes - FIXED_BYTES, 16_000_000),
         drain_secs=settings.delivery.drain_secs,
         fence_secs=kafka.session_timeout_secs,
+        probe_secs=settings.hold.probe_secs,
+        probe_max_secs=settings.hold.probe_max_secs,
     )
 
 

@@ -39,6 +39,8 @@ DENYING = {
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
     "super.users": "User:ANONYMOUS",
     "allow.everyone.if.no.acl.found": "false",
+    "group.consumer.min.session.timeout.ms": "6000",
+    "group.consumer.session.timeout.ms": "6000",
 }
 RULE = {"name": "transient", "reasons": ["provider_error"], "delay_secs": 0.5, "max_redrives": 5}
 STREAM: dict[str, Any] = {
@@ -212,6 +214,40 @@ def test_a_stream_works_with_exactly_its_rights_and_each_that_is_missing_is_told
 
     lasting = [acl for acl in acls if acl.operation != "Create"]
     _each_that_is_missing_is_told(rights, settings, "worker", lasting)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+@pytest.mark.parametrize("kind", ["topic", "group"])
+def test_the_hold_of_a_stream_that_may_not_read_ends_when_it_may_though_nothing_is_written(
+    kind: str, protocol: str, rights: Rights, world: World
+) -> None:
+    """Kafka's client tells once that it may not, and never that it may again; the topic may still be described."""
+    for topic in (world.outcomes, world.dead_letters):
+        world.topics.create(name=topic)
+    content = _content(world, rights, {"create_topics": {"enabled": False}, "dead_letters": {"redrive": []}})
+    content["kafka"] = merge(content["kafka"], {"group_protocol": protocol})
+    settings = _load(world, content)
+    acls = needed(settings, "worker")
+    described = Acl(world.name, "topic", world.source, "Describe", "")
+    rights.give([*acls, described])
+    _all_is_allowed(settings, "worker")
+    worker = world.start(content)
+    worker.wait_for(lambda s: len(s["partitions"]) == 4 and s["holds"] == [], "it reads")
+    name = world.source if kind == "topic" else world.group
+    [reading] = [acl for acl in acls if acl.resource == (kind, name, False) and acl.operation == "Read"]
+
+    rights.take(reading)
+    held = worker.wait_for(lambda s: s["holds"], "the hold")
+    time.sleep(2)
+    still = worker.status()
+    rights.give([reading])
+    worker.wait_for(lambda s: s["holds"] == [], "its end", within_secs=20)
+
+    assert {hold["reason"] for hold in [*held["holds"], *still["holds"]]} == {"kafka_authorization"}
+    assert still["records_read"] == 0
+    world.produce_sends(5)
+    worker.wait_for(lambda s: s["queued"] == 5, "what is written then is sent")
 
 
 @pytest.mark.timeout(120)
