@@ -23,6 +23,9 @@ from connector.mapping.limits import MAX_TEXT
 ROOTS: Final = ("value", "key", "headers", "topic", "timestamp", "attributes")
 """What a mapping sees of a record."""
 
+MAX_DEPTH: Final = 400
+"""Levels of an expression. Compiling takes two calls for each, of the 1,000 that Python allows."""
+
 Scope = Mapping[str, Any]
 Evaluate = Callable[[Any], Any]
 
@@ -95,6 +98,7 @@ def parse(text: str) -> dict[str, Any]:
         raise InvalidSourceError("is nested too deeply") from None
     except (exceptions.JMESPathError, ValueError, AttributeError, TypeError) as error:
         raise InvalidSourceError(f"is no JMESPath expression: {_first_line(error)}") from None
+    _check_depth(ast)
     _check_functions(ast, text)
     return ast
 
@@ -116,6 +120,16 @@ def _shown(token: Any, text: str) -> str:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _check_depth(ast: dict[str, Any]) -> None:
+    """Refuse what takes too many calls within calls: the parser itself needs none for `a || b || c ...`."""
+    level = [ast]
+    for _ in range(MAX_DEPTH):
+        level = [child for node in level for child in node.get("children", ()) if isinstance(child, dict)]
+        if not level:
+            return
+    raise InvalidSourceError("is nested too deeply")
 
 
 def _check_functions(ast: dict[str, Any], text: str) -> None:

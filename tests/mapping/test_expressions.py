@@ -99,6 +99,7 @@ def test_truth_is_the_librarys(value: Any) -> None:
         ("value.x || lenght(value.a)", "did you mean length()?", 11),
         ("+18005551234", "is no JMESPath expression", 0),
         ("(" * 4_000 + "value" + ")" * 4_000, "nested too deeply", None),
+        ("||".join(["value.a"] * 900), "nested too deeply", None),
         ("value." + "a" * 10_001, "more than 10,000 characters", None),
         ("value['a", "is no JMESPath expression", 6),
     ],
