@@ -50,7 +50,10 @@ class Permissions:
 
     def __init__(self, config: Config, timeout_secs: float) -> None:
         self._config = config
-        self._admin = AdminClient(cast("Any", config))
+        try:
+            self._admin = AdminClient(cast("Any", config))
+        except KafkaException as error:  # a certificate that is being replaced, say
+            raise translate(error, "making a client that asks what is allowed") from error
         self._timeout = timeout_secs
 
     def topics(self, names: Sequence[str]) -> dict[str, Allowed]:

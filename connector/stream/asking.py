@@ -11,6 +11,7 @@ from connector.config.kafka import KafkaSettings
 from connector.config.streams import StreamSettings
 from connector.core.chunks import Partition
 from connector.kafka import configs
+from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.permissions import Permissions
 from connector.kafka.reach import REACH_SECS
 from connector.kafka.source import Source
@@ -24,7 +25,10 @@ RIGHTS_SECS = 5.0
 
 def may_read(kafka: KafkaSettings, stream: StreamSettings, client_id: str, of: Sources) -> Sources:
     """Return which of these a stream may surely read; a client of its own asks, which is gone afterwards."""
-    permissions = Permissions(configs.asking(kafka, client_id), min(kafka.request_timeout_secs, RIGHTS_SECS))
+    try:
+        permissions = Permissions(configs.asking(kafka, client_id), min(kafka.request_timeout_secs, RIGHTS_SECS))
+    except KafkaTroubleError:
+        return ()  # it is asked again
     return permissions.may_read(of, group=stream.group, topics=[*stream.topics, stream.redrive_topic])
 
 
