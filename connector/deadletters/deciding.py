@@ -6,7 +6,7 @@ alone gives a `Candidate`; what is known of its origin decides. Where several st
 record there is one for each of them, and what became of it in one says nothing of the others.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -320,27 +320,16 @@ class Known:
         return any(counts.get(offset, 0) > redrives for counts in there)
 
 
-Action = Literal["redrive", "park", "accept", "leave"]
+Action = Literal["redrive", "park", "accept"]
+"""What is written about a dead letter: it is sent again, set aside, or settled as queued."""
 
 
 @dataclass(slots=True)
 class Actions:
-    """What is done in one partition, by offset, and which offsets are left to be looked at again."""
+    """What is written about which offsets of one partition, and which offsets are left to be looked at again."""
 
-    redrive: set[int] = field(default_factory=set)
-    park: set[int] = field(default_factory=set)
-    accept: set[int] = field(default_factory=set)
+    by_offset: dict[int, Action] = field(default_factory=dict)
     leave: RangeSet = field(default_factory=RangeSet)
-
-    @property
-    def written(self) -> tuple[set[int], set[int], set[int]]:
-        """Offsets of all that is written, by what for."""
-        return self.redrive, self.park, self.accept
-
-    @property
-    def count(self) -> int:
-        """Records that are written."""
-        return sum(map(len, self.written))
 
 
 @dataclass(slots=True)
@@ -348,44 +337,38 @@ class Plan:
     """What a redrive will do, with its counts by reason and by why it would leave what is meant."""
 
     actions: dict[Partition, Actions] = field(default_factory=dict)
-    redrive: Counter[str] = field(default_factory=Counter)
-    park: Counter[str] = field(default_factory=Counter)
-    accept: Counter[str] = field(default_factory=Counter)
+    reasons: defaultdict[Action, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     skipped: Counter[str] = field(default_factory=Counter)
-    skipped_reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     @property
     def count(self) -> int:
         """Records that will be written."""
-        return sum(actions.count for actions in self.actions.values())
+        return sum(len(actions.by_offset) for actions in self.actions.values())
+
+    def action_for(self, candidate: Candidate) -> Action | None:
+        """Return what is written about a dead letter, None for one that is left."""
+        actions = self.actions.get(candidate.partition)
+        return None if actions is None else actions.by_offset.get(candidate.offset)
 
     def confirmed(self, then: "Plan") -> None:
         """Keep to what stood in the plan that was confirmed; the rest is left, to be looked at again."""
         for partition, actions in self.actions.items():
-            meant = then.actions.get(partition, Actions())
-            for mine, theirs in zip(actions.written, meant.written, strict=True):
-                for offset in mine - theirs:
-                    actions.leave.add(offset, offset + 1)
-                mine.intersection_update(theirs)
+            meant = then.actions.get(partition, Actions()).by_offset
+            for offset in [at for at, action in actions.by_offset.items() if meant.get(at) != action]:
+                del actions.by_offset[offset]
+                actions.leave.add(offset, offset + 1)
 
-    def put(self, candidate: Candidate, action: Action, why: str = "") -> None:
-        """Add what becomes of one dead letter."""
-        actions = self.actions.setdefault(candidate.partition, Actions())
-        match action:
-            case "redrive":
-                actions.redrive.add(candidate.offset)
-                self.redrive[candidate.reason] += 1
-            case "park":
-                actions.park.add(candidate.offset)
-                self.park[candidate.reason] += 1
-            case "accept":
-                actions.accept.add(candidate.offset)
-                self.accept[candidate.reason] += 1
-            case "leave":
-                self.skipped[why] += 1
-                self.skipped_reasons[why, candidate.reason] += 1
-                if why in MAY_CHANGE:
-                    actions.leave.add(candidate.offset, candidate.offset + 1)
+    def put(self, candidate: Candidate, action: Action) -> None:
+        """Add what is written about one dead letter."""
+        self.actions.setdefault(candidate.partition, Actions()).by_offset[candidate.offset] = action
+        self.reasons[action][candidate.reason] += 1
+
+    def leave(self, candidate: Candidate, why: str) -> None:
+        """Add one dead letter that is left."""
+        self.skipped[why] += 1
+        if why in MAY_CHANGE:
+            leave = self.actions.setdefault(candidate.partition, Actions()).leave
+            leave.add(candidate.offset, candidate.offset + 1)
 
 
 def why_left(candidate: Candidate, known: Known, latest: Mapping[str, Mapping[Position, int]], rules: Rules) -> str:
@@ -417,7 +400,7 @@ def plan(found: Survey, known: Known, rules: Rules, findings: Mapping[str, Findi
         elif not why and twin in once:
             why = "superseded"  # the same record twice, as an import or an at-least-once writer leaves it
         if why:
-            made.put(candidate, "leave", why)
+            made.leave(candidate, why)
             continue
         once.add(twin)
         if finding == "accepted":
@@ -425,7 +408,7 @@ def plan(found: Survey, known: Known, rules: Rules, findings: Mapping[str, Findi
         elif candidate.redrives < rules.cap:
             made.put(candidate, "redrive")
         elif parking_topic(candidate.partition.topic) == candidate.partition.topic:
-            made.put(candidate, "leave", "parked")
+            made.leave(candidate, "parked")
         else:
             made.put(candidate, "park")
     return made

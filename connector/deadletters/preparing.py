@@ -121,18 +121,15 @@ def targets_of(found: Survey, plan: Plan, rules: Rules) -> dict[str, StreamSetti
     by_topic = {stream.dead_letters.topic: stream for stream in rules.streams.values()}
     by_redrive = {stream.redrive_topic: stream for stream in rules.streams.values()}
     for candidate in found.candidates:
-        actions = plan.actions.get(candidate.partition)
-        stream = rules.streams.get(candidate.stream)
-        if actions is None:
-            continue
-        if candidate.offset in actions.park:
+        action, stream = plan.action_for(candidate), rules.streams.get(candidate.stream)
+        if action == "park":
             topic = candidate.partition.topic
             targets.setdefault(rules.parking(topic), stream or by_topic.get(topic))
-        elif candidate.offset in actions.accept and stream is not None:
+        elif action == "accept" and stream is not None:
             targets.setdefault(stream.outcomes.topic, stream)
-        elif candidate.offset in actions.redrive and rules.to is not None:
+        elif action == "redrive" and rules.to is not None:
             targets.setdefault(rules.to, by_redrive.get(rules.to))
-        elif candidate.offset in actions.redrive and stream is not None:
+        elif action == "redrive" and stream is not None:
             targets.setdefault(stream.redrive_topic, stream)
     return targets
 

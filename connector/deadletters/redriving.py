@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Event, Lock
-from typing import Final
+from typing import Final, assert_never
 
 from connector.clock import now_ms
 from connector.config.kafka import KafkaSettings
@@ -121,7 +121,7 @@ class Pace:
 def carry_out(order: Order, told: Told) -> Written:
     """Write what the plan says. Raises `KafkaTroubleError`, fenced where another redrive has taken the name over."""
     processes = min(LANES, processors())
-    count = sum(actions.count for actions in order.actions.values())
+    count = sum(len(actions.by_offset) for actions in order.actions.values())
     if processes == 1 or count <= ALONE or order.rate is not None or order.limit is not None:
         return _run(order, range(LANES), told)
     written = Written()
@@ -233,8 +233,7 @@ class _Lane:
         """Return the offsets to write about that nobody has dealt with meanwhile."""
         base, settled = self._places.get(partition, Place()).done
         actions = self._order.actions.get(partition, Actions())
-        every = actions.redrive | actions.park | actions.accept
-        return {offset for offset in every if offset >= base and offset not in settled}
+        return {offset for offset in actions.by_offset if offset >= base and offset not in settled}
 
     def _write(self, chunk: Chunk) -> bool:
         """Write the records of a chunk; return False once the limit is reached."""
@@ -244,9 +243,9 @@ class _Lane:
                 self._pace.begin()
                 self._publisher.begin()
                 self._begun, self._begun_at = True, time.monotonic()
-            action = self._put(letter, actions)
+            action = actions.by_offset[letter.offset]
             self._at[chunk.partition] = letter.offset + 1
-            if action == "leave":
+            if not self._put(letter, action):
                 self.written.too_large += 1
                 actions.leave.add(letter.offset, letter.offset + 1)
                 continue
@@ -258,41 +257,42 @@ class _Lane:
                 return False
         return True
 
-    def _put(self, letter: Letter, actions: Actions) -> Action:
+    def _put(self, letter: Letter, action: Action) -> bool:
+        """Write what is to be written about a dead letter; return False for what is too large for its topic."""
         rules, order = self._order.rules, self._order
         partition = letter.origin[0].number
-        if letter.offset in actions.park:
-            topic = rules.parking(letter.partition.topic)
-            value, headers = letter.value, parked_headers(letter, order.note, now_ms=now_ms())
-            action: Action = "park"
-            partition = letter.partition.number
-        elif letter.offset in actions.accept:
-            stream = rules.streams[letter.stream or ""]
-            topic = stream.outcomes.topic
-            told = evidence_outcome(
-                stream.name,
-                stream.operation,
-                letter.source or letter.origin,
-                letter.origin,
-                letter.redrives,
-                now_ms=now_ms(),
-            )
-            value, headers = told.encode(), []
-            action = "accept"
-        else:
-            named = rules.target(letter)
-            assert named is not None
-            topic, value, headers = named, rules.value(letter), redriven_headers(letter)
-            action = "redrive"
+        match action:
+            case "park":
+                topic = rules.parking(letter.partition.topic)
+                value, headers = letter.value, parked_headers(letter, order.note, now_ms=now_ms())
+                partition = letter.partition.number
+            case "accept":
+                stream = rules.streams[letter.stream or ""]
+                topic = stream.outcomes.topic
+                told = evidence_outcome(
+                    stream.name,
+                    stream.operation,
+                    letter.source or letter.origin,
+                    letter.origin,
+                    letter.redrives,
+                    now_ms=now_ms(),
+                )
+                value, headers = told.encode(), []
+            case "redrive":
+                named = rules.target(letter)
+                assert named is not None
+                topic, value, headers = named, rules.value(letter), redriven_headers(letter)
+            case _:
+                assert_never(action)
         there = order.targets[topic]
         # A transaction with a record that its topic refuses is aborted, at each next try as well. Where records go that
         # are parked, and how much a topic takes that was made just now, was not known when all this was planned.
         if not fits(letter, value, headers, there.max_message_bytes):
-            return "leave"
+            return False
         self._bytes += len(value or b"") + len(letter.key or b"") + 300
         number = partition % there.partitions
         self._publisher.write(topic, number, key=letter.key, value=value, headers=headers)
-        return action
+        return True
 
     def _commit(self) -> None:
         """Commit what was written, with how far each partition has come."""

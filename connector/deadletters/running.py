@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 from connector.config.settings import Settings
 from connector.core.chunks import Partition
-from connector.deadletters.deciding import Actions, Known, Plan, Rules, Survey, plan
+from connector.deadletters.deciding import Known, Plan, Rules, Survey, plan
 from connector.deadletters.jobs import FindJob, Seen, SurveyJob
 from connector.deadletters.letters import Letter
 from connector.deadletters.preparing import (
@@ -170,8 +170,7 @@ class Redrive:
         return sorted(topics & self._lacking)
 
     def _sent_to(self, plan: Plan) -> list[str]:
-        none = Actions()
-        sent = [c for c in self.found.candidates if c.offset in plan.actions.get(c.partition, none).redrive]
+        sent = [candidate for candidate in self.found.candidates if plan.action_for(candidate) == "redrive"]
         return sorted(streams_of(sent, self.rules))
 
     def refuse_missing(self, plan: Plan) -> None:
@@ -203,11 +202,11 @@ class Redrive:
             "name": self.name,
             "selected": self.found.matched,
             "done_before": self.found.matched - len(self.found.candidates),
-            "would_redrive": plan.redrive.total(),
-            "redrive": dict(plan.redrive.most_common()),
-            "would_park": plan.park.total(),
-            "park": dict(plan.park.most_common()),
-            "would_accept": plan.accept.total(),
+            "would_redrive": plan.reasons["redrive"].total(),
+            "redrive": dict(plan.reasons["redrive"].most_common()),
+            "would_park": plan.reasons["park"].total(),
+            "park": dict(plan.reasons["park"].most_common()),
+            "would_accept": plan.reasons["accept"].total(),
             "would_skip": plan.skipped.total(),
             "skipped": dict(plan.skipped.most_common()),
             "no_event": dict(self.found.no_event.most_common()),

@@ -9,7 +9,7 @@ from connector.config.mapping import OverrideSettings
 from connector.config.streams import StreamSettings
 from connector.core.chunks import Chunk, Headers, Partition
 from connector.core.progress import RangeSet
-from connector.deadletters.deciding import Automatic, Known, Plan, Rules, plan, survey
+from connector.deadletters.deciding import Action, Automatic, Known, Plan, Rules, plan, survey
 from connector.deadletters.evidence import Finding
 from connector.deadletters.jobs import SurveyJob
 from connector.deadletters.preparing import streams_of
@@ -39,6 +39,11 @@ def planned(
     return plan(found, known or Known(), rules)
 
 
+def acted(made: Plan, action: Action, partition: Partition = DEAD) -> set[int]:
+    """Return the offsets with that action."""
+    return {offset for offset, found in made.actions[partition].by_offset.items() if found == action}
+
+
 def again(offset: int, redrives: int, **told: Any) -> Headers:
     """Return the headers of a record that was sent again and failed anew."""
     origin: Headers = [
@@ -53,15 +58,15 @@ def again(offset: int, redrives: int, **told: Any) -> Headers:
 def test_what_nothing_stands_against_is_sent_again() -> None:
     made = planned([headers_of(offset=1), headers_of("server_error", offset=2)])
 
-    assert made.redrive == {"provider_error": 1, "server_error": 1}
-    assert made.actions[DEAD].redrive == {0, 1}
+    assert made.reasons["redrive"] == {"provider_error": 1, "server_error": 1}
+    assert acted(made, "redrive") == {0, 1}
 
 
 def test_what_the_platform_may_have_is_left_unless_it_is_asked_for() -> None:
     rows = [headers_of("in_doubt", offset=1), [*headers_of("server_error", offset=2), ("trackly.resent", b"true")]]
 
     assert planned(rows).skipped == {"in_doubt": 2}
-    assert planned(rows, replace(RULES, include_in_doubt=True)).redrive.total() == 2
+    assert planned(rows, replace(RULES, include_in_doubt=True)).reasons["redrive"].total() == 2
 
 
 @pytest.mark.parametrize("include_in_doubt", [False, True])
@@ -71,13 +76,13 @@ def test_what_has_an_outcome_queued_is_left_whatever_is_asked_for(include_in_dou
 
     made = planned([headers_of("in_doubt", offset=5), again(6, 1), headers_of(offset=7)], rules, known=known)
 
-    assert (made.skipped, made.redrive) == ({"queued": 2}, {"provider_error": 1})
+    assert (made.skipped, made.reasons["redrive"]) == ({"queued": 2}, {"provider_error": 1})
 
 
 def test_a_record_that_failed_anew_stands_for_its_earlier_dead_letters() -> None:
     made = planned([headers_of(offset=5), again(5, 1), again(5, 2)])
 
-    assert made.actions[DEAD].redrive == {2}
+    assert acted(made, "redrive") == {2}
     assert made.skipped == {"superseded": 2}
 
 
@@ -85,13 +90,13 @@ def test_what_waits_in_the_redrive_topic_is_not_sent_there_again() -> None:
     made = planned([headers_of(offset=5), again(6, 1)], known=Known(redriven={"sends.redrive": {SMS: {5: 1, 6: 1}}}))
 
     assert made.skipped == {"redriven": 1}
-    assert made.actions[DEAD].redrive == {1}, "that one failed again since"
+    assert acted(made, "redrive") == {1}, "that one failed again since"
 
 
 def test_a_record_that_stands_twice_is_sent_again_once() -> None:
     made = planned([headers_of(offset=5), headers_of(offset=5)])
 
-    assert (made.redrive.total(), made.skipped) == (1, {"superseded": 1})
+    assert (made.reasons["redrive"].total(), made.skipped) == (1, {"superseded": 1})
 
 
 def test_what_became_of_a_copy_is_looked_for_from_the_time_that_it_failed_on() -> None:
@@ -113,7 +118,7 @@ BOTH = Rules({name: StreamSettings.model_validate({**STREAM, "name": name}) for 
 def test_the_dead_letters_of_two_streams_that_read_one_topic_are_of_two_records() -> None:
     made = planned([headers_of(offset=5), headers_of(offset=5, stream="welcomes")], BOTH)
 
-    assert (made.redrive.total(), made.skipped) == (2, {})
+    assert (made.reasons["redrive"].total(), made.skipped) == (2, {})
 
 
 def test_what_one_stream_did_says_nothing_of_the_record_that_another_read_at_the_same_place() -> None:
@@ -125,7 +130,7 @@ def test_what_one_stream_did_says_nothing_of_the_record_that_another_read_at_the
 
     made = planned([*rows, again(2, 1)], BOTH, known=known)
 
-    assert (made.actions[DEAD].redrive, made.skipped) == ({0, 1, 2, 4}, {"queued": 1})
+    assert (acted(made, "redrive"), made.skipped) == ({0, 1, 2, 4}, {"queued": 1})
 
 
 def test_what_was_sent_to_another_stream_is_the_record_of_whoever_sent_it() -> None:
@@ -139,7 +144,7 @@ def test_what_was_sent_to_another_stream_is_the_record_of_whoever_sent_it() -> N
 
     made = planned(rows, rules, known=known)
 
-    assert (made.actions[DEAD].redrive, made.skipped) == ({1}, {"superseded": 1, "queued": 2})
+    assert (acted(made, "redrive"), made.skipped) == ({1}, {"superseded": 1, "queued": 2})
 
 
 def test_a_stream_that_gets_what_is_sent_is_asked_whoever_failed() -> None:
@@ -148,7 +153,7 @@ def test_a_stream_that_gets_what_is_sent_is_asked_whoever_failed() -> None:
 
     made = planned([*rows, headers_of(offset=7, stream="welcomes")], replace(BOTH, to="welcomes.redrive"), known=known)
 
-    assert made.actions[DEAD].redrive == {2}
+    assert acted(made, "redrive") == {2}
     assert made.skipped == {"queued": 1, "redriven": 1, "superseded": 1}
 
 
@@ -165,7 +170,7 @@ def test_a_record_in_doubt_that_stands_twice_is_sent_again_once_where_the_eviden
 
     made = in_doubt(DEAD, twice, twice, findings={"dead:0:0": "redrive", "dead:0:1": "redrive"})
 
-    assert (made.redrive.total(), made.skipped) == (1, {"superseded": 1})
+    assert (made.reasons["redrive"].total(), made.skipped) == (1, {"superseded": 1})
 
 
 def test_above_the_cap_a_record_in_doubt_that_is_parked_stays_where_it_is() -> None:
@@ -173,7 +178,7 @@ def test_above_the_cap_a_record_in_doubt_that_is_parked_stays_where_it_is() -> N
 
     made = in_doubt(parked, again(6, 3, reason="in_doubt"), findings={"dead.parking:0:0": "redrive"})
 
-    assert (made.park.total(), made.skipped) == (0, {"parked": 1})
+    assert (made.reasons["park"].total(), made.skipped) == (0, {"parked": 1})
 
 
 def test_what_evidence_names_is_settled_and_what_it_cannot_settle_is_left() -> None:
@@ -181,7 +186,7 @@ def test_what_evidence_names_is_settled_and_what_it_cannot_settle_is_left() -> N
 
     made = in_doubt(DEAD, *rows, findings={"dead:0:0": "accepted", "dead:0:1": "still_in_doubt"})
 
-    assert (made.actions[DEAD].accept, made.skipped) == ({0}, {"still_in_doubt": 2}), "nor what came meanwhile"
+    assert (acted(made, "accept"), made.skipped) == ({0}, {"still_in_doubt": 2}), "nor what came meanwhile"
 
 
 def test_what_evidence_cannot_settle_now_is_looked_at_again_under_the_same_name() -> None:
@@ -196,7 +201,7 @@ def test_what_evidence_cannot_settle_now_is_looked_at_again_under_the_same_name(
 def test_above_the_cap_a_record_is_parked() -> None:
     made = planned([again(5, 2), again(6, 3), again(7, 4)])
 
-    assert (made.actions[DEAD].redrive, made.actions[DEAD].park) == ({0}, {1, 2})
+    assert (acted(made, "redrive"), acted(made, "park")) == ({0}, {1, 2})
 
 
 def test_above_the_cap_a_record_that_is_parked_stays_where_it_is_for_a_larger_cap() -> None:
@@ -208,9 +213,9 @@ def test_above_the_cap_a_record_that_is_parked_stays_where_it_is_for_a_larger_ca
     made = plan(found, Known(), RULES)
     more = plan(found, Known(), replace(RULES, cap=5))
 
-    assert (made.actions[parked].redrive, made.actions[parked].park, made.skipped) == ({0}, set(), {"parked": 2})
+    assert (acted(made, "redrive", parked), acted(made, "park", parked), made.skipped) == ({0}, set(), {"parked": 2})
     assert list(made.actions[parked].leave) == [(1, 3)], "another cap finds them again"
-    assert more.actions[parked].redrive == {0, 1, 2}
+    assert acted(more, "redrive", parked) == {0, 1, 2}
 
 
 def test_without_its_value_or_a_known_stream_a_record_stays() -> None:
@@ -221,7 +226,7 @@ def test_without_its_value_or_a_known_stream_a_record_stays() -> None:
 
     assert made.skipped == {"value_omitted": 1, "unknown_stream": 2, "no_stream": 1}
     assert list(made.actions[DEAD].leave) == [(1, 4)], "what settings decide is looked at again"
-    assert planned(rows, replace(RULES, to="anywhere")).redrive.total() == 3
+    assert planned(rows, replace(RULES, to="anywhere")).reasons["redrive"].total() == 3
 
 
 def test_what_its_stream_sends_again_by_itself_is_left_to_it_from_where_the_rule_began() -> None:
@@ -233,7 +238,7 @@ def test_what_its_stream_sends_again_by_itself_is_left_to_it_from_where_the_rule
     )
 
     assert made.skipped == {"automatic": 1}
-    assert made.actions[DEAD].redrive == {0, 2, 3}
+    assert acted(made, "redrive") == {0, 2, 3}
 
 
 def test_where_no_rule_has_begun_nothing_is_left_to_it() -> None:
@@ -242,7 +247,7 @@ def test_where_no_rule_has_begun_nothing_is_left_to_it() -> None:
 
     made = planned([headers_of(offset=1)], replace(RULES, automatic={"sends": (rule,)}))
 
-    assert (made.redrive.total(), made.skipped) == (1, {})
+    assert (made.reasons["redrive"].total(), made.skipped) == (1, {})
 
 
 def test_what_was_in_doubt_once_is_no_rules_and_is_sent_where_it_is_asked_for() -> None:
@@ -252,7 +257,7 @@ def test_what_was_in_doubt_once_is_no_rules_and_is_sent_where_it_is_asked_for() 
 
     made = planned([[*headers_of("server_error", offset=1), ("trackly.resent", b"true")]], rules)
 
-    assert (made.redrive, made.skipped) == ({"server_error": 1}, {})
+    assert (made.reasons["redrive"], made.skipped) == ({"server_error": 1}, {})
 
 
 def test_a_patch_that_does_not_fit_leaves_the_record_and_says_why() -> None:
@@ -263,7 +268,7 @@ def test_a_patch_that_does_not_fit_leaves_the_record_and_says_why() -> None:
     mending = planned(rows, replace(RULES, patch={"body": "Hi"}), values=values)
 
     assert breaking.skipped == {"patch_invalid": 2, "patch_not_json": 1}
-    assert (mending.redrive.total(), mending.skipped) == (2, {"patch_not_json": 1})
+    assert (mending.reasons["redrive"].total(), mending.skipped) == (2, {"patch_not_json": 1})
 
 
 def test_what_is_too_large_for_its_topic_is_left() -> None:
@@ -280,7 +285,7 @@ def test_what_was_dealt_with_is_not_looked_at_again() -> None:
 
     made = planned([headers_of(offset=at) for at in range(4)], done=done)
 
-    assert made.actions[DEAD].redrive == {1, 3}
+    assert acted(made, "redrive") == {1, 3}
 
 
 def test_what_is_too_young_yet_is_looked_at_again_as_one_stretch() -> None:
@@ -298,9 +303,9 @@ def test_what_is_too_young_yet_is_looked_at_again_as_one_stretch() -> None:
     again = SurveyJob(Criteria(until_ms=NOW_MS + 1), RULES, done)(iter([chunk]))
     later = plan(SurveyJob(Criteria(until_ms=NOW_MS + 10), RULES, done)(iter([chunk])), Known(), RULES)
 
-    assert (first.actions[DEAD].redrive, list(first.actions[DEAD].leave)) == ({0, 7}, [(1, 6), (8, 9)])
+    assert (acted(first, "redrive"), list(first.actions[DEAD].leave)) == ({0, 7}, [(1, 6), (8, 9)])
     assert again.candidates == []
-    assert later.actions[DEAD].redrive == {1, 3, 5, 8}
+    assert acted(later, "redrive") == {1, 3, 5, 8}
 
 
 def test_what_was_dealt_with_is_never_open_again_whatever_the_clock_says() -> None:
@@ -314,7 +319,7 @@ def test_what_was_dealt_with_is_never_open_again_whatever_the_clock_says() -> No
 def test_parking_takes_everything_that_is_meant() -> None:
     made = planned([headers_of("in_doubt"), CONNECT, again(5, 9)], replace(RULES, park=True))
 
-    assert made.park.total() == 3
+    assert made.reasons["park"].total() == 3
 
 
 def test_a_patch_mends_the_source_of_a_mapped_event() -> None:
@@ -327,4 +332,4 @@ def test_a_patch_mends_the_source_of_a_mapped_event() -> None:
     values: list[bytes | None] = [b'{"phone":"+15550000001"}', b'{"name":"Ada"}']
     made = planned(rows, Rules({"sends": mapped}, patch={"name": "Ada"}), values=values)
 
-    assert (made.redrive, made.skipped) == ({"mapping_failed": 1}, {"patch_invalid": 1})
+    assert (made.reasons["redrive"], made.skipped) == ({"mapping_failed": 1}, {"patch_invalid": 1})

@@ -43,7 +43,7 @@ def _order(kafka: KafkaSettings, wanted: set[int], stop: int) -> Order:
         SELECTION,
         Rules({}, to="target"),
         {DEAD: (0, stop)},
-        {DEAD: Actions(redrive=wanted)},
+        {DEAD: Actions(dict.fromkeys(wanted, "redrive"))},
         {"target": TopicFacts(1, 1_000_000)},
     )
 

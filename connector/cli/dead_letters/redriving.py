@@ -351,12 +351,12 @@ class Run:
         if done:
             out.print(Text(f"{done:,} of them were dealt with before, under this name"))
         for title, rows in (
-            ("to be sent again", plan.redrive),
+            ("to be sent again", plan.reasons["redrive"]),
             (
                 "to be parked" if self.rules.park else f"to be parked, sent again {self.rules.cap} times before",
-                plan.park,
+                plan.reasons["park"],
             ),
-            ("to be settled as queued, by evidence", plan.accept),
+            ("to be settled as queued, by evidence", plan.reasons["accept"]),
         ):
             if rows:
                 print_counts(title, dict(rows.most_common()))
