@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from connector.deadletters import telling
 from connector.deadletters.addresses import AddressBook
 from connector.deadletters.deciding import Rules
 from connector.deadletters.evidence import groups_of
-from connector.deadletters.jobs import CountJob, Seen
+from connector.deadletters.jobs import count_matching
 from connector.deadletters.letters import IN_DOUBT
 from connector.deadletters.preparing import NameTakenError
 from connector.deadletters.running import (
@@ -28,7 +29,7 @@ from connector.deadletters.running import (
     spans_of,
     topics_of_streams,
 )
-from connector.deadletters.selection import Criteria, InvalidFilterError, read_position, read_time
+from connector.deadletters.selection import Criteria, InvalidFilterError, Seen, read_position, read_time
 from connector.deadletters.sums import Sums
 from connector.deadletters.working import Job, R, Spans, size_of, work
 from connector.kafka.errors import KafkaTroubleError
@@ -129,7 +130,7 @@ class Clerk:
         topics = topics_of_streams(settings, [task.stream] if task.stream else [])
         spans = spans_of(settings, topics, since_ms=criteria.since_ms)
         sums, seen = Sums(), Seen()
-        for part, there in self.work(spans, CountJob(criteria), "counting"):
+        for part, there in self.work(spans, partial(count_matching, criteria=criteria), "counting"):
             sums.rows.update(part.rows)
             seen.add(there)
         found = find(self.work, spans, criteria, LISTED)[0] if sums.total else []

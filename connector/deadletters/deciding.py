@@ -19,7 +19,7 @@ from connector.deadletters.evidence import Finding
 from connector.deadletters.hygiene import redriven_fits
 from connector.deadletters.letters import Letter, Position, letters_of, read_again, spelled
 from connector.deadletters.patching import UnpatchableError, patched
-from connector.deadletters.selection import Matches
+from connector.deadletters.selection import Criteria, Seen
 from connector.shaping.decoded import Decoder, FormatAwayError
 from connector.shaping.formats import decoder_for
 from connector.shaping.shaper import Shaper, shaper_of
@@ -195,8 +195,7 @@ class Candidate(NamedTuple):
 class Survey:
     """What a look at a topic's records brings, piece by piece."""
 
-    seen: Counter[str] = field(default_factory=Counter)
-    """All dead letters, by reason."""
+    seen: Seen = field(default_factory=Seen)
     matched: int = 0
     """Those that are meant, whether dealt with before or not."""
     candidates: list[Candidate] = field(default_factory=list)
@@ -204,18 +203,12 @@ class Survey:
     """Of records that were sent again and failed anew in a stream: their origin, and how often at most."""
     open: dict[Partition, RangeSet] = field(default_factory=dict)
     """Those that are not meant and may yet be, under the same filters."""
-    no_event: Counter[str] = field(default_factory=Counter)
-    """Those that a filter could not judge, since no event can be made of them now, by why."""
-    where_failed: Counter[str] = field(default_factory=Counter)
-    """Those on which `--where` fails, by why."""
 
     def add(self, other: "Survey") -> None:
         """Take in what another piece brought."""
-        self.seen.update(other.seen)
+        self.seen.add(other.seen)
         self.matched += other.matched
         self.candidates += other.candidates
-        self.no_event.update(other.no_event)
-        self.where_failed.update(other.where_failed)
         for partition, ranges in other.open.items():
             self.open.setdefault(partition, RangeSet()).update(ranges)
         for stream, latest in other.latest.items():
@@ -226,59 +219,55 @@ class Survey:
 
 def survey(
     chunks: Iterable[Chunk],
-    matches: Matches | None,
+    *,
+    criteria: Criteria,
     rules: Rules,
     done: Mapping[Partition, tuple[int, RangeSet]],
-    may_yet_match: Matches = lambda _letter: False,
 ) -> Survey:
-    """Look at chunks of a dead-letter topic; `done` says below which offset, and which above, all is dealt with.
-
-    `may_yet_match` is asked about what does not match.
-    """
+    """Look at chunks of a dead-letter topic; `done` says below which offset, and which above, all is dealt with."""
     found = Survey()
     last_open: dict[Partition, int] = {}
     words: dict[str, str] = {}
     partitions: dict[Partition, Partition] = {}
-    for chunk in chunks:
-        base, settled = done.get(chunk.partition, (0, RangeSet()))
-        reasons = []
-        for letter in letters_of(chunk):
-            reason = letter.reason
-            reasons.append(reason)
-            redrives = letter.redrives
-            if redrives:
-                latest = found.latest.setdefault(letter.stream or "", {})
-                latest[letter.origin] = max(redrives, latest.get(letter.origin, 0))
-            is_done = letter.offset < base or letter.offset in settled
-            if matches is not None and not matches(letter):
-                if not is_done and may_yet_match(letter):
-                    # From the last one on: of offsets in between that hold no record nothing is to be said.
-                    start = last_open.get(chunk.partition, letter.offset)
-                    found.open.setdefault(chunk.partition, RangeSet()).add(start, letter.offset + 1)
-                    last_open[chunk.partition] = letter.offset
-                else:
-                    last_open.pop(chunk.partition, None)
-                continue
-            last_open.pop(chunk.partition, None)
-            found.matched += 1
-            if is_done:
-                continue
-            # The same few words and names for all: what goes to another process is small then.
-            stream = letter.stream or ""
-            source, offset = letter.origin
-            found.candidates.append(
-                Candidate(
-                    chunk.partition,
-                    letter.offset,
-                    letter.failed_ms,
-                    words.setdefault(reason, reason),
-                    words.setdefault(stream, stream),
-                    (partitions.setdefault(source, source), offset),
-                    redrives,
-                    rules.first_look(letter),
+    with criteria.judging(found.seen) as (matches, may_yet_match):
+        for chunk in chunks:
+            base, settled = done.get(chunk.partition, (0, RangeSet()))
+            for letter in letters_of(chunk):
+                reason = letter.reason
+                found.seen.reasons.add(reason)
+                redrives = letter.redrives
+                if redrives:
+                    latest = found.latest.setdefault(letter.stream or "", {})
+                    latest[letter.origin] = max(redrives, latest.get(letter.origin, 0))
+                is_done = letter.offset < base or letter.offset in settled
+                if matches is not None and not matches(letter):
+                    if not is_done and may_yet_match(letter):
+                        # From the last one on: of offsets in between that hold no record nothing is to be said.
+                        start = last_open.get(chunk.partition, letter.offset)
+                        found.open.setdefault(chunk.partition, RangeSet()).add(start, letter.offset + 1)
+                        last_open[chunk.partition] = letter.offset
+                    else:
+                        last_open.pop(chunk.partition, None)
+                    continue
+                last_open.pop(chunk.partition, None)
+                found.matched += 1
+                if is_done:
+                    continue
+                # The same few words and names for all: what goes to another process is small then.
+                stream = letter.stream or ""
+                source, offset = letter.origin
+                found.candidates.append(
+                    Candidate(
+                        chunk.partition,
+                        letter.offset,
+                        letter.failed_ms,
+                        words.setdefault(reason, reason),
+                        words.setdefault(stream, stream),
+                        (partitions.setdefault(source, source), offset),
+                        redrives,
+                        rules.first_look(letter),
+                    )
                 )
-            )
-        found.seen.update(reasons)
     return found
 
 

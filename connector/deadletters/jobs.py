@@ -1,104 +1,45 @@
 """What is looked for in a topic, piece by piece; each job can run in another process."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from itertools import chain
 
 from connector.core.chunks import Chunk, Partition
 from connector.core.progress import RangeSet, runs
 from connector.core.records import REDRIVES, origin_of, outcomes_in, redrives_of
 from connector.deadletters.addresses import json_of
-from connector.deadletters.deciding import Known, Rules, Survey, survey
+from connector.deadletters.deciding import Known
 from connector.deadletters.evidence import Event, event_of
 from connector.deadletters.letters import Facts, Letter, letters_of
-from connector.deadletters.selection import Criteria, Matches
+from connector.deadletters.selection import Criteria, Seen
 from connector.deadletters.sums import Sums
 
 
-@dataclass(slots=True)
-class Seen:
-    """What was read on the way to what matches."""
-
-    reasons: set[str] = field(default_factory=set)
-    """Those of all."""
-    no_event: Counter[str] = field(default_factory=Counter)
-    """How many a filter could not judge, since no event can be made of them now, by why."""
-    where_failed: Counter[str] = field(default_factory=Counter)
-    """On how many `--where` fails, by why."""
-
-    def add(self, other: "Seen") -> None:
-        """Take in what was seen in another piece."""
-        self.reasons |= other.reasons
-        self.no_event.update(other.no_event)
-        self.where_failed.update(other.where_failed)
-
-    @contextmanager
-    def judging(self, criteria: Criteria) -> Iterator[Matches | None]:
-        """Yield what tells whether a dead letter is meant, None when all are; what it could not judge is seen then."""
-        with criteria.addresses() as addresses:
-            yield criteria.matcher(addresses, self.where_failed)
-            self.no_event = addresses.no_event
+def count_matching(chunks: Iterator[Chunk], *, criteria: Criteria) -> tuple[Sums, Seen]:
+    """Return counts of the dead letters that match, and what was seen where there are filters."""
+    sums, seen = Sums(), Seen()
+    with criteria.judging(seen) as (matches, _):
+        for chunk in chunks:
+            if matches is None:
+                sums.add(chunk)
+                continue
+            letters = list(letters_of(chunk))
+            seen.reasons.update([letter.reason for letter in letters])
+            sums.add_letters([letter for letter in letters if matches(letter)])
+    return sums, seen
 
 
-@dataclass(frozen=True, slots=True)
-class CountJob:
-    """Counts what matches."""
-
-    criteria: Criteria
-
-    def __call__(self, chunks: Iterator[Chunk], /) -> tuple[Sums, Seen]:
-        """Return the counts, and what was seen where there are filters."""
-        sums, seen = Sums(), Seen()
-        with seen.judging(self.criteria) as matches:
-            for chunk in chunks:
-                if matches is None:
-                    sums.add(chunk)
-                    continue
-                letters = list(letters_of(chunk))
-                seen.reasons.update([letter.reason for letter in letters])
-                sums.add_letters([letter for letter in letters if matches(letter)])
-        return sums, seen
-
-
-@dataclass(frozen=True, slots=True)
-class FindJob:
-    """Finds the first that match; stops reading once it has them."""
-
-    criteria: Criteria
-    most: int
-
-    def __call__(self, chunks: Iterator[Chunk], /) -> tuple[list[Letter], Seen]:
-        """Return them, and what was seen."""
-        found: list[Letter] = []
-        seen = Seen()
-        with seen.judging(self.criteria) as matches:
-            for letter in chain.from_iterable(map(letters_of, chunks)):
-                seen.reasons.add(letter.reason)
-                if matches is None or matches(letter):
-                    found.append(letter)
-                    if len(found) >= self.most:
-                        break
-        return found, seen
-
-
-@dataclass(frozen=True)
-class SurveyJob:
-    """Looks at dead letters for a redrive."""
-
-    criteria: Criteria
-    rules: Rules
-    done: Mapping[Partition, tuple[int, RangeSet]] = field(default_factory=dict)
-
-    def __call__(self, chunks: Iterator[Chunk], /) -> Survey:
-        """Return what was seen and is meant."""
-        with self.criteria.addresses() as addresses:
-            failed, criteria = Counter[str](), self.criteria
-            may_yet_match = criteria.opener(addresses)
-            found = survey(chunks, criteria.matcher(addresses, failed), self.rules, self.done, may_yet_match)
-            found.no_event, found.where_failed = addresses.no_event, failed
-        return found
+def find_matching(chunks: Iterator[Chunk], *, criteria: Criteria, most: int) -> tuple[list[Letter], Seen]:
+    """Return the first dead letters that match, and what was seen; stops reading once it has them."""
+    found: list[Letter] = []
+    seen = Seen()
+    with criteria.judging(seen) as (matches, _):
+        for letter in chain.from_iterable(map(letters_of, chunks)):
+            seen.reasons.add(letter.reason)
+            if matches is None or matches(letter):
+                found.append(letter)
+                if len(found) >= most:
+                    break
+    return found, seen
 
 
 def find_queued(chunks: Iterator[Chunk]) -> Known:

@@ -7,12 +7,13 @@ nothing is printed.
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, Protocol
 
 from connector.config.settings import Settings
 from connector.core.chunks import Partition
-from connector.deadletters.deciding import Known, Plan, Rules, Survey, plan
-from connector.deadletters.jobs import FindJob, Seen, SurveyJob
+from connector.deadletters.deciding import Known, Plan, Rules, Survey, plan, survey
+from connector.deadletters.jobs import find_matching
 from connector.deadletters.letters import Letter
 from connector.deadletters.preparing import (
     automatic_of,
@@ -24,9 +25,8 @@ from connector.deadletters.preparing import (
     targets_of,
     with_limits,
 )
-from connector.deadletters.progressing import Place
 from connector.deadletters.redriving import Order, Written, carry_out
-from connector.deadletters.selection import Criteria
+from connector.deadletters.selection import Criteria, Seen
 from connector.deadletters.working import CLIENT_ID, Job, R, Spans, Told
 from connector.kafka.scanning import scanning
 
@@ -69,7 +69,7 @@ def find(work: Work, spans: Spans, criteria: Criteria, most: int) -> tuple[list[
     found: list[Letter] = []
     seen = Seen()
     for partition, span in sorted(spans.items()):
-        job = FindJob(criteria, most - len(found))
+        job = partial(find_matching, criteria=criteria, most=most - len(found))
         for letters, part in work({partition: span}, job, f"reading {partition}"):
             found += letters
             seen.add(part)
@@ -89,7 +89,7 @@ def find_at(work: Work, spans: Spans, criteria: Criteria, position: tuple[str | 
                 wanted[partition] = (offset, offset + 1)
         elif topic not in topics:
             wanted[partition] = (start, stop)
-    job = FindJob(replace(criteria, positions=frozenset({position})), 100)
+    job = partial(find_matching, criteria=replace(criteria, positions=frozenset({position})), most=100)
     found = [letter for letters, _ in work(wanted, job, "looking") for letter in letters]
     return sorted(found, key=lambda letter: letter.timestamp_ms)
 
@@ -129,8 +129,9 @@ class Redrive:
 
     def look(self) -> Survey:
         """Look at all dead letters."""
-        places: dict[Partition, Place] = places_of(self.settings, self.name, self.selection, self.spans)
-        job = SurveyJob(self.criteria, self.rules, {partition: place.done for partition, place in places.items()})
+        places = places_of(self.settings, self.name, self.selection, self.spans)
+        done = {partition: place.done for partition, place in places.items()}
+        job = partial(survey, criteria=self.criteria, rules=self.rules, done=done)
         self.found = Survey()
         for part in self._work(self.spans, job, "reading dead letters"):
             self.found.add(part)
@@ -209,5 +210,5 @@ class Redrive:
             "would_accept": plan.reasons["accept"].total(),
             "would_skip": plan.skipped.total(),
             "skipped": dict(plan.skipped.most_common()),
-            "no_event": dict(self.found.no_event.most_common()),
+            "no_event": dict(self.found.seen.no_event.most_common()),
         }

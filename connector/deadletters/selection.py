@@ -6,7 +6,8 @@ there it becomes a function.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -83,6 +84,24 @@ def read_position(option: str, text: str) -> tuple[str | None, int, int]:
     return topic, number, int(offset)
 
 
+@dataclass(slots=True)
+class Seen:
+    """What was read on the way to what matches."""
+
+    reasons: set[str] = field(default_factory=set)
+    """Those of all."""
+    no_event: Counter[str] = field(default_factory=Counter)
+    """How many a filter could not judge, since no event can be made of them now, by why."""
+    where_failed: Counter[str] = field(default_factory=Counter)
+    """On how many `--where` fails, by why."""
+
+    def add(self, other: "Seen") -> None:
+        """Take in what was seen in another piece."""
+        self.reasons |= other.reasons
+        self.no_event.update(other.no_event)
+        self.where_failed.update(other.where_failed)
+
+
 @dataclass(frozen=True, slots=True)
 class Criteria:
     """What a dead letter must be to be meant; what is left empty asks nothing. Times are milliseconds since 1970."""
@@ -111,16 +130,23 @@ class Criteria:
         if self.min_redrives is not None and self.max_redrives is not None and self.min_redrives > self.max_redrives:
             raise InvalidFilterError("--max-redrives", "must not be less than --min-redrives")
 
-    def addresses(self) -> AddressBook:
-        """Return what finds out where dead letters go, for `matcher`; to be closed."""
-        return AddressBook(self.settings)
+    @contextmanager
+    def judging(self, seen: Seen) -> Iterator[tuple[Matches | None, Matches]]:
+        """Yield what tells whether a dead letter is meant, None when all are, and whether one that is not may yet be.
 
-    def matcher(self, addresses: AddressBook | None = None, where_failed: Counter[str] | None = None) -> Matches | None:
-        """Return the function that tells whether a dead letter is meant, None when all are.
-
-        `addresses` knows afterwards of which no event could be made; those are for no list. `where_failed` counts those
-        on which `--where` fails, by why; they are not meant either.
+        The second is asked about one that was found not to be meant just now: it is too young, where that is told by
+        how long ago, or no event can be made of it by the settings of now. What could not be judged is seen in the end;
+        it is not meant.
         """
+        with AddressBook(self.settings) as addresses:
+            until = self.until_ms
+            yield (
+                self._matcher(addresses, seen.where_failed),
+                lambda letter: (until is not None and letter.timestamp_ms >= until) or addresses.just_missed(letter),
+            )
+            seen.no_event = addresses.no_event
+
+    def _matcher(self, addresses: AddressBook, where_failed: Counter[str]) -> Matches | None:
         # What is cheap goes first, and making events last.
         tests = [*self._by_place(), *self._by_headers(), *self._by_value(where_failed), *self._by_event(addresses)]
         match tests:
@@ -130,14 +156,6 @@ class Criteria:
                 return test
             case _:
                 return lambda letter: all(test(letter) for test in tests)
-
-    def opener(self, addresses: AddressBook) -> Matches:
-        """Return the function that tells whether a dead letter that is not meant, as was found just now, may yet be.
-
-        It is too young, where that is told by how long ago, or no event can be made of it by the settings of now.
-        """
-        until = self.until_ms
-        return lambda letter: (until is not None and letter.timestamp_ms >= until) or addresses.just_missed(letter)
 
     def _by_place(self) -> Iterable[Matches]:
         since, until, positions = self.since_ms, self.until_ms, self.positions
@@ -170,16 +188,15 @@ class Criteria:
         if most is not None:
             yield lambda letter: letter.redrives <= most
 
-    def _by_value(self, failed: Counter[str] | None) -> Iterable[Matches]:
+    def _by_value(self, failed: Counter[str]) -> Iterable[Matches]:
         if self.where is not None:
-            evaluate, counted = _compiled(self.where), Counter[str]() if failed is None else failed
-            yield lambda letter: is_true(_evaluated(evaluate, letter, counted))
+            evaluate = _compiled(self.where)
+            yield lambda letter: is_true(_evaluated(evaluate, letter, failed))
 
-    def _by_event(self, addresses: AddressBook | None) -> Iterable[Matches]:
+    def _by_event(self, addresses: AddressBook) -> Iterable[Matches]:
         lists = self.list_numbers
         if lists:
-            book = addresses or self.addresses()
-            yield lambda letter: book.of(letter).list_number in lists
+            yield lambda letter: addresses.of(letter).list_number in lists
 
 
 def _compiled(where: str) -> Evaluate:

@@ -14,7 +14,7 @@ from connector.config.settings import Settings
 from connector.deadletters.addresses import Address, AddressBook
 from connector.deadletters.evidence import Event, groups_of, split
 from connector.deadletters.letters import Letter
-from connector.deadletters.selection import Criteria
+from connector.deadletters.selection import Criteria, Seen
 from connector.hooks import Records
 from tests.deadletters.making import headers_of, letter
 
@@ -70,14 +70,14 @@ def test_list_and_number_are_those_of_the_event(tmp_path: Path, stream: Any, add
 
 
 def test_of_what_no_event_can_be_made_now_a_list_may_be_known_another_time(tmp_path: Path) -> None:
-    criteria = Criteria(list_numbers=frozenset({"+18005559999"}), reasons=frozenset({"in_doubt"}))
     values = [SOURCE, SOURCE | {"words": ["Hi"]}, SOURCE | {"words": ["Hi"], "list": "+18005550000"}]
     rows = [_letter(value, at=at) for at, value in enumerate(values)]
     mapping = MAPPING | {"fields": {"to": "value.phone", "body": "join('', value.words)"}}
-    with AddressBook(_settings(tmp_path, {"mapping": mapping})) as book:
-        matches, may_yet_match = criteria.matcher(book), criteria.opener(book)
-        assert matches is not None
+    settings = _settings(tmp_path, {"mapping": mapping})
+    criteria = Criteria(list_numbers=frozenset({"+18005559999"}), reasons=frozenset({"in_doubt"}), settings=settings)
 
+    with criteria.judging(Seen()) as (matches, may_yet_match):
+        assert matches is not None
         told = [(matches(row), may_yet_match(row)) for row in rows]
 
     assert told == [(False, True), (True, False), (False, False)]
@@ -120,21 +120,17 @@ def test_a_registry_that_is_away_is_waited_for_once(tmp_path: Path) -> None:
 def test_a_filter_by_list_goes_to_other_processes_with_its_streams(tmp_path: Path) -> None:
     settings = _settings(tmp_path, {"mapping": MAPPING})
     sent = Criteria(list_numbers=frozenset({"+18005559999"}), settings=settings)
-    matches_here = sent.matcher()
-    assert matches_here is not None
-    assert matches_here(_letter(SOURCE))
-
     criteria: Criteria = pickle.loads(pickle.dumps(sent))
+    seen = Seen()
 
-    with criteria.addresses() as book:
-        matches = criteria.matcher(book)
+    with criteria.judging(seen) as (matches, _):
         assert matches is not None
         assert [matches(_letter(value)) for value in (SOURCE, {"phone": "+1", "list": "+18005550000"}, b"[")] == [
             True,
             False,
             False,
         ]
-        assert book.no_event == {"not_json": 1}
+    assert seen.no_event == {"not_json": 1}
 
 
 def test_evidence_is_about_the_numbers_of_events(tmp_path: Path) -> None:

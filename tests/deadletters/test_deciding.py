@@ -11,7 +11,6 @@ from connector.core.chunks import Chunk, Headers, Partition
 from connector.core.progress import RangeSet
 from connector.deadletters.deciding import Action, Automatic, Known, Plan, Rules, plan, survey
 from connector.deadletters.evidence import Finding
-from connector.deadletters.jobs import SurveyJob
 from connector.deadletters.preparing import streams_of
 from connector.deadletters.progressing import Place, place_at, read_place
 from connector.deadletters.selection import Criteria
@@ -35,7 +34,7 @@ def planned(
     """Return what becomes of dead letters with these headers, at offsets 0, 1, ..."""
     count = len(rows)
     chunk = Chunk(DEAD, 0, range(count), values or [GOOD] * count, headers=list(rows), timestamps=[NOW_MS] * count)
-    found = survey([chunk], Criteria().matcher(), rules, done or {})
+    found = survey([chunk], criteria=Criteria(), rules=rules, done=done or {})
     return plan(found, known or Known(), rules)
 
 
@@ -106,7 +105,7 @@ def test_what_became_of_a_copy_is_looked_for_from_the_time_that_it_failed_on() -
         Partition("dead.parking", 0), 0, range(2), [GOOD] * 2, headers=rows, timestamps=[NOW_MS + 172_800_000] * 2
     )
 
-    found = survey([chunk], None, RULES, {})
+    found = survey([chunk], criteria=Criteria(), rules=RULES, done={})
 
     assert streams_of(found.candidates, RULES) == {"sends": NOW_MS}
 
@@ -162,7 +161,7 @@ def in_doubt(partition: Partition, *rows: Headers, findings: dict[str, Finding])
     count = len(rows)
     chunk = Chunk(partition, 0, range(count), [GOOD] * count, headers=list(rows), timestamps=[NOW_MS] * count)
     rules = replace(RULES, include_in_doubt=True)
-    return plan(survey([chunk], Criteria().matcher(), rules, {}), Known(), rules, findings)
+    return plan(survey([chunk], criteria=Criteria(), rules=rules, done={}), Known(), rules, findings)
 
 
 def test_a_record_in_doubt_that_stands_twice_is_sent_again_once_where_the_evidence_does_not_name_it() -> None:
@@ -208,7 +207,7 @@ def test_above_the_cap_a_record_that_is_parked_stays_where_it_is_for_a_larger_ca
     parked = Partition("dead.parking", 0)
     rows = [again(5, 2), again(6, 3), again(7, 4)]
     chunk = Chunk(parked, 0, range(3), [GOOD] * 3, headers=list(rows), timestamps=[NOW_MS] * 3)
-    found = survey([chunk], Criteria().matcher(), RULES, {})
+    found = survey([chunk], criteria=Criteria(), rules=RULES, done={})
 
     made = plan(found, Known(), RULES)
     more = plan(found, Known(), replace(RULES, cap=5))
@@ -295,13 +294,12 @@ def test_what_is_too_young_yet_is_looked_at_again_as_one_stretch() -> None:
     rows: list[Headers | None] = [headers_of(offset=offset) for offset in offsets]
     chunk = Chunk(DEAD, 0, offsets, [GOOD] * 6, headers=rows, timestamps=times)
 
-    first = plan(
-        SurveyJob(Criteria(until_ms=NOW_MS + 1), RULES)(iter([chunk.slice(0, 2), chunk.slice(2, 6)])), Known(), RULES
-    )
+    pieces = [chunk.slice(0, 2), chunk.slice(2, 6)]
+    first = plan(survey(pieces, criteria=Criteria(until_ms=NOW_MS + 1), rules=RULES, done={}), Known(), RULES)
     base, metadata = place_at(Place(), 9, first.actions[DEAD].leave, "0123456789abcdef")
     done = {DEAD: read_place(base, metadata).done}
-    again = SurveyJob(Criteria(until_ms=NOW_MS + 1), RULES, done)(iter([chunk]))
-    later = plan(SurveyJob(Criteria(until_ms=NOW_MS + 10), RULES, done)(iter([chunk])), Known(), RULES)
+    again = survey([chunk], criteria=Criteria(until_ms=NOW_MS + 1), rules=RULES, done=done)
+    later = plan(survey([chunk], criteria=Criteria(until_ms=NOW_MS + 10), rules=RULES, done=done), Known(), RULES)
 
     assert (acted(first, "redrive"), list(first.actions[DEAD].leave)) == ({0, 7}, [(1, 6), (8, 9)])
     assert again.candidates == []
@@ -311,7 +309,7 @@ def test_what_is_too_young_yet_is_looked_at_again_as_one_stretch() -> None:
 def test_what_was_dealt_with_is_never_open_again_whatever_the_clock_says() -> None:
     chunk = Chunk(DEAD, 0, range(5), [GOOD] * 5, headers=[headers_of()] * 5, timestamps=[NOW_MS] * 5)
 
-    found = SurveyJob(Criteria(until_ms=0), RULES, {DEAD: (1, RangeSet([(2, 3)]))})(iter([chunk]))
+    found = survey([chunk], criteria=Criteria(until_ms=0), rules=RULES, done={DEAD: (1, RangeSet([(2, 3)]))})
 
     assert list(found.open[DEAD]) == [(1, 2), (3, 5)]
 

@@ -1,7 +1,6 @@
 """Filters select what they say, and bad ones are refused by name."""
 
 import re
-from collections import Counter
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ from connector.deadletters.selection import (
     NAMES,
     Criteria,
     InvalidFilterError,
+    Seen,
     document_of,
     read_position,
     read_time,
@@ -66,25 +66,25 @@ def _named(value: object) -> str:
     ids=_named,
 )
 def test_a_filter_selects(criteria: dict[str, Any], selects: bool) -> None:
-    matches = Criteria(**criteria, settings=SETTINGS).matcher()
-
-    assert (matches is None or matches(LETTER)) is selects
+    with Criteria(**criteria, settings=SETTINGS).judging(Seen()) as (matches, _):
+        assert (matches is None or matches(LETTER)) is selects
 
 
 def test_one_of_kafka_connect_is_found_by_the_class_of_its_exception_and_its_source() -> None:
     criteria = Criteria(reasons=frozenset({"DataException"}), source_topics=frozenset({"orders"}))
-    matches = criteria.matcher()
 
-    assert matches is not None
-    assert matches(letter(headers=CONNECT))
+    with criteria.judging(Seen()) as (matches, _):
+        assert matches is not None
+        assert matches(letter(headers=CONNECT))
 
 
 def test_a_key_that_is_no_text_is_looked_for_by_its_bytes() -> None:
-    matches = Criteria(keys=frozenset({b"\xff1".decode(errors="surrogateescape")})).matcher()
+    criteria = Criteria(keys=frozenset({b"\xff1".decode(errors="surrogateescape")}))
 
-    assert matches is not None
-    assert matches(letter(key=b"\xff1"))
-    assert not matches(LETTER)
+    with criteria.judging(Seen()) as (matches, _):
+        assert matches is not None
+        assert matches(letter(key=b"\xff1"))
+        assert not matches(LETTER)
 
 
 @pytest.mark.parametrize(
@@ -99,13 +99,13 @@ def test_a_key_that_is_no_text_is_looked_for_by_its_bytes() -> None:
     ],
 )
 def test_a_dead_letter_that_an_expression_has_no_result_for_is_counted_and_not_meant(where: str) -> None:
-    failed = Counter[str]()
-    matches = Criteria(where=where).matcher(where_failed=failed)
+    seen = Seen()
 
-    assert matches is not None
-    assert not matches(LETTER)
-    assert failed.total() == 1
-    assert "Hello" not in str(failed)
+    with Criteria(where=where).judging(seen) as (matches, _):
+        assert matches is not None
+        assert not matches(LETTER)
+    assert seen.where_failed.total() == 1
+    assert "Hello" not in str(seen.where_failed)
 
 
 @pytest.mark.parametrize("where", ["value.", "[", "nope(value)=="])

@@ -24,9 +24,7 @@ from connector.telemetry.logging import disarm
 
 if TYPE_CHECKING:
     from connector.config.settings import Settings
-    from connector.deadletters.deciding import Survey
-    from connector.deadletters.jobs import Seen
-    from connector.deadletters.selection import Criteria
+    from connector.deadletters.selection import Criteria, Seen
     from connector.deadletters.working import Job, R, Spans
 
 PANEL: Final = "Which dead letters"
@@ -172,7 +170,7 @@ class Chosen:
         """Work without a progress bar."""
         return self.work(spans, job, what, quiet=True)
 
-    def tell_unjudged(self, seen: "Seen | Survey") -> None:
+    def tell_unjudged(self, seen: "Seen") -> None:
         """Say of how many dead letters the filters could not tell whether they are meant, if of any."""
         failed = seen.where_failed
         if failed:
@@ -232,12 +230,12 @@ class Chosen:
 
     def _reasons_of_older(self) -> set[str]:
         """Return the reasons of all dead letters, where `--since` left some unread."""
-        from connector.deadletters.jobs import CountJob  # noqa: PLC0415
+        from connector.deadletters.jobs import count_matching  # noqa: PLC0415
         from connector.deadletters.selection import Criteria  # noqa: PLC0415
 
         if self.criteria.since_ms is None:
             return set()
-        job = CountJob(Criteria(reasons=self.criteria.reasons))
+        job = functools.partial(count_matching, criteria=Criteria(reasons=self.criteria.reasons))
         parts = self.quietly(self.spans(whole=True), job, "reading older ones")
         return {reason for _, part in parts for reason in part.reasons}
 

@@ -32,8 +32,8 @@ def export(
     Exit code 1: there are dead letters, and the filters select none of them.
     """
     from connector.deadletters.copying import letters_in  # noqa: PLC0415
-    from connector.deadletters.jobs import Seen  # noqa: PLC0415
     from connector.deadletters.lines import line_of  # noqa: PLC0415
+    from connector.deadletters.selection import Seen  # noqa: PLC0415
     from connector.deadletters.working import size_of  # noqa: PLC0415
 
     spans = chosen.spans()
@@ -41,7 +41,7 @@ def export(
     count, seen = 0, Seen()
     with _opened(out) as write:
         with (
-            seen.judging(chosen.criteria) as matches,
+            chosen.criteria.judging(seen) as (matches, _),
             progress("exporting", size_of(spans), quiet=out is None) as told,
         ):
             for letter in letters_in(chosen.settings.kafka, spans, told):

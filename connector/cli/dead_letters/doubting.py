@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -18,8 +19,8 @@ from connector.cli.topics import topic_named
 
 if TYPE_CHECKING:
     from connector.deadletters.evidence import Event, Group
-    from connector.deadletters.jobs import Seen
     from connector.deadletters.letters import Letter
+    from connector.deadletters.selection import Seen
 
 _MOST_MINS: Final = 525_600
 """A year."""
@@ -121,11 +122,12 @@ def in_doubt(
 
 def _found(chosen: Chosen, *, quiet: bool) -> tuple[list["Letter"], "Seen"]:
     """Return the dead letters in doubt, and what was seen on the way."""
-    from connector.deadletters.jobs import FindJob, Seen  # noqa: PLC0415
+    from connector.deadletters.jobs import find_matching  # noqa: PLC0415
+    from connector.deadletters.selection import Seen  # noqa: PLC0415
 
     found: list[Letter] = []
     seen = Seen()
-    job = FindJob(chosen.criteria, _MOST)
+    job = partial(find_matching, criteria=chosen.criteria, most=_MOST)
     for letters, part in chosen.work(chosen.spans(), job, "reading", quiet=quiet):
         found += letters
         seen.add(part)

@@ -1,5 +1,6 @@
 """`dead-letters stats`, `list` and `show`: what there is, and what was said about it. Nothing is written."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -24,13 +25,15 @@ def stats(chosen: Chosen, *, as_json: AsJson = False) -> None:
 
     Exit code 1: there are dead letters, and the filters select none of them.
     """
-    from connector.deadletters.jobs import CountJob, Seen  # noqa: PLC0415
+    from connector.deadletters.jobs import count_matching  # noqa: PLC0415
+    from connector.deadletters.selection import Seen  # noqa: PLC0415
     from connector.deadletters.sums import Sums  # noqa: PLC0415
 
     at_ms = now_ms()
     sums, seen = Sums(), Seen()
     spans = chosen.spans()
-    for part, there in chosen.work(spans, CountJob(chosen.criteria), "counting", quiet=as_json):
+    job = partial(count_matching, criteria=chosen.criteria)
+    for part, there in chosen.work(spans, job, "counting", quiet=as_json):
         sums.rows.update(part.rows)
         seen.add(there)
     chosen.refuse_unknown_reasons(seen.reasons)

@@ -246,10 +246,10 @@ class Run:
     def look(self) -> "Survey | None":
         """Look at all dead letters; None where there are none, which is said."""
         found = self._redrive.look()
-        self.chosen.refuse_unknown_reasons(found.seen)
-        self.chosen.tell_unjudged(found)
+        self.chosen.refuse_unknown_reasons(found.seen.reasons)
+        self.chosen.tell_unjudged(found.seen)
         if not found.matched:
-            tell_none(self.chosen, any_there=bool(found.seen), quiet=self._as_json)
+            tell_none(self.chosen, any_there=bool(found.seen.reasons), quiet=self._as_json)
             if self._as_json:
                 print_json({"name": self.name, "selected": 0, "would_redrive": 0})
             return None
