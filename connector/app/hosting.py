@@ -35,5 +35,4 @@ class WorkerHost:
 
     async def act(self, stream: str, action: str, form: Form, *, remote: str | None) -> tuple[int, dict[str, Any]]:
         """Pause or resume a stream."""
-        found = act(self._connector, stream, action, form, remote=remote)
-        return found.status, found.body
+        return act(self._connector, stream, action, form, remote=remote)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from connector.console.guarding import Answer, Doorkeeper, Form, RefusedError, answered, form_of
+from connector.console.guarding import Doorkeeper, Form, RefusedError, answered, form_of
 from connector.core.chunks import Partition
 from connector.stream.holds import CHOICES, Decision, HoldSeen, Resumed, options_for
 from connector.stream.stream import Stream
@@ -60,8 +60,13 @@ def pause_in(form: Form) -> str:
     return f"paused by {said.get('by') or 'an operator'}{note}"
 
 
-def act(connector: "Connector", name: str, action: str, form: Form, *, remote: str | None) -> Answer:
-    """Resume or pause a stream, for somebody who may; `remote` is who asked, for the log."""
+def act(
+    connector: "Connector", name: str, action: str, form: Form, *, remote: str | None
+) -> tuple[int, dict[str, Any]]:
+    """Resume or pause a stream, for somebody who may; return a status and what came of it.
+
+    `remote` is who asked, for the log.
+    """
     stream = next((stream for stream in connector.streams if stream.name == name), None)
     try:
         if stream is None:
@@ -70,11 +75,11 @@ def act(connector: "Connector", name: str, action: str, form: Form, *, remote: s
         if stream.state_name != "running":
             raise RefusedError(409, f"the stream is {stream.state_name}")  # noqa: TRY301
     except RefusedError as error:
-        return Answer(error.status, {"problem": str(error)})
+        return error.status, {"problem": str(error)}
     told = decide(stream)
     log.info(action, stream=name, remote=remote, **told)
     status = 409 if told["undecided"] else 200
-    return Answer(status, {"stream": name, "instance_id": connector.claim.instance_id, **told})
+    return status, {"stream": name, "instance_id": connector.claim.instance_id, **told}
 
 
 def _to_resume(form: Form) -> Callable[[Stream], dict[str, Any]]:
@@ -112,7 +117,6 @@ async def answer(connector: "Connector", doorkeeper: Doorkeeper, request: web.Re
     name, action = request.match_info["name"], request.match_info["action"]
     try:
         form = await form_of(connector.secrets.web_token(), doorkeeper, request)
-        found = act(connector, name, action, form, remote=request.remote)
     except RefusedError as error:
-        found = Answer(error.status, {"problem": str(error)})
-    return answered(found)
+        return answered(error.status, {"problem": str(error)})
+    return answered(*act(connector, name, action, form, remote=request.remote))

@@ -9,11 +9,11 @@ import asyncio
 import hmac
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
+from aiohttp import StreamReader
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import Application, AppRunner, RequestPayloadError, Response, json_response
 from pydantic import SecretStr
@@ -27,6 +27,8 @@ _MAX_FIELDS: Final = 300
 _BODY_SECS: Final = 10.0
 _REPORT_SECS: Final = 10.0
 """Refused attempts are logged this often at most: whoever guesses shall not fill the disk."""
+
+NO_FORM: Final = "the body must be a form (application/x-www-form-urlencoded)"
 
 Form = list[tuple[str, str]]
 
@@ -53,14 +55,6 @@ def runner_of(app: Application) -> AppRunner:
     return AppRunner(app, access_log=None, auto_decompress=False, logger=_server_log)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a page says: a status and JSON-ready values."""
-
-    status: int
-    body: dict[str, Any]
-
-
 class RefusedError(Exception):
     """A request is not carried out; the message says why, and repeats nothing of what was sent."""
 
@@ -82,7 +76,8 @@ class Doorkeeper:
             text = "nothing can be changed through the pages: no token is set; set web.token and restart the worker"
             raise RefusedError(403, text)
         # A header that is not text comes with surrogates.
-        right = hmac.compare_digest((given or "").encode(errors="surrogateescape"), _bytes(expected))
+        wanted = expected.get_secret_value().encode()
+        right = hmac.compare_digest((given or "").encode(errors="surrogateescape"), wanted)
         if given is not None and right:
             return
         self._refused += 1
@@ -91,10 +86,6 @@ class Doorkeeper:
             self._told, self._refused = monotonic(), 0
         missing = "no token was given: send it as Authorization: Bearer TOKEN, or as the form's field token"
         raise RefusedError(401, missing if given is None else "the token is wrong")
-
-
-def _bytes(secret: SecretStr) -> bytes:
-    return secret.get_secret_value().encode()
 
 
 def token_in(header: str | None) -> str | None:
@@ -110,43 +101,48 @@ async def form_of(expected: SecretStr | None, doorkeeper: Doorkeeper, request: A
     given = token_in(request.headers.get("Authorization"))
     if expected is None or given is not None:
         doorkeeper.check(expected, given, request.remote)
-    body = await read_body(request)
-    form: Form | None
-    try:
-        form = parse_qsl(body.decode(), keep_blank_values=True, strict_parsing=bool(body), max_num_fields=_MAX_FIELDS)
-    except ValueError:
-        form = None
+    form = form_in(await read_body(request))
     if given is None:
         token = next((value for field, value in form or () if field == "token"), None)
         doorkeeper.check(expected, token, request.remote)
     if form is None:
-        raise RefusedError(400, "the body must be a form (application/x-www-form-urlencoded)")
+        raise RefusedError(400, NO_FORM)
     return form
+
+
+def form_in(body: bytes) -> Form | None:
+    """Return the fields of a form, None for a body that is none."""
+    try:
+        return parse_qsl(body.decode(), keep_blank_values=True, strict_parsing=bool(body), max_num_fields=_MAX_FIELDS)
+    except ValueError:
+        return None
 
 
 async def read_body(request: Any) -> bytes:
     """Return the body of a request; raises `RefusedError` when it is encoded, too large, too slow or broken off."""
     if request.headers.get("Content-Encoding") is not None:
         raise RefusedError(415, "the body must not be encoded")
+    body = None
     try:
-        async with asyncio.timeout(_BODY_SECS):
-            return await _body(request)
+        if (request.content_length or 0) <= MAX_BODY_BYTES:
+            async with asyncio.timeout(_BODY_SECS):
+                body = await read_limited(request.content, MAX_BODY_BYTES)
     except TimeoutError as error:
         raise RefusedError(408, "the body did not come in time") from error
     except (ConnectionError, RequestPayloadError) as error:
         raise RefusedError(400, "the body broke off") from error
+    if body is None:
+        raise RefusedError(413, f"the body has more than {MAX_BODY_BYTES} bytes")
+    return body
 
 
-async def _body(request: Any) -> bytes:
-    """Return the body; what comes after it is too large is not read."""
-    too_large = RefusedError(413, f"the body has more than {MAX_BODY_BYTES} bytes")
-    if (request.content_length or 0) > MAX_BODY_BYTES:
-        raise too_large
+async def read_limited(content: StreamReader, most: int) -> bytes | None:
+    """Return a body, None for one of more than so many bytes; what comes after these is not read."""
     body = bytearray()
-    async for piece in request.content.iter_any():
+    async for piece in content.iter_any():
         body += piece
-        if len(body) > MAX_BODY_BYTES:
-            raise too_large
+        if len(body) > most:
+            return None
     return bytes(body)
 
 
@@ -170,11 +166,11 @@ async def make_safe(_request: Any, response: Any) -> None:
         response.headers.setdefault(name, value)
 
 
-def answered(found: Answer) -> Response:
-    """Answer a POST."""
+def answered(status: int, body: dict[str, Any]) -> Response:
+    """Answer a POST with JSON-ready values."""
     headers = {}
-    if found.status == 401:
+    if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="trackly-connector"'
-    if found.status in {408, 413, 415}:
+    if status in {408, 413, 415}:
         headers["Connection"] = "close"
-    return json_response(found.body, status=found.status, headers=headers)
+    return json_response(body, status=status, headers=headers)

@@ -8,14 +8,14 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote
 
 from aiohttp import web
 
 from connector.console import rendering, sessions
 from connector.console.clerk import Task
 from connector.console.desk import Desk, Piece
-from connector.console.guarding import Form, RefusedError, read_body
+from connector.console.guarding import NO_FORM, Form, RefusedError, form_in, read_body
 from connector.console.hosting import Group, Host
 from connector.console.sampling import Sampler, Snapshot
 from connector.console.sessions import COOKIE, Session, Sessions
@@ -26,7 +26,6 @@ VIEWERS: Final = 32
 """Pages that are kept live at the same time; one more is told to try later."""
 
 _WRITE_SECS: Final = 10.0
-_MAX_FIELDS: Final = 50
 _SINCE: Final = {"": "all", "1h": "last hour", "24h": "last 24 hours", "7d": "last 7 days"}
 _NEXT: Final = re.compile(r"(?:streams|dead-letters|tasks)(?:/[A-Za-z0-9._~%-]+)*(?:\?[A-Za-z0-9._~%&=+-]*)?")
 """Where a login may lead: to pages of ours, and nowhere else."""
@@ -179,7 +178,7 @@ class Console:
         number, begun = 0, False
         while (snapshot := await self._sampler.after(number)) is not None:
             number = snapshot.number
-            pieces = dict(self._points(snapshot, of_stream, whole=not begun))
+            pieces = {"points": self._points(snapshot, of_stream, whole=not begun)}
             begun = True
             pieces |= self._pieces(snapshot, of_stream)
             told = [_event(name, text) for name, text in pieces.items() if last.get(name) != text]
@@ -195,13 +194,13 @@ class Console:
             made[of_stream] = dict(_pieces(snapshot, of_stream))
         return made[of_stream]
 
-    def _points(self, snapshot: Snapshot, of_stream: str | None, *, whole: bool) -> Iterator[tuple[str, str]]:
+    def _points(self, snapshot: Snapshot, of_stream: str | None, *, whole: bool) -> str:
         points = {
             name: [*track.points] if whole else [*track.points][-1:]
             for name, track in self._sampler.tracks.items()
             if of_stream in {None, name}
         }
-        yield "points", rendering.points_of(snapshot, points)
+        return rendering.points_of(snapshot, points)
 
     # ------------------------------------------------------------------ who may
 
@@ -323,12 +322,10 @@ class Console:
 
 async def _fields(request: web.Request) -> dict[str, str]:
     """Return the fields of a form; raises `RefusedError` for a body that is none."""
-    body = await read_body(request)
-    try:
-        pairs = parse_qsl(body.decode(), keep_blank_values=True, strict_parsing=bool(body), max_num_fields=_MAX_FIELDS)
-    except ValueError:
-        raise RefusedError(400, "the body must be a form (application/x-www-form-urlencoded)") from None
-    return dict(pairs)
+    form = form_in(await read_body(request))
+    if form is None:
+        raise RefusedError(400, NO_FORM)
+    return dict(form)
 
 
 def _next(where: str | None) -> str:

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import aiohttp
 from pydantic import SecretStr
 
-from connector.console.guarding import Form
+from connector.console.guarding import Form, read_limited
 
 MAX_ADDRESSES: Final = 64
 _LOOK_UP_SECS: Final = 10.0
@@ -95,7 +95,8 @@ class Peers:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(_ASK_SECS if body is None else _ACT_SECS),
             ) as reply:
-                told = json.loads(await _limited(reply.content))
+                answer = await read_limited(reply.content, _MAX_BYTES)
+                told = None if answer is None else json.loads(answer)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError):
             return PeerHeard(address.url)
         if not isinstance(told, dict) or not (_is_status(told) if form is None else _is_answer(told)):
@@ -114,16 +115,6 @@ def _is_answer(told: dict[str, Any]) -> bool:
     return "stream" in told and all(
         isinstance(told.get(key), list) for key in ("ended", "probed", "undecided", "not_held")
     )
-
-
-async def _limited(content: aiohttp.StreamReader) -> bytes:
-    """Return a body; raises `ValueError` for one without end."""
-    body = bytearray()
-    async for piece in content.iter_any():
-        body += piece
-        if len(body) > _MAX_BYTES:
-            raise ValueError("too large")
-    return bytes(body)
 
 
 async def _resolved(named: str) -> list[_Address]:

@@ -17,15 +17,7 @@ from pydantic import SecretStr
 from connector import __version__
 from connector.config.secrets import Secrets
 from connector.config.settings import Settings
-from connector.console.guarding import (
-    Answer,
-    Form,
-    RefusedError,
-    answered,
-    make_safe,
-    read_body,
-    runner_of,
-)
+from connector.console.guarding import Form, RefusedError, answered, make_safe, read_body, runner_of
 from connector.console.joining import Heard, joined_health, joined_readiness, joined_resumed, joined_streams
 from connector.console.listening import not_listening
 from connector.console.pages import Console
@@ -113,12 +105,12 @@ class Pages:
         try:
             body = await read_body(request)
         except RefusedError as error:
-            return answered(Answer(error.status, {"problem": str(error)}))
+            return answered(error.status, {"problem": str(error)})
         headers = {key: request.headers[key] for key in _PASSED_ON if key in request.headers}
         status, told = joined_resumed(await self._ask_all(request.rel_url.raw_path, post=body, headers=headers))
         if status == 200:
             log.info("passed on to all workers", action=action, stream=name, remote=request.remote)
-        return answered(Answer(status, told))
+        return answered(status, told)
 
     # ------------------------------------------------------------------ what the console asks of its host
 
