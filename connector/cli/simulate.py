@@ -156,7 +156,7 @@ async def _serve(settings: "SimulatorSettings", *, as_json: bool) -> "LedgerTota
         _say(json.dumps(urls) if as_json else f"Simulator ready at {simulator.url} (control: {simulator.control_url})")
         await stopping.wait()
         # Identities may be texts or numbers of people, and what is printed ends up in logs.
-        return msgspec.structs.replace(simulator.ledger(), accepted_twice_examples=())
+        return msgspec.structs.replace(simulator.behaviour.ledger.totals(), accepted_twice_examples=())
 
 
 def _with_latency(faults: "Faults", latency_ms: str | None) -> "Faults":

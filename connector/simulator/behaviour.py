@@ -12,7 +12,7 @@ from typing import Final, Literal, assert_never, get_args
 
 from connector.simulator.answers import Answer
 from connector.simulator.endpoints import ENDPOINTS, LISTS_PATH, Endpoint
-from connector.simulator.faults import NEVER, BodyForm, Chance, Faults
+from connector.simulator.faults import HEALTHY, NEVER, BodyForm, Chance, Faults
 from connector.simulator.http import Manner, Reaction, Reply, Request, json_reply, page_reply, phrase
 from connector.simulator.ledger import Ledger
 from connector.simulator.lies import Lie, told
@@ -33,7 +33,6 @@ Strike = Literal[
 LIES: Final[tuple[Lie | Literal["unnamed_error"], ...]] = (*get_args(Lie), "unnamed_error")  # of bulk replies only
 STRIKES: Final[tuple[Strike, ...]] = get_args(Strike)
 
-_HEALTHY: Final = Faults()
 _OTHER_PATHS: Final = "other"  # one name for all paths that do not exist, so that counters stay few
 _FAILURES: Final[dict[int, dict[str, str]]] = {
     401: {"error": "Invalid API key", "code": "invalid_api_key"},
@@ -97,25 +96,15 @@ class Behaviour:
         settings = self._settings
         self._platform = Platform(settings, self.ledger)
         self._dice = Dice(settings.seed)
-        self._timeline = Timeline(settings.faults, settings.script)
-        self._timeline.replace(settings.faults, now=now)
+        self.timeline = Timeline(settings.faults, settings.script)
+        self.timeline.replace(settings.faults, now=now)
         if settings.script_from == "start":
-            self._timeline.start(now)
+            self.timeline.start(now)
 
     def reset(self, *, now: float) -> None:
         """Go back to the start: an empty ledger, an unknowing platform, the first faults, the script not begun."""
         self.ledger = self.ledger.fresh()
         self._set_up(now)
-
-    @property
-    def script_started(self) -> bool:
-        """Whether the script's clock runs."""
-        return self._timeline.started
-
-    @property
-    def faults(self) -> Faults:
-        """The standing faults, without the script."""
-        return self._timeline.standing
 
     def set_faults(self, faults: Faults, *, now: float, renew: bool = True) -> None:
         """Put other faults in place of the standing ones; `renew` gives chances that stay all their `next` again.
@@ -126,29 +115,21 @@ class Behaviour:
             refuse_faults_that_fast_lacks(faults)
         if renew:
             self._dice.renew(faults)
-        self._timeline.replace(faults, now=now)
-
-    def faults_at(self, now: float) -> Faults:
-        """Return the faults in force, the script's laid over the standing ones."""
-        return self._timeline.at(now)
-
-    def next_deadline(self, now: float) -> float | None:
-        """Return when the faults in force will change by themselves."""
-        return self._timeline.next_change(now)
+        self.timeline.replace(faults, now=now)
 
     def refuses(self, now: float) -> bool:
         """Tell whether the port is to be closed now."""
-        outage = self._timeline.at(now).outage
+        outage = self.timeline.at(now).outage
         return outage is not None and outage.how == "refuse"
 
     def idle_secs(self, now: float) -> float:
         """Return for how long a connection may stand idle."""
         usual = self._settings.idle_connection_secs
-        return min(usual, self._timeline.at(now).close_idle_after_secs or usual)
+        return min(usual, self.timeline.at(now).close_idle_after_secs or usual)
 
     def hangs_up(self, path: str, now: float) -> bool:
         """Tell whether a connection is dropped as soon as a request line with this path has come."""
-        faults = self._timeline.at(now)
+        faults = self.timeline.at(now)
         hangs_up = faults.outage is not None and faults.touches(_below_base(path) or "")
         if hangs_up:
             self.ledger.left_unanswered("outage")
@@ -157,14 +138,14 @@ class Behaviour:
     def react(self, request: Request, *, now: float, wall_time: float) -> Reaction:
         """Decide about a request that was read to its end. `wall_time` is for `Retry-After` as a date."""
         if self._settings.script_from == "first_request":
-            self._timeline.start(now)
+            self.timeline.start(now)
         path = _below_base(request.path)
         endpoint = ENDPOINTS.get(path or "")
         known = path if path == LISTS_PATH or endpoint is not None else None
         self.ledger.begin(known or _OTHER_PATHS, request.body_bytes)
-        faults = self._timeline.at(now)
+        faults = self.timeline.at(now)
         if path is None or not faults.touches(path):
-            faults = _HEALTHY
+            faults = HEALTHY
         delay_secs = self._dice.between(*faults.latency_ms) / 1000
 
         status = faults.status_override or self._dice.status(faults.error_rate)
@@ -191,7 +172,7 @@ class Behaviour:
     def _strike(
         self, faults: Faults, endpoint: Endpoint | None, request: Request
     ) -> Strike | Lie | Literal["unnamed_error"] | None:
-        if endpoint is None or faults is _HEALTHY:
+        if endpoint is None or faults is HEALTHY:
             return None
         if faults.stall_above_bytes is not None and request.body_bytes > faults.stall_above_bytes:
             return "stall"

@@ -30,7 +30,7 @@ def control(request: Request, behaviour: Behaviour, *, now: float) -> Reply:
     """Carry out a request to this API."""
     match (request.method, request.path.removeprefix(CONTROL_PATH)):
         case ("GET", "/health"):
-            document = {"status": "ok", "faults_in_force": _shown(behaviour.faults_at(now), defaults=False)}
+            document = {"status": "ok", "faults_in_force": _shown(behaviour.timeline.at(now), defaults=False)}
             return json_reply(200, document)
         case ("GET", "/ledger"):
             return _ledger(behaviour, parse_qs(request.query, keep_blank_values=True))
@@ -38,7 +38,7 @@ def control(request: Request, behaviour: Behaviour, *, now: float) -> Reply:
             operation = parse_qs(request.query).get("operation", [None])[0]
             return Reply(200, content_type=NDJSON, pieces=_lines(behaviour.ledger.entries(operation)))
         case ("GET", "/faults"):
-            return json_reply(200, _shown(behaviour.faults))
+            return json_reply(200, _shown(behaviour.timeline.standing))
         case ("PUT" | "PATCH", "/faults"):
             return _change_faults(request, behaviour, now=now)
         case ("POST", "/reset"):
@@ -75,7 +75,7 @@ def _change_faults(request: Request, behaviour: Behaviour, *, now: float) -> Rep
         return json_reply(400, {"error": "Request body is not valid JSON", "code": "invalid_json"})
     replaces = request.method == "PUT"
     try:
-        faults = parse_faults(document) if replaces else patch_faults(behaviour.faults, document)
+        faults = parse_faults(document) if replaces else patch_faults(behaviour.timeline.standing, document)
         _keep_in_reach(faults)
         behaviour.set_faults(faults, now=now, renew=replaces)
     except InvalidInputError as error:

@@ -149,6 +149,9 @@ class Faults(Model):
         return not self.only_paths or path in self.only_paths
 
 
+HEALTHY = Faults()
+
+
 class ScriptStep(Model):
     """Faults for a time: laid over the standing ones from `at_secs` until `until_secs` (unset: for good)."""
 
@@ -185,11 +188,10 @@ def patch_faults(faults: Faults, document: object) -> Faults:
     changes = as_mapping("faults", document)
     cleared = {name for name, value in changes.items() if value is None and name in Faults.model_fields}
     given = parse_faults({name: value for name, value in changes.items() if name not in cleared})
-    healthy = Faults()
     return faults.model_copy(
         update={
             **{name: getattr(given, name) for name in given.model_fields_set},
-            **{name: getattr(healthy, name) for name in cleared},
+            **{name: getattr(HEALTHY, name) for name in cleared},
         }
     )
 

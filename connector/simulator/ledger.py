@@ -7,6 +7,7 @@ million records cost. Identities may be texts and phone numbers, so they leave b
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -70,19 +71,17 @@ class Entry(msgspec.Struct, frozen=True):
     accepted: int
 
 
+@dataclass(slots=True)
 class _Page:
     """One kind of record. `twice` is how many identities in `counts` stand above 1."""
 
-    __slots__ = ("accepted", "counts", "duplicates", "examples", "refused", "twice", "unidentified")
-
-    def __init__(self) -> None:
-        self.accepted = 0
-        self.counts: dict[str | bytes, int] = {}
-        self.duplicates = 0
-        self.examples: list[str] = []
-        self.refused = 0
-        self.twice = 0
-        self.unidentified = 0
+    accepted: int = 0
+    counts: dict[str | bytes, int] = field(default_factory=dict)
+    duplicates: int = 0
+    examples: list[str] = field(default_factory=list)
+    refused: int = 0
+    twice: int = 0
+    unidentified: int = 0
 
 
 class Ledger:

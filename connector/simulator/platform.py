@@ -29,14 +29,13 @@ from connector.simulator.endpoints import (
     Endpoint,
     Operation,
 )
-from connector.simulator.faults import Faults
+from connector.simulator.faults import HEALTHY, Faults
 from connector.simulator.http import Request
 from connector.simulator.identity import Record, extractors, searched_text
 from connector.simulator.ledger import Ledger
 from connector.simulator.rules import Rules, history_kind, text_of
 from connector.simulator.settings import SimulatorSettings
 
-_HEALTHY: Final = Faults()
 _NOTHING: Final[Record] = {}
 
 
@@ -100,7 +99,7 @@ class Platform:
         A request that would be refused as a whole leaves nothing behind.
         """
         endpoint = ENDPOINTS.get(path)
-        if endpoint is None or not endpoint.bulk or self._refuse_request(request, path, _HEALTHY) is not None:
+        if endpoint is None or not endpoint.bulk or self._refuse_request(request, path, HEALTHY) is not None:
             return
         try:
             document = msgspec.json.decode(request.body)
@@ -109,7 +108,7 @@ class Platform:
         records = _as_record(document).get(endpoint.operation.array)
         if isinstance(records, list) and len(records) <= MAX_RECORDS:
             part = {**document, endpoint.operation.array: records[: int(len(records) * share)]}
-            self._take_bulk(request, endpoint, part, _HEALTHY, now=now, hide_one=False)
+            self._take_bulk(request, endpoint, part, HEALTHY, now=now, hide_one=False)
 
     def _refuse_request(self, request: Request, path: str, faults: Faults) -> Answer | None:
         """Return the answer to a request that fails before its body is looked at."""

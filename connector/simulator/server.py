@@ -17,7 +17,6 @@ from connector.simulator.connection import Connection
 from connector.simulator.control import control, is_control
 from connector.simulator.faults import Faults
 from connector.simulator.http import Reaction, Request, json_reply
-from connector.simulator.ledger import Entry, LedgerTotals
 from connector.simulator.settings import BASE_PATH, CONTROL_PATH, SimulatorSettings
 from connector.simulator.thread import SimulatorThread, new_event_loop
 
@@ -40,7 +39,8 @@ class Simulator:
     """A simulator on the running loop: `async with Simulator.running(settings) as simulator`.
 
     The port is bound as long as the simulator lives, also while an outage has it refuse connections; so nobody else can
-    take it meanwhile. Its methods belong to the loop's thread; `SimulatorThread` has them for all others.
+    take it meanwhile. It belongs to the loop's thread, and `behaviour`, which has the ledger, as well;
+    `SimulatorThread` is for all others.
     """
 
     def __init__(self, settings: SimulatorSettings, *, loop: asyncio.AbstractEventLoop) -> None:
@@ -49,7 +49,7 @@ class Simulator:
         self.crashes: list[str] = []
         self._settings = settings
         self._loop = loop
-        self._behaviour = Behaviour(settings, now=loop.time())
+        self.behaviour = Behaviour(settings, now=loop.time())
         self._tls = _tls_context(settings)
         self._socket = _bound_socket(settings.host, settings.port)
         self._port: int = self._socket.getsockname()[1]
@@ -114,34 +114,12 @@ class Simulator:
         host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
         return f"{'http' if self._tls is None else 'https'}://{host}:{self._port}"
 
-    def ledger(self) -> LedgerTotals:
-        """Return the ledger's sums."""
-        return self._behaviour.ledger.totals()
-
-    def accepted(self, identity: str, operation: str | None = None) -> int:
-        """Return how often the record of that identity was accepted."""
-        return self._behaviour.ledger.accepted(identity, operation)
-
-    def entries(self, operation: str | None = None) -> list[Entry]:
-        """Return all identities with how often each was accepted."""
-        return list(self._behaviour.ledger.entries(operation))
-
-    def faults(self) -> Faults:
-        """Return the standing faults, without the script."""
-        return self._behaviour.faults
-
     async def set_faults(self, faults: Faults) -> None:
         """Put other faults in place of the standing ones, and wait until the port follows.
 
         Raises ValueError for faults that a fast simulator lacks.
         """
-        self._behaviour.set_faults(faults, now=self.now())
-        await self.align()
-        self._changed.set()
-
-    async def reset(self) -> None:
-        """Begin anew: an empty ledger, the first faults, the script not begun."""
-        self._behaviour.reset(now=self.now())
+        self.behaviour.set_faults(faults, now=self.now())
         await self.align()
         self._changed.set()
 
@@ -153,31 +131,31 @@ class Simulator:
 
     def hangs_up(self, path: str) -> bool:
         """Tell whether the connection is to be dropped before the request is read."""
-        return not is_control(path) and self._behaviour.hangs_up(path, self.now())
+        return not is_control(path) and self.behaviour.hangs_up(path, self.now())
 
     def react(self, request: Request) -> Reaction:
         """Decide about a request. Each call is followed by one of `done`."""
         now = self.now()
         if is_control(request.path):
             self._loop.call_soon(self._changed.set)  # after the reply is out: the change may close the port
-            return Reaction(self._guarded(lambda: control(request, self._behaviour, now=now)) or _CRASHED)
-        waited = not self._behaviour.script_started
-        reaction = self._guarded(lambda: self._behaviour.react(request, now=now, wall_time=time.time()))
-        if waited and self._behaviour.script_started:
+            return Reaction(self._guarded(lambda: control(request, self.behaviour, now=now)) or _CRASHED)
+        waited = not self.behaviour.timeline.started
+        reaction = self._guarded(lambda: self.behaviour.react(request, now=now, wall_time=time.time()))
+        if waited and self.behaviour.timeline.started:
             self._changed.set()
         return reaction or Reaction(_CRASHED)
 
     def done(self, request: Request) -> None:
         """Note that the request is answered, or that its connection is gone."""
         if not is_control(request.path):
-            self._behaviour.ledger.end()
+            self.behaviour.ledger.end()
 
     # The port.
 
     async def align(self) -> None:
         """Open or close the port, as the faults in force want it."""
         async with self._aligning:
-            if not self._behaviour.refuses(self.now()):
+            if not self.behaviour.refuses(self.now()):
                 if self._server is None:
                     self._server = await self._loop.create_server(
                         self._connect, sock=self._socket, ssl=self._tls, backlog=BACKLOG
@@ -191,7 +169,7 @@ class Simulator:
                 self._socket = await self._bound_again()
 
     def _connect(self) -> Connection:
-        self._behaviour.ledger.connected()
+        self.behaviour.ledger.connected()
         return Connection(self, self._loop)
 
     async def _bound_again(self) -> socket.socket:
@@ -210,10 +188,10 @@ class Simulator:
             self._changed.clear()
             await self.align()
             now = self.now()
-            idle_secs = self._behaviour.idle_secs(now)
+            idle_secs = self.behaviour.idle_secs(now)
             for connection in list(self.connections):
                 connection.close_if_idle(before=now - idle_secs)
-            deadline = self._behaviour.next_deadline(now)
+            deadline = self.behaviour.timeline.next_change(now)
             wait_secs = min(LOOK_SECS, idle_secs / 4, math.inf if deadline is None else deadline - now)
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(wait_secs, CLOCK_SECS)):

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from connector.config.hosts import check_listening_host
+from connector.config.model import PhoneNumber
 from connector.simulator.faults import Faults, ScriptStep
 from connector.simulator.problems import Model, as_mapping, read_yaml, validated
 
@@ -15,8 +16,6 @@ CONTROL_PATH: Final = "/_simulator"
 DUPLICATE_WINDOW_MAX_SECS: Final = timedelta(days=1).total_seconds()
 
 _FAULTS_OF_RECORDS: Final = frozenset({"poison", "record_codes", "billing_code", "unnamed_error"})
-
-E164 = Annotated[str, Field(pattern=r"^\+[1-9][0-9]{1,14}$")]
 
 
 def _number_as_list(value: object) -> object:
@@ -27,7 +26,7 @@ def _number_as_list(value: object) -> object:
 class SendingList(Model):
     """A list of the account: the number that messages come from."""
 
-    phone_number: E164
+    phone_number: PhoneNumber
     status: Literal["active", "paused", "suspended", "deleted"] = Field(
         default="active", description="A deleted list is not found by sends; the others take messages."
     )

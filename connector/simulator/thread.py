@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, TypeVar
 
 from connector.simulator.faults import Faults
-from connector.simulator.ledger import Entry, LedgerTotals
+from connector.simulator.ledger import Entry, Ledger, LedgerTotals
 
 if TYPE_CHECKING:  # the server makes the thread, and the thread runs the server
     from connector.simulator.server import Simulator
@@ -59,35 +59,27 @@ class SimulatorThread:
 
     def ledger(self) -> LedgerTotals:
         """Return the ledger's sums."""
-        return self._call(self._simulator.ledger)
+        return self._ask(Ledger.totals)
 
     def accepted(self, identity: str, operation: str | None = None) -> int:
         """Return how often the record of that identity was accepted."""
-        return self._call(lambda: self._simulator.accepted(identity, operation))
+        return self._ask(lambda ledger: ledger.accepted(identity, operation))
 
     def entries(self, operation: str | None = None) -> list[Entry]:
         """Return all identities with how often each was accepted."""
-        return self._call(lambda: self._simulator.entries(operation))
-
-    def faults(self) -> Faults:
-        """Return the standing faults, without the script."""
-        return self._call(self._simulator.faults)
+        return self._ask(lambda ledger: list(ledger.entries(operation)))
 
     def set_faults(self, faults: Faults) -> None:
         """Put other faults in place of the standing ones, and wait until the port follows."""
         self._wait(self._simulator.set_faults(faults))
 
-    def reset(self) -> None:
-        """Begin anew: an empty ledger, the first faults, the script not begun."""
-        self._wait(self._simulator.reset())
-
     @property
     def _simulator(self) -> "Simulator":
         return self._ready.result()[0]
 
-    def _call(self, question: Callable[[], _T]) -> _T:
+    def _ask(self, question: Callable[[Ledger], _T]) -> _T:
         async def ask() -> _T:
-            return question()
+            return question(self._simulator.behaviour.ledger)
 
         return self._wait(ask())
 

@@ -26,7 +26,7 @@ FEEDING: Final[Mapping[str, str | int | float | bool]] = {
 
 def watch_ledger(platform: SimulatorThread, note: Callable[[Sequence[str | None]], None]) -> None:
     """Have each lot of identities that the platform accepts told: the ledger itself keeps no order and no times."""
-    ledger = platform._simulator._behaviour.ledger
+    ledger = platform._simulator.behaviour.ledger
     write = ledger.accept_all
 
     def watched(operation: str, identities: Sequence[str | None]) -> None:

@@ -47,9 +47,7 @@ def test_put_replaces_all_faults_and_patch_those_it_names(served: Served) -> Non
     assert put.json()["latency_ms"] == [5.0, 5.0]
     assert patched.json() == shown
     assert (shown["latency_ms"], shown["error_rate"], shown["status_override"]) == ([0.0, 0.0], {"503": 0.5}, 429)
-    assert served.simulator.faults() == Faults(error_rate={503: 0.5}, status_override=429)
-    served.control("PUT", "/faults", json={})
-    assert served.simulator.faults() == Faults()
+    assert served.control("PUT", "/faults", json={}).json() == Faults().model_dump(mode="json")
 
 
 def test_a_patch_leaves_what_is_left_of_other_chances(serve: Serve) -> None:
@@ -86,7 +84,7 @@ def test_a_patch_leaves_what_is_left_of_other_chances(serve: Serve) -> None:
 def test_bad_faults_are_refused_with_every_place_and_change_nothing(
     served: Served, method: str, document: object, places: list[str]
 ) -> None:
-    before = served.simulator.faults()
+    before = served.control("GET", "/faults").json()
 
     answer = served.control(method, "/faults", json=document)
 
@@ -94,7 +92,7 @@ def test_bad_faults_are_refused_with_every_place_and_change_nothing(
     problems = answer.json()["problems"]
     assert sorted(problem["place"] for problem in problems) == sorted(places)
     assert all(problem["problem"] for problem in problems)
-    assert served.simulator.faults() == before
+    assert served.control("GET", "/faults").json() == before
 
 
 def test_faults_must_be_json(served: Served) -> None:
@@ -126,7 +124,7 @@ def test_reset_forgets_what_the_platform_knew(served: Served) -> None:
         return bool(served.client.post("/contacts", json=contact).json()["is_new_contact"])
 
     before = [is_new(), is_new()]
-    served.simulator.reset()
+    served.control("POST", "/reset")
 
     assert [*before, is_new()] == [True, False, True]
 
