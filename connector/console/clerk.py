@@ -22,13 +22,7 @@ from connector.deadletters.evidence import groups_of
 from connector.deadletters.jobs import count_matching
 from connector.deadletters.letters import IN_DOUBT
 from connector.deadletters.preparing import NameTakenError
-from connector.deadletters.running import (
-    Redrive,
-    find,
-    find_at,
-    spans_of,
-    topics_of_streams,
-)
+from connector.deadletters.running import Redrive, find, find_at, spans_of, topics_of_streams
 from connector.deadletters.selection import Criteria, InvalidFilterError, Seen, read_position, read_time
 from connector.deadletters.sums import Sums
 from connector.deadletters.working import Job, R, Spans, size_of, work
@@ -121,13 +115,17 @@ class Clerk:
         """Yield what a job finds, telling how far it is."""
         yield from work(self._settings.kafka, spans, job, _Teller(self._line, what, size_of(spans)))
 
+    def _topics(self) -> tuple[str, ...]:
+        """Return the dead-letter topics of the task's stream, of all where it names none."""
+        return topics_of_streams(self._settings, [self._task.stream] if self._task.stream else [])
+
     # ------------------------------------------------------------------ what there is to do
 
     def look(self) -> dict[str, Any]:
         """Count dead letters, and list the first of them."""
         settings, task = self._settings, self._task
         criteria = task.criteria(settings)
-        topics = topics_of_streams(settings, [task.stream] if task.stream else [])
+        topics = self._topics()
         spans = spans_of(settings, topics, since_ms=criteria.since_ms)
         sums, seen = Sums(), Seen()
         for part, there in self.work(spans, partial(count_matching, criteria=criteria), "counting"):
@@ -155,7 +153,7 @@ class Clerk:
     def in_doubt(self) -> dict[str, Any]:
         """Group what is in doubt by what left it so."""
         settings, task = self._settings, self._task
-        spans = spans_of(settings, topics_of_streams(settings, [task.stream] if task.stream else []))
+        spans = spans_of(settings, self._topics())
         criteria = Criteria(reasons=frozenset({IN_DOUBT}), streams=frozenset({task.stream} if task.stream else ()))
         found, _ = find(self.work, spans, criteria, GROUPED)
         with AddressBook(settings) as addresses:
@@ -170,7 +168,7 @@ class Clerk:
         settings, task = self._settings, self._task
         redrive = Redrive(
             settings,
-            topics_of_streams(settings, [task.stream] if task.stream else []),
+            self._topics(),
             task.criteria(settings),
             Rules(settings.streams_by_name, include_in_doubt=task.include_in_doubt),
             task.spelled(),

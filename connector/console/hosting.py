@@ -5,7 +5,6 @@ everywhere; each peer compares the token itself.
 """
 
 import asyncio
-import time
 from typing import Any, Protocol
 
 from pydantic import SecretStr
@@ -115,6 +114,5 @@ def _member(body: dict[str, Any], address: str, status: int) -> dict[str, Any]:
         "address": address,
         "state": "answers" if status == 200 else "silent",
         "version": body.get("version"),
-        "up_secs": None if "started_at" not in body else round(time.time() - float(body["started_at"])),
         "workers": len(body.get("workers", [])) or 1,
     }

@@ -350,7 +350,7 @@ def _pieces(snapshot: Snapshot, of_stream: str | None) -> Iterator[tuple[str, st
         rates = snapshot.rates.get(stream["name"])
         yield f"flow-{stream['name']}", rendering.render("flow.html", stream=stream, rates=rates)
         if of_stream is not None:
-            yield "details", rendering.render("details.html", stream=stream, rates=rates)
+            yield "details", rendering.render("details.html", stream=stream)
             yield "tables", rendering.render("tables.html", stream=stream)
     if of_stream is None:
         yield "members", rendering.render("members.html", status=snapshot.status)

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from connector import __version__
 from connector.console.advice import GATES, MOVED, ROWS, advice_for
-from connector.console.sampling import Rates, Snapshot, Status
+from connector.console.sampling import Snapshot, Status
 from connector.deadletters.deciding import WHY
 from connector.stream.holds import options_for
 
@@ -170,24 +170,19 @@ def choices_of(stream: Status) -> list[dict[str, Any]]:
     return choices
 
 
-def flow_of(stream: Status, rates: Rates | None) -> dict[str, Any]:
-    """Return the figures of a stream, from what comes in to what comes out."""
+def flow_of(stream: Status) -> dict[str, Any]:
+    """Return what is made of the status of a stream for its figures."""
     dead = stream["dead_letters"]
-    worst = sorted(dead.items(), key=lambda item: -item[1])
     oldest = stream.get("oldest_unsettled_secs")
     return {
-        "name": stream["name"],
         "state": stream["state"].replace("_", " "),
         "tone": _tone(stream),
-        "operation": stream["operation"],
-        "rates": rates or {},
         "dead_total": sum(dead.values()),
-        "dead": worst,
+        "dead": sorted(dead.items(), key=lambda item: -item[1]),
         "oldest_secs": oldest,
         "too_old": oldest is not None and oldest > PLATFORM_DROPS_SECS,
         "moved": MOVED.get(stream["concurrency_moved"], stream["concurrency_moved"]),
         "gate": GATES.get(stream.get("gate", "closed"), stream.get("gate")),
-        "s": stream,
     }
 
 

@@ -42,7 +42,6 @@ def counts_of(stream: Status) -> dict[str, int]:
     return {
         "read": stream["records_read"],
         "queued": stream["queued"],
-        "skipped": stream["skipped"],
         "dead": dead,
         "requests": stream["requests"],
         "batches": sum(stream["batches_closed"].values()),

@@ -8,7 +8,6 @@ from connector.console.sampling import Rates, Snapshot
 RATES: Rates = {
     "read": 1_234.5,
     "queued": 1_200.0,
-    "skipped": 0.0,
     "dead": 3.2,
     "requests": 12.0,
     "batches": 12.1,
