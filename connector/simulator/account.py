@@ -1,53 +1,24 @@
 """What the platform remembers of an account: what it must know to tell a new thing from a repeat."""
 
 import hashlib
+import random
+import string
 from collections import OrderedDict
 from typing import Final
 
 from connector.simulator.settings import SendingList
 
-_ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_DIGITS: Final = {letter: digit for digit, letter in enumerate(_ALPHABET)}
+_ALPHABET: Final = string.digits + string.ascii_letters
 _ID_LENGTH: Final = 8
-_IDS: Final = len(_ALPHABET) ** _ID_LENGTH
-_STRIDE: Final = 0x9E3779B97F4B  # odd and no multiple of 31: coprime to 62^8, so that it walks through all ids
-_STRIDE_INVERSE: Final = pow(_STRIDE, -1, _IDS)
-_SEED_STRIDE: Final = 7_919
 _MOST_USED_LISTS: Final = 1_000
-
-
-class MessageIds:
-    """Ids of 8 letters and digits, never one twice, that tell whether they were given out without being kept."""
-
-    def __init__(self, seed: int) -> None:
-        self._first = seed * _SEED_STRIDE
-        self._issued = 0
-
-    def issue(self) -> str:
-        """Return the next id."""
-        number = (self._first + self._issued) * _STRIDE % _IDS
-        self._issued += 1
-        letters = []
-        for _ in range(_ID_LENGTH):
-            number, digit = divmod(number, len(_ALPHABET))
-            letters.append(_ALPHABET[digit])
-        return "".join(reversed(letters))
-
-    def knows(self, message_id: str) -> bool:
-        """Tell whether the id was given out."""
-        if len(message_id) != _ID_LENGTH or not all(letter in _DIGITS for letter in message_id):
-            return False
-        number = 0
-        for letter in message_id:
-            number = number * len(_ALPHABET) + _DIGITS[letter]
-        return (number * _STRIDE_INVERSE - self._first) % _IDS < self._issued
 
 
 class Account:
     """Messages, contacts, history and lists of the one account that a simulator has."""
 
     def __init__(self, seed: int, lists: tuple[SendingList, ...] | None) -> None:
-        self.message_ids = MessageIds(seed)
+        self._random = random.Random(seed)  # noqa: S311  # ids that can be repeated, not secrets
+        self._issued: set[str] = set()
         self._given = lists
         self._used: dict[str, SendingList] = {}
         self._contacts: set[str] = set()
@@ -56,9 +27,16 @@ class Account:
         self._history_clicks: set[str] = set()
         self._sent_at: OrderedDict[int, float] = OrderedDict()
 
+    def issue_message_id(self) -> str:
+        """Return an id of 8 letters and digits that was not given out before; a seed gives the same each time."""
+        while True:
+            message_id = "".join(self._random.choices(_ALPHABET, k=_ID_LENGTH))
+            if _added(self._issued, message_id):
+                return message_id
+
     def knows_message(self, message_id: str) -> bool:
         """Tell whether a message has that id: one that was sent here, or imported."""
-        return message_id in self._history_sends or self.message_ids.knows(message_id)
+        return message_id in self._history_sends or message_id in self._issued
 
     def is_repeated_message(self, to: str, list_number: str, body: str, *, window_secs: float, now: float) -> bool:
         """Tell whether the same message was sent within the window; if not, remember it as sent now."""

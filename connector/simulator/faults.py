@@ -185,15 +185,9 @@ def patch_faults(faults: Faults, document: object) -> Faults:
 
     Raises `InvalidInputError` that names the place of every problem.
     """
-    changes = as_mapping("faults", document)
-    cleared = {name for name, value in changes.items() if value is None and name in Faults.model_fields}
-    given = parse_faults({name: value for name, value in changes.items() if name not in cleared})
-    return faults.model_copy(
-        update={
-            **{name: getattr(given, name) for name in given.model_fields_set},
-            **{name: getattr(HEALTHY, name) for name in cleared},
-        }
-    )
+    changes, defaults = as_mapping("faults", document), dict(HEALTHY)
+    given = {name: defaults.get(name) if value is None else value for name, value in changes.items()}
+    return faults.overlaid(parse_faults(given))
 
 
 def load_faults(path: Path) -> Faults:

@@ -235,7 +235,7 @@ class Platform:
         if code is not None:
             self._ledger.refuse(operation.name, code)
             return refusal(400, code, _error_text(operation, code, faults))
-        document = single_document(operation, record, tally, self._account.message_ids.issue())
+        document = single_document(operation, record, tally, self._account.issue_message_id())
         return Answer(self._switches.success_status, document)
 
     def _refuse_batch(

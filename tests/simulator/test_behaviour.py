@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.simulator import Chance, Faults, SimulatorSettings
-from connector.simulator.account import Account, MessageIds
+from connector.simulator.account import Account
 from connector.simulator.behaviour import Behaviour, Dice
 from connector.simulator.endpoints import ENDPOINTS
 from connector.simulator.http import Manner, Reaction, Request
@@ -98,16 +98,16 @@ def test_a_status_is_thrown_only_if_it_has_a_rate(rates: dict[int, float], seed:
 
 @given(seed=st.integers(0, 2**32), count=st.integers(1, 300))
 def test_message_ids_are_distinct_and_known_once_issued(seed: int, count: int) -> None:
-    ids = MessageIds(seed)
+    account = Account(seed, None)
 
-    issued = [ids.issue() for _ in range(count)]
-    following = MessageIds(seed)
-    for _ in range(count):
-        following.issue()
+    issued = [account.issue_message_id() for _ in range(count)]
+    following = Account(seed, None)
+    again = [following.issue_message_id() for _ in range(count)]
 
     assert len(set(issued)) == count
-    assert all(ids.knows(message_id) for message_id in issued)
-    assert not ids.knows(following.issue())
+    assert issued == again
+    assert all(account.knows_message(message_id) for message_id in issued)
+    assert not account.knows_message(following.issue_message_id())
 
 
 @st.composite
