@@ -76,7 +76,6 @@ class CompiledMapping:
     when: Expression | None
     make: Group | None = field(repr=False)
     list_number: Make | None = field(repr=False)
-    max_segments: int | None
     roots: frozenset[str]
     fields: frozenset[FieldPath] | None = None
     """All that it looks at, where it does nothing but follow fields: a projection of these is enough."""
@@ -123,13 +122,7 @@ class CompiledMapping:
         ], {}
 
 
-def compile_mapping(
-    *,
-    fields: Mapping[str, Any],
-    when: str | None = None,
-    list_number: Any = None,
-    max_segments: int | None = None,
-) -> CompiledMapping:
+def compile_mapping(*, fields: Mapping[str, Any], when: str | None = None, list_number: Any = None) -> CompiledMapping:
     """Compile a mapping as settings have it; raises `InvalidMappingError` with everything that is wrong with it."""
     compiler = _Compiler()
     condition = None if when is None else compiler.expression(when, ("when",))
@@ -152,7 +145,7 @@ def compile_mapping(
     looked_at = None if whole else frozenset().union(*(paths for paths in fields_of if paths))
     sources = {_dotted(maker.path).removeprefix("fields."): maker.source for maker in makers}
     at = tuple(compiler.attributes)
-    return CompiledMapping(condition, made, chosen, max_segments, roots, looked_at, printed, sources, at)
+    return CompiledMapping(condition, made, chosen, roots, looked_at, printed, sources, at)
 
 
 class _Compiler:

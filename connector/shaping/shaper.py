@@ -39,11 +39,8 @@ class Plan:
     transform: Transform | None
     projection: Projection | None = None
     """Decodes what the mapping looks at, where nothing else is needed of most records."""
-
-    @property
-    def max_segments(self) -> int | None:
-        """The most segments of a text."""
-        return None if self.mapping is None else self.mapping.max_segments
+    max_segments: int | None = None
+    """The most segments of a text."""
 
     @property
     def is_splice(self) -> bool:
@@ -100,19 +97,15 @@ class Shaper:
 
 def _plan(settings: StreamSettings, decoder_of: DecoderOf) -> Plan:
     decoder, mapping = decoder_of(settings), settings.mapping
-    compiled = None
+    compiled = max_segments = None
     if mapping is not None:
-        compiled = compile_mapping(
-            fields=mapping.fields,
-            when=mapping.when,
-            list_number=mapping.list_number,
-            max_segments=mapping.max_segments,
-        )
+        compiled = compile_mapping(fields=mapping.fields, when=mapping.when, list_number=mapping.list_number)
+        max_segments = mapping.max_segments
     transform = None if settings.transform is None else load_transform(settings.transform)
     projection = None
     if decoder is None and transform is None and compiled is not None and compiled.fields is not None:
         projection = projection_of(compiled.fields)
-    return Plan(decoder or JsonDecoder(), decoder is None, compiled, transform, projection)
+    return Plan(decoder or JsonDecoder(), decoder is None, compiled, transform, projection, max_segments)
 
 
 def shaper_of(settings: StreamSettings, decoder_of: DecoderOf = lambda _settings: None) -> Shaper | None:

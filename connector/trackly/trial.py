@@ -71,7 +71,8 @@ def _refusal(operation: Operation, name: str, spec: Any, max_segments: int | Non
     if operation.endpoint.takes_list:
         fields["list_number"] = {"const": LONGEST_LIST_NUMBER}
     fields[name] = {"const": "-"} if looks_at else spec
-    made = compile_mapping(fields=fields, max_segments=max_segments)
-    shaped = shape_by(Plan(JsonDecoder(), is_json=True, mapping=made, transform=None), _RECORD, "any")
+    made = compile_mapping(fields=fields)
+    plan = Plan(JsonDecoder(), is_json=True, mapping=made, transform=None, max_segments=max_segments)
+    shaped = shape_by(plan, _RECORD, "any")
     settled = operation.prepare(_RECORD, now_ms=0, shaped=shaped).settled
     return None if settled is None else settled[1].of(0).text
