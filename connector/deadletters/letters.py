@@ -8,14 +8,13 @@ raises. Headers are bytes from anywhere: they are read as text with replacement.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from connector.core.chunks import Chunk, Headers, Partition
 from connector.core.records import FAILURE_PREFIXES, iso, number_of, origin_of, redrives_of
 
 Position = tuple[Partition, int]
-
-_MAX_LAYOUTS = 1_000
 
 LAST_MS: Final = 253_402_300_799_999
 """The last time of the year 9999, beyond which there is no way to write one."""
@@ -36,25 +35,15 @@ class Layout:
     """Places of the headers that do not tell of a failure."""
 
 
-_layouts: Final[dict[str, Layout]] = {}
+@lru_cache(maxsize=1_000)
+def _layout(names: tuple[str, ...]) -> Layout:
+    places = {name: place for place, name in enumerate(names)}
+    return Layout(places, tuple(i for i, name in enumerate(names) if not name.startswith(FAILURE_PREFIXES)))
 
 
 def layout_of(headers: Headers) -> Layout:
     """Return the layout of headers. Measured: a dict of some thirty headers takes three times as long."""
-    names = "\0".join([name for name, _ in headers])
-    layout = _layouts.get(names)
-    if layout is None:
-        if len(_layouts) >= _MAX_LAYOUTS:
-            _layouts.clear()
-        places = {name: place for place, (name, _) in enumerate(headers)}
-        # Two lists of names could be joined to one text where a name holds the joint, or where there is none or one
-        # that is empty: those are not remembered.
-        layout = Layout(
-            places, tuple(i for i, (name, _) in enumerate(headers) if not name.startswith(FAILURE_PREFIXES))
-        )
-        if names and names.count("\0") == len(headers) - 1:
-            _layouts[names] = layout
-    return layout
+    return _layout(tuple([name for name, _ in headers]))
 
 
 class Facts:
@@ -96,16 +85,6 @@ def reason_of(facts: Facts) -> str:
         return reason.decode(errors="replace")
     foreign = text_of(facts, "__connect.errors.exception.class.name")
     return foreign.rpartition(".")[2] or UNKNOWN if foreign else UNKNOWN
-
-
-def source_of(facts: Facts) -> Position | None:
-    """Return where the record was read that failed."""
-    for prefix in ("__connect.errors.", "__dlq.errors."):
-        topic, number = text_of(facts, f"{prefix}topic"), number_of(facts.get(f"{prefix}partition"))
-        offset = number_of(facts.get(f"{prefix}offset"))
-        if topic is not None and number is not None and offset is not None:
-            return Partition(topic, number), offset
-    return None
 
 
 @dataclass(slots=True)
@@ -174,7 +153,13 @@ class Letter:
     @property
     def source(self) -> Position | None:
         """Where the record was read that failed, None where nothing tells."""
-        return source_of(self.facts)
+        facts = self.facts
+        for prefix in ("__connect.errors.", "__dlq.errors."):
+            topic, number = text_of(facts, f"{prefix}topic"), number_of(facts.get(f"{prefix}partition"))
+            offset = number_of(facts.get(f"{prefix}offset"))
+            if topic is not None and number is not None and offset is not None:
+                return Partition(topic, number), offset
+        return None
 
     @property
     def origin(self) -> Position:

@@ -6,7 +6,7 @@ selection under the same name would pass over what this one left.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from connector.core.progress import MAX_METADATA, ForeignMetadataError, Progress, RangeSet, decode, encode
 
@@ -19,13 +19,13 @@ class Place:
     """Progress in one partition: `selection` is the one it was made under, empty before there is any."""
 
     base: int = 0
-    settled: RangeSet | None = None
+    settled: RangeSet = field(default_factory=RangeSet)
     selection: str = ""
 
     @property
     def done(self) -> tuple[int, RangeSet]:
         """Below which offset, and which above it, all is dealt with."""
-        return self.base, self.settled or RangeSet()
+        return self.base, self.settled
 
 
 def read_place(offset: int | None, metadata: str) -> Place:
@@ -44,11 +44,11 @@ def place_at(before: Place, at: int, leave: RangeSet, selection: str) -> tuple[i
 
     What no metadata has room for is forgotten from the oldest on: it is not looked at again under this name.
     """
-    settled = (before.settled or RangeSet()).copy()
+    settled = before.settled.copy()
     settled.add(before.base, at)
     for start, stop in leave:
         settled.discard(start, stop)
-    settled.update(before.settled or ())  # by another run under this name, since this one looked at what to leave
+    settled.update(before.settled)  # by another run under this name, since this one looked at what to leave
     base = settled.advance(before.base)
     while True:
         metadata = encode(Progress(base, settled=settled))

@@ -30,7 +30,7 @@ def test_what_another_run_under_the_name_has_dealt_with_meanwhile_is_not_looked_
 
     second = read_place(*place_at(first, 10, RangeSet([(0, 1), (3, 5)]), SELECTION))
 
-    assert (second.base, list(second.settled or ())) == (0, [(1, 10)])
+    assert (second.base, list(second.settled)) == (0, [(1, 10)])
 
 
 def test_what_metadata_has_no_room_for_is_forgotten_from_the_oldest_on() -> None:
