@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 from connector.deadletters.addresses import Address, AddressBook
 from connector.deadletters.letters import Letter, Position, text_of, time_of, told_time
+from connector.trackly.operations import E164
 
 SAME_CRASH_MS: Final = 60_000
 """Records of one stream that became dead letters closer together than this are taken for those of one crash."""
@@ -56,7 +57,7 @@ def read_numbers(lines: Iterable[str]) -> list[Event]:
         text = line.strip()
         if not text or text.startswith("#"):
             continue
-        if not (text[0] == "+" and text[1:].isascii() and text[1:].isdigit() and 2 <= len(text) - 1 <= 15):
+        if not E164.fullmatch(text):
             raise ValueError(f"line {at} is no phone number in E.164 form")
         events.append(Event(text))
     return events

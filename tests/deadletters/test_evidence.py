@@ -142,5 +142,6 @@ def test_a_file_of_numbers_has_one_a_line() -> None:
         Event("+15550000001"),
         Event("+15550000002"),
     ]
-    with pytest.raises(ValueError, match="line 2 is no phone number"):
-        read_numbers(["+15550000001", "5550000002"])
+    for bad in ("5550000002", "+0550000002", "+1", "+1555000000200000"):
+        with pytest.raises(ValueError, match="line 2 is no phone number"):
+            read_numbers(["+15550000001", bad])
