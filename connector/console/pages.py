@@ -61,11 +61,11 @@ class Console:
         post("/login", self._told(self._login))
         post("/logout", self._told(self._logout))
         get("/streams/{name}", self._told(self._stream_page))
-        get("/streams/{name}/confirm/{action}", self._told(self._confirm_page))
-        post("/streams/{name}/confirm/{action}", self._told(self._act))
-        get("/dead-letters", self._told(self._dead_letters))
+        get("/streams/{name}/confirm/{action:pause|resume}", self._told(self._for_session(self._confirm_page)))
+        post("/streams/{name}/confirm/{action:pause|resume}", self._told(self._act))
+        get("/dead-letters", self._told(self._for_session(self._dead_letters)))
         post("/dead-letters/{kind:look|letter|in_doubt|redrive}", self._told(self._begin))
-        get("/tasks/{name}", self._told(self._task_page))
+        get("/tasks/{name}", self._told(self._for_session(self._task_page)))
         get("/tasks/{name}/part", self._told(self._task_part))
         post("/tasks/{name}/{word:confirm|cancel}", self._told(self._answer_task))
         app.on_shutdown.append(self._close)
@@ -89,6 +89,17 @@ class Console:
                 if error.status in {408, 413, 415}:
                     response.force_close()
                 return response
+
+        return answer
+
+    def _for_session(self, handler: Handler) -> Handler:
+        """Have a browser led to the login, and back, where nobody has logged in."""
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            if self._session(request) is not None:
+                return await handler(request)
+            back = request.rel_url.raw_path_qs.lstrip("/")
+            return self._to(request, f"login?next={quote(back, safe='')}")
 
         return answer
 
@@ -234,25 +245,14 @@ class Console:
         response.del_cookie(COOKIE)
         return response
 
-    def _want_session(self, request: web.Request) -> web.StreamResponse | None:
-        """Return the way to the login where nobody has logged in."""
-        if self._session(request) is not None:
-            return None
-        back = request.rel_url.raw_path_qs.lstrip("/")
-        return self._to(request, f"login?next={quote(back, safe='')}")
-
     # ------------------------------------------------------------------ pause and resume
 
     async def _confirm_page(self, request: web.Request) -> web.StreamResponse:
-        action = _action(request)
-        asked = self._want_session(request)
-        if asked is not None:
-            return asked
         _, stream = await self._stream(request)
-        return self._page(request, "confirm.html", stream=stream, action=action)
+        return self._page(request, "confirm.html", stream=stream, action=request.match_info["action"])
 
     async def _act(self, request: web.Request) -> web.StreamResponse:
-        action = _action(request)
+        action = request.match_info["action"]
         _, form = await self._form(request, _ACTIONS[action])
         _, stream = await self._stream(request)
         said: Form = [(name, value) for name, value in form.items() if value]
@@ -267,9 +267,6 @@ class Console:
     # ------------------------------------------------------------------ dead letters
 
     async def _dead_letters(self, request: web.Request) -> web.StreamResponse:
-        asked = self._want_session(request)
-        if asked is not None:
-            return asked
         snapshot = await self._sampler.latest()
         chosen = {name: request.query.get(name, "")[:200] for name in ("stream", "reason", "position")}
         return self._page(request, "dead_letters.html", snapshot=snapshot, chosen=chosen)
@@ -297,9 +294,6 @@ class Console:
         return self._to(request, f"tasks/{piece.name}")
 
     async def _task_page(self, request: web.Request) -> web.StreamResponse:
-        asked = self._want_session(request)
-        if asked is not None:
-            return asked
         return self._page(request, "task.html", piece=self._piece(request))
 
     async def _task_part(self, request: web.Request) -> web.StreamResponse:
@@ -330,13 +324,6 @@ async def _fields(request: web.Request) -> dict[str, str]:
 
 def _next(where: str | None) -> str:
     return where if where is not None and _NEXT.fullmatch(where) else ""
-
-
-def _action(request: web.Request) -> str:
-    action = request.match_info["action"]
-    if action not in _ACTIONS:
-        raise RefusedError(404, "there is no such action")
-    return action
 
 
 def _pieces(snapshot: Snapshot, of_stream: str | None) -> Iterator[tuple[str, str]]:
