@@ -17,7 +17,7 @@ from connector.config.kafka import KafkaSettings
 from connector.config.streams import RedriveSettings, StreamSettings
 from connector.core.chunks import Partition
 from connector.deadletters.earlier import Earlier
-from connector.deadletters.hygiene import redriven_fits, redriven_headers
+from connector.deadletters.headers import redriven_fits, redriven_headers
 from connector.deadletters.letters import Letter
 from connector.deadletters.looking import Looking
 from connector.deadletters.waiting import Part, Passed, Waiting

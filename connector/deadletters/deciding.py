@@ -16,7 +16,7 @@ from connector.config.streams import StreamSettings
 from connector.core.chunks import Chunk, Partition
 from connector.core.progress import RangeSet
 from connector.deadletters.evidence import Finding
-from connector.deadletters.hygiene import redriven_fits
+from connector.deadletters.headers import redriven_fits
 from connector.deadletters.letters import Letter, Position, letters_of, read_again, spelled
 from connector.deadletters.patching import UnpatchableError, patched
 from connector.deadletters.selection import Criteria, Seen

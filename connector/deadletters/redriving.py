@@ -22,7 +22,7 @@ from connector.core.chunks import Chunk, Partition
 from connector.core.progress import RangeSet
 from connector.core.records import evidence_outcome
 from connector.deadletters.deciding import Action, Actions, Rules
-from connector.deadletters.hygiene import fits, parked_headers, redriven_headers
+from connector.deadletters.headers import fits, parked_headers, redriven_headers
 from connector.deadletters.letters import Letter, letters_of
 from connector.deadletters.progressing import Place, place_at, read_place
 from connector.deadletters.working import ALONE, CLIENT_ID, Spans, Told, elsewhere, is_stopped, processors, tell

@@ -10,7 +10,7 @@ from connector.core.chunks import Chunk, Headers, Partition
 from connector.core.progress import Range
 from connector.deadletters import earlier
 from connector.deadletters.earlier import Earlier
-from connector.deadletters.hygiene import redriven_headers
+from connector.deadletters.headers import redriven_headers
 from connector.kafka.scanning import Scanner
 from tests.deadletters.making import headers_of, letter
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from connector.core.chunks import Chunk, Headers, Partition
 from connector.core.records import DeadLetter
-from connector.deadletters.hygiene import parked_headers, redriven_fits, redriven_headers
+from connector.deadletters.headers import parked_headers, redriven_fits, redriven_headers
 from connector.deadletters.letters import Facts, Letter, letters_of
 from connector.deadletters.selection import document_of
 from tests.deadletters.making import NOW_MS, headers_of, letter

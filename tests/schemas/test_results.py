@@ -24,7 +24,7 @@ from connector.core.verdicts import (
     judge,
     rejection,
 )
-from connector.deadletters.hygiene import parked_headers
+from connector.deadletters.headers import parked_headers
 from connector.deadletters.letters import Facts, Letter
 from tests.schemas.conftest import schema, validator
 
