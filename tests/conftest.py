@@ -21,7 +21,7 @@ from connector.demo.artifacts import BrokerUnavailableError, java, kafka_jars
 from connector.demo.broker import Broker, Listener
 from connector.demo.finding import BrokerHandle, find_broker
 from connector.demo.topics import Topics
-from connector.simulator import Simulator, SimulatorSettings, SimulatorThread
+from connector.simulator import SimulatorSettings, SimulatorThread
 from tests.kit.programs import LEFT_OUT
 from tests.kit.registries import Apicurio, MakeRegistry, TinyRegistry
 
@@ -257,7 +257,7 @@ def make_registry() -> Iterator[MakeRegistry]:
 def make_simulator() -> Iterator[MakeSimulator]:
     """Make simulators of the platform, each in a thread of its own, with the settings that the test wants."""
     with ExitStack() as simulators:
-        yield lambda settings: simulators.enter_context(Simulator.in_thread(settings))
+        yield lambda settings: simulators.enter_context(SimulatorThread(settings))
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from connector.demo.judge import Judgement, Produced, judge
 from connector.demo.live import StatusPage, live_view, watch
 from connector.demo.topics import Position, Record, Topics, produce
 from connector.processes import spawn, stop, tail
-from connector.simulator import Chance, Faults, SendingList, Simulator, SimulatorSettings, SimulatorThread
+from connector.simulator import Chance, Faults, SendingList, SimulatorSettings, SimulatorThread
 
 _API_KEY: Final = "trk_0123456789abcdef0123456789abcdef"  # the simulator's, which knows no other
 _PARTITIONS: Final = 4
@@ -108,7 +108,7 @@ def run_demo(
             faults=_FIRST_WEATHER,
             seed=events.seed,
         )
-        simulator = stack.enter_context(Simulator.in_thread(platform))
+        simulator = stack.enter_context(SimulatorThread(platform))
         console.print(
             f"Platform:  simulator at {simulator.url} (20-80 ms, 5 % 503, an outage, a lost reply)", soft_wrap=True
         )

@@ -8,8 +8,8 @@ import socket
 import ssl
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Final, TypeVar
 
 from connector.simulator.behaviour import Behaviour
@@ -18,7 +18,6 @@ from connector.simulator.control import control, is_control
 from connector.simulator.faults import Faults
 from connector.simulator.http import Reaction, Request, json_reply
 from connector.simulator.settings import BASE_PATH, CONTROL_PATH, SimulatorSettings
-from connector.simulator.thread import SimulatorThread, new_event_loop
 
 _T = TypeVar("_T")
 
@@ -76,28 +75,6 @@ class Simulator:
                     await keeper
         finally:
             await simulator._close()
-
-    @classmethod
-    @contextmanager
-    def in_thread(
-        cls,
-        settings: SimulatorSettings | None = None,
-        *,
-        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
-    ) -> Iterator[SimulatorThread]:
-        """Serve in a thread of this process as long as the context lasts; on uvloop, where there is one.
-
-        Raises OSError as `running` does, and RuntimeError at the end when the simulator itself had a fault that nobody
-        asked for.
-        """
-        thread = SimulatorThread(lambda: cls.running(settings), loop_factory or new_event_loop)
-        thread.start()
-        try:
-            yield thread
-        finally:
-            thread.stop()
-        if thread.crashes:
-            raise RuntimeError("the simulator failed:\n" + "\n".join(thread.crashes))
 
     @property
     def url(self) -> str:

@@ -4,43 +4,47 @@ import asyncio
 import concurrent.futures
 import threading
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, TypeVar
+from typing import Self, TypeVar
 
 from connector.simulator.faults import Faults
 from connector.simulator.ledger import Entry, Ledger, LedgerTotals
-
-if TYPE_CHECKING:  # the server makes the thread, and the thread runs the server
-    from connector.simulator.server import Simulator
+from connector.simulator.server import Simulator
+from connector.simulator.settings import SimulatorSettings
 
 _T = TypeVar("_T")
 
 
 class SimulatorThread:
-    """A simulator in a thread of its own, for all other threads: the same questions and changes, each answered."""
+    """A simulator in a thread of this process, for all other threads: `with SimulatorThread(settings) as simulator`.
+
+    It runs on uvloop, where there is one. Raises OSError at the beginning as `Simulator.running` does, and RuntimeError
+    at the end when the simulator itself had a fault that nobody asked for.
+    """
 
     def __init__(
         self,
-        running: Callable[[], AbstractAsyncContextManager["Simulator"]],
-        loop_factory: Callable[[], asyncio.AbstractEventLoop],
+        settings: SimulatorSettings | None = None,
+        *,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     ) -> None:
-        self._running = running
-        self._loop_factory = loop_factory
+        self._settings = settings
+        self._loop_factory = loop_factory or new_event_loop
         self._ready: concurrent.futures.Future[tuple[Simulator, asyncio.AbstractEventLoop, asyncio.Event]] = (
             concurrent.futures.Future()
         )
         self._thread = threading.Thread(target=self._run, name="simulator", daemon=True)
 
-    def start(self) -> None:
-        """Return when the port is open. Raises what `Simulator.running` raises."""
+    def __enter__(self) -> Self:
         self._thread.start()
         self._ready.result()
+        return self
 
-    def stop(self) -> None:
-        """Return when everything is closed."""
-        _simulator, loop, stopping = self._ready.result()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        simulator, loop, stopping = self._ready.result()
         loop.call_soon_threadsafe(stopping.set)
         self._thread.join()
+        if kind is None and simulator.crashes:
+            raise RuntimeError("the simulator failed:\n" + "\n".join(simulator.crashes))
 
     @property
     def url(self) -> str:
@@ -51,11 +55,6 @@ class SimulatorThread:
     def control_url(self) -> str:
         """The URL below which the control API stands."""
         return self._simulator.control_url
-
-    @property
-    def crashes(self) -> list[str]:
-        """Where the simulator itself failed, without being asked to."""
-        return self._simulator.crashes
 
     def ledger(self) -> LedgerTotals:
         """Return the ledger's sums."""
@@ -74,7 +73,7 @@ class SimulatorThread:
         self._wait(self._simulator.set_faults(faults))
 
     @property
-    def _simulator(self) -> "Simulator":
+    def _simulator(self) -> Simulator:
         return self._ready.result()[0]
 
     def _ask(self, question: Callable[[Ledger], _T]) -> _T:
@@ -97,7 +96,7 @@ class SimulatorThread:
 
     async def _serve(self) -> None:
         stopping = asyncio.Event()
-        async with self._running() as simulator:
+        async with Simulator.running(self._settings) as simulator:
             self._ready.set_result((simulator, asyncio.get_running_loop(), stopping))
             await stopping.wait()
 

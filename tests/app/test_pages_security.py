@@ -19,7 +19,7 @@ import pytest
 from connector.console.guarding import MAX_BODY_BYTES, SAFE_HEADERS
 from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Record, Topics
-from connector.simulator import Simulator, SimulatorSettings
+from connector.simulator import SimulatorSettings, SimulatorThread
 from tests.kit.local import NO_TLS
 from tests.kit.world import KEY, Worker, World
 
@@ -82,7 +82,7 @@ def _head(path: str, *lines: str, token: bool = True) -> bytes:
 @pytest.fixture(scope="module")
 def site(broker: BrokerHandle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Run a worker whose stream holds for a storm of dead letters."""
-    with Simulator.in_thread(SimulatorSettings(api_keys=(KEY,))) as platform:
+    with SimulatorThread(SimulatorSettings(api_keys=(KEY,))) as platform:
         world = World(
             broker.bootstrap_servers, Topics(broker.bootstrap_servers), platform, tmp_path_factory.mktemp("w")
         )

@@ -23,7 +23,7 @@ from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
 from connector.demo.broker import Broker, Listener, sasl_plain
 from connector.demo.topics import Topics
-from connector.simulator import Simulator, SimulatorSettings, SimulatorThread
+from connector.simulator import SimulatorSettings, SimulatorThread
 from connector.simulator.faults import parse_faults
 from tests.chaos.plan import SESSION_SECS, SPARE, WORKERS, Flow, Setup
 from tests.kit.local import NO_TLS
@@ -145,7 +145,7 @@ class Arena:
                 for slot, door in zip(self.slots, doors[number], strict=True):
                     slot.proxies[number].target = int(broker.address(door.name).rpartition(":")[2])
             self.platform: SimulatorThread = stack.enter_context(
-                Simulator.in_thread(SimulatorSettings(api_keys=(KEY,), faults=parse_faults(_FINE)))
+                SimulatorThread(SimulatorSettings(api_keys=(KEY,), faults=parse_faults(_FINE)))
             )
             self.topics = Topics(self.bootstrap_servers)
             self.admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 2})

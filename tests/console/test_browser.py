@@ -9,7 +9,7 @@ import pytest
 
 from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Topics
-from connector.simulator import Faults, Simulator, SimulatorSettings
+from connector.simulator import Faults, SimulatorSettings, SimulatorThread
 from connector.simulator.faults import RecordCode
 from tests.console.browsing import Browser, chromium
 from tests.kit.world import KEY, Worker, World
@@ -46,7 +46,7 @@ class Place:
 def place(broker: BrokerHandle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     driver = chromium()
     try:
-        with Simulator.in_thread(SimulatorSettings(api_keys=(KEY,))) as platform:
+        with SimulatorThread(SimulatorSettings(api_keys=(KEY,))) as platform:
             topics = Topics(broker.bootstrap_servers)
             world = World(broker.bootstrap_servers, topics, platform, tmp_path_factory.mktemp("w"))
             try:

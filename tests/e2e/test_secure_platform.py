@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trustme
 
-from connector.simulator import Simulator, SimulatorSettings
+from connector.simulator import SimulatorSettings, SimulatorThread
 from tests.kit.world import KEY, Worker, World, free_port
 
 YESTERDAY = datetime.now(UTC) - timedelta(days=1)
@@ -59,13 +59,13 @@ def test_a_wrong_certificate_of_the_platform_holds_until_it_is_mended(
     make, said = WRONG[wrong]
     port = free_port()
     world.produce_sends(1_000)
-    with Simulator.in_thread(_platform(tmp_path, port, make(authority))) as stranger:
+    with SimulatorThread(_platform(tmp_path, port, make(authority))) as stranger:
         worker = world.start(_settings(world, port, tmp_path / "ca.pem"))
         assert said in _wait_held(worker)
         assert stranger.ledger().requests == 0, "no key was shown to a stranger"
     assert world.headers_of_dead_letters() == []
 
-    with Simulator.in_thread(_platform(tmp_path, port, authority.issue_cert("127.0.0.1"))) as world.platform:
+    with SimulatorThread(_platform(tmp_path, port, authority.issue_cert("127.0.0.1"))) as world.platform:
         found = world.settled()
         assert found.problems() == []
         assert (found.queued, found.in_doubt) == (1_000, 0)
@@ -78,7 +78,7 @@ def test_a_certificate_file_that_is_replaced_ends_the_hold_without_a_restart(wor
     old.cert_pem.write_to_path(tmp_path / "ca.pem")
     port = free_port()
     world.produce_sends(500)
-    with Simulator.in_thread(_platform(tmp_path, port, new.issue_cert("127.0.0.1"))) as world.platform:
+    with SimulatorThread(_platform(tmp_path, port, new.issue_cert("127.0.0.1"))) as world.platform:
         worker = world.start(_settings(world, port, tmp_path / "ca.pem"))
         _wait_held(worker)
 

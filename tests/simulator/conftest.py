@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from connector.simulator import Faults, Simulator, SimulatorSettings, SimulatorThread
+from connector.simulator import Faults, SimulatorSettings, SimulatorThread
 from tests.kit.local import NO_TLS
 
 KEY = "trk_0123456789abcdef0123456789abcdef"
@@ -41,7 +41,7 @@ def serve() -> Iterator[Serve]:
 
         def start(*, faults: Faults | None = None, loop_factory: Any = None, **settings: Any) -> Served:
             given = SimulatorSettings.model_validate({**settings, "faults": faults or Faults()})
-            simulator = stack.enter_context(Simulator.in_thread(given, loop_factory=loop_factory))
+            simulator = stack.enter_context(SimulatorThread(given, loop_factory=loop_factory))
             client = httpx.Client(
                 base_url=simulator.url, headers={"X-Api-Key": KEY}, timeout=10, trust_env=False, verify=False
             )

@@ -17,7 +17,7 @@ import pytest
 import trustme
 import uvloop
 
-from connector.simulator import Faults, Simulator, SimulatorSettings
+from connector.simulator import Faults, SimulatorSettings, SimulatorThread
 from connector.simulator.connection import MAX_WAITING
 from tests.kit.local import NO_TLS
 from tests.simulator.conftest import Serve, Served
@@ -236,11 +236,11 @@ def test_a_taken_port_and_an_unreadable_certificate_are_reported_at_the_start(se
     garbage = tmp_path / "garbage.pem"
     garbage.write_text("no certificate")
 
-    with pytest.raises(OSError, match=r"[Aa]ddress already in use"), Simulator.in_thread(SimulatorSettings(port=taken)):
+    with pytest.raises(OSError, match=r"[Aa]ddress already in use"), SimulatorThread(SimulatorSettings(port=taken)):
         pass
     with (
         pytest.raises(ssl.SSLError),
-        Simulator.in_thread(SimulatorSettings(tls_cert_file=garbage, tls_key_file=garbage)),
+        SimulatorThread(SimulatorSettings(tls_cert_file=garbage, tls_key_file=garbage)),
     ):
         pass
 
@@ -257,7 +257,7 @@ def test_a_failure_of_the_simulator_itself_is_500_and_reported_without_what_was_
     with (
         caplog.at_level(logging.DEBUG),
         pytest.raises(RuntimeError, match="KeyError") as caught,
-        Simulator.in_thread() as simulator,
+        SimulatorThread() as simulator,
     ):
         status = httpx.get(f"{simulator.url}/lists", trust_env=False, verify=NO_TLS).status_code
 
