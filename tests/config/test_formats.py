@@ -129,7 +129,7 @@ def test_credentials_are_hidden_and_read_again_from_their_files(load: Load, tmp_
     registry = registry_of(settings, secrets)
     assert registry is not None
 
-    before = registry._credentials.header()
+    before = registry._authorization()
     (tmp_path / "password").write_text("hunter3")
     changed = secrets.read_again()
 
@@ -137,5 +137,5 @@ def test_credentials_are_hidden_and_read_again_from_their_files(load: Load, tmp_
     assert "hunter2" not in repr(settings)
     assert redacted(settings)["schema_registry"]["password"] == "***"
     assert changed == {REGISTRY_PASSWORD}
-    assert registry._credentials.header() != before
+    assert registry._authorization() != before
     registry.close()

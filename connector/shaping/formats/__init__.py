@@ -4,18 +4,16 @@
 an extra of the package.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, assert_never
-
-from pydantic import SecretStr
 
 from connector.config.formats import FormatSettings, FramedName, reader_schema
 from connector.config.secrets import Secrets
 from connector.config.settings import Settings
 from connector.shaping.decoded import Decoder
 from connector.shaping.formats.framed import KINDS, FramedDecoder
-from connector.shaping.formats.schemas import Credentials, SchemaRegistry
+from connector.shaping.formats.schemas import SchemaRegistry
 
 if TYPE_CHECKING:
     from connector.shaping.formats.avro import Pinned
@@ -26,14 +24,7 @@ __all__ = ["SchemaRegistry", "decoder_for", "open_registry", "pinned_schema", "r
 def registry_of(settings: Settings, secrets: Secrets) -> SchemaRegistry | None:
     """Return the registry of the settings, if there is one, asked with credentials as they are by then."""
     registry = settings.schema_registry
-    if registry is None:
-        return None
-
-    def revealed(ask: Callable[[], SecretStr | None]) -> Callable[[], str | None]:
-        return lambda: None if (secret := ask()) is None else secret.get_secret_value()
-
-    password, token = revealed(secrets.registry_password), revealed(secrets.registry_token)
-    return SchemaRegistry(registry, Credentials(registry.username, password, token))
+    return None if registry is None else SchemaRegistry(registry, secrets)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ import httpx
 from connector import __version__
 from connector.config.certificates import load_pair
 from connector.config.formats import SchemaRegistrySettings
+from connector.config.secrets import Secrets
 from connector.core.verdicts import Verdict
 from connector.shaping.decoded import FormatAwayError
 from connector.shaping.refusing import refused
@@ -63,25 +64,6 @@ Found = Schema | Verdict
 """A schema, or what becomes of every record that names it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """Who we are to the registry; asked for with each question, since what a file brought may change."""
-
-    username: str | None = None
-    password: Callable[[], str | None] = field(default=lambda: None, repr=False)
-    token: Callable[[], str | None] = field(default=lambda: None, repr=False)
-
-    def header(self) -> dict[str, str]:
-        """Return the header that says so, if there is one."""
-        token = self.token()
-        if token is not None:
-            return {"Authorization": f"Bearer {token}"}
-        if self.username is None:
-            return {}
-        pair = f"{self.username}:{self.password() or ''}".encode()
-        return {"Authorization": f"Basic {b64encode(pair).decode()}"}
-
-
 class _UnusableError(Exception):
     """The registry has the schema, and it cannot be used."""
 
@@ -95,18 +77,17 @@ class _NoPlaceError(Exception):
 
 
 class SchemaRegistry:
-    """Schemas by id, kept in memory; any thread may ask. `now` is a monotonic clock."""
+    """Schemas by id, kept in memory; any thread may ask. `now` is a monotonic clock.
+
+    Who we are is looked up in the secrets with each question, since what a file brought may change.
+    """
 
     def __init__(
-        self,
-        settings: SchemaRegistrySettings,
-        credentials: Credentials | None = None,
-        *,
-        now: Callable[[], float] = time.monotonic,
+        self, settings: SchemaRegistrySettings, secrets: Secrets, *, now: Callable[[], float] = time.monotonic
     ) -> None:
         self.url = settings.url
         self._settings = settings
-        self._credentials = credentials or Credentials()
+        self._secrets = secrets
         self._now = now
         self._lock = threading.Lock()
         self._schemas: OrderedDict[SchemaKey, Schema] = OrderedDict()
@@ -273,7 +254,7 @@ class SchemaRegistry:
 
     def _exchange(self, url: str, deadline: float) -> tuple[int, bytes | None]:
         """Return status and body of a reply; no body where it is too large."""
-        headers = {"Accept": "application/vnd.schemaregistry.v1+json, application/json", **self._credentials.header()}
+        headers = {"Accept": "application/vnd.schemaregistry.v1+json, application/json", **self._authorization()}
         parts, size = [], 0
         try:
             with self._open().stream("GET", url, headers=headers) as response:
@@ -288,6 +269,17 @@ class SchemaRegistry:
         except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError) as error:
             self._drop_client()
             raise self._away(f"{type(error).__name__}: {error}".rstrip(": ")) from error
+
+    def _authorization(self) -> dict[str, str]:
+        """Return the header that says who we are, if the settings do."""
+        token = self._secrets.registry_token()
+        if token is not None:
+            return {"Authorization": f"Bearer {token.get_secret_value()}"}
+        if self._settings.username is None:
+            return {}
+        password = self._secrets.registry_password()
+        pair = f"{self._settings.username}:{'' if password is None else password.get_secret_value()}".encode()
+        return {"Authorization": f"Basic {b64encode(pair).decode()}"}
 
     def _open(self) -> httpx.Client:
         """Return the client; after a failure a new one, which reads the files of certificates again."""

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import pytest
+from pydantic import SecretStr
 
 from connector.config.formats import FormatSettings, SchemaRegistrySettings
+from connector.config.secrets import Secrets
 from connector.core.chunks import Chunk, Headers, Partition
 from connector.shaping.decoded import Decoded
 from connector.shaping.formats import SchemaRegistry, decoder_for
-from connector.shaping.formats.schemas import Credentials
 
 SMS: Final = """
 {"type": "record", "name": "Sms", "namespace": "orders", "fields": [
@@ -57,18 +58,31 @@ def reasons(decoded: Decoded) -> dict[int, str]:
     return {index: verdict.reason for index, verdict in decoded.bad.items()}
 
 
+class RegistrySecrets(Secrets):
+    """What a registry is told of who asks; may change."""
+
+    def __init__(self, *, password: str | None = None, token: str | None = None) -> None:
+        self.password, self.token = password, token
+
+    def registry_password(self) -> SecretStr | None:
+        return None if self.password is None else SecretStr(self.password)
+
+    def registry_token(self) -> SecretStr | None:
+        return None if self.token is None else SecretStr(self.token)
+
+
 _MADE: Final[list[SchemaRegistry]] = []
 
 
 def registry(
     url: str,
-    credentials: Credentials | None = None,
+    secrets: Secrets | None = None,
     *,
     now: Callable[[], float] = time.monotonic,
     **settings: Any,
 ) -> SchemaRegistry:
     """Return a registry that is asked at an address; `closed_registries` closes it."""
-    _MADE.append(SchemaRegistry(SchemaRegistrySettings(url=url, **settings), credentials, now=now))
+    _MADE.append(SchemaRegistry(SchemaRegistrySettings(url=url, **settings), secrets or RegistrySecrets(), now=now))
     return _MADE[-1]
 
 

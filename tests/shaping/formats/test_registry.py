@@ -14,9 +14,9 @@ from connector.config.formats import FormatSettings
 from connector.core.verdicts import Verdict
 from connector.shaping.decoded import FormatAwayError
 from connector.shaping.formats import SchemaRegistry
-from connector.shaping.formats.schemas import MAX_REFERENCES, Credentials, Found, Schema
+from connector.shaping.formats.schemas import MAX_REFERENCES, Found, Schema
 from tests.kit.registries import Answer, MakeRegistry, TinyRegistry
-from tests.shaping.formats.making import SMS, decode, frame, reasons, registry
+from tests.shaping.formats.making import SMS, RegistrySecrets, decode, frame, reasons, registry
 
 AVRO = FormatSettings(type="avro")
 GOOD = b"\x18+15550000001\x0aHello\0"
@@ -238,19 +238,19 @@ def test_references_that_are_none_concern_the_records_of_their_schema_alone(
 
 
 @pytest.mark.parametrize(
-    ("credentials", "header"),
+    ("username", "secrets", "header"),
     [
-        (Credentials("us", lambda: "pass:word"), f"Basic {base64.b64encode(b'us:pass:word').decode()}"),
-        (Credentials(token=lambda: "a-token"), "Bearer a-token"),
+        ("us", RegistrySecrets(password="pass:word"), f"Basic {base64.b64encode(b'us:pass:word').decode()}"),
+        (None, RegistrySecrets(token="a-token"), "Bearer a-token"),
     ],
     ids=["basic", "bearer"],
 )
 def test_who_is_known_is_let_in_and_who_is_not_holds(
-    credentials: Credentials, header: str, make_registry: MakeRegistry
+    username: str | None, secrets: RegistrySecrets, header: str, make_registry: MakeRegistry
 ) -> None:
     tiny = make_registry(authorization=header)
     tiny.add(1, SMS)
-    known, unknown = registry(tiny.url, credentials), registry(tiny.url)
+    known, unknown = registry(tiny.url, secrets, username=username), registry(tiny.url)
 
     assert isinstance(known.find([1])[1], Schema)
     known.ping()
@@ -261,13 +261,13 @@ def test_who_is_known_is_let_in_and_who_is_not_holds(
 
 
 def test_a_secret_that_changes_is_used_with_the_next_question(make_registry: MakeRegistry) -> None:
-    tiny, said = make_registry(authorization="Bearer new"), ["old"]
+    tiny, secrets = make_registry(authorization="Bearer new"), RegistrySecrets(token="old")
     tiny.add(1, SMS)
-    asking = registry(tiny.url, Credentials(token=lambda: said[0]))
+    asking = registry(tiny.url, secrets)
     with pytest.raises(FormatAwayError):
         asking.find([1])
 
-    said[0] = "new"
+    secrets.token = "new"
 
     assert isinstance(asking.find([1])[1], Schema)
 
