@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
-from connector.console.guarding import Doorkeeper, RefusedError
+from connector.console.guarding import Doorkeeper, RefusedError, is_same
 
 LASTS_SECS: Final = 8 * 3_600
 COOKIE: Final = "trackly_console"
@@ -91,9 +91,7 @@ class Sessions:
         if expected is None or len(parts) != 3:
             return None
         ends, name, signature = parts
-        right = hmac.compare_digest(
-            signature.encode(errors="surrogateescape"), _signed(expected, f"session.{ends}.{name}").encode()
-        )
+        right = is_same(signature, _signed(expected, f"session.{ends}.{name}"))
         if not right or int(ends, 16) < time.time() or name in self._logged_out:
             return None
         return Session(name, _signed(expected, f"form.{name}"), float(int(ends, 16)))
@@ -113,7 +111,7 @@ def _signed(token: SecretStr, text: str) -> str:
 
 def check_form(session: Session, given: str) -> None:
     """Raise `RefusedError` for a form that was not made by a page of this session."""
-    if not hmac.compare_digest(given.encode(errors="surrogateescape"), session.csrf.encode()):
+    if not is_same(given, session.csrf):
         raise RefusedError(403, "the form is not of this session; go back, load the page again and repeat")
 
 
