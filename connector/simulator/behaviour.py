@@ -30,8 +30,9 @@ Strike = Literal[
     "empty_body",
     "html_body",
 ]
-LIES: Final[tuple[Lie | Literal["unnamed_error"], ...]] = (*get_args(Lie), "unnamed_error")  # of bulk replies only
-STRIKES: Final[tuple[Strike, ...]] = get_args(Strike)
+Blow = Strike | Lie | Literal["unnamed_error"]
+STRIKES: Final[tuple[Blow, ...]] = get_args(Strike)
+LIES: Final[tuple[Blow, ...]] = (*get_args(Lie), "unnamed_error")  # of bulk replies only
 
 _OTHER_PATHS: Final = "other"  # one name for all paths that do not exist, so that counters stay few
 _FAILURES: Final[dict[int, dict[str, str]]] = {
@@ -169,19 +170,14 @@ class Behaviour:
         reaction = _delivered(answer, strike, endpoint, faults, index_base=self._settings.switches.index_base)
         return self._answered(replace(reaction, delay_secs=delay_secs, reset=reset), strike)
 
-    def _strike(
-        self, faults: Faults, endpoint: Endpoint | None, request: Request
-    ) -> Strike | Lie | Literal["unnamed_error"] | None:
+    def _strike(self, faults: Faults, endpoint: Endpoint | None, request: Request) -> Blow | None:
         if endpoint is None or faults is HEALTHY:
             return None
         if faults.stall_above_bytes is not None and request.body_bytes > faults.stall_above_bytes:
             return "stall"
-        for strike in STRIKES:
+        for strike in (*STRIKES, *LIES) if endpoint.bulk else STRIKES:
             if self._dice.strikes(strike, getattr(faults, strike)):
                 return strike
-        for lie in LIES if endpoint.bulk else ():
-            if self._dice.strikes(lie, getattr(faults, lie)):
-                return lie
         return None
 
     def _take_part(self, request: Request, path: str | None, *, now: float) -> None:
@@ -229,7 +225,7 @@ def _in_form(form: BodyForm, status: int, document: Mapping[str, object], header
 
 def _delivered(
     answer: Answer,
-    strike: Strike | Lie | Literal["unnamed_error"] | None,
+    strike: Blow | None,
     endpoint: Endpoint | None,
     faults: Faults,
     *,

@@ -148,7 +148,8 @@ class Platform:
         if refused is not None:
             return refused
 
-        default_list = envelope.get("list_number") if operation is SEND and self._takes_top_level else None
+        takes_default = operation is SEND and self._switches.list_number != "message"
+        default_list = envelope.get("list_number") if takes_default else None
         batch = _Batch(operation, records, default_list, oversized, faults, now=now, hide_one=hide_one)
         tally = Tally()
         errors = [] if self._took_good_messages(batch, tally) else self._take_each(batch, tally)
@@ -258,10 +259,6 @@ class Platform:
                 answer = refusal(poison.status, "internal_error", "Internal server error")
                 return replace(answer, form=poison.body)
         return None
-
-    @property
-    def _takes_top_level(self) -> bool:
-        return self._switches.list_number != "message"
 
     def _judge(self, operation: Operation, record: Record, default_list: object, faults: Faults) -> str | None:
         """Return the code of a record that fails, by the platform's rules or by the faults."""
