@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 from connector.config.settings import Settings
 from connector.core.chunks import Partition
 from connector.deadletters.deciding import Known, Plan, Rules, Survey, plan, survey
+from connector.deadletters.evidence import Finding
 from connector.deadletters.jobs import find_matching
 from connector.deadletters.letters import Letter
 from connector.deadletters.preparing import (
@@ -97,6 +98,8 @@ def find_at(work: Work, spans: Spans, criteria: Criteria, position: tuple[str | 
 class Redrive:
     """One redrive, or one setting aside. `spelled` is what tells its selection from another.
 
+    `findings` tell what evidence makes of each dead letter, by its position, where there is any.
+
     Raises `InvalidNameError` when it is made, `NoSuchTopicError` for a topic that is not there, and `NameTakenError`
     when it looks and its name was begun with another selection.
     """
@@ -111,6 +114,7 @@ class Redrive:
         *,
         name: str | None,
         work: Work,
+        findings: Mapping[str, Finding] | None = None,
     ) -> None:
         self.selection = selection_of(spelled)
         self.name = self.selection if name is None else name
@@ -124,6 +128,7 @@ class Redrive:
             rules = with_limits(replace(rules, automatic=automatic_of(settings, self.spans)), settings)
         self.rules = rules
         self.found = Survey()
+        self._findings = findings
         self._lacking: set[str] = set()
         self._work = work
 
@@ -137,7 +142,7 @@ class Redrive:
             self.found.add(part)
         return self.found
 
-    def known(self) -> Known:
+    def _known(self) -> Known:
         """Read what became of the records that are meant."""
         known = Known()
         for question in questions(self.settings, self.found.candidates, self.rules):
@@ -149,7 +154,7 @@ class Redrive:
 
     def plan(self) -> Plan:
         """Return what there is to do with what was found."""
-        return plan(self.found, Known() if self.rules.park else self.known(), self.rules)
+        return plan(self.found, Known() if self.rules.park else self._known(), self.rules, self._findings)
 
     def look_again(self, confirmed: Plan) -> Plan:
         """Return what is still to be done of a plan that somebody took their time to confirm.

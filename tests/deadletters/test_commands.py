@@ -386,7 +386,8 @@ def test_what_is_too_large_for_a_topic_that_is_made_now_is_left_and_keeps_no_oth
     assert (second["selected"], second["done_before"]) == (3, 2)
 
 
-def test_evidence_settles_what_a_crash_left_in_doubt(desk: Desk) -> None:
+@pytest.mark.parametrize("typed", ["", "y\n"], ids=["yes", "prompt"])
+def test_evidence_settles_what_a_crash_left_in_doubt(desk: Desk, typed: str) -> None:
     name = desk.names[0]
     same = record(2, "in_doubt", stream=name, topic="src")
     desk.put(
@@ -400,10 +401,10 @@ def test_evidence_settles_what_a_crash_left_in_doubt(desk: Desk) -> None:
     numbers.write_text("+15550000001\n+15550000002\n")
 
     groups = desk.told("in-doubt")["groups"]
-    settled = desk.run("in-doubt", "--evidence", str(numbers), "--yes", "--json")
+    settled = desk.run("in-doubt", "--evidence", str(numbers), *([] if typed else ["--yes"]), "--json", typed=typed)
 
     assert [(group["stream"], group["list_number"], group["count"]) for group in groups] == [(name, "+18005551234", 4)]
-    assert json.loads(settled.stdout)["written"] == {"accept": 1, "redrive": 1}
+    assert json.loads(settled.stdout[settled.stdout.index("{") :])["written"] == {"accept": 1, "redrive": 1}
     (outcome,) = [json.loads(message.value() or b"") for message in desk.topics.read(desk.outcomes[0])]
     assert (outcome["status"], outcome["source"], outcome["offset"]) == ("queued", "evidence", 1)
     assert keys(desk.redriven()) == {f"{name} 0": 1}

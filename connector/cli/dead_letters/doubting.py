@@ -70,7 +70,7 @@ def in_doubt(
     stands twice stays in doubt. Without evidence nothing is written.
     """
     from connector.deadletters.addresses import AddressBook  # noqa: PLC0415
-    from connector.deadletters.deciding import Rules, plan  # noqa: PLC0415
+    from connector.deadletters.deciding import Rules  # noqa: PLC0415
     from connector.deadletters.evidence import groups_of, split  # noqa: PLC0415
     from connector.deadletters.letters import IN_DOUBT  # noqa: PLC0415
 
@@ -113,11 +113,12 @@ def in_doubt(
     chosen.tell_no_event(addresses.no_event, so=UNKNOWN_NUMBERS)
     typer.echo(TRUST, err=True)
     rules = Rules(chosen.settings.streams_by_name, include_in_doubt=True)
-    run = Run(chosen, rules, {"evidence": _digest(events), "window": window_mins}, name=name, as_json=as_json)
+    spelled = {"evidence": _digest(events), "window": window_mins}
+    run = Run(chosen, rules, spelled, name=name, as_json=as_json, findings=findings)
     with run.foreseen():
-        found = run.look()
-        if found is not None:
-            run.finish(plan(found, run.known(), run.rules, findings), dry_run=dry_run, yes=yes)
+        plan = run.plan()
+        if plan is not None:
+            run.finish(plan, dry_run=dry_run, yes=yes)
 
 
 def _found(chosen: Chosen, *, quiet: bool) -> tuple[list["Letter"], "Seen"]:

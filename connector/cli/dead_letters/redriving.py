@@ -1,7 +1,7 @@
 """`dead-letters redrive` and `park`: what would be done, then, once it is confirmed, done."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -18,7 +18,8 @@ from connector.cli.printing import console
 from connector.cli.topics import topic_named
 
 if TYPE_CHECKING:
-    from connector.deadletters.deciding import Known, Plan, Rules, Survey
+    from connector.deadletters.deciding import Plan, Rules
+    from connector.deadletters.evidence import Finding
     from connector.deadletters.redriving import Written
 
 IN_DOUBT_MEANS: Final = (
@@ -196,7 +197,14 @@ class Run:
     """One redrive as the command line does it: what is said of it, and asked. `spelled` tells its selection."""
 
     def __init__(
-        self, chosen: Chosen, rules: "Rules", spelled: dict[str, Any], *, name: str | None, as_json: bool
+        self,
+        chosen: Chosen,
+        rules: "Rules",
+        spelled: dict[str, Any],
+        *,
+        name: str | None,
+        as_json: bool,
+        findings: "Mapping[str, Finding] | None" = None,
     ) -> None:
         from connector.deadletters.running import InvalidNameError, Redrive  # noqa: PLC0415
 
@@ -212,6 +220,7 @@ class Run:
                 {**chosen.as_spelled, **spelled},
                 name=name,
                 work=chosen.quietly if as_json else chosen.work,
+                findings=findings,
             )
         except InvalidNameError as error:
             raise CommandError(f"--name {error}", ExitCode.BAD_SETTINGS, way_out="choose another name") from error
@@ -241,10 +250,6 @@ class Run:
 
     def plan(self) -> "Plan | None":
         """Return what there is to do; None where there is nothing, which is said."""
-        return None if self.look() is None else self._redrive.plan()
-
-    def look(self) -> "Survey | None":
-        """Look at all dead letters; None where there are none, which is said."""
         found = self._redrive.look()
         self.chosen.refuse_unknown_reasons(found.seen.reasons)
         self.chosen.tell_unjudged(found.seen)
@@ -253,11 +258,7 @@ class Run:
             if self._as_json:
                 print_json({"name": self.name, "selected": 0, "would_redrive": 0})
             return None
-        return found
-
-    def known(self) -> "Known":
-        """Read what became of the records that are meant."""
-        return self._redrive.known()
+        return self._redrive.plan()
 
     def finish(
         self,
