@@ -41,7 +41,6 @@ def test_what_metadata_has_no_room_for_is_forgotten_from_the_oldest_on() -> None
 
     assert len(metadata) <= MAX_METADATA
     settled = read_place(offset, metadata).settled
-    assert settled is not None
     assert 0 < offset < 150_000
     assert settled.stop == 150_000
     assert settled.count == sum(1 for at in range(offset, 150_000) if at not in leave), "the youngest are remembered"
