@@ -43,7 +43,7 @@ def test_only_what_brokers_tell_may_be_read_and_the_group_with_all_that_it_reads
 
 def test_a_client_that_cannot_be_made_is_a_trouble_as_others_are() -> None:
     """A certificate is being replaced, say: whoever asks in a stream asks again."""
-    config = {"bootstrap.servers": "localhost:1", "security.protocol": "ssl", "ssl.ca.location": "/gone", "log_level": 0}
+    tls = {"security.protocol": "ssl", "ssl.ca.location": "/gone"}
 
     with pytest.raises(KafkaTroubleError, match=r"ssl\.ca\.location"):
-        Permissions(config, 1.0)
+        Permissions({"bootstrap.servers": "localhost:1", "log_level": 0, **tls}, 1.0)
