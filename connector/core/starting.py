@@ -57,10 +57,12 @@ class StartQueue:
 
     def put_back(self, batches: Sequence[Batch]) -> None:
         """Have batches that were taken, and did not start, start before all others."""
-        self.ready.extendleft(batch for batch in reversed(batches) if not batch.suspect)
-        for batch in batches:
+        for batch in reversed(batches):
             if batch.suspect:
-                self.again(batch, at=0.0)
+                self._serial += 1
+                heappush(self._suspects, (0.0, -self._serial, batch))
+            else:
+                self.ready.appendleft(batch)
 
     def crowd_out(self, batches: Sequence[Batch]) -> None:
         """Put back what there was no room for as it was chosen what starts."""
@@ -97,4 +99,4 @@ class StartQueue:
 
     def _due(self, now: float, *, suspects: bool) -> list[Entry] | None:
         heaps = (self._again, self._suspects) if suspects else (self._again,)
-        return min((heap for heap in heaps if heap and heap[0][0] <= now), key=lambda heap: heap[0][:2], default=None)
+        return min((heap for heap in heaps if heap and heap[0][0] <= now), key=lambda heap: heap[0], default=None)

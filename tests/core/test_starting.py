@@ -1,0 +1,132 @@
+"""Which batch starts next: of what waits for its time, of what is ready, and of both in turns."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from connector.core.batching import Batch
+from connector.core.starting import StartQueue
+from tests.core.making import batch, chunk
+
+ENTRIES = st.lists(
+    st.tuples(st.integers(0, 4), st.booleans(), st.sampled_from(["kept", "kept", "made anew", "gone"])), max_size=12
+)
+"""Batches that are to be tried again: from when on, whether they are suspects, and what becomes of them meanwhile."""
+
+
+def named(batch_id: str, *, suspect: bool = False) -> Batch:
+    made = batch(chunk(), batch_id=batch_id)
+    made.suspect = suspect
+    return made
+
+
+def taken(queue: StartQueue, *, now: float, suspects: bool = True, trial: bool = False) -> list[str]:
+    """Take all that may start, which is there as long as it is told to be, and return their names."""
+    out = []
+    while queue.is_due(now=now, suspects=suspects):
+        one = queue.take(now=now, suspects=suspects, trial=trial)
+        assert one is not None
+        out.append(one.id)
+    assert queue.take(now=now, suspects=suspects, trial=trial) is None
+    return out
+
+
+@given(ENTRIES, st.integers(0, 4), st.booleans())
+@example(entries=[(0, False, "gone"), (2, False, "kept"), (1, False, "kept")], now=4, suspects=True)
+def test_of_what_is_due_the_one_that_waited_longest_starts_first(
+    entries: list[tuple[int, bool, str]], now: int, suspects: bool
+) -> None:
+    """Of those that wait since the same time the one that was queued first, and what is made of one in its place."""
+    queue = StartQueue()
+    for number, (at, suspect, _) in enumerate(entries):
+        queue.again(named(f"{number}", suspect=suspect), at=at)
+
+    def became(one: Batch) -> Batch | None:
+        fate = entries[int(one.id)][2]
+        return one if fate == "kept" else replace(one) if fate == "made anew" else None
+
+    queue.change(became)
+
+    left = sorted((at, number, suspect) for number, (at, suspect, fate) in enumerate(entries) if fate != "gone")
+    assert queue.waiting == len(left)
+    assert queue.has_suspects == any(suspect for _, _, suspect in left)
+    assert sorted((at, int(one.id)) for at, one in queue.retries()) == [(at, number) for at, number, _ in left]
+    may = [f"{number}" for at, number, suspect in left if at <= now and suspects >= suspect]
+    assert taken(queue, now=now, suspects=suspects) == may
+    assert queue.waiting == len(left) - len(may)
+
+
+@given(st.integers(0, 5), st.integers(0, 5), st.booleans())
+def test_what_is_to_be_tried_again_goes_first_and_takes_turns_with_what_is_ready(
+    again: int, ready: int, trial: bool
+) -> None:
+    """But for a trial, which may not be of one that is to blame: of those only when nothing else is there."""
+    queue = StartQueue()
+    for number in range(again):
+        queue.again(named(f"again {number}"), at=0.0)
+    queue.ready.extend(named(f"ready {number}") for number in range(ready))
+
+    order = taken(queue, now=1.0, trial=trial)
+
+    turns = [(number, kind) for kind, count in (("again", again), ("ready", ready)) for number in range(count)]
+    expected = sorted(turns, key=lambda turn: turn[1], reverse=True) if trial else sorted(turns)
+    assert order == [f"{kind} {number}" for number, kind in expected]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@given(st.lists(st.booleans(), max_size=8), st.integers(0, 8))
+def test_what_did_not_start_after_all_starts_before_all_others_in_its_order(
+    at_once: bool, kinds: list[bool], count: int
+) -> None:
+    """Suspects among suspects, the others among those that are ready; put back together, or from the last on."""
+    queue = StartQueue()
+    batches = [named(f"{number}", suspect=suspect) for number, suspect in enumerate(kinds)]
+    for each in batches:
+        if each.suspect:
+            queue.again(each, at=0.0)
+        else:
+            queue.ready.append(each)
+    out = [one for _ in range(count) if (one := queue.take(now=1.0, suspects=True, trial=False))]
+
+    for some in [out] if at_once else [[one] for one in reversed(out)]:
+        queue.put_back(some)
+
+    order = taken(queue, now=0.0)
+    for suspect in (True, False):
+        one_kind = [each.id for each in batches if each.suspect == suspect]
+        assert [name for name in order if name in one_kind] == one_kind
+
+
+def test_the_next_time_to_look_is_the_first_that_has_not_come() -> None:
+    queue = StartQueue()
+    nothing_waits = queue.next_at(now=1.0)
+    queue.again(named("a"), at=5.0)
+    queue.again(named("b", suspect=True), at=3.0)
+
+    assert nothing_waits is None
+    assert [queue.next_at(now=now) for now in (1.0, 3.0, 5.0)] == [3.0, 5.0, None]
+
+
+def test_what_there_was_no_room_for_is_not_counted_among_what_may_start() -> None:
+    """Else nothing more would be read: what would make room may be among that."""
+    queue = StartQueue()
+    queue.ready.extend(map(named, "cd"))
+
+    def told() -> tuple[int, str | None]:
+        first = queue.first_startable
+        return queue.startable, None if first is None else first.id
+
+    seen = [told()]
+    queue.crowd_out([named("a"), named("s", suspect=True), named("b")])
+    seen.append(told())
+    queue.change(lambda one: None if one.id in "cd" else one)
+    seen.append(told())
+    queue.change(lambda one: None if one.id == "b" else one)
+    seen.append(told())
+    queue.ready.extend(map(named, "ef"))
+    queue.crowd_out([])
+    seen.append(told())
+
+    assert seen == [(2, "c"), (2, "c"), (0, None), (0, None), (3, "a")]
