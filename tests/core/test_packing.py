@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.core.packing import SMALL_BYTES, PackedKeys, PackedValues, packed, unpacked
+from connector.core.packing import SMALL_BYTES, PackedKeys, PackedValues, is_worth_joining, packed, unpacked
 
 VALUES = st.lists(st.binary(max_size=20) | st.sampled_from([b"", b",", b",,", b"\n"]), min_size=1, max_size=8)
 KEYS = st.lists(st.binary(max_size=20).map(lambda key: key.replace(b"\0", b"")), min_size=1, max_size=8)
@@ -36,6 +36,38 @@ def test_what_cannot_be_packed_or_would_gain_nothing_stays_as_it_is(
 ) -> None:
     """Nulls and large ones."""
     assert packed(column, kind) is column
+
+
+@pytest.mark.parametrize("kind", [PackedValues, PackedKeys])
+@pytest.mark.parametrize("column", [[b""], [b"x" * SMALL_BYTES, b"y" * 2 * SMALL_BYTES]])
+def test_small_ones_are_packed(kind: type[PackedValues] | type[PackedKeys], column: list[bytes]) -> None:
+    assert isinstance(packed(column, kind), kind)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "worth"),
+    [([], True), ([None, 2], True), ([SMALL_BYTES], True), ([SMALL_BYTES + 1], False), ([SMALL_BYTES + 1, 1], False)],
+)
+def test_the_first_one_tells_whether_a_column_is_joined(sizes: list[int | None], worth: bool) -> None:
+    """To look at all would take as long as it saves; a null is as good as an empty one."""
+    assert is_worth_joining([None if size is None else bytes(size) for size in sizes]) == worth
+
+
+@pytest.mark.parametrize("kind", [PackedValues, PackedKeys])
+def test_a_column_is_cut_once_however_many_are_asked_for_one_by_one(
+    kind: type[PackedValues] | type[PackedKeys],
+) -> None:
+    """Else what looks at each of a thousand records would cut a million."""
+    column = kind([b"one", b"two"])
+
+    assert column[1] is column[1]
+
+
+def test_a_column_that_is_not_packed_is_unpacked_as_a_list_and_a_list_as_it_is() -> None:
+    column = [b"a", None]
+
+    assert unpacked(column) is column
+    assert unpacked(tuple(column)) == column
 
 
 @pytest.mark.parametrize("key", [b"\0", b"a\0b", b"\0\0"])

@@ -151,13 +151,15 @@ def test_a_storm_is_a_share_and_a_number_of_what_the_window_holds(
         assert (said is not None) in (verdicts if failed else {False})
 
 
-def test_nothing_older_than_the_window_counts() -> None:
-    """However the calls fall, so that the setting means what it says."""
+@pytest.mark.parametrize(("between", "at"), [([159.0], 188.0), ([130.0, 131.0], 160.0)])
+def test_nothing_older_than_the_window_counts(between: list[float], at: float) -> None:
+    """However the calls fall, so that the setting means what it says; nor what is just as old."""
     watching = guard(count=10)
     watching.observe(9, {"not_json": 9}, now=100.0)
-    watching.observe(0, {}, now=159.0)
+    for now in between:
+        watching.observe(0, {}, now=now)
 
-    assert watching.observe(9, {"not_json": 9}, now=188.0) is None
+    assert watching.observe(9, {"not_json": 9}, now=at) is None
 
 
 def test_counts_do_not_pile_up() -> None:
