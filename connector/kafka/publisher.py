@@ -332,4 +332,3 @@ class PlainPublisher(_Writer):
         """Forget what is still in the queue."""
         self._producer.purge(in_queue=True, in_flight=True, blocking=True)
         self._call(self._producer.flush, timeout_secs)  # it hears the reports, which are not about the next tick
-        self._failed = None

@@ -4,11 +4,11 @@ import random
 import string
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 from unittest.mock import create_autospec
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
 from connector.core.chunks import Chunk, Headers, Partition
 from connector.core.records import Scribe
@@ -16,11 +16,19 @@ from connector.core.results import Finished
 from connector.core.verdicts import Verdict, Verdicts
 from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Topics
-from connector.kafka.errors import AbortableError, FatalError, translate
+from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError, RetriableError, translate
 from connector.kafka.publisher import PlainPublisher, TransactionalPublisher
 from connector.kafka.source import Membership, Source
 from connector.kafka.topics import Topics as AskedTopics
 from tests.kit.world import free_port
+
+NOWHERE: Final[dict[str, Any]] = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}
+
+
+def _stand_in(publisher: PlainPublisher | TransactionalPublisher) -> Any:
+    """Put something in the place of librdkafka's producer, to answer as no broker does at will."""
+    publisher._producer = create_autospec(Producer, instance=True)
+    return publisher._producer
 
 
 def test_results_that_are_not_written_in_time_are_told_as_unanswered() -> None:
@@ -39,18 +47,29 @@ def test_results_that_are_not_written_in_time_are_told_as_unanswered() -> None:
 
 @pytest.mark.parametrize("headers", [None, [("traceparent", b"00-1")]])
 @pytest.mark.parametrize("keyed", [True, False])
+@pytest.mark.parametrize("plain", [True, False])
 def test_a_full_queue_is_waited_for_and_nothing_is_handed_over_twice(
-    broker: BrokerHandle, topics: Topics, headers: Headers | None, keyed: bool
+    broker: BrokerHandle,
+    topics: Topics,
+    headers: Headers | None,
+    keyed: bool,
+    plain: bool,
 ) -> None:
-    topic = topics.create(partitions=2)
+    """Of a transaction's batch the first record is reported on and no other: each report takes time."""
+    topic, began_ms = topics.create(partitions=2), int(time.time() * 1_000)
     config: dict[str, Any] = {
         "bootstrap.servers": broker.bootstrap_servers,
-        "transactional.id": topic,
         "queue.buffering.max.messages": 300,
         "linger.ms": 5,
         "log_level": 0,
     }
-    publisher = TransactionalPublisher(config, topic)
+    publisher: PlainPublisher | TransactionalPublisher = (
+        PlainPublisher(config, create_autospec(Source, instance=True))
+        if plain
+        else TransactionalPublisher({**config, "transactional.id": topic}, topic)
+    )
+    reports: list[object] = []
+    publisher._report = lambda *report: reports.append(report)  # type: ignore[method-assign] # to count them
     publisher.start(30)
     values = [f"value {number}" for number in range(2_000)]
     keys = [b"%d" % number if number % 3 else None for number in range(2_000)] if keyed else None
@@ -65,7 +84,168 @@ def test_a_full_queue_is_waited_for_and_nothing_is_handed_over_twice(
         (value.encode(), None if keys is None else keys[number]) for number, value in enumerate(values)
     ]
     assert {tuple(record.headers() or ()) for record in found} == {tuple(headers or ())}
+    assert min(record.timestamp()[1] for record in found) >= began_ms
+    assert len(reports) == (len(values) if plain else 1)
     publisher.close()
+
+
+def test_single_records_wait_for_room_and_are_written_as_they_were_given(broker: BrokerHandle, topics: Topics) -> None:
+    """Each with its time, where it has one; else with that of writing."""
+    topic, began_ms = topics.create(partitions=2), int(time.time() * 1_000)
+    config: dict[str, Any] = {"bootstrap.servers": broker.bootstrap_servers, "queue.buffering.max.messages": 100}
+    publisher = PlainPublisher({**config, "linger.ms": 5, "log_level": 0}, create_autospec(Source, instance=True))
+    headers: Headers = [("reason", b"not_json"), ("nothing", None)]
+
+    publisher.begin()
+    publisher.write(topic, 1, key=b"k", value=b"now", headers=headers)
+    for number in range(1, 300):
+        publisher.write(topic, 1, key=None, value=None, headers=[], timestamp_ms=began_ms - number)
+    publisher.commit({}, Membership(None), 30)
+
+    now, *others = topics.read(topic)
+    assert (now.partition(), now.key(), now.value(), now.headers()) == (1, b"k", b"now", headers)
+    assert now.timestamp()[1] >= began_ms
+    assert [record.timestamp()[1] for record in others] == [began_ms - number for number in range(1, 300)]
+    assert {(record.key(), record.value(), record.headers()) for record in others} == {(None, None, None)}
+    publisher.close()
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_queue_that_stays_full_fails_the_tick_and_no_record_is_passed_over(plain: bool) -> None:
+    publisher = PlainPublisher(NOWHERE, create_autospec(Source)) if plain else TransactionalPublisher(NOWHERE)
+    _stand_in(publisher).produce.side_effect = BufferError
+
+    with pytest.raises(AbortableError, match="stays full"):
+        publisher.write("outcomes", 0, key=None, value=b"{}", headers=[])
+    with pytest.raises(AbortableError, match="stays full"):
+        publisher.write_batch("outcomes", 0, ["{}"], None)
+
+
+@pytest.mark.parametrize("headers", [None, [("traceparent", b"00-1")]])
+@pytest.mark.parametrize("batch", [True, False])
+@pytest.mark.parametrize("plain", [True, False])
+def test_why_a_record_could_not_be_sent_is_told_and_nothing_is_committed(
+    broker: BrokerHandle, topics: Topics, headers: Headers | None, batch: bool, plain: bool
+) -> None:
+    """No broker has refused it: only its report says why."""
+    topic, source = topics.create(partitions=1), create_autospec(Source, instance=True)
+    config: dict[str, Any] = {"bootstrap.servers": broker.bootstrap_servers, "log_level": 0}
+    publisher: PlainPublisher | TransactionalPublisher = (
+        PlainPublisher(config, source) if plain else TransactionalPublisher({**config, "transactional.id": topic})
+    )
+    publisher.start(30)
+
+    def write_and_commit() -> None:
+        publisher.begin()
+        if batch:
+            publisher.write_batch(topic, 7, ["{}"] * 3, None, headers)
+        else:
+            publisher.write(topic, 7, key=None, value=b"{}", headers=headers or [])
+        publisher.commit({}, Membership(None), 30)
+
+    with pytest.raises(AbortableError) as raised:
+        write_and_commit()
+
+    assert (raised.value.code, raised.value.topic_gone) == ("_UNKNOWN_PARTITION", True)
+    source.commit.assert_not_called()
+    publisher.close()
+
+
+TOO_LARGE = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
+GIVEN_UP = KafkaError(KafkaError._PURGE_QUEUE)
+
+
+@pytest.mark.parametrize("under_way", [True, False])
+@pytest.mark.parametrize(
+    ("reports", "told"),
+    [
+        ([TOO_LARGE, None], "MSG_SIZE_TOO_LARGE"),
+        ([TOO_LARGE, GIVEN_UP], "MSG_SIZE_TOO_LARGE"),
+        ([GIVEN_UP, TOO_LARGE], "MSG_SIZE_TOO_LARGE"),
+        ([None, TOO_LARGE, KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)], "MSG_SIZE_TOO_LARGE"),
+        ([GIVEN_UP, None], "_PURGE_QUEUE"),
+    ],
+)
+def test_the_first_report_that_says_more_than_that_a_record_was_given_up_is_the_reason(
+    reports: list[KafkaError | None], told: str, under_way: bool
+) -> None:
+    """And is told at once where the rest does not arrive in time."""
+    publisher = PlainPublisher(NOWHERE, source := create_autospec(Source, instance=True))
+    publisher.begin()
+    if under_way:
+        publisher.write("outcomes", 0, key=None, value=b"{}", headers=[])
+    for report in reports:
+        publisher._report(report, None)
+
+    with pytest.raises(AbortableError) as raised:
+        publisher.commit({}, Membership(None), 0.01)
+
+    assert raised.value.code == told
+    source.commit.assert_not_called()
+    publisher.close()
+
+
+def test_without_transactions_offsets_are_committed_once_the_results_are_there(
+    broker: BrokerHandle, topics: Topics
+) -> None:
+    topic, source, there = topics.create(partitions=1), create_autospec(Source, instance=True), []
+    config = {"bootstrap.servers": broker.bootstrap_servers, "linger.ms": 50, "log_level": 0}
+    publisher = PlainPublisher(config, source)
+    offsets, group = {Partition("events", 3): (7, "progress")}, Membership(None)
+    source.commit.side_effect = lambda *_: there.extend(topics.read(topic))
+
+    publisher.begin()
+    publisher.write_batch(topic, 0, ["first", "second"], None)
+    publisher.commit(offsets, group, 30)
+
+    assert [record.value() for record in there] == [b"first", b"second"]
+    source.commit.assert_called_once_with(offsets, group, 30)
+    publisher.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(RetriableError, AbortableError), (AbortableError, AbortableError), (FatalError, FatalError)]
+)
+def test_without_transactions_a_tick_whose_offsets_are_not_committed_is_aborted_unless_the_consumer_is_done(
+    error: type[KafkaTroubleError], told: type[KafkaTroubleError]
+) -> None:
+    """A commit that is called again has no offsets: it would pass for one that went well."""
+    publisher = PlainPublisher(NOWHERE, source := create_autospec(Source, instance=True))
+    source.commit.side_effect = error(KafkaError(KafkaError._TIMED_OUT))
+    publisher.begin()
+
+    with pytest.raises(told) as raised:
+        publisher.commit({Partition("events", 3): (7, "")}, Membership(None), 30)
+
+    assert (type(raised.value), raised.value.code) == (told, "_TIMED_OUT")
+    publisher.close()
+
+
+def test_what_a_tick_wrote_that_was_taken_back_does_not_keep_the_next_one_waiting() -> None:
+    publisher = PlainPublisher(NOWHERE, source := create_autospec(Source, instance=True))
+    publisher.begin()
+    publisher.write("outcomes", 0, key=None, value=b"{}", headers=[])
+
+    publisher.abort(5)
+    publisher.begin()
+    publisher.commit({}, Membership(None), 5)
+
+    source.commit.assert_called_once()
+    publisher.close()
+
+
+def test_a_publisher_that_is_closed_gives_up_what_it_holds() -> None:
+    publisher = PlainPublisher(NOWHERE, create_autospec(Source, instance=True))
+    publisher.begin()
+    publisher.write("outcomes", 0, key=None, value=b"{}", headers=[])
+    has_arrived = publisher.flush(0.01)
+
+    publisher.close()
+
+    assert (has_arrived, publisher.flush(5)) == (False, True)
+    with pytest.raises(AbortableError) as raised:
+        publisher.commit({}, Membership(None), 5)
+    assert raised.value.code == "_PURGE_QUEUE"
 
 
 @pytest.mark.parametrize("plain", [True, False])
@@ -73,8 +253,7 @@ def test_a_producer_that_cannot_go_on_is_told_as_such_whichever_call_notices(pla
     """The library raises it out of any call that serves reports: unmarked, or within an error of the interpreter's."""
     unmarked = KafkaException(KafkaError(KafkaError._FATAL, "fenced"))
     assert isinstance(translate(unmarked), FatalError)
-    config = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}
-    publisher = PlainPublisher(config, create_autospec(Source)) if plain else TransactionalPublisher(config)
+    publisher = PlainPublisher(NOWHERE, create_autospec(Source)) if plain else TransactionalPublisher(NOWHERE)
 
     def raising(_secs: float) -> int:
         raise unmarked
@@ -158,7 +337,7 @@ def _lose_the_error() -> None:
 
 
 def test_a_call_whose_error_the_library_lost_asks_for_a_new_publisher() -> None:
-    publisher = PlainPublisher({"bootstrap.servers": "127.0.0.1:1"}, create_autospec(Source, instance=True))
+    publisher = PlainPublisher(NOWHERE, create_autospec(Source, instance=True))
 
     with pytest.raises(FatalError):
         publisher._call(_lose_the_error)
@@ -254,3 +433,153 @@ def test_results_that_are_too_large_for_a_segment_of_their_topic_are_told_as_too
     publisher.close()
     assert raised.value.too_large
     assert AskedTopics(asking, 30).limits([topic]) == {topic: segment}
+
+
+def test_a_cluster_that_names_no_broker_is_not_asked_for_transactions() -> None:
+    """This producer will never reach one: the next may."""
+    publisher = TransactionalPublisher(NOWHERE, "outcomes")
+    producer = _stand_in(publisher)
+    producer.list_topics.return_value.brokers = {}
+
+    with pytest.raises(RetriableError, match="asking for the brokers: no broker is named"):
+        publisher.start(30)
+
+    producer.init_transactions.assert_not_called()
+
+
+def test_a_publisher_without_a_topic_asks_for_transactions_alone() -> None:
+    publisher = TransactionalPublisher(NOWHERE)
+    producer = _stand_in(publisher)
+
+    publisher.start(30)
+
+    assert not publisher._has_lost_a_broker()
+    producer.list_topics.assert_not_called()
+    producer.init_transactions.assert_called_once_with(30)
+
+
+def test_a_broker_is_lost_when_it_is_named_no_more_and_is_lost_once() -> None:
+    """As one that has left for good: no answer, and one that names another one beside, tell of none."""
+    publisher = TransactionalPublisher(NOWHERE, "outcomes")
+    producer = _stand_in(publisher)
+    producer.list_topics.return_value.brokers = {1: "one", 2: "two"}
+    publisher.start(30)
+
+    def lost(*named: int) -> bool:
+        producer.list_topics.return_value.brokers = dict.fromkeys(named)
+        return publisher._has_lost_a_broker()
+
+    seen = [lost(1), lost(1), lost(1, 3), lost(3, 4)]
+    producer.list_topics.side_effect = KafkaException(KafkaError(KafkaError._TIMED_OUT))
+    seen.append(lost())
+
+    assert seen == [True, False, False, True, False]
+
+
+def test_offsets_are_added_in_half_of_the_time_and_committed_after() -> None:
+    """Where the group's coordinator has gone that call waits in vain."""
+    publisher = TransactionalPublisher(NOWHERE)
+    producer, group = _stand_in(publisher), Membership(object())
+
+    publisher.commit({Partition("events", 3): (7, "progress")}, group, 2)
+
+    (spots, metadata, half), _ = producer.send_offsets_to_transaction.call_args
+    assert [(spot.topic, spot.partition, spot.offset, spot.metadata) for spot in spots] == [
+        ("events", 3, 7, "progress")
+    ]
+    assert (metadata, half) == (group.metadata, 1)
+    assert [name for name, *_ in producer.method_calls] == ["send_offsets_to_transaction", "commit_transaction"]
+
+
+def test_a_transaction_whose_offsets_could_not_be_added_is_aborted() -> None:
+    publisher = TransactionalPublisher(NOWHERE)
+    producer = _stand_in(publisher)
+    producer.send_offsets_to_transaction.side_effect = KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    with pytest.raises(AbortableError) as raised:
+        publisher.commit({Partition("events", 3): (7, "")}, Membership(None), 30)
+
+    assert raised.value.unanswered
+    producer.commit_transaction.assert_not_called()
+
+
+def test_a_commit_that_was_not_answered_may_be_called_again_and_nothing_is_begun() -> None:
+    publisher = TransactionalPublisher(NOWHERE)
+    producer = _stand_in(publisher)
+    producer.commit_transaction.side_effect = KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    with pytest.raises(RetriableError):
+        publisher.commit({}, Membership(None), 30)
+
+    producer.begin_transaction.assert_not_called()
+
+
+KEPT = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "kept", txn_requires_abort=True)
+STATE = KafkaError(KafkaError._STATE)
+
+
+@pytest.mark.parametrize(
+    ("kept", "told"),
+    [(KEPT, "TOPIC_AUTHORIZATION_FAILED"), (STATE, "MSG_SIZE_TOO_LARGE"), (None, "MSG_SIZE_TOO_LARGE")],
+)
+def test_why_a_transaction_has_failed_is_what_the_library_keeps_and_else_what_was_reported(
+    kept: KafkaError | None, told: str
+) -> None:
+    publisher = TransactionalPublisher(NOWHERE)
+    producer = _stand_in(publisher)
+    publisher.begin()
+    publisher._report(TOO_LARGE, None)
+    producer.begin_transaction.side_effect = None if kept is None else KafkaException(kept)
+    producer.commit_transaction.side_effect = KafkaException(STATE)
+
+    with pytest.raises(AbortableError) as raised:
+        publisher.commit({}, Membership(None), 30)
+
+    assert raised.value.code == told
+
+
+@pytest.mark.parametrize(
+    ("kept", "told"),
+    [(KafkaError(KafkaError._FENCED, "kept", fatal=True), "_FENCED"), (STATE, "_FATAL"), (None, "_FATAL")],
+)
+def test_why_a_producer_cannot_go_on_is_what_the_library_keeps_if_that_is_fatal(
+    kept: KafkaError | None, told: str
+) -> None:
+    publisher = TransactionalPublisher(NOWHERE)
+    _stand_in(publisher).begin_transaction.side_effect = None if kept is None else KafkaException(kept)
+
+    with pytest.raises(FatalError) as raised:
+        publisher._call(_lose_the_error)
+
+    assert raised.value.code == told
+
+
+def test_an_abort_that_fails_does_not_tell_why_the_transaction_has() -> None:
+    publisher = TransactionalPublisher(NOWHERE)
+    _stand_in(publisher).abort_transaction.side_effect = KafkaException(STATE)
+    publisher.begin()
+    publisher._report(TOO_LARGE, None)
+
+    with pytest.raises(AbortableError) as raised:
+        publisher.abort(30)
+
+    assert raised.value.code == "_STATE"
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_report_of_the_last_tick_is_no_reason_for_the_next(plain: bool) -> None:
+    """Those of what was given up may come late."""
+    publisher = PlainPublisher(NOWHERE, create_autospec(Source)) if plain else TransactionalPublisher(NOWHERE)
+    producer = _stand_in(publisher)
+    producer.flush.return_value = 0
+    publisher.begin()
+    publisher._report(TOO_LARGE, None)
+    publisher.abort(30)
+    publisher._report(GIVEN_UP, None)
+
+    publisher.begin()
+    producer.produce.side_effect = KafkaException(KafkaError(KafkaError._INCONSISTENT))
+
+    with pytest.raises(AbortableError) as raised:
+        publisher.write("outcomes", 0, key=None, value=b"{}", headers=[])
+    assert raised.value.code == "_INCONSISTENT"
