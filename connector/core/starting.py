@@ -26,7 +26,7 @@ class StartQueue:
         self._suspects: list[Entry] = []
         self._serial = 0
         self._retried = False
-        """What was chosen last was to be tried again: the next is a ready one, if there is any."""
+        """What was chosen last was to be tried again, or the next one was put back: it is a ready one, if any is."""
         self._crowded = 0
         """Ready batches, the first ones, that there was no room for when it was last chosen what starts."""
 
@@ -56,18 +56,22 @@ class StartQueue:
         heappush(self._suspects if batch.suspect else self._again, (at, self._serial, batch))
 
     def put_back(self, batches: Sequence[Batch]) -> None:
-        """Have batches that were taken, and did not start, start before all others."""
+        """Have batches that were taken, and did not start, start before all others: that was not their turn."""
         for batch in reversed(batches):
-            if batch.suspect:
+            if _is_retried(batch):
                 self._serial += 1
-                heappush(self._suspects, (0.0, -self._serial, batch))
+                heappush(self._suspects if batch.suspect else self._again, (0.0, -self._serial, batch))
+                self._retried = False
             else:
                 self.ready.appendleft(batch)
+                self._retried = True
 
     def crowd_out(self, batches: Sequence[Batch]) -> None:
-        """Put back what there was no room for as it was chosen what starts."""
+        """Put back what there was no room for as it was chosen what starts: that was their turn."""
+        retried = self._retried
         self.put_back(batches)
-        self._crowded = sum(not batch.suspect for batch in batches)
+        self._retried = retried
+        self._crowded = sum(not _is_retried(batch) for batch in batches)
 
     def is_due(self, *, now: float, suspects: bool) -> bool:
         """Tell whether any batch may start; with `suspects`, one of them as well."""
@@ -100,3 +104,8 @@ class StartQueue:
     def _due(self, now: float, *, suspects: bool) -> list[Entry] | None:
         heaps = (self._again, self._suspects) if suspects else (self._again,)
         return min((heap for heap in heaps if heap and heap[0][0] <= now), key=lambda heap: heap[0], default=None)
+
+
+def _is_retried(batch: Batch) -> bool:
+    """Tell whether a batch may be to blame for what fails, as one that was never posted is not."""
+    return batch.suspect or batch.was_posted

@@ -249,6 +249,30 @@ def test_suspects_are_no_more_than_half_of_what_is_under_way_and_one_at_least(
     assert len(made.active) == min(limit, min(suspects, max(limit // 2, 1)) + failed + ready)
 
 
+@pytest.mark.parametrize("is_suspect", [True, False])
+@pytest.mark.parametrize("room", [1, 4])
+def test_what_is_tried_again_takes_turns_with_what_is_ready_where_there_is_room_for_one_batch(
+    room: int, is_suspect: bool
+) -> None:
+    """Each time the next one is taken as well, and finds no room: that was not its turn."""
+    made = flow(A, B, limits=replace(ROOMY, max_in_flight_records=room))
+    made.add_ready([batch(chunk(B, [offset]), batch_id="ready") for offset in range(20)])
+    started(made)
+    for offset in range(6):
+        made.again(replace(batch(chunk(A, [offset]), batch_id="failed"), sent_ms=1, suspect=is_suspect), at=0.0)
+    begun = []
+
+    for turn in range(8):
+        serial = min(made.active)
+        if made.active[serial].id == "failed":
+            made.again(made.withdraw(serial), at=turn)
+        else:
+            settled(made, serial)
+        begun += [piece.id for _, piece in started(made, now=turn)]
+
+    assert begun == ["ready", "failed"] * 4
+
+
 def test_no_tick_names_a_partition_that_was_let_go() -> None:
     made = flow(A, B)
     made.add_ready([batch(chunk(A, range(5)), chunk(B, range(5)))])

@@ -76,27 +76,50 @@ def test_what_is_to_be_tried_again_goes_first_and_takes_turns_with_what_is_ready
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-@given(st.lists(st.booleans(), max_size=8), st.integers(0, 8))
-def test_what_did_not_start_after_all_starts_before_all_others_in_its_order(
-    at_once: bool, kinds: list[bool], count: int
+@given(
+    st.lists(st.sampled_from(["ready", "failed", "suspect"]), max_size=8),
+    st.integers(0, 3),
+    st.integers(0, 8),
+    st.booleans(),
+)
+def test_what_did_not_start_after_all_starts_as_if_it_had_not_been_taken(
+    at_once: bool, kinds: list[str], begun: int, count: int, trial: bool
 ) -> None:
-    """Suspects among suspects, the others among those that are ready; put back together, or from the last on."""
-    queue = StartQueue()
-    batches = [named(f"{number}", suspect=suspect) for number, suspect in enumerate(kinds)]
-    for each in batches:
-        if each.suspect:
-            queue.again(each, at=0.0)
-        else:
-            queue.ready.append(each)
+    """Before all others and in its order, whether it is put back together or from the last on. It had no turn yet."""
+
+    def filled() -> StartQueue:
+        queue = StartQueue()
+        for number, kind in enumerate(kinds):
+            one = named(f"{number}", suspect=kind == "suspect")
+            if kind == "ready":
+                queue.ready.append(one)
+            else:
+                one.sent_ms = 1
+                queue.again(one, at=0.0)
+        for _ in range(begun):
+            queue.take(now=1.0, suspects=True, trial=False)
+        return queue
+
+    queue = filled()
     out = [one for _ in range(count) if (one := queue.take(now=1.0, suspects=True, trial=False))]
 
     for some in [out] if at_once else [[one] for one in reversed(out)]:
         queue.put_back(some)
 
-    order = taken(queue, now=0.0)
-    for suspect in (True, False):
-        one_kind = [each.id for each in batches if each.suspect == suspect]
-        assert [name for name in order if name in one_kind] == one_kind
+    assert taken(queue, now=1.0, trial=trial) == taken(filled(), now=1.0, trial=trial)
+
+
+def test_what_there_was_no_room_for_has_had_its_turn() -> None:
+    queue = StartQueue()
+    queue.again(named("a"), at=0.0)
+    queue.again(named("b"), at=0.0)
+    queue.ready.append(named("crowded"))
+    _, crowded = [queue.take(now=1.0, suspects=True, trial=False) for _ in range(2)]
+    assert crowded is not None
+
+    queue.crowd_out([crowded])
+
+    assert taken(queue, now=1.0) == ["b", "crowded"]
 
 
 def test_the_next_time_to_look_is_the_first_that_has_not_come() -> None:
