@@ -26,7 +26,7 @@ class StartQueue:
         self._suspects: list[Entry] = []
         self._serial = 0
         self._retried = False
-        """What was chosen last was to be tried again, or the next one was put back: it is a ready one, if any is."""
+        """The next is a ready one, if any is: the last one was to be tried again, or a ready one was put back."""
         self._crowded = 0
         """Ready batches, the first ones, that there was no room for when it was last chosen what starts."""
 
