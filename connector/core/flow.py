@@ -327,7 +327,8 @@ class Flow:
         """Queue the results of records of an active batch; the rest of it must have been taken away before."""
         batch = self.active.pop(serial)
         self.active_records -= batch.count
-        self.held_bytes -= _bytes(batch)
+        size = _bytes(batch)
+        self.held_bytes -= size
         self._relist(serial, chunks)
         item = Finished(
             chunks,
@@ -337,7 +338,7 @@ class Flow:
             attempts,
             sent_ms,
             answered_ms,
-            _bytes(batch) if chunks is batch.chunks else -1,
+            size if chunks is batch.chunks else -1,
             batch.trace,
         )
         return self.settle(item)
@@ -561,12 +562,11 @@ class Flow:
         posted = []
         for serial, batch in tick.start:
             alive = self._startable(batch)
-            self.held_bytes -= _bytes(batch)
             if alive is not batch:  # revoked or held meanwhile: listed, but not to be posted any more
                 self._dirty |= {c.partition for c in batch.chunks if self.is_alive(c) and not self.may_start(c)}
+                self.held_bytes += (_bytes(alive) if alive else 0) - _bytes(batch)
             if alive is None:
                 continue
-            self.held_bytes += _bytes(alive)
             for chunk in alive.chunks:
                 self.partitions[chunk.partition].active.setdefault(serial, []).extend(runs(chunk.offsets))
             self.active[serial] = alive
