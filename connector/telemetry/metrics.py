@@ -7,6 +7,7 @@ is read from the streams when the page is asked for. Label values are bounded co
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -87,11 +88,14 @@ class BatchMetrics:
     def __init__(self, stream: str) -> None:
         self._stream = stream
         self._settle = _SETTLE.labels(stream)
+        self._of_row = cache(lambda row: (_REQUESTS.labels(stream, row), _POSTED.labels(stream, row)))
+        """Kept, since to look up two series by their labels takes 2 us."""
 
     def request(self, row: str, took_secs: float, records: int) -> None:
         """Count a request, once it has come to something."""
-        _REQUESTS.labels(self._stream, row).observe(took_secs)
-        _POSTED.labels(self._stream, row).inc(records)
+        requests, posted = self._of_row(row)
+        requests.observe(took_secs)
+        posted.inc(records)
 
     def held(self, reason: str) -> None:
         """Count a hold, as it begins."""
