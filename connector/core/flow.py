@@ -632,6 +632,7 @@ class Flow:
                     part, rest = self._with_room(batch, full)
                     crowded += [rest] if rest else []
                     if part is None:
+                        self.queue.keep_turn(batch)
                         continue
                     batch = part
             if records and records + batch.count > self.limits.max_in_flight_records:
@@ -664,12 +665,9 @@ class Flow:
         return start
 
     def _first_of(self, batch: Batch, most: int) -> Batch:
-        """Return the first records of a batch, and put the others back: to be tried again where they were posted."""
+        """Return the first records of a batch, and put the others back."""
         first, rest = self._divide(batch, range(most), (f"{batch.id}.t{self._serial:x}", batch.id))
-        if batch.was_posted:
-            self.queue.again(rest, at=0.0)  # they take turns with what may try for more
-        else:
-            self.queue.put_back([rest])
+        self.queue.put_rest(rest)
         return first
 
     def _room_for_suspects(self, slots: int) -> int:

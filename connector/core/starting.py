@@ -61,13 +61,23 @@ class StartQueue:
             if _is_retried(batch):
                 self._serial += 1
                 heappush(self._suspects if batch.suspect else self._again, (0.0, -self._serial, batch))
-                self._retried = False
             else:
                 self.ready.appendleft(batch)
-                self._retried = True
+            self.keep_turn(batch)
+
+    def put_rest(self, batch: Batch) -> None:
+        """Have what is left of a batch that starts start when it is the turn of its kind again."""
+        if _is_retried(batch):
+            self.again(batch, at=0.0)
+        else:
+            self.ready.appendleft(batch)
+
+    def keep_turn(self, batch: Batch) -> None:
+        """Have the next be of the kind of one that was taken and does not start."""
+        self._retried = not _is_retried(batch)
 
     def crowd_out(self, batches: Sequence[Batch]) -> None:
-        """Put back what there was no room for as it was chosen what starts: that was their turn."""
+        """Put back what there was no room for as it was chosen what starts; whose turn it is stays."""
         retried = self._retried
         self.put_back(batches)
         self._retried = retried

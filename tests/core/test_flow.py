@@ -15,7 +15,7 @@ from connector.core.flow import Flow, FlowLimits, Intake, Place, Tick
 from connector.core.progress import Progress, RangeSet, decode, encode
 from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
-from tests.core.making import A, B, batch, chunk, positions
+from tests.core.making import A, B, C, batch, chunk, positions
 
 ROOMY = FlowLimits(max_in_flight_records=64_000, max_tick_records=100_000, max_tick_bytes=64_000_000)
 SMALL = replace(ROOMY, max_metadata=1_000)
@@ -380,6 +380,31 @@ def test_a_full_partition_takes_no_slots_from_others_though_results_of_it_are_co
     ticks(made, 1, slots=2)
 
     assert [positions(posted.chunks) for posted in made.active.values()][1:] == [[(B, 0)]]
+
+
+@pytest.mark.parametrize("slots", [1, 2, 8])
+@pytest.mark.parametrize("crowded", [1, 4, 64])
+def test_what_waits_in_a_full_partition_takes_no_turn_from_what_is_ready_in_others(crowded: int, slots: int) -> None:
+    """Else what is tried again in others again and again has all of them."""
+    made = flow(A, B, C, limits=replace(ROOMY, max_metadata=40))
+    for offset in range(1, 400, 3):
+        made.settle(Finished((chunk(A, [offset]),), Verdicts(SKIPPED)))
+    ticks(made, 200, slots=0)
+    made.add_ready([batch(chunk(A, [402 + 3 * number])) for number in range(crowded)])
+    ticks(made, 3)
+    assert made.full == {A}
+    assert not made.active
+    made.add_ready([batch(chunk(B, [0]))])
+    for number in range(8 * slots):
+        made.again(batch(chunk(C, [number])), at=0.0)
+
+    seen: set[Partition] = set()
+    for turn in range(4):
+        for serial, posted in started(made, slots=slots, now=turn + 1.0):
+            seen.add(posted.chunks[0].partition)
+            made.again(made.withdraw(serial), at=turn + 1.0)
+
+    assert B in seen
 
 
 def test_what_has_changed_is_said_although_there_is_no_room_for_what_would_start() -> None:
@@ -996,3 +1021,16 @@ def test_what_the_platform_is_tried_with_is_one_record_whatever_was_answered() -
 
     assert tick is not None
     assert [posted.count for _, posted in tick.start] == [1]
+
+
+def test_what_is_tried_again_takes_turns_with_the_parts_of_what_is_ready() -> None:
+    made = flow(A, B)
+    read(made, chunk(A, range(40)), chunk(B, range(4)))
+    made.add_ready([batch(chunk(A, range(40)))])
+    for number in range(4):
+        made.again(batch(chunk(B, [number])), at=0.0)
+    limited(made, 4)
+
+    begun = [posted.chunks[0].partition for _, posted in started(made, slots=8)]
+
+    assert begun == [B, A] * 4
