@@ -283,10 +283,10 @@ def test_half_a_surrogate_pair_is_named_in_the_dead_letter() -> None:
     """The value is whole: to call it truncated would send people after their producers' limits."""
     verdicts = settled(prepared(stream(mapping=MAPPING), chunk(b'{"body":"\\ud800"}', b'{"body":"cut of')))
 
-    assert [(verdicts[n].reason, verdicts[n].text) for n in (0, 1)] == [
-        ("not_json", "no low surrogate in string: line 1 column 10 (char 9)"),
-        ("not_json", "unexpected end of data: line 1 column 16 (char 15)"),
-    ]
+    assert [verdicts[n].reason for n in (0, 1)] == ["not_json", "not_json"]
+    # Which column orjson names depends on its version.
+    assert verdicts[0].text.startswith("no low surrogate in string: ")
+    assert verdicts[1].text.startswith("unexpected end of data: ")
 
 
 def test_no_number_that_json_does_not_have_is_taken() -> None:
