@@ -11,7 +11,7 @@ import typer
 
 from connector.cli.dead_letters.choosing import Chosen, chosen
 from connector.cli.dead_letters.reading import tell_none
-from connector.cli.dead_letters.redriving import AsJson, DryRun, Name, Run, Yes
+from connector.cli.dead_letters.redriving import AsJson, DryRun, Name, Run, Yes, finite
 from connector.cli.dead_letters.showing import print_json
 from connector.cli.errors import CommandError, ExitCode, why_unread
 from connector.cli.printing import console, plain, table
@@ -56,6 +56,7 @@ def in_doubt(
         typer.Option(
             min=0,
             max=_MOST_MINS,
+            callback=finite,
             help="Events count up to so long before the dead letter where no header tells the post.",
         ),
     ] = 15,

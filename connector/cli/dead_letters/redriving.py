@@ -1,5 +1,6 @@
 """`dead-letters redrive` and `park`: what would be done, then, once it is confirmed, done."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +35,13 @@ class Include(StrEnum):
     IN_DOUBT = "in_doubt"
 
 
+def finite(value: float | None) -> float | None:
+    """Refuse `inf`, and `nan`, which lies within any bounds before typer 0.29."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no number to reckon with")
+    return value
+
+
 Name = Annotated[
     str | None,
     typer.Option(
@@ -45,7 +53,7 @@ Name = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Most records to write, this time.")]
-Rate = Annotated[float | None, typer.Option(min=0.1, help="Records a second.")]
+Rate = Annotated[float | None, typer.Option(min=0.1, callback=finite, help="Records a second.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
