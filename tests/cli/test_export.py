@@ -14,6 +14,7 @@ _KILLED = """
 import signal, sys, time
 from pathlib import Path
 from connector.cli.dead_letters.copying import _opened
+signal.signal(int(sys.argv[2]), signal.SIG_DFL)  # tests under nohup hand SIGHUP on as ignored
 with _opened(Path(sys.argv[1])) as write:
     write("half")
     signal.raise_signal(int(sys.argv[2]))
