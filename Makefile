@@ -77,10 +77,11 @@ TAG ?=
 release-check: $(INSTALLED) ## Tell whether version, changelog, chart and schemas agree on a release: TAG=v0.1.0
 	@RELEASE_TAG="$(TAG)" $(BIN)/python -m pytest -q tests/release/test_version.py
 
-# What a change of a dependency would break first: decoding, formats, settings, both clients, traces, the pages, and a
-# stream on a broker. Not the printed pages: how pydantic spells a bound is no matter of ours.
+# What a change of a dependency would break first: decoding, formats, settings, both clients, traces, the commands, the
+# pages, and a stream on a broker. Not the printed pages: how pydantic spells a bound is no matter of ours. Nor a browser.
 BOUNDS_TESTS ?= tests/core tests/config tests/shaping tests/trackly tests/kafka tests/telemetry tests/simulator \
-	tests/stream tests/e2e/test_delivery.py tests/e2e/test_traces.py --ignore tests/config/test_reference.py
+	tests/cli tests/console tests/app tests/stream tests/e2e/test_delivery.py tests/e2e/test_traces.py \
+	--ignore tests/config/test_reference.py --ignore tests/console/test_browser.py
 
 .PHONY: test-lowest
 test-lowest: RESOLUTION := lowest-direct
