@@ -279,7 +279,10 @@ def _info(parameter: inspect.Parameter) -> Any:
 def progress(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on a terminal, for as long as it takes; yields what is told how many more are done."""
     console = Console(stderr=True)
+    if quiet or not console.is_terminal:  # a bar that is disabled writes an empty line before rich 14.3
+        yield lambda _count: None
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda count: bar.advance(task, count)
