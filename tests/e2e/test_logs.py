@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,18 @@ def _lines(worker: Worker) -> list[dict[str, Any]]:
 
 def _answered(worker: Worker) -> list[dict[str, Any]]:
     return [line for line in _lines(worker) if line["event"] == "batch answered"]
+
+
+def _listens(pid: int) -> bool:
+    """Tell whether a process has a handler of the signal: one that is still starting ignores it."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) & 1 << (signal.SIGUSR1 - 1))
+
+
+def _all_listen(worker: Worker, processes: int) -> bool:
+    pids = {worker.pid} | {line["pid"] for line in _lines(worker) if line["event"] == "worker started"}
+    return len(pids) == processes and all(map(_listens, pids))
 
 
 def _switch(worker: Worker, times: int) -> None:
@@ -35,6 +48,7 @@ def test_a_signal_brings_a_line_for_each_request_and_another_ends_it(world: Worl
     worker = world.start(world.settings(), options=["--workers", str(workers)] if workers > 1 else [])
     world.produce_sends(100, tag="before")
     worker.wait_for(lambda s: s["queued"] == 100, "the first ones settled")
+    worker.wait_for(lambda _: _all_listen(worker, processes), "every process that listens for the signal")
     assert _answered(worker) == []
 
     _switch(worker, processes)
