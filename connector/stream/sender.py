@@ -326,13 +326,17 @@ class Sender:
         overtaken it. In an outage there are none, though some may have passed after it was begun.
         """
         batch, at, gate = answered.batch, answered.at, self._state.gate
-        overdue_secs = answered.took_secs - self._state.limit.overdue_secs
+        overdue_secs = self._overdue_secs(answered)
         since = at - max(overdue_secs, 0.0)
         first = since if batch.first_failed_at is None else batch.first_failed_at
         last = since if batch.last_failed_at is None else batch.last_failed_at
         batch.first_failed_at, batch.last_failed_at = first, at
         passed = gate.others_pass(batch.family, since=first)
         return Others(passed, gate.others_pass(batch.family, since=last), overtook=overdue_secs > 0 and passed)
+
+    def _overdue_secs(self, answered: Answered) -> float:
+        """Return for how long an answer was overdue when it came, or was given up; not above 0 if it was not."""
+        return answered.took_secs - self._state.limit.overdue_secs
 
     def _tell_hold(self) -> None:
         if self._state.gate.hold is not None:
@@ -388,12 +392,12 @@ class Sender:
     def _note_lost(self, answered: Answered) -> None:
         """Have later batches be smaller than one without an answer, unless others as large were answered meanwhile."""
         batch, at, size = answered.batch, answered.at, self._state.flow.size
-        began, overdue_secs = at - answered.took_secs, answered.took_secs - self._state.limit.overdue_secs
+        began, overdue_secs = at - answered.took_secs, self._overdue_secs(answered)
         due = at - overdue_secs if overdue_secs > 0 else began
         if size.lost(batch.count, began=began, due=due, now=at):
             self._log.warning(
-                "an answer was lost, and none as large has come since: batches hold fewer records",
-                lost=batch.count,
+                "a batch is in doubt, and none as large was answered since: batches hold fewer records",
+                in_doubt=batch.count,
                 records=size.limit,
             )
 

@@ -692,7 +692,7 @@ def test_after_an_outage_that_loses_answers_batches_are_soon_as_large_as_before(
     assert platform.counts[12:].count(50) > 3_000 // 50 / 2
     told = [(line["event"], line["records"]) for line in logs if "records" in line]
     assert told == [
-        ("an answer was lost, and none as large has come since: batches hold fewer records", 1),
+        ("a batch is in doubt, and none as large was answered since: batches hold fewer records", 1),
         ("batches are as large as before", 50),
     ]
 
