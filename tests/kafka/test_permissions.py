@@ -36,7 +36,7 @@ def test_only_what_brokers_tell_may_be_read_and_the_group_with_all_that_it_reads
 
     monkeypatch.setattr(Permissions, "topics", lambda _self, names: {name: told[name] for name in names})
     monkeypatch.setattr(Permissions, "group", of_group)
-    permissions = Permissions({"bootstrap.servers": "localhost:1"}, 1.0)
+    permissions = Permissions({"bootstrap.servers": "localhost:1", "log_level": 0}, 1.0)
 
     assert permissions.may_read(refused, group="group", topics=["read"]) == may_be_read
 
