@@ -16,21 +16,15 @@ It is not thread-safe: the drivers share it under the stream's assignment lock.
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal
 
 from connector.core.batching import Batch, wire_size
 from connector.core.chunks import Chunk, Partition, source_bytes
-from connector.core.partition import (
-    NOTHING_SAID,
-    ROOM_TO_SETTLE,
-    ROOM_TO_START,
-    ROOM_TO_TRY_AGAIN,
-    PartitionState,
-    Said,
-)
+from connector.core.crowding import Crowding
+from connector.core.partition import NOTHING_SAID, ROOM_TO_SETTLE, PartitionState, Said
 from connector.core.progress import MAX_METADATA, Progress, Range, encode, runs
 from connector.core.remembered import Remembered
 from connector.core.results import Finished
@@ -115,12 +109,7 @@ class Flow:
         self.active_records = 0
         self.held_bytes = 0
         self._dirty: set[Partition] = set()
-        self._full: set[Partition] = set()
-        """Partitions whose metadata has no room for more records that were never posted, until a commit is shorter."""
-        self._crammed: set[Partition] = set()
-        """Those where it has none for what was posted before either: only what holds the committed offset may start."""
-        self._stuck: set[Partition] = set()
-        """Those where it has none for results either: only what holds the committed offset may settle."""
+        self.crowding = Crowding(self._is_oldest)
         self.remembered = Remembered(ANSWERS_PER_IN_FLIGHT * limits.max_in_flight_records)
         self._serial = 0
         self._witness = -1
@@ -185,11 +174,6 @@ class Flow:
             return False
         return not any(chunk.partition in states for item in self.finished for chunk in item.chunks)
 
-    @property
-    def full(self) -> frozenset[Partition]:
-        """Partitions whose metadata has no room for more that was never posted, until a commit of them is shorter."""
-        return frozenset(self._full)
-
     def listed(self, partitions: Iterable[Partition]) -> int:
         """Return how many records of these partitions stand listed as in flight, by what was committed last."""
         return sum(self.partitions[p].told.in_flight.count for p in partitions if p in self.partitions)
@@ -209,8 +193,8 @@ class Flow:
             state = self.partitions.pop(partition, None)
             if state is not None:
                 self.remembered.let_go(state)
-            for told in (self._dirty, self._full, self._crammed, self._stuck):
-                told.discard(partition)
+            self._dirty.discard(partition)
+            self.crowding.forget(partition)
         self._prune_unstarted()
         finished, self.finished = self.finished, deque()
         for item in finished:
@@ -446,7 +430,7 @@ class Flow:
                 return Place("waiting", batch.id, batch.attempts, at)
         for batch in self.ready:
             if holds(batch.chunks):
-                return Place("crowded" if partition in self._crammed else "ready", batch.id, batch.attempts)
+                return Place("crowded" if partition in self.crowding.crammed else "ready", batch.id, batch.attempts)
         return Place("elsewhere")
 
     def oldest_ms(self) -> int | None:
@@ -468,23 +452,12 @@ class Flow:
         start = self._take_startable(now, slots, trial=trial)
         settled = _ranges(chunk for item in settle for chunk in item.chunks)
         started = _ranges(chunk for _, batch in start for chunk in batch.chunks)
-        fits: dict[Partition, Said] = {}
-        cuts: dict[Partition, Said] = {}
-        for partition in settled.keys() | started.keys() | self._dirty:
-            state = self.partitions[partition]
-            done, begun = settled.get(partition, []), started.get(partition, [])
-            state.reach(max(stop for _, stop in (*done, *begun, (0, state.told.in_flight.stop))))
-            said = state.say(done, begun, mark=self._mark)
-            if not said.fits(self.limits.max_metadata, self._room_to_start(partition) if begun else ROOM_TO_SETTLE):
-                said = cuts[partition] = self._say_less(state, done, begun)
-            if said.metadata:
-                fits[partition] = said
+        fits, cuts = self._say(settled.keys() | started.keys() | self._dirty, settled, started)
         if cuts:
             settle, start = self._cut(settle, start, cuts)
             settled = _ranges(chunk for item in settle for chunk in item.chunks)
         if not fits:
             return None
-        self._dirty -= fits.keys()
         return Tick(
             {partition: (said.progress.base, said.metadata) for partition, said in fits.items()},
             settle,
@@ -507,27 +480,9 @@ class Flow:
             return tick
         start = self._take_startable(now, slots, trial=trial)
         started = _ranges(chunk for _, batch in start for chunk in batch.chunks)
-        fits: dict[Partition, Said] = {}
-        cuts: dict[Partition, Said] = {}
-        for partition, begun in started.items():
-            state, done = self.partitions[partition], tick.settled.get(partition, [])
-            named = partition in tick.offsets
-            if named and partition in self._crammed:  # its results alone fill the metadata
-                cuts[partition] = NOTHING_SAID
-                continue
-            state.reach(max(stop for _, stop in (*done, *begun)))
-            said = state.say(done, begun, mark=self._mark)
-            if not said.fits(self.limits.max_metadata, self._room_to_start(partition)):
-                if named:
-                    said = cuts[partition] = NOTHING_SAID
-                    self._note_full(partition)
-                else:
-                    said = cuts[partition] = self._say_less(state, [], begun)
-            if said.metadata:
-                fits[partition] = said
+        fits, cuts = self._say(started.keys(), tick.settled, started, written=tick.offsets.keys())
         if cuts:
             start = self._cut([], start, cuts)[1]
-        self._dirty -= fits.keys()
         return replace(
             tick,
             offsets={**tick.offsets, **{p: (said.progress.base, said.metadata) for p, said in fits.items()}},
@@ -550,11 +505,8 @@ class Flow:
             while state.reads and state.reads[0][0] <= state.base:
                 state.reads.popleft()
             length = len(tick.offsets[partition][1])
-            if length < state.told_length:
-                self._full.discard(partition)
+            self.crowding.committed(partition, shorter=length < state.told_length)
             state.told, state.told_length = tick.told[partition], length
-        self._crammed -= tick.offsets.keys()
-        self._stuck -= tick.offsets.keys()
         for item in tick.settle:
             self.held_bytes -= item.bytes
             if item.serial:
@@ -603,7 +555,7 @@ class Flow:
         records = size = 0
         while self.finished:
             item = self.finished[0]
-            if self._must_wait(item.chunks, self._stuck):
+            if self.crowding.keeps(item.chunks, self.crowding.stuck):
                 passed_over.append(self.finished.popleft())
                 continue
             records += item.count
@@ -617,7 +569,7 @@ class Flow:
     def _take_startable(self, now: float, slots: int, *, trial: bool) -> list[tuple[int, Batch]]:
         start: list[tuple[int, Batch]] = []
         crowded: list[Batch] = []
-        records, suspects = self.active_records, self._room_for_suspects(slots)
+        records, suspects, crowding = self.active_records, self._room_for_suspects(slots), self.crowding
         has_witness = self._witness in self.active  # else nothing may pass there that tells the others from an outage
         has_larger = self._larger in self.active
         while len(start) < slots:
@@ -625,10 +577,10 @@ class Flow:
             if batch is None:
                 break
             is_witness = is_part = False
-            if self._full and self._is_crowded(batch, self._full):
+            if crowding.full and crowding.keeps_part(batch.chunks, crowding.full):
                 is_witness = not (has_witness or batch.was_posted)
-                full = self._crammed if is_witness or batch.was_posted else self._full
-                if full is self._full or self._is_crowded(batch, full):
+                full = crowding.crammed if is_witness or batch.was_posted else crowding.full
+                if full is crowding.full or crowding.keeps_part(batch.chunks, full):
                     part, rest = self._with_room(batch, full)
                     crowded += [rest] if rest else []
                     if part is None:
@@ -683,39 +635,52 @@ class Flow:
             return None, batch
         return self._cut_batch(batch, dict.fromkeys(crowded, 0))
 
-    def _is_crowded(self, batch: Batch, crowded: set[Partition]) -> bool:
-        """Tell whether metadata has no room for some of a batch; what else it holds may go without these."""
-        return self._must_wait([chunk for chunk in batch.chunks if chunk.partition in crowded], crowded)
-
-    def _must_wait(self, chunks: Iterable[Chunk], crowded: set[Partition]) -> bool:
-        """Tell whether metadata has no room for these records, and none of them is one that would make some."""
-        if not crowded:
-            return False
-        waits = False
-        for chunk in chunks:
-            waits = waits or chunk.partition in crowded
-            if self.is_alive(chunk) and chunk.offsets[0] == self.partitions[chunk.partition].base:
-                return False
-        return waits
+    def _is_oldest(self, chunk: Chunk) -> bool:
+        """Tell whether a chunk begins with the record that the committed offset waits for."""
+        return self.is_alive(chunk) and chunk.offsets[0] == self.partitions[chunk.partition].base
 
     # ------------------------------------------------------------------ what there is no room to say
 
+    def _say(
+        self,
+        partitions: Iterable[Partition],
+        settled: Mapping[Partition, list[Range]],
+        started: Mapping[Partition, list[Range]],
+        *,
+        written: Collection[Partition] = (),
+    ) -> tuple[dict[Partition, Said], dict[Partition, Said]]:
+        """Return what a tick says of each partition, and of those where not all fits what is to be cut off.
+
+        What is said already of those that are `written` is said in any case: there it is all that starts, or nothing.
+        """
+        fits: dict[Partition, Said] = {}
+        cuts: dict[Partition, Said] = {}
+        for partition in partitions:
+            state, begun = self.partitions[partition], started.get(partition, [])
+            if partition in written and partition in self.crowding.crammed:  # its results alone fill the metadata
+                cuts[partition] = NOTHING_SAID
+                continue
+            done = settled.get(partition, [])
+            state.reach(max(stop for _, stop in (*done, *begun, (0, state.told.in_flight.stop))))
+            said = state.say(done, begun, mark=self._mark)
+            room = self.crowding.room_to_start(partition) if begun else ROOM_TO_SETTLE
+            if not said.fits(self.limits.max_metadata, room):
+                said = cuts[partition] = NOTHING_SAID if partition in written else self._say_less(state, done, begun)
+                self.crowding.note(partition, stuck=said.stuck)
+            if said.metadata:
+                fits[partition] = said
+        self._dirty -= fits.keys()
+        return fits, cuts
+
     def _say_less(self, state: PartitionState, settled: list[Range], started: list[Range]) -> Said:
         """Return what there is room to say of a partition; what starts there from now on has to make some."""
-        partition = state.partition
-        said = state.say_what_fits(
-            settled, started, mark=self._mark, room=self.limits.max_metadata, changed=partition in self._dirty
+        return state.say_what_fits(
+            settled,
+            started,
+            mark=self._mark,
+            room=self.limits.max_metadata,
+            changed=state.partition in self._dirty,
         )
-        self._note_full(partition)
-        if said.stuck:
-            self._stuck.add(partition)
-        return said
-
-    def _room_to_start(self, partition: Partition) -> float:
-        return ROOM_TO_TRY_AGAIN if partition in self._full else ROOM_TO_START
-
-    def _note_full(self, partition: Partition) -> None:
-        (self._crammed if partition in self._full else self._full).add(partition)
 
     def _cut(
         self, settle: list[Finished], start: list[tuple[int, Batch]], cuts: Mapping[Partition, Said]

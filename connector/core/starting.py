@@ -53,14 +53,14 @@ class StartQueue:
     def again(self, batch: Batch, *, at: float) -> None:
         """Queue a batch that may be tried again from time `at` on."""
         self._serial += 1
-        heappush(self._suspects if batch.suspect else self._again, (at, self._serial, batch))
+        heappush(self._heap(batch), (at, self._serial, batch))
 
     def put_back(self, batches: Sequence[Batch]) -> None:
         """Have batches that were taken, and did not start, start before all others: that was not their turn."""
         for batch in reversed(batches):
             if _is_retried(batch):
                 self._serial += 1
-                heappush(self._suspects if batch.suspect else self._again, (0.0, -self._serial, batch))
+                heappush(self._heap(batch), (0.0, -self._serial, batch))
             else:
                 self.ready.appendleft(batch)
             self.keep_turn(batch)
@@ -110,6 +110,9 @@ class StartQueue:
     def retries(self) -> Iterator[tuple[float, Batch]]:
         """Yield all batches that wait to be tried again, each with the time when it may be."""
         yield from ((at, batch) for heap in (self._again, self._suspects) for at, _, batch in heap)
+
+    def _heap(self, batch: Batch) -> list[Entry]:
+        return self._suspects if batch.suspect else self._again
 
     def _due(self, now: float, *, suspects: bool) -> list[Entry] | None:
         heaps = (self._again, self._suspects) if suspects else (self._again,)

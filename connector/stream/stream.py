@@ -399,7 +399,7 @@ class Stream:
         """Return the stream's state as JSON-ready values."""
         state = self.state
         with state.lock:
-            counts, flow, at, full = state.counts, state.flow, now(), state.flow.full
+            counts, flow, at, full = state.counts, state.flow, now(), state.flow.crowding.full
             secrets = [self._api_key()]
             holds = [
                 status_of(seen, base=self._resume_command, secrets=secrets, docs_url=self._docs_url)

@@ -125,7 +125,7 @@ class Watch:
         with self._state.lock:
             waits = self._waits(self._watchdog.suspects(self._spots(), now=at), at)
             self.standstills = self._watchdog.look(waits, now=at)
-            full = {p: self._state.flow.partitions[p].doubt.count for p in self._state.flow.full}
+            full = {p: self._state.flow.partitions[p].doubt.count for p in self._state.flow.crowding.full}
         self._tell(at)
         self._tell_full(full, at)
         unread = [p for p, wait in waits.items() if p is not None and wait.waits_for in {"fetch", *_LEADERS_SAY}]

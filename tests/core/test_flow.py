@@ -392,7 +392,7 @@ def test_what_waits_in_a_full_partition_takes_no_turn_from_what_is_ready_in_othe
     ticks(made, 200, slots=0)
     made.add_ready([batch(chunk(A, [402 + 3 * number])) for number in range(crowded)])
     ticks(made, 3)
-    assert made.full == {A}
+    assert made.crowding.full == {A}
     assert not made.active
     made.add_ready([batch(chunk(B, [0]))])
     for number in range(8 * slots):

@@ -563,9 +563,9 @@ def test_a_partition_that_is_full_for_a_while_is_told_once_and_so_is_its_end() -
     flow = watched.state.flow
     with capture_logs() as logs:
         for full_secs, free_secs in ((30, 80), (100, 20), (100, 80)):
-            flow._full.add(A)
+            flow.crowding.full.add(A)
             watched.pass_secs(full_secs)
-            flow._full.clear()
+            flow.crowding.full.clear()
             watched.pass_secs(free_secs)
 
     told = [(entry["event"], entry["partition"]) for entry in logs if "full" in entry["event"]]
