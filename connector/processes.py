@@ -81,6 +81,16 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def defer_requests() -> None:
+    """Have SIGHUP and SIGUSR1 wait until they are listened for: unheard they would end the process."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})
+
+
+def hear_requests() -> None:
+    """Take what `defer_requests` has kept waiting; to be called once handlers are there."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGUSR1})
+
+
 def stop(process: subprocess.Popen[bytes], *, grace_secs: float) -> int:
     """End a process and return its exit code: SIGTERM first, SIGKILL when it is still there after the grace."""
     if process.poll() is None:

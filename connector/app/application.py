@@ -35,6 +35,7 @@ from connector.kafka.errors import KafkaTroubleError, RetriableError
 from connector.kafka.lent import first_answer
 from connector.kafka.topics import Topics
 from connector.memory import calm_collector, tune_allocator
+from connector.processes import hear_requests
 from connector.shaping.formats import registry_of
 from connector.stream.stream import Identity, Stream
 from connector.telemetry.logging import get_logger, toggle_debug
@@ -215,6 +216,7 @@ class Connector(faust.App):
         loop.add_signal_handler(signal.SIGHUP, self._read_secrets)
         self._read_secrets()  # a SIGHUP that came before was not heard
         loop.add_signal_handler(signal.SIGUSR1, toggle_debug)
+        hear_requests()
 
     async def on_stop(self) -> None:
         """Drain every stream within one deadline; the pages stay up meanwhile."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from connector.cli.errors import RESTARTS, ExitCode, reported
+from connector.processes import defer_requests
 
 if TYPE_CHECKING:
     from connector.app.application import Connector
@@ -61,16 +62,19 @@ def worker(
     instance_id: Annotated[str, typer.Option()],
     copy: Annotated[Path, typer.Option()],
     socket: Annotated[Path | None, typer.Option()] = None,
+    log_switched: Annotated[bool, typer.Option("--log-switched")] = False,
 ) -> None:
     """Run one worker of a supervisor, which holds the lock of the instance id and a copy of the settings."""
     with reported(f"worker {ordinal}: "):
         from connector.app.application import prepare  # noqa: PLC0415
         from connector.app.instance import take_over  # noqa: PLC0415
         from connector.app.loading import load  # noqa: PLC0415
-        from connector.telemetry.logging import configure_logging  # noqa: PLC0415
+        from connector.telemetry.logging import configure_logging, toggle_debug  # noqa: PLC0415
 
         loaded = load(settings, copy=copy)
         configure_logging(loaded.log, worker=ordinal)
+        if log_switched:
+            toggle_debug()
         _obey_sigterm()
         _serve(prepare(loaded, claimed=take_over(instance_id), socket=socket), speaker=f"worker {ordinal}: ")
 
@@ -86,10 +90,7 @@ def _obey_sigterm() -> None:
         sys.exit(ExitCode.OK)
 
     signal.signal(signal.SIGTERM, end)
-    # Until the application listens for them; unheard they would end the process, and systemd starts none again that
-    # SIGHUP has ended.
-    for number in (signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+    defer_requests()  # systemd starts none again that SIGHUP has ended
 
 
 def _serve(connector: "Connector", *, speaker: str = "") -> NoReturn:
@@ -113,10 +114,11 @@ def _supervise(settings: "Settings") -> NoReturn:
     # Workers find the packages that we found: `-m` alone would look into the current folder first.
     python = [sys.executable, *([] if os.getcwd() in sys.path else ["-P"]), "-m", "connector"]  # noqa: PTH109 (as sys.path has it)
 
-    def command(worker: "Worker", copy: Path) -> list[str]:
+    def command(worker: "Worker", copy: Path, log_switched: bool) -> list[str]:
         where = ["--socket", str(worker.socket)] if worker.socket is not None else []
+        switched = ["--log-switched"] if log_switched else []
         arguments = ["worker", source, str(worker.ordinal), "--instance-id", worker.instance_id, "--copy", str(copy)]
-        return [*python, *arguments, *where]
+        return [*python, *arguments, *where, *switched]
 
     supervisor = Supervisor(settings, RESTARTS, command)
     code = asyncio.run(supervisor.run())

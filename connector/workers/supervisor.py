@@ -26,7 +26,7 @@ from connector.config.secrets import Secrets
 from connector.config.settings import Settings
 from connector.console.listening import PagesError
 from connector.core.restarts import RestartPolicy, Restarts
-from connector.processes import spawn
+from connector.processes import hear_requests, spawn
 from connector.telemetry.logging import get_logger, toggle_debug
 from connector.workers.pages import Pages
 from connector.workers.worker import Worker
@@ -66,18 +66,22 @@ class _Copy:
 
 @dataclass(slots=True)
 class Supervisor:
-    """Runs the workers of one settings file. `command` gives the arguments of a worker's process.
+    """Runs the workers of one settings file.
+
+    `command` gives the arguments of a worker's process, for a copy of the settings, and whether SIGUSR1 has switched
+    the log's level by then: the next one must not switch it the other way than those of the others.
 
     Invariant: once a stop has been asked for, nothing is started any more.
     """
 
     settings: Settings
     policy: RestartPolicy
-    command: Callable[[Worker, Path], list[str]]
+    command: Callable[[Worker, Path, bool], list[str]]
     fatal: Worker | None = None
     """The worker whose end no restart would mend."""
     _workers: list[Worker] = field(default_factory=list)
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _log_switched: bool = False
     _started_at: float = field(default_factory=time.time)
     _secrets: Secrets = field(init=False)
 
@@ -122,6 +126,7 @@ class Supervisor:
 
     def _log_more_or_less(self) -> None:
         toggle_debug()
+        self._log_switched = not self._log_switched
         self._signal_all(signal.SIGUSR1)
 
     async def _run_all(self, copy: _Copy) -> None:
@@ -131,6 +136,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._read_secrets)
         self._read_secrets()  # a SIGHUP that came before was not heard
         loop.add_signal_handler(signal.SIGUSR1, self._log_more_or_less)
+        hear_requests()
         watching = loop.create_task(self._end_in_time())
         with ThreadPoolExecutor(len(self._workers), thread_name_prefix="worker") as waiters:
             try:
@@ -167,7 +173,7 @@ class Supervisor:
         worker.restarts.started(now=now())
         try:
             copy.keep()
-            process = spawn(self.command(worker, copy.path), log=None)
+            process = spawn(self.command(worker, copy.path, self._log_switched), log=None)
         except OSError as error:
             log.error("worker cannot be started", worker=worker.ordinal, error=str(error))  # noqa: TRY400 (its text says it)
             worker.ended(_CANNOT_START)

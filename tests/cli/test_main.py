@@ -274,21 +274,24 @@ def test_a_second_sigterm_at_the_very_beginning_does_not_break_into_the_end() ->
 _NOT_LISTENING_YET = """
 import os, signal
 from connector.cli import run
+from connector.processes import hear_requests
 
 run._obey_sigterm()
-os.kill(os.getpid(), getattr(signal, "{name}"))
+os.kill(os.getpid(), signal.{name})
 print("lives")
+signal.signal(signal.{name}, lambda *_: print("hears it"))
+hear_requests()
 """
 
 
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1"])
-def test_a_signal_that_is_not_listened_for_yet_does_not_end_the_process(name: str) -> None:
+def test_a_signal_that_is_not_listened_for_yet_waits_until_it_is(name: str) -> None:
     """`systemctl reload` while a start waits for brokers would end the service for good: SIGHUP is an end in order."""
     program = _NOT_LISTENING_YET.format(name=name)
 
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
 
-    assert (result.returncode, result.stdout) == (0, "lives\n")
+    assert (result.returncode, result.stdout) == (0, "lives\nhears it\n")
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])

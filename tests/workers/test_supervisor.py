@@ -57,8 +57,9 @@ def run(folder: Path, program: str, *arguments: str, web: bool, becomes: str | N
     }
     file.write_text(yaml.safe_dump(content))
 
-    def command(_worker: Worker, copy: Path) -> list[str]:
-        return [sys.executable, "-c", program, os.fspath(copy), *arguments]
+    def command(_worker: Worker, copy: Path, log_switched: bool = False) -> list[str]:
+        switched = ["--log-switched"] if log_switched else []
+        return [sys.executable, "-c", program, os.fspath(copy), *arguments, *switched]
 
     settings = load_settings(file)
     if becomes is not None:
@@ -76,6 +77,31 @@ def test_a_worker_that_starts_again_has_settings_though_they_were_cleared_away_m
     code = run(tmp_path, ONCE_MORE, os.fspath(mark), cleared, web=False)
 
     assert (code, mark.read_text()) == (ExitCode.INSTANCE_ID_IN_USE, "there")
+
+
+SWITCHED: Final = """
+import os, signal, sys
+_, mark, *options = sys.argv[1:]
+if os.path.exists(mark):
+    open(mark, "w").write(" ".join(options))
+    sys.exit(4)
+open(mark, "w").close()
+os.kill(os.getppid(), signal.SIGUSR1)
+sys.exit(1)
+"""
+"""The first to come has the log's level switched and dies; the second writes into the mark what it was told."""
+
+
+def test_a_worker_that_starts_after_the_log_was_switched_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next signal would switch it the other way than the others."""
+    monkeypatch.setattr(supervisor, "toggle_debug", lambda: None)
+    mark = tmp_path / "mark"
+
+    run(tmp_path, SWITCHED, os.fspath(mark), web=False)
+
+    assert mark.read_text() == "--log-switched"
 
 
 def test_workers_have_the_settings_that_were_read_whatever_the_file_says_by_then(tmp_path: Path) -> None:
