@@ -2,9 +2,8 @@
 
 import json
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 import yaml
@@ -12,20 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from connector.app.loading import load
-from connector.cli.errors import CommandError, ExitCode, reported
+from connector.cli.errors import CommandError, reported
 from connector.cli.printing import console, table
 
 if TYPE_CHECKING:
     from connector.app.acls import Acl
-
-
-class Form(StrEnum):
-    """How the rights are printed."""
-
-    TABLE = "table"
-    COMMANDS = "commands"
-    STRIMZI = "strimzi"
-    JSON = "json"
 
 
 @reported()
@@ -42,17 +32,17 @@ def acls(
         ),
     ] = None,
     form: Annotated[
-        Form,
+        Literal["table", "commands", "strimzi", "json"],
         typer.Option(
             "--format", help="table; commands: lines of kafka-acls.sh; strimzi: part of a KafkaUser; or json."
         ),
-    ] = Form.TABLE,
+    ] = "table",
 ) -> None:
     """Print which rights in Kafka these settings need, and no more; nobody is asked.
 
     `check --online` tells which of them are missing.
     """
-    from connector.app.acls import commands, needed, principal_of, strimzi  # noqa: PLC0415
+    from connector.app.acls import commands, needed, principal_of, strimzi
 
     if principal is not None:
         _refuse_without_type(principal)
@@ -60,15 +50,15 @@ def acls(
     wanted = needed(loaded, "dead_letters" if of_commands else "worker")
     whom = principal or principal_of(loaded)
     match form:
-        case Form.TABLE:
+        case "table":
             console().print(_table(wanted))
-        case Form.COMMANDS:
+        case "commands":
             for line in commands(wanted, bootstrap_servers=loaded.kafka.bootstrap_servers, principal=whom):
                 typer.echo(line)
-        case Form.STRIMZI:
+        case "strimzi":
             authorization = {"type": "simple", "acls": strimzi(wanted)}
             typer.echo(yaml.safe_dump({"spec": {"authorization": authorization}}, sort_keys=False), nl=False)
-        case Form.JSON:
+        case "json":
             typer.echo(json.dumps([asdict(acl) for acl in wanted], indent=2))
 
 
@@ -79,7 +69,6 @@ def _refuse_without_type(principal: str) -> None:
         name = (name if colon else kind) or "connector"
         raise CommandError(
             f"--principal {principal} is not of the form TYPE:NAME",
-            ExitCode.BAD_SETTINGS,
             way_out=f"give the type as well, such as User:{name}",
         )
 

@@ -67,7 +67,7 @@ def check(
 
 def _ask(settings: Settings, *, of_commands: bool) -> list[Finding]:
     """Ask the far ends. Imported here: the offline check must work where nothing but the settings does."""
-    from connector.app.online import check_online  # noqa: PLC0415
+    from connector.app.online import check_online
 
     return check_online(settings, "dead_letters" if of_commands else "worker")
 

@@ -46,8 +46,8 @@ def demo(
     accepted. Exits with 1 when anything was lost, accepted twice, or ended otherwise than it should.
     """
     # Imported here: other commands should not load a broker's manager and a platform.
-    from connector.demo.demo import DemoError, run_demo  # noqa: PLC0415
-    from connector.demo.events import Events  # noqa: PLC0415
+    from connector.demo.demo import DemoError, run_demo
+    from connector.demo.events import Events
 
     console = Console(stderr=as_json)
     try:

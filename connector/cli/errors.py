@@ -76,9 +76,12 @@ RESTARTS: Final = RestartPolicy(
 
 
 class CommandError(Exception):
-    """A command cannot go on for a reason that its user can mend: what happened, and the way out."""
+    """A command cannot go on for a reason that its user can mend: what happened, and the way out.
 
-    def __init__(self, message: str, code: ExitCode, *, way_out: str) -> None:
+    Most often that is what was typed, and the exit code says so.
+    """
+
+    def __init__(self, message: str, code: ExitCode = ExitCode.BAD_SETTINGS, *, way_out: str) -> None:
         super().__init__(message)
         self.code = code
         self.way_out = way_out
@@ -127,13 +130,13 @@ def endings() -> tuple[Ending, ...]:
 
     Imported here, since a command that never went near Kafka should not load it.
     """
-    from connector.app.instance import InstanceIdInUseError, TemporaryFolderError  # noqa: PLC0415
-    from connector.console.listening import PagesError  # noqa: PLC0415
-    from connector.demo.artifacts import BrokerUnavailableError  # noqa: PLC0415
-    from connector.kafka.errors import KafkaTroubleError  # noqa: PLC0415
-    from connector.kafka.scanning import NoSuchTopicError  # noqa: PLC0415
-    from connector.kafka.topics import TopicRefusedError, TopicsMissingError  # noqa: PLC0415
-    from connector.simulator.problems import InvalidInputError  # noqa: PLC0415
+    from connector.app.instance import InstanceIdInUseError, TemporaryFolderError
+    from connector.console.listening import PagesError
+    from connector.demo.artifacts import BrokerUnavailableError
+    from connector.kafka.errors import KafkaTroubleError
+    from connector.kafka.scanning import NoSuchTopicError
+    from connector.kafka.topics import TopicRefusedError, TopicsMissingError
+    from connector.simulator.problems import InvalidInputError
 
     return (
         Ending(

@@ -4,20 +4,19 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from connector.app.loading import load
 from connector.cli.errors import CommandError, ExitCode, reported
 from connector.cli.printing import console, json_text, pairs, plain, table
 from connector.cli.topics import topic_named
-
-if TYPE_CHECKING:
-    from connector.config.settings import Settings
-    from connector.config.streams import StreamSettings
-    from connector.core.chunks import Chunk
+from connector.config.settings import Settings
+from connector.config.streams import StreamSettings
+from connector.core.chunks import Chunk
 
 
 @reported()
@@ -56,8 +55,7 @@ def explain(
 
     Exit code 1: the records cannot be shaped now, as the stream would hold.
     """
-    from connector.app.explaining import NotExplainedError, explain  # noqa: PLC0415
-    from connector.app.loading import load  # noqa: PLC0415
+    from connector.app.explaining import NotExplainedError, explain
 
     if sample is not None and last is not None:
         raise typer.BadParameter("is for a topic that is read; with --sample all is shown", param_hint="--last")
@@ -68,7 +66,7 @@ def explain(
     if topic is not None:
         topic_named("--topic", topic)
     elif sample is None:
-        raise CommandError("there is nothing to explain", ExitCode.BAD_SETTINGS, way_out="give --sample or --topic")
+        raise CommandError("there is nothing to explain", way_out="give --sample or --topic")
     if sample is not None:
         chunks = _sampled(flow, sample, topic, records=records)
     else:
@@ -84,22 +82,20 @@ def explain(
         _print(report, verdicts=verdicts)
 
 
-def _flow(settings: Path, streams: "list[StreamSettings]", wanted: str | None) -> "StreamSettings":
+def _flow(settings: Path, streams: list[StreamSettings], wanted: str | None) -> StreamSettings:
     """Return the stream that is meant."""
     meant = [stream for stream in streams if wanted in {None, stream.name}]
     if len(meant) == 1:
         return meant[0]
     names = ", ".join(stream.name for stream in streams)
     if meant:
-        raise CommandError(
-            f"{settings} has several streams", ExitCode.BAD_SETTINGS, way_out=f"give --stream, one of: {names}"
-        )
-    raise CommandError(f"{settings} has no stream {wanted}", ExitCode.BAD_SETTINGS, way_out=f"one of: {names}")
+        raise CommandError(f"{settings} has several streams", way_out=f"give --stream, one of: {names}")
+    raise CommandError(f"{settings} has no stream {wanted}", way_out=f"one of: {names}")
 
 
-def _sampled(flow: "StreamSettings", sample: Path, topic: str | None, *, records: bool) -> "list[Chunk]":
-    from connector.app.explaining import chunks_of  # noqa: PLC0415
-    from connector.app.samples import InvalidSampleError, read_samples  # noqa: PLC0415
+def _sampled(flow: StreamSettings, sample: Path, topic: str | None, *, records: bool) -> list[Chunk]:
+    from connector.app.explaining import chunks_of
+    from connector.app.samples import InvalidSampleError, read_samples
 
     name = topic or (flow.topics[0] if flow.topics else "sample")
     try:
@@ -110,24 +106,24 @@ def _sampled(flow: "StreamSettings", sample: Path, topic: str | None, *, records
                 chunks = chunks_of(read_samples(lines, records=records, topic=name, limit=1_000))
     except OSError as error:
         raise CommandError(
-            f"cannot read {sample}: {error.strerror}", ExitCode.BAD_SETTINGS, way_out="name another file with --sample"
+            f"cannot read {sample}: {error.strerror}", way_out="name another file with --sample"
         ) from error
     except InvalidSampleError as error:
         way_out = "one JSON value a line; with --records one record a line, as dead-letters export writes them"
-        raise CommandError(f"{sample}: {error}", ExitCode.BAD_SETTINGS, way_out=way_out) from error
+        raise CommandError(f"{sample}: {error}", way_out=way_out) from error
     if not chunks:
-        raise CommandError(f"{sample} holds no sample", ExitCode.BAD_SETTINGS, way_out="put one value on each line")
+        raise CommandError(f"{sample} holds no sample", way_out="put one value on each line")
     return chunks
 
 
-def _read(loaded: "Settings", topic: str, last: int) -> "list[Chunk]":
-    from connector.app.explaining import last_records  # noqa: PLC0415
+def _read(loaded: Settings, topic: str, last: int) -> list[Chunk]:
+    from connector.app.explaining import last_records
 
     logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # what fails is told once, by the command
     chunks = last_records(loaded, topic, last)
     if not chunks:
         way_out = "name another with --topic, or give --sample"
-        raise CommandError(f"topic {topic} holds no record", ExitCode.BAD_SETTINGS, way_out=way_out)
+        raise CommandError(f"topic {topic} holds no record", way_out=way_out)
     return chunks
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from connector.cli.errors import ExitCode, reported
-from connector.cli.resume import AsJson, Form, StreamName, WorkerConfig, WorkerUrls, load, said
+from connector.cli.resume import AsJson, Form, StreamName, WorkerConfig, WorkerUrls, said
 
 
 @reported()
@@ -25,9 +25,8 @@ def pause(
     It ends with `resume`, and also when the worker's process ends. The token is that of the settings file, else that of
     the variable TRACKLY_CONNECTOR_TOKEN. Exit code 1: a worker cannot be reached or refuses.
     """
-    settings = load(config) if config is not None else None
     form: Form = [("by", _who()), *([("note", note)] if note else [])]
-    answers = said(settings, url, stream, "pause", form, as_json=as_json)
+    answers = said(config, url, stream, "pause", form, as_json=as_json)
     if not all(answer.ok for answer in answers):
         raise typer.Exit(ExitCode.FAILED)
 

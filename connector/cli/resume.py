@@ -9,44 +9,28 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import quote, urlencode
 
 import typer
 
+from connector.app.loading import load
 from connector.cli.errors import CommandError, ExitCode, reported
 from connector.cli.topics import topic_named
 from connector.config.messages import PATTERNS
 from connector.config.settings import Settings
 from connector.config.streams import STREAM_NAME
 from connector.config.trackly import check_url
+from connector.core.chunks import Partition
+from connector.stream.holds import ForeignChoice, InDoubtChoice, MissingChoice
+from connector.telemetry.runbook import runbook_of
 
 TOKEN_VARIABLE: Final = "TRACKLY_CONNECTOR_TOKEN"  # noqa: S105 (the name of a variable)
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 _TIMEOUT_SECS: Final = 15.0
 
 Form = list[tuple[str, str]]
-
-
-class InDoubt(StrEnum):
-    """What becomes of records of which nobody knows whether the platform took them."""
-
-    DEAD_LETTER = "dead_letter"
-    RESEND = "resend"
-
-
-class ForeignMetadata(StrEnum):
-    """What becomes of progress that somebody else wrote."""
-
-    DISCARD = "discard"
-
-
-class ProgressMissing(StrEnum):
-    """What becomes of a partition whose progress Kafka has forgotten."""
-
-    BEGIN = "begin"
 
 
 def _stream(name: str) -> str:
@@ -80,17 +64,17 @@ def resume(
         typer.Option(help="TOPIC:NUMBER; may be repeated. Only these partitions, and not the stream as a whole."),
     ] = None,
     in_doubt: Annotated[
-        InDoubt | None, typer.Option(help="For holds in_doubt: what becomes of the records.", show_default=False)
+        InDoubtChoice | None, typer.Option(help="For holds in_doubt: what becomes of the records.", show_default=False)
     ] = None,
     foreign_metadata: Annotated[
-        ForeignMetadata | None,
+        ForeignChoice | None,
         typer.Option(
             help="For holds foreign_metadata: begin at the committed offset; what was sent beyond it is sent again.",
             show_default=False,
         ),
     ] = None,
     progress_missing: Annotated[
-        ProgressMissing | None,
+        MissingChoice | None,
         typer.Option(
             help="For holds progress_missing: begin as start says; what was posted before is posted again, or with "
             "latest what is unread is passed over.",
@@ -104,12 +88,11 @@ def resume(
     The token is that of the settings file, else that of the variable TRACKLY_CONNECTOR_TOKEN. Exit code 1: a worker
     cannot be reached or refuses, a decision is still needed, or no worker holds a partition that was named.
     """
-    settings = load(config) if config is not None else None
     partitions = [_partition(name) for name in partition or ()]
     form = [("partition", name) for name in partitions]
     decided = {"in_doubt": in_doubt, "foreign_metadata": foreign_metadata, "progress_missing": progress_missing}
-    form += [(name, choice.value) for name, choice in decided.items() if choice is not None]
-    answers = said(settings, url, stream, "resume", form, as_json=as_json)
+    form += [(name, choice) for name, choice in decided.items() if choice is not None]
+    answers = said(config, url, stream, "resume", form, as_json=as_json)
     not_held = set(partitions).intersection(*(answer.body.get("not_held", ()) for answer in answers))
     if not_held and not as_json:
         typer.echo(f"no worker that was asked has a hold on {', '.join(sorted(not_held))}", err=True)
@@ -118,9 +101,10 @@ def resume(
 
 
 def said(
-    settings: Settings | None, url: list[str] | None, stream: str, action: str, form: Form, *, as_json: bool
+    config: Path | None, url: list[str] | None, stream: str, action: str, form: Form, *, as_json: bool
 ) -> list["Answer"]:
     """Say the same to every worker, print what each answers, and return it."""
+    settings = load(config, asks={"pages"}) if config is not None else None
     urls = [_checked(address) for address in url or [_address(settings)]]
     docs_url = None if settings is None else settings.docs_url
     answers = list(_ask(urls, stream, action, form, _token(settings)))
@@ -148,8 +132,6 @@ class Answer:
 
     def lines(self, docs_url: str | None = None) -> Iterator[str]:
         """Yield the answer for people."""
-        from connector.telemetry.runbook import runbook_of  # noqa: PLC0415 (help should not load it)
-
         if "problem" in self.body:
             yield f"{self.url}: {self.body['problem']}"
             return
@@ -178,17 +160,8 @@ def _spelled(hold: dict[str, Any]) -> str:
     return f"{hold['reason']}{partition}{worker}"
 
 
-def load(path: Path) -> Settings:
-    """Return the settings of a file."""
-    from connector.app import loading  # noqa: PLC0415 (not needed with --url)
-
-    return loading.load(path, asks={"pages"})
-
-
 def _partition(name: str) -> str:
     """Return a partition as workers spell it, whose answers are compared with it."""
-    from connector.core.chunks import Partition  # noqa: PLC0415 (help should not load it)
-
     try:
         partition = Partition.read(name)
     except ValueError as error:
@@ -203,14 +176,11 @@ def _token(settings: Settings | None) -> str:
     token = os.environ.get(TOKEN_VARIABLE, "")
     if not token:
         raise CommandError(
-            "no token",
-            ExitCode.BAD_SETTINGS,
-            way_out=f"name a settings file with web.token by --config, or set {TOKEN_VARIABLE}",
+            "no token", way_out=f"name a settings file with web.token by --config, or set {TOKEN_VARIABLE}"
         )
     if not (token.isascii() and token.isprintable()):
         raise CommandError(
             f"the token in {TOKEN_VARIABLE} must be printable ASCII",
-            ExitCode.BAD_SETTINGS,
             way_out="set it to the worker's web.token, without a line break",
         )
     return token
@@ -221,9 +191,7 @@ def _address(settings: Settings | None) -> str:
         return DEFAULT_URL
     web = settings.web
     if not web.enabled or web.port == 0:
-        raise CommandError(
-            "the settings do not say where the pages are", ExitCode.BAD_SETTINGS, way_out="say it with --url"
-        )
+        raise CommandError("the settings do not say where the pages are", way_out="say it with --url")
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(web.host, web.host)  # noqa: S104 (asked, not served)
     return f"http://[{host}]:{web.port}" if ":" in host else f"http://{host}:{web.port}"
 
@@ -237,7 +205,7 @@ def _checked(url: str) -> str:
 
 def _ask(urls: list[str], stream: str, action: str, form: Form, token: str) -> Iterator[Answer]:
     """Say the same to every worker, and yield what each answers."""
-    import httpx  # noqa: PLC0415 (help should not load a client)
+    import httpx
 
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/x-www-form-urlencoded"}
     # No proxies of the environment: they would be shown the token.

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from connector.app.loading import load
 from connector.cli.errors import RESTARTS, ExitCode, reported
+from connector.config.settings import Settings
+from connector.loops import new_event_loop
 from connector.processes import defer_requests
+from connector.telemetry.logging import configure_logging, toggle_debug
 
 if TYPE_CHECKING:
     from connector.app.application import Connector
-    from connector.config.settings import Settings
     from connector.workers.worker import Worker
 
 
@@ -40,17 +43,13 @@ def run(
     instance id. 3: no broker answered. 2: settings, or topics that do not exist and may not be created. With several
     workers it is the worst of theirs.
     """
-    # Imported here: checking settings should not load a Kafka client and an application framework.
-    from connector.app.loading import load  # noqa: PLC0415
-    from connector.telemetry.logging import configure_logging  # noqa: PLC0415
-
     loaded = load(settings)
     count = workers or loaded.workers
     configure_logging(loaded.log)
     _obey_sigterm()
     if count > 1:
         _supervise(loaded.with_workers(count))
-    from connector.app.application import prepare  # noqa: PLC0415
+    from connector.app.application import prepare
 
     _serve(prepare(loaded))
 
@@ -66,10 +65,8 @@ def worker(
 ) -> None:
     """Run one worker of a supervisor, which holds the lock of the instance id and a copy of the settings."""
     with reported(f"worker {ordinal}: "):
-        from connector.app.application import prepare  # noqa: PLC0415
-        from connector.app.instance import take_over  # noqa: PLC0415
-        from connector.app.loading import load  # noqa: PLC0415
-        from connector.telemetry.logging import configure_logging, toggle_debug  # noqa: PLC0415
+        from connector.app.application import prepare
+        from connector.app.instance import take_over
 
         loaded = load(settings, copy=copy)
         configure_logging(loaded.log, worker=ordinal)
@@ -94,20 +91,17 @@ def _obey_sigterm() -> None:
 
 
 def _serve(connector: "Connector", *, speaker: str = "") -> NoReturn:
-    from connector.app.application import serve  # noqa: PLC0415
+    from connector.app.application import serve
 
-    if sys.platform == "linux":
-        import uvloop as loops  # noqa: PLC0415
-    else:
-        loops = asyncio
-    loops.run(serve(connector))
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(serve(connector))
     if connector.fatal is not None:
         sys.stderr.write(f"{speaker}error: {connector.fatal}\n")
     raise typer.Exit(ExitCode(connector.exit_code))
 
 
-def _supervise(settings: "Settings") -> NoReturn:
-    from connector.workers.supervisor import Supervisor  # noqa: PLC0415
+def _supervise(settings: Settings) -> NoReturn:
+    from connector.workers.supervisor import Supervisor
 
     assert settings.origin is not None
     source = str(settings.origin.source.absolute())

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from connector.cli.errors import CommandError, ExitCode, reported
+from connector.cli.errors import CommandError, reported
 from connector.config.schemas import read_schema, schema_names
 
 
@@ -24,7 +24,5 @@ def schema(
     try:
         content = read_schema(name)
     except KeyError as error:
-        raise CommandError(
-            f"there is no schema {name}", ExitCode.BAD_SETTINGS, way_out=f"one of: {', '.join(schema_names())}"
-        ) from error
+        raise CommandError(f"there is no schema {name}", way_out=f"one of: {', '.join(schema_names())}") from error
     typer.echo(json.dumps(content, indent=2, ensure_ascii=False))

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from connector.cli.errors import CommandError, ExitCode, reported
 from connector.config.certificates import flaws
 from connector.console.listening import why_not_listening
+from connector.loops import new_event_loop
 from connector.memory import tune_allocator
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def simulate(
     they need no key, so keep the port on a private network.
     """
     # Imported here and below: other commands should not load a platform.
-    from connector.simulator import (  # noqa: PLC0415
+    from connector.simulator import (
         Faults,
         InvalidInputError,
         Problem,
@@ -87,7 +88,6 @@ def simulate(
         load_faults,
         load_script,
         load_switches,
-        new_event_loop,
     )
 
     try:
@@ -123,16 +123,12 @@ def _try_files(cert: Path | None, key: Path | None) -> None:
     options = {"cert_file": ("--tls-cert", cert), "key_file": ("--tls-key", key)}
     for flaw in flaws(None, cert, key):
         option, file = options[flaw.setting]
-        raise CommandError(
-            f"{option} {file} {flaw.message}",
-            ExitCode.BAD_SETTINGS,
-            way_out="give the PEM files of a certificate and its key",
-        )
+        raise CommandError(f"{option} {file} {flaw.message}", way_out="give the PEM files of a certificate and its key")
 
 
 async def _serve(settings: "SimulatorSettings", *, as_json: bool) -> "LedgerTotals":
     """Serve until a signal comes; return the ledger's sums of that moment."""
-    from connector.simulator import Simulator  # noqa: PLC0415
+    from connector.simulator import Simulator
 
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -149,9 +145,7 @@ async def _serve(settings: "SimulatorSettings", *, as_json: bool) -> "LedgerTota
                     f"cannot listen on --port {port} of --host {host}: {why}", ExitCode.FAILED, way_out=way_out
                 ) from error
             way_out = "give an address of this machine, such as 127.0.0.1, or 0.0.0.0 for every interface"
-            raise CommandError(
-                f"cannot listen on --host {host}: {why}", ExitCode.BAD_SETTINGS, way_out=way_out
-            ) from error
+            raise CommandError(f"cannot listen on --host {host}: {why}", way_out=way_out) from error
         urls = {"url": simulator.url, "control_url": simulator.control_url}
         _say(json.dumps(urls) if as_json else f"Simulator ready at {simulator.url} (control: {simulator.control_url})")
         await stopping.wait()
@@ -161,7 +155,7 @@ async def _serve(settings: "SimulatorSettings", *, as_json: bool) -> "LedgerTota
 
 def _with_latency(faults: "Faults", latency_ms: str | None) -> "Faults":
     """Return the faults with the latency of the command line, if there is one, in place of theirs."""
-    from connector.simulator import Faults  # noqa: PLC0415
+    from connector.simulator import Faults
 
     if latency_ms is None:
         return faults

@@ -2,7 +2,7 @@
 
 import re
 
-from connector.cli.errors import CommandError, ExitCode
+from connector.cli.errors import CommandError
 from connector.config.model import TOPIC_NAME
 
 
@@ -13,8 +13,6 @@ def topic_named(option: str, name: str) -> str:
     """
     if re.fullmatch(TOPIC_NAME, name) is None or name in {".", ".."}:
         raise CommandError(
-            f"{option} is no name of a topic",
-            ExitCode.BAD_SETTINGS,
-            way_out="letters, digits, dots, underscores and hyphens, 249 at most",
+            f"{option} is no name of a topic", way_out="letters, digits, dots, underscores and hyphens, 249 at most"
         )
     return name

@@ -3,9 +3,8 @@
 import ast
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
-from enum import Enum
 from itertools import pairwise
-from typing import Any, Final, get_args
+from typing import Any, Final, Literal, get_args, get_origin
 
 import typer
 
@@ -111,7 +110,7 @@ def _help(param: Any) -> str:
 
 def _takes(param: Any, annotation: Any) -> str:
     """Return the words that an option takes, where they are few, and its default, where there is one to tell."""
-    words = " or ".join(f"`{word.value}`" for word in _words_of(annotation))
+    words = " or ".join(f"`{word}`" for word in _words_of(annotation))
     if param.is_flag or param.default is None or callable(param.default) or not param.show_default:
         return words
     default = f"`{param.default}` unless given"
@@ -119,9 +118,9 @@ def _takes(param: Any, annotation: Any) -> str:
 
 
 def _words_of(annotation: Any) -> list[Any]:
-    """Return the members of the enumeration that an annotation is, or holds."""
-    if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return list(annotation)
+    """Return the words that an annotation allows, or what it holds."""
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
     return next((found for inner in get_args(annotation) if (found := _words_of(inner))), [])
 
 

@@ -99,7 +99,8 @@ def _commands(tree: ast.Module) -> Iterator[Told]:
         match node:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 assigned[name] = value
-            case ast.Call(func=ast.Name(id="CommandError"), args=[message, ast.Attribute(attr=code)], keywords=[given]):
+            case ast.Call(func=ast.Name(id="CommandError"), args=[message, *codes], keywords=[given]):
+                code = next((code.attr for code in codes if isinstance(code, ast.Attribute)), "BAD_SETTINGS")
                 way_out = next(iter(_choices(given.value, constants, assigned)), "")
                 text = pattern(message, constants) or "<error>"
                 for words in _repeated(caught.get(node.lineno, ())) if "<error>" in text else ["<error>"]:

@@ -15,7 +15,7 @@ from connector.simulator.ledger import Entry, LedgerTotals, OperationTotals
 from connector.simulator.problems import InvalidInputError, Problem
 from connector.simulator.server import Simulator
 from connector.simulator.settings import Identities, SendingList, SimulatorSettings, Switches, load_switches
-from connector.simulator.thread import SimulatorThread, new_event_loop
+from connector.simulator.thread import SimulatorThread
 
 __all__ = [
     "Chance",
@@ -38,6 +38,5 @@ __all__ = [
     "load_faults",
     "load_script",
     "load_switches",
-    "new_event_loop",
     "parse_faults",
 ]

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Self, TypeVar
 
+from connector.loops import new_event_loop
 from connector.simulator.faults import Faults
 from connector.simulator.ledger import Entry, Ledger, LedgerTotals
 from connector.simulator.server import Simulator
@@ -99,12 +100,3 @@ class SimulatorThread:
         async with Simulator.running(self._settings) as simulator:
             self._ready.set_result((simulator, asyncio.get_running_loop(), stopping))
             await stopping.wait()
-
-
-def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Return a loop of uvloop where there is one, else of asyncio."""
-    try:
-        import uvloop  # noqa: PLC0415  # not on every platform
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()

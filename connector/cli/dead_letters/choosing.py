@@ -16,14 +16,16 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from connector.cli.errors import CommandError, ExitCode, reported
+from connector.app.loading import load
+from connector.cli.errors import CommandError, reported
 from connector.cli.topics import topic_named
 from connector.clock import now_ms
+from connector.config.settings import Settings
+from connector.core.reasons import REASONS
 from connector.memory import calm_collector
 from connector.telemetry.logging import disarm
 
 if TYPE_CHECKING:
-    from connector.config.settings import Settings
     from connector.deadletters.selection import Criteria, Seen
     from connector.deadletters.working import Job, R, Spans
 
@@ -91,24 +93,20 @@ class Chosen:
     asked: dict[str, Any] = field(repr=False)
 
     @functools.cached_property
-    def settings(self) -> "Settings":
+    def settings(self) -> Settings:
         """The settings."""
-        from connector.app.loading import load  # noqa: PLC0415 (help should not load the settings' models)
-
         loaded = load(self.path, asks={"kafka", "registry"})
         known = {stream.name for stream in loaded.streams}
         for name in self.streams:
             if name not in known:
-                raise CommandError(
-                    f"{self.path} has no stream {name}", ExitCode.BAD_SETTINGS, way_out=f"one of: {_listed(known)}"
-                )
+                raise CommandError(f"{self.path} has no stream {name}", way_out=f"one of: {_listed(known)}")
         logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # what fails is told once, by the command
         return loaded
 
     @functools.cached_property
     def criteria(self) -> "Criteria":
         """The filters."""
-        from connector.deadletters.selection import (  # noqa: PLC0415
+        from connector.deadletters.selection import (
             Criteria,
             InvalidFilterError,
             read_position,
@@ -134,7 +132,7 @@ class Chosen:
                 settings=self.settings,
             )
         except InvalidFilterError as error:
-            raise CommandError(str(error), ExitCode.BAD_SETTINGS, way_out="mend it, as --help has it") from error
+            raise CommandError(str(error), way_out="mend it, as --help has it") from error
 
     @property
     def as_spelled(self) -> dict[str, Any]:
@@ -148,19 +146,19 @@ class Chosen:
         """The topics to read, each once."""
         if self.topics:
             return tuple(dict.fromkeys(topic_named("--topic", topic) for topic in self.topics))
-        from connector.deadletters.running import topics_of_streams  # noqa: PLC0415
+        from connector.deadletters.running import topics_of_streams
 
         return topics_of_streams(self.settings, self.streams)
 
     def spans(self, *, whole: bool = False) -> "Spans":
         """Return what there is to read, from `--since` on unless the whole is wanted."""
-        from connector.deadletters.running import spans_of  # noqa: PLC0415
+        from connector.deadletters.running import spans_of
 
         return spans_of(self.settings, self.dead_letter_topics, since_ms=None if whole else self.criteria.since_ms)
 
     def work(self, spans: "Spans", job: "Job[R]", what: str, *, quiet: bool = False) -> "Iterator[R]":
         """Yield what a job finds in the spans, with a progress bar on a terminal."""
-        from connector.deadletters.working import size_of, work  # noqa: PLC0415
+        from connector.deadletters.working import size_of, work
 
         calm_collector()
         with progress(what, size_of(spans), quiet=quiet) as told:
@@ -205,8 +203,8 @@ class Chosen:
         """Tell whether there are dead letters that `--since` left unread."""
         if self.criteria.since_ms is None:
             return False
-        from connector.deadletters.running import find  # noqa: PLC0415
-        from connector.deadletters.selection import Criteria  # noqa: PLC0415
+        from connector.deadletters.running import find
+        from connector.deadletters.selection import Criteria
 
         # Offsets alone do not tell: markers of transactions have some as well.
         return bool(find(self.quietly, self.spans(whole=True), Criteria(), 1)[0])
@@ -216,22 +214,18 @@ class Chosen:
 
         One of ours that none has today is a filter that selects none.
         """
-        from connector.core.reasons import REASONS  # noqa: PLC0415
-
         strange = self.criteria.reasons - set(seen) - set(REASONS)
         existing = set(seen) | self._reasons_of_older() if strange else set(seen)
         unknown = sorted(strange - existing)
         if unknown and existing:
             raise CommandError(
-                f"no dead letter has the reason {_listed(unknown)}",
-                ExitCode.BAD_SETTINGS,
-                way_out=f"those that exist: {_listed(existing)}",
+                f"no dead letter has the reason {_listed(unknown)}", way_out=f"those that exist: {_listed(existing)}"
             )
 
     def _reasons_of_older(self) -> set[str]:
         """Return the reasons of all dead letters, where `--since` left some unread."""
-        from connector.deadletters.jobs import count_matching  # noqa: PLC0415
-        from connector.deadletters.selection import Criteria  # noqa: PLC0415
+        from connector.deadletters.jobs import count_matching
+        from connector.deadletters.selection import Criteria
 
         if self.criteria.since_ms is None:
             return set()

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from connector.app.loading import load
 from connector.cli.dead_letters.choosing import Chosen, chosen, progress
 from connector.cli.dead_letters.reading import tell_none
 from connector.cli.errors import CommandError, ExitCode, reported, why_unread
@@ -31,10 +32,10 @@ def export(
 
     Exit code 1: there are dead letters, and the filters select none of them.
     """
-    from connector.deadletters.copying import letters_in  # noqa: PLC0415
-    from connector.deadletters.lines import line_of  # noqa: PLC0415
-    from connector.deadletters.selection import Seen  # noqa: PLC0415
-    from connector.deadletters.working import size_of  # noqa: PLC0415
+    from connector.deadletters.copying import letters_in
+    from connector.deadletters.lines import line_of
+    from connector.deadletters.selection import Seen
+    from connector.deadletters.working import size_of
 
     spans = chosen.spans()
     calm_collector()
@@ -76,9 +77,7 @@ def _opened(path: Path | None) -> Iterator[Callable[[str], object]]:
         file = os.fdopen(number, "w", encoding="utf-8", newline="\n")
     except OSError as error:
         way_out = "name a file that does not exist yet, in a folder that may be written to"
-        raise CommandError(
-            f"--out cannot be written: {path}: {why_unread(error)}", ExitCode.BAD_SETTINGS, way_out=way_out
-        ) from error
+        raise CommandError(f"--out cannot be written: {path}: {why_unread(error)}", way_out=way_out) from error
 
     def write(line: str) -> None:
         with _written(path):
@@ -138,11 +137,10 @@ def import_letters(
     Each line is written once: killed and started again it goes on where it was. Exit code 2: a line is none of ours;
     nothing was written.
     """
-    from connector.app.loading import load  # noqa: PLC0415
-    from connector.deadletters.copying import bring_in, look_through  # noqa: PLC0415
-    from connector.deadletters.lines import InvalidLineError  # noqa: PLC0415
-    from connector.deadletters.preparing import topics_of  # noqa: PLC0415
-    from connector.kafka.lent import first_answer  # noqa: PLC0415
+    from connector.deadletters.copying import bring_in, look_through
+    from connector.deadletters.lines import InvalidLineError
+    from connector.deadletters.preparing import topics_of
+    from connector.kafka.lent import first_answer
 
     loaded = load(settings, asks={"kafka"})
     topic_named("--to", to)
@@ -150,10 +148,10 @@ def import_letters(
         export = look_through(file)
     except (OSError, InvalidLineError) as error:
         way_out = "give a file that dead-letters export wrote"
-        raise CommandError(f"{file}: {why_unread(error)}", ExitCode.BAD_SETTINGS, way_out=way_out) from error
+        raise CommandError(f"{file}: {why_unread(error)}", way_out=way_out) from error
     there = first_answer(loaded.kafka.request_timeout_secs, topics_of(loaded).facts, [to])[to]
     if there is None:
-        raise CommandError(f"topic {to} does not exist", ExitCode.BAD_SETTINGS, way_out="create it, or name another")
+        raise CommandError(f"topic {to} does not exist", way_out="create it, or name another")
     with progress("importing", export.count) as told:
         count = bring_in(loaded.kafka, export, to, facts=there, told=told)
     before = f"; {export.count - count:,} were there before" if count < export.count else ""

@@ -13,7 +13,7 @@ from connector.cli.dead_letters.choosing import Chosen, chosen
 from connector.cli.dead_letters.reading import tell_none
 from connector.cli.dead_letters.redriving import AsJson, DryRun, Name, Run, Yes, finite
 from connector.cli.dead_letters.showing import print_json
-from connector.cli.errors import CommandError, ExitCode, why_unread
+from connector.cli.errors import CommandError, why_unread
 from connector.cli.printing import console, plain, table
 from connector.cli.topics import topic_named
 
@@ -70,17 +70,13 @@ def in_doubt(
     Who is known to have it becomes an outcome `queued` with source `evidence`; who is not is sent again; a number that
     stands twice stays in doubt. Without evidence nothing is written.
     """
-    from connector.deadletters.addresses import AddressBook  # noqa: PLC0415
-    from connector.deadletters.deciding import Rules  # noqa: PLC0415
-    from connector.deadletters.evidence import groups_of, split  # noqa: PLC0415
-    from connector.deadletters.letters import IN_DOUBT  # noqa: PLC0415
+    from connector.deadletters.addresses import AddressBook
+    from connector.deadletters.deciding import Rules
+    from connector.deadletters.evidence import groups_of, split
+    from connector.deadletters.letters import IN_DOUBT
 
     if set(chosen.asked["reason"] or ()) - {IN_DOUBT}:
-        raise CommandError(
-            "--reason can only be in_doubt here",
-            ExitCode.BAD_SETTINGS,
-            way_out="leave it out; redrive is for other reasons",
-        )
+        raise CommandError("--reason can only be in_doubt here", way_out="leave it out; redrive is for other reasons")
     numbers = [] if evidence is None else _numbers(evidence)
     if evidence_topic is not None:
         topic_named("--evidence-topic", evidence_topic)
@@ -124,8 +120,8 @@ def in_doubt(
 
 def _found(chosen: Chosen, *, quiet: bool) -> tuple[list["Letter"], "Seen"]:
     """Return the dead letters in doubt, and what was seen on the way."""
-    from connector.deadletters.jobs import find_matching  # noqa: PLC0415
-    from connector.deadletters.selection import Seen  # noqa: PLC0415
+    from connector.deadletters.jobs import find_matching
+    from connector.deadletters.selection import Seen
 
     found: list[Letter] = []
     seen = Seen()
@@ -138,24 +134,22 @@ def _found(chosen: Chosen, *, quiet: bool) -> tuple[list["Letter"], "Seen"]:
 
 def _numbers(path: Path) -> list["Event"]:
     """Return the evidence of a file."""
-    from connector.deadletters.evidence import read_numbers  # noqa: PLC0415
+    from connector.deadletters.evidence import read_numbers
 
     try:
         found = read_numbers(path.read_text(encoding="utf-8").splitlines())
     except (OSError, ValueError) as error:
         way_out = "give a text file with one number in E.164 form on each line"
-        raise CommandError(
-            f"--evidence cannot be used: {path}: {why_unread(error)}", ExitCode.BAD_SETTINGS, way_out=way_out
-        ) from error
+        raise CommandError(f"--evidence cannot be used: {path}: {why_unread(error)}", way_out=way_out) from error
     _refuse_none(found, f"{path} holds no number")
     return found
 
 
 def _events(chosen: Chosen, topic: str, since_ms: int, *, quiet: bool) -> list["Event"]:
     """Return the evidence of a topic, from a time on."""
-    from connector.deadletters.jobs import find_events  # noqa: PLC0415
-    from connector.deadletters.letters import told_time  # noqa: PLC0415
-    from connector.deadletters.running import spans_of  # noqa: PLC0415
+    from connector.deadletters.jobs import find_events
+    from connector.deadletters.letters import told_time
+    from connector.deadletters.running import spans_of
 
     spans = spans_of(chosen.settings, [topic], since_ms=since_ms)
     found = [event for part in chosen.work(spans, find_events, f"reading {topic}", quiet=quiet) for event in part]
@@ -179,7 +173,7 @@ def _refuse_none(events: list["Event"], what: str) -> None:
             "give evidence that is complete; where it is certain that nobody got a text, "
             "dead-letters redrive --reason in_doubt --include in_doubt sends all again"
         )
-        raise CommandError(f"the evidence has no entry: {what}", ExitCode.BAD_SETTINGS, way_out=way_out)
+        raise CommandError(f"the evidence has no entry: {what}", way_out=way_out)
 
 
 def _show(groups: Iterable["Group"], *, as_json: bool) -> None:

@@ -25,9 +25,9 @@ def stats(chosen: Chosen, *, as_json: AsJson = False) -> None:
 
     Exit code 1: there are dead letters, and the filters select none of them.
     """
-    from connector.deadletters.jobs import count_matching  # noqa: PLC0415
-    from connector.deadletters.selection import Seen  # noqa: PLC0415
-    from connector.deadletters.sums import Sums  # noqa: PLC0415
+    from connector.deadletters.jobs import count_matching
+    from connector.deadletters.selection import Seen
+    from connector.deadletters.sums import Sums
 
     at_ms = now_ms()
     sums, seen = Sums(), Seen()
@@ -73,7 +73,7 @@ def list_letters(
 
     Exit code 1: there are dead letters, and the filters select none of them.
     """
-    from connector.deadletters.running import find  # noqa: PLC0415
+    from connector.deadletters.running import find
 
     found, seen = find(chosen.quietly if as_json else chosen.work, chosen.spans(), chosen.criteria, limit)
     if not found:
@@ -109,13 +109,13 @@ def show(
 
     Exit code 1: there is none at that position.
     """
-    from connector.deadletters.running import find_at  # noqa: PLC0415
-    from connector.deadletters.selection import InvalidFilterError, read_position  # noqa: PLC0415
+    from connector.deadletters.running import find_at
+    from connector.deadletters.selection import InvalidFilterError, read_position
 
     try:
         position = read_position("POSITION", place)
     except InvalidFilterError as error:
-        raise CommandError(str(error), ExitCode.BAD_SETTINGS, way_out="mend it, as --help has it") from error
+        raise CommandError(str(error), way_out="mend it, as --help has it") from error
     found = find_at(chosen.quietly if as_json else chosen.work, chosen.spans(), chosen.criteria, position)
     if not found:
         way_out = "dead-letters list shows positions; retention removes what is old"

@@ -4,9 +4,8 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 from rich.text import Text
@@ -27,12 +26,6 @@ IN_DOUBT_MEANS: Final = (
     "in_doubt is included: nobody knows whether the platform took these records. Each that it took is taken a second "
     "time, and texts somebody twice or counts money twice."
 )
-
-
-class Include(StrEnum):
-    """What is left out unless it is asked for."""
-
-    IN_DOUBT = "in_doubt"
 
 
 def finite(value: float | None) -> float | None:
@@ -76,7 +69,8 @@ def redrive(
         ),
     ] = None,
     include: Annotated[
-        list[Include] | None, typer.Option(help="Take along what is left out else: in_doubt.", show_default=False)
+        Literal["in_doubt"] | None,
+        typer.Option(help="Take along what is left out else: in_doubt.", show_default=False),
     ] = None,
     cap: Annotated[int, typer.Option(min=1, help="Redrives of one record, after which it is parked.")] = 3,
     name: Name = None,
@@ -88,9 +82,9 @@ def redrive(
     What the platform may have is left: records in doubt, and those whose origin has an outcome `queued`. Exit code 1:
     the filters select none, or it was not confirmed. 4: another redrive took the name over.
     """
-    from connector.deadletters.deciding import Rules  # noqa: PLC0415
+    from connector.deadletters.deciding import Rules
 
-    include_in_doubt = Include.IN_DOUBT in (include or ())
+    include_in_doubt = include is not None
     rules = Rules(
         chosen.settings.streams_by_name,
         to=None if to is None else topic_named("--to", to),
@@ -130,7 +124,7 @@ def park(
 
     They stay where they are as well, and a redrive of them is not prevented by it.
     """
-    from connector.deadletters.deciding import Rules  # noqa: PLC0415
+    from connector.deadletters.deciding import Rules
 
     rules = Rules(
         chosen.settings.streams_by_name,
@@ -146,31 +140,29 @@ def park(
 
 
 def _refuse_topic_of_results(chosen: Chosen, to: str | None) -> None:
-    from connector.deadletters.landing import why_not_sent_to  # noqa: PLC0415
+    from connector.deadletters.landing import why_not_sent_to
 
     why = to is not None and why_not_sent_to(chosen.settings, to, chosen.dead_letter_topics)
     if why:
         way_out = "leave --to out, for each stream's own redrive topic, or name a topic that a stream reads"
-        raise CommandError(f"--to {to} is not for what is sent again: it {why}", ExitCode.BAD_SETTINGS, way_out=way_out)
+        raise CommandError(f"--to {to} is not for what is sent again: it {why}", way_out=way_out)
 
 
 def _refuse_parking_where_it_is_read(chosen: Chosen, to: str | None) -> None:
     """Raise `CommandError` for a parking topic that cannot be one, be it named or what is meant without a name."""
-    from connector.deadletters.deciding import parking_topic  # noqa: PLC0415
-    from connector.deadletters.landing import why_not_parked_in  # noqa: PLC0415
+    from connector.deadletters.deciding import parking_topic
+    from connector.deadletters.landing import why_not_parked_in
 
     reading = chosen.dead_letter_topics
     for topic in [parking_topic(topic) for topic in reading] if to is None else [to]:
         why = why_not_parked_in(chosen.settings, topic, reading)
         if why:
             way_out = "name a topic by --to that no stream reads and that is not read now, such as TOPIC.parking"
-            raise CommandError(
-                f"topic {topic} is not for what is set aside: it {why}", ExitCode.BAD_SETTINGS, way_out=way_out
-            )
+            raise CommandError(f"topic {topic} is not for what is set aside: it {why}", way_out=way_out)
 
 
 def _patch(text: str | None) -> dict[str, Any] | None:
-    from connector.deadletters.patching import read_patch  # noqa: PLC0415
+    from connector.deadletters.patching import read_patch
 
     if text is None:
         return None
@@ -180,14 +172,12 @@ def _patch(text: str | None) -> dict[str, Any] | None:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             way_out = "after @ stands the path of a file in UTF-8"
-            raise CommandError(
-                f"--patch cannot be read: {path}: {why_unread(error)}", ExitCode.BAD_SETTINGS, way_out=way_out
-            ) from error
+            raise CommandError(f"--patch cannot be read: {path}: {why_unread(error)}", way_out=way_out) from error
     try:
         return read_patch(text)
     except ValueError as error:
         way_out = "give a JSON merge patch, in single quotes for the shell"
-        raise CommandError(f"--patch {error}", ExitCode.BAD_SETTINGS, way_out=way_out) from error
+        raise CommandError(f"--patch {error}", way_out=way_out) from error
 
 
 def _is_confirmed(question: str) -> bool:
@@ -214,7 +204,7 @@ class Run:
         as_json: bool,
         findings: "Mapping[str, Finding] | None" = None,
     ) -> None:
-        from connector.deadletters.running import InvalidNameError, Redrive  # noqa: PLC0415
+        from connector.deadletters.running import InvalidNameError, Redrive
 
         self.chosen = chosen
         self._as_json = as_json
@@ -231,22 +221,20 @@ class Run:
                 findings=findings,
             )
         except InvalidNameError as error:
-            raise CommandError(f"--name {error}", ExitCode.BAD_SETTINGS, way_out="choose another name") from error
+            raise CommandError(f"--name {error}", way_out="choose another name") from error
         self.name = self._redrive.name
         self.rules = self._redrive.rules
 
     @contextmanager
     def foreseen(self) -> Iterator[None]:
         """Tell what can go wrong with a redrive, and the way out."""
-        from connector.deadletters.preparing import NameTakenError  # noqa: PLC0415
-        from connector.kafka.errors import KafkaTroubleError  # noqa: PLC0415
+        from connector.deadletters.preparing import NameTakenError
+        from connector.kafka.errors import KafkaTroubleError
 
         try:
             yield
         except NameTakenError as error:
-            raise CommandError(
-                str(error), ExitCode.BAD_SETTINGS, way_out="give another --name, or what the first was given"
-            ) from error
+            raise CommandError(str(error), way_out="give another --name, or what the first was given") from error
         except KafkaTroubleError as error:
             if error.fenced:
                 raise CommandError(
@@ -330,13 +318,13 @@ class Run:
         what = ", ".join(f"{number:,} {did[action]}" for action, number in written.by_action.items()) or "nothing"
         typer.echo(f"{what} in {took:.1f} s ({written.total / max(took, 1e-9):,.0f} records/s)")
         if written.too_large:
-            from connector.deadletters.deciding import WHY  # noqa: PLC0415
+            from connector.deadletters.deciding import WHY
 
             typer.echo(f"{written.too_large:,} left: {WHY['too_large']}", err=True)
 
     def _refuse_missing(self, plan: "Plan", *, dry_run: bool) -> None:
         """Raise `TopicsMissingError` before anybody is asked; on a dry run say it alone."""
-        from connector.kafka.topics import TopicsMissingError  # noqa: PLC0415
+        from connector.kafka.topics import TopicsMissingError
 
         try:
             self._redrive.refuse_missing(plan)
@@ -351,7 +339,7 @@ class Run:
             return self._redrive.carry_out(plan, told, rate=rate, limit=limit, note=note)
 
     def _print(self, plan: "Plan") -> None:
-        from connector.deadletters.deciding import WHY  # noqa: PLC0415
+        from connector.deadletters.deciding import WHY
 
         out, found = console(), self._redrive.found
         done = found.matched - len(found.candidates)

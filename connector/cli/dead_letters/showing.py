@@ -36,8 +36,8 @@ def print_json(value: Any) -> None:
 
 def shown(letter: "Letter", *, reveal: bool) -> dict[str, Any]:
     """Return what there is to know of a dead letter as JSON-ready values."""
-    from connector.deadletters import telling  # noqa: PLC0415
-    from connector.stream.holds import fit_to_show  # noqa: PLC0415
+    from connector.deadletters import telling
+    from connector.stream.holds import fit_to_show
 
     return telling.shown(letter, hide=None if reveal else fit_to_show)
 
