@@ -20,12 +20,13 @@ from connector.deadletters.earlier import Earlier
 from connector.deadletters.headers import redriven_fits, redriven_headers
 from connector.deadletters.letters import Letter
 from connector.deadletters.looking import Looking
+from connector.deadletters.redriving import commit
 from connector.deadletters.waiting import Part, Passed, Waiting
 from connector.kafka import configs
-from connector.kafka.errors import AbortableError, KafkaTroubleError, RetriableError
+from connector.kafka.errors import AbortableError, KafkaTroubleError
 from connector.kafka.publisher import Offsets, Publisher, TransactionalPublisher
 from connector.kafka.reach import REACH_SECS
-from connector.kafka.source import Membership, Source
+from connector.kafka.source import Source
 from connector.kafka.topics import Targets, TopicFacts, Topics
 from connector.telemetry.logging import get_logger
 
@@ -247,7 +248,7 @@ class AutomaticRedrive:
                     value=letter.value,
                     headers=redriven_headers(letter),
                 )
-            self._commit(publisher, offsets, group, timeout)
+            commit(publisher, offsets, group, timeout, self._stop)
         except AbortableError as error:
             self._error = f"{type(error).__name__}: {error}"
             self._log.warning("redrive aborted, tried again", code=error.code, error=str(error))
@@ -276,14 +277,3 @@ class AutomaticRedrive:
                 count=passed["too_large"],
                 limit=self._facts.max_message_bytes,
             )
-
-    def _commit(self, publisher: Publisher, offsets: Offsets, group: Membership, timeout_secs: float) -> None:
-        """Commit, again while no answer comes: with a new producer the committed offsets tell what became of it."""
-        for attempt in range(3):
-            try:
-                publisher.commit({} if attempt else offsets, group, timeout_secs)
-            except RetriableError:
-                if attempt == 2 or self._stop.is_set():
-                    raise
-            else:
-                return

@@ -5,11 +5,12 @@ after them, and is part of each transaction: an import that was killed goes on w
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from threading import Event
 from typing import Final
 
 from connector.config.kafka import KafkaSettings
@@ -82,20 +83,17 @@ def bring_in(kafka: KafkaSettings, export: Export, topic: str, *, facts: TopicFa
             done = first
             while batch := list(islice(numbered, _LINES)):
                 publisher.begin()
-                _write(publisher, (_read(line, number) for number, line in batch), topic, facts.partitions)
+                for number, text in batch:
+                    line = _read(text, number)
+                    publisher.write(
+                        topic,
+                        line.partition % facts.partitions,
+                        key=line.key,
+                        value=line.value,
+                        headers=line.headers,
+                        timestamp_ms=line.timestamp_ms,
+                    )
                 done = batch[-1][0]
-                commit(publisher, scanner, {mark: (done, "")}, kafka.request_timeout_secs)
+                commit(publisher, {mark: (done, "")}, scanner.membership(), kafka.request_timeout_secs, Event())
                 told(len(batch))
         return done - first
-
-
-def _write(publisher: TransactionalPublisher, lines: Iterable[Line], topic: str, partitions: int) -> None:
-    for line in lines:
-        publisher.write(
-            topic,
-            line.partition % partitions,
-            key=line.key,
-            value=line.value,
-            headers=line.headers,
-            timestamp_ms=line.timestamp_ms,
-        )

@@ -227,14 +227,16 @@ def survey(
     """Look at chunks of a dead-letter topic; `done` says below which offset, and which above, all is dealt with."""
     found = Survey()
     last_open: dict[Partition, int] = {}
-    words: dict[str, str] = {}
+    reasons: dict[str, str] = {}
+    streams: dict[str, str] = {}
     partitions: dict[Partition, Partition] = {}
     with criteria.judging(found.seen) as (matches, may_yet_match):
         for chunk in chunks:
             base, settled = done.get(chunk.partition, (0, RangeSet()))
             for letter in letters_of(chunk):
+                # The same few words and names for all: what goes to another process is small then.
                 reason = letter.reason
-                found.seen.reasons.add(reason)
+                reason = reasons.setdefault(reason, reason)
                 redrives = letter.redrives
                 if redrives:
                     latest = found.latest.setdefault(letter.stream or "", {})
@@ -253,7 +255,6 @@ def survey(
                 found.matched += 1
                 if is_done:
                     continue
-                # The same few words and names for all: what goes to another process is small then.
                 stream = letter.stream or ""
                 source, offset = letter.origin
                 found.candidates.append(
@@ -261,13 +262,14 @@ def survey(
                         chunk.partition,
                         letter.offset,
                         letter.failed_ms,
-                        words.setdefault(reason, reason),
-                        words.setdefault(stream, stream),
+                        reason,
+                        streams.setdefault(stream, stream),
                         (partitions.setdefault(source, source), offset),
                         redrives,
                         rules.first_look(letter),
                     )
                 )
+    found.seen.reasons.update(reasons)
     return found
 
 

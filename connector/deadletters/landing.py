@@ -8,13 +8,19 @@ to be asked.
 from collections.abc import Collection
 
 from connector.config.settings import Settings
-from connector.config.streams import StreamSettings
 from connector.deadletters.deciding import parking_topic
+
+_READ_FROM = "is the topic that the dead letters are read from"
 
 
 def why_not_sent_to(settings: Settings, topic: str, reading: Collection[str]) -> str:
     """Return why nothing is sent again to a topic, empty where nothing is against it; `reading` is what is read."""
-    return _of_results(settings, topic) or (_READ_FROM if topic in reading else "")
+    for stream in settings.streams:
+        if topic == stream.dead_letters.topic:
+            return f"is the dead-letter topic of stream {stream.name}; nothing reads it to send it"
+        if topic == parking_topic(stream.dead_letters.topic):
+            return f"is the parking topic of stream {stream.name}; nothing reads it to send it"
+    return _of_outcomes(settings, topic) or (_READ_FROM if topic in reading else "")
 
 
 def why_not_parked_in(settings: Settings, topic: str, reading: Collection[str]) -> str:
@@ -24,25 +30,9 @@ def why_not_parked_in(settings: Settings, topic: str, reading: Collection[str]) 
             return f"is the redrive topic of stream {stream.name}, which would send what is set aside"
         if stream.reads(topic):
             return f"is read by stream {stream.name}, which would send what is set aside"
-        if why := _of_outcomes(stream, topic):
-            return why
-    return _READ_FROM if topic in reading else ""
+    return _of_outcomes(settings, topic) or (_READ_FROM if topic in reading else "")
 
 
-_READ_FROM = "is the topic that the dead letters are read from"
-
-
-def _of_outcomes(stream: StreamSettings, topic: str) -> str:
-    is_it = topic == stream.outcomes.topic
-    return f"is the outcome topic of stream {stream.name}, whose readers expect outcomes" if is_it else ""
-
-
-def _of_results(settings: Settings, topic: str) -> str:
-    for stream in settings.streams:
-        if why := _of_outcomes(stream, topic):
-            return why
-        if topic == stream.dead_letters.topic:
-            return f"is the dead-letter topic of stream {stream.name}; nothing reads it to send it"
-        if topic == parking_topic(stream.dead_letters.topic):
-            return f"is the parking topic of stream {stream.name}; nothing reads it to send it"
-    return ""
+def _of_outcomes(settings: Settings, topic: str) -> str:
+    names = [stream.name for stream in settings.streams if topic == stream.outcomes.topic]
+    return f"is the outcome topic of stream {names[0]}, whose readers expect outcomes" if names else ""

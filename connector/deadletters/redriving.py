@@ -7,7 +7,7 @@ always, each lane of a newcomer fences the same lane of whoever was there.
 """
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -31,6 +31,7 @@ from connector.kafka.configs import MAX_BATCH_BYTES
 from connector.kafka.errors import AbortableError, FatalError, RetriableError
 from connector.kafka.publisher import Offsets, Publisher, TransactionalPublisher
 from connector.kafka.scanning import Scanner, config_of
+from connector.kafka.source import Membership
 from connector.kafka.topics import TopicFacts
 
 LANES: Final = 4
@@ -47,6 +48,9 @@ PACE_SECS: Final = 0.1
 
 OVERTAKEN_SECS: Final = 5.0
 """In so much time whoever has taken a name over has committed something, or nobody has."""
+
+AGAIN_SECS: Final = 0.2
+"""Pause before Kafka is asked once more for what it did not answer."""
 
 TOPIC_PREFIX: Final = "trackly-connector.redrive."
 
@@ -182,11 +186,12 @@ class _Lane:
             ),
             next(iter(order.targets), None),
         )
-        self._places: dict[Partition, Place] = {}
+        self._places: defaultdict[Partition, Place] = defaultdict(Place)
         self._at: dict[Partition, int] = {}
         self._open: Counter[Action] = Counter()
         self._bytes = 0
-        self._begun, self._begun_at = False, 0.0
+        self._begun_at: float | None = None
+        """Since when a transaction is open."""
         self.written = Written()
 
     def start(self) -> None:
@@ -217,21 +222,19 @@ class _Lane:
                 if self._bytes >= MAX_BYTES:
                     self._commit()
             if self._stop.is_set() or is_stopped():
-                if self._begun:
+                if self._begun_at is not None:
                     self._publisher.abort(self._order.kafka.request_timeout_secs)
                 return
-            if self._is_open_for_long():
+            # Few may be wanted of very many: it is committed in time however little it holds.
+            longest = self._order.kafka.transaction_timeout_secs * OPEN
+            if self._begun_at is not None and time.monotonic() - self._begun_at > longest:
                 self._commit()
         self._at.update({p: stop for p, (_, stop) in self._spans.items()})
         self._commit()
 
-    def _is_open_for_long(self) -> bool:
-        """Tell whether the transaction is to be committed however little it holds: few may be wanted of very many."""
-        return self._begun and time.monotonic() - self._begun_at > self._order.kafka.transaction_timeout_secs * OPEN
-
     def _wanted(self, partition: Partition) -> set[int]:
         """Return the offsets to write about that nobody has dealt with meanwhile."""
-        base, settled = self._places.get(partition, Place()).done
+        base, settled = self._places[partition].done
         actions = self._order.actions.get(partition, Actions())
         return {offset for offset in actions.by_offset if offset >= base and offset not in settled}
 
@@ -239,10 +242,10 @@ class _Lane:
         """Write the records of a chunk; return False once the limit is reached."""
         actions = self._order.actions[chunk.partition] if len(chunk) else Actions()
         for letter in letters_of(chunk):
-            if not self._begun:
+            if self._begun_at is None:
                 self._pace.begin()
                 self._publisher.begin()
-                self._begun, self._begun_at = True, time.monotonic()
+                self._begun_at = time.monotonic()
             action = actions.by_offset[letter.offset]
             self._at[chunk.partition] = letter.offset + 1
             if not self._put(letter, action):
@@ -300,28 +303,28 @@ class _Lane:
         offsets: Offsets = {}
         places = {}
         for partition, at in self._at.items():
-            before = self._places.get(partition, Place())
+            before = self._places[partition]
             leave = RangeSet(_below(order.actions.get(partition, Actions()).leave, at))
             offset, metadata = place_at(before, max(at, before.base), leave, order.selection)
             places[partition] = read_place(offset, metadata)
             if places[partition] != before:
                 offsets[partition] = (offset, metadata)
         self._at = {}
-        if not offsets and not self._begun:
-            return
-        if not self._begun:
+        if self._begun_at is None:
+            if not offsets:
+                return
             self._publisher.begin()
         try:
-            commit(self._publisher, self._scanner, offsets, order.kafka.request_timeout_secs)
+            commit(self._publisher, offsets, self._scanner.membership(), order.kafka.request_timeout_secs, self._stop)
         except (FatalError, AbortableError) as error:
             # A broker that is asked to end a transaction while a newcomer takes it over may answer that it does not
             # know what went wrong.
-            error.fenced = error.fenced or self._is_overtaken({**self._places, **places})
+            error.fenced = error.fenced or self._is_overtaken(places)
             raise
         self._places.update(places)
         count = self._open.total()
         self.written.by_action.update(self._open)
-        self._begun, self._open, self._bytes = False, Counter(), 0
+        self._begun_at, self._open, self._bytes = None, Counter(), 0
         self._told(count)
         self._pace.wait(count)
 
@@ -330,23 +333,22 @@ class _Lane:
         deadline = time.monotonic() + OVERTAKEN_SECS
         while True:
             for partition, there in self._scanner.committed(self._spans).items():
-                own = (self._places.get(partition, Place()), tried.get(partition, Place()))
-                if read_place(there.offset, there.metadata) not in own:
+                was = self._places[partition]
+                if read_place(there.offset, there.metadata) not in (was, tried.get(partition, was)):
                     return True
             if time.monotonic() > deadline:
                 return False
-            time.sleep(0.2)
+            time.sleep(AGAIN_SECS)
 
 
-def commit(publisher: Publisher, scanner: Scanner, offsets: Offsets, timeout_secs: float) -> None:
-    """Commit for the scanner's group, again where no answer came in time: to abort could undo what has committed."""
+def commit(publisher: Publisher, offsets: Offsets, group: Membership, timeout_secs: float, stop: Event) -> None:
+    """Commit, again where no answer came in time, unless told to stop: to abort could undo what has committed."""
     deadline = time.monotonic() + 3 * timeout_secs
-    group = scanner.membership()
     while True:
         try:
             publisher.commit(offsets, group, timeout_secs)
         except RetriableError:
-            if time.monotonic() > deadline:
+            if stop.wait(AGAIN_SECS) or time.monotonic() > deadline:
                 raise
             offsets = {}
         else:

@@ -28,7 +28,7 @@ from connector.deadletters.preparing import (
 )
 from connector.deadletters.redriving import Order, Written, carry_out
 from connector.deadletters.selection import Criteria, Seen
-from connector.deadletters.working import CLIENT_ID, Job, R, Spans, Told
+from connector.deadletters.working import CLIENT_ID, Job, R, Spans, Told, size_of
 from connector.kafka.scanning import scanning
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
@@ -65,13 +65,15 @@ def spans_of(settings: Settings, topics: Iterable[str], *, since_ms: int | None 
 def find(work: Work, spans: Spans, criteria: Criteria, most: int) -> tuple[list[Letter], Seen]:
     """Return the first dead letters that match, by their place, and what was seen on the way.
 
-    One partition is read after another, so that the same are found each time, and reading ends early.
+    One partition is read after another, so that the same are found each time and reading ends early; side by side where
+    it does not.
     """
     found: list[Letter] = []
     seen = Seen()
-    for partition, span in sorted(spans.items()):
+    one_by_one = [{partition: span} for partition, span in sorted(spans.items())]
+    for step in one_by_one if size_of(spans) > most else [spans]:
         job = partial(find_matching, criteria=criteria, most=most - len(found))
-        for letters, part in work({partition: span}, job, f"reading {partition}"):
+        for letters, part in work(step, job, "reading dead letters"):
             found += letters
             seen.add(part)
         if len(found) >= most:

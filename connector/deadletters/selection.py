@@ -6,7 +6,7 @@ there it becomes a function.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -33,19 +33,8 @@ _UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _TIME_FORM = "should be a time such as 2026-01-31T08:00:00Z, or how long ago: 90m, 24h, 7d"
 _POSITION_FORM = "should be TOPIC:PARTITION:OFFSET, or PARTITION:OFFSET in the dead-letter topic"
 
-NAMES: Final = (
-    "value",
-    "headers",
-    "key",
-    "reason",
-    "code",
-    "text",
-    "status",
-    "attempts",
-    "redrives",
-    "stream",
-    "timestamp_ms",
-)
+_TOLD: Final = ("reason", "code", "text", "status", "attempts", "redrives", "stream", "timestamp_ms")
+NAMES: Final = ("value", "headers", "key", *_TOLD)
 """What `--where` sees of a dead letter."""
 
 Matches = Callable[[Letter], bool]
@@ -147,8 +136,7 @@ class Criteria:
             seen.no_event = addresses.no_event
 
     def _matcher(self, addresses: AddressBook, where_failed: Counter[str]) -> Matches | None:
-        # What is cheap goes first, and making events last.
-        tests = [*self._by_place(), *self._by_headers(), *self._by_value(where_failed), *self._by_event(addresses)]
+        tests = list(self._tests(addresses, where_failed))
         match tests:
             case []:
                 return None
@@ -157,8 +145,11 @@ class Criteria:
             case _:
                 return lambda letter: all(test(letter) for test in tests)
 
-    def _by_place(self) -> Iterable[Matches]:
-        since, until, positions = self.since_ms, self.until_ms, self.positions
+    def _tests(self, addresses: AddressBook, where_failed: Counter[str]) -> Iterator[Matches]:
+        """Yield what is asked: what is cheap first, and last what an event has to be made for."""
+        since, until, positions, lists = self.since_ms, self.until_ms, self.positions, self.list_numbers
+        reasons, codes, statuses, topics = self.reasons, self.codes, self.statuses, self.source_topics
+        least, most, streams = self.min_redrives, self.max_redrives, self.streams
         if since is not None:
             yield lambda letter: letter.timestamp_ms >= since
         if until is not None:
@@ -169,10 +160,6 @@ class Criteria:
             # A shell hands over bytes that are no text as such; they are looked for as they are.
             keys = frozenset(key.encode(errors="surrogateescape") for key in self.keys)
             yield lambda letter: letter.key in keys
-
-    def _by_headers(self) -> Iterable[Matches]:
-        reasons, codes, statuses, topics = self.reasons, self.codes, self.statuses, self.source_topics
-        least, most, streams = self.min_redrives, self.max_redrives, self.streams
         if reasons:
             yield lambda letter: letter.reason in reasons
         if streams:
@@ -187,14 +174,9 @@ class Criteria:
             yield lambda letter: letter.redrives >= least
         if most is not None:
             yield lambda letter: letter.redrives <= most
-
-    def _by_value(self, failed: Counter[str]) -> Iterable[Matches]:
         if self.where is not None:
             evaluate = _compiled(self.where)
-            yield lambda letter: is_true(_evaluated(evaluate, letter, failed))
-
-    def _by_event(self, addresses: AddressBook) -> Iterable[Matches]:
-        lists = self.list_numbers
+            yield lambda letter: is_true(_evaluated(evaluate, letter, where_failed))
         if lists:
             yield lambda letter: addresses.of(letter).list_number in lists
 
@@ -233,12 +215,5 @@ def document_of(letter: Letter) -> dict[str, Any]:
         "value": json_of(letter.value),
         "headers": {name: None if raw is None else raw.decode(errors="replace") for name, raw in letter.headers},
         "key": None if letter.key is None else letter.key.decode(errors="replace"),
-        "reason": letter.reason,
-        "code": letter.code,
-        "text": letter.text,
-        "status": letter.status,
-        "attempts": letter.attempts,
-        "redrives": letter.redrives,
-        "stream": letter.stream,
-        "timestamp_ms": letter.timestamp_ms,
+        **{name: getattr(letter, name) for name in _TOLD},
     }

@@ -17,10 +17,10 @@ from connector.deadletters import redriving
 from connector.deadletters.deciding import Actions, Rules
 from connector.deadletters.progressing import Place, place_at
 from connector.deadletters.redriving import Order, carry_out
-from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError
+from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError, RetriableError
 from connector.kafka.publisher import Offsets, TransactionalPublisher
 from connector.kafka.scanning import Scanner
-from connector.kafka.source import Committed
+from connector.kafka.source import Committed, Membership
 from connector.kafka.topics import TopicFacts
 from tests.deadletters.making import headers_of
 
@@ -125,6 +125,33 @@ def test_a_transaction_is_committed_while_long_stretches_are_read_that_hold_noth
 
     assert written.total == RECORDS
     assert max(open_secs) < kafka.transaction_timeout_secs / 2
+
+
+def test_a_commit_that_is_not_answered_is_asked_for_again_after_a_pause() -> None:
+    """A broker that says at once that it cannot be asked now would be asked thousands of times else."""
+    publisher = create_autospec(TransactionalPublisher, instance=True)
+    publisher.commit.side_effect = RetriableError("no broker is named", "committing")
+    begun = time.monotonic()
+
+    with pytest.raises(RetriableError):
+        redriving.commit(publisher, {DEAD: (1, "")}, Membership(None, 0), 0.2, threading.Event())
+
+    assert time.monotonic() - begun > 0.6
+    offsets = [call.args[0] for call in publisher.commit.call_args_list]
+    assert 2 <= len(offsets) <= 5
+    assert offsets == [{DEAD: (1, "")}, *([{}] * (len(offsets) - 1))], "with the first, librdkafka keeps the offsets"
+
+
+def test_a_commit_that_is_not_answered_is_given_up_by_whoever_is_to_stop() -> None:
+    publisher = create_autospec(TransactionalPublisher, instance=True)
+    publisher.commit.side_effect = RetriableError("no broker is named", "committing")
+    stop = threading.Event()
+    stop.set()
+
+    with pytest.raises(RetriableError):
+        redriving.commit(publisher, {DEAD: (1, "")}, Membership(None, 0), 60.0, stop)
+
+    assert publisher.commit.call_count == 1
 
 
 @pytest.fixture

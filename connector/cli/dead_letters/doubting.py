@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -19,8 +18,6 @@ from connector.cli.topics import topic_named
 
 if TYPE_CHECKING:
     from connector.deadletters.evidence import Event, Group
-    from connector.deadletters.letters import Letter
-    from connector.deadletters.selection import Seen
 
 _MOST_MINS: Final = 525_600
 """A year."""
@@ -74,6 +71,7 @@ def in_doubt(
     from connector.deadletters.deciding import Rules
     from connector.deadletters.evidence import groups_of, split
     from connector.deadletters.letters import IN_DOUBT
+    from connector.deadletters.running import find
 
     if set(chosen.asked["reason"] or ()) - {IN_DOUBT}:
         raise CommandError("--reason can only be in_doubt here", way_out="leave it out; redrive is for other reasons")
@@ -82,7 +80,7 @@ def in_doubt(
         topic_named("--evidence-topic", evidence_topic)
     narrowed = any(value for name, value in chosen.asked.items() if name != "reason")
     chosen = replace(chosen, asked={**chosen.asked, "reason": [IN_DOUBT]})
-    letters, seen = _found(chosen, quiet=as_json)
+    letters, seen = find(chosen.quietly if as_json else chosen.work, chosen.spans(), chosen.criteria, _MOST)
     with AddressBook(chosen.settings) as addresses:
         groups = groups_of(letters, addresses)
     if not groups:
@@ -116,20 +114,6 @@ def in_doubt(
         plan = run.plan()
         if plan is not None:
             run.finish(plan, dry_run=dry_run, yes=yes)
-
-
-def _found(chosen: Chosen, *, quiet: bool) -> tuple[list["Letter"], "Seen"]:
-    """Return the dead letters in doubt, and what was seen on the way."""
-    from connector.deadletters.jobs import find_matching
-    from connector.deadletters.selection import Seen
-
-    found: list[Letter] = []
-    seen = Seen()
-    job = partial(find_matching, criteria=chosen.criteria, most=_MOST)
-    for letters, part in chosen.work(chosen.spans(), job, "reading", quiet=quiet):
-        found += letters
-        seen.add(part)
-    return found, seen
 
 
 def _numbers(path: Path) -> list["Event"]:
