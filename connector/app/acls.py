@@ -25,16 +25,6 @@ Role = Literal["worker", "dead_letters"]
 
 ANY: Final = "*"
 
-_OPTIONS: Final[dict[ResourceKind, str]] = {
-    "topic": "--topic",
-    "group": "--group",
-    "transactional_id": "--transactional-id",
-}
-_STRIMZI_KINDS: Final[dict[ResourceKind, str]] = {
-    "topic": "topic",
-    "group": "group",
-    "transactional_id": "transactionalId",
-}
 _LITERAL: Final = re.compile(r"(?:[A-Za-z0-9_-]|\\[.\-])(?![*?+{])")
 """One character of a pattern that stands for itself."""
 
@@ -165,7 +155,7 @@ def commands(acls: Iterable[Acl], *, bootstrap_servers: str, principal: str) -> 
         words = ["kafka-acls.sh", "--bootstrap-server", bootstrap_servers, "--add", "--allow-principal", principal]
         for operation in operations:
             words += ["--operation", operation]
-        words += [_OPTIONS[acl.kind], acl.name]
+        words += [f"--{acl.kind.replace('_', '-')}", acl.name]
         words += ["--resource-pattern-type", "prefixed"] if acl.prefixed else []
         lines.append(shlex.join(words))
     return lines
@@ -176,7 +166,7 @@ def strimzi(acls: Iterable[Acl]) -> list[dict[str, Any]]:
     return [
         {
             "resource": {
-                "type": _STRIMZI_KINDS[acl.kind],
+                "type": "transactionalId" if acl.kind == "transactional_id" else acl.kind,
                 "name": acl.name,
                 "patternType": "prefix" if acl.prefixed else "literal",
             },

@@ -5,7 +5,7 @@ Phone numbers, texts and keys are masked unless they are to be revealed; the API
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -13,7 +13,7 @@ import msgspec
 from connector.config.settings import Settings
 from connector.config.streams import StreamSettings
 from connector.core.batching import Batch, Batcher
-from connector.core.chunks import Chunk, Headers, Partition
+from connector.core.chunks import Chunk, Partition
 from connector.core.segments import segments_of
 from connector.core.verdicts import TABLE, Verdict
 from connector.kafka.scanning import scanning
@@ -224,24 +224,3 @@ def _why(stream: StreamSettings, batch: Batch) -> str:
             return f"the next record would take it above {stream.batch.max_bytes:,} bytes, which is batch.max_bytes"
         case _:
             return f"no more came within {stream.batch.window_ms} ms of its first record, which is batch.window_ms"
-
-
-def chunks_of(rows: Iterable[tuple[Partition, bytes | None, bytes | None, Headers, int]]) -> list[Chunk]:
-    """Return records (partition, key, value, headers, time) as chunks of one each, in their order; offsets count up."""
-    counts: dict[Partition, int] = {}
-    chunks = []
-    for partition, key, value, headers, at_ms in rows:
-        offset = counts[partition] = counts.get(partition, -1) + 1
-        chunks.append(
-            Chunk(
-                partition,
-                1,
-                [offset],
-                [value],
-                keys=[key],
-                headers=[headers],
-                timestamps=[at_ms],
-                oldest_ms=at_ms,
-            )
-        )
-    return chunks

@@ -266,7 +266,7 @@ class _Asked:
 
     def _lacking(self, what: str, acls: Sequence[Acl], *, seen: str = "") -> Finding:
         """Return the finding that rights are missing, with the command that gives them."""
-        kind = {"topic": "topic", "group": "group", "transactional_id": "transactional id"}[acls[0].kind]
+        kind = acls[0].kind.replace("_", " ")
         where = f"{kind}{'s with the prefix' if acls[0].prefixed else ''} {acls[0].name}"
         operations = " and ".join(acl.operation for acl in acls)
         detail = f"{operations} on {where} {'is' if len(acls) == 1 else 'are'} not allowed"

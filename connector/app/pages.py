@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from aiohttp import web
 from faust.web.drivers.aiohttp import Web
+from pydantic import SecretStr
 
 from connector import __version__
-from connector.app.hosting import WorkerHost
-from connector.app.resuming import answer
-from connector.console.guarding import Doorkeeper, make_safe, runner_of
+from connector.app.resuming import act
+from connector.config.settings import Settings
+from connector.console.guarding import Doorkeeper, Form, RefusedError, answered, form_of, make_safe, runner_of
 from connector.console.listening import not_listening
 from connector.console.pages import Console
 from connector.telemetry.logging import get_logger
@@ -99,6 +100,30 @@ def health_of(connector: "Connector") -> tuple[bool, dict[str, Any]]:
     return not stuck, {"status": "stalled", "standstills": stuck} if stuck else {"status": "alive"}
 
 
+class WorkerHost:
+    """A worker that is alone on its port, as the console sees it."""
+
+    def __init__(self, connector: "Connector") -> None:
+        self._connector = connector
+
+    @property
+    def settings(self) -> Settings:
+        """Return the settings."""
+        return self._connector.settings
+
+    def token(self) -> SecretStr | None:
+        """Return the token as it was last read."""
+        return self._connector.secrets.web_token()
+
+    async def status(self) -> dict[str, Any]:
+        """Return what `/status` says."""
+        return status_of(self._connector)
+
+    async def act(self, stream: str, action: str, form: Form, *, remote: str | None) -> tuple[int, dict[str, Any]]:
+        """Pause or resume a stream."""
+        return act(self._connector, stream, action, form, remote=remote)
+
+
 def add_pages(connector: "Connector") -> None:
     """Add all pages to the application."""
     site = cast(PagesOnly, connector.web).web_app
@@ -119,7 +144,13 @@ def add_pages(connector: "Connector") -> None:
         return web.Response(body=render(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
     async def acting(request: web.Request) -> web.Response:
-        return await answer(connector, doorkeeper, request)
+        """Resume or pause a stream for a program that knows the token."""
+        name, action = request.match_info["name"], request.match_info["action"]
+        try:
+            form = await form_of(connector.secrets.web_token(), doorkeeper, request)
+        except RefusedError as error:
+            return answered(error.status, {"problem": str(error)})
+        return answered(*act(connector, name, action, form, remote=request.remote))
 
     site.add_routes(
         [

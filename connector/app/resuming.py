@@ -1,18 +1,14 @@
-"""The pages that change something: POST /streams/NAME/resume and /streams/NAME/pause, for whoever knows the token.
+"""What changes a stream: it is resumed or paused, as a form says, for whoever was let in before.
 
-Programs come here with the token itself; what people do in the console comes to `act` by another way, which is the
-console's (`connector/console`). No cookie is set or read here.
+Programs come here with the token itself, by POST /streams/NAME/resume and /streams/NAME/pause; what people do in the
+console comes to `act` by the console's way (`connector/console`).
 """
 
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from aiohttp import web
-
-from connector.console.guarding import Doorkeeper, Form, RefusedError, answered, form_of
+from connector.console.guarding import Form, RefusedError
 from connector.core.chunks import Partition
 from connector.stream.holds import CHOICES, Decision, HoldSeen, Resumed, options_for
-from connector.stream.stream import Stream
 from connector.telemetry.logging import get_logger
 
 if TYPE_CHECKING:
@@ -67,35 +63,26 @@ def act(
 
     `remote` is who asked, for the log.
     """
-    stream = next((stream for stream in connector.streams if stream.name == name), None)
     try:
-        if stream is None:
-            raise RefusedError(404, "there is no such stream here")  # noqa: TRY301
-        decide = _ACTIONS[action](form)
-        if stream.state_name != "running":
-            raise RefusedError(409, f"the stream is {stream.state_name}")  # noqa: TRY301
+        told = _done(connector, name, action, form)
     except RefusedError as error:
         return error.status, {"problem": str(error)}
-    told = decide(stream)
     log.info(action, stream=name, remote=remote, **told)
     status = 409 if told["undecided"] else 200
     return status, {"stream": name, "instance_id": connector.claim.instance_id, **told}
 
 
-def _to_resume(form: Form) -> Callable[[Stream], dict[str, Any]]:
-    decision = decision_in(form)
-    return lambda stream: told_of(stream.resume(decision))
-
-
-def _to_pause(form: Form) -> Callable[[Stream], dict[str, Any]]:
-    detail = pause_in(form)
-    return lambda stream: {**told_of(Resumed()), "paused": [_named(stream.pause(detail))]}
-
-
-_ACTIONS: Final[Mapping[str, Callable[[Form], Callable[[Stream], dict[str, Any]]]]] = {
-    "resume": _to_resume,
-    "pause": _to_pause,
-}
+def _done(connector: "Connector", name: str, action: str, form: Form) -> dict[str, Any]:
+    """Do it, and return what came of it; raises `RefusedError`."""
+    stream = next((stream for stream in connector.streams if stream.name == name), None)
+    if stream is None:
+        raise RefusedError(404, "there is no such stream here")
+    said = pause_in(form) if action == "pause" else decision_in(form)
+    if stream.state_name != "running":
+        raise RefusedError(409, f"the stream is {stream.state_name}")
+    if isinstance(said, Decision):
+        return told_of(stream.resume(said))
+    return {**told_of(Resumed()), "paused": [_named(stream.pause(said))]}
 
 
 def told_of(resumed: Resumed) -> dict[str, Any]:
@@ -110,13 +97,3 @@ def told_of(resumed: Resumed) -> dict[str, Any]:
 
 def _named(seen: HoldSeen) -> dict[str, Any]:
     return {"reason": seen.hold.reason, "partition": None if seen.partition is None else str(seen.partition)}
-
-
-async def answer(connector: "Connector", doorkeeper: Doorkeeper, request: web.Request) -> web.Response:
-    """Resume or pause a stream for a program that knows the token."""
-    name, action = request.match_info["name"], request.match_info["action"]
-    try:
-        form = await form_of(connector.secrets.web_token(), doorkeeper, request)
-    except RefusedError as error:
-        return answered(error.status, {"problem": str(error)})
-    return answered(*act(connector, name, action, form, remote=request.remote))

@@ -5,10 +5,11 @@ others `{"base64": ...}`; a value that is any other JSON stands for its own text
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from connector.core.chunks import Headers, Partition
+from connector.core.chunks import Chunk, Headers, Partition
 from connector.core.records import origin_of
 from connector.deadletters.lines import FIELDS, FORMAT, InvalidLineError, bytes_of
 
@@ -16,19 +17,40 @@ MAX_LINE: Final = 5_000_000
 
 _EXPORTED: Final = json.dumps(FORMAT).encode()
 
-Row = tuple[Partition, bytes | None, bytes | None, Headers, int]
+_Row = tuple[Partition, bytes | None, bytes | None, Headers, int]
+"""Partition, key, value, headers and time."""
 
 
 class InvalidSampleError(ValueError):
     """A line is no sample; the text says which."""
 
 
-def read_samples(lines: Iterable[bytes], *, records: bool, topic: str, limit: int) -> Iterator[Row]:
-    """Yield the records of a file, `limit` at most, those that name no topic as of `topic`.
+def read_samples(lines: Iterable[bytes], *, records: bool, topic: str, limit: int) -> list[Chunk]:
+    """Return the records of a file as chunks of one each, `limit` at most, those that name no topic as of `topic`.
 
     With `records` each line is a record; else it is a value, bytes as they stand, unless it says that it is an exported
-    dead letter. Raises `InvalidSampleError`.
+    dead letter. Offsets count up. Raises `InvalidSampleError`.
     """
+    counts: Counter[Partition] = Counter()
+    chunks = []
+    for partition, key, value, headers, at_ms in _rows(lines, records=records, topic=topic, limit=limit):
+        chunks.append(
+            Chunk(
+                partition,
+                1,
+                [counts[partition]],
+                [value],
+                keys=[key],
+                headers=[headers],
+                timestamps=[at_ms],
+                oldest_ms=at_ms,
+            )
+        )
+        counts[partition] += 1
+    return chunks
+
+
+def _rows(lines: Iterable[bytes], *, records: bool, topic: str, limit: int) -> Iterator[_Row]:
     taken = 0
     for number, line in enumerate(lines, start=1):
         text = line.rstrip(b"\r\n")
@@ -39,14 +61,13 @@ def read_samples(lines: Iterable[bytes], *, records: bool, topic: str, limit: in
         taken += 1
         if len(text) > MAX_LINE:
             raise InvalidSampleError(f"line {number} has more than {MAX_LINE:,} bytes")
-        exported = _EXPORTED in text
-        if records or exported:
+        if records or _EXPORTED in text:
             yield _record(text, number, topic)
         else:
             yield Partition(topic, 0), None, text, [], 0
 
 
-def _record(text: bytes, number: int, topic: str) -> Row:
+def _record(text: bytes, number: int, topic: str) -> _Row:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):

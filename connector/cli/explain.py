@@ -94,16 +94,15 @@ def _flow(settings: Path, streams: list[StreamSettings], wanted: str | None) -> 
 
 
 def _sampled(flow: StreamSettings, sample: Path, topic: str | None, *, records: bool) -> list[Chunk]:
-    from connector.app.explaining import chunks_of
     from connector.app.samples import InvalidSampleError, read_samples
 
     name = topic or (flow.topics[0] if flow.topics else "sample")
     try:
         if str(sample) == "-":
-            chunks = chunks_of(read_samples(sys.stdin.buffer, records=records, topic=name, limit=1_000))
+            chunks = read_samples(sys.stdin.buffer, records=records, topic=name, limit=1_000)
         else:
             with sample.open("rb") as lines:
-                chunks = chunks_of(read_samples(lines, records=records, topic=name, limit=1_000))
+                chunks = read_samples(lines, records=records, topic=name, limit=1_000)
     except OSError as error:
         raise CommandError(
             f"cannot read {sample}: {error.strerror}", way_out="name another file with --sample"

@@ -109,11 +109,7 @@ def in_doubt(
     typer.echo(TRUST, err=True)
     rules = Rules(chosen.settings.streams_by_name, include_in_doubt=True)
     spelled = {"evidence": _digest(events), "window": window_mins}
-    run = Run(chosen, rules, spelled, name=name, as_json=as_json, findings=findings)
-    with run.foreseen():
-        plan = run.plan()
-        if plan is not None:
-            run.finish(plan, dry_run=dry_run, yes=yes)
+    Run(chosen, rules, spelled, name=name, dry_run=dry_run, yes=yes, as_json=as_json, findings=findings).carry_through()
 
 
 def _numbers(path: Path) -> list["Event"]:

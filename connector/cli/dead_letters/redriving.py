@@ -2,8 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -96,11 +95,9 @@ def redrive(
     if include_in_doubt:
         typer.echo(IN_DOUBT_MEANS, err=True)
     spelled = {"to": to, "patch": rules.patch, "in_doubt": include_in_doubt, "cap": cap}
-    run = Run(chosen, rules, spelled, name=name, as_json=as_json)
-    with run.foreseen():
-        plan = run.plan()
-        if plan is not None:
-            run.finish(plan, dry_run=dry_run, yes=yes, rate=rate, limit=limit)
+    Run(
+        chosen, rules, spelled, name=name, dry_run=dry_run, yes=yes, as_json=as_json, rate=rate, limit=limit
+    ).carry_through()
 
 
 @chosen
@@ -132,11 +129,10 @@ def park(
         park=True,
     )
     _refuse_parking_where_it_is_read(chosen, to)
-    run = Run(chosen, rules, {"park": True, "to": to, "note": note}, name=name, as_json=as_json)
-    with run.foreseen():
-        plan = run.plan()
-        if plan is not None:
-            run.finish(plan, dry_run=dry_run, yes=yes, limit=limit, note=note)
+    spelled = {"park": True, "to": to, "note": note}
+    Run(
+        chosen, rules, spelled, name=name, dry_run=dry_run, yes=yes, as_json=as_json, limit=limit, note=note
+    ).carry_through()
 
 
 def _refuse_topic_of_results(chosen: Chosen, to: str | None) -> None:
@@ -201,13 +197,19 @@ class Run:
         spelled: dict[str, Any],
         *,
         name: str | None,
+        dry_run: bool,
+        yes: bool,
         as_json: bool,
+        rate: float | None = None,
+        limit: int | None = None,
+        note: str = "",
         findings: "Mapping[str, Finding] | None" = None,
     ) -> None:
         from connector.deadletters.running import InvalidNameError, Redrive
 
-        self.chosen = chosen
-        self._as_json = as_json
+        self._chosen = chosen
+        self._dry_run, self._yes, self._as_json = dry_run, yes, as_json
+        self._rate, self._limit, self._note = rate, limit, note
         criteria = chosen.criteria  # before Kafka is asked anything
         try:
             self._redrive = Redrive(
@@ -222,51 +224,40 @@ class Run:
             )
         except InvalidNameError as error:
             raise CommandError(f"--name {error}", way_out="choose another name") from error
-        self.name = self._redrive.name
-        self.rules = self._redrive.rules
 
-    @contextmanager
-    def foreseen(self) -> Iterator[None]:
-        """Tell what can go wrong with a redrive, and the way out."""
+    def carry_through(self) -> None:
+        """Say what would be done and, unless that is all, have it confirmed and do it."""
         from connector.deadletters.preparing import NameTakenError
         from connector.kafka.errors import KafkaTroubleError
 
         try:
-            yield
+            plan = self._plan()
+            if plan is not None:
+                self._finish(plan)
         except NameTakenError as error:
             raise CommandError(str(error), way_out="give another --name, or what the first was given") from error
         except KafkaTroubleError as error:
             if error.fenced:
                 raise CommandError(
-                    f"another redrive took the name {self.name} over and goes on where this one was",
+                    f"another redrive took the name {self._redrive.name} over and goes on where this one was",
                     ExitCode.INSTANCE_ID_IN_USE,
                     way_out="let it finish, or give this one another --name and other filters",
                 ) from error
             raise
 
-    def plan(self) -> "Plan | None":
+    def _plan(self) -> "Plan | None":
         """Return what there is to do; None where there is nothing, which is said."""
         found = self._redrive.look()
-        self.chosen.refuse_unknown_reasons(found.seen.reasons)
-        self.chosen.tell_unjudged(found.seen)
+        self._chosen.refuse_unknown_reasons(found.seen.reasons)
+        self._chosen.tell_unjudged(found.seen)
         if not found.matched:
-            tell_none(self.chosen, any_there=bool(found.seen.reasons), quiet=self._as_json)
+            tell_none(self._chosen, any_there=bool(found.seen.reasons), quiet=self._as_json)
             if self._as_json:
-                print_json({"name": self.name, "selected": 0, "would_redrive": 0})
+                print_json({"name": self._redrive.name, "selected": 0, "would_redrive": 0})
             return None
         return self._redrive.plan()
 
-    def finish(
-        self,
-        plan: "Plan",
-        *,
-        dry_run: bool,
-        yes: bool,
-        rate: float | None = None,
-        limit: int | None = None,
-        note: str = "",
-    ) -> None:
-        """Say what would be done and, unless that is all, have it confirmed and do it."""
+    def _finish(self, plan: "Plan") -> None:
         told = self._redrive.told(plan)
         blind = self._redrive.blind(plan)
         if not self._as_json:
@@ -284,21 +275,21 @@ class Run:
                 "far as the redrive topic reaches.",
                 err=True,
             )
-        count = plan.count if limit is None else min(plan.count, limit)
+        count = self._count(plan)
         if count < plan.count and not self._as_json:
             typer.echo(f"of these {count:,} this time (--limit)")
         if count:
-            self._refuse_missing(plan, dry_run=dry_run)
-        if dry_run or not count:
+            self._refuse_missing(plan)
+        if self._dry_run or not count:
             if self._as_json:
                 print_json(told)
             elif not count:
                 typer.echo("nothing is left to do")
-                if not dry_run:
-                    self._carry_out(plan, rate, limit, note)  # what was looked at is not looked at again
+                if not self._dry_run:
+                    self._carry_out(plan)  # what was looked at is not looked at again
             return
-        if not yes:
-            question = f"{'Set aside' if self.rules.park else 'Write'} {count:,} records?"
+        if not self._yes:
+            question = f"{'Set aside' if self._redrive.rules.park else 'Write'} {count:,} records?"
             if not _is_confirmed(question):
                 raise CommandError(
                     "not confirmed; nothing was written", ExitCode.FAILED, way_out="answer with y, or give --yes"
@@ -308,7 +299,7 @@ class Run:
                 typer.echo(f"{by_others:,} left: dealt with by others since this was looked at", err=True)
             plan = still
         started = time.monotonic()
-        written = self._carry_out(plan, rate, limit, note)
+        written = self._carry_out(plan)
         took = time.monotonic() - started
         if self._as_json:
             left = {"too_large": written.too_large} if written.too_large else {}
@@ -322,35 +313,39 @@ class Run:
 
             typer.echo(f"{written.too_large:,} left: {WHY['too_large']}", err=True)
 
-    def _refuse_missing(self, plan: "Plan", *, dry_run: bool) -> None:
+    def _count(self, plan: "Plan") -> int:
+        """Return how many records are written this time."""
+        return plan.count if self._limit is None else min(plan.count, self._limit)
+
+    def _refuse_missing(self, plan: "Plan") -> None:
         """Raise `TopicsMissingError` before anybody is asked; on a dry run say it alone."""
         from connector.kafka.topics import TopicsMissingError
 
         try:
             self._redrive.refuse_missing(plan)
         except TopicsMissingError as error:
-            if not dry_run:
+            if not self._dry_run:
                 raise
             typer.echo(str(error), err=True)
 
-    def _carry_out(self, plan: "Plan", rate: float | None, limit: int | None, note: str) -> "Written":
-        count = plan.count if limit is None else min(limit, plan.count)
+    def _carry_out(self, plan: "Plan") -> "Written":
+        count = self._count(plan)
         with progress("writing", count, quiet=self._as_json or not count) as told:
-            return self._redrive.carry_out(plan, told, rate=rate, limit=limit, note=note)
+            return self._redrive.carry_out(plan, told, rate=self._rate, limit=self._limit, note=self._note)
 
     def _print(self, plan: "Plan") -> None:
         from connector.deadletters.deciding import WHY
 
-        out, found = console(), self._redrive.found
+        out, found, rules = console(), self._redrive.found, self._redrive.rules
         done = found.matched - len(found.candidates)
-        what = "park" if self.rules.park else "redrive"
-        out.print(Text(f"{what} {self.name}: {found.matched:,} selected", style="bold"))
+        what = "park" if rules.park else "redrive"
+        out.print(Text(f"{what} {self._redrive.name}: {found.matched:,} selected", style="bold"))
         if done:
             out.print(Text(f"{done:,} of them were dealt with before, under this name"))
         for title, rows in (
             ("to be sent again", plan.reasons["redrive"]),
             (
-                "to be parked" if self.rules.park else f"to be parked, sent again {self.rules.cap} times before",
+                "to be parked" if rules.park else f"to be parked, sent again {rules.cap} times before",
                 plan.reasons["park"],
             ),
             ("to be settled as queued, by evidence", plan.reasons["accept"]),
