@@ -99,7 +99,7 @@ class Clerk:
     def run(self) -> None:
         """Do the task, and send what came of it."""
         try:
-            result = _KINDS[self._task.kind](self)
+            result = KINDS[self._task.kind](self)
         except (NoSuchTopicError, InvalidFilterError, NameTakenError, TopicsMissingError, ForeseenError) as error:
             self._line.send(("problem", str(error)))
         except KafkaTroubleError as error:
@@ -208,7 +208,8 @@ class _Teller:
             self._line.send(("progress", {"what": self._what, "done": self._done, "total": self._total}))
 
 
-_KINDS: Final = {"look": Clerk.look, "letter": Clerk.letter, "in_doubt": Clerk.in_doubt, "redrive": Clerk.redrive}
+KINDS: Final = {"look": Clerk.look, "letter": Clerk.letter, "in_doubt": Clerk.in_doubt, "redrive": Clerk.redrive}
+"""What a task may be."""
 
 
 def serve(settings: Settings, task: Task, line: Connection) -> None:

@@ -6,14 +6,14 @@ Whoever reaches the port may look at what `/status` says anyway. What reads topi
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Container, Iterator
 from typing import Any, Final
 from urllib.parse import quote
 
 from aiohttp import web
 
 from connector.console import rendering, sessions
-from connector.console.clerk import Task
+from connector.console.clerk import KINDS, Task
 from connector.console.desk import Desk, Piece
 from connector.console.guarding import NO_FORM, Form, RefusedError, form_in, read_body
 from connector.console.hosting import Group, Host
@@ -61,13 +61,13 @@ class Console:
         post("/login", self._told(self._login))
         post("/logout", self._told(self._logout))
         get("/streams/{name}", self._told(self._stream_page))
-        get("/streams/{name}/confirm/{action:pause|resume}", self._told(self._for_session(self._confirm_page)))
-        post("/streams/{name}/confirm/{action:pause|resume}", self._told(self._act))
+        get("/streams/{name}/confirm/{action}", self._told(self._for_session(self._confirm_page)))
+        post("/streams/{name}/confirm/{action}", self._told(self._act))
         get("/dead-letters", self._told(self._for_session(self._dead_letters)))
-        post("/dead-letters/{kind:look|letter|in_doubt|redrive}", self._told(self._begin))
+        post("/dead-letters/{kind}", self._told(self._begin))
         get("/tasks/{name}", self._told(self._for_session(self._task_page)))
         get("/tasks/{name}/part", self._told(self._task_part))
-        post("/tasks/{name}/{word:confirm|cancel}", self._told(self._answer_task))
+        post("/tasks/{name}/{word}", self._told(self._answer_task))
         app.on_shutdown.append(self._close)
 
     async def _close(self, _app: web.Application) -> None:
@@ -108,23 +108,18 @@ class Console:
 
     def _page(self, request: web.Request, template: str, *, status: int = 200, **values: Any) -> web.Response:
         """Return a page; its links are relative, so that it may stand under any path of a proxy."""
-        path = request.rel_url.raw_path
-        session = self._session(request)
-        text = rendering.render(
-            template,
-            **{
-                "root": "../" * (path.count("/") - 1),
-                "session": session,
-                "may_log_in": self._host.token() is not None,
-                "since_choices": _SINCE,
-                **values,
-            },
-        )
+        of_all = {
+            "root": _root(request),
+            "session": self._session(request),
+            "may_log_in": self._host.token() is not None,
+            "since_choices": _SINCE,
+        }
+        text = rendering.render(template, **{**of_all, **values})
         return web.Response(text=text, status=status, content_type="text/html")
 
     def _to(self, request: web.Request, path: str) -> web.Response:
         """Lead a browser to another page, after a form."""
-        return web.Response(status=303, headers={"Location": "../" * (request.rel_url.raw_path.count("/") - 1) + path})
+        return web.Response(status=303, headers={"Location": _root(request) + path})
 
     async def _form(self, request: web.Request, allowed: set[str]) -> tuple[Session, dict[str, str]]:
         """Return the session and the fields of a form of ours; raises `RefusedError` for any other."""
@@ -186,12 +181,11 @@ class Console:
 
     async def _keep_live(self, response: web.StreamResponse, of_stream: str | None) -> None:
         last: dict[str, str] = {}
-        number, begun = 0, False
+        number = 0
         while (snapshot := await self._sampler.after(number)) is not None:
+            points = self._points(snapshot, of_stream, whole=number == 0)
             number = snapshot.number
-            pieces = {"points": self._points(snapshot, of_stream, whole=not begun)}
-            begun = True
-            pieces |= self._pieces(snapshot, of_stream)
+            pieces = {"points": points, **self._pieces(snapshot, of_stream)}
             told = [_event(name, text) for name, text in pieces.items() if last.get(name) != text]
             last = pieces
             async with asyncio.timeout(_WRITE_SECS):
@@ -248,11 +242,12 @@ class Console:
     # ------------------------------------------------------------------ pause and resume
 
     async def _confirm_page(self, request: web.Request) -> web.StreamResponse:
+        action = _one_of(_ACTIONS, request.match_info["action"])
         _, stream = await self._stream(request)
-        return self._page(request, "confirm.html", stream=stream, action=request.match_info["action"])
+        return self._page(request, "confirm.html", stream=stream, action=action)
 
     async def _act(self, request: web.Request) -> web.StreamResponse:
-        action = request.match_info["action"]
+        action = _one_of(_ACTIONS, request.match_info["action"])
         _, form = await self._form(request, _ACTIONS[action])
         _, stream = await self._stream(request)
         said: Form = [(name, value) for name, value in form.items() if value]
@@ -273,13 +268,14 @@ class Console:
 
     async def _begin(self, request: web.Request) -> web.StreamResponse:
         """Have something done with dead letters, by a process of its own."""
+        kind = _one_of(KINDS, request.match_info["kind"])
         _, form = await self._form(request, {"stream", "reason", "since", "position", "reveal", "include_in_doubt"})
         if form.get("since", "") not in _SINCE:
             raise RefusedError(400, "since must be one of the choices")
         if form.get("stream") and form["stream"] not in {stream.name for stream in self._host.settings.streams}:
             raise RefusedError(404, "there is no such stream here")
         task = Task(
-            request.match_info["kind"],
+            kind,
             stream=form.get("stream", ""),
             reason=form.get("reason", "").strip(),
             since=form.get("since", ""),
@@ -302,16 +298,22 @@ class Console:
         return self._page(request, "task_part.html", piece=self._piece(request), root="../")  # it stands in the page
 
     async def _answer_task(self, request: web.Request) -> web.StreamResponse:
+        words = {"confirm": self._desk.confirm, "cancel": self._desk.cancel}
+        word = _one_of(words, request.match_info["word"])
         await self._form(request, set())
         piece = self._piece(request)
-        if request.match_info["word"] == "confirm":
-            self._desk.confirm(piece)
-        else:
-            self._desk.cancel(piece)
+        words[word](piece)
         return self._to(request, f"tasks/{piece.name}")
 
     def _piece(self, request: web.Request) -> Piece:
         return self._desk.find(request.match_info["name"])
+
+
+def _one_of(known: Container[str], word: str) -> str:
+    """Return a word of an address that says what to do; raises `RefusedError` for one that is not known."""
+    if word not in known:
+        raise RefusedError(404, "there is no such page here")
+    return word
 
 
 async def _fields(request: web.Request) -> dict[str, str]:
@@ -320,6 +322,11 @@ async def _fields(request: web.Request) -> dict[str, str]:
     if form is None:
         raise RefusedError(400, NO_FORM)
     return dict(form)
+
+
+def _root(request: web.Request) -> str:
+    """Return the way from a page to the overview."""
+    return "../" * (request.rel_url.raw_path.count("/") - 1)
 
 
 def _next(where: str | None) -> str:

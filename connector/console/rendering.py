@@ -18,7 +18,7 @@ from connector import __version__
 from connector.console.advice import GATES, MOVED, ROWS, advice_for
 from connector.console.sampling import Snapshot, Status
 from connector.deadletters.deciding import WHY
-from connector.stream.holds import options_for
+from connector.stream.holds import CHOICES
 
 MOST_PARTITIONS: Final = 100
 """Rows of the table of partitions; `/status` has them all."""
@@ -157,17 +157,10 @@ def _safe_path(path: object) -> str | None:
     return path if isinstance(path, str) and re.fullmatch(r"[A-Za-z0-9_/.-]+", path) else None
 
 
-def choices_of(stream: Status) -> list[dict[str, Any]]:
-    """Return what has to be said before the holds of a stream can end."""
-    reasons = dict.fromkeys(hold["reason"] for hold in stream["holds"] if hold["ends"] == "operator")
-    choices = []
-    for reason in reasons:
-        options = [option.removeprefix("--").split(" ") for option in options_for(reason)]
-        if options:
-            choices.append(
-                {"reason": reason, "field": options[0][0].replace("-", "_"), "words": [word for _, word in options]}
-            )
-    return choices
+def choices_of(stream: Status) -> dict[str, tuple[str, ...]]:
+    """Return what can be said of which reasons before the holds of a stream can end."""
+    reasons = [hold["reason"] for hold in stream["holds"] if hold["ends"] == "operator"]
+    return {reason: CHOICES[reason] for reason in reasons if reason in CHOICES}
 
 
 def flow_of(stream: Status) -> dict[str, Any]:

@@ -256,6 +256,28 @@ def test_forms_have_limits(host: FakeHost) -> None:
     run(host, use)
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/streams/campaign-sends/confirm/explode"),
+        ("POST", "/streams/campaign-sends/confirm/explode"),
+        ("POST", "/dead-letters/explode"),
+        ("POST", "/tasks/one/explode"),
+    ],
+)
+def test_what_nobody_knows_how_to_do_is_refused_by_a_page(host: FakeHost, method: str, path: str) -> None:
+    async def use(site: Site) -> None:
+        await _log_in(site)
+        csrf = await _csrf(site, PAUSE)
+
+        reply = await site.request(method, path, data={"csrf": csrf}, headers=_origin(site))
+
+        assert (reply.status, reply.content_type) == (404, "text/html")
+        assert "there is no such page here" in await reply.text()
+
+    run(host, use)
+
+
 def test_an_unwatched_console_does_nothing_and_viewers_share_one_look(host: FakeHost) -> None:
     """A look a second, however many watch; and no more than so many may."""
 
