@@ -9,7 +9,6 @@ from typer.core import TyperGroup
 from connector import __version__
 from connector.cli.acls import acls
 from connector.cli.check import check
-from connector.cli.dead_letters.group import dead_letters
 from connector.cli.demo import demo
 from connector.cli.explain import explain
 from connector.cli.output import written
@@ -31,6 +30,26 @@ class _Commands(TyperGroup):
         except typer.BadParameter as error:
             error.message = error.message.removeprefix("Value error, ")
             raise
+
+
+class _DeadLetters(TyperGroup):
+    """The commands on dead letters, which load a Kafka client: not before one of them, or their help, is asked for."""
+
+    _loaded: Any = None
+
+    @property
+    def commands(self) -> Any:
+        """Return the commands by name."""
+        if self._loaded is None:
+            from connector.cli.dead_letters.group import dead_letters
+
+            dead_letters.rich_markup_mode = self.rich_markup_mode
+            self._loaded = typer.main.get_group(dead_letters).commands
+        return self._loaded
+
+    @commands.setter
+    def commands(self, none: Any) -> None:
+        """Take what is known before: none."""
 
 
 app = typer.Typer(
@@ -61,7 +80,11 @@ def _options(
     """Take the options that stand before a command; typer prints the application's own help instead of this."""
 
 
-app.add_typer(dead_letters, name="dead-letters")
+app.add_typer(
+    typer.Typer(cls=_DeadLetters, no_args_is_help=True),
+    name="dead-letters",
+    help="Find dead letters, understand, mend and send them again.",
+)
 for command in (run, check, explain, acls, pause, resume, simulate, demo, schema):
     app.command()(command)
 app.command(hidden=True)(worker)

@@ -127,9 +127,9 @@ def test_settings_that_cannot_be_used_exit_with_2_and_without_a_traceback(comman
     assert result.stderr == f"{path} cannot be used:\n  cannot read the file: No such file or directory\n"
 
 
-def test_checking_settings_needs_neither_kafka_nor_the_application() -> None:
+def test_help_and_checking_settings_need_neither_kafka_nor_the_application() -> None:
     code = (
-        "import sys, connector.cli.check, connector.cli.schema; "
+        "import sys, connector.cli.main; "
         "print([name for name in sys.modules if name in {'faust', 'confluent_kafka', 'httpx'}])"
     )
 

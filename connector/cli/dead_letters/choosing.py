@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -22,12 +22,12 @@ from connector.cli.topics import topic_named
 from connector.clock import now_ms
 from connector.config.settings import Settings
 from connector.core.reasons import REASONS
+from connector.deadletters.jobs import count_matching
+from connector.deadletters.running import find, spans_of, topics_of_streams
+from connector.deadletters.selection import Criteria, InvalidFilterError, Seen, read_position, read_time
+from connector.deadletters.working import Job, R, Spans, size_of, work
 from connector.memory import calm_collector
 from connector.telemetry.logging import disarm
-
-if TYPE_CHECKING:
-    from connector.deadletters.selection import Criteria, Seen
-    from connector.deadletters.working import Job, R, Spans
 
 PANEL: Final = "Which dead letters"
 
@@ -104,15 +104,8 @@ class Chosen:
         return loaded
 
     @functools.cached_property
-    def criteria(self) -> "Criteria":
+    def criteria(self) -> Criteria:
         """The filters."""
-        from connector.deadletters.selection import (
-            Criteria,
-            InvalidFilterError,
-            read_position,
-            read_time,
-        )
-
         asked, at_ms = self.asked, now_ms()
         try:
             return Criteria(
@@ -146,29 +139,23 @@ class Chosen:
         """The topics to read, each once."""
         if self.topics:
             return tuple(dict.fromkeys(topic_named("--topic", topic) for topic in self.topics))
-        from connector.deadletters.running import topics_of_streams
-
         return topics_of_streams(self.settings, self.streams)
 
-    def spans(self, *, whole: bool = False) -> "Spans":
+    def spans(self, *, whole: bool = False) -> Spans:
         """Return what there is to read, from `--since` on unless the whole is wanted."""
-        from connector.deadletters.running import spans_of
-
         return spans_of(self.settings, self.dead_letter_topics, since_ms=None if whole else self.criteria.since_ms)
 
-    def work(self, spans: "Spans", job: "Job[R]", what: str, *, quiet: bool = False) -> "Iterator[R]":
+    def work(self, spans: Spans, job: Job[R], what: str, *, quiet: bool = False) -> Iterator[R]:
         """Yield what a job finds in the spans, with a progress bar on a terminal."""
-        from connector.deadletters.working import size_of, work
-
         calm_collector()
         with progress(what, size_of(spans), quiet=quiet) as told:
             yield from work(self.settings.kafka, spans, job, told)
 
-    def quietly(self, spans: "Spans", job: "Job[R]", what: str) -> "Iterator[R]":
+    def quietly(self, spans: Spans, job: Job[R], what: str) -> Iterator[R]:
         """Work without a progress bar."""
         return self.work(spans, job, what, quiet=True)
 
-    def tell_unjudged(self, seen: "Seen") -> None:
+    def tell_unjudged(self, seen: Seen) -> None:
         """Say of how many dead letters the filters could not tell whether they are meant, if of any."""
         failed = seen.where_failed
         if failed:
@@ -203,9 +190,6 @@ class Chosen:
         """Tell whether there are dead letters that `--since` left unread."""
         if self.criteria.since_ms is None:
             return False
-        from connector.deadletters.running import find
-        from connector.deadletters.selection import Criteria
-
         # Offsets alone do not tell: markers of transactions have some as well.
         return bool(find(self.quietly, self.spans(whole=True), Criteria(), 1)[0])
 
@@ -224,9 +208,6 @@ class Chosen:
 
     def _reasons_of_older(self) -> set[str]:
         """Return the reasons of all dead letters, where `--since` left some unread."""
-        from connector.deadletters.jobs import count_matching
-        from connector.deadletters.selection import Criteria
-
         if self.criteria.since_ms is None:
             return set()
         job = functools.partial(count_matching, criteria=Criteria(reasons=self.criteria.reasons))

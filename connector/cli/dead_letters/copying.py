@@ -17,6 +17,12 @@ from connector.cli.dead_letters.choosing import Chosen, chosen, progress
 from connector.cli.dead_letters.reading import tell_none
 from connector.cli.errors import CommandError, ExitCode, reported, why_unread
 from connector.cli.topics import topic_named
+from connector.deadletters.copying import bring_in, letters_in, look_through
+from connector.deadletters.lines import InvalidLineError, line_of
+from connector.deadletters.preparing import topics_of
+from connector.deadletters.selection import Seen
+from connector.deadletters.working import size_of
+from connector.kafka.lent import first_answer
 from connector.memory import calm_collector
 
 
@@ -32,11 +38,6 @@ def export(
 
     Exit code 1: there are dead letters, and the filters select none of them.
     """
-    from connector.deadletters.copying import letters_in
-    from connector.deadletters.lines import line_of
-    from connector.deadletters.selection import Seen
-    from connector.deadletters.working import size_of
-
     spans = chosen.spans()
     calm_collector()
     count, seen = 0, Seen()
@@ -137,11 +138,6 @@ def import_letters(
     Each line is written once: killed and started again it goes on where it was. Exit code 2: a line is none of ours;
     nothing was written.
     """
-    from connector.deadletters.copying import bring_in, look_through
-    from connector.deadletters.lines import InvalidLineError
-    from connector.deadletters.preparing import topics_of
-    from connector.kafka.lent import first_answer
-
     loaded = load(settings, asks={"kafka"})
     topic_named("--to", to)
     try:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 
@@ -15,9 +15,12 @@ from connector.cli.dead_letters.showing import print_json
 from connector.cli.errors import CommandError, why_unread
 from connector.cli.printing import console, plain, table
 from connector.cli.topics import topic_named
-
-if TYPE_CHECKING:
-    from connector.deadletters.evidence import Event, Group
+from connector.deadletters.addresses import AddressBook
+from connector.deadletters.deciding import Rules
+from connector.deadletters.evidence import Event, Group, groups_of, read_numbers, split
+from connector.deadletters.jobs import find_events
+from connector.deadletters.letters import IN_DOUBT, told_time
+from connector.deadletters.running import find, spans_of
 
 _MOST_MINS: Final = 525_600
 """A year."""
@@ -67,12 +70,6 @@ def in_doubt(
     Who is known to have it becomes an outcome `queued` with source `evidence`; who is not is sent again; a number that
     stands twice stays in doubt. Without evidence nothing is written.
     """
-    from connector.deadletters.addresses import AddressBook
-    from connector.deadletters.deciding import Rules
-    from connector.deadletters.evidence import groups_of, split
-    from connector.deadletters.letters import IN_DOUBT
-    from connector.deadletters.running import find
-
     if set(chosen.asked["reason"] or ()) - {IN_DOUBT}:
         raise CommandError("--reason can only be in_doubt here", way_out="leave it out; redrive is for other reasons")
     numbers = [] if evidence is None else _numbers(evidence)
@@ -112,10 +109,8 @@ def in_doubt(
     Run(chosen, rules, spelled, name=name, dry_run=dry_run, yes=yes, as_json=as_json, findings=findings).carry_through()
 
 
-def _numbers(path: Path) -> list["Event"]:
+def _numbers(path: Path) -> list[Event]:
     """Return the evidence of a file."""
-    from connector.deadletters.evidence import read_numbers
-
     try:
         found = read_numbers(path.read_text(encoding="utf-8").splitlines())
     except (OSError, ValueError) as error:
@@ -125,25 +120,21 @@ def _numbers(path: Path) -> list["Event"]:
     return found
 
 
-def _events(chosen: Chosen, topic: str, since_ms: int, *, quiet: bool) -> list["Event"]:
+def _events(chosen: Chosen, topic: str, since_ms: int, *, quiet: bool) -> list[Event]:
     """Return the evidence of a topic, from a time on."""
-    from connector.deadletters.jobs import find_events
-    from connector.deadletters.letters import told_time
-    from connector.deadletters.running import spans_of
-
     spans = spans_of(chosen.settings, [topic], since_ms=since_ms)
     found = [event for part in chosen.work(spans, find_events, f"reading {topic}", quiet=quiet) for event in part]
     _refuse_none(found, f"topic {topic} holds no delivery event from {told_time(since_ms) or 'then'} on")
     return found
 
 
-def _digest(events: Iterable["Event"]) -> str:
+def _digest(events: Iterable[Event]) -> str:
     """Return what tells evidence from other evidence."""
     told = sorted((event.number, event.list_number or "", event.at_ms or 0) for event in events)
     return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 
-def _refuse_none(events: list["Event"], what: str) -> None:
+def _refuse_none(events: list[Event], what: str) -> None:
     """Raise `CommandError` for evidence without an entry.
 
     By it everything would be sent again; but a file that was not filled, or a topic of something else, looks the same.
@@ -156,7 +147,7 @@ def _refuse_none(events: list["Event"], what: str) -> None:
         raise CommandError(f"the evidence has no entry: {what}", way_out=way_out)
 
 
-def _show(groups: Iterable["Group"], *, as_json: bool) -> None:
+def _show(groups: Iterable[Group], *, as_json: bool) -> None:
     listed = list(groups)
     if as_json:
         print_json({"groups": [group.as_json() for group in listed]})

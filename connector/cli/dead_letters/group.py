@@ -7,11 +7,7 @@ from connector.cli.dead_letters.doubting import in_doubt
 from connector.cli.dead_letters.reading import list_letters, show, stats
 from connector.cli.dead_letters.redriving import park, redrive
 
-dead_letters = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Find dead letters, understand, mend and send them again.",
-)
+dead_letters = typer.Typer()
 for name, command in {
     "stats": stats,
     "list": list_letters,

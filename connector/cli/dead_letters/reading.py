@@ -11,6 +11,10 @@ from connector.cli.dead_letters.showing import print_counts, print_json, print_l
 from connector.cli.errors import CommandError, ExitCode
 from connector.cli.printing import console, json_text
 from connector.clock import now_ms
+from connector.deadletters.jobs import count_matching
+from connector.deadletters.running import find, find_at
+from connector.deadletters.selection import InvalidFilterError, Seen, read_position
+from connector.deadletters.sums import Sums
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Reveal = Annotated[
@@ -25,10 +29,6 @@ def stats(chosen: Chosen, *, as_json: AsJson = False) -> None:
 
     Exit code 1: there are dead letters, and the filters select none of them.
     """
-    from connector.deadletters.jobs import count_matching
-    from connector.deadletters.selection import Seen
-    from connector.deadletters.sums import Sums
-
     at_ms = now_ms()
     sums, seen = Sums(), Seen()
     spans = chosen.spans()
@@ -73,8 +73,6 @@ def list_letters(
 
     Exit code 1: there are dead letters, and the filters select none of them.
     """
-    from connector.deadletters.running import find
-
     found, seen = find(chosen.quietly if as_json else chosen.work, chosen.spans(), chosen.criteria, limit)
     if not found:
         chosen.refuse_unknown_reasons(seen.reasons)
@@ -109,9 +107,6 @@ def show(
 
     Exit code 1: there is none at that position.
     """
-    from connector.deadletters.running import find_at
-    from connector.deadletters.selection import InvalidFilterError, read_position
-
     try:
         position = read_position("POSITION", place)
     except InvalidFilterError as error:

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
 from rich.text import Text
@@ -15,11 +15,15 @@ from connector.cli.dead_letters.showing import print_counts, print_json
 from connector.cli.errors import CommandError, ExitCode, why_unread
 from connector.cli.printing import console
 from connector.cli.topics import topic_named
-
-if TYPE_CHECKING:
-    from connector.deadletters.deciding import Plan, Rules
-    from connector.deadletters.evidence import Finding
-    from connector.deadletters.redriving import Written
+from connector.deadletters.deciding import WHY, Plan, Rules, parking_topic
+from connector.deadletters.evidence import Finding
+from connector.deadletters.landing import why_not_parked_in, why_not_sent_to
+from connector.deadletters.patching import read_patch
+from connector.deadletters.preparing import NameTakenError
+from connector.deadletters.redriving import Written
+from connector.deadletters.running import InvalidNameError, Redrive
+from connector.kafka.errors import KafkaTroubleError
+from connector.kafka.topics import TopicsMissingError
 
 IN_DOUBT_MEANS: Final = (
     "in_doubt is included: nobody knows whether the platform took these records. Each that it took is taken a second "
@@ -81,8 +85,6 @@ def redrive(
     What the platform may have is left: records in doubt, and those whose origin has an outcome `queued`. Exit code 1:
     the filters select none, or it was not confirmed. 4: another redrive took the name over.
     """
-    from connector.deadletters.deciding import Rules
-
     include_in_doubt = include is not None
     rules = Rules(
         chosen.settings.streams_by_name,
@@ -121,8 +123,6 @@ def park(
 
     They stay where they are as well, and a redrive of them is not prevented by it.
     """
-    from connector.deadletters.deciding import Rules
-
     rules = Rules(
         chosen.settings.streams_by_name,
         to=None if to is None else topic_named("--to", to),
@@ -136,8 +136,6 @@ def park(
 
 
 def _refuse_topic_of_results(chosen: Chosen, to: str | None) -> None:
-    from connector.deadletters.landing import why_not_sent_to
-
     why = to is not None and why_not_sent_to(chosen.settings, to, chosen.dead_letter_topics)
     if why:
         way_out = "leave --to out, for each stream's own redrive topic, or name a topic that a stream reads"
@@ -146,9 +144,6 @@ def _refuse_topic_of_results(chosen: Chosen, to: str | None) -> None:
 
 def _refuse_parking_where_it_is_read(chosen: Chosen, to: str | None) -> None:
     """Raise `CommandError` for a parking topic that cannot be one, be it named or what is meant without a name."""
-    from connector.deadletters.deciding import parking_topic
-    from connector.deadletters.landing import why_not_parked_in
-
     reading = chosen.dead_letter_topics
     for topic in [parking_topic(topic) for topic in reading] if to is None else [to]:
         why = why_not_parked_in(chosen.settings, topic, reading)
@@ -158,8 +153,6 @@ def _refuse_parking_where_it_is_read(chosen: Chosen, to: str | None) -> None:
 
 
 def _patch(text: str | None) -> dict[str, Any] | None:
-    from connector.deadletters.patching import read_patch
-
     if text is None:
         return None
     if text.startswith("@"):
@@ -193,7 +186,7 @@ class Run:
     def __init__(
         self,
         chosen: Chosen,
-        rules: "Rules",
+        rules: Rules,
         spelled: dict[str, Any],
         *,
         name: str | None,
@@ -203,10 +196,8 @@ class Run:
         rate: float | None = None,
         limit: int | None = None,
         note: str = "",
-        findings: "Mapping[str, Finding] | None" = None,
+        findings: Mapping[str, Finding] | None = None,
     ) -> None:
-        from connector.deadletters.running import InvalidNameError, Redrive
-
         self._chosen = chosen
         self._dry_run, self._yes, self._as_json = dry_run, yes, as_json
         self._rate, self._limit, self._note = rate, limit, note
@@ -227,9 +218,6 @@ class Run:
 
     def carry_through(self) -> None:
         """Say what would be done and, unless that is all, have it confirmed and do it."""
-        from connector.deadletters.preparing import NameTakenError
-        from connector.kafka.errors import KafkaTroubleError
-
         try:
             plan = self._plan()
             if plan is not None:
@@ -245,7 +233,7 @@ class Run:
                 ) from error
             raise
 
-    def _plan(self) -> "Plan | None":
+    def _plan(self) -> Plan | None:
         """Return what there is to do; None where there is nothing, which is said."""
         found = self._redrive.look()
         self._chosen.refuse_unknown_reasons(found.seen.reasons)
@@ -257,7 +245,7 @@ class Run:
             return None
         return self._redrive.plan()
 
-    def _finish(self, plan: "Plan") -> None:
+    def _finish(self, plan: Plan) -> None:
         told = self._redrive.told(plan)
         blind = self._redrive.blind(plan)
         if not self._as_json:
@@ -309,18 +297,14 @@ class Run:
         what = ", ".join(f"{number:,} {did[action]}" for action, number in written.by_action.items()) or "nothing"
         typer.echo(f"{what} in {took:.1f} s ({written.total / max(took, 1e-9):,.0f} records/s)")
         if written.too_large:
-            from connector.deadletters.deciding import WHY
-
             typer.echo(f"{written.too_large:,} left: {WHY['too_large']}", err=True)
 
-    def _count(self, plan: "Plan") -> int:
+    def _count(self, plan: Plan) -> int:
         """Return how many records are written this time."""
         return plan.count if self._limit is None else min(plan.count, self._limit)
 
-    def _refuse_missing(self, plan: "Plan") -> None:
+    def _refuse_missing(self, plan: Plan) -> None:
         """Raise `TopicsMissingError` before anybody is asked; on a dry run say it alone."""
-        from connector.kafka.topics import TopicsMissingError
-
         try:
             self._redrive.refuse_missing(plan)
         except TopicsMissingError as error:
@@ -328,14 +312,12 @@ class Run:
                 raise
             typer.echo(str(error), err=True)
 
-    def _carry_out(self, plan: "Plan") -> "Written":
+    def _carry_out(self, plan: Plan) -> Written:
         count = self._count(plan)
         with progress("writing", count, quiet=self._as_json or not count) as told:
             return self._redrive.carry_out(plan, told, rate=self._rate, limit=self._limit, note=self._note)
 
-    def _print(self, plan: "Plan") -> None:
-        from connector.deadletters.deciding import WHY
-
+    def _print(self, plan: Plan) -> None:
         out, found, rules = console(), self._redrive.found, self._redrive.rules
         done = found.matched - len(found.candidates)
         what = "park" if rules.park else "redrive"

@@ -2,17 +2,16 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from connector.cli.printing import console, json_text, plain, table
-
-if TYPE_CHECKING:
-    from connector.deadletters.letters import Letter
-
+from connector.deadletters import telling
+from connector.deadletters.letters import Letter
+from connector.stream.holds import fit_to_show
 
 _COLUMNS: Final = {
     "position": "position",
@@ -34,15 +33,12 @@ def print_json(value: Any) -> None:
     typer.echo(json_text(value, indent=2))
 
 
-def shown(letter: "Letter", *, reveal: bool) -> dict[str, Any]:
+def shown(letter: Letter, *, reveal: bool) -> dict[str, Any]:
     """Return what there is to know of a dead letter as JSON-ready values."""
-    from connector.deadletters import telling
-    from connector.stream.holds import fit_to_show
-
     return telling.shown(letter, hide=None if reveal else fit_to_show)
 
 
-def print_letter(letter: "Letter", *, reveal: bool) -> None:
+def print_letter(letter: Letter, *, reveal: bool) -> None:
     """Print one dead letter for people."""
     told = shown(letter, reveal=reveal)
     out = console()
@@ -65,7 +61,7 @@ def print_letter(letter: "Letter", *, reveal: bool) -> None:
         )
 
 
-def print_letters(letters: Iterable["Letter"], *, reveal: bool) -> None:
+def print_letters(letters: Iterable[Letter], *, reveal: bool) -> None:
     """Print a table of dead letters for people."""
     listed = list(letters)
     one_topic = len({letter.partition.topic for letter in listed}) == 1
