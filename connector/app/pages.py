@@ -158,7 +158,7 @@ def add_pages(connector: "Connector") -> None:
             web.get("/readyz", readyz),
             web.get("/status", status),
             web.get("/metrics", metrics),
-            web.post("/streams/{name}/{action:resume|pause}", acting),
+            web.post("/streams/{name}/{action}", acting),
         ]
     )
     if not connector.is_supervised:

@@ -77,6 +77,8 @@ def _done(connector: "Connector", name: str, action: str, form: Form) -> dict[st
     stream = next((stream for stream in connector.streams if stream.name == name), None)
     if stream is None:
         raise RefusedError(404, "there is no such stream here")
+    if action not in {"pause", "resume"}:
+        raise RefusedError(404, "a stream can be told to pause and to resume, and nothing else")
     said = pause_in(form) if action == "pause" else decision_in(form)
     if stream.state_name != "running":
         raise RefusedError(409, f"the stream is {stream.state_name}")

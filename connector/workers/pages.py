@@ -54,7 +54,7 @@ class Pages:
                 web.get("/readyz", self._readyz),
                 web.get("/status", self._status),
                 web.get("/metrics", self._metrics),
-                web.post("/streams/{name}/{action:resume|pause}", self._pass_on),
+                web.post("/streams/{name}/{action}", self._pass_on),
             ]
         )
         Console(self).add_to(app)

@@ -219,6 +219,16 @@ def test_the_other_pages_are_only_to_be_read(still_holding: Site, path: str) -> 
     assert still_holding.post(path=path, data={"token": TOKEN}).status_code == 405
 
 
+def test_what_no_stream_can_be_told_is_refused_like_all_else(still_holding: Site) -> None:
+    path = f"/streams/{still_holding.world.name}/{SENT}"
+
+    reply = still_holding.post(path=path)
+
+    problem = "a stream can be told to pause and to resume, and nothing else"
+    assert (reply.status_code, reply.json()) == (404, {"problem": problem})
+    assert still_holding.post(token=None, path=path).status_code == 401
+
+
 @pytest.mark.parametrize("name", [SENT, "%3Cb%3E", "..%2F..%2Fstatus", "%0d%0aX-Made-Up:%201"])
 def test_an_unknown_stream_is_not_found_and_not_repeated(still_holding: Site, name: str) -> None:
     reply = still_holding.post(path=f"/streams/{name}/resume")
