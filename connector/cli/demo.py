@@ -1,6 +1,5 @@
 """`demo`: a real broker, a simulated platform with faults, 100,000 events, and a judge."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import orjson
@@ -61,8 +60,7 @@ def demo(
         raise CommandError(str(error), ExitCode.FAILED, way_out="the end of the log says why") from error
     _show(console, result)
     if as_json:
-        sys.stdout.write(f"{orjson.dumps(result.summary()).decode()}\n")
-        sys.stdout.flush()
+        typer.echo(orjson.dumps(result.summary()))
     if result.problems:
         raise typer.Exit(ExitCode.FAILED)
 

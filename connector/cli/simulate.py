@@ -4,7 +4,6 @@ import asyncio
 import errno
 import json
 import signal
-import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -116,7 +115,7 @@ def simulate(
     tune_allocator()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         totals = runner.run(_serve(settings, as_json=as_json))
-    _say(msgspec.json.encode(totals).decode() if as_json else _summary(totals))
+    typer.echo(msgspec.json.encode(totals).decode() if as_json else _summary(totals))
 
 
 def _try_files(cert: Path | None, key: Path | None) -> None:
@@ -147,7 +146,8 @@ async def _serve(settings: "SimulatorSettings", *, as_json: bool) -> "LedgerTota
             way_out = "give an address of this machine, such as 127.0.0.1, or 0.0.0.0 for every interface"
             raise CommandError(f"cannot listen on --host {host}: {why}", way_out=way_out) from error
         urls = {"url": simulator.url, "control_url": simulator.control_url}
-        _say(json.dumps(urls) if as_json else f"Simulator ready at {simulator.url} (control: {simulator.control_url})")
+        ready = f"Simulator ready at {simulator.url} (control: {simulator.control_url})"
+        typer.echo(json.dumps(urls) if as_json else ready)
         await stopping.wait()
         # Identities may be texts or numbers of people, and what is printed ends up in logs.
         return msgspec.structs.replace(simulator.behaviour.ledger.totals(), accepted_twice_examples=())
@@ -184,8 +184,3 @@ def _summary(totals: "LedgerTotals") -> str:
     if unanswered:
         lines.append(f"Left without a whole answer: {unanswered}")
     return "\n".join(lines)
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()  # who waits for the line may read a pipe

@@ -177,7 +177,7 @@ class Clerk:
         )
         redrive.look()
         plan = redrive.plan()
-        told = {**redrive.told(plan), "blind": redrive.blind(plan), "lacking": redrive.lacking(plan)}
+        told = {**redrive.told(plan), "warnings": redrive.warnings(plan)}
         if not plan.count:
             return {**told, "written": {}, "too_large": 0, "by_others": 0}
         redrive.refuse_missing(plan)

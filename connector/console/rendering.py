@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from connector import __version__
 from connector.console.advice import GATES, MOVED, ROWS, advice_for
 from connector.console.sampling import Snapshot, Status
-from connector.deadletters.deciding import WHY
+from connector.deadletters.deciding import DID, WHY
 from connector.stream.holds import CHOICES
 
 MOST_PARTITIONS: Final = 100
@@ -243,6 +243,7 @@ def _environment() -> Environment:
         choices_of=choices_of,
         headline=headline,
         WHY=WHY,
+        DID=DID,
     )
     return made
 

@@ -314,6 +314,9 @@ class Known:
 Action = Literal["redrive", "park", "accept"]
 """What is written about a dead letter: it is sent again, set aside, or settled as queued."""
 
+DID: Final[Mapping[Action, str]] = {"redrive": "sent again", "park": "parked", "accept": "settled as queued"}
+"""What was done, for people."""
+
 
 @dataclass(slots=True)
 class Actions:

@@ -132,6 +132,7 @@ class Redrive:
         self.found = Survey()
         self._findings = findings
         self._lacking: set[str] = set()
+        """Topics of outcomes of which retention has removed some since the oldest dead letter."""
         self._work = work
 
     def look(self) -> Survey:
@@ -168,18 +169,23 @@ class Redrive:
         still.confirmed(confirmed)
         return still
 
-    def blind(self, plan: Plan) -> list[str]:
-        """Return streams that are sent to and whose outcomes do not tell what the platform took."""
-        return [name for name in self._sent_to(plan) if self.rules.streams[name].outcomes.records == "failures"]
-
-    def lacking(self, plan: Plan) -> list[str]:
-        """Return topics of outcomes that tell it in part: retention has removed some since the oldest dead letter."""
-        topics = {self.rules.streams[name].outcomes.topic for name in self._sent_to(plan)}
-        return sorted(topics & self._lacking)
-
-    def _sent_to(self, plan: Plan) -> list[str]:
+    def warnings(self, plan: Plan) -> list[str]:
+        """Return, for people, where outcomes do not tell whether the platform took what a plan sends again."""
         sent = [candidate for candidate in self.found.candidates if plan.action_for(candidate) == "redrive"]
-        return sorted(streams_of(sent, self.rules))
+        outcomes = {name: self.rules.streams[name].outcomes for name in sorted(streams_of(sent, self.rules))}
+        warnings = []
+        if blind := [name for name, settings in outcomes.items() if settings.records == "failures"]:
+            warnings.append(
+                f"{', '.join(blind)}: outcomes are written of failures only (outcomes.records), so that nothing tells "
+                "which of these records the platform took since. What was sent again before is left all the same."
+            )
+        warnings += [
+            f"{topic}: retention has removed outcomes of the time since the oldest of these dead letters, so that "
+            "nothing tells whether the platform took some of them since. What was sent again before is left, as far as "
+            "the redrive topic reaches."
+            for topic in sorted({settings.topic for settings in outcomes.values()} & self._lacking)
+        ]
+        return warnings
 
     def refuse_missing(self, plan: Plan) -> None:
         """Raise `TopicsMissingError` where a plan writes to a topic that does not exist and may not be created."""

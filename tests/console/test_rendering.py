@@ -63,8 +63,7 @@ _PLAN: Final = {
     "would_accept": 0,
     "would_skip": 1,
     "skipped": {"queued": 1},
-    "blind": [],
-    "lacking": [],
+    "warnings": ["campaign-sends: outcomes are written of failures only"],
 }
 _COUNTS: Final = {"total": 3, "reasons": {"invalid_phone": 3}, "ages": {"1h": 3, "older": 0}}
 

@@ -15,7 +15,7 @@ from connector.cli.dead_letters.showing import print_counts, print_json
 from connector.cli.errors import CommandError, ExitCode, why_unread
 from connector.cli.printing import console
 from connector.cli.topics import topic_named
-from connector.deadletters.deciding import WHY, Plan, Rules, parking_topic
+from connector.deadletters.deciding import DID, WHY, Plan, Rules, parking_topic
 from connector.deadletters.evidence import Finding
 from connector.deadletters.landing import why_not_parked_in, why_not_sent_to
 from connector.deadletters.patching import read_patch
@@ -247,22 +247,10 @@ class Run:
 
     def _finish(self, plan: Plan) -> None:
         told = self._redrive.told(plan)
-        blind = self._redrive.blind(plan)
         if not self._as_json:
             self._print(plan)
-        if blind:
-            typer.echo(
-                f"{', '.join(blind)}: outcomes are written of failures only (outcomes.records), so that nothing tells "
-                "which of these records the platform took since. What was sent again before is left all the same.",
-                err=True,
-            )
-        for topic in self._redrive.lacking(plan):
-            typer.echo(
-                f"{topic}: retention has removed outcomes of the time since the oldest of these dead letters, so that "
-                "nothing tells whether the platform took some of them since. What was sent again before is left, as "
-                "far as the redrive topic reaches.",
-                err=True,
-            )
+        for warning in self._redrive.warnings(plan):
+            typer.echo(warning, err=True)
         count = self._count(plan)
         if count < plan.count and not self._as_json:
             typer.echo(f"of these {count:,} this time (--limit)")
@@ -293,8 +281,7 @@ class Run:
             left = {"too_large": written.too_large} if written.too_large else {}
             print_json(told | {"written": dict(written.by_action), **left, "took_secs": round(took, 3)})
             return
-        did = {"redrive": "sent again", "park": "parked", "accept": "settled as queued"}
-        what = ", ".join(f"{number:,} {did[action]}" for action, number in written.by_action.items()) or "nothing"
+        what = ", ".join(f"{number:,} {DID[action]}" for action, number in written.by_action.items()) or "nothing"
         typer.echo(f"{what} in {took:.1f} s ({written.total / max(took, 1e-9):,.0f} records/s)")
         if written.too_large:
             typer.echo(f"{written.too_large:,} left: {WHY['too_large']}", err=True)

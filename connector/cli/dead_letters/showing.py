@@ -13,19 +13,8 @@ from connector.deadletters import telling
 from connector.deadletters.letters import Letter
 from connector.stream.holds import fit_to_show
 
-_COLUMNS: Final = {
-    "position": "position",
-    "at": "at",
-    "stream": "stream",
-    "reason": "reason",
-    "code": "code",
-    "text": "text",
-    "http_status": "status",
-    "attempts": "attempts",
-    "redrives": "redrives",
-    "source": "source",
-}
-"""What a list shows of dead letters, under which heading."""
+_LISTED: Final = ["position", "at", "stream", "reason", "code", "text", "http_status", "attempts", "redrives", "source"]
+"""What a list shows of dead letters."""
 
 
 def print_json(value: Any) -> None:
@@ -72,8 +61,8 @@ def print_letters(letters: Iterable[Letter], *, reveal: bool) -> None:
         for one, letter in zip(told, listed, strict=True):
             one["position"] = f"{letter.partition.number}:{letter.offset}"
     # A terminal is narrow: what none of them has takes no room.
-    names = [name for name in _COLUMNS if any(one[name] is not None for one in told)]
-    rows = table(*(_COLUMNS[name] for name in names))
+    names = [name for name in _LISTED if any(one[name] is not None for one in told)]
+    rows = table(*(name.removeprefix("http_") for name in names))
     for one in told:
         rows.add_row(*(plain(one[name]) for name in names))
     console().print(rows)
