@@ -15,7 +15,6 @@ from typing import Any, Final
 
 from connector.clock import now_ms
 from connector.config.settings import Settings
-from connector.deadletters import telling
 from connector.deadletters.addresses import AddressBook
 from connector.deadletters.deciding import Rules
 from connector.deadletters.evidence import groups_of
@@ -25,14 +24,14 @@ from connector.deadletters.preparing import NameTakenError
 from connector.deadletters.running import Redrive, find, find_at, spans_of, topics_of_streams
 from connector.deadletters.selection import Criteria, InvalidFilterError, Seen, read_position, read_time
 from connector.deadletters.sums import Sums
+from connector.deadletters.telling import shown
 from connector.deadletters.working import Job, R, Spans, size_of, work
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.scanning import NoSuchTopicError
 from connector.kafka.topics import TopicsMissingError
 from connector.memory import calm_collector
 from connector.processes import end_with_parent
-from connector.stream.holds import fit_to_show
-from connector.telemetry.logging import configure_logging, get_logger
+from connector.telemetry.logging import configure_logging, fit_to_show, get_logger
 
 LISTED: Final = 50
 """Dead letters that a list holds at most; the command line lists more."""
@@ -135,7 +134,7 @@ class Clerk:
         return {
             "topics": topics,
             "counts": sums.as_json(now_ms=now_ms()),
-            "letters": [telling.shown(letter, hide=fit_to_show) for letter in found],
+            "letters": [shown(letter, reveal=False) for letter in found],
             "others": sorted(seen.reasons - {task.reason}) if task.reason and not sums.total else [],
             "most": LISTED,
         }
@@ -147,8 +146,7 @@ class Clerk:
         found = find_at(self.work, spans_of(settings, topics_of_streams(settings)), Criteria(), position)
         if not found:
             raise ForeseenError(f"there is no dead letter at {task.position}, nor one that came from there")
-        hide = None if task.reveal else fit_to_show
-        return {"letters": [telling.shown(letter, hide=hide) for letter in found], "revealed": task.reveal}
+        return {"letters": [shown(letter, reveal=task.reveal) for letter in found], "revealed": task.reveal}
 
     def in_doubt(self) -> dict[str, Any]:
         """Group what is in doubt by what left it so."""

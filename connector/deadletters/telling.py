@@ -5,26 +5,22 @@ is as good as the number. Whoever has to tell records apart has their positions.
 failure are ours; the values of all others are hidden as well.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from connector.core.records import FAILURE_PREFIXES
 from connector.deadletters.addresses import json_of
 from connector.deadletters.letters import Letter, spelled, told_time
-from connector.telemetry.logging import HIDDEN, mask_mail, mask_record
+from connector.telemetry.logging import HIDDEN, fit_to_show, mask_mail, mask_record
 
 
-def shown(letter: Letter, *, hide: Callable[[str], str] | None) -> dict[str, Any]:
-    """Return what there is to know of a dead letter as JSON-ready values.
-
-    `hide` makes a text fit to be shown; None reveals everything.
-    """
+def shown(letter: Letter, *, reveal: bool) -> dict[str, Any]:
+    """Return what there is to know of a dead letter as JSON-ready values."""
 
     def hidden(text: str | None) -> str | None:
-        return text if hide is None or text is None else mask_mail(hide(text))
+        return text if reveal or text is None else mask_mail(fit_to_show(text))
 
     def header(name: str, value: bytes | None) -> list[str | None]:
-        if hide is None or name.startswith(FAILURE_PREFIXES):
+        if reveal or name.startswith(FAILURE_PREFIXES):
             return [name, hidden(_text(value))]
         return [mask_record(name), None if value is None else HIDDEN]
 
@@ -41,8 +37,8 @@ def shown(letter: Letter, *, hide: Callable[[str], str] | None) -> dict[str, Any
         "redrives": letter.redrives,
         "source": None if source is None else spelled(source),
         "origin": spelled(letter.origin),
-        "key": _text(letter.key) if hide is None or letter.key is None else HIDDEN,
-        "value": _value(letter, reveal=hide is None),
+        "key": _text(letter.key) if reveal or letter.key is None else HIDDEN,
+        "value": _value(letter, reveal=reveal),
         "headers": [header(name, value) for name, value in letter.headers],
     }
 

@@ -5,7 +5,6 @@ by comparing what holds now with what did when it was last looked at: one line a
 whatever happens in between.
 """
 
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any, Final, Literal, get_args
 from connector.clock import now
 from connector.core.breaker import Hold
 from connector.core.chunks import Partition
-from connector.telemetry.logging import HIDDEN, get_logger, mask_phone
+from connector.telemetry.logging import fit_to_show, get_logger, mask_phone
 from connector.telemetry.runbook import runbook_of
 
 InDoubtChoice = Literal["dead_letter", "resend"]
@@ -27,11 +26,6 @@ CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "progress_missing": get_args(MissingChoice),
 }
 """By reason what can be decided about its holds; each is a field of `Decision` and of the forms, and an option."""
-
-MAX_DETAIL: Final = 500
-"""Characters of a hold's detail that are shown: most of it is the platform's own text."""
-
-_DIGITS: Final = re.compile(r"(?<![0-9A-Za-z])[0-9]{10,15}(?![0-9A-Za-z])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +86,6 @@ def commands_for(seen: HoldSeen, base: str) -> list[str]:
         return []
     at = "" if seen.partition is None else f" --partition {seen.partition}"
     return [f"{base}{at} {option}".rstrip() for option in options_for(seen.hold.reason) or ("",)]
-
-
-def fit_to_show(text: str, secrets: Iterable[str] = ()) -> str:
-    """Return a text of the platform's without phone numbers and secrets, not too long: it may repeat what it was sent.
-
-    Digits without a plus are hidden as well, so this is not for texts of ours, where they are offsets.
-    """
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, HIDDEN)
-    text = _DIGITS.sub(HIDDEN, mask_phone(text))
-    return text if len(text) <= MAX_DETAIL else f"{text[:MAX_DETAIL]}..."
 
 
 def detail_of(seen: HoldSeen, secrets: Iterable[str] = ()) -> str:

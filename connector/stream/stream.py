@@ -24,7 +24,7 @@ from connector.kafka.topics import Outputs, Topics
 from connector.shaping.formats import SchemaRegistry, decoder_for
 from connector.shaping.shaper import shaper_of
 from connector.stream.asking import may_read
-from connector.stream.holds import Decision, HoldBook, HoldSeen, Resumed, fit_to_show, status_of
+from connector.stream.holds import Decision, HoldBook, HoldSeen, Resumed, status_of
 from connector.stream.paces import PaceBook
 from connector.stream.preparing import Preparer
 from connector.stream.reader import Reader
@@ -41,7 +41,7 @@ from connector.stream.wiring import (
     topics_of,
     verdict_policy,
 )
-from connector.telemetry.logging import get_logger
+from connector.telemetry.logging import fit_to_show, get_logger
 from connector.telemetry.metrics import BatchMetrics
 from connector.telemetry.traces import Traces
 from connector.trackly.client import Client

@@ -9,7 +9,7 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TextIO, cast
 
@@ -34,6 +34,11 @@ _BARE: Final = re.compile(rf"(?<![0-9A-Za-z])\(?{_DIGITS}(?:(?![0-9A-Za-z])|(?={
 _MAIL_PART: Final = r"[^\s@<>\"'(),:;\\\[\]]{1,256}"
 _MAIL: Final = re.compile(rf"{_MAIL_PART}@{_MAIL_PART}")
 _HIDDEN_MAIL: Final = f"{HIDDEN}@{HIDDEN}"
+
+_LONG_NUMBER: Final = re.compile(r"(?<![0-9A-Za-z])[0-9]{10,15}(?![0-9A-Za-z])")
+
+MAX_SHOWN: Final = 500
+"""Characters of a text of the platform's that are shown."""
 
 _PHONE_KEYS: Final = frozenset({"to", "to_number", "phone_number", "phone"})
 _CONTENT_KEYS: Final = frozenset({"body", "message", "value", "payload", "contact_data", "custom_fields"})
@@ -85,6 +90,18 @@ def disarm(text: str, *, keep_lines: bool = False) -> str:
     """Return a text with its control characters spelled out, so that a terminal does not obey them."""
     control = _CONTROL_BUT_LINES if keep_lines else _CONTROL
     return control.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def fit_to_show(text: str, secrets: Iterable[str] = ()) -> str:
+    """Return a text of the platform's without phone numbers and secrets, not too long: it may repeat what it was sent.
+
+    Digits without a plus are hidden as well, so this is not for texts of ours, where they are offsets.
+    """
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, HIDDEN)
+    text = _LONG_NUMBER.sub(HIDDEN, mask_phone(text))
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _clean(value: Any, key: str, *, of_record: bool = False) -> Any:

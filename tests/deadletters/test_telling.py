@@ -10,7 +10,6 @@ from connector.deadletters.addresses import AddressBook
 from connector.deadletters.evidence import groups_of
 from connector.deadletters.letters import Letter
 from connector.deadletters.telling import shown
-from connector.stream.holds import fit_to_show
 from tests.deadletters.making import headers_of, letter
 
 VALUE = {
@@ -38,7 +37,7 @@ def _letter(key: bytes | None = b"alice@example.com", value: Any = VALUE) -> Let
 
 
 def test_nothing_personal_is_shown_of_a_record() -> None:
-    told = shown(_letter(), hide=fit_to_show)
+    told = shown(_letter(), reveal=False)
 
     text = json.dumps(told)
     for hidden in ("alice", "bob", "carol", "example.com", "Hello", "1415555012"):
@@ -72,7 +71,7 @@ def test_nothing_personal_is_shown_of_a_record() -> None:
     ],
 )
 def test_a_number_is_hidden_as_people_write_it(text: str, masked: str) -> None:
-    assert shown(_letter(value={"phone_2": text}), hide=fit_to_show)["value"] == {"phone_2": masked}
+    assert shown(_letter(value={"phone_2": text}), reveal=False)["value"] == {"phone_2": masked}
 
 
 @pytest.mark.parametrize(
@@ -83,17 +82,17 @@ def test_a_time_that_cannot_be_one_is_none(timestamp_ms: int, at: str | None) ->
     """Such as that of a producer that counts microseconds."""
     found = letter(headers=[("trackly.reason", b"in_doubt")], timestamp_ms=timestamp_ms)
 
-    assert shown(found, hide=fit_to_show)["at"] == at
+    assert shown(found, reveal=False)["at"] == at
     assert [group.as_json()["from"] for group in groups_of([found], AddressBook())] == [at]
 
 
 def test_a_record_without_a_key_is_told_from_one_whose_key_is_hidden() -> None:
-    assert shown(_letter(key=None), hide=fit_to_show)["key"] is None
+    assert shown(_letter(key=None), reveal=False)["key"] is None
 
 
 @pytest.mark.parametrize("value", [VALUE, [1]])
 def test_everything_is_shown_where_that_is_asked_for(value: Any) -> None:
-    told = shown(_letter(value=value), hide=None)
+    told = shown(_letter(value=value), reveal=True)
 
     assert (told["key"], told["value"]) == ("alice@example.com", value)
     assert told["headers"][:2] == [["customer", "Alice Example"], ["bob@example.com", "x"]]

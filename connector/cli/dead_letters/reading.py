@@ -7,7 +7,7 @@ import typer
 from rich.text import Text
 
 from connector.cli.dead_letters.choosing import Chosen, chosen
-from connector.cli.dead_letters.showing import print_counts, print_json, print_letter, print_letters, shown
+from connector.cli.dead_letters.showing import print_counts, print_json, print_letter, print_letters
 from connector.cli.errors import CommandError, ExitCode
 from connector.cli.printing import console, json_text
 from connector.clock import now_ms
@@ -15,6 +15,7 @@ from connector.deadletters.jobs import count_matching
 from connector.deadletters.running import find, find_at
 from connector.deadletters.selection import InvalidFilterError, Seen, read_position
 from connector.deadletters.sums import Sums
+from connector.deadletters.telling import shown
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Reveal = Annotated[

@@ -9,9 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from connector.cli.printing import console, json_text, plain, table
-from connector.deadletters import telling
 from connector.deadletters.letters import Letter
-from connector.stream.holds import fit_to_show
+from connector.deadletters.telling import shown
 
 _LISTED: Final = ["position", "at", "stream", "reason", "code", "text", "http_status", "attempts", "redrives", "source"]
 """What a list shows of dead letters."""
@@ -20,11 +19,6 @@ _LISTED: Final = ["position", "at", "stream", "reason", "code", "text", "http_st
 def print_json(value: Any) -> None:
     """Print one JSON document."""
     typer.echo(json_text(value, indent=2))
-
-
-def shown(letter: Letter, *, reveal: bool) -> dict[str, Any]:
-    """Return what there is to know of a dead letter as JSON-ready values."""
-    return telling.shown(letter, hide=None if reveal else fit_to_show)
 
 
 def print_letter(letter: Letter, *, reveal: bool) -> None:
