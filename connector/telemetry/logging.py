@@ -229,10 +229,10 @@ def toggle_debug() -> None:
     log = get_logger("log")
     if not is_debugging():
         _set_level(logging.DEBUG)
-        log.warning("log level changed", level="debug")
+        log.warning("log level changed", to="debug")
         return
     quiet = _configured.level if _configured.level > logging.DEBUG else logging.INFO
-    log.warning("log level changed", level=logging.getLevelName(quiet).lower())
+    log.warning("log level changed", to=logging.getLevelName(quiet).lower())
     _set_level(quiet)
 
 

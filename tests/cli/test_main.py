@@ -294,6 +294,24 @@ def test_a_signal_that_is_not_listened_for_yet_waits_until_it_is(name: str) -> N
     assert (result.returncode, result.stdout) == (0, "lives\nhears it\n")
 
 
+def test_a_worker_that_starts_after_the_log_was_switched_begins_with_level_debug(tmp_path: Path) -> None:
+    stream = {"name": "s", "topics": ["t"], "operation": "send", "list_number": "+18005551234"}
+    topics = {"outcomes": {"topic": "o"}, "dead_letters": {"topic": "d"}}
+    settings = {
+        "kafka": {"bootstrap_servers": f"127.0.0.1:{free_port()}", "startup_timeout_secs": 1},
+        "trackly": {"api_key": KEY},
+        "streams": [stream | topics],
+    }
+    path = tmp_path / "connector.yaml"
+    path.write_text(json.dumps(settings))
+
+    result = _python("worker", str(path), "0", "--instance-id", "one", "--copy", str(path), "--log-switched")
+
+    told = [json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")]
+    assert result.returncode == ExitCode.BROKER_UNREACHABLE, result.stderr
+    assert [(line["worker"], line["to"]) for line in told if line["event"] == "log level changed"] == [(0, "debug")]
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("arguments", [["--help"], ["schema", "settings"], ["acls"], ["check"]])
 def test_output_that_cannot_be_written_is_told_in_one_line(

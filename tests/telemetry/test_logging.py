@@ -334,7 +334,8 @@ def test_a_change_of_level_is_told_while_it_is_heard() -> None:
     toggle_debug()
     toggle_debug()
 
-    assert [line["event"] for line in _lines(target)] == ["log level changed"] * 2
+    told = [(line["event"], line["to"]) for line in _lines(target)]
+    assert told == [("log level changed", "debug"), ("log level changed", "warning")]
 
 
 def test_libraries_stay_quiet_at_level_debug() -> None:
