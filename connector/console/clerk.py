@@ -9,7 +9,6 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
@@ -18,12 +17,10 @@ from connector.config.settings import Settings
 from connector.deadletters.addresses import AddressBook
 from connector.deadletters.deciding import Rules
 from connector.deadletters.evidence import groups_of
-from connector.deadletters.jobs import count_matching
 from connector.deadletters.letters import IN_DOUBT
 from connector.deadletters.preparing import NameTakenError
-from connector.deadletters.running import Redrive, find, find_at, spans_of, topics_of_streams
-from connector.deadletters.selection import Criteria, InvalidFilterError, Seen, read_position, read_time
-from connector.deadletters.sums import Sums
+from connector.deadletters.running import Redrive, count, find, find_at, spans_of, topics_of_streams
+from connector.deadletters.selection import Criteria, InvalidFilterError, read_position, read_time
 from connector.deadletters.telling import shown
 from connector.deadletters.working import Job, R, Spans, size_of, work
 from connector.kafka.errors import KafkaTroubleError
@@ -126,10 +123,7 @@ class Clerk:
         criteria = task.criteria(settings)
         topics = self._topics()
         spans = spans_of(settings, topics, since_ms=criteria.since_ms)
-        sums, seen = Sums(), Seen()
-        for part, there in self.work(spans, partial(count_matching, criteria=criteria), "counting"):
-            sums.rows.update(part.rows)
-            seen.add(there)
+        sums, seen = count(self.work, spans, criteria)
         found = find(self.work, spans, criteria, LISTED)[0] if sums.total else []
         return {
             "topics": topics,

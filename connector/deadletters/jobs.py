@@ -77,10 +77,5 @@ def find_redriven(chunks: Iterator[Chunk]) -> Known:
 
 def find_events(chunks: Iterator[Chunk]) -> list[Event]:
     """Return the platform's delivery events; what is none is passed over."""
-    found = []
-    for chunk in chunks:
-        for value in chunk.values:
-            event = event_of(json_of(value))
-            if event is not None:
-                found.append(event)
-    return found
+    events = (event_of(json_of(value)) for chunk in chunks for value in chunk.values)
+    return [event for event in events if event is not None]

@@ -145,9 +145,9 @@ def ensure(
     """
     topics = topics_of(settings)
     facts = topics.facts(targets)
-    missing = [name for name, there in facts.items() if there is None]
-    creation = {name: _creation(targets[name]) for name in missing}
-    sizes = _sizes(topics, {name: targets[name] for name in missing}, read)
+    missing = {name: targets[name] for name, there in facts.items() if there is None}
+    creation = {name: stream.create_topics if stream else CreateTopicsSettings() for name, stream in missing.items()}
+    sizes = _sizes(topics, missing, read)
     forbidden = [name for name in missing if not creation[name].enabled]
     makeable = [[name] for name in missing] if create else []
     for names in [forbidden] if forbidden else makeable:
@@ -170,7 +170,3 @@ def _sizes(topics: Topics, missing: Mapping[str, StreamSettings | None], read: C
     there = topics.partitions({*read, *chain.from_iterable(sources.values())})
     of_read = max([1, *(there[name] for name in read)])
     return {name: max((there[source] for source in named), default=0) or of_read for name, named in sources.items()}
-
-
-def _creation(stream: StreamSettings | None) -> CreateTopicsSettings:
-    return CreateTopicsSettings() if stream is None else stream.create_topics

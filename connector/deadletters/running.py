@@ -14,7 +14,7 @@ from connector.config.settings import Settings
 from connector.core.chunks import Partition
 from connector.deadletters.deciding import Known, Plan, Rules, Survey, plan, survey
 from connector.deadletters.evidence import Finding
-from connector.deadletters.jobs import find_matching
+from connector.deadletters.jobs import count_matching, find_matching
 from connector.deadletters.letters import Letter
 from connector.deadletters.preparing import (
     automatic_of,
@@ -28,6 +28,7 @@ from connector.deadletters.preparing import (
 )
 from connector.deadletters.redriving import Order, Written, carry_out
 from connector.deadletters.selection import Criteria, Seen
+from connector.deadletters.sums import Sums
 from connector.deadletters.working import CLIENT_ID, Job, R, Spans, Told, size_of
 from connector.kafka.scanning import scanning
 
@@ -60,6 +61,15 @@ def spans_of(settings: Settings, topics: Iterable[str], *, since_ms: int | None 
             scanner.require(topic)
             spans |= scanner.spans(topic, since_ms=since_ms)
     return spans
+
+
+def count(work: Work, spans: Spans, criteria: Criteria) -> tuple[Sums, Seen]:
+    """Return counts of the dead letters that match, and what was seen."""
+    sums, seen = Sums(), Seen()
+    for part, there in work(spans, partial(count_matching, criteria=criteria), "counting"):
+        sums.rows.update(part.rows)
+        seen.add(there)
+    return sums, seen
 
 
 def find(work: Work, spans: Spans, criteria: Criteria, most: int) -> tuple[list[Letter], Seen]:

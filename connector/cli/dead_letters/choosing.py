@@ -22,8 +22,7 @@ from connector.cli.topics import topic_named
 from connector.clock import now_ms
 from connector.config.settings import Settings
 from connector.core.reasons import REASONS
-from connector.deadletters.jobs import count_matching
-from connector.deadletters.running import find, spans_of, topics_of_streams
+from connector.deadletters.running import count, find, spans_of, topics_of_streams
 from connector.deadletters.selection import Criteria, InvalidFilterError, Seen, read_position, read_time
 from connector.deadletters.working import Job, R, Spans, size_of, work
 from connector.memory import calm_collector
@@ -210,9 +209,7 @@ class Chosen:
         """Return the reasons of all dead letters, where `--since` left some unread."""
         if self.criteria.since_ms is None:
             return set()
-        job = functools.partial(count_matching, criteria=Criteria(reasons=self.criteria.reasons))
-        parts = self.quietly(self.spans(whole=True), job, "reading older ones")
-        return {reason for _, part in parts for reason in part.reasons}
+        return count(self.quietly, self.spans(whole=True), Criteria(reasons=self.criteria.reasons))[1].reasons
 
 
 def _listed(names: Iterable[str]) -> str:

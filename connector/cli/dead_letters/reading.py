@@ -1,6 +1,5 @@
 """`dead-letters stats`, `list` and `show`: what there is, and what was said about it. Nothing is written."""
 
-from functools import partial
 from typing import Annotated
 
 import typer
@@ -11,10 +10,8 @@ from connector.cli.dead_letters.showing import print_counts, print_json, print_l
 from connector.cli.errors import CommandError, ExitCode
 from connector.cli.printing import console, json_text
 from connector.clock import now_ms
-from connector.deadletters.jobs import count_matching
-from connector.deadletters.running import find, find_at
-from connector.deadletters.selection import InvalidFilterError, Seen, read_position
-from connector.deadletters.sums import Sums
+from connector.deadletters.running import count, find, find_at
+from connector.deadletters.selection import InvalidFilterError, read_position
 from connector.deadletters.telling import shown
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -31,12 +28,7 @@ def stats(chosen: Chosen, *, as_json: AsJson = False) -> None:
     Exit code 1: there are dead letters, and the filters select none of them.
     """
     at_ms = now_ms()
-    sums, seen = Sums(), Seen()
-    spans = chosen.spans()
-    job = partial(count_matching, criteria=chosen.criteria)
-    for part, there in chosen.work(spans, job, "counting", quiet=as_json):
-        sums.rows.update(part.rows)
-        seen.add(there)
+    sums, seen = count(chosen.quietly if as_json else chosen.work, chosen.spans(), chosen.criteria)
     chosen.refuse_unknown_reasons(seen.reasons)
     chosen.tell_unjudged(seen)
     if as_json:
