@@ -26,15 +26,14 @@ _PR_SET_PDEATHSIG: Final = 1
 
 # Runs in the child before the program proper. Asking for the signal here rather than in a `preexec_fn` keeps Python
 # code out of the fork of a threaded process. The parent may have ended before the request: hence the second look.
-# SIGHUP tells a program to read its secrets again, SIGUSR1 to log more; one that does not listen yet must live.
+# SIGHUP tells a program to read its secrets again, SIGUSR1 to log more; both wait until it listens (`hear_requests`).
 _LEASH: Final = """
 import ctypes, os, signal, sys
 if ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0) != 0:
     sys.exit("prctl: " + os.strerror(ctypes.get_errno()))
 if os.getppid() != int(sys.argv[1]):
     sys.exit("the parent has gone")
-signal.signal(signal.SIGHUP, signal.SIG_IGN)
-signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})
 os.execvp(sys.argv[2], sys.argv[2:])
 """
 

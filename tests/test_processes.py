@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -45,3 +46,30 @@ def test_a_child_that_does_not_listen_for_sighup_yet_outlives_it(tmp_path: Path)
     time.sleep(0.1)
     assert child.poll() is None
     assert stop(child, grace_secs=5) == -signal.SIGTERM
+
+
+_LISTENS_LATE = """
+import signal, time
+from connector.processes import hear_requests
+
+print("ready", flush=True)
+deadline = time.monotonic() + 10
+while signal.SIGUSR1 not in signal.sigpending() and time.monotonic() < deadline:
+    time.sleep(0.01)
+signal.signal(signal.SIGUSR1, lambda *_: print("heard"))
+hear_requests()
+"""
+
+
+def test_what_a_child_is_asked_before_it_listens_is_heard_once_it_does(tmp_path: Path) -> None:
+    """A worker takes seconds to start, and the supervisor has no other way to tell whether the log was switched."""
+    log = tmp_path / "log"
+    child = spawn([sys.executable, "-c", _LISTENS_LATE], log=log)
+    while "ready" not in tail(log):
+        assert child.poll() is None
+        time.sleep(0.01)
+
+    child.send_signal(signal.SIGUSR1)
+
+    assert child.wait(60) == 0
+    assert "heard" in tail(log)

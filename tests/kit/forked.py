@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
-from connector.processes import end_with_parent
+from connector.processes import defer_requests, end_with_parent
 
 _CONTEXT: Final = get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["connector.app.application", "connector.cli.main", __name__])
@@ -62,7 +62,6 @@ def _become(arguments: Sequence[str], log: Path, env: Mapping[str, str]) -> None
             os.dup2(theirs.fileno(), ours)
     os.environ.clear()
     os.environ.update(env)
-    for number in (signal.SIGHUP, signal.SIGUSR1):  # as where `connector.processes` starts it
-        signal.signal(number, signal.SIG_IGN)
+    defer_requests()  # as where `connector.processes` starts it
     sys.argv = ["trackly-connector", *arguments]
     main()
