@@ -22,7 +22,8 @@ from rich.table import Table
 from benchmarks.arena import Arena, BenchmarkError, ceiling
 from benchmarks.contest import MAIN, VARIANTS, Contestant, Score, compete
 from benchmarks.events import Events
-from benchmarks.targets import Target, targets
+from benchmarks.figures import show
+from benchmarks.targets import targets
 from benchmarks.warming import warm_up
 from connector.demo.artifacts import BrokerUnavailableError
 
@@ -64,8 +65,9 @@ def main(
         raise typer.Exit(1) from error
     failures = sum(score.failures for score in scores)
     scores = [score for score in scores if score.runs]
-    found = targets(scores)
-    _show(console, scores, found)
+    _show(console, scores)
+    if found := targets(scores):
+        show(console, "Targets", found)
     if as_json:
         summary = {score.contestant.name: score.summary() for score in scores}
         sys.stdout.write(f"{orjson.dumps(summary).decode()}\n")
@@ -108,7 +110,7 @@ def _run(console: Console, chosen: Sequence[Contestant], *, records: int, rounds
             for name in ("raw_loop", "connector"):
                 compete(arena, _KNOWN[name], min(records, WARM_UP))
 
-        warm_up(arena.broker.pid, say, work, at_most=MOST_WARM_UPS if records >= 1_000_000 else 1)
+        warm_up(arena, work, at_most=MOST_WARM_UPS if records >= 1_000_000 else 1)
         for group in _by_source(chosen):
             kinds = {contestant.events for contestant in group}
             arena.drop_sources(keep=[*kinds])
@@ -145,7 +147,7 @@ def _rotated(group: list[Contestant], number: int) -> list[Contestant]:
     return group[start:] + group[:start]
 
 
-def _show(console: Console, scores: Sequence[Score], found: Sequence[Target]) -> None:
+def _show(console: Console, scores: Sequence[Score]) -> None:
     title = "Medians; CPU in us a record, RSS in MB; spread: fastest less slowest, of the median"
     table = Table(title=title, title_justify="left", box=box.SIMPLE)
     table.add_column("")
@@ -167,16 +169,6 @@ def _show(console: Console, scores: Sequence[Score], found: Sequence[Target]) ->
     for score in scores:
         if score.contestant.note:
             console.print(f"{score.contestant.name}: {score.contestant.note}", highlight=False)
-    if not found:
-        return
-    goals = Table(title="Targets", title_justify="left", box=box.SIMPLE)
-    for column in ("", "measured", "wanted", ""):
-        goals.add_column(column, justify="left" if not column else "right")
-    for target in found:
-        goals.add_row(
-            target.text, f"{target.measured:.2f}", target.wanted, "[green]pass[/]" if target.met else "[red]miss[/]"
-        )
-    console.print(goals)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import cached_property
 from pathlib import Path
-from threading import Thread
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -24,8 +23,8 @@ import orjson
 import yaml
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from benchmarks import registry
-from benchmarks.events import Events, fill
+from benchmarks import services
+from benchmarks.events import Events, fill, filler
 from benchmarks.processes import cpu_secs
 from connector.demo.broker import Broker, free_ports
 from connector.demo.topics import Topics
@@ -107,26 +106,13 @@ class Running:
         [found] = [stream for stream in page.json()["streams"] if stream["name"] == name]
         return dict(found)
 
-    def wait_until(self, reached: Callable[[], bool]) -> None:
+    def wait_until(self, reached: Callable[[], bool], *, secs: float = _START_SECS, every_secs: float = 0.01) -> None:
         """Look until it is so; raises `BenchmarkError` when it is not in time."""
-        deadline = time.monotonic() + _START_SECS
+        deadline = time.monotonic() + secs
         while not reached():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise BenchmarkError(f"the connector does not get there; its log ends:\n{tail(self.log)}")
-            time.sleep(0.01)
-
-
-class _Collector(BaseHTTPRequestHandler):
-    """Takes whatever is posted, as a collector of OTLP does."""
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+            time.sleep(every_secs)
 
 
 class Arena:
@@ -137,12 +123,10 @@ class Arena:
         self.folder = folder
         self.topics = Topics(broker.bootstrap_servers, prefix="bench")
         self._resources = resources
-        self._say = say
+        self.say = say
         self._client = resources.enter_context(httpx.Client(trust_env=False, timeout=10))
         self._far_ends: dict[int, FarEnd] = {}
-        self._collector_url: str | None = None
         self._sources: dict[tuple[Events, int], str] = {}
-        self._registry_url: str | None = None
 
     @classmethod
     @contextmanager
@@ -178,11 +162,12 @@ class Arena:
         over: Mapping[str, Any] | None = None,
         *,
         tree: Path | None = None,
+        workers: int | None = None,
     ) -> Iterator[Running]:
         """Run a connector as users do, with ordinary settings, for as long as the context lasts.
 
         `over` goes over the settings at the top; spans, where it wants them, go to a collector of ours. `tree` is
-        another checkout to run it from.
+        another checkout to run it from; with `workers` it is a supervisor over so many.
         """
         port = free_ports(1)[0]
         settings: dict[str, Any] = {
@@ -193,43 +178,33 @@ class Arena:
             **(over or {}),
         }
         if "traces" in settings:
-            settings["traces"] = {**settings["traces"], "endpoint": self._collector()}
+            settings["traces"] = {**settings["traces"], "endpoint": f"{self._services}/v1/traces"}
         if any("format" in stream for stream in streams):
-            settings["schema_registry"] = {"url": self._registry()}
+            settings["schema_registry"] = {"url": self._services}
         path, log = self.folder / f"{name}.yaml", self.folder / f"{name}.log"
         path.write_text(yaml.safe_dump(settings))
-        process = spawn([sys.executable, "-m", "connector", "run", str(path)], log=log, cwd=tree)
+        argv = ["run", str(path), *([] if workers is None else ["--workers", str(workers)])]
+        process = spawn([sys.executable, "-m", "connector", *argv], log=log, cwd=tree)
         try:
             yield Running(process, log, port, self._client)
         finally:
             stop(process, grace_secs=STOP_SECS)
 
-    def _collector(self) -> str:
-        """Return where spans may be posted; whoever takes them throws them away."""
-        if self._collector_url is None:
-            server = ThreadingHTTPServer(("127.0.0.1", 0), _Collector)
-            Thread(target=server.serve_forever, daemon=True).start()
-            self._resources.callback(server.server_close)
-            self._resources.callback(server.shutdown)
-            self._collector_url = f"http://127.0.0.1:{server.server_port}/v1/traces"
-        return self._collector_url
-
-    def _registry(self) -> str:
-        """Return the address of a schema registry; started at first use."""
-        if self._registry_url is None:
-            self._registry_url = self._resources.enter_context(registry.serve())
-        return self._registry_url
+    @cached_property
+    def _services(self) -> str:
+        """The address of a schema registry and of a collector of spans; started at first use."""
+        return self._resources.enter_context(services.serve())
 
     def source(self, events: Events, count: int) -> str:
         """Return a topic with `count` records of a kind, filled at first use; later runs read it again."""
         if (events, count) not in self._sources:
             began = time.monotonic()
             topic = self._create(f"source-{events.name}", events.partitions)
-            for done in fill(self.broker.bootstrap_servers, topic, events, count):
+            for done in fill(filler(self.broker.bootstrap_servers, events), topic, events, count):
                 if done % 1_000_000 == 0:
-                    self._say(f"  {done:,} of {count:,} `{events.name}` records produced")
+                    self.say(f"  {done:,} of {count:,} `{events.name}` records produced")
             self._sources[events, count] = topic
-            self._say(f"  topic `{events.name}` filled: {count:,} records in {time.monotonic() - began:.1f} s")
+            self.say(f"  topic `{events.name}` filled: {count:,} records in {time.monotonic() - began:.1f} s")
         return self._sources[events, count]
 
     def drop_sources(self, *, keep: Sequence[Events]) -> None:

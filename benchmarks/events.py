@@ -1,13 +1,13 @@
 """The records that are measured with: what the topics hold, and how they are filled."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any, Final
 
 from confluent_kafka import Producer
 
-from benchmarks.registry import avro
+from benchmarks.services import avro
 
 _CHUNK: Final = 10_000
 _QUEUE: Final = 400_000
@@ -57,26 +57,32 @@ class Events:
         return records
 
 
-def fill(bootstrap_servers: str, topic: str, events: Events, count: int) -> Iterator[int]:
+def filler(bootstrap_servers: str, events: Events, over: Mapping[str, str | int] | None = None) -> Producer:
+    """Return a producer for a topic of these events; `over` goes over its properties."""
+    own: dict[str, Any] = {
+        "bootstrap.servers": bootstrap_servers,
+        "enable.idempotence": True,
+        "linger.ms": 20,
+        "batch.size": 1_000_000,
+        "queue.buffering.max.messages": 2 * _QUEUE,
+        "queue.buffering.max.kbytes": 2 * _QUEUE_BYTES // 1_000,
+        "compression.type": events.compression,
+        "delivery.report.only.error": True,
+        "log_level": 2,
+        "on_delivery": _refused,
+    }
+    return Producer({**own, **(over or {})})
+
+
+def _refused(error: object, _message: object) -> None:
+    raise RuntimeError(f"a record was not delivered: {error}")
+
+
+def fill(producer: Producer, topic: str, events: Events, count: int) -> Iterator[int]:
     """Fill a topic with `count` records, spread evenly over its partitions; yields how many are there so far.
 
     Raises `RuntimeError` when not all were delivered.
     """
-    failed: list[object] = []
-    producer = Producer(
-        {
-            "bootstrap.servers": bootstrap_servers,
-            "enable.idempotence": True,
-            "linger.ms": 20,
-            "batch.size": 1_000_000,
-            "queue.buffering.max.messages": 2 * _QUEUE,
-            "queue.buffering.max.kbytes": 2 * _QUEUE_BYTES // 1_000,
-            "compression.type": events.compression,
-            "delivery.report.only.error": True,
-            "log_level": 2,
-            "on_delivery": lambda error, _: failed.append(error),
-        }
-    )
     for start, partition in zip(range(0, count, _CHUNK), cycle(range(events.partitions)), strict=False):
         records = events.chunk(start)[: count - start]
         while len(producer) > min(_QUEUE, _QUEUE_BYTES // len(records[0]["value"])):
@@ -84,5 +90,5 @@ def fill(bootstrap_servers: str, topic: str, events: Events, count: int) -> Iter
         if producer.produce_batch(topic, records, partition=partition) != len(records):
             raise RuntimeError("the producer's queue is full")
         yield start + len(records)
-    if producer.flush(60) or failed:
-        raise RuntimeError(f"{topic} could not be filled: {failed[:1] or 'no answer'}")
+    if left := producer.flush(60):
+        raise RuntimeError(f"{topic} could not be filled: {left} records are not acknowledged")

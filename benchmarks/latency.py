@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from statistics import median, quantiles
 from typing import Annotated, Any, Final
 from uuid import uuid4
@@ -18,11 +18,11 @@ import orjson
 import typer
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.arena import Arena, BenchmarkError, Running, stream_settings
 from benchmarks.contest import Contestant, compete
 from benchmarks.events import Events
+from benchmarks.figures import Figure, show
 from benchmarks.processes import cpu_secs
 from benchmarks.viewing import viewer
 from benchmarks.warming import warm_up
@@ -41,24 +41,6 @@ _PARTITIONS: Final = 4
 _PATIENCE_SECS: Final = 30.0
 MOST_WARM_UPS: Final = 6
 """Of 20 seconds each: it takes tens of thousands of small transactions."""
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """What was measured, beside what it should be at most (or, with `at_least`, at least), if anything."""
-
-    name: str
-    measured: float
-    limit: float | None
-    unit: str
-    at_least: bool = False
-
-    @property
-    def met(self) -> bool:
-        """Whether it is as it should be."""
-        if self.limit is None:
-            return True
-        return self.measured >= self.limit if self.at_least else self.measured <= self.limit
 
 
 class Reader:
@@ -245,8 +227,8 @@ def _bounded(what: str, found: Sequence[float]) -> list[Figure]:
 
 def _percentiles(what: str, found: Sequence[float]) -> list[Figure]:
     return [
-        Figure(f"{what}: median", median(found), None, "ms"),
-        Figure(f"{what}: 99th percentile", quantiles(found, n=100)[98], None, "ms"),
+        Figure(f"{what}: median", median(found), unit="ms"),
+        Figure(f"{what}: 99th percentile", quantiles(found, n=100)[98], unit="ms"),
     ]
 
 
@@ -305,7 +287,7 @@ def climbing(arena: Arena, secs: float) -> list[Figure]:
 def single(arena: Arena, count: int) -> list[Figure]:
     """Measure how many records a second go out one by one, 256 at once at most."""
     run = compete(arena, Contestant("single", latency_ms=PLATFORM_MS, stream={"mode": "single"}), count)
-    return [Figure("mode: single: records/s", run.records_per_second, 2_000, "", at_least=True)]
+    return [Figure("mode: single: records/s", run.records_per_second, 2_000, at_least=True)]
 
 
 def idle(arena: Arena, secs: float) -> list[Figure]:
@@ -377,7 +359,7 @@ def main(
     try:
         with Arena.open(say) as arena:
             most = 1 if quick else MOST_WARM_UPS
-            warm_up(arena.broker.pid, say, lambda: small_transactions(arena, 20), at_most=most)
+            warm_up(arena, lambda: small_transactions(arena, 20), at_most=most)
             add(start(arena, rounds=rounds, limit_secs=3, delay_ms=0))
             add(steady(arena, 20 / few))
             add(alone(arena, 30 // few))
@@ -391,16 +373,7 @@ def main(
     except (BenchmarkError, BrokerUnavailableError) as error:
         console.print(str(error), style="red", markup=False)
         raise typer.Exit(1) from error
-    table = Table(title=f"Window {WINDOW_MS} ms, platform {PLATFORM_MS} ms", title_justify="left")
-    for column in ("", "measured", "wanted", " "):
-        table.add_column(column, justify="left" if not column else "right")
-    for figure in found:
-        wanted = verdict = ""
-        if figure.limit is not None:
-            wanted = f"{'at least' if figure.at_least else 'at most'} {figure.limit:,g} {figure.unit}"
-            verdict = "[green]pass[/]" if figure.met else "[red]miss[/]"
-        table.add_row(figure.name, f"{figure.measured:,.1f} {figure.unit}", wanted, verdict)
-    console.print(table)
+    show(console, f"Window {WINDOW_MS} ms, platform {PLATFORM_MS} ms", found)
     if as_json:
         figures = [{**asdict(figure), "met": figure.met} for figure in found]
         sys.stdout.write(f"{orjson.dumps(figures).decode()}\n")

@@ -1,10 +1,10 @@
 """What the figures are held against: ratios within one run, since only those mean the same on any machine."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from benchmarks.contest import VARIANTS, Score
+from benchmarks.figures import Figure
 
 MAX_CPU_US: Final = 3.0
 MAX_RSS_MB: Final = 350.0
@@ -19,47 +19,27 @@ NO_TARGET: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One figure beside what it should be."""
-
-    text: str
-    measured: float
-    sign: Literal["at least", "at most"]
-    limit: float
-
-    @property
-    def wanted(self) -> str:
-        """The limit, as text."""
-        return f"{self.sign} {self.limit:g}"
-
-    @property
-    def met(self) -> bool:
-        """Whether it is as it should be."""
-        return self.measured >= self.limit if self.sign == "at least" else self.measured <= self.limit
-
-
-def targets(scores: Iterable[Score]) -> list[Target]:
+def targets(scores: Iterable[Score]) -> list[Figure]:
     """Return the targets that the contestants at hand can be held against."""
     by_name = {score.contestant.name: score for score in scores if score.runs}
-    found: list[Target] = []
+    found: list[Figure] = []
 
     def ratio(name: str, other: str, limit: float, *, figure: str = "records_per_second") -> None:
         if name in by_name and other in by_name:
             measured = by_name[name].middle(figure) / by_name[other].middle(figure)
-            what, sign = ("CPU of ", "at most") if figure == "cpu_us" else ("", "at least")
-            found.append(Target(f"{what}{name} / {other}", measured, sign, limit))  # type: ignore[arg-type]
+            is_cpu = figure == "cpu_us"
+            found.append(Figure(f"{'CPU of ' * is_cpu}{name} / {other}", measured, limit, at_least=not is_cpu))
 
     ratio("connector", "raw_loop", 0.55)
     ratio("connector", "hand_written", 1.5)
     ratio("connector_50ms", "hand_written_50ms", 1.5)
     ratio("connector", "hand_written", 0.6, figure="cpu_us")
     if (connector := by_name.get("connector")) is not None:
-        found.append(Target("connector: CPU in us a record", connector.middle("cpu_us"), "at most", MAX_CPU_US))
+        found.append(Figure("connector: CPU of a record", connector.middle("cpu_us"), MAX_CPU_US, "us"))
         peak = max(run.rss_peak for run in connector.runs)
-        found.append(Target("connector: peak RSS in MB", peak, "at most", MAX_RSS_MB))
+        found.append(Figure("connector: peak RSS", peak, MAX_RSS_MB, "MB"))
         flat = connector.middle("rss_end") / connector.middle("rss_third")
-        found.append(Target("connector: RSS at the end / at a third of the run", flat, "at most", FLAT))
+        found.append(Figure("connector: RSS at the end / at a third of the run", flat, FLAT))
     ratio("connector_failures_only", "connector", 1.5)
     ratio("connector_50ms", "connector", 0.8)
     ratio("connector_console", "connector", 0.98)

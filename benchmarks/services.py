@@ -1,10 +1,14 @@
-"""A schema registry that knows one schema: each connector asks it once, so that it is no part of what is measured."""
+"""What connectors need beside broker and platform: a schema registry that knows one schema, a collector of spans.
+
+Each connector asks the registry once, and the collector throws away what it is given: neither is part of what is
+measured.
+"""
 
 import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
 SCHEMA_ID: Final = 1
@@ -31,8 +35,14 @@ class _Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         known = self.path == f"/schemas/ids/{SCHEMA_ID}"
         answer: dict[str, Any] = {"schema": json.dumps(SEND)} if known else {"error_code": 40403}
-        body = json.dumps(answer).encode()
-        self.send_response(200 if known else 404)
+        self._answer(200 if known else 404, json.dumps(answer).encode())
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(200, b"")
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -43,13 +53,10 @@ class _Answers(BaseHTTPRequestHandler):
 
 @contextmanager
 def serve() -> Iterator[str]:
-    """Yield the address of the registry while it runs."""
-    server = HTTPServer(("127.0.0.1", 0), _Answers)
-    thread = threading.Thread(target=server.serve_forever, name="registry", daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    """Yield the address of both while they run."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Answers) as server:
+        threading.Thread(target=server.serve_forever, name="services", daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
