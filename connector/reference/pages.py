@@ -111,7 +111,7 @@ def _help(param: Any) -> str:
 def _takes(param: Any, annotation: Any) -> str:
     """Return the words that an option takes, where they are few, and its default, where there is one to tell."""
     words = " or ".join(f"`{word}`" for word in _words_of(annotation))
-    if param.is_flag or param.default is None or callable(param.default) or not param.show_default:
+    if param.is_flag or param.default in (None, "") or callable(param.default) or not param.show_default:
         return words
     default = f"`{param.default}` unless given"
     return f"{words}; {default}" if words else default

@@ -7,6 +7,7 @@ from typing import Any, Final
 from connector.config.checks import RULES
 from connector.config.kafka import REFUSED, REFUSED_PREFIXES
 from connector.config.settings import Settings
+from connector.reference.markdown import page, table
 
 SCHEMA_ID: Final = "urn:trackly-connector:settings:v1"
 
@@ -17,8 +18,6 @@ _REFERENCE_DEF: Final = {
 }
 
 _HEAD: Final = """\
-# Settings
-
 One YAML file holds all settings. `trackly-connector check FILE` reads it as `run` does and names everything that is
 wrong with it; `trackly-connector schema settings` prints its JSON Schema for editors. This page is printed from the
 code.
@@ -42,8 +41,11 @@ A secret that a file brings (`trackly.api_key`, `schema_registry.password`, `sch
 (`kafka.security.password`, `kafka.security.key_password`) once: a new one takes a restart.
 
 Values follow YAML 1.2: only `true` and `false` are switches. Put phone numbers in quotes, since `+18005551234` without
-them is a number.
-"""
+them is a number."""
+_REFUSED_HEAD: Final = """\
+Everything else that librdkafka knows may stand in `kafka.properties`, `kafka.consumer_properties` and
+`kafka.producer_properties`. `max.in.flight` above 5 is refused as well: an idempotent producer keeps the order of
+records up to 5 requests."""
 
 
 def settings_schema() -> dict[str, Any]:
@@ -71,8 +73,18 @@ def chart_schema() -> dict[str, Any]:
 def settings_page() -> str:
     """Return the reference page in Markdown."""
     schema = Settings.model_json_schema()
-    sections = [_HEAD, *_groups(schema, schema["$defs"], prefix=""), _rules(), _refused()]
-    return "\n".join(sections)
+    refused = [*REFUSED.items(), *((f"{prefix}*", reason) for prefix, reason in REFUSED_PREFIXES.items())]
+    return page(
+        "Settings",
+        _HEAD,
+        *_groups(schema, schema["$defs"], prefix=""),
+        "## What must fit together",
+        "Checked at start; the message shows the sum.",
+        "\n".join(f"- {rule}" for rule in RULES),
+        "## Kafka properties that are refused",
+        _REFUSED_HEAD,
+        table(("Property", "Why, and what instead"), [(f"`{name}`", reason) for name, reason in refused]),
+    )
 
 
 def _without_titles(node: Any) -> Any:
@@ -102,7 +114,7 @@ def _with_references(node: Any) -> Any:
 
 
 def _groups(model: dict[str, Any], definitions: dict[str, Any], *, prefix: str) -> Iterator[str]:
-    """Yield a section for a group, then for the groups inside it."""
+    """Yield the paragraphs about a group, then those about the groups inside it."""
     required = set(model.get("required", ()))
     rows, inner = [], []
     for name, node in model["properties"].items():
@@ -113,14 +125,13 @@ def _groups(model: dict[str, Any], definitions: dict[str, Any], *, prefix: str) 
             inner.append((definitions[reference.rpartition("/")[2]], f"{prefix}{name}{'[]' if in_list else ''}"))
             continue
         default = "required" if name in required else _default(node.get("default"), node)
-        rows.append(f"| `{name}` | {_type(node)} | {default} | {_bounds(node)} | {_cell(node['description'])} |")
-    heading = f"## `{prefix.removesuffix('.')}`" if prefix else "## At the top"
-    lines = [heading, "", model["description"], ""]
+        rows.append((f"`{name}`", _type(node), default, _bounds(node), node["description"]))
+    yield f"## `{prefix.removesuffix('.')}`" if prefix else "## At the top"
+    yield model["description"]
     if rows:
-        lines += ["| Setting | Type | Default | Bounds | Meaning |", "| --- | --- | --- | --- | --- |", *rows, ""]
+        yield table(("Setting", "Type", "Default", "Bounds", "Meaning"), rows)
     if inner:
-        lines += ["Groups inside: " + ", ".join(f"`{path}`" for _, path in inner) + ".", ""]
-    yield "\n".join(lines)
+        yield "Groups inside: " + ", ".join(f"`{path}`" for _, path in inner) + "."
     for group, path in inner:
         yield from _groups(group, definitions, prefix=f"{path}.")
 
@@ -135,7 +146,7 @@ def _type(node: dict[str, Any]) -> str:
     for variant in _variants(node):
         words = variant.get("enum", [variant["const"]] if "const" in variant else [])
         if words:
-            names.append(" \\| ".join(f"`{word}`" for word in words))
+            names.append(" | ".join(f"`{word}`" for word in words))
             continue
         match variant["type"], variant.get("format"):
             case "array", _:
@@ -152,7 +163,7 @@ def _type(node: dict[str, Any]) -> str:
                 names.append("time")
             case name, _:
                 names.append({"string": "text", "integer": "whole number", "boolean": "switch"}.get(name, name))
-    return " \\| ".join(names) if len(names) < 3 else ", ".join(names)
+    return " | ".join(names) if len(names) < 3 else ", ".join(names)
 
 
 def _mapped(variant: dict[str, Any]) -> dict[str, Any]:
@@ -178,39 +189,7 @@ def _bounds(node: dict[str, Any]) -> str:
             if key in items
         ]
         if "pattern" in items:
-            parts.append(f"`{_cell(items['pattern'])}`")
+            parts.append(f"`{items['pattern']}`")
         if items.get("minLength") == 1 and "maxLength" not in items:
             parts.append("not empty")
     return ", ".join(parts)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def _rules() -> str:
-    rules = "\n".join(f"- {rule}" for rule in RULES)
-    return f"""\
-## What must fit together
-
-Checked at start; the message shows the sum.
-
-{rules}
-"""
-
-
-def _refused() -> str:
-    rows = "\n".join(f"| `{name}` | {reason} |" for name, reason in REFUSED.items())
-    prefixes = "\n".join(f"| `{prefix}*` | {reason} |" for prefix, reason in REFUSED_PREFIXES.items())
-    return f"""\
-## Kafka properties that are refused
-
-Everything else that librdkafka knows may stand in `kafka.properties`, `kafka.consumer_properties` and
-`kafka.producer_properties`. `max.in.flight` above 5 is refused as well: an idempotent producer keeps the order of
-records up to 5 requests.
-
-| Property | Why, and what instead |
-| --- | --- |
-{rows}
-{prefixes}
-"""
