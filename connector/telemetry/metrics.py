@@ -109,115 +109,88 @@ class BatchMetrics:
                 self._settle.observe(max(now_ms - oldest, 0) / 1000)
 
 
-def _of_stream(kind: Kind, table: Iterable[tuple[str, str, str, str]]) -> tuple[tuple[str, Described], ...]:
-    return tuple((key, _describe(name, kind, "stream", unit, meaning)) for name, key, unit, meaning in table)
-
-
-_BY_STREAM: Final = (
-    *_of_stream(
-        "counter",
-        (
-            ("trackly_records_read_total", "records_read", "records", "Records read from the topics."),
-            ("trackly_queued_total", "queued", "records", "Records that the platform took, their outcomes committed."),
-            ("trackly_skipped_total", "skipped", "records", "Records without a value, their outcomes committed."),
-            (
-                "trackly_resent_total",
-                "resent",
-                "records",
-                "Records in doubt that were posted again, as the settings say.",
-            ),
-            (
-                "trackly_missing_total",
-                "missing",
-                "records",
-                "Records removed before they were read or posted: retention passed, or a topic was made anew.",
-            ),
-            (
-                "trackly_vanished_total",
-                "vanished",
-                "records",
-                "Records in doubt that retention removed: settled without a dead letter.",
-            ),
-            (
-                "trackly_passed_over_offsets_total",
-                "passed_over",
-                "offsets",
-                "Offsets that the topic did not have: compacted, aborted, or markers of transactions.",
-            ),
-            ("trackly_ticks_total", "ticks", "transactions", "Transactions committed."),
-            ("trackly_ticks_aborted_total", "ticks_aborted", "transactions", "Transactions aborted."),
-            (
-                "trackly_producers_replaced_total",
-                "producers_replaced",
-                "producers",
-                "Producers that were thrown away for a new one: fenced, or for brokers that did not answer.",
-            ),
-            (
-                "trackly_consumers_replaced_total",
-                "consumers_replaced",
-                "consumers",
-                "Consumers that were thrown away for a new one: fenced, or without a broker that they could reach.",
-            ),
-        ),
+_COUNTERS: Final = (
+    ("trackly_records_read_total", "records_read", "records", "Records read from the topics."),
+    ("trackly_queued_total", "queued", "records", "Records that the platform took, their outcomes committed."),
+    ("trackly_skipped_total", "skipped", "records", "Records without a value, their outcomes committed."),
+    ("trackly_resent_total", "resent", "records", "Records in doubt that were posted again, as the settings say."),
+    (
+        "trackly_missing_total",
+        "missing",
+        "records",
+        "Records removed before they were read or posted: retention passed, or a topic was made anew.",
     ),
-    *_of_stream(
-        "gauge",
-        (
-            (
-                "trackly_in_flight_records",
-                "in_flight_records",
-                "records",
-                "Records posted and not answered; in doubt after a crash.",
-            ),
-            ("trackly_in_flight_requests", "in_flight_requests", "requests", "Requests under way."),
-            (
-                "trackly_in_doubt_records",
-                "open_doubt",
-                "records",
-                "Records in doubt that wait to be read again or decided about; those decided are dead letters.",
-            ),
-            (
-                "trackly_concurrency_limit",
-                "concurrency_limit",
-                "requests",
-                "Requests that may be under way, as adapted.",
-            ),
-            ("trackly_waiting_batches", "waiting_batches", "batches", "Batches that wait to be tried again."),
-            (
-                "trackly_waiting_for_key",
-                "waiting_for_key",
-                "records",
-                "Records that wait for an earlier one of their key.",
-            ),
-            ("trackly_ready_batches", "ready_batches", "batches", "Batches that wait for a free request."),
-            ("trackly_held_bytes", "held_bytes", "bytes", "Bytes of records in memory."),
-            (
-                "trackly_lag_records",
-                "lag",
-                "records",
-                "Records between the committed offsets and the ends of the partitions.",
-            ),
-            (
-                "trackly_oldest_unsettled_seconds",
-                "oldest_unsettled_secs",
-                "seconds",
-                "Age of the oldest record without a result; of one not read, how long its partition stands still.",
-            ),
-            (
-                "trackly_last_progress_timestamp_seconds",
-                "progress_at",
-                "seconds",
-                "Unix time of the last commit that settled records; before the first, that of the stream's start.",
-            ),
-            (
-                "trackly_paused_seconds",
-                "paused_secs",
-                "seconds",
-                "Time for which the platform has asked to be left alone (`Retry-After`), from now.",
-            ),
-        ),
+    (
+        "trackly_vanished_total",
+        "vanished",
+        "records",
+        "Records in doubt that retention removed: settled without a dead letter.",
+    ),
+    (
+        "trackly_passed_over_offsets_total",
+        "passed_over",
+        "offsets",
+        "Offsets that the topic did not have: compacted, aborted, or markers of transactions.",
+    ),
+    ("trackly_ticks_total", "ticks", "transactions", "Transactions committed."),
+    ("trackly_ticks_aborted_total", "ticks_aborted", "transactions", "Transactions aborted."),
+    (
+        "trackly_producers_replaced_total",
+        "producers_replaced",
+        "producers",
+        "Producers that were thrown away for a new one: fenced, or for brokers that did not answer.",
+    ),
+    (
+        "trackly_consumers_replaced_total",
+        "consumers_replaced",
+        "consumers",
+        "Consumers that were thrown away for a new one: fenced, or without a broker that they could reach.",
     ),
 )
+_GAUGES: Final = (
+    (
+        "trackly_in_flight_records",
+        "in_flight_records",
+        "records",
+        "Records posted and not answered; in doubt after a crash.",
+    ),
+    ("trackly_in_flight_requests", "in_flight_requests", "requests", "Requests under way."),
+    (
+        "trackly_in_doubt_records",
+        "open_doubt",
+        "records",
+        "Records in doubt that wait to be read again or decided about; those decided are dead letters.",
+    ),
+    ("trackly_concurrency_limit", "concurrency_limit", "requests", "Requests that may be under way, as adapted."),
+    ("trackly_waiting_batches", "waiting_batches", "batches", "Batches that wait to be tried again."),
+    ("trackly_waiting_for_key", "waiting_for_key", "records", "Records that wait for an earlier one of their key."),
+    ("trackly_ready_batches", "ready_batches", "batches", "Batches that wait for a free request."),
+    ("trackly_held_bytes", "held_bytes", "bytes", "Bytes of records in memory."),
+    ("trackly_lag_records", "lag", "records", "Records between the committed offsets and the ends of the partitions."),
+    (
+        "trackly_oldest_unsettled_seconds",
+        "oldest_unsettled_secs",
+        "seconds",
+        "Age of the oldest record without a result; of one not read, how long its partition stands still.",
+    ),
+    (
+        "trackly_last_progress_timestamp_seconds",
+        "progress_at",
+        "seconds",
+        "Unix time of the last commit that settled records; before the first, that of the stream's start.",
+    ),
+    (
+        "trackly_paused_seconds",
+        "paused_secs",
+        "seconds",
+        "Time for which the platform has asked to be left alone (`Retry-After`), from now.",
+    ),
+)
+_BY_STREAM: Final = (
+    *((key, _describe(name, "counter", "stream", unit, meaning)) for name, key, unit, meaning in _COUNTERS),
+    *((key, _describe(name, "gauge", "stream", unit, meaning)) for name, key, unit, meaning in _GAUGES),
+)
+"""What a stream's status has as one number, under which key."""
 _PACE = _describe(
     "trackly_pace_backlog_seconds",
     "gauge",
