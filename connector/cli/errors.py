@@ -136,7 +136,6 @@ def endings() -> tuple[Ending, ...]:
     from connector.kafka.errors import KafkaTroubleError
     from connector.kafka.scanning import NoSuchTopicError
     from connector.kafka.topics import TopicRefusedError, TopicsMissingError
-    from connector.simulator.problems import InvalidInputError
 
     return (
         Ending(
@@ -198,12 +197,6 @@ def endings() -> tuple[Ending, ...]:
             ExitCode.BROKER_UNREACHABLE,
             "give by --bootstrap-servers one that can be reached, or install Java with Maven, or Docker",
             lambda error: isinstance(error, BrokerUnavailableError),
-        ),
-        Ending(
-            "what the simulator is given cannot be used",
-            ExitCode.BAD_SETTINGS,
-            "mend what is named",
-            lambda error: isinstance(error, InvalidInputError),
         ),
     )
 

@@ -5,15 +5,16 @@ import errno
 import json
 import signal
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import typer
-from pydantic import ValidationError
 
 from connector.cli.errors import CommandError, ExitCode, reported
 from connector.config.certificates import flaws
+from connector.config.problems import SettingsError
 from connector.console.listening import why_not_listening
 from connector.loops import new_event_loop
 from connector.memory import tune_allocator
@@ -80,37 +81,34 @@ def simulate(
     # Imported here and below: other commands should not load a platform.
     from connector.simulator import (
         Faults,
-        InvalidInputError,
-        Problem,
         SimulatorSettings,
         Switches,
         load_faults,
         load_script,
         load_switches,
     )
+    from connector.simulator.problems import validated  # noqa: PLC0415
 
+    given = {
+        "host": host,
+        "port": port,
+        "tls_cert_file": tls_cert,
+        "tls_key_file": tls_key,
+        "api_keys": tuple(api_key or ()),
+        "lists": tuple(list_number) if list_number else None,
+        "fast": fast,
+        "switches": load_switches(switches) if switches is not None else Switches(),
+        "identities": {"send": identify},
+        "faults": _with_latency(load_faults(faults) if faults is not None else Faults(), latency_ms),
+        "script": load_script(script) if script is not None else (),
+        "script_from": script_from,
+        "seed": seed,
+    }
     try:
-        settings = SimulatorSettings.model_validate(
-            {
-                "host": host,
-                "port": port,
-                "tls_cert_file": tls_cert,
-                "tls_key_file": tls_key,
-                "api_keys": tuple(api_key or ()),
-                "lists": tuple(list_number) if list_number else None,
-                "fast": fast,
-                "switches": load_switches(switches) if switches is not None else Switches(),
-                "identities": {"send": identify},
-                "faults": _with_latency(load_faults(faults) if faults is not None else Faults(), latency_ms),
-                "script": load_script(script) if script is not None else (),
-                "script_from": script_from,
-                "seed": seed,
-            }
-        )
-    except ValidationError as error:
-        problems = InvalidInputError.from_pydantic("The options", error).problems
-        named = [Problem(_OPTIONS.get(place.partition(".")[0], place), text) for place, text in problems]
-        raise InvalidInputError("The options", named) from error
+        settings = validated(SimulatorSettings, given, source="The options")
+    except SettingsError as error:
+        named = [replace(each, path=_OPTIONS.get(each.path.partition(".")[0], each.path)) for each in error.problems]
+        raise SettingsError(error.source, named) from error
     _try_files(tls_cert, tls_key)
     tune_allocator()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:

@@ -29,12 +29,16 @@ KINDS: Final = {
     "missing": "is required",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
     "float_type": "must be a number",
+    "float_parsing": "must be a number",
     "finite_number": "must be a finite number",
     "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
     "string_type": "must be text",
     "is_instance_of": "must be text",  # files
     "list_type": "must be a list",
+    "tuple_type": "must be a list",
     "dict_type": "must be a group of settings",
     "model_type": "must be a group of settings",
 }
@@ -43,8 +47,14 @@ _LOOKS_RIGHT: Final = re.compile(r"[-+]?[0-9][0-9_]*(?:\.[0-9]*)?|true|false", r
 _PROPERTY_GROUPS: Final = frozenset({"properties", "consumer_properties", "producer_properties"})
 
 
-def faults_of(error: ValidationError, data: Any, *, referenced: frozenset[KeyPath]) -> Iterator[Fault]:
-    """Yield one fault per place that the models refused; `referenced` are the texts that a reference made."""
+def faults_of(
+    error: ValidationError,
+    data: Any,
+    *,
+    referenced: frozenset[KeyPath] = frozenset(),
+    model: type[BaseModel] = Settings,
+) -> Iterator[Fault]:
+    """Yield one fault per place that the model refused; `referenced` are the texts that a reference made."""
     seen: set[KeyPath] = set()
     for details in error.errors(include_url=False, include_input=False):
         path = _place(details, data)
@@ -52,7 +62,7 @@ def faults_of(error: ValidationError, data: Any, *, referenced: frozenset[KeyPat
             continue
         seen.add(path)
         if details["type"] == "extra_forbidden":
-            yield _unknown(path)
+            yield _unknown(path, model)
         else:
             yield Fault(path, _message(details, path, _at(data, path), by_reference=path in referenced))
 
@@ -115,26 +125,28 @@ def _rule(kind: str, facts: dict[str, Any]) -> str:
             return PATTERNS.get(facts["pattern"], f"must match {facts['pattern']}")
         case "string_too_short" | "too_short" if facts["min_length"] == 1:
             return "must not be empty"
+        case "too_long":
+            return f"must have at most {facts['max_length']} items"
         case "string_too_long":
             return f"must have at most {facts['max_length']} characters"
         case _:
             return f"is not valid ({kind})"
 
 
-def _unknown(path: KeyPath) -> Fault:
+def _unknown(path: KeyPath, model: type[BaseModel]) -> Fault:
     """Say that a setting does not exist, and where something of that name, or nearly that name, does."""
     name = str(path[-1])
-    siblings = _names_at(path[:-1])
+    siblings = _names_at(path[:-1], model)
     if near := difflib.get_close_matches(name, siblings, n=1):
         # The rules must not judge by the default of what was clearly meant to be set.
         return Fault(path, f"{UNKNOWN}; did you mean {near[0]}?", looked_at=((*path[:-1], near[0]),))
-    if elsewhere := [entry.path for entry in catalogue() if entry.path.rpartition(".")[2] == name]:
+    known = catalogue() if model is Settings else ()
+    if elsewhere := [entry.path for entry in known if entry.path.rpartition(".")[2] == name]:
         return Fault(path, f"{UNKNOWN} here; it belongs to {' or '.join(elsewhere)}")
     return Fault(path, f"{UNKNOWN}; known here: {', '.join(siblings)}")
 
 
-def _names_at(path: KeyPath) -> list[str]:
-    model: type[BaseModel] = Settings
+def _names_at(path: KeyPath, model: type[BaseModel]) -> list[str]:
     for key in path:
         if isinstance(key, str):
             inner = model_in(model.model_fields[key].annotation)

@@ -68,7 +68,7 @@ class Problem:
 class SettingsError(Exception):
     """The settings cannot be used; `problems` says everything that is wrong with them, in the order of the file."""
 
-    def __init__(self, source: Path, problems: Iterable[Problem]) -> None:
+    def __init__(self, source: Path | str, problems: Iterable[Problem]) -> None:
         self.source = source
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))

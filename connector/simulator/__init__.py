@@ -12,7 +12,6 @@ from connector.simulator.faults import (
     parse_faults,
 )
 from connector.simulator.ledger import Entry, LedgerTotals, OperationTotals
-from connector.simulator.problems import InvalidInputError, Problem
 from connector.simulator.server import Simulator
 from connector.simulator.settings import Identities, SendingList, SimulatorSettings, Switches, load_switches
 from connector.simulator.thread import SimulatorThread
@@ -22,12 +21,10 @@ __all__ = [
     "Entry",
     "Faults",
     "Identities",
-    "InvalidInputError",
     "LedgerTotals",
     "OperationTotals",
     "Outage",
     "Poison",
-    "Problem",
     "RecordCode",
     "ScriptStep",
     "SendingList",

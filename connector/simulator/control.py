@@ -9,11 +9,11 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from connector.config.problems import Problem, SettingsError
 from connector.simulator.behaviour import Behaviour
 from connector.simulator.faults import Faults, parse_faults, patch_faults
 from connector.simulator.http import NDJSON, Reply, Request, json_reply
 from connector.simulator.ledger import Entry
-from connector.simulator.problems import InvalidInputError, Problem
 from connector.simulator.settings import CONTROL_PATH
 
 _LINES: Final = 1_000  # in a piece of the answer that lists all records
@@ -78,20 +78,17 @@ def _change_faults(request: Request, behaviour: Behaviour, *, now: float) -> Rep
         faults = parse_faults(document) if replaces else patch_faults(behaviour.timeline.standing, document)
         _keep_in_reach(faults)
         behaviour.set_faults(faults, now=now, renew=replaces)
-    except InvalidInputError as error:
-        problems = [{"place": problem.place, "problem": problem.text} for problem in error.problems]
+    except (SettingsError, ValueError) as error:
+        found = error.problems if isinstance(error, SettingsError) else ()
+        problems = [{"place": problem.path, "problem": problem.message} for problem in found]
         return json_reply(400, {"error": str(error), "code": "invalid_faults", "problems": problems})
-    except ValueError as error:
-        return json_reply(400, {"error": str(error), "code": "invalid_faults", "problems": []})
     return json_reply(200, _shown(faults))
 
 
 def _keep_in_reach(faults: Faults) -> None:
     """Refuse an outage that this API could not end, since it would be away as well."""
     if faults.outage is not None and faults.outage.how == "refuse" and faults.outage.secs is None:
-        raise InvalidInputError(
-            "faults", [Problem("outage.secs", "is needed to refuse connections: nobody could end it")]
-        )
+        raise SettingsError("faults", [Problem("outage.secs", "is needed to refuse connections: nobody could end it")])
 
 
 def _shown(faults: Faults, *, defaults: bool = True) -> dict[str, object]:

@@ -6,12 +6,14 @@ use up the fault that a test has put there for a batch. Everything that is not a
 each request as long as it is set.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from connector.simulator.problems import InvalidInputError, Model, Problem, as_mapping, read_yaml, validated
+from connector.config.problems import Problem, SettingsError
+from connector.simulator.problems import Model, read_yaml, validated
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 FailureStatus = Annotated[int, Field(ge=300, le=599)]
@@ -172,38 +174,39 @@ class _Script(Model):
     steps: tuple[ScriptStep, ...]
 
 
-def parse_faults(document: object, *, source: str = "faults") -> Faults:
+def parse_faults(document: object, *, source: Path | str = "faults") -> Faults:
     """Read faults from a decoded document.
 
-    Raises `InvalidInputError` that names the place of every problem.
+    Raises `SettingsError` that names the place of every problem.
     """
-    return validated(Faults, as_mapping(source, document), source=source)
+    return validated(Faults, document, source=source)
 
 
 def patch_faults(faults: Faults, document: object) -> Faults:
     """Return the faults with the named fields replaced; null puts a field back to its default.
 
-    Raises `InvalidInputError` that names the place of every problem.
+    Raises `SettingsError` that names the place of every problem.
     """
-    changes, defaults = as_mapping("faults", document), dict(HEALTHY)
-    given = {name: defaults.get(name) if value is None else value for name, value in changes.items()}
-    return faults.overlaid(parse_faults(given))
+    if isinstance(document, Mapping):
+        defaults = dict(HEALTHY)
+        document = {name: defaults.get(name) if value is None else value for name, value in document.items()}
+    return faults.overlaid(parse_faults(document))
 
 
 def load_faults(path: Path) -> Faults:
     """Read a YAML or JSON file of faults.
 
-    Raises `InvalidInputError` that names the place of every problem.
+    Raises `SettingsError` that names the place of every problem.
     """
-    return parse_faults(read_yaml(path), source=str(path))
+    return parse_faults(read_yaml(path), source=path)
 
 
 def load_script(path: Path) -> tuple[ScriptStep, ...]:
     """Read a YAML or JSON file that holds a list of steps.
 
-    Raises `InvalidInputError` that names the place of every problem.
+    Raises `SettingsError` that names the place of every problem.
     """
     document = read_yaml(path)
     if not isinstance(document, list):
-        raise InvalidInputError(str(path), [Problem("", "should be a list of steps: at_secs, until_secs, faults")])
-    return validated(_Script, {"steps": document}, source=str(path)).steps
+        raise SettingsError(path, [Problem("", "must be a list of steps: at_secs, until_secs, faults")])
+    return validated(_Script, {"steps": document}, source=path).steps

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from connector.config.hosts import check_listening_host
 from connector.config.model import PhoneNumber
 from connector.simulator.faults import Faults, ScriptStep
-from connector.simulator.problems import Model, as_mapping, read_yaml, validated
+from connector.simulator.problems import Model, read_yaml, validated
 
 BASE_PATH: Final = "/api/v2"
 CONTROL_PATH: Final = "/_simulator"
@@ -147,7 +147,6 @@ def refuse_faults_that_fast_lacks(faults: Faults) -> None:
 def load_switches(path: Path) -> Switches:
     """Read a YAML or JSON file of switches.
 
-    Raises `InvalidInputError` that names the place of every problem.
+    Raises `SettingsError` that names the place of every problem.
     """
-    source = str(path)
-    return validated(Switches, as_mapping(source, read_yaml(path)), source=source)
+    return validated(Switches, read_yaml(path), source=path)

@@ -22,7 +22,6 @@ from connector.console.listening import PagesError
 from connector.demo.artifacts import BrokerUnavailableError
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.topics import TopicRefusedError, TopicsMissingError
-from connector.simulator.problems import InvalidInputError
 from tests.kit.world import KEY, free_port, start_worker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -191,7 +190,6 @@ def _kafka_trouble(*, fenced: bool = False, unauthorized: bool = False) -> Kafka
         (TemporaryFolderError("no answer [x]"), 1),
         (TopicsMissingError("no answer [x]"), 2),
         (TopicRefusedError("no answer [x]"), 2),
-        (InvalidInputError("no answer [x]", []), 2),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )

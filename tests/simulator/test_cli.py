@@ -92,10 +92,10 @@ def test_for_people_it_prints_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--faults", "absent.yaml"], "absent.yaml cannot be used:\n  No such file or directory"),
-        (["--faults", "{bad}"], "lose_reply.rate: Input should be less than or equal to 1"),
-        (["--script", "{bad}"], "should be a list of steps"),
-        (["--switches", "{bad}"], "lose_reply: Extra inputs are not permitted"),
+        (["--faults", "absent.yaml"], "absent.yaml cannot be used:\n  cannot read the file: No such file or directory"),
+        (["--faults", "{bad}"], "lose_reply: must be at most 1"),
+        (["--script", "{bad}"], "must be a list of steps"),
+        (["--switches", "{bad}"], "lose_reply: is not a setting; did you mean duplicate_reply?"),
         (["--list", "800"], "\n  --list: "),
         (["--script-from", "noon"], "\n  --script-from: "),
         (["--host", ""], "\n  --host: "),

@@ -68,10 +68,10 @@ def test_a_patch_leaves_what_is_left_of_other_chances(serve: Serve) -> None:
         ({"latencyms": 1}, ["latencyms"]),
         (
             {"lose_reply": {"rate": 2}, "poison": [{"status": 200}]},
-            ["lose_reply.rate", "poison.0.status", "poison.0.text"],
+            ["lose_reply.rate", "poison[0].status", "poison[0].text"],
         ),
         ({"lose_reply": {"next": -1}}, ["lose_reply.next"]),
-        ({"error_rate": {"200": 0.5}}, ["error_rate.200.[key]"]),
+        ({"error_rate": {"200": 0.5}}, ['error_rate["200"]']),
         ({"error_rate": {"503": 0.6, "500": 0.6}}, [""]),
         ({"latency_ms": [80, 20]}, [""]),
         ({"outage": {"how": "refuse"}}, ["outage.secs"]),

@@ -6,7 +6,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from connector.simulator import Faults, InvalidInputError, Outage, ScriptStep, load_faults, load_script, load_switches
+from connector.config.problems import SettingsError
+from connector.simulator import Faults, Outage, ScriptStep, load_faults, load_script, load_switches
 from connector.simulator.script import Timeline
 from tests.simulator.conftest import Serve
 
@@ -114,11 +115,18 @@ def test_the_files_of_faults_scripts_and_switches_are_yaml_or_json(tmp_path: Pat
     ("text", "said"),
     [
         ("{", "line 1, column 2"),
-        ("- 1", "mapping"),
-        ("latency: 5", "latency: Extra inputs are not permitted"),
-        ("lose_reply: 1.5\nstall: {next: x}", "stall.next"),
+        ("- 1", "must be a group of settings"),
+        ("latency: 5", "latency: is not a setting; did you mean latency_ms?"),
+        ("batch: 5", "batch: is not a setting; known here: latency_ms, only_paths, "),
+        ("outage: {hw: close}", "outage.hw: is not a setting; did you mean how?"),
+        ("lose_reply: 1.5\nstall: {next: x}", "lose_reply: must be at most 1\nstall.next: must be a whole number"),
+        ("latency_ms: slow", "latency_ms: must be a list"),
+        ("latency_ms: [1, 2, 3]", "latency_ms: must have at most 2 items"),
+        ("account_suspended: maybe", "account_suspended: must be true or false"),
+        ("stall_above_bytes: 0.5", "stall_above_bytes: must be a whole number"),
+        ("retry_after_secs: soon", "retry_after_secs: must be a number"),
         (b"\xff\xfe\xff", "UTF-8"),
-        ("a: \x07", "is not YAML"),
+        ("a: \x07", "is not valid YAML"),
         (None, "No such file"),
     ],
 )
@@ -129,10 +137,10 @@ def test_a_bad_file_of_faults_is_refused_with_its_name_and_the_place(
     if text is not None:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
 
-    with pytest.raises(InvalidInputError) as caught:
+    with pytest.raises(SettingsError) as caught:
         load_faults(path)
 
-    assert str(path) in str(caught.value)
+    assert caught.value.source == path
     assert said in str(caught.value)
 
 
@@ -140,7 +148,7 @@ def test_a_bad_file_of_faults_is_refused_with_its_name_and_the_place(
     ("text", "place"),
     [
         ("at_secs: 1", "a list of steps"),
-        ("- {at_secs: 1}", "steps.0.faults"),
+        ("- {at_secs: 1}", r"steps\[0\].faults: is required"),
         ("- {at_secs: 2, until_secs: 2, faults: {}}", "until_secs is not after at_secs"),
         ("- {at_secs: 2, faults: {outage: {secs: 3}}}", "until_secs"),
     ],
@@ -149,7 +157,7 @@ def test_a_bad_script_is_refused_with_the_place(tmp_path: Path, text: str, place
     path = tmp_path / "script.yaml"
     path.write_text(text)
 
-    with pytest.raises(InvalidInputError, match=place):
+    with pytest.raises(SettingsError, match=place):
         load_script(path)
 
 
