@@ -12,12 +12,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import yaml
 from rich.console import Console
@@ -30,6 +30,8 @@ from connector.demo.live import StatusPage, live_view, watch
 from connector.demo.topics import Position, Record, Topics, produce
 from connector.processes import spawn, stop, tail
 from connector.simulator import Chance, Faults, SendingList, SimulatorSettings, SimulatorThread
+
+_T = TypeVar("_T")
 
 _API_KEY: Final = "trk_0123456789abcdef0123456789abcdef"  # the simulator's, which knows no other
 _PARTITIONS: Final = 4
@@ -129,8 +131,16 @@ def run_demo(
 
         page = StatusPage(f"http://{HOST}:{port}/status")
         stack.callback(page.close)
-        feed = stack.enter_context(_feeding(broker.bootstrap_servers, source, events))
-        weather = stack.enter_context(_changing_weather(simulator, after=int(events.count * _OUTAGE_AT)))
+        stopping = threading.Event()
+        feed = _Feed(events, stopping)
+        feeding = stack.enter_context(
+            _meanwhile(
+                stopping,
+                lambda: produce(broker.bootstrap_servers, source, feed.records(), acknowledged=feed.acknowledged),
+            )
+        )
+        outage_at = int(events.count * _OUTAGE_AT)
+        outage = stack.enter_context(_meanwhile(stopping, lambda: _outage(simulator, outage_at, stopping)))
         started = time.monotonic()
         with live_view(console, lambda: feed.count) as show:
             done = watch(
@@ -139,7 +149,7 @@ def run_demo(
                 lambda status: (
                     interrupted.is_set()
                     or connector.poll() is not None
-                    or (feed.is_done and status.settled >= feed.count)
+                    or (feeding.done() and status.settled >= feed.count)
                 ),
                 timeout_secs=timeout_secs,
             )
@@ -148,13 +158,14 @@ def run_demo(
         seconds = time.monotonic() - started
         if connector.poll() is not None:
             raise DemoError(f"the connector ended before its work did; its log ends:\n{tail(log)}")
-        produced = feed.result()
+        feeding.result()
+        stopping.set()
         exit_code = stop(connector, grace_secs=_STOP_SECS)
 
         with console.status("Reading both topics back ..."):
             accepted = {reference_of(entry.identity): entry.accepted for entry in simulator.entries("send")}
             judgement = judge(
-                broker.bootstrap_servers, produced, outcomes=outcomes, dead_letters=dead_letters, accepted=accepted
+                broker.bootstrap_servers, feed.produced, outcomes=outcomes, dead_letters=dead_letters, accepted=accepted
             )
         ledger = simulator.ledger()
         replies_lost = sum(ledger.unanswered.values())
@@ -177,7 +188,7 @@ def run_demo(
             problems=problems,
             seconds=seconds,
             broker=broker.description,
-            outage_secs=weather.outage_secs,
+            outage_secs=outage.result(),
             replies_lost=replies_lost,
             requests=ledger.requests,
         )
@@ -249,84 +260,47 @@ def _running_connector(file: Path, settings: Mapping[str, object], log: Path) ->
 
 
 class _Feed:
-    """The events on their way into the source topic, by a thread of their own."""
+    """The events on their way into the source topic, until they are told to stop."""
 
-    def __init__(self, events: Events) -> None:
+    def __init__(self, events: Events, stopping: threading.Event) -> None:
         self.count = 0
-        self.stopping = threading.Event()
+        self.produced = Produced()
         self._events = events
-        self._produced = Produced()
+        self._stopping = stopping
         self._expected: list[str] = []
-        self._future: Future[list[Position]] | None = None
 
-    @property
-    def is_done(self) -> bool:
-        return self._future is not None and self._future.done()
-
-    def start(self, thread: ThreadPoolExecutor, bootstrap_servers: str, topic: str) -> None:
-        self._future = thread.submit(
-            produce, bootstrap_servers, topic, self._records(), acknowledged=self._acknowledged
-        )
-
-    def result(self) -> Produced:
-        """Return what was produced; raise what kept the rest from it."""
-        assert self._future is not None
-        self._future.result()
-        return self._produced
-
-    def _records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[Record]:
         for event in self._events:
-            if self.stopping.is_set():
+            if self._stopping.is_set():
                 return
             self._expected.append(event.expected)
             yield Record(event.value, event.key)
 
-    def _acknowledged(self, index: int, position: Position) -> None:
-        self._produced.add(position, self._expected[index])
+    def acknowledged(self, index: int, position: Position) -> None:
+        self.produced.add(position, self._expected[index])
         self.count += 1
 
 
-@contextmanager
-def _feeding(bootstrap_servers: str, topic: str, events: Events) -> Iterator[_Feed]:
-    feed = _Feed(events)
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="feed") as thread:
-        feed.start(thread, bootstrap_servers, topic)
-        try:
-            yield feed
-        finally:
-            feed.stopping.set()
-
-
-class _Weather:
-    """The platform's troubles over time: one outage, as soon as so many records were accepted."""
-
-    def __init__(self, simulator: SimulatorThread, after: int) -> None:
-        self.outage_secs = 0.0
-        self.stopping = threading.Event()
-        self._simulator = simulator
-        self._after = after
-
-    def run(self) -> None:
-        while self._simulator.ledger().accepted < self._after:
-            if self.stopping.wait(0.02):
-                return
-        self._simulator.set_faults(_OUTAGE)
-        started = time.monotonic()
-        self.stopping.wait(_OUTAGE_SECS)
-        self._simulator.set_faults(_WEATHER)
-        self.outage_secs = time.monotonic() - started
+def _outage(simulator: SimulatorThread, after: int, stopping: threading.Event) -> float:
+    """Have the platform fail for a while as soon as it has accepted so many records; return for how many seconds."""
+    while simulator.ledger().accepted < after:
+        if stopping.wait(0.02):
+            return 0.0
+    simulator.set_faults(_OUTAGE)
+    started = time.monotonic()
+    stopping.wait(_OUTAGE_SECS)
+    simulator.set_faults(_WEATHER)
+    return time.monotonic() - started
 
 
 @contextmanager
-def _changing_weather(simulator: SimulatorThread, after: int) -> Iterator[_Weather]:
-    weather = _Weather(simulator, after)
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="weather") as thread:
-        ran = thread.submit(weather.run)
+def _meanwhile(stopping: threading.Event, work: Callable[[], _T]) -> Iterator[Future[_T]]:
+    """Do some work in a thread, which is told to stop at the end."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
         try:
-            yield weather
+            yield thread.submit(work)
         finally:
-            weather.stopping.set()
-        ran.result()
+            stopping.set()
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Literal, Self
 
 from confluent_kafka import KafkaException, Producer
@@ -50,17 +49,12 @@ class BrokerHandle:
         """Whether readers see transactions whole; the mock cluster only acts as if."""
         return self.kind != "mock"
 
-    def close(self) -> None:
-        """Stop what was started for it; a given broker is left as it is."""
-        self._resources.close()
-
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def __exit__(self, *_: object) -> None:
+        """Stop what was started for it; a given broker is left as it is."""
+        self._resources.close()
 
 
 def find_broker(given: str | None = None, *, allow_mock: bool = False, short_lived: bool = False) -> BrokerHandle:

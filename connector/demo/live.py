@@ -22,21 +22,17 @@ class Hold(msgspec.Struct, frozen=True):
     """Why a stream does not go on for now."""
 
     reason: str
-    detail: str = ""
 
 
 class StreamStatus(msgspec.Struct, frozen=True):
     """The part of a stream's status that the demonstration shows."""
 
-    name: str = ""
     state: str = "not started"
-    records_read: int = 0
     queued: int = 0
     skipped: int = 0
     dead_letters: dict[str, int] = {}
     in_flight_records: int = 0
     in_flight_requests: int = 0
-    concurrency_limit: int = 0
     hold: Hold | None = None
 
     @property

@@ -28,6 +28,8 @@ Isolation = Literal["read_committed", "read_uncommitted"]
 
 _REQUEST_TIMEOUT_SECS: Final = 30
 _LEADER_TIMEOUT_SECS: Final = 5
+_EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call] # theirs
+_LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call] # theirs
 _MAY_CREATE: Final[Properties] = {"allow.auto.create.topics": True}
 _CONSUME: Final = 10_000  # records per call
 # With librdkafka's own settings a reader waits a second whenever its queue has run full.
@@ -133,13 +135,8 @@ class Topics:
 
     def ends(self, topic: str) -> dict[int, int]:
         """Return the next offset of each partition, open transactions included: a cheap way to see it grow."""
-        found = self._admin.list_topics(topic, timeout=_REQUEST_TIMEOUT_SECS).topics[topic]
-        if found.error is not None:
-            raise KafkaException(found.error)
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call] # theirs
-        query = {TopicPartition(topic, number): latest for number in found.partitions}
         deadline = time.monotonic() + _REQUEST_TIMEOUT_SECS
-        return _offsets(_client(self._bootstrap_servers), query, deadline, self._admin)
+        return _offsets(_client(self._bootstrap_servers), topic, _LATEST, deadline, self._admin)
 
     def _wait_for_leaders(self, topic: str) -> None:
         """Wait until every partition has a leader: the answer to the creation comes before that."""
@@ -245,9 +242,12 @@ def read_topic(
     consumer = Consumer({**_client(bootstrap_servers), **own, **_FAST_READER})
     try:
         deadline = time.monotonic() + timeout_secs
-        ends = _ends(bootstrap_servers, topic, consumer, deadline)
-        consumer.assign([TopicPartition(topic, number, start) for number, (start, _) in ends.items()])
-        left = {number: end for number, (_, end) in ends.items()}
+        # A consumer's own query would stop at the first open transaction when it reads committed.
+        asking = _client(bootstrap_servers)
+        admin = _acquainted(asking)
+        starts, ends = (_offsets(asking, topic, spec, deadline, admin) for spec in (_EARLIEST, _LATEST))
+        left = {number: end for number, end in ends.items() if starts[number] < end}
+        consumer.assign([TopicPartition(topic, number, starts[number]) for number in left])
         while left:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{topic}: the ends {left} are not reached within {timeout_secs:g} s")
@@ -259,29 +259,16 @@ def read_topic(
         consumer.close()
 
 
-def _ends(bootstrap_servers: str, topic: str, consumer: Consumer, deadline: float) -> dict[int, tuple[int, int]]:
-    """Return first and next offset of each partition that is not empty, open transactions included."""
-    found = consumer.list_topics(topic, timeout=_REQUEST_TIMEOUT_SECS).topics[topic]
+def _offsets(asking: Properties, topic: str, spec: OffsetSpec, deadline: float, admin: AdminClient) -> dict[int, int]:
+    """Return an offset for each partition, open transactions included.
+
+    Waits for leaders: after a restart a broker has none for a moment. Then by a new client, since one that learned of a
+    leader before it was elected anew asks by the old epoch.
+    """
+    found = admin.list_topics(topic, timeout=_REQUEST_TIMEOUT_SECS).topics[topic]
     if found.error is not None:
         raise KafkaException(found.error)
-    asking = _client(bootstrap_servers)
-    # A consumer's own query would stop at the first open transaction when it reads committed.
-    admin, bounds = _acquainted(asking), []
-    earliest, latest = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call] # theirs
-    for spec in (earliest, latest):
-        query = {TopicPartition(topic, number): spec for number in found.partitions}
-        bounds.append(_offsets(asking, query, deadline, admin))
-    starts, nexts = bounds
-    return {number: (starts[number], nexts[number]) for number in starts if starts[number] < nexts[number]}
-
-
-def _offsets(
-    asking: Properties, query: dict[TopicPartition, OffsetSpec], deadline: float, admin: AdminClient
-) -> dict[int, int]:
-    """Return an offset for each partition, waiting for leaders: after a restart a broker has none for a moment.
-
-    Again by a new client, since one that learned of a leader before it was elected anew asks by the old epoch.
-    """
+    query = {TopicPartition(topic, number): spec for number in found.partitions}
     while True:
         # Of a leader that is away nothing comes back, until the others have elected another one.
         answers = admin.list_offsets(

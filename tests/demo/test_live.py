@@ -61,7 +61,7 @@ def test_the_first_stream_of_the_page_is_read(page: StatusPage) -> None:
     status = page.ask()
 
     assert status.settled == 80
-    assert status.hold == Hold("unauthorized", "401")
+    assert status.hold == Hold("unauthorized")
 
 
 def test_before_the_page_answers_nothing_has_happened() -> None:
