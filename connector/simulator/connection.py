@@ -9,7 +9,6 @@ import asyncio
 import socket
 import struct
 from collections import deque
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, assert_never, cast
 
 import httptools
@@ -46,9 +45,9 @@ class Connection(asyncio.Protocol):
         # the one that is being answered, and those that wait
         self._request: Request | None = None
         self._waiting: deque[Request] = deque()
-        self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
-        self._writable = True
-        self._stream: Iterator[bytes] | None = None
+        self._slow: asyncio.Task[None] | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
 
     # From asyncio.
 
@@ -62,9 +61,8 @@ class Connection(asyncio.Protocol):
         self._closing = True
         self._host.connections.discard(self)
         self._waiting.clear()
-        self._stream = None
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._slow is not None:
+            self._slow.cancel()
         if self._request is not None:
             request, self._request = self._request, None
             self._host.done(request)
@@ -87,13 +85,11 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Stop a long answer: the client does not take it so fast."""
-        self._writable = False
+        self._writable.clear()
 
     def resume_writing(self) -> None:
         """Go on with it."""
-        self._writable = True
-        if self._stream is not None:
-            self._write_next_piece()
+        self._writable.set()
 
     # From httptools.
 
@@ -178,84 +174,52 @@ class Connection(asyncio.Protocol):
 
     def _answer_waiting(self) -> None:
         """Take up requests until one is not answered at once."""
-        while self._waiting and self._request is None and not self._closing:
+        while self._waiting and self._request is None and self._transport is not None and not self._closing:
             request = self._request = self._waiting.popleft()
             reaction = self._host.react(request)
-            if reaction.delay_secs > 0:
-                self._timer = self._loop.call_later(reaction.delay_secs, self._deliver_late, request, reaction)
+            reply = reaction.reply
+            if reaction.manner is Manner.WHOLE and reaction.delay_secs <= 0 and reply.pieces is None:
+                self._transport.write(reply.head(keep_alive=request.keep_alive) + reply.body)
+                self._finish(request)
             else:
-                self._deliver(request, reaction)
+                self._slow = self._loop.create_task(self._answer_slowly(self._transport, request, reaction))
 
-    def _deliver_late(self, request: Request, reaction: Reaction) -> None:
-        self._timer = None
-        self._deliver(request, reaction)
-        self._go_on()
-
-    def _go_on(self) -> None:
-        """Take up what waits, after a request that took its time."""
-        self._answer_waiting()
-        transport = self._transport
-        if transport is None or self._closing or transport.is_reading():
-            return
-        if len(self._waiting) <= MAX_WAITING:
-            transport.resume_reading()
-
-    def _deliver(self, request: Request, reaction: Reaction) -> None:
-        transport = self._transport
-        if transport is None or self._closing:
+    async def _answer_slowly(self, transport: asyncio.Transport, request: Request, reaction: Reaction) -> None:
+        """Answer in any other way than whole and at once, then take up what waits; cancelled with the connection."""
+        await asyncio.sleep(reaction.delay_secs)
+        if self._closing:
             return
         reply = reaction.reply
-        head = reply.head(keep_alive=request.keep_alive)
+        head, body = reply.head(keep_alive=request.keep_alive), reply.body
         match reaction.manner:
-            case Manner.WHOLE if reply.pieces is None:
-                transport.write(head + reply.body)
-                self._finish(request)
-            case Manner.WHOLE:
+            case Manner.WHOLE if reply.pieces is not None:
                 transport.write(head)
-                self._stream = reply.pieces
-                self._write_next_piece()
+                for piece in reply.pieces:
+                    transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                    await asyncio.sleep(0)  # others have their turn
+                    await self._writable.wait()
+                transport.write(b"0\r\n\r\n")
+            case Manner.WHOLE:
+                transport.write(head + body)
             case Manner.DRIP:
                 transport.write(head)
-                size = max(1, -(-len(reply.body) // DRIP_PIECES))
-                pieces = deque(reply.body[at : at + size] for at in range(0, len(reply.body), size))
-                self._drip(request, pieces, reaction.drip_secs / DRIP_PIECES)
-            case Manner.CUT:
-                transport.write(head + reply.body[: len(reply.body) // 2])
+                size = max(1, -(-len(body) // DRIP_PIECES))
+                for at in range(0, len(body), size):
+                    transport.write(body[at : at + size])
+                    await asyncio.sleep(reaction.drip_secs / DRIP_PIECES)
+            case Manner.CUT | Manner.CLOSE:
+                if reaction.manner is Manner.CUT:
+                    transport.write(head + body[: len(body) // 2])
                 self._close(reset=reaction.reset)
-            case Manner.CLOSE:
-                self._close(reset=reaction.reset)
+                return
             case Manner.STALL:
-                pass
+                return
             case _:
                 assert_never(reaction.manner)
-
-    def _drip(self, request: Request, pieces: deque[bytes], pause_secs: float) -> None:
-        self._timer = None
-        if self._transport is None or self._closing:
-            return
-        if pieces:
-            self._transport.write(pieces.popleft())
-            self._timer = self._loop.call_later(pause_secs, self._drip, request, pieces, pause_secs)
-        else:
-            self._finish(request)
-            self._go_on()
-
-    def _write_next_piece(self) -> None:
-        """Write a piece of a long answer; the next one after others had their turn."""
-        self._timer = None
-        transport, stream, request = self._transport, self._stream, self._request
-        if transport is None or stream is None or request is None:
-            return
-        piece = next(stream, None)
-        if piece is None:
-            self._stream = None
-            transport.write(b"0\r\n\r\n")
-            self._finish(request)
-            self._go_on()
-        elif piece:
-            transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-        if self._stream is not None and self._writable:
-            self._timer = self._loop.call_soon(self._write_next_piece)
+        self._finish(request)
+        self._answer_waiting()
+        if not self._closing and len(self._waiting) <= MAX_WAITING and not transport.is_reading():
+            transport.resume_reading()
 
     def _finish(self, request: Request) -> None:
         self._request = None

@@ -202,7 +202,7 @@ def test_a_reader_that_stops_does_not_have_the_whole_ledger_put_into_memory(serv
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 131_072)
         client.sendall(b"GET /_simulator/ledger/records HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         time.sleep(0.3)
-        [connection] = [c for c in served.simulator._simulator.connections if c._stream is not None]
+        [connection] = [c for c in served.simulator._simulator.connections if c._slow is not None]
         assert connection._transport is not None
         buffered = connection._transport.get_write_buffer_size()
         answer = read_all(client)
