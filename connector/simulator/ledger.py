@@ -102,11 +102,7 @@ class Ledger:
         self._request_bytes = 0
         self._reply_bytes = 0
 
-    def accept(self, operation: str, identity: str | None) -> None:
-        """Note that a record was accepted."""
-        self.accept_all(operation, (identity,))
-
-    def accept_all(self, operation: str, identities: Sequence[str | None]) -> None:
+    def accept(self, operation: str, identities: Sequence[str | None]) -> None:
         """Note that records were accepted."""
         page = self._page(operation)
         page.accepted += len(identities)

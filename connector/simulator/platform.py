@@ -9,7 +9,7 @@ unknown path 404 `not_found`, a wrong method 405 `method_not_allowed`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -37,19 +37,6 @@ from connector.simulator.rules import Rules, history_kind, text_of
 from connector.simulator.settings import SimulatorSettings
 
 _NOTHING: Final[Record] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """The records of a bulk request that is not refused as a whole, and what they are judged by."""
-
-    operation: Operation
-    records: Sequence[Record] = field(repr=False)
-    default_list: object = field(repr=False)
-    oversized: frozenset[int]
-    faults: Faults
-    now: float
-    hide_one: bool
 
 
 _RAW: Final = {
@@ -150,9 +137,22 @@ class Platform:
 
         takes_default = operation is SEND and self._switches.list_number != "message"
         default_list = envelope.get("list_number") if takes_default else None
-        batch = _Batch(operation, records, default_list, oversized, faults, now=now, hide_one=hide_one)
-        tally = Tally()
-        errors = [] if self._took_good_messages(batch, tally) else self._take_each(batch, tally)
+        tally, identities, errors = Tally(), list[str | None](), list[dict[str, object]]()
+        for index, record in enumerate(records):
+            code: str | None = "payload_too_large"
+            if index not in oversized:
+                code = self._judge(operation, record, default_list, faults)
+            if code is None and hide_one and not tally.unnamed:
+                tally.unnamed = 1
+                self._ledger.refuse(operation.name, "save_error")
+                continue
+            if code is None:
+                code = self._accept(operation, record, default_list, tally, identities, now=now)
+            if code is not None:
+                self._ledger.refuse(operation.name, code)
+                tally.invalid_phones += code == "invalid_phone"
+                errors.append(self._entry(operation, index, record, code, faults))
+        self._ledger.accept(operation.name, identities)
         self._ledger.handled(endpoint.path, len(records))
         return Answer(
             self._bulk_status(tally, len(records)),
@@ -160,41 +160,6 @@ class Platform:
             records=len(records),
             first_echo=records[0].get(operation.echo or "") if records else None,
         )
-
-    def _took_good_messages(self, batch: _Batch, tally: Tally) -> bool:
-        """Take all messages at once if nothing can be wrong with one of them; tell whether that was so."""
-        looks_at_each = batch.hide_one or batch.faults.record_codes or self._switches.duplicate_window_secs is not None
-        if looks_at_each or batch.operation is not SEND:
-            return False
-        lists = self._rules.lists_of_good(batch.records, batch.default_list)
-        if lists is None:
-            return False
-        for number in lists:
-            self._account.note_list(number)
-        tally.good = len(batch.records)
-        identify = self._identify[SEND.name]
-        self._ledger.accept_all(SEND.name, [identify(record) for record in batch.records])
-        return True
-
-    def _take_each(self, batch: _Batch, tally: Tally) -> list[dict[str, object]]:
-        """Take or refuse record by record; return the entries of `errors`."""
-        operation, errors = batch.operation, []
-        for index, record in enumerate(batch.records):
-            if index in batch.oversized:
-                code: str | None = "payload_too_large"
-            else:
-                code = self._judge(operation, record, batch.default_list, batch.faults)
-            if code is None and batch.hide_one and not tally.unnamed:
-                tally.unnamed = 1
-                self._ledger.refuse(operation.name, "save_error")
-                continue
-            if code is None:
-                code = self._accept(operation, record, batch.default_list, tally, now=batch.now)
-            if code is not None:
-                self._ledger.refuse(operation.name, code)
-                tally.invalid_phones += code == "invalid_phone"
-                errors.append(self._entry(operation, index, record, code, batch.faults))
-        return errors
 
     def _count_bulk(self, request: Request, endpoint: Endpoint) -> Answer:
         """Accept every record of the array without a look at it: what a fast simulator does.
@@ -230,8 +195,10 @@ class Platform:
         refused = self._refuse_batch(operation, [record], oversized, faults, alone=True)
         if refused is not None:
             return refused
-        tally = Tally()
-        code = self._judge(operation, record, None, faults) or self._accept(operation, record, None, tally, now=now)
+        tally, identities = Tally(), list[str | None]()
+        code = self._judge(operation, record, None, faults)
+        code = code or self._accept(operation, record, None, tally, identities, now=now)
+        self._ledger.accept(operation.name, identities)
         self._ledger.handled(endpoint.path, 1)
         if code is not None:
             self._ledger.refuse(operation.name, code)
@@ -284,9 +251,19 @@ class Platform:
         return None
 
     def _accept(
-        self, operation: Operation, record: Record, default_list: object, tally: Tally, *, now: float
+        self,
+        operation: Operation,
+        record: Record,
+        default_list: object,
+        tally: Tally,
+        identities: list[str | None],
+        *,
+        now: float,
     ) -> str | None:
-        """Take a record that passed the checks, unless it is a repeat; return a code if the repeat fails for it."""
+        """Take a record that passed the checks, unless it is a repeat; return a code if the repeat fails for it.
+
+        What was taken is added to `identities`, for the ledger.
+        """
         kind = history_kind(record) if operation is HISTORY_IMPORT else operation.name
         if kind == SEND.name:
             if self._is_repeated_message(record, default_list, now=now):
@@ -307,7 +284,7 @@ class Platform:
         else:
             tally.revenue += float(record["revenue"])  # type: ignore[arg-type]  # the checks saw a number
         tally.good += 1
-        self._ledger.accept(operation.name, self._identify[operation.name](record))
+        identities.append(self._identify[operation.name](record))
         return None
 
     def _is_repeated_message(self, message: Record, default_list: object, *, now: float) -> bool:

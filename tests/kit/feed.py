@@ -27,13 +27,13 @@ FEEDING: Final[Mapping[str, str | int | float | bool]] = {
 def watch_ledger(platform: SimulatorThread, note: Callable[[Sequence[str | None]], None]) -> None:
     """Have each lot of identities that the platform accepts told: the ledger itself keeps no order and no times."""
     ledger = platform._simulator.behaviour.ledger
-    write = ledger.accept_all
+    write = ledger.accept
 
     def watched(operation: str, identities: Sequence[str | None]) -> None:
         note(identities)
         write(operation, identities)
 
-    ledger.accept_all = watched  # type: ignore[method-assign] # what it is for
+    ledger.accept = watched  # type: ignore[method-assign] # what it is for
 
 
 class Watch:

@@ -110,45 +110,6 @@ def test_message_ids_are_distinct_and_known_once_issued(seed: int, count: int) -
     assert not account.knows_message(following.issue_message_id())
 
 
-@st.composite
-def messages(draw: st.DrawFn) -> dict[str, object]:
-    """Draw a message that is mostly good, with any field absent or odd now and then."""
-    odd: st.SearchStrategy[object] = st.sampled_from([None, "", 7, True, [], "+1", "8005551234"])
-    good = {
-        "to": st.sampled_from(["+15550000001", "+15550000002"]),
-        "list_number": st.sampled_from(["+18005551234", "+18005550002"]),
-        "body": st.sampled_from(["a", "b"]),
-    }
-    names = draw(st.sets(st.sampled_from(sorted(good)), min_size=2)) if draw(st.integers(0, 9)) == 0 else set(good)
-    return {name: draw(good[name] if draw(st.integers(0, 19)) else odd) for name in sorted(names)}
-
-
-@given(
-    batch=st.lists(messages(), max_size=6),
-    top_level=st.sampled_from([None, "+18005551234", "+18005550002", "800", 7]),
-    placement=st.sampled_from(["message", "top_level", "both"]),
-    voip=st.sampled_from(["9999999", "2"]),
-)
-def test_a_batch_that_is_taken_at_once_is_taken_as_it_is_one_by_one(
-    batch: list[dict[str, object]], top_level: object, placement: str, voip: str
-) -> None:
-    settings = {
-        "lists": ["+18005551234"],
-        "switches": {"list_number": placement, "not_sendable_suffixes": [voip], "empty_array": "accepted"},
-    }
-    body = msgspec.json.encode({"messages": batch, "list_number": top_level})
-    request = Request("POST", "/api/v2/send/bulk", api_key="k", content_type="application/json", body=body)
-    # A code for records that nobody sends has each record looked at by itself.
-    slow = Faults.model_validate({"record_codes": [{"text": "no such text", "code": "x"}]})
-
-    at_once, one_by_one = behaviour(**settings), behaviour(**settings, faults=slow)
-    replies = [react(subject, request).reply for subject in (at_once, one_by_one)]
-
-    assert replies[0] == replies[1]
-    assert at_once.ledger.totals() == one_by_one.ledger.totals()
-    assert list(at_once.ledger.entries()) == list(one_by_one.ledger.entries())
-
-
 NAMES = ["to", "body", "list_number", "phone_number", "to_number", "id", "message_id", "offer_id", "revenue"]
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5)

@@ -70,7 +70,7 @@ def test_examples_of_repeats_are_few() -> None:
     ledger = Ledger()
     for number in range(3 * EXAMPLES):
         for _ in range(3):
-            ledger.accept("send", str(number))
+            ledger.accept("send", [str(number)])
 
     assert ledger.totals().accepted_twice == 3 * EXAMPLES
     assert ledger.totals().accepted_twice_examples == tuple(map(str, range(EXAMPLES)))
@@ -78,11 +78,11 @@ def test_examples_of_repeats_are_few() -> None:
 
 def test_entries_may_be_read_while_the_ledger_grows() -> None:
     ledger = Ledger()
-    ledger.accept("send", "a")
+    ledger.accept("send", ["a"])
     entries = ledger.entries()
     first = next(entries)
-    ledger.accept("send", "b")
-    ledger.accept("contacts", "c")
+    ledger.accept("send", ["b"])
+    ledger.accept("contacts", ["c"])
 
     assert [first, *entries] == [Entry("send", "a", 1)]
 
@@ -112,8 +112,7 @@ def test_counters_tell_requests_endpoints_statuses_codes_and_bytes(serve: Serve)
 def test_the_ledger_costs_some_200_bytes_for_a_record(digests: bool) -> None:
     ledger = Ledger(digests=digests)
     identities = [f"Reference 2024-{number:08d}" for number in range(50_000)]
-    for identity in identities:
-        ledger.accept("send", identity)
+    ledger.accept("send", identities)
 
     counts = ledger._page("send").counts
     size = sys.getsizeof(counts) + sum(map(sys.getsizeof, counts))
