@@ -76,7 +76,7 @@ def simulate(
 
     Prints the base URL when it is ready, and the ledger's sums at the end. SIGTERM and SIGINT end it. While it runs,
     /_simulator/ledger, /_simulator/faults, /_simulator/reset and /_simulator/health on the same port look and steer;
-    they need no key, so keep the port on a private network.
+    they need no key, so keep the port on a private network. What the files may hold: docs/reference/simulator.md.
     """
     # Imported here and below: other commands should not load a platform.
     from connector.simulator import (

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from connector.reference.errors import errors_page
 from connector.reference.pages import acls_page, commands_page, exit_codes_page, metrics_page, verdicts_page
-from connector.reference.settings import chart_schema, settings_page, settings_schema
+from connector.reference.settings import chart_schema, settings_page, settings_schema, simulator_page
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CHART_VALUES: Final = "deploy/helm/trackly-connector/values.schema.json"
@@ -33,6 +33,7 @@ WRITTEN: Final[Mapping[str, Callable[[], str]]] = {
     "docs/reference/acls.md": acls_page,
     "docs/reference/commands.md": commands_page,
     "docs/reference/settings.md": settings_page,
+    "docs/reference/simulator.md": simulator_page,
     "schemas/settings.v1.schema.json": lambda: _json(settings_schema()),
     CHART_VALUES: _values,
 }

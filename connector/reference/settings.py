@@ -1,4 +1,4 @@
-"""The page of the settings, and their JSON Schema, printed from the models."""
+"""The pages of the settings and of the simulator, and the settings' JSON Schema, printed from the models."""
 
 import json
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from connector.config.checks import RULES
 from connector.config.kafka import REFUSED, REFUSED_PREFIXES
 from connector.config.settings import Settings
 from connector.reference.markdown import page, table
+from connector.simulator import Faults, Switches
 
 SCHEMA_ID: Final = "urn:trackly-connector:settings:v1"
 
@@ -87,6 +88,64 @@ def settings_page() -> str:
     )
 
 
+_SIMULATOR_HEAD: Final = """\
+`trackly-connector simulate` stands in for the platform: in tests, and to see what a stream makes of trouble.
+[First stream](../tutorial/first-stream.md) uses it; [commands](commands.md#simulate) has its options. This page is
+printed from the code.
+
+## Look and steer
+
+Below `/_simulator`, on the same port and without a key: keep the port on a private network.
+
+| Request | What it does |
+| --- | --- |
+| `GET /health` | tells the faults in force at this moment, those of a script included |
+| `GET /ledger` | sums up: records accepted, those accepted twice, refused ones by code, requests, replies |
+| `GET /ledger?identity=TEXT` | tells how often a record was accepted: a message is its `body`, or see `--identify` |
+| `GET /ledger/records` | lists all identities, a line of JSON for each, with how often it was accepted |
+| `GET /faults` | tells the standing faults |
+| `PUT /faults` | puts others in their place; what it leaves out goes back to its default |
+| `PATCH /faults` | changes those that it names; null puts one back to its default |
+| `POST /reset` | begins anew: an empty ledger, the faults of the start, the script not begun |
+
+## Files
+
+`--faults` takes a YAML or JSON file of [faults](#faults), as `PUT` does:
+
+```yaml
+latency_ms: [20, 80]
+error_rate: {503: 0.05}
+lose_reply: {next: 1}
+record_codes:
+  - {text: order 7, code: provider_error, times: 1}
+```
+
+A chance, such as `lose_reply`, is a rate from 0 to 1, or how many of the next requests it strikes, or both:
+`{next: 2, rate: 0.05}`. Chances strike bulk and single POSTs, one a request, in the order of the table.
+
+`--script` takes a list of steps. A step lays its faults over the standing ones from `at_secs` until `until_secs`, or
+for good; seconds count from the first request, or with `--script-from start` from the start:
+
+```yaml
+- {at_secs: 5, until_secs: 15, faults: {status_override: 503}}
+- {at_secs: 20, faults: {account_suspended: true}}
+```
+
+`--switches` takes a file of [switches](#switches). Whatever is wrong with a file is told at once, and the exit code
+is 2."""
+
+
+def simulator_page() -> str:
+    """Return the page of what the simulator can be told."""
+    faults, switches = Faults.model_json_schema(), Switches.model_json_schema()
+    return page(
+        "Simulator",
+        _SIMULATOR_HEAD,
+        *_groups(faults, faults["$defs"], prefix="", heading="Faults"),
+        *_groups(switches, {}, prefix="", heading="Switches"),
+    )
+
+
 def _without_titles(node: Any) -> Any:
     """Drop the titles that pydantic makes of names; a property that is called `title` would stay."""
     if isinstance(node, list):
@@ -113,7 +172,9 @@ def _with_references(node: Any) -> Any:
     return {key: _with_references(value) for key, value in node.items()}
 
 
-def _groups(model: dict[str, Any], definitions: dict[str, Any], *, prefix: str) -> Iterator[str]:
+def _groups(
+    model: dict[str, Any], definitions: dict[str, Any], *, prefix: str, heading: str = "At the top"
+) -> Iterator[str]:
     """Yield the paragraphs about a group, then those about the groups inside it."""
     required = set(model.get("required", ()))
     rows, inner = [], []
@@ -126,7 +187,7 @@ def _groups(model: dict[str, Any], definitions: dict[str, Any], *, prefix: str) 
             continue
         default = "required" if name in required else _default(node.get("default"), node)
         rows.append((f"`{name}`", _type(node), default, _bounds(node), node["description"]))
-    yield f"## `{prefix.removesuffix('.')}`" if prefix else "## At the top"
+    yield f"## `{prefix.removesuffix('.')}`" if prefix else f"## {heading}"
     yield model["description"]
     if rows:
         yield table(("Setting", "Type", "Default", "Bounds", "Meaning"), rows)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from connector.config.problems import Problem, SettingsError
 from connector.simulator.problems import Model, read_yaml, validated
@@ -37,7 +37,7 @@ class Chance(Model):
     rate: Rate = Field(default=0.0, description="Share of the requests that are struck, from 0 to 1.")
 
 
-_Odds = Annotated[Chance, BeforeValidator(_rate_as_chance)]
+_Odds = Annotated[Chance, BeforeValidator(_rate_as_chance), WithJsonSchema({"type": "chance"})]
 NEVER = Chance()
 
 
@@ -55,8 +55,8 @@ class Outage(Model):
 class Poison(Model):
     """A record that makes every request that carries it fail as a whole."""
 
-    text: str = Field(min_length=1, description="Part of the record's text (see `RecordCode.text`).")
-    status: FailureStatus = 500
+    text: str = Field(min_length=1, description="Part of the record's text (see `record_codes`).")
+    status: FailureStatus = Field(default=500, description="What the request is answered with.")
     body: BodyForm = Field(default="json", description="`html`: what a firewall in front of the platform would send.")
 
 
@@ -66,8 +66,8 @@ class RecordCode(Model):
     text: str = Field(
         min_length=1, description="Part of a message's `body`; for other records, part of the record's JSON."
     )
-    code: str = Field(min_length=1)
-    error: str = "Failed as the simulator was told to"
+    code: str = Field(min_length=1, description="Its `code` in `errors`, such as `provider_error`.")
+    error: str = Field(default="Failed as the simulator was told to", description="Its text there.")
     times: int | None = Field(default=None, ge=1, description="How often one record fails; unset: always.")
 
 
@@ -75,7 +75,9 @@ class Faults(Model):
     """All faults of the simulator; the default is a platform in good health."""
 
     latency_ms: Annotated[
-        tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]], BeforeValidator(_number_as_range)
+        tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]],
+        BeforeValidator(_number_as_range),
+        WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "array", "items": {"type": "number"}}]}),
     ] = Field(default=(0.0, 0.0), description="Time from the whole request to its reply: a number, or least and most.")
     only_paths: tuple[str, ...] = Field(
         default=(), description="Endpoints that the faults touch, such as `/send/bulk`; empty: all of them."
@@ -100,7 +102,7 @@ class Faults(Model):
     )
     failure_body: BodyForm = Field(default="json", description="Body of the two above.")
     retry_after_secs: float | None = Field(default=None, ge=0, description="Sent with 429 and 503.")
-    retry_after_form: Literal["seconds", "date"] = "seconds"
+    retry_after_form: Literal["seconds", "date"] = Field(default="seconds", description="How it is written.")
 
     drop_request: _Odds = Field(default=NEVER, description="Read whole, nothing taken, closed without an answer.")
     lose_reply: _Odds = Field(default=NEVER, description="Taken, then closed without an answer.")
@@ -111,7 +113,7 @@ class Faults(Model):
     stall_takes_records: bool = Field(default=False, description="Whether a stalled request is taken.")
     cut_body: _Odds = Field(default=NEVER, description="Taken, closed in the middle of the reply's body.")
     slow_body: _Odds = Field(default=NEVER, description="Taken, the reply's body drips for `slow_body_secs`.")
-    slow_body_secs: float = Field(default=1.0, gt=0)
+    slow_body_secs: float = Field(default=1.0, gt=0, description="How long that takes.")
     close_with: Literal["fin", "rst"] = Field(default="fin", description="How faults close a connection.")
     close_idle_after_secs: float | None = Field(
         default=None, gt=0, description="Connections without a request are closed so soon, if below the usual."

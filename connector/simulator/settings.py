@@ -1,6 +1,5 @@
 """What a simulator is before it starts: address, accounts, faults, and a switch wherever the documentation is open."""
 
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
@@ -13,7 +12,6 @@ from connector.simulator.problems import Model, read_yaml, validated
 
 BASE_PATH: Final = "/api/v2"
 CONTROL_PATH: Final = "/_simulator"
-DUPLICATE_WINDOW_MAX_SECS: Final = timedelta(days=1).total_seconds()
 
 _FAULTS_OF_RECORDS: Final = frozenset({"poison", "record_codes", "billing_code", "unnamed_error"})
 
@@ -39,14 +37,14 @@ class Switches(Model):
     list_number: Literal["message", "top_level", "both"] = Field(
         default="both", description="Where bulk sends may carry it; with `both` the message's own wins."
     )
-    success_status: Literal[200, 201] = 200
+    success_status: Literal[200, 201] = Field(default=200, description="Status of replies that took a request.")
     all_failed_status: int | None = Field(
         default=None, ge=200, le=499, description="Status of a bulk reply without one success; unset: as success."
     )
     key_codes: Literal["detailed", "unauthorized"] = Field(
         default="detailed", description="401 with `missing_api_key` and `invalid_api_key`, or `unauthorized` for both."
     )
-    index_base: Literal[0, 1] = 0
+    index_base: Literal[0, 1] = Field(default=0, description="The `index` of the first record in `errors`.")
     errors_cap: int | None = Field(default=None, ge=0, description="Most entries in `errors`; unset: all.")
     history_errors_cap: int = Field(default=100, ge=0, description="The same for history, where it is documented.")
     empty_array: Literal["missing", "accepted"] = Field(
@@ -56,7 +54,7 @@ class Switches(Model):
     duplicate_window_secs: float | None = Field(
         default=None,
         gt=0,
-        le=DUPLICATE_WINDOW_MAX_SECS,
+        le=86_400,
         description="The same text to the same number from the same list is suppressed for so long; unset: never.",
     )
     duplicate_reply: Literal["queued", "error"] = Field(
