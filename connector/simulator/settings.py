@@ -78,7 +78,13 @@ class Switches(Model):
     )
 
 
-_Identity = Annotated[str, Field(pattern=r"^[^+]+(\+[^+]+)*$")]
+def _check_identity(definition: str) -> str:
+    if not all(definition.split("+")):
+        raise ValueError("must be paths into a record with + between, such as body or to+body, or * for all of it")
+    return definition
+
+
+_Identity = Annotated[str, AfterValidator(_check_identity)]
 
 
 class Identities(Model):
@@ -128,7 +134,7 @@ class SimulatorSettings(Model):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            raise ValueError("tls_cert_file and tls_key_file go together")
+            raise ValueError("a certificate and its key go together: give both files")
         if self.fast:
             for faults in (self.faults, *(step.faults for step in self.script)):
                 refuse_faults_that_fast_lacks(faults)

@@ -105,11 +105,11 @@ def test_for_people_it_prints_lines(tmp_path: Path) -> None:
         (["--host", "192.0.2.7"], "error: cannot listen on --host 192.0.2.7: Cannot assign requested address"),
         (["--api-key", ""], "\n  --api-key: "),
         (["--identify", ""], "\n  --identify: "),
-        (["--identify", "body+"], "\n  --identify: "),
+        (["--identify", "body+"], "\n  --identify: must be paths into a record with + between, such as body"),
         (["--latency-ms", "fast"], "--latency-ms"),
         (["--latency-ms", "80-20"], "--latency-ms"),
         (["--port", "70000"], "--port"),
-        (["--tls-cert", "{bad}"], "tls_cert_file and tls_key_file go together"),
+        (["--tls-cert", "{bad}"], "a certificate and its key go together: give both files"),
         (["--tls-cert", "absent.pem", "--tls-key", "absent.pem"], "absent.pem"),
         (
             ["--tls-cert", "{bad}", "--tls-key", "{bad}"],

@@ -9,6 +9,8 @@ import pytest
 from connector.config.problems import SettingsError
 from connector.simulator import Faults, Outage, ScriptStep, load_faults, load_script, load_switches
 from connector.simulator.script import Timeline
+from tests.deploy.conftest import ROOT
+from tests.docs.pages import blocks
 from tests.simulator.conftest import Serve
 
 STANDING = Faults(latency_ms=(5, 5), status_override=500)
@@ -109,6 +111,15 @@ def test_the_files_of_faults_scripts_and_switches_are_yaml_or_json(tmp_path: Pat
     assert (read.lose_reply.rate, read.lose_reply.next, read.empty_body.next) == (0.01, 0, 2)
     assert load_script(script) == (step(5, 9.5, outage={"how": "close"}),)
     assert load_switches(switches).index_base == 1
+
+
+def test_the_files_on_the_reference_page_are_taken(tmp_path: Path) -> None:
+    faults, script = (block.text for block in blocks(ROOT / "docs/reference/simulator.md"))
+    (tmp_path / "faults.yaml").write_text(faults)
+    (tmp_path / "script.yaml").write_text(script)
+
+    assert load_faults(tmp_path / "faults.yaml").record_codes[0].times == 1
+    assert len(load_script(tmp_path / "script.yaml")) == 2
 
 
 @pytest.mark.parametrize(
