@@ -8,8 +8,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import median, quantiles
 from typing import Annotated, Any, Final
 from uuid import uuid4
@@ -123,13 +124,13 @@ class Feeder:
         self._producer.flush(_PATIENCE_SECS)
 
 
+@dataclass(frozen=True, slots=True)
 class _Stage:
     """A connector at work on topics of its own, with a feeder before and a reader behind it."""
 
-    def __init__(self, running: Running, feeder: Feeder, reader: Reader) -> None:
-        self.running = running
-        self.feeder = feeder
-        self.reader = reader
+    running: Running
+    feeder: Feeder
+    reader: Reader
 
     def warm_up(self, rate: int) -> None:
         """Have some records pass, which are not counted."""
@@ -167,16 +168,11 @@ def small_transactions(arena: Arena, secs: float) -> None:
     """Commit single records with offsets, as idle streams do, as many as the broker takes."""
     topic = arena.topics.create("transactions", partitions=_PARTITIONS)
     until = time.monotonic() + secs
-    threads = [
-        threading.Thread(
-            target=_commit_small, args=(arena.broker.bootstrap_servers, topic, number % _PARTITIONS, until)
+    partitions = [*range(_PARTITIONS)] * 2
+    with ThreadPoolExecutor(len(partitions)) as threads:
+        list(
+            threads.map(lambda number: _commit_small(arena.broker.bootstrap_servers, topic, number, until), partitions)
         )
-        for number in range(2 * _PARTITIONS)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
 
 def _commit_small(servers: str, topic: str, partition: int, until: float) -> None:

@@ -10,7 +10,6 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, TextIO, cast
 
 import structlog
@@ -148,6 +147,9 @@ def _masked(text: str, *, bare: bool) -> str:
 class _Handler(logging.StreamHandler[TextIO]):
     """The one handler of this module, known by its type when logging is set up again."""
 
+    asked_level = logging.INFO
+    """The level that the settings ask for."""
+
 
 def configure_logging(settings: LogSettings, *, stream: TextIO | None = None, worker: int | None = None) -> None:
     """Send all logs of the process to a stream (stderr unless given) in the form that the settings ask for.
@@ -196,18 +198,8 @@ def configure_logging(settings: LogSettings, *, stream: TextIO | None = None, wo
         root.removeHandler(old)
     root.addHandler(handler)
     _set_level(level)
-    _configured.level = level
+    _Handler.asked_level = level
     logging.captureWarnings(capture=True)
-
-
-@dataclass(slots=True)
-class _Configured:
-    """The level that the settings ask for."""
-
-    level: int = logging.INFO
-
-
-_configured = _Configured()
 
 
 def _set_level(level: int) -> None:
@@ -231,7 +223,7 @@ def toggle_debug() -> None:
         _set_level(logging.DEBUG)
         log.warning("log level changed", to="debug")
         return
-    quiet = _configured.level if _configured.level > logging.DEBUG else logging.INFO
+    quiet = _Handler.asked_level if _Handler.asked_level > logging.DEBUG else logging.INFO
     log.warning("log level changed", to=logging.getLevelName(quiet).lower())
     _set_level(quiet)
 
