@@ -170,12 +170,19 @@ def produce(
     index and position instead, as the broker acknowledges them, and the list stays empty: for millions of records.
     Raises `KafkaException` for the first record that could not be delivered.
     """
-    delivery = _Delivery(acknowledged)
+    positions: dict[int, Position] = {}
+    note = acknowledged or positions.__setitem__
+
+    def delivered(index: int, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            raise KafkaException(error)  # out of the call that serves the producer
+        note(index, position_of(message))
+
     producer = Producer({**_client(bootstrap_servers), **_FAST_PRODUCER, **(properties or {})})
     partitions = len(producer.list_topics(topic, timeout=_REQUEST_TIMEOUT_SECS).topics[topic].partitions)
     for index, record in enumerate(records):
         number = index % partitions if partition is None else partition
-        on_delivery = partial(delivery.done, index)
+        on_delivery = partial(delivered, index)
         headers: list[tuple[str, str | bytes | None]] | None = list(record.headers) or None
         while True:
             try:
@@ -186,29 +193,9 @@ def produce(
                 break
         if index % 1_000 == 0:
             producer.poll(0)
-        if delivery.error is not None:
-            break
-    producer.flush(_REQUEST_TIMEOUT_SECS)
-    if delivery.error is not None:
-        raise KafkaException(delivery.error)
-    if len(producer):
-        raise TimeoutError(f"{len(producer)} records for {topic} are not acknowledged after {_REQUEST_TIMEOUT_SECS} s")
-    return [position for _, position in sorted(delivery.positions.items())]
-
-
-class _Delivery:
-    """What the broker said about each record."""
-
-    def __init__(self, acknowledged: Callable[[int, Position], None] | None) -> None:
-        self.error: KafkaError | None = None
-        self.positions: dict[int, Position] = {}
-        self._acknowledged = acknowledged or self.positions.__setitem__
-
-    def done(self, index: int, error: KafkaError | None, message: Message) -> None:
-        if error is None:
-            self._acknowledged(index, position_of(message))
-        elif self.error is None:
-            self.error = error
+    if left := producer.flush(_REQUEST_TIMEOUT_SECS):
+        raise TimeoutError(f"{left} records for {topic} are not acknowledged after {_REQUEST_TIMEOUT_SECS} s")
+    return [position for _, position in sorted(positions.items())]
 
 
 def position_of(message: Message) -> Position:

@@ -11,18 +11,16 @@ from connector.simulator.faults import (
     load_script,
     parse_faults,
 )
-from connector.simulator.ledger import Entry, LedgerTotals, OperationTotals
+from connector.simulator.ledger import Entry, LedgerTotals
 from connector.simulator.server import Simulator
-from connector.simulator.settings import Identities, SendingList, SimulatorSettings, Switches, load_switches
+from connector.simulator.settings import SendingList, SimulatorSettings, Switches, load_switches
 from connector.simulator.thread import SimulatorThread
 
 __all__ = [
     "Chance",
     "Entry",
     "Faults",
-    "Identities",
     "LedgerTotals",
-    "OperationTotals",
     "Outage",
     "Poison",
     "RecordCode",

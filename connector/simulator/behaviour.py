@@ -152,7 +152,7 @@ class Behaviour:
         status = faults.status_override or self._dice.status(faults.error_rate)
         if status is not None:
             if status >= 500:
-                self._take_part(request, path, now=now)
+                self._platform.take_part(request, path, now=now)
             reply = self._failure(status, faults, wall_time=wall_time)
             return self._answered(Reaction(reply, delay_secs=delay_secs))
         strike = self._strike(faults, endpoint, request) if request.method == "POST" else None
@@ -166,7 +166,7 @@ class Behaviour:
             request, path or request.path, faults, now=now, hide_one=strike == "unnamed_error"
         )
         if answer.status >= 500:
-            self._take_part(request, path, now=now)
+            self._platform.take_part(request, path, now=now)
         reaction = _delivered(answer, strike, endpoint, faults, index_base=self._settings.switches.index_base)
         return self._answered(replace(reaction, delay_secs=delay_secs, reset=reset), strike)
 
@@ -179,11 +179,6 @@ class Behaviour:
             if self._dice.strikes(strike, getattr(faults, strike)):
                 return strike
         return None
-
-    def _take_part(self, request: Request, path: str | None, *, now: float) -> None:
-        share = self._settings.switches.partial_queueing
-        if share > 0 and path is not None:
-            self._platform.take_part(request, path, share, now=now)
 
     def _failure(self, status: int, faults: Faults, *, wall_time: float) -> Reply:
         headers = {}

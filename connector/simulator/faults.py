@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from connector.config.problems import Problem, SettingsError
-from connector.simulator.problems import Model, read_yaml, validated
+from connector.simulator.reading import Model, read_yaml, validated
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 FailureStatus = Annotated[int, Field(ge=300, le=599)]

@@ -80,13 +80,15 @@ class Platform:
             return self._take_bulk(request, endpoint, document, faults, now=now, hide_one=hide_one)
         return self._take_single(request, endpoint, _as_record(document), faults, now=now)
 
-    def take_part(self, request: Request, path: str, share: float, *, now: float) -> None:
-        """Take the first records of a bulk request that is answered with a failure all the same.
+    def take_part(self, request: Request, path: str | None, *, now: float) -> None:
+        """Take the first records of a bulk request that is answered with a failure all the same, as the switch says.
 
         A request that would be refused as a whole leaves nothing behind.
         """
-        endpoint = ENDPOINTS.get(path)
-        if endpoint is None or not endpoint.bulk or self._refuse_request(request, path, HEALTHY) is not None:
+        share, endpoint = self._switches.partial_queueing, ENDPOINTS.get(path or "")
+        if share == 0 or endpoint is None or not endpoint.bulk:
+            return
+        if self._refuse_request(request, endpoint.path, HEALTHY) is not None:
             return
         try:
             document = msgspec.json.decode(request.body)

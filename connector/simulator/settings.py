@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from connector.config.hosts import check_listening_host
 from connector.config.model import PhoneNumber
 from connector.simulator.faults import Faults, ScriptStep
-from connector.simulator.problems import Model, read_yaml, validated
+from connector.simulator.reading import Model, read_yaml, validated
 
 BASE_PATH: Final = "/api/v2"
 CONTROL_PATH: Final = "/_simulator"

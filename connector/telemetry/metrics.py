@@ -46,40 +46,30 @@ def _describe(name: str, kind: Kind, labels: str, unit: str, meaning: str) -> De
     return described
 
 
-def _counter(described: Described) -> Counter:
-    return Counter(described.family, described.meaning, described.labels, registry=REGISTRY)
+def _counter(name: str, labels: str, unit: str, meaning: str) -> Counter:
+    described = _describe(name, "counter", labels, unit, meaning)
+    return Counter(described.family, meaning, described.labels, registry=REGISTRY)
 
 
-def _histogram(described: Described, *buckets: float) -> Histogram:
-    return Histogram(described.family, described.meaning, described.labels, buckets=buckets, registry=REGISTRY)
+def _seconds(name: str, labels: str, meaning: str, buckets: Sequence[float]) -> Histogram:
+    described = _describe(name, "histogram", labels, "seconds", meaning)
+    return Histogram(described.family, meaning, described.labels, buckets=buckets, registry=REGISTRY)
 
 
-_REQUESTS = _histogram(
-    _describe(
-        "trackly_request_seconds",
-        "histogram",
-        "stream row",
-        "seconds",
-        "Time from the first byte of a request to the last of its reply, by the row of the verdict table that decided.",
-    ),
-    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+_REQUESTS = _seconds(
+    "trackly_request_seconds",
+    "stream row",
+    "Time from the first byte of a request to the last of its reply, by the row of the verdict table that decided.",
+    (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
-_POSTED = _counter(
-    _describe(
-        "trackly_posted_records_total", "counter", "stream row", "records", "Records in requests, repeats counted."
-    )
+_POSTED = _counter("trackly_posted_records_total", "stream row", "records", "Records in requests, repeats counted.")
+_SETTLE = _seconds(
+    "trackly_settle_seconds",
+    "stream",
+    "Time from the oldest record of a batch being appended to its topic to the commit of its outcomes.",
+    (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
 )
-_SETTLE = _histogram(
-    _describe(
-        "trackly_settle_seconds",
-        "histogram",
-        "stream",
-        "seconds",
-        "Time from the oldest record of a batch being appended to its topic to the commit of its outcomes.",
-    ),
-    *(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
-)
-_HOLDS = _counter(_describe("trackly_holds_total", "counter", "stream reason", "holds", "Holds that began."))
+_HOLDS = _counter("trackly_holds_total", "stream reason", "holds", "Holds that began.")
 
 
 class BatchMetrics:
