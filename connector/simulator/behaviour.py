@@ -10,12 +10,11 @@ from dataclasses import replace
 from email.utils import formatdate
 from typing import Final, Literal, assert_never, get_args
 
-from connector.simulator.answers import Answer
+from connector.simulator.answers import Answer, Lie, lied
 from connector.simulator.endpoints import ENDPOINTS, LISTS_PATH, Endpoint
 from connector.simulator.faults import HEALTHY, NEVER, BodyForm, Chance, Faults
 from connector.simulator.http import Manner, Reaction, Reply, Request, json_reply, page_reply, phrase
 from connector.simulator.ledger import Ledger
-from connector.simulator.lies import Lie, told
 from connector.simulator.platform import Platform
 from connector.simulator.script import Timeline
 from connector.simulator.settings import BASE_PATH, SimulatorSettings, refuse_faults_that_fast_lacks
@@ -189,7 +188,7 @@ class Behaviour:
         if status < 400:
             headers["Location"] = _ELSEWHERE
         document = _FAILURES.get(status) or (_FAILURES[500] if status >= 500 else {"error": phrase(status)})
-        return _in_form(faults.failure_body, status, document, headers)
+        return replace(_in_form(faults.failure_body, status, document), headers=tuple(headers.items()))
 
     def _answered(self, reaction: Reaction, strike: str | None = None) -> Reaction:
         """Note what the client will see of it."""
@@ -205,15 +204,15 @@ def _below_base(path: str) -> str | None:
     return path.removeprefix(BASE_PATH) if path.startswith(f"{BASE_PATH}/") else None
 
 
-def _in_form(form: BodyForm, status: int, document: Mapping[str, object], headers: Mapping[str, str]) -> Reply:
+def _in_form(form: BodyForm, status: int, document: Mapping[str, object]) -> Reply:
     """Return a reply whose body is a document, or what others than the platform would send in its place."""
     match form:
         case "json":
-            return json_reply(status, document, headers=headers)
+            return json_reply(status, document)
         case "html":
-            return page_reply(status, headers=headers)
+            return page_reply(status)
         case "empty":
-            return Reply(status, content_type=None, headers=tuple(headers.items()))
+            return Reply(status, content_type=None)
         case _:
             assert_never(form)
 
@@ -227,7 +226,7 @@ def _delivered(
     index_base: int,
 ) -> Reaction:
     """Return how the platform's answer leaves, with the fault that strikes it."""
-    reply = _in_form(answer.form, answer.status, answer.document, {})
+    reply = _in_form(answer.form, answer.status, answer.document)
     if faults.huge_reply_bytes is not None and answer.status < 300:
         reply = replace(reply, body=reply.body.ljust(faults.huge_reply_bytes))  # blanks after JSON are JSON
     match strike:
@@ -250,7 +249,7 @@ def _delivered(
         case "wrong_counts" | "repeated_index" | "out_of_range_index" | "wrong_to":
             if endpoint is None or answer.records is None:  # the request was refused as a whole: nothing to lie about
                 return Reaction(reply)
-            lied = told(strike, endpoint.operation, answer, index_base=index_base)
-            return Reaction(json_reply(lied.status, lied.document))
+            distorted = lied(strike, endpoint.operation, answer, index_base=index_base)
+            return Reaction(json_reply(distorted.status, distorted.document))
         case _:
             assert_never(strike)

@@ -1,6 +1,6 @@
 """Requests and replies as values, and replies as bytes. What goes over the wire when is `connection`'s."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import lru_cache
@@ -88,15 +88,15 @@ def _head(
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-def json_reply(status: int, document: object, *, headers: Mapping[str, str] | None = None) -> Reply:
+def json_reply(status: int, document: object) -> Reply:
     """Return a reply with the document as JSON."""
-    return Reply(status, msgspec.json.encode(document), headers=tuple((headers or {}).items()))
+    return Reply(status, msgspec.json.encode(document))
 
 
-def page_reply(status: int, *, headers: Mapping[str, str] | None = None) -> Reply:
+def page_reply(status: int) -> Reply:
     """Return a reply as proxies and load balancers make them: a page for people."""
     text = f"<html><body><h1>{status} {phrase(status)}</h1></body></html>\n"
-    return Reply(status, text.encode(), content_type=HTML, headers=tuple((headers or {}).items()))
+    return Reply(status, text.encode(), content_type=HTML)
 
 
 def phrase(status: int) -> str:
