@@ -24,7 +24,6 @@ from benchmarks.contest import MAIN, VARIANTS, Contestant, Score, compete
 from benchmarks.events import Events
 from benchmarks.figures import show
 from benchmarks.targets import targets
-from benchmarks.warming import warm_up
 from connector.demo.artifacts import BrokerUnavailableError
 
 _KNOWN = {contestant.name: contestant for contestant in (*MAIN, *VARIANTS)}
@@ -110,7 +109,7 @@ def _run(console: Console, chosen: Sequence[Contestant], *, records: int, rounds
             for name in ("raw_loop", "connector"):
                 compete(arena, _KNOWN[name], min(records, WARM_UP))
 
-        warm_up(arena, work, at_most=MOST_WARM_UPS if records >= 1_000_000 else 1)
+        arena.warm_up(work, at_most=MOST_WARM_UPS if records >= 1_000_000 else 1)
         for group in _by_source(chosen):
             kinds = {contestant.events for contestant in group}
             arena.drop_sources(keep=[*kinds])

@@ -25,7 +25,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from benchmarks import services
 from benchmarks.events import Events, fill, filler
-from benchmarks.processes import cpu_secs
+from benchmarks.processes import compiler_secs, cpu_secs
 from connector.demo.broker import Broker, free_ports
 from connector.demo.topics import Topics
 from connector.processes import spawn, stop, tail
@@ -46,6 +46,8 @@ _NOT_YET: Final = frozenset(
     }
 )
 """What a young or busy broker says, and takes back soon."""
+_COMPILED_SHARE: Final = 0.1
+"""What the broker's compiler takes of a core when it is warm."""
 _QUICKLY_DELETED: Final = {"file.delete.delay.ms": "1000", "segment.bytes": "104857600"}
 
 
@@ -136,6 +138,21 @@ class Arena:
             folder = Path(resources.enter_context(tempfile.TemporaryDirectory(prefix="trackly-bench-")))
             broker = resources.enter_context(Broker.start(properties=broker_properties, heap="2g"))
             yield cls(broker, folder, resources, say)
+
+    def warm_up(self, work: Callable[[], object], *, at_most: int) -> None:
+        """Do some work again and again, until the compiler of the broker has little to do meanwhile.
+
+        A broker that has been up for a day compiles nothing any more: nobody's figures are to pay for that.
+        """
+        broker = self.broker.pid
+        assert broker is not None
+        for _ in range(at_most):
+            began, before = time.monotonic(), compiler_secs(broker)
+            work()
+            share = (compiler_secs(broker) - before) / (time.monotonic() - began)
+            self.say(f"warming up: the broker's compiler took {share:.0%} of a core")
+            if share < _COMPILED_SHARE:
+                break
 
     def far_end(self, latency_ms: int) -> FarEnd:
         """Return the far end that answers after this time; started at first use."""

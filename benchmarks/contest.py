@@ -34,6 +34,8 @@ class Contestant:
     stream: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Goes over ordinary settings at the top of the file."""
+    target: float | None = 0.5
+    """Least speed of a variant, as a share of that of events that are spliced into requests as they came."""
     note: str = ""
     watched: bool = False
     """Whether a console shows it all the while, to one viewer."""
@@ -69,7 +71,7 @@ MAIN: Final = (
     Contestant("connector_at_least_once", stream={"delivery": {"guarantee": "at_least_once"}}),
 )
 VARIANTS: Final = (
-    Contestant("connector_console", watched=True, note="one viewer of the console, live, all the while"),
+    Contestant("connector_console", watched=True, target=0.98, note="one viewer of the console, live, all the while"),
     Contestant("connector_failing_1pct", events=Events("failing_1pct", bad_of_100=1), share=_VARIANT),
     Contestant("connector_mapped", events=Events("orders", orders=True), share=_VARIANT, stream={"mapping": _MAPPING}),
     Contestant(
@@ -77,6 +79,7 @@ VARIANTS: Final = (
         events=Events("avro", avro=True),
         share=_VARIANT,
         stream={"format": "avro"},
+        target=0.3,
         note="decoded with the registry's schema and encoded as JSON",
     ),
     Contestant("connector_4kb", events=Events("4kb", body_bytes=4_000), share=_LARGE),
@@ -85,6 +88,7 @@ VARIANTS: Final = (
         "raw_loop",
         events=Events("4kb", body_bytes=4_000),
         share=_LARGE,
+        target=None,
         note="with the same fetch settings, of which it would take more: a figure without a target",
     ),
     Contestant("connector_lz4", events=Events("lz4", compression="lz4"), share=_VARIANT),
@@ -105,6 +109,7 @@ VARIANTS: Final = (
         events=_TEN_THOUSAND_KEYS,
         stream=_ORDERED,
         share=_VARIANT,
+        target=None,
         note="`ordering: key`, a request holds one record of a key: a figure without a target",
     ),
     Contestant("connector_paced", stream=_PACED, share=_VARIANT, note="a pace that holds nothing back"),
@@ -121,6 +126,7 @@ VARIANTS: Final = (
         events=Events("1000_lists", lists=1_000),
         share=0.04,
         stream=_AT_TOP,
+        target=None,
         note="a request holds one list: a figure without a target",
     ),
 )

@@ -26,7 +26,6 @@ from benchmarks.events import Events
 from benchmarks.figures import Figure, show
 from benchmarks.processes import cpu_secs
 from benchmarks.viewing import viewer
-from benchmarks.warming import warm_up
 from connector.config.streams import BatchSettings
 from connector.demo.artifacts import BrokerUnavailableError
 
@@ -355,7 +354,7 @@ def main(
     try:
         with Arena.open(say) as arena:
             most = 1 if quick else MOST_WARM_UPS
-            warm_up(arena, lambda: small_transactions(arena, 20), at_most=most)
+            arena.warm_up(lambda: small_transactions(arena, 20), at_most=most)
             add(start(arena, rounds=rounds, limit_secs=3, delay_ms=0))
             add(steady(arena, 20 / few))
             add(alone(arena, 30 // few))

@@ -10,13 +10,6 @@ MAX_CPU_US: Final = 3.0
 MAX_RSS_MB: Final = 350.0
 FLAT: Final = 1.1
 """Memory at the end of a run, over that at its first third."""
-OF_SPLICE: Final = 0.5
-"""Least speed of a variant, as a share of events that are spliced into requests as they came."""
-OF_SPLICE_BUT: Final = {"connector_avro": 0.3}
-"""Where another share is the target."""
-NO_TARGET: Final = frozenset(
-    {"connector_1000_lists_top_level", "connector_ordered_10000_keys", "raw_loop_4kb", "connector_console"}
-)
 
 
 def targets(scores: Iterable[Score]) -> list[Figure]:
@@ -42,8 +35,7 @@ def targets(scores: Iterable[Score]) -> list[Figure]:
         found.append(Figure("connector: RSS at the end / at a third of the run", flat, FLAT))
     ratio("connector_failures_only", "connector", 1.5)
     ratio("connector_50ms", "connector", 0.8)
-    ratio("connector_console", "connector", 0.98)
     for variant in VARIANTS:
-        if variant.name not in NO_TARGET:
-            ratio(variant.name, "connector", OF_SPLICE_BUT.get(variant.name, OF_SPLICE))
+        if variant.target is not None:
+            ratio(variant.name, "connector", variant.target)
     return found

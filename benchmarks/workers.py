@@ -21,7 +21,6 @@ import typer
 from benchmarks.arena import Arena, stream_settings
 from benchmarks.events import Events, fill, filler
 from benchmarks.processes import cpu_secs
-from benchmarks.warming import warm_up
 
 _START_SECS: Final = 120
 _RUN_SECS: Final = 600
@@ -69,7 +68,7 @@ def main(
         def run(count: int) -> Measured:
             return measure(arena, count, records=records, events=Events(partitions=partitions))
 
-        warm_up(arena, lambda: run(1), at_most=MOST_WARM_UPS)
+        arena.warm_up(lambda: run(1), at_most=MOST_WARM_UPS)
         for count in workers or [1, 2] * 3:
             found = run(count)
             runs.append(found)
