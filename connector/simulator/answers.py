@@ -56,6 +56,8 @@ class Tally:
     new_memberships: int = 0
     journeys: int = 0
     invalid_phones: int = 0
+    accepted: list[str | None] = field(default_factory=list, repr=False)
+    """The identities of those that are accepted, for the ledger."""
 
 
 def refusal(status: int, code: str | None, text: str) -> Answer:

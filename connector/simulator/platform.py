@@ -139,7 +139,7 @@ class Platform:
 
         takes_default = operation is SEND and self._switches.list_number != "message"
         default_list = envelope.get("list_number") if takes_default else None
-        tally, identities, errors = Tally(), list[str | None](), list[dict[str, object]]()
+        tally, errors = Tally(), list[dict[str, object]]()
         for index, record in enumerate(records):
             code: str | None = "payload_too_large"
             if index not in oversized:
@@ -149,12 +149,12 @@ class Platform:
                 self._ledger.refuse(operation.name, "save_error")
                 continue
             if code is None:
-                code = self._accept(operation, record, default_list, tally, identities, now=now)
+                code = self._accept(operation, record, default_list, tally, now=now)
             if code is not None:
                 self._ledger.refuse(operation.name, code)
                 tally.invalid_phones += code == "invalid_phone"
                 errors.append(self._entry(operation, index, record, code, faults))
-        self._ledger.accept(operation.name, identities)
+        self._ledger.accept(operation.name, tally.accepted)
         self._ledger.handled(endpoint.path, len(records))
         return Answer(
             self._bulk_status(tally, len(records)),
@@ -197,10 +197,9 @@ class Platform:
         refused = self._refuse_batch(operation, [record], oversized, faults, alone=True)
         if refused is not None:
             return refused
-        tally, identities = Tally(), list[str | None]()
-        code = self._judge(operation, record, None, faults)
-        code = code or self._accept(operation, record, None, tally, identities, now=now)
-        self._ledger.accept(operation.name, identities)
+        tally = Tally()
+        code = self._judge(operation, record, None, faults) or self._accept(operation, record, None, tally, now=now)
+        self._ledger.accept(operation.name, tally.accepted)
         self._ledger.handled(endpoint.path, 1)
         if code is not None:
             self._ledger.refuse(operation.name, code)
@@ -253,19 +252,9 @@ class Platform:
         return None
 
     def _accept(
-        self,
-        operation: Operation,
-        record: Record,
-        default_list: object,
-        tally: Tally,
-        identities: list[str | None],
-        *,
-        now: float,
+        self, operation: Operation, record: Record, default_list: object, tally: Tally, *, now: float
     ) -> str | None:
-        """Take a record that passed the checks, unless it is a repeat; return a code if the repeat fails for it.
-
-        What was taken is added to `identities`, for the ledger.
-        """
+        """Take a record that passed the checks, unless it is a repeat; return a code if the repeat fails for it."""
         kind = history_kind(record) if operation is HISTORY_IMPORT else operation.name
         if kind == SEND.name:
             if self._is_repeated_message(record, default_list, now=now):
@@ -286,7 +275,7 @@ class Platform:
         else:
             tally.revenue += float(record["revenue"])  # type: ignore[arg-type]  # the checks saw a number
         tally.good += 1
-        identities.append(self._identify[operation.name](record))
+        tally.accepted.append(self._identify[operation.name](record))
         return None
 
     def _is_repeated_message(self, message: Record, default_list: object, *, now: float) -> bool:

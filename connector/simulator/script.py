@@ -14,16 +14,12 @@ class Timeline:
 
     def __init__(self, faults: Faults, script: tuple[ScriptStep, ...]) -> None:
         self._script = script
-        self._standing = faults
+        self.standing = faults
+        """The faults without the script."""
         self._outage_ends = math.inf
         self._started_at: float | None = None
         self._current = faults
         self._valid_until = -math.inf
-
-    @property
-    def standing(self) -> Faults:
-        """The faults without the script."""
-        return self._standing
 
     @property
     def started(self) -> bool:
@@ -38,7 +34,7 @@ class Timeline:
 
     def replace(self, faults: Faults, *, now: float) -> None:
         """Put other faults in place of the standing ones."""
-        self._standing = faults
+        self.standing = faults
         secs = faults.outage.secs if faults.outage is not None else None
         self._outage_ends = math.inf if secs is None else now + secs
         self._valid_until = -math.inf
@@ -55,7 +51,7 @@ class Timeline:
         return None if math.isinf(self._valid_until) else self._valid_until
 
     def _compute(self, now: float) -> tuple[Faults, float]:
-        faults = self._standing
+        faults = self.standing
         changes = [math.inf]
         if now >= self._outage_ends:
             faults = faults.model_copy(update={"outage": None})

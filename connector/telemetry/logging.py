@@ -167,7 +167,7 @@ def configure_logging(settings: LogSettings, *, stream: TextIO | None = None, wo
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if worker is not None:
-        shared.append(_naming(worker))
+        shared.append(lambda _logger, _method, event: {**event, "worker": worker})
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -226,13 +226,6 @@ def toggle_debug() -> None:
     quiet = _Handler.asked_level if _Handler.asked_level > logging.DEBUG else logging.INFO
     log.warning("log level changed", to=logging.getLevelName(quiet).lower())
     _set_level(quiet)
-
-
-def _naming(worker: int) -> Processor:
-    def name(_logger: WrappedLogger | None, _method: str, event: EventDict) -> EventDict:
-        return {**event, "worker": worker}
-
-    return name
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
