@@ -92,15 +92,12 @@ def _other(contestant: Contestant, tree: Path) -> Contestant | None:
 
 
 def _run(console: Console, chosen: Sequence[Contestant], *, records: int, rounds: int) -> list[Score]:
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
     scores = {contestant.name: Score(contestant) for contestant in chosen}
-    say(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores for all, Python {platform.python_version()}")
-    with Arena.open(say) as arena:
+    with Arena.open(console) as arena:
+        arena.say(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores for all, Python {platform.python_version()}")
         far_end = arena.far_end(0)
         alone = ceiling(far_end, Events(), secs=2)
-        say(
+        arena.say(
             f"far end: reads whole bodies; alone {alone.records_per_second:,.0f} records/s "
             f"at {alone.cpu_us_per_record:.2f} us of CPU a record"
         )
@@ -119,11 +116,11 @@ def _run(console: Console, chosen: Sequence[Contestant], *, records: int, rounds
                     try:
                         run = compete(arena, contestant, max(int(records * contestant.share), 1_000))
                     except BenchmarkError as error:
-                        say(f"round {number + 1}: FAILED: {error}")
+                        arena.say(f"round {number + 1}: FAILED: {error}")
                         scores[contestant.name].failures += 1
                         continue
                     scores[contestant.name].runs.append(run)
-                    say(
+                    arena.say(
                         f"round {number + 1}: {contestant.name}: {run.records_per_second:,.0f} records/s, "
                         f"{run.cpu_us:.2f} us (far end {run.far_end_cpu_us:.2f}, broker {run.broker_cpu_us:.2f}), "
                         f"{run.rss_peak:.0f} MB, {run.secs:.1f} s of {time.monotonic() - began:.1f} s"

@@ -22,6 +22,7 @@ import httpx
 import orjson
 import yaml
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from rich.console import Console
 
 from benchmarks import services
 from benchmarks.events import Events, fill, filler
@@ -30,7 +31,6 @@ from connector.demo.broker import Broker, free_ports
 from connector.demo.topics import Topics
 from connector.processes import spawn, stop, tail
 
-Say = Callable[[str], None]
 Process = subprocess.Popen[bytes]
 
 _START_SECS: Final = 30
@@ -120,24 +120,28 @@ class Running:
 class Arena:
     """The broker, the far ends and the topics of one run; use `open`."""
 
-    def __init__(self, broker: Broker, folder: Path, resources: ExitStack, say: Say) -> None:
+    def __init__(self, broker: Broker, folder: Path, resources: ExitStack, console: Console) -> None:
         self.broker = broker
         self.folder = folder
         self.topics = Topics(broker.bootstrap_servers, prefix="bench")
         self._resources = resources
-        self.say = say
+        self._console = console
         self._client = resources.enter_context(httpx.Client(trust_env=False, timeout=10))
         self._far_ends: dict[int, FarEnd] = {}
         self._sources: dict[tuple[Events, int], str] = {}
 
     @classmethod
     @contextmanager
-    def open(cls, say: Say, *, broker_properties: dict[str, str] | None = None) -> Iterator["Arena"]:
+    def open(cls, console: Console, *, broker_properties: dict[str, str] | None = None) -> Iterator["Arena"]:
         """Start a broker; all that is started ends with the context."""
         with ExitStack() as resources:
             folder = Path(resources.enter_context(tempfile.TemporaryDirectory(prefix="trackly-bench-")))
             broker = resources.enter_context(Broker.start(properties=broker_properties, heap="2g"))
-            yield cls(broker, folder, resources, say)
+            yield cls(broker, folder, resources, console)
+
+    def say(self, text: str) -> None:
+        """Print a line as it is."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def warm_up(self, work: Callable[[], object], *, at_most: int) -> None:
         """Do some work again and again, until the compiler of the broker has little to do meanwhile.

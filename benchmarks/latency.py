@@ -339,20 +339,17 @@ def main(
     """Measure latency, start-up, idle cost and that of the console."""
     console = Console(stderr=as_json)
 
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
     found: list[Figure] = []
 
     def add(figures: list[Figure]) -> None:
         for figure in figures:
-            say(f"{figure.name}: {figure.measured:,.1f} {figure.unit}")
+            console.print(f"{figure.name}: {figure.measured:,.1f} {figure.unit}", highlight=False, soft_wrap=True)
             found.append(figure)
 
     few = 5 if quick else 1
     rounds = 1 if quick else 3
     try:
-        with Arena.open(say) as arena:
+        with Arena.open(console) as arena:
             most = 1 if quick else MOST_WARM_UPS
             arena.warm_up(lambda: small_transactions(arena, 20), at_most=most)
             add(start(arena, rounds=rounds, limit_secs=3, delay_ms=0))
@@ -363,7 +360,7 @@ def main(
             add(single(arena, 40_000 // few))
             add(idle(arena, 20 / few))
             add(watched(arena, 10 / few))
-        with Arena.open(say, broker_properties={"group.initial.rebalance.delay.ms": "3000"}) as arena:
+        with Arena.open(console, broker_properties={"group.initial.rebalance.delay.ms": "3000"}) as arena:
             add(start(arena, rounds=rounds, limit_secs=6, delay_ms=3000))
     except (BenchmarkError, BrokerUnavailableError) as error:
         console.print(str(error), style="red", markup=False)

@@ -7,7 +7,6 @@ few cores all of them share these, so the rate says less than the CPU for each r
 """
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from typing import Annotated, Any, Final
 from uuid import uuid4
 
 import typer
+from rich.console import Console
 
 from benchmarks.arena import Arena, stream_settings
 from benchmarks.events import Events, fill, filler
@@ -63,7 +63,7 @@ def main(
     Two runs of the same differ by a fifth on a busy day: repeat the numbers, alternating, and look at the medians.
     """
     runs: list[Measured] = []
-    with Arena.open(lambda text: print(text, file=sys.stderr, flush=True)) as arena:
+    with Arena.open(Console(stderr=True)) as arena:
 
         def run(count: int) -> Measured:
             return measure(arena, count, records=records, events=Events(partitions=partitions))

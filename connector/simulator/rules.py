@@ -122,27 +122,16 @@ class Rules:
 
     def history_send(self, record: Record) -> str | None:
         """Check a message that another platform sent."""
-        missing = _first_missing(record, "id", "to_number", "timestamp")
-        if missing is not None:
-            return missing
-        number, list_number = record["to_number"], record.get("list_number")
-        if not isinstance(number, str) or not _is_e164(number):
-            return "invalid_phone"
-        if not _is_time(record["timestamp"]):
-            return "invalid_timestamp"
+        problem = _first_missing(record, "id", "to_number", "timestamp") or _when_and_whom(record, "to_number")
+        if problem is not None:
+            return problem
+        list_number = record.get("list_number")
         return "list_not_found" if list_number and self._find(list_number) is None else None
 
     def history_click(self, record: Record) -> str | None:
         """Check a click that another platform counted."""
         missing = _first_missing(record, "message_id", "offer_id", "phone_number", "timestamp")
-        if missing is not None:
-            return missing
-        number = record["phone_number"]
-        if not isinstance(number, str) or not _is_e164(number):
-            return "invalid_phone"
-        if not _is_time(record["timestamp"]):
-            return "invalid_timestamp"
-        return self._message_problem(record["message_id"])
+        return missing or _when_and_whom(record, "phone_number") or self._message_problem(record["message_id"])
 
     def history_revenue(self, record: Record) -> str | None:
         """Check a conversion that another platform counted; its attribution may be any word."""
@@ -193,6 +182,13 @@ def history_kind(record: Record) -> str:
 
 def _first_missing(record: Record, *names: str) -> str | None:
     return next((f"missing_{name}" for name in names if record.get(name) in (None, "")), None)
+
+
+def _when_and_whom(record: Record, number_field: str) -> str | None:
+    number = record[number_field]
+    if not isinstance(number, str) or not _is_e164(number):
+        return "invalid_phone"
+    return None if _is_time(record["timestamp"]) else "invalid_timestamp"
 
 
 def _is_amount(value: object) -> bool:
