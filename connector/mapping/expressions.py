@@ -335,4 +335,7 @@ def _equal(left: Any, right: Any) -> bool:
     """Compare as JMESPath does: a number is never a boolean."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
-    return bool(left == right)
+    try:
+        return bool(left == right)
+    except RecursionError:  # what was just decoded may be deeper than what is compared from here
+        raise EvaluationError("the value is nested too deeply") from None

@@ -137,3 +137,19 @@ def test_an_expression_without_a_result_says_so_and_quotes_nothing_of_the_record
         expression.evaluate({"value": {"phone": 15551234567}})
 
     assert str(caught.value) == "starts_with() takes string, not number"
+
+
+@pytest.mark.parametrize("text", ["value.a == value.b", "value.a != value.b", "value.a == value.b && value.a"])
+def test_values_that_are_too_deep_to_be_compared_have_no_result(text: str) -> None:
+    """An exception that nobody expects would end the stream, at each start again."""
+    left, right = (_nested(5_000) for _ in range(2))
+
+    with pytest.raises(EvaluationError, match="nested too deeply"):
+        compile_expression(text).evaluate({"value": {"a": left, "b": right}})
+
+
+def _nested(levels: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(levels):
+        found = [found]
+    return found
