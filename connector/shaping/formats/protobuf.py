@@ -10,6 +10,7 @@ import sys
 from base64 import b64decode
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from errno import EEXIST, EISDIR, ENAMETOOLONG, ENOTDIR
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -39,6 +40,8 @@ MAX_FILES: Final = 100
 COMPILE_SECS: Final = 10.0
 _FROM_OUTSIDE: Final = frozenset({SIGHUP, SIGINT, SIGKILL, SIGTERM})
 """Signals that end the compiler whatever it compiles: sent to all processes of ours, or for want of memory."""
+_FOR_ITS_NAME: Final = frozenset({EEXIST, EISDIR, ENAMETOOLONG, ENOTDIR})
+"""Why a file cannot be written wherever it is tried: others are of the machine, which may have room again."""
 _FILE: Final = "__schema__.proto"
 """The name of the file itself: no reference has it."""
 _KNOWN: Final = ("google/protobuf/", "google/type/", "google/api/", "google/rpc/")
@@ -196,8 +199,14 @@ def _compiled(texts: Mapping[str, str]) -> dict[str, FileDescriptorProto]:
             if path.is_absolute() or ".." in path.parts or not re.fullmatch(r"[A-Za-z0-9_./-]{1,500}", name):
                 raise UndecodableError("schema_unusable", "has a reference whose name is no relative path")
             file = folder / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text, encoding="utf-8")
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text, encoding="utf-8")
+            except OSError as error:
+                if error.errno not in _FOR_ITS_NAME:
+                    raise
+                text = "has a reference whose name cannot be a file's beside the others"
+                raise UndecodableError("schema_unusable", text) from error
         command = [sys.executable, "-I", "-m", "grpc_tools.protoc", f"-I{folder}", *_includes()]
         command += ["--include_imports", f"--descriptor_set_out={out}", _FILE]
         ended = run(command, capture_output=True, text=True, timeout=COMPILE_SECS, check=False, cwd=folder)  # noqa: S603

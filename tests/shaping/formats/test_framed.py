@@ -726,6 +726,18 @@ def test_a_reference_does_not_lead_out_of_the_compilers_folder(name: str, tiny: 
     assert reasons(decode(PROTOBUF, registry(tiny.url), [frame(1, b"\0")])) == {0: "schema_unusable"}
 
 
+@pytest.mark.parametrize("names", [["x" * 300], ["."], ["confluent"], ["a.proto", "a.proto/b.proto"]])
+def test_a_reference_that_no_file_can_be_named_after_is_not_the_machines_fault(
+    names: list[str], tiny: TinyRegistry
+) -> None:
+    """Whoever may register a schema would hold the stream for good."""
+    tiny.schemas["subjects/x/versions/1"] = {"schema": 'syntax = "proto3";', "schemaType": "PROTOBUF"}
+    references = [{"name": name, "subject": "x", "version": 1} for name in names]
+    tiny.add(1, SMS_PROTO, "PROTOBUF", references=references)
+
+    assert reasons(decode(PROTOBUF, registry(tiny.url), [frame(1, b"\0")])) == {0: "schema_unusable"}
+
+
 def test_what_does_not_compile_is_told_without_a_folder_of_this_machine(tiny: TinyRegistry) -> None:
     tiny.add(1, 'syntax = "proto3"; import "nowhere.proto";', "PROTOBUF")
 
