@@ -32,6 +32,11 @@ Convert = Callable[[Any], Any]
 MAX_DEPTH: Final = 100
 """Levels of types within types in one schema."""
 
+MAX_DECIMAL_BYTES: Final = 256
+"""Of a decimal, which are 616 digits: Python takes the square of their number for it, minutes for a megabyte."""
+MAX_SCALE: Final = 1_000
+"""Digits of a decimal behind the point, all of which are written out, zeros too."""
+
 _PLAIN: Final = frozenset({"null", "boolean", "int", "long", "string", "enum"})
 
 _DEFAULTS: Final[Mapping[str, tuple[type, ...]]] = {
@@ -44,6 +49,21 @@ _DEFAULTS: Final[Mapping[str, tuple[type, ...]]] = {
     **dict.fromkeys(("map", "record", "error"), (dict,)),
 }
 """What a default is in JSON, by the type that it is a value of."""
+
+
+def _bounded(read: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a reader of decimals that takes none that is too long."""
+
+    def read_decimal(data: bytes, written: Mapping[str, Any], wanted: Mapping[str, Any] | None = None) -> Any:
+        if len(data) > MAX_DECIMAL_BYTES or (written.get("scale") or 0) > MAX_SCALE:
+            text = f"a decimal has more than {MAX_DECIMAL_BYTES} bytes, or {MAX_SCALE:,} digits behind its point"
+            raise UndecodableError("not_decodable", text)
+        return read(data, written, wanted)
+
+    return read_decimal
+
+
+LOGICAL_READERS.update({kind: _bounded(LOGICAL_READERS[kind]) for kind in ("bytes-decimal", "fixed-decimal")})
 
 
 @dataclass(frozen=True, slots=True)

@@ -432,6 +432,24 @@ def test_a_logical_type_that_only_the_producer_has_comes_as_json_has_it(tiny: Ti
     assert decoded.values == decode(AVRO, registry(tiny.url), [frame(1, data)]).values
 
 
+@pytest.mark.parametrize("rest", ["", ', {"name": "next", "type": ["null", "E"]}'])
+@pytest.mark.parametrize(
+    ("scale", "data"), [(2, b"\x7f" * 20_000), (1_001, b"\x7f"), (999_999, b"\x7f")], ids=["long", "scale", "large scale"]
+)
+def test_a_decimal_of_any_number_of_digits_is_not_made(scale: int, data: bytes, rest: str, tiny: TinyRegistry) -> None:
+    """Of a megabyte Python would make one in minutes; of one byte and a scale, text of as many zeros."""
+    decimal = f'{{"type": "bytes", "logicalType": "decimal", "precision": {max(scale, 9)}, "scale": {scale}}}'
+    tiny.add(1, f'{{"type": "record", "name": "E", "fields": [{{"name": "d", "type": {decimal}}}{rest}]}}')
+    length = BytesIO()
+    fastavro.schemaless_writer(length, "long", len(data))
+    value = length.getvalue() + data + (b"\0" if rest else b"")
+
+    decoded = decode(AVRO, registry(tiny.url), [frame(1, value)])
+
+    assert reasons(decoded) == {0: "not_decodable"}
+    assert "a decimal has more than" in decoded.bad[0].text
+
+
 def test_what_a_pinned_schema_fills_in_is_what_would_have_been_read(tiny: TinyRegistry, tmp_path: Path) -> None:
     """Each value has its own, and in the form that a value of the type has in JSON."""
     tiny.add(1, '{"type": "record", "name": "E", "fields": [{"name": "to", "type": "string"}]}')
