@@ -15,7 +15,8 @@ from urllib.parse import parse_qsl
 
 from aiohttp import StreamReader
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.web import Application, AppRunner, RequestPayloadError, Response, json_response
+from aiohttp.web import Application, AppRunner, RequestPayloadError, Response, Server, json_response
+from aiohttp.web_protocol import RequestHandler
 from pydantic import SecretStr
 
 from connector.telemetry.logging import get_logger
@@ -23,6 +24,10 @@ from connector.telemetry.logging import get_logger
 MAX_BODY_BYTES: Final = 16_384
 """Room for some hundred partitions; the answer to more is 413."""
 
+MAX_CONNECTIONS: Final = 128
+"""Anybody may open some, and without a bound they would take the descriptors that brokers and platform are reached by."""
+
+_IDLE_SECS: Final = 75.0
 _MAX_FIELDS: Final = 300
 _BODY_SECS: Final = 10.0
 _REPORT_SECS: Final = 10.0
@@ -47,12 +52,30 @@ _server_log: Final = logging.getLogger("aiohttp.server.pages")
 _server_log.addFilter(_Unreadable())
 
 
+class _Server(Server):
+    """Where too many are connected, one more takes the place of whoever has been there for longest."""
+
+    def __call__(self) -> RequestHandler:
+        """Return what serves a connection."""
+        there = [known for known in self.connections if known.transport is not None]
+        for known in there[: max(len(there) - MAX_CONNECTIONS + 1, 0)]:  # several, where they came all at once
+            known.force_close()
+        return super().__call__()
+
+
+class _Runner(AppRunner):
+    async def _make_server(self) -> Server:
+        server = await super()._make_server()
+        server.__class__ = _Server  # the library makes none of another class
+        return server
+
+
 def runner_of(app: Application) -> AppRunner:
     """Return what serves pages.
 
     A body that is encoded is refused: that it cannot be decoded must not fill the log with tracebacks.
     """
-    return AppRunner(app, access_log=None, auto_decompress=False, logger=_server_log)
+    return _Runner(app, access_log=None, auto_decompress=False, logger=_server_log, keepalive_timeout=_IDLE_SECS)
 
 
 class RefusedError(Exception):

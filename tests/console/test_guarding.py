@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from connector.config.settings import LogSettings
-from connector.console.guarding import runner_of
+from connector.console.guarding import MAX_CONNECTIONS, runner_of
 from connector.console.pages import Console
 from connector.telemetry.logging import configure_logging
 from tests.console.conftest import TOKEN, FakeHost
@@ -65,3 +65,36 @@ def test_what_fails_in_a_page_is_told_as_ever(monkeypatch: pytest.MonkeyPatch) -
 
     assert line.split(b" ")[1] == b"500"
     assert "Traceback" in told.getvalue()
+
+
+def test_whoever_opens_connections_for_nothing_keeps_nobody_else_out() -> None:
+    """They would take the descriptors by which brokers and platform are reached, until nothing was sent any more."""
+    ended, line, there = asyncio.run(_crowded(20))
+
+    assert ended == [b""] * 20
+    assert line.split(b" ")[1] == b"200"
+    assert there <= MAX_CONNECTIONS
+
+
+async def _crowded(more: int) -> tuple[list[bytes], bytes, int]:
+    """Return what the first connections read of more than there may be, what one more is answered, and how many stay."""
+    app = web.Application()
+    Console(FakeHost()).add_to(app)
+    runner = runner_of(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    address = runner.addresses[0][:2]
+    try:
+        async with asyncio.timeout(60):
+            idle = [await asyncio.open_connection(*address) for _ in range(MAX_CONNECTIONS + more)]
+            ended = [await reader.read() for reader, _ in idle[:more]]
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(b"GET /login HTTP/1.1\r\nHost: here\r\n\r\n")
+            line = await reader.readline()
+        assert runner.server is not None
+        there = sum(known.transport is not None for known in runner.server.connections)
+        for _, open_writer in [*idle, (reader, writer)]:
+            open_writer.close()
+    finally:
+        await runner.cleanup()
+    return ended, line, there
