@@ -8,11 +8,13 @@ import fcntl
 import os
 import re
 import socket
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from errno import EPERM
 from pathlib import Path
 from typing import IO
 
@@ -50,6 +52,18 @@ def temporary_files() -> Iterator[None]:
         yield
     except OSError as error:
         raise TemporaryFolderError(f"the folder of temporary files cannot be used: {error}") from error
+
+
+def make_own(folder: Path) -> None:
+    """Make a folder among temporary files that nobody else may write to.
+
+    Raises OSError where there is another under its name: whoever put it there would have us overwrite what it leads to,
+    or run what is in it.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise PermissionError(EPERM, "it is not ours alone; remove it", str(folder))
 
 
 @dataclass(slots=True)
@@ -119,7 +133,7 @@ def _lock(instance_id: str) -> IO[str] | None:
     """Return the lock of an id, held until the process ends, or None when another process holds it."""
     with temporary_files():
         folder = Path(tempfile.gettempdir()) / f"trackly-connector-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
+        make_own(folder)
         handle = (folder / f"{instance_id}.lock").open("w")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

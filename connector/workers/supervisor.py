@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from connector.app.instance import claim_all, temporary_files
+from connector.app.instance import claim_all, make_own, temporary_files
 from connector.clock import now
 from connector.config.problems import SettingsError
 from connector.config.secrets import Secrets
@@ -58,8 +58,8 @@ class _Copy:
 
     def keep(self) -> None:
         """Write it where it is missing: what nobody has read for days is cleared away from temporary folders."""
+        make_own(self.path.parent)  # a folder that was emptied goes as well
         if not self.path.exists():
-            self.path.parent.mkdir(mode=0o700, exist_ok=True)  # a folder that was emptied goes as well
             self.path.touch(mode=0o600)
             self.path.write_bytes(self.content)
 

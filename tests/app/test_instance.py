@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import yaml
 from structlog.testing import capture_logs
 
 import connector.app.instance as module
-from connector.app.instance import _started, refuse_twin, take_over
+from connector.app.instance import TemporaryFolderError, _started, claim, refuse_twin, take_over
 from connector.config.settings import Settings
 from connector.kafka.errors import RetriableError
 from connector.kafka.groups import Member
@@ -43,16 +44,8 @@ def test_a_group_that_is_not_answered_for_is_soon_asked_again_and_then_given_mor
         return []
 
     monkeypatch.setattr(module, "members", silent_four_times)
-    settings = Settings.model_validate(
-        {
-            "kafka": {"bootstrap_servers": "localhost:9092"},
-            "trackly": {"api_key": "trk_0123456789abcdef0123456789abcdef"},
-            "streams": [STREAM],
-        }
-    )
-
     with capture_logs() as logs:
-        refuse_twin(settings, take_over("a"), wait=lambda _secs: None)
+        refuse_twin(_settings(), take_over("a"), wait=lambda _secs: None)
 
     assert given == [2, 4, 8, 10, 10]
     assert [entry["event"] for entry in logs] == ["group cannot be asked yet"] * 4
@@ -78,3 +71,36 @@ def test_where_no_temporary_file_can_be_made_that_is_told_in_two_lines(tmp_path:
     error, way_out = ended.stderr.splitlines()
     assert error.startswith("error: the folder of temporary files cannot be used: ")
     assert way_out.startswith("way out: make room, or name by TMPDIR")
+
+
+@pytest.mark.parametrize("instead", ["a folder of all", "a link"])
+def test_a_lock_is_not_written_where_somebody_else_can(
+    instead: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody may make a folder among temporary files first, and a link in it to a file of ours that would be emptied."""
+    monkeypatch.setattr(tempfile, "tempdir", os.fspath(tmp_path))
+    folder, ours = tmp_path / f"trackly-connector-{os.getuid()}", tmp_path / "ours"
+    ours.write_text("precious")
+    if instead == "a link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        folder.symlink_to(tmp_path / "elsewhere")
+    else:
+        folder.mkdir()
+        folder.chmod(0o777)
+    (folder / "one.lock").symlink_to(ours)
+
+    with pytest.raises(TemporaryFolderError, match="it is not ours alone"):
+        claim(_settings(instance_id="one"))
+
+    assert ours.read_text() == "precious"
+
+
+def _settings(**more: object) -> Settings:
+    return Settings.model_validate(
+        {
+            "kafka": {"bootstrap_servers": "localhost:9092"},
+            "trackly": {"api_key": "trk_0123456789abcdef0123456789abcdef"},
+            "streams": [STREAM],
+            **more,
+        }
+    )

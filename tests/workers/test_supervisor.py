@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +103,19 @@ def test_a_worker_that_starts_after_the_log_was_switched_is_told(
     run(tmp_path, SWITCHED, os.fspath(mark), web=False)
 
     assert mark.read_text() == "--log-switched"
+
+
+def test_no_worker_is_given_settings_that_somebody_else_has_put_there_meanwhile(tmp_path: Path) -> None:
+    """The path stands in the arguments of each worker; once its folder was cleared away anybody may make it anew."""
+    copy = supervisor._Copy(tmp_path / "home" / "settings.yaml", b"ours")
+    copy.keep()
+    shutil.rmtree(copy.path.parent)
+    copy.path.parent.mkdir()
+    copy.path.parent.chmod(0o777)
+    copy.path.write_text("theirs")
+
+    with pytest.raises(PermissionError, match="it is not ours alone"):
+        copy.keep()
 
 
 def test_workers_have_the_settings_that_were_read_whatever_the_file_says_by_then(tmp_path: Path) -> None:
