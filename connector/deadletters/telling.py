@@ -5,12 +5,17 @@ is as good as the number. Whoever has to tell records apart has their positions.
 failure are ours; the values of all others are hidden as well.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from connector.core.records import FAILURE_PREFIXES
 from connector.deadletters.addresses import json_of
 from connector.deadletters.letters import Letter, spelled, told_time
 from connector.telemetry.logging import HIDDEN, fit_to_show, mask_mail, mask_record
+
+
+MAX_LEVELS: Final = 100
+"""Of a value that is shown as JSON. A deeper one is shown as text: what writes or masks it would call itself too often,
+and one such record would keep all others from being listed."""
 
 
 def shown(letter: Letter, *, reveal: bool) -> dict[str, Any]:
@@ -50,6 +55,8 @@ def _text(value: bytes | None) -> str | None:
 def _value(letter: Letter, *, reveal: bool) -> Any:
     """Return the value: as JSON where it is some, else as text; hidden but for its shape unless it is asked for."""
     value = json_of(letter.value)
+    if _is_deep(value):
+        value = None
     if reveal:
         return value if value is not None else _text(letter.value)
     if letter.value is None:
@@ -57,3 +64,17 @@ def _value(letter: Letter, *, reveal: bool) -> Any:
     if isinstance(value, dict):
         return mask_record(value)
     return f"<{len(letter.value)} bytes>"
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_LEVELS):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return True

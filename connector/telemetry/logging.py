@@ -80,9 +80,12 @@ def mask_record(value: Any) -> Any:
 
     Whose records they are decides what stands in them. So any 7 to 15 digits are taken for a phone number, as a number
     and without a plus as well, and e-mail addresses are masked, in the names of fields too. In logs such digits are
-    offsets and times, and stay.
+    offsets and times, and stay. Of what is nested too deeply nothing is returned.
     """
-    return _clean(value, "", of_record=True)
+    try:
+        return _clean(value, "", of_record=True)
+    except RecursionError:
+        return HIDDEN
 
 
 def disarm(text: str, *, keep_lines: bool = False) -> str:

@@ -98,6 +98,20 @@ def test_everything_is_shown_where_that_is_asked_for(value: Any) -> None:
     assert told["headers"][:2] == [["customer", "Alice Example"], ["bob@example.com", "x"]]
 
 
+@pytest.mark.parametrize("levels", [101, 480, 900])
+def test_a_value_that_is_nested_deeply_does_not_keep_others_from_being_shown(
+    levels: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = b'{"a":' * levels + b"1" + b"}" * levels
+    deep = letter(value=value, headers=headers_of())
+
+    hidden, revealed = shown(deep, hide=fit_to_show)["value"], shown(deep, hide=None)["value"]
+    print_letters([deep, _letter()], reveal=False)
+
+    assert (hidden, revealed) == (f"<{len(value)} bytes>", value.decode())
+    assert "rejected" in capsys.readouterr().out
+
+
 def test_a_column_that_no_listed_dead_letter_fills_takes_no_room(capsys: pytest.CaptureFixture[str]) -> None:
     """Ten columns leave none on a terminal of 80 enough room for a word."""
     bare, failed = letter(headers=[("trackly.reason", b"lost")]), letter(headers=headers_of())

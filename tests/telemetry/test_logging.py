@@ -16,7 +16,15 @@ from pydantic import SecretStr
 from connector.app.application import Connector, RedriveService, StreamService
 from connector.app.pages import PagesOnly
 from connector.config.settings import LogSettings
-from connector.telemetry.logging import configure_logging, get_logger, is_debugging, mask_phone, toggle_debug
+from connector.telemetry.logging import (
+    HIDDEN,
+    configure_logging,
+    get_logger,
+    is_debugging,
+    mask_phone,
+    mask_record,
+    toggle_debug,
+)
 
 SECRET = "hunter2"
 
@@ -346,3 +354,11 @@ def test_libraries_stay_quiet_at_level_debug() -> None:
     logging.getLogger("aiohttp.client").info("chatter")
 
     assert "chatter" not in target.getvalue()
+
+
+def test_nothing_is_shown_of_what_is_nested_too_deeply_to_be_masked() -> None:
+    deep: list[Any] = []
+    for _ in range(5_000):
+        deep = [deep]
+
+    assert mask_record(deep) == HIDDEN
