@@ -11,7 +11,8 @@ The library is an extra and is loaded here, when traces are on; without it nothi
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from http.client import responses
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -200,12 +201,26 @@ def open_traces(
 
 
 def _posting(settings: TraceSettings, headers: Callable[[], Mapping[str, SecretStr]]) -> "SpanProcessor":
+    import requests  # noqa: PLC0415 (of the extra)
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 (an extra)
     from opentelemetry.sdk.trace.export import (  # noqa: PLC0415 (an extra)
         BatchSpanProcessor,
         SpanExporter,
         SpanExportResult,
     )
+
+    class Session(requests.Session):
+        """Hears of a reply its status alone.
+
+        Its text is of any length, and may repeat our headers, which the library would log; older versions of it would
+        follow a redirect, and take them elsewhere.
+        """
+
+        def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+            with super().send(request, **{**options, "stream": True, "allow_redirects": False}) as reply:
+                heard = requests.Response()
+                heard.status_code, heard.reason = reply.status_code, responses.get(reply.status_code, "")
+                return heard
 
     class Posting(SpanExporter):
         """Posts spans with the headers of that moment: the library's exporter keeps those that it was made with.
@@ -219,7 +234,8 @@ def _posting(settings: TraceSettings, headers: Callable[[], Mapping[str, SecretS
 
         def _made(self) -> SpanExporter:
             plain = {name: value.get_secret_value() for name, value in self._headers.items()}
-            return OTLPSpanExporter(endpoint=settings.endpoint, headers=plain, timeout=settings.timeout_secs)
+            timeout = settings.timeout_secs
+            return OTLPSpanExporter(endpoint=settings.endpoint, headers=plain, timeout=timeout, session=Session())
 
         def export(self, spans: "Sequence[ReadableSpan]") -> SpanExportResult:
             if (current := dict(headers())) != self._headers:

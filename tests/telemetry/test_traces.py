@@ -1,7 +1,9 @@
 """A batch has a span, linked to those of its records' producers, and its results carry the context on."""
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +13,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from pydantic import SecretStr
 
 from connector.config.load import load_settings
 from connector.config.problems import SettingsError
@@ -272,3 +275,47 @@ def test_a_dead_letter_without_a_context_has_that_of_the_batch() -> None:
     assert _headers(item)["traceparent"] == TRACE.encode()
     item.trace = None
     assert "traceparent" not in _headers(item)
+
+
+class _Collector(BaseHTTPRequestHandler):
+    """Repeats what it was sent where a reason belongs, and tells more than anybody wants to hear."""
+
+    ALL: Final = 64
+    cut_short: Final = threading.Event()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(400, f"no {self.headers['X-Token']}")
+        self.send_header("Content-Length", str(self.ALL << 20))
+        self.end_headers()
+        try:
+            for _ in range(self.ALL):
+                self.wfile.write(bytes(1 << 20))
+        except OSError:
+            self.cut_short.set()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_of_a_collectors_reply_nothing_is_read_or_repeated(caplog: pytest.LogCaptureFixture) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Collector) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        traces = open_traces(
+            TraceSettings(
+                enabled=True,
+                endpoint=f"http://127.0.0.1:{server.server_port}/v1/traces",
+                headers={"X-Token": SecretStr("not-to-be-told")},
+            ),
+            instance_id="a",
+            base_url="https://example.com/api",
+        )
+        assert traces is not None
+        traces.of_stream("s", "g", "c").begin(_batch(_chunk(1))).end("accepted", failed=False)
+        traces.close()
+        is_cut_short = _Collector.cut_short.wait(30)
+        server.shutdown()
+
+    assert "400" in caplog.text
+    assert "not-to-be-told" not in caplog.text
+    assert is_cut_short
