@@ -28,6 +28,7 @@ class Shaping:
         self.limit = 10_000
         self.reason = "schema_registry"
         self.calls: list[int] = []
+        self.offsets: list[int] = []
         self.takes = 0.0
         """Seconds that it takes to make the events of a chunk."""
         self.probes = 0
@@ -39,8 +40,8 @@ class Shaping:
         )
         self.reader = Reader(self.state, self.preparer, options, name="bench", fail=lambda _error: None, ask_ids=ids())
 
-    def read(self, start: int, count: int, partition: Partition = PARTITION) -> None:
-        value = b'{"to":"+15550000001","body":"x"}'
+    def read(self, start: int, count: int, partition: Partition = PARTITION, *, body: bytes = b"x") -> None:
+        value = b'{"to":"+15550000001","body":"%s"}' % body
         self.reader._take(Chunk(partition, 1, range(start, start + count), [value] * count), self.at)
 
     def turn(self, secs: float = 0.0) -> None:
@@ -61,6 +62,7 @@ class Shaping:
 
     def _shape(self, chunk: Chunk) -> Shaped:
         self.calls.append(len(chunk))
+        self.offsets += chunk.offsets
         self.at += self.takes
         if len(chunk) > self.limit:
             raise FormatAwayError(self.reason, "away")
@@ -89,6 +91,16 @@ def test_what_cannot_be_shaped_holds_the_stream_and_all_behind_it_waits_in_order
     assert (shaping.hold(), shaping.state.may_read, shaping.state.unshaped_bytes) == (None, True, 0)
     assert shaping.admitted == list(range(20))
     assert shaping.probes == 1
+
+
+def test_large_records_are_shaped_a_few_at_a_time_and_in_order(shaping: Shaping) -> None:
+    """As Python's objects a value may take thirty times its bytes: of all that is fetched at once that is too much."""
+    shaping.read(0, 10, body=b"x" * (module.DECODED_BYTES // 4))
+    shaping.read(10, 2, body=b"x" * (2 * module.DECODED_BYTES))
+    shaping.read(12, 1_000)
+
+    assert shaping.calls == [2, 3, 2, 3, 1, 1, 1_000]
+    assert shaping.offsets == list(range(1_012))
 
 
 def test_pauses_between_tries_double_up_to_the_longest_and_begin_anew_with_the_next_hold(shaping: Shaping) -> None:
