@@ -268,7 +268,9 @@ class SchemaRegistry:
                 return response.status_code, b"".join(parts)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError) as error:
             self._drop_client()
-            raise self._away(f"{type(error).__name__}: {error}".rstrip(": ")) from error
+            # Of what is no HTTP the library tells the line, which may be of our own request, with our credentials.
+            told = "no HTTP, or not all of it" if isinstance(error, httpx.RemoteProtocolError) else error
+            raise self._away(f"{type(error).__name__}: {told}".rstrip(": ")) from error
 
     def _authorization(self) -> dict[str, str]:
         """Return the header that says who we are, if the settings do."""

@@ -1,7 +1,9 @@
 """What a registry answers is about a record's schema, or about the registry: the two are never taken for each other."""
 
 import base64
+import socketserver
 import ssl
+import threading
 import time
 from concurrent.futures import Future
 from pathlib import Path
@@ -323,3 +325,23 @@ def test_what_was_known_is_decoded_while_the_registry_is_away(tiny: TinyRegistry
     assert decode(AVRO, asking, [frame(1, GOOD)]).values[0]["body"] == "Hello"
     with pytest.raises(FormatAwayError):
         decode(AVRO, asking, [frame(1, GOOD), frame(2, GOOD)])
+
+
+@pytest.mark.parametrize("before", [b"", b"HTTP/1.1 200 OK\r\n"])
+def test_what_answers_with_our_credentials_does_not_have_them_told(before: bytes) -> None:
+    """As a proxy that repeats in its error what it was sent; why a stream holds stands in its log and on its pages."""
+
+    class Repeating(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            [told] = [line for line in iter(self.rfile.readline, b"\r\n") if line.startswith(b"Authorization")]
+            self.wfile.write(before + told.replace(b": ", b" ") + b"\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Repeating) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        with pytest.raises(FormatAwayError) as caught:
+            registry(url, RegistrySecrets(token="not-to-be-told")).find([1])
+        server.shutdown()
+
+    assert "no HTTP" in str(caught.value)
+    assert "not-to-be-told" not in str(caught.value)
