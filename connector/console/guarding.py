@@ -25,7 +25,7 @@ MAX_BODY_BYTES: Final = 16_384
 """Room for some hundred partitions; the answer to more is 413."""
 
 MAX_CONNECTIONS: Final = 128
-"""Anybody may open some, and without a bound they would take the descriptors that brokers and platform are reached by."""
+"""Anybody may open some, and without a bound they take the descriptors that brokers and platform are reached by."""
 
 _IDLE_SECS: Final = 75.0
 _MAX_FIELDS: Final = 300

@@ -12,7 +12,6 @@ from connector.deadletters.addresses import json_of
 from connector.deadletters.letters import Letter, spelled, told_time
 from connector.telemetry.logging import HIDDEN, fit_to_show, mask_mail, mask_record
 
-
 MAX_LEVELS: Final = 100
 """Of a value that is shown as JSON. A deeper one is shown as text: what writes or masks it would call itself too often,
 and one such record would keep all others from being listed."""

@@ -74,7 +74,7 @@ class Preparer:
 
     def take(self, pieces: Iterable[Chunk], at: float) -> None:
         """Make batches of what is new; the window of a batch that begins with it is counted from `at`."""
-        for piece in (part for piece in pieces for part in _parts(piece)):
+        for piece in (part for whole in pieces for part in _parts(whole)):
             late = self._shape is not None and now() > self._turn_ends_at
             if self._kept or late or not self._prepare(piece, at):
                 self._kept.append(piece)

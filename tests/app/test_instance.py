@@ -77,7 +77,7 @@ def test_where_no_temporary_file_can_be_made_that_is_told_in_two_lines(tmp_path:
 def test_a_lock_is_not_written_where_somebody_else_can(
     instead: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Anybody may make a folder among temporary files first, and a link in it to a file of ours that would be emptied."""
+    """Anybody may make a folder among temporary files first, with a link in it to a file of ours, which is emptied."""
     monkeypatch.setattr(tempfile, "tempdir", os.fspath(tmp_path))
     folder, ours = tmp_path / f"trackly-connector-{os.getuid()}", tmp_path / "ours"
     ours.write_text("precious")

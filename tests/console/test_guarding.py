@@ -77,7 +77,7 @@ def test_whoever_opens_connections_for_nothing_keeps_nobody_else_out() -> None:
 
 
 async def _crowded(more: int) -> tuple[list[bytes], bytes, int]:
-    """Return what the first connections read of more than there may be, what one more is answered, and how many stay."""
+    """Open more than there may be; return what the first read, what one more is answered, and how many are left."""
     app = web.Application()
     Console(FakeHost()).add_to(app)
     runner = runner_of(app)

@@ -205,8 +205,8 @@ def _compiled(texts: Mapping[str, str]) -> dict[str, FileDescriptorProto]:
             except OSError as error:
                 if error.errno not in _FOR_ITS_NAME:
                     raise
-                text = "has a reference whose name cannot be a file's beside the others"
-                raise UndecodableError("schema_unusable", text) from error
+                told = "has a reference whose name cannot be a file's beside the others"
+                raise UndecodableError("schema_unusable", told) from error
         command = [sys.executable, "-I", "-m", "grpc_tools.protoc", f"-I{folder}", *_includes()]
         command += ["--include_imports", f"--descriptor_set_out={out}", _FILE]
         ended = run(command, capture_output=True, text=True, timeout=COMPILE_SECS, check=False, cwd=folder)  # noqa: S603

@@ -434,7 +434,9 @@ def test_a_logical_type_that_only_the_producer_has_comes_as_json_has_it(tiny: Ti
 
 @pytest.mark.parametrize("rest", ["", ', {"name": "next", "type": ["null", "E"]}'])
 @pytest.mark.parametrize(
-    ("scale", "data"), [(2, b"\x7f" * 20_000), (1_001, b"\x7f"), (999_999, b"\x7f")], ids=["long", "scale", "large scale"]
+    ("scale", "data"),
+    [(2, b"\x7f" * 20_000), (1_001, b"\x7f"), (999_999, b"\x7f")],
+    ids=["long", "scale", "large scale"],
 )
 def test_a_decimal_of_any_number_of_digits_is_not_made(scale: int, data: bytes, rest: str, tiny: TinyRegistry) -> None:
     """Of a megabyte Python would make one in minutes; of one byte and a scale, text of as many zeros."""
