@@ -96,10 +96,15 @@ def compile_avro(schema: Schema, pinned: Pinned | None = None) -> Callable[[byte
         known: dict[str, Any] = {}
         for reference in schema.references.values():
             parse_schema(_written(reference.text), named_schemas=known)
-        parsed = _with_references(parse_schema(_written(schema.text), named_schemas=known), known)
+        text = _written(schema.text)
+        is_union = isinstance(text, list) and pinned is None
+        if is_union:
+            # The reader parses a bare union anew for each value. As the only field of a record it takes the same bytes.
+            text = {"type": "record", "name": "_trackly_union", "fields": [{"name": "value", "type": text}]}
+        parsed = _with_references(parse_schema(text, named_schemas=known), known)
     except Exception as error:
-        text = f"the registry's schema is no valid Avro: {type(error).__name__}: {error}"
-        raise UndecodableError("schema_unusable", text) from error
+        told = f"the registry's schema is no valid Avro: {type(error).__name__}: {error}"
+        raise UndecodableError("schema_unusable", told) from error
     look = _Look(known)
     written = look.at(parsed)
     read = careful_reader if look.is_recursive else schemaless_reader
@@ -115,10 +120,12 @@ def compile_avro(schema: Schema, pinned: Pinned | None = None) -> Callable[[byte
         event = read(stream, parsed, reader)
         if stream.tell() != len(value):
             raise UndecodableError("not_decodable", f"{len(value) - stream.tell()} bytes follow the value")
-        return event
+        return event["value"] if is_union and convert is None else event
 
     if convert is None:
         return read_from
+    if is_union:
+        return lambda value, start: convert(read_from(value, start)).get("value")  # null is left out
     return lambda value, start: convert(read_from(value, start))
 
 
