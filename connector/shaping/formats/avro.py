@@ -117,7 +117,7 @@ def compile_avro(schema: Schema, pinned: Pinned | None = None) -> Callable[[byte
     def read_from(value: bytes, start: int) -> Any:
         stream = BytesIO(value)
         stream.seek(start)
-        event = read(stream, parsed, reader)
+        event: Any = read(stream, parsed, reader)
         if stream.tell() != len(value):
             raise UndecodableError("not_decodable", f"{len(value) - stream.tell()} bytes follow the value")
         return event["value"] if is_union and convert is None else event
