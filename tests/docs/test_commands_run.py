@@ -42,7 +42,7 @@ NOT_HERE: Final[dict[str, str]] = {
     r"kubectl |helm ": "there is no cluster where the tests run; tests/deploy/test_helm.py renders the chart",
     r"sudo |systemctl |systemd-analyze ": "changes the machine; tests/deploy/test_systemd.py has the unit verified",
     r"trackly-connector explain .*--stream order-texts": "tests/cli/test_explain.py explains records of such a stream",
-    r"kafka-(topics|console-consumer)\.sh |^for topic in |^done$": "Kafka's own tools",
+    r"kafka-(topics|console-consumer|transactions)\.sh |^for topic in |^done$": "Kafka's own tools",
     r"trackly-connector run connector.yaml --workers": "tests/e2e/test_workers.py runs several workers",
     r"trackly-connector run connector.yaml$": "runs until it is stopped: it runs while all others are typed",
     r"faust -A connector.app worker": "tests/docs/test_documents.py sees that the application is there",
