@@ -119,6 +119,20 @@ def test_modules_that_are_run_exist() -> None:
     assert [module for module in named if importlib.util.find_spec(module) is None] == []
 
 
+def test_the_readme_shows_the_words_of_the_demo() -> None:
+    """Figures may differ from run to run."""
+    shown = next(block.text for block in blocks(ROOT / "README.md") if block.language == "text")
+    sources = [*(ROOT / "connector" / "demo").glob("*.py"), ROOT / "connector" / "cli" / "demo.py"]
+    said = "".join(source.read_text(encoding="utf-8") for source in sources)
+    *rows, sums, verdict = [line.strip() for line in shown.splitlines() if not line.startswith(" ...")]
+    labels = [re.split(r": |  +", row)[0] for row in rows]
+    words = re.findall(r"records/s|requests|outage of|lost replies", sums)
+
+    assert labels == ["produced", "queued", "dead letter", "dead letter", "lost", "accepted twice"]
+    assert len(words) == 4
+    assert [word for word in [*labels, *words, verdict] if word not in said] == []
+
+
 def test_the_application_that_faust_is_told_to_start_is_there() -> None:
     calls = [call for _, call in _calls_of("faust")]
 
