@@ -38,37 +38,19 @@ def _expand(value: Any) -> Any:
 class FormatSettings(Model):
     """What the values of a stream's records are."""
 
-    type: FormatName = Field(
-        default="json",
-        description=(
-            "`json`; `cloudevents`: CloudEvents 1.0, structured or binary; `avro`, `protobuf`, `json_schema`: framed "
-            "with the id of a schema, which `schema_registry` knows."
-        ),
-    )
-    data: Literal["json", "avro", "protobuf", "json_schema"] = Field(
-        default="json",
-        description=(
-            "For `cloudevents`: what data in binary mode is where its content type is neither JSON nor text; all but "
-            "`json` are framed with the id of a schema."
-        ),
-    )
-    reader_schema_file: FilePath | None = Field(
-        default=None,
-        description=(
-            "For `avro`: a schema (JSON) that every value is brought to by Avro's own rules; left out, values have the "
-            "fields that they were written with."
-        ),
-    )
-    message: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,499}$")] | None = Field(
-        default=None,
-        description="For `protobuf`: full name of the message that is expected; any when left out.",
-    )
-    validation: bool = Field(
-        default=True,
-        description=(
-            "For `json_schema`: whether values are checked against their schema, or just taken out of the frame."
-        ),
-    )
+    type: FormatName = "json"
+    """`json`; `cloudevents`: CloudEvents 1.0, structured or binary; `avro`, `protobuf`, `json_schema`: framed with the
+    id of a schema, which `schema_registry` knows."""
+    data: Literal["json", "avro", "protobuf", "json_schema"] = "json"
+    """For `cloudevents`: what data in binary mode is where its content type is neither JSON nor text; all but `json`
+    are framed with the id of a schema."""
+    reader_schema_file: FilePath | None = None
+    """For `avro`: a schema (JSON) that every value is brought to by Avro's own rules; left out, values have the fields
+    that they were written with."""
+    message: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,499}$")] | None = None
+    """For `protobuf`: full name of the message that is expected; any when left out."""
+    validation: bool = True
+    """For `json_schema`: whether values are checked against their schema, or just taken out of the frame."""
 
     @property
     def framed(self) -> FramedName | None:
@@ -127,40 +109,24 @@ def reader_schema(file: Path) -> Any:
 class SchemaRegistrySettings(Model):
     """A schema registry with Confluent's API, shared by the streams whose format needs it."""
 
-    url: Annotated[str, url_by("; use schema_registry.username and password")] = Field(
-        description=(
-            "Root of the API, such as `https://registry:8081`; of Apicurio Registry `http://host:8080/apis/ccompat/v7`."
-        )
-    )
-    username: Annotated[str, Field(min_length=1, pattern=r"^[^:\x00-\x1f]+$")] | None = Field(
-        default=None, description="User for basic authentication; needs `password`."
-    )
-    password: SecretStr | None = Field(
-        default=None,
-        min_length=1,
-        description="Password of `username`. Give it by reference; given by file, it is read again at every probe of a "
-        "hold and on SIGHUP.",
-    )
-    token: Annotated[SecretStr, secret_by(check_api_key)] | None = Field(
-        default=None, description="Bearer token, in place of a user. By reference, as `password`."
-    )
-    allow_plain_http: bool = Field(
-        default=False,
-        description="Whether credentials may go to another machine over plain http, where all can read them.",
-    )
-    tls: TlsSettings = Field(default_factory=TlsSettings, description="Certificates.")
-    timeout_secs: Annotated[Seconds, Field(le=60)] = Field(
-        default=5.0,
-        description="How long schemas are waited for, in seconds, before the stream holds and asks again later.",
-    )
-    cached_schemas: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        default=1_000, description="Schemas kept in memory; a schema never changes under its id."
-    )
-    unknown_id_secs: Annotated[float, Field(gt=0, le=86_400)] = Field(
-        default=30.0,
-        description="For how long an id that the registry does not know is not asked for again, in seconds.",
-    )
-    max_schema_bytes: Annotated[int, Field(ge=1_000, le=50_000_000)] = Field(
-        default=1_000_000,
-        description="Largest answer that is read; records of a larger schema become dead letters (`schema_unusable`).",
-    )
+    url: Annotated[str, url_by("; use schema_registry.username and password")]
+    """Root of the API, such as `https://registry:8081`; of Apicurio Registry `http://host:8080/apis/ccompat/v7`."""
+    username: Annotated[str, Field(min_length=1, pattern=r"^[^:\x00-\x1f]+$")] | None = None
+    """User for basic authentication; needs `password`."""
+    password: SecretStr | None = Field(default=None, min_length=1)
+    """Password of `username`. Give it by reference; given by file, it is read again at every probe of a hold and on
+    SIGHUP."""
+    token: Annotated[SecretStr, secret_by(check_api_key)] | None = None
+    """Bearer token, in place of a user. By reference, as `password`."""
+    allow_plain_http: bool = False
+    """Whether credentials may go to another machine over plain http, where all can read them."""
+    tls: TlsSettings = Field(default_factory=TlsSettings)
+    """Certificates."""
+    timeout_secs: Annotated[Seconds, Field(le=60)] = 5.0
+    """How long schemas are waited for, in seconds, before the stream holds and asks again later."""
+    cached_schemas: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    """Schemas kept in memory; a schema never changes under its id."""
+    unknown_id_secs: Annotated[float, Field(gt=0, le=86_400)] = 30.0
+    """For how long an id that the registry does not know is not asked for again, in seconds."""
+    max_schema_bytes: Annotated[int, Field(ge=1_000, le=50_000_000)] = 1_000_000
+    """Largest answer that is read; records of a larger schema become dead letters (`schema_unusable`)."""

@@ -87,102 +87,59 @@ def refusal(name: str, value: str | float | bool) -> str | None:
 class SecuritySettings(Model):
     """How the connection to the brokers is encrypted and who we are there."""
 
-    protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = Field(
-        default="plaintext",
-        description="Encryption and authentication, as the listener of the brokers asks for.",
-    )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
-        default=None,
-        description="How to authenticate with a sasl protocol. OAUTHBEARER takes its details from "
-        "`kafka.properties` (`sasl.oauthbearer.*`).",
-    )
-    username: str | None = Field(default=None, min_length=1, description="User for PLAIN and SCRAM.")
-    password: SecretStr | None = Field(
-        default=None, min_length=1, description="Password for PLAIN and SCRAM. Give it by reference."
-    )
-    ca_file: FilePath | None = Field(
-        default=None,
-        description="PEM file of the authorities that vouch for the brokers; the system's own when left out.",
-    )
-    cert_file: FilePath | None = Field(
-        default=None, description="PEM file of the client's certificate; needs `key_file`."
-    )
-    key_file: FilePath | None = Field(
-        default=None, description="PEM file of the client's private key; needs `cert_file`."
-    )
-    key_password: SecretStr | None = Field(
-        default=None, min_length=1, description="Password of `key_file`. Give it by reference."
-    )
-    verify_hostname: bool = Field(
-        default=True, description="Whether the broker's certificate must name the host that was dialled."
-    )
+    protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = "plaintext"
+    """Encryption and authentication, as the listener of the brokers asks for."""
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
+    """How to authenticate with a sasl protocol. OAUTHBEARER takes its details from `kafka.properties`
+    (`sasl.oauthbearer.*`)."""
+    username: str | None = Field(default=None, min_length=1)
+    """User for PLAIN and SCRAM."""
+    password: SecretStr | None = Field(default=None, min_length=1)
+    """Password for PLAIN and SCRAM. Give it by reference."""
+    ca_file: FilePath | None = None
+    """PEM file of the authorities that vouch for the brokers; the system's own when left out."""
+    cert_file: FilePath | None = None
+    """PEM file of the client's certificate; needs `key_file`."""
+    key_file: FilePath | None = None
+    """PEM file of the client's private key; needs `cert_file`."""
+    key_password: SecretStr | None = Field(default=None, min_length=1)
+    """Password of `key_file`. Give it by reference."""
+    verify_hostname: bool = True
+    """Whether the broker's certificate must name the host that was dialled."""
 
 
 class KafkaSettings(Model):
     """The brokers, the group's timing, and properties passed through to librdkafka."""
 
-    bootstrap_servers: Annotated[str, Field(pattern=SERVERS), AfterValidator(check_servers)] = Field(
-        description="Brokers to start from: `host:port`, several separated by commas.",
-    )
-    group_protocol: Literal["classic", "consumer"] = Field(
-        default="classic",
-        description=(
-            "The rebalance protocol: `classic` (cooperative-sticky, static membership) or `consumer` "
-            "(KIP-848, Kafka 4.0 and later; a killed worker keeps its partitions for the broker's session "
-            "timeout)."
-        ),
-    )
-    session_timeout_secs: Seconds = Field(
-        default=10.0,
-        description=(
-            "How long a silent worker keeps its partitions, in seconds. With `group_protocol: consumer` the "
-            "broker's own setting counts instead."
-        ),
-    )
-    heartbeat_interval_secs: Seconds = Field(
-        default=3.0, description="How often a worker says that it lives, in seconds."
-    )
-    max_poll_interval_secs: Seconds = Field(
-        default=300.0,
-        description="How long a worker may go without polling before the group drops it, in seconds.",
-    )
-    transaction_timeout_secs: Annotated[float, Field(ge=1, le=900)] = Field(
-        default=10.0,
-        description=(
-            "How long the broker keeps the open transaction of a worker that died, in seconds; readers of the "
-            "outcome topic wait for it. At most the broker's `transaction.max.timeout.ms` (15 minutes by "
-            "default)."
-        ),
-    )
-    startup_timeout_secs: Seconds = Field(
-        default=60.0, description="How long to try to reach a broker at start before giving up, in seconds."
-    )
-    request_timeout_secs: Seconds = Field(
-        default=10.0,
-        description=(
-            "How long one call to the brokers may take, in seconds; where it only asks, a single broker has half of it "
-            "to answer before another one is asked."
-        ),
-    )
-    security: SecuritySettings = Field(default_factory=SecuritySettings, description="Encryption and authentication.")
-    properties: Properties = Field(
-        default_factory=dict,
-        repr=False,
-        description=(
-            "librdkafka properties for consumers and producers alike. Those that the guarantee rests on are "
-            "refused by name."
-        ),
-    )
-    consumer_properties: Properties = Field(
-        default_factory=dict,
-        repr=False,
-        description="librdkafka properties for consumers only; they win over `properties`.",
-    )
-    producer_properties: Properties = Field(
-        default_factory=dict,
-        repr=False,
-        description="librdkafka properties for producers only; they win over `properties`.",
-    )
+    bootstrap_servers: Annotated[str, Field(pattern=SERVERS), AfterValidator(check_servers)]
+    """Brokers to start from: `host:port`, several separated by commas."""
+    group_protocol: Literal["classic", "consumer"] = "classic"
+    """The rebalance protocol: `classic` (cooperative-sticky, static membership) or `consumer` (KIP-848, Kafka 4.0 and
+    later; a killed worker keeps its partitions for the broker's session timeout)."""
+    session_timeout_secs: Seconds = 10.0
+    """How long a silent worker keeps its partitions, in seconds. With `group_protocol: consumer` the broker's own
+    setting counts instead."""
+    heartbeat_interval_secs: Seconds = 3.0
+    """How often a worker says that it lives, in seconds."""
+    max_poll_interval_secs: Seconds = 300.0
+    """How long a worker may go without polling before the group drops it, in seconds."""
+    transaction_timeout_secs: Annotated[float, Field(ge=1, le=900)] = 10.0
+    """How long the broker keeps the open transaction of a worker that died, in seconds; readers of the outcome topic
+    wait for it. At most the broker's `transaction.max.timeout.ms` (15 minutes by default)."""
+    startup_timeout_secs: Seconds = 60.0
+    """How long to try to reach a broker at start before giving up, in seconds."""
+    request_timeout_secs: Seconds = 10.0
+    """How long one call to the brokers may take, in seconds; where it only asks, a single broker has half of it to
+    answer before another one is asked."""
+    security: SecuritySettings = Field(default_factory=SecuritySettings)
+    """Encryption and authentication."""
+    properties: Properties = Field(default_factory=dict, repr=False)
+    """librdkafka properties for consumers and producers alike. Those that the guarantee rests on are refused by
+    name."""
+    consumer_properties: Properties = Field(default_factory=dict, repr=False)
+    """librdkafka properties for consumers only; they win over `properties`."""
+    producer_properties: Properties = Field(default_factory=dict, repr=False)
+    """librdkafka properties for producers only; they win over `properties`."""
 
     @property
     def post_within_secs(self) -> float:

@@ -72,26 +72,17 @@ Transform = Annotated[str, Field(pattern=FUNCTION)]
 class MappingSettings(Model):
     """How an event is made of a record; the record's value is the event where nothing is said."""
 
-    when: str | None = Field(
-        default=None,
-        description="JMESPath; a record for which it is not true (null, false, empty) is skipped: its outcome is "
-        "`skipped`, with the reason `filtered`.",
-    )
-    fields: Fields = Field(
-        default_factory=dict,
-        description="The event's fields. Each is a JMESPath expression over `value`, `key`, `headers`, `topic`, "
-        "`timestamp` and `attributes`, a number, true or false, or one of `{template: text}`, `{const: anything}`, "
-        "`{from: expression, default: anything}` and a group of further fields. What comes out null is left out.",
-    )
-    list_number: ListNumber = Field(
-        default=None,
-        description="Chooses the list: as a field does, or `{table: {name: number}, by: expression, default: number}`.",
-    )
-    max_segments: Annotated[int, Field(ge=1, le=255)] | None = Field(
-        default=None,
-        description="Most segments of a text, for `operation: send`; what takes more is a dead letter "
-        "`too_many_segments`.",
-    )
+    when: str | None = None
+    """JMESPath; a record for which it is not true (null, false, empty) is skipped: its outcome is `skipped`, with the
+    reason `filtered`."""
+    fields: Fields = Field(default_factory=dict)
+    """The event's fields. Each is a JMESPath expression over `value`, `key`, `headers`, `topic`, `timestamp` and
+    `attributes`, a number, true or false, or one of `{template: text}`, `{const: anything}`, `{from: expression,
+    default: anything}` and a group of further fields. What comes out null is left out."""
+    list_number: ListNumber = None
+    """Chooses the list: as a field does, or `{table: {name: number}, by: expression, default: number}`."""
+    max_segments: Annotated[int, Field(ge=1, le=255)] | None = None
+    """Most segments of a text, for `operation: send`; what takes more is a dead letter `too_many_segments`."""
 
     def over(self, base: "MappingSettings | None") -> "MappingSettings":
         """Return this mapping laid over another: fields one by one, where null takes one away."""
@@ -108,17 +99,17 @@ def _present(fields: dict[str, Any]) -> dict[str, Any]:
 class OverrideSettings(Model):
     """What is otherwise for some of a stream's topics; the first entry that names a topic counts."""
 
-    topics: list[Topic] = Field(default_factory=list, description="Topics that it is for.")
-    pattern: TopicPattern | None = Field(
-        default=None, description="Regular expression, starting with `^`, for the names of topics that it is for."
-    )
-    format: Format | None = Field(default=None, description="In place of the stream's.")
-    mapping: MappingSettings | None = Field(
-        default=None,
-        description="Laid over the stream's mapping, field by field; a field that is null is taken away, and a "
-        "mapping that is null is none.",
-    )
-    transform: Transform | None = Field(default=None, description="In place of the stream's; null for none.")
+    topics: list[Topic] = Field(default_factory=list)
+    """Topics that it is for."""
+    pattern: TopicPattern | None = None
+    """Regular expression, starting with `^`, for the names of topics that it is for."""
+    format: Format | None = None
+    """In place of the stream's."""
+    mapping: MappingSettings | None = None
+    """Laid over the stream's mapping, field by field; a field that is null is taken away, and a mapping that is null is
+    none."""
+    transform: Transform | None = None
+    """In place of the stream's; null for none."""
 
     def names(self, topic: str) -> bool:
         """Tell whether a topic is meant."""

@@ -16,11 +16,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     SecretStr,
     StringConstraints,
     ValidationInfo,
     WithJsonSchema,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 E164 = r"^\+[1-9][0-9]{1,14}$"
 TOPIC_NAME = r"^[a-zA-Z0-9._-]{1,249}$"
@@ -35,9 +38,17 @@ class Model(BaseModel):
         frozen=True,
         allow_inf_nan=False,
         hide_input_in_errors=True,
-        use_attribute_docstrings=False,
-        validate_default=False,
+        use_attribute_docstrings=True,
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Describe each setting by the text below it, in one line however that is wrapped."""
+        schema = handler(core_schema)
+        for described in handler.resolve_ref_schema(schema)["properties"].values():
+            if "description" in described:
+                described["description"] = " ".join(described["description"].split())
+        return schema
 
 
 def _anchor(value: object, info: ValidationInfo) -> object:

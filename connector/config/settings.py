@@ -42,157 +42,122 @@ def _peer(value: str) -> str:
 class WebSettings(Model):
     """The pages: health, status, metrics, and the console."""
 
-    enabled: bool = Field(default=True, description="Whether the pages are served.")
-    host: Annotated[str, AfterValidator(check_listening_host)] = Field(
-        default="127.0.0.1", min_length=1, description="Address to listen on; `0.0.0.0` for every interface."
-    )
-    port: Annotated[int, Field(ge=0, le=65_535)] = Field(
-        default=8080, description="Port to listen on; 0 for any free one."
-    )
-    token: Annotated[SecretStr, secret_by(check_web_token)] | None = Field(
-        default=None,
-        description="Who knows it may pause and resume streams, and log in to the console; at least 16 characters. "
-        "Give it by reference; given by file, it is read again on SIGHUP. Left out, nothing can be changed through "
-        "the pages.",
-    )
-    peers: Annotated[list[Annotated[str, AfterValidator(_peer)]], Field(max_length=64)] = Field(
-        default_factory=list,
-        description="Pages of the group's members on other machines, as `HOST:PORT` or URLs, for the console to show "
-        "the whole group; a name that stands for several addresses, such as that of a headless service, is every one "
-        "of them. Its own may be among them. All need the same `web.token`.",
-    )
+    enabled: bool = True
+    """Whether the pages are served."""
+    host: Annotated[str, AfterValidator(check_listening_host)] = Field(default="127.0.0.1", min_length=1)
+    """Address to listen on; `0.0.0.0` for every interface."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    """Port to listen on; 0 for any free one."""
+    token: Annotated[SecretStr, secret_by(check_web_token)] | None = None
+    """Who knows it may pause and resume streams, and log in to the console; at least 16 characters. Give it by
+    reference; given by file, it is read again on SIGHUP. Left out, nothing can be changed through the pages."""
+    peers: Annotated[list[Annotated[str, AfterValidator(_peer)]], Field(max_length=64)] = Field(default_factory=list)
+    """Pages of the group's members on other machines, as `HOST:PORT` or URLs, for the console to show the whole group;
+    a name that stands for several addresses, such as that of a headless service, is every one of them. Its own may be
+    among them. All need the same `web.token`."""
 
 
 class LogSettings(Model):
     """What is logged, and in which form."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info",
-        description="Least level that is written. warning: nothing was lost; error: someone must act.",
-    )
-    format: Literal["auto", "json", "console"] = Field(
-        default="auto",
-        description="One JSON object per line, or text for people; `auto`: text on a terminal.",
-    )
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level that is written. warning: nothing was lost; error: someone must act."""
+    format: Literal["auto", "json", "console"] = "auto"
+    """One JSON object per line, or text for people; `auto`: text on a terminal."""
 
 
 class TraceSettings(Model):
     """Spans of batches, sent by OTLP over HTTP; takes the extra `otel` (`pip install 'trackly-connector[otel]'`)."""
 
-    enabled: bool = Field(default=False, description="Whether each batch has a span.")
-    endpoint: Annotated[str, url_by("; a collector knows us by traces.headers")] = Field(
-        default="http://localhost:4318/v1/traces", description="Where spans are posted, path included."
-    )
+    enabled: bool = False
+    """Whether each batch has a span."""
+    endpoint: Annotated[str, url_by("; a collector knows us by traces.headers")] = "http://localhost:4318/v1/traces"
+    """Where spans are posted, path included."""
     headers: dict[
         Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,100}$")], Annotated[SecretStr, secret_by(check_header)]
-    ] = Field(
-        default_factory=dict,
-        description="Headers of each post, such as a token. Give the values by reference; given by file, they are read "
-        "again at every probe of a hold and on SIGHUP.",
-    )
-    allow_plain_http: bool = Field(
-        default=False,
-        description="Whether `headers` may go to another machine over plain http, where all can read them.",
-    )
-    sample_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=1.0, description="Share of the batches whose spans are sent; headers of results are written for all."
-    )
-    max_links: Annotated[int, Field(ge=0, le=1_000)] = Field(
-        default=32,
-        description="Records of a batch whose `traceparent` is looked for, to link the span to theirs: evenly spread "
-        "over the batch.",
-    )
-    timeout_secs: Seconds = Field(default=10.0, description="How long a post of spans may take, in seconds.")
-    service_name: str = Field(default="trackly-connector", min_length=1, description="Name of the service in traces.")
+    ] = Field(default_factory=dict)
+    """Headers of each post, such as a token. Give the values by reference; given by file, they are read again at every
+    probe of a hold and on SIGHUP."""
+    allow_plain_http: bool = False
+    """Whether `headers` may go to another machine over plain http, where all can read them."""
+    sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the batches whose spans are sent; headers of results are written for all."""
+    max_links: Annotated[int, Field(ge=0, le=1_000)] = 32
+    """Records of a batch whose `traceparent` is looked for, to link the span to theirs: evenly spread over the
+    batch."""
+    timeout_secs: Seconds = 10.0
+    """How long a post of spans may take, in seconds."""
+    service_name: str = Field(default="trackly-connector", min_length=1)
+    """Name of the service in traces."""
 
 
 class BufferSettings(Model):
     """How much memory the records of one stream may take in one process; each worker has as much."""
 
-    max_bytes: Annotated[int, Field(ge=48_000_000, le=64_000_000_000)] = Field(
-        default=80_000_000,
-        description=(
-            "Bytes per stream and worker over all stages, librdkafka's prefetch and the producer's queue counted."
-        ),
-    )
+    max_bytes: Annotated[int, Field(ge=48_000_000, le=64_000_000_000)] = 80_000_000
+    """Bytes per stream and worker over all stages, librdkafka's prefetch and the producer's queue counted."""
 
 
 class ShutdownSettings(Model):
     """How long a stop may take as a whole."""
 
-    grace_secs: Seconds = Field(
-        default=60.0,
-        description="How long whoever stops the process waits before killing it, in seconds "
-        "(`terminationGracePeriodSeconds`, `stop_grace_period`, `TimeoutStopSec`).",
-    )
+    grace_secs: Seconds = 60.0
+    """How long whoever stops the process waits before killing it, in seconds (`terminationGracePeriodSeconds`,
+    `stop_grace_period`, `TimeoutStopSec`)."""
 
 
 class HealthSettings(Model):
     """What `/healthz` makes of a stream that stands still."""
 
-    stalled_secs: Seconds = Field(
-        default=300.0,
-        description=(
-            "How long records may wait without the committed offset of their partition moving, in seconds, before the "
-            "standstill is told; where nobody knows what it waits for, the page turns red."
-        ),
-    )
+    stalled_secs: Seconds = 300.0
+    """How long records may wait without the committed offset of their partition moving, in seconds, before the
+    standstill is told; where nobody knows what it waits for, the page turns red."""
 
 
 class ReadinessSettings(Model):
     """What `/readyz` makes of a stream that holds."""
 
-    on_hold: Literal["ready", "not_ready"] = Field(
-        default="ready",
-        description=(
-            "`ready`: a hold does not turn the page red, since that would block the roll-out that carries the mend."
-        ),
-    )
+    on_hold: Literal["ready", "not_ready"] = "ready"
+    """`ready`: a hold does not turn the page red, since that would block the roll-out that carries the mend."""
 
 
 class Settings(Model):
     """Everything one connector needs to know."""
 
-    instance_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")] | None = Field(
-        default=None,
-        description=(
-            "Name of this worker, which no other live worker may have; from the StatefulSet's host name, or "
-            "the host name and a free slot, when left out."
-        ),
-    )
-    workers: Annotated[int, Field(ge=1, le=64)] = Field(
-        default=1,
-        description=(
-            "Processes that share the partitions on this machine, under one supervisor; `run --workers` wins over it. "
-            "Each has the instance id with `-0`, `-1` and so on behind it. Faust's own command starts one, whatever "
-            "this says."
-        ),
-    )
-    kafka: KafkaSettings = Field(description="The brokers.")
-    trackly: TracklySettings = Field(description="The platform.")
-    schema_registry: SchemaRegistrySettings | None = Field(
-        default=None, description="The schema registry, for streams whose `format` needs it."
-    )
-    streams: list[StreamSettings] = Field(min_length=1, description="Flows from topics to operations.")
-    web: WebSettings = Field(default_factory=WebSettings, description="Pages for health, status and metrics.")
-    log: LogSettings = Field(default_factory=LogSettings, description="Logs.")
-    traces: TraceSettings = Field(default_factory=TraceSettings, description="Traces (OpenTelemetry).")
-    docs_url: Annotated[str, url_by()] | None = Field(
-        default=None,
-        description="Where this documentation is served; holds then link to their page of the runbook there, and else "
-        "to its place in the source tree.",
-    )
-    buffer: BufferSettings = Field(default_factory=BufferSettings, description="Memory.")
-    threads: Literal["together", "free"] = Field(
-        default="together",
-        description=(
-            "`together`: while they are busy, the threads that take turns at the interpreter's lock are kept on one "
-            "CPU, which the scheduler chooses anew each second (Linux). `free`: they run anywhere."
-        ),
-    )
-    shutdown: ShutdownSettings = Field(default_factory=ShutdownSettings, description="Stopping.")
-    health: HealthSettings = Field(default_factory=HealthSettings, description="Health.")
-    readiness: ReadinessSettings = Field(default_factory=ReadinessSettings, description="Readiness.")
+    instance_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")] | None = None
+    """Name of this worker, which no other live worker may have; from the StatefulSet's host name, or the host name and
+    a free slot, when left out."""
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that share the partitions on this machine, under one supervisor; `run --workers` wins over it. Each has
+    the instance id with `-0`, `-1` and so on behind it. Faust's own command starts one, whatever this says."""
+    kafka: KafkaSettings
+    """The brokers."""
+    trackly: TracklySettings
+    """The platform."""
+    schema_registry: SchemaRegistrySettings | None = None
+    """The schema registry, for streams whose `format` needs it."""
+    streams: list[StreamSettings] = Field(min_length=1)
+    """Flows from topics to operations."""
+    web: WebSettings = Field(default_factory=WebSettings)
+    """Pages for health, status and metrics."""
+    log: LogSettings = Field(default_factory=LogSettings)
+    """Logs."""
+    traces: TraceSettings = Field(default_factory=TraceSettings)
+    """Traces (OpenTelemetry)."""
+    docs_url: Annotated[str, url_by()] | None = None
+    """Where this documentation is served; holds then link to their page of the runbook there, and else to its place in
+    the source tree."""
+    buffer: BufferSettings = Field(default_factory=BufferSettings)
+    """Memory."""
+    threads: Literal["together", "free"] = "together"
+    """`together`: while they are busy, the threads that take turns at the interpreter's lock are kept on one CPU, which
+    the scheduler chooses anew each second (Linux). `free`: they run anywhere."""
+    shutdown: ShutdownSettings = Field(default_factory=ShutdownSettings)
+    """Stopping."""
+    health: HealthSettings = Field(default_factory=HealthSettings)
+    """Health."""
+    readiness: ReadinessSettings = Field(default_factory=ReadinessSettings)
+    """Readiness."""
 
     _origin: Origin | None = PrivateAttr(default=None)
 

@@ -21,6 +21,7 @@ STREAM_NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,99}$"
 Operation = Literal["send", "contacts", "revenue", "history"]
 Mode = Literal["bulk", "single"]
 InDoubt = Literal["dead_letter", "resend", "hold"]
+Code = Annotated[str, Field(min_length=1, max_length=100)]
 
 DEFAULT_CEILING: dict[Mode, int] = {"bulk": 64, "single": 256}
 """Requests at once when `concurrency.max` is left out: small requests need more of them to fill the same time."""
@@ -62,90 +63,54 @@ Start = Annotated[
 class BatchSettings(Model):
     """When a batch is full. A record that alone passes a limit never makes one."""
 
-    max_records: Annotated[int, Field(ge=1, le=1_000)] = Field(
-        default=1_000, description="Most records in one request; the platform takes 1,000."
-    )
-    max_bytes: Annotated[int, Field(ge=1_000, le=5_000_000)] = Field(
-        default=5_000_000,
-        description="Most bytes in one request, envelope included; the platform takes 5 MB.",
-    )
-    window_ms: Annotated[int, Field(ge=0, le=60_000)] = Field(
-        default=200,
-        description=(
-            "How long the first record of a batch waits for company, in milliseconds; longer while as many batches are "
-            "ready as may be under way."
-        ),
-    )
+    max_records: Annotated[int, Field(ge=1, le=1_000)] = 1_000
+    """Most records in one request; the platform takes 1,000."""
+    max_bytes: Annotated[int, Field(ge=1_000, le=5_000_000)] = 5_000_000
+    """Most bytes in one request, envelope included; the platform takes 5 MB."""
+    window_ms: Annotated[int, Field(ge=0, le=60_000)] = 200
+    """How long the first record of a batch waits for company, in milliseconds; longer while as many batches are ready
+    as may be under way."""
 
 
 class DeliverySettings(Model):
     """What is promised for each record, and how much may be on its way at once."""
 
-    guarantee: Literal["exactly_once", "at_least_once"] = Field(
-        default="exactly_once",
-        description=(
-            "`exactly_once`: one outcome or dead letter per record, in transactions. `at_least_once`: for "
-            "brokers or principals without transactions; outcomes may repeat after a crash, or where some are refused."
-        ),
-    )
-    in_doubt: InDoubt | None = Field(
-        default=None,
-        description=(
-            "What becomes of a record of which nobody knows whether the platform took it: a dead letter, "
-            "another post (while others pass, with ever fewer others in its request, `retry.max_attempts` in all: "
-            "then it is a dead letter), or a pause of its partition until someone "
-            "decides. Left out: `resend` where the platform skips repeats (history sends and clicks on the typed "
-            "endpoints, contacts without journeys), else `dead_letter`."
-        ),
-    )
-    in_doubt_statuses: list[Annotated[int, Field(ge=500, le=599)]] = Field(
-        default=[504, 520, 524],
-        description=(
-            "5xx statuses that do not say that the platform did not take the batch; all other 5xx are posted again. By "
-            "default those of gateways that passed a request on and had no answer: 504, and 520 and 524 of Cloudflare. "
-            "Its 522 says so only 90 s after the request, and before that it found no connection: add it where "
-            "`trackly.timeouts.total_secs` is as long."
-        ),
-    )
-    max_in_flight_records: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
-        default=64_000,
-        description="Most records posted and not yet settled, per worker: at most so many are in doubt after a crash.",
-    )
-    drain_secs: Seconds = Field(
-        default=40.0,
-        description="How long a stream may take to finish what is in flight when it stops, in seconds.",
-    )
-    max_age_secs: Annotated[float, Field(gt=0, le=31_536_000)] | None = Field(
-        default=None,
-        description=(
-            "Records older than this many seconds become dead letters (`expired`) instead of late texts; asked when "
-            "they are read, and before they are posted. Off when left out."
-        ),
-    )
-    tick_interval_ms: Annotated[int, Field(ge=1, le=5_000)] = Field(
-        default=20, description="Least time between two ticks (transactions), in milliseconds."
-    )
-    max_tick_records: Annotated[int, Field(ge=1_000, le=10_000_000)] = Field(
-        default=100_000, description="Most outcomes and dead letters in one tick."
-    )
-    max_tick_bytes: Annotated[int, Field(ge=1_000_000, le=1_000_000_000)] = Field(
-        default=64_000_000, description="Most bytes of outcomes and dead letters in one tick."
-    )
+    guarantee: Literal["exactly_once", "at_least_once"] = "exactly_once"
+    """`exactly_once`: one outcome or dead letter per record, in transactions. `at_least_once`: for brokers or
+    principals without transactions; outcomes may repeat after a crash, or where some are refused."""
+    in_doubt: InDoubt | None = None
+    """What becomes of a record of which nobody knows whether the platform took it: a dead letter, another post (while
+    others pass, with ever fewer others in its request, `retry.max_attempts` in all: then it is a dead letter), or a
+    pause of its partition until someone decides. Left out: `resend` where the platform skips repeats (history sends and
+    clicks on the typed endpoints, contacts without journeys), else `dead_letter`."""
+    in_doubt_statuses: list[Annotated[int, Field(ge=500, le=599)]] = Field(default=[504, 520, 524])
+    """5xx statuses that do not say that the platform did not take the batch; all other 5xx are posted again. By default
+    those of gateways that passed a request on and had no answer: 504, and 520 and 524 of Cloudflare. Its 522 says so
+    only 90 s after the request, and before that it found no connection: add it where `trackly.timeouts.total_secs` is
+    as long."""
+    max_in_flight_records: Annotated[int, Field(ge=1, le=10_000_000)] = 64_000
+    """Most records posted and not yet settled, per worker: at most so many are in doubt after a crash."""
+    drain_secs: Seconds = 40.0
+    """How long a stream may take to finish what is in flight when it stops, in seconds."""
+    max_age_secs: Annotated[float, Field(gt=0, le=31_536_000)] | None = None
+    """Records older than this many seconds become dead letters (`expired`) instead of late texts; asked when they are
+    read, and before they are posted. Off when left out."""
+    tick_interval_ms: Annotated[int, Field(ge=1, le=5_000)] = 20
+    """Least time between two ticks (transactions), in milliseconds."""
+    max_tick_records: Annotated[int, Field(ge=1_000, le=10_000_000)] = 100_000
+    """Most outcomes and dead letters in one tick."""
+    max_tick_bytes: Annotated[int, Field(ge=1_000_000, le=1_000_000_000)] = 64_000_000
+    """Most bytes of outcomes and dead letters in one tick."""
 
 
 class PaceSettings(Model):
     """How fast the texts of each list are posted, so that what is above it waits in Kafka and not on the platform."""
 
-    messages_per_minute: Annotated[float, Field(gt=0, le=100_000_000)] | None = Field(
-        default=None,
-        description=(
-            "Texts a minute of each list that `lists` does not name; the platform's own pace is 17,000 unless it was "
-            "raised. Left out: as fast as can be."
-        ),
-    )
-    lists: dict[PhoneNumber, Annotated[float, Field(gt=0, le=100_000_000)]] = Field(
-        default_factory=dict, description="Texts a minute of single lists, by their number (E.164)."
-    )
+    messages_per_minute: Annotated[float, Field(gt=0, le=100_000_000)] | None = None
+    """Texts a minute of each list that `lists` does not name; the platform's own pace is 17,000 unless it was raised.
+    Left out: as fast as can be."""
+    lists: dict[PhoneNumber, Annotated[float, Field(gt=0, le=100_000_000)]] = Field(default_factory=dict)
+    """Texts a minute of single lists, by their number (E.164)."""
 
     @property
     def is_on(self) -> bool:
@@ -156,189 +121,143 @@ class PaceSettings(Model):
 class RetrySettings(Model):
     """How often and after which waits something is posted again that the platform surely did not take."""
 
-    max_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
-        default=5,
-        description="Posts of one record, the first included, before it becomes a dead letter; those that failed as "
-        "all did, or were told to wait (408, 425, 429), do not count.",
-    )
-    backoff_base_secs: Annotated[float, Field(gt=0, le=3_600)] = Field(
-        default=1.0,
-        description="Wait after the first failure, in seconds; it doubles with each further one, plus chance.",
-    )
-    backoff_max_secs: Annotated[float, Field(gt=0, le=3_600)] = Field(
-        default=60.0, description="Longest wait between two attempts, in seconds."
-    )
-    retry_after_max_secs: Annotated[float, Field(gt=0, le=86_400)] = Field(
-        default=300.0, description="Longest wait that a `Retry-After` of the platform may ask for, in seconds."
-    )
-    transient_codes: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field(
-        default=["provider_error", "save_error", "internal_error"],
-        description="Codes of single records that are worth another attempt; all others are final.",
-    )
-    setting_codes: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field(
-        default=["list_not_found", "webhook_not_configured"],
-        description=(
-            "Codes that mean a wrong setting when they hit every record of a batch: the stream holds instead "
-            "of emptying the topic into the dead letters."
-        ),
-    )
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
+    """Posts of one record, the first included, before it becomes a dead letter; those that failed as all did, or were
+    told to wait (408, 425, 429), do not count."""
+    backoff_base_secs: Annotated[float, Field(gt=0, le=3_600)] = 1.0
+    """Wait after the first failure, in seconds; it doubles with each further one, plus chance."""
+    backoff_max_secs: Annotated[float, Field(gt=0, le=3_600)] = 60.0
+    """Longest wait between two attempts, in seconds."""
+    retry_after_max_secs: Annotated[float, Field(gt=0, le=86_400)] = 300.0
+    """Longest wait that a `Retry-After` of the platform may ask for, in seconds."""
+    transient_codes: list[Code] = Field(default=["provider_error", "save_error", "internal_error"])
+    """Codes of single records that are worth another attempt; all others are final."""
+    setting_codes: list[Code] = Field(default=["list_not_found", "webhook_not_configured"])
+    """Codes that mean a wrong setting when they hit every record of a batch: the stream holds instead of emptying the
+    topic into the dead letters."""
 
 
 class BreakerSettings(Model):
     """When a failing platform is left alone, and how it is tried again."""
 
-    failures: Annotated[int, Field(ge=1, le=1_000)] = Field(
-        default=5,
-        description="Failed requests in a row, with none succeeding, that open the circuit; told to wait, that have "
-        "the whole stream wait.",
-    )
+    failures: Annotated[int, Field(ge=1, le=1_000)] = 5
+    """Failed requests in a row, with none succeeding, that open the circuit; told to wait, that have the whole stream
+    wait."""
     # A probe is one small request; full speed within 5 s of an outage's end leaves room for no longer wait than this.
-    probe_secs: Seconds = Field(default=0.5, description="Wait before the first probe, in seconds; it doubles.")
-    probe_max_secs: Seconds = Field(default=2.0, description="Longest wait between two probes, in seconds.")
+    probe_secs: Seconds = 0.5
+    """Wait before the first probe, in seconds; it doubles."""
+    probe_max_secs: Seconds = 2.0
+    """Longest wait between two probes, in seconds."""
 
 
 class HoldSettings(Model):
     """How a stream that holds looks for the end of the reason."""
 
-    probe_secs: Seconds = Field(default=2.0, description="Wait before the first probe, in seconds; it doubles.")
-    probe_max_secs: Seconds = Field(default=60.0, description="Longest wait between two probes, in seconds.")
+    probe_secs: Seconds = 2.0
+    """Wait before the first probe, in seconds; it doubles."""
+    probe_max_secs: Seconds = 60.0
+    """Longest wait between two probes, in seconds."""
 
 
 class ConcurrencySettings(Model):
     """Between which bounds the number of requests at once adapts itself."""
 
-    min: Annotated[int, Field(ge=1, le=1_024)] = Field(default=1, description="Fewest requests at once.")
-    max: Annotated[int, Field(ge=1, le=1_024)] | None = Field(
-        default=None,
-        description="Most requests at once; 64 in bulk mode and 256 in single mode when left out.",
-    )
+    min: Annotated[int, Field(ge=1, le=1_024)] = 1
+    """Fewest requests at once."""
+    max: Annotated[int, Field(ge=1, le=1_024)] | None = None
+    """Most requests at once; 64 in bulk mode and 256 in single mode when left out."""
 
 
 class OutcomeSettings(Model):
     """Where results go."""
 
-    topic: Topic = Field(description="Topic of the outcomes.")
-    records: Literal["all", "failures"] = Field(
-        default="all",
-        description=(
-            "`all`: one outcome for each record. `failures`: dead letters only; the promise then reads: each "
-            "failure exactly once."
-        ),
-    )
-    partition: Literal["source", "key"] = Field(
-        default="source",
-        description=(
-            "`source`: the record's partition modulo the topic's count. `key`: by hash of the key, at more "
-            "CPU per record."
-        ),
-    )
+    topic: Topic
+    """Topic of the outcomes."""
+    records: Literal["all", "failures"] = "all"
+    """`all`: one outcome for each record. `failures`: dead letters only; the promise then reads: each failure exactly
+    once."""
+    partition: Literal["source", "key"] = "source"
+    """`source`: the record's partition modulo the topic's count. `key`: by hash of the key, at more CPU per record."""
 
 
 class RedriveSettings(Model):
     """A rule by which a stream sends dead letters of its own again, without anybody asking for it."""
 
-    name: str = Field(
-        pattern=r"^[a-z0-9][a-z0-9_-]{0,49}$",
-        description="Name of the rule, in its consumer group (`<group>.redrive.<name>`), in metrics and on the pages. "
-        "How far it has come is kept under it, so that it should stay when the rest changes.",
-    )
-    reasons: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field(
-        min_length=1, description="Reasons of the dead letters that are sent again; never `in_doubt`."
-    )
-    delay_secs: Annotated[float, Field(ge=0, le=604_800)] = Field(
-        default=300.0, description="How long after a dead letter was written it is sent again, in seconds."
-    )
-    max_per_sec: Annotated[float, Field(gt=0, le=1_000_000)] = Field(
-        default=100.0, description="Most records sent again in a second, per worker."
-    )
-    max_redrives: Annotated[int, Field(ge=1, le=100)] = Field(
-        default=3, description="How often one record is sent again, by whomever; then it stays a dead letter."
-    )
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,49}$")
+    """Name of the rule, in its consumer group (`<group>.redrive.<name>`), in metrics and on the pages. How far it has
+    come is kept under it, so that it should stay when the rest changes."""
+    reasons: list[Code] = Field(min_length=1)
+    """Reasons of the dead letters that are sent again; never `in_doubt`."""
+    delay_secs: Annotated[float, Field(ge=0, le=604_800)] = 300.0
+    """How long after a dead letter was written it is sent again, in seconds."""
+    max_per_sec: Annotated[float, Field(gt=0, le=1_000_000)] = 100.0
+    """Most records sent again in a second, per worker."""
+    max_redrives: Annotated[int, Field(ge=1, le=100)] = 3
+    """How often one record is sent again, by whomever; then it stays a dead letter."""
 
 
 class DeadLetterSettings(Model):
     """Where records go that cannot be delivered."""
 
-    topic: Topic = Field(
-        description=(
-            "Topic of the dead letters. They hold phone numbers and texts: mind its retention and its readers."
-        )
-    )
-    redrive: list[RedriveSettings] = Field(
-        default_factory=list,
-        description="Which of them the stream sends again by itself; none when left out. A rule begins with the dead "
-        "letters that are written once it runs.",
-    )
+    topic: Topic
+    """Topic of the dead letters. They hold phone numbers and texts: mind its retention and its readers."""
+    redrive: list[RedriveSettings] = Field(default_factory=list)
+    """Which of them the stream sends again by itself; none when left out. A rule begins with the dead letters that are
+    written once it runs."""
 
 
 class StormSettings(Model):
     """When so many records fail for one reason that the reason, not the record, must be at fault."""
 
-    enabled: bool = Field(default=True, description="Whether the guard is on.")
-    max_ratio: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.5,
-        description=(
-            "Share of dead letters with one reason in the window above which the stream holds: of the records "
-            "that were checked, for a reason that a check gives; of those answered or given up, for any other."
-        ),
-    )
-    min_count: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
-        default=1_000,
-        description="Dead letters with one reason that the window must hold before the share counts.",
-    )
-    window_secs: Seconds = Field(default=60.0, description="Length of the window, in seconds.")
+    enabled: bool = True
+    """Whether the guard is on."""
+    max_ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of dead letters with one reason in the window above which the stream holds: of the records that were
+    checked, for a reason that a check gives; of those answered or given up, for any other."""
+    min_count: Annotated[int, Field(ge=1, le=10_000_000)] = 1_000
+    """Dead letters with one reason that the window must hold before the share counts."""
+    window_secs: Seconds = 60.0
+    """Length of the window, in seconds."""
 
 
 class CreateTopicsSettings(Model):
     """Whether the connector makes the outcome and dead-letter topics that do not exist."""
 
-    enabled: bool = Field(default=False, description="Whether missing topics are created at start.")
-    partitions: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
-        default=None,
-        description="Partitions of a created topic; as many as the source topic has when left out.",
-    )
-    replication_factor: Annotated[int, Field(ge=-1, le=32_767), AfterValidator(_replication)] = Field(
-        default=3, description="Copies of a created topic; -1 for the broker's default."
-    )
-    max_message_bytes: Annotated[int, Field(ge=1_000, le=1_000_000_000)] | None = Field(
-        default=None,
-        description="`max.message.bytes` of a created topic; the broker's default when left out.",
-    )
-    retention_hours: Annotated[float, Field(gt=0, le=876_000)] | None = Field(
-        default=None,
-        description="How long a created topic keeps its records, in hours; the broker's default when left out.",
-    )
+    enabled: bool = False
+    """Whether missing topics are created at start."""
+    partitions: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Partitions of a created topic; as many as the source topic has when left out."""
+    replication_factor: Annotated[int, Field(ge=-1, le=32_767), AfterValidator(_replication)] = 3
+    """Copies of a created topic; -1 for the broker's default."""
+    max_message_bytes: Annotated[int, Field(ge=1_000, le=1_000_000_000)] | None = None
+    """`max.message.bytes` of a created topic; the broker's default when left out."""
+    retention_hours: Annotated[float, Field(gt=0, le=876_000)] | None = None
+    """How long a created topic keeps its records, in hours; the broker's default when left out."""
 
 
 class HistorySettings(Model):
     """What a history stream imports, and through which of the platform's two doors."""
 
-    kind: Literal["sends", "clicks", "revenue"] = Field(default="sends", description="What the records are.")
-    endpoint: Literal["typed", "import"] = Field(
-        default="typed",
-        description=(
-            "`typed`: `/history/<kind>`, which skips repeats of sends and clicks. `import`: `/history/import`."
-        ),
-    )
+    kind: Literal["sends", "clicks", "revenue"] = "sends"
+    """What the records are."""
+    endpoint: Literal["typed", "import"] = "typed"
+    """`typed`: `/history/<kind>`, which skips repeats of sends and clicks. `import`: `/history/import`."""
 
 
 class RevenueSettings(Model):
     """How revenue is booked."""
 
-    imported: bool = Field(default=False, description="The `imported` mark of each request, for `mode: bulk`.")
+    imported: bool = False
+    """The `imported` mark of each request, for `mode: bulk`."""
 
 
 class ContactsSettings(Model):
     """What contact events may set off."""
 
-    journeys: bool = Field(
-        default=False,
-        description=(
-            "Whether events may enrol contacts in journeys (`use_journeys: true`). `false`: such events "
-            "become dead letters (`journeys_not_allowed`). `true`: a repeated post may text people, so what "
-            "is in doubt becomes a dead letter unless `delivery.in_doubt` says otherwise."
-        ),
-    )
+    journeys: bool = False
+    """Whether events may enrol contacts in journeys (`use_journeys: true`). `false`: such events become dead letters
+    (`journeys_not_allowed`). `true`: a repeated post may text people, so what is in doubt becomes a dead letter unless
+    `delivery.in_doubt` says otherwise."""
 
 
 def naming(topics: Sequence[str]) -> Callable[[str], bool]:
@@ -351,106 +270,74 @@ def naming(topics: Sequence[str]) -> Callable[[str], bool]:
 class StreamSettings(Model):
     """One flow from topics to one operation, with its own group, transactions and limits."""
 
-    name: str = Field(
-        pattern=STREAM_NAME,
-        description="Name of the stream, in metrics, logs, ids and the redrive topic (`<name>.redrive`).",
-    )
-    group_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] | None = Field(
-        default=None, description="Consumer group; `trackly-connector.<name>` when left out."
-    )
-    topics: list[Topic] = Field(default_factory=list, description="Topics to read. Either these or `pattern`.")
-    pattern: SubscribedPattern | None = Field(
-        default=None,
-        description=(
-            "Regular expression, starting with `^`, for the names of the topics to read, of what Kafka's client and "
-            "Python read alike: `[0-9]` and not `\\d`. Either this or `topics`."
-        ),
-    )
-    format: Format = Field(
-        default_factory=FormatSettings,
-        description="What the values of records are: a name (`format: cloudevents`), or a group of settings.",
-    )
-    operation: Operation = Field(description="What is done with each record.")
-    mode: Mode = Field(
-        default="bulk",
-        description=(
-            "`bulk`: batches. `single`: one request per record, where message ids are wanted (not for history)."
-        ),
-    )
-    list_number: PhoneNumber | None = Field(
-        default=None, description="The sending list's number (E.164) for events that name none."
-    )
-    list_number_placement: Literal["message", "top_level"] = Field(
-        default="message",
-        description=(
-            "Where a bulk send carries the list number: in each message, or once at the top, where a batch "
-            "then holds one list only."
-        ),
-    )
-    history: HistorySettings = Field(default_factory=HistorySettings, description="For `operation: history`.")
-    revenue: RevenueSettings = Field(default_factory=RevenueSettings, description="For `operation: revenue`.")
-    contacts: ContactsSettings = Field(default_factory=ContactsSettings, description="For `operation: contacts`.")
-    unknown_fields: Literal["pass", "reject"] = Field(
-        default="pass",
-        description=(
-            "What becomes of fields that the platform's reference does not name: passed on, or the record "
-            "becomes a dead letter."
-        ),
-    )
-    mapping: MappingSettings | None = Field(
-        default=None,
-        description="How events are made of records; without it a record's value is the event.",
-    )
-    transform: Transform | None = Field(
-        default=None,
-        description="A function of yours, `package.module:function`, that is given the records of a chunk before they "
-        "are mapped.",
-    )
-    overrides: list[OverrideSettings] = Field(
-        default_factory=list, description="What is otherwise for some of the topics."
-    )
-    ordering: Literal["none", "key"] = Field(
-        default="none",
-        description=(
-            "`key`: a record is posted only when the one before it with the same Kafka key, in its partition, has its "
-            "result; records without a key wait for nobody. `none`: batches are posted in parallel, in any order."
-        ),
-    )
-    pace: PaceSettings = Field(default_factory=PaceSettings, description="Pace of lists, for `operation: send`.")
-    start: Start = Field(
-        default="earliest",
-        description=(
-            "Where a group without commits begins: `earliest`, `latest`, or a time in ISO 8601 form with its offset."
-        ),
-    )
-    on_missing: Literal["hold", "continue"] = Field(
-        default="hold",
-        description=(
-            "What happens when retention removed records that were not read yet: hold the stream, or go on "
-            "with the oldest record there is."
-        ),
-    )
-    metadata_refresh_secs: Annotated[float, Field(ge=1, le=86_400)] = Field(
-        default=30.0,
-        description=(
-            "How often topics are looked up again, in seconds: new ones that `pattern` matches, new partitions, and "
-            "topics that were not there yet, the redrive topic among them."
-        ),
-    )
-    batch: BatchSettings = Field(default_factory=BatchSettings, description="Limits of a batch.")
-    delivery: DeliverySettings = Field(default_factory=DeliverySettings, description="Guarantee and limits.")
-    retry: RetrySettings = Field(default_factory=RetrySettings, description="Further attempts.")
-    breaker: BreakerSettings = Field(default_factory=BreakerSettings, description="The circuit breaker.")
-    hold: HoldSettings = Field(default_factory=HoldSettings, description="Probes while the stream holds.")
-    concurrency: ConcurrencySettings = Field(default_factory=ConcurrencySettings, description="Requests at once.")
-    outcomes: OutcomeSettings = Field(description="Results.")
-    dead_letters: DeadLetterSettings = Field(description="Records that could not be delivered.")
-    storm_guard: StormSettings = Field(
-        default_factory=StormSettings, description="Guard against a flood of dead letters."
-    )
-    create_topics: CreateTopicsSettings = Field(
-        default_factory=CreateTopicsSettings, description="Creation of missing topics."
-    )
+    name: str = Field(pattern=STREAM_NAME)
+    """Name of the stream, in metrics, logs, ids and the redrive topic (`<name>.redrive`)."""
+    group_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] | None = None
+    """Consumer group; `trackly-connector.<name>` when left out."""
+    topics: list[Topic] = Field(default_factory=list)
+    """Topics to read. Either these or `pattern`."""
+    pattern: SubscribedPattern | None = None
+    r"""Regular expression, starting with `^`, for the names of the topics to read, of what Kafka's client and Python
+    read alike: `[0-9]` and not `\d`. Either this or `topics`."""
+    format: Format = Field(default_factory=FormatSettings)
+    """What the values of records are: a name (`format: cloudevents`), or a group of settings."""
+    operation: Operation
+    """What is done with each record."""
+    mode: Mode = "bulk"
+    """`bulk`: batches. `single`: one request per record, where message ids are wanted (not for history)."""
+    list_number: PhoneNumber | None = None
+    """The sending list's number (E.164) for events that name none."""
+    list_number_placement: Literal["message", "top_level"] = "message"
+    """Where a bulk send carries the list number: in each message, or once at the top, where a batch then holds one list
+    only."""
+    history: HistorySettings = Field(default_factory=HistorySettings)
+    """For `operation: history`."""
+    revenue: RevenueSettings = Field(default_factory=RevenueSettings)
+    """For `operation: revenue`."""
+    contacts: ContactsSettings = Field(default_factory=ContactsSettings)
+    """For `operation: contacts`."""
+    unknown_fields: Literal["pass", "reject"] = "pass"
+    """What becomes of fields that the platform's reference does not name: passed on, or the record becomes a dead
+    letter."""
+    mapping: MappingSettings | None = None
+    """How events are made of records; without it a record's value is the event."""
+    transform: Transform | None = None
+    """A function of yours, `package.module:function`, that is given the records of a chunk before they are mapped."""
+    overrides: list[OverrideSettings] = Field(default_factory=list)
+    """What is otherwise for some of the topics."""
+    ordering: Literal["none", "key"] = "none"
+    """`key`: a record is posted only when the one before it with the same Kafka key, in its partition, has its result;
+    records without a key wait for nobody. `none`: batches are posted in parallel, in any order."""
+    pace: PaceSettings = Field(default_factory=PaceSettings)
+    """Pace of lists, for `operation: send`."""
+    start: Start = "earliest"
+    """Where a group without commits begins: `earliest`, `latest`, or a time in ISO 8601 form with its offset."""
+    on_missing: Literal["hold", "continue"] = "hold"
+    """What happens when retention removed records that were not read yet: hold the stream, or go on with the oldest
+    record there is."""
+    metadata_refresh_secs: Annotated[float, Field(ge=1, le=86_400)] = 30.0
+    """How often topics are looked up again, in seconds: new ones that `pattern` matches, new partitions, and topics
+    that were not there yet, the redrive topic among them."""
+    batch: BatchSettings = Field(default_factory=BatchSettings)
+    """Limits of a batch."""
+    delivery: DeliverySettings = Field(default_factory=DeliverySettings)
+    """Guarantee and limits."""
+    retry: RetrySettings = Field(default_factory=RetrySettings)
+    """Further attempts."""
+    breaker: BreakerSettings = Field(default_factory=BreakerSettings)
+    """The circuit breaker."""
+    hold: HoldSettings = Field(default_factory=HoldSettings)
+    """Probes while the stream holds."""
+    concurrency: ConcurrencySettings = Field(default_factory=ConcurrencySettings)
+    """Requests at once."""
+    outcomes: OutcomeSettings
+    """Results."""
+    dead_letters: DeadLetterSettings
+    """Records that could not be delivered."""
+    storm_guard: StormSettings = Field(default_factory=StormSettings)
+    """Guard against a flood of dead letters."""
+    create_topics: CreateTopicsSettings = Field(default_factory=CreateTopicsSettings)
+    """Creation of missing topics."""
 
     def reads(self, topic: str) -> bool:
         """Tell whether a topic is among those of the stream."""

@@ -92,80 +92,49 @@ def is_loopback(url: str) -> bool:
 class TimeoutSettings(Model):
     """How long a request to the platform may take."""
 
-    connect_secs: Seconds = Field(
-        default=5.0, description="How long to wait for a connection, TLS included, in seconds."
-    )
-    total_secs: Seconds = Field(
-        default=30.0,
-        description=(
-            "How long one request may take from its first byte to the last of the reply, in seconds. Generous "
-            "on purpose: what is cut off here is in doubt."
-        ),
-    )
+    connect_secs: Seconds = 5.0
+    """How long to wait for a connection, TLS included, in seconds."""
+    total_secs: Seconds = 30.0
+    """How long one request may take from its first byte to the last of the reply, in seconds. Generous on purpose: what
+    is cut off here is in doubt."""
 
 
 class TlsSettings(Model):
     """How the far end, or a gateway before it, proves who it is, and we to it."""
 
-    ca_file: FilePath | None = Field(
-        default=None,
-        description="PEM file of the authorities that vouch for the far end; the usual ones when left out.",
-    )
-    cert_file: FilePath | None = Field(
-        default=None, description="PEM file of a client certificate, where one is asked for."
-    )
-    key_file: FilePath | None = Field(default=None, description="PEM file of the key of `cert_file`.")
-    verify: bool = Field(
-        default=True,
-        description="Whether certificates are checked at all. `false` hands keys and passwords to whoever answers: for "
-        "tests.",
-    )
+    ca_file: FilePath | None = None
+    """PEM file of the authorities that vouch for the far end; the usual ones when left out."""
+    cert_file: FilePath | None = None
+    """PEM file of a client certificate, where one is asked for."""
+    key_file: FilePath | None = None
+    """PEM file of the key of `cert_file`."""
+    verify: bool = True
+    """Whether certificates are checked at all. `false` hands keys and passwords to whoever answers: for tests."""
 
 
 class TracklySettings(Model):
     """The platform's address and key, and how its connections are used."""
 
-    base_url: Annotated[str, url_by("; the platform knows us by trackly.api_key")] = Field(
-        default=DEFAULT_BASE_URL, description="Root of the API; a slash at its end is dropped."
-    )
-    allow_plain_http: bool = Field(
-        default=False,
-        description=(
-            "Whether `base_url` may be plain http to another machine. The API key and every phone number then "
-            "travel in the clear."
-        ),
-    )
-    api_key: Annotated[SecretStr, secret_by(check_api_key)] = Field(
-        description=(
-            "Key sent as `X-Api-Key`. Give it by reference; given by file, it is read again at every probe of "
-            "a hold and on SIGHUP."
-        ),
-    )
-    timeouts: TimeoutSettings = Field(default_factory=TimeoutSettings, description="Limits in time.")
-    tls: TlsSettings = Field(default_factory=TlsSettings, description="Certificates.")
-    proxy: Annotated[str, AfterValidator(check_address)] | None = Field(
-        default=None,
-        repr=False,
-        description="HTTP proxy on the way to the platform; may hold a user and a password.",
-    )
-    idle_connection_secs: Annotated[float, Field(ge=0, le=60)] = Field(
-        default=4.0,
-        description=(
-            "How long an idle connection may be used again, in seconds. Short on purpose: a request written "
-            "into a connection that the platform is closing is in doubt."
-        ),
-    )
-    platform_idle_secs: Annotated[float, Field(gt=0, le=3_600)] = Field(
-        default=60.0,
-        description=(
-            "How long the platform, or a load balancer before it, keeps an idle connection, in seconds. "
-            "`idle_connection_secs` must stay below."
-        ),
-    )
-    max_reply_bytes: Annotated[int, Field(ge=65_536, le=256_000_000)] = Field(
-        default=4_000_000,
-        description=(
-            "Replies above this many bytes are not read to their end. So many may be held for each request under way; "
-            "one that names all 1,000 records of a batch has some 200,000."
-        ),
-    )
+    base_url: Annotated[str, url_by("; the platform knows us by trackly.api_key")] = DEFAULT_BASE_URL
+    """Root of the API; a slash at its end is dropped."""
+    allow_plain_http: bool = False
+    """Whether `base_url` may be plain http to another machine. The API key and every phone number then travel in the
+    clear."""
+    api_key: Annotated[SecretStr, secret_by(check_api_key)]
+    """Key sent as `X-Api-Key`. Give it by reference; given by file, it is read again at every probe of a hold and on
+    SIGHUP."""
+    timeouts: TimeoutSettings = Field(default_factory=TimeoutSettings)
+    """Limits in time."""
+    tls: TlsSettings = Field(default_factory=TlsSettings)
+    """Certificates."""
+    proxy: Annotated[str, AfterValidator(check_address)] | None = Field(default=None, repr=False)
+    """HTTP proxy on the way to the platform; may hold a user and a password."""
+    idle_connection_secs: Annotated[float, Field(ge=0, le=60)] = 4.0
+    """How long an idle connection may be used again, in seconds. Short on purpose: a request written into a connection
+    that the platform is closing is in doubt."""
+    platform_idle_secs: Annotated[float, Field(gt=0, le=3_600)] = 60.0
+    """How long the platform, or a load balancer before it, keeps an idle connection, in seconds. `idle_connection_secs`
+    must stay below."""
+    max_reply_bytes: Annotated[int, Field(ge=65_536, le=256_000_000)] = 4_000_000
+    """Replies above this many bytes are not read to their end. So many may be held for each request under way; one that
+    names all 1,000 records of a batch has some 200,000."""
