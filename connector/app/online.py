@@ -22,7 +22,6 @@ from connector.kafka.publisher import TransactionalPublisher
 from connector.kafka.topics import Topics
 from connector.shaping.decoded import FormatAwayError
 from connector.shaping.formats import open_registry
-from connector.stream.wiring import client_options
 from connector.trackly.client import Client
 
 _ASKED_SECS = 10.0
@@ -306,7 +305,7 @@ class _Lists(msgspec.Struct):
 
 async def _platform(settings: Settings) -> list[Finding]:
     secrets = Secrets(settings)
-    client = Client(client_options(settings.trackly), lambda: secrets.api_key().get_secret_value())
+    client = Client(settings.trackly, lambda: secrets.api_key().get_secret_value())
     try:
         reply = await client.lists()
     finally:

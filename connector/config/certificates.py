@@ -1,4 +1,4 @@
-"""Certificates and keys by file: whether TLS can use them, told by the setting that names the file.
+"""Certificates and keys by file: the settings of TLS with a far end over http, and whether files are of use to it.
 
 Python's own TLS tells most failures apart by nothing but the step that failed, so each file is tried by itself first.
 """
@@ -7,6 +7,32 @@ import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from connector.config.model import FilePath, Model
+
+
+class TlsSettings(Model):
+    """How the far end, or a gateway before it, proves who it is, and we to it."""
+
+    ca_file: FilePath | None = None
+    """PEM file of the authorities that vouch for the far end; the usual ones when left out."""
+    cert_file: FilePath | None = None
+    """PEM file of a client certificate, where one is asked for."""
+    key_file: FilePath | None = None
+    """PEM file of the key of `cert_file`."""
+    verify: bool = True
+    """Whether certificates are checked at all. `false` hands keys and passwords to whoever answers: for tests."""
+
+
+def client_context(tls: TlsSettings) -> ssl.SSLContext:
+    """Return what a client's connections use; raises OSError for files that cannot be used."""
+    context = ssl.create_default_context(cafile=tls.ca_file)
+    if tls.cert_file is not None:
+        load_pair(context, tls.cert_file, tls.key_file)
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 class Flaw(NamedTuple):

@@ -4,9 +4,9 @@ import re
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from connector.config.kafka import PROPERTY_GROUPS
+from connector.config.model import HIDDEN
 from connector.config.settings import Settings
-
-HIDDEN: Final = "***"
 
 _SECRET_PROPERTY: Final = re.compile(
     r"secret|password|token(?!\.endpoint)|\.pem|jaas|assertion|oauthbearer\.config|key\.id"
@@ -21,26 +21,13 @@ def redacted(settings: Settings) -> dict[str, Any]:
     shown as the value in effect.
     """
     shown = settings.model_dump(mode="json")
-    security, trackly, web = shown["kafka"]["security"], shown["trackly"], shown["web"]
-    registry = shown["schema_registry"] or {}
-    for owner, name in (
-        (trackly, "api_key"),
-        (security, "password"),
-        (security, "key_password"),
-        (web, "token"),
-        (registry, "password"),
-        (registry, "token"),
-    ):
-        if owner.get(name) is not None:
-            owner[name] = HIDDEN
-    for group in ("properties", "consumer_properties", "producer_properties"):
+    for group in PROPERTY_GROUPS:
         properties = shown["kafka"][group]
         shown["kafka"][group] = {
             name: HIDDEN if _SECRET_PROPERTY.search(name) else value for name, value in properties.items()
         }
-    shown["traces"]["headers"] = dict.fromkeys(settings.traces.headers, HIDDEN)
     if settings.trackly.proxy is not None:
-        trackly["proxy"] = without_user(settings.trackly.proxy)
+        shown["trackly"]["proxy"] = without_user(settings.trackly.proxy)
     for stream, settings_of_stream in zip(shown["streams"], settings.streams, strict=True):
         stream["group_id"] = settings_of_stream.group
         stream["delivery"]["in_doubt"] = settings_of_stream.in_doubt

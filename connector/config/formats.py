@@ -10,10 +10,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, cast
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import BeforeValidator, Field
 
-from connector.config.model import FilePath, Model, Seconds, secret_by
-from connector.config.trackly import TlsSettings, check_api_key, url_by
+from connector.config.certificates import TlsSettings
+from connector.config.model import FilePath, Model, Seconds, Secret, secret_by
+from connector.config.trackly import check_api_key, url_by
 
 FormatName = Literal["json", "cloudevents", "avro", "protobuf", "json_schema"]
 FramedName = Literal["avro", "protobuf", "json_schema"]
@@ -113,10 +114,10 @@ class SchemaRegistrySettings(Model):
     """Root of the API, such as `https://registry:8081`; of Apicurio Registry `http://host:8080/apis/ccompat/v7`."""
     username: Annotated[str, Field(min_length=1, pattern=r"^[^:\x00-\x1f]+$")] | None = None
     """User for basic authentication; needs `password`."""
-    password: SecretStr | None = Field(default=None, min_length=1)
+    password: Secret | None = Field(default=None, min_length=1)
     """Password of `username`. Give it by reference; given by file, it is read again at every probe of a hold and on
     SIGHUP."""
-    token: Annotated[SecretStr, secret_by(check_api_key)] | None = None
+    token: Annotated[Secret, secret_by(check_api_key)] | None = None
     """Bearer token, in place of a user. By reference, as `password`."""
     allow_plain_http: bool = False
     """Whether credentials may go to another machine over plain http, where all can read them."""

@@ -7,14 +7,17 @@ setting; each with the reason, because "not allowed" alone sends people to the s
 
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field
 
 from connector.config.hosts import check_servers
-from connector.config.model import FilePath, Model, Seconds
+from connector.config.model import FilePath, Model, Seconds, Secret
 
 SERVERS: Final = r"^\s*[^\s,]+(\s*,\s*[^\s,]+)*\s*$"
 
 Properties = dict[str, str | int | float | bool]
+
+PROPERTY_GROUPS: Final = ("properties", "consumer_properties", "producer_properties")
+"""Settings that hold librdkafka's properties."""
 
 _OURS = "is set by the connector"
 _PROGRESS = "progress is committed by the connector inside its transactions; another way would lose records"
@@ -94,7 +97,7 @@ class SecuritySettings(Model):
     (`sasl.oauthbearer.*`)."""
     username: str | None = Field(default=None, min_length=1)
     """User for PLAIN and SCRAM."""
-    password: SecretStr | None = Field(default=None, min_length=1)
+    password: Secret | None = Field(default=None, min_length=1)
     """Password for PLAIN and SCRAM. Give it by reference."""
     ca_file: FilePath | None = None
     """PEM file of the authorities that vouch for the brokers; the system's own when left out."""
@@ -102,7 +105,7 @@ class SecuritySettings(Model):
     """PEM file of the client's certificate; needs `key_file`."""
     key_file: FilePath | None = None
     """PEM file of the client's private key; needs `cert_file`."""
-    key_password: SecretStr | None = Field(default=None, min_length=1)
+    key_password: Secret | None = Field(default=None, min_length=1)
     """Password of `key_file`. Give it by reference."""
     verify_hostname: bool = True
     """Whether the broker's certificate must name the host that was dialled."""

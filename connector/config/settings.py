@@ -7,12 +7,12 @@ models itself, as tests do, gets the checks of each single value only.
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, PrivateAttr, SecretStr
+from pydantic import AfterValidator, Field, PrivateAttr
 
 from connector.config.formats import FormatSettings, SchemaRegistrySettings
 from connector.config.hosts import check_listening_host
 from connector.config.kafka import KafkaSettings
-from connector.config.model import Model, Seconds, secret_by
+from connector.config.model import Model, Seconds, Secret, secret_by
 from connector.config.problems import KeyPath
 from connector.config.references import Origin
 from connector.config.streams import StreamSettings
@@ -48,7 +48,7 @@ class WebSettings(Model):
     """Address to listen on; `0.0.0.0` for every interface."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """Port to listen on; 0 for any free one."""
-    token: Annotated[SecretStr, secret_by(check_web_token)] | None = None
+    token: Annotated[Secret, secret_by(check_web_token)] | None = None
     """Who knows it may pause and resume streams, and log in to the console; at least 16 characters. Give it by
     reference; given by file, it is read again on SIGHUP. Left out, nothing can be changed through the pages."""
     peers: Annotated[list[Annotated[str, AfterValidator(_peer)]], Field(max_length=64)] = Field(default_factory=list)
@@ -74,7 +74,7 @@ class TraceSettings(Model):
     endpoint: Annotated[str, url_by("; a collector knows us by traces.headers")] = "http://localhost:4318/v1/traces"
     """Where spans are posted, path included."""
     headers: dict[
-        Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,100}$")], Annotated[SecretStr, secret_by(check_header)]
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,100}$")], Annotated[Secret, secret_by(check_header)]
     ] = Field(default_factory=dict)
     """Headers of each post, such as a token. Give the values by reference; given by file, they are read again at every
     probe of a hold and on SIGHUP."""

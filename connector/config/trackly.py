@@ -5,10 +5,11 @@ import re
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field
 
+from connector.config.certificates import TlsSettings
 from connector.config.hosts import can_be_asked, is_address
-from connector.config.model import FilePath, Model, Seconds, secret_by
+from connector.config.model import Model, Seconds, Secret, secret_by
 
 DEFAULT_BASE_URL = "https://app.tracklysms.com/api/v2"
 
@@ -99,19 +100,6 @@ class TimeoutSettings(Model):
     is cut off here is in doubt."""
 
 
-class TlsSettings(Model):
-    """How the far end, or a gateway before it, proves who it is, and we to it."""
-
-    ca_file: FilePath | None = None
-    """PEM file of the authorities that vouch for the far end; the usual ones when left out."""
-    cert_file: FilePath | None = None
-    """PEM file of a client certificate, where one is asked for."""
-    key_file: FilePath | None = None
-    """PEM file of the key of `cert_file`."""
-    verify: bool = True
-    """Whether certificates are checked at all. `false` hands keys and passwords to whoever answers: for tests."""
-
-
 class TracklySettings(Model):
     """The platform's address and key, and how its connections are used."""
 
@@ -120,7 +108,7 @@ class TracklySettings(Model):
     allow_plain_http: bool = False
     """Whether `base_url` may be plain http to another machine. The API key and every phone number then travel in the
     clear."""
-    api_key: Annotated[SecretStr, secret_by(check_api_key)]
+    api_key: Annotated[Secret, secret_by(check_api_key)]
     """Key sent as `X-Api-Key`. Give it by reference; given by file, it is read again at every probe of a hold and on
     SIGHUP."""
     timeouts: TimeoutSettings = Field(default_factory=TimeoutSettings)

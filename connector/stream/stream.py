@@ -33,7 +33,6 @@ from connector.stream.sender import Sender, SendOptions
 from connector.stream.tick import Ticker, TickOptions
 from connector.stream.watching import Watch
 from connector.stream.wiring import (
-    client_options,
     groups_of,
     read_options,
     retry_policy,
@@ -168,7 +167,7 @@ class Stream:
         )
         self._sender = Sender(
             self.state,
-            Client(client_options(self._trackly), self._api_key),
+            Client(self._trackly, self._api_key),
             self.operation,
             policy=verdict_policy(settings, self.operation),
             retry=retry_policy(settings),

@@ -5,7 +5,6 @@ import secrets
 from connector.clock import now_ms
 from connector.config.kafka import KafkaSettings
 from connector.config.streams import StreamSettings
-from connector.config.trackly import TracklySettings
 from connector.core.admission import Admission
 from connector.core.batching import Batcher, BatchLimits
 from connector.core.breaker import Gate, GatePolicy
@@ -20,7 +19,6 @@ from connector.kafka import configs
 from connector.stream.beginning import BeginOptions
 from connector.stream.reader import ReadOptions
 from connector.stream.state import State
-from connector.trackly.client import ClientOptions
 from connector.trackly.operations import Operation
 
 FIXED_BYTES = (configs.PREFETCH_KBYTES + 8_192) * 1024
@@ -119,19 +117,3 @@ def retry_policy(settings: StreamSettings) -> RetryPolicy:
     """Return how often a stream tries again, and when."""
     retry = settings.retry
     return RetryPolicy(retry.max_attempts, retry.backoff_base_secs, retry.backoff_max_secs, retry.retry_after_max_secs)
-
-
-def client_options(trackly: TracklySettings) -> ClientOptions:
-    """Return how a client connects."""
-    return ClientOptions(
-        base_url=trackly.base_url,
-        connect_secs=trackly.timeouts.connect_secs,
-        total_secs=trackly.timeouts.total_secs,
-        idle_secs=trackly.idle_connection_secs,
-        max_reply_bytes=trackly.max_reply_bytes,
-        ca_file=trackly.tls.ca_file,
-        cert_file=trackly.tls.cert_file,
-        key_file=trackly.tls.key_file,
-        verify=trackly.tls.verify,
-        proxy=trackly.proxy,
-    )

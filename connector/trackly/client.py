@@ -10,16 +10,15 @@ import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
 
 from connector import __version__
 from connector.clock import awake
-from connector.config.certificates import load_pair
-from connector.config.describe import HIDDEN
+from connector.config.certificates import client_context, load_pair
+from connector.config.model import HIDDEN
+from connector.config.trackly import TracklySettings
 from connector.core.batching import Batch
 from connector.core.verdicts import Reply
 from connector.trackly.operations import Operation
@@ -35,40 +34,25 @@ class TooLateError(Exception):
     """The batch was listed too long ago to be posted now; nothing was written."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClientOptions:
-    """Where and how to connect; times in seconds."""
-
-    base_url: str
-    connect_secs: float = 5.0
-    total_secs: float = 30.0
-    idle_secs: float = 4.0
-    max_reply_bytes: int = 4_000_000
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
-    verify: bool = True
-    proxy: str | None = None
-
-
 class Client:
     """Posts bodies and asks for lists; one for each stream, so that no stream waits for another's connections.
 
     `api_key` is called for each request: a key that is given by file may change while we run.
     """
 
-    def __init__(self, options: ClientOptions, api_key: Callable[[], str]) -> None:
-        self._options = options
+    def __init__(self, settings: TracklySettings, api_key: Callable[[], str]) -> None:
+        self._settings = settings
+        self._total_secs = settings.timeouts.total_secs
         self._api_key = api_key
-        self._base = httpx.URL(options.base_url.rstrip("/") + "/")
+        self._base = httpx.URL(f"{settings.base_url}/")
         self._urls: dict[str, httpx.URL] = {}
-        self._tls = _tls(options)
+        self._tls = client_context(settings.tls)
         self._transport = ExactTransport(
             tls=self._tls,
-            idle_secs=options.idle_secs,
-            connect_secs=options.connect_secs,
-            max_reply_bytes=options.max_reply_bytes,
-            proxy=options.proxy,
+            idle_secs=settings.idle_connection_secs,
+            connect_secs=settings.timeouts.connect_secs,
+            max_reply_bytes=settings.max_reply_bytes,
+            proxy=settings.proxy,
         )
         self._headers = {
             "Host": self._base.netloc.decode("ascii"),  # httpx adds none to what comes in pieces
@@ -88,14 +72,15 @@ class Client:
         Files that cannot be used, as when one of a pair has not been replaced yet, leave all as it was. An authority
         that is gone from its file is trusted until the next start: a context can only be given more.
         """
-        if self._options.ca_file is None and self._options.cert_file is None:
+        tls = self._settings.tls
+        if tls.ca_file is None and tls.cert_file is None:
             return
-        with suppress(OSError, ssl.SSLError):
-            _tls(self._options)  # whether they can be used is tried on another context, as failing would spoil this one
-            if self._options.ca_file is not None:
-                self._tls.load_verify_locations(self._options.ca_file)
-            if self._options.cert_file is not None:
-                load_pair(self._tls, self._options.cert_file, self._options.key_file)
+        with suppress(OSError):
+            client_context(tls)  # whether they can be used is tried on another one, as failing would spoil ours
+            if tls.ca_file is not None:
+                self._tls.load_verify_locations(tls.ca_file)
+            if tls.cert_file is not None:
+                load_pair(self._tls, tls.cert_file, tls.key_file)
 
     async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
         """Post a batch and return what came of it; raises `TooLateError` when the write could not begin in time.
@@ -162,7 +147,7 @@ class Client:
             stream=Pieces(content or []),
             extensions=extensions,
         )
-        async with asyncio.timeout(self._options.total_secs):
+        async with asyncio.timeout(self._total_secs):
             response = await self._transport.handle_async_request(request)
         # As it came: a compressed one, which we did not ask for, is never inflated. Not by way of the response, which
         # takes 5 us to hand out what is here already.
@@ -174,16 +159,6 @@ class Client:
         if path not in self._urls:
             self._urls[path] = self._base.join(path)
         return self._urls[path]
-
-
-def _tls(options: ClientOptions) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(options.ca_file) if options.ca_file else None)
-    if options.cert_file is not None:
-        load_pair(context, options.cert_file, options.key_file)
-    if not options.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _trouble(error: BaseException, *, written: bool) -> Reply:

@@ -8,7 +8,7 @@ bytes it came in.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
@@ -22,8 +22,6 @@ from connector.shaping.refusing import refused
 from connector.shaping.shaped import Shaped
 from connector.trackly.decoding import Column, EventDecoder, decode_fields
 from connector.trackly.endpoints import ENDPOINTS, IMPORT_PATH
-
-OperationName = Literal["send", "contacts", "revenue", "history"]
 
 LONGEST_LIST_NUMBER = "+" + "9" * 15
 """E.164 allows 15 digits; an envelope is measured with the longest."""
@@ -287,15 +285,6 @@ def _without_list(value: bytes) -> bytes:
     return msgspec.json.encode(event)
 
 
-def operation_for(
-    name: OperationName, rules: Rules, *, history_kind: Literal["sends", "clicks", "revenue"] = "sends"
-) -> Operation:
-    """Return the operation of a stream."""
-    if name == "history":
-        return Operation(f"history.{history_kind}", rules)
-    return Operation(name, rules)
-
-
 def operation_of(settings: StreamSettings) -> Operation:
     """Return the operation of a stream as its settings have it."""
     delivery = settings.delivery
@@ -311,4 +300,5 @@ def operation_of(settings: StreamSettings) -> Operation:
         max_body_bytes=settings.batch.max_bytes,
         max_age_ms=None if delivery.max_age_secs is None else int(delivery.max_age_secs * 1000),
     )
-    return operation_for(settings.operation, rules, history_kind=settings.history.kind)
+    kind = f".{settings.history.kind}" if settings.operation == "history" else ""
+    return Operation(f"{settings.operation}{kind}", rules)

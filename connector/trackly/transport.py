@@ -19,8 +19,7 @@ import termios
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import Any, Final, cast
 
 import httptools
 import httpx
@@ -373,17 +372,6 @@ class ExactTransport(httpx.AsyncBaseTransport):
         for connection in [*self._idle, *self._busy]:
             connection.abort()
         self._idle.clear()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        await self.aclose()
 
 
 class Pieces(httpx.AsyncByteStream):

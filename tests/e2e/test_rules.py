@@ -19,12 +19,14 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewPartitions
+from pydantic import SecretStr
 
+from connector.config.trackly import TracklySettings
 from connector.core.progress import decode
 from connector.demo.broker import Broker
 from connector.demo.topics import Record, Topics
 from connector.simulator import Faults, SimulatorThread
-from connector.trackly.client import Client, ClientOptions
+from connector.trackly.client import Client
 from tests.conftest import MakeBroker
 from tests.kit.sending import POST_WITHIN_SECS, Bench
 from tests.kit.world import KEY, Worker, World, sends
@@ -249,7 +251,7 @@ def test_rule_4_a_batch_whose_tick_is_too_long_ago_is_not_posted_but_listed_agai
     bench.read([b'{"to":"+15550000001","body":"once","list_number":"+18005551234"}'])
 
     async def post(*, listed_secs_ago: float) -> None:
-        sender = bench.sender(Client(ClientOptions(platform.url), lambda: KEY))
+        sender = bench.sender(Client(TracklySettings(base_url=platform.url, api_key=SecretStr(KEY)), lambda: KEY))
         bench.tick(sender, listed_secs_ago=listed_secs_ago)
         async with asyncio.timeout(30):
             while bench.state.flow.active:  # noqa: ASYNC110 (the sender tells nobody when it is done)

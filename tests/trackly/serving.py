@@ -7,10 +7,14 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+from pydantic import SecretStr
+
+from connector.config.certificates import TlsSettings
+from connector.config.trackly import TimeoutSettings, TracklySettings
 from connector.core.batching import Batch
 from connector.core.chunks import Chunk, Partition
 from connector.core.verdicts import Reply
-from connector.trackly.client import Client, ClientOptions
+from connector.trackly.client import Client
 from connector.trackly.operations import Operation, Rules
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -19,6 +23,20 @@ T = TypeVar("T")
 VALUE: Final = b'{"to":"+15550000001","body":"x"}'
 OK: Final = b'{"queued_count":1,"error_count":0,"errors":[]}'
 PATIENCE_SECS: Final = 20
+
+
+def settings(
+    *, connect_secs: float = 5.0, total_secs: float = PATIENCE_SECS, idle_secs: float = 4.0, **given: Any
+) -> TracklySettings:
+    """Return the settings of a client; those of TLS are given by their own names."""
+    tls = {name: given.pop(name) for name in TlsSettings.model_fields if name in given}
+    return TracklySettings(
+        api_key=SecretStr("key"),
+        timeouts=TimeoutSettings(connect_secs=connect_secs, total_secs=total_secs),
+        idle_connection_secs=idle_secs,
+        tls=TlsSettings(**tls),
+        **{"max_reply_bytes": 100_000, **given},
+    )
 
 
 def batch(value: bytes = VALUE) -> Batch:
@@ -107,11 +125,9 @@ def talk(
             given = {
                 "base_url": f"https://{address}" if tls else f"http://{address}",
                 "proxy": f"http://{address}" if as_proxy else None,
-                "total_secs": PATIENCE_SECS,
-                "max_reply_bytes": 100_000,
                 **options,
             }
-            client = Client(ClientOptions(**given), lambda: "key")
+            client = Client(settings(**given), lambda: "key")
             try:
                 async with asyncio.timeout(2 * PATIENCE_SECS):
                     return await use(client, served)

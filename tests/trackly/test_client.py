@@ -15,8 +15,8 @@ import trustme
 
 from connector import __version__
 from connector.core.verdicts import Reply
-from connector.trackly.client import Client, ClientOptions, TooLateError, _trouble
-from tests.trackly.serving import OK, VALUE, Served, answer, post, read_request, send, talk, until, whole
+from connector.trackly.client import Client, TooLateError, _trouble
+from tests.trackly.serving import OK, VALUE, Served, answer, post, read_request, send, settings, talk, until, whole
 
 
 def test_a_whole_answer_is_read() -> None:
@@ -51,8 +51,7 @@ def test_a_request_says_what_the_api_asks_for(base: str) -> None:
 
     async def at_a_path(client: Client, served: Served) -> None:
         await client.close()
-        options = ClientOptions(f"http://127.0.0.1:{served.port}{base}")
-        client = Client(options, lambda: "key")
+        client = Client(settings(base_url=f"http://127.0.0.1:{served.port}{base}"), lambda: "key")
         await use(client, served)
         await client.close()
 
@@ -93,10 +92,12 @@ def test_a_closed_port_means_certainly_not_sent() -> None:
 
 
 def test_a_host_that_cannot_be_a_name_means_certainly_not_sent() -> None:
-    async def use(client: Client, _served: Served) -> tuple[Reply, Reply]:
+    async def use(_client: Client, _served: Served) -> tuple[Reply, Reply]:
+        # One that the settings would refuse.
+        client = Client(settings().model_copy(update={"base_url": f"http://{'a' * 70}.example"}), lambda: "key")
         return await send(client), await client.lists()
 
-    for reply in talk(answer(), use, base_url=f"http://{'a' * 70}.example"):
+    for reply in talk(answer(), use):
         assert (reply.kind, reply.trouble) == ("not_sent", "connect")
 
 

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connector.config.streams import StreamSettings
 from connector.core.batching import Batch, Batcher, BatchLimits
 from connector.core.chunks import Chunk, Partition
 from connector.core.verdicts import SKIPPED, Verdict
 from connector.shaping.shaped import Shaped
 from connector.trackly.endpoints import ENDPOINTS, IMPORT_PATH, MAX_CONTACT_BYTES
-from connector.trackly.operations import E164, LONGEST_LIST_NUMBER, Operation, Prepared, Rules, operation_for
+from connector.trackly.operations import E164, LONGEST_LIST_NUMBER, Operation, Prepared, Rules, operation_of
 
 LIST: Final = "+18005551234"
 OTHER_LIST: Final = "+4930123456"
@@ -733,12 +734,11 @@ def test_records_stand_in_their_envelope(name: str, rules: dict[str, Any], body:
 
 
 def test_history_is_one_operation_of_three_kinds() -> None:
-    assert [operation_for("history", Rules(), history_kind=kind).name for kind in ("sends", "clicks", "revenue")] == [
-        "history.sends",
-        "history.clicks",
-        "history.revenue",
-    ]
-    assert operation_for("send", Rules()).name == "send"
+    stream = {"name": "s", "operation": "history", "outcomes": {"topic": "out"}, "dead_letters": {"topic": "dead"}}
+
+    for kind in ("sends", "clicks", "revenue"):
+        history = StreamSettings.model_validate({**stream, "history": {"kind": kind}})
+        assert operation_of(history).name == f"history.{kind}"
 
 
 # ------------------------------------------------------------------ lists

@@ -4,7 +4,6 @@ import asyncio
 import ssl
 import time
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +110,9 @@ def test_a_proxy_is_told_who_we_are_as_its_address_says(scheme: str) -> None:
         writer.write(whole(OK, status=b"502 Bad Gateway"))
 
     async def use(client: Client, served: Served) -> None:
-        options = replace(client._options, proxy=f"http://us:p%40ss@127.0.0.1:{served.port}")
+        proxied = client._settings.model_copy(update={"proxy": f"http://us:p%40ss@127.0.0.1:{served.port}"})
         await client.close()
-        named = Client(options, lambda: "key")
+        named = Client(proxied, lambda: "key")
         await send(named)
         await named.close()
 

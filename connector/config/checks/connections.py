@@ -6,11 +6,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from connector.config.certificates import flaws
-from connector.config.kafka import KafkaSettings, SecuritySettings, refusal
+from connector.config.certificates import TlsSettings, flaws
+from connector.config.kafka import PROPERTY_GROUPS, KafkaSettings, Properties, SecuritySettings, refusal
 from connector.config.problems import Fault, KeyPath, number
 from connector.config.settings import Settings, TraceSettings
-from connector.config.trackly import TlsSettings, is_loopback
+from connector.config.trackly import is_loopback
 
 SOCKET_TIMEOUT_MARGIN_MS: Final = 100
 """librdkafka wants `socket.timeout.ms` at least this much below `transaction.timeout.ms`."""
@@ -29,16 +29,12 @@ def faults(settings: Settings) -> Iterator[Fault]:
 
 
 def _properties(kafka: KafkaSettings) -> Iterator[Fault]:
-    groups = {
-        "properties": kafka.properties,
-        "consumer_properties": kafka.consumer_properties,
-        "producer_properties": kafka.producer_properties,
-    }
-    for group, properties in groups.items():
+    limit = kafka.transaction_timeout_secs * 1_000 - SOCKET_TIMEOUT_MARGIN_MS
+    for group in PROPERTY_GROUPS:
+        properties: Properties = getattr(kafka, group)
         for name, value in properties.items():
             if reason := refusal(name, value):
                 yield Fault(("kafka", group, name), reason)
-        limit = kafka.transaction_timeout_secs * 1_000 - SOCKET_TIMEOUT_MARGIN_MS
         socket = properties.get("socket.timeout.ms")
         beaten = group == "properties" and "socket.timeout.ms" in kafka.producer_properties
         if group != "consumer_properties" and not beaten and isinstance(socket, int | float) and socket > limit:
@@ -94,8 +90,7 @@ def _credentials(security: SecuritySettings, at: KeyPath, looked_at: tuple[KeyPa
 
 
 def _has_oauth(kafka: KafkaSettings) -> bool:
-    names = [*kafka.properties, *kafka.consumer_properties, *kafka.producer_properties]
-    return any("oauthbearer" in name for name in names)
+    return any("oauthbearer" in name for group in PROPERTY_GROUPS for name in getattr(kafka, group))
 
 
 def _key_pair(at: KeyPath, *, cert: Path | None, key: Path | None) -> Iterator[Fault]:

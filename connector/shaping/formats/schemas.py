@@ -7,7 +7,6 @@ record's schema (it is there, unknown, or of no use), or it says that the regist
 """
 
 import json
-import ssl
 import threading
 import time
 from base64 import b64encode
@@ -21,7 +20,7 @@ from urllib.parse import quote
 import httpx
 
 from connector import __version__
-from connector.config.certificates import load_pair
+from connector.config.certificates import client_context
 from connector.config.formats import SchemaRegistrySettings
 from connector.config.secrets import Secrets
 from connector.core.verdicts import Verdict
@@ -287,16 +286,9 @@ class SchemaRegistry:
         """Return the client; after a failure a new one, which reads the files of certificates again."""
         with self._lock:
             if self._client is None:
-                tls, timeout = self._settings.tls, self._settings.timeout_secs
-                context = ssl.create_default_context(cafile=str(tls.ca_file) if tls.ca_file else None)
-                if tls.cert_file is not None:
-                    load_pair(context, tls.cert_file, tls.key_file)
-                if not tls.verify:
-                    context.check_hostname = False
-                    context.verify_mode = ssl.CERT_NONE
                 self._client = httpx.Client(
-                    verify=context,
-                    timeout=timeout,
+                    verify=client_context(self._settings.tls),
+                    timeout=self._settings.timeout_secs,
                     trust_env=False,
                     headers={"User-Agent": f"trackly-connector/{__version__}", "Accept-Encoding": "identity"},
                 )
