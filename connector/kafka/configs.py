@@ -56,24 +56,19 @@ def _half_ms(kafka: KafkaSettings) -> int:
 
 
 def _security(security: SecuritySettings) -> Config:
-    config: Config = {"security.protocol": security.protocol}
-    if security.sasl_mechanism is not None:
-        config["sasl.mechanism"] = security.sasl_mechanism
-    if security.username is not None:
-        config["sasl.username"] = security.username
-    if security.password is not None:
-        config["sasl.password"] = security.password.get_secret_value()
-    if security.ca_file is not None:
-        config["ssl.ca.location"] = str(security.ca_file)
-    if security.cert_file is not None:
-        config["ssl.certificate.location"] = str(security.cert_file)
-    if security.key_file is not None:
-        config["ssl.key.location"] = str(security.key_file)
-    if security.key_password is not None:
-        config["ssl.key.password"] = security.key_password.get_secret_value()
+    given = {
+        "sasl.mechanism": security.sasl_mechanism,
+        "sasl.username": security.username,
+        "sasl.password": security.password and security.password.get_secret_value(),
+        "ssl.ca.location": security.ca_file,
+        "ssl.certificate.location": security.cert_file,
+        "ssl.key.location": security.key_file,
+        "ssl.key.password": security.key_password and security.key_password.get_secret_value(),
+    }
+    config: Config = {name: str(value) for name, value in given.items() if value is not None}
     if security.protocol in {"ssl", "sasl_ssl"}:
         config["ssl.endpoint.identification.algorithm"] = "https" if security.verify_hostname else "none"
-    return config
+    return {"security.protocol": security.protocol, **config}
 
 
 def consumer(

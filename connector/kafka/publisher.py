@@ -5,11 +5,12 @@ A caller runs `begin`, any number of `write_*`, `flush` where it has time, then 
 publisher.
 """
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, repeat
 from operator import length_hint
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
@@ -28,47 +29,32 @@ _GIVEN_UP: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGH
 Offsets = dict[Partition, tuple[int, str]]
 
 
-class Publisher(Protocol):
-    """Where a tick writes to."""
+class Publisher(ABC):
+    """Where a tick writes to: a producer, and what both kinds of it share."""
 
+    def __init__(self, config: Config) -> None:
+        self._failed: KafkaError | None = None
+        self._producer = Producer({**config, "error_cb": lambda _: None})
+
+    @abstractmethod
     def start(self, timeout_secs: float) -> None:
         """Get ready; with transactions this ends those that a worker of the same id left open."""
 
     def begin(self) -> None:
         """Begin a tick."""
+        self._failed = None
 
-    def write_batch(
-        self,
-        topic: str,
-        partition: int,
-        values: Sequence[str],
-        keys: Sequence[bytes | None] | None,
-        headers: Headers | None = None,
-    ) -> None:
-        """Write records to one partition, or to one chosen by key where `partition` is -1; `headers` are of each."""
-
-    def write(self, topic: str, partition: int, *, key: bytes | None, value: bytes | None, headers: Headers) -> None:
-        """Write one record with headers."""
-
-    def flush(self, timeout_secs: float) -> bool:
-        """Wait for what was written to arrive, no longer than this; tell if nothing is under way any more."""
-
+    @abstractmethod
     def commit(self, offsets: Offsets, group: Membership, timeout_secs: float) -> None:
         """Make the tick durable: its records first, then, or with them, its offsets."""
 
+    @abstractmethod
     def abort(self, timeout_secs: float) -> None:
         """Take the tick back."""
 
     def close(self) -> None:
         """Throw the producer away, with whatever it still holds."""
-
-
-class _Writer:
-    """What both kinds of publisher share: putting records into librdkafka's queue."""
-
-    def __init__(self, config: Config) -> None:
-        self._failed: KafkaError | None = None
-        self._producer = Producer({**config, "error_cb": lambda _: None})
+        self._producer.purge(in_queue=True, in_flight=True, blocking=False)
 
     def write_batch(
         self,
@@ -191,10 +177,6 @@ class _Writer:
         if failed is not None:
             raise AbortableError(failed)
 
-    def close(self) -> None:
-        """Throw the producer away, with whatever it still holds."""
-        self._producer.purge(in_queue=True, in_flight=True, blocking=False)
-
 
 GRACE_SECS: Final = 1.0
 """What a call may take beyond the time that it was given."""
@@ -203,7 +185,7 @@ NAMED_SECS: Final = 1.0
 """How long to ask which brokers there are, while a call waits for one of them."""
 
 
-class TransactionalPublisher(_Writer):
+class TransactionalPublisher(Publisher):
     """Records, offsets and progress in one transaction. `topic` is one that exists and is written to."""
 
     def __init__(self, config: Config, topic: str | None = None) -> None:
@@ -236,7 +218,7 @@ class TransactionalPublisher(_Writer):
 
     def begin(self) -> None:
         """Begin a transaction."""
-        self._failed = None
+        super().begin()
         self._call(self._producer.begin_transaction)
 
     def _reason(self, error: KafkaTroubleError) -> KafkaTroubleError:
@@ -301,7 +283,7 @@ class TransactionalPublisher(_Writer):
         return bool(lost)
 
 
-class PlainPublisher(_Writer):
+class PlainPublisher(Publisher):
     """Records flushed first, offsets committed after: at-least-once, for brokers or principals without transactions."""
 
     def __init__(self, config: Config, source: Source) -> None:
@@ -310,10 +292,6 @@ class PlainPublisher(_Writer):
 
     def start(self, timeout_secs: float) -> None:
         """Nothing to take over."""
-
-    def begin(self) -> None:
-        """Begin a tick."""
-        self._failed = None
 
     def commit(self, offsets: Offsets, group: Membership, timeout_secs: float) -> None:
         """Flush the records, then commit the offsets; a failure in between repeats the records, never loses them."""

@@ -5,7 +5,6 @@ written meanwhile, and never waits for a transaction that is open. The group tha
 what is committed, and committed to by whoever owns a transaction.
 """
 
-import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from typing import Any, Final
 from confluent_kafka import (
     OFFSET_BEGINNING,
     OFFSET_END,
-    OFFSET_INVALID,
     Consumer,
     KafkaError,
     KafkaException,
@@ -28,9 +26,9 @@ from connector.core.chunks import Chunk, Partition
 from connector.core.progress import Range
 from connector.kafka import configs
 from connector.kafka.configs import Config
-from connector.kafka.errors import KafkaTroubleError, RetriableError, translate
+from connector.kafka.errors import RetriableError, translate
 from connector.kafka.lent import first_answer
-from connector.kafka.source import Committed, Membership, chunk_of
+from connector.kafka.source import Committed, Membership, chunk_of, committed_of
 
 _topic: Any = Message.topic
 _partition: Any = Message.partition
@@ -57,7 +55,6 @@ def config_of(kafka: KafkaSettings, *, client_id: str, group: str) -> Config:
         "fetch.wait.max.ms": 50,
         **configs.common(kafka, client_id),
         **kafka.consumer_properties,
-        "logger": logging.getLogger("librdkafka"),
         "group.id": group,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
@@ -235,22 +232,10 @@ class Scanner:
         asked = [TopicPartition(*partition) for partition in partitions]
         if not asked:
             return {}
-        answers = self._asked_until_answered(asked, self._timeout if within_secs is None else within_secs)
-        found = {}
-        for answer in answers:
-            if answer.error is not None:
-                raise KafkaTroubleError(answer.error, "asking for what is committed")
-            there = answer.offset != OFFSET_INVALID
-            found[Partition(answer.topic, answer.partition)] = Committed(
-                answer.offset if there else None, answer.metadata or ""
-            )
-        return found
-
-    def _asked_until_answered(self, asked: list[TopicPartition], within_secs: float) -> list[TopicPartition]:
-        deadline = time.monotonic() + within_secs
+        deadline = time.monotonic() + (self._timeout if within_secs is None else within_secs)
         while True:
             try:
-                return self._consumer.committed(asked, self._timeout)
+                return committed_of(self._consumer.committed(asked, self._timeout))
             except KafkaException as error:
                 trouble = translate(error, "asking for what is committed")
                 if not isinstance(trouble, RetriableError) or time.monotonic() > deadline:

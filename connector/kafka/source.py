@@ -89,6 +89,17 @@ class Committed:
     metadata: str
 
 
+def committed_of(answers: Iterable[TopicPartition]) -> dict[Partition, Committed]:
+    """Return what a group is said to have committed; raises KafkaException for a partition that is not told of."""
+    found = {}
+    for answer in answers:
+        if answer.error is not None:
+            raise KafkaException(answer.error)
+        offset = None if answer.offset == OFFSET_INVALID else answer.offset
+        found[Partition(answer.topic, answer.partition)] = Committed(offset, answer.metadata or "")
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Membership:
     """Under what a group takes offsets: librdkafka's word for it, and how often partitions had gone from us by then."""
@@ -459,16 +470,7 @@ class Source:
         if not asked:
             return {}
         with self._asking() as consumer:
-            answers = consumer.committed(asked, timeout_secs)
-        result = {}
-        for answer in answers:
-            if answer.error is not None:
-                raise translate(KafkaException(answer.error))
-            there = answer.offset != OFFSET_INVALID
-            result[Partition(answer.topic, answer.partition)] = Committed(
-                answer.offset if there else None, answer.metadata or ""
-            )
-        return result
+            return committed_of(consumer.committed(asked, timeout_secs))
 
     def commit(self, offsets: dict[Partition, tuple[int, str]], group: Membership, timeout_secs: float) -> None:
         """Commit without a transaction (at-least-once), and wait for it.

@@ -13,14 +13,13 @@ from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from connector.config.certificates import flaws
-from connector.config.kafka import KafkaSettings, SecuritySettings, refusal
+from connector.config.kafka import PROPERTY_GROUPS, KafkaSettings, SecuritySettings, refusal
 from connector.config.problems import Fault, KeyPath
 from connector.config.settings import Settings
 from connector.config.streams import StreamSettings
 from connector.kafka import configs
 
 _AT: Final[KeyPath] = ("kafka",)
-_GROUPS: Final = ("properties", "consumer_properties", "producer_properties")
 _TIMES: Final = (
     "session_timeout_secs",
     "heartbeat_interval_secs",
@@ -47,7 +46,7 @@ def refused(settings: Settings) -> Iterator[Fault]:
     kafka = settings.kafka
     given: dict[_Property, Any] = {
         (group, name): value
-        for group in _GROUPS
+        for group in PROPERTY_GROUPS
         for name, value in getattr(kafka, group).items()
         if refusal(name, value) is None
     }
@@ -66,7 +65,7 @@ def refused(settings: Settings) -> Iterator[Fault]:
 
 def _with(kafka: KafkaSettings, given: Mapping[_Property, Any]) -> KafkaSettings:
     """Return the settings with these properties and no others."""
-    groups: dict[str, dict[str, Any]] = {group: {} for group in _GROUPS}
+    groups: dict[str, dict[str, Any]] = {group: {} for group in PROPERTY_GROUPS}
     for (group, name), value in given.items():
         groups[group][name] = value
     return kafka.model_copy(update=groups)

@@ -20,14 +20,14 @@ from connector.core.records import Scribe
 from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
 from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError, RetriableError
-from connector.kafka.publisher import Offsets
+from connector.kafka.publisher import Offsets, Publisher
 from connector.kafka.source import Committed, Source
 from connector.kafka.topics import Outputs
 from connector.stream.tick import REFUSED_IN_A_ROW, Ticker, TickOptions
 from tests.kit.sending import PARTITION, Bench
 
 
-class Producer:
+class Producer(Publisher):
     """A producer of transactions; `fails` is what each of its commits ends with."""
 
     def __init__(self, fails: KafkaTroubleError | None = None) -> None:
@@ -53,7 +53,16 @@ class Producer:
     ) -> None:
         self.written += values
 
-    def write(self, topic: str, partition: int, *, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+    def write(
+        self,
+        topic: str,
+        partition: int,
+        *,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        timestamp_ms: int = 0,
+    ) -> None:
         self.written.append(topic)
 
     def flush(self, timeout_secs: float) -> bool:
@@ -753,7 +762,7 @@ def test_a_dead_letter_that_its_topic_would_not_take_is_written_without_its_valu
     outputs, producer, written = _silent_outputs(), Producer(), list[bytes | None]()
     outputs.dead_letter_limit = limit
 
-    def write(topic: str, partition: int, *, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+    def write(topic: str, partition: int, *, value: bytes | None, headers: Headers, **_rest: Any) -> None:
         written.append(value)
         assert ("trackly.value_omitted" in dict(headers)) is (value is None)
 
