@@ -101,9 +101,9 @@ def read_document(source: Path) -> Document:
     try:
         return replace(_Reader(text).read(), content=content)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        words, mark = _told(error)
         # `from None` and no context: what PyYAML prints shows the line, and the line may hold a secret.
-        raise _fatal(source, f"is not valid YAML: {_discreet(error)}", mark.line + 1 if mark else None) from None
+        raise _fatal(source, f"is not valid YAML: {words}", mark.line + 1 if mark else None) from None
     except yaml.YAMLError:
         raise _fatal(source, "is not valid YAML: it holds characters that YAML does not allow") from None
     except _UnusableError as error:
@@ -117,21 +117,35 @@ def _fatal(source: Path, message: str, line: int | None = None) -> SettingsError
 
 
 _CLEARER: Final = {
-    "found character '\\t' that cannot start any token": "a tab where spaces are needed, as in an indentation",
-    "but found another document": "a second document (behind ---), where settings are one",
+    r"found character '\\t' that cannot start any token": "a tab where spaces are needed, as in an indentation",
+    r"found character '(.)' that cannot start any token": r"a value that begins with \1 and is not in quotes",
+    r"but found another document": "a second document (behind ---), where settings are one",
+    r"expected <block end>, but found '<scalar>'": "more text behind the end of a value: one that begins with {, [ or "
+    "a quote stands in quotes as a whole",
+    r"expected <block end>, but found .*": "a line that is not indented as those beside it",
+    r"mapping values are not allowed here": "a colon in a value that is not in quotes, or a line that is indented too "
+    "far",
 }
-"""Words for slips of which PyYAML says what its parser met and not what is meant."""
+"""By what PyYAML says, which is what its parser met: what is meant."""
+
+_NOT_ENDED: Final = {
+    r"could not find expected ':'": "a name without a colon and a space behind it",
+    r"found unexpected end of stream": "a quote that is not closed",
+    r"expected ',' or '[]}]', but got .*": "a bracket or brace that is not closed, or a comma that is missing behind "
+    "it",
+}
+"""The same, where the slip is where something begins, and not where the parser was at its wits' end."""
 
 
-def _discreet(error: yaml.MarkedYAMLError) -> str:
-    """Return PyYAML's words without what they quote from the file; single signs and its own `'<scalar>'` may stay."""
-    if error.problem in _CLEARER:
-        return _CLEARER[error.problem]
-    return re.sub(
-        r"'([^']*)'",
-        lambda quote: quote[0] if re.fullmatch(r"\\?.|<.*>", quote[1]) else "'...'",
-        error.problem or "syntax error",
-    )
+def _told(error: yaml.MarkedYAMLError) -> tuple[str, yaml.Mark | None]:
+    """Return what is wrong, and where, without what PyYAML quotes from the file but single signs and `'<scalar>'`."""
+    problem, mark = error.problem or "syntax error", error.problem_mark or error.context_mark
+    for clearer, where in ((_CLEARER, mark), (_NOT_ENDED, error.context_mark or mark)):
+        for said, words in clearer.items():
+            if found := re.fullmatch(said, problem):
+                return found.expand(words), where
+    quoted = re.sub(r"'([^']*)'", lambda part: part[0] if re.fullmatch(r"\\?.|<.*>", part[1]) else "'...'", problem)
+    return quoted, mark
 
 
 class _UnusableError(Exception):

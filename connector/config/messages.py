@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from connector.config.catalogue import catalogue, model_in
-from connector.config.kafka import SERVERS
+from connector.config.kafka import PROPERTY_GROUPS, SERVERS
 from connector.config.mapping import FUNCTION
 from connector.config.model import E164, TOPIC_NAME
 from connector.config.problems import Fault, KeyPath, number
@@ -42,9 +42,8 @@ KINDS: Final = {
     "dict_type": "must be a group of settings",
     "model_type": "must be a group of settings",
 }
-_NUMERIC: Final = frozenset({"int_type", "float_type", "bool_type"})
+_WITH_UNIT: Final = re.compile(r"[-+]?[0-9][0-9.,_]*(?:,[0-9]|\s?[a-z%]+).*", re.IGNORECASE | re.DOTALL)
 _LOOKS_RIGHT: Final = re.compile(r"[-+]?[0-9][0-9_]*(?:\.[0-9]*)?|true|false", re.IGNORECASE)
-_PROPERTY_GROUPS: Final = frozenset({"properties", "consumer_properties", "producer_properties"})
 
 
 def faults_of(
@@ -89,7 +88,7 @@ def _at(data: Any, path: KeyPath) -> Any:
 
 
 def _message(details: ErrorDetails, path: KeyPath, value: Any, *, by_reference: bool) -> str:
-    if len(path) == 3 and path[1] in _PROPERTY_GROUPS:
+    if len(path) == 3 and path[1] in PROPERTY_GROUPS:
         return "must be text, a number, true or false"
     kind = details["type"]
     if kind not in KINDS:
@@ -99,13 +98,32 @@ def _message(details: ErrorDetails, path: KeyPath, value: Any, *, by_reference: 
         return message
     if value is None:
         return f"is empty: leave it out, or say what it is ({message})"
-    if kind in _NUMERIC and by_reference:
-        return f"{message}; a reference brings text and cannot stand here"
-    if kind in _NUMERIC and isinstance(value, str) and _LOOKS_RIGHT.fullmatch(value):
-        return f"{message}, without quotes"
-    if message == "must be text" and isinstance(value, int | float):
-        return f"{message}: put it in quotes"
-    return message
+    return message + _way_out(kind, path, value, by_reference=by_reference)
+
+
+def _way_out(kind: str, path: KeyPath, value: Any, *, by_reference: bool) -> str:
+    """Return what is said behind a rule that a value of another type breaks: what to write in its place."""
+    match kind, value:
+        case "int_type" | "float_type" | "bool_type", str():
+            if by_reference:
+                return "; a reference brings text and cannot stand here"
+            if _LOOKS_RIGHT.fullmatch(value):
+                return ", without quotes"
+            return ": digits alone, without a unit or commas" if _WITH_UNIT.fullmatch(value) else ""
+        case "string_type" | "is_instance_of", list():
+            return ", not a list"
+        case "string_type" | "is_instance_of", dict():
+            return ", not a group of settings"
+        case "string_type" | "is_instance_of", _:
+            return ": put it in quotes"
+        case "list_type", dict():
+            return ": put a hyphen before each entry"
+        case "list_type", _:
+            return ": put it in brackets"
+        case "model_type", _:
+            return f": {', '.join([*_names_at(path)[:3], '...'])}"
+        case _:
+            return ""
 
 
 def _rule(kind: str, facts: dict[str, Any]) -> str:
@@ -140,6 +158,9 @@ def _unknown(path: KeyPath, model: type[BaseModel]) -> Fault:
     if near := difflib.get_close_matches(name, siblings, n=1):
         # The rules must not judge by the default of what was clearly meant to be set.
         return Fault(path, f"{UNKNOWN}; did you mean {near[0]}?", looked_at=((*path[:-1], near[0]),))
+    group, dot, inner = name.partition(".")
+    if dot and group in siblings:
+        return Fault(path, f"{UNKNOWN}; write `{group}:`, and `{inner}:` below it")
     known = catalogue() if model is Settings else ()
     if elsewhere := [entry.path for entry in known if entry.path.rpartition(".")[2] == name]:
         return Fault(path, f"{UNKNOWN} here; it belongs to {' or '.join(elsewhere)}")

@@ -44,7 +44,7 @@ def resolve(text: str, *, base: Path, environ: Mapping[str, str]) -> str:
         if not match["end"]:
             raise UnresolvedReferenceError(f"has a reference without its closing brace; {_FORMS}")
         kind, _, name = body.partition(":")
-        if kind not in {"env", "file"} or not name:
+        if kind not in {"env", "file"} or not name or name != name.strip():
             raise UnresolvedReferenceError(f"has a reference of an unknown form; {_FORMS}")
         return _variable(name, environ) if kind == "env" else _file(Path(base, name))
 

@@ -7,6 +7,7 @@ cases of JMESPath run through both.
 
 import difflib
 import operator
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,18 @@ ROOTS: Final = ("value", "key", "headers", "topic", "timestamp", "attributes")
 
 MAX_DEPTH: Final = 400
 """Levels of an expression. Compiling takes two calls for each, of the 1,000 that Python allows."""
+
+_WORDS: Final = frozenset({"true", "false", "null"})
+
+_ELSEWHERE: Final = {
+    r"\b(?:and|or|not)\s": "and, or, not are written &&, ||, !",
+    r"(?<![=!<>])=(?!=)": "equal is written ==",
+    r"[=<>]\s*[0-9]": "a number stands in backticks",
+    r"\w-\w": 'a name with a hyphen stands in double quotes, as in value."e-mail"',
+    r"\w\s*\+\s*\w": "texts are put together by join('', [...])",
+    r"^\$|\w\[[\"']": "fields stand behind dots, as in value.name",
+}
+"""What is written otherwise in other languages, and how here."""
 
 Scope = Mapping[str, Any]
 Evaluate = Callable[[Any], Any]
@@ -70,9 +83,16 @@ def compile_expression(text: str) -> Expression:
 def refuse_strangers(names: Iterable[str], text: str, known: Sequence[str] = ROOTS, *, what: str = "a record") -> None:
     """Raise `InvalidSourceError` for a name in a text that is not known, as no record has it at its top."""
     for name in sorted(set(names) - set(known)):
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"{what} has {', '.join(known)}"
         offset = text.find(name)
+        near = difflib.get_close_matches(name, known, n=1)
+        if near:
+            hint = f"did you mean {near[0]}?"
+        elif name in _WORDS:
+            hint = f"in backticks it is no field: `{name}`"
+        elif text[:offset].endswith('"'):
+            hint = "text stands in '...', and in double quotes the name of a field"
+        else:
+            hint = f"{what} has {', '.join(known)}" + (f"; in its value: value.{name}" if known is ROOTS else "")
         raise InvalidSourceError(f"looks at `{name}`, which is not there; {hint}", offset if offset >= 0 else None)
 
 
@@ -91,9 +111,9 @@ def parse(text: str) -> dict[str, Any]:
     except exceptions.EmptyExpressionError:
         raise InvalidSourceError("must not be empty") from None
     except exceptions.LexerError as error:
-        raise InvalidSourceError(f"is no JMESPath expression: {error.message}", error.lex_position) from None
+        raise InvalidSourceError(_syntax(text, error.message), error.lex_position) from None
     except exceptions.ParseError as error:
-        raise InvalidSourceError(_syntax(text, error), _offset(text, error)) from None
+        raise InvalidSourceError(_syntax(text, _unfit(text, error)), _offset(text, error)) from None
     except RecursionError:
         raise InvalidSourceError("is nested too deeply") from None
     except (exceptions.JMESPathError, ValueError, AttributeError, TypeError) as error:
@@ -103,10 +123,16 @@ def parse(text: str) -> dict[str, Any]:
     return ast
 
 
-def _syntax(text: str, error: exceptions.ParseError) -> str:
+def _syntax(text: str, message: str) -> str:
+    """Say that an expression is none, and what is probably meant where another language would have it so."""
+    hint = next((f"; {hint}" for form, hint in _ELSEWHERE.items() if re.search(form, text)), "")
+    return f"is no JMESPath expression: {message}{hint}"
+
+
+def _unfit(text: str, error: exceptions.ParseError) -> str:
     if isinstance(error, exceptions.IncompleteExpressionError) or error.token_value == "":
-        return "is no JMESPath expression: it ends too early"
-    return f"is no JMESPath expression: {_shown(error.token_value, text)} does not belong here"
+        return "it ends too early"
+    return f"{_shown(error.token_value, text)} does not belong here"
 
 
 def _offset(text: str, error: exceptions.ParseError) -> int:

@@ -7,6 +7,7 @@ field that has no result for a record makes that record a failure that names the
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, Final
 
 from connector.mapping.columns import Columns
@@ -28,6 +29,7 @@ KeyPath = tuple[str | int, ...]
 
 _FORMS: Final = "an expression, a number, true, false, or one of template, const, from, fields"
 _CONSTANT: Final = "; text that stands for itself is written {const: ...}"
+_TEMPLATE: Final = "; text with {{ }} in it is written {template: ...}"
 _WORDS: Final = frozenset({"template", "const", "from", "default", "fields"})
 _LIST_WORDS: Final = frozenset({"table", "by", "default"})
 
@@ -163,7 +165,7 @@ class _Compiler:
         try:
             expression = compile_expression(text)
         except InvalidSourceError as error:
-            hint = _CONSTANT if path[-1] not in ("when", "by", "from") else ""
+            hint = "" if path[-1] in ("when", "by", "from") else _TEMPLATE if "{{" in text else _CONSTANT
             self.flaws.append(Flaw(path, f"{error}{hint}", error.offset))
             return None
         self._note(expression.roots, path)
@@ -207,9 +209,13 @@ class _Compiler:
             case ["from"] | ["default", "from"]:
                 make = self._by_expression(spec["from"], (*path, "from"), path, default=spec.get("default"))
                 return None if make is None else with_default(make, spec.get("default"))
+            case ["default"]:
+                self.flaws.append(Flaw(path, "has a default alone; an expression stands beside it as from:"))
+                return None
             case _:
-                message = f"has {' and '.join(words)} together; fields with such names go under fields:"
-                self.flaws.append(Flaw(path, message))
+                near = [near for word in words if word not in _WORDS for near in get_close_matches(word, _WORDS, n=1)]
+                hint = f"did you mean {near[0]}?" if near else "fields with such names go under fields:"
+                self.flaws.append(Flaw(path, f"has {' and '.join(words)} together; {hint}"))
                 return None
 
     def _by_expression(self, text: Any, at: KeyPath, path: KeyPath, *, default: Any = None) -> Make | None:

@@ -106,6 +106,8 @@ def test_what_settings_cannot_be_is_a_fault(text: str, fault: tuple[str, str, in
     assert _faults(_read(source, text)) == [fault]
 
 
+NOT_CLOSED = "a bracket or brace that is not closed, or a comma that is missing behind it"
+TOO_FAR = "a colon in a value that is not in quotes, or a line that is indented too far"
 TOO_MANY = "holds more than 100,000 values, with its aliases (*name) written out"
 
 
@@ -122,7 +124,17 @@ def _bomb(form: str) -> bytes:
         (b"# nothing but words\n", "is empty"),
         (b"- a\n- b\n", "must be a mapping of settings at its top"),
         (b"just words", "must be a mapping of settings at its top"),
-        (b"a: [1\nb: 2\n", "is not valid YAML: expected ',' or ']', but got ':' (line 2)"),
+        (b"x: 1\na: [1\nb: 2\n", f"is not valid YAML: {NOT_CLOSED} (line 2)"),
+        (b"x: 1\na: {b: 1\nc: 2\n", f"is not valid YAML: {NOT_CLOSED} (line 2)"),
+        (b"x: 1\na: 'b\nc: 2\n", "is not valid YAML: a quote that is not closed (line 2)"),
+        (b"x: 1\na 2\nb: 3\n", "is not valid YAML: a name without a colon and a space behind it (line 2)"),
+        (b"x: 1\na:2\nb: 3\n", "is not valid YAML: a name without a colon and a space behind it (line 2)"),
+        (b"a:\n  b: 1\n   c: 2\n", f"is not valid YAML: {TOO_FAR} (line 3)"),
+        (b"a: Hi: you\n", f"is not valid YAML: {TOO_FAR} (line 1)"),
+        (b"a:\n  b: 1\n c: 2\n", "is not valid YAML: a line that is not indented as those beside it (line 3)"),
+        (b"a:\n  - b: 1\n  c: 2\n", "is not valid YAML: a line that is not indented as those beside it (line 3)"),
+        (b"a: {{ x }} hi\n", "is not valid YAML: more text behind the end of a value: one that begins with {, [ or a "),
+        (b"a: %d\n", "is not valid YAML: a value that begins with % and is not in quotes (line 1)"),
         (b"a: 1\n\tb: 2\n", "is not valid YAML: a tab where spaces are needed, as in an indentation (line 2)"),
         (b"a: 1\n---\nb: 2\n", "is not valid YAML: a second document (behind ---), where settings are one (line 2)"),
         (b"a: *hunter2\n", "is not valid YAML: found undefined alias '...' (line 1)"),

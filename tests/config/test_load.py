@@ -115,6 +115,13 @@ ALIKE = (
 )
 HOST = "must be the name of a host or an address, without a port: 127.0.0.1, or 0.0.0.0 for every interface"
 A_VARIABLE = "must not be a variable as shells write it, which stays as it is here: write ${env:NAME}"
+DIGITS = ": digits alone, without a unit or commas"
+
+
+def _batch(**limits: Any) -> dict[str, Any]:
+    return {"streams": [{"batch": limits}]}
+
+
 SINGLE = {
     "unknown at the top": ({"srteams": []}, "srteams: is not a setting; did you mean streams?"),
     "choice left empty": (
@@ -124,6 +131,29 @@ SINGLE = {
     "whole number": ({"web": {"port": 1.5}}, "web.port: must be a whole number"),
     "quoted number": ({"web": {"port": "80"}}, "web.port: must be a whole number, without quotes"),
     "quoted switch": ({"web": {"enabled": "true"}}, "web.enabled: must be true or false, without quotes"),
+    "number with a unit": ({"shutdown": {"grace_secs": "60s"}}, f"shutdown.grace_secs: must be a number{DIGITS}"),
+    "number of bytes": (_batch(max_bytes="5 MB"), f"streams[0].batch.max_bytes: must be a whole number{DIGITS}"),
+    "number with a comma": (
+        _batch(max_records="1,000"),
+        f"streams[0].batch.max_records: must be a whole number{DIGITS}",
+    ),
+    "share in percent": (
+        {"streams": [{"storm_guard": {"max_ratio": "50%"}}]},
+        f"streams[0].storm_guard.max_ratio: must be a number{DIGITS}",
+    ),
+    "brokers as a list": (
+        {"kafka": {"bootstrap_servers": ["a:9092", "b:9092"]}},
+        "kafka.bootstrap_servers: must be text, not a list",
+    ),
+    "reference without its sign": (
+        {"trackly": {"api_key": {"env:KEY": None}}},
+        "trackly.api_key: must be text, not a group of settings",
+    ),
+    "topic that is no list": ({"streams": [{"topics": "in"}]}, "streams[0].topics: must be a list: put it in brackets"),
+    "names with dots": (
+        {"streams": [{"batch.max_records": 5}]},
+        'streams[0]["batch.max_records"]: is not a setting; write `batch:`, and `max_records:` below it',
+    ),
     "switch": ({"web": {"enabled": "yes"}}, "web.enabled: must be true or false"),
     "true is no number": ({"web": {"port": True}}, "web.port: must be a whole number"),
     "finite": ({"shutdown": {"grace_secs": float("inf")}}, "shutdown.grace_secs: must be a finite number"),
@@ -132,12 +162,12 @@ SINGLE = {
     "at most": ({"web": {"port": 65_536}}, "web.port: must be at most 65535"),
     "choice": ({"log": {"level": "loud"}}, "log.level: must be 'debug', 'info', 'warning' or 'error'"),
     "empty group": ({"web": None}, "web: is empty: leave it out, or say what it is (must be a group of settings)"),
-    "not a group": ({"web": 8080}, "web: must be a group of settings"),
-    "not a list": ({"streams": {"a": 1}}, "streams: must be a list"),
-    "a number for a list": ({"streams": 5}, "streams: must be a list"),
+    "not a group": ({"web": 8080}, "web: must be a group of settings: enabled, host, port, ..."),
+    "not a list": ({"streams": {"a": 1}}, "streams: must be a list: put a hyphen before each entry"),
+    "a number for a list": ({"streams": 5}, "streams: must be a list: put it in brackets"),
     "text for a number": ({"web": {"port": "many"}}, "web.port: must be a whole number"),
     "no stream": ({"streams": None}, "streams: is empty: leave it out, or say what it is (must be a list)"),
-    "stream that is none": ({"streams": ["x"]}, "streams[0]: must be a group of settings"),
+    "stream that is none": ({"streams": ["x"]}, "streams[0]: must be a group of settings: name, group_id, topics, ..."),
     "empty text": ({"web": {"host": ""}}, "web.host: must not be empty"),
     "port that is none": (_servers("a:9092, b:kafka"), f"{AT_SERVERS}: server 2 must have a port from 1 to 65535"),
     "port too high": (_servers("a:65536"), f"{AT_SERVERS}: server 1 must have a port from 1 to 65535"),

@@ -85,6 +85,9 @@ def test_every_slip_has_its_path_line_and_column(tmp_path: Path) -> None:
         ({"mapping": {"fields": {"to": None}}}, "mapping.fields.to", "must be an expression, a number"),
         ({"mapping": {"fields": {"to": {}}}}, "mapping.fields.to", "must be an expression, a number"),
         ({"mapping": {"fields": {"to": {"template": 1}}}}, "mapping.fields.to.template", "must be text"),
+        ({"mapping": {"fields": {"to": "Hi {{ value.a }}"}}}, "mapping.fields.to", "is written {template: ...}"),
+        ({"mapping": {"fields": {"to": {"default": 1}}}}, "mapping.fields.to", "has a default alone; an expression"),
+        ({"mapping": {"fields": {"to": {"form": "key", "default": 1}}}}, "mapping.fields.to", "did you mean from?"),
         ({"mapping": {"fields": {"to": {"fields": {}}}}}, "mapping.fields.to.fields", "must be a group of fields"),
         ({"mapping": {"list_number": {"table": {}}}}, "mapping.list_number.table", "must be lists by what"),
         (

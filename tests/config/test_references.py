@@ -61,6 +61,7 @@ def test_files_are_relative_to_the_base_or_absolute(tmp_path: Path) -> None:
         ("${env:NOPE}", "environment variable NOPE is not set"),
         ("${NAME}", "has a reference of an unknown form; use ${env:NAME}"),
         ("${vault:x}", "has a reference of an unknown form"),
+        ("${env: NAME}", "has a reference of an unknown form"),
         ("${env:}", "has a reference of an unknown form"),
         ("${file:}", "has a reference of an unknown form"),
         ("${}", "has a reference of an unknown form"),
