@@ -37,11 +37,6 @@ _CHECKS: Final[dict[str, Callable[[str], str]]] = {
 }
 
 
-def _trace_header(name: str) -> str:
-    """Return the path of a header of traces, of which there are as many as the settings name."""
-    return dotted(("traces", "headers", name))
-
-
 class Secrets:
     """The secrets in use now. At first those of the settings; `read_again` takes over what their files say by then.
 
@@ -52,6 +47,7 @@ class Secrets:
         registry = settings.schema_registry
         self._environ = os.environ if environ is None else environ
         self._origin = settings.origin
+        self._trace_headers = {name: dotted(("traces", "headers", name)) for name in settings.traces.headers}
         self._reading = Lock()
         """Held by whoever reads again, or one that has read before could put back what another has found since."""
         self._current: dict[str, SecretStr | None] = {
@@ -59,9 +55,8 @@ class Secrets:
             WEB_TOKEN: settings.web.token,
             REGISTRY_PASSWORD: None if registry is None else registry.password,
             REGISTRY_TOKEN: None if registry is None else registry.token,
-            **{_trace_header(name): value for name, value in settings.traces.headers.items()},
+            **{self._trace_headers[name]: value for name, value in settings.traces.headers.items()},
         }
-        self._trace_headers = {name: _trace_header(name) for name in settings.traces.headers}
         self._checks = {**_CHECKS, **dict.fromkeys(self._trace_headers.values(), check_header)}
         templates = self._origin.templates if self._origin is not None else ()
         self._templates = {path: text for path, text in templates if path in self._checks}

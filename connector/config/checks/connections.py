@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Final
 
 from connector.config.certificates import TlsSettings, flaws
@@ -66,7 +65,7 @@ def _security(kafka: KafkaSettings) -> Iterator[Fault]:
             "sasl.oauthbearer.token.endpoint.url, sasl.oauthbearer.client.id, ...)",
             (*looked_at, ("kafka", "properties")),
         )
-    yield from _key_pair(at, cert=security.cert_file, key=security.key_file)
+    yield from _both(at, security, "cert_file", "key_file")
     if security.key_password is not None and security.key_file is None:
         yield Fault((*at, "key_password"), "needs key_file", ((*at, "key_file"),))
     if "ssl" not in security.protocol:
@@ -93,15 +92,15 @@ def _has_oauth(kafka: KafkaSettings) -> bool:
     return any("oauthbearer" in name for group in PROPERTY_GROUPS for name in getattr(kafka, group))
 
 
-def _key_pair(at: KeyPath, *, cert: Path | None, key: Path | None) -> Iterator[Fault]:
-    if cert is not None and key is None:
-        yield Fault((*at, "key_file"), "is required with cert_file", ((*at, "cert_file"),))
-    if key is not None and cert is None:
-        yield Fault((*at, "cert_file"), "is required with key_file", ((*at, "key_file"),))
+def _both(at: KeyPath, owner: object, one: str, other: str) -> Iterator[Fault]:
+    """Refuse one of two settings that are of use together alone."""
+    for given, lacking in ((one, other), (other, one)):
+        if getattr(owner, given) is not None and getattr(owner, lacking) is None:
+            yield Fault((*at, lacking), f"is required with {given}", ((*at, given),))
 
 
 def _tls(at: KeyPath, tls: TlsSettings) -> Iterator[Fault]:
-    yield from _key_pair(at, cert=tls.cert_file, key=tls.key_file)
+    yield from _both(at, tls, "cert_file", "key_file")
     for flaw in flaws(tls.ca_file, tls.cert_file, tls.key_file):
         yield Fault((*at, flaw.setting), flaw.message)
 
@@ -126,10 +125,7 @@ def _registry(settings: Settings) -> Iterator[Fault]:
         return
     if not any(chosen.needs_registry for chosen in settings.formats.values()):
         yield Fault(at, "does nothing: no stream has a format that needs it", tuple(settings.formats))
-    if registry.password is not None and registry.username is None:
-        yield Fault((*at, "username"), "is required with password", ((*at, "password"),))
-    if registry.username is not None and registry.password is None:
-        yield Fault((*at, "password"), "is required with username", ((*at, "username"),))
+    yield from _both(at, registry, "username", "password")
     if registry.username is not None and registry.token is not None:
         yield Fault((*at, "token"), "must not stand beside username: one of them", ((*at, "username"),))
     has_credentials = registry.password is not None or registry.token is not None
