@@ -18,10 +18,10 @@ import typer
 from connector.app.loading import load
 from connector.cli.errors import CommandError, ExitCode, reported
 from connector.cli.topics import topic_named
+from connector.config.hosts import check_url
 from connector.config.messages import PATTERNS
 from connector.config.settings import Settings
 from connector.config.streams import STREAM_NAME
-from connector.config.trackly import check_url
 from connector.core.chunks import Partition
 from connector.stream.holds import ForeignChoice, InDoubtChoice, MissingChoice
 from connector.telemetry.runbook import runbook_of

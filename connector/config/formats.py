@@ -13,8 +13,9 @@ from typing import Annotated, Any, Final, Literal, cast
 from pydantic import BeforeValidator, Field
 
 from connector.config.certificates import TlsSettings
+from connector.config.hosts import url_by
 from connector.config.model import FilePath, Model, Seconds, Secret, secret_by
-from connector.config.trackly import check_api_key, url_by
+from connector.config.trackly import check_api_key
 
 FormatName = Literal["json", "cloudevents", "avro", "protobuf", "json_schema"]
 FramedName = Literal["avro", "protobuf", "json_schema"]

@@ -1,8 +1,11 @@
-"""What can be the name or the address of a host, so that a slip is found before a resolver is asked."""
+"""What can be the address of something: a host, a server, a URL; so that a slip is found before a resolver is asked."""
 
 import ipaddress
 import re
 from typing import Final
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator
 
 _NAME: Final = re.compile(
     r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*(?![0-9]+\.?$)[A-Za-z0-9_-]{1,63}\.?"
@@ -11,7 +14,7 @@ _MAX_NAME: Final = 253
 _MAX_PORT: Final = 65_535
 
 
-def is_address(value: str) -> bool:
+def _is_address(value: str) -> bool:
     """Tell whether this is an address of IPv4 or IPv6."""
     try:
         ipaddress.ip_address(value)
@@ -22,10 +25,10 @@ def is_address(value: str) -> bool:
 
 def is_host(value: str) -> bool:
     """Tell whether this can be a host: an address, or a name that is not made of numbers alone, as no name ends in."""
-    return is_address(value) or (len(value) <= _MAX_NAME and _NAME.fullmatch(value) is not None)
+    return _is_address(value) or (len(value) <= _MAX_NAME and _NAME.fullmatch(value) is not None)
 
 
-def can_be_asked(value: str) -> bool:
+def _can_be_asked(value: str) -> bool:
     """Tell whether this can be the host of a URL, where names may have letters of any script."""
     try:
         return is_host(value.encode("idna").decode())
@@ -59,7 +62,7 @@ def _check_server(server: str, number: int) -> None:
     if server.startswith("["):
         host, _, behind = server[1:].partition("]")
         rest, colon, port = behind.partition(":")
-        if rest or ":" not in host or not is_address(host):
+        if rest or ":" not in host or not _is_address(host):
             raise ValueError(f"server {number} must be host:port, with an address of IPv6 in its brackets")
     elif ":" in port:
         raise ValueError(
@@ -69,3 +72,52 @@ def _check_server(server: str, number: int) -> None:
         raise ValueError(f"server {number} must be host:port, with the name or the address of a host")
     if colon and not (port.isascii() and port.isdecimal() and 1 <= int(port[:6]) <= _MAX_PORT):
         raise ValueError(f"server {number} must have a port from 1 to {_MAX_PORT}")
+
+
+def check_url(value: str, *, instead: str = "") -> str:
+    """Return an http(s) address without the slash at its end; refuse what cannot be the root of other addresses.
+
+    `instead` says how a server knows us, if not by a user in the address.
+    """
+    check_address(value)
+    parts = urlsplit(value)
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(f"must not hold a user or a password{instead}")
+    if parts.query or parts.fragment:
+        raise ValueError("must not hold a query or a fragment")
+    return value.rstrip("/")
+
+
+def url_by(instead: str = "") -> AfterValidator:
+    """Return what has a URL checked; `instead` is that of `check_url`."""
+    return AfterValidator(lambda value: check_url(value, instead=instead))
+
+
+def check_address(value: str) -> str:
+    """Return what is an http(s) address; raise ValueError for anything else, without repeating it."""
+    if any(character.isspace() or not character.isprintable() for character in value):
+        raise ValueError("must not hold white space or control characters")
+    try:
+        parts = urlsplit(value)
+        port_is_valid = parts.port is None or parts.port > 0
+    except ValueError:
+        # `from None`: the message of urllib repeats parts of the address, which may hold a password.
+        raise ValueError("is not a valid address") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_valid:
+        raise ValueError("must start with http:// or https:// and name a host")
+    # Brackets are for addresses; a name of other letters is written in these by whoever connects.
+    bracketed = parts.netloc.rpartition("@")[2].startswith("[")
+    if not (_is_address(parts.hostname) if bracketed else _can_be_asked(parts.hostname)):
+        raise ValueError("must hold the name or the address of a host")
+    return value
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether an address stays on this machine, so that plain http gives nothing away."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, PrivateAttr
 
 from connector.config.formats import FormatSettings, SchemaRegistrySettings
-from connector.config.hosts import check_listening_host
+from connector.config.hosts import check_listening_host, check_url, url_by
 from connector.config.kafka import KafkaSettings
 from connector.config.model import Model, Seconds, Secret, secret_by
 from connector.config.problems import KeyPath
 from connector.config.references import Origin
 from connector.config.streams import StreamSettings
-from connector.config.trackly import TracklySettings, check_api_key, check_header, check_url, url_by
+from connector.config.trackly import TracklySettings, check_api_key, check_header
 
 MIN_TOKEN: Final = 16
 """Characters of a token: anything that is easily typed is easily guessed."""

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from connector.config.checks.limits import TICK_ALLOWANCE_SECS
+from connector.config.hosts import is_loopback
 from connector.config.problems import number
 from connector.config.settings import Settings
 from connector.config.streams import StreamSettings
-from connector.config.trackly import is_loopback
 
 
 def chains(settings: Settings) -> Iterator[str]:

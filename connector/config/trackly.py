@@ -1,58 +1,18 @@
 """How to reach the platform: address, key, time limits, TLS."""
 
-import ipaddress
 import re
 from typing import Annotated, Final
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
 from connector.config.certificates import TlsSettings
-from connector.config.hosts import can_be_asked, is_address
+from connector.config.hosts import check_address, url_by
 from connector.config.model import Model, Seconds, Secret, secret_by
 
 DEFAULT_BASE_URL = "https://app.tracklysms.com/api/v2"
 
 _VARIABLE: Final = re.compile(r"\$[A-Z_][A-Z0-9_]*|%[A-Z_][A-Z0-9_]*%")
 """`$NAME` or `%NAME%`. Keys and tokens are made by machines; a password may be so on purpose."""
-
-
-def check_url(value: str, *, instead: str = "") -> str:
-    """Return an http(s) address without the slash at its end; refuse what cannot be the root of other addresses.
-
-    `instead` says how a server knows us, if not by a user in the address.
-    """
-    check_address(value)
-    parts = urlsplit(value)
-    if parts.username is not None or parts.password is not None:
-        raise ValueError(f"must not hold a user or a password{instead}")
-    if parts.query or parts.fragment:
-        raise ValueError("must not hold a query or a fragment")
-    return value.rstrip("/")
-
-
-def url_by(instead: str = "") -> AfterValidator:
-    """Return what has a URL checked; `instead` is that of `check_url`."""
-    return AfterValidator(lambda value: check_url(value, instead=instead))
-
-
-def check_address(value: str) -> str:
-    """Return what is an http(s) address; raise ValueError for anything else, without repeating it."""
-    if any(character.isspace() or not character.isprintable() for character in value):
-        raise ValueError("must not hold white space or control characters")
-    try:
-        parts = urlsplit(value)
-        port_is_valid = parts.port is None or parts.port > 0
-    except ValueError:
-        # `from None`: the message of urllib repeats parts of the address, which may hold a password.
-        raise ValueError("is not a valid address") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_valid:
-        raise ValueError("must start with http:// or https:// and name a host")
-    # Brackets are for addresses; a name of other letters is written in these by whoever connects.
-    bracketed = parts.netloc.rpartition("@")[2].startswith("[")
-    if not (is_address(parts.hostname) if bracketed else can_be_asked(parts.hostname)):
-        raise ValueError("must hold the name or the address of a host")
-    return value
 
 
 def check_api_key(value: str) -> str:
@@ -77,17 +37,6 @@ def check_header(value: str) -> str:
     if not (value.isascii() and value.isprintable()):
         raise ValueError("must hold printable ASCII characters only")
     return value
-
-
-def is_loopback(url: str) -> bool:
-    """Tell whether an address stays on this machine, so that plain http gives nothing away."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class TimeoutSettings(Model):

@@ -6,10 +6,10 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 from connector.config.certificates import TlsSettings, flaws
+from connector.config.hosts import is_loopback
 from connector.config.kafka import PROPERTY_GROUPS, KafkaSettings, Properties, SecuritySettings, refusal
 from connector.config.problems import Fault, KeyPath, number
 from connector.config.settings import Settings, TraceSettings
-from connector.config.trackly import is_loopback
 
 SOCKET_TIMEOUT_MARGIN_MS: Final = 100
 """librdkafka wants `socket.timeout.ms` at least this much below `transaction.timeout.ms`."""
