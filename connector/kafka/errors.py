@@ -51,6 +51,8 @@ _AWAY = _AGAIN | {
     KafkaError._PURGE_QUEUE,  # noqa: SLF001
     KafkaError._PURGE_INFLIGHT,  # noqa: SLF001
     KafkaError.BROKER_NOT_AVAILABLE,
+    # The transaction before is not ended yet, as where too few replicas are in sync to take its end.
+    KafkaError.CONCURRENT_TRANSACTIONS,
     KafkaError.KAFKA_STORAGE_ERROR,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NETWORK_EXCEPTION,
@@ -58,6 +60,7 @@ _AWAY = _AGAIN | {
     KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.REPLICA_NOT_AVAILABLE,
+    KafkaError.UNSTABLE_OFFSET_COMMIT,
 }
 
 
@@ -80,7 +83,7 @@ class KafkaTroubleError(Exception):
         self.unanswered = number in _UNANSWERED
         """A broker said nothing in the time that the call, or what it was to write, had."""
         self.away = number in _AWAY
-        """Brokers, a leader or a coordinator cannot be reached: not for us to mend, and no restart does."""
+        """Brokers, a leader or a coordinator cannot be reached or do not do their work: no restart of ours mends it."""
         self.too_large = number in _TOO_LARGE
         self.unfit = number in _UNFIT
         """A topic does not take such records, whatever their size."""

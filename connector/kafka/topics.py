@@ -205,24 +205,44 @@ class Topics:
 
         That is `max.message.bytes`, or `segment.bytes` where that is less.
         """
-        limits: dict[str, int | None] = {}
+        configs = self._configs(names, timeout_secs)
+        return {
+            name: None if config is None else min(int(config[limit].value) for limit in _LIMITS if limit in config)
+            for name, config in configs.items()
+        }
+
+    def short_of_replicas(self, names: Sequence[str], timeout_secs: float) -> str:
+        """Say which topics take nothing for now, as too few replicas of a partition are in sync; of some, if any."""
+        there, short = self._metadata(timeout_secs).topics, []
+        for name, config in self._configs([name for name in names if name in there], timeout_secs).items():
+            least = int(config["min.insync.replicas"].value) if config and "min.insync.replicas" in config else 0
+            for number, found in there[name].partitions.items():
+                if len(found.isrs) < min(least, len(found.replicas)):  # of fewer replicas Kafka asks for no more
+                    short.append(
+                        f"{name} takes no results while too few replicas are in sync: of partition {number} "
+                        f"{len(found.isrs)} of {len(found.replicas)}, with min.insync.replicas {least}"
+                    )
+                    break
+        return "; ".join(short)
+
+    def _configs(self, names: Sequence[str], timeout_secs: float | None) -> dict[str, Mapping[str, Any] | None]:
+        """Return the settings of each topic that was answered for in time, None where we are not to know them."""
+        configs: dict[str, Mapping[str, Any] | None] = {}
         if not names:
-            return limits
+            return configs
         timeout = timeout_secs or self._timeout
         asked: dict[ConfigResource, Any] = self._admin.describe_configs(
             [ConfigResource(ResourceType.TOPIC, name) for name in names], request_timeout=timeout
         )
         for resource, future in asked.items():
             try:
-                described = answer(future, timeout, f"asking for the limits of topic {resource.name}")
+                configs[resource.name] = answer(future, timeout, f"asking for the settings of topic {resource.name}")
             except KafkaTroubleError as trouble:
                 if trouble.unauthorized or trouble.code in _CANNOT_TELL:
-                    limits[resource.name] = None
+                    configs[resource.name] = None
                 elif not trouble.unanswered:
                     raise
-            else:
-                limits[resource.name] = min(int(described[name].value) for name in _LIMITS if name in described)
-        return limits
+        return configs
 
     def create(self, name: str, settings: CreateTopicsSettings, *, partitions: int) -> None:
         """Create a topic; one that appeared meanwhile is fine. Raises `TopicRefusedError`."""
@@ -358,6 +378,12 @@ class Targets:
         if self.gone:
             self._looked_at = float("-inf")  # the next tick asks at once
         return {name for name, partitions in found.items() if not partitions}
+
+    def short_of_replicas(self) -> str:
+        """Say which topics take nothing for now, as too few of their replicas are in sync; of what is known soon."""
+        with suppress(KafkaTroubleError):
+            return self._topics.short_of_replicas(self._names, SOON_SECS)
+        return ""
 
     def _note(self, found: Mapping[str, int]) -> None:
         there = {name: found[name] for name in self._names if found[name]}

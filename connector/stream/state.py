@@ -284,10 +284,11 @@ class State:
         self.flow.hold(partition)
         self.admission.keep(self.flow.may_start)
 
-    def troubled(self, error: KafkaTroubleError, *, for_secs: float) -> None:
-        """Take note that Kafka could not be reached; it will be tried again within `for_secs`."""
+    def troubled(self, error: KafkaTroubleError, *, for_secs: float, why: str = "") -> None:
+        """Take note that Kafka could not be reached, and why if that is known; it is tried again within `for_secs`."""
         if error.away:
-            self.kafka_trouble = KafkaTrouble(f"{error.code}: {error}", now() + for_secs)
+            text = f"{error.code}: {error}"
+            self.kafka_trouble = KafkaTrouble(f"{why} ({text})" if why else text, now() + for_secs)
 
     def holds(self) -> list[Hold]:
         """Return every hold of the stream as a whole, and none of a partition."""

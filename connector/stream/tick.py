@@ -325,6 +325,9 @@ class Ticker:
                 self._forget_deleted(gone)
             if missing := absent - sources:
                 self._hold("topic_missing", f"{error}: {', '.join(sorted(missing))}")
+            elif short := self._outputs.short_of_replicas():
+                self._troubled(error, short)
+                self._log.warning("results not taken", why=short)
 
     def _forget_deleted(self, gone: set[str]) -> None:
         """Let go of partitions whose topic is no more, so that they do not fail every tick."""
@@ -379,10 +382,12 @@ class Ticker:
                 publisher.start(self._options.call_secs)
             except KafkaTroubleError as error:
                 publisher.close()
-                self._troubled(error)
+                short = self._outputs.short_of_replicas()
+                self._troubled(error, short)
                 if error.unauthorized:
                     self._hold("kafka_authorization", str(error))
-                self._log.warning("producer not ready yet", code=error.code, error=str(error))
+                told = f"{error}; {short}" if short else str(error)
+                self._log.warning("producer not ready yet", code=error.code, error=told)
                 time.sleep(wait)
                 wait = min(wait * 2, 5.0)
             else:
@@ -391,8 +396,8 @@ class Ticker:
                     self._log.warning("producer replaced", code=why.code, error=str(why))
                 return
 
-    def _troubled(self, error: KafkaTroubleError) -> None:
-        self._state.troubled(error, for_secs=2 * self._options.call_secs + 10.0)
+    def _troubled(self, error: KafkaTroubleError, why: str = "") -> None:
+        self._state.troubled(error, for_secs=2 * self._options.call_secs + 10.0, why=why)
 
     def _went_well(self) -> None:
         self._trouble_in_a_row = 0

@@ -195,6 +195,30 @@ def test_while_one_of_three_brokers_is_away_the_others_do_its_work(
         assert [worker.stop() for worker in world.workers] == [0, 0]
 
 
+def test_while_too_few_replicas_take_results_a_worker_counts_as_well_and_says_what_it_waits_for(
+    three_brokers: list[Broker], make_world: MakeWorld
+) -> None:
+    """No restart would help, and each would leave in doubt what was answered meanwhile."""
+    world = make_world(",".join(node.bootstrap_servers for node in three_brokers))
+    world.outcomes = world.topics.create(partitions=4, config={"min.insync.replicas": "3"})
+    worker = world.start(world.settings({"health": {"stalled_secs": 10}}))
+    with Feed(world, per_sec=80, silent_secs=60) as feed:
+        feed.wait_posted(ALL, after=feed.mark(), since=time.monotonic(), within_secs=60)
+        three_brokers[2].stop()
+        status = worker.wait_for(
+            lambda s: any("min.insync.replicas" in there["detail"] for there in s["standstills"]), "what it waits for"
+        )
+        healthy = worker.page("/healthz").status_code
+        three_brokers[2].restart()
+        feed.wait_posted(ALL, after=feed.mark(), since=time.monotonic(), within_secs=90)
+
+    assert healthy == 200
+    assert {(there["waits_for"], there["known"]) for there in status["standstills"]} == {("kafka", True)}
+    assert status["standstills"][0]["detail"].startswith(f"{world.outcomes} takes no results while")
+    found = world.settled()
+    assert (found.problems(), found.in_doubt) == ([], 0)
+
+
 _AWAY_SECS = {"stop": 7, "restart": 3, "kill": 12, "pause": 40, "resume": 3}
 """Of a broker that freezes: a coordinator that ends a transaction waits 30 s for it."""
 

@@ -42,6 +42,8 @@ class Cluster:
         self.brokers = 1
         self.partitions = {_OUTCOMES: 4, _LETTERS: 4}
         self.limits = {_OUTCOMES: 2_000_000, _LETTERS: 3_000_000}
+        self.replicas: dict[tuple[str, int], SimpleNamespace] = {}
+        self.least_in_sync = 2
         self.fails_to_list: int | None = None
         self.fails_to_describe: dict[str, int] = {}
         self.times_given: list[float] = []
@@ -55,7 +57,9 @@ class Cluster:
         self.times_given.append(timeout)
         if self.fails_to_list is not None:
             raise KafkaException(KafkaError(self.fails_to_list))
-        topics = {n: SimpleNamespace(error=None, partitions=range(c)) for n, c in self.partitions.items() if c}
+        whole = SimpleNamespace(isrs=[1, 2, 3], replicas=[1, 2, 3])
+        of = {n: {at: self.replicas.get((n, at), whole) for at in range(c)} for n, c in self.partitions.items() if c}
+        topics = {name: SimpleNamespace(error=None, partitions=partitions) for name, partitions in of.items()}
         return SimpleNamespace(topics=topics, brokers=range(self.brokers))
 
     def describe_configs(self, asked: Iterable[ConfigResource], *, request_timeout: float) -> dict[Any, Any]:
@@ -68,7 +72,8 @@ class Cluster:
         if name in self.fails_to_describe:
             future.set_exception(KafkaException(KafkaError(self.fails_to_describe[name])))
         else:
-            future.set_result({"max.message.bytes": SimpleNamespace(value=str(self.limits[name]))})
+            told = {"max.message.bytes": self.limits[name], "min.insync.replicas": self.least_in_sync}
+            future.set_result({setting: SimpleNamespace(value=str(value)) for setting, value in told.items()})
         return future
 
     def poll(self, _secs: float) -> None:
@@ -155,7 +160,7 @@ def test_others_are_told_kafkas_default_for_a_limit_that_is_not_told(cluster: Cl
 def test_trouble_that_asking_for_limits_runs_into_is_told(cluster: Cluster) -> None:
     cluster.describe_badly(KafkaError._TRANSPORT)
 
-    with pytest.raises(KafkaTroubleError, match="limits of topic"):
+    with pytest.raises(KafkaTroubleError, match="settings of topic"):
         Topics({}, 20).facts([_OUTCOMES])
 
 
@@ -317,6 +322,42 @@ def test_the_limit_of_a_topic_that_was_gone_is_asked_for_until_it_is_told(cluste
     outputs.catch_up(now=100.0 + LOOK_AGAIN_SECS)
 
     assert outputs.dead_letter_limit == 20_000
+
+
+@pytest.mark.parametrize(
+    ("in_sync", "replicas", "least", "short"),
+    [(2, 3, 2, False), (1, 3, 2, True), (2, 3, 3, True), (1, 1, 2, False)],
+    ids=["enough", "too few", "all are asked for", "of one Kafka asks for one"],
+)
+def test_a_topic_that_takes_nothing_as_too_few_replicas_are_in_sync_is_told(
+    in_sync: int, replicas: int, least: int, short: bool, cluster: Cluster
+) -> None:
+    outputs = _outputs("", _OUTCOMES, _LETTERS)
+    cluster.least_in_sync = least
+    cluster.replicas[_OUTCOMES, 2] = SimpleNamespace(isrs=range(in_sync), replicas=range(replicas))
+
+    told = outputs.short_of_replicas()
+
+    assert told == (
+        f"outcomes takes no results while too few replicas are in sync: of partition 2 {in_sync} of {replicas}, "
+        f"with min.insync.replicas {least}"
+        if short
+        else ""
+    )
+
+
+@pytest.mark.parametrize("code", _UNTOLD)
+def test_where_nobody_tells_how_many_replicas_a_topic_needs_nothing_is_said_of_them(
+    cluster: Cluster, code: int
+) -> None:
+    outputs = _outputs("", _OUTCOMES, _LETTERS)
+    cluster.replicas[_OUTCOMES, 2] = SimpleNamespace(isrs=[], replicas=[1, 2, 3])
+    cluster.describe_badly(code)
+    assert outputs.short_of_replicas() == ""
+
+    cluster.fails_to_list = code
+
+    assert outputs.short_of_replicas() == ""
 
 
 def _outputs(bootstrap_servers: str, outcomes: str, dead_letters: str, *, compressed: bool = True) -> Outputs:

@@ -111,6 +111,7 @@ def _silent_outputs() -> Any:
     outputs.outcome_topic, outputs.dead_letter_topic = "outcomes", "dead"
     outputs.results_bytes = 1_000_000
     outputs.absent.return_value = set()
+    outputs.short_of_replicas.return_value = ""
     outputs.refresh.side_effect = RetriableError(KafkaError(KafkaError._TIMED_OUT))
     return outputs
 
@@ -255,6 +256,41 @@ def test_a_producer_is_told_as_replaced_once_the_next_one_has_taken_over() -> No
 
     told = [(entry["event"], entry["code"]) for entry in logs if entry["event"].startswith("producer")]
     assert told == [("producer not ready yet", "_TIMED_OUT"), ("producer replaced", "_MSG_TIMED_OUT")]
+
+
+@pytest.mark.parametrize("at_start", [True, False], ids=["no new transaction", "no results"])
+def test_it_is_told_why_brokers_take_nothing_where_too_few_replicas_are_in_sync(at_start: bool) -> None:
+    """What they answer themselves, that time is up or another transaction is under way, leads nowhere."""
+    why = "outcomes takes no results while too few replicas are in sync"
+    outputs, told = _silent_outputs(), list[str]()
+    outputs.short_of_replicas.return_value = why
+    bench, done, failed = Bench(), threading.Event(), list[BaseException]()
+    first, second = Producer(_expired()), Producer()
+
+    def start(timeout_secs: float) -> None:
+        trouble = bench.state.kafka_trouble
+        told.append("" if trouble is None else trouble.text)
+        if at_start and len(told) == 1:
+            bench.state.kafka_trouble = None
+            raise AbortableError(KafkaError(KafkaError.CONCURRENT_TRANSACTIONS))
+
+    second.start = start  # type: ignore[method-assign]
+    producers = [first, second, second] if at_start else [first, second]
+    ticker = _ticker(
+        bench,
+        producers,
+        create_autospec(Source, instance=True),
+        outputs=outputs,
+        settled=lambda _items, _at_ms: done.set(),
+        fail=failed.append,
+    )
+    bench.read([b"{"])
+    ticker.start()
+    assert done.wait(30)
+    ticker.stop(30)
+
+    assert told[-1].startswith(f"{why} ({'CONCURRENT_TRANSACTIONS' if at_start else '_MSG_TIMED_OUT'}: ")
+    assert failed == []
 
 
 class Slow(Producer):

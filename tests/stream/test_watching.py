@@ -326,12 +326,15 @@ def test_a_leader_that_cannot_be_asked_is_told_with_its_error(code: int, known: 
     assert watched.watch.status()[0]["detail"].startswith(KafkaError(code).name())
 
 
-def test_ticks_that_wait_for_brokers_are_known_as_long_as_they_say_so() -> None:
+@pytest.mark.parametrize("code", [KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.CONCURRENT_TRANSACTIONS])
+def test_ticks_that_wait_for_brokers_are_known_as_long_as_they_say_so(code: int) -> None:
+    """The second is the answer while a transaction cannot be ended, as where too few replicas are in sync."""
     watched = _Watched(A)
     watched.read()
-    watched.state.troubled(KafkaTroubleError(KafkaError(KafkaError.COORDINATOR_NOT_AVAILABLE)), for_secs=200)
+    watched.state.troubled(KafkaTroubleError(KafkaError(code)), for_secs=200, why="a broker is missing")
     watched.pass_secs(int(LIMIT) + 10)
     assert watched.seen() == [("alpha:0", "kafka", True)]
+    assert watched.watch.status()[0]["detail"].startswith("a broker is missing (")
 
     watched.pass_secs(250)
 
