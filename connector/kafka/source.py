@@ -63,6 +63,15 @@ RESTART_SECS = 1.0
 """A partition that may not be sought for so long is stopped, not starting: it is assigned anew."""
 
 
+def _member_of(packed: Any) -> Any:
+    """Return the id of a member in its group, empty where it has none.
+
+    The client tells what goes with it in what it packs for transactions alone: a magic word, the generation, then the
+    group, this id and more, each with a zero at its end.
+    """
+    return packed.partition(b":")[2][4:].split(b"\0")[1]
+
+
 def _is_empty(column: list[Any]) -> bool:
     """Tell whether a column holds nothing but None; one look settles it where the first value is there."""
     return column[0] is None and column.count(None) == len(column)
@@ -185,6 +194,9 @@ class Source:
         """When it last brought records or was asked whether it reaches a broker, or until when one throttles it."""
         self._losses = 0
         """How often partitions have gone from us."""
+        self._member: Any = b""
+        """Its id in the group when partitions were assigned, empty before that and after they were lost."""
+        self._was_expelled = False
 
     # ------------------------------------------------------------------ the reader's thread
 
@@ -323,6 +335,15 @@ class Source:
         self._paused.difference_update(partitions)
         self._consumer.resume([TopicPartition(*p) for p in partitions])
 
+    @property
+    def was_expelled(self) -> bool:
+        """Tell whether it has joined its group as another member without being told that what it had is lost.
+
+        Librdkafka does that where the group took it for gone, as one that was frozen, while it was letting partitions
+        go. Those that it kept are another worker's by then; only a new consumer has none of them.
+        """
+        return self._was_expelled
+
     def known_end(self, partition: Partition) -> int | None:
         """Return the end of a partition as the last fetch told it, without asking the broker.
 
@@ -348,6 +369,7 @@ class Source:
     def renew(self) -> None:
         """Take a new consumer in place of one that cannot go on, which leaves the group; `subscribe` the new one."""
         self._losses += 1
+        self._member, self._was_expelled = b"", False
         self._shared.replace(Consumer(self._config))
         self._committer = Lent("commit")  # the other may be waiting for the old one
         self._forget([*self._unproven, *self._paused, *self._refused])
@@ -371,6 +393,10 @@ class Source:
             consumer.pause(spots)
         mine = [Partition(p.topic, p.partition) for p in partitions]
         self._forget(mine)
+        packed = consumer.consumer_group_metadata()
+        self._was_expelled |= self._is_another(packed)
+        if not self._was_expelled:
+            self._member = _member_of(packed)
         self._handler.assigned(mine)
 
     def _wanted(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
@@ -385,7 +411,8 @@ class Source:
         partitions = self._wanted(partitions)
         if consumer is self._consumer:
             mine = [Partition(p.topic, p.partition) for p in partitions]
-            self._handler.revoking(mine)
+            self._was_expelled |= self._is_another(consumer.consumer_group_metadata())
+            (self._handler.lost if self._was_expelled else self._handler.revoking)(mine)
             self._losses += 1
             self._forget(mine)
         consumer.incremental_unassign(partitions)
@@ -396,8 +423,13 @@ class Source:
             mine = [Partition(p.topic, p.partition) for p in partitions]
             self._losses += 1
             self._handler.lost(mine)
+            self._member = b""
             self._forget(mine)
         consumer.incremental_unassign(partitions)
+
+    def _is_another(self, packed: Any) -> bool:
+        """Tell whether it is another member of its group than the one to which partitions were assigned."""
+        return bool(self._member) and _member_of(packed) != self._member
 
     def _forget(self, partitions: Iterable[Partition]) -> None:
         """Forget what was known of partitions under an assignment that is over."""
@@ -459,10 +491,17 @@ class Source:
         return int.from_bytes(packed.partition(b":")[2][:4], sys.byteorder, signed=True)
 
     def membership(self) -> Membership:
-        """Return under what offsets are committed that are known now."""
+        """Return under what offsets are committed that are known now.
+
+        Raises `AbortableError` when that is another member than partitions were assigned to: the group would take what
+        it says of them, whoever has them by now.
+        """
         losses = self._losses  # before the other: what goes meanwhile counts
         with self._asking() as consumer:
-            return Membership(consumer.consumer_group_metadata(), losses)
+            packed = consumer.consumer_group_metadata()
+            if self._is_another(packed):
+                raise KafkaException(KafkaError(KafkaError.UNKNOWN_MEMBER_ID))
+            return Membership(packed, losses)
 
     def committed(self, partitions: Iterable[Partition], timeout_secs: float) -> dict[Partition, Committed]:
         """Return what is committed, after waiting for transactions that are still open on it."""

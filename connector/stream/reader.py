@@ -235,6 +235,8 @@ class Reader:
             read = source.read(self._options.chunk_records, timeout)
         if self._asker.finds_cut_off(source):
             self._replace_consumer(source, KafkaTroubleError("it had lost its brokers"))
+        elif source.was_expelled:
+            self._replace_consumer(source, KafkaTroubleError("its group had taken it for gone"))
         if read.chunks:
             self.troubles.read(read.chunks)
             self._preparer.begin_turn()

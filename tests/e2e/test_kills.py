@@ -10,6 +10,7 @@ from connector.demo.judge import Judgement
 from connector.demo.topics import Topics
 from connector.simulator import Faults, SimulatorThread
 from tests.conftest import MakeBroker
+from tests.kit.feed import Feed
 from tests.kit.world import Worker, World, sends
 
 
@@ -65,6 +66,38 @@ def test_kills_and_a_frozen_worker_lose_nothing_and_text_nobody_twice(
     assert found.problems() == []
     assert found.accepted_twice == 0
     assert found.queued + found.in_doubt == 200_000
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_a_worker_that_is_frozen_as_it_lets_a_partition_go_says_nothing_of_those_that_it_kept(
+    make_broker: MakeBroker, platform: SimulatorThread, tmp_path: Path, protocol: str
+) -> None:
+    """By the time it wakes up they are another worker's, and it joins the group anew before it is told so."""
+    broker = make_broker(SHORT_SESSIONS)
+    world = World(broker.bootstrap_servers, Topics(broker.bootstrap_servers), platform, tmp_path)
+    settings = world.settings({"kafka": {"group_protocol": protocol}})
+    try:
+        with Feed(world) as feed:
+            first = world.start({**settings, "instance_id": f"{world.name}-0"})
+            feed.wait_posted(range(4), after=feed.mark(), since=time.monotonic(), within_secs=60)
+            platform.set_faults(Faults(latency_ms=(2_000, 2_000)))
+            second = world.start({**settings, "instance_id": f"{world.name}-1"})
+            deadline = time.monotonic() + 60
+            while "partitions revoked" not in first.log.read_text() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            first.signal(signal.SIGSTOP)
+            platform.set_faults(Faults(latency_ms=(20, 80)))
+            second.wait_for(lambda s: len(s["partitions"]) == 4, "all partitions")
+            feed.wait_posted(range(4), after=feed.mark(), since=time.monotonic(), within_secs=60)
+            first.signal(signal.SIGCONT)
+            first.wait_for(lambda s: s["in_flight_records"] and len(s["partitions"]) == 2, "its share, and work")
+            feed.wait_posted(range(4), after=feed.mark(), since=time.monotonic(), within_secs=60)
+
+        found = world.settled()
+    finally:
+        world.close()
+
+    assert found.problems() == []
 
 
 def _report(name: str, found: Judgement) -> None:

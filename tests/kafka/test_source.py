@@ -15,7 +15,7 @@ from connector.core.chunks import Chunk, Partition
 from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Record, Topics
 from connector.kafka import source
-from connector.kafka.errors import KafkaTroubleError
+from connector.kafka.errors import AbortableError, KafkaTroubleError
 from connector.kafka.reach import SILENT_SECS
 from connector.kafka.source import PROVE_SECS, Membership, RebalanceHandler, Source
 
@@ -346,6 +346,60 @@ def test_nothing_is_committed_any_more_that_was_known_before_partitions_went(con
 def _refused(tried: Source, membership: Membership) -> None:
     with pytest.raises(KafkaTroubleError, match="generation"):
         tried.commit({PARTITION: (80, "")}, membership, 30)
+
+
+def _as_member(consumer: Consumer, member: bytes, generation: int = 7) -> None:
+    packed = b"CGMDv2:" + generation.to_bytes(4, "little") + b"group\0" + member + b"\0\0worker-1\0"
+    consumer.consumer_group_metadata.return_value = packed  # type: ignore[attr-defined] # a mock
+
+
+@pytest.mark.parametrize("now_known_as", [b"second", b""], ids=["joined anew", "about to join anew"])
+def test_nothing_is_committed_as_another_member_than_the_one_that_partitions_were_assigned_to(
+    consumer: Consumer, now_known_as: bytes
+) -> None:
+    """The group asks who commits, and not whose the partition is: 3,240 texts were sent twice.
+
+    A worker was frozen as it let one partition go, and librdkafka joined its group again with the other still in hand.
+    """
+    tried = _source()
+    _as_member(consumer, b"first")
+    tried._on_assign(consumer, [TopicPartition(*PARTITION)])
+    _as_member(consumer, b"first", generation=8)  # a rebalance changes no member
+    assert tried.membership().metadata == consumer.consumer_group_metadata()
+
+    _as_member(consumer, now_known_as)
+
+    with pytest.raises(AbortableError) as raised:
+        tried.membership()
+    assert raised.value.code == "UNKNOWN_MEMBER_ID"
+    assert not tried.was_expelled, "librdkafka may still tell that they are lost"
+
+
+@pytest.mark.parametrize("told", ["_on_revoke", "_on_assign", "_on_lost"])
+def test_what_a_member_kept_that_its_group_took_for_gone_is_lost_though_librdkafka_does_not_say_so(
+    consumer: Consumer, told: str
+) -> None:
+    handler = create_autospec(RebalanceHandler, instance=True)
+    tried = Source({}, handler, lambda _partition: 1)
+    _as_member(consumer, b"first")
+    tried._on_assign(consumer, [TopicPartition(*PARTITION)])
+    _as_member(consumer, b"second")
+
+    getattr(tried, told)(consumer, [TopicPartition(*PARTITION)])
+
+    handler.revoking.assert_not_called()
+    assert tried.was_expelled == (told != "_on_lost")
+    if told == "_on_revoke":
+        handler.lost.assert_called_once_with([PARTITION])
+    if told == "_on_lost":
+        tried._on_assign(consumer, [TopicPartition(*PARTITION)])
+        assert tried.membership().metadata == consumer.consumer_group_metadata()
+    else:
+        with pytest.raises(AbortableError):
+            tried.membership()
+        tried.renew()
+        tried._on_assign(consumer, [TopicPartition(*PARTITION)])
+        assert not tried.was_expelled
 
 
 def test_a_consumer_that_took_over_commits_nothing_of_the_one_before_and_does_not_wait_for_it(

@@ -69,7 +69,7 @@ class Reading:
         self.source = create_autospec(Source, instance=True)
         self.source.begin.side_effect = self._begin
         self.source.read.side_effect = self._read
-        self.source.is_silent = False
+        self.source.is_silent = self.source.was_expelled = False
         self.source.bounds.return_value = (60, 100)
         self.source.partition_count.return_value = 4
         self.source.generation = 0
@@ -539,12 +539,19 @@ def test_partitions_that_come_while_the_consumer_leaves_are_not_looked_up(readin
     assert closed == ["assigned", "revoked"]
 
 
-def test_a_consumer_that_has_lost_its_brokers_is_replaced_and_its_partitions_are_given_up(reading: Reading) -> None:
-    reading.source.is_silent = True
-    answers = iter([False, True])  # asked again and again, as long as nothing comes
-    reading.source.is_cut_off.side_effect = lambda _secs: next(answers, False)
+@pytest.mark.parametrize("how", ["lost its brokers", "was expelled from its group"])
+def test_a_consumer_that_cannot_go_on_is_replaced_and_its_partitions_are_given_up(reading: Reading, how: str) -> None:
+    def renew() -> None:
+        reading.source.was_expelled = False
+
+    reading.source.renew.side_effect = renew
+    if how == "lost its brokers":
+        reading.source.is_silent = True
+        answers = iter([False, True])  # asked again and again, as long as nothing comes
+        reading.source.is_cut_off.side_effect = lambda _secs: next(answers, False)
     reading.start(PARTITION)
     reading.wait(lambda: reading.has_begun(PARTITION))
+    reading.source.was_expelled = how == "was expelled from its group"
 
     deadline = time.monotonic() + 30
     while reading.source.subscribe.call_count < 2 and time.monotonic() < deadline:
