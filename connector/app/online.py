@@ -73,6 +73,11 @@ NO_SOURCE: Final = Failure(
     "none where it is yet to come: run waits for it; else mend topics or pattern of the stream",
     0,
 )
+COMPACTED: Final = Failure(
+    "a topic for results is compacted",
+    "set its cleanup.policy to delete: of results with the same key, compaction keeps the last alone",
+    0,
+)
 NOT_CREATED: Final = Failure("a topic cannot be created as the settings say", "see create_topics of the stream")
 NO_RIGHT: Final = Failure(
     "a right in Kafka is missing", "allow it: the finding has the command; or set delivery.guarantee: at_least_once"
@@ -106,6 +111,7 @@ FAILURES: Final = (
     NO_RIGHT,
     NO_TOPIC,
     NO_SOURCE,
+    COMPACTED,
     NOT_CREATED,
     NO_TRANSACTION,
     NO_REGISTRY,
@@ -173,6 +179,8 @@ class _Asked:
         names = [acls[0].name for acls in named]
         allowed = self._permissions.topics(names)
         facts = self._topics.facts([name for name in names if allowed[name].exists])
+        results = {stream.outcomes.topic, stream.dead_letters.topic}
+        compacted = self._topics.compacted([name for name, seen in facts.items() if seen and name in results])
         for acls in named:
             name = acls[0].name
             what = _what(acls[0], f"topic {name}")
@@ -183,6 +191,8 @@ class _Asked:
             lacks = allowed[name].missing([acl.operation for acl in wanted])
             if lacks:
                 yield self._lacking(what, [acl for acl in wanted if acl.operation in lacks])
+            elif name in compacted:
+                yield COMPACTED.of(what, "is compacted")
             elif (seen := facts.get(name)) is not None:
                 detail = f"{seen.partitions} partitions, records up to {seen.max_message_bytes:,} bytes"
                 yield Finding(what, True, detail)

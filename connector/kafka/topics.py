@@ -211,6 +211,11 @@ class Topics:
             for name, config in configs.items()
         }
 
+    def compacted(self, names: Sequence[str]) -> set[str]:
+        """Return which topics are compacted, of those whose settings we may know."""
+        configs = self._configs(names, None)
+        return {name for name, config in configs.items() if config and "compact" in config["cleanup.policy"].value}
+
     def short_of_replicas(self, names: Sequence[str], timeout_secs: float) -> str:
         """Say which topics take nothing for now, as too few replicas of a partition are in sync; of some, if any."""
         there, short = self._metadata(timeout_secs).topics, []

@@ -346,6 +346,19 @@ def test_a_topic_to_read_that_does_not_exist_yet_is_a_warning_as_run_waits_for_i
     assert (warning.detail, "run waits for it" in warning.way_out) == (detail, True)
 
 
+@pytest.mark.parametrize("which", ["outcomes", "dead_letters"])
+def test_a_topic_for_results_that_is_compacted_is_a_warning_as_it_loses_all_but_the_last_of_a_key(
+    which: str, plain: World
+) -> None:
+    topic = plain.topics.create(config={"cleanup.policy": "compact,delete"})
+
+    found = check_online(_load(plain, plain.settings(stream={which: {"topic": topic}})))
+
+    (warning,) = [finding for finding in found if finding.warning]
+    assert (topic in warning.name, warning.detail) == (True, "is compacted")
+    assert "cleanup.policy to delete" in warning.way_out
+
+
 def test_a_topic_for_results_that_does_not_exist_is_told_with_the_command_that_creates_it(plain: World) -> None:
     topic = f"{plain.name}.to-come"
     settings = _load(plain, plain.settings(stream={"outcomes": {"topic": topic}}))
