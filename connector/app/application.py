@@ -166,6 +166,7 @@ class Connector(faust.App):
             docs_url=settings.docs_url,
             traces=self._traces,
             registry=self.registry,
+            others=settings.streams_by_name.keys() - {stream.name},
             resume_command=f"trackly-connector resume {stream.name}{_where(settings)}",
         )
 

@@ -88,6 +88,7 @@ class Outcome(msgspec.Struct, gc=False):
     partition: int
     offset: int
     stream: str = ""
+    operation: str = ""
     origin: Origin | None = None
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -86,6 +86,7 @@ class Stream:
         docs_url: str | None = None,
         traces: Traces | None = None,
         registry: SchemaRegistry | None = None,
+        others: Collection[str] = (),
     ) -> None:
         self.settings = settings
         self.name = settings.name
@@ -93,6 +94,8 @@ class Stream:
         self.state_name = "new"
         self.redrives: Callable[[], list[dict[str, Any]]] = list
         """Asked for the state of the rules by which dead letters are sent again; they run beside the stream."""
+        self._others = others
+        """Names of the streams beside it."""
         self._kafka = kafka
         self._trackly = trackly
         self._identity = identity
@@ -155,7 +158,7 @@ class Stream:
             name=self.name,
             fail=self._fail,
             ask_ids=topics.ask_ids,
-            last_settled=partial(last_settled, kafka, settings, client_id),
+            last_settled=partial(last_settled, kafka, settings, client_id, self._others),
             may_read=partial(may_read, kafka, settings, client_id),
         )
         source = Source(

@@ -171,3 +171,17 @@ def test_a_dead_letter_that_is_sent_again_and_fails_again_carries_each_header_on
     headers = world.headers_of_dead_letters()
     assert [each["__dlq.errors.offset"] for each in headers] == ["0", "1", "2", "3"]
     assert {(each["trackly.origin.offset"], each["trace"]) for each in headers} == {("0", "1")}
+
+
+def test_a_stream_that_is_renamed_posts_nothing_again_before_somebody_decides(world: World) -> None:
+    """Its group is called after it, and the new one has no commits; 24,200 texts were sent twice."""
+    world.produce_sends(40)
+    worker = world.start(world.settings())
+    worker.wait_for(lambda s: s["queued"] == 40, "all is sent")
+    assert worker.stop() == 0
+
+    renamed = world.start(world.settings(stream={"name": f"{world.name}-renamed"}))
+    status = renamed.wait_for(lambda s: len(s["holds"]) == 4, "a hold of each partition")
+
+    assert {hold["reason"] for hold in status["holds"]} == {"progress_missing"}
+    assert world.judge().problems() == []

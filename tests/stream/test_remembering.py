@@ -10,26 +10,33 @@ from connector.core.verdicts import Verdict, Verdicts
 from connector.stream.remembering import places_in
 
 _SPOTS = st.tuples(
-    st.sampled_from(["sends", "codes"]), st.sampled_from(["a", "b"]), st.integers(0, 2), st.integers(0, 99)
+    st.sampled_from(["sends", "codes", "sends under its former name"]),
+    st.sampled_from(["send", "revenue"]),
+    st.sampled_from(["a", "b"]),
+    st.integers(0, 2),
+    st.integers(0, 99),
 )
 
 
-def _outcome(stream: str, topic: str, number: int, offset: int) -> str:
+def _outcome(stream: str, operation: str, topic: str, number: int, offset: int) -> str:
     chunk = Chunk(Partition(topic, number), 1, [offset], [b"{}"])
     item = Finished((chunk,), Verdicts(Verdict("queued", "queued", "", "", 200)), "worker-0-1", 1, 1, 0, 48)
-    (outcomes,) = Scribe(stream, "send", f"trackly-connector.{stream}").outcomes(item)
+    (outcomes,) = Scribe(stream, operation, f"trackly-connector.{stream}").outcomes(item)
     return outcomes.values[0]
 
 
-@given(st.lists(_SPOTS), st.lists(st.sampled_from([None, b"", b"{", b"[]", b'{"stream":"sends"}', b"\xff"])))
-def test_the_highest_offset_of_each_partition_that_the_streams_outcomes_name(
-    spots: list[tuple[str, str, int, int]], others: list[bytes | None]
+@given(
+    st.lists(_SPOTS),
+    st.lists(st.sampled_from([None, b"", b"{", b"[]", b'{"stream":"sends","operation":"send"}', b"\xff"])),
+)
+def test_the_highest_offset_of_each_partition_that_outcomes_of_the_stream_and_of_none_beside_it_name(
+    spots: list[tuple[str, str, str, int, int]], others: list[bytes | None]
 ) -> None:
     values = [_outcome(*spot).encode() for spot in spots] + others
     chunks = [Chunk(Partition("outcomes", 0), 0, [at], [value]) for at, value in enumerate(values)]
 
     expected: dict[Partition, int] = {}
-    for stream, topic, number, offset in spots:
-        if stream == "sends":
+    for stream, operation, topic, number, offset in spots:
+        if operation == "send" and stream != "codes":
             expected[Partition(topic, number)] = max(offset, expected.get(Partition(topic, number), 0))
-    assert places_in(chunks, "sends") == expected
+    assert places_in(chunks, "send", {"codes"}) == expected
