@@ -20,7 +20,7 @@ from connector.core.progress import Progress, RangeSet, decode, encode
 from connector.core.results import Finished
 from connector.core.storm import StormGuard, StormPolicy
 from connector.core.verdicts import QUEUED, Verdict, Verdicts
-from connector.kafka.errors import AbortableError, KafkaTroubleError, RetriableError
+from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError, RetriableError
 from connector.kafka.source import Committed, Read, Source
 from connector.kafka.topics import IdsAsked
 from connector.stream.beginning import BeginOptions
@@ -936,3 +936,200 @@ def test_records_that_retention_removed_are_counted_once_each_time_that_some_wer
         reading.reader.lost([PARTITION])
 
     assert counted == [(20, True), (20, True), (25, True)]
+
+
+def test_a_reader_that_is_drained_reads_no_more_and_stays_in_its_group_until_it_is_told_to_leave(
+    reading: Reading,
+) -> None:
+    """The last transaction may need the membership yet, and it waits for the answers to what is in flight."""
+    reading.start(PARTITION)
+    reading.wait(lambda: reading.has_begun(PARTITION))
+    epoch = reading.reader._epochs[PARTITION]
+    reading.reader._take(chunk_of(epoch, OFFSET), 100.0)
+    assert reading.commit(slots=1) == [[OFFSET]]
+    [(serial, batch)] = reading.state.flow.active.items()
+
+    reading.reader.drain(time.monotonic() + 30)
+    may_read, while_in_flight = reading.state.may_read, reading.reader.wait_drained(0.1)
+    with reading.state.changed:
+        reading.state.finish(serial, batch.chunks, Verdicts(QUEUED), attempts=1, sent_ms=1, answered_ms=2)
+        reading.commit()
+        reading.state.changed.notify_all()
+    once_written = reading.reader.wait_drained(30)
+    owned, left = reading.reader.partitions, reading.reader.left
+    polls = reading.source.read.call_count
+    deadline = time.monotonic() + 30
+    while reading.source.read.call_count <= polls and time.monotonic() < deadline:
+        time.sleep(0.01)
+    had_left = reading.source.close.called
+    reading.close()
+
+    assert (may_read, while_in_flight, once_written) == (False, False, True)
+    assert (owned, left, had_left) == ([], 0, False)
+    assert reading.source.close.call_count == 1
+    assert reading.stand[PARTITION][0] == OFFSET + 1
+
+
+@pytest.mark.parametrize(("named", "listed", "left"), [(True, 7, 7), (True, 1, 2), (False, 7, 2)])
+def test_what_is_in_flight_when_a_drain_has_no_more_time_is_told_as_left_and_the_tick_is_abandoned(
+    reading: Reading, named: bool, listed: int, left: int
+) -> None:
+    """Whoever has the partition next finds it in doubt; what the running tick lists as well, should it commit."""
+    reading.begin_by_hand(PARTITION, OTHER)
+    reading.reader._take(chunk_of(reading.reader._epochs[PARTITION], OFFSET, OFFSET + 1), 100.0)
+    assert reading.commit(slots=1) == [[OFFSET, OFFSET + 1]]
+    reading.ticker.names.side_effect = lambda asked: named and PARTITION in asked
+    reading.ticker.listing.side_effect = lambda asked: listed if PARTITION in asked else 0
+    reading.reader._options = replace(reading.reader._options, drain_secs=0.0)
+
+    reading.reader.revoking([PARTITION, Partition("not-ours", 0)])
+
+    assert (reading.reader.left, reading.ticker.abandon.called) == (left, named)
+    assert (reading.reader.partitions, [*reading.state.flow.partitions]) == ([OTHER], [OTHER])
+
+
+@pytest.mark.parametrize(("fence_secs", "ends"), [(60.0, True), (0.0, False)])
+def test_a_consumer_that_ends_is_replaced_and_ends_the_stream_when_the_next_one_does_at_once(
+    reading: Reading, fence_secs: float, ends: bool
+) -> None:
+    """Of two with one instance id each would throw the other out for ever; much later it is another matter."""
+    fenced = [FatalError(KafkaError(KafkaError._FATAL, "fenced")) for _ in range(2)]
+    words = iter([Read(troubles=[(None, error)]) for error in fenced])
+    reading.source.read.side_effect = lambda _count, timeout: next(words, None) or reading._read(1, timeout)
+    reading.reader._options = replace(reading.reader._options, fence_secs=fence_secs)
+    reading.start(PARTITION)
+
+    deadline = time.monotonic() + 30
+    while not (reading.failed or reading.source.subscribe.call_count == 3) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+    assert reading.failed == (fenced[1:] if ends else [])
+    assert (reading.source.renew.call_count, reading.state.counts.consumers_replaced) == ((1, 1) if ends else (2, 2))
+
+
+def test_a_partition_whose_next_record_is_not_there_any_more_begins_anew_once_what_was_read_has_its_results(
+    reading: Reading,
+) -> None:
+    """As when retention passes a slow reader. What is there of it was read, and is posted."""
+    reading.begin_by_hand(PARTITION)
+    reading.reader._take(chunk_of(reading.reader._epochs[PARTITION], OFFSET, OFFSET + 1), 100.0)
+    assert reading.commit(slots=1) == [[OFFSET, OFFSET + 1]]
+    reading.source.read.side_effect = [Read(missing=[PARTITION, OTHER]), Read(missing=[PARTITION]), Read(), Read()]
+    for _ in range(4):
+        reading.reader._turn(reading.source)
+    before = [where for *_, where in reading.begins]
+    [(serial, batch)] = reading.state.flow.active.items()
+    reading.state.finish(serial, batch.chunks, Verdicts(QUEUED), attempts=1, sent_ms=1, answered_ms=2)
+    reading.commit()
+    reading.source.read.side_effect = reading._read
+    reading.reader._turn(reading.source)
+    reading.look_up()
+
+    assert (before, [where for *_, where in reading.begins]) == ([OFFSET], [OFFSET, OFFSET + 2])
+
+
+def test_a_partition_that_is_held_is_paused_once_and_begins_anew_as_was_decided(reading: Reading) -> None:
+    reading.begin_by_hand(PARTITION, OTHER)
+    reading.state.hold_partition(PARTITION, "in_doubt", "an answer was lost")
+    for _ in range(3):
+        reading.reader._turn(reading.source)
+    paused = [set(call.args[0]) for call in reading.source.pause.call_args_list]
+    resumable = reading.reader._resumable()
+
+    reading.reader.resume({PARTITION: Decision(in_doubt="dead_letter")})
+    reading.reader._turn(reading.source)
+    reading.look_up()
+    reading.state.hold_partition(PARTITION, "in_doubt", "another answer was lost")
+    reading.reader._turn(reading.source)
+
+    assert (paused, resumable) == ([{PARTITION}], [OTHER])
+    assert [began for _, began, _ in reading.begins].count(PARTITION) == 2
+    assert reading.source.pause.call_count == 2, "and so is the next hold"
+
+
+def test_what_is_read_is_counted_by_what_becomes_of_it(reading: Reading) -> None:
+    """Of 70 to 75 two are in doubt and 72 is settled; 76 to 78 are no records; of 79 an answer is known."""
+    progress = Progress(OFFSET, settled=RangeSet([(72, 73)]), in_flight=RangeSet([(70, 72), (79, 80)]))
+    reading.stand[PARTITION] = OFFSET, encode(progress)
+    assert reading.state.flow.settle(Finished((chunk_of(1, 79),), Verdicts(QUEUED), "t-1")) is None
+    reading.begin_by_hand(PARTITION)
+    epoch = reading.reader._epochs[PARTITION]
+
+    reading.reader._take(chunk_of(epoch, *range(OFFSET, 76)), 100.0)
+    first = reading.state.counts.records_read
+    reading.reader._take(chunk_of(epoch, 79), 100.0)
+    posted = reading.commit(slots=9)
+    counts = reading.state.counts
+
+    assert (first, counts.records_read, counts.resent, counts.vanished) == (5, 6, 0, 0)
+    assert posted == [[73, 74, 75]]
+    assert decode(*reading.stand[PARTITION]).in_flight == RangeSet([(73, 76)])
+    assert reading.stand[PARTITION][0] == 73
+
+
+def test_a_stream_whose_buffer_is_full_reads_on_when_there_is_room_and_pauses_only_for_a_long_wait(
+    reading: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pause throws away what was prefetched; a held partition is not resumed with the others."""
+    reading.begin_by_hand(PARTITION, OTHER)
+    turn, source = reading.reader._turn, reading.source
+    reading.reader._take(chunk_of(reading.reader._epochs[PARTITION], OFFSET), time.monotonic())
+    reading.commit(slots=1)
+    [(serial, batch)] = reading.state.flow.active.items()
+    reading.reader._options = replace(reading.reader._options, buffer_bytes=reading.state.held_bytes + 1)
+    source.read.reset_mock()
+    turn(source)
+    reading.reader._options = replace(reading.reader._options, buffer_bytes=reading.state.held_bytes)
+    monkeypatch.setattr("connector.stream.reader.LONG_WAIT_SECS", 0.02)
+    turn(source)
+    turn(source)
+    asked = [call.args[0] for call in source.read.call_args_list]
+    paused = [set(call.args[0]) for call in source.pause.call_args_list]
+    reading.state.hold_partition(OTHER, "in_doubt", "an answer was lost")
+    monkeypatch.setattr("connector.stream.reader.LONG_WAIT_SECS", 30.0)
+
+    def settle() -> None:
+        with reading.state.changed:
+            reading.state.finish(serial, batch.chunks, Verdicts(QUEUED), attempts=1, sent_ms=1, answered_ms=2)
+            reading.commit()
+            reading.state.changed.notify_all()
+
+    settle()
+    turn(source)
+    reading.reader._take(chunk_of(reading.reader._epochs[PARTITION], OFFSET + 1), time.monotonic())
+    reading.commit(slots=1)
+    [(serial, batch)] = reading.state.flow.active.items()
+    timer = threading.Timer(0.05, settle)
+    timer.start()
+    turn(source)
+    timer.join()
+
+    assert (asked, paused) == ([2_000, 1, 1], [{PARTITION, OTHER}])
+    assert [list(call.args[0]) for call in source.resume.call_args_list] == [[PARTITION]]
+    assert [call.args[0] for call in source.read.call_args_list][3:] == [2_000, 2_000], "it waited for what is short"
+    assert [set(call.args[0]) for call in source.pause.call_args_list][1:] == [{OTHER}], "for its own hold"
+
+
+def test_one_call_waits_for_records_until_the_next_batch_is_due_or_a_partition_may_begin(
+    reading: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading.begin_by_hand(PARTITION)
+    turn, source, window = reading.reader._turn, reading.source, reading.state.batcher.limits.window_secs
+    epoch = reading.reader._epochs[PARTITION]
+    source.read.reset_mock()
+    at = time.monotonic()
+    monkeypatch.setattr("connector.stream.reader.now", lambda: at)
+
+    turn(source)
+    reading.reader._take(chunk_of(epoch, OFFSET), at - window + 0.25)
+    turn(source)
+    at += 0.25
+    turn(source)
+    due = [[*piece.offsets] for batch in reading.state.flow.ready for piece in batch.chunks]
+    source.committed.side_effect = RetriableError(KafkaError(KafkaError._TIMED_OUT))
+    reading.reader.assigned([OTHER])
+    turn(source)
+
+    waits = [call.args[1] for call in source.read.call_args_list]
+    assert waits == [0.5, pytest.approx(0.25), 0.5, 0.01]
+    assert due == [[OFFSET]], "it is closed though nothing was read"

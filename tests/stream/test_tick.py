@@ -1,14 +1,19 @@
 """The thread that ticks, with a producer that fails as librdkafka's was seen to: a mock stands for librdkafka alone."""
 
+import json
 import queue
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Literal, cast, get_args
 from unittest.mock import create_autospec
 
 import pytest
 from confluent_kafka import KafkaError
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from connector.clock import now
@@ -808,3 +813,147 @@ def test_a_dead_letter_that_its_topic_would_not_take_is_written_without_its_valu
 
     assert written == [kept]
     assert outputs.look_again.called is (kept is None), "somebody may have raised the limit"
+
+
+Word = Literal["well", "unknown", "unknown, done", "refused", "fatal", "fatal, done"]
+
+
+class Kafka:
+    """A transaction log; the calls of its producers end as the next of `words` says, and well once there is none."""
+
+    def __init__(self, words: Iterable[Word]) -> None:
+        self._words = iter(words)
+        self.results: list[int] = []
+        """Offsets of records whose results can be read."""
+        self.offsets: Offsets = {}
+        self.open: Transactional | None = None
+
+    def next(self, *fits: Word) -> Word:
+        word = next(self._words, "well")
+        return word if word in fits else "well"
+
+    def committed(self, asked: Iterable[Partition], _secs: float) -> dict[Partition, Committed]:
+        if self.next("unknown") == "unknown":
+            raise _unknown()
+        return {p: Committed(*self.offsets.get(p, (0, ""))) for p in asked}
+
+
+class Transactional(Producer):
+    """A producer of that log: what it has open ends with it, or when the next one takes over its id."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        super().__init__()
+        self._kafka = kafka
+        self._results: list[int] | None = None
+        self._prepared = False
+
+    def start(self, timeout_secs: float) -> None:
+        self._fail("unknown")
+        self._kafka.open = self
+
+    def begin(self) -> None:
+        assert self._results is None, "one is open"
+        assert self._kafka.open is self, "another one has taken over"
+        self._fail("unknown", "refused", "fatal")
+        self._results, self._prepared, self.offsets = [], False, {}
+
+    def write_batch(
+        self,
+        topic: str,
+        partition: int,
+        values: Sequence[str],
+        keys: Sequence[bytes | None] | None,
+        headers: Headers | None = None,
+    ) -> None:
+        assert (topic, self._results is not None) == ("outcomes", True)
+        self._fail("unknown", "refused", "fatal")
+        self._results = [*(self._results or []), *(json.loads(value)["offset"] for value in values)]
+
+    def write(self, topic: str, partition: int, *, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        assert (topic, self._results is not None) == ("dead", True)
+        self._fail("unknown", "refused", "fatal")
+        offset = int(dict(headers)["__connect.errors.offset"] or b"")
+        self._results = [*(self._results or []), offset]
+
+    def commit(self, offsets: Offsets, group: Any, timeout_secs: float) -> None:
+        assert self._results is not None
+        self.offsets = offsets or self.offsets
+        word = self._kafka.next("unknown", "unknown, done", "refused", "fatal", "fatal, done")
+        if word.endswith("done") or word == "well":
+            assert self._kafka.open is self
+            if not self._prepared:
+                self._kafka.results += self._results
+                self._kafka.offsets = {**self._kafka.offsets, **self.offsets}
+            self._prepared = True
+        elif self._prepared and word == "refused":
+            word = "well"  # what is decided is not refused
+        self._say(word)
+        self._results = None
+
+    def abort(self, timeout_secs: float) -> None:
+        self._fail("unknown", "fatal")
+        self._results = None
+
+    def _fail(self, *fits: Word) -> None:
+        self._say(self._kafka.next(*fits))
+
+    @staticmethod
+    def _say(word: Word) -> None:
+        if word.startswith("unknown"):
+            raise _unknown()
+        if word == "refused":
+            raise _refused()
+        if word.startswith("fatal"):
+            raise FatalError(KafkaError(KafkaError._FATAL, "out of order"))
+
+
+_OUTPUTS = _silent_outputs()
+_words = st.sampled_from(get_args(Word)) | st.just("well")
+
+
+@settings(max_examples=100)
+@given(words=st.lists(_words, max_size=30), fence_secs=st.sampled_from([0.0, 60.0]))
+@example(words=["well", "well", "well", "well", "unknown, done", "unknown"], fence_secs=0.0)
+@example(words=["well"] * 4 + ["fatal, done", "unknown"], fence_secs=60.0)
+def test_whatever_becomes_of_the_calls_of_ticks_each_record_has_one_result_and_is_posted_once(
+    words: list[Word], fence_secs: float
+) -> None:
+    """As a reader of what has committed sees it; and what is posted is listed in what stands committed."""
+    bench, kafka, posted = Bench(), Kafka(words), list[int]()
+    source = cast("Source", SimpleNamespace(committed=kafka.committed, membership=object))
+
+    def post(listed: list[tuple[int, Batch]], _at: float) -> None:
+        for serial, batch in listed:
+            offsets = [offset for piece in batch.chunks for offset in piece.offsets]
+            in_flight = decode(*kafka.offsets[PARTITION]).in_flight
+            assert all(offset in in_flight for offset in offsets)
+            posted.extend(offsets)
+            bench.state.finish(serial, batch.chunks, Verdicts(QUEUED), attempts=1, sent_ms=1, answered_ms=2)
+
+    settled = list[int]()
+    ticker = Ticker(
+        bench.state,
+        source,
+        lambda: cast("Publisher", Transactional(kafka)),
+        outputs=_OUTPUTS,
+        scribe=Scribe("bench", "send", "group", failures_only=False),
+        options=TickOptions(0.0, 60.0, fence_secs),
+        post=post,
+        settled=lambda items, _at_ms: settled.extend(item.count for item in items),
+        fail=lambda _error: None,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("connector.stream.tick.time", SimpleNamespace(sleep=lambda _secs: None, time=time.time))
+        ticker._replace_publisher()
+        for values in ([EVENT] * 3, [b"{"], [EVENT, b"{"]):
+            bench.read(values)
+            ticker._tick()
+        for _ in range(len(words) + 9):
+            if not bench.state.held_bytes:
+                break
+            ticker._tick()
+
+    assert sorted(kafka.results) == [0, 1, 2, 3, 4, 5]
+    assert sorted(posted) == [0, 1, 2, 4]
+    assert kafka.offsets[PARTITION][0] == 6
+    assert (sum(settled), bench.state.counts.settled) == (6, 6)
