@@ -226,10 +226,10 @@ class State:
         reasons, at = item.reasons(), now()
         self.failures.note(item, reasons)
         for reason, last in list(self.tolerated.items()):
-            if reason in reasons:
-                self.tolerated[reason] = at
-            elif at - last > self.tolerate_secs:
+            if at - last > self.tolerate_secs:
                 del self.tolerated[reason]
+            elif reason in reasons:
+                self.tolerated[reason] = at
         guarded = {reason: count for reason, count in reasons.items() if reason not in self.tolerated}
         storming = self.storm.observe(of, guarded, now=at, checked=checked)
         if storming is not None and storming not in self.storms:

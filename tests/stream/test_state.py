@@ -1,16 +1,22 @@
 """What is due joins what is ready as far as it could be started."""
 
+import itertools
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
+
+from connector.core.breaker import Hold
 from connector.core.chunks import Chunk, Partition
 from connector.core.flow import Flow
 from connector.core.ordering import Lineup
 from connector.core.pacing import Pace, Pacer
 from connector.core.progress import Progress
 from connector.core.results import Finished
-from connector.core.verdicts import QUEUED, Verdicts
+from connector.core.storm import StormGuard, StormPolicy
+from connector.core.verdicts import QUEUED, Verdict, Verdicts
 from connector.stream.state import State
 from tests.core.making import A, B, chunk
 from tests.stream.making import make_state
@@ -142,3 +148,92 @@ def test_a_list_goes_on_at_its_pace_although_its_partition_has_no_room_for_what_
 
     assert state.flow.partitions[A].base == len(offsets)
     assert at > 15, "200 records of the slow list, 10 a second"
+
+
+def test_a_storm_keeps_back_its_own_dead_letters_alone_and_until_somebody_resumes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Then its reason is let pass for as long as it comes; another one is another storm."""
+    state, told, at = make_state(), list[Hold](), 1_000.0
+    monkeypatch.setattr("connector.stream.state.now", lambda: at)
+    state.on_hold = told.append
+    state.storm = StormGuard(StormPolicy(0.5, 4, 10_000.0))
+    state.flow.assign(A, 1, Progress(0))
+    offsets = itertools.count()
+
+    def end(*reasons: str) -> list[str]:
+        """Settle a record for each reason, and return what is kept back of all that was settled so far."""
+        piece = chunk(offsets=[next(offsets) for _ in reasons])
+        verdicts = {number: Verdict("dead_letter", reason) for number, reason in enumerate(reasons)}
+        with state.changed:
+            state.flow.intake(piece)
+            state.settle(Finished((piece,), Verdicts(QUEUED, verdicts)))
+        return kept()
+
+    def kept() -> list[str]:
+        return [reason for item in state.quarantine for reason in item.reasons().elements()]
+
+    def to_be_written() -> Counter[str]:
+        return sum((item.reasons() for item in state.flow.finished), Counter[str]())
+
+    assert end("a", "a", "a", "b") == []
+    assert end("a", "b") == ["a"]
+    assert end("b", "a") == ["a", "a"]
+    assert end("b") == ["a", "a"], "what is no storm yet is written"
+    assert end("b", "b", "a") == ["a", "a", "a"], "as is what comes with it"
+    assert to_be_written() == {"a": 3, "b": 6}
+    assert ([hold.reason for hold in state.holds()], state.holds()) == (["storm:a"], told)
+    assert (state.gate.state, state.may_read, state.slots(at)) == ("open", False, 0)
+
+    with state.changed:
+        state.resume()
+    assert (kept(), to_be_written()) == ([], {"a": 6, "b": 6})
+    assert (state.holds(), state.may_read, state.gate.state) == ([], True, "closed")
+    for _ in range(3):  # each within a minute of the one before
+        at += 50
+        assert end(*["a"] * 10) == []
+    assert end(*["b"] * 60) == ["b"] * 60
+    with state.changed:
+        state.resume()
+    assert end(*["a"] * 100) == []
+    at += 61
+    assert end(*["a"] * 1_000) == ["a"] * 1_000, (
+        "its time is up: the guard is back on it, though nothing else came meanwhile"
+    )
+    assert [hold.reason for hold in told] == ["storm:a", "storm:b", "storm:a"]
+
+
+def test_a_partition_that_is_held_is_told_once_and_with_its_name() -> None:
+    state, told = make_state(), list[Hold]()
+    state.on_hold = told.append
+    for partition in (A, B, A):
+        state.hold_partition(partition, "in_doubt", "why")
+
+    assert [(hold.reason, hold.detail, hold.ends) for hold in told] == [
+        ("in_doubt", f"{A}: why", "operator"),
+        ("in_doubt", f"{B}: why", "operator"),
+    ]
+    assert (state.partition_holds, state.holds()) == (dict(zip((A, B), told, strict=True)), [])
+
+
+@pytest.mark.parametrize("what", ["kafka_hold", "shaping_hold", "paused", "draining", "gate"])
+def test_nothing_is_read_while_anything_holds_the_stream(what: str) -> None:
+    """Nor started, but for what was made of records before the schema registry was away, which is posted."""
+    state = make_state()
+    free = (state.may_read, state.slots(1.0) > 0)
+    if what == "gate":
+        state.gate.refused(0, "unauthorized", now=1.0, detail="")
+    else:
+        setattr(state, what, True if what == "draining" else Hold(what, 1.0, "", "probe"))
+
+    assert free == (True, True)
+    assert (state.may_read, state.slots(1.0) > 0) == (False, what == "shaping_hold")
+
+
+@pytest.mark.parametrize("within", [True, False])
+def test_nothing_starts_within_a_wait_that_the_platform_has_asked_for(within: bool) -> None:
+    state = _filled(lists=100)
+    state.paused_until = 10.0
+
+    assert state.slots(9.0 if within else 10.0) == (0 if within else state.limit.limit)
+    assert state.may_start_more(9.0 if within else 10.0) is not within
