@@ -2,19 +2,25 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any, Literal, cast
 from unittest.mock import create_autospec
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from connector.core.chunks import Partition
 from connector.core.progress import Progress, Range, RangeSet, encode
 from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Record, Topics
+from connector.kafka.errors import RetriableError
 from connector.kafka.source import Committed, RebalanceHandler, Source
 from connector.stream.beginning import Beginning, Beginnings, BeginOptions
+from connector.stream.holds import Decision
 from connector.stream.identities import Identities
 from tests.kit.sending import Bench
 from tests.stream.making import ids, make_state
@@ -188,3 +194,224 @@ def test_a_stop_waits_for_one_question_and_not_for_those_about_all_other_partiti
     closing.join(30)
 
     assert (source.bounds.call_count, failed) == (1, [])
+
+
+class Asking:
+    """The records from 50 to 99 of some partitions, and what is told of where these begin; tests say what stands."""
+
+    def __init__(self, **options: Any) -> None:
+        self.partition = Partition("alpha", 1)
+        self.source = create_autospec(Source, instance=True)
+        self.source.bounds.return_value, self.source.written_end.return_value = (50, 100), 100
+        self.source.partition_count.return_value = 3
+        self.source.offset_at.side_effect = lambda _partition, at_ms, _secs: at_ms
+        self.stand: dict[Partition, Committed] = {}
+        self.source.committed.side_effect = lambda asked, _secs: {
+            p: self.stand.get(p, Committed(None, "")) for p in asked
+        }
+        self.failed: list[BaseException] = []
+        self.epochs = {self.partition: 1}
+        self.outcomes: dict[Partition, int] = {}
+        base: dict[str, Any] = {"start": "earliest", "on_missing": "hold", "in_doubt": "dead_letter", "call_secs": 1.0}
+        self.state = make_state()
+        self.beginnings = Beginnings(
+            self.state,
+            BeginOptions(("alpha",), "g", **{**base, **options}),
+            name="s",
+            fail=self.failed.append,
+            epoch_of=lambda partition: self.epochs.get(partition),  # noqa: PLW0108 (tests put others in its place)
+            last_settled=lambda: self.outcomes,
+            identities=Identities(ids()),
+        )
+
+    def look_up(self, *partitions: Partition) -> list[Beginning]:
+        """Return what is found of partitions, by default of the one, under the epochs of now."""
+        asked = {p: self.epochs.get(p, 1) for p in partitions or (self.partition,)}
+        self.beginnings._load(self.source, asked, 0.1)
+        found = list(self.beginnings.found)
+        self.beginnings.found.clear()
+        return found
+
+    def begins(self) -> tuple[int | None, str]:
+        """Return the base of the one partition, or the reason why it is held."""
+        [found] = self.look_up()
+        return None if found.progress is None else found.progress.base, found.hold[0] if found.hold else ""
+
+    def rule(self, reason: str, **decision: Any) -> None:
+        self.beginnings.rule(self.partition, reason, Decision(**decision))
+
+
+@pytest.fixture
+def asking() -> Iterator[Asking]:
+    made = Asking()
+    yield made
+    made.beginnings.close()
+
+
+@pytest.mark.parametrize(
+    ("stands", "reason", "decision", "begins"),
+    [
+        (Committed(60, "of somebody else"), "foreign_metadata", {"foreign_metadata": "discard"}, 60),
+        (Committed(40, encode(Progress(40, 1))), "records_missing", {}, 50),
+        (Committed(None, ""), "progress_missing", {"progress_missing": "begin"}, 50),
+    ],
+)
+def test_a_partition_that_holds_begins_once_that_was_decided_and_no_hold_that_comes_later_is(
+    asking: Asking, stands: Committed, reason: str, decision: dict[str, Any], begins: int
+) -> None:
+    asking.outcomes = {asking.partition: 80}
+    asking.stand[asking.partition] = stands
+    asked = asking.begins()
+    for another in {"in_doubt", "foreign_metadata", "records_missing", "progress_missing", "paused"} - {reason}:
+        asking.rule(another, foreign_metadata="discard", progress_missing="begin", in_doubt="resend")
+    other_word = asking.begins()
+    asking.rule(reason, **decision)
+    decided = asking.begins()
+    again = asking.begins()
+    asking.beginnings.forget(asking.partition)
+
+    assert (asked, other_word) == ((None, reason), (None, reason))
+    assert (decided, again) == ((begins, ""), (begins, "")), "until it has begun"
+    assert asking.begins() == (None, reason)
+
+
+def test_metadata_of_somebody_else_is_told_with_the_command_that_resets_it(asking: Asking) -> None:
+    asking.stand[asking.partition] = Committed(60, "of somebody else")
+
+    [found] = asking.look_up()
+
+    assert found.hold is not None
+    assert "--group g --reset-offsets --to-current --execute --topic alpha:1" in found.hold[1]
+
+
+@pytest.mark.parametrize(
+    ("births", "number", "begins"), [((2, 0), 1, 100), ((2, 3), 2, 50), ((3, 3), 2, 100), ((), 2, 100)]
+)
+def test_a_partition_that_was_added_after_the_group_began_begins_with_its_first_record_whatever_start_says(
+    births: tuple[int, ...], number: int, begins: int
+) -> None:
+    """The fewest partitions by which others of the group know it are those there were at first."""
+    asking = Asking(start="latest")
+    asking.partition = Partition("alpha", number)
+    asking.epochs = {asking.partition: 1}
+    others = [Partition("alpha", other) for other in range(3) if other != number]
+    for other, birth in zip(others, births, strict=False):
+        asking.stand[other] = Committed(70, encode(Progress(70, birth)) if birth else "of somebody else")
+    [found] = asking.look_up()
+    asking.beginnings.close()
+
+    assert found.progress is not None
+    assert (found.progress.base, found.progress.birth, found.new) == (
+        begins,
+        min([b for b in births if b] or [3]),
+        True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("start", "from_beginning", "begins"),
+    [
+        ("earliest", (), 50),
+        ("latest", (), 100),
+        ("latest", ("alpha",), 50),
+        (datetime.fromtimestamp(0.07, UTC), (), 70),
+        (datetime.fromtimestamp(0.07, UTC), ("alpha",), 50),
+    ],
+)
+def test_a_group_without_commits_begins_where_it_was_told(
+    start: Literal["earliest", "latest"] | datetime, from_beginning: Sequence[str], begins: int
+) -> None:
+    asking = Asking(start=start, from_beginning=frozenset(from_beginning))
+    try:
+        assert asking.begins() == (begins, "")
+    finally:
+        asking.beginnings.close()
+
+
+def test_a_commit_that_an_operator_has_reset_is_ours_from_then_on(asking: Asking) -> None:
+    """What is added to the topic later is read from its beginning, by the partitions that there are now."""
+    asking.stand[asking.partition] = Committed(70, "")
+
+    [found] = asking.look_up()
+
+    assert (found.progress, found.new, found.missing) == (Progress(70, 3), True, 0)
+
+
+def test_what_retention_removed_is_counted_without_what_was_read_and_what_was_in_doubt_is_gone(start: Start) -> None:
+    """Of 20 to 49 five are settled and seven in doubt; those from 50 on are there yet."""
+    found = start(20, on_missing="continue", settled=[(25, 30), (60, 62)], in_flight=[(43, 53)])
+
+    assert (found.missing, found.vanished) == (30 - 5 - 7, 7)
+    assert found.progress == Progress(50, 1, 0, RangeSet([(60, 62)]), RangeSet([(50, 53)]))
+
+
+@pytest.mark.parametrize("committed", [50, 100])
+def test_a_commit_at_the_beginning_or_at_the_end_misses_nothing(start: Start, committed: int) -> None:
+    found = start(committed)
+
+    assert (found.hold, found.missing, found.vanished) == (None, 0, 0)
+    assert found.progress == Progress(committed, 1)
+
+
+def test_records_in_doubt_hold_until_that_was_decided_and_the_decision_goes_with_them() -> None:
+    asking = Asking(in_doubt="hold")
+    asking.stand[asking.partition] = Committed(60, encode(Progress(60, 1, in_flight=RangeSet([(61, 64)]))))
+    held = asking.look_up()[0].hold
+    asking.rule("in_doubt", in_doubt="resend")
+    [found] = asking.look_up()
+    asking.beginnings.close()
+
+    assert held == ("in_doubt", "3 records are in doubt; say what becomes of them")
+    assert (found.hold, found.in_doubt, found.progress and found.progress.base) == (None, "resend", 60)
+
+
+def test_partitions_that_nothing_could_be_learned_of_are_asked_about_after_ever_longer_waits(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those whose brokers are away come last, and with them nothing more is asked: each call would wait."""
+    at, asked, away = 0.0, list[int](), RetriableError(KafkaError(KafkaError._TIMED_OUT))
+    monkeypatch.setattr("connector.stream.beginning.now", lambda: at)
+    asking.beginnings._threads = cast("ThreadPoolExecutor", SimpleNamespace(submit=lambda call, *args: call(*args)))
+    partitions = [Partition("alpha", number) for number in range(4)]
+    asking.epochs = dict.fromkeys(partitions, 1)
+    asking.stand = dict.fromkeys(partitions, Committed(60, encode(Progress(60, 1))))
+
+    def bounds(partition: Partition, _secs: float) -> tuple[int, int]:
+        asked.append(partition.number)
+        if partition.number == 1:
+            raise away
+        return 50, 100
+
+    asking.source.bounds.side_effect = bounds
+    asking.beginnings.look_up(asking.source, asking.epochs)
+    found, times = [[f.partition.number for f in asking.beginnings.found]], [0.0]
+    while len(times) < 9:
+        due = asking.beginnings._later[0].at
+        for at in (due - 0.01, due):
+            before = len(asked)
+            asking.beginnings.look_again(asking.source)
+            assert (len(asked) > before) == (at == due)
+        times.append(at)
+        found.append([f.partition.number for f in asking.beginnings.found])
+    asking.beginnings._threads = ThreadPoolExecutor(1)
+    waits = [round(after - before, 2) for before, after in pairwise(times)]
+
+    assert found[:2] == [[0], [0, 2, 3]]
+    assert asked == [0, 1, 2, 3, *[1] * 8]
+    assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    assert asking.state.kafka_trouble is not None
+    assert asking.failed == []
+
+
+def test_what_is_gone_meanwhile_is_not_asked_about_and_what_nobody_has_thought_of_fails_the_stream(
+    asking: Asking,
+) -> None:
+    asking.epochs = {}
+    asking.stand[asking.partition] = Committed(60, "")
+    assert asking.look_up() == []
+    assert not asking.source.committed.called
+
+    asking.epochs = {asking.partition: 1}
+    asking.source.bounds.side_effect = KeyError("a bug")
+    assert asking.look_up() == []
+    assert [type(error) for error in asking.failed] == [KeyError]

@@ -191,6 +191,7 @@ def test_what_grew_too_old_since_it_was_read_is_not_posted_and_its_neighbours_ar
 
     assert [bench.results()[offset][0].reason for offset in range(5)] == ["", "expired", "", "expired", ""]
     assert liar.taken == Counter((0, 2, 4)), "one without a timestamp is not old"
+    assert bench.results()[1][1].unlisted, "whoever had the partition next would have found it in nobody's hands"
     [letter, _] = Scribe("s", "send", "g").dead_letters(bench.results()[1][1], now_ms=0)
     assert not dict(letter.headers).keys() & {"trackly.batch_id", "trackly.index", "trackly.sent_at"}
     assert (bench.state.held_bytes, bench.state.flow.active_records) == (0, 0)
@@ -355,7 +356,9 @@ NEVER: Final = RetryPolicy(5, base_secs=1_000.0, max_secs=1_000.0, retry_after_m
     ],
     ids=["not sent", "500", "503", "429", "401", "firewall", "code"],
 )
-def test_what_was_not_taken_waits_before_it_is_posted_again(word: tuple[int, str | None, bytes] | Reply) -> None:
+def test_what_was_not_taken_is_not_in_doubt_and_waits_before_it_is_posted_again(
+    word: tuple[int, str | None, bytes] | Reply,
+) -> None:
     bench = Bench(waits=NEVER)
 
     deliver(bench, Liar([word]), ["text"], until=lambda: bench.state.flow.waiting > 0)
@@ -363,6 +366,7 @@ def test_what_was_not_taken_waits_before_it_is_posted_again(word: tuple[int, str
     [(at, batch)] = bench.state.flow.queue.retries()
     assert at > now() + 500
     assert batch.count == 1
+    assert (bench.state.flow.partitions[PARTITION].in_flight().count, bench.state.counts.resent) == (0, 0)
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -414,6 +418,63 @@ def test_a_record_that_fails_by_its_own_code_is_posted_so_many_times_in_all() ->
     assert (verdict.status, verdict.reason, item.attempts) == ("dead_letter", "provider_error", 3)
     assert len(liar.said) == 7
     assert bench.results()[1][0].status == "queued"
+
+
+def test_of_a_batch_some_of_whose_records_are_posted_again_each_other_one_has_its_own_verdict() -> None:
+    codes = {1: "provider_error", 2: "invalid_phone", 4: "not_sendable"}
+    errors = [{"index": index, "code": code} for index, code in codes.items()]
+    mixed = json.dumps({"queued_count": 2, "error_count": 3, "errors": errors}).encode()
+    bench, liar = Bench(), Liar([(200, None, mixed), (200, None, failed(0, of=1))])
+
+    deliver(bench, liar, ["text"] * 5)
+
+    assert [bench.results()[offset][0].reason for offset in range(5)] == ["", "", "invalid_phone", "", "not_sendable"]
+    assert [bench.results()[offset][1].attempts for offset in range(5)] == [1, 3, 1, 1, 1]
+    assert all(item.count for item in bench.settled)
+
+
+@pytest.mark.parametrize(("in_doubt", "reasons"), [("dead_letter", {"in_doubt"}), ("resend", {""})])
+def test_records_that_a_reply_counts_as_failed_and_does_not_name_are_in_doubt(
+    in_doubt: Literal["dead_letter", "resend"], reasons: set[str]
+) -> None:
+    bench, liar = Bench(in_doubt=in_doubt), Liar([(200, None, failed(0, code="invalid_phone", count=3, of=5))])
+
+    deliver(bench, liar, ["text"] * 5)
+
+    found = {offset: verdict.reason for offset, (verdict, _) in bench.results().items()}
+    items = [bench.results()[offset][1] for offset in range(1, 5)]
+    assert (found.pop(0), set(found.values())) == ("invalid_phone", reasons)
+    assert {item.attempts for item in items} == {2 if in_doubt == "resend" else 1}
+    assert bench.state.counts.resent == (4 if in_doubt == "resend" else 0)
+    assert all(item.sent_ms and item.answered_ms >= item.sent_ms for item in items)
+    assert (bench.state.held_bytes, bench.state.flow.partitions[PARTITION].in_flight().count) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("word", "reason", "detail"),
+    [
+        ((401, None, b'{"error":"no such key"}'), "unauthorized", "no such key"),
+        ((402, None, b""), "payment_required", "HTTP 402"),
+        ((403, None, b'{"error":"suspended"}'), "forbidden", "suspended"),
+        ((404, None, b""), "not_found", "HTTP 404"),
+        ((407, None, b""), "proxy", "HTTP 407"),
+        ((300, None, b""), "redirected", "HTTP 300"),
+        ((399, None, b""), "redirected", "HTTP 399"),
+        (Reply("not_sent", trouble="tls"), "tls", "tls"),
+        ((500, None, b'{"error":"down"}'), "outage", "HTTP 500, server_error: down"),
+        (Reply("not_sent", trouble="dns"), "outage", "not_sent: dns"),
+    ],
+)
+def test_a_hold_is_told_with_what_the_far_end_has_said(
+    word: tuple[int, str | None, bytes] | Reply, reason: str, detail: str
+) -> None:
+    bench, told = Bench(failures=1, waits=NEVER), list[tuple[str, str]]()
+    bench.state.on_hold = lambda hold: told.append((hold.reason, hold.detail))
+
+    deliver(bench, Liar([word] * 9), ["text"], until=lambda: bench.state.gate.hold is not None)
+
+    assert told == [(reason, detail)]
+    assert bench.state.counts.requests == 1
 
 
 @pytest.mark.parametrize(("number", "holds"), [("+18005551234", True), ("+18005550000", False)])
@@ -471,6 +532,21 @@ def test_what_may_have_been_taken_stays_listed_as_in_flight_as_long_as_it_has_no
     in_doubt_now = state.flow.partitions[PARTITION].in_flight()
     assert {offset for offset in range(5) if offset in in_doubt_now} >= {1, 2, 3, 4}
     assert not state.flow.active
+
+
+def test_an_answer_that_is_lost_after_its_partition_went_away_holds_nothing() -> None:
+    """Whoever has it by now asks about its records."""
+    bench, turns = Bench(in_doubt="hold"), itertools.count()
+
+    class Late(Liar):
+        async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
+            """Have the partition go while the request is under way."""
+            bench.state.flow.let_go([PARTITION])
+            return await super().post(operation, batch, before=before)
+
+    deliver(bench, Late([Reply("lost", trouble="reset")]), ["text"], until=lambda: next(turns) > 20)
+
+    assert (bench.state.counts.requests, bench.state.partition_holds) == (1, {})
 
 
 class Slow(Liar):
@@ -723,19 +799,25 @@ def test_a_page_in_the_place_of_the_platform_ends_no_outage() -> None:
 
 
 class Broken(Liar):
-    """A client that cannot ask, for whatever reason nobody has thought of."""
+    """A client that cannot ask or post, for whatever reason nobody has thought of."""
 
     async def lists(self) -> Reply:
         """Raise what is no trouble of a connection."""
         raise KeyError("lists")
 
+    async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
+        """Raise that too."""
+        raise KeyError("post")
 
-def test_a_probe_that_fails_for_no_known_reason_fails_the_stream() -> None:
-    """Nothing would end its hold any more, and nothing would tell of it."""
+
+@pytest.mark.parametrize("call", ["lists", "post"])
+def test_a_call_that_fails_for_no_known_reason_fails_the_stream(call: str) -> None:
+    """Nothing would end a hold any more, or give the batch a result, and nothing would tell of it."""
     bench = Bench()
-    bench.state.gate.refused(0, "unauthorized", now=0.0, detail="")
+    if call == "lists":
+        bench.state.gate.refused(0, "unauthorized", now=0.0, detail="")
 
-    with pytest.raises(AssertionError, match="KeyError"):
+    with pytest.raises(AssertionError, match=f"KeyError.*{call}"):
         deliver(bench, Broken([]), ["text"])
 
 

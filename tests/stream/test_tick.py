@@ -206,18 +206,22 @@ def test_a_producer_that_gets_no_answer_is_replaced(error: Callable[[], Abortabl
 def test_a_topic_that_takes_no_such_results_holds_the_stream_until_it_does(code: int) -> None:
     """As one that is compacted and gets an outcome without a key: nothing more is posted, and somebody is told."""
     first, told = Producer(AbortableError(KafkaError(code))), []
-    bench, done = Bench(), threading.Event()
+    bench, done, holds = Bench(), threading.Event(), list[Hold | None]()
 
     def hold(hold: Hold) -> None:
         told.append(hold.reason)
         first.fails = None
+
+    def settled(_items: list[Finished], _at_ms: int) -> None:
+        holds.append(bench.state.kafka_hold)
+        done.set()
 
     bench.state.on_hold = hold
     ticker = _ticker(
         bench,
         [first],
         create_autospec(Source, instance=True),
-        settled=lambda _items, _at_ms: done.set(),
+        settled=settled,
         fail=lambda _error: done.set(),
     )
     bench.read([b"{"])
@@ -226,7 +230,7 @@ def test_a_topic_that_takes_no_such_results_holds_the_stream_until_it_does(code:
     ticker.stop(30)
 
     assert (told, first.committed) == (["results_refused"], ["dead"])
-    assert bench.state.kafka_hold is None
+    assert holds == [None], "it ends with the first tick that commits, however much there is to write"
 
 
 @pytest.mark.parametrize("took_effect", [True, False])
@@ -499,6 +503,8 @@ def _unanswered(call: str, first: Producer, ending: str) -> list[str]:
     ticker.stop(30)
 
     assert (ticker.thread, first.closed, failed) == (None, True, [])
+    counts = bench.state.counts
+    assert (counts.ticks, counts.ticks_aborted) == ((0, 1) if ending == "stop" else (1, 1))
     return second.committed
 
 
@@ -957,3 +963,100 @@ def test_whatever_becomes_of_the_calls_of_ticks_each_record_has_one_result_and_i
     assert sorted(posted) == [0, 1, 2, 4]
     assert kafka.offsets[PARTITION][0] == 6
     assert (sum(settled), bench.state.counts.settled) == (6, 6)
+
+
+def _by_hand(
+    bench: Bench,
+    producers: Sequence[Producer],
+    *,
+    outputs: Any = _OUTPUTS,
+    options: TickOptions = TickOptions(0.0, 0.1, 60.0),  # noqa: B008 (frozen)
+) -> Ticker:
+    """Return a ticker whose ticks are the caller's to run; what a group has committed is nothing."""
+    source = create_autospec(Source, instance=True)
+    source.committed.return_value = {PARTITION: Committed(0, "")}
+    ticker = _ticker(bench, list(producers), source, outputs=outputs, options=options, fail=lambda _error: None)
+    ticker._replace_publisher()
+    return ticker
+
+
+@pytest.mark.parametrize(
+    ("error", "records"), [(_timed_out, 20), (_expired, 20), (_unknown, 20), (_refused, 40), (_fenced, 40)]
+)
+def test_only_what_brokers_were_too_slow_for_makes_ticks_smaller(
+    error: Callable[[], KafkaTroubleError], records: int
+) -> None:
+    bench = Bench()
+    bench.state.flow.limits = replace(bench.state.flow.limits, max_tick_records=40)
+    bench.read([b"{"])
+
+    _by_hand(bench, [Producer(error()), Producer()])._tick()
+
+    assert bench.state.flow.limits.max_tick_records == records
+    assert bench.state.counts.ticks_aborted == 1
+
+
+def test_after_trouble_ticks_wait_ever_longer_and_no_longer_than_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until one commits."""
+    waits, at, producer, bench = list[float](), now(), Producer(_refused()), Bench()
+    ticker = _by_hand(bench, [producer], options=TickOptions(0.25, 0.1, 60.0))
+    monkeypatch.setattr("connector.stream.tick.now", lambda: at)
+    monkeypatch.setattr("connector.stream.tick.time", SimpleNamespace(sleep=waits.append, time=time.time))
+    bench.read([b"{"])
+    for turn in range(14):
+        assert ticker._wait(at - 0.125)
+        if turn == 12:
+            producer.fails = None
+        ticker._tick()
+        bench.read([b"{"])
+
+    assert waits == pytest.approx([0.125, 0.125, 0.2, 0.4, 0.8, 1.6, *[2.0] * 7, 0.125])
+
+
+def test_results_of_a_partition_that_goes_while_they_are_written_are_taken_back() -> None:
+    """Its next owner writes them; a commit of ours would fail, or stand beside theirs."""
+    bench, producer = Bench(), Producer()
+    producer.write = lambda *_, **__: bench.state.flow.let_go([PARTITION])  # type: ignore[method-assign]
+    producer.abort = lambda timeout_secs: aborts.append(True)  # type: ignore[method-assign]
+    aborts = list[bool]()
+    ticker = _by_hand(bench, [producer])
+    bench.read([b"{"])
+
+    ticker._tick()
+
+    assert (producer.offsets, aborts, bench.state.counts.ticks) == ({}, [True], 0)
+    assert ticker.names({PARTITION}) is False
+
+
+def test_a_producer_whose_batches_are_larger_than_topics_take_by_now_is_replaced() -> None:
+    bench, first, second, outputs = Bench(), Producer(_too_large()), Producer(), _silent_outputs()
+    first.abort = lambda timeout_secs: setattr(outputs, "results_bytes", 76)  # type: ignore[method-assign]
+    ticker = _by_hand(bench, [first, second], outputs=outputs)
+    bench.read([b"{"])
+
+    ticker._tick()
+    ticker._tick()
+
+    assert (first.closed, first.committed, second.committed) == (True, [], ["dead"])
+    assert outputs.were_refused.call_args.args == (1_000_000,)
+
+
+def test_a_producer_that_may_not_take_over_its_id_holds_the_stream_until_it_may(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench, told, waits = Bench(), list[str](), list[float]()
+    monkeypatch.setattr("connector.stream.tick.time", SimpleNamespace(sleep=waits.append, time=time.time))
+    bench.state.on_hold = lambda hold: told.append(hold.reason)
+    denied = AbortableError(KafkaError(KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED))
+    refused = [Producer() for _ in range(9)]
+    for each in refused:
+        each.start = lambda timeout_secs: (_ for _ in ()).throw(denied)  # type: ignore[method-assign]
+    bench.read([b"{"])
+
+    ticker = _by_hand(bench, [*refused, Producer()])
+    held = bench.state.slots(now())
+    ticker._tick()
+
+    assert (told, held, all(each.closed for each in refused)) == (["kafka_authorization"], 0, True)
+    assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
+    assert (bench.state.kafka_hold, bench.state.counts.settled) == (None, 1)
