@@ -361,7 +361,7 @@ class Beginnings:
         others = source.committed([Partition(partition.topic, n) for n in range(total)], timeout)
         births = []
         for other in others.values():
-            if other.offset is not None and other.metadata:
+            if other.offset is not None:
                 try:
                     births.append(decode(other.offset, other.metadata).birth)
                 except ForeignMetadataError:

@@ -203,7 +203,6 @@ class Reader:
             self._drained.set()
             self.lag = 0  # partitions are another worker's from now on, and the process may go on
             # A call that the consumer is closed under never returns, and would keep the process from ending.
-            self._close.set()
             self._beginnings.close()
             self._asker.close()
             source.close()
@@ -434,7 +433,6 @@ class Reader:
         with state.changed:
             state.flow.begin_revoke(partitions)
             state.admission.keep(state.flow.may_start)
-            self._preparer.keep_startable()
             # This thread reads nothing meanwhile: what partitions that stay have waiting must not wait for it.
             state.queue(state.batcher.drain())
             while now() < deadline and (ticker.names(wanted) or not state.flow.is_drained(partitions)):
@@ -536,8 +534,6 @@ class Reader:
 
     def _pause_held(self, source: Source) -> None:
         """Stop fetching what is held: it could only be read to be thrown away."""
-        if not self._state.partition_holds and not self._stopped:
-            return
         with self._state.lock:
             held = self._begun & self._state.partition_holds.keys()
         if held - self._stopped:

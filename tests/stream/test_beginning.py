@@ -19,7 +19,7 @@ from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Record, Topics
 from connector.kafka.errors import RetriableError
 from connector.kafka.source import Committed, RebalanceHandler, Source
-from connector.stream.beginning import Beginning, Beginnings, BeginOptions
+from connector.stream.beginning import Beginning, Beginnings, BeginOptions, _of_the_next
 from connector.stream.holds import Decision
 from connector.stream.identities import Identities
 from tests.kit.sending import Bench
@@ -284,11 +284,12 @@ def test_metadata_of_somebody_else_is_told_with_the_command_that_resets_it(askin
     assert "--group g --reset-offsets --to-current --execute --topic alpha:1" in found.hold[1]
 
 
+@pytest.mark.parametrize("foreign", ["", "of somebody else"])
 @pytest.mark.parametrize(
     ("births", "number", "begins"), [((2, 0), 1, 100), ((2, 3), 2, 50), ((3, 3), 2, 100), ((), 2, 100)]
 )
 def test_a_partition_that_was_added_after_the_group_began_begins_with_its_first_record_whatever_start_says(
-    births: tuple[int, ...], number: int, begins: int
+    births: tuple[int, ...], number: int, begins: int, foreign: str
 ) -> None:
     """The fewest partitions by which others of the group know it are those there were at first."""
     asking = Asking(start="latest")
@@ -296,7 +297,7 @@ def test_a_partition_that_was_added_after_the_group_began_begins_with_its_first_
     asking.epochs = {asking.partition: 1}
     others = [Partition("alpha", other) for other in range(3) if other != number]
     for other, birth in zip(others, births, strict=False):
-        asking.stand[other] = Committed(70, encode(Progress(70, birth)) if birth else "of somebody else")
+        asking.stand[other] = Committed(70, encode(Progress(70, birth)) if birth else foreign)
     [found] = asking.look_up()
     asking.beginnings.close()
 
@@ -335,6 +336,7 @@ def test_a_commit_that_an_operator_has_reset_is_ours_from_then_on(asking: Asking
     [found] = asking.look_up()
 
     assert (found.progress, found.new, found.missing) == (Progress(70, 3), True, 0)
+    assert not asking.source.all_partitions.called, "they are only counted where lists have a pace"
 
 
 def test_what_retention_removed_is_counted_without_what_was_read_and_what_was_in_doubt_is_gone(start: Start) -> None:
@@ -415,3 +417,41 @@ def test_what_is_gone_meanwhile_is_not_asked_about_and_what_nobody_has_thought_o
     asking.source.bounds.side_effect = KeyError("a bug")
     assert asking.look_up() == []
     assert [type(error) for error in asking.failed] == [KeyError]
+
+
+@pytest.mark.parametrize(("start", "end"), [("latest", 50), ("earliest", 50), (datetime.fromtimestamp(0.1, UTC), 100)])
+def test_outcomes_are_not_asked_about_where_nothing_can_be_posted_again_or_passed_over(
+    start: Literal["earliest", "latest"] | datetime, end: int
+) -> None:
+    """To read what they remember takes long."""
+    asking = Asking(start=start)
+    asking.source.bounds.return_value = 50, end
+    asked = asking.beginnings._last_settled = create_autospec(dict)
+    try:
+        assert asking.begins() == (end, "")
+        assert not asked.called
+    finally:
+        asking.beginnings.close()
+
+
+@pytest.mark.parametrize(("last", "following"), [(120, 50), (80, 81), (20, 50)])
+def test_a_group_whose_commits_are_gone_is_told_where_to_go_on(last: int, following: int) -> None:
+    """Behind the last outcome; where that lies beyond the end the topic was made anew, and all of it is new."""
+    asking = Asking(start="latest")
+    asking.outcomes = {asking.partition: last}
+    [found] = asking.look_up()
+    asking.beginnings.close()
+
+    assert found.hold is not None
+    assert f"--reset-offsets --to-offset {following} --execute --topic alpha:1" in found.hold[1]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "doubted"), [(60, 100, (78, 82)), (79, 100, (79, 82)), (60, 81, (78, 81)), (0, 78, None)]
+)
+def test_of_a_topic_that_replaces_another_is_in_doubt_what_was_read_since_it_may_be_there_and_is_there(
+    low: int, high: int, doubted: Range | None
+) -> None:
+    progress = Progress(70, 3, 7, RangeSet([(75, 80)]), RangeSet([(71, 73), (80, 82)]))
+
+    assert _of_the_next(progress, 78, low, high) == Progress(low, 3, in_flight=RangeSet([doubted] if doubted else []))

@@ -779,6 +779,11 @@ def test_a_partition_that_ends_with_what_can_not_be_read_is_committed_to_its_end
 
     reading.commit()
     assert (reading.stand[PARTITION][0], reading.state.counts.passed_over) == (OFFSET + 3, 3)
+    reading.source.passed.return_value = {PARTITION: OFFSET + 5}
+    reading.reader._measured_at = float("-inf")
+    reading.reader._turn(reading.source)
+    reading.commit()
+    assert (reading.stand[PARTITION][0], reading.state.counts.passed_over) == (OFFSET + 5, 5)
 
 
 def test_a_partition_that_has_not_begun_is_not_passed_over(reading: Reading) -> None:
@@ -1061,7 +1066,7 @@ def test_what_is_read_is_counted_by_what_becomes_of_it(reading: Reading) -> None
     posted = reading.commit(slots=9)
     counts = reading.state.counts
 
-    assert (first, counts.records_read, counts.resent, counts.vanished) == (5, 6, 0, 0)
+    assert (first, counts.records_read, counts.resent, counts.vanished, counts.passed_over) == (5, 6, 0, 0, 3)
     assert posted == [[73, 74, 75]]
     assert decode(*reading.stand[PARTITION]).in_flight == RangeSet([(73, 76)])
     assert reading.stand[PARTITION][0] == 73
@@ -1133,3 +1138,43 @@ def test_one_call_waits_for_records_until_the_next_batch_is_due_or_a_partition_m
     waits = [call.args[1] for call in source.read.call_args_list]
     assert waits == [0.5, pytest.approx(0.25), 0.5, 0.01]
     assert due == [[OFFSET]], "it is closed though nothing was read"
+
+
+def test_a_partition_that_goes_while_its_results_are_written_is_left_as_the_tick_lists_it(reading: Reading) -> None:
+    """All is answered; whether that was written nobody knows, and else its next owner finds it in doubt."""
+    reading.begin_by_hand(PARTITION)
+    reading.ticker.names.return_value, reading.ticker.listing.return_value = True, 3
+    reading.reader._options = replace(reading.reader._options, drain_secs=0.0)
+
+    reading.reader.revoking([PARTITION])
+
+    assert reading.reader.left == 3
+    reading.ticker.names.return_value = False
+    reading.reader.assigned([])
+    assert reading.reader.left == 0, "it has another owner by now"
+
+
+def test_a_partition_that_goes_before_it_could_begin_does_not_begin(reading: Reading) -> None:
+    reading.source.begin.side_effect = lambda *_: False
+    reading.reader._source, reading.reader._ticker = reading.source, reading.ticker
+    reading.reader.assigned([PARTITION])
+    reading.wait_found()
+    reading.reader._turn(reading.source)
+    reading.reader.lost([PARTITION])
+    reading.source.begin.side_effect = reading._begin
+
+    reading.reader._turn(reading.source)
+
+    assert reading.begins == []
+
+
+def test_what_retention_removed_is_counted_and_committed_at_once_where_a_stream_goes_on(reading: Reading) -> None:
+    """A worker that is started again would count it again. Offsets 60 to 99 are there."""
+    beginnings = reading.reader._beginnings
+    beginnings._options = replace(beginnings._options, on_missing="continue")
+    reading.stand[PARTITION] = 40, encode(Progress(40, birth=4, in_flight=RangeSet([(45, 50)])))
+
+    reading.begin_by_hand(PARTITION)
+
+    assert (reading.state.counts.missing, reading.state.counts.vanished) == (15, 5)
+    assert (reading.stand[PARTITION][0], [where for *_, where in reading.begins]) == (60, [60])

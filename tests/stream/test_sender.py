@@ -549,6 +549,30 @@ def test_an_answer_that_is_lost_after_its_partition_went_away_holds_nothing() ->
     assert (bench.state.counts.requests, bench.state.partition_holds) == (1, {})
 
 
+def test_what_is_under_way_when_a_sender_closes_is_given_up_before_its_connections_close() -> None:
+    """Its fate is unknown: it has no result, and its listing says so."""
+    bench, order = Bench(), list[str]()
+
+    class Hanging(Liar):
+        async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
+            """Never return."""
+            order.append("posted")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                order.append("given up")
+            raise AssertionError
+
+        async def close(self) -> None:
+            """Note it."""
+            order.append("closed")
+
+    deliver(bench, Hanging([]), ["text"], until=lambda: bool(order))
+
+    assert order == ["posted", "given up", "closed"]
+    assert (bench.results(), bench.state.flow.partitions[PARTITION].in_flight().count) == ({}, 1)
+
+
 class Slow(Liar):
     """A client that needs so long to connect that the first requests come too late."""
 

@@ -200,7 +200,10 @@ def test_a_storm_keeps_back_its_own_dead_letters_alone_and_until_somebody_resume
     assert end(*["a"] * 1_000) == ["a"] * 1_000, (
         "its time is up: the guard is back on it, though nothing else came meanwhile"
     )
-    assert [hold.reason for hold in told] == ["storm:a", "storm:b", "storm:a"]
+    assert end(*["b"] * 3_000)[1_000:] == ["b"] * 3_000
+    assert end("a", "b", "c")[4_000:] == ["a", "b"], "of two storms at once either is kept back"
+    assert to_be_written()["c"] == 1
+    assert [hold.reason for hold in told] == ["storm:a", "storm:b", "storm:a", "storm:b"]
 
 
 def test_a_partition_that_is_held_is_told_once_and_with_its_name() -> None:
