@@ -1178,3 +1178,33 @@ def test_what_retention_removed_is_counted_and_committed_at_once_where_a_stream_
 
     assert (reading.state.counts.missing, reading.state.counts.vanished) == (15, 5)
     assert (reading.stand[PARTITION][0], [where for *_, where in reading.begins]) == (60, [60])
+
+
+def test_what_kafka_refused_to_have_read_is_asked_about_though_nothing_comes(reading: Reading) -> None:
+    reading.begin_by_hand(PARTITION)
+    reading.reader._asker._may_read = lambda of: of
+    reading.reader.troubles.take(PARTITION, AbortableError(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
+    reading.reader.troubles.ask_at_once()
+    refused = reading.reader.troubles.refused
+
+    deadline = time.monotonic() + 30
+    while reading.reader.troubles.refused is not None and time.monotonic() < deadline:
+        reading.reader._turn(reading.source)
+
+    assert (refused is not None, reading.reader.troubles.refused) == (True, None)
+
+
+def test_paces_are_told_how_many_records_are_to_be_read_yet(reading: Reading) -> None:
+    """Those up to 99 are there; what was read waits in memory, and is known."""
+    pacer = reading.state.admission.pacer = Pacer(Pace(6_000), max_lot=10)
+    reading.source.all_partitions.return_value = 1
+    reading.begin_by_hand(PARTITION)
+    told = []
+    for end in (100, 100, 80, None):
+        reading.source.known_end.return_value = end
+        reading.reader._measured_at = float("-inf")
+        reading.reader._measure_lag(reading.source)
+        told.append((pacer.unread, reading.reader.lag))
+        reading.reader._take(chunk_of(reading.reader._epochs[PARTITION], *range(OFFSET, OFFSET + 20)), 100.0)
+
+    assert told == [(30, 30), (10, 30), (0, 10), (0, None)]

@@ -713,6 +713,41 @@ def test_a_single_attempt_is_not_enough_to_blame_a_record_for_what_a_firewall_re
     assert (verdict.reason, item.attempts) == ("rejected", 3)
 
 
+@pytest.mark.parametrize(("most", "times"), [(1, 2), (4, 5)])
+def test_a_record_that_fails_again_and_again_while_others_pass_is_a_suspect_until_it_is_given_up(
+    most: int, times: int
+) -> None:
+    """Suspects have no more than half of the requests. Its first failure tells nothing: nobody knows others yet."""
+    suspect: list[bool] = []
+    passed, answered = asyncio.Event(), 0
+
+    class Noting(Firewall):
+        async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
+            """Note whether it is suspected, and answer when others have passed since it was posted."""
+            if any(b"poison" in wire for chunk in batch.chunks for wire in chunk.wire or ()):
+                suspect.append(batch.suspect)
+                if len(suspect) > 1:
+                    passed.clear()
+                    await passed.wait()
+            return await super().post(operation, batch, before=before)
+
+    bench = Bench(max_attempts=most, batch_records=1)
+    others = others_pass(bench)
+
+    def feed() -> None:
+        nonlocal answered
+        if bench.state.counts.requests_by_row["accepted"] > answered:
+            answered = bench.state.counts.requests_by_row["accepted"]
+            passed.set()
+        others()
+
+    deliver(bench, Noting(b"poison", status=500), ["poison"], feed=feed)
+
+    verdict, item = bench.results()[0]
+    assert (verdict.reason, item.attempts) == ("server_error", times)
+    assert suspect == [False, False, False, True, True][:times]
+
+
 @pytest.mark.parametrize(("status", "reason"), [(403, "forbidden"), (400, "refused"), (422, "refused")])
 def test_nothing_is_dead_lettered_when_a_firewall_lets_nothing_pass(status: int, reason: str) -> None:
     firewall = Firewall(b"drop table", refuses_all_from=20, status=status)
