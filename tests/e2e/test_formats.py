@@ -24,7 +24,7 @@ from tests.kit.world import World
 from tests.shaping.formats.making import SMS, SMS_JSON, SMS_PROTO, frame
 from tests.shaping.formats.test_framed import _messages
 
-EVENTS: Final = 50_000
+EVENTS: Final = 10_000
 """Of all five topics."""
 BAD_EVERY: Final = 50
 

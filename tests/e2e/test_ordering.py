@@ -92,7 +92,7 @@ def test_a_key_keeps_its_order_through_503s_transient_codes_lost_answers_and_a_k
 def test_a_paced_list_keeps_its_pace_and_stops_no_other_until_the_buffer_is_full(world: World) -> None:
     """The paced list has more than the buffer holds; behind it lies the last record of the other list."""
     watch = Watch(world.platform)
-    paced = 120_000
+    paced = 60_000
     _produce(world, _paced(paced), partition=0)
     _produce(world, [_send("other, behind", number=OTHER)], partition=0)
     _produce(world, [_send(f"other {n}", number=OTHER) for n in range(500)], partition=1)
@@ -129,7 +129,7 @@ def test_a_paced_list_keeps_its_pace_and_stops_no_other_until_the_buffer_is_full
 
 
 def _paced(count: int) -> Iterator[Record]:
-    return (_send(f"paced {number} {'.' * 100}") for number in range(count))
+    return (_send(f"paced {number} {'.' * 1_000}") for number in range(count))
 
 
 def _send(text: str, *, key: str | None = None, number: str = "+18005551234") -> Record:

@@ -284,10 +284,10 @@ def test_brokers_that_are_away_for_longer_than_a_session_leave_nothing_in_doubt(
     broker = make_broker({})
     world = make_world(broker.bootstrap_servers)
     world.platform.set_faults(Faults(latency_ms=(300, 300)))
-    world.produce_sends(100_000)
-    settings = world.defaults({"kafka": {"session_timeout_secs": 7}}, stream={"batch": {"max_records": 250}})
+    world.produce_sends(50_000)
+    settings = world.defaults({"kafka": {"session_timeout_secs": 7}}, stream={"batch": {"max_records": 50}})
     worker = world.start(settings)
-    worker.wait_for(lambda s: s.get("queued", 0) > 10_000, "work at full speed")
+    worker.wait_for(lambda s: s.get("queued", 0) > 5_000, "work at full speed")
     world.platform.set_faults(Faults(latency_ms=(300, 300), status_override=503))
     time.sleep(0.15)  # so that about half of what is in flight was accepted
     broker.pause()
@@ -298,7 +298,7 @@ def test_brokers_that_are_away_for_longer_than_a_session_leave_nothing_in_doubt(
     found = world.settled()
 
     assert found.problems() == []
-    assert (found.queued, found.in_doubt) == (100_000, 0)
+    assert (found.queued, found.in_doubt) == (50_000, 0)
     assert "answers known from before" in worker.log.read_text(), "nothing was in flight"
 
 
@@ -310,8 +310,8 @@ def test_after_an_outage_the_full_speed_is_back_soon(world: World, faults: Fault
     slow = 200
     world.platform.set_faults(Faults(latency_ms=(slow, slow)))
     watch = Watch(world.platform)
-    world.produce_sends(110_000)  # enough for a minute, so that a busy machine has that long
-    worker = world.start(world.defaults(stream={"batch": {"max_records": 5}}))
+    world.produce_sends(44_000)  # enough for a minute, so that a busy machine has that long
+    worker = world.start(world.defaults(stream={"batch": {"max_records": 2}}))
     worker.wait_for(lambda s: s["concurrency_limit"] == 64, "all requests that may be under way")
     time.sleep(1.5)
     before = watch.count(time.monotonic() - 1, time.monotonic())

@@ -145,8 +145,9 @@ def test_rule_3_a_commit_that_is_not_answered_starts_nothing_until_it_is_known(
     broker = make_broker({"transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000"})
     world = make_world(broker)
     world.platform.set_faults(Faults(latency_ms=(20, 80)))
-    world.produce_sends(30_000)
-    worker = world.start(world.settings({"kafka": {"request_timeout_secs": 2, "transaction_timeout_secs": 4}}))
+    world.produce_sends(6_000)
+    kafka = {"request_timeout_secs": 2, "transaction_timeout_secs": 4}
+    worker = world.start(world.settings({"kafka": kafka}, stream={"batch": {"max_records": 50}}))
     _wait_in_flight(worker)
 
     broker.pause()
@@ -166,8 +167,9 @@ def test_rule_3_a_broker_that_is_killed_and_comes_back_loses_and_repeats_nothing
     broker = make_broker()
     world = make_world(broker)
     world.platform.set_faults(Faults(latency_ms=(20, 80)))
-    world.produce_sends(30_000)
-    worker = world.start(world.settings({"kafka": {"request_timeout_secs": 3}}))
+    world.produce_sends(6_000)
+    kafka = {"request_timeout_secs": 3}
+    worker = world.start(world.settings({"kafka": kafka}, stream={"batch": {"max_records": 50}}))
     _wait_in_flight(worker)
 
     broker.kill()
@@ -183,13 +185,14 @@ def test_rule_3_a_broker_that_is_killed_and_comes_back_loses_and_repeats_nothing
 def test_rule_3_a_fenced_producer_is_replaced_and_what_it_committed_read_back(world: World) -> None:
     """Something took over our transactional id: once may be chance, the worker goes on with a new producer."""
     world.platform.set_faults(Faults(latency_ms=(20, 80)))
-    worker = world.start({**world.settings(), "instance_id": f"{world.name}-0"})
+    settings = world.settings({"instance_id": f"{world.name}-0"}, stream={"batch": {"max_records": 50}})
+    worker = world.start(settings)
     worker.wait_for(lambda s: s["ticks"] >= 1, "its first commit")
     intruder = Producer(
         {"bootstrap.servers": world.bootstrap_servers, "transactional.id": f"{world.group}.{world.name}-0"}
     )
     intruder.init_transactions(30)
-    world.produce_sends(20_000)
+    world.produce_sends(4_000)
 
     found = world.settled(within_secs=60)
     assert found.problems() == []
@@ -630,14 +633,14 @@ def test_rule_11_records_that_retention_removes_ahead_of_the_reader_are_counted_
     padding = "x" * 4_000
     events = [
         Record(b'{"to":"+1555%07d","body":"%s"}' % (number, padding.encode()), b"%d" % number)
-        for number in range(30_000)
+        for number in range(16_000)
     ]
     world.topics.produce(world.source, events, partition=0)
     worker = world.start(world.settings({"buffer": {"max_bytes": 48_000_000}}, stream={"on_missing": "continue"}))
     _wait_for_hold(worker, "unauthorized")
     time.sleep(2)  # until it reads no more
     read = worker.status()["records_read"]
-    _retain_from(world, 0, 29_000)
+    _retain_from(world, 0, 15_000)
 
     world.platform.set_faults(Faults())
 
@@ -645,7 +648,7 @@ def test_rule_11_records_that_retention_removes_ahead_of_the_reader_are_counted_
         lambda s: s["queued"] == read + 1_000 and s["lag"] == 0,  # which is measured once a second
         "what was read, and what is left",
     )
-    assert status["missing"] == 29_000 - read
+    assert status["missing"] == 15_000 - read
 
 
 # ------------------------------------------------------------------ rule 12: instance ids
