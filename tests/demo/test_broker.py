@@ -62,7 +62,7 @@ def test_address_and_data_outlast_stop_and_kill(make_broker: MakeBroker) -> None
     assert sorted(m.value() or b"" for m in topics.read(topic)) == [b"first", b"second", b"third"]
 
 
-def test_a_paused_broker_stands_still_with_all_its_threads_and_answers_when_it_is_resumed(
+def test_a_paused_broker_stands_still_answers_when_it_is_resumed_and_is_gone_when_it_is_closed(
     make_broker: MakeBroker,
 ) -> None:
     broker = make_broker()
@@ -78,9 +78,6 @@ def test_a_paused_broker_stands_still_with_all_its_threads_and_answers_when_it_i
 
     wait_until_ready(broker.bootstrap_servers, 10)
 
-
-def test_nothing_is_left_when_it_is_closed(make_broker: MakeBroker) -> None:
-    broker = make_broker()
     pid, home = broker.pid, broker.log.parent
 
     broker.close()

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from connector.demo.broker import Broker
 from connector.demo.judge import Judgement
 from connector.demo.topics import Topics
 from connector.simulator import Faults, SimulatorThread
-from tests.conftest import MakeBroker
 from tests.kit.feed import Feed
 from tests.kit.world import Worker, World, sends
 
@@ -18,26 +18,17 @@ def _wait_in_flight(worker: Worker, requests: int = 1) -> None:
     worker.wait_for(lambda s: s["in_flight_requests"] >= requests, f"{requests} requests in flight")
 
 
-SHORT_SESSIONS = {
-    "group.consumer.min.session.timeout.ms": "6000",
-    "group.consumer.session.timeout.ms": "6000",
-    "group.consumer.min.heartbeat.interval.ms": "1000",
-    "group.consumer.heartbeat.interval.ms": "1000",
-}
-"""With the newer protocol sessions are the broker's; its default of 45 s would only make the test longer."""
-
-
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_kills_and_a_frozen_worker_lose_nothing_and_text_nobody_twice(
-    make_broker: MakeBroker, platform: SimulatorThread, tmp_path: Path, protocol: str
+    shaken_broker: Broker, platform: SimulatorThread, tmp_path: Path, protocol: str
 ) -> None:
     """Three `kill -9` with batches in flight, one of them for good, and one freeze beyond the session timeout.
 
     Two workers and 800 batches; the frozen one wakes up with posts in hand.
     """
-    broker = make_broker(SHORT_SESSIONS)
-    world = World(broker.bootstrap_servers, Topics(broker.bootstrap_servers), platform, tmp_path)
+    address = shaken_broker.bootstrap_servers
+    world = World(address, Topics(address), platform, tmp_path)
     platform.set_faults(Faults(latency_ms=(600, 2_400)))
     settings = world.settings(
         {"kafka": {"group_protocol": protocol}},
@@ -70,11 +61,11 @@ def test_kills_and_a_frozen_worker_lose_nothing_and_text_nobody_twice(
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_a_worker_that_is_frozen_as_it_lets_a_partition_go_says_nothing_of_those_that_it_kept(
-    make_broker: MakeBroker, platform: SimulatorThread, tmp_path: Path, protocol: str
+    shaken_broker: Broker, platform: SimulatorThread, tmp_path: Path, protocol: str
 ) -> None:
     """By the time it wakes up they are another worker's, and it joins the group anew before it is told so."""
-    broker = make_broker(SHORT_SESSIONS)
-    world = World(broker.bootstrap_servers, Topics(broker.bootstrap_servers), platform, tmp_path)
+    address = shaken_broker.bootstrap_servers
+    world = World(address, Topics(address), platform, tmp_path)
     settings = world.settings({"kafka": {"group_protocol": protocol}})
     try:
         with Feed(world) as feed:

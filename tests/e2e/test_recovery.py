@@ -107,13 +107,10 @@ def test_the_partitions_of_a_worker_that_is_gone_for_good_are_posted_by_another(
 
 
 def test_with_the_newer_protocol_a_worker_is_missed_as_soon_as_the_broker_lets_it(
-    make_broker: MakeBroker, make_world: MakeWorld
+    shaken_broker: Broker, make_world: MakeWorld
 ) -> None:
     """Sessions are the broker's there: 45 s by its default, 6 s as set here."""
-    broker = make_broker(
-        {"group.consumer.min.session.timeout.ms": "6000", "group.consumer.session.timeout.ms": "6000"},
-    )
-    world = make_world(broker.bootstrap_servers)
+    world = make_world(shaken_broker.bootstrap_servers)
     with Feed(world) as feed:
         workers = _start_two(world, feed, "consumer")
         its = _owned(workers[0])
@@ -127,17 +124,16 @@ def test_with_the_newer_protocol_a_worker_is_missed_as_soon_as_the_broker_lets_i
 
 
 def test_a_broker_that_restarts_or_dies_and_comes_back_is_used_again_soon(
-    make_broker: MakeBroker, make_world: MakeWorld
+    shaken_broker: Broker, make_world: MakeWorld
 ) -> None:
-    broker = make_broker()
-    world = make_world(broker.bootstrap_servers)
+    world = make_world(shaken_broker.bootstrap_servers)
     took = {}
     with Feed(world) as feed:
         _start_two(world, feed)
-        for end in (broker.stop, broker.kill):
+        for end in (shaken_broker.stop, shaken_broker.kill):
             end()
             time.sleep(3)
-            broker.restart()
+            shaken_broker.restart()
             up, mark = time.monotonic(), feed.mark()
             took[end.__name__] = feed.wait_posted(ALL, after=mark, since=up, within_secs=90)
 
@@ -278,11 +274,10 @@ def test_clients_that_were_told_of_no_brokers_reach_them_again(make_broker: Make
 
 
 def test_brokers_that_are_away_for_longer_than_a_session_leave_nothing_in_doubt(
-    make_broker: MakeBroker, make_world: MakeWorld
+    shaken_broker: Broker, make_world: MakeWorld
 ) -> None:
     """What the platform has answered meanwhile is still known when the partitions come back: yes, or that it can't."""
-    broker = make_broker({})
-    world = make_world(broker.bootstrap_servers)
+    world = make_world(shaken_broker.bootstrap_servers)
     world.platform.set_faults(Faults(latency_ms=(300, 300)))
     world.produce_sends(50_000)
     settings = world.defaults({"kafka": {"session_timeout_secs": 7}}, stream={"batch": {"max_records": 50}})
@@ -290,10 +285,10 @@ def test_brokers_that_are_away_for_longer_than_a_session_leave_nothing_in_doubt(
     worker.wait_for(lambda s: s.get("queued", 0) > 5_000, "work at full speed")
     world.platform.set_faults(Faults(latency_ms=(300, 300), status_override=503))
     time.sleep(0.15)  # so that about half of what is in flight was accepted
-    broker.pause()
+    shaken_broker.pause()
     worker.wait_for(lambda s: s.get("partitions") == {}, "the end of the session")
     world.platform.set_faults(Faults(latency_ms=(300, 300)))
-    broker.resume()
+    shaken_broker.resume()
 
     found = world.settled()
 

@@ -27,7 +27,6 @@ from connector.demo.broker import Broker
 from connector.demo.topics import Record, Topics
 from connector.simulator import Faults, SimulatorThread
 from connector.trackly.client import Client
-from tests.conftest import MakeBroker
 from tests.kit.sending import POST_WITHIN_SECS, Bench
 from tests.kit.world import KEY, Worker, World, sends
 
@@ -136,23 +135,22 @@ def test_rule_2_an_answer_that_comes_after_the_partition_has_gone_is_dropped(wor
 
 @pytest.mark.timeout(180)
 def test_rule_3_a_commit_that_is_not_answered_starts_nothing_until_it_is_known(
-    make_broker: MakeBroker, make_world: MakeWorld
+    shaken_broker: Broker, make_world: MakeWorld
 ) -> None:
     """A broker that hangs leaves a commit's fate open: to abort could undo it, to go on could post twice.
 
     It hangs for longer than a transaction may take, so that it has ended the one that was open when it comes back.
     """
-    broker = make_broker({"transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000"})
-    world = make_world(broker)
+    world = make_world(shaken_broker)
     world.platform.set_faults(Faults(latency_ms=(20, 80)))
     world.produce_sends(6_000)
     kafka = {"request_timeout_secs": 2, "transaction_timeout_secs": 4}
     worker = world.start(world.settings({"kafka": kafka}, stream={"batch": {"max_records": 50}}))
     _wait_in_flight(worker)
 
-    broker.pause()
+    shaken_broker.pause()
     time.sleep(7)
-    broker.resume()
+    shaken_broker.resume()
 
     found = world.settled(within_secs=90)
     assert found.problems() == []
@@ -162,19 +160,18 @@ def test_rule_3_a_commit_that_is_not_answered_starts_nothing_until_it_is_known(
 
 @pytest.mark.timeout(180)
 def test_rule_3_a_broker_that_is_killed_and_comes_back_loses_and_repeats_nothing(
-    make_broker: MakeBroker, make_world: MakeWorld
+    shaken_broker: Broker, make_world: MakeWorld
 ) -> None:
-    broker = make_broker()
-    world = make_world(broker)
+    world = make_world(shaken_broker)
     world.platform.set_faults(Faults(latency_ms=(20, 80)))
     world.produce_sends(6_000)
     kafka = {"request_timeout_secs": 3}
     worker = world.start(world.settings({"kafka": kafka}, stream={"batch": {"max_records": 50}}))
     _wait_in_flight(worker)
 
-    broker.kill()
+    shaken_broker.kill()
     time.sleep(2)
-    broker.restart()
+    shaken_broker.restart()
 
     found = world.settled(within_secs=100)
     assert found.problems() == []
