@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain, groupby
+from pathlib import Path
 from typing import Final, NoReturn, Protocol
 from unittest import TestCase
 
@@ -32,9 +33,11 @@ settings.load_profile("unhurried")
 _NEED_A_BROKER: Final = frozenset(
     {"apicurio", "broker", "kafka_by_java", "make_broker", "make_lasting_broker", "three_brokers", "topics"}
 )
+_REGISTRY: Final = frozenset({"apicurio"})
 _LONG: Final = (
     frozenset({"three_brokers"}),
     frozenset({"kafka_by_java", "make_broker", "make_lasting_broker"}),
+    _REGISTRY,
     _NEED_A_BROKER,
 )
 """What makes tests long, the longest first."""
@@ -104,17 +107,23 @@ def _long_ones_first(items: list[pytest.Item], workers: int) -> list[pytest.Item
     """Return tests so that each process begins with its part of the long ones, the longest first.
 
     Each is given as many in a row, and takes from the end of what others have when it has none left: a long one there
-    would be waited for by all. Those of a file stay together, as they may share what takes long to start.
+    would be waited for by all. Those of a file stay together, as they may share what takes long to start, and so do all
+    that need the schema registry.
     """
     shares: list[list[pytest.Item]] = [[] for _ in range(workers)]
     short: list[pytest.Item] = []
-    for (rank, _), group in groupby(sorted(items, key=_rank), lambda item: (_rank(item), item.path)):
+    for (rank, _), group in groupby(sorted(items, key=_rank), _together):
         (short if rank == len(_LONG) else min(shares, key=len)).extend(group)
     for number, share in enumerate(shares):
         size = max(0, (len(items) + number) // workers - len(share))
         share.extend(short[:size])
         del short[:size]
     return [*chain(*shares), *short]
+
+
+def _together(item: pytest.Item) -> tuple[int, Path | None]:
+    rank = _rank(item)
+    return rank, item.path if rank != _LONG.index(_REGISTRY) else None
 
 
 def _rank(item: pytest.Item) -> int:
