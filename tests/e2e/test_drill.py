@@ -104,7 +104,8 @@ def test_a_key_that_is_revoked_is_told_everywhere_and_nothing_is_lost(
         assert 'reason="unauthorized"' in sample
         assert (alert["labels"]["reason"], alert["labels"]["stream"]) == ("unauthorized", world.name)
         assert alert["annotations"]["runbook_url"] == f"{DOCS}/runbook/on-hold/"
-        queued = worker.status()["queued"]
+        settled = worker.wait_for(lambda s: s["in_flight_records"] == 0, "what was posted before has its results")
+        queued = settled["queued"]
         time.sleep(1)
         assert worker.status()["queued"] == queued
 
