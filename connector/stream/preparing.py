@@ -9,10 +9,11 @@ hold's probes.
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 from connector.clock import now, now_ms
 from connector.core.breaker import Hold
-from connector.core.chunks import Chunk, weight
+from connector.core.chunks import Chunk, value_bytes, weight
 from connector.core.results import Finished
 from connector.shaping.decoded import FormatAwayError
 from connector.shaping.shaped import Shaped
@@ -74,7 +75,7 @@ class Preparer:
 
     def take(self, pieces: Iterable[Chunk], at: float) -> None:
         """Make batches of what is new; the window of a batch that begins with it is counted from `at`."""
-        for piece in (part for whole in pieces for part in _parts(whole)):
+        for piece in chain.from_iterable(map(_parts, pieces)):
             late = self._shape is not None and now() > self._turn_ends_at
             if self._kept or late or not self._prepare(piece, at):
                 self._kept.append(piece)
@@ -155,7 +156,7 @@ class Preparer:
 def _parts(piece: Chunk) -> Iterator[Chunk]:
     """Yield a chunk in parts of as many bytes as may be decoded together, or of one record."""
     half = len(piece) // 2
-    if not half or sum(map(len, filter(None, piece.values))) <= DECODED_BYTES:
+    if not half or value_bytes(piece) <= DECODED_BYTES:
         yield piece
         return
     yield from _parts(piece.slice(0, half))
