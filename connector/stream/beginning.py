@@ -318,21 +318,24 @@ class Beginnings:
             return ""
         last = last_settled().get(partition, -1)
         was_made_anew = last >= high
-        following = low if was_made_anew else max(last + 1, low)
         if last < 0 or (was_made_anew and not passes_over):
             return ""
         if was_made_anew:
             harm = f", so the topic was made anew; with `start: latest` its {high - low:,} offsets would be passed over"
         elif base <= last:
             harm = "; from `start` on all would be posted again"
-        elif passes_over and following < high:
-            harm = f"; with `start: latest` {high - following:,} offsets behind it would be passed over"
+        elif passes_over and (behind := high - max(last + 1, low)):
+            harm = f"; with `start: latest` {behind:,} offsets behind it would be passed over"
         else:
             return ""
-        where = "with it" if was_made_anew else "after it"
+        if was_made_anew:
+            way = f"to go on with it: {self._reset(partition, f'--to-offset {low}')}"
+        else:
+            # To go on behind it would send again what is in doubt by a dead letter, and pass over what had to wait.
+            way = "dead letters may tell of later ones, and some below may have none: find out before you set an offset"
         return (
             f"Kafka has no commit of group {self._options.group}, and outcomes tell of results up to offset {last}"
-            f"{harm}; to go on {where}: {self._reset(partition, f'--to-offset {following}')}"
+            f"{harm}; {way}"
         )
 
     def _in_doubt(self, found: Beginning, progress: Progress) -> int:
