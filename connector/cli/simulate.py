@@ -87,7 +87,7 @@ def simulate(
         load_script,
         load_switches,
     )
-    from connector.simulator.reading import validated  # noqa: PLC0415
+    from connector.simulator.reading import validated
 
     given = {
         "host": host,

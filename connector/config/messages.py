@@ -63,7 +63,7 @@ def faults_of(
         if details["type"] == "extra_forbidden":
             yield _unknown(path, model)
         else:
-            yield Fault(path, _message(details, path, _at(data, path), by_reference=path in referenced))
+            yield Fault(path, _message(details, path, _at(data, path), model, by_reference=path in referenced))
 
 
 def _place(details: ErrorDetails, data: Any) -> KeyPath:
@@ -87,7 +87,7 @@ def _at(data: Any, path: KeyPath) -> Any:
     return data
 
 
-def _message(details: ErrorDetails, path: KeyPath, value: Any, *, by_reference: bool) -> str:
+def _message(details: ErrorDetails, path: KeyPath, value: Any, model: type[BaseModel], *, by_reference: bool) -> str:
     if len(path) == 3 and path[1] in PROPERTY_GROUPS:
         return "must be text, a number, true or false"
     kind = details["type"]
@@ -98,10 +98,10 @@ def _message(details: ErrorDetails, path: KeyPath, value: Any, *, by_reference: 
         return message
     if value is None:
         return f"is empty: leave it out, or say what it is ({message})"
-    return message + _way_out(kind, path, value, by_reference=by_reference)
+    return message + _way_out(kind, path, value, model, by_reference=by_reference)
 
 
-def _way_out(kind: str, path: KeyPath, value: Any, *, by_reference: bool) -> str:
+def _way_out(kind: str, path: KeyPath, value: Any, model: type[BaseModel], *, by_reference: bool) -> str:
     """Return what is said behind a rule that a value of another type breaks: what to write in its place."""
     match kind, value:
         case "int_type" | "float_type" | "bool_type", str():
@@ -121,7 +121,7 @@ def _way_out(kind: str, path: KeyPath, value: Any, *, by_reference: bool) -> str
         case "list_type", _:
             return ": put it in brackets"
         case "model_type", _:
-            return f": {', '.join([*_names_at(path)[:3], '...'])}"
+            return f": {', '.join([*_names_at(path, model)[:3], '...'])}"
         case _:
             return ""
 

@@ -105,7 +105,7 @@ def test_a_value_that_is_nested_deeply_does_not_keep_others_from_being_shown(
     value = b'{"a":' * levels + b"1" + b"}" * levels
     deep = letter(value=value, headers=headers_of())
 
-    hidden, revealed = shown(deep, hide=fit_to_show)["value"], shown(deep, hide=None)["value"]
+    hidden, revealed = shown(deep, reveal=False)["value"], shown(deep, reveal=True)["value"]
     print_letters([deep, _letter()], reveal=False)
 
     assert (hidden, revealed) == (f"<{len(value)} bytes>", value.decode())

@@ -875,7 +875,16 @@ class Transactional(Producer):
         self._fail("unknown", "refused", "fatal")
         self._results = [*(self._results or []), *(json.loads(value)["offset"] for value in values)]
 
-    def write(self, topic: str, partition: int, *, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+    def write(
+        self,
+        topic: str,
+        partition: int,
+        *,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        timestamp_ms: int = 0,
+    ) -> None:
         assert (topic, self._results is not None) == ("dead", True)
         self._fail("unknown", "refused", "fatal")
         offset = int(dict(headers)["__connect.errors.offset"] or b"")
