@@ -63,13 +63,15 @@ RESTART_SECS = 1.0
 """A partition that may not be sought for so long is stopped, not starting: it is assigned anew."""
 
 
-def _member_of(packed: Any) -> Any:
-    """Return the id of a member in its group, empty where it has none.
+def _generation_and_member(packed: Any) -> tuple[int, Any]:
+    """Return the generation of its group that a consumer is in, below 1 before the first, and its id there, if any.
 
-    The client tells what goes with it in what it packs for transactions alone: a magic word, the generation, then the
-    group, this id and more, each with a zero at its end.
+    With KIP-848 the generation is its own epoch. The client tells both in no other way than in what it packs for
+    transactions: a magic word, the generation, then the group, the id and more, each with a zero at its end.
     """
-    return packed.partition(b":")[2][4:].split(b"\0")[1]
+    rest = packed.partition(b":")[2]
+    fields = rest[4:].split(b"\0")
+    return int.from_bytes(rest[:4], sys.byteorder, signed=True), fields[1] if len(fields) > 1 else b""
 
 
 def _is_empty(column: list[Any]) -> bool:
@@ -396,7 +398,7 @@ class Source:
         packed = consumer.consumer_group_metadata()
         self._was_expelled |= self._is_another(packed)
         if not self._was_expelled:
-            self._member = _member_of(packed)
+            self._member = _generation_and_member(packed)[1]
         self._handler.assigned(mine)
 
     def _wanted(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
@@ -429,7 +431,7 @@ class Source:
 
     def _is_another(self, packed: Any) -> bool:
         """Tell whether it is another member of its group than the one to which partitions were assigned."""
-        return bool(self._member) and _member_of(packed) != self._member
+        return bool(self._member) and _generation_and_member(packed)[1] != self._member
 
     def _forget(self, partitions: Iterable[Partition]) -> None:
         """Forget what was known of partitions under an assignment that is over."""
@@ -483,12 +485,8 @@ class Source:
 
     @property
     def generation(self) -> int:
-        """The generation of the group that it has joined last, with KIP-848 its own epoch; below 1 before the first.
-
-        The client tells it in no other way than in what it packs for transactions: a magic word and this number first.
-        """
-        packed = self._consumer.consumer_group_metadata()
-        return int.from_bytes(packed.partition(b":")[2][:4], sys.byteorder, signed=True)
+        """The generation of the group that it has joined last; below 1 before the first."""
+        return _generation_and_member(self._consumer.consumer_group_metadata())[0]
 
     def membership(self) -> Membership:
         """Return under what offsets are committed that are known now.
@@ -516,15 +514,15 @@ class Source:
 
         One that is not answered in time may take effect yet, but before any later one. A consumer that has lost its
         brokers keeps it for `session.timeout.ms`, whatever its other timeouts; what waits behind it is not begun, nor
-        is anything once a partition has gone from us: librdkafka would send it under the generation that it has by
-        then, the group would take it, and what another worker has committed would be forgotten.
+        is anything once a partition has gone from us, or we are another member: librdkafka would send it under what it
+        is by then, the group would take it, and what another worker has committed would be forgotten.
         """
         spots = [TopicPartition(*p, offset, metadata) for p, (offset, metadata) in offsets.items()]
         self._committer.call(timeout_secs, self._commit_by, group, spots)
 
     def _commit_by(self, group: Membership, spots: list[TopicPartition]) -> None:
         with self._asking() as consumer:
-            if self._losses != group.losses:
+            if self._losses != group.losses or self._is_another(consumer.consumer_group_metadata()):
                 raise KafkaException(KafkaError(KafkaError.ILLEGAL_GENERATION))
             for answer in consumer.commit(offsets=spots, asynchronous=False) or []:
                 if answer.error is not None:

@@ -365,13 +365,15 @@ def test_nothing_is_committed_as_another_member_than_the_one_that_partitions_wer
     _as_member(consumer, b"first")
     tried._on_assign(consumer, [TopicPartition(*PARTITION)])
     _as_member(consumer, b"first", generation=8)  # a rebalance changes no member
-    assert tried.membership().metadata == consumer.consumer_group_metadata()
+    membership = tried.membership()
+    assert membership.metadata == consumer.consumer_group_metadata()
 
     _as_member(consumer, now_known_as)
 
     with pytest.raises(AbortableError) as raised:
         tried.membership()
     assert raised.value.code == "UNKNOWN_MEMBER_ID"
+    _refused(tried, membership)
     assert not tried.was_expelled, "librdkafka may still tell that they are lost"
 
 
