@@ -324,7 +324,8 @@ class Ticker:
             if gone := absent & sources:
                 self._forget_deleted(gone)
             if missing := absent - sources:
-                self._hold("topic_missing", f"{error}: {', '.join(sorted(missing))}")
+                verb = "does" if len(missing) == 1 else "do"
+                self._hold("topic_missing", f"{' and '.join(sorted(missing))} {verb} not exist ({error})")
             elif short := self._outputs.short_of_replicas():
                 self._troubled(error, short)
                 self._log.warning("results not taken", why=short)

@@ -753,7 +753,8 @@ def test_results_that_are_refused_for_their_size_some_times_in_a_row_hold_the_st
 
 
 @pytest.mark.parametrize(
-    ("absent", "held", "left"), [("outcomes", ["topic_missing"], [PARTITION]), (PARTITION.topic, [], [])]
+    ("absent", "held", "left"),
+    [("outcomes", ["topic_missing: outcomes does not exist"], [PARTITION]), (PARTITION.topic, [], [])],
 )
 def test_a_topic_for_results_that_is_gone_holds_the_stream_and_a_source_topic_lets_its_partitions_go(
     absent: str, held: list[str], left: list[Partition]
@@ -763,7 +764,7 @@ def test_a_topic_for_results_that_is_gone_holds_the_stream_and_a_source_topic_le
     outputs, failed, told = _silent_outputs(), list[BaseException](), list[str]()
     outputs.absent.return_value = {absent}
     producer = Producer(AbortableError(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)))
-    bench.state.on_hold = lambda hold: told.append(hold.reason)
+    bench.state.on_hold = lambda hold: told.append(f"{hold.reason}: {hold.detail.partition(' (')[0]}")
     ticker = _ticker(bench, [producer], create_autospec(Source, instance=True), outputs=outputs, fail=failed.append)
     bench.read([b"{"])
     ticker.start()
