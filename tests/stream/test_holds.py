@@ -245,14 +245,15 @@ def test_with_start_latest_what_kafka_forgot_is_not_passed_over_before_somebody_
     assert world.platform.ledger().accepted == 400
 
 
-def test_what_kafka_forgot_goes_on_where_the_hold_says(world: World, kafka_tools: list[str]) -> None:
+def test_what_kafka_forgot_goes_on_where_somebody_sets_it(world: World, kafka_tools: list[str]) -> None:
     worker = _sent_and_forgotten(world)
-    status = worker.wait_for(lambda s: len(s["holds"]) == 4, "a hold of each partition")
+    worker.wait_for(lambda s: len(s["holds"]) == 4, "a hold of each partition")
     assert worker.stop() == 0
     world.leave()
-    for hold in status["holds"]:
-        arguments = hold["detail"].partition("kafka-consumer-groups.sh ")[2].split()
-        assert world.source in _told([*kafka_tools, "--bootstrap-server", world.bootstrap_servers, *arguments])
+    tool = [*kafka_tools, "--bootstrap-server", world.bootstrap_servers, "--group", world.group, "--reset-offsets"]
+    for number, end in world.topics.ends(world.source).items():
+        where = ["--to-offset", str(end), "--execute", "--topic", f"{world.source}:{number}"]
+        assert world.source in _told([*tool, *where])
 
     world.produce_sends(500, tag="later")
     _start(world)

@@ -280,28 +280,6 @@ def test_what_kafka_forgot_is_neither_posted_again_nor_passed_over_before_somebo
         reading.close()
 
 
-@pytest.mark.parametrize(
-    ("last", "told", "untold"),
-    [(80, "dead letters may tell of later ones", "--to-offset"), (120, "--to-offset 60", "dead letters")],
-)
-def test_only_of_a_topic_that_was_made_anew_it_is_told_where_to_go_on_after_what_kafka_forgot(
-    last: int, told: str, untold: str
-) -> None:
-    """Behind the last outcome others may be in doubt, by their dead letters; before it some may have waited."""
-    reading = Reading()
-    beginnings = reading.reader._beginnings
-    beginnings._options = replace(beginnings._options, start="latest")
-    beginnings._last_settled = lambda: {PARTITION: last}
-    reading.source.committed.side_effect = lambda asked, _secs: {p: Committed(None, "") for p in asked}
-    try:
-        reading.begin_by_hand(PARTITION)
-
-        detail = reading.state.partition_holds[PARTITION].detail
-        assert (told in detail, untold in detail) == (True, False)
-    finally:
-        reading.close()
-
-
 def test_a_topic_that_replaces_another_begins_at_its_first_record_and_doubts_only_what_may_have_been_its_own(
     reading: Reading,
 ) -> None:
