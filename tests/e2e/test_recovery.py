@@ -142,6 +142,7 @@ def test_a_broker_that_restarts_or_dies_and_comes_back_is_used_again_soon(
     _judge(world)
 
 
+@pytest.mark.timeout(600)
 def test_while_one_of_three_brokers_is_away_the_others_do_its_work(
     three_brokers: list[Broker], make_world: MakeWorld
 ) -> None:
