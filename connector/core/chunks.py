@@ -261,14 +261,6 @@ def _beside(chunk: Chunk) -> int:
     return made + chunk.header_bytes * len(chunk)
 
 
-def value_bytes(chunk: Chunk) -> int:
-    """Return the bytes of all values as they were read."""
-    try:
-        return sum(map(len, chunk.values))  # type: ignore[arg-type] # where none is null this is six times as fast
-    except TypeError:
-        return sum(map(len, filter(None, chunk.values)))
-
-
 def weight(chunk: Chunk) -> int:
     """Return the bytes that a chunk keeps in memory, near enough for a budget."""
     wire = chunk.values if chunk.wire is None else chunk.wire

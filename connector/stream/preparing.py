@@ -13,7 +13,7 @@ from itertools import chain
 
 from connector.clock import now, now_ms
 from connector.core.breaker import Hold
-from connector.core.chunks import Chunk, value_bytes, weight
+from connector.core.chunks import Chunk, weight
 from connector.core.results import Finished
 from connector.shaping.decoded import FormatAwayError
 from connector.shaping.shaped import Shaped
@@ -156,7 +156,7 @@ class Preparer:
 def _parts(piece: Chunk) -> Iterator[Chunk]:
     """Yield a chunk in parts of as many bytes as may be decoded together, or of one record."""
     half = len(piece) // 2
-    if not half or value_bytes(piece) <= DECODED_BYTES:
+    if not half or sum(map(len, filter(None, piece.values))) <= DECODED_BYTES:
         yield piece
         return
     yield from _parts(piece.slice(0, half))
