@@ -57,4 +57,4 @@ class Crowding:
 
     def keeps_part(self, chunks: Iterable[Chunk], crowded: set[Partition]) -> bool:
         """Tell whether those of `crowded` partitions must wait, as none of them is the oldest; others may go."""
-        return self.keeps([chunk for chunk in chunks if chunk.partition in crowded], crowded)
+        return bool(crowded) and self.keeps([chunk for chunk in chunks if chunk.partition in crowded], crowded)

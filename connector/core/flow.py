@@ -280,10 +280,11 @@ class Flow:
         return doubted - state.doubt.count, sum(stop - start for start, stop in holes)
 
     def add_ready(self, batches: Iterable[Batch]) -> None:
-        """Queue batches that may be listed and posted."""
-        for batch in batches:
-            self.ready.append(batch)
-            self.held_bytes += _bytes(batch)
+        """Queue batches that may be listed and posted, without what was let go or is held by now."""
+        for batch in map(self._startable, batches):
+            if batch is not None:
+                self.ready.append(batch)
+                self.held_bytes += _bytes(batch)
 
     def settle(self, item: Finished) -> Finished | None:
         """Queue results of records that belong to no active batch; those whose partition is gone are remembered.
@@ -569,41 +570,28 @@ class Flow:
     def _take_startable(self, now: float, slots: int, *, trial: bool) -> list[tuple[int, Batch]]:
         start: list[tuple[int, Batch]] = []
         crowded: list[Batch] = []
-        records, suspects, crowding = self.active_records, self._room_for_suspects(slots), self.crowding
+        records, suspects = self.active_records, self._room_for_suspects(slots)
         has_witness = self._witness in self.active  # else nothing may pass there that tells the others from an outage
         has_larger = self._larger in self.active
         while len(start) < slots:
-            batch = self.queue.take(now=now, suspects=suspects > 0, trial=trial)
-            if batch is None:
+            taken = self.queue.take(now=now, suspects=suspects > 0, trial=trial)
+            if taken is None:
                 break
-            is_witness = is_part = False
-            if crowding.full and crowding.keeps_part(batch.chunks, crowding.full):
-                is_witness = not (has_witness or batch.was_posted)
-                full = crowding.crammed if is_witness or batch.was_posted else crowding.full
-                if full is crowding.full or crowding.keeps_part(batch.chunks, full):
-                    part, rest = self._with_room(batch, full)
-                    crowded += [rest] if rest else []
-                    if part is None:
-                        self.queue.keep_turn(batch)
-                        continue
-                    batch = part
+            batch, is_witness, rest = self._with_room(taken, may_testify=not has_witness)
+            crowded += [rest] if rest else []
+            if batch is None:
+                self.queue.keep_turn(taken)
+                continue
             if records and records + batch.count > self.limits.max_in_flight_records:
                 self.queue.put_back([batch])
                 break
-            pruned = self._startable(batch)
-            if pruned is not batch:
-                self.held_bytes -= _bytes(batch)
-                if pruned is None:
-                    continue
-                self.held_bytes += _bytes(pruned)
-                batch = pruned
             may_try = not (has_larger or batch.was_posted)
             most = 1 if trial or is_witness else self.size.most(now=now, may_try=may_try)
+            is_part = most is not None and batch.count > most
             self._serial += 1
-            if most is not None and batch.count > most:
+            if most is not None and is_part:
                 batch = self._first_of(batch, most)
-                is_part = not (trial or batch.was_posted)
-            if is_witness or is_part:
+            if is_witness or (is_part and not (trial or batch.was_posted)):
                 batch.family = -self._serial  # it was never posted with others, so what it tells is its own
             if is_witness:
                 self._witness, has_witness = self._serial, True
@@ -629,11 +617,22 @@ class Flow:
         under_way = sum(batch.suspect for batch in self.active.values())
         return max(int(SUSPECTS_SHARE * (len(self.active) + slots)), 1) - under_way
 
-    def _with_room(self, batch: Batch, crowded: set[Partition]) -> tuple[Batch | None, Batch | None]:
-        """Return the part of a batch that metadata has room for, and the part that waits for its partitions."""
-        if all(chunk.partition in crowded for chunk in batch.chunks):
-            return None, batch
-        return self._cut_batch(batch, dict.fromkeys(crowded, 0))
+    def _with_room(self, batch: Batch, *, may_testify: bool) -> tuple[Batch | None, bool, Batch | None]:
+        """Return the part of a batch that metadata has room for, if it is a witness, and the part that has to wait.
+
+        A witness was never posted and goes where only what was posted before has room.
+        """
+        crowding = self.crowding
+        if not crowding.keeps_part(batch.chunks, crowding.full):
+            return batch, False, None
+        is_witness = may_testify and not batch.was_posted
+        full = crowding.crammed if is_witness or batch.was_posted else crowding.full
+        if not crowding.keeps_part(batch.chunks, full):
+            return batch, is_witness, None
+        if all(chunk.partition in full for chunk in batch.chunks):
+            return None, is_witness, batch
+        part, rest = self._cut_batch(batch, dict.fromkeys(full, 0))
+        return part, is_witness, rest
 
     def _is_oldest(self, chunk: Chunk) -> bool:
         """Tell whether a chunk begins with the record that the committed offset waits for."""

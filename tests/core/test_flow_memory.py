@@ -55,6 +55,7 @@ def test_what_waits_to_be_posted_takes_no_more_than_is_counted_however_small_the
 ) -> None:
     """In single mode each record is a batch, and the buffer is full of them whenever there is a backlog."""
     flow, count = Flow(FlowLimits(1 << 20, 1 << 20, 1 << 30)), 20_000
+    flow.assign(Partition("t", 0), 1, Progress(0))
     batcher = Batcher(BatchLimits(records, 1 << 20, 1.0, 0), "bench-0123456789")
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
