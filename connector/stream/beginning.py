@@ -9,17 +9,17 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import cache
 from typing import Literal
 
 from connector.clock import now
+from connector.config.streams import InDoubt, Start
 from connector.core.chunks import Partition
 from connector.core.progress import ForeignMetadataError, Progress, RangeSet, decode
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.source import Committed, Source
 from connector.kafka.topics import TopicId
-from connector.stream.holds import Decision, hold_for_doubt
+from connector.stream.holds import Decision, InDoubtChoice, hold_for_doubt
 from connector.stream.identities import Identities
 from connector.stream.state import State
 from connector.telemetry.logging import get_logger
@@ -34,9 +34,9 @@ class BeginOptions:
 
     topics: tuple[str, ...]
     group: str
-    start: Literal["earliest", "latest"] | datetime
+    start: Start
     on_missing: Literal["hold", "continue"]
-    in_doubt: Literal["dead_letter", "resend", "hold"]
+    in_doubt: InDoubt
     call_secs: float
     from_beginning: frozenset[str] = frozenset()
     """Topics whose records were all meant for this group, so that it begins with their first, whatever `start` says."""
@@ -58,7 +58,7 @@ class Beginning:
     """Records that were removed before they were read."""
     vanished: int = 0
     """Records in doubt that are no longer there."""
-    in_doubt: Literal["dead_letter", "resend"] | None = None
+    in_doubt: InDoubtChoice | None = None
     """What the operator decided about its records in doubt, in place of the setting."""
     hold: tuple[str, str] | None = None
 
@@ -76,7 +76,7 @@ class _Later:
 class _Ruling:
     """What the operator decided about a partition that is begun again, hold by hold; spent once it has begun."""
 
-    in_doubt: Literal["dead_letter", "resend"] | None = None
+    in_doubt: InDoubtChoice | None = None
     discard_metadata: bool = False
     pass_missing: bool = False
     begin: bool = False

@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
-from typing import Literal, Protocol
+from typing import Protocol
 
 from connector.clock import now
+from connector.config.streams import InDoubt
 from connector.core.chunks import Chunk, Partition, in_order
 from connector.core.results import Finished
 from connector.core.verdicts import Verdicts, in_doubt
@@ -68,6 +69,23 @@ class ReadOptions:
     chunk_records: int = 2_000
 
 
+@dataclass(slots=True)
+class _Assigned:
+    """A partition that is ours: the number of its assignment, and how far it is on its way to being read.
+
+    It is looked up, waits at `begin_at` for librdkafka to be ready, and is read once it has begun; to begin anew it is
+    drained and looked up under another number.
+    """
+
+    epoch: int
+    in_doubt: InDoubt
+    """What becomes of its records in doubt: as is set, or was decided about this partition."""
+    begin_at: int | None = None
+    has_begun: bool = False
+    anew_by: float | None = None
+    """When it begins anew at the latest, if it is to."""
+
+
 class Reader:
     """Reads the topics of one stream; it is also what its rebalances call."""
 
@@ -94,12 +112,8 @@ class Reader:
         self._fail = fail
         self._source: Source | None = None
         self._ticker: TickView | None = None
-        self._epochs: dict[Partition, int] = {}
+        self._assigned: dict[Partition, _Assigned] = {}
         self._numbers = count(1)
-        self._to_begin: dict[Partition, int] = {}
-        self._begun: set[Partition] = set()
-        self._reloading: dict[Partition, float] = {}
-        """Partitions that are to begin anew, and when they do at the latest."""
         self._paused = False
         self._renewed_at = float("-inf")
         self._drain_by: float | None = None
@@ -110,10 +124,8 @@ class Reader:
         """Behind which commit records were missing, and how many of them are counted."""
         self._decisions: deque[dict[Partition, Decision]] = deque()
         """What the operator has decided, to be done at the next turn."""
-        self._in_doubt: dict[Partition, Literal["dead_letter", "resend", "hold"]] = {}
-        """What becomes of the records in doubt of each partition that has begun."""
         self._stopped: set[Partition] = set()
-        """Partitions that were paused because they are held."""
+        """Partitions that were paused because they are held, when that was last looked at."""
         self._asker = Asker(name, may_read)
         self.troubles = Troubles(
             name,
@@ -140,7 +152,7 @@ class Reader:
             options.begin,
             name=name,
             fail=fail,
-            epoch_of=self._epochs.get,
+            epoch_of=lambda partition: mine.epoch if (mine := self._assigned.get(partition)) else None,
             last_settled=last_settled,
             identities=self._identities,
         )
@@ -154,7 +166,12 @@ class Reader:
 
     def epoch_of(self, partition: Partition) -> int | None:
         """Return the number of the assignment that a partition is read under, None before it has begun."""
-        return self._epochs.get(partition) if partition in self._begun else None
+        mine = self._assigned.get(partition)
+        return mine.epoch if mine is not None and mine.has_begun else None
+
+    @property
+    def _begun(self) -> list[Partition]:
+        return [partition for partition, mine in self._assigned.items() if mine.has_begun]
 
     def drain(self, deadline: float) -> None:
         """Read no more and let what is in flight finish until `deadline`; returns at once."""
@@ -180,7 +197,7 @@ class Reader:
     @property
     def partitions(self) -> list[Partition]:
         """The partitions that are assigned to this worker."""
-        return sorted(self._epochs)
+        return sorted(self._assigned)
 
     # ------------------------------------------------------------------ the reader's thread
 
@@ -192,7 +209,7 @@ class Reader:
             while self._drain_by is None and not self._close.is_set():
                 self._turn(source)
             if self._drain_by is not None:
-                self._release(list(self._epochs), self._drain_by)
+                self._release(list(self._assigned), self._drain_by)
             self._drained.set()
             # The transaction's last word may still need our membership: leave only when told to.
             while not self._close.wait(0.05):
@@ -229,7 +246,7 @@ class Reader:
             timeout = POLL_SECS if deadline is None else min(max(deadline - now(), 0.0), POLL_SECS)
             if deadline is not None and deadline <= at:  # it is closed when there is room for it
                 timeout = CROWDED_SECS
-            if self._to_begin or self._looks_up:
+            if self._looks_up:
                 timeout = min(timeout, 0.01)
             read = source.read(self._options.chunk_records, timeout)
         if self._asker.finds_cut_off(source):
@@ -242,9 +259,9 @@ class Reader:
         for chunk in read.chunks:
             self._take(chunk, read.at)
         for partition in read.missing:
-            if partition in self._begun:
-                # What was read is there yet, however long it takes, and there is nothing more to read.
-                self._reloading.setdefault(partition, float("inf"))
+            mine = self._assigned.get(partition)
+            if mine is not None and mine.has_begun and mine.anew_by is None:
+                mine.anew_by = float("inf")  # what was read is there yet, and there is nothing more to read
         for where, trouble in read.troubles:
             if isinstance(trouble, FatalError):
                 self._renew(source, trouble)
@@ -253,8 +270,9 @@ class Reader:
 
     @property
     def _looks_up(self) -> bool:
-        """Tell whether it is not known yet where every partition begins."""
-        return len(self._begun) + len(self._state.partition_holds) < len(self._epochs)
+        """Tell whether any partition is yet to begin, but those that are held."""
+        held = self._state.partition_holds
+        return any(not mine.has_begun and partition not in held for partition, mine in self._assigned.items())
 
     def _wait_for_room(self, source: Source) -> bool:
         """Wait a moment while there is no room; return False once the partitions are paused for lack of it."""
@@ -271,7 +289,7 @@ class Reader:
             room = self.has_room
         if room and self._paused:
             self._paused = False
-            resumable = self._resumable()
+            resumable = [p for p in self._begun if p not in state.partition_holds]
             source.resume(resumable)
             self._asker.wake(source, resumable)
         elif not room and not self._paused:
@@ -284,9 +302,6 @@ class Reader:
         """Tell whether there is room for more records, and nothing holds the stream."""
         state = self._state
         return state.may_read and not self._preparer.has_kept and state.held_bytes < self._options.buffer_bytes
-
-    def _resumable(self) -> list[Partition]:
-        return [p for p in self._begun if p not in self._state.partition_holds]
 
     def _take(self, chunk: Chunk, at: float) -> None:
         """Sort the records of a chunk, which were there at a time, and have those prepared that are to be posted."""
@@ -303,15 +318,15 @@ class Reader:
                 for item in intake.answered:
                     state.settle(item)
                 state.changed.notify_all()
-            in_doubt_policy = self._in_doubt.get(chunk.partition, self._options.begin.in_doubt)
-            if intake.doubtful and in_doubt_policy == "dead_letter":
+            policy = self._assigned[chunk.partition].in_doubt if intake.doubtful else None
+            if policy == "dead_letter":
                 state.settle(Finished(intake.doubtful, Verdicts(in_doubt(None))))
                 state.changed.notify_all()
-            elif intake.doubtful and in_doubt_policy == "hold":  # it began, as all were answered for by then
+            elif policy == "hold":  # it began, as all were answered for by then
                 state.hold_partition(chunk.partition, *hold_for_doubt(sum(map(len, intake.doubtful))))
                 return  # all of it is read again
         fresh = intake.fresh
-        if intake.doubtful and in_doubt_policy == "resend":
+        if policy == "resend":
             for again in intake.doubtful:
                 again.resent = True
             with state.lock:
@@ -336,7 +351,7 @@ class Reader:
         self._log.warning("consumer replaced", code=why.code, error=str(why))
         with self._state.lock:
             self._state.counts.consumers_replaced += 1
-        self.lost(list(self._epochs))
+        self.lost(list(self._assigned))
         self._paused = False
         source.renew()
         source.subscribe(self._options.begin.topics)
@@ -357,15 +372,15 @@ class Reader:
         for partition, (base, next_read) in states.items():
             # Behind the last record lie its transaction's marker, or records that were aborted: nothing to wait for.
             offset = max(base, passed.get(partition, base)) if base >= next_read else base
-            if offset > base and partition in self._begun:  # else it was reached before the partition began
+            if offset > base and self.epoch_of(partition) is not None:  # else it was reached before the partition began
                 self._pass_over(partition, offset)
             end = source.known_end(partition)
             spots[partition] = Spot(offset, None if end is None else max(end - offset, 0))
             unread += 0 if end is None else max(end - next_read, 0)
         self.spots = spots
-        self._tell_pacer(unread)
+        self._share_pace(unread)
         known = [spot.lag for spot in spots.values() if spot.lag is not None]
-        has_none = self.in_group and not self._epochs
+        has_none = self.in_group and not self._assigned
         self.lag = sum(known) if known or has_none else None
 
     def _pass_over(self, partition: Partition, offset: int) -> None:
@@ -377,19 +392,12 @@ class Reader:
                 self._state.counts.passed_over += passed_over
                 self._state.changed.notify_all()
 
-    def _tell_pacer(self, unread: int) -> None:
-        """Tell how many records are still to be read, and what share of the partitions is ours."""
+    def _share_pace(self, unread: int | None = None) -> None:
+        """Give lists the share of their pace that is ours by the partitions that have begun, and what is unread."""
         pacer = self._state.admission.pacer
         if pacer is not None:
             with self._state.lock:
-                pacer.unread = unread
-            self._share_pace()
-
-    def _share_pace(self) -> None:
-        """Give lists the share of their pace that is ours by the partitions that have begun."""
-        pacer = self._state.admission.pacer
-        if pacer is not None:
-            with self._state.lock:
+                pacer.unread = pacer.unread if unread is None else unread
                 pacer.set_share(len(self._begun), self._beginnings.total)
 
     # ------------------------------------------------------------------ partitions come and go
@@ -398,22 +406,22 @@ class Reader:
         """Have the progress of new partitions read; they stay paused until it is known."""
         self.in_group = True
         self.left = 0  # what was let go has another owner by now, or is ours again
-        self.troubles.assigned(partitions, before=self._epochs)
-        epochs = {}
-        for partition in partitions:
-            epochs[partition] = self._epochs[partition] = next(self._numbers)
+        self.troubles.assigned(partitions, before=self._assigned)
         if partitions:
             self._log.info("partitions assigned", partitions=[str(p) for p in partitions])
         if partitions or self._state.admission.pacer is not None:  # which shares with others that may have come
-            self._look_up(epochs)
+            self._look_up(partitions)
 
-    def _look_up(self, epochs: dict[Partition, int]) -> None:
+    def _look_up(self, partitions: Iterable[Partition]) -> None:
+        """Look partitions up, each under a number of its own: what is found by an earlier one is stale."""
         assert self._source is not None
-        self._beginnings.look_up(self._source, epochs)
+        new = {partition: _Assigned(next(self._numbers), self._options.begin.in_doubt) for partition in partitions}
+        self._assigned |= new
+        self._beginnings.look_up(self._source, {partition: mine.epoch for partition, mine in new.items()})
 
     def revoking(self, partitions: list[Partition]) -> None:
         """Finish what is in flight within the deadline, and let go."""
-        mine = [p for p in partitions if p in self._epochs]
+        mine = [p for p in partitions if p in self._assigned]
         if mine:
             self._log.info("partitions revoked", partitions=[str(p) for p in mine])
         self._release(mine, now() + self._options.drain_secs)
@@ -451,25 +459,21 @@ class Reader:
             self._state.flow.let_go(partitions)
             self._state.admission.keep(self._state.flow.is_alive)
             for partition in partitions:
-                self._epochs.pop(partition, None)
-                self._begun.discard(partition)
-                self._to_begin.pop(partition, None)
-                self._reloading.pop(partition, None)
+                self._assigned.pop(partition, None)
                 self._beginnings.forget(partition)
-                self._in_doubt.pop(partition, None)
-                self._stopped.discard(partition)
                 self._state.partition_holds.pop(partition, None)
             self._preparer.keep_startable()
             self._state.changed.notify_all()
 
     def _reload(self, partition: Partition, within_secs: float) -> None:
         """Begin a partition anew, once what it has in flight is settled; all else is read again."""
-        with self._state.changed:
-            if partition in self._begun:
+        mine = self._assigned.get(partition)
+        if mine is not None and mine.has_begun:
+            mine.anew_by = now() + within_secs
+            with self._state.changed:
                 self._state.flow.begin_revoke([partition])
                 self._state.admission.keep(self._state.flow.may_start)
                 self._preparer.keep_startable()
-                self._reloading[partition] = now() + within_secs
 
     def _reload_replaced(self) -> None:
         """Begin anew what is of another topic by now.
@@ -485,7 +489,7 @@ class Reader:
             return {
                 partition: (state.epoch, max(state.next_read, state.base))
                 for partition, state in self._state.flow.partitions.items()
-                if partition in self._begun and partition not in self._reloading
+                if self._assigned[partition].has_begun and self._assigned[partition].anew_by is None
             }
 
     def _reload_drained(self) -> None:
@@ -493,24 +497,21 @@ class Reader:
         assert self._ticker is not None
         flow = self._state.flow
         with self._state.lock:
-            self._reloading |= dict.fromkeys(self._begun - flow.partitions.keys(), float("inf"))
-        for partition, deadline in list(self._reloading.items()):
+            for partition, mine in self._assigned.items():
+                if mine.has_begun and partition not in flow.partitions:
+                    mine.anew_by = float("inf")
+        for partition, mine in self._assigned.items():
+            if mine.anew_by is None:
+                continue
             with self._state.changed:
-                if now() < deadline and not (flow.is_drained([partition]) and flow.has_nothing_left(partition)):
+                if now() < mine.anew_by and not (flow.is_drained([partition]) and flow.has_nothing_left(partition)):
                     continue
                 if self._ticker.names({partition}):  # nothing would refuse its commit, so that it has to be read
                     continue
                 flow.let_go([partition])
-                del self._reloading[partition]
-                self._begun.discard(partition)
                 if self._state.partition_holds.pop(partition, None) is not None:
                     self._beginnings.forget(partition)  # what came since was not decided about: asked with all else
-            self._look_up_anew(partition)
-
-    def _look_up_anew(self, partition: Partition) -> None:
-        """Look a partition up under a number of its own: what is found by an earlier one is stale."""
-        self._epochs[partition] = next(self._numbers)
-        self._look_up({partition: self._epochs[partition]})
+            self._look_up([partition])
 
     def resume(self, decisions: dict[Partition, Decision]) -> None:
         """Begin held partitions again, as the operator decided; may be called from any thread, done at the next turn.
@@ -524,73 +525,82 @@ class Reader:
             for partition, decision in self._decisions.popleft().items():
                 with self._state.changed:
                     hold = self._state.partition_holds.pop(partition, None)
-                if hold is None or partition not in self._epochs:
+                mine = self._assigned.get(partition)
+                if hold is None or mine is None:
                     continue
                 self._beginnings.rule(partition, hold.reason, decision)
-                if partition in self._begun:
+                if mine.has_begun:
                     self._reload(partition, self._options.drain_secs)
                 else:
-                    self._look_up_anew(partition)
+                    self._look_up([partition])
 
     def _pause_held(self, source: Source) -> None:
         """Stop fetching what is held: it could only be read to be thrown away."""
         with self._state.lock:
-            held = self._begun & self._state.partition_holds.keys()
+            held = {p for p in self._state.partition_holds if (mine := self._assigned.get(p)) and mine.has_begun}
         if held - self._stopped:
             source.pause(held - self._stopped)
         self._stopped = held
 
     def _begin_found(self, source: Source) -> None:
-        """Start the partitions whose progress has been read; those that librdkafka is not ready for, next time."""
+        """Take over the partitions whose progress has been read, and begin those that librdkafka is ready for."""
         assert self._ticker is not None
         too_early: list[Beginning] = []
         while self._beginnings.found:
             found = self._beginnings.found.popleft()
-            partition = found.partition
-            if self._epochs.get(partition) != found.epoch:
+            mine = self._assigned.get(found.partition)
+            if mine is None or mine.epoch != found.epoch:
                 continue
             with self._state.lock:
-                if self._ticker.names({partition}):  # from before it went away: its results may be needed yet
-                    too_early.append(found)
-                    continue
-            where, counted = self._missed.get(partition, (found.committed, 0))
-            if where != found.committed:
-                counted = 0  # another worker has gone on meanwhile: these are others
-            if found.missing > counted:  # a hold that is tried again counts them once
-                with self._state.lock:
-                    self._state.counts.missing += found.missing - counted
-                self._missed[partition] = (found.committed, found.missing)
-                self._log.error("records removed before they were read", partition=str(partition), count=found.missing)
-            with self._state.changed:
-                if found.hold is not None:
-                    self._state.hold_partition(partition, *found.hold)
-                if found.progress is None:
-                    continue
-                self._beginnings.forget(partition)
-                self._in_doubt[partition] = policy = found.in_doubt or self._options.begin.in_doubt
-                unknown = self._state.flow.remembered.unknown(partition, found.progress).count
-                self._state.counts.vanished += found.vanished
-                self._state.flow.assign(partition, found.epoch, found.progress)
-                if found.new or found.missing:
-                    self._missed.pop(partition, None)
-                    self._state.flow.mark(partition)
-                    self._state.changed.notify_all()
-            self._identities.begun(partition, found.topic, found.progress.base)
-            if unknown:
-                self._log.warning("records in doubt", partition=str(partition), records=unknown, in_doubt=policy)
-            self._to_begin[partition] = found.progress.base
+                is_named = self._ticker.names({found.partition})
+            if is_named:  # from before it went away: its results may be needed yet
+                too_early.append(found)
+            else:
+                self._take_over(found, mine)
         self._beginnings.found.extend(too_early)
         begun = []
-        for partition, offset in list(self._to_begin.items()):
-            self._begun.add(partition)
-            if source.begin(partition, offset):
-                del self._to_begin[partition]
+        for partition, mine in self._assigned.items():
+            if mine.begin_at is not None and source.begin(partition, mine.begin_at):
+                mine.begin_at, mine.has_begun = None, True
                 begun.append(partition)
                 if self._paused:
                     source.pause([partition])
-            else:
-                self._begun.discard(partition)
         if begun:
             self._share_pace()  # before they are read: what goes on at a smaller share delays what follows
         if not self._paused:
             self._asker.wake(source, begun)
+
+    def _take_over(self, found: Beginning, mine: _Assigned) -> None:
+        """Go on where a partition was left, or hold it if that is not known or not to be."""
+        state, partition = self._state, found.partition
+        self._count_missing(found)
+        with state.changed:
+            if found.hold is not None:
+                state.hold_partition(partition, *found.hold)
+            if found.progress is None:
+                return
+            self._beginnings.forget(partition)
+            mine.in_doubt = found.in_doubt or mine.in_doubt
+            mine.begin_at = found.progress.base
+            unknown = state.flow.remembered.unknown(partition, found.progress).count
+            state.counts.vanished += found.vanished
+            state.flow.assign(partition, found.epoch, found.progress)
+            if found.new or found.missing:
+                self._missed.pop(partition, None)
+                state.flow.mark(partition)
+                state.changed.notify_all()
+        self._identities.begun(partition, found.topic, found.progress.base)
+        if unknown:
+            self._log.warning("records in doubt", partition=str(partition), records=unknown, in_doubt=mine.in_doubt)
+
+    def _count_missing(self, found: Beginning) -> None:
+        """Count records that were removed before they were read, once however often their partition is looked up."""
+        where, counted = self._missed.get(found.partition, (found.committed, 0))
+        if where != found.committed:
+            counted = 0  # another worker has gone on meanwhile: these are others
+        if found.missing > counted:
+            with self._state.lock:
+                self._state.counts.missing += found.missing - counted
+            self._missed[found.partition] = (found.committed, found.missing)
+            told = {"partition": str(found.partition), "count": found.missing}
+            self._log.error("records removed before they were read", **told)

@@ -5,9 +5,9 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from connector.clock import awake, now, now_ms, until_next
+from connector.config.streams import InDoubt
 from connector.core.batching import Batch, LargestTaken
 from connector.core.chunks import Chunk
 from connector.core.results import Finished
@@ -55,7 +55,7 @@ class SendOptions:
     """How long after its tick a batch may be posted, and what becomes of records in doubt."""
 
     post_within_secs: float
-    in_doubt: Literal["dead_letter", "resend", "hold"]
+    in_doubt: InDoubt
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,7 @@ class Reading:
 
     def send(self, *offsets: int) -> None:
         """Read records, post them, and commit that they were queued."""
-        self.reader._take(chunk_of(self.reader._epochs[PARTITION], *offsets), 100.0)
+        self.reader._take(chunk_of(self.reader._assigned[PARTITION].epoch, *offsets), 100.0)
         self.commit(slots=1)
         [(serial, batch)] = self.state.flow.active.items()
         self.state.finish(serial, batch.chunks, Verdicts(QUEUED), attempts=1, sent_ms=1, answered_ms=2)
@@ -219,7 +219,7 @@ def test_a_partition_whose_records_in_flight_were_all_answered_needs_no_operator
 
     holding.wait(lambda: holding.has_begun(PARTITION))
 
-    holding.reader._take(chunk_of(holding.reader._epochs[PARTITION], OFFSET, OFFSET + 1), 100.0)
+    holding.reader._take(chunk_of(holding.reader._assigned[PARTITION].epoch, OFFSET, OFFSET + 1), 100.0)
     assert [item.count for item in holding.state.flow.finished] == [2]
     assert holding.state.partition_holds == {}
 
@@ -289,7 +289,7 @@ def test_a_topic_that_replaces_another_begins_at_its_first_record_and_doubts_onl
     reading.send(OFFSET, OFFSET + 1)
     reading.ask_ids({PARTITION.topic: 1})
     reading.send(OFFSET + 2, OFFSET + 3)
-    reading.reader._take(chunk_of(reading.reader._epochs[PARTITION], OFFSET + 4), 100.0)
+    reading.reader._take(chunk_of(reading.reader._assigned[PARTITION].epoch, OFFSET + 4), 100.0)
     reading.ask_ids({PARTITION.topic: 2})
     reading.look_up()
     reading.commit()
@@ -311,7 +311,7 @@ def test_what_may_have_been_read_of_a_topic_that_replaces_another_holds_once_tha
     holding.ask_ids({PARTITION.topic: 2})
     holding.look_up()
     holding.commit()
-    holding.reader._take(chunk_of(holding.reader._epochs[PARTITION], 60, OFFSET), 100.0)
+    holding.reader._take(chunk_of(holding.reader._assigned[PARTITION].epoch, 60, OFFSET), 100.0)
 
     assert holding.stand[PARTITION][0] == 60
     assert holding.state.partition_holds[PARTITION].reason == "in_doubt"
@@ -322,7 +322,7 @@ def test_records_of_a_replaced_topic_that_are_posted_have_their_results_before_t
 ) -> None:
     reading.begin_by_hand(PARTITION)
     reading.ask_ids({PARTITION.topic: 1})
-    reading.reader._take(chunk_of(reading.reader._epochs[PARTITION], OFFSET), 100.0)
+    reading.reader._take(chunk_of(reading.reader._assigned[PARTITION].epoch, OFFSET), 100.0)
     reading.commit(slots=1)
     reading.ask_ids({PARTITION.topic: 2})
     waits = [where for *_, where in reading.begins]
@@ -366,7 +366,7 @@ def test_a_broker_that_has_not_heard_of_the_new_topic_yet_does_not_bring_the_old
     reading.ask_ids({PARTITION.topic: 1})
 
     assert [where for *_, where in reading.begins] == [OFFSET, 60]
-    assert (reading.reader._reloading, bool(reading.reader._beginnings.found)) == ({}, False)
+    assert (reading.reader._assigned[PARTITION].anew_by, bool(reading.reader._beginnings.found)) == (None, False)
 
 
 @pytest.mark.parametrize(("by_others", "begins"), [(False, 60), (True, OFFSET + 5)])
@@ -390,9 +390,11 @@ def test_a_partition_that_comes_back_with_another_topic_begins_where_others_have
 def test_records_in_doubt_whose_answers_were_forgotten_meanwhile_hold_their_partition(holding: Reading) -> None:
     """They were known when it began; others came since, and of too many answers the oldest are forgotten."""
     flow = holding.state.flow
-    flow.assign(PARTITION, 2, Progress(OFFSET, in_flight=RangeSet([(OFFSET, OFFSET + 2)])))
+    holding.stand[PARTITION] = OFFSET, encode(Progress(OFFSET))
+    holding.begin_by_hand(PARTITION)
+    flow.assign(PARTITION, 1, Progress(OFFSET, in_flight=RangeSet([(OFFSET, OFFSET + 2)])))
 
-    holding.reader._take(chunk_of(2, OFFSET, OFFSET + 1), 100.0)
+    holding.reader._take(chunk_of(1, OFFSET, OFFSET + 1), 100.0)
 
     hold = holding.state.partition_holds[PARTITION]
     assert (hold.reason, "2 records are in doubt" in hold.detail) == ("in_doubt", True)
@@ -586,7 +588,7 @@ def test_a_partition_that_begins_while_there_is_no_room_has_no_other_read_on(rea
         if PARTITION in stopped:
             time.sleep(timeout_secs)
             return Read()
-        return Read([chunk_of(reading.reader._epochs[PARTITION], next(next_offset))])
+        return Read([chunk_of(reading.reader._assigned[PARTITION].epoch, next(next_offset))])
 
     reading.source.read.side_effect = read
     reading.state.pause("for the test")
@@ -621,11 +623,23 @@ def test_what_begins_and_what_is_resumed_is_asked_for_at_once(
     assert woken == [[PARTITION], [PARTITION, OTHER]]
 
 
+def test_a_held_partition_does_not_have_the_next_one_wait_to_be_begun(reading: Reading) -> None:
+    """It was counted twice, as begun and as held: all seemed to have begun, and reads waited their whole time."""
+    reading.begin_by_hand(PARTITION)
+    reading.state.hold_partition(PARTITION, "in_doubt", "for the test")
+    reading.source.committed.side_effect = RetriableError("for the test")
+    reading.reader.assigned([OTHER])
+
+    reading.reader._turn(reading.source)
+
+    assert reading.source.read.call_args.args[1] <= 0.01
+
+
 def test_what_is_not_started_of_a_partition_that_is_held_takes_no_room_from_others(reading: Reading) -> None:
     """Of a key that brings much there is always a buffer full that waits; it is read again when somebody decided."""
     reading.state.admission.lineup = Lineup()
     reading.begin_by_hand(PARTITION)
-    epoch, offsets = reading.reader._epochs[PARTITION], range(OFFSET, OFFSET + 5_000)
+    epoch, offsets = reading.reader._assigned[PARTITION].epoch, range(OFFSET, OFFSET + 5_000)
     read = Chunk(PARTITION, epoch, offsets[:4_000], [VALUE] * 4_000, keys=[b"k"] * 4_000)
     late = Chunk(PARTITION, epoch, offsets[4_000:], [VALUE] * 1_000, keys=[b"k"] * 1_000)
     reading.reader._take(read, 100.0)
@@ -645,7 +659,7 @@ def test_what_was_in_flight_before_the_order_was_kept_goes_after_earlier_records
     doubt = RangeSet([(OFFSET + 1, OFFSET + 2), (OFFSET + 4, OFFSET + 6)])
     reading.stand[PARTITION] = OFFSET, encode(Progress(OFFSET, in_flight=doubt))
     reading.begin_by_hand(PARTITION)
-    epoch, keys = reading.reader._epochs[PARTITION], [b"k", b"k", b"a", b"b", b"a", b"c", b"c"]
+    epoch, keys = reading.reader._assigned[PARTITION].epoch, [b"k", b"k", b"a", b"b", b"a", b"c", b"c"]
     read = Chunk(PARTITION, epoch, range(OFFSET, OFFSET + 7), [VALUE] * 7, keys=list(keys))
 
     reading.reader._take(read, 100.0)
@@ -660,7 +674,7 @@ def test_a_partition_is_not_looked_up_anew_while_a_tick_names_it(reading: Readin
     """Nothing refuses that tick's commit, as the partition is ours all the time: it has to be read."""
     reading.begin_by_hand(PARTITION)
     state, flow = reading.state, reading.state.flow
-    reading.reader._take(chunk_of(reading.reader._epochs[PARTITION], OFFSET), 100.0)
+    reading.reader._take(chunk_of(reading.reader._assigned[PARTITION].epoch, OFFSET), 100.0)
     assert reading.commit(slots=1) == [[OFFSET]]
     [(serial, sent)] = flow.active.items()
     item = flow.finish(serial, sent.chunks, Verdicts(REFUSED), attempts=1, sent_ms=1, answered_ms=1)
@@ -692,7 +706,7 @@ def test_a_partition_is_not_looked_up_anew_while_a_tick_names_it(reading: Readin
 def test_a_hold_that_came_after_the_decision_about_an_earlier_one_is_asked_about_with_it(holding: Reading) -> None:
     holding.stand.clear()
     holding.begin_by_hand(PARTITION)
-    holding.reader._take(chunk_of(holding.reader._epochs[PARTITION], OFFSET, OFFSET + 1), 100.0)
+    holding.reader._take(chunk_of(holding.reader._assigned[PARTITION].epoch, OFFSET, OFFSET + 1), 100.0)
     assert holding.commit(slots=1) == [[OFFSET, OFFSET + 1]]
     state, flow = holding.state, holding.state.flow
     [(serial, sent)] = flow.active.items()
@@ -734,7 +748,6 @@ def test_of_two_decisions_the_partition_begins_by_the_later_one_and_once(holding
         holding.wait_found()
         holding.reader._turn(holding.source)
 
-    print("BEG", holding.begins, holding.reader._epochs, holding.reader._begun)
     assert [offset for _, _, offset in holding.begins] == [OFFSET]
     assert holding.state.partition_holds == {}
 
@@ -794,11 +807,11 @@ def test_a_partition_that_has_not_begun_is_not_passed_over(reading: Reading) -> 
     reading.reader._reload(PARTITION, 1.0)
 
     deadline = time.monotonic() + 30
-    while PARTITION not in reading.reader._to_begin and time.monotonic() < deadline:
+    while reading.reader._assigned[PARTITION].begin_at is None and time.monotonic() < deadline:
         reading.reader._measured_at = float("-inf")
         reading.reader._turn(reading.source)
 
-    assert PARTITION in reading.reader._to_begin
+    assert reading.reader._assigned[PARTITION].begin_at is not None
     reading.commit()
     assert reading.stand[PARTITION][0] == OFFSET
 
@@ -809,7 +822,7 @@ def test_lists_of_partitions_that_stay_go_on_at_their_pace_while_another_drains(
     reading.preparer._operation = Operation("send", Rules(list_number="+18005551234", keep_lists=True))
     pacer = reading.state.admission.pacer = Pacer(Pace(6_000), max_lot=10)
     reading.begin_by_hand(PARTITION, OTHER)
-    epochs = reading.reader._epochs
+    epochs = {partition: mine.epoch for partition, mine in reading.reader._assigned.items()}
     offsets = range(OFFSET, OFFSET + 500)
     reading.reader._take(Chunk(PARTITION, epochs[PARTITION], offsets[:5], [VALUE] * 5), time.monotonic())
     assert reading.commit(slots=1) == [list(offsets[:5])]
@@ -835,7 +848,7 @@ def test_partitions_that_begin_together_have_all_of_their_share_of_a_pace_at_onc
     reading.reader._measured_at = time.monotonic() + 30
     reading.begin_by_hand(*partitions)
 
-    epoch, at = reading.reader._epochs[PARTITION], time.monotonic()
+    epoch, at = reading.reader._assigned[PARTITION].epoch, time.monotonic()
     reading.reader._take(Chunk(PARTITION, epoch, range(OFFSET, OFFSET + 7), [VALUE] * 7), at)
 
     next_at = pacer.next_at()
@@ -849,7 +862,7 @@ def test_bad_records_of_a_backlog_are_no_storm_where_most_are_well(reading: Read
     state = reading.state
     state.storm = StormGuard(StormPolicy(0.5, 100, 60.0))
     reading.begin_by_hand(PARTITION)
-    epoch = reading.reader._epochs[PARTITION]
+    epoch = reading.reader._assigned[PARTITION].epoch
 
     for first in range(OFFSET, OFFSET + 10_000, 1_000):
         values = [b"{" if number % 20 == 0 else VALUE for number in range(1_000)]
@@ -949,7 +962,7 @@ def test_a_reader_that_is_drained_reads_no_more_and_stays_in_its_group_until_it_
     """The last transaction may need the membership yet, and it waits for the answers to what is in flight."""
     reading.start(PARTITION)
     reading.wait(lambda: reading.has_begun(PARTITION))
-    epoch = reading.reader._epochs[PARTITION]
+    epoch = reading.reader._assigned[PARTITION].epoch
     reading.reader._take(chunk_of(epoch, OFFSET), 100.0)
     assert reading.commit(slots=1) == [[OFFSET]]
     [(serial, batch)] = reading.state.flow.active.items()
@@ -981,7 +994,7 @@ def test_what_is_in_flight_when_a_drain_has_no_more_time_is_told_as_left_and_the
 ) -> None:
     """Whoever has the partition next finds it in doubt; what the running tick lists as well, should it commit."""
     reading.begin_by_hand(PARTITION, OTHER)
-    reading.reader._take(chunk_of(reading.reader._epochs[PARTITION], OFFSET, OFFSET + 1), 100.0)
+    reading.reader._take(chunk_of(reading.reader._assigned[PARTITION].epoch, OFFSET, OFFSET + 1), 100.0)
     assert reading.commit(slots=1) == [[OFFSET, OFFSET + 1]]
     reading.ticker.names.side_effect = lambda asked: named and PARTITION in asked
     reading.ticker.listing.side_effect = lambda asked: listed if PARTITION in asked else 0
@@ -1017,7 +1030,7 @@ def test_a_partition_whose_next_record_is_not_there_any_more_begins_anew_once_wh
 ) -> None:
     """As when retention passes a slow reader. What is there of it was read, and is posted."""
     reading.begin_by_hand(PARTITION)
-    reading.reader._take(chunk_of(reading.reader._epochs[PARTITION], OFFSET, OFFSET + 1), 100.0)
+    reading.reader._take(chunk_of(reading.reader._assigned[PARTITION].epoch, OFFSET, OFFSET + 1), 100.0)
     assert reading.commit(slots=1) == [[OFFSET, OFFSET + 1]]
     reading.source.read.side_effect = [Read(missing=[PARTITION, OTHER]), Read(missing=[PARTITION]), Read(), Read()]
     for _ in range(4):
@@ -1039,7 +1052,6 @@ def test_a_partition_that_is_held_is_paused_once_and_begins_anew_as_was_decided(
     for _ in range(3):
         reading.reader._turn(reading.source)
     paused = [set(call.args[0]) for call in reading.source.pause.call_args_list]
-    resumable = reading.reader._resumable()
 
     reading.reader.resume({PARTITION: Decision(in_doubt="dead_letter")})
     reading.reader._turn(reading.source)
@@ -1047,7 +1059,7 @@ def test_a_partition_that_is_held_is_paused_once_and_begins_anew_as_was_decided(
     reading.state.hold_partition(PARTITION, "in_doubt", "another answer was lost")
     reading.reader._turn(reading.source)
 
-    assert (paused, resumable) == ([{PARTITION}], [OTHER])
+    assert paused == [{PARTITION}]
     assert [began for _, began, _ in reading.begins].count(PARTITION) == 2
     assert reading.source.pause.call_count == 2, "and so is the next hold"
 
@@ -1058,7 +1070,7 @@ def test_what_is_read_is_counted_by_what_becomes_of_it(reading: Reading) -> None
     reading.stand[PARTITION] = OFFSET, encode(progress)
     assert reading.state.flow.settle(Finished((chunk_of(1, 79),), Verdicts(QUEUED), "t-1")) is None
     reading.begin_by_hand(PARTITION)
-    epoch = reading.reader._epochs[PARTITION]
+    epoch = reading.reader._assigned[PARTITION].epoch
 
     reading.reader._take(chunk_of(epoch, *range(OFFSET, 76)), 100.0)
     first = reading.state.counts.records_read
@@ -1078,7 +1090,7 @@ def test_a_stream_whose_buffer_is_full_reads_on_when_there_is_room_and_pauses_on
     """A pause throws away what was prefetched; a held partition is not resumed with the others."""
     reading.begin_by_hand(PARTITION, OTHER)
     turn, source = reading.reader._turn, reading.source
-    reading.reader._take(chunk_of(reading.reader._epochs[PARTITION], OFFSET), time.monotonic())
+    reading.reader._take(chunk_of(reading.reader._assigned[PARTITION].epoch, OFFSET), time.monotonic())
     reading.commit(slots=1)
     [(serial, batch)] = reading.state.flow.active.items()
     reading.reader._options = replace(reading.reader._options, buffer_bytes=reading.state.held_bytes + 1)
@@ -1101,7 +1113,7 @@ def test_a_stream_whose_buffer_is_full_reads_on_when_there_is_room_and_pauses_on
 
     settle()
     turn(source)
-    reading.reader._take(chunk_of(reading.reader._epochs[PARTITION], OFFSET + 1), time.monotonic())
+    reading.reader._take(chunk_of(reading.reader._assigned[PARTITION].epoch, OFFSET + 1), time.monotonic())
     reading.commit(slots=1)
     [(serial, batch)] = reading.state.flow.active.items()
     timer = threading.Timer(0.05, settle)
@@ -1120,7 +1132,7 @@ def test_one_call_waits_for_records_until_the_next_batch_is_due_or_a_partition_m
 ) -> None:
     reading.begin_by_hand(PARTITION)
     turn, source, window = reading.reader._turn, reading.source, reading.state.batcher.limits.window_secs
-    epoch = reading.reader._epochs[PARTITION]
+    epoch = reading.reader._assigned[PARTITION].epoch
     source.read.reset_mock()
     at = time.monotonic()
     monkeypatch.setattr("connector.stream.reader.now", lambda: at)
@@ -1205,6 +1217,6 @@ def test_paces_are_told_how_many_records_are_to_be_read_yet(reading: Reading) ->
         reading.reader._measured_at = float("-inf")
         reading.reader._measure_lag(reading.source)
         told.append((pacer.unread, reading.reader.lag))
-        reading.reader._take(chunk_of(reading.reader._epochs[PARTITION], *range(OFFSET, OFFSET + 20)), 100.0)
+        reading.reader._take(chunk_of(reading.reader._assigned[PARTITION].epoch, *range(OFFSET, OFFSET + 20)), 100.0)
 
     assert told == [(30, 30), (10, 30), (0, 10), (0, None)]

@@ -16,7 +16,7 @@ from connector.kafka.source import Read, Source
 from connector.kafka.topics import Outputs
 from connector.stream.beginning import BeginOptions
 from connector.stream.preparing import Preparer
-from connector.stream.reader import Reader, ReadOptions
+from connector.stream.reader import Reader, ReadOptions, _Assigned
 from connector.stream.sender import Sender
 from connector.stream.stream import Stream
 from connector.stream.tick import Ticker
@@ -88,8 +88,7 @@ def cut_off() -> Iterator[Stream]:
     source.generation = 0
     source.is_silent, source.known_end.return_value, ticker.names.return_value = False, None, False
     with state.lock:
-        reader._epochs[PARTITION] = 1
-        reader._begun.add(PARTITION)
+        reader._assigned[PARTITION] = _Assigned(1, "dead_letter", has_begun=True)
         state.flow.assign(PARTITION, 1, Progress(0))
         bench.read([b'{"to":"+15550000001","body":"x"}'] * 5)
         tick = state.flow.plan(now=now(), slots=1)
