@@ -12,6 +12,7 @@ from itertools import accumulate, pairwise
 from typing import Literal
 
 from connector.core.chunks import Chunk, source_bytes, split
+from connector.core.sizing import ByteLimit
 
 ClosedBy = Literal["count", "bytes", "window", "drain"]
 
@@ -108,24 +109,6 @@ def wire_size(chunks: Iterable[Chunk], envelope_bytes: int) -> int:
 
 
 @dataclass(slots=True)
-class LargestTaken:
-    """The largest body that the platform has taken lately: one that is refused as too large says less than this."""
-
-    for_secs: float = 60.0
-    _bytes: int = 0
-    _at: float = float("-inf")
-
-    def note(self, size: int, now: float) -> None:
-        """Take note of a body that was taken."""
-        if size >= self._bytes or now - self._at > self.for_secs:
-            self._bytes, self._at = size, now
-
-    def bytes(self, now: float) -> int:
-        """Return its size, 0 where none was taken lately: limits are lowered, too."""
-        return self._bytes if now - self._at <= self.for_secs else 0
-
-
-@dataclass(slots=True)
 class _Open:
     """A batch that still takes records; `size` counts a comma after each record, `kept` all that is in memory."""
 
@@ -141,7 +124,7 @@ class Batcher:
 
     def __init__(self, limits: BatchLimits, id_prefix: str) -> None:
         self.limits = limits
-        self._max_bytes = limits.max_bytes
+        self.byte_limit = ByteLimit(limits.max_bytes)
         self.open_bytes = 0
         self._open: dict[str | None, _Open] = {}
         self._prefix = id_prefix
@@ -157,20 +140,11 @@ class Batcher:
         self._serial += 1
         return f"{self._prefix}-{self._serial:x}", self._serial
 
-    def lower(self, *, max_bytes: int) -> None:
-        """Adopt a smaller byte limit, learned from the platform."""
-        limits = self.limits
-        self.limits = BatchLimits(limits.max_records, max_bytes, limits.window_secs, limits.envelope_bytes)
-
-    def forget_lower(self) -> None:
-        """Go back to the byte limit that was set."""
-        self.limits = replace(self.limits, max_bytes=self._max_bytes)
-
     def add(self, lane: str | None, chunk: Chunk, *, now: float) -> list[Batch]:
         """Add prepared records of a lane, read at `now` or before, and return the batches that this closed."""
         assert chunk.wire is not None
         limits = self.limits
-        room_bytes = limits.max_bytes - limits.envelope_bytes + 1  # the last record has no comma
+        room_bytes = self.byte_limit.limit - limits.envelope_bytes + 1  # the last record has no comma
         closed: list[Batch] = []
         held = self._open.get(lane)
         totals: list[int] | None = None

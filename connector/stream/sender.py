@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from connector.clock import awake, now, now_ms, until_next
 from connector.config.streams import InDoubt
-from connector.core.batching import Batch, LargestTaken
+from connector.core.batching import Batch
 from connector.core.chunks import Chunk
 from connector.core.results import Finished
 from connector.core.retrying import (
@@ -43,9 +43,6 @@ _HOLD_REASONS = {401: "unauthorized", 402: "payment_required", 403: "forbidden",
 
 TOLD_EVERY_SECS = 10.0
 """How often it is told that batches come too late to be posted."""
-
-SMALLER_FOR_SECS = 600.0
-"""How long batches stay small for one that was too large: the gateway that refused it may have been mended since."""
 
 _EXPIRED = Verdicts(Verdict("dead_letter", "expired", text="grew older than delivery.max_age_secs as it waited"))
 
@@ -104,9 +101,6 @@ class Sender:
         self._fail = fail
         self._traces = traces
         self._loop = asyncio.get_running_loop()
-        self._taken = LargestTaken()
-        self._lowered_at = float("inf")
-        """When a batch was too large last, of those that batches are small for."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._probing: asyncio.Task[None] | None = None
         self._dice = random.Random()  # noqa: S311 (jitter, not a secret)
@@ -268,9 +262,7 @@ class Sender:
             return
         batch.failures += 1
         self._passed(answered)
-        self._taken.note(batch.size, at)
-        if at - self._lowered_at > SMALLER_FOR_SECS:
-            self._forget_limit()
+        state.batcher.byte_limit.taken(batch.size, now=at)
         apart = sorted({*judgement.again, *judgement.doubt, *judgement.probe})
         if not apart:
             self._finish(answered, batch.chunks, judgement.verdicts)
@@ -438,7 +430,7 @@ class Sender:
         batch, reply, row = answered.batch, answered.reply, answered.row
         self._passed(answered)
         if row.action is Action.SHRINK:
-            self._learn_limit(batch, answered.at)
+            self._state.batcher.byte_limit.too_large(batch.size, batch.count, now=answered.at)
         if batch.count > 1:
             self._split(answered.serial, at=answered.at)
             return
@@ -447,24 +439,6 @@ class Sender:
             self._again(answered.serial, at=answered.at + self._pause_after(batch.attempts))
         else:
             self._finish(answered, batch.chunks, Verdicts(rejection(reply, row)))
-
-    def _learn_limit(self, batch: Batch, at: float) -> None:
-        """Have later batches be smaller than one that was too large, for a time, or until a single record is that.
-
-        What its batches taught was about it. If the platform takes less than is set all the same, the next batch that
-        is too large says so again; the other way round, batches would stay small for good.
-        """
-        batcher = self._state.batcher
-        if batch.count > 1:
-            lowered = max(batch.size // 2, self._taken.bytes(at), 1_000)
-            batcher.lower(max_bytes=min(batcher.limits.max_bytes, lowered))
-            self._lowered_at = at
-        else:
-            self._forget_limit()
-
-    def _forget_limit(self) -> None:
-        self._state.batcher.forget_lower()
-        self._lowered_at = float("inf")
 
     def _wait(self, answered: Answered) -> None:
         """Have a batch wait as it was told, and all others as well once nothing passes.

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.core.batching import Batch, Batcher, BatchLimits, LargestTaken, wire_size
+from connector.core.batching import Batch, Batcher, BatchLimits, wire_size
 from connector.core.chunks import Chunk, Partition
 from connector.trackly.operations import Operation, Rules
 from tests.core.making import A, B, C, batch, chunk, positions, rising, rows
@@ -234,7 +234,7 @@ def test_each_lane_has_its_own_window() -> None:
 def test_the_first_record_always_fits() -> None:
     """It was checked before; a limit that was lowered since must not keep it here for ever."""
     batcher = Batcher(BatchLimits(10, 1_000, 5.0, 2), "b")
-    batcher.lower(max_bytes=20)
+    batcher.byte_limit.limit = 20
 
     closed = batcher.add(None, chunk(offsets=[0, 1], sizes=[500, 500]), now=0.0)
 
@@ -245,9 +245,8 @@ def test_a_lowered_limit_holds_for_what_comes() -> None:
     batcher = Batcher(BatchLimits(10, 1_000, 5.0, 2), "b")
     batcher.add(None, chunk(offsets=[0, 1], sizes=[100, 100]), now=0.0)
 
-    batcher.lower(max_bytes=150)
+    batcher.byte_limit.limit = 150
 
-    assert batcher.limits == BatchLimits(10, 150, 5.0, 2)
     closed = batcher.add(None, chunk(offsets=[2, 3, 4], sizes=[70, 70, 70]), now=0.0)
     assert [(made.count, made.closed_by) for made in closed] == [(2, "bytes"), (2, "bytes")]
     assert batcher.open_records == 1
@@ -327,14 +326,3 @@ def test_a_record_is_located_by_its_index(whole: Batch) -> None:
 
 def test_bytes_of_no_records_are_those_of_the_envelope() -> None:
     assert wire_size([], 7) == 7
-
-
-def test_the_largest_body_that_was_taken_counts_for_a_minute() -> None:
-    taken = LargestTaken()
-    assert taken.bytes(0.0) == 0
-    taken.note(500, 0.0)
-    taken.note(300, 30.0)
-    assert taken.bytes(60.0) == 500
-    assert taken.bytes(61.0) == 0, "limits are lowered, too"
-    taken.note(300, 61.0)
-    assert taken.bytes(100.0) == 300

@@ -1,10 +1,10 @@
-"""How many records a request may hold after one was not answered."""
+"""How large a request may be after one was too large, or was not answered."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.core.sizing import FIRST_WAIT_SECS, LONGEST_WAIT_SECS, SizeLimit
+from connector.core.sizing import FIRST_WAIT_SECS, LONGEST_WAIT_SECS, ByteLimit, SizeLimit
 
 
 def limited(count: int = 1_000, *, now: float = 100.0) -> SizeLimit:
@@ -143,3 +143,48 @@ def test_whatever_a_platform_answers_at_most_a_few_requests_are_lost_until_all_a
     else:
         assert size.limit is not None
         assert most / 2 < size.limit <= most
+
+
+@pytest.mark.parametrize(
+    ("taken", "at", "limit"),
+    [
+        ([], 0.0, 4_000),
+        ([(3_000, 0.0)], 0.0, 4_000),
+        ([(6_000, 0.0), (3_000, 30.0)], 60.0, 6_000),
+        ([(6_000, 0.0)], 61.0, 4_000),
+        ([(6_000, 0.0), (5_000, 61.0)], 100.0, 5_000),
+    ],
+)
+def test_what_was_too_large_is_halved_but_never_below_what_was_taken_lately(
+    taken: list[tuple[int, float]], at: float, limit: int
+) -> None:
+    """For a minute: limits are lowered, too."""
+    size = ByteLimit(10_000)
+    for number, when in taken:
+        size.taken(number, now=when)
+
+    size.too_large(8_000, 100, now=at)
+
+    assert size.limit == limit
+
+
+def test_a_limit_of_bytes_only_falls_and_ends_a_time_after_it_fell_last() -> None:
+    size = ByteLimit(10_000)
+    size.too_large(8_000, 100, now=0.0)
+    size.too_large(9_000, 100, now=1.0)
+    size.too_large(200, 2, now=2.0)
+    lowest = size.limit
+    size.taken(900, now=602.0)
+    before = size.limit
+    size.taken(900, now=602.1)
+
+    assert (lowest, before, size.limit) == (1_000, 1_000, 10_000)
+
+
+def test_a_single_record_that_is_too_large_ends_the_limit_that_its_batches_began() -> None:
+    size = ByteLimit(10_000)
+    size.too_large(8_000, 100, now=0.0)
+
+    size.too_large(7_000, 1, now=1.0)
+
+    assert size.limit == 10_000

@@ -513,7 +513,7 @@ def test_a_batch_that_is_too_large_makes_no_batches_smaller_than_one_that_was_ta
 
     deliver(bench, Weighing([accepted, large]), ["well"] * 99, feed=feed, until=lambda: len(bench.results()) == 199)
 
-    assert bench.state.batcher.limits.max_bytes == sizes[0] < sizes[1]
+    assert bench.state.batcher.byte_limit.limit == sizes[0] < sizes[1]
 
 
 @pytest.mark.parametrize("in_doubt", ["resend", "hold"])
@@ -932,7 +932,7 @@ class Gateway(Liar):
 def test_batches_that_were_too_large_for_a_gateway_are_large_again_some_time_after_it_was_mended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("connector.stream.sender.SMALLER_FOR_SECS", 0.1)
+    monkeypatch.setattr("connector.core.sizing.SMALLER_FOR_SECS", 0.1)
     gateway = Gateway()
     bench = Bench(batch_records=100)
     turns = itertools.count()
