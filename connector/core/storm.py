@@ -6,7 +6,7 @@ was in flight.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 EXEMPT = frozenset({"in_doubt"})
@@ -32,6 +32,8 @@ class StormGuard:
     def __init__(self, policy: StormPolicy) -> None:
         self._policy = policy
         self._checked, self._answered = _Window(policy.window_secs), _Window(policy.window_secs)
+        self._tolerated: dict[str, float] = {}
+        """Reasons that the operator has let pass, and when a dead letter last had one."""
 
     def observe(self, count: int, reasons: Mapping[str, int], *, now: float, checked: bool = False) -> str | None:
         """Add `count` records, of which some are dead letters by reason, and return the reason that storms, if any.
@@ -42,6 +44,8 @@ class StormGuard:
         policy = self._policy
         if not policy.enabled:
             return None
+        if self._tolerated:
+            reasons = self._guarded(reasons, now)
         window = self._checked if checked else self._answered
         window.add(count, reasons, now)
         for reason in reasons:
@@ -50,13 +54,23 @@ class StormGuard:
                 return reason
         return None
 
+    def _guarded(self, reasons: Mapping[str, int], now: float) -> dict[str, int]:
+        """Return the reasons without those that are let pass."""
+        for reason, last in list(self._tolerated.items()):
+            if now - last > self._policy.window_secs:
+                del self._tolerated[reason]
+            elif reason in reasons:
+                self._tolerated[reason] = now
+        return {reason: count for reason, count in reasons.items() if reason not in self._tolerated}
+
     def counted(self, reason: str, *, checked: bool = False) -> tuple[int, int]:
         """Return how many dead letters of a reason are counted now, and among how many records."""
         window = self._checked if checked else self._answered
         return window.failed(reason), window.total
 
-    def reset(self) -> None:
-        """Forget what was counted, as the operator resumed the stream."""
+    def resume(self, stormed: Iterable[str], *, now: float) -> None:
+        """Forget what was counted, and let pass what has stormed, until for a window's time no dead letter has it."""
+        self._tolerated |= dict.fromkeys(stormed, now)
         self._checked.reset()
         self._answered.reset()
 

@@ -76,10 +76,6 @@ class State:
     """Dead letters that the storm guard keeps from being written; off the list, so a restart reads them again."""
     storms: dict[str, Hold] = field(default_factory=dict)
     """The storm guard's holds, by the reason of the dead letters that are kept back."""
-    tolerated: dict[str, float] = field(default_factory=dict)
-    """Reasons that the operator has let pass, and when a dead letter last had one."""
-    tolerate_secs: float = 60.0
-    """The guard is back on a reason when no dead letter has had it for this long."""
     kafka_hold: Hold | None = None
     """Kafka refuses us (authorization, a deleted topic): nothing starts until a tick commits again."""
     shaping_hold: Hold | None = None
@@ -223,15 +219,9 @@ class State:
 
         `of` are the records among which its dead letters are.
         """
-        reasons, at = item.reasons(), now()
+        reasons = item.reasons()
         self.failures.note(item, reasons)
-        for reason, last in list(self.tolerated.items()):
-            if at - last > self.tolerate_secs:
-                del self.tolerated[reason]
-            elif reason in reasons:
-                self.tolerated[reason] = at
-        guarded = {reason: count for reason, count in reasons.items() if reason not in self.tolerated}
-        storming = self.storm.observe(of, guarded, now=at, checked=checked)
+        storming = self.storm.observe(of, reasons, now=now(), checked=checked)
         if storming is not None and storming not in self.storms:
             failed, total = self.storm.counted(storming, checked=checked)
             detail = f"too large a share of records end as {storming}: {failed:,} of {total:,} lately"
@@ -261,9 +251,8 @@ class State:
         What ends by a probe does not end by this: whether the platform works again is for the probe to find.
         """
         self.paused = None
-        self.tolerated |= dict.fromkeys(self.storms, now())
+        self.storm.resume(self.storms, now=now())
         self.storms.clear()
-        self.storm.reset()
         for item in self.quarantine:
             self.flow.settle(item)
         self.quarantine = []
@@ -271,6 +260,12 @@ class State:
             self.gate.resume()
         self.gate.next_probe_at = 0.0
         self.changed.notify_all()
+
+    def resend(self, chunks: Iterable[Chunk]) -> None:
+        """Mark records in doubt as posted again, as the operator chose."""
+        for chunk in chunks:
+            chunk.resent = True
+            self.counts.resent += len(chunk)
 
     def hold_partition(self, partition: Partition, reason: str, detail: str) -> None:
         """Keep one partition paused until the operator acts; then it is read again, so that nothing is kept of it.

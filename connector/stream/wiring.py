@@ -54,7 +54,6 @@ def state_of(settings: StreamSettings, operation: Operation, id_prefix: str) -> 
         ),
         ConcurrencyLimit(ConcurrencyPolicy(settings.concurrency.min, settings.ceiling)),
         StormGuard(StormPolicy(storm.max_ratio, storm.min_count, storm.window_secs, storm.enabled)),
-        tolerate_secs=storm.window_secs,
     )
     state.admission = Admission(
         state.batcher,

@@ -31,7 +31,7 @@ def test_each_record_counts_once_whatever_was_forgotten_before() -> None:
     assert watching.observe(3, {"not_json": 2}, now=100.0) == "not_json"
     assert watching.observe(1, {"not_json": 0}, now=131.0) is None, "2 of 4"
     assert watching.observe(1, {"not_json": 1}, now=131.0) == "not_json"
-    watching.reset()
+    watching.resume([], now=132.0)
     assert watching.observe(3, {"not_json": 2}, now=132.0) == "not_json"
 
 
@@ -103,9 +103,20 @@ def test_what_was_counted_is_forgotten_when_the_operator_resumes(*, checked: boo
     watching = guard(count=10)
     watching.observe(9, {"not_json": 9}, now=0.0, checked=checked)
 
-    watching.reset()
+    watching.resume([], now=1.0)
 
     assert watching.observe(9, {"not_json": 9}, now=1.0, checked=checked) is None
+
+
+def test_what_has_stormed_is_let_pass_until_it_has_not_come_for_a_window() -> None:
+    watching = guard(count=10)
+    watching.resume(["not_json"], now=0.0)
+
+    storms = [watching.observe(10, {"not_json": 10}, now=at) for at in (60.0, 120.0, 180.1)]
+
+    assert storms == [None, None, "not_json"]
+    watching.resume(["not_json"], now=200.0)
+    assert watching.observe(10, {"invalid_phone": 10}, now=201.0) == "invalid_phone"
 
 
 @pytest.mark.parametrize("pause", [60.0, 61.0, 1e6])

@@ -157,7 +157,7 @@ def test_a_storm_keeps_back_its_own_dead_letters_alone_and_until_somebody_resume
     state, told, at = make_state(), list[Hold](), 1_000.0
     monkeypatch.setattr("connector.stream.state.now", lambda: at)
     state.on_hold = told.append
-    state.storm = StormGuard(StormPolicy(0.5, 4, 10_000.0))
+    state.storm = StormGuard(StormPolicy(0.5, 4, 60.0))
     state.flow.assign(A, 1, Progress(0))
     offsets = itertools.count()
 
