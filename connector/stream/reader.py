@@ -327,10 +327,8 @@ class Reader:
                 return  # all of it is read again
         fresh = intake.fresh
         if policy == "resend":
-            for again in intake.doubtful:
-                again.resent = True
             with state.lock:
-                state.counts.resent += sum(map(len, intake.doubtful))
+                state.resend(intake.doubtful)
             fresh = (*intake.doubtful, *fresh)
             if state.admission.lineup is not None:
                 # Before the order was kept, later records of a key may have been posted than the first one left.

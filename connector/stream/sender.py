@@ -400,7 +400,7 @@ class Sender:
         match self._options.in_doubt:
             case "resend" if not spent:
                 again = self._piece(batch, chunks)
-                self._note_resent(again.chunks)
+                state.resend(again.chunks)
                 state.flow.again(again, at=answered.at + self._pause_after(batch.attempts))
             case "dead_letter" | "resend":
                 if self._options.in_doubt == "resend":
@@ -411,11 +411,6 @@ class Sender:
                 )
             case "hold":
                 self._hold_partitions(chunks)
-
-    def _note_resent(self, chunks: tuple[Chunk, ...]) -> None:
-        for chunk in chunks:
-            chunk.resent = True
-        self._state.counts.resent += sum(map(len, chunks))
 
     def _hold_partitions(self, chunks: tuple[Chunk, ...]) -> None:
         state = self._state
@@ -486,7 +481,7 @@ class Sender:
         step = next_step(batch, retry, others, may_be_taken=is_in_doubt)
         if is_in_doubt and step != "give_up":
             state.flow.doubt(batch.chunks)
-            self._note_resent(batch.chunks)
+            state.resend(batch.chunks)
         match step:
             case "again":
                 wait = self._pause_after(batch.attempts) if told_secs is None else told_secs
