@@ -2,11 +2,11 @@
 
 import asyncio
 import random
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from typing import Any
 
-from connector.clock import awake, now, now_ms, until_next
+from connector.clock import awake, now, now_ms
 from connector.config.streams import InDoubt
 from connector.core.batching import Batch
 from connector.core.chunks import Chunk
@@ -33,6 +33,7 @@ from connector.core.verdicts import (
     judge,
     rejection,
 )
+from connector.stream.probing import probe
 from connector.stream.state import State
 from connector.telemetry.logging import get_logger, is_debugging
 from connector.telemetry.traces import BatchTraces
@@ -102,7 +103,6 @@ class Sender:
         self._traces = traces
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._probing: asyncio.Task[None] | None = None
         self._dice = random.Random()  # noqa: S311 (jitter, not a secret)
         self._late, self._told_late_at = 0, float("-inf")
         """Batches that came too late since it was last told, and when that was."""
@@ -114,22 +114,23 @@ class Sender:
 
     def run(self) -> None:
         """Begin to probe while the stream holds."""
-        self._probing = self._loop.create_task(self._probe())
-        self._probing.add_done_callback(self._done)  # who holds would hold for ever, and nothing would say so
+        self._begin(probe(self._state, self._client, self._before_probe, self._log))
 
     async def close(self) -> None:
         """Give up what is still under way: its fate is unknown, and its listing says so."""
-        tasks = [*self._tasks, *([self._probing] if self._probing else [])]
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._client.close()
 
     def _spawn(self, posted: list[tuple[int, Batch]], listed_at: float) -> None:
         for serial, batch in posted:
-            task = self._loop.create_task(self._post(serial, batch, listed_at))
-            self._tasks.add(task)
-            task.add_done_callback(self._done)
+            self._begin(self._post(serial, batch, listed_at))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -519,43 +520,3 @@ class Sender:
     def _piece(self, batch: Batch, chunks: tuple[Chunk, ...]) -> Batch:
         batch_id, _ = self._state.batcher.next_id()
         return batch.piece(chunks, batch_id, envelope_bytes=self._operation.envelope_bytes)
-
-    # ------------------------------------------------------------------ probes
-
-    async def _probe(self) -> None:
-        """Ask the platform, while the stream holds, whether it works again."""
-        state = self._state
-        while True:
-            # A hold begins with a delay, so that there is time to notice it; idle streams had better sleep.
-            await until_next(1.0 if state.gate.state == "closed" else 0.1)
-            with state.changed:
-                if state.held_bytes == 0 and state.gate.rest():
-                    state.limit.restart()
-                    state.changed.notify_all()
-                due = state.gate.probe_due(now=now())
-            if not due:
-                continue
-            self._before_probe()
-            self._client.read_certificates_again()
-            reply = await self._client.lists()
-            with state.changed:
-                reachable = self._says_more_with_a_batch(reply)
-                state.gate.probed(ok=reachable, now=now())
-                state.changed.notify_all()
-            self._log.info("probed", ok=reachable, status=reply.status, trouble=reply.trouble, at=int(time.time()))
-
-    def _says_more_with_a_batch(self, reply: Reply) -> bool:
-        """Tell whether a probe's answer gives hope, or as much as it may tell: then only a batch can be asked.
-
-        A platform, or a hold, without that route is one case. Another is an outage after which somebody answers who
-        refuses the question: whether it is the key, or a gateway that minds the question alone, the batch's answer
-        says, and nothing is taken that is refused. A page with success for its status, of maintenance or of a network
-        that wants a login, would have a batch's answer be like it, so that nobody could tell what was taken.
-        """
-        if reply.kind != "answered":
-            return False
-        if reply.ok or reply.status in {404, 405}:
-            return not (reply.ok and reply.foreign)
-        hold = self._state.gate.hold
-        is_outage = hold is not None and hold.reason == "outage"
-        return is_outage and 300 <= reply.status < 500 and reply.status not in {408, 425, 429}

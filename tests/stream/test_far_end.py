@@ -147,7 +147,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext,
 @pytest.fixture(autouse=True)
 def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a probe asked for as soon as it is due, and not once a second."""
-    monkeypatch.setattr("connector.stream.sender.until_next", lambda _secs: asyncio.sleep(0.002))
+    monkeypatch.setattr("connector.stream.probing.until_next", lambda _secs: asyncio.sleep(0.002))
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

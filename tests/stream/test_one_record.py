@@ -65,7 +65,7 @@ class Leaping(asyncio.SelectorEventLoop):
 def loop() -> Iterator[Leaping]:
     loop = Leaping()
     with pytest.MonkeyPatch.context() as patch:
-        for clock in ("stream.sender.now", "stream.sender.awake", "stream.state.now"):
+        for clock in ("stream.sender.now", "stream.sender.awake", "stream.probing.now", "stream.state.now"):
             patch.setattr(f"connector.{clock}", loop.time)
         for clock in ("now", "awake"):
             patch.setattr(f"tests.kit.sending.{clock}", loop.time)

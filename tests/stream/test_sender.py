@@ -35,7 +35,7 @@ LISTS: Final = b'{"lists":[]}'
 def _looks_often() -> Iterator[None]:
     """Whether a probe is due is asked once a second while all is well: holds by the dozen would take minutes here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("connector.stream.sender.until_next", lambda _secs: asyncio.sleep(0.002))
+        patch.setattr("connector.stream.probing.until_next", lambda _secs: asyncio.sleep(0.002))
         yield
 
 
