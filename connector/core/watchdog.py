@@ -6,7 +6,7 @@ transaction of whoever writes the topic, brokers that do not answer, a retry tha
 restart, so it must not look like a fault of the worker. A wait that is over restarts that clock.
 """
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -96,8 +96,3 @@ class Watchdog:
             if now - since >= self._stalled_secs:
                 found.append(Standstill(key, watched.spot.offset, watched.spot.lag, watched.moved_at, wait))
         return found
-
-
-def is_alive(standstills: Iterable[Standstill]) -> bool:
-    """Tell whether everything that stands still waits for something that is known."""
-    return all(standstill.wait.known for standstill in standstills)

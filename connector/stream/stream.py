@@ -360,11 +360,6 @@ class Stream:
         """Tell whether the stream is in its group and works, holds aside."""
         return self.state_name == "running" and self._reader is not None and self._reader.in_group
 
-    @property
-    def is_alive(self) -> bool:
-        """Tell whether nothing stands still but for a reason that is known."""
-        return self._watch is None or self._watch.is_alive
-
     def standstills(self) -> list[dict[str, Any]]:
         """Return what stands still, and what it waits for, as JSON-ready values."""
         return [] if self._watch is None else self._watch.status()

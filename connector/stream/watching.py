@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, assert_never
 from connector.clock import now, until_next
 from connector.core.breaker import Hold
 from connector.core.chunks import Partition
-from connector.core.watchdog import Spot, Standstill, Wait, Watchdog, is_alive
+from connector.core.watchdog import Spot, Standstill, Wait, Watchdog
 from connector.kafka.errors import KafkaTroubleError
 from connector.stream.state import State
 from connector.telemetry.logging import get_logger
@@ -103,11 +103,6 @@ class Watch:
         self._full: dict[Partition, tuple[float, float]] = {}
         """Partitions that were found full, and when they were first and last; told where that is long enough apart."""
         self._log = get_logger("stream").bind(stream=name)
-
-    @property
-    def is_alive(self) -> bool:
-        """Tell whether nothing stands still but for a reason that is known."""
-        return is_alive(self.standstills)
 
     async def run(self) -> None:
         """Look once a second, until cancelled."""

@@ -5,7 +5,7 @@ from typing import Final
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.core.watchdog import SUSPECT_SHARE, Spot, Standstill, Wait, Watchdog, is_alive
+from connector.core.watchdog import SUSPECT_SHARE, Spot, Standstill, Wait, Watchdog
 from tests.core.making import A, B
 
 LIMIT: Final = 100.0
@@ -39,7 +39,7 @@ def test_it_is_told_where_and_since_when() -> None:
     (found,) = watched(dog, Spot(7, 5), FETCH, now=110)
 
     assert found == Standstill(A, 7, 5, 10, FETCH)
-    assert not is_alive([found])
+    assert not found.wait.known
 
 
 def test_whoever_moves_does_not_stand_still() -> None:
@@ -75,7 +75,7 @@ def test_a_known_wait_is_told_and_leaves_health_alone() -> None:
     found = watched(dog, Spot(7, 3), OUTAGE, now=10_000)
 
     assert [(s.since, s.wait) for s in found] == [(0, OUTAGE)]
-    assert is_alive(found)
+    assert all(standstill.wait.known for standstill in found)
 
 
 def test_the_time_without_a_reason_begins_when_a_known_wait_ends() -> None:
@@ -148,7 +148,7 @@ def test_health_is_off_only_after_the_limit_without_progress_lag_and_reason(
             quiet_since = now
 
         if now - quiet_since < LIMIT:
-            assert is_alive(found)
+            assert all(standstill.wait.known for standstill in found)
         if moved or lag == 0:
             assert found == []
         assert all(now - standstill.since >= LIMIT for standstill in found)
