@@ -37,7 +37,7 @@ from connector.kafka.topics import Topics
 from connector.memory import calm_collector, tune_allocator
 from connector.processes import hear_requests
 from connector.shaping.formats import registry_of
-from connector.stream.stream import Identity, Stream
+from connector.stream.stream import Stream
 from connector.telemetry.logging import get_logger, toggle_debug
 from connector.telemetry.metrics import REGISTRY, StatusCollector
 from connector.telemetry.traces import open_traces
@@ -125,17 +125,16 @@ class Connector(faust.App):
         self.claim = claimed
         self.secrets = Secrets(settings)
         self.registry = registry_of(settings, self.secrets)
-        identity = Identity(claimed.instance_id, claimed.client_id)
         self._traces = open_traces(
             settings.traces,
             instance_id=claimed.instance_id,
             base_url=settings.trackly.base_url,
             headers=self.secrets.trace_headers,
         )
-        self.streams = [self._stream(stream, identity) for stream in settings.streams]
+        self.streams = [self._stream(stream) for stream in settings.streams]
         self.stream_services = [StreamService(stream) for stream in self.streams]
         self.redrive_services = [
-            RedriveService(redrive) for stream in self.streams for redrive in self._redrives(stream, identity)
+            RedriveService(redrive) for stream in self.streams for redrive in self._redrives(stream)
         ]
         self.exit_code = 0
         self.fatal: BaseException | None = None
@@ -151,13 +150,14 @@ class Connector(faust.App):
     def _new_web(self) -> PagesOnly:
         return PagesOnly(self)
 
-    def _stream(self, stream: StreamSettings, identity: Identity) -> Stream:
+    def _stream(self, stream: StreamSettings) -> Stream:
         settings = self.settings
         return Stream(
             stream,
             kafka=settings.kafka,
             trackly=settings.trackly,
-            identity=identity,
+            instance_id=self.claim.instance_id,
+            client_id=self.claim.client_id,
             buffer_bytes=settings.buffer.max_bytes,
             api_key=self._api_key,
             reread_secrets=self._read_secrets,
@@ -170,15 +170,15 @@ class Connector(faust.App):
             resume_command=f"trackly-connector resume {stream.name}{_where(settings)}",
         )
 
-    def _redrives(self, stream: Stream, identity: Identity) -> list[AutomaticRedrive]:
+    def _redrives(self, stream: Stream) -> list[AutomaticRedrive]:
         """Return the rules of a stream, which shows their state."""
         rules = [
             AutomaticRedrive(
                 stream.settings,
                 rule,
                 kafka=self.settings.kafka,
-                instance_id=identity.instance_id,
-                client_id=identity.client_id,
+                instance_id=self.claim.instance_id,
+                client_id=self.claim.client_id,
                 held=stream.is_held,
             )
             for rule in stream.settings.dead_letters.redrive

@@ -87,7 +87,7 @@ class Sender:
         options: SendOptions,
         name: str,
         before_probe: Callable[[], None],
-        observe: Callable[[Row, float, int], None],
+        observe: Callable[[str, float, int], None],
         fail: Callable[[BaseException], None],
         traces: BatchTraces | None = None,
     ) -> None:
@@ -167,7 +167,7 @@ class Sender:
             state.counts.requests_by_row[row.name] += 1
             self._carry_out(answered)
             state.changed.notify_all()
-        self._observe(row, answered.took_secs, batch.count)
+        self._observe(row.name, answered.took_secs, batch.count)
         if span is not None:
             span.end(row.name, status=reply.status, failed=row.action is not Action.JUDGE)
         if is_debugging():

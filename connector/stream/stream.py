@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,7 +13,6 @@ from connector.config.trackly import TracklySettings
 from connector.core.breaker import Hold
 from connector.core.orphans import OrphanWatch
 from connector.core.records import Scribe
-from connector.core.verdicts import Row
 from connector.kafka import configs
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.groups import Group, stir
@@ -53,21 +51,14 @@ LOOK_SECS = 1.0
 """How long the end of a hold may go unnoticed by the log."""
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who this worker is in the group: the instance id, and a client id that tells which process it is."""
-
-    instance_id: str
-    client_id: str
-
-
 class Stream:
     """Runs one stream; `failed` holds what ended it, if anything did.
 
-    `api_key` is asked for each request, `reread_secrets` called before each probe. `resume_command` is what an
-    operator types to end its holds; what a single hold needs comes behind it. `stalled_secs` is how long records may
-    wait without progress for a reason that nobody knows, `docs_url` where the documentation is served, `traces` makes
-    the spans of batches, where they are wanted. `registry` is there where a format needs one.
+    `instance_id` is who this worker is in its group, and `client_id` tells which process that is. `api_key` is asked
+    for each request, `reread_secrets` called before each probe. `resume_command` is what an operator types to end its
+    holds; what a single hold needs comes behind it. `stalled_secs` is how long records may wait without progress for a
+    reason that nobody knows, `docs_url` where the documentation is served, `traces` makes the spans of batches, where
+    they are wanted. `registry` is there where a format needs one.
     """
 
     def __init__(
@@ -76,7 +67,8 @@ class Stream:
         *,
         kafka: KafkaSettings,
         trackly: TracklySettings,
-        identity: Identity,
+        instance_id: str,
+        client_id: str,
         buffer_bytes: int,
         api_key: Callable[[], str],
         reread_secrets: Callable[[], None],
@@ -98,7 +90,8 @@ class Stream:
         """Names of the streams beside it."""
         self._kafka = kafka
         self._trackly = trackly
-        self._identity = identity
+        self._instance_id = instance_id
+        self._client_id = f"{client_id}.{self.name}"
         self._buffer_bytes = buffer_bytes
         self._api_key = api_key
         self._reread_secrets = reread_secrets
@@ -106,7 +99,7 @@ class Stream:
         self._log = get_logger("stream").bind(stream=self.name)
         self.operation = operation_of(settings)
         self._shaper = shaper_of(settings, lambda variant: decoder_for(variant.format, registry))
-        self.state = state_of(settings, self.operation, f"{identity.instance_id}-{int(time.time()):x}")
+        self.state = state_of(settings, self.operation, f"{instance_id}-{int(time.time()):x}")
         self._preparer = Preparer(
             self.state,
             self.operation,
@@ -120,7 +113,7 @@ class Stream:
         self._resume_command = resume_command or f"trackly-connector resume {self.name}"
         self._docs_url = docs_url
         self._book = HoldBook(self.name, self._resume_command, self.metrics.held, docs_url)
-        self._traces = None if traces is None else traces.of_stream(self.name, settings.group, identity.client_id)
+        self._traces = None if traces is None else traces.of_stream(self.name, settings.group, client_id)
         self._paces = PaceBook(self.name, self.state)
         self.state.on_hold = self._tell_hold
         self._stalled_secs = stalled_secs
@@ -139,8 +132,7 @@ class Stream:
         """Join the group and begin to work, unless it is to stop by then; the rest comes with the partitions."""
         settings, kafka = self.settings, self._kafka
         self._loop = asyncio.get_running_loop()
-        client_id = f"{self._identity.client_id}.{self.name}"
-        topics = Topics(configs.asking(kafka, client_id), kafka.request_timeout_secs)
+        topics = Topics(configs.asking(kafka, self._client_id), kafka.request_timeout_secs)
         outputs = Outputs(
             topics,
             outcome_topic=settings.outcomes.topic,
@@ -158,11 +150,11 @@ class Stream:
             name=self.name,
             fail=self._fail,
             ask_ids=topics.ask_ids,
-            last_settled=partial(last_settled, kafka, settings, client_id, self._others),
-            may_read=partial(may_read, kafka, settings, client_id),
+            last_settled=partial(last_settled, kafka, settings, self._client_id, self._others),
+            may_read=partial(may_read, kafka, settings, self._client_id),
         )
         source = Source(
-            configs.consumer(kafka, settings, client_id=client_id, instance_id=self._identity.instance_id),
+            configs.consumer(kafka, settings, client_id=self._client_id, instance_id=self._instance_id),
             reader,
             reader.epoch_of,
             keep_timestamps=settings.delivery.max_age_secs is not None
@@ -177,14 +169,14 @@ class Stream:
             options=SendOptions(kafka.post_within_secs, settings.in_doubt),
             name=self.name,
             before_probe=self._reread_secrets,
-            observe=self._observe,
+            observe=self.metrics.request,
             fail=self._fail,
             traces=self._traces,
         )
         self._ticker = Ticker(
             self.state,
             source,
-            self._publisher_maker(source, outputs, client_id),
+            self._publisher_maker(source, outputs),
             outputs=outputs,
             scribe=Scribe(self.name, settings.operation, settings.group, settings.outcomes.records == "failures"),
             options=TickOptions(
@@ -199,8 +191,7 @@ class Stream:
         self._looking = self._loop.create_task(self._look_at_holds())
         if kafka.group_protocol == "classic":
             self._tending = [
-                self._loop.create_task(self._tend_group(group, topics, client_id))
-                for group, topics in groups_of(settings).items()
+                self._loop.create_task(self._tend_group(group, topics)) for group, topics in groups_of(settings).items()
             ]
         self._watch = Watch(
             self.name,
@@ -219,15 +210,15 @@ class Stream:
             "stream started", topics=topics_of(settings), group=settings.group, operation=self.operation.name
         )
 
-    def _publisher_maker(self, source: Source, outputs: Outputs, client_id: str) -> Callable[[], Publisher]:
+    def _publisher_maker(self, source: Source, outputs: Outputs) -> Callable[[], Publisher]:
         """Return what makes a producer, each with batches that the topics take by what is known of them then."""
         plain = self.settings.delivery.guarantee == "at_least_once"
-        transactional_id = None if plain else f"{self.settings.group}.{self._identity.instance_id}"
+        transactional_id = None if plain else f"{self.settings.group}.{self._instance_id}"
 
         def make() -> Publisher:
             config = configs.producer(
                 self._kafka,
-                client_id=client_id,
+                client_id=self._client_id,
                 transactional_id=transactional_id,
                 batch_bytes=outputs.results_bytes,
             )
@@ -327,11 +318,11 @@ class Stream:
                 self._tell_hold()
                 self._paces.look()
 
-    async def _tend_group(self, name: str, topics: tuple[str, ...], client_id: str) -> None:
+    async def _tend_group(self, name: str, topics: tuple[str, ...]) -> None:
         """Have a group rebalance when partitions are left without a worker, which it does not notice itself."""
         kafka, settings = self._kafka, self.settings
-        group = Group(configs.asking(kafka, client_id), name, min(kafka.request_timeout_secs, 5.0))
-        config = configs.consumer(kafka, settings, client_id=f"{client_id}.stir", instance_id="", group=name)
+        group = Group(configs.asking(kafka, self._client_id), name, min(kafka.request_timeout_secs, 5.0))
+        config = configs.consumer(kafka, settings, client_id=f"{self._client_id}.stir", instance_id="", group=name)
         watch = OrphanWatch(settle_secs=kafka.session_timeout_secs / 2)
         while True:
             await asyncio.sleep(ORPHANS_LOOK_SECS)
@@ -343,9 +334,6 @@ class Stream:
                     await asyncio.to_thread(stir, config, settings.outcomes.topic)
             except KafkaTroubleError:  # of which others tell
                 continue
-
-    def _observe(self, row: Row, took: float, records: int) -> None:
-        self.metrics.request(row.name, took, records)
 
     @property
     def threads(self) -> set[int]:

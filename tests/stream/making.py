@@ -15,7 +15,7 @@ from connector.core.flow import Flow, FlowLimits
 from connector.core.storm import StormGuard, StormPolicy
 from connector.kafka.topics import IdsAsked
 from connector.stream.state import State
-from connector.stream.stream import Identity, Stream
+from connector.stream.stream import Stream
 from tests.kit.world import KEY
 
 
@@ -62,7 +62,8 @@ def make_stream(
         settings.streams[0],
         kafka=settings.kafka,
         trackly=settings.trackly,
-        identity=Identity(name, name),
+        instance_id=name,
+        client_id=name,
         buffer_bytes=settings.buffer.max_bytes,
         api_key=lambda: KEY,
         reread_secrets=lambda: None,
