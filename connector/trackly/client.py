@@ -10,7 +10,6 @@ import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import httpx
 
@@ -23,9 +22,10 @@ from connector.core.batching import Batch
 from connector.core.verdicts import Reply
 from connector.trackly.operations import Operation
 from connector.trackly.replies import is_foreign, read_reply
-from connector.trackly.transport import ExactTransport, Pieces, ReplyTooLargeError, TunnelRefusedError
+from connector.trackly.transport import BeforeWrite, ExactTransport, Pieces, ReplyTooLargeError, TunnelRefusedError
 
 _PROXY_WANTS_CREDENTIALS = 407
+_FAILURES = (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, RuntimeError)
 _SECRET_CHARS = 8
 """A shorter key, as of a test, is no secret, and may stand in any text by chance."""
 
@@ -95,12 +95,11 @@ class Client:
                 raise TooLateError
             written = True
 
-        headers, extensions = {"Content-Type": "application/json"}, {"before_write": before_write}
         try:
-            response, body = await self._ask("POST", operation.path, headers, extensions, content=operation.body(batch))
+            response, body = await self._ask("POST", operation.path, operation.body(batch), before_write)
         except ReplyTooLargeError as error:
             return Reply("answered", status=error.status, unreadable=str(error))
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, RuntimeError) as error:
+        except _FAILURES as error:
             return _trouble(error, written=written)
         return read_reply(
             operation,
@@ -114,10 +113,10 @@ class Client:
     async def lists(self) -> Reply:
         """Ask for the account's lists: the cheapest question that needs the key, used as a probe and as a check."""
         try:
-            response, body = await self._ask("GET", "lists?per_page=100", {}, {})
+            response, body = await self._ask("GET", "lists?per_page=100")
         except ReplyTooLargeError as error:
             return Reply("answered", status=error.status)
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, RuntimeError) as error:
+        except _FAILURES as error:
             return _trouble(error, written=False)
         text = body[:100_000].decode(errors="replace")
         return Reply("answered", status=response.status_code, text=text, foreign=is_foreign(body))
@@ -126,26 +125,24 @@ class Client:
         self,
         method: str,
         path: str,
-        headers: dict[str, str],
-        extensions: dict[str, Any],
-        *,
         content: list[bytes] | None = None,
+        before_write: BeforeWrite | None = None,
     ) -> tuple[httpx.Response, bytes]:
         """Return the answer to a request and its body, without our key: what is said goes into dead letters.
 
         The transport is asked without httpx's client around it: that follows redirects, keeps cookies and looks into
         the environment, none of which is wanted, and takes 100 us for each request.
         """
-        length = {} if content is None else {"Content-Length": str(sum(map(len, content)))}
-        key = self._api_key()
+        headers = {**self._headers, "X-Api-Key": (key := self._api_key())}
+        if content is not None:
+            headers |= {"Content-Type": "application/json", "Content-Length": str(sum(map(len, content)))}
         # Said to be ASCII, as all of it is, headers are not decoded by trial at every look at them.
-        whole = httpx.Headers({**self._headers, **headers, **length, "X-Api-Key": key}, encoding="ascii")
         request = httpx.Request(
             method,
             self._url(path),
-            headers=whole,
+            headers=httpx.Headers(headers, encoding="ascii"),
             stream=Pieces(content or []),
-            extensions=extensions,
+            extensions={"before_write": before_write},
         )
         async with asyncio.timeout(self._total_secs):
             response = await self._transport.handle_async_request(request)
