@@ -27,7 +27,8 @@ from connector.kafka.errors import AbortableError, KafkaTroubleError
 from connector.kafka.publisher import Offsets, Publisher, TransactionalPublisher
 from connector.kafka.reach import REACH_SECS
 from connector.kafka.source import Source
-from connector.kafka.topics import Targets, TopicFacts, Topics
+from connector.kafka.targets import Targets
+from connector.kafka.topics import TopicFacts, Topics
 from connector.telemetry.logging import get_logger
 
 SAY_SECS: Final = 2.0

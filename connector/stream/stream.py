@@ -18,7 +18,8 @@ from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.groups import Group, stir
 from connector.kafka.publisher import PlainPublisher, Publisher, TransactionalPublisher
 from connector.kafka.source import Source
-from connector.kafka.topics import Outputs, Topics
+from connector.kafka.targets import Outputs
+from connector.kafka.topics import Topics
 from connector.shaping.formats import SchemaRegistry, decoder_for
 from connector.shaping.shaper import shaper_of
 from connector.stream.asking import may_read

@@ -25,7 +25,7 @@ from connector.core.results import Finished
 from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError, RetriableError
 from connector.kafka.publisher import Publisher
 from connector.kafka.source import Membership, Source
-from connector.kafka.topics import Outputs
+from connector.kafka.targets import Outputs
 from connector.stream.state import State
 from connector.telemetry.logging import get_logger
 

@@ -29,7 +29,8 @@ from connector.demo.topics import Record
 from connector.kafka.errors import AbortableError
 from connector.kafka.publisher import TransactionalPublisher
 from connector.kafka.source import Committed, Membership, Read, RebalanceHandler, Source
-from connector.kafka.topics import Targets, Topics
+from connector.kafka.targets import Targets
+from connector.kafka.topics import Topics
 from tests.deadletters.conftest import Desk
 from tests.deadletters.making import NOW_MS, STREAM, headers_of, letter
 

@@ -16,12 +16,10 @@ from connector.demo.topics import Topics as Made
 from connector.kafka import topics as module
 from connector.kafka.configs import MAX_BATCH_BYTES
 from connector.kafka.errors import KafkaTroubleError
+from connector.kafka.targets import LOOK_AGAIN_SECS, SHRINKING, Outputs
 from connector.kafka.topics import (
     DEFAULT_MAX_MESSAGE_BYTES,
-    LOOK_AGAIN_SECS,
-    SHRINKING,
     SOON_SECS,
-    Outputs,
     Topics,
     TopicsMissingError,
 )

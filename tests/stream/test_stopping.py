@@ -13,7 +13,7 @@ from connector.config.settings import Settings
 from connector.core.progress import Progress
 from connector.core.verdicts import QUEUED, Verdicts
 from connector.kafka.source import Read, Source
-from connector.kafka.topics import Outputs
+from connector.kafka.targets import Outputs
 from connector.stream.beginning import BeginOptions
 from connector.stream.preparing import Preparer
 from connector.stream.reader import Reader, ReadOptions, _Assigned

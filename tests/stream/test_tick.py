@@ -27,7 +27,7 @@ from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
 from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError, RetriableError
 from connector.kafka.publisher import Offsets, Publisher
 from connector.kafka.source import Committed, Source
-from connector.kafka.topics import Outputs
+from connector.kafka.targets import Outputs
 from connector.stream.tick import REFUSED_IN_A_ROW, Ticker, TickOptions
 from tests.kit.sending import PARTITION, Bench
 
