@@ -238,14 +238,7 @@ class Beginnings:
         low, high = source.bounds(partition, self._options.call_secs)
         ruling = self._rulings.get(partition) or _Ruling()
         if committed.offset is None:
-            # The commits of a topic go with it, and whoever begins the next one commits that before anything is sent.
-            replaced = self._identities.was_replaced(partition.topic, found.topic)
-            progress = self._first_progress(source, partition, low, high, all_is_new=replaced)
-            known = ruling.begin or replaced
-            detail = "" if known else self._forgotten(partition, progress.base, low, high, last_settled)
-            if detail:
-                return replace(found, hold=("progress_missing", detail))
-            return replace(found, progress=progress, new=True)
+            return self._start_of_new(source, found, low, high, last_settled, begins=ruling.begin)
         found.committed, found.in_doubt = committed.offset, ruling.in_doubt
         try:
             progress = decode(committed.offset, committed.metadata)
@@ -264,47 +257,62 @@ class Beginnings:
         if sure is not None and (unsettled := self._unsettled(partition, progress)) is not None:
             # What is in doubt holds it once it has begun: until then the commit is taken for one of the new topic.
             return replace(found, progress=_of_the_next(progress, sure, low, high), new=True, missing=unsettled)
-        unseen, detail = 0, ""
-        top = max(committed.offset, progress.settled.stop, progress.in_flight.stop)
-        if top > high:  # as tools reset them that count what is in open transactions
+        if _top(progress) > high:  # as tools reset them that count what is in open transactions
             high = source.written_end(partition, self._options.call_secs)
-        if committed.offset > high:
-            unseen = 1
-            detail = (
-                f"offset {committed.offset} lies beyond the end {high}: the topic was made anew, or an unclean leader "
-                "election has cut it off, and then what it holds was read before; to go on with its end, "
+        found.missing, detail = self._missing(partition, progress, low, high)
+        if found.missing and self._options.on_missing == "hold" and not ruling.pass_missing:
+            return replace(found, hold=("records_missing", detail))
+        left = _within(progress, low, high)
+        # What was in doubt and is gone is settled: there is nothing left to write a dead letter of.
+        found.vanished = progress.in_flight.count - left.in_flight.count
+        if self._options.in_doubt == "hold" and ruling.in_doubt is None and (count := self._in_doubt(found, left)):
+            return replace(found, hold=hold_for_doubt(count))
+        found.progress = left
+        return found
+
+    def _start_of_new(
+        self,
+        source: Source,
+        found: Beginning,
+        low: int,
+        high: int,
+        last_settled: Callable[[], Mapping[Partition, int]],
+        *,
+        begins: bool,
+    ) -> Beginning:
+        """Return what is found of a partition without a commit; what is forgotten `begins` if the operator said so."""
+        partition = found.partition
+        # The commits of a topic go with it, and whoever begins the next one commits that before anything is sent.
+        replaced = self._identities.was_replaced(partition.topic, found.topic)
+        progress = self._first_progress(source, partition, low, high, all_is_new=replaced)
+        known = begins or replaced
+        if not known and (detail := self._forgotten(partition, progress.base, low, high, last_settled)):
+            return replace(found, hold=("progress_missing", detail))
+        return replace(found, progress=progress, new=True)
+
+    def _missing(self, partition: Partition, progress: Progress, low: int, high: int) -> tuple[int, str]:
+        """Return how many records are gone that were not read, 1 where that cannot be known, and what a hold says."""
+        base, top = progress.base, _top(progress)
+        unread = max(low - base, 0) - _below(progress.settled, low) - _below(progress.in_flight, low)
+        go_on = "the oldest record there is"
+        if base > high:
+            unread, go_on = 1, f"{go_on}, which posts all of them, also those that were posted before"
+            why = (
+                f"offset {base} lies beyond the end {high}: the topic was made anew, or an unclean leader election has "
+                "cut it off, and then what it holds was read before; to go on with its end, "
                 f"{self._reset(partition, '--to-latest')}"
             )
-        elif committed.offset < low:
-            unseen = low - committed.offset - _below(progress.settled, low) - _below(progress.in_flight, low)
-            detail = f"retention removed {unseen} records before they were read"
-        if not unseen and top > high:
-            unseen = 1
-            detail = (
+        elif unread:
+            why = f"retention removed {unread} records before they were read"
+        elif top > high:
+            unread, go_on = 1, "what is there" if base >= low else go_on
+            why = (
                 f"what was read up to offset {top - 1} lies beyond the end {high}: an unclean leader election has cut "
                 "it off, or the topic was made anew; what is written there since is new"
             )
-        found.missing = unseen
-        if unseen and self._options.on_missing == "hold" and not ruling.pass_missing:
-            again = ", which posts all of them, also those that were posted before" if committed.offset > high else ""
-            oldest = "what is there" if low <= committed.offset <= high else "the oldest record there is"
-            detail += f"; to go on with {oldest}{again}: resume, or on_missing: continue"
-            return replace(found, hold=("records_missing", detail))
-        if committed.offset > high:
-            found.vanished = progress.in_flight.count
-            progress = Progress(low, progress.birth)
-        elif top > high:
-            # Else new records under these offsets would be taken for those that were read, and be passed over.
-            found.vanished = progress.in_flight.count - _below(progress.in_flight, high)
-            progress = _until(progress, high)
-        if committed.offset < low:
-            # What was in doubt and is gone is settled: there is nothing left to write a dead letter of.
-            found.vanished += _below(progress.in_flight, low)
-            progress = _from(progress, low)
-        if self._options.in_doubt == "hold" and ruling.in_doubt is None and (count := self._in_doubt(found, progress)):
-            return replace(found, hold=hold_for_doubt(count))
-        found.progress = progress
-        return found
+        else:
+            return 0, ""
+        return unread, f"{why}; to go on with {go_on}: resume, or on_missing: continue"
 
     def _forgotten(
         self, partition: Partition, base: int, low: int, high: int, last_settled: Callable[[], Mapping[Partition, int]]
@@ -384,12 +392,25 @@ def _below(ranges: RangeSet, limit: int) -> int:
     return sum(max(min(stop, limit) - start, 0) for start, stop in ranges)
 
 
-def _until(progress: Progress, end: int) -> Progress:
-    """Return the progress without what lies at `end` or above it."""
+def _top(progress: Progress) -> int:
+    """Return the end of all that was read."""
+    return max(progress.base, progress.settled.stop, progress.in_flight.stop)
+
+
+def _within(progress: Progress, low: int, high: int) -> Progress:
+    """Return the progress without what is not there any more.
+
+    Else new records under these offsets would be taken for those that were read, and be passed over.
+    """
+    if progress.base > high:
+        return Progress(low, progress.birth)
+    if progress.base >= low and _top(progress) <= high:
+        return progress
     settled, in_flight = progress.settled.copy(), progress.in_flight.copy()
     for ranges in (settled, in_flight):
-        ranges.discard(end, max(ranges.stop, end))
-    return Progress(progress.base, progress.birth, 0, settled, in_flight)
+        ranges.discard(high, max(ranges.stop, high))
+    in_flight.discard(0, low)
+    return Progress(settled.advance(max(progress.base, low)), progress.birth, 0, settled, in_flight)
 
 
 def _of_the_next(progress: Progress, sure: int, low: int, high: int) -> Progress:
@@ -403,10 +424,3 @@ def _of_the_next(progress: Progress, sure: int, low: int, high: int) -> Progress
     doubt.discard(0, max(sure, low))
     doubt.discard(high, max(doubt.stop, high))
     return Progress(low, progress.birth, in_flight=doubt)
-
-
-def _from(progress: Progress, low: int) -> Progress:
-    """Return the progress without what lies below `low`."""
-    settled, in_flight = progress.settled.copy(), progress.in_flight.copy()
-    in_flight.discard(0, low)
-    return Progress(settled.advance(low), progress.birth, 0, settled, in_flight)
