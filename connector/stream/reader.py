@@ -272,7 +272,7 @@ class Reader:
     def _looks_up(self) -> bool:
         """Tell whether any partition is yet to begin, but those that are held."""
         held = self._state.partition_holds
-        return any(not mine.has_begun and partition not in held for partition, mine in self._assigned.items())
+        return any(p not in held for p, mine in self._assigned.items() if not mine.has_begun)
 
     def _wait_for_room(self, source: Source) -> bool:
         """Wait a moment while there is no room; return False once the partitions are paused for lack of it."""
@@ -495,14 +495,15 @@ class Reader:
         assert self._ticker is not None
         flow = self._state.flow
         with self._state.lock:
-            for partition, mine in self._assigned.items():
-                if mine.has_begun and partition not in flow.partitions:
-                    mine.anew_by = float("inf")
-        for partition, mine in self._assigned.items():
-            if mine.anew_by is None:
-                continue
+            # Mostly all are there, which counting tells at once, however many partitions there are.
+            all_there = len(flow.partitions) == len(self._assigned)
+            absent = () if all_there else self._assigned.keys() - flow.partitions.keys()
+        for partition in absent:
+            if self._assigned[partition].has_begun:
+                self._assigned[partition].anew_by = float("inf")
+        for partition, by in [(p, mine.anew_by) for p, mine in self._assigned.items() if mine.anew_by is not None]:
             with self._state.changed:
-                if now() < mine.anew_by and not (flow.is_drained([partition]) and flow.has_nothing_left(partition)):
+                if now() < by and not (flow.is_drained([partition]) and flow.has_nothing_left(partition)):
                     continue
                 if self._ticker.names({partition}):  # nothing would refuse its commit, so that it has to be read
                     continue
@@ -557,7 +558,7 @@ class Reader:
                 self._take_over(found, mine)
         self._beginnings.found.extend(too_early)
         begun = []
-        for partition, mine in self._assigned.items():
+        for partition, mine in [(p, mine) for p, mine in self._assigned.items() if not mine.has_begun]:
             if mine.begin_at is not None and source.begin(partition, mine.begin_at):
                 mine.begin_at, mine.has_begun = None, True
                 begun.append(partition)
