@@ -174,8 +174,8 @@ class Reader:
         return [partition for partition, mine in self._assigned.items() if mine.has_begun]
 
     def drain(self, deadline: float) -> None:
-        """Read no more and let what is in flight finish until `deadline`; returns at once."""
-        self._drain_by = deadline
+        """Read no more and let what is in flight finish until `deadline`, or an earlier one; returns at once."""
+        self._drain_by = deadline if self._drain_by is None else min(deadline, self._drain_by)
         with self._state.changed:
             self._state.draining = True
             self._state.changed.notify_all()

@@ -44,7 +44,7 @@ class TickOptions:
     call_secs: float
     """How long one call to Kafka may take before it is made again or given up."""
     fence_secs: float
-    """A producer that is fenced twice within this time has a twin with its id."""
+    """A producer that is fenced twice within this time has a twin with its id; not by one that was given up before."""
 
 
 class Ticker:
@@ -85,6 +85,8 @@ class Ticker:
         self._abandon = False
         self._stopped = False
         self._fenced_at = float("-inf")
+        self._contested_until = float("-inf")
+        """Until when a producer of ours may be fenced by one before it, which asked for the id and was given up."""
         self._trouble_in_a_row = 0
         self._log = get_logger("tick").bind(stream=scribe.stream)
         self._thread = threading.Thread(target=self._run, name=f"{scribe.stream}-ticker", daemon=True)
@@ -346,7 +348,7 @@ class Ticker:
 
     def _recover(self, tick: Tick, error: KafkaTroubleError) -> bool:
         """Replace the producer, and read back whether the tick has committed."""
-        if error.fenced:
+        if error.fenced and now() >= self._contested_until:
             if now() - self._fenced_at < self._options.fence_secs:
                 raise error
             self._fenced_at = now()
@@ -375,7 +377,7 @@ class Ticker:
         if self._publisher is not None:
             self._publisher.close()
             self._state.counts.producers_replaced += 1
-        wait = 0.1
+        wait, was_unanswered = 0.1, False
         while not self._stopped:
             self._batch_bytes = self._outputs.results_bytes
             publisher = self._make_publisher()
@@ -383,6 +385,7 @@ class Ticker:
                 publisher.start(self._options.call_secs)
             except KafkaTroubleError as error:
                 publisher.close()
+                was_unanswered |= error.unanswered  # brokers that come back may do then what it asked for
                 short = self._outputs.short_of_replicas()
                 self._troubled(error, short)
                 if error.unauthorized:
@@ -393,6 +396,8 @@ class Ticker:
                 wait = min(wait * 2, 5.0)
             else:
                 self._publisher = publisher
+                if was_unanswered:
+                    self._contested_until = now() + self._options.fence_secs
                 if why is not None:
                     self._log.warning("producer replaced", code=why.code, error=str(why))
                 return

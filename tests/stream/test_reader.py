@@ -988,6 +988,26 @@ def test_a_reader_that_is_drained_reads_no_more_and_stays_in_its_group_until_it_
     assert reading.stand[PARTITION][0] == OFFSET + 1
 
 
+def test_a_stream_that_failed_and_lets_go_soon_is_not_kept_in_its_group_by_the_end_of_its_process(
+    reading: Reading,
+) -> None:
+    """Which drains all streams for as long as they may take, while nothing commits what this one waits for."""
+    reading.start(PARTITION)
+    reading.wait(lambda: reading.has_begun(PARTITION))
+    reading.reader._take(chunk_of(reading.reader._epochs[PARTITION], OFFSET), 100.0)
+    assert reading.commit(slots=1) == [[OFFSET]]
+
+    def read(_count: int, _timeout: float) -> Read:
+        reading.reader.drain(time.monotonic())
+        reading.reader.drain(time.monotonic() + 300)
+        return Read()
+
+    reading.source.read.side_effect = read
+
+    assert reading.reader.wait_drained(30)
+    assert (reading.reader.partitions, reading.reader.left) == ([], 1)
+
+
 @pytest.mark.parametrize(("named", "listed", "left"), [(True, 7, 7), (True, 1, 2), (False, 7, 2)])
 def test_what_is_in_flight_when_a_drain_has_no_more_time_is_told_as_left_and_the_tick_is_abandoned(
     reading: Reading, named: bool, listed: int, left: int

@@ -427,6 +427,25 @@ def test_a_producer_that_is_fenced_again_at_once_has_a_twin_and_ends_the_stream(
     assert failed == (errors[1:] if ends else [])
 
 
+class Impatient(Producer):
+    """One that is given up before brokers have answered it, as their quorum is lost."""
+
+    def start(self, timeout_secs: float) -> None:
+        raise _unknown()
+
+
+def test_a_producer_that_is_fenced_by_those_that_were_given_up_before_it_has_no_twin() -> None:
+    """Brokers that come back do what they were asked meanwhile: each request for the id fences whoever has it by then.
+
+    Seen with two of three brokers away for two minutes, in which a dozen producers were given up.
+    """
+    producers = [Producer(_unknown()), *[Impatient()] * 2, Producer(_fenced()), Producer(_fenced()), Producer()]
+
+    failed = _run(producers, committed=Committed(0, ""), options=TickOptions(0.001, 0.1, 60.0))
+
+    assert (failed, producers[-1].committed) == ([], ["dead"])
+
+
 def test_what_partitions_wait_for_is_known_while_a_tick_runs_and_no_longer() -> None:
     """A revoke asks whether the tick names a partition, and how many records it lists as in flight."""
     bench, told, posted = Bench(), list[object](), threading.Event()
