@@ -82,7 +82,9 @@ class KafkaTroubleError(Exception):
         self.timed_out = number in _TIMED_OUT
         self.unanswered = number in _UNANSWERED
         """A broker said nothing in the time that the call, or what it was to write, had."""
-        self.away = number in _AWAY
+        self.group_is_classic = number == KafkaError._FATAL and "group id does not exist" in text  # noqa: SLF001
+        """A member of the newer protocol may not join its group, as that has members of the classic one."""
+        self.away = number in _AWAY or self.group_is_classic
         """Brokers, a leader or a coordinator cannot be reached or do not do their work: no restart of ours mends it."""
         self.too_large = number in _TOO_LARGE
         self.unfit = number in _UNFIT

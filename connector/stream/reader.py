@@ -37,6 +37,9 @@ POLL_SECS = 0.5
 CROWDED_SECS = 0.01
 """How long one call waits for records while batches are due and as many as may be under way are ready."""
 
+JOIN_AGAIN_SECS = 5.0
+"""How long to wait before a group is joined again that does not let us in yet."""
+
 LONG_WAIT_SECS = 1.0
 """A wait for room shorter than this is not worth throwing the prefetch away."""
 
@@ -338,8 +341,15 @@ class Reader:
     def _renew(self, source: Source, error: FatalError) -> None:
         """Join the group with a new consumer; stop when that happens again within a session timeout.
 
-        A broker that hung may answer two joins of one static member, ours and ours, and fence it by itself.
+        A broker that hung may answer two joins of one static member, ours and ours, and fence it by itself. A group of
+        the classic protocol lets us in when its last member has gone.
         """
+        if error.group_is_classic:
+            why = f"group {self._options.begin.group} lets nobody in by the newer protocol before all others have left"
+            self._state.troubled(error, for_secs=2 * JOIN_AGAIN_SECS, why=why)
+            self._close.wait(JOIN_AGAIN_SECS)
+            self._replace_consumer(source, KafkaTroubleError(why))
+            return
         if now() - self._renewed_at < self._options.fence_secs:
             raise error
         self._renewed_at = now()

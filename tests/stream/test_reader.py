@@ -1045,6 +1045,26 @@ def test_a_consumer_that_ends_is_replaced_and_ends_the_stream_when_the_next_one_
     assert (reading.source.renew.call_count, reading.state.counts.consumers_replaced) == ((1, 1) if ends else (2, 2))
 
 
+def test_a_member_of_the_newer_protocol_waits_until_the_last_of_the_classic_one_has_left_its_group(
+    reading: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kafka does not convert a group whose assignor keeps notes with its members; to end would mend nothing."""
+    monkeypatch.setattr("connector.stream.reader.JOIN_AGAIN_SECS", 0.01)
+    text = "Fatal error: Broker: The group id does not exist: ConsumerGroupHeartbeat fatal error"
+    refused = FatalError(KafkaError(KafkaError._FATAL, text))
+    words = iter([Read(troubles=[(None, refused)]) for _ in range(3)])
+    reading.source.read.side_effect = lambda _count, timeout: next(words, None) or reading._read(1, timeout)
+    reading.reader._options = replace(reading.reader._options, fence_secs=60.0)
+
+    reading.start(PARTITION)
+
+    reading.wait(lambda: reading.source.subscribe.call_count == 4)
+    trouble = reading.state.kafka_trouble
+    assert trouble is not None
+    assert "group lets nobody in by the newer protocol before all others have left" in trouble.text
+    assert reading.failed == []
+
+
 def test_a_partition_whose_next_record_is_not_there_any_more_begins_anew_once_what_was_read_has_its_results(
     reading: Reading,
 ) -> None:
