@@ -93,11 +93,13 @@ def pytest_sessionfinish() -> None:
     gc.unfreeze()
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if _NEED_A_BROKER.intersection(getattr(item, "fixturenames", ())):
+        item.add_marker(pytest.mark.broker)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        if _NEED_A_BROKER.intersection(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.broker)
     workers = getattr(config, "workerinput", {}).get("workercount", 1)
     if workers > 1:
         items[:] = _long_ones_first(items, workers)
