@@ -163,7 +163,7 @@ class Ticker:
                 tick = state.flow.plan(now=at, slots=state.slots(at), trial=state.gate.state == "half_open")
             if tick is None:
                 return
-            self._running = tick
+            self._running, self._abandon = tick, False
         done = self._commit(tick)
         with state.changed:
             # Cleared together with the adoption: a revoke that waits for the tick must find its results.
@@ -352,7 +352,6 @@ class Ticker:
             if now() - self._fenced_at < self._options.fence_secs:
                 raise error
             self._fenced_at = now()
-        self._abandon = False
         self._replace_publisher(error)
         while not self._stopped:
             with self._state.lock:

@@ -527,6 +527,25 @@ def _unanswered(call: str, first: Producer, ending: str) -> list[str]:
     return second.committed
 
 
+def test_having_no_more_time_for_one_tick_is_no_word_about_the_next() -> None:
+    """One that commits all the same must not leave the next unanswered commit to a new producer."""
+    bench, producer = Bench(), Producer()
+    ticker, answers = _by_hand(bench, [producer]), iter([None, _unknown(), None])
+
+    def commit(offsets: Offsets, group: Any, timeout_secs: float) -> None:
+        if bench.state.counts.ticks == 0:
+            ticker.abandon()
+        if (error := next(answers)) is not None:
+            raise error
+
+    producer.commit = commit  # type: ignore[method-assign]
+    for _ in range(2):
+        bench.read([b"{"])
+        ticker._tick()
+
+    assert (bench.state.counts.ticks, bench.state.counts.producers_replaced) == (2, 0)
+
+
 def test_a_stop_waits_for_the_running_tick_no_longer_than_it_may() -> None:
     bench, begun, goes_on = Bench(), threading.Event(), threading.Event()
     producer = Producer()
