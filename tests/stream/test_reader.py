@@ -752,6 +752,19 @@ def test_of_two_decisions_the_partition_begins_by_the_later_one_and_once(holding
     assert holding.state.partition_holds == {}
 
 
+def test_of_two_decisions_that_come_at_once_the_first_is_carried_out(holding: Reading) -> None:
+    """When the other one's turn has come there is no hold that it could be about."""
+    holding.begin_by_hand(PARTITION)
+    for choice in ("resend", "dead_letter"):
+        holding.reader.resume({PARTITION: Decision(in_doubt=choice)})
+    holding.reader._turn(holding.source)
+    holding.look_up()
+
+    holding.reader._take(chunk_of(holding.reader._epochs[PARTITION], OFFSET, OFFSET + 1), 100.0)
+
+    assert (holding.state.counts.resent, len(holding.state.flow.finished)) == (2, 0)
+
+
 def test_partitions_that_nothing_can_be_learned_of_take_no_thread_from_those_that_come_later(reading: Reading) -> None:
     def bounds(partition: Partition, _secs: float) -> tuple[int, int]:
         if partition.number < 3:

@@ -795,6 +795,59 @@ class Strained(Liar):
         return await super().post(operation, batch, before=before)
 
 
+class Overtaken(Liar):
+    """A client whose platform answers five records after `answered_secs`, and loses five others after `lost_secs`."""
+
+    def __init__(self, answered_secs: float, lost_secs: float) -> None:
+        super().__init__([])
+        self.secs = 0.0
+        self._answered_secs, self._lost_secs = answered_secs, lost_secs
+        self._answered = asyncio.Event()
+
+    def feed(self, bench: Bench) -> None:
+        """Have the others read once it is their time; what they take is the same whenever that is."""
+        if bench.state.flow.active and not self.secs:
+            self.secs = self._answered_secs - 0.05
+            bench.read([event("well")] * 5)
+
+    async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
+        """Answer at that time."""
+        if batch.chunks[0].offsets[0]:
+            self.secs = self._answered_secs
+            self._answered.set()
+        else:
+            await self._answered.wait()
+            self.secs = self._lost_secs
+            self.said = [Reply("lost", trouble="reset")]
+        return await super().post(operation, batch, before=before)
+
+
+@pytest.mark.parametrize(
+    ("answered_secs", "lost_secs", "limit"),
+    [(0.1, 1.0, 1), (0.5, 1.0, None), (0.1, 0.2, None)],
+    ids=["before it was due", "after it was due", "lost before it was due"],
+)
+def test_batches_stay_large_after_a_lost_answer_if_one_as_large_was_answered_while_it_was_overdue(
+    answered_secs: float, lost_secs: float, limit: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or since it was begun, if it was lost before: the answers before it was due are those that it takes for so long.
+
+    After 0.05 seconds for the others it is due in 0.45.
+    """
+    platform, bench = Overtaken(answered_secs, lost_secs), Bench()
+    monkeypatch.setattr("connector.stream.sender.now", lambda: 100.0 + platform.secs)
+
+    deliver(
+        bench,
+        platform,
+        ["lost"] * 5,
+        feed=lambda: platform.feed(bench),
+        until=lambda: bench.state.counts.requests == 2,
+    )
+
+    assert bench.state.flow.size.limit == limit
+
+
 @pytest.mark.parametrize("in_doubt", ["dead_letter", "resend"])
 @pytest.mark.parametrize("most", [5, 30])
 def test_where_no_large_request_is_answered_small_ones_are_posted(
@@ -960,6 +1013,23 @@ def test_an_outage_of_the_endpoint_behind_a_working_probe_gives_up_one_record_at
     deliver(bench, failing, ["text"] * 20, until=lambda: failing.failed >= 60 or len(bench.results()) > 1)
 
     assert len(bench.results()) <= 1
+
+
+def test_in_an_outage_no_record_is_given_up_after_some_of_which_it_was_never_known_which_had_failed() -> None:
+    """The probe works all the time, and the next would be the only one that fails."""
+    unnamed, outage = (200, None, failed(count=1, of=2)), (500, None, b"")
+    liar = Liar([*[unnamed] * 2, *[outage] * 60])
+    bench = Bench(max_attempts=2, failures=3, in_doubt="resend")
+
+    def feed() -> None:
+        if len(bench.results()) == 2 and not bench.state.held_bytes:
+            bench.read([event("next")])
+
+    deliver(bench, liar, ["one", "two"], feed=feed, until=lambda: len(liar.said) < 20 or 2 in bench.results())
+
+    assert {offset: verdict.reason for offset, (verdict, _) in bench.results().items()} == dict.fromkeys(
+        (0, 1), "in_doubt"
+    )
 
 
 @pytest.mark.parametrize("status", [500, 504])
