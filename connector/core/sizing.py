@@ -97,9 +97,9 @@ class SizeLimit:
             self._try_at = now + self._wait_secs
             self._wait_secs = min(2 * self._wait_secs, LONGEST_WAIT_SECS)
             return True
-        largest = next((size for at, size in self._answered if at >= due), 0)
-        if count == 1 or largest >= count:
+        largest = next((size for at, size in self._answered if at >= due), 1)
+        if largest >= count:
             return False
-        self.limit, self._limited_at, self._try_at = max(largest, 1), now, now
+        self.limit, self._limited_at, self._try_at = largest, now, now
         self._lost = max(self._lost, count)
         return True

@@ -19,7 +19,15 @@ def test_as_long_as_all_are_answered_there_is_no_limit() -> None:
     for count in (1, 500, 1_000):
         assert not size.answered(count, now=1.0)
 
-    assert size.most(now=1.0, may_try=False) is None
+    assert size.most(now=1.0, may_try=True) is None
+
+
+def test_of_answers_no_more_is_kept_than_there_are_sizes() -> None:
+    size = SizeLimit()
+    for number in range(1_000):
+        size.answered(3 - number % 3, now=float(number))
+
+    assert len(size._answered) <= 3
 
 
 def test_where_nothing_is_answered_the_next_request_holds_one_record() -> None:
@@ -116,6 +124,7 @@ def test_what_was_not_too_many_once_may_be_later() -> None:
 
     assert size.lost(64, began=140.0, due=141.0, now=170.0)
     assert (size.limit, size.most(now=170.0, may_try=True)) == (1, 2), "and more may be tried at once"
+    assert not size.answered(999, now=171.0), "1,000 were lost in the first place"
 
 
 @given(most=st.integers(1, 400), batches=st.integers(2, 1_000), late=st.floats(0, 5))
