@@ -18,7 +18,6 @@ from structlog.testing import capture_logs
 
 from connector.clock import now
 from connector.core.batching import Batch
-from connector.core.breaker import Hold
 from connector.core.chunks import Headers, Partition
 from connector.core.progress import RangeSet, decode, runs
 from connector.core.records import Scribe
@@ -183,6 +182,30 @@ def _run(
     return failed
 
 
+def _by_hand(
+    bench: Bench,
+    producers: Sequence[Producer],
+    *,
+    outputs: Outputs | None = None,
+    post: Callable[[list[tuple[int, Batch]], float], None] = lambda posted, listed_at: None,
+    options: TickOptions = TickOptions(0.0, 0.1, 60.0),  # noqa: B008 (frozen)
+) -> Ticker:
+    """Return a ticker whose ticks are the caller's to run; what a group has committed is nothing."""
+    source = create_autospec(Source, instance=True)
+    source.committed.return_value = {PARTITION: Committed(0, "")}
+    ticker = _ticker(
+        bench, list(producers), source, outputs=outputs, post=post, options=options, fail=lambda _error: None
+    )
+    ticker._replace_publisher()
+    return ticker
+
+
+def _answer(bench: Bench, listed: list[tuple[int, Batch]], verdicts: Verdicts = Verdicts(QUEUED)) -> None:  # noqa: B008
+    """Have the platform say this of all that was posted."""
+    for serial, batch in listed:
+        bench.state.finish(serial, batch.chunks, verdicts, attempts=1, sent_ms=1, answered_ms=2)
+
+
 @pytest.mark.parametrize(
     ("error", "replaced"), [(_timed_out, True), (_expired, True), (_refused, False), (_too_large, False)]
 )
@@ -205,32 +228,18 @@ def test_a_producer_that_gets_no_answer_is_replaced(error: Callable[[], Abortabl
 @pytest.mark.parametrize("code", [KafkaError.INVALID_RECORD, KafkaError.INVALID_TIMESTAMP])
 def test_a_topic_that_takes_no_such_results_holds_the_stream_until_it_does(code: int) -> None:
     """As one that is compacted and gets an outcome without a key: nothing more is posted, and somebody is told."""
-    first, told = Producer(AbortableError(KafkaError(code))), []
-    bench, done, holds = Bench(), threading.Event(), list[Hold | None]()
-
-    def hold(hold: Hold) -> None:
-        told.append(hold.reason)
-        first.fails = None
-
-    def settled(_items: list[Finished], _at_ms: int) -> None:
-        holds.append(bench.state.kafka_hold)
-        done.set()
-
-    bench.state.on_hold = hold
-    ticker = _ticker(
-        bench,
-        [first],
-        create_autospec(Source, instance=True),
-        settled=settled,
-        fail=lambda _error: done.set(),
-    )
+    bench, producer, told = Bench(), Producer(AbortableError(KafkaError(code))), list[str]()
+    bench.state.on_hold = lambda hold: told.append(hold.reason)
+    ticker = _by_hand(bench, [producer])
     bench.read([b"{"])
-    ticker.start()
-    assert done.wait(30)
-    ticker.stop(30)
+    ticker._tick()
+    slots = bench.state.slots(now())
+    producer.fails = None
 
-    assert (told, first.committed) == (["results_refused"], ["dead"])
-    assert holds == [None], "it ends with the first tick that commits, however much there is to write"
+    ticker._tick()
+
+    assert (told, slots, producer.committed) == (["results_refused"], 0, ["dead"])
+    assert bench.state.kafka_hold is None, "it ends with the first tick that commits, however much there is to write"
 
 
 @pytest.mark.parametrize("took_effect", [True, False])
@@ -273,8 +282,7 @@ def test_it_is_told_why_brokers_take_nothing_where_too_few_replicas_are_in_sync(
     why = "outcomes takes no results while too few replicas are in sync"
     outputs, told = _silent_outputs(), list[str]()
     outputs.short_of_replicas.return_value = why
-    bench, done, failed = Bench(), threading.Event(), list[BaseException]()
-    first, second = Producer(_expired()), Producer()
+    bench, first, second = Bench(), Producer(_expired()), Producer()
 
     def start(timeout_secs: float) -> None:
         trouble = bench.state.kafka_trouble
@@ -284,22 +292,12 @@ def test_it_is_told_why_brokers_take_nothing_where_too_few_replicas_are_in_sync(
             raise AbortableError(KafkaError(KafkaError.CONCURRENT_TRANSACTIONS))
 
     second.start = start  # type: ignore[method-assign]
-    producers = [first, second, second] if at_start else [first, second]
-    ticker = _ticker(
-        bench,
-        producers,
-        create_autospec(Source, instance=True),
-        outputs=outputs,
-        settled=lambda _items, _at_ms: done.set(),
-        fail=failed.append,
-    )
+    ticker = _by_hand(bench, [first, second, second], outputs=outputs)
     bench.read([b"{"])
-    ticker.start()
-    assert done.wait(30)
-    ticker.stop(30)
+
+    ticker._tick()
 
     assert told[-1].startswith(f"{why} ({'CONCURRENT_TRANSACTIONS' if at_start else '_MSG_TIMED_OUT'}: ")
-    assert failed == []
 
 
 class Slow(Producer):
@@ -312,52 +310,29 @@ class Slow(Producer):
 
 def test_what_is_too_much_for_slow_brokers_is_written_in_ever_smaller_ticks() -> None:
     """Down to a batch: else nothing would ever be written, and every tick would begin with a new producer."""
-    bench, written, done = Bench(), 0, threading.Event()
+    bench = Bench()
     bench.state.flow.limits = replace(bench.state.flow.limits, max_tick_records=40)
-    failed: list[BaseException] = []
-
-    def settled(items: list[Finished], _at_ms: int) -> None:
-        nonlocal written
-        written += sum(item.count for item in items)
-        if written == 40:
-            done.set()
-
     for _ in range(40):
         bench.read([b"{"])
-    producers: list[Producer] = [Slow() for _ in range(50)]
-    ticker = _ticker(bench, producers, create_autospec(Source, instance=True), settled=settled, fail=failed.append)
-    ticker.start()
+    ticker = _by_hand(bench, [Slow() for _ in range(50)])
 
-    assert done.wait(30)
-    ticker.stop(30)
-    assert failed == []
+    for _ in range(50):
+        ticker._tick()
+
+    assert bench.state.counts.settled == 40
 
 
 def test_a_producer_is_replaced_when_the_topics_take_larger_batches_again() -> None:
     """Its batches stay as they were made; nobody tells it that somebody has put a limit right."""
-    bench, done = Bench(), threading.Event()
-    outputs, first, second = _silent_outputs(), Producer(), Producer()
+    bench, outputs, first, second = Bench(), _silent_outputs(), Producer(), Producer()
     outputs.results_bytes = 76
-
-    def put_right(*, now: float) -> None:
-        outputs.results_bytes = 1_000_000
-
-    outputs.catch_up.side_effect = put_right
-    failed: list[BaseException] = []
-    ticker = _ticker(
-        bench,
-        [first, second],
-        create_autospec(Source, instance=True),
-        outputs=outputs,
-        settled=lambda items, at_ms: done.set(),
-        fail=failed.append,
-    )
+    ticker = _by_hand(bench, [first, second], outputs=outputs)
+    outputs.catch_up.side_effect = lambda *, now: setattr(outputs, "results_bytes", 1_000_000)
     bench.read([b"{"])
-    ticker.start()
 
-    assert done.wait(30)
-    ticker.stop(30)
-    assert (first.closed, first.committed, second.committed, failed) == (True, [], ["dead"], [])
+    ticker._tick()
+
+    assert (first.closed, first.committed, second.committed) == (True, [], ["dead"])
     assert bench.state.counts.producers_replaced == 1
 
 
@@ -371,34 +346,23 @@ def test_where_more_is_ready_than_may_start_it_is_chosen_when_results_have_arriv
 
     Eight batches of five may be under way. Where there is room for all that is ready, the tick does not wait.
     """
-    bench, producer, posted = Bench(), Producer(), queue.SimpleQueue[list[tuple[int, Batch]]]()
+    bench, producer, posted = Bench(), Producer(), list[list[tuple[int, Batch]]]()
     bench.state.flow.limits = replace(bench.state.flow.limits, max_in_flight_records=most_records)
-    failed: list[BaseException] = []
 
     def answer() -> bool:
-        serial, batch = under_way.pop()
-        with bench.state.changed:
-            bench.state.finish(serial, batch.chunks, Verdicts(QUEUED), attempts=1, sent_ms=1, answered_ms=2)
-            bench.state.changed.notify_all()
+        _answer(bench, [posted[0].pop()])
         return True
 
     producer.flush = lambda timeout_secs: answer()  # type: ignore[method-assign]
-    ticker = _ticker(
-        bench,
-        [producer],
-        create_autospec(Source, instance=True),
-        post=lambda listed, _at: posted.put(listed),
-        fail=failed.append,
-    )
+    ticker = _by_hand(bench, [producer], post=lambda listed, _at: posted.append(listed))
     bench.read([b'{"to":"+18005550100","body":"hello"}'] * 5 * batches)
-    ticker.start()
-    under_way = posted.get(timeout=30)
-    assert len(under_way) == first
+    ticker._tick()
+    assert len(posted[0]) == first
     answer()
 
-    assert len(posted.get(timeout=30)) == next_
-    ticker.stop(30)
-    assert failed == []
+    ticker._tick()
+
+    assert len(posted[1]) == next_
 
 
 EVENT = b'{"to":"+18005550100","body":"hello"}'
@@ -448,31 +412,17 @@ def test_a_producer_that_is_fenced_by_those_that_were_given_up_before_it_has_no_
 
 def test_what_partitions_wait_for_is_known_while_a_tick_runs_and_no_longer() -> None:
     """A revoke asks whether the tick names a partition, and how many records it lists as in flight."""
-    bench, told, posted = Bench(), list[object](), threading.Event()
-    producer = Producer()
+    bench, producer, told, others = Bench(), Producer(), list[object](), {Partition("bench", 1)}
 
-    def ask() -> None:
-        others = {Partition("bench", 1)}
-        with bench.state.lock:
-            told.append((ticker.names({PARTITION}), ticker.names(others)))
-            told.append((ticker.listing({PARTITION}), ticker.listing(others)))
+    def ask(*_: object) -> None:
+        told.append((ticker.names({PARTITION}), ticker.names(others)))
+        told.append((ticker.listing({PARTITION}), ticker.listing(others)))
 
-    def commit(offsets: Offsets, group: Any, timeout_secs: float) -> None:
-        ask()
-
-    producer.commit = commit  # type: ignore[method-assign]
-    ticker = _ticker(
-        bench,
-        [producer],
-        create_autospec(Source, instance=True),
-        post=lambda _listed, _at: posted.set(),
-        fail=lambda _error: posted.set(),
-    )
+    producer.commit = ask  # type: ignore[method-assign]
+    ticker = _by_hand(bench, [producer])
     bench.read([EVENT] * 5)
     ask()
-    ticker.start()
-    assert posted.wait(30)
-    ticker.stop(30)
+    ticker._tick()
     ask()
 
     idle = [(False, False), (0, 0)]
@@ -620,124 +570,68 @@ def test_ticks_follow_one_another_at_their_interval_at_the_earliest() -> None:
 
 
 def test_a_tick_counts_what_it_has_written_by_what_became_of_it() -> None:
-    bench, done = Bench(), threading.Event()
-    failed: list[BaseException] = []
-
-    def post(listed: list[tuple[int, Batch]], _at: float) -> None:
-        with bench.state.changed:
-            for serial, batch in listed:
-                bench.state.finish(
-                    serial,
-                    batch.chunks,
-                    Verdicts(QUEUED, {0: SKIPPED, 1: Verdict("dead_letter", "refused")}),
-                    attempts=1,
-                    sent_ms=1,
-                    answered_ms=2,
-                )
-            bench.state.changed.notify_all()
-
-    ticker = _ticker(
-        bench,
-        [Producer()],
-        create_autospec(Source, instance=True),
-        post=post,
-        settled=lambda _items, _at_ms: done.set(),
-        fail=failed.append,
-    )
+    bench = Bench()
+    verdicts = Verdicts(QUEUED, {0: SKIPPED, 1: Verdict("dead_letter", "refused")})
+    ticker = _by_hand(bench, [Producer()], post=lambda listed, _at: _answer(bench, listed, verdicts))
     bench.read([EVENT] * 5)
-    ticker.start()
-    assert done.wait(30)
-    ticker.stop(30)
+
+    ticker._tick()
+    ticker._tick()
 
     counts = bench.state.counts
     assert (counts.ticks, counts.ticks_aborted, counts.queued, counts.skipped) == (2, 0, 3, 1)
-    assert (dict(counts.dead_letters), failed) == ({"refused": 1}, [])
+    assert dict(counts.dead_letters) == {"refused": 1}
 
 
 def test_what_is_posted_is_listed_in_what_was_committed_last() -> None:
     """Whether a tick had results to write before it was chosen what starts, or nothing."""
-    bench, checked = Bench(), queue.SimpleQueue[tuple[RangeSet, RangeSet]]()
+    bench, rounds = Bench(), list[tuple[RangeSet, RangeSet]]()
     committed: list[Offsets] = []
-    failed: list[BaseException] = []
     producer = Producer()
     producer.commit = lambda offsets, group, timeout_secs: committed.append(offsets)  # type: ignore[method-assign]
 
     def post(listed: list[tuple[int, Batch]], _at: float) -> None:
         posted = RangeSet(run for _, batch in listed for piece in batch.chunks for run in runs(piece.offsets))
-        checked.put((posted, decode(*committed[-1][PARTITION]).in_flight))
-        with bench.state.changed:
-            for serial, batch in listed:
-                bench.state.finish(serial, batch.chunks, Verdicts(QUEUED), attempts=1, sent_ms=1, answered_ms=2)
-            bench.state.changed.notify_all()
+        rounds.append((posted, decode(*committed[-1][PARTITION]).in_flight))
+        _answer(bench, listed)
 
-    ticker = _ticker(bench, [producer], create_autospec(Source, instance=True), post=post, fail=failed.append)
+    ticker = _by_hand(bench, [producer], post=post)
     bench.read([EVENT] * 100)
-    ticker.start()
-    rounds = [checked.get(timeout=30) for _ in range(3)]
-    ticker.stop(30)
+    for _ in range(3):
+        ticker._tick()
 
     assert [posted for posted, _ in rounds] == [RangeSet([(at, min(at + 40, 100))]) for at in (0, 40, 80)]
     assert [listed for _, listed in rounds] == [posted for posted, _ in rounds]
-    assert failed == []
 
 
 def test_brokers_that_are_well_again_are_known_to_be_and_get_ticks_as_large_as_before() -> None:
     """By and by, so that what is too much is met once in some ticks, and not at every second."""
-    bench, written = Bench(), threading.Semaphore(0)
+    bench, sizes, known = Bench(), list[int](), list[bool]()
     bench.state.flow.limits = replace(bench.state.flow.limits, max_tick_records=40)
-    first, second, third, failed = Producer(_timed_out()), Producer(_timed_out()), Producer(), list[BaseException]()
-    sizes, known = list[int](), list[bool]()
-    for heir in (second, third):
-        heir.start = lambda timeout_secs: known.append(  # type: ignore[method-assign]
-            bench.state.kafka_trouble is not None
-        )
-
-    def settled(_items: list[Finished], _at_ms: int) -> None:
-        sizes.append(bench.state.flow.limits.max_tick_records)
-        written.release()
-
-    ticker = _ticker(
-        bench, [first, second, third], create_autospec(Source, instance=True), settled=settled, fail=failed.append
-    )
-    ticker.start()
-    for _ in range(20):
+    ticker = _by_hand(bench, [Producer(_timed_out()), Producer(_timed_out()), Producer()])
+    for _ in range(22):
         bench.read([b"{"])
-        with bench.state.changed:
-            bench.state.changed.notify_all()
-        assert written.acquire(timeout=30)
-    ticker.stop(30)
+        ticker._tick()
+        sizes.append(bench.state.flow.limits.max_tick_records)
+        known.append(bench.state.kafka_trouble is not None)
 
-    assert sizes == sorted(sizes)
-    assert (sizes[0] < 20, sizes[-1]) == (True, 40), "halved twice, and hardly more at first"
-    assert known == [True, True], "while nobody answered it was known that Kafka is away"
-    assert (bench.state.kafka_trouble, bench.state.counts.ticks, bench.state.counts.ticks_aborted) == (None, 20, 2)
-    assert failed == []
+    assert sizes[:2] == [20, 10]
+    assert sizes[2:] == sorted(sizes[2:])
+    assert (sizes[2] < 20, sizes[-1]) == (True, 40), "halved twice, and hardly more at first"
+    assert known == [True] * 2 + [False] * 20, "while nobody answered it was known that Kafka is away"
+    assert (bench.state.counts.ticks, bench.state.counts.ticks_aborted) == (20, 2)
 
 
 def test_it_is_known_while_results_are_written() -> None:
     """The reader gives way meanwhile."""
-    bench, done, told = Bench(), threading.Event(), list[bool]()
-    producer = Producer()
-
-    def write(topic: str, partition: int, **record: object) -> None:
-        told.append(bench.state.writing)
-
-    producer.write = write  # type: ignore[method-assign]
+    bench, producer, told = Bench(), Producer(), list[bool]()
+    producer.write = lambda *_, **__: told.append(bench.state.writing)  # type: ignore[method-assign]
     producer.commit = lambda *_: told.append(bench.state.writing)  # type: ignore[method-assign]
-    failed: list[BaseException] = []
-    ticker = _ticker(
-        bench,
-        [producer],
-        create_autospec(Source, instance=True),
-        settled=lambda _items, _at_ms: done.set(),
-        fail=failed.append,
-    )
     bench.read([b"{"])
-    ticker.start()
-    assert done.wait(30)
-    ticker.stop(30)
 
-    assert (told, failed) == ([True, False], [])
+    _by_hand(bench, [producer])._tick()
+
+    assert told == [True, False]
 
 
 def test_a_commit_that_is_answered_when_it_is_asked_for_again_is_not_made_twice() -> None:
@@ -764,30 +658,16 @@ def test_an_abort_without_an_answer_is_asked_for_until_its_time_is_up(ending: st
 
 def test_results_that_are_refused_for_their_size_some_times_in_a_row_hold_the_stream() -> None:
     """Batches are made smaller meanwhile, and most soon fit; that is no reason to wake anybody."""
-    bench, done, told = Bench(), threading.Event(), list[tuple[str, int]]()
-    producer, outputs, failed = Producer(_too_large()), _silent_outputs(), list[BaseException]()
+    bench, producer, outputs, told = Bench(), Producer(_too_large()), _silent_outputs(), list[str]()
     outputs.limits_in_words = "outcomes takes 76 bytes"
-    producer.abort = lambda timeout_secs: None  # type: ignore[method-assign]
-
-    def hold(hold: Hold) -> None:
-        told.append((hold.reason, outputs.were_refused.call_count))
-        producer.fails = None
-
-    bench.state.on_hold = hold
-    ticker = _ticker(
-        bench,
-        [producer],
-        create_autospec(Source, instance=True),
-        outputs=outputs,
-        settled=lambda _items, _at_ms: done.set(),
-        fail=failed.append,
-    )
+    bench.state.on_hold = lambda hold: told.append(f"{hold.reason} after {outputs.were_refused.call_count}")
+    ticker = _by_hand(bench, [producer], outputs=outputs)
     bench.read([b"{"])
-    ticker.start()
-    assert done.wait(30)
-    ticker.stop(30)
 
-    assert (told, producer.committed, failed) == ([("results_refused", REFUSED_IN_A_ROW)], ["dead"], [])
+    for _ in range(REFUSED_IN_A_ROW + 2):
+        ticker._tick()
+
+    assert told == [f"results_refused after {REFUSED_IN_A_ROW}"]
 
 
 @pytest.mark.parametrize(
@@ -798,47 +678,28 @@ def test_a_topic_for_results_that_is_gone_holds_the_stream_and_a_source_topic_le
     absent: str, held: list[str], left: list[Partition]
 ) -> None:
     """Else they would fail every tick, those of other topics as well."""
-    bench = Bench()
-    outputs, failed, told = _silent_outputs(), list[BaseException](), list[str]()
+    bench, outputs, told = Bench(), _silent_outputs(), list[str]()
     outputs.absent.return_value = {absent}
     producer = Producer(AbortableError(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)))
     bench.state.on_hold = lambda hold: told.append(f"{hold.reason}: {hold.detail.partition(' (')[0]}")
-    ticker = _ticker(bench, [producer], create_autospec(Source, instance=True), outputs=outputs, fail=failed.append)
     bench.read([b"{"])
-    ticker.start()
-    with bench.state.changed:
-        assert bench.state.changed.wait_for(lambda: bench.state.counts.ticks_aborted, 30)
-    ticker.stop(30)
 
-    assert (told, [*bench.state.flow.partitions], failed) == (held, left, [])
+    _by_hand(bench, [producer], outputs=outputs)._tick()
+
+    assert (told, [*bench.state.flow.partitions]) == (held, left)
 
 
 def test_a_hold_is_told_once_and_why_however_many_ticks_fail_for_it() -> None:
-    bench, done, told = Bench(), threading.Event(), list[tuple[str, str]]()
+    bench, told = Bench(), list[tuple[str, str]]()
     denied = AbortableError(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "dead may not be written"))
-    producer, aborts, failed = Producer(denied), 0, list[BaseException]()
-
-    def abort(timeout_secs: float) -> None:
-        nonlocal aborts
-        aborts += 1
-        if aborts == 3:
-            producer.fails = None
-
-    producer.abort = abort  # type: ignore[method-assign]
     bench.state.on_hold = lambda hold: told.append((hold.reason, hold.detail))
-    ticker = _ticker(
-        bench,
-        [producer],
-        create_autospec(Source, instance=True),
-        settled=lambda _items, _at_ms: done.set(),
-        fail=failed.append,
-    )
+    ticker = _by_hand(bench, [Producer(denied)])
     bench.read([b"{"])
-    ticker.start()
-    assert done.wait(30)
-    ticker.stop(30)
 
-    assert (told, producer.committed, failed) == ([("kafka_authorization", str(denied))], ["dead"], [])
+    for _ in range(3):
+        ticker._tick()
+
+    assert told == [("kafka_authorization", str(denied))]
 
 
 @pytest.mark.parametrize(("limit", "kept"), [(1_000_000, b"{"), (10, None)])
@@ -1011,21 +872,6 @@ def test_whatever_becomes_of_the_calls_of_ticks_each_record_has_one_result_and_i
     assert sorted(posted) == [0, 1, 2, 4]
     assert kafka.offsets[PARTITION][0] == 6
     assert (sum(settled), bench.state.counts.settled) == (6, 6)
-
-
-def _by_hand(
-    bench: Bench,
-    producers: Sequence[Producer],
-    *,
-    outputs: Any = _OUTPUTS,
-    options: TickOptions = TickOptions(0.0, 0.1, 60.0),  # noqa: B008 (frozen)
-) -> Ticker:
-    """Return a ticker whose ticks are the caller's to run; what a group has committed is nothing."""
-    source = create_autospec(Source, instance=True)
-    source.committed.return_value = {PARTITION: Committed(0, "")}
-    ticker = _ticker(bench, list(producers), source, outputs=outputs, options=options, fail=lambda _error: None)
-    ticker._replace_publisher()
-    return ticker
 
 
 @pytest.mark.parametrize(
