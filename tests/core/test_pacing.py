@@ -104,6 +104,8 @@ def test_a_worker_has_the_share_of_its_partitions() -> None:
     pacer.set_share(3, 0)
 
     assert pacer.rate(FAST) == pytest.approx(25), "without partitions there is nothing to share"
+    pacer.set_share(9, 8)
+    assert pacer.rate(FAST) == pytest.approx(100), "those that were added are not known yet"
 
 
 def test_a_slow_list_goes_on_in_small_steps() -> None:

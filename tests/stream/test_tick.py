@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from connector.clock import now
 from connector.core.batching import Batch
 from connector.core.chunks import Headers, Partition
-from connector.core.progress import RangeSet, decode, runs
+from connector.core.progress import Progress, RangeSet, decode, runs
 from connector.core.records import Scribe
 from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
@@ -29,6 +29,8 @@ from connector.kafka.source import Committed, Source
 from connector.kafka.targets import Outputs
 from connector.stream.tick import REFUSED_IN_A_ROW, Ticker, TickOptions
 from tests.kit.sending import PARTITION, Bench
+
+OF_ANOTHER = Partition("another", 0)
 
 
 class Producer(Publisher):
@@ -103,6 +105,10 @@ def _unknown() -> RetriableError:
 
 def _refused() -> AbortableError:
     return AbortableError(KafkaError(KafkaError.ILLEGAL_GENERATION, "Specified group generation id is not valid"))
+
+
+def _full() -> AbortableError:
+    return AbortableError("librdkafka's queue stays full")
 
 
 def _fenced() -> FatalError:
@@ -574,11 +580,14 @@ def test_a_tick_counts_what_it_has_written_by_what_became_of_it() -> None:
     verdicts = Verdicts(QUEUED, {0: SKIPPED, 1: Verdict("dead_letter", "refused")})
     ticker = _by_hand(bench, [Producer()], post=lambda listed, _at: _answer(bench, listed, verdicts))
     bench.read([EVENT] * 5)
-
-    ticker._tick()
-    ticker._tick()
-
     counts = bench.state.counts
+    counts.progress_at = 0.0
+
+    ticker._tick()
+    assert counts.progress_at == 0.0, "nothing has a result yet"
+    ticker._tick()
+
+    assert counts.progress_at > 0.0
     assert (counts.ticks, counts.ticks_aborted, counts.queued, counts.skipped) == (2, 0, 3, 1)
     assert dict(counts.dead_letters) == {"refused": 1}
 
@@ -670,21 +679,26 @@ def test_results_that_are_refused_for_their_size_some_times_in_a_row_hold_the_st
     assert told == [f"results_refused after {REFUSED_IN_A_ROW}"]
 
 
+@pytest.mark.parametrize("code", [KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._MSG_TIMED_OUT])
 @pytest.mark.parametrize(
     ("absent", "held", "left"),
-    [("outcomes", ["topic_missing: outcomes does not exist"], [PARTITION]), (PARTITION.topic, [], [])],
+    [
+        ({"outcomes"}, ["topic_missing: outcomes does not exist"], [PARTITION, OF_ANOTHER]),
+        ({"outcomes", "dead"}, ["topic_missing: dead and outcomes do not exist"], [PARTITION, OF_ANOTHER]),
+        ({PARTITION.topic}, [], [OF_ANOTHER]),
+    ],
 )
 def test_a_topic_for_results_that_is_gone_holds_the_stream_and_a_source_topic_lets_its_partitions_go(
-    absent: str, held: list[str], left: list[Partition]
+    absent: set[str], held: list[str], left: list[Partition], code: int
 ) -> None:
-    """Else they would fail every tick, those of other topics as well."""
+    """Else they would fail every tick, those of other topics as well. Results for it may just wait and time out."""
     bench, outputs, told = Bench(), _silent_outputs(), list[str]()
-    outputs.absent.return_value = {absent}
-    producer = Producer(AbortableError(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)))
+    outputs.absent.return_value = absent
+    bench.state.flow.assign(OF_ANOTHER, 1, Progress(0))
     bench.state.on_hold = lambda hold: told.append(f"{hold.reason}: {hold.detail.partition(' (')[0]}")
     bench.read([b"{"])
 
-    _by_hand(bench, [producer], outputs=outputs)._tick()
+    _by_hand(bench, [Producer(AbortableError(KafkaError(code))), Producer()], outputs=outputs)._tick()
 
     assert (told, [*bench.state.flow.partitions]) == (held, left)
 
@@ -875,19 +889,22 @@ def test_whatever_becomes_of_the_calls_of_ticks_each_record_has_one_result_and_i
 
 
 @pytest.mark.parametrize(
-    ("error", "records"), [(_timed_out, 20), (_expired, 20), (_unknown, 20), (_refused, 40), (_fenced, 40)]
+    ("error", "records"),
+    [(_timed_out, 20), (_expired, 20), (_unknown, 20), (_full, 20), (_refused, 40), (_fenced, 40), (_too_large, 40)],
 )
 def test_only_what_brokers_were_too_slow_for_makes_ticks_smaller(
     error: Callable[[], KafkaTroubleError], records: int
 ) -> None:
-    bench = Bench()
+    """And only what was too large for a topic makes batches smaller."""
+    bench, outputs = Bench(), _silent_outputs()
     bench.state.flow.limits = replace(bench.state.flow.limits, max_tick_records=40)
     bench.read([b"{"])
 
-    _by_hand(bench, [Producer(error()), Producer()])._tick()
+    _by_hand(bench, [Producer(error()), Producer()], outputs=outputs)._tick()
 
     assert bench.state.flow.limits.max_tick_records == records
     assert bench.state.counts.ticks_aborted == 1
+    assert outputs.were_refused.called is (error is _too_large)
 
 
 def test_after_trouble_ticks_wait_ever_longer_and_no_longer_than_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
