@@ -77,7 +77,7 @@ class Gate:
         self._failing.clear()
         self._gave_up = False
         self._beneath = None
-        reopened = self.state != "closed" and (self.hold is None or self.hold.ends == "probe")
+        reopened = self.hold is not None and self.hold.ends == "probe"
         if reopened:
             self.state, self.hold = "closed", None
         return reopened

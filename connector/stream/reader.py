@@ -111,7 +111,6 @@ class Reader:
         self._state = state
         self._preparer = preparer
         self._options = options
-        self._name = name
         self._fail = fail
         self._source: Source | None = None
         self._ticker: TickView | None = None

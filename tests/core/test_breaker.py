@@ -495,6 +495,16 @@ class GateLaws(RuleBasedStateMachine):
             assert self.gate.state == ("half_open" if ok else "open")
             assert ok or 4.0 <= self.gate.next_probe_at - self.now <= 60.0
 
+    @rule()
+    def rests(self) -> None:
+        was = self.gate.state
+
+        closed = self.gate.rest()
+
+        self.row = 0 if closed else self.row
+        assert closed == (was == "half_open")
+        assert self.gate.state == ("closed" if closed else was)
+
     @invariant()
     def a_gate_that_is_not_closed_says_why(self) -> None:
         assert (self.gate.state == "closed") == (self.gate.hold is None)
