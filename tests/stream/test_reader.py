@@ -1237,6 +1237,32 @@ def test_a_partition_that_goes_before_it_could_begin_does_not_begin(reading: Rea
     assert reading.begins == []
 
 
+def test_a_partition_that_goes_while_it_is_to_begin_anew_does_not_begin(reading: Reading) -> None:
+    reading.begin_by_hand(PARTITION)
+    reading.reader._take(chunk_of(reading.reader._epochs[PARTITION], OFFSET), 100.0)
+    reading.commit(slots=1)
+    reading.source.read.side_effect = [Read(missing=[PARTITION]), Read()]
+    reading.reader._turn(reading.source)
+    reading.reader.lost([PARTITION])
+
+    reading.reader._turn(reading.source)
+
+    assert (reading.reader.partitions, reading.reader._reloading) == ([], {})
+
+
+def test_what_was_decided_about_a_partition_goes_with_it(holding: Reading) -> None:
+    """When it comes back another worker may have had it, and other records are in doubt."""
+    holding.begin_by_hand(PARTITION)
+    holding.reader.resume({PARTITION: Decision(in_doubt="resend")})
+    holding.reader._turn(holding.source)
+    holding.reader.lost([PARTITION])
+
+    holding.reader.assigned([PARTITION])
+    holding.look_up()
+
+    assert holding.state.partition_holds[PARTITION].reason == "in_doubt"
+
+
 def test_what_retention_removed_is_counted_and_committed_at_once_where_a_stream_goes_on(reading: Reading) -> None:
     """A worker that is started again would count it again. Offsets 60 to 99 are there."""
     beginnings = reading.reader._beginnings
@@ -1264,16 +1290,16 @@ def test_what_kafka_refused_to_have_read_is_asked_about_though_nothing_comes(rea
 
 
 def test_paces_are_told_how_many_records_are_to_be_read_yet(reading: Reading) -> None:
-    """Those up to 99 are there; what was read waits in memory, and is known."""
+    """Those up to 99 are there; what was read waits in memory, and is known. An end may be from before it was read."""
     pacer = reading.state.admission.pacer = Pacer(Pace(6_000), max_lot=10)
-    reading.source.all_partitions.return_value = 1
-    reading.begin_by_hand(PARTITION)
+    reading.source.all_partitions.return_value = 2
+    reading.begin_by_hand(PARTITION, OTHER)
     told = []
-    for end in (100, 100, 80, None):
+    for end in (100, 100, 80, 60, None):
         reading.source.known_end.return_value = end
         reading.reader._measured_at = float("-inf")
         reading.reader._measure_lag(reading.source)
         told.append((pacer.unread, reading.reader.lag))
         reading.reader._take(chunk_of(reading.reader._assigned[PARTITION].epoch, *range(OFFSET, OFFSET + 20)), 100.0)
 
-    assert told == [(30, 30), (10, 30), (0, 10), (0, None)]
+    assert told == [(60, 60), (40, 60), (10, 20), (0, 0), (0, None)]
