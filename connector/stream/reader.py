@@ -451,15 +451,14 @@ class Reader:
             # This thread reads nothing meanwhile: what partitions that stay have waiting must not wait for it.
             state.queue(state.batcher.drain())
             while now() < deadline and (ticker.names(wanted) or not state.flow.is_drained(partitions)):
-                state.changed.wait(min(max(deadline - now(), 0.0), 0.1))
+                state.changed.wait(min(deadline - now(), 0.1))
                 state.close_due(now())
             unsaid = ticker.names(wanted)
             if unsaid or not state.flow.is_drained(partitions):
                 self.left += max(state.flow.listed(partitions), ticker.listing(wanted) if unsaid else 0)
-            state.flow.let_go(partitions)
             if unsaid:
                 ticker.abandon()
-        self._forget(partitions)
+            self._forget(partitions)
 
     def _forget(self, partitions: Iterable[Partition]) -> None:
         with self._state.changed:

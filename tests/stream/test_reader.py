@@ -959,14 +959,15 @@ def test_records_that_retention_removed_are_counted_once_each_time_that_some_wer
     """A partition that was held for some, and was another worker's meanwhile, may come back with others missing."""
     reading.reader._source, reading.reader._ticker = reading.source, reading.ticker
     counted = []
-    for committed in (40, 40, 55):  # of what lies below 60: held, held again after a rebalance, resumed elsewhere
+    for committed, low in ((40, 60), (40, 60), (40, 65), (55, 65)):  # held, twice again, and resumed elsewhere
+        reading.source.bounds.return_value = (low, 100)
         reading.stand[PARTITION] = committed, encode(Progress(committed))
         reading.reader.assigned([PARTITION])
         reading.look_up()
         counted.append((reading.state.counts.missing, PARTITION in reading.state.partition_holds))
         reading.reader.lost([PARTITION])
 
-    assert counted == [(20, True), (20, True), (25, True)]
+    assert counted == [(20, True), (20, True), (25, True), (35, True)]
 
 
 def test_a_reader_that_is_drained_reads_no_more_and_stays_in_its_group_until_it_is_told_to_leave(
@@ -1007,7 +1008,7 @@ def test_a_stream_that_failed_and_lets_go_soon_is_not_kept_in_its_group_by_the_e
     """Which drains all streams for as long as they may take, while nothing commits what this one waits for."""
     reading.start(PARTITION)
     reading.wait(lambda: reading.has_begun(PARTITION))
-    reading.reader._take(chunk_of(reading.reader._epochs[PARTITION], OFFSET), 100.0)
+    reading.reader._take(chunk_of(reading.reader._assigned[PARTITION].epoch, OFFSET), 100.0)
     assert reading.commit(slots=1) == [[OFFSET]]
 
     def read(_count: int, _timeout: float) -> Read:
@@ -1239,7 +1240,7 @@ def test_a_partition_that_goes_before_it_could_begin_does_not_begin(reading: Rea
 
 def test_a_partition_that_goes_while_it_is_to_begin_anew_does_not_begin(reading: Reading) -> None:
     reading.begin_by_hand(PARTITION)
-    reading.reader._take(chunk_of(reading.reader._epochs[PARTITION], OFFSET), 100.0)
+    reading.reader._take(chunk_of(reading.reader._assigned[PARTITION].epoch, OFFSET), 100.0)
     reading.commit(slots=1)
     reading.source.read.side_effect = [Read(missing=[PARTITION]), Read()]
     reading.reader._turn(reading.source)
