@@ -65,6 +65,8 @@ async def delivering(
             feed()
             await bench.turn(sender)
     await sender.close()
+    left = [task for task in asyncio.all_tasks() if "Sender." in str(task.get_coro())]
+    assert left == [], "nothing is posted or asked by one that is closed"
 
 
 def others_pass(bench: Bench, *, at_most: float = math.inf) -> Callable[[], None]:
