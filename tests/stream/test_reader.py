@@ -1122,7 +1122,7 @@ def test_a_partition_that_is_held_is_paused_once_and_begins_anew_as_was_decided(
 
 
 def test_what_is_read_is_counted_by_what_becomes_of_it(reading: Reading) -> None:
-    """Of 70 to 75 two are in doubt and 72 is settled; 76 to 78 are no records, though 77 was; of 79 an answer is known."""
+    """Of 70 to 75 two are in doubt and 72 is settled; 76 to 78 are not there, as 77 was; of 79 an answer is known."""
     progress = Progress(OFFSET, settled=RangeSet([(72, 73)]), in_flight=RangeSet([(70, 72), (77, 78), (79, 80)]))
     counts = reading.state.counts
     counts.records_read = counts.vanished = counts.passed_over = 100

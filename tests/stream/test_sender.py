@@ -452,6 +452,35 @@ def test_records_that_a_reply_counts_as_failed_and_does_not_name_are_in_doubt(
     assert (bench.state.held_bytes, bench.state.flow.partitions[PARTITION].in_flight().count) == (0, 0)
 
 
+class Terse(Liar):
+    """A client whose platform refuses some offsets, and lists no more than one error of those that it counts."""
+
+    def __init__(self, *refused: int) -> None:
+        super().__init__([])
+        self.refused = set(refused)
+
+    async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
+        """Refuse what it refuses, each time."""
+        offsets = [offset for chunk in batch.chunks for offset in chunk.offsets]
+        found = [index for index, offset in enumerate(offsets) if offset in self.refused]
+        self.said = [(200, None, failed(*found[:1], code="invalid_phone", count=len(found), of=batch.count))]
+        return await super().post(operation, batch, before=before)
+
+
+@pytest.mark.parametrize("refused", [(4, 5), (0, 3, 4, 11, 19), tuple(range(20))])
+def test_where_repeats_are_skipped_failures_that_are_not_listed_are_found_by_asking_again(
+    refused: tuple[int, ...],
+) -> None:
+    bench = Bench(batch_records=20)
+    bench._policy = replace(bench._policy, repeats_skipped=True)
+
+    deliver(bench, Terse(*refused), ["text"] * 20)
+
+    assert tuple(sorted(o for o, (verdict, _) in bench.results().items() if verdict.status != "queued")) == refused
+    assert {verdict.reason for verdict, _ in bench.results().values()} <= {"", "invalid_phone", "refused"}
+    assert (bench.state.held_bytes, bench.state.flow.partitions[PARTITION].in_flight().count) == (0, 0)
+
+
 @pytest.mark.parametrize(
     ("word", "reason", "detail"),
     [

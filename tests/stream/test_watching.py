@@ -14,14 +14,10 @@ from structlog.testing import capture_logs
 from connector.app.pages import health_of
 from connector.clock import now
 from connector.core.admission import Admission
-from connector.core.batching import Batcher, BatchLimits
-from connector.core.breaker import Gate, GatePolicy, Hold
+from connector.core.breaker import Hold
 from connector.core.chunks import Partition
-from connector.core.concurrency import ConcurrencyLimit, ConcurrencyPolicy
-from connector.core.flow import Flow, FlowLimits
 from connector.core.pacing import Pace, Pacer
 from connector.core.progress import Progress
-from connector.core.storm import StormGuard, StormPolicy
 from connector.core.verdicts import QUEUED, Verdicts
 from connector.core.watchdog import Spot
 from connector.kafka.errors import KafkaTroubleError
@@ -29,6 +25,7 @@ from connector.stream.paces import PaceBook
 from connector.stream.state import KafkaTrouble, State
 from connector.stream.watching import Watch
 from tests.core.making import A, B, batch, chunk
+from tests.stream.making import make_state
 
 LIMIT: Final = 100.0
 
@@ -46,13 +43,7 @@ class _Watched:
     """A stream's state, whose partitions have 10 records, and the watch over it; time is what the test says it is."""
 
     def __init__(self, *partitions: Partition) -> None:
-        self.state = State(
-            Flow(FlowLimits(64_000, 100_000, 64_000_000)),
-            Batcher(BatchLimits(100, 100_000, 1.0, 0), "t"),
-            Gate(GatePolicy(5, 1, 1, 1, 1)),
-            ConcurrencyLimit(ConcurrencyPolicy(1, 64)),
-            StormGuard(StormPolicy(0.5, 1_000, 60)),
-        )
+        self.state = make_state()
         self.reader = _Reading(partitions=partitions)
         for partition in partitions:
             self.state.flow.assign(partition, 1, Progress(0))
