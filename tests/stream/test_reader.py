@@ -23,6 +23,8 @@ from connector.core.verdicts import QUEUED, Verdict, Verdicts
 from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError, RetriableError
 from connector.kafka.source import Committed, Read, Source
 from connector.kafka.topics import IdsAsked
+from connector.shaping.decoded import FormatAwayError
+from connector.shaping.shaped import Shaped
 from connector.stream.beginning import BeginOptions
 from connector.stream.holds import Decision
 from connector.stream.preparing import Preparer
@@ -1274,6 +1276,27 @@ def test_what_retention_removed_is_counted_and_committed_at_once_where_a_stream_
 
     assert (reading.state.counts.missing, reading.state.counts.vanished) == (15, 5)
     assert (reading.stand[PARTITION][0], [where for *_, where in reading.begins]) == (60, [60])
+
+
+def test_each_turn_is_counted_and_tries_again_what_no_events_could_be_made_of(reading: Reading) -> None:
+    """Nothing is read meanwhile; and whether turns are done is how it is known that the thread is alive."""
+    away = [FormatAwayError("schema_registry", "away")]
+
+    def shape(chunk: Chunk) -> Shaped:
+        if away:
+            raise away.pop()
+        return Shaped.unchanged(chunk)
+
+    reading.preparer._shape = shape
+    reading.begin_by_hand(PARTITION)
+    reading.reader._take(chunk_of(reading.reader._epochs[PARTITION], OFFSET), 100.0)
+    held, turns = reading.state.shaping_hold is not None, reading.reader.turns
+    reading.preparer.try_at_once()
+
+    reading.reader._turn(reading.source)
+
+    assert (held, reading.state.shaping_hold, reading.reader.turns) == (True, None, turns + 1)
+    assert reading.commit(slots=1) == [[OFFSET]]
 
 
 def test_what_kafka_refused_to_have_read_is_asked_about_though_nothing_comes(reading: Reading) -> None:
