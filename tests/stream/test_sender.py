@@ -1027,6 +1027,7 @@ def test_batches_that_were_too_large_for_a_gateway_are_large_again_some_time_aft
 
     deliver(bench, gateway, ["well"] * 100, feed=feed, until=lambda: gateway.is_mended and 100 in gateway.counts[1:])
 
+    assert gateway.counts[:3] == [100, 50, 50]
     assert {verdict.status for verdict, _ in bench.results().values()} == {"queued"}
 
 

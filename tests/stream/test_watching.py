@@ -423,6 +423,22 @@ def test_leaders_are_asked_in_turn_and_not_at_each_look() -> None:
     assert len(watched.asked) <= before + 32
 
 
+def test_leaders_are_not_asked_again_before_they_have_answered() -> None:
+    """Calls to a broker that hangs would pile up."""
+    watched = _Watched(A)
+
+    async def look_on() -> None:
+        for _ in range(int(LIMIT)):
+            watched.at += 10
+            watched.watch.look(watched.at)
+        assert watched.watch._asking is not None
+        await watched.watch._asking
+
+    asyncio.run(look_on())
+
+    assert watched.asked == [A]
+
+
 @pytest.mark.parametrize("count", [40, 300, 1_000])
 def test_partitions_whose_leaders_were_not_asked_yet_leave_health_green(count: int) -> None:
     """One open transaction may lie across more partitions than are asked about before the time is up."""
