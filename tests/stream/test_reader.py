@@ -762,7 +762,7 @@ def test_of_two_decisions_that_come_at_once_the_first_is_carried_out(holding: Re
     holding.reader._turn(holding.source)
     holding.look_up()
 
-    holding.reader._take(chunk_of(holding.reader._epochs[PARTITION], OFFSET, OFFSET + 1), 100.0)
+    holding.reader._take(chunk_of(holding.reader._assigned[PARTITION].epoch, OFFSET, OFFSET + 1), 100.0)
 
     assert (holding.state.counts.resent, len(holding.state.flow.finished)) == (2, 0)
 
@@ -1289,7 +1289,7 @@ def test_each_turn_is_counted_and_tries_again_what_no_events_could_be_made_of(re
 
     reading.preparer._shape = shape
     reading.begin_by_hand(PARTITION)
-    reading.reader._take(chunk_of(reading.reader._epochs[PARTITION], OFFSET), 100.0)
+    reading.reader._take(chunk_of(reading.reader._assigned[PARTITION].epoch, OFFSET), 100.0)
     held, turns = reading.state.shaping_hold is not None, reading.reader.turns
     reading.preparer.try_at_once()
 
