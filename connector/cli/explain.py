@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from connector.app.loading import load
+from connector.cli.asking import stream_meant
 from connector.cli.errors import CommandError, ExitCode, reported
 from connector.cli.printing import console, json_text, pairs, plain, table
 from connector.cli.topics import topic_named
@@ -62,7 +63,7 @@ def explain(
     if sample is None and records:
         raise typer.BadParameter("needs --sample: a topic holds records anyway", param_hint="--records")
     loaded = load(settings, asks={"registry"} if sample is not None else {"kafka", "registry"})
-    flow = _flow(settings, loaded.streams, stream)
+    flow = stream_meant(settings, loaded.streams, stream)
     if topic is not None:
         topic_named("--topic", topic)
     elif sample is None:
@@ -80,17 +81,6 @@ def explain(
         typer.echo(json_text(report, indent=2))
     else:
         _print(report, verdicts=verdicts)
-
-
-def _flow(settings: Path, streams: list[StreamSettings], wanted: str | None) -> StreamSettings:
-    """Return the stream that is meant."""
-    meant = [stream for stream in streams if wanted in {None, stream.name}]
-    if len(meant) == 1:
-        return meant[0]
-    names = ", ".join(stream.name for stream in streams)
-    if meant:
-        raise CommandError(f"{settings} has several streams", way_out=f"give --stream, one of: {names}")
-    raise CommandError(f"{settings} has no stream {wanted}", way_out=f"one of: {names}")
 
 
 def _sampled(flow: StreamSettings, sample: Path, topic: str | None, *, records: bool) -> list[Chunk]:

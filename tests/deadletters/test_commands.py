@@ -253,7 +253,7 @@ def test_what_others_send_again_while_somebody_is_asked_is_left(desk: Desk, monk
         desk.put([record(99, "provider_error", stream=desk.names[0], topic=f"{desk.names[0]}.source")])
         return True
 
-    monkeypatch.setattr(redriving, "_is_confirmed", confirmed_late)
+    monkeypatch.setattr(redriving, "is_confirmed", confirmed_late)
     result = desk.run("redrive", *TRANSIENT)
 
     assert (result.exit_code, set(keys(desk.redriven()).values())) == (0, {1}), result.output

@@ -20,6 +20,7 @@ from connector.app.loading import load
 from connector.cli.errors import CommandError, reported
 from connector.cli.topics import topic_named
 from connector.clock import now_ms
+from connector.config.kafka import KafkaSettings
 from connector.config.settings import Settings
 from connector.core.reasons import REASONS
 from connector.deadletters.running import count, find, spans_of, topics_of_streams
@@ -146,9 +147,7 @@ class Chosen:
 
     def work(self, spans: Spans, job: Job[R], what: str, *, quiet: bool = False) -> Iterator[R]:
         """Yield what a job finds in the spans, with a progress bar on a terminal."""
-        calm_collector()
-        with progress(what, size_of(spans), quiet=quiet) as told:
-            yield from work(self.settings.kafka, spans, job, told)
+        return worked(self.settings.kafka, spans, job, what, quiet=quiet)
 
     def quietly(self, spans: Spans, job: Job[R], what: str) -> Iterator[R]:
         """Work without a progress bar."""
@@ -245,6 +244,13 @@ def chosen(command: Callable[..., None]) -> Callable[..., None]:
 
 def _info(parameter: inspect.Parameter) -> Any:
     return next(iter(getattr(parameter.annotation, "__metadata__", ())), None)
+
+
+def worked(kafka: KafkaSettings, spans: Spans, job: Job[R], what: str, *, quiet: bool = False) -> Iterator[R]:
+    """Yield what a job finds in the spans, with a progress bar on a terminal."""
+    calm_collector()
+    with progress(what, size_of(spans), quiet=quiet) as told:
+        yield from work(kafka, spans, job, told)
 
 
 @contextmanager

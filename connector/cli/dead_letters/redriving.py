@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 import typer
 from rich.text import Text
 
+from connector.cli.asking import is_confirmed
 from connector.cli.dead_letters.choosing import Chosen, chosen, progress
 from connector.cli.dead_letters.reading import tell_none
 from connector.cli.dead_letters.showing import print_counts, print_json
@@ -169,17 +170,6 @@ def _patch(text: str | None) -> dict[str, Any] | None:
         raise CommandError(f"--patch {error}", way_out=way_out) from error
 
 
-def _is_confirmed(question: str) -> bool:
-    """Ask; where nobody is there to answer, as in a cron job, nothing is confirmed."""
-    try:
-        return typer.confirm(question, err=True)
-    except typer.Abort as abort:
-        typer.echo(err=True)  # the question has no end of line
-        if isinstance(abort.__context__, EOFError):
-            return False
-        raise KeyboardInterrupt from abort
-
-
 class Run:
     """One redrive as the command line does it: what is said of it, and asked. `spelled` tells its selection."""
 
@@ -266,7 +256,7 @@ class Run:
             return
         if not self._yes:
             question = f"{'Set aside' if self._redrive.rules.park else 'Write'} {count:,} records?"
-            if not _is_confirmed(question):
+            if not is_confirmed(question):
                 raise CommandError(
                     "not confirmed; nothing was written", ExitCode.FAILED, way_out="answer with y, or give --yes"
                 )
