@@ -14,6 +14,7 @@ from connector.cli.explain import explain
 from connector.cli.output import written
 from connector.cli.pause import pause
 from connector.cli.printing import ENDLESS
+from connector.cli.rebuild_progress import rebuild_progress
 from connector.cli.resume import resume
 from connector.cli.run import run, worker
 from connector.cli.schema import schema
@@ -85,7 +86,7 @@ app.add_typer(
     name="dead-letters",
     help="Find dead letters, understand, mend and send them again.",
 )
-for command in (run, check, explain, acls, pause, resume, simulate, demo, schema):
+for command in (run, check, explain, acls, pause, resume, rebuild_progress, simulate, demo, schema):
     app.command()(command)
 app.command(hidden=True)(worker)
 

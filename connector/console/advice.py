@@ -78,7 +78,7 @@ HOLDS: Final[dict[str, Advice]] = {
     ),
     "progress_missing": Advice(
         "Kafka knows no progress of the group, and by the outcome topic the stream is not new.",
-        "Find out what has a result, set the group's offsets to where it was; the detail tells what to begin would do.",
+        "Stop the stream and type trackly-connector rebuild-progress; the detail tells what to begin would do.",
     ),
 }
 """By reason, for those that are whole words."""

@@ -2,11 +2,11 @@
 
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from connector.core.chunks import Partition
@@ -36,6 +36,22 @@ def members(config: Config, group: str, timeout_secs: float) -> list[Member]:
             return []
         raise
     return [Member(member.client_id, member.group_instance_id) for member in described.members]
+
+
+def set_offsets(config: Config, group: str, offsets: Mapping[Partition, tuple[int, str]], timeout_secs: float) -> None:
+    """Commit offsets with their metadata to a group that has no members, all or some of them.
+
+    Raises `KafkaTroubleError`, also where the group has members, as whose commits these are not.
+    """
+    doing = f"committing offsets of group {group}"
+    spots = [TopicPartition(*partition, offset, metadata) for partition, (offset, metadata) in offsets.items()]
+    admin = AdminClient(cast("Any", config))
+    asked = admin.alter_consumer_group_offsets(
+        [ConsumerGroupTopicPartitions(group, spots)], request_timeout=timeout_secs
+    )
+    for spot in answer(asked[group], timeout_secs + 1, doing).topic_partitions or ():
+        if spot.error is not None:
+            raise translate(KafkaException(spot.error), f"{doing}, {spot.topic}:{spot.partition}")
 
 
 class Group:

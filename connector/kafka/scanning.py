@@ -7,7 +7,7 @@ what is committed, and committed to by whoever owns a transaction.
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import chain, groupby
 from typing import Any, Final
 
@@ -77,7 +77,8 @@ class Scanner:
     """Scans topics; not thread-safe. Raises `KafkaTroubleError` for what Kafka does not do."""
 
     def __init__(self, config: Config, timeout_secs: float) -> None:
-        self._consumer = Consumer({**config, "error_cb": lambda _: None})
+        self._config = {**config, "error_cb": lambda _: None}
+        self._consumer = Consumer(self._config)
         self._timeout = timeout_secs
         self._was_left = False
 
@@ -123,14 +124,33 @@ class Scanner:
 
     def lacks(self, topic: str, since_ms: int) -> bool:
         """Tell whether retention may have removed records of a topic that were written from a time on."""
-        partitions = [Partition(topic, number) for number in range(self.partitions(topic) or 0)]
-        starts = self._offsets_at(partitions, since_ms)
-        ends = {partition: self._ends(partition) for partition in partitions}
+        ends = self.ends(topic)
+        starts = self._offsets_at(list(ends), since_ms)
         return any(low > 0 and (low == high or starts.get(p, low) <= low) for p, (low, high) in ends.items())
 
-    def _ends(self, partition: Partition) -> Range:
+    def offset_at(self, partition: Partition, time_ms: int) -> int:
+        """Return the first offset whose record bears a time at or after one; beyond all offsets where none does."""
+        return self._offsets_at([partition], time_ms)[partition]
+
+    def first_ms(self, partition: Partition, span: Range) -> int | None:
+        """Return the time of the first record of a span, None where it holds none."""
+        first = next(self.read({partition: span}), None)
+        return None if first is None or first.timestamps is None else first.timestamps[0]
+
+    def written_ends(self, topic: str) -> dict[Partition, int]:
+        """Return the offset behind all that is written of each partition, in transactions that are open as well."""
+        partitions = [Partition(topic, number) for number in range(self.partitions(topic) or 0)]
+        with closing(Consumer({**self._config, "isolation.level": "read_uncommitted"})) as consumer:
+            return {partition: self._ends(partition, consumer)[1] for partition in partitions}
+
+    def ends(self, topic: str) -> dict[Partition, Range]:
+        """Return what there is to read of each partition, also of those that are empty."""
+        partitions = [Partition(topic, number) for number in range(self.partitions(topic) or 0)]
+        return {partition: self._ends(partition) for partition in partitions}
+
+    def _ends(self, partition: Partition, consumer: Consumer | None = None) -> Range:
         try:
-            low, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), self._timeout)
+            low, high = (consumer or self._consumer).get_watermark_offsets(TopicPartition(*partition), self._timeout)
         except KafkaException as error:
             raise translate(error, f"asking for the ends of {partition}") from error
         return low, high

@@ -340,7 +340,10 @@ class Beginnings:
             way = f"to go on with it: {self._reset(partition, f'--to-offset {low}')}"
         else:
             # To go on behind it would send again what is in doubt by a dead letter, and pass over what had to wait.
-            way = "dead letters may tell of later ones, and some below may have none: find out before you set an offset"
+            way = (
+                "dead letters may tell of later ones, and some below may have none: stop the stream, and "
+                "trackly-connector rebuild-progress finds out"
+            )
         return (
             f"Kafka has no commit of group {self._options.group}, and outcomes tell of results up to offset {last}"
             f"{harm}; {way}"

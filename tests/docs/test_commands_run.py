@@ -38,6 +38,7 @@ NOT_HERE: Final[dict[str, str]] = {
     r"python -m connector\.": "tests/docs/test_reference.py and tests/config/test_reference.py write the same pages",
     r"docker ": "there is no Docker engine where the tests run",
     r"kafka-consumer-groups\.sh .*--reset-offsets": "tests/stream/test_holds.py runs it",
+    r"trackly-connector rebuild-progress ": "tests/e2e/test_rebuild.py runs it, with no worker in the group",
     r"kafka-acls\.sh |^bash acls\.sh": "Kafka's own tool; tests/e2e/test_acls.py works with the same rights",
     r"kubectl |helm ": "there is no cluster where the tests run; tests/deploy/test_helm.py renders the chart",
     r"sudo |systemctl |systemd-analyze ": "changes the machine; tests/deploy/test_systemd.py has the unit verified",

@@ -1,0 +1,140 @@
+"""`trackly-connector rebuild-progress`: the progress of a group that Kafka has forgotten, from both topics of results.
+
+Not an answer to workers that hold, as `resume` is: theirs would be read by each of them, and each would need the right
+to read dead letters. It is typed while none runs, and Kafka takes offsets of a group without members alone.
+"""
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from connector.app.loading import load
+from connector.cli.asking import is_confirmed, stream_meant
+from connector.cli.errors import CommandError, ExitCode, reported
+from connector.cli.printing import console, json_text, plain, table
+from connector.clock import now_ms
+from connector.config.streams import StreamSettings
+from connector.core.chunks import Partition
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from connector.deadletters.rebuilding import Asked, Planned, Rebuild
+
+BECOMES: Final = {
+    "dead_letter": "become dead letters in_doubt once the stream runs",
+    "resend": "are posted again once the stream runs",
+    "hold": "hold their partitions once the stream runs, until you decide",
+}
+
+
+@reported()
+def rebuild_progress(
+    settings: Annotated[Path, typer.Argument(help="Settings file (YAML).", metavar="SETTINGS", show_default=False)],
+    *,
+    stream: Annotated[
+        str | None, typer.Option(help="Name of the stream; the only one there is when left out.", show_default=False)
+    ] = None,
+    stopped_cleanly: Annotated[
+        bool,
+        typer.Option(
+            "--stopped-cleanly",
+            help="Each last worker logged left_in_flight=0, and none held in_doubt: what has no result is sent.",
+        ),
+    ] = False,
+    stopped_at: Annotated[
+        str | None,
+        typer.Option(
+            help="When the last worker ended, in ISO 8601 form, or 90m, 24h, 7d: what was produced later is sent.",
+            show_default=False,
+        ),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="What was produced before is dealt with, in place of the setting start; as --stopped-at.",
+            show_default=False,
+        ),
+    ] = None,
+    formerly: Annotated[
+        list[str] | None, typer.Option(help="A name that the stream had; may be repeated.", show_default=False)
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be committed, and do nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Make the progress of a group that Kafka has forgotten anew, from outcomes and dead letters. No worker may run.
+
+    A record that has a result is not sent again. One that has none is in doubt, unless --stopped-cleanly or
+    --stopped-at say that it was not posted. Exit code 1: it cannot be told, and why; or it was not confirmed.
+    """
+    from connector.cli.dead_letters.choosing import worked
+    from connector.deadletters.rebuilding import NotRebuiltError, Rebuild
+
+    if stopped_cleanly and stopped_at is not None:
+        raise typer.BadParameter("is not needed where nothing was in flight", param_hint="--stopped-at")
+    loaded = load(settings, asks={"kafka"})
+    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # what fails is told once, by the command
+    flow = stream_meant(settings, loaded.streams, stream)
+    asked = _asked(since, stopped_at, formerly, clean=stopped_cleanly)
+    try:
+        rebuild = Rebuild(loaded, flow, asked, partial(worked, loaded.kafka, quiet=as_json))
+        plan = rebuild.plan()
+        _tell(rebuild, flow, plan, as_json=as_json)
+        if dry_run:
+            return
+        if not yes and not is_confirmed(f"Commit this progress to group {flow.group}?"):
+            way_out = "answer with y, or give --yes"
+            raise CommandError("not confirmed; nothing was committed", ExitCode.FAILED, way_out=way_out)
+        rebuild.commit(plan)
+    except NotRebuiltError as error:
+        raise CommandError(str(error), ExitCode.FAILED, way_out=error.way_out) from error
+    if not as_json:
+        typer.echo(f"committed for {len(plan)} partitions; start the stream")
+
+
+def _asked(since: str | None, stopped_at: str | None, formerly: list[str] | None, *, clean: bool) -> "Asked":
+    from connector.deadletters.rebuilding import Asked
+    from connector.deadletters.selection import InvalidFilterError, read_time
+
+    at_ms = now_ms()
+    try:
+        return Asked(
+            since_ms=None if since is None else read_time("--since", since, now_ms=at_ms),
+            stopped_ms=None if stopped_at is None else read_time("--stopped-at", stopped_at, now_ms=at_ms),
+            clean=clean,
+            formerly=frozenset(formerly or ()),
+        )
+    except InvalidFilterError as error:
+        raise CommandError(str(error), way_out="mend it, as --help has it") from error
+
+
+def _tell(rebuild: "Rebuild", flow: StreamSettings, plan: "Mapping[Partition, Planned]", *, as_json: bool) -> None:
+    told = {str(partition): planned.as_json() for partition, planned in plan.items()}
+    in_doubt = sum(planned.progress.in_flight.count for planned in plan.values())
+    if as_json:
+        whole = {
+            "stream": flow.name,
+            "group": flow.group,
+            "results_by_stream": dict(rebuild.names),
+            "in_doubt": in_doubt,
+            "in_doubt_policy": flow.in_doubt,
+            "partitions": told,
+        }
+        typer.echo(json_text(whole, indent=2))
+        return
+    rows = table(
+        "partition", "commit at", "results", "done above", "without result between", "in doubt behind", "unread"
+    )
+    for partition, numbers in told.items():
+        rows.add_row(plain(partition), *(plain(f"{number:,}") for number in numbers.values()))
+    console().print(rows)
+    if in_doubt:
+        typer.echo(
+            f"{in_doubt:,} offsets are in doubt and {BECOMES[flow.in_doubt]} (delivery.in_doubt: {flow.in_doubt})"
+        )
+    else:
+        typer.echo("nothing is in doubt: what has no result is sent")

@@ -1,0 +1,464 @@
+"""The progress of a group that Kafka has forgotten, made anew from both topics of results.
+
+What a record's result is does not matter here, only that it has one. Whatever could make that untrue is looked for
+first, and refused: results that retention or compaction has removed, results of another topic under the same name, of
+a stream that nobody names, or in transactions that are still open. Nothing here is written but the group's offsets.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+
+from connector.clock import now_ms
+from connector.config.kafka import KafkaSettings
+from connector.config.settings import Settings
+from connector.config.streams import StreamSettings, naming
+from connector.core.chunks import Chunk, Partition
+from connector.core.progress import MAX_METADATA, ForeignMetadataError, Progress, Range, decode, encode, runs
+from connector.core.rebuilding import Gathered, gaps, rebuilt, without_result
+from connector.deadletters.earlier import CLOCKS_MS
+from connector.deadletters.letters import letters_of, text_of, told_time
+from connector.deadletters.running import Work
+from connector.deadletters.working import CLIENT_ID, Spans
+from connector.kafka import configs
+from connector.kafka.groups import members, set_offsets
+from connector.kafka.scanning import Scanner, scanning, until_aborted
+from connector.kafka.source import Committed
+from connector.kafka.topics import Topics
+
+_AGAIN_SECS: Final = 0.5
+"""Pause before it is asked again whether transactions are still open."""
+
+
+class NotRebuiltError(Exception):
+    """A progress cannot be told, or not be committed: why, and what its user can do about it."""
+
+    def __init__(self, message: str, way_out: str) -> None:
+        super().__init__(message)
+        self.way_out = way_out
+
+
+# ------------------------------------------------------------------ what is looked for, piece by piece
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Whose results count: of an operation, by the streams' names, of records that are there."""
+
+    operation: str
+    names: frozenset[str]
+    others: frozenset[str]
+    """Streams beside it, which may do the same with the same records."""
+    lows: Mapping[Partition, int]
+    """The first offset that is there of each partition that they are wanted for."""
+
+
+@dataclass(slots=True)
+class Results:
+    """What a piece of a topic of results tells, or all of them."""
+
+    found: dict[Partition, list[Range]] = field(default_factory=dict)
+    """Sorted where it is of one piece."""
+    first_ms: dict[Partition, int] = field(default_factory=dict)
+    """When the earliest result of each was written."""
+    last_ms: int = 0
+    """When the latest result of all was written."""
+    names: Counter[str] = field(default_factory=Counter)
+    """How many there are by the name of the stream."""
+
+
+class _Outcome(msgspec.Struct, gc=False):
+    topic: str
+    partition: int
+    offset: int
+    stream: str = ""
+    operation: str = ""
+    source: str = ""
+
+
+_Told = tuple[str, str, Partition, int, int | None]
+"""Stream, operation, the source's place, and when it was written: None where that is not when it came about."""
+
+
+def find_in_outcomes(chunks: Iterator[Chunk], *, wanted: Wanted) -> Results:
+    """Return the results that outcomes tell of; what is no outcome is passed over."""
+
+    def told() -> Iterator[_Told]:
+        read = msgspec.json.Decoder(_Outcome).decode
+        for chunk in chunks:
+            assert chunk.timestamps is not None
+            for value, ms in zip(chunk.values, chunk.timestamps, strict=True):
+                try:
+                    one = read(value or b"")
+                except (msgspec.MsgspecError, UnicodeDecodeError):
+                    continue
+                place = Partition(one.topic, one.partition)
+                yield one.stream, one.operation, place, one.offset, None if one.source else ms
+
+    return _results(told(), wanted)
+
+
+def find_in_letters(chunks: Iterator[Chunk], *, wanted: Wanted) -> Results:
+    """Return the results that dead letters tell of, by where the record was read; foreign ones are passed over."""
+
+    def told() -> Iterator[_Told]:
+        for chunk in chunks:
+            for letter in letters_of(chunk):
+                source, stream = letter.source, letter.stream
+                if source is not None and stream is not None:
+                    operation = text_of(letter.facts, "trackly.operation") or ""
+                    yield stream, operation, *source, letter.timestamp_ms
+
+    return _results(told(), wanted)
+
+
+def _results(told: Iterator[_Told], wanted: Wanted) -> Results:
+    results, offsets = Results(), dict[Partition, list[int]]()
+    lows, names = wanted.lows, wanted.names
+    for stream, operation, place, offset, ms in told:
+        if operation != wanted.operation or stream in wanted.others or offset < lows.get(place, offset + 1):
+            continue
+        results.names[stream] += 1
+        if stream not in names:
+            continue
+        offsets.setdefault(place, []).append(offset)
+        if ms is not None:
+            results.first_ms[place] = min(ms, results.first_ms.get(place, ms))
+            results.last_ms = max(ms, results.last_ms)
+    results.found = {place: runs(sorted(set(those))) for place, those in offsets.items()}
+    return results
+
+
+def find_records(chunks: Iterator[Chunk]) -> dict[Partition, list[Range]]:
+    """Return the offsets that hold records."""
+    found: dict[Partition, list[Range]] = {}
+    for chunk in chunks:
+        found.setdefault(chunk.partition, []).extend(runs(chunk.offsets))
+    return found
+
+
+# ------------------------------------------------------------------ the plan
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a partition is given, and what that means for its offsets."""
+
+    progress: Progress
+    metadata: str
+    results: int
+    """Results of records that it still has."""
+    between: int
+    """Offsets between them that have none."""
+    doubt_behind: int
+    """Offsets behind the last result that may have been posted."""
+    unread: int
+    """Offsets that were surely not posted, and are read."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is told of it as JSON-ready values."""
+        return {
+            "commit": self.progress.base,
+            "results": self.results,
+            "done_above": self.progress.settled.count,
+            "without_result_between": self.between,
+            "in_doubt_behind": self.doubt_behind,
+            "unread": self.unread,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an operator knows that no topic tells."""
+
+    since_ms: int | None = None
+    """What was produced before is dealt with, in place of the setting `start`."""
+    stopped_ms: int | None = None
+    """When the last worker of the group ended: what was produced later was not posted."""
+    clean: bool = False
+    """It ended with nothing in flight."""
+    formerly: frozenset[str] = frozenset()
+    """Other names that the stream had."""
+
+
+class Rebuild:
+    """Makes the progress of a stream's group anew; raises `NotRebuiltError`, `NoSuchTopicError`, `KafkaTroubleError`.
+
+    Partitions that have a commit are left as they are.
+    """
+
+    def __init__(self, settings: Settings, stream: StreamSettings, asked: Asked, work: Work) -> None:
+        self._settings = settings
+        self._kafka: KafkaSettings = settings.kafka
+        self._stream = stream
+        self._asked = asked
+        self._work = work
+        self.names: Counter[str] = Counter()
+        """Results by the names of the streams that wrote them."""
+        self._births: dict[str, int] = {}
+
+    def plan(self) -> dict[Partition, Planned]:
+        """Return what there is to commit, in the order of the partitions."""
+        stream = self._stream
+        self._refuse_settings()
+        self.refuse_members()
+        with scanning(self._kafka, client_id=CLIENT_ID, group=stream.group) as scanner:
+            spans = self._forgotten(scanner)
+            starts = {partition: self._start(scanner, partition, span) for partition, span in spans.items()}
+            topics = (stream.outcomes.topic, stream.dead_letters.topic)
+            results_in = {topic: self._whole(scanner, topic) for topic in topics}
+            wanted = Wanted(
+                stream.operation,
+                frozenset({stream.name, *self._asked.formerly}),
+                frozenset({one.name for one in self._settings.streams} - {stream.name} - self._asked.formerly),
+                {partition: low for partition, (low, _) in spans.items()},
+            )
+            done, results = self._read_results(results_in, wanted)
+            self._refuse_results(results)
+            self._refuse_other_topic(scanner, spans, done, results)
+            cut_ms = self._cut_ms(scanner, results_in)
+            opened = {p: gaps(ranges, starts[p]) for p, ranges in done.items()}
+            between = self._without_result(opened)
+            plan = {}
+            for partition, (_, end) in sorted(spans.items()):
+                known = _Known(partition, starts[partition], end, done.get(partition, []), between.get(partition, []))
+                if cut_ms is not None:
+                    _refuse_cut(known, min(scanner.offset_at(partition, cut_ms + CLOCKS_MS), end), cut_ms)
+                plan[partition] = self._planned(known, self._until(scanner, known))
+        return plan
+
+    def commit(self, plan: Mapping[Partition, Planned]) -> None:
+        """Commit what was planned, unless the group has members by now."""
+        self.refuse_members()
+        offsets = {partition: (planned.progress.base, planned.metadata) for partition, planned in plan.items()}
+        config = configs.asking(self._kafka, CLIENT_ID)
+        set_offsets(config, self._stream.group, offsets, self._kafka.request_timeout_secs)
+
+    def refuse_members(self) -> None:
+        """Raise `NotRebuiltError` while the group has members: to end them may change what is known."""
+        config = configs.asking(self._kafka, CLIENT_ID)
+        if there := members(config, self._stream.group, self._kafka.request_timeout_secs):
+            raise NotRebuiltError(
+                f"group {self._stream.group} has {len(there)} members",
+                "stop all workers of the stream, wait kafka.session_timeout_secs, and type it again",
+            )
+
+    # -------------------------------------------------------------- what there is
+
+    def _refuse_settings(self) -> None:
+        stream, asked = self._stream, self._asked
+        if stream.outcomes.records == "failures":
+            raise NotRebuiltError(
+                "outcomes.records is failures: what the platform took has left no result",
+                "resume --progress-missing begin, or set the group's offsets, by what you know from elsewhere",
+            )
+        if stream.start == "latest" and asked.since_ms is None:
+            raise NotRebuiltError(
+                "start is latest: what was there before the stream first began has no result, and was never meant",
+                "say by --since when that was",
+            )
+        results = [stream.outcomes.topic, stream.dead_letters.topic]
+        compacted = self._topics().compacted(results)
+        if compacted:
+            raise NotRebuiltError(
+                f"{', '.join(sorted(compacted))}: a compacted topic keeps one result of each key",
+                "set its cleanup.policy to delete for the next time; for now, set the group's offsets yourself",
+            )
+
+    def _topics(self) -> Topics:
+        return Topics(configs.asking(self._kafka, CLIENT_ID), self._kafka.request_timeout_secs)
+
+    def _forgotten(self, scanner: Scanner) -> dict[Partition, Range]:
+        """Return the partitions without a commit that hold records, and notes the births that others tell of."""
+        stream = self._stream
+        is_read = naming((*stream.sources, stream.redrive_topic))
+        spans: dict[Partition, Range] = {}
+        for topic in filter(is_read, self._topics().names()):
+            ends = scanner.ends(topic)
+            committed = scanner.committed(ends, within_secs=until_aborted(self._kafka))
+            births = [born for there in committed.values() if (born := _birth(there)) > 0]
+            self._births[topic] = min(births, default=len(ends))
+            spans |= {p: (low, high) for p, (low, high) in ends.items() if committed[p].offset is None and low < high}
+        if not spans:
+            raise NotRebuiltError(
+                f"Kafka has a commit of group {stream.group} for each partition that holds records",
+                "start the stream: there is nothing to rebuild",
+            )
+        return spans
+
+    def _start(self, scanner: Scanner, partition: Partition, span: Range) -> int:
+        """Return the first offset that was meant for the stream, of those that are there."""
+        low, high = span
+        start = self._stream.start
+        is_own = partition.topic == self._stream.redrive_topic or partition.number >= self._births[partition.topic]
+        since_ms = self._asked.since_ms
+        if since_ms is None and isinstance(start, datetime) and not is_own:
+            since_ms = int(start.timestamp() * 1_000)
+        return low if since_ms is None else min(max(scanner.offset_at(partition, since_ms), low), high)
+
+    def _whole(self, scanner: Scanner, topic: str) -> Spans:
+        """Return all of a topic of results, once no transaction is open in it any more."""
+        scanner.require(topic)
+        written = scanner.written_ends(topic)
+        deadline = time.monotonic() + until_aborted(self._kafka)
+        while hidden := [p for p, (_, stop) in scanner.ends(topic).items() if stop < written.get(p, 0)]:
+            if time.monotonic() > deadline:
+                raise NotRebuiltError(
+                    f"{', '.join(map(str, hidden))}: a transaction is open that hides results",
+                    "end whatever writes there, wait for its transaction.timeout.ms, and type it again",
+                )
+            time.sleep(_AGAIN_SECS)
+        return scanner.spans(topic)
+
+    def _read_results(self, spans: Mapping[str, Spans], wanted: Wanted) -> tuple[dict[Partition, list[Range]], Results]:
+        """Return where records have results, sorted, and what else results tell together."""
+        outcomes, letters = self._stream.outcomes.topic, self._stream.dead_letters.topic
+        gathered: dict[Partition, Gathered] = {}
+        together = Results()
+        for topic, job in ((outcomes, find_in_outcomes), (letters, find_in_letters)):
+            for part in self._work(spans[topic], partial(job, wanted=wanted), f"reading {topic}"):
+                for partition, ranges in part.found.items():
+                    gathered.setdefault(partition, Gathered()).add(ranges)
+                for partition, ms in part.first_ms.items():
+                    together.first_ms[partition] = min(ms, together.first_ms.get(partition, ms))
+                together.last_ms = max(together.last_ms, part.last_ms)
+                together.names.update(part.names)
+        self.names = together.names
+        return {partition: ranges.ranges() for partition, ranges in gathered.items()}, together
+
+    def _without_result(self, opened: Mapping[Partition, list[Range]]) -> dict[Partition, list[Range]]:
+        """Return which gaps between results hold records: the source is read from the first gap to the last."""
+        spans = {partition: (those[0][0], those[-1][1]) for partition, those in opened.items() if those}
+        there: dict[Partition, Gathered] = {}
+        for part in self._work(spans, find_records, "reading what has no result"):
+            for partition, ranges in part.items():
+                there.setdefault(partition, Gathered()).add(ranges)
+        return {p: without_result(opened[p], there[p].ranges() if p in there else ()) for p in spans}
+
+    def _until(self, scanner: Scanner, known: "_Known") -> int | None:
+        """Return up to where what has no result may have been posted; None where nothing was in flight."""
+        if self._asked.clean:
+            return None
+        stopped_ms = self._asked.stopped_ms
+        if stopped_ms is None:
+            return known.end
+        return min(scanner.offset_at(known.partition, stopped_ms + CLOCKS_MS), known.end)
+
+    def _planned(self, known: "_Known", until: int | None) -> Planned:
+        birth = self._births[known.partition.topic]
+        progress = rebuilt(known.done, known.between, start=known.start, until=until, birth=birth)
+        metadata = encode(progress)
+        if len(metadata) > MAX_METADATA:
+            raise NotRebuiltError(
+                f"{known.partition}: results lie so far apart that its progress takes {len(metadata):,} characters, "
+                f"and a commit holds {MAX_METADATA:,}",
+                "say by --stopped-cleanly or --stopped-at what you know: the less is in doubt, the shorter it is",
+            )
+        behind = 0 if until is None else max(until - known.top, 0)
+        unread = known.end - known.top - behind
+        return Planned(progress, metadata, _count(known.done), _count(known.between), behind, unread)
+
+    # -------------------------------------------------------------- what would make it untrue
+
+    def _refuse_results(self, results: Results) -> None:
+        mine = {self._stream.name, *self._asked.formerly}
+        if unknown := sorted(results.names.keys() - mine):
+            raise NotRebuiltError(
+                f"there are results of these records by streams that the settings do not know: {', '.join(unknown)}",
+                "if the stream was called so, say it by --formerly; if it is another one, whether its results count is "
+                "for you to say, by offsets that you set yourself",
+            )
+        if not results.names:
+            raise NotRebuiltError(
+                "neither outcomes nor dead letters tell of records that its topics hold",
+                "start the stream: to Kafka and to its results it is new",
+            )
+        stopped_ms = self._asked.stopped_ms
+        if stopped_ms is not None and results.last_ms > stopped_ms + CLOCKS_MS:
+            raise NotRebuiltError(
+                f"a result was written at {told_time(results.last_ms)}, later than --stopped-at",
+                "give the time when the last worker ended",
+            )
+
+    def _refuse_other_topic(
+        self, scanner: Scanner, spans: Spans, done: Mapping[Partition, list[Range]], results: Results
+    ) -> None:
+        """Raise `NotRebuiltError` where results are of a topic that another one has replaced under its name."""
+        for partition, ranges in done.items():
+            span = spans[partition]
+            why = ""
+            if ranges[-1][1] > span[1]:
+                why = f"results reach up to offset {ranges[-1][1] - 1}, and the topic ends before {span[1]}"
+            else:
+                oldest_ms, first_ms = scanner.first_ms(partition, span), results.first_ms.get(partition)
+                if oldest_ms is not None and first_ms is not None and first_ms < oldest_ms - CLOCKS_MS:
+                    why = (
+                        f"a result of a record that it holds was written at {told_time(first_ms)}, and the oldest of "
+                        f"these records at {told_time(oldest_ms)}"
+                    )
+            if why:
+                raise NotRebuiltError(
+                    f"{partition}: {why}: the topic was made anew",
+                    "for that topic set the group's offsets yourself",
+                )
+
+    def _cut_ms(self, scanner: Scanner, results_in: Mapping[str, Spans]) -> int | None:
+        """Return from when on all results are there, None where none was ever removed."""
+        times = []
+        for topic in results_in:
+            for partition, (low, high) in scanner.ends(topic).items():
+                if low > 0:
+                    first_ms = scanner.first_ms(partition, (low, high)) if low < high else None
+                    times.append(now_ms() if first_ms is None else first_ms)
+        return max(times, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of a partition."""
+
+    partition: Partition
+    start: int
+    end: int
+    done: list[Range]
+    """What has a result, sorted."""
+    between: list[Range]
+    """Between that, what holds records without one."""
+
+    @property
+    def top(self) -> int:
+        """The offset behind the last result."""
+        return max(self.start, self.done[-1][1]) if self.done else self.start
+
+
+def _refuse_cut(known: _Known, complete: int, cut_ms: int) -> None:
+    """Raise `NotRebuiltError` where a record has no result that may have had one: it was removed.
+
+    From `complete` on what was produced came later than the last result that was removed, at `cut_ms`.
+    """
+    unsure = sum(max(min(stop, complete) - begin, 0) for begin, stop in known.between)
+    unsure += max(complete - known.top, 0)
+    if unsure:
+        at = told_time(cut_ms + CLOCKS_MS)
+        raise NotRebuiltError(
+            f"{known.partition}: {unsure:,} offsets have no result, and results that are as old were removed",
+            f"if all that was produced before {at} is dealt with: --since {at}",
+        )
+
+
+def _birth(committed: Committed) -> int:
+    """Return the partitions that a topic had when its group began, as a commit tells; 0 where it does not."""
+    try:
+        return 0 if committed.offset is None else decode(committed.offset, committed.metadata).birth
+    except ForeignMetadataError:
+        return 0
+
+
+def _count(ranges: list[Range]) -> int:
+    return sum(stop - start for start, stop in ranges)

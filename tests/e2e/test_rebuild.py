@@ -1,0 +1,139 @@
+"""A group that Kafka has forgotten under way goes on from both topics of results: nothing lost, nobody texted twice."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+from typer.testing import CliRunner, Result
+
+from connector.cli.main import app
+from connector.demo.broker import Broker
+from connector.demo.topics import Record, Topics
+from connector.simulator import Faults, SimulatorThread
+from connector.simulator.faults import RecordCode
+from tests.kit.world import World, send
+
+
+@pytest.fixture
+def world(shaken_broker: Broker, platform: SimulatorThread, tmp_path: Path) -> World:
+    """Make a world at a broker that ends transactions which a killed worker left open within a second."""
+    address = shaken_broker.bootstrap_servers
+    return World(address, Topics(address), platform, tmp_path)
+
+
+def _forget(world: World) -> None:
+    """Have Kafka forget the group, as it does by itself when the group had no members for a week."""
+    world.leave()
+    admin = AdminClient({"bootstrap.servers": world.bootstrap_servers})
+    admin.delete_consumer_groups([world.group])[world.group].result(30)
+
+
+def _rebuild(world: World, *options: str, stream: dict[str, Any] | None = None, typed: str = "") -> Result:
+    path = world.folder / "rebuild.yaml"
+    path.write_text(yaml.safe_dump(world.settings({"kafka": {"transaction_timeout_secs": 5}}, stream=stream)))
+    return CliRunner().invoke(app, ["rebuild-progress", str(path), *options], input=typed)
+
+
+@pytest.mark.timeout(240)
+def test_a_group_that_is_deleted_under_way_after_a_kill_goes_on_and_the_ledger_adds_up(world: World) -> None:
+    """Results lie in any order, requests are under way, and a dead letter stands between outcomes."""
+    world.platform.set_faults(Faults(latency_ms=(100, 3_000)))
+    world.produce_sends(6_000)
+    world.produce([Record(b'{"to":"0555","body":"x"}', b"bad")], "invalid_phone")
+    settings = world.settings({"kafka": {"transaction_timeout_secs": 5}}, stream={"batch": {"max_records": 50}})
+    worker = world.start(settings)
+    worker.wait_for(lambda s: s["queued"] >= 1_000 and s["in_flight_requests"] > 0, "results, and posts under way")
+    worker.kill()
+    _forget(world)
+    accepted = world.platform.ledger().accepted
+
+    told = _rebuild(world, "--json", "--yes")
+
+    assert told.exit_code == 0, told.output
+    plan = json.loads(told.stdout)
+    assert plan["in_doubt"] > 0
+    assert sum(each["results"] for each in plan["partitions"].values()) >= 1_000
+    assert sum(each["without_result_between"] for each in plan["partitions"].values()) > 0
+    world.platform.set_faults(Faults())
+    world.produce_sends(500, tag="later")
+    world.start(settings)
+    found = world.settled(within_secs=60)
+    world.close()
+    assert found.problems() == []
+    assert (found.lost, found.accepted_twice) == (0, 0)
+    assert found.in_doubt == plan["in_doubt"], "what had no result, and nothing else"
+    assert world.platform.ledger().accepted == accepted + 500
+    assert _rebuild(world, "--yes").exit_code == 1, "there is a commit of each partition now"
+
+
+@pytest.mark.timeout(240)
+def test_after_a_clean_stop_nothing_is_in_doubt_and_what_had_to_wait_is_sent(world: World) -> None:
+    """A record that waited to be tried again lies below others that have results: to go on behind them loses it."""
+    world.platform.set_faults(Faults(record_codes=(RecordCode(text="wait for it", code="provider_error", times=1),)))
+    settings = world.settings(stream={"retry": {"backoff_base_secs": 60, "backoff_max_secs": 60}})
+    worker = world.start(settings)
+    waiting = Record(b'{"to":"+15550001111","body":"wait for it"}', b"wait for it")
+    world.produce([waiting])
+    worker.wait_for(lambda s: s["waiting_batches"] == 1, "the record that waits")
+    world.produce_sends(400)
+    worker.wait_for(lambda s: s["queued"] == 400, "the others")
+    assert worker.stop() == 0
+    _forget(world)
+    world.produce_sends(100, tag="later")
+
+    told = _rebuild(world, "--stopped-cleanly", typed="y\n")
+
+    assert told.exit_code == 0, told.output
+    assert "nothing is in doubt" in told.stdout
+    world.start(world.settings())
+    found = world.settled(within_secs=60)
+    world.close()
+    assert found.problems() == []
+    assert (found.lost, found.accepted_twice, found.in_doubt) == (0, 0, 0)
+    assert found.queued == 501
+
+
+@pytest.mark.timeout(240)
+def test_what_cannot_be_told_is_refused_and_nothing_is_committed(world: World) -> None:
+    world.produce_sends(400)
+    worker = world.start(world.settings())
+    worker.wait_for(lambda s: s["queued"] == 400, "all is sent")
+    running = _rebuild(world)
+    assert (running.exit_code, "members" in running.stderr) == (1, True), running.output
+    assert worker.stop() == 0
+    world.topics.produce(world.source, [send(1, tag="more")], partition=0)
+    _forget(world)
+    admin = AdminClient({"bootstrap.servers": world.bootstrap_servers})
+
+    def refusal(*options: str, stream: dict[str, Any] | None = None) -> str:
+        told = _rebuild(world, *options, stream=stream)
+        assert told.exit_code == 1, told.output
+        return told.stderr
+
+    assert "outcomes.records is failures" in refusal(stream={"outcomes": {"records": "failures"}})
+    assert "start is latest" in refusal(stream={"start": "latest"})
+    renamed = {"name": f"{world.name}-2", "group_id": world.group}
+    assert f"do not know: {world.name}\n" in refusal(stream=renamed)
+    assert "later than --stopped-at" in refusal("--stopped-at", "7d")
+    assert "not confirmed" in refusal()
+    assert _rebuild(world, "--dry-run", "--formerly", world.name, stream=renamed).exit_code == 0
+
+    admin.delete_records([TopicPartition(world.outcomes, 0, 50)])[TopicPartition(world.outcomes, 0)].result(30)
+    cut = refusal()
+    assert "no result, and results that are as old were removed" in cut
+    since = cut.split("--since ")[-1].strip()
+    whole = json.loads(_rebuild(world, "--dry-run", "--json", "--since", since).stdout)
+    assert whole["in_doubt"] == 0, "what was produced before is dealt with, as somebody has said"
+
+    compacted = world.topics.create(config={"cleanup.policy": "compact"})
+    assert "compacted" in refusal(stream={"dead_letters": {"topic": compacted}})
+
+    world.topics.delete(world.source)
+    world.topics.create(partitions=4, name=world.source)
+    world.topics.produce(world.source, [send(number, tag="new") for number in range(4)], partition=0)
+    assert "made anew" in refusal("--since", "1970-01-01T00:00:00Z")
+    world.close()
