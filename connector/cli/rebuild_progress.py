@@ -91,7 +91,8 @@ def rebuild_progress(
             raise CommandError("not confirmed; nothing was committed", ExitCode.FAILED, way_out=way_out)
         rebuild.commit(plan)
     except NotRebuiltError as error:
-        raise CommandError(str(error), ExitCode.FAILED, way_out=error.way_out) from error
+        way_out = "nothing was committed; docs/runbook/hold-progress-missing.md has more of it"
+        raise CommandError(str(error), ExitCode.FAILED, way_out=way_out) from error
     if not as_json:
         typer.echo(f"committed for {len(plan)} partitions; start the stream")
 

@@ -39,10 +39,6 @@ _AGAIN_SECS: Final = 0.5
 class NotRebuiltError(Exception):
     """A progress cannot be told, or not be committed: why, and what its user can do about it."""
 
-    def __init__(self, message: str, way_out: str) -> None:
-        super().__init__(message)
-        self.way_out = way_out
-
 
 # ------------------------------------------------------------------ what is looked for, piece by piece
 
@@ -245,8 +241,8 @@ class Rebuild:
         config = configs.asking(self._kafka, CLIENT_ID)
         if there := members(config, self._stream.group, self._kafka.request_timeout_secs):
             raise NotRebuiltError(
-                f"group {self._stream.group} has {len(there)} members",
-                "stop all workers of the stream, wait kafka.session_timeout_secs, and type it again",
+                f"group {self._stream.group} has {len(there)} members; "
+                "stop all workers of the stream, wait kafka.session_timeout_secs, and type it again"
             )
 
     # -------------------------------------------------------------- what there is
@@ -255,20 +251,20 @@ class Rebuild:
         stream, asked = self._stream, self._asked
         if stream.outcomes.records == "failures":
             raise NotRebuiltError(
-                "outcomes.records is failures: what the platform took has left no result",
-                "resume --progress-missing begin, or set the group's offsets, by what you know from elsewhere",
+                "outcomes.records is failures: what the platform took has left no result; "
+                "resume --progress-missing begin, or set the group's offsets, by what you know from elsewhere"
             )
         if stream.start == "latest" and asked.since_ms is None:
             raise NotRebuiltError(
-                "start is latest: what was there before the stream first began has no result, and was never meant",
-                "say by --since when that was",
+                "start is latest: what was there before the stream first began has no result, and was never meant; "
+                "say by --since when that was"
             )
         results = [stream.outcomes.topic, stream.dead_letters.topic]
         compacted = self._topics().compacted(results)
         if compacted:
             raise NotRebuiltError(
-                f"{', '.join(sorted(compacted))}: a compacted topic keeps one result of each key",
-                "set its cleanup.policy to delete for the next time; for now, set the group's offsets yourself",
+                f"{', '.join(sorted(compacted))}: a compacted topic keeps one result of each key; "
+                "set its cleanup.policy to delete for the next time; for now, set the group's offsets yourself"
             )
 
     def _topics(self) -> Topics:
@@ -287,8 +283,8 @@ class Rebuild:
             spans |= {p: (low, high) for p, (low, high) in ends.items() if committed[p].offset is None and low < high}
         if not spans:
             raise NotRebuiltError(
-                f"Kafka has a commit of group {stream.group} for each partition that holds records",
-                "start the stream: there is nothing to rebuild",
+                f"Kafka has a commit of group {stream.group} for each partition that holds records; "
+                "start the stream: there is nothing to rebuild"
             )
         return spans
 
@@ -310,8 +306,8 @@ class Rebuild:
         while hidden := [p for p, (_, stop) in scanner.ends(topic).items() if stop < written.get(p, 0)]:
             if time.monotonic() > deadline:
                 raise NotRebuiltError(
-                    f"{', '.join(map(str, hidden))}: a transaction is open that hides results",
-                    "end whatever writes there, wait for its transaction.timeout.ms, and type it again",
+                    f"{', '.join(map(str, hidden))}: a transaction is open that hides results; "
+                    "end whatever writes there, wait for its transaction.timeout.ms, and type it again"
                 )
             time.sleep(_AGAIN_SECS)
         return scanner.spans(topic)
@@ -357,8 +353,8 @@ class Rebuild:
         if len(metadata) > MAX_METADATA:
             raise NotRebuiltError(
                 f"{known.partition}: results lie so far apart that its progress takes {len(metadata):,} characters, "
-                f"and a commit holds {MAX_METADATA:,}",
-                "say by --stopped-cleanly or --stopped-at what you know: the less is in doubt, the shorter it is",
+                f"and a commit holds {MAX_METADATA:,}; "
+                "say by --stopped-cleanly or --stopped-at what you know: the less is in doubt, the shorter it is"
             )
         behind = 0 if until is None else max(until - known.top, 0)
         unread = known.end - known.top - behind
@@ -370,20 +366,20 @@ class Rebuild:
         mine = {self._stream.name, *self._asked.formerly}
         if unknown := sorted(results.names.keys() - mine):
             raise NotRebuiltError(
-                f"there are results of these records by streams that the settings do not know: {', '.join(unknown)}",
+                f"there are results of these records by streams that the settings do not know: {', '.join(unknown)}; "
                 "if the stream was called so, say it by --formerly; if it is another one, whether its results count is "
-                "for you to say, by offsets that you set yourself",
+                "for you to say, by offsets that you set yourself"
             )
         if not results.names:
             raise NotRebuiltError(
-                "neither outcomes nor dead letters tell of records that its topics hold",
-                "start the stream: to Kafka and to its results it is new",
+                "neither outcomes nor dead letters tell of records that its topics hold; "
+                "start the stream: to Kafka and to its results it is new"
             )
         stopped_ms = self._asked.stopped_ms
         if stopped_ms is not None and results.last_ms > stopped_ms + CLOCKS_MS:
             raise NotRebuiltError(
-                f"a result was written at {told_time(results.last_ms)}, later than --stopped-at",
-                "give the time when the last worker ended",
+                f"a result was written at {told_time(results.last_ms)}, later than --stopped-at; "
+                "give the time when the last worker ended"
             )
 
     def _refuse_other_topic(
@@ -404,8 +400,7 @@ class Rebuild:
                     )
             if why:
                 raise NotRebuiltError(
-                    f"{partition}: {why}: the topic was made anew",
-                    "for that topic set the group's offsets yourself",
+                    f"{partition}: {why}: the topic was made anew; for that topic set the group's offsets yourself"
                 )
 
     def _cut_ms(self, scanner: Scanner, results_in: Mapping[str, Spans]) -> int | None:
@@ -447,8 +442,8 @@ def _refuse_cut(known: _Known, complete: int, cut_ms: int) -> None:
     if unsure:
         at = told_time(cut_ms + CLOCKS_MS)
         raise NotRebuiltError(
-            f"{known.partition}: {unsure:,} offsets have no result, and results that are as old were removed",
-            f"if all that was produced before {at} is dealt with: --since {at}",
+            f"{known.partition}: {unsure:,} offsets have no result, and results that are as old were removed; "
+            f"if all that was produced before {at} is dealt with: --since {at}"
         )
 
 

@@ -18,6 +18,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "dead-letters": "dead_letters",
     "dead-letters` and `explain": "topics.py",
     "explain": "explain.py",
+    "explain` and `rebuild-progress": "asking.py",
+    "rebuild-progress": "rebuild_progress.py",
     "resume` and `pause": "resume.py",
     "schema": "schema.py",
     "simulate": "simulate.py",
