@@ -27,13 +27,14 @@ from connector.deadletters.letters import letters_of, text_of, told_time
 from connector.deadletters.running import Work
 from connector.deadletters.working import CLIENT_ID, Spans
 from connector.kafka import configs
-from connector.kafka.groups import members, set_offsets
+from connector.kafka.errors import KafkaTroubleError
+from connector.kafka.groups import Member, members, set_offsets
 from connector.kafka.scanning import Scanner, scanning, until_aborted
 from connector.kafka.source import Committed
 from connector.kafka.topics import Topics
 
 _AGAIN_SECS: Final = 0.5
-"""Pause before it is asked again whether transactions are still open."""
+"""Pause before Kafka is asked once more."""
 
 
 class NotRebuiltError(Exception):
@@ -203,7 +204,7 @@ class Rebuild:
         """Return what there is to commit, in the order of the partitions."""
         stream = self._stream
         self._refuse_settings()
-        self.refuse_members()
+        self._refuse_members()
         with scanning(self._kafka, client_id=CLIENT_ID, group=stream.group) as scanner:
             spans = self._forgotten(scanner)
             starts = {partition: self._start(scanner, partition, span) for partition, span in spans.items()}
@@ -230,20 +231,37 @@ class Rebuild:
         return plan
 
     def commit(self, plan: Mapping[Partition, Planned]) -> None:
-        """Commit what was planned, unless the group has members by now."""
-        self.refuse_members()
+        """Commit what was planned, unless the group has members by now, or anything was committed since."""
+        self._refuse_members()
+        group, config = self._stream.group, configs.asking(self._kafka, CLIENT_ID)
+        with scanning(self._kafka, client_id=CLIENT_ID, group=group) as scanner:
+            committed = scanner.committed(plan, within_secs=until_aborted(self._kafka))
+        if begun := [partition for partition, there in committed.items() if there.offset is not None]:
+            raise NotRebuiltError(
+                f"{', '.join(map(str, sorted(begun)))}: a worker has begun since this was looked at; "
+                "stop it, and type it again"
+            )
         offsets = {partition: (planned.progress.base, planned.metadata) for partition, planned in plan.items()}
-        config = configs.asking(self._kafka, CLIENT_ID)
-        set_offsets(config, self._stream.group, offsets, self._kafka.request_timeout_secs)
+        set_offsets(config, group, offsets, self._kafka.request_timeout_secs)
 
-    def refuse_members(self) -> None:
-        """Raise `NotRebuiltError` while the group has members: to end them may change what is known."""
-        config = configs.asking(self._kafka, CLIENT_ID)
-        if there := members(config, self._stream.group, self._kafka.request_timeout_secs):
+    def _refuse_members(self) -> None:
+        """Raise `NotRebuiltError` while the group has members: what they do changes what is known."""
+        if there := self._members():
             raise NotRebuiltError(
                 f"group {self._stream.group} has {len(there)} members; "
                 "stop all workers of the stream, wait kafka.session_timeout_secs, and type it again"
             )
+
+    def _members(self) -> list[Member]:
+        config = configs.asking(self._kafka, CLIENT_ID)
+        deadline = time.monotonic() + until_aborted(self._kafka)
+        while True:
+            try:
+                return members(config, self._stream.group, self._kafka.request_timeout_secs)
+            except KafkaTroubleError as error:
+                if not error.away or time.monotonic() > deadline:
+                    raise
+            time.sleep(_AGAIN_SECS)  # the coordinator of a young cluster is not there at once
 
     # -------------------------------------------------------------- what there is
 

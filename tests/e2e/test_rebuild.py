@@ -10,6 +10,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from typer.testing import CliRunner, Result
 
+from connector.cli import rebuild_progress
 from connector.cli.main import app
 from connector.demo.broker import Broker
 from connector.demo.topics import Record, Topics
@@ -98,7 +99,7 @@ def test_after_a_clean_stop_nothing_is_in_doubt_and_what_had_to_wait_is_sent(wor
 
 
 @pytest.mark.timeout(240)
-def test_what_cannot_be_told_is_refused_and_nothing_is_committed(world: World) -> None:
+def test_what_cannot_be_told_is_refused_and_nothing_is_committed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.produce_sends(400)
     worker = world.start(world.settings())
     worker.wait_for(lambda s: s["queued"] == 400, "all is sent")
@@ -131,6 +132,13 @@ def test_what_cannot_be_told_is_refused_and_nothing_is_committed(world: World) -
 
     compacted = world.topics.create(config={"cleanup.policy": "compact"})
     assert "compacted" in refusal(stream={"dead_letters": {"topic": compacted}})
+
+    def begun_meanwhile(_question: str) -> bool:
+        world.commit(TopicPartition(world.source, 1, 100))
+        return True
+
+    monkeypatch.setattr(rebuild_progress, "is_confirmed", begun_meanwhile)
+    assert f"{world.source}:1: a worker has begun since" in refusal("--since", since)
 
     world.topics.delete(world.source)
     world.topics.create(partitions=4, name=world.source)
