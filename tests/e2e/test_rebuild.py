@@ -1,22 +1,25 @@
 """A group that Kafka has forgotten under way goes on from both topics of results: nothing lost, nobody texted twice."""
 
 import json
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from confluent_kafka import TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from typer.testing import CliRunner, Result
 
 from connector.cli import rebuild_progress
 from connector.cli.main import app
 from connector.demo.broker import Broker
-from connector.demo.topics import Record, Topics
+from connector.demo.topics import Position, Record, Topics, position_of
 from connector.simulator import Faults, SimulatorThread
 from connector.simulator.faults import RecordCode
-from tests.kit.world import World, send
+from tests.kit.world import World, send, sends
 
 
 @pytest.fixture
@@ -31,6 +34,27 @@ def _forget(world: World) -> None:
     world.leave()
     admin = AdminClient({"bootstrap.servers": world.bootstrap_servers})
     admin.delete_consumer_groups([world.group])[world.group].result(30)
+
+
+def _produce(world: World, records: Iterable[Record], *, of: int = 1_000, at: datetime | None = None) -> None:
+    """Produce records in transactions of so many, as of a time."""
+    properties = {"bootstrap.servers": world.bootstrap_servers, "transactional.id": f"{world.name}-{of}"}
+    producer, positions = Producer(properties), list[Position]()
+    producer.init_transactions(30)
+    timestamp_ms = 0 if at is None else int(at.timestamp() * 1_000)
+    for _, those in groupby(enumerate(records), lambda numbered: numbered[0] // of):
+        producer.begin_transaction()
+        for number, record in those:
+            producer.produce(
+                world.source,
+                record.value,
+                record.key,
+                number % 4,
+                lambda _error, message: positions.append(position_of(message)),
+                timestamp=timestamp_ms,
+            )
+        producer.commit_transaction(30)
+    world.produced.add_all(positions, "queued")
 
 
 def _rebuild(world: World, *options: str, stream: dict[str, Any] | None = None, typed: str = "") -> Result:
@@ -50,13 +74,16 @@ def test_a_group_that_is_deleted_under_way_after_a_kill_goes_on_and_the_ledger_a
     worker.wait_for(lambda s: s["queued"] >= 1_000 and s["in_flight_requests"] > 0, "results, and posts under way")
     worker.kill()
     _forget(world)
+    stopped_at = datetime.now(UTC)
+    _produce(world, sends(200, tag="produced since"), at=stopped_at + timedelta(minutes=5))
     accepted = world.platform.ledger().accepted
 
-    told = _rebuild(world, "--json", "--yes")
+    whole = json.loads(_rebuild(world, "--json", "--dry-run").stdout)
+    told = _rebuild(world, "--json", "--yes", "--stopped-at", stopped_at.isoformat())
 
     assert told.exit_code == 0, told.output
     plan = json.loads(told.stdout)
-    assert plan["in_doubt"] > 0
+    assert 0 < plan["in_doubt"] < whole["in_doubt"], "what was produced since is in nobody's doubt"
     assert sum(each["results"] for each in plan["partitions"].values()) >= 1_000
     assert sum(each["without_result_between"] for each in plan["partitions"].values()) > 0
     world.platform.set_faults(Faults())
@@ -67,29 +94,34 @@ def test_a_group_that_is_deleted_under_way_after_a_kill_goes_on_and_the_ledger_a
     assert found.problems() == []
     assert (found.lost, found.accepted_twice) == (0, 0)
     assert found.in_doubt == plan["in_doubt"], "what had no result, and nothing else"
-    assert world.platform.ledger().accepted == accepted + 500
+    assert world.platform.ledger().accepted == accepted + 700
     assert _rebuild(world, "--yes").exit_code == 1, "there is a commit of each partition now"
 
 
 @pytest.mark.timeout(240)
 def test_after_a_clean_stop_nothing_is_in_doubt_and_what_had_to_wait_is_sent(world: World) -> None:
-    """A record that waited to be tried again lies below others that have results: to go on behind them loses it."""
+    """A record that waited to be tried again lies below others that have results: to go on behind them loses it.
+
+    Whoever produces does so in transactions, of which each leaves a marker that no result is of.
+    """
     world.platform.set_faults(Faults(record_codes=(RecordCode(text="wait for it", code="provider_error", times=1),)))
     settings = world.settings(stream={"retry": {"backoff_base_secs": 60, "backoff_max_secs": 60}})
     worker = world.start(settings)
     waiting = Record(b'{"to":"+15550001111","body":"wait for it"}', b"wait for it")
     world.produce([waiting])
     worker.wait_for(lambda s: s["waiting_batches"] == 1, "the record that waits")
-    world.produce_sends(400)
+    _produce(world, sends(400), of=10)
     worker.wait_for(lambda s: s["queued"] == 400, "the others")
     assert worker.stop() == 0
     _forget(world)
     world.produce_sends(100, tag="later")
 
+    plan = json.loads(_rebuild(world, "--stopped-cleanly", "--json", "--dry-run").stdout)["partitions"].values()
     told = _rebuild(world, "--stopped-cleanly", typed="y\n")
 
     assert told.exit_code == 0, told.output
     assert "nothing is in doubt" in told.stdout
+    assert sum(each["without_result_between"] for each in plan) == 1, "of markers nobody waits for a result"
     world.start(world.settings())
     found = world.settled(within_secs=60)
     world.close()
