@@ -7,7 +7,7 @@ a stream that nobody names, or in transactions that are still open. Nothing here
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -206,9 +206,12 @@ class Rebuild:
         self._refuse_settings()
         self._refuse_members()
         with scanning(self._kafka, client_id=CLIENT_ID, group=stream.group) as scanner:
+            topics = (stream.outcomes.topic, stream.dead_letters.topic)
+            for topic in topics:
+                scanner.require(topic)
+            self._refuse_compacted(topics)
             spans = self._forgotten(scanner)
             starts = {partition: self._start(scanner, partition, span) for partition, span in spans.items()}
-            topics = (stream.outcomes.topic, stream.dead_letters.topic)
             results_in = {topic: self._whole(scanner, topic) for topic in topics}
             wanted = Wanted(
                 stream.operation,
@@ -277,9 +280,9 @@ class Rebuild:
                 "start is latest: what was there before the stream first began has no result, and was never meant; "
                 "say by --since when that was"
             )
-        results = [stream.outcomes.topic, stream.dead_letters.topic]
-        compacted = self._topics().compacted(results)
-        if compacted:
+
+    def _refuse_compacted(self, results: Sequence[str]) -> None:
+        if compacted := self._topics().compacted(results):
             raise NotRebuiltError(
                 f"{', '.join(sorted(compacted))}: a compacted topic keeps one result of each key; "
                 "set its cleanup.policy to delete for the next time; for now, set the group's offsets yourself"
@@ -318,7 +321,6 @@ class Rebuild:
 
     def _whole(self, scanner: Scanner, topic: str) -> Spans:
         """Return all of a topic of results, once no transaction is open in it any more."""
-        scanner.require(topic)
         written = scanner.written_ends(topic)
         deadline = time.monotonic() + until_aborted(self._kafka)
         while hidden := [p for p, (_, stop) in scanner.ends(topic).items() if stop < written.get(p, 0)]:

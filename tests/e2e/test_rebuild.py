@@ -162,6 +162,9 @@ def test_what_cannot_be_told_is_refused_and_nothing_is_committed(world: World, m
     whole = json.loads(_rebuild(world, "--dry-run", "--json", "--since", since).stdout)
     assert whole["in_doubt"] == 0, "what was produced before is dealt with, as somebody has said"
 
+    gone = _rebuild(world, stream={"outcomes": {"topic": "no-such-topic"}})
+    assert (gone.exit_code, "no-such-topic does not exist" in gone.stderr) == (2, True), gone.output
+
     compacted = world.topics.create(config={"cleanup.policy": "compact"})
     assert "compacted" in refusal(stream={"dead_letters": {"topic": compacted}})
 
