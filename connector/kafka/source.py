@@ -554,10 +554,10 @@ class Source:
             return self.bounds(partition, timeout_secs)[1]
         return int(found.offset)
 
-    def all_partitions(self, topics: Sequence[str], timeout_secs: float) -> int:
-        """Return how many partitions all these topics have, names and patterns, whoever they are assigned to."""
+    def all_partitions(self, topics: Sequence[str], timeout_secs: float) -> set[Partition]:
+        """Return all partitions of these topics, names and patterns, whoever they are assigned to."""
         with self._asking() as consumer:
-            return len(partitions_of(topics, consumer.list_topics(timeout=timeout_secs)))
+            return partitions_of(topics, consumer.list_topics(timeout=timeout_secs))
 
     def partition_count(self, topic: str, timeout_secs: float) -> int:
         """Return how many partitions a topic has."""

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cached_property
 from typing import Literal
 
 from connector.clock import now
@@ -26,6 +26,12 @@ from connector.telemetry.logging import get_logger
 
 _FIRST_WAIT_SECS, _MAX_WAIT_SECS = 0.1, 5.0
 """Before partitions that nothing could be learned of are asked about again: at first, and at most."""
+
+_FIND_OUT = (
+    "dead letters may tell of later ones, and some below may have none: stop the stream, and "
+    "trackly-connector rebuild-progress finds out"
+)
+"""To go on behind the last outcome would send again what is in doubt by a dead letter, and lose what had to wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,35 @@ class _Later:
     at: float
     epochs: Mapping[Partition, int]
     wait_secs: float
+
+
+class _Outcomes:
+    """What outcomes tell of partitions without a commit; asked once for all that begin together, if at all.
+
+    Raises `KafkaTroubleError`.
+    """
+
+    def __init__(
+        self, last_settled: Callable[[], Mapping[Partition, int]], source: Source, options: BeginOptions
+    ) -> None:
+        self._last_settled = last_settled
+        self._source = source
+        self._options = options
+
+    @cached_property
+    def last(self) -> Mapping[Partition, int]:
+        """The highest offset of each partition that the last outcomes name."""
+        return self._last_settled()
+
+    @cached_property
+    def forgotten(self) -> Partition | None:
+        """A partition of the stream that they name and of which its group has no commit, if there is any.
+
+        Then what else has no commit is not new either: it may have been quiet for longer than they reach back.
+        """
+        there = self._source.all_partitions(self._options.topics, self._options.call_secs) if self.last else ()
+        committed = self._source.committed(sorted(self.last.keys() & there), self._options.call_secs)
+        return next((partition for partition, found in committed.items() if found.offset is None), None)
 
 
 @dataclass(slots=True)
@@ -197,7 +232,7 @@ class Beginnings:
         secs = self._options.call_secs
         if self._state.admission.pacer is not None:
             try:
-                self.total = source.all_partitions(self._options.topics, secs)
+                self.total = len(source.all_partitions(self._options.topics, secs))
             except KafkaTroubleError as error:
                 return [], mine, error
         # First, so that a topic that is replaced meanwhile is found out when the ids are asked for next.
@@ -211,14 +246,14 @@ class Beginnings:
         found: list[Beginning] = []
         failed: list[Partition] = []
         trouble = None
-        last_settled = cache(self._last_settled)  # asked once for all that begin together, if at all
+        outcomes = _Outcomes(self._last_settled, source, self._options)
         for at, partition in enumerate(mine):
             if self._closing.is_set():  # of hundreds, the rest would take longer than a stop may
                 break
             try:
                 there = committed.get(partition) or source.committed([partition], secs)[partition]
                 blank = Beginning(partition, epochs[partition], None, topics.get(partition.topic))
-                found.append(self._start_of(source, blank, there, last_settled))
+                found.append(self._start_of(source, blank, there, outcomes))
             except KafkaTroubleError as error:
                 failed.append(partition)
                 trouble = error
@@ -231,14 +266,14 @@ class Beginnings:
         source: Source,
         found: Beginning,
         committed: Committed,
-        last_settled: Callable[[], Mapping[Partition, int]],
+        outcomes: _Outcomes,
     ) -> Beginning:
         """Return what is found of a partition, given its beginning without it."""
         partition = found.partition
         low, high = source.bounds(partition, self._options.call_secs)
         ruling = self._rulings.get(partition) or _Ruling()
         if committed.offset is None:
-            return self._start_of_new(source, found, low, high, last_settled, begins=ruling.begin)
+            return self._start_of_new(source, found, low, high, outcomes, begins=ruling.begin)
         found.committed, found.in_doubt = committed.offset, ruling.in_doubt
         try:
             progress = decode(committed.offset, committed.metadata)
@@ -276,7 +311,7 @@ class Beginnings:
         found: Beginning,
         low: int,
         high: int,
-        last_settled: Callable[[], Mapping[Partition, int]],
+        outcomes: _Outcomes,
         *,
         begins: bool,
     ) -> Beginning:
@@ -286,7 +321,7 @@ class Beginnings:
         replaced = self._identities.was_replaced(partition.topic, found.topic)
         progress = self._first_progress(source, partition, low, high, all_is_new=replaced)
         known = begins or replaced
-        if not known and (detail := self._forgotten(partition, progress.base, low, high, last_settled)):
+        if not known and (detail := self._forgotten(partition, progress.base, low, high, outcomes)):
             return replace(found, hold=("progress_missing", detail))
         return replace(found, progress=progress, new=True)
 
@@ -314,9 +349,7 @@ class Beginnings:
             return 0, ""
         return unread, f"{why}; to go on with {go_on}: resume, or on_missing: continue"
 
-    def _forgotten(
-        self, partition: Partition, base: int, low: int, high: int, last_settled: Callable[[], Mapping[Partition, int]]
-    ) -> str:
+    def _forgotten(self, partition: Partition, base: int, low: int, high: int, outcomes: _Outcomes) -> str:
         """Return what beginning at `base` would do to records by which outcomes know that the stream is not new.
 
         A time that lies behind the last of them was set since, to pass over what is older; `latest` stood there before.
@@ -324,28 +357,30 @@ class Beginnings:
         passes_over = self._options.start == "latest" and base == high
         if low >= high or (base >= high and not passes_over):  # nothing can be posted again, or be passed over
             return ""
-        last = last_settled().get(partition, -1)
+        last, told, way = outcomes.last.get(partition, -1), "results", _FIND_OUT
         was_made_anew = last >= high
-        if last < 0 or (was_made_anew and not passes_over):
+        if was_made_anew and not passes_over:
             return ""
-        if was_made_anew:
+        if last < 0:
+            if (other := outcomes.forgotten) is None:
+                return ""
+            last, told = (
+                outcomes.last[other],
+                f"none of this partition lately, but of {other}, whose commit is gone, too,",
+            )
+            harm = "posted, also those that were posted before" if not passes_over else "passed over"
+            harm = f"; from `start` on {high - (low if passes_over else base):,} offsets would be {harm}"
+        elif was_made_anew:
             harm = f", so the topic was made anew; with `start: latest` its {high - low:,} offsets would be passed over"
+            way = f"to go on with it: {self._reset(partition, f'--to-offset {low}')}"
         elif base <= last:
             harm = "; from `start` on all would be posted again"
         elif passes_over and (behind := high - max(last + 1, low)):
             harm = f"; with `start: latest` {behind:,} offsets behind it would be passed over"
         else:
             return ""
-        if was_made_anew:
-            way = f"to go on with it: {self._reset(partition, f'--to-offset {low}')}"
-        else:
-            # To go on behind it would send again what is in doubt by a dead letter, and pass over what had to wait.
-            way = (
-                "dead letters may tell of later ones, and some below may have none: stop the stream, and "
-                "trackly-connector rebuild-progress finds out"
-            )
         return (
-            f"Kafka has no commit of group {self._options.group}, and outcomes tell of results up to offset {last}"
+            f"Kafka has no commit of group {self._options.group}, and outcomes tell of {told} up to offset {last}"
             f"{harm}; {way}"
         )
 

@@ -104,7 +104,7 @@ def start() -> Start:
         source = create_autospec(Source, instance=True)
         source.bounds.return_value, source.written_end.return_value = (50, 100), 100
         there = Committed(offset, encode(Progress(offset, 1, 0, RangeSet(settled), RangeSet(in_flight))))
-        return found._start_of(source, Beginning(Partition("alpha", 0), 1, None), there, dict)
+        return found._start_of(source, Beginning(Partition("alpha", 0), 1, None), there, refuse)
 
     return started
 
@@ -204,6 +204,7 @@ class Asking:
         self.source = create_autospec(Source, instance=True)
         self.source.bounds.return_value, self.source.written_end.return_value = (50, 100), 100
         self.source.partition_count.return_value = 3
+        self.source.all_partitions.return_value = {Partition("alpha", number) for number in range(3)}
         self.source.offset_at.side_effect = lambda _partition, at_ms, _secs: at_ms
         self.stand: dict[Partition, Committed] = {}
         self.source.committed.side_effect = lambda asked, _secs: {
@@ -464,3 +465,33 @@ def test_of_a_topic_that_replaces_another_is_in_doubt_what_was_read_since_it_may
     progress = Progress(70, 3, 7, RangeSet([(75, 80)]), RangeSet([(71, 73), (80, 82)]))
 
     assert _of_the_next(progress, 78, low, high) == Progress(low, 3, in_flight=RangeSet([doubted] if doubted else []))
+
+
+@pytest.mark.parametrize(
+    ("start", "named", "committed", "told"),
+    [
+        ("earliest", Partition("alpha", 0), False, "from `start` on 50 offsets would be posted"),
+        ("latest", Partition("alpha", 0), False, "from `start` on 50 offsets would be passed over"),
+        (datetime.fromtimestamp(0.07, UTC), Partition("alpha", 0), False, "from `start` on 30 offsets would be posted"),
+        ("earliest", Partition("alpha", 0), True, ""),
+        ("earliest", Partition("alpha", 7), False, ""),
+        ("earliest", Partition("beta", 0), False, ""),
+    ],
+    ids=["", "latest", "a time", "it has a commit", "it is gone", "it is read no more"],
+)
+def test_a_partition_that_was_quiet_for_long_is_not_new_where_another_that_outcomes_name_has_lost_its_commit(
+    start: Literal["earliest", "latest"] | datetime, named: Partition, committed: bool, told: str
+) -> None:
+    """Outcomes of others are all that its last ones are among; what is added to a stream is new."""
+    asking = Asking(start=start)
+    asking.outcomes = {named: 400}
+    if committed:
+        asking.stand[named] = Committed(401, encode(Progress(401, 3)))
+    [found] = asking.look_up()
+    asking.beginnings.close()
+
+    assert (found.hold is not None) == bool(told)
+    if found.hold is not None:
+        assert found.hold[0] == "progress_missing"
+        assert told in found.hold[1]
+        assert f"of {named}" in found.hold[1]

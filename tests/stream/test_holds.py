@@ -225,6 +225,25 @@ def test_what_kafka_forgot_is_not_posted_again_before_somebody_says_so(world: Wo
     again.wait_for(lambda s: len(s["partitions"]) == 4 and s["holds"] == [], "all partitions, and no hold")
 
 
+def test_what_kafka_forgot_of_a_topic_that_was_quiet_for_long_is_not_posted_again(world: World) -> None:
+    """The last outcomes are all of the busy topic, of which Kafka has forgotten the commits as well."""
+    quiet = world.topics.create(partitions=1)
+    world.topics.produce(quiet, sends(100, tag="long ago"))
+    first = _start(world, topics=[world.source, quiet])
+    first.wait_for(lambda s: s["queued"] == 100, "all of the quiet topic sent")
+    world.topics.produce(world.source, sends(48_000))
+    first.wait_for(lambda s: s["queued"] == 48_100, "more of the busy one than is looked at")
+    assert first.stop() == 0
+    _forget(world)
+
+    worker = _start(world, topics=[world.source, quiet])
+
+    status = worker.wait_for(lambda s: len(s["holds"]) == 5, "a hold of each partition")
+    [detail] = [hold["detail"] for hold in status["holds"] if hold["partition"] == f"{quiet}:0"]
+    assert "none of this partition lately" in detail
+    assert world.platform.ledger().accepted == 48_100
+
+
 def test_with_start_latest_what_kafka_forgot_is_not_passed_over_before_somebody_says_so(world: World) -> None:
     worker = _start(world, start="latest")
     worker.wait_for(lambda s: len(s["partitions"]) == 4 and s["ticks"] >= 1, "the first commit")

@@ -483,16 +483,20 @@ def test_a_group_that_may_not_be_read_is_held_until_it_is(reading: Reading, assi
     assert reading.reader.troubles.refused is None
 
 
+def _some(count: int) -> set[Partition]:
+    return {Partition(PARTITION.topic, number) for number in range(count)}
+
+
 def test_a_worker_learns_of_others_that_share_its_paces_when_nothing_is_assigned_to_it(reading: Reading) -> None:
     """A rebalance that gives it nothing new may have given others something, of topics that grew."""
     reading.state.admission.pacer = Pacer(Pace(600, {}), max_lot=10)
     counts: Iterator[KafkaTroubleError | int] = iter([KafkaTroubleError("not now"), 4, 8])
 
-    def all_partitions(_topics: object, _secs: float) -> int:
+    def all_partitions(_topics: object, _secs: float) -> set[Partition]:
         count = next(counts)
         if isinstance(count, KafkaTroubleError):
             raise count
-        return count
+        return _some(count)
 
     reading.source.all_partitions.side_effect = all_partitions
     reading.start(PARTITION)
@@ -833,7 +837,7 @@ def test_a_partition_that_has_not_begun_is_not_passed_over(reading: Reading) -> 
 
 def test_lists_of_partitions_that_stay_go_on_at_their_pace_while_another_drains(reading: Reading) -> None:
     """The reader waits for what is under way, and nobody else looks whose turn has come."""
-    reading.source.all_partitions.return_value = 2
+    reading.source.all_partitions.return_value = _some(2)
     reading.preparer._operation = Operation("send", Rules(list_number="+18005551234", keep_lists=True))
     pacer = reading.state.admission.pacer = Pacer(Pace(6_000), max_lot=10)
     reading.begin_by_hand(PARTITION, OTHER)
@@ -857,7 +861,7 @@ def test_lists_of_partitions_that_stay_go_on_at_their_pace_while_another_drains(
 def test_partitions_that_begin_together_have_all_of_their_share_of_a_pace_at_once(reading: Reading) -> None:
     """Else the first record of a slow list would be charged as if a single partition were ours, and the list stood."""
     partitions = [Partition(PARTITION.topic, number) for number in range(60)]
-    reading.source.all_partitions.return_value = 60
+    reading.source.all_partitions.return_value = _some(60)
     reading.preparer._operation = Operation("send", Rules(list_number="+18005551234", keep_lists=True))
     pacer = reading.state.admission.pacer = Pacer(Pace(60), max_lot=10)
     reading.reader._measured_at = time.monotonic() + 30
@@ -1316,7 +1320,7 @@ def test_what_kafka_refused_to_have_read_is_asked_about_though_nothing_comes(rea
 def test_paces_are_told_how_many_records_are_to_be_read_yet(reading: Reading) -> None:
     """Those up to 99 are there; what was read waits in memory, and is known. An end may be from before it was read."""
     pacer = reading.state.admission.pacer = Pacer(Pace(6_000), max_lot=10)
-    reading.source.all_partitions.return_value = 2
+    reading.source.all_partitions.return_value = _some(2)
     reading.begin_by_hand(PARTITION, OTHER)
     told = []
     for end in (100, 100, 80, 60, None):
