@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
-from typing import Protocol
 
 from connector.clock import now
 from connector.config.streams import InDoubt
@@ -28,6 +27,7 @@ from connector.stream.holds import Decision, hold_for_doubt
 from connector.stream.identities import Identities, Positions
 from connector.stream.preparing import Preparer
 from connector.stream.state import State
+from connector.stream.tick import Ticker
 from connector.stream.troubles import Troubles
 from connector.telemetry.logging import get_logger
 
@@ -42,19 +42,6 @@ JOIN_AGAIN_SECS = 5.0
 
 LONG_WAIT_SECS = 1.0
 """A wait for room shorter than this is not worth throwing the prefetch away."""
-
-
-class TickView(Protocol):
-    """What the reader needs to know of the ticker."""
-
-    def names(self, partitions: set[Partition]) -> bool:
-        """Tell whether the running tick names one of these partitions; called under the lock."""
-
-    def listing(self, partitions: Collection[Partition]) -> int:
-        """Return how many records of these partitions the running tick lists as in flight; called under the lock."""
-
-    def abandon(self) -> None:
-        """Have the running tick's producer thrown away instead of waiting for it any longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +100,7 @@ class Reader:
         self._options = options
         self._fail = fail
         self._source: Source | None = None
-        self._ticker: TickView | None = None
+        self._ticker: Ticker | None = None
         self._assigned: dict[Partition, _Assigned] = {}
         self._numbers = count(1)
         self._paused = False
@@ -161,7 +148,7 @@ class Reader:
         self._log = get_logger("reader").bind(stream=name)
         self._thread = threading.Thread(target=self._run, name=f"{name}-reader", daemon=True)
 
-    def start(self, source: Source, ticker: TickView) -> None:
+    def start(self, source: Source, ticker: Ticker) -> None:
         """Join the group and begin to read."""
         self._source, self._ticker = source, ticker
         self._thread.start()

@@ -6,14 +6,15 @@ found out where their oldest record is, and only where there is none their leade
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol, assert_never
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any, Final, assert_never
 
 from connector.clock import now, until_next
 from connector.core.breaker import Hold
 from connector.core.chunks import Partition
 from connector.core.watchdog import Spot, Standstill, Wait, Watchdog
 from connector.kafka.errors import KafkaTroubleError
+from connector.stream.reader import Reader
 from connector.stream.state import State
 from connector.telemetry.logging import get_logger
 
@@ -40,30 +41,6 @@ _OUT_OF_GROUP: Final = Wait(
 _NOTHING_KNOWN: Final = Wait("nothing", False, "its oldest record that is not settled is nowhere to be found")
 
 
-class Reading(Protocol):
-    """What there is to know of the reader."""
-
-    @property
-    def turns(self) -> int:
-        """Rounds that it has done."""
-
-    @property
-    def in_group(self) -> bool:
-        """Whether it is a member of its group, as far as it knows."""
-
-    @property
-    def partitions(self) -> Sequence[Partition]:
-        """The partitions that are assigned."""
-
-    @property
-    def spots(self) -> dict[Partition, Spot]:
-        """How far those that have begun had come a moment ago."""
-
-    @property
-    def has_room(self) -> bool:
-        """Whether there is room for more records, and nothing holds the stream."""
-
-
 class Watch:
     """Watches one stream; `standstills` is what was seen at the last look.
 
@@ -75,7 +52,7 @@ class Watch:
         self,
         name: str,
         state: State,
-        reader: Reading,
+        reader: Reader,
         *,
         stalled_secs: float,
         holds: Callable[[], list[Hold]],

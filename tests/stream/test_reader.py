@@ -28,7 +28,8 @@ from connector.shaping.shaped import Shaped
 from connector.stream.beginning import BeginOptions
 from connector.stream.holds import Decision
 from connector.stream.preparing import Preparer
-from connector.stream.reader import Reader, ReadOptions, TickView
+from connector.stream.reader import Reader, ReadOptions
+from connector.stream.tick import Ticker
 from connector.trackly.operations import Operation, Rules
 from tests.kit.sending import PARTITION, Bench
 from tests.stream.making import ids
@@ -54,7 +55,7 @@ class Reading:
         options = ReadOptions(begin, 1_000_000, 1.0, 6.0)
         self.failed: list[Any] = []
         self.begins: list[tuple[float, Partition, int]] = []
-        self.ticker = create_autospec(TickView, instance=True)
+        self.ticker = create_autospec(Ticker, instance=True)
         self.ticker.names.return_value = False
         self.preparer = Preparer(bench.state, bench.operation, name="bench")
         self.ids: dict[str, int] | None = None

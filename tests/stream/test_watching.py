@@ -22,6 +22,7 @@ from connector.core.verdicts import QUEUED, Verdicts
 from connector.core.watchdog import Spot
 from connector.kafka.errors import KafkaTroubleError
 from connector.stream.paces import PaceBook
+from connector.stream.reader import Reader
 from connector.stream.state import KafkaTrouble, State
 from connector.stream.watching import Watch
 from tests.core.making import A, B, batch, chunk
@@ -53,7 +54,7 @@ class _Watched:
         self.watch = Watch(
             "sends",
             self.state,
-            self.reader,
+            cast("Reader", self.reader),
             stalled_secs=LIMIT,
             holds=self.state.holds,
             readable_end=self._readable_end,
