@@ -119,9 +119,9 @@ class Stream:
         self.state.on_hold = self._tell_hold
         self._stalled_secs = stalled_secs
         self._looking: asyncio.Task[None] | None = None
-        self._tending: list[asyncio.Task[None]] = []
         self._watch: Watch | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
+        """What looks at the stream, and at its groups, until it stops."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sender: Sender | None = None
         self._reader: Reader | None = None
@@ -191,7 +191,7 @@ class Stream:
         self._sender.run()
         self._looking = self._loop.create_task(self._look_at_holds())
         if kafka.group_protocol == "classic":
-            self._tending = [
+            self._watching += [
                 self._loop.create_task(self._tend_group(group, topics)) for group, topics in groups_of(settings).items()
             ]
         self._watch = Watch(
@@ -203,7 +203,7 @@ class Stream:
             readable_end=lambda partition, secs: source.bounds(partition, secs)[1],
             ask_secs=min(kafka.request_timeout_secs, 5.0),
         )
-        self._watching = self._loop.create_task(self._watch.run())
+        self._watching.append(self._loop.create_task(self._watch.run()))
         self._ticker.start()
         reader.start(source, self._ticker)
         self.state_name = "running"
@@ -234,9 +234,8 @@ class Stream:
         self._stopping = True
         if self._reader is None or self._ticker is None or self._sender is None:
             return True
-        for task in (self._watching, *self._tending):
-            if task is not None:
-                task.cancel()
+        for task in self._watching:
+            task.cancel()
         if self.state_name != "failed":
             self.state_name = "draining"
         self._reader.drain(deadline)
