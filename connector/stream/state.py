@@ -237,13 +237,12 @@ class State:
                     return
                 item = rest
 
-    def pause(self, detail: str) -> bool:
-        """Start nothing more until the operator resumes; return whether this is news."""
-        if self.paused is not None:
-            return False
-        self.paused = Hold("paused", time.time(), detail, "operator")
-        self.on_hold(self.paused)
-        return True
+    def pause(self, detail: str) -> Hold:
+        """Start nothing more until the operator resumes; return the hold that says so."""
+        if self.paused is None:
+            self.paused = Hold("paused", time.time(), detail, "operator")
+            self.on_hold(self.paused)
+        return self.paused
 
     def resume(self) -> None:
         """Go on by the operator's word: write what the storm guard kept back, and ask the platform again at once.

@@ -282,10 +282,8 @@ class Stream:
         A stream that is paused stays so as it was.
         """
         with self.state.changed:
-            self.state.pause(detail)
-            assert self.state.paused is not None
             self.state.changed.notify_all()
-            return HoldSeen(self.state.paused)
+            return HoldSeen(self.state.pause(detail))
 
     def _fail(self, error: BaseException) -> None:
         """End this stream, visibly; others go on. May be called from any thread, more than once."""

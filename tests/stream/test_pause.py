@@ -9,9 +9,9 @@ def test_a_pause_stops_what_starts_and_what_is_read_and_is_told_once() -> None:
     state.on_hold = told.append
     assert state.slots(0.0) > 0
 
-    news = [state.pause("paused by a"), state.pause("paused by b")]
+    holds = [state.pause("paused by a"), state.pause("paused by b")]
 
-    assert news == [True, False]
+    assert holds == told * 2
     assert (state.slots(0.0), state.may_read) == (0, False)
     assert [(hold.reason, hold.detail, hold.ends) for hold in told] == [("paused", "paused by a", "operator")]
     assert state.holds() == told
