@@ -1152,14 +1152,32 @@ def test_an_outage_after_which_the_key_is_unknown_is_a_hold_for_the_key() -> Non
     assert not bench.results()
 
 
-@pytest.mark.parametrize("status", [408, 429, 500, 503])
-def test_a_probe_that_is_told_to_wait_ends_no_outage(status: int) -> None:
+@pytest.mark.parametrize(
+    ("said", "lists"), [*[((503,) * 3, status) for status in (408, 425, 429, 500, 503)], ((401,), 401), ((404,), 403)]
+)
+def test_a_probe_that_is_told_to_wait_ends_no_outage_and_one_that_is_refused_no_hold(
+    said: tuple[int, ...], lists: int
+) -> None:
     bench = Bench(failures=3)
-    gatekeeper, turns = Gatekeeper(503, 503, 503, lists=status), itertools.count()
+    gatekeeper, turns = Gatekeeper(*said, lists=lists), itertools.count()
 
-    deliver(bench, gatekeeper, ["text"], until=lambda: next(turns) > 300)
+    deliver(bench, gatekeeper, ["text"], until=lambda: next(turns) > 100)
 
-    assert not gatekeeper.taken
+    assert (sum(gatekeeper.taken.values()), gatekeeper.said) == (0, [])
+
+
+def test_a_probe_that_is_answered_when_its_hold_has_ended_says_nothing() -> None:
+    class Late(Gatekeeper):
+        async def lists(self) -> Reply:
+            """Refuse, when something has passed meanwhile."""
+            bench.state.gate.passed(0, now=now())
+            return await super().lists()
+
+    bench = Bench(failures=3)
+
+    deliver(bench, Late(503, 503, 503, lists=401), ["text"])
+
+    assert bench.results()[0][0].status == "queued"
 
 
 def test_what_was_not_given_up_in_an_outage_is_taken_after_it() -> None:

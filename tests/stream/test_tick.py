@@ -424,7 +424,7 @@ def test_what_partitions_wait_for_is_known_while_a_tick_runs_and_no_longer() -> 
         told.append((ticker.names({PARTITION}), ticker.names(others)))
         told.append((ticker.listing({PARTITION}), ticker.listing(others)))
 
-    producer.commit = ask  # type: ignore[method-assign]
+    producer.commit = ask  # type: ignore[method-assign, assignment]
     ticker = _by_hand(bench, [producer])
     bench.read([EVENT] * 5)
     ask()
