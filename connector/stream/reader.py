@@ -580,7 +580,6 @@ class Reader:
             state.counts.vanished += found.vanished
             state.flow.assign(partition, found.epoch, found.progress)
             if found.new or found.missing:
-                self._missed.pop(partition, None)
                 state.flow.mark(partition)
                 state.changed.notify_all()
         self._identities.begun(partition, found.topic, found.progress.base)

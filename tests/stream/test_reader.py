@@ -1283,6 +1283,28 @@ def test_what_retention_removed_is_counted_and_committed_at_once_where_a_stream_
     assert (reading.stand[PARTITION][0], [where for *_, where in reading.begins]) == (60, [60])
 
 
+def test_what_retention_removed_is_counted_once_though_it_could_not_be_committed(reading: Reading) -> None:
+    beginnings = reading.reader._beginnings
+    beginnings._options = replace(beginnings._options, on_missing="continue")
+    reading.stand[PARTITION] = 40, encode(Progress(40, birth=4))
+    reading.reader._source, reading.reader._ticker = reading.source, reading.ticker
+    for _ in range(2):
+        reading.reader.assigned([PARTITION])
+        reading.look_up()
+        reading.reader.lost([PARTITION])
+
+    assert reading.state.counts.missing == 20
+
+
+def test_a_partition_that_goes_on_where_it_stood_has_nothing_to_commit(reading: Reading) -> None:
+    """Else each rebalance would bring a transaction of all partitions."""
+    stood = reading.stand[PARTITION] = OFFSET, encode(Progress(OFFSET, birth=4))
+
+    reading.begin_by_hand(PARTITION)
+
+    assert reading.stand[PARTITION] == stood
+
+
 def test_each_turn_is_counted_and_tries_again_what_no_events_could_be_made_of(reading: Reading) -> None:
     """Nothing is read meanwhile; and whether turns are done is how it is known that the thread is alive."""
     away = [FormatAwayError("schema_registry", "away")]
@@ -1302,6 +1324,20 @@ def test_each_turn_is_counted_and_tries_again_what_no_events_could_be_made_of(re
 
     assert (held, reading.state.shaping_hold, reading.reader.turns) == (True, None, turns + 1)
     assert reading.commit(slots=1) == [[OFFSET]]
+
+
+def test_what_is_kept_of_a_partition_that_begins_anew_is_read_again_and_holds_nothing(reading: Reading) -> None:
+    def shape(chunk: Chunk) -> Shaped:
+        raise FormatAwayError("schema_registry", "away")
+
+    reading.preparer._shape = shape
+    reading.begin_by_hand(PARTITION)
+    reading.reader._take(chunk_of(reading.reader._epochs[PARTITION], OFFSET), 100.0)
+    held = reading.state.shaping_hold is not None
+
+    reading.reader._reload(PARTITION, 1.0)
+
+    assert (held, reading.state.shaping_hold, reading.state.held_bytes) == (True, None, 0)
 
 
 def test_what_kafka_refused_to_have_read_is_asked_about_though_nothing_comes(reading: Reading) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -116,9 +117,12 @@ def test_records_that_do_not_come_although_the_leader_has_them() -> None:
 
     watched.pass_secs(int(LIMIT))
     assert watched.seen() == []
-    watched.pass_secs(10)
+    with capture_logs() as logs:
+        watched.pass_secs(30)
 
     assert watched.seen() == [("alpha:0", "fetch", False)]
+    assert watched.watch.status()[0]["since"] == pytest.approx(time.time(), abs=60)
+    assert [line["event"] for line in logs] == ["stream stands still"], "told once"
     assert not watched.is_alive
     watched.reader.spots[A] = Spot(1, 9)
     watched.pass_secs(10)
