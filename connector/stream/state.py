@@ -109,9 +109,8 @@ class State:
         if self._stands(at):
             return 0
         active = len(self.flow.active)
-        free = self.limit.limit - active
         allowed = self.gate.allowed(active)
-        return max(free if allowed is None else min(free, allowed), 0)
+        return max(self.limit.limit - active, 0) if allowed is None else allowed
 
     def is_crowded(self, at: float) -> bool:
         """Tell whether more is ready than may start: the platform sets the pace, or something holds the stream."""

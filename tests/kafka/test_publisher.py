@@ -519,18 +519,23 @@ STATE = KafkaError(KafkaError._STATE)
 
 
 @pytest.mark.parametrize(
-    ("kept", "told"),
-    [(KEPT, "TOPIC_AUTHORIZATION_FAILED"), (STATE, "MSG_SIZE_TOO_LARGE"), (None, "MSG_SIZE_TOO_LARGE")],
+    ("kept", "said", "told"),
+    [
+        (KEPT, STATE, "TOPIC_AUTHORIZATION_FAILED"),
+        (STATE, STATE, "MSG_SIZE_TOO_LARGE"),
+        (None, STATE, "MSG_SIZE_TOO_LARGE"),
+        (None, KEPT, "TOPIC_AUTHORIZATION_FAILED"),
+    ],
 )
-def test_why_a_transaction_has_failed_is_what_the_library_keeps_and_else_what_was_reported(
-    kept: KafkaError | None, told: str
+def test_why_a_transaction_has_failed_is_what_it_is_told_or_the_library_keeps_and_else_what_was_reported(
+    kept: KafkaError | None, said: KafkaError, told: str
 ) -> None:
     publisher = TransactionalPublisher(NOWHERE)
     producer = _stand_in(publisher)
     publisher.begin()
     publisher._report(TOO_LARGE, None)
     producer.begin_transaction.side_effect = None if kept is None else KafkaException(kept)
-    producer.commit_transaction.side_effect = KafkaException(STATE)
+    producer.commit_transaction.side_effect = KafkaException(said)
 
     with pytest.raises(AbortableError) as raised:
         publisher.commit({}, Membership(None), 30)

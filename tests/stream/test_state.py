@@ -42,6 +42,8 @@ def test_no_more_becomes_ready_than_may_be_under_way() -> None:
     state = _filled(lists=100)
 
     assert _close(state) == state.limit.limit < 100
+    assert state.counts.batches_closed == {"window": state.limit.limit}
+    assert not state.is_crowded(1.0), "all that is ready may start"
 
 
 def test_a_key_that_is_free_again_makes_no_more_ready_than_that_either() -> None:
