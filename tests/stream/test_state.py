@@ -18,7 +18,7 @@ from connector.core.results import Finished
 from connector.core.storm import StormGuard, StormPolicy
 from connector.core.verdicts import QUEUED, Verdict, Verdicts
 from connector.stream.state import State
-from tests.core.making import A, B, chunk
+from tests.core.making import A, B, batch, chunk
 from tests.stream.making import make_state
 
 
@@ -150,6 +150,27 @@ def test_a_list_goes_on_at_its_pace_although_its_partition_has_no_room_for_what_
 
     assert state.flow.partitions[A].base == len(offsets)
     assert at > 15, "200 records of the slow list, 10 a second"
+
+
+@pytest.mark.parametrize(("is_gone", "storms"), [(False, ["a"]), (True, [])])
+def test_what_was_posted_may_be_a_storm_unless_its_partition_is_gone(is_gone: bool, storms: list[str]) -> None:
+    """Then its next owner has its results."""
+    state, refused, piece = make_state(), Verdicts(Verdict("dead_letter", "a")), chunk(offsets=range(5))
+    state.storm = StormGuard(StormPolicy(0.5, 4, 10_000.0))
+    state.flow.assign(A, 1, Progress(0))
+    state.flow.intake(piece)
+    state.flow.add_ready([batch(piece)])
+    tick = state.flow.plan(now=0.0, slots=1)
+    assert tick is not None
+    [(serial, posted)] = state.flow.committed(tick)
+    if is_gone:
+        state.flow.let_go([A])
+
+    with state.changed:
+        state.finish(serial, posted.chunks, refused, attempts=1, sent_ms=1, answered_ms=2)
+        state.settle(Finished((chunk(B, range(5)),), refused))
+
+    assert ([*state.storms], [item.count for item in state.quarantine]) == (storms, [5] * len(storms))
 
 
 def test_a_storm_keeps_back_its_own_dead_letters_alone_and_until_somebody_resumes(
