@@ -103,6 +103,21 @@ def test_partitions_that_were_not_taken_are_not_given_back_either(
     assert [[(spot.topic, spot.partition) for spot in spots] for spots in given] == [wanted] * 3
 
 
+def test_what_a_consumer_that_was_replaced_gives_up_is_no_word_about_the_partitions_of_the_next(
+    consumer: Consumer,
+) -> None:
+    """It leaves in a thread of its own, while the next one has them already."""
+    made, replaced = _source(), create_autospec(Consumer, instance=True)
+    made._on_assign(consumer, [TopicPartition(*PARTITION)])
+
+    made._on_revoke(replaced, [TopicPartition(*PARTITION)])
+    made._on_lost(replaced, [TopicPartition(*PARTITION)])
+
+    handler: Any = made._handler
+    assert (handler.assigned.called, handler.revoking.called, handler.lost.called) == (True, False, False)
+    assert replaced.incremental_unassign.call_count == 2
+
+
 def test_a_read_that_brings_nothing_but_an_error_tells_of_it(
     consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
