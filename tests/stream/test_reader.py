@@ -628,6 +628,7 @@ def test_what_begins_and_what_is_resumed_is_asked_for_at_once(
     reading.reader._asker._thread.shutdown()
 
     assert woken == [[PARTITION], [PARTITION, OTHER]]
+    assert reading.source.pause.call_args.args[0] == [OTHER], "it is not read on either"
 
 
 def test_a_held_partition_does_not_have_the_next_one_wait_to_be_begun(reading: Reading) -> None:
