@@ -1333,7 +1333,7 @@ def test_what_is_kept_of_a_partition_that_begins_anew_is_read_again_and_holds_no
 
     reading.preparer._shape = shape
     reading.begin_by_hand(PARTITION)
-    reading.reader._take(chunk_of(reading.reader._epochs[PARTITION], OFFSET), 100.0)
+    reading.reader._take(chunk_of(reading.reader._assigned[PARTITION].epoch, OFFSET), 100.0)
     held = reading.state.shaping_hold is not None
 
     reading.reader._reload(PARTITION, 1.0)
