@@ -66,9 +66,10 @@ class Group:
         """What its members had when nothing was left over."""
 
     def orphans(self, topics: Sequence[str]) -> frozenset[Partition]:
-        """Return the partitions of these topics (names and patterns) that no member of a stable group has.
+        """Return the partitions of these topics (names and patterns) that no member of a stable group reads.
 
-        Raises `KafkaTroubleError`.
+        A static member that comes back is given what it had, and the group is not rebalanced: partitions of a topic
+        that it reads no more are in vain with it. Raises `KafkaTroubleError`.
         """
         # Not by `describe_consumer_groups`: while a coordinator does not answer, librdkafka 2.15 may end the process
         # over it (an assertion in `rd_kafka_enq_once_del_source_return`), and this is asked for as long as we run.
@@ -76,7 +77,13 @@ class Group:
             groups = self._admin.list_groups(self._group, timeout=self._timeout_secs)
             if [group.state for group in groups] != ["Stable"]:
                 return frozenset()
-            owned = set().union(*(assigned(member.assignment or b"") for member in groups[0].members))
+            owned = {
+                partition
+                for member in groups[0].members
+                for topics_read in [subscribed(member.metadata or b"")]
+                for partition in assigned(member.assignment or b"")
+                if partition.topic in topics_read
+            }
             # Topics of the whole cluster are asked for only when something has moved: partitions that are added come
             # with a rebalance of their own.
             if owned == self._complete:
@@ -88,6 +95,19 @@ class Group:
         if not orphans:
             self._complete = owned
         return frozenset(orphans)
+
+
+def subscribed(metadata: bytes) -> set[str]:
+    """Return the topics that a member reads, as the consumer protocol writes it.
+
+    ConsumerProtocolSubscription: version (2 bytes), then the names, with a count before all and a length before each.
+    """
+    found, at = set(), 6
+    for _ in range(int.from_bytes(metadata[2:6])):
+        end = at + 2 + int.from_bytes(metadata[at : at + 2])
+        found.add(metadata[at + 2 : end].decode())
+        at = end
+    return found
 
 
 def assigned(assignment: bytes) -> set[Partition]:

@@ -1,12 +1,15 @@
-"""Who is in a group: what a broker that says nothing makes of the question."""
+"""Who is in a group, and what is left over: what a broker says, and one that says nothing."""
 
 import socket
+from types import SimpleNamespace
+from unittest.mock import create_autospec
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from connector.core.chunks import Partition
 from connector.kafka.errors import RetriableError
-from connector.kafka.groups import assigned, members
+from connector.kafka.groups import Group, assigned, members, subscribed
 
 
 def test_a_broker_that_does_not_answer_is_trouble_that_may_pass() -> None:
@@ -26,3 +29,28 @@ def test_an_assignment_is_read_as_the_consumer_protocol_writes_it() -> None:
 
     assert assigned(written) == {Partition("a", 0), Partition("a", 7), Partition("bb", 3)}
     assert assigned(b"") == assigned(bytes(6)) == set()
+
+
+def test_a_subscription_is_read_as_the_consumer_protocol_writes_it() -> None:
+    written = bytes.fromhex("0003 00000002 0001 61 0002 6262 00000004 01020304 00000000 ffffffff ffff")
+
+    assert subscribed(written) == {"a", "bb"}
+    assert subscribed(b"") == set()
+
+
+def test_partitions_of_a_topic_that_a_static_member_reads_no_more_are_left_over() -> None:
+    """It comes back with other settings and is given what it had: others that read the topic would wait for ever."""
+    had = bytes.fromhex("0001 00000002 0001 61 00000001 00000000 0001 62 00000002 00000000 00000001 ffffffff")
+    reads_both = bytes.fromhex("0001 00000002 0001 61 0001 62 ffffffff")
+    reads_one = bytes.fromhex("0001 00000001 0001 61 ffffffff")
+    group = Group({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, "group", 1.0)
+    group._admin = create_autospec(AdminClient, instance=True)
+    topics = {"a": SimpleNamespace(partitions={0: None}), "b": SimpleNamespace(partitions={0: None, 1: None})}
+    group._admin.list_topics.return_value = SimpleNamespace(topics=topics)
+    found = []
+    for metadata in (reads_both, reads_one):
+        member = SimpleNamespace(metadata=metadata, assignment=had)
+        group._admin.list_groups.return_value = [SimpleNamespace(state="Stable", members=[member])]
+        found.append(group.orphans(["a", "b"]))
+
+    assert found == [set(), {Partition("b", 0), Partition("b", 1)}]
