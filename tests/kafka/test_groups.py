@@ -2,6 +2,7 @@
 
 import socket
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import create_autospec
 
 import pytest
@@ -44,13 +45,14 @@ def test_partitions_of_a_topic_that_a_static_member_reads_no_more_are_left_over(
     reads_both = bytes.fromhex("0001 00000002 0001 61 0001 62 ffffffff")
     reads_one = bytes.fromhex("0001 00000001 0001 61 ffffffff")
     group = Group({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, "group", 1.0)
-    group._admin = create_autospec(AdminClient, instance=True)
+    admin: Any = create_autospec(AdminClient, instance=True)
+    group._admin = admin
     topics = {"a": SimpleNamespace(partitions={0: None}), "b": SimpleNamespace(partitions={0: None, 1: None})}
-    group._admin.list_topics.return_value = SimpleNamespace(topics=topics)
+    admin.list_topics.return_value = SimpleNamespace(topics=topics)
     found = []
     for metadata in (reads_both, reads_one):
         member = SimpleNamespace(metadata=metadata, assignment=had)
-        group._admin.list_groups.return_value = [SimpleNamespace(state="Stable", members=[member])]
+        admin.list_groups.return_value = [SimpleNamespace(state="Stable", members=[member])]
         found.append(group.orphans(["a", "b"]))
 
     assert found == [set(), {Partition("b", 0), Partition("b", 1)}]
