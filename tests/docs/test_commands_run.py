@@ -156,7 +156,7 @@ def place(
     connect |= {"__connect.errors.exception.class.name": "org.apache.kafka.connect.errors.DataException"}
     producer.produce("connect.dlq", b"{}", headers=[(name, value.encode()) for name, value in connect.items()])
     producer.produce("trackly.events", json.dumps({"event": "delivery", "to": "+14155550199"}).encode())
-    producer.produce("mended.dead-letters", b"{}")
+    producer.produce("fixed.dead-letters", b"{}")
     assert producer.flush(30) == 0
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRACKLY_API_KEY", KEY)
@@ -170,7 +170,7 @@ def place(
         producer.flush(30)
         worker.wait_for(lambda s: s["dead_letters"].get("in_doubt"), "one in doubt")
         letter = next(m for m in topics.read("sms.campaign.dead-letters") if b"0102" in (m.value() or b""))
-        (tmp_path / "mended.ndjson").write_text("")
+        (tmp_path / "fixed.ndjson").write_text("")
         yield Place(
             tmp_path,
             broker.bootstrap_servers,
@@ -190,7 +190,7 @@ def test_commands_do_what_they_are_there_for(place: Place) -> None:
         if (code, "select none" in said) != ((1, True) if none_meant else (0, False)):
             failed.append((line, _commands()[line], code, said[-600:]))
         if "--out dead.ndjson" in line:
-            shutil.copy(place.folder / "dead.ndjson", place.folder / "mended.ndjson")
+            shutil.copy(place.folder / "dead.ndjson", place.folder / "fixed.ndjson")
 
     for line, where, code, said in failed:
         print(f"{line}\n  in {', '.join(where)}: exit code {code}\n{said}")
