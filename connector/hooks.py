@@ -106,11 +106,13 @@ def load_transform(name: str) -> Transform:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise InvalidTransformError(
-            f"names a module that is not there ({error.name}); install it, or name its folder in PYTHONPATH"
+            f"names a module that does not exist ({error.name}); install it, or add its folder to PYTHONPATH"
         ) from None
     except (Exception, SystemExit) as error:  # a script ends when it is imported: this process must not
         raise InvalidTransformError(f"names a module that fails when it is imported: {type(error).__name__}") from error
     found = getattr(module, function_name, None)
     if not callable(found):
-        raise InvalidTransformError(f"names no function: {module_name} has no {function_name} that can be called")
+        raise InvalidTransformError(
+            f"does not name a function: {module_name} has no {function_name} that can be called"
+        )
     return cast(Transform, found)

@@ -194,7 +194,7 @@ class Connector(faust.App):
             changed = self.secrets.read_again()
         except SettingsError as error:
             problems = [str(problem) for problem in error.problems]
-            log.warning("secrets not read again, the last ones stay in use", problems=problems)
+            log.warning("secrets could not be re-read, the last ones stay in use", problems=problems)
             return
         if changed:
             log.info("secrets changed", settings=sorted(changed))
@@ -310,7 +310,7 @@ def ensure_topics(settings: Settings, stream: StreamSettings, client_id: str) ->
     if stream.pattern is not None and not any(map(naming([stream.pattern]), topics.names())):
         absent.append(stream.pattern)
     if absent:
-        log.warning("topics to read do not exist yet; waiting for them", stream=stream.name, topics=absent)
+        log.warning("source topics do not exist yet; waiting for them", stream=stream.name, topics=absent)
     if missing := [name for name in targets if not partitions[name]]:
         topics.make(
             missing,

@@ -63,7 +63,7 @@ def make_own(folder: Path) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise PermissionError(EPERM, "it is not ours alone; remove it", str(folder))
+        raise PermissionError(EPERM, "it does not belong to us alone; remove it", str(folder))
 
 
 @dataclass(slots=True)

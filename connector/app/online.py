@@ -53,51 +53,51 @@ class Failure(NamedTuple):
 
 
 NO_BROKER: Final = Failure(
-    "no broker answers; nothing else of Kafka is asked then",
-    "see that kafka.bootstrap_servers and kafka.security are right and the brokers can be reached",
+    "no broker answers; the other Kafka checks are skipped then",
+    "check that kafka.bootstrap_servers and kafka.security are right and the brokers can be reached",
     BROKER,
 )
 NO_ANSWER: Final = Failure(
-    "a broker does not answer a question about a topic or a group",
-    "see that the brokers are well, and ask again",
+    "a broker does not answer a request about a topic or a group",
+    "check that the brokers are healthy, and try again",
     BROKER,
 )
 NO_TRANSACTION: Final = Failure(
-    "no transaction can be begun, though it is allowed", "see that the brokers are well, and ask again"
+    "no transaction can be started, although it is allowed", "check that the brokers are healthy, and try again"
 )
 NO_TOPIC: Final = Failure(
-    "a topic for results does not exist", "create it: the finding has the command; or set create_topics.enabled: true"
+    "a result topic does not exist", "create it: the finding has the command; or set create_topics.enabled: true"
 )
 NO_SOURCE: Final = Failure(
-    "a topic to read does not exist, or none that a pattern matches",
-    "none where it is yet to come: run waits for it; else mend topics or pattern of the stream",
+    "a source topic does not exist, or no topic matches a pattern",
+    "none if it will be created later: run waits for it; otherwise fix topics or pattern of the stream",
     0,
 )
 COMPACTED: Final = Failure(
-    "a topic for results is compacted",
-    "set its cleanup.policy to delete: of results with the same key, compaction keeps the last alone",
+    "a result topic is compacted",
+    "set its cleanup.policy to delete: of results with the same key, compaction keeps only the last",
     0,
 )
-NOT_CREATED: Final = Failure("a topic cannot be created as the settings say", "see create_topics of the stream")
+NOT_CREATED: Final = Failure("a topic cannot be created with these settings", "see create_topics of the stream")
 NO_RIGHT: Final = Failure(
-    "a right in Kafka is missing", "allow it: the finding has the command; or set delivery.guarantee: at_least_once"
+    "a Kafka permission is missing", "grant it: the finding has the command; or set delivery.guarantee: at_least_once"
 )
 NO_REGISTRY: Final = Failure(
-    "the schema registry does not answer as one",
-    "see that schema_registry.url, credentials and tls are right and the registry can be reached",
+    "the schema registry is unavailable",
+    "check that schema_registry.url, credentials and tls are right and the registry can be reached",
 )
 NO_PLATFORM: Final = Failure(
     "the platform does not answer",
-    "see that trackly.base_url, proxy and tls are right and the platform can be reached",
+    "check that trackly.base_url, proxy and tls are right and the platform can be reached",
 )
 NOT_NOW: Final = Failure(
     "the platform answers 429 or 5xx",
-    "ask again later; run starts all the same, and holds until the platform serves again",
+    "try again later; run starts anyway, and holds until the platform recovers",
 )
 REFUSALS: Final = {
     401: Failure("the platform answers 401", "trackly.api_key is not known to the platform", PLATFORM),
-    403: Failure("the platform answers 403", "the account is suspended, or a gateway refuses us", PLATFORM),
-    404: Failure("the platform answers 404", "trackly.base_url leads nowhere; it ends in /api/v2 on the platform"),
+    403: Failure("the platform answers 403", "the account is suspended, or a gateway blocks us", PLATFORM),
+    404: Failure("the platform answers 404", "trackly.base_url is wrong; it ends in /api/v2 on the platform"),
 }
 OTHER_STATUS: Final = Failure("the platform answers with another status", "ask the platform's support")
 NO_LIST: Final = Failure(
@@ -216,9 +216,9 @@ class _Asked:
                 return self._lacking(what, [create])
             return NOT_CREATED.of(what, str(refused), way_out=f"see create_topics of {stream.name}")
         if name == stream.redrive_topic and not any(acl.operation == "Write" for acl in acls):
-            return Finding(what, True, "does not exist, and need not before records are sent again")
+            return Finding(what, True, "does not exist, and is not needed until records are sent again")
         if name not in (*stream.topics, stream.outcomes.topic, stream.dead_letters.topic, stream.redrive_topic):
-            return Finding(what, True, "does not exist, and need not before something is set aside")
+            return Finding(what, True, "does not exist, and is not needed until something is parked")
         if name in stream.topics:
             return NO_SOURCE.of(what, "does not exist yet")
         (command,) = self._topics.creation_commands(
@@ -240,9 +240,9 @@ class _Asked:
         lacks = [name for name, allowed in self._permissions.topics(names).items() if allowed.missing([acl.operation])]
         unused = f"{acl.name}check" if acl.prefixed else _CLIENT_ID
         if not names and self._permissions.topics([unused])[unused].describable:
-            return NO_SOURCE.of(what, "none matches yet")
+            return NO_SOURCE.of(what, "no topic matches yet")
         if lacks or not names:
-            seen = f"may not be read: {', '.join(lacks[:_NAMED])}" if lacks else "none that may be seen matches"
+            seen = f"may not be read: {', '.join(lacks[:_NAMED])}" if lacks else "no visible topic matches"
             return self._lacking(what, [acl], seen=seen)
         return Finding(what, True, f"{len(names)} that may be read")
 
@@ -328,7 +328,7 @@ async def _platform(settings: Settings) -> list[Finding]:
         failure = NOT_NOW if passing else REFUSALS.get(reply.status, OTHER_STATUS)
         return [failure.of("platform", f"{where}: HTTP {reply.status}")]
     if reply.foreign:
-        return [NO_PLATFORM.of("platform", f"{where}: HTTP {reply.status} with something else than a JSON object")]
+        return [NO_PLATFORM.of("platform", f"{where}: HTTP {reply.status}with something other than a JSON object")]
     findings = [Finding("platform", True, f"{where}: the key is accepted")]
     try:
         known = {entry.phone_number: entry.status for entry in msgspec.json.decode(reply.text, type=_Lists).lists}

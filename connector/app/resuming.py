@@ -78,7 +78,7 @@ def _done(connector: "Connector", name: str, action: str, form: Form) -> dict[st
     if stream is None:
         raise RefusedError(404, "there is no such stream here")
     if action not in {"pause", "resume"}:
-        raise RefusedError(404, "a stream can be told to pause and to resume, and nothing else")
+        raise RefusedError(404, "a stream can only be paused or resumed")
     said = pause_in(form) if action == "pause" else decision_in(form)
     if stream.state_name != "running":
         raise RefusedError(409, f"the stream is {stream.state_name}")

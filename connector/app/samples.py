@@ -73,17 +73,19 @@ def _record(text: bytes, number: int, topic: str) -> _Row:
     except (ValueError, RecursionError):
         raise InvalidSampleError(f"line {number} is not JSON") from None
     if not isinstance(data, dict) or "value" not in data:
-        raise InvalidSampleError(f"line {number} is no record: an object with value, and key, headers and topic if any")
+        raise InvalidSampleError(
+            f"line {number} is not a record: an object with value, and optionally key, headers and topic"
+        )
     if unknown := sorted(data.keys() - FIELDS):
         raise InvalidSampleError(f"line {number} has {unknown[0]}; a record has {', '.join(sorted(FIELDS))}")
     name, part, at_ms = data.get("topic", topic), data.get("partition", 0), data.get("timestamp_ms", 0)
     if not isinstance(name, str) or not isinstance(part, int) or not isinstance(at_ms, int):
-        raise InvalidSampleError(f"line {number} has a topic, partition or timestamp_ms that is none")
+        raise InvalidSampleError(f"line {number} has an invalid topic, partition or timestamp_ms")
     try:
         headers = [(name, _bytes(value)) for name, value in _pairs(data.get("headers"))]
         value, key = _bytes(data["value"]), _bytes(data.get("key"))
     except (TypeError, InvalidLineError):
-        raise InvalidSampleError(f"line {number} has a key, value or headers that are none") from None
+        raise InvalidSampleError(f"line {number} has an invalid key, value or headers") from None
     # A dead letter is explained as what it was when it first failed.
     origin = origin_of(dict(headers))
     return Partition(name, part) if origin is None else origin[0], key, value, headers, at_ms

@@ -23,24 +23,24 @@ def acls(
     settings: Annotated[Path, typer.Argument(help="Settings file (YAML).", metavar="SETTINGS", show_default=False)],
     *,
     of_commands: Annotated[
-        bool, typer.Option("--dead-letters", help="What the commands dead-letters need, in place of what workers do.")
+        bool, typer.Option("--dead-letters", help="What the dead-letters commands need, instead of what workers need.")
     ] = False,
     principal: Annotated[
         str | None,
         typer.Option(
-            help="Whom the brokers take us for, as TYPE:NAME, such as User:connector; from the settings when left out."
+            help="The principal, as TYPE:NAME, such as User:connector; taken from the settings when left out."
         ),
     ] = None,
     form: Annotated[
         Literal["table", "commands", "strimzi", "json"],
         typer.Option(
-            "--format", help="table; commands: lines of kafka-acls.sh; strimzi: part of a KafkaUser; or json."
+            "--format", help="table; commands: kafka-acls.sh commands; strimzi: part of a KafkaUser; or json."
         ),
     ] = "table",
 ) -> None:
-    """Print which rights in Kafka these settings need, and no more; nobody is asked.
+    """Print exactly which Kafka permissions these settings need; no broker is contacted.
 
-    `check --online` tells which of them are missing.
+    `check --online` lists those that are missing.
     """
     from connector.app.acls import commands, needed, principal_of, strimzi
 
@@ -69,7 +69,7 @@ def _refuse_without_type(principal: str) -> None:
         name = (name if colon else kind) or "connector"
         raise CommandError(
             f"--principal {principal} is not of the form TYPE:NAME",
-            way_out=f"give the type as well, such as User:{name}",
+            way_out=f"add the type, such as User:{name}",
         )
 
 

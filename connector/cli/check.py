@@ -25,24 +25,24 @@ from connector.config.summary import chains, notes
 def check(
     settings: Annotated[Path, typer.Argument(help="Settings file (YAML).", metavar="SETTINGS", show_default=False)],
     online: Annotated[
-        bool, typer.Option("--online", help="Also ask the brokers and the platform; nothing is sent or consumed.")
+        bool, typer.Option("--online", help="Also check the brokers and the platform; nothing is sent or consumed.")
     ] = False,
     of_commands: Annotated[
         bool,
         typer.Option(
-            "--dead-letters", help="With --online: ask for the rights of the commands dead-letters, not of workers."
+            "--dead-letters", help="With --online: check the permissions of the dead-letters commands, not of workers."
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Check settings and show what they amount to, without starting anything.
+    """Check settings and summarise them, without starting anything.
 
     Exit code 2: the settings cannot be used. With --online it is that of the first finding that is not ok: 3 no broker
-    answered, 6 the platform refused the key, the account or the list, 1 anything else, as a platform or a registry
+    answered, 6 the platform rejected the key, the account or the list, 1 anything else, such as a platform or registry
     that does not answer.
     """
     if of_commands and not online:
-        raise typer.BadParameter("needs --online: nobody is asked without it", param_hint="--dead-letters")
+        raise typer.BadParameter("needs --online", param_hint="--dead-letters")
     try:
         loaded = load(settings)
     except SettingsError as error:
@@ -173,7 +173,7 @@ def _section(out: Console, title: str, lines: Iterable[str]) -> None:
 
 
 def _findings(findings: list[Finding]) -> Table:
-    rows = table("", "What", "Seen", "Way out", title="Online", ruled=True)
+    rows = table("", "What", "Seen", "What to do", title="Online", ruled=True)
     for finding in findings:
         told = finding.warning or not finding.ok
         rows.add_row(_mark(finding), Text(finding.name), Text(finding.detail), Text(finding.way_out if told else ""))

@@ -27,22 +27,22 @@ def _servers(value: str | None) -> str | None:
 def demo(
     *,
     events: Annotated[int, typer.Option(min=1, max=10_000_000, help="How many events to produce.")] = 100_000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the events and of the simulator's chances.")] = 7,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the events and of the simulator's randomness.")] = 7,
     bootstrap_servers: Annotated[
         str | None,
         typer.Option(
-            help="Use this Kafka cluster; else one is started by Java and Maven, or by Docker.", callback=_servers
+            help="Use this Kafka cluster; otherwise one is started with Java and Maven, or Docker.", callback=_servers
         ),
     ] = None,
-    timeout_secs: Annotated[float, typer.Option(min=1, help="How long all the work may take.")] = 80,
+    timeout_secs: Annotated[float, typer.Option(min=1, help="How long the whole run may take.")] = 80,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the sums as one JSON object on the last line.")
+        bool, typer.Option("--json", help="Print the totals as one JSON object on the last line.")
     ] = False,
 ) -> None:
     """Show the connector at work: slow replies, errors, an outage, a lost reply, and one event in a hundred bad.
 
     At the end both result topics are read back and compared with what was produced and with what the platform
-    accepted. Exits with 1 when anything was lost, accepted twice, or ended otherwise than it should.
+    accepted. Exits with 1 if anything was lost, accepted twice, or ended with a wrong result.
     """
     # Imported here: other commands should not load a broker's manager and a platform.
     from connector.demo.demo import DemoError, run_demo

@@ -20,35 +20,39 @@ class ExitCode(IntEnum):
     """What the exit code of a command says. Published: a code never changes its meaning."""
 
     OK = 0
-    """All is well."""
+    """Success."""
     FAILED = 1
-    """The work failed, or a promise was found broken."""
+    """The work failed, or a guarantee was violated."""
     BAD_SETTINGS = 2
     """The settings or the arguments cannot be used."""
     BROKER_UNREACHABLE = 3
     """No broker answered."""
     INSTANCE_ID_IN_USE = 4
-    """Another live worker has this instance id, or another redrive took the name over."""
+    """Another live worker has this instance id, or another redrive took over the name."""
     STOPPED_IN_DOUBT = 5
-    """Stopped at the drain's deadline, with records in doubt."""
+    """The drain timed out, with records in doubt."""
     PLATFORM_REFUSED = 6
-    """The platform refused the key, the account or the list."""
+    """The platform rejected the key, the account or the list."""
     INTERRUPTED = 130
-    """A command was ended by Ctrl-C (SIGINT) before it was done; `run` stops in order then, as after SIGTERM."""
+    """A command was ended by Ctrl-C (SIGINT) before it was done; `run` then stops cleanly, as after SIGTERM."""
 
 
 WAYS_OUT: Final[Mapping[ExitCode, str]] = {
     ExitCode.OK: "",
-    ExitCode.FAILED: "stderr says what failed; of a worker, the log's last error does",
-    ExitCode.BAD_SETTINGS: "mend what stderr names; `trackly-connector check` names all that is wrong with settings",
-    ExitCode.BROKER_UNREACHABLE: "see that `kafka.bootstrap_servers` and `kafka.security` are right, and the way free",
-    ExitCode.INSTANCE_ID_IN_USE: "give each worker an `instance_id` of its own; of two redrives let the other finish",
+    ExitCode.FAILED: "stderr says what failed; for a worker, see the last error in the log",
+    ExitCode.BAD_SETTINGS: "fix what stderr names; `trackly-connector check` lists all problems of the settings",
+    ExitCode.BROKER_UNREACHABLE: (
+        "check that `kafka.bootstrap_servers` and `kafka.security` are right, and that the network allows it"
+    ),
+    ExitCode.INSTANCE_ID_IN_USE: (
+        "give each worker its own `instance_id`; if two redrives have the same name, let the other finish"
+    ),
     ExitCode.STOPPED_IN_DOUBT: (
-        "nothing is lost: the next worker names what is in doubt. Where requests may take longer, raise "
+        "nothing is lost: the next worker reports what is in doubt. If requests may take longer, raise "
         "`delivery.drain_secs` and `shutdown.grace_secs`"
     ),
-    ExitCode.INTERRUPTED: "type it again; what writes records goes on where it was",
-    ExitCode.PLATFORM_REFUSED: "the findings of `check --online` say which of them, and what to do",
+    ExitCode.INTERRUPTED: "run it again; a command that writes records continues where it stopped",
+    ExitCode.PLATFORM_REFUSED: "the findings of `check --online` say which, and what to do",
 }
 """What to do about each."""
 
@@ -106,13 +110,13 @@ def reported(speaker: str = "") -> Iterator[None]:
         _say(speaker, f"{error.source} cannot be used:", *(f"  {problem}" for problem in error.problems))
         raise typer.Exit(ExitCode.BAD_SETTINGS) from error
     except CommandError as error:
-        _say(speaker, f"error: {error}", f"way out: {error.way_out}")
+        _say(speaker, f"error: {error}", f"hint: {error.way_out}")
         raise typer.Exit(error.code) from error
     except Exception as error:
         ending = next((ending for ending in endings() if ending.matches(error)), None)
         if ending is None:
             raise
-        _say(speaker, f"error: {error}", f"way out: {ending.way_out}")
+        _say(speaker, f"error: {error}", f"hint: {ending.way_out}")
         raise typer.Exit(ending.code) from error
 
 
@@ -141,41 +145,41 @@ def endings() -> tuple[Ending, ...]:
         Ending(
             "a live worker has the same instance id, on this host or in the group",
             ExitCode.INSTANCE_ID_IN_USE,
-            "set another instance_id, or end the other worker",
+            "set another instance_id, or stop the other worker",
             lambda error: isinstance(error, InstanceIdInUseError),
         ),
         Ending(
-            "Kafka fenced the process: another one came under its name",
+            "Kafka fenced the process: another one started under its name",
             ExitCode.INSTANCE_ID_IN_USE,
-            "see that no two processes have one instance_id or one --name",
+            "make sure that no two processes have the same instance_id or --name",
             lambda error: isinstance(error, KafkaTroubleError) and error.fenced,
         ),
         Ending(
             "Kafka does not allow it",
             ExitCode.FAILED,
-            "trackly-connector check SETTINGS --online names the right that is missing, and how to give it",
+            "trackly-connector check SETTINGS --online lists the missing permission, and how to grant it",
             lambda error: isinstance(error, KafkaTroubleError) and error.unauthorized,
         ),
         Ending(
-            "no broker answered, or not in time",
+            "no broker answered in time",
             ExitCode.BROKER_UNREACHABLE,
-            "see that kafka.bootstrap_servers and kafka.security are right and the brokers can be reached",
+            "check that kafka.bootstrap_servers and kafka.security are right and the brokers can be reached",
             lambda error: isinstance(error, KafkaTroubleError),
         ),
         Ending(
-            "a broker does not create a topic as it is asked to",
+            "a broker does not create a topic as requested",
             ExitCode.BAD_SETTINGS,
-            "mend the stream's create_topics, or create the topic yourself; the message says what the broker minds",
+            "fix the stream's create_topics, or create the topic yourself; the message has the broker's reason",
             lambda error: isinstance(error, TopicRefusedError),
         ),
         Ending(
             "topics do not exist and may not be created",
             ExitCode.BAD_SETTINGS,
-            "type the commands above, or have them created",
+            "run the commands above, or set create_topics.enabled: true",
             lambda error: isinstance(error, TopicsMissingError),
         ),
         Ending(
-            "a topic that a command is to read does not exist",
+            "a topic that a command should read does not exist",
             ExitCode.BAD_SETTINGS,
             "name one that exists, by --topic or, for evidence, by --evidence-topic",
             lambda error: isinstance(error, NoSuchTopicError),
@@ -183,19 +187,19 @@ def endings() -> tuple[Ending, ...]:
         Ending(
             "the pages cannot be served",
             ExitCode.FAILED,
-            "end what listens there, or set web.port to another port and web.host to an address of this machine",
+            "stop whatever listens there, or set web.port to another port and web.host to an address of this machine",
             lambda error: isinstance(error, PagesError),
         ),
         Ending(
-            "no temporary file can be made",
+            "no temporary file can be created",
             ExitCode.FAILED,
-            "make room, or name by TMPDIR a folder that may be written to; in a container mount one at /tmp",
+            "free space, or set TMPDIR to a writable folder; in a container mount one at /tmp",
             lambda error: isinstance(error, TemporaryFolderError),
         ),
         Ending(
             "the demo finds no broker and cannot start one",
             ExitCode.BROKER_UNREACHABLE,
-            "give by --bootstrap-servers one that can be reached, or install Java with Maven, or Docker",
+            "give one that can be reached with --bootstrap-servers, or install Java with Maven, or Docker",
             lambda error: isinstance(error, BrokerUnavailableError),
         ),
     )

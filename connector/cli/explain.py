@@ -25,41 +25,42 @@ def explain(
     settings: Annotated[Path, typer.Argument(help="Settings file (YAML).", metavar="SETTINGS", show_default=False)],
     *,
     stream: Annotated[
-        str | None, typer.Option(help="Name of the stream; the only one there is when left out.", show_default=False)
+        str | None, typer.Option(help="Name of the stream; may be left out if there is only one.", show_default=False)
     ] = None,
     sample: Annotated[
-        Path | None, typer.Option(help="File with one value a line (NDJSON), or - for standard input.", allow_dash=True)
+        Path | None,
+        typer.Option(help="File with one value per line (NDJSON), or - for standard input.", allow_dash=True),
     ] = None,
     records: Annotated[
         bool,
         typer.Option(
             "--records",
-            help="With --sample: lines are records: {value, key, headers, topic}, as of dead-letters export.",
+            help="With --sample: lines are records: {value, key, headers, topic}, as written by dead-letters export.",
         ),
     ] = False,
     topic: Annotated[
-        str | None, typer.Option(help="Topic to read from; with --sample, the topic that values are of.")
+        str | None, typer.Option(help="Topic to read from; with --sample, the topic that the values belong to.")
     ] = None,
     last: Annotated[
         int | None,
-        typer.Option(min=1, max=1_000, help="With --topic alone: how many records, its last; 10 unless given."),
+        typer.Option(min=1, max=1_000, help="With --topic alone: how many of its last records; 10 unless given."),
     ] = None,
     reveal: Annotated[
-        bool, typer.Option("--reveal", help="Show numbers, addresses, texts and keys, which are hidden else.")
+        bool, typer.Option("--reveal", help="Show numbers, addresses, texts and keys, which are otherwise hidden.")
     ] = False,
     verdicts: Annotated[
-        bool, typer.Option("--verdicts", help="Print what each answer would mean; --json has it always.")
+        bool, typer.Option("--verdicts", help="Print what each answer would mean; always included with --json.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what a stream would make of records: events, segments, batches, requests and verdicts. Nothing is sent.
 
-    Exit code 1: the records cannot be shaped now, as the stream would hold.
+    Exit code 1: the records cannot be decoded or mapped now; the stream would hold.
     """
     from connector.app.explaining import NotExplainedError, explain
 
     if sample is not None and last is not None:
-        raise typer.BadParameter("is for a topic that is read; with --sample all is shown", param_hint="--last")
+        raise typer.BadParameter("is only for a topic; with --sample everything is shown", param_hint="--last")
     if sample is None and records:
         raise typer.BadParameter("needs --sample: a topic holds records anyway", param_hint="--records")
     loaded = load(settings, asks={"registry"} if sample is not None else {"kafka", "registry"})
@@ -75,7 +76,7 @@ def explain(
     try:
         report = explain(loaded, flow, chunks, reveal=reveal)
     except NotExplainedError as error:
-        way_out = "bring back what the stream would wait for, then ask again"
+        way_out = "restore what the stream would wait for, then try again"
         raise CommandError(str(error), ExitCode.FAILED, way_out=way_out) from error
     if as_json:
         typer.echo(json_text(report, indent=2))
@@ -98,10 +99,10 @@ def _sampled(flow: StreamSettings, sample: Path, topic: str | None, *, records: 
             f"cannot read {sample}: {error.strerror}", way_out="name another file with --sample"
         ) from error
     except InvalidSampleError as error:
-        way_out = "one JSON value a line; with --records one record a line, as dead-letters export writes them"
+        way_out = "write one JSON value per line; with --records, one record per line, as dead-letters export does"
         raise CommandError(f"{sample}: {error}", way_out=way_out) from error
     if not chunks:
-        raise CommandError(f"{sample} holds no sample", way_out="put one value on each line")
+        raise CommandError(f"{sample} contains no sample", way_out="write one value per line")
     return chunks
 
 
@@ -112,7 +113,7 @@ def _read(loaded: Settings, topic: str, last: int) -> list[Chunk]:
     chunks = last_records(loaded, topic, last)
     if not chunks:
         way_out = "name another with --topic, or give --sample"
-        raise CommandError(f"topic {topic} holds no record", way_out=way_out)
+        raise CommandError(f"topic {topic} contains no record", way_out=way_out)
     return chunks
 
 

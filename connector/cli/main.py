@@ -62,7 +62,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Kafka to Trackly SMS: events in, bulk requests out, one outcome or dead letter per record.",
     epilog="Exit codes: 0 ok, 1 failed, 2 bad settings or arguments, 3 no broker answered, 4 instance id in use, "
-    "5 stopped with records in doubt, 6 the platform refused, 130 interrupted by Ctrl-C.",
+    "5 stopped with records in doubt, 6 rejected by the platform, 130 interrupted by Ctrl-C.",
 )
 
 
@@ -84,7 +84,7 @@ def _options(
 app.add_typer(
     typer.Typer(cls=_DeadLetters, no_args_is_help=True),
     name="dead-letters",
-    help="Find dead letters, understand, mend and send them again.",
+    help="Find dead letters, understand, fix and send them again.",
 )
 for command in (run, check, explain, acls, pause, resume, rebuild_progress, simulate, demo, schema):
     app.command()(command)

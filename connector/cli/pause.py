@@ -17,13 +17,13 @@ def pause(
     *,
     config: WorkerConfig = None,
     url: WorkerUrls = None,
-    note: Annotated[str, typer.Option(help="Why, for whoever finds it paused; 200 characters at most.")] = "",
+    note: Annotated[str, typer.Option(help="The reason, for whoever finds it paused; at most 200 characters.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Have a stream start nothing more; what is in flight finishes, and nothing is lost.
+    """Pause a stream: it starts nothing more; what is in flight finishes, and nothing is lost.
 
-    It ends with `resume`, and also when the worker's process ends. The token is that of the settings file, else that of
-    the variable TRACKLY_CONNECTOR_TOKEN. Exit code 1: a worker cannot be reached or refuses.
+    It ends with `resume`, and also when the worker's process ends. The token is taken from the settings file, or from
+    the variable TRACKLY_CONNECTOR_TOKEN. Exit code 1: a worker cannot be reached or rejects the request.
     """
     form: Form = [("by", _who()), *([("note", note)] if note else [])]
     answers = said(config, url, stream, "pause", form, as_json=as_json)

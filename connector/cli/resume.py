@@ -44,11 +44,11 @@ StreamName = Annotated[
 ]
 WorkerConfig = Annotated[
     Path | None,
-    typer.Option(help="Settings file of the worker: its web.host and web.port say where, its web.token who."),
+    typer.Option(help="Settings file of the worker, for its web.host, web.port and web.token."),
 ]
 WorkerUrls = Annotated[
     list[str] | None,
-    typer.Option(help="Address of a worker's pages; may be repeated, for each worker of the group."),
+    typer.Option(help="Address of a worker's pages; may be repeated, once for each worker of the group."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one line for each worker.")]
 
@@ -64,12 +64,12 @@ def resume(
         typer.Option(help="TOPIC:NUMBER; may be repeated. Only these partitions, and not the stream as a whole."),
     ] = None,
     in_doubt: Annotated[
-        InDoubtChoice | None, typer.Option(help="For holds in_doubt: what becomes of the records.", show_default=False)
+        InDoubtChoice | None, typer.Option(help="For holds in_doubt: what to do with the records.", show_default=False)
     ] = None,
     foreign_metadata: Annotated[
         ForeignChoice | None,
         typer.Option(
-            help="For holds foreign_metadata: begin at the committed offset; what was sent beyond it is sent again.",
+            help="For holds foreign_metadata: start at the committed offset; what was sent above it is sent again.",
             show_default=False,
         ),
     ] = None,
@@ -83,10 +83,10 @@ def resume(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """End the holds of a stream that wait for a person; what ends by a probe is probed at once.
+    """End the holds of a stream that wait for a person; holds that end by a probe are probed at once.
 
-    The token is that of the settings file, else that of the variable TRACKLY_CONNECTOR_TOKEN. Exit code 1: a worker
-    cannot be reached or refuses, a decision is still needed, or no worker holds a partition that was named.
+    The token is taken from the settings file, or from the variable TRACKLY_CONNECTOR_TOKEN. Exit code 1: a worker
+    cannot be reached or rejects the request, a decision is missing, or no worker has a hold on a given partition.
     """
     partitions = [_partition(name) for name in partition or ()]
     form = [("partition", name) for name in partitions]
@@ -176,7 +176,7 @@ def _token(settings: Settings | None) -> str:
     token = os.environ.get(TOKEN_VARIABLE, "")
     if not token:
         raise CommandError(
-            "no token", way_out=f"name a settings file with web.token by --config, or set {TOKEN_VARIABLE}"
+            "no token", way_out=f"give a settings file with web.token with --config, or set {TOKEN_VARIABLE}"
         )
     if not (token.isascii() and token.isprintable()):
         raise CommandError(
@@ -191,7 +191,7 @@ def _address(settings: Settings | None) -> str:
         return DEFAULT_URL
     web = settings.web
     if not web.enabled or web.port == 0:
-        raise CommandError("the settings do not say where the pages are", way_out="say it with --url")
+        raise CommandError("the settings have no address of the pages", way_out="give it with --url")
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(web.host, web.host)  # noqa: S104 (asked, not served)
     return f"http://[{host}]:{web.port}" if ":" in host else f"http://{host}:{web.port}"
 
@@ -228,4 +228,4 @@ def _answer(url: str, status: int, content: bytes) -> Answer:
         body = None
     if isinstance(body, dict) and ("problem" in body or isinstance(body.get("ended"), list)):
         return Answer(url, status, body)
-    return Answer(url, 0, {"problem": f"HTTP {status}: this is no worker of the connector"})
+    return Answer(url, 0, {"problem": f"HTTP {status}: this is not a worker of the connector"})

@@ -30,18 +30,18 @@ def run(
         typer.Option(
             min=1,
             max=64,
-            help="Processes that share the partitions, under one supervisor; in place of the setting `workers`.",
+            help="Processes that share the partitions, under one supervisor; overrides the setting `workers`.",
             show_default="the setting's, 1 unless set",
         ),
     ] = None,
 ) -> None:
     """Run the streams of a settings file until SIGTERM; a second SIGTERM stops at once.
 
-    SIGHUP: read secrets given by file again. SIGUSR1: log from level debug on, and back.
+    SIGHUP: re-read secrets given by file. SIGUSR1: switch the log to level debug, and back.
 
-    Exit code 5: the drain's deadline passed with records in flight; they are in doubt. 4: another live worker has this
+    Exit code 5: the drain timed out with records in flight; they are in doubt. 4: another live worker has this
     instance id. 3: no broker answered. 2: settings, or topics that do not exist and may not be created. With several
-    workers it is the worst of theirs.
+    workers it is the worst of their codes.
     """
     loaded = load(settings)
     count = workers or loaded.workers
@@ -119,6 +119,6 @@ def _supervise(settings: Settings) -> NoReturn:
     if supervisor.fatal is not None:
         who = supervisor.fatal.ordinal
         sys.stderr.write(
-            f"error: worker {who} ended with exit code {code}, which no restart would mend; all were stopped\n"
+            f"error: worker {who} ended with exit code {code}, which a restart cannot fix; all workers were stopped\n"
         )
     raise typer.Exit(code)

@@ -40,24 +40,24 @@ _PORT_IS_NOT_OURS: Final = frozenset({errno.EADDRINUSE, errno.EACCES})
 def simulate(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 picks a free one.")] = 0,
     tls_cert: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="PEM file of the certificate, for HTTPS.")
     ] = None,
     tls_key: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="PEM file of its key.")] = None,
     api_key: Annotated[
-        list[str] | None, typer.Option(help="A key that is accepted; may be repeated. Without it, any key is.")
+        list[str] | None, typer.Option(help="A key that is accepted; may be repeated. Without it, any key is accepted.")
     ] = None,
     list_number: Annotated[
         list[str] | None,
-        typer.Option("--list", help="A list of the account, E.164; may be repeated. Without it, any number is one."),
+        typer.Option("--list", help="A list of the account, E.164; may be repeated. Without it, any number is a list."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all chance.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
     fast: Annotated[
-        bool, typer.Option("--fast", help="Count the records of bulk requests; neither check nor remember them.")
+        bool, typer.Option("--fast", help="Only count the records of bulk requests; neither check nor remember them.")
     ] = False,
     latency_ms: Annotated[
-        str | None, typer.Option(help="Time from a request to its reply: 50, or at least and at most: 20-80.")
+        str | None, typer.Option(help="Latency of replies: a number such as 50, or a range such as 20-80.")
     ] = None,
     faults: Annotated[Path | None, typer.Option(help="YAML or JSON file of the faults at start.")] = None,
     script: Annotated[
@@ -65,18 +65,18 @@ def simulate(
     ] = None,
     script_from: Annotated[str, typer.Option(help="When the script begins: first_request or start.")] = "first_request",
     switches: Annotated[
-        Path | None, typer.Option(help="YAML or JSON file: how to read the API's documentation where it is open.")
+        Path | None, typer.Option(help="YAML or JSON file: how to read the API's documentation where it is ambiguous.")
     ] = None,
     identify: Annotated[
-        str, typer.Option(help="What makes a message itself in the ledger: paths joined by +, or * for all of it.")
+        str, typer.Option(help="What identifies a message in the ledger: paths joined by +, or * for all of it.")
     ] = "body",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one document a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one document per line.")] = False,
 ) -> None:
     """Run a simulator of the platform: the same API, a ledger of what it accepted, and faults on demand.
 
-    Prints the base URL when it is ready, and the ledger's sums at the end. SIGTERM and SIGINT end it. While it runs,
-    /_simulator/ledger, /_simulator/faults, /_simulator/reset and /_simulator/health on the same port look and steer;
-    they need no key, so keep the port on a private network. What the files may hold: docs/reference/simulator.md.
+    Prints the base URL when it is ready, and the ledger's totals at the end. SIGTERM and SIGINT end it. While it runs,
+    /_simulator/ledger, /_simulator/faults, /_simulator/reset and /_simulator/health on the same port control it;
+    they need no key, so keep the port on a private network. File formats: docs/reference/simulator.md.
     """
     # Imported here and below: other commands should not load a platform.
     from connector.simulator import (
@@ -120,7 +120,7 @@ def _try_files(cert: Path | None, key: Path | None) -> None:
     options = {"cert_file": ("--tls-cert", cert), "key_file": ("--tls-key", key)}
     for flaw in flaws(None, cert, key):
         option, file = options[flaw.setting]
-        raise CommandError(f"{option} {file} {flaw.message}", way_out="give the PEM files of a certificate and its key")
+        raise CommandError(f"{option} {file} {flaw.message}", way_out="use the PEM files of a certificate and its key")
 
 
 async def _serve(settings: "SimulatorSettings", *, as_json: bool) -> "LedgerTotals":
@@ -137,11 +137,11 @@ async def _serve(settings: "SimulatorSettings", *, as_json: bool) -> "LedgerTota
         except OSError as error:
             host, port, why = settings.host, settings.port, why_not_listening(error)
             if error.errno in _PORT_IS_NOT_OURS:
-                way_out = "end what listens there, or give another --port (0 takes a free one)"
+                way_out = "stop whatever listens there, or use another --port (0 picks a free one)"
                 raise CommandError(
                     f"cannot listen on --port {port} of --host {host}: {why}", ExitCode.FAILED, way_out=way_out
                 ) from error
-            way_out = "give an address of this machine, such as 127.0.0.1, or 0.0.0.0 for every interface"
+            way_out = "use an address of this machine, such as 127.0.0.1, or 0.0.0.0 for every interface"
             raise CommandError(f"cannot listen on --host {host}: {why}", way_out=way_out) from error
         urls = {"url": simulator.url, "control_url": simulator.control_url}
         ready = f"Simulator ready at {simulator.url} (control: {simulator.control_url})"

@@ -13,6 +13,6 @@ def topic_named(option: str, name: str) -> str:
     """
     if re.fullmatch(TOPIC_NAME, name) is None or name in {".", ".."}:
         raise CommandError(
-            f"{option} is no name of a topic", way_out="letters, digits, dots, underscores and hyphens, 249 at most"
+            f"{option} is not a valid topic name", way_out="letters, digits, dots, underscores and hyphens, 249 at most"
         )
     return name

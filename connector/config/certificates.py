@@ -12,16 +12,16 @@ from connector.config.model import FilePath, Model
 
 
 class TlsSettings(Model):
-    """How the far end, or a gateway before it, proves who it is, and we to it."""
+    """Server and client certificates of the connection."""
 
     ca_file: FilePath | None = None
-    """PEM file of the authorities that vouch for the far end; the usual ones when left out."""
+    """PEM file of the certificate authorities for the server; the usual ones when left out."""
     cert_file: FilePath | None = None
-    """PEM file of a client certificate, where one is asked for."""
+    """PEM file of a client certificate, if the server requires one."""
     key_file: FilePath | None = None
     """PEM file of the key of `cert_file`."""
     verify: bool = True
-    """Whether certificates are checked at all. `false` hands keys and passwords to whoever answers: for tests."""
+    """Whether certificates are verified at all. `false` sends keys and passwords to whoever answers: only for tests."""
 
 
 def client_context(tls: TlsSettings) -> ssl.SSLContext:
@@ -60,7 +60,7 @@ def flaws(
     """
     bad = {name for name, file in (("ca_file", ca), ("cert_file", cert)) if _is_useless(file)}
     for name in sorted(bad):
-        yield Flaw(name, "holds no certificate that can be used: it must be a PEM file (-----BEGIN CERTIFICATE-----)")
+        yield Flaw(name, "contains no usable certificate: it must be a PEM file (-----BEGIN CERTIFICATE-----)")
     if cert and key and cert.is_file() and key.is_file() and "cert_file" not in bad:
         yield from _flaw_of_key(cert, key, password=password, may_decrypt=may_decrypt)
 
@@ -88,20 +88,20 @@ def _flaw_of_key(cert: Path, key: Path, *, password: str | None, may_decrypt: bo
     except (OSError, ValueError) as error:  # a password that is too long for OpenSSL
         if is_encrypted and not may_decrypt:
             message = (
-                "is encrypted, which is not supported here: write it anew (openssl pkey -in KEY -out NEW) "
+                "is encrypted, which is not supported here: decrypt it (openssl pkey -in KEY -out NEW) "
                 "and let nobody else read the file"
             )
             yield Flaw("key_file", message)
         elif is_encrypted and password is None:
-            yield Flaw("key_file", "is encrypted: give its password by key_password")
+            yield Flaw("key_file", "is encrypted: set key_password")
         elif is_encrypted:
-            yield Flaw("key_password", "does not open key_file")
+            yield Flaw("key_password", "does not decrypt key_file")
         elif isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
             yield Flaw("key_file", "is not the key of the certificate")
         elif isinstance(error, ssl.SSLError) and error.reason is not None:  # such as a key that is too short
-            yield Flaw("cert_file", f"is refused by TLS: {error.reason.lower().replace('_', ' ')}")
+            yield Flaw("cert_file", f"is rejected by TLS: {error.reason.lower().replace('_', ' ')}")
         else:
-            yield Flaw("key_file", "holds no key that can be used: it must be a PEM file (-----BEGIN PRIVATE KEY-----)")
+            yield Flaw("key_file", "contains no usable key: it must be a PEM file (-----BEGIN PRIVATE KEY-----)")
 
 
 def _context() -> ssl.SSLContext:

@@ -92,7 +92,7 @@ def read_document(source: Path) -> Document:
         with source.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
         if len(content) > _MAX_BYTES:
-            raise _fatal(source, f"is larger than settings can be ({_MAX_BYTES:,} bytes); is it the right file?")
+            raise _fatal(source, f"is larger than a settings file may be ({_MAX_BYTES:,} bytes); is it the right file?")
         text = content.decode("utf-8")
     except OSError as error:
         raise _fatal(source, f"cannot read the file: {error.strerror}") from error
@@ -105,7 +105,7 @@ def read_document(source: Path) -> Document:
         # `from None` and no context: what PyYAML prints shows the line, and the line may hold a secret.
         raise _fatal(source, f"is not valid YAML: {words}", mark.line + 1 if mark else None) from None
     except yaml.YAMLError:
-        raise _fatal(source, "is not valid YAML: it holds characters that YAML does not allow") from None
+        raise _fatal(source, "is not valid YAML: it contains characters that YAML does not allow") from None
     except _UnusableError as error:
         raise _fatal(source, str(error), error.line) from None
     except RecursionError:
@@ -167,11 +167,11 @@ def _refuse_expansion(top: yaml.Node) -> None:
             nodes = (part for item in items for part in (item if isinstance(item, tuple) else (item,)))
             sizes[id(node)] = 1 + sum(map(size, nodes))
         elif sizes[id(node)] == 0:
-            raise _UnusableError("holds an alias (*name) to something that it stands in", node.start_mark.line + 1)
+            raise _UnusableError("has an alias (*name) that refers to itself", node.start_mark.line + 1)
         return sizes[id(node)]
 
     if size(top) > _MAX_VALUES:
-        raise _UnusableError(f"holds more than {_MAX_VALUES:,} values, with its aliases (*name) written out")
+        raise _UnusableError(f"has more than {_MAX_VALUES:,} values, counting expanded aliases (*name)")
 
 
 class _Reader:
@@ -190,7 +190,7 @@ class _Reader:
             if node is None:
                 raise _UnusableError("is empty")
             if not isinstance(node, yaml.MappingNode):
-                raise _UnusableError("must be a mapping of settings at its top")
+                raise _UnusableError("must be a mapping of settings at the top level")
             _refuse_expansion(node)
             data = dict(self._mapping(node, ()))
         finally:
@@ -229,9 +229,7 @@ class _Reader:
                 continue
             line = key_node.start_mark.line + 1
             if key_node.value in first:
-                self._report(
-                    (*path, key_node.value), f"is given twice, first in line {first[key_node.value]}", key_node
-                )
+                self._report((*path, key_node.value), f"occurs twice, first in line {first[key_node.value]}", key_node)
             first.setdefault(key_node.value, line)
 
     def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> str | int | float | bool | None:
@@ -250,9 +248,9 @@ class _Reader:
                 case "null":
                     return None
                 case _:
-                    self._report(path, "has a tag that settings do not know", node)
+                    self._report(path, "has an unknown tag", node)
         except ValueError:  # `!!int seven`, or more digits than Python reads
-            self._report(path, "is not what its tag says", node)
+            self._report(path, "does not match its tag", node)
         return None
 
     def _note(self, node: yaml.ScalarNode, path: KeyPath) -> None:

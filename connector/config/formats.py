@@ -38,21 +38,21 @@ def _expand(value: Any) -> Any:
 
 
 class FormatSettings(Model):
-    """What the values of a stream's records are."""
+    """Format of the values of a stream's records."""
 
     type: FormatName = "json"
-    """`json`; `cloudevents`: CloudEvents 1.0, structured or binary; `avro`, `protobuf`, `json_schema`: framed with the
-    id of a schema, which `schema_registry` knows."""
+    """`json`; `cloudevents`: CloudEvents 1.0, structured or binary; `avro`, `protobuf`, `json_schema`: framed with a
+    schema id from the `schema_registry`."""
     data: Literal["json", "avro", "protobuf", "json_schema"] = "json"
-    """For `cloudevents`: what data in binary mode is where its content type is neither JSON nor text; all but `json`
-    are framed with the id of a schema."""
+    """For `cloudevents`: format of data in binary mode whose content type is neither JSON nor text; all but `json` are
+    framed with a schema id."""
     reader_schema_file: FilePath | None = None
-    """For `avro`: a schema (JSON) that every value is brought to by Avro's own rules; left out, values have the fields
-    that they were written with."""
+    """For `avro`: a schema (JSON) that every value is converted to by Avro's own rules; when left out, values have the
+    fields that they were written with."""
     message: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,499}$")] | None = None
-    """For `protobuf`: full name of the message that is expected; any when left out."""
+    """For `protobuf`: full name of the expected message; any when left out."""
     validation: bool = True
-    """For `json_schema`: whether values are checked against their schema, or just taken out of the frame."""
+    """For `json_schema`: whether values are validated against their schema, or only the frame is removed."""
 
     @property
     def framed(self) -> FramedName | None:
@@ -116,19 +116,19 @@ class SchemaRegistrySettings(Model):
     username: Annotated[str, Field(min_length=1, pattern=r"^[^:\x00-\x1f]+$")] | None = None
     """User for basic authentication; needs `password`."""
     password: Secret | None = Field(default=None, min_length=1)
-    """Password of `username`. Give it by reference; given by file, it is read again at every probe of a hold and on
+    """Password of `username`. Give it by reference; given by file, it is re-read at every probe of a hold and on
     SIGHUP."""
     token: Annotated[Secret, secret_by(check_api_key)] | None = None
-    """Bearer token, in place of a user. By reference, as `password`."""
+    """Bearer token, instead of a user. Give it by reference, like `password`."""
     allow_plain_http: bool = False
-    """Whether credentials may go to another machine over plain http, where all can read them."""
+    """Whether credentials may go to another machine over plain http, where anyone can read them."""
     tls: TlsSettings = Field(default_factory=TlsSettings)
     """Certificates."""
     timeout_secs: Annotated[Seconds, Field(le=60)] = 5.0
-    """How long schemas are waited for, in seconds, before the stream holds and asks again later."""
+    """How long to wait for schemas, in seconds, before the stream holds and retries later."""
     cached_schemas: Annotated[int, Field(ge=1, le=100_000)] = 1_000
     """Schemas kept in memory; a schema never changes under its id."""
     unknown_id_secs: Annotated[float, Field(gt=0, le=86_400)] = 30.0
-    """For how long an id that the registry does not know is not asked for again, in seconds."""
+    """How long an id that the registry does not know is not looked up again, in seconds."""
     max_schema_bytes: Annotated[int, Field(ge=1_000, le=50_000_000)] = 1_000_000
-    """Largest answer that is read; records of a larger schema become dead letters (`schema_unusable`)."""
+    """Maximum size of an answer; records with a larger schema become dead letters (`schema_unusable`)."""

@@ -63,11 +63,9 @@ def _check_server(server: str, number: int) -> None:
         host, _, behind = server[1:].partition("]")
         rest, colon, port = behind.partition(":")
         if rest or ":" not in host or not _is_address(host):
-            raise ValueError(f"server {number} must be host:port, with an address of IPv6 in its brackets")
+            raise ValueError(f"server {number} must be host:port, with an IPv6 address in brackets")
     elif ":" in port:
-        raise ValueError(
-            f"server {number} must be host:port; an address of IPv6 stands in brackets, such as [::1]:9092"
-        )
+        raise ValueError(f"server {number} must be host:port, with an IPv6 address in brackets, such as [::1]:9092")
     elif not is_host(host):
         raise ValueError(f"server {number} must be host:port, with the name or the address of a host")
     if colon and not (port.isascii() and port.isdecimal() and 1 <= int(port[:6]) <= _MAX_PORT):
@@ -82,9 +80,9 @@ def check_url(value: str, *, instead: str = "") -> str:
     check_address(value)
     parts = urlsplit(value)
     if parts.username is not None or parts.password is not None:
-        raise ValueError(f"must not hold a user or a password{instead}")
+        raise ValueError(f"must not contain a user name or password{instead}")
     if parts.query or parts.fragment:
-        raise ValueError("must not hold a query or a fragment")
+        raise ValueError("must not contain a query or a fragment")
     return value.rstrip("/")
 
 
@@ -96,7 +94,7 @@ def url_by(instead: str = "") -> AfterValidator:
 def check_address(value: str) -> str:
     """Return what is an http(s) address; raise ValueError for anything else, without repeating it."""
     if any(character.isspace() or not character.isprintable() for character in value):
-        raise ValueError("must not hold white space or control characters")
+        raise ValueError("must not contain white space or control characters")
     try:
         parts = urlsplit(value)
         port_is_valid = parts.port is None or parts.port > 0
@@ -104,11 +102,11 @@ def check_address(value: str) -> str:
         # `from None`: the message of urllib repeats parts of the address, which may hold a password.
         raise ValueError("is not a valid address") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_valid:
-        raise ValueError("must start with http:// or https:// and name a host")
+        raise ValueError("must start with http:// or https:// and contain a host")
     # Brackets are for addresses; a name of other letters is written in these by whoever connects.
     bracketed = parts.netloc.rpartition("@")[2].startswith("[")
     if not (_is_address(parts.hostname) if bracketed else _can_be_asked(parts.hostname)):
-        raise ValueError("must hold the name or the address of a host")
+        raise ValueError("must contain a host name or address")
     return value
 
 

@@ -20,8 +20,8 @@ PROPERTY_GROUPS: Final = ("properties", "consumer_properties", "producer_propert
 """Settings that hold librdkafka's properties."""
 
 _OURS = "is set by the connector"
-_PROGRESS = "progress is committed by the connector inside its transactions; another way would lose records"
-_EXACT = "the guarantee rests on it; the connector sets it"
+_PROGRESS = "progress is committed by the connector inside its transactions; any other way would lose records"
+_EXACT = "the guarantee depends on it; the connector sets it"
 
 REFUSED: Final[dict[str, str]] = {
     "bootstrap.servers": "use kafka.bootstrap_servers",
@@ -39,11 +39,11 @@ REFUSED: Final[dict[str, str]] = {
     "auto.commit.enable": _PROGRESS,
     "auto.commit.interval.ms": _PROGRESS,
     "enable.auto.offset.store": _PROGRESS,
-    "auto.offset.reset": "use streams[].start and streams[].on_missing; librdkafka's own reset skips records unseen",
+    "auto.offset.reset": "use streams[].start and streams[].on_missing; librdkafka's own reset skips records silently",
     "isolation.level": "must stay read_committed, so that a new owner waits for a pending tick",
-    "partition.assignment.strategy": "must stay cooperative-sticky, so that what stays assigned goes on working",
+    "partition.assignment.strategy": "must stay cooperative-sticky, so that retained partitions continue",
     "enable.partition.eof": _OURS,
-    "transactional.id": f"{_OURS}, from the stream and the instance id; it fences a worker that lost its place",
+    "transactional.id": f"{_OURS}, from the stream and the instance id; it fences a worker that was replaced",
     "enable.idempotence": _EXACT,
     "acks": _EXACT,
     "request.required.acks": _EXACT,
@@ -83,15 +83,15 @@ def refusal(name: str, value: str | float | bool) -> str | None:
         if name.startswith(prefix):
             return f"may not be set here: {reason}"
     if name in _MAX_IN_FLIGHT and str(value) not in _FITTING_IN_FLIGHT:
-        return f"must be a whole number from 1 to {_MAX_IN_FLIGHT_LIMIT}; more would let records change places"
+        return f"must be a whole number from 1 to {_MAX_IN_FLIGHT_LIMIT}; more would let records be reordered"
     return None
 
 
 class SecuritySettings(Model):
-    """How the connection to the brokers is encrypted and who we are there."""
+    """Encryption and authentication of the connections to the brokers."""
 
     protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = "plaintext"
-    """Encryption and authentication, as the listener of the brokers asks for."""
+    """Encryption and authentication, as required by the brokers' listener."""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
     """How to authenticate with a sasl protocol. OAUTHBEARER takes its details from `kafka.properties`
     (`sasl.oauthbearer.*`)."""
@@ -100,7 +100,7 @@ class SecuritySettings(Model):
     password: Secret | None = Field(default=None, min_length=1)
     """Password for PLAIN and SCRAM. Give it by reference."""
     ca_file: FilePath | None = None
-    """PEM file of the authorities that vouch for the brokers; the system's own when left out."""
+    """PEM file of the certificate authorities for the brokers; the system's own when left out."""
     cert_file: FilePath | None = None
     """PEM file of the client's certificate; needs `key_file`."""
     key_file: FilePath | None = None
@@ -108,7 +108,7 @@ class SecuritySettings(Model):
     key_password: Secret | None = Field(default=None, min_length=1)
     """Password of `key_file`. Give it by reference."""
     verify_hostname: bool = True
-    """Whether the broker's certificate must name the host that was dialled."""
+    """Whether the broker's certificate must match the host name of the connection."""
 
 
 class KafkaSettings(Model):
@@ -121,28 +121,27 @@ class KafkaSettings(Model):
     later; a killed worker keeps its partitions for the broker's session timeout)."""
     session_timeout_secs: Seconds = 10.0
     """How long a silent worker keeps its partitions, in seconds. With `group_protocol: consumer` the broker's own
-    setting counts instead."""
+    setting applies instead."""
     heartbeat_interval_secs: Seconds = 3.0
-    """How often a worker says that it lives, in seconds."""
+    """How often a worker sends a heartbeat, in seconds."""
     max_poll_interval_secs: Seconds = 300.0
     """How long a worker may go without polling before the group drops it, in seconds."""
     transaction_timeout_secs: Annotated[float, Field(ge=1, le=900)] = 10.0
-    """How long the broker keeps the open transaction of a worker that died, in seconds; readers of the outcome topic
-    wait for it. At most the broker's `transaction.max.timeout.ms` (15 minutes by default)."""
+    """How long the broker keeps the open transaction of a worker that died, in seconds; `read_committed` consumers of
+    the outcome topic wait for it. At most the broker's `transaction.max.timeout.ms` (15 minutes by default)."""
     startup_timeout_secs: Seconds = 60.0
     """How long to try to reach a broker at start before giving up, in seconds."""
     request_timeout_secs: Seconds = 10.0
-    """How long one call to the brokers may take, in seconds; where it only asks, a single broker has half of it to
-    answer before another one is asked."""
+    """How long one call to the brokers may take, in seconds; for requests that only read, a single broker has half of
+    that before another one is tried."""
     security: SecuritySettings = Field(default_factory=SecuritySettings)
     """Encryption and authentication."""
     properties: Properties = Field(default_factory=dict, repr=False)
-    """librdkafka properties for consumers and producers alike. Those that the guarantee rests on are refused by
-    name."""
+    """librdkafka properties for consumers and producers. Those that the guarantee depends on are rejected by name."""
     consumer_properties: Properties = Field(default_factory=dict, repr=False)
-    """librdkafka properties for consumers only; they win over `properties`."""
+    """librdkafka properties for consumers only; they override `properties`."""
     producer_properties: Properties = Field(default_factory=dict, repr=False)
-    """librdkafka properties for producers only; they win over `properties`."""
+    """librdkafka properties for producers only; they override `properties`."""
 
     @property
     def post_within_secs(self) -> float:

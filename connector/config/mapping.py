@@ -55,8 +55,8 @@ def subscribed_pattern(value: str) -> str:
     """
     if not _READ_ALIKE.fullmatch(value):
         raise ValueError(
-            "must mean to Kafka's client what it means here: write [0-9] for \\d, ( ) for (?: ), and leave out "
-            "look-aheads, lazy repeats, classes such as [:alpha:], and backslashes in brackets but before a dot"
+            "must mean the same to Kafka's client as here: write [0-9] for \\d, ( ) for (?: ), and leave out "
+            "look-aheads, lazy repeats, classes such as [:alpha:], and backslashes in brackets except before a dot"
         )
     return value
 
@@ -70,7 +70,7 @@ Transform = Annotated[str, Field(pattern=FUNCTION)]
 
 
 class MappingSettings(Model):
-    """How an event is made of a record; the record's value is the event where nothing is said."""
+    """How an event is made from a record; without it the record's value is the event."""
 
     when: str | None = None
     """JMESPath; a record for which it is not true (null, false, empty) is skipped: its outcome is `skipped`, with the
@@ -78,11 +78,11 @@ class MappingSettings(Model):
     fields: Fields = Field(default_factory=dict)
     """The event's fields. Each is a JMESPath expression over `value`, `key`, `headers`, `topic`, `timestamp` and
     `attributes`, a number, true or false, or one of `{template: text}`, `{const: anything}`, `{from: expression,
-    default: anything}` and a group of further fields. What comes out null is left out."""
+    default: anything}` and a group of further fields. Results that are null are left out."""
     list_number: ListNumber = None
-    """Chooses the list: as a field does, or `{table: {name: number}, by: expression, default: number}`."""
+    """Chooses the list: like a field, or `{table: {name: number}, by: expression, default: number}`."""
     max_segments: Annotated[int, Field(ge=1, le=255)] | None = None
-    """Most segments of a text, for `operation: send`; what takes more is a dead letter `too_many_segments`."""
+    """Maximum segments of a text, for `operation: send`; a longer text becomes a dead letter `too_many_segments`."""
 
     def over(self, base: "MappingSettings | None") -> "MappingSettings":
         """Return this mapping laid over another: fields one by one, where null takes one away."""
@@ -97,19 +97,19 @@ def _present(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 class OverrideSettings(Model):
-    """What is otherwise for some of a stream's topics; the first entry that names a topic counts."""
+    """Different settings for some of a stream's topics; the first entry that matches a topic applies."""
 
     topics: list[Topic] = Field(default_factory=list)
-    """Topics that it is for."""
+    """Topics that it applies to."""
     pattern: TopicPattern | None = None
-    """Regular expression, starting with `^`, for the names of topics that it is for."""
+    """Regular expression, starting with `^`, for the names of topics that it applies to."""
     format: Format | None = None
     """In place of the stream's."""
     mapping: MappingSettings | None = None
     """Laid over the stream's mapping, field by field; a field that is null is taken away, and a mapping that is null is
     none."""
     transform: Transform | None = None
-    """In place of the stream's; null for none."""
+    """Instead of the stream's; null for none."""
 
     def names(self, topic: str) -> bool:
         """Tell whether a topic is meant."""

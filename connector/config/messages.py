@@ -22,8 +22,8 @@ PATTERNS: Final = {
     E164: "must be a phone number in E.164 form, such as +18005551234",
     TOPIC_NAME: "must be a topic name: 1 to 249 letters, digits, dots, underscores and hyphens",
     FUNCTION: "must be package.module:function",
-    STREAM_NAME: "must be 1 to 100 lower-case letters, digits, dots, underscores and hyphens, no sign first",
-    SERVERS: "must be host:port, several of them with commas between",
+    STREAM_NAME: "must be 1 to 100 lower-case letters, digits, dots, underscores and hyphens, a letter or digit first",
+    SERVERS: "must be host:port, several separated by commas",
 }
 KINDS: Final = {
     "missing": "is required",

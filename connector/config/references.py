@@ -45,7 +45,7 @@ def resolve(text: str, *, base: Path, environ: Mapping[str, str]) -> str:
             raise UnresolvedReferenceError(f"has a reference without its closing brace; {_FORMS}")
         kind, _, name = body.partition(":")
         if kind not in {"env", "file"} or not name or name != name.strip():
-            raise UnresolvedReferenceError(f"has a reference of an unknown form; {_FORMS}")
+            raise UnresolvedReferenceError(f"has a reference in an unknown form; {_FORMS}")
         return _variable(name, environ) if kind == "env" else _file(Path(base, name))
 
     return _TOKEN.sub(replace, text)
@@ -67,7 +67,7 @@ def _file(path: Path) -> str:
         reason = error.strerror if isinstance(error, OSError) else None
         raise UnresolvedReferenceError(f"cannot read file {path}: {reason or 'not a valid name'}") from error
     if len(content) > MAX_FILE_BYTES:
-        raise UnresolvedReferenceError(f"file {path} holds more than {MAX_FILE_BYTES} bytes")
+        raise UnresolvedReferenceError(f"file {path} has more than {MAX_FILE_BYTES} bytes")
     try:
         text = content.decode()
     except UnicodeDecodeError:

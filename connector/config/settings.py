@@ -49,25 +49,25 @@ class WebSettings(Model):
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """Port to listen on; 0 for any free one."""
     token: Annotated[Secret, secret_by(check_web_token)] | None = None
-    """Who knows it may pause and resume streams, and log in to the console; at least 16 characters. Give it by
-    reference; given by file, it is read again on SIGHUP. Left out, nothing can be changed through the pages."""
+    """Whoever has it may pause and resume streams, and log in to the console; at least 16 characters. Give it by
+    reference; given by file, it is re-read on SIGHUP. Left out, nothing can be changed through the pages."""
     peers: Annotated[list[Annotated[str, AfterValidator(_peer)]], Field(max_length=64)] = Field(default_factory=list)
     """Pages of the group's members on other machines, as `HOST:PORT` or URLs, for the console to show the whole group;
-    a name that stands for several addresses, such as that of a headless service, is every one of them. Its own may be
-    among them. All need the same `web.token`."""
+    a name that resolves to several addresses, such as that of a headless service, stands for all of them. The worker's
+    own address may be among them. All need the same `web.token`."""
 
 
 class LogSettings(Model):
-    """What is logged, and in which form."""
+    """What is logged, and in which format."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least level that is written. warning: nothing was lost; error: someone must act."""
+    """Lowest level that is written. warning: nothing was lost; error: someone must act."""
     format: Literal["auto", "json", "console"] = "auto"
-    """One JSON object per line, or text for people; `auto`: text on a terminal."""
+    """One JSON object per line, or plain text; `auto`: text on a terminal."""
 
 
 class TraceSettings(Model):
-    """Spans of batches, sent by OTLP over HTTP; takes the extra `otel` (`pip install 'trackly-connector[otel]'`)."""
+    """Spans of batches, sent with OTLP over HTTP; needs the extra `otel` (`pip install 'trackly-connector[otel]'`)."""
 
     enabled: bool = False
     """Whether each batch has a span."""
@@ -76,15 +76,14 @@ class TraceSettings(Model):
     headers: dict[
         Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,100}$")], Annotated[Secret, secret_by(check_header)]
     ] = Field(default_factory=dict)
-    """Headers of each post, such as a token. Give the values by reference; given by file, they are read again at every
+    """Headers of each post, such as a token. Give the values by reference; given by file, they are re-read at every
     probe of a hold and on SIGHUP."""
     allow_plain_http: bool = False
-    """Whether `headers` may go to another machine over plain http, where all can read them."""
+    """Whether `headers` may go to another machine over plain http, where anyone can read them."""
     sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the batches whose spans are sent; headers of results are written for all."""
     max_links: Annotated[int, Field(ge=0, le=1_000)] = 32
-    """Records of a batch whose `traceparent` is looked for, to link the span to theirs: evenly spread over the
-    batch."""
+    """Records of a batch whose `traceparent` is looked up, to link the span to theirs: evenly spread over the batch."""
     timeout_secs: Seconds = 10.0
     """How long a post of spans may take, in seconds."""
     service_name: str = Field(default="trackly-connector", min_length=1)
@@ -95,11 +94,11 @@ class BufferSettings(Model):
     """How much memory the records of one stream may take in one process; each worker has as much."""
 
     max_bytes: Annotated[int, Field(ge=48_000_000, le=64_000_000_000)] = 80_000_000
-    """Bytes per stream and worker over all stages, librdkafka's prefetch and the producer's queue counted."""
+    """Bytes per stream and worker over all stages, including librdkafka's prefetch and the producer's queue."""
 
 
 class ShutdownSettings(Model):
-    """How long a stop may take as a whole."""
+    """How long a shutdown may take in total."""
 
     grace_secs: Seconds = 60.0
     """How long whoever stops the process waits before killing it, in seconds (`terminationGracePeriodSeconds`,
@@ -107,29 +106,28 @@ class ShutdownSettings(Model):
 
 
 class HealthSettings(Model):
-    """What `/healthz` makes of a stream that stands still."""
+    """How a stream that stands still affects `/healthz`."""
 
     stalled_secs: Seconds = 300.0
     """How long records may wait without the committed offset of their partition moving, in seconds, before the
-    standstill is told; where nobody knows what it waits for, the page turns red."""
+    standstill is reported; if the cause is unknown, the page turns red."""
 
 
 class ReadinessSettings(Model):
-    """What `/readyz` makes of a stream that holds."""
+    """How a stream that holds affects `/readyz`."""
 
     on_hold: Literal["ready", "not_ready"] = "ready"
-    """`ready`: a hold does not turn the page red, since that would block the roll-out that carries the mend."""
+    """`ready`: a hold does not turn the page red, since that would block the roll-out that brings the fix."""
 
 
 class Settings(Model):
-    """Everything one connector needs to know."""
+    """All settings of a connector."""
 
     instance_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")] | None = None
-    """Name of this worker, which no other live worker may have; from the StatefulSet's host name, or the host name and
-    a free slot, when left out."""
+    """Unique name of this worker; when left out, the StatefulSet's host name, or the host name and a free slot."""
     workers: Annotated[int, Field(ge=1, le=64)] = 1
-    """Processes that share the partitions on this machine, under one supervisor; `run --workers` wins over it. Each has
-    the instance id with `-0`, `-1` and so on behind it. Faust's own command starts one, whatever this says."""
+    """Processes that share the partitions on this machine, under one supervisor; `run --workers` overrides it. Each has
+    the instance id with the suffix `-0`, `-1` and so on. Faust's own command starts one, whatever this says."""
     kafka: KafkaSettings
     """The brokers."""
     trackly: TracklySettings
@@ -145,13 +143,13 @@ class Settings(Model):
     traces: TraceSettings = Field(default_factory=TraceSettings)
     """Traces (OpenTelemetry)."""
     docs_url: Annotated[str, url_by()] | None = None
-    """Where this documentation is served; holds then link to their page of the runbook there, and else to its place in
-    the source tree."""
+    """Where you host this documentation; holds then link to their runbook page there, otherwise to its path in the
+    source tree."""
     buffer: BufferSettings = Field(default_factory=BufferSettings)
     """Memory."""
     threads: Literal["together", "free"] = "together"
-    """`together`: while they are busy, the threads that take turns at the interpreter's lock are kept on one CPU, which
-    the scheduler chooses anew each second (Linux). `free`: they run anywhere."""
+    """`together`: while they are busy, the threads that compete for the interpreter lock are kept on one CPU, which is
+    chosen again each second (Linux). `free`: no CPU affinity."""
     shutdown: ShutdownSettings = Field(default_factory=ShutdownSettings)
     """Stopping."""
     health: HealthSettings = Field(default_factory=HealthSettings)

@@ -42,7 +42,7 @@ def _start(value: Any) -> Any:
         except ValueError:
             raise ValueError(_START_FORM) from None
     if isinstance(moment, datetime) and moment.utcoffset() is None:
-        raise ValueError("must say its offset from UTC, such as 2026-01-31T08:00:00Z")
+        raise ValueError("must have a UTC offset, such as 2026-01-31T08:00:00Z")
     if not isinstance(moment, str | datetime):
         raise ValueError(_START_FORM)  # noqa: TRY004  (pydantic reports ValueError, not TypeError)
     return moment
@@ -61,56 +61,56 @@ Start = Annotated[
 
 
 class BatchSettings(Model):
-    """When a batch is full. A record that alone passes a limit never makes one."""
+    """When a batch is closed. A record that exceeds a limit by itself is never posted."""
 
     max_records: Annotated[int, Field(ge=1, le=1_000)] = 1_000
-    """Most records in one request; the platform takes 1,000."""
+    """Maximum records in one request; the platform accepts 1,000."""
     max_bytes: Annotated[int, Field(ge=1_000, le=5_000_000)] = 5_000_000
-    """Most bytes in one request, envelope included; the platform takes 5 MB."""
+    """Maximum bytes in one request, including the envelope; the platform accepts 5 MB."""
     window_ms: Annotated[int, Field(ge=0, le=60_000)] = 200
-    """How long the first record of a batch waits for company, in milliseconds; longer while as many batches are ready
-    as may be under way."""
+    """How long the first record of a batch waits for more, in milliseconds; longer while as many batches are ready as
+    may be in flight."""
 
 
 class DeliverySettings(Model):
-    """What is promised for each record, and how much may be on its way at once."""
+    """What is guaranteed for each record, and how much may be in flight at once."""
 
     guarantee: Literal["exactly_once", "at_least_once"] = "exactly_once"
     """`exactly_once`: one outcome or dead letter per record, in transactions. `at_least_once`: for brokers or
-    principals without transactions; outcomes may repeat after a crash, or where some are refused."""
+    principals without transactions; outcomes may repeat after a crash, or if some are rejected."""
     in_doubt: InDoubt | None = None
-    """What becomes of a record of which nobody knows whether the platform took it: a dead letter, another post (while
-    others pass, with ever fewer others in its request, `retry.max_attempts` in all: then it is a dead letter), or a
-    pause of its partition until someone decides. Left out: `resend` where the platform skips repeats (history sends and
-    clicks on the typed endpoints, contacts without journeys), else `dead_letter`."""
+    """What to do with a record if nobody knows whether the platform accepted it: make it a dead letter, post it again
+    (while others pass, with fewer and fewer others in its request, `retry.max_attempts` times in all: then it becomes a
+    dead letter), or hold its partition until someone decides. Left out: `resend` where the platform skips repeats
+    (history sends and clicks on the typed endpoints, contacts without journeys), otherwise `dead_letter`."""
     in_doubt_statuses: list[Annotated[int, Field(ge=500, le=599)]] = Field(default=[504, 520, 524])
-    """5xx statuses that do not say that the platform did not take the batch; all other 5xx are posted again. By default
-    those of gateways that passed a request on and had no answer: 504, and 520 and 524 of Cloudflare. Its 522 says so
-    only 90 s after the request, and before that it found no connection: add it where `trackly.timeouts.total_secs` is
-    as long."""
+    """5xx statuses after which the platform may have accepted the batch; after all other 5xx it is posted again. By
+    default those of gateways that forwarded a request and got no answer: 504, and 520 and 524 of Cloudflare. Its 522
+    says so only 90 s after the request, and before that it means that no connection was made: add it if
+    `trackly.timeouts.total_secs` is as long."""
     max_in_flight_records: Annotated[int, Field(ge=1, le=10_000_000)] = 64_000
-    """Most records posted and not yet settled, per worker: at most so many are in doubt after a crash."""
+    """Maximum records posted and not yet settled, per worker: at most that many are in doubt after a crash."""
     drain_secs: Seconds = 40.0
     """How long a stream may take to finish what is in flight when it stops, in seconds."""
     max_age_secs: Annotated[float, Field(gt=0, le=31_536_000)] | None = None
-    """Records older than this many seconds become dead letters (`expired`) instead of late texts; asked when they are
+    """Records older than this many seconds become dead letters (`expired`) instead of late texts; checked when they are
     read, and before they are posted. Off when left out."""
     tick_interval_ms: Annotated[int, Field(ge=1, le=5_000)] = 20
-    """Least time between two ticks (transactions), in milliseconds."""
+    """Minimum time between two ticks (transactions), in milliseconds."""
     max_tick_records: Annotated[int, Field(ge=1_000, le=10_000_000)] = 100_000
-    """Most outcomes and dead letters in one tick."""
+    """Maximum outcomes and dead letters in one tick."""
     max_tick_bytes: Annotated[int, Field(ge=1_000_000, le=1_000_000_000)] = 64_000_000
-    """Most bytes of outcomes and dead letters in one tick."""
+    """Maximum bytes of outcomes and dead letters in one tick."""
 
 
 class PaceSettings(Model):
-    """How fast the texts of each list are posted, so that what is above it waits in Kafka and not on the platform."""
+    """How fast the texts of each list are posted, so that the excess waits in Kafka and not on the platform."""
 
     messages_per_minute: Annotated[float, Field(gt=0, le=100_000_000)] | None = None
-    """Texts a minute of each list that `lists` does not name; the platform's own pace is 17,000 unless it was raised.
-    Left out: as fast as can be."""
+    """Texts a minute for each list that `lists` does not name; the platform's own rate is 17,000 unless it was raised.
+    Left out: as fast as possible."""
     lists: dict[PhoneNumber, Annotated[float, Field(gt=0, le=100_000_000)]] = Field(default_factory=dict)
-    """Texts a minute of single lists, by their number (E.164)."""
+    """Texts a minute for specific lists, by their number (E.164)."""
 
     @property
     def is_on(self) -> bool:
@@ -119,17 +119,17 @@ class PaceSettings(Model):
 
 
 class RetrySettings(Model):
-    """How often and after which waits something is posted again that the platform surely did not take."""
+    """How often, and after which waits, to retry what the platform has certainly not accepted."""
 
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
-    """Posts of one record, the first included, before it becomes a dead letter; those that failed as all did, or were
-    told to wait (408, 425, 429), do not count."""
+    """Attempts for one record, including the first, before it becomes a dead letter; attempts that failed while all
+    others failed too, or that were told to wait (408, 425, 429), do not count."""
     backoff_base_secs: Annotated[float, Field(gt=0, le=3_600)] = 1.0
-    """Wait after the first failure, in seconds; it doubles with each further one, plus chance."""
+    """Wait after the first failure, in seconds; it doubles with each further one, plus jitter."""
     backoff_max_secs: Annotated[float, Field(gt=0, le=3_600)] = 60.0
     """Longest wait between two attempts, in seconds."""
     retry_after_max_secs: Annotated[float, Field(gt=0, le=86_400)] = 300.0
-    """Longest wait that a `Retry-After` of the platform may ask for, in seconds."""
+    """Longest wait that a `Retry-After` of the platform may request, in seconds."""
     transient_codes: list[Code] = Field(default=["provider_error", "save_error", "internal_error"])
     """Codes of single records that are worth another attempt; all others are final."""
     setting_codes: list[Code] = Field(default=["list_not_found", "webhook_not_configured"])
@@ -138,11 +138,11 @@ class RetrySettings(Model):
 
 
 class BreakerSettings(Model):
-    """When a failing platform is left alone, and how it is tried again."""
+    """When requests to a failing platform stop, and how it is probed."""
 
     failures: Annotated[int, Field(ge=1, le=1_000)] = 5
-    """Failed requests in a row, with none succeeding, that open the circuit; told to wait, that have the whole stream
-    wait."""
+    """Failed requests in a row, with none succeeding, that open the circuit; or requests in a row that are told to
+    wait, after which the whole stream waits."""
     # A probe is one small request; full speed within 5 s of an outage's end leaves room for no longer wait than this.
     probe_secs: Seconds = 0.5
     """Wait before the first probe, in seconds; it doubles."""
@@ -151,7 +151,7 @@ class BreakerSettings(Model):
 
 
 class HoldSettings(Model):
-    """How a stream that holds looks for the end of the reason."""
+    """How a stream that holds finds out whether the reason is gone."""
 
     probe_secs: Seconds = 2.0
     """Wait before the first probe, in seconds; it doubles."""
@@ -160,12 +160,12 @@ class HoldSettings(Model):
 
 
 class ConcurrencySettings(Model):
-    """Between which bounds the number of requests at once adapts itself."""
+    """Limits of the adaptive number of concurrent requests."""
 
     min: Annotated[int, Field(ge=1, le=1_024)] = 1
-    """Fewest requests at once."""
+    """Minimum concurrent requests."""
     max: Annotated[int, Field(ge=1, le=1_024)] | None = None
-    """Most requests at once; 64 in bulk mode and 256 in single mode when left out."""
+    """Maximum concurrent requests; 64 in bulk mode and 256 in single mode when left out."""
 
 
 class OutcomeSettings(Model):
@@ -181,33 +181,33 @@ class OutcomeSettings(Model):
 
 
 class RedriveSettings(Model):
-    """A rule by which a stream sends dead letters of its own again, without anybody asking for it."""
+    """A rule by which a stream automatically sends its own dead letters again."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,49}$")
-    """Name of the rule, in its consumer group (`<group>.redrive.<name>`), in metrics and on the pages. How far it has
-    come is kept under it, so that it should stay when the rest changes."""
+    """Name of the rule, in its consumer group (`<group>.redrive.<name>`), in metrics and on the pages. Its progress is
+    stored under this name, so keep it when the rest changes."""
     reasons: list[Code] = Field(min_length=1)
     """Reasons of the dead letters that are sent again; never `in_doubt`."""
     delay_secs: Annotated[float, Field(ge=0, le=604_800)] = 300.0
-    """How long after a dead letter was written it is sent again, in seconds."""
+    """How long after it was written a dead letter is sent again, in seconds."""
     max_per_sec: Annotated[float, Field(gt=0, le=1_000_000)] = 100.0
-    """Most records sent again in a second, per worker."""
+    """Maximum records sent again per second, per worker."""
     max_redrives: Annotated[int, Field(ge=1, le=100)] = 3
-    """How often one record is sent again, by whomever; then it stays a dead letter."""
+    """How often one record is sent again, also by others; then it stays a dead letter."""
 
 
 class DeadLetterSettings(Model):
-    """Where records go that cannot be delivered."""
+    """Where records that cannot be delivered go."""
 
     topic: Topic
-    """Topic of the dead letters. They hold phone numbers and texts: mind its retention and its readers."""
+    """Topic of the dead letters. They contain phone numbers and texts: set its retention and readers accordingly."""
     redrive: list[RedriveSettings] = Field(default_factory=list)
     """Which of them the stream sends again by itself; none when left out. A rule begins with the dead letters that are
     written once it runs."""
 
 
 class StormSettings(Model):
-    """When so many records fail for one reason that the reason, not the record, must be at fault."""
+    """Holds the stream if so many records fail for one reason that the records cannot be at fault."""
 
     enabled: bool = True
     """Whether the guard is on."""
@@ -215,20 +215,20 @@ class StormSettings(Model):
     """Share of dead letters with one reason in the window above which the stream holds: of the records that were
     checked, for a reason that a check gives; of those answered or given up, for any other."""
     min_count: Annotated[int, Field(ge=1, le=10_000_000)] = 1_000
-    """Dead letters with one reason that the window must hold before the share counts."""
+    """Minimum dead letters with one reason in the window before the share counts."""
     window_secs: Seconds = 60.0
     """Length of the window, in seconds."""
 
 
 class CreateTopicsSettings(Model):
-    """Whether the connector makes the outcome and dead-letter topics that do not exist."""
+    """Whether the connector creates the outcome and dead-letter topics that do not exist."""
 
     enabled: bool = False
-    """Whether missing topics are created at start."""
+    """Whether missing topics are created at startup."""
     partitions: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Partitions of a created topic; as many as the source topic has when left out."""
     replication_factor: Annotated[int, Field(ge=-1, le=32_767), AfterValidator(_replication)] = 3
-    """Copies of a created topic; -1 for the broker's default."""
+    """Replicas of a created topic; -1 for the broker's default."""
     max_message_bytes: Annotated[int, Field(ge=1_000, le=1_000_000_000)] | None = None
     """`max.message.bytes` of a created topic; the broker's default when left out."""
     retention_hours: Annotated[float, Field(gt=0, le=876_000)] | None = None
@@ -236,7 +236,7 @@ class CreateTopicsSettings(Model):
 
 
 class HistorySettings(Model):
-    """What a history stream imports, and through which of the platform's two doors."""
+    """What a history stream imports, and through which of the platform's two endpoints."""
 
     kind: Literal["sends", "clicks", "revenue"] = "sends"
     """What the records are."""
@@ -245,14 +245,14 @@ class HistorySettings(Model):
 
 
 class RevenueSettings(Model):
-    """How revenue is booked."""
+    """How revenue is recorded."""
 
     imported: bool = False
-    """The `imported` mark of each request, for `mode: bulk`."""
+    """The `imported` field of each request, for `mode: bulk`."""
 
 
 class ContactsSettings(Model):
-    """What contact events may set off."""
+    """What contact events may trigger."""
 
     journeys: bool = False
     """Whether events may enrol contacts in journeys (`use_journeys: true`). `false`: such events become dead letters
@@ -277,19 +277,19 @@ class StreamSettings(Model):
     topics: list[Topic] = Field(default_factory=list)
     """Topics to read. Either these or `pattern`."""
     pattern: SubscribedPattern | None = None
-    r"""Regular expression, starting with `^`, for the names of the topics to read, of what Kafka's client and Python
-    read alike: `[0-9]` and not `\d`. Either this or `topics`."""
+    r"""Regular expression, starting with `^`, for the names of the topics to read, in syntax that Kafka's client and
+    Python interpret alike: `[0-9]` and not `\d`. Either this or `topics`."""
     format: Format = Field(default_factory=FormatSettings)
     """What the values of records are: a name (`format: cloudevents`), or a group of settings."""
     operation: Operation
     """What is done with each record."""
     mode: Mode = "bulk"
-    """`bulk`: batches. `single`: one request per record, where message ids are wanted (not for history)."""
+    """`bulk`: batches. `single`: one request per record, if you need message ids (not for history)."""
     list_number: PhoneNumber | None = None
-    """The sending list's number (E.164) for events that name none."""
+    """The sending list's number (E.164) for events without one."""
     list_number_placement: Literal["message", "top_level"] = "message"
-    """Where a bulk send carries the list number: in each message, or once at the top, where a batch then holds one list
-    only."""
+    """Where a bulk send carries the list number: in each message, or once at the top, so that a batch has only one
+    list."""
     history: HistorySettings = Field(default_factory=HistorySettings)
     """For `operation: history`."""
     revenue: RevenueSettings = Field(default_factory=RevenueSettings)
@@ -297,27 +297,27 @@ class StreamSettings(Model):
     contacts: ContactsSettings = Field(default_factory=ContactsSettings)
     """For `operation: contacts`."""
     unknown_fields: Literal["pass", "reject"] = "pass"
-    """What becomes of fields that the platform's reference does not name: passed on, or the record becomes a dead
+    """What to do with fields that are not in the platform's reference: pass them on, or make the record a dead
     letter."""
     mapping: MappingSettings | None = None
     """How events are made of records; without it a record's value is the event."""
     transform: Transform | None = None
-    """A function of yours, `package.module:function`, that is given the records of a chunk before they are mapped."""
+    """Your own function, `package.module:function`, which gets the records of a chunk before they are mapped."""
     overrides: list[OverrideSettings] = Field(default_factory=list)
     """What is otherwise for some of the topics."""
     ordering: Literal["none", "key"] = "none"
-    """`key`: a record is posted only when the one before it with the same Kafka key, in its partition, has its result;
-    records without a key wait for nobody. `none`: batches are posted in parallel, in any order."""
+    """`key`: a record is posted only after the previous one with the same Kafka key, in the same partition, has its
+    result; records without a key are not ordered. `none`: batches are posted in parallel, in any order."""
     pace: PaceSettings = Field(default_factory=PaceSettings)
     """Pace of lists, for `operation: send`."""
     start: Start = "earliest"
-    """Where a group without commits begins: `earliest`, `latest`, or a time in ISO 8601 form with its offset."""
+    """Where a group without commits starts: `earliest`, `latest`, or an ISO 8601 time with a UTC offset."""
     on_missing: Literal["hold", "continue"] = "hold"
-    """What happens when retention removed records that were not read yet: hold the stream, or go on with the oldest
-    record there is."""
+    """What to do when retention removed records that were not read yet: hold the stream, or continue with the oldest
+    available record."""
     metadata_refresh_secs: Annotated[float, Field(ge=1, le=86_400)] = 30.0
-    """How often topics are looked up again, in seconds: new ones that `pattern` matches, new partitions, and topics
-    that were not there yet, the redrive topic among them."""
+    """How often topics are looked up again, in seconds: new ones that match `pattern`, new partitions, and topics that
+    did not exist yet, including the redrive topic."""
     batch: BatchSettings = Field(default_factory=BatchSettings)
     """Limits of a batch."""
     delivery: DeliverySettings = Field(default_factory=DeliverySettings)

@@ -22,9 +22,9 @@ def check_api_key(value: str) -> str:
     stream; so the slip is named here instead. So is a variable in a shell's form, whose name anybody could guess.
     """
     if _VARIABLE.fullmatch(value):
-        raise ValueError("must not be a variable as shells write it, which stays as it is here: write ${env:NAME}")
+        raise ValueError("must not be a shell variable, which is not expanded here: write ${env:NAME}")
     if any(character.isspace() for character in value):
-        raise ValueError("must not hold white space (a line break at its end, perhaps)")
+        raise ValueError("must not contain white space (perhaps a line break at the end)")
     return check_header(value)
 
 
@@ -33,9 +33,9 @@ def check_header(value: str) -> str:
     if not value:
         raise ValueError("must not be empty")
     if value != value.strip():
-        raise ValueError("must not begin or end with white space (a line break at its end, perhaps)")
+        raise ValueError("must not begin or end with white space (perhaps a line break at the end)")
     if not (value.isascii() and value.isprintable()):
-        raise ValueError("must hold printable ASCII characters only")
+        raise ValueError("must contain only printable ASCII characters")
     return value
 
 
@@ -53,25 +53,25 @@ class TracklySettings(Model):
     """The platform's address and key, and how its connections are used."""
 
     base_url: Annotated[str, url_by("; the platform knows us by trackly.api_key")] = DEFAULT_BASE_URL
-    """Root of the API; a slash at its end is dropped."""
+    """Root of the API; a trailing slash is dropped."""
     allow_plain_http: bool = False
-    """Whether `base_url` may be plain http to another machine. The API key and every phone number then travel in the
-    clear."""
+    """Whether `base_url` may be plain http to another machine. The API key and every phone number are then sent
+    unencrypted."""
     api_key: Annotated[Secret, secret_by(check_api_key)]
-    """Key sent as `X-Api-Key`. Give it by reference; given by file, it is read again at every probe of a hold and on
+    """Key sent as `X-Api-Key`. Give it by reference; given by file, it is re-read at every probe of a hold and on
     SIGHUP."""
     timeouts: TimeoutSettings = Field(default_factory=TimeoutSettings)
     """Limits in time."""
     tls: TlsSettings = Field(default_factory=TlsSettings)
     """Certificates."""
     proxy: Annotated[str, AfterValidator(check_address)] | None = Field(default=None, repr=False)
-    """HTTP proxy on the way to the platform; may hold a user and a password."""
+    """HTTP proxy for the platform; may contain a user name and a password."""
     idle_connection_secs: Annotated[float, Field(ge=0, le=60)] = 4.0
     """How long an idle connection may be used again, in seconds. Short on purpose: a request written into a connection
     that the platform is closing is in doubt."""
     platform_idle_secs: Annotated[float, Field(gt=0, le=3_600)] = 60.0
-    """How long the platform, or a load balancer before it, keeps an idle connection, in seconds. `idle_connection_secs`
-    must stay below."""
+    """How long the platform, or a load balancer in front of it, keeps an idle connection, in seconds.
+    `idle_connection_secs` must stay below."""
     max_reply_bytes: Annotated[int, Field(ge=65_536, le=256_000_000)] = 4_000_000
-    """Replies above this many bytes are not read to their end. So many may be held for each request under way; one that
-    names all 1,000 records of a batch has some 200,000."""
+    """Replies above this many bytes are not read to the end. Each request in flight may hold that many in memory; a
+    reply that names all 1,000 records of a batch has some 200,000."""

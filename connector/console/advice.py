@@ -17,88 +17,89 @@ class Advice(NamedTuple):
 
 HOLDS: Final[dict[str, Advice]] = {
     "paused": Advice(
-        "Somebody paused the stream. What was in flight has finished or will; nothing else starts.",
-        "Resume it when whatever it waits for is done. The pause also ends when the process does.",
+        "Somebody paused the stream. What is in flight finishes; nothing else starts.",
+        "Resume it once the reason is resolved. The pause also ends when the process does.",
     ),
     "outage": Advice(
-        "Requests fail one after another: the platform or the way to it is down.",
-        "Wait, or mend the network. Nothing is lost; it goes on by itself when a probe passes.",
+        "Requests fail one after another: the platform or the network to it is down.",
+        "Wait, or fix the network. Nothing is lost; the stream continues by itself when a probe passes.",
     ),
     "unauthorized": Advice(
-        "The platform refuses the key: it is unknown or revoked.",
-        "Replace the key. Given by file it is read again by itself; given by environment it takes a restart.",
+        "The platform rejects the key: it is unknown or revoked.",
+        "Replace the key. One given by file is re-read automatically; one from the environment needs a restart.",
     ),
     "payment_required": Advice(
-        "The account's billing refuses what the events ask for.",
-        "Mend the billing, or have the events not ask for validation.",
+        "The account's billing does not cover what the events request.",
+        "Fix the billing, or stop requesting validation in the events.",
     ),
     "forbidden": Advice(
-        "The account is suspended, a product is not enabled, or a gateway refuses.", "Ask the platform's support."
+        "The account is suspended, a product is not enabled, or a gateway rejects the request.",
+        "Ask the platform's support.",
     ),
-    "not_found": Advice("The platform does not know the route.", "Look at trackly.base_url, then restart."),
-    "redirected": Advice("Another host answers.", "Look at trackly.base_url, then restart."),
-    "proxy": Advice("The proxy wants credentials.", "Look at trackly.proxy, then restart."),
+    "not_found": Advice("The platform does not know the route.", "Check trackly.base_url, then restart."),
+    "redirected": Advice("Another host answers.", "Check trackly.base_url, then restart."),
+    "proxy": Advice("The proxy requires credentials.", "Check trackly.proxy, then restart."),
     "refused": Advice(
-        "The request itself is refused (405, 406, 410, 411, 415, 417, 421, 426, 431), or with a page in place of JSON.",
-        "Look at what stands between the connector and the platform.",
+        "The request itself is rejected (405, 406, 410, 411, 415, 417, 421, 426, 431), or with HTML instead of JSON.",
+        "Check what is between the connector and the platform.",
     ),
     "tls": Advice(
-        "No trust: the certificate, the host name or the protocol is wrong.",
-        "Look at trackly.tls. Its files are read again before each probe.",
+        "TLS fails: the certificate, the host name or the protocol is wrong.",
+        "Check trackly.tls. Its files are re-read before each probe.",
     ),
     "kafka_authorization": Advice(
-        "Kafka refuses to let the connector read or write.",
-        "Mend the ACLs; `check --online` asks what is allowed.",
+        "Kafka does not allow the connector to read or write.",
+        "Fix the ACLs; `check --online` lists what is missing.",
     ),
     "results_refused": Advice(
-        "The outcome or dead-letter topic refuses what is written, for its size or by a rule of the topic.",
-        "Raise its max.message.bytes, or give the connector DescribeConfigs on it if it may not ask; it must not be "
+        "The outcome or dead-letter topic rejects results, for their size or because of its configuration.",
+        "Raise its max.message.bytes, or grant the connector DescribeConfigs on it if that is missing; it must not be "
         "compacted, and the clock must be right.",
     ),
-    "topic_missing": Advice("The outcome or dead-letter topic is gone.", "Create it again."),
+    "topic_missing": Advice("The outcome or dead-letter topic is gone.", "Recreate it."),
     "schema_registry": Advice(
-        "Records name schemas that are not known yet, and the schema registry does not answer as one.",
-        "Bring the registry back, or mend schema_registry. What was read is kept, and it goes on by itself.",
+        "Records name schemas that are not known yet, and the schema registry is unavailable.",
+        "Restore the registry, or fix schema_registry. What was read is kept, and the stream continues by itself.",
     ),
     "transform_failed": Advice(
-        "The stream's own Python raised, or returned another number of values than it was given.",
-        "Mend it and restart, or bring back what it depends on. What was read is kept.",
+        "The stream's own Python raised an exception, or returned the wrong number of values.",
+        "Fix it and restart, or restore what it depends on. What was read is kept.",
     ),
     "in_doubt": Advice(
-        "Nobody knows whether the platform took these records, and the settings want a person to decide.",
+        "Nobody knows whether the platform accepted these records, and the settings require a person to decide.",
         "Resume with a decision: dead letters for later, or send them again at the risk of texting twice.",
     ),
     "records_missing": Advice(
-        "Retention removed records before they were read, or the committed offset lies beyond the end.",
-        "Look for the records elsewhere; then resume, and the partition goes on with the oldest that there is.",
+        "Retention removed records before they were read, or the committed offset is beyond the end.",
+        "Look for the records elsewhere; then resume, and the partition continues with the oldest available record.",
     ),
     "foreign_metadata": Advice(
         "The progress in the group's commit was not written by this connector, or by a newer one.",
-        "See that nobody else commits to the group; then resume and discard it. What was beyond is posted again.",
+        "Make sure that nobody else commits to the group; then resume and discard it. What was above is posted again.",
     ),
     "progress_missing": Advice(
-        "Kafka knows no progress of the group, and by the outcome topic the stream is not new.",
-        "Stop the stream and type trackly-connector rebuild-progress; the detail tells what to begin would do.",
+        "Kafka has no progress of the group, but the outcome topic shows that the stream is not new.",
+        "Stop the stream and run trackly-connector rebuild-progress; the detail says what `begin` would do.",
     ),
 }
 """By reason, for those that are whole words."""
 
 STORM: Final = Advice(
-    "Too large a share of the records would become dead letters for one reason; they are kept back.",
-    "If a setting or the events are wrong, mend them and restart. If the dead letters are right, resume.",
+    "Too large a share of the records would become dead letters for one reason; they are held back.",
+    "If a setting or the events are wrong, fix them and restart. If the dead letters are right, resume.",
 )
 SETTING: Final = Advice(
-    "Every record of a batch failed with a code that means that a setting of the stream is wrong.",
-    "Look at the stream's list_number, or set the list up on the platform.",
+    "Every record of a batch failed with a code that means a wrong setting of the stream.",
+    "Check the stream's list_number, or set the list up on the platform.",
 )
-_UNKNOWN: Final = Advice("", "Look at the log, which has the whole story.")
+_UNKNOWN: Final = Advice("", "Look at the log, which has the details.")
 
 MOVED: Final = {
-    "start": "where it began",
+    "start": "initial value",
     "grow": "up: requests succeed",
     "trouble": "down: requests failed",
     "latency": "down: answers took much longer",
-    "restart": "begun anew after an outage",
+    "restart": "restarted after an outage",
     "differs": "differs between the workers",
 }
 """Why the limit of concurrency last moved."""

@@ -123,6 +123,6 @@ def check_origin(request: Any) -> None:
     """
     origin = request.headers.get("Origin")
     if origin is None or origin.partition("://")[2] != request.host:
-        raise RefusedError(403, "the request comes from another site, or a proxy does not pass Host on")
+        raise RefusedError(403, "the request comes from another site, or a proxy does not forward Host")
     if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
         raise RefusedError(403, "the request comes from another site")

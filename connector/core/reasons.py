@@ -21,14 +21,13 @@ class Reason(NamedTuple):
 
 
 _FILL_IN: Final = (
-    "have the producer fill it in, or make it by `mapping.fields`; a redrive with `--patch` mends what is there"
+    "have the producer fill it in, or set it with `mapping.fields`; a redrive with `--patch` fixes existing dead "
+    "letters"
 )
-_AS_JSON: Final = "mend the producer, or set `format` to what the topic holds"
+_AS_JSON: Final = "fix the producer, or set `format` to what the topic contains"
 _FOR_THE_PLATFORM: Final = "ask the platform's support, with `trackly.text` and `trackly.batch_id`"
-_LATER: Final = "send it again later; a rule of `dead_letters.redrive` does it by itself"
-_NUMBER: Final = (
-    "numbers are `+`, the country's code and up to 15 digits in all: mend the producer, or `mapping.fields`"
-)
+_LATER: Final = "send it again later; a rule in `dead_letters.redrive` does so automatically"
+_NUMBER: Final = "numbers are `+`, the country code and up to 15 digits in all: fix the producer, or `mapping.fields`"
 
 
 def _missing(field: str, *, empty: bool = True) -> Reason:
@@ -40,56 +39,56 @@ REASONS: Final[Mapping[str, Reason]] = {
         "the platform has no such contact", "create the contact first (`operation: contacts`), then send again"
     ),
     "contact_too_large": Reason(
-        "a contact has more than 4,000 bytes", "leave out fields, by `mapping` or at the producer", here=True
+        "a contact has more than 4,000 bytes", "leave out fields, with `mapping` or in the producer", here=True
     ),
     "content_type_unknown": Reason(
-        "data of a CloudEvent has a content type that the stream's `format` does not decode",
-        "set `format.data` to what the data is in",
+        "the data of a CloudEvent has a content type that the stream's `format` does not decode",
+        "set `format.data` to the format of the data",
         here=True,
     ),
     "expired": Reason(
         "older than `delivery.max_age_secs`",
-        "if it is still wanted, send it again: it counts as new then; else see why records wait so long",
+        "if it is still wanted, send it again: it then counts as new; otherwise find out why records wait so long",
         here=True,
     ),
     "in_doubt": Reason(
-        "nobody knows whether the platform took it, and `delivery.in_doubt` says not to post it again",
+        "nobody knows whether the platform accepted it, and `delivery.in_doubt` says not to post it again",
         "`dead-letters in-doubt` settles it by evidence; `--include in_doubt` sends it again, perhaps twice",
     ),
     "internal_error": Reason(
-        "the platform failed at this record, until `retry.max_attempts`",
+        "the platform failed on this record, until `retry.max_attempts` was reached",
         _LATER,
     ),
     "invalid_attribution_type": Reason(
-        "`attribution_type` is none that the platform takes", "it is `sale`, `click` or `send`: mend the producer"
+        "the platform does not accept this `attribution_type`", "it must be `sale`, `click` or `send`: fix the producer"
     ),
     "invalid_list_number": Reason("`list_number` is not an E.164 number", _NUMBER, here=True),
     "invalid_phone": Reason("the recipient's number is not an E.164 number", _NUMBER, here=True),
-    "invalid_revenue": Reason("`revenue` is below 0, or no number", "mend the producer", here=True),
-    "invalid_timestamp": Reason("`timestamp` is no time that the platform takes", "give it in ISO 8601 form"),
+    "invalid_revenue": Reason("`revenue` is below 0, or not a number", "fix the producer", here=True),
+    "invalid_timestamp": Reason("the platform does not accept this `timestamp`", "use ISO 8601 format"),
     "journeys_not_allowed": Reason(
         "`use_journeys` is true and the stream's `contacts.journeys` is not",
-        "set `contacts.journeys: true` if texts may follow, else leave the field out",
+        "set `contacts.journeys: true` if texts may follow, otherwise leave the field out",
         here=True,
     ),
     "list_not_found": Reason(
-        "the account has no list of this number",
-        "set the list up on the platform, or mend `list_number`; then send again",
+        "the account has no list with this number",
+        "set the list up on the platform, or fix `list_number`; then send again",
     ),
     "mapping_failed": Reason(
-        "a field of `mapping`, or `when`, has no result for it; the text names which",
-        "`explain` shows it; give the expression a fallback, or mend the event",
+        "a field of `mapping`, or `when`, could not be computed; the text names which",
+        "`explain` shows it; give the expression a default, or fix the event",
         here=True,
     ),
     "message_not_found": Reason(
-        "the platform gave out no such `message_id`", "see that the id is the one of the platform's answer or event"
+        "the platform never issued this `message_id`", "check that the id is from the platform's answer or event"
     ),
     "missing_attribution_type": _missing("attribution_type", empty=False),
     "missing_body": _missing("body"),
     "missing_id": _missing("id", empty=False),
     "missing_list_number": Reason(
-        "neither the event nor the stream names a list",
-        "set the stream's `list_number`, or name one in the event",
+        "neither the event nor the stream has a list number",
+        "set the stream's `list_number`, or put one in the event",
         here=True,
     ),
     "missing_message_id": _missing("message_id"),
@@ -100,73 +99,73 @@ REASONS: Final[Mapping[str, Reason]] = {
     "missing_to": _missing("to"),
     "missing_to_number": _missing("to_number"),
     "not_a_cloudevent": Reason(
-        "no CloudEvent of version 1.0: a required attribute is missing, or one has no valid form",
-        "mend the producer; the text names the attribute",
+        "not a CloudEvent of version 1.0: a required attribute is missing, or one is not valid",
+        "fix the producer; the text names the attribute",
         here=True,
     ),
     "not_an_object": Reason("JSON, but not an object", _AS_JSON, here=True),
     "not_decodable": Reason(
-        "the bytes do not fit the schema, or the format, that they are said to be in",
-        "see that the producer writes what `format` says",
+        "the bytes do not match the schema or the format",
+        "check that the producer writes the format set in `format`",
         here=True,
     ),
     "not_framed": Reason(
-        "the value does not begin with the id of a schema, and no header has one",
-        "have it written by a serializer that knows the registry, or set `format: json`",
+        "the value does not begin with a schema id, and no header has one",
+        "use a serializer with the registry in the producer, or set `format: json`",
         here=True,
     ),
     "not_json": Reason("not JSON, or nested too deeply", _AS_JSON, here=True),
     "not_sendable": Reason(
-        "the platform does not send to this number; `trackly.text` says why", "nothing: take the number off your lists"
+        "the platform does not send to this number; `trackly.text` says why",
+        "nothing: remove the number from your lists",
     ),
     "not_utf8": Reason("bytes that are not UTF-8", _AS_JSON, here=True),
-    "offer_not_found": Reason(
-        "the platform has no such offer", "create the offer, or mend `offer_id`; then send again"
-    ),
+    "offer_not_found": Reason("the platform has no such offer", "create the offer, or fix `offer_id`; then send again"),
     "payload_too_large": Reason(
-        "the platform refused it for its size, alone in a request",
-        "make the event smaller, by `mapping` or at the producer",
+        "the platform rejected it for its size, alone in a request",
+        "make the event smaller, with `mapping` or in the producer",
     ),
     "provider_error": Reason(
-        "the carrier's side failed, until `retry.max_attempts`",
+        "the carrier failed, until `retry.max_attempts` was reached",
         _LATER,
     ),
     "record_too_large": Reason(
-        "does not fit a request alone",
+        "is too large even for a request by itself",
         "make the event smaller, or raise `batch.max_bytes` if that is below 5,000,000",
         here=True,
     ),
     "refused": Reason(
-        "the platform gave it a code that no document names, in `trackly.code`, or counted it as failed without a word",
+        "the platform gave it an undocumented code, in `trackly.code`, or counted it as failed without a reason",
         _FOR_THE_PLATFORM,
     ),
     "rejected": Reason(
-        "the platform, or a firewall in front of it (status 403), refused it, alone in a request, without a code of a "
-        "record",
+        "the platform, or a firewall in front of it (status 403), rejected it, alone in a request, without an error "
+        "code record",
         "see `trackly.text`; then " + _FOR_THE_PLATFORM,
     ),
     "save_error": Reason(
-        "the platform could not save it, until `retry.max_attempts`",
+        "the platform could not save it, until `retry.max_attempts` was reached",
         _LATER,
     ),
     "schema_not_found": Reason(
         "the schema registry does not know the id",
-        "see that `schema_registry.url` is the registry that the producer uses; then send again",
+        "check that `schema_registry.url` is the registry that the producer uses; then send again",
         here=True,
     ),
     "schema_unusable": Reason(
-        "the schema is of another format, too large, not valid, or refers to what the registry does not have",
-        "mend the schema in the registry, or set `format` to the schema's kind",
+        "the schema has another format, is too large, is not valid, or refers to something that the registry does not "
+        "have",
+        "fix the schema in the registry, or set `format` to the schema's kind",
         here=True,
     ),
     "schema_violated": Reason(
-        "the value is not what its JSON Schema asks for",
-        "mend the producer, or set `format.validation: false`",
+        "the value does not conform to its JSON Schema",
+        "fix the producer, or set `format.validation: false`",
         here=True,
     ),
     "server_error": Reason(
-        "it failed with a 5xx, alone in a request, while others passed, until `retry.max_attempts`",
-        "send it again later; if it fails each time, " + _FOR_THE_PLATFORM,
+        "it failed with a 5xx, alone in a request, while others passed, until `retry.max_attempts` was reached",
+        "send it again later; if it keeps failing, " + _FOR_THE_PLATFORM,
     ),
     "too_many_segments": Reason(
         "the text takes more segments than `mapping.max_segments`",
@@ -174,23 +173,23 @@ REASONS: Final[Mapping[str, Reason]] = {
         here=True,
     ),
     "transform_failed": Reason(
-        "the stream's `transform` says so", "the text is the function's own: see there", here=True
+        "the stream's `transform` says so", "the text comes from that function: see there", here=True
     ),
     "unexpected_message": Reason(
         "a Protobuf message other than `format.message`", "name that message, or leave `format.message` out", here=True
     ),
     "unknown_field": Reason(
-        "has a field that no document names, and the stream has `unknown_fields: reject`",
+        "has an undocumented field, and the stream has `unknown_fields: reject`",
         "leave the field out, or set `unknown_fields: pass`",
         here=True,
     ),
-    "validation_failed": Reason("the platform finds the record wrong; `trackly.text` says what", "mend the producer"),
+    "validation_failed": Reason("the platform finds the record wrong; `trackly.text` says what", "fix the producer"),
     "webhook_not_configured": Reason(
-        "the list is not set up for what the operation does", "set the list up on the platform; then send again"
+        "the list is not set up for this operation", "set the list up on the platform; then send again"
     ),
     "wrong_type": Reason(
-        "a field has a type or a word that the API does not take; the text names it",
-        "mend the producer, or make the field by `mapping.fields`",
+        "a field has a type or value that the API does not accept; the text names it",
+        "fix the producer, or set the field with `mapping.fields`",
         here=True,
     ),
 }

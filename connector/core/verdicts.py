@@ -78,7 +78,7 @@ class Reply:
     code: str | None = None
     retry_after_secs: float | None = None
     unreadable: str | None = None
-    """Why a 2xx cannot be taken at its word: not JSON, counts that do not add up, an index twice or out of range."""
+    """Why a 2xx cannot be taken at its word: not JSON, inconsistent counts, an index twice or out of range."""
     foreign: bool = False
     """An error whose body is no JSON object: somebody in front of the platform answered, and not the platform."""
     some_taken: bool = False
@@ -114,10 +114,10 @@ class Action(Enum):
     HALVE = "halve"
     SHRINK = "halve, and remember the smaller limit"
     HOLD = "hold the stream"
-    HOLD_OR_HALVE = "hold the stream; halve when others pass"
-    BACK_OFF = "not taken: back off, halve when others pass"
-    WAIT = "wait as told, then again"
-    OUTAGE = "certainly not sent: again, as in an outage"
+    HOLD_OR_HALVE = "hold the stream; halve if others pass"
+    BACK_OFF = "not accepted: back off, halve if others pass"
+    WAIT = "wait as told, then retry"
+    OUTAGE = "certainly not sent: retried, as in an outage"
     LOCAL = "decided before sending"
 
 
@@ -145,21 +145,22 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         "filtered",
-        "`mapping.when` is not true of it, or `transform` says to skip it",
+        "`mapping.when` is not true for it, or `transform` says to skip it",
         Action.LOCAL,
         "outcome `skipped`",
     ),
     Row(
         "unshaped",
-        "it cannot be decoded, `transform` says that it failed, or a field of `mapping` has no result for it",
+        "it cannot be decoded, `transform` says that it failed, or a field of `mapping` cannot be computed",
         Action.LOCAL,
-        "dead letter at once; no request is spent",
+        "dead letter at once; nothing is posted",
     ),
     Row(
         "invalid",
-        "not JSON, a required field missing, not E.164, a contact above 4,000 bytes, a record above the request limit",
+        "not JSON, a required field is missing, not E.164, a contact above 4,000 bytes, a record above the request "
+        "limit",
         Action.LOCAL,
-        "dead letter at once; no request is spent",
+        "dead letter at once; nothing is posted",
     ),
     Row(
         "expired",
@@ -169,7 +170,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         "crashed",
-        "listed as in flight by a worker that is gone",
+        "listed as in flight by a worker that no longer runs",
         Action.LOCAL,
         "in doubt: as `delivery.in_doubt` says",
     ),
@@ -177,14 +178,14 @@ TABLE: tuple[Row, ...] = (
         "tls",
         "TLS failure: certificate, host name or protocol",
         Action.HOLD,
-        "hold: nothing was sent, nothing is dead-lettered; probed with growing delay",
+        "hold: nothing was sent, nothing is dead-lettered; probed with increasing backoff",
         lambda reply, _: reply.kind == "not_sent" and reply.trouble == "tls",
     ),
     Row(
         "not_sent",
         "could not connect, DNS, or the connection closed before the request was written",
         Action.OUTAGE,
-        "certainly not sent: again, as in an outage",
+        "certainly not sent: retried, as in an outage",
         lambda reply, _: reply.kind == "not_sent",
     ),
     Row(
@@ -196,20 +197,20 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         "unreadable",
-        "2xx, but not JSON, empty, counts that do not add up, an index repeated or out of range, `to` echoed for "
-        "another record; any other status whose body counts records as taken",
+        "2xx, but not JSON, empty, inconsistent counts, an index repeated or out of range, `to` echoed for "
+        "another record; any other status whose body counts records as accepted",
         Action.DOUBT,
         "no verdict for the batch: in doubt",
         lambda reply, _: (reply.ok and reply.unreadable is not None) or reply.some_taken,
     ),
     Row(
         "accepted",
-        "2xx, readable, counts add up",
+        "2xx, readable, consistent counts",
         Action.JUDGE,
         "by index: `queued` for all not named in `errors`; each error by its code: permanent codes dead-letter the "
         "record, `retry.transient_codes` send it again in a later batch until `retry.max_attempts`, "
         "`retry.setting_codes` for every record of a batch with the stream's own list hold the stream; failures "
-        "counted but not named are in doubt, or found by halving where the endpoint skips repeats, unless all the "
+        "counted but not named are in doubt, or found by halving if the endpoint skips repeats, unless all the "
         "others failed: then they are `refused`",
         lambda reply, _: reply.ok,
     ),
@@ -224,8 +225,8 @@ TABLE: tuple[Row, ...] = (
         "wait",
         "408, 425, 429, or 503 with `Retry-After` (seconds or date, capped by `retry.retry_after_max_secs`)",
         Action.WAIT,
-        "not taken: wait, then again; lowers concurrency; all told so: the whole stream waits as long; never a dead "
-        "letter, but a 503 while others pass: as without `Retry-After`",
+        "not accepted: wait, then retry; lowers concurrency; if all are told to wait: the whole stream waits that "
+        "long; never a dead letter, except for a 503 while others pass: as without `Retry-After`",
         lambda reply, _: (
             reply.kind == "answered"
             and (reply.status in WAIT_STATUSES or (reply.status == 503 and reply.retry_after_secs is not None))
@@ -235,8 +236,8 @@ TABLE: tuple[Row, ...] = (
         "server_error",
         "500, 502, 503 and other 5xx",
         Action.BACK_OFF,
-        "not taken, by the platform's own word: backoff with jitter; all failing: the circuit opens and consumption "
-        "pauses; one failing while others pass: halved (in six, where others overtook it), and a single record that "
+        "not accepted, according to the platform: backoff with jitter; all failing: the circuit opens and consumption "
+        "pauses; one failing while others pass: halved (in six, if others overtook it), and a single record that "
         "still fails after `retry.max_attempts` is a dead letter `server_error`",
         _status(500, 599),
     ),
@@ -259,10 +260,10 @@ TABLE: tuple[Row, ...] = (
     Row(
         "blocked",
         "403, 400, 409, 422 and other 4xx about a record, without the platform's JSON: a gateway or firewall in front "
-        "of it, which may mind the text of one record",
+        "of it, which may object to the text of one record",
         Action.HOLD_OR_HALVE,
-        "hold, as `refused_all`; while others pass: halved, and a single record that is still refused after "
-        "`retry.max_attempts`, others passing each time, is a dead letter `rejected`",
+        "hold, as `refused_all`; while others pass: halved, and a single record that is still rejected after "
+        "`retry.max_attempts`, while others pass each time, is a dead letter `rejected`",
         lambda reply, _: (
             reply.kind == "answered"
             and reply.foreign
@@ -274,7 +275,7 @@ TABLE: tuple[Row, ...] = (
         "refused_all",
         "401, 402, 403, 404 without a record's code, 405, 406, 407, 410, 411, 415, 417, 421, 426, 431, 3xx",
         Action.HOLD,
-        "hold: paused, alarm, probe with growing delay; nothing dead-lettered; secrets given by file are read again",
+        "hold: paused, alarm, probe with increasing backoff; nothing dead-lettered; secrets given by file are re-read",
         lambda reply, _: (
             reply.kind == "answered"
             and (
@@ -288,8 +289,8 @@ TABLE: tuple[Row, ...] = (
         "rejected",
         "400, 404 with a record's code, 409, 422, other 4xx for the request",
         Action.HALVE,
-        "halve, one attempt a level, no backoff, until the one bad record is alone: dead letter, with a code of "
-        "`retry.transient_codes` only after `retry.max_attempts`; the others go on",
+        "halve, one attempt per level, no backoff, until the one bad record is alone: dead letter, with a code of "
+        "`retry.transient_codes` only after `retry.max_attempts`; the others continue",
         _status(400, 499),
     ),
     Row(
@@ -417,6 +418,6 @@ def rejection(reply: Reply, row: Row) -> Verdict:
 def in_doubt(reply: Reply | None, *, detail: str = "") -> Verdict:
     """Return the verdict of a record whose fate is unknown and that nobody will post again."""
     if reply is None:
-        return Verdict("dead_letter", "in_doubt", None, detail or "listed as in flight by a worker that is gone")
+        return Verdict("dead_letter", "in_doubt", None, detail or "listed as in flight by a worker that no longer runs")
     text = reply.unreadable or reply.text or reply.trouble
     return Verdict("dead_letter", "in_doubt", reply.code, text, reply.status or None)

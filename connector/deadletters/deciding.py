@@ -26,19 +26,19 @@ from connector.shaping.shaper import Shaper, shaper_of
 from connector.trackly.operations import Operation, operation_of
 
 WHY: Final[Mapping[str, str]] = {
-    "queued": "the platform took the record: an outcome `queued` names its origin, and nothing is to be done",
-    "redriven": "was sent again already; it waits in the redrive topic, or a later dead letter stands for it",
-    "superseded": "was sent again and failed anew; the later dead letter stands for it",
-    "in_doubt": "the platform may have it; `--include in_doubt` takes it along all the same",
-    "still_in_doubt": "the evidence does not settle it: its number stands twice, or is not known",
+    "queued": "the platform accepted the record: an outcome `queued` names its origin, and nothing is to be done",
+    "redriven": "was already sent again; it waits in the redrive topic, or a later dead letter replaces it",
+    "superseded": "was sent again and failed again; the later dead letter replaces it",
+    "in_doubt": "the platform may have it; `--include in_doubt` sends it anyway",
+    "still_in_doubt": "the evidence does not settle it: its number occurs twice, or is unknown",
     "automatic": "its stream sends it again by itself (`dead_letters.redrive`)",
-    "parked": "was sent again as often as `--cap` allows, and is parked where it stands; a larger `--cap` sends it",
-    "value_omitted": "stands here without its value, which was too large; produce it from its source",
+    "parked": "was sent again as often as `--cap` allows, and is parked where it is; a larger `--cap` sends it",
+    "value_omitted": "has no value here, as it was too large; produce it from its source",
     "no_stream": "no header says which stream it belongs to; name a topic with `--to`",
     "unknown_stream": "its stream is not in the settings; name a topic with `--to`",
-    "patch_not_json": "its value is not JSON, so that no patch fits; export it, mend it, import it",
-    "patch_invalid": "with the patch it would be no valid event of its stream; it takes another patch",
-    "too_large": "is larger than the topic it would go to takes; raise its `max.message.bytes`",
+    "patch_not_json": "its value is not JSON, so it cannot be patched; export it, fix it, import it",
+    "patch_invalid": "with the patch it would not be a valid event of its stream; it needs another patch",
+    "too_large": "is larger than the target topic allows; raise its `max.message.bytes`",
 }
 """Why a dead letter that is meant is left where it is, for people."""
 

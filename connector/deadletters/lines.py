@@ -58,12 +58,12 @@ def read_line(text: str) -> Line:
     except (ValueError, RecursionError) as error:
         raise InvalidLineError(f"is not JSON: {error}") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT or set(data) != FIELDS:
-        raise InvalidLineError(f"is no record of format {FORMAT}")
+        raise InvalidLineError(f"is not a record of format {FORMAT}")
     topic, partition, timestamp, rows = (data[name] for name in ("topic", "partition", "timestamp_ms", "headers"))
     if not isinstance(topic, str) or not _is_count(partition) or not _is_count(timestamp) or not isinstance(rows, list):
-        raise InvalidLineError("has a topic, partition, timestamp or headers that are none")
+        raise InvalidLineError("has an invalid topic, partition, timestamp or headers")
     if not all(isinstance(row, list) and len(row) == 2 and isinstance(row[0], str) for row in rows):
-        raise InvalidLineError("has a header that is no pair of name and value")
+        raise InvalidLineError("has a header that is not a pair of name and value")
     for name, _ in rows:
         bytes_of(name)  # the client would end the process over half a character
     headers = [(name, bytes_of(value)) for name, value in rows]
@@ -92,11 +92,11 @@ def bytes_of(value: Any) -> bytes | None:
             try:
                 return value.encode()
             except UnicodeEncodeError:
-                raise InvalidLineError("has half a character") from None
+                raise InvalidLineError("has an incomplete character") from None
         case {"base64": str(text)} if len(value) == 1:
             try:
                 return b64decode(text, validate=True)
             except (Base64Error, ValueError):
-                raise InvalidLineError("has base64 that is none") from None
+                raise InvalidLineError("has invalid base64") from None
         case _:
             raise InvalidLineError("has a key, value or header that is neither text, base64 nor null")

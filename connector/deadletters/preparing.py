@@ -44,10 +44,10 @@ def places_of(settings: Settings, name: str, selection: str, partitions: Iterabl
             places[partition] = place = read_place(there.offset, there.metadata)
         except ForeignMetadataError as error:
             raise NameTakenError(
-                f"group {group_of(name)}: {error}; a newer version has begun this redrive, or others commit there"
+                f"group {group_of(name)}: {error}; a newer version started this redrive, or somebody else commits there"
             ) from error
         if place.selection not in {"", selection}:
-            raise NameTakenError(f"redrive {name} was begun with other filters, target or patch")
+            raise NameTakenError(f"redrive {name}was started with other filters, target or patch")
     return places
 
 

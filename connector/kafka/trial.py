@@ -32,7 +32,7 @@ _SPEAKER: Final = re.compile(r"^Failed to create [a-z ]+: ")
 _TOKEN_URL: Final = "sasl.oauthbearer.token.endpoint.url"  # noqa: S105  (a name)
 _TOKEN_BY_HOST: Final = "sasl.oauthbearer.metadata.authentication.type"  # noqa: S105  (a name)
 _NOWHERE: Final = "http://127.0.0.1:0/"
-_MANUAL: Final = "its CONFIGURATION.md tells what there is"
+_MANUAL: Final = "see its CONFIGURATION.md"
 
 _Property = tuple[str, str]
 """The group that a property stands in, and its name."""
@@ -72,8 +72,8 @@ def _with(kafka: KafkaSettings, given: Mapping[_Property, Any]) -> KafkaSettings
 
 
 def _of_times(settings: Settings, kafka: KafkaSettings, text: str) -> Iterator[Fault]:
-    """Yield which of our own settings leads to what librdkafka refuses: the one that it takes the default of."""
-    refuses = f"leads to what librdkafka refuses: {text}"
+    """Yield which of our own settings leads to what librdkafka rejects: the one that it takes the default of."""
+    refuses = f"leads to a configuration that librdkafka rejects: {text}"
     for name in _TIMES:
         usual = KafkaSettings.model_fields[name].default
         if _refusal(settings, kafka.model_copy(update={name: usual})) is None:
@@ -91,7 +91,7 @@ def _of_security(security: SecuritySettings, text: str) -> Iterator[Fault]:
     for name, message in found:
         yield Fault((*at, name), message)
     if not found:
-        yield Fault(at, f"is refused by librdkafka: {text}", (at,))
+        yield Fault(at, f"is rejected by librdkafka: {text}", (at,))
 
 
 def _of_properties(settings: Settings, bare: KafkaSettings, given: dict[_Property, Any]) -> Iterator[Fault]:
@@ -117,11 +117,11 @@ def _of_properties(settings: Settings, bare: KafkaSettings, given: dict[_Propert
         yield _fault(name, text, given[name])
     if not guilty and (whole := tried(set(given))) is not None:
         values = " ".join(map(str, given.values()))
-        yield Fault(_AT, f"has properties that librdkafka refuses together: {_discreet(whole, values)}", (_AT,))
+        yield Fault(_AT, f"has properties that librdkafka rejects in combination: {_discreet(whole, values)}", (_AT,))
 
 
 def _fault(name: _Property, text: str, value: object) -> Fault:
-    return Fault((*_AT, *name), f"librdkafka refuses it: {_discreet(text, value)}; {_MANUAL}")
+    return Fault((*_AT, *name), f"librdkafka rejects it: {_discreet(text, value)}; {_MANUAL}")
 
 
 def _discreet(text: str, value: object) -> str:

@@ -93,7 +93,7 @@ def refuse_strangers(names: Iterable[str], text: str, known: Sequence[str] = ROO
             hint = "text stands in '...', and in double quotes the name of a field"
         else:
             hint = f"{what} has {', '.join(known)}" + (f"; in its value: value.{name}" if known is ROOTS else "")
-        raise InvalidSourceError(f"looks at `{name}`, which is not there; {hint}", offset if offset >= 0 else None)
+        raise InvalidSourceError(f"looks at `{name}`, which does not exist; {hint}", offset if offset >= 0 else None)
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def parse(text: str) -> dict[str, Any]:
             ast = cast("dict[str, Any]", Parser().parse(text).parsed)
     except PendingDeprecationWarning:
         at = text.find("`")
-        raise InvalidSourceError("has backticks around what is no JSON; text stands in '...'", at) from None
+        raise InvalidSourceError("has backticks around something that is not JSON; write text as '...'", at) from None
     except exceptions.EmptyExpressionError:
         raise InvalidSourceError("must not be empty") from None
     except exceptions.LexerError as error:
@@ -117,7 +117,7 @@ def parse(text: str) -> dict[str, Any]:
     except RecursionError:
         raise InvalidSourceError("is nested too deeply") from None
     except (exceptions.JMESPathError, ValueError, AttributeError, TypeError) as error:
-        raise InvalidSourceError(f"is no JMESPath expression: {_first_line(error)}") from None
+        raise InvalidSourceError(f"is not a JMESPath expression: {_first_line(error)}") from None
     _check_depth(ast)
     _check_functions(ast, text)
     return ast
@@ -126,7 +126,7 @@ def parse(text: str) -> dict[str, Any]:
 def _syntax(text: str, message: str) -> str:
     """Say that an expression is none, and what is probably meant where another language would have it so."""
     hint = next((f"; {hint}" for form, hint in _ELSEWHERE.items() if re.search(form, text)), "")
-    return f"is no JMESPath expression: {message}{hint}"
+    return f"is not a JMESPath expression: {message}{hint}"
 
 
 def _unfit(text: str, error: exceptions.ParseError) -> str:

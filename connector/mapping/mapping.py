@@ -132,7 +132,7 @@ def compile_mapping(*, fields: Mapping[str, Any], when: str | None = None, list_
     more = {} if chosen is None else {"list_number": chosen}
     made = compiler.group(fields, ("fields",), more=more) if fields else None
     if chosen is not None and "list_number" in fields:
-        compiler.flaws.append(Flaw(("list_number",), "stands among the fields too"))
+        compiler.flaws.append(Flaw(("list_number",), "is set in fields too"))
     if compiler.flaws:
         raise InvalidMappingError(compiler.flaws)
     makers = compiler.makers
@@ -210,7 +210,7 @@ class _Compiler:
                 make = self._by_expression(spec["from"], (*path, "from"), path, default=spec.get("default"))
                 return None if make is None else with_default(make, spec.get("default"))
             case ["default"]:
-                self.flaws.append(Flaw(path, "has a default alone; an expression stands beside it as from:"))
+                self.flaws.append(Flaw(path, "has only a default; add an expression as from:"))
                 return None
             case _:
                 near = [near for word in words if word not in _WORDS for near in get_close_matches(word, _WORDS, n=1)]
@@ -267,7 +267,9 @@ class _Compiler:
             self.flaws.append(Flaw((*path, unknown[0]), "is not a setting; known here: table, by, default"))
         table, default = spec.get("table"), spec.get("default")
         if not isinstance(table, dict) or not table or not all(isinstance(number, str) for number in table.values()):
-            self.flaws.append(Flaw((*path, "table"), 'must be lists by what `by` gives, such as {US: "+18005551234"}'))
+            self.flaws.append(
+                Flaw((*path, "table"), 'must map the results of `by` to lists, such as {US: "+18005551234"}')
+            )
             return None
         if default is not None and not isinstance(default, str):
             self.flaws.append(Flaw((*path, "default"), "must be text: put it in quotes"))

@@ -211,7 +211,7 @@ def compile_template(text: str) -> Template:
         # Folding of constants may call filters, and those may refuse.
         compiled = environment.from_string(tree)
     except TemplateSyntaxError as error:
-        raise InvalidSourceError(f"is no template: {error.message}", _offset(text, error.lineno)) from None
+        raise InvalidSourceError(f"is not a template: {error.message}", _offset(text, error.lineno)) from None
     except RecursionError:
         raise InvalidSourceError("is nested too deeply") from None
     except (FilterError, SecurityError, TemplateRuntimeError, UndefinedError) as error:

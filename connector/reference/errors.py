@@ -35,45 +35,45 @@ def errors_page() -> str:
     """Return the page."""
     return page(
         "Error messages",
-        "What a person may meet, what it means, and the way out. `<name>` stands for what is put in. This page is "
-        "printed from the code: the texts are those of the places that give them.",
-        "Foreseeable trouble of a command is told in a few lines on stderr, and by its "
-        "[exit code](exit-codes.md). A traceback is a bug, which we would like to know of.",
+        "The messages that a user may see, what they mean, and how to fix the cause. `<name>` is a placeholder. This "
+        "page is generated from the code, so it has the exact texts.",
+        "A command reports a foreseeable error in a few lines on stderr, and by its "
+        "[exit code](exit-codes.md). A traceback is a bug: please report it.",
         "```text\nerror: topic sms.campaign.dead-letters does not exist\n"
-        "way out: name one that exists, by --topic or, for evidence, by --evidence-topic\n```",
+        "hint: name one that exists, by --topic or, for evidence, by --evidence-topic\n```",
         "## Any command",
         table(
-            ("What happened", "Exit code", "Way out"),
+            ("What happened", "Exit code", "What to do"),
             [(ending.when, _code(ending.code), ending.way_out) for ending in endings()],
         ),
         *_of_commands(),
-        "## What the pages refuse",
-        "`resume`, `pause` and the console are told it as it is, as `problem` in JSON; nothing was changed then. The "
-        "message says what it wants.",
+        "## What the pages reject",
+        "`resume`, `pause` and the console get it as `problem` in JSON; nothing has been changed. The "
+        "message says what is required.",
         _listed(text for place in _PAGES for text in texts_given(place, "RefusedError")),
         "## Settings",
-        "`FILE cannot be used:` and a line for each problem: where in the file, what, and the line and column. All "
-        "problems are told at once, and the exit code is 2. `trackly-connector check` says the same without starting "
-        "anything. Values are not repeated, since they may be secrets.",
+        "`FILE cannot be used:` and one line per problem: where in the file, what, and the line and column. All "
+        "problems are reported at once, and the exit code is 2. `trackly-connector check` says the same without "
+        "starting anything. Values are not repeated, since they may be secrets.",
         *_of_settings(),
         "## Findings of check --online",
-        "Whatever is not ok has its way out beside it, with the names put in. The exit code is that of the first.",
+        "Whatever is not ok has its remedy next to it, with the actual names. The exit code is that of the first.",
         table(
-            ("What is wrong", "Exit code", "Way out"),
+            ("What is wrong", "Exit code", "What to do"),
             [(found.when, _code(found.exit_code), found.way_out) for found in FAILURES],
         ),
         "## Reasons of dead letters",
         "The header `trackly.reason`, and the label `reason` of `trackly_dead_letters_total`, is one of these; "
-        "`trackly.text` says more of the record. How a mended record is sent again: "
+        "`trackly.text` has details of the record. How to send a fixed record again: "
         "[dead letters](../how-to/dead-letters.md).",
-        table(("Reason", "Found", "Meaning", "Way out"), _reasons()),
+        table(("Reason", "Found", "Meaning", "What to do"), _reasons()),
         "## What a redrive leaves",
-        "A plan tells how many of the chosen dead letters it leaves where they are, and why.",
+        "The plan says how many of the selected dead letters it leaves, and why.",
         table(("Word", "Meaning"), [(f"`{word}`", why) for word, why in WHY.items()]),
         "## Reasons of holds",
         "`holds` on `/status`, the error `stream on hold` in the log, and the label `reason` of `trackly_hold`. "
-        "[Holds](../how-to/holds.md) tells how they work; each has a page in the runbook.",
-        table(("Reason", "Meaning", "Way out"), _holds()),
+        "[Holds](../how-to/holds.md) explains how they work; each has a page in the runbook.",
+        table(("Reason", "Meaning", "What to do"), _holds()),
     )
 
 
@@ -84,7 +84,7 @@ def _code(code: int) -> str:
 def _of_commands() -> Iterator[str]:
     for name, place in COMMANDS.items():
         yield f"## Command{'s' if ' and ' in name else ''} `{name}`"
-        yield table(("Message", "Exit code", "Way out"), map(_row, of_commands(place)))
+        yield table(("Message", "Exit code", "What to do"), map(_row, of_commands(place)))
 
 
 def _row(told: Told) -> tuple[str, ...]:
@@ -102,27 +102,30 @@ def _of_settings() -> Iterator[str]:
     families: tuple[tuple[str, str, Iterable[str]], ...] = (
         (
             "The file",
-            "Mend the line that is named.",
+            "Fix the line that the message names.",
             texts_given("config/document.py", "_fatal", "_report", "_UnusableError"),
         ),
         (
             "References",
-            "Set the variable, or bring the file, where the connector starts; [the forms](settings.md#references).",
+            "Set the variable, or provide the file, where the connector starts; [the forms](settings.md#references).",
             texts_given("config/references.py", "UnresolvedReferenceError"),
         ),
         (
             "Names",
-            "Take the name that is proposed; [settings](settings.md) has them all.",
+            "Use the suggested name; [settings](settings.md) has them all.",
             texts_given("config/messages.py", "Fault"),
         ),
         (
             "Values",
-            "The message says what the value must be; what each setting takes is in [settings](settings.md).",
+            "The message says what the value must be; the values of each setting are in [settings](settings.md).",
             [*kinds, *texts_given("config", "ValueError")],
         ),
         (
             "Mapping and transform",
-            "`explain` shows what a [mapping](../how-to/mapping.md) or a [transform](../how-to/python-hook.md) makes.",
+            (
+                "`explain` shows what a [mapping](../how-to/mapping.md) or a [transform](../how-to/python-hook.md) "
+                "produces."
+            ),
             [
                 *texts_given("config/mapping.py", "ValueError"),
                 *texts_given("mapping", "InvalidSourceError", "Flaw"),
@@ -130,8 +133,8 @@ def _of_settings() -> Iterator[str]:
             ],
         ),
         (
-            "What does not fit together",
-            "Change one of the settings that are named; [the rules](settings.md#what-must-fit-together).",
+            "Inconsistent settings",
+            "Change one of the named settings; [the rules](settings.md#what-must-fit-together).",
             [
                 *texts_given("config/checks", "Fault"),
                 *texts_given("shaping/trial.py", "Fault"),
@@ -140,12 +143,18 @@ def _of_settings() -> Iterator[str]:
         ),
         (
             "Certificates and keys",
-            "Bring the file that the setting names; `openssl x509 -in FILE` and `openssl pkey -in FILE` try one.",
+            (
+                "Provide the file that the setting names; check it with `openssl x509 -in FILE` and `openssl pkey -in "
+                "FILE`."
+            ),
             texts_given("config/certificates.py", "Flaw"),
         ),
         (
             "Kafka properties",
-            "[What is refused by name](settings.md#kafka-properties-that-are-refused); librdkafka refuses others.",
+            (
+                "[Properties that are rejected by name](settings.md#kafka-properties-that-are-refused); librdkafka "
+                "rejects others."
+            ),
             texts_given("kafka/trial.py", "Fault"),
         ),
     )

@@ -23,16 +23,16 @@ def verdicts_page() -> str:
     local_rows = [(f"`{row.name}`", row.when, row.verdict) for row in TABLE if row.matches is None]
     return page(
         "Verdicts",
-        "Every record ends with one verdict. This page is printed from the table that decides, "
+        "Every record ends with one verdict. This page is generated from the table that decides, "
         "`connector/core/verdicts.py`.",
         "## Before a request",
-        table(("Row", "What happened", "What becomes of the record"), local_rows),
-        "## Answers, and their absence\n\nThe first row that matches decides about the records of a request. Its name "
+        table(("Row", "What happened", "What happens to the record"), local_rows),
+        "## Answers, and their absence\n\nThe first matching row decides about the records of a request. Its name "
         "is the label `row` of the metrics `trackly_request_seconds` and `trackly_posted_records_total`, and a key of "
         "`requests_by_row` on `/status`.",
-        table(("Row", "What happened", "Action", "What becomes of the records"), rows),
-        "## Reasons of dead letters\n\n[Error messages](error-messages.md#reasons-of-dead-letters) has each with what "
-        "it means and the way out.",
+        table(("Row", "What happened", "Action", "What happens to the records"), rows),
+        "## Reasons of dead letters\n\n[Error messages](error-messages.md#reasons-of-dead-letters) explains each, and "
+        "what to do about it.",
     )
 
 
@@ -40,11 +40,11 @@ def metrics_page() -> str:
     """Return the page of the metrics, under the names that they have on the page `/metrics`."""
     return page(
         "Metrics",
-        "What `/metrics` shows, in Prometheus' text format. Counters start at 0 with the process; results are counted "
-        "when the transaction that holds them has committed. This page is printed from the catalogue, "
+        "What `/metrics` shows, in the Prometheus text format. Counters start at 0 with the process; results are "
+        "counted when the transaction that holds them has committed. This page is generated from the catalogue, "
         "`connector/telemetry/metrics.py`.",
-        "Under a supervisor (`run --workers`) every sample has the label `worker` as well, and two of the "
-        "supervisor itself are there: `sum without (worker) (rate(...))` adds up over workers, restarts included.",
+        "Under a supervisor (`run --workers`) every sample also has the label `worker`, and there are two of the "
+        "supervisor itself: `sum without (worker) (rate(...))` aggregates over workers, restarts included.",
         table(("Metric", "Kind", "Labels", "Unit", "Meaning"), _metrics()),
         "## Labels",
         table(
@@ -69,7 +69,7 @@ def commands_page() -> str:
     sections = [section for path, command in _commands(root) for section in _command(path, command)]
     return page(
         "Commands",
-        "What `trackly-connector` takes; `--help` of each says the same. This page is printed from `connector/cli`.",
+        "The commands of `trackly-connector`, as in `--help`. This page is generated from `connector/cli`.",
         *sections,
     )
 
@@ -129,20 +129,21 @@ def exit_codes_page() -> str:
     meanings = _docstrings_of_members(ExitCode)
     return page(
         "Exit codes",
-        "How `trackly-connector` and its [commands](commands.md) end. A code never changes its meaning; "
-        "[error messages](error-messages.md) has the lines that stand on stderr then. This page is printed from "
+        "The exit codes of `trackly-connector` and its [commands](commands.md). A code never changes its meaning; "
+        "[error messages](error-messages.md) has the messages on stderr. This page is generated from "
         "`connector/cli/errors.py`.",
         table(
-            ("Code", "Name", "Meaning", "Way out"),
+            ("Code", "Name", "Meaning", "What to do"),
             [(f"{code:d}", f"`{code.name}`", meanings[code.name], WAYS_OUT[code]) for code in ExitCode],
         ),
         "## Several workers",
-        "Under a supervisor (`run --workers`) a worker that ends is started again, with a wait that doubles from "
-        f"{RESTARTS.base_secs:g} s to {RESTARTS.max_secs:g} s and begins anew after a run of "
-        f"{RESTARTS.steady_secs:g} s. What no restart would mend ends all with that code: {_codes(RESTARTS.final)} at "
+        "Under a supervisor (`run --workers`) a worker that exits is restarted, with a backoff that doubles from "
+        f"{RESTARTS.base_secs:g} s to {RESTARTS.max_secs:g} s and starts over after a run of "
+        f"{RESTARTS.steady_secs:g} s. What a restart cannot fix ends all workers with that code: "
+        f"{_codes(RESTARTS.final)} at "
         f"any time, {_codes(RESTARTS.final_at_first)} at a worker's first start. stderr says which worker it was.",
-        "After SIGTERM the whole ends with the worst of the last ends of its workers, from the best to the worst: "
-        f"{_codes(RESTARTS.order)}. A worker that a signal killed counts as {_codes([RESTARTS.killed])}: what it had "
+        "After SIGTERM the exit code is the worst of the last exit codes of the workers, from best to worst: "
+        f"{_codes(RESTARTS.order)}. A worker killed by a signal counts as {_codes([RESTARTS.killed])}: what it had "
         "in flight is in doubt.",
     )
 
@@ -173,11 +174,11 @@ def acls_page() -> str:
     """Return the page of the rights in Kafka, for one stream."""
     lines = commands(needed(_example(), "worker"), bootstrap_servers="localhost:9092", principal="User:connector")
     return page(
-        "Rights in Kafka",
-        "What a principal needs and no more, for a stream `campaign-sends` that reads `sms.campaign`. A star behind a "
-        "name stands for all that begin with it. For your settings `trackly-connector acls` prints the same. This page "
-        "is printed from `connector/app/acls.py`, which `check --online` asks as well; [how to](../how-to/acls.md) use "
-        "it.",
+        "Kafka permissions",
+        "The exact permissions that a principal needs, for a stream `campaign-sends` that reads `sms.campaign`. A star "
+        "after a name is a prefix match. For your settings `trackly-connector acls` prints the same. This page "
+        "is generated from `connector/app/acls.py`, which `check --online` uses too; see [how to](../how-to/acls.md) "
+        "apply them.",
         "## Workers",
         _rights("worker"),
         "As commands, without rules and without the creation of topics:",

@@ -19,33 +19,33 @@ _REFERENCE_DEF: Final = {
 }
 
 _HEAD: Final = """\
-One YAML file holds all settings. `trackly-connector check FILE` reads it as `run` does and names everything that is
-wrong with it; `trackly-connector schema settings` prints its JSON Schema for editors. This page is printed from the
+One YAML file holds all settings. `trackly-connector check FILE` reads it like `run` and reports everything that is
+wrong with it; `trackly-connector schema settings` prints its JSON Schema for editors. This page is generated from the
 code.
 
 ## References
 
-Any text may hold references, alone or among other characters:
+Any text may contain references, alone or among other characters:
 
-| Form | Brings |
+| Form | Replaced by |
 | --- | --- |
 | `${env:NAME}` | the environment variable `NAME` |
 | `${file:PATH}` | the text of a file, without the line break at its end; relative to the folder of the settings file |
 | `$${` | a plain `${` |
 
-What a reference brings is text and is not searched for further references. Numbers and switches take none. A
-variable that is not set and a file that cannot be read are errors, but for secrets that a command does not use:
-`dead-letters` and `explain` go without the platform's key, `acls` without Kafka's password as well.
+The result is text and is not searched for further references. Numbers and booleans cannot contain any. A
+variable that is not set and a file that cannot be read are errors, except for secrets that a command does not use:
+`dead-letters` and `explain` work without the platform's key, `acls` also without Kafka's password.
 
-A secret that a file brings (`trackly.api_key`, `schema_registry.password`, `schema_registry.token`, `traces.headers`,
-`web.token`) is read again on SIGHUP and at every probe of a hold. Kafka's clients take theirs
-(`kafka.security.password`, `kafka.security.key_password`) once: a new one takes a restart.
+A secret from a file (`trackly.api_key`, `schema_registry.password`, `schema_registry.token`, `traces.headers`,
+`web.token`) is re-read on SIGHUP and at every probe of a hold. Kafka clients read theirs
+(`kafka.security.password`, `kafka.security.key_password`) once: a new one needs a restart.
 
-Values follow YAML 1.2: only `true` and `false` are switches. Put phone numbers in quotes, since `+18005551234` without
+Values follow YAML 1.2: only `true` and `false` are booleans. Put phone numbers in quotes, since `+18005551234` without
 them is a number."""
 _REFUSED_HEAD: Final = """\
-Everything else that librdkafka knows may stand in `kafka.properties`, `kafka.consumer_properties` and
-`kafka.producer_properties`. `max.in.flight` above 5 is refused as well: an idempotent producer keeps the order of
+All other librdkafka properties may be set in `kafka.properties`, `kafka.consumer_properties` and
+`kafka.producer_properties`. `max.in.flight` above 5 is rejected as well: an idempotent producer keeps the order of
 records up to 5 requests."""
 
 
@@ -80,33 +80,33 @@ def settings_page() -> str:
         _HEAD,
         *_groups(schema, schema["$defs"], prefix=""),
         "## What must fit together",
-        "Checked at start; the message shows the sum.",
+        "Checked at startup; the message shows the calculation.",
         "\n".join(f"- {rule}" for rule in RULES),
         "## Kafka properties that are refused",
         _REFUSED_HEAD,
-        table(("Property", "Why, and what instead"), [(f"`{name}`", reason) for name, reason in refused]),
+        table(("Property", "Why, and what to use instead"), [(f"`{name}`", reason) for name, reason in refused]),
     )
 
 
 _SIMULATOR_HEAD: Final = """\
-`trackly-connector simulate` stands in for the platform: in tests, and to see what a stream makes of trouble.
+`trackly-connector simulate` simulates the platform: for tests, and to see how a stream handles faults.
 [First stream](../tutorial/first-stream.md) uses it; [commands](commands.md#simulate) has its options. This page is
-printed from the code.
+generated from the code.
 
-## Look and steer
+## Inspect and control
 
-Below `/_simulator`, on the same port and without a key: keep the port on a private network.
+Under `/_simulator`, on the same port and without a key: keep the port on a private network.
 
 | Request | What it does |
 | --- | --- |
-| `GET /health` | tells the faults in force at this moment, those of a script included |
-| `GET /ledger` | sums up: records accepted, those accepted twice, refused ones by code, requests, replies |
-| `GET /ledger?identity=TEXT` | tells how often a record was accepted: a message is its `body`, or see `--identify` |
-| `GET /ledger/records` | lists all identities, a line of JSON for each, with how often it was accepted |
-| `GET /faults` | tells the standing faults |
-| `PUT /faults` | puts others in their place; what it leaves out goes back to its default |
-| `PATCH /faults` | changes those that it names; null puts one back to its default |
-| `POST /reset` | begins anew: an empty ledger, the faults of the start, the script not begun |
+| `GET /health` | returns the current faults, including those of a script |
+| `GET /ledger` | returns totals: records accepted, records accepted twice, rejections by code, requests, replies |
+| `GET /ledger?identity=TEXT` | returns how often a record was accepted: a message is its `body`, or see `--identify` |
+| `GET /ledger/records` | lists all identities, one JSON line each, with how often it was accepted |
+| `GET /faults` | returns the permanent faults |
+| `PUT /faults` | replaces them; those left out are reset to their defaults |
+| `PATCH /faults` | changes the given ones; null resets one to its default |
+| `POST /reset` | starts over: an empty ledger, the initial faults, the script not started |
 
 ## Files
 
@@ -120,18 +120,18 @@ record_codes:
   - {text: order 7, code: provider_error, times: 1}
 ```
 
-A chance, such as `lose_reply`, is a rate from 0 to 1, or how many of the next requests it strikes, or both:
-`{next: 2, rate: 0.05}`. Chances strike bulk and single POSTs, one a request, in the order of the table.
+A chance, such as `lose_reply`, is a rate from 0 to 1, or the number of next requests that it affects, or both:
+`{next: 2, rate: 0.05}`. Chances affect bulk and single POSTs, at most one per request, in the order of the table.
 
-`--script` takes a list of steps. A step lays its faults over the standing ones from `at_secs` until `until_secs`, or
-for good; seconds count from the first request, or with `--script-from start` from the start:
+`--script` takes a list of steps. A step overrides the permanent faults from `at_secs` until `until_secs`, or
+to the end; seconds count from the first request, or with `--script-from start` from the start:
 
 ```yaml
 - {at_secs: 5, until_secs: 15, faults: {status_override: 503}}
 - {at_secs: 20, faults: {account_suspended: true}}
 ```
 
-`--switches` takes a file of [switches](#switches). Whatever is wrong with a file is told at once, and the exit code
+`--switches` takes a file of [switches](#switches). All errors in a file are reported at once, and the exit code
 is 2."""
 
 
@@ -223,7 +223,7 @@ def _type(node: dict[str, Any]) -> str:
             case "string", "date-time":
                 names.append("time")
             case name, _:
-                names.append({"string": "text", "integer": "whole number", "boolean": "switch"}.get(name, name))
+                names.append({"string": "text", "integer": "whole number", "boolean": "boolean"}.get(name, name))
     return " | ".join(names) if len(names) < 3 else ", ".join(names)
 
 

@@ -33,8 +33,8 @@ def _number_as_range(value: object) -> object:
 class Chance(Model):
     """When a fault strikes: the next `next` requests that it can strike, and after them at `rate`."""
 
-    next: int = Field(default=0, ge=0, description="How many of the coming requests are struck.")
-    rate: Rate = Field(default=0.0, description="Share of the requests that are struck, from 0 to 1.")
+    next: int = Field(default=0, ge=0, description="How many of the next requests are affected.")
+    rate: Rate = Field(default=0.0, description="Share of the requests that are affected, from 0 to 1.")
 
 
 _Odds = Annotated[Chance, BeforeValidator(_rate_as_chance), WithJsonSchema({"type": "chance"})]
@@ -46,8 +46,8 @@ class Outage(Model):
 
     how: Literal["refuse", "close"] = Field(
         default="close",
-        description="`refuse`: the port is closed, the control API with it. `close`: a connection is dropped as soon "
-        "as its request line is read; the control API stays in reach.",
+        description="`refuse`: the port is closed, including the control API. `close`: a connection is dropped as soon "
+        "as its request line is read; the control API stays reachable.",
     )
     secs: float | None = Field(default=None, gt=0, description="When it ends by itself.")
 
@@ -56,7 +56,7 @@ class Poison(Model):
     """A record that makes every request that carries it fail as a whole."""
 
     text: str = Field(min_length=1, description="Part of the record's text (see `record_codes`).")
-    status: FailureStatus = Field(default=500, description="What the request is answered with.")
+    status: FailureStatus = Field(default=500, description="Status of the answer.")
     body: BodyForm = Field(default="json", description="`html`: what a firewall in front of the platform would send.")
 
 
@@ -72,31 +72,33 @@ class RecordCode(Model):
 
 
 class Faults(Model):
-    """All faults of the simulator; the default is a platform in good health."""
+    """All faults of the simulator; the default is a healthy platform."""
 
     latency_ms: Annotated[
         tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]],
         BeforeValidator(_number_as_range),
         WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "array", "items": {"type": "number"}}]}),
-    ] = Field(default=(0.0, 0.0), description="Time from the whole request to its reply: a number, or least and most.")
+    ] = Field(
+        default=(0.0, 0.0), description="Time from the whole request to its reply: a number, or minimum and maximum."
+    )
     only_paths: tuple[str, ...] = Field(
-        default=(), description="Endpoints that the faults touch, such as `/send/bulk`; empty: all of them."
+        default=(), description="Endpoints that the faults affect, such as `/send/bulk`; empty: all of them."
     )
 
     outage: Outage | None = None
     revoked_keys: tuple[str, ...] = Field(default=(), description="Keys that are unknown (401), known before or not.")
     account_suspended: bool = Field(default=False, description="403 for each request, without a code.")
     billing_code: Literal["no_billing_config", "no_payment_method", "payment_failed", "suspended"] | None = Field(
-        default=None, description="402 for contacts that ask `use_validation`."
+        default=None, description="402 for contacts with `use_validation`."
     )
     body_limit_bytes: int | None = Field(default=None, ge=1, description="413 above it, if below the platform's own.")
     errors_cap: int | None = Field(
-        default=None, ge=0, description="At most so many entries in `errors`; `error_count` still counts all."
+        default=None, ge=0, description="Maximum entries in `errors`; `error_count` still counts all."
     )
     poison: tuple[Poison, ...] = ()
     record_codes: tuple[RecordCode, ...] = ()
 
-    status_override: FailureStatus | None = Field(default=None, description="Every request is answered with it.")
+    status_override: FailureStatus | None = Field(default=None, description="Status of every answer.")
     error_rate: dict[FailureStatus, Rate] = Field(
         default={}, description="Share of the requests answered with each status; together at most 1."
     )
@@ -104,33 +106,35 @@ class Faults(Model):
     retry_after_secs: float | None = Field(default=None, ge=0, description="Sent with 429 and 503.")
     retry_after_form: Literal["seconds", "date"] = Field(default="seconds", description="How it is written.")
 
-    drop_request: _Odds = Field(default=NEVER, description="Read whole, nothing taken, closed without an answer.")
-    lose_reply: _Odds = Field(default=NEVER, description="Taken, then closed without an answer.")
-    stall: _Odds = Field(default=NEVER, description="Read whole, never answered, never closed.")
+    drop_request: _Odds = Field(default=NEVER, description="Read in full, nothing accepted, closed without an answer.")
+    lose_reply: _Odds = Field(default=NEVER, description="Accepted, then closed without an answer.")
+    stall: _Odds = Field(default=NEVER, description="Read in full, never answered, never closed.")
     stall_above_bytes: int | None = Field(
-        default=None, ge=0, description="Requests with larger bodies are stalled, each of them."
+        default=None, ge=0, description="All requests with larger bodies are stalled."
     )
-    stall_takes_records: bool = Field(default=False, description="Whether a stalled request is taken.")
-    cut_body: _Odds = Field(default=NEVER, description="Taken, closed in the middle of the reply's body.")
-    slow_body: _Odds = Field(default=NEVER, description="Taken, the reply's body drips for `slow_body_secs`.")
+    stall_takes_records: bool = Field(default=False, description="Whether a stalled request is accepted.")
+    cut_body: _Odds = Field(default=NEVER, description="Accepted, closed in the middle of the reply's body.")
+    slow_body: _Odds = Field(
+        default=NEVER, description="Accepted, the reply's body is sent slowly, over `slow_body_secs`."
+    )
     slow_body_secs: float = Field(default=1.0, gt=0, description="How long that takes.")
     close_with: Literal["fin", "rst"] = Field(default="fin", description="How faults close a connection.")
     close_idle_after_secs: float | None = Field(
-        default=None, gt=0, description="Connections without a request are closed so soon, if below the usual."
+        default=None, gt=0, description="Connections without a request are closed after this, if sooner than usual."
     )
 
-    broken_json: _Odds = Field(default=NEVER, description="Taken; the reply's JSON ends too early.")
-    empty_body: _Odds = Field(default=NEVER, description="Taken; the reply has no body.")
-    html_body: _Odds = Field(default=NEVER, description="Taken; the reply is a page, with the status of success.")
-    wrong_counts: _Odds = Field(default=NEVER, description="Taken; the counts add up to one record more than sent.")
-    repeated_index: _Odds = Field(default=NEVER, description="Taken; `errors` names the first record twice.")
-    out_of_range_index: _Odds = Field(default=NEVER, description="Taken; `errors` names a record that was not sent.")
-    wrong_to: _Odds = Field(default=NEVER, description="Taken; an entry of `errors` has another record's number.")
+    broken_json: _Odds = Field(default=NEVER, description="Accepted; the reply's JSON ends too early.")
+    empty_body: _Odds = Field(default=NEVER, description="Accepted; the reply has no body.")
+    html_body: _Odds = Field(default=NEVER, description="Accepted; the reply is an HTML page, with a success status.")
+    wrong_counts: _Odds = Field(default=NEVER, description="Accepted; the counts add up to one record more than sent.")
+    repeated_index: _Odds = Field(default=NEVER, description="Accepted; `errors` names the first record twice.")
+    out_of_range_index: _Odds = Field(default=NEVER, description="Accepted; `errors` names a record that was not sent.")
+    wrong_to: _Odds = Field(default=NEVER, description="Accepted; an entry of `errors` has another record's number.")
     unnamed_error: _Odds = Field(
-        default=NEVER, description="The first good record is refused and counted, but not named in `errors`."
+        default=NEVER, description="The first good record is rejected and counted, but not named in `errors`."
     )
     huge_reply_bytes: int | None = Field(
-        default=None, ge=1, le=1_000_000_000, description="Replies of success are padded to this size."
+        default=None, ge=1, le=1_000_000_000, description="Success replies are padded to this size."
     )
 
     @model_validator(mode="after")

@@ -35,17 +35,17 @@ class Switches(Model):
     """How to read the documentation where it is silent or disagrees with itself."""
 
     list_number: Literal["message", "top_level", "both"] = Field(
-        default="both", description="Where bulk sends may carry it; with `both` the message's own wins."
+        default="both", description="Where bulk sends may carry it; with `both` the message's own takes precedence."
     )
-    success_status: Literal[200, 201] = Field(default=200, description="Status of replies that took a request.")
+    success_status: Literal[200, 201] = Field(default=200, description="Status of replies that accepted a request.")
     all_failed_status: int | None = Field(
-        default=None, ge=200, le=499, description="Status of a bulk reply without one success; unset: as success."
+        default=None, ge=200, le=499, description="Status of a bulk reply without any success; unset: as success."
     )
     key_codes: Literal["detailed", "unauthorized"] = Field(
         default="detailed", description="401 with `missing_api_key` and `invalid_api_key`, or `unauthorized` for both."
     )
     index_base: Literal[0, 1] = Field(default=0, description="The `index` of the first record in `errors`.")
-    errors_cap: int | None = Field(default=None, ge=0, description="Most entries in `errors`; unset: all.")
+    errors_cap: int | None = Field(default=None, ge=0, description="Maximum entries in `errors`; unset: all.")
     history_errors_cap: int = Field(default=100, ge=0, description="The same for history, where it is documented.")
     empty_array: Literal["missing", "accepted"] = Field(
         default="missing", description="Whether an empty array counts as an absent one."
@@ -55,7 +55,7 @@ class Switches(Model):
         default=None,
         gt=0,
         le=86_400,
-        description="The same text to the same number from the same list is suppressed for so long; unset: never.",
+        description="The same text to the same number from the same list is suppressed for this long; unset: never.",
     )
     duplicate_reply: Literal["queued", "error"] = Field(
         default="queued", description="A suppressed message is counted as queued, or fails with `duplicate_message`."
@@ -67,11 +67,11 @@ class Switches(Model):
         default="record", description="A contact above 4,000 bytes fails alone, or fails its whole bulk request."
     )
     partial_queueing: float = Field(
-        default=0.0, ge=0, le=1, description="Share of a batch that is taken before an injected or poisoned 5xx."
+        default=0.0, ge=0, le=1, description="Share of a batch that is accepted before an injected or poisoned 5xx."
     )
     max_body_bytes: int = Field(default=5_000_000, ge=1, le=64_000_000, description="413 above it.")
     not_sendable_suffixes: tuple[str, ...] = Field(
-        default=("9999999",), description="Numbers that end so are VOIP: `not_sendable`."
+        default=("9999999",), description="Numbers with these endings are VOIP: `not_sendable`."
     )
     message_ids: Literal["any", "issued"] = Field(
         default="any", description="Ids that revenue and history know: any, or those that sends were given."
@@ -118,7 +118,7 @@ class SimulatorSettings(Model):
         default=None, description="The account's lists; unset: any valid number is one of them."
     )
     fast: bool = Field(
-        default=False, description="Count the records of bulk requests; neither check nor remember them."
+        default=False, description="Only count the records of bulk requests; neither check nor remember them."
     )
     switches: Switches = Switches()
     identities: Identities = Identities()

@@ -280,7 +280,7 @@ class Beginnings:
         except ForeignMetadataError as error:
             if not ruling.discard_metadata:
                 reset = self._reset(partition, "--to-current")
-                detail = f"{error}; to begin at the committed offset: resume, or {reset}"
+                detail = f"{error}; to start at the committed offset: resume, or {reset}"
                 return replace(found, hold=("foreign_metadata", detail))
             progress = Progress(committed.offset)
         if not progress.birth:
@@ -329,12 +329,12 @@ class Beginnings:
         """Return how many records are gone that were not read, 1 where that cannot be known, and what a hold says."""
         base, top = progress.base, _top(progress)
         unread = max(low - base, 0) - _below(progress.settled, low) - _below(progress.in_flight, low)
-        go_on = "the oldest record there is"
+        go_on = "the oldest available record"
         if base > high:
-            unread, go_on = 1, f"{go_on}, which posts all of them, also those that were posted before"
+            unread, go_on = 1, f"{go_on}, which posts all of them, even those that were posted before"
             why = (
-                f"offset {base} lies beyond the end {high}: the topic was made anew, or an unclean leader election has "
-                "cut it off, and then what it holds was read before; to go on with its end, "
+                f"offset {base} is beyond the end {high}: the topic was recreated, or an unclean leader election has "
+                "truncated it, and then what it has now was read before; to continue at its end, "
                 f"{self._reset(partition, '--to-latest')}"
             )
         elif unread:
@@ -342,12 +342,12 @@ class Beginnings:
         elif top > high:
             unread, go_on = 1, "what is there" if base >= low else go_on
             why = (
-                f"what was read up to offset {top - 1} lies beyond the end {high}: an unclean leader election has cut "
-                "it off, or the topic was made anew; what is written there since is new"
+                f"what was read up to offset {top - 1} is beyond the end {high}: an unclean leader election has "
+                "truncated it, or the topic was recreated; what has been written there since is new"
             )
         else:
             return 0, ""
-        return unread, f"{why}; to go on with {go_on}: resume, or on_missing: continue"
+        return unread, f"{why}; to continue with {go_on}: resume, or on_missing: continue"
 
     def _forgotten(self, partition: Partition, base: int, low: int, high: int, outcomes: _Outcomes) -> str:
         """Return what beginning at `base` would do to records by which outcomes know that the stream is not new.

@@ -72,7 +72,7 @@ class Resumed:
 
 def hold_for_doubt(count: int) -> tuple[str, str]:
     """Return reason and detail of the hold of a partition whose last owner had records in flight."""
-    return "in_doubt", f"{count} records are in doubt; say what becomes of them"
+    return "in_doubt", f"{count} records are in doubt; decide what to do with them"
 
 
 def options_for(reason: str) -> tuple[str, ...]:

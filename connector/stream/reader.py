@@ -241,7 +241,7 @@ class Reader:
         if self._asker.finds_cut_off(source):
             self._replace_consumer(source, KafkaTroubleError("it had lost its brokers"))
         elif source.was_expelled:
-            self._replace_consumer(source, KafkaTroubleError("its group had taken it for gone"))
+            self._replace_consumer(source, KafkaTroubleError("its group had removed it"))
         if read.chunks:
             self.troubles.read(read.chunks)
             self._preparer.begin_turn()
@@ -474,7 +474,7 @@ class Reader:
         However long it takes: an answer that comes later would be taken for that of another record.
         """
         for partition in self._identities.look(self._positions):
-            self._log.warning("topic made anew", partition=str(partition))
+            self._log.warning("topic recreated", partition=str(partition))
             self._reload(partition, float("inf"))
 
     def _positions(self) -> Positions:

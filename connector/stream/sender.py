@@ -45,7 +45,7 @@ _HOLD_REASONS = {401: "unauthorized", 402: "payment_required", 403: "forbidden",
 TOLD_EVERY_SECS = 10.0
 """How often it is told that batches come too late to be posted."""
 
-_EXPIRED = Verdicts(Verdict("dead_letter", "expired", text="grew older than delivery.max_age_secs as it waited"))
+_EXPIRED = Verdicts(Verdict("dead_letter", "expired", text="became older than delivery.max_age_secs while it waited"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,7 +416,7 @@ class Sender:
     def _hold_partitions(self, chunks: tuple[Chunk, ...]) -> None:
         state = self._state
         for partition in {chunk.partition for chunk in chunks if state.flow.is_alive(chunk)}:
-            state.hold_partition(partition, "in_doubt", "an answer was lost; say what becomes of its records")
+            state.hold_partition(partition, "in_doubt", "an answer was lost; decide what to do with its records")
 
     def _refused_for_records(self, answered: Answered) -> None:
         """Halve a batch until the record is alone that is refused, and give that one up.

@@ -34,11 +34,9 @@ _NAMED: Final = 5
 """Partitions that a line of the log names; the status has them all."""
 
 _NOT_FETCHED: Final = Wait("fetch", False, "nothing was fetched")
-_NOT_ASKED_YET: Final = Wait("fetch", True, "nothing was fetched; its leader is asked about that in its turn")
-_OUT_OF_GROUP: Final = Wait(
-    "kafka", True, "it is not in its group: no broker answers for that, or no topic is there to be read"
-)
-_NOTHING_KNOWN: Final = Wait("nothing", False, "its oldest record that is not settled is nowhere to be found")
+_NOT_ASKED_YET: Final = Wait("fetch", True, "nothing was fetched; its leader has not been asked yet")
+_OUT_OF_GROUP: Final = Wait("kafka", True, "it is not in its group: no broker answers, or there is no topic to read")
+_NOTHING_KNOWN: Final = Wait("nothing", False, "its oldest unsettled record cannot be found")
 
 
 class Watch:
@@ -147,7 +145,7 @@ class Watch:
     def _wait(self, partition: Partition | None, holds: list[Hold], at: float) -> Wait:
         state = self._state
         if partition is None and self._reader.in_group:
-            return Wait("reader", False, "the thread that reads has not come round")
+            return Wait("reader", False, "the reader thread is stuck")
         hold = holds[0] if holds else None if partition is None else state.partition_holds.get(partition)
         if hold is not None:
             return Wait("hold", True, hold.reason)
@@ -159,7 +157,7 @@ class Watch:
         if partition is None:
             return _OUT_OF_GROUP
         if partition not in state.flow.partitions:
-            return Wait("progress", False, "its committed progress was not taken over")
+            return Wait("progress", False, "its committed progress was not loaded")
         return self._wait_of_oldest(partition, at)
 
     def _wait_of_oldest(self, partition: Partition, at: float) -> Wait:
@@ -179,7 +177,7 @@ class Watch:
             case "ready":
                 return Wait("turn", self._is_busy(at), f"batch {place.batch_id} waits for a free request", attempt)
             case "crowded":
-                return Wait("start", False, "the metadata of its commits is full", attempt)
+                return Wait("start", False, "its commit metadata is full", attempt)
             case "elsewhere" if (until := self._paced_until(partition)) is not None:
                 known = at < until + self._stalled_secs * 0.5
                 return Wait("pace", known, "its oldest record waits for the pace of its list")
@@ -224,7 +222,7 @@ class Watch:
         spot = self._reader.spots.get(partition)
         if spot is None or spot.offset is None or not spot.lag or end > spot.offset:
             return Wait("fetch", False, "there are records that were not fetched")
-        return Wait("upstream_transaction_open", True, "whoever writes the topic has neither committed nor aborted")
+        return Wait("upstream_transaction_open", True, "a producer of the topic has neither committed nor aborted")
 
     # ------------------------------------------------------------------ what is told
 
@@ -262,8 +260,8 @@ class Watch:
                     "partition full",
                     partition=str(partition),
                     in_doubt=in_doubt,
-                    detail="too many records wait scattered above its committed offset, unanswered or to be posted "
-                    "again, to be listed with more; new ones start as these are settled",
+                    detail="too many scattered records above its committed offset are unanswered or wait to be posted "
+                    "again, so there is no room to list more; new ones start as these are settled",
                 )
         for partition, (first, last) in list(self._full.items()):
             if at - last >= FULL_SECS:

@@ -62,14 +62,14 @@ _REQUESTS = _seconds(
     "Time from the first byte of a request to the last of its reply, by the row of the verdict table that decided.",
     (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
-_POSTED = _counter("trackly_posted_records_total", "stream row", "records", "Records in requests, repeats counted.")
+_POSTED = _counter("trackly_posted_records_total", "stream row", "records", "Records in requests, including repeats.")
 _SETTLE = _seconds(
     "trackly_settle_seconds",
     "stream",
-    "Time from the oldest record of a batch being appended to its topic to the commit of its outcomes.",
+    "Time from when the oldest record of a batch was appended to its topic to the commit of its outcomes.",
     (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
 )
-_HOLDS = _counter("trackly_holds_total", "stream reason", "holds", "Holds that began.")
+_HOLDS = _counter("trackly_holds_total", "stream reason", "holds", "Holds that started.")
 
 
 class BatchMetrics:
@@ -101,14 +101,14 @@ class BatchMetrics:
 
 _COUNTERS: Final = (
     ("trackly_records_read_total", "records_read", "records", "Records read from the topics."),
-    ("trackly_queued_total", "queued", "records", "Records that the platform took, their outcomes committed."),
+    ("trackly_queued_total", "queued", "records", "Records that the platform accepted, with their outcomes committed."),
     ("trackly_skipped_total", "skipped", "records", "Records without a value, their outcomes committed."),
-    ("trackly_resent_total", "resent", "records", "Records in doubt that were posted again, as the settings say."),
+    ("trackly_resent_total", "resent", "records", "Records in doubt that were posted again, as configured."),
     (
         "trackly_missing_total",
         "missing",
         "records",
-        "Records removed before they were read or posted: retention passed, or a topic was made anew.",
+        "Records removed before they were read or posted: by retention, or because a topic was recreated.",
     ),
     (
         "trackly_vanished_total",
@@ -120,7 +120,7 @@ _COUNTERS: Final = (
         "trackly_passed_over_offsets_total",
         "passed_over",
         "offsets",
-        "Offsets that the topic did not have: compacted, aborted, or markers of transactions.",
+        "Offsets without a record: compacted, aborted, or transaction markers.",
     ),
     ("trackly_ticks_total", "ticks", "transactions", "Transactions committed."),
     ("trackly_ticks_aborted_total", "ticks_aborted", "transactions", "Transactions aborted."),
@@ -128,13 +128,13 @@ _COUNTERS: Final = (
         "trackly_producers_replaced_total",
         "producers_replaced",
         "producers",
-        "Producers that were thrown away for a new one: fenced, or for brokers that did not answer.",
+        "Producers that were replaced: fenced, or because brokers did not answer.",
     ),
     (
         "trackly_consumers_replaced_total",
         "consumers_replaced",
         "consumers",
-        "Consumers that were thrown away for a new one: fenced, or without a broker that they could reach.",
+        "Consumers that were replaced: fenced, or without a reachable broker.",
     ),
 )
 _GAUGES: Final = (
@@ -144,24 +144,24 @@ _GAUGES: Final = (
         "records",
         "Records posted and not answered; in doubt after a crash.",
     ),
-    ("trackly_in_flight_requests", "in_flight_requests", "requests", "Requests under way."),
+    ("trackly_in_flight_requests", "in_flight_requests", "requests", "Requests in flight."),
     (
         "trackly_in_doubt_records",
         "open_doubt",
         "records",
-        "Records in doubt that wait to be read again or decided about; those decided are dead letters.",
+        "Records in doubt that wait to be read again or for a decision; not those that are already dead letters.",
     ),
-    ("trackly_concurrency_limit", "concurrency_limit", "requests", "Requests that may be under way, as adapted."),
-    ("trackly_waiting_batches", "waiting_batches", "batches", "Batches that wait to be tried again."),
-    ("trackly_waiting_for_key", "waiting_for_key", "records", "Records that wait for an earlier one of their key."),
+    ("trackly_concurrency_limit", "concurrency_limit", "requests", "Adaptive limit of requests in flight."),
+    ("trackly_waiting_batches", "waiting_batches", "batches", "Batches that wait for a retry."),
+    ("trackly_waiting_for_key", "waiting_for_key", "records", "Records that wait for an earlier one with their key."),
     ("trackly_ready_batches", "ready_batches", "batches", "Batches that wait for a free request."),
-    ("trackly_held_bytes", "held_bytes", "bytes", "Bytes of records in memory."),
+    ("trackly_held_bytes", "held_bytes", "bytes", "Bytes used by records in memory."),
     ("trackly_lag_records", "lag", "records", "Records between the committed offsets and the ends of the partitions."),
     (
         "trackly_oldest_unsettled_seconds",
         "oldest_unsettled_secs",
         "seconds",
-        "Age of the oldest record without a result; of one not read, how long its partition stands still.",
+        "Age of the oldest record without a result; if it has not been read, how long its partition has stood still.",
     ),
     (
         "trackly_last_progress_timestamp_seconds",
@@ -173,7 +173,7 @@ _GAUGES: Final = (
         "trackly_paused_seconds",
         "paused_secs",
         "seconds",
-        "Time for which the platform has asked to be left alone (`Retry-After`), from now.",
+        "Remaining pause that the platform has asked for (`Retry-After`).",
     ),
 )
 _BY_STREAM: Final = (
@@ -186,7 +186,7 @@ _PACE = _describe(
     "gauge",
     "stream",
     "seconds",
-    "Time that the list which is furthest behind its pace needs for what waits, unread records included.",
+    "Time that the slowest list needs for its backlog at its pace, including unread records.",
 )
 _DEAD = _describe("trackly_dead_letters_total", "counter", "stream reason", "records", "Dead letters committed.")
 _CLOSED = _describe(
@@ -197,14 +197,14 @@ _HOLD = _describe(
     "gauge",
     "stream reason",
     "",
-    "1 while the stream holds for this reason; `paused` is somebody's own doing.",
+    "1 while the stream holds for this reason; `paused` was requested by a person.",
 )
 _STALLED = _describe(
     "trackly_stalled_partitions",
     "gauge",
     "stream waits_for",
     "partitions",
-    "Partitions that stand still, records waiting, by what they wait for.",
+    "Partitions that stand still with records waiting, by what they wait for.",
 )
 _REDRIVEN = _describe(
     "trackly_redriven_total", "counter", "stream rule", "records", "Dead letters that a rule of the stream sent again."
@@ -217,7 +217,7 @@ _REDRIVE_PASSED = _describe(
     "counter",
     "stream rule why",
     "records",
-    "Dead letters that a rule passed over: `redriven`, as they were sent again already, or `too_large`.",
+    "Dead letters that a rule skipped: `redriven`, as they had already been sent again, or `too_large`.",
 )
 _STATE = _describe("trackly_stream_state", "gauge", "stream state", "", "1 for the state the stream is in.")
 
@@ -285,7 +285,7 @@ class WorkerSeen:
 
 _WORKER_UP = _describe("trackly_worker_up", "gauge", "worker", "", "1 while the worker's process runs.")
 _RESTARTS = _describe(
-    "trackly_worker_restarts_total", "counter", "worker", "starts", "How often the worker was started again."
+    "trackly_worker_restarts_total", "counter", "worker", "starts", "How often the worker was restarted."
 )
 
 

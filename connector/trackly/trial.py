@@ -46,15 +46,15 @@ def _faults(stream: StreamSettings, at: KeyPath, path: KeyPath, named: Iterable[
     looked_at = tuple((*at, name) for name in ("mapping", "operation", "history", "contacts", "list_number"))
     for name in operation.events.required:
         if name not in mapping.fields:
-            text = f"makes no `{name}`, which each event of operation {stream.operation} must have"
+            text = f"does not set `{name}`, which each event of operation {stream.operation} must have"
             yield Fault((*path, "fields"), text, looked_at)
     names_list = stream.list_number or mapping.list_number is not None or not _LISTS.isdisjoint(mapping.fields)
     if operation.endpoint.takes_list and not names_list:
-        text = "makes no `list_number`; set the stream's, or have mapping.list_number choose one"
+        text = "does not set `list_number`; set the stream's, or choose one with mapping.list_number"
         yield Fault((*path, "fields"), text, looked_at)
     for name in named:
         if name in mapping.fields and (why := _refusal(operation, name, mapping.fields[name], mapping.max_segments)):
-            yield Fault((*path, "fields", name), f"is refused with every record that has it: {why}", looked_at)
+            yield Fault((*path, "fields", name), f"is rejected for every record that has it: {why}", looked_at)
 
 
 def _refusal(operation: Operation, name: str, spec: Any, max_segments: int | None) -> str | None:

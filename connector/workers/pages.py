@@ -109,7 +109,7 @@ class Pages:
         headers = {key: request.headers[key] for key in _PASSED_ON if key in request.headers}
         status, told = joined_resumed(await self._ask_all(request.rel_url.raw_path, post=body, headers=headers))
         if status == 200:
-            log.info("passed on to all workers", action=action, stream=name, remote=request.remote)
+            log.info("forwarded to all workers", action=action, stream=name, remote=request.remote)
         return answered(status, told)
 
     # ------------------------------------------------------------------ what the console asks of its host
@@ -129,7 +129,7 @@ class Pages:
         headers = {"Authorization": f"Bearer {token.get_secret_value()}", "Content-Type": _FORM}
         path = f"/streams/{quote(stream, safe='')}/{action}"
         status, told = joined_resumed(await self._ask_all(path, post=urlencode(form).encode(), headers=headers))
-        log.info("passed on to all workers", action=action, stream=stream, remote=remote, status=status)
+        log.info("forwarded to all workers", action=action, stream=stream, remote=remote, status=status)
         return status, told
 
     async def _joined_status(self) -> tuple[int, dict[str, Any]]:

@@ -157,10 +157,10 @@ class Supervisor:
                 wait = worker.restarts.ended(code, now=now())
                 if wait is None:
                     self.fatal = worker
-                    log.error("worker ended as no restart would mend; stopping all", worker=worker.ordinal, code=code)
+                    log.error("worker failed, a restart cannot fix it; stopping all", worker=worker.ordinal, code=code)
                     self._stop()
                     return
-                log.error("worker ended and is started again", worker=worker.ordinal, code=code, in_secs=wait)
+                log.error("worker exited, restarting it", worker=worker.ordinal, code=code, in_secs=wait)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), wait)
         finally:
@@ -210,7 +210,7 @@ class Supervisor:
         drain = max(stream.delivery.drain_secs for stream in self.settings.streams)
         await asyncio.sleep((drain + self.settings.shutdown.grace_secs) / 2)
         late = [worker.ordinal for worker in self._workers if worker.is_up]
-        log.error("workers have not drained in time and are ended; what they had in flight is in doubt", workers=late)
+        log.error("workers did not drain in time and are killed; what they had in flight is in doubt", workers=late)
         self._signal_all(signal.SIGKILL)
 
     def _signal_all(self, number: signal.Signals) -> None:

@@ -70,7 +70,7 @@ def test_where_no_temporary_file_can_be_made_that_is_told_in_two_lines(tmp_path:
     assert ended.returncode == 1, ended.stderr
     error, way_out = ended.stderr.splitlines()
     assert error.startswith("error: the folder of temporary files cannot be used: ")
-    assert way_out.startswith("way out: make room, or name by TMPDIR")
+    assert way_out.startswith("hint: free space, or set TMPDIR")
 
 
 @pytest.mark.parametrize("instead", ["a folder of all", "a link"])
@@ -89,7 +89,7 @@ def test_a_lock_is_not_written_where_somebody_else_can(
         folder.chmod(0o777)
     (folder / "one.lock").symlink_to(ours)
 
-    with pytest.raises(TemporaryFolderError, match="it is not ours alone"):
+    with pytest.raises(TemporaryFolderError, match="it does not belong to us alone"):
         claim(_settings(instance_id="one"))
 
     assert ours.read_text() == "precious"

@@ -224,7 +224,7 @@ def test_what_no_stream_can_be_told_is_refused_like_all_else(still_holding: Site
 
     reply = still_holding.post(path=path)
 
-    problem = "a stream can be told to pause and to resume, and nothing else"
+    problem = "a stream can only be paused or resumed"
     assert (reply.status_code, reply.json()) == (404, {"problem": problem})
     assert still_holding.post(token=None, path=path).status_code == 401
 

@@ -256,7 +256,7 @@ def test_a_property_that_librdkafka_refuses_is_a_problem_of_the_settings(
     result = check(*(["--json"] if as_json else []))
 
     assert result.exit_code == 2
-    assert "librdkafka refuses it: No such configuration property" in result.output
+    assert "librdkafka rejects it: No such configuration property" in result.output
 
 
 def test_where_nobody_watches_each_finding_is_one_line(

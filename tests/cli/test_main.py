@@ -82,7 +82,7 @@ def test_help_names_every_command_and_exit_code() -> None:
         (["check"], "Error: Missing argument 'SETTINGS'."),
         (
             ["explain", "c.yaml", "--sample", "a", "--last", "3"],
-            "Error: Invalid value for --last: is for a topic that is read; with --sample all is shown",
+            "Error: Invalid value for --last: is only for a topic; with --sample everything is shown",
         ),
         (["dead-letters", "redrvie"], "Error: No such command 'redrvie'. Did you mean 'redrive'?"),
         (
@@ -198,13 +198,13 @@ def test_foreseeable_trouble_is_a_line_with_its_way_out_and_a_code(error: Except
 
     told, way_out = result.stderr.splitlines()
     assert (result.exit_code, result.stdout, told) == (code, "", f"error: {error}")
-    assert way_out.startswith("way out: ")
+    assert way_out.startswith("hint: ")
 
 
 def test_a_way_out_is_told() -> None:
     error = CommandError("taken", ExitCode.INSTANCE_ID_IN_USE, way_out="set instance_id")
 
-    assert CliRunner().invoke(_ending_with(error)).stderr == "error: taken\nway out: set instance_id\n"
+    assert CliRunner().invoke(_ending_with(error)).stderr == "error: taken\nhint: set instance_id\n"
 
 
 def test_every_problem_of_settings_is_told() -> None:
@@ -371,7 +371,7 @@ def test_commands_for_dead_letters_refuse_what_librdkafka_refuses(tmp_path: Path
     result = CliRunner().invoke(app, ["dead-letters", "stats", str(path)])
 
     assert result.exit_code == 2
-    assert 'kafka.properties["foo.bar"]: librdkafka refuses it' in result.stderr
+    assert 'kafka.properties["foo.bar"]: librdkafka rejects it' in result.stderr
 
 
 _PRINTING = """

@@ -72,7 +72,7 @@ def test_a_partition_of_what_is_no_topic_is_refused() -> None:
         app, ["resume", "sends", "--partition", "\udcff:1"], env={"TRACKLY_CONNECTOR_TOKEN": TOKEN}
     )
 
-    assert (told.exit_code, told.stderr.splitlines()[0]) == (2, "error: --partition is no name of a topic")
+    assert (told.exit_code, told.stderr.splitlines()[0]) == (2, "error: --partition is not a valid topic name")
 
 
 def test_a_note_that_is_no_text_is_passed_on_as_far_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,9 +28,9 @@ def _platform(tls: Mapping[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("files", "at", "message"),
     [
-        ({"ca_file": "no_pem"}, "ca_file", "holds no certificate that can be used: it must be a PEM file"),
-        ({"cert_file": "no_pem", "key_file": "key"}, "cert_file", "holds no certificate that can be used"),
-        ({"cert_file": "cert", "key_file": "no_pem"}, "key_file", "holds no key that can be used"),
+        ({"ca_file": "no_pem"}, "ca_file", "contains no usable certificate: it must be a PEM file"),
+        ({"cert_file": "no_pem", "key_file": "key"}, "cert_file", "contains no usable certificate"),
+        ({"cert_file": "cert", "key_file": "no_pem"}, "key_file", "contains no usable key"),
         ({"cert_file": "cert", "key_file": "other_key"}, "key_file", "is not the key of the certificate"),
         ({"cert_file": "cert", "key_file": "encrypted_key"}, "key_file", "is encrypted, which is not supported here"),
     ],
@@ -62,4 +62,4 @@ def test_an_encrypted_key_is_refused_without_asking_for_its_password(pair: Pair)
 def test_a_file_that_is_not_there_is_for_others_to_tell(tmp_path: Path, refused: Refused) -> None:
     (problem,) = refused(_platform({"ca_file": str(tmp_path / "none.pem")}))
 
-    assert problem.message.startswith("names no file")
+    assert problem.message.startswith("does not name a file")

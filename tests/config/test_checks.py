@@ -85,7 +85,7 @@ TIME = {
     "records must not expire while they wait for company": (
         _stream(delivery={"max_age_secs": 30}, batch={"window_ms": 30_000}),
         "streams[0].delivery.max_age_secs",
-        "must be above batch.window_ms (30), for which records wait for company and grow older; is 30",
+        "must be above batch.window_ms (30), for which records wait for their batch and grow older; is 30",
     ),
     "connecting is part of the request": (
         {"trackly": {"timeouts": {"connect_secs": 31}}},
@@ -143,7 +143,7 @@ AMOUNTS = {
     "a code is transient or a matter of settings": (
         _stream(retry={"setting_codes": ["provider_error", "x"]}),
         "streams[0].retry.setting_codes",
-        "has provider_error, which is among transient_codes too",
+        "has provider_error, which is also in transient_codes",
     ),
 }
 
@@ -178,22 +178,22 @@ TOPICS = {
     "a rule is for reasons that there are": (
         _stream(dead_letters={"redrive": [{"name": "again", "reasons": ["save_error", "server_eror"]}]}),
         "streams[0].dead_letters.redrive[0].reasons[1]",
-        "is no reason of a dead letter; did you mean server_error?",
+        "is not a reason of a dead letter; did you mean server_error?",
     ),
     "a rule waits for no reason in vain": (
         _stream(dead_letters={"redrive": [{"name": "again", "reasons": ["503"]}]}),
         "streams[0].dead_letters.redrive[0].reasons[0]",
-        "is no reason of a dead letter, and the rule would wait for it in vain",
+        "is not a reason of a dead letter, and the rule would wait for it in vain",
     ),
     "the redrive topic is no output": (
         _stream(dead_letters={"topic": "sends.redrive"}),
         "streams[0].dead_letters.topic",
-        "must not be the stream's redrive topic: it is kept for records sent again",
+        "must not be the stream's redrive topic: it is reserved for records sent again",
     ),
     "the redrive topic is no input": (
         _stream(topics=["in", "sends.redrive"]),
         "streams[0].topics",
-        "needs no sends.redrive: it is kept for records sent again",
+        "must not list sends.redrive: it is reserved for records sent again",
     ),
     "outcomes and dead letters are apart": (
         _stream(outcomes={"topic": "dead"}),
@@ -214,55 +214,55 @@ TOPICS = {
 }
 
 OPERATIONS = {
-    "history has no single form": (
+    "history has no single mode": (
         _stream(operation="history", mode="single"),
         "streams[0].mode",
-        "must be bulk: the platform has no single form of history imports",
+        "must be bulk: the platform has no single mode for history imports",
     ),
     "only texts have a pace": (
         _stream(operation="contacts", pace={"messages_per_minute": 17_000}),
         "streams[0].pace",
-        "does nothing with operation contacts",
+        "has no effect with operation contacts",
     ),
     "top level is for sends": (
         _stream(operation="contacts", list_number_placement="top_level"),
         "streams[0].list_number_placement",
-        "top_level is for send in bulk mode only",
+        "top_level is only for send in bulk mode",
     ),
     "top level is for bulk": (
         _stream(mode="single", list_number_placement="top_level"),
         "streams[0].list_number_placement",
-        "top_level is for send in bulk mode only",
+        "top_level is only for send in bulk mode",
     ),
     "revenue has no list": (
         _stream(operation="revenue", list_number="+18005551234"),
         "streams[0].list_number",
-        "does nothing: revenue has no list",
+        "has no effect: revenue has no list",
     ),
     "clicks have no list": (
         _stream(operation="history", history={"kind": "clicks"}, list_number="+18005551234"),
         "streams[0].list_number",
-        "does nothing: history of clicks has no list",
+        "has no effect: history of clicks has no list",
     ),
     "history is for history": (
         _stream(history={"kind": "clicks"}),
         "streams[0].history",
-        "does nothing with operation send",
+        "has no effect with operation send",
     ),
     "revenue is for revenue": (
         _stream(revenue={"imported": True}),
         "streams[0].revenue",
-        "does nothing with operation send",
+        "has no effect with operation send",
     ),
     "a single request has no mark of an import": (
         _stream(operation="revenue", mode="single", revenue={"imported": True}),
         "streams[0].revenue.imported",
-        "is for bulk mode only: a single request has no such mark",
+        "is only for bulk mode: a single request has no such field",
     ),
     "contacts is for contacts": (
         _stream(contacts={"journeys": True}),
         "streams[0].contacts",
-        "does nothing with operation send",
+        "has no effect with operation send",
     ),
 }
 
@@ -275,7 +275,7 @@ SECURITY = {
     "a mechanism needs sasl": (
         _sasl("PLAIN", protocol="ssl", username="u", password="p"),
         "kafka.security.sasl_mechanism",
-        "does nothing with protocol ssl; use a sasl protocol",
+        "has no effect with protocol ssl; use a sasl protocol",
     ),
     "PLAIN needs a user": (_sasl("PLAIN", password="p"), "kafka.security.username", "is required with PLAIN"),
     "SCRAM needs a password": (
@@ -324,7 +324,7 @@ SECURITY = {
     "authorities need ssl": (
         _sasl(protocol="plaintext", ca_file="is-there.pem"),
         "kafka.security.ca_file",
-        "does nothing with protocol plaintext; use ssl or sasl_ssl",
+        "has no effect with protocol plaintext; use ssl or sasl_ssl",
     ),
     "a certificate for the platform needs its key": (
         {"trackly": {"tls": {"cert_file": "is-there.pem"}}},
@@ -353,17 +353,17 @@ TRACES = {
     "a user in the address is a header": (
         _traces("https://user:hunter2@collector.example/v1/traces"),
         "traces.endpoint",
-        "must not hold a user or a password; a collector knows us by traces.headers",
+        "must not contain a user name or password; a collector knows us by traces.headers",
     ),
     "a header in two lines": (
         _traces("https://collector.example/v1/traces", Authorization="Bearer hunter2\n"),
         "traces.headers.Authorization",
-        "must not begin or end with white space (a line break at its end, perhaps)",
+        "must not begin or end with white space (perhaps a line break at the end)",
     ),
     "a header beyond ASCII": (
         _traces("https://collector.example/v1/traces", Authorization="Bearer hünter2"),
         "traces.headers.Authorization",
-        "must hold printable ASCII characters only",
+        "must contain only printable ASCII characters",
     ),
     "a header that says nothing": (
         _traces("https://collector.example/v1/traces", Authorization=""),
@@ -450,7 +450,7 @@ def test_a_named_file_must_exist_and_relative_ones_start_at_the_settings(
     after = load(changes)
 
     assert [str(problem).partition(" (line")[0] for problem in before] == [
-        f"{group}.ca_file: names no file: {tmp_path / 'ca.pem'}"
+        f"{group}.ca_file: does not name a file: {tmp_path / 'ca.pem'}"
     ]
     assert getattr(getattr(after, owner), section).ca_file == tmp_path / "ca.pem"
 
@@ -460,6 +460,6 @@ def test_every_file_setting_is_looked_for(refused: Refused) -> None:
 
     problems = refused({"kafka": {"security": {"protocol": "ssl", **pair}}, "trackly": {"tls": pair}})
 
-    assert {problem.path for problem in problems if problem.message.startswith("names no file")} == {
+    assert {problem.path for problem in problems if problem.message.startswith("does not name a file")} == {
         f"{group}.{name}" for group in ("kafka.security", "trackly.tls") for name in pair
     }

@@ -70,19 +70,19 @@ webb:
     )
 
     assert told == [
-        "kafka.bootstrap_servers: is given twice, first in line 2 (line 3)",
+        "kafka.bootstrap_servers: occurs twice, first in line 2 (line 3)",
         "kafka.session_timeout_secs: must be a number, without quotes (line 4)",
         "kafka.security.sasl_mechanism: is required with protocol sasl_ssl (line 6)",
         "kafka.properties.odd: must be text, a number, true or false (line 7)",
         'kafka.properties["group.id"]: may not be set here: use streams[].group_id (line 7)',
         (
-            'kafka.properties["max.in.flight"]: must be a whole number from 1 to 5; more would let records change '
-            "places (line 7)"
+            'kafka.properties["max.in.flight"]: must be a whole number from 1 to 5; more would let records be '
+            "reordered (line 7)"
         ),
         "trackly.api_key: environment variable NOPE is not set (line 9)",
         (
-            "streams[0].name: must be 1 to 100 lower-case letters, digits, dots, underscores and hyphens, no sign "
-            "first (line 12)"
+            "streams[0].name: must be 1 to 100 lower-case letters, digits, dots, underscores and hyphens, a "
+            "letter or digit first (line 12)"
         ),
         "streams[0].topics[1]: must be a topic name: 1 to 249 letters, digits, dots, underscores and hyphens (line 13)",
         "streams[0].list_number: must be text: put it in quotes (line 14)",
@@ -97,7 +97,7 @@ webb:
         ),
         "streams[1].delivery.drain_secs: must be below shutdown.grace_secs (30); is 40 (line 22)",
         "streams[1]: needs topics or pattern (line 22)",
-        "streams[1].history: does nothing with operation revenue (line 24)",
+        "streams[1].history: has no effect with operation revenue (line 24)",
         "streams[1].outcomes.topic: is required (line 25)",
         "webb: is not a setting; did you mean web? (line 28)",
     ]
@@ -110,11 +110,11 @@ def _servers(servers: str) -> dict[str, Any]:
 BY_PROTOCOL = "kafka.security.protocol says how to talk to the brokers"
 AT_SERVERS = "kafka.bootstrap_servers"
 ALIKE = (
-    r"must mean to Kafka's client what it means here: write [0-9] for \d, ( ) for (?: ), and leave out look-aheads, "
-    "lazy repeats, classes such as [:alpha:], and backslashes in brackets but before a dot"
+    r"must mean the same to Kafka's client as here: write [0-9] for \d, ( ) for (?: ), and leave out look-aheads, "
+    "lazy repeats, classes such as [:alpha:], and backslashes in brackets except before a dot"
 )
 HOST = "must be the name of a host or an address, without a port: 127.0.0.1, or 0.0.0.0 for every interface"
-A_VARIABLE = "must not be a variable as shells write it, which stays as it is here: write ${env:NAME}"
+A_VARIABLE = "must not be a shell variable, which is not expanded here: write ${env:NAME}"
 DIGITS = ": digits alone, without a unit or commas"
 
 
@@ -179,11 +179,11 @@ SINGLE = {
     ),
     "broker without brackets": (
         _servers("::1"),
-        f"{AT_SERVERS}: server 1 must be host:port; an address of IPv6 stands in brackets, such as [::1]:9092",
+        f"{AT_SERVERS}: server 1 must be host:port, with an IPv6 address in brackets, such as [::1]:9092",
     ),
     "broker in brackets": (
         _servers("[a]:9092"),
-        f"{AT_SERVERS}: server 1 must be host:port, with an address of IPv6 in its brackets",
+        f"{AT_SERVERS}: server 1 must be host:port, with an IPv6 address in brackets",
     ),
     "broker without a name": (
         _servers("a,user@b:9092"),
@@ -217,7 +217,7 @@ SINGLE = {
     ),
     "start without offset": (
         {"streams": [{"start": "2026-01-31T08:00:00"}]},
-        "streams[0].start: must say its offset from UTC, such as 2026-01-31T08:00:00Z",
+        "streams[0].start: must have a UTC offset, such as 2026-01-31T08:00:00Z",
     ),
     "start as number": (
         {"streams": [{"start": 5}]},
@@ -237,27 +237,27 @@ SINGLE = {
     ),
     "address": (
         {"trackly": {"base_url": "app.example"}},
-        "trackly.base_url: must start with http:// or https:// and name a host",
+        "trackly.base_url: must start with http:// or https:// and contain a host",
     ),
     "address without host": (
         {"trackly": {"base_url": "https:///api"}},
-        "trackly.base_url: must start with http:// or https:// and name a host",
+        "trackly.base_url: must start with http:// or https:// and contain a host",
     ),
     "address with port 0": (
         {"trackly": {"base_url": "https://app.example:0"}},
-        "trackly.base_url: must start with http:// or https:// and name a host",
+        "trackly.base_url: must start with http:// or https:// and contain a host",
     ),
     "address with user": (
         {"trackly": {"base_url": "https://u:p@app.example"}},
-        "trackly.base_url: must not hold a user or a password; the platform knows us by trackly.api_key",
+        "trackly.base_url: must not contain a user name or password; the platform knows us by trackly.api_key",
     ),
     "address with query": (
         {"trackly": {"base_url": "https://app.example/?x"}},
-        "trackly.base_url: must not hold a query or a fragment",
+        "trackly.base_url: must not contain a query or a fragment",
     ),
     "address with a space": (
         {"trackly": {"base_url": "https://app.example/ x"}},
-        "trackly.base_url: must not hold white space or control characters",
+        "trackly.base_url: must not contain white space or control characters",
     ),
     "address without sense": (
         {"trackly": {"base_url": "https://app.example:port"}},
@@ -266,26 +266,26 @@ SINGLE = {
     **{
         f"address of {host}": (
             {"trackly": {"base_url": f"https://{host}:8443/api"}},
-            "trackly.base_url: must hold the name or the address of a host",
+            "trackly.base_url: must contain a host name or address",
         )
         for host in ("10.0.0.256", "app..example", "app%2eexample", "a\\b", "[v1.a]")
     },
     "address of no proxy": (
         {"trackly": {"proxy": "http://user:pass@10.0.0.256:3128"}},
-        "trackly.proxy: must hold the name or the address of a host",
+        "trackly.proxy: must contain a host name or address",
     ),
     "proxy": (
         {"trackly": {"proxy": "socks5://p:1"}},
-        "trackly.proxy: must start with http:// or https:// and name a host",
+        "trackly.proxy: must start with http:// or https:// and contain a host",
     ),
     "key with a line break": (
         {"trackly": {"api_key": "trk_1\n"}},
-        "trackly.api_key: must not hold white space (a line break at its end, perhaps)",
+        "trackly.api_key: must not contain white space (perhaps a line break at the end)",
     ),
     "empty key": ({"trackly": {"api_key": ""}}, "trackly.api_key: must not be empty"),
     "key beyond ASCII": (
         {"trackly": {"api_key": "trk_\u00fc"}},
-        "trackly.api_key: must hold printable ASCII characters only",
+        "trackly.api_key: must contain only printable ASCII characters",
     ),
     **{
         f"{name} {form}": ({group: {setting: form}}, f"{group}.{setting}: {A_VARIABLE}")
@@ -294,7 +294,7 @@ SINGLE = {
     },
     "servers": (
         {"kafka": {"bootstrap_servers": "a:1,,b:1"}},
-        "kafka.bootstrap_servers: must be host:port, several of them with commas between",
+        "kafka.bootstrap_servers: must be host:port, several separated by commas",
     ),
     "file": ({"trackly": {"tls": {"ca_file": ""}}}, "trackly.tls.ca_file: must not be empty"),
     "file as number": ({"trackly": {"tls": {"ca_file": 5}}}, "trackly.tls.ca_file: must be text: put it in quotes"),

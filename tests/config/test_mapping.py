@@ -66,12 +66,12 @@ def test_every_slip_has_its_path_line_and_column(tmp_path: Path) -> None:
         found,
         (
             "it ends too early",
-            "looks at `vlaue`, which is not there; did you mean value?",
+            "looks at `vlaue`, which does not exist; did you mean value?",
             "has no filter `nope`",
             "does not belong here; text that stands for itself is written {const: ...}",
             "has no filter `nope`",
             "has const and from together; fields with such names go under fields:",
-            "is no JMESPath expression",
+            "is not a JMESPath expression",
         ),
         strict=True,
     ):
@@ -86,10 +86,10 @@ def test_every_slip_has_its_path_line_and_column(tmp_path: Path) -> None:
         ({"mapping": {"fields": {"to": {}}}}, "mapping.fields.to", "must be an expression, a number"),
         ({"mapping": {"fields": {"to": {"template": 1}}}}, "mapping.fields.to.template", "must be text"),
         ({"mapping": {"fields": {"to": "Hi {{ value.a }}"}}}, "mapping.fields.to", "is written {template: ...}"),
-        ({"mapping": {"fields": {"to": {"default": 1}}}}, "mapping.fields.to", "has a default alone; an expression"),
+        ({"mapping": {"fields": {"to": {"default": 1}}}}, "mapping.fields.to", "has only a default; add an expression"),
         ({"mapping": {"fields": {"to": {"form": "key", "default": 1}}}}, "mapping.fields.to", "did you mean from?"),
         ({"mapping": {"fields": {"to": {"fields": {}}}}}, "mapping.fields.to.fields", "must be a group of fields"),
-        ({"mapping": {"list_number": {"table": {}}}}, "mapping.list_number.table", "must be lists by what"),
+        ({"mapping": {"list_number": {"table": {}}}}, "mapping.list_number.table", "must map the results"),
         (
             {"mapping": {"list_number": {"table": {"a": "+18005551234"}, "by": "value.a", "elese": "x"}}},
             "mapping.list_number.elese",
@@ -129,14 +129,14 @@ def test_every_slip_has_its_path_line_and_column(tmp_path: Path) -> None:
         ({"mapping": {"max_segments": 0}}, "mapping.max_segments", "must be at least 1"),
         ({"mapping": {"felds": {}}}, "mapping.felds", "did you mean fields?"),
         ({"transform": "nowhere"}, "transform", "must be package.module:function"),
-        ({"transform": "no.such_module:f"}, "transform", "names a module that is not there (no)"),
-        ({"transform": "json:nothing"}, "transform", "names no function: json has no nothing"),
+        ({"transform": "no.such_module:f"}, "transform", "names a module that does not exist (no)"),
+        ({"transform": "json:nothing"}, "transform", "does not name a function: json has no nothing"),
         ({"mapping": {"when": "attributes.type == 'a'"}}, "mapping.when", "looks at `attributes`"),
         ({"format": "cloudevent", "mapping": {"when": "attributes.type == 'a'"}}, "format", "must be 'json'"),
         (
             {"mapping": {"fields": {"to": "value.to", "body": {"template": "Hi {{ attributes.subject }}"}}}},
             "mapping.fields.body.template",
-            "looks at `attributes`, which records have with format cloudevents alone",
+            "looks at `attributes`, which only records with format cloudevents have",
         ),
         (
             {
@@ -157,7 +157,7 @@ def test_every_slip_has_its_path_line_and_column(tmp_path: Path) -> None:
         (
             {"overrides": [{"topics": ["in"], "mapping": {"fields": {"to": "value..a"}}}]},
             "overrides[0].mapping.fields.to",
-            "is no JMESPath expression",
+            "is not a JMESPath expression",
         ),
         (
             {
@@ -165,7 +165,7 @@ def test_every_slip_has_its_path_line_and_column(tmp_path: Path) -> None:
                 "overrides": [{"topics": ["in"], "mapping": {"fields": {"list_number": "value.b"}}}],
             },
             "overrides[0].mapping.fields.list_number",
-            "stands beside streams[0].mapping.list_number; null takes that away here",
+            "stands beside streams[0].mapping.list_number; null removes that here",
         ),
         (
             {
@@ -173,7 +173,7 @@ def test_every_slip_has_its_path_line_and_column(tmp_path: Path) -> None:
                 "overrides": [{"topics": ["in"], "mapping": {"list_number": "value.b"}}],
             },
             "overrides[0].mapping.list_number",
-            "stands beside streams[0].mapping.fields.list_number; null takes that away here",
+            "stands beside streams[0].mapping.fields.list_number; null removes that here",
         ),
         (
             {
@@ -183,17 +183,17 @@ def test_every_slip_has_its_path_line_and_column(tmp_path: Path) -> None:
                 ],
             },
             "overrides[0].mapping.list_number",
-            "stands among the fields too",
+            "is set in fields too",
         ),
         (
             {"operation": "revenue", "mapping": {"list_number": "value.a"}},
             "mapping.list_number",
-            "does nothing: revenue has no list",
+            "has no effect: revenue has no list",
         ),
         (
             {"operation": "contacts", "mapping": {"max_segments": 1}},
             "mapping.max_segments",
-            "does nothing with operation contacts",
+            "has no effect with operation contacts",
         ),
     ],
 )

@@ -59,7 +59,7 @@ def test_files_are_relative_to_the_base_or_absolute(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("${env:NOPE}", "environment variable NOPE is not set"),
-        ("${NAME}", "has a reference of an unknown form; use ${env:NAME}"),
+        ("${NAME}", "has a reference in an unknown form; use ${env:NAME}"),
         ("${vault:x}", "has a reference of an unknown form"),
         ("${env: NAME}", "has a reference of an unknown form"),
         ("${env:}", "has a reference of an unknown form"),
@@ -69,7 +69,7 @@ def test_files_are_relative_to_the_base_or_absolute(tmp_path: Path) -> None:
         ("${file:nope}", "cannot read file BASE/nope: No such file or directory"),
         ("${file:.}", "cannot read file BASE: Is a directory"),
         ("${file:a\0b}", "cannot read file"),
-        ("${file:large}", "file BASE/large holds more than 65536 bytes"),
+        ("${file:large}", "file BASE/large has more than 65536 bytes"),
         ("${file:binary}", "file BASE/binary is not UTF-8 text"),
     ],
 )

@@ -37,7 +37,7 @@ class Place:
     def log_in(self) -> None:
         """Give the token where it is asked for."""
         self.browser.wait(lambda: self.browser.text("h1, .headline"), "the page")
-        if "Looking is free" in self.browser.text():
+        if "Viewing needs no login" in self.browser.text():
             self.browser.find("#token").send_keys(TOKEN)
             self.browser.find("main form button").click()
 
@@ -140,7 +140,7 @@ def _somebody_pauses_and_resumes(place: Place) -> None:
 
     assert place.worker.status()["queued"] == 3_500
     browser.press("Resume")
-    browser.wait_for("This ends what waits for a person")
+    browser.wait_for("This ends holds that wait for a person")
     browser.press("Resume ")
     browser.wait_for("3,600 queued")
 

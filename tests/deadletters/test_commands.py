@@ -187,7 +187,7 @@ def test_where_nothing_is_to_be_written_no_bar_tells_how_far_it_is(desk: Desk) -
             shown += part
     told, _ = running.communicate()
 
-    assert (running.returncode, "nothing is left to do" in told) == (0, True), told
+    assert (running.returncode, "nothing left to do" in told) == (0, True), told
     assert b"reading dead letters" in shown, "it is a terminal"
     assert b"writing" not in shown
 
@@ -208,7 +208,7 @@ def test_of_two_redrives_of_one_name_the_later_goes_on_and_the_earlier_ends(desk
     assert len(desk.redriven()) == 240
     refused = desk.run("redrive", "--name", "twice", "--reason", "rejected", "--yes")
     assert refused.exit_code == 2
-    assert "was begun with other filters" in refused.output
+    assert "was started with other filters" in refused.output
 
 
 def test_a_rate_and_a_limit_are_kept_to(desk: Desk) -> None:
@@ -240,7 +240,7 @@ def test_what_the_platform_took_is_left_and_in_doubt_is_left_unless_included(des
     bold = desk.run("redrive", "--include", "in_doubt", "--yes", "--json")
 
     assert (cautious["redrive"], cautious["skipped"]) == ({"server_error": 1}, {"queued": 2, "in_doubt": 1})
-    assert "nobody knows whether the platform took these records" in bold.stderr
+    assert "nobody knows whether the platform accepted these records" in bold.stderr
     assert keys(desk.redriven()) == {f"{desk.names[0]} 1": 1, f"{desk.names[0]} 2": 1}
 
 
@@ -257,7 +257,7 @@ def test_what_others_send_again_while_somebody_is_asked_is_left(desk: Desk, monk
     result = desk.run("redrive", *TRANSIENT)
 
     assert (result.exit_code, set(keys(desk.redriven()).values())) == (0, {1}), result.output
-    assert "3 left: dealt with by others since this was looked at" in result.stderr
+    assert "3 left: handled by others since the plan was made" in result.stderr
     assert len(desk.redriven()) == 6
 
 
@@ -326,7 +326,7 @@ def test_an_export_that_finds_no_room_says_so_and_leaves_nothing_behind(desk: De
     full = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
 
     assert full.returncode == 1, full.stderr
-    assert full.stderr.startswith(f"error: writing {file}: File too large\nway out: make room"), full.stderr
+    assert full.stderr.startswith(f"error: writing {file}: File too large\nhint: free space"), full.stderr
     assert len(full.stderr.splitlines()) == 2
     assert set(desk.folder.iterdir()) == before
     assert desk.run("export", "--out", str(file)).exit_code == 0, "the next try has its way"
@@ -380,7 +380,7 @@ def test_what_is_too_large_for_a_topic_that_is_made_now_is_left_and_keeps_no_oth
     first, second = desk.run(command, "--yes"), desk.told(command, "--yes")
 
     assert first.exit_code == 0, first.output
-    assert "1 left: is larger than the topic it would go to takes" in first.stderr
+    assert "1 left: is larger than the target topic allows" in first.stderr
     written = desk.topics.read(f"{desk.dead}.parking") if command == "park" else desk.redriven()
     assert [(message.key() or b"")[-1:] for message in written] == [b"0", b"2"]
     assert (second["selected"], second["done_before"]) == (3, 2)
@@ -529,7 +529,7 @@ def test_evidence_without_an_entry_is_refused_since_it_would_send_everything_aga
     assert (by_file.exit_code, by_topic.exit_code) == (2, 2), by_file.output + by_topic.output
     assert f"the evidence has no entry: {numbers} holds no number" in by_file.stderr
     assert f"the evidence has no entry: topic {events} holds no delivery event from " in by_topic.stderr
-    assert "way out: give evidence that is complete" in by_file.stderr
+    assert "hint: use complete evidence" in by_file.stderr
     assert desk.redriven() == []
 
 
@@ -594,7 +594,7 @@ def test_where_no_event_can_be_made_now_that_is_said_and_no_evidence_is_taken_fo
     assert said in listed.stderr
     assert "trackly-connector explain" in listed.stderr
     assert said in blind.stderr
-    assert "no record is taken for accepted" in blind.stderr
+    assert "no record is counted as accepted" in blind.stderr
     assert "still_in_doubt" in blind.stdout
     assert json.loads(desk.run(*evidence, "--json").stdout)["would_accept"] == 0
     assert (narrowed["would_accept"], narrowed["would_redrive"]) == (1, 1)
@@ -615,7 +615,7 @@ def test_a_reason_that_only_older_dead_letters_have_is_known(desk: Desk) -> None
 @pytest.mark.parametrize(
     ("line", "code", "words"),
     [
-        (["stats", "--reason", "nope"], 2, "no dead letter has the reason nope\nway out: those that exist: in_doubt"),
+        (["stats", "--reason", "nope"], 2, "no dead letter has the reason nope\nhint: those that exist: in_doubt"),
         (["list", "--reason", "provider_error"], 1, "the filters select none of the dead letters"),
         (["stats", "--reason", "provider_error", "--reason", "nope"], 2, "no dead letter has the reason nope"),
         (["export", "--reason", "server_error"], 1, "the filters select none of the dead letters"),
@@ -629,8 +629,8 @@ def test_a_reason_that_only_older_dead_letters_have_is_known(desk: Desk) -> None
         (["in-doubt", "--since", "2999-01-01T00:00:00Z"], 1, "the filters select none of the dead letters"),
         (["redrive", "--key", "nope", "--yes"], 1, "the filters select none of the dead letters"),
         (["stats", "--topic", "nope"], 2, "topic nope does not exist"),
-        (["stats", "--stream", "nope"], 2, "has no stream nope\nway out: one of:"),
-        (["stats", "--where", "a["], 2, "--where is no JMESPath expression"),
+        (["stats", "--stream", "nope"], 2, "has no stream nope\nhint: one of:"),
+        (["stats", "--where", "a["], 2, "--where is not a JMESPath expression"),
         (
             ["stats", "--where", "sum(value)"],
             1,
@@ -642,18 +642,18 @@ def test_a_reason_that_only_older_dead_letters_have_is_known(desk: Desk) -> None
         (["in-doubt", "--where", "sum(value)"], 1, "--where fails on 1 dead letter, which"),
         (["stats", "--since", "soon"], 2, "--since should be a time"),
         (["show", "5"], 2, "POSITION should be"),
-        (["show", "0:99"], 1, "there is no dead letter at or of 0:99"),
+        (["show", "0:99"], 1, "there is no dead letter at or from 0:99"),
         (["redrive", "--patch", "{"], 2, "--patch is not JSON"),
         (["list", "--position", "5"], 2, "--position should be"),
         (["list", "--min-redrives", "2", "--max-redrives", "1"], 2, "--max-redrives must not be less than"),
         (["redrive", "--patch", "@/nowhere"], 2, "--patch cannot be read: /nowhere: No such file or directory\n"),
-        (["redrive"], 1, "error: not confirmed; nothing was written\nway out: answer with y, or give --yes"),
+        (["redrive"], 1, "error: not confirmed; nothing was written\nhint: answer with y, or give --yes"),
         (["park", "--dry-run"], 0, "park "),
-        (["redrive", "--to", "a b"], 2, "--to is no name of a topic"),
-        (["list", "--topic", "a b"], 2, "--topic is no name of a topic"),
-        (["redrive", "--topic", ".."], 2, "--topic is no name of a topic"),
-        (["in-doubt", "--evidence-topic", "a b"], 2, "--evidence-topic is no name of a topic"),
-        (["import", "/dev/null", "--to", "a b"], 2, "--to is no name of a topic"),
+        (["redrive", "--to", "a b"], 2, "--to is not a valid topic name"),
+        (["list", "--topic", "a b"], 2, "--topic is not a valid topic name"),
+        (["redrive", "--topic", ".."], 2, "--topic is not a valid topic name"),
+        (["in-doubt", "--evidence-topic", "a b"], 2, "--evidence-topic is not a valid topic name"),
+        (["import", "/dev/null", "--to", "a b"], 2, "--to is not a valid topic name"),
         (["redrive", "--to", "nowhere", "--yes"], 2, "kafka-topics.sh"),
         (["redrive", "--to", "nowhere"], 2, "kafka-topics.sh"),
         (["redrive", "--to", "nowhere", "--dry-run"], 0, "kafka-topics.sh"),
@@ -710,7 +710,7 @@ def test_a_topic_that_no_broker_creates_is_a_matter_of_the_settings(desk: Desk) 
 
     assert result.exit_code == 2, result.output
     assert f"creating topic {desk.names[0]}.redrive: Unable to replicate the partition 3 time(s)" in result.stderr
-    assert "way out: mend the stream's create_topics" in result.stderr
+    assert "hint: fix the stream's create_topics" in result.stderr
 
 
 def test_a_topic_without_dead_letters_is_no_failure(desk: Desk) -> None:

@@ -45,49 +45,65 @@ def _run(settings: Path, command: str, *arguments: str) -> Result:
         (
             "redrive",
             ["--to", "one.outcomes"],
-            "--to one.outcomes is not for what is sent again: it is the outcome topic of stream one",
+            "--to one.outcomes cannot be the target of a redrive: it is the outcome topic of stream one",
         ),
         (
             "redrive",
             ["--to", "many.dead"],
-            "--to many.dead is not for what is sent again: it is the dead-letter topic of stream many",
+            "--to many.dead cannot be the target of a redrive: it is the dead-letter topic of stream many",
         ),
         (
             "redrive",
             ["--to", "one.dead.parking"],
-            "--to one.dead.parking is not for what is sent again: it is the parking topic of stream one",
+            "--to one.dead.parking cannot be the target of a redrive: it is the parking topic of stream one",
         ),
         (
             "redrive",
             ["--topic", "dlq", "--to", "dlq"],
-            "--to dlq is not for what is sent again: it is the topic that the dead letters are read from",
+            "--to dlq cannot be the target of a redrive: it is the topic that the dead letters are read from",
         ),
         (
             "park",
             ["--to", "one.dead"],
-            "topic one.dead is not for what is set aside: it is the topic that the dead letters are read from",
+            (
+                "topic one.dead cannot be the target for parked records: it is the topic that the dead letters are "
+                "read "
+                "from"
+            ),
         ),
-        ("park", ["--to", "one.source"], "topic one.source is not for what is set aside: it is read by stream one"),
-        ("park", ["--to", "shop.orders"], "topic shop.orders is not for what is set aside: it is read by stream many"),
+        (
+            "park",
+            ["--to", "one.source"],
+            "topic one.source cannot be the target for parked records: it is read by stream one",
+        ),
+        (
+            "park",
+            ["--to", "shop.orders"],
+            "topic shop.orders cannot be the target for parked records: it is read by stream many",
+        ),
         (
             "park",
             ["--to", "one.redrive"],
-            "topic one.redrive is not for what is set aside: it is the redrive topic of stream one",
+            "topic one.redrive cannot be the target for parked records: it is the redrive topic of stream one",
         ),
         (
             "park",
             ["--to", "many.outcomes"],
-            "topic many.outcomes is not for what is set aside: it is the outcome topic of stream many",
+            "topic many.outcomes cannot be the target for parked records: it is the outcome topic of stream many",
         ),
         (
             "park",
             ["--topic", "one.dead.parking"],
-            "topic one.dead.parking is not for what is set aside: it is the topic that the dead letters are read from",
+            (
+                "topic one.dead.parking cannot be the target for parked records: it is the topic that the dead letters "
+                "are "
+                "read from"
+            ),
         ),
         (
             "park",
             ["--topic", "shop.dead"],
-            "topic shop.dead.parking is not for what is set aside: it is read by stream many",
+            "topic shop.dead.parking cannot be the target for parked records: it is read by stream many",
         ),
     ],
 )
@@ -97,7 +113,7 @@ def test_a_topic_that_would_take_records_for_something_else_is_refused(
     result = _run(settings, command, *line, "--yes")
 
     assert (result.exit_code, why in result.stderr) == (2, True), result.output
-    assert "\nway out: " in result.stderr
+    assert "\nhint: " in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_a_dead_letter_that_an_expression_has_no_result_for_is_counted_and_not_m
 
 @pytest.mark.parametrize("where", ["value.", "[", "nope(value)=="])
 def test_what_is_no_jmespath_is_refused(where: str) -> None:
-    with pytest.raises(InvalidFilterError, match="--where is no JMESPath expression"):
+    with pytest.raises(InvalidFilterError, match="--where is not a JMESPath expression"):
         Criteria(where=where)
 
 
@@ -122,9 +122,12 @@ def test_a_function_that_jmespath_does_not_have_is_refused_before_anything_is_re
 @pytest.mark.parametrize(
     ("where", "said"),
     [
-        ("reasn=='provider_error'", "looks at `reasn`, which is not there; did you mean reason?"),
-        ("!(vlaue.body)", "looks at `vlaue`, which is not there; did you mean value?"),
-        ("body=='Hello'", "looks at `body`, which is not there; a dead letter has value, headers, key, reason, code, "),
+        ("reasn=='provider_error'", "looks at `reasn`, which does not exist; did you mean reason?"),
+        ("!(vlaue.body)", "looks at `vlaue`, which does not exist; did you mean value?"),
+        (
+            "body=='Hello'",
+            "looks at `body`, which does not exist; a dead letter has value, headers, key, reason, code, ",
+        ),
         ("length(@) > `1` && topic", "looks at `topic`, which is not there"),
     ],
 )

@@ -124,7 +124,7 @@ def test_a_broker_that_was_given_and_does_not_answer_is_told_with_the_way_out_of
 
     assert told.exit_code == 3
     assert "error: 127.0.0.1:1 does not answer within 0 s (Failed to get metadata: Local: " in told.stderr
-    assert "way out: give by --bootstrap-servers one that can be reached" in told.stderr
+    assert "hint: give one that can be reached with --bootstrap-servers" in told.stderr
 
 
 @pytest.mark.usefixtures("kafka_by_java")

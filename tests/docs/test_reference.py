@@ -155,7 +155,7 @@ def test_a_message_is_that_of_whatever_found_the_trouble() -> None:
     told = {message.text: message for message in of_commands("dead_letters")}
 
     assert "--until must be later than --since" in told
-    assert "<file>: line <number> has half a character" in told
+    assert "<file>: line <number> has an incomplete character" in told
     assert told["topic <to> does not exist"] == (
         "topic <to> does not exist",
         "BAD_SETTINGS",

@@ -330,7 +330,7 @@ def test_a_broker_that_asks_for_no_rights_allows_everything(plain: World) -> Non
 
 @pytest.mark.parametrize(
     ("reads", "detail"),
-    [({"topics": ["to.come"]}, "does not exist yet"), ({"pattern": "^to[.]come$"}, "none matches yet")],
+    [({"topics": ["to.come"]}, "does not exist yet"), ({"pattern": "^to[.]come$"}, "no topic matches yet")],
 )
 def test_a_topic_to_read_that_does_not_exist_yet_is_a_warning_as_run_waits_for_it(
     reads: dict[str, Any], detail: str, plain: World

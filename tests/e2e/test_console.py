@@ -185,7 +185,7 @@ def test_the_console_tells_a_crash_and_records_whose_list_is_not_known(world: Wo
 
     assert sorted((row[2], row[3], row[4], row[5], row[6]) for row in rows) == [
         (world.name, "none: a crash", "\N{EN DASH}", "+1800***0000", "1"),
-        (world.name, "none: a crash", "\N{EN DASH}", "not known: no event can be made now", "2"),
+        (world.name, "none: a crash", "\N{EN DASH}", "unknown: no event can be made now", "2"),
     ]
 
 

@@ -424,7 +424,7 @@ def test_a_pattern_that_matches_nothing_says_so_and_finds_topics_that_come_later
         world.settings(stream={"topics": [], "pattern": f"^{prefix}\\.late.*", "metadata_refresh_secs": 1})
     )
     worker.wait_for(lambda s: s["state"] == "running", "start")
-    assert "topics to read do not exist yet; waiting for them" in worker.log.read_text()
+    assert "source topics do not exist yet; waiting for them" in worker.log.read_text()
     late = world.topics.create(partitions=2, name=f"{world.source}.late")
     world.produced.add_all(world.topics.produce(late, sends(200)))
 

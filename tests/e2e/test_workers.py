@@ -165,7 +165,7 @@ def test_what_no_restart_mends_ends_all_with_its_code(world: World, settings: di
     told = supervisor.log.read_text()
     assert told.count('"worker started"') == 2, "none was started again"
     assert "error: worker " in told
-    assert "which no restart would mend; all were stopped" in told
+    assert "which a restart cannot fix; all workers were stopped" in told
     assert "nowhere.to.be.found" in told
 
 

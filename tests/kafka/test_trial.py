@@ -88,18 +88,18 @@ def test_a_setting_of_ours_that_leads_to_a_refused_property_is_named(
     ((told, message),) = problems(tmp_path, kafka, **stream).items()
 
     assert told == path
-    assert message.startswith("leads to what librdkafka refuses: Configuration property ")
+    assert message.startswith("leads to a configuration that librdkafka rejects: Configuration property ")
 
 
 @pytest.mark.parametrize(
     ("files", "at", "message"),
     [
-        (("ca_file=no_pem",), "ca_file", "holds no certificate that can be used"),
-        (("cert_file=no_pem", "key_file=key"), "cert_file", "holds no certificate that can be used"),
-        (("cert_file=cert", "key_file=no_pem"), "key_file", "holds no key that can be used"),
+        (("ca_file=no_pem",), "ca_file", "contains no usable certificate"),
+        (("cert_file=no_pem", "key_file=key"), "cert_file", "contains no usable certificate"),
+        (("cert_file=cert", "key_file=no_pem"), "key_file", "contains no usable key"),
         (("cert_file=cert", "key_file=other_key"), "key_file", "is not the key of the certificate"),
-        (("cert_file=cert", "key_file=encrypted_key"), "key_file", "is encrypted: give its password by key_password"),
-        (("cert_file=cert", "key_file=encrypted_key", "password=wrong"), "key_password", "does not open key_file"),
+        (("cert_file=cert", "key_file=encrypted_key"), "key_file", "is encrypted: set key_password"),
+        (("cert_file=cert", "key_file=encrypted_key", "password=wrong"), "key_password", "does not decrypt key_file"),
     ],
 )
 def test_a_file_that_tls_cannot_use_is_named(

@@ -108,11 +108,11 @@ def test_truth_is_the_librarys(value: Any) -> None:
         ("value.a && hedaers.b", "did you mean headers?", 11),
         ("contains(value.a)", "takes 2", 0),
         ("value.x || lenght(value.a)", "did you mean length()?", 11),
-        ("+18005551234", "is no JMESPath expression", 0),
+        ("+18005551234", "is not a JMESPath expression", 0),
         ("(" * 4_000 + "value" + ")" * 4_000, "nested too deeply", None),
         ("||".join(["value.a"] * 900), "nested too deeply", None),
         ("value." + "a" * 10_001, "more than 10,000 characters", None),
-        ("value['a", "is no JMESPath expression", 6),
+        ("value['a", "is not a JMESPath expression", 6),
     ],
 )
 def test_what_cannot_be_compiled_says_why_and_where(text: str, said: str, offset: int | None) -> None:

@@ -139,7 +139,7 @@ def test_a_template_that_would_run_on_or_grow_ends_soon(text: str) -> None:
         ("{{ value.x is callable }}", "no test `callable`"),
         ("{{ vlaue.x }}", "did you mean value?"),
         ("{{ self }}", "`self`, which is not there"),
-        ("{{ value.x ", "is no template: unexpected end"),
+        ("{{ value.x ", "is not a template: unexpected end"),
         ("{{ value.x | curency('USD') }}", "did you mean currency?"),
         ("x" * 10_001, "more than 10,000 characters"),
         ("{{ " + "(" * 3_000 + "1" + ")" * 3_000 + " }}", "nested too deeply"),

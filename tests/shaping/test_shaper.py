@@ -469,7 +469,7 @@ def test_events_made_of_columns_are_checked_as_what_is_encoded_would_be(
 
 
 def test_a_list_is_chosen_in_one_place() -> None:
-    with pytest.raises(InvalidMappingError, match="stands among the fields too"):
+    with pytest.raises(InvalidMappingError, match="is set in fields too"):
         Shaper(stream(mapping={"fields": {"list_number": "value.a"}, "list_number": "value.b"}))
 
 

@@ -113,7 +113,7 @@ def test_for_people_it_prints_lines(tmp_path: Path) -> None:
         (["--tls-cert", "absent.pem", "--tls-key", "absent.pem"], "absent.pem"),
         (
             ["--tls-cert", "{bad}", "--tls-key", "{bad}"],
-            "error: --tls-cert {bad} holds no certificate that can be used",
+            "error: --tls-cert {bad} contains no usable certificate",
         ),
         (["--fast", "--faults", "{records}"], "a fast simulator does not look at records: billing_code"),
     ],
@@ -148,7 +148,7 @@ def test_a_taken_port_ends_it_with_1() -> None:
     assert ended.returncode == 1
     told, way_out = ended.stderr.splitlines()
     assert told == f"error: cannot listen on --port {port} of --host 127.0.0.1: Address already in use"
-    assert way_out.startswith("way out: end what listens there, or give another --port (0 takes a free one)")
+    assert way_out.startswith("hint: stop whatever listens there, or use another --port (0 picks a free one)")
 
 
 def test_script_switches_and_identities_are_those_of_the_options(tmp_path: Path) -> None:

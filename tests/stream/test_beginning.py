@@ -118,10 +118,10 @@ def test_a_commit_beyond_the_end_says_what_a_resume_would_post_again_and_how_it_
     assert hold is not None
     reason, detail = hold
     assert reason == "records_missing"
-    assert "offset 120 lies beyond the end 100" in detail
+    assert "offset 120 is beyond the end 100" in detail
     assert "unclean leader election" in detail
     assert "kafka-consumer-groups.sh --group g --reset-offsets --to-latest --execute --topic alpha:0" in detail
-    assert "posts all of them, also those that were posted before" in detail
+    assert "posts all of them, even those that were posted before" in detail
 
 
 def test_a_commit_before_the_beginning_says_how_many_are_gone(start: Start) -> None:
@@ -129,7 +129,7 @@ def test_a_commit_before_the_beginning_says_how_many_are_gone(start: Start) -> N
         "records_missing",
         (
             "retention removed 30 records before they were read; "
-            "to go on with the oldest record there is: resume, or on_missing: continue"
+            "to continue with the oldest available record: resume, or on_missing: continue"
         ),
     )
 
@@ -139,7 +139,7 @@ def test_what_was_read_beyond_an_end_that_was_cut_off_is_told(start: Start) -> N
 
     assert hold is not None
     assert hold[0] == "records_missing"
-    assert "what was read up to offset 129 lies beyond the end 100" in hold[1]
+    assert "what was read up to offset 129 is beyond the end 100" in hold[1]
     assert hold[1].endswith("to go on with what is there: resume, or on_missing: continue")
 
 
@@ -364,7 +364,7 @@ def test_records_in_doubt_hold_until_that_was_decided_and_the_decision_goes_with
     [found] = asking.look_up()
     asking.beginnings.close()
 
-    assert held == ("in_doubt", "3 records are in doubt; say what becomes of them")
+    assert held == ("in_doubt", "3 records are in doubt; decide what to do with them")
     assert (found.hold, found.in_doubt, found.progress and found.progress.base) == (None, "resend", 60)
 
 

@@ -210,7 +210,7 @@ def test_what_another_worker_had_in_flight_waits_for_the_operator(holding: Readi
     hold = holding.state.partition_holds[PARTITION]
     assert (hold.reason, hold.detail) == (
         "in_doubt",
-        f"{PARTITION}: 2 records are in doubt; say what becomes of them",
+        f"{PARTITION}: 2 records are in doubt; decide what to do with them",
     )
     assert not holding.has_begun(PARTITION)
 

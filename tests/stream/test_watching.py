@@ -196,7 +196,7 @@ def test_a_reader_that_does_not_come_round() -> None:
         (
             "nothing is known",
             "kafka",
-            "it is not in its group: no broker answers for that, or no topic is there to be read",
+            "it is not in its group: no broker answers, or there is no topic to read",
         ),
         ("trouble", "kafka", "_TRANSPORT: brokers away"),
         ("hold", "hold", "paused"),

@@ -234,7 +234,7 @@ def test_without_the_library_the_settings_say_what_it_takes(tmp_path: Path, monk
     monkeypatch.setattr("connector.config.checks.connections.find_spec", lambda _: None)
 
     with pytest.raises(
-        SettingsError, match=r"traces.enabled: takes the extra otel: pip install 'trackly-connector\[otel\]'"
+        SettingsError, match=r"traces.enabled: needs the extra otel: pip install 'trackly-connector\[otel\]'"
     ):
         load_settings(file)
 

@@ -36,7 +36,7 @@ def over(*topics: str, **mapping: Any) -> dict[str, Any]:
     ("stream", "at", "said"),
     [
         ({"mapping": {"fields": {"to": "value.a"}}}, "mapping", "makes no `body`"),
-        ({"mapping": {"fields": {**TEXT, "bdy": "key"}}, "list_number": None}, "mapping", "makes no `list_number`"),
+        ({"mapping": {"fields": {**TEXT, "bdy": "key"}}, "list_number": None}, "mapping", "does not set `list_number`"),
         (
             {"operation": "revenue", "list_number": None, "mapping": {"fields": {"message_id": "key", "revenue": 1}}},
             "mapping",
@@ -56,7 +56,7 @@ def over(*topics: str, **mapping: Any) -> dict[str, Any]:
             {"mapping": {"fields": TEXT, "list_number": "value.list"}, "list_number": None}
             | {"overrides": [over("b", list_number=None)]},
             "overrides[0].mapping",
-            "makes no `list_number`",
+            "does not set `list_number`",
         ),
     ],
 )
@@ -107,7 +107,7 @@ def test_a_field_that_is_refused_whatever_the_record_is_a_problem_of_the_setting
     [(path, message)] = problems(tmp_path, **stream)
 
     assert path == f"streams[0].{at}"
-    assert message.startswith("is refused with every record that has it: ")
+    assert message.startswith("is rejected for every record that has it: ")
     assert said in message
 
 

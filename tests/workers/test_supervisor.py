@@ -114,7 +114,7 @@ def test_no_worker_is_given_settings_that_somebody_else_has_put_there_meanwhile(
     copy.path.parent.chmod(0o777)
     copy.path.write_text("theirs")
 
-    with pytest.raises(PermissionError, match="it is not ours alone"):
+    with pytest.raises(PermissionError, match="it does not belong to us alone"):
         copy.keep()
 
 

@@ -39,7 +39,7 @@ def _options(  # noqa: PLR0917 (never called: its parameters are options)
     ] = None,
     topic: Annotated[
         list[str] | None,
-        typer.Option(help="A dead-letter topic, anybody's; may be repeated. Without it, those of the settings."),
+        typer.Option(help="A dead-letter topic, of any origin; may be repeated. Without it, those of the settings."),
     ] = None,
     reason: Annotated[list[str] | None, typer.Option(help="Reason; may be repeated.", rich_help_panel=PANEL)] = None,
     code: Annotated[
@@ -56,14 +56,15 @@ def _options(  # noqa: PLR0917 (never called: its parameters are options)
     ] = None,
     key: Annotated[list[str] | None, typer.Option(help="Key, as text; may be repeated.", rich_help_panel=PANEL)] = None,
     since: Annotated[
-        str | None, typer.Option(help="Not older: a time in ISO 8601 form, or 90m, 24h, 7d.", rich_help_panel=PANEL)
+        str | None,
+        typer.Option(help="Not older than this: an ISO 8601 time, or 90m, 24h, 7d ago.", rich_help_panel=PANEL),
     ] = None,
     until: Annotated[str | None, typer.Option(help="Older than this.", rich_help_panel=PANEL)] = None,
     min_redrives: Annotated[
-        int | None, typer.Option(min=0, help="Sent again so often at least.", rich_help_panel=PANEL)
+        int | None, typer.Option(min=0, help="Sent again at least this many times.", rich_help_panel=PANEL)
     ] = None,
     max_redrives: Annotated[
-        int | None, typer.Option(min=0, help="Sent again so often at most.", rich_help_panel=PANEL)
+        int | None, typer.Option(min=0, help="Sent again at most this many times.", rich_help_panel=PANEL)
     ] = None,
     position: Annotated[
         list[str] | None,
@@ -125,7 +126,7 @@ class Chosen:
                 settings=self.settings,
             )
         except InvalidFilterError as error:
-            raise CommandError(str(error), way_out="mend it, as --help has it") from error
+            raise CommandError(str(error), way_out="correct it, see --help") from error
 
     @property
     def as_spelled(self) -> dict[str, Any]:
@@ -162,7 +163,7 @@ class Chosen:
             typer.echo(
                 f"--where fails on {total:,} dead letter{'s' if total > 1 else ''}, which are left out: "
                 f"{disarm(whys)}\n"
-                "way out: mend it, or ask for the type first, as in \"type(value.n)=='number' && abs(value.n) > `1`\"",
+                "hint: correct it, or check the type first, as in \"type(value.n)=='number' && abs(value.n) > `1`\"",
                 err=True,
             )
         self.tell_no_event(seen.no_event)
@@ -179,8 +180,8 @@ class Chosen:
             else f"see why: export them, and trackly-connector explain {self.path} --stream STREAM --sample FILE"
         )
         typer.echo(
-            f"of {total:,} dead letter{'s' if total > 1 else ''} no event can be made now ({counts}), by the settings "
-            f"of their stream; list and number are not known, so that {so}.\nway out: {way_out}",
+            f"of {total:,} dead letter{'s' if total > 1 else ''} no event can be made now ({counts}), with the "
+            f"settings of their stream; list and number are unknown, so {so}.\nhint: {way_out}",
             err=True,
         )
 

@@ -34,9 +34,9 @@ def export(
         Path | None, typer.Option(help="File to write, which must not exist yet; standard output when left out.")
     ] = None,
 ) -> None:
-    """Write dead letters as lines of JSON: numbers and texts in the clear, bytes that are no text as base64.
+    """Write dead letters as lines of JSON: numbers and texts unmasked, bytes that are not text as base64.
 
-    Exit code 1: there are dead letters, and the filters select none of them.
+    Exit code 1: there are dead letters, but the filters select none of them.
     """
     spans = chosen.spans()
     calm_collector()
@@ -77,7 +77,7 @@ def _opened(path: Path | None) -> Iterator[Callable[[str], object]]:
         beginning = Path(name)
         file = os.fdopen(number, "w", encoding="utf-8", newline="\n")
     except OSError as error:
-        way_out = "name a file that does not exist yet, in a folder that may be written to"
+        way_out = "name a file that does not exist yet, in a writable folder"
         raise CommandError(f"--out cannot be written: {path}: {why_unread(error)}", way_out=way_out) from error
 
     def write(line: str) -> None:
@@ -122,20 +122,20 @@ def _written(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        way_out = "make room, or name a file elsewhere; nothing was left behind, so that the command can be given again"
+        way_out = "free space, or write the file elsewhere; nothing was left behind, so you can run the command again"
         raise CommandError(f"writing {path}: {error.strerror}", ExitCode.FAILED, way_out=way_out) from error
 
 
 @reported()
 def import_letters(
     settings: Annotated[Path, typer.Argument(help="Settings file (YAML).", metavar="SETTINGS", show_default=False)],
-    file: Annotated[Path, typer.Argument(help="File that export wrote.", metavar="FILE", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="File written by export.", metavar="FILE", show_default=False)],
     *,
     to: Annotated[str, typer.Option(help="Topic to write to, which must exist.")],
 ) -> None:
-    """Write the dead letters of a file into a topic: keys, values, headers and timestamps as they were.
+    """Write the dead letters of a file to a topic: keys, values, headers and timestamps unchanged.
 
-    Each line is written once: killed and started again it goes on where it was. Exit code 2: a line is none of ours;
+    Each line is written once, also after a restart. Exit code 2: a line is not valid;
     nothing was written.
     """
     loaded = load(settings, asks={"kafka"})

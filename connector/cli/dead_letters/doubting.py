@@ -29,13 +29,13 @@ _MOST: Final = 5_000_000
 """Records in doubt that are looked at; a crash leaves `delivery.max_in_flight_records` at most."""
 
 TRUST: Final = (
-    "What the evidence does not name is sent again: this is as right as the evidence is complete. A number that stands "
+    "What the evidence does not name is sent again, so the evidence must be complete. A number that occurs "
     "twice stays in doubt where the evidence names it."
 )
 
 UNKNOWN_NUMBERS: Final = (
-    "they stay in doubt; and since any number may be one of theirs as well, no record is taken for accepted: what the "
-    "evidence names stays in doubt too. Mend the settings, or choose others by --where, which looks at the value"
+    "they stay in doubt; and since any number may be one of theirs, no record is counted as accepted: what the "
+    "evidence names stays in doubt too. Fix the settings, or exclude them with --where, which looks at the value"
 )
 
 
@@ -45,7 +45,9 @@ def in_doubt(
     *,
     evidence: Annotated[
         Path | None,
-        typer.Option(help="File of phone numbers that are known to have got the text, one a line.", show_default=False),
+        typer.Option(
+            help="File of phone numbers that are known to have received the text, one per line.", show_default=False
+        ),
     ] = None,
     evidence_topic: Annotated[
         str | None,
@@ -57,7 +59,7 @@ def in_doubt(
             min=0,
             max=_MOST_MINS,
             callback=finite,
-            help="Events count up to so long before the dead letter where no header tells the post.",
+            help="How old events may be, before the dead letter, if no header has the time of the post.",
         ),
     ] = 15,
     dry_run: DryRun = False,
@@ -67,8 +69,8 @@ def in_doubt(
 ) -> None:
     """Show what each crash or lost answer left in doubt; with evidence, settle it.
 
-    Who is known to have it becomes an outcome `queued` with source `evidence`; who is not is sent again; a number that
-    stands twice stays in doubt. Without evidence nothing is written.
+    What was accepted becomes an outcome `queued` with source `evidence`; what was not is sent again; a number that
+    occurs twice stays in doubt. Without evidence nothing is written.
     """
     if set(chosen.asked["reason"] or ()) - {IN_DOUBT}:
         raise CommandError("--reason can only be in_doubt here", way_out="leave it out; redrive is for other reasons")
@@ -114,7 +116,7 @@ def _numbers(path: Path) -> list[Event]:
     try:
         found = read_numbers(path.read_text(encoding="utf-8").splitlines())
     except (OSError, ValueError) as error:
-        way_out = "give a text file with one number in E.164 form on each line"
+        way_out = "use a text file with one number in E.164 format per line"
         raise CommandError(f"--evidence cannot be used: {path}: {why_unread(error)}", way_out=way_out) from error
     _refuse_none(found, f"{path} holds no number")
     return found
@@ -141,8 +143,8 @@ def _refuse_none(events: list[Event], what: str) -> None:
     """
     if not events:
         way_out = (
-            "give evidence that is complete; where it is certain that nobody got a text, "
-            "dead-letters redrive --reason in_doubt --include in_doubt sends all again"
+            "use complete evidence; if you are certain that nobody got a text, "
+            "dead-letters redrive --reason in_doubt --include in_doubt sends all of them again"
         )
         raise CommandError(f"the evidence has no entry: {what}", way_out=way_out)
 

@@ -17,7 +17,9 @@ from connector.deadletters.telling import shown
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Reveal = Annotated[
     bool,
-    typer.Option("--reveal", help="Show numbers, addresses, texts, keys and foreign headers, which are hidden else."),
+    typer.Option(
+        "--reveal", help="Show numbers, addresses, texts, keys and foreign headers, which are otherwise hidden."
+    ),
 ]
 
 
@@ -25,7 +27,7 @@ Reveal = Annotated[
 def stats(chosen: Chosen, *, as_json: AsJson = False) -> None:
     """Count dead letters by reason, code, source topic, stream and age, with a time line.
 
-    Exit code 1: there are dead letters, and the filters select none of them.
+    Exit code 1: there are dead letters, but the filters select none of them.
     """
     at_ms = now_ms()
     sums, seen = count(chosen.quietly if as_json else chosen.work, chosen.spans(), chosen.criteria)
@@ -58,13 +60,13 @@ def tell_none(chosen: Chosen, *, any_there: bool, quiet: bool = False) -> None:
 def list_letters(
     chosen: Chosen,
     *,
-    limit: Annotated[int, typer.Option(min=1, help="Most to list.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="How many to list at most.")] = 50,
     reveal: Reveal = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """List dead letters: position, reason, code, text, HTTP status, attempts, redrives and source.
 
-    Exit code 1: there are dead letters, and the filters select none of them.
+    Exit code 1: there are dead letters, but the filters select none of them.
     """
     found, seen = find(chosen.quietly if as_json else chosen.work, chosen.spans(), chosen.criteria, limit)
     if not found:
@@ -96,18 +98,18 @@ def show(
     reveal: Reveal = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show everything about a dead letter: what was said, all headers, and the value.
+    """Show everything about a dead letter: the failure, all headers, and the value.
 
     Exit code 1: there is none at that position.
     """
     try:
         position = read_position("POSITION", place)
     except InvalidFilterError as error:
-        raise CommandError(str(error), way_out="mend it, as --help has it") from error
+        raise CommandError(str(error), way_out="correct it, see --help") from error
     found = find_at(chosen.quietly if as_json else chosen.work, chosen.spans(), chosen.criteria, position)
     if not found:
         way_out = "dead-letters list shows positions; retention removes what is old"
-        raise CommandError(f"there is no dead letter at or of {place}", ExitCode.FAILED, way_out=way_out)
+        raise CommandError(f"there is no dead letter at or from {place}", ExitCode.FAILED, way_out=way_out)
     for letter in found:
         if as_json:
             print_json(shown(letter, reveal=reveal))

@@ -27,8 +27,8 @@ from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.topics import TopicsMissingError
 
 IN_DOUBT_MEANS: Final = (
-    "in_doubt is included: nobody knows whether the platform took these records. Each that it took is taken a second "
-    "time, and texts somebody twice or counts money twice."
+    "in_doubt is included: nobody knows whether the platform accepted these records. Each that it took is taken a "
+    "second time, and texts somebody twice or counts money twice."
 )
 
 
@@ -47,10 +47,10 @@ Name = Annotated[
         show_default=False,
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Most records to write, this time.")]
-Rate = Annotated[float | None, typer.Option(min=0.1, callback=finite, help="Records a second.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, without doing it.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="How many records to write at most, this time.")]
+Rate = Annotated[float | None, typer.Option(min=0.1, callback=finite, help="Records per second.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -60,7 +60,7 @@ def redrive(
     *,
     to: Annotated[
         str | None,
-        typer.Option(help="Topic to send to, in place of each stream's own (<stream>.redrive).", show_default=False),
+        typer.Option(help="Topic to send to, instead of each stream's own (<stream>.redrive).", show_default=False),
     ] = None,
     dry_run: DryRun = False,
     limit: Limit = None,
@@ -68,23 +68,23 @@ def redrive(
     patch: Annotated[
         str | None,
         typer.Option(
-            help="JSON merge patch (RFC 7396) for each value, or @FILE that holds one: '{\"list_number\": null}'.",
+            help="JSON merge patch (RFC 7396) for each value, or @FILE with one: '{\"list_number\": null}'.",
             show_default=False,
         ),
     ] = None,
     include: Annotated[
         Literal["in_doubt"] | None,
-        typer.Option(help="Take along what is left out else: in_doubt.", show_default=False),
+        typer.Option(help="Include what is otherwise left: in_doubt.", show_default=False),
     ] = None,
-    cap: Annotated[int, typer.Option(min=1, help="Redrives of one record, after which it is parked.")] = 3,
+    cap: Annotated[int, typer.Option(min=1, help="Number of redrives of a record after which it is parked.")] = 3,
     name: Name = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send dead letters again, each once: killed and started again it goes on where it was.
+    """Send dead letters again, each once; if it is killed and restarted, it continues where it stopped.
 
     What the platform may have is left: records in doubt, and those whose origin has an outcome `queued`. Exit code 1:
-    the filters select none, or it was not confirmed. 4: another redrive took the name over.
+    the filters select none, or it was not confirmed. 4: another redrive took over the name.
     """
     include_in_doubt = include is not None
     rules = Rules(
@@ -107,12 +107,10 @@ def redrive(
 def park(
     chosen: Chosen,
     *,
-    note: Annotated[str, typer.Option(help="Why, for whoever finds them there.")] = "",
+    note: Annotated[str, typer.Option(help="The reason, for whoever finds them there.")] = "",
     to: Annotated[
         str | None,
-        typer.Option(
-            help="Topic to put them, in place of the dead-letter topic's <topic>.parking.", show_default=False
-        ),
+        typer.Option(help="Topic to write to, instead of <dead-letter topic>.parking.", show_default=False),
     ] = None,
     dry_run: DryRun = False,
     limit: Limit = None,
@@ -120,9 +118,9 @@ def park(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Set dead letters aside, with all their headers and a note, each once.
+    """Copy dead letters to a parking topic, with all their headers and a note, each once.
 
-    They stay where they are as well, and a redrive of them is not prevented by it.
+    They also stay where they are, and can still be redriven from there.
     """
     rules = Rules(
         chosen.settings.streams_by_name,
@@ -139,8 +137,8 @@ def park(
 def _refuse_topic_of_results(chosen: Chosen, to: str | None) -> None:
     why = to is not None and why_not_sent_to(chosen.settings, to, chosen.dead_letter_topics)
     if why:
-        way_out = "leave --to out, for each stream's own redrive topic, or name a topic that a stream reads"
-        raise CommandError(f"--to {to} is not for what is sent again: it {why}", way_out=way_out)
+        way_out = "omit --to, to use each stream's own redrive topic, or name a topic that a stream reads"
+        raise CommandError(f"--to {to} cannot be the target of a redrive: it {why}", way_out=way_out)
 
 
 def _refuse_parking_where_it_is_read(chosen: Chosen, to: str | None) -> None:
@@ -149,8 +147,10 @@ def _refuse_parking_where_it_is_read(chosen: Chosen, to: str | None) -> None:
     for topic in [parking_topic(topic) for topic in reading] if to is None else [to]:
         why = why_not_parked_in(chosen.settings, topic, reading)
         if why:
-            way_out = "name a topic by --to that no stream reads and that is not read now, such as TOPIC.parking"
-            raise CommandError(f"topic {topic} is not for what is set aside: it {why}", way_out=way_out)
+            way_out = (
+                "with --to, name a topic that no stream reads and that is not being read now, such as TOPIC.parking"
+            )
+            raise CommandError(f"topic {topic} cannot be the target for parked records: it {why}", way_out=way_out)
 
 
 def _patch(text: str | None) -> dict[str, Any] | None:
@@ -161,7 +161,7 @@ def _patch(text: str | None) -> dict[str, Any] | None:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            way_out = "after @ stands the path of a file in UTF-8"
+            way_out = "after @, give the path of a UTF-8 file"
             raise CommandError(f"--patch cannot be read: {path}: {why_unread(error)}", way_out=way_out) from error
     try:
         return read_patch(text)
@@ -213,11 +213,11 @@ class Run:
             if plan is not None:
                 self._finish(plan)
         except NameTakenError as error:
-            raise CommandError(str(error), way_out="give another --name, or what the first was given") from error
+            raise CommandError(str(error), way_out="use another --name, or the same options as at first") from error
         except KafkaTroubleError as error:
             if error.fenced:
                 raise CommandError(
-                    f"another redrive took the name {self._redrive.name} over and goes on where this one was",
+                    f"another redrive took the name {self._redrive.name}over and continues where this one stopped",
                     ExitCode.INSTANCE_ID_IN_USE,
                     way_out="let it finish, or give this one another --name and other filters",
                 ) from error
@@ -250,7 +250,7 @@ class Run:
             if self._as_json:
                 print_json(told)
             elif not count:
-                typer.echo("nothing is left to do")
+                typer.echo("nothing left to do")
                 if not self._dry_run:
                     self._carry_out(plan)  # what was looked at is not looked at again
             return
@@ -262,7 +262,7 @@ class Run:
                 )
             still = self._redrive.look_again(plan)
             if by_others := plan.count - still.count:
-                typer.echo(f"{by_others:,} left: dealt with by others since this was looked at", err=True)
+                typer.echo(f"{by_others:,} left: handled by others since the plan was made", err=True)
             plan = still
         started = time.monotonic()
         written = self._carry_out(plan)
@@ -300,7 +300,7 @@ class Run:
         what = "park" if rules.park else "redrive"
         out.print(Text(f"{what} {self._redrive.name}: {found.matched:,} selected", style="bold"))
         if done:
-            out.print(Text(f"{done:,} of them were dealt with before, under this name"))
+            out.print(Text(f"{done:,} of them were already handled, under this name"))
         for title, rows in (
             ("to be sent again", plan.reasons["redrive"]),
             (

@@ -55,7 +55,7 @@ def _security(kafka: KafkaSettings) -> Iterator[Fault]:
         yield Fault((*at, "sasl_mechanism"), f"is required with protocol {security.protocol}", looked_at)
     if security.sasl_mechanism is not None and not with_sasl:
         yield Fault(
-            (*at, "sasl_mechanism"), f"does nothing with protocol {security.protocol}; use a sasl protocol", looked_at
+            (*at, "sasl_mechanism"), f"has no effect with protocol {security.protocol}; use a sasl protocol", looked_at
         )
     yield from _credentials(security, at, looked_at)
     if with_sasl and security.sasl_mechanism == "OAUTHBEARER" and not _has_oauth(kafka):
@@ -72,7 +72,7 @@ def _security(kafka: KafkaSettings) -> Iterator[Fault]:
         for name in _FILES:
             if getattr(security, name) is not None:
                 yield Fault(
-                    (*at, name), f"does nothing with protocol {security.protocol}; use ssl or sasl_ssl", looked_at
+                    (*at, name), f"has no effect with protocol {security.protocol}; use ssl or sasl_ssl", looked_at
                 )
 
 
@@ -124,15 +124,15 @@ def _registry(settings: Settings) -> Iterator[Fault]:
     if registry is None:
         return
     if not any(chosen.needs_registry for chosen in settings.formats.values()):
-        yield Fault(at, "does nothing: no stream has a format that needs it", tuple(settings.formats))
+        yield Fault(at, "has no effect: no stream has a format that needs it", tuple(settings.formats))
     yield from _both(at, registry, "username", "password")
     if registry.username is not None and registry.token is not None:
-        yield Fault((*at, "token"), "must not stand beside username: one of them", ((*at, "username"),))
+        yield Fault((*at, "token"), "must not be set together with username: use one of them", ((*at, "username"),))
     has_credentials = registry.password is not None or registry.token is not None
     if has_credentials and _in_the_clear(registry.url, allowed=registry.allow_plain_http):
         yield Fault(
             (*at, "url"),
-            "must be https, since plain http shows the credentials on the way; for a test set-up, set "
+            "must be https, since plain http exposes the credentials; for a test set-up, set "
             "schema_registry.allow_plain_http: true",
             ((*at, "allow_plain_http"), (*at, "password"), (*at, "token")),
         )
@@ -144,7 +144,7 @@ def _traces(traces: TraceSettings) -> Iterator[Fault]:
     if not traces.enabled:
         return
     if find_spec("opentelemetry") is None:
-        yield Fault((*at, "enabled"), "takes the extra otel: pip install 'trackly-connector[otel]'")
+        yield Fault((*at, "enabled"), "needs the extra otel: pip install 'trackly-connector[otel]'")
     if traces.headers and _in_the_clear(traces.endpoint, allowed=traces.allow_plain_http):
         yield Fault(
             (*at, "endpoint"),
@@ -171,6 +171,6 @@ def _files(settings: Settings) -> Iterator[Fault]:
         if file is None:
             continue
         if not file.is_file():
-            yield Fault(path, f"names no file: {file}")
+            yield Fault(path, f"does not name a file: {file}")
         elif not os.access(file, os.R_OK):
-            yield Fault(path, f"may not be read: {file}")
+            yield Fault(path, f"cannot be read: {file}")

@@ -28,22 +28,26 @@ def _operation(stream: StreamSettings, at: KeyPath) -> Iterator[Fault]:
     looked_at: tuple[KeyPath, ...] = ((*at, "operation"), (*at, "mode"))
     operation = stream.operation
     if operation == "history" and stream.mode == "single":
-        yield Fault((*at, "mode"), "must be bulk: the platform has no single form of history imports", looked_at)
+        yield Fault((*at, "mode"), "must be bulk: the platform has no single mode for history imports", looked_at)
     if stream.list_number_placement == "top_level" and (operation != "send" or stream.mode != "bulk"):
-        yield Fault((*at, "list_number_placement"), "top_level is for send in bulk mode only", looked_at)
+        yield Fault((*at, "list_number_placement"), "top_level is only for send in bulk mode", looked_at)
     has_list = _has_list(stream)
     if stream.list_number is not None and not has_list:
         kind = f" of {stream.history.kind}" if operation == "history" else ""
         yield Fault(
-            (*at, "list_number"), f"does nothing: {operation}{kind} has no list", (*looked_at, (*at, "history", "kind"))
+            (*at, "list_number"),
+            f"has no effect: {operation}{kind} has no list",
+            (*looked_at, (*at, "history", "kind")),
         )
     if stream.pace.is_on and operation != "send":
-        yield Fault((*at, "pace"), f"does nothing with operation {operation}", looked_at)
+        yield Fault((*at, "pace"), f"has no effect with operation {operation}", looked_at)
     if operation == "revenue" and stream.mode == "single" and stream.revenue.imported:
-        yield Fault((*at, "revenue", "imported"), "is for bulk mode only: a single request has no such mark", looked_at)
+        yield Fault(
+            (*at, "revenue", "imported"), "is only for bulk mode: a single request has no such field", looked_at
+        )
     for section in ("history", "revenue", "contacts"):
         if section in stream.model_fields_set and operation != section:
-            yield Fault((*at, section), f"does nothing with operation {operation}", looked_at)
+            yield Fault((*at, section), f"has no effect with operation {operation}", looked_at)
 
 
 def _has_list(stream: StreamSettings) -> bool:
@@ -70,7 +74,7 @@ def _format(settings: Settings, chosen: FormatSettings, path: KeyPath) -> Iterat
     ):
         fits = needed in (chosen.type, chosen.framed)
         if name in chosen.model_fields_set and not fits:
-            yield Fault((*path, name), f"does nothing with format {chosen.type}; it is for {needed}", kind)
+            yield Fault((*path, name), f"has no effect with format {chosen.type}; it is for {needed}", kind)
     file = chosen.reader_schema_file
     if file is not None and file.is_file() and chosen.framed == "avro" and chosen.missing_extra is None:
         try:
@@ -104,12 +108,12 @@ def _mapping(stream: StreamSettings, mapping: MappingSettings | None, at: KeyPat
         return
     operation: tuple[KeyPath, ...] = ((*at[:2], "operation"),)
     if mapping.list_number is not None and not _has_list(stream):
-        yield Fault((*at, "list_number"), f"does nothing: {stream.operation} has no list", operation)
+        yield Fault((*at, "list_number"), f"has no effect: {stream.operation} has no list", operation)
     for below, number in _fixed_lists(mapping.list_number):
         if not (isinstance(number, str) and re.fullmatch(E164, number)):
             yield Fault((*at, "list_number", *below), "must be a list's number in E.164 form, such as +18005551234")
     if mapping.max_segments is not None and stream.operation != "send":
-        yield Fault((*at, "max_segments"), f"does nothing with operation {stream.operation}", operation)
+        yield Fault((*at, "max_segments"), f"has no effect with operation {stream.operation}", operation)
     try:
         compiled = compile_mapping(fields=mapping.fields, when=mapping.when, list_number=mapping.list_number)
     except InvalidMappingError as error:
@@ -119,9 +123,7 @@ def _mapping(stream: StreamSettings, mapping: MappingSettings | None, at: KeyPat
     if all(chosen.type != "cloudevents" for chosen in stream.formats.values()):
         formats = tuple((*at[:2], *below) for below in stream.formats)
         for below in compiled.attributes:
-            message = (
-                "looks at `attributes`, which records have with format cloudevents alone: it would be null with all"
-            )
+            message = "looks at `attributes`, which only records with format cloudevents have: it would always be null"
             yield Fault((*at, *below), message, formats)
 
 
@@ -152,7 +154,7 @@ def _two_lists(base: MappingSettings | None, over: MappingSettings, at: KeyPath,
     here: KeyPath = ("list_number",) if chosen else ("fields", "list_number")
     there: KeyPath = ("fields", "list_number") if chosen else ("list_number",)
     other = (*at, "mapping", *there)
-    yield Fault((*path, *here), f"stands beside {dotted(other)}; null takes that away here", (other, (*path, *there)))
+    yield Fault((*path, *here), f"stands beside {dotted(other)}; null removes that here", (other, (*path, *there)))
 
 
 def _transform(name: str | None, at: KeyPath) -> Iterator[Fault]:

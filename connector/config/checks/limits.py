@@ -1,4 +1,4 @@
-"""Limits of time and number: chains of which each must leave room for the next, and least numbers below most.
+"""Limits of time and number: chains of which each must not use room for the next, and least numbers below most.
 
 A message gives the sum.
 """
@@ -96,7 +96,7 @@ def _amounts(settings: Settings, stream: StreamSettings, at: KeyPath) -> Iterato
         if age is not None and batch.window_ms >= age * 1_000:
             text = (
                 f"must be above batch.window_ms ({number(batch.window_ms / 1_000)}), for which records wait for "
-                f"company and grow older; is {number(age)}"
+                f"their batch and grow older; is {number(age)}"
             )
             yield Fault((*at, "delivery", "max_age_secs"), text, ((*at, "batch", "window_ms"), (*at, "mode")))
         for name in ("max_in_flight_records", "max_tick_records"):
@@ -112,7 +112,7 @@ def _amounts(settings: Settings, stream: StreamSettings, at: KeyPath) -> Iterato
     yield from _rising((*at, "breaker"), "probe_secs", "probe_max_secs", stream.breaker)
     yield from _rising((*at, "hold"), "probe_secs", "probe_max_secs", stream.hold)
     for code in sorted(set(retry.transient_codes) & set(retry.setting_codes)):
-        text = f"has {code}, which is among transient_codes too"
+        text = f"has {code}, which is also in transient_codes"
         yield Fault((*at, "retry", "setting_codes"), text, ((*at, "retry", "transient_codes"),))
 
 

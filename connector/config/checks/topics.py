@@ -30,7 +30,9 @@ def _topics(stream: StreamSettings, at: KeyPath) -> Iterator[Fault]:
             yield Fault((*at, "topics"), f"names {topic} {count} times")
     if stream.redrive_topic in stream.topics:
         yield Fault(
-            (*at, "topics"), f"needs no {stream.redrive_topic}: it is kept for records sent again", ((*at, "name"),)
+            (*at, "topics"),
+            f"must not list {stream.redrive_topic}: it is reserved for records sent again",
+            ((*at, "name"),),
         )
     outputs: dict[KeyPath, str] = {
         (*at, "outcomes", "topic"): stream.outcomes.topic,
@@ -43,7 +45,7 @@ def _topics(stream: StreamSettings, at: KeyPath) -> Iterator[Fault]:
             yield Fault(path, "must not match the pattern of topics that the stream reads", inputs)
         elif topic == stream.redrive_topic:
             yield Fault(
-                path, "must not be the stream's redrive topic: it is kept for records sent again", ((*at, "name"),)
+                path, "must not be the stream's redrive topic: it is reserved for records sent again", ((*at, "name"),)
             )
     if stream.outcomes.topic == stream.dead_letters.topic:
         yield Fault((*at, "dead_letters", "topic"), "must differ from outcomes.topic", tuple(outputs))
@@ -60,15 +62,16 @@ def _redrive(stream: StreamSettings, at: KeyPath) -> Iterator[Fault]:
             if reason not in REASONS:
                 near = difflib.get_close_matches(reason, REASONS, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ", and the rule would wait for it in vain"
-                yield Fault((*path, "reasons", place), f"is no reason of a dead letter{hint}")
+                yield Fault((*path, "reasons", place), f"is not a reason of a dead letter{hint}")
             elif reason == "in_doubt":
-                yield Fault((*path, "reasons"), "must not have in_doubt: the platform may have taken such a record")
+                yield Fault((*path, "reasons"), "must not have in_doubt: the platform may have accepted such a record")
             elif reasons.setdefault(reason, index) != index:
-                yield Fault((*path, "reasons"), f"has {reason}, which is among those of rule {reasons[reason]} too")
+                yield Fault((*path, "reasons"), f"has {reason}, which is also in rule {reasons[reason]} too")
         if index == 0 and stream.delivery.guarantee != "exactly_once":
             yield Fault(
                 (*at, "dead_letters", "redrive"),
-                "needs delivery.guarantee: exactly_once, since each record is sent again once, by a transaction",
+                "needs delivery.guarantee: exactly_once, since a transaction makes sure that each record is sent again "
+                "only once",
                 ((*at, "delivery", "guarantee"),),
             )
 
@@ -93,7 +96,7 @@ def _among_streams(streams: list[StreamSettings]) -> Iterator[Fault]:
             if other_index != index and path is not None:
                 yield Fault(
                     path,
-                    f"must leave {stream.redrive_topic} alone: it is kept for records that {stream.name} sends again",
+                    f"must not use {stream.redrive_topic}: it is reserved for records that {stream.name} sends again",
                     (("streams", index, "name"),),
                 )
     outcomes = {stream.outcomes.topic: index for index, stream in reversed(list(enumerate(streams)))}
