@@ -194,10 +194,10 @@ def test_the_only_stream_need_not_be_named_and_of_several_one_must_be(
         (("--sample", "/nowhere/at/all"), [], "cannot read"),
         (("--sample", "-", "--records"), [{"valeu": 1}], "line 1 is not a record"),
         (("--sample", "-", "--records"), [{"value": 1, "kee": 1}], "line 1 has kee"),
-        (("--sample", "-", "--records"), [{"value": 1, "headers": 1}], "line 1 has a key, value or headers"),
+        (("--sample", "-", "--records"), [{"value": 1, "headers": 1}], "line 1 has an invalid key, value or headers"),
         (("--sample", "-", "--stream", "other"), [1], "has no stream other"),
         (("--topic", "a b"), [], "--topic is not a valid topic name"),
-        (("--sample", "-", "--last", "10"), [{}], "--last: is for a topic that is read"),
+        (("--sample", "-", "--last", "10"), [{}], "--last: is only for a topic"),
         (("--topic", "orders", "--records"), [], "--records: needs --sample"),
     ],
 )

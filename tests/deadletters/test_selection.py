@@ -128,7 +128,7 @@ def test_a_function_that_jmespath_does_not_have_is_refused_before_anything_is_re
             "body=='Hello'",
             "looks at `body`, which does not exist; a dead letter has value, headers, key, reason, code, ",
         ),
-        ("length(@) > `1` && topic", "looks at `topic`, which is not there"),
+        ("length(@) > `1` && topic", "looks at `topic`, which does not exist"),
     ],
 )
 def test_a_name_that_no_dead_letter_has_at_its_top_is_refused_as_it_would_select_none_or_all(

@@ -138,7 +138,7 @@ def test_a_template_that_would_run_on_or_grow_ends_soon(text: str) -> None:
         ("{{ value.x | limited_rounds }}", "no filter `limited_rounds`"),
         ("{{ value.x is callable }}", "no test `callable`"),
         ("{{ vlaue.x }}", "did you mean value?"),
-        ("{{ self }}", "`self`, which is not there"),
+        ("{{ self }}", "`self`, which does not exist"),
         ("{{ value.x ", "is not a template: unexpected end"),
         ("{{ value.x | curency('USD') }}", "did you mean currency?"),
         ("x" * 10_001, "more than 10,000 characters"),

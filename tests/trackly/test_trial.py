@@ -35,22 +35,22 @@ def over(*topics: str, **mapping: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("stream", "at", "said"),
     [
-        ({"mapping": {"fields": {"to": "value.a"}}}, "mapping", "makes no `body`"),
+        ({"mapping": {"fields": {"to": "value.a"}}}, "mapping", "does not set `body`"),
         ({"mapping": {"fields": {**TEXT, "bdy": "key"}}, "list_number": None}, "mapping", "does not set `list_number`"),
         (
             {"operation": "revenue", "list_number": None, "mapping": {"fields": {"message_id": "key", "revenue": 1}}},
             "mapping",
-            "makes no `attribution_type`",
+            "does not set `attribution_type`",
         ),
         (
             {"operation": "history", "mapping": {"fields": {"id": "key", "to_number": "value.to"}}},
             "mapping",
-            "makes no `timestamp`",
+            "does not set `timestamp`",
         ),
         (
             {"mapping": {"fields": TEXT}, "overrides": [over("b", fields={"body": None})]},
             "overrides[0].mapping",
-            "makes no `body`",
+            "does not set `body`",
         ),
         (
             {"mapping": {"fields": TEXT, "list_number": "value.list"}, "list_number": None}
