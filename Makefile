@@ -102,7 +102,7 @@ test-bound: $(INSTALLED)
 	@build/$(RESOLUTION)/bin/python -m pytest -q $(BOUNDS_TESTS) $(ARGS)
 
 .PHONY: reference
-reference: $(INSTALLED) ## Write the generated pages of docs/reference anew, and the schemas
+reference: $(INSTALLED) ## Regenerate the pages of docs/reference and the schemas
 	$(BIN)/python -m connector.reference
 
 .PHONY: docs

@@ -140,7 +140,7 @@ def test_what_was_read_beyond_an_end_that_was_cut_off_is_told(start: Start) -> N
     assert hold is not None
     assert hold[0] == "records_missing"
     assert "what was read up to offset 129 is beyond the end 100" in hold[1]
-    assert hold[1].endswith("to go on with what is there: resume, or on_missing: continue")
+    assert hold[1].endswith("to continue with what is there: resume, or on_missing: continue")
 
 
 @pytest.mark.parametrize(("base", "begins", "missing"), [(90, 90, 1), (20, 50, 30)])
