@@ -177,7 +177,7 @@ def _dead_letters_are_sent_again(place: Place) -> None:
     # All others: the one is left, since the platform has it.
     browser.go(f"dead-letters?stream={world.name}&reason=not_sendable")
     browser.press("See what would be done")
-    browser.wait_for("Nothing was written yet")
+    browser.wait_for("Nothing has been written yet")
     assert "1 left" in browser.text()
     browser.shoot("redrive")
     browser.press("Send 39 again")

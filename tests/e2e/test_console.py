@@ -224,7 +224,7 @@ def test_of_two_redrives_that_were_looked_at_together_the_second_leaves_what_the
         client.post(f"{first}/confirm", data={"csrf": csrf})
         worker.wait_for(lambda _: "20 sent again" in client.get(first).text, "what was done")
         client.post(f"{second}/confirm", data={"csrf": csrf})
-        worker.wait_for(lambda _: "20 left: dealt with by others" in client.get(second).text, "what was left")
+        worker.wait_for(lambda _: "20 left: handled by others" in client.get(second).text, "what was left")
     worker.wait_for(lambda s: s["queued"] == 20, "all queued")
 
     assert {entry.accepted for entry in world.platform.entries("send")} == {1}
