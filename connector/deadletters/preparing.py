@@ -47,7 +47,7 @@ def places_of(settings: Settings, name: str, selection: str, partitions: Iterabl
                 f"group {group_of(name)}: {error}; a newer version started this redrive, or somebody else commits there"
             ) from error
         if place.selection not in {"", selection}:
-            raise NameTakenError(f"redrive {name}was started with other filters, target or patch")
+            raise NameTakenError(f"redrive {name} was started with other filters, target or patch")
     return places
 
 

@@ -217,7 +217,7 @@ class Run:
         except KafkaTroubleError as error:
             if error.fenced:
                 raise CommandError(
-                    f"another redrive took the name {self._redrive.name}over and continues where this one stopped",
+                    f"another redrive took the name {self._redrive.name} over and continues where this one stopped",
                     ExitCode.INSTANCE_ID_IN_USE,
                     way_out="let it finish, or give this one another --name and other filters",
                 ) from error
