@@ -75,12 +75,15 @@ class Sums:
         return self.rows.total()
 
     def by(self, column: int) -> dict[str, int]:
-        """Return counts by what stands in a column (0 reason, 1 code, 2 source topic, 3 stream), most first."""
+        """Return counts by what stands in a column (0 reason, 1 code, 2 source topic, 3 stream), most first.
+
+        What is equal stands by name, whichever process read it first.
+        """
         counts: Counter[str] = Counter()
         for (row, _), count in self.rows.items():
             told = row[column]
             counts[told.decode(errors="replace") if isinstance(told, bytes) else "none"] += count
-        return dict(counts.most_common())
+        return dict(sorted(counts.items(), key=lambda row: (-row[1], row[0])))
 
     def by_age(self, *, now_ms: int) -> dict[str, int]:
         """Return counts by age; each dead letter is in one."""

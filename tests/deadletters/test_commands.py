@@ -95,6 +95,40 @@ def test_list_and_show_hide_numbers_and_texts_unless_asked(desk: Desk) -> None:
     assert desk.run("show", f"{desk.names[0]}.source:0:0").exit_code == 0, "by its source"
 
 
+def test_json_of_several_dead_letters_of_one_record_is_a_line_for_each(desk: Desk) -> None:
+    desk.put(
+        [
+            record(0, "rejected", stream=desk.names[0], topic="src"),
+            record(0, REASONS[0], stream=desk.names[0], topic="src"),
+        ]
+    )
+
+    lines = desk.run("show", "src:0:0", "--json").stdout.splitlines()
+
+    assert sorted(json.loads(line)["reason"] for line in lines) == sorted(["rejected", REASONS[0]])
+
+
+def test_json_of_a_redrive_has_the_same_names_whatever_there_is_to_do(desk: Desk) -> None:
+    empty = desk.told("redrive", "--dry-run")
+    desk.put([record(0, "rejected", stream=desk.names[0], topic="src")])
+    dry = desk.told("redrive", "--dry-run")
+    done = desk.told("redrive", "--yes")
+    again = desk.told("redrive", "--yes")
+
+    assert list(empty) == list(dry) == list(again) == [name for name in done if name != "took_secs"]
+    assert [told["written"] for told in (empty, dry, done, again)] == [{}, {}, {"redrive": 1}, {}]
+
+
+def test_what_a_redrive_looked_at_and_left_is_not_looked_at_again_also_where_a_program_reads(desk: Desk) -> None:
+    desk.put([record(0, "in_doubt", stream=desk.names[0], topic="src")])
+
+    first = desk.told("redrive", "--yes")
+    second = desk.told("redrive", "--yes")
+
+    assert (first["skipped"], first["done_before"]) == ({"in_doubt": 1}, 0)
+    assert (second["skipped"], second["done_before"]) == ({}, 1)
+
+
 def test_a_record_gives_no_commands_to_the_terminal(desk: Desk) -> None:
     title, red, rule = "\x1b]0;owned\x07", "\x1b[31m", "\x9b2J"
     headers = headers_of("rejected", stream=desk.names[0], topic="src", code=f"c{red}")
@@ -642,7 +676,8 @@ def test_a_reason_that_only_older_dead_letters_have_is_known(desk: Desk) -> None
         (["in-doubt", "--where", "sum(value)"], 1, "--where fails on 1 dead letter, which"),
         (["stats", "--since", "soon"], 2, "--since should be a time"),
         (["show", "5"], 2, "POSITION should be"),
-        (["show", "0:99"], 1, "there is no dead letter at or from 0:99"),
+        (["show", "0:99"], 1, "there is no dead letter at or from 0:99 in "),
+        (["show", "other:0:0"], 1, "--topic names another topic"),
         (["redrive", "--patch", "{"], 2, "--patch is not JSON"),
         (["list", "--position", "5"], 2, "--position should be"),
         (["list", "--min-redrives", "2", "--max-redrives", "1"], 2, "--max-redrives must not be less than"),

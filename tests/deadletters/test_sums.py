@@ -49,6 +49,13 @@ def test_counts_are_those_of_each_dead_letter(rows: list[Headers]) -> None:
     assert sum(sums.by_age(now_ms=NOW_MS).values()) == len(rows)
 
 
+def test_equal_counts_stand_by_name_whatever_was_read_first() -> None:
+    sums = Sums()
+    sums.add(chunk_of([headers_of("rejected"), headers_of("expired"), headers_of("not_json"), headers_of("rejected")]))
+
+    assert list(sums.by(0)) == ["rejected", "expired", "not_json"]
+
+
 @given(st.lists(st.integers(0, 3_000_000), min_size=1, max_size=40))
 def test_a_time_line_is_short_and_has_every_dead_letter(minutes: list[int]) -> None:
     sums = Sums()

@@ -15,6 +15,7 @@ from connector.deadletters.selection import InvalidFilterError, read_position
 from connector.deadletters.telling import shown
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AsLines = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 Reveal = Annotated[
     bool,
     typer.Option(
@@ -62,7 +63,7 @@ def list_letters(
     *,
     limit: Annotated[int, typer.Option(min=1, help="How many to list at most.")] = 50,
     reveal: Reveal = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
+    as_json: AsLines = False,
 ) -> None:
     """List dead letters: position, reason, code, text, HTTP status, attempts, redrives and source.
 
@@ -96,7 +97,7 @@ def show(
     ],
     *,
     reveal: Reveal = False,
-    as_json: AsJson = False,
+    as_json: AsLines = False,
 ) -> None:
     """Show everything about a dead letter: the failure, all headers, and the value.
 
@@ -108,10 +109,11 @@ def show(
         raise CommandError(str(error), way_out="correct it, see --help") from error
     found = find_at(chosen.quietly if as_json else chosen.work, chosen.spans(), chosen.criteria, position)
     if not found:
-        way_out = "dead-letters list shows positions; retention removes what is old"
-        raise CommandError(f"there is no dead letter at or from {place}", ExitCode.FAILED, way_out=way_out)
+        topics = ", ".join(chosen.dead_letter_topics)
+        way_out = "dead-letters list shows positions, --topic names another topic; retention removes what is old"
+        raise CommandError(f"there is no dead letter at or from {place} in {topics}", ExitCode.FAILED, way_out=way_out)
     for letter in found:
         if as_json:
-            print_json(shown(letter, reveal=reveal))
+            typer.echo(json_text(shown(letter, reveal=reveal)))
         else:
             print_letter(letter, reveal=reveal)

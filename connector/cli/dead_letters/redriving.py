@@ -231,7 +231,7 @@ class Run:
         if not found.matched:
             tell_none(self._chosen, any_there=bool(found.seen.reasons), quiet=self._as_json)
             if self._as_json:
-                print_json({"name": self._redrive.name, "selected": 0, "would_redrive": 0})
+                print_json(self._redrive.told(Plan()) | {"written": {}})
             return None
         return self._redrive.plan()
 
@@ -248,11 +248,11 @@ class Run:
             self._refuse_missing(plan)
         if self._dry_run or not count:
             if self._as_json:
-                print_json(told)
+                print_json(told | {"written": {}})
             elif not count:
                 typer.echo("nothing left to do")
-                if not self._dry_run:
-                    self._carry_out(plan)  # what was looked at is not looked at again
+            if not self._dry_run:
+                self._carry_out(plan)  # what was looked at is not looked at again
             return
         if not self._yes:
             question = f"{'Set aside' if self._redrive.rules.park else 'Write'} {count:,} records?"
