@@ -17,6 +17,8 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
+from pathlib import PurePath
+from traceback import walk_tb
 from typing import Any, Final, cast
 
 
@@ -80,7 +82,8 @@ class InvalidTransformError(ValueError):
 def each(function: Callable[[Record], Any]) -> Transform:
     """Make a transform of a function for one record, where what it raises is that record's failure.
 
-    The text of a failure tells the exception's type and not its words, which may repeat the record.
+    The text of a failure tells the exception's type and where it was raised, but not its words, which may repeat the
+    record.
     """
 
     @wraps(function)
@@ -91,10 +94,24 @@ def each(function: Callable[[Record], Any]) -> Transform:
             try:
                 made.append(function(Record(records.topic, value, key, headers, timestamp, attributes)))
             except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever it is, it is about this record)
-                made.append(Failed(f"raised {type(error).__name__}"))
+                made.append(Failed(raised(error)))
         return made
 
     return transform
+
+
+def raised(error: BaseException) -> str:
+    """Say what a function raised, for whoever called it: the type, and the line of its own file where it happened.
+
+    Not the exception's words, which may repeat the record.
+    """
+    told = f"raised {type(error).__name__}"
+    [_, *places] = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
+    if not places:  # it was not entered: it is none of Python's, or what it returned is to blame
+        return told
+    own = places[0][0]
+    line = [line for file, line in places if file == own][-1]
+    return f"{told} in line {line} of {PurePath(own).name}"
 
 
 def load_transform(name: str) -> Transform:

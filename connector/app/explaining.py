@@ -31,7 +31,11 @@ Place = tuple[Partition, int]
 
 
 class NotExplainedError(Exception):
-    """The records cannot be shaped now, for a reason that is none of theirs; the stream would hold."""
+    """The records cannot be shaped now, for a reason that is none of theirs; the stream would hold, with `reason`."""
+
+    def __init__(self, text: str, *, reason: str) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 def last_records(settings: Settings, topic: str, count: int) -> list[Chunk]:
@@ -62,7 +66,7 @@ def explain(settings: Settings, stream: StreamSettings, chunks: Sequence[Chunk],
         try:
             shaped = [shaper.shape(chunk) for chunk in chunks]
         except FormatAwayError as error:
-            raise NotExplainedError(f"the stream would hold ({error.reason}): {error}") from error
+            raise NotExplainedError(f"the stream would hold ({error.reason}): {error}", reason=error.reason) from error
     operation = operation_of(stream)
     batcher = Batcher(batch_limits(stream, operation), "explained")
     verdicts: dict[Place, Verdict] = {}

@@ -18,6 +18,7 @@ from connector.cli.topics import topic_named
 from connector.config.settings import Settings
 from connector.config.streams import StreamSettings
 from connector.core.chunks import Chunk
+from connector.telemetry.runbook import runbook_of
 
 
 @reported()
@@ -76,7 +77,8 @@ def explain(
     try:
         report = explain(loaded, flow, chunks, reveal=reveal)
     except NotExplainedError as error:
-        way_out = "restore what the stream would wait for, then try again"
+        page = runbook_of(error.reason, loaded.docs_url)
+        way_out = f"see {page}, then try again"
         raise CommandError(str(error), ExitCode.FAILED, way_out=way_out) from error
     if as_json:
         typer.echo(json_text(report, indent=2))

@@ -15,7 +15,7 @@ from connector.core.chunks import Chunk
 from connector.core.mapped import mapped
 from connector.core.records import origin_of
 from connector.core.verdicts import FILTERED, Verdict
-from connector.hooks import Failed, Records, Skip, Transform, load_transform
+from connector.hooks import Failed, Records, Skip, Transform, load_transform, raised
 from connector.mapping.columns import Columns
 from connector.mapping.making import Failures
 from connector.mapping.mapping import CompiledMapping, compile_mapping
@@ -198,7 +198,7 @@ def _transformed(
     try:
         made = list(transform(records))
     except (Exception, SystemExit) as error:
-        raise FormatAwayError("transform_failed", f"{name} raised {type(error).__name__}") from error
+        raise FormatAwayError("transform_failed", f"{name} {raised(error)}") from error
     if len(made) != len(records):
         text = f"{name} returned {len(made)} values for {len(records)} records"
         raise FormatAwayError("transform_failed", text)

@@ -211,6 +211,19 @@ def test_what_cannot_be_explained_is_told_in_a_line(
     assert "Traceback" not in result.stderr
 
 
+def test_where_the_stream_would_hold_the_page_about_the_hold_is_named(tmp_path: Path) -> None:
+    stream = {name: value for name, value in SETTINGS["streams"][0].items() if name != "mapping"}
+    path = tmp_path / "connector.yaml"
+    path.write_text(yaml.safe_dump({**SETTINGS, "streams": [{**stream, "transform": "tests.shaping.hooks:fails"}]}))
+
+    result = CliRunner().invoke(app, ["explain", str(path), "--sample", "-"], input='{"phone": "+14155550101"}\n')
+
+    assert result.exit_code == 1
+    assert "the stream would hold (transform_failed): tests.shaping.hooks:fails raised RuntimeError" in result.stderr
+    assert "see docs/runbook/hold-transform-failed.md" in result.stderr
+    assert "+14155550101" not in result.output
+
+
 def test_the_last_records_of_a_topic_are_read_and_nothing_is_committed(
     broker: BrokerHandle, topics: Topics, explain: Callable[..., Result], tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """Functions that streams of these tests name."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -30,9 +31,19 @@ def fails(records: Records) -> list[Any]:
     raise RuntimeError(records.values[0]["phone"])
 
 
+def fails_below(records: Records) -> list[Any]:
+    """Raise, one call further down."""
+    return fails(records)
+
+
 def leaves(_records: Records) -> list[Any]:
     """End, as a script does."""
     sys.exit(0)
+
+
+def asks_json(records: Records) -> list[Any]:
+    """Have a library raise."""
+    return [json.loads(value["phone"]) for value in records.values]
 
 
 def too_few(records: Records) -> list[Any]:

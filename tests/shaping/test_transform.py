@@ -1,5 +1,6 @@
 """A stream's own Python: what it is given, what it may return, and what its failures are."""
 
+import inspect
 import sys
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +18,13 @@ from tests.shaping import hooks
 from tests.shaping.making import chunk, posted, prepared, settled, stream
 
 HERE = "tests.shaping.hooks"
+
+
+def _at(words: str) -> str:
+    """Return how a line of the functions is named."""
+    lines = inspect.getsource(hooks).splitlines()
+    [number] = [number for number, line in enumerate(lines, start=1) if words in line]
+    return f"in line {number} of hooks.py"
 
 
 def test_what_it_returns_is_the_event() -> None:
@@ -49,8 +57,10 @@ def test_errors_are_per_record() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("fails", f"{HERE}:fails raised RuntimeError"),
-        ("leaves", f"{HERE}:leaves raised SystemExit"),
+        ("fails", f"{HERE}:fails raised RuntimeError {_at('raise RuntimeError')}"),
+        ("fails_below", f"{HERE}:fails_below raised RuntimeError {_at('raise RuntimeError')}"),
+        ("leaves", f"{HERE}:leaves raised SystemExit {_at('sys.exit')}"),
+        ("asks_json", f"{HERE}:asks_json raised JSONDecodeError {_at('json.loads')}"),
         ("too_few", f"{HERE}:too_few returned 1 values for 2 records"),
         ("nothing", f"{HERE}:nothing raised TypeError"),
     ],
@@ -133,11 +143,12 @@ def test_each_makes_a_transform_of_a_function_for_one_record() -> None:
     def one(record: Record) -> Any:
         return {"to": record.key, "body": record.value["text"]}
 
+    line = inspect.getsourcelines(one)[1] + 2
     ends = apply(one, [sample({"text": "a"}, key="+14155550101"), sample({}), sample({"text": "b"}, key="x")])
 
     assert [(end.status, end.reason, end.text) for end in ends] == [
         ("posted", "", ""),
-        ("dead_letter", "transform_failed", "raised KeyError"),
+        ("dead_letter", "transform_failed", f"raised KeyError in line {line} of test_transform.py"),
         ("dead_letter", "invalid_phone", "`to` is not an E.164 number"),
     ]
     assert ends[0].event == {"to": "+14155550101", "body": "a"}
@@ -192,4 +203,5 @@ def test_a_record_that_ends_the_process_fails_alone() -> None:
 
     (end,) = apply(one, [sample({}, key="x")])
 
-    assert (end.status, end.reason, end.text) == ("dead_letter", "transform_failed", "raised SystemExit")
+    assert (end.status, end.reason) == ("dead_letter", "transform_failed")
+    assert end.text.startswith("raised SystemExit in line ")
