@@ -455,6 +455,8 @@ def test_evidence_sends_a_record_in_doubt_once_that_stands_twice_among_the_dead_
 
     told = desk.told("in-doubt", "--evidence", str(numbers), "--yes")
 
+    (group,) = told["groups"]
+    assert (group["count"], group["findings"]) == (2, {"redrive": 2})
     assert (told["written"], told["skipped"]) == ({"redrive": 1}, {"superseded": 1})
     assert keys(desk.redriven()) == {f"{desk.names[0]} 1": 1}
 

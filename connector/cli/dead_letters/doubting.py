@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -108,7 +108,17 @@ def in_doubt(
     typer.echo(TRUST, err=True)
     rules = Rules(chosen.settings.streams_by_name, include_in_doubt=True)
     spelled = {"evidence": _digest(events), "window": window_mins}
-    Run(chosen, rules, spelled, name=name, dry_run=dry_run, yes=yes, as_json=as_json, findings=findings).carry_through()
+    Run(
+        chosen,
+        rules,
+        spelled,
+        name=name,
+        dry_run=dry_run,
+        yes=yes,
+        as_json=as_json,
+        findings=findings,
+        also=_told(groups),
+    ).carry_through()
 
 
 def _numbers(path: Path) -> list[Event]:
@@ -149,13 +159,17 @@ def _refuse_none(events: list[Event], what: str) -> None:
         raise CommandError(f"the evidence has no entry: {what}", way_out=way_out)
 
 
+def _told(groups: Iterable[Group]) -> dict[str, Any]:
+    """Return groups as JSON-ready values, with what evidence makes of each where there is some."""
+    return {"groups": [group.as_json() for group in groups]}
+
+
 def _show(groups: Iterable[Group], *, as_json: bool) -> None:
-    listed = list(groups)
     if as_json:
-        print_json({"groups": [group.as_json() for group in listed]})
+        print_json(_told(groups))
         return
     rows = table("from (UTC)", "stream", "batch id", "worker", "list", "count", "accepted", "redrive", "in doubt")
-    for group in listed:
+    for group in groups:
         told, findings = group.as_json(), group.findings
         counted = [findings["accepted"], findings["redrive"], findings["still_in_doubt"]] if findings else [""] * 3
         row = [told["from"], group.stream, group.batch_id or "none: a crash", group.worker, group.list_number]

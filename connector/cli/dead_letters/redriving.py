@@ -171,7 +171,10 @@ def _patch(text: str | None) -> dict[str, Any] | None:
 
 
 class Run:
-    """One redrive as the command line does it: what is said of it, and asked. `spelled` tells its selection."""
+    """One redrive as the command line does it: what is said of it, and asked.
+
+    `spelled` tells its selection; `also` stands in its JSON.
+    """
 
     def __init__(
         self,
@@ -187,8 +190,10 @@ class Run:
         limit: int | None = None,
         note: str = "",
         findings: Mapping[str, Finding] | None = None,
+        also: Mapping[str, Any] | None = None,
     ) -> None:
         self._chosen = chosen
+        self._also = dict(also or {})
         self._dry_run, self._yes, self._as_json = dry_run, yes, as_json
         self._rate, self._limit, self._note = rate, limit, note
         criteria = chosen.criteria  # before Kafka is asked anything
@@ -231,12 +236,12 @@ class Run:
         if not found.matched:
             tell_none(self._chosen, any_there=bool(found.seen.reasons), quiet=self._as_json)
             if self._as_json:
-                print_json(self._redrive.told(Plan()) | {"written": {}})
+                print_json(self._also | self._redrive.told(Plan()) | {"written": {}})
             return None
         return self._redrive.plan()
 
     def _finish(self, plan: Plan) -> None:
-        told = self._redrive.told(plan)
+        told = self._also | self._redrive.told(plan)
         if not self._as_json:
             self._print(plan)
         for warning in self._redrive.warnings(plan):
