@@ -118,8 +118,9 @@ class Console:
         return web.Response(text=text, status=status, content_type="text/html")
 
     def _to(self, request: web.Request, path: str) -> web.Response:
-        """Lead a browser to another page, after a form."""
-        return web.Response(status=303, headers={"Location": _root(request) + path})
+        """Lead a browser to another page, after a form; no path is the overview."""
+        # To an empty address no browser goes: it would show nothing.
+        return web.Response(status=303, headers={"Location": _root(request) + path or "./"})
 
     async def _form(self, request: web.Request, allowed: set[str]) -> tuple[Session, dict[str, str]]:
         """Return the session and the fields of a form of ours; raises `RefusedError` for any other."""

@@ -242,3 +242,19 @@ def test_pages_fit_a_phone_and_can_be_used_by_keyboard_in_the_dark(place: Place)
     finally:
         browser.size(1280, 900)
         browser.prefer("light")
+
+
+def test_who_logs_in_by_the_link_and_who_logs_out_sees_the_overview(place: Place) -> None:
+    browser = place.browser
+    browser.go("dead-letters")
+    place.log_in()
+    browser.wait_for("Count and list")
+
+    browser.press("Log out")
+    browser.wait_for("Log in", ".who")
+    browser.press("Log in")
+    browser.wait_for("Looking is free")
+    place.log_in()
+
+    browser.wait_for("Log out", ".who")
+    browser.wait_for("records collecting")

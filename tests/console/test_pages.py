@@ -199,6 +199,18 @@ def test_a_login_leads_to_pages_of_ours_alone(where: str | None, leads_to: str) 
     assert _next(where) == leads_to
 
 
+def test_a_login_and_a_logout_lead_to_the_overview(host: FakeHost) -> None:
+    """By an address that is not empty: at that a browser stays where it is, with nothing to show."""
+
+    async def use(site: Site) -> None:
+        login = await _log_in(site)
+        csrf = await _csrf(site, PAUSE)
+        logout = await site.post("/logout", data={"csrf": csrf}, headers=_origin(site), allow_redirects=False)
+        assert [(reply.status, reply.headers["Location"]) for reply in (login, logout)] == [(303, "./")] * 2
+
+    run(host, use)
+
+
 def test_a_pause_is_asked_about_and_says_who_and_why(host: FakeHost) -> None:
     async def use(site: Site) -> None:
         await _log_in(site)
