@@ -53,7 +53,7 @@ def kafka_jars() -> Path:
     folder = home / f"kafka-{KAFKA_VERSION}"
     if not _is_complete(folder):
         home.mkdir(parents=True, exist_ok=True)
-        with _locked(home / f"{folder.name}.lock"):
+        with locked(home / f"{folder.name}.lock"):
             if not _is_complete(folder):  # another maker may have been first
                 _fetch(folder)
     return folder / "libs"
@@ -105,7 +105,8 @@ def run_maven(goal: Sequence[str], what: str) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time go on; the file stays."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file closes, also when this process dies
         yield

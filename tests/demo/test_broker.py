@@ -5,13 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from connector.demo.artifacts import BrokerUnavailableError
+from connector.demo.artifacts import BrokerUnavailableError, java, kafka_jars
 from connector.demo.broker import Broker, Listener, sasl_plain, wait_until_ready
 from connector.demo.finding import find_broker
 from connector.demo.topics import Record, Topics, read_topic
@@ -60,6 +61,49 @@ def test_address_and_data_outlast_stop_and_kill(make_broker: MakeBroker) -> None
     assert broker.bootstrap_servers == address
     assert len({first_pid, second_pid, broker.pid}) == 3
     assert sorted(m.value() or b"" for m in topics.read(topic)) == [b"first", b"second", b"third"]
+
+
+@pytest.fixture
+def archive(kafka_by_java: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give brokers a cache of their own, which has the jars alone; return where they have their archive of classes."""
+    jars = kafka_jars()
+    folder = tmp_path / "trackly-connector" / jars.parent.name
+    folder.mkdir(parents=True)
+    for item in (jars, jars.parent / "pom.xml"):
+        (folder / item.name).symlink_to(item)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return folder / f"classes-{Path(java()).stat().st_mtime_ns}.jsa"
+
+
+def _takes_classes_from(broker: Broker, archive: Path) -> bool:
+    return str(archive) in Path(f"/proc/{broker.pid}/maps").read_text()
+
+
+def test_classes_are_archived_once_by_whoever_is_first_and_later_brokers_take_them_from_there(archive: Path) -> None:
+    with ThreadPoolExecutor() as makers:
+        list(makers.map(Broker._archive_classes, [archive] * 3))
+
+    assert sorted(archive.parent.iterdir()) == sorted(
+        [archive, archive.with_suffix(".lock"), *(archive.with_name(name) for name in ("libs", "pom.xml"))]
+    )
+    assert b"kafka/server/BrokerServer" in archive.read_bytes()  # which formatting alone does not load
+    with Broker.start(short_lived=True) as broker:
+        assert _takes_classes_from(broker, archive)
+
+
+def test_where_no_archive_of_classes_can_be_written_none_is(archive: Path) -> None:
+    archive.with_suffix(".lock").mkdir()
+
+    Broker._archive_classes(archive)
+
+    assert not archive.exists()
+
+
+def test_a_broker_starts_without_an_archive_of_classes_that_another_java_has_left(archive: Path) -> None:
+    archive.write_bytes(b"of another one")
+
+    with Broker.start(short_lived=True) as broker:
+        assert not _takes_classes_from(broker, archive)
 
 
 def test_a_paused_broker_stands_still_answers_when_it_is_resumed_and_is_gone_when_it_is_closed(

@@ -31,7 +31,7 @@ def _program() -> Path:
     if folder.is_dir():
         return folder
     home.mkdir(parents=True, exist_ok=True)
-    with artifacts._locked(home / f"{folder.name}.lock"):
+    with artifacts.locked(home / f"{folder.name}.lock"):
         if folder.is_dir():  # another one was first
             return folder
         with tempfile.TemporaryDirectory(dir=home, prefix=f"{folder.name}.") as scratch:
