@@ -100,7 +100,8 @@ def test_slips_in_arguments_are_told_in_plain_lines_where_nobody_watches(argumen
     result = _python(*arguments, columns="40")
 
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.splitlines()[-1] == said
+    # Click says it shorter from 8.3 on where there is one choice; newer versions of typer bring one of their own.
+    assert result.stderr.splitlines()[-1].replace("is not 'in_doubt'", "is not one of 'in_doubt'") == said
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["dead-letters", "redrive", "--help"]])
