@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from connector.deadletters.rebuilding import Asked, Planned, Rebuild
 
 BECOMES: Final = {
-    "dead_letter": "become dead letters in_doubt once the stream runs",
-    "resend": "are posted again once the stream runs",
-    "hold": "hold their partitions once the stream runs, until you decide",
+    "dead_letter": "will become dead letters (in_doubt) when the stream starts",
+    "resend": "will be posted again when the stream starts",
+    "hold": "will hold their partitions when the stream starts, until you decide",
 }
 
 
@@ -42,34 +42,36 @@ def rebuild_progress(
         bool,
         typer.Option(
             "--stopped-cleanly",
-            help="Each last worker logged left_in_flight=0, and none held in_doubt: what has no result is sent.",
+            help="Each worker logged left_in_flight=0 at its end, and none held in_doubt: send what has no result.",
         ),
     ] = False,
     stopped_at: Annotated[
         str | None,
         typer.Option(
-            help="When the last worker ended, in ISO 8601 form, or 90m, 24h, 7d: what was produced later is sent.",
+            help="When the last worker stopped (ISO 8601, or how long ago: 7d); what was produced later is sent.",
             show_default=False,
         ),
     ] = None,
     since: Annotated[
         str | None,
         typer.Option(
-            help="What was produced before is dealt with, in place of the setting start; as --stopped-at.",
+            help="Take what was produced before this time as settled, instead of the setting start; like --stopped-at.",
             show_default=False,
         ),
     ] = None,
     formerly: Annotated[
-        list[str] | None, typer.Option(help="A name that the stream had; may be repeated.", show_default=False)
+        list[str] | None, typer.Option(help="A former name of the stream; may be repeated.", show_default=False)
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be committed, and do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be committed, and commit nothing.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Make the progress of a group that Kafka has forgotten anew, from outcomes and dead letters. No worker may run.
+    """Rebuild the progress of a group that Kafka has forgotten, from outcomes and dead letters. No worker may run.
 
-    A record that has a result is not sent again. One that has none is in doubt, unless --stopped-cleanly or
-    --stopped-at say that it was not posted. Exit code 1: it cannot be told, and why; or it was not confirmed.
+    A record that has a result is not sent again. One without a result is in doubt, unless --stopped-cleanly or
+    --stopped-at say that it was not posted. Exit code 1: the progress cannot be determined, or was not confirmed.
     """
     from connector.cli.dead_letters.choosing import worked
     from connector.deadletters.rebuilding import NotRebuiltError, Rebuild
@@ -91,10 +93,10 @@ def rebuild_progress(
             raise CommandError("not confirmed; nothing was committed", ExitCode.FAILED, way_out=way_out)
         rebuild.commit(plan)
     except NotRebuiltError as error:
-        way_out = "nothing was committed; docs/runbook/hold-progress-missing.md has more of it"
+        way_out = "nothing was committed; see docs/runbook/hold-progress-missing.md"
         raise CommandError(str(error), ExitCode.FAILED, way_out=way_out) from error
     if not as_json:
-        typer.echo(f"committed for {len(plan)} partitions; start the stream")
+        typer.echo(f"committed {len(plan)} partitions; start the stream")
 
 
 def _asked(since: str | None, stopped_at: str | None, formerly: list[str] | None, *, clean: bool) -> "Asked":
@@ -110,7 +112,7 @@ def _asked(since: str | None, stopped_at: str | None, formerly: list[str] | None
             formerly=frozenset(formerly or ()),
         )
     except InvalidFilterError as error:
-        raise CommandError(str(error), way_out="mend it, as --help has it") from error
+        raise CommandError(str(error), way_out="correct it, see --help") from error
 
 
 def _tell(rebuild: "Rebuild", flow: StreamSettings, plan: "Mapping[Partition, Planned]", *, as_json: bool) -> None:
@@ -138,4 +140,4 @@ def _tell(rebuild: "Rebuild", flow: StreamSettings, plan: "Mapping[Partition, Pl
             f"{in_doubt:,} offsets are in doubt and {BECOMES[flow.in_doubt]} (delivery.in_doubt: {flow.in_doubt})"
         )
     else:
-        typer.echo("nothing is in doubt: what has no result is sent")
+        typer.echo("nothing is in doubt: records without a result will be sent")

@@ -241,8 +241,8 @@ class Rebuild:
             committed = scanner.committed(plan, within_secs=until_aborted(self._kafka))
         if begun := [partition for partition, there in committed.items() if there.offset is not None]:
             raise NotRebuiltError(
-                f"{', '.join(map(str, sorted(begun)))}: a worker has begun since this was looked at; "
-                "stop it, and type it again"
+                f"{', '.join(map(str, sorted(begun)))}: a worker has started since the plan was made; "
+                "stop it, then run the command again"
             )
         offsets = {partition: (planned.progress.base, planned.metadata) for partition, planned in plan.items()}
         set_offsets(config, group, offsets, self._kafka.request_timeout_secs)
@@ -252,7 +252,7 @@ class Rebuild:
         if there := self._members():
             raise NotRebuiltError(
                 f"group {self._stream.group} has {len(there)} members; "
-                "stop all workers of the stream, wait kafka.session_timeout_secs, and type it again"
+                "stop all workers of the stream, wait for kafka.session_timeout_secs, then run the command again"
             )
 
     def _members(self) -> list[Member]:
@@ -272,20 +272,20 @@ class Rebuild:
         stream, asked = self._stream, self._asked
         if stream.outcomes.records == "failures":
             raise NotRebuiltError(
-                "outcomes.records is failures: what the platform took has left no result; "
-                "resume --progress-missing begin, or set the group's offsets, by what you know from elsewhere"
+                "outcomes.records is failures: accepted records have left no result; "
+                "use resume --progress-missing begin, or set the group's offsets from what you know otherwise"
             )
         if stream.start == "latest" and asked.since_ms is None:
             raise NotRebuiltError(
-                "start is latest: what was there before the stream first began has no result, and was never meant; "
-                "say by --since when that was"
+                "start is latest: records from before the stream first started have no result, and were not meant to "
+                "be sent; give the time when it first started with --since"
             )
 
     def _refuse_compacted(self, results: Sequence[str]) -> None:
         if compacted := self._topics().compacted(results):
             raise NotRebuiltError(
-                f"{', '.join(sorted(compacted))}: a compacted topic keeps one result of each key; "
-                "set its cleanup.policy to delete for the next time; for now, set the group's offsets yourself"
+                f"{', '.join(sorted(compacted))}: a compacted topic keeps only one result per key; "
+                "set its cleanup.policy to delete for the future; this time, set the group's offsets yourself"
             )
 
     def _topics(self) -> Topics:
@@ -305,7 +305,7 @@ class Rebuild:
         if not spans:
             raise NotRebuiltError(
                 f"Kafka has a commit of group {stream.group} for each partition that holds records; "
-                "start the stream: there is nothing to rebuild"
+                "there is nothing to rebuild: start the stream"
             )
         return spans
 
@@ -326,8 +326,8 @@ class Rebuild:
         while hidden := [p for p, (_, stop) in scanner.ends(topic).items() if stop < written.get(p, 0)]:
             if time.monotonic() > deadline:
                 raise NotRebuiltError(
-                    f"{', '.join(map(str, hidden))}: a transaction is open that hides results; "
-                    "end whatever writes there, wait for its transaction.timeout.ms, and type it again"
+                    f"{', '.join(map(str, hidden))}: an open transaction hides results; "
+                    "stop whatever writes there, wait for its transaction.timeout.ms, then run the command again"
                 )
             time.sleep(_AGAIN_SECS)
         return scanner.spans(topic)
@@ -372,9 +372,9 @@ class Rebuild:
         metadata = encode(progress)
         if len(metadata) > MAX_METADATA:
             raise NotRebuiltError(
-                f"{known.partition}: results lie so far apart that its progress takes {len(metadata):,} characters, "
-                f"and a commit holds {MAX_METADATA:,}; "
-                "say by --stopped-cleanly or --stopped-at what you know: the less is in doubt, the shorter it is"
+                f"{known.partition}: results are so scattered that the progress takes {len(metadata):,} characters, "
+                f"and a commit holds at most {MAX_METADATA:,}; give --stopped-cleanly or --stopped-at if you can: "
+                "the less is in doubt, the shorter it is"
             )
         behind = 0 if until is None else max(until - known.top, 0)
         unread = known.end - known.top - behind
@@ -386,20 +386,20 @@ class Rebuild:
         mine = {self._stream.name, *self._asked.formerly}
         if unknown := sorted(results.names.keys() - mine):
             raise NotRebuiltError(
-                f"there are results of these records by streams that the settings do not know: {', '.join(unknown)}; "
-                "if the stream was called so, say it by --formerly; if it is another one, whether its results count is "
-                "for you to say, by offsets that you set yourself"
+                f"streams that are not in the settings have results of these records: {', '.join(unknown)}; "
+                "if that is a former name of the stream, give it with --formerly; if it is another one, only you know "
+                "whether its results count: set the group's offsets yourself"
             )
         if not results.names:
             raise NotRebuiltError(
-                "neither outcomes nor dead letters tell of records that its topics hold; "
-                "start the stream: to Kafka and to its results it is new"
+                "no record that its topics hold has an outcome or a dead letter; "
+                "the stream is new as far as Kafka and its results can tell: start it"
             )
         stopped_ms = self._asked.stopped_ms
         if stopped_ms is not None and results.last_ms > stopped_ms + CLOCKS_MS:
             raise NotRebuiltError(
                 f"a result was written at {told_time(results.last_ms)}, later than --stopped-at; "
-                "give the time when the last worker ended"
+                "give the time when the last worker stopped"
             )
 
     def _refuse_other_topic(
@@ -410,17 +410,17 @@ class Rebuild:
             span = spans[partition]
             why = ""
             if ranges[-1][1] > span[1]:
-                why = f"results reach up to offset {ranges[-1][1] - 1}, and the topic ends before {span[1]}"
+                why = f"results go up to offset {ranges[-1][1] - 1}, but the topic ends before {span[1]}"
             else:
                 oldest_ms, first_ms = scanner.first_ms(partition, span), results.first_ms.get(partition)
                 if oldest_ms is not None and first_ms is not None and first_ms < oldest_ms - CLOCKS_MS:
                     why = (
-                        f"a result of a record that it holds was written at {told_time(first_ms)}, and the oldest of "
-                        f"these records at {told_time(oldest_ms)}"
+                        f"a result of one of its records was written at {told_time(first_ms)}, but the oldest of these "
+                        f"records at {told_time(oldest_ms)}"
                     )
             if why:
                 raise NotRebuiltError(
-                    f"{partition}: {why}: the topic was made anew; for that topic set the group's offsets yourself"
+                    f"{partition}: {why}: the topic was recreated; set the group's offsets of that topic yourself"
                 )
 
     def _cut_ms(self, scanner: Scanner, results_in: Mapping[str, Spans]) -> int | None:
@@ -462,8 +462,8 @@ def _refuse_cut(known: _Known, complete: int, cut_ms: int) -> None:
     if unsure:
         at = told_time(cut_ms + CLOCKS_MS)
         raise NotRebuiltError(
-            f"{known.partition}: {unsure:,} offsets have no result, and results that are as old were removed; "
-            f"if all that was produced before {at} is dealt with: --since {at}"
+            f"{known.partition}: {unsure:,} offsets have no result, and results of that age have been removed; "
+            f"if everything produced before {at} is settled: --since {at}"
         )
 
 

@@ -28,7 +28,7 @@ _FIRST_WAIT_SECS, _MAX_WAIT_SECS = 0.1, 5.0
 """Before partitions that nothing could be learned of are asked about again: at first, and at most."""
 
 _FIND_OUT = (
-    "dead letters may tell of later ones, and some below may have none: stop the stream, and "
+    "there may be dead letters of later records, and records before it without a result: stop the stream, and "
     "trackly-connector rebuild-progress finds out"
 )
 """To go on behind the last outcome would send again what is in doubt by a dead letter, and lose what had to wait."""
@@ -357,32 +357,29 @@ class Beginnings:
         passes_over = self._options.start == "latest" and base == high
         if low >= high or (base >= high and not passes_over):  # nothing can be posted again, or be passed over
             return ""
-        last, told, way = outcomes.last.get(partition, -1), "results", _FIND_OUT
-        was_made_anew = last >= high
-        if was_made_anew and not passes_over:
+        last = outcomes.last.get(partition, -1)
+        was_recreated = last >= high
+        if was_recreated and not passes_over:
             return ""
+        known, way = f"outcomes have results up to offset {last}", _FIND_OUT
         if last < 0:
             if (other := outcomes.forgotten) is None:
                 return ""
-            last, told = (
-                outcomes.last[other],
-                f"none of this partition lately, but of {other}, whose commit is gone, too,",
-            )
-            harm = "posted, also those that were posted before" if not passes_over else "passed over"
-            harm = f"; from `start` on {high - (low if passes_over else base):,} offsets would be {harm}"
-        elif was_made_anew:
-            harm = f", so the topic was made anew; with `start: latest` its {high - low:,} offsets would be passed over"
-            way = f"to go on with it: {self._reset(partition, f'--to-offset {low}')}"
+            known = f"the last outcomes have none of this partition, but of {other}, whose commit is gone too"
+            harm = f"from `start` on, {high - base:,} offsets would be posted, even those that were posted before"
+            if passes_over:
+                harm = f"with `start: latest`, its {high - low:,} offsets would be skipped"
+        elif was_recreated:
+            known += ", so the topic was recreated"
+            harm = f"with `start: latest`, its {high - low:,} offsets would be skipped"
+            way = f"to continue with it: {self._reset(partition, f'--to-offset {low}')}"
         elif base <= last:
-            harm = "; from `start` on all would be posted again"
+            harm = "from `start` on, all would be posted again"
         elif passes_over and (behind := high - max(last + 1, low)):
-            harm = f"; with `start: latest` {behind:,} offsets behind it would be passed over"
+            harm = f"with `start: latest`, {behind:,} offsets after it would be skipped"
         else:
             return ""
-        return (
-            f"Kafka has no commit of group {self._options.group}, and outcomes tell of {told} up to offset {last}"
-            f"{harm}; {way}"
-        )
+        return f"Kafka has no commit of group {self._options.group}, and {known}; {harm}; {way}"
 
     def _in_doubt(self, found: Beginning, progress: Progress) -> int:
         with self._state.lock:

@@ -150,14 +150,14 @@ def test_what_cannot_be_told_is_refused_and_nothing_is_committed(world: World, m
     assert "outcomes.records is failures" in refusal(stream={"outcomes": {"records": "failures"}})
     assert "start is latest" in refusal(stream={"start": "latest"})
     renamed = {"name": f"{world.name}-2", "group_id": world.group}
-    assert f"do not know: {world.name};" in refusal(stream=renamed)
+    assert f"results of these records: {world.name};" in refusal(stream=renamed)
     assert "later than --stopped-at" in refusal("--stopped-at", "7d")
     assert "not confirmed" in refusal()
     assert _rebuild(world, "--dry-run", "--formerly", world.name, stream=renamed).exit_code == 0
 
     admin.delete_records([TopicPartition(world.outcomes, 0, 50)])[TopicPartition(world.outcomes, 0)].result(30)
     cut = refusal()
-    assert "no result, and results that are as old were removed" in cut
+    assert "no result, and results of that age have been removed" in cut
     since = cut.split("--since ")[-1].split()[0]
     whole = json.loads(_rebuild(world, "--dry-run", "--json", "--since", since).stdout)
     assert whole["in_doubt"] == 0, "what was produced before is dealt with, as somebody has said"
@@ -173,10 +173,10 @@ def test_what_cannot_be_told_is_refused_and_nothing_is_committed(world: World, m
         return True
 
     monkeypatch.setattr(rebuild_progress, "is_confirmed", begun_meanwhile)
-    assert f"{world.source}:1: a worker has begun since" in refusal("--since", since)
+    assert f"{world.source}:1: a worker has started since" in refusal("--since", since)
 
     world.topics.delete(world.source)
     world.topics.create(partitions=4, name=world.source)
     world.topics.produce(world.source, [send(number, tag="new") for number in range(4)], partition=0)
-    assert "made anew" in refusal("--since", "1970-01-01T00:00:00Z")
+    assert "recreated" in refusal("--since", "1970-01-01T00:00:00Z")
     world.close()

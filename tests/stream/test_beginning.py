@@ -439,8 +439,8 @@ def test_outcomes_are_not_asked_about_where_nothing_can_be_posted_again_or_passe
     ("last", "told", "untold"),
     [
         (120, "--reset-offsets --to-offset 50 --execute --topic alpha:1", "dead letters"),
-        (80, "dead letters may tell of later ones", "--to-offset"),
-        (20, "dead letters may tell of later ones", "--to-offset"),
+        (80, "there may be dead letters of later records", "--to-offset"),
+        (20, "there may be dead letters of later records", "--to-offset"),
     ],
 )
 def test_only_of_a_topic_that_was_made_anew_is_told_where_to_go_on_after_what_kafka_forgot(
@@ -470,9 +470,14 @@ def test_of_a_topic_that_replaces_another_is_in_doubt_what_was_read_since_it_may
 @pytest.mark.parametrize(
     ("start", "named", "committed", "told"),
     [
-        ("earliest", Partition("alpha", 0), False, "from `start` on 50 offsets would be posted"),
-        ("latest", Partition("alpha", 0), False, "from `start` on 50 offsets would be passed over"),
-        (datetime.fromtimestamp(0.07, UTC), Partition("alpha", 0), False, "from `start` on 30 offsets would be posted"),
+        ("earliest", Partition("alpha", 0), False, "from `start` on, 50 offsets would be posted"),
+        ("latest", Partition("alpha", 0), False, "with `start: latest`, its 50 offsets would be skipped"),
+        (
+            datetime.fromtimestamp(0.07, UTC),
+            Partition("alpha", 0),
+            False,
+            "from `start` on, 30 offsets would be posted",
+        ),
         ("earliest", Partition("alpha", 0), True, ""),
         ("earliest", Partition("alpha", 7), False, ""),
         ("earliest", Partition("beta", 0), False, ""),
