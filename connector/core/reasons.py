@@ -140,7 +140,7 @@ REASONS: Final[Mapping[str, Reason]] = {
     ),
     "rejected": Reason(
         "the platform, or a firewall in front of it (status 403), rejected it, alone in a request, without an error "
-        "code record",
+        "code for the record",
         "see `trackly.text`; then " + _FOR_THE_PLATFORM,
     ),
     "save_error": Reason(
@@ -153,8 +153,7 @@ REASONS: Final[Mapping[str, Reason]] = {
         here=True,
     ),
     "schema_unusable": Reason(
-        "the schema has another format, is too large, is not valid, or refers to something that the registry does not "
-        "have",
+        "the schema has another format, is too large or invalid, or refers to what the registry does not have",
         "fix the schema in the registry, or set `format` to the schema's kind",
         here=True,
     ),
