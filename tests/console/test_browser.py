@@ -253,7 +253,7 @@ def test_who_logs_in_by_the_link_and_who_logs_out_sees_the_overview(place: Place
     browser.press("Log out")
     browser.wait_for("Log in", ".who")
     browser.press("Log in")
-    browser.wait_for("Looking is free")
+    browser.wait_for("Viewing needs no login")
     place.log_in()
 
     browser.wait_for("Log out", ".who")

@@ -36,7 +36,8 @@ class _Terminal(io.StringIO):
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    """Leave the process's logging as it was found."""
+    """Leave the process's logging as it was found; a test before may have left warnings to a log of its own."""
+    logging.captureWarnings(capture=False)
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield
