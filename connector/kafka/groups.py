@@ -103,10 +103,9 @@ def subscribed(metadata: bytes) -> set[str]:
     ConsumerProtocolSubscription: version (2 bytes), then the names, with a count before all and a length before each.
     """
     found, at = set(), 6
-    for _ in range(int.from_bytes(metadata[2:6])):
-        end = at + 2 + int.from_bytes(metadata[at : at + 2])
-        found.add(metadata[at + 2 : end].decode())
-        at = end
+    for _ in range(_count(metadata, 2, of_bytes=2)):
+        name, at = _name(metadata, at)
+        found.add(name)
     return found
 
 
@@ -115,16 +114,24 @@ def assigned(assignment: bytes) -> set[Partition]:
 
     ConsumerProtocolAssignment: version (2 bytes), then by topic its name and numbers, each with a count before it.
     """
-    if not assignment:
-        return set()
-    found, at = set(), 6
-    for _ in range(int.from_bytes(assignment[2:6])):
-        end = at + 2 + int.from_bytes(assignment[at : at + 2])
-        name, at = assignment[at + 2 : end].decode(), end
-        count = int.from_bytes(assignment[at : at + 4])
-        found |= {Partition(name, number) for (number,) in struct.iter_unpack(">i", assignment[at + 4 :][: 4 * count])}
-        at += 4 + 4 * count
+    found: set[Partition] = set()
+    at = 6
+    for _ in range(_count(assignment, 2, of_bytes=2)):
+        name, at = _name(assignment, at)
+        numbers, at = at + 4, at + 4 + 4 * _count(assignment, at, of_bytes=4)
+        found |= {Partition(name, number) for (number,) in struct.iter_unpack(">i", assignment[numbers:at])}
     return found
+
+
+def _count(data: bytes, at: int, *, of_bytes: int) -> int:
+    """Return how many things follow, no more than there is room for: whoever is in the group may have written it."""
+    return min(int.from_bytes(data[at : at + 4]), max(len(data) - at - 4, 0) // of_bytes)
+
+
+def _name(data: bytes, at: int) -> tuple[str, int]:
+    """Return the name that stands at a place, and where it ends."""
+    end = at + 2 + int.from_bytes(data[at : at + 2])
+    return data[at + 2 : end].decode(errors="replace"), end
 
 
 def stir(config: Config, topic: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from functools import partial
 from typing import Any
 
@@ -189,10 +189,10 @@ class Stream:
         )
         self._reader = reader
         self._sender.run()
-        self._looking = self._loop.create_task(self._look_at_holds())
+        self._looking = self._begin(self._look_at_holds())
         if kafka.group_protocol == "classic":
             self._watching += [
-                self._loop.create_task(self._tend_group(group, topics)) for group, topics in groups_of(settings).items()
+                self._begin(self._tend_group(group, topics)) for group, topics in groups_of(settings).items()
             ]
         self._watch = Watch(
             self.name,
@@ -203,13 +203,24 @@ class Stream:
             readable_end=lambda partition, secs: source.bounds(partition, secs)[1],
             ask_secs=min(kafka.request_timeout_secs, 5.0),
         )
-        self._watching.append(self._loop.create_task(self._watch.run()))
+        self._watching.append(self._begin(self._watch.run()))
         self._ticker.start()
         reader.start(source, self._ticker)
         self.state_name = "running"
         self._log.info(
             "stream started", topics=topics_of(settings), group=settings.group, operation=self.operation.name
         )
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Have work done until it is cancelled; that it ends by itself fails the stream, or nobody would notice."""
+        assert self._loop is not None
+        task = self._loop.create_task(work)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
 
     def _publisher_maker(self, source: Source, outputs: Outputs) -> Callable[[], Publisher]:
         """Return what makes a producer, each with batches that the topics take by what is known of them then."""

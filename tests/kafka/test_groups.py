@@ -7,6 +7,8 @@ from unittest.mock import create_autospec
 
 import pytest
 from confluent_kafka.admin import AdminClient
+from hypothesis import given
+from hypothesis import strategies as st
 
 from connector.core.chunks import Partition
 from connector.kafka.errors import RetriableError
@@ -37,6 +39,15 @@ def test_a_subscription_is_read_as_the_consumer_protocol_writes_it() -> None:
 
     assert subscribed(written) == {"a", "bb"}
     assert subscribed(b"") == set()
+
+
+@given(st.binary(max_size=60), st.integers(0, 2**32 - 1))
+def test_whatever_a_client_in_the_group_has_written_is_read_within_its_length(written: bytes, count: int) -> None:
+    """One that claims four thousand million topics would have kept a core busy for an hour."""
+    claimed = written[:2] + count.to_bytes(4) + written[6:]
+
+    assert len(subscribed(claimed)) <= len(claimed)
+    assert len(assigned(claimed)) <= len(claimed)
 
 
 def test_partitions_of_a_topic_that_a_static_member_reads_no_more_are_left_over() -> None:

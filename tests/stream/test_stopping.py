@@ -127,3 +127,27 @@ def test_partitions_that_were_lost_are_another_matter_once_the_group_has_been_jo
     cut_off._reader.assigned([])
 
     assert asyncio.run(cut_off.stop(now() + 0.1))
+
+
+def test_what_looks_at_a_stream_does_not_end_in_silence() -> None:
+    """Without it nobody would notice a standstill, or partitions that are left over."""
+    told: list[str] = []
+
+    async def run() -> Stream:
+        stream = make_stream(SETTINGS, "early-0", lambda error: told.append(str(error)))
+        stream._loop = asyncio.get_running_loop()
+        stream._begin(asyncio.sleep(0, None))
+        cancelled = stream._begin(asyncio.sleep(30, None))
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
+        assert stream.failed is None
+
+        async def look() -> None:
+            raise ValueError("a bug")
+
+        await asyncio.wait([stream._begin(look())])
+        await asyncio.sleep(0.01)
+        return stream
+
+    stream = asyncio.run(run())
+    assert (str(stream.failed), stream.state_name, told) == ("a bug", "failed", ["a bug"])
