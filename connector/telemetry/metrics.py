@@ -102,7 +102,7 @@ class BatchMetrics:
 _COUNTERS: Final = (
     ("trackly_records_read_total", "records_read", "records", "Records read from the topics."),
     ("trackly_queued_total", "queued", "records", "Records that the platform accepted, with their outcomes committed."),
-    ("trackly_skipped_total", "skipped", "records", "Records without a value, their outcomes committed."),
+    ("trackly_skipped_total", "skipped", "records", "Records without a value, or filtered out, outcomes committed."),
     ("trackly_resent_total", "resent", "records", "Records in doubt that were posted again, as configured."),
     (
         "trackly_missing_total",
