@@ -1,1 +1,1 @@
-"""The pure core: decides over chunks and batches. No I/O, clock, dice, threads or logging lives here."""
+"""The pure core: decides over chunks and batches. No I/O, clock, randomness, threads or logging."""

@@ -1,7 +1,7 @@
-"""The way of prepared records into batches: first the order of their keys, then the pace of their lists.
+"""Admits prepared records to batches: first by the order of their keys, then by the pace of their lists.
 
-Key before list: a record that waits for its list's pace keeps its key busy, so that a later one of the same key, for
-another list, does not pass it. Without either setting a chunk goes straight into its batch.
+A record that waits for its list's pace keeps its key busy, so that a later record with the same key, for another list,
+cannot overtake it. Without either setting a chunk goes straight to the batcher.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,10 +14,10 @@ from connector.core.results import Finished
 
 
 class Admission:
-    """Lets records into batches as far as their keys and lists allow, and keeps the others.
+    """Passes records on to batches as soon as their keys and lists allow, and keeps the rest.
 
-    What it returns are batches that were closed. Records that have waited do not wait for a batch's window again: it
-    is counted from when they were read.
+    The methods return the batches that they closed. A record that has waited here does not wait for a batch window as
+    well: its window starts when the record was taken in.
     """
 
     def __init__(self, batcher: Batcher, *, lineup: Lineup | None = None, pacer: Pacer | None = None) -> None:
@@ -25,11 +25,11 @@ class Admission:
         self.lineup = lineup
         self.pacer = pacer
         self.lots = 0
-        """Lots of lists that waited for their pace and went on."""
+        """How many lots waited for their pace and were released."""
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of records in open batches, and of those that wait."""
+        """Bytes of the records in open batches and of those that wait here."""
         held = self.batcher.open_bytes
         for part in (self.lineup, self.pacer):
             if part is not None:
@@ -37,14 +37,14 @@ class Admission:
         return held
 
     def take(self, lanes: Sequence[Laned], *, now: float) -> list[Batch]:
-        """Take in what is prepared of a chunk, which is sorted by lanes."""
+        """Take in a prepared chunk, divided by lane."""
         closed: list[Batch] = []
         for lane, chunk in lanes if self.lineup is None else self.lineup.admit(lanes, now=now):
             closed += self._pass(lane, chunk, since=now, now=now)
         return closed
 
     def settled(self, items: Iterable[Finished], *, now: float, at_most: int | None = None) -> list[Batch]:
-        """Let in whose turn it is, now that the results of these items are committed; `at_most` is as in `due`."""
+        """Admit the next record of each key of `items`, whose results are committed; `at_most` as in `due`."""
         if self.lineup is None:
             return []
         closed: list[Batch] = []
@@ -54,9 +54,9 @@ class Admission:
         return closed + self.batcher.due(now=now, at_most=at_most) if released else closed
 
     def due(self, *, now: float, may_start: bool, at_most: int | None = None) -> list[Batch]:
-        """Close batches whose window has passed, `at_most` so many; while any `may_start`, let in what lists may send.
+        """Close batches whose window has passed, at most `at_most`; if any `may_start`, admit what the paces allow.
 
-        A budget that is not used while nothing may start is lost: else an outage would end in a flood.
+        A budget that is not used while nothing may start is lost: otherwise an outage would end in a flood.
         """
         closed: list[Batch] = []
         if self.pacer is not None and may_start:
@@ -66,14 +66,14 @@ class Admission:
         return closed + self.batcher.due(now=now, at_most=at_most)
 
     def next_deadline(self, *, may_start: bool) -> float | None:
-        """Return when `due` is to be asked again, or None when nothing waits for a time."""
+        """Return when `due` should be called again, or None when nothing waits for a time."""
         times = [self.batcher.next_deadline()]
         if self.pacer is not None and may_start:
             times.append(self.pacer.next_at())
         return min((time for time in times if time is not None), default=None)
 
     def keep(self, wanted: Callable[[Chunk], bool]) -> None:
-        """Drop the chunks that are not wanted any more."""
+        """Drop the chunks for which `wanted` is false."""
         for part in (self.batcher, self.lineup, self.pacer):
             if part is not None:
                 part.keep(wanted)

@@ -1,8 +1,8 @@
 """Which records share a request: cut by count and exact bytes, closed by a window.
 
-A batch closes when the next record would pass a limit (`count`, `bytes`), when its first record has waited for the
-window and the batch could be started (`window`), or because all must go out now (`drain`). The first record of a batch
-always fits: one that does not fit a request alone was refused before it came here.
+A batch closes when the next record would exceed a limit (`count`, `bytes`), when its first record has waited for the
+window and the batch could start (`window`), or because everything must go out now (`drain`). The first record of a
+batch always fits: one that is too large for a request of its own was rejected before it got here.
 """
 
 from bisect import bisect_right
@@ -19,7 +19,7 @@ ClosedBy = Literal["count", "bytes", "window", "drain"]
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """What a request may hold: records, bytes of the whole body, and how long its first record may wait."""
+    """Limits of a request: records, bytes of the whole body, and how long its first record may wait."""
 
     max_records: int
     max_bytes: int
@@ -30,9 +30,9 @@ class BatchLimits:
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Records that go into one request together, and the story of their attempts.
+    """Records that go into one request together, and the history of their attempts.
 
-    The request's index of a record is its place in the concatenation of `chunks`.
+    A record's index in the request is its position in the concatenation of `chunks`.
     """
 
     id: str
@@ -42,31 +42,31 @@ class Batch:
     size: int
     closed_by: ClosedBy
     attempts: int = 0
-    """Requests that were answered, or refused in a way that counts, since the records last shared a request; of what
-    others overtook those count as well that it shared."""
+    """Requests that were answered or lost; one that was not sent does not count. Halves of a batch that failed start at
+    0 again, other parts keep the count."""
     failures: int = 0
-    """Those of them that tell of its own records, of which a single one is given up after so many: not what failed
-    while everything did, or was to wait."""
+    """Attempts that say something about the batch's own records: not those that failed while everything did, or were
+    told to wait. A single record is given up after `retry.max_attempts` of them."""
     first_failed_at: float | None = None
     last_failed_at: float | None = None
     sent_ms: int = 0
     """When it, or the batch that it was cut from, was last posted, in milliseconds since 1970; 0 if never."""
     blocked_at: float | None = None
-    """When something in front of the platform last refused it."""
+    """When a gateway or firewall in front of the platform last rejected it."""
     family: int = 0
-    """Batches that were cut from one another share this number: they are one suspect, not several."""
+    """The same for all batches that were cut from one another: they count as one suspect, not several."""
     suspect: bool = False
-    """It, or the batch that it was cut from, failed again and again while others passed, or once they overtook it."""
+    """It, or the batch that it was cut from, failed repeatedly while others passed, or was overtaken by them."""
     trace: str | None = None
-    """Where traces are on, the context of the span of its last request, as a header `traceparent` has it."""
+    """With tracing: the context of the span of its last request, in the format of the header `traceparent`."""
 
     @property
     def was_posted(self) -> bool:
-        """Tell whether its records, or some of them, were posted before, by this worker or one before it."""
+        """Return whether any of its records were posted before, by this worker or an earlier one."""
         return self.sent_ms > 0 or any(chunk.resent for chunk in self.chunks)
 
     def locate(self, index: int) -> tuple[Chunk, int]:
-        """Return the chunk that holds the record at `index` of the request, and its place there."""
+        """Return the chunk that holds the record at `index` of the request, and the record's index in that chunk."""
         for chunk in self.chunks:
             if index < len(chunk):
                 return chunk, index
@@ -74,22 +74,22 @@ class Batch:
         raise IndexError(index)
 
     def split(self, indices: Sequence[int]) -> tuple[tuple[Chunk, ...], tuple[Chunk, ...]]:
-        """Return the chunks of the records at `indices`, which rise, and those of all others."""
+        """Return the chunks of the records at `indices` (ascending), and those of all others."""
         return split(self.chunks, indices)
 
     def older_than(self, limit_ms: int | None) -> list[int]:
-        """Return the indices of records from before a time, if one is given."""
+        """Return the indices of records with a timestamp before `limit_ms`; none if that is None."""
         firsts = accumulate(map(len, self.chunks), initial=0)
         olds = [chunk.older_than(limit_ms) for chunk in self.chunks]
         return [first + index for first, old in zip(firsts, olds, strict=False) for index in old]
 
     def piece(self, chunks: Iterable[Chunk], batch_id: str, *, envelope_bytes: int) -> "Batch":
-        """Return a batch of its own that holds some of the records, and remembers their attempts."""
+        """Return a batch of its own with some of the records, which keeps the history of their attempts."""
         own = tuple(chunk if chunk.indices is None else replace(chunk, indices=None) for chunk in chunks)
         return replace(self, id=batch_id, chunks=own, count=sum(map(len, own)), size=wire_size(own, envelope_bytes))
 
     def parts(self, number: int) -> list[tuple[Chunk, ...]]:
-        """Return the chunks of so many parts of the records, which differ by one record at most; none is empty."""
+        """Return the chunks of up to `number` parts of the records, none empty; sizes differ by at most one record."""
         number = min(number, self.count)
         parts = []
         for low, high in pairwise([self.count * part // number for part in range(number + 1)]):
@@ -104,13 +104,13 @@ class Batch:
 
 
 def wire_size(chunks: Iterable[Chunk], envelope_bytes: int) -> int:
-    """Return the exact bytes of a request body that holds these records, commas and envelope counted."""
+    """Return the exact size in bytes of a request body with these records, including commas and envelope."""
     return max(sum([chunk.wire_bytes for chunk in chunks]) - 1, 0) + envelope_bytes
 
 
 @dataclass(slots=True)
 class _Open:
-    """A batch that still takes records; `size` counts a comma after each record, `kept` all that is in memory."""
+    """A batch that still takes records; `size` counts a comma after each record, `kept` all bytes in memory."""
 
     deadline: float
     chunks: list[Chunk] = field(default_factory=list)
@@ -120,7 +120,7 @@ class _Open:
 
 
 class Batcher:
-    """Collects prepared chunks into batches, one open batch for each lane (list number at top level, or none)."""
+    """Collects prepared chunks into batches, one open batch per lane (a list number at top level, or None)."""
 
     def __init__(self, limits: BatchLimits, id_prefix: str) -> None:
         self.limits = limits
@@ -132,16 +132,16 @@ class Batcher:
 
     @property
     def open_records(self) -> int:
-        """Records that wait in open batches."""
+        """How many records are in open batches."""
         return sum(held.count for held in self._open.values())
 
     def next_id(self) -> tuple[str, int]:
-        """Return an id for a batch, and the number in it."""
+        """Return a new batch id and its serial number."""
         self._serial += 1
         return f"{self._prefix}-{self._serial:x}", self._serial
 
     def add(self, lane: str | None, chunk: Chunk, *, now: float) -> list[Batch]:
-        """Add prepared records of a lane, read at `now` or before, and return the batches that this closed."""
+        """Add prepared records of a lane, whose wait began at `now`, and return the batches that this closed."""
         assert chunk.wire is not None
         limits = self.limits
         room_bytes = self.byte_limit.limit - limits.envelope_bytes + 1  # the last record has no comma
@@ -152,7 +152,7 @@ class Batcher:
         while start < len(chunk):
             if held is None:
                 held = self._open[lane] = _Open(now + limits.window_secs)
-            elif now + limits.window_secs < held.deadline:  # it comes from a wait of another kind
+            elif now + limits.window_secs < held.deadline:  # it has already waited, for its key or its list
                 held.deadline = now + limits.window_secs
             stop = min(start + limits.max_records - held.count, len(chunk))
             if totals is not None:
@@ -162,7 +162,7 @@ class Batcher:
                 taken = part.wire_bytes
                 if totals is None and held.size + taken > room_bytes:
                     totals = [0, *accumulate([len(record) + 1 for record in chunk.wire])]
-                    continue  # it has to be cut by bytes
+                    continue  # cut by bytes instead
                 held.chunks.append(part)
                 held.count += stop - start
                 held.size += taken
@@ -176,9 +176,10 @@ class Batcher:
         return closed
 
     def due(self, *, now: float, at_most: int | None = None) -> list[Batch]:
-        """Close the batches whose window has passed, those first that wait the longest.
+        """Close the batches whose window has passed, those that have waited longest first.
 
-        Where only so many can be started, others had better wait for more records than for their turn.
+        If only `at_most` batches can start, the others stay open: they had better wait for more records than for a
+        slot.
         """
         if not self._open:
             return []
@@ -193,7 +194,7 @@ class Batcher:
         return [self._close(lane, "drain") for lane in list(self._open)]
 
     def keep(self, wanted: Callable[[Chunk], bool]) -> None:
-        """Drop the chunks that are not wanted any more from the open batches."""
+        """Drop the chunks for which `wanted` is false from the open batches."""
         for lane, held in list(self._open.items()):
             held.chunks = [chunk for chunk in held.chunks if wanted(chunk)]
             held.count = sum(map(len, held.chunks))
@@ -205,7 +206,7 @@ class Batcher:
                 del self._open[lane]
 
     def next_deadline(self) -> float | None:
-        """Return when the next window passes, or None when nothing waits."""
+        """Return when the next window passes, or None when no batch is open."""
         return min((held.deadline for held in self._open.values()), default=None)
 
     def _close(self, lane: str | None, closed_by: ClosedBy) -> Batch:
@@ -217,9 +218,9 @@ class Batcher:
 
 
 def _fitting(totals: list[int], start: int, room: int, *, alone: bool) -> int:
-    """Return where records from `start` on must stop to fit; one that would be `alone` is taken whatever its size.
+    """Return the end index of the records from `start` on that fit into `room` bytes; at least one record if `alone`.
 
-    `totals` are running sums of sizes, each with its comma, from 0.
+    `totals` are running sums of record sizes including a comma each, starting with 0.
     """
     stop = bisect_right(totals, totals[start] + room) - 1
     return start + 1 if alone and stop <= start else stop

@@ -1,9 +1,9 @@
-"""Whether batches may start: the circuit breaker and the stream's holds, which are one gate.
+"""Whether batches may start: the circuit breaker and the stream's holds, combined in one gate.
 
-The gate is `closed` while things work. It opens when every batch fails (`outage`) or when one answer says that nothing
-can work (a hold: `unauthorized`, `suspended`, ...). While open nothing starts; after a delay that grows it is probed.
-When the probe passes one record goes through (`half_open`): its success closes the gate, its failure opens it again.
-With no record left to let through the probe's word is enough.
+The gate is `closed` while requests succeed. It opens when every batch fails (`outage`), or when one answer says that
+nothing can work (a hold: `unauthorized`, `suspended`, ...). While it is open nothing starts; it is probed after a delay
+that grows. After a successful probe one record goes through (`half_open`): its success closes the gate, its failure
+opens it again. If no record is left to let through, the probe alone closes it.
 """
 
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from typing import Literal
 State = Literal["closed", "open", "half_open"]
 
 HEALTHY_SHARE = 0.5
-"""Below this share of passing batches a failure is the platform's, not the batch's own."""
+"""If no more than this share of the other batches pass, a failure is the platform's and not the batch's own."""
 
 REMEMBERED = 32
-"""Families whose answers are remembered."""
+"""Families whose last results are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
 class GatePolicy:
-    """Failures in a row that open the gate, and the delays of probes in seconds for outages and holds."""
+    """Consecutive failures that open the gate, and the delays of probes in seconds, for outages and for holds."""
 
     failures: int
     outage_probe_secs: float
@@ -40,12 +40,12 @@ class Hold:
 
 
 class Gate:
-    """Lets batches start, one, or none.
+    """Lets all batches start, one, or none.
 
-    `family` numbers tell which batches were cut from one another: the failures of one family say nothing of the rest.
-    Nor do the answers of a `suspect`, which has failed again and again while others passed, tell whether the platform
-    is well: of a few bad records that are being found there may be more answers than of all others. `others_pass` says
-    that others have passed since a batch failed before, so that this time it is no sign of an outage.
+    Batches with the same `family` were cut from one another: the failures of one family say nothing about the others.
+    The answers of a `suspect`, which failed repeatedly while others passed, do not count as a sign of the platform's
+    health: while a few bad records are being isolated, they may outnumber all other answers. `others_pass` means that
+    others have passed since this batch last failed, so that its failure is no sign of an outage.
     """
 
     def __init__(self, policy: GatePolicy) -> None:
@@ -57,20 +57,21 @@ class Gate:
         self._in_a_row = 0
         self._told_in_a_row = 0
         self._heard: dict[int, tuple[bool, float]] = {}
-        """Of each family, the longest unheard first, whether nothing of it has failed, and when it was last heard of.
-        One that fails again and again counts once, or a few bad records would pass for an outage, and each would be
-        tried for ever; one that passed in the end does not count as well, or a platform that fails for most would."""
+        """For each family, least recently updated first: whether none of it has failed, and the time of its last
+        answer. A family that keeps failing counts once, or a few bad records would look like an outage and be retried
+        forever. One that passed after a failure does not count as healthy either, or a platform that fails most
+        requests would look healthy."""
         self._beneath: Hold | None = None
-        """The hold that a probe ends, in whose place that of the operator has come."""
+        """A hold that a probe ends, replaced for now by a hold of the operator."""
         self._failing: set[int] = set()
         """Families that failed since a batch last passed."""
         self._gave_up = False
-        """A record was given up since then."""
+        """Whether a record was given up since then."""
         self._passed_at = float("-inf")
         self._probed_at = float("-inf")
 
     def passed(self, family: int, *, now: float, suspect: bool = False) -> bool:
-        """Take note of a batch that the platform answered in its own right; return whether this closed the gate."""
+        """Note that the platform itself answered a batch; return whether this closed the gate."""
         self._note(family, passed=True, now=now, suspect=suspect)
         self._passed_at = now
         self._in_a_row = self._told_in_a_row = 0
@@ -83,7 +84,7 @@ class Gate:
         return reopened
 
     def failed(self, family: int, *, now: float, detail: str, others_pass: bool = False, suspect: bool = False) -> bool:
-        """Take note of a batch that was not taken, through no sure fault of its own; return whether the gate opened."""
+        """Note that a batch was not accepted, perhaps through no fault of its own; return whether the gate opened."""
         self._note(family, passed=False, now=now, suspect=suspect)
         self._failing.add(family)
         if self.state == "half_open":
@@ -98,16 +99,16 @@ class Gate:
         return False
 
     def told_to_wait(self, family: int, *, now: float, others_pass: bool, suspect: bool = False) -> bool:
-        """Take note of a batch that was told to wait; return whether that is meant for all, as nothing passes."""
+        """Note that a batch was told to wait; return whether this is meant for all batches, because nothing passes."""
         self._note(family, passed=False, now=now, suspect=suspect)
         self._failing.add(family)
         self._told_in_a_row += not others_pass
         return self.state != "closed" or self._told_in_a_row >= self._policy.failures
 
     def refused(self, family: int, reason: str, *, now: float, detail: str) -> bool:
-        """Take note of an answer that says that nothing can work; return whether this began a hold.
+        """Note an answer that says that nothing can work; return whether this began a hold.
 
-        What waits for the operator goes on waiting: a hold that a probe ends must not take its place.
+        A hold that a probe ends never replaces one that only the operator ends.
         """
         self._note(family, passed=False, now=now)
         if self.hold is not None and self.hold.ends == "operator":
@@ -120,15 +121,15 @@ class Gate:
         return True
 
     def blamed(self, family: int, *, now: float, suspect: bool = False) -> None:
-        """Take note of a batch that was refused for its own records."""
+        """Note that a batch was rejected for its own records."""
         self._note(family, passed=False, now=now, suspect=suspect)
 
     def gave_up(self) -> None:
-        """Take note that records were given up as the only ones that fail: of the next ones that would not be true."""
+        """Note that a record was given up as the only one that fails; the same cannot be assumed of the next one."""
         self._gave_up = True
 
     def stop(self, reason: str, *, now: float, detail: str) -> bool:
-        """Hold until the operator resumes; return whether this is news."""
+        """Hold until the operator resumes; return whether the reason is new."""
         news = self.hold is None or self.hold.reason != reason
         if news:
             if self.hold is not None and self.hold.ends == "probe":
@@ -137,22 +138,26 @@ class Gate:
         return news
 
     def resume(self) -> None:
-        """End any hold by the operator's word; what was held for a probe before is so again, and is asked at once."""
+        """End any hold, on the operator's request.
+
+        A hold for a probe that was replaced comes back, and its probe is due at once.
+        """
         self.state, self.hold, self._in_a_row = "closed", None, 0
         if self._beneath is not None:
             self._open(self._beneath, 0.0, self._beneath.since)
             self._beneath = None
 
     def probe_due(self, *, now: float) -> bool:
-        """Tell whether it is time to ask the platform if it works again."""
+        """Return whether it is time to probe the platform."""
         return (
             self.state == "open" and self.hold is not None and self.hold.ends == "probe" and now >= self.next_probe_at
         )
 
     def probed(self, *, ok: bool, now: float) -> None:
-        """Take note of a probe: let one record through, or wait longer.
+        """Note the result of a probe: let one record through, or wait longer.
 
-        A probe takes its time: meanwhile the gate may have closed, or been stopped until the operator resumes.
+        While the probe ran, the gate may have closed, or the operator may have stopped the stream; then the result is
+        ignored.
         """
         if self.state != "open" or self.hold is None or self.hold.ends == "operator":
             return
@@ -163,9 +168,10 @@ class Gate:
             self._reopen(now)
 
     def rest(self) -> bool:
-        """Take the probe's word for it, as nothing is left that could be let through; return whether this closed it.
+        """Close a half-open gate when no record is left to let through; return whether this closed it.
 
-        What was waiting may have been given up meanwhile: a stream without records would be held until one comes.
+        The records that were waiting may have been given up. Without this, the stream would hold until a new record
+        arrives.
         """
         rests = self.state == "half_open"
         if rests:
@@ -173,18 +179,18 @@ class Gate:
         return rests
 
     def others_pass(self, family: int, *, since: float) -> bool:
-        """Tell whether the platform works for other batches since `since`, so that a failure is this family's own.
+        """Return whether the platform has worked for others since `since`, so that a failure is this family's own.
 
-        With no other batch to compare with, a probe that passed counts, but only while this family alone is failing,
-        and none of it was given up: an outage of the endpoint behind a working probe must not spend record after
-        record, whether they came in one batch or in several.
+        If no other batch passed since then, a successful probe counts instead, but only while this family alone fails
+        and no record was given up: in an outage that the probe does not detect, records must not be given up one after
+        another.
         """
         if self._passed_at >= since:
             return self.others_passed(family, since=since)
         return self._probed_at >= since and self._failing <= {family} and not self._gave_up
 
     def others_passed(self, family: int, *, since: float) -> bool:
-        """Tell whether batches have passed since `since`, and most other families are well that were heard of since."""
+        """Return whether a batch passed since `since` and most other families with an answer since then are healthy."""
         others = [well for other, (well, at) in self._heard.items() if other != family and at >= since]
         return self._passed_at >= since and (not others or sum(others) > HEALTHY_SHARE * len(others))
 
@@ -197,7 +203,7 @@ class Gate:
             del self._heard[next(iter(self._heard))]
 
     def allowed(self, active: int) -> int | None:
-        """Return how many more batches may start while `active` are under way, or None for any number."""
+        """Return how many more batches may start while `active` requests are in flight; None means any number."""
         match self.state:
             case "closed":
                 return None

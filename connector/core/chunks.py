@@ -1,8 +1,8 @@
 """Records as columns: how consumed records travel, from the consumer to their outcome.
 
-A record never becomes an object of its own. A `Chunk` holds the columns of records of one partition, in rising
-offset order; a step that needs fewer of them takes a slice or picks indices. That is what keeps the cost of a
-record at a few C calls.
+A record never becomes an object of its own. A `Chunk` holds the columns of records of one partition, in ascending
+offset order; a step that needs fewer of them takes a slice or picks indices. This keeps the cost of a record at a few C
+calls.
 """
 
 import re
@@ -20,18 +20,18 @@ _SPELLED: Final = re.compile(r"([^:\[\] ]+)(?::([0-9]{1,9})| ?\[([0-9]{1,9})\])"
 
 
 class Partition(NamedTuple):
-    """A partition of a topic: a position is this and an offset, always all three."""
+    """A partition of a topic. A position is always a partition and an offset."""
 
     topic: str
     number: int
 
     def __str__(self) -> str:
-        """Return it as commands and Kafka's own tools take it: `topic:number`."""
+        """Return `topic:number`, the form that our commands and Kafka's own tools accept."""
         return f"{self.topic}:{self.number}"
 
     @classmethod
     def read(cls, text: str) -> "Partition":
-        """Return the one that is spelled so, or as kcat tells it (`topic [number]`); raises `ValueError`."""
+        """Parse `topic:number`, or kcat's `topic [number]`; raises `ValueError`."""
         found = _SPELLED.fullmatch(text)
         if found is None:
             raise ValueError("should be TOPIC:NUMBER")
@@ -40,10 +40,11 @@ class Partition(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Chunk:
-    """Columns of records of one partition; every column that is there has the length of `offsets`.
+    """Columns of records of one partition; every column that is not None has the length of `offsets`.
 
-    `epoch` is the assignment that the records were read under: a chunk of an older one is dropped wherever it is met.
-    `wire` holds what goes into the request for each record; it is the `values` column itself when events are spliced.
+    `epoch` numbers the assignment under which the records were read: a chunk of an older one is dropped wherever it
+    turns up. `wire` holds what goes into the request for each record; if events are posted as they are, it is the
+    `values` column itself.
     """
 
     partition: Partition
@@ -53,22 +54,23 @@ class Chunk:
     keys: Sequence[bytes | None] | None = field(default=None, repr=False)
     headers: list[Headers | None] | None = field(default=None, repr=False)
     timestamps: list[int] | None = field(default=None, repr=False)
-    """Milliseconds since 1970 of each record; only kept where something asks for the age of a record."""
+    """Milliseconds since 1970; only present if something needs the age of a record."""
     lists: list[str] | None = field(default=None, repr=False)
-    """The list of each record; only kept where the pace of lists needs it and a batch may hold several."""
+    """List number of each record; only present with a pace and a batch that may hold several lists."""
     wire: Sequence[bytes] | None = field(default=None, repr=False)
     key_bytes: int = -1
-    """Bytes of all keys, counted when they are not given. A part has those of the whole: no key of it is longer."""
+    """Bytes of all keys; computed if not given. A slice keeps the value of the whole chunk, as an upper bound for one
+    key."""
     header_bytes: int = -1
-    """What the headers of a record keep in memory, near enough for a budget; counted when it is not given. A part has
-    that of the whole."""
+    """Approximate memory of one record's headers, in bytes, for the buffer budget; computed if not given. A slice keeps
+    it."""
     oldest_ms: int = 0
     own_list: bool = False
-    """Every record goes to the list that the settings name, whether its event names it as well or none."""
+    """Every record goes to the list of the settings, whether or not its event names that list."""
     resent: bool = False
     """The records were in doubt and are posted again because the operator chose so."""
     indices: Sequence[int] | None = field(default=None, repr=False)
-    """Where each record stood in its request, once it was part of one and others of it went another way."""
+    """Index of each record in its request, once the records of that request were split up."""
 
     def __post_init__(self) -> None:
         if self.key_bytes < 0:
@@ -88,26 +90,26 @@ class Chunk:
         return [] if self.headers is None else self.headers[index] or []
 
     def older_than(self, limit_ms: int | None) -> list[int]:
-        """Return the indices of records from before a time, if one is given."""
+        """Return the indices of records with a timestamp before `limit_ms`; none if that is None."""
         if limit_ms is None or self.timestamps is None or min(self.timestamps) >= limit_ms:
             return []
         return [index for index, timestamp in enumerate(self.timestamps) if is_older(timestamp, limit_ms)]
 
     @property
     def wire_bytes(self) -> int:
-        """Bytes that the records take in a request, a comma after each counted."""
+        """Bytes of the records in a request, including a comma after each."""
         wire = self.wire
         if not wire:
             return 0
         return len(wire.joined) + 1 if isinstance(wire, PackedValues) else sum(map(len, wire)) + len(wire)
 
     def join(self) -> bytes:
-        """Return what goes into the request for all records, with commas in between."""
+        """Return the records as they go into a request, separated by commas."""
         assert self.wire is not None
         return self.wire.joined if isinstance(self.wire, PackedValues) else b",".join(self.wire)
 
     def pack(self) -> "Chunk":
-        """Return the chunk with its columns packed, which is done early, while they are in the processor's cache."""
+        """Return the chunk with packed columns. Done early, while they are in the CPU cache."""
         assert self.wire is not None
         if len(self) < PACKED_RECORDS:
             return self
@@ -117,7 +119,7 @@ class Chunk:
         return replace(self, wire=wire, values=values, keys=keys)
 
     def slice(self, start: int, stop: int) -> "Chunk":
-        """Return the records from `start` to before `stop`, as columns of their own."""
+        """Return the records from index `start` up to, but not including, `stop`."""
         if start == 0 and stop >= len(self.offsets):
             return self
         values = self.values[start:stop]
@@ -131,7 +133,7 @@ class Chunk:
             headers=None if self.headers is None else self.headers[start:stop],
             timestamps=None if self.timestamps is None else self.timestamps[start:stop],
             lists=None if self.lists is None else self.lists[start:stop],
-            wire=wire,  # type: ignore[arg-type] # a spliced column holds no null: tombstones never get this far
+            wire=wire,  # type: ignore[arg-type] # if shared with `values`, it holds no null: tombstones never get here
             key_bytes=self.key_bytes,
             header_bytes=self.header_bytes,
             oldest_ms=self.oldest_ms,
@@ -141,7 +143,7 @@ class Chunk:
         )
 
     def pick(self, indices: Sequence[int]) -> "Chunk":
-        """Return the records at `indices`, which rise, as columns of their own."""
+        """Return the records at `indices` (ascending)."""
         if len(indices) == len(self.offsets):
             return self
         values = _picked(self.values, indices)
@@ -166,12 +168,12 @@ class Chunk:
 
 
 def is_older(timestamp: int, limit_ms: int) -> bool:
-    """Tell whether a record is from before a time; one without a timestamp (-1) never is."""
+    """Return whether a timestamp is before `limit_ms`; a missing one (-1) never is."""
     return 0 <= timestamp < limit_ms
 
 
 def split(chunks: Iterable[Chunk], indices: Sequence[int]) -> tuple[tuple[Chunk, ...], tuple[Chunk, ...]]:
-    """Return the records at `indices` of a request, which rise, and all others; each keeps its number there."""
+    """Return the records at `indices` (ascending) of a request, and all others; each keeps its index in the request."""
     chosen, others = [], []
     start = low = 0
     for chunk in chunks:
@@ -193,7 +195,7 @@ def split(chunks: Iterable[Chunk], indices: Sequence[int]) -> tuple[tuple[Chunk,
 
 
 def in_order(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
-    """Yield chunks of one partition in such pieces that offsets rise from each to the next."""
+    """Yield chunks of one partition, cut and sorted so that offsets ascend from each piece to the next."""
     left = sorted(chunks, key=_first)
     while left:
         piece, *left = left
@@ -214,28 +216,28 @@ def _picked(column: Sequence[Any], indices: Sequence[int]) -> list[Any]:
 
 def _length(keys: Sequence[bytes | None]) -> int:
     try:
-        return len(b"".join(keys))  # type: ignore[arg-type] # where none is null this is twice as fast
+        return len(b"".join(keys))  # type: ignore[arg-type] # twice as fast where no key is null
     except TypeError:
         return len(b"".join(filter(None, keys)))
 
 
 PACKED_RECORDS = 20
-"""Of fewer records a chunk is not packed: that is more work than it saves."""
+"""Chunks of fewer records are not packed: it would cost more than it saves."""
 
 OBJECT_BYTES = 41
-"""An empty bytes object takes 33 bytes, and its place in a list 8."""
+"""An empty bytes object takes 33 bytes, and its slot in a list 8."""
 
 
 HEADER_BYTES = 160
-"""Around the characters of a header: a name of its own takes 49 bytes, a value 33, their tuple 56, and its place 8; the
-rest is its share of the record's list."""
+"""Memory of a header besides its characters: 49 bytes for a name of its own, 33 for the value, 56 for their tuple, 8
+for its slot; the rest is its share of the record's list."""
 
 SAMPLED = 50
-"""Records of a chunk whose headers are weighed: to weigh all would cost what it costs to read some of them."""
+"""Records of a chunk whose headers are measured: measuring all of them would cost too much."""
 
 
 def _each(headers: Sequence[Headers | None]) -> int:
-    """Return the bytes that headers keep in memory for a record, on average over a sample of them."""
+    """Return the bytes of memory that a record's headers take, averaged over a sample."""
     sample = headers[:: len(headers) // SAMPLED + 1]
     found = list(chain.from_iterable(filter(None, sample)))
     characters = sum(map(len, filter(None, chain.from_iterable(found))))
@@ -243,14 +245,14 @@ def _each(headers: Sequence[Headers | None]) -> int:
 
 
 KEY_BYTES = 50
-"""A key as most are, which whoever counts records has in what a record takes."""
+"""Size of a usual key, which is already included in the fixed cost of a record."""
 
 
 def source_bytes(chunk: Chunk) -> int:
-    """Return the bytes that are kept beside what goes into requests.
+    """Return the bytes of memory kept besides the request's bytes.
 
-    They are headers, values where it was made of them, and what keys take that are longer than most: those of change
-    data capture are objects in JSON.
+    These are headers, values (if the request's bytes were made from them) and the part of keys beyond the usual size:
+    keys of change data capture are JSON objects.
     """
     keys = 0 if chunk.keys is None else max(_memory(chunk.keys) - KEY_BYTES * len(chunk), 0)
     return _beside(chunk) + keys
@@ -262,10 +264,10 @@ def _beside(chunk: Chunk) -> int:
 
 
 def weight(chunk: Chunk) -> int:
-    """Return the bytes that a chunk keeps in memory, near enough for a budget."""
+    """Return the approximate memory of a chunk in bytes, for the buffer budget."""
     wire = chunk.values if chunk.wire is None else chunk.wire
     keys = 0 if chunk.keys is None else _memory(chunk.keys)
-    return _memory(wire) + _beside(chunk) + keys + OBJECT_BYTES * len(chunk)  # whatever else its columns hold
+    return _memory(wire) + _beside(chunk) + keys + OBJECT_BYTES * len(chunk)  # for the other columns
 
 
 def _memory(column: Sequence[bytes | None]) -> int:

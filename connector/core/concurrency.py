@@ -1,12 +1,12 @@
-"""How many requests may be under way at once: additive increase, multiplicative decrease.
+"""How many requests may be in flight at once: additive increase, multiplicative decrease.
 
-It starts low and doubles like a TCP slow start until the first trouble, so that 64 requests are reached within a few
-round trips; then it grows by one a round trip. It shrinks on trouble (5xx, 429, timeouts) and when answers take much
-longer than they did at best, at most once a round trip. It only grows while the limit is really used. What an outage
-taught is forgotten when it ends: growth by one a round trip would take a minute to come back.
+The limit starts low and doubles like TCP slow start until the first trouble, so that 64 requests are reached within a
+few round trips; then it grows by one per round trip. It shrinks on trouble (5xx, 429, timeouts) and when answers take
+much longer than at best, at most once per round trip. It only grows while it is really used. After an outage it starts
+over: growing by one per round trip would take a minute to recover.
 
-How long answers take is a mean of the last ones. Some take long for what they carry, large batches beside small ones
-say, and one of these beside the quickest one tells nothing of a platform that has too much to do.
+Latency is a moving mean of recent answers. A single slow answer, such as that of a large batch among small ones, does
+not mean that the platform is overloaded.
 """
 
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ LATENCY_FACTOR = 4.0
 LATENCY_SLACK_SECS = 0.25
 SHRINK = 0.7
 RECENT = 0.125
-"""Share of the newest answer in the mean of the last ones."""
+"""Weight of the newest answer in the moving mean."""
 FORGET = 0.05
-"""Share by which the best mean drifts towards what is seen in a round trip: what stays slow is believed, else the limit
-would starve at the floor."""
+"""Share by which the best mean moves towards the present one per round trip: a latency that stays high becomes the new
+normal, otherwise the limit would stay at the floor."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConcurrencyPolicy:
-    """The floor and the ceiling."""
+    """The floor, the ceiling and the start of the limit, in requests."""
 
     min: int
     max: int
@@ -44,11 +44,11 @@ class ConcurrencyLimit:
 
     @property
     def limit(self) -> int:
-        """Requests that may be under way."""
+        """How many requests may be in flight."""
         return int(self._limit)
 
     def answered(self, latency_secs: float, *, active: int, now: float) -> None:
-        """Take note of an answer without trouble; `active` requests were under way, this one counted."""
+        """Note an answer without trouble; `active` requests were in flight, including this one."""
         self._recent += (RECENT if self._recent else 1.0) * (latency_secs - self._recent)
         drift = FORGET / max(active, 1) if 0.0 < self._best < self._recent else 1.0
         self._best += drift * (self._recent - self._best)
@@ -60,16 +60,16 @@ class ConcurrencyLimit:
             self.moved = "grow"
 
     def troubled(self, *, now: float) -> None:
-        """Take note of an answer that asks for less, or of none."""
+        """Note an answer that asks for less load, or a missing answer."""
         self._shrink("trouble", now, self._recent)
 
     @property
     def overdue_secs(self) -> float:
-        """How long a request may take; one without an answer then takes far longer than the last ones took."""
+        """Seconds after which a request without an answer counts as overdue, much longer than recent ones took."""
         return _far_longer_than(self._recent)
 
     def restart(self) -> None:
-        """Start as low as at first and double again: the platform is back after an outage, or a hold has ended."""
+        """Start as low as at first and double again: an outage or a hold has ended."""
         self._limit = min(self._limit, self._begin)
         self._slow_start = True
         self.moved = "restart"

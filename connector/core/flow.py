@@ -1,17 +1,17 @@
-"""Every record of a stream between being read and being settled: the heart of the tick.
+"""Where every record of a stream is between being read and being settled: the heart of the tick.
 
-`Flow` knows which batches are ready, listed, waiting to be tried again, or finished, and plans each tick: which offsets
-are committed with which progress, which results are written, and which batches may be posted once the commit is known.
-It changes nothing that a crash would need until `committed` says so; `aborted` takes everything back.
+`Flow` knows which batches are ready, listed, waiting for a retry, or finished, and plans each tick: which offsets are
+committed with which progress, which results are written, and which batches may be posted once the commit is known.
+State that a crash would lose changes only in `committed`; `aborted` takes the whole tick back.
 
-Invariants, each of which a test breaks on purpose:
+Invariants, each of which has a test that breaks it on purpose:
 
 - a batch is posted only after a tick that lists all its offsets as in flight has committed;
-- an offset is committed past only when it is settled (or known not to exist);
-- a record has at most one place at a time: open batch, ready, waiting, active, or finished;
-- nothing of a partition that was let go, or of an older assignment of it, reaches a tick.
+- a committed offset passes only records that are settled (or known not to exist);
+- a record is in at most one place at a time: open batch, ready, waiting, active, or finished;
+- nothing of a partition that was released, or of an older assignment of it, gets into a tick.
 
-It is not thread-safe: the drivers share it under the stream's assignment lock.
+It is not thread-safe: the drivers share it under the stream's lock.
 """
 
 from bisect import bisect_left
@@ -33,19 +33,20 @@ from connector.core.starting import SUSPECTS_SHARE, StartQueue
 from connector.core.verdicts import Verdicts
 
 ANSWERS_PER_IN_FLIGHT = 4
-"""Partitions may be lost more than once before they are read again; what is kept of an answer is small."""
+"""Answers that are remembered per record that may be in flight: a partition may be lost several times before its
+records are read again, and an answer takes little memory."""
 
 BATCH_BYTES = 250
 CHUNK_BYTES = 450
-"""What a batch and each of its chunks take beside the records: of single records that is most of all."""
+"""Memory of a batch and of each of its chunks besides the records; for batches of one record this is most of it."""
 
 MARKS = 1 << 14
-"""Ticks are told apart by a number that takes two bytes and starts over."""
+"""Marks, which identify ticks, take two bytes in the metadata and wrap around."""
 
 
 @dataclass(frozen=True, slots=True)
 class FlowLimits:
-    """Bounds of what is in flight and of one tick."""
+    """Limits of what is in flight and of one tick."""
 
     max_in_flight_records: int
     max_tick_records: int
@@ -55,7 +56,7 @@ class FlowLimits:
 
 @dataclass(slots=True, eq=False)
 class Tick:
-    """One transaction: offsets with progress, results to write, and what may be posted when it has committed."""
+    """One transaction: offsets with metadata, results to write, and batches that may be posted once it committed."""
 
     offsets: dict[Partition, tuple[int, str]]
     settle: list[Finished] = field(repr=False)
@@ -67,16 +68,16 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """What a chunk holds that is new to this worker, and what a worker before it had in flight."""
+    """The records of a chunk, sorted: those that are new, and those that an earlier worker had in flight."""
 
     fresh: tuple[Chunk, ...]
     doubtful: tuple[Chunk, ...]
     answered: tuple[Finished, ...] = ()
-    """Results of what this worker itself had in flight, and knows the answers for; to be queued."""
+    """Results of records that this worker itself had in flight and knows the answers for; to be queued."""
     vanished: int = 0
-    """Offsets in doubt that are no longer in the topic: settled without an outcome, as there is nothing to write."""
+    """How many offsets in doubt are no longer in the topic: settled without a result, as there is nothing to write."""
     passed_over: int = 0
-    """Offsets between the records that were read, which the topic does not have (compaction, markers)."""
+    """How many offsets between the records do not exist in the topic (compaction, transaction markers)."""
 
 
 NOTHING = Intake((), ())
@@ -87,20 +88,20 @@ PlaceName = Literal["unread", "ready", "crowded", "waiting", "posted", "answered
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the record is that the committed offset waits for; `elsewhere` is an open batch, or a running tick."""
+    """Where the record at the committed offset is; `elsewhere` is an open batch or a running tick."""
 
     name: PlaceName
     batch_id: str = ""
     attempts: int = 0
     until: float = 0.0
-    """When what waits may be tried again."""
+    """When a batch that waits may be retried."""
 
 
 class Flow:
     """The state of one stream, for the partitions that are assigned to this worker."""
 
     def __init__(self, limits: FlowLimits, *, first_mark: int = 0) -> None:
-        """Make the state of a stream; marks begin apart, so that no two workers are likely to say the same."""
+        """Create the state of a stream; a random `first_mark` makes it unlikely that two workers use the same marks."""
         self.limits = limits
         self.partitions: dict[Partition, PartitionState] = {}
         self.queue = StartQueue()
@@ -113,10 +114,10 @@ class Flow:
         self.remembered = Remembered(ANSWERS_PER_IN_FLIGHT * limits.max_in_flight_records)
         self._serial = 0
         self._witness = -1
-        """The listing of the last record that was let in although its partition is full."""
+        """Serial of the last batch that was let in as a witness although its partition is full (see `_with_room`)."""
         self.size = SizeLimit()
         self._larger = -1
-        """The listing of the last batch that may hold more records than were answered since an answer was lost."""
+        """Serial of the last batch that may exceed the size limit, to try whether larger batches are answered again."""
         self._mark = first_mark
 
     @property
@@ -126,7 +127,7 @@ class Flow:
 
     @property
     def waiting(self) -> int:
-        """Batches that wait to be tried again."""
+        """How many batches wait for a retry."""
         return self.queue.waiting
 
     # ------------------------------------------------------------------ partitions come and go
@@ -150,7 +151,7 @@ class Flow:
         self.partitions[partition] = state
         self.remembered.assigned(state)
         if state.doubt != progress.in_flight:
-            self._dirty.add(partition)  # what nobody doubts need not be listed any longer
+            self._dirty.add(partition)  # what is no longer in doubt need not stay listed
         return state
 
     def begin_revoke(self, partitions: Iterable[Partition]) -> None:
@@ -161,34 +162,34 @@ class Flow:
         self._prune_unstarted()
 
     def hold(self, partition: Partition) -> None:
-        """Start nothing more of a partition until it begins anew, and forget what was not started."""
+        """Start nothing more on a partition until it is assigned again, and forget what was not started."""
         state = self.partitions.get(partition)
         if state is not None and not state.held:
             state.held = True
             self._prune_unstarted()
 
     def is_drained(self, partitions: Iterable[Partition]) -> bool:
-        """Tell whether nothing of these partitions is listed or waits to be written, nor needs to be said."""
+        """Return whether these partitions have nothing listed, no result to write, and no progress to commit."""
         states = {p: self.partitions[p] for p in partitions if p in self.partitions}
         if any(state.active for state in states.values()) or not self._dirty.isdisjoint(states):
             return False
         return not any(chunk.partition in states for item in self.finished for chunk in item.chunks)
 
     def listed(self, partitions: Iterable[Partition]) -> int:
-        """Return how many records of these partitions stand listed as in flight, by what was committed last."""
+        """Return how many records of these partitions are in flight according to the last commit."""
         return sum(self.partitions[p].told.in_flight.count for p in partitions if p in self.partitions)
 
     def has_nothing_left(self, partition: Partition) -> bool:
-        """Tell whether all that was read of a partition is settled, or was forgotten by `begin_revoke`."""
+        """Return whether everything that was read of a partition is settled, or was forgotten by `begin_revoke`."""
         state = self.partitions.get(partition)
         return state is None or state.revoking or state.base >= state.next_read
 
     def mark(self, partition: Partition) -> None:
-        """Have the next tick commit a partition's progress, changed or not."""
+        """Make the next tick commit a partition's progress, changed or not."""
         self._dirty.add(partition)
 
     def let_go(self, partitions: Iterable[Partition]) -> None:
-        """Let partitions go: no tick names them again, and late replies for them are of use only if they come back."""
+        """Release partitions: no tick names them again, and late replies for them are only kept in case they return."""
         for partition in partitions:
             state = self.partitions.pop(partition, None)
             if state is not None:
@@ -202,26 +203,26 @@ class Flow:
             self.settle(item)
 
     def is_alive(self, chunk: Chunk) -> bool:
-        """Tell whether the chunk's partition is still ours, under the assignment that it was read in."""
+        """Return whether the chunk's partition is still assigned, under the assignment that the chunk was read in."""
         state = self.partitions.get(chunk.partition)
         return state is not None and state.epoch == chunk.epoch
 
     def may_start(self, chunk: Chunk) -> bool:
-        """Tell whether records of the chunk may be started: ours, not about to be revoked, not held."""
+        """Return whether records of the chunk may start: partition still assigned, not being revoked, not held."""
         state = self.partitions.get(chunk.partition)
         return state is not None and state.epoch == chunk.epoch and not state.revoking and not state.held
 
     # ------------------------------------------------------------------ records come in
 
     def intake(self, chunk: Chunk) -> Intake:
-        """Sort the records of a chunk that was just read: drop what is settled or stale, set apart what is in doubt.
+        """Sort the records of a chunk that was just read: drop what is settled or stale, separate what is in doubt.
 
-        What is read of a partition that is held is dropped as well: it is read again when that begins anew.
+        Records of a held partition are dropped as well: they are read again when the partition is assigned again.
         """
         state = self.partitions.get(chunk.partition)
         if state is None or state.epoch != chunk.epoch or state.held or not chunk.offsets:
             return NOTHING
-        # What lies below the committed offset is settled, though `settled` forgets it once the offset has passed.
+        # Everything below the committed offset is settled, although `settled` forgets it once the offset has passed.
         state.next_read = max(state.next_read, state.base)
         if chunk.offsets[0] < state.next_read:
             chunk = chunk.slice(bisect_left(chunk.offsets, state.next_read), len(chunk))
@@ -247,11 +248,11 @@ class Flow:
         )
 
     def pass_over(self, partition: Partition, offset: int) -> tuple[int, int]:
-        """Settle what lies below an offset that was reached behind the last record: markers, what was aborted.
+        """Settle the offsets up to `offset`, reached after the last record: transaction markers, aborted records.
 
-        Returns how many of these offsets were in doubt, and how many there are; none while records wait before them, or
-        while what is read is dropped. Else they stay uncommitted until another record comes, and are taken for records
-        that retention has removed before they were read.
+        Returns how many of these offsets were in doubt, and how many there are; zeros while records before them are not
+        settled, or while what is read is dropped. If they stayed uncommitted until the next record, they could be
+        mistaken for records that retention removed before they were read.
         """
         state = self.partitions[partition]
         begin = max(state.next_read, state.base)
@@ -263,7 +264,7 @@ class Flow:
         return counts
 
     def _skip_holes(self, state: PartitionState, offsets: Sequence[int]) -> tuple[int, int]:
-        """Note the offsets that the topic does not have; return how many were in doubt, and how many there are."""
+        """Note offsets that do not exist in the topic; return how many were in doubt, and how many there are."""
         holes: list[Range] = []
         if offsets[0] > state.next_read:
             holes.append((state.next_read, offsets[0]))
@@ -280,14 +281,14 @@ class Flow:
         return doubted - state.doubt.count, sum(stop - start for start, stop in holes)
 
     def add_ready(self, batches: Iterable[Batch]) -> None:
-        """Queue batches that may be listed and posted, without what was let go or is held by now."""
+        """Queue batches that may be listed and posted, without chunks that may no longer start."""
         for batch in map(self._startable, batches):
             if batch is not None:
                 self.ready.append(batch)
                 self.held_bytes += _bytes(batch)
 
     def settle(self, item: Finished) -> Finished | None:
-        """Queue results of records that belong to no active batch; those whose partition is gone are remembered.
+        """Queue results of records that belong to no active batch; those of released partitions are only remembered.
 
         Returns what was queued.
         """
@@ -297,7 +298,7 @@ class Flow:
             self.finished.append(alive)
         return alive
 
-    # ------------------------------------------------------------------ what became of a posted batch
+    # ------------------------------------------------------------------ results of a posted batch
 
     def finish(
         self,
@@ -309,7 +310,7 @@ class Flow:
         sent_ms: int,
         answered_ms: int,
     ) -> Finished | None:
-        """Queue the results of records of an active batch; the rest of it must have been taken away before."""
+        """Queue the results of records of an active batch; its other records must have been taken out before."""
         batch = self.active.pop(serial)
         self.active_records -= batch.count
         size = _bytes(batch)
@@ -329,7 +330,7 @@ class Flow:
         return self.settle(item)
 
     def withdraw(self, serial: int) -> Batch:
-        """Take an active batch off the list, as it was surely not taken: the next tick says so."""
+        """Take a batch that was certainly not accepted off the in-flight list, with effect from the next tick."""
         batch = self.active.pop(serial)
         self.active_records -= batch.count
         self.held_bytes -= _bytes(batch)
@@ -339,7 +340,7 @@ class Flow:
     def again(self, batch: Batch, *, at: float) -> None:
         """Queue a batch, or a part of one, to be listed and posted again from time `at` on.
 
-        It was surely not taken, but for chunks that are marked as resent.
+        It was certainly not accepted, except for chunks that are marked as resent.
         """
         self.remembered.not_taken(batch.chunks)
         pruned = self._startable(batch)
@@ -348,7 +349,7 @@ class Flow:
             self.queue.again(pruned, at=at)
 
     def take_out(self, chosen: Callable[[Batch], Iterable[int]]) -> list[Batch]:
-        """Take the chosen records, whose indices rise, out of all that is ready or waits to be tried again."""
+        """Take the records at the indices that `chosen` returns (ascending) out of all ready and waiting batches."""
         taken: list[Batch] = []
 
         def left(batch: Batch) -> Batch | None:
@@ -367,9 +368,9 @@ class Flow:
         return taken
 
     def set_aside(self, item: Finished, reason: str) -> tuple[Finished | None, Finished | None]:
-        """Take the dead letters of a reason out of a finished item that is queued, unwritten and off the list.
+        """Take the dead letters with this reason out of a queued item; return them, and what stays queued.
 
-        They were surely not taken, so nobody need doubt them. Returns them, and what is left, which stays queued.
+        They were certainly not accepted, so they leave the in-flight list.
         """
         count = item.count
         apart = [i for i in range(count) if (v := item.verdicts.of(i)).status == "dead_letter" and v.reason == reason]
@@ -384,14 +385,14 @@ class Flow:
         return (replace(chosen, serial=0, unlisted=not chosen.recalled) if chosen else None), others
 
     def doubt(self, chunks: Iterable[Chunk]) -> None:
-        """Keep records listed as in flight although no request of theirs is: they may have been taken."""
+        """Keep records listed as in flight although no request for them is active: they may have been accepted."""
         for chunk in chunks:
             if self.is_alive(chunk):
                 self.partitions[chunk.partition].doubt.update(runs(chunk.offsets))
                 self._dirty.add(chunk.partition)
 
     def _relist(self, serial: int, chunks: tuple[Chunk, ...]) -> None:
-        """Make an active listing say only `chunks`."""
+        """Change an active listing to `chunks` only."""
         listed: dict[Partition, list[Range]] = {}
         for chunk in chunks:
             listed.setdefault(chunk.partition, []).extend(runs(chunk.offsets))
@@ -406,13 +407,13 @@ class Flow:
     # ------------------------------------------------------------------ ticks
 
     def wants_tick(self, *, now: float, slots: int) -> bool:
-        """Tell whether a tick would change anything."""
+        """Return whether a tick would change anything."""
         if self.finished or self._dirty:
             return True
         return slots > 0 and self.queue.is_due(now=now, suspects=self._room_for_suspects(slots) > 0)
 
     def oldest(self, partition: Partition) -> Place:
-        """Return where the first record is that is not settled: a search through all batches, for rare questions."""
+        """Return where the first unsettled record is. Searches all batches, so only for rare questions."""
         state = self.partitions[partition]
         if state.base >= state.next_read:
             return Place("unread")
@@ -435,18 +436,18 @@ class Flow:
         return Place("elsewhere")
 
     def oldest_ms(self) -> int | None:
-        """Return when the oldest record was appended that was read and is not settled, None when all are.
+        """Return when the oldest record that was read and is not settled was appended, or None when all are settled.
 
-        It is that of its chunk, which may be older by what one read brings.
+        In milliseconds since 1970. It is the oldest of a chunk, so the record itself may be a little younger.
         """
         return min((state.reads[0][1] for state in self.partitions.values() if state.reads), default=None)
 
     def plan(self, *, now: float, slots: int, trial: bool = False) -> Tick | None:
-        """Return the next tick, or None when there is nothing to say; `slots` is how many batches may start.
+        """Return the next tick, or None when there is nothing to commit; `slots` is how many batches may start.
 
-        A `trial` is to see if the platform works: batches that never failed go before those that wait to be tried
-        again, as it must not be the one that is to blame, and a single record starts. Where answers are lost, as many
-        are in doubt as are posted.
+        A `trial` finds out whether the platform works: batches that never failed go before retries, so that it does not
+        fail for a fault of its own, and a single record starts, since a lost answer leaves everything in doubt that was
+        posted.
         """
         self._mark = (self._mark + 1) % MARKS
         settle = self._take_finished()
@@ -469,11 +470,11 @@ class Flow:
         )
 
     def extend(self, tick: Tick, *, now: float, slots: int, trial: bool = False) -> Tick | None:
-        """Return the tick, with the batches that may start by now if it was planned without any.
+        """Return the tick with the batches that may start by now, if it was planned without any.
 
-        Its results may be written already, so that they stay as they are, and with them what is said of a partition
-        that starts nothing: meanwhile records may have left the list, and to go on listing them is safe. Returns None
-        when the tick must be taken back, since it names a partition that is ours no more under that assignment.
+        Its results may be written already, so they stay, and so does the progress of partitions that start nothing:
+        records may have left the in-flight list since, but listing them longer is safe. Returns None if the tick must
+        be aborted, because it names a partition that is no longer assigned under that epoch.
         """
         if not all((own := self.partitions.get(p)) and own.epoch == epoch for p, epoch in tick.epochs.items()):
             return None
@@ -493,7 +494,7 @@ class Flow:
         )
 
     def committed(self, tick: Tick) -> list[tuple[int, Batch]]:
-        """Adopt a tick that is known to have committed, and return what may be posted now."""
+        """Adopt a tick that is known to have committed, and return the batches that may be posted now, by serial."""
         self._note_gone(tick)
         for partition, epoch in tick.epochs.items():
             state = self.partitions.get(partition)
@@ -515,7 +516,7 @@ class Flow:
         posted = []
         for serial, batch in tick.start:
             alive = self._startable(batch)
-            if alive is not batch:  # revoked or held meanwhile: listed, but not to be posted any more
+            if alive is not batch:  # revoked or held in the meantime: listed, but no longer to be posted
                 self._dirty |= {c.partition for c in batch.chunks if self.is_alive(c) and not self.may_start(c)}
                 self.held_bytes += (_bytes(alive) if alive else 0) - _bytes(batch)
             if alive is None:
@@ -528,7 +529,7 @@ class Flow:
         return posted
 
     def aborted(self, tick: Tick) -> None:
-        """Take back everything of a tick that is known not to have committed, in what is still ours."""
+        """Take back everything of a tick that is known not to have committed, on partitions that are still assigned."""
         self._note_gone(tick)
         self._dirty |= {p for p in tick.offsets if p in self.partitions}
         for item in reversed(tick.settle):
@@ -545,7 +546,7 @@ class Flow:
                 self.queue.put_back([alive_batch])
 
     def _note_gone(self, tick: Tick) -> None:
-        """Note of partitions that are gone what a tick said of them, and that nobody posted what it was to start."""
+        """Note, for partitions that are gone, what a tick may have committed, and that its batches were not posted."""
         self.remembered.said(tick.told)
         for _, batch in tick.start:
             self.remembered.not_taken(batch.chunks)
@@ -571,7 +572,7 @@ class Flow:
         start: list[tuple[int, Batch]] = []
         crowded: list[Batch] = []
         records, suspects = self.active_records, self._room_for_suspects(slots)
-        has_witness = self._witness in self.active  # else nothing may pass there that tells the others from an outage
+        has_witness = self._witness in self.active  # otherwise nothing that passes there could rule out an outage
         has_larger = self._larger in self.active
         while len(start) < slots:
             taken = self.queue.take(now=now, suspects=suspects > 0, trial=trial)
@@ -592,7 +593,7 @@ class Flow:
             if most is not None and is_part:
                 batch = self._first_of(batch, most)
             if is_witness or (is_part and not (trial or batch.was_posted)):
-                batch.family = -self._serial  # it was never posted with others, so what it tells is its own
+                batch.family = -self._serial  # never posted with its former batch, so its failures are its own
             if is_witness:
                 self._witness, has_witness = self._serial, True
             if self.size.limit is not None and batch.count > self.size.limit:
@@ -605,22 +606,23 @@ class Flow:
         return start
 
     def _first_of(self, batch: Batch, most: int) -> Batch:
-        """Return the first records of a batch, and put the others back."""
+        """Return the first `most` records of a batch, and put the others back."""
         first, rest = self._divide(batch, range(most), (f"{batch.id}.t{self._serial:x}", batch.id))
         self.queue.put_rest(rest)
         return first
 
     def _room_for_suspects(self, slots: int) -> int:
-        """Return how many of the suspects that wait may start, where so many batches may."""
+        """Return how many of the waiting suspects may start, if `slots` batches may."""
         if not self.queue.has_suspects:
             return 0
         under_way = sum(batch.suspect for batch in self.active.values())
         return max(int(SUSPECTS_SHARE * (len(self.active) + slots)), 1) - under_way
 
     def _with_room(self, batch: Batch, *, may_testify: bool) -> tuple[Batch | None, bool, Batch | None]:
-        """Return the part of a batch that metadata has room for, if it is a witness, and the part that has to wait.
+        """Return the part of a batch that the metadata has room for, whether it is a witness, and the part that waits.
 
-        A witness was never posted and goes where only what was posted before has room.
+        A witness was never posted, and is let in where only records that were posted before have room: if it passes
+        while others fail, there is no outage.
         """
         crowding = self.crowding
         if not crowding.keeps_part(batch.chunks, crowding.full):
@@ -635,10 +637,10 @@ class Flow:
         return part, is_witness, rest
 
     def _is_oldest(self, chunk: Chunk) -> bool:
-        """Tell whether a chunk begins with the record that the committed offset waits for."""
+        """Return whether a chunk starts at the committed offset."""
         return self.is_alive(chunk) and chunk.offsets[0] == self.partitions[chunk.partition].base
 
-    # ------------------------------------------------------------------ what there is no room to say
+    # ------------------------------------------------------------------ metadata without room
 
     def _say(
         self,
@@ -648,9 +650,9 @@ class Flow:
         *,
         written: Collection[Partition] = (),
     ) -> tuple[dict[Partition, Said], dict[Partition, Said]]:
-        """Return what a tick says of each partition, and of those where not all fits what is to be cut off.
+        """Return the progress to commit for each partition, and the cuts for those where not everything fits.
 
-        What is said already of those that are `written` is said in any case: there it is all that starts, or nothing.
+        For partitions in `written`, results and progress are fixed already: there all batches start, or none.
         """
         fits: dict[Partition, Said] = {}
         cuts: dict[Partition, Said] = {}
@@ -672,7 +674,7 @@ class Flow:
         return fits, cuts
 
     def _say_less(self, state: PartitionState, settled: list[Range], started: list[Range]) -> Said:
-        """Return what there is room to say of a partition; what starts there from now on has to make some."""
+        """Return the part of a tick's progress that fits for a partition, and where it is cut."""
         return state.say_what_fits(
             settled,
             started,
@@ -684,7 +686,7 @@ class Flow:
     def _cut(
         self, settle: list[Finished], start: list[tuple[int, Batch]], cuts: Mapping[Partition, Said]
     ) -> tuple[list[Finished], list[tuple[int, Batch]]]:
-        """Return what is left of a tick without the records at or above the cuts; those go back to their queues."""
+        """Return results and batches of a tick without records at or above the cuts, which go back to their queues."""
         kept, put_off = [], []
         for item in settle:
             now, later = self._cut_finished(item, {p: said.settle_cut for p, said in cuts.items()})
@@ -702,7 +704,7 @@ class Flow:
     def _cut_finished(
         self, item: Finished, cuts: Mapping[Partition, int | None]
     ) -> tuple[Finished | None, Finished | None]:
-        """Return the parts of an item below and above the cuts; each lists its own records."""
+        """Return the parts of an item below and above the cuts, each with a listing of its own."""
         now, later = item.split(_below(item.chunks, cuts)[0])
         if now is None or later is None:
             return now, later
@@ -715,14 +717,14 @@ class Flow:
         return now, later
 
     def _cut_batch(self, batch: Batch, cuts: Mapping[Partition, int | None]) -> tuple[Batch | None, Batch | None]:
-        """Return the parts of a batch that was not posted, below and above the cuts."""
+        """Return the parts below and above the cuts of a batch that was not posted."""
         inside, outside = _below(batch.chunks, cuts)
         if not inside or not outside:
             return (batch, None) if inside else (None, batch)
         return self._divide(batch, inside, (f"{batch.id}.0", f"{batch.id}.1"))
 
     def _divide(self, batch: Batch, indices: Sequence[int], batch_ids: tuple[str, str]) -> tuple[Batch, Batch]:
-        """Return the records at `indices` of a batch that was not posted, and all others, as batches of their own."""
+        """Divide a batch that was not posted: the records at `indices`, and all others, as two batches."""
         envelope = batch.size - wire_size(batch.chunks, 0)
         chosen, others = (
             batch.piece(chunks, batch_id, envelope_bytes=envelope)
@@ -735,10 +737,10 @@ class Flow:
         for state in self.partitions.values():
             state.active.pop(serial, None)
 
-    # ------------------------------------------------------------------ letting go of what is not ours
+    # ------------------------------------------------------------------ dropping what is no longer assigned
 
     def _startable(self, batch: Batch) -> Batch | None:
-        """Return the batch without chunks that may not start, the batch itself if all may, None if none may."""
+        """Return the batch without chunks that may not start; the same object if all may, None if none may."""
         chunks = tuple(chunk for chunk in batch.chunks if self.may_start(chunk))
         if len(chunks) == len(batch.chunks):
             return batch
@@ -757,7 +759,7 @@ class Flow:
         self.queue.change(pruned)
 
     def _alive_finished(self, item: Finished) -> Finished | None:
-        """Return the item without chunks of partitions that are gone, for which the answers are remembered."""
+        """Return the item without chunks of partitions that are gone, whose answers are remembered."""
         if all(map(self.is_alive, item.chunks)):
             return item
         indices: list[int] = []
@@ -778,7 +780,7 @@ def _has(offsets: Sequence[int], offset: int) -> bool:
 
 
 def _bytes(batch: Batch) -> int:
-    """Return what a batch keeps in memory: records, what they were made of, and objects."""
+    """Return the memory of a batch in bytes: records, what they were made from, and objects."""
     sources = sum([source_bytes(chunk) for chunk in batch.chunks])
     return batch.size + sources + 120 * batch.count + CHUNK_BYTES * len(batch.chunks) + BATCH_BYTES
 
@@ -791,7 +793,7 @@ def _ranges(chunks: Iterable[Chunk]) -> dict[Partition, list[Range]]:
 
 
 def _below(chunks: Iterable[Chunk], cuts: Mapping[Partition, int | None]) -> tuple[list[int], list[int]]:
-    """Return the indices of records below the cut of their partition, where it has one, and of those above."""
+    """Return the indices of the records below the cut of their partition (all, if it has none), and of those above."""
     inside: list[int] = []
     outside: list[int] = []
     at = 0

@@ -1,4 +1,4 @@
-"""A function mapped over a column in C, of which some records fail: the others cost no Python call of their own."""
+"""Maps a function over a column in C; only records that fail cost a Python call."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 
 UNDECODABLE: Final = (msgspec.MsgspecError, RecursionError, TypeError, UnicodeDecodeError)
-"""What msgspec's decoders raise for bytes from anywhere; a null value is a TypeError."""
+"""What msgspec's decoders raise for arbitrary bytes; TypeError for a null value."""
 
 
 def mapped(
@@ -15,12 +15,12 @@ def mapped(
     errors: type[Exception] | tuple[type[Exception], ...],
     instead: Callable[[int, Exception], Any],
 ) -> list[Any]:
-    """Return what the function makes of each; where it raises one of the errors, what `instead` says of its index."""
+    """Return `function` of each item of the column; where it raises one of `errors`, `instead(index, error)`."""
     made: list[Any] = []
     waiting = map(function, column)
     while True:
         try:
-            made.extend(waiting)  # what was made before a failure stays
+            made.extend(waiting)  # results before a failure stay
         except errors as error:
             made.append(instead(len(made), error))
         else:

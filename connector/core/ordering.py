@@ -1,18 +1,18 @@
-"""Which records may go on while an earlier one of their key is on its way: none of them.
+"""Which records must wait for an earlier one with their key: with `ordering: key`, all of them.
 
-With `ordering: key` a key of a partition is busy from when a record of it is let into a batch until the result of that
-record is committed. Whatever happens to the record meanwhile (retries, halving, a transient code that has it sent again
-alone, a tick that is taken back, a hold) it stays the only one of its key that may be posted, so its order cannot
-change. Not even two in one request, in their order, would be safe: the platform judges each for itself, and may take
-the second and ask for the first again.
+A key of a partition is busy from when a record with it is admitted to a batch until the result of that record is
+committed. Whatever happens to the record meanwhile (retries, halving, a transient code after which it is sent again
+alone, an aborted tick, a hold), it stays the only one with its key that may be posted, so the order cannot change. Even
+two records with one key in one request, in order, would not be safe: the platform judges each separately, and may
+accept the second and ask for a retry of the first.
 
-What a crash leaves is safe as well: a record that was listed as in flight had everything before it of its key settled.
+A crash is safe as well: when a record was listed as in flight, everything before it with its key was settled.
 
-The key stays busy until the commit, not until the answer: a result that is known and not yet written can still be put
-off (metadata without room, a storm of dead letters), and a crash would have that record posted again.
+The key stays busy until the commit, not until the answer: a result that is known but not written can still be deferred
+(metadata without room, a dead-letter storm), and after a crash that record would be posted again.
 
-Keys of a partition stay in it, so all of this is kept by partition. A chunk of new keys costs a few set operations;
-records that must wait become rows in lists by key, made and taken apart again in C.
+Keys belong to one partition, so this state is kept per partition. A chunk of new keys costs a few set operations;
+records that must wait become rows in lists by key, built and taken apart in C.
 """
 
 from collections import defaultdict, deque
@@ -26,12 +26,12 @@ from connector.core.chunks import Chunk, Partition
 from connector.core.results import Finished
 
 ROW_BYTES: Final = 300
-"""What a waiting record costs beside its bytes: a tuple of 9, places in lists, an offset, and its share of a list."""
+"""Memory of a waiting record besides its bytes: a tuple of 9, slots in lists, an offset, and its share of a list."""
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """Records whose turn it is, all of one lane; `since` is when the first of them began to wait."""
+    """Records whose turn has come, all of one lane; `since` is when the first of them began to wait."""
 
     lane: str | None
     chunk: Chunk = field(repr=False)
@@ -40,7 +40,7 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What the records of a chunk have in common; those of one kind may share a chunk again."""
+    """What the records of a chunk have in common; rows of one kind may be joined into one chunk again."""
 
     lane: str | None
     own_list: bool
@@ -52,18 +52,18 @@ class _Kind:
 
 
 _Row = tuple[int, Any, Any, Any, Any, Any, bytes, _Kind, tuple[float, int, int]]
-"""Offset, value, key, headers, timestamp, list, wire, kind, and of its chunk: when it came, its oldest time, and what
-the headers of each of its records take."""
+"""Offset, value, key, headers, timestamp, list, wire, kind, and of its chunk: arrival time, `oldest_ms`,
+`header_bytes`."""
 
 _OFFSET, _VALUE, _KEY, _WIRE, _KIND, _CAME = 0, 1, 2, 6, 7, 8
 
 Laned = tuple[str | None, Chunk]
-"""Prepared records and the lane that they go to."""
+"""A lane and prepared records for it."""
 
 
 @dataclass(slots=True)
 class _Line:
-    """One partition, under one assignment. A key that has waiting records is busy."""
+    """One partition under one assignment. A key with waiting records is always busy."""
 
     epoch: int
     busy: set[bytes] = field(default_factory=set)
@@ -74,7 +74,7 @@ class _Line:
 
 
 class Lineup:
-    """Has the records of each key go one after another. Records without a key wait for nobody."""
+    """Lets the records of each key go one after another. Records without a key never wait."""
 
     def __init__(self) -> None:
         self._lines: dict[Partition, _Line] = {}
@@ -82,11 +82,11 @@ class Lineup:
 
     @property
     def waiting_records(self) -> int:
-        """Records that wait for an earlier one of their key."""
+        """How many records wait for an earlier one with their key."""
         return sum(line.count for line in self._lines.values())
 
     def admit(self, lanes: Sequence[Laned], *, now: float) -> list[Laned]:
-        """Return what may go on now of a prepared chunk, which is sorted by lanes; the rest waits, in its order."""
+        """Return the part of a prepared chunk, divided by lane, that may go now; the rest waits, in offset order."""
         keys: Sequence[bytes | None] | None = lanes[0][1].keys if lanes else None
         if keys is None:
             return list(lanes)
@@ -97,27 +97,27 @@ class Lineup:
         keyless = keys.count(None) if None in wanted else 0
         wanted.discard(None)
         if len(wanted) == len(keys) - keyless and line.busy.isdisjoint(wanted):
-            line.busy |= wanted  # type: ignore[arg-type] # None is out
+            line.busy |= wanted  # type: ignore[arg-type] # None was removed
             return list(lanes)
         places: Sequence[int] = range(len(keys))
-        if len(lanes) > 1:  # lanes stand one behind the other: order is that of the offsets
+        if len(lanes) > 1:  # lanes follow one another, but order is by offset
             offsets = [offset for _, chunk in lanes for offset in chunk.offsets]
             places = sorted(places, key=offsets.__getitem__)
-        # Of a key that is given twice a dict keeps what came last: read from behind, that is its first record.
+        # A dict keeps the last value given for a key: iterating backwards, that is the first record of the key.
         backwards = places[::-1]
         first = dict(zip(map(keys.__getitem__, backwards), backwards, strict=True))
         free = wanted - line.busy
         go = set(map(first.__getitem__, free))
         if keyless:
             go.update([index for index, key in enumerate(keys) if key is None])
-        line.busy |= free  # type: ignore[arg-type] # None is out
+        line.busy |= free  # type: ignore[arg-type] # None was removed
         return self._part(line, lanes, go, now)
 
     def settled(self, items: Iterable[Finished]) -> list[Released]:
-        """Return whose turn it is, now that the results of these items are committed."""
+        """Return the records whose turn has come, now that the results of these items are committed."""
         freed: defaultdict[Partition, set[bytes | None]] = defaultdict(set)
         for item in items:
-            if not item.was_batched or item.recalled:  # it never was in anybody's way
+            if not item.was_batched or item.recalled:  # these never made a key busy
                 continue
             for chunk in item.chunks:
                 line = self._lines.get(chunk.partition)
@@ -129,7 +129,7 @@ class Lineup:
         return released
 
     def keep(self, wanted: Callable[[Chunk], bool]) -> None:
-        """Forget the partitions of which nothing is wanted any more."""
+        """Forget the partitions for which `wanted` is false, with everything that waits there."""
         for partition, line in list(self._lines.items()):
             if not wanted(Chunk(partition, line.epoch, (), [])):
                 self._forget(partition)
@@ -147,7 +147,7 @@ class Lineup:
         self.waiting_bytes -= self._lines.pop(partition).bytes
 
     def _part(self, line: _Line, lanes: Sequence[Laned], go: set[int], now: float) -> list[Laned]:
-        """Return the records that go; indices run over all lanes. The others are made rows, in the order of offsets."""
+        """Return the records at the indices `go`, which run over all lanes. The others become rows, in offset order."""
         going: list[Laned] = []
         rows: list[_Row] = []
         start = 0
@@ -165,11 +165,11 @@ class Lineup:
             rows.sort(key=itemgetter(_OFFSET))
         line.count += len(rows)
         places = map(line.waiting.__getitem__, map(itemgetter(_KEY), rows))
-        deque(map(list.append, places, rows), maxlen=0)  # runs it all in C
+        deque(map(list.append, places, rows), maxlen=0)  # runs entirely in C
         return going
 
     def _next(self, partition: Partition, line: _Line, freed: set[bytes | None]) -> list[Released]:
-        """Free the keys of which nothing waits, and take the first waiting record of each of the others."""
+        """Free the keys for which nothing waits, and take the first waiting record of each of the others."""
         waiting = line.waiting
         having = waiting.keys() & freed
         line.busy -= freed - having
@@ -197,10 +197,10 @@ class Lineup:
 
 
 def _bytes(rows: Sequence[_Row]) -> int:
-    """Return what rows of one kind keep in memory."""
+    """Return the memory of rows of one kind, in bytes."""
     kind: _Kind = next(map(itemgetter(_KIND), rows))
     size = ROW_BYTES * len(rows) + sum(map(len, map(itemgetter(_WIRE), rows)))
-    size += sum(map(len, map(itemgetter(_KEY), rows)))  # whoever waits for its key has one
+    size += sum(map(len, map(itemgetter(_KEY), rows)))  # a row that waits always has a key
     if not kind.is_spliced:
         size += sum(map(len, filter(None, map(itemgetter(_VALUE), rows))))
     if kind.has_headers:
@@ -209,7 +209,7 @@ def _bytes(rows: Sequence[_Row]) -> int:
 
 
 def _rows(lane: str | None, chunk: Chunk, now: float) -> Iterable[_Row]:
-    """Return the records of a chunk, each with all that its columns hold."""
+    """Return the records of a chunk as rows."""
     assert chunk.wire is not None
     assert chunk.keys is not None
     kind = _Kind(
@@ -237,7 +237,7 @@ def _rows(lane: str | None, chunk: Chunk, now: float) -> Iterable[_Row]:
 
 
 def _joined(partition: Partition, epoch: int, kind: _Kind, rows: list[_Row]) -> Released:
-    """Return rows of one kind, whose offsets rise, as a chunk again."""
+    """Return rows of one kind, in ascending offset order, as a chunk."""
     offsets, values, keys, headers, timestamps, lists, wire, _, came = map(list, zip(*rows, strict=True))
     chunk = Chunk(
         partition=partition,

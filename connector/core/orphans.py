@@ -1,7 +1,7 @@
-"""When partitions that no worker has are to be given out again.
+"""When to trigger a rebalance because partitions have no owner.
 
-With static members and cooperative rebalances a worker that dies after it has let go of partitions, and before it has
-joined again, leaves them to nobody: its successor takes the membership over as it was, and Kafka sees no reason to
+With static members and cooperative rebalances, a worker that dies after it has given up partitions and before it has
+rejoined leaves them without an owner: its successor takes over the membership unchanged, and Kafka sees no reason to
 rebalance.
 """
 
@@ -10,11 +10,11 @@ from collections.abc import Set as AbstractSet
 from connector.core.chunks import Partition
 
 AGAIN_SECS, AGAIN_MAX_SECS = 30.0, 600.0
-"""What a rebalance did not change, as for a topic that is not known to all yet, is not tried all the time."""
+"""If a rebalance did not help, as for a topic that some members do not know yet, the next attempts wait longer."""
 
 
 class OrphanWatch:
-    """Remembers which partitions had no worker, and since when."""
+    """Remembers which partitions have no owner, and since when."""
 
     def __init__(self, *, settle_secs: float) -> None:
         self._settle_secs = settle_secs
@@ -24,7 +24,7 @@ class OrphanWatch:
         self._again_secs = AGAIN_SECS
 
     def seen(self, orphans: AbstractSet[Partition], *, now: float) -> bool:
-        """Return whether to have the group rebalanced: the same ones have had no worker for a while."""
+        """Return whether to trigger a rebalance: the same partitions have had no owner for `settle_secs`."""
         if orphans != self._orphans:
             self._orphans, self._since = frozenset(orphans), now
         if not orphans:

@@ -1,15 +1,15 @@
-"""How fast the records of a list may go on: its pace, this worker's share of it, and what waits for it.
+"""How fast the records of a list may proceed: its pace, this worker's share of it, and what waits for it.
 
-The platform sends a list's messages at the list's own rate and drops, in silence, what has waited for 30 minutes. So
-a stream may be given a pace for its lists: what is above it waits here, where nothing is dropped.
+The platform sends a list's messages at the list's own rate, and silently drops what has waited for 30 minutes. So a
+stream may be given a pace for its lists: what exceeds it waits here, where nothing is dropped.
 
-A list gives records to batches as long as its budget lasts: a token bucket, told as the time from which on the list may
-go on again. It is asked before the records come into a batch, and each record counts once, however often it is posted.
-So a list within its pace shares batches with all others, which stay full with a thousand lists; one that is faster
-waits in a queue of its own, and nobody waits with it. What waits is let go in lots as large as a request.
+A list passes records on to batches while its budget lasts: a token bucket, stored as the time from which the list may
+proceed again. The budget is charged before records get into a batch, once per record, however often it is posted. So
+lists within their pace share batches, which stay full even with a thousand lists; a list that is faster waits in a
+queue of its own and delays nobody else. Waiting records are released in lots of up to a request's size.
 
-A worker has the share of each pace that it has of the partitions; nobody has to ask anybody. In any time T the records
-of a list that one worker lets go are at most its pace x (T + `BURST_SECS`) and one lot.
+A worker's share of each pace is its share of the partitions, so workers need no coordination. In any time T, one worker
+releases at most pace x (T + `BURST_SECS`) records of a list, plus one lot.
 """
 
 from collections import Counter, deque
@@ -21,24 +21,24 @@ from typing import Final
 from connector.core.chunks import Chunk, is_older, weight
 
 BURST_SECS: Final = 1.0
-"""Pace that a list may make up for, so that a late look does not cost it any."""
+"""Seconds of pace that a list may catch up on, so that a late call does not cost it any."""
 
 LOT_SECS: Final = 5.0
-"""A lot is no more than the pace of so many seconds, else a slow list would stand still between two."""
+"""A lot is at most this many seconds of pace; otherwise a slow list would stand still between two lots."""
 
 STALE_SECS: Final = 1_800.0
-"""What waits longer on the platform is dropped there, as `stale`."""
+"""After this time the platform drops a waiting message, as `stale`."""
 
 CHUNK_BYTES: Final = 120
-"""What a waiting record costs beside its bytes, as in a batch."""
+"""Memory of a waiting record besides its bytes, as in a batch."""
 
 REMEMBERED: Final = 200_000
-"""Records by which it is told what lists the unread ones belong to; then all counts are halved."""
+"""Records from which the lists of unread records are estimated; above it all counts are halved."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Messages a minute: of each list that is named, and of each that is not (None: as fast as can be)."""
+    """Messages per minute: for each list by number, and for each other list (None: unlimited)."""
 
     per_minute: float | None
     lists: Mapping[str, float] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Lot:
-    """Records that waited for their list's pace and may go on; `since` is when the first of them came."""
+    """Records that waited for their list's pace and may proceed; `since` is when the first of them came."""
 
     lane: str | None
     chunk: Chunk = field(repr=False)
@@ -55,7 +55,7 @@ class Lot:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits of a list, and how long this worker needs for it at its share of the pace, unread records included."""
+    """What waits for a list, and how long this worker needs for it at its share of the pace, with unread records."""
 
     number: str
     waiting: int
@@ -63,13 +63,13 @@ class Backlog:
 
     @property
     def outlives_platform(self) -> bool:
-        """Tell whether its last record is to be posted later than the platform itself would have kept it."""
+        """Return whether its last record will be posted later than the platform itself would have kept it."""
         return self.secs > STALE_SECS
 
 
 @dataclass(slots=True)
 class _List:
-    """One list: when it may go on, and what waits until then, oldest first."""
+    """One list: when it may proceed, and what waits until then, oldest first."""
 
     free_at: float = float("-inf")
     queue: deque[Lot] = field(default_factory=deque)
@@ -80,16 +80,16 @@ class Pacer:
     """Keeps the lists of one stream to their pace. `max_lot` is how many records a request holds."""
 
     def __init__(self, pace: Pace, *, max_lot: int, expired_before: Callable[[], int | None] = lambda: None) -> None:
-        """Begin with nothing; `expired_before` tells below which timestamp, if any, a record is too old to be posted.
+        """Begin with empty queues; `expired_before` returns the time in ms before which a record is too old, or None.
 
-        Such ones go on at once and use up no pace: a list that is overrun would post nothing else but what is fresh
-        when its turn comes, and that would come to be nothing at all.
+        Expired records proceed at once and use no pace; otherwise a list with too many records would spend its pace on
+        records that expire while they wait, and post nothing.
         """
         self.pace = pace
         self._expired_before = expired_before
         self.share = 1.0
         self.unread = 0
-        """Records of our partitions that were not read yet."""
+        """Records of the assigned partitions that were not read yet."""
         self.waiting_bytes = 0
         self._max_lot = max_lot
         self._lists: dict[str, _List] = {}
@@ -99,25 +99,25 @@ class Pacer:
 
     @property
     def waiting_records(self) -> int:
-        """Records that wait for the pace of their list."""
+        """How many records wait for the pace of their list."""
         return sum(there.waiting for there in self._waiting.values())
 
     def set_share(self, own: int, total: int) -> None:
-        """Take the share of the pace that belongs to `own` of `total` partitions."""
+        """Set the share of each pace to that of `own` of `total` partitions."""
         if own and total:
             self.share = min(own / total, 1.0)
 
     def rate(self, number: str) -> float | None:
-        """Return this worker's messages a second for a list, None for as many as can be."""
+        """Return this worker's messages per second for a list; None means unlimited."""
         per_minute = self.pace.lists.get(number, self.pace.per_minute)
         return None if per_minute is None else per_minute / 60 * self.share
 
     def lot(self, rate: float) -> int:
-        """Return how many records of a list go on at once."""
+        """Return how many records of a list proceed at once."""
         return max(min(self._max_lot, int(rate * LOT_SECS)), 1)
 
     def admit(self, lane: str | None, chunk: Chunk, *, now: float) -> Chunk | None:
-        """Return the records of a prepared chunk that are within the pace of their lists; the others wait."""
+        """Return the records of a prepared chunk that are within the pace of their lists, or None; the others wait."""
         counts = Counter(chunk.lists) if lane is None else {lane: len(chunk)}
         self._see(counts, now)
         granted = {number: self._grant(number, count, now) for number, count in counts.items()}
@@ -141,7 +141,7 @@ class Pacer:
         return chunk.pick(go) if go else None
 
     def release(self, *, now: float) -> list[Lot]:
-        """Return what may go on now of what waits."""
+        """Return the waiting records that may proceed now."""
         released: list[Lot] = []
         limit = self._expired_before()
         for number, there in list(self._waiting.items()):
@@ -155,11 +155,11 @@ class Pacer:
         return released
 
     def next_at(self) -> float | None:
-        """Return when the next lot may go, or None when nothing waits."""
+        """Return when the next lot may proceed, or None when nothing waits."""
         return min((there.free_at for there in self._waiting.values()), default=None)
 
     def keep(self, wanted: Callable[[Chunk], bool]) -> None:
-        """Drop the chunks that are not wanted any more."""
+        """Drop the chunks for which `wanted` is false."""
         for number, there in list(self._waiting.items()):
             dropped = [lot for lot in there.queue if not wanted(lot.chunk)]
             if dropped:
@@ -170,14 +170,14 @@ class Pacer:
                 del self._waiting[number]
 
     def waits_until(self, wanted: Callable[[Chunk], bool]) -> float | None:
-        """Return when the list of a chunk of some sort may go on, None where none waits: for rare questions."""
+        """Return when the list of a chunk may proceed for which `wanted` is true, or None. For rare questions."""
         lists = (there for there in self._waiting.values() if any(wanted(lot.chunk) for lot in there.queue))
         return next((there.free_at for there in lists), None)
 
     def backlogs(self, *, now: float) -> list[Backlog]:
-        """Return the lists with something to wait for, the longest wait first.
+        """Return the lists that have something to wait for, the longest wait first.
 
-        Of what was not read nobody knows the lists: it is taken to be like what was read of late.
+        The lists of unread records are unknown: they are assumed to be distributed like those of recent records.
         """
         found = []
         for number, there in self._lists.items():
@@ -189,7 +189,7 @@ class Pacer:
         return sorted(found, key=lambda backlog: -backlog.secs)
 
     def _grant(self, number: str, count: int, now: float) -> int:
-        """Return how many of a list's records may go on, which are counted then."""
+        """Return how many of a list's records may proceed, and charge its budget for them."""
         rate = self.rate(number)
         if rate is None:
             return count
@@ -210,7 +210,7 @@ class Pacer:
         self.waiting_bytes += _bytes(chunk)
 
     def _take(self, there: _List, count: int) -> list[Lot]:
-        """Take the first records out of a list's queue."""
+        """Take the first `count` records out of a list's queue."""
         taken: list[Lot] = []
         there.waiting -= count
         while count:
@@ -226,7 +226,7 @@ class Pacer:
         return taken
 
     def _see(self, counts: Mapping[str, int], now: float) -> None:
-        """Count what comes of each list; lists that do not come any more, and owe nothing, are forgotten in time."""
+        """Count records by list; lists that no longer occur, with nothing waiting or charged, are forgotten in time."""
         self._seen.update(counts)
         self._seen_in_all += sum(counts.values())
         if self._seen_in_all > REMEMBERED:
@@ -240,7 +240,7 @@ class Pacer:
 
 
 def _expired_first(queue: Iterable[Lot], limit: int | None) -> int:
-    """Return how many of the first records of a queue are too old, one after another."""
+    """Return how many records at the head of a queue are expired."""
     if limit is None:
         return 0
     stamps = chain.from_iterable(lot.chunk.timestamps or [limit] for lot in queue)

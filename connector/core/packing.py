@@ -1,8 +1,8 @@
-"""Columns of small values and keys as one bytes object each, from which single ones are cut out again when asked for.
+"""Packed columns: small values or keys joined into one bytes object, from which single ones are cut when needed.
 
-Most records need no more of their value than that it is posted with all others. An object for each would be under way
-as long as its request: out of the processor's cache when it is freed, so that the next record, which gets its memory,
-waits for that too. Measured, all together is a tenth faster with columns packed.
+Most values are only posted together with others. One object per value would live as long as the request: it is out of
+the CPU cache when it is freed, so the next record, which reuses its memory, has to wait for it. Measured: everything
+together is a tenth faster with packed columns.
 """
 
 from abc import abstractmethod
@@ -15,7 +15,7 @@ SMALL_BYTES = 1_000
 
 
 class _Packed(Sequence[bytes]):
-    """A column that is not there record by record."""
+    """A column whose records are not stored one by one."""
 
     __slots__ = ("_cut", "joined")
 
@@ -25,7 +25,7 @@ class _Packed(Sequence[bytes]):
 
     @abstractmethod
     def cut(self) -> list[bytes]:
-        """Return the records' own bytes, made anew."""
+        """Return the records as new bytes objects."""
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.cut())
@@ -41,25 +41,25 @@ class _Packed(Sequence[bytes]):
 
 
 class PackedValues(_Packed):
-    """Values with commas in between, as a request takes them, and the length of each."""
+    """Values joined with commas, as they go into a request, and the length of each."""
 
     __slots__ = ("_lengths",)
 
     def __init__(self, values: Sequence[bytes]) -> None:
         super().__init__(b",".join(values))
-        self._lengths = array("I", list(map(len, values)))  # by way of a list it takes half as long
+        self._lengths = array("I", list(map(len, values)))  # through a list it takes half the time
 
     def __len__(self) -> int:
         return len(self._lengths)
 
     def cut(self) -> list[bytes]:
-        """Return the values, made anew."""
+        """Return the values as new bytes objects."""
         stops = [index + total for index, total in enumerate(accumulate(self._lengths))]
         return [self.joined[stop - length : stop] for stop, length in zip(stops, self._lengths, strict=True)]
 
 
 class PackedKeys(_Packed):
-    """Keys with a null byte in between; raises `ValueError` for keys that hold one."""
+    """Keys joined with null bytes; raises `ValueError` if a key contains one."""
 
     __slots__ = ("_count",)
 
@@ -73,20 +73,20 @@ class PackedKeys(_Packed):
         return self._count
 
     def cut(self) -> list[bytes]:
-        """Return the keys, made anew."""
+        """Return the keys as new bytes objects."""
         return self.joined.split(b"\0")
 
 
 def is_worth_joining(column: Sequence[bytes | None]) -> bool:
-    """Tell, by the first, whether values are so small that one call for all, joined, is cheaper than one for each.
+    """Return whether values are so small, judged by the first, that one call for all of them joined pays.
 
-    Where they are larger the copy costs more than the calls, and it does not stay in the cache for the next step.
+    For larger values the copy costs more than the calls, and it does not stay in the CPU cache for the next step.
     """
     return not column or len(column[0] or b"") <= SMALL_BYTES
 
 
 def packed(column: Sequence[Any], kind: type[PackedValues] | type[PackedKeys]) -> Sequence[Any]:
-    """Return a column packed, or as it is where that can't be done, for a null or a null byte, or brings nothing."""
+    """Return the column packed, or unchanged if that is impossible (a null, a null byte in a key) or does not pay."""
     if isinstance(column, kind) or not is_worth_joining(column):
         return column
     try:

@@ -1,7 +1,7 @@
-"""What a worker knows of a partition that it owns, and what a tick can say of it.
+"""What a worker knows of a partition that it owns, and what a tick can commit for it.
 
-The metadata of a committed offset has room for so many characters. What does not fit is left out of a tick in an order
-that never ends in a standstill: results before what starts, as they make room, and of both the oldest first.
+The metadata of a committed offset has limited room. What does not fit is left out of a tick in an order that never ends
+in a standstill: results go before records that start, because they make room, and of both the oldest go first.
 """
 
 from collections import deque
@@ -16,29 +16,32 @@ ROOM_TO_START: Final = 0.5
 ROOM_TO_TRY_AGAIN: Final = 0.65
 ROOM_TO_SETTLE: Final = 0.75
 ROOM_FOR_THE_OLDEST: Final = 0.96
-"""Shares of the metadata that a tick may fill. What starts leaves room for results, which split what was one range.
-What was posted before may fill more than what never was: it lies among what is said already, and its end makes room.
-Results leave room for starting what is oldest, in pieces of more than one record: with it the committed offset
-advances, and all gets shorter. The last few characters are for starting a single record there, so that this never
-ends."""
+"""Shares of the metadata that a tick may fill. Records that start leave room for results, which split ranges. Records
+that were posted before may fill more than those that were not: they lie between ranges that are listed anyway, and
+settling them makes room. Results leave room for starting the oldest records, several at a time: with those the
+committed offset advances, and all the rest gets shorter. The last few characters are for starting a single oldest
+record, so that there is always a way on."""
 
 MAX_READS: Final = 1_000
-"""Reads of which the times are kept apart: behind a record that waits for days there are millions."""
+"""Reads whose times are kept separately: behind a record that waits for days there are millions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a tick would say of a partition, and below which offset it takes results and batches (None: all)."""
+    """What a tick would commit for a partition, and the offsets below which it takes results and batches.
+
+    None in place of a cut: all of them.
+    """
 
     progress: Progress
     metadata: str
     settle_cut: int | None = None
     start_cut: int | None = None
     stuck: bool = False
-    """There is room for no result either, but for those of what holds the committed offset."""
+    """There is no room for results either, except for those of the record at the committed offset."""
 
     def fits(self, characters: int, share: float) -> bool:
-        """Tell whether it fits a share of so many characters."""
+        """Return whether the metadata fits into this share of so many characters."""
         return len(self.metadata) <= int(characters * share)
 
 
@@ -55,25 +58,26 @@ class PartitionState:
     birth: int
     settled: RangeSet
     doubt: RangeSet
-    """Posted by somebody, fate unknown, not yet settled: listed as in flight until they are."""
+    """Posted by some worker, fate unknown, not yet settled: listed as in flight until they are."""
     next_read: int
     horizon: int
-    """Below it lie the offsets that the progress read at assignment says something about."""
+    """The progress read at assignment says nothing about offsets from here on."""
     active: dict[int, list[Range]] = field(default_factory=dict)
     revoking: bool = False
     held: bool = False
     told: Progress = field(default_factory=lambda: Progress(0))
-    """What stands committed: it may list more as in flight than is, and leave out holes, but it never says less."""
+    """The committed progress. It may list more as in flight than really is, and omit holes, but it never lists less."""
     told_length: int = 0
-    """Characters that it takes."""
+    """Length of its metadata in characters."""
     holes: deque[Range] = field(default_factory=deque)
-    """Offsets that the topic does not have, above all that has to be said: reading far ahead takes no metadata."""
+    """Offsets that do not exist in the topic, above everything that has to be listed, so that reading ahead takes no
+    metadata."""
     reads: deque[tuple[int, int]] = field(default_factory=deque)
-    """Of each chunk that was read and is not settled to its end, or of a few together where they are many: the offset
-    behind it, and when its oldest record was appended, in milliseconds since 1970."""
+    """For each chunk that was read and is not completely settled (or for several together, if there are many): the
+    offset after it, and when its oldest record was appended, in milliseconds since 1970."""
 
     def note_read(self, oldest_ms: int) -> None:
-        """Take note of the time of a chunk that was just read."""
+        """Note the time of a chunk that was just read."""
         self.reads.append((self.next_read, oldest_ms))
         if len(self.reads) >= MAX_READS:
             self.reads = _thinned(self.reads)
@@ -86,14 +90,14 @@ class PartitionState:
         return ranges
 
     def untaken(self) -> RangeSet:
-        """Return what stands committed as in flight and is not: withdrawn, or never posted."""
+        """Return what the committed progress lists as in flight and is not: withdrawn, or never posted."""
         ranges = self.told.in_flight.copy()
         for start, stop in self.in_flight():
             ranges.discard(start, stop)
         return ranges
 
     def reach(self, top: int) -> None:
-        """Settle the holes that begin at `top` or below, as they lie between what has to be said anyway."""
+        """Settle the holes that begin at `top` or below: they lie between ranges that have to be listed anyway."""
         top = max(top, self.base, self.settled.stop)
         while self.holes and self.holes[0][0] <= top:
             start, stop = self.holes.popleft()
@@ -102,7 +106,7 @@ class PartitionState:
         self.base = self.settled.advance(self.base)
 
     def say(self, settled: Sequence[Range], started: Sequence[Range], *, mark: int, cut: int | None = None) -> Said:
-        """Return the progress as it will be when the tick has committed: from `cut` on, as it stands committed."""
+        """Return the progress as it will be after the tick; from `cut` on, as it is committed now."""
         after = self.settled.copy()
         after.update(settled)
         in_flight = self.in_flight()
@@ -118,11 +122,12 @@ class PartitionState:
         return Said(progress, encode(progress), cut, cut)
 
     def say_what_fits(self, settled: list[Range], started: list[Range], *, mark: int, room: int, changed: bool) -> Said:
-        """Return the progress with as much of a tick as `room` characters are enough for, the oldest first.
+        """Return the progress with as much of a tick as fits into `room` characters, the oldest first.
 
-        Results go before what starts, as they make room. If none fits, the batch at the committed offset is started, or
-        as much of it as fits: when that has settled, the offset advances. To go on listing what is not in flight any
-        more is safe; the results that are left out stay queued. With neither, it is said what has `changed` otherwise.
+        Results go before records that start, because they make room. If no result fits, the batch at the committed
+        offset starts, or as much of it as fits: once it is settled, the offset advances. Listing what is no longer in
+        flight is safe; results that are left out stay queued. If neither is possible, the result is what has `changed`
+        otherwise, or nothing.
         """
 
         def fitting(cuts: list[int], share: float, say: Callable[[int], Said], *, least: bool) -> Said:
@@ -135,7 +140,7 @@ class PartitionState:
                     sorted(stop for _, stop in settled),
                     ROOM_TO_SETTLE,
                     lambda cut: self.say(_clip(settled, cut), [], mark=mark, cut=cut),
-                    least=min(settled)[0] == self.base,  # what continues the committed offset only cuts metadata off
+                    least=min(settled)[0] == self.base,  # results at the committed offset only shorten the metadata
                 )
             if said.metadata:
                 return replace(said, start_cut=0)
@@ -154,12 +159,12 @@ class PartitionState:
 
 
 def _thinned(reads: deque[tuple[int, int]]) -> deque[tuple[int, int]]:
-    """Return too many reads with those together that are neighbours within a small share of all offsets."""
+    """Merge neighbouring reads that lie within a small share of all offsets."""
     thinned: deque[tuple[int, int]] = deque()
     begin = previous = reads[0][0]
     together = 4 * (reads[-1][0] - begin) // len(reads)
     for stop, oldest_ms in reads:
-        if len(thinned) > 1 and stop - begin <= together:  # where the first of them begins is not known
+        if len(thinned) > 1 and stop - begin <= together:  # it is not known where the first one begins
             thinned[-1] = stop, thinned[-1][1]
         else:
             begin = previous
@@ -169,9 +174,9 @@ def _thinned(reads: deque[tuple[int, int]]) -> deque[tuple[int, int]]:
 
 
 def _largest(cuts: list[int], say: Callable[[int], Said], fits: Callable[[Said], bool], *, least: bool) -> Said:
-    """Return what is said with the largest of rising `cuts` that fits, by bisection.
+    """Return what `say` makes of the largest of the ascending `cuts` that fits, by bisection.
 
-    If none fits that is nothing, or with `least` what the first cut says all the same.
+    If none fits: nothing, or with `least` what it makes of the first cut all the same.
     """
     best, low, high = say(cuts[0]) if least else NOTHING_SAID, 0, len(cuts)
     while low < high:
@@ -185,5 +190,5 @@ def _largest(cuts: list[int], say: Callable[[int], Said], fits: Callable[[Said],
 
 
 def _clip(ranges: Iterable[Range], cut: int) -> list[Range]:
-    """Return the part of ranges that lies below `cut`."""
+    """Return the part of the ranges that lies below `cut`."""
     return [(start, min(stop, cut)) for start, stop in ranges if start < cut]

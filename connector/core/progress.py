@@ -1,17 +1,17 @@
-"""What is finished and what is in flight in a partition, and how that travels in the commit's metadata.
+"""What is settled and what is in flight in a partition, and how this is stored in the commit metadata.
 
-Offsets below `base` (the committed offset) are settled. Above it stand settled ranges, in-flight ranges and records
-that nobody has started. Kafka keeps up to 4,096 characters of metadata with a committed offset, so this needs no
-store of its own and is committed in the same transaction as the outcomes.
+Offsets below `base` (the committed offset) are settled. Above it there are settled ranges, in-flight ranges and records
+that were not started. Kafka stores up to 4,096 characters of metadata with a committed offset, so no other store is
+needed, and progress is committed in the same transaction as the results.
 
-The encoding is one character of version, one of kind, and base64 of a checksum and the payload. The checksum is over
-the offset and the payload: metadata that was cut, or that a tool has copied to another offset, as those do that mirror
-groups between clusters, would call records settled or in flight that never were. The kind is whichever is shorter:
+The encoding is one character of version, one of kind, and base64 of a checksum and the payload. The checksum covers the
+offset and the payload: metadata that was truncated, or copied to another offset by a tool that mirrors groups between
+clusters, would declare records settled or in flight that never were. The kind is whichever is shorter:
 
 - `r`, runs: varints of the partition count at the group's birth and of the tick's mark, then for each run its distance
-  from the end of the run before (the first: from `base`) and its length times two, plus one when it is in flight;
+  from the end of the previous run (the first: from `base`), and its length times two, plus one if it is in flight;
 - `b`, bitmaps: the same two, the number of offsets covered, then two deflated bitmaps, settled and in flight. They
-  begin at the last multiple of 8 that is not above `base`, so that a base that advances only cuts bytes off.
+  begin at the last multiple of 8 that is not above `base`, so that an advancing base only cuts bytes off.
 """
 
 import re
@@ -26,21 +26,21 @@ MAX_METADATA = 4_000
 """Characters; Kafka's default `offset.metadata.max.bytes` is 4,096."""
 
 _MAX_SPAN = 1 << 24
-"""Offsets that a bitmap may cover, 2 MiB: a hole as wide as a topic must not be made into bits, nor read from them."""
+"""Offsets that a bitmap may cover (2 MiB): a hole of any width must not be turned into bits, or read from them."""
 
 _MAX_RUNS = 1 << 18
-"""Runs that a bitmap may hold, some 25 MB once they are read: three thousand bytes can inflate to a million of them."""
+"""Runs that a bitmap may hold, about 25 MB when decoded: three thousand bytes can inflate to a million runs."""
 
 _CHECK_BYTES = 3
 
 _ONES = re.compile("1+")
 
 Range = tuple[int, int]
-"""Offsets from the first number to before the second."""
+"""Offsets from the first number up to, but not including, the second."""
 
 
 class ForeignMetadataError(ValueError):
-    """The metadata of a committed offset was not written by this connector for it, or by a newer one."""
+    """The metadata of a committed offset was not written by this connector for this offset, or by a newer version."""
 
 
 class RangeSet:
@@ -84,14 +84,14 @@ class RangeSet:
         return self._stops[-1] if self._stops else 0
 
     def copy(self) -> "RangeSet":
-        """Return a set of its own with the same offsets."""
+        """Return an independent copy."""
         twin = RangeSet()
         twin._starts = self._starts.copy()
         twin._stops = self._stops.copy()
         return twin
 
     def add(self, start: int, stop: int) -> None:
-        """Add the offsets from `start` to before `stop`, merging what it touches."""
+        """Add the offsets from `start` up to, but not including, `stop`, merging ranges that touch."""
         if start >= stop:
             return
         low = bisect_left(self._stops, start)
@@ -108,7 +108,7 @@ class RangeSet:
             self.add(start, stop)
 
     def discard(self, start: int, stop: int) -> None:
-        """Remove the offsets from `start` to before `stop`, those that are there."""
+        """Remove the offsets from `start` up to, but not including, `stop`; missing ones are ignored."""
         low = bisect_right(self._stops, start)
         high = bisect_left(self._starts, stop)
         if start >= stop or low >= high:
@@ -124,7 +124,7 @@ class RangeSet:
         self._stops[low:high] = stops
 
     def advance(self, base: int) -> int:
-        """Drop what lies below `base` or continues it, and return the first offset at or after it that is not here."""
+        """Remove everything below `base` and the range that begins at it; return the first missing offset >= `base`."""
         self.discard(0, base)
         if self._starts and self._starts[0] == base:
             del self._starts[0]
@@ -133,7 +133,7 @@ class RangeSet:
 
 
 def runs(offsets: Sequence[int]) -> list[Range]:
-    """Return rising offsets as ranges."""
+    """Return ascending offsets as ranges."""
     if not offsets:
         return []
     first, last = offsets[0], offsets[-1]
@@ -154,9 +154,9 @@ def runs(offsets: Sequence[int]) -> list[Range]:
 class Progress:
     """A partition's progress: `base`, and above it disjoint sets of settled and in-flight offsets.
 
-    `birth` is the number of partitions that the topic had when the group first committed to it: a partition numbered
-    below it that has no commit is new to the group, one at or above it was added to the topic later. `mark` tells one
-    tick from the next, so that a worker that lost its producer can read back whether its last commit happened.
+    `birth` is the partition count of the topic when the group first committed to it: a partition below it without a
+    commit is new to the group, one at or above it was added to the topic later. `mark` identifies the tick, so that a
+    worker that lost its producer can read back whether its last commit happened.
     """
 
     base: int
@@ -167,7 +167,7 @@ class Progress:
 
 
 def encode(progress: Progress) -> str:
-    """Return the metadata that stands beside a committed offset of `progress.base`; its length is not limited here."""
+    """Return the metadata to commit with the offset `progress.base`. Its length is not limited here."""
     head = _varint(progress.birth) + _varint(progress.mark)
     marked = [(start, stop, 0) for start, stop in progress.settled]
     marked += [(start, stop, 1) for start, stop in progress.in_flight]
@@ -181,7 +181,7 @@ def encode(progress: Progress) -> str:
     kind = "r"
     origin = _origin(progress.base)
     span = at - origin
-    # Deflated bitmaps only pay where runs are many and short.
+    # Deflated bitmaps only pay for many short runs.
     if 64 < len(marked) <= _MAX_RUNS and span <= _MAX_SPAN:
         bitmaps = _bitmap(progress.settled, origin, span) + _bitmap(progress.in_flight, origin, span)
         packed = head + _varint(span) + zlib.compress(bitmaps, 9)
@@ -193,8 +193,8 @@ def encode(progress: Progress) -> str:
 def decode(base: int, metadata: str | None) -> Progress:
     """Return the progress that was committed with offset `base`.
 
-    Empty metadata is a plain commit, as the tools that set offsets by hand make it: all from `base` on is unread.
-    Raises `ForeignMetadataError` for text that is not ours, of a newer version, not whole, or of another offset.
+    Empty metadata is a plain commit, such as tools make that set offsets: everything from `base` on is unread. Raises
+    `ForeignMetadataError` for metadata that is not ours, of a newer version, truncated, or written for another offset.
     """
     if not metadata:
         return Progress(base)
@@ -257,7 +257,7 @@ def _origin(base: int) -> int:
 
 
 def _bitmap(ranges: RangeSet, origin: int, span: int) -> bytes:
-    """Return a bit for each offset, in time that grows with the span alone: shifting an integer run by run does not."""
+    """Return one bit per offset, in time linear in the span; shifting an integer run by run would not be."""
     parts = []
     at = origin
     for start, stop in ranges:

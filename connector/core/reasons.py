@@ -1,8 +1,8 @@
-"""The reasons of dead letters: what each means, and the way out. The one catalogue of them.
+"""The one catalogue of the reasons of dead letters: what each means, and what to do.
 
-A reason is a word of the header `trackly.reason` and of the label `reason`, so their number is bounded. Some are found
-before a request is spent, some are the platform's own codes for a record (`RECORD_CODES`), some are what an answer or
-the lack of one comes to. The reference page is printed from here; tests hold it against the code that gives them.
+Reasons are values of the header `trackly.reason` and of the label `reason`, so their number is bounded. Some are found
+before anything is posted, some are the platform's own codes for a record (`RECORD_CODES`), some follow from an answer
+or its absence. The reference page is generated from here; tests compare it with the code that assigns reasons.
 """
 
 from collections.abc import Mapping
@@ -10,9 +10,9 @@ from typing import Final, NamedTuple
 
 
 class Reason(NamedTuple):
-    """What is the matter with a record, and the way out.
+    """What is wrong with a record, and what to do.
 
-    `here`: it is found before a request is spent, whether the platform may say it as well or not.
+    `here`: the connector itself finds it before posting; the platform may report it as well.
     """
 
     means: str

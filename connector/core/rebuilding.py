@@ -1,8 +1,8 @@
-"""The progress of a partition, made anew from its results.
+"""The progress of a partition, rebuilt from its results.
 
-A record that has a result is done. One that has none may have been posted, or have waited, or never have been read:
-nothing but its place tells. So all of them up to an offset that the caller names count as in flight, which is in doubt
-for whoever begins there, unless the caller knows that nothing was.
+A record with a result is settled. One without may have been posted, have waited, or never have been read; the results
+do not tell. So all of them up to an offset that the caller gives count as in flight, which means in doubt for the next
+owner, unless the caller knows that nothing was in flight.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,31 +10,31 @@ from collections.abc import Iterable, Iterator
 from connector.core.progress import Progress, Range, RangeSet
 
 _COMPACT_AT = 10_000
-"""Ranges that are kept unsorted at least before they are put in order."""
+"""Minimum number of ranges that are collected before they are sorted and merged."""
 
 
 class Gathered:
-    """Ranges in any order, that may touch and overlap; takes time and memory by what is left once they are joined."""
+    """Collects ranges in any order, which may touch and overlap; its cost depends on what remains after merging."""
 
     def __init__(self) -> None:
         self._ranges: list[Range] = []
         self._limit = _COMPACT_AT
 
     def add(self, ranges: Iterable[Range]) -> None:
-        """Take in ranges, none of them empty."""
+        """Add ranges, none of them empty."""
         self._ranges += ranges
         if len(self._ranges) > self._limit:
             self._ranges = list(_joined(self._ranges))
             self._limit = max(2 * len(self._ranges), _COMPACT_AT)
 
     def ranges(self) -> list[Range]:
-        """Return them sorted, without any that touch or overlap."""
+        """Return the ranges sorted and merged."""
         self._ranges = list(_joined(self._ranges))
         return self._ranges
 
 
 def _joined(ranges: list[Range]) -> Iterator[Range]:
-    """Yield ranges joined where they touch or overlap; sorts the list."""
+    """Yield the ranges sorted and merged; sorts the list in place."""
     ranges.sort()
     start, stop = ranges[0] if ranges else (0, 0)
     for begin, end in ranges:
@@ -48,7 +48,7 @@ def _joined(ranges: list[Range]) -> Iterator[Range]:
 
 
 def gaps(done: Iterable[Range], start: int) -> list[Range]:
-    """Return what lies between sorted ranges, from `start` on."""
+    """Return the gaps between sorted ranges, from `start` on."""
     found = []
     for begin, stop in done:
         if begin > start:
@@ -58,10 +58,10 @@ def gaps(done: Iterable[Range], start: int) -> list[Range]:
 
 
 def without_result(gaps: Iterable[Range], there: Iterable[Range]) -> list[Range]:
-    """Return each gap from its first to its last offset that has a record, none of a gap without records.
+    """Return each gap from its first to its last offset with a record; gaps without records are dropped.
 
-    Both are sorted, and `there` are the offsets of records; what it says outside of the gaps does not matter. Offsets
-    that have none, such as markers of transactions, would else keep the committed offset where it is.
+    Both arguments are sorted; `there` are the offsets of records, inside the gaps and elsewhere. Offsets without
+    records, such as transaction markers, would otherwise keep the committed offset from advancing.
     """
     found: list[Range] = []
     records = iter(there)
@@ -74,7 +74,7 @@ def without_result(gaps: Iterable[Range], there: Iterable[Range]) -> list[Range]
                 first = start if first < 0 else first
                 last = stop
             if record[1] > end:
-                break  # the next gap may have a part of it
+                break  # part of it may lie in the next gap
             record = next(records, None)
         if first >= 0:
             found.append((first, last))
@@ -86,8 +86,8 @@ def rebuilt(
 ) -> Progress:
     """Return the progress from `start` on: `done` has results, `between` are the gaps that hold records without one.
 
-    Both are sorted. What has no result is in flight, and all behind the last result up to `until` as well; with None
-    nothing was in flight, so that all of it is unread.
+    Both are sorted. Records without a result count as in flight, and so does everything after the last result up to
+    `until`; if that is None, nothing was in flight and all of it is unread.
     """
     top = max([start, *(stop for _, stop in done)])
     open_ranges = [*between, *([(top, until)] if until is not None and until > top else [])]

@@ -1,9 +1,9 @@
 """The bytes of outcomes and the headers of dead letters.
 
 An outcome is a small JSON object built from a template: within a chunk only the offset and the index differ. A dead
-letter is the source record, key and value untouched, with headers that say what happened. The names are those of Kafka
-Connect (`__connect.errors.*`) and KIP-1191 (`__dlq.errors.*`), so that consoles understand them, plus `trackly.*`.
-A record that fails again gets the headers of its last failure in place of the earlier ones, never beside them.
+letter is the source record, key and value unchanged, with headers that say what happened. Header names are those of
+Kafka Connect (`__connect.errors.*`) and KIP-1191 (`__dlq.errors.*`), which consoles understand, plus `trackly.*`. When
+a record fails again, the headers of its last failure replace the earlier ones.
 """
 
 import json
@@ -23,37 +23,38 @@ from connector.core.verdicts import Verdict
 OUTCOME_VERSION = 1
 
 FAILURE_PREFIXES = ("__connect.errors.", "__dlq.errors.", "trackly.")
-"""Headers that tell of a failure; they are replaced, not kept."""
+"""Headers about a failure; they are replaced, not kept."""
 
 KEPT_PREFIXES = ("trackly.origin.", "trackly.redrives")
-"""Of those, the ones that follow a record through every redrive."""
+"""Those of them that follow a record through every redrive."""
 
 _INDICES = [f',"index":{index}' for index in range(1_000)]
-"""For the most records that a request holds; measured, making them anew takes a third of an outcome's time."""
+"""For the largest request; measured: building these each time takes a third of an outcome's time."""
 
 _LAST_DIGITS = [f"{number:03d}" for number in range(1_000)]
-"""What offsets of the same thousand differ in; measured, writing out each of them takes a third of what is left."""
+"""The part that differs between offsets of the same thousand; measured: formatting each offset takes a third of the
+rest."""
 
 
 TRACEPARENT = "traceparent"
-"""Header of the W3C trace context. An outcome has that of its batch's span, which made it. A dead letter is the source
-record handed on: it keeps its own, as whoever hands a message on must, and has that of the span where it had none."""
+"""Header of the W3C trace context. An outcome has the context of its batch's span. A dead letter is the source record
+forwarded, so it keeps its own context, and gets that of the span only if it had none."""
 
 REDRIVES = "trackly.redrives"
-"""How often a record was sent again."""
+"""Header: how often a record was sent again."""
 
 _TOPIC = re.compile(rb"[a-zA-Z0-9._-]{1,249}")
 
 
 class Told(Protocol):
-    """Headers by name, as a dict is."""
+    """Headers by name, such as a dict."""
 
     def get(self, name: str, /) -> bytes | None:
-        """Return a header, None when it is not there or null."""
+        """Return a header's value, or None if it is missing or null."""
 
 
 def origin_of(facts: Told) -> tuple[Partition, int] | None:
-    """Return where a record first failed, by its headers; None where they do not tell, or nothing that can be."""
+    """Return where a record first failed, according to its headers; None if they are missing or invalid."""
     topic = facts.get("trackly.origin.topic")
     number = number_of(facts.get("trackly.origin.partition"))
     offset = number_of(facts.get("trackly.origin.offset"))
@@ -63,12 +64,12 @@ def origin_of(facts: Told) -> tuple[Partition, int] | None:
 
 
 def number_of(told: bytes | None) -> int | None:
-    """Return a number that a header tells, None where it tells none that fits an offset."""
+    """Return the number in a header, or None if it is missing or not a valid offset."""
     return int(told) if told and told.isdigit() and len(told) <= 18 else None
 
 
 def redrives_of(facts: Told) -> int:
-    """Return how often a record was sent again, by its headers."""
+    """Return how often a record was sent again, according to its headers."""
     return number_of(facts.get(REDRIVES)) or 0
 
 
@@ -81,7 +82,7 @@ class Origin(msgspec.Struct, gc=False):
 
 
 class Outcome(msgspec.Struct, gc=False):
-    """What is read back of an outcome."""
+    """The fields of an outcome that are read back."""
 
     status: str
     topic: str
@@ -93,7 +94,7 @@ class Outcome(msgspec.Struct, gc=False):
 
 
 def outcomes_in(chunks: Iterable[Chunk]) -> Iterator[Outcome]:
-    """Yield the outcomes among the values of an outcome topic; what is none is passed over."""
+    """Yield the outcomes among the values of an outcome topic; anything else is skipped."""
     decode = msgspec.json.Decoder(Outcome).decode
     for chunk in chunks:
         for value in chunk.values:
@@ -104,30 +105,31 @@ def outcomes_in(chunks: Iterable[Chunk]) -> Iterator[Outcome]:
 
 
 LARGE_OUTCOME_BYTES: Final = 10_000
-"""More than an outcome takes without its key: the platform's id of a message is cut long before."""
+"""An outcome without its key is smaller: the platform's message id is truncated long before."""
 
 FRAME_BYTES: Final = 100
-"""More than a batch of a single record takes beside key, value and headers; and a header beside its name and value."""
+"""Upper bound of what a batch of one record takes besides key, value and headers, and a header besides name and
+value."""
 
 
 @dataclass(slots=True)
 class Outcomes:
-    """Outcome records of one source partition: values, and keys where there are any."""
+    """Outcomes of one source partition, ready to be produced: values, and keys if there are any."""
 
     source: int
     values: list[str] = field(repr=False)
     keys: list[bytes | None] | None = field(default=None, repr=False)
     key_bytes: int = 0
-    """No key is longer."""
+    """Upper bound for the length of each key."""
     headers: Headers | None = field(default=None, repr=False)
-    """Of each of them; only where traces are on."""
+    """Headers of each outcome; only with tracing."""
 
     def may_exceed(self, limit: int) -> bool:
-        """Tell whether one of them may have more bytes than this; mostly no, by their keys' bytes alone."""
+        """Return whether an outcome may have more than `limit` bytes; usually ruled out by the size of all keys."""
         return self.keys is not None and self.key_bytes + LARGE_OUTCOME_BYTES > limit
 
     def keys_within(self, limit: int) -> list[bytes | None] | None:
-        """Return the keys without those that make an outcome larger than this."""
+        """Return the keys, with None in place of those that make an outcome larger than `limit` bytes."""
         if self.keys is None:
             return None
         frame = FRAME_BYTES + sum(len(name) + len(value or b"") + FRAME_BYTES for name, value in self.headers or ())
@@ -137,7 +139,7 @@ class Outcomes:
 
 @dataclass(slots=True)
 class DeadLetter:
-    """One dead letter, ready to be produced; `value` is None as well where it could not be kept."""
+    """One dead letter, ready to be produced; `value` is also None if it had to be left out."""
 
     source: int
     key: bytes | None = field(repr=False)
@@ -146,14 +148,14 @@ class DeadLetter:
 
     @property
     def size(self) -> int:
-        """Bytes on the wire, at most: key, value, headers and the record's own frame."""
+        """Upper bound of its bytes on the wire: key, value, headers and framing."""
         headers = sum(len(name.encode(errors="surrogatepass")) + len(value or b"") + 10 for name, value in self.headers)
         return len(self.key or b"") + len(self.value or b"") + headers + 100
 
 
 @dataclass(frozen=True, slots=True)
 class Scribe:
-    """Writes the results of one stream."""
+    """Builds the results of one stream."""
 
     stream: str
     operation: str
@@ -161,7 +163,7 @@ class Scribe:
     failures_only: bool = False
 
     def outcomes(self, item: Finished) -> Iterator[Outcomes]:
-        """Yield the outcomes of finished records, chunk by chunk."""
+        """Yield the outcomes of finished records, one item per chunk that has any."""
         if self.failures_only:
             return
         verdicts = item.verdicts
@@ -182,7 +184,7 @@ class Scribe:
 
     def _mixed(self, item: Finished, chunk: Chunk, at: int) -> Outcomes:
         kept = [i for i in range(len(chunk)) if item.verdicts.of(at + i).status != "dead_letter"]
-        # Outcomes do not tell values: cutting those out that are packed would be in vain.
+        # Outcomes contain no values, so packed ones need not be cut.
         rest = replace(chunk, values=[None] * len(chunk), wire=None).pick(kept)
         lines = self._lines(item, rest, item.verdicts.default, at, kept)
         for place, index in enumerate(kept):
@@ -291,7 +293,7 @@ def _keys(chunk: Chunk) -> list[bytes | None] | None:
 
 
 def _lines(head: str, offsets: Sequence[int], indices: Sequence[str], tail: str) -> list[str]:
-    """Return a line for each offset; those that follow one another share all digits but the last three."""
+    """Return a line for each offset; consecutive offsets share all digits but the last three."""
     if not isinstance(offsets, range) or offsets.step != 1 or offsets.start < 1_000:
         return [f"{head}{offset}{index}{tail}" for offset, index in zip(offsets, indices, strict=True)]
     lines: list[str] = []
@@ -306,7 +308,7 @@ def _lines(head: str, offsets: Sequence[int], indices: Sequence[str], tail: str)
 
 
 def _indices(chunk: Chunk, at: int, places: list[int] | None) -> list[str]:
-    """Return the part of an outcome that tells the index of each record in its request."""
+    """Return the part of each outcome with the record's index in its request."""
     if chunk.indices is None and places is None and at + len(chunk) <= len(_INDICES):
         return _INDICES[at : at + len(chunk)]
     indices = chunk.indices or (range(at, at + len(chunk)) if places is None else [at + i for i in places])
@@ -314,7 +316,7 @@ def _indices(chunk: Chunk, at: int, places: list[int] | None) -> list[str]:
 
 
 def _with_origins(lines: list[str], chunk: Chunk) -> list[str]:
-    """Return the outcomes of a chunk; those of records that were sent again say where they first failed."""
+    """Return the outcomes of a chunk; for records that were sent again, with where they first failed."""
     if chunk.headers is None:
         return lines
     told = [_origin(dict(headers)) if headers else "" for headers in chunk.headers]
@@ -338,7 +340,7 @@ def evidence_outcome(
     *,
     now_ms: int,
 ) -> str:
-    """Return the outcome of a record of which evidence says that the platform took it, while no answer does."""
+    """Return the outcome of a record that the platform accepted according to evidence, without an answer."""
     (topic, number), offset = source
     line = (
         f'{{"version":{OUTCOME_VERSION},"status":"queued","stream":"{stream}","operation":"{operation}",'
@@ -354,7 +356,7 @@ def evidence_outcome(
 
 
 def without_value(letter: DeadLetter, limit: int) -> DeadLetter:
-    """Return a dead letter that fits `limit` bytes: without the value, and if need be without foreign headers and key.
+    """Return a dead letter that fits into `limit` bytes: without value and, if needed, foreign headers and key.
 
     Position and reason always stay, so that the record can be looked up at its source.
     """

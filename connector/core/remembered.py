@@ -1,9 +1,9 @@
-"""What this worker still knows of partitions that it let go, should they come back.
+"""What this worker still knows of partitions that it released, in case they come back.
 
-Who takes a partition over finds what was in flight listed as such, and has to doubt it. Where that is this worker
-again, as when the brokers were away for longer than a session, it need not doubt what it was told: what the platform
-has said of a record stays true, whatever became of the assignment. Nor need it doubt what it listed itself and knows
-that nobody took, as long as nobody else has committed anything since.
+A new owner finds what was in flight listed, and must treat it as in doubt. If that owner is this worker again, as after
+an outage of the brokers that was longer than a session, less is in doubt. Answers of the platform stay valid whatever
+became of the assignment. And records that this worker listed and knows were not accepted are not in doubt either, as
+long as nobody else has committed anything since.
 """
 
 from array import array
@@ -19,54 +19,54 @@ from connector.core.results import Finished
 
 @dataclass(slots=True, eq=False)
 class _Left:
-    """What was listed of a partition when it was let go, and is listed yet if nobody else has committed since."""
+    """What was listed for a partition when it was released; still valid if nobody else has committed since."""
 
     epoch: int
     said: list[Progress]
-    """Any of these may stand committed. If one does, nobody else has posted anything since."""
+    """Any of these may be committed. If one of them is, nobody else has posted anything since."""
     untaken: RangeSet
-    """They may list these as in flight; these were never posted, or surely not taken."""
+    """Offsets that these may list as in flight, although they were never posted or certainly not accepted."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What is known of records of one partition that were in one request."""
+    """What is known of the records of one partition that shared a request."""
 
     partition: Partition
     offsets: Sequence[int]
     numbers: Sequence[int]
-    """Where each stood in the request."""
+    """Index of each record in the request."""
     resent: bool
     item: Finished
-    """Their verdicts, without the records."""
+    """The verdicts, without the records."""
 
 
 class Remembered:
-    """What is known of the records of partitions that went away.
+    """What is known of the records of partitions that are gone.
 
-    The records are not kept, as they are read again. Of answers for too many records the oldest are forgotten, which
-    leaves their records in doubt, as those of a worker that is gone.
+    The records themselves are not kept, since they are read again. Beyond `max_records` the oldest answers are
+    forgotten, which leaves their records in doubt, as after a crash.
     """
 
     def __init__(self, max_records: int) -> None:
         self._max_records = max_records
         self._records = 0
         self._answers: deque[_Answer] = deque()
-        """For records whose partition went away before their results were written."""
+        """For records whose partition was released before their results were written."""
         self._latest: dict[Partition, PartitionState] = {}
-        """The state of each partition that was ever ours, under its latest assignment."""
+        """For each partition that was ever assigned, its state under the latest assignment."""
         self._left: dict[Partition, _Left] = {}
 
     # ------------------------------------------------------------------ partitions come and go
 
     def let_go(self, state: PartitionState) -> None:
-        """Take note of what is listed of a partition that is let go."""
+        """Note what is listed for a partition that is released."""
         self._left[state.partition] = _Left(state.epoch, [state.told], state.untaken())
 
     def assigned(self, state: PartitionState) -> None:
-        """Forget what was listed, and the answers for what has its result by now.
+        """Forget what was listed, and the answers for records that have their results by now.
 
-        What nobody doubts may not even be the same record, as where a topic was made anew.
+        A record that is no longer in doubt may not even be the same one, if the topic was recreated.
         """
         partition, doubt = state.partition, state.doubt
         self._latest[partition] = state
@@ -74,7 +74,7 @@ class Remembered:
         self._drop(lambda answer: answer.partition == partition and not any(o in doubt for o in answer.offsets))
 
     def doubtful(self, partition: Partition, progress: Progress) -> RangeSet:
-        """Return what a progress lists as in flight, without what is known that nobody has taken."""
+        """Return what a progress lists as in flight, except for records that are known not to have been accepted."""
         doubt = progress.in_flight.copy()
         if self.is_ours(partition, progress):
             for start, stop in self._left[partition].untaken:
@@ -82,18 +82,18 @@ class Remembered:
         return doubt
 
     def is_ours(self, partition: Partition, progress: Progress) -> bool:
-        """Tell whether it was this worker that committed a progress, and let the partition go after it."""
+        """Return whether this worker committed this progress, and nobody has committed since."""
         left = self._left.get(partition)
         return left is not None and progress in left.said
 
     def unsettled(self, partition: Partition) -> int:
-        """Return how many records were read of a partition, when it was ours last, and not settled."""
+        """Return how many records of a partition were read and not settled when it was last assigned here."""
         state = self._latest[partition]
         holes = sum(stop - start for start, stop in state.holes)
         return max(state.next_read - state.base - state.settled.count - holes, 0)
 
     def unknown(self, partition: Partition, progress: Progress) -> RangeSet:
-        """Return which records are in doubt, if a partition begins at this progress, that no answer is known for."""
+        """Return the records in doubt, with no known answer, if a partition starts at this progress."""
         doubt = self.doubtful(partition, progress)
         for answer in self._answers:
             if answer.partition == partition:
@@ -101,25 +101,28 @@ class Remembered:
                     doubt.discard(start, stop)
         return doubt
 
-    # ------------------------------------------------------------------ what is learned of those that are gone
+    # ------------------------------------------------------------------ news about partitions that are gone
 
     def said(self, told: Mapping[Partition, Progress]) -> None:
-        """Note of partitions that are gone what a tick said of them: it may stand committed."""
+        """Note what a tick may have committed for partitions that are gone."""
         for partition, progress in told.items():
             if partition in self._left:
                 self._left[partition].said.append(progress)
 
     def not_taken(self, chunks: Iterable[Chunk]) -> None:
-        """Note of partitions that are gone what was not taken; what is posted again may have been, at first."""
+        """Note records of partitions that are gone that were not accepted.
+
+        Resent ones do not count: an earlier post of theirs may have been accepted.
+        """
         for chunk in chunks:
             left = self._left.get(chunk.partition)
             if left is not None and left.epoch == chunk.epoch and not chunk.resent:
                 left.untaken.update(runs(chunk.offsets))
 
     def answered(self, item: Finished) -> None:
-        """Remember results of records that were posted, and are listed as long as nobody has written a result.
+        """Remember results of records that are still listed as in flight because no result was written.
 
-        That an answer was lost tells no more than the listing.
+        A lost answer is not remembered: it says no more than the list.
         """
         if not item.was_batched or item.unlisted or item.verdicts.default.reason == "in_doubt":
             return
@@ -136,10 +139,10 @@ class Remembered:
             self._records -= len(self._answers.popleft().offsets)
 
     def _may_be_doubted(self, chunk: Chunk) -> bool:
-        """Tell whether records may be found in doubt that were posted under an assignment that is over.
+        """Return whether records that were posted under an earlier assignment may still turn up as in doubt.
 
-        If it was not the latest, that one began with them in doubt: or they are settled, or not even the same records,
-        as where the topic was made anew.
+        If that was not the latest one, they must be in doubt under the latest: otherwise they are settled, or are not
+        even the same records because the topic was recreated.
         """
         latest = self._latest[chunk.partition]
         return chunk.epoch == latest.epoch or any(offset in latest.doubt for offset in chunk.offsets)
@@ -147,11 +150,11 @@ class Remembered:
     # ------------------------------------------------------------------ their records are read again
 
     def recall(self, chunk: Chunk) -> tuple[tuple[Finished, ...], Chunk | None]:
-        """Return the results of records in doubt that were just read, and those of them that nobody can tell of."""
+        """Return the results of records in doubt that were just read, and those of the records with no known answer."""
         places = dict(zip(chunk.offsets, range(len(chunk)), strict=True))
         last = chunk.offsets[-1]
         found: list[Finished] = []
-        for answer in reversed(self._answers):  # what was posted twice has the later answer
+        for answer in reversed(self._answers):  # of records that were posted twice, the later answer counts
             if answer.partition == chunk.partition:
                 told = [
                     (place, at)
@@ -169,13 +172,13 @@ class Remembered:
 
 
 def _result(answer: _Answer, chunk: Chunk, places: Sequence[int], at: Sequence[int]) -> Finished:
-    """Return the results of records at `places` of a chunk, of which an answer tells at `at`."""
+    """Return the results of the records at `places` of a chunk, which are those at `at` of the answer."""
     numbers = [answer.numbers[index] for index in at]
     records = replace(chunk.pick(places), indices=numbers, resent=answer.resent)
     return replace(answer.item, chunks=(records,), verdicts=answer.item.verdicts.picked(at), bytes=-1, recalled=True)
 
 
 def _dense(numbers: Sequence[int]) -> Sequence[int]:
-    """Return rising numbers as a range, or in eight bytes each."""
+    """Return ascending numbers as a range, or in eight bytes each."""
     first, last = numbers[0], numbers[-1]
     return range(first, last + 1) if last - first + 1 == len(numbers) else array("q", numbers)

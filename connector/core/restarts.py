@@ -1,9 +1,9 @@
-"""Whether a worker that has ended is started again, how long that waits, and what the ends of all come to.
+"""Whether a worker that exited is restarted, how long that waits, and which exit code counts for all workers.
 
-A worker that dies at once after each start must not keep the machine busy, and one that died once in a week must be
-back at once: so the wait doubles with each death, and begins anew after a run that lasted. An end that a restart
-cannot mend ends all, as loudly as it would end a single process; what cannot start any more, though it did before,
-leaves those alone that live.
+A worker that dies right after each start must not keep the machine busy, and one that died once in a week must be back
+at once: so the wait doubles with each death, and is reset after a run that lasted. An exit that a restart cannot fix
+ends all workers, as visibly as it would end a single process. A worker that could start before and no longer can leaves
+the others running.
 """
 
 from collections.abc import Iterable
@@ -12,40 +12,40 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """Waits in seconds, and what is said by exit codes.
+    """Waits in seconds, and the meaning of exit codes.
 
-    `order` holds every exit code from the best to the worst. `killed` and `unborn` are the codes that stand for an end
-    by a signal: `unborn` for `unborn_signal`, which ends a worker only before it has begun anything.
+    `order` lists every exit code from best to worst. `killed` and `unborn` are the codes for an exit by a signal:
+    `unborn` for `unborn_signal`, which only ends a worker before it has begun anything.
     """
 
     order: tuple[int, ...]
     final: frozenset[int]
-    """Codes that no restart mends."""
+    """Codes that a restart cannot fix."""
     final_at_first: frozenset[int]
-    """Codes that no restart need mend when they come from the very first start: nothing worked yet."""
+    """Codes that are final only for the very first start, when nothing has worked yet."""
     killed: int
     unborn: int
     unborn_signal: int
     base_secs: float = 0.5
     max_secs: float = 60.0
     steady_secs: float = 60.0
-    """A run of this length was a good one."""
+    """A run of at least this length resets the wait."""
 
     def code_of(self, code: int) -> int:
-        """Return the exit code that stands for how a process ended; below 0 it is a signal's number."""
+        """Return the exit code for how a process ended; a negative `code` is the number of a signal."""
         if code >= 0:
             return code
         return self.unborn if code == -self.unborn_signal else self.killed
 
     def worst(self, codes: Iterable[int]) -> int:
-        """Return the worst of the ends of all workers; a code that nobody knows is worse than any that is known."""
+        """Return the worst exit code of all workers; an unknown code is worse than any known one."""
         known = {code: rank for rank, code in enumerate(self.order)}
         found = [self.code_of(code) for code in codes]
         return max(found, key=lambda code: known.get(code, len(known)), default=self.order[0])
 
 
 class Restarts:
-    """The deaths of one worker: `times` is how often it was started again."""
+    """The restarts of one worker."""
 
     def __init__(self, policy: RestartPolicy) -> None:
         self._policy = policy
@@ -55,16 +55,16 @@ class Restarts:
 
     @property
     def times(self) -> int:
-        """How often it was started after the first time."""
+        """How often it was restarted."""
         return max(self._starts - 1, 0)
 
     def started(self, *, now: float) -> None:
-        """Take note of a start."""
+        """Note a start."""
         self._starts += 1
         self._started_at = now
 
     def ended(self, code: int, *, now: float) -> float | None:
-        """Return the seconds to wait before the next start, None when none would help."""
+        """Note the exit of a worker; return the seconds until its next start, or None if a restart would not help."""
         policy = self._policy
         if code in policy.final or (self._starts <= 1 and code in policy.final_at_first):
             return None

@@ -1,4 +1,4 @@
-"""Records that have their verdict, on their way to its topic."""
+"""Records that have a verdict, until their results are written."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from connector.core.verdicts import Verdicts
 
 @dataclass(slots=True, eq=False)
 class Finished:
-    """Records whose verdict is not yet on its topic. `serial` is the listing they were posted under, or 0."""
+    """Records whose results are not written yet. `serial` is the listing they were posted under, or 0."""
 
     chunks: tuple[Chunk, ...] = field(repr=False)
     verdicts: Verdicts
@@ -20,15 +20,15 @@ class Finished:
     sent_ms: int = 0
     """When the records were last posted, in milliseconds since 1970; 0 if never."""
     answered_ms: int = 0
-    """When their request was answered, or given up; 0 where the verdict is of no request."""
+    """When their request was answered, or given up; 0 if the verdict does not come from a request."""
     bytes: int = -1
-    """Kept in memory for them, near enough for a budget; counted when they are not given."""
+    """Approximate memory for the buffer budget; computed if not given."""
     trace: str | None = None
-    """The context of the span that the records were posted under, where traces are on."""
+    """With tracing: the context of the span under which the records were posted."""
     recalled: bool = False
-    """They were posted under an assignment that is over; under this one they were read, and nothing else."""
+    """They were posted under an earlier assignment; under the present one they were only read."""
     unlisted: bool = False
-    """They were taken off the list, unwritten: whoever has their partition next may post them."""
+    """They were taken off the in-flight list without a result: the next owner of their partition may post them."""
 
     def __post_init__(self) -> None:
         if self.bytes < 0:
@@ -36,12 +36,12 @@ class Finished:
 
     @property
     def count(self) -> int:
-        """The number of records."""
+        """How many records there are."""
         return sum(map(len, self.chunks))
 
     @property
     def was_batched(self) -> bool:
-        """Tell whether the way of the records led through a batch, whether that was posted or not."""
+        """Return whether the records were part of a batch, posted or not."""
         return self.batch_id != ""
 
     def reasons(self) -> Counter[str]:
@@ -56,7 +56,7 @@ class Finished:
         return counts
 
     def split(self, indices: Sequence[int]) -> tuple["Finished | None", "Finished | None"]:
-        """Return the results of the records at `indices`, which rise, and those of all others; None for no records."""
+        """Return the results of the records at `indices` (ascending), and those of all others; None for no records."""
         inside = set(indices)
         rest = [index for index in range(self.count) if index not in inside]
         if not indices or not rest:

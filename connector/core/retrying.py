@@ -1,6 +1,6 @@
 """How long a failed batch waits, when it is split, and when a single record is given up.
 
-The waiting times are the platform's advice: `2^attempt + uniform(0, 1)` seconds, the attempt counted from 0.
+The waits follow the platform's advice: `2^attempt + uniform(0, 1)` seconds, with attempts counted from 0.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from connector.core.batching import Batch
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Attempts of a single record, and waits in seconds."""
+    """Maximum attempts of a single record, and waits in seconds."""
 
     max_attempts: int
     base_secs: float
@@ -22,23 +22,23 @@ class RetryPolicy:
 Step = Literal["again", "split", "give_up"]
 
 SUSPICION = 2
-"""Failures in a row, while others pass, that make a batch worth halving: one is the platform's noise."""
+"""Consecutive failures while others pass after which a batch is halved; a single one is noise."""
 
 
 PARTS_WHEN_DEAR = 6
-"""Into how many parts a batch is split of which each further post is dear, in place of halves: others overtook it, so
-that each takes as long again, or it may have been taken each time. One record of 1,000 is alone after four of them
-(6^4 = 1,296): its fifth post is the last that `max_attempts` allows."""
+"""How many parts a batch is split into, instead of halves, if each further post is costly: others overtook it, so each
+takes as long again, or each may have been accepted. With 6 parts, one record of 1,000 is alone after four splits (6^4 =
+1,296): its fifth post is the last that `max_attempts` allows."""
 
 
 def backoff(attempts: int, policy: RetryPolicy, *, jitter: float) -> float:
-    """Return the seconds to wait after `attempts` failures; `jitter` is drawn from 0 to 1."""
+    """Return the seconds to wait after `attempts` failures; `jitter` is drawn from [0, 1)."""
     exponent = min(max(attempts - 1, 0), 32)
     return float(min(policy.base_secs * (2**exponent + jitter), policy.max_secs))
 
 
 def wait_as_told(retry_after_secs: float | None, attempts: int, policy: RetryPolicy, *, jitter: float) -> float:
-    """Return the seconds to wait when the platform says so itself, capped, with jitter so that not all come at once."""
+    """Return the seconds to wait if the platform says how long: capped, with jitter so that not all retry at once."""
     if retry_after_secs is None:
         return backoff(attempts, policy, jitter=jitter)
     return min(max(retry_after_secs, 0.0), policy.retry_after_max_secs) + jitter * policy.base_secs
@@ -46,24 +46,25 @@ def wait_as_told(retry_after_secs: float | None, attempts: int, policy: RetryPol
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """What became of other batches while one failed."""
+    """What happened to other batches while one failed."""
 
     passed: bool
-    """They have passed since it failed first."""
+    """Others have passed since it first failed."""
     still_pass: bool
-    """They have passed since it failed before this time, too: of an outage that has begun meanwhile what passed
-    earlier tells nothing."""
+    """Others have passed since it last failed before this time, too: if an outage began in between, earlier ones mean
+    nothing."""
     overtook: bool = False
-    """They have passed while it waited for its answer, and far quicker: each further attempt may take as long."""
+    """Others have passed while it waited for its answer, much faster: each further attempt may take as long."""
 
 
 def next_step(batch: Batch, policy: RetryPolicy, others: Others, *, may_be_taken: bool = False) -> Step:
-    """Decide about a batch that failed and has `batch.failures` of its own behind it.
+    """Decide what to do with a batch that failed and has `batch.failures` of its own.
 
-    While nothing else has passed since it first failed it is only tried again: the failure is not its own. Parts of a
-    batch that was suspected are split again at once, so a poison record is alone after as many failures as there are
-    levels. It is given up only where others still pass. Of what `may_be_taken` every post counts, however many records
-    are left, as each may be a text more for all of them; so it is split as soon as it may be its own.
+    While nothing else has passed since it first failed, it is only retried: the failure is not its own. Parts of a
+    suspect are split again at once, so that a poison record is alone after as many failures as there are levels. A
+    record is given up only while others still pass. For a batch that `may_be_taken`, each post counts as an attempt,
+    whatever its size, because each may send another text to all of its recipients; so it is split as soon as the
+    failure may be its own.
     """
     if not others.passed:
         return "again"

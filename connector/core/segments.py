@@ -1,11 +1,11 @@
-"""How many segments a text takes: what the platform bills, by the rules of GSM 03.38 and 03.40.
+"""How many segments a text takes, which is what the platform bills, by the rules of GSM 03.38 and 03.40.
 
-A text whose characters are all in the GSM 7-bit alphabet has 160 units alone and 153 in each of several segments,
-where seven go to the header that joins them; eight characters and the euro take two units. Any other character turns
-the whole text into UCS-2 with 70 and 67 units of two bytes, where what lies beyond the basic plane takes two. Neither
-an escape nor such a pair is split over two segments.
+A text whose characters are all in the GSM 7-bit alphabet has 160 units in a single segment, and 153 in each of several,
+where seven units go to the header that joins them; eight characters and the euro sign take two units. Any other
+character turns the whole text into UCS-2, with 70 and 67 units of two bytes, where characters beyond the basic plane
+take two. Neither an escape sequence nor a surrogate pair is split over two segments.
 
-Counted is the text as it is posted: what the platform adds to it or replaces in it comes on top.
+The text is counted as it is posted: what the platform adds or replaces comes on top.
 """
 
 import re
@@ -29,12 +29,12 @@ _TWO_UNITS_UCS2 = re.compile("[\U00010000-\U0010ffff]")
 _BASIC_ASCII = bytes(byte for byte in range(128) if chr(byte) in GSM_BASIC)
 
 _FEWEST = UCS2_JOINED // 2
-"""Characters that fit a segment, whatever they are: 33 pairs."""
+"""Characters that always fit into a segment: 33 surrogate pairs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """What a text amounts to: its encoding, its units in that, and its segments."""
+    """The encoding of a text, its length in units of that, and its segments."""
 
     encoding: Literal["GSM-7", "UCS-2"]
     units: int
@@ -42,7 +42,7 @@ class Segments:
 
 
 def segments_of(text: str) -> Segments:
-    """Count the units and segments of a text; an empty one takes a segment, too."""
+    """Count the units and segments of a text; an empty text takes one segment."""
     if _is_basic_ascii(text):
         return Segments("GSM-7", len(text), _count(len(text), GSM_SINGLE, GSM_JOINED))
     if _GSM.fullmatch(text) is not None:
@@ -51,7 +51,7 @@ def segments_of(text: str) -> Segments:
 
 
 def truncated(text: str, count: int, end: str = "...") -> str:
-    """Return the text when it fits `count` segments, else the longest beginning of it that does with `end` behind."""
+    """Return the text if it fits into `count` segments, otherwise its longest beginning that does, plus `end`."""
     if fits(text, count):
         return text
     low, high = 0, len(text)  # a longer beginning never takes fewer segments
@@ -65,12 +65,12 @@ def truncated(text: str, count: int, end: str = "...") -> str:
 
 
 def fits(text: str, count: int) -> bool:
-    """Tell whether a text takes at most `count` segments."""
+    """Return whether a text takes at most `count` segments."""
     return len(text) <= _FEWEST * count or segments_of(text).count <= count
 
 
 def too_long(texts: Sequence[str], count: int) -> list[int]:
-    """Return the indices of the texts that take more than `count` segments; quick when there are none."""
+    """Return the indices of the texts that take more than `count` segments; fast if there are none."""
     longest = max(map(len, texts), default=0)
     if longest <= _FEWEST * count:
         return []
@@ -97,8 +97,8 @@ def _measure(
         return Segments(encoding, units, _count(units, single, joined))
     count, start = 1, 0
     for wide, match in enumerate(two_units.finditer(text)):
-        at = match.start() + wide  # where it would stand if nothing was split
-        # Whole segments that end before it; the last of its units must not begin the next.
+        at = match.start() + wide  # its position if nothing was split
+        # Skip whole segments that end before it; a segment must not end between its two units.
         passed = (at - start) // joined
         count += passed
         start += passed * joined

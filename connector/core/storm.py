@@ -1,8 +1,8 @@
-"""The dead-letter storm guard: a wrong template or a broken producer must not move a topic into the dead letters.
+"""The dead-letter storm guard: a wrong template or a broken producer must not turn a topic into dead letters.
 
-Records are counted per reason in two halves of a window. When one reason passes the ratio, with a minimum count, the
-stream holds before those dead letters are written. `in_doubt` is left out: it follows a crash and is bounded by what
-was in flight.
+Records are counted by reason in two halves of a window. When one reason exceeds the ratio, and a minimum count, the
+stream holds before those dead letters are written. `in_doubt` is exempt: it follows a crash and is bounded by what was
+in flight.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ EXEMPT = frozenset({"in_doubt"})
 
 @dataclass(frozen=True, slots=True)
 class StormPolicy:
-    """The share of records that may end as dead letters for one reason, from how many on, within which time."""
+    """The share of records that may become dead letters for one reason, from what count on, and in which time."""
 
     max_ratio: float
     min_count: int
@@ -23,23 +23,23 @@ class StormPolicy:
 
 
 class StormGuard:
-    """Counts verdicts over a window of `window_secs`, forgotten by halves: those of checks and those of answers apart.
+    """Counts verdicts over a window of `window_secs` that moves by halves; those of checks and of answers separately.
 
-    Checks run ahead of answers by all that waits to be posted. Counted together, the few bad records of a backlog
-    would be held against the few good ones that are answered by then.
+    Checks run ahead of answers by everything that waits to be posted. Counted together, all bad records of a backlog
+    would be compared with the few good ones that were answered by then.
     """
 
     def __init__(self, policy: StormPolicy) -> None:
         self._policy = policy
         self._checked, self._answered = _Window(policy.window_secs), _Window(policy.window_secs)
         self._tolerated: dict[str, float] = {}
-        """Reasons that the operator has let pass, and when a dead letter last had one."""
+        """Reasons that the operator tolerates, and when a dead letter last had each."""
 
     def observe(self, count: int, reasons: Mapping[str, int], *, now: float, checked: bool = False) -> str | None:
-        """Add `count` records, of which some are dead letters by reason, and return the reason that storms, if any.
+        """Count records, with the dead letters among them by reason; return a reason that exceeds the limits, or None.
 
-        `checked` are all records that were checked, with the reasons of those that did not pass; the others all that
-        were answered or given up.
+        With `checked`, these are records that were checked before posting, otherwise records that were answered or
+        given up.
         """
         policy = self._policy
         if not policy.enabled:
@@ -55,7 +55,7 @@ class StormGuard:
         return None
 
     def _guarded(self, reasons: Mapping[str, int], now: float) -> dict[str, int]:
-        """Return the reasons without those that are let pass."""
+        """Return the reasons without tolerated ones."""
         for reason, last in list(self._tolerated.items()):
             if now - last > self._policy.window_secs:
                 del self._tolerated[reason]
@@ -64,19 +64,19 @@ class StormGuard:
         return {reason: count for reason, count in reasons.items() if reason not in self._tolerated}
 
     def counted(self, reason: str, *, checked: bool = False) -> tuple[int, int]:
-        """Return how many dead letters of a reason are counted now, and among how many records."""
+        """Return how many dead letters with this reason are in the window, and among how many records."""
         window = self._checked if checked else self._answered
         return window.failed(reason), window.total
 
     def resume(self, stormed: Iterable[str], *, now: float) -> None:
-        """Forget what was counted, and let pass what has stormed, until for a window's time no dead letter has it."""
+        """Reset the counts, and tolerate these reasons until no dead letter has had them for `window_secs`."""
         self._tolerated |= dict.fromkeys(stormed, now)
         self._checked.reset()
         self._answered.reset()
 
 
 class _Window:
-    """Records and their reasons, in two halves of a time."""
+    """Counts of records and reasons, in two halves of a time."""
 
     def __init__(self, secs: float) -> None:
         self._secs = secs
@@ -99,7 +99,7 @@ class _Window:
         elif now - self._begun >= half:
             self._totals = [self._totals[1], 0]
             self._reasons = [self._reasons[1], Counter()]
-            self._begun += half  # not `now`, or the older half would be counted for longer than the window
+            self._begun += half  # not `now`: the older half would count for longer than the window
         self._totals[1] += count
         self._reasons[1].update(reasons)
 

@@ -1,4 +1,4 @@
-"""UTF-8 in a column of values: a typed decode does not look into the strings that it passes over."""
+"""Checks columns of values for UTF-8: a typed decoder does not check the strings that it skips."""
 
 from collections.abc import Collection, Sequence
 
@@ -6,9 +6,9 @@ from connector.core.packing import is_worth_joining
 
 
 def not_utf8(values: Sequence[bytes | None], passed_over: Collection[int]) -> tuple[int, dict[int, int]]:
-    """Return the bytes of all values, and for each that is not UTF-8 the first byte that is not.
+    """Return the total bytes of the values, and by index the position of the first byte that is not UTF-8.
 
-    Values at the indices of `passed_over` do not count; no other is null.
+    Values at indices in `passed_over` are not counted or checked; no other value is null.
     """
     there: list[bytes] = [v for i, v in enumerate(values) if i not in passed_over] if passed_over else values  # type: ignore[assignment,misc] # see above
     if is_worth_joining(there):

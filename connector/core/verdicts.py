@@ -1,8 +1,8 @@
-"""The verdict table: what every answer of the platform, and every lack of one, means for the records of a request.
+"""The verdict table: what each answer of the platform, or its absence, means for the records of a request.
 
-`TABLE` is the one place that states it. `classify` walks it from the top, the first row that matches decides, and the
-reference page is printed from the same rows. A failure that hits everything leads to `HOLD`, `BACK_OFF` or `WAIT`;
-a failure that belongs to records leads to `JUDGE` or `HALVE`; what cannot be known leads to `DOUBT`.
+`TABLE` is its only definition: `classify` returns the first row that matches, and the reference page is generated from
+the same rows. A failure that hits everything leads to `HOLD`, `BACK_OFF` or `WAIT`, one that belongs to records to
+`JUDGE` or `HALVE`, and what cannot be known to `DOUBT`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,11 +41,11 @@ RECORD_CODES = frozenset(
         "webhook_not_configured",
     }
 )
-"""The codes that the API's documents give to single records; the reason of a dead letter is one of these, or `refused`
-for a code that no document names, so that the number of reasons stays bounded."""
+"""The documented error codes for single records. The reason of a dead letter is one of these, or `refused` for an
+undocumented code, so that the number of reasons stays bounded."""
 
 NOT_FOUND_CODES = frozenset({"contact_not_found", "list_not_found", "message_not_found", "offer_not_found"})
-"""What a 404 says of a record; a 404 with another code, or none, says that the route or the host is wrong."""
+"""Codes with which a 404 is about a record; with another code, or none, the route or the host is wrong."""
 
 GLOBAL_STATUSES = frozenset({401, 402, 403, 405, 406, 407, 410, 411, 415, 417, 421, 426, 431})
 """Client errors that no record can cause: the key, the account, the route, the proxy, the headers or the protocol is
@@ -65,10 +65,11 @@ class RecordError:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came of a request, told without HTTP.
+    """The result of a request, independent of HTTP.
 
-    `answered`: a status and what the body says. `not_sent`: certainly nothing reached the platform; `trouble` is a
-    bounded code (`connect`, `dns`, `tls`, ...). `lost`: writing began and no answer came; the platform may have it.
+    `answered`: there is a status, and what the body says. `not_sent`: certainly nothing reached the platform; `trouble`
+    is a bounded code (`connect`, `dns`, `tls`, ...). `lost`: writing began and no answer came; the platform may have
+    it.
     """
 
     kind: Literal["answered", "not_sent", "lost"]
@@ -78,32 +79,32 @@ class Reply:
     code: str | None = None
     retry_after_secs: float | None = None
     unreadable: str | None = None
-    """Why a 2xx cannot be taken at its word: not JSON, inconsistent counts, an index twice or out of range."""
+    """Why a 2xx cannot be trusted: not JSON, inconsistent counts, an index repeated or out of range."""
     foreign: bool = False
-    """An error whose body is no JSON object: somebody in front of the platform answered, and not the platform."""
+    """An error whose body is not a JSON object: it comes from something in front of the platform."""
     some_taken: bool = False
-    """The status is none of success, and yet the body says of records that they were taken."""
+    """The status is not 2xx, but the body says that records were accepted."""
     errors: tuple[RecordError, ...] = ()
     unnamed: int = 0
-    """Failures that are counted in the reply but not listed."""
+    """Failures that the reply counts but does not list."""
     message_id: str | None = None
 
     @property
     def ok(self) -> bool:
-        """The platform answered with a 2xx."""
+        """Whether the platform answered with a 2xx."""
         return self.kind == "answered" and 200 <= self.status < 300
 
 
 @dataclass(frozen=True, slots=True)
 class VerdictPolicy:
-    """The settings that the table leaves open."""
+    """The settings that the table depends on."""
 
     max_attempts: int
     transient_codes: frozenset[str]
     setting_codes: frozenset[str]
     in_doubt_statuses: frozenset[int]
     repeats_skipped: bool = False
-    """The endpoint skips records that it has already, so posting again finds out without harm."""
+    """The endpoint skips records that it already has, so posting them again is harmless."""
 
 
 class Action(Enum):
@@ -304,7 +305,7 @@ TABLE: tuple[Row, ...] = (
 
 
 def classify(reply: Reply, policy: VerdictPolicy, *, own_list: bool) -> Row:
-    """Return the row that decides about a reply; the last row matches anything."""
+    """Return the row that applies to a reply; the last row matches any."""
     for row in TABLE:
         if row.matches is None or (row.name == "setting" and not own_list):
             continue
@@ -315,13 +316,13 @@ def classify(reply: Reply, policy: VerdictPolicy, *, own_list: bool) -> Row:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The end of a record: `queued` and `skipped` go to the outcome topic, `dead_letter` to the other."""
+    """What becomes of a record: an outcome (`queued`, `skipped`) or a dead letter."""
 
     status: Literal["queued", "skipped", "dead_letter"]
     reason: str = ""
-    """Bounded; names the kind of failure of a dead letter."""
+    """Why it was skipped or is a dead letter; one of a bounded number."""
     code: str | None = None
-    """As the platform gave it; not bounded."""
+    """The platform's own code; not bounded."""
     text: str = field(default="", repr=False)
     http_status: int | None = None
     message_id: str | None = None
@@ -330,7 +331,7 @@ class Verdict:
 QUEUED = Verdict("queued")
 SKIPPED = Verdict("skipped", reason="tombstone")
 FILTERED = Verdict("skipped", reason="filtered")
-"""The stream's mapping, or its own Python, says that it is not to be sent."""
+"""The stream's mapping or transform says that it is not to be sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,7 +355,7 @@ class Verdicts:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a 2xx means, record by record. `again` and `doubt` are rising indices; the others have a verdict."""
+    """What a 2xx means for each record: `again`, `doubt` and `probe` are ascending indices, the rest have verdicts."""
 
     verdicts: Verdicts
     again: tuple[int, ...] = ()
@@ -363,13 +364,13 @@ class Judgement:
     probe: tuple[int, ...] = ()
     """Some of these failed and the reply does not say which; the endpoint skips repeats, so halving finds out."""
     hold_code: str | None = None
-    """Every record failed with a code that means that the setting is wrong, this or another: none has a verdict."""
+    """Every record failed with a code that means a wrong setting: none has a verdict."""
 
 
 def judge(reply: Reply, count: int, policy: VerdictPolicy, *, failures: int, own_list: bool) -> Judgement:
-    """Return the verdict of each of `count` records of a request that was answered with a readable 2xx.
+    """Return what a readable 2xx means for each of the `count` records of a request.
 
-    `failures` are those of its records' own, with the request that was just answered.
+    `failures` are the attempts that count against its own records, including this one.
     """
     queued = Verdict("queued", http_status=reply.status, message_id=reply.message_id)
     if not reply.errors and not reply.unnamed:
@@ -391,7 +392,7 @@ def judge(reply: Reply, count: int, policy: VerdictPolicy, *, failures: int, own
         rest = tuple(index for index in range(count) if index not in named)
     probing = policy.repeats_skipped and len(rest) > 1
     if rest and reply.unnamed == len(rest) and not probing:
-        # All of the others failed, which leaves nothing to doubt; a record alone would be asked about for ever.
+        # All others failed, so there is nothing to doubt; probing a single record would never end.
         unlisted = Verdict("dead_letter", "refused", None, "counted as failed, but not listed", reply.status)
         exceptions.update(dict.fromkeys(rest, unlisted))
         rest = ()
@@ -404,7 +405,7 @@ def judge(reply: Reply, count: int, policy: VerdictPolicy, *, failures: int, own
 
 
 def rejection(reply: Reply, row: Row) -> Verdict:
-    """Return the verdict of a single record that the platform refuses each time it is asked."""
+    """Return the verdict of a single record that the platform keeps rejecting."""
     match row.action:
         case Action.SHRINK:
             reason = "payload_too_large"
@@ -416,7 +417,7 @@ def rejection(reply: Reply, row: Row) -> Verdict:
 
 
 def in_doubt(reply: Reply | None, *, detail: str = "") -> Verdict:
-    """Return the verdict of a record whose fate is unknown and that nobody will post again."""
+    """Return the verdict of a record whose fate is unknown and that is not posted again."""
     if reply is None:
         return Verdict("dead_letter", "in_doubt", None, detail or "listed as in flight by a worker that no longer runs")
     text = reply.unreadable or reply.text or reply.trouble

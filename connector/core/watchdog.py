@@ -1,9 +1,9 @@
-"""Whether a stream stands still: records wait, the committed offset does not move, and for how long nobody knows why.
+"""Whether a stream stands still: records wait, the committed offset does not move, and no known cause explains it.
 
-Two clocks run for each partition. One tells since when its committed offset has not moved although there is more to
-settle. The other tells since when, besides, nothing was known that it waits for: what is known (a hold, an open
-transaction of whoever writes the topic, brokers that do not answer, a retry that is due later) does not end by a
-restart, so it must not look like a fault of the worker. A wait that is over restarts that clock.
+Each partition has two clocks. One measures how long its committed offset has not moved although there is more to
+settle. The other measures how long, in addition, no known cause was found. Known causes (a hold, an open transaction of
+the topic's producer, unreachable brokers, a retry that is due later) do not end by a restart, so they must not look
+like a fault of the worker. When such a wait ends, the second clock restarts.
 """
 
 from collections.abc import Hashable, Mapping
@@ -16,14 +16,14 @@ Known = Literal["hold", "upstream_transaction_open", "kafka", "pause", "retry", 
 Unknown = Literal["post", "tick", "start", "fetch", "progress", "reader", "nothing"]
 
 SUSPECT_SHARE = 0.25
-"""Share of the limit after which it is asked what a partition waits for."""
+"""Share of `stalled_secs` after which the cause of a wait is determined."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spot:
     """How far a partition has come: the next offset to be settled, and how many records lie from there to the end.
 
-    An `offset` or `lag` of None is not known; what is not known is expected to move all the same, as `mark` changes.
+    None means unknown. An unknown offset is expected to move all the same, which shows in `mark`.
     """
 
     offset: int | None
@@ -33,9 +33,9 @@ class Spot:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """What a partition waits for. `known` waits end by themselves or by a person, and never by a restart.
+    """What a partition waits for. A `known` wait ends by itself or by a person, never by a restart.
 
-    `mark` names the attempt that is under way: while it changes, there is work.
+    `mark` identifies the current attempt: while it changes, work is being done.
     """
 
     waits_for: Known | Unknown
@@ -46,7 +46,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Standstill:
-    """A partition that stands still; None is the stream as a whole. `since` is by the driver's clock."""
+    """A partition that stands still; None is the stream as a whole. `since` is on the driver's clock."""
 
     partition: Partition | None
     offset: int | None
@@ -64,14 +64,14 @@ class _Watched:
 
 
 class Watchdog:
-    """Remembers when each partition last moved; a look is `suspects`, then `look` with what was found out of them."""
+    """Remembers when each partition last moved. Usage: `suspects`, find out what each of them waits for, `look`."""
 
     def __init__(self, stalled_secs: float) -> None:
         self._stalled_secs = stalled_secs
         self._watched: dict[Partition | None, _Watched] = {}
 
     def suspects(self, spots: Mapping[Partition | None, Spot], *, now: float) -> list[Partition | None]:
-        """Take note of how far all have come, and return those that have not moved for a while with more to settle."""
+        """Note how far all have come; return those that have more to settle and have not moved for a while."""
         self._watched = {key: self._noted(key, spot, now) for key, spot in spots.items()}
         while_secs = self._stalled_secs * SUSPECT_SHARE
         return [key for key, watched in self._watched.items() if now - watched.moved_at >= while_secs]
