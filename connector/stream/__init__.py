@@ -1,1 +1,1 @@
-"""One stream at work: thin drivers around the core. The reader reads, the ticker commits, the sender posts."""
+"""The drivers of one stream around the pure core: the reader reads, the ticker commits, the sender posts."""

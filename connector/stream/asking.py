@@ -1,7 +1,7 @@
-"""What the reader has asked of brokers without waiting for the answer: to be reached, to be let in, and to be quick.
+"""Calls to the brokers that the reader must not wait for: reachability, permissions, and fetching at once.
 
-In a thread of its own: the reader's has to go on polling, and those that look up beginnings may wait for the very
-brokers that are away.
+They run in a thread of their own: the reader's thread has to keep polling, and the loaders' threads may be waiting for
+the very brokers that are unreachable.
 """
 
 from collections.abc import Callable, Collection
@@ -17,35 +17,35 @@ from connector.kafka.reach import REACH_SECS
 from connector.kafka.source import Source
 
 Sources = Collection[str | None]
-"""What is read from: topics, and None for the group."""
+"""What a stream reads from: topics, and None for the consumer group."""
 
 RIGHTS_SECS = 5.0
-"""How long each of the calls may take, at most, by which it is asked what may be read: one, or with the group three."""
+"""Maximum duration of each call that checks permissions: one call, or three if the group is included."""
 
 
 def may_read(kafka: KafkaSettings, stream: StreamSettings, client_id: str, of: Sources) -> Sources:
-    """Return which of these a stream may surely read; a client of its own asks, which is gone afterwards."""
+    """Return those of the sources that the stream may certainly read, checked with a temporary client."""
     try:
         permissions = Permissions(configs.asking(kafka, client_id), min(kafka.request_timeout_secs, RIGHTS_SECS))
     except KafkaTroubleError:
-        return ()  # it is asked again
+        return ()  # asked again later
     return permissions.may_read(of, group=stream.group, topics=[*stream.topics, stream.redrive_topic])
 
 
 class Asker:
-    """Asks the brokers of one stream's consumer; called by the reader's thread, and never waits before `close`.
+    """Queries the brokers for one stream's consumer; called from the reader's thread, blocks only in `close`.
 
-    `may_read` returns which of some sources may surely be read, and may take its time.
+    `may_read` returns those of some sources that may certainly be read; it may take its time.
     """
 
     def __init__(self, name: str, may_read: Callable[[Sources], Sources]) -> None:
         self._may_read = may_read
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-reach")
         self._asking: Future[bool] | None = None
-        """The question whether the consumer reaches anybody, while it is asked."""
+        """The running check whether the consumer reaches any broker."""
 
     def finds_cut_off(self, source: Source) -> bool:
-        """Have a consumer that brings nothing asked whether it reaches a broker; tell once if one never will."""
+        """Check whether a silent consumer still reaches a broker; return True, once, if it never will."""
         if self._asking is None:
             if source.is_silent:
                 self._asking = self._thread.submit(source.is_cut_off, REACH_SECS)
@@ -56,14 +56,14 @@ class Asker:
         return cut_off
 
     def ask_what_may_be_read(self, of: Sources) -> Future[Sources]:
-        """Have it asked which of these may be read."""
+        """Start to find out which of these may be read."""
         return self._thread.submit(self._may_read, of)
 
     def wake(self, source: Source, partitions: Collection[Partition]) -> None:
-        """Have these fetched at once."""
+        """Fetch these partitions at once."""
         if partitions:
             self._thread.submit(source.wake, partitions)
 
     def close(self) -> None:
-        """Wait for what is asked: a call that the consumer is closed under never returns."""
+        """Wait for running calls: a call never returns if its consumer is closed meanwhile."""
         self._thread.shutdown(wait=True, cancel_futures=True)

@@ -1,7 +1,7 @@
-"""Where partitions begin: what their last owner committed, and what the operator decided about it.
+"""Where partitions start: at what their last owner committed, and as the operator decided about it.
 
-The questions to Kafka take their time, so that they are asked in threads of their own, while partitions that stay are
-read on. One whose broker is away must not keep the others from beginning; none begins before its progress is known.
+The queries to Kafka take time, so they run in threads of their own while retained partitions are read. A partition
+whose broker is unreachable must not keep others from starting; none starts before its progress is known.
 """
 
 import threading
@@ -25,18 +25,19 @@ from connector.stream.state import State
 from connector.telemetry.logging import get_logger
 
 _FIRST_WAIT_SECS, _MAX_WAIT_SECS = 0.1, 5.0
-"""Before partitions that nothing could be learned of are asked about again: at first, and at most."""
+"""First and longest wait before the progress of partitions is queried again."""
 
 _FIND_OUT = (
     "there may be dead letters of later records, and records before it without a result: stop the stream, and "
     "trackly-connector rebuild-progress finds out"
 )
-"""To go on behind the last outcome would send again what is in doubt by a dead letter, and lose what had to wait."""
+"""Continuing after the last outcome would post again what is in doubt in a dead letter, and lose records that had
+waited."""
 
 
 @dataclass(frozen=True, slots=True)
 class BeginOptions:
-    """What is read, and where it begins."""
+    """What is read, and where it starts."""
 
     topics: tuple[str, ...]
     group: str
@@ -45,33 +46,34 @@ class BeginOptions:
     in_doubt: InDoubt
     call_secs: float
     from_beginning: frozenset[str] = frozenset()
-    """Topics whose records were all meant for this group, so that it begins with their first, whatever `start` says."""
+    """Topics whose records are all meant for this group, so that it starts at their first one, whatever `start`
+    says."""
 
 
 @dataclass(slots=True)
 class Beginning:
-    """What was found of a partition under an assignment; without progress it does not begin, and `hold` says why."""
+    """What was found about a partition under an assignment; without `progress` it does not start, see `hold`."""
 
     partition: Partition
     epoch: int
     progress: Progress | None
     topic: TopicId | None = None
-    """Which topic it is of, where that was told."""
+    """The topic's id, if known."""
     new: bool = False
     committed: int = 0
-    """Where it stands committed, unless it is new."""
+    """The committed offset, unless the partition is new."""
     missing: int = 0
-    """Records that were removed before they were read."""
+    """How many records were removed before they were read."""
     vanished: int = 0
-    """Records in doubt that are no longer there."""
+    """How many records in doubt no longer exist."""
     in_doubt: InDoubtChoice | None = None
-    """What the operator decided about its records in doubt, in place of the setting."""
+    """What the operator decided about its records in doubt, instead of the setting."""
     hold: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Later:
-    """Partitions that nothing could be learned of yet, when they are asked about again, and how long to wait then."""
+    """Partitions about which nothing could be found out yet, the time of the next attempt, and the wait after that."""
 
     at: float
     epochs: Mapping[Partition, int]
@@ -79,7 +81,7 @@ class _Later:
 
 
 class _Outcomes:
-    """What outcomes tell of partitions without a commit; asked once for all that begin together, if at all.
+    """What outcomes say about partitions without a commit; read at most once for all that start together.
 
     Raises `KafkaTroubleError`.
     """
@@ -93,14 +95,14 @@ class _Outcomes:
 
     @cached_property
     def last(self) -> Mapping[Partition, int]:
-        """The highest offset of each partition that the last outcomes name."""
+        """The highest offset of each partition that occurs in the last outcomes."""
         return self._last_settled()
 
     @cached_property
     def forgotten(self) -> Partition | None:
-        """A partition of the stream that they name and of which its group has no commit, if there is any.
+        """A partition of the stream that occurs in outcomes and has no commit of the group, or None.
 
-        Then what else has no commit is not new either: it may have been quiet for longer than they reach back.
+        If there is one, other partitions without a commit are not new either: they may have had no records lately.
         """
         there = self._source.all_partitions(self._options.topics, self._options.call_secs) if self.last else ()
         committed = self._source.committed(sorted(self.last.keys() & there), self._options.call_secs)
@@ -109,16 +111,16 @@ class _Outcomes:
 
 @dataclass(slots=True)
 class _Ruling:
-    """What the operator decided about a partition that is begun again, hold by hold; spent once it has begun."""
+    """What the operator decided about a partition, by the reason of its holds; used up when it starts."""
 
     in_doubt: InDoubtChoice | None = None
     discard_metadata: bool = False
     pass_missing: bool = False
     begin: bool = False
-    """Begin where the settings say, although there was progress."""
+    """Start where the settings say, although there was progress."""
 
     def add(self, reason: str, decision: Decision) -> None:
-        """Take in what was decided about a hold; a reason that nobody was asked about changes nothing."""
+        """Add a decision about a hold; reasons that need none change nothing."""
         match reason:
             case "in_doubt":
                 self.in_doubt = decision.in_doubt
@@ -133,10 +135,10 @@ class _Ruling:
 
 
 class Beginnings:
-    """Finds out where partitions begin; `found` is what it has found and nobody has taken yet.
+    """Finds out where partitions start; `found` is what was found and not taken yet.
 
-    `epoch_of` gives the number of a partition's assignment, None for one that is gone. `last_settled` tells what the
-    outcome topic remembers, and raises `KafkaTroubleError`; `identities` which topics stand behind the names.
+    `epoch_of` returns the number of a partition's assignment, None if it is gone. `last_settled` returns what the
+    outcome topic says, and raises `KafkaTroubleError`; `identities` knows the topic ids.
     """
 
     def __init__(
@@ -152,7 +154,7 @@ class Beginnings:
     ) -> None:
         self.found: deque[Beginning] = deque()
         self.total = 0
-        """Partitions of all topics that the stream reads, whoever has them; only counted where lists have a pace."""
+        """Number of partitions of all topics of the stream, whoever owns them; only counted with a pace."""
         self._state = state
         self._options = options
         self._fail = fail
@@ -166,17 +168,17 @@ class Beginnings:
         self._log = get_logger("reader").bind(stream=name)
 
     def look_up(self, source: Source, epochs: Mapping[Partition, int]) -> None:
-        """Find out where partitions begin, each under its assignment's number; returns at once.
+        """Find out where partitions start, each under the number of its assignment; returns at once.
 
-        With none of them it only counts the partitions that there are.
+        Without partitions it only updates `total`.
         """
-        if not self._closing.is_set():  # a stream that stops early may be assigned something as it leaves
+        if not self._closing.is_set():  # a stream that stops early may be assigned something while it leaves
             self._threads.submit(self._load, source, epochs, _FIRST_WAIT_SECS)
 
     def look_again(self, source: Source) -> None:
-        """Ask again about partitions that nothing could be learned of, when their time has come.
+        """Query partitions again for which nothing was found out, once their wait is over.
 
-        In between they take no thread: those that come later may have brokers that answer.
+        Meanwhile they occupy no thread: the brokers of partitions that come later may answer.
         """
         for _ in range(len(self._later)):
             later = self._later.popleft()
@@ -186,28 +188,28 @@ class Beginnings:
                 self._threads.submit(self._load, source, later.epochs, later.wait_secs)
 
     def rule(self, partition: Partition, reason: str, decision: Decision) -> None:
-        """Take note of what the operator decided about a hold, for when the partition is looked up again."""
+        """Note the operator's decision about a hold, for when the partition is looked up again."""
         self._rulings.setdefault(partition, _Ruling()).add(reason, decision)
 
     def forget(self, partition: Partition) -> None:
-        """Forget what was decided: it has begun, or is another worker's."""
+        """Forget the decisions about a partition: it has started, or belongs to another worker."""
         self._rulings.pop(partition, None)
 
     def close(self) -> None:
-        """Return when no call is under way: one that its consumer is closed under never returns."""
+        """Return when no call is running: a call never returns if its consumer is closed meanwhile."""
         self._closing.set()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     # ------------------------------------------------------------------ threads of its own
 
     def _load(self, source: Source, epochs: Mapping[Partition, int], wait_secs: float) -> None:
-        """Read what is committed for new partitions, if there are any; what stays unknown is asked for again later."""
+        """Read the committed progress of new partitions; those for which this fails are queried again later."""
         mine = [p for p, epoch in epochs.items() if self._epoch_of(p) == epoch]
         if self._closing.is_set() or (epochs and not mine):
             return
         try:
             found, left, trouble = self._ask(source, mine, epochs)
-        except Exception as error:  # noqa: BLE001 (a thread of its own has nobody else to tell)
+        except Exception as error:  # noqa: BLE001 (in a thread of its own there is no caller to raise to)
             self._fail(error)
             return
         if found:
@@ -225,9 +227,10 @@ class Beginnings:
     def _ask(
         self, source: Source, mine: list[Partition], epochs: Mapping[Partition, int]
     ) -> tuple[list[Beginning], list[Partition], KafkaTroubleError | None]:
-        """Return what is found of these partitions, those to ask for again, and why: one must not keep the others.
+        """Return what was found about these partitions, those to query again, and why; one must not block the others.
 
-        Whose brokers are away is asked for last the next time, and nothing more is asked now: each call would wait.
+        If brokers are unreachable, querying stops, since each call would wait; the partition at fault goes last next
+        time.
         """
         secs = self._options.call_secs
         if self._state.admission.pacer is not None:
@@ -235,20 +238,20 @@ class Beginnings:
                 self.total = len(source.all_partitions(self._options.topics, secs))
             except KafkaTroubleError as error:
                 return [], mine, error
-        # First, so that a topic that is replaced meanwhile is found out when the ids are asked for next.
+        # Ids come first: if a topic is replaced in between, the next look at the ids finds out.
         topics = self._identities.ask(partition.topic for partition in mine)
         try:
             committed = source.committed(mine, secs)
         except KafkaTroubleError as error:
             if error.away:
                 return [], mine, error
-            committed = {}  # one of them is to blame
+            committed = {}  # one of the partitions is at fault
         found: list[Beginning] = []
         failed: list[Partition] = []
         trouble = None
         outcomes = _Outcomes(self._last_settled, source, self._options)
         for at, partition in enumerate(mine):
-            if self._closing.is_set():  # of hundreds, the rest would take longer than a stop may
+            if self._closing.is_set():  # with hundreds of partitions, finishing would take longer than a stop may
                 break
             try:
                 there = committed.get(partition) or source.committed([partition], secs)[partition]
@@ -268,7 +271,7 @@ class Beginnings:
         committed: Committed,
         outcomes: _Outcomes,
     ) -> Beginning:
-        """Return what is found of a partition, given its beginning without it."""
+        """Return what was found about a partition, given a `Beginning` with the basics."""
         partition = found.partition
         low, high = source.bounds(partition, self._options.call_secs)
         ruling = self._rulings.get(partition) or _Ruling()
@@ -284,21 +287,22 @@ class Beginnings:
                 return replace(found, hold=("foreign_metadata", detail))
             progress = Progress(committed.offset)
         if not progress.birth:
-            # Committed by others, as when offsets are reset. From now on it is ours, and the partitions that there are
-            # count as those there were at first: what is added later is read from its beginning.
+            # Committed by others, as when offsets are reset. From now on it is ours, and the present partition count is
+            # taken as that at the group's birth: partitions that are added later are read from their beginning.
             progress = replace(progress, birth=source.partition_count(partition.topic, self._options.call_secs))
             found.new = True
         sure = self._identities.read_of_another(partition, found.topic)
         if sure is not None and (unsettled := self._unsettled(partition, progress)) is not None:
-            # What is in doubt holds it once it has begun: until then the commit is taken for one of the new topic.
+            # Records in doubt hold the partition once it has started; until then this commit is taken for one of the
+            # new topic.
             return replace(found, progress=_of_the_next(progress, sure, low, high), new=True, missing=unsettled)
-        if _top(progress) > high:  # as tools reset them that count what is in open transactions
+        if _top(progress) > high:  # as when a tool resets offsets and counts records of open transactions
             high = source.written_end(partition, self._options.call_secs)
         found.missing, detail = self._missing(partition, progress, low, high)
         if found.missing and self._options.on_missing == "hold" and not ruling.pass_missing:
             return replace(found, hold=("records_missing", detail))
         left = _within(progress, low, high)
-        # What was in doubt and is gone is settled: there is nothing left to write a dead letter of.
+        # What was in doubt and no longer exists is settled: there is nothing left to write to a dead letter.
         found.vanished = progress.in_flight.count - left.in_flight.count
         if self._options.in_doubt == "hold" and ruling.in_doubt is None and (count := self._in_doubt(found, left)):
             return replace(found, hold=hold_for_doubt(count))
@@ -315,9 +319,10 @@ class Beginnings:
         *,
         begins: bool,
     ) -> Beginning:
-        """Return what is found of a partition without a commit; what is forgotten `begins` if the operator said so."""
+        """Return what was found about a partition without a commit; `begins` if the operator decided that it is new."""
         partition = found.partition
-        # The commits of a topic go with it, and whoever begins the next one commits that before anything is sent.
+        # The commits of a topic are deleted with it, and the first owner of its successor commits before anything is
+        # sent.
         replaced = self._identities.was_replaced(partition.topic, found.topic)
         progress = self._first_progress(source, partition, low, high, all_is_new=replaced)
         known = begins or replaced
@@ -326,7 +331,7 @@ class Beginnings:
         return replace(found, progress=progress, new=True)
 
     def _missing(self, partition: Partition, progress: Progress, low: int, high: int) -> tuple[int, str]:
-        """Return how many records are gone that were not read, 1 where that cannot be known, and what a hold says."""
+        """Return how many unread records are gone (1 if unknown), and the detail of a hold."""
         base, top = progress.base, _top(progress)
         unread = max(low - base, 0) - _below(progress.settled, low) - _below(progress.in_flight, low)
         go_on = "the oldest available record"
@@ -350,12 +355,13 @@ class Beginnings:
         return unread, f"{why}; to continue with {go_on}: resume, or on_missing: continue"
 
     def _forgotten(self, partition: Partition, base: int, low: int, high: int, outcomes: _Outcomes) -> str:
-        """Return what beginning at `base` would do to records by which outcomes know that the stream is not new.
+        """Return why starting at `base` would be wrong, according to outcomes of the stream; empty if it is fine.
 
-        A time that lies behind the last of them was set since, to pass over what is older; `latest` stood there before.
+        A `start` time later than the last outcome was set on purpose, to skip older records; `latest` may be an old
+        setting.
         """
         passes_over = self._options.start == "latest" and base == high
-        if low >= high or (base >= high and not passes_over):  # nothing can be posted again, or be passed over
+        if low >= high or (base >= high and not passes_over):  # nothing can be posted again or skipped
             return ""
         last = outcomes.last.get(partition, -1)
         was_recreated = last >= high
@@ -386,13 +392,13 @@ class Beginnings:
             return self._state.flow.remembered.unknown(found.partition, progress).count
 
     def _unsettled(self, partition: Partition, progress: Progress) -> int | None:
-        """Return how many records this worker had read and not settled; None where it is not what it committed last."""
+        """Return how many records this worker had read and not settled; None if this is not its own last commit."""
         with self._state.lock:
             remembered = self._state.flow.remembered
             return remembered.unsettled(partition) if remembered.is_ours(partition, progress) else None
 
     def _reset(self, partition: Partition, where: str) -> str:
-        """Return how an operator sets the group's offset of a partition, by Kafka's own tool."""
+        """Return the command with which an operator sets the group's offset of a partition."""
         return (
             "stop the connector, wait kafka.session_timeout_secs, then kafka-consumer-groups.sh "
             f"--group {self._options.group} --reset-offsets {where} --execute --topic {partition}"
@@ -401,7 +407,7 @@ class Beginnings:
     def _first_progress(
         self, source: Source, partition: Partition, low: int, high: int, *, all_is_new: bool
     ) -> Progress:
-        """Return where a partition without a commit begins: as set when the group is new, else at its beginning."""
+        """Return where a partition without a commit starts: as set if the group is new, otherwise at its beginning."""
         timeout = self._options.call_secs
         total = source.partition_count(partition.topic, timeout)
         others = source.committed([Partition(partition.topic, n) for n in range(total)], timeout)
@@ -414,7 +420,7 @@ class Beginnings:
                     continue
         birth = min((b for b in births if b > 0), default=total)
         if partition.number >= birth:
-            return Progress(low, birth)  # added to the topic after the group began: nothing of it is old
+            return Progress(low, birth)  # added to the topic after the group's birth: none of it is old
         start = self._options.start
         if all_is_new or start == "earliest" or partition.topic in self._options.from_beginning:
             return Progress(low, birth)
@@ -428,14 +434,14 @@ def _below(ranges: RangeSet, limit: int) -> int:
 
 
 def _top(progress: Progress) -> int:
-    """Return the end of all that was read."""
+    """Return the offset after everything that was read."""
     return max(progress.base, progress.settled.stop, progress.in_flight.stop)
 
 
 def _within(progress: Progress, low: int, high: int) -> Progress:
-    """Return the progress without what is not there any more.
+    """Return the progress without offsets that no longer exist.
 
-    Else new records under these offsets would be taken for those that were read, and be passed over.
+    Otherwise new records at these offsets would be taken for the ones that were read, and be skipped.
     """
     if progress.base > high:
         return Progress(low, progress.birth)
@@ -449,7 +455,7 @@ def _within(progress: Progress, low: int, high: int) -> Progress:
 
 
 def _of_the_next(progress: Progress, sure: int, low: int, high: int) -> Progress:
-    """Return the progress of a topic that took the place of another, of which all that was read below `sure` was.
+    """Return the progress for a topic that replaced another; everything read below `sure` was of the old one.
 
     What was posted from there on may have been of either, so it is in doubt.
     """

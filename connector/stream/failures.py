@@ -1,7 +1,7 @@
-"""The last few kinds of dead letters of a stream, as people are shown them: one for each reason, code and status.
+"""The latest kinds of dead letters of a stream, for display: one entry per reason, code and HTTP status.
 
-What it costs is paid once a batch and reason, never once a record; texts are kept as the platform gave them, and made
-fit to be shown only when somebody looks.
+The cost is per batch and reason, never per record. Texts are kept as the platform gave them, and masked only when they
+are displayed.
 """
 
 import time
@@ -21,7 +21,7 @@ Kind = tuple[str, str | None, int | None]
 
 @dataclass(slots=True)
 class Failure:
-    """Dead letters of one kind: the first of the last batch that had some, and how many there were in all."""
+    """Dead letters of one kind: the first of the last batch that had any, and the total number."""
 
     at: float
     verdict: Verdict
@@ -32,12 +32,12 @@ class Failure:
 
 @dataclass(slots=True)
 class Failures:
-    """The last failures of a stream, the newest last. Not thread-safe: used under the stream's lock."""
+    """The latest failures of a stream, newest last. Not thread-safe: used under the stream's lock."""
 
     _kept: dict[Kind, Failure] = field(default_factory=dict)
 
     def note(self, item: Finished, reasons: Counter[str]) -> None:
-        """Take note of what failed in a batch; `reasons` are its own."""
+        """Note the failures of an item; `reasons` is the result of its `reasons()`."""
         for reason, count in reasons.items():
             verdict, index = _first(item, reason)
             partition, offset = _place(item.chunks, index)
@@ -49,7 +49,7 @@ class Failures:
             del self._kept[next(iter(self._kept))]
 
     def status(self, hide: Callable[[str], str]) -> list[dict[str, Any]]:
-        """Return them as JSON-ready values, the newest first; `hide` makes texts of the platform fit to be shown."""
+        """Return them as JSON-ready values, newest first; `hide` masks texts of the platform."""
         return [
             {
                 "at": round(failure.at, 3),
@@ -65,7 +65,7 @@ class Failures:
 
 
 def _first(item: Finished, reason: str) -> tuple[Verdict, int]:
-    """Return the verdict of the first record that failed for a reason, and its index; there is one."""
+    """Return the verdict of the first record that failed for this reason, and its index; there must be one."""
     exceptions, default = item.verdicts.exceptions, item.verdicts.default
     for index, verdict in exceptions.items():
         if verdict.status == "dead_letter" and verdict.reason == reason:

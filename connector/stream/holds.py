@@ -1,8 +1,7 @@
-"""What is told of holds, and what an operator may decide about them.
+"""How holds are reported, and what an operator may decide about them.
 
-A hold begins and ends in many places: the gate, the ticker, the reader. So its log lines and its count are made here,
-by comparing what holds now with what did when it was last looked at: one line at the beginning, one at the end,
-whatever happens in between.
+Holds begin and end in many places: the gate, the ticker, the reader. So their log lines and counts are made here, by
+comparing the present holds with those of the last look: one line when a hold begins and one when it ends.
 """
 
 import time
@@ -25,12 +24,12 @@ CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "foreign_metadata": get_args(ForeignChoice),
     "progress_missing": get_args(MissingChoice),
 }
-"""By reason what can be decided about its holds; each is a field of `Decision` and of the forms, and an option."""
+"""By reason, the decisions that an operator can take; each is a field of `Decision` and of the forms, and an option."""
 
 
 @dataclass(frozen=True, slots=True)
 class HoldSeen:
-    """A hold, and the partition that it is about, if it is not about the whole stream."""
+    """A hold, and its partition if it is not about the whole stream."""
 
     hold: Hold
     partition: Partition | None = None
@@ -38,9 +37,9 @@ class HoldSeen:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the operator says to holds that wait for one; those that want no word need none of it.
+    """The operator's decision about holds that wait for one.
 
-    `partitions` names what is meant; empty, it is everything of the stream that this worker holds.
+    `partitions` are those that it applies to; empty means everything of the stream that this worker has.
     """
 
     partitions: frozenset[Partition] = frozenset()
@@ -49,39 +48,39 @@ class Decision:
     progress_missing: MissingChoice | None = None
 
     def wants(self, seen: HoldSeen) -> bool:
-        """Tell whether a hold is meant."""
+        """Return whether the decision applies to a hold."""
         return not self.partitions or seen.partition in self.partitions
 
     def needs(self, seen: HoldSeen) -> tuple[str, ...]:
-        """Return the options of `resume`, one of which must be given before a hold can end; none when all is said."""
+        """Return the options of `resume`, one of which must be given before this hold can end; empty if none is."""
         reason = seen.hold.reason
         return options_for(reason) if reason in CHOICES and getattr(self, reason) is None else ()
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """What came of a decision. Where anything is undecided, nothing was changed."""
+    """The effect of a decision. If anything is undecided, nothing was changed."""
 
     ended: tuple[HoldSeen, ...] = ()
     probed: tuple[HoldSeen, ...] = ()
-    """Holds that end by themselves: asked about at once."""
+    """Holds that end by a probe, which is now due at once."""
     undecided: tuple[HoldSeen, ...] = ()
     not_held: tuple[Partition, ...] = ()
-    """Partitions that were named and are not held by this worker: another one may hold them."""
+    """Named partitions that are not held by this worker; another one may hold them."""
 
 
 def hold_for_doubt(count: int) -> tuple[str, str]:
-    """Return reason and detail of the hold of a partition whose last owner had records in flight."""
+    """Return reason and detail of the hold for a partition with records in doubt."""
     return "in_doubt", f"{count} records are in doubt; decide what to do with them"
 
 
 def options_for(reason: str) -> tuple[str, ...]:
-    """Return the choices that `resume` takes about holds of a reason, as they are typed."""
+    """Return the options that `resume` accepts for holds with this reason, as they are typed."""
     return tuple(f"--{reason.replace('_', '-')} {choice}" for choice in CHOICES.get(reason, ()))
 
 
 def commands_for(seen: HoldSeen, base: str) -> list[str]:
-    """Return the commands that end a hold, each of them alone; `base` is `trackly-connector resume STREAM ...`."""
+    """Return the commands that end a hold, each on its own; `base` is `trackly-connector resume STREAM ...`."""
     if seen.hold.ends != "operator":
         return []
     at = "" if seen.partition is None else f" --partition {seen.partition}"
@@ -89,14 +88,14 @@ def commands_for(seen: HoldSeen, base: str) -> list[str]:
 
 
 def detail_of(seen: HoldSeen, secrets: Iterable[str] = ()) -> str:
-    """Return why something holds, fit to be shown."""
+    """Return why something holds, masked for display."""
     return fit_to_show(seen.hold.detail, secrets) if seen.partition is None else mask_phone(seen.hold.detail)
 
 
 def status_of(seen: HoldSeen, *, base: str, secrets: Iterable[str] = (), docs_url: str | None = None) -> dict[str, Any]:
     """Return a hold as JSON-ready values."""
     hold = seen.hold
-    # The gate tells time by the clock of its waits, which starts with the machine.
+    # Holds of the gate use the monotonic clock, which starts with the machine.
     since = hold.since if hold.since > 1e9 else time.time() - (now() - hold.since)
     return {
         "reason": hold.reason,
@@ -110,9 +109,9 @@ def status_of(seen: HoldSeen, *, base: str, secrets: Iterable[str] = (), docs_ur
 
 
 class HoldBook:
-    """The holds of one stream as they were last seen. Not thread-safe: used under the stream's lock.
+    """The holds of one stream at the last look. Not thread-safe: used under the stream's lock.
 
-    `count` is told the reason of each hold that begins.
+    `count` is called with the reason of each hold that begins.
     """
 
     def __init__(self, stream: str, base: str, count: Callable[[str], None], docs_url: str | None = None) -> None:
@@ -123,7 +122,7 @@ class HoldBook:
         self._log = get_logger("stream").bind(stream=stream)
 
     def look(self, holds: Iterable[HoldSeen], *, secrets: Iterable[str] = ()) -> None:
-        """Tell what has begun and what has ended since the last look."""
+        """Log the holds that began or ended since the last look."""
         at, there = now(), dict.fromkeys(holds)
         for seen in [seen for seen in self._seen if seen not in there]:
             lasted = at - self._seen.pop(seen)

@@ -1,8 +1,8 @@
-"""Which topics stand behind the names that a stream reads.
+"""Which topics, by id, are behind the names that a stream reads.
 
-A topic that is deleted and made anew under its name is another one, with the same offsets. librdkafka goes over to it
-by itself and tells nobody: it reads on where it was, and what lies before that would be passed over. But brokers give
-topics ids. So they are asked for once a second while partitions are read, and when it is looked up where they begin.
+A topic that is deleted and recreated under its name is a different one with the same offsets. librdkafka switches to it
+silently and continues at its position, so that earlier records of the new topic would be skipped. But brokers give
+topics ids. They are queried once a second while partitions are read, and when it is looked up where partitions start.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -14,50 +14,50 @@ from connector.core.chunks import Partition
 from connector.kafka.topics import IdsAsked, TopicId
 
 LOOK_SECS: Final = 1.0
-"""How often the ids are asked for: what was read since then of a topic that is replaced is in doubt."""
+"""How often ids are queried: what was read since then of a topic that is replaced is in doubt."""
 
 TOPICS_PER_SEC: Final = 100
-"""More are asked for more seldom: brokers tell of all partitions of each."""
+"""More topics are queried less often, since brokers return all partitions of each."""
 
 UNANSWERED_SECS: Final = 10.0
-"""How long it takes until a cluster is asked again that did not answer: librdkafka's mock never does."""
+"""Wait before a cluster that did not answer is queried again; librdkafka's mock cluster never answers."""
 
 WAIT_SECS: Final = 1.0
-"""How long the beginning of partitions waits for the ids of topics that were told before."""
+"""How long the start of partitions waits for ids of topics whose ids were known before."""
 
 
 Positions = Mapping[Partition, tuple[int, int]]
-"""By partition the number of its assignment, and the offset that is read next."""
+"""For each partition the number of its assignment and the next offset to read."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """Which topic a partition is read of, and below which offset all that was read is surely of that one."""
+    """The topic that a partition is read from; everything read below `offset` was certainly of that topic."""
 
     topic: TopicId
     offset: int
 
 
 class Identities:
-    """What is known of the topics behind the names; an id that is not told changes nothing.
+    """The known topic ids; a missing id changes nothing.
 
-    `ask` begins to ask for the ids of topics. What is looked for is the reader's; loaders may ask at the same time.
+    `ask` starts a query for ids. `look` is for the reader's thread only; loaders may call `ask` at the same time.
     """
 
     def __init__(self, ask: Callable[[Collection[str]], IdsAsked]) -> None:
         self._ask = ask
         self._met: dict[str, tuple[TopicId, ...]] = {}
-        """By name the topics that were met one after another, in the cluster that was met last."""
+        """For each name the topics seen in sequence, in the cluster that was seen last."""
         self._known: dict[Partition, _Known] = {}
         self._asked: tuple[IdsAsked, Positions] | None = None
-        """A question that is under way, and how far partitions were read when it was asked."""
+        """The running query, and how far partitions were read when it began."""
         self._due = 0.0
 
     def look(self, positions: Callable[[], Positions]) -> list[Partition]:
-        """Return the partitions whose topics are others than those that they were read of.
+        """Return the partitions that now belong to another topic than they were read from.
 
-        Called often; waits for a moment where a topic is met. `positions` tells of the partitions that are read under
-        which assignment they are, and how far.
+        Called often; blocks for a moment when a new topic is found. `positions` returns the partitions that are being
+        read.
         """
         if self._asked is None:
             if now() >= self._due and (read := positions()):
@@ -73,7 +73,7 @@ class Identities:
         return [p for p, offset in same.items() if self._is_other(p, offset, ids.get(p.topic))]
 
     def _is_other(self, partition: Partition, offset: int, topic: TopicId | None) -> bool:
-        """Tell whether a partition is of another topic by now; if not, all that was read below `offset` is of this."""
+        """Return whether a partition now belongs to another topic; if not, all below `offset` is noted as of this."""
         if topic is None:
             return False
         if self.read_of_another(partition, topic) is not None:
@@ -82,15 +82,15 @@ class Identities:
         return False
 
     def ask(self, names: Iterable[str]) -> dict[str, TopicId]:
-        """Return the ids of topics that are told soon, of those whose ids were told before."""
+        """Return the ids of those topics whose ids were known before, if brokers answer soon."""
         met = self._met.keys() & names
         return self._note(self._ask(met), WAIT_SECS) if met else {}
 
     def _note(self, asked: IdsAsked, within_secs: float = 0.0) -> dict[str, TopicId]:
-        """Return what is told in time, without what a broker tells that has not heard of the latest topic yet.
+        """Return the ids that arrive in time, except those that a broker reports from outdated metadata.
 
-        Brokers learn of topics one after another, and one that is cut off tells for long what was: a topic that is gone
-        does not come back, and to begin anew for one would send twice what the latest has had sent.
+        Brokers learn of topics one after another, and an isolated broker reports old ids for long. A topic that is gone
+        does not come back: starting over for it would send again what was sent of the latest one.
         """
         told = asked.answer(within_secs)
         if any(all(topic != met.topic for met in self._met.get(name, ())) for name, topic in told.items()):
@@ -99,7 +99,7 @@ class Identities:
         return {name: topic for name, topic in latest.items() if topic.topic == told[name]}
 
     def _meet(self, cluster: str | None, told: Mapping[str, str]) -> None:
-        if cluster is None:  # nobody knows whose topics they are: asked again, as they are not met yet
+        if cluster is None:  # unknown whose topics they are: not noted, so they are queried again
             return
         for name, topic in told.items():
             met = self._met.get(name, ())
@@ -109,16 +109,16 @@ class Identities:
                 self._met[name] = (*met, TopicId(cluster, topic))
 
     def was_replaced(self, name: str, topic: TopicId | None) -> bool:
-        """Tell whether another topic had the name of this one since the stream was started."""
+        """Return whether another topic had this name before this one since the stream was started."""
         return topic is not None and topic in self._met.get(name, ())[1:]
 
     def read_of_another(self, partition: Partition, topic: TopicId | None) -> int | None:
-        """Return below which offset all that was read is surely of a topic that this one replaces, None if of none."""
+        """Return the offset below which everything was certainly read from a topic that this one replaces, or None."""
         known = self._known.get(partition)
         return known.offset if topic is not None and known is not None and topic.replaces(known.topic) else None
 
     def begun(self, partition: Partition, topic: TopicId | None, offset: int) -> None:
-        """Take note of which topic a partition is read from an offset on; one without an id is asked for soon."""
+        """Note the topic from which a partition is read from `offset` on; if its id is unknown, query soon."""
         if topic is not None:
             self._known[partition] = _Known(topic, offset)
         elif partition not in self._known:

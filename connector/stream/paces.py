@@ -1,6 +1,6 @@
-"""What is told of lists that wait for their pace: on the status, and in the log when one will wait too long.
+"""How lists that wait for their pace are reported: on the status, and in the log when one will wait too long.
 
-Lists are phone numbers, and there may be thousands: shown are the slowest few, masked; a metric has the slowest alone.
+Lists are phone numbers, and there may be thousands: the status has the slowest few, masked, a metric only the slowest.
 """
 
 from typing import Any, Final
@@ -15,7 +15,7 @@ SHOWN: Final = 20
 
 
 class PaceBook:
-    """The lists of one stream whose backlog outlives the platform's patience, as they were last seen.
+    """The lists of one stream whose backlog takes longer than the platform would keep it, at the last look.
 
     Not thread-safe: used under the stream's lock.
     """
@@ -26,7 +26,7 @@ class PaceBook:
         self._log = get_logger("stream").bind(stream=stream)
 
     def look(self) -> None:
-        """Tell which lists have begun to be late since the last look, and which have caught up."""
+        """Log the lists that became late since the last look, and those that caught up."""
         pacer = self._state.admission.pacer
         if pacer is None:
             return
@@ -45,7 +45,7 @@ class PaceBook:
         self._late = set(late)
 
     def status(self) -> dict[str, Any] | None:
-        """Return what waits for its pace as JSON-ready values, None where lists have none."""
+        """Return what waits for its pace as JSON-ready values, or None without a pace."""
         pacer = self._state.admission.pacer
         if pacer is None:
             return None

@@ -1,9 +1,8 @@
-"""Makes batches of what was read: shapes it, checks it, hands it in; what can't be shaped now is kept and tried again.
+"""Turns records into batches: shape, check, admit. Records that cannot be shaped now are kept and tried again.
 
-Events can't be made of records while the schema registry is away, and to make them of many may take longer than the
-consumer may go without being polled. They are kept as they were read, and nothing overtakes them: all that is read
-behind them is kept as well. Where the reason lasts, the stream holds, and the delays between tries are those of a
-hold's probes.
+Records cannot be shaped while the schema registry is unavailable, and shaping many of them may take longer than the
+consumer may go without a poll. They are kept as they were read, and nothing overtakes them: everything read after them
+is kept as well. If the cause lasts, the stream holds, and retries are delayed like the probes of a hold.
 """
 
 import time
@@ -22,17 +21,17 @@ from connector.telemetry.logging import get_logger
 from connector.trackly.operations import Operation
 
 SHAPING_SECS = 1.0
-"""How long records are shaped in one turn before the consumer is polled again; what is left of them is kept."""
+"""How long records are shaped before the consumer is polled again; the rest is kept."""
 
 DECODED_BYTES = 4_000_000
-"""Of values that are decoded together, where they are several: Python takes up to thirty times as much for them."""
+"""Maximum size of values that are decoded together: as Python objects they take up to thirty times as much."""
 
 
 class Preparer:
-    """Makes batches of the records of one stream, in the reader's thread.
+    """Turns the records of one stream into batches, in the reader's thread.
 
-    `shape` makes events of records and raises `FormatAwayError`; `before_probe` is called before what holds the stream
-    is tried again, which is `probe_secs` later at first, and `probe_max_secs` at most.
+    `shape` shapes records and raises `FormatAwayError`. `before_probe` is called before each retry during a hold;
+    retries wait `probe_secs` at first and `probe_max_secs` at most.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class Preparer:
         self._probe_secs = probe_secs
         self._probe_max_secs = probe_max_secs
         self._kept: deque[Chunk] = deque()
-        """Records that events can't be made of now, and all that were read after them, in that order."""
+        """Records that cannot be shaped now, and everything read after them, in order."""
         self._try_at = 0.0
         self._delay = 0.0
         self._turn_ends_at = float("inf")
@@ -61,20 +60,20 @@ class Preparer:
 
     @property
     def has_kept(self) -> bool:
-        """Tell whether anything is kept, which what is read now may not overtake; for any thread."""
+        """Return whether records are kept, which new ones may not overtake; for any thread."""
         return bool(self._kept)
 
     @property
     def is_due(self) -> bool:
-        """Tell whether it is time to try again what is kept."""
+        """Return whether it is time to try kept records again."""
         return bool(self._kept) and now() >= self._try_at
 
     def begin_turn(self) -> None:
-        """Have the time count from now on that may be spent on what was just read."""
+        """Start the time that may be spent on what was just read."""
         self._turn_ends_at = now() + SHAPING_SECS
 
     def take(self, pieces: Iterable[Chunk], at: float) -> None:
-        """Make batches of what is new; the window of a batch that begins with it is counted from `at`."""
+        """Turn new records into batches; the window of a batch that starts with them counts from `at`."""
         for piece in chain.from_iterable(map(_parts, pieces)):
             late = self._shape is not None and now() > self._turn_ends_at
             if self._kept or late or not self._prepare(piece, at):
@@ -83,14 +82,14 @@ class Preparer:
                     self._state.unshaped_bytes += weight(piece)
 
     def try_at_once(self) -> None:
-        """Have what is kept tried at the next turn; may be called from any thread."""
+        """Try kept records at the next turn; may be called from any thread."""
         self._try_at = 0.0
 
     def take_kept(self) -> None:
-        """Try again what was kept, oldest first, when its time has come; the hold ends when nothing is left.
+        """Try kept records again when it is time, oldest first; the hold ends when none is left.
 
-        What fails again is cut in halves, so that what is known by then goes on, and a chunk that names more schemas
-        than can be asked for in time comes to its end.
+        A chunk that fails again is halved, so that records with known schemas proceed, and a chunk with more schemas
+        than can be fetched in time is finished eventually.
         """
         if not self.is_due:
             return
@@ -108,7 +107,7 @@ class Preparer:
             self.keep_startable()
 
     def keep_startable(self) -> None:
-        """Drop what was kept and may not start any more, as its next owner reads it again; called under the lock."""
+        """Drop kept records that may no longer start, which their next owner reads again; called under the lock."""
         state = self._state
         self._kept = deque(piece for piece in self._kept if state.flow.may_start(piece))
         state.unshaped_bytes = sum(map(weight, self._kept))
@@ -117,9 +116,9 @@ class Preparer:
             state.changed.notify_all()
 
     def _prepare(self, piece: Chunk, at: float) -> bool:
-        """Shape, check and batch records; return whether that could be done, which it can't while they can't be shaped.
+        """Shape, check and batch records; return False if they cannot be shaped now.
 
-        What can't be shaped now is not read again: `intake` has it already.
+        They are not read again in that case: `intake` has already seen them.
         """
         state, shaped = self._state, None
         if self._shape is not None:
@@ -140,7 +139,7 @@ class Preparer:
         return True
 
     def _hold(self, error: FormatAwayError) -> None:
-        """Hold the stream, or go on holding it, and wait longer each time."""
+        """Hold the stream, or continue to, with a longer delay each time."""
         state = self._state
         with state.changed:
             hold = state.shaping_hold
@@ -154,7 +153,7 @@ class Preparer:
 
 
 def _parts(piece: Chunk) -> Iterator[Chunk]:
-    """Yield a chunk in parts of as many bytes as may be decoded together, or of one record."""
+    """Yield a chunk in parts that may be decoded together, at least one record each."""
     half = len(piece) // 2
     if not half or sum(map(len, filter(None, piece.values))) <= DECODED_BYTES:
         yield piece

@@ -1,4 +1,4 @@
-"""Asks the platform, while a stream holds, whether it works again."""
+"""Probes, while a stream holds, whether the platform works again."""
 
 import time
 from collections.abc import Callable
@@ -12,9 +12,9 @@ from connector.trackly.client import Client
 
 
 async def probe(state: State, client: Client, before_probe: Callable[[], None], log: Any) -> None:
-    """Ask whenever the gate wants it, until cancelled; `before_probe` is called each time."""
+    """Probe whenever the gate asks for it, until cancelled; `before_probe` is called before each probe."""
     while True:
-        # A hold begins with a delay, so that there is time to notice it; idle streams had better sleep.
+        # Each hold begins with a delay, so there is time to notice it; idle streams should not wake up often.
         await until_next(1.0 if state.gate.state == "closed" else 0.1)
         with state.changed:
             if state.held_bytes == 0 and state.gate.rest():
@@ -34,12 +34,12 @@ async def probe(state: State, client: Client, before_probe: Callable[[], None], 
 
 
 def says_more_with_a_batch(reply: Reply, hold: Hold | None) -> bool:
-    """Tell whether a probe's answer gives hope, or as much as it may tell: then only a batch can be asked.
+    """Return whether a probe's answer is good, or says as much as a probe can, so that only a batch can tell.
 
-    A platform, or a hold, without that route is one case. Another is an outage after which somebody answers who
-    refuses the question: whether it is the key, or a gateway that minds the question alone, the batch's answer
-    says, and nothing is taken that is refused. A page with success for its status, of maintenance or of a network
-    that wants a login, would have a batch's answer be like it, so that nobody could tell what was taken.
+    The latter applies to a platform or a hold without this route (404, 405), and to an outage after which the question
+    is refused: the batch's own answer will say whether it is the key or a gateway that only minds the question, and a
+    refused batch is not accepted. A 2xx page without JSON, from a maintenance page or a network login, does not count:
+    a batch would get the same answer, and then be in doubt.
     """
     if reply.kind != "answered":
         return False

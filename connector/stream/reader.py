@@ -1,9 +1,8 @@
-"""Reads, and hands on what it has read: the thread that owns the consumer.
+"""Reads, and passes on what it read: the thread that owns the consumer.
 
-Partitions arrive paused; what their last owner committed is read in another thread, so that partitions which stay go on
-meanwhile; then they start where the progress says. Reading stops while the byte budget is used up or the stream holds:
-at first the thread only waits, and after a second it pauses the partitions, because a pause throws away what was
-prefetched.
+Partitions are assigned paused; their committed progress is read in another thread while retained partitions continue;
+then they start where the progress says. Reading stops while the byte budget is used up or the stream holds: at first
+the thread only waits, and after a second it pauses the partitions, because a pause discards what was prefetched.
 """
 
 import threading
@@ -32,16 +31,16 @@ from connector.stream.troubles import Troubles
 from connector.telemetry.logging import get_logger
 
 POLL_SECS = 0.5
-"""How long one call waits for records, at most: then whatever was asked of this thread meanwhile is done."""
+"""Longest wait of one poll; after it, requests to this thread are handled."""
 
 CROWDED_SECS = 0.01
-"""How long one call waits for records while batches are due and as many as may be under way are ready."""
+"""Longest wait of one poll while batches are due but all slots for requests are taken."""
 
 JOIN_AGAIN_SECS = 5.0
-"""How long to wait before a group is joined again that does not let us in yet."""
+"""Wait before rejoining a group that does not accept us yet."""
 
 LONG_WAIT_SECS = 1.0
-"""A wait for room shorter than this is not worth throwing the prefetch away."""
+"""A shorter wait for room is not worth losing the prefetched records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,32 +51,33 @@ class ReadOptions:
     buffer_bytes: int
     drain_secs: float
     fence_secs: float
-    """A consumer that ends twice within this time has a twin with its instance id, or will not be mended by a third."""
+    """If a consumer fails twice within this time, another worker has its instance id, or a third would not help
+    either."""
     probe_secs: float = 2.0
-    """Wait before it is asked whether Kafka lets us read what it refused; it doubles, up to the next."""
+    """First wait before checking whether Kafka allows reads that it denied; it doubles up to the next."""
     probe_max_secs: float = 60.0
     chunk_records: int = 2_000
 
 
 @dataclass(slots=True)
 class _Assigned:
-    """A partition that is ours: the number of its assignment, and how far it is on its way to being read.
+    """An assigned partition: the number of its assignment, and how far it is on its way to being read.
 
-    It is looked up, waits at `begin_at` for librdkafka to be ready, and is read once it has begun; to begin anew it is
-    drained and looked up under another number.
+    It is looked up, waits at `begin_at` until librdkafka is ready, and is read once it has begun. To restart, it is
+    drained and looked up under a new number.
     """
 
     epoch: int
     in_doubt: InDoubt
-    """What becomes of its records in doubt: as is set, or was decided about this partition."""
+    """What becomes of its records in doubt: the setting, or a decision about this partition."""
     begin_at: int | None = None
     has_begun: bool = False
     anew_by: float | None = None
-    """When it begins anew at the latest, if it is to."""
+    """The latest time for its restart, if it is to restart."""
 
 
 class Reader:
-    """Reads the topics of one stream; it is also what its rebalances call."""
+    """Reads the topics of one stream; its rebalance callbacks are here as well."""
 
     def __init__(
         self,
@@ -91,9 +91,9 @@ class Reader:
         last_settled: Callable[[], Mapping[Partition, int]] = dict,
         may_read: Callable[[Sources], Sources] = lambda _: (),
     ) -> None:
-        """Make a reader; `last_settled` tells what the outcome topic remembers, and raises `KafkaTroubleError`.
+        """Create a reader; `last_settled` returns what the outcome topic says, and raises `KafkaTroubleError`.
 
-        `ask_ids` begins to ask for the ids of topics; `may_read` returns what Kafka surely lets us read.
+        `ask_ids` starts a query for topic ids; `may_read` returns the sources that Kafka certainly allows us to read.
         """
         self._state = state
         self._preparer = preparer
@@ -110,11 +110,11 @@ class Reader:
         self._close = threading.Event()
         self._measured_at = float("-inf")
         self._missed: dict[Partition, tuple[int, int]] = {}
-        """Behind which commit records were missing, and how many of them are counted."""
+        """For each partition the commit after which records were missing, and how many of them are counted."""
         self._decisions: deque[dict[Partition, Decision]] = deque()
-        """What the operator has decided, to be done at the next turn."""
+        """Decisions of the operator, to be carried out at the next turn."""
         self._stopped: set[Partition] = set()
-        """Partitions that were paused because they are held, when that was last looked at."""
+        """Partitions that were paused because they are held, at the last look."""
         self._asker = Asker(name, may_read)
         self.troubles = Troubles(
             name,
@@ -123,18 +123,18 @@ class Reader:
             probe_max_secs=options.probe_max_secs,
         )
         self.lag: int | None = None
-        """Records between what is committed and the ends that fetches told, None where none has told any yet."""
+        """Records between the committed offsets and the ends reported by fetches; None while no end is known."""
         self.turns = 0
-        """Rounds that were done."""
+        """How many turns were completed."""
         self.spots: dict[Partition, Spot] = {}
-        """How far the partitions that have begun had come, a moment ago."""
+        """How far the partitions that have begun had come a moment ago."""
         self.in_group = False
         """Whether it has joined its group, and has not lost its partitions since."""
         self._generation = 0
-        """The last one under which it was in its group; below the first at the start."""
+        """The latest generation in which it was in its group; at the start below the first."""
         self.left = 0
-        """Records that stood listed as in flight when their partitions were let go, since the last assignment: whoever
-        has these next finds them in doubt, answered or not."""
+        """Records that were listed as in flight when their partitions were released, since the last assignment: for the
+        next owner they are in doubt, answered or not."""
         self._identities = Identities(ask_ids)
         self._beginnings = Beginnings(
             state,
@@ -154,7 +154,7 @@ class Reader:
         self._thread.start()
 
     def epoch_of(self, partition: Partition) -> int | None:
-        """Return the number of the assignment that a partition is read under, None before it has begun."""
+        """Return the number of the assignment under which a partition is read, None before it has begun."""
         mine = self._assigned.get(partition)
         return mine.epoch if mine is not None and mine.has_begun else None
 
@@ -170,7 +170,7 @@ class Reader:
             self._state.changed.notify_all()
 
     def wait_drained(self, timeout_secs: float) -> bool:
-        """Wait until every partition was let go; returns False when time ran out."""
+        """Wait until all partitions are released; return False on timeout."""
         return self._drained.wait(timeout_secs)
 
     def close(self, timeout_secs: float) -> None:
@@ -180,7 +180,7 @@ class Reader:
 
     @property
     def thread(self) -> int | None:
-        """The native id of its thread, None when that does not run."""
+        """The native id of its thread, None if that is not running."""
         return self._thread.native_id if self._thread.is_alive() else None
 
     @property
@@ -200,21 +200,21 @@ class Reader:
             if self._drain_by is not None:
                 self._release(list(self._assigned), self._drain_by)
             self._drained.set()
-            # The transaction's last word may still need our membership: leave only when told to.
+            # The ticker's last commit may still need our membership: leave only when told to.
             while not self._close.wait(0.05):
                 source.read(1, 0.0)
         except BaseException as error:  # noqa: BLE001 (whatever it is, it ends this stream, visibly)
             self._fail(error)
         finally:
             self._drained.set()
-            self.lag = 0  # partitions are another worker's from now on, and the process may go on
-            # A call that the consumer is closed under never returns, and would keep the process from ending.
+            self.lag = 0  # other workers have the partitions from now on, and the process may continue
+            # A call never returns if its consumer is closed meanwhile, and would keep the process from exiting.
             self._beginnings.close()
             self._asker.close()
             source.close()
 
     def _turn(self, source: Source) -> None:
-        """Do one round: begin what is known, close due batches, read if there is room."""
+        """Do one turn: start partitions whose progress is known, close due batches, read if there is room."""
         self.turns += 1
         self._beginnings.look_again(source)
         self._begin_found(source)
@@ -230,10 +230,10 @@ class Reader:
             self._state.close_due(at)
             deadline = self._state.admission.next_deadline(may_start=self._state.may_start_more(at))
         if not self._wait_for_room(source):
-            read = source.read(1, 0.1)  # paused: only rebalances can come of this
+            read = source.read(1, 0.1)  # paused: this only serves rebalances
         else:
             timeout = POLL_SECS if deadline is None else min(max(deadline - now(), 0.0), POLL_SECS)
-            if deadline is not None and deadline <= at:  # it is closed when there is room for it
+            if deadline is not None and deadline <= at:  # it is closed once there is room for it
                 timeout = CROWDED_SECS
             if self._looks_up:
                 timeout = min(timeout, 0.01)
@@ -250,7 +250,7 @@ class Reader:
         for partition in read.missing:
             mine = self._assigned.get(partition)
             if mine is not None and mine.has_begun and mine.anew_by is None:
-                mine.anew_by = float("inf")  # what was read is there yet, and there is nothing more to read
+                mine.anew_by = float("inf")  # what was read still counts
         for where, trouble in read.troubles:
             if isinstance(trouble, FatalError):
                 self._renew(source, trouble)
@@ -259,7 +259,7 @@ class Reader:
 
     @property
     def _looks_up(self) -> bool:
-        """Tell whether any partition is yet to begin, but those that are held."""
+        """Return whether any partition has yet to begin, except held ones."""
         held = self._state.partition_holds
         return any(p not in held for p, mine in self._assigned.items() if not mine.has_begun)
 
@@ -272,7 +272,7 @@ class Reader:
                 (state.may_rest or not self.has_room) and now() < until and self._drain_by is None and not self._paused
             ):
                 if self._preparer.is_due:
-                    break  # it is this thread's turn to make room
+                    break  # this thread itself has to make room
                 state.changed.wait(0.05)
                 state.close_due(now())
             room = self.has_room
@@ -288,12 +288,12 @@ class Reader:
 
     @property
     def has_room(self) -> bool:
-        """Tell whether there is room for more records, and nothing holds the stream."""
+        """Return whether there is room for more records, and nothing holds the stream."""
         state = self._state
         return state.may_read and not self._preparer.has_kept and state.held_bytes < self._options.buffer_bytes
 
     def _take(self, chunk: Chunk, at: float) -> None:
-        """Sort the records of a chunk, which were there at a time, and have those prepared that are to be posted."""
+        """Sort the records of a chunk, which arrived at `at`, and prepare those that are to be posted."""
         state = self._state
         with state.changed:
             intake = state.flow.intake(chunk)
@@ -311,7 +311,7 @@ class Reader:
             if policy == "dead_letter":
                 state.settle(Finished(intake.doubtful, Verdicts(in_doubt(None))))
                 state.changed.notify_all()
-            elif policy == "hold":  # it began, as all were answered for by then
+            elif policy == "hold":  # it began only because answers were known for all of them then
                 state.hold_partition(chunk.partition, *hold_for_doubt(sum(map(len, intake.doubtful))))
                 return  # all of it is read again
         fresh = intake.fresh
@@ -320,15 +320,15 @@ class Reader:
                 state.resend(intake.doubtful)
             fresh = (*intake.doubtful, *fresh)
             if state.admission.lineup is not None:
-                # Before the order was kept, later records of a key may have been posted than the first one left.
+                # Before `ordering: key` was set, later records of a key may have been posted than the first one left.
                 fresh = tuple(in_order(fresh))
         self._preparer.take(fresh, at)
 
     def _renew(self, source: Source, error: FatalError) -> None:
-        """Join the group with a new consumer; stop when that happens again within a session timeout.
+        """Rejoin the group with a new consumer; fail if that is needed again within a session timeout.
 
-        A broker that hung may answer two joins of one static member, ours and ours, and fence it by itself. A group of
-        the classic protocol lets us in when its last member has gone.
+        A broker that hung may process two joins of the same static member, both ours, and fence it itself. A group of
+        the classic protocol accepts us only when its last member has left.
         """
         if error.group_is_classic:
             why = f"group {self._options.begin.group} lets nobody in by the newer protocol before all others have left"
@@ -356,7 +356,7 @@ class Reader:
         self._measured_at = now()
         generation = source.generation
         if generation > self._generation:
-            self.in_group = True  # with KIP-848 a member without partitions is told of no assignment
+            self.in_group = True  # with KIP-848, a member without partitions gets no assignment callback
         if self.in_group:
             self._generation = generation
         with self._state.lock:
@@ -364,9 +364,9 @@ class Reader:
         passed = source.passed(list(states)) if states else {}
         spots, unread = {}, 0
         for partition, (base, next_read) in states.items():
-            # Behind the last record lie its transaction's marker, or records that were aborted: nothing to wait for.
+            # After the last record there may be a transaction marker or aborted records: nothing to wait for.
             offset = max(base, passed.get(partition, base)) if base >= next_read else base
-            if offset > base and self.epoch_of(partition) is not None:  # else it was reached before the partition began
+            if offset > base and self.epoch_of(partition) is not None:  # otherwise reached before it began
                 self._pass_over(partition, offset)
             end = source.known_end(partition)
             spots[partition] = Spot(offset, None if end is None else max(end - offset, 0))
@@ -378,7 +378,7 @@ class Reader:
         self.lag = sum(known) if known or has_none else None
 
     def _pass_over(self, partition: Partition, offset: int) -> None:
-        """Have it committed that nothing that can be read is left below an offset."""
+        """Commit that nothing readable is left below an offset."""
         with self._state.changed:
             if partition in self._state.flow.partitions:
                 vanished, passed_over = self._state.flow.pass_over(partition, offset)
@@ -387,7 +387,7 @@ class Reader:
                 self._state.changed.notify_all()
 
     def _share_pace(self, unread: int | None = None) -> None:
-        """Give lists the share of their pace that is ours by the partitions that have begun, and what is unread."""
+        """Set our share of each list's pace, by the partitions that have begun, and the number of unread records."""
         pacer = self._state.admission.pacer
         if pacer is not None:
             with self._state.lock:
@@ -397,31 +397,31 @@ class Reader:
     # ------------------------------------------------------------------ partitions come and go
 
     def assigned(self, partitions: list[Partition]) -> None:
-        """Have the progress of new partitions read; they stay paused until it is known."""
+        """Look up the progress of new partitions; they stay paused until it is known."""
         self.in_group = True
-        self.left = 0  # what was let go has another owner by now, or is ours again
+        self.left = 0  # what was released has another owner by now, or is ours again
         self.troubles.assigned(partitions, before=self._assigned)
         if partitions:
             self._log.info("partitions assigned", partitions=[str(p) for p in partitions])
-        if partitions or self._state.admission.pacer is not None:  # which shares with others that may have come
+        if partitions or self._state.admission.pacer is not None:  # paces depend on how many partitions others have
             self._look_up(partitions)
 
     def _look_up(self, partitions: Iterable[Partition]) -> None:
-        """Look partitions up, each under a number of its own: what is found by an earlier one is stale."""
+        """Look partitions up, each under a new number: results under an earlier one are stale."""
         assert self._source is not None
         new = {partition: _Assigned(next(self._numbers), self._options.begin.in_doubt) for partition in partitions}
         self._assigned |= new
         self._beginnings.look_up(self._source, {partition: mine.epoch for partition, mine in new.items()})
 
     def revoking(self, partitions: list[Partition]) -> None:
-        """Finish what is in flight within the deadline, and let go."""
+        """Finish what is in flight within the deadline, then release the partitions."""
         mine = [p for p in partitions if p in self._assigned]
         if mine:
             self._log.info("partitions revoked", partitions=[str(p) for p in mine])
         self._release(mine, now() + self._options.drain_secs)
 
     def lost(self, partitions: list[Partition]) -> None:
-        """Let go at once: another worker has them already, and names in doubt what we have in flight."""
+        """Release partitions at once: another worker has them, and treats what we have in flight as in doubt."""
         if partitions:
             self._log.warning("partitions lost", partitions=[str(p) for p in partitions])
         self.in_group = False
@@ -435,7 +435,7 @@ class Reader:
         with state.changed:
             state.flow.begin_revoke(partitions)
             state.admission.keep(state.flow.may_start)
-            # This thread reads nothing meanwhile: what partitions that stay have waiting must not wait for it.
+            # Nothing is read meanwhile; waiting records of retained partitions must not wait for this thread.
             state.queue(state.batcher.drain())
             while now() < deadline and (ticker.names(wanted) or not state.flow.is_drained(partitions)):
                 state.changed.wait(min(deadline - now(), 0.1))
@@ -459,7 +459,7 @@ class Reader:
             self._state.changed.notify_all()
 
     def _reload(self, partition: Partition, within_secs: float) -> None:
-        """Begin a partition anew, once what it has in flight is settled; all else is read again."""
+        """Restart a partition once what it has in flight is settled; everything else is read again."""
         mine = self._assigned.get(partition)
         if mine is not None and mine.has_begun:
             mine.anew_by = now() + within_secs
@@ -469,9 +469,9 @@ class Reader:
                 self._preparer.keep_startable()
 
     def _reload_replaced(self) -> None:
-        """Begin anew what is of another topic by now.
+        """Restart partitions that now belong to another topic.
 
-        However long it takes: an answer that comes later would be taken for that of another record.
+        However long that takes: a later answer would be taken for that of another record.
         """
         for partition in self._identities.look(self._positions):
             self._log.warning("topic recreated", partition=str(partition))
@@ -486,11 +486,11 @@ class Reader:
             }
 
     def _reload_drained(self) -> None:
-        """Look up anew what was drained for it, and what the ticker has let go as its topic seemed to be deleted."""
+        """Look up again what was drained for a restart, or released by the ticker because its topic looked deleted."""
         assert self._ticker is not None
         flow = self._state.flow
         with self._state.lock:
-            # Mostly all are there, which counting tells at once, however many partitions there are.
+            # Usually none is absent; comparing counts is fast, however many partitions there are.
             all_there = len(flow.partitions) == len(self._assigned)
             absent = () if all_there else self._assigned.keys() - flow.partitions.keys()
         for partition in absent:
@@ -500,17 +500,17 @@ class Reader:
             with self._state.changed:
                 if now() < by and not (flow.is_drained([partition]) and flow.has_nothing_left(partition)):
                     continue
-                if self._ticker.names({partition}):  # nothing would refuse its commit, so that it has to be read
+                if self._ticker.names({partition}):  # nothing would reject its commit: await the result
                     continue
                 flow.let_go([partition])
                 if self._state.partition_holds.pop(partition, None) is not None:
-                    self._beginnings.forget(partition)  # what came since was not decided about: asked with all else
+                    self._beginnings.forget(partition)  # later causes were not decided about
             self._look_up([partition])
 
     def resume(self, decisions: dict[Partition, Decision]) -> None:
-        """Begin held partitions again, as the operator decided; may be called from any thread, done at the next turn.
+        """Restart held partitions as the operator decided; may be called from any thread, done at the next turn.
 
-        A partition whose cause is still there, and about which nothing was decided, holds again.
+        A partition whose cause persists, and about which nothing was decided, holds again.
         """
         self._decisions.append(decisions)
 
@@ -529,7 +529,7 @@ class Reader:
                     self._look_up([partition])
 
     def _pause_held(self, source: Source) -> None:
-        """Stop fetching what is held: it could only be read to be thrown away."""
+        """Stop fetching held partitions: their records would only be dropped."""
         with self._state.lock:
             held = {p for p in self._state.partition_holds if (mine := self._assigned.get(p)) and mine.has_begun}
         if held - self._stopped:
@@ -537,7 +537,7 @@ class Reader:
         self._stopped = held
 
     def _begin_found(self, source: Source) -> None:
-        """Take over the partitions whose progress has been read, and begin those that librdkafka is ready for."""
+        """Take over the partitions whose progress was read, and start those that librdkafka is ready for."""
         assert self._ticker is not None
         too_early: list[Beginning] = []
         while self._beginnings.found:
@@ -547,7 +547,7 @@ class Reader:
                 continue
             with self._state.lock:
                 is_named = self._ticker.names({found.partition})
-            if is_named:  # from before it went away: its results may be needed yet
+            if is_named:  # the running tick is from before it was released; its results may still be needed
                 too_early.append(found)
             else:
                 self._take_over(found, mine)
@@ -560,12 +560,12 @@ class Reader:
                 if self._paused:
                     source.pause([partition])
         if begun:
-            self._share_pace()  # before they are read: what goes on at a smaller share delays what follows
+            self._share_pace()  # before they are read: what is admitted at a smaller share delays what follows
         if not self._paused:
             self._asker.wake(source, begun)
 
     def _take_over(self, found: Beginning, mine: _Assigned) -> None:
-        """Go on where a partition was left, or hold it if that is not known or not to be."""
+        """Continue where a partition was left, or hold it if that is unknown or not allowed."""
         state, partition = self._state, found.partition
         self._count_missing(found)
         with state.changed:
@@ -587,10 +587,10 @@ class Reader:
             self._log.warning("records in doubt", partition=str(partition), records=unknown, in_doubt=mine.in_doubt)
 
     def _count_missing(self, found: Beginning) -> None:
-        """Count records that were removed before they were read, once however often their partition is looked up."""
+        """Count records that were removed before they were read, only once however often they are found missing."""
         where, counted = self._missed.get(found.partition, (found.committed, 0))
         if where != found.committed:
-            counted = 0  # another worker has gone on meanwhile: these are others
+            counted = 0  # another worker has continued meanwhile: these are different records
         if found.missing > counted:
             with self._state.lock:
                 self._state.counts.missing += found.missing - counted

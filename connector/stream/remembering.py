@@ -1,11 +1,11 @@
-"""What the outcome topic remembers of a stream whose commits Kafka has forgotten.
+"""What the outcome topic says about a stream whose commits Kafka has deleted.
 
-A group that has had no members for `offsets.retention.minutes` has no commits any more, nor has one that was deleted.
-Then a stream looks new, and from its `start` on it would post again what it has posted. Its outcomes name the places of
-what was settled, so that the ends of their topic tell a new stream from one that was forgotten.
+A group without members for `offsets.retention.minutes` loses its commits, as does one that was deleted. Then a stream
+looks new, and would post again from its `start` on. Its outcomes name the positions of settled records, so the end of
+the outcome topic distinguishes a new stream from one whose commits are gone.
 
-A stream that was renamed looks new, too, as its group is called after it. So outcomes count of whatever did the same to
-the same records, unless it is another stream of the settings.
+A renamed stream looks new as well, because its group is named after it. So outcomes of any stream with the same
+operation on the same records count, unless it is another stream of the settings.
 """
 
 from collections.abc import Collection, Iterable
@@ -18,13 +18,13 @@ from connector.core.records import outcomes_in
 from connector.kafka.scanning import scanning
 
 REMEMBERED: Final = 10_000
-"""Offsets at the end of each partition of the outcome topic that are looked at."""
+"""How many offsets at the end of each partition of the outcome topic are read."""
 
 
 def last_settled(
     kafka: KafkaSettings, stream: StreamSettings, client_id: str, others: Collection[str]
 ) -> dict[Partition, int]:
-    """Return the highest offset of each partition that the last outcomes of a stream name; `others` are beside it.
+    """Return the highest offset per partition in the last outcomes; those of `others`, by stream name, are ignored.
 
     Raises `KafkaTroubleError`.
     """
@@ -35,9 +35,9 @@ def last_settled(
 
 
 def places_in(chunks: Iterable[Chunk], operation: str, others: Collection[str]) -> dict[Partition, int]:
-    """Return the highest offset of each partition that outcomes of an operation name, but those of other streams.
+    """Return the highest offset per partition in outcomes of an operation, except those of the streams `others`.
 
-    What is no outcome is passed over.
+    Values that are not outcomes are skipped.
     """
     found: dict[Partition, int] = {}
     for outcome in outcomes_in(chunks):

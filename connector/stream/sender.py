@@ -1,4 +1,4 @@
-"""Posts listed batches and carries out what the verdict table says of their replies, on the event loop."""
+"""Posts listed batches and carries out what the verdict table says about their replies, on the event loop."""
 
 import asyncio
 import random
@@ -43,7 +43,7 @@ from connector.trackly.operations import Operation
 _HOLD_REASONS = {401: "unauthorized", 402: "payment_required", 403: "forbidden", 404: "not_found", 407: "proxy"}
 
 TOLD_EVERY_SECS = 10.0
-"""How often it is told that batches come too late to be posted."""
+"""How often to log that batches come too late to be posted."""
 
 _EXPIRED = Verdicts(Verdict("dead_letter", "expired", text="became older than delivery.max_age_secs while it waited"))
 
@@ -58,18 +58,18 @@ class SendOptions:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What came of the request of a listed batch, and by which row it is judged."""
+    """The result of a listed batch's request, and the row of the verdict table that applies."""
 
     serial: int
     batch: Batch
     reply: Reply
     row: Row
     own_list: bool
-    """Every record goes to the list that the settings name."""
+    """Every record goes to the list of the settings."""
     sent_ms: int
-    """When the request was begun, in milliseconds since 1970."""
+    """When the request began, in milliseconds since 1970."""
     at: float
-    """When it was answered, or given up."""
+    """When it was answered, or given up (monotonic clock)."""
     took_secs: float
 
 
@@ -105,7 +105,7 @@ class Sender:
         self._tasks: set[asyncio.Task[None]] = set()
         self._dice = random.Random()  # noqa: S311 (jitter, not a secret)
         self._late, self._told_late_at = 0, float("-inf")
-        """Batches that came too late since it was last told, and when that was."""
+        """Batches that came too late since the last log line, and when that was."""
         self._log = get_logger("sender").bind(stream=name)
 
     def start(self, posted: list[tuple[int, Batch]], listed_at: float) -> None:
@@ -113,11 +113,11 @@ class Sender:
         self._loop.call_soon_threadsafe(self._spawn, posted, listed_at)
 
     def run(self) -> None:
-        """Begin to probe while the stream holds."""
+        """Start the probing loop."""
         self._begin(probe(self._state, self._client, self._before_probe, self._log))
 
     async def close(self) -> None:
-        """Give up what is still under way: its fate is unknown, and its listing says so."""
+        """Cancel all requests: their records stay listed as in flight, so their next owner treats them as in doubt."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -183,9 +183,9 @@ class Sender:
             )
 
     def _list_again(self, serial: int) -> None:
-        """Give back a batch that came too late: whoever has its partitions by now may have taken it for in doubt.
+        """List a batch again that comes too late to be posted: a new owner may already treat it as in doubt.
 
-        Where commits or connections take so long each time, nothing is ever posted, so that has to be told.
+        If commits or connections always take too long, nothing is ever posted, so this is logged.
         """
         self._late += 1
         if now() - self._told_late_at >= TOLD_EVERY_SECS:
@@ -197,12 +197,12 @@ class Sender:
             self._state.changed.notify_all()
 
     def _set_expired_apart(self, serial: int, batch: Batch) -> bool:
-        """Settle what grew too old since it was read, and list the rest again; return whether there was any.
+        """Settle records that expired since they were read, and list the rest again; return whether there were any.
 
-        Records wait in memory while the stream holds, for their pace, or to be tried again. Where one is found there
-        may be many, and when a hold ends they would be tried one at a time: all that waits is looked through.
+        Records wait in memory during holds, for their pace, or for a retry. Where one has expired there may be many,
+        and after a hold they would be tried one at a time; so all waiting records are checked.
         """
-        limit_ms = self._operation.expired_before(now_ms())  # one for all that follows: a clock may be set back
+        limit_ms = self._operation.expired_before(now_ms())  # the same for all that follows: the clock may be set back
         if not batch.older_than(limit_ms):
             return False
         state = self._state
@@ -223,11 +223,11 @@ class Sender:
             state.changed.notify_all()
         return True
 
-    # ------------------------------------------------------------------ verdicts, under the lock
+    # ------------------------------------------------------------------ verdicts, called under the lock
 
     def _carry_out(self, answered: Answered) -> None:
         batch, reply = answered.batch, answered.reply
-        if reply.kind != "not_sent":  # an answer that was lost counts as well: `resend` must come to an end
+        if reply.kind != "not_sent":  # or lost: `resend` must come to an end
             batch.attempts += 1
             batch.sent_ms = answered.sent_ms
         match answered.row.action:
@@ -254,7 +254,7 @@ class Sender:
                 raise AssertionError("no reply is judged by a local row")
 
     def _judge(self, answered: Answered) -> None:
-        """Settle what has a verdict by its index; what is to be sent again, or in doubt, goes its own way."""
+        """Settle the records that have a verdict; those to be sent again, probed or in doubt are handled separately."""
         batch, reply, at, state = answered.batch, answered.reply, answered.at, self._state
         state.limit.answered(answered.took_secs, active=len(state.flow.active), now=at)
         judgement = judge(reply, batch.count, self._policy, failures=batch.failures + 1, own_list=answered.own_list)
@@ -272,7 +272,7 @@ class Sender:
         rest = [index for index in range(batch.count) if index not in inside]
         others = batch.split(apart)[1]
         if judgement.doubt:
-            # What nobody can tell stays listed; the records that were named have their verdict.
+            # Records without a verdict stay listed as in flight; the others have their verdict.
             state.flow.doubt(batch.split(judgement.doubt)[0])
         if others:
             self._finish(answered, others, judgement.verdicts.picked(rest))
@@ -289,7 +289,7 @@ class Sender:
             self._doubt_some(answered, batch.split(judgement.doubt)[0])
 
     def _passed(self, answered: Answered) -> None:
-        if answered.reply.foreign:  # of the platform it says nothing
+        if answered.reply.foreign:  # it says nothing about the platform
             return
         batch, state = answered.batch, self._state
         if state.flow.size.answered(batch.count, now=answered.at):
@@ -308,15 +308,15 @@ class Sender:
             self._tell_hold()
 
     def _troubled(self, answered: Answered, *, still_pass: bool) -> None:
-        """Ask for less at once, unless others have passed since the batch last failed: it is then not the load."""
+        """Lower the concurrency, unless others have passed since the batch last failed: then it is not the load."""
         if not still_pass:
             self._state.limit.troubled(now=answered.at)
 
     def _others(self, answered: Answered) -> Others:
-        """Tell whether others have passed since a batch that has just failed first did, and since it last did.
+        """Return whether others have passed since a batch that just failed first did, and since it last did.
 
-        A request that takes far longer than others has failed when it was overdue: those that pass from then on have
-        overtaken it. In an outage there are none, though some may have passed after it was begun.
+        A request that takes much longer than others counts as failed from when it was overdue: those that pass after
+        that have overtaken it. In an outage there are none, although some may have passed after the request began.
         """
         batch, at, gate = answered.batch, answered.at, self._state.gate
         overdue_secs = self._overdue_secs(answered)
@@ -328,7 +328,7 @@ class Sender:
         return Others(passed, gate.others_pass(batch.family, since=last), overtook=overdue_secs > 0 and passed)
 
     def _overdue_secs(self, answered: Answered) -> float:
-        """Return for how long an answer was overdue when it came, or was given up; not above 0 if it was not."""
+        """Return by how many seconds an answer was overdue when it came or was given up; 0 or less if it was not."""
         return answered.took_secs - self._state.limit.overdue_secs
 
     def _tell_hold(self) -> None:
@@ -350,10 +350,10 @@ class Sender:
         return _HOLD_REASONS.get(reply.status, "refused")
 
     def _hold(self, answered: Answered, reason: str, detail: str) -> None:
-        """Pause the stream; the batch was not taken and goes back to where it came from."""
+        """Hold the stream; the batch was not accepted and is queued again."""
         if self._state.gate.refused(answered.batch.family, reason, now=answered.at, detail=detail):
             self._tell_hold()
-        # Others may pass and end the hold at once, again and again: it must not come back as fast as it is refused.
+        # Other batches may pass and end the hold at once, repeatedly: so this batch waits before it can cause it again.
         self._again(answered.serial, at=answered.at + self._pause_after(1))
 
     def _finish(self, answered: Answered, chunks: tuple[Chunk, ...], verdicts: Verdicts) -> None:
@@ -367,7 +367,7 @@ class Sender:
         )
 
     def _doubt(self, answered: Answered) -> None:
-        """Deal with a batch whose fate is unknown, as the operator chose."""
+        """Handle a batch whose fate is unknown, as `delivery.in_doubt` says."""
         batch, flow = answered.batch, self._state.flow
         self._note_lost(answered)
         others = self._others(answered)
@@ -383,7 +383,7 @@ class Sender:
                 self._hold_partitions(batch.chunks)
 
     def _note_lost(self, answered: Answered) -> None:
-        """Have later batches be smaller than one without an answer, unless others as large were answered meanwhile."""
+        """Limit later batches to less than one without an answer, unless others as large were answered meanwhile."""
         batch, at, size = answered.batch, answered.at, self._state.flow.size
         began, overdue_secs = at - answered.took_secs, self._overdue_secs(answered)
         due = at - overdue_secs if overdue_secs > 0 else began
@@ -395,7 +395,7 @@ class Sender:
             )
 
     def _doubt_some(self, answered: Answered, chunks: tuple[Chunk, ...]) -> None:
-        """Deal with records of a judged batch that are in doubt, are listed as such, and belong to no active batch."""
+        """Handle records of a judged batch that are in doubt, listed as such, and part of no active batch."""
         state, batch = self._state, answered.batch
         spent = batch.failures >= self._retry.max_attempts and self._others(answered).still_pass
         match self._options.in_doubt:
@@ -419,9 +419,9 @@ class Sender:
             state.hold_partition(partition, "in_doubt", "an answer was lost; decide what to do with its records")
 
     def _refused_for_records(self, answered: Answered) -> None:
-        """Halve a batch until the record is alone that is refused, and give that one up.
+        """Halve a batch until the rejected record is alone, and give that one up.
 
-        One whose code says that it is worth another attempt has some more.
+        A code in `retry.transient_codes` gets it more attempts first.
         """
         batch, reply, row = answered.batch, answered.reply, answered.row
         self._passed(answered)
@@ -437,9 +437,9 @@ class Sender:
             self._finish(answered, batch.chunks, Verdicts(rejection(reply, row)))
 
     def _wait(self, answered: Answered) -> None:
-        """Have a batch wait as it was told, and all others as well once nothing passes.
+        """Let a batch wait as the platform says, and all others as well if nothing passes.
 
-        That too much is asked is no word about a record; a 503 may be one, whatever it says of when.
+        A 408, 425 or 429 says nothing about a record; a 503 may, even if it names a time.
         """
         state, batch, reply, at = self._state, answered.batch, answered.reply, answered.at
         others = self._others(answered)
@@ -454,9 +454,9 @@ class Sender:
         self._narrow(answered, others, told_secs=told)
 
     def _blocked(self, answered: Answered) -> None:
-        """Pause, unless others have passed since the batch was last refused: then it is about its own records.
+        """Hold the stream, unless others have passed since the batch was last rejected: then its records are at fault.
 
-        The others must have passed: a probe carries no text that anybody could mind.
+        Only batches count: a probe contains no text that a firewall could object to.
         """
         batch, gate = answered.batch, self._state.gate
         last, batch.blocked_at = batch.blocked_at, answered.at
@@ -467,11 +467,11 @@ class Sender:
         self._narrow(answered, Others(passed=True, still_pass=True))
 
     def _narrow(self, answered: Answered, others: Others, *, told_secs: float | None = None) -> None:
-        """Go on with a batch that failed, until the record is alone that is to blame, if one is.
+        """Continue with a batch that failed until the record at fault, if any, is alone.
 
-        A single one is given up after `retry.max_attempts` failures of its own, of two at least where one may hold.
-        What the platform has told to wait `told_secs` waits so long, its parts as well. What may have been taken is
-        posted again all the same, as the operator chose, but no more often than that.
+        A single record is given up after `retry.max_attempts` failures of its own, but after two at least if the answer
+        may mean a hold. With `told_secs`, the batch or its parts wait that long. A batch in doubt is posted again if
+        the operator chose so, but no more often than that.
         """
         state, batch, row, at = self._state, answered.batch, answered.row, answered.at
         batch.failures += others.passed
@@ -496,9 +496,9 @@ class Sender:
                 self._finish(answered, batch.chunks, Verdicts(verdict))
 
     def _split(self, serial: int, *, at: float, suspect: bool = False, dear: bool = False) -> None:
-        """Have the records of a batch posted again in halves, as if for the first time.
+        """Queue the records of a batch again in halves, with no attempts counted.
 
-        Where each post is `dear` they are in more parts, all but one of which pass at once, and their attempts count.
+        If each post is `dear`, there are more parts, all but one of which pass at once, and attempts continue to count.
         """
         flow = self._state.flow
         batch = flow.withdraw(serial)
@@ -510,11 +510,11 @@ class Sender:
             flow.again(piece, at=at)
 
     def _again(self, serial: int, *, at: float) -> None:
-        """Have a batch posted again as it is, from a time on."""
+        """Queue a batch again, unchanged, from time `at` on."""
         self._state.flow.again(self._state.flow.withdraw(serial), at=at)
 
     def _pause_after(self, attempts: int) -> float:
-        """Return how long to wait after so many attempts; no two wait alike."""
+        """Return the seconds to wait after so many attempts, with jitter."""
         return backoff(attempts, self._retry, jitter=self._dice.random())
 
     def _piece(self, batch: Batch, chunks: tuple[Chunk, ...]) -> Batch:

@@ -1,7 +1,7 @@
 """What the three drivers of a stream share, and the one lock that guards it.
 
-The reader's thread, the ticker's thread and the event loop meet here and nowhere else. The lock is held for decisions
-of the core, never while anything is waited for; `changed` is notified when there may be something to tick.
+The reader's thread, the ticker's thread and the event loop share nothing else. The lock is held for decisions of the
+core, never while waiting for anything; `changed` is notified when there may be something to tick.
 """
 
 import threading
@@ -44,17 +44,17 @@ class Counts:
     producers_replaced: int = 0
     consumers_replaced: int = 0
     progress_at: float = field(default_factory=time.time)
-    """Unix time of the last commit that settled records; that of the start before the first."""
+    """Unix time of the last commit that settled records; before the first, of the start."""
 
     @property
     def settled(self) -> int:
-        """Records with a result on its topic."""
+        """Records whose results are written."""
         return self.queued + self.skipped + sum(self.dead_letters.values())
 
 
 @dataclass(frozen=True, slots=True)
 class KafkaTrouble:
-    """Kafka could not be reached when it was last asked; with nothing newer this counts until `until`."""
+    """Kafka could not be reached at the last call; without news this counts until `until`."""
 
     text: str
     until: float
@@ -62,7 +62,7 @@ class KafkaTrouble:
 
 @dataclass(slots=True, eq=False)
 class State:
-    """Everything that is decided about under the lock."""
+    """Everything that is decided under the lock."""
 
     flow: Flow
     batcher: Batcher
@@ -73,30 +73,30 @@ class State:
     counts: Counts = field(default_factory=Counts)
     partition_holds: dict[Partition, Hold] = field(default_factory=dict)
     quarantine: list[Finished] = field(default_factory=list)
-    """Dead letters that the storm guard keeps from being written; off the list, so a restart reads them again."""
+    """Dead letters that the storm guard holds back; they are off the in-flight list, so a restart reads them again."""
     storms: dict[str, Hold] = field(default_factory=dict)
-    """The storm guard's holds, by the reason of the dead letters that are kept back."""
+    """The storm guard's holds, by the reason of the dead letters that are held back."""
     kafka_hold: Hold | None = None
-    """Kafka refuses us (authorization, a deleted topic): nothing starts until a tick commits again."""
+    """Kafka rejects our results (authorization, a deleted topic): nothing starts until a tick commits again."""
     shaping_hold: Hold | None = None
-    """Events can't be made of records now (the schema registry is away): what is read waits, and nothing more is read;
-    what was made of records before is posted."""
+    """Records cannot be shaped now (the schema registry is unavailable): those that were read wait, and no more are
+    read; what was shaped before is posted."""
     unshaped_bytes: int = 0
-    """Bytes of the records that wait for it."""
+    """Bytes of the records that wait to be shaped."""
     kafka_trouble: KafkaTrouble | None = None
-    """Why ticks or progress wait for brokers, where they do."""
+    """Why ticks or progress wait for brokers, if they do."""
     paused: Hold | None = None
-    """The operator wants nothing more to start; what is in flight finishes."""
+    """The operator paused the stream; what is in flight finishes."""
     failures: Failures = field(default_factory=Failures)
     paused_until: float = 0.0
-    """The platform asked for a pause."""
+    """Until then nothing starts, because the platform asked for a pause."""
     draining: bool = False
     writing: bool = False
-    """The ticker hands results to librdkafka."""
+    """The ticker is passing results to librdkafka."""
     _last_ready: int = -1
-    """The newest of the batches that were ready when a list that waits for its pace went on last."""
+    """The newest batch that was ready when lists last proceeded after waiting for their pace."""
     admission: Admission = field(init=False)
-    """The way into the batcher; with nothing in between unless the wiring says so."""
+    """The way into the batcher; direct, unless the wiring says otherwise."""
     changed: threading.Condition = field(init=False)
     on_hold: Callable[[Hold], None] = field(default=lambda _hold: None)
 
@@ -113,22 +113,22 @@ class State:
         return max(self.limit.limit - active, 0) if allowed is None else allowed
 
     def is_crowded(self, at: float) -> bool:
-        """Tell whether more is ready than may start: the platform sets the pace, or something holds the stream."""
+        """Return whether more is ready than may start: the platform is the bottleneck, or the stream holds."""
         flow = self.flow
         records = flow.active_records + sum([batch.count for batch in flow.ready])
         return len(flow.ready) > self.slots(at) or records > flow.limits.max_in_flight_records
 
     @property
     def may_read(self) -> bool:
-        """Tell whether consumption goes on: nothing holds the stream."""
+        """Return whether to continue reading: nothing holds the stream."""
         held = self.kafka_hold is not None or self.shaping_hold is not None or self.paused is not None
         return self.gate.state != "open" and not held and not self.draining
 
     @property
     def may_rest(self) -> bool:
-        """Tell whether reading had better wait: results are being written, and enough is ready to be started with them.
+        """Return whether reading should wait: results are being written, and enough batches are ready to start.
 
-        Both want the interpreter for themselves. Once results are written, the ticker only waits for the broker.
+        Both need the interpreter lock. Once results are written, the ticker only waits for the broker.
         """
         return self.writing and 2 * len(self.flow.ready) >= self.limit.limit
 
@@ -139,12 +139,12 @@ class State:
         return self.flow.held_bytes + waiting + sum(item.bytes for item in self.quarantine)
 
     def may_start_more(self, at: float) -> bool:
-        """Tell whether more batches than are ready might start now, or lists with a pace have waited for their turn.
+        """Return whether more batches than are ready might start now, or waiting lists may proceed anyway.
 
-        What is ready in a partition without room does not count: the record that would make room there may be one that
-        waits to be let in. And where more is ready than ever may start, as of lists without a pace, the others go on
-        once all has started that was ready when they went on last: a lot of each at a time, lest what a slow platform
-        keeps waiting is a flood when it is quick again.
+        Ready batches of partitions without room do not count: the record that would make room may still wait to be
+        admitted. And if more is always ready than may start, for instance from lists without a pace, waiting lists
+        proceed once everything has started that was ready when they last did: one lot each at a time, so that a slow
+        platform is not flooded when it gets fast again.
         """
         if self.slots(at) > self.flow.queue.startable:
             return True
@@ -164,11 +164,11 @@ class State:
         self.changed.notify_all()
 
     def close_due(self, at: float) -> None:
-        """Queue what has waited long enough, and no more of it than could be started at once.
+        """Queue batches whose window has passed, but no more than could start at once.
 
-        Where records go to very many lists, each has a batch of its own, and windows pass faster than requests are
-        answered: measured with 1,000 lists, batches that go on filling meanwhile make it 1.7 times as fast. What is
-        ready may be kept from starting by its partition; the batches of others still close one by one.
+        If records go to very many lists, each list has a batch of its own, and windows pass faster than requests are
+        answered: measured with 1,000 lists, it is 1.7 times as fast to let batches fill up meanwhile. Ready batches may
+        be unable to start because of their partitions; even then at least one batch closes at a time.
         """
         lots = self.admission.lots
         due = self.admission.due(now=at, may_start=self.may_start_more(at), at_most=self._room(at))
@@ -178,20 +178,20 @@ class State:
             self._last_ready = self.flow.ready[-1].family
 
     def let_in(self, settled: Iterable[Finished], at: float) -> None:
-        """Queue what was in the way of nothing but these, as `close_due` does."""
+        """Admit the records that waited only for these items, and queue what that closes, as `close_due` does."""
         self.queue(self.admission.settled(settled, now=at, at_most=self._room(at)))
 
     def _room(self, at: float) -> int:
         return max(self.limit.limit - len(self.flow.ready), min(self.slots(at), 1))
 
     def settle(self, item: Finished) -> None:
-        """Queue the results of records that belong to no active batch; the storm guard is asked first."""
+        """Queue the results of records that belong to no active batch; the storm guard may hold them back."""
         queued = self.flow.settle(item)
         if queued is not None:
             self._guard(queued, queued.count)
 
     def checked(self, count: int, settled: Finished | None) -> None:
-        """Queue the results that the checks of `count` records brought, if any; the storm guard is asked first."""
+        """Queue the results of checking `count` records, if any; the storm guard may hold them back."""
         queued = None if settled is None else self.flow.settle(settled)
         if queued is not None:
             self._guard(queued, count, checked=True)
@@ -208,15 +208,15 @@ class State:
         sent_ms: int,
         answered_ms: int,
     ) -> None:
-        """Queue the results of an active batch; the storm guard is asked first."""
+        """Queue the results of an active batch; the storm guard may hold them back."""
         item = self.flow.finish(serial, chunks, verdicts, attempts=attempts, sent_ms=sent_ms, answered_ms=answered_ms)
         if item is not None:
             self._guard(item, item.count)
 
     def _guard(self, item: Finished, of: int, *, checked: bool = False) -> None:
-        """Ask the storm guard about an item that was just queued, and take its dead letters out when one storms.
+        """Pass an item that was just queued to the storm guard, and take out the dead letters that it holds back.
 
-        `of` are the records among which its dead letters are.
+        `of` is the number of records that its dead letters are counted among.
         """
         reasons = item.reasons()
         self.failures.note(item, reasons)
@@ -237,16 +237,16 @@ class State:
                 item = rest
 
     def pause(self, detail: str) -> Hold:
-        """Start nothing more until the operator resumes; return the hold that says so."""
+        """Start nothing more until the operator resumes; return the hold for it."""
         if self.paused is None:
             self.paused = Hold("paused", time.time(), detail, "operator")
             self.on_hold(self.paused)
         return self.paused
 
     def resume(self) -> None:
-        """Go on by the operator's word: write what the storm guard kept back, and ask the platform again at once.
+        """Resume on the operator's request: write what the storm guard held back, and probe the platform at once.
 
-        What ends by a probe does not end by this: whether the platform works again is for the probe to find.
+        This does not end holds that end by a probe: the probe decides whether the platform works.
         """
         self.paused = None
         self.storm.resume(self.storms, now=now())
@@ -266,9 +266,9 @@ class State:
             self.counts.resent += len(chunk)
 
     def hold_partition(self, partition: Partition, reason: str, detail: str) -> None:
-        """Keep one partition paused until the operator acts; then it is read again, so that nothing is kept of it.
+        """Hold one partition until the operator acts. It is read again then, so nothing of it is kept.
 
-        All partitions share the room for what waits, and would stand still with this one.
+        Otherwise its waiting records would use up the room of all partitions, which would stand still with it.
         """
         if partition not in self.partition_holds:
             hold = Hold(reason, time.time(), f"{partition}: {detail}", "operator")
@@ -278,13 +278,13 @@ class State:
         self.admission.keep(self.flow.may_start)
 
     def troubled(self, error: KafkaTroubleError, *, for_secs: float, why: str = "") -> None:
-        """Take note that Kafka could not be reached, and why if that is known; it is tried again within `for_secs`."""
+        """Note that Kafka could not be reached, and `why`, if known; it is tried again within `for_secs`."""
         if error.away:
             text = f"{error.code}: {error}"
             self.kafka_trouble = KafkaTrouble(f"{why} ({text})" if why else text, now() + for_secs)
 
     def holds(self) -> list[Hold]:
-        """Return every hold of the stream as a whole, and none of a partition."""
-        gate = self.gate.hold if not self.storms else None  # a storm stops the gate, and is told once
+        """Return the holds of the stream as a whole, not those of partitions."""
+        gate = self.gate.hold if not self.storms else None  # a storm stops the gate as well, and is reported once
         found = [h for h in (self.paused, self.kafka_hold, gate, self.shaping_hold) if h is not None]
         return [*found, *self.storms.values()]

@@ -1,4 +1,4 @@
-"""One stream: a reader, a ticker and a sender that share one state; it starts and ends them, and tells of them."""
+"""One stream: a reader, a ticker and a sender that share one state; starts, stops and reports on them."""
 
 import asyncio
 import time
@@ -46,20 +46,20 @@ from connector.trackly.client import Client
 from connector.trackly.operations import operation_of
 
 ORPHANS_LOOK_SECS = 5.0
-"""How often a worker looks for partitions that nobody has."""
+"""How often a worker looks for partitions without an owner."""
 
 LOOK_SECS = 1.0
-"""How long the end of a hold may go unnoticed by the log."""
+"""How late the end of a hold may be logged."""
 
 
 class Stream:
-    """Runs one stream; `failed` holds what ended it, if anything did.
+    """Runs one stream; `failed` holds the exception that ended it, if any.
 
-    `instance_id` is who this worker is in its group, and `client_id` tells which process that is. `api_key` is asked
-    for each request, `reread_secrets` called before each probe. `resume_command` is what an operator types to end its
-    holds; what a single hold needs comes behind it. `stalled_secs` is how long records may wait without progress for a
-    reason that nobody knows, `docs_url` where the documentation is served, `traces` makes the spans of batches, where
-    they are wanted. `registry` is there where a format needs one.
+    `instance_id` identifies the worker in its group, `client_id` the process. `api_key` is called for each request,
+    `reread_secrets` before each probe. `resume_command` is the command that ends its holds; options for a single hold
+    are appended. `stalled_secs` is how long records may wait for an unknown cause. `docs_url` is where the
+    documentation is served. `traces` creates the spans of batches, `registry` is for formats with schemas; both are
+    optional. `others` are the names of the other streams.
     """
 
     def __init__(
@@ -86,9 +86,9 @@ class Stream:
         self.failed: BaseException | None = None
         self.state_name = "new"
         self.redrives: Callable[[], list[dict[str, Any]]] = list
-        """Asked for the state of the rules by which dead letters are sent again; they run beside the stream."""
+        """Returns the state of the rules that redrive dead letters, which run beside the stream."""
         self._others = others
-        """Names of the streams beside it."""
+        """Names of the other streams."""
         self._kafka = kafka
         self._trackly = trackly
         self._instance_id = instance_id
@@ -121,7 +121,7 @@ class Stream:
         self._looking: asyncio.Task[None] | None = None
         self._watch: Watch | None = None
         self._watching: list[asyncio.Task[None]] = []
-        """What looks at the stream, and at its groups, until it stops."""
+        """Tasks that watch the stream and its groups until it stops."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sender: Sender | None = None
         self._reader: Reader | None = None
@@ -130,7 +130,7 @@ class Stream:
         self._stopping = False
 
     async def start(self) -> None:
-        """Join the group and begin to work, unless it is to stop by then; the rest comes with the partitions."""
+        """Join the group and start work, unless it was stopped meanwhile; partitions are assigned later."""
         settings, kafka = self.settings, self._kafka
         self._loop = asyncio.get_running_loop()
         topics = Topics(configs.asking(kafka, self._client_id), kafka.request_timeout_secs)
@@ -212,7 +212,7 @@ class Stream:
         )
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Have work done until it is cancelled; that it ends by itself fails the stream, or nobody would notice."""
+        """Run a task until it is cancelled; an exception in it fails the stream, or nobody would notice."""
         assert self._loop is not None
         task = self._loop.create_task(work)
         task.add_done_callback(self._ended)
@@ -223,7 +223,7 @@ class Stream:
             self._fail(error)
 
     def _publisher_maker(self, source: Source, outputs: Outputs) -> Callable[[], Publisher]:
-        """Return what makes a producer, each with batches that the topics take by what is known of them then."""
+        """Return a factory of producers, each with batches as large as the topics are known to accept at that time."""
         plain = self.settings.delivery.guarantee == "at_least_once"
         transactional_id = None if plain else f"{self.settings.group}.{self._instance_id}"
 
@@ -241,7 +241,7 @@ class Stream:
         return make
 
     async def stop(self, deadline: float) -> bool:
-        """Drain until `deadline` (of the monotonic clock) and leave; returns whether nothing was left in flight."""
+        """Drain until `deadline` (monotonic clock) and leave the group; return whether nothing was left in flight."""
         self._stopping = True
         if self._reader is None or self._ticker is None or self._sender is None:
             return True
@@ -252,7 +252,7 @@ class Stream:
         self._reader.drain(deadline)
         await asyncio.to_thread(self._reader.wait_drained, max(deadline - now(), 0.0) + 5.0)
         with self.state.lock:
-            # A record that is answered and has no result yet is in doubt as well, for whoever has its partition next.
+            # A record that is answered but has no result yet is in doubt as well for the next owner of its partition.
             flow = self.state.flow
             left = self._reader.left + flow.listed(flow.partitions)
         await asyncio.to_thread(self._ticker.stop, 5.0)
@@ -266,10 +266,10 @@ class Stream:
         return left == 0
 
     def resume(self, decision: Decision) -> Resumed:
-        """End the holds that wait for the operator, and probe at once what ends by a probe.
+        """End the holds that wait for the operator, and probe at once those that end by a probe.
 
-        Where a hold wants a decision that is not given, nothing is changed. Partitions are begun again a moment later;
-        one whose cause is still there holds again.
+        If a hold needs a decision that is not given, nothing changes. Partitions restart a moment later; one whose
+        cause persists holds again.
         """
         with self.state.changed:
             wanted = [seen for seen in self._holds_seen() if decision.wants(seen)]
@@ -288,16 +288,16 @@ class Stream:
         return Resumed(ended, tuple(seen for seen in wanted if seen not in ended), not_held=not_held)
 
     def pause(self, detail: str) -> HoldSeen:
-        """Start nothing more until the operator resumes; what is in flight finishes. Return the hold that says so.
+        """Start nothing more until the operator resumes; what is in flight finishes. Return the hold for it.
 
-        A stream that is paused stays so as it was.
+        If the stream is already paused, its present hold is returned.
         """
         with self.state.changed:
             self.state.changed.notify_all()
             return HoldSeen(self.state.pause(detail))
 
     def _fail(self, error: BaseException) -> None:
-        """End this stream, visibly; others go on. May be called from any thread, more than once."""
+        """End this stream, visibly; others continue. May be called from any thread, more than once."""
         if self.failed is not None:
             return
         self.failed = error
@@ -311,16 +311,16 @@ class Stream:
             self._loop.call_soon_threadsafe(self._on_failure, self, error)
 
     def _leave(self) -> None:
-        """Let other workers have the partitions of a stream that failed."""
+        """Leave the partitions of a failed stream to other workers."""
         assert self._loop is not None
         self._leaving = self._loop.create_task(self.stop(now() + 1.0))
 
     def _tell_hold(self, _hold: Hold | None = None) -> None:
-        """Tell of holds that began or ended; called under the lock."""
+        """Log holds that began or ended; called under the lock."""
         self._book.look(self._holds_seen(), secrets=[self._api_key()])
 
     async def _look_at_holds(self) -> None:
-        """Notice the end of holds, which comes about in many places."""
+        """Notice the end of holds, which has many causes."""
         while True:
             await until_next(LOOK_SECS)
             with self.state.lock:
@@ -328,7 +328,7 @@ class Stream:
                 self._paces.look()
 
     async def _tend_group(self, name: str, topics: tuple[str, ...]) -> None:
-        """Have a group rebalance when partitions are left without a worker, which it does not notice itself."""
+        """Trigger a rebalance when partitions are left without an owner, which the group itself does not notice."""
         kafka, settings = self._kafka, self.settings
         group = Group(configs.asking(kafka, self._client_id), name, min(kafka.request_timeout_secs, 5.0))
         config = configs.consumer(kafka, settings, client_id=f"{self._client_id}.stir", instance_id="", group=name)
@@ -341,20 +341,20 @@ class Stream:
                     told = [str(partition) for partition in sorted(orphans)]
                     self._log.warning("partitions without a worker", group=name, partitions=told)
                     await asyncio.to_thread(stir, config, settings.outcomes.topic)
-            except KafkaTroubleError:  # of which others tell
+            except KafkaTroubleError:  # logged elsewhere
                 continue
 
     @property
     def threads(self) -> set[int]:
-        """The native ids of its threads that take the interpreter's lock all the time while there is work."""
+        """Native ids of the threads that constantly need the interpreter lock while there is work."""
         own = (self._reader, self._ticker)
         return {who.thread for who in own if who is not None and who.thread is not None}
 
-    # ------------------------------------------------------------------ what the pages show
+    # ------------------------------------------------------------------ for the pages
 
     @property
     def is_ready(self) -> bool:
-        """Tell whether the stream is in its group and works, holds aside."""
+        """Return whether the stream is in its group and works; holds do not matter."""
         return self.state_name == "running" and self._reader is not None and self._reader.in_group
 
     def standstills(self) -> list[dict[str, Any]]:
@@ -362,12 +362,12 @@ class Stream:
         return [] if self._watch is None else self._watch.status()
 
     def is_held(self) -> bool:
-        """Tell whether anything holds the stream or a partition of it, or it has ended; for any thread."""
+        """Return whether anything holds the stream or one of its partitions, or it has ended; for any thread."""
         with self.state.lock:
             return self.state_name != "running" or bool(self._holds_seen())
 
     def holds(self) -> list[Hold]:
-        """Return every hold, the widest first."""
+        """Return every hold, those of the whole stream first."""
         return [seen.hold for seen in self._holds_seen()]
 
     def _holds_seen(self) -> list[HoldSeen]:
@@ -378,12 +378,12 @@ class Stream:
 
     @property
     def lag(self) -> int | None:
-        """Records between what is committed and the ends of the partitions, as the last fetch told."""
+        """Records between the committed offsets and the ends of the partitions, according to the last fetches."""
         return None if self._reader is None else self._reader.lag
 
     def _oldest_unsettled_secs(self) -> float:
-        """Return the age of the oldest record that has no result yet, 0 when none waits; called under the lock."""
-        began = [found["since"] for found in self.standstills()]  # of records that were not read no more is known
+        """Return the age of the oldest record without a result, 0 if there is none; called under the lock."""
+        began = [found["since"] for found in self.standstills()]  # all that is known of unread records
         read_ms = self.state.flow.oldest_ms()
         if read_ms is not None:
             began.append(read_ms / 1000)

@@ -1,13 +1,14 @@
 """The tick: one Kafka transaction after another, in a thread of its own.
 
-The order within a tick is the promise: the results are written; then, under the assignment lock, first the group
-metadata, then whose partitions are still ours and what may start; outside it the offsets with their progress, and the
-commit; and only when the commit is known, under the lock again, the new state is adopted and the batches that it lists
-may be posted. What starts is chosen late because answers that come while results are written make room for it: how
-much is in flight is bounded, and what is listed but not posted yet counts. Where that bound sets the pace, it is chosen
-when the results have arrived.
-Whatever goes wrong ends in one of three: the tick is known to have committed, known not to have, or the producer is
-replaced and the committed progress read back to know.
+The promise depends on the order of steps. The results are written. Then, under the lock: first the group metadata, then
+which partitions are still assigned and what may start. Outside it: the offsets with progress, and the commit. Only when
+the result of the commit is known, under the lock again: the new state is adopted, and the listed batches may be posted.
+What starts is chosen late because answers that arrive while results are written free slots: what is in flight is
+limited, and listed batches count before they are posted. When this limit is the bottleneck, the choice is made after
+the results have been delivered.
+
+Every failure ends in one of three ways: the tick is known to have committed, it is known not to have, or the producer
+is replaced and the committed progress is read back to find out.
 """
 
 import threading
@@ -30,10 +31,10 @@ from connector.stream.state import State
 from connector.telemetry.logging import get_logger
 
 REFUSED_IN_A_ROW = 5
-"""Ticks that topics refuse for their size before it is told: batches are halved meanwhile, and most soon fit."""
+"""Ticks that topics reject for their size before this is a hold: batches are halved meanwhile, and most soon fit."""
 
 FLUSH_SECS = 1.0
-"""How long to wait for results to arrive before what starts is chosen: to choose late is worth no more."""
+"""How long to wait for the delivery of results before choosing what starts: a later choice gains nothing more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +43,17 @@ class TickOptions:
 
     interval_secs: float
     call_secs: float
-    """How long one call to Kafka may take before it is made again or given up."""
+    """How long one call to Kafka may take before it is repeated or given up."""
     fence_secs: float
-    """A producer that is fenced twice within this time has a twin with its id; not by one that was given up before."""
+    """If a producer is fenced twice within this time, another worker has its id; see `_contested_until` for the
+    exception."""
 
 
 class Ticker:
     """Runs the ticks of one stream.
 
-    `post` gets the batches that a committed tick lists, and when it was listed; `settled` what it wrote, and when;
-    `fail` what ends the stream.
+    `post` is called with the batches that a committed tick lists and the time of listing, `settled` with what a tick
+    wrote and when, `fail` with the exception that ends the stream.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class Ticker:
         self._source = source
         self._make_publisher = make_publisher
         self._batch_bytes = 0
-        """What the producer was made for: topics may take less by now."""
+        """The producer's limit; topics may accept less by now."""
         self._publisher: Publisher | None = None
         self._outputs = outputs
         self._scribe = scribe
@@ -86,13 +88,14 @@ class Ticker:
         self._stopped = False
         self._fenced_at = float("-inf")
         self._contested_until = float("-inf")
-        """Until when a producer of ours may be fenced by one before it, which asked for the id and was given up."""
+        """Until then our producer may be fenced by an earlier one of ours that was given up while it asked for the
+        id."""
         self._trouble_in_a_row = 0
         self._log = get_logger("tick").bind(stream=scribe.stream)
         self._thread = threading.Thread(target=self._run, name=f"{scribe.stream}-ticker", daemon=True)
 
     def start(self) -> None:
-        """Begin to tick."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self, timeout_secs: float) -> None:
@@ -104,11 +107,11 @@ class Ticker:
 
     @property
     def thread(self) -> int | None:
-        """The native id of its thread, None when that does not run."""
+        """The native id of its thread, None if that is not running."""
         return self._thread.native_id if self._thread.is_alive() else None
 
     def names(self, partitions: set[Partition]) -> bool:
-        """Tell whether the running tick names one of these partitions; called under the lock."""
+        """Return whether the running tick names one of these partitions; called under the lock."""
         return self._running is not None and not partitions.isdisjoint(self._running.offsets)
 
     def listing(self, partitions: Collection[Partition]) -> int:
@@ -117,7 +120,7 @@ class Ticker:
         return sum(progress.in_flight.count for partition, progress in told.items() if partition in partitions)
 
     def abandon(self) -> None:
-        """Have the running tick's producer thrown away instead of waiting for it any longer."""
+        """Replace the running tick's producer instead of waiting for it any longer."""
         self._abandon = True
 
     # ------------------------------------------------------------------ the ticker's thread
@@ -136,14 +139,14 @@ class Ticker:
                 self._publisher.close()
 
     def _wait(self, last: float) -> bool:
-        """Wait until there is something to say, and for the pace between ticks; return False when it is time to end."""
+        """Wait until there is something to commit, at least the tick interval; return False when stopped."""
         state = self._state
         with state.changed:
             while not self._stopped:
                 at = now()
                 if state.flow.wants_tick(now=at, slots=state.slots(at)):
                     break
-                state.kafka_hold = None  # with nothing left to write there is nothing that Kafka refuses
+                state.kafka_hold = None  # with nothing to write, Kafka rejects nothing
                 due = [t for t in (state.flow.queue.next_at(now=at), state.paused_until) if t is not None and t > at]
                 state.changed.wait(min(min(due, default=at + 1) - at, 1.0))
         pause = last + self._options.interval_secs - now()
@@ -159,14 +162,14 @@ class Ticker:
         with state.lock:
             at = now()
             tick = state.flow.plan(now=at, slots=0) if state.flow.finished else None
-            if tick is None:  # nothing to write, so what may start is known now
+            if tick is None:  # there are no results to write, so what may start can be chosen now
                 tick = state.flow.plan(now=at, slots=state.slots(at), trial=state.gate.state == "half_open")
             if tick is None:
                 return
             self._running, self._abandon = tick, False
         done = self._commit(tick)
         with state.changed:
-            # Cleared together with the adoption: a revoke that waits for the tick must find its results.
+            # Cleared together with the adoption: a revoke that waits for the tick must find its results settled.
             tick, self._running = self._running, None
             if done:
                 posted = state.flow.committed(tick)
@@ -183,9 +186,9 @@ class Ticker:
             self._settled(tick.settle, now_ms())
 
     def _fit_batches(self) -> None:
-        """Have a producer whose batches are as large as the topics take, should they take more than when it was made.
+        """Replace the producer if topics accept larger batches than when it was created.
 
-        What is too large for them is found out by a batch that is refused.
+        If they accept less, a rejected batch shows it.
         """
         self._outputs.catch_up(now=now())
         larger = self._outputs.results_bytes
@@ -194,7 +197,7 @@ class Ticker:
             self._log.info("producer replaced", why="the topics take larger batches", bytes=larger)
 
     def _commit(self, tick: Tick) -> bool:
-        """Return whether the tick has committed, as `_running` has it in the end; when this returns that is known."""
+        """Return whether the tick (the final version is in `_running`) has committed; certain when this returns."""
         publisher = self._publisher
         assert publisher is not None
         group: Membership | None = None
@@ -224,10 +227,11 @@ class Ticker:
         return True
 
     def _let_arrive(self, publisher: Publisher) -> None:
-        """Wait for the results that were written, while more is ready than may start.
+        """Wait for the delivery of results if more is ready than may start.
 
-        The commit waits for them anyway. What it lists takes up slots from its choice on, and cannot be posted before.
-        Where there are slots for all, this would only make ticks longer: measured, 0.92 of the speed.
+        The commit waits for them anyway, and batches that it lists take slots from their choice on, but cannot be
+        posted before the commit. If there are slots for all, this would only make ticks longer: measured, 0.92 times
+        the speed.
         """
         with self._state.lock:
             crowded = self._state.is_crowded(now())
@@ -235,13 +239,13 @@ class Ticker:
             publisher.flush(FLUSH_SECS)
 
     def _snapshot(self, tick: Tick) -> tuple[Membership, Tick | None]:
-        """Return the group's generation, and after it the tick as it stands: with all that may start by now.
+        """Return the group's generation, and after that the tick with everything that may start by now.
 
-        None in place of the tick when a partition of it went away while its results were written.
+        None instead of the tick if one of its partitions went away while its results were written.
         """
         state = self._state
         with state.changed:
-            state.changed.notify_all()  # the reader may have given way
+            state.changed.notify_all()  # the reader may be waiting for `writing` to end
             group, at = self._source.membership(), now()
             state.close_due(at)
             self._listed_at = awake()
@@ -252,10 +256,10 @@ class Ticker:
         return group, extended
 
     def _commit_again(self, publisher: Publisher, tick: Tick, group: Membership, error: KafkaTroubleError) -> bool:
-        """Call a commit again until it is known what became of it: aborting could undo what has committed.
+        """Repeat a commit until its result is known: aborting could undo what has committed.
 
-        One that stays unanswered is left to the brokers: whoever takes over the transactional id is told when it is
-        decided, and reads back what was.
+        If it stays unanswered, the next producer with our transactional id learns the result: it reads back the
+        progress.
         """
         self._troubled(error)
         self._log.warning("commit not answered yet", code=error.code)
@@ -276,15 +280,15 @@ class Ticker:
         return self._recover(tick, error)
 
     def _take_back(self, publisher: Publisher, tick: Tick, error: KafkaTroubleError) -> bool:
-        """Abort, and see to what stood in the way."""
+        """Abort the tick, and deal with the cause."""
         self._trouble_in_a_row = min(self._trouble_in_a_row + 1, 8)
         self._troubled(error)
         self._log.warning("tick aborted", code=error.code, error=str(error), in_a_row=self._trouble_in_a_row)
         if error.unanswered:
-            # A connection that ends at the wrong moment can cost librdkafka its transaction coordinator for good
-            # (seen with 2.15 when a broker was stopped): every later call, the abort's too, waits in a queue that
-            # nobody empties. And while a broker is frozen an abort waits for what was sent to it. The next producer
-            # of our id ends what is open.
+            # A connection that ends at the wrong moment can make librdkafka lose its transaction coordinator for good
+            # (seen with 2.15 when a broker was stopped): every later call, including the abort, waits in a queue that
+            # is never processed. And while a broker is frozen, an abort waits for what was sent to it. The next
+            # producer with our id ends the open transaction.
             self._look_into(tick, error)
             self._replace_publisher(error)
             return False
@@ -293,7 +297,7 @@ class Ticker:
         return done
 
     def _abort(self, publisher: Publisher, tick: Tick) -> bool:
-        """Abort; return whether the tick has committed all the same, as is known once a producer took over."""
+        """Abort; return whether the tick has committed all the same, which is known once a new producer took over."""
         deadline = now() + self._options.fence_secs
         while True:
             try:
@@ -319,7 +323,7 @@ class Ticker:
             self._hold("results_refused", str(error))
         if error.unauthorized:
             self._hold("kafka_authorization", str(error))
-        # Results for a topic that is gone are not refused but wait, until librdkafka gives them up as timed out.
+        # Results for a deleted topic are not rejected; they wait until librdkafka times them out.
         if error.topic_gone or error.timed_out:
             sources = {partition.topic for partition in tick.offsets}
             absent = self._outputs.absent(sources)
@@ -333,7 +337,7 @@ class Ticker:
                 self._log.warning("results not taken", why=short)
 
     def _forget_deleted(self, gone: set[str]) -> None:
-        """Let go of partitions whose topic is no more, so that they do not fail every tick."""
+        """Release partitions whose topic was deleted, so that they do not fail every tick."""
         with self._state.lock:
             partitions = [p for p in self._state.flow.partitions if p.topic in gone]
             self._state.flow.let_go(partitions)
@@ -369,9 +373,9 @@ class Ticker:
         return False
 
     def _replace_publisher(self, why: KafkaTroubleError | None = None) -> None:
-        """Make a producer and have it take over our transactional id, however long the broker is away.
+        """Create a producer and take over our transactional id, retrying for as long as brokers are unavailable.
 
-        `why` is what the last one is thrown away for, None where there is none yet.
+        `why` is the error for which the previous one is discarded, None for the first.
         """
         if self._publisher is not None:
             self._publisher.close()
@@ -384,7 +388,7 @@ class Ticker:
                 publisher.start(self._options.call_secs)
             except KafkaTroubleError as error:
                 publisher.close()
-                was_unanswered |= error.unanswered  # brokers that come back may do then what it asked for
+                was_unanswered |= error.unanswered  # brokers may process its request after they come back
                 short = self._outputs.short_of_replicas()
                 self._troubled(error, short)
                 if error.unauthorized:
@@ -412,12 +416,12 @@ class Ticker:
             with state.lock:
                 state.kafka_hold = None
         most = state.flow.limits.max_tick_records
-        if most < self._full_records:  # by an eighth: what is too much is met once in some ticks, not at every second
+        if most < self._full_records:  # by an eighth: a tick is then too large once in several, not in every second one
             more = min(most + max(most // 8, 1), self._full_records)
             state.flow.limits = replace(state.flow.limits, max_tick_records=more)
 
     def _halve(self) -> None:
-        """Have the next ticks write half as much, down to the results of a single batch."""
+        """Halve the maximum size of ticks, down to the results of a single batch."""
         limits = self._state.flow.limits
         self._state.flow.limits = replace(limits, max_tick_records=max(limits.max_tick_records // 2, 1))
 

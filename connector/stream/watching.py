@@ -1,7 +1,7 @@
-"""Looks once a second whether a stream stands still, and finds out what it waits for.
+"""Checks once a second whether a stream stands still, and finds out what it waits for.
 
-How far the partitions have come is known without asking anybody; only of those that have not moved for a while it is
-found out where their oldest record is, and only where there is none their leader is asked, in a thread of its own.
+How far partitions have come is known without any call. Only for partitions that have not moved for a while, their
+oldest record is searched, and only if there is none, their leader is queried, in another thread.
 """
 
 import asyncio
@@ -21,17 +21,17 @@ from connector.telemetry.logging import get_logger
 LOOK_SECS: Final = 1.0
 
 ASKED_AT_ONCE: Final = 16
-"""Leaders of so many partitions are asked in one round at most; those asked longest ago go first."""
+"""Maximum number of leaders queried in one round; those queried longest ago come first."""
 
 ASK_SHARE: Final = 0.05
-"""Share of the limit that lies between two rounds of asking."""
+"""Share of `stalled_secs` between two rounds of queries."""
 
 FULL_SECS: Final = 60.0
-"""How long a partition has to be full, or not to be any more, before it is told: one record that is settled makes room
-for a few, and then there is none again."""
+"""How long a partition must be full, or not full, before this is logged: a single settled record makes room for a few,
+and then it is full again."""
 
 _NAMED: Final = 5
-"""Partitions that a line of the log names; the status has them all."""
+"""Partitions that a log line names; the status has all of them."""
 
 _NOT_FETCHED: Final = Wait("fetch", False, "nothing was fetched")
 _NOT_ASKED_YET: Final = Wait("fetch", True, "nothing was fetched; its leader has not been asked yet")
@@ -40,10 +40,10 @@ _NOTHING_KNOWN: Final = Wait("nothing", False, "its oldest unsettled record cann
 
 
 class Watch:
-    """Watches one stream; `standstills` is what was seen at the last look.
+    """Watches one stream; `standstills` is the result of the last look.
 
-    `holds` gives the holds of the stream as a whole; `readable_end` asks a partition's leader for the end of what may
-    be read, for so many seconds at most, and raises `KafkaTroubleError`.
+    `holds` returns the holds of the stream as a whole. `readable_end` queries a partition's leader for the end of what
+    may be read, for at most so many seconds, and raises `KafkaTroubleError`.
     """
 
     def __init__(
@@ -67,16 +67,17 @@ class Watch:
         self._watchdog = Watchdog(stalled_secs)
         self._asked: dict[Partition, Wait] = {}
         self._queued: set[Partition] = set()
-        """Partitions whose leaders were not asked yet, as others have their turn: nothing is held against them."""
+        """Partitions whose leaders were not queried yet because of `ASKED_AT_ONCE`: they do not count as standing
+        still."""
         self._ends: dict[Partition, int] = {}
-        """Where a leader said that what may be read ends, for partitions of which no fetch has told it yet."""
+        """The readable end according to the leader, for partitions of which no fetch has reported one yet."""
         self._ask_at = 0.0
         self._asking: asyncio.Task[None] | None = None
         self._done: Hashable = None
         self._done_at = now()
         self._told: dict[str, float] = {}
         self._full: dict[Partition, tuple[float, float]] = {}
-        """Partitions that were found full, and when they were first and last; told where that is long enough apart."""
+        """When partitions were first and last found full; logged if far enough apart."""
         self._log = get_logger("stream").bind(stream=name)
 
     async def run(self) -> None:
@@ -88,10 +89,10 @@ class Watch:
         finally:
             if self._asking is not None:
                 self._asking.cancel()
-            self.standstills = []  # what is not watched any more is not known to stand still
+            self.standstills = []  # nothing is known once it is not watched
 
     def look(self, at: float) -> None:
-        """Look at everything once, and have leaders asked where that may explain something."""
+        """Look at everything once, and query leaders where that may explain something."""
         with self._state.lock:
             waits = self._waits(self._watchdog.suspects(self._spots(), now=at), at)
             self.standstills = self._watchdog.look(waits, now=at)
@@ -105,16 +106,16 @@ class Watch:
         self._ends = {p: end for p, end in self._ends.items() if p in self._asked or p in waits}
         if unread and at >= self._ask_at and (self._asking is None or self._asking.done()):
             self._ask_at = at + self._stalled_secs * ASK_SHARE
-            # What was asked goes to the end, so that many partitions have their turn.
+            # Queried partitions go to the end, so that all have their turn.
             turns = {p: turn for turn, p in enumerate(self._asked)}
             unread.sort(key=lambda p: turns.get(p, -1))
             self._queued = {p for p in unread[ASKED_AT_ONCE:] if p not in turns}
             self._asking = asyncio.get_running_loop().create_task(self._ask(unread[:ASKED_AT_ONCE]))
 
     def _spots(self) -> dict[Partition | None, Spot]:
-        """Return how far all have come; called under the lock."""
+        """Return how far all partitions have come; called under the lock."""
         flow, known = self._state.flow, self._reader.spots
-        # Out of its group there are no partitions that could be seen to stand still: the stream does, as a whole.
+        # Outside of its group a stream has no partitions that could stand still: it does, as a whole.
         spots: dict[Partition | None, Spot] = {None: Spot(None, None, self._reader.in_group and self._reader.turns)}
         for partition in self._reader.partitions:
             there = flow.partitions.get(partition)
@@ -129,14 +130,14 @@ class Watch:
         return spots
 
     def _waits(self, suspects: Iterable[Partition | None], at: float) -> dict[Partition | None, Wait]:
-        """Return what each waits for; called under the lock."""
+        """Return what each suspect waits for; called under the lock."""
         done = (self._state.counts.requests, self._state.counts.settled)
         if done != self._done:
             self._done, self._done_at = done, at
         holds = self._holds()
         waits = {partition: self._wait(partition, holds, at) for partition in suspects}
         if not self._reader.has_room:
-            # Whoever keeps the room is waited for by all others.
+            # All others wait for the one that uses up the room.
             why = next((wait for wait in waits.values() if wait.known and wait.waits_for != "fetch"), None)
             full = Wait("room", why is not None, "no room for more records: buffer.max_bytes is used up")
             waits |= {p: full for p, wait in waits.items() if wait.waits_for == "fetch"}
@@ -187,18 +188,18 @@ class Watch:
                 assert_never(never)
 
     def _is_busy(self, at: float) -> bool:
-        """Tell whether others have had their results lately, so that what may start waits for its turn."""
+        """Return whether other records got results lately, so that a startable batch just waits for its turn."""
         return at - self._done_at < self._stalled_secs * 0.5
 
     def _paced_until(self, partition: Partition) -> float | None:
-        """Return when the list of its oldest record may go on, None where that waits for no pace."""
+        """Return when the list of its oldest record may proceed, or None if that does not wait for a pace."""
         flow, pacer = self._state.flow, self._state.admission.pacer
         base = flow.partitions[partition].base
         if pacer is None:
             return None
         return pacer.waits_until(lambda c: c.partition == partition and c.offsets[0] == base)
 
-    # ------------------------------------------------------------------ asking Kafka
+    # ------------------------------------------------------------------ queries to Kafka
 
     async def _ask(self, partitions: list[Partition]) -> None:
         for partition in partitions:
@@ -215,7 +216,7 @@ class Watch:
             return error
 
     def _why_unread(self, partition: Partition, end: int | KafkaTroubleError) -> Wait:
-        """Return why nothing was fetched, given what the partition's leader said."""
+        """Return why nothing was fetched, given the leader's answer."""
         if isinstance(end, KafkaTroubleError):
             there_after_a_restart = end.away or end.topic_gone or end.unauthorized
             return Wait("kafka", there_after_a_restart, f"{end.code}: {end}")
@@ -224,13 +225,13 @@ class Watch:
             return Wait("fetch", False, "there are records that were not fetched")
         return Wait("upstream_transaction_open", True, "a producer of the topic has neither committed nor aborted")
 
-    # ------------------------------------------------------------------ what is told
+    # ------------------------------------------------------------------ logging
 
     def _tell(self, at: float) -> None:
         """Log one line when something begins to stand still for a reason, and one when nothing does any more."""
         groups: dict[str, list[Standstill]] = {}
         for standstill in self.standstills:
-            if standstill.wait.waits_for != "hold":  # which tells of itself
+            if standstill.wait.waits_for != "hold":  # holds are logged elsewhere
                 groups.setdefault(standstill.wait.waits_for, []).append(standstill)
         for waits_for in [reason for reason in self._told if reason not in groups]:
             lasted = round(at - self._told.pop(waits_for), 1)
@@ -251,7 +252,7 @@ class Watch:
             )
 
     def _tell_full(self, full: Mapping[Partition, int], at: float) -> None:
-        """Log one line when a partition has been full for a while, and one when it is not any more."""
+        """Log one line when a partition has been full for a while, and one when it no longer is."""
         for partition, in_doubt in full.items():
             first, last = self._full.get(partition, (at, at))
             self._full[partition] = first, at

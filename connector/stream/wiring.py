@@ -1,4 +1,4 @@
-"""What the settings of a stream mean to its parts: limits, policies and options, and the state that they share."""
+"""Translates the settings of a stream for its parts: limits, policies, options, and the shared state."""
 
 import secrets
 
@@ -22,18 +22,18 @@ from connector.stream.state import State
 from connector.trackly.operations import Operation
 
 FIXED_BYTES = (configs.PREFETCH_KBYTES + 8_192) * 1024
-"""What librdkafka keeps beside the records that we hold: its prefetch, and the results that a tick has queued."""
+"""What librdkafka stores besides the records that we hold: its prefetch, and the results that a tick has queued."""
 
 
 def groups_of(settings: StreamSettings) -> dict[str, tuple[str, ...]]:
-    """Return the consumer groups of a stream and what each reads: its own, and those of its rules of redrive."""
+    """Return the consumer groups of a stream and the topics of each: its own, and those of its redrive rules."""
     dead_letters = settings.dead_letters
     rules = {settings.redrive_group(rule.name): (dead_letters.topic,) for rule in dead_letters.redrive}
     return {settings.group: topics_of(settings), **rules}
 
 
 def topics_of(settings: StreamSettings) -> tuple[str, ...]:
-    """Return what is read: topics or a pattern, and beside them what is sent again."""
+    """Return what is read: topics or a pattern, and the redrive topic."""
     return (*settings.sources, settings.redrive_topic)
 
 
@@ -70,7 +70,7 @@ def state_of(settings: StreamSettings, operation: Operation, id_prefix: str) -> 
 
 
 def batch_limits(settings: StreamSettings, operation: Operation) -> BatchLimits:
-    """Return what a request of a stream may hold."""
+    """Return the limits of a request."""
     batch = settings.batch
     return BatchLimits(
         1 if settings.mode == "single" else batch.max_records,
@@ -102,7 +102,7 @@ def read_options(settings: StreamSettings, kafka: KafkaSettings, buffer_bytes: i
 
 
 def verdict_policy(settings: StreamSettings, operation: Operation) -> VerdictPolicy:
-    """Return what the settings say of answers."""
+    """Return the settings that the verdict table depends on."""
     return VerdictPolicy(
         settings.retry.max_attempts,
         frozenset(settings.retry.transient_codes),
@@ -113,6 +113,6 @@ def verdict_policy(settings: StreamSettings, operation: Operation) -> VerdictPol
 
 
 def retry_policy(settings: StreamSettings) -> RetryPolicy:
-    """Return how often a stream tries again, and when."""
+    """Return how often a stream retries, and when."""
     retry = settings.retry
     return RetryPolicy(retry.max_attempts, retry.backoff_base_secs, retry.backoff_max_secs, retry.retry_after_max_secs)
