@@ -1,1 +1,1 @@
-"""Kafka: the only home of confluent_kafka. Reads chunks, writes results, commits progress; decides nothing."""
+"""Kafka: the only package that uses confluent_kafka. Reads chunks, writes results, commits progress."""

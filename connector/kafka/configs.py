@@ -1,7 +1,7 @@
-"""Settings to librdkafka properties: what we set, and why.
+"""Translates settings to librdkafka properties: what we set, and why.
 
-Order of precedence: our tuning, then the operator's properties, then what the guarantee needs; properties that would
-break it are refused when the settings are loaded.
+Order of precedence, lowest first: our tuning, the operator's properties, what the guarantee needs. Properties that
+would break the guarantee are rejected when the settings are loaded.
 """
 
 import logging
@@ -13,7 +13,7 @@ from connector.config.streams import StreamSettings
 Config = dict[str, Any]
 
 MAX_BATCH_BYTES = 1_000_000
-"""Of what a producer puts together for a partition, where its topic takes as much."""
+"""Largest batch that a producer builds for a partition, if the topic accepts it."""
 
 PREFETCH_KBYTES = 8_192
 """librdkafka's prefetch for a consumer; part of the stream's byte budget."""
@@ -22,13 +22,13 @@ PRODUCER_QUEUE_KBYTES = 65_536
 
 
 def common(kafka: KafkaSettings, client_id: str) -> Config:
-    """Return what every client of the cluster needs."""
+    """Return the properties of every client of the cluster."""
     return {
         "api.version.request.timeout.ms": _half_ms(kafka),
         "socket.keepalive.enable": True,
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 2_000,
-        # Half a second is librdkafka's default pause before it looks up a coordinator again.
+        # librdkafka's default is to wait half a second before it looks up a coordinator again.
         "retry.backoff.ms": 5,
         "retry.backoff.max.ms": 200,
         "log.connection.close": False,
@@ -41,17 +41,18 @@ def common(kafka: KafkaSettings, client_id: str) -> Config:
 
 
 def asking(kafka: KafkaSettings, client_id: str) -> Config:
-    """Return what a client needs that only asks.
+    """Return the properties of a client that only queries.
 
-    A broker that says nothing any more (a frozen host) is known for it only by a request that is not answered. A call
-    that has met one then has time left for another; by librdkafka's own 60 s it would have none. Not so for those that
-    write: what is sent again by a new connection could be overtaken by its first copy, and a group takes both.
+    It notices a broker that no longer responds (a frozen host) only by a request that is not answered. With half the
+    call's timeout per request, a call that meets such a broker has time for another one; with librdkafka's default of
+    60 s it would not. Producers and consumers keep the default: a request that is repeated on a new connection and its
+    first copy may arrive in either order, and a group accepts both.
     """
     return {"socket.timeout.ms": _half_ms(kafka), **common(kafka, client_id)}
 
 
 def _half_ms(kafka: KafkaSettings) -> int:
-    """Return half the time of a call, within what librdkafka takes for both properties."""
+    """Return half the timeout of a call, within the range that librdkafka accepts for both properties."""
     return min(max(int(kafka.request_timeout_secs * 500), 10), 300_000)
 
 
@@ -74,18 +75,18 @@ def _security(security: SecuritySettings) -> Config:
 def consumer(
     kafka: KafkaSettings, stream: StreamSettings, *, client_id: str, instance_id: str, group: str | None = None
 ) -> Config:
-    """Return the configuration of a consumer in the stream's group, or in another of its groups."""
+    """Return the properties of a consumer in the stream's group, or in another of its groups."""
     config: Config = {
-        # Measured: with the default of 1,000 ms for fetch.queue.backoff.ms a reader stays at a quarter of its speed.
+        # Measured: with the default of 1,000 ms, a reader gets a quarter of its speed.
         "fetch.queue.backoff.ms": 5,
-        # A tenth of a second at full speed. Each message waiting in librdkafka takes hundreds of bytes beside its
-        # own: measured, ten times as many cost 70 MB and bring nothing.
+        # A tenth of a second at full speed. A message waiting in librdkafka takes hundreds of bytes besides its own:
+        # measured, ten times as many cost 70 MB and gain nothing.
         "queued.min.messages": 20_000,
         "queued.max.messages.kbytes": PREFETCH_KBYTES,
-        # Of each partition at once. librdkafka unpacks an answer as a whole: measured with 1 MB, compressed topics take
-        # up to twice the memory and a sixth more time, while others gain nothing.
+        # Per partition. librdkafka decompresses a response as a whole: measured with 1 MB, compressed topics take up to
+        # twice the memory and a sixth more time, and others gain nothing.
         "fetch.message.max.bytes": 262_144,
-        # Of an idle stream: each answer wakes a thread here and one of the broker. A seek waits for it as well.
+        # For idle streams: each response wakes up a thread here and one of the broker. A seek waits for it as well.
         "fetch.wait.max.ms": 100,
         "topic.metadata.refresh.interval.ms": int(stream.metadata_refresh_secs * 1000),
         **common(kafka, client_id),
@@ -109,7 +110,7 @@ def consumer(
 
 
 def compresses(kafka: KafkaSettings) -> bool:
-    """Tell whether producers compress what they write."""
+    """Return whether producers compress what they write."""
     given = {**kafka.properties, **kafka.producer_properties}
     return "none" not in (given.get("compression.type"), given.get("compression.codec"))
 
@@ -117,18 +118,18 @@ def compresses(kafka: KafkaSettings) -> bool:
 def producer(
     kafka: KafkaSettings, *, client_id: str, transactional_id: str | None, batch_bytes: int = MAX_BATCH_BYTES
 ) -> Config:
-    """Return the producer's configuration; without a transactional id it is only idempotent."""
+    """Return the producer's properties; without a transactional id it is only idempotent."""
     config: Config = {
-        # The end of a tick sends what waits, at once. Until then records had better wait for company: measured, with
-        # 5 ms the sending thread wakes so often that a record costs a fifth more, and the broker gets small batches.
+        # The end of a tick sends everything at once. Until then, records should wait for larger batches: measured, with
+        # 5 ms the sending thread wakes up so often that a record costs a fifth more, and the broker gets small batches.
         "linger.ms": 100,
-        # Outcomes are much alike: measured, this halves the broker's work, and costs next to nothing here.
+        # Outcomes are very similar: measured, this halves the broker's work, and costs almost nothing here.
         "compression.type": "lz4",
         "batch.size": batch_bytes,
         "batch.num.messages": 100_000,
         "queue.buffering.max.messages": 1_000_000,
         "queue.buffering.max.kbytes": PRODUCER_QUEUE_KBYTES,
-        # The topics' own limits decide; they are read before anything is written to them.
+        # The topics' own limits apply; they are read before anything is written.
         "message.max.bytes": 100_000_000,
         **common(kafka, client_id),
         **kafka.producer_properties,
@@ -136,7 +137,7 @@ def producer(
         "acks": "all",
         "delivery.report.only.error": True,
     }
-    # The operator's own word counts where it asks for less: what the topics refuse is not for anybody to choose.
+    # A smaller batch size of the operator's is respected; a larger one is not, because topics would reject the batches.
     if (asked := str(config["batch.size"])).isdecimal():
         config["batch.size"] = min(batch_bytes, int(asked))
     if transactional_id is not None:

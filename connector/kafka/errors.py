@@ -1,4 +1,4 @@
-"""What can go wrong with Kafka, told apart by what it asks of us."""
+"""Errors of Kafka, classified by how we must react."""
 
 from concurrent.futures import Future
 from typing import TypeVar
@@ -21,16 +21,16 @@ _UNANSWERED = frozenset(
     {
         KafkaError._TIMED_OUT,  # noqa: SLF001
         KafkaError._MSG_TIMED_OUT,  # noqa: SLF001
-        # What a transaction's failed records are told whose time was up before they were sent at all.
+        # Reported for records of a transaction that timed out before they were sent at all.
         KafkaError._PURGE_QUEUE,  # noqa: SLF001
         KafkaError._PURGE_INFLIGHT,  # noqa: SLF001
     }
 )
 _TIMED_OUT = _UNANSWERED | {KafkaError.REQUEST_TIMED_OUT}
 _TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
-"""For its topic, and for a segment of it."""
+"""For the topic, or for one of its segments."""
 _UNFIT = frozenset({KafkaError.INVALID_RECORD, KafkaError.INVALID_TIMESTAMP, KafkaError.POLICY_VIOLATION})
-"""Topics have rules: one that is compacted takes no record without a key, and none takes times far ahead of its own."""
+"""Topics have rules: a compacted one accepts no record without a key, and none accepts times far ahead of its own."""
 
 _AGAIN = frozenset(
     {
@@ -51,7 +51,7 @@ _AWAY = _AGAIN | {
     KafkaError._PURGE_QUEUE,  # noqa: SLF001
     KafkaError._PURGE_INFLIGHT,  # noqa: SLF001
     KafkaError.BROKER_NOT_AVAILABLE,
-    # The transaction before is not ended yet, as where too few replicas are in sync to take its end.
+    # The previous transaction has not ended yet, for instance because too few replicas are in sync.
     KafkaError.CONCURRENT_TRANSACTIONS,
     KafkaError.KAFKA_STORAGE_ERROR,
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -65,7 +65,7 @@ _AWAY = _AGAIN | {
 
 
 class KafkaTroubleError(Exception):
-    """Kafka did not do what it was asked; `code` is librdkafka's name for why."""
+    """Kafka did not do what was asked; `code` is librdkafka's name for the cause."""
 
     def __init__(self, error: "KafkaError | KafkaTroubleError | str", doing: str = "") -> None:
         text = error.str() if isinstance(error, KafkaError) else str(error)
@@ -76,23 +76,23 @@ class KafkaTroubleError(Exception):
         self.code = error.name() if isinstance(error, KafkaError) else "LOCAL"
         number = error.code() if isinstance(error, KafkaError) else 0
         self.unauthorized = number in _AUTHORIZATION
-        # A consumer that cannot go on tells why in words alone.
+        # A consumer that cannot continue gives the cause only as text.
         self.fenced = number in _FENCED or (number == KafkaError._FATAL and "fenced" in text)  # noqa: SLF001
         self.topic_gone = number in _GONE
         self.timed_out = number in _TIMED_OUT
         self.unanswered = number in _UNANSWERED
-        """A broker said nothing in the time that the call, or what it was to write, had."""
+        """No broker answered within the timeout of the call or of the records."""
         self.group_is_classic = number == KafkaError._FATAL and "group id does not exist" in text  # noqa: SLF001
-        """A member of the newer protocol may not join its group, as that has members of the classic one."""
+        """A member with the newer protocol cannot join its group, because that has members with the classic one."""
         self.away = number in _AWAY or self.group_is_classic
-        """Brokers, a leader or a coordinator cannot be reached or do not do their work: no restart of ours mends it."""
+        """Brokers, a leader or a coordinator are unreachable or not working: restarting us would not help."""
         self.too_large = number in _TOO_LARGE
         self.unfit = number in _UNFIT
-        """A topic does not take such records, whatever their size."""
+        """The topic does not accept such records, whatever their size."""
 
 
 class RetriableError(KafkaTroubleError):
-    """The same call may be made again; whether it took effect is not known."""
+    """The call may be repeated; whether it took effect is unknown."""
 
 
 class AbortableError(KafkaTroubleError):
@@ -100,11 +100,11 @@ class AbortableError(KafkaTroubleError):
 
 
 class FatalError(KafkaTroubleError):
-    """The producer or consumer cannot go on; a new one may."""
+    """This producer or consumer cannot continue; a new one may."""
 
 
 def translate(exception: KafkaException, doing: str = "") -> KafkaTroubleError:
-    """Return librdkafka's exception as one of ours; `doing` says what was tried, for whoever reads the message."""
+    """Return librdkafka's exception as one of ours; `doing` says what was tried, and begins the message."""
     error: KafkaError = exception.args[0]
     if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 (`produce` names it, without the mark)
         return FatalError(error, doing)
@@ -116,10 +116,10 @@ def translate(exception: KafkaException, doing: str = "") -> KafkaTroubleError:
 
 
 def answer(future: "Future[_T]", timeout_secs: float, doing: str) -> _T:
-    """Return what an administrative call brought; one that is not answered in time raises `RetriableError`."""
+    """Return the result of an admin call; raises `RetriableError` on timeout."""
     try:
         return future.result(timeout_secs)
-    except TimeoutError as error:  # librdkafka's own time does not run while it looks for a coordinator
+    except TimeoutError as error:  # librdkafka's own timeout does not run while it looks for a coordinator
         raise RetriableError(KafkaError(KafkaError._TIMED_OUT), doing) from error  # noqa: SLF001
     except KafkaException as error:
         raise translate(error, doing) from error

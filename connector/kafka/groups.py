@@ -1,4 +1,4 @@
-"""Who is in a consumer group: to find a twin before it is fenced, and partitions that nobody has."""
+"""Members of consumer groups: to find a worker with the same id before it is fenced, and partitions with no owner."""
 
 import struct
 import time
@@ -19,14 +19,14 @@ _STIR_SECS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member of a group, as the coordinator sees it."""
+    """A member of a group, as the coordinator reports it."""
 
     client_id: str
     instance_id: str | None
 
 
 def members(config: Config, group: str, timeout_secs: float) -> list[Member]:
-    """Return the members of a group; a group that does not exist has none. Raises `KafkaTroubleError`."""
+    """Return the members of a group, none for a group that does not exist. Raises `KafkaTroubleError`."""
     admin = AdminClient(cast("Any", config))
     future = admin.describe_consumer_groups([group], request_timeout=timeout_secs)[group]
     try:
@@ -39,9 +39,9 @@ def members(config: Config, group: str, timeout_secs: float) -> list[Member]:
 
 
 def set_offsets(config: Config, group: str, offsets: Mapping[Partition, tuple[int, str]], timeout_secs: float) -> None:
-    """Commit offsets with their metadata to a group that has no members, all or some of them.
+    """Commit offsets with metadata to a group without members; all or some of them.
 
-    Raises `KafkaTroubleError`, also where the group has members, as whose commits these are not.
+    Raises `KafkaTroubleError`, also if the group has members, because then the commits are theirs.
     """
     doing = f"committing offsets of group {group}"
     spots = [TopicPartition(*partition, offset, metadata) for partition, (offset, metadata) in offsets.items()]
@@ -63,16 +63,16 @@ class Group:
         self._group = group
         self._timeout_secs = timeout_secs
         self._complete: set[Partition] | None = None
-        """What its members had when nothing was left over."""
+        """What its members had when no partition was left over."""
 
     def orphans(self, topics: Sequence[str]) -> frozenset[Partition]:
         """Return the partitions of these topics (names and patterns) that no member of a stable group reads.
 
-        A static member that comes back is given what it had, and the group is not rebalanced: partitions of a topic
-        that it reads no more are in vain with it. Raises `KafkaTroubleError`.
+        A static member that comes back is assigned what it had, without a rebalance: partitions of a topic that it no
+        longer subscribes to count as not read. Raises `KafkaTroubleError`.
         """
-        # Not by `describe_consumer_groups`: while a coordinator does not answer, librdkafka 2.15 may end the process
-        # over it (an assertion in `rd_kafka_enq_once_del_source_return`), and this is asked for as long as we run.
+        # Not `describe_consumer_groups`: while a coordinator does not answer, librdkafka 2.15 may abort the process (an
+        # assertion in `rd_kafka_enq_once_del_source_return`), and this query runs for as long as we do.
         try:
             groups = self._admin.list_groups(self._group, timeout=self._timeout_secs)
             if [group.state for group in groups] != ["Stable"]:
@@ -84,13 +84,13 @@ class Group:
                 for partition in assigned(member.assignment or b"")
                 if partition.topic in topics_read
             }
-            # Topics of the whole cluster are asked for only when something has moved: partitions that are added come
-            # with a rebalance of their own.
+            # The topics of the whole cluster are queried only when something has moved: new partitions come with a
+            # rebalance of their own.
             if owned == self._complete:
                 return frozenset()
             orphans = partitions_of(topics, self._admin.list_topics(timeout=self._timeout_secs)) - owned
         except KafkaException as error:
-            self._admin = AdminClient(self._config)  # this one may be cut off: see `reach`
+            self._admin = AdminClient(self._config)  # this client may have lost its brokers: see `reach`
             raise translate(error, f"asking what group {self._group} has") from error
         if not orphans:
             self._complete = owned
@@ -98,9 +98,9 @@ class Group:
 
 
 def subscribed(metadata: bytes) -> set[str]:
-    """Return the topics that a member reads, as the consumer protocol writes it.
+    """Return the topics that a member reads, from a ConsumerProtocolSubscription.
 
-    ConsumerProtocolSubscription: version (2 bytes), then the names, with a count before all and a length before each.
+    Version (2 bytes), count (4), then the names, each with its length (2).
     """
     found, at = set(), 6
     for _ in range(_count(metadata, 2, of_bytes=2)):
@@ -110,9 +110,10 @@ def subscribed(metadata: bytes) -> set[str]:
 
 
 def assigned(assignment: bytes) -> set[Partition]:
-    """Return the partitions of a member's assignment, as the consumer protocol writes it.
+    """Return the partitions of a member, from a ConsumerProtocolAssignment.
 
-    ConsumerProtocolAssignment: version (2 bytes), then by topic its name and numbers, each with a count before it.
+    Version (2 bytes), count of topics (4), then for each its name with length (2), count (4) and partition numbers (4
+    each).
     """
     found: set[Partition] = set()
     at = 6
@@ -124,18 +125,18 @@ def assigned(assignment: bytes) -> set[Partition]:
 
 
 def _count(data: bytes, at: int, *, of_bytes: int) -> int:
-    """Return how many things follow, no more than there is room for: whoever is in the group may have written it."""
+    """Return the count at an index, no more than the data has room for: any client in the group may have set it."""
     return min(int.from_bytes(data[at : at + 4]), max(len(data) - at - 4, 0) // of_bytes)
 
 
 def _name(data: bytes, at: int) -> tuple[str, int]:
-    """Return the name that stands at a place, and where it ends."""
+    """Return the name at an index, and the index after it."""
     end = at + 2 + int.from_bytes(data[at : at + 2])
     return data[at + 2 : end].decode(errors="replace"), end
 
 
 def stir(config: Config, topic: str) -> None:
-    """Have a group rebalance, by a member that comes for a moment and reads nothing of what the others read.
+    """Trigger a rebalance of a group, by a member that joins for a moment and reads none of the group's topics.
 
     `config` is that of the group's consumers; `topic` is one that they do not read. Raises `KafkaTroubleError`.
     """

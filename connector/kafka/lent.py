@@ -1,4 +1,4 @@
-"""A thread that is lent to calls which may never come back."""
+"""A thread for calls that may never return."""
 
 import threading
 import time
@@ -14,16 +14,16 @@ from connector.kafka.errors import RetriableError
 _T = TypeVar("_T")
 
 LOOK_SECS = 1.0
-"""How often it is asked whether a call that has not come back is to be waited for any longer."""
+"""How often to check whether waiting for a call still makes sense."""
 
 _Job = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...]]
 
 
 class Lent:
-    """Makes one call after another in a thread of its own, for as long as it is referred to.
+    """Makes one call after another in a thread of its own, for as long as this object is referenced.
 
-    A call that does not return keeps that thread, and nobody else: not the caller, and not the end of the process,
-    which a thread of an executor would hold up. The thread is there from the first call on; one thread makes them all.
+    A call that does not return blocks only that thread: neither the caller nor the exit of the process, which a thread
+    of an executor would delay. The thread starts with the first call.
     """
 
     def __init__(self, name: str) -> None:
@@ -40,10 +40,10 @@ class Lent:
         *arguments: object,
         is_hopeless: Callable[[], bool] = lambda: False,
     ) -> _T:
-        """Return what a call returns, or raise what it raises; `RetriableError` when it does not return in time.
+        """Return what a call returns, or raise what it raises; `RetriableError` if it does not return in time.
 
-        Or when it `is_hopeless`, which is asked now and then. One that waits for another by then is not begun any more:
-        nobody would know of what it does.
+        Also if `is_hopeless` becomes true, which is checked now and then. A call that is still waiting for an earlier
+        one is then cancelled: nobody would know of its effect.
         """
         if self._thread.ident is None:
             self._thread.start()
@@ -56,17 +56,18 @@ class Lent:
                 return future.result(min(left, LOOK_SECS))
             except TimeoutError as error:
                 if future.done():
-                    return future.result()  # it came at the last moment, or raises that itself
+                    return future.result()  # it returned at the last moment, or raised TimeoutError itself
                 if left <= LOOK_SECS or is_hopeless():
                     future.cancel()
                     raise RetriableError(KafkaError(KafkaError._TIMED_OUT)) from error  # noqa: SLF001
 
 
 def first_answer(timeout_secs: float, function: Callable[..., _T], *arguments: object) -> _T:
-    """Return what a call brings that asks brokers first of all, and so waits where none answers.
+    """Return the result of the first call to the brokers, which waits if none answers.
 
-    In another thread, as a signal such as Ctrl-C ends this one only between calls. The call takes `timeout_secs` at
-    most, and says why by itself; only one that has not come back in twice that time raises `RetriableError` from here.
+    It runs in another thread because a signal such as Ctrl-C interrupts this one only between calls. The call itself
+    takes at most `timeout_secs` and raises its own error; `RetriableError` is raised if it has not returned after twice
+    that.
     """
     return Lent("first-answer").call(2 * timeout_secs, function, *arguments)
 
@@ -79,4 +80,4 @@ def _serve(jobs: "SimpleQueue[_Job | None]") -> None:
                 future.set_result(function(*arguments))
             except BaseException as error:  # noqa: BLE001 (it is the caller's)
                 future.set_exception(error)
-        del job, future, function, arguments  # or what they refer to would live until the next call
+        del job, future, function, arguments  # otherwise what they refer to would live until the next call

@@ -1,4 +1,4 @@
-"""What the brokers allow us: asked, never tried out on anything that others use."""
+"""What the brokers allow us: queried, never tried out on anything that others use."""
 
 import time
 from collections.abc import Collection, Sequence
@@ -16,15 +16,15 @@ _ANSWER_SECS, _REST_SECS = 0.5, 0.1
 
 
 _DESCRIBING: Final = frozenset({"Read", "Write", "Describe"})
-"""Operations that bring the right to describe along: of these none is allowed where that is refused."""
+"""Operations that imply the right to describe: none of them is allowed if describing is denied."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What is allowed on a resource: names of operations such as `Read`, None where the brokers do not tell.
+    """What is allowed on a resource: names of operations such as `Read`; None if brokers do not report them.
 
-    Of a topic that does not exist nothing is known but that it may be described; of one that may not be described,
-    not even whether it exists.
+    Of a topic that does not exist, only that it may be described is known; of one that may not be described, not even
+    whether it exists.
     """
 
     operations: frozenset[str] | None
@@ -32,7 +32,7 @@ class Allowed:
     describable: bool = True
 
     def tells(self, wanted: str) -> bool:
-        """Tell whether an operation is known to be allowed."""
+        """Return whether an operation is known to be allowed."""
         return self.operations is not None and wanted in self.operations
 
     def missing(self, wanted: Collection[str]) -> list[str]:
@@ -46,13 +46,13 @@ NOTHING: Final = Allowed(None, describable=False)
 
 
 class Permissions:
-    """Asks the brokers what this principal may do. Raises `KafkaTroubleError` where they do not answer."""
+    """Queries what this principal may do. Raises `KafkaTroubleError` if brokers do not answer."""
 
     def __init__(self, config: Config, timeout_secs: float) -> None:
         self._config = config
         try:
             self._admin = AdminClient(cast("Any", config))
-        except KafkaException as error:  # a certificate that is being replaced, say
+        except KafkaException as error:  # such as a certificate that is just being replaced
             raise translate(error, "making a client that asks what is allowed") from error
         self._timeout = timeout_secs
 
@@ -92,9 +92,9 @@ class Permissions:
         return _allowed(described.authorized_operations)
 
     def may_read(self, names: Collection[str | None], *, group: str, topics: Collection[str]) -> set[str | None]:
-        """Return which of these topics may surely be read, or are gone; with None for the group, and all of `topics`.
+        """Return which of these topics may certainly be read, or are gone; None: the group and all of `topics`.
 
-        Of what brokers do not tell, or not in time, nothing is sure.
+        What brokers do not report, or not in time, is not included.
         """
         asked = {name for name in names if name is not None} | set(topics if None in names else ())
         try:
@@ -106,10 +106,10 @@ class Permissions:
         return {*sure, None} if whole else {*sure}
 
     def _await_coordinator(self, group: str) -> None:
-        """Return once a group's coordinator answers, which in a young cluster takes some seconds.
+        """Return once a group's coordinator answers, which takes some seconds in a new cluster.
 
-        An administrator's question waits for it as long as it may, and may end the process when that is up (see
-        `groups.py`); that of a consumer for what it has committed may be repeated.
+        An admin call waits for it as long as it may, and may abort the process at its timeout (see `groups.py`); a
+        consumer's query for commits can be repeated.
         """
         consumer = Consumer({**self._config, "group.id": group, "enable.auto.commit": False})
         deadline = time.monotonic() + self._timeout
@@ -118,7 +118,7 @@ class Permissions:
                 try:
                     consumer.committed([TopicPartition("nothing", 0)], _ANSWER_SECS)
                 except KafkaException as error:
-                    # Why no coordinator is told of is what the consumer hears beside the answer.
+                    # Why there is no coordinator is an event of the consumer, not part of the answer.
                     heard = consumer.poll(0)
                     said = heard.error() if heard is not None else None
                     reason = error if said is None else KafkaException(said)
@@ -132,7 +132,7 @@ class Permissions:
             consumer.close()
 
     def refused_creation(self, name: str, *, partitions: int, replication_factor: int) -> KafkaTroubleError | None:
-        """Return why a topic that does not exist could not be created, None when it could; nothing is created."""
+        """Return why a missing topic could not be created, None if it could; nothing is created."""
         order = NewTopic(name, num_partitions=partitions, replication_factor=replication_factor)
         future = self._admin.create_topics([order], validate_only=True, request_timeout=self._timeout)[name]
         try:
@@ -143,7 +143,7 @@ class Permissions:
 
 
 def _allowed(operations: Any) -> Allowed:
-    """Return the operations that were told; brokers before 2.3, and librdkafka's mock, tell none."""
+    """Return the reported operations; brokers before 2.3, and librdkafka's mock cluster, report none."""
     if not operations:
         return Allowed(None)
     return Allowed(frozenset(operation.name.title().replace("_", "") for operation in operations))

@@ -1,7 +1,7 @@
-"""Writes results and commits progress: the producer of one stream, in transactions or, at-least-once, without.
+"""Writes results and commits progress: the producer of one stream, with transactions or, at-least-once, without.
 
-A caller runs `begin`, any number of `write_*`, `flush` where it has time, then `commit`. Errors come as ours:
-`AbortableError` asks for `abort`, `RetriableError` from `commit` asks for `commit` again, `FatalError` for a new
+A caller calls `begin`, any number of `write_*`, optionally `flush`, then `commit`. Errors are ours: after
+`AbortableError` call `abort`, after `RetriableError` from `commit` call `commit` again, after `FatalError` create a new
 publisher.
 """
 
@@ -21,10 +21,10 @@ from connector.kafka.lent import Lent
 from connector.kafka.source import Membership, Source
 
 _VAGUE: Final = frozenset({"_STATE", "_INCONSISTENT"})
-"""Errors of a call that only say that something in the transaction has failed before."""
+"""Errors that only say that something failed earlier in the transaction."""
 
 _GIVEN_UP: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001
-"""What is reported of records behind the one that failed, too: any other report tells more."""
+"""Also reported for records behind the one that failed: any other report says more."""
 
 Offsets = dict[Partition, tuple[int, str]]
 
@@ -38,7 +38,7 @@ class Publisher(ABC):
 
     @abstractmethod
     def start(self, timeout_secs: float) -> None:
-        """Get ready; with transactions this ends those that a worker of the same id left open."""
+        """Get ready; with transactions, end those that an earlier worker with the same id left open."""
 
     def begin(self) -> None:
         """Begin a tick."""
@@ -46,14 +46,14 @@ class Publisher(ABC):
 
     @abstractmethod
     def commit(self, offsets: Offsets, group: Membership, timeout_secs: float) -> None:
-        """Make the tick durable: its records first, then, or with them, its offsets."""
+        """Make the tick durable: its records first, then, or together with them, its offsets."""
 
     @abstractmethod
     def abort(self, timeout_secs: float) -> None:
         """Take the tick back."""
 
     def close(self) -> None:
-        """Throw the producer away, with whatever it still holds."""
+        """Discard the producer, with everything it still holds."""
         self._producer.purge(in_queue=True, in_flight=True, blocking=False)
 
     def write_batch(
@@ -64,7 +64,7 @@ class Publisher(ABC):
         keys: Sequence[bytes | None] | None,
         headers: Headers | None = None,
     ) -> None:
-        """Write records to one partition, or to one chosen by key where `partition` is -1; `headers` are of each."""
+        """Write records to a partition, or by key if `partition` is -1; `headers` are added to each record."""
         done = 0
         for _ in range(1_000):
             rest = iter(values[done:])
@@ -73,7 +73,7 @@ class Publisher(ABC):
                 self._produce((topic, partition), islice(rest, watched), keys and keys[done:], headers, self._report)
                 self._produce((topic, partition), rest, keys and keys[done + watched :], headers, None)
             except BufferError:
-                done = len(values) - length_hint(rest) - 1  # the one that found no place was taken off `rest`
+                done = len(values) - length_hint(rest) - 1  # the one without room was already taken off `rest`
                 self._call(self._producer.poll, 0.05)
             except KafkaException as error:
                 raise self._reason(translate(error)) from error
@@ -89,21 +89,21 @@ class Publisher(ABC):
         headers: Headers | None,
         report: Callable[..., None] | None,
     ) -> None:
-        """Hand records to librdkafka, with one call for each, made in C.
+        """Pass records to librdkafka, with one call for each, made in C.
 
-        Measured, that takes a fifth less than `produce_batch` and its dicts, and an argument is some 10 ns.
+        Measured: a fifth less than `produce_batch` and its dicts; each further argument takes some 10 ns.
         """
         topic, partition = where
         those: Iterable[bytes | None] = repeat(None) if keys is None else keys
         columns: list[Iterable[Any]] = [repeat(topic), values, those, repeat(partition)]
         if report is not None or headers is not None:
             columns.append(repeat(report))
-        if headers is not None:  # before them, the callback's other name, and a timestamp of 0 for that of writing
+        if headers is not None:  # before them: the callback's other name, and timestamp 0 (now)
             columns += [repeat(None), repeat(0), repeat(headers)]
         deque(map(self._producer.produce, *columns), maxlen=0)
 
     def _watched(self, count: int) -> int:
-        """Return how many of `count` records, the first ones, are watched: whether they are delivered is reported."""
+        """Return for how many of `count` records, the first ones, delivery is reported."""
         return count
 
     def write(
@@ -137,14 +137,14 @@ class Publisher(ABC):
         raise AbortableError("the producer's queue stays full")
 
     def flush(self, timeout_secs: float) -> bool:
-        """Wait for what was written to arrive, no longer than this; tell if nothing is under way any more."""
+        """Wait for the delivery of what was written, at most so long; return whether nothing is left."""
         return bool(self._call(self._producer.flush, timeout_secs) == 0)
 
     def _call(self, function: Any, *arguments: Any) -> Any:
-        """Make a call of the library's, whose errors come as ours.
+        """Call librdkafka and translate its errors.
 
-        That the producer cannot go on is raised out of whichever call notices while it serves reports; as an error of
-        the interpreter's, caused by it, where it serves one more; and the library may lose the error itself.
+        A fatal error is raised by any call that notices it while it serves delivery reports: directly, as the cause of
+        a SystemError if another report is served after it, or as a SystemError without a cause if the library loses it.
         """
         try:
             return function(*arguments)
@@ -158,11 +158,11 @@ class Publisher(ABC):
             raise self._reason(translate(error.__cause__)) from error
 
     def _end(self) -> KafkaTroubleError:
-        """Return why the producer cannot go on."""
+        """Return why the producer cannot continue."""
         return FatalError(KafkaError(KafkaError._FATAL))  # noqa: SLF001
 
     def _reason(self, error: KafkaTroubleError) -> KafkaTroubleError:
-        """Return a failed delivery in place of an error that only says that there was one."""
+        """Return a failed delivery instead of an error that only says that there was one."""
         if error.code not in _VAGUE or self._failed is None:
             return error
         failed, self._failed = self._failed, None
@@ -179,39 +179,39 @@ class Publisher(ABC):
 
 
 GRACE_SECS: Final = 1.0
-"""What a call may take beyond the time that it was given."""
+"""What a call may take beyond its timeout."""
 
 NAMED_SECS: Final = 1.0
-"""How long to ask which brokers there are, while a call waits for one of them."""
+"""Timeout for querying the brokers while a call waits for one of them."""
 
 
 class TransactionalPublisher(Publisher):
-    """Records, offsets and progress in one transaction. `topic` is one that exists and is written to."""
+    """Records, offsets and progress in one transaction. `topic` is an existing topic that is written to."""
 
     def __init__(self, config: Config, topic: str | None = None) -> None:
         super().__init__(config)
         self._topic = topic
         self._lent = Lent("offsets")
         self._brokers: set[int] = set()
-        """Their numbers, when it was last asked for them."""
+        """Broker ids at the last query."""
 
-    def _watched(self, count: int) -> int:  # noqa: ARG002 (the shape of the other's)
-        """Return that the first record alone is watched.
+    def _watched(self, count: int) -> int:  # noqa: ARG002 (the signature of the base class)
+        """Return 1: delivery is reported for the first record only.
 
-        A record that is not delivered fails the transaction, told or not. A report for each costs the lock of the
-        interpreter each time; one for a batch is for its reason, as all records of a produce request share their fate,
-        and what is behind it in the queue is given up.
+        A record that is not delivered fails the transaction anyway. Each report needs the interpreter lock; one per
+        batch is enough for the cause, because all records of a produce request share their fate, and those queued
+        behind it are purged.
         """
         return 1
 
     def start(self, timeout_secs: float) -> None:
         """Take over the transactional id; a transaction left open under it is ended first."""
         if self._topic is not None:
-            # The first answer lets librdkafka know the brokers, the second waits until one of them is connected.
-            # Measured: where none is when transactions are asked for, it looks again half a second later.
+            # The first answer tells librdkafka the brokers, the second waits until one is connected. Measured: if none
+            # is when transactions are initialised, it waits half a second before it looks again.
             for _ in range(2):
                 found = self._call(self._producer.list_topics, self._topic, timeout_secs)
-                if not found.brokers:  # and this producer will never reach one: see `reach`
+                if not found.brokers:  # this producer will never reach any: see `reach`
                     raise RetriableError("no broker is named", "asking for the brokers")
                 self._brokers = set(found.brokers)
         self._call(self._producer.init_transactions, timeout_secs)
@@ -222,20 +222,20 @@ class TransactionalPublisher(Publisher):
         self._call(self._producer.begin_transaction)
 
     def _reason(self, error: KafkaTroubleError) -> KafkaTroubleError:
-        """Return why the transaction has failed, where a call only says that it has."""
+        """Return why the transaction failed, if a call only says that it did."""
         if error.code == "_STATE" and (kept := self._kept()) is not None and kept.txn_requires_abort():
             return translate(KafkaException(kept))
         return super()._reason(error)
 
     def _end(self) -> KafkaTroubleError:
-        """Return why the producer cannot go on."""
+        """Return why the producer cannot continue."""
         kept = self._kept()
         return FatalError(kept) if kept is not None and kept.fatal() else super()._end()
 
     def _kept(self) -> KafkaError | None:
-        """Return the reason that librdkafka keeps of a failure.
+        """Return the cause of failure that librdkafka remembers.
 
-        It gives that to whoever wants to begin, which it allows to nobody until the abort, nor after a fatal error.
+        It is the error of `begin_transaction`, which is not allowed before an abort or after a fatal error.
         """
         try:
             self._producer.begin_transaction()
@@ -245,13 +245,13 @@ class TransactionalPublisher(Publisher):
         return None
 
     def commit(self, offsets: Offsets, group: Membership, timeout_secs: float) -> None:
-        """Add the offsets and commit; called again after a `RetriableError`, with no offsets."""
+        """Add the offsets and commit; repeated after a `RetriableError`, then without offsets."""
         if offsets:
             spots = [TopicPartition(*p, offset, metadata) for p, (offset, metadata) in offsets.items()]
             try:
                 self._call(self._send_offsets, spots, group.metadata, timeout_secs)
             except RetriableError as error:
-                # librdkafka has retried within the time given; nothing is committed, so giving up is safe.
+                # librdkafka has retried within the timeout; nothing is committed, so an abort is safe.
                 raise AbortableError(error) from error
         self._call(self._producer.commit_transaction, timeout_secs)
 
@@ -261,18 +261,18 @@ class TransactionalPublisher(Publisher):
         self._call(self._producer.abort_transaction, timeout_secs)
 
     def _send_offsets(self, spots: list[TopicPartition], group: Any, timeout_secs: float) -> None:
-        """Add offsets in another thread, which is left to itself when it does not come back.
+        """Add offsets in another thread, which is abandoned if the call does not return.
 
-        Whatever time librdkafka is given, it waits without end for the coordinator of a group that it knows and that
-        has left the cluster, as at an orderly stop (its issues 5456 and 5511), and where no broker is left to ask for
-        another one: see `reach`. To give up costs no more than a new producer, so it is given half the time.
+        Whatever its timeout, librdkafka waits forever for a group coordinator that it knows and that has left the
+        cluster, as in an orderly shutdown (its issues 5456 and 5511), and if no broker is left to ask for another one:
+        see `reach`. Giving up costs only a new producer, so the call gets half the time.
         """
         half = timeout_secs / 2
         send = self._producer.send_offsets_to_transaction
         self._lent.call(half + GRACE_SECS, send, spots, group, half, is_hopeless=self._has_lost_a_broker)
 
     def _has_lost_a_broker(self) -> bool:
-        """Tell whether one has left since brokers were last asked for."""
+        """Return whether a broker has left since the last query."""
         if self._topic is None:
             return False
         try:
@@ -284,17 +284,17 @@ class TransactionalPublisher(Publisher):
 
 
 class PlainPublisher(Publisher):
-    """Records flushed first, offsets committed after: at-least-once, for brokers or principals without transactions."""
+    """Flushes records, then commits offsets: at-least-once, for brokers or principals without transactions."""
 
     def __init__(self, config: Config, source: Source) -> None:
         super().__init__(config)
         self._source = source
 
     def start(self, timeout_secs: float) -> None:
-        """Nothing to take over."""
+        """Do nothing: there is nothing to take over."""
 
     def commit(self, offsets: Offsets, group: Membership, timeout_secs: float) -> None:
-        """Flush the records, then commit the offsets; a failure in between repeats the records, never loses them."""
+        """Flush the records, then commit the offsets; a failure in between repeats records, and never loses any."""
         if not self.flush(timeout_secs):
             self._raise_failed()
             raise AbortableError(KafkaError(KafkaError._TIMED_OUT), "writing the results")  # noqa: SLF001
@@ -307,6 +307,6 @@ class PlainPublisher(Publisher):
             raise AbortableError(error) from error
 
     def abort(self, timeout_secs: float) -> None:
-        """Forget what is still in the queue."""
+        """Discard what is still queued."""
         self._producer.purge(in_queue=True, in_flight=True, blocking=True)
-        self._call(self._producer.flush, timeout_secs)  # it hears the reports, which are not about the next tick
+        self._call(self._producer.flush, timeout_secs)  # serves the reports, which must not count for the next tick

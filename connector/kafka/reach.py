@@ -1,10 +1,9 @@
 """Clients that have lost their brokers for good.
 
-librdkafka forgets the brokers that an answer to a metadata request does not name, those of `bootstrap.servers` as well.
-A node that comes up again, and does not count as alive yet, names topics but no brokers. Unless it is just asking again
-when they are named, the client reaches nobody from then on, tells nobody, and nothing brings it back but a new one
-(librdkafka issue 5301; seen with 2.15, open in 2.16). What every caller does about a call that fails, to try again, is
-not enough here.
+librdkafka forgets brokers that a metadata response does not name, including those of `bootstrap.servers`. A broker that
+is starting, and not alive yet for the cluster, names topics but no brokers. Unless the client happens to query again
+when they are named, it reaches nobody from then on, reports nothing, and only a new client helps (librdkafka issue
+5301; seen with 2.15, open in 2.16). So retrying, as every caller does when a call fails, is not enough here.
 """
 
 from collections.abc import Callable
@@ -14,22 +13,22 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaException
 
 SILENT_SECS: Final = 5.0
-"""A consumer that has brought nothing for so long is asked whether it reaches anybody, and again after as long."""
+"""A consumer that received nothing for so long is checked, and again after as long."""
 
 REACH_SECS: Final = 2.0
-"""How long one question may take. Where a slow cluster needs longer the new client does not answer either."""
+"""Timeout of one query. If a slow cluster takes longer, the new client gets no answer either."""
 
 
 def is_cut_off(consumer: Consumer, make: Callable[[], Consumer], topic: str, secs: float) -> bool:
-    """Tell whether a consumer reaches no broker although a new one does; takes up to three times `secs`.
+    """Return whether a consumer reaches no broker although a new one does; takes up to three times `secs`.
 
-    `topic` is any that it may see. A cluster that is away for all is no reason to say so.
+    `topic` is any that it may see. A cluster that is unreachable for everyone does not count.
     """
     if _reaches(consumer, topic, secs):
         return False
     try:
         fresh = make()
-    except KafkaException:  # no room for one more: a third would not be any better
+    except KafkaException:  # no resources for another client: replacing it would fail as well
         return False
     with closing(fresh):
         there = _reaches(fresh, topic, secs)

@@ -1,8 +1,8 @@
 """A consumer that may be replaced while several threads call it.
 
-A call that its consumer is closed under never returns. But one that is given up must not just be left: if it finds its
-brokers again it goes on as a member of the group, and the partitions that it holds stand still until it counts as stuck
-after `max.poll.interval.ms`. So it is closed as soon as nobody is inside, in a thread of its own: that may take long.
+A call never returns if its consumer is closed meanwhile. But a replaced consumer must not just be dropped: if it finds
+its brokers again, it continues as a member of the group, and its partitions stand still until `max.poll.interval.ms`.
+So it is closed as soon as no call is running, in a thread of its own, because that may take long.
 """
 
 import threading
@@ -20,7 +20,7 @@ class _Held:
 
 
 class Replaceable:
-    """Holds the consumer that is used now; one thread replaces it and closes it, all others borrow it for a call."""
+    """Holds the current consumer; one thread replaces and closes it, all others borrow it for a call."""
 
     def __init__(self, consumer: Consumer) -> None:
         self._held = _Held(consumer)
@@ -29,12 +29,12 @@ class Replaceable:
 
     @property
     def consumer(self) -> Consumer:
-        """The one that is used now, for the thread that replaces it: nobody closes it meanwhile."""
+        """The current consumer, for the thread that replaces it: nobody closes it meanwhile."""
         return self._held.consumer
 
     @contextmanager
     def borrowed(self) -> Iterator[Consumer]:
-        """Give the consumer for calls that end before it is closed."""
+        """Lend the consumer for calls that end before it is closed."""
         with self._lock:
             held = self._held
             held.inside += 1
@@ -54,7 +54,7 @@ class Replaceable:
                 self._leave(old)
 
     def close(self, within_secs: float) -> None:
-        """Close the consumer, and wait so long for those that it has replaced; one that somebody is inside is left."""
+        """Close the consumer, and wait for those that were replaced; one with a call still running is abandoned."""
         self._held.consumer.close()
         for thread in self._leaving:
             thread.join(within_secs)

@@ -1,8 +1,8 @@
-"""Reads topics once, from first offsets to ends that are known beforehand, without joining a group.
+"""Reads topics once, from first offsets to known ends, without joining a group.
 
-The end of a partition is what a `read_committed` reader may see when it is asked for, so that a scan ends whatever is
-written meanwhile, and never waits for a transaction that is open. The group that a scanner names is only asked for
-what is committed, and committed to by whoever owns a transaction.
+The end of a partition is what a `read_committed` reader may see when it is queried. So a scan ends whatever is written
+meanwhile, and never waits for an open transaction. The scanner's group is only used to query commits, and to commit in
+the transactions of its owner.
 """
 
 import time
@@ -35,19 +35,19 @@ _partition: Any = Message.partition
 _error: Any = Message.error
 
 CONSUME: Final = 1_000
-"""Records that one call asks for. Measured: with ten times as many, and some thirty headers each, they no longer fit
-the cache, and a redrive costs a fifth more."""
+"""Records per call. Measured: ten times as many, with some thirty headers each, no longer fit into the CPU cache, and a
+redrive costs a fifth more."""
 
 PATIENCE_SECS: Final = 60.0
-"""A scan that got nothing for so long has met brokers that do not answer."""
+"""A scan that received nothing for so long fails: brokers do not answer."""
 
 ABORTS_EVERY_SECS: Final = 10.0
-"""How often brokers look for transactions whose time is over, by default
+"""How often brokers look for transactions that timed out, by default
 (`transaction.abort.timed.out.transaction.cleanup.interval.ms`)."""
 
 
 def config_of(kafka: KafkaSettings, *, client_id: str, group: str) -> Config:
-    """Return the configuration of a scanner."""
+    """Return the properties of a scanner."""
     return {
         "fetch.queue.backoff.ms": 5,
         "queued.min.messages": 100_000,
@@ -65,16 +65,16 @@ def config_of(kafka: KafkaSettings, *, client_id: str, group: str) -> Config:
 
 
 def until_aborted(kafka: KafkaSettings) -> float:
-    """Return how long a transaction may stand open whose owner was killed, in seconds, and one question on top."""
+    """Return how long the transaction of a killed owner may stay open, in seconds, plus one request."""
     return kafka.transaction_timeout_secs + ABORTS_EVERY_SECS + kafka.request_timeout_secs
 
 
 class NoSuchTopicError(Exception):
-    """A topic that is to be read does not exist."""
+    """A topic that should be read does not exist."""
 
 
 class Scanner:
-    """Scans topics; not thread-safe. Raises `KafkaTroubleError` for what Kafka does not do."""
+    """Scans topics; not thread-safe. Methods raise `KafkaTroubleError`."""
 
     def __init__(self, config: Config, timeout_secs: float) -> None:
         self._config = {**config, "error_cb": lambda _: None}
@@ -83,14 +83,14 @@ class Scanner:
         self._was_left = False
 
     def close(self) -> None:
-        """Let go of the connections, unless a question was left that is still under way: it ends with the process."""
+        """Close the connections, unless a query was abandoned and is still running: that ends with the process."""
         if not self._was_left:
             self._consumer.close()
 
     def partitions(self, topic: str) -> int | None:
-        """Return how many partitions a topic has, None when it does not exist.
+        """Return how many partitions a topic has, None if it does not exist.
 
-        This is what is asked first.
+        This is the first call to the brokers.
         """
         try:
             found = first_answer(self._timeout, self._consumer.list_topics, topic, self._timeout).topics[topic]
@@ -106,12 +106,12 @@ class Scanner:
         return len(found.partitions)
 
     def require(self, topic: str) -> None:
-        """Raise `NoSuchTopicError` for a topic that does not exist."""
+        """Raise `NoSuchTopicError` if a topic does not exist."""
         if self.partitions(topic) is None:
             raise NoSuchTopicError(f"topic {topic} does not exist")
 
     def spans(self, topic: str, *, since_ms: int | None = None) -> dict[Partition, Range]:
-        """Return what there is to read of each partition that is not empty; a topic that does not exist has none."""
+        """Return the offsets to read of each partition that is not empty; none for a topic that does not exist."""
         spans: dict[Partition, Range] = {}
         partitions = [Partition(topic, number) for number in range(self.partitions(topic) or 0)]
         starts = {} if since_ms is None else self._offsets_at(partitions, since_ms)
@@ -123,28 +123,28 @@ class Scanner:
         return spans
 
     def lacks(self, topic: str, since_ms: int) -> bool:
-        """Tell whether retention may have removed records of a topic that were written from a time on."""
+        """Return whether retention may have removed records of a topic that were written at or after a time."""
         ends = self.ends(topic)
         starts = self._offsets_at(list(ends), since_ms)
         return any(low > 0 and (low == high or starts.get(p, low) <= low) for p, (low, high) in ends.items())
 
     def offset_at(self, partition: Partition, time_ms: int) -> int:
-        """Return the first offset whose record bears a time at or after one; beyond all offsets where none does."""
+        """Return the first offset with a timestamp at or after a time; beyond all offsets if there is none."""
         return self._offsets_at([partition], time_ms)[partition]
 
     def first_ms(self, partition: Partition, span: Range) -> int | None:
-        """Return the time of the first record of a span, None where it holds none."""
+        """Return the timestamp of the first record of a span, None if it is empty."""
         first = next(self.read({partition: span}), None)
         return None if first is None or first.timestamps is None else first.timestamps[0]
 
     def written_ends(self, topic: str) -> dict[Partition, int]:
-        """Return the offset behind all that is written of each partition, in transactions that are open as well."""
+        """Return the offset after everything that was written to each partition, including open transactions."""
         partitions = [Partition(topic, number) for number in range(self.partitions(topic) or 0)]
         with closing(Consumer({**self._config, "isolation.level": "read_uncommitted"})) as consumer:
             return {partition: self._ends(partition, consumer)[1] for partition in partitions}
 
     def ends(self, topic: str) -> dict[Partition, Range]:
-        """Return what there is to read of each partition, also of those that are empty."""
+        """Return the offsets to read of each partition, including empty ones."""
         partitions = [Partition(topic, number) for number in range(self.partitions(topic) or 0)]
         return {partition: self._ends(partition) for partition in partitions}
 
@@ -164,7 +164,7 @@ class Scanner:
         found = {}
         for answer in answers:
             if answer.offset == OFFSET_END or answer.offset >= 0:
-                # Nothing at or after that time: its end is where its start would be.
+                # No record at or after that time: the span is empty.
                 offset = (1 << 62) if answer.offset == OFFSET_END else answer.offset
                 found[Partition(answer.topic, answer.partition)] = offset
             elif answer.offset != OFFSET_BEGINNING and answer.error is not None:
@@ -172,17 +172,17 @@ class Scanner:
         return found
 
     def read(self, spans: Mapping[Partition, Range]) -> Iterator[Chunk]:
-        """Yield all records of the spans as chunks with timestamps, partitions mixed, offsets of each rising."""
+        """Yield all records of the spans as chunks with timestamps; partitions are mixed, offsets of each ascend."""
         return chain.from_iterable(self.steps(spans))
 
     def steps(self, spans: Mapping[Partition, Range]) -> Iterator[list[Chunk]]:
-        """Yield the same in steps that take a moment each, for a thread that has other things to do between them."""
+        """Yield the same in short steps, for a thread that has other things to do in between."""
         left = {partition: stop for partition, (_, stop) in spans.items()}
         if not left:
             return
         names = {partition.topic: partition.topic for partition in spans}
-        # Whose leader it has not heard of librdkafka asks for once a second, where committed offsets were asked for
-        # before: measured, a second until the first record, and some milliseconds this way.
+        # After a query for commits, librdkafka looks for unknown leaders only once a second: measured, a second until
+        # the first record, and some milliseconds with this query.
         for topic in names:
             self.partitions(topic)
         self._consumer.assign([TopicPartition(*p, start) for p, (start, _) in spans.items()])
@@ -202,7 +202,7 @@ class Scanner:
             self._consumer.unassign()
 
     def _sorted(self, messages: list[Message], left: dict[Partition, int], names: Mapping[str, str]) -> Iterator[Chunk]:
-        """Yield what belongs to the spans, and strike from `left` what is read to its end."""
+        """Yield the records within the spans, and remove from `left` what is completely read."""
         if any(map(_error, messages)):
             good = [message for message in messages if message.error() is None]
             ended = [message for message in messages if message.error() is not None]
@@ -226,7 +226,7 @@ class Scanner:
             self._note_end(message, left)
 
     def _note_end(self, message: Message, left: dict[Partition, int]) -> None:
-        """Strike a partition whose last offsets are markers or aborted records, which no reader sees."""
+        """Remove a partition whose last offsets are markers or aborted records, which no reader sees."""
         error = message.error()
         assert error is not None
         topic, number, offset = message.topic(), message.partition(), message.offset()
@@ -245,9 +245,9 @@ class Scanner:
     def committed(
         self, partitions: Iterable[Partition], *, within_secs: float | None = None
     ) -> dict[Partition, Committed]:
-        """Return what the scanner's group has committed, after waiting for transactions that are open on it.
+        """Return the commits of the scanner's group, after waiting for open transactions with commits.
 
-        That takes no longer than one question may, unless `within_secs` says so: see `until_aborted`.
+        That takes no longer than one request, unless `within_secs` is given: see `until_aborted`.
         """
         asked = [TopicPartition(*partition) for partition in partitions]
         if not asked:
@@ -263,13 +263,13 @@ class Scanner:
             time.sleep(0.2)
 
     def membership(self) -> Membership:
-        """Return the group's name for a transaction; it has no members."""
+        """Return the group, which has no members, as a transaction needs it."""
         return Membership(self._consumer.consumer_group_metadata())
 
 
 @contextmanager
 def scanning(kafka: KafkaSettings, *, client_id: str, group: str) -> Iterator[Scanner]:
-    """Give a scanner, and close it."""
+    """Provide a scanner, and close it."""
     scanner = Scanner(config_of(kafka, client_id=client_id, group=group), kafka.request_timeout_secs)
     try:
         yield scanner

@@ -1,7 +1,7 @@
 """Reads topics: the consumer, its rebalances, and messages turned into columns.
 
-All calls that change the assignment (assign, pause, seek, close) come from one thread, the reader's. The tick's thread
-may only ask: for the group metadata, for what is committed, and, without transactions, to commit.
+All calls that change the assignment (assign, pause, seek, close) come from the reader's thread. The ticker's thread may
+only query the group metadata and the commits, and, without transactions, commit.
 """
 
 import sys
@@ -34,7 +34,7 @@ from connector.kafka.reach import SILENT_SECS, is_cut_off
 from connector.kafka.replaceable import Replaceable
 from connector.kafka.topics import partitions_of
 
-# Unbound C methods: mapped over a list of messages they cost a third of a call in a comprehension.
+# Unbound C methods: mapped over a list of messages, they cost a third of a call in a comprehension.
 _value: Any = Message.value
 _key: Any = Message.key
 _offset: Any = Message.offset
@@ -47,27 +47,27 @@ _timestamp: Any = Message.timestamp
 
 COMPANY_SECS = 0.005
 PROVE_SECS, PROVE_MAX_SECS = 1.0, 60.0
-"""A partition that has begun and yielded nothing is sought again after this time, and after twice as long each time.
+"""A partition that has begun and returned nothing is sought again after this time, then after twice as long each time.
 
-Librdkafka stops a partition when an answer says that an offset is out of range, even one that it was sought away from
-meanwhile, and does not tell. Where there is nothing to read, seeking the same place again changes nothing.
+librdkafka silently stops a partition when a response says that an offset is out of range, even one that was replaced by
+a seek in the meantime. If there is nothing to read, seeking the same offset again changes nothing.
 """
 
 LEAVE_SECS = 5.0
-"""How long the end waits for consumers that were replaced to leave the group."""
+"""How long `close` waits for replaced consumers to leave the group."""
 
 WAKE_SECS = 1.0
-"""How long librdkafka's thread for a broker sleeps at most, where there is nothing to fetch."""
+"""How long librdkafka's broker threads sleep at most when there is nothing to fetch."""
 
 RESTART_SECS = 1.0
-"""A partition that may not be sought for so long is stopped, not starting: it is assigned anew."""
+"""A partition for which seeking fails for so long is stopped, not starting: it is assigned again."""
 
 
 def _generation_and_member(packed: Any) -> tuple[int, Any]:
-    """Return the generation of its group that a consumer is in, below 1 before the first, and its id there, if any.
+    """Return a consumer's group generation, below 1 before the first, and its member id, if any.
 
-    With KIP-848 the generation is its own epoch. The client tells both in no other way than in what it packs for
-    transactions: a magic word, the generation, then the group, the id and more, each with a zero at its end.
+    With KIP-848 the generation is the member's epoch. The only source is the serialized group metadata for
+    transactions: a magic word, the generation, then group, member id and more, each with a zero byte at its end.
     """
     rest = packed.partition(b":")[2]
     fields = rest[4:].split(b"\0")
@@ -75,33 +75,33 @@ def _generation_and_member(packed: Any) -> tuple[int, Any]:
 
 
 def _is_empty(column: list[Any]) -> bool:
-    """Tell whether a column holds nothing but None; one look settles it where the first value is there."""
+    """Return whether a column contains only None; if its first value is not None, that is one comparison."""
     return column[0] is None and column.count(None) == len(column)
 
 
 class RebalanceHandler(Protocol):
-    """What the stream does when partitions come and go; called in the reader's thread, from inside `read`."""
+    """What the stream does on rebalances; called in the reader's thread, from inside `read`."""
 
     def assigned(self, partitions: list[Partition]) -> None:
-        """Take note of partitions that are ours now; they are paused until `Source.begin`."""
+        """Note newly assigned partitions; they are paused until `Source.begin`."""
 
     def revoking(self, partitions: list[Partition]) -> None:
-        """Finish what can be finished; when this returns the partitions are another worker's."""
+        """Finish what can be finished; when this returns, the partitions may be assigned to another worker."""
 
     def lost(self, partitions: list[Partition]) -> None:
-        """Take note of partitions that are another worker's already."""
+        """Note partitions that may already be assigned to another worker."""
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What the group has committed for a partition; `offset` is None when nothing is."""
+    """The group's commit for a partition; `offset` is None without one."""
 
     offset: int | None
     metadata: str
 
 
 def committed_of(answers: Iterable[TopicPartition]) -> dict[Partition, Committed]:
-    """Return what a group is said to have committed; raises KafkaException for a partition that is not told of."""
+    """Return commits from a response; raises KafkaException if it has an error for a partition."""
     found = {}
     for answer in answers:
         if answer.error is not None:
@@ -113,7 +113,7 @@ def committed_of(answers: Iterable[TopicPartition]) -> dict[Partition, Committed
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """Under what a group takes offsets: librdkafka's word for it, and how often partitions had gone from us by then."""
+    """librdkafka's group metadata, and how many times partitions had been lost or revoked when it was read."""
 
     metadata: Any
     losses: int = 0
@@ -121,7 +121,7 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """A partition that has begun and yielded nothing yet: where, and when it is sought there again."""
+    """A partition that has begun and returned nothing yet: its offset, and when it is sought again."""
 
     offset: int
     due: float
@@ -130,21 +130,21 @@ class _Trial:
 
 @dataclass(slots=True)
 class Read:
-    """What one call brought: chunks, and troubles by partition (None: the whole consumer)."""
+    """The result of one call: chunks, and troubles by partition (None: the whole consumer)."""
 
     chunks: list[Chunk] = field(default_factory=list)
     troubles: list[tuple[Partition | None, KafkaTroubleError]] = field(default_factory=list)
     missing: list[Partition] = field(default_factory=list)
-    """Partitions whose next offset the broker does not have: retention passed us, or the topic was made anew."""
+    """Partitions whose next offset the broker does not have: removed by retention, or the topic was recreated."""
     at: float = field(default_factory=time.monotonic)
-    """When the first of the records was there, of the monotonic clock."""
+    """When the first of the records had arrived (monotonic clock)."""
 
 
 def chunk_of(messages: list[Message], partition: Partition, epoch: int, *, keep_timestamps: bool) -> Chunk:
-    """Return messages of one partition, of which there is one at least, as columns."""
+    """Return messages of one partition, at least one, as columns."""
     count = len(messages)
     first, last = _offset(messages[0]), _offset(messages[-1])
-    # They rise, so that the ends tell whether any is left out between them.
+    # They ascend, so first and last show whether any offset is missing.
     offsets = range(first, last + 1) if last - first + 1 == count else list(map(_offset, messages))
     keys = list(map(_key, messages))
     kind, oldest_ms = messages[0].timestamp()
@@ -161,10 +161,10 @@ def chunk_of(messages: list[Message], partition: Partition, epoch: int, *, keep_
 
 
 class Source:
-    """A consumer of one stream.
+    """The consumer of one stream.
 
-    `epoch_of` gives the assignment's number for a partition; `keep_timestamps` asks for the column of timestamps.
-    Topics need not exist yet; nothing is told of them until they do.
+    `epoch_of` returns the number of a partition's assignment; `keep_timestamps` adds the column of timestamps. Topics
+    need not exist; nothing is reported about them until they do.
     """
 
     def __init__(
@@ -182,22 +182,22 @@ class Source:
         self._epoch_of = epoch_of
         self._keep_timestamps = keep_timestamps
         self._topics: set[str] = set()
-        """Topics of which a partition was ever assigned: records of one that is revoked may still come."""
+        """Topics of which a partition was ever assigned: records of revoked ones may still arrive."""
         self._known_topic = ""
-        """One that is read; it need not exist."""
+        """One of the topics; it need not exist."""
         self._is_read: Callable[[str], bool] = lambda _topic: True
-        """Whether a topic is one that was subscribed to."""
+        """Whether a topic matches the subscription."""
         self._names: dict[str, str] = {}
         self._refused: dict[Partition, float] = {}
-        """Since when partitions that are to begin may not be sought."""
+        """When seeking first failed, for partitions that should begin."""
         self._unproven: dict[Partition, _Trial] = {}
         self._paused: set[Partition] = set()
         self._heard_at = time.monotonic()
-        """When it last brought records or was asked whether it reaches a broker, or until when one throttles it."""
+        """When it last returned records or was checked for reachability, or until when a broker throttles it."""
         self._losses = 0
-        """How often partitions have gone from us."""
+        """How many times partitions were lost or revoked."""
         self._member: Any = b""
-        """Its id in the group when partitions were assigned, empty before that and after they were lost."""
+        """Its member id when partitions were assigned; empty before that and after they were lost."""
         self._was_expelled = False
 
     # ------------------------------------------------------------------ the reader's thread
@@ -207,10 +207,10 @@ class Source:
         return self._shared.consumer
 
     def subscribe(self, topics: Sequence[str]) -> None:
-        """Join the group; a name that starts with `^` is a pattern, and not all are."""
+        """Join the group; names that start with `^` are patterns, but at least one is not."""
         self._known_topic = next(topic for topic in topics if not topic.startswith("^"))
         self._is_read = naming(topics)
-        # With this protocol brokers match, and want whole names; librdkafka is content with the beginning of one.
+        # With this protocol brokers match patterns, against whole names; librdkafka matches the beginning of a name.
         if self._config.get("group.protocol") == "consumer":
             topics = [f"^({topic}).*" if topic.startswith("^") else topic for topic in topics]
         self._consumer.subscribe(
@@ -220,8 +220,8 @@ class Source:
     def read(self, count: int, timeout_secs: float) -> Read:
         """Return up to `count` records as chunks; rebalances are handled inside this call.
 
-        librdkafka waits for the whole count or the whole time: so the wait is for the first record alone, and what
-        comes within a moment of it is taken along.
+        librdkafka waits for the whole count or the whole timeout. So this waits for the first record only, and takes
+        along what arrives within a moment.
         """
         if self._unproven:
             self._prove()
@@ -234,7 +234,7 @@ class Source:
                     read.at = time.monotonic()
                     messages = [first]
                     messages += self._consumer.consume(max(count - 1, 1), COMPANY_SECS)
-        except KafkaException as error:  # what was read before it is read, and is not read again
+        except KafkaException as error:  # messages that were read before stay read
             read.troubles.append((None, translate(error)))
         if not messages:
             return read
@@ -252,7 +252,7 @@ class Source:
             partition = Partition(self._names.setdefault(topic, topic), number)
             epoch = self._epoch_of(partition)
             self._unproven.pop(partition, None)
-            if epoch is not None:  # else revoked during the call that returned these
+            if epoch is not None:  # otherwise revoked during the call that returned these
                 run = messages[start : start + length]
                 read.chunks.append(chunk_of(run, partition, epoch, keep_timestamps=self._keep_timestamps))
             start += length
@@ -263,7 +263,7 @@ class Source:
     def _runs(self, messages: list[Message]) -> Iterator[tuple[str, int, int]]:
         """Yield topic, partition and length of each run of messages of one partition."""
         if len(self._topics) == 1:
-            # Its name need not be asked of each message: that would make a string, and a pair, every time.
+            # Reading the topic of each message would create a string and a tuple every time.
             [topic] = self._topics
             for number, run in groupby(map(_partition, messages)):
                 yield topic, number, len(list(run))
@@ -280,14 +280,14 @@ class Source:
         elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
             return
         elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART and topic not in self._topics:
-            return  # not there yet, as is told at the start
+            return  # it does not exist yet, which was reported at the start
         elif error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
             read.troubles.append((partition, FatalError(error)))
         else:
             read.troubles.append((partition, KafkaTroubleError(error)))
 
     def begin(self, partition: Partition, offset: int) -> bool:
-        """Start reading a partition at `offset`; returns False while librdkafka is not ready for it yet."""
+        """Start to read a partition at `offset`; return False while librdkafka is not ready for it."""
         if not self._seek(partition, offset):
             return False
         self._paused.discard(partition)
@@ -295,7 +295,7 @@ class Source:
         return True
 
     def _prove(self) -> None:
-        """Seek again what has begun and yielded nothing, in case it was stopped."""
+        """Seek partitions again that have begun and returned nothing, in case they were stopped."""
         at = time.monotonic()
         for partition, trial in list(self._unproven.items()):
             if at >= trial.due and partition not in self._paused and self._seek(partition, trial.offset):
@@ -318,7 +318,7 @@ class Source:
         return True
 
     def _assign_anew(self, spot: TopicPartition) -> None:
-        """Stop a partition and start it: librdkafka seeks none that it stopped because its offset was out of range."""
+        """Stop and restart a partition: librdkafka cannot seek one that it stopped for an offset out of range."""
         try:
             self._consumer.incremental_unassign([spot])
             self._consumer.incremental_assign([spot])
@@ -326,7 +326,7 @@ class Source:
             raise translate(error) from error
 
     def pause(self, partitions: Iterable[Partition]) -> None:
-        """Stop fetching; what was fetched and not read yet is thrown away by librdkafka and read again later."""
+        """Stop fetching; librdkafka discards what was fetched and not read yet, and fetches it again later."""
         partitions = list(partitions)
         self._paused.update(partitions)
         self._consumer.pause([TopicPartition(*p) for p in partitions])
@@ -339,17 +339,17 @@ class Source:
 
     @property
     def was_expelled(self) -> bool:
-        """Tell whether it has joined its group as another member without being told that what it had is lost.
+        """Whether it rejoined its group as a different member without reporting that its partitions are lost.
 
-        Librdkafka does that where the group took it for gone, as one that was frozen, while it was letting partitions
-        go. Those that it kept are another worker's by then; only a new consumer has none of them.
+        librdkafka does that if the group removed it, for instance because it was frozen, while it was giving up
+        partitions. Those that it kept belong to another worker by then; only a new consumer starts without them.
         """
         return self._was_expelled
 
     def known_end(self, partition: Partition) -> int | None:
-        """Return the end of a partition as the last fetch told it, without asking the broker.
+        """Return the end of a partition according to the last fetch, without a call.
 
-        It lies behind transactions that are still open, unlike the end that `bounds` asks for.
+        Unlike the end that `bounds` returns, it is after open transactions.
         """
         try:
             _, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
@@ -358,9 +358,9 @@ class Source:
         return None if high < 0 else high
 
     def passed(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
-        """Return below which offset all was handed over, or is nothing that we may read: markers, what was aborted.
+        """Return the offset below which everything was returned or is unreadable (markers, aborted records).
 
-        Partitions of which nothing was handed over since they began are left out.
+        Partitions of which nothing was returned since they began are left out.
         """
         try:
             spots = self._consumer.position([TopicPartition(*p) for p in partitions])
@@ -369,25 +369,25 @@ class Source:
         return {Partition(spot.topic, spot.partition): spot.offset for spot in spots if spot.offset >= 0}
 
     def renew(self) -> None:
-        """Take a new consumer in place of one that cannot go on, which leaves the group; `subscribe` the new one."""
+        """Replace a consumer that cannot continue; it leaves the group. Call `subscribe` for the new one."""
         self._losses += 1
         self._member, self._was_expelled = b"", False
         self._shared.replace(Consumer(self._config))
-        self._committer = Lent("commit")  # the other may be waiting for the old one
+        self._committer = Lent("commit")  # its thread may be waiting for the old consumer
         self._forget([*self._unproven, *self._paused, *self._refused])
         self._heard_at = time.monotonic()
 
     def close(self) -> None:
-        """Leave; the group hears of it only where there is no static membership, so that a restart is quick."""
+        """Leave; a static member does not tell the group, so that a restart needs no rebalance."""
         self._shared.close(LEAVE_SECS)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if consumer is not self._consumer:
             return  # it is being closed
         partitions = self._wanted(partitions)
-        # A place to stand while paused: `begin` seeks to where the progress says. It must be a number. For a word such
-        # as the end, librdkafka asks the broker, and when the answer is late, as after a restart, it comes after the
-        # seek, is found outdated and asked for again, and what is between our place and the end is passed over.
+        # A position while paused; `begin` seeks to the right one. It must be a number: for a symbolic one such as the
+        # end, librdkafka queries the broker, and an answer that arrives after the seek, as it may after a restart, is
+        # found outdated and queried again. Then everything between our position and the end is skipped.
         spots = [TopicPartition(p.topic, p.partition, 0) for p in partitions]
         self._topics.update(p.topic for p in partitions)
         consumer.incremental_assign(spots)
@@ -402,10 +402,10 @@ class Source:
         self._handler.assigned(mine)
 
     def _wanted(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        """Return the partitions of the topics that were subscribed to.
+        """Return the partitions of subscribed topics.
 
-        A static member that comes back is given what it had, whatever it subscribes to by now: a topic that was taken
-        out of its settings may be another stream's, which posts the same records.
+        A static member that comes back is assigned what it had, whatever its new subscription: a topic that was removed
+        from its settings may be another stream's, which posts the same records.
         """
         return [p for p in partitions if self._is_read(p.topic)]
 
@@ -430,11 +430,11 @@ class Source:
         consumer.incremental_unassign(partitions)
 
     def _is_another(self, packed: Any) -> bool:
-        """Tell whether it is another member of its group than the one to which partitions were assigned."""
+        """Return whether it is a different member of its group than when partitions were assigned."""
         return bool(self._member) and _generation_and_member(packed)[1] != self._member
 
     def _forget(self, partitions: Iterable[Partition]) -> None:
-        """Forget what was known of partitions under an assignment that is over."""
+        """Forget what was known of partitions under an earlier assignment."""
         for partition in partitions:
             self._refused.pop(partition, None)
             self._unproven.pop(partition, None)
@@ -443,32 +443,32 @@ class Source:
     # ------------------------------------------------------------------ any thread
 
     def _wait_throttled(self, event: ThrottleEvent) -> None:
-        """Expect nothing for so long: a broker that has a quota to keep does not answer, and lets others ask.
+        """Expect nothing for the throttle time: a broker that enforces a quota does not answer.
 
-        A consumer that is replaced meanwhile throws away what it had, and has its successor wait as long.
+        If the consumer is replaced meanwhile, it loses what it prefetched, and its successor waits as long.
         """
         self._heard_at = max(self._heard_at, time.monotonic() + event.throttle_time)
 
     @property
     def is_silent(self) -> bool:
-        """Tell whether it has brought nothing for so long that it is to be asked whether it `is_cut_off`."""
+        """Whether it returned nothing for so long that `is_cut_off` should be called."""
         return time.monotonic() - self._heard_at > SILENT_SECS
 
     def is_cut_off(self, secs: float) -> bool:
-        """Tell whether only a new consumer will reach a broker again; takes up to three times `secs`."""
-        config = {**self._config, "log_level": 2}  # what can't be reached is told of already
+        """Return whether only a new consumer can reach a broker again; takes up to three times `secs`."""
+        config = {**self._config, "log_level": 2}  # what is unreachable was logged already
         with self._shared.borrowed() as consumer:
             cut_off = is_cut_off(consumer, lambda: Consumer(config), self._known_topic, secs)
             asked_at = time.monotonic()
-            if self._heard_at > asked_at:  # a broker has said meanwhile that it lets us wait
+            if self._heard_at > asked_at:  # meanwhile a broker throttled it, so it is reachable
                 return False
             self._heard_at = asked_at
-            return cut_off and consumer is self._consumer  # which may have been replaced meanwhile, for another reason
+            return cut_off and consumer is self._consumer  # it may have been replaced meanwhile for another reason
 
     def wake(self, partitions: Collection[Partition]) -> None:
-        """Have partitions fetched at once that have begun or were resumed.
+        """Fetch partitions at once that have begun or were resumed.
 
-        Neither ends the sleep of librdkafka's threads for brokers, but any request to the leaders does.
+        Neither wakes up librdkafka's broker threads, but any request to the leaders does.
         """
         latest = [TopicPartition(*p, OFFSET_END) for p in partitions]
         with suppress(KafkaTroubleError), self._asking() as consumer:
@@ -476,7 +476,7 @@ class Source:
 
     @contextmanager
     def _asking(self) -> Iterator[Consumer]:
-        """Borrow the consumer for a call; what it says is wrong is ours to read."""
+        """Borrow the consumer for a call, and translate its errors."""
         with self._shared.borrowed() as consumer:
             try:
                 yield consumer
@@ -485,16 +485,16 @@ class Source:
 
     @property
     def generation(self) -> int:
-        """The generation of the group that it has joined last; below 1 before the first."""
+        """The latest generation of the group that it joined; below 1 before the first."""
         return _generation_and_member(self._consumer.consumer_group_metadata())[0]
 
     def membership(self) -> Membership:
-        """Return under what offsets are committed that are known now.
+        """Return the membership under which offsets are committed from now on.
 
-        Raises `AbortableError` when that is another member than partitions were assigned to: the group would take what
-        it says of them, whoever has them by now.
+        Raises `AbortableError` if it is a different member than when partitions were assigned: the group would accept
+        its commits, whoever owns the partitions by now.
         """
-        losses = self._losses  # before the other: what goes meanwhile counts
+        losses = self._losses  # before the metadata: a loss in between counts
         with self._asking() as consumer:
             packed = consumer.consumer_group_metadata()
             if self._is_another(packed):
@@ -502,7 +502,7 @@ class Source:
             return Membership(packed, losses)
 
     def committed(self, partitions: Iterable[Partition], timeout_secs: float) -> dict[Partition, Committed]:
-        """Return what is committed, after waiting for transactions that are still open on it."""
+        """Return the commits, after waiting for open transactions with commits."""
         asked = [TopicPartition(*p) for p in partitions]
         if not asked:
             return {}
@@ -512,10 +512,10 @@ class Source:
     def commit(self, offsets: dict[Partition, tuple[int, str]], group: Membership, timeout_secs: float) -> None:
         """Commit without a transaction (at-least-once), and wait for it.
 
-        One that is not answered in time may take effect yet, but before any later one. A consumer that has lost its
-        brokers keeps it for `session.timeout.ms`, whatever its other timeouts; what waits behind it is not begun, nor
-        is anything once a partition has gone from us, or we are another member: librdkafka would send it under what it
-        is by then, the group would take it, and what another worker has committed would be forgotten.
+        A commit without an answer may still take effect, but before any later one. A consumer that has lost its brokers
+        keeps it for `session.timeout.ms`, whatever its other timeouts. Commits that wait behind it are not started, nor
+        is any once a partition was revoked or lost, or we are a different member: librdkafka would send it under the
+        new membership, the group would accept it, and overwrite what another worker has committed.
         """
         spots = [TopicPartition(*p, offset, metadata) for p, (offset, metadata) in offsets.items()]
         self._committer.call(timeout_secs, self._commit_by, group, spots)
@@ -529,15 +529,15 @@ class Source:
                     raise KafkaException(answer.error)
 
     def bounds(self, partition: Partition, timeout_secs: float) -> tuple[int, int]:
-        """Ask the partition's leader for the first offset that exists and the one after the last that may be read."""
+        """Query the partition's leader for its first offset, and the offset after the last readable one."""
         with self._asking() as consumer:
             low, high = consumer.get_watermark_offsets(TopicPartition(*partition), timeout_secs)
         return low, high
 
     def written_end(self, partition: Partition, timeout_secs: float) -> int:
-        """Ask for the offset after the last that was written, behind transactions that are still open.
+        """Query the offset after the last written one, including open transactions.
 
-        A consumer asks for what it may read, so this makes one that may read all.
+        A consumer queries what it may read, so this creates one that may read everything.
         """
         try:
             with closing(Consumer({**self._config, "isolation.level": "read_uncommitted"})) as consumer:
@@ -547,7 +547,7 @@ class Source:
         return int(high)
 
     def offset_at(self, partition: Partition, time_ms: int, timeout_secs: float) -> int:
-        """Return the first offset with a timestamp at or after a time, or the end when there is none."""
+        """Return the first offset with a timestamp at or after a time, or the end if there is none."""
         with self._asking() as consumer:
             (found,) = consumer.offsets_for_times([TopicPartition(*partition, time_ms)], timeout_secs)
         if found.offset in (OFFSET_END, OFFSET_BEGINNING) or found.offset < 0:
@@ -555,7 +555,7 @@ class Source:
         return int(found.offset)
 
     def all_partitions(self, topics: Sequence[str], timeout_secs: float) -> set[Partition]:
-        """Return all partitions of these topics, names and patterns, whoever they are assigned to."""
+        """Return all partitions of these topics, names and patterns, whoever owns them."""
         with self._asking() as consumer:
             return partitions_of(topics, consumer.list_topics(timeout=timeout_secs))
 

@@ -1,7 +1,7 @@
-"""What is known of the topics that are written to, as time goes by, and what may be written to them by that.
+"""What is known of the topics that are written to, which changes over time.
 
-Topics are made anew, their limits are lowered and raised, and questions about them go unanswered: a tick must not wait
-for that, nor put more together than a topic takes.
+Topics are recreated, their limits are lowered and raised, and queries about them stay unanswered: a tick must neither
+wait for that nor build batches that a topic rejects.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -13,21 +13,21 @@ from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.topics import DEFAULT_MAX_MESSAGE_BYTES, SOON_SECS, TopicFacts, Topics
 
 LOOK_AGAIN_SECS = 10.0
-"""How often a tick may ask what the topics take, answered or not: with `SOON_SECS` it has four of ten seconds."""
+"""How often a tick may query the topics, answered or not: with `SOON_SECS`, that is at most four of ten seconds."""
 
 SHRINKING: Final = 4
-"""By how much compression shrinks results at least, until a topic has refused a batch of them.
+"""Factor by which compression shrinks results at least, assumed until a topic rejects such a batch.
 
-Measured with lz4: outcomes shrink to a nineteenth, and to a fifth where keys and origins are random. What waits for the
-batch before it costs librdkafka a thread that waits busily, so a tick's results of a partition had better be one batch.
+Measured with lz4: outcomes shrink to a nineteenth, and to a fifth if keys and origins are random. While a batch waits
+for the one before it, a thread of librdkafka is busy waiting, so a tick's results for a partition should be one batch.
 """
 
 
 class Targets:
     """Topics that are written to, as they are now.
 
-    What was learnt of a topic stays until something newer is: through questions that nobody answers, and while it is
-    gone, as it mostly comes back as it was.
+    What was learnt of a topic stays until there is news: while queries are unanswered, and while the topic does not
+    exist, since it usually comes back as it was.
     """
 
     def __init__(self, topics: Topics, names: Sequence[str]) -> None:
@@ -36,22 +36,22 @@ class Targets:
         self._partitions: dict[str, int] = {}
         self._limits: dict[str, int] = {}
         self.gone: set[str] = set()
-        """Those that did not exist when they were last asked for."""
+        """Topics that did not exist at the last query."""
         self._outdated: set[str] = set()
-        """Those that were gone since their limit was last asked for."""
+        """Topics that did not exist at some time since their limit was last queried."""
         self._looked_at = self._caught_up_at = float("-inf")
 
     def of(self, name: str) -> TopicFacts:
-        """Return what is known of a topic; what never was is taken as Kafka has it by default."""
+        """Return what is known of a topic; Kafka's defaults for what never was."""
         return TopicFacts(self._partitions.get(name, 1), self._limits.get(name, DEFAULT_MAX_MESSAGE_BYTES))
 
     @property
     def batch_bytes(self) -> int:
-        """Bytes of records that a producer may put together that writes to all of them."""
+        """Bytes of records that a producer may put into a batch for any of them."""
         return min(self.of(name).batch_bytes for name in self._names)
 
     def refresh(self, timeout_secs: float | None = None) -> None:
-        """Read again what the topics take; what is not answered stays as it was."""
+        """Query the topics' limits again; what is not answered stays as it was."""
         found = self._topics.partitions(self._names, timeout_secs)
         self._note(found)
         limits = self._topics.limits([name for name, count in found.items() if count], timeout_secs)
@@ -59,7 +59,7 @@ class Targets:
         self._outdated -= limits.keys()
 
     def look_again(self, *, now: float, every_secs: float = LOOK_AGAIN_SECS) -> None:
-        """Read again what the topics take, once in a while, before something is cut for it: limits get raised, too."""
+        """Query the limits again, once in a while, before something is cut for them: they may have been raised."""
         if now - self._looked_at >= every_secs:
             self._looked_at = now
             self._look()
@@ -69,21 +69,21 @@ class Targets:
             self.refresh(SOON_SECS)
 
     def catch_up(self, *, now: float) -> None:
-        """Read again, before a tick, what topics take that were gone, or that take little.
+        """Query, before a tick, topics that did not exist or have low limits.
 
-        The first may be there again, and made otherwise. The second may take more again: a limit that somebody lowered
-        and put right would leave a producer with batches that are too small for the rest of its life.
+        The former may exist again, with other limits. The latter may accept more again: otherwise a limit that was
+        lowered and corrected would leave the producer with small batches forever.
         """
         if self._outdated:
             self.look_again(now=now)
         elif self.batch_bytes < MAX_BATCH_BYTES and now - self._caught_up_at >= LOOK_AGAIN_SECS:
-            self._caught_up_at = now  # apart from the other time: what is to be cut is worth a look of its own
+            self._caught_up_at = now  # not `_looked_at`: cutting a record justifies a query of its own
             self._look()
 
     def absent(self, sources: Collection[str]) -> set[str]:
-        """Return which of the topics, and of these, do not exist; of what cannot be known soon, what was seen last.
+        """Return which of the topics and of `sources` do not exist; the last known state if brokers do not answer soon.
 
-        Asked while nothing is written, after calls that brokers have not answered: this one must not wait as long.
+        Called while nothing is written, after calls that brokers did not answer, so it must not wait as long again.
         """
         try:
             found = self._topics.partitions([*self._names, *sources], SOON_SECS)
@@ -91,11 +91,11 @@ class Targets:
             return set(self.gone)
         self._note(found)
         if self.gone:
-            self._looked_at = float("-inf")  # the next tick asks at once
+            self._looked_at = float("-inf")  # the next tick queries at once
         return {name for name, partitions in found.items() if not partitions}
 
     def short_of_replicas(self) -> str:
-        """Say which topics take nothing for now, as too few of their replicas are in sync; of what is known soon."""
+        """Describe topics that accept nothing because too few of their replicas are in sync; empty if unknown."""
         with suppress(KafkaTroubleError):
             return self._topics.short_of_replicas(self._names, SOON_SECS)
         return ""
@@ -108,7 +108,7 @@ class Targets:
 
 
 class Outputs(Targets):
-    """The outcome and the dead-letter topic of a stream; `compressed` is what its producer writes to them."""
+    """The outcome and dead-letter topics of a stream; `compressed`: its producer compresses."""
 
     def __init__(
         self, topics: Topics, *, outcome_topic: str, dead_letter_topic: str, outcomes_by_key: bool, compressed: bool
@@ -116,46 +116,46 @@ class Outputs(Targets):
         super().__init__(topics, (outcome_topic, dead_letter_topic))
         self._shrinking = SHRINKING if compressed else 1
         self._refused_bytes: int | None = None
-        """The least that a producer put together and a topic has refused, though it takes as much as it did before."""
+        """Size of the smallest batch that a topic rejected although its known limit is larger."""
         self.outcome_topic = outcome_topic
         self.dead_letter_topic = dead_letter_topic
         self._by_key = outcomes_by_key
 
     @property
     def results_bytes(self) -> int:
-        """Bytes of results that a producer may put together, in the hope that they are sent as fewer."""
+        """Bytes of results that a producer may put into a batch, which is expected to be smaller when sent."""
         most = self.batch_bytes * self._shrinking
         return most if self._refused_bytes is None else max(min(most, self._refused_bytes // 2), 1)
 
     def refresh(self, timeout_secs: float | None = None) -> None:
-        """Read again what the topics take; when that is more, what was refused before says nothing."""
+        """Query the topics' limits again; if they were raised, earlier rejections say nothing."""
         taken = self.batch_bytes
         super().refresh(timeout_secs)
         if self.batch_bytes > taken:
             self._refused_bytes = None
 
     def were_refused(self, results_bytes: int, *, now: float) -> None:
-        """Learn from a batch of so many bytes at most that was too large.
+        """Note that a batch of at most so many bytes was too large.
 
-        A topic takes less by now; or results shrink less than hoped; or its limit is not what it is taken for, as where
-        nobody may tell it.
+        Either a topic accepts less by now, or results shrink less than assumed, or the topic's limit is unknown because
+        we may not query it.
         """
         self.look_again(now=now, every_secs=0)
         if self.results_bytes >= results_bytes:
             self._refused_bytes = results_bytes
-        self._looked_at = float("-inf")  # what the next tick cuts, it cuts for what the topics take then
+        self._looked_at = float("-inf")  # the next tick may query again before it cuts anything
 
     def outcome_partition(self, source: int) -> int:
-        """Return where outcomes of a source partition go, or -1 to have the key decide."""
+        """Return the partition for outcomes of a source partition, or -1 to let the key decide."""
         return -1 if self._by_key else source % self.of(self.outcome_topic).partitions
 
     def dead_letter_partition(self, source: int) -> int:
-        """Return where dead letters of a source partition go: the partition modulo the topic's count, as KIP-1191."""
+        """Return the partition for dead letters of a source partition: modulo the topic's count, as in KIP-1191."""
         return source % self.of(self.dead_letter_topic).partitions
 
     @property
     def limits_in_words(self) -> str:
-        """Say how large a batch each topic takes, as far as is known."""
+        """Describe how large a batch each topic accepts, as far as it is known."""
         known = {name: self._limits.get(name) for name in self._names}
         return ", ".join(
             f"{name} takes {f'{limit:,} bytes' if limit is not None else 'what we may not ask'}"
@@ -164,10 +164,10 @@ class Outputs(Targets):
 
     @property
     def dead_letter_limit(self) -> int:
-        """Bytes of the largest dead letter that the topic takes."""
+        """Size in bytes of the largest dead letter that the topic accepts."""
         return self.of(self.dead_letter_topic).max_message_bytes
 
     @property
     def outcome_limit(self) -> int:
-        """Bytes of the largest outcome that the topic takes, its key included."""
+        """Size in bytes of the largest outcome that the topic accepts, including its key."""
         return self.of(self.outcome_topic).max_message_bytes

@@ -1,4 +1,4 @@
-"""What a cluster says of topics: that they exist, what they take, how many partitions they have; and their creation."""
+"""Queries topics (existence, limits, partitions, ids) and creates them."""
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -20,16 +20,16 @@ from connector.kafka.configs import MAX_BATCH_BYTES, Config
 from connector.kafka.errors import KafkaTroubleError, RetriableError, answer, translate
 
 BATCH_OVERHEAD_BYTES = 1_024
-"""More than a batch takes beyond its records."""
+"""Upper bound of what a batch takes besides its records."""
 
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
-"""Kafka's default of `max.message.bytes`, taken where the topic's own cannot be read."""
+"""Kafka's default of `max.message.bytes`, assumed if the topic's own cannot be read."""
 
 _CANNOT_TELL = frozenset({"_UNSUPPORTED_FEATURE", "UNSUPPORTED_VERSION"})
-"""Answers of clusters that do not describe their topics; librdkafka's mock lets the time pass instead."""
+"""Answers of clusters that do not describe their topics; librdkafka's mock cluster does not answer at all."""
 
 _REFUSALS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.SASL_AUTHENTICATION_FAILED})  # noqa: SLF001
-"""What a broker closes the connection for: only the log of the client would tell."""
+"""Causes for which a broker closes the connection; otherwise only the client's log has them."""
 
 _UNFIT: Final = frozenset(
     {
@@ -40,28 +40,28 @@ _UNFIT: Final = frozenset(
         "INVALID_TOPIC_EXCEPTION",
     }
 )
-"""Why a broker does not create a topic as it is asked for."""
+"""Why a broker does not create a topic as requested."""
 
 _LIMITS: Final = ("max.message.bytes", "segment.bytes")
-"""Settings of a topic that each batch must fit: a segment takes none that is larger than itself."""
+"""Settings of a topic that limit a batch: a segment accepts none that is larger than itself."""
 
 SOON_SECS = 3.0
-"""How long a question may take that a tick waits for; a look asks two, where they are and what they take."""
+"""Timeout of a query that a tick waits for; `Targets.refresh` makes two, for partitions and for limits."""
 
 CLUSTER_SECS: Final = 1.0
-"""How long the question may take whose topics they are; it is asked once for each, and when one is replaced."""
+"""Timeout for querying the cluster id, which happens once per topic and when one is replaced."""
 
 
 class TopicsMissingError(Exception):
-    """Topics do not exist and may not be created; the message names the commands that create them."""
+    """Topics do not exist and may not be created; the message contains the commands that create them."""
 
 
 class TopicRefusedError(TopicsMissingError):
-    """A broker does not create a topic as `create_topics` asks for it; the message says what it minds."""
+    """A broker does not create a topic as `create_topics` says; the message contains the cause."""
 
 
 def partitions_of(topics: Sequence[str], metadata: ClusterMetadata) -> set[Partition]:
-    """Return all partitions of these topics, names and patterns (`^...`), whoever they are assigned to."""
+    """Return all partitions of these topics, names and patterns (`^...`), whoever owns them."""
     is_named = naming(topics)
     return {
         Partition(name, number)
@@ -80,27 +80,27 @@ class TopicFacts:
 
     @property
     def batch_bytes(self) -> int:
-        """Bytes of records that a producer may put together: topics limit the batch, as it is sent, not the record.
+        """Bytes of records that a producer may put into a batch: topics limit the batch as it is sent, not the record.
 
-        Less by what a batch itself takes; a record that is larger alone is sent alone.
+        The overhead of a batch is subtracted; a record that is larger is sent alone.
         """
         return max(min(self.max_message_bytes - BATCH_OVERHEAD_BYTES, MAX_BATCH_BYTES), 1)
 
 
 @dataclass(frozen=True, slots=True)
 class TopicId:
-    """Which topic stands behind a name, in which cluster; one that is made anew under its name is another one."""
+    """The topic behind a name, by id and cluster; a topic that is recreated under its name is another one."""
 
     cluster: str
     topic: str
 
     def replaces(self, other: "TopicId") -> bool:
-        """Tell whether this is another topic of the same cluster: in a copy of the cluster it may be a copy."""
+        """Return whether this is another topic of the same cluster; in a copy of the cluster, it may be a copy."""
         return self.cluster == other.cluster and self.topic != other.topic
 
 
 class IdsAsked:
-    """A question for the ids of topics that is under way; `cluster` asks whose they are, for a moment at most."""
+    """A running query for topic ids; `cluster` queries whose they are, for a moment at most."""
 
     def __init__(self, topics: "Mapping[str, Future[Any]]", cluster: Callable[[], str | None]) -> None:
         self._topics = topics
@@ -108,28 +108,28 @@ class IdsAsked:
 
     @property
     def is_done(self) -> bool:
-        """Tell whether it is answered, or will not be any more."""
+        """Whether it is answered, or will never be."""
         return all(future.done() for future in self._topics.values())
 
     @property
     def has_failed(self) -> bool:
-        """Tell whether the cluster said nothing, not even of topics that do not exist."""
+        """Whether the cluster did not answer at all, not even about missing topics."""
         errors = [future.exception() for future in self._topics.values() if future.done()]
         return any(isinstance(error, KafkaException) and error.args[0].code() < 0 for error in errors)
 
     def answer(self, within_secs: float = 0.0) -> dict[str, str]:
-        """Return the ids that are told in time: none of topics that do not exist, nor by brokers that have no ids."""
+        """Return the ids that arrive in time; topics that do not exist, and brokers without ids, have none."""
         wait(self._topics.values(), within_secs)
         told = {n: f.result().topic_id for n, f in self._topics.items() if f.done() and f.exception() is None}
         return {
             name: str(uuid)
             for name, uuid in told.items()
-            if uuid.get_most_significant_bits() or uuid.get_least_significant_bits()  # older brokers say nothing
+            if uuid.get_most_significant_bits() or uuid.get_least_significant_bits()  # older brokers return zeros
         }
 
 
 class Topics:
-    """Asks the cluster about topics, and creates them."""
+    """Queries topics of the cluster, and creates them."""
 
     def __init__(self, config: Config, timeout_secs: float) -> None:
         self._config = {**config, "error_cb": self._hear}
@@ -139,7 +139,7 @@ class Topics:
         self._ids_asked: IdsAsked | None = None
 
     def _hear(self, error: KafkaError) -> None:
-        """Keep what a broker refused us for: the call that waits for it only says that no answer came in time."""
+        """Remember why a broker closed the connection: the call that waits for it only reports a timeout."""
         if error.code() in _REFUSALS:
             self._refused = error
 
@@ -153,7 +153,7 @@ class Topics:
         }
 
     def partitions(self, names: Iterable[str], timeout_secs: float | None = None) -> dict[str, int]:
-        """Return how many partitions each topic has, 0 where it does not exist."""
+        """Return how many partitions each topic has, 0 if it does not exist."""
         topics = self._metadata(timeout_secs or self._timeout).topics
         there = {name: found.partitions for name, found in topics.items() if found.error is None}
         return {name: len(there.get(name, ())) for name in names}
@@ -168,24 +168,24 @@ class Topics:
             return self._admin.list_topics(timeout=timeout_secs)
         except KafkaException as error:
             self._admin.poll(0)
-            self._admin = AdminClient(cast("Any", self._config))  # this one may be cut off: see `reach`
+            self._admin = AdminClient(cast("Any", self._config))  # this client may have lost its brokers: see `reach`
             if self._refused is not None:
                 raise RetriableError(self._refused, "asking the brokers for their topics") from error
             raise translate(error, "asking the brokers for their topics") from error
 
     def ask_ids(self, names: Collection[str]) -> IdsAsked:
-        """Begin to ask for the ids of topics, one at least; returns at once."""
+        """Start a query for the ids of topics, at least one; returns at once."""
         if self._ids_asked is not None and self._ids_asked.has_failed:
-            self._admin = AdminClient(cast("Any", self._config))  # this one may be cut off: see `reach`
+            self._admin = AdminClient(cast("Any", self._config))  # this client may have lost its brokers: see `reach`
         topics = self._admin.describe_topics(TopicCollection(list(names)), request_timeout=SOON_SECS)
         self._ids_asked = IdsAsked(topics, self._cluster)
         return self._ids_asked
 
     def _cluster(self) -> str | None:
-        """Return the id of the cluster if it is told soon.
+        """Return the id of the cluster, None if it does not answer soon.
 
-        Not by `describe_cluster`: librdkafka ends the process (2.15, an assertion in `rd_kafka_admin_response_parse`)
-        where a broker answers that with no brokers, as one that comes up again does.
+        Not by `describe_cluster`: librdkafka (2.15) aborts the process (an assertion in
+        `rd_kafka_admin_response_parse`) if a broker answers it without brokers, as one that is starting does.
         """
         try:
             return self._metadata(CLUSTER_SECS).cluster_id
@@ -193,9 +193,9 @@ class Topics:
             return None
 
     def limits(self, names: Sequence[str], timeout_secs: float | None = None) -> dict[str, int | None]:
-        """Return what each topic takes that was answered for in time, None where we are not to know it.
+        """Return the limit of each topic that is answered in time, in bytes; None if we may not know it.
 
-        That is `max.message.bytes`, or `segment.bytes` where that is less.
+        That is `max.message.bytes`, or `segment.bytes` if that is less.
         """
         configs = self._configs(names, timeout_secs)
         return {
@@ -209,12 +209,12 @@ class Topics:
         return {name for name, config in configs.items() if config and "compact" in config["cleanup.policy"].value}
 
     def short_of_replicas(self, names: Sequence[str], timeout_secs: float) -> str:
-        """Say which topics take nothing for now, as too few replicas of a partition are in sync; of some, if any."""
+        """Describe topics that accept nothing because too few replicas of a partition are in sync; empty if none."""
         there, short = self._metadata(timeout_secs).topics, []
         for name, config in self._configs([name for name in names if name in there], timeout_secs).items():
             least = int(config["min.insync.replicas"].value) if config and "min.insync.replicas" in config else 0
             for number, found in there[name].partitions.items():
-                if len(found.isrs) < min(least, len(found.replicas)):  # of fewer replicas Kafka asks for no more
+                if len(found.isrs) < min(least, len(found.replicas)):  # with fewer replicas, Kafka requires only those
                     short.append(
                         f"{name} takes no results while too few replicas are in sync: of partition {number} "
                         f"{len(found.isrs)} of {len(found.replicas)}, with min.insync.replicas {least}"
@@ -223,7 +223,7 @@ class Topics:
         return "; ".join(short)
 
     def _configs(self, names: Sequence[str], timeout_secs: float | None) -> dict[str, Mapping[str, Any] | None]:
-        """Return the settings of each topic that was answered for in time, None where we are not to know them."""
+        """Return the settings of each topic that is answered in time, None if we may not know them."""
         configs: dict[str, Mapping[str, Any] | None] = {}
         if not names:
             return configs
@@ -242,7 +242,7 @@ class Topics:
         return configs
 
     def create(self, name: str, settings: CreateTopicsSettings, *, partitions: int) -> None:
-        """Create a topic; one that appeared meanwhile is fine. Raises `TopicRefusedError`."""
+        """Create a topic; it may already exist. Raises `TopicRefusedError`."""
         config: dict[str, str] = {}
         if settings.max_message_bytes is not None:
             config["max.message.bytes"] = str(settings.max_message_bytes)
@@ -266,7 +266,7 @@ class Topics:
     def make(
         self, missing: Sequence[str], create: CreateTopicsSettings, *, partitions: int, bootstrap_servers: str
     ) -> None:
-        """Create topics that are missing, if allowed; raises `TopicsMissingError` if not."""
+        """Create missing topics, if allowed; raises `TopicsMissingError` if not."""
         if missing and not create.enabled:
             commands = self.creation_commands(
                 missing, create, partitions=partitions, bootstrap_servers=bootstrap_servers
@@ -283,8 +283,8 @@ class Topics:
     def creation_commands(
         self, names: Sequence[str], create: CreateTopicsSettings, *, partitions: int, bootstrap_servers: str
     ) -> list[str]:
-        """Return the lines of `kafka-topics.sh` that create topics, with as many copies as there are brokers for."""
-        copies = ""  # as many as the brokers make by default
+        """Return `kafka-topics.sh` commands that create topics, with no more replicas than there are brokers."""
+        copies = ""  # the brokers' default
         with suppress(KafkaTroubleError):
             if (most := min(create.replication_factor, len(self._metadata(self._timeout).brokers))) > 0:
                 copies = f" --replication-factor {most}"
@@ -295,7 +295,7 @@ class Topics:
         ]
 
     def _await_leaders(self, names: Sequence[str]) -> None:
-        """Wait until new topics can be written to: the answer to their creation comes before that."""
+        """Wait until new topics can be written to, which is after their creation was answered."""
         deadline = time.monotonic() + self._timeout
         while time.monotonic() < deadline:
             there = self._admin.list_topics(timeout=self._timeout).topics

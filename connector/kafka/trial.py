@@ -1,7 +1,7 @@
-"""Settings tried out on librdkafka: it alone knows all of its properties, and which files its TLS can use.
+"""Checks settings with librdkafka: only it knows all of its properties, and which TLS files it can use.
 
-Clients are built as they will be for work, less the addresses, so that nobody is connected to. Which setting it minds
-is found by trying with and without it, as librdkafka says that in words alone, and often by a name of its own.
+Clients are built as for work, but without addresses, so that nothing is contacted. Which setting is rejected is found
+by trying with and without it, because librdkafka says it only as text, often with an internal name.
 """
 
 import logging
@@ -35,14 +35,14 @@ _NOWHERE: Final = "http://127.0.0.1:0/"
 _MANUAL: Final = "see its CONFIGURATION.md"
 
 _Property = tuple[str, str]
-"""The group that a property stands in, and its name."""
+"""A property: its group and its name."""
 
 _QUIET: Final = logging.getLogger("librdkafka.trial")
 _QUIET.disabled = True
 
 
 def refused(settings: Settings) -> Iterator[Fault]:
-    """Yield what librdkafka refuses; what is refused by name already is left out."""
+    """Yield what librdkafka rejects, except properties that are already rejected by name."""
     kafka = settings.kafka
     given: dict[_Property, Any] = {
         (group, name): value
@@ -72,7 +72,7 @@ def _with(kafka: KafkaSettings, given: Mapping[_Property, Any]) -> KafkaSettings
 
 
 def _of_times(settings: Settings, kafka: KafkaSettings, text: str) -> Iterator[Fault]:
-    """Yield which of our own settings leads to what librdkafka rejects: the one that it takes the default of."""
+    """Yield which of our own settings causes a rejection: the one whose default value is accepted."""
     refuses = f"leads to a configuration that librdkafka rejects: {text}"
     for name in _TIMES:
         usual = KafkaSettings.model_fields[name].default
@@ -95,10 +95,10 @@ def _of_security(security: SecuritySettings, text: str) -> Iterator[Fault]:
 
 
 def _of_properties(settings: Settings, bare: KafkaSettings, given: dict[_Property, Any]) -> Iterator[Fault]:
-    """Yield the properties that are at fault.
+    """Yield the properties at fault.
 
-    Those that are refused alone are, unless the others make them good (a keystore wants its password). Of what is left
-    it is the one without which the rest is taken.
+    Those that are rejected alone are, unless the others complete them (a keystore needs its password). Among the rest,
+    it is the one without which the others are accepted.
     """
 
     def tried(wanted: set[_Property]) -> str | None:
@@ -125,7 +125,7 @@ def _fault(name: _Property, text: str, value: object) -> Fault:
 
 
 def _discreet(text: str, value: object) -> str:
-    """Return librdkafka's words without the text that was given; a number is no secret."""
+    """Return librdkafka's text without the given value; numbers are not secret."""
     if not isinstance(value, str):
         return text
     for part in sorted({value, *re.split(r"[\s,;]+", value)} - {""}, key=len, reverse=True):
@@ -134,7 +134,7 @@ def _discreet(text: str, value: object) -> str:
 
 
 def _refusal(settings: Settings, kafka: KafkaSettings) -> str | None:
-    """Return why a client of these settings cannot be built, None where each can."""
+    """Return why a client with these settings cannot be built, None if all can."""
     producer = configs.producer(kafka, client_id=_CLIENT_ID, transactional_id=_CLIENT_ID)
     clients: list[tuple[Callable[[configs.Config], object], configs.Config]] = [
         (AdminClient, configs.asking(kafka, _CLIENT_ID)),
@@ -143,7 +143,7 @@ def _refusal(settings: Settings, kafka: KafkaSettings) -> str | None:
     for build, config in clients:
         if (text := _tried(build, config)) is not None:
             return text
-    unlike = {stream.metadata_refresh_secs: stream for stream in settings.streams}  # nothing else of theirs is in it
+    unlike = {stream.metadata_refresh_secs: stream for stream in settings.streams}  # no other difference
     return next(filter(None, (_refusal_of_stream(kafka, stream) for stream in unlike.values())), None)
 
 
@@ -156,11 +156,11 @@ def _tried(build: Callable[[configs.Config], object], config: configs.Config) ->
     config = {**config, "logger": _QUIET}
     del config["bootstrap.servers"]
     if _TOKEN_URL in config or _TOKEN_BY_HOST in config:
-        config[_TOKEN_URL] = _NOWHERE  # a client asks for its token, with its secret, as soon as it is built
+        config[_TOKEN_URL] = _NOWHERE  # a client requests its token, with its secret, as soon as it is built
     try:
         build(config)
     except KafkaException as error:
         return _SPEAKER.sub("", error.args[0].str().strip())
-    except (AttributeError, SystemError, TypeError, ValueError):  # what only code can give, and texts of no Unicode
+    except (AttributeError, SystemError, TypeError, ValueError):  # values that only code can give, and invalid Unicode
         return "a value of another kind is wanted"
     return None
