@@ -1,1 +1,1 @@
-"""The platform's API: what an event must be, what a request looks like, and what a reply says."""
+"""The platform's API: what an event must contain, what a request looks like, and what a reply means."""

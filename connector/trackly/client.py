@@ -1,8 +1,8 @@
-"""Requests to the platform: the only home of httpx.
+"""Requests to the platform: the only module that uses httpx as a client.
 
-What went wrong is told apart by one question: had the writing of the request begun? The transport asks just before
-the first byte; a failure earlier is certainly not sent, one later may have been taken. Nothing is retried here, and
-idle connections are left before the platform would close them.
+Failures are classified by one question: had writing the request begun? The transport calls back just before the first
+byte; after an earlier failure the request was certainly not sent, after a later one it may have been accepted. Nothing
+is retried here, and idle connections are dropped before the platform would close them.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from connector.trackly.transport import BeforeWrite, ExactTransport, Pieces, Rep
 _PROXY_WANTS_CREDENTIALS = 407
 _FAILURES = (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, RuntimeError)
 _SECRET_CHARS = 8
-"""A shorter key, as of a test, is no secret, and may stand in any text by chance."""
+"""A shorter key, as in tests, is not a secret, and may occur in any text by chance."""
 
 
 class TooLateError(Exception):
@@ -35,9 +35,9 @@ class TooLateError(Exception):
 
 
 class Client:
-    """Posts bodies and asks for lists; one for each stream, so that no stream waits for another's connections.
+    """Posts batches and queries lists; one per stream, so that no stream waits for another's connections.
 
-    `api_key` is called for each request: a key that is given by file may change while we run.
+    `api_key` is called for each request, because a key that is given by file may change at any time.
     """
 
     def __init__(self, settings: TracklySettings, api_key: Callable[[], str]) -> None:
@@ -55,7 +55,7 @@ class Client:
             proxy=settings.proxy,
         )
         self._headers = {
-            "Host": self._base.netloc.decode("ascii"),  # httpx adds none to what comes in pieces
+            "Host": self._base.netloc.decode("ascii"),  # httpx adds none to a streamed request
             "User-Agent": f"trackly-connector/{__version__}",
             "Accept": "application/json",
             "Accept-Encoding": "identity",
@@ -67,23 +67,23 @@ class Client:
         await self._transport.aclose()
 
     def read_certificates_again(self) -> None:
-        """Have new connections use what the files of authorities and of our certificate say now.
+        """Use the present contents of the certificate files for new connections.
 
-        Files that cannot be used, as when one of a pair has not been replaced yet, leave all as it was. An authority
-        that is gone from its file is trusted until the next start: a context can only be given more.
+        If they cannot be used, for instance because only one of a pair was replaced, nothing changes. An authority that
+        was removed from its file is trusted until the next start: a context can only be extended.
         """
         tls = self._settings.tls
         if tls.ca_file is None and tls.cert_file is None:
             return
         with suppress(OSError):
-            client_context(tls)  # whether they can be used is tried on another one, as failing would spoil ours
+            client_context(tls)  # tried on a new context, since a failure would damage ours
             if tls.ca_file is not None:
                 self._tls.load_verify_locations(tls.ca_file)
             if tls.cert_file is not None:
                 load_pair(self._tls, tls.cert_file, tls.key_file)
 
     async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
-        """Post a batch and return what came of it; raises `TooLateError` when the write could not begin in time.
+        """Post a batch and return the result; raises `TooLateError` if the write could not begin in time.
 
         `before` is a time of `awake()`, which also counts while the machine sleeps.
         """
@@ -111,7 +111,7 @@ class Client:
         )
 
     async def lists(self) -> Reply:
-        """Ask for the account's lists: the cheapest question that needs the key, used as a probe and as a check."""
+        """Query the account's lists: the cheapest request that needs the key, used as a probe and as a check."""
         try:
             response, body = await self._ask("GET", "lists?per_page=100")
         except ReplyTooLargeError as error:
@@ -128,15 +128,15 @@ class Client:
         content: list[bytes] | None = None,
         before_write: BeforeWrite | None = None,
     ) -> tuple[httpx.Response, bytes]:
-        """Return the answer to a request and its body, without our key: what is said goes into dead letters.
+        """Return the response to a request and its body, with our key masked, because texts go into dead letters.
 
-        The transport is asked without httpx's client around it: that follows redirects, keeps cookies and looks into
-        the environment, none of which is wanted, and takes 100 us for each request.
+        The transport is used without httpx's client, which follows redirects, stores cookies and reads environment
+        variables, none of which is wanted, and takes 100 us per request.
         """
         headers = {**self._headers, "X-Api-Key": (key := self._api_key())}
         if content is not None:
             headers |= {"Content-Type": "application/json", "Content-Length": str(sum(map(len, content)))}
-        # Said to be ASCII, as all of it is, headers are not decoded by trial at every look at them.
+        # With a declared encoding, httpx does not detect one at each access. All headers are ASCII.
         request = httpx.Request(
             method,
             self._url(path),
@@ -146,8 +146,8 @@ class Client:
         )
         async with asyncio.timeout(self._total_secs):
             response = await self._transport.handle_async_request(request)
-        # As it came: a compressed one, which we did not ask for, is never inflated. Not by way of the response, which
-        # takes 5 us to hand out what is here already.
+        # As received: a compressed body, which we did not request, is never decompressed. Not read through the
+        # response, which takes 5 us to return what is here already.
         assert isinstance(response.stream, Pieces)
         body = b"".join(response.stream.pieces)
         return response, body.replace(key.encode(), HIDDEN.encode()) if len(key) >= _SECRET_CHARS else body
@@ -159,7 +159,7 @@ class Client:
 
 
 def _trouble(error: BaseException, *, written: bool) -> Reply:
-    """Tell a transport failure as a reply; texts are ours or the library's and never hold a header."""
+    """Return a transport failure as a reply; texts are ours or the library's and never contain a header."""
     text = f"{type(error).__name__}: {error}"[:300].rstrip(": ")
     tls = _tls_error(error)
     if written and not (tls and _refuses_us(tls)):
@@ -168,7 +168,7 @@ def _trouble(error: BaseException, *, written: bool) -> Reply:
     if tls:
         return Reply("not_sent", trouble="tls", text=text)
     if isinstance(error, TunnelRefusedError) and error.status == _PROXY_WANTS_CREDENTIALS:
-        return Reply("answered", status=error.status, text=text, foreign=True)  # as where it hands requests on
+        return Reply("answered", status=error.status, text=text, foreign=True)  # as where it forwards requests
     if isinstance(error, TimeoutError | httpx.ConnectTimeout):
         return Reply("not_sent", trouble="connect_timeout", text=text)
     if isinstance(error, httpx.ProxyError):
@@ -177,16 +177,16 @@ def _trouble(error: BaseException, *, written: bool) -> Reply:
 
 
 def _refuses_us(error: ssl.SSLError) -> bool:
-    """Tell whether the server ended the handshake for want of a certificate of ours that it likes.
+    """Return whether the server ended the handshake because it does not accept our certificate, or got none.
 
-    With TLS 1.3 we hear of it when the request is written already, but a server reads nothing before it knows us.
+    With TLS 1.3 we learn this after writing the request, but the server reads nothing before it has verified us.
     """
     reason = error.reason or ""
     return "ALERT" in reason and any(part in reason for part in ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED"))
 
 
 def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
-    """Return the failure of TLS that caused an error, if one did."""
+    """Return the TLS error that caused an error, or None."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, ssl.SSLError):

@@ -1,7 +1,7 @@
-"""Events as columns: as they were made, where the types of the columns tell that they fit, else by a decode with types.
+"""Events as columns: used as they are if the types of the columns show that they fit, otherwise decoded with types.
 
-An optional field that is null is as if it was not there, as in events of any other format. Such fields are looked for
-where a decode fails, so that events without them cost nothing more.
+An optional field that is null counts as absent, as in events of any other format. Such fields are only looked for when
+decoding fails, so that events without them cost nothing more.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -19,14 +19,14 @@ from connector.shaping.shaped import Shaped
 from connector.trackly.endpoints import ContactData, CustomFields, Endpoint, Event, Text
 
 decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-"""Takes an event apart; its fields stay the bytes that they are."""
+"""Splits an event into fields, which stay as raw bytes."""
 
 _NULL: Final = msgspec.Raw(b"null")
 _FILLER: Final = (
     b'{"to":"+10","body":"-","phone_number":"+10","message_id":"-","revenue":0,"attribution_type":"sale","id":"-",'
     b'"to_number":"+10","timestamp":"-","offer_id":"-"}'
 )
-"""What each event must have, whatever the endpoint."""
+"""The required fields of all endpoints."""
 
 _TYPES: dict[Any, str] = {
     str: "text",
@@ -34,45 +34,45 @@ _TYPES: dict[Any, str] = {
     str | UnsetType: "text",
     dict[str, Any] | UnsetType: "object",
 }
-"""Types of fields of which the Python types of a column tell all but the length of a text."""
+"""Field types that Python types of a column cover completely, except for the length of a text."""
 
 _MEMBERS: dict[Any, Collection[str] | None] = {
     ContactData | UnsetType: ContactData.__struct_fields__,
     CustomFields | UnsetType: None,
 }
-"""Types of fields of which members may be absent, but not null: those of these names, None for any."""
+"""Field types whose members may be absent but not null: the names of these members, None for any."""
 
 Column = Callable[[str], Sequence[Any]]
-"""Returns a field of all events, by its name."""
+"""Returns a field of all events, by name."""
 
 
 class EventDecoder:
-    """Makes columns of the events of one endpoint."""
+    """Turns events of one endpoint into columns."""
 
     def __init__(self, endpoint: Endpoint, *, rejects_unknown: bool) -> None:
         self._texts, self._numbers = endpoint.texts, endpoint.numbers
         self._rejects_unknown = rejects_unknown
         event: type[Event] = endpoint.event
         if rejects_unknown:
-            event = msgspec.defstruct(  # type: ignore[assignment] # a struct type, made at run time
+            event = msgspec.defstruct(  # type: ignore[assignment] # a struct type that is created at run time
                 event.__name__, [], bases=(event,), forbid_unknown_fields=True, gc=False
             )
         self.decode: Callable[[Any], Any] = msgspec.json.Decoder(event).decode
         self.filler = msgspec.json.decode(_FILLER, type=endpoint.event)
-        """An event that has what each must have, and no more."""
+        """An event with the required fields only."""
         fields = msgspec.structs.fields(endpoint.event)
         self.required = tuple(f.encode_name for f in fields if f.required)
-        """Names of the fields that each event must have."""
+        """Names of the required fields."""
         self._optional = {f.encode_name: _MEMBERS.get(f.type, ()) for f in fields if not f.required}
-        """By the name of each field that an event may lack: the members that it may lack in turn, None for any."""
+        """For each optional field, by name: its own optional members, None for any."""
         self._types = {f.encode_name: _TYPES.get(f.type, "other") for f in fields}
         self._required_texts = {name for name in self.required if self._types[name] == "text"}
         self._needs_decode = len(self._required_texts) < len(self.required)
 
     def columns(self, shaped: Shaped, bad: dict[int, Verdict]) -> tuple[Column, Sequence[bytes | None], int | None]:
-        """Return the fields of events by name, the events as they go on, and their bytes at least, where that is known.
+        """Return the fields of events by name, the events to be posted, and their minimum size in bytes, if known.
 
-        What cannot be decoded has its verdict in `bad`, and something that passes in the columns.
+        Events that cannot be decoded have a verdict in `bad`, and a valid filler in the columns.
         """
         column = self._by_types(shaped)
         if column is not None:
@@ -84,7 +84,7 @@ class EventDecoder:
         return lambda name: _FIELDS[name](events), values, length
 
     def _by_types(self, shaped: Shaped) -> Column | None:
-        """Return the columns that events were made of, None where only a decode tells whether they fit."""
+        """Return the columns that the events were made of, None if only decoding shows whether they fit."""
         fields = shaped.fields
         if self._needs_decode or not fields.keys() >= self._required_texts:
             return None
@@ -109,7 +109,7 @@ class EventDecoder:
     def _decode_all(
         self, values: Sequence[bytes | None], bad: dict[int, Verdict]
     ) -> tuple[list[Any], Sequence[bytes | None]]:
-        """Return the events and their bytes: those that came, but where an optional field was null."""
+        """Return the decoded events, and their bytes without optional fields that are null."""
         without: dict[int, bytes] = {}
 
         def again(index: int, error: Exception) -> Any:
@@ -132,7 +132,7 @@ class EventDecoder:
         return events, values
 
     def _diagnose(self, value: bytes | None, error: Exception) -> Verdict:
-        """Return the verdict of a value that the typed decoder refused."""
+        """Return the verdict of a value that the typed decoder rejected."""
         if value is None:
             return SKIPPED
         try:
@@ -162,19 +162,19 @@ _FIELDS: dict[str, Callable[[list[Any]], list[Any]]] = {
     "list_id": lambda events: [event.list_id for event in events],
     "use_journeys": lambda events: [event.use_journeys for event in events],
 }
-"""Written out, since the interpreter learns where such an attribute lies: a third of the time of `attrgetter`."""
+"""Written out because the interpreter caches attribute offsets: a third of the time of `attrgetter`."""
 
 
 def _without_nulls(value: bytes, optional: Mapping[str, Collection[str] | None]) -> bytes | None:
-    """Return an event without what is null and may be absent, None where there is nothing of that kind.
+    """Return an event without optional fields and members that are null, None if there are none.
 
-    What else is null stays, as do the bytes of all other members: what no document names and what may hold anything
-    pass as they are, and a required field is missing. Of names that stand twice the last counts.
+    Other nulls stay, as do the bytes of all other members: undocumented fields and free-form values pass unchanged, and
+    a null in a required field counts as missing. If a name occurs twice, the last one counts.
     """
     if b"null" not in value:
         return None
     try:
-        value.decode()  # where it is not UTF-8 is told by the bytes that came
+        value.decode()  # invalid UTF-8 is reported for the original bytes
         event = decode_fields(value)
         kept = {name: raw for name, raw in event.items() if raw != _NULL or name not in optional}
         found = len(kept) < len(event)

@@ -1,6 +1,6 @@
-"""The endpoints of the platform: where records go, what an event of each is, and how the reply names what it says.
+"""The platform's endpoints: paths, the type of an event, and the field names of replies.
 
-An event's type holds what the API is documented to take, and no more: it is what events are decoded with.
+An event's type has the documented fields and no others; events are decoded with it.
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ Text = Annotated[str, Meta(min_length=1)]
 Amount = Annotated[float, Meta(ge=0)]
 
 CustomFields = dict[str, str | int | float | bool]
-"""What is kept with a contact."""
+"""Custom fields that are stored with a contact."""
 
 
 class Event(msgspec.Struct, gc=False):
-    """An event as the API takes it; fields that no document names pass, unless the stream refuses them."""
+    """An event as the API accepts it; undocumented fields pass, unless the stream rejects them."""
 
 
 class ContactData(Event):
@@ -113,14 +113,14 @@ class Endpoint:
     single_path: str | None = None
     array: str = "records"
     accepted_count: str = "success_count"
-    """The reply's field that counts what was taken."""
+    """The reply's field with the number of accepted records."""
     echo: str | None = None
     """The record's field that an entry of `errors` repeats."""
     phones: tuple[str, ...] = ()
     takes_list: bool = False
     max_record_bytes: int | None = None
     repeats_skipped: bool = False
-    """The platform skips a record that it has already; posting it again is harmless."""
+    """The platform skips a record that it already has; posting it again is harmless."""
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -174,4 +174,4 @@ ENDPOINTS: dict[str, Endpoint] = {
 }
 
 IMPORT_PATH = "history/import"
-"""The one history endpoint that the limits page names; the reference pages have a typed one for each kind."""
+"""The one history endpoint on the limits page; the reference pages have a typed one for each kind."""

@@ -1,8 +1,8 @@
-"""The four operations: what of an event is checked before a request is spent, and what goes into the request.
+"""The four operations: what is checked before an event is posted, and what goes into the request.
 
-A check here refuses only what the API is documented to refuse. It runs over the columns of a chunk, as over all its
-phone numbers in one pass of a regular expression. An event that has the API's shape is spliced into the request as the
-bytes it came in.
+Checks reject only what the API is documented to reject. They run over columns of a chunk: all its phone numbers are
+checked in one pass of a regular expression. An event that has the API's shape goes into the request as the bytes that
+were read.
 """
 
 import re
@@ -24,7 +24,7 @@ from connector.trackly.decoding import Column, EventDecoder, decode_fields
 from connector.trackly.endpoints import ENDPOINTS, IMPORT_PATH
 
 LONGEST_LIST_NUMBER = "+" + "9" * 15
-"""E.164 allows 15 digits; an envelope is measured with the longest."""
+"""E.164 allows 15 digits; the size of an envelope is computed with the longest number."""
 
 E164 = re.compile(r"\+[1-9][0-9]{1,14}")
 _E164_LINES = re.compile(r"(?:\+[1-9][0-9]{1,14}+\n)*+")
@@ -37,7 +37,7 @@ class Rules:
     list_number: str | None = None
     top_level_list: bool = False
     keep_lists: bool = False
-    """Keep the list of each record beside it, where a batch may hold several."""
+    """Keep the list number of each record, if a batch may hold several lists."""
     single: bool = False
     history_import: bool = False
     imported_revenue: bool | None = None
@@ -49,14 +49,14 @@ class Rules:
 
 @dataclass(slots=True)
 class Prepared:
-    """A chunk sorted: what can go into requests, by lane, and what already has its verdict."""
+    """A chunk after the checks: what can be posted, by lane, and what already has its verdict."""
 
     lanes: list[tuple[str | None, Chunk]] = field(default_factory=list)
     settled: tuple[Chunk, Verdicts] | None = None
 
 
 class Operation:
-    """One endpoint under a stream's rules: checks events, builds bodies."""
+    """One endpoint with a stream's rules: checks events, builds bodies."""
 
     def __init__(self, name: str, rules: Rules) -> None:
         self.name = name
@@ -74,7 +74,7 @@ class Operation:
 
     @property
     def envelope_bytes(self) -> int:
-        """Bytes of a body without records, at most."""
+        """Upper bound for the bytes of a body without records."""
         if self.rules.single:
             return 0
         head, tail = self._envelope(LONGEST_LIST_NUMBER if self.rules.top_level_list else None)
@@ -82,7 +82,7 @@ class Operation:
 
     @property
     def max_record_bytes(self) -> int:
-        """The largest record that fits a request alone."""
+        """Size of the largest record that fits into a request of its own."""
         return self.rules.max_body_bytes - self.envelope_bytes
 
     def body(self, batch: Batch) -> list[bytes]:
@@ -93,7 +93,7 @@ class Operation:
         return [*pieces, tail]
 
     def echoed(self, record: bytes) -> Any:
-        """Return what an error about this record repeats of it; the record is one that passed the check."""
+        """Return what an error about this record repeats of it; the record must have passed the checks."""
         assert self.endpoint.echo is not None
         return getattr(self.events.decode(record), self.endpoint.echo)
 
@@ -105,13 +105,13 @@ class Operation:
             first = b'"imported":%s,' % (b"true" if self.rules.imported_revenue else b"false")
         return b'{%s"%s":[' % (first, self.endpoint.array.encode()), b"]}"
 
-    # ------------------------------------------------------------------ checking and preparing
+    # ------------------------------------------------------------------ checks
 
     def prepare(self, chunk: Chunk, *, now_ms: int, shaped: Shaped | None = None) -> Prepared:
-        """Check the records of a chunk and make ready what goes into requests.
+        """Check the records of a chunk and prepare what goes into requests.
 
-        Without `shaped` the values are the events. Never raises for anything that a record may hold: what cannot be
-        posted has its verdict in `settled`.
+        Without `shaped` the values are the events. Never raises, whatever a record contains: records that cannot be
+        posted have their verdict in `settled`.
         """
         shaped = shaped or Shaped.unchanged(chunk)
         bad = dict(shaped.bad)
@@ -139,11 +139,11 @@ class Operation:
             assert chunk.timestamps is not None
             bad.setdefault(index, refused("expired", f"{(now_ms - chunk.timestamps[index]) / 1000:.0f} s old"))
         lists: Sequence[Any] = column("list_number") if self.endpoint.takes_list else []
-        if self.name == "history.sends":  # where a list may be named by its id as well
+        if self.name == "history.sends":  # these may name their list by id instead
             ids = column("list_id")
             lists = [ids[index] if number is UNSET else number for index, number in enumerate(lists)]
         names = set(lists)
-        absent = lists.count(UNSET) if UNSET in names else 0  # to compare it with a text costs more than to hash that
+        absent = lists.count(UNSET) if UNSET in names else 0  # hashing a text is cheaper than comparing it with UNSET
         if lists:
             self._check_lists(lists, names, bad)
         wire = self._wire(values, lists, absent, bad)
@@ -161,13 +161,13 @@ class Operation:
             ready.wire = ready.values  # type: ignore[assignment] # no null is left
         if self.rules.keep_lists and lists and not self.rules.top_level_list:
             same: dict[Any, Any] = {number: self.rules.list_number if number is UNSET else number for number in names}
-            ready.lists = list(map(same.__getitem__, lists))  # the same few strings, not one for each record
+            ready.lists = list(map(same.__getitem__, lists))  # the same few strings instead of one per record
         if self.rules.top_level_list and lists:
             return bad, self._by_list(ready, lists)
         return bad, [(None, ready)]
 
     def expired_before(self, now_ms: int) -> int | None:
-        """Return below which timestamp a record is too old to be posted, or None where none is."""
+        """Return the timestamp in ms before which a record is too old to be posted, None without a maximum age."""
         return None if self.rules.max_age_ms is None else now_ms - self.rules.max_age_ms
 
     def _check_columns(self, column: Column, bad: dict[int, Verdict]) -> None:
@@ -215,12 +215,12 @@ class Operation:
     def _wire(
         self, values: Sequence[bytes | None], lists: Sequence[Any], absent: int, bad: dict[int, Verdict]
     ) -> Sequence[bytes]:
-        """Return the bytes that go into the request for each record; `absent` of them name no list."""
+        """Return the bytes of each record in the request; `absent` of them name no list."""
         spliced: Sequence[bytes] = values  # type: ignore[assignment] # nulls are in bad and never used
         if self.rules.top_level_list:
             if absent == len(lists):
                 return spliced
-            # The limits page shows messages without a list of their own beside a list at top level.
+            # The limits page shows a list at top level only with messages that name none.
             return [
                 value if number is UNSET or index in bad else _without_list(value)
                 for index, (value, number) in enumerate(zip(spliced, lists, strict=True))
@@ -236,11 +236,11 @@ class Operation:
         ]
 
     def _check_sizes(self, wire: Sequence[bytes], bad: dict[int, Verdict], length: int | None) -> None:
-        """Find what is too large; `length` is that of all good records at least, where it is known."""
+        """Reject records that are too large; `length` is the minimum size of all good ones together, if known."""
         limit = self.max_record_bytes
         smaller = self.endpoint.max_record_bytes
         if length is not None and length <= min(limit, smaller or limit):
-            return  # all together are no larger than one may be
+            return  # all together are smaller than the limit for one
         sizes = [len(record) for index, record in enumerate(wire) if index not in bad] if bad else list(map(len, wire))
         if not sizes or max(sizes) <= min(limit, smaller or limit):
             return
@@ -264,13 +264,13 @@ class Operation:
 
 
 def _no_numbers(texts: Sequence[str]) -> list[int]:
-    """Return the indices of the texts that are not E.164 numbers, in one pass over all that lies between them."""
+    """Return the indices of texts that are not E.164 numbers, in one pass over valid runs."""
     lines = "\n".join(texts) + "\n"
     if lines.count("\n") != len(texts):
         return [index for index, text in enumerate(texts) if E164.fullmatch(text) is None]
     found = []
     at = index = 0
-    while (stop := _E164_LINES.match(lines, at).end()) < len(lines):  # type: ignore[union-attr] # nothing matches too
+    while (stop := _E164_LINES.match(lines, at).end()) < len(lines):  # type: ignore[union-attr] # matches the empty text as well
         index += lines.count("\n", at, stop)
         found.append(index)
         at = lines.index("\n", stop) + 1
@@ -279,14 +279,14 @@ def _no_numbers(texts: Sequence[str]) -> list[int]:
 
 
 def _without_list(value: bytes) -> bytes:
-    """Return an event without its list; all other fields stay the bytes that they are, numbers of any size included."""
+    """Return an event without its list; all other fields keep their bytes, including numbers of any size."""
     event = decode_fields(value)
     event.pop("list_number", None)
     return msgspec.json.encode(event)
 
 
 def operation_of(settings: StreamSettings) -> Operation:
-    """Return the operation of a stream as its settings have it."""
+    """Return the operation of a stream according to its settings."""
     delivery = settings.delivery
     rules = Rules(
         list_number=settings.list_number,

@@ -1,8 +1,8 @@
-"""What a reply says, checked before it is believed.
+"""What a reply says, verified before it is trusted.
 
-A bulk reply lists failures by index. It is only taken at its word when it adds up: every record counted once, no index
-twice or out of range, and the number that an error repeats is the number of that record. Anything else is unreadable,
-and the records of the request are in doubt.
+A bulk reply lists failures by index. It is trusted only if it is consistent: every record is counted once, no index is
+repeated or out of range, and the number that an error repeats is the number of that record. Any other reply is
+unreadable, and the records of the request are in doubt.
 """
 
 from datetime import UTC
@@ -18,8 +18,8 @@ from connector.shaping.refusing import MAX_TEXT
 from connector.trackly.operations import Operation
 
 _MAX_VALUE_BYTES = 1_000_000
-"""Of a value that may be of any type. What is larger is none that anybody means; of 16 MB of empty lists there would be
-400 MB of objects, and nothing else goes on while they are made."""
+"""Limit for a value of any type. No larger one is meaningful, and 16 MB of empty lists would become 400 MB of objects,
+and block everything else while they are created."""
 
 
 class _Entry(msgspec.Struct, gc=False):
@@ -49,7 +49,7 @@ class _Single(msgspec.Struct):
 
 
 class _Failure(msgspec.Struct):
-    """An error reply: all of it may be of any type, and none of it hides the rest."""
+    """An error reply: each field may have any type, and an invalid one does not hide the others."""
 
     code: Raw = Raw()
     error: Raw = Raw()
@@ -66,7 +66,7 @@ _decode_failure = msgspec.json.Decoder(_Failure).decode
 
 
 def _value(raw: Raw) -> Any:
-    """Return a value of any type, or None where there is none that can be read."""
+    """Return a value of any type, or None if it is missing or cannot be read."""
     if not 0 < len(raw) <= _MAX_VALUE_BYTES:
         return None
     try:
@@ -78,9 +78,9 @@ def _value(raw: Raw) -> Any:
 def read_reply(
     operation: Operation, batch: Batch, *, status: int, retry_after: str | None, body: bytes, now: float
 ) -> Reply:
-    """Return what an answer says; `now` is the time of day in seconds, for a `Retry-After` that is a date.
+    """Return what an answer says; `now` is Unix time in seconds, for a `Retry-After` that is a date.
 
-    Never raises, whatever the platform, or somebody in its place, has sent.
+    Never raises, whatever the platform, or something in its place, has sent.
     """
     wait = parse_retry_after(retry_after, now)
     if not 200 <= status < 300:
@@ -116,12 +116,12 @@ def _read_bulk(operation: Operation, batch: Batch, status: int, said: _Bulk) -> 
         return _unreadable(status, f"the reply has no {operation.endpoint.accepted_count} and error_count")
     if min(accepted, failed, duplicates, invalid) < 0:
         return _unreadable(status, "a count is negative")
-    # The documents do not say whether what was skipped counts as taken, nor whether invalid numbers count as errors.
+    # It is not documented whether skipped records count as accepted, nor whether invalid numbers count as errors.
     rest = batch.count - accepted - failed
     readings = [failed + apart for skipped in (0, duplicates) for apart in (0, invalid) if skipped + apart == rest]
     if not readings:
         return _unreadable(status, f"the counts do not add up: {accepted} + {failed} for {batch.count} records")
-    # Where two readings add up, the one with more failures calls nobody queued who was not taken.
+    # If two interpretations are consistent, the one with more failures never calls a rejected record queued.
     missing = max(readings) - len(entries)
     if _value(said.success) is False and not failed:
         return _unreadable(status, "the reply says that it failed, and counts no failure")
@@ -154,7 +154,7 @@ def _check_entries(operation: Operation, batch: Batch, entries: list[_Entry]) ->
 
 
 def _object(body: bytes) -> _Failure | None:
-    """Return an error reply as the JSON object that the platform would have sent, or None for anything else."""
+    """Return an error reply as the JSON object that the platform would send, or None for anything else."""
     try:
         return _decode_failure(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
@@ -162,14 +162,14 @@ def _object(body: bytes) -> _Failure | None:
 
 
 def _failure(said: _Failure | None, body: bytes) -> tuple[str | None, str]:
-    """Return the code and the text of an error reply, which may be anything."""
+    """Return the code and the text of an error reply, whatever it contains."""
     code, texts = None, []
     if said is not None:
         texts = [text for text in (_value(said.error), _value(said.message)) if isinstance(text, str) and text]
         code = _value(said.code)
         errors = _value(said.errors) if code is None else None
         if isinstance(errors, list):
-            # No document says which status a bulk request has of which all records failed: it may tell them as ever.
+            # It is not documented which status a bulk request has if all records failed: it may list them as usual.
             entries = [entry for entry in errors if isinstance(entry, dict)]
             codes = {each if isinstance(each := entry.get("code"), str) else "" for entry in entries}
             if len(codes) == 1:
@@ -180,12 +180,12 @@ def _failure(said: _Failure | None, body: bytes) -> tuple[str | None, str]:
 
 
 def is_foreign(body: bytes) -> bool:
-    """Tell whether an answer is no JSON object, so that it is not the platform's own."""
+    """Return whether an answer is not a JSON object, and therefore not the platform's own."""
     return _object(body) is None
 
 
 def _names_taken(operation: Operation, said: _Failure) -> bool:
-    """Tell whether an error reply says of records that they were taken: they must not be sent again for its status."""
+    """Return whether an error reply says that records were accepted: they must not be posted again for its status."""
     if operation.rules.single:
         return _value(said.success) is True
     counts = (_value(said.queued_count), _value(said.success_count))
@@ -197,7 +197,7 @@ def _unreadable(status: int, why: str) -> Reply:
 
 
 def parse_retry_after(value: str | None, now: float) -> float | None:
-    """Return the seconds that a `Retry-After` header asks for, or None when it is absent or cannot be read."""
+    """Return the seconds that a `Retry-After` header asks for, or None if it is missing or cannot be read."""
     if not value:
         return None
     text = value.strip()
@@ -205,7 +205,7 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
         return float(text[:10])
     try:
         date = parsedate_to_datetime(text)
-        if date.tzinfo is None:  # dates of HTTP are told in UTC, whether they say so or not
+        if date.tzinfo is None:  # HTTP dates are in UTC, whether they say so or not
             date = date.replace(tzinfo=UTC)
         return max(date.timestamp() - now, 0.0)
     except (ValueError, OverflowError):

@@ -1,11 +1,11 @@
-"""The transport under httpx: HTTP/1.1 over asyncio, one request at a time on a connection, through a proxy or not.
+"""The transport under httpx: HTTP/1.1 over asyncio, one request at a time per connection, with or without a proxy.
 
-It exists for what must be known exactly: whether a single byte of a request was written when something failed, that an
-idle connection is never used after the platform may have closed it, and that no reply is taken for another's. It is
-also several times cheaper than the stock transport, whose pool looks at every connection for every request. Responses
-are parsed by httptools.
+It guarantees what must be known exactly: whether any byte of a request was written when something failed, that an idle
+connection is never used after the platform may have closed it, and that no reply is taken for that of another request.
+It is also several times cheaper than httpx's own transport, whose pool checks every connection for every request.
+Responses are parsed by httptools.
 
-Failures come as httpx's exceptions; `ConnectError` and `ConnectTimeout` mean that nothing was written.
+Failures are raised as httpx's exceptions; `ConnectError` and `ConnectTimeout` mean that nothing was written.
 """
 
 import asyncio
@@ -27,15 +27,15 @@ import httpx
 from connector.clock import awake
 
 MAX_HEADER_BYTES = 65_536
-"""Of a reply's headers, and of anything else in it that is no body (a reason, a trailer, the frame of a chunk), when
-they come in more than one piece; one piece is at most what the event loop reads at once, 256 KiB."""
+"""Limit for a reply's headers, and for anything else in it that is not body (reason, trailer, chunk framing), if they
+come in more than one read; a read is at most 256 KiB, by the event loop."""
 
 BeforeWrite = Callable[[], None]
-"""Called just before the first byte is written; what it raises stops the request."""
+"""Called just before the first byte is written; an exception stops the request."""
 
 
 class ReplyTooLargeError(Exception):
-    """The reply is larger than we are willing to hold; `status` is what it began with."""
+    """The reply is larger than `max_reply_bytes`; `status` is its HTTP status."""
 
     def __init__(self, status: int) -> None:
         super().__init__("the reply is too large")
@@ -43,7 +43,7 @@ class ReplyTooLargeError(Exception):
 
 
 class TunnelRefusedError(httpx.ProxyError):
-    """The proxy passes nothing on to the platform, so nothing was written for it; `status` is the proxy's answer."""
+    """The proxy does not forward to the platform, so nothing was written to that; `status` is the proxy's answer."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"the proxy refuses a tunnel with HTTP {status}")
@@ -51,7 +51,7 @@ class TunnelRefusedError(httpx.ProxyError):
 
 
 READ_AHEAD_BYTES: Final = 65_536
-"""What a server reads of a request, at least, before it can have refused it."""
+"""What a server has read of a request, at least, before it can have rejected it."""
 
 
 @dataclass(slots=True)
@@ -59,11 +59,11 @@ class _Reply:
     status: int = 0
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     body: bytearray = field(default_factory=bytearray)
-    """In one piece: of a few bytes in each chunk, objects of their own would take thirty times as much."""
+    """One buffer: with a few bytes per chunk, separate objects would take thirty times as much."""
 
 
 class _Connection(asyncio.Protocol):
-    """One connection; `done` is the future of the reply that is awaited, if one is."""
+    """One connection; `done` is the future of the awaited reply, if any."""
 
     def __init__(self, max_reply_bytes: int) -> None:
         self._max = max_reply_bytes
@@ -74,16 +74,16 @@ class _Connection(asyncio.Protocol):
         self._parser: Any = None
         self._reply = _Reply()
         self._is_long = False
-        """The request may have been answered before it was read to its end."""
+        """Whether the request may be answered before it was read completely."""
         self._asks_for_tunnel = False
         self._unheard = 0
-        """Bytes since the parser last had a head or a part of a body to tell of: it keeps what it has not told."""
+        """Bytes since the parser last reported a head or a part of a body; it buffers what it has not reported."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
 
     def exchange(self, request: list[bytes], *, asks_for_tunnel: bool = False) -> "asyncio.Future[_Reply]":
-        """Write a request and return the future of its reply; where a tunnel is asked for, of the head alone."""
+        """Write a request and return the future of its reply; if a tunnel is requested, of the head only."""
         assert self.transport is not None
         self._asks_for_tunnel = asks_for_tunnel
         self._parser = httptools.HttpResponseParser(self)
@@ -96,7 +96,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._parser is None or self.done is None or self.done.done():
-            self.abort()  # nobody asked: whatever this is, the next request must not take it for its reply
+            self.abort()  # not requested: the next request must not take it for its reply
             return
         self._unheard += len(data)
         try:
@@ -111,7 +111,7 @@ class _Connection(asyncio.Protocol):
         reply = self._reply
         named = {name.lower() for name, _ in reply.headers}
         if reply.status and not named & {b"content-length", b"transfer-encoding"}:
-            self._finish()  # a reply without a length ends with its connection
+            self._finish()  # a reply without a length ends with the connection
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
@@ -120,7 +120,7 @@ class _Connection(asyncio.Protocol):
         self._fail(error)
 
     def is_silent(self) -> bool:
-        """Tell whether the kernel has nothing for us, neither bytes nor the end: the event loop may not know it yet."""
+        """Return whether the kernel has nothing for us, neither data nor EOF; the event loop may not know yet."""
         if self.transport is None or self.transport.is_closing():
             return False
         poll = select.poll()
@@ -128,7 +128,7 @@ class _Connection(asyncio.Protocol):
         return not poll.poll(0)
 
     def has_ended(self) -> bool:
-        """Tell whether it is of no use any more, or the other side has ended it without a word, as the kernel knows."""
+        """Return whether it is unusable, or was closed by the other side without any data, according to the kernel."""
         if self.closed or self.transport is None or self.transport.is_closing():
             return True
         descriptor = self.transport.get_extra_info("socket").fileno()
@@ -143,7 +143,7 @@ class _Connection(asyncio.Protocol):
                 return True
 
     def _is_ahead(self) -> bool:
-        """Tell whether the other side cannot have the whole request yet, as the kernel knows: what came confirms it."""
+        """Return whether the kernel has unsent or unacknowledged bytes: the other side lacks part of the request."""
         assert self.transport is not None
         if self.transport.get_write_buffer_size():
             return True
@@ -151,7 +151,7 @@ class _Connection(asyncio.Protocol):
         return any(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close immediately."""
         self.closed = True
         if self.transport is not None:
             self.transport.abort()
@@ -162,15 +162,15 @@ class _Connection(asyncio.Protocol):
         self.abort()
 
     def _finish(self) -> None:
-        reply, self._reply = self._reply, _Reply()  # what follows must not be written into it
+        reply, self._reply = self._reply, _Reply()  # later data must not be added to it
         if self.done is not None and not self.done.done():
             self.done.set_result(reply)
 
-    # called by the parser
+    # callbacks of the parser
 
     def on_message_begin(self) -> None:
         if self.done is not None and self.done.done():
-            self.abort()  # a second reply to one request: there is no telling whose the next would be
+            self.abort()  # a second reply to one request: the next one could be anybody's
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._reply.headers.append((name, value))
@@ -179,15 +179,16 @@ class _Connection(asyncio.Protocol):
         self._reply.status = self._parser.get_status_code()
         self._unheard = 0
         if self._asks_for_tunnel and self._reply.status >= 200:
-            self._parser = None  # what follows is no HTTP
+            self._parser = None  # what follows is not HTTP
             self._finish()
         elif 200 <= self._reply.status < 300 and self._is_ahead():
-            # A refusal may be; but who takes records has read them. This is the second reply to an earlier request.
+            # A rejection may be early, but accepting records requires reading them: this is a second reply to an
+            # earlier request.
             self._fail(httpx.RemoteProtocolError("the reply was there before the request"))
 
     def on_body(self, part: bytes) -> None:
         if self._parser is None:
-            self.abort()  # in a tunnel it is we who speak first
+            self.abort()  # in a tunnel, the client sends first
             return
         self._reply.body += part
         self._unheard = 0
@@ -201,8 +202,8 @@ class _Connection(asyncio.Protocol):
             self._reply = _Reply()
             return
         assert self.transport is not None
-        # A server may refuse a request before it has read it whole; the rest would stand in front of the next one. What
-        # TLS has encrypted and not sent yet does not show in the buffer's size.
+        # A server may reject a request before it has read it completely; the rest would precede the next request. What
+        # TLS has encrypted and not sent yet is not included in the buffer's size.
         unread = bool(self.transport.get_write_buffer_size()) or (self._is_long and self._reply.status >= 300)
         keep = self._parser.should_keep_alive() and not unread
         self._finish()
@@ -211,10 +212,10 @@ class _Connection(asyncio.Protocol):
 
 
 class ExactTransport(httpx.AsyncBaseTransport):
-    """A pool of connections to one origin, or to a proxy that hands requests on to it, or makes a tunnel to it.
+    """A pool of connections to one origin, or to a proxy that forwards requests, or tunnels, to it.
 
-    `request.extensions["before_write"]` is called just before the first byte of a request is written. Asking for a
-    tunnel is no request: it names the origin's host, and nothing else of what is sent there.
+    `request.extensions["before_write"]` is called just before the first byte of a request is written. A request for a
+    tunnel does not count: it contains only the origin's host.
     """
 
     def __init__(
@@ -230,7 +231,7 @@ class ExactTransport(httpx.AsyncBaseTransport):
         self._proxy = None if proxy is None else httpx.Proxy(proxy)
         self._proxy_tls = ssl.create_default_context() if proxy and proxy.startswith("https") else None
         self._credentials = b""
-        """The header by which the proxy knows us, if it is to."""
+        """The proxy's credentials as a header line, if there are any."""
         if self._proxy is not None and self._proxy.raw_auth is not None:
             self._credentials = b"Proxy-Authorization: Basic %s\r\n" % base64.b64encode(b":".join(self._proxy.raw_auth))
         self._idle_secs = idle_secs
@@ -239,17 +240,17 @@ class ExactTransport(httpx.AsyncBaseTransport):
         self._idle: deque[_Connection] = deque()
         self._busy: set[_Connection] = set()
         self._failing: set[Any] = set()
-        """Addresses of the host to which no connection could be made; others are tried first."""
+        """Addresses of the host that could not be connected to; others are tried first."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request whose stream is `Pieces`, and return its reply, read to the end."""
+        """Send a request whose stream is `Pieces`, and return its reply, completely read."""
         connection = self._take_idle() or await self._connect(request.url)
         before_write: BeforeWrite | None = request.extensions.get("before_write")
         if before_write is not None:
             try:
                 before_write()
             except BaseException:
-                # Where connecting takes so long that a request comes too late for it, the next one finds it made.
+                # If connecting took too long for this request, the next one can use the connection.
                 self._keep(connection)
                 raise
         self._busy.add(connection)
@@ -265,14 +266,14 @@ class ExactTransport(httpx.AsyncBaseTransport):
         return httpx.Response(reply.status, headers=reply.headers, content=None, stream=Pieces([bytes(reply.body)]))
 
     def _keep(self, connection: _Connection) -> None:
-        """Have a connection ready for another request."""
+        """Keep a connection for another request."""
         if not connection.closed:
             connection.idle_since = awake()
             self._idle.append(connection)
 
     def _take_idle(self) -> _Connection | None:
-        """Return the connection used last, if it is young enough; close all that are not."""
-        oldest = awake() - self._idle_secs  # the platform goes on while we sleep
+        """Return the connection used last, if it is recent enough; close all that are not."""
+        oldest = awake() - self._idle_secs  # time passes for the platform while we sleep
         while self._idle and (self._idle[0].closed or self._idle[0].idle_since < oldest):
             self._idle.popleft().abort()
         while self._idle:
@@ -297,10 +298,11 @@ class ExactTransport(httpx.AsyncBaseTransport):
                             raise
         except TimeoutError as error:
             raise httpx.ConnectTimeout(f"no connection within {self._connect_secs} s") from error
-        except (OSError, UnicodeError) as error:  # a host of which no name can be made is looked up like any other
+        except (OSError, UnicodeError) as error:  # UnicodeError: the host cannot be encoded as a name
             raise httpx.ConnectError(str(error)) from error
         if connection.has_ended():
-            # As of a balancer that has nobody behind it. What would be written now comes to nothing, but not surely so.
+            # For instance a load balancer without backends. A request written now would fail too, but count as lost,
+            # not as not sent.
             connection.abort()
             raise httpx.ConnectError("the connection ended before the request was written")
         return connection
@@ -318,7 +320,7 @@ class ExactTransport(httpx.AsyncBaseTransport):
         return connection
 
     async def _tunnel(self, connection: _Connection, url: httpx.URL) -> None:
-        """Have the proxy pass on what follows, and speak TLS with whoever is at the other end."""
+        """Request a tunnel from the proxy, and start TLS with the other end."""
         target = url.netloc if url.port else url.netloc + b":443"
         head = b"CONNECT %s HTTP/1.1\r\nHost: %s\r\n%s\r\n" % (target, target, self._credentials)
         reply = await connection.exchange([head], asks_for_tunnel=True)
@@ -340,8 +342,8 @@ class ExactTransport(httpx.AsyncBaseTransport):
     async def _reach(self, host: str, port: int) -> socket.socket:
         """Return a socket that is connected to an address of the host.
 
-        Each has a share of the time, and those that failed come last: one that never answers, as of an IPv6 that leads
-        nowhere, must not keep us from the others.
+        Each address gets a share of the time, and those that failed come last: an address that never answers, such as
+        IPv6 without a route, must not block the others.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._connect_secs
@@ -375,7 +377,7 @@ class ExactTransport(httpx.AsyncBaseTransport):
 
 
 class Pieces(httpx.AsyncByteStream):
-    """A body that is here already, of a request or a reply: putting megabytes of it together would copy them."""
+    """A body that is in memory already, of a request or a reply; joining megabytes would copy them."""
 
     def __init__(self, pieces: list[bytes]) -> None:
         self.pieces = pieces
@@ -386,4 +388,4 @@ class Pieces(httpx.AsyncByteStream):
 
 
 def _host(url: httpx.URL) -> str:
-    return url.raw_host.decode("ascii")  # as the request has it: Python has an older way to write names
+    return url.raw_host.decode("ascii")  # as the request has it: Python's own encoding of names is older

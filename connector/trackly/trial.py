@@ -1,7 +1,7 @@
-"""Settings tried out on the operations, which alone know what the platform asks of an event.
+"""Checks settings with the operations, which alone know what the platform requires of an event.
 
-With `mapping.fields` an event has these fields and no other: one that lacks what each event must have, or that has one
-which is the same for all and is refused, makes a dead letter of every record.
+With `mapping.fields` an event has these fields and no others. If a required one is missing, or one with a constant
+value is rejected, every record becomes a dead letter.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,11 +25,11 @@ _RECORD: Final = Chunk(Partition("any", 0), 0, range(1), [b"{}"])
 
 
 def refused(settings: Settings) -> Iterator[Fault]:
-    """Yield the mappings by which no event can be what its operation asks for."""
+    """Yield the mappings with which no event can be valid for its operation."""
     for index, stream in enumerate(settings.streams):
         at: KeyPath = ("streams", index)
         own, *others = stream.variants()
-        # Where each topic has an override, or may have one, nothing need come of the stream's own mapping.
+        # If each topic has an override, or may have one, the stream's own mapping may be unused.
         if any(stream.variant_for(topic) == 0 for topic in stream.topics) or not others:
             yield from _faults(own, at, (*at, "mapping"), () if own.mapping is None else own.mapping.fields)
         for number, (over, other) in enumerate(zip(stream.overrides, others, strict=True)):
@@ -38,7 +38,7 @@ def refused(settings: Settings) -> Iterator[Fault]:
 
 
 def _faults(stream: StreamSettings, at: KeyPath, path: KeyPath, named: Iterable[str]) -> Iterator[Fault]:
-    """Yield what is wrong with a mapping; `named` are the fields that stand at the path."""
+    """Yield what is wrong with a mapping; `named` are the fields that are set at the path."""
     mapping = stream.mapping
     if mapping is None or not mapping.fields:
         return
@@ -58,11 +58,11 @@ def _faults(stream: StreamSettings, at: KeyPath, path: KeyPath, named: Iterable[
 
 
 def _refusal(operation: Operation, name: str, spec: Any, max_segments: int | None) -> str | None:
-    """Return why an event is refused for a field that is the same for all records, or that no event may have."""
+    """Return why an event is rejected for a field that is constant, or that no event may have."""
     try:
         looks_at = compile_mapping(fields={name: spec}).roots
     except InvalidMappingError:
-        return None  # told already
+        return None  # reported elsewhere
     if looks_at and name in operation.endpoint.event.__struct_fields__:
         return None
     fields: dict[str, Any] = {
