@@ -1,9 +1,9 @@
-"""To whom a dead letter goes: its list and its phone number, as they stand in its event.
+"""The recipient of a dead letter: its list and its phone number, from its event.
 
-A dead letter holds the record as it was read. That is the event, unless its stream has a format, a mapping or a
-function: then the event is made anew, as the stream would by the settings of now, and what the value says by the names
-of the platform's fields means nothing. Where no event can be made, list and number are unknown; which says less than
-none, so it is counted and told.
+A dead letter contains the record as it was read. That is the event, unless its stream has a format, a mapping or a
+transform: then the event is shaped again with the present settings, since field names in the value may not be the
+platform's. If no event can be shaped, list and number are unknown, which is not the same as absent, so this is counted
+and reported.
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ _decode = msgspec.json.Decoder().decode
 
 
 def json_of(value: bytes | None) -> Any:
-    """Return a value as JSON, None where it is none."""
+    """Return a value as JSON, None if it is not JSON."""
     try:
         return None if value is None else _decode(value)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -33,20 +33,20 @@ def json_of(value: bytes | None) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """The list and the number of an event, None where it has none."""
+    """The list and the number of an event, each None if absent."""
 
     list_number: str | None
     number: str | None = field(default=None, repr=False)
     no_event: str = ""
-    """Why no event can be made now: the reason of the dead letter that the record would be, `filtered`,
-    `schema_registry`, `value_omitted`. Neither list nor number are known then."""
+    """Why no event can be shaped now: the reason that the record would be a dead letter for, `filtered`,
+    `schema_registry` or `value_omitted`. List and number are unknown then."""
 
 
 class AddressBook:
-    """Finds out addresses, and counts the dead letters of which no event can be made by why; for one thread.
+    """Finds addresses, and counts by cause the dead letters without an event; for one thread.
 
-    `settings` knows the streams, and the list of one whose events name none; without it every value is an event. To be
-    closed, as the schema registry may be asked.
+    `settings` has the streams, and the list of those whose events name none; without it every value is an event. Must
+    be closed, because it may query the schema registry.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -66,7 +66,7 @@ class AddressBook:
             self._registry.close()
 
     def of(self, letter: Letter) -> Address:
-        """Return where a dead letter goes."""
+        """Return the address of a dead letter."""
         event, no_event = self._event(letter)
         if no_event:
             self.no_event[no_event] += 1
@@ -81,7 +81,7 @@ class AddressBook:
         return Address(list_number, number)
 
     def just_missed(self, letter: Letter) -> bool:
-        """Tell whether this is the last dead letter of which no event could be made."""
+        """Return whether this is the last dead letter for which no event could be shaped."""
         return self._without == (letter.partition, letter.offset)
 
     def _event(self, letter: Letter) -> tuple[Any, str]:
@@ -92,18 +92,18 @@ class AddressBook:
         if letter.value_omitted:
             return None, "value_omitted"
         if self._registry_is_away:
-            return None, "schema_registry"  # it was waited for once: not again for each dead letter
+            return None, "schema_registry"  # waited for once, not again for each dead letter
         try:
             shaped = shaper.shape(read_again(letter, letter.value, self._streams[letter.stream or ""].redrive_topic))
         except FormatAwayError as error:
-            # The stream's own function may fail for this one alone, the registry fails all.
+            # The stream's own transform may fail for this record only, the registry fails for all.
             self._registry_is_away = error.reason != "transform_failed"
             return None, error.reason
         verdict = shaped.bad.get(0)
         return (json_of(shaped.events[0]), "") if verdict is None else (None, verdict.reason or verdict.status)
 
     def _shaper(self, name: str) -> Shaper | None:
-        """Return what shapes the records of a stream, None where values are events, or it is not known."""
+        """Return the shaper of a stream, None if values are events or the stream is unknown."""
         if name not in self._shapers:
             stream = self._streams.get(name)
             if self._settings is not None and self._registry is None and stream is not None:

@@ -1,9 +1,8 @@
-"""Sends dead letters again by itself, as a rule of a stream says: by reason, after a delay, at a rate, so many times.
+"""Sends dead letters again automatically, by a rule of a stream: reasons, a delay, a rate, a maximum of redrives.
 
-Each rule is a consumer group of its own, so that none waits for another's delay. Records and offsets are one
-transaction; whatever goes wrong with it, the rule begins again where it is committed. One thread polls, looks, writes
-and commits, so that no rebalance can come in between. What is sent again, and when, is told by `waiting`; that nobody
-else did so before, by `looking`.
+Each rule is a consumer group of its own, so that none waits for another's delay. Records and offsets are committed in
+one transaction; if it fails, the rule restarts from its commits. One thread polls, looks, writes and commits, so that
+no rebalance can happen in between. `waiting` decides what is sent again and when, `looking` that nobody did so before.
 """
 
 import threading
@@ -32,20 +31,20 @@ from connector.kafka.topics import TopicFacts, Topics
 from connector.telemetry.logging import get_logger
 
 SAY_SECS: Final = 2.0
-"""How often offsets are committed while nothing is sent: for what the rule does not mean."""
+"""How often offsets are committed while nothing is sent, for dead letters that the rule does not select."""
 
 REST_SECS: Final = 2.0
-"""Pause after trouble."""
+"""Pause after an error."""
 
 MAX_ABORTS: Final = 3
-"""Of transactions in a row; after these the rule begins anew, with what its topic takes by then."""
+"""Consecutive aborted transactions, after which the rule restarts, with the present limits of its topic."""
 
 IDLE_SECS: Final = 10.0
-"""A rule that has read nothing for so long has most likely read all that there is."""
+"""A rule that has read nothing for so long has probably read everything."""
 
 
 class AutomaticRedrive:
-    """One rule of one stream, on this worker. `held` tells whether the stream holds: nothing is sent again then."""
+    """One rule of one stream, on this worker. `held` returns whether the stream holds: nothing is sent again then."""
 
     def __init__(
         self,
@@ -80,16 +79,16 @@ class AutomaticRedrive:
         self._stop = threading.Event()
         self._error: str | None = None
         self._shown: tuple[int, float | None] = (0, None)
-        """How many wait, and when the next is due, as the thread last left it: other threads read it whole."""
+        """How many wait, and when the next is due; replaced as a whole, for other threads."""
         self.redriven = 0
-        """Records sent again, by this process."""
+        """Records that this process has sent again."""
         self.passed_over: Counter[Passed] = Counter()
-        """Records that are not sent again though the rule means them, by this process."""
+        """Records that the rule selects and this process does not send again, by cause."""
         self._log = get_logger("redrive").bind(stream=stream.name, rule=rule.name)
         self._thread = threading.Thread(target=self._run, name=f"{stream.name}-redrive-{rule.name}", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self, timeout_secs: float) -> None:
@@ -111,20 +110,20 @@ class AutomaticRedrive:
             "error": self._error,
         }
 
-    # ------------------------------------------------------------------ partitions come and go, inside `Source.read`
+    # ------------------------------------------------------------------ rebalances, inside `Source.read`
 
     def assigned(self, partitions: list[Partition]) -> None:
-        """Take note of partitions; they are begun where they are committed, at the next turn."""
+        """Note partitions; at the next turn they start where they are committed."""
         self._new += partitions
 
     def revoking(self, partitions: list[Partition]) -> None:
-        """Let go: no transaction runs while this thread polls."""
+        """Release partitions: no transaction is open while this thread polls."""
         for partition in partitions:
             self._parts.pop(partition, None)
         self._new = [partition for partition in self._new if partition not in partitions]
 
     def lost(self, partitions: list[Partition]) -> None:
-        """Let go of what is another worker's already."""
+        """Release partitions that another worker has already."""
         self.revoking(partitions)
 
     # ------------------------------------------------------------------ the thread
@@ -133,13 +132,13 @@ class AutomaticRedrive:
         while not self._stop.is_set():
             try:
                 self._follow()
-            except Exception as error:  # noqa: BLE001 (told, and tried again: the rule must not end in silence)
+            except Exception as error:  # noqa: BLE001 (logged, and retried: the rule must not end silently)
                 self._error = f"{type(error).__name__}: {error}"
                 self._log.error("redrive interrupted, begins again", error=self._error)
                 self._stop.wait(REST_SECS)
 
     def _follow(self) -> None:
-        """Read and send again until told to stop, or something goes wrong that needs new clients."""
+        """Read and send again until stopped, or until an error that needs new clients."""
         self._parts.clear()
         self._new.clear()
         self._taken_at = time.monotonic()
@@ -185,7 +184,7 @@ class AutomaticRedrive:
             if not trouble.away:
                 raise trouble
         missing = [partition for partition in read.missing if partition in self._parts]
-        if missing:  # retention was faster: what is gone cannot be sent again
+        if missing:  # removed by retention: it cannot be sent again
             self.revoking(missing)
             self._new += missing
             self._log.warning("dead letters removed before they were sent again", count=len(missing))
@@ -206,11 +205,11 @@ class AutomaticRedrive:
             for partition, there in source.committed(fresh, timeout).items():
                 low, high = source.bounds(partition, timeout)
                 if there.offset is None:
-                    # Of old dead letters nobody said that they are to be sent again.
+                    # Nobody asked for old dead letters to be sent again.
                     start = source.offset_at(partition, self._started_ms, timeout)
                 else:
                     start = min(max(there.offset, low), high)
-                    if there.offset > high:  # the topic was made anew: what stands there may have been sent again
+                    if there.offset > high:  # the topic was recreated: its records may have been sent again
                         self._log.warning(
                             "committed behind the end of the dead letters, begins at their end",
                             partition=str(partition),
@@ -223,7 +222,7 @@ class AutomaticRedrive:
                 part.begun = source.begin(partition, part.next_read)
 
     def _fits(self, letter: Letter) -> bool:
-        """Tell whether the redrive topic takes a dead letter; asked before one is passed over: limits get raised."""
+        """Return whether the redrive topic accepts a dead letter; queried again first, as limits may be raised."""
         if redriven_fits(letter, letter.value, self._facts.max_message_bytes):
             return True
         self._targets.look_again(now=time.monotonic())
@@ -236,7 +235,7 @@ class AutomaticRedrive:
                 (source.pause if part.paused else source.resume)([partition])
 
     def _send(self, source: Source, publisher: Publisher, due: list[Letter], offsets: Offsets) -> None:
-        """Write and commit; raises `KafkaTroubleError` when the rule must begin again where it is committed."""
+        """Write and commit; raises `KafkaTroubleError` if the rule must restart from its commits."""
         group, timeout = source.membership(), self._kafka.request_timeout_secs
         partitions = self._facts.partitions
         try:
@@ -254,7 +253,7 @@ class AutomaticRedrive:
             self._error = f"{type(error).__name__}: {error}"
             self._log.warning("redrive aborted, tried again", code=error.code, error=str(error))
             publisher.abort(timeout)
-            self._new += list(self._parts)  # read anew from where they are committed
+            self._new += list(self._parts)  # read again from their commits
             self._parts.clear()
             self._aborts += 1
             if self._aborts >= MAX_ABORTS:
@@ -267,7 +266,7 @@ class AutomaticRedrive:
         self._said_at = time.monotonic()
         self.redriven += len(due)
         self._error = None
-        self.passed_over = self.passed_over + passed  # a new one: other threads read it
+        self.passed_over = self.passed_over + passed  # a new object: other threads read it
         if due:
             self._log.info("dead letters sent again", count=len(due))
         if passed["redriven"]:

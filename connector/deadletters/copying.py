@@ -1,7 +1,7 @@
-"""Dead letters into a file and out of it: exports in the order of the topic, imports exactly once.
+"""Exports dead letters to a file, in the order of the topic, and imports them, exactly once.
 
-An import knows its file by its bytes. How many lines of it are in stands as the committed offset of a group named
-after them, and is part of each transaction: an import that was killed goes on where it was.
+An import identifies its file by its content. The number of lines that are already imported is the committed offset of a
+group named after it, and part of each transaction: an import that was killed continues where it was.
 """
 
 import hashlib
@@ -25,10 +25,10 @@ from connector.kafka.scanning import scanning
 from connector.kafka.topics import TopicFacts
 
 IMPORT_PREFIX: Final = "trackly-connector.import."
-"""What the groups and transactional ids of imports begin with."""
+"""Prefix of the groups and transactional ids of imports."""
 
 _LINES: Final = 5_000
-"""Of one transaction."""
+"""Lines per transaction."""
 
 
 def letters_in(kafka: KafkaSettings, spans: Spans, told: Told) -> Iterator[Letter]:
@@ -42,7 +42,7 @@ def letters_in(kafka: KafkaSettings, spans: Spans, told: Told) -> Iterator[Lette
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A file of dead letters that was looked through: how many lines, and what tells it from any other."""
+    """A checked file of dead letters: its number of lines, and its identity."""
 
     path: Path
     count: int
@@ -50,7 +50,7 @@ class Export:
 
 
 def look_through(path: Path) -> Export:
-    """Return what a file holds; raises `InvalidLineError`, naming the line, for one that cannot be imported."""
+    """Check a file; raises `InvalidLineError`, naming the line, for one that cannot be imported."""
     digest = hashlib.sha256()
     count = 0
     with path.open("rb") as lines:
@@ -68,7 +68,7 @@ def _read(line: bytes, number: int) -> Line:
 
 
 def bring_in(kafka: KafkaSettings, export: Export, topic: str, *, facts: TopicFacts, told: Told) -> int:
-    """Write the lines of a file that are not in the topic yet, and return how many those were."""
+    """Import the lines of a file that are not in the topic yet, and return their number."""
     group = f"{IMPORT_PREFIX}{export.digest}.{topic}"
     mark = Partition(topic, 0)
     publisher = TransactionalPublisher(

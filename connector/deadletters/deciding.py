@@ -1,9 +1,9 @@
-"""What becomes of each dead letter that is meant: sent again, parked, or left, and why.
+"""What becomes of each selected dead letter: sent again, parked, or left, and why.
 
-Nobody is to be texted twice. So whatever could have been taken already is left unless the operator says otherwise:
-what is in doubt, what has an outcome `queued` under its origin, what was sent again before. A first look at a record
-alone gives a `Candidate`; what is known of its origin decides. Where several streams read the topic of the origin, the
-record there is one for each of them, and what became of it in one says nothing of the others.
+Nobody should be texted twice. So whatever may have been accepted is left, unless the operator says otherwise: records
+in doubt, records with an outcome `queued` under their origin, and records that were sent again before. Looking at a
+record alone gives a `Candidate`; what is known of its origin decides. If several streams read the topic of the origin,
+each of them has a record there, and what became of it in one stream says nothing about the others.
 """
 
 from collections import Counter, defaultdict
@@ -40,26 +40,26 @@ WHY: Final[Mapping[str, str]] = {
     "patch_invalid": "with the patch it would not be a valid event of its stream; it needs another patch",
     "too_large": "is larger than the target topic allows; raise its `max.message.bytes`",
 }
-"""Why a dead letter that is meant is left where it is, for people."""
+"""Why a selected dead letter is left, in words."""
 
 MAY_CHANGE: Final = frozenset(
     {"automatic", "no_stream", "parked", "patch_invalid", "still_in_doubt", "too_large", "unknown_stream"}
 )
-"""What settings, options and what else is in doubt decide, so that the same redrive looks at it again; all else is
-passed for good."""
+"""Causes that depend on settings, options and other records in doubt, so that the same redrive looks at the dead letter
+again; all other causes are final."""
 
 DEFAULT_CAP: Final = 3
 """Redrives of one record, after which it is parked."""
 
 
 def parking_topic(topic: str) -> str:
-    """Return where dead letters of a topic are set aside."""
+    """Return the parking topic for dead letters of a topic."""
     return topic if topic.endswith(".parking") else f"{topic}.parking"
 
 
 @dataclass(frozen=True, slots=True)
 class Automatic:
-    """What a stream sends again by itself: reasons, up to how many redrives, and from which offsets on."""
+    """What a stream sends again automatically: reasons, up to how many redrives, and from which offsets on."""
 
     reasons: frozenset[str]
     max_redrives: int
@@ -76,18 +76,18 @@ class Rules:
     cap: int = DEFAULT_CAP
     patch: dict[str, Any] | None = None
     park: bool = False
-    """All is set aside, and nothing sent again."""
+    """Everything is parked, and nothing is sent again."""
     automatic: Mapping[str, Sequence[Automatic]] = field(default_factory=dict)
     """By stream."""
     limits: Mapping[str, int] = field(default_factory=dict)
-    """Bytes of the largest record that a topic takes, where that is known."""
+    """Largest record in bytes that a topic accepts, if known."""
 
     def parking(self, topic: str) -> str:
-        """Return where the dead letters of a topic are set aside."""
+        """Return the parking topic for dead letters of a topic."""
         return self.to if self.park and self.to is not None else parking_topic(topic)
 
     def target(self, letter: Letter) -> str | None:
-        """Return the topic that a record goes to, None where nothing tells."""
+        """Return the topic that a record is sent to, None if it is unknown."""
         if self.to is not None:
             return self.to
         stream = self.streams.get(letter.stream or "")
@@ -95,16 +95,16 @@ class Rules:
 
     @cached_property
     def receivers(self) -> frozenset[str]:
-        """Return the streams that read what is sent to a topic that was named."""
+        """Return the streams that read the topic given by `to`."""
         to = self.to
         if to is None:
             return frozenset()
         return frozenset(n for n, stream in self.streams.items() if stream.redrive_topic == to or stream.reads(to))
 
     def strangers(self, stream: str, topic: str) -> frozenset[str]:
-        """Return the streams that read the topic of an origin for themselves: their record there is another one.
+        """Return the streams that read the topic of an origin themselves: their record there is a different one.
 
-        What came to a stream from elsewhere, by `to`, is the record of whoever sent it.
+        A record that was sent to a stream from elsewhere, by `to`, is the sender's record.
         """
         if (stream, topic) not in self._strangers:
             readers = frozenset(name for name, settings in self.streams.items() if settings.reads(topic))
@@ -125,7 +125,7 @@ class Rules:
         return {name: shaper_of(stream, _decoder) for name, stream in self.streams.items()}
 
     def first_look(self, letter: Letter) -> str:
-        """Return why a dead letter is left by what it says itself, empty where nothing stands against it."""
+        """Return why a dead letter is left, judged by itself only; empty if nothing is against sending it."""
         if self.park:
             return ""
         topic = self.target(letter)
@@ -147,7 +147,7 @@ class Rules:
         return "" if limit is None or redriven_fits(letter, value, limit) else "too_large"
 
     def value(self, letter: Letter) -> bytes | None:
-        """Return the value that is sent again; raises `UnpatchableError`."""
+        """Return the value to send; raises `UnpatchableError`."""
         return letter.value if self.patch is None else patched(letter.value, self.patch)
 
     def _is_automatic(self, letter: Letter) -> bool:
@@ -159,7 +159,7 @@ class Rules:
         )
 
     def _is_valid(self, letter: Letter, value: bytes | None) -> bool:
-        """Tell whether a mended value is an event of the stream that it goes to, where that is known."""
+        """Return whether a patched value is a valid event of the stream it is sent to, if that is known."""
         name = next((n for n, s in self.streams.items() if s.redrive_topic == self.to), letter.stream or "")
         operation = self._operations.get(name)
         if operation is None:
@@ -169,17 +169,17 @@ class Rules:
         try:
             shaped = None if shaper is None else shaper.shape(again)
         except FormatAwayError:
-            return True  # nobody can say now, and the stream keeps what it cannot shape
+            return True  # unknown now; the stream keeps what it cannot shape
         return operation.prepare(again, now_ms=0, shaped=shaped).settled is None
 
 
 def _decoder(stream: StreamSettings) -> Decoder | None:
-    """Return what decodes a patched value: it is JSON, so that it has no frame and no registry is asked."""
+    """Return the decoder of patched values, which are JSON: they have no frame and need no registry."""
     return None if stream.format.framed is not None else decoder_for(stream.format, None)
 
 
 class Candidate(NamedTuple):
-    """A dead letter that is meant, after a look at it alone."""
+    """A selected dead letter, judged by itself only."""
 
     partition: Partition
     offset: int
@@ -193,19 +193,20 @@ class Candidate(NamedTuple):
 
 @dataclass(slots=True)
 class Survey:
-    """What a look at a topic's records brings, piece by piece."""
+    """The result of a scan of a topic, collected piece by piece."""
 
     seen: Seen = field(default_factory=Seen)
     matched: int = 0
-    """Those that are meant, whether dealt with before or not."""
+    """Selected dead letters, whether dealt with before or not."""
     candidates: list[Candidate] = field(default_factory=list)
     latest: dict[str, dict[Position, int]] = field(default_factory=dict)
-    """Of records that were sent again and failed anew in a stream: their origin, and how often at most."""
+    """For records that were sent again and failed again, by stream: their origin, and the highest number of
+    redrives."""
     open: dict[Partition, RangeSet] = field(default_factory=dict)
-    """Those that are not meant and may yet be, under the same filters."""
+    """Dead letters that are not selected now but may be later, with the same filters."""
 
     def add(self, other: "Survey") -> None:
-        """Take in what another piece brought."""
+        """Add the result of another piece."""
         self.seen.add(other.seen)
         self.matched += other.matched
         self.candidates += other.candidates
@@ -224,7 +225,7 @@ def survey(
     rules: Rules,
     done: Mapping[Partition, tuple[int, RangeSet]],
 ) -> Survey:
-    """Look at chunks of a dead-letter topic; `done` says below which offset, and which above, all is dealt with."""
+    """Scan chunks of a dead-letter topic; `done` says which offsets are dealt with."""
     found = Survey()
     last_open: dict[Partition, int] = {}
     reasons: dict[str, str] = {}
@@ -234,7 +235,7 @@ def survey(
         for chunk in chunks:
             base, settled = done.get(chunk.partition, (0, RangeSet()))
             for letter in letters_of(chunk):
-                # The same few words and names for all: what goes to another process is small then.
+                # Shared objects for the few different words and names keep what goes to another process small.
                 reason = letter.reason
                 reason = reasons.setdefault(reason, reason)
                 redrives = letter.redrives
@@ -244,7 +245,7 @@ def survey(
                 is_done = letter.offset < base or letter.offset in settled
                 if matches is not None and not matches(letter):
                     if not is_done and may_yet_match(letter):
-                        # From the last one on: of offsets in between that hold no record nothing is to be said.
+                        # From the last one on: offsets in between may hold no records.
                         start = last_open.get(chunk.partition, letter.offset)
                         found.open.setdefault(chunk.partition, RangeSet()).add(start, letter.offset + 1)
                         last_open[chunk.partition] = letter.offset
@@ -275,15 +276,15 @@ def survey(
 
 @dataclass(slots=True)
 class Known:
-    """What is known of origins: which have an outcome `queued`, and how often which were sent again."""
+    """What is known of origins: which have an outcome `queued`, and which were sent again how often."""
 
     queued: dict[str, dict[Partition, RangeSet]] = field(default_factory=dict)
-    """By the stream that says so, empty where an outcome names none."""
+    """By the stream of the outcome, empty if it names none."""
     redriven: dict[str, dict[Partition, dict[int, int]]] = field(default_factory=dict)
-    """By the topic where they were sent, then by partition and offset."""
+    """By the topic they were sent to, then by partition and offset."""
 
     def add(self, other: "Known") -> None:
-        """Take in what another piece of a topic brought."""
+        """Add the result of another piece of a topic."""
         for stream, queued in other.queued.items():
             known = self.queued.setdefault(stream, {})
             for partition, ranges in queued.items():
@@ -296,15 +297,15 @@ class Known:
                     before[offset] = max(redrives, before.get(offset, 0))
 
     def was_queued(self, origin: Position, strangers: Collection[str] = ()) -> bool:
-        """Tell whether a stream that is none of the strangers has an outcome `queued` of an origin."""
+        """Return whether an origin has an outcome `queued` of a stream that is not among the strangers."""
         partition, offset = origin
         there = [queued.get(partition) for stream, queued in self.queued.items() if stream not in strangers]
         return any(ranges is not None and offset in ranges for ranges in there)
 
     def was_redriven(self, origin: Position, redrives: int, elsewhere: Collection[str] = ()) -> bool:
-        """Tell whether the dead letter of an origin was sent again that had been sent again so often before.
+        """Return whether a dead letter of an origin, redriven `redrives` times before, was sent again.
 
-        `elsewhere` are topics that do not count.
+        Topics in `elsewhere` do not count.
         """
         partition, offset = origin
         there = [redriven.get(partition, {}) for topic, redriven in self.redriven.items() if topic not in elsewhere]
@@ -312,15 +313,15 @@ class Known:
 
 
 Action = Literal["redrive", "park", "accept"]
-"""What is written about a dead letter: it is sent again, set aside, or settled as queued."""
+"""What is written for a dead letter: it is sent again, parked, or settled as queued."""
 
 DID: Final[Mapping[Action, str]] = {"redrive": "sent again", "park": "parked", "accept": "settled as queued"}
-"""What was done, for people."""
+"""What was done, in words."""
 
 
 @dataclass(slots=True)
 class Actions:
-    """What is written about which offsets of one partition, and which offsets are left to be looked at again."""
+    """What is written for which offsets of one partition, and which offsets are left to be looked at again."""
 
     by_offset: dict[int, Action] = field(default_factory=dict)
     leave: RangeSet = field(default_factory=RangeSet)
@@ -328,7 +329,7 @@ class Actions:
 
 @dataclass(slots=True)
 class Plan:
-    """What a redrive will do, with its counts by reason and by why it would leave what is meant."""
+    """What a redrive will do, with counts by reason and by why selected dead letters are left."""
 
     actions: dict[Partition, Actions] = field(default_factory=dict)
     reasons: defaultdict[Action, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
@@ -340,12 +341,12 @@ class Plan:
         return sum(len(actions.by_offset) for actions in self.actions.values())
 
     def action_for(self, candidate: Candidate) -> Action | None:
-        """Return what is written about a dead letter, None for one that is left."""
+        """Return what is written for a dead letter, None for one that is left."""
         actions = self.actions.get(candidate.partition)
         return None if actions is None else actions.by_offset.get(candidate.offset)
 
     def confirmed(self, then: "Plan") -> None:
-        """Keep to what stood in the plan that was confirmed; the rest is left, to be looked at again."""
+        """Keep only what is in the confirmed plan; the rest is left, to be looked at again."""
         for partition, actions in self.actions.items():
             meant = then.actions.get(partition, Actions()).by_offset
             for offset in [at for at, action in actions.by_offset.items() if meant.get(at) != action]:
@@ -353,7 +354,7 @@ class Plan:
                 actions.leave.add(offset, offset + 1)
 
     def put(self, candidate: Candidate, action: Action) -> None:
-        """Add what is written about one dead letter."""
+        """Add what is written for one dead letter."""
         self.actions.setdefault(candidate.partition, Actions()).by_offset[candidate.offset] = action
         self.reasons[action][candidate.reason] += 1
 
@@ -366,7 +367,7 @@ class Plan:
 
 
 def why_left(candidate: Candidate, known: Known, latest: Mapping[str, Mapping[Position, int]], rules: Rules) -> str:
-    """Return why a dead letter is left, by all that is known; empty where nothing stands against it."""
+    """Return why a dead letter is left, considering all that is known; empty if nothing is against it."""
     origin, redrives = candidate.origin, candidate.redrives
     strangers = rules.strangers(candidate.stream, origin[0].topic)
     if known.was_queued(origin, strangers):
@@ -379,7 +380,7 @@ def why_left(candidate: Candidate, known: Known, latest: Mapping[str, Mapping[Po
 
 
 def plan(found: Survey, known: Known, rules: Rules, findings: Mapping[str, Finding] | None = None) -> Plan:
-    """Return what becomes of all that is meant; `findings` tell what evidence makes of each, by its position."""
+    """Return what becomes of all selected dead letters; `findings` is the evidence for each, by position."""
     made = Plan({partition: Actions(leave=ranges.copy()) for partition, ranges in found.open.items()})
     once: set[tuple[str, Position, int]] = set()
     for candidate in found.candidates:
@@ -392,7 +393,7 @@ def plan(found: Survey, known: Known, rules: Rules, findings: Mapping[str, Findi
         if not why and finding == "still_in_doubt":
             why = "still_in_doubt"
         elif not why and twin in once:
-            why = "superseded"  # the same record twice, as an import or an at-least-once writer leaves it
+            why = "superseded"  # the same record twice, written by an import or at-least-once
         if why:
             made.leave(candidate, why)
             continue

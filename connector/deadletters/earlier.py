@@ -1,9 +1,8 @@
-"""What was sent again earlier, by whomever: the redrive topic tells, and a rule that runs reads it in steps.
+"""What was sent again earlier, by anyone: the redrive topic shows it, and a running rule reads it in steps.
 
-The offsets of a rule tell what that rule has come past, not what another rule or a person sent again. A scan of the
-redrive topic does. It can be long, and the thread that waits for it must answer its group and the wish to stop: so it
-is read a little at a time, between other work. What was read stays until nobody needs it, so that whoever asks again
-waits only for what was written since.
+A rule's own offsets show what that rule has processed, not what another rule or a person sent again; a scan of the
+redrive topic does. It can be long, and the thread must keep polling its group and notice a stop, so it reads a little
+at a time. What was read is kept while it may be needed, so that the next look waits only for newer records.
 """
 
 import time
@@ -20,15 +19,15 @@ from connector.kafka.configs import PREFETCH_KBYTES
 from connector.kafka.scanning import CONSUME, Scanner, config_of
 
 CLOCKS_MS: Final = 60_000
-"""By how much clocks may differ: what one machine wrote after a dead letter of another may bear an earlier time, and is
-looked for from so much before it on."""
+"""Assumed difference between clocks: a record that one machine wrote after a dead letter of another may have an earlier
+timestamp, so the scan starts this much earlier."""
 
 _SMALL: Final = {"queued.min.messages": 2 * CONSUME, "queued.max.messages.kbytes": PREFETCH_KBYTES}
-"""Of a reader in a worker, where a stream's consumer has its own beside it."""
+"""Limits for a reader inside a worker, besides its stream's consumer."""
 
 
 class Earlier:
-    """What a redrive topic says of origins; not thread-safe. Raises `KafkaTroubleError` from `step`.
+    """What a redrive topic says about origins; not thread-safe. `step` raises `KafkaTroubleError`.
 
     `group` is one that may be read; nothing is committed to it.
     """
@@ -39,17 +38,17 @@ class Earlier:
         self._topic = topic
         self._known = Known()
         self._read: dict[Partition, Range] = {}
-        """From which offset to before which one all is known."""
+        """The offsets of each partition that were read."""
         self._scanner: Scanner | None = None
         self._steps: Iterator[list[Chunk]] | None = None
 
     @property
     def is_looking(self) -> bool:
-        """Tell whether a look has begun and not ended."""
+        """Whether a look has begun and not ended."""
         return self._steps is not None
 
     def begin(self, since_ms: int) -> None:
-        """Begin to look at all that is written by the first step, from a time on."""
+        """Begin a look at everything that is written by the first step, from a time on."""
         self._scanner = Scanner(self._config, self._timeout)
         self._steps = self._reading(self._scanner, since_ms)
 
@@ -67,28 +66,28 @@ class Earlier:
                 return False
 
     def tells(self, letter: Letter) -> bool:
-        """Tell whether a dead letter was sent again, as far as was looked."""
+        """Return whether a dead letter was sent again, as far as was read."""
         return self._known.was_redriven(letter.origin, letter.redrives)
 
     def forget(self) -> None:
-        """Forget all that was read: what is asked for from now on was written later."""
+        """Forget everything that was read: later questions are about later records."""
         self._known, self._read = Known(), {}
 
     def close(self) -> None:
-        """Let go of the connections, and give up a look that has not ended; what is known stays."""
+        """Close the connections, and give up an unfinished look; what is known stays."""
         self._steps = None
         scanner, self._scanner = self._scanner, None
         if scanner is not None:
             scanner.close()
 
     def _reading(self, scanner: Scanner, since_ms: int) -> Iterator[list[Chunk]]:
-        """Yield what was not read yet, in steps; there may be none in one."""
+        """Yield what was not read yet, in steps, which may be empty."""
         before: dict[Partition, Range] = {}
         after: dict[Partition, Range] = {}
         reached: dict[Partition, Range] = {}
         for partition, (start, stop) in scanner.spans(self._topic, since_ms=since_ms).items():
             known = self._read.get(partition)
-            if known is None or known[1] > stop:  # one that ends before has been made anew
+            if known is None or known[1] > stop:  # a topic that ends earlier was recreated
                 after[partition] = reached[partition] = (start, stop)
                 continue
             if start < known[0]:

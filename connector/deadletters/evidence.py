@@ -1,11 +1,11 @@
-"""Records in doubt, sorted by what somebody knows of them.
+"""Records in doubt, sorted by evidence.
 
-A crash leaves records of which nobody can say whether the platform has them. The platform cannot be asked, but others
-may know: whoever got a text, or the platform's own delivery events. Evidence is about a number. So it settles a record
-whose number stands once among those in doubt; of a number that stands twice nobody can say which of the two was taken.
-A record may have several dead letters, as one that was sent again and is in doubt anew: what speaks of one of them
-speaks of the record. Where the number of some is not known, since no event can be made of them now, none is known to
-stand once.
+After a crash nobody knows of some records whether the platform accepted them. The platform cannot be asked, but others
+may know: a recipient, or the platform's own delivery events. Evidence is about a phone number. So it settles a record
+whose number occurs once among those in doubt; if it occurs twice, nobody knows which of the two was accepted. A record
+may have several dead letters, if it was sent again and is in doubt again: evidence for one of them is evidence for the
+record. If the number of any record is unknown, because no event can be shaped from it now, no number is known to occur
+only once.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from connector.deadletters.letters import Letter, Position, text_of, time_of, to
 from connector.trackly.operations import E164
 
 SAME_CRASH_MS: Final = 60_000
-"""Records of one stream that became dead letters closer together than this are taken for those of one crash."""
+"""Records of one stream that became dead letters closer together than this are attributed to the same crash."""
 
 Finding = Literal["accepted", "redrive", "still_in_doubt"]
 
@@ -28,7 +28,7 @@ _Record = tuple[str, Position]
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """That the platform had something for a number: at a time and on a list, where these are known."""
+    """The platform had something for a number: at a time and on a list, if known."""
 
     number: str = field(repr=False)
     list_number: str | None = None
@@ -36,7 +36,7 @@ class Event:
 
 
 def event_of(value: Any) -> Event | None:
-    """Return what a webhook's delivery event says; None for any other. Whatever its status, the platform took it."""
+    """Return a webhook's delivery event, None for any other value. Whatever its status, the platform accepted it."""
     if not isinstance(value, dict) or value.get("event") != "delivery" or not isinstance(value.get("to"), str):
         return None
     number, list_number = value["to"], value.get("list_number")
@@ -48,9 +48,9 @@ def _text(value: Any) -> str | None:
 
 
 def read_numbers(lines: Iterable[str]) -> list[Event]:
-    """Return the numbers of a file, one a line; empty lines and those that begin with # are passed over.
+    """Return the numbers in a file, one per line; empty lines and those that begin with # are skipped.
 
-    Raises `ValueError` for a line that is no number in international form.
+    Raises `ValueError` for a line that is not a number in international form.
     """
     events = []
     for at, line in enumerate(lines, 1):
@@ -76,12 +76,12 @@ class Group:
     detail: str
     letters: list[Letter] = field(default_factory=list, repr=False)
     addresses: list[Address] = field(default_factory=list, repr=False)
-    """Of each of them."""
+    """Of each of the records."""
     findings: Counter[Finding] = field(default_factory=Counter)
 
     @property
     def no_event(self) -> Counter[str]:
-        """How many there are of which no event can be made now, so that list and number are not known, by why."""
+        """How many records have no event now, so that list and number are unknown, by cause."""
         return Counter(address.no_event for address in self.addresses if address.no_event)
 
     def as_json(self) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class Group:
 
 
 def groups_of(letters: Iterable[Letter], addresses: AddressBook) -> list[Group]:
-    """Return dead letters in doubt by what left them so, the oldest group first."""
+    """Return dead letters in doubt, grouped by cause, the oldest group first."""
     groups: list[Group] = []
     open_groups: dict[tuple[str, str | None, str | None, str], Group] = {}
     for letter in sorted(letters, key=lambda letter: letter.failed_ms):
@@ -121,10 +121,10 @@ def groups_of(letters: Iterable[Letter], addresses: AddressBook) -> list[Group]:
 
 
 def split(groups: Iterable[Group], events: Iterable[Event], *, window_ms: int) -> dict[str, Finding]:
-    """Return what becomes of each dead letter, by its position, and count it in its group.
+    """Return what becomes of each dead letter, by position, and count it in its group.
 
-    An event with a time counts when it is not older than the request, or, where no header tells when that was, or there
-    was an earlier request, than `window_ms` before the dead letter.
+    An event with a time counts if it is not older than the request. If no header says when that was, or there was an
+    earlier request, it counts if it is no more than `window_ms` older than the dead letter.
     """
     known: dict[str, list[Event]] = {}
     for event in events:
@@ -159,6 +159,6 @@ def _speaks_of(event: Event, letter: Letter, address: Address, window_ms: int) -
         return False
     if event.at_ms is None:
         return True
-    is_resent = letter.facts.get("trackly.resent") == b"true"  # of the requests before the last one no header tells
+    is_resent = letter.facts.get("trackly.resent") == b"true"  # headers only tell the time of the last request
     sent_ms = None if is_resent else time_of(text_of(letter.facts, "trackly.sent_at"))
     return event.at_ms >= (sent_ms if sent_ms is not None else letter.failed_ms - window_ms)

@@ -1,4 +1,4 @@
-"""What is looked for in a topic, piece by piece; each job can run in another process."""
+"""Scans of one piece of a topic; each job can run in another process."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -15,7 +15,7 @@ from connector.deadletters.sums import Sums
 
 
 def count_matching(chunks: Iterator[Chunk], *, criteria: Criteria) -> tuple[Sums, Seen]:
-    """Return counts of the dead letters that match, and what was seen where there are filters."""
+    """Return counts of the dead letters that match, and what was seen if there are filters."""
     sums, seen = Sums(), Seen()
     with criteria.judging(seen) as (matches, _):
         for chunk in chunks:
@@ -29,7 +29,7 @@ def count_matching(chunks: Iterator[Chunk], *, criteria: Criteria) -> tuple[Sums
 
 
 def find_matching(chunks: Iterator[Chunk], *, criteria: Criteria, most: int) -> tuple[list[Letter], Seen]:
-    """Return the first dead letters that match, and what was seen; stops reading once it has them."""
+    """Return the first dead letters that match, and what was seen; stops reading once it has `most`."""
     found: list[Letter] = []
     seen = Seen()
     with criteria.judging(seen) as (matches, _):
@@ -43,9 +43,9 @@ def find_matching(chunks: Iterator[Chunk], *, criteria: Criteria, most: int) -> 
 
 
 def find_queued(chunks: Iterator[Chunk]) -> Known:
-    """Return which records have an outcome `queued`, as ranges of the places where they first failed.
+    """Return which records have an outcome `queued`, as ranges of their origins.
 
-    What is no outcome of the connector is passed over.
+    Values that are not outcomes of the connector are skipped.
     """
     found: dict[str, dict[Partition, list[int]]] = {}
     for outcome in outcomes_in(chunks):
@@ -62,7 +62,7 @@ def find_queued(chunks: Iterator[Chunk]) -> Known:
 
 
 def find_redriven(chunks: Iterator[Chunk]) -> Known:
-    """Return which records were sent again, and how often, by the place where they first failed."""
+    """Return which records were sent again, and how often, by their origins."""
     known = Known()
     for chunk in chunks:
         redriven = known.redriven.setdefault(chunk.partition.topic, {})
@@ -76,6 +76,6 @@ def find_redriven(chunks: Iterator[Chunk]) -> Known:
 
 
 def find_events(chunks: Iterator[Chunk]) -> list[Event]:
-    """Return the platform's delivery events; what is none is passed over."""
+    """Return the platform's delivery events; other records are skipped."""
     events = (event_of(json_of(value)) for chunk in chunks for value in chunk.values)
     return [event for event in events if event is not None]

@@ -1,8 +1,7 @@
-"""Where records must not be put by `--to`, though the topic exists and takes them.
+"""Topics that `--to` must not name, although they exist and accept records.
 
-A topic of results that gets records tells its readers what never happened, and gives the next redrive more to do. What
-is set aside where a stream reads is not aside: it is sent at once. The settings tell all of this, so that no broker has
-to be asked.
+Records in a result topic would report what never happened, and give the next redrive more to do. Records that are
+parked where a stream reads are not parked: they are sent at once. The settings show all of this, without a broker.
 """
 
 from collections.abc import Collection
@@ -14,7 +13,7 @@ _READ_FROM = "is the topic that the dead letters are read from"
 
 
 def why_not_sent_to(settings: Settings, topic: str, reading: Collection[str]) -> str:
-    """Return why nothing is sent again to a topic, empty where nothing is against it; `reading` is what is read."""
+    """Return why nothing may be sent again to a topic, empty if it may; `reading` are the topics read here."""
     for stream in settings.streams:
         if topic == stream.dead_letters.topic:
             return f"is the dead-letter topic of stream {stream.name}; nothing reads it to send it"
@@ -24,7 +23,7 @@ def why_not_sent_to(settings: Settings, topic: str, reading: Collection[str]) ->
 
 
 def why_not_parked_in(settings: Settings, topic: str, reading: Collection[str]) -> str:
-    """Return why nothing is set aside in a topic, empty where nothing is against it; `reading` is what is read."""
+    """Return why nothing may be parked in a topic, empty if it may; `reading` are the topics read here."""
     for stream in settings.streams:
         if topic == stream.redrive_topic:
             return f"is the redrive topic of stream {stream.name}, which would send what is set aside"

@@ -1,8 +1,8 @@
-"""What a dead letter says, whoever wrote it.
+"""The content of a dead letter, whoever wrote it.
 
-The connector's own carry `trackly.*`; those of Kafka Connect and of brokers (KIP-1191) tell less, and a record that
-somebody copied may tell nothing. So every question has an answer for headers that are missing or foreign, and none
-raises. Headers are bytes from anywhere: they are read as text with replacement.
+The connector's own have `trackly.*` headers; those of Kafka Connect and of brokers (KIP-1191) say less, and a record
+that somebody copied may say nothing. So every property has a value for missing or foreign headers, and none raises.
+Headers are arbitrary bytes: they are decoded with replacement.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from connector.core.records import FAILURE_PREFIXES, iso, number_of, origin_of, 
 Position = tuple[Partition, int]
 
 LAST_MS: Final = 253_402_300_799_999
-"""The last time of the year 9999, beyond which there is no way to write one."""
+"""The last millisecond of the year 9999, the end of ISO 8601 times."""
 
 UNKNOWN = "unknown"
 """The reason of a record whose headers name none."""
@@ -27,12 +27,12 @@ IN_DOUBT = "in_doubt"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which header stands where, in records that have the same names in the same order: found out once for all."""
+    """The positions of headers, determined once for records with the same names in the same order."""
 
     places: dict[str, int]
-    """The last place of each name."""
+    """The last position of each name."""
     foreign: tuple[int, ...]
-    """Places of the headers that do not tell of a failure."""
+    """Positions of the headers that are not about a failure."""
 
 
 @lru_cache(maxsize=1_000)
@@ -47,7 +47,7 @@ def layout_of(headers: Headers) -> Layout:
 
 
 class Facts:
-    """The headers of a record by name, the last of a name winning."""
+    """The headers of a record by name; the last of a name counts."""
 
     __slots__ = ("headers", "layout")
 
@@ -56,7 +56,7 @@ class Facts:
         self.layout = layout_of(headers)
 
     def get(self, name: str) -> bytes | None:
-        """Return a header, None when it is not there or null."""
+        """Return a header's value, None if it is missing or null."""
         place = self.layout.places.get(name)
         return None if place is None else self.headers[place][1]
 
@@ -64,13 +64,13 @@ class Facts:
         return name in self.layout.places
 
     def foreign(self) -> Headers:
-        """Return the headers that do not tell of a failure, in their order."""
+        """Return the headers that are not about a failure, in order."""
         headers = self.headers
         return [headers[place] for place in self.layout.foreign]
 
 
 def text_of(facts: Facts, *names: str) -> str | None:
-    """Return the first of some headers that is there and not empty, as text."""
+    """Return the first of these headers that is present and not empty, as text."""
     for name in names:
         value = facts.get(name)
         if value:
@@ -79,7 +79,7 @@ def text_of(facts: Facts, *names: str) -> str | None:
 
 
 def reason_of(facts: Facts) -> str:
-    """Return the reason; of a dead letter of Kafka Connect, the class of its exception without the package."""
+    """Return the reason; for a dead letter of Kafka Connect, the exception's class without package."""
     reason = facts.get("trackly.reason")
     if reason:
         return reason.decode(errors="replace")
@@ -101,28 +101,28 @@ class Letter:
 
     @property
     def headers(self) -> Headers:
-        """Its headers, in their order."""
+        """Its headers, in order."""
         return self.facts.headers
 
     @property
     def position(self) -> str:
-        """Where it lies: `topic:partition:offset`."""
+        """Its position: `topic:partition:offset`."""
         return spelled((self.partition, self.offset))
 
     @property
     def reason(self) -> str:
-        """Why it is one."""
+        """Why it is a dead letter."""
         return reason_of(self.facts)
 
     @property
     def failed_ms(self) -> int:
-        """When the record failed, in milliseconds since 1970: a copy, as of what is parked, may be written later."""
+        """When the record failed, in milliseconds since 1970; a copy, such as a parked one, may be written later."""
         told = time_of(text_of(self.facts, "trackly.failed_at"))
         return self.timestamp_ms if told is None else min(told, self.timestamp_ms)
 
     @property
     def stream(self) -> str | None:
-        """Which stream wrote it, None for one that is foreign."""
+        """The stream that wrote it, None for a foreign one."""
         return text_of(self.facts, "trackly.stream")
 
     @property
@@ -132,7 +132,7 @@ class Letter:
 
     @property
     def text(self) -> str | None:
-        """What was said about it, in words; may repeat some of the record."""
+        """A description of the failure; may repeat parts of the record."""
         return text_of(self.facts, "trackly.text", "__connect.errors.exception.message", "__dlq.errors.message")
 
     @property
@@ -142,7 +142,7 @@ class Letter:
 
     @property
     def attempts(self) -> int | None:
-        """Requests that held it."""
+        """Requests that contained it."""
         return number_of(self.facts.get("trackly.attempts"))
 
     @property
@@ -152,7 +152,7 @@ class Letter:
 
     @property
     def source(self) -> Position | None:
-        """Where the record was read that failed, None where nothing tells."""
+        """Position of the record that failed, None if unknown."""
         facts = self.facts
         for prefix in ("__connect.errors.", "__dlq.errors."):
             topic, number = text_of(facts, f"{prefix}topic"), number_of(facts.get(f"{prefix}partition"))
@@ -163,35 +163,35 @@ class Letter:
 
     @property
     def origin(self) -> Position:
-        """Where the record first failed: what tells it from all others, for good."""
+        """Where the record first failed, which identifies it for good."""
         if self._origin is None:
             self._origin = origin_of(self.facts) or self.source or (self.partition, self.offset)
         return self._origin
 
     @property
     def may_be_taken(self) -> bool:
-        """The platform may have it: it is in doubt, or was once and was posted again."""
+        """Whether the platform may have it: it is in doubt, or was once and was posted again."""
         return self.reason == IN_DOUBT or self.facts.get("trackly.resent") == b"true"
 
     @property
     def value_omitted(self) -> bool:
-        """It was too large for its topic and stands there without its value."""
+        """Whether it was too large for its topic and was written without its value."""
         return "trackly.value_omitted" in self.facts
 
 
 def spelled(position: Position) -> str:
-    """Return a position as commands take it."""
+    """Return a position in the form that commands accept."""
     (topic, number), offset = position
     return f"{topic}:{number}:{offset}"
 
 
 def told_time(ms: int) -> str | None:
-    """Return a time as ISO 8601 has it, None for what is none: whoever produces may stamp a record with anything."""
+    """Return a time in ISO 8601, None if it is out of range: producers may set any timestamp."""
     return iso(ms) if 0 <= ms <= LAST_MS else None
 
 
 def time_of(text: str | None) -> int | None:
-    """Return an ISO 8601 time with an offset in milliseconds since 1970, None for what is none."""
+    """Return an ISO 8601 time with offset in milliseconds since 1970, None if it is invalid."""
     try:
         moment = datetime.fromisoformat(text or "")
     except ValueError:
@@ -202,7 +202,7 @@ def time_of(text: str | None) -> int | None:
 def read_again(letter: Letter, value: bytes | None, redrive_topic: str) -> Chunk:
     """Return a dead letter, with this value, as its stream reads it when it is sent again.
 
-    That is from its redrive topic, where it is shaped by its headers as at its origin.
+    That is from the redrive topic, where its headers make it be shaped as at its origin.
     """
     return Chunk(
         Partition(redrive_topic, letter.partition.number),
@@ -216,7 +216,7 @@ def read_again(letter: Letter, value: bytes | None, redrive_topic: str) -> Chunk
 
 
 def letters_of(chunk: Chunk) -> Iterator[Letter]:
-    """Yield the records of a chunk, which has its timestamps."""
+    """Yield the records of a chunk, which must have timestamps."""
     assert chunk.timestamps is not None
     partition, count = chunk.partition, len(chunk)
     keys = chunk.keys if chunk.keys is not None else [None] * count

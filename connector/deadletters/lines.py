@@ -1,7 +1,7 @@
-"""Dead letters as lines of JSON: out of Kafka and in again, byte for byte.
+"""Dead letters as lines of JSON: exported and imported byte for byte.
 
-Bytes that are UTF-8 are text; all others are `{"base64": ...}`. Null stays null. Headers keep their order, and names
-that stand twice.
+Bytes that are UTF-8 become text, all others `{"base64": ...}`. Null stays null. Headers keep their order and repeated
+names.
 """
 
 import json
@@ -19,12 +19,12 @@ FIELDS = frozenset({"format", "topic", "partition", "offset", "timestamp_ms", "k
 
 
 class InvalidLineError(ValueError):
-    """A line is none of ours."""
+    """A line is not one that an export writes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A record as a line holds it."""
+    """The record in a line."""
 
     topic: str
     partition: int
@@ -35,7 +35,7 @@ class Line:
 
 
 def line_of(letter: Letter) -> str:
-    """Return a dead letter as one line, without its end."""
+    """Return a dead letter as one line, without line end."""
     return json.dumps(
         {
             "format": FORMAT,
@@ -52,7 +52,7 @@ def line_of(letter: Letter) -> str:
 
 
 def read_line(text: str) -> Line:
-    """Return what a line holds; raises `InvalidLineError`."""
+    """Return the record in a line; raises `InvalidLineError`."""
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -65,7 +65,7 @@ def read_line(text: str) -> Line:
     if not all(isinstance(row, list) and len(row) == 2 and isinstance(row[0], str) for row in rows):
         raise InvalidLineError("has a header that is not a pair of name and value")
     for name, _ in rows:
-        bytes_of(name)  # the client would end the process over half a character
+        bytes_of(name)  # librdkafka's client would crash on an unpaired surrogate
     headers = [(name, bytes_of(value)) for name, value in rows]
     return Line(topic, partition, timestamp, bytes_of(data["key"]), bytes_of(data["value"]), headers)
 
@@ -84,7 +84,7 @@ def _told(value: bytes | None) -> str | dict[str, str] | None:
 
 
 def bytes_of(value: Any) -> bytes | None:
-    """Return a key, value or header as a line has it, in bytes; raises `InvalidLineError`."""
+    """Return a key, value or header of a line as bytes; raises `InvalidLineError`."""
     match value:
         case None:
             return None

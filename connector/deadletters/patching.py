@@ -1,6 +1,6 @@
-"""Mends a value: a JSON merge patch (RFC 7396) over the bytes of an event.
+"""Patches a value: a JSON merge patch (RFC 7396) over the bytes of an event.
 
-What the patch does not name keeps the bytes that it has, so that no number loses a digit and no text its escapes.
+What the patch does not name keeps its bytes, so that numbers lose no digits and texts keep their escapes.
 """
 
 from typing import Any
@@ -12,11 +12,11 @@ _raw = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class UnpatchableError(ValueError):
-    """The value is no JSON, so that nothing can be merged into it."""
+    """The value is not JSON, so nothing can be merged into it."""
 
 
 def read_patch(text: str) -> dict[str, Any]:
-    """Return a patch; raises `ValueError` for what is no JSON object."""
+    """Return a patch; raises `ValueError` if it is not a JSON object."""
     try:
         patch = msgspec.json.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""What a redrive asks Kafka before anything is written: how far it came before, what became of origins, where to go."""
+"""What a redrive queries before it writes anything: its earlier progress, what became of origins, and its targets."""
 
 import hashlib
 import json
@@ -24,19 +24,19 @@ from connector.kafka.topics import DEFAULT_MAX_MESSAGE_BYTES, TopicFacts, Topics
 
 
 class NameTakenError(Exception):
-    """The name of a redrive is that of another one, with another selection."""
+    """The name of a redrive belongs to another one, with another selection."""
 
 
 def selection_of(spelled: Mapping[str, Any]) -> str:
-    """Return what tells one selection from another: 16 hexadecimal digits."""
+    """Return the identity of a selection: 16 hexadecimal digits."""
     text = json.dumps(spelled, sort_keys=True, default=sorted)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def places_of(settings: Settings, name: str, selection: str, partitions: Iterable[Partition]) -> dict[Partition, Place]:
-    """Return how far a redrive came before; raises `NameTakenError` where its name was another's."""
+    """Return the earlier progress of a redrive; raises `NameTakenError` if its name belongs to another."""
     with scanning(settings.kafka, client_id=CLIENT_ID, group=group_of(name)) as scanner:
-        # One that was killed just now has left a transaction open, which hides what it had committed before.
+        # One that was just killed has left a transaction open, which hides what it had committed.
         committed = scanner.committed(partitions, within_secs=until_aborted(settings.kafka))
     places = {}
     for partition, there in committed.items():
@@ -52,7 +52,7 @@ def places_of(settings: Settings, name: str, selection: str, partitions: Iterabl
 
 
 def automatic_of(settings: Settings, partitions: Collection[Partition]) -> dict[str, tuple[Automatic, ...]]:
-    """Return what streams send again by themselves, with the offsets that their rules have come to."""
+    """Return what streams send again automatically, with the offsets that their rules have reached."""
     found: dict[str, list[Automatic]] = defaultdict(list)
     for stream in settings.streams:
         mine = [partition for partition in partitions if partition.topic == stream.dead_letters.topic]
@@ -66,17 +66,17 @@ def automatic_of(settings: Settings, partitions: Collection[Partition]) -> dict[
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A topic that tells what became of records, read from a time on."""
+    """A topic that shows what became of records, to be read from a time on."""
 
     topic: str
     spans: Spans
     job: Job[Known]
     lacks: bool = False
-    """Some of what it told was removed."""
+    """Some of its records were removed."""
 
 
 def streams_of(candidates: Iterable[Candidate], rules: Rules) -> dict[str, int]:
-    """Return the streams that dead letters belong or go to, with the time when the oldest of each failed."""
+    """Return the streams that dead letters belong or are sent to, with the time of each stream's oldest failure."""
     oldest: dict[str, int] = {}
     for candidate in candidates:
         for name in {candidate.stream, *rules.receivers} & rules.streams.keys():
@@ -85,7 +85,7 @@ def streams_of(candidates: Iterable[Candidate], rules: Rules) -> dict[str, int]:
 
 
 def questions(settings: Settings, candidates: Sequence[Candidate], rules: Rules) -> Iterator[Question]:
-    """Yield the topics to read, each from the oldest dead letter that it may know of on."""
+    """Yield the topics to read, each from the oldest dead letter on that it may have news about."""
     oldest = streams_of(candidates, rules)
     times: dict[tuple[str, bool], int] = {}
     if candidates and rules.to is not None:
@@ -104,12 +104,12 @@ def questions(settings: Settings, candidates: Sequence[Candidate], rules: Rules)
 
 
 def topics_of(settings: Settings) -> Topics:
-    """Return what asks about topics."""
+    """Return the client that queries topics."""
     return Topics(configs.asking(settings.kafka, CLIENT_ID), settings.kafka.request_timeout_secs)
 
 
 def with_limits(rules: Rules, settings: Settings) -> Rules:
-    """Return the rules, knowing how large a record each target takes that exists."""
+    """Return the rules with the largest record that each existing target accepts."""
     targets = [rules.to] if rules.to is not None else [s.redrive_topic for s in rules.streams.values()]
     facts = topics_of(settings).facts(targets)
     return replace(rules, limits={name: there.max_message_bytes for name, there in facts.items() if there is not None})
@@ -137,11 +137,10 @@ def targets_of(found: Survey, plan: Plan, rules: Rules) -> dict[str, StreamSetti
 def ensure(
     settings: Settings, targets: Mapping[str, StreamSettings | None], *, read: Collection[str], create: bool = True
 ) -> dict[str, TopicFacts]:
-    """Return what each target takes, after creating those that are missing and may be created; or what it would take.
+    """Return the facts of each target, after creating those that are missing and may be created; or what they would be.
 
-    One that is created has as many partitions as the stream's largest topic, or as the largest of those that dead
-    letters are `read` from. Raises `TopicsMissingError`, before anything is created that would be of no use without the
-    others.
+    A new topic gets as many partitions as the stream's largest topic, or as the largest of those that dead letters are
+    `read` from. Raises `TopicsMissingError` before it creates any topic that would be useless without the others.
     """
     topics = topics_of(settings)
     facts = topics.facts(targets)
@@ -163,7 +162,7 @@ def ensure(
 
 
 def _sizes(topics: Topics, missing: Mapping[str, StreamSettings | None], read: Collection[str]) -> dict[str, int]:
-    """Return how many partitions each topic is to have that is missing."""
+    """Return how many partitions each missing topic should have."""
     if not missing:
         return {}
     sources = {name: () if stream is None else stream.topics for name, stream in missing.items()}

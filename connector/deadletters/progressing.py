@@ -1,8 +1,8 @@
-"""How far a redrive has come in a partition, and how that is said in the metadata of a commit.
+"""How far a redrive has come in a partition, and how this is stored in the metadata of a commit.
 
-Below the committed offset all is dealt with; above it stand ranges that are dealt with as well, between records that
-were left and are to be looked at again. Behind that stands which selection the redrive was begun with, since another
-selection under the same name would pass over what this one left.
+Below the committed offset everything is dealt with; above it there are ranges that are dealt with as well, between
+records that were left and will be looked at again. The metadata also has the identity of the selection, since another
+selection under the same name would skip what this one left.
 """
 
 import re
@@ -16,7 +16,7 @@ _ROOM = MAX_METADATA - 17
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Progress in one partition: `selection` is the one it was made under, empty before there is any."""
+    """Progress in one partition: `selection` is the one that it belongs to, empty before there is any."""
 
     base: int = 0
     settled: RangeSet = field(default_factory=RangeSet)
@@ -24,12 +24,12 @@ class Place:
 
     @property
     def done(self) -> tuple[int, RangeSet]:
-        """Below which offset, and which above it, all is dealt with."""
+        """The offset below which everything is dealt with, and the ranges above it."""
         return self.base, self.settled
 
 
 def read_place(offset: int | None, metadata: str) -> Place:
-    """Return what was committed; raises `ForeignMetadataError` where somebody else did."""
+    """Return what was committed; raises `ForeignMetadataError` if somebody else committed."""
     if offset is None:
         return Place()
     match = _METADATA.fullmatch(metadata)
@@ -40,15 +40,16 @@ def read_place(offset: int | None, metadata: str) -> Place:
 
 
 def place_at(before: Place, at: int, leave: RangeSet, selection: str) -> tuple[int, str]:
-    """Return offset and metadata once all below `at` is dealt with, but for what is left.
+    """Return offset and metadata for when all below `at` is dealt with, except what is left.
 
-    What no metadata has room for is forgotten from the oldest on: it is not looked at again under this name.
+    Records that the metadata has no room for are forgotten, the oldest first: they are not looked at again under this
+    name.
     """
     settled = before.settled.copy()
     settled.add(before.base, at)
     for start, stop in leave:
         settled.discard(start, stop)
-    settled.update(before.settled)  # by another run under this name, since this one looked at what to leave
+    settled.update(before.settled)  # by another run under this name, since this one was planned
     base = settled.advance(before.base)
     while True:
         metadata = encode(Progress(base, settled=settled))

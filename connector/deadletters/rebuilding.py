@@ -1,8 +1,8 @@
-"""The progress of a group that Kafka has forgotten, made anew from both topics of results.
+"""Rebuilds the progress of a group whose commits Kafka has deleted, from both result topics.
 
-What a record's result is does not matter here, only that it has one. Whatever could make that untrue is looked for
-first, and refused: results that retention or compaction has removed, results of another topic under the same name, of
-a stream that nobody names, or in transactions that are still open. Nothing here is written but the group's offsets.
+It only matters that a record has a result, not which. Whatever could make that wrong is checked first, and leads to an
+error: results removed by retention or compaction, results of another topic with the same name, of an unknown stream, or
+in open transactions. Only the group's offsets are written.
 """
 
 import time
@@ -34,40 +34,40 @@ from connector.kafka.source import Committed
 from connector.kafka.topics import Topics
 
 _AGAIN_SECS: Final = 0.5
-"""Pause before Kafka is asked once more."""
+"""Pause before Kafka is queried again."""
 
 
 class NotRebuiltError(Exception):
-    """A progress cannot be told, or not be committed: why, and what its user can do about it."""
+    """Progress cannot be determined or committed: why, and what to do about it."""
 
 
-# ------------------------------------------------------------------ what is looked for, piece by piece
+# ------------------------------------------------------------------ scans, piece by piece
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Whose results count: of an operation, by the streams' names, of records that are there."""
+    """Which results count: of an operation, by stream names, for records that exist."""
 
     operation: str
     names: frozenset[str]
     others: frozenset[str]
-    """Streams beside it, which may do the same with the same records."""
+    """Other streams of the settings, which may use the same operation on the same records."""
     lows: Mapping[Partition, int]
-    """The first offset that is there of each partition that they are wanted for."""
+    """The first existing offset of each partition that results are wanted for."""
 
 
 @dataclass(slots=True)
 class Results:
-    """What a piece of a topic of results tells, or all of them."""
+    """The results in a piece of a result topic, or in all of them."""
 
     found: dict[Partition, list[Range]] = field(default_factory=dict)
-    """Sorted where it is of one piece."""
+    """Sorted if from one piece."""
     first_ms: dict[Partition, int] = field(default_factory=dict)
-    """When the earliest result of each was written."""
+    """When the earliest result of each partition was written."""
     last_ms: int = 0
-    """When the latest result of all was written."""
+    """When the latest result was written."""
     names: Counter[str] = field(default_factory=Counter)
-    """How many there are by the name of the stream."""
+    """Number of results by stream name."""
 
 
 class _Outcome(msgspec.Struct, gc=False):
@@ -80,11 +80,12 @@ class _Outcome(msgspec.Struct, gc=False):
 
 
 _Told = tuple[str, str, Partition, int, int | None]
-"""Stream, operation, the source's place, and when it was written: None where that is not when it came about."""
+"""Stream, operation, position of the source, and time of writing; None if that differs from when the result came
+about."""
 
 
 def find_in_outcomes(chunks: Iterator[Chunk], *, wanted: Wanted) -> Results:
-    """Return the results that outcomes tell of; what is no outcome is passed over."""
+    """Return the results in outcomes; other values are skipped."""
 
     def told() -> Iterator[_Told]:
         read = msgspec.json.Decoder(_Outcome).decode
@@ -102,7 +103,7 @@ def find_in_outcomes(chunks: Iterator[Chunk], *, wanted: Wanted) -> Results:
 
 
 def find_in_letters(chunks: Iterator[Chunk], *, wanted: Wanted) -> Results:
-    """Return the results that dead letters tell of, by where the record was read; foreign ones are passed over."""
+    """Return the results in dead letters, by the position of their source; foreign ones are skipped."""
 
     def told() -> Iterator[_Told]:
         for chunk in chunks:
@@ -145,18 +146,18 @@ def find_records(chunks: Iterator[Chunk]) -> dict[Partition, list[Range]]:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a partition is given, and what that means for its offsets."""
+    """The new progress of a partition, and what it means for its offsets."""
 
     progress: Progress
     metadata: str
     results: int
-    """Results of records that it still has."""
+    """Existing records with a result."""
     between: int
-    """Offsets between them that have none."""
+    """Offsets between them without a result."""
     doubt_behind: int
-    """Offsets behind the last result that may have been posted."""
+    """Offsets after the last result that may have been posted."""
     unread: int
-    """Offsets that were surely not posted, and are read."""
+    """Offsets that were certainly not posted, and will be read."""
 
     def as_json(self) -> dict[str, Any]:
         """Return what is told of it as JSON-ready values."""
@@ -172,22 +173,22 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What an operator knows that no topic tells."""
+    """What only the operator knows."""
 
     since_ms: int | None = None
-    """What was produced before is dealt with, in place of the setting `start`."""
+    """What was produced earlier is dealt with, instead of the setting `start`."""
     stopped_ms: int | None = None
-    """When the last worker of the group ended: what was produced later was not posted."""
+    """When the group's last worker ended: what was produced later was not posted."""
     clean: bool = False
     """It ended with nothing in flight."""
     formerly: frozenset[str] = frozenset()
-    """Other names that the stream had."""
+    """Earlier names of the stream."""
 
 
 class Rebuild:
-    """Makes the progress of a stream's group anew; raises `NotRebuiltError`, `NoSuchTopicError`, `KafkaTroubleError`.
+    """Rebuilds a group's progress; raises `NotRebuiltError`, `NoSuchTopicError`, `KafkaTroubleError`.
 
-    Partitions that have a commit are left as they are.
+    Partitions that have a commit stay as they are.
     """
 
     def __init__(self, settings: Settings, stream: StreamSettings, asked: Asked, work: Work) -> None:
@@ -197,11 +198,11 @@ class Rebuild:
         self._asked = asked
         self._work = work
         self.names: Counter[str] = Counter()
-        """Results by the names of the streams that wrote them."""
+        """Results by the name of the stream that wrote them."""
         self._births: dict[str, int] = {}
 
     def plan(self) -> dict[Partition, Planned]:
-        """Return what there is to commit, in the order of the partitions."""
+        """Return what to commit, in the order of partitions."""
         stream = self._stream
         self._refuse_settings()
         self._refuse_members()
@@ -234,7 +235,7 @@ class Rebuild:
         return plan
 
     def commit(self, plan: Mapping[Partition, Planned]) -> None:
-        """Commit what was planned, unless the group has members by now, or anything was committed since."""
+        """Commit a plan, unless the group has members by now or anything was committed meanwhile."""
         self._refuse_members()
         group, config = self._stream.group, configs.asking(self._kafka, CLIENT_ID)
         with scanning(self._kafka, client_id=CLIENT_ID, group=group) as scanner:
@@ -248,7 +249,7 @@ class Rebuild:
         set_offsets(config, group, offsets, self._kafka.request_timeout_secs)
 
     def _refuse_members(self) -> None:
-        """Raise `NotRebuiltError` while the group has members: what they do changes what is known."""
+        """Raise `NotRebuiltError` while the group has members, which would change the facts."""
         if there := self._members():
             raise NotRebuiltError(
                 f"group {self._stream.group} has {len(there)} members; "
@@ -264,9 +265,9 @@ class Rebuild:
             except KafkaTroubleError as error:
                 if not error.away or time.monotonic() > deadline:
                     raise
-            time.sleep(_AGAIN_SECS)  # the coordinator of a young cluster is not there at once
+            time.sleep(_AGAIN_SECS)  # a new cluster has no coordinator at once
 
-    # -------------------------------------------------------------- what there is
+    # -------------------------------------------------------------- what exists
 
     def _refuse_settings(self) -> None:
         stream, asked = self._stream, self._asked
@@ -292,7 +293,7 @@ class Rebuild:
         return Topics(configs.asking(self._kafka, CLIENT_ID), self._kafka.request_timeout_secs)
 
     def _forgotten(self, scanner: Scanner) -> dict[Partition, Range]:
-        """Return the partitions without a commit that hold records, and notes the births that others tell of."""
+        """Return the partitions without a commit that hold records; notes the births in other partitions' commits."""
         stream = self._stream
         is_read = naming((*stream.sources, stream.redrive_topic))
         spans: dict[Partition, Range] = {}
@@ -310,7 +311,7 @@ class Rebuild:
         return spans
 
     def _start(self, scanner: Scanner, partition: Partition, span: Range) -> int:
-        """Return the first offset that was meant for the stream, of those that are there."""
+        """Return the first existing offset that was meant for the stream."""
         low, high = span
         start = self._stream.start
         is_own = partition.topic == self._stream.redrive_topic or partition.number >= self._births[partition.topic]
@@ -320,7 +321,7 @@ class Rebuild:
         return low if since_ms is None else min(max(scanner.offset_at(partition, since_ms), low), high)
 
     def _whole(self, scanner: Scanner, topic: str) -> Spans:
-        """Return all of a topic of results, once no transaction is open in it any more."""
+        """Return everything in a result topic, once no transaction is open in it."""
         written = scanner.written_ends(topic)
         deadline = time.monotonic() + until_aborted(self._kafka)
         while hidden := [p for p, (_, stop) in scanner.ends(topic).items() if stop < written.get(p, 0)]:
@@ -333,7 +334,7 @@ class Rebuild:
         return scanner.spans(topic)
 
     def _read_results(self, spans: Mapping[str, Spans], wanted: Wanted) -> tuple[dict[Partition, list[Range]], Results]:
-        """Return where records have results, sorted, and what else results tell together."""
+        """Return the sorted ranges of records with results, and what the results say otherwise."""
         outcomes, letters = self._stream.outcomes.topic, self._stream.dead_letters.topic
         gathered: dict[Partition, Gathered] = {}
         together = Results()
@@ -349,7 +350,7 @@ class Rebuild:
         return {partition: ranges.ranges() for partition, ranges in gathered.items()}, together
 
     def _without_result(self, opened: Mapping[Partition, list[Range]]) -> dict[Partition, list[Range]]:
-        """Return which gaps between results hold records: the source is read from the first gap to the last."""
+        """Return which gaps between results hold records, read from the first gap to the last."""
         spans = {partition: (those[0][0], those[-1][1]) for partition, those in opened.items() if those}
         there: dict[Partition, Gathered] = {}
         for part in self._work(spans, find_records, "reading what has no result"):
@@ -358,7 +359,7 @@ class Rebuild:
         return {p: without_result(opened[p], there[p].ranges() if p in there else ()) for p in spans}
 
     def _until(self, scanner: Scanner, known: "_Known") -> int | None:
-        """Return up to where what has no result may have been posted; None where nothing was in flight."""
+        """Return the offset up to which records without a result may have been posted; None: nothing was in flight."""
         if self._asked.clean:
             return None
         stopped_ms = self._asked.stopped_ms
@@ -380,7 +381,7 @@ class Rebuild:
         unread = known.end - known.top - behind
         return Planned(progress, metadata, _count(known.done), _count(known.between), behind, unread)
 
-    # -------------------------------------------------------------- what would make it untrue
+    # -------------------------------------------------------------- what would make it wrong
 
     def _refuse_results(self, results: Results) -> None:
         mine = {self._stream.name, *self._asked.formerly}
@@ -405,7 +406,7 @@ class Rebuild:
     def _refuse_other_topic(
         self, scanner: Scanner, spans: Spans, done: Mapping[Partition, list[Range]], results: Results
     ) -> None:
-        """Raise `NotRebuiltError` where results are of a topic that another one has replaced under its name."""
+        """Raise `NotRebuiltError` if results are of an earlier topic with the same name."""
         for partition, ranges in done.items():
             span = spans[partition]
             why = ""
@@ -424,7 +425,7 @@ class Rebuild:
                 )
 
     def _cut_ms(self, scanner: Scanner, results_in: Mapping[str, Spans]) -> int | None:
-        """Return from when on all results are there, None where none was ever removed."""
+        """Return the time since which all results exist, None if none was ever removed."""
         times = []
         for topic in results_in:
             for partition, (low, high) in scanner.ends(topic).items():
@@ -442,20 +443,20 @@ class _Known:
     start: int
     end: int
     done: list[Range]
-    """What has a result, sorted."""
+    """Ranges with results, sorted."""
     between: list[Range]
-    """Between that, what holds records without one."""
+    """Ranges between them that hold records without a result."""
 
     @property
     def top(self) -> int:
-        """The offset behind the last result."""
+        """The offset after the last result."""
         return max(self.start, self.done[-1][1]) if self.done else self.start
 
 
 def _refuse_cut(known: _Known, complete: int, cut_ms: int) -> None:
-    """Raise `NotRebuiltError` where a record has no result that may have had one: it was removed.
+    """Raise `NotRebuiltError` if a record without a result may have had one that was removed.
 
-    From `complete` on what was produced came later than the last result that was removed, at `cut_ms`.
+    Records from `complete` on were produced after the last removed result, at `cut_ms`.
     """
     unsure = sum(max(min(stop, complete) - begin, 0) for begin, stop in known.between)
     unsure += max(complete - known.top, 0)
@@ -468,7 +469,7 @@ def _refuse_cut(known: _Known, complete: int, cut_ms: int) -> None:
 
 
 def _birth(committed: Committed) -> int:
-    """Return the partitions that a topic had when its group began, as a commit tells; 0 where it does not."""
+    """Return the partition count at the group's birth, according to a commit; 0 if it does not say."""
     try:
         return 0 if committed.offset is None else decode(committed.offset, committed.metadata).birth
     except ForeignMetadataError:

@@ -1,9 +1,9 @@
-"""Carries a plan out: records and the redrive's own progress in one transaction after another.
+"""Carries out a plan: records and the redrive's progress, in one transaction after another.
 
-A redrive has a name. Its progress stands in a consumer group of that name, so that one that was killed goes on where
-it was; its producers have transactional ids of that name, so that of two under one name the later one stops the
-earlier. Partitions are dealt out over a fixed number of lanes, each with a producer of its own: with the same number
-always, each lane of a newcomer fences the same lane of whoever was there.
+A redrive has a name. Its progress is stored in a consumer group of that name, so that one that was killed continues
+where it was. Its producers have transactional ids of that name, so that of two redrives with one name the later one
+stops the earlier. Partitions are distributed over a fixed number of lanes, each with its own producer: since that
+number never changes, each lane of the later one fences the same lane of the earlier one.
 """
 
 import time
@@ -35,34 +35,34 @@ from connector.kafka.source import Membership
 from connector.kafka.topics import TopicFacts
 
 LANES: Final = 4
-"""Producers of a redrive. Never changed while redrives of an older version may run: they would not be fenced."""
+"""Producers of a redrive. Must not change while redrives of an older version may run: they would not be fenced."""
 
 MAX_RECORDS, MAX_BYTES = 10_000, 16_000_000
-"""Of one transaction: a second of work at most, far below the time that a transaction may take."""
+"""Per transaction: at most a second of work, far below the transaction timeout."""
 
 OPEN: Final = 0.25
-"""Of the time that a transaction may take, after which it is committed: the records wanted may lie far apart."""
+"""Share of the transaction timeout after which it is committed: selected records may be far apart."""
 
 PACE_SECS: Final = 0.1
-"""With a rate, a transaction holds what may be written in so much time."""
+"""With a rate, a transaction holds what may be written in this time."""
 
 OVERTAKEN_SECS: Final = 5.0
-"""In so much time whoever has taken a name over has committed something, or nobody has."""
+"""Within this time, a redrive that has taken over the name has committed something."""
 
 AGAIN_SECS: Final = 0.2
-"""Pause before Kafka is asked once more for what it did not answer."""
+"""Pause before a query to Kafka is repeated."""
 
 TOPIC_PREFIX: Final = "trackly-connector.redrive."
 
 
 def group_of(name: str) -> str:
-    """Return the consumer group that holds the progress of a redrive."""
+    """Return the consumer group with the progress of a redrive."""
     return f"{TOPIC_PREFIX}{name}"
 
 
 @dataclass(frozen=True)
 class Order:
-    """A redrive to be carried out. Can be sent to another process."""
+    """A redrive to be carried out. Can be pickled."""
 
     kafka: KafkaSettings
     name: str
@@ -83,21 +83,21 @@ class Written:
 
     by_action: Counter[Action] = field(default_factory=Counter)
     too_large: int = 0
-    """Those that were left, as their topic takes no record of that size."""
+    """Records that were left because their topic accepts none of that size."""
 
     @property
     def total(self) -> int:
-        """Records in all."""
+        """All records."""
         return self.by_action.total()
 
     def add(self, other: "Written") -> None:
-        """Take in what another lane has written."""
+        """Add what another lane has written."""
         self.by_action.update(other.by_action)
         self.too_large += other.too_large
 
 
 class Pace:
-    """Keeps to a rate, over all that is written from the first record on."""
+    """Keeps to a rate, over everything that is written since the first record."""
 
     def __init__(self, rate: float | None) -> None:
         self._rate = rate
@@ -106,16 +106,16 @@ class Pace:
 
     @property
     def quota(self) -> int:
-        """Records that the next transaction may hold."""
+        """How many records the next transaction may hold."""
         return MAX_RECORDS if self._rate is None else max(1, min(int(self._rate * PACE_SECS), MAX_RECORDS))
 
     def begin(self) -> None:
-        """Count the time from now on, unless it is counted already."""
+        """Start the clock, unless it is running."""
         if self._started is None:
             self._started = time.monotonic()
 
     def wait(self, written: int) -> None:
-        """Count what was committed, and wait until the next may be."""
+        """Count what was committed, and wait until the next transaction may start."""
         if self._rate is None or self._started is None:
             return
         self._written += written
@@ -123,7 +123,7 @@ class Pace:
 
 
 def carry_out(order: Order, told: Told) -> Written:
-    """Write what the plan says. Raises `KafkaTroubleError`, fenced where another redrive has taken the name over."""
+    """Carry out an order. Raises `KafkaTroubleError`, fenced if another redrive has taken over the name."""
     processes = min(LANES, processors())
     count = sum(len(actions.by_offset) for actions in order.actions.values())
     if processes == 1 or count <= ALONE or order.rate is not None or order.limit is not None:
@@ -136,7 +136,7 @@ def carry_out(order: Order, told: Told) -> Written:
 
 
 def _run(order: Order, numbers: Sequence[int], told: Told) -> Written:
-    """Run lanes side by side, or under a limit or a rate over all of them one after another."""
+    """Run lanes in parallel, or one after another if they share a limit or a rate."""
     pace, written, lock, stop = Pace(order.rate), Written(), Lock(), Event()
 
     def tell_one_at_a_time(count: int) -> None:
@@ -148,9 +148,9 @@ def _run(order: Order, numbers: Sequence[int], told: Told) -> Written:
         list(threads.map(_Lane.start, lanes))  # each waits for a coordinator; all are taken over before any writes
         if order.rate is None and order.limit is None:
             try:
-                list(threads.map(_Lane.copy, lanes))  # while one waits for its commit another makes records ready
+                list(threads.map(_Lane.copy, lanes))  # while one waits for its commit, another prepares records
             except BaseException:
-                stop.set()  # Ctrl-C, which threads do not hear of, or one of them has failed
+                stop.set()  # Ctrl-C, which threads do not get, or one of them failed
                 raise
         else:
             left = order.limit
@@ -163,7 +163,7 @@ def _run(order: Order, numbers: Sequence[int], told: Told) -> Written:
 
 
 class _Lane:
-    """The partitions of one lane, and the producer that may write about them."""
+    """The partitions of one lane, and its producer."""
 
     def __init__(self, order: Order, lane: int, pace: Pace, told: Told, stop: Event) -> None:
         self._order = order
@@ -195,18 +195,18 @@ class _Lane:
         self.written = Written()
 
     def start(self) -> None:
-        """Take the lane over from whoever had it, and read how far it came."""
+        """Take over the lane from an earlier run, and read its progress."""
         self._publisher.start(self._order.kafka.request_timeout_secs)
         for partition, there in self._scanner.committed(self._spans).items():
             self._places[partition] = read_place(there.offset, there.metadata)
 
     def close(self) -> None:
-        """Throw away what is not committed, and let go."""
+        """Discard what is not committed, and close."""
         self._publisher.close()
         self._scanner.close()
 
     def copy(self, limit: int | None = None) -> None:
-        """Write what is to be written in the lane's partitions, `limit` records at most, until it is stopped."""
+        """Write what is planned for the lane's partitions, at most `limit` records, until stopped."""
         self._limit = limit
         if limit is not None and limit <= 0:
             return
@@ -225,7 +225,7 @@ class _Lane:
                 if self._begun_at is not None:
                     self._publisher.abort(self._order.kafka.request_timeout_secs)
                 return
-            # Few may be wanted of very many: it is committed in time however little it holds.
+            # Selected records may be rare: commit in time, however few there are.
             longest = self._order.kafka.transaction_timeout_secs * OPEN
             if self._begun_at is not None and time.monotonic() - self._begun_at > longest:
                 self._commit()
@@ -233,7 +233,7 @@ class _Lane:
         self._commit()
 
     def _wanted(self, partition: Partition) -> set[int]:
-        """Return the offsets to write about that nobody has dealt with meanwhile."""
+        """Return the planned offsets that were not dealt with meanwhile."""
         base, settled = self._places[partition].done
         actions = self._order.actions.get(partition, Actions())
         return {offset for offset in actions.by_offset if offset >= base and offset not in settled}
@@ -261,7 +261,7 @@ class _Lane:
         return True
 
     def _put(self, letter: Letter, action: Action) -> bool:
-        """Write what is to be written about a dead letter; return False for what is too large for its topic."""
+        """Write what is planned for a dead letter; return False if it is too large for its topic."""
         rules, order = self._order.rules, self._order
         partition = letter.origin[0].number
         match action:
@@ -288,8 +288,8 @@ class _Lane:
             case _:
                 assert_never(action)
         there = order.targets[topic]
-        # A transaction with a record that its topic refuses is aborted, at each next try as well. Where records go that
-        # are parked, and how much a topic takes that was made just now, was not known when all this was planned.
+        # A transaction with a record that its topic rejects is aborted, on every retry as well. The parking topic, and
+        # the limits of a topic that was just created, were not known when this was planned.
         if not fits(letter, value, headers, there.max_message_bytes):
             return False
         self._bytes += len(value or b"") + len(letter.key or b"") + 300
@@ -298,7 +298,7 @@ class _Lane:
         return True
 
     def _commit(self) -> None:
-        """Commit what was written, with how far each partition has come."""
+        """Commit what was written, with the progress of each partition."""
         order = self._order
         offsets: Offsets = {}
         places = {}
@@ -317,8 +317,7 @@ class _Lane:
         try:
             commit(self._publisher, offsets, self._scanner.membership(), order.kafka.request_timeout_secs, self._stop)
         except (FatalError, AbortableError) as error:
-            # A broker that is asked to end a transaction while a newcomer takes it over may answer that it does not
-            # know what went wrong.
+            # A broker that is ending a transaction while a later run takes over may answer with an unknown error.
             error.fenced = error.fenced or self._is_overtaken(places)
             raise
         self._places.update(places)
@@ -329,7 +328,7 @@ class _Lane:
         self._pace.wait(count)
 
     def _is_overtaken(self, tried: Mapping[Partition, Place]) -> bool:
-        """Tell whether somebody has come to a place where this lane neither was nor tried to be."""
+        """Return whether someone has committed progress that this lane neither had nor tried to commit."""
         deadline = time.monotonic() + OVERTAKEN_SECS
         while True:
             for partition, there in self._scanner.committed(self._spans).items():
@@ -342,7 +341,7 @@ class _Lane:
 
 
 def commit(publisher: Publisher, offsets: Offsets, group: Membership, timeout_secs: float, stop: Event) -> None:
-    """Commit, again where no answer came in time, unless told to stop: to abort could undo what has committed."""
+    """Commit, repeated after a timeout unless stopped: an abort could undo what has committed."""
     deadline = time.monotonic() + 3 * timeout_secs
     while True:
         try:

@@ -1,7 +1,7 @@
-"""One run over dead letters, from what it is to read to what it did: the same for the command line and the console.
+"""One run over dead letters, from what to read to what was done: the same for the command line and the console.
 
-Whoever runs it says how topics are worked through (`Work`: with a bar on a terminal, or telling a page), so that here
-nothing is printed.
+The caller says how topics are scanned (`Work`: with a progress bar, or reporting to a page), so nothing is printed
+here.
 """
 
 import re
@@ -36,25 +36,25 @@ _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
 class InvalidNameError(ValueError):
-    """The name of a redrive cannot be one of a consumer group."""
+    """The name of a redrive cannot be part of a consumer group's name."""
 
 
 class Work(Protocol):
-    """Works through spans with a job, telling somebody how far it is."""
+    """Scans spans with a job, and reports progress."""
 
     def __call__(self, spans: Spans, job: Job[R], what: str, /) -> Iterator[R]:
-        """Yield what the job finds in each piece."""
+        """Yield the job's result for each piece."""
 
 
 def topics_of_streams(settings: Settings, streams: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return the dead-letter topics of some streams, of all when none is named, each once."""
+    """Return the dead-letter topics of some streams, or of all if none is named, without duplicates."""
     wanted = frozenset(streams)
     found = [s.dead_letters.topic for s in settings.streams if not wanted or s.name in wanted]
     return tuple(dict.fromkeys(found))
 
 
 def spans_of(settings: Settings, topics: Iterable[str], *, since_ms: int | None = None) -> Spans:
-    """Return what there is to read of topics, from a time on; raises `NoSuchTopicError`."""
+    """Return the offsets to read of topics, from a time on; raises `NoSuchTopicError`."""
     spans: dict[Partition, tuple[int, int]] = {}
     with scanning(settings.kafka, client_id=CLIENT_ID, group=CLIENT_ID) as scanner:
         for topic in topics:
@@ -73,10 +73,10 @@ def count(work: Work, spans: Spans, criteria: Criteria) -> tuple[Sums, Seen]:
 
 
 def find(work: Work, spans: Spans, criteria: Criteria, most: int) -> tuple[list[Letter], Seen]:
-    """Return the first dead letters that match, by their place, and what was seen on the way.
+    """Return the first dead letters that match, by position, and what was seen until then.
 
-    One partition is read after another, so that the same are found each time and reading ends early; side by side where
-    it does not.
+    Partitions are read one after another, so that the result is always the same and reading can end early; in parallel
+    if it cannot.
     """
     found: list[Letter] = []
     seen = Seen()
@@ -92,12 +92,12 @@ def find(work: Work, spans: Spans, criteria: Criteria, most: int) -> tuple[list[
 
 
 def find_at(work: Work, spans: Spans, criteria: Criteria, position: tuple[str | None, int, int]) -> list[Letter]:
-    """Return the dead letters that lie at a position, or whose source or origin does, the oldest first."""
+    """Return the dead letters at a position, or whose source or origin it is, oldest first."""
     topic, number, offset = position
     topics = {partition.topic for partition in spans}
     wanted: dict[Partition, tuple[int, int]] = {}
     for partition, (start, stop) in spans.items():
-        if topic in {None, partition.topic}:  # its own position: no need to read anything else
+        if topic in {None, partition.topic}:  # its own position: nothing else needs to be read
             if partition.number == number and start <= offset < stop:
                 wanted[partition] = (offset, offset + 1)
         elif topic not in topics:
@@ -108,12 +108,12 @@ def find_at(work: Work, spans: Spans, criteria: Criteria, position: tuple[str | 
 
 
 class Redrive:
-    """One redrive, or one setting aside. `spelled` is what tells its selection from another.
+    """One redrive, or one parking. `spelled` identifies its selection.
 
-    `findings` tell what evidence makes of each dead letter, by its position, where there is any.
+    `findings` is the evidence for each dead letter, by position, if there is any.
 
-    Raises `InvalidNameError` when it is made, `NoSuchTopicError` for a topic that is not there, and `NameTakenError`
-    when it looks and its name was begun with another selection.
+    The constructor raises `InvalidNameError`; a look raises `NoSuchTopicError` for a missing topic, and
+    `NameTakenError` if its name was used with another selection.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Redrive:
         self.found = Survey()
         self._findings = findings
         self._lacking: set[str] = set()
-        """Topics of outcomes of which retention has removed some since the oldest dead letter."""
+        """Outcome topics from which retention has removed records since the oldest dead letter."""
         self._work = work
 
     def look(self) -> Survey:
@@ -156,7 +156,7 @@ class Redrive:
         return self.found
 
     def _known(self) -> Known:
-        """Read what became of the records that are meant."""
+        """Read what became of the selected records."""
         known = Known()
         for question in questions(self.settings, self.found.candidates, self.rules):
             if question.lacks:
@@ -166,13 +166,13 @@ class Redrive:
         return known
 
     def plan(self) -> Plan:
-        """Return what there is to do with what was found."""
+        """Return the plan for what was found."""
         return plan(self.found, Known() if self.rules.park else self._known(), self.rules, self._findings)
 
     def look_again(self, confirmed: Plan) -> Plan:
-        """Return what is still to be done of a plan that somebody took their time to confirm.
+        """Return what remains of a plan whose confirmation took time.
 
-        What others have sent again meanwhile is sent by nobody a second time.
+        What others have sent again meanwhile is not sent twice.
         """
         self.look()
         still = self.plan()
@@ -180,7 +180,7 @@ class Redrive:
         return still
 
     def warnings(self, plan: Plan) -> list[str]:
-        """Return, for people, where outcomes do not tell whether the platform took what a plan sends again."""
+        """Return warnings about what outcomes cannot show of the records that a plan sends again."""
         sent = [candidate for candidate in self.found.candidates if plan.action_for(candidate) == "redrive"]
         outcomes = {name: self.rules.streams[name].outcomes for name in sorted(streams_of(sent, self.rules))}
         warnings = []
@@ -198,13 +198,13 @@ class Redrive:
         return warnings
 
     def refuse_missing(self, plan: Plan) -> None:
-        """Raise `TopicsMissingError` where a plan writes to a topic that does not exist and may not be created."""
+        """Raise `TopicsMissingError` if a plan writes to a topic that does not exist and may not be created."""
         ensure(self.settings, targets_of(self.found, plan, self.rules), read=self.topics, create=False)
 
     def carry_out(
         self, plan: Plan, told: Told, *, rate: float | None = None, limit: int | None = None, note: str = ""
     ) -> Written:
-        """Do what a plan says; raises `TopicsMissingError`, and `KafkaTroubleError` as `carry_out` does."""
+        """Carry out a plan; raises `TopicsMissingError`, and `KafkaTroubleError` as `carry_out` does."""
         targets = ensure(self.settings, targets_of(self.found, plan, self.rules), read=self.topics)
         order = Order(
             self.settings.kafka,
@@ -221,7 +221,7 @@ class Redrive:
         return carry_out(order, told)
 
     def told(self, plan: Plan) -> dict[str, Any]:
-        """Return what a plan comes to as JSON-ready values."""
+        """Return a summary of a plan as JSON-ready values."""
         return {
             "name": self.name,
             "selected": self.found.matched,

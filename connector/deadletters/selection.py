@@ -1,7 +1,7 @@
-"""Which dead letters are meant: the filters that every command has, and what `--where` sees.
+"""Which dead letters are selected: the filters of all commands, and what `--where` sees.
 
-A filter is data first (`Criteria`), so that it is checked when it is made and can be sent to other processes; only
-there it becomes a function.
+A filter is data first (`Criteria`), so that it is checked when it is created and can be pickled; in the process that
+scans it becomes a function.
 """
 
 import re
@@ -41,14 +41,14 @@ Matches = Callable[[Letter], bool]
 
 
 class InvalidFilterError(ValueError):
-    """A filter cannot be read; the message begins with the option to mend."""
+    """A filter is invalid; the message begins with the option to fix."""
 
     def __init__(self, option: str, message: str) -> None:
         super().__init__(f"{option} {message}")
 
 
 def read_time(option: str, text: str, *, now_ms: int) -> int:
-    """Return a time, given in ISO 8601 form or as how long ago, in milliseconds since 1970."""
+    """Return a time, given in ISO 8601 or as an age, in milliseconds since 1970."""
     ago = _AGO.fullmatch(text)
     if ago is not None:
         return now_ms - int(ago[1]) * _UNIT_MS[ago[2]]
@@ -75,17 +75,17 @@ def read_position(option: str, text: str) -> tuple[str | None, int, int]:
 
 @dataclass(slots=True)
 class Seen:
-    """What was read on the way to what matches."""
+    """What was seen while reading."""
 
     reasons: set[str] = field(default_factory=set)
-    """Those of all."""
+    """Reasons of all dead letters."""
     no_event: Counter[str] = field(default_factory=Counter)
-    """How many a filter could not judge, since no event can be made of them now, by why."""
+    """How many a filter could not judge because no event can be shaped from them now, by cause."""
     where_failed: Counter[str] = field(default_factory=Counter)
-    """On how many `--where` fails, by why."""
+    """On how many `--where` failed, by cause."""
 
     def add(self, other: "Seen") -> None:
-        """Take in what was seen in another piece."""
+        """Add what was seen in another piece."""
         self.reasons |= other.reasons
         self.no_event.update(other.no_event)
         self.where_failed.update(other.where_failed)
@@ -93,7 +93,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Criteria:
-    """What a dead letter must be to be meant; what is left empty asks nothing. Times are milliseconds since 1970."""
+    """What a dead letter must match to be selected; empty fields match all. Times are milliseconds since 1970."""
 
     reasons: frozenset[str] = frozenset()
     codes: frozenset[str] = frozenset()
@@ -109,7 +109,7 @@ class Criteria:
     max_redrives: int | None = None
     where: str | None = None
     settings: Settings | None = field(default=None, repr=False)
-    """The streams: the list of their events, where those name none, and what they make of records that are none."""
+    """The streams: the list of events that name none, and how to shape records that are not events."""
 
     def __post_init__(self) -> None:
         if self.where is not None:
@@ -121,11 +121,11 @@ class Criteria:
 
     @contextmanager
     def judging(self, seen: Seen) -> Iterator[tuple[Matches | None, Matches]]:
-        """Yield what tells whether a dead letter is meant, None when all are, and whether one that is not may yet be.
+        """Yield a function for whether a dead letter is selected, None for all, and one for whether it may be later.
 
-        The second is asked about one that was found not to be meant just now: it is too young, where that is told by
-        how long ago, or no event can be made of it by the settings of now. What could not be judged is seen in the end;
-        it is not meant.
+        The second is called for dead letters that were not selected: one may be too young for a filter by age, or have
+        no event with the present settings. Dead letters that cannot be judged are counted at the end, and are not
+        selected.
         """
         with AddressBook(self.settings) as addresses:
             until = self.until_ms
@@ -146,7 +146,7 @@ class Criteria:
                 return lambda letter: all(test(letter) for test in tests)
 
     def _tests(self, addresses: AddressBook, where_failed: Counter[str]) -> Iterator[Matches]:
-        """Yield what is asked: what is cheap first, and last what an event has to be made for."""
+        """Yield the tests, the cheapest first, those that need an event last."""
         since, until, positions, lists = self.since_ms, self.until_ms, self.positions, self.list_numbers
         reasons, codes, statuses, topics = self.reasons, self.codes, self.statuses, self.source_topics
         least, most, streams = self.min_redrives, self.max_redrives, self.streams
@@ -157,7 +157,7 @@ class Criteria:
         if positions:
             yield lambda letter: _stands_at(letter, positions)
         if self.keys:
-            # A shell hands over bytes that are no text as such; they are looked for as they are.
+            # A shell passes arguments that are not text as raw bytes; they are compared as such.
             keys = frozenset(key.encode(errors="surrogateescape") for key in self.keys)
             yield lambda letter: letter.key in keys
         if reasons:
@@ -193,7 +193,7 @@ def _compiled(where: str) -> Evaluate:
 def _evaluated(evaluate: Evaluate, letter: Letter, failed: Counter[str]) -> Any:
     try:
         return evaluate(document_of(letter))
-    except EvaluationError as error:  # such as a function that does not take what stands in this value
+    except EvaluationError as error:  # for instance a function that does not accept this value
         failed[str(error)] += 1
         return None
 
@@ -210,7 +210,7 @@ def _stands_at(letter: Letter, positions: frozenset[tuple[str | None, int, int]]
 
 
 def document_of(letter: Letter) -> dict[str, Any]:
-    """Return what `--where` sees of a dead letter: value, headers, and what the other filters go by."""
+    """Return what `--where` sees of a dead letter: value, headers, and what the other filters use."""
     return {
         "value": json_of(letter.value),
         "headers": {name: None if raw is None else raw.decode(errors="replace") for name, raw in letter.headers},

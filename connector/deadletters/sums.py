@@ -1,7 +1,6 @@
 """Counts dead letters by reason, code, source topic, stream and minute, column by column.
 
-One `Counter` over tuples of what headers say, taken as the bytes that they are: the loops run in C, and only what is
-distinct is ever turned into text.
+One `Counter` over tuples of raw header bytes: the loops run in C, and only distinct values are decoded.
 """
 
 from collections import Counter
@@ -23,17 +22,17 @@ MINUTE_MS: Final = 60_000
 AGES: Final = (("last hour", 3_600_000), ("last day", 86_400_000), ("last week", 604_800_000))
 _STEPS: Final = tuple(minutes * MINUTE_MS for minutes in (1, 5, 15, 60, 360, 1_440, 10_080, 43_200))
 MAX_STEPS: Final = 30
-"""Lines of a time line, at most."""
+"""Maximum number of lines of a time line."""
 
 
 @dataclass(slots=True)
 class Sums:
-    """What was counted."""
+    """The counts."""
 
     rows: Counter[tuple[_Told, int]] = field(default_factory=Counter)
 
     def add(self, chunk: Chunk) -> None:
-        """Count the records of a chunk, which has its timestamps."""
+        """Count the records of a chunk, which must have timestamps."""
         assert chunk.timestamps is not None
         headers = chunk.headers if chunk.headers is not None else [None] * len(chunk)
         self._count(headers, chunk.timestamps)
@@ -49,9 +48,9 @@ class Sums:
         self.rows.update(zip(told, minutes, strict=True))
 
     def _told_alike(self, headers: Sequence[Headers | None]) -> list[_Told] | None:
-        """Return what records tell that have their headers where the first has them; None where one has not.
+        """Return the tuples of records whose headers are laid out like the first one's; None if any is different.
 
-        Measured, this takes a third of looking each one over: dead letters of one stream are alike.
+        Measured: this takes a third of examining each, and dead letters of one stream are alike.
         """
         rows = [row or [] for row in headers]
         places = layout_of(rows[0]).places if rows else {}
@@ -71,13 +70,13 @@ class Sums:
 
     @property
     def total(self) -> int:
-        """Dead letters counted."""
+        """How many dead letters were counted."""
         return self.rows.total()
 
     def by(self, column: int) -> dict[str, int]:
-        """Return counts by what stands in a column (0 reason, 1 code, 2 source topic, 3 stream), most first.
+        """Return counts by a column (0 reason, 1 code, 2 source topic, 3 stream), highest first.
 
-        What is equal stands by name, whichever process read it first.
+        Equal counts are sorted by name, so that the result does not depend on which process read first.
         """
         counts: Counter[str] = Counter()
         for (row, _), count in self.rows.items():
@@ -86,7 +85,7 @@ class Sums:
         return dict(sorted(counts.items(), key=lambda row: (-row[1], row[0])))
 
     def by_age(self, *, now_ms: int) -> dict[str, int]:
-        """Return counts by age; each dead letter is in one."""
+        """Return counts by age; each dead letter is in one class."""
         counts = dict.fromkeys([*(name for name, _ in AGES), "older"], 0)
         for (_, minute), count in self.rows.items():
             age = now_ms - minute * MINUTE_MS - MINUTE_MS
@@ -94,7 +93,7 @@ class Sums:
         return counts
 
     def time_line(self) -> list[tuple[str, int]]:
-        """Return counts by time, in steps as wide as it takes, from the first that is not empty to the last."""
+        """Return counts by time, in steps of suitable width, from the first that is not empty to the last."""
         if not self.rows:
             return []
         minutes = [_within(minute) for _, minute in self.rows]
@@ -127,7 +126,7 @@ def _told(row: Headers | None) -> _Told:
 
 
 def _within(minute: int) -> int:
-    """Return the time of a minute, in milliseconds; what is no time stands at the end that is next to it."""
+    """Return the time of a minute in milliseconds, limited to the range of valid times."""
     return min(max(minute * MINUTE_MS, 0), LAST_MS // MINUTE_MS * MINUTE_MS)
 
 

@@ -1,8 +1,8 @@
-"""What is shown of a dead letter, the same for the command line and the console.
+"""How a dead letter is displayed, the same for the command line and the console.
 
-Unless all is revealed, a key shows as `***`: it may be anything that stands for a person, and a hash of a phone number
-is as good as the number. Whoever has to tell records apart has their positions. Of headers only those that tell of the
-failure are ours; the values of all others are hidden as well.
+Unless everything is revealed, a key is shown as `***`: it may identify a person, and a hash of a phone number is as
+good as the number. Positions distinguish records. Only headers about the failure are ours; the values of all others are
+hidden as well.
 """
 
 from typing import Any, Final
@@ -13,12 +13,12 @@ from connector.deadletters.letters import Letter, spelled, told_time
 from connector.telemetry.logging import HIDDEN, fit_to_show, mask_mail, mask_record
 
 MAX_LEVELS: Final = 100
-"""Of a value that is shown as JSON. A deeper one is shown as text: what writes or masks it would call itself too often,
-and one such record would keep all others from being listed."""
+"""Nesting limit of a value that is shown as JSON; a deeper one is shown as text. Formatting or masking it would exceed
+Python's recursion limit, and one such record would keep all others from being listed."""
 
 
 def shown(letter: Letter, *, reveal: bool) -> dict[str, Any]:
-    """Return what there is to know of a dead letter as JSON-ready values."""
+    """Return everything about a dead letter as JSON-ready values."""
 
     def hidden(text: str | None) -> str | None:
         return text if reveal or text is None else mask_mail(fit_to_show(text))
@@ -52,7 +52,7 @@ def _text(value: bytes | None) -> str | None:
 
 
 def _value(letter: Letter, *, reveal: bool) -> Any:
-    """Return the value: as JSON where it is some, else as text; hidden but for its shape unless it is asked for."""
+    """Return the value, as JSON if it is, otherwise as text; all but its shape is hidden unless `reveal`."""
     value = json_of(letter.value)
     if _is_deep(value):
         value = None

@@ -1,12 +1,12 @@
-"""What waits to be sent again by a rule: which dead letters it means, when they are due, and how far it has come.
+"""What waits to be sent again by a rule: which dead letters it selects, when they are due, and how far it has come.
 
-Within a partition dead letters stand in the order of their time: the first that is not due yet is waited for, and what
-stands before it that the rule does not mean was passed already. One that a clock stamped that was ahead of ours counts
-as written when it was read, or all behind it would wait for that time to come. An offset may be committed once all
-before it is sent again or passed over.
+Dead letters of a partition are in order of time: the rule waits for the first that is not due, and those before it that
+it does not select were skipped already. One with a timestamp in the future counts as written when it was read;
+otherwise all behind it would wait for that time. An offset may be committed once everything before it is sent again or
+skipped.
 
-An import may write dead letters into the topic once more. A copy of one that waits is passed over; one of what was sent
-again has the redrive topic looked at, since it failed no later than that did.
+An import may write a dead letter again. A copy of one that waits is skipped; a copy of one that was sent again causes a
+look at the redrive topic, because it did not fail later than that one.
 """
 
 from collections import Counter, deque
@@ -20,57 +20,57 @@ from connector.deadletters.letters import Letter, Position, letters_of
 from connector.kafka.publisher import Offsets
 
 MAX_WAITING: Final = 1_000
-"""Dead letters of a partition that are kept while they wait; beyond it the partition is not read."""
+"""Waiting dead letters that are kept per partition; beyond this, it is not read."""
 
 MAX_PASSED: Final = 100_000
-"""The same of those that are passed over while one before them waits."""
+"""The same for skipped ones behind one that waits."""
 
 MAX_RECORDS: Final = 5_000
-"""Of one transaction."""
+"""Per transaction."""
 
 Passed = Literal["redriven", "too_large"]
-"""Why a dead letter that is meant is passed over, in the words of the commands."""
+"""Why a selected dead letter is skipped, in the terms of the commands."""
 
 
 @dataclass(slots=True)
 class Part:
-    """A partition that is ours: how far it was read and said, and what waits."""
+    """An assigned partition: how far it was read and committed, and what waits."""
 
     next_read: int
     said: int | None
     """The committed offset, None before there is one."""
     looked_from: int | None = None
-    """From which time on the redrive topic was looked at, in milliseconds; None while nothing may be sent again."""
+    """The start time of the look at the redrive topic, in milliseconds; None: nothing may be sent again yet."""
     done_ms: int = -1
-    """When those failed that were sent again, by whomever, the youngest of them, in milliseconds."""
+    """Failure time of the youngest dead letter that was sent again, by anyone, in milliseconds."""
     passed: list[tuple[int, Passed]] = field(default_factory=list)
-    """Dead letters that are passed over, by their offset, until that is committed."""
+    """Dead letters that are skipped, by offset, until that is committed."""
     waiting: deque[Letter] = field(default_factory=deque)
     ahead: dict[int, float] = field(default_factory=dict)
-    """When those were read whose time was still to come then, in milliseconds, by their offset."""
+    """When dead letters with timestamps in the future were read, in milliseconds, by offset."""
     begun: bool = False
     paused: bool = False
 
     @property
     def is_full(self) -> bool:
-        """Tell whether no more is to be read for now."""
+        """Whether no more should be read for now."""
         return len(self.waiting) >= MAX_WAITING or len(self.passed) >= MAX_PASSED
 
     def written_ms(self, letter: Letter) -> float:
-        """Return the time from which on a dead letter that waits is waited for."""
+        """Return the time from which the delay of a waiting dead letter counts."""
         return self.ahead.get(letter.offset, letter.timestamp_ms)
 
     def was_sent(self, letter: Letter) -> None:
-        """Take note of a dead letter that was sent again."""
+        """Note a dead letter that was sent again."""
         self.done_ms = max(self.done_ms, letter.failed_ms)
 
     def offset_after(self, count: int) -> int:
-        """Return what may be committed once the first `count` of what waits are sent again."""
+        """Return the offset to commit once the first `count` waiting ones are sent again."""
         return self.waiting[count].offset if count < len(self.waiting) else self.next_read
 
 
 class Waiting:
-    """The partitions of one rule that are ours. What does not fit, or was sent again already, is passed over."""
+    """The assigned partitions of one rule. What does not fit, or was sent again already, is skipped."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Waiting:
         return sum(len(part.waiting) for part in self.parts.values()), next_at
 
     def take(self, chunk: Chunk, *, now_ms: float) -> None:
-        """Take in dead letters that were read: what is meant waits or is passed over."""
+        """Take in dead letters that were read: selected ones wait or are skipped."""
         part = self.parts.get(chunk.partition)
         if part is None or not part.begun:
             return
@@ -109,7 +109,7 @@ class Waiting:
                 continue
             failed_ms = letter.failed_ms
             if part.looked_from is not None and (failed_ms < part.looked_from or failed_ms <= part.done_ms):
-                part.looked_from = None  # one that was imported
+                part.looked_from = None  # it was imported
             if part.looked_from is not None and self._was_redriven(letter):
                 part.was_sent(letter)
                 part.passed.append((letter.offset, "redriven"))
@@ -132,9 +132,9 @@ class Waiting:
         )
 
     def due(self, *, now: float, now_ms: float) -> list[Letter]:
-        """Return what is to be sent again now, as far as the rate allows."""
+        """Return what should be sent again now, as far as the rate allows."""
         rate = self._rule.max_per_sec
-        # What was not used is not saved up for more than a second, or a hold would end in a flood.
+        # At most one second of unused rate is saved up; otherwise a hold would end in a flood.
         self._allowance = min(self._allowance + (now - self._allowed_at) * rate, max(rate, 1.0))
         self._allowed_at = now
         limit_ms = now_ms - self._rule.delay_secs * 1_000
@@ -148,13 +148,13 @@ class Waiting:
         return due
 
     def offsets(self, due: list[Letter]) -> Offsets:
-        """Return what is to be committed once `due` is sent again: each partition that has come further."""
+        """Return what to commit once `due` is sent again: the offsets of partitions that have advanced."""
         sent = Counter(letter.partition for letter in due)
         after = {partition: part.offset_after(sent[partition]) for partition, part in self.parts.items()}
         return {partition: (offset, "") for partition, offset in after.items() if offset != self.parts[partition].said}
 
     def committed(self, due: list[Letter], offsets: Offsets) -> Counter[Passed]:
-        """Take note of what was sent again and committed; return why dead letters before that were passed over."""
+        """Note what was sent again and committed; return how many before that were skipped, by cause."""
         self._allowance -= len(due)
         for letter in due:
             part = self.parts[letter.partition]
@@ -171,5 +171,5 @@ class Waiting:
 
 
 def _record_of(letter: Letter) -> tuple[Position, int]:
-    """Return what dead letters of one record and one failure have in common."""
+    """Return what dead letters of the same failure of the same record have in common."""
     return letter.origin, letter.redrives

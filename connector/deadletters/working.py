@@ -1,7 +1,7 @@
-"""Reads topics with all processors: spans are cut into pieces, each read by one of a few processes.
+"""Scans topics with all CPUs: spans are cut into pieces, each read by one of a few processes.
 
-Most of what a dead letter costs is making some thirty headers into objects, which takes the interpreter's lock. So
-work on them is a job that can be sent to another process: it gets the chunks of one piece and returns what it found.
+Most of the cost of a dead letter is turning some thirty headers into objects, which needs the interpreter lock. So work
+on them is a job that can run in another process: it gets the chunks of one piece and returns its result.
 """
 
 import logging
@@ -23,27 +23,27 @@ from connector.processes import end_with_parent
 
 CLIENT_ID: Final = "trackly-connector-dead-letters"
 PIECE: Final = 50_000
-"""Records of one piece: some seconds of work at most, so that all processes end at about the same time."""
+"""Records per piece: at most some seconds of work, so that all processes end at about the same time."""
 
 ALONE: Final = 60_000
-"""Up to so many records are read here: starting processes takes as long."""
+"""Up to so many records are read in this process: starting others takes as long."""
 
 Spans = Mapping[Partition, Range]
 Told = Callable[[int], None]
-"""Told how many more records were read."""
+"""Called with the number of records just read."""
 
 R = TypeVar("R")
 Job = Callable[[Iterator[Chunk]], R]
-"""Work on the records of a piece; can be pickled, and so can what it returns."""
+"""Work on the records of a piece; it and its result can be pickled."""
 
 
 def size_of(spans: Spans) -> int:
-    """Return how many offsets there are in spans."""
+    """Return how many offsets spans have."""
     return sum(stop - start for start, stop in spans.values())
 
 
 def work(kafka: KafkaSettings, spans: Spans, job: Job[R], told: Told) -> Iterator[R]:
-    """Yield what a job finds in each piece of the spans, in no order."""
+    """Yield a job's result for each piece of the spans, in any order."""
     if size_of(spans) <= ALONE or processors() < 2:
         with scanning(kafka, client_id=CLIENT_ID, group=CLIENT_ID) as scanner:
             yield job(_counted(scanner.read(spans), told))
@@ -52,7 +52,7 @@ def work(kafka: KafkaSettings, spans: Spans, job: Job[R], told: Told) -> Iterato
 
 
 def elsewhere(kafka: KafkaSettings, tasks: Iterable[Callable[[], R]], told: Told) -> Iterator[R]:
-    """Yield what tasks come to in other processes, telling meanwhile how many records those have counted."""
+    """Yield the results of tasks in other processes, and report how many records they have read meanwhile."""
     pool, counter, stop = _pool(kafka)
     stop.clear()
     seen = counter.value
@@ -66,7 +66,7 @@ def elsewhere(kafka: KafkaSettings, tasks: Iterable[Callable[[], R]], told: Told
             for future in done:
                 yield future.result()
     except BaseException:
-        stop.set()  # Ctrl-C, which the processes need not hear of, or one of them has failed
+        stop.set()  # Ctrl-C, which the processes may not get, or one of them failed
         raise
     finally:
         for future in pending:
@@ -77,7 +77,7 @@ _pools: dict[str, tuple[ProcessPoolExecutor, Any, Any]] = {}
 
 
 def _pool(kafka: KafkaSettings) -> tuple[ProcessPoolExecutor, Any, Any]:
-    """Return the processes of this command, started once, their common count of records, and what tells them to end."""
+    """Return this command's processes, started once, their shared counter of records, and their stop event."""
     name = kafka.bootstrap_servers
     if name not in _pools:
         context = get_context("spawn")
@@ -116,9 +116,9 @@ _process: dict[str, Any] = {}
 
 
 def _begin_process(counter: Any, stop: Any, kafka: KafkaSettings, usable: Collection[int]) -> None:
-    """Make a process of a pool ready: it ends with the one that started it, however that ends."""
+    """Initialise a pool process: it ends with the process that started it, however that ends."""
     if sys.platform == "linux":
-        os.sched_setaffinity(0, usable)  # in place of what the thread was kept to that started it
+        os.sched_setaffinity(0, usable)  # instead of the CPU of the thread that started it
     end_with_parent()
     logging.getLogger("librdkafka").setLevel(logging.CRITICAL)
     calm_collector()
@@ -126,7 +126,7 @@ def _begin_process(counter: Any, stop: Any, kafka: KafkaSettings, usable: Collec
 
 
 def is_stopped() -> bool:
-    """Tell whether what this process does is not wanted any more; never so where it is no process of a pool."""
+    """Return whether this process's work is no longer wanted; always False outside of a pool."""
     return bool(_process) and _process["stop"].is_set()
 
 
