@@ -1,1 +1,1 @@
-"""The language of mappings: expressions, templates and what they make of a chunk; knows neither Kafka nor settings."""
+"""The language of mappings: expressions and templates over a chunk; independent of Kafka and settings."""

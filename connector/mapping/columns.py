@@ -1,4 +1,4 @@
-"""The records of a chunk as a mapping sees them: a column for each field, made when something looks at it."""
+"""The records of a chunk as a mapping sees them: a column for each field, created on first use."""
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,10 @@ _DICT: Final = {dict}
 
 
 class Columns:
-    """Roots of the records of a chunk, `topic` being where they came from first.
+    """Roots of the records of a chunk; `topic` is where they came from first.
 
-    Keys and header values are text where they are UTF-8, and Base64 where they are not; of headers with one name the
-    last counts. `timestamp` is in milliseconds since 1970, null where the record has none.
+    Keys and header values are text if they are UTF-8, otherwise Base64; of repeated headers the last counts.
+    `timestamp` is in milliseconds since 1970, null if the record has none.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Columns:
         attributes: Sequence[Mapping[str, Any] | None] | None = None,
         projection: Projection | None = None,
     ) -> None:
-        """Take the values as Python has them, or what is left of them by a projection."""
+        """Take decoded values, or the result of a projection."""
         self.values = values
         self.topic = topic
         self._chunk = chunk
@@ -41,7 +41,7 @@ class Columns:
         return len(self.values)
 
     def pick(self, indices: Sequence[int]) -> "Columns":
-        """Return the records at `indices`, which rise."""
+        """Return the records at `indices` (ascending)."""
         if len(indices) == len(self):
             return self
         attributes = None if self._attributes is None else [self._attributes[i] for i in indices]
@@ -51,13 +51,13 @@ class Columns:
         )
 
     def with_values(self, values: Sequence[Any]) -> "Columns":
-        """Return the same records with other values, as Python has them."""
+        """Return the same records with other decoded values."""
         other = Columns(self._chunk, values, topic=self.topic, attributes=self._attributes)
         other._made |= {path: made for path, made in self._made.items() if path[0] != "value"}
         return other
 
     def follow(self, path: FieldPath) -> Sequence[Any]:
-        """Return a field of all records, by its root and the fields below; null where it is not there."""
+        """Return a field of all records, by its root and the fields below it; null if it is missing."""
         for length in range(1, len(path) + 1):
             part = path[:length]
             if part not in self._made:
@@ -65,7 +65,7 @@ class Columns:
         return self._made[path]
 
     def scopes(self, roots: frozenset[str]) -> list[Scope]:
-        """Return these roots of each record, by name; not of a projection, which has no whole values."""
+        """Return these roots of each record, by name; not for a projection, which has no whole values."""
         assert self._projection is None
         names = sorted(roots)
         if names == ["value"]:
@@ -105,7 +105,7 @@ class Columns:
 
 
 def as_text(value: bytes | None) -> str | None:
-    """Return bytes as text: UTF-8, or Base64 where they are none."""
+    """Return bytes as text: UTF-8, or Base64 if they are not UTF-8."""
     if value is None:
         return None
     try:

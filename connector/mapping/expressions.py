@@ -1,8 +1,8 @@
-"""JMESPath, compiled once: most expressions of mappings are short, and run without the library's interpreter.
+"""JMESPath, compiled once: most expressions in mappings are short, and run without the library's interpreter.
 
-The library parses and, for most of the language, evaluates. What stands in nearly every mapping is compiled to plain
-Python with the same meaning: fields below a name, `[0]`, literals, comparisons, `&&`, `||` and `!`. The compliance
-cases of JMESPath run through both.
+The library parses and, for most of the language, evaluates. What nearly every mapping uses is compiled to plain Python
+with the same meaning: fields below a name, `[0]`, literals, comparisons, `&&`, `||` and `!`. The compliance tests of
+JMESPath run through both.
 """
 
 import difflib
@@ -25,7 +25,7 @@ ROOTS: Final = ("value", "key", "headers", "topic", "timestamp", "attributes")
 """What a mapping sees of a record."""
 
 MAX_DEPTH: Final = 400
-"""Levels of an expression. Compiling takes two calls for each, of the 1,000 that Python allows."""
+"""Levels of an expression. Compiling takes two nested calls per level, of Python's limit of 1,000."""
 
 _WORDS: Final = frozenset({"true", "false", "null"})
 
@@ -37,7 +37,7 @@ _ELSEWHERE: Final = {
     r"\w\s*\+\s*\w": "texts are put together by join('', [...])",
     r"^\$|\w\[[\"']": "fields stand behind dots, as in value.name",
 }
-"""What is written otherwise in other languages, and how here."""
+"""Syntax of other languages, and its equivalent here."""
 
 Scope = Mapping[str, Any]
 Evaluate = Callable[[Any], Any]
@@ -47,7 +47,7 @@ _ORDER: Final = {"lt": operator.lt, "lte": operator.le, "gt": operator.gt, "gte"
 
 
 class InvalidSourceError(ValueError):
-    """An expression or a template cannot be compiled; `offset` is where in its text, where that is known."""
+    """An expression or a template cannot be compiled; `offset` is the position in its text, if known."""
 
     def __init__(self, text: str, offset: int | None = None) -> None:
         super().__init__(text)
@@ -55,21 +55,21 @@ class InvalidSourceError(ValueError):
 
 
 class EvaluationError(Exception):
-    """An expression or a template has no result for a record; the text quotes nothing of the record."""
+    """An expression or a template has no result for a record; the text quotes nothing from the record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A compiled expression: which roots it looks at, and what it makes of a record's."""
+    """A compiled expression: the roots that it uses, and its evaluation."""
 
     text: str
     roots: frozenset[str]
     path: tuple[str, ...] | None
-    """The fields it follows, root first, when it does nothing else."""
+    """The fields that it follows, root first, if it does nothing else."""
     evaluate: Evaluate = field(repr=False)
     """From roots by name to a value; raises `EvaluationError`."""
     terms: tuple[tuple[tuple[str, ...], str | None], ...] = ()
-    """Fields that must be true, or be that text, when it does nothing but ask for all of these."""
+    """Fields that must be true, or equal a text, if it only requires all of these."""
 
 
 def compile_expression(text: str) -> Expression:
@@ -81,7 +81,7 @@ def compile_expression(text: str) -> Expression:
 
 
 def refuse_strangers(names: Iterable[str], text: str, known: Sequence[str] = ROOTS, *, what: str = "a record") -> None:
-    """Raise `InvalidSourceError` for a name in a text that is not known, as no record has it at its top."""
+    """Raise `InvalidSourceError` for a name in a text that is not a root of records."""
     for name in sorted(set(names) - set(known)):
         offset = text.find(name)
         near = difflib.get_close_matches(name, known, n=1)
@@ -102,7 +102,7 @@ def parse(text: str) -> dict[str, Any]:
         raise InvalidSourceError(f"has more than {MAX_TEXT:,} characters")
     try:
         with warnings.catch_warnings():
-            # Text in backticks that is no JSON was once taken as it is.
+            # Formerly, JMESPath accepted text in backticks that is not JSON.
             warnings.simplefilter("error", PendingDeprecationWarning)
             ast = cast("dict[str, Any]", Parser().parse(text).parsed)
     except PendingDeprecationWarning:
@@ -124,7 +124,7 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def _syntax(text: str, message: str) -> str:
-    """Say that an expression is none, and what is probably meant where another language would have it so."""
+    """Return the message for an invalid expression, with the probable intention if it is another language's syntax."""
     hint = next((f"; {hint}" for form, hint in _ELSEWHERE.items() if re.search(form, text)), "")
     return f"is not a JMESPath expression: {message}{hint}"
 
@@ -149,7 +149,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _check_depth(ast: dict[str, Any]) -> None:
-    """Refuse what takes too many calls within calls: the parser itself needs none for `a || b || c ...`."""
+    """Refuse expressions that need too many nested calls; the parser itself needs none for `a || b || c ...`."""
     level = [ast]
     for _ in range(MAX_DEPTH):
         level = [child for node in level for child in node.get("children", ()) if isinstance(child, dict)]
@@ -187,7 +187,7 @@ def _nodes(ast: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def roots_of(node: dict[str, Any], known: Sequence[str] = ROOTS) -> Iterator[str]:
-    """Yield the names that an expression looks up at the top; all known ones where it takes the record as a whole."""
+    """Yield the names that an expression looks up at the top; all known ones if it uses the record as a whole."""
     match node["type"]:
         case "field":
             yield node["value"]
@@ -201,12 +201,12 @@ def roots_of(node: dict[str, Any], known: Sequence[str] = ROOTS) -> Iterator[str
         case "multi_select_list" | "multi_select_dict" | "key_val_pair" | "flatten":
             for child in node["children"]:
                 yield from roots_of(child, known)
-        case _:  # what comes behind the first looks at what the first has found
+        case _:  # what follows the first node looks at its result
             yield from roots_of(node["children"][0], known)
 
 
 def _path(node: dict[str, Any]) -> tuple[str, ...] | None:
-    """Return the fields that a node follows, when it does nothing but follow fields."""
+    """Return the fields that a node follows, if it does nothing else."""
     if node["type"] == "field":
         return (node["value"],)
     if node["type"] != "subexpression":
@@ -216,7 +216,7 @@ def _path(node: dict[str, Any]) -> tuple[str, ...] | None:
 
 
 def _terms(node: dict[str, Any]) -> tuple[tuple[tuple[str, ...], str | None], ...]:
-    """Return what a condition asks of fields, empty where it asks for more than `a && b.c == 'text'`."""
+    """Return what a condition requires of fields; empty if it is more complex than `a && b.c == 'text'`."""
     path = _path(node)
     if path is not None:
         return ((path, None),)
@@ -258,7 +258,7 @@ def evaluator(ast: dict[str, Any]) -> Evaluate:
 
 
 def is_true(found: Any) -> bool:
-    """Tell what JMESPath takes for true: 0 is, what is empty is not."""
+    """Return whether JMESPath counts a value as true: 0 is, empty values are not."""
     return not _is_false(found)
 
 
@@ -267,7 +267,7 @@ def _is_false(found: Any) -> bool:
 
 
 def _quick(node: dict[str, Any]) -> Evaluate | None:  # noqa: PLR0911 (one case for each kind of node)
-    """Compile a node without the interpreter, None where it is of a kind that is left to that."""
+    """Compile a node without the interpreter; None if it is of a kind that needs it."""
     path = _path(node)
     if path is not None:
         return follow(path)
@@ -307,7 +307,7 @@ def _is_text(node: dict[str, Any]) -> bool:
 
 
 def follow(path: tuple[str, ...]) -> Evaluate:
-    """Return a function that follows fields, with null for what is not there."""
+    """Return a function that follows fields, with null for missing ones."""
 
     def get(found: Any) -> Any:
         for name in path:
@@ -322,7 +322,7 @@ def follow(path: tuple[str, ...]) -> Evaluate:
 
     def get_two(found: Any) -> Any:
         try:
-            return found[first][second]  # what is no dict has no text for an index
+            return found[first][second]  # a value that is not a dict has no text index
         except (LookupError, TypeError):
             return get(found)
 
@@ -358,10 +358,10 @@ def _ordered(compare: Callable[[Any, Any], bool], left: Any, right: Any) -> bool
 
 
 def _equal(left: Any, right: Any) -> bool:
-    """Compare as JMESPath does: a number is never a boolean."""
+    """Compare as JMESPath does: a number never equals a boolean."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     try:
         return bool(left == right)
-    except RecursionError:  # what was just decoded may be deeper than what is compared from here
+    except RecursionError:  # values that could be decoded may be too deep to be compared from here
         raise EvaluationError("the value is nested too deeply") from None

@@ -1,6 +1,6 @@
-"""What texts need of a template: money, dates, lengths; each bounded, whatever it is given.
+"""Filters for templates: money, dates, lengths; each has bounded results for any input.
 
-Jinja's own filters are let in one by one (`templates.py`); those of them that could multiply a text are written anew.
+Jinja's own filters are allowed one by one (`templates.py`); those of them that could multiply a text are reimplemented.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,11 +20,11 @@ from connector.mapping.limits import MAX_CHARACTERS, STEPS
 _STYLES: Final = ("short", "medium", "long", "full")
 _SPACES: Final = dict.fromkeys(map(ord, "\u00a0\u2009\u202f"), " ")
 _DATE_DIGITS: Final = len("20260131")
-"""ISO 8601 has a letter before a time of day."""
+"""Longer ISO 8601 values have a letter before the time of day."""
 
 
 class FilterError(Exception):
-    """A filter cannot do what it was asked; the text quotes nothing of the record."""
+    """A filter cannot do what it was asked; the text quotes nothing from the record."""
 
 
 def default(value: Any, other: Any = "", boolean: bool = False) -> Any:
@@ -137,9 +137,9 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
 
 
 def _with_plain_spaces(written: str) -> str:
-    """Return what Babel writes with plain spaces.
+    """Return Babel's output with ordinary spaces.
 
-    One that does not break, as in `8:00 AM`, is none of the GSM alphabet: the text would take twice as many segments.
+    A no-break space, as in `8:00 AM`, is not in the GSM alphabet: the text would take twice as many segments.
     """
     return written.translate(_SPACES)
 
@@ -177,10 +177,10 @@ def _moment(value: Any, name: str) -> datetime:
         if isinstance(value, datetime):
             found = value
         elif isinstance(value, str):
-            # Now and then milliseconds since 1970 as text would be a time of day in the year 1700 to Python.
+            # Some texts of milliseconds since 1970 would be valid times in the year 1700 for Python.
             found = datetime.fromisoformat("" if len(value) > _DATE_DIGITS and value.isdigit() else value)
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            # Seconds reach this number in the year 5138, milliseconds had it in 1973.
+            # Seconds reach this number in the year 5138, milliseconds reached it in 1973.
             found = datetime.fromtimestamp(value / 1000 if abs(value) >= 1e11 else value, UTC)
         else:
             raise FilterError(f"{name} takes ISO 8601 text or a time since 1970{_not(value)}")

@@ -1,4 +1,4 @@
-"""How much a mapping may be, take and give, for one record."""
+"""Limits of a mapping's size, steps and results, per record."""
 
 from typing import Final
 
@@ -6,10 +6,10 @@ MAX_TEXT: Final = 10_000
 """Characters of an expression or a template."""
 
 MAX_CHARACTERS: Final = 20_000
-"""Of what a template or a filter in it gives: a text of 1,600 characters is the longest that the platform takes."""
+"""Result of a template, or of a filter in it; the longest text that the platform accepts has 1,600 characters."""
 
 STEPS: Final = 10_000
-"""Rounds of all loops of a template together, for one record."""
+"""Iterations of all loops of a template together, per record."""
 
 TOO_LONG: Final = f"gives more than {MAX_CHARACTERS:,} characters"
-"""What is said of a text that has more."""
+"""The message for a text that has more."""

@@ -1,6 +1,6 @@
-"""What makes the values of a mapping, column by column: expressions, templates, objects.
+"""Builds the values of a mapping, column by column: expressions, templates, objects.
 
-Each takes the records of a chunk and gives a value for each of them, null where there is none.
+Each builder takes the records of a chunk and returns a value for each of them, null if there is none.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,18 +26,19 @@ _PRINTED_OR_NULL: Final = _PRINTED | {type(None)}
 
 
 Failures = dict[int, str]
-"""Why records have no event, by index; the first reason counts."""
+"""Why records have no event, by index; the first cause counts."""
 
 Make = Callable[[Columns, Failures], Sequence[Any]]
-"""Makes a column of values; where one has no result it is null, and the failure is noted."""
+"""Builds a column of values; where one has no result it is null, and the failure is noted."""
 
 
 def all_hold(terms: Sequence[tuple[FieldPath, str | None]], columns: Columns) -> list[int] | None:
-    """Return the indices of the records of which all terms are true, None for all."""
+    """Return the indices of the records for which all terms are true, None for all records."""
     holding: list[int] | None = None
     for path, text in terms:
         column = columns.follow(path)
-        # One look in C is enough for most columns; what equals True is the number 1 or true, and both are true.
+        # One count in C is enough for most columns. Values equal to True are the number 1 and true, and both count as
+        # true.
         if column.count(True if text is None else text) == len(column):
             continue
         indices = range(len(column)) if holding is None else holding
@@ -53,18 +54,18 @@ def all_hold(terms: Sequence[tuple[FieldPath, str | None]], columns: Columns) ->
 
 
 class Group:
-    """Makes objects of columns; what is null is left out, and so is an object that nothing is left of."""
+    """Builds objects from columns; null members are left out, and so are objects without members."""
 
     def __init__(self, makes: Mapping[str, Make]) -> None:
         self._makes = dict(makes)
         self._kind = _kind(tuple(makes))
 
     def __call__(self, columns: Columns, failures: Failures) -> Sequence[Any]:
-        """Make the objects."""
+        """Build the objects."""
         return self.objects(columns, failures)[0]
 
     def objects(self, columns: Columns, failures: Failures) -> tuple[Sequence[Any], Mapping[str, Sequence[Any]]]:
-        """Return the objects, and their fields as columns, UNSET where an object lacks one."""
+        """Return the objects, and their fields as columns, UNSET where an object has none."""
         fields = {name: make(columns, failures) for name, make in self._makes.items()}
         gaps = [name for name, column in fields.items() if None in column]
         made = fields | {name: [UNSET if value is None else value for value in fields[name]] for name in gaps}
@@ -77,17 +78,17 @@ class Group:
 
 
 def _kind(names: Sequence[str]) -> Callable[..., Any]:
-    """Return what makes an object of values, of which UNSET is left out."""
+    """Return a function that builds an object from values, leaving out UNSET."""
     places = {f"f{number}": name for number, name in enumerate(names)}
     try:
-        # Measured: made and encoded in half the time of a dict.
+        # Measured: created and encoded in half the time of a dict.
         return msgspec.defstruct("Event", places, rename=places, gc=False)
-    except ValueError:  # a name has a quote, a backslash or the like in it
+    except ValueError:  # a name contains a quote, a backslash or similar
         return lambda *values: {n: value for n, value in zip(names, values, strict=True) if value is not UNSET}
 
 
 def with_default(make: Make, default: Any) -> Make:
-    """Put a default where a column is null."""
+    """Use a default where a column is null."""
     if default is None:
         return make
 
@@ -98,7 +99,7 @@ def with_default(make: Make, default: Any) -> Make:
 
 
 def by_template(template: "Template", where: str) -> Make:
-    """Make texts; `where` names the field in failures."""
+    """Build texts; `where` names the field in failures."""
 
     def render(columns: Columns, failures: Failures) -> Sequence[Any]:
         return _each(template.evaluate, columns.scopes(template.roots), where, failures)
@@ -122,7 +123,7 @@ def by_template(template: "Template", where: str) -> Make:
         try:
             for piece, column, kind in zip(before, fields, kinds, strict=True):
                 parts += repeat(piece), column if kind == _TEXT else [f"{one}" for one in column]
-        except ValueError:  # a whole number of thousands of digits, which only a transform can give
+        except ValueError:  # an integer with thousands of digits, which only a transform can return
             return render(columns, failures)
         made = list(map("".join, zip(*parts, repeat(last))))
         if max(map(len, made), default=0) > MAX_CHARACTERS:
@@ -142,7 +143,7 @@ def _shown(columns: Columns, field: Printed) -> Sequence[Any]:
 
 
 def _in_parts(columns: Columns, failures: Failures, parts: Iterable[tuple[Make, list[int]]]) -> list[Any]:
-    """Make one column in parts, each of them of the records at some indices."""
+    """Build one column in parts, each for the records at some indices."""
     made: list[Any] = [None] * len(columns)
     for make, indices in parts:
         inner = Failures()
@@ -154,7 +155,7 @@ def _in_parts(columns: Columns, failures: Failures, parts: Iterable[tuple[Make, 
 
 
 def unprintable(column: Sequence[Any], instead: str | None) -> set[int]:
-    """Return the indices of what a template does not print as Python does, null among it where nothing is `instead`."""
+    """Return the indices of values that a template does not print as Python does; null is one if `instead` is None."""
     kinds = _PRINTED if instead is None else _PRINTED_OR_NULL
     if kinds.issuperset(map(type, column)):
         return set()
@@ -162,7 +163,7 @@ def unprintable(column: Sequence[Any], instead: str | None) -> set[int]:
 
 
 def by_expression(expression: Expression, where: str) -> Make:
-    """Make what an expression gives; `where` names it in failures."""
+    """Build the results of an expression; `where` names it in failures."""
     path = expression.path
     if path is None:
         return lambda columns, failures: evaluated(columns, expression, where, failures)
@@ -175,7 +176,7 @@ def evaluated(columns: Columns, expression: Expression, where: str, failures: Fa
 
 
 def _each(evaluate: Callable[[Scope], Any], scopes: list[Scope], where: str, failures: Failures) -> list[Any]:
-    """Evaluate for each record; those that have no result are null and noted."""
+    """Evaluate for each record; those without a result are null and noted."""
 
     def null(index: int, error: Exception) -> None:
         failures.setdefault(index, f"{where}: {error}")

@@ -1,8 +1,8 @@
-"""A mapping, compiled: from what a record is to the event that the platform takes, column by column.
+"""A compiled mapping: from records to events that the platform accepts, column by column.
 
-A field is an expression, or says which of these it is: `template`, `const`, `from` with a `default`, or further
-`fields`. What comes out null is left out, so that a number that is not there falls out as it would of any event. A
-field that has no result for a record makes that record a failure that names the field.
+A field is an expression, or an object with one of these: `template`, `const`, `from` with a `default`, or further
+`fields`. Null results are left out, so that a missing number is reported as for any event. A record for which a field
+has no result becomes a failure that names the field.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ _LIST_WORDS: Final = frozenset({"table", "by", "default"})
 
 @dataclass(frozen=True, slots=True)
 class Flaw:
-    """What is wrong with a mapping: at which of its keys, and where in the text there, if that is known."""
+    """What is wrong with a mapping: the key, and the position in its text, if known."""
 
     path: KeyPath
     message: str
@@ -44,7 +44,7 @@ class Flaw:
 
 
 class InvalidMappingError(ValueError):
-    """A mapping cannot be compiled; `flaws` says everything that is wrong with it."""
+    """A mapping cannot be compiled; `flaws` lists everything that is wrong with it."""
 
     def __init__(self, flaws: Sequence[Flaw]) -> None:
         super().__init__("; ".join(f"{_dotted(flaw.path)}: {flaw.message}" for flaw in flaws))
@@ -57,22 +57,22 @@ _NO_FIELDS: Final[frozenset[FieldPath]] = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """One value of an event: its place, what stands in the settings, and what it looks at."""
+    """One value of an event: its place, its text in the settings, and what it uses."""
 
     path: KeyPath
     source: str
     roots: frozenset[str]
     fields: frozenset[FieldPath] | None
-    """All that it looks at, where it does nothing but follow fields."""
+    """Everything that it uses, if it only follows fields."""
     printed: tuple[Printed, ...]
     """What a template prints of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompiledMapping:
-    """Makes events of records. Without `make` an event is the record's value, with its list where that is chosen.
+    """Builds events from records. Without `make`, an event is the record's value, with its list if that is chosen.
 
-    `sources` says where each field comes from, by its name as people write it (`metadata.order_id`).
+    `sources` says where each field comes from, by its name as written (`metadata.order_id`).
     """
 
     when: Expression | None
@@ -80,20 +80,20 @@ class CompiledMapping:
     list_number: Make | None = field(repr=False)
     roots: frozenset[str]
     fields: frozenset[FieldPath] | None = None
-    """All that it looks at, where it does nothing but follow fields: a projection of these is enough."""
+    """Everything that it uses, if it only follows fields: a projection of these is enough."""
     printed: tuple[Printed, ...] = ()
     """What templates print of them."""
     sources: Mapping[str, str] = field(default_factory=dict)
     attributes: tuple[KeyPath, ...] = ()
-    """Where in the settings it looks at `attributes`, which only CloudEvents have."""
+    """Keys of the settings that use `attributes`, which only CloudEvents have."""
 
     @property
     def keeps_values(self) -> bool:
-        """Tell whether events are the values as they came, so that nothing need be encoded anew."""
+        """Whether events are the values as they came, so that nothing needs to be encoded."""
         return self.make is None and self.list_number is None
 
     def passing(self, columns: Columns, failures: Failures) -> list[int] | None:
-        """Return the indices of the records that `when` lets pass, None for all."""
+        """Return the indices of the records for which `when` is true, None for all."""
         if self.when is None:
             return None
         if self.when.terms:
@@ -103,13 +103,13 @@ class CompiledMapping:
         return None if len(passing) == len(columns) else passing
 
     def unprintable(self, columns: Columns) -> set[int]:
-        """Return the indices of records with a field of which only the template knows how it is printed, if it is."""
+        """Return the indices of records with a field that only the template itself can print, if at all."""
         return set().union(*(unprintable(columns.follow(field.path), field.instead) for field in self.printed))
 
     def events(self, columns: Columns, failures: Failures) -> tuple[Sequence[Any], Mapping[str, Sequence[Any]]]:
-        """Return the event of each record, and their fields as columns where they are made one by one.
+        """Return the event of each record, and their fields as columns if they are built one by one.
 
-        A field is UNSET where an event lacks it.
+        A field is UNSET where an event has none.
         """
         if self.make is not None:
             events, fields = self.make.objects(columns, failures)
@@ -125,7 +125,7 @@ class CompiledMapping:
 
 
 def compile_mapping(*, fields: Mapping[str, Any], when: str | None = None, list_number: Any = None) -> CompiledMapping:
-    """Compile a mapping as settings have it; raises `InvalidMappingError` with everything that is wrong with it."""
+    """Compile a mapping from the settings; raises `InvalidMappingError` with everything that is wrong with it."""
     compiler = _Compiler()
     condition = None if when is None else compiler.expression(when, ("when",))
     chosen = None if list_number is None else compiler.list_number(list_number, ("list_number",))
@@ -142,7 +142,7 @@ def compile_mapping(*, fields: Mapping[str, Any], when: str | None = None, list_
     if condition is not None:
         roots |= condition.roots
         fields_of.append(frozenset(path for path, _ in condition.terms) or None)
-    # Without fields an event is the whole value, with a list in it.
+    # Without fields, an event is the whole value, with a list added.
     whole = (made is None and chosen is not None) or None in fields_of
     looked_at = None if whole else frozenset().union(*(paths for paths in fields_of if paths))
     sources = {_dotted(maker.path).removeprefix("fields."): maker.source for maker in makers}
@@ -151,7 +151,7 @@ def compile_mapping(*, fields: Mapping[str, Any], when: str | None = None, list_
 
 
 class _Compiler:
-    """One pass over a mapping, which goes on after a flaw."""
+    """One pass over a mapping, which continues after a flaw."""
 
     def __init__(self) -> None:
         self.flaws: list[Flaw] = []
@@ -172,7 +172,7 @@ class _Compiler:
         return expression
 
     def _note(self, roots: frozenset[str], path: KeyPath) -> None:
-        if "attributes" in roots and len(roots) < len(ROOTS):  # what takes the record as a whole asks for nothing of it
+        if "attributes" in roots and len(roots) < len(ROOTS):  # a use of the whole record requires none of its roots
             self.attributes.append(path)
 
     def group(self, fields: Mapping[str, Any], path: KeyPath, *, more: Mapping[str, Make] = _NONE) -> Group:
@@ -230,7 +230,7 @@ class _Compiler:
         if not isinstance(text, str):
             self.flaws.append(Flaw(at, "must be text"))
             return None
-        # Jinja and Babel take 70 ms to load, which whoever has no template should not wait for.
+        # Jinja and Babel take 70 ms to load, which mappings without templates avoid.
         from connector.mapping.templates import compile_template  # noqa: PLC0415
 
         try:
@@ -289,7 +289,7 @@ class _Compiler:
 
 
 def _as_key(found: Any) -> str:
-    """Return what a table is asked for; what is no plain value is in none."""
+    """Return the key for a lookup in a table; a value that is not plain is in none."""
     if isinstance(found, bool):
         return "true" if found else "false"
     try:

@@ -1,7 +1,7 @@
-"""The fields that a mapping looks at, decoded out of JSON while the rest of a record is passed over.
+"""Decodes only the fields that a mapping uses from JSON, and skips the rest of a record.
 
-Most mappings do nothing but follow fields. For them a record need not become a dict with all that is in it: a struct of
-the fields that are looked at is there in half the time, and what stands in it comes out column by column.
+Most mappings only follow fields. For them a record need not become a dict with everything in it: a struct of the used
+fields takes half the time, and its contents are returned as columns.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -14,7 +14,7 @@ from connector.core.mapped import UNDECODABLE, mapped
 from connector.core.utf8 import not_utf8
 
 FieldPath = tuple[str, ...]
-"""Fields from outside in; the first is a root of the record."""
+"""Field names from the outside in; the first is a root of the record."""
 
 
 class Printed(NamedTuple):
@@ -22,12 +22,12 @@ class Printed(NamedTuple):
 
     path: FieldPath
     instead: str | None = None
-    """What is printed where the field is null or not there; None where only the template knows."""
+    """What is printed if the field is null or missing; None if only the template knows."""
 
 
 _NO_OBJECT: Final = None | bool | int | float | str | list[Any]
 MAX_NAMES: Final = 50
-"""In a path of a projection, whose types are nested as deep."""
+"""Maximum length of a path in a projection, whose types are nested as deeply."""
 
 _FOLLOW: Final[dict[str, Callable[[Sequence[Any]], list[Any]]]] = {
     "f0": lambda column: [found.f0 for found in column],
@@ -37,11 +37,11 @@ _FOLLOW: Final[dict[str, Callable[[Sequence[Any]], list[Any]]]] = {
     "f4": lambda column: [found.f4 for found in column],
     "f5": lambda column: [found.f5 for found in column],
 }
-"""Written out for most mappings, since the interpreter learns where such an attribute lies: half the time of others."""
+"""Written out because the interpreter caches attribute offsets: half the time of other ways."""
 
 
 class Projection:
-    """Decodes what stands at some paths below `value`, none of which goes on below another."""
+    """Decodes the values at some paths below `value`, none of which extends another."""
 
     def __init__(self, paths: Iterable[FieldPath]) -> None:
         self._places: dict[FieldPath, str] = {}
@@ -55,9 +55,9 @@ class Projection:
         self._nothing = msgspec.json.decode(b"{}", type=kind)
 
     def decode(self, values: Sequence[bytes | None]) -> tuple[list[Any], set[int]]:
-        """Return what the paths need of each value, and the indices of values that are to be decoded whole.
+        """Return what the paths need of each value, and the indices of values that must be decoded completely.
 
-        Those are no JSON, no UTF-8 or null. In fields that are passed over, numbers may be larger than any that fits.
+        Those are not JSON, not UTF-8, or null. In skipped fields, numbers may exceed any type.
         """
         whole: set[int] = set()
 
@@ -70,11 +70,11 @@ class Projection:
         return found, whole
 
     def follow(self, column: Sequence[Any], path: FieldPath) -> list[Any]:
-        """Return the last field of `path` of each in a column of what stands before it; null where it is not there."""
+        """Return the last field of `path` for each item of the column before it; null if missing."""
         place = self._places[path]
         try:
             return _FOLLOW[place](column) if place in _FOLLOW else list(map(attrgetter(place), column))
-        except AttributeError:  # no object stands there
+        except AttributeError:  # not an object
             return [None if found is None else getattr(found, place, None) for found in column]
 
     def _kind(self, tree: dict[str, Any], path: FieldPath) -> Any:
@@ -90,10 +90,10 @@ class Projection:
 
 
 def projection_of(paths: Collection[FieldPath]) -> Projection | None:
-    """Return a projection for these paths, None where there can be none.
+    """Return a projection for these paths, None if there can be none.
 
-    That is where one of them needs all of the value, goes on below another or is very long, or none looks at the value;
-    and where msgspec has no such field, for a quote or a backslash in its name.
+    That is the case if a path needs the whole value, extends another or is very long, if none uses the value, or if
+    msgspec cannot have such a field, because of a quote or a backslash in its name.
     """
     wanted = {path for path in paths if path[0] == "value"}
     if any(len(path) > MAX_NAMES for path in wanted):

@@ -1,9 +1,9 @@
-"""Texts by templates: Jinja's sandbox, narrowed to what a text needs, and bounded.
+"""Texts from templates: Jinja's sandbox, restricted to what texts need, and bounded.
 
-A template is data of the settings and not of the record, yet it meets any record. So it sees plain data alone: no
-methods, no calls, no macros, no imports, and of Jinja's filters those that cannot multiply a text. Loops share a number
-of rounds, texts and numbers that are put together have a limit, and rendering stops with the piece that passes it.
-What is null or not there is an error where it would be printed, since nobody wants to read `None` in a message.
+A template comes from the settings and not from a record, but it is applied to any record. So it sees only plain data:
+no methods, calls, macros or imports, and of Jinja's filters those that cannot multiply a text. Loops share a number of
+iterations, texts and numbers have a maximum size, and rendering stops with the piece that exceeds it. Printing a null
+or missing value is an error, since nobody wants to read `None` in a message.
 """
 
 import difflib
@@ -68,7 +68,7 @@ _ALLOWED: Final = (
     nodes.If,
     nodes.Assign,
 )
-"""What a template may be made of."""
+"""Node types that a template may contain."""
 
 _REFUSED: Final = {
     nodes.Call: "calls something; a template has filters only",
@@ -84,27 +84,27 @@ _REFUSED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A compiled template: which roots it looks at, and the text that it makes of a record's."""
+    """A compiled template: the roots that it uses, and its rendering."""
 
     text: str
     roots: frozenset[str]
     evaluate: Callable[[Scope], str] = field(repr=False)
     """From roots by name to a text; raises `EvaluationError`. For one thread."""
     pieces: tuple[str, ...] = field(default=(), repr=False)
-    """What stands before, between and after `printed`, when it does nothing but print these; else empty."""
+    """The texts before, between and after `printed`, if it does nothing but print these; otherwise empty."""
     printed: tuple[Printed, ...] = ()
-    """Where one of a record is no plain value, `evaluate` knows what to do."""
+    """Only `evaluate` can print values that are not plain."""
 
 
 class _Missing(Undefined):
-    """What is not there: an error where it is printed, false in a condition; fields of it are not there either."""
+    """A missing value: an error when it is printed, false in a condition; its fields are missing as well."""
 
     __slots__ = ()
     __iter__ = __str__ = __len__ = Undefined._fail_with_undefined_error  # noqa: SLF001
 
 
 class _NodeChecks(NodeTransformer):
-    """Puts our own bounds where Jinja's code has none: around what loops run over, and where texts are joined."""
+    """Adds our own limits where Jinja's code has none: to what loops iterate over, and where texts are concatenated."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 (named after the node)
         self.generic_visit(node)
@@ -118,7 +118,7 @@ class _NodeChecks(NodeTransformer):
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox, for one template: its rounds are counted anew for each record."""
+    """The sandbox for one template: its iterations are counted anew for each record."""
 
     intercepted_binops = frozenset({"+", "*", "%", "-", "/", "//", "**"})
 
@@ -155,13 +155,13 @@ class _Environment(ImmutableSandboxedEnvironment):
         return _Missing(hint=f"`{argument}` is not there" if isinstance(argument, int) else "a field is not there")
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Calculate with numbers, put texts together, and keep both small."""
+        """Calculate with numbers or concatenate texts, and limit the size of the result."""
         if operator == "+" and isinstance(left, str) and isinstance(right, str):
             return _put_together([left, right])
         for side in (left, right):
             if isinstance(side, bool) or not isinstance(side, int | float):
                 if isinstance(side, Undefined):
-                    str(side)  # says what is not there
+                    str(side)  # raises for a missing value
                 raise FilterError(f"{operator} takes numbers" + (" or two texts" if operator == "+" else ""))
         found = super().call_binop(context, operator, left, right)
         if isinstance(found, int) and abs(found) >= _MOST:
@@ -169,7 +169,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         return found
 
     def call(self, *_args: Any, **_kwargs: Any) -> NoReturn:
-        """Refuse: nothing can be called, and what could was refused when the template was compiled."""
+        """Refuse: nothing can be called, and calls are already rejected when a template is compiled."""
         raise SecurityError("calls something")
 
     def _limited(self, items: Any) -> "_Rounds":
@@ -181,7 +181,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 
 class _Rounds(list[Any]):
-    """A list that counts what is taken from it; it has its length, for `loop.last` and the like."""
+    """A list that counts its iterations; it has a length, for `loop.last` and similar."""
 
     def __init__(self, environment: _Environment, items: list[Any]) -> None:
         super().__init__(items)
@@ -208,7 +208,7 @@ def compile_template(text: str) -> Template:
         roots = frozenset(meta.find_undeclared_variables(tree))
         _NodeChecks().visit(tree)
         tree.set_environment(environment)
-        # Folding of constants may call filters, and those may refuse.
+        # Constant folding may call filters, which may raise.
         compiled = environment.from_string(tree)
     except TemplateSyntaxError as error:
         raise InvalidSourceError(f"is not a template: {error.message}", _offset(text, error.lineno)) from None
@@ -225,7 +225,7 @@ def _renderer(template: Any, *, loops: bool) -> Callable[[Scope], str]:
     parent, own, exported = context.parent, context.vars, context.exported_vars
 
     def evaluate(scope: Scope) -> str:
-        # One context for all records: it holds the roots, and what `set` left of the record before.
+        # One context for all records: it has the roots, and what `set` left from the record before.
         if own:
             own.clear()
             exported.clear()
@@ -247,7 +247,7 @@ def _renderer(template: Any, *, loops: bool) -> Callable[[Scope], str]:
 
 
 def _plain(tree: nodes.Template) -> tuple[tuple[str, ...], tuple[Printed, ...]]:
-    """Return the pieces of a template and the fields that it prints between them, when it does nothing else."""
+    """Return the texts of a template and the fields that it prints between them, if it does nothing else."""
     pieces, fields = [""], []
     for output in tree.body:
         if not isinstance(output, nodes.Output):
@@ -269,7 +269,7 @@ def _printed(node: nodes.Node) -> Printed | None:
     match node:
         case nodes.Filter(name="default" | "d", node=nodes.Node() as inner, args=[_] | [], kwargs=[]):
             found = _printed(inner)
-            # A default behind another counts only where that gives nothing, which is for the template to say.
+            # A default after another filter applies only if that returns nothing, which the template must decide.
             return (
                 found._replace(instead=_constant(node.args)) if found and not isinstance(inner, nodes.Filter) else found
             )
@@ -289,7 +289,7 @@ def _constant(arguments: list[nodes.Expr]) -> str | None:
 
 
 def _path(node: nodes.Node) -> tuple[str, ...] | None:
-    """Return the fields that a node follows, when it does nothing else."""
+    """Return the fields that a node follows, if it does nothing else."""
     names: list[str] = []
     while isinstance(node, nodes.Getattr):
         names.append(node.attr)
@@ -298,7 +298,7 @@ def _path(node: nodes.Node) -> tuple[str, ...] | None:
 
 
 def _pieces(rendering: Iterator[str]) -> list[str]:
-    """Collect the pieces of a text until there are enough of them."""
+    """Collect the pieces of a text up to the maximum size."""
     pieces, left = [], MAX_CHARACTERS
     for piece in rendering:
         pieces.append(piece)
@@ -309,7 +309,7 @@ def _pieces(rendering: Iterator[str]) -> list[str]:
 
 
 def _check(tree: nodes.Template, text: str, environment: _Environment) -> None:
-    """Refuse what a template may not be made of, and names that no record has."""
+    """Refuse node types that are not allowed, and names that are not roots of records."""
     waiting: list[nodes.Node] = [tree]
     while waiting:
         node = waiting.pop()
@@ -340,7 +340,7 @@ def _check_name(name: str, known: Any, what: str, offset: int | None) -> None:
 
 
 def _offset(text: str, lineno: int | None) -> int:
-    """Return where a line of a template begins; some nodes know of none, and are told of at its beginning."""
+    """Return the offset of a line of a template; some nodes have no line, and get 0."""
     lines = text.splitlines(keepends=True)
     return sum(map(len, lines[: (lineno or 1) - 1]))
 
@@ -354,8 +354,8 @@ def _put_together(parts: list[Any]) -> str:
 
 
 def _printable(value: Any) -> Any:
-    """Return what may stand in a text; refuse what nobody wants to read there."""
-    if isinstance(value, str | Undefined):  # the latter says itself what is not there
+    """Return a value that may be printed; refuse what nobody wants to read in a text."""
+    if isinstance(value, str | Undefined):  # an Undefined reports itself
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
