@@ -1,1 +1,1 @@
-"""From events of any shape to events as the API takes them: decoding, mapping, and the stream's own Python."""
+"""From records of any form to events as the API accepts them: decoding, transforms, mapping."""

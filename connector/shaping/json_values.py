@@ -1,7 +1,7 @@
-"""JSON values: the format of a stream that names none, and what is inside of others.
+"""JSON values: the format of streams that set none, and part of other formats.
 
-msgspec's decoder keeps whole numbers of any size as they are, refuses NaN and what is no UTF-8, and of keys that stand
-twice takes the last, as the platform would.
+msgspec's decoder accepts integers of any size, rejects NaN and invalid UTF-8, and of repeated keys uses the last, as
+the platform would.
 """
 
 from typing import Any
@@ -19,10 +19,10 @@ _decode = msgspec.json.Decoder().decode
 
 
 class JsonDecoder:
-    """Decodes each value as JSON of any kind."""
+    """Decodes each value as JSON of any type."""
 
     def decode(self, chunk: Chunk) -> Decoded:
-        """Decode all records; what is no JSON is a dead letter, a null value a tombstone."""
+        """Decode all records; a value that is not JSON is a dead letter, a null value a tombstone."""
         bad: dict[int, Verdict] = {}
 
         def null(index: int, error: Exception) -> None:
@@ -33,7 +33,7 @@ class JsonDecoder:
 
 
 def json_from(value: bytes) -> Any:
-    """Return what JSON says; raises `UndecodableError` for anything else."""
+    """Return a JSON value; raises `UndecodableError` for anything else."""
     try:
         return _decode(value)
     except UNDECODABLE as error:
@@ -41,13 +41,13 @@ def json_from(value: bytes) -> Any:
 
 
 def _no_json(value: bytes, error: Exception) -> UndecodableError:
-    """Return why a value is no JSON, by what msgspec raised for it."""
+    """Return why a value is not JSON, based on msgspec's error."""
     try:
         value.decode()
     except UnicodeDecodeError as wrong:
         return UndecodableError("not_utf8", f"byte {wrong.start} is not UTF-8")
     text = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-    if "truncated" in text:  # which msgspec says of half a surrogate pair as well
+    if "truncated" in text:  # msgspec also reports this for half a surrogate pair
         try:
             orjson.loads(value)
         except orjson.JSONDecodeError as told:

@@ -1,12 +1,12 @@
-"""Verdicts of records of which nothing is made that could be posted; reasons are in `connector.core.reasons`."""
+"""Verdicts of records that cannot be posted; reasons are in `connector.core.reasons`."""
 
 from typing import Final
 
 from connector.core.verdicts import Verdict
 
 MAX_TEXT: Final = 500
-"""Characters that are kept of a text about a record, ours or the platform's: they travel in the dead letter's headers,
-which must fit any topic."""
+"""Maximum length of a text about a record, ours or the platform's: it goes into the dead letter's headers, which must
+fit any topic."""
 
 
 class UndecodableError(Exception):
@@ -18,12 +18,12 @@ class UndecodableError(Exception):
 
 
 def refused(reason: str, text: str) -> Verdict:
-    """Return the verdict of a record that is not posted; the text may repeat some of it, so it is cut."""
+    """Return the verdict of a record that is not posted; the text may repeat parts of it, so it is truncated."""
     return Verdict("dead_letter", reason, None, text[:MAX_TEXT])
 
 
 def undecodable(error: Exception) -> Verdict:
-    """Return the verdict that an exception comes to, whoever raised it: decoders meet bytes from anywhere."""
+    """Return the verdict for an exception of any kind: decoders get arbitrary bytes."""
     if isinstance(error, UndecodableError):
         return refused(error.reason, str(error))
     name = type(error).__name__

@@ -1,7 +1,7 @@
-"""Shapes the records of one stream, a chunk at a time: decode, transform, map, encode, as its topic's settings say.
+"""Shapes the records of one stream, a chunk at a time: decode, transform, map, encode, by the settings for its topic.
 
-A stream whose events have the API's shape has no shaper, and its records are spliced into requests as they came. What
-is sent again comes through the stream's redrive topic, and is shaped as the records of the topic it came from first.
+A stream whose events have the API's shape has no shaper, and its records go into requests as they were read. Records
+that are sent again come through the redrive topic, and are shaped like those of the topic they came from first.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,20 +38,20 @@ class Plan:
     mapping: CompiledMapping | None
     transform: Transform | None
     projection: Projection | None = None
-    """Decodes what the mapping looks at, where nothing else is needed of most records."""
+    """Decodes what the mapping uses, if most records need nothing else."""
     max_segments: int | None = None
-    """The most segments of a text."""
+    """Maximum number of segments of a text."""
 
     @property
     def is_splice(self) -> bool:
-        """Tell whether values are events as they are."""
+        """Whether values are events as they are."""
         mapping = self.mapping
         plain = mapping is None or (mapping.keeps_values and mapping.when is None)
         return self.is_json and self.transform is None and plain
 
 
 class Shaper:
-    """Makes events of the records of one stream; for one thread."""
+    """Turns the records of one stream into events; for one thread."""
 
     def __init__(self, settings: StreamSettings, decoder_of: DecoderOf = lambda _settings: None) -> None:
         self._settings = settings
@@ -60,7 +60,7 @@ class Shaper:
 
     @property
     def needs_timestamps(self) -> bool:
-        """Tell whether anything looks at the time of a record."""
+        """Whether anything uses the timestamp of a record."""
         return any(
             plan.transform is not None or (plan.mapping is not None and "timestamp" in plan.mapping.roots)
             for plan in self._variants
@@ -74,9 +74,9 @@ class Shaper:
         return plan
 
     def shape(self, chunk: Chunk) -> Shaped:
-        """Make the events of a chunk; raises `FormatAwayError` when that can't be done now, for any record.
+        """Shape the records of a chunk; raises `FormatAwayError` if that is impossible now, whatever the record.
 
-        Records are shaped by where they came from first, which for those that are sent again their headers tell.
+        Records are shaped by the topic they came from first, which the headers of redriven ones name.
         """
         topic = chunk.partition.topic
         if topic != self._settings.redrive_topic:
@@ -109,7 +109,7 @@ def _plan(settings: StreamSettings, decoder_of: DecoderOf) -> Plan:
 
 
 def shaper_of(settings: StreamSettings, decoder_of: DecoderOf = lambda _settings: None) -> Shaper | None:
-    """Return the shaper of a stream, None where the values of all its topics are events as they are."""
+    """Return the shaper of a stream, None if the values of all its topics are events as they are."""
     variants = settings.variants()
     if all(v.mapping is None and v.transform is None and decoder_of(v) is None for v in variants):
         return None
@@ -117,7 +117,7 @@ def shaper_of(settings: StreamSettings, decoder_of: DecoderOf = lambda _settings
 
 
 def shape_by(plan: Plan, chunk: Chunk, topic: str) -> Shaped:
-    """Make the events of a chunk whose records are all of one topic; raises `FormatAwayError`."""
+    """Shape a chunk whose records are all of one topic; raises `FormatAwayError`."""
     if plan.is_splice:
         return Shaped.unchanged(chunk, max_segments=plan.max_segments)
     if plan.projection is not None:
@@ -126,7 +126,7 @@ def shape_by(plan: Plan, chunk: Chunk, topic: str) -> Shaped:
 
 
 def _projected(plan: Plan, projection: Projection, chunk: Chunk, topic: str) -> Shaped:
-    """Make events of the fields that the mapping looks at; where they are not enough, of the whole record."""
+    """Build events from the fields that the mapping uses; if they are not enough, from the whole record."""
     assert plan.mapping is not None
     found, odd = projection.decode(chunk.values)
     columns = Columns(chunk, found, topic=topic, projection=projection)
@@ -171,7 +171,7 @@ def _mapped(plan: Plan, chunk: Chunk, columns: Columns, live: list[int], bad: di
     reason = "not_decodable" if mapping is None and plan.transform is None else "mapping_failed"
     for index, text in failures.items():
         bad[live[index]] = refused(reason, text)
-    if failures or plan.transform is not None:  # a transform may return what is encoded, but is no JSON
+    if failures or plan.transform is not None:  # a transform may return values that can be encoded but are not JSON
         fields = {}
     placed = _placed(encoded, live, len(chunk), bad)
     return Shaped(placed, bad, fields, max_segments=plan.max_segments)
@@ -185,7 +185,7 @@ def _first_topic(chunk: Chunk, index: int) -> str:
 def _transformed(
     transform: Transform, columns: Columns, live: list[int], bad: dict[int, Verdict]
 ) -> tuple[Columns, list[int]]:
-    """Call the stream's own function; raises `FormatAwayError` when it fails as a whole."""
+    """Call the stream's transform; raises `FormatAwayError` if it fails as a whole."""
     records = Records(
         columns.topic,
         columns.values,
@@ -226,7 +226,7 @@ def _encoded(events: Sequence[Any], failures: Failures) -> list[bytes | None]:
 
 
 def _placed(events: list[bytes | None], live: list[int], count: int, bad: dict[int, Verdict]) -> list[bytes | None]:
-    """Put each event where its record stands in the chunk."""
+    """Return a list of the chunk's length with each event at the index of its record."""
     if len(live) == count and not bad:
         return events
     placed: list[bytes | None] = [None] * count
@@ -237,9 +237,9 @@ def _placed(events: list[bytes | None], live: list[int], count: int, bad: dict[i
 
 
 def _plain(value: Any) -> Any:
-    """Refuse what no decoder gives, but a stream's own Python may."""
+    """Refuse types that no decoder returns, but a transform may."""
     raise TypeError(f"it holds a {type(value).__name__}")
 
 
 _encode: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=_plain, decimal_format="number").encode
-"""Measured, this takes a tenth of orjson's time for small objects, and it knows whole numbers of any size."""
+"""Measured: a tenth of orjson's time for small objects, and it encodes integers of any size."""

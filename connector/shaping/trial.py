@@ -1,6 +1,6 @@
-"""Settings tried out on the formats, which alone know what they can make of a schema.
+"""Checks settings with the formats, which alone know what they can do with a schema.
 
-One that values are brought to and that cannot be used would make a dead letter of every record.
+An unusable schema that values are resolved to would make a dead letter of every record.
 """
 
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ from connector.config.settings import Settings
 
 
 def refused(settings: Settings) -> Iterator[Fault]:
-    """Yield the schemas that no value can be brought to."""
+    """Yield the schemas that no value can be resolved to."""
     for path, chosen in settings.formats.items():
         if chosen.framed != "avro" or chosen.missing_extra is not None:
             continue
-        from connector.shaping.formats import pinned_schema  # noqa: PLC0415 (which loads a client)
+        from connector.shaping.formats import pinned_schema  # noqa: PLC0415 (it loads a client)
 
         try:
             pinned_schema(chosen)

@@ -1,7 +1,7 @@
-"""Formats of events: from a record's bytes to Python's values.
+"""Formats of events: from a record's bytes to Python values.
 
-`decoder_for` is the way in. Each format's module is imported only where a stream has that format, as most of them need
-an extra of the package.
+`decoder_for` is the entry point. A format's module is imported only for streams with that format, since most formats
+need an extra of the package.
 """
 
 from collections.abc import Iterator
@@ -22,14 +22,14 @@ __all__ = ["SchemaRegistry", "decoder_for", "open_registry", "pinned_schema", "r
 
 
 def registry_of(settings: Settings, secrets: Secrets) -> SchemaRegistry | None:
-    """Return the registry of the settings, if there is one, asked with credentials as they are by then."""
+    """Return the registry of the settings, if any; credentials are read at each query."""
     registry = settings.schema_registry
     return None if registry is None else SchemaRegistry(registry, secrets)
 
 
 @contextmanager
 def open_registry(settings: Settings) -> Iterator[SchemaRegistry | None]:
-    """Yield the registry of the settings, if there is one, for as long as the context lasts."""
+    """Provide the registry of the settings, if any, while the context lasts."""
     registry = registry_of(settings, Secrets(settings))
     try:
         yield registry
@@ -39,7 +39,7 @@ def open_registry(settings: Settings) -> Iterator[SchemaRegistry | None]:
 
 
 def decoder_for(settings: FormatSettings, registry: SchemaRegistry | None) -> Decoder | None:
-    """Return what decodes a format, None for plain JSON; `registry` must be there where the format needs one."""
+    """Return the decoder of a format, None for plain JSON; `registry` must be given if the format needs one."""
     match settings.type:
         case "json":
             return None
@@ -52,7 +52,7 @@ def decoder_for(settings: FormatSettings, registry: SchemaRegistry | None) -> De
 
 
 def pinned_schema(settings: FormatSettings) -> "Pinned | None":
-    """Return the schema that values of Avro are brought to; raises ValueError with what is wrong with it."""
+    """Return the schema that Avro values are resolved to; raises ValueError with what is wrong with it."""
     if settings.reader_schema_file is None:
         return None
     from connector.shaping.formats.avro import pin  # noqa: PLC0415
@@ -61,7 +61,7 @@ def pinned_schema(settings: FormatSettings) -> "Pinned | None":
 
 
 def _framed(settings: FormatSettings, name: FramedName, registry: SchemaRegistry | None) -> FramedDecoder:
-    """Return what decodes a format whose values name their schema."""
+    """Return the decoder of a format whose values name their schema."""
     match name:
         case "avro":
             from connector.shaping.formats.avro import compile_avro  # noqa: PLC0415

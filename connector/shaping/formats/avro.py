@@ -1,10 +1,9 @@
-"""Avro: values are read with the schema that they were written with, and, where one is pinned, brought to ours.
+"""Avro: values are read with their writer's schema and, if one is pinned, resolved to our schema.
 
-What Python's reader makes of logical types is turned into what JSON has, and fields that are null are left out, as they
-would be from JSON: which parts of a value need that is found once for each schema, so that a schema of plain fields
-costs nothing. Two things that a value of a few bytes could do to the
-reader are ruled out by looking at the schema: items without bytes, which an array may hold any number of, and types
-that hold themselves, for which the compiled reader knows no depth at which to stop.
+Python values of logical types are converted to JSON's types, and null fields are left out, as they would be in JSON.
+Which parts of a value need that is determined once per schema, so that a schema of plain fields costs nothing. Two
+things that a value of a few bytes could do to the reader are ruled out by examining the schema: items without bytes, of
+which an array may contain any number, and recursive types, for which the compiled reader has no depth limit.
 """
 
 import json
@@ -30,12 +29,12 @@ from connector.shaping.refusing import UndecodableError
 Convert = Callable[[Any], Any]
 
 MAX_DEPTH: Final = 100
-"""Levels of types within types in one schema."""
+"""Levels of nested types in one schema."""
 
 MAX_DECIMAL_BYTES: Final = 256
-"""Of a decimal, which are 616 digits: Python takes the square of their number for it, minutes for a megabyte."""
+"""Limit for a decimal, which is 616 digits: Python needs time quadratic in the digits, minutes for a megabyte."""
 MAX_SCALE: Final = 1_000
-"""Digits of a decimal behind the point, all of which are written out, zeros too."""
+"""Limit for the digits after a decimal's point, which are all written, including zeros."""
 
 _PLAIN: Final = frozenset({"null", "boolean", "int", "long", "string", "enum"})
 
@@ -48,11 +47,11 @@ _DEFAULTS: Final[Mapping[str, tuple[type, ...]]] = {
     "array": (list,),
     **dict.fromkeys(("map", "record", "error"), (dict,)),
 }
-"""What a default is in JSON, by the type that it is a value of."""
+"""The JSON type of a default, by Avro type."""
 
 
 def _bounded(read: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a reader of decimals that takes none that is too long."""
+    """Return a reader of decimals that rejects long ones."""
 
     def read_decimal(data: bytes, written: Mapping[str, Any], wanted: Mapping[str, Any] | None = None) -> Any:
         if len(data) > MAX_DECIMAL_BYTES or (written.get("scale") or 0) > MAX_SCALE:
@@ -68,16 +67,16 @@ LOGICAL_READERS.update({kind: _bounded(LOGICAL_READERS[kind]) for kind in ("byte
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """A schema of ours that values are brought to, parsed, and what converts them then."""
+    """Our schema that values are resolved to, parsed, and the conversion of the result."""
 
     parsed: Any
     convert: Convert | None
     logical: frozenset[tuple[str, str]]
-    """Fields with a logical type in them, each with the name of its record."""
+    """Fields with a logical type inside, each with the name of its record."""
 
 
 def pin(parsed: Any) -> Pinned:
-    """Look at a parsed schema of ours, once for all writers; raises ValueError if no value can be brought to it."""
+    """Examine our parsed schema, once for all writers; raises ValueError if no value can be resolved to it."""
     try:
         look = _Look(_names(parsed), fills_in=True)
         return Pinned(parsed, look.at(parsed), frozenset(look.logical))
@@ -88,9 +87,9 @@ def pin(parsed: Any) -> Pinned:
 
 
 def compile_avro(schema: Schema, pinned: Pinned | None = None) -> Callable[[bytes, int], Any]:
-    """Return what reads a value from a byte on, and brings it to the schema that is pinned, if one is.
+    """Return a function that reads a value from an offset on, and resolves it to the pinned schema, if any.
 
-    Raises `UndecodableError` for a schema that cannot be used; what is returned raises anything.
+    Raises `UndecodableError` for a schema that cannot be used; the function itself may raise anything.
     """
     try:
         known: dict[str, Any] = {}
@@ -99,7 +98,8 @@ def compile_avro(schema: Schema, pinned: Pinned | None = None) -> Callable[[byte
         text = _written(schema.text)
         is_union = isinstance(text, list) and pinned is None
         if is_union:
-            # The reader parses a bare union anew for each value. As the only field of a record it takes the same bytes.
+            # The reader would parse a bare union again for each value. As the only field of a record it has the same
+            # bytes.
             text = {"type": "record", "name": "_trackly_union", "fields": [{"name": "value", "type": text}]}
         parsed = _with_references(parse_schema(text, named_schemas=known), known)
     except Exception as error:
@@ -109,7 +109,7 @@ def compile_avro(schema: Schema, pinned: Pinned | None = None) -> Callable[[byte
     written = look.at(parsed)
     read = careful_reader if look.is_recursive else schemaless_reader
     reader, convert = (None, written) if pinned is None else (pinned.parsed, pinned.convert)
-    # Values have the logical types that they were written with, whoever reads.
+    # Values have the logical types of their writer's schema, whatever the reader's.
     if pinned is not None and not look.logical <= pinned.logical:
         brought = convert or _as_it_is
         convert = lambda event: plain(brought(event))  # noqa: E731
@@ -130,17 +130,17 @@ def compile_avro(schema: Schema, pinned: Pinned | None = None) -> Callable[[byte
 
 
 def _written(text: str) -> Any:
-    """Return a schema as values are written with it, without defaults: those that fit no type stop no reader.
+    """Return a writer's schema without defaults, so that invalid ones do not stop the reader.
 
-    Registries keep such schemas, which older versions of Avro took.
+    Registries contain such schemas, which older versions of Avro accepted.
     """
     return json.loads(text, object_hook=lambda part: {key: said for key, said in part.items() if key != "default"})
 
 
 def _with_references(parsed: Any, known: Mapping[str, Any]) -> Any:
-    """Return a schema that is, or offers a choice of, names with what the names stand for.
+    """Return a schema that is a name, or a union of names, with the types behind the names.
 
-    A record takes along what it refers to, for the reader to find it there; a name alone takes nothing.
+    A record includes what it refers to, so that the reader finds it; a name alone does not.
     """
     if isinstance(parsed, list):
         return [_with_references(branch, known) for branch in parsed]
@@ -158,7 +158,7 @@ def plain(value: Any) -> Any:
     """Return a value of any logical type as JSON has it.
 
     Decimals become text with all their digits, bytes base64, times RFC 3339 (`Z` for UTC, no offset for local ones),
-    UUIDs text; numbers that JSON does not have become null. Members that are null are left out.
+    UUIDs text; numbers that JSON does not have become null. Null members are left out.
     """
     match value:
         case str() | bool() | int() | None:
@@ -184,7 +184,7 @@ def plain(value: Any) -> Any:
 
 
 def _short(value: float) -> float | None:
-    """Return a number of four bytes with as few digits as make it: 19.99 and not 19.989999771118164."""
+    """Return a 32-bit number with its shortest representation: 19.99 instead of 19.989999771118164."""
     if not math.isfinite(value):
         return None
     packed = pack("f", value)
@@ -196,7 +196,7 @@ def _is_optional(schema: Any) -> bool:
 
 
 def _of_type(kind: str) -> Convert | None:
-    """Return what converts a value of a type without a name of its own."""
+    """Return the conversion of a type without a name of its own."""
     return None if kind in _PLAIN else _short if kind == "float" else plain
 
 
@@ -205,7 +205,7 @@ def _unless_null(convert: Convert) -> Convert:
 
 
 def _members(convert: Convert) -> Convert:
-    """Return what converts the members of a map, and leaves out those that are null."""
+    """Return the conversion of the members of a map, without null ones."""
     return lambda members: {key: convert(value) for key, value in members.items() if value is not None}
 
 
@@ -214,9 +214,9 @@ def _as_it_is(value: Any) -> Any:
 
 
 class _Look:
-    """One look at a whole schema: whether it can be used, and what of its values has to be converted.
+    """One examination of a whole schema: whether it can be used, and what in its values must be converted.
 
-    `fills_in` says that values are brought to it, so that fields that were not written have their default.
+    `fills_in` means that values are resolved to it, so that missing fields get their defaults.
     """
 
     def __init__(self, known: Mapping[str, Any], *, fills_in: bool = False) -> None:
@@ -224,14 +224,14 @@ class _Look:
         self._fills_in = fills_in
         self._open: list[str] = []
         self._records: dict[str, Convert | None] = {}
-        """What converts each record that was looked at: types that share types are looked at once."""
+        """The conversion of each record that was examined: shared types are examined once."""
         self._empty: dict[str, bool] = {}
         self.is_recursive = False
         self.logical: set[tuple[str, str]] = set()
         self._field = ("", "")
 
     def at(self, schema: Any, depth: int = 0) -> Convert | None:
-        """Return what converts a value of a schema, None where it is what JSON has already."""
+        """Return the conversion of values of a schema, None if they are JSON values already."""
         if depth > MAX_DEPTH:
             raise UndecodableError("schema_unusable", f"has types within types, more than {MAX_DEPTH} levels")
         if isinstance(schema, list):
@@ -239,7 +239,7 @@ class _Look:
             if len(kinds) == 1:
                 only = self.at(kinds[0], depth + 1)
                 return None if only is None else _unless_null(only)
-            # Of several branches the value's own type tells which it was.
+            # In a union, the value's own type shows which branch it is of.
             branches = [self.at(branch, depth + 1) for branch in schema]
             return None if branches.count(None) == len(branches) else plain
         if isinstance(schema, str):
@@ -299,10 +299,10 @@ class _Look:
         return self._records[name]
 
     def _defaults(self, fields: list[Any]) -> list[tuple[str, Any, Any]]:
-        """Return by field the default that the reader puts there, and what it would have read.
+        """Return, per field, the default that the reader inserts, and the value that it would have read.
 
-        The reader puts there what the schema says in JSON, the same object into each value: those that are
-        something else as a value, or can be changed, are replaced.
+        The reader inserts the JSON value of the schema, the same object every time: defaults that have another value or
+        are mutable are replaced.
         """
         found = []
         for field in fields:
@@ -314,7 +314,7 @@ class _Look:
         return found
 
     def _as_read(self, schema: Any, raw: Any) -> Any:
-        """Return a default as a value that is read has it: bytes, times and the like in Python's types."""
+        """Return a default as if it was read from a value: bytes, times and similar in Python's types."""
         if isinstance(schema, list):
             return self._as_read(next((branch for branch in schema if self._may_be(branch, raw)), "null"), raw)
         if isinstance(schema, str):
@@ -340,7 +340,7 @@ class _Look:
         return raw if logical is None else logical(raw, schema, schema)
 
     def _may_be(self, schema: Any, raw: Any) -> bool:
-        """Tell whether a default is of a branch: newer versions of Avro take that of any, the first that it fits."""
+        """Return whether a default is of this branch: newer Avro versions allow any branch, and use the first match."""
         if isinstance(schema, str):
             schema = self._known.get(schema) or {"type": schema}
         kind = schema["type"]
@@ -351,12 +351,12 @@ class _Look:
     def _record_may_be_empty(self, schema: Mapping[str, Any], depth: int) -> bool:
         name = str(schema["name"])
         if name not in self._empty:
-            self._empty[name] = False  # of what holds itself
+            self._empty[name] = False  # for recursive types
             self._empty[name] = all(self._may_be_empty(field["type"], depth + 1) for field in schema["fields"])
         return self._empty[name]
 
     def _may_be_empty(self, schema: Any, depth: int) -> bool:
-        """Tell whether a value may take no bytes; what holds itself takes some, as it could not end otherwise."""
+        """Return whether a value may take no bytes; recursive types take some, as they could not end otherwise."""
         if depth > MAX_DEPTH:
             return False
         if isinstance(schema, str):

@@ -1,8 +1,8 @@
-"""CloudEvents 1.0, in both forms that its Kafka binding has.
+"""CloudEvents 1.0, in both modes of the Kafka binding.
 
-*Structured*: the value is a JSON document with the attributes and the data in it, by the header `content-type`, or
-where no header says what it is. *Binary*: the attributes are headers `ce_*`, and the value is the data, in the form
-that `content-type` names. The event is the data; the attributes stand beside it.
+*Structured*: the value is a JSON document with attributes and data, if the header `content-type` says so or is absent
+and no other header says what it is. *Binary*: the attributes are headers `ce_*`, and the value is the data, in the
+format of `content-type`. The event is the data; the attributes accompany it.
 
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
 """
@@ -38,7 +38,7 @@ class CloudEventsDecoder:
         self._framed = framed
 
     def decode(self, chunk: Chunk) -> Decoded:
-        """Decode all records of a chunk; raises `FormatAwayError` when a schema of data can't be had now."""
+        """Decode all records of a chunk; raises `FormatAwayError` if a schema of the data is unavailable."""
         count = len(chunk)
         attributes: list[Mapping[str, Any] | None] = [None] * count
         decoded = Decoded([None] * count, attributes=attributes)
@@ -69,7 +69,7 @@ class CloudEventsDecoder:
                 decoded.bad[index] = inner.bad[at]
 
     def _event(self, value: bytes, headers: Headers | None) -> tuple[dict[str, Any], Any, bool]:
-        """Return attributes, data, and whether the data is framed and still to be decoded."""
+        """Return attributes, data, and whether the data is framed and must still be decoded."""
         named = {name.lower(): data for name, data in headers or () if data is not None}
         content_type = _text("content-type", named["content-type"]) if "content-type" in named else None
         if content_type is not None and content_type.lower().startswith(_STRUCTURED):
@@ -122,7 +122,7 @@ def _structured(value: bytes) -> tuple[dict[str, Any], Any]:
 
 
 def _data(raw: bytes, kind: str | None) -> Any:
-    """Return data as its content type, JSON where there is none, has it: bytes of unknown form in base64."""
+    """Return data according to its content type, JSON without one; bytes of unknown type in base64."""
     if kind is None or _is_json(kind):
         return json_from(raw)
     if kind.startswith("text/"):
@@ -159,13 +159,13 @@ def _is_time(text: str) -> bool:
     try:
         datetime.fromisoformat(text[:19])
     except ValueError:
-        # A leap second is a time of RFC 3339 and none of Python's.
+        # A leap second is valid in RFC 3339, but not in Python.
         return text[17:19] == "60"
     return True
 
 
 def _media_type(text: str) -> str | None:
-    """Return a media type without its parameters, in small letters; None where it is none."""
+    """Return a media type in lower case, without parameters; None if it is not one."""
     found = _MEDIA_TYPE.fullmatch(text)
     return None if found is None else found[1].lower()
 

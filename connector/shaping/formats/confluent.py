@@ -1,4 +1,4 @@
-"""Files of Protobuf that Confluent's serializers import and no registry has: each client brings them along."""
+"""Protobuf files that Confluent's serializers import and no registry has: each client includes them."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -25,4 +25,4 @@ FILES: Final[Mapping[str, str]] = {
     "confluent/type/decimal.proto": _DECIMAL,
     "confluent/types/decimal.proto": _DECIMAL,
 }
-"""By the names that Java's serializers import them under, and those of other languages."""
+"""By the names under which Java's serializers import them, and those of other languages."""

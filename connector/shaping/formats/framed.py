@@ -1,9 +1,9 @@
 """Values that name their schema: in a frame before the value, or in a header.
 
-The frame is a byte 0 and the registry's number of the schema in four bytes; newer producers put the same, or a byte 1
-and a GUID, into the header `__value_schema_id` and leave the value bare. Records of one chunk nearly always share one
-schema, so that is what is looked for first: then what reads it is mapped over the values. A value that cannot be read
-has its verdict, and the others go on.
+The frame is a byte 0 and the registry's schema id in four bytes; newer producers put the same, or a byte 1 and a GUID,
+into the header `__value_schema_id` and leave the value bare. Records of a chunk nearly always share one schema, so this
+is tried first: its reader is mapped over the values. A value that cannot be read gets a verdict, and the others
+continue.
 """
 
 from collections import OrderedDict
@@ -26,16 +26,16 @@ _APICURIO_HINT: Final = (
     f"it is in headers {_APICURIO}*: have the producer set apicurio.registry.headers.enabled to false, and before "
     "version 3 of Apicurio's serializers apicurio.registry.as-confluent to true"
 )
-"""What Apicurio's serializers do by default in version 2."""
+"""The default of Apicurio's serializers in version 2."""
 
 KINDS: Final[dict[FramedName, str]] = {"avro": "AVRO", "protobuf": "PROTOBUF", "json_schema": "JSON"}
-"""What the registry calls each format."""
+"""The registry's name of each format."""
 
 MAX_READS: Final = 1_000
-"""Schemas, or messages of one, of which is kept what reads their values."""
+"""Schemas, or messages of one, whose readers are cached."""
 
 Read = Callable[[bytes, int], Any]
-"""Reads a value from a byte on; raises anything for one that cannot be read."""
+"""Reads a value from an offset on; may raise anything for one that cannot be read."""
 
 _Place = tuple[SchemaKey, tuple[int, ...]]
 
@@ -43,16 +43,16 @@ ReadIndexes = Callable[[bytes, int], tuple[tuple[int, ...], int]]
 
 
 class Frame(NamedTuple):
-    """What a record says of its schema, and at which byte of the value its data begins."""
+    """A record's schema, and the offset in the value where its data begins."""
 
     key: SchemaKey
     indexes: tuple[int, ...]
-    """Of the message in the schema's file, for Protobuf."""
+    """For Protobuf: of the message in the schema's file."""
     start: int
 
 
 def frame_of(value: bytes, headers: Headers | None, read_indexes: ReadIndexes | None) -> Frame:
-    """Return the frame of a record; raises `UndecodableError` where it has none."""
+    """Return the frame of a record; raises `UndecodableError` if it has none."""
     for name, data in headers or ():
         if name == HEADER and data is not None:
             key, at = _key_in_header(data)
@@ -74,11 +74,10 @@ def _key_in_header(data: bytes) -> tuple[SchemaKey, int]:
 
 
 class FramedDecoder:
-    """Decodes values of one format. Not thread-safe: one for each stream.
+    """Decodes values of one format. Not thread-safe: one per stream.
 
-    `compile_schema` makes what reads values out of a schema and the indexes of a message, or raises
-    `UndecodableError`; without it there is no schema to ask for, and values are JSON. `read_indexes` is there for
-    formats that have them.
+    `compile_schema` returns the reader for a schema and the indexes of a message, or raises `UndecodableError`; without
+    it no schema is needed, and values are JSON. `read_indexes` is for formats that have them.
     """
 
     def __init__(
@@ -96,7 +95,7 @@ class FramedDecoder:
         self._reads: OrderedDict[_Place, Read | Verdict] = OrderedDict()
 
     def decode(self, chunk: Chunk) -> Decoded:
-        """Decode all records of a chunk; raises `FormatAwayError` when the registry can't be asked."""
+        """Decode all records of a chunk; raises `FormatAwayError` if the registry is unavailable."""
         return self.decode_values(chunk.values, chunk.headers)
 
     def decode_values(self, values: Sequence[bytes | None], headers: Sequence[Headers | None] | None) -> Decoded:
@@ -121,7 +120,7 @@ class FramedDecoder:
         return decoded
 
     def _shared(self, values: Sequence[bytes | None], headers: Sequence[Headers | None] | None) -> Frame | None:
-        """Return the frame of all values, None where they do not share one or it takes a closer look."""
+        """Return the frame of all values, None if they do not share one or must be examined one by one."""
         if self._read_indexes is not None or not values or None in values:
             return None
         if headers is not None and any(name == HEADER for each in headers if each for name, _ in each):
@@ -147,13 +146,13 @@ class FramedDecoder:
             for index in indices:
                 try:
                     out[index] = read(values[index], start)  # type: ignore[arg-type] # nulls have their verdict
-                except Exception as error:  # noqa: BLE001 (decoders meet bytes from anywhere)
+                except Exception as error:  # noqa: BLE001 (decoders get arbitrary bytes)
                     bad[index] = undecodable(error)
 
     def _reads_for(self, places: Iterable[_Place]) -> dict[_Place, Read | Verdict]:
-        """Return what reads the values of each place, or what becomes of them.
+        """Return the reader for the values of each place, or their verdict.
 
-        What the registry says of an id may change, and is remembered there; what a schema can be used for does not.
+        The registry's answer for an id may change, and is cached there; what a schema can be used for does not change.
         """
         reads: dict[_Place, Read | Verdict] = {}
         missing: list[_Place] = []
@@ -191,7 +190,7 @@ class FramedDecoder:
             return refused(error.reason, f"schema {key}: {error}")
         except FormatAwayError:
             raise
-        except Exception as error:  # noqa: BLE001 (and schemas from anywhere)
+        except Exception as error:  # noqa: BLE001 (and arbitrary schemas)
             return refused("schema_unusable", f"schema {key}: {type(error).__name__}: {error}")
 
 
@@ -199,6 +198,6 @@ def _json(value: bytes, start: int) -> Any:
     try:
         return json_from(value[start:])
     except UndecodableError as error:
-        if start and not any(value[:start]):  # of schema 0, which nobody is asked for
+        if start and not any(value[:start]):  # schema 0, which no registry has
             raise UndecodableError(error.reason, f"{error}{EIGHT_BYTES}") from None
         raise

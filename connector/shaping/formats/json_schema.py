@@ -1,10 +1,10 @@
-"""JSON Schema: JSON in a frame, checked against the schema that the frame names.
+"""JSON Schema: JSON in a frame, validated with the schema that the frame names.
 
-A schema that names no draft by `$schema` is read as draft-07, as Confluent's registry and its serializers for Java read
-it: by a later one its tuples would be no schema, and what stands beside a `$ref` would count.
+A schema without `$schema` is read as draft-07, as Confluent's registry and its Java serializers do: in later drafts its
+tuples would be invalid, and what accompanies a `$ref` would count.
 
-The validator is compiled once for each schema, never looks anywhere for what a schema refers to but in what the
-registry gave with it, and gives up on patterns that would run for ever.
+The validator is compiled once per schema, resolves references only to what the registry returned with the schema, and
+stops patterns that would run forever.
 """
 
 import json
@@ -18,14 +18,14 @@ from connector.shaping.json_values import json_from
 from connector.shaping.refusing import UndecodableError
 
 _MASK: Final = "the value"
-"""Stands for what was found, in messages: it may be anybody's number or text."""
+"""Replaces the value in messages: it may be somebody's number or text."""
 
 
 def compile_json_schema(schema: Schema) -> Callable[[bytes, int], Any]:
-    """Return what reads a value from a byte on, and checks it; raises `UndecodableError` for an unusable schema."""
+    """Return a function that reads and validates a value from an offset on; raises `UndecodableError`."""
 
     def referred(uri: str) -> Any:
-        # One name may be the end of another, as `money.json` of `old/money.json`.
+        # One name may be the end of another, such as `money.json` and `old/money.json`.
         fitting = [name for name in schema.references if f"/{uri}".endswith(f"/{name}")]
         if not fitting:
             raise ValueError("the registry gave nothing of that name with the schema")
@@ -52,7 +52,7 @@ def compile_json_schema(schema: Schema) -> Callable[[bytes, int], Any]:
 
 
 def _why(validator: Any, event: Any) -> str:
-    """Return what is wrong with a value, and where in it, without the value."""
+    """Return what is wrong with a value, and where in it, without the value itself."""
     for error in validator.iter_errors(event):
         where = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in error.instance_path)
         return f"at `value{where}`: {error.message}"

@@ -1,8 +1,8 @@
-"""Protobuf: the frame names a file of messages and, by indexes, which of them a value is.
+"""Protobuf: the frame names a file of messages and, by indexes, the message.
 
-A registry gives the file as text, which the official compiler reads, or compiled already, in base64. What becomes of a
-message is Protobuf's own JSON mapping with the names of the `.proto` file: 64-bit numbers as text, enums by name, bytes
-in base64, timestamps in RFC 3339; fields that have their default are left out.
+A registry returns the file as text, which the official compiler reads, or compiled, in base64. A message becomes its
+JSON mapping as defined by Protobuf, with the names of the `.proto` file: 64-bit numbers as text, enums by name, bytes
+in base64, timestamps in RFC 3339; fields with their default value are left out.
 """
 
 import re
@@ -32,27 +32,27 @@ from connector.shaping.formats.schemas import MAX_TEXT, Schema
 from connector.shaping.refusing import UndecodableError
 
 MAX_LEVELS: Final = 32
-"""Messages within messages that the indexes of a frame may go down."""
+"""Maximum number of levels in the indexes of a frame."""
 
 MAX_FILES: Final = 100
-"""Files of which is kept what they were compiled to."""
+"""Compiled files that are cached."""
 
 COMPILE_SECS: Final = 10.0
 _FROM_OUTSIDE: Final = frozenset({SIGHUP, SIGINT, SIGKILL, SIGTERM})
-"""Signals that end the compiler whatever it compiles: sent to all processes of ours, or for want of memory."""
+"""Signals that end the compiler whatever it compiles: sent to all our processes, or out of memory."""
 _FOR_ITS_NAME: Final = frozenset({EEXIST, EISDIR, ENAMETOOLONG, ENOTDIR})
-"""Why a file cannot be written wherever it is tried: others are of the machine, which may have room again."""
+"""Errors because of a file's name; others come from the machine, and may go away."""
 _FILE: Final = "__schema__.proto"
 """The name of the file itself: no reference has it."""
 _KNOWN: Final = ("google/protobuf/", "google/type/", "google/api/", "google/rpc/")
-"""Files that everybody may import without a reference."""
+"""Files that may be imported without a reference."""
 
 
 def read_indexes(data: bytes, start: int) -> tuple[tuple[int, ...], int]:
-    """Return the indexes of a message in its file, and where they end.
+    """Return the indexes of a message in its file, and the offset after them.
 
-    They are whole numbers in zigzag form, their count first; a count of 0 is short for the first message. Raises
-    `UndecodableError` where there are none.
+    They are zigzag varints, preceded by their count; a count of 0 is short for the first message. Raises
+    `UndecodableError` if there are none.
     """
     count, at = _varint(data, start)
     if count == 0:
@@ -104,7 +104,7 @@ class ProtobufFile:
         self._pool.Add(file)
 
     def reader(self, indexes: Sequence[int]) -> Callable[[bytes, int], Any]:
-        """Return what reads a message from a byte on; raises `UndecodableError` where it is none that is wanted."""
+        """Return a function that reads a message from an offset on; raises `UndecodableError` for any other message."""
         described = self._described(indexes)
         if self._message is not None and described.full_name != self._message:
             text = f"the message is {described.full_name}; format.message is {self._message}"
@@ -132,16 +132,16 @@ class ProtobufFile:
 class ProtobufFiles:
     """The files of a stream's messages, each compiled once: a file has many messages.
 
-    `message` is the full name of the one that is expected, if only one is.
+    `message` is the full name of the only expected message, if there is one.
     """
 
     def __init__(self, message: str | None) -> None:
         self._message = message
         self._files: OrderedDict[int, tuple[Schema, ProtobufFile | UndecodableError]] = OrderedDict()
-        """By the identity of the schema, which is kept beside."""
+        """By identity of the schema, which is kept alive with it."""
 
     def reader(self, schema: Schema, indexes: Sequence[int]) -> Callable[[bytes, int], Any]:
-        """Return what reads the message with these indexes; raises `UndecodableError` where there is none."""
+        """Return the reader of the message with these indexes; raises `UndecodableError` if there is none."""
         _, file = self._files.get(id(schema), (schema, None))
         if file is None:
             try:
@@ -157,7 +157,7 @@ class ProtobufFiles:
 
 
 def _files_of(schema: Schema) -> dict[str, FileDescriptorProto]:
-    """Return all files of a schema by name, compiled; raises `UndecodableError` where that can't be done."""
+    """Return all files of a schema by name, compiled; raises `UndecodableError` if that is impossible."""
     texts = {**{name: reference.text for name, reference in schema.references.items()}, _FILE: schema.text}
     read = {name: _from_base64(text) for name, text in texts.items()}
     files = {name: file for name, file in read.items() if file is not None}
@@ -172,7 +172,7 @@ def _files_of(schema: Schema) -> dict[str, FileDescriptorProto]:
 
 
 def _from_base64(text: str) -> FileDescriptorProto | None:
-    """Return a file that a registry gives compiled, None for the text of a `.proto` file."""
+    """Return a file that a registry returned compiled, None for the text of a `.proto` file."""
     try:
         return FileDescriptorProto.FromString(b64decode(text, validate=True))
     except (ValueError, DecodeError):
@@ -180,9 +180,9 @@ def _from_base64(text: str) -> FileDescriptorProto | None:
 
 
 def _compile(texts: Mapping[str, str]) -> dict[str, FileDescriptorProto]:
-    """Return files of text compiled; in a process of its own, which tells what is wrong and can be ended.
+    """Return compiled files; in a process of its own, which reports what is wrong and can be killed.
 
-    Raises `FormatAwayError` where this machine is at fault, as without a folder for scratch files.
+    Raises `FormatAwayError` if this machine is at fault, for instance without a temporary folder.
     """
     try:
         return _compiled(texts)
@@ -212,7 +212,7 @@ def _compiled(texts: Mapping[str, str]) -> dict[str, FileDescriptorProto]:
         ended = run(command, capture_output=True, text=True, timeout=COMPILE_SECS, check=False, cwd=folder)  # noqa: S603
         if -ended.returncode in _FROM_OUTSIDE:
             raise ChildProcessError(f"the compiler was ended by {Signals(-ended.returncode).name}")
-        if ended.returncode and f"{out}: " in ended.stderr:  # it has read the schema, and there is no room for more
+        if ended.returncode and f"{out}: " in ended.stderr:  # it has read the schema, but cannot write the result
             raise ChildProcessError(f"the compiler says: {ended.stderr.strip()}")
         if ended.returncode:
             said = ended.stderr.replace(f"{folder}/", "").strip()
@@ -221,14 +221,14 @@ def _compiled(texts: Mapping[str, str]) -> dict[str, FileDescriptorProto]:
 
 
 def _includes() -> list[str]:
-    """Return where the compiler finds the files that everybody may import."""
+    """Return the include paths of files that may be imported without a reference."""
     spec = find_spec("google")
     folders = () if spec is None else spec.submodule_search_locations or ()
     return [f"-I{Path(folder).parent}" for folder in folders]
 
 
 def _known_file(name: str) -> FileDescriptorProto:
-    """Return a file that comes with Protobuf, with Google's common ones, or with Confluent's serializers."""
+    """Return a file that comes with Protobuf, Google's common protos, or Confluent's serializers."""
     if name in confluent.FILES:
         return _compile({_FILE: f'syntax = "proto3"; import "{name}";'})[name]
     found = FileDescriptorProto()

@@ -1,9 +1,9 @@
-"""What a schema registry says of an id, and how it is asked.
+"""Schemas by id from a schema registry.
 
-One registry serves all streams of a process, as schemas never change under their id. It is asked in threads of its own,
-so that whoever decodes waits for a bounded time, whatever becomes of the question. An answer says something of a
-record's schema (it is there, unknown, or of no use), or it says that the registry does not work: only the second is
-`FormatAwayError`, for which nobody's records are to blame.
+One registry serves all streams of a process, since a schema never changes under its id. Queries run in threads of their
+own, so that a decoder waits for a bounded time whatever happens to the query. An answer is either about a record's
+schema (found, unknown, or unusable), or shows that the registry does not work: only the latter is a `FormatAwayError`,
+for which no record is at fault.
 """
 
 import json
@@ -32,26 +32,26 @@ SchemaKey = int | str
 
 THREADS: Final = 4
 MAX_REFERENCES: Final = 64
-"""Schemas that one schema may draw in, all levels counted."""
+"""Schemas that one schema may refer to, on all levels together."""
 MAX_UNKNOWN: Final = 10_000
-"""Ids that are remembered as unknown: whoever writes garbage names a new one with each record."""
+"""Unknown ids that are cached: a producer of garbage uses a new one for each record."""
 MAX_ID: Final = 2**31 - 1
-"""Registries number their schemas with Java's whole numbers."""
+"""Registries number their schemas with 32-bit signed integers."""
 MAX_TEXT: Final = 300
 
 EIGHT_BYTES: Final = (
     ": the frame has an id of eight bytes, perhaps, as Apicurio's serializers before version 3 write it; have the "
     "producer set apicurio.registry.as-confluent to true (from version 3 on, leave apicurio.registry.id-handler out)"
 )
-"""The first four of them are 0, and no registry gives that number."""
+"""The first four of them are 0, and no registry uses that id."""
 
 _NOT_FOUND: Final = frozenset({40401, 40402, 40403})
-"""What the registry's own 404 says: no such subject, version, schema. Any other 404 comes from somebody else."""
+"""Codes of the registry's own 404: no such subject, version, schema. Any other 404 comes from something else."""
 
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """A schema as the registry gave it; `references` are those that it names, by that name, in an order that parses."""
+    """A schema from the registry; `references` are its references by name, in an order that can be parsed."""
 
     kind: str
     """`AVRO`, `PROTOBUF` or `JSON`."""
@@ -60,7 +60,7 @@ class Schema:
 
 
 Found = Schema | Verdict
-"""A schema, or what becomes of every record that names it."""
+"""A schema, or the verdict of every record that names it."""
 
 
 class _UnusableError(Exception):
@@ -68,17 +68,17 @@ class _UnusableError(Exception):
 
 
 class _UnknownError(Exception):
-    """The registry says that there is no such thing."""
+    """The registry says that it does not exist."""
 
 
 class _NoPlaceError(Exception):
-    """Something says that there is no such place: not in the registry's own words."""
+    """A 404 that is not the registry's own."""
 
 
 class SchemaRegistry:
-    """Schemas by id, kept in memory; any thread may ask. `now` is a monotonic clock.
+    """Schemas by id, cached; thread-safe. `now` is a monotonic clock.
 
-    Who we are is looked up in the secrets with each question, since what a file brought may change.
+    Credentials are looked up at each query, since those from files may change.
     """
 
     def __init__(
@@ -91,20 +91,20 @@ class SchemaRegistry:
         self._lock = threading.Lock()
         self._schemas: OrderedDict[SchemaKey, Schema] = OrderedDict()
         self._without: OrderedDict[SchemaKey, tuple[float, Verdict]] = OrderedDict()
-        """Ids without a schema that could be used, until when that is believed."""
+        """Ids without a usable schema, and until when this is cached."""
         self._asked: dict[SchemaKey, Future[Found]] = {}
         self._client: httpx.Client | None = None
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="schema-registry")
 
     def close(self) -> None:
-        """Ask nothing more."""
+        """Stop all queries."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._drop_client()
 
     def find(self, keys: Iterable[SchemaKey]) -> dict[SchemaKey, Found]:
-        """Return what there is for each key, within `timeout_secs`; raises `FormatAwayError` when that can't be known.
+        """Return the result for each key, within `timeout_secs`; raises `FormatAwayError` if that is impossible.
 
-        What became known meanwhile is kept, so that the next call goes on from there.
+        Results that arrived meanwhile are cached, so that the next call continues from there.
         """
         found: dict[SchemaKey, Found] = {}
         asked: dict[SchemaKey, Future[Found]] = {}
@@ -120,7 +120,7 @@ class SchemaRegistry:
         if not asked:
             return found
         done, late = wait(asked.values(), self._settings.timeout_secs, return_when=FIRST_EXCEPTION)
-        answered = [future for future in done if not future.cancelled()]  # as by another stream, which took it back
+        answered = [future for future in done if not future.cancelled()]  # cancelled by another stream
         trouble = next((error for future in answered if (error := future.exception()) is not None), None)
         if trouble is not None or late or len(answered) < len(done):
             self._take_back(asked)
@@ -130,11 +130,11 @@ class SchemaRegistry:
         return found | {key: future.result() for key, future in asked.items()}
 
     def ping(self) -> None:
-        """Ask for something that any registry has; raises `FormatAwayError` when it does not answer as one."""
+        """Query something that any registry has; raises `FormatAwayError` if it does not answer like one."""
         try:
             answer = self._get("subjects")
         except _UnusableError:
-            return  # more subjects than are read: it is a registry
+            return  # too many subjects to read: it is a registry
         except (_UnknownError, _NoPlaceError) as error:
             raise self._away(str(error)) from error
         if not isinstance(answer, list):
@@ -143,7 +143,7 @@ class SchemaRegistry:
     def _submit(self, key: SchemaKey) -> Future[Found]:
         try:
             return self._threads.submit(self._ask, key)
-        except RuntimeError as error:  # we are closed
+        except RuntimeError as error:  # closed
             raise self._away("nothing is asked any more") from error
 
     def _known(self, key: SchemaKey) -> Found | None:
@@ -158,7 +158,7 @@ class SchemaRegistry:
         return None
 
     def _take_back(self, asked: Mapping[SchemaKey, Future[Found]]) -> None:
-        """Forget questions that nobody has begun to ask, so that they cannot pile up."""
+        """Cancel queries that were not started, so that they cannot pile up."""
         with self._lock:
             for key, future in asked.items():
                 if future.cancel() and self._asked.get(key) is future:
@@ -167,7 +167,7 @@ class SchemaRegistry:
     # ------------------------------------------------------------------ the registry's threads
 
     def _ask(self, key: SchemaKey) -> Found:
-        """Return what the registry has for a key, and keep it."""
+        """Return what the registry has for a key, and cache it."""
         try:
             found = self._fetch(key)
         except BaseException:
@@ -190,7 +190,7 @@ class SchemaRegistry:
         path = f"schemas/ids/{key}" if isinstance(key, int) else f"schemas/guids/{quote(key, safe='')}"
         named = f"schema {key}"
         if isinstance(key, int) and key > MAX_ID:
-            # Confluent's answers as if there was no such place, and as of an address that is wrong that is no answer.
+            # Confluent's registry answers a 404 that looks like a wrong address, which would not count as an answer.
             return refused("schema_not_found", f"no registry gives a schema a number as large as {key}")
         try:
             return self._schema(self._get(path), iter(range(MAX_REFERENCES)))
@@ -207,7 +207,7 @@ class SchemaRegistry:
             return refused("schema_unusable", f"{named}: {error}")
 
     def _schema(self, answer: Any, budget: Iterator[int]) -> Schema:
-        """Return a schema with those that it refers to; `budget` has an item for each that it may still draw in."""
+        """Return a schema with its references; `budget` has an item for each that may still be fetched."""
         if not isinstance(answer, dict) or not isinstance(answer.get("schema"), str):
             raise self._away("the answer is JSON, but no schema")
         kind = answer.get("schemaType") or "AVRO"
@@ -216,9 +216,9 @@ class SchemaRegistry:
         for reference in named if isinstance(named, list) else [named]:
             match reference:
                 case {"name": str(name), "subject": str(subject), "version": int(version)}:
-                    if next(budget, None) is None:  # which also ends those that go in circles
+                    if next(budget, None) is None:  # also ends circular references
                         raise _UnusableError(f"draws in more than {MAX_REFERENCES} other schemas, or itself")
-                    # What was deleted since stays what the schema was written with, as the schema itself does.
+                    # A version that was deleted is still what the schema was written with.
                     path = f"subjects/{quote(subject, safe='', errors='replace')}/versions/{version}?deleted=true"
                     try:
                         inner = self._schema(self._get(path), budget)
@@ -231,7 +231,7 @@ class SchemaRegistry:
         return Schema(str(kind), answer["schema"], references)
 
     def _get(self, path: str) -> Any:
-        """Return an answer of the registry's, decoded."""
+        """Return a decoded answer of the registry."""
         status, body = self._exchange(f"{self.url}/{path}", self._now() + self._settings.timeout_secs)
         if body is None:
             raise _UnusableError(f"is larger than schema_registry.max_schema_bytes ({self._settings.max_schema_bytes})")
@@ -252,7 +252,7 @@ class SchemaRegistry:
         raise _NoPlaceError(text)
 
     def _exchange(self, url: str, deadline: float) -> tuple[int, bytes | None]:
-        """Return status and body of a reply; no body where it is too large."""
+        """Return status and body of a response; None as body if it is too large."""
         headers = {"Accept": "application/vnd.schemaregistry.v1+json, application/json", **self._authorization()}
         parts, size = [], 0
         try:
@@ -267,12 +267,12 @@ class SchemaRegistry:
                 return response.status_code, b"".join(parts)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError) as error:
             self._drop_client()
-            # Of what is no HTTP the library tells the line, which may be of our own request, with our credentials.
+            # For a response that is not HTTP, httpx quotes a line, which may be our own request, with credentials.
             told = "no HTTP, or not all of it" if isinstance(error, httpx.RemoteProtocolError) else error
             raise self._away(f"{type(error).__name__}: {told}".rstrip(": ")) from error
 
     def _authorization(self) -> dict[str, str]:
-        """Return the header that says who we are, if the settings do."""
+        """Return the authorization header, if the settings have credentials."""
         token = self._secrets.registry_token()
         if token is not None:
             return {"Authorization": f"Bearer {token.get_secret_value()}"}
@@ -283,7 +283,7 @@ class SchemaRegistry:
         return {"Authorization": f"Basic {b64encode(pair).decode()}"}
 
     def _open(self) -> httpx.Client:
-        """Return the client; after a failure a new one, which reads the files of certificates again."""
+        """Return the client; after a failure a new one, which reads the certificate files again."""
         with self._lock:
             if self._client is None:
                 self._client = httpx.Client(
@@ -312,4 +312,4 @@ _HINTS: Final = {
 
 
 class _UnknownReferenceError(_UnknownError):
-    """What a schema refers to is not there."""
+    """A schema that another one refers to does not exist."""
