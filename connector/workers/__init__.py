@@ -1,1 +1,1 @@
-"""Several workers on one machine: a supervisor, and what its pages make of theirs."""
+"""Several workers on one machine: a supervisor, and the pages that merge those of its workers."""

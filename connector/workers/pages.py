@@ -1,7 +1,7 @@
-"""The pages of a supervisor: one address for all workers, whose own pages are sockets that nobody else can reach.
+"""The pages of a supervisor: one address for all workers, whose own pages are on Unix sockets.
 
-Each page asks all workers when it is asked for, and says what theirs come to. A POST is passed on as it came: the token
-is compared by each worker, here nothing of it is looked at.
+Each page queries all workers when it is requested, and merges their answers. A POST is forwarded unchanged: each worker
+checks the token, the supervisor does not look at it.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from connector.workers.worker import Worker
 _ASK_SECS: Final = 5.0
 _RESUME_SECS: Final = 12.0
 _NOTICED_SECS: Final = 0.3
-"""So much later than that its socket is closed it may be heard that a worker has ended."""
+"""Upper bound for the time from when a worker's socket closes until its exit is noticed."""
 _FORM: Final = "application/x-www-form-urlencoded"
 _PASSED_ON: Final = ("Authorization", "Content-Type")
 
@@ -36,7 +36,7 @@ log = get_logger("workers")
 
 
 class Pages:
-    """Serves the pages between `start` and `stop`. `about` gives what `/status` says of the supervisor itself."""
+    """Serves the pages between `start` and `stop`. `about` returns what `/status` says about the supervisor itself."""
 
     def __init__(
         self, settings: Settings, secrets: Secrets, workers: list[Worker], about: Callable[[], dict[str, Any]]
@@ -64,7 +64,7 @@ class Pages:
         """Listen; raises `PagesError`."""
         host, port = self.settings.web.host, self.settings.web.port
         for worker in self._workers:
-            # A worker that starts again is behind the same path, but no connection to it is the same.
+            # A restarted worker has the same path, but needs new connections.
             through = aiohttp.UnixConnector(str(worker.socket), force_close=True)
             self._sessions[worker.ordinal] = aiohttp.ClientSession(connector=through)
         await self._runner.setup()
@@ -76,7 +76,7 @@ class Pages:
         log.info("pages", host=host, port=self._runner.addresses[0][1])
 
     async def stop(self) -> None:
-        """Let go of everything."""
+        """Close everything."""
         await asyncio.gather(*(session.close() for session in self._sessions.values()))
         await self._runner.cleanup()
 
@@ -112,18 +112,18 @@ class Pages:
             log.info("forwarded to all workers", action=action, stream=name, remote=request.remote)
         return answered(status, told)
 
-    # ------------------------------------------------------------------ what the console asks of its host
+    # ------------------------------------------------------------------ for the console
 
     def token(self) -> SecretStr | None:
         """Return the token as it was last read."""
         return self._secrets.web_token()
 
     async def status(self) -> dict[str, Any]:
-        """Return what `/status` says."""
+        """Return the content of `/status`."""
         return (await self._joined_status())[1]
 
     async def act(self, stream: str, action: str, form: Form, *, remote: str | None) -> tuple[int, dict[str, Any]]:
-        """Pause or resume a stream at every worker."""
+        """Pause or resume a stream on every worker."""
         token = self.token()
         assert token is not None, "nobody has logged in without one"
         headers = {"Authorization": f"Bearer {token.get_secret_value()}", "Content-Type": _FORM}
@@ -133,7 +133,7 @@ class Pages:
         return status, told
 
     async def _joined_status(self) -> tuple[int, dict[str, Any]]:
-        """Return the status page's code and values; 503 while no worker can say what a stream does."""
+        """Return the HTTP status and content of the status page; 503 while no worker can report a stream."""
         heard = await self._ask_all("/status")
         answered = [one for one in heard if one.status == 200]
         states = {one.ordinal: one.state for one in heard}
@@ -173,7 +173,7 @@ class Pages:
                 body = decode(await reply.read())
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
             await asyncio.sleep(_NOTICED_SECS)
-            # One that did answer, and should still: as bad as a single process that does not.
+            # It has answered before and should still: as bad as a single process that does not answer.
             return Heard(worker.ordinal, "silent" if worker.state == "running" else worker.state)
         worker.answered()
         return Heard(worker.ordinal, worker.state, reply.status, body)

@@ -1,8 +1,8 @@
-"""One process over several workers: it starts them, starts those again that die, and stops all of them as one.
+"""One process over several workers: starts them, restarts those that die, and stops all of them together.
 
-It carries no record. Each worker is a connector process like any other, in the same group, so that Kafka alone says who
-has which partition; what is kept here is which ids they have, that they live, and one way to stop. Workers are on a
-leash (`connector/processes.py`): whatever ends the supervisor ends them.
+No record passes through it. Each worker is an ordinary connector process in the same group, so Kafka alone decides who
+has which partition; the supervisor assigns their ids, watches them, and stops them. Workers exit with it, however it
+ends (`connector/processes.py`).
 """
 
 import asyncio
@@ -34,22 +34,22 @@ from connector.workers.worker import Worker
 log = get_logger("workers")
 
 _CANNOT_START: Final = 1
-"""Stands for the exit code of a process that the system would not start."""
+"""The exit code for a process that the system could not start."""
 
 _MAX_SOCKET_PATH: Final = 100
-"""Bytes; the kernel takes 107 on Linux, and fewer elsewhere."""
+"""Bytes; the kernel allows 107 on Linux, and fewer elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
-    """What the settings file said when it was read: a worker that starts again must not differ from the others."""
+    """The settings file as it was read: a restarted worker must not differ from the others."""
 
     path: Path
     content: bytes = field(repr=False)
 
     @classmethod
     def of(cls, settings: Settings, path: Path) -> "_Copy":
-        """Return a copy that stands at a path."""
+        """Return a copy to be written to a path."""
         assert settings.origin is not None, "a supervisor runs a settings file"
         copy = cls(path, settings.origin.content)
         with temporary_files():
@@ -57,8 +57,8 @@ class _Copy:
         return copy
 
     def keep(self) -> None:
-        """Write it where it is missing: what nobody has read for days is cleared away from temporary folders."""
-        make_own(self.path.parent)  # a folder that was emptied goes as well
+        """Write it if it is missing: temporary folders are cleared of files that were not read for days."""
+        make_own(self.path.parent)  # an emptied folder may be removed as well
         if not self.path.exists():
             self.path.touch(mode=0o600)
             self.path.write_bytes(self.content)
@@ -68,17 +68,17 @@ class _Copy:
 class Supervisor:
     """Runs the workers of one settings file.
 
-    `command` gives the arguments of a worker's process, for a copy of the settings, and whether SIGUSR1 has switched
-    the log's level by then: the next one must not switch it the other way than those of the others.
+    `command` returns the arguments of a worker's process, given a copy of the settings and whether SIGUSR1 has toggled
+    the log level, so that a new worker has the same level as the others.
 
-    Invariant: once a stop has been asked for, nothing is started any more.
+    Invariant: once a stop was requested, nothing is started.
     """
 
     settings: Settings
     policy: RestartPolicy
     command: Callable[[Worker, Path, bool], list[str]]
     fatal: Worker | None = None
-    """The worker whose end no restart would mend."""
+    """The worker whose exit a restart cannot fix."""
     _workers: list[Worker] = field(default_factory=list)
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _log_switched: bool = False
@@ -89,18 +89,18 @@ class Supervisor:
         self._secrets = Secrets(self.settings)
 
     async def run(self) -> int:
-        """Run until a signal, or an end that no restart mends, has ended all workers; return the whole's exit code.
+        """Run until a signal, or an exit that a restart cannot fix, has ended all workers; return the exit code.
 
         Raises `InstanceIdInUseError`, `TemporaryFolderError` or `PagesError` before anything is started.
         """
-        claims = claim_all(self.settings)  # held until the process ends
+        claims = claim_all(self.settings)  # held until the process exits
         with temporary_files():
             home = Path(tempfile.mkdtemp(prefix="trackly-workers-"))
         try:
             if self.settings.web.enabled and len(bytes(home / "99.sock")) > _MAX_SOCKET_PATH:
                 raise PagesError(f"the folder {home} has too long a name for sockets; set TMPDIR to a shorter one")
             copy = _Copy.of(self.settings, home / "settings.yaml")
-            # A start waits so long for brokers; what stands still after it does so for a reason that nobody knows.
+            # A start may wait so long for brokers; what stands still after that does so for an unknown cause.
             start_secs = self.settings.kafka.startup_timeout_secs + self.settings.health.stalled_secs
             for ordinal, claimed in enumerate(claims):
                 path = home / f"{ordinal}.sock" if self.settings.web.enabled else None
@@ -134,7 +134,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._asked_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._read_secrets)
-        self._read_secrets()  # a SIGHUP that came before was not heard
+        self._read_secrets()  # a SIGHUP before this was not handled
         loop.add_signal_handler(signal.SIGUSR1, self._log_more_or_less)
         hear_requests()
         watching = loop.create_task(self._end_in_time())
@@ -144,11 +144,11 @@ class Supervisor:
                     for worker in self._workers:
                         keeping.create_task(self._keep(worker, copy, waiters))
             finally:
-                self._signal_all(signal.SIGKILL)  # there is none, unless something here has failed
+                self._signal_all(signal.SIGKILL)  # there is none left, unless something here failed
                 watching.cancel()
 
     async def _keep(self, worker: Worker, copy: _Copy, waiters: ThreadPoolExecutor) -> None:
-        """Keep one worker running until all are to stop."""
+        """Keep one worker running until all should stop."""
         try:
             while not self._stopping.is_set():
                 code = await self._live(worker, copy, waiters)
@@ -167,7 +167,7 @@ class Supervisor:
             worker.over()
 
     async def _live(self, worker: Worker, copy: _Copy, waiters: ThreadPoolExecutor) -> int:
-        """Start a worker's process, wait for its end, and return its exit code, below 0 for a signal."""
+        """Start a worker's process, wait for its exit, and return its exit code; negative for a signal."""
         if worker.socket is not None:
             worker.socket.unlink(missing_ok=True)
         worker.restarts.started(now=now())
@@ -175,7 +175,7 @@ class Supervisor:
             copy.keep()
             process = spawn(self.command(worker, copy.path, self._log_switched), log=None)
         except OSError as error:
-            log.error("worker cannot be started", worker=worker.ordinal, error=str(error))  # noqa: TRY400 (its text says it)
+            log.error("worker cannot be started", worker=worker.ordinal, error=str(error))  # noqa: TRY400 (the text is enough)
             worker.ended(_CANNOT_START)
             return _CANNOT_START
         worker.began(process)
@@ -187,13 +187,13 @@ class Supervisor:
         return code
 
     def _read_secrets(self) -> None:
-        """Read the console's token again, and have all workers read theirs, who tell of what is wrong."""
+        """Read the console's token again, and make all workers read their secrets, who report errors."""
         with suppress(SettingsError):
             self._secrets.read_again()
         self._signal_all(signal.SIGHUP)
 
     def _asked_to_stop(self) -> None:
-        """Stop all in order; at the second time, at once."""
+        """Stop all workers in order; at the second request, immediately."""
         if not self._stopping.is_set():
             self._stop()
             return
@@ -205,7 +205,7 @@ class Supervisor:
         self._signal_all(signal.SIGTERM)
 
     async def _end_in_time(self) -> None:
-        """End what has not drained halfway between its own deadline and the one of whoever stops us."""
+        """Kill what has not drained halfway between its own deadline and that of whoever stops us."""
         await self._stopping.wait()
         drain = max(stream.delivery.drain_secs for stream in self.settings.streams)
         await asyncio.sleep((drain + self.settings.shutdown.grace_secs) / 2)

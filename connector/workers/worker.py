@@ -1,4 +1,4 @@
-"""A worker as its supervisor knows it: what the kernel says of its process, and whether its pages answer."""
+"""A worker as its supervisor sees it: the state of its process, and whether its pages answer."""
 
 import signal
 import subprocess
@@ -14,7 +14,7 @@ from connector.telemetry.metrics import WorkerSeen
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """A worker over all its lives: a process, or the wait for the next one. At most one process at a time."""
+    """A worker over all restarts: a process, or the wait for the next one. At most one process at a time."""
 
     ordinal: int
     instance_id: str
@@ -32,12 +32,12 @@ class Worker:
 
     @property
     def is_up(self) -> bool:
-        """Tell whether there is a process."""
+        """Whether there is a process."""
         return self.process is not None
 
     @property
     def state(self) -> str:
-        """Say what it does: `running` once its pages have answered, `starting` before, `silent` if that takes long."""
+        """Its state: `running` once its pages have answered, `starting` before, `silent` if that takes long."""
         if self.process is None:
             return "stopped" if self._over else "restarting"
         if self._signalled:
@@ -47,20 +47,20 @@ class Worker:
         return "silent" if now() - self._began_at > self.start_secs else "starting"
 
     def began(self, process: subprocess.Popen[bytes]) -> None:
-        """Take note of a new process."""
+        """Note a new process."""
         self.process, self.started_at = process, time.time()
         self._has_answered, self._began_at = False, now()
 
     def ended(self, code: int) -> None:
-        """Take note that the process has gone."""
+        """Note that the process has exited."""
         self.process, self.last_exit = None, code
 
     def answered(self) -> None:
-        """Take note that its pages answer."""
+        """Note that its pages answer."""
         self._has_answered = True
 
     def over(self) -> None:
-        """Take note that there will be no other process."""
+        """Note that there will be no other process."""
         self._over = True
 
     def signal(self, number: signal.Signals) -> None:
@@ -82,5 +82,5 @@ class Worker:
         }
 
     def seen(self) -> WorkerSeen:
-        """Return what the metrics say of it."""
+        """Return what the metrics report about it."""
         return WorkerSeen(self.ordinal, self.is_up, self.restarts.times)
