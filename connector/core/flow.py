@@ -135,7 +135,7 @@ class Flow:
     def assign(self, partition: Partition, epoch: int, progress: Progress) -> PartitionState:
         """Take over a partition at the progress that its last owner committed."""
         if partition in self.partitions:
-            self.let_go([partition])
+            self.release([partition])
         state = PartitionState(
             partition,
             epoch,
@@ -188,12 +188,12 @@ class Flow:
         """Make the next tick commit a partition's progress, changed or not."""
         self._dirty.add(partition)
 
-    def let_go(self, partitions: Iterable[Partition]) -> None:
+    def release(self, partitions: Iterable[Partition]) -> None:
         """Release partitions: no tick names them again, and late replies for them are only kept in case they return."""
         for partition in partitions:
             state = self.partitions.pop(partition, None)
             if state is not None:
-                self.remembered.let_go(state)
+                self.remembered.release(state)
             self._dirty.discard(partition)
             self.crowding.forget(partition)
         self._prune_unstarted()

@@ -59,7 +59,7 @@ class Remembered:
 
     # ------------------------------------------------------------------ partitions come and go
 
-    def let_go(self, state: PartitionState) -> None:
+    def release(self, state: PartitionState) -> None:
         """Note what is listed for a partition that is released."""
         self._left[state.partition] = _Left(state.epoch, [state.told], state.untaken())
 

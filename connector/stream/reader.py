@@ -449,7 +449,7 @@ class Reader:
 
     def _forget(self, partitions: Iterable[Partition]) -> None:
         with self._state.changed:
-            self._state.flow.let_go(partitions)
+            self._state.flow.release(partitions)
             self._state.admission.keep(self._state.flow.is_alive)
             for partition in partitions:
                 self._assigned.pop(partition, None)
@@ -502,7 +502,7 @@ class Reader:
                     continue
                 if self._ticker.names({partition}):  # nothing would reject its commit: await the result
                     continue
-                flow.let_go([partition])
+                flow.release([partition])
                 if self._state.partition_holds.pop(partition, None) is not None:
                     self._beginnings.forget(partition)  # later causes were not decided about
             self._look_up([partition])

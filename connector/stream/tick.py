@@ -340,7 +340,7 @@ class Ticker:
         """Release partitions whose topic was deleted, so that they do not fail every tick."""
         with self._state.lock:
             partitions = [p for p in self._state.flow.partitions if p.topic in gone]
-            self._state.flow.let_go(partitions)
+            self._state.flow.release(partitions)
             self._state.admission.keep(self._state.flow.is_alive)
         self._log.error("topic deleted", topics=sorted(gone), partitions=len(partitions))
 

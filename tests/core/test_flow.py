@@ -173,7 +173,7 @@ def test_an_aborted_tick_keeps_nothing_of_a_partition_that_went_meanwhile() -> N
     made.settle(Finished((of_b,), Verdicts(SKIPPED)))
     tick = made.plan(now=0, slots=1)
     assert tick is not None
-    made.let_go([A])
+    made.release([A])
 
     made.aborted(tick)
 
@@ -277,7 +277,7 @@ def test_no_tick_names_a_partition_that_was_let_go() -> None:
     made = flow(A, B)
     made.add_ready([batch(chunk(A, range(5)), chunk(B, range(5)))])
     [(serial, _)] = started(made)
-    made.let_go([A])
+    made.release([A])
 
     settled(made, serial)
 
@@ -482,7 +482,7 @@ def test_a_tick_is_taken_back_whose_partition_goes_before_it_is_chosen_what_star
     tick = made.plan(now=0.0, slots=0)
     assert tick is not None
     if goes != "nothing":
-        made.let_go([B if goes == "another one goes" else A])
+        made.release([B if goes == "another one goes" else A])
     if goes == "it begins anew":
         made.assign(A, 2, Progress(0))
 
@@ -578,7 +578,7 @@ def test_offsets_that_lie_between_those_that_were_read_are_counted_and_none_of_t
 def test_what_is_read_of_a_partition_that_is_gone_is_dropped() -> None:
     """One call to the consumer may bring records of a partition that was revoked during it."""
     made = flow(A, B)
-    made.let_go([A])
+    made.release([A])
 
     assert made.intake(chunk(A, range(3))) == Intake((), ())
 
@@ -810,7 +810,7 @@ def lost_as_it_was_withdrawn() -> tuple[Flow, Progress]:
     committed = said(tick)
     [(serial, _)] = made.committed(tick)
     made.again(made.withdraw(serial), at=0.0)
-    made.let_go([A])
+    made.release([A])
     return made, committed
 
 
@@ -827,7 +827,7 @@ def test_what_was_surely_not_taken_is_not_doubted_when_the_partition_comes_back(
 def test_what_is_posted_as_the_partition_goes_is_doubted_when_it_comes_back() -> None:
     made, tick = about_to_start()
     made.committed(tick)
-    made.let_go([A])
+    made.release([A])
 
     state = made.assign(A, 2, said(tick))
 
@@ -845,7 +845,7 @@ def test_what_another_worker_listed_meanwhile_is_doubted_although_we_know_of_our
 
 def test_what_was_listed_after_the_partition_had_gone_was_never_posted() -> None:
     made, tick = about_to_start()
-    made.let_go([A])
+    made.release([A])
     assert not made.committed(tick)
 
     state = made.assign(A, 2, said(tick))
@@ -857,10 +857,10 @@ def test_an_answer_is_not_of_a_record_that_another_worker_has_settled_since() ->
     """Nor of one that stands at its offset in a topic that was made anew."""
     made, tick = about_to_start()
     [(serial, _)] = made.committed(tick)
-    made.let_go([A])
+    made.release([A])
     settled(made, serial)
     made.assign(A, 2, Progress(3))
-    made.let_go([A])
+    made.release([A])
     made.assign(A, 3, Progress(0, in_flight=RangeSet([(0, 3)])))
 
     intake = made.intake(chunk(A, range(3), epoch=3))
@@ -928,7 +928,7 @@ def test_a_partition_that_was_let_go_has_no_age() -> None:
     made = flow(A)
     read(made, _appended(A, 0, 3, 1_000))
 
-    made.let_go([A])
+    made.release([A])
 
     assert made.oldest_ms() is None
 

@@ -519,7 +519,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     def hand_over(self, at: int, who: int, commits: bool) -> None:
         partition = PARTITIONS[at % 3]
         if partition in self.owner:
-            self.let_go(partition, commits=commits)
+            self.give_up(partition, commits=commits)
         self.take_over(self.workers[who % 2], partition)
 
     @rule(at=numbers, commits=st.booleans(), late=st.sampled_from(["silent", "taken", "not_taken", "judged", "lost"]))
@@ -532,7 +532,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         if partition in self.owner:
             worker = self.owner[partition]
             inherited = worker.flow.partitions[partition].doubt.copy()
-            self.let_go(partition, commits=commits)
+            self.give_up(partition, commits=commits)
             for serial in sorted(worker.posted):
                 self.carry_out(worker, serial, worker.posted.pop(serial), late, codes="qdat")
             listed = {position for batch in worker.listed.values() for position in positions(batch.chunks)}
@@ -543,7 +543,7 @@ class DeliveryMachine(RuleBasedStateMachine):
                 if offset in doubt and offset not in inherited and position not in listed | worker.told:
                     assert self.perhaps_taken[position], "it doubts what was surely not taken"
 
-    def let_go(self, partition: Partition, *, commits: bool) -> None:
+    def give_up(self, partition: Partition, *, commits: bool) -> None:
         """Have the owner give a partition up, drained or not; by then its running tick is resolved, or thrown away."""
         worker = self.owner[partition]
         running = worker.running is not None and partition in worker.running.offsets
@@ -553,7 +553,7 @@ class DeliveryMachine(RuleBasedStateMachine):
             progress = decode(*self.committed[partition])
             if self.limits.max_metadata == 4_000:
                 assert progress.in_flight == worker.flow.partitions[partition].doubt
-        worker.flow.let_go([partition])
+        worker.flow.release([partition])
         worker.admission.keep(worker.flow.is_alive)
         del self.owner[partition], worker.epochs[partition], worker.read_to[partition]
 
@@ -606,7 +606,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         for partition, worker in list(self.owner.items()):
             state = worker.flow.partitions[partition]
             if state.revoking or state.held:
-                self.let_go(partition, commits=True)
+                self.give_up(partition, commits=True)
                 self.take_over(worker, partition)
         records = sum(len(topic.kinds) for topic in self.topics.values())
         for _ in range(10 + DRAIN_TURNS_PER_RECORD * records):

@@ -102,7 +102,7 @@ def test_a_batch_that_mixes_partitions_loses_nothing_when_one_of_them_goes() -> 
     listing = made.plan(now=0.0, slots=64)
     assert listing is not None
     ((serial, posted),) = made.committed(listing)
-    made.let_go([A])
+    made.release([A])
 
     item = made.finish(serial, posted.chunks, Verdicts(QUEUED, {4: REFUSED}), attempts=1, sent_ms=1, answered_ms=2)
 
@@ -214,7 +214,7 @@ def test_an_answer_after_the_revoke_reaches_no_tick() -> None:
     made.add_ready([batch(two)])
     ((serial, _),) = started(made)
     made.begin_revoke([A])
-    made.let_go([A])
+    made.release([A])
 
     assert settled(made, serial) is None
     assert made.plan(now=0.0, slots=64) is None
@@ -230,7 +230,7 @@ def test_an_answer_to_an_earlier_assignment_changes_nothing_of_the_later_one() -
     read(made, two)
     made.add_ready([batch(two)])
     ((serial, _),) = started(made)
-    made.let_go([A])
+    made.release([A])
     made.assign(A, 2, Progress(0))
     later = chunk(A, range(2), epoch=2)
     read(made, later)

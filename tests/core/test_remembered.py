@@ -170,7 +170,7 @@ def test_results_that_are_told_again_weigh_what_their_records_do() -> None:
 def test_a_partition_that_comes_back_doubts_nothing_that_was_answered() -> None:
     made = owning(A)
     serial, sent = posted(made, chunk(A, range(3)))
-    made.let_go([A])
+    made.release([A])
     late = made.finish(serial, sent.chunks, Verdicts(QUEUED), attempts=1, sent_ms=5, answered_ms=6)
     made.assign(A, LATER, Progress(0, in_flight=RangeSet([(0, 4)])))
 
@@ -186,20 +186,20 @@ def test_what_was_listed_and_never_posted_is_doubted_only_if_somebody_has_commit
     made = owning(A)
     made.intake(chunk(A, range(3)))
     tick = listing(made, chunk(A, range(3)))
-    made.let_go([A])
+    made.release([A])
     made.aborted(tick)
     told = decode(*tick.offsets[A])
     assert told.in_flight == RangeSet([(0, 3)])
 
     assert not made.remembered.unknown(A, told)
     assert not made.assign(A, LATER, told).doubt
-    made.let_go([A])
+    made.release([A])
     assert not made.assign(A, LATER + 1, told).doubt, "nobody has posted it yet"
-    made.let_go([A])
+    made.release([A])
     others = replace(told, mark=told.mark + 1)
     assert made.remembered.unknown(A, others) == told.in_flight
     assert made.assign(A, LATER + 2, others).doubt == told.in_flight
-    made.let_go([A])
+    made.release([A])
     assert made.assign(A, LATER + 3, others).doubt == told.in_flight, "whoever said that may have posted it"
 
 
@@ -212,10 +212,10 @@ def test_what_was_surely_not_taken_is_doubted_only_if_somebody_has_committed_sin
     assert told.in_flight == RangeSet([(0, 3)])
 
     if answered == "after":
-        made.let_go([A])
+        made.release([A])
     made.again(made.withdraw(serial), at=5)
     if answered == "before":
-        made.let_go([A])
+        made.release([A])
 
     assert made.remembered.unknown(A, replace(told, mark=told.mark + 1)) == told.in_flight
     assert not made.remembered.unknown(A, told)
@@ -232,7 +232,7 @@ def test_what_the_storm_guard_set_aside_was_surely_not_taken() -> None:
     assert item is not None
     made.set_aside(item, REFUSED.reason)
     told = made.partitions[A].told
-    made.let_go([A])
+    made.release([A])
     made.assign(A, LATER, told)
 
     intake = made.intake(again(A, range(3)))
@@ -249,7 +249,7 @@ def test_what_the_storm_guard_set_aside_is_no_answer_once_its_partition_is_gone(
     assert item is not None
     apart, _ = made.set_aside(item, REFUSED.reason)
     assert apart is not None
-    made.let_go([A])
+    made.release([A])
     assert made.settle(apart) is None
     others = Progress(0, mark=9, in_flight=RangeSet([(0, 1)]))
 
@@ -266,7 +266,7 @@ def test_what_was_listed_and_not_posted_as_its_partition_was_about_to_go_is_in_d
     assert made.committed(tick) == []
     told = made.partitions[A].told
     assert told.in_flight == RangeSet([(0, 3)])
-    made.let_go([A])
+    made.release([A])
 
     assert not made.assign(A, LATER, told).doubt
 
@@ -275,12 +275,12 @@ def test_that_the_first_of_two_requests_was_surely_not_taken_says_nothing_of_the
     made = owning(A)
     first, _ = posted(made, chunk(A, [0]))
     told = made.partitions[A].told
-    made.let_go([A])
+    made.release([A])
     made.assign(A, LATER, told)
     [read] = made.intake(again(A, [0])).doubtful
     made.committed(listing(made, replace(read, resent=True)))
     told = made.partitions[A].told
-    made.let_go([A])
+    made.release([A])
     made.again(made.withdraw(first), at=0)
 
     assert made.assign(A, LATER + 1, told).doubt == RangeSet([(0, 1)])
@@ -292,7 +292,7 @@ def test_what_is_in_flight_or_in_doubt_stays_in_doubt_when_nobody_has_committed_
     made.intake(chunk(A, [0, 1]))
     posted(made, chunk(A, [2, 3]))
     told = made.partitions[A].told
-    made.let_go([A])
+    made.release([A])
 
     assert made.assign(A, LATER, told).doubt == RangeSet([(0, 4)])
 
@@ -301,7 +301,7 @@ def test_what_is_listed_to_be_posted_again_though_it_may_have_been_taken_stays_i
     made = owning(A)
     made.intake(chunk(A, range(2)))
     tick = listing(made, replace(chunk(A, [0]), resent=True), chunk(A, [1]))
-    made.let_go([A])
+    made.release([A])
     made.aborted(tick)
 
     assert made.assign(A, LATER, decode(*tick.offsets[A])).doubt == RangeSet([(0, 1)])
@@ -314,7 +314,7 @@ def test_what_may_have_been_taken_the_first_time_stays_in_doubt_when_the_second_
     withdrawn = made.withdraw(serial)
     withdrawn.chunks[0].resent = True
     told = made.partitions[A].told
-    made.let_go([A])
+    made.release([A])
     made.again(withdrawn, at=0)
 
     assert made.assign(A, LATER, told).doubt == RangeSet([(0, 2)])
@@ -325,10 +325,10 @@ def test_records_of_a_topic_that_was_made_anew_are_others() -> None:
     made = owning(A)
     serial, sent = posted(made, chunk(A, [0]))
     late, late_sent = posted(made, chunk(A, [1]))
-    made.let_go([A])
+    made.release([A])
     made.finish(serial, sent.chunks, Verdicts(QUEUED), attempts=1, sent_ms=5, answered_ms=6)
     made.assign(A, LATER, Progress(0))
-    made.let_go([A])
+    made.release([A])
     made.finish(late, late_sent.chunks, Verdicts(QUEUED), attempts=1, sent_ms=5, answered_ms=6)
 
     made.assign(A, LATER + 1, Progress(0, in_flight=RangeSet([(0, 2)])))
@@ -340,7 +340,7 @@ def test_an_answer_that_comes_late_and_says_nothing_reaches_no_tick() -> None:
     """Its partition is another worker's, or ours again: who reads the record finds it listed."""
     made = owning(A)
     serial, sent = posted(made, chunk(A, [0]))
-    made.let_go([A])
+    made.release([A])
     made.withdraw(serial)
 
     assert made.settle(Finished(sent.chunks, Verdicts(DOUBT), sent.id)) is None
@@ -351,7 +351,7 @@ def test_an_answer_that_comes_late_and_says_nothing_reaches_no_tick() -> None:
 def test_results_of_the_partitions_that_stay_keep_their_place_in_the_request() -> None:
     made = owning(A, B)
     serial, sent = posted(made, chunk(A, range(2)), chunk(B, range(2)))
-    made.let_go([A])
+    made.release([A])
 
     kept = made.finish(serial, sent.chunks, Verdicts(QUEUED), attempts=1, sent_ms=5, answered_ms=6)
 

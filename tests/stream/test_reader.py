@@ -50,7 +50,7 @@ class Reading:
     def __init__(self, in_doubt: Literal["dead_letter", "resend", "hold"] = "dead_letter") -> None:
         bench = Bench()
         self.state = bench.state
-        bench.state.flow.let_go([PARTITION])
+        bench.state.flow.release([PARTITION])
         begin = BeginOptions((PARTITION.topic,), "group", "earliest", "hold", in_doubt, 1.0)
         options = ReadOptions(begin, 1_000_000, 1.0, 6.0)
         self.failed: list[Any] = []
@@ -794,7 +794,7 @@ def test_partitions_that_nothing_can_be_learned_of_take_no_thread_from_those_tha
 def test_a_partition_whose_topic_only_seemed_to_be_deleted_begins_anew(reading: Reading) -> None:
     """The ticker lets it go, so that it does not fail every tick; whether it is there is for Kafka to say."""
     reading.begin_by_hand(PARTITION)
-    reading.state.flow.let_go([PARTITION])
+    reading.state.flow.release([PARTITION])
 
     reading.reader._turn(reading.source)
     reading.look_up()

@@ -572,7 +572,7 @@ def test_an_answer_that_is_lost_after_its_partition_went_away_holds_nothing() ->
     class Late(Liar):
         async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
             """Have the partition go while the request is under way."""
-            bench.state.flow.let_go([PARTITION])
+            bench.state.flow.release([PARTITION])
             return await super().post(operation, batch, before=before)
 
     deliver(bench, Late([Reply("lost", trouble="reset")]), ["text"], until=lambda: next(turns) > 20)

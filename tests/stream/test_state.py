@@ -164,7 +164,7 @@ def test_what_was_posted_may_be_a_storm_unless_its_partition_is_gone(is_gone: bo
     assert tick is not None
     [(serial, posted)] = state.flow.committed(tick)
     if is_gone:
-        state.flow.let_go([A])
+        state.flow.release([A])
 
     with state.changed:
         state.finish(serial, posted.chunks, refused, attempts=1, sent_ms=1, answered_ms=2)

@@ -74,7 +74,7 @@ def cut_off() -> Iterator[Stream]:
     """Make a stream whose only batch is listed and answered; brokers are away, so that its result is not written."""
     bench, failed = Bench(), list[BaseException]()
     state = bench.state
-    state.flow.let_go([PARTITION])
+    state.flow.release([PARTITION])
     begin = BeginOptions((PARTITION.topic,), "group", "earliest", "hold", "dead_letter", 1.0)
     options, preparer = ReadOptions(begin, 1_000_000, 1.0, 6.0), Preparer(state, bench.operation, name="early")
     reader = Reader(state, preparer, options, name="early", fail=failed.append, ask_ids=ids())

@@ -927,7 +927,7 @@ def test_after_trouble_ticks_wait_ever_longer_and_no_longer_than_two_seconds(mon
 def test_results_of_a_partition_that_goes_while_they_are_written_are_taken_back() -> None:
     """Its next owner writes them; a commit of ours would fail, or stand beside theirs."""
     bench, producer = Bench(), Producer()
-    producer.write = lambda *_, **__: bench.state.flow.let_go([PARTITION])  # type: ignore[method-assign]
+    producer.write = lambda *_, **__: bench.state.flow.release([PARTITION])  # type: ignore[method-assign]
     producer.abort = lambda timeout_secs: aborts.append(True)  # type: ignore[method-assign]
     aborts = list[bool]()
     ticker = _by_hand(bench, [producer])

@@ -363,7 +363,7 @@ def test_a_pause_of_the_platform_and_a_retry_that_is_due_later_are_known() -> No
     watched.read(A)
     (serial,) = watched.tick()
     watched.state.flow.again(watched.state.flow.withdraw(serial), at=watched.at + 400)
-    watched.state.flow.let_go([B])
+    watched.state.flow.release([B])
     watched.reader.partitions = (A,)
     watched.pass_secs(int(LIMIT) + 10)
     assert watched.seen() == [("alpha:0", "retry", True)]
