@@ -24,7 +24,7 @@ from typing import Literal
 from connector.core.batching import Batch, wire_size
 from connector.core.chunks import Chunk, Partition, source_bytes
 from connector.core.crowding import Crowding
-from connector.core.partition import NOTHING_SAID, ROOM_TO_SETTLE, PartitionState, Said
+from connector.core.partition import NOTHING_PLANNED, ROOM_TO_SETTLE, PartitionState, PlannedCommit
 from connector.core.progress import MAX_METADATA, Progress, Range, encode, runs
 from connector.core.remembered import Remembered
 from connector.core.results import Finished
@@ -454,19 +454,19 @@ class Flow:
         start = self._take_startable(now, slots, trial=trial)
         settled = _ranges(chunk for item in settle for chunk in item.chunks)
         started = _ranges(chunk for _, batch in start for chunk in batch.chunks)
-        fits, cuts = self._say(settled.keys() | started.keys() | self._dirty, settled, started)
+        fits, cuts = self._plan_commits(settled.keys() | started.keys() | self._dirty, settled, started)
         if cuts:
             settle, start = self._cut(settle, start, cuts)
             settled = _ranges(chunk for item in settle for chunk in item.chunks)
         if not fits:
             return None
         return Tick(
-            {partition: (said.progress.base, said.metadata) for partition, said in fits.items()},
+            {partition: (planned.progress.base, planned.metadata) for partition, planned in fits.items()},
             settle,
             start,
             {partition: self.partitions[partition].epoch for partition in fits},
             settled,
-            {partition: said.progress for partition, said in fits.items()},
+            {partition: planned.progress for partition, planned in fits.items()},
         )
 
     def extend(self, tick: Tick, *, now: float, slots: int, trial: bool = False) -> Tick | None:
@@ -482,15 +482,15 @@ class Flow:
             return tick
         start = self._take_startable(now, slots, trial=trial)
         started = _ranges(chunk for _, batch in start for chunk in batch.chunks)
-        fits, cuts = self._say(started.keys(), tick.settled, started, written=tick.offsets.keys())
+        fits, cuts = self._plan_commits(started.keys(), tick.settled, started, written=tick.offsets.keys())
         if cuts:
             start = self._cut([], start, cuts)[1]
         return replace(
             tick,
-            offsets={**tick.offsets, **{p: (said.progress.base, said.metadata) for p, said in fits.items()}},
+            offsets={**tick.offsets, **{p: (planned.progress.base, planned.metadata) for p, planned in fits.items()}},
             start=start,
             epochs={**tick.epochs, **{p: self.partitions[p].epoch for p in fits}},
-            told={**tick.told, **{p: said.progress for p, said in fits.items()}},
+            told={**tick.told, **{p: planned.progress for p, planned in fits.items()}},
         )
 
     def committed(self, tick: Tick) -> list[tuple[int, Batch]]:
@@ -642,40 +642,42 @@ class Flow:
 
     # ------------------------------------------------------------------ metadata without room
 
-    def _say(
+    def _plan_commits(
         self,
         partitions: Iterable[Partition],
         settled: Mapping[Partition, list[Range]],
         started: Mapping[Partition, list[Range]],
         *,
         written: Collection[Partition] = (),
-    ) -> tuple[dict[Partition, Said], dict[Partition, Said]]:
+    ) -> tuple[dict[Partition, PlannedCommit], dict[Partition, PlannedCommit]]:
         """Return the progress to commit for each partition, and the cuts for those where not everything fits.
 
         For partitions in `written`, results and progress are fixed already: there all batches start, or none.
         """
-        fits: dict[Partition, Said] = {}
-        cuts: dict[Partition, Said] = {}
+        fits: dict[Partition, PlannedCommit] = {}
+        cuts: dict[Partition, PlannedCommit] = {}
         for partition in partitions:
             state, begun = self.partitions[partition], started.get(partition, [])
             if partition in written and partition in self.crowding.crammed:  # its results alone fill the metadata
-                cuts[partition] = NOTHING_SAID
+                cuts[partition] = NOTHING_PLANNED
                 continue
             done = settled.get(partition, [])
             state.reach(max(stop for _, stop in (*done, *begun, (0, state.told.in_flight.stop))))
-            said = state.say(done, begun, mark=self._mark)
+            planned = state.plan(done, begun, mark=self._mark)
             room = self.crowding.room_to_start(partition) if begun else ROOM_TO_SETTLE
-            if not said.fits(self.limits.max_metadata, room):
-                said = cuts[partition] = NOTHING_SAID if partition in written else self._say_less(state, done, begun)
-                self.crowding.note(partition, stuck=said.stuck)
-            if said.metadata:
-                fits[partition] = said
+            if not planned.fits(self.limits.max_metadata, room):
+                planned = cuts[partition] = (
+                    NOTHING_PLANNED if partition in written else self._plan_less(state, done, begun)
+                )
+                self.crowding.note(partition, stuck=planned.stuck)
+            if planned.metadata:
+                fits[partition] = planned
         self._dirty -= fits.keys()
         return fits, cuts
 
-    def _say_less(self, state: PartitionState, settled: list[Range], started: list[Range]) -> Said:
+    def _plan_less(self, state: PartitionState, settled: list[Range], started: list[Range]) -> PlannedCommit:
         """Return the part of a tick's progress that fits for a partition, and where it is cut."""
-        return state.say_what_fits(
+        return state.plan_what_fits(
             settled,
             started,
             mark=self._mark,
@@ -684,18 +686,18 @@ class Flow:
         )
 
     def _cut(
-        self, settle: list[Finished], start: list[tuple[int, Batch]], cuts: Mapping[Partition, Said]
+        self, settle: list[Finished], start: list[tuple[int, Batch]], cuts: Mapping[Partition, PlannedCommit]
     ) -> tuple[list[Finished], list[tuple[int, Batch]]]:
         """Return results and batches of a tick without records at or above the cuts, which go back to their queues."""
         kept, put_off = [], []
         for item in settle:
-            now, later = self._cut_finished(item, {p: said.settle_cut for p, said in cuts.items()})
+            now, later = self._cut_finished(item, {p: planned.settle_cut for p, planned in cuts.items()})
             kept += [now] if now else []
             put_off += [later] if later else []
         self.finished.extendleft(reversed(put_off))
         begun, put_back = [], []
         for serial, batch in start:
-            first, rest = self._cut_batch(batch, {p: said.start_cut for p, said in cuts.items()})
+            first, rest = self._cut_batch(batch, {p: planned.start_cut for p, planned in cuts.items()})
             begun += [(serial, first)] if first else []
             put_back += [rest] if rest else []
         self.queue.put_back(put_back)

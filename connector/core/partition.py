@@ -27,7 +27,7 @@ MAX_READS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class PlannedCommit:
     """What a tick would commit for a partition, and the offsets below which it takes results and batches.
 
     None in place of a cut: all of them.
@@ -45,7 +45,7 @@ class Said:
         return len(self.metadata) <= int(characters * share)
 
 
-NOTHING_SAID: Final = Said(Progress(0), "", 0, 0)
+NOTHING_PLANNED: Final = PlannedCommit(Progress(0), "", 0, 0)
 
 
 @dataclass(slots=True, eq=False)
@@ -105,7 +105,9 @@ class PartitionState:
             top = max(top, stop)
         self.base = self.settled.advance(self.base)
 
-    def say(self, settled: Sequence[Range], started: Sequence[Range], *, mark: int, cut: int | None = None) -> Said:
+    def plan(
+        self, settled: Sequence[Range], started: Sequence[Range], *, mark: int, cut: int | None = None
+    ) -> PlannedCommit:
         """Return the progress as it will be after the tick; from `cut` on, as it is committed now."""
         after = self.settled.copy()
         after.update(settled)
@@ -119,9 +121,11 @@ class PartitionState:
                 now.update((max(start, cut), stop) for start, stop in told if stop > cut)
         base = after.advance(self.base)
         progress = Progress(base, self.birth, mark, after, in_flight)
-        return Said(progress, encode(progress), cut, cut)
+        return PlannedCommit(progress, encode(progress), cut, cut)
 
-    def say_what_fits(self, settled: list[Range], started: list[Range], *, mark: int, room: int, changed: bool) -> Said:
+    def plan_what_fits(
+        self, settled: list[Range], started: list[Range], *, mark: int, room: int, changed: bool
+    ) -> PlannedCommit:
         """Return the progress with as much of a tick as fits into `room` characters, the oldest first.
 
         Results go before records that start, because they make room. If no result fits, the batch at the committed
@@ -130,32 +134,34 @@ class PartitionState:
         otherwise, or nothing.
         """
 
-        def fitting(cuts: list[int], share: float, say: Callable[[int], Said], *, least: bool) -> Said:
-            return _largest(cuts, say, lambda said: said.fits(room, share), least=least)
+        def fitting(
+            cuts: list[int], share: float, plan_at: Callable[[int], PlannedCommit], *, least: bool
+        ) -> PlannedCommit:
+            return _largest(cuts, plan_at, lambda planned: planned.fits(room, share), least=least)
 
-        said = self.say(settled, [], mark=mark)
+        planned = self.plan(settled, [], mark=mark)
         if settled:
-            if not said.fits(room, ROOM_TO_SETTLE):
-                said = fitting(
+            if not planned.fits(room, ROOM_TO_SETTLE):
+                planned = fitting(
                     sorted(stop for _, stop in settled),
                     ROOM_TO_SETTLE,
-                    lambda cut: self.say(_clip(settled, cut), [], mark=mark, cut=cut),
+                    lambda cut: self.plan(_clip(settled, cut), [], mark=mark, cut=cut),
                     least=min(settled)[0] == self.base,  # results at the committed offset only shorten the metadata
                 )
-            if said.metadata:
-                return replace(said, start_cut=0)
+            if planned.metadata:
+                return replace(planned, start_cut=0)
         begun, stuck = sorted(started), bool(settled)
         if begun and begun[0][0] == self.base:
-            said = fitting(
+            planned = fitting(
                 [self.base + 1, *(stop for _, stop in begun)],
                 ROOM_FOR_THE_OLDEST,
-                lambda cut: self.say([], _clip(begun, cut), mark=mark, cut=cut),
+                lambda cut: self.plan([], _clip(begun, cut), mark=mark, cut=cut),
                 least=True,
             )
-            return replace(said, settle_cut=0, stuck=stuck)
-        if changed and said.fits(room, ROOM_TO_SETTLE):
-            return replace(said, settle_cut=0, start_cut=0, stuck=stuck)
-        return replace(NOTHING_SAID, stuck=stuck)
+            return replace(planned, settle_cut=0, stuck=stuck)
+        if changed and planned.fits(room, ROOM_TO_SETTLE):
+            return replace(planned, settle_cut=0, start_cut=0, stuck=stuck)
+        return replace(NOTHING_PLANNED, stuck=stuck)
 
 
 def _thinned(reads: deque[tuple[int, int]]) -> deque[tuple[int, int]]:
@@ -173,17 +179,19 @@ def _thinned(reads: deque[tuple[int, int]]) -> deque[tuple[int, int]]:
     return thinned
 
 
-def _largest(cuts: list[int], say: Callable[[int], Said], fits: Callable[[Said], bool], *, least: bool) -> Said:
-    """Return what `say` makes of the largest of the ascending `cuts` that fits, by bisection.
+def _largest(
+    cuts: list[int], plan_at: Callable[[int], PlannedCommit], fits: Callable[[PlannedCommit], bool], *, least: bool
+) -> PlannedCommit:
+    """Return `plan_at` of the largest of the ascending `cuts` that fits, by bisection.
 
-    If none fits: nothing, or with `least` what it makes of the first cut all the same.
+    If none fits: nothing, or with `least` that of the first cut all the same.
     """
-    best, low, high = say(cuts[0]) if least else NOTHING_SAID, 0, len(cuts)
+    best, low, high = plan_at(cuts[0]) if least else NOTHING_PLANNED, 0, len(cuts)
     while low < high:
         middle = (low + high) // 2
-        said = say(cuts[middle])
-        if fits(said):
-            best, low = said, middle + 1
+        planned = plan_at(cuts[middle])
+        if fits(planned):
+            best, low = planned, middle + 1
         else:
             high = middle
     return best

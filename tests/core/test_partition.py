@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from connector.core.partition import MAX_READS, ROOM_FOR_THE_OLDEST, ROOM_TO_SETTLE, PartitionState, Said
+from connector.core.partition import MAX_READS, ROOM_FOR_THE_OLDEST, ROOM_TO_SETTLE, PartitionState, PlannedCommit
 from connector.core.progress import Progress, Range, RangeSet, decode, runs
 from tests.core.making import A
 
@@ -31,8 +31,8 @@ class Told:
     def of(self, *kinds: str) -> list[Range]:
         return runs([BASE + at for at, kind in enumerate(self.text) if kind in kinds])
 
-    def says(self, room: int, *, changed: bool) -> Said:
-        return self.state.say_what_fits(self.finished, self.starting, mark=MARK, room=room, changed=changed)
+    def says(self, room: int, *, changed: bool) -> PlannedCommit:
+        return self.state.plan_what_fits(self.finished, self.starting, mark=MARK, room=room, changed=changed)
 
 
 def _below(ranges: list[Range], cut: int | None) -> list[Range]:
@@ -78,7 +78,7 @@ def test_of_results_as_many_are_said_as_there_is_room_for_the_oldest_first_and_n
     told = Told(text)
     assume(told.finished)
     cuts = [stop for _, stop in told.finished]
-    sizes = [len(told.state.say(_below(told.finished, cut), [], mark=MARK, cut=cut).metadata) for cut in cuts]
+    sizes = [len(told.state.plan(_below(told.finished, cut), [], mark=MARK, cut=cut).metadata) for cut in cuts]
     fit = [size <= int(room * ROOM_TO_SETTLE) for size in sizes]
 
     said = told.says(room, changed=changed)
@@ -91,7 +91,7 @@ def test_of_results_as_many_are_said_as_there_is_room_for_the_oldest_first_and_n
         assert said.start_cut == 0
         assert not said.stuck
         if said.settle_cut is None:  # then what lies above the last one is said anew too, and may be shorter
-            assert len(told.state.say(told.finished, [], mark=MARK).metadata) <= int(room * ROOM_TO_SETTLE)
+            assert len(told.state.plan(told.finished, [], mark=MARK).metadata) <= int(room * ROOM_TO_SETTLE)
         else:
             at = cuts.index(said.settle_cut)
             assert fit[at] or at == 0
@@ -111,7 +111,7 @@ def test_where_no_result_fits_the_oldest_batch_starts_or_as_much_of_it_as_fits(
         assert said.start_cut is not None
         assert said.stuck is bool(told.finished)
         cuts = [BASE + 1, *(stop for _, stop in told.starting)]
-        sizes = [len(told.state.say([], _below(told.starting, cut), mark=MARK, cut=cut).metadata) for cut in cuts]
+        sizes = [len(told.state.plan([], _below(told.starting, cut), mark=MARK, cut=cut).metadata) for cut in cuts]
         fit = [size <= int(room * ROOM_FOR_THE_OLDEST) for size in sizes]
         at = cuts.index(said.start_cut)
         assert fit[at] or at == 0
@@ -132,7 +132,7 @@ def test_where_nothing_else_can_be_said_it_is_said_what_was_surely_not_taken(tex
     said = told.says(room, changed=True)
 
     assert (said.settle_cut, said.start_cut, said.stuck) == (0, 0, False)
-    now = told.state.say([], [], mark=MARK)
+    now = told.state.plan([], [], mark=MARK)
     assert not _without(now.progress.in_flight, told.of(DOUBT, ACTIVE))
     assert said.metadata == (now.metadata if len(now.metadata) <= int(room * ROOM_TO_SETTLE) else "")
     assert not told.says(room, changed=False).metadata
