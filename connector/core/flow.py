@@ -63,7 +63,7 @@ class Tick:
     start: list[tuple[int, Batch]] = field(repr=False)
     epochs: dict[Partition, int]
     settled: dict[Partition, list[Range]] = field(repr=False)
-    told: dict[Partition, Progress] = field(repr=False)
+    progress: dict[Partition, Progress] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +145,8 @@ class Flow:
             self.remembered.doubtful(partition, progress),
             next_read=progress.base,
             horizon=max(progress.settled.stop, progress.in_flight.stop),
-            told=progress,
-            told_length=len(encode(progress)),
+            committed=progress,
+            committed_length=len(encode(progress)),
         )
         self.partitions[partition] = state
         self.remembered.assigned(state)
@@ -177,7 +177,7 @@ class Flow:
 
     def listed(self, partitions: Iterable[Partition]) -> int:
         """Return how many records of these partitions are in flight according to the last commit."""
-        return sum(self.partitions[p].told.in_flight.count for p in partitions if p in self.partitions)
+        return sum(self.partitions[p].committed.in_flight.count for p in partitions if p in self.partitions)
 
     def has_nothing_left(self, partition: Partition) -> bool:
         """Return whether everything that was read of a partition is settled, or was forgotten by `begin_revoke`."""
@@ -490,7 +490,7 @@ class Flow:
             offsets={**tick.offsets, **{p: (planned.progress.base, planned.metadata) for p, planned in fits.items()}},
             start=start,
             epochs={**tick.epochs, **{p: self.partitions[p].epoch for p in fits}},
-            told={**tick.told, **{p: planned.progress for p, planned in fits.items()}},
+            progress={**tick.progress, **{p: planned.progress for p, planned in fits.items()}},
         )
 
     def committed(self, tick: Tick) -> list[tuple[int, Batch]]:
@@ -507,8 +507,8 @@ class Flow:
             while state.reads and state.reads[0][0] <= state.base:
                 state.reads.popleft()
             length = len(tick.offsets[partition][1])
-            self.crowding.committed(partition, shorter=length < state.told_length)
-            state.told, state.told_length = tick.told[partition], length
+            self.crowding.committed(partition, shorter=length < state.committed_length)
+            state.committed, state.committed_length = tick.progress[partition], length
         for item in tick.settle:
             self.held_bytes -= item.bytes
             if item.serial:
@@ -547,7 +547,7 @@ class Flow:
 
     def _note_gone(self, tick: Tick) -> None:
         """Note, for partitions that are gone, what a tick may have committed, and that its batches were not posted."""
-        self.remembered.said(tick.told)
+        self.remembered.said(tick.progress)
         for _, batch in tick.start:
             self.remembered.not_taken(batch.chunks)
 
@@ -662,7 +662,7 @@ class Flow:
                 cuts[partition] = NOTHING_PLANNED
                 continue
             done = settled.get(partition, [])
-            state.reach(max(stop for _, stop in (*done, *begun, (0, state.told.in_flight.stop))))
+            state.reach(max(stop for _, stop in (*done, *begun, (0, state.committed.in_flight.stop))))
             planned = state.plan(done, begun, mark=self._mark)
             room = self.crowding.room_to_start(partition) if begun else ROOM_TO_SETTLE
             if not planned.fits(self.limits.max_metadata, room):

@@ -65,9 +65,9 @@ class PartitionState:
     active: dict[int, list[Range]] = field(default_factory=dict)
     revoking: bool = False
     held: bool = False
-    told: Progress = field(default_factory=lambda: Progress(0))
+    committed: Progress = field(default_factory=lambda: Progress(0))
     """The committed progress. It may list more as in flight than really is, and omit holes, but it never lists less."""
-    told_length: int = 0
+    committed_length: int = 0
     """Length of its metadata in characters."""
     holes: deque[Range] = field(default_factory=deque)
     """Offsets that do not exist in the topic, above everything that has to be listed, so that reading ahead takes no
@@ -91,7 +91,7 @@ class PartitionState:
 
     def untaken(self) -> RangeSet:
         """Return what the committed progress lists as in flight and is not: withdrawn, or never posted."""
-        ranges = self.told.in_flight.copy()
+        ranges = self.committed.in_flight.copy()
         for start, stop in self.in_flight():
             ranges.discard(start, stop)
         return ranges
@@ -116,9 +116,9 @@ class PartitionState:
         for start, stop in settled:
             in_flight.discard(start, stop)
         if cut is not None:
-            for now, told in ((after, self.told.settled), (in_flight, self.told.in_flight)):
+            for now, before in ((after, self.committed.settled), (in_flight, self.committed.in_flight)):
                 now.discard(cut, max(now.stop, cut))
-                now.update((max(start, cut), stop) for start, stop in told if stop > cut)
+                now.update((max(start, cut), stop) for start, stop in before if stop > cut)
         base = after.advance(self.base)
         progress = Progress(base, self.birth, mark, after, in_flight)
         return PlannedCommit(progress, encode(progress), cut, cut)

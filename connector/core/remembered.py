@@ -61,7 +61,7 @@ class Remembered:
 
     def release(self, state: PartitionState) -> None:
         """Note what is listed for a partition that is released."""
-        self._left[state.partition] = _Left(state.epoch, [state.told], state.untaken())
+        self._left[state.partition] = _Left(state.epoch, [state.committed], state.untaken())
 
     def assigned(self, state: PartitionState) -> None:
         """Forget what was listed, and the answers for records that have their results by now.

@@ -116,8 +116,8 @@ class Ticker:
 
     def listing(self, partitions: Collection[Partition]) -> int:
         """Return how many records of these partitions the running tick lists as in flight; called under the lock."""
-        told = {} if self._running is None else self._running.told
-        return sum(progress.in_flight.count for partition, progress in told.items() if partition in partitions)
+        listed = {} if self._running is None else self._running.progress
+        return sum(progress.in_flight.count for partition, progress in listed.items() if partition in partitions)
 
     def abandon(self) -> None:
         """Replace the running tick's producer instead of waiting for it any longer."""

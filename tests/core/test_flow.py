@@ -320,7 +320,7 @@ def full_partition() -> Flow:
         again.sent_ms, again.suspect = 5, True
         made.again(again, at=1_000.0 if 0 in lost[0].offsets else 1.0)
     started(made)
-    made.limits = replace(ROOMY, max_metadata=int(made.partitions[A].told_length / 0.51))
+    made.limits = replace(ROOMY, max_metadata=int(made.partitions[A].committed_length / 0.51))
     made.add_ready([batch(chunk(A, range(at, at + 3)), family=at) for at in range(40, 60, 4)])
     return made
 
@@ -471,7 +471,7 @@ def test_a_tick_with_results_of_a_partition_takes_along_what_may_start_there() -
     assert extended is not None
     assert (said(extended).base, list(said(extended).in_flight)) == (3, [(3, 6)])
     assert [piece.count for _, piece in made.committed(extended)] == [3]
-    assert made.partitions[A].told == said(extended)
+    assert made.partitions[A].committed == said(extended)
 
 
 @pytest.mark.parametrize("goes", ["nothing", "it is let go", "it begins anew", "another one goes"])

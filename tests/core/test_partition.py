@@ -26,7 +26,7 @@ class Told:
         self.state = PartitionState(A, 1, BASE, 0, settled, doubt, BASE + len(text), BASE + len(text))
         self.state.active = {1: self.of(ACTIVE, FINISHED)}
         listed = RangeSet(self.of(DOUBT, ACTIVE, FINISHED, WITHDRAWN))
-        self.state.told = Progress(BASE, 0, MARK - 1, settled.copy(), listed)
+        self.state.committed = Progress(BASE, 0, MARK - 1, settled.copy(), listed)
 
     def of(self, *kinds: str) -> list[Range]:
         return runs([BASE + at for at, kind in enumerate(self.text) if kind in kinds])

@@ -188,19 +188,19 @@ def test_what_was_listed_and_never_posted_is_doubted_only_if_somebody_has_commit
     tick = listing(made, chunk(A, range(3)))
     made.release([A])
     made.aborted(tick)
-    told = decode(*tick.offsets[A])
-    assert told.in_flight == RangeSet([(0, 3)])
+    committed = decode(*tick.offsets[A])
+    assert committed.in_flight == RangeSet([(0, 3)])
 
-    assert not made.remembered.unknown(A, told)
-    assert not made.assign(A, LATER, told).doubt
+    assert not made.remembered.unknown(A, committed)
+    assert not made.assign(A, LATER, committed).doubt
     made.release([A])
-    assert not made.assign(A, LATER + 1, told).doubt, "nobody has posted it yet"
+    assert not made.assign(A, LATER + 1, committed).doubt, "nobody has posted it yet"
     made.release([A])
-    others = replace(told, mark=told.mark + 1)
-    assert made.remembered.unknown(A, others) == told.in_flight
-    assert made.assign(A, LATER + 2, others).doubt == told.in_flight
+    others = replace(committed, mark=committed.mark + 1)
+    assert made.remembered.unknown(A, others) == committed.in_flight
+    assert made.assign(A, LATER + 2, others).doubt == committed.in_flight
     made.release([A])
-    assert made.assign(A, LATER + 3, others).doubt == told.in_flight, "whoever said that may have posted it"
+    assert made.assign(A, LATER + 3, others).doubt == committed.in_flight, "whoever said that may have posted it"
 
 
 @pytest.mark.parametrize("answered", ["before", "after"])
@@ -208,8 +208,8 @@ def test_what_was_surely_not_taken_is_doubted_only_if_somebody_has_committed_sin
     """It stands committed as in flight, as no tick could say since that it is not."""
     made = owning(A, B)
     serial, _ = posted(made, chunk(A, range(3)), chunk(B, range(2)))
-    told = made.partitions[A].told
-    assert told.in_flight == RangeSet([(0, 3)])
+    committed = made.partitions[A].committed
+    assert committed.in_flight == RangeSet([(0, 3)])
 
     if answered == "after":
         made.release([A])
@@ -217,9 +217,9 @@ def test_what_was_surely_not_taken_is_doubted_only_if_somebody_has_committed_sin
     if answered == "before":
         made.release([A])
 
-    assert made.remembered.unknown(A, replace(told, mark=told.mark + 1)) == told.in_flight
-    assert not made.remembered.unknown(A, told)
-    made.assign(A, LATER, told)
+    assert made.remembered.unknown(A, replace(committed, mark=committed.mark + 1)) == committed.in_flight
+    assert not made.remembered.unknown(A, committed)
+    made.assign(A, LATER, committed)
     assert not made.is_drained([A]), "who comes next would doubt it"
     intake = made.intake(again(A, range(4)))
     assert ([list(part.offsets) for part in intake.fresh], intake.doubtful) == ([[0, 1, 2, 3]], ())
@@ -231,9 +231,9 @@ def test_what_the_storm_guard_set_aside_was_surely_not_taken() -> None:
     item = made.finish(serial, sent.chunks, Verdicts(QUEUED, {1: REFUSED}), attempts=1, sent_ms=5, answered_ms=6)
     assert item is not None
     made.set_aside(item, REFUSED.reason)
-    told = made.partitions[A].told
+    committed = made.partitions[A].committed
     made.release([A])
-    made.assign(A, LATER, told)
+    made.assign(A, LATER, committed)
 
     intake = made.intake(again(A, range(3)))
 
@@ -264,26 +264,26 @@ def test_what_was_listed_and_not_posted_as_its_partition_was_about_to_go_is_in_d
     tick = listing(made, chunk(A, range(3)))
     made.begin_revoke([A])
     assert made.committed(tick) == []
-    told = made.partitions[A].told
-    assert told.in_flight == RangeSet([(0, 3)])
+    committed = made.partitions[A].committed
+    assert committed.in_flight == RangeSet([(0, 3)])
     made.release([A])
 
-    assert not made.assign(A, LATER, told).doubt
+    assert not made.assign(A, LATER, committed).doubt
 
 
 def test_that_the_first_of_two_requests_was_surely_not_taken_says_nothing_of_the_second() -> None:
     made = owning(A)
     first, _ = posted(made, chunk(A, [0]))
-    told = made.partitions[A].told
+    committed = made.partitions[A].committed
     made.release([A])
-    made.assign(A, LATER, told)
+    made.assign(A, LATER, committed)
     [read] = made.intake(again(A, [0])).doubtful
     made.committed(listing(made, replace(read, resent=True)))
-    told = made.partitions[A].told
+    committed = made.partitions[A].committed
     made.release([A])
     made.again(made.withdraw(first), at=0)
 
-    assert made.assign(A, LATER + 1, told).doubt == RangeSet([(0, 1)])
+    assert made.assign(A, LATER + 1, committed).doubt == RangeSet([(0, 1)])
 
 
 def test_what_is_in_flight_or_in_doubt_stays_in_doubt_when_nobody_has_committed_since() -> None:
@@ -291,10 +291,10 @@ def test_what_is_in_flight_or_in_doubt_stays_in_doubt_when_nobody_has_committed_
     made.assign(A, 1, Progress(0, in_flight=RangeSet([(0, 2)])))
     made.intake(chunk(A, [0, 1]))
     posted(made, chunk(A, [2, 3]))
-    told = made.partitions[A].told
+    committed = made.partitions[A].committed
     made.release([A])
 
-    assert made.assign(A, LATER, told).doubt == RangeSet([(0, 4)])
+    assert made.assign(A, LATER, committed).doubt == RangeSet([(0, 4)])
 
 
 def test_what_is_listed_to_be_posted_again_though_it_may_have_been_taken_stays_in_doubt() -> None:
@@ -313,11 +313,11 @@ def test_what_may_have_been_taken_the_first_time_stays_in_doubt_when_the_second_
     made.doubt([sent.chunks[0]])
     withdrawn = made.withdraw(serial)
     withdrawn.chunks[0].resent = True
-    told = made.partitions[A].told
+    committed = made.partitions[A].committed
     made.release([A])
     made.again(withdrawn, at=0)
 
-    assert made.assign(A, LATER, told).doubt == RangeSet([(0, 2)])
+    assert made.assign(A, LATER, committed).doubt == RangeSet([(0, 2)])
 
 
 def test_records_of_a_topic_that_was_made_anew_are_others() -> None:
