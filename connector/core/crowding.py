@@ -18,14 +18,14 @@ class Crowding:
         self._is_oldest = is_oldest
         self.full: set[Partition] = set()
         """No room for records that were never posted, until a commit is shorter."""
-        self.crammed: set[Partition] = set()
+        self.full_for_retries: set[Partition] = set()
         """Those of `full` with no room for records that were posted before either, until the next commit."""
         self.stuck: set[Partition] = set()
         """Those of `full` with no room for results either, until the next commit."""
 
     def note(self, partition: Partition, *, stuck: bool = False) -> None:
         """Note that the metadata had no room for all that a tick had for a partition; if `stuck`, not for a result."""
-        (self.crammed if partition in self.full else self.full).add(partition)
+        (self.full_for_retries if partition in self.full else self.full).add(partition)
         if stuck:
             self.stuck.add(partition)
 
@@ -33,7 +33,7 @@ class Crowding:
         """Note a commit: what had no room may try again."""
         if shorter:
             self.full.discard(partition)
-        self.crammed.discard(partition)
+        self.full_for_retries.discard(partition)
         self.stuck.discard(partition)
 
     def forget(self, partition: Partition) -> None:
@@ -44,7 +44,7 @@ class Crowding:
         """Return the share of the metadata that a tick may fill when it starts records of the partition."""
         return ROOM_TO_TRY_AGAIN if partition in self.full else ROOM_TO_START
 
-    def keeps(self, chunks: Iterable[Chunk], crowded: set[Partition]) -> bool:
+    def must_wait(self, chunks: Iterable[Chunk], crowded: set[Partition]) -> bool:
         """Return whether records must wait together: some are of `crowded` partitions, and none is the oldest there."""
         if not crowded:
             return False
@@ -55,6 +55,6 @@ class Crowding:
                 return False
         return waits
 
-    def keeps_part(self, chunks: Iterable[Chunk], crowded: set[Partition]) -> bool:
+    def part_must_wait(self, chunks: Iterable[Chunk], crowded: set[Partition]) -> bool:
         """Return whether the records of `crowded` partitions must wait, as none is the oldest; the others may go."""
-        return bool(crowded) and self.keeps([chunk for chunk in chunks if chunk.partition in crowded], crowded)
+        return bool(crowded) and self.must_wait([chunk for chunk in chunks if chunk.partition in crowded], crowded)

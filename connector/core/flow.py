@@ -432,7 +432,9 @@ class Flow:
                 return Place("waiting", batch.id, batch.attempts, at)
         for batch in self.ready:
             if holds(batch.chunks):
-                return Place("crowded" if partition in self.crowding.crammed else "ready", batch.id, batch.attempts)
+                return Place(
+                    "crowded" if partition in self.crowding.full_for_retries else "ready", batch.id, batch.attempts
+                )
         return Place("elsewhere")
 
     def oldest_ms(self) -> int | None:
@@ -557,7 +559,7 @@ class Flow:
         records = size = 0
         while self.finished:
             item = self.finished[0]
-            if self.crowding.keeps(item.chunks, self.crowding.stuck):
+            if self.crowding.must_wait(item.chunks, self.crowding.stuck):
                 passed_over.append(self.finished.popleft())
                 continue
             records += item.count
@@ -625,11 +627,11 @@ class Flow:
         while others fail, there is no outage.
         """
         crowding = self.crowding
-        if not crowding.keeps_part(batch.chunks, crowding.full):
+        if not crowding.part_must_wait(batch.chunks, crowding.full):
             return batch, False, None
         is_witness = may_testify and not batch.was_posted
-        full = crowding.crammed if is_witness or batch.was_posted else crowding.full
-        if not crowding.keeps_part(batch.chunks, full):
+        full = crowding.full_for_retries if is_witness or batch.was_posted else crowding.full
+        if not crowding.part_must_wait(batch.chunks, full):
             return batch, is_witness, None
         if all(chunk.partition in full for chunk in batch.chunks):
             return None, is_witness, batch
@@ -658,7 +660,9 @@ class Flow:
         cuts: dict[Partition, PlannedCommit] = {}
         for partition in partitions:
             state, begun = self.partitions[partition], started.get(partition, [])
-            if partition in written and partition in self.crowding.crammed:  # its results alone fill the metadata
+            if (
+                partition in written and partition in self.crowding.full_for_retries
+            ):  # its results alone fill the metadata
                 cuts[partition] = NOTHING_PLANNED
                 continue
             done = settled.get(partition, [])
