@@ -549,7 +549,7 @@ class Flow:
 
     def _note_gone(self, tick: Tick) -> None:
         """Note, for partitions that are gone, what a tick may have committed, and that its batches were not posted."""
-        self.remembered.said(tick.progress)
+        self.remembered.note_committable(tick.progress)
         for _, batch in tick.start:
             self.remembered.not_taken(batch.chunks)
 

@@ -22,7 +22,7 @@ class _Left:
     """What was listed for a partition when it was released; still valid if nobody else has committed since."""
 
     epoch: int
-    said: list[Progress]
+    committable: list[Progress]
     """Any of these may be committed. If one of them is, nobody else has posted anything since."""
     untaken: RangeSet
     """Offsets that these may list as in flight, although they were never posted or certainly not accepted."""
@@ -84,7 +84,7 @@ class Remembered:
     def is_ours(self, partition: Partition, progress: Progress) -> bool:
         """Return whether this worker committed this progress, and nobody has committed since."""
         left = self._left.get(partition)
-        return left is not None and progress in left.said
+        return left is not None and progress in left.committable
 
     def unsettled(self, partition: Partition) -> int:
         """Return how many records of a partition were read and not settled when it was last assigned here."""
@@ -103,11 +103,11 @@ class Remembered:
 
     # ------------------------------------------------------------------ news about partitions that are gone
 
-    def said(self, told: Mapping[Partition, Progress]) -> None:
+    def note_committable(self, tick: Mapping[Partition, Progress]) -> None:
         """Note what a tick may have committed for partitions that are gone."""
-        for partition, progress in told.items():
+        for partition, progress in tick.items():
             if partition in self._left:
-                self._left[partition].said.append(progress)
+                self._left[partition].committable.append(progress)
 
     def not_taken(self, chunks: Iterable[Chunk]) -> None:
         """Note records of partitions that are gone that were not accepted.
