@@ -46,14 +46,14 @@ REDRIVES = "trackly.redrives"
 _TOPIC = re.compile(rb"[a-zA-Z0-9._-]{1,249}")
 
 
-class Told(Protocol):
+class HeaderValues(Protocol):
     """Headers by name, such as a dict."""
 
     def get(self, name: str, /) -> bytes | None:
         """Return a header's value, or None if it is missing or null."""
 
 
-def origin_of(facts: Told) -> tuple[Partition, int] | None:
+def origin_of(facts: HeaderValues) -> tuple[Partition, int] | None:
     """Return where a record first failed, according to its headers; None if they are missing or invalid."""
     topic = facts.get("trackly.origin.topic")
     number = number_of(facts.get("trackly.origin.partition"))
@@ -63,12 +63,12 @@ def origin_of(facts: Told) -> tuple[Partition, int] | None:
     return Partition(topic.decode(), number), offset
 
 
-def number_of(told: bytes | None) -> int | None:
+def number_of(value: bytes | None) -> int | None:
     """Return the number in a header, or None if it is missing or not a valid offset."""
-    return int(told) if told and told.isdigit() and len(told) <= 18 else None
+    return int(value) if value and value.isdigit() and len(value) <= 18 else None
 
 
-def redrives_of(facts: Told) -> int:
+def redrives_of(facts: HeaderValues) -> int:
     """Return how often a record was sent again, according to its headers."""
     return number_of(facts.get(REDRIVES)) or 0
 
@@ -323,7 +323,7 @@ def _with_origins(lines: list[str], chunk: Chunk) -> list[str]:
     return [f"{line[:-1]}{origin}}}" for line, origin in zip(lines, told, strict=True)] if any(told) else lines
 
 
-def _origin(facts: Told) -> str:
+def _origin(facts: HeaderValues) -> str:
     origin = origin_of(facts)
     if origin is None:
         return ""
