@@ -25,7 +25,7 @@ SUSPICION = 2
 """Consecutive failures while others pass after which a batch is halved; a single one is noise."""
 
 
-PARTS_WHEN_DEAR = 6
+PARTS_WHEN_COSTLY = 6
 """How many parts a batch is split into, instead of halves, if each further post is costly: others overtook it, so each
 takes as long again, or each may have been accepted. With 6 parts, one record of 1,000 is alone after four splits (6^4 =
 1,296): its fifth post is the last that `max_attempts` allows."""
@@ -37,7 +37,7 @@ def backoff(attempts: int, policy: RetryPolicy, *, jitter: float) -> float:
     return float(min(policy.base_secs * (2**exponent + jitter), policy.max_secs))
 
 
-def wait_as_told(retry_after_secs: float | None, attempts: int, policy: RetryPolicy, *, jitter: float) -> float:
+def requested_wait(retry_after_secs: float | None, attempts: int, policy: RetryPolicy, *, jitter: float) -> float:
     """Return the seconds to wait if the platform says how long: capped, with jitter so that not all retry at once."""
     if retry_after_secs is None:
         return backoff(attempts, policy, jitter=jitter)

@@ -12,13 +12,13 @@ from connector.core.batching import Batch
 from connector.core.chunks import Chunk
 from connector.core.results import Finished
 from connector.core.retrying import (
-    PARTS_WHEN_DEAR,
+    PARTS_WHEN_COSTLY,
     SUSPICION,
     Others,
     RetryPolicy,
     backoff,
     next_step,
-    wait_as_told,
+    requested_wait,
 )
 from connector.core.verdicts import (
     WAIT_STATUSES,
@@ -444,14 +444,14 @@ class Sender:
         state, batch, reply, at = self._state, answered.batch, answered.reply, answered.at
         others = self._others(answered)
         self._troubled(answered, still_pass=others.still_pass)
-        told = wait_as_told(reply.retry_after_secs, batch.attempts, self._retry, jitter=self._dice.random())
+        told = requested_wait(reply.retry_after_secs, batch.attempts, self._retry, jitter=self._dice.random())
         all_told = state.gate.told_to_wait(batch.family, now=at, others_pass=others.still_pass, suspect=batch.suspect)
         if all_told and reply.retry_after_secs is not None:
             state.paused_until = max(state.paused_until, at + told)
         if reply.status in WAIT_STATUSES:
             self._again(answered.serial, at=at + told)
             return
-        self._narrow(answered, others, told_secs=told)
+        self._narrow(answered, others, wait_secs=told)
 
     def _blocked(self, answered: Answered) -> None:
         """Hold the stream, unless others have passed since the batch was last rejected: then its records are at fault.
@@ -466,11 +466,11 @@ class Sender:
         gate.blamed(batch.family, now=answered.at, suspect=batch.suspect)
         self._narrow(answered, Others(passed=True, still_pass=True))
 
-    def _narrow(self, answered: Answered, others: Others, *, told_secs: float | None = None) -> None:
+    def _narrow(self, answered: Answered, others: Others, *, wait_secs: float | None = None) -> None:
         """Continue with a batch that failed until the record at fault, if any, is alone.
 
         A single record is given up after `retry.max_attempts` failures of its own, but after two at least if the answer
-        may mean a hold. With `told_secs`, the batch or its parts wait that long. A batch in doubt is posted again if
+        may mean a hold. With `wait_secs`, the batch or its parts wait that long. A batch in doubt is posted again if
         the operator chose so, but no more often than that.
         """
         state, batch, row, at = self._state, answered.batch, answered.row, answered.at
@@ -485,26 +485,26 @@ class Sender:
             state.resend(batch.chunks)
         match step:
             case "again":
-                wait = self._pause_after(batch.attempts) if told_secs is None else told_secs
+                wait = self._pause_after(batch.attempts) if wait_secs is None else wait_secs
                 self._again(answered.serial, at=at + wait)
             case "split":
-                wait = self._dice.random() * self._retry.base_secs if told_secs is None else told_secs
-                self._split(answered.serial, at=at + wait, suspect=True, dear=others.overtook or is_in_doubt)
+                wait = self._dice.random() * self._retry.base_secs if wait_secs is None else wait_secs
+                self._split(answered.serial, at=at + wait, suspect=True, costly=others.overtook or is_in_doubt)
             case "give_up":
                 state.gate.gave_up()
                 verdict = in_doubt(answered.reply) if is_in_doubt else rejection(answered.reply, row)
                 self._finish(answered, batch.chunks, Verdicts(verdict))
 
-    def _split(self, serial: int, *, at: float, suspect: bool = False, dear: bool = False) -> None:
+    def _split(self, serial: int, *, at: float, suspect: bool = False, costly: bool = False) -> None:
         """Queue the records of a batch again in halves, with no attempts counted.
 
-        If each post is `dear`, there are more parts, all but one of which pass at once, and attempts continue to count.
+        If each post is `costly`, there are more parts, all but one of which pass at once, and attempts still count.
         """
         flow = self._state.flow
         batch = flow.withdraw(serial)
-        for chunks in batch.parts(PARTS_WHEN_DEAR if dear else 2):
+        for chunks in batch.parts(PARTS_WHEN_COSTLY if costly else 2):
             piece = self._piece(batch, chunks)
-            if not dear:
+            if not costly:
                 piece.attempts = piece.failures = 0
             piece.suspect = suspect
             flow.again(piece, at=at)

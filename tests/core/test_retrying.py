@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.core.batching import Batch
-from connector.core.retrying import SUSPICION, Others, RetryPolicy, backoff, next_step, wait_as_told
+from connector.core.retrying import SUSPICION, Others, RetryPolicy, backoff, next_step, requested_wait
 from tests.core.making import batch, chunk
 
 POLICY: Final = RetryPolicy(max_attempts=5, base_secs=1.0, max_secs=60.0, retry_after_max_secs=300.0)
@@ -53,18 +53,18 @@ def test_waits_never_shrink_with_further_failures(
 )
 def test_what_the_platform_asks_for_is_kept_within_the_cap(told: float | None, waited: float) -> None:
     """Jitter is added, so that not all workers come back in the same moment; none says: as after any failure."""
-    assert wait_as_told(told, 3, POLICY, jitter=0.5) == waited
+    assert requested_wait(told, 3, POLICY, jitter=0.5) == waited
 
 
 def test_jitter_is_a_share_of_the_setting_that_waits_begin_with() -> None:
-    assert wait_as_told(7.0, 3, replace(POLICY, base_secs=4.0), jitter=0.5) == 9.0
+    assert requested_wait(7.0, 3, replace(POLICY, base_secs=4.0), jitter=0.5) == 9.0
 
 
 @given(policies, st.none() | st.floats(allow_nan=False), st.integers(0, 50), jitters)
 def test_no_header_makes_a_wait_that_never_ends(
     policy: RetryPolicy, told: float | None, attempts: int, jitter: float
 ) -> None:
-    waited = wait_as_told(told, attempts, policy, jitter=jitter)
+    waited = requested_wait(told, attempts, policy, jitter=jitter)
 
     assert 0 <= waited <= max(policy.max_secs, policy.retry_after_max_secs + policy.base_secs)
 
