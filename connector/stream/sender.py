@@ -42,7 +42,7 @@ from connector.trackly.operations import Operation
 
 _HOLD_REASONS = {401: "unauthorized", 402: "payment_required", 403: "forbidden", 404: "not_found", 407: "proxy"}
 
-TOLD_EVERY_SECS = 10.0
+LOG_EVERY_SECS = 10.0
 """How often to log that batches come too late to be posted."""
 
 _EXPIRED = Verdicts(Verdict("dead_letter", "expired", text="became older than delivery.max_age_secs while it waited"))
@@ -104,7 +104,7 @@ class Sender:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._dice = random.Random()  # noqa: S311 (jitter, not a secret)
-        self._late, self._told_late_at = 0, float("-inf")
+        self._late, self._logged_late_at = 0, float("-inf")
         """Batches that came too late since the last log line, and when that was."""
         self._log = get_logger("sender").bind(stream=name)
 
@@ -188,10 +188,10 @@ class Sender:
         If commits or connections always take too long, nothing is ever posted, so this is logged.
         """
         self._late += 1
-        if now() - self._told_late_at >= TOLD_EVERY_SECS:
+        if now() - self._logged_late_at >= LOG_EVERY_SECS:
             allowed = round(self._options.post_within_secs, 3)
             self._log.warning("too late to be posted, listed again", batches=self._late, allowed_secs=allowed)
-            self._late, self._told_late_at = 0, now()
+            self._late, self._logged_late_at = 0, now()
         with self._state.changed:
             self._again(serial, at=now())
             self._state.changed.notify_all()
@@ -305,7 +305,7 @@ class Sender:
             detail = f"HTTP {reply.status}, {detail}"
         gate = self._state.gate
         if gate.failed(batch.family, now=answered.at, detail=detail, others_pass=still_pass, suspect=batch.suspect):
-            self._tell_hold()
+            self._report_hold()
 
     def _troubled(self, answered: Answered, *, still_pass: bool) -> None:
         """Lower the concurrency, unless others have passed since the batch last failed: then it is not the load."""
@@ -331,7 +331,7 @@ class Sender:
         """Return by how many seconds an answer was overdue when it came or was given up; 0 or less if it was not."""
         return answered.took_secs - self._state.limit.overdue_secs
 
-    def _tell_hold(self) -> None:
+    def _report_hold(self) -> None:
         if self._state.gate.hold is not None:
             self._state.on_hold(self._state.gate.hold)
 
@@ -352,7 +352,7 @@ class Sender:
     def _hold(self, answered: Answered, reason: str, detail: str) -> None:
         """Hold the stream; the batch was not accepted and is queued again."""
         if self._state.gate.refused(answered.batch.family, reason, now=answered.at, detail=detail):
-            self._tell_hold()
+            self._report_hold()
         # Other batches may pass and end the hold at once, repeatedly: so this batch waits before it can cause it again.
         self._again(answered.serial, at=answered.at + self._pause_after(1))
 

@@ -116,7 +116,7 @@ class Stream:
         self._book = HoldBook(self.name, self._resume_command, self.metrics.held, docs_url)
         self._traces = None if traces is None else traces.of_stream(self.name, settings.group, client_id)
         self._paces = PaceBook(self.name, self.state)
-        self.state.on_hold = self._tell_hold
+        self.state.on_hold = self._report_hold
         self._stalled_secs = stalled_secs
         self._looking: asyncio.Task[None] | None = None
         self._watch: Watch | None = None
@@ -283,7 +283,7 @@ class Stream:
                 self._preparer.try_at_once()
                 self._reader.troubles.ask_at_once()
             self._reader.resume({seen.partition: decision for seen in wanted if seen.partition is not None})
-            self._tell_hold()
+            self._report_hold()
         ended = tuple(seen for seen in wanted if seen.hold.ends == "operator")
         return Resumed(ended, tuple(seen for seen in wanted if seen not in ended), not_held=not_held)
 
@@ -315,7 +315,7 @@ class Stream:
         assert self._loop is not None
         self._leaving = self._loop.create_task(self.stop(now() + 1.0))
 
-    def _tell_hold(self, _hold: Hold | None = None) -> None:
+    def _report_hold(self, _hold: Hold | None = None) -> None:
         """Log holds that began or ended; called under the lock."""
         self._book.look(self._holds_seen(), secrets=[self._api_key()])
 
@@ -324,7 +324,7 @@ class Stream:
         while True:
             await until_next(LOOK_SECS)
             with self.state.lock:
-                self._tell_hold()
+                self._report_hold()
                 self._paces.look()
 
     async def _tend_group(self, name: str, topics: tuple[str, ...]) -> None:

@@ -17,7 +17,7 @@ from connector.kafka.errors import KafkaTroubleError
 from connector.stream.asking import Sources
 from connector.telemetry.logging import get_logger
 
-TOLD_EVERY_SECS: Final = 30.0
+LOG_EVERY_SECS: Final = 30.0
 """How often the same trouble of a partition is logged."""
 
 
@@ -38,7 +38,7 @@ class Troubles:
         self._asked: Future[Sources] | None = None
         self._refused: Mapping[str | None, Hold] = {}
         """Holds by topic that Kafka does not let us read, or None for the group; replaced as a whole."""
-        self._told_at: dict[str, float] = {}
+        self._logged_at: dict[str, float] = {}
         self._log = get_logger("reader").bind(stream=name)
 
     @property
@@ -56,8 +56,8 @@ class Troubles:
             hold = Hold("kafka_authorization", time.time(), str(trouble), "probe")
             self._refused = {**self._refused, topic: self._refused.get(topic, hold)}
         key = f"{trouble.code}:{partition}"
-        if now() - self._told_at.get(key, float("-inf")) > TOLD_EVERY_SECS:
-            self._told_at[key] = now()
+        if now() - self._logged_at.get(key, float("-inf")) > LOG_EVERY_SECS:
+            self._logged_at[key] = now()
             self._log.warning("consumer trouble", code=trouble.code, error=str(trouble), partition=str(partition or ""))
 
     def read(self, chunks: Iterable[Chunk]) -> None:
