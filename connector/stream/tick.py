@@ -208,7 +208,7 @@ class Ticker:
                 self._write(publisher, tick)
             finally:
                 self._state.writing = False
-            self._let_arrive(publisher)
+            self._await_delivery(publisher)
             group, extended = self._snapshot(tick)
             if extended is None:
                 self._log.info("tick taken back", why="it names partitions that are gone")
@@ -217,16 +217,16 @@ class Ticker:
             publisher.commit(tick.offsets, group, self._options.call_secs)
         except RetriableError as error:
             if group is None:
-                return self._take_back(publisher, tick, error)
+                return self._abort_for(publisher, tick, error)
             return self._commit_again(publisher, tick, group, error)
         except AbortableError as error:
-            return self._take_back(publisher, tick, error)
+            return self._abort_for(publisher, tick, error)
         except FatalError as error:
             return self._recover(tick, error)
-        self._went_well()
+        self._note_success()
         return True
 
-    def _let_arrive(self, publisher: Publisher) -> None:
+    def _await_delivery(self, publisher: Publisher) -> None:
         """Wait for the delivery of results if more is ready than may start.
 
         The commit waits for them anyway, and batches that it lists take slots from their choice on, but cannot be
@@ -271,15 +271,15 @@ class Ticker:
             except RetriableError as again:
                 self._troubled(again)
             except AbortableError as abortable:
-                return self._take_back(publisher, tick, abortable)
+                return self._abort_for(publisher, tick, abortable)
             except FatalError as fatal:
                 return self._recover(tick, fatal)
             else:
-                self._went_well()
+                self._note_success()
                 return True
         return self._recover(tick, error)
 
-    def _take_back(self, publisher: Publisher, tick: Tick, error: KafkaTroubleError) -> bool:
+    def _abort_for(self, publisher: Publisher, tick: Tick, error: KafkaTroubleError) -> bool:
         """Abort the tick, and deal with the cause."""
         self._trouble_in_a_row = min(self._trouble_in_a_row + 1, 8)
         self._troubled(error)
@@ -289,11 +289,11 @@ class Ticker:
             # (seen with 2.15 when a broker was stopped): every later call, including the abort, waits in a queue that
             # is never processed. And while a broker is frozen, an abort waits for what was sent to it. The next
             # producer with our id ends the open transaction.
-            self._look_into(tick, error)
+            self._handle_cause(tick, error)
             self._replace_publisher(error)
             return False
         done = self._abort(publisher, tick)
-        self._look_into(tick, error)
+        self._handle_cause(tick, error)
         return done
 
     def _abort(self, publisher: Publisher, tick: Tick) -> bool:
@@ -310,7 +310,7 @@ class Ticker:
             else:
                 return False
 
-    def _look_into(self, tick: Tick, error: KafkaTroubleError) -> None:
+    def _handle_cause(self, tick: Tick, error: KafkaTroubleError) -> None:
         if isinstance(error, RetriableError) or error.timed_out or error.code == "LOCAL":
             self._halve()
         if error.too_large:
@@ -408,7 +408,7 @@ class Ticker:
     def _troubled(self, error: KafkaTroubleError, why: str = "") -> None:
         self._state.troubled(error, for_secs=2 * self._options.call_secs + 10.0, why=why)
 
-    def _went_well(self) -> None:
+    def _note_success(self) -> None:
         self._trouble_in_a_row = 0
         state = self._state
         state.kafka_trouble = None
