@@ -313,11 +313,11 @@ class Source:
             refused_since = self._refused.setdefault(partition, time.monotonic())
             if time.monotonic() - refused_since < RESTART_SECS:
                 return False
-            self._assign_anew(spot)
+            self._reassign(spot)
         self._refused.pop(partition, None)
         return True
 
-    def _assign_anew(self, spot: TopicPartition) -> None:
+    def _reassign(self, spot: TopicPartition) -> None:
         """Stop and restart a partition: librdkafka cannot seek one that it stopped for an offset out of range."""
         try:
             self._consumer.incremental_unassign([spot])

@@ -72,7 +72,7 @@ class _Assigned:
     """What becomes of its records in doubt: the setting, or a decision about this partition."""
     begin_at: int | None = None
     has_begun: bool = False
-    anew_by: float | None = None
+    restart_by: float | None = None
     """The latest time for its restart, if it is to restart."""
 
 
@@ -249,8 +249,8 @@ class Reader:
             self._take(chunk, read.at)
         for partition in read.missing:
             mine = self._assigned.get(partition)
-            if mine is not None and mine.has_begun and mine.anew_by is None:
-                mine.anew_by = float("inf")  # what was read still counts
+            if mine is not None and mine.has_begun and mine.restart_by is None:
+                mine.restart_by = float("inf")  # what was read still counts
         for where, trouble in read.troubles:
             if isinstance(trouble, FatalError):
                 self._renew(source, trouble)
@@ -462,7 +462,7 @@ class Reader:
         """Restart a partition once what it has in flight is settled; everything else is read again."""
         mine = self._assigned.get(partition)
         if mine is not None and mine.has_begun:
-            mine.anew_by = now() + within_secs
+            mine.restart_by = now() + within_secs
             with self._state.changed:
                 self._state.flow.begin_revoke([partition])
                 self._state.admission.keep(self._state.flow.may_start)
@@ -482,7 +482,7 @@ class Reader:
             return {
                 partition: (state.epoch, max(state.next_read, state.base))
                 for partition, state in self._state.flow.partitions.items()
-                if self._assigned[partition].has_begun and self._assigned[partition].anew_by is None
+                if self._assigned[partition].has_begun and self._assigned[partition].restart_by is None
             }
 
     def _reload_drained(self) -> None:
@@ -495,8 +495,10 @@ class Reader:
             absent = () if all_there else self._assigned.keys() - flow.partitions.keys()
         for partition in absent:
             if self._assigned[partition].has_begun:
-                self._assigned[partition].anew_by = float("inf")
-        for partition, by in [(p, mine.anew_by) for p, mine in self._assigned.items() if mine.anew_by is not None]:
+                self._assigned[partition].restart_by = float("inf")
+        for partition, by in [
+            (p, mine.restart_by) for p, mine in self._assigned.items() if mine.restart_by is not None
+        ]:
             with self._state.changed:
                 if now() < by and not (flow.is_drained([partition]) and flow.has_nothing_left(partition)):
                     continue

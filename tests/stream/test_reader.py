@@ -369,7 +369,7 @@ def test_a_broker_that_has_not_heard_of_the_new_topic_yet_does_not_bring_the_old
     reading.ask_ids({PARTITION.topic: 1})
 
     assert [where for *_, where in reading.begins] == [OFFSET, 60]
-    assert (reading.reader._assigned[PARTITION].anew_by, bool(reading.reader._beginnings.found)) == (None, False)
+    assert (reading.reader._assigned[PARTITION].restart_by, bool(reading.reader._beginnings.found)) == (None, False)
 
 
 @pytest.mark.parametrize(("by_others", "begins"), [(False, 60), (True, OFFSET + 5)])
