@@ -1,4 +1,4 @@
-"""The application around the streams, which is a Faust application.
+"""The Faust application around the streams.
 
 `faust -A connector.app worker` finds it as `app`; the settings file is named by `TRACKLY_CONNECTOR_SETTINGS`.
 """

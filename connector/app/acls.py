@@ -1,7 +1,7 @@
-"""Which rights in Kafka the connector needs, and no more: the one list that commands, manifests and checks are made of.
+"""The Kafka permissions that the connector needs, and no more: the one list for commands, manifests and checks.
 
-Kafka's rules save entries: Read and Write each bring Describe along, and who may write to any topic may have an
-idempotent producer (brokers from 2.8 on; older ones want IdempotentWrite on the cluster for `at_least_once`).
+Kafka's rules save entries: Read and Write each imply Describe, and a principal that may write to any topic may use an
+idempotent producer (brokers from 2.8 on; older ones require IdempotentWrite on the cluster for `at_least_once`).
 """
 
 import re
@@ -21,20 +21,20 @@ from connector.deadletters.working import CLIENT_ID
 ResourceKind = Literal["topic", "group", "transactional_id"]
 Operation = Literal["Read", "Write", "Create", "Describe", "DescribeConfigs"]
 Role = Literal["worker", "dead_letters"]
-"""Who asks: the workers that `run` starts, or a person with the commands `dead-letters`."""
+"""Who needs them: the workers that `run` starts, or a person with the commands `dead-letters`."""
 
 ANY: Final = "*"
 
 _LITERAL: Final = re.compile(r"(?:[A-Za-z0-9_-]|\\[.\-])(?![*?+{])")
-"""One character of a pattern that stands for itself."""
+"""One character of a pattern that matches itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Acl:
     """One operation that is allowed on one resource, or on all whose names begin with `name` (`prefixed`).
 
-    `owner` is the stream that needs it, empty where the commands do for all of them; `why` says what for. `pattern` is
-    the one of a stream, where the right is about all topics that it matches.
+    `owner` is the stream that needs it, empty if the commands need it for all; `why` is the purpose. `pattern` is the
+    stream's, if the permission is about all topics that it matches.
     """
 
     owner: str
@@ -47,12 +47,12 @@ class Acl:
 
     @property
     def resource(self) -> tuple[ResourceKind, str, bool]:
-        """Return what it is about."""
+        """Kind, name and `prefixed`, which identify the resource."""
         return self.kind, self.name, self.prefixed
 
 
 def needed(settings: Settings, role: Role) -> list[Acl]:
-    """Return what a principal needs in a role, each right once, in the order of the streams."""
+    """Return what a principal needs for a role, without duplicates, in the order of the streams."""
     wanted = _of_worker if role == "worker" else _of_commands
     found = [acl for stream in settings.streams for acl in wanted(stream)]
     if role == "dead_letters":
@@ -118,7 +118,7 @@ def _of_all_commands() -> Iterator[Acl]:
 
 
 def literal_prefix(pattern: str) -> str:
-    """Return with what every topic begins that a pattern (`^...`) matches; empty where that cannot be said."""
+    """Return the prefix of all topics that a pattern (`^...`) matches; empty if it cannot be determined."""
     if _has_alternatives(pattern):
         return ""
     at, prefix = 1, ""
@@ -129,7 +129,7 @@ def literal_prefix(pattern: str) -> str:
 
 
 def _has_alternatives(pattern: str) -> bool:
-    """Tell whether a pattern has alternatives that are not inside parentheses; in doubt it has."""
+    """Return whether a pattern has alternatives outside of parentheses; True if uncertain."""
     depth = 0
     for character in re.sub(r"\\.|\[[^\]]*\]", "", pattern):
         depth += {"(": 1, ")": -1}.get(character, 0)
@@ -138,18 +138,18 @@ def _has_alternatives(pattern: str) -> bool:
     return False
 
 
-# ------------------------------------------------------------------ as others want them
+# ------------------------------------------------------------------ output formats
 
 
 def _by_resource(acls: Iterable[Acl]) -> Iterator[tuple[Acl, list[Operation]]]:
-    """Yield each resource, by one of its entries, with all operations on it."""
+    """Yield each resource, as one of its entries, with all operations on it."""
     for _, group in groupby(sorted(acls, key=lambda acl: acl.resource), key=lambda acl: acl.resource):
         entries = list(group)
         yield entries[0], list(dict.fromkeys(acl.operation for acl in entries))
 
 
 def commands(acls: Iterable[Acl], *, bootstrap_servers: str, principal: str) -> list[str]:
-    """Return the lines of `kafka-acls.sh` that allow all this."""
+    """Return `kafka-acls.sh` commands that allow all this."""
     lines = []
     for acl, operations in _by_resource(acls):
         words = ["kafka-acls.sh", "--bootstrap-server", bootstrap_servers, "--add", "--allow-principal", principal]
@@ -162,7 +162,7 @@ def commands(acls: Iterable[Acl], *, bootstrap_servers: str, principal: str) -> 
 
 
 def strimzi(acls: Iterable[Acl]) -> list[dict[str, Any]]:
-    """Return the list that stands under `spec.authorization.acls` of a Strimzi `KafkaUser`."""
+    """Return the list for `spec.authorization.acls` of a Strimzi `KafkaUser`."""
     return [
         {
             "resource": {
@@ -177,5 +177,5 @@ def strimzi(acls: Iterable[Acl]) -> list[dict[str, Any]]:
 
 
 def principal_of(settings: Settings) -> str:
-    """Return who the brokers take us for, as far as the settings tell."""
+    """Return the principal for the brokers, as far as the settings show it."""
     return f"User:{settings.kafka.security.username or 'connector'}"

@@ -1,7 +1,7 @@
-"""The Faust application: streams as supervised services, web pages, and the order in which all starts and stops.
+"""The Faust application: streams as supervised services, web pages, and the order of start and stop.
 
-Faust's own Kafka transport stays off (`enable_kafka`): it would acknowledge what is still in flight. What it gives is
-the worker's life cycle, supervision, timers and the web server.
+Faust's own Kafka transport stays off (`enable_kafka`): it would acknowledge what is still in flight. Faust provides the
+worker's life cycle, supervision, timers and the web server.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ class StreamService(Service):
         self.stream = stream
 
     async def on_start(self) -> None:
-        """Start the stream; its failure ends this stream alone."""
+        """Start the stream; a failure ends only this stream."""
         await self.stream.start()
 
     def _repr_name(self) -> str:
@@ -63,7 +63,7 @@ class StreamService(Service):
 
 
 class RedriveService(Service):
-    """A rule by which a stream sends dead letters again, under Faust's supervision."""
+    """A redrive rule of a stream, under Faust's supervision."""
 
     logger = SERVICE_LOG
 
@@ -72,11 +72,11 @@ class RedriveService(Service):
         self.redrive = redrive
 
     async def on_start(self) -> None:
-        """Start it; trouble of Kafka's it sits out by itself."""
+        """Start it; it handles Kafka's errors itself."""
         self.redrive.start()
 
     async def on_stop(self) -> None:
-        """End it after its running transaction."""
+        """Stop it after its running transaction."""
         await asyncio.to_thread(self.redrive.stop, 10.0)
 
 
@@ -93,9 +93,9 @@ class Boot(BootStrategy):
 
 
 class Connector(faust.App):
-    """The application. `exit_code` is known once it has stopped.
+    """The application. `exit_code` is set when it has stopped.
 
-    With `socket` the pages are served there in place of `web.host` and `web.port`, which are the supervisor's.
+    With `socket` the pages are served there instead of on `web.host` and `web.port`, which are the supervisor's.
     """
 
     BootStrategy = Boot
@@ -108,7 +108,7 @@ class Connector(faust.App):
             web_enabled=settings.web.enabled,
             web_host=_in_url(settings.web.host),
             web_bind=settings.web.host,
-            web_port=settings.web.port or None,  # Faust knows no free port; `PagesOnly` does
+            web_port=settings.web.port or None,  # for Faust, 0 is no port; `PagesOnly` supports a free one
             web_transport=f"unix://{socket}" if socket is not None else None,
             web_in_thread=False,
             web_stats_enabled=False,
@@ -121,7 +121,7 @@ class Connector(faust.App):
         )
         self.settings = settings
         self.is_supervised = socket is not None
-        """Others serve the console then."""
+        """Then the supervisor serves the console."""
         self.claim = claimed
         self.secrets = Secrets(settings)
         self.registry = registry_of(settings, self.secrets)
@@ -145,7 +145,7 @@ class Connector(faust.App):
         add_pages(self)
 
     def _create_directories(self) -> None:
-        """Leave the disk alone: Faust's folders are for tables, which nothing here has."""
+        """Create nothing: Faust's folders are for tables, which are not used."""
 
     def _new_web(self) -> PagesOnly:
         return PagesOnly(self)
@@ -171,7 +171,7 @@ class Connector(faust.App):
         )
 
     def _redrives(self, stream: Stream) -> list[AutomaticRedrive]:
-        """Return the rules of a stream, which shows their state."""
+        """Return the rules of a stream, which reports their state."""
         rules = [
             AutomaticRedrive(
                 stream.settings,
@@ -200,7 +200,7 @@ class Connector(faust.App):
             log.info("secrets changed", settings=sorted(changed))
 
     def _stream_failed(self, _stream: Stream, error: BaseException) -> None:
-        """Let the others go on; when none is left, or when a twin has our id, there is nothing to go on for."""
+        """Let the other streams continue; stop if none is left, or if another worker has our id."""
         fenced = isinstance(error, KafkaTroubleError) and (error.fenced or error.code == "FENCED_INSTANCE_ID")
         if fenced or all(other.failed is not None for other in self.streams):
             self.fatal = error
@@ -208,26 +208,26 @@ class Connector(faust.App):
             os.kill(os.getpid(), signal.SIGTERM)
 
     async def on_started(self) -> None:
-        """Tell the collector to leave alone what lives as long as the process."""
+        """Exclude what lives as long as the process from garbage collection."""
         await super().on_started()
         calm_collector()
         loop = asyncio.get_running_loop()
         if self.settings.threads == "together" and sys.platform == "linux" and len(USABLE) > 1:
             self._keeping = loop.create_task(Together(self._busy_threads).run())
         loop.add_signal_handler(signal.SIGHUP, self._read_secrets)
-        self._read_secrets()  # a SIGHUP that came before was not heard
+        self._read_secrets()  # a SIGHUP before this was not handled
         loop.add_signal_handler(signal.SIGUSR1, toggle_debug)
         hear_requests()
 
     async def on_stop(self) -> None:
-        """Drain every stream within one deadline; the pages stay up meanwhile."""
+        """Drain every stream within one deadline; the pages stay available meanwhile."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_at_once)
         deadline = now() + max(stream.settings.delivery.drain_secs for stream in self.streams)
         clean = await asyncio.gather(*(stream.stop(deadline) for stream in self.streams))
         if self.exit_code == 0:
-            # Others went on without it, but what it was to read is not all done, as 0 would say.
+            # The others continued, but not everything was read, as exit code 0 would mean.
             self.fatal = next((stream.failed for stream in self.streams if stream.failed is not None), None)
             self.exit_code = 1 if self.fatal is not None else 0 if all(clean) else 5
         if self._keeping is not None:
@@ -243,27 +243,27 @@ class Connector(faust.App):
         return {threading.get_native_id(), *(thread for stream in self.streams for thread in stream.threads)}
 
     def _stop_at_once(self) -> None:
-        """Obey a second signal: what is in flight is in doubt, and its listing says so."""
+        """Stop immediately at a second signal: what is in flight is listed, and therefore in doubt."""
         sys.stderr.write("second signal: stopping at once; what is in flight is in doubt\n")
         os._exit(5)
 
 
 def _in_url(host: str) -> str:
-    """Return an address as it stands in the URL that Faust makes of it, where a zone has no place."""
+    """Return a host as Faust's URL needs it, which has no place for a zone."""
     return f"[{host.partition('%')[0]}]" if ":" in host else host
 
 
 def _where(settings: Settings) -> str:
-    """Return the option by which a command finds this worker and its token, typed on this machine."""
+    """Return the option with which a command on this machine finds this worker and its token."""
     return f" --config {shlex.quote(str(settings.origin.source.absolute()))}" if settings.origin is not None else ""
 
 
 def prepare(settings: Settings, *, claimed: Claim | None = None, socket: Path | None = None) -> Connector:
-    """Return the application, after everything that must be true before it may start.
+    """Return the application, after checking everything that must be true before it may start.
 
     Its instance id is claimed here unless it is given.
 
-    Raises `InstanceIdInUseError`, `TopicsMissingError`, or `KafkaTroubleError` when no broker answers in time.
+    Raises `InstanceIdInUseError`, `TopicsMissingError`, or `KafkaTroubleError` if no broker answers in time.
     """
     tune_allocator()
     claimed = claimed or claim(settings)
@@ -275,7 +275,7 @@ def prepare(settings: Settings, *, claimed: Claim | None = None, socket: Path | 
 
 
 def _await_broker(settings: Settings, client_id: str) -> None:
-    """Wait for a broker to answer, saying so, until the time that the settings give it."""
+    """Wait for a broker to answer, with log lines, for as long as the settings allow."""
     kafka = settings.kafka
     deadline = now() + kafka.startup_timeout_secs
     patience = min(kafka.request_timeout_secs, 5.0)
@@ -300,7 +300,7 @@ def _await_broker(settings: Settings, client_id: str) -> None:
 
 
 def ensure_topics(settings: Settings, stream: StreamSettings, client_id: str) -> None:
-    """Create the topics that the stream writes to where they are missing and may be created."""
+    """Create missing topics that the stream writes to, if allowed."""
     topics = Topics(configs.asking(settings.kafka, client_id), settings.kafka.request_timeout_secs)
     targets = [stream.outcomes.topic, stream.dead_letters.topic]
     if stream.dead_letters.redrive:

@@ -1,7 +1,7 @@
-"""What a stream would make of records, step by step, with nothing sent and nothing committed.
+"""What a stream would do with records, step by step; nothing is sent or committed.
 
-The records go through the stream's own shaper, its operation's checks and its batcher; told is what those return.
-Phone numbers, texts and keys are masked unless they are to be revealed; the API key never shows.
+The records go through the stream's own shaper, its operation's checks and its batcher; their results are reported.
+Phone numbers, texts and keys are masked unless they should be revealed; the API key is never shown.
 """
 
 import json
@@ -31,7 +31,7 @@ Place = tuple[Partition, int]
 
 
 class NotExplainedError(Exception):
-    """The records cannot be shaped now, for a reason that is none of theirs; the stream would hold, with `reason`."""
+    """The records cannot be shaped now, through no fault of theirs; the stream would hold, with `reason`."""
 
     def __init__(self, text: str, *, reason: str) -> None:
         super().__init__(text)
@@ -60,7 +60,7 @@ def last_records(settings: Settings, topic: str, count: int) -> list[Chunk]:
 
 
 def explain(settings: Settings, stream: StreamSettings, chunks: Sequence[Chunk], *, reveal: bool) -> dict[str, Any]:
-    """Return what the stream would make of the records, as JSON-ready values; raises `NotExplainedError`."""
+    """Return what the stream would do with the records, as JSON-ready values; raises `NotExplainedError`."""
     with open_registry(settings) as registry:
         shaper = Shaper(stream, lambda variant: decoder_for(variant.format, registry))
         try:
@@ -114,7 +114,7 @@ def explain(settings: Settings, stream: StreamSettings, chunks: Sequence[Chunk],
 
 
 def verdict_table(stream: StreamSettings) -> list[dict[str, str]]:
-    """Return what each answer of the platform would mean for this stream's records, the first that fits first."""
+    """Return what each answer of the platform would mean for this stream's records; the first match counts."""
     told = _in_effect(stream)
     in_effect = {
         "as `delivery.in_doubt` says": told["in_doubt"],
@@ -135,7 +135,7 @@ def verdict_table(stream: StreamSettings) -> list[dict[str, str]]:
 
 
 def left_open(stream: StreamSettings) -> dict[str, str]:
-    """Return what the table of verdicts leaves to the stream's settings, and what these say."""
+    """Return the settings that the verdict table depends on, with their values."""
     told = _in_effect(stream)
     found = {
         "in doubt": f"{told['in_doubt']}: a lost answer, or status {told['in_doubt_statuses']}",

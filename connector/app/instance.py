@@ -1,7 +1,7 @@
 """Which worker this is: its instance id, and that no other live worker has it.
 
-Two live workers with one id fence each other without end, so the newcomer finds out before it touches a transactional
-id. On one host a file lock tells; across hosts the group does: each client id names the process behind it.
+Two live workers with one id fence each other endlessly, so the later one must notice before it uses a transactional id.
+On one host, a file lock shows it; across hosts, the consumer group does, since each client id names its process.
 """
 
 import fcntl
@@ -30,10 +30,10 @@ MAX_SLOTS = 1_000
 
 _FIRST_ANSWER_SECS = 2.0
 _ANSWER_SECS = 10.0
-"""How long to wait for a group's coordinator, at first and at most.
+"""Timeout for a group's coordinator, first and maximum.
 
-Asked while a cluster makes its first groups' topic, librdkafka (2.15) may wait until its time is up, and the same
-question is answered at once when it is put again.
+While a cluster creates its first internal topic, a query of librdkafka (2.15) may wait for its whole timeout; the same
+query is answered at once when it is repeated.
 """
 
 
@@ -42,12 +42,12 @@ class InstanceIdInUseError(Exception):
 
 
 class TemporaryFolderError(Exception):
-    """Nothing can be written to the folder of temporary files."""
+    """The folder for temporary files is not writable."""
 
 
 @contextmanager
 def temporary_files() -> Iterator[None]:
-    """Raise `TemporaryFolderError` for what the system says when temporary files are made."""
+    """Raise `TemporaryFolderError` for errors of the system when temporary files are created."""
     try:
         yield
     except OSError as error:
@@ -55,10 +55,10 @@ def temporary_files() -> Iterator[None]:
 
 
 def make_own(folder: Path) -> None:
-    """Make a folder among temporary files that nobody else may write to.
+    """Create a temporary folder that nobody else may write to.
 
-    Raises OSError where there is another under its name: whoever put it there would have us overwrite what it leads to,
-    or run what is in it.
+    Raises OSError if the name is taken by another's: its owner could make us overwrite what it links to, or run what is
+    in it.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
@@ -68,7 +68,7 @@ def make_own(folder: Path) -> None:
 
 @dataclass(slots=True)
 class Claim:
-    """An instance id that is ours while the lock is held; `client_id` tells others which process that is."""
+    """An instance id that is ours while the lock is held; `client_id` tells others which process this is."""
 
     instance_id: str
     client_id: str
@@ -77,17 +77,17 @@ class Claim:
 
 
 def claim(settings: Settings) -> Claim:
-    """Return the instance id from the settings, else the host name and the first slot that is free on this host."""
+    """Return the instance id from the settings, else the host name and the first free slot on this host."""
     if settings.instance_id is not None:
         return _claim_named(settings.instance_id)
     return _claim_slots(1)[0]
 
 
 def claim_all(settings: Settings) -> list[Claim]:
-    """Return an instance id for each worker of a supervisor, which holds them for as long as it lives.
+    """Return an instance id for each worker of a supervisor, which holds them for its lifetime.
 
-    With `instance_id` they are that with the ordinal behind it; without, the host name and the first slots that are
-    free. Nobody can take the id of a worker that has died before it is back.
+    With `instance_id` they are that plus the ordinal; without, the host name and the first free slots. Nobody can take
+    the id of a worker that has died before it is restarted.
     """
     if settings.instance_id is not None:
         return [_claim_named(f"{settings.instance_id}-{ordinal}") for ordinal in range(settings.workers)]
@@ -130,7 +130,7 @@ def _client_id(instance_id: str) -> str:
 
 
 def _lock(instance_id: str) -> IO[str] | None:
-    """Return the lock of an id, held until the process ends, or None when another process holds it."""
+    """Return the lock of an id, held until the process ends, or None if another process holds it."""
     with temporary_files():
         folder = Path(tempfile.gettempdir()) / f"trackly-connector-{os.getuid()}"
         make_own(folder)
@@ -144,10 +144,10 @@ def _lock(instance_id: str) -> IO[str] | None:
 
 
 def refuse_twin(settings: Settings, claimed: Claim, *, wait: Callable[[float], None] = time.sleep) -> None:
-    """Raise `InstanceIdInUseError` when a live worker elsewhere has our id in one of our groups.
+    """Raise `InstanceIdInUseError` if a live worker elsewhere has our id in one of our groups.
 
-    A member of a worker that died is still listed until its session times out: one of this host is known by its
-    process, for one of another host we wait that long and look again.
+    A dead worker's member is listed until its session times out: on this host, its process shows that it is dead; for
+    another host, we wait for that long and check again.
     """
     for stream in settings.streams:
         config = configs.asking(settings.kafka, claimed.client_id)
@@ -158,12 +158,12 @@ def refuse_twin(settings: Settings, claimed: Claim, *, wait: Callable[[float], N
                 twins = [m for m in members(config, stream.group, patience) if _is_twin(m, claimed)]
             except KafkaTroubleError as error:
                 if error.unauthorized or error.code in {"_UNSUPPORTED_FEATURE", "UNSUPPORTED_VERSION"}:
-                    return  # without the right to look, the broker's own fencing has to do
+                    return  # without this permission, the broker's own fencing must do
                 if time.monotonic() > deadline + settings.kafka.startup_timeout_secs:
                     raise
                 log.warning("group cannot be asked yet", group=stream.group, code=error.code, error=str(error))
                 patience = min(2 * patience, _ANSWER_SECS)
-                wait(0.5)  # a coordinator of a young cluster is not there at once
+                wait(0.5)  # a new cluster has no coordinator at once
                 continue
             if not twins:
                 break
@@ -195,9 +195,9 @@ def _process(client_id: str) -> tuple[str, int, int]:
 
 
 def _started(pid: int) -> int:
-    """Return when a process of this host started, in clock ticks since boot; 0 when there is none.
+    """Return the start time of a process of this host, in clock ticks since boot; 0 if there is none.
 
-    One that has ended stays listed until its parent asks for it: in a container whose first process does not, for ever.
+    A zombie is listed until its parent collects it: forever, in a container whose first process does not.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()

@@ -1,7 +1,7 @@
-"""How commands come by their settings: read, checked, and tried out on the clients that will use them.
+"""How commands load settings: read, validated, and tried with the clients that will use them.
 
-Here, and not in `config`, since the clients lie in layers above that. Measured, the trial takes 10 ms, and to load the
-library for it 15 to 40 ms.
+Not in `config`, because the clients are in layers above it. Measured: the trial takes 10 ms, and loading the library
+for it 15 to 40 ms.
 """
 
 from collections.abc import Collection, Mapping
@@ -13,7 +13,7 @@ from connector.config.problems import KeyPath
 from connector.config.settings import Settings
 
 Asked = Literal["kafka", "registry", "platform", "pages", "traces"]
-"""Who is asked, or told, by means of a secret."""
+"""What a secret is used for."""
 
 _SECRETS: Final[Mapping[Asked, tuple[KeyPath, ...]]] = {
     "kafka": (("kafka", "security", "password"),),
@@ -25,10 +25,10 @@ _SECRETS: Final[Mapping[Asked, tuple[KeyPath, ...]]] = {
 
 
 def load(path: Path, *, copy: Path | None = None, asks: Collection[Asked] = get_args(Asked)) -> Settings:
-    """Return the settings of a file, or of its copy; raises SettingsError with all that is wrong with them.
+    """Return the settings of a file, or of its copy; raises SettingsError with everything that is wrong.
 
-    Secrets for those that the command does not ask need not be there, in file or variable: whoever looks at dead
-    letters need not have the platform's key.
+    Secrets for what the command does not use may be missing, as file or variable: a person who looks at dead letters
+    need not have the platform's key.
     """
     from connector.kafka import trial as kafka  # noqa: PLC0415 (who imports a command does not load a Kafka client)
     from connector.shaping import trial as shaping  # noqa: PLC0415 (none of the formats)

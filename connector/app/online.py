@@ -1,4 +1,4 @@
-"""`check --online`: asks brokers, schema registry and platform what a start would need; sends and consumes nothing."""
+"""`check --online`: queries brokers, registry and platform for what a start needs; sends and consumes nothing."""
 
 import asyncio
 import logging
@@ -30,16 +30,16 @@ _NAMED = 3
 """Topics of a pattern that a finding names."""
 
 BROKER, PLATFORM = 3, 6
-"""Exit codes of the command: no broker answered, the platform refused the key, the account or the list.
+"""Exit codes of the command: no broker answered; the platform rejected the key, the account or the list.
 
-What may pass by itself, as an outage does, is no refusal: whoever deploys asks again then, and mends nothing.
+What may end by itself, such as an outage, is not a rejection: a deployment can be retried unchanged.
 """
 
 
 class Failure(NamedTuple):
-    """A way in which a finding is not ok: when it is that, the way out, and the exit code of the command.
+    """A kind of finding that is not ok: when it applies, what to do, and the exit code of the command.
 
-    With 0 it is a warning: `run` starts all the same.
+    Exit code 0 is a warning: `run` would start all the same.
     """
 
     when: str
@@ -47,7 +47,7 @@ class Failure(NamedTuple):
     exit_code: int = 1
 
     def of(self, name: str, detail: str, *, way_out: str = "") -> Finding:
-        """Return the finding; `way_out` is this one with the names put in that only the finding knows."""
+        """Return the finding; `way_out` is this one with names filled in that only the finding knows."""
         warning = self.exit_code == 0
         return Finding(name, warning, detail, way_out or self.way_out, self.exit_code, warning)
 
@@ -121,15 +121,15 @@ FAILURES: Final = (
     OTHER_STATUS,
     NO_LIST,
 )
-"""All ways in which a finding is not ok, in the order in which they are looked for."""
+"""All kinds of findings that are not ok, in the order in which they are checked."""
 
 
 def check_online(settings: Settings, role: Role = "worker") -> list[Finding]:
-    """Return what was seen, the brokers first; what cannot be asked without a broker is left out then.
+    """Return the findings, the brokers' first; without a broker, what depends on one is left out.
 
-    With the role of the commands `dead-letters` their rights are asked for, in place of those of workers.
+    With the role of the commands `dead-letters`, their permissions are checked instead of those of workers.
     """
-    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # each finding says what failed, once
+    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # each finding says once what failed
     findings = list(_kafka(settings, role))
     return [*findings, *_registry(settings), *asyncio.run(_platform(settings))]
 
@@ -150,7 +150,7 @@ def _kafka(settings: Settings, role: Role) -> Iterator[Finding]:
 
 
 class _Asked:
-    """Holds what the brokers allow against what is needed, one kind of resource of one stream at a time."""
+    """Compares what the brokers allow with what is needed, one kind of resource of one stream at a time."""
 
     def __init__(self, settings: Settings, topics: Topics, permissions: Permissions) -> None:
         self._settings = settings
@@ -159,7 +159,7 @@ class _Asked:
         self._streams = settings.streams_by_name
 
     def of(self, acls: Sequence[Acl]) -> Iterator[Finding]:
-        """Yield what was seen about rights of one owner and one kind."""
+        """Yield findings about permissions of one owner and one kind."""
         by_resource: dict[tuple[str, str, bool], list[Acl]] = {}
         for acl in acls:
             by_resource.setdefault(acl.resource, []).append(acl)
@@ -187,7 +187,7 @@ class _Asked:
             if not allowed[name].exists:
                 yield self._of_absent(what, stream, acls)
                 continue
-            wanted = [acl for acl in acls if acl.operation != "Create"]  # which a topic that exists does not need
+            wanted = [acl for acl in acls if acl.operation != "Create"]  # a topic that exists need not be created
             lacks = allowed[name].missing([acl.operation for acl in wanted])
             if lacks:
                 yield self._lacking(what, [acl for acl in wanted if acl.operation in lacks])
@@ -202,7 +202,7 @@ class _Asked:
                     yield self._of_topics_like(acl, acl.pattern)
 
     def _of_absent(self, what: str, stream: StreamSettings, acls: Sequence[Acl]) -> Finding:
-        """Return what is to say of a topic that does not exist, as far as we may see."""
+        """Return the finding for a topic that does not exist, as far as we may see."""
         name = acls[0].name
         create = next((acl for acl in acls if acl.operation == "Create"), None)
         if create is not None:
@@ -231,9 +231,9 @@ class _Asked:
         return NO_TOPIC.of(what, "does not exist", way_out=way_out)
 
     def _of_topics_like(self, acl: Acl, pattern: str) -> Finding:
-        """Return whether the topics that a pattern matches may be read; those that may not be seen are not there.
+        """Return whether the topics that a pattern matches may be read; topics that may not be seen look missing.
 
-        Where there is none, one that nobody has tells whether any would be seen.
+        If there is none, the permissions on a name without a topic show whether any would be seen.
         """
         what = _what(acl, f"topics {pattern}")
         names = [name for name in self._topics.names() if re.search(pattern, name)]
@@ -247,7 +247,7 @@ class _Asked:
         return Finding(what, True, f"{len(names)} that may be read")
 
     def _of_group(self, acls: list[Acl]) -> Finding:
-        """Return whether a group may be used; for groups to come, one of that name that nobody has is asked about."""
+        """Return whether a group may be used; for future groups, an unused name is checked."""
         acl = acls[0]
         name = f"{acl.name}check" if acl.prefixed else acl.name
         allowed = self._permissions.group(name)
@@ -274,7 +274,7 @@ class _Asked:
         return Finding(what, True, "allowed")
 
     def _lacking(self, what: str, acls: Sequence[Acl], *, seen: str = "") -> Finding:
-        """Return the finding that rights are missing, with the command that gives them."""
+        """Return the finding that permissions are missing, with the commands that grant them."""
         kind = acls[0].kind.replace("_", " ")
         where = f"{kind}{'s with the prefix' if acls[0].prefixed else ''} {acls[0].name}"
         operations = " and ".join(acl.operation for acl in acls)
@@ -335,7 +335,7 @@ async def _platform(settings: Settings) -> list[Finding]:
     except msgspec.MsgspecError:
         return findings
     for each in settings.streams:
-        # The platform shows a page of lists at a time: one that is not on the first proves nothing.
+        # The platform returns one page of lists: a list that is not on the first page may exist.
         if each.list_number is not None and known and len(known) < 100:
             status = known.get(each.list_number)
             seen = "is not among the account's lists" if status is None else f"is {status or 'there'}"

@@ -1,6 +1,6 @@
-"""The web pages for machines: health, readiness, status, metrics, and what changes something; people have the console.
+"""The web pages for programs: health, readiness, status, metrics, and actions; people use the console.
 
-A GET changes nothing. Under a supervisor a worker serves these alone, on a socket; the console is the supervisor's.
+A GET changes nothing. A supervised worker serves only these, on a socket; the console is the supervisor's.
 """
 
 import logging
@@ -22,7 +22,7 @@ from connector.telemetry.metrics import render
 log = get_logger("pages")
 
 SERVICE_LOG: Final = logging.getLogger("mode")
-"""The logger of services, in place of their module's: Faust says at level info which it starts and stops."""
+"""The logger for services, instead of their module's: Faust logs at level info what it starts and stops."""
 
 
 class PagesOnly(Web):
@@ -39,14 +39,14 @@ class PagesOnly(Web):
         self._runner = runner_of(self.web_app)
 
     async def start_server(self) -> None:
-        """Listen, saying where; raises `PagesError`."""
+        """Listen, and log where; raises `PagesError`."""
         web_settings = cast("Connector", self.app).settings.web
         try:
             await super().start_server()
         except OSError as error:
             raise not_listening(web_settings, error) from error
         for address in self._runner.addresses:
-            if isinstance(address, tuple):  # else it is the socket of a supervised worker
+            if isinstance(address, tuple):  # otherwise the socket of a supervised worker
                 log.info("pages", host=address[0], port=address[1])
 
     def _new_transport_tcp(self) -> web.TCPSite:
@@ -71,9 +71,9 @@ def status_of(connector: "Connector") -> dict[str, Any]:
 
 
 def readiness_of(connector: "Connector") -> tuple[bool, dict[str, Any]]:
-    """Return whether the worker is able to work, and why not where it is not.
+    """Return whether the worker is able to work, and if not, why.
 
-    A hold does not make it unready unless the settings say so: that would block the roll-out that carries the mend.
+    A hold does not make it unready unless the settings say so: that would block the deployment that contains the fix.
     """
     strict = connector.settings.readiness.on_hold == "not_ready"
     streams: dict[str, str] = {}
@@ -86,10 +86,10 @@ def readiness_of(connector: "Connector") -> tuple[bool, dict[str, Any]]:
 
 
 def health_of(connector: "Connector") -> tuple[bool, dict[str, Any]]:
-    """Return whether a restart could not help, and where it could: what stands still for a reason that nobody knows.
+    """Return whether no restart is needed, and where one could help: what stands still for an unknown cause.
 
-    Whatever the reason is known of (a hold, brokers away, an open transaction of somebody else) is there after a
-    restart as well, so that it does not turn the page red: an orchestrator would restart the worker in a loop.
+    A known cause (a hold, unreachable brokers, another producer's open transaction) would persist after a restart, so
+    it does not turn the page red: an orchestrator would restart the worker in a loop.
     """
     stuck = [
         {"stream": stream.name, **standstill}
@@ -101,7 +101,7 @@ def health_of(connector: "Connector") -> tuple[bool, dict[str, Any]]:
 
 
 class WorkerHost:
-    """A worker that is alone on its port, as the console sees it."""
+    """A single worker, as the console sees it."""
 
     def __init__(self, connector: "Connector") -> None:
         self._connector = connector
@@ -116,7 +116,7 @@ class WorkerHost:
         return self._connector.secrets.web_token()
 
     async def status(self) -> dict[str, Any]:
-        """Return what `/status` says."""
+        """Return the content of `/status`."""
         return status_of(self._connector)
 
     async def act(self, stream: str, action: str, form: Form, *, remote: str | None) -> tuple[int, dict[str, Any]]:
@@ -144,7 +144,7 @@ def add_pages(connector: "Connector") -> None:
         return web.Response(body=render(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
     async def acting(request: web.Request) -> web.Response:
-        """Resume or pause a stream for a program that knows the token."""
+        """Resume or pause a stream for a program that has the token."""
         name, action = request.match_info["name"], request.match_info["action"]
         try:
             form = await form_of(connector.secrets.web_token(), doorkeeper, request)

@@ -1,7 +1,7 @@
-"""What changes a stream: it is resumed or paused, as a form says, for whoever was let in before.
+"""Resumes or pauses a stream, as a form says, after access was checked.
 
-Programs come here with the token itself, by POST /streams/NAME/resume and /streams/NAME/pause; what people do in the
-console comes to `act` by the console's way (`connector/console`).
+Programs come here with the token, by POST /streams/NAME/resume and /streams/NAME/pause; the console calls `act` after
+its own checks (`connector/console`).
 """
 
 from typing import TYPE_CHECKING, Any, Final
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from connector.app.application import Connector
 
 _MAX_SAID: Final = 200
-"""Characters of what an operator says about a pause."""
+"""Maximum length of an operator's note about a pause."""
 
 log = get_logger("resume")
 
 
 def decision_in(form: Form) -> Decision:
-    """Return what a form decides; raises `RefusedError`. Choices that are empty were not made."""
+    """Return the decision in a form; raises `RefusedError`. Empty choices were not made."""
     partitions = set()
     choices: dict[str, str] = {}
     for name, value in form:
@@ -44,7 +44,7 @@ def _partition(text: str) -> Partition:
 
 
 def pause_in(form: Form) -> str:
-    """Return who pauses and why, as the hold says it; raises `RefusedError`."""
+    """Return who pauses and why, as the hold shows it; raises `RefusedError`."""
     said: dict[str, str] = {}
     for name, value in form:
         if name not in {"token", "by", "note"}:
@@ -59,9 +59,9 @@ def pause_in(form: Form) -> str:
 def act(
     connector: "Connector", name: str, action: str, form: Form, *, remote: str | None
 ) -> tuple[int, dict[str, Any]]:
-    """Resume or pause a stream, for somebody who may; return a status and what came of it.
+    """Resume or pause a stream for an authorised caller; return HTTP status and result.
 
-    `remote` is who asked, for the log.
+    `remote` is the caller's address, for the log.
     """
     try:
         told = _done(connector, name, action, form)
@@ -73,7 +73,7 @@ def act(
 
 
 def _done(connector: "Connector", name: str, action: str, form: Form) -> dict[str, Any]:
-    """Do it, and return what came of it; raises `RefusedError`."""
+    """Do it, and return the result; raises `RefusedError`."""
     stream = next((stream for stream in connector.streams if stream.name == name), None)
     if stream is None:
         raise RefusedError(404, "there is no such stream here")
@@ -88,7 +88,7 @@ def _done(connector: "Connector", name: str, action: str, form: Form) -> dict[st
 
 
 def told_of(resumed: Resumed) -> dict[str, Any]:
-    """Return what came of a decision as JSON-ready values."""
+    """Return the effect of a decision as JSON-ready values."""
     return {
         "ended": [_named(seen) for seen in resumed.ended],
         "probed": [_named(seen) for seen in resumed.probed],

@@ -1,6 +1,6 @@
-"""Samples for `explain`: lines of JSON, each the value of a record, or a record with its key, headers and topic.
+"""Samples for `explain`: lines of JSON, each the value of a record, or a record with key, headers and topic.
 
-A record is written as `dead-letters export` writes it, of which `value` alone is needed: bytes that are UTF-8 are text,
+A record has the format of `dead-letters export`, of which only `value` is required: bytes that are UTF-8 are text,
 others `{"base64": ...}`; a value that is any other JSON stands for its own text.
 """
 
@@ -18,18 +18,18 @@ MAX_LINE: Final = 5_000_000
 _EXPORTED: Final = json.dumps(FORMAT).encode()
 
 _Row = tuple[Partition, bytes | None, bytes | None, Headers, int]
-"""Partition, key, value, headers and time."""
+"""Partition, key, value, headers and timestamp."""
 
 
 class InvalidSampleError(ValueError):
-    """A line is no sample; the text says which."""
+    """A line is not a sample; the text says which."""
 
 
 def read_samples(lines: Iterable[bytes], *, records: bool, topic: str, limit: int) -> list[Chunk]:
-    """Return the records of a file as chunks of one each, `limit` at most, those that name no topic as of `topic`.
+    """Return the records of a file as chunks of one each, at most `limit`; without a topic, they are of `topic`.
 
-    With `records` each line is a record; else it is a value, bytes as they stand, unless it says that it is an exported
-    dead letter. Offsets count up. Raises `InvalidSampleError`.
+    With `records`, each line is a record; otherwise it is a value, taken as it is, unless it is an exported dead
+    letter. Offsets count up. Raises `InvalidSampleError`.
     """
     counts: Counter[Partition] = Counter()
     chunks = []

@@ -1,10 +1,10 @@
-"""Keeps the threads that take turns at the interpreter's lock on one CPU while they are busy.
+"""Keeps the threads that constantly need the interpreter lock on one CPU while they are busy.
 
-Only one of them runs at a time. Where the scheduler spreads them over CPUs, each turn wakes another CPU and finds the
-records in another's cache: measured, that costs an eighth of a stream's speed. Which CPU it is remains the scheduler's
-choice: each second the busiest of them may run anywhere for a moment, and the others go where it went. All other
-threads, those of librdkafka above all, may run anywhere; they inherit what the thread was kept to that made them, and
-are let go of.
+Only one of them runs at a time. If the scheduler spreads them over CPUs, each turn wakes up another CPU, and the
+records are in another one's cache: measured, that costs an eighth of a stream's speed. The scheduler still chooses the
+CPU: each second the busiest thread may run anywhere for a moment, and the others follow it. All other threads, above
+all those of librdkafka, may run anywhere; they inherit the affinity of the thread that created them, and are released
+from it.
 """
 
 import asyncio
@@ -22,10 +22,10 @@ from connector.telemetry.logging import get_logger
 
 LOOK_SECS: Final = 1.0
 FREE_SECS: Final = 0.05
-"""How long the busiest may run anywhere: some turns of the scheduler, which moves it if others want its CPU."""
+"""How long the busiest may run anywhere: a few turns of the scheduler, which moves it if others want its CPU."""
 
 BUSY_SHARE: Final = 0.25
-"""Of a CPU, taken by all of them together. Below it there is nothing to gain, and they wait for nobody's CPU."""
+"""Share of a CPU that all of them use together. Below it there is nothing to gain, and they may run anywhere."""
 
 _TICKS_PER_SEC: Final = os.sysconf("SC_CLK_TCK")
 _TASKS: Final = Path("/proc/self/task")
@@ -35,14 +35,14 @@ log = get_logger("app")
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A thread: the CPU time that it has taken, in ticks, and where it ran last."""
+    """A thread: the CPU time that it has used, in ticks, and its last CPU."""
 
     ticks: int
     cpu: int
 
 
 class Together:
-    """Keeps threads together; `threads` gives their native ids, and may give more later. Linux alone can do it."""
+    """Keeps threads together; `threads` returns their native ids, which may change. Only works on Linux."""
 
     def __init__(self, threads: Callable[[], Collection[int]]) -> None:
         self._threads = threads
@@ -52,13 +52,13 @@ class Together:
         self._kept = False
 
     async def run(self) -> None:
-        """Look once a second, until cancelled or not allowed to."""
+        """Look once a second, until cancelled or not permitted."""
         try:
             while True:
                 await until_next(LOOK_SECS)
-                with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
+                with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended
                     await self._look()
-        except OSError as error:  # CPUs that were taken away, or a sandbox that forbids it
+        except OSError as error:  # CPUs were removed, or a sandbox forbids it
             log.debug("threads run anywhere", error=str(error))
         finally:
             self.part()
@@ -80,7 +80,7 @@ class Together:
             _let_go(thread)
 
     def _is_busy(self) -> bool:
-        """Tell whether all threads together took enough since the last look: to look at each of them costs more."""
+        """Return whether all threads together used enough since the last look; examining each of them costs more."""
         before, self._worked = self._worked, time.process_time()
         at = time.monotonic()
         if self._worked - before >= BUSY_SHARE * (at - self._looked_at):
@@ -89,7 +89,7 @@ class Together:
         return False
 
     def _busiest(self) -> int | None:
-        """Return the thread that took most since the last look, None while all took little."""
+        """Return the thread that used most since the last look, None if all used little."""
         at = time.monotonic()
         now = {thread: _look_at(thread).ticks for thread in self._running()}
         taken = {thread: ticks - self._before.get(thread, ticks) for thread, ticks in now.items()}
@@ -110,7 +110,7 @@ class Together:
 
 
 def _look_at(thread: int) -> _Seen:
-    # The name, in parentheses, may hold anything; of what follows it, utime and stime are the 12th and 13th fields.
+    # The name, in parentheses, may contain anything; of the fields after it, utime and stime are the 12th and 13th.
     fields = (_TASKS / str(thread) / "stat").read_text().rpartition(")")[2].split()
     return _Seen(int(fields[11]) + int(fields[12]), int(fields[36]))
 
@@ -123,5 +123,5 @@ def _let_go(thread: int) -> None:
     try:
         if os.sched_getaffinity(thread) != USABLE:
             os.sched_setaffinity(thread, USABLE)
-    except OSError:  # it has ended meanwhile, or may not be moved
+    except OSError:  # it has ended, or may not be moved
         pass
