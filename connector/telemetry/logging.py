@@ -1,7 +1,7 @@
-"""Logs: one line per event, the same for our own loggers and those of the libraries, without phone numbers or secrets.
+"""Logs: one line per event, of our own loggers and of the libraries', without phone numbers or secrets.
 
-Everything passes one processor that masks, whatever logged it, so that no call site has to think of it. It works on
-the finished values, tracebacks included. Tracebacks are printed without local variables, since these hold payloads.
+Everything passes one processor that masks, whatever logged it, so that no call site has to think of it. It works on the
+final values, including tracebacks. Tracebacks are printed without local variables, which contain payloads.
 """
 
 import json
@@ -21,15 +21,15 @@ from connector.config.settings import LogSettings
 HIDDEN: Final = "***"
 
 _QUIET: Final = ("aiohttp", "asyncio", "faust", "httpcore", "httpx", "mode", "urllib3")
-"""Libraries that tell at level info what our own events say better."""
+"""Libraries whose messages at level info only repeat our own events."""
 
-_SEPARATOR: Final = r"[ .()/\-\u00a0\u2000-\u200b\u202f\u2010-\u2015]{0,3}"  # spaces and dashes of typesetters as well
-_DIGITS: Final = rf"(?:[0-9]{{7,15}}|[0-9](?:{_SEPARATOR}[0-9]){{6,14}})"  # in one piece, else with separators
+_SEPARATOR: Final = r"[ .()/\-\u00a0\u2000-\u200b\u202f\u2010-\u2015]{0,3}"  # including typographic spaces and dashes
+_DIGITS: Final = rf"(?:[0-9]{{7,15}}|[0-9](?:{_SEPARATOR}[0-9]){{6,14}})"  # in one piece, or with separators
 _INTERNATIONAL: Final = re.compile(rf"(?:\+|%2[Bb]){_DIGITS}")
-_EXTENSION: Final = r"(?:x|ext\.?) ?[0-9]"  # of what stands before it the number ends
+_EXTENSION: Final = r"(?:x|ext\.?) ?[0-9]"  # ends the number before it
 _BARE: Final = re.compile(rf"(?<![0-9A-Za-z])\(?{_DIGITS}(?:(?![0-9A-Za-z])|(?={_EXTENSION}))")
 
-# Bounded, so that a long text without any address does not take the square of its length.
+# Bounded, so that a long text without any address does not take quadratic time.
 _MAIL_PART: Final = r"[^\s@<>\"'(),:;\\\[\]]{1,256}"
 _MAIL: Final = re.compile(rf"{_MAIL_PART}@{_MAIL_PART}")
 _HIDDEN_MAIL: Final = f"{HIDDEN}@{HIDDEN}"
@@ -37,7 +37,7 @@ _HIDDEN_MAIL: Final = f"{HIDDEN}@{HIDDEN}"
 _LONG_NUMBER: Final = re.compile(r"(?<![0-9A-Za-z])[0-9]{10,15}(?![0-9A-Za-z])")
 
 MAX_SHOWN: Final = 500
-"""Characters of a text of the platform's that are shown."""
+"""Maximum length of the platform's texts when displayed."""
 
 _PHONE_KEYS: Final = frozenset({"to", "to_number", "phone_number", "phone"})
 _CONTENT_KEYS: Final = frozenset({"body", "message", "value", "payload", "contact_data", "custom_fields"})
@@ -48,9 +48,9 @@ _CONTROL_BUT_LINES: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u202
 
 
 def mask_phone(text: str) -> str:
-    """Return a text with every international phone number cut to its ends: `+15551230101` becomes `+1555***0101`.
+    """Return a text with every international phone number shortened to its ends: `+15551230101` becomes `+1555***0101`.
 
-    Numbers in international form are found with the usual separators and with `%2B` for the plus. Digits without a
+    Numbers in international form are found with the usual separators, and with `%2B` for the plus. Digits without a
     plus stay, because offsets and times look like that.
     """
     return _INTERNATIONAL.sub(_cut, text)
@@ -62,7 +62,7 @@ def mask_mail(text: str) -> str:
 
 
 def _cut(match: re.Match[str]) -> str:
-    """Keep four digits at either end, fewer of a short number, so that three at least are hidden."""
+    """Keep four digits at either end, fewer of a short number, so that at least three are hidden."""
     text = match[0]
     digits = re.sub(r"[^0-9]", "", re.sub(r"^%2[Bb]", "", text))
     plus = "+" if text[0] in "+%" else ""
@@ -71,16 +71,16 @@ def _cut(match: re.Match[str]) -> str:
 
 
 def mask_event(_logger: WrappedLogger | None, _method: str, event: EventDict) -> EventDict:
-    """Mask phone numbers, message content and secrets in every value of an event, and disarm control characters."""
+    """Mask phone numbers, texts and secrets in every value of an event, and escape control characters."""
     return {key: _clean(value, key) for key, value in event.items()}
 
 
 def mask_record(value: Any) -> Any:
-    """Return what a record holds, as JSON-ready values, masked as an event is and more strictly.
+    """Return the content of a record as JSON-ready values, masked more strictly than an event.
 
-    Whose records they are decides what stands in them. So any 7 to 15 digits are taken for a phone number, as a number
-    and without a plus as well, and e-mail addresses are masked, in the names of fields too. In logs such digits are
-    offsets and times, and stay. Of what is nested too deeply nothing is returned.
+    A record may contain anything. So any 7 to 15 digits count as a phone number, also as a JSON number and without a
+    plus, and e-mail addresses are masked, also in names of fields. In logs such digits are offsets and times, and stay.
+    Values that are nested too deeply are left out.
     """
     try:
         return _clean(value, "", of_record=True)
@@ -89,15 +89,15 @@ def mask_record(value: Any) -> Any:
 
 
 def disarm(text: str, *, keep_lines: bool = False) -> str:
-    """Return a text with its control characters spelled out, so that a terminal does not obey them."""
+    """Return a text with control characters escaped, so that a terminal does not execute them."""
     control = _CONTROL_BUT_LINES if keep_lines else _CONTROL
     return control.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def fit_to_show(text: str, secrets: Iterable[str] = ()) -> str:
-    """Return a text of the platform's without phone numbers and secrets, not too long: it may repeat what it was sent.
+    """Return a text of the platform's without phone numbers and secrets, truncated: it may repeat what was sent.
 
-    Digits without a plus are hidden as well, so this is not for texts of ours, where they are offsets.
+    Digits without a plus are hidden as well, so this is not for our own texts, where they are offsets.
     """
     for secret in secrets:
         if secret:
@@ -107,7 +107,7 @@ def fit_to_show(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def _clean(value: Any, key: str, *, of_record: bool = False) -> Any:
-    """Return a value that JSON knows, fit to be seen."""
+    """Return a value as JSON-ready and masked."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, float) and not math.isfinite(value):
@@ -131,14 +131,14 @@ def _clean(value: Any, key: str, *, of_record: bool = False) -> Any:
 
 
 def _clean_number(value: float) -> float | str:
-    """Return a number of a record; one with as many digits before the point as a phone number has is masked as one."""
+    """Return a number of a record, masked if it has as many digits before the point as a phone number."""
     digits = str(abs(int(value)))
     masked = _BARE.sub(_cut, digits)
     return value if masked == digits else masked
 
 
 def _name(text: str, *, of_record: bool) -> str:
-    """Return the name of a field, which may be what stands for a person."""
+    """Return the name of a field, masked, since it may identify a person."""
     return _masked(mask_mail(text), bare=True) if of_record else mask_phone(text)
 
 
@@ -148,17 +148,17 @@ def _masked(text: str, *, bare: bool) -> str:
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """The one handler of this module, known by its type when logging is set up again."""
+    """The handler of this module, recognised by its type when logging is configured again."""
 
     asked_level = logging.INFO
-    """The level that the settings ask for."""
+    """The level of the settings."""
 
 
 def configure_logging(settings: LogSettings, *, stream: TextIO | None = None, worker: int | None = None) -> None:
-    """Send all logs of the process to a stream (stderr unless given) in the form that the settings ask for.
+    """Send all logs of the process to a stream (stderr unless given), in the format of the settings.
 
-    May be called again, for another level or form. Libraries stay at warning whatever the level. With `worker` every
-    line names it, whichever thread or library writes it.
+    May be called again, with another level or format. Libraries stay at warning whatever the level. With `worker`,
+    every line names it, whichever thread or library writes it.
     """
     target = sys.stderr if stream is None else stream
     level = logging.getLevelNamesMapping()[settings.level.upper()]
@@ -179,9 +179,9 @@ def configure_logging(settings: LogSettings, *, stream: TextIO | None = None, wo
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
-        # The level is that of the root logger, asked for each event: a change reaches loggers that are bound already.
+        # The root logger's level is checked for each event: a change affects loggers that are bound already.
         wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
-        cache_logger_on_first_use=False,  # another form must reach the loggers that modules hold
+        cache_logger_on_first_use=False,  # modules keep their loggers, which must follow a change of format
     )
     handler = _Handler(target)
     handler.setFormatter(
@@ -212,14 +212,14 @@ def _set_level(level: int) -> None:
 
 
 def is_debugging() -> bool:
-    """Tell whether events of level debug are written: those of each batch are not even made else."""
+    """Return whether events of level debug are written; otherwise those of each batch are not even built."""
     return logging.getLogger().level <= logging.DEBUG
 
 
 def toggle_debug() -> None:
-    """Write from level debug on, or again from the level of the settings on: what SIGUSR1 does.
+    """Switch to level debug, or back to the level of the settings, as SIGUSR1 does.
 
-    Where the settings say debug, the other level is info.
+    If the settings say debug, the other level is info.
     """
     log = get_logger("log")
     if not is_debugging():

@@ -1,7 +1,7 @@
-"""Every metric, in one catalogue; names and labels are stated here and nowhere else.
+"""All metrics, in one catalogue; names and labels are defined here only.
 
-What changes with each request or tick is counted where it happens, once a batch; what is a state (lag, holds)
-is read from the streams when the page is asked for. Label values are bounded codes.
+What changes with each request or tick is counted where it happens, once per batch; states (lag, holds) are read from
+the streams when the page is requested. Label values are bounded codes.
 """
 
 from collections import Counter as Tally
@@ -23,7 +23,7 @@ Kind = Literal["counter", "gauge", "histogram"]
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A metric: its name on the page, what it counts in which unit, and the labels that tell its series apart."""
+    """A metric: its name on the page, what it counts in which unit, and its labels."""
 
     name: str
     kind: Kind
@@ -33,12 +33,12 @@ class Described:
 
     @property
     def family(self) -> str:
-        """The name as the client library wants it, which puts `_total` behind counters itself."""
+        """The name for the client library, which appends `_total` to counters itself."""
         return self.name.removesuffix("_total")
 
 
 CATALOGUE: Final[dict[str, Described]] = {}
-"""Every metric by its name. The reference page is printed from it; dashboard and alert rules are checked against it."""
+"""All metrics by name. The reference page is generated from it; dashboard and alert rules are checked against it."""
 
 
 def _describe(name: str, kind: Kind, labels: str, unit: str, meaning: str) -> Described:
@@ -79,20 +79,20 @@ class BatchMetrics:
         self._stream = stream
         self._settle = _SETTLE.labels(stream)
         self._of_row = cache(lambda row: (_REQUESTS.labels(stream, row), _POSTED.labels(stream, row)))
-        """Kept, since to look up two series by their labels takes 2 us."""
+        """Cached, because looking up two series by their labels takes 2 us."""
 
     def request(self, row: str, took_secs: float, records: int) -> None:
-        """Count a request, once it has come to something."""
+        """Count a request that has ended."""
         requests, posted = self._of_row(row)
         requests.observe(took_secs)
         posted.inc(records)
 
     def held(self, reason: str) -> None:
-        """Count a hold, as it begins."""
+        """Count a hold when it begins."""
         _HOLDS.labels(self._stream, reason).inc()
 
     def settled(self, items: list[Finished], now_ms: int) -> None:
-        """Count the batches of a tick that has committed."""
+        """Count the batches of a committed tick."""
         for item in items:
             oldest = min(chunk.oldest_ms for chunk in item.chunks)
             if oldest > 0:
@@ -180,7 +180,7 @@ _BY_STREAM: Final = (
     *((key, _describe(name, "counter", "stream", unit, meaning)) for name, key, unit, meaning in _COUNTERS),
     *((key, _describe(name, "gauge", "stream", unit, meaning)) for name, key, unit, meaning in _GAUGES),
 )
-"""What a stream's status has as one number, under which key."""
+"""Numbers in a stream's status, and their keys."""
 _PACE = _describe(
     "trackly_pace_backlog_seconds",
     "gauge",
@@ -222,11 +222,11 @@ _REDRIVE_PASSED = _describe(
 _STATE = _describe("trackly_stream_state", "gauge", "stream state", "", "1 for the state the stream is in.")
 
 ALWAYS_TOLD: Final = "in_doubt"
-"""A reason of dead letters with a series from the start: an increase is seen only in a series that was there before."""
+"""A reason of dead letters whose series exists from the start: an increase is only seen in an existing series."""
 
 
 class StatusCollector:
-    """Turns the streams' status, as `Stream.status` tells it, into metrics when they are scraped."""
+    """Turns the streams' status, from `Stream.status`, into metrics when they are scraped."""
 
     def __init__(self, statuses: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
         self._statuses = statuses
@@ -276,7 +276,7 @@ def render() -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSeen:
-    """What a supervisor counts of a worker."""
+    """What a supervisor reports about a worker."""
 
     ordinal: int
     up: bool
@@ -292,8 +292,8 @@ _RESTARTS = _describe(
 class WorkersCollector:
     """The metrics of a supervisor itself, and of its workers with the label `worker` on each sample.
 
-    They are not added up here: a worker that starts again begins at 0, which a reader of one series knows how to take
-    and a reader of a sum does not. `sum without (worker)` adds them up, in the right order.
+    They are not added up: a restarted worker begins at 0, which readers of one series handle and readers of a sum
+    cannot. `sum without (worker)` over rates is correct.
     """
 
     def __init__(self, pages: Mapping[int, str], workers: Iterable[WorkerSeen]) -> None:
@@ -317,5 +317,5 @@ class WorkersCollector:
 
 
 def render_workers(pages: Mapping[int, str], workers: Iterable[WorkerSeen]) -> bytes:
-    """Return the metrics page of a supervisor, made of those of its workers, by ordinal."""
+    """Return the metrics page of a supervisor, built from those of its workers, by ordinal."""
     return generate_latest(WorkersCollector(pages, workers))

@@ -1,11 +1,11 @@
 """Traces: a span for each request of a batch, linked to the spans of those who produced its records.
 
-A span is `process TOPIC` of the messaging conventions of OpenTelemetry, for a batch and never for a record. Its links
-are to the creation contexts of records, their headers `traceparent`: of so many at most, evenly spread over the batch,
-so that the cost does not grow with it. A batch that is tried again, or cut, goes on in the trace of its first request.
-The platform is not told of the trace: it is somebody else's.
+A span is `process TOPIC` of OpenTelemetry's messaging conventions, per batch and never per record. Its links are to the
+creation contexts of records, their headers `traceparent`: a limited number, evenly spread over the batch, so that the
+cost does not grow with it. A batch that is retried, or split, continues the trace of its first request. The context is
+not sent to the platform, which is somebody else's system.
 
-The library is an extra and is loaded here, when traces are on; without it nothing of this module costs anything.
+The library is an extra and is loaded here, if traces are on; without it this module costs nothing.
 """
 
 import re
@@ -31,7 +31,7 @@ _TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-
 
 
 def context_of(header: bytes | str | None) -> "SpanContext | None":
-    """Return what a header `traceparent` says, None when that is nothing that the specification knows."""
+    """Return the context in a header `traceparent`, None if it is invalid."""
     from opentelemetry.trace import SpanContext, TraceFlags  # noqa: PLC0415 (an extra)
 
     raw = header.encode() if isinstance(header, str) else header or b""
@@ -50,7 +50,7 @@ def header_of(context: "SpanContext") -> str:
 
 
 def sampled(batch: Batch, most: int) -> Iterator[tuple[Chunk, int]]:
-    """Yield at most so many records of a batch, evenly spread, each as its chunk and its place there."""
+    """Yield at most so many records of a batch, evenly spread, each as its chunk and its index in it."""
     step = max(-(-batch.count // most), 1) if most else 0
     start, index = 0, 0
     for chunk in batch.chunks:
@@ -62,7 +62,7 @@ def sampled(batch: Batch, most: int) -> Iterator[tuple[Chunk, int]]:
 
 
 class BatchSpan:
-    """The span of one request; `end` is called once."""
+    """The span of one request; `end` must be called once."""
 
     __slots__ = ("_span",)
 
@@ -70,7 +70,7 @@ class BatchSpan:
         self._span = span
 
     def end(self, row: str, *, status: int = 0, failed: bool = True) -> None:
-        """End it with the row of the verdict table that decided, or with what became of the request instead."""
+        """End it with the row of the verdict table that applied, or with what became of the request instead."""
         from opentelemetry.trace import StatusCode  # noqa: PLC0415 (an extra)
 
         span = self._span
@@ -86,7 +86,7 @@ class BatchSpan:
 
 @dataclass(frozen=True, slots=True)
 class BatchTraces:
-    """Makes the spans of one stream."""
+    """Creates the spans of one stream."""
 
     tracer: "Tracer"
     stream: str
@@ -97,7 +97,7 @@ class BatchTraces:
     max_links: int
 
     def begin(self, batch: Batch) -> BatchSpan:
-        """Begin the span of a request of the batch, and note its context there, for the results and the next try."""
+        """Begin the span of a request of the batch, and set the batch's context, for results and the next attempt."""
         from opentelemetry import trace  # noqa: PLC0415 (an extra)
 
         before = context_of(batch.trace)
@@ -151,7 +151,7 @@ class BatchTraces:
 
 
 class Traces:
-    """Where the spans of a process go; `close` sends what is left."""
+    """Where the spans of a process go; `close` sends the rest."""
 
     def __init__(self, provider: "TracerProvider", settings: TraceSettings, base_url: str) -> None:
         self._provider = provider
@@ -161,11 +161,11 @@ class Traces:
         self._host, self._port = url.hostname or "", url.port or (80 if url.scheme == "http" else 443)
 
     def of_stream(self, stream: str, group: str, client_id: str) -> BatchTraces:
-        """Return what makes the spans of a stream."""
+        """Return the factory of a stream's spans."""
         return BatchTraces(self._tracer, stream, group, client_id, self._host, self._port, self._max_links)
 
     def close(self) -> None:
-        """Send what is left, and end; takes no longer than one post may."""
+        """Send the rest, and end; takes no longer than one post may."""
         self._provider.shutdown()
 
 
@@ -177,9 +177,9 @@ def open_traces(
     headers: Callable[[], Mapping[str, SecretStr]] | None = None,
     processor: "SpanProcessor | None" = None,
 ) -> Traces | None:
-    """Return where spans go, None when traces are off. Tests give a processor in place of the one that posts.
+    """Return where spans go, None if traces are off. Tests pass a processor instead of the one that posts.
 
-    `headers` is asked before each post, since a token may be replaced meanwhile; those of the settings when left out.
+    `headers` is called before each post, since a token may change; by default, those of the settings are used.
 
     The global tracer of the process is left alone, so that nothing else begins to trace.
     """
@@ -194,7 +194,7 @@ def open_traces(
         resource=Resource.create(names),
         sampler=TraceIdRatioBased(settings.sample_ratio),
         shutdown_on_exit=False,
-        span_limits=SpanLimits(max_links=max(settings.max_links, 1)),  # the library's own limit drops in silence
+        span_limits=SpanLimits(max_links=max(settings.max_links, 1)),  # the library's own limit drops links silently
     )
     provider.add_span_processor(processor or _posting(settings, headers or (lambda: settings.headers)))
     return Traces(provider, settings, base_url)
@@ -210,10 +210,10 @@ def _posting(settings: TraceSettings, headers: Callable[[], Mapping[str, SecretS
     )
 
     class Session(requests.Session):
-        """Hears of a reply its status alone.
+        """Discards everything of a response but its status.
 
-        Its text is of any length, and may repeat our headers, which the library would log; older versions of it would
-        follow a redirect, and take them elsewhere.
+        Its body may be of any length and may repeat our headers, which the library would log; older versions of it
+        would follow a redirect, and send the headers elsewhere.
         """
 
         def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
@@ -223,7 +223,7 @@ def _posting(settings: TraceSettings, headers: Callable[[], Mapping[str, SecretS
                 return heard
 
     class Posting(SpanExporter):
-        """Posts spans with the headers of that moment: the library's exporter keeps those that it was made with.
+        """Posts spans with the present headers: the library's exporter keeps those that it was created with.
 
         Only the processor's own thread exports, and it is done when `shutdown` is called.
         """
