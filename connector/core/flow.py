@@ -432,9 +432,8 @@ class Flow:
                 return Place("waiting", batch.id, batch.attempts, at)
         for batch in self.ready:
             if holds(batch.chunks):
-                return Place(
-                    "crowded" if partition in self.crowding.full_for_retries else "ready", batch.id, batch.attempts
-                )
+                is_crowded = partition in self.crowding.full_for_retries
+                return Place("crowded" if is_crowded else "ready", batch.id, batch.attempts)
         return Place("elsewhere")
 
     def oldest_ms(self) -> int | None:
@@ -660,10 +659,8 @@ class Flow:
         cuts: dict[Partition, PlannedCommit] = {}
         for partition in partitions:
             state, begun = self.partitions[partition], started.get(partition, [])
-            if (
-                partition in written and partition in self.crowding.full_for_retries
-            ):  # its results alone fill the metadata
-                cuts[partition] = NOTHING_PLANNED
+            if partition in written and partition in self.crowding.full_for_retries:
+                cuts[partition] = NOTHING_PLANNED  # its results alone fill the metadata
                 continue
             done = settled.get(partition, [])
             state.reach(max(stop for _, stop in (*done, *begun, (0, state.committed.in_flight.stop))))
