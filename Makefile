@@ -103,7 +103,7 @@ test-bound: $(INSTALLED)
 
 .PHONY: reference
 reference: $(INSTALLED) ## Regenerate the pages of docs/reference and the schemas
-	$(BIN)/python -m connector.reference
+	$(BIN)/python -m reference
 
 .PHONY: docs
 docs: $(INSTALLED) ## Build the documentation as a site in build/site; a warning is an error
@@ -112,4 +112,4 @@ docs: $(INSTALLED) ## Build the documentation as a site in build/site; a warning
 .PHONY: clean
 clean: ## Remove the virtual environment and everything that is built or cached
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage htmlcov
-	find connector tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find connector reference tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

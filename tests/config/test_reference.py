@@ -12,7 +12,7 @@ from connector.config.kafka import REFUSED
 from connector.config.load import load_settings
 from connector.config.problems import SettingsError
 from connector.config.settings import Settings
-from connector.reference.settings import settings_page, settings_schema
+from reference.settings import settings_page, settings_schema
 from tests.config.conftest import SMALLEST, Load, merged
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ import yaml
 
 from connector.config.catalogue import catalogue
 from connector.config.load import load_settings
-from connector.reference.pages import metrics_page
+from reference.pages import metrics_page
 from tests.deploy.conftest import ROOT
 from tests.docs.commands import PROGRAM, problem_with
 from tests.docs.pages import DOCUMENTS, Block, anchors, blocks, code_words, name_of, prose
@@ -115,7 +115,7 @@ def test_make_targets_exist() -> None:
 def test_modules_that_are_run_exist() -> None:
     named = {call[2] for _, call in _calls_of("python", "python3") if call[1:2] == ["-m"]}
 
-    assert any(module.startswith("connector.") for module in named)
+    assert "reference" in named
     assert [module for module in named if importlib.util.find_spec(module) is None] == []
 
 

@@ -10,9 +10,9 @@ from connector.console.advice import HOLDS, SETTING, STORM
 from connector.core.reasons import REASONS, Reason
 from connector.core.verdicts import RECORD_CODES
 from connector.deadletters.deciding import WHY
-from connector.reference.markdown import page, table
-from connector.reference.telling import Told, of_commands, texts_given, texts_returned
 from connector.telemetry.runbook import hold_page
+from reference.markdown import page, table
+from reference.telling import Told, of_commands, texts_given, texts_returned
 
 COMMANDS: Final[Mapping[str, str]] = {
     "dead-letters": "dead_letters",

@@ -1,21 +1,20 @@
-"""Writes everything that is printed from the code: `python -m connector.reference`."""
+"""Writes everything that is printed from the code: `python -m reference`."""
 
 import json
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from connector.reference.errors import errors_page
-from connector.reference.pages import acls_page, commands_page, exit_codes_page, metrics_page, verdicts_page
-from connector.reference.settings import chart_schema, settings_page, settings_schema, simulator_page
+from reference.errors import errors_page
+from reference.pages import acls_page, commands_page, exit_codes_page, metrics_page, verdicts_page
+from reference.settings import chart_schema, settings_page, settings_schema, simulator_page
 
-ROOT: Final = Path(__file__).resolve().parents[2]
+ROOT: Final = Path(__file__).resolve().parents[1]
 CHART_VALUES: Final = "deploy/helm/trackly-connector/values.schema.json"
 
 
 def _values() -> str:
-    """Return the schema of the chart's values as it is, with that of the settings put anew into its `$defs`."""
+    """Return the schema of the chart's values as it is, with that of the settings as it is now in its `$defs`."""
     values = json.loads((ROOT / CHART_VALUES).read_text(encoding="utf-8"))
     values["$defs"]["settings"] = chart_schema()
     return _json(values)
@@ -40,15 +39,11 @@ WRITTEN: Final[Mapping[str, Callable[[], str]]] = {
 """Files of the source tree, and what makes each."""
 
 
-def main(root: Path = ROOT) -> int:
-    """Write all of them below a folder; the exit code is 1 where there is no source tree, as with an installation."""
-    if not (root / "docs").is_dir():
-        sys.stderr.write(f"no folder {root / 'docs'}; run this in a source tree\n")
-        return 1
+def main(root: Path = ROOT) -> None:
+    """Write all of them below a folder."""
     for name, made in WRITTEN.items():
         (root / name).write_text(made(), encoding="utf-8")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

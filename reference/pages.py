@@ -13,8 +13,8 @@ from connector.cli.errors import RESTARTS, WAYS_OUT, ExitCode
 from connector.cli.main import app
 from connector.config.settings import Settings
 from connector.core.verdicts import TABLE
-from connector.reference.markdown import page, table
 from connector.telemetry import metrics
+from reference.markdown import page, table
 
 
 def verdicts_page() -> str:

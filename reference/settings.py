@@ -7,8 +7,8 @@ from typing import Any, Final
 from connector.config.checks import RULES
 from connector.config.kafka import REFUSED, REFUSED_PREFIXES
 from connector.config.settings import Settings
-from connector.reference.markdown import page, table
 from connector.simulator import Faults, Switches
+from reference.markdown import page, table
 
 SCHEMA_ID: Final = "urn:trackly-connector:settings:v1"
 
