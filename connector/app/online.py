@@ -328,7 +328,7 @@ async def _platform(settings: Settings) -> list[Finding]:
         failure = NOT_NOW if passing else REFUSALS.get(reply.status, OTHER_STATUS)
         return [failure.of("platform", f"{where}: HTTP {reply.status}")]
     if reply.foreign:
-        return [NO_PLATFORM.of("platform", f"{where}: HTTP {reply.status}with something other than a JSON object")]
+        return [NO_PLATFORM.of("platform", f"{where}: HTTP {reply.status} with something other than a JSON object")]
     findings = [Finding("platform", True, f"{where}: the key is accepted")]
     try:
         known = {entry.phone_number: entry.status for entry in msgspec.json.decode(reply.text, type=_Lists).lists}

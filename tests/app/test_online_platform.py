@@ -71,5 +71,5 @@ def test_a_page_in_the_place_of_the_platform_accepts_no_key(page: bytes, make_re
     [finding] = _asked(tiny.url)
 
     assert not finding.ok
-    assert tiny.url in finding.detail
+    assert finding.detail == f"{tiny.url}: HTTP 200 with something other than a JSON object"
     assert "trackly.base_url" in finding.way_out

@@ -180,6 +180,11 @@ TOPICS = {
         "streams[0].dead_letters.redrive[0].reasons[1]",
         "is not a reason of a dead letter; did you mean server_error?",
     ),
+    "a reason has one rule": (
+        _stream(dead_letters={"redrive": [{"name": name, "reasons": ["save_error"]} for name in ("one", "two")]}),
+        "streams[0].dead_letters.redrive[1].reasons",
+        "has save_error, which is also in rule 0",
+    ),
     "a rule waits for no reason in vain": (
         _stream(dead_letters={"redrive": [{"name": "again", "reasons": ["503"]}]}),
         "streams[0].dead_letters.redrive[0].reasons[0]",

@@ -66,7 +66,7 @@ def _redrive(stream: StreamSettings, at: KeyPath) -> Iterator[Fault]:
             elif reason == "in_doubt":
                 yield Fault((*path, "reasons"), "must not have in_doubt: the platform may have accepted such a record")
             elif reasons.setdefault(reason, index) != index:
-                yield Fault((*path, "reasons"), f"has {reason}, which is also in rule {reasons[reason]} too")
+                yield Fault((*path, "reasons"), f"has {reason}, which is also in rule {reasons[reason]}")
         if index == 0 and stream.delivery.guarantee != "exactly_once":
             yield Fault(
                 (*at, "dead_letters", "redrive"),
