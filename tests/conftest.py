@@ -19,10 +19,11 @@ import pytest
 from hypothesis import settings
 
 from connector.demo.artifacts import BrokerUnavailableError, java, kafka_jars
-from connector.demo.broker import Broker, Listener
+from connector.demo.broker import Broker
 from connector.demo.finding import BrokerHandle, find_broker
 from connector.demo.topics import Topics
 from connector.simulator import SimulatorSettings, SimulatorThread
+from tests.kit.brokers import Listener, start_broker, start_cluster
 from tests.kit.programs import LEFT_OUT
 from tests.kit.registries import Apicurio, MakeRegistry, TinyRegistry
 
@@ -167,7 +168,7 @@ def broker(request: pytest.FixtureRequest) -> Iterator[BrokerHandle]:
     """
     try:
         # It lives for minutes and has little to do: measured, compiling it well costs more than it saves.
-        handle = find_broker(request.config.getoption("--bootstrap-servers"), short_lived=True)
+        handle = find_broker(request.config.getoption("--bootstrap-servers"), start=start_broker)
     except BrokerUnavailableError as error:
         _give_up(request.config, error)
     with handle:
@@ -199,7 +200,7 @@ def make_broker(request: pytest.FixtureRequest) -> Iterator[MakeBroker]:
 def three_brokers(request: pytest.FixtureRequest) -> Iterator[list[Broker]]:
     """Start three brokers of the test's own that hold each other's replicas, so that any one of them may go."""
     try:
-        nodes = Broker.start_cluster([(), (), ()], short_lived=True)
+        nodes = start_cluster([(), (), ()])
     except BrokerUnavailableError as error:
         _give_up(request.config, error)
     yield nodes
@@ -222,9 +223,7 @@ def _maker(config: pytest.Config, brokers: ExitStack) -> MakeBroker:
         scram_users: Mapping[str, str] | None = None,
     ) -> Broker:
         try:
-            started = Broker.start(
-                properties=properties, listeners=listeners, scram_users=scram_users, short_lived=True
-            )
+            started = start_broker(properties=properties, listeners=listeners, scram_users=scram_users)
         except BrokerUnavailableError as error:
             _give_up(config, error)
         return brokers.enter_context(started)

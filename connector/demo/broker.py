@@ -1,8 +1,7 @@
-"""A real Kafka broker without Docker: a KRaft node in a Java process, made to be killed; or a cluster of them.
+"""A real Kafka broker without Docker: a KRaft node in a Java process, made to be killed.
 
 Its data folder and ports stay the same over restarts, so a test may stop, kill, pause and restart it under running
-clients. What a test needs beyond the defaults it gives as properties and listeners; the plain listener always
-stays, for the readiness check and for administration.
+clients.
 """
 
 import os
@@ -15,16 +14,15 @@ import subprocess
 import tempfile
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from connector.demo.artifacts import BrokerUnavailableError, java, kafka_jars, locked
+from connector.demo.artifacts import BrokerUnavailableError, java, kafka_jars
 from connector.processes import spawn, stop, tail
 
 HOST: Final = "127.0.0.1"
@@ -36,31 +34,9 @@ _PORTS: Final = range(12_000, 32_000)
 SHORT_LIVED: Final = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData")
 """Measured: a broker is ready after 2.6 in place of 4.3 s of CPU. Its code stays as the quick compiler left it."""
 _PORT_TAKEN: Final = "Address already in use"
+_ATTEMPTS: Final = 3
 
-
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """One more door to the broker, with its own security or its own advertised address.
-
-    `properties` are those of `listener.name.<name>.`, given without that prefix. `advertised` is the `host:port`
-    that clients are sent to, e.g. a proxy's; the listener's own unless set.
-    """
-
-    name: str
-    protocol: str = "PLAINTEXT"
-    properties: Mapping[str, str] = field(default_factory=dict, repr=False)
-    advertised: str | None = None
-
-
-def sasl_plain(name: str, users: Mapping[str, str]) -> Listener:
-    """Return a listener that knows these users by password (SASL/PLAIN, no TLS)."""
-    known = " ".join(f'user_{user}="{password}"' for user, password in users.items())
-    module = "org.apache.kafka.common.security.plain.PlainLoginModule"
-    properties = {
-        "sasl.enabled.mechanisms": "PLAIN",
-        "plain.sasl.jaas.config": f"{module} required {known};",
-    }
-    return Listener(name, "SASL_PLAINTEXT", properties)
+_T = TypeVar("_T")
 
 
 def single_node_properties() -> dict[str, str]:
@@ -88,123 +64,44 @@ def single_node_properties() -> dict[str, str]:
     }
 
 
-def _replicated(nodes: int) -> dict[str, str]:
-    """Return what each node of a cluster needs beside that, so that any one of three may be away."""
-    replicas, enough = str(min(nodes, 3)), str(min(nodes, 2))
-    return {
-        "default.replication.factor": replicas,
-        "min.insync.replicas": enough,
-        "offsets.topic.replication.factor": replicas,
-        "transaction.state.log.replication.factor": replicas,
-        "transaction.state.log.min.isr": enough,
-    }
-
-
 class Broker:
-    """A running (or stopped) Kafka node; use `start`, or `start_cluster`, and as a context manager.
+    """A running (or stopped) Kafka node; use `start`, and as a context manager.
 
     Invariants: ports and data folder last from `start` to `close`; at most one process runs over them; that process
     ends with ours, whatever ends ours.
     """
 
-    def __init__(
-        self, home: Path, ports: Mapping[str, int], jars: Path, java_path: str, options: Sequence[str]
-    ) -> None:
-        self._home = home
+    def __init__(self, ports: Mapping[str, int], options: Sequence[str]) -> None:
+        """Take the ports of its listeners by name, and options for Java; `configure`, `format` and `launch` follow."""
+        self._java, self._jars = java(), kafka_jars()
+        self._home = Path(tempfile.mkdtemp(prefix="trackly-broker-"))
         self._ports = ports
-        self._jars = jars
-        self._java = java_path
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self._launched_at = 0
         """How long the log was when the process began."""
-        self.log = home / "broker.log"
+        self.log = self._home / "broker.log"
 
     @classmethod
-    def start(
-        cls,
-        *,
-        properties: Mapping[str, str] | None = None,
-        listeners: Sequence[Listener] = (),
-        scram_users: Mapping[str, str] | None = None,
-        heap: str = "1g",
-        short_lived: bool = False,
-    ) -> Self:
+    def start(cls, *, properties: Mapping[str, str] | None = None, heap: str = "1g") -> Self:
         """Start a new, empty broker and return when it answers metadata requests (about 3 s).
 
-        `properties` go over the defaults; `scram_users` (name to password, SCRAM-SHA-256) are known from the first
-        moment on; `short_lived` is for a broker of seconds, which would spend half of them on compiling itself well.
-        Raises `BrokerUnavailableError` when Java or the jars cannot be had or the broker does not come up.
+        `properties` go over the defaults. Raises `BrokerUnavailableError` when Java or the jars cannot be had or the
+        broker does not come up.
         """
-        [broker] = cls.start_cluster(
-            [listeners], properties=properties, scram_users=scram_users, heap=heap, short_lived=short_lived
-        )
+        return on_free_ports(lambda: cls._started(properties or {}, heap))
+
+    @classmethod
+    def _started(cls, properties: Mapping[str, str], heap: str) -> Self:
+        broker = cls(dict(zip(("PLAINTEXT", "CONTROLLER"), free_ports(2), strict=True)), [f"-Xmx{heap}"])
+        with ExitStack() as undo:
+            undo.enter_context(broker)
+            broker.configure(properties)
+            broker.format(new_cluster_id())
+            broker.launch()
+            broker.wait()
+            undo.pop_all()
         return broker
-
-    @classmethod
-    def start_cluster(
-        cls,
-        doors: Sequence[Sequence[Listener]],
-        *,
-        properties: Mapping[str, str] | None = None,
-        scram_users: Mapping[str, str] | None = None,
-        heap: str = "512m",
-        short_lived: bool = False,
-    ) -> list[Self]:
-        """Start a new, empty cluster of a node for each item of `doors`, which are its listeners; else as `start`.
-
-        Each node is broker and controller; topics have three replicas where there are as many nodes.
-        """
-        java_path, jars = java(), kafka_jars()
-        options = [f"-Xmx{heap}"]
-        if short_lived:
-            archive = jars.parent / f"classes-{Path(java_path).stat().st_mtime_ns}.jsa"  # another Java, another file
-            cls._archive_classes(archive)
-            options += [*SHORT_LIVED, f"-XX:SharedArchiveFile={archive}"]
-        cluster = urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=").replace("-", "A")
-        attempts = 3  # another program may take a port between our look and the broker's bind
-        for attempt in range(1, attempts + 1):
-            with ExitStack() as undo:
-                ports = iter(free_ports(sum(2 + len(listeners) for listeners in doors)))
-                nodes: list[Self] = []
-                for listeners in doors:
-                    names = ["PLAINTEXT", "CONTROLLER", *(listener.name for listener in listeners)]
-                    home = Path(tempfile.mkdtemp(prefix="trackly-broker-"))
-                    made = cls(home, {name: next(ports) for name in names}, jars, java_path, options)
-                    undo.enter_context(made)
-                    nodes.append(made)
-                voters = [f"{number}@{node.address('CONTROLLER')}" for number, node in enumerate(nodes, start=1)]
-                try:
-                    for number, (node, listeners) in enumerate(zip(nodes, doors, strict=True), start=1):
-                        node._configure(number, voters, properties or {}, listeners)  # noqa: SLF001 - one of ours
-                        node._format(cluster, scram_users or {})  # noqa: SLF001
-                        node._launch()  # noqa: SLF001
-                    for node in nodes:  # none answers before most of them are there
-                        node._wait(len(nodes))  # noqa: SLF001
-                except BrokerUnavailableError as error:
-                    if attempt == attempts or _PORT_TAKEN not in str(error):
-                        raise
-                else:
-                    undo.pop_all()
-                    return nodes
-        raise AssertionError  # pragma: no cover - the last attempt returns or raises
-
-    @classmethod
-    def _archive_classes(cls, archive: Path) -> None:
-        """Have a broker that starts and stops leave its classes in a file, unless there is one or none can be written.
-
-        Measured: with them a broker is ready after half of the CPU. Java does without a file that is not its own.
-        """
-        if archive.exists():
-            return
-        with suppress(OSError), locked(archive.with_suffix(".lock")):
-            if not archive.exists():  # another maker may have been first
-                with tempfile.TemporaryDirectory(dir=archive.parent) as scratch, cls.start() as broker:
-                    made = Path(scratch) / archive.name
-                    broker._options = [*SHORT_LIVED, f"-XX:ArchiveClassesAtExit={made}"]  # noqa: SLF001 - one of ours
-                    broker.restart()
-                    broker.stop(grace_secs=_STARTUP_TIMEOUT_SECS)
-                    made.rename(archive)
 
     @property
     def bootstrap_servers(self) -> str:
@@ -237,8 +134,8 @@ class Broker:
     def restart(self) -> None:
         """Start again on the same ports and data (stopped in order first if it runs); return when it answers."""
         self.stop()
-        self._launch()
-        self._wait()
+        self.launch()
+        self.wait()
 
     def pause(self) -> None:
         """Freeze the process (SIGSTOP) and return when it stands: connections stay open, nothing answers."""
@@ -263,45 +160,33 @@ class Broker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _configure(
-        self, number: int, voters: Sequence[str], given: Mapping[str, str], listeners: Sequence[Listener]
-    ) -> None:
-        clients = [Listener("PLAINTEXT"), *listeners]
-        doors = [f"{name}://{self.address(name)}" for name in self._ports]
-        advertised = [f"{door.name}://{door.advertised or self.address(door.name)}" for door in clients]
-        protocols = [f"{door.name}:{door.protocol}" for door in clients] + ["CONTROLLER:PLAINTEXT"]
-        properties = (
-            single_node_properties()
-            | _replicated(len(voters))
-            | {
-                "node.id": str(number),
-                "controller.quorum.voters": ",".join(voters),
-                "listeners": ",".join(doors),
-                "advertised.listeners": ",".join(advertised),
-                "listener.security.protocol.map": ",".join(protocols),
-                "log.dirs": str(self._home / "data"),
-            }
-        )
-        for door in listeners:
-            prefix = f"listener.name.{door.name.lower()}."
-            properties |= {prefix + name: value for name, value in door.properties.items()}
-        properties |= given
+    def configure(self, given: Mapping[str, str]) -> None:
+        """Write its properties: those of a node that is alone, and over them what is given."""
+        properties = {
+            **single_node_properties(),
+            "controller.quorum.voters": f"1@{self.address('CONTROLLER')}",
+            "listeners": ",".join(f"{name}://{self.address(name)}" for name in self._ports),
+            "advertised.listeners": f"PLAINTEXT://{self.bootstrap_servers}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "log.dirs": str(self._home / "data"),
+            **given,
+        }
         lines = (f"{name}={_escaped(value)}\n" for name, value in properties.items())
-        (self._home / "server.properties").write_text("".join(lines))
+        self._properties.write_text("".join(lines))
 
-    def _format(self, cluster: str, scram_users: Mapping[str, str]) -> None:
-        arguments = ["format", "--cluster-id", cluster, "--config", str(self._home / "server.properties")]
-        for user, password in scram_users.items():
-            arguments += ["--add-scram", f"SCRAM-SHA-256=[name={user},password={password}]"]
-        process = self._spawn("kafka.tools.StorageTool", arguments, options=[*self._options, *SHORT_LIVED])
+    def format(self, cluster_id: str, *arguments: str) -> None:
+        """Make its storage; raises `BrokerUnavailableError`."""
+        words = ["format", "--cluster-id", cluster_id, "--config", str(self._properties), *arguments]
+        process = self._spawn("kafka.tools.StorageTool", words, options=[*self._options, *SHORT_LIVED])
         if process.wait(timeout=_STARTUP_TIMEOUT_SECS):
             raise BrokerUnavailableError(f"the storage could not be formatted:\n{tail(self.log)}")
 
-    def _launch(self) -> None:
+    def launch(self) -> None:
+        """Start its process, without waiting for it."""
         self._launched_at = self.log.stat().st_size
-        self._process = self._spawn("kafka.Kafka", [str(self._home / "server.properties")], options=self._options)
+        self._process = self._spawn("kafka.Kafka", [str(self._properties)], options=self._options)
 
-    def _wait(self, nodes: int = 1) -> None:
+    def wait(self, nodes: int = 1) -> None:
         """Return when it answers and names so many nodes; raise `BrokerUnavailableError` when it does not in time."""
         try:
             wait_until_ready(self.bootstrap_servers, _STARTUP_TIMEOUT_SECS, process=self._process, nodes=nodes)
@@ -312,10 +197,30 @@ class Broker:
                 words = log.read()[-4_000:]
             raise BrokerUnavailableError(f"{error}; its log ends:\n{words}") from error
 
+    @property
+    def _properties(self) -> Path:
+        return self._home / "server.properties"
+
     def _spawn(self, main_class: str, arguments: Sequence[str], *, options: Sequence[str]) -> subprocess.Popen[bytes]:
         log_settings = f"-Dlog4j2.configurationFile={_LOG_SETTINGS}"
         argv = [self._java, *options, log_settings, "-cp", f"{self._jars}/*", main_class, *arguments]
         return spawn(argv, log=self.log, cwd=self._home)
+
+
+def new_cluster_id() -> str:
+    """Return an id as Kafka makes them: 16 random bytes."""
+    return urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=").replace("-", "A")
+
+
+def on_free_ports(start: Callable[[], _T]) -> _T:
+    """Start something, and again where another program took a port between our look and the broker's bind."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return start()
+        except BrokerUnavailableError as error:
+            if _PORT_TAKEN not in str(error):
+                raise
+    return start()
 
 
 def wait_until_ready(

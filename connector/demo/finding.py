@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Final, Literal, Self
 
@@ -57,15 +56,16 @@ class BrokerHandle:
         self._resources.close()
 
 
-def find_broker(given: str | None = None, *, allow_mock: bool = False, short_lived: bool = False) -> BrokerHandle:
+def find_broker(
+    given: str | None = None, *, allow_mock: bool = False, start: Callable[[], Broker] = Broker.start
+) -> BrokerHandle:
     """Return the first broker that can be had: given, Java with Maven, Docker, and the mock cluster if allowed.
 
-    `short_lived` is that of `Broker.start`. Raises `BrokerUnavailableError` that says of each why not.
+    `start` is how one is started in Java. Raises `BrokerUnavailableError` that says of each why not.
     """
     if given is not None:
         return _given(given)
-    java = partial(_java, short_lived=short_lived)
-    ways: dict[str, Callable[[], BrokerHandle]] = {"Java and Maven": java, "Docker": _docker}
+    ways: dict[str, Callable[[], BrokerHandle]] = {"Java and Maven": lambda: _java(start), "Docker": _docker}
     if allow_mock:
         ways["the mock cluster of librdkafka"] = _mock
     reasons: dict[str, str] = {}
@@ -86,8 +86,8 @@ def _given(bootstrap_servers: str) -> BrokerHandle:
     return BrokerHandle("given", f"given broker at {bootstrap_servers}", bootstrap_servers)
 
 
-def _java(*, short_lived: bool) -> BrokerHandle:
-    broker = Broker.start(short_lived=short_lived)
+def _java(start: Callable[[], Broker]) -> BrokerHandle:
+    broker = start()
     resources = ExitStack()
     resources.callback(broker.close)
     description = f"Apache Kafka {KAFKA_VERSION}, KRaft, one node in Java"

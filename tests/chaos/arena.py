@@ -21,11 +21,12 @@ from confluent_kafka.admin._acl import AclBinding, AclBindingFilter, AclOperatio
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
-from connector.demo.broker import Broker, Listener, sasl_plain
+from connector.demo.broker import Broker
 from connector.demo.topics import Topics
 from connector.simulator import SimulatorSettings, SimulatorThread
 from connector.simulator.faults import parse_faults
 from tests.chaos.plan import SESSION_SECS, SPARE, WORKERS, Flow, Setup
+from tests.kit.brokers import Listener, sasl_plain, start_cluster
 from tests.kit.local import NO_TLS
 from tests.kit.proxy import Proxy, Trouble
 from tests.kit.world import KEY, Worker, start_worker
@@ -139,7 +140,7 @@ class Arena:
             ]
             doors = [[slot.listener(number) for slot in self.slots] for number in numbers]
             properties = _BROKER if len(doors) == 1 else _BROKER | _SEVERAL
-            self.brokers = Broker.start_cluster(doors, properties=properties, short_lived=True)
+            self.brokers = start_cluster(doors, properties=properties)
             for number, broker in enumerate(self.brokers):
                 stack.enter_context(broker)
                 for slot, door in zip(self.slots, doors[number], strict=True):

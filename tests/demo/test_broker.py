@@ -12,11 +12,12 @@ import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from connector.demo.artifacts import BrokerUnavailableError, java, kafka_jars
-from connector.demo.broker import Broker, Listener, sasl_plain, wait_until_ready
+from connector.demo.artifacts import BrokerUnavailableError, kafka_jars
+from connector.demo.broker import Broker, wait_until_ready
 from connector.demo.finding import find_broker
 from connector.demo.topics import Record, Topics, read_topic
 from tests.conftest import MakeBroker
+from tests.kit.brokers import Listener, archive_classes, archive_of_classes, sasl_plain, start_broker
 
 
 def _is_alive(pid: int) -> bool:
@@ -72,7 +73,7 @@ def archive(kafka_by_java: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for item in (jars, jars.parent / "pom.xml"):
         (folder / item.name).symlink_to(item)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return folder / f"classes-{Path(java()).stat().st_mtime_ns}.jsa"
+    return archive_of_classes()
 
 
 def _takes_classes_from(broker: Broker, archive: Path) -> bool:
@@ -81,20 +82,20 @@ def _takes_classes_from(broker: Broker, archive: Path) -> bool:
 
 def test_classes_are_archived_once_by_whoever_is_first_and_later_brokers_take_them_from_there(archive: Path) -> None:
     with ThreadPoolExecutor() as makers:
-        list(makers.map(Broker._archive_classes, [archive] * 3))
+        list(makers.map(archive_classes, [archive] * 3))
 
     assert sorted(archive.parent.iterdir()) == sorted(
         [archive, archive.with_suffix(".lock"), *(archive.with_name(name) for name in ("libs", "pom.xml"))]
     )
     assert b"kafka/server/BrokerServer" in archive.read_bytes()  # which formatting alone does not load
-    with Broker.start(short_lived=True) as broker:
+    with start_broker() as broker:
         assert _takes_classes_from(broker, archive)
 
 
 def test_where_no_archive_of_classes_can_be_written_none_is(archive: Path) -> None:
     archive.with_suffix(".lock").mkdir()
 
-    Broker._archive_classes(archive)
+    archive_classes(archive)
 
     assert not archive.exists()
 
@@ -102,7 +103,7 @@ def test_where_no_archive_of_classes_can_be_written_none_is(archive: Path) -> No
 def test_a_broker_starts_without_an_archive_of_classes_that_another_java_has_left(archive: Path) -> None:
     archive.write_bytes(b"of another one")
 
-    with Broker.start(short_lived=True) as broker:
+    with start_broker() as broker:
         assert not _takes_classes_from(broker, archive)
 
 

@@ -24,13 +24,14 @@ from connector.cli.main import app
 from connector.config.findings import Finding
 from connector.config.load import load_settings
 from connector.config.settings import Settings
-from connector.demo.broker import Broker, sasl_plain
+from connector.demo.broker import Broker
 from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Record, Topics
 from connector.simulator import Faults, SimulatorThread
 from connector.simulator.faults import RecordCode
 from tests.conftest import MakeBroker
 from tests.deadletters.making import record
+from tests.kit.brokers import sasl_plain
 from tests.kit.world import World, merge
 
 USER, PASSWORD = "connector", "rights-password"

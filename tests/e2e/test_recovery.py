@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from connector.demo.broker import Broker, Listener
+from connector.demo.broker import Broker
 from connector.demo.topics import Record, Topics
 from connector.simulator import Faults, Outage, SimulatorSettings
 from connector.simulator.faults import RecordCode
 from tests.conftest import MakeBroker, MakeSimulator
+from tests.kit.brokers import Listener
 from tests.kit.feed import Feed, Watch
 from tests.kit.proxy import NamelessProxy
 from tests.kit.world import KEY, Worker, World

@@ -13,10 +13,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from connector.demo.broker import Broker, Listener
+from connector.demo.broker import Broker
 from connector.demo.topics import Topics
 from connector.simulator import SimulatorThread
 from tests.conftest import MakeBroker
+from tests.kit.brokers import Listener
 from tests.kit.world import World
 
 PASSWORD = "correct-horse-battery"
