@@ -95,60 +95,25 @@ def run_demo(
     """
     with ExitStack() as stack:
         interrupted = stack.enter_context(_ended_by_signals())
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trackly-demo-")))
-        with console.status("Looking for a broker (the first time, Maven fetches about 45 MB) ..."):
-            broker = stack.enter_context(find_broker(bootstrap_servers, allow_mock=True))
-        _introduce(console, broker)
-        if broker.kind == "mock" and events.count > _MOCK_EVENTS:
-            console.print(
-                f"It holds no more than {_MOCK_EVENTS:,} events in place of {events.count:,}.", style="yellow"
-            )
-            events = replace(events, count=_MOCK_EVENTS)
-        platform = SimulatorSettings(
-            api_keys=(_API_KEY,),
-            lists=(SendingList(phone_number=LIST_NUMBER),),
-            faults=_FIRST_WEATHER,
-            seed=events.seed,
-        )
-        simulator = stack.enter_context(SimulatorThread(platform))
-        console.print(
-            f"Platform:  simulator at {simulator.url} (20-80 ms, 5 % 503, an outage, a lost reply)", soft_wrap=True
-        )
-
-        topics = Topics(broker.bootstrap_servers, prefix="demo", auto_created=broker.kind == "mock")
-        if broker.kind == "given":
-            stack.callback(topics.delete_all)
-        source, outcomes, dead_letters = (
-            topics.create(purpose, partitions=_PARTITIONS) for purpose in ("sends", "outcomes", "dead-letters")
-        )
-        port = free_ports(1)[0]
-        settings = _settings(
-            broker, url=simulator.url, port=port, source=source, outcomes=outcomes, dead_letters=dead_letters
-        )
-        log = home / "connector.log"
-        connector = stack.enter_context(_running_connector(home / "connector.yaml", settings, log))
-        console.print(f"Connector: http://{HOST}:{port}/status")
-
-        page = StatusPage(f"http://{HOST}:{port}/status")
-        stack.callback(page.close)
+        stage = _set_up(stack, console, events, bootstrap_servers)
         stopping = threading.Event()
-        feed = _Feed(events, stopping)
+        feed = _Feed(stage.events, stopping)
         feeding = stack.enter_context(
             _meanwhile(
                 stopping,
-                lambda: produce(broker.bootstrap_servers, source, feed.records(), acknowledged=feed.acknowledged),
+                lambda: produce(stage.servers, stage.source, feed.records(), acknowledged=feed.acknowledged),
             )
         )
-        outage_at = int(events.count * _OUTAGE_AT)
-        outage = stack.enter_context(_meanwhile(stopping, lambda: _outage(simulator, outage_at, stopping)))
+        outage_at = int(stage.events.count * _OUTAGE_AT)
+        outage = stack.enter_context(_meanwhile(stopping, lambda: _outage(stage.simulator, outage_at, stopping)))
         started = time.monotonic()
         with live_view(console, lambda: feed.count) as show:
             done = watch(
-                page,
+                stage.page,
                 show,
                 lambda status: (
                     interrupted.is_set()
-                    or connector.poll() is not None
+                    or stage.connector.poll() is not None
                     or (feeding.done() and status.settled >= feed.count)
                 ),
                 timeout_secs=timeout_secs,
@@ -156,42 +121,97 @@ def run_demo(
         if interrupted.is_set():
             raise KeyboardInterrupt
         seconds = time.monotonic() - started
-        if connector.poll() is not None:
-            raise DemoError(f"the connector ended before its work did; its log ends:\n{tail(log)}")
+        if stage.connector.poll() is not None:
+            raise DemoError(f"the connector ended before its work did; its log ends:\n{tail(stage.log)}")
         feeding.result()
         stopping.set()
-        exit_code = stop(connector, grace_secs=_STOP_SECS)
+        exit_code = stop(stage.connector, grace_secs=_STOP_SECS)
+        problems = [] if done else [f"not everything was settled within {timeout_secs:g} s"]
+        problems += [f"the connector ended with exit code {exit_code}"] if exit_code else []
+        return _judged(stage, console, feed.produced, problems=problems, seconds=seconds, outage_secs=outage.result())
 
-        with console.status("Reading both topics back ..."):
-            accepted = {reference_of(entry.identity): entry.accepted for entry in simulator.entries("send")}
-            judgement = judge(
-                broker.bootstrap_servers, feed.produced, outcomes=outcomes, dead_letters=dead_letters, accepted=accepted
-            )
-        ledger = simulator.ledger()
-        replies_lost = sum(ledger.unanswered.values())
-        problems = _problems(judgement, events, replies_lost, is_exact=broker.is_transactional)
-        if not done:
-            problems.append(f"not everything was settled within {timeout_secs:g} s")
-        if exit_code:
-            problems.append(f"the connector ended with exit code {exit_code}")
-        if problems:
-            console.print(
-                "The connector's log ends:",
-                tail(log),
-                sep="\n",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
-        return Result(
-            judgement=judgement,
-            problems=problems,
-            seconds=seconds,
-            broker=broker.description,
-            outage_secs=outage.result(),
-            replies_lost=replies_lost,
-            requests=ledger.requests,
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """What the demonstration runs on: all of it is there until the stack ends that it was put on."""
+
+    events: Events
+    broker: BrokerHandle
+    simulator: SimulatorThread
+    source: str
+    outcomes: str
+    dead_letters: str
+    connector: subprocess.Popen[bytes]
+    log: Path
+    """The connector's."""
+    page: StatusPage
+
+    @property
+    def servers(self) -> str:
+        return self.broker.bootstrap_servers
+
+
+def _set_up(stack: ExitStack, console: Console, events: Events, bootstrap_servers: str | None) -> _Stage:
+    """Find a broker, and start the platform and the connector; the stack ends what was started."""
+    home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trackly-demo-")))
+    with console.status("Looking for a broker (the first time, Maven fetches about 45 MB) ..."):
+        broker = stack.enter_context(find_broker(bootstrap_servers, allow_mock=True))
+    _introduce(console, broker)
+    if broker.kind == "mock" and events.count > _MOCK_EVENTS:
+        console.print(f"It holds no more than {_MOCK_EVENTS:,} events in place of {events.count:,}.", style="yellow")
+        events = replace(events, count=_MOCK_EVENTS)
+    platform = SimulatorSettings(
+        api_keys=(_API_KEY,),
+        lists=(SendingList(phone_number=LIST_NUMBER),),
+        faults=_FIRST_WEATHER,
+        seed=events.seed,
+    )
+    simulator = stack.enter_context(SimulatorThread(platform))
+    console.print(
+        f"Platform:  simulator at {simulator.url} (20-80 ms, 5 % 503, an outage, a lost reply)", soft_wrap=True
+    )
+    topics = Topics(broker.bootstrap_servers, prefix="demo", auto_created=broker.kind == "mock")
+    if broker.kind == "given":
+        stack.callback(topics.delete_all)
+    source, outcomes, dead_letters = (
+        topics.create(purpose, partitions=_PARTITIONS) for purpose in ("sends", "outcomes", "dead-letters")
+    )
+    port = free_ports(1)[0]
+    settings = _settings(
+        broker, url=simulator.url, port=port, source=source, outcomes=outcomes, dead_letters=dead_letters
+    )
+    log = home / "connector.log"
+    connector = stack.enter_context(_running_connector(home / "connector.yaml", settings, log))
+    console.print(f"Connector: http://{HOST}:{port}/status")
+    page = StatusPage(f"http://{HOST}:{port}/status")
+    stack.callback(page.close)
+    return _Stage(events, broker, simulator, source, outcomes, dead_letters, connector, log, page)
+
+
+def _judged(
+    stage: _Stage, console: Console, produced: Produced, *, problems: list[str], seconds: float, outage_secs: float
+) -> Result:
+    """Read everything back, and return what was found beside the problems that are known."""
+    with console.status("Reading both topics back ..."):
+        accepted = {reference_of(entry.identity): entry.accepted for entry in stage.simulator.entries("send")}
+        judgement = judge(
+            stage.servers, produced, outcomes=stage.outcomes, dead_letters=stage.dead_letters, accepted=accepted
         )
+    ledger = stage.simulator.ledger()
+    replies_lost = sum(ledger.unanswered.values())
+    found = _problems(judgement, stage.events, replies_lost, is_exact=stage.broker.is_transactional)
+    if found or problems:
+        log = tail(stage.log)
+        console.print("The connector's log ends:", log, sep="\n", markup=False, highlight=False, soft_wrap=True)
+    return Result(
+        judgement=judgement,
+        problems=found + problems,
+        seconds=seconds,
+        broker=stage.broker.description,
+        outage_secs=outage_secs,
+        replies_lost=replies_lost,
+        requests=ledger.requests,
+    )
 
 
 def _introduce(console: Console, broker: BrokerHandle) -> None:
