@@ -5,6 +5,7 @@ everywhere; each peer compares the token itself.
 """
 
 import asyncio
+from dataclasses import replace
 from typing import Any, Protocol
 
 from pydantic import SecretStr
@@ -12,7 +13,7 @@ from pydantic import SecretStr
 from connector.config.settings import Settings
 from connector.console.guarding import Form
 from connector.console.joining import Heard, joined_resumed, joined_streams
-from connector.console.peers import PeerHeard, Peers
+from connector.console.peers import Peers, silent
 from connector.console.sampling import counts_of
 from connector.telemetry.logging import get_logger
 
@@ -54,8 +55,8 @@ class Group:
         own, heard = await asyncio.gather(self.host.status(), self._peers.ask("/status"))
         others = self._others(own, heard)
         parts = [Heard(own["instance_id"], "running", 200, own)]
-        parts += [Heard(one.body["instance_id"], "running", 200, one.body) for one in others if one.status == 200]
-        members = [_member(own, "here", 200), *(_member(one.body, one.address, one.status) for one in others)]
+        parts += [replace(one, ordinal=one.body["instance_id"]) for one in others if one.status == 200]
+        members = [_member(own, "here", 200), *(_member(one.body, str(one.ordinal), one.status) for one in others)]
         workers = [
             {**worker, "ordinal": f"{part.ordinal}/{worker['ordinal']}"}
             for part in parts
@@ -76,28 +77,25 @@ class Group:
             return own
         status = await self.host.status()
         heard = await self._peers.ask(f"/streams/{stream}/{action}", form=form, token=token)
-        parts = [Heard(status["instance_id"], "running", *own)]
-        for one in self._others(status, heard):
-            name = one.body.get("instance_id", one.address)
-            state = "not to be reached" if one.status == 0 else "running"
-            parts.append(Heard(str(name), state, one.status, one.body))
-        return joined_resumed(parts)
+        others = self._others(status, heard)
+        named = [replace(one, ordinal=str(one.body.get("instance_id", one.ordinal))) for one in others]
+        return joined_resumed([Heard(status["instance_id"], "running", *own), *named])
 
-    def _others(self, own: dict[str, Any], heard: list[PeerHeard]) -> list[PeerHeard]:
+    def _others(self, own: dict[str, Any], heard: list[Heard]) -> list[Heard]:
         """Return what others said; an address that turns out to be our own is not asked again."""
-        others: dict[str, PeerHeard] = {}
+        others: dict[str, Heard] = {}
         for one in heard:
-            name = one.body.get("instance_id")
+            address, name = str(one.ordinal), one.body.get("instance_id")
             if name == own["instance_id"]:
-                self._peers.is_self(one.address)
+                self._peers.is_self(address)
             elif one.status == 200 and "streams" in one.body and not _is_readable(one):
-                others.setdefault(one.address, PeerHeard(one.address))
+                others.setdefault(address, silent(address))
             else:
-                others.setdefault(str(name or one.address), one)
+                others.setdefault(str(name or address), one)
         return list(others.values())
 
 
-def _is_readable(one: PeerHeard) -> bool:
+def _is_readable(one: Heard) -> bool:
     """Tell whether a peer speaks as we do; one of a version too far away does not, and is shown as silent."""
     try:
         for stream in joined_streams([Heard("", "running", 200, one.body)]):

@@ -33,7 +33,7 @@ _Parts = list[tuple[int | str, dict[str, Any]]]
 class Heard:
     """What a worker answered when it was asked for a page; status 0 stands for no answer, `state` says why then.
 
-    `ordinal` names it: a worker's number under its supervisor, or the instance id of a member of the group.
+    `ordinal` names it: a worker's number under its supervisor, or the address or instance id of a member of the group.
     """
 
     ordinal: int | str

@@ -9,7 +9,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -17,6 +17,7 @@ import aiohttp
 from pydantic import SecretStr
 
 from connector.console.guarding import Form, read_limited
+from connector.console.joining import Heard
 
 MAX_ADDRESSES: Final = 64
 _LOOK_UP_SECS: Final = 10.0
@@ -24,15 +25,6 @@ _RESOLVE_SECS: Final = 2.0
 _ASK_SECS: Final = 2.0
 _ACT_SECS: Final = 15.0
 _MAX_BYTES: Final = 8_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class PeerHeard:
-    """What a peer answered; status 0 stands for no answer that could be read."""
-
-    address: str
-    status: int = 0
-    body: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +55,8 @@ class Peers:
         if self._session is not None:
             await self._session.close()
 
-    async def ask(self, path: str, *, form: Form | None = None, token: SecretStr | None = None) -> list[PeerHeard]:
-        """Ask every peer for a page, or send it a form with the token; return what each said."""
+    async def ask(self, path: str, *, form: Form | None = None, token: SecretStr | None = None) -> list[Heard]:
+        """Ask every peer for a page, or send it a form with the token; return what each said, by its address."""
         addresses = [address for address in await self._addresses() if address.url not in self._own]
         return await asyncio.gather(*(self._ask(address, path, form, token) for address in addresses))
 
@@ -76,7 +68,7 @@ class Peers:
             self._found_at = loop.time()
         return self._found
 
-    async def _ask(self, address: _Address, path: str, form: Form | None, token: SecretStr | None) -> PeerHeard:
+    async def _ask(self, address: _Address, path: str, form: Form | None, token: SecretStr | None) -> Heard:
         if self._session is None:
             self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=MAX_ADDRESSES))
         headers = {"Host": address.host}
@@ -98,10 +90,15 @@ class Peers:
                 answer = await read_limited(reply.content, _MAX_BYTES)
                 told = None if answer is None else json.loads(answer)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError):
-            return PeerHeard(address.url)
+            return silent(address.url)
         if not isinstance(told, dict) or not (_is_status(told) if form is None else _is_answer(told)):
-            return PeerHeard(address.url)
-        return PeerHeard(address.url, reply.status, told)
+            return silent(address.url)
+        return Heard(address.url, "running", reply.status, told)
+
+
+def silent(address: int | str) -> Heard:
+    """Return what is heard of a peer that gives no answer that can be read."""
+    return Heard(address, "not to be reached", body={})
 
 
 def _is_status(told: dict[str, Any]) -> bool:
