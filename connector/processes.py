@@ -1,9 +1,8 @@
 """Child processes on a leash: none outlives the process that started it.
 
 A supervisor that is killed must not leave workers behind that nobody steers, nor a demonstration a broker that holds
-memory and ports. The kernel keeps the promise, not a clean-up handler: on Linux a child asks to be killed when its
-parent ends (``PR_SET_PDEATHSIG``), so even ``kill -9`` of the parent takes the children along. Elsewhere children are
-stopped by :func:`stop` alone.
+memory and ports. The kernel keeps the promise, not a clean-up handler: a child asks to be killed when its parent ends
+(``PR_SET_PDEATHSIG``), so even ``kill -9`` of the parent takes the children along.
 """
 
 import ctypes
@@ -62,7 +61,7 @@ def spawn(
 def _popen(
     argv: Sequence[str], out: IO[bytes] | None, env: Mapping[str, str] | None, cwd: Path | None, stdin: int
 ) -> subprocess.Popen[bytes]:
-    leash = [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid())] if sys.platform == "linux" else []
+    leash = [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid())]
     return subprocess.Popen(  # noqa: S603 - the callers' own programs
         [*leash, *argv],
         stdin=stdin,
@@ -76,8 +75,7 @@ def _popen(
 
 def end_with_parent() -> None:
     """Have this process killed when the one ends that forked it: for those that are started by other means."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def defer_requests() -> None:

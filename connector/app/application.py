@@ -212,7 +212,7 @@ class Connector(faust.App):
         await super().on_started()
         calm_collector()
         loop = asyncio.get_running_loop()
-        if self.settings.threads == "together" and sys.platform == "linux" and len(USABLE) > 1:
+        if self.settings.threads == "together" and len(USABLE) > 1:
             self._keeping = loop.create_task(Together(self._busy_threads).run())
         loop.add_signal_handler(signal.SIGHUP, self._read_secrets)
         self._read_secrets()  # a SIGHUP before this was not handled

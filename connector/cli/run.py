@@ -12,7 +12,6 @@ import typer
 from connector.app.loading import load
 from connector.cli.errors import RESTARTS, ExitCode, reported
 from connector.config.settings import Settings
-from connector.loops import new_event_loop
 from connector.processes import defer_requests
 from connector.telemetry.logging import configure_logging, toggle_debug
 
@@ -91,9 +90,11 @@ def _obey_sigterm() -> None:
 
 
 def _serve(connector: "Connector", *, speaker: str = "") -> NoReturn:
+    import uvloop
+
     from connector.app.application import serve
 
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(connector))
     if connector.fatal is not None:
         sys.stderr.write(f"{speaker}error: {connector.fatal}\n")

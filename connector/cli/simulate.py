@@ -16,7 +16,6 @@ from connector.cli.errors import CommandError, ExitCode, reported
 from connector.config.certificates import flaws
 from connector.config.problems import SettingsError
 from connector.console.listening import why_not_listening
-from connector.loops import new_event_loop
 from connector.memory import tune_allocator
 
 if TYPE_CHECKING:
@@ -79,6 +78,8 @@ def simulate(
     they need no key, so keep the port on a private network. File formats: docs/reference/simulator.md.
     """
     # Imported here and below: other commands should not load a platform.
+    import uvloop
+
     from connector.simulator import (
         Faults,
         SimulatorSettings,
@@ -111,7 +112,7 @@ def simulate(
         raise SettingsError(error.source, named) from error
     _try_files(tls_cert, tls_key)
     tune_allocator()
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         totals = runner.run(_serve(settings, as_json=as_json))
     typer.echo(msgspec.json.encode(totals).decode() if as_json else _summary(totals))
 

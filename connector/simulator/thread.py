@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Self, TypeVar
 
-from connector.loops import new_event_loop
+import uvloop
+
 from connector.simulator.faults import Faults
 from connector.simulator.ledger import Entry, Ledger, LedgerTotals
 from connector.simulator.server import Simulator
@@ -18,7 +19,7 @@ _T = TypeVar("_T")
 class SimulatorThread:
     """A simulator in a thread of this process, for all other threads: `with SimulatorThread(settings) as simulator`.
 
-    It runs on uvloop, where there is one. Raises OSError at the beginning as `Simulator.running` does, and RuntimeError
+    It runs on uvloop. Raises OSError at the beginning as `Simulator.running` does, and RuntimeError
     at the end when the simulator itself had a fault that nobody asked for.
     """
 
@@ -26,10 +27,10 @@ class SimulatorThread:
         self,
         settings: SimulatorSettings | None = None,
         *,
-        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
     ) -> None:
         self._settings = settings
-        self._loop_factory = loop_factory or new_event_loop
+        self._loop_factory = loop_factory
         self._ready: concurrent.futures.Future[tuple[Simulator, asyncio.AbstractEventLoop, asyncio.Event]] = (
             concurrent.futures.Future()
         )

@@ -196,7 +196,6 @@ sys.stdin.read()
 
 
 @pytest.mark.usefixtures("kafka_by_java")
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends children with their parent on Linux alone")
 def test_it_ends_with_the_process_that_started_it_even_by_kill_9(tmp_path: Path) -> None:
     environment = os.environ | {"TMPDIR": str(tmp_path)}  # nobody is left to remove the data
     with subprocess.Popen(
