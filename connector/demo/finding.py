@@ -37,8 +37,6 @@ class BrokerHandle:
     kind: Kind
     description: str
     bootstrap_servers: str
-    broker: Broker | None = None
-    """The process, where it is ours to stop, kill and restart."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     """What would have come first, and why it could not be had."""
     _resources: ExitStack = field(default_factory=ExitStack, repr=False)
@@ -91,7 +89,7 @@ def _java(start: Callable[[], Broker]) -> BrokerHandle:
     resources = ExitStack()
     resources.callback(broker.close)
     description = f"Apache Kafka {KAFKA_VERSION}, KRaft, one node in Java"
-    return BrokerHandle("java", description, broker.bootstrap_servers, broker, _resources=resources)
+    return BrokerHandle("java", description, broker.bootstrap_servers, _resources=resources)
 
 
 def _docker() -> BrokerHandle:

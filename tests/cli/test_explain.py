@@ -1,6 +1,7 @@
 """`explain` shows what a stream would make of records, from a file or from a topic, and hides what is personal."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,9 @@ def test_each_record_has_its_end_its_fields_and_its_batch(explain: Callable[...,
     assert "unauthorized" not in request["headers"].values()
     assert any("401" in row["when"] and row["verdict"].startswith("hold") for row in report["verdicts"])
     assert {row["when"] for row in report["verdicts"]} >= {"a status of 504, 520, 524 (`delivery.in_doubt_statuses`)"}
+    # A setting is named behind what it says, in every row that leaves something to it.
+    told = " ".join(f"{row['when']} {row['verdict']}" for row in report["verdicts"])
+    assert re.findall(r"[^(]`(?:retry\.(?:max_attempts|\w+_codes)|delivery\.in_doubt\w*)`", told) == []
 
 
 @pytest.mark.parametrize("form", [(), ("--json",)])
