@@ -1,9 +1,7 @@
 """The pages of verdicts, metrics, commands, exit codes and rights in Kafka, each printed from what decides."""
 
-import ast
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import pairwise
 from typing import Any, Final, Literal, get_args, get_origin
 
 import typer
@@ -11,6 +9,7 @@ import typer
 from connector.app.acls import Acl, Role, commands, needed
 from connector.cli.errors import RESTARTS, WAYS_OUT, ExitCode
 from connector.cli.main import app
+from connector.config.model import texts_below
 from connector.config.settings import Settings
 from connector.core.verdicts import TABLE
 from connector.telemetry import metrics
@@ -126,7 +125,7 @@ def _words_of(annotation: Any) -> list[Any]:
 
 def exit_codes_page() -> str:
     """Return the page of the commands' exit codes."""
-    meanings = _docstrings_of_members(ExitCode)
+    meanings = dict(texts_below(ExitCode))
     return page(
         "Exit codes",
         "The exit codes of `trackly-connector` and its [commands](commands.md). A code never changes its meaning; "
@@ -221,16 +220,3 @@ def _metrics() -> Iterator[tuple[str, ...]]:
     for described in sorted(metrics.CATALOGUE.values(), key=lambda found: found.name):
         labels = ", ".join(f"`{label}`" for label in described.labels)
         yield f"`{described.name}`", described.kind, labels, described.unit, described.meaning
-
-
-def _docstrings_of_members(kind: type) -> dict[str, str]:
-    """Return the text below each member of a class, which Python keeps in the source alone."""
-    (body,) = (node.body for node in ast.parse(inspect.getsource(kind)).body if isinstance(node, ast.ClassDef))
-    found: dict[str, str] = {}
-    for member, text in pairwise(body):
-        match member, text:
-            case ast.Assign(targets=[ast.Name(id=name)]), ast.Expr(value=ast.Constant(value=str(meaning))):
-                found[name] = meaning
-            case _:
-                continue
-    return found

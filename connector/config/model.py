@@ -52,21 +52,25 @@ class Model(BaseModel):
         """Describe each setting by the text below it."""
         schema = handler(core_schema)
         properties = handler.resolve_ref_schema(schema)["properties"]
-        for name, text in _texts_below(cls):
+        for name, text in texts_below(cls):
             properties[name]["description"] = text
         return schema
 
 
-def _texts_below(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
-    """Yield each setting of a model with the text below it in the source, in one line however that is wrapped.
+def texts_below(kind: type) -> Iterator[tuple[str, str]]:
+    """Yield each name that a class assigns, with the text below it in the source, in one line however that is wrapped.
 
-    pydantic would do it too (`use_attribute_docstrings`), at each start: measured, a quarter more time to import these.
+    For settings pydantic would do it too (`use_attribute_docstrings`), at each start: measured, a quarter more time to
+    import these.
     """
-    [definition] = ast.parse(inspect.getsource(model)).body
+    [definition] = ast.parse(inspect.getsource(kind)).body
     assert isinstance(definition, ast.ClassDef)
     for above, below in pairwise(definition.body):
         match above, below:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)) | ast.Assign(targets=[ast.Name(id=name)]),
+                ast.Expr(value=ast.Constant(value=str(text))),
+            ):
                 yield name, " ".join(text.split())
             case _:
                 pass
