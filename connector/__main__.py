@@ -5,6 +5,8 @@ import sys
 
 def main() -> None:
     """Run the command line; Ctrl-C ends it without a traceback while its modules are being loaded, too."""
+    if sys.platform != "linux":
+        sys.exit("error: trackly-connector runs on Linux; on other systems run it in a container or a virtual machine")
     try:
         from connector.cli.main import main as command_line  # noqa: PLC0415
 

@@ -12,6 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import connector.__main__
 from connector import __version__
 from connector.app.instance import TemporaryFolderError
 from connector.cli.errors import CommandError, ExitCode, reported
@@ -62,6 +63,13 @@ connector.__main__.main()
     )
 
     assert (result.returncode, result.stdout, result.stderr) == (ExitCode.INTERRUPTED, "", "")
+
+
+def test_another_system_than_linux_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+
+    with pytest.raises(SystemExit, match="runs on Linux; on other systems run it in a container"):
+        connector.__main__.main()
 
 
 def test_help_names_every_command_and_exit_code() -> None:
