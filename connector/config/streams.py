@@ -77,7 +77,7 @@ class DeliverySettings(Model):
 
     guarantee: Literal["exactly_once", "at_least_once"] = "exactly_once"
     """`exactly_once`: one outcome or dead letter per record, in transactions. `at_least_once`: for brokers or
-    principals without transactions; outcomes may repeat after a crash, or if some are rejected."""
+    principals without transactions; results may repeat after a crash or a rebalance, or if some are rejected."""
     in_doubt: InDoubt | None = None
     """What to do with a record if nobody knows whether the platform accepted it: make it a dead letter, post it again
     (while others pass, with fewer and fewer others in its request, `retry.max_attempts` times in all: then it becomes a

@@ -66,7 +66,7 @@ def _notes_on(stream: StreamSettings) -> Iterator[str]:
     elif stream.in_doubt == "resend" and (stream.history.endpoint == "import" or stream.history.kind == "revenue"):
         yield f"{stream.name}: in_doubt resend may import a record twice; the platform promises no check for repeats"
     if stream.delivery.guarantee == "at_least_once":
-        yield f"{stream.name}: at_least_once: results may repeat after a crash, or where Kafka refuses some of them"
+        yield f"{stream.name}: at_least_once: results may repeat after a crash or a rebalance, or if Kafka refuses some"
     if stream.on_missing == "continue":
         yield f"{stream.name}: on_missing continue passes over records that retention removed unread"
     if stream.outcomes.records == "failures":

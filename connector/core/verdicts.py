@@ -419,6 +419,6 @@ def rejection(reply: Reply, row: Row) -> Verdict:
 def in_doubt(reply: Reply | None, *, detail: str = "") -> Verdict:
     """Return the verdict of a record whose fate is unknown and that is not posted again."""
     if reply is None:
-        return Verdict("dead_letter", "in_doubt", None, detail or "listed as in flight by a worker that no longer runs")
+        return Verdict("dead_letter", "in_doubt", None, detail or "listed as in flight, and no answer is known")
     text = reply.unreadable or reply.text or reply.trouble
     return Verdict("dead_letter", "in_doubt", reply.code, text, reply.status or None)

@@ -389,7 +389,7 @@ def test_a_record_that_is_refused_alone_says_why(reply: Reply, reason: str) -> N
 @pytest.mark.parametrize(
     ("reply", "text", "status"),
     [
-        (None, "listed as in flight by a worker that no longer runs", None),
+        (None, "listed as in flight, and no answer is known", None),
         (Reply("lost", trouble="timeout", text="ReadTimeout"), "ReadTimeout", None),
         (Reply("lost", trouble="reset"), "reset", None),
         (answered(200, unreadable="an index twice", text="ok"), "an index twice", 200),
