@@ -30,7 +30,7 @@ class ExitCode(IntEnum):
     INSTANCE_ID_IN_USE = 4
     """Another live worker has this instance id, or another redrive took over the name."""
     STOPPED_IN_DOUBT = 5
-    """The drain timed out, with records in doubt."""
+    """It ended with records in doubt: the drain timed out, or partitions were lost with records in flight."""
     PLATFORM_REFUSED = 6
     """The platform rejected the key, the account or the list."""
     INTERRUPTED = 130

@@ -89,7 +89,8 @@ class DeliverySettings(Model):
     says so only 90 s after the request, and before that it means that no connection was made: add it if
     `trackly.timeouts.total_secs` is as long."""
     max_in_flight_records: Annotated[int, Field(ge=1, le=10_000_000)] = 64_000
-    """Maximum records posted and not yet settled, per worker: at most that many are in doubt after a crash."""
+    """Maximum records posted and not yet settled, per stream and worker: at most that many are in doubt after a
+    crash."""
     drain_secs: Seconds = 40.0
     """How long a stream may take to finish what is in flight when it stops, in seconds."""
     max_age_secs: Annotated[float, Field(gt=0, le=31_536_000)] | None = None
