@@ -27,7 +27,7 @@ from connector.trackly.operations import Operation, operation_of
 
 WHY: Final[Mapping[str, str]] = {
     "queued": "the platform accepted the record: an outcome `queued` names its origin, and nothing is to be done",
-    "redriven": "was already sent again; it waits in the redrive topic, or a later dead letter replaces it",
+    "redriven": "was already sent again: it waits in the redrive topic, or its later result replaces this one",
     "superseded": "was sent again and failed again; the later dead letter replaces it",
     "in_doubt": "the platform may have it; `--include in_doubt` sends it anyway",
     "still_in_doubt": "the evidence does not settle it: its number occurs twice, or is unknown",
@@ -366,8 +366,8 @@ class Plan:
             leave.add(candidate.offset, candidate.offset + 1)
 
 
-def why_left(candidate: Candidate, known: Known, latest: Mapping[str, Mapping[Position, int]], rules: Rules) -> str:
-    """Return why a dead letter is left, considering all that is known; empty if nothing is against it."""
+def why_settled(candidate: Candidate, known: Known, latest: Mapping[str, Mapping[Position, int]], rules: Rules) -> str:
+    """Return by what a dead letter was settled since, as far as is known: a name of `WHY`, empty where it was not."""
     origin, redrives = candidate.origin, candidate.redrives
     strangers = rules.strangers(candidate.stream, origin[0].topic)
     if known.was_queued(origin, strangers):
@@ -376,7 +376,7 @@ def why_left(candidate: Candidate, known: Known, latest: Mapping[str, Mapping[Po
         return "redriven"
     if any(failed.get(origin, 0) > redrives for stream, failed in latest.items() if stream not in strangers):
         return "superseded"
-    return candidate.why
+    return ""
 
 
 def plan(found: Survey, known: Known, rules: Rules, findings: Mapping[str, Finding] | None = None) -> Plan:
@@ -388,7 +388,7 @@ def plan(found: Survey, known: Known, rules: Rules, findings: Mapping[str, Findi
             made.put(candidate, "park")
             continue
         finding = _finding_of(candidate, findings)
-        why = why_left(candidate, known, found.latest, rules)
+        why = why_settled(candidate, known, found.latest, rules) or candidate.why
         twin = (rules.to or candidate.stream, candidate.origin, candidate.redrives)
         if not why and finding == "still_in_doubt":
             why = "still_in_doubt"

@@ -9,8 +9,8 @@ only once.
 """
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from connector.deadletters.addresses import Address, AddressBook
@@ -120,8 +120,21 @@ def groups_of(letters: Iterable[Letter], addresses: AddressBook) -> list[Group]:
     return sorted(groups, key=lambda group: group.first_ms)
 
 
+def without(groups: Iterable[Group], gone: Collection[Position], findings: Mapping[str, Finding]) -> list[Group]:
+    """Return what is left of groups without some dead letters, by their places, with what is found of the rest."""
+    left = []
+    for group in groups:
+        kept = [(one, at) for one, at in zip(group.letters, group.addresses, strict=True) if one.place not in gone]
+        if kept:
+            found = Counter(findings[one.position] for one, _ in kept if findings)
+            left.append(
+                replace(group, letters=[one for one, _ in kept], addresses=[at for _, at in kept], findings=found)
+            )
+    return left
+
+
 def split(groups: Iterable[Group], events: Iterable[Event], *, window_ms: int) -> dict[str, Finding]:
-    """Return what becomes of each dead letter, by position, and count it in its group.
+    """Return what becomes of each dead letter, by position.
 
     An event with a time counts if it is not older than the request. If no header says when that was, or there was an
     earlier request, it counts if it is no more than `window_ms` older than the dead letter.
@@ -149,7 +162,6 @@ def split(groups: Iterable[Group], events: Iterable[Event], *, window_ms: int) -
             elif (group.stream, letter.origin) in named:
                 finding = "accepted" if all_known and len(records[number]) == 1 else "still_in_doubt"
             findings[letter.position] = finding
-            group.findings[finding] += 1
     return findings
 
 

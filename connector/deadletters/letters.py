@@ -105,9 +105,14 @@ class Letter:
         return self.facts.headers
 
     @property
+    def place(self) -> Position:
+        """Its position, as parts."""
+        return self.partition, self.offset
+
+    @property
     def position(self) -> str:
         """Its position: `topic:partition:offset`."""
-        return spelled((self.partition, self.offset))
+        return spelled(self.place)
 
     @property
     def reason(self) -> str:

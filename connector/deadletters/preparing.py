@@ -3,8 +3,8 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -12,12 +12,10 @@ from connector.config.settings import Settings
 from connector.config.streams import CreateTopicsSettings, StreamSettings
 from connector.core.chunks import Partition
 from connector.core.progress import ForeignMetadataError
-from connector.deadletters.deciding import Automatic, Candidate, Known, Plan, Rules, Survey
-from connector.deadletters.earlier import CLOCKS_MS
-from connector.deadletters.jobs import find_queued, find_redriven
+from connector.deadletters.deciding import Automatic, Plan, Rules, Survey
 from connector.deadletters.progressing import Place, read_place
 from connector.deadletters.redriving import group_of
-from connector.deadletters.working import CLIENT_ID, Job, Spans
+from connector.deadletters.working import CLIENT_ID
 from connector.kafka import configs
 from connector.kafka.scanning import scanning, until_aborted
 from connector.kafka.topics import DEFAULT_MAX_MESSAGE_BYTES, TopicFacts, Topics
@@ -62,45 +60,6 @@ def automatic_of(settings: Settings, partitions: Collection[Partition]) -> dict[
             begins = {p: there.offset for p, there in committed.items() if there.offset is not None}
             found[stream.name].append(Automatic(frozenset(rule.reasons), rule.max_redrives, begins))
     return {name: tuple(rules) for name, rules in found.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A topic that shows what became of records, to be read from a time on."""
-
-    topic: str
-    spans: Spans
-    job: Job[Known]
-    lacks: bool = False
-    """Some of its records were removed."""
-
-
-def streams_of(candidates: Iterable[Candidate], rules: Rules) -> dict[str, int]:
-    """Return the streams that dead letters belong or are sent to, with the time of each stream's oldest failure."""
-    oldest: dict[str, int] = {}
-    for candidate in candidates:
-        for name in {candidate.stream, *rules.receivers} & rules.streams.keys():
-            oldest[name] = min(candidate.failed_ms, oldest.get(name, candidate.failed_ms))
-    return oldest
-
-
-def questions(settings: Settings, candidates: Sequence[Candidate], rules: Rules) -> Iterator[Question]:
-    """Yield the topics to read, each from the oldest dead letter on that it may have news about."""
-    oldest = streams_of(candidates, rules)
-    times: dict[tuple[str, bool], int] = {}
-    if candidates and rules.to is not None:
-        times[rules.to, False] = min(candidate.failed_ms for candidate in candidates)
-    for stream in settings.streams:
-        since = oldest.get(stream.name)
-        if since is None:
-            continue
-        for spot in ((stream.outcomes.topic, True), (stream.redrive_topic, False)):
-            times[spot] = min(since, times.get(spot, since))
-    with scanning(settings.kafka, client_id=CLIENT_ID, group=CLIENT_ID) as scanner:
-        for (topic, outcomes), since in times.items():
-            spans = scanner.spans(topic, since_ms=since - CLOCKS_MS)
-            lacks = outcomes and scanner.lacks(topic, since)
-            yield Question(topic, spans, find_queued if outcomes else find_redriven, lacks)
 
 
 def topics_of(settings: Settings) -> Topics:

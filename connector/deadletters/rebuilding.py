@@ -24,8 +24,7 @@ from connector.core.progress import MAX_METADATA, ForeignMetadataError, Progress
 from connector.core.rebuilding import Gathered, gaps, rebuilt, without_result
 from connector.deadletters.earlier import CLOCKS_MS
 from connector.deadletters.letters import letters_of, text_of, told_time
-from connector.deadletters.running import Work
-from connector.deadletters.working import CLIENT_ID, Spans
+from connector.deadletters.working import CLIENT_ID, Spans, Work
 from connector.kafka import configs
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.groups import Member, members, set_offsets

@@ -5,31 +5,23 @@ here.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from connector.config.settings import Settings
 from connector.core.chunks import Partition
-from connector.deadletters.deciding import Known, Plan, Rules, Survey, plan, survey
+from connector.deadletters.deciding import Plan, Rules, Survey, plan, survey
 from connector.deadletters.evidence import Finding
 from connector.deadletters.jobs import count_matching, find_matching
 from connector.deadletters.letters import Letter
-from connector.deadletters.preparing import (
-    automatic_of,
-    ensure,
-    places_of,
-    questions,
-    selection_of,
-    streams_of,
-    targets_of,
-    with_limits,
-)
+from connector.deadletters.preparing import automatic_of, ensure, places_of, selection_of, targets_of, with_limits
 from connector.deadletters.redriving import Order, Written, carry_out
 from connector.deadletters.selection import Criteria, Seen
+from connector.deadletters.settling import Heard, ask, streams_of
 from connector.deadletters.sums import Sums
-from connector.deadletters.working import CLIENT_ID, Job, R, Spans, Told, size_of
+from connector.deadletters.working import CLIENT_ID, Spans, Told, Work, size_of
 from connector.kafka.scanning import scanning
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
@@ -37,13 +29,6 @@ _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 class InvalidNameError(ValueError):
     """The name of a redrive cannot be part of a consumer group's name."""
-
-
-class Work(Protocol):
-    """Scans spans with a job, and reports progress."""
-
-    def __call__(self, spans: Spans, job: Job[R], what: str, /) -> Iterator[R]:
-        """Yield the job's result for each piece."""
 
 
 def topics_of_streams(settings: Settings, streams: Iterable[str] = ()) -> tuple[str, ...]:
@@ -141,8 +126,7 @@ class Redrive:
         self.rules = rules
         self.found = Survey()
         self._findings = findings
-        self._lacking: set[str] = set()
-        """Outcome topics from which retention has removed records since the oldest dead letter."""
+        self._heard = Heard()
         self._work = work
 
     def look(self) -> Survey:
@@ -155,19 +139,14 @@ class Redrive:
             self.found.add(part)
         return self.found
 
-    def _known(self) -> Known:
-        """Read what became of the selected records."""
-        known = Known()
-        for question in questions(self.settings, self.found.candidates, self.rules):
-            if question.lacks:
-                self._lacking.add(question.topic)
-            for part in self._work(question.spans, question.job, f"reading {question.topic}"):
-                known.add(part)
-        return known
-
-    def plan(self) -> Plan:
-        """Return the plan for what was found."""
-        return plan(self.found, Known() if self.rules.park else self._known(), self.rules, self._findings)
+    def plan(self, heard: Heard | None = None) -> Plan:
+        """Return what there is to do with what was found; `heard` is what was asked of it just before, if it was."""
+        if heard is None:
+            heard = Heard()
+            if not self.rules.park:
+                ask(self.settings, self._work, self.found.candidates, self.rules, heard=heard)
+        self._heard = heard
+        return plan(self.found, heard.known, self.rules, self._findings)
 
     def look_again(self, confirmed: Plan) -> Plan:
         """Return what remains of a plan whose confirmation took time.
@@ -193,7 +172,7 @@ class Redrive:
             f"{topic}: retention has removed outcomes of the time since the oldest of these dead letters, so that "
             "nothing tells whether the platform took some of them since. What was sent again before is left, as far as "
             "the redrive topic reaches."
-            for topic in sorted({settings.topic for settings in outcomes.values()} & self._lacking)
+            for topic in sorted({settings.topic for settings in outcomes.values()} & self._heard.lacking)
         ]
         return warnings
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from functools import partial
 from multiprocessing import get_context
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from connector.config.kafka import KafkaSettings
 from connector.core.chunks import Chunk, Partition
@@ -35,6 +35,13 @@ Told = Callable[[int], None]
 R = TypeVar("R")
 Job = Callable[[Iterator[Chunk]], R]
 """Work on the records of a piece; it and its result can be pickled."""
+
+
+class Work(Protocol):
+    """Scans spans with a job, and reports progress."""
+
+    def __call__(self, spans: Spans, job: Job[R], what: str, /) -> Iterator[R]:
+        """Yield the job's result for each piece."""
 
 
 def size_of(spans: Spans) -> int:

@@ -9,12 +9,20 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 from confluent_kafka import Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from connector.app.loading import load
 from connector.cli.dead_letters import choosing, redriving
+from connector.cli.dead_letters.choosing import worked
+from connector.deadletters.deciding import Rules
+from connector.deadletters.running import spans_of
+from connector.deadletters.selection import Criteria
+from connector.deadletters.settling import settled
+from connector.deadletters.working import Job, R, Spans
 from connector.demo.topics import Record, produce
 from connector.kafka.errors import KafkaTroubleError
 from tests.deadletters.conftest import Desk
@@ -444,6 +452,63 @@ def test_evidence_settles_what_a_crash_left_in_doubt(desk: Desk, typed: str) -> 
     assert keys(desk.redriven()) == {f"{name} 0": 1}
     left = desk.told("redrive", "--include", "in_doubt", "--reason", "in_doubt", "--dry-run")
     assert (left["would_redrive"], left["skipped"]) == (2, {"queued": 1, "redriven": 1})
+    still = desk.told("in-doubt")
+    assert [(group["count"], group.get("findings")) for group in still["groups"]] == [(2, None)]
+    assert still["settled"] == {"redriven": 1, "queued": 1}
+    again = desk.told("in-doubt", "--evidence", str(numbers), "--dry-run")
+    assert [(group["count"], group["findings"]) for group in again["groups"]] == [(2, {"still_in_doubt": 2})]
+    assert again["settled"] == still["settled"]
+
+
+def test_where_all_that_was_in_doubt_is_settled_that_is_said_and_no_outcome_is_read(desk: Desk) -> None:
+    """Outcomes are the most by far, and tell of evidence; of what was sent again the redrive topic tells."""
+    desk.put([record(number, "in_doubt", stream=desk.names[0], topic="src") for number in range(3)])
+    read: list[str] = []
+
+    def work(spans: Spans, job: Job[R], what: str, /) -> Iterator[R]:
+        read.append(what)
+        return worked(settings.kafka, spans, job, what, quiet=True)
+
+    assert desk.told("redrive", "--include", "in_doubt", "--yes")["written"] == {"redrive": 3}
+    shown, told = desk.run("in-doubt"), desk.told("in-doubt")
+    settings = load(desk.settings, asks={"kafka"})
+    settled(settings, work, spans_of(settings, [desk.dead]), Criteria(), Rules(settings.streams_by_name))
+
+    assert shown.exit_code == 0
+    assert shown.stdout.startswith("nothing is in doubt any more\nsettled since")
+    assert told == {"groups": [], "settled": {"redriven": 3}}
+    assert read == ["reading dead letters", f"reading {desk.names[0]}.redrive"]
+
+
+def test_a_record_in_doubt_that_failed_again_is_settled_by_its_later_dead_letter(desk: Desk) -> None:
+    """The redrive topic may keep its records for a shorter time."""
+    again = record(1, "rejected", stream=desk.names[0], topic="src")
+    headers = [*again.headers, ("trackly.redrives", b"1")]
+    desk.put([record(number, "in_doubt", stream=desk.names[0], topic="src") for number in range(3)])
+    desk.put([again._replace(headers=headers)])
+
+    told = desk.told("in-doubt")
+
+    assert (told["groups"][0]["count"], told["settled"]) == (2, {"superseded": 1})
+
+
+def test_what_cannot_be_known_of_records_in_doubt_is_said(desk: Desk) -> None:
+    taken = desk.outcomes[0]
+    desk.put(
+        [record(0, "in_doubt", stream=desk.names[0], topic="src"), record(1, "in_doubt", stream="gone", topic="s")]
+    )
+    desk.topics.produce(taken, [Record(b"{}")] * 3, partition=0)
+    before = desk.run("in-doubt").stderr
+    admin = AdminClient({"bootstrap.servers": desk.content["kafka"]["bootstrap_servers"]})
+    (removed,) = admin.delete_records([TopicPartition(taken, 0, 2)]).values()
+    removed.result(30)
+
+    result = desk.run("in-doubt", "--json")
+
+    said = "more of these may have been settled, which cannot be known: "
+    assert before == f"{said}stream gone is not in the settings\n"
+    assert result.stderr == before + f"{said}retention has removed some of {taken}\n"
+    assert sum(group["count"] for group in json.loads(result.stdout)["groups"]) == 2
 
 
 def test_evidence_sends_a_record_in_doubt_once_that_stands_twice_among_the_dead_letters(desk: Desk) -> None:

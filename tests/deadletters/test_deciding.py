@@ -11,9 +11,9 @@ from connector.core.chunks import Chunk, Headers, Partition
 from connector.core.progress import RangeSet
 from connector.deadletters.deciding import Action, Automatic, Known, Plan, Rules, plan, survey
 from connector.deadletters.evidence import Finding
-from connector.deadletters.preparing import streams_of
 from connector.deadletters.progressing import Place, place_at, read_place
 from connector.deadletters.selection import Criteria
+from connector.deadletters.settling import streams_of
 from tests.deadletters.making import NOW_MS, STREAM, headers_of
 from tests.deadletters.test_letters import CONNECT
 

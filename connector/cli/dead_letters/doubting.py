@@ -1,26 +1,28 @@
 """`dead-letters in-doubt`: what a crash left in doubt, and what evidence makes of it."""
 
 import hashlib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from connector.cli.dead_letters.choosing import Chosen, chosen
 from connector.cli.dead_letters.reading import tell_none
 from connector.cli.dead_letters.redriving import AsJson, DryRun, Name, Run, Yes, finite
-from connector.cli.dead_letters.showing import print_json
+from connector.cli.dead_letters.showing import print_counts, print_json
 from connector.cli.errors import CommandError, why_unread
 from connector.cli.printing import console, plain, table
 from connector.cli.topics import topic_named
 from connector.deadletters.addresses import AddressBook
-from connector.deadletters.deciding import Rules
-from connector.deadletters.evidence import Event, Group, groups_of, read_numbers, split
+from connector.deadletters.deciding import WHY, Rules
+from connector.deadletters.evidence import Event, Finding, Group, groups_of, read_numbers, split, without
 from connector.deadletters.jobs import find_events
 from connector.deadletters.letters import IN_DOUBT, told_time
 from connector.deadletters.running import find, spans_of
+from connector.deadletters.settling import Settled, settled
 
 _MOST_MINS: Final = 525_600
 """A year."""
@@ -67,7 +69,7 @@ def in_doubt(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what each crash or lost answer left in doubt; with evidence, settle it.
+    """Show what each crash or lost answer left in doubt, without what was settled since; with evidence, settle it.
 
     What was accepted becomes an outcome `queued` with source `evidence`; what was not is sent again; a number that
     occurs twice stays in doubt. Without evidence nothing is written.
@@ -79,35 +81,45 @@ def in_doubt(
         topic_named("--evidence-topic", evidence_topic)
     narrowed = any(value for name, value in chosen.asked.items() if name != "reason")
     chosen = replace(chosen, asked={**chosen.asked, "reason": [IN_DOUBT]})
-    letters, seen = find(chosen.quietly if as_json else chosen.work, chosen.spans(), chosen.criteria, _MOST)
+    work, spans = chosen.quietly if as_json else chosen.work, chosen.spans()
+    letters, seen = find(work, spans, chosen.criteria, _MOST)
     with AddressBook(chosen.settings) as addresses:
         groups = groups_of(letters, addresses)
     if not groups:
         chosen.tell_unjudged(seen)
         if as_json:
-            print_json({"groups": []})
+            print_json({"groups": [], "settled": {}})
         if not seen.reasons or IN_DOUBT in seen.reasons:
             tell_none(chosen, any_there=bool(seen.reasons) and narrowed, quiet=as_json)
         elif not as_json:
             typer.echo("none of the dead letters is in doubt")
         return
-    if evidence is None and evidence_topic is None:
-        _show(groups, as_json=as_json)
-        chosen.tell_unjudged(seen)
-        chosen.tell_no_event(addresses.no_event, so="no evidence can settle them")
-        return
-    window_ms = int(window_mins * 60_000)
-    events = numbers
-    if evidence_topic is not None:
-        since_ms = min(group.first_ms for group in groups) - window_ms
-        events = numbers + _events(chosen, evidence_topic, since_ms, quiet=as_json)
-    findings = split(groups, events, window_ms=window_ms)
+    findings: dict[str, Finding] = {}
+    with_evidence = evidence is not None or evidence_topic is not None
+    if with_evidence:
+        window_ms = int(window_mins * 60_000)
+        if evidence_topic is not None:
+            since_ms = min(group.first_ms for group in groups) - window_ms
+            numbers = numbers + _events(chosen, evidence_topic, since_ms, quiet=as_json)
+        findings = split(groups, numbers, window_ms=window_ms)
+    rules = Rules(chosen.settings.streams_by_name, include_in_doubt=True)
+    since = settled(chosen.settings, work, spans, chosen.criteria, rules)
+    groups = without(groups, since.by_place, findings)
+    told = {"groups": [group.as_json() for group in groups], "settled": dict(since.counts.most_common())}
     if not as_json:
-        _show(groups, as_json=False)
+        _show(groups, since)
+    elif not with_evidence:
+        print_json(told)
+    for why in since.unsure:
+        typer.echo(f"more of these may have been settled, which cannot be known: {why}", err=True)
+    if not with_evidence:
+        chosen.tell_unjudged(seen)
+        no_event = sum((group.no_event for group in groups), Counter())
+        chosen.tell_no_event(no_event, so="no evidence can settle them")
+        return
     chosen.tell_no_event(addresses.no_event, so=UNKNOWN_NUMBERS)
     typer.echo(TRUST, err=True)
-    rules = Rules(chosen.settings.streams_by_name, include_in_doubt=True)
-    spelled = {"evidence": _digest(events), "window": window_mins}
+    spelled = {"evidence": _digest(numbers), "window": window_mins}
     Run(
         chosen,
         rules,
@@ -117,8 +129,8 @@ def in_doubt(
         yes=yes,
         as_json=as_json,
         findings=findings,
-        also=_told(groups),
-    ).carry_through()
+        also=told,
+    ).carry_through(since.heard)
 
 
 def _numbers(path: Path) -> list[Event]:
@@ -159,19 +171,22 @@ def _refuse_none(events: list[Event], what: str) -> None:
         raise CommandError(f"the evidence has no entry: {what}", way_out=way_out)
 
 
-def _told(groups: Iterable[Group]) -> dict[str, Any]:
-    """Return groups as JSON-ready values, with what evidence makes of each where there is some."""
-    return {"groups": [group.as_json() for group in groups]}
-
-
-def _show(groups: Iterable[Group], *, as_json: bool) -> None:
-    if as_json:
-        print_json(_told(groups))
-        return
-    rows = table("from (UTC)", "stream", "batch id", "worker", "list", "count", "accepted", "redrive", "in doubt")
+def _show(groups: Sequence[Group], since: Settled) -> None:
+    """Print what is in doubt, with what evidence makes of it where there is some, and what was settled since."""
+    judged: tuple[Finding, ...] = (
+        ("accepted", "redrive", "still_in_doubt") if any(group.findings for group in groups) else ()
+    )
+    headings = (name.replace("still_", "").replace("_", " ") for name in judged)
+    rows = table("from (UTC)", "stream", "batch id", "worker", "list", "count", *headings)
     for group in groups:
-        told, findings = group.as_json(), group.findings
-        counted = [findings["accepted"], findings["redrive"], findings["still_in_doubt"]] if findings else [""] * 3
-        row = [told["from"], group.stream, group.batch_id or "none: a crash", group.worker, group.list_number]
-        rows.add_row(*map(plain, [*row, len(group.letters), *counted]))
-    console().print(rows)
+        batch_id, count = group.batch_id or "none: a crash", len(group.letters)
+        row = [told_time(group.first_ms), group.stream, batch_id, group.worker, group.list_number, f"{count:,}"]
+        rows.add_row(*map(plain, [*row, *(f"{group.findings[name]:,}" for name in judged)]))
+    if groups:
+        console().print(rows)
+    else:
+        typer.echo("nothing is in doubt any more")
+    if since.counts:
+        print_counts(
+            "settled since, and not counted above", {f"{why}: {WHY[why]}": n for why, n in since.counts.most_common()}
+        )

@@ -23,6 +23,7 @@ from connector.deadletters.patching import read_patch
 from connector.deadletters.preparing import NameTakenError
 from connector.deadletters.redriving import Written
 from connector.deadletters.running import InvalidNameError, Redrive
+from connector.deadletters.settling import Heard
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.topics import TopicsMissingError
 
@@ -211,10 +212,10 @@ class Run:
         except InvalidNameError as error:
             raise CommandError(f"--name {error}", way_out="choose another name") from error
 
-    def carry_through(self) -> None:
-        """Say what would be done and, unless that is all, have it confirmed and do it."""
+    def carry_through(self, heard: Heard | None = None) -> None:
+        """Say what would be done and, unless that is all, have it confirmed and do it; `heard` as of `Redrive.plan`."""
         try:
-            plan = self._plan()
+            plan = self._plan(heard)
             if plan is not None:
                 self._finish(plan)
         except NameTakenError as error:
@@ -228,7 +229,7 @@ class Run:
                 ) from error
             raise
 
-    def _plan(self) -> Plan | None:
+    def _plan(self, heard: Heard | None) -> Plan | None:
         """Return what there is to do; None where there is nothing, which is said."""
         found = self._redrive.look()
         self._chosen.refuse_unknown_reasons(found.seen.reasons)
@@ -238,7 +239,7 @@ class Run:
             if self._as_json:
                 print_json(self._also | self._redrive.told(Plan()) | {"written": {}})
             return None
-        return self._redrive.plan()
+        return self._redrive.plan(heard)
 
     def _finish(self, plan: Plan) -> None:
         told = self._also | self._redrive.told(plan)
