@@ -82,8 +82,10 @@ def explain(
         raise CommandError(str(error), ExitCode.FAILED, way_out=way_out) from error
     if as_json:
         typer.echo(json_text(report, indent=2))
-    else:
-        _print(report, verdicts=verdicts)
+        return
+    if not chunks:
+        typer.echo(f"no records in {topic}")
+    _print(report, verdicts=verdicts)
 
 
 def _sampled(flow: StreamSettings, sample: Path, topic: str | None, *, records: bool) -> list[Chunk]:
@@ -112,11 +114,7 @@ def _read(loaded: Settings, topic: str, last: int) -> list[Chunk]:
     from connector.app.explaining import last_records
 
     logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # what fails is told once, by the command
-    chunks = last_records(loaded, topic, last)
-    if not chunks:
-        way_out = "name another with --topic, or give --sample"
-        raise CommandError(f"topic {topic} contains no record", way_out=way_out)
-    return chunks
+    return last_records(loaded, topic, last)
 
 
 def _print(report: dict[str, Any], *, verdicts: bool) -> None:

@@ -245,4 +245,7 @@ def test_the_last_records_of_a_topic_are_read_and_nothing_is_committed(
     assert len(records) == 4
     assert {record["event"]["body"] for record in records} <= {f"Hi n{n} ✓" for n in range(9)}
     assert explain("--topic", f"{topic}.nowhere").exit_code == 2, "as of dead-letters list"
-    assert explain("--topic", topics.create()).exit_code == 2, "as of a sample without a line"
+    empty = topics.create()
+    shown, told = explain("--topic", empty), explain("--topic", empty, "--json")
+    assert (shown.exit_code, shown.stdout.splitlines()[0]) == (0, f"no records in {empty}"), "as of dead-letters list"
+    assert (told.exit_code, json.loads(told.stdout)["records"]) == (0, [])
