@@ -264,6 +264,8 @@ def test_a_rate_and_a_limit_are_kept_to(desk: Desk) -> None:
     assert desk.told("redrive", *TRANSIENT, "--dry-run")["would_redrive"] == 200
     assert "of these 3 this time (--limit)" in desk.run("redrive", *TRANSIENT, "--dry-run", "--limit", "3").stdout
     assert "this time" not in desk.run("redrive", *TRANSIENT, "--dry-run", "--limit", "200").stdout
+    limited = desk.told("redrive", *TRANSIENT, "--dry-run", "--limit", "3")
+    assert (limited["would_redrive"], limited["this_time"]) == (200, 3)
 
 
 def test_what_the_platform_took_is_left_and_in_doubt_is_left_unless_included(desk: Desk) -> None:

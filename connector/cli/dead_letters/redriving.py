@@ -237,12 +237,12 @@ class Run:
         if not found.matched:
             tell_none(self._chosen, any_there=bool(found.seen.reasons), quiet=self._as_json)
             if self._as_json:
-                print_json(self._also | self._redrive.told(Plan()) | {"written": {}})
+                print_json(self._told(Plan()) | {"written": {}})
             return None
         return self._redrive.plan(heard)
 
     def _finish(self, plan: Plan) -> None:
-        told = self._also | self._redrive.told(plan)
+        told = self._told(plan)
         if not self._as_json:
             self._print(plan)
         for warning in self._redrive.warnings(plan):
@@ -281,6 +281,10 @@ class Run:
         typer.echo(f"{what} in {took:.1f} s ({written.total / max(took, 1e-9):,.0f} records/s)")
         if written.too_large:
             typer.echo(f"{written.too_large:,} left: {WHY['too_large']}", err=True)
+
+    def _told(self, plan: Plan) -> dict[str, Any]:
+        """Return what is said of a plan as JSON-ready values."""
+        return self._also | self._redrive.told(plan) | {"this_time": self._count(plan)}
 
     def _count(self, plan: Plan) -> int:
         """Return how many records are written this time."""
