@@ -47,14 +47,14 @@ def _joined(ranges: list[Range]) -> Iterator[Range]:
         yield start, stop
 
 
-def gaps(done: Iterable[Range], start: int) -> list[Range]:
-    """Return the gaps between sorted ranges, from `start` on."""
+def gaps(done: Iterable[Range], start: int) -> tuple[list[Range], int]:
+    """Return the gaps between sorted ranges, from `start` on, and the offset after all of them."""
     found = []
     for begin, stop in done:
         if begin > start:
             found.append((start, begin))
         start = max(start, stop)
-    return found
+    return found, start
 
 
 def without_result(gaps: Iterable[Range], there: Iterable[Range]) -> list[Range]:
@@ -81,15 +81,12 @@ def without_result(gaps: Iterable[Range], there: Iterable[Range]) -> list[Range]
     return found
 
 
-def rebuilt(
-    done: Iterable[Range], between: Iterable[Range], *, start: int, until: int | None, birth: int = 0
-) -> Progress:
-    """Return the progress from `start` on: `done` has results, `between` are the gaps that hold records without one.
+def rebuilt(between: Iterable[Range], *, start: int, top: int, until: int | None, birth: int = 0) -> Progress:
+    """Return the progress from `start` on: results end before `top`, `between` are gaps that hold records without one.
 
-    Both are sorted. Records without a result count as in flight, and so does everything after the last result up to
+    They are sorted. Records without a result count as in flight, and so does everything after the last result up to
     `until`; if that is None, nothing was in flight and all of it is unread.
     """
-    top = max([start, *(stop for _, stop in done)])
     open_ranges = [*between, *([(top, until)] if until is not None and until > top else [])]
     settled, in_flight, at = RangeSet(), RangeSet(), start
     for begin, stop in open_ranges:

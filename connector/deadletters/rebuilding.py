@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -24,13 +25,13 @@ from connector.core.progress import MAX_METADATA, ForeignMetadataError, Progress
 from connector.core.rebuilding import Gathered, gaps, rebuilt, without_result
 from connector.deadletters.earlier import CLOCKS_MS
 from connector.deadletters.letters import letters_of, text_of, told_time
+from connector.deadletters.preparing import topics_of
 from connector.deadletters.working import CLIENT_ID, Spans, Work
 from connector.kafka import configs
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.groups import Member, members, set_offsets
 from connector.kafka.scanning import Scanner, scanning, until_aborted
 from connector.kafka.source import Committed
-from connector.kafka.topics import Topics
 
 _AGAIN_SECS: Final = 0.5
 """Pause before Kafka is queried again."""
@@ -212,7 +213,8 @@ class Rebuild:
             self._refuse_compacted(topics)
             spans = self._forgotten(scanner)
             starts = {partition: self._start(scanner, partition, span) for partition, span in spans.items()}
-            results_in = {topic: self._whole(scanner, topic) for topic in topics}
+            results_in = {topic: self._ends(scanner, topic) for topic in topics}
+            cut_ms = _cut_ms(scanner, results_in)
             wanted = Wanted(
                 stream.operation,
                 frozenset({stream.name, *self._asked.formerly}),
@@ -222,12 +224,18 @@ class Rebuild:
             done, results = self._read_results(results_in, wanted)
             self._refuse_results(results)
             self._refuse_other_topic(scanner, spans, done, results)
-            cut_ms = self._cut_ms(scanner, results_in)
-            opened = {p: gaps(ranges, starts[p]) for p, ranges in done.items()}
-            between = self._without_result(opened)
+            opened = {p: gaps(done.get(p, ()), start) for p, start in starts.items()}
+            between = self._without_result({p: those for p, (those, _) in opened.items() if those})
             plan = {}
             for partition, (_, end) in sorted(spans.items()):
-                known = _Known(partition, starts[partition], end, done.get(partition, []), between.get(partition, []))
+                known = _Known(
+                    partition,
+                    starts[partition],
+                    opened[partition][1],
+                    end,
+                    done.get(partition, []),
+                    between.get(partition, []),
+                )
                 if cut_ms is not None:
                     _refuse_cut(known, min(scanner.offset_at(partition, cut_ms + CLOCKS_MS), end), cut_ms)
                 plan[partition] = self._planned(known, self._until(scanner, known))
@@ -282,21 +290,18 @@ class Rebuild:
             )
 
     def _refuse_compacted(self, results: Sequence[str]) -> None:
-        if compacted := self._topics().compacted(results):
+        if compacted := topics_of(self._settings).compacted(results):
             raise NotRebuiltError(
                 f"{', '.join(sorted(compacted))}: a compacted topic keeps only one result per key; "
                 "set its cleanup.policy to delete for the future; this time, set the group's offsets yourself"
             )
-
-    def _topics(self) -> Topics:
-        return Topics(configs.asking(self._kafka, CLIENT_ID), self._kafka.request_timeout_secs)
 
     def _forgotten(self, scanner: Scanner) -> dict[Partition, Range]:
         """Return the partitions without a commit that hold records; notes the births in other partitions' commits."""
         stream = self._stream
         is_read = naming((*stream.sources, stream.redrive_topic))
         spans: dict[Partition, Range] = {}
-        for topic in filter(is_read, self._topics().names()):
+        for topic in filter(is_read, topics_of(self._settings).names()):
             ends = scanner.ends(topic)
             committed = scanner.committed(ends, within_secs=until_aborted(self._kafka))
             births = [born for there in committed.values() if (born := _birth(there)) > 0]
@@ -319,26 +324,30 @@ class Rebuild:
             since_ms = int(start.timestamp() * 1_000)
         return low if since_ms is None else min(max(scanner.offset_at(partition, since_ms), low), high)
 
-    def _whole(self, scanner: Scanner, topic: str) -> Spans:
-        """Return everything in a result topic, once no transaction is open in it."""
+    def _ends(self, scanner: Scanner, topic: str) -> Spans:
+        """Return the ends of a result topic, once no transaction is open in it."""
         written = scanner.written_ends(topic)
         deadline = time.monotonic() + until_aborted(self._kafka)
-        while hidden := [p for p, (_, stop) in scanner.ends(topic).items() if stop < written.get(p, 0)]:
+        while True:
+            ends = scanner.ends(topic)
+            hidden = [p for p, (_, stop) in ends.items() if stop < written.get(p, 0)]
+            if not hidden:
+                return ends
             if time.monotonic() > deadline:
                 raise NotRebuiltError(
                     f"{', '.join(map(str, hidden))}: an open transaction hides results; "
                     "stop whatever writes there, wait for its transaction.timeout.ms, then run the command again"
                 )
             time.sleep(_AGAIN_SECS)
-        return scanner.spans(topic)
 
-    def _read_results(self, spans: Mapping[str, Spans], wanted: Wanted) -> tuple[dict[Partition, list[Range]], Results]:
+    def _read_results(self, ends: Mapping[str, Spans], wanted: Wanted) -> tuple[dict[Partition, list[Range]], Results]:
         """Return the sorted ranges of records with results, and what the results say otherwise."""
         outcomes, letters = self._stream.outcomes.topic, self._stream.dead_letters.topic
         gathered: dict[Partition, Gathered] = {}
         together = Results()
         for topic, job in ((outcomes, find_in_outcomes), (letters, find_in_letters)):
-            for part in self._work(spans[topic], partial(job, wanted=wanted), f"reading {topic}"):
+            spans = {partition: span for partition, span in ends[topic].items() if span[0] < span[1]}
+            for part in self._work(spans, partial(job, wanted=wanted), f"reading {topic}"):
                 for partition, ranges in part.found.items():
                     gathered.setdefault(partition, Gathered()).add(ranges)
                 for partition, ms in part.first_ms.items():
@@ -350,7 +359,7 @@ class Rebuild:
 
     def _without_result(self, opened: Mapping[Partition, list[Range]]) -> dict[Partition, list[Range]]:
         """Return which gaps between results hold records, read from the first gap to the last."""
-        spans = {partition: (those[0][0], those[-1][1]) for partition, those in opened.items() if those}
+        spans = {partition: (those[0][0], those[-1][1]) for partition, those in opened.items()}
         there: dict[Partition, Gathered] = {}
         for part in self._work(spans, find_records, "reading what has no result"):
             for partition, ranges in part.items():
@@ -368,7 +377,7 @@ class Rebuild:
 
     def _planned(self, known: "_Known", until: int | None) -> Planned:
         birth = self._births[known.partition.topic]
-        progress = rebuilt(known.done, known.between, start=known.start, until=until, birth=birth)
+        progress = rebuilt(known.between, start=known.start, top=known.top, until=until, birth=birth)
         metadata = encode(progress)
         if len(metadata) > MAX_METADATA:
             raise NotRebuiltError(
@@ -423,16 +432,6 @@ class Rebuild:
                     f"{partition}: {why}: the topic was recreated; set the group's offsets of that topic yourself"
                 )
 
-    def _cut_ms(self, scanner: Scanner, results_in: Mapping[str, Spans]) -> int | None:
-        """Return the time since which all results exist, None if none was ever removed."""
-        times = []
-        for topic in results_in:
-            for partition, (low, high) in scanner.ends(topic).items():
-                if low > 0:
-                    first_ms = scanner.first_ms(partition, (low, high)) if low < high else None
-                    times.append(now_ms() if first_ms is None else first_ms)
-        return max(times, default=None)
-
 
 @dataclass(frozen=True, slots=True)
 class _Known:
@@ -440,16 +439,23 @@ class _Known:
 
     partition: Partition
     start: int
+    top: int
+    """The offset after the last result."""
     end: int
     done: list[Range]
     """Ranges with results, sorted."""
     between: list[Range]
     """Ranges between them that hold records without a result."""
 
-    @property
-    def top(self) -> int:
-        """The offset after the last result."""
-        return max(self.start, self.done[-1][1]) if self.done else self.start
+
+def _cut_ms(scanner: Scanner, results_in: Mapping[str, Spans]) -> int | None:
+    """Return the time since which all results exist, None if none was ever removed."""
+    times = []
+    for partition, (low, high) in chain.from_iterable(ends.items() for ends in results_in.values()):
+        if low > 0:
+            first_ms = scanner.first_ms(partition, (low, high)) if low < high else None
+            times.append(now_ms() if first_ms is None else first_ms)
+    return max(times, default=None)
 
 
 def _refuse_cut(known: _Known, complete: int, cut_ms: int) -> None:

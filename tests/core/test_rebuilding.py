@@ -39,9 +39,10 @@ def test_what_has_a_result_is_not_sent_again_and_what_has_none_is_not_passed_ove
     """`others` are records that have no result; all other offsets have no record."""
     missing = {offset for offset in others if offset >= start} - results
     done = runs(sorted(results))
-    between = without_result(gaps(done, start), runs(sorted(missing | results)))
+    opened, top = gaps(done, start)
+    between = without_result(opened, runs(sorted(missing | results)))
 
-    found = rebuilt(done, between, start=start, until=until, birth=3)
+    found = rebuilt(between, start=start, top=top, until=until, birth=3)
 
     settled, doubt = _members(found.settled), _members(found.in_flight)
     passed_over = {offset for offset in range(start, _MOST) if offset < found.base or offset in settled}
@@ -64,7 +65,8 @@ def test_the_committed_offset_is_the_first_record_without_a_result(results: set[
     done = runs(sorted(results))
     missing = {offset for offset in others - results if offset <= max(results, default=-1)}
 
-    found = rebuilt(done, without_result(gaps(done, 0), runs(sorted(others))), start=0, until=0)
+    opened, top = gaps(done, 0)
+    found = rebuilt(without_result(opened, runs(sorted(others))), start=0, top=top, until=0)
 
     assert found.base == min(missing, default=max(results, default=-1) + 1)
 
@@ -75,7 +77,8 @@ def test_markers_of_transactions_take_no_metadata() -> None:
     results = [offset for offset in records if offset != 777_777]
     done, there = runs(results), runs(records)
 
-    found = rebuilt(done, without_result(gaps(done, 0), there), start=0, until=0)
+    opened, top = gaps(done, 0)
+    found = rebuilt(without_result(opened, there), start=0, top=top, until=0)
 
     assert found.base == 777_777
     assert list(found.in_flight) == [(777_777, 777_778)]
