@@ -22,13 +22,13 @@ def why_not_sent_to(settings: Settings, topic: str, reading: Collection[str]) ->
     return _of_outcomes(settings, topic) or (_READ_FROM if topic in reading else "")
 
 
-def why_not_parked_in(settings: Settings, topic: str, reading: Collection[str]) -> str:
-    """Return why nothing may be parked in a topic, empty if it may; `reading` are the topics read here."""
+def why_not_set_aside_in(settings: Settings, topic: str, reading: Collection[str] = ()) -> str:
+    """Return why nothing may be parked in a topic, or imported, empty if it may; `reading` are the topics read here."""
     for stream in settings.streams:
         if topic == stream.redrive_topic:
-            return f"is the redrive topic of stream {stream.name}, which would send what is set aside"
+            return f"is the redrive topic of stream {stream.name}, which would send the records at once"
         if stream.reads(topic):
-            return f"is read by stream {stream.name}, which would send what is set aside"
+            return f"is read by stream {stream.name}, which would send the records at once"
     return _of_outcomes(settings, topic) or (_READ_FROM if topic in reading else "")
 
 

@@ -392,7 +392,8 @@ def test_an_export_of_nothing_leaves_no_file_and_none_that_exists_is_written_ove
 def test_what_is_written_keeps_to_the_batches_that_its_topic_takes(desk: Desk, command: str) -> None:
     """Topics limit the batch, as it is sent: many small records are too large where they come as one."""
     name = desk.names[0]
-    target = desk.topics.create(config={"max.message.bytes": "100000"}, name=f"{name}.redrive")
+    target = f"{name}.redrive" if command == "redrive" else f"{name}.copy"
+    desk.topics.create(config={"max.message.bytes": "100000"}, name=target)
     headers = [headers_of("rejected", stream=name, topic="src", offset=number) for number in range(400)]
     letters = [Record(secrets.token_hex(500).encode(), b"%d" % at, told) for at, told in enumerate(headers)]
     desk.topics.produce(desk.dead, letters, partition=0)

@@ -62,6 +62,19 @@ def _run(settings: Path, command: str, *arguments: str) -> Result:
             ["--topic", "dlq", "--to", "dlq"],
             "--to dlq cannot be the target of a redrive: it is the topic that the dead letters are read from",
         ),
+        *(
+            (
+                "import",
+                ["/dev/null", "--to", topic],
+                f"--to {topic} cannot be the target of an import: it is {what}",
+            )
+            for topic, what in (
+                ("one.source", "read by stream one, which would send the records at once"),
+                ("shop.orders", "read by stream many, which would send the records at once"),
+                ("one.redrive", "the redrive topic of stream one, which would send the records at once"),
+                ("many.outcomes", "the outcome topic of stream many"),
+            )
+        ),
         (
             "park",
             ["--to", "one.dead"],
@@ -110,7 +123,7 @@ def _run(settings: Path, command: str, *arguments: str) -> Result:
 def test_a_topic_that_would_take_records_for_something_else_is_refused(
     settings: Path, command: str, line: list[str], why: str
 ) -> None:
-    result = _run(settings, command, *line, "--yes")
+    result = _run(settings, command, *line, *([] if command == "import" else ["--yes"]))
 
     assert (result.exit_code, why in result.stderr) == (2, True), result.output
     assert "\nhint: " in result.stderr

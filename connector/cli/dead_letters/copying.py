@@ -18,6 +18,7 @@ from connector.cli.dead_letters.reading import tell_none
 from connector.cli.errors import CommandError, ExitCode, reported, why_unread
 from connector.cli.topics import topic_named
 from connector.deadletters.copying import bring_in, letters_in, look_through
+from connector.deadletters.landing import why_not_set_aside_in
 from connector.deadletters.lines import InvalidLineError, line_of
 from connector.deadletters.preparing import topics_of
 from connector.deadletters.selection import Seen
@@ -135,11 +136,14 @@ def import_letters(
 ) -> None:
     """Write the dead letters of a file to a topic: keys, values, headers and timestamps unchanged.
 
-    Each line is written once, also after a restart. Exit code 2: a line is not valid;
-    nothing was written.
+    Each line is written once, also after a restart. Not to a topic that a stream reads: redrive checks what it sends.
+    Exit code 2: a line is not valid; nothing was written.
     """
     loaded = load(settings, asks={"kafka"})
     topic_named("--to", to)
+    if why := why_not_set_aside_in(loaded, to):
+        way_out = "import into a topic that no stream reads, then run dead-letters redrive --topic TOPIC"
+        raise CommandError(f"--to {to} cannot be the target of an import: it {why}", way_out=way_out)
     try:
         export = look_through(file)
     except (OSError, InvalidLineError) as error:

@@ -18,7 +18,7 @@ from connector.cli.printing import console
 from connector.cli.topics import topic_named
 from connector.deadletters.deciding import DID, WHY, Plan, Rules, parking_topic
 from connector.deadletters.evidence import Finding
-from connector.deadletters.landing import why_not_parked_in, why_not_sent_to
+from connector.deadletters.landing import why_not_sent_to, why_not_set_aside_in
 from connector.deadletters.patching import read_patch
 from connector.deadletters.preparing import NameTakenError
 from connector.deadletters.redriving import Written
@@ -146,7 +146,7 @@ def _refuse_parking_where_it_is_read(chosen: Chosen, to: str | None) -> None:
     """Raise `CommandError` for a parking topic that cannot be one, be it named or what is meant without a name."""
     reading = chosen.dead_letter_topics
     for topic in [parking_topic(topic) for topic in reading] if to is None else [to]:
-        why = why_not_parked_in(chosen.settings, topic, reading)
+        why = why_not_set_aside_in(chosen.settings, topic, reading)
         if why:
             way_out = (
                 "with --to, name a topic that no stream reads and that is not being read now, such as TOPIC.parking"
