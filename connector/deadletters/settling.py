@@ -95,7 +95,10 @@ def settled(settings: Settings, work: Work, spans: Spans, criteria: Criteria, ru
             if why := why_settled(one, heard.known, found.latest, rules):
                 by_place[one.partition, one.offset] = why
         left = [one for one in left if (one.partition, one.offset) not in by_place]
-    unsure = [f"stream {name} is not in the settings" for name in sorted({c.stream for c in left} - set(rules.streams))]
+    unsure = [
+        f"stream {name} is not in the settings" if name else "a dead letter does not name its stream"
+        for name in sorted({one.stream for one in left} - set(rules.streams))
+    ]
     telling = set[str]()
     for name in streams_of(left, rules):
         stream = rules.streams[name]

@@ -111,7 +111,7 @@ def in_doubt(
     elif not with_evidence:
         print_json(told)
     for why in since.unsure:
-        typer.echo(f"more of these may have been settled, which cannot be known: {why}", err=True)
+        typer.echo(f"whether some of these were settled cannot be known: {why}", err=True)
     if not with_evidence:
         chosen.tell_unjudged(seen)
         no_event = sum((group.no_event for group in groups), Counter())
