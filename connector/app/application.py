@@ -281,10 +281,12 @@ def _await_broker(settings: Settings, client_id: str) -> None:
     patience = min(kafka.request_timeout_secs, 5.0)
     topics = Topics(configs.asking(kafka, client_id), patience)
     while True:
+        secs = min(patience, max(deadline - now(), 0.1))
         try:
-            first_answer(patience, topics.facts, [])
+            first_answer(secs, topics.partitions, [], secs)
         except KafkaTroubleError as error:
-            if now() > deadline:
+            left = deadline - now()
+            if left <= 0:
                 where = f"no broker answers at {kafka.bootstrap_servers} within {kafka.startup_timeout_secs:g} s"
                 raise RetriableError(error, where) from error
             log.warning(
@@ -292,9 +294,9 @@ def _await_broker(settings: Settings, client_id: str) -> None:
                 bootstrap_servers=kafka.bootstrap_servers,
                 code=error.code,
                 error=str(error),
-                secs_left=round(deadline - now()),
+                secs_left=round(left),
             )
-            time.sleep(1)
+            time.sleep(min(left, 1.0))
         else:
             return
 
