@@ -51,6 +51,14 @@ def test_an_answer_that_names_no_broker_is_none() -> None:
     assert is_cut_off(nameless, lambda: _consumer(True), "events", 0.1)
 
 
+def test_a_consumer_that_only_a_frozen_broker_is_connected_to_is_cut_off() -> None:
+    """It would wait for that one until its requests time out, after a minute."""
+    silent: Consumer = create_autospec(Consumer, instance=True)
+    silent.list_topics.side_effect = KafkaException(KafkaError(KafkaError._TIMED_OUT))  # type: ignore[attr-defined] # a mock
+
+    assert is_cut_off(silent, lambda: _consumer(True), "events", 0.1)
+
+
 def test_where_no_other_client_can_be_made_nobody_is_cut_off() -> None:
     def make() -> Consumer:
         raise KafkaException(KafkaError(KafkaError._CRIT_SYS_RESOURCE))
