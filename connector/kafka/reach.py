@@ -23,8 +23,8 @@ def is_cut_off(consumer: Consumer, make: Callable[[], Consumer], topic: str, sec
     """Return whether a consumer reaches no broker although a new one does; takes up to three times `secs`.
 
     `topic` is any that it may see. A cluster that is unreachable for everyone does not count. A consumer whose only
-    connection is to a frozen broker does: by itself it would wait until `socket.timeout.ms` has passed. Measured with the
-    classic protocol, the partitions of such a broker stood still for 7 to 15 s, and without this for 54 to 64 s.
+    connection is to a frozen broker does: by itself it would wait until `socket.timeout.ms` has passed. Measured with
+    the classic protocol, the partitions of such a broker stood still for 7 to 15 s, and without this for 54 to 64 s.
     """
     if _reaches(consumer, topic, secs):
         return False

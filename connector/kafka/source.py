@@ -4,6 +4,7 @@ All calls that change the assignment (assign, pause, seek, close) come from the 
 only query the group metadata and the commits, and, without transactions, commit.
 """
 
+import re
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -44,6 +45,9 @@ _headers: Any = Message.headers
 _error: Any = Message.error
 _timestamp: Any = Message.timestamp
 
+
+_TRUNCATED = re.compile(r"truncation detected .*broker end offset is (\d+)")
+"""How librdkafka reports, in text only, from where on an unclean leader election discarded what it had read."""
 
 COMPANY_SECS = 0.005
 PROVE_SECS, PROVE_MAX_SECS = 1.0, 60.0
@@ -136,6 +140,8 @@ class Read:
     troubles: list[tuple[Partition | None, KafkaTroubleError]] = field(default_factory=list)
     missing: list[Partition] = field(default_factory=list)
     """Partitions whose next offset the broker does not have: removed by retention, or the topic was recreated."""
+    truncated: dict[Partition, int] = field(default_factory=dict)
+    """Those of which an unclean election discarded what was read, from an offset on; they may have grown since."""
     at: float = field(default_factory=time.monotonic)
     """When the first of the records had arrived (monotonic clock)."""
 
@@ -277,6 +283,8 @@ class Source:
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE) and partition:  # noqa: SLF001
             self._unproven.pop(partition, None)
             read.missing.append(partition)
+            if found := _TRUNCATED.search(error.str()):
+                read.truncated[partition] = int(found[1])
         elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
             return
         elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART and topic not in self._topics:

@@ -153,6 +153,8 @@ class Beginnings:
         identities: Identities,
     ) -> None:
         self.found: deque[Beginning] = deque()
+        self.truncated: dict[Partition, int] = {}
+        """From which offset on an unclean leader election discarded what was read, until the partition starts."""
         self.total = 0
         """Number of partitions of all topics of the stream, whoever owns them; only counted with a pace."""
         self._state = state
@@ -299,9 +301,14 @@ class Beginnings:
         if _top(progress) > high:  # as when a tool resets offsets and counts records of open transactions
             high = source.written_end(partition, self._options.call_secs)
         found.missing, detail = self._missing(partition, progress, low, high)
+        begins = progress
+        cut = self.truncated.get(partition)
+        if cut is not None and cut < _top(progress):
+            found.missing, detail = 1, self._cut_off(partition, progress, cut)
+            begins = _below(progress, cut)
         if found.missing and self._options.on_missing == "hold" and not ruling.pass_missing:
             return replace(found, hold=("records_missing", detail))
-        left = _within(progress, low, high)
+        left = _within(begins, low, high)
         # What was in doubt and no longer exists is settled: there is nothing left to write to a dead letter.
         found.vanished = progress.in_flight.count - left.in_flight.count
         if self._options.in_doubt == "hold" and ruling.in_doubt is None and (count := self._in_doubt(found, left)):
@@ -333,14 +340,14 @@ class Beginnings:
     def _missing(self, partition: Partition, progress: Progress, low: int, high: int) -> tuple[int, str]:
         """Return how many unread records are gone (1 if unknown), and the detail of a hold."""
         base, top = progress.base, _top(progress)
-        unread = max(low - base, 0) - _below(progress.settled, low) - _below(progress.in_flight, low)
+        unread = max(low - base, 0) - _count_below(progress.settled, low) - _count_below(progress.in_flight, low)
         go_on = "the oldest available record"
         if base > high:
             unread, go_on = 1, f"{go_on}, which posts all of them, even those that were posted before"
             why = (
                 f"offset {base} is beyond the end {high}: the topic was recreated, or an unclean leader election has "
-                "truncated it, and then what it has now was read before; to continue at its end, "
-                f"{self._reset(partition, '--to-latest')}"
+                "truncated it, and then only what was written since is new; to continue with that, at the offset from "
+                f"which its leader says in the broker's log that it starts, {self._reset(partition, '--to-offset N')}"
             )
         elif unread:
             why = f"retention removed {unread} records before they were read"
@@ -353,6 +360,14 @@ class Beginnings:
         else:
             return 0, ""
         return unread, f"{why}; to continue with {go_on}: resume, or on_missing: continue"
+
+    def _cut_off(self, partition: Partition, progress: Progress, cut: int) -> str:
+        """Return the detail of a hold whose partition was truncated below what was read, and may have grown since."""
+        return (
+            f"what was read from offset {cut} up to {_top(progress) - 1} was discarded by an unclean leader "
+            "election, and what has these offsets now is new; to continue with that: resume, or on_missing: continue; "
+            f"if the worker was restarted, which forgets this hold: {self._reset(partition, f'--to-offset {cut}')}"
+        )
 
     def _forgotten(self, partition: Partition, base: int, low: int, high: int, outcomes: _Outcomes) -> str:
         """Return why starting at `base` would be wrong, according to outcomes of the stream; empty if it is fine.
@@ -429,13 +444,21 @@ class Beginnings:
         return Progress(source.offset_at(partition, int(start.timestamp() * 1000), timeout), birth)
 
 
-def _below(ranges: RangeSet, limit: int) -> int:
+def _count_below(ranges: RangeSet, limit: int) -> int:
     return sum(max(min(stop, limit) - start, 0) for start, stop in ranges)
 
 
 def _top(progress: Progress) -> int:
     """Return the offset after everything that was read."""
     return max(progress.base, progress.settled.stop, progress.in_flight.stop)
+
+
+def _below(progress: Progress, end: int) -> Progress:
+    """Return the progress of the offsets below `end`; at the others there are different records now."""
+    settled, in_flight = progress.settled.copy(), progress.in_flight.copy()
+    for ranges in (settled, in_flight):
+        ranges.discard(end, max(ranges.stop, end))
+    return Progress(min(progress.base, end), progress.birth, 0, settled, in_flight)
 
 
 def _within(progress: Progress, low: int, high: int) -> Progress:
@@ -447,11 +470,9 @@ def _within(progress: Progress, low: int, high: int) -> Progress:
         return Progress(low, progress.birth)
     if progress.base >= low and _top(progress) <= high:
         return progress
-    settled, in_flight = progress.settled.copy(), progress.in_flight.copy()
-    for ranges in (settled, in_flight):
-        ranges.discard(high, max(ranges.stop, high))
-    in_flight.discard(0, low)
-    return Progress(settled.advance(max(progress.base, low)), progress.birth, 0, settled, in_flight)
+    left = _below(progress, high)
+    left.in_flight.discard(0, low)
+    return replace(left, base=left.settled.advance(max(left.base, low)))
 
 
 def _of_the_next(progress: Progress, sure: int, low: int, high: int) -> Progress:

@@ -251,6 +251,8 @@ class Reader:
             mine = self._assigned.get(partition)
             if mine is not None and mine.has_begun and mine.restart_by is None:
                 mine.restart_by = float("inf")  # what was read still counts
+                if partition in read.truncated:
+                    self._beginnings.truncated[partition] = read.truncated[partition]
         for where, trouble in read.troubles:
             if isinstance(trouble, FatalError):
                 self._renew(source, trouble)
@@ -454,6 +456,7 @@ class Reader:
             for partition in partitions:
                 self._assigned.pop(partition, None)
                 self._beginnings.forget(partition)
+                self._beginnings.truncated.pop(partition, None)
                 self._state.partition_holds.pop(partition, None)
             self._preparer.keep_startable()
             self._state.changed.notify_all()
@@ -576,6 +579,7 @@ class Reader:
             if found.progress is None:
                 return
             self._beginnings.forget(partition)
+            self._beginnings.truncated.pop(partition, None)
             mine.in_doubt = found.in_doubt or mine.in_doubt
             mine.begin_at = found.progress.base
             unknown = state.flow.remembered.unknown(partition, found.progress).count

@@ -152,6 +152,32 @@ def test_a_topic_that_is_gone_is_told_and_not_one_that_is_yet_to_come(
     assert bool(tried.read(10, 0.0).troubles) is was_there
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            "Partition log truncation detected at offset 700 (leader epoch 1): broker end offset is 500",
+            {PARTITION: 500},
+        ),
+        ("fetch failed due to requested offset not available on the broker: Broker: Offset out of range", {}),
+    ],
+    ids=["an unclean election", "retention"],
+)
+def test_librdkafka_tells_from_which_offset_on_an_election_threw_away_what_was_read(
+    words: str, expected: dict[Partition, int], consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both come with one code."""
+    monkeypatch.setattr(source, "_error", methodcaller("error"))
+    message = create_autospec(Message, instance=True)
+    message.topic.return_value, message.partition.return_value = PARTITION
+    message.error.return_value = KafkaError(KafkaError._AUTO_OFFSET_RESET, words)
+    consumer.consume.return_value = [message]  # type: ignore[attr-defined] # a mock
+
+    read = _source().read(10, 0.0)
+
+    assert (read.missing, read.truncated) == ([PARTITION], expected)
+
+
 def test_a_read_tells_when_its_first_record_came_not_when_the_wait_for_company_ended(
     consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,6 +87,7 @@ def start() -> Start:
         on_missing: Literal["hold", "continue"] = "hold",
         settled: Sequence[Range] = (),
         in_flight: Sequence[Range] = (),
+        truncated: int | None = None,
     ) -> Beginning:
         options = BeginOptions(
             topics=("alpha",), group="g", start="earliest", on_missing=on_missing, in_doubt="dead_letter", call_secs=1
@@ -101,6 +102,8 @@ def start() -> Start:
             last_settled=dict,
             identities=Identities(ids()),
         )
+        if truncated is not None:
+            found.truncated[Partition("alpha", 0)] = truncated
         source = create_autospec(Source, instance=True)
         source.bounds.return_value, source.written_end.return_value = (50, 100), 100
         there = Committed(offset, encode(Progress(offset, 1, 0, RangeSet(settled), RangeSet(in_flight))))
@@ -112,7 +115,7 @@ def start() -> Start:
 def test_a_commit_beyond_the_end_says_what_a_resume_would_post_again_and_how_it_is_passed_over(
     start: Start,
 ) -> None:
-    """After an unclean leader election all that the partition holds was posted before."""
+    """After an unclean leader election all that was left was posted before; what was written since was not."""
     hold = start(120).hold
 
     assert hold is not None
@@ -120,7 +123,8 @@ def test_a_commit_beyond_the_end_says_what_a_resume_would_post_again_and_how_it_
     assert reason == "records_missing"
     assert "offset 120 is beyond the end 100" in detail
     assert "unclean leader election" in detail
-    assert "kafka-consumer-groups.sh --group g --reset-offsets --to-latest --execute --topic alpha:0" in detail
+    assert "only what was written since is new" in detail
+    assert "kafka-consumer-groups.sh --group g --reset-offsets --to-offset N --execute --topic alpha:0" in detail
     assert "posts all of them, even those that were posted before" in detail
 
 
@@ -152,6 +156,30 @@ def test_what_is_written_where_the_end_was_cut_off_is_not_taken_for_what_was_rea
 
     assert found.progress == Progress(begins, 1, 0, RangeSet([(95, 100)]), RangeSet([(91, 93)]))
     assert (found.missing, found.vanished) == (missing, 10)
+
+
+def test_a_partition_that_has_outgrown_what_an_election_threw_away_holds_and_says_from_where_on_it_is_new(
+    start: Start,
+) -> None:
+    """Its bounds tell nothing of that any more: what was read up to 89 ended at 70, and 100 is the end by now."""
+    hold = start(80, truncated=70, settled=[(85, 90)]).hold
+
+    assert hold is not None
+    assert hold[0] == "records_missing"
+    assert "from offset 70 up to 89 was discarded by an unclean leader election" in hold[1]
+    assert "kafka-consumer-groups.sh --group g --reset-offsets --to-offset 70 --execute --topic alpha:0" in hold[1]
+
+
+@pytest.mark.parametrize(("base", "cut", "begins"), [(80, 70, 70), (65, 70, 65), (80, 20, 50)])
+def test_what_was_written_after_an_election_is_read(start: Start, base: int, cut: int, begins: int) -> None:
+    found = start(base, truncated=cut, on_missing="continue", settled=[(85, 90)], in_flight=[(90, 92)])
+
+    assert found.progress == Progress(begins, 1)
+    assert (found.missing, found.vanished) == (1, 2)
+
+
+def test_an_election_that_threw_away_nothing_that_was_read_holds_nothing(start: Start) -> None:
+    assert start(80, truncated=80).progress == Progress(80, 1)
 
 
 def test_what_was_read_up_to_the_end_stays_settled_and_in_doubt(start: Start) -> None:

@@ -1246,6 +1246,30 @@ def test_a_partition_that_goes_before_it_could_begin_does_not_begin(reading: Rea
     assert reading.begins == []
 
 
+def test_a_partition_of_which_an_election_threw_away_what_was_read_holds_and_goes_on_with_what_came_since(
+    reading: Reading,
+) -> None:
+    """Offsets 60 to 99 are there again: without the word of the brokers those from 70 on were taken for read."""
+    reading.stand[PARTITION] = 80, encode(Progress(80, birth=4))
+    reading.begin_by_hand(PARTITION)
+    reading.source.read.side_effect = [Read(missing=[PARTITION], truncated={PARTITION: 70}), Read()]
+    for _ in range(2):
+        reading.reader._turn(reading.source)
+    reading.source.read.side_effect = reading._read
+    reading.look_up()
+    held = reading.state.partition_holds[PARTITION]
+
+    reading.reader.resume({PARTITION: Decision()})
+    reading.reader._turn(reading.source)
+    reading.look_up()
+    reading.commit()
+
+    assert held.reason == "records_missing"
+    assert [where for *_, where in reading.begins] == [80, 70]
+    assert reading.stand[PARTITION][0] == 70
+    assert reading.reader._beginnings.truncated == {}
+
+
 def test_a_partition_that_goes_while_it_is_to_begin_anew_does_not_begin(reading: Reading) -> None:
     reading.begin_by_hand(PARTITION)
     reading.reader._take(chunk_of(reading.reader._assigned[PARTITION].epoch, OFFSET), 100.0)
