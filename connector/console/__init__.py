@@ -1,4 +1,4 @@
-"""The console: pages for people on the web port, for one process, for a supervisor's workers, and for a whole group.
+"""The console: pages for people on the web port, for one process, for a supervisor's workers, or for a whole group.
 
-What it shows and does comes through one port (`hosting.Host`), which a single process and a supervisor each fill.
+It reads and acts through one interface (`hosting.Host`), which a single process and a supervisor implement.
 """

@@ -1,6 +1,6 @@
-"""What a hold means and what to do about it, in a few words: for whoever reads them at three in the morning.
+"""What a hold means and what to do about it, in a few words.
 
-The whole is in `docs/how-to/holds.md`; a test says that every reason of the code is here.
+The full text is in `docs/how-to/holds.md`; a test checks that every reason in the code is here.
 """
 
 from typing import Final, NamedTuple
@@ -9,7 +9,7 @@ from connector.core.verdicts import TABLE
 
 
 class Advice(NamedTuple):
-    """What is the matter, and the way out."""
+    """The cause, and what to do."""
 
     means: str
     do: str
@@ -82,7 +82,7 @@ HOLDS: Final[dict[str, Advice]] = {
         "Stop the stream and run trackly-connector rebuild-progress; the detail says what `begin` would do.",
     ),
 }
-"""By reason, for those that are whole words."""
+"""By reason, for reasons without a colon."""
 
 STORM: Final = Advice(
     "Too large a share of the records would become dead letters for one reason; they are held back.",
@@ -102,7 +102,7 @@ MOVED: Final = {
     "restart": "restarted after an outage",
     "differs": "differs between the workers",
 }
-"""Why the limit of concurrency last moved."""
+"""Why the concurrency limit last changed."""
 
 GATES: Final = {
     "closed": "closed: batches may start",
@@ -115,7 +115,7 @@ ROWS: Final = {row.name: (row.when, row.action.value) for row in TABLE}
 
 
 def advice_for(reason: str) -> Advice:
-    """Return what to tell about a reason, whatever it is."""
+    """Return the advice for any reason."""
     if reason.startswith("storm:"):
         return STORM
     if reason.startswith("setting:"):

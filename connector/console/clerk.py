@@ -1,7 +1,7 @@
-"""Works on dead letters for the console, in a process of its own: a stream at full speed must not wait for it.
+"""Works on dead letters for the console, in a process of its own, so that no stream has to wait for it.
 
-It does what the command line does, by the same code (`connector/deadletters`), and ends when its task is done or the
-process that wanted it ends. A redrive says what it would do and waits for the word before it does just that.
+It runs the same code as the command line (`connector/deadletters`), and ends when its task is done or its parent ends.
+A redrive reports what it would do, and waits for confirmation before it does exactly that.
 """
 
 import os
@@ -31,13 +31,13 @@ from connector.processes import end_with_parent
 from connector.telemetry.logging import configure_logging, fit_to_show, get_logger
 
 LISTED: Final = 50
-"""Dead letters that a list holds at most; the command line lists more."""
+"""Maximum number of dead letters in a list; the command line lists more."""
 
 GROUPED: Final = 200_000
-"""Records in doubt that are looked at; the command line looks at more."""
+"""Maximum number of records in doubt that are grouped; the command line handles more."""
 
 CONFIRM_SECS: Final = 600.0
-"""So long what would be done waits for the word; then it has to be looked at anew."""
+"""How long a task waits for confirmation; after that it must be started again."""
 
 _TELL_SECS: Final = 0.2
 _NICENESS: Final = 10
@@ -47,7 +47,7 @@ log = get_logger("console")
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is to be done, and with which dead letters; texts are as people typed them."""
+    """What to do, and with which dead letters; texts are as typed."""
 
     kind: str
     stream: str = ""
@@ -59,7 +59,7 @@ class Task:
     asked_by: str = field(default="", compare=False)
 
     def criteria(self, settings: Settings) -> Criteria:
-        """Return which dead letters are meant; raises `InvalidFilterError`."""
+        """Return the filters; raises `InvalidFilterError`."""
         return Criteria(
             reasons=frozenset({self.reason} if self.reason else ()),
             streams=frozenset({self.stream} if self.stream else ()),
@@ -69,7 +69,7 @@ class Task:
         )
 
     def spelled(self) -> Mapping[str, Any]:
-        """Return the filters as they were typed: two that are spelled alike are the same redrive."""
+        """Return the filters as typed: equal ones identify the same redrive."""
         return {
             "console": 1,
             "stream": self.stream,
@@ -81,11 +81,11 @@ class Task:
 
 
 class ForeseenError(Exception):
-    """A task cannot be done for a reason that is told to people as it is."""
+    """A task cannot be done for a reason that is shown to people unchanged."""
 
 
 class Clerk:
-    """Does one task, and tells of it through a connection: `progress`, `asks`, `result` or `problem`."""
+    """Does one task, and reports through a connection: `progress`, `asks`, `result` or `problem`."""
 
     def __init__(self, settings: Settings, task: Task, line: Connection) -> None:
         self._settings = settings
@@ -93,7 +93,7 @@ class Clerk:
         self._line = line
 
     def run(self) -> None:
-        """Do the task, and send what came of it."""
+        """Do the task, and send the result."""
         try:
             result = KINDS[self._task.kind](self)
         except (NoSuchTopicError, InvalidFilterError, NameTakenError, TopicsMissingError, ForeseenError) as error:
@@ -108,14 +108,14 @@ class Clerk:
             self._line.send(("result", result))
 
     def work(self, spans: Spans, job: Job[R], what: str, /) -> Iterator[R]:
-        """Yield what a job finds, telling how far it is."""
+        """Yield the results of a job, and report progress."""
         yield from work(self._settings.kafka, spans, job, _Teller(self._line, what, size_of(spans)))
 
     def _topics(self) -> tuple[str, ...]:
-        """Return the dead-letter topics of the task's stream, of all where it names none."""
+        """Return the dead-letter topics of the task's stream, or of all streams if it names none."""
         return topics_of_streams(self._settings, [self._task.stream] if self._task.stream else [])
 
-    # ------------------------------------------------------------------ what there is to do
+    # ------------------------------------------------------------------ tasks
 
     def look(self) -> dict[str, Any]:
         """Count dead letters, and list the first of them."""
@@ -134,7 +134,7 @@ class Clerk:
         }
 
     def letter(self) -> dict[str, Any]:
-        """Show what lies at a position."""
+        """Show what is at a position."""
         settings, task = self._settings, self._task
         position = read_position("position", task.position)
         found = find_at(self.work, spans_of(settings, topics_of_streams(settings)), Criteria(), position)
@@ -143,7 +143,7 @@ class Clerk:
         return {"letters": [shown(letter, reveal=task.reveal) for letter in found], "revealed": task.reveal}
 
     def in_doubt(self) -> dict[str, Any]:
-        """Group what is in doubt by what left it so."""
+        """Group the records in doubt by cause."""
         settings, task = self._settings, self._task
         spans = spans_of(settings, self._topics())
         criteria = Criteria(reasons=frozenset({IN_DOUBT}), streams=frozenset({task.stream} if task.stream else ()))
@@ -156,7 +156,7 @@ class Clerk:
         return {"groups": groups[-LISTED:], "hidden": max(len(groups) - LISTED, 0), "capped": len(found) >= GROUPED}
 
     def redrive(self) -> dict[str, Any]:
-        """Say what a redrive would do, and do it once it is confirmed."""
+        """Report what a redrive would do, and do it once it is confirmed."""
         settings, task = self._settings, self._task
         redrive = Redrive(
             settings,
@@ -186,7 +186,7 @@ class Clerk:
 
 
 class _Teller:
-    """Tells how far a piece of work is, not too often."""
+    """Reports progress, not too often."""
 
     def __init__(self, line: Connection, what: str, total: int) -> None:
         self._line, self._what, self._total = line, what, total
@@ -201,20 +201,20 @@ class _Teller:
 
 
 KINDS: Final = {"look": Clerk.look, "letter": Clerk.letter, "in_doubt": Clerk.in_doubt, "redrive": Clerk.redrive}
-"""What a task may be."""
+"""Kinds of tasks."""
 
 
 def serve(settings: Settings, task: Task, line: Connection) -> None:
-    """Do one task; what runs in the process of its own."""
+    """Do one task; the main function of the process."""
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the connector, which ends this
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the connector, which ends this process
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.nice(_NICENESS)
     configure_logging(settings.log)
     calm_collector()
     try:
         Clerk(settings, task, line).run()
-    except (BrokenPipeError, EOFError):  # whoever wanted it has gone, or has lost interest
+    except (BrokenPipeError, EOFError):  # the parent has ended or closed the connection
         pass
     finally:
         line.close()

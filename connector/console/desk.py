@@ -1,7 +1,7 @@
-"""The console's long work: what was asked for, how far it is, and what came of it.
+"""The console's long tasks: what was requested, its progress, and its result.
 
-Each task is done by a clerk, a process of its own (`clerk.py`). There are few at a time, and what they found is kept
-for a few minutes: it may hold what was revealed.
+Each task is done by a clerk, a process of its own (`clerk.py`). Few run at a time, and results are kept for a few
+minutes only, because they may contain revealed values.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from connector.console.guarding import RefusedError
 from connector.telemetry.logging import get_logger
 
 AT_ONCE: Final = 3
-"""Tasks that run or wait for the word at the same time."""
+"""Tasks that run or wait for confirmation at the same time."""
 
 KEPT: Final = 30
 KEPT_SECS: Final = 600.0
@@ -30,7 +30,7 @@ log = get_logger("console")
 
 @dataclass(slots=True, eq=False)
 class Piece:
-    """One task and where it stands: `running`, `asks` (for the word), `done`, `failed` or `cancelled`."""
+    """One task and its state: `running`, `asks` (for confirmation), `done`, `failed` or `cancelled`."""
 
     name: str
     task: Task
@@ -47,22 +47,22 @@ class Piece:
 
     @property
     def is_over(self) -> bool:
-        """Tell whether nothing more will come of it."""
+        """Whether it is in a final state."""
         return self.state in {"done", "failed", "cancelled"}
 
 
 class Desk:
-    """Takes tasks, and has clerks do them. Not thread-safe: used by one event loop."""
+    """Accepts tasks, and runs them in clerks. Not thread-safe: used by one event loop."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._pieces: dict[str, Piece] = {}
         self._following: set[asyncio.Task[None]] = set()
-        # Not the loop's own threads: one that waits for a person would be missed by the streams.
+        # Not the loop's own threads: the streams would miss one that waits for a person.
         self._listeners = ThreadPoolExecutor(2 * AT_ONCE, thread_name_prefix="clerk")
 
     def begin(self, task: Task) -> Piece:
-        """Have a task done; raises `RefusedError` where too many are under way."""
+        """Start a task; raises `RefusedError` if too many are running."""
         self._forget()
         if sum(not piece.is_over for piece in self._pieces.values()) >= AT_ONCE:
             raise RefusedError(503, f"{AT_ONCE} tasks are under way already; wait for one, or cancel it")
@@ -82,14 +82,14 @@ class Desk:
         return piece
 
     def find(self, name: str) -> Piece:
-        """Return a task; raises `RefusedError` for one that is not here, or not any more."""
+        """Return a task; raises `RefusedError` if it does not exist, or no longer."""
         self._forget()
         if name not in self._pieces:
             raise RefusedError(404, "there is no such task here: it is over for long, or another worker has it")
         return self._pieces[name]
 
     def confirm(self, piece: Piece) -> None:
-        """Give the word that a task waits for; raises `RefusedError` where it does not."""
+        """Confirm a task; raises `RefusedError` if it does not wait for that."""
         if piece.state != "asks" or piece.line is None:
             raise RefusedError(409, "this does not wait for a confirmation any more")
         piece.line.send("go")
@@ -97,7 +97,7 @@ class Desk:
         log.info("redrive confirmed", remote=piece.task.asked_by, name=piece.result.get("name"))
 
     def cancel(self, piece: Piece) -> None:
-        """End a task. What a redrive has committed stays; begun again it goes on there."""
+        """End a task. What a redrive has committed stays; started again, it continues there."""
         if not piece.is_over:
             self._end(piece, "cancelled")
 
@@ -109,7 +109,7 @@ class Desk:
         self._listeners.shutdown(wait=False, cancel_futures=True)
 
     async def _follow(self, piece: Piece, line: "Connection[Any, Any]") -> None:
-        """Take what a clerk tells until it is over."""
+        """Receive a clerk's messages until it ends."""
         loop = asyncio.get_running_loop()
         while not piece.is_over:
             try:
@@ -133,7 +133,7 @@ class Desk:
 
     def _end(self, piece: Piece, state: str) -> None:
         piece.state, piece.ended_at = state, time.monotonic()
-        asyncio.get_running_loop().call_later(KEPT_SECS + 1.0, self._forget)  # though nobody comes any more
+        asyncio.get_running_loop().call_later(KEPT_SECS + 1.0, self._forget)  # even if nobody asks again
         if piece.process is not None and state == "cancelled":
             piece.process.kill()
         log.info(
@@ -147,7 +147,7 @@ class Desk:
         )
 
     def _forget(self) -> None:
-        """Drop what is over for long, and the oldest where there are too many."""
+        """Drop tasks that ended long ago, and the oldest if there are too many."""
         now = time.monotonic()
         over = [piece for piece in self._pieces.values() if piece.ended_at is not None]
         for at, piece in enumerate(sorted(over, key=lambda piece: -(piece.ended_at or 0.0))):

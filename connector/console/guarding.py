@@ -1,8 +1,8 @@
-"""What every request to a page that changes something goes through before it is believed, and what every reply says.
+"""What every request that changes something is checked for, and the headers of every response.
 
-The token is asked for with each request of a program, in the `Authorization` header or as a field of the form, and
-never in the address, which ends up in logs. Nothing of a request is believed before the token has been compared, in a
-time that does not tell how much of it was right. Browsers that have logged in are `sessions.py`'s.
+Programs send the token with each request, in the `Authorization` header or as a form field, and never in the URL, which
+ends up in logs. Nothing in a request is trusted before the token has been compared, in constant time. Browser logins
+are in `sessions.py`.
 """
 
 import asyncio
@@ -22,16 +22,16 @@ from pydantic import SecretStr
 from connector.telemetry.logging import get_logger
 
 MAX_BODY_BYTES: Final = 16_384
-"""Room for some hundred partitions; the answer to more is 413."""
+"""Room for some hundred partitions; larger bodies get a 413."""
 
 MAX_CONNECTIONS: Final = 128
-"""Anybody may open some, and without a bound they take the descriptors that brokers and platform are reached by."""
+"""Anybody may connect; without a limit, connections could use up the file descriptors for brokers and platform."""
 
 _IDLE_SECS: Final = 75.0
 _MAX_FIELDS: Final = 300
 _BODY_SECS: Final = 10.0
 _REPORT_SECS: Final = 10.0
-"""Refused attempts are logged this often at most: whoever guesses shall not fill the disk."""
+"""Rejected attempts are logged at most this often, so that guessing cannot fill the disk."""
 
 NO_FORM: Final = "the body must be a form (application/x-www-form-urlencoded)"
 
@@ -41,10 +41,10 @@ log = get_logger("resume")
 
 
 class _Unreadable(logging.Filter):
-    """Keeps out of the log what is no HTTP: anybody may send it, and what was sent is repeated, a token included."""
+    """Drops log records about requests that are not HTTP: anybody may send them, and they repeat what was sent."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether this is about something else."""
+        """Return whether a log record is about something else."""
         return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
 
@@ -53,12 +53,12 @@ _server_log.addFilter(_Unreadable())
 
 
 class _Server(Server):
-    """Where too many are connected, one more takes the place of whoever has been there for longest."""
+    """Beyond the limit, a new connection replaces the oldest one."""
 
     def __call__(self) -> RequestHandler:
-        """Return what serves a connection."""
+        """Return the handler of a connection."""
         there = [known for known in self.connections if known.transport is not None]
-        for known in there[: max(len(there) - MAX_CONNECTIONS + 1, 0)]:  # several, where they came all at once
+        for known in there[: max(len(there) - MAX_CONNECTIONS + 1, 0)]:  # several, if they arrived at once
             known.force_close()
         return super().__call__()
 
@@ -66,20 +66,20 @@ class _Server(Server):
 class _Runner(AppRunner):
     async def _make_server(self) -> Server:
         server = await super()._make_server()
-        server.__class__ = _Server  # the library makes none of another class
+        server.__class__ = _Server  # aiohttp offers no other way to use a subclass
         return server
 
 
 def runner_of(app: Application) -> AppRunner:
-    """Return what serves pages.
+    """Return the server of the pages.
 
-    A body that is encoded is refused: that it cannot be decoded must not fill the log with tracebacks.
+    An encoded body is refused, so that invalid encodings cannot fill the log with tracebacks.
     """
     return _Runner(app, access_log=None, auto_decompress=False, logger=_server_log, keepalive_timeout=_IDLE_SECS)
 
 
 class RefusedError(Exception):
-    """A request is not carried out; the message says why, and repeats nothing of what was sent."""
+    """A request is not carried out; the message says why, and repeats nothing that was sent."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -87,7 +87,7 @@ class RefusedError(Exception):
 
 
 class Doorkeeper:
-    """Compares tokens, and remembers when it last told of one that was wrong."""
+    """Compares tokens, and limits log lines about wrong ones."""
 
     def __init__(self) -> None:
         self._told = float("-inf")
@@ -109,12 +109,12 @@ class Doorkeeper:
 
 
 def is_same(given: str, wanted: str) -> bool:
-    """Compare in a time that does not tell how much is right; a header that is not text comes with surrogates."""
+    """Compare in constant time; a header that is not text contains surrogates."""
     return hmac.compare_digest(given.encode(errors="surrogateescape"), wanted.encode())
 
 
 def token_in(header: str | None) -> str | None:
-    """Return the token of an `Authorization` header, None when there is none."""
+    """Return the token in an `Authorization` header, None if there is none."""
     if header is None:
         return None
     scheme, _, token = header.partition(" ")
@@ -122,7 +122,7 @@ def token_in(header: str | None) -> str | None:
 
 
 async def form_of(expected: SecretStr | None, doorkeeper: Doorkeeper, request: Any) -> Form:
-    """Return the fields of a request that has the token; without one in the header the body is read to find it."""
+    """Return the fields of a request with the token; without one in the header, it must be in the body."""
     given = token_in(request.headers.get("Authorization"))
     if expected is None or given is not None:
         doorkeeper.check(expected, given, request.remote)
@@ -136,7 +136,7 @@ async def form_of(expected: SecretStr | None, doorkeeper: Doorkeeper, request: A
 
 
 def form_in(body: bytes) -> Form | None:
-    """Return the fields of a form, None for a body that is none."""
+    """Return the fields of a form, None if the body is not a form."""
     try:
         return parse_qsl(body.decode(), keep_blank_values=True, strict_parsing=bool(body), max_num_fields=_MAX_FIELDS)
     except ValueError:
@@ -144,7 +144,7 @@ def form_in(body: bytes) -> Form | None:
 
 
 async def read_body(request: Any) -> bytes:
-    """Return the body of a request; raises `RefusedError` when it is encoded, too large, too slow or broken off."""
+    """Return the body of a request; raises `RefusedError` if it is encoded, too large, too slow or incomplete."""
     if request.headers.get("Content-Encoding") is not None:
         raise RefusedError(415, "the body must not be encoded")
     body = None
@@ -162,7 +162,7 @@ async def read_body(request: Any) -> bytes:
 
 
 async def read_limited(content: StreamReader, most: int) -> bytes | None:
-    """Return a body, None for one of more than so many bytes; what comes after these is not read."""
+    """Return a body, None if it has more than `most` bytes; the rest is not read."""
     body = bytearray()
     async for piece in content.iter_any():
         body += piece
@@ -179,14 +179,14 @@ SAFE_HEADERS: Final[Mapping[str, str]] = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-"""Of every page: nothing is loaded but what is served here, nothing framed, guessed at or kept.
+"""Headers of every page: nothing is loaded from elsewhere, framed, sniffed or cached.
 
-With `no-referrer` browsers would hide the origin of our own forms as well, by which they are known to be ours.
+With `no-referrer`, browsers would also hide the origin of our own forms, which is checked.
 """
 
 
 async def make_safe(_request: Any, response: Any) -> None:
-    """Give every reply its headers, those that tell of an unknown page or method as well."""
+    """Set the headers of every response, including errors."""
     for name, value in SAFE_HEADERS.items():
         response.headers.setdefault(name, value)
 

@@ -1,7 +1,7 @@
-"""The port through which the console sees and changes streams: what one address stands for, a worker or a supervisor.
+"""The interface through which the console sees and changes streams, implemented by a worker and by a supervisor.
 
-`Group` is the same for a whole group: the host itself, and the peers that `web.peers` names. What is changed is changed
-everywhere; each peer compares the token itself.
+`Group` implements it for a whole group: the host itself, and the peers in `web.peers`. Actions apply to all members;
+each peer checks the token itself.
 """
 
 import asyncio
@@ -28,28 +28,28 @@ class Host(Protocol):
         """Return the settings."""
 
     def token(self) -> SecretStr | None:
-        """Return the token that opens what changes something, as it is now."""
+        """Return the present token."""
 
     async def status(self) -> dict[str, Any]:
-        """Return what `/status` says."""
+        """Return the content of `/status`."""
 
     async def act(self, stream: str, action: str, form: Form, *, remote: str | None) -> tuple[int, dict[str, Any]]:
-        """Pause or resume a stream for somebody who may; return a status and what came of it."""
+        """Pause or resume a stream for an authorised caller; return HTTP status and result."""
 
 
 class Group:
-    """The host and its peers, told as one."""
+    """The host and its peers, merged."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
         self._peers = Peers(host.settings.web.peers)
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
         await self._peers.close()
 
     async def status(self) -> dict[str, Any]:
-        """Return the state of the whole group; a peer that does not answer in time is named and left out."""
+        """Return the status of the whole group; a peer that does not answer in time is named and left out."""
         if not self._peers.named:
             return {"members": [], "workers": [], **await self.host.status()}
         own, heard = await asyncio.gather(self.host.status(), self._peers.ask("/status"))
@@ -70,7 +70,7 @@ class Group:
         }
 
     async def act(self, stream: str, action: str, form: Form, *, remote: str | None) -> tuple[int, dict[str, Any]]:
-        """Do something to a stream on every member."""
+        """Pause or resume a stream on every member."""
         token = self.host.token()
         own = await self.host.act(stream, action, form, remote=remote)
         if not self._peers.named or token is None:
@@ -82,7 +82,7 @@ class Group:
         return joined_resumed([Heard(status["instance_id"], "running", *own), *named])
 
     def _others(self, own: dict[str, Any], heard: list[Heard]) -> list[Heard]:
-        """Return what others said; an address that turns out to be our own is not asked again."""
+        """Return the answers of others; an address that turns out to be our own is not queried again."""
         others: dict[str, Heard] = {}
         for one in heard:
             address, name = str(one.ordinal), one.body.get("instance_id")
@@ -96,7 +96,7 @@ class Group:
 
 
 def _is_readable(one: Heard) -> bool:
-    """Tell whether a peer speaks as we do; one of a version too far away does not, and is shown as silent."""
+    """Return whether a peer's version is compatible; otherwise it is shown as silent."""
     try:
         for stream in joined_streams([Heard("", "running", 200, one.body)]):
             counts_of(stream)

@@ -1,9 +1,9 @@
-"""What several workers come to: those of a supervisor, and the members of a group on several machines.
+"""Merges several workers: those of a supervisor, or the members of a group on several machines.
 
-A stream is told as one, in the shape that a single process tells it in, so that whoever reads `/status` need not know
-how many there are: what is counted is added, what belongs to one worker names it. What was joined can be joined again:
-a worker is then named `MEMBER/WORKER`. Counts begin with each worker, so a
-sum falls when one starts again; metrics therefore stay apart (`telemetry/metrics.py`).
+A stream is reported once, in the format of a single process, so that a reader of `/status` need not know how many there
+are: counts are added, and what belongs to one worker names it. A merged status can be merged again: a worker is then
+named `MEMBER/WORKER`. Counts begin with each worker, so a sum falls when one is restarted; metrics are therefore not
+added up (`telemetry/metrics.py`).
 """
 
 from collections import Counter
@@ -23,7 +23,7 @@ _FAILURES: Final = 20
 _GATES: Final = ("open", "half_open", "closed")
 _SUMS_BY_KEY: Final = frozenset({"dead_letters", "requests_by_row", "batches_closed"})
 _STATES: Final = ("failed", "on_hold", "draining", "new", "running", "stopped")
-"""States of a stream, the one that most needs to be seen first."""
+"""States of a stream, the most important first."""
 
 
 _Parts = list[tuple[int | str, dict[str, Any]]]
@@ -31,7 +31,7 @@ _Parts = list[tuple[int | str, dict[str, Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a worker answered when it was asked for a page; status 0 stands for no answer, `state` says why then.
+    """A worker's answer to a request; status 0 means no answer, with the cause in `state`.
 
     `ordinal` names it: a worker's number under its supervisor, or the address or instance id of a member of the group.
     """
@@ -43,7 +43,7 @@ class Heard:
 
 
 def joined_streams(heard: Iterable[Heard]) -> list[dict[str, Any]]:
-    """Return the streams of all workers that answered, each told once."""
+    """Return the streams of all workers that answered, each once."""
     by_name: dict[str, _Parts] = {}
     for one in heard:
         if one.status == 200:
@@ -53,7 +53,7 @@ def joined_streams(heard: Iterable[Heard]) -> list[dict[str, Any]]:
 
 
 def _joined_stream(parts: _Parts) -> dict[str, Any]:
-    """Return one stream; what is neither added nor merged is the same for all, or that of the first."""
+    """Return one stream; values that are neither added nor merged are equal for all, or the first one's."""
     streams = [stream for _, stream in parts]
     joined = dict(streams[0])
     for key in _SUMS:
@@ -89,7 +89,7 @@ def _joined_stream(parts: _Parts) -> dict[str, Any]:
 
 
 def _joined_pace(parts: _Parts) -> dict[str, Any] | None:
-    """Return what waits for its pace; a list may wait at several workers, each with its share of the pace."""
+    """Return what waits for its pace; a list may wait on several workers, each with its share of the pace."""
     paced = [(ordinal, stream["pace"]) for ordinal, stream in parts if stream["pace"] is not None]
     if not paced:
         return None
@@ -110,7 +110,7 @@ def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def _named(parts: _Parts, key: str) -> list[dict[str, Any]]:
-    """Return what each says of something, naming who said it; one of an older version may not know of it."""
+    """Return the values that each worker reports for a key, with its name; older versions may not have the key."""
     return [{**found, "worker": _whose(ordinal, found)} for ordinal, stream in parts for found in stream.get(key, ())]
 
 
@@ -119,7 +119,7 @@ def _whose(ordinal: int | str, found: Mapping[str, Any]) -> int | str:
 
 
 def joined_readiness(heard: Iterable[Heard]) -> tuple[bool, dict[str, Any]]:
-    """Return whether every worker is ready, and why not where one is not."""
+    """Return whether every worker is ready, and if not, why."""
     streams: dict[str, str] = {}
     silent: dict[str, str] = {}
     for one in heard:
@@ -133,9 +133,10 @@ def joined_readiness(heard: Iterable[Heard]) -> tuple[bool, dict[str, Any]]:
 
 
 def joined_health(heard: Iterable[Heard]) -> tuple[bool, dict[str, Any]]:
-    """Return whether no worker is red. One that has gone is started again, which is all that a restart could do.
+    """Return whether no worker needs a restart. One that has exited is restarted anyway.
 
-    One that answered before and does not any more is red, as a single process would be; so is one that never does.
+    A worker that answered before and no longer does is unhealthy, as a single process would be; so is one that never
+    does.
     """
     stuck: list[dict[str, Any]] = []
     silent: list[int | str] = []
@@ -150,9 +151,9 @@ def joined_health(heard: Iterable[Heard]) -> tuple[bool, dict[str, Any]]:
 
 
 def joined_resumed(heard: list[Heard]) -> tuple[int, dict[str, Any]]:
-    """Return a status and what came of a decision that was passed on to all workers.
+    """Return HTTP status and result of a decision that was forwarded to all workers.
 
-    A partition is not held when none holds it. Where all refuse for one reason (a wrong token) that is the answer.
+    A partition is not held if no worker holds it. If all refuse for one reason (a wrong token), that is the result.
     """
     told = [one for one in heard if one.status and "problem" not in one.body]
     refused = [one for one in heard if one.status and "problem" in one.body]

@@ -1,6 +1,6 @@
-"""The console's routes: pages, the stream of events that keeps them live, and the forms that change something.
+"""The console's routes: pages, the event stream that keeps them live, and the forms that change something.
 
-Whoever reaches the port may look at what `/status` says anyway. What reads topics or changes anything wants a session
+Anyone who can reach the port may see what `/status` says. Reading topics or changing anything requires a session
 (`sessions.py`). A form only asks; a second page says what will happen, and its button does it.
 """
 
@@ -23,12 +23,12 @@ from connector.stream.holds import CHOICES
 from connector.telemetry.logging import get_logger
 
 VIEWERS: Final = 32
-"""Pages that are kept live at the same time; one more is told to try later."""
+"""Pages that are kept live at the same time; further ones are told to retry."""
 
 _WRITE_SECS: Final = 10.0
 _SINCE: Final = {"": "all", "1h": "last hour", "24h": "last 24 hours", "7d": "last 7 days"}
 _NEXT: Final = re.compile(r"(?:streams|dead-letters|tasks)(?:/[A-Za-z0-9._~%-]+)*(?:\?[A-Za-z0-9._~%&=+-]*)?")
-"""Where a login may lead: to pages of ours, and nowhere else."""
+"""Where a login may lead: only to our own pages."""
 
 _ACTIONS: Final = {"pause": {"note"}, "resume": {*CHOICES}}
 _DID: Final = {"pause": "The stream is paused.", "resume": "The holds have ended, or are being probed."}
@@ -39,7 +39,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Console:
-    """The console of one host. `add_to` puts its pages into a web application, whose end is its own as well."""
+    """The console of one host. `add_to` adds its pages to a web application, with which it ends."""
 
     def __init__(self, host: Host) -> None:
         self._group = Group(host)
@@ -49,7 +49,7 @@ class Console:
         self._desk = Desk(host.settings)
         self._viewers = 0
         self._made: tuple[int, dict[str | None, dict[str, str]]] = (0, {})
-        """The pieces of pages at the last look, by its number and by stream: made once, however many look."""
+        """Rendered pieces of pages at the last look, by its number and by stream: rendered once for all viewers."""
 
     def add_to(self, app: web.Application) -> None:
         """Add all pages."""
@@ -71,15 +71,15 @@ class Console:
         app.on_shutdown.append(self._close)
 
     async def _close(self, _app: web.Application) -> None:
-        """Let go of viewers and tasks; what is drained meanwhile does not wait for them."""
+        """Close viewers and tasks; draining does not wait for them."""
         await self._sampler.close()
         await self._desk.close()
         await self._group.close()
 
-    # ------------------------------------------------------------------ what pages have in common
+    # ------------------------------------------------------------------ shared by all pages
 
     def _told(self, handler: Handler) -> Handler:
-        """Have what is refused told as a page."""
+        """Show refusals as a page."""
 
         async def answer(request: web.Request) -> web.StreamResponse:
             try:
@@ -93,7 +93,7 @@ class Console:
         return answer
 
     def _for_session(self, handler: Handler) -> Handler:
-        """Have a browser led to the login, and back, where nobody has logged in."""
+        """Redirect a browser without a session to the login, and back."""
 
         async def answer(request: web.Request) -> web.StreamResponse:
             if self._session(request) is not None:
@@ -107,7 +107,7 @@ class Console:
         return self._sessions.known(self._host.token(), request.cookies.get(COOKIE))
 
     def _page(self, request: web.Request, template: str, *, status: int = 200, **values: Any) -> web.Response:
-        """Return a page; its links are relative, so that it may stand under any path of a proxy."""
+        """Return a page; its links are relative, so that a proxy may serve it under any path."""
         of_all = {
             "root": _root(request),
             "session": self._session(request),
@@ -118,12 +118,12 @@ class Console:
         return web.Response(text=text, status=status, content_type="text/html")
 
     def _to(self, request: web.Request, path: str) -> web.Response:
-        """Lead a browser to another page, after a form; no path is the overview."""
-        # To an empty address no browser goes: it would show nothing.
+        """Redirect a browser after a form; an empty path is the overview."""
+        # Browsers do not follow an empty location.
         return web.Response(status=303, headers={"Location": _root(request) + path or "./"})
 
     async def _form(self, request: web.Request, allowed: set[str]) -> tuple[Session, dict[str, str]]:
-        """Return the session and the fields of a form of ours; raises `RefusedError` for any other."""
+        """Return the session and the fields of one of our forms; raises `RefusedError` for any other."""
         sessions.check_origin(request)
         session = self._session(request)
         if session is None:
@@ -142,7 +142,7 @@ class Console:
                 return snapshot, stream
         raise RefusedError(404, "there is no such stream here")
 
-    # ------------------------------------------------------------------ to be looked at
+    # ------------------------------------------------------------------ overview
 
     async def _overview(self, request: web.Request) -> web.StreamResponse:
         return self._page(request, "overview.html", snapshot=await self._sampler.latest())
@@ -157,11 +157,11 @@ class Console:
         if found is None:
             raise web.HTTPNotFound
         body, kind = found
-        headers = {"Cache-Control": "public, max-age=86400"}  # their address has the version
+        headers = {"Cache-Control": "public, max-age=86400"}  # their URL contains the version
         return web.Response(body=body, content_type=kind, charset="utf-8", headers=headers)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
-        """Send what changed, once a second, until the viewer leaves or is too slow."""
+        """Send changes once a second, until the viewer leaves or is too slow."""
         if self._viewers >= VIEWERS:
             raise web.HTTPServiceUnavailable(text=f"{VIEWERS} pages are kept live already\n")
         of_stream = request.query.get("stream")
@@ -175,7 +175,7 @@ class Console:
             pass
         except TimeoutError:
             if request.transport is not None:
-                request.transport.abort()  # what it has not taken would be kept for it until it ends
+                request.transport.abort()  # otherwise unread data would be kept until it leaves
         finally:
             self._viewers -= 1
         return response
@@ -208,7 +208,7 @@ class Console:
         }
         return rendering.points_of(snapshot, points)
 
-    # ------------------------------------------------------------------ who may
+    # ------------------------------------------------------------------ login
 
     async def _login_page(self, request: web.Request) -> web.StreamResponse:
         return self._page(request, "login.html", next=_next(request.query.get("next")), problem=None)
@@ -268,7 +268,7 @@ class Console:
         return self._page(request, "dead_letters.html", snapshot=snapshot, chosen=chosen)
 
     async def _begin(self, request: web.Request) -> web.StreamResponse:
-        """Have something done with dead letters, by a process of its own."""
+        """Start a task on dead letters, in a process of its own."""
         kind = _one_of(KINDS, request.match_info["kind"])
         _, form = await self._form(request, {"stream", "reason", "since", "position", "reveal", "include_in_doubt"})
         if form.get("since", "") not in _SINCE:
@@ -296,7 +296,7 @@ class Console:
     async def _task_part(self, request: web.Request) -> web.StreamResponse:
         if self._session(request) is None:
             raise RefusedError(401, "log in first")
-        return self._page(request, "task_part.html", piece=self._piece(request), root="../")  # it stands in the page
+        return self._page(request, "task_part.html", piece=self._piece(request), root="../")  # embedded in a page
 
     async def _answer_task(self, request: web.Request) -> web.StreamResponse:
         words = {"confirm": self._desk.confirm, "cancel": self._desk.cancel}
@@ -311,14 +311,14 @@ class Console:
 
 
 def _one_of(known: Container[str], word: str) -> str:
-    """Return a word of an address that says what to do; raises `RefusedError` for one that is not known."""
+    """Return an action named in a URL; raises `RefusedError` if it is unknown."""
     if word not in known:
         raise RefusedError(404, "there is no such page here")
     return word
 
 
 async def _fields(request: web.Request) -> dict[str, str]:
-    """Return the fields of a form; raises `RefusedError` for a body that is none."""
+    """Return the fields of a form; raises `RefusedError` if the body is not a form."""
     form = form_in(await read_body(request))
     if form is None:
         raise RefusedError(400, NO_FORM)
@@ -326,7 +326,7 @@ async def _fields(request: web.Request) -> dict[str, str]:
 
 
 def _root(request: web.Request) -> str:
-    """Return the way from a page to the overview."""
+    """Return the relative URL from a page to the overview."""
     return "../" * (request.rel_url.raw_path.count("/") - 1)
 
 
@@ -335,7 +335,7 @@ def _next(where: str | None) -> str:
 
 
 def _pieces(snapshot: Snapshot, of_stream: str | None) -> Iterator[tuple[str, str]]:
-    """Yield the pieces of a page that change, under the names that the page knows them by."""
+    """Yield the changing pieces of a page, with their names in the page."""
     streams = snapshot.status["streams"]
     if of_stream is not None:
         streams = [stream for stream in streams if stream["name"] == of_stream]
@@ -352,6 +352,6 @@ def _pieces(snapshot: Snapshot, of_stream: str | None) -> Iterator[tuple[str, st
 
 
 def _event(name: str, text: str) -> str:
-    """Return an event as the stream of events has it."""
+    """Return a server-sent event."""
     lines = "".join(f"data: {line}\n" for line in text.splitlines() if line.strip())
     return f"event: {name}\n" + (lines or "data:\n") + "\n"

@@ -1,8 +1,8 @@
-"""Who else is in the group, and what they say: addresses from the settings, names looked up anew every few seconds.
+"""The other members of the group: addresses from the settings, with host names looked up every few seconds.
 
-Kafka's group tells client ids and hosts, but no ports, and a database would be one more thing to run. So it is done as
-Prometheus does it: a list of addresses, or a DNS name that stands for all of them, such as a headless service's. Peers
-are asked only while somebody looks, each within a time, and what they answer has a limit.
+Kafka's group contains client ids and hosts, but no ports, and a database would be another thing to operate. So it works
+as in Prometheus: a list of addresses, or a DNS name for all of them, such as that of a headless service. Peers are
+queried only while somebody is looking, with timeouts, and with a limit for their answers.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ _MAX_BYTES: Final = 8_000_000
 
 @dataclass(frozen=True, slots=True)
 class _Address:
-    """Where one peer is, and the name that it is known by."""
+    """The address of one peer, and its displayed name."""
 
     url: str
     host: str
@@ -37,7 +37,7 @@ class _Address:
 
 
 class Peers:
-    """The peers that the settings name. Not thread-safe: used by one event loop."""
+    """The peers in the settings. Not thread-safe: used by one event loop."""
 
     def __init__(self, named: Iterable[str]) -> None:
         self.named = tuple(named)
@@ -47,7 +47,7 @@ class Peers:
         self._found_at = float("-inf")
 
     def is_self(self, address: str) -> None:
-        """Take note that an address is our own."""
+        """Note that an address is our own."""
         self._own.add(address)
 
     async def close(self) -> None:
@@ -56,7 +56,7 @@ class Peers:
             await self._session.close()
 
     async def ask(self, path: str, *, form: Form | None = None, token: SecretStr | None = None) -> list[Heard]:
-        """Ask every peer for a page, or send it a form with the token; return what each said, by its address."""
+        """Request a page from every peer, or send it a form with the token; return the answers, each by its address."""
         addresses = [address for address in await self._addresses() if address.url not in self._own]
         return await asyncio.gather(*(self._ask(address, path, form, token) for address in addresses))
 
@@ -106,7 +106,7 @@ def _is_status(told: dict[str, Any]) -> bool:
 
 
 def _is_answer(told: dict[str, Any]) -> bool:
-    """Tell whether a worker said what came of a form: a proxy in front of it may say something else, as JSON."""
+    """Return whether this is a worker's answer to a form; a proxy in front of it may return other JSON."""
     if "problem" in told:
         return isinstance(told["problem"], str)
     return "stream" in told and all(
@@ -115,7 +115,7 @@ def _is_answer(told: dict[str, Any]) -> bool:
 
 
 async def _resolved(named: str) -> list[_Address]:
-    """Return the addresses that a peer of the settings stands for; the name itself where it cannot be looked up."""
+    """Return the addresses of a peer in the settings; the name itself if it cannot be looked up."""
     parts = urlsplit(named)
     assert parts.hostname is not None
     port = parts.port or (443 if parts.scheme == "https" else 80)

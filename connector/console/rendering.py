@@ -1,6 +1,6 @@
-"""Turns what is known into pages: templates, how figures are written, and what is said first.
+"""Renders pages: templates, number formats, and the headline.
 
-Everything is escaped by the templates; nothing that comes from outside is ever marked as safe.
+The templates escape everything; nothing that comes from outside is ever marked as safe.
 """
 
 import json
@@ -21,7 +21,7 @@ from connector.deadletters.deciding import DID, WHY
 from connector.stream.holds import CHOICES
 
 MOST_PARTITIONS: Final = 100
-"""Rows of the table of partitions; `/status` has them all."""
+"""Rows of the partition table; `/status` has all of them."""
 
 _UNKNOWN: Final = "\N{EN DASH}"
 
@@ -29,19 +29,19 @@ _NAMED: Final = 8
 """Partitions that a hold names."""
 
 _DOWN: Final = ("restarting", "silent")
-"""States of a worker whose partitions wait, or are others'."""
+"""States of a worker whose partitions wait, or belong to others."""
 
 PLATFORM_DROPS_SECS: Final = 1_800
 """The platform drops what waits longer on a list."""
 
 
 def number(value: float | None) -> str:
-    """Return a count as people read it; what is not known is a dash."""
+    """Return a formatted count; a dash if unknown."""
     return _UNKNOWN if value is None else f"{value:,.0f}"
 
 
 def rate(value: float | None) -> str:
-    """Return a rate a second: whole numbers where they are large."""
+    """Return a rate per second: large ones as integers."""
     if value is None:
         return _UNKNOWN
     return f"{value:,.0f}" if value >= 10 or value == 0 else f"{value:.1f}"
@@ -63,7 +63,7 @@ def duration(secs: float | None) -> str:
 
 
 def clock(at: float) -> str:
-    """Return a time of day in UTC, with its date where that is not today's."""
+    """Return a time of day in UTC, with the date unless it is today."""
     then, today = time.gmtime(at), time.gmtime()
     form = "%H:%M:%S" if then[:3] == today[:3] else "%Y-%m-%d %H:%M:%S"
     return time.strftime(form, then)
@@ -75,7 +75,7 @@ def as_bytes(value: float) -> str:
 
 
 class Headline(NamedTuple):
-    """What is said first: `tone` is good, quiet, warn or bad."""
+    """The main message: `tone` is good, quiet, warn or bad."""
 
     tone: str
     text: str
@@ -83,7 +83,7 @@ class Headline(NamedTuple):
 
 
 def headline(snapshot: Snapshot) -> Headline:
-    """Return whether texts flow, in one line."""
+    """Return in one line whether texts flow."""
     streams, status = snapshot.status["streams"], snapshot.status
     if not streams:
         return Headline("bad", "No worker answers", "the processes may be starting, or have ended; see the log")
@@ -122,7 +122,7 @@ def _listed(names: Iterable[str], most: int = 4) -> str:
 
 
 def holds_of(stream: Status) -> list[dict[str, Any]]:
-    """Return the holds of a stream as people are told of them: those of many partitions or workers as one."""
+    """Return the holds of a stream for display: equal ones of many partitions or workers as one."""
     told: dict[tuple[str, str], dict[str, Any]] = {}
     for hold in stream["holds"]:
         of_partition = hold["partition"] is not None
@@ -158,13 +158,13 @@ def _safe_path(path: object) -> str | None:
 
 
 def choices_of(stream: Status) -> dict[str, tuple[str, ...]]:
-    """Return what can be said of which reasons before the holds of a stream can end."""
+    """Return the decisions that the holds of a stream need before they can end, by reason."""
     reasons = [hold["reason"] for hold in stream["holds"] if hold["ends"] == "operator"]
     return {reason: CHOICES[reason] for reason in reasons if reason in CHOICES}
 
 
 def flow_of(stream: Status) -> dict[str, Any]:
-    """Return what is made of the status of a stream for its figures."""
+    """Return the values for the figures of a stream."""
     dead = stream["dead_letters"]
     oldest = stream.get("oldest_unsettled_secs")
     return {
@@ -186,13 +186,13 @@ def _tone(stream: Status) -> str:
 
 
 def partitions_of(stream: Status) -> tuple[list[dict[str, Any]], int]:
-    """Return rows of the table of partitions, and how many there are beyond those."""
+    """Return rows of the partition table, and how many more there are."""
     rows = [{"name": name, "worker": None, **found} for name, found in stream["partitions"].items()]
     return rows[:MOST_PARTITIONS], max(len(rows) - MOST_PARTITIONS, 0)
 
 
 def rows_of(stream: Status) -> list[tuple[str, int, str, str]]:
-    """Return requests by row of the verdict table, most first: name, count, when it matches and what follows."""
+    """Return requests by row of the verdict table, most frequent first: name, count, when it matches, action."""
     counted = sorted(stream["requests_by_row"].items(), key=lambda item: -item[1])
     return [(name, count, *ROWS.get(name, ("", ""))) for name, count in counted]
 
@@ -204,7 +204,7 @@ def points_of(snapshot: Snapshot, points: Mapping[str, list[tuple[float | None, 
 
 @cache
 def assets() -> dict[str, tuple[bytes, str]]:
-    """Return what is served beside the pages, by name: content and type. Nothing else of the disk can be asked for."""
+    """Return the static files by name: content and type. No other files can be requested."""
     kinds = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
     folder = files("connector.console").joinpath("assets")
     found = {}

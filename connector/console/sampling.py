@@ -1,7 +1,7 @@
-"""Figures over time, for everybody who looks: one sampler, asleep while nobody does.
+"""Figures over time, for all viewers: one sampler, idle while nobody is looking.
 
-Once a second it asks for the status, and makes rates of what is counted. A count that falls (a worker began anew) makes
-no rate below 0. Points are rows of `SERIES`, which the charts draw as they are.
+Once a second it queries the status, and computes rates from counts. A count that falls (a worker was restarted) gives
+no rate below 0. Points are rows of `SERIES`, which the charts draw unchanged.
 """
 
 import asyncio
@@ -19,16 +19,16 @@ KEPT: Final = 300
 """Points of each stream: five minutes."""
 
 LINGER_SECS: Final = 60.0
-"""So long it goes on when the last viewer has left, who may only have gone to the next page."""
+"""How long it continues after the last viewer has left, who may only have changed pages."""
 
 SMOOTH: Final = 5
-"""Seconds that a rate which is shown as a number is the mean of."""
+"""Seconds that a displayed rate is averaged over."""
 
 GAP_SECS: Final = 15.0
-"""After so long without a look all begins anew: a rate over it says nothing of now, and a chart would draw a line."""
+"""After a longer gap everything starts over: a rate would say nothing about now, and a chart would draw a line."""
 
 SERIES: Final = ("at", "read", "settled", "dead", "requests", "lag", "in_flight", "limit")
-"""Seconds since 1970, four rates a second, and three states."""
+"""Seconds since 1970, four rates per second, and three states."""
 
 Status = dict[str, Any]
 Rates = Mapping[str, float]
@@ -37,7 +37,7 @@ log = get_logger("console")
 
 
 def counts_of(stream: Status) -> dict[str, int]:
-    """Return what a stream counts, as far as rates are made of it."""
+    """Return the counts of a stream that rates are computed from."""
     dead = sum(stream["dead_letters"].values())
     return {
         "read": stream["records_read"],
@@ -57,9 +57,9 @@ class Track:
     points: deque[tuple[float | None, ...]] = field(default_factory=lambda: deque(maxlen=KEPT))
 
     def add(self, now: float, stream: Status, *, at: float) -> None:
-        """Take note of a status, unless the last one was a moment ago: a rate over so short a time says nothing.
+        """Add a status, unless the last one was a moment ago: a rate over so short a time says nothing.
 
-        `now` is of a clock that only goes on, `at` the time of day, which may be set back: the charts begin anew then.
+        `now` is on a monotonic clock, `at` is Unix time, which may be set back: then the charts start over.
         """
         if self.counts and now - self.counts[-1][0] < EVERY_SECS / 2:
             return
@@ -76,7 +76,7 @@ class Track:
         self.points.append((round(at, 1), *(None if rate is None else round(rate, 1) for rate in moving), *states))
 
     def rates(self) -> Rates | None:
-        """Return what is counted, a second, over the last few; None before there are two looks."""
+        """Return the rates over the last seconds; None before the second look."""
         if len(self.counts) < 2:
             return None
         return _rates(*self.counts[0], *self.counts[-1])
@@ -89,7 +89,7 @@ def _rates(then: float, before: dict[str, int], now: float, counts: dict[str, in
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The status at one time, with the rates of each stream by name. `number` rises."""
+    """The status at one time, with the rates of each stream by name. `number` ascends."""
 
     number: int
     at: float
@@ -98,7 +98,7 @@ class Snapshot:
 
 
 class Sampler:
-    """Looks once a second while somebody watches; `ask` returns the status."""
+    """Looks once a second while there are viewers; `ask` returns the status."""
 
     def __init__(self, ask: Callable[[], Awaitable[Status]]) -> None:
         self.tracks: dict[str, Track] = {}
@@ -112,7 +112,7 @@ class Sampler:
         self._task: asyncio.Task[None] | None = None
 
     async def latest(self) -> Snapshot:
-        """Return how things are; no older than the distance of two looks."""
+        """Return the present state, no older than the interval of looks."""
         if time.monotonic() - self._looked_at > EVERY_SECS * 1.5:
             async with self._news:
                 if time.monotonic() - self._looked_at > EVERY_SECS * 0.5:
@@ -122,7 +122,7 @@ class Sampler:
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """Have it look for as long as this lasts."""
+        """Keep it looking while the context lasts."""
         self._viewers += 1
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
@@ -140,7 +140,7 @@ class Sampler:
         return None if self.closed else self._latest
 
     async def close(self) -> None:
-        """End it, and let go of everybody who waits."""
+        """End it, and release everybody who waits."""
         self.closed = True
         if self._task is not None:
             self._task.cancel()

@@ -1,9 +1,9 @@
-"""Browsers that have logged in: a signed cookie, and what keeps other sites and guessers out.
+"""Browser sessions: a signed cookie, and protection against other sites and guessing.
 
-A session is not kept anywhere. Its cookie holds when it ends and a signature made with the token, so that it is good at
-every member of a group, outlives a restart, and ends when the token is changed. What is logged out is remembered until
-it would have ended by itself. Forms carry a second signature, which a page of another site cannot read, and their
-`Origin` must be ours.
+A session is stored nowhere. Its cookie contains its end and a signature made with the token, so it is valid on every
+member of a group, survives a restart, and ends when the token is changed. A session that was logged out is remembered
+until it would have ended. Forms contain a second signature, which pages of other sites cannot read, and their `Origin`
+must be ours.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ LASTS_SECS: Final = 8 * 3_600
 COOKIE: Final = "trackly_console"
 
 TRIES, TRIES_SECS = 5, 60.0
-"""Wrong tokens of one address in so many seconds, after which it has to wait."""
+"""Wrong tokens per address and time, in seconds, after which it has to wait."""
 
 _MAX_ADDRESSES: Final = 1_000
 _MAX_LOGGED_OUT: Final = 1_000
@@ -30,7 +30,7 @@ _MAX_LOGGED_OUT: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A browser that has logged in. `csrf` is what its forms must carry."""
+    """A browser that has logged in. `csrf` is what its forms must contain."""
 
     name: str
     csrf: str
@@ -38,16 +38,16 @@ class Session:
 
 
 class Throttle:
-    """Counts wrong tokens by address; knows a bounded number of addresses, those seen last.
+    """Counts wrong tokens by address; remembers a limited number of addresses, the most recent ones.
 
-    `now` is of a clock that only goes on: one that is set back would keep everybody out for as long.
+    `now` is on a monotonic clock: one that is set back would lock everybody out for that long.
     """
 
     def __init__(self) -> None:
         self._failed: dict[str, deque[float]] = {}
 
     def check(self, address: str, *, now: float) -> None:
-        """Raise `RefusedError` where an address has failed too often."""
+        """Raise `RefusedError` if an address has failed too often."""
         failed = self._failed.get(address, deque())
         while failed and now - failed[0] > TRIES_SECS:
             failed.popleft()
@@ -55,7 +55,7 @@ class Throttle:
             raise RefusedError(429, f"too many wrong tokens from this address; wait {TRIES_SECS:g} s")
 
     def failed(self, address: str, *, now: float) -> None:
-        """Take note of a wrong token."""
+        """Note a wrong token."""
         failed = self._failed.pop(address, deque(maxlen=TRIES))
         failed.append(now)
         self._failed[address] = failed
@@ -64,7 +64,7 @@ class Throttle:
 
 
 class Sessions:
-    """Opens sessions and knows them again. Their ends are seconds since 1970, which other members know as well."""
+    """Opens and recognises sessions. Their ends are Unix times, which are valid on other members as well."""
 
     def __init__(self) -> None:
         self._doorkeeper = Doorkeeper()
@@ -86,7 +86,7 @@ class Sessions:
         return f"{ends_at:x}.{name}.{_signed(expected, f'session.{ends_at:x}.{name}')}"
 
     def known(self, expected: SecretStr | None, cookie: str | None) -> Session | None:
-        """Return the session of a cookie, None for one that is no session, has ended or was logged out."""
+        """Return the session of a cookie, None if it is invalid, has ended or was logged out."""
         parts = (cookie or "").split(".")
         if expected is None or len(parts) != 3:
             return None
@@ -110,16 +110,16 @@ def _signed(token: SecretStr, text: str) -> str:
 
 
 def check_form(session: Session, given: str) -> None:
-    """Raise `RefusedError` for a form that was not made by a page of this session."""
+    """Raise `RefusedError` for a form that is not from a page of this session."""
     if not is_same(given, session.csrf):
         raise RefusedError(403, "the form is not of this session; go back, load the page again and repeat")
 
 
 def check_origin(request: Any) -> None:
-    """Raise `RefusedError` for what a page of another site sends.
+    """Raise `RefusedError` for a request from a page of another site.
 
-    Browsers name the origin of every POST. A proxy in between may end TLS, so the scheme is not compared; it has to
-    leave `Host` as it was.
+    Browsers send the origin with every POST. A proxy may terminate TLS, so the scheme is not compared; it must not
+    change `Host`.
     """
     origin = request.headers.get("Origin")
     if origin is None or origin.partition("://")[2] != request.host:
