@@ -1,4 +1,4 @@
-"""`trackly-connector acls`: the rights in Kafka that the settings ask for, as whoever gives them wants them."""
+"""`trackly-connector acls`: the Kafka permissions that the settings require, in several formats."""
 
 import json
 from dataclasses import asdict
@@ -63,7 +63,7 @@ def acls(
 
 
 def _refuse_without_type(principal: str) -> None:
-    """Raise `CommandError` where Kafka's own tools would: they guess no type, and `bob` may be meant otherwise."""
+    """Raise `CommandError` for a principal without type: Kafka's tools reject it, and `bob` may have another type."""
     kind, colon, name = principal.partition(":")
     if not kind or not name:
         name = (name if colon else kind) or "connector"

@@ -1,4 +1,4 @@
-"""What commands ask their user: which stream is meant, and whether it is to be done."""
+"""What commands ask their user: which stream, and whether to go ahead."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from connector.config.streams import StreamSettings
 
 
 def stream_meant(settings: Path, streams: Sequence[StreamSettings], wanted: str | None) -> StreamSettings:
-    """Return the stream of a name, or the only one there is; raises `CommandError`."""
+    """Return the stream with a name, or the only one; raises `CommandError`."""
     meant = [stream for stream in streams if wanted in {None, stream.name}]
     if len(meant) == 1:
         return meant[0]
@@ -21,11 +21,11 @@ def stream_meant(settings: Path, streams: Sequence[StreamSettings], wanted: str 
 
 
 def is_confirmed(question: str) -> bool:
-    """Ask; where nobody is there to answer, as in a cron job, nothing is confirmed."""
+    """Ask for confirmation; without a terminal, as in a cron job, the answer is no."""
     try:
         return typer.confirm(question, err=True)
     except typer.Abort as abort:
-        typer.echo(err=True)  # the question has no end of line
+        typer.echo(err=True)  # the question has no line end
         if isinstance(abort.__context__, EOFError):
             return False
         raise KeyboardInterrupt from abort

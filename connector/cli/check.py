@@ -1,4 +1,4 @@
-"""`trackly-connector check`: what the settings amount to, or everything that is wrong with them."""
+"""`trackly-connector check`: a summary of the settings, or everything that is wrong with them."""
 
 import json
 from collections.abc import Iterable
@@ -66,7 +66,7 @@ def check(
 
 
 def _ask(settings: Settings, *, of_commands: bool) -> list[Finding]:
-    """Ask the far ends. Imported here: the offline check must work where nothing but the settings does."""
+    """Query brokers and platform. Imported here: the offline check must work with nothing but the settings."""
     from connector.app.online import check_online
 
     return check_online(settings, "dead_letters" if of_commands else "worker")
@@ -81,7 +81,7 @@ def _print_json(report: dict[str, Any]) -> None:
 
 
 def _print(path: Path, settings: Settings, findings: list[Finding]) -> None:
-    """Print for people. Text objects throughout, so that no pattern of a topic is taken for markup."""
+    """Print for people. Uses Text objects only, so that a pattern of topics is not taken for markup."""
     out = console()
     count = len(settings.streams)
     out.print(Text(f"{path}: valid, {count} stream{'s' if count > 1 else ''}", style="bold"))

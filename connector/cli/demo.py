@@ -1,4 +1,4 @@
-"""`demo`: a real broker, a simulated platform with faults, 100,000 events, and a judge."""
+"""`demo`: a real broker, a simulated platform with faults, 100,000 events, and a verification."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,7 +44,7 @@ def demo(
     At the end both result topics are read back and compared with what was produced and with what the platform
     accepted. Exits with 1 if anything was lost, accepted twice, or ended with a wrong result.
     """
-    # Imported here: other commands should not load a broker's manager and a platform.
+    # Imported here: other commands should not load the broker and the platform.
     from connector.demo.demo import DemoError, run_demo
     from connector.demo.events import Events
 

@@ -1,6 +1,6 @@
-"""How commands end: their exit codes, and foreseeable trouble told in a few lines instead of a traceback.
+"""How commands end: exit codes, and expected errors as a few lines instead of a traceback.
 
-What no line here knows is a bug, and keeps its traceback.
+Any other exception is a bug, and keeps its traceback.
 """
 
 import signal
@@ -69,20 +69,20 @@ RESTARTS: Final = RestartPolicy(
         ExitCode.BAD_SETTINGS,
     ),
     final=frozenset({ExitCode.INSTANCE_ID_IN_USE}),
-    # Later the others go on, and what is missing (a secret's file, a topic, brokers) may come back.
+    # Later the other workers continue, and what is missing (a secret's file, a topic, brokers) may come back.
     final_at_first=frozenset({ExitCode.BAD_SETTINGS, ExitCode.BROKER_UNREACHABLE}),
     killed=ExitCode.STOPPED_IN_DOUBT,
-    # A worker obeys SIGTERM in order from the moment on at which it may have begun anything.
+    # A worker handles SIGTERM in order from when it may have begun anything.
     unborn=ExitCode.OK,
     unborn_signal=signal.SIGTERM,
 )
-"""What the exit codes of workers come to under a supervisor."""
+"""How a supervisor treats the exit codes of its workers."""
 
 
 class CommandError(Exception):
-    """A command cannot go on for a reason that its user can mend: what happened, and the way out.
+    """A command cannot continue for a reason that its user can fix: what happened, and what to do.
 
-    Most often that is what was typed, and the exit code says so.
+    Usually that is an argument, and the exit code says so.
     """
 
     def __init__(self, message: str, code: ExitCode = ExitCode.BAD_SETTINGS, *, way_out: str) -> None:
@@ -100,9 +100,9 @@ def why_unread(error: Exception) -> str:
 
 @contextmanager
 def reported(speaker: str = "") -> Iterator[None]:
-    """Turn foreseeable trouble into a message on stderr and an exit code; serves as a decorator of commands, too.
+    """Turn expected errors into a message on stderr and an exit code; also a decorator of commands.
 
-    `speaker` stands before each line, where several processes share one stderr.
+    `speaker` precedes each line, if several processes share one stderr.
     """
     try:
         yield
@@ -121,7 +121,7 @@ def reported(speaker: str = "") -> Iterator[None]:
 
 
 class Ending(NamedTuple):
-    """Trouble that another part foresees: what happened, the exit code that it comes to, and the way out."""
+    """An expected error of another part: what happened, its exit code, and what to do."""
 
     when: str
     code: ExitCode
@@ -130,9 +130,9 @@ class Ending(NamedTuple):
 
 
 def endings() -> tuple[Ending, ...]:
-    """Return all of it; the first that matches decides.
+    """Return all of them; the first match counts.
 
-    Imported here, since a command that never went near Kafka should not load it.
+    Imported here, since a command that does not use Kafka should not load it.
     """
     from connector.app.instance import InstanceIdInUseError, TemporaryFolderError
     from connector.console.listening import PagesError
@@ -206,5 +206,5 @@ def endings() -> tuple[Ending, ...]:
 
 
 def _say(speaker: str, *lines: str) -> None:
-    """Write to stderr without markup: what is told may hold brackets."""
+    """Write to stderr without markup: messages may contain brackets."""
     sys.stderr.write("".join(f"{speaker}{line}\n" for line in lines))

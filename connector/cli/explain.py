@@ -1,4 +1,4 @@
-"""`trackly-connector explain`: what a stream would make of records, and why, with nothing sent."""
+"""`trackly-connector explain`: what a stream would do with records, and why; nothing is sent."""
 
 import json
 import logging
@@ -113,7 +113,7 @@ def _sampled(flow: StreamSettings, sample: Path, topic: str | None, *, records: 
 def _read(loaded: Settings, topic: str, last: int) -> list[Chunk]:
     from connector.app.explaining import last_records
 
-    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # what fails is told once, by the command
+    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # the command itself reports once what failed
     return last_records(loaded, topic, last)
 
 

@@ -1,4 +1,4 @@
-"""The console entry: all commands under one name."""
+"""The command line's entry: all commands under one name."""
 
 import sys
 from typing import Annotated, Any
@@ -22,10 +22,10 @@ from connector.cli.simulate import simulate
 
 
 class _Commands(TyperGroup):
-    """All commands, told of a slip without the words of whatever checks arguments for typer."""
+    """All commands, with errors in arguments reported in our own words."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that is named."""
+        """Run the named command."""
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:
@@ -34,7 +34,7 @@ class _Commands(TyperGroup):
 
 
 class _DeadLetters(TyperGroup):
-    """The commands on dead letters, which load a Kafka client: not before one of them, or their help, is asked for."""
+    """The commands on dead letters, which load a Kafka client: not before one of them, or their help, is requested."""
 
     _loaded: Any = None
 
@@ -50,7 +50,7 @@ class _DeadLetters(TyperGroup):
 
     @commands.setter
     def commands(self, none: Any) -> None:
-        """Take what is known before: none."""
+        """Ignore what typer sets before."""
 
 
 app = typer.Typer(
@@ -58,7 +58,7 @@ app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
-    # Plain tracebacks: the pretty ones print local variables, which hold keys and payloads.
+    # Plain tracebacks: pretty ones print local variables, which contain keys and payloads.
     pretty_exceptions_enable=False,
     help="Kafka to Trackly SMS: events in, bulk requests out, one outcome or dead letter per record.",
     epilog="Exit codes: 0 ok, 1 failed, 2 bad settings or arguments, 3 no broker answered, 4 instance id in use, "
@@ -78,7 +78,7 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Take the options that stand before a command; typer prints the application's own help instead of this."""
+    """Define the options before a command; typer prints the application's own help instead of this."""
 
 
 app.add_typer(
@@ -94,7 +94,7 @@ app.command(hidden=True)(worker)
 def main() -> None:
     """Run the command that the arguments name.
 
-    Help and slips in arguments have frames on a terminal alone: a log takes each in one line, however long.
+    Help and errors in arguments have frames on a terminal only: in a log each is one line, however long.
     """
     on_terminal = all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr))
     with written():

@@ -1,4 +1,4 @@
-"""How output leaves: in which encoding, and with one line instead of a traceback where it cannot be written."""
+"""How output is written: its encoding, and one line instead of a traceback if it cannot be written."""
 
 import errno
 import os
@@ -16,28 +16,28 @@ _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 @contextmanager
 def written() -> Iterator[None]:
-    """Set the encoding of stdout; end with a message and exit code 1 where that does not take what a command prints.
+    """Set the encoding of stdout; exit with a message and code 1 if the output cannot be written.
 
-    Around everything, as help is printed before any command runs. A pipe whose reader has left needs no words.
+    Wraps everything, since help is printed before any command runs. A pipe whose reader has left needs no message.
     """
     _settle_encoding()
     try:
         yield
     except OSError as error:
-        # What opens a file names it; what writes to one that is open, as to stdout, does not.
+        # Errors of opening a file name it; errors of writing to an open one, such as stdout, do not.
         if error.errno not in _NO_ROOM or error.filename is not None:
             raise
         _end(error)
     finally:
-        # What is still in the buffer would fail while the interpreter ends, where nobody can catch it.
+        # What is still buffered would fail while the interpreter exits, where nothing can catch it.
         if (failure := _failure_of_stdout()) is not None:
             _end(failure)
 
 
 def _settle_encoding() -> None:
-    """Write UTF-8 where no person reads, whatever the locale: JSON is, and so is what `dead-letters import` takes.
+    """Write UTF-8 if not to a terminal, whatever the locale: for JSON, and for `dead-letters import`.
 
-    There a name of a file goes out as it came in, text or not; a terminal is told what it can show.
+    A file name is then written as it was read, valid text or not; a terminal gets what it can display.
     """
     if isinstance(sys.stdout, TextIOWrapper):
         if sys.stdout.isatty():
@@ -47,8 +47,8 @@ def _settle_encoding() -> None:
 
 
 def _failure_of_stdout() -> OSError | None:
-    """Return why stdout does not take what it still holds."""
-    if sys.stdout is None or sys.stdout.closed:  # closed by whoever started us
+    """Return why stdout does not accept what it still holds."""
+    if sys.stdout is None or sys.stdout.closed:  # closed by our parent
         return None
     try:
         sys.stdout.flush()
@@ -61,6 +61,6 @@ def _end(failure: OSError) -> NoReturn:
     with Path(os.devnull).open("w", encoding="utf-8") as nothing:
         os.dup2(nothing.fileno(), sys.stdout.fileno())
     if failure.errno != errno.EPIPE:
-        with suppress(OSError):  # stderr may lead to the same place
+        with suppress(OSError):  # stderr may be the same file
             sys.stderr.write(f"cannot write the output: {failure.strerror}\n")
     raise SystemExit(ExitCode.FAILED)

@@ -1,4 +1,4 @@
-"""`trackly-connector pause`: have a stream start nothing more until it is resumed, on each worker that is named."""
+"""`trackly-connector pause`: make a stream start nothing more until it is resumed, on each given worker."""
 
 import getpass
 import socket
@@ -32,7 +32,7 @@ def pause(
 
 
 def _who() -> str:
-    """Return who types this, as far as the machine knows."""
+    """Return who runs the command, as far as the machine knows."""
     name = "somebody"
     with suppress(KeyError, OSError):
         name = getpass.getuser()

@@ -1,7 +1,6 @@
-"""How commands print for people: no record gives commands to the terminal, and nothing wraps in a pipe.
+"""How commands print for people: records cannot control the terminal, and nothing wraps in a pipe.
 
-Where there is no terminal, whoever reads is `grep` or a file: each row of a table is one line, however long, and
-nothing is drawn around it.
+Without a terminal, the reader is `grep` or a file: each row of a table is one line, however long, without frames.
 """
 
 import json
@@ -17,21 +16,21 @@ from rich.text import Text
 from connector.telemetry.logging import disarm
 
 ENDLESS: Final = 1 << 30
-"""Columns of what is no terminal."""
+"""Columns without a terminal."""
 
 _LEFT_BY_JSON: Final = re.compile(r"[\x7f-\x9f\u2028\u2029]")
 
 
 def console() -> Console:
-    """Return where people read; nothing that is printed is taken for markup."""
+    """Return the console for people; nothing printed on it is taken for markup."""
     out = Console(highlight=False, emoji=False, markup=False)
     if not out.is_terminal:
-        out.width = ENDLESS  # whatever COLUMNS says, which is about the terminal that is not written to
+        out.width = ENDLESS  # COLUMNS is about a terminal that is not written to
     return out
 
 
 def table(*headings: str, title: str | None = None, ruled: bool = False) -> Table:
-    """Return a table without rows; on a terminal it has a frame, and lines between its rows if it is `ruled`."""
+    """Return an empty table; on a terminal with a frame, and lines between rows if `ruled`."""
     framed = console().is_terminal
     box = HEAVY_HEAD if framed else None
     made = Table(title=title, title_justify="left", box=box, show_lines=ruled and framed, pad_edge=framed)
@@ -41,7 +40,7 @@ def table(*headings: str, title: str | None = None, ruled: bool = False) -> Tabl
 
 
 def pairs(rows: Iterable[tuple[str, str]]) -> Table:
-    """Return names and what they stand for, in two columns, set in."""
+    """Return an indented table of names and values."""
     grid = Table.grid(padding=(0, 1))
     for name, value in rows:
         grid.add_row(plain(f"  {name}", style="dim"), plain(value))
@@ -49,11 +48,11 @@ def pairs(rows: Iterable[tuple[str, str]]) -> Table:
 
 
 def plain(value: object, *, style: str = "", keep_lines: bool = False) -> Text:
-    """Return a value as it is printed: None as nothing, control characters spelled out."""
+    """Return a value for printing: None is empty, control characters are escaped."""
     return Text("" if value is None else disarm(str(value), keep_lines=keep_lines), style=style)
 
 
 def json_text(value: Any, *, indent: int | None = None) -> str:
-    """Return a value as JSON that a terminal may be given: JSON itself escapes no control characters above 0x1f."""
+    """Return a value as JSON that is safe on a terminal: JSON itself escapes no control characters above 0x1f."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     return _LEFT_BY_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -1,7 +1,7 @@
-"""`trackly-connector rebuild-progress`: the progress of a group that Kafka has forgotten, from both topics of results.
+"""`trackly-connector rebuild-progress`: rebuilds the progress of a group whose commits Kafka has deleted.
 
-Not an answer to workers that hold, as `resume` is: theirs would be read by each of them, and each would need the right
-to read dead letters. It is typed while none runs, and Kafka takes offsets of a group without members alone.
+Not a decision for workers on hold, like `resume`: each of them would read all results, and need permission to read dead
+letters. It runs while no worker does, since Kafka accepts offsets only for a group without members.
 """
 
 import logging
@@ -79,7 +79,7 @@ def rebuild_progress(
     if stopped_cleanly and stopped_at is not None:
         raise typer.BadParameter("is not needed where nothing was in flight", param_hint="--stopped-at")
     loaded = load(settings, asks={"kafka"})
-    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # what fails is told once, by the command
+    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # the command itself reports once what failed
     flow = stream_meant(settings, loaded.streams, stream)
     asked = _asked(since, stopped_at, formerly, clean=stopped_cleanly)
     try:

@@ -1,7 +1,7 @@
-"""`trackly-connector resume`: end the holds of a stream that wait for a person, on each worker that is named.
+"""`trackly-connector resume`: end the holds of a stream that wait for a person, on each given worker.
 
-A hold belongs to the worker that has it, and one in doubt to whoever owns the partition: so the same word may be said
-to every worker of a group, and those that have nothing to end say so.
+A hold belongs to the worker that has it, and one in doubt to the owner of the partition: so the same decision may be
+sent to every worker of a group, and those that have nothing to end report that.
 """
 
 import json
@@ -103,7 +103,7 @@ def resume(
 def said(
     config: Path | None, url: list[str] | None, stream: str, action: str, form: Form, *, as_json: bool
 ) -> list["Answer"]:
-    """Say the same to every worker, print what each answers, and return it."""
+    """Send the same to every worker, print each answer, and return the answers."""
     settings = load(config, asks={"pages"}) if config is not None else None
     urls = [_checked(address) for address in url or [_address(settings)]]
     docs_url = None if settings is None else settings.docs_url
@@ -115,7 +115,7 @@ def said(
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a worker said, or why it said nothing."""
+    """A worker's answer, or why there is none."""
 
     url: str
     status: int
@@ -123,7 +123,7 @@ class Answer:
 
     @property
     def ok(self) -> bool:
-        """Tell whether the worker did what it was asked."""
+        """Whether the worker did what was requested."""
         return self.status == 200
 
     def as_json(self) -> dict[str, Any]:
@@ -154,14 +154,14 @@ class Answer:
 
 
 def _spelled(hold: dict[str, Any]) -> str:
-    """Return which hold it is; where a supervisor answers for several workers, whose as well."""
+    """Return which hold it is, and of which worker, if a supervisor answers for several."""
     partition = f" of {hold['partition']}" if hold.get("partition") else ""
     worker = f" at worker {hold['worker']}" if "worker" in hold else ""
     return f"{hold['reason']}{partition}{worker}"
 
 
 def _partition(name: str) -> str:
-    """Return a partition as workers spell it, whose answers are compared with it."""
+    """Return a partition in the spelling of workers, with whose answers it is compared."""
     try:
         partition = Partition.read(name)
     except ValueError as error:
@@ -204,12 +204,12 @@ def _checked(url: str) -> str:
 
 
 def _ask(urls: list[str], stream: str, action: str, form: Form, token: str) -> Iterator[Answer]:
-    """Say the same to every worker, and yield what each answers."""
+    """Send the same to every worker, and yield each answer."""
     import httpx
 
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/x-www-form-urlencoded"}
-    # No proxies of the environment: they would be shown the token.
-    content = urlencode(form, errors="replace")  # what is typed may be no text
+    # No proxies of the environment: they would see the token.
+    content = urlencode(form, errors="replace")  # arguments may not be valid text
     with httpx.Client(timeout=_TIMEOUT_SECS, trust_env=False, headers=headers) as client:
         for url in urls:
             try:
@@ -221,7 +221,7 @@ def _ask(urls: list[str], stream: str, action: str, form: Form, token: str) -> I
 
 
 def _answer(url: str, status: int, content: bytes) -> Answer:
-    """Return an answer; what a worker of the connector would not say is a problem."""
+    """Return an answer; what a worker of the connector would not answer is a problem."""
     try:
         body = json.loads(content)
     except ValueError:

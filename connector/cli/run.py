@@ -76,17 +76,17 @@ def worker(
 
 
 def _obey_sigterm() -> None:
-    """End at once and in order, before there is anything to drain.
+    """Exit at once and in order, while there is nothing to drain.
 
-    As process 1 of a container a signal without a handler is ignored, and waiting for a broker may take a minute.
+    As process 1 of a container, a signal without a handler is ignored, and waiting for a broker may take a minute.
     """
 
     def end(*_: object) -> NoReturn:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one would break into the interpreter's own end
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one would interrupt the interpreter's exit
         sys.exit(ExitCode.OK)
 
     signal.signal(signal.SIGTERM, end)
-    defer_requests()  # systemd starts none again that SIGHUP has ended
+    defer_requests()  # systemd does not restart a service that SIGHUP has ended
 
 
 def _serve(connector: "Connector", *, speaker: str = "") -> NoReturn:
@@ -106,7 +106,7 @@ def _supervise(settings: Settings) -> NoReturn:
 
     assert settings.origin is not None
     source = str(settings.origin.source.absolute())
-    # Workers find the packages that we found: `-m` alone would look into the current folder first.
+    # Workers must find the same packages: `-m` alone would look into the current folder first.
     python = [sys.executable, *([] if os.getcwd() in sys.path else ["-P"]), "-m", "connector"]  # noqa: PTH109 (as sys.path has it)
 
     def command(worker: "Worker", copy: Path, log_switched: bool) -> list[str]:

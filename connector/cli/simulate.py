@@ -1,4 +1,4 @@
-"""`simulate`: run the simulator of the platform until it is told to stop."""
+"""`simulate`: runs the simulator of the platform until it is stopped."""
 
 import asyncio
 import errno
@@ -29,10 +29,10 @@ _OPTIONS: Final = {
     "script_from": "--script-from",
     "identities": "--identify",
 }
-"""Which option a setting of the simulator comes from, where the option's own check lets bad ones through."""
+"""The option behind a setting of the simulator, where the option's own check is not strict enough."""
 
 _PORT_IS_NOT_OURS: Final = frozenset({errno.EADDRINUSE, errno.EACCES})
-"""Errors of listening for which no option is to blame: another process has the port, or it takes other rights."""
+"""Listening errors that are no option's fault: another process has the port, or it needs privileges."""
 
 
 @reported()
@@ -77,7 +77,7 @@ def simulate(
     /_simulator/ledger, /_simulator/faults, /_simulator/reset and /_simulator/health on the same port control it;
     they need no key, so keep the port on a private network. File formats: docs/reference/simulator.md.
     """
-    # Imported here and below: other commands should not load a platform.
+    # Imported here and below: other commands should not load the platform.
     import uvloop
 
     from connector.simulator import (
@@ -125,7 +125,7 @@ def _try_files(cert: Path | None, key: Path | None) -> None:
 
 
 async def _serve(settings: "SimulatorSettings", *, as_json: bool) -> "LedgerTotals":
-    """Serve until a signal comes; return the ledger's sums of that moment."""
+    """Serve until a signal arrives; return the ledger's totals."""
     from connector.simulator import Simulator
 
     stopping = asyncio.Event()
@@ -148,12 +148,12 @@ async def _serve(settings: "SimulatorSettings", *, as_json: bool) -> "LedgerTota
         ready = f"Simulator ready at {simulator.url} (control: {simulator.control_url})"
         typer.echo(json.dumps(urls) if as_json else ready)
         await stopping.wait()
-        # Identities may be texts or numbers of people, and what is printed ends up in logs.
+        # Identities may be texts or numbers of people, and output ends up in logs.
         return msgspec.structs.replace(simulator.behaviour.ledger.totals(), accepted_twice_examples=())
 
 
 def _with_latency(faults: "Faults", latency_ms: str | None) -> "Faults":
-    """Return the faults with the latency of the command line, if there is one, in place of theirs."""
+    """Return the faults with the latency of the command line, if given, instead of theirs."""
     from connector.simulator import Faults
 
     if latency_ms is None:
@@ -161,7 +161,7 @@ def _with_latency(faults: "Faults", latency_ms: str | None) -> "Faults":
     least, _, most = latency_ms.partition("-")
     try:
         latency = Faults(latency_ms=(float(least), float(most or least)))
-    except ValueError as error:  # a validation error is one
+    except ValueError as error:  # includes validation errors
         raise typer.BadParameter("should be milliseconds, such as 50 or 20-80", param_hint="--latency-ms") from error
     return faults.overlaid(latency)
 

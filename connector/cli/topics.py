@@ -1,4 +1,4 @@
-"""Names of topics as people type them."""
+"""Topic names in options."""
 
 import re
 
@@ -7,9 +7,9 @@ from connector.config.model import TOPIC_NAME
 
 
 def topic_named(option: str, name: str) -> str:
-    """Return the name that an option gives; raises `CommandError` where no topic can have it.
+    """Return the name in an option; raises `CommandError` if no topic can have it.
 
-    Brokers do not say so of a topic that is read: they call it a topic that is not there, or nothing at all.
+    Brokers do not report this for a topic that is read: they say that it does not exist, or nothing.
     """
     if re.fullmatch(TOPIC_NAME, name) is None or name in {".", ".."}:
         raise CommandError(

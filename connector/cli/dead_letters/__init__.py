@@ -1,1 +1,1 @@
-"""`trackly-connector dead-letters`: find, understand, mend, send again."""
+"""`trackly-connector dead-letters`: find, examine, fix, send again."""

@@ -1,6 +1,6 @@
-"""What every command on dead letters takes: where they are, and which of them are meant.
+"""The options of every command on dead letters: where they are, and which are selected.
 
-The options are stated once, as the parameters of `_options`; `chosen` adds them to a command, which gets one value.
+The options are defined once, as the parameters of `_options`; `chosen` adds them to a command, which gets one value.
 """
 
 import functools
@@ -86,7 +86,7 @@ def _options(  # noqa: PLR0917 (never called: its parameters are options)
 
 @dataclass(frozen=True)
 class Chosen:
-    """Where dead letters are and which are meant; everything is loaded and checked when it is asked for."""
+    """Where dead letters are and which are selected; everything is loaded and checked on first use."""
 
     path: Path
     streams: tuple[str, ...]
@@ -101,7 +101,7 @@ class Chosen:
         for name in self.streams:
             if name not in known:
                 raise CommandError(f"{self.path} has no stream {name}", way_out=f"one of: {_listed(known)}")
-        logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # what fails is told once, by the command
+        logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # the command itself reports once what failed
         return loaded
 
     @functools.cached_property
@@ -130,24 +130,24 @@ class Chosen:
 
     @property
     def as_spelled(self) -> dict[str, Any]:
-        """The filters as they were typed: two that are spelled alike are the same redrive."""
+        """The filters as typed: equal ones identify the same redrive."""
         return {"streams": self.streams, "topics": self.dead_letter_topics} | {
             name: value for name, value in self.asked.items() if value
         }
 
     @functools.cached_property
     def dead_letter_topics(self) -> tuple[str, ...]:
-        """The topics to read, each once."""
+        """The topics to read, without duplicates."""
         if self.topics:
             return tuple(dict.fromkeys(topic_named("--topic", topic) for topic in self.topics))
         return topics_of_streams(self.settings, self.streams)
 
     def spans(self, *, whole: bool = False) -> Spans:
-        """Return what there is to read, from `--since` on unless the whole is wanted."""
+        """Return the offsets to read, from `--since` on unless `whole`."""
         return spans_of(self.settings, self.dead_letter_topics, since_ms=None if whole else self.criteria.since_ms)
 
     def work(self, spans: Spans, job: Job[R], what: str, *, quiet: bool = False) -> Iterator[R]:
-        """Yield what a job finds in the spans, with a progress bar on a terminal."""
+        """Yield a job's results for the spans, with a progress bar on a terminal."""
         return worked(self.settings.kafka, spans, job, what, quiet=quiet)
 
     def quietly(self, spans: Spans, job: Job[R], what: str) -> Iterator[R]:
@@ -155,7 +155,7 @@ class Chosen:
         return self.work(spans, job, what, quiet=True)
 
     def tell_unjudged(self, seen: Seen) -> None:
-        """Say of how many dead letters the filters could not tell whether they are meant, if of any."""
+        """Report how many dead letters the filters could not judge, if any."""
         failed = seen.where_failed
         if failed:
             total = failed.total()
@@ -169,7 +169,7 @@ class Chosen:
         self.tell_no_event(seen.no_event)
 
     def tell_no_event(self, no_event: Mapping[str, int], *, so: str = "--list-number leaves them out") -> None:
-        """Say of how many dead letters no event can be made now, and what comes of it; nothing where there are none."""
+        """Report for how many dead letters no event can be shaped now, if any, and the consequence."""
         if not no_event:
             return
         counts = ", ".join(f"{why} {count:,}" for why, count in sorted(no_event.items()))
@@ -186,16 +186,16 @@ class Chosen:
         )
 
     def has_older(self) -> bool:
-        """Tell whether there are dead letters that `--since` left unread."""
+        """Return whether there are dead letters that `--since` left out."""
         if self.criteria.since_ms is None:
             return False
-        # Offsets alone do not tell: markers of transactions have some as well.
+        # Offsets alone do not show it: transaction markers have some as well.
         return bool(find(self.quietly, self.spans(whole=True), Criteria(), 1)[0])
 
     def refuse_unknown_reasons(self, seen: Collection[str]) -> None:
-        """Raise `CommandError` for a reason that is none of ours and that no dead letter has, where there are any.
+        """Raise `CommandError` for a reason that is not ours and that no dead letter has, if there are any.
 
-        One of ours that none has today is a filter that selects none.
+        One of ours that no dead letter has is just a filter that selects none.
         """
         strange = self.criteria.reasons - set(seen) - set(REASONS)
         existing = set(seen) | self._reasons_of_older() if strange else set(seen)
@@ -206,19 +206,19 @@ class Chosen:
             )
 
     def _reasons_of_older(self) -> set[str]:
-        """Return the reasons of all dead letters, where `--since` left some unread."""
+        """Return the reasons of all dead letters, if `--since` left some out."""
         if self.criteria.since_ms is None:
             return set()
         return count(self.quietly, self.spans(whole=True), Criteria(reasons=self.criteria.reasons))[1].reasons
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Return names for a message; those of dead letters are whatever somebody wrote there."""
+    """Return names for a message; names from dead letters may contain anything."""
     return disarm(", ".join(sorted(names)))
 
 
 def chosen(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command every option of `_options`; it gets a `Chosen` first, and its own options as they are."""
+    """Add every option of `_options` to a command; it gets a `Chosen` first, and its own options as they are."""
     shared = inspect.signature(_options).parameters
     first, *own = inspect.signature(command).parameters.values()
     arguments = [p for p in own if isinstance(_info(p), typer.models.ArgumentInfo)]
@@ -238,7 +238,7 @@ def chosen(command: Callable[..., None]) -> Callable[..., None]:
 
     wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
-    del wrapped.__wrapped__  # its signature is another
+    del wrapped.__wrapped__  # it has a different signature
     assert first.name == "chosen"
     return wrapped
 
@@ -248,7 +248,7 @@ def _info(parameter: inspect.Parameter) -> Any:
 
 
 def worked(kafka: KafkaSettings, spans: Spans, job: Job[R], what: str, *, quiet: bool = False) -> Iterator[R]:
-    """Yield what a job finds in the spans, with a progress bar on a terminal."""
+    """Yield a job's results for the spans, with a progress bar on a terminal."""
     calm_collector()
     with progress(what, size_of(spans), quiet=quiet) as told:
         yield from work(kafka, spans, job, told)
@@ -256,9 +256,9 @@ def worked(kafka: KafkaSettings, spans: Spans, job: Job[R], what: str, *, quiet:
 
 @contextmanager
 def progress(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on a terminal, for as long as it takes; yields what is told how many more are done."""
+    """Show a progress bar on a terminal while the context lasts; yields a function to call with each increment."""
     console = Console(stderr=True)
-    if quiet or not console.is_terminal:  # a bar that is disabled writes an empty line before rich 14.3
+    if quiet or not console.is_terminal:  # rich before 14.3 writes an empty line for a disabled bar
         yield lambda _count: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -1,4 +1,4 @@
-"""`dead-letters export` and `import`: lines of JSON, from which every byte comes back."""
+"""`dead-letters export` and `import`: lines of JSON that preserve every byte."""
 
 import errno
 import os
@@ -62,9 +62,9 @@ def export(
 
 @contextmanager
 def _opened(path: Path | None) -> Iterator[Callable[[str], object]]:
-    """Yield what writes lines: to standard output, or to a file that bears its name only once all of it is written.
+    """Provide a writer of lines: to stdout, or to a file that gets its name only when it is complete.
 
-    One that was cut off would pass for all there is, and stand in the way of the next try.
+    An incomplete file would look complete, and block the next try.
     """
     if path is None:
         yield sys.stdout.write
@@ -73,7 +73,7 @@ def _opened(path: Path | None) -> Iterator[Callable[[str], object]]:
     try:
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-        # What it holds is for its owner alone: mkstemp sees to that.
+        # mkstemp makes it readable for its owner only.
         number, name = tempfile.mkstemp(prefix=".dead-letters.", suffix=".part", dir=path.parent)
         beginning = Path(name)
         file = os.fdopen(number, "w", encoding="utf-8", newline="\n")
@@ -99,14 +99,14 @@ def _opened(path: Path | None) -> Iterator[Callable[[str], object]]:
 
 @contextmanager
 def _gone_when_killed(path: Path) -> Iterator[None]:
-    """Remove a file before a signal ends the process, which unwinds nothing; Ctrl-C, which does, needs no help."""
+    """Remove a file before a signal ends the process without cleanup; Ctrl-C does not need this."""
 
     def end(number: int, _frame: object) -> None:
         path.unlink(missing_ok=True)
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
 
-    # What others have taken, as nohup has SIGHUP, is left to them.
+    # Signals with other handlers, such as SIGHUP under nohup, are left to them.
     taken = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
     for number in taken:
         signal.signal(number, end)
@@ -119,7 +119,7 @@ def _gone_when_killed(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _written(path: Path) -> Iterator[None]:
-    """Tell what the file system does not take."""
+    """Report errors of the file system."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""`dead-letters in-doubt`: what a crash left in doubt, and what evidence makes of it."""
+"""`dead-letters in-doubt`: what a crash left in doubt, and what evidence says about it."""
 
 import hashlib
 from collections import Counter
@@ -28,7 +28,7 @@ _MOST_MINS: Final = 525_600
 """A year."""
 
 _MOST: Final = 5_000_000
-"""Records in doubt that are looked at; a crash leaves `delivery.max_in_flight_records` at most."""
+"""Records in doubt that are examined; a crash leaves at most `delivery.max_in_flight_records` per worker."""
 
 TRUST: Final = (
     "What the evidence does not name is sent again, so the evidence must be complete. A number that occurs "
@@ -134,7 +134,7 @@ def in_doubt(
 
 
 def _numbers(path: Path) -> list[Event]:
-    """Return the evidence of a file."""
+    """Return the evidence in a file."""
     try:
         found = read_numbers(path.read_text(encoding="utf-8").splitlines())
     except (OSError, ValueError) as error:
@@ -145,7 +145,7 @@ def _numbers(path: Path) -> list[Event]:
 
 
 def _events(chosen: Chosen, topic: str, since_ms: int, *, quiet: bool) -> list[Event]:
-    """Return the evidence of a topic, from a time on."""
+    """Return the evidence in a topic, from a time on."""
     spans = spans_of(chosen.settings, [topic], since_ms=since_ms)
     found = [event for part in chosen.work(spans, find_events, f"reading {topic}", quiet=quiet) for event in part]
     _refuse_none(found, f"topic {topic} holds no delivery event from {told_time(since_ms) or 'then'} on")
@@ -153,15 +153,15 @@ def _events(chosen: Chosen, topic: str, since_ms: int, *, quiet: bool) -> list[E
 
 
 def _digest(events: Iterable[Event]) -> str:
-    """Return what tells evidence from other evidence."""
+    """Return a digest that identifies evidence."""
     told = sorted((event.number, event.list_number or "", event.at_ms or 0) for event in events)
     return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 
 def _refuse_none(events: list[Event], what: str) -> None:
-    """Raise `CommandError` for evidence without an entry.
+    """Raise `CommandError` for evidence without entries.
 
-    By it everything would be sent again; but a file that was not filled, or a topic of something else, looks the same.
+    It would mean to send everything again; but an empty file, or the wrong topic, looks the same.
     """
     if not events:
         way_out = (
@@ -172,7 +172,7 @@ def _refuse_none(events: list[Event], what: str) -> None:
 
 
 def _show(groups: Sequence[Group], since: Settled) -> None:
-    """Print what is in doubt, with what evidence makes of it where there is some, and what was settled since."""
+    """Print what is in doubt, with the result of evidence if there is any, and what was settled since."""
     judged: tuple[Finding, ...] = (
         ("accepted", "redrive", "still_in_doubt") if any(group.findings for group in groups) else ()
     )

@@ -1,4 +1,4 @@
-"""`dead-letters stats`, `list` and `show`: what there is, and what was said about it. Nothing is written."""
+"""`dead-letters stats`, `list` and `show`: what there is, and why. Nothing is written."""
 
 from typing import Annotated
 
@@ -48,7 +48,7 @@ def stats(chosen: Chosen, *, as_json: AsJson = False) -> None:
 
 
 def tell_none(chosen: Chosen, *, any_there: bool, quiet: bool = False) -> None:
-    """Say that nothing is selected; where there was something to select from, that ends the command with code 1."""
+    """Report that nothing is selected; if there was something to select from, exit with code 1."""
     topics = ", ".join(chosen.dead_letter_topics)
     if any_there or chosen.has_older():
         way_out = "dead-letters stats without filters shows what there is"

@@ -1,4 +1,4 @@
-"""`dead-letters redrive` and `park`: what would be done, then, once it is confirmed, done."""
+"""`dead-letters redrive` and `park`: what would be done, and after confirmation, done."""
 
 import math
 import time
@@ -34,7 +34,7 @@ IN_DOUBT_MEANS: Final = (
 
 
 def finite(value: float | None) -> float | None:
-    """Refuse `inf`, and `nan`, which lies within any bounds before typer 0.29."""
+    """Refuse `inf` and `nan`; typer before 0.29 accepts `nan` within any bounds."""
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is no number to reckon with")
     return value
@@ -143,7 +143,7 @@ def _refuse_topic_of_results(chosen: Chosen, to: str | None) -> None:
 
 
 def _refuse_parking_where_it_is_read(chosen: Chosen, to: str | None) -> None:
-    """Raise `CommandError` for a parking topic that cannot be one, be it named or what is meant without a name."""
+    """Raise `CommandError` for a parking topic that cannot be one, given or by default."""
     reading = chosen.dead_letter_topics
     for topic in [parking_topic(topic) for topic in reading] if to is None else [to]:
         why = why_not_set_aside_in(chosen.settings, topic, reading)
@@ -172,9 +172,9 @@ def _patch(text: str | None) -> dict[str, Any] | None:
 
 
 class Run:
-    """One redrive as the command line does it: what is said of it, and asked.
+    """One redrive on the command line: what is printed, and asked.
 
-    `spelled` tells its selection; `also` stands in its JSON.
+    `spelled` identifies its selection; `also` is added to its JSON.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class Run:
         self._also = dict(also or {})
         self._dry_run, self._yes, self._as_json = dry_run, yes, as_json
         self._rate, self._limit, self._note = rate, limit, note
-        criteria = chosen.criteria  # before Kafka is asked anything
+        criteria = chosen.criteria  # before any query to Kafka
         try:
             self._redrive = Redrive(
                 chosen.settings,
@@ -213,7 +213,7 @@ class Run:
             raise CommandError(f"--name {error}", way_out="choose another name") from error
 
     def carry_through(self, heard: Heard | None = None) -> None:
-        """Say what would be done and, unless that is all, have it confirmed and do it; `heard` as of `Redrive.plan`."""
+        """Print the plan and, unless that is all, carry it out after confirmation; `heard` is as in `Redrive.plan`."""
         try:
             plan = self._plan(heard)
             if plan is not None:
@@ -230,7 +230,7 @@ class Run:
             raise
 
     def _plan(self, heard: Heard | None) -> Plan | None:
-        """Return what there is to do; None where there is nothing, which is said."""
+        """Return the plan; None if there is nothing to do, which is reported."""
         found = self._redrive.look()
         self._chosen.refuse_unknown_reasons(found.seen.reasons)
         self._chosen.tell_unjudged(found.seen)
@@ -258,7 +258,7 @@ class Run:
             elif not count:
                 typer.echo("nothing left to do")
             if not self._dry_run:
-                self._carry_out(plan)  # what was looked at is not looked at again
+                self._carry_out(plan)  # it was just made, so it needs no second look
             return
         if not self._yes:
             question = f"{'Set aside' if self._redrive.rules.park else 'Write'} {count:,} records?"
@@ -283,15 +283,15 @@ class Run:
             typer.echo(f"{written.too_large:,} left: {WHY['too_large']}", err=True)
 
     def _told(self, plan: Plan) -> dict[str, Any]:
-        """Return what is said of a plan as JSON-ready values."""
+        """Return the plan as JSON-ready values."""
         return self._also | self._redrive.told(plan) | {"this_time": self._count(plan)}
 
     def _count(self, plan: Plan) -> int:
-        """Return how many records are written this time."""
+        """Return how many records are written in this run."""
         return plan.count if self._limit is None else min(plan.count, self._limit)
 
     def _refuse_missing(self, plan: Plan) -> None:
-        """Raise `TopicsMissingError` before anybody is asked; on a dry run say it alone."""
+        """Raise `TopicsMissingError` before asking for confirmation; in a dry run, only report it."""
         try:
             self._redrive.refuse_missing(plan)
         except TopicsMissingError as error:

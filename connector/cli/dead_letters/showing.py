@@ -1,4 +1,4 @@
-"""Dead letters for people and programs, with numbers and texts hidden unless they are asked for."""
+"""Prints dead letters for people and programs, with numbers and texts masked unless they should be revealed."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from connector.deadletters.letters import Letter
 from connector.deadletters.telling import shown
 
 _LISTED: Final = ["position", "at", "stream", "reason", "code", "text", "http_status", "attempts", "redrives", "source"]
-"""What a list shows of dead letters."""
+"""Columns of a list of dead letters."""
 
 
 def print_json(value: Any) -> None:
@@ -54,7 +54,7 @@ def print_letters(letters: Iterable[Letter], *, reveal: bool) -> None:
     if one_topic:
         for one, letter in zip(told, listed, strict=True):
             one["position"] = f"{letter.partition.number}:{letter.offset}"
-    # A terminal is narrow: what none of them has takes no room.
+    # A terminal is narrow: columns that are empty for all are left out.
     names = [name for name in _LISTED if any(one[name] is not None for one in told)]
     rows = table(*(name.removeprefix("http_") for name in names))
     for one in told:
