@@ -1,4 +1,4 @@
-"""The CPUs that this process was given, whatever its threads are kept to later."""
+"""The CPUs that this process was given, whatever its threads are restricted to later."""
 
 import os
 from typing import Final

@@ -1,4 +1,4 @@
-"""How a process allocates: settings of the machinery below us that cost or save much when records are many."""
+"""How a process allocates memory: settings of libraries below us that matter with many records."""
 
 import ctypes
 import gc
@@ -7,17 +7,17 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """From glibc's `malloc.h`."""
 
 ARENAS = 8
-"""Two threads that share one wait for each other at every message: measured, two arenas in place of eight make a stream
-3 to 6 % slower, and save 3 MB. glibc's own limit is eight for each CPU."""
+"""Threads that share an arena wait for each other at every message: measured, two arenas instead of eight make a stream
+3 to 6 % slower, and save 3 MB. glibc's own limit is eight per CPU."""
 
 KEPT_BYTES, MAPPED_BYTES = 64 << 20, 32 << 20
-"""What is kept when it is free, and what is larger than what is kept, 32 MiB at most. Request bodies of some MB are
-given back to the kernel otherwise, and each page of the next one is a fault: measured with records of 4 KB, two for
-each record."""
+"""How much free memory is kept, and the size from which memory is mapped, at most 32 MiB. Otherwise request bodies of
+some MB are returned to the kernel, and each page of the next one is a fault: measured with records of 4 KB, two per
+record."""
 
 
 def tune_allocator() -> None:
-    """Set how the C library allocates; call before any thread starts. Where it is not glibc, nothing happens."""
+    """Configure the C library's allocator; call before any thread starts. Does nothing without glibc."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, ARENAS)
@@ -26,9 +26,9 @@ def tune_allocator() -> None:
 
 
 def calm_collector() -> None:
-    """Leave alone what lives as long as the process, and look less often for cycles among what does not.
+    """Exclude what lives as long as the process from garbage collection, and collect less often.
 
-    Chunks are many objects that die young and hold no cycles: looking for some at every 700th costs a tenth.
+    Chunks are many short-lived objects without cycles: looking for cycles every 700 objects costs a tenth.
     """
     gc.collect()
     gc.freeze()

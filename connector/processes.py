@@ -1,8 +1,8 @@
-"""Child processes on a leash: none outlives the process that started it.
+"""Child processes that never outlive their parent.
 
-A supervisor that is killed must not leave workers behind that nobody steers, nor a demonstration a broker that holds
-memory and ports. The kernel keeps the promise, not a clean-up handler: a child asks to be killed when its parent ends
-(``PR_SET_PDEATHSIG``), so even ``kill -9`` of the parent takes the children along.
+A supervisor that is killed must not leave workers behind that nobody controls, nor a demo a broker that occupies memory
+and ports. The kernel guarantees it, not a clean-up handler: a child asks to be killed when its parent ends
+(``PR_SET_PDEATHSIG``), so that even ``kill -9`` of the parent ends the children.
 """
 
 import ctypes
@@ -17,15 +17,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Final
 
-# "Parent" means the thread that forked: with a short-lived thread the child would die along with that thread. All
-# children are therefore started by this one, which lasts as long as the interpreter.
+# "Parent" means the thread that forked: the child of a short-lived thread would die with that thread. So all children
+# are started by this one, which lasts as long as the interpreter.
 _KEEPER: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="leash")
 
 _PR_SET_PDEATHSIG: Final = 1
 
-# Runs in the child before the program proper. Asking for the signal here rather than in a `preexec_fn` keeps Python
-# code out of the fork of a threaded process. The parent may have ended before the request: hence the second look.
-# SIGHUP tells a program to read its secrets again, SIGUSR1 to log more; both wait until it listens (`hear_requests`).
+# Runs in the child before the program itself. Requesting the signal here, not in a `preexec_fn`, keeps Python code out
+# of the fork of a threaded process. The parent may have ended before the request: hence the second check. SIGHUP makes
+# a program read its secrets again, SIGUSR1 log more; both are blocked until it handles them (`hear_requests`).
 _LEASH: Final = """
 import ctypes, os, signal, sys
 if ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0) != 0:
@@ -45,10 +45,10 @@ def spawn(
     cwd: Path | None = None,
     stdin: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
-    """Start a process that ends with this one; its output is appended to `log`, or goes where ours does without one.
+    """Start a process that ends with this one; its output is appended to `log`, or without one goes where ours does.
 
-    It gets a session of its own: Ctrl-C reaches this process alone, which stops its children in the right order.
-    Raises `FileNotFoundError` when the program does not exist.
+    It gets a session of its own: Ctrl-C reaches only this process, which stops its children in the right order. Raises
+    `FileNotFoundError` if the program does not exist.
     """
     program = shutil.which(argv[0], path=(env or os.environ).get("PATH"))
     if program is None:
@@ -74,22 +74,22 @@ def _popen(
 
 
 def end_with_parent() -> None:
-    """Have this process killed when the one ends that forked it: for those that are started by other means."""
+    """Have this process killed when the process that forked it ends; for processes not started by `spawn`."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def defer_requests() -> None:
-    """Have SIGHUP and SIGUSR1 wait until they are listened for: unheard they would end the process."""
+    """Block SIGHUP and SIGUSR1 until they are handled: by default they would end the process."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})
 
 
 def hear_requests() -> None:
-    """Take what `defer_requests` has kept waiting; to be called once handlers are there."""
+    """Unblock what `defer_requests` has blocked; call once handlers are installed."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGUSR1})
 
 
 def stop(process: subprocess.Popen[bytes], *, grace_secs: float) -> int:
-    """End a process and return its exit code: SIGTERM first, SIGKILL when it is still there after the grace."""
+    """End a process and return its exit code: SIGTERM first, SIGKILL if it is still there after the grace period."""
     if process.poll() is None:
         process.terminate()
     try:

@@ -1,4 +1,4 @@
-"""Writes everything that is printed from the code: `python -m reference`."""
+"""Writes everything that is generated from the code: `python -m reference`."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ CHART_VALUES: Final = "deploy/helm/trackly-connector/values.schema.json"
 
 
 def _values() -> str:
-    """Return the schema of the chart's values as it is, with that of the settings as it is now in its `$defs`."""
+    """Return the schema of the chart's values, with the present schema of the settings in its `$defs`."""
     values = json.loads((ROOT / CHART_VALUES).read_text(encoding="utf-8"))
     values["$defs"]["settings"] = chart_schema()
     return _json(values)
@@ -36,7 +36,7 @@ WRITTEN: Final[Mapping[str, Callable[[], str]]] = {
     "schemas/settings.v1.schema.json": lambda: _json(settings_schema()),
     CHART_VALUES: _values,
 }
-"""Files of the source tree, and what makes each."""
+"""Files of the source tree, and their generators."""
 
 
 def main(root: Path = ROOT) -> None:

@@ -1,4 +1,4 @@
-"""The page of error messages: what somebody may meet, what it means, and the way out."""
+"""The page of error messages: each message, what it means, and what to do."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
@@ -26,7 +26,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "acls": "acls.py",
     "demo": "demo.py",
 }
-"""Commands with messages of their own, and where those stand; a test says that none is left out."""
+"""Commands with messages of their own, and where those are; a test checks that none is missing."""
 
 _PAGES: Final = ("app/resuming.py", "console/guarding.py", "console/sessions.py", "console/pages.py")
 
@@ -92,7 +92,7 @@ def _row(told: Told) -> tuple[str, ...]:
 
 
 def _spelled(text: str) -> str:
-    """Return a message as code; one that has quotes of code in it takes two around it."""
+    """Return a message as code; one that contains code quotes gets two around it."""
     line = " ".join(text.split())
     return f"`` {line} ``" if "`" in line else f"`{line}`"
 
@@ -178,7 +178,7 @@ def _reasons() -> Iterator[tuple[str, ...]]:
 
 
 def _found(name: str, reason: Reason) -> str:
-    """Return who finds it: we, before a request is spent; the platform, by its code; or what an answer comes to."""
+    """Return who finds it: the connector, before posting; the platform, by a code; or what an answer means."""
     places = ["before a request"] * reason.here + ["by the platform"] * (name in RECORD_CODES)
     return " or ".join(places) or "by the answer, or its absence"
 

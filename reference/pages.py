@@ -1,4 +1,4 @@
-"""The pages of verdicts, metrics, commands, exit codes and rights in Kafka, each printed from what decides."""
+"""The pages of verdicts, metrics, commands, exit codes and Kafka permissions, each generated from the code."""
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,7 +36,7 @@ def verdicts_page() -> str:
 
 
 def metrics_page() -> str:
-    """Return the page of the metrics, under the names that they have on the page `/metrics`."""
+    """Return the page of the metrics, with their names on the page `/metrics`."""
     return page(
         "Metrics",
         "What `/metrics` shows, in the Prometheus text format. Counters start at 0 with the process; results are "
@@ -63,7 +63,7 @@ def metrics_page() -> str:
 
 
 def commands_page() -> str:
-    """Return the page of the commands with what each takes."""
+    """Return the page of the commands and their options."""
     root = typer.main.get_command(app)
     sections = [section for path, command in _commands(root) for section in _command(path, command)]
     return page(
@@ -74,7 +74,7 @@ def commands_page() -> str:
 
 
 def _commands(root: Any, path: tuple[str, ...] = ("trackly-connector",)) -> Iterator[tuple[str, Any]]:
-    """Yield every command with its name as it is typed, those of groups behind their group."""
+    """Yield every command with its name as typed, those of groups after their group."""
     for name, command in root.commands.items():
         if command.hidden:
             continue
@@ -108,7 +108,7 @@ def _help(param: Any) -> str:
 
 
 def _takes(param: Any, annotation: Any) -> str:
-    """Return the words that an option takes, where they are few, and its default, where there is one to tell."""
+    """Return the values that an option accepts, if they are few, and its default, if it has one."""
     words = " or ".join(f"`{word}`" for word in _words_of(annotation))
     if param.is_flag or param.default in (None, "") or callable(param.default) or not param.show_default:
         return words
@@ -117,7 +117,7 @@ def _takes(param: Any, annotation: Any) -> str:
 
 
 def _words_of(annotation: Any) -> list[Any]:
-    """Return the words that an annotation allows, or what it holds."""
+    """Return the values that an annotation allows, or those inside it."""
     if get_origin(annotation) is Literal:
         return list(get_args(annotation))
     return next((found for inner in get_args(annotation) if (found := _words_of(inner))), [])
@@ -170,7 +170,7 @@ def _example(*, create: bool = False, redrive: bool = False) -> Settings:
 
 
 def acls_page() -> str:
-    """Return the page of the rights in Kafka, for one stream."""
+    """Return the page of the Kafka permissions, for one stream."""
     lines = commands(needed(_example(), "worker"), bootstrap_servers="localhost:9092", principal="User:connector")
     return page(
         "Kafka permissions",

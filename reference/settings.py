@@ -1,4 +1,4 @@
-"""The pages of the settings and of the simulator, and the settings' JSON Schema, printed from the models."""
+"""The pages of the settings and of the simulator, and the settings' JSON Schema, generated from the models."""
 
 import json
 from collections.abc import Iterator
@@ -63,7 +63,7 @@ def settings_schema() -> dict[str, Any]:
 
 
 def chart_schema() -> dict[str, Any]:
-    """Return the schema of the settings among a Helm chart's values, where the key need not be: the chart adds it."""
+    """Return the schema of the settings in a Helm chart's values, where the key is optional: the chart adds it."""
     schema = settings_schema()
     schema["$id"] = f"{SCHEMA_ID}:in-chart"
     schema["required"] = [name for name in schema["required"] if name != "trackly"]
@@ -136,7 +136,7 @@ is 2."""
 
 
 def simulator_page() -> str:
-    """Return the page of what the simulator can be told."""
+    """Return the page of the simulator's settings."""
     faults, switches = Faults.model_json_schema(), Switches.model_json_schema()
     return page(
         "Simulator",
@@ -147,7 +147,7 @@ def simulator_page() -> str:
 
 
 def _without_titles(node: Any) -> Any:
-    """Drop the titles that pydantic makes of names; a property that is called `title` would stay."""
+    """Drop the titles that pydantic derives from names; a property called `title` stays."""
     if isinstance(node, list):
         return [_without_titles(item) for item in node]
     if not isinstance(node, dict):
@@ -158,7 +158,7 @@ def _without_titles(node: Any) -> Any:
 
 
 def _with_references(node: Any) -> Any:
-    """Let a reference stand wherever a text must have a form: its own text does not have that form yet."""
+    """Allow a reference wherever a text has a pattern, which the reference itself does not match."""
     if isinstance(node, list):
         return [_with_references(item) for item in node]
     if not isinstance(node, dict):
@@ -198,7 +198,7 @@ def _groups(
 
 
 def _variants(node: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return what a value may be, `null` left out: a setting that is left out says the same."""
+    """Return the types of a value without `null`, which means the same as leaving the setting out."""
     return [variant for variant in node.get("anyOf", [node]) if variant.get("type") != "null"]
 
 
@@ -228,7 +228,7 @@ def _type(node: dict[str, Any]) -> str:
 
 
 def _mapped(variant: dict[str, Any]) -> dict[str, Any]:
-    """Return what a map holds: its keys may have a form."""
+    """Return the schema of a map's values; its keys may have a pattern."""
     forms: dict[str, dict[str, Any]] = variant.get("patternProperties", {})
     return next(iter(forms.values()), variant.get("additionalProperties", {}))
 

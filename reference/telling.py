@@ -1,7 +1,7 @@
-"""What the code says when something is wrong: the texts of its errors, as they stand where they are raised.
+"""The texts of errors, taken from where they are raised.
 
-A text with values in it is a pattern: `<name>` stands for what is put in. So a page of messages needs no list of its
-own, which would drift from what people see.
+A text with values is a pattern: `<name>` stands for what is inserted. So the page of messages needs no list of its own,
+which would drift from what people see.
 """
 
 import ast
@@ -17,7 +17,7 @@ _ROOT: Final = Path(connector.__file__).parent
 
 
 class Told(NamedTuple):
-    """One message: its text, the name of its exit code, and the way out."""
+    """One message: its text, the name of its exit code, and what to do."""
 
     text: str
     code: str
@@ -39,12 +39,12 @@ def _sources(place: str) -> list[Path]:
 
 
 def _in_order(tree: ast.AST) -> list[ast.AST]:
-    """Return all nodes as they stand in the file, a node before what is in it."""
+    """Return all nodes in source order, a node before its children."""
     return sorted(ast.walk(tree), key=lambda node: getattr(node, "lineno", 0))
 
 
 def texts_given(place: str, *makers: str) -> list[str]:
-    """Return the texts that a module or folder of the package gives to functions or exceptions of these names."""
+    """Return the texts that a module or folder of the package passes to functions or exceptions with these names."""
     return list(dict.fromkeys(text for source in _sources(place) for text in _given(_tree(source), makers)))
 
 
@@ -57,18 +57,18 @@ def _given(tree: ast.Module, makers: Iterable[str]) -> Iterator[str]:
                 assigned[name] = value
             case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), args=args) if name in makers:
                 texts = [[text for text in _choices(arg, constants, assigned) if " " in text] for arg in args]
-                yield from next(filter(None, texts), [])  # a place, or a code, is one word
+                yield from next(filter(None, texts), [])  # a place, or a code, is a single word
             case _:
                 continue
 
 
 def _choices(node: ast.expr, constants: dict[str, str], assigned: dict[str, ast.expr]) -> list[str]:
-    """Return the texts that an expression may be; a local name is what it was given last."""
+    """Return the texts that an expression may have; a local name has what it was assigned last."""
     match node:
         case ast.IfExp(body=first, orelse=second):
             return [*_choices(first, constants, assigned), *_choices(second, constants, assigned)]
         case ast.Name(id=name) if name not in constants and name in assigned:
-            # Not what it was before: a name may be made of itself.
+            # Not its earlier value: a name may be assigned from itself.
             return _choices(assigned[name], constants, {n: v for n, v in assigned.items() if n != name})
         case _:
             text = pattern(node, constants)
@@ -87,7 +87,7 @@ def texts_returned(place: str, function: str) -> list[str]:
 def of_commands(place: str) -> list[Told]:
     """Return the messages of the commands in a module or folder of `connector/cli`.
 
-    Those that repeat what another part of ours has found are told with that part's texts.
+    Those that repeat an error of another part are listed with that part's texts.
     """
     return list(dict.fromkeys(told for source in _sources(f"cli/{place}") for told in _commands(_tree(source))))
 
@@ -110,7 +110,7 @@ def _commands(tree: ast.Module) -> Iterator[Told]:
 
 
 def _repeated(kinds: Iterable[str]) -> list[str]:
-    """Return the texts of exceptions of ours; those of others are not ours to list."""
+    """Return the texts of our own exceptions; others are not listed."""
     found: list[str] = []
     for kind in kinds:
         if kind in dir(builtins):
@@ -128,13 +128,13 @@ def _repeated(kinds: Iterable[str]) -> list[str]:
                         (again if kind in caught.get(node.lineno, ()) else first).append(text)
                     case _:
                         continue
-        # What is caught and raised again says more in front.
+        # An exception that is caught and raised again adds a prefix.
         found += [text.replace("<error>", words) for text in again for words in first] or first
     return list(dict.fromkeys(found)) or ["<error>"]
 
 
 def _caught(tree: ast.Module) -> dict[int, list[str]]:
-    """Return the names of the exceptions in whose handler a line stands."""
+    """Return, by line, the names of the exceptions whose handler it is in."""
     found: dict[int, list[str]] = {}
     for node in _in_order(tree):
         if isinstance(node, ast.ExceptHandler) and node.type is not None:
@@ -145,7 +145,7 @@ def _caught(tree: ast.Module) -> dict[int, list[str]]:
 
 
 def _constants(tree: ast.Module) -> dict[str, str]:
-    """Return the texts that a module names at its top."""
+    """Return the texts that a module assigns to names at its top."""
     found: dict[str, str] = {}
     for node in tree.body:
         match node:
@@ -162,7 +162,7 @@ def _constants(tree: ast.Module) -> dict[str, str]:
 
 
 def pattern(node: ast.expr, constants: dict[str, str]) -> str | None:
-    """Return a text with `<name>` for each value in it; None for what is no text at all."""
+    """Return a text with `<name>` for each value in it; None if it is not a text."""
     match node:
         case ast.Constant(value=str(text)):
             return text
@@ -178,14 +178,14 @@ def pattern(node: ast.expr, constants: dict[str, str]) -> str | None:
 
 
 def _placed(part: ast.expr, constants: dict[str, str]) -> str:
-    """Return a piece of an f-string: a text as it is, a value by its name unless it is a text of the module's."""
+    """Return a part of an f-string: text as it is, a value by its name unless it is a constant text of the module."""
     value = part.value if isinstance(part, ast.FormattedValue) else part
     known = pattern(value, constants)
     return known if known is not None else f"<{_name(value)}>"
 
 
 def _name(node: ast.expr) -> str:
-    """Return the word that says best what a value is."""
+    """Return the word that describes a value best."""
     match node:
         case ast.Name(id=name) | ast.Attribute(attr=name):
             return "error" if name == "strerror" else name.strip("_").replace("_", " ").lower()
