@@ -1,1 +1,1 @@
-"""Settings: what they are, how they are read, what must fit together, and how they are printed."""
+"""Settings: the models, how they are loaded, what must fit together, and how they are printed."""

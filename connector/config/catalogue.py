@@ -1,4 +1,4 @@
-"""All settings as a flat list, read off the models: for the reference page and for "did you mean"."""
+"""All settings as a flat list, read from the models: for the reference page and for "did you mean"."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from connector.config.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One setting: its path (`streams[].batch.max_records`), its field, and the group it opens if it is no value."""
+    """One setting: its path (`streams[].batch.max_records`), its field, and the model if it is a group."""
 
     path: str
     field: FieldInfo
@@ -20,7 +20,7 @@ class Entry:
 
 
 def catalogue(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[Entry]:
-    """Yield every setting below a model, groups before what is in them, in the order of the code."""
+    """Yield every setting below a model, groups before their contents, in the order of the code."""
     for name, field in model.model_fields.items():
         group = model_in(field.annotation)
         in_list = group is not None and get_origin(field.annotation) is list

@@ -1,6 +1,6 @@
-"""Certificates and keys by file: the settings of TLS with a far end over http, and whether files are of use to it.
+"""Certificate and key files: the TLS settings of http connections, and whether the files are usable.
 
-Python's own TLS tells most failures apart by nothing but the step that failed, so each file is tried by itself first.
+Python's own TLS errors often name only the step that failed, so each file is tried by itself first.
 """
 
 import ssl
@@ -25,7 +25,7 @@ class TlsSettings(Model):
 
 
 def client_context(tls: TlsSettings) -> ssl.SSLContext:
-    """Return what a client's connections use; raises OSError for files that cannot be used."""
+    """Return the context of a client's connections; raises OSError for files that cannot be used."""
     context = ssl.create_default_context(cafile=tls.ca_file)
     if tls.cert_file is not None:
         load_pair(context, tls.cert_file, tls.key_file)
@@ -36,17 +36,17 @@ def client_context(tls: TlsSettings) -> ssl.SSLContext:
 
 
 class Flaw(NamedTuple):
-    """What is wrong with a file, and the setting that is to blame (`ca_file`, ...)."""
+    """What is wrong with a file, and the setting at fault (`ca_file`, ...)."""
 
     setting: str
     message: str
 
 
 def load_pair(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
-    """Have a context show a certificate.
+    """Load a client certificate into a context.
 
-    Raises OSError, also for an encrypted key: without a password in its place OpenSSL would ask for one at the
-    terminal, and wait.
+    Raises OSError, also for an encrypted key: without a dummy password OpenSSL would prompt for one at the terminal,
+    and wait.
     """
     context.load_cert_chain(cert, key, password=lambda: b"")
 
@@ -54,7 +54,7 @@ def load_pair(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
 def flaws(
     ca: Path | None, cert: Path | None, key: Path | None, *, password: str | None = None, may_decrypt: bool = False
 ) -> Iterator[Flaw]:
-    """Yield what is wrong with files that are there but of no use.
+    """Yield what is wrong with files that exist but cannot be used.
 
     `may_decrypt`: there is a setting `key_password` beside them.
     """
@@ -70,7 +70,7 @@ def _is_useless(file: Path | None) -> bool:
         return False
     try:
         _context().load_verify_locations(file)
-    except OSError:  # of which an error of TLS is one
+    except OSError:  # includes SSLError
         return True
     return False
 
@@ -98,7 +98,7 @@ def _flaw_of_key(cert: Path, key: Path, *, password: str | None, may_decrypt: bo
             yield Flaw("key_password", "does not decrypt key_file")
         elif isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
             yield Flaw("key_file", "is not the key of the certificate")
-        elif isinstance(error, ssl.SSLError) and error.reason is not None:  # such as a key that is too short
+        elif isinstance(error, ssl.SSLError) and error.reason is not None:  # for instance a key that is too short
             yield Flaw("cert_file", f"is rejected by TLS: {error.reason.lower().replace('_', ' ')}")
         else:
             yield Flaw("key_file", "contains no usable key: it must be a PEM file (-----BEGIN PRIVATE KEY-----)")

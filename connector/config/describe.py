@@ -1,4 +1,4 @@
-"""Settings as they take effect, fit for logs and screens: defaults filled in, secrets left out."""
+"""Settings in effect, for logs and screens: with defaults, without secrets."""
 
 import re
 from typing import Any, Final
@@ -11,14 +11,13 @@ from connector.config.settings import Settings
 _SECRET_PROPERTY: Final = re.compile(
     r"secret|password|token(?!\.endpoint)|\.pem|jaas|assertion|oauthbearer\.config|key\.id"
 )
-"""Names of librdkafka properties whose value may be, or hold, a secret; their endpoints are worth seeing."""
+"""Names of librdkafka properties whose value may be or contain a secret; their endpoints are shown."""
 
 
 def redacted(settings: Settings) -> dict[str, Any]:
     """Return all settings as plain JSON values, with `***` for each secret that is set.
 
-    What a default is worked out from (the group, what happens to records in doubt, the most requests at once) is
-    shown as the value in effect.
+    Computed defaults (the group, `in_doubt`, the maximum concurrency) are shown as the value in effect.
     """
     shown = settings.model_dump(mode="json")
     for group in PROPERTY_GROUPS:
@@ -36,7 +35,7 @@ def redacted(settings: Settings) -> dict[str, Any]:
 
 
 def without_user(url: str) -> str:
-    """Return an address whose user and password, if any, are hidden."""
+    """Return a URL with user and password hidden, if it has any."""
     parts = urlsplit(url)
     if "@" not in parts.netloc:
         return url

@@ -1,8 +1,8 @@
-"""A YAML file as data with line numbers, and every slip in it at once.
+"""A YAML file as data with line numbers, and all of its errors at once.
 
-Built on PyYAML's safe nodes instead of its constructor, which drops duplicate keys without a word and forgets where
-things stood. Plain values follow YAML 1.2 (only `true` and `false` are booleans, `0123` and `12:30` are text), so
-that no country code or time of day turns into something else; underscores in numbers are allowed.
+Built on PyYAML's safe nodes instead of its constructor, which silently drops duplicate keys and forgets positions.
+Plain values follow YAML 1.2 (only `true` and `false` are booleans, `0123` and `12:30` are text), so that no country
+code or time of day is converted; underscores in numbers are allowed.
 """
 
 import re
@@ -19,7 +19,7 @@ _TAG: Final = "tag:yaml.org,2002:"
 _MERGE: Final = f"{_TAG}merge"
 _MAX_BYTES: Final = 1_000_000
 _MAX_VALUES: Final = 100_000
-"""Of a file with its aliases written out: nine lines of aliases to each other can stand for a billion values."""
+"""Of a file with its aliases expanded: nine lines of nested aliases can stand for a billion values."""
 
 _FLOAT: Final = re.compile(
     r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*\.[0-9_]*)(?:[eE][-+]?[0-9]+)?$|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"
@@ -42,35 +42,35 @@ _Loader.add_implicit_resolver(_MERGE, re.compile(r"<<$"), ["<"])
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Where a text begins, in which line and column (from 1), and how it is written."""
+    """Line and column (from 1) where a text begins, and how it is written."""
 
     line: int
     column: int
     on_one_line: bool
     in_block: bool
-    """Its lines stand below, as they are (`|`)."""
+    """Its lines follow below, unchanged (`|`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The data of a file, the line (from 1) of each of its values, and what was wrong on the way."""
+    """The data of a file, the line (from 1) of each of its values, and errors."""
 
     data: dict[str, Any] = field(repr=False)
     lines: Mapping[KeyPath, int] = field(repr=False)
     texts: Mapping[KeyPath, Text] = field(repr=False)
     faults: tuple[Fault, ...] = ()
     content: bytes = field(default=b"", repr=False)
-    """The file itself."""
+    """The content of the file."""
 
     def line(self, path: KeyPath) -> int | None:
-        """Return the line of a value, or of the section where it is missing."""
+        """Return the line of a value, or of the section that it is missing from."""
         for length in range(len(path), 0, -1):
             if (line := self.lines.get(path[:length])) is not None:
                 return line
         return None
 
     def position(self, path: KeyPath, offset: int) -> tuple[int | None, int | None]:
-        """Return the line and column of a character of a text, without the column where the text spans lines."""
+        """Return line and column of a character of a text; no column if the text spans lines."""
         text = self.texts.get(path)
         if text is None:
             return self.line(path), None
@@ -85,8 +85,8 @@ class Document:
 def read_document(source: Path) -> Document:
     """Read a YAML file whose top is a mapping.
 
-    Raises SettingsError when there is nothing to go on with: no file, no YAML, no mapping. Smaller slips (duplicate
-    keys, tags) are `faults` of the document, so that they can be reported with those found later.
+    Raises SettingsError if nothing can be checked: no file, no YAML, no mapping. Smaller errors (duplicate keys, tags)
+    are `faults` of the document, so that they are reported together with those found later.
     """
     try:
         with source.open("rb") as file:
@@ -102,7 +102,7 @@ def read_document(source: Path) -> Document:
         return replace(_Reader(text).read(), content=content)
     except yaml.MarkedYAMLError as error:
         words, mark = _told(error)
-        # `from None` and no context: what PyYAML prints shows the line, and the line may hold a secret.
+        # `from None` and no context: PyYAML's message quotes the line, which may contain a secret.
         raise _fatal(source, f"is not valid YAML: {words}", mark.line + 1 if mark else None) from None
     except yaml.YAMLError:
         raise _fatal(source, "is not valid YAML: it contains characters that YAML does not allow") from None
@@ -126,7 +126,7 @@ _CLEARER: Final = {
     r"mapping values are not allowed here": "a colon in a value that is not in quotes, or a line that is indented too "
     "far",
 }
-"""By what PyYAML says, which is what its parser met: what is meant."""
+"""From PyYAML's message, which describes the parser's state, to the probable error."""
 
 _NOT_ENDED: Final = {
     r"could not find expected ':'": "a name without a colon and a space behind it",
@@ -134,11 +134,11 @@ _NOT_ENDED: Final = {
     r"expected ',' or '[]}]', but got .*": "a bracket or brace that is not closed, or a comma that is missing behind "
     "it",
 }
-"""The same, where the slip is where something begins, and not where the parser was at its wits' end."""
+"""The same, for errors at the beginning of something and not at the parser's position."""
 
 
 def _told(error: yaml.MarkedYAMLError) -> tuple[str, yaml.Mark | None]:
-    """Return what is wrong, and where, without what PyYAML quotes from the file but single signs and `'<scalar>'`."""
+    """Return what is wrong, and where; of PyYAML's quotes only single characters and `'<scalar>'` are kept."""
     problem, mark = error.problem or "syntax error", error.problem_mark or error.context_mark
     for clearer, where in ((_CLEARER, mark), (_NOT_ENDED, error.context_mark or mark)):
         for said, words in clearer.items():
@@ -149,7 +149,7 @@ def _told(error: yaml.MarkedYAMLError) -> tuple[str, yaml.Mark | None]:
 
 
 class _UnusableError(Exception):
-    """The file is YAML, and none that settings could be read from; `line` is where, if that is known."""
+    """The file is YAML from which no settings can be read; `line` is where, if known."""
 
     def __init__(self, message: str, line: int | None = None) -> None:
         super().__init__(message)
@@ -157,7 +157,7 @@ class _UnusableError(Exception):
 
 
 def _refuse_expansion(top: yaml.Node) -> None:
-    """Refuse aliases that stand for too many values or for what they stand in, before anything is made of them."""
+    """Refuse aliases that stand for too many values or contain themselves, before they are expanded."""
     sizes: dict[int, int] = {}  # 0 while we are inside of it
 
     def size(node: yaml.Node) -> int:
@@ -182,7 +182,7 @@ class _Reader:
         self._lines: dict[KeyPath, int] = {}
         self._texts: dict[KeyPath, Text] = {}
         self._faults: list[Fault] = []
-        self._checked: set[int] = set()  # mappings that an alias may bring again, with their merges in them by then
+        self._checked: set[int] = set()  # mappings that an alias may bring again, with their merges included by then
 
     def read(self) -> Document:
         try:
@@ -256,7 +256,7 @@ class _Reader:
     def _note(self, node: yaml.ScalarNode, path: KeyPath) -> None:
         start, end = node.start_mark, node.end_mark
         quote = 1 if node.style in {"'", '"'} else 0
-        # A text that is written with escapes is longer than it is.
+        # A text with escapes is longer in the file.
         as_is = start.line == end.line and end.column - start.column == len(node.value) + 2 * quote
         self._texts[path] = Text(start.line + 1, start.column + 1 + quote, as_is, node.style == "|")
 

@@ -1,14 +1,14 @@
-"""One answer of `check --online`: a thing that was tried at the far ends, and what to do when it failed."""
+"""One result of `check --online`: what was checked, and what to do if it failed."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was looked at (`name`), whether it is as it must be, what was seen, and the way out when it is not.
+    """What was checked (`name`), whether it is ok, what was seen, and what to do if it is not.
 
-    `exit_code` is what the command returns when this is the first finding that is not ok. A `warning` is ok for a start
-    though something is not there yet: its way out is told as well.
+    `exit_code` is the command's if this is the first finding that is not ok. A `warning` does not prevent a start,
+    although something is missing; it says what to do as well.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""What events come in, and the schema registry that says how to read them.
+"""The formats of events, and the schema registry.
 
-A format that the project alone cannot decode needs an extra of the package; that it is missing is found out when the
-settings are loaded, not with the first record.
+Most formats need an extra of the package; if it is missing, this is reported when the settings are loaded, not with the
+first record.
 """
 
 import json
@@ -27,11 +27,11 @@ EXTRAS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "protobuf": ("protobuf", ("google.protobuf", "grpc_tools")),
     "json_schema": ("json-schema", ("jsonschema_rs",)),
 }
-"""By format: the extra of the package that it needs, and the modules that come with it."""
+"""By format: the extra that it needs, and the modules that come with it."""
 
 
 def _expand(value: Any) -> Any:
-    """Take the short form, a name alone, for a format without settings of its own."""
+    """Accept the short form, a name alone, for a format without settings of its own."""
     if not isinstance(value, str | dict | FormatSettings):
         raise ValueError("must be a name, such as avro, or a group of settings")  # noqa: TRY004 (pydantic reports it)
     return {"type": value} if isinstance(value, str) else value
@@ -56,18 +56,18 @@ class FormatSettings(Model):
 
     @property
     def framed(self) -> FramedName | None:
-        """Return the format of values, or of data in CloudEvents, that are framed with the id of a schema."""
+        """Return the format of values, or of data in CloudEvents, that have a frame with a schema id."""
         inner = self.data if self.type == "cloudevents" else self.type
         return None if inner in {"json", "cloudevents"} else cast(FramedName, inner)
 
     @property
     def needs_registry(self) -> bool:
-        """Tell whether values cannot be read without their schemas."""
+        """Whether values cannot be read without their schemas."""
         return self.framed is not None and not (self.framed == "json_schema" and not self.validation)
 
     @property
     def missing_extra(self) -> str | None:
-        """Return the extra of the package that this format needs and that is not installed, if there is one."""
+        """Return the missing extra that this format needs, or None."""
         if self.framed is None or not self.needs_registry:
             return None
         extra, modules = EXTRAS[self.framed]
@@ -80,7 +80,7 @@ Format = Annotated[FormatSettings, BeforeValidator(_expand, json_schema_input_ty
 def _is_there(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # of the package around it
+    except ModuleNotFoundError:  # a missing parent package
         return False
 
 
@@ -88,7 +88,7 @@ MAX_READER_SCHEMA_BYTES: Final = 1_000_000
 
 
 def reader_schema(file: Path) -> Any:
-    """Return the Avro schema of a file, parsed; raise ValueError with what is wrong with it."""
+    """Return the parsed Avro schema of a file; raises ValueError with what is wrong with it."""
     import fastavro  # noqa: PLC0415 (comes with an extra)
 
     try:

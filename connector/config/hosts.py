@@ -1,4 +1,4 @@
-"""What can be the address of something: a host, a server, a URL; so that a slip is found before a resolver is asked."""
+"""What can be a host, a server or a URL, so that a typing error is found before anything is resolved."""
 
 import ipaddress
 import re
@@ -15,7 +15,7 @@ _MAX_PORT: Final = 65_535
 
 
 def _is_address(value: str) -> bool:
-    """Tell whether this is an address of IPv4 or IPv6."""
+    """Return whether this is an IPv4 or IPv6 address."""
     try:
         ipaddress.ip_address(value)
     except ValueError:
@@ -24,20 +24,20 @@ def _is_address(value: str) -> bool:
 
 
 def is_host(value: str) -> bool:
-    """Tell whether this can be a host: an address, or a name that is not made of numbers alone, as no name ends in."""
+    """Return whether this can be a host: an address, or a name that does not end in a number."""
     return _is_address(value) or (len(value) <= _MAX_NAME and _NAME.fullmatch(value) is not None)
 
 
 def _can_be_asked(value: str) -> bool:
-    """Tell whether this can be the host of a URL, where names may have letters of any script."""
+    """Return whether this can be the host of a URL, where names may have letters of any script."""
     try:
         return is_host(value.encode("idna").decode())
-    except UnicodeError:  # a part of a name that is empty or too long, of which a resolver makes the same error
+    except UnicodeError:  # an empty or overlong label, for which resolvers raise the same error
         return False
 
 
 def check_listening_host(value: str) -> str:
-    """Return the host of an address to listen on; refuse what can be none."""
+    """Return the host of an address to listen on; raises ValueError if it cannot be one."""
     if not is_host(value):
         raise ValueError(
             "must be the name of a host or an address, without a port: 127.0.0.1, or 0.0.0.0 for every interface"
@@ -46,7 +46,7 @@ def check_listening_host(value: str) -> str:
 
 
 def check_servers(value: str) -> str:
-    """Return a list of `host:port` with commas between, without repeating what is wrong with it."""
+    """Return a comma-separated list of `host:port`; errors do not repeat the value."""
     for number, server in enumerate(value.split(","), start=1):
         _check_server(server.strip(), number)
     return value
@@ -73,9 +73,9 @@ def _check_server(server: str, number: int) -> None:
 
 
 def check_url(value: str, *, instead: str = "") -> str:
-    """Return an http(s) address without the slash at its end; refuse what cannot be the root of other addresses.
+    """Return an http(s) URL without a slash at its end; raises ValueError if it cannot be a base URL.
 
-    `instead` says how a server knows us, if not by a user in the address.
+    `instead` says how to authenticate, since a user in the URL is rejected.
     """
     check_address(value)
     parts = urlsplit(value)
@@ -87,23 +87,23 @@ def check_url(value: str, *, instead: str = "") -> str:
 
 
 def url_by(instead: str = "") -> AfterValidator:
-    """Return what has a URL checked; `instead` is that of `check_url`."""
+    """Return a validator for a URL; `instead` as in `check_url`."""
     return AfterValidator(lambda value: check_url(value, instead=instead))
 
 
 def check_address(value: str) -> str:
-    """Return what is an http(s) address; raise ValueError for anything else, without repeating it."""
+    """Return an http(s) URL; raises ValueError for anything else, without repeating it."""
     if any(character.isspace() or not character.isprintable() for character in value):
         raise ValueError("must not contain white space or control characters")
     try:
         parts = urlsplit(value)
         port_is_valid = parts.port is None or parts.port > 0
     except ValueError:
-        # `from None`: the message of urllib repeats parts of the address, which may hold a password.
+        # `from None`: the message of urllib repeats parts of the URL, which may contain a password.
         raise ValueError("is not a valid address") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_valid:
         raise ValueError("must start with http:// or https:// and contain a host")
-    # Brackets are for addresses; a name of other letters is written in these by whoever connects.
+    # Brackets are for addresses; names with other letters are encoded when connecting.
     bracketed = parts.netloc.rpartition("@")[2].startswith("[")
     if not (_is_address(parts.hostname) if bracketed else _can_be_asked(parts.hostname)):
         raise ValueError("must contain a host name or address")
@@ -111,7 +111,7 @@ def check_address(value: str) -> str:
 
 
 def is_loopback(url: str) -> bool:
-    """Tell whether an address stays on this machine, so that plain http gives nothing away."""
+    """Return whether a URL stays on this machine, so that plain http reveals nothing."""
     host = urlsplit(url).hostname or ""
     if host == "localhost" or host.endswith(".localhost"):
         return True

@@ -1,8 +1,8 @@
 """How to reach Kafka, and which librdkafka properties an operator may not set.
 
-The properties that are passed through are everybody's way out, so only those are refused that carry the
-promise (commits, transactions, ordering), that name what the connector names itself, or that have a typed
-setting; each with the reason, because "not allowed" alone sends people to the source.
+Properties that are passed through solve anybody's special cases. So only those are rejected that the guarantee depends
+on (commits, transactions, ordering), that the connector sets itself, or that have a typed setting; each with the
+reason, because "not allowed" alone does not help.
 """
 
 from typing import Annotated, Final, Literal
@@ -17,7 +17,7 @@ SERVERS: Final = r"^\s*[^\s,]+(\s*,\s*[^\s,]+)*\s*$"
 Properties = dict[str, str | int | float | bool]
 
 PROPERTY_GROUPS: Final = ("properties", "consumer_properties", "producer_properties")
-"""Settings that hold librdkafka's properties."""
+"""Settings that contain librdkafka's properties."""
 
 _OURS = "is set by the connector"
 _PROGRESS = "progress is committed by the connector inside its transactions; any other way would lose records"
@@ -63,7 +63,7 @@ REFUSED: Final[dict[str, str]] = {
     "ssl.key.password": "use kafka.security.key_password",
     "ssl.endpoint.identification.algorithm": "use kafka.security.verify_hostname",
 }
-"""Property names that are refused wherever they stand, and what to do instead."""
+"""Properties that are rejected in all groups, and what to do instead."""
 
 REFUSED_PREFIXES: Final[dict[str, str]] = {
     "test.": "belongs to librdkafka's own tests",
@@ -76,7 +76,7 @@ _FITTING_IN_FLIGHT: Final = frozenset(str(number) for number in range(1, _MAX_IN
 
 
 def refusal(name: str, value: str | float | bool) -> str | None:
-    """Return why a librdkafka property may not be set (so), or None when it may."""
+    """Return why a librdkafka property may not be set (to this value), None if it may."""
     if reason := REFUSED.get(name):
         return f"may not be set here: {reason}"
     for prefix, reason in REFUSED_PREFIXES.items():
@@ -145,5 +145,5 @@ class KafkaSettings(Model):
 
     @property
     def post_within_secs(self) -> float:
-        """How long after its tick a post may start: the session timeout less two heartbeats."""
+        """How long after its tick a post may start, in seconds: the session timeout less two heartbeats."""
         return self.session_timeout_secs - 2 * self.heartbeat_interval_secs

@@ -1,9 +1,8 @@
 """From a settings file to settings, or to everything that is wrong with it at once.
 
-Five passes find faults: the file (`document.py`), the references in it, the models, what must fit together
-(`checks`), and trials of whoever loads them, by which the clients that are to use the settings refuse some. A later
-pass is not heard about what an earlier one complained of. So that the last ones have something to look at when the
-models refuse the data, they are given the data without what was refused.
+Five passes find faults: the file (`document.py`), its references, the models, what must fit together (`checks`), and
+trials with the clients that will use the settings. A fault that follows from an earlier one is not reported. If the
+models reject the data, the later passes get it without the rejected parts.
 """
 
 import os
@@ -23,7 +22,7 @@ from connector.config.references import Origin, UnresolvedReferenceError, has_re
 from connector.config.settings import Settings
 
 Trial = Callable[[Settings], Iterable[Fault]]
-"""Tries settings out on what will use them, which may lie in a layer above, and says what is refused there."""
+"""Tries settings with the clients that use them, which may be in a layer above, and returns what they reject."""
 
 _OUTPUT: Final = {"topic": "stand-in"}
 _STREAM: Final = {"name": "stand-in", "operation": "send", "outcomes": _OUTPUT, "dead_letters": _OUTPUT}
@@ -38,12 +37,12 @@ _STAND_INS: Final[dict[KeyPath, Any]] = {
     ("streams", 0, "outcomes", "topic"): "stand-in",
     ("streams", 0, "dead_letters", "topic"): "stand-in",
 }
-"""Values for required settings that are wrong or missing, while the rest of the file is checked; 0 is any stream."""
+"""Values for required settings that are wrong or missing, while the rest is checked; 0 is any stream."""
 
 _UNUSED: Final = "stand-in-of-a-secret"
-"""Passes for any secret."""
+"""Valid for any secret."""
 
-_SALVAGE_ROUNDS: Final = 4  # a stand-in may bring to light what its place hid; each round goes one level deeper
+_SALVAGE_ROUNDS: Final = 4  # a stand-in may reveal further faults; each round goes one level deeper
 
 
 def load_settings(
@@ -56,14 +55,14 @@ def load_settings(
 ) -> Settings:
     """Read a settings file; `environ` is the process's environment unless given.
 
-    With `copy` that file is read in its place, and all else is as if it stood at `path`: so whoever starts late gets
-    the settings that the others have, whatever has become of the file since.
+    With `copy`, that file is read instead, and everything else is as if it was at `path`: so a worker that starts later
+    gets the same settings as the others, even if the file has changed since.
 
-    References in `unused` secrets are not followed, and lead to a stand-in: the machine may have neither file nor
+    References in `unused` secrets are not resolved, but replaced by a stand-in: the machine may have neither file nor
     variable.
 
-    Raises SettingsError with every problem of the file: what is not YAML, references that lead nowhere, unknown or
-    wrong settings, refused Kafka properties, settings that do not fit together, and what a trial refuses.
+    Raises SettingsError with every problem of the file: invalid YAML, unresolved references, unknown or wrong settings,
+    rejected Kafka properties, settings that do not fit together, and what a trial rejects.
     """
     document = read_document(copy or path)
     base = path.parent
@@ -104,7 +103,7 @@ class _Resolved:
 def _resolve(
     data: dict[str, Any], *, base: Path, environ: Mapping[str, str], unused: Collection[KeyPath] = ()
 ) -> _Resolved:
-    """Replace the references in every text; a text whose reference leads nowhere stays as it is, with a fault."""
+    """Replace the references in every text; a text with an unresolved one stays as it is, with a fault."""
     referenced: set[KeyPath] = set()
     templates: list[tuple[str, str]] = []
     faults: list[Fault] = []
@@ -140,12 +139,12 @@ def _validate(
 
 
 def _independent(faults: Iterable[Fault], known: Iterable[Fault]) -> Iterator[Fault]:
-    """Yield the faults that are no consequence of known ones.
+    """Yield the faults that do not follow from known ones.
 
-    Settings that a rule looked at must be free of known faults, inside and around; the place where the rule reports
-    may be a group that has other troubles inside.
+    The settings that a rule looked at must have no known faults, inside or around; the place where the rule reports may
+    be a group with other faults inside.
     """
-    # A fault of the top itself, such as a key that is no text, says nothing of what stands beside it.
+    # A fault of the top itself, such as a key that is not text, says nothing about other keys.
     bad = [path for fault in known for path in (fault.path, *fault.looked_at) if path]
     for fault in faults:
         hit = any(fault.path[: len(path)] == path for path in bad)
@@ -159,7 +158,7 @@ def _overlap(one: KeyPath, other: KeyPath) -> bool:
 
 
 def _salvage(data: Any, faults: list[Fault], *, base: Path) -> tuple[Settings | None, list[Fault]]:
-    """Return settings made of what is right in the data, and all faults that were mended to get there."""
+    """Return settings made of the valid parts of the data, and all faults that were removed for that."""
     rest = deepcopy(data)
     mended = list(faults)
     for fault in faults:
@@ -175,17 +174,17 @@ def _salvage(data: Any, faults: list[Fault], *, base: Path) -> tuple[Settings | 
 
 
 def _mend(data: Any, path: KeyPath) -> None:
-    """Drop what stands at a path, or put a stand-in there when it is required."""
+    """Drop the value at a path, or put a stand-in there if it is required."""
     if not path:
-        return  # what is wrong at the top itself was not taken over
+        return  # faults of the top itself are not in the data
     at = data
     for depth, key in enumerate(path[:-1], start=1):
         try:
             inner = at[key]
         except (KeyError, IndexError, TypeError):
-            return  # dropped or replaced already, with an earlier fault
+            return  # already dropped or replaced, with an earlier fault
         if isinstance(inner, list) and path[:depth] != ("streams",):
-            _mend(data, path[:depth])  # a list of plain values goes as a whole
+            _mend(data, path[:depth])  # a list of plain values is dropped as a whole
             return
         at = inner
     place = tuple(0 if isinstance(key, int) else key for key in path)

@@ -1,7 +1,7 @@
-"""How the events of a stream are made of what its topics hold, for all topics and for some.
+"""How the events of a stream are made from records, for all topics and for some.
 
-What a field may be is free in form, so the models here take it as it comes; it is compiled when the settings are read
-(`checks`), by the package that runs it.
+A field's form is free, so the models accept it as it is; it is compiled when the settings are checked (`checks`), by
+the package that runs it.
 """
 
 import re
@@ -18,7 +18,7 @@ Fields = Annotated[
     dict[str, Any],
     WithJsonSchema({"type": "object", "additionalProperties": _FIELD}, mode="validation"),
 ]
-"""Names of the event's fields, and what makes each."""
+"""Names of the event's fields, and how each is computed."""
 
 ListNumber = Annotated[
     Any, WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}, {"type": "null"}]}, mode="validation")
@@ -26,7 +26,7 @@ ListNumber = Annotated[
 
 
 def topic_pattern(value: str) -> str:
-    """Return a pattern of topics when Kafka's client and Python take it."""
+    """Return a pattern of topics that both Kafka's client and Python accept."""
     if not value.startswith("^"):
         raise ValueError("must start with ^")
     try:
@@ -36,7 +36,7 @@ def topic_pattern(value: str) -> str:
     return value
 
 
-# Signs with a meaning to all alike: a set ends at its first bracket, and a backslash in one stands before a dot alone.
+# Syntax with the same meaning for all: a set ends at its first bracket, and a backslash in one only precedes a dot.
 _READ_ALIKE: Final = re.compile(
     r"(?:"
     r"[^\\\[({*+?}]"
@@ -49,9 +49,9 @@ _READ_ALIKE: Final = re.compile(
 
 
 def subscribed_pattern(value: str) -> str:
-    r"""Return a pattern of topics that Kafka's client and brokers read as Python does, which judges what it matches.
+    r"""Return a pattern of topics with the same meaning for Kafka's client, brokers and Python, which checks matches.
 
-    Others they read otherwise, and say nothing: to librdkafka, which uses POSIX's expressions, `\d` is the letter d.
+    Other patterns would silently differ: librdkafka uses POSIX expressions, where `\d` is the letter d.
     """
     if not _READ_ALIKE.fullmatch(value):
         raise ValueError(
@@ -62,7 +62,7 @@ def subscribed_pattern(value: str) -> str:
 
 
 TopicPattern = Annotated[str, AfterValidator(topic_pattern)]
-# Python warns of what it compiles and others read as a class, so that this is refused first.
+# Python warns about some of what others read as a class, so this check comes first.
 SubscribedPattern = Annotated[str, AfterValidator(subscribed_pattern), AfterValidator(topic_pattern)]
 
 FUNCTION: Final = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
@@ -85,7 +85,7 @@ class MappingSettings(Model):
     """Maximum segments of a text, for `operation: send`; a longer text becomes a dead letter `too_many_segments`."""
 
     def over(self, base: "MappingSettings | None") -> "MappingSettings":
-        """Return this mapping laid over another: fields one by one, where null takes one away."""
+        """Return this mapping laid over another, field by field; null removes a field."""
         if base is None:
             return self.model_copy(update={"fields": _present(self.fields)})
         changed = {name: getattr(self, name) for name in self.model_fields_set}
@@ -112,5 +112,5 @@ class OverrideSettings(Model):
     """Instead of the stream's; null for none."""
 
     def names(self, topic: str) -> bool:
-        """Tell whether a topic is meant."""
+        """Return whether the override applies to a topic."""
         return topic in self.topics or (self.pattern is not None and re.search(self.pattern, topic) is not None)

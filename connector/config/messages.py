@@ -1,4 +1,4 @@
-"""pydantic's errors in our words: what the setting must be, where it stands, and never what it was."""
+"""pydantic's errors in our words: what the setting must be and where it is, but never its value."""
 
 import difflib
 import re
@@ -53,11 +53,11 @@ def faults_of(
     referenced: frozenset[KeyPath] = frozenset(),
     model: type[BaseModel] = Settings,
 ) -> Iterator[Fault]:
-    """Yield one fault per place that the model refused; `referenced` are the texts that a reference made."""
+    """Yield one fault per place that the model rejected; `referenced` are the texts that come from a reference."""
     seen: set[KeyPath] = set()
     for details in error.errors(include_url=False, include_input=False):
         path = _place(details, data)
-        if path in seen:  # each member of a union has its own complaint; the first says enough
+        if path in seen:  # each member of a union reports an error; the first is enough
             continue
         seen.add(path)
         if details["type"] == "extra_forbidden":
@@ -67,7 +67,7 @@ def faults_of(
 
 
 def _place(details: ErrorDetails, data: Any) -> KeyPath:
-    """Return where in the file an error belongs: without the names of union members that pydantic adds."""
+    """Return the path of an error in the file, without the names of union members that pydantic adds."""
     path: KeyPath = ()
     for key in details["loc"]:
         exists = key in data if isinstance(data, dict) else isinstance(data, list) and isinstance(key, int)
@@ -102,7 +102,7 @@ def _message(details: ErrorDetails, path: KeyPath, value: Any, model: type[BaseM
 
 
 def _way_out(kind: str, path: KeyPath, value: Any, model: type[BaseModel], *, by_reference: bool) -> str:
-    """Return what is said behind a rule that a value of another type breaks: what to write in its place."""
+    """Return the advice for a value of a wrong type: what to write instead."""
     match kind, value:
         case "int_type" | "float_type" | "bool_type", str():
             if by_reference:
@@ -127,7 +127,7 @@ def _way_out(kind: str, path: KeyPath, value: Any, model: type[BaseModel], *, by
 
 
 def _rule(kind: str, facts: dict[str, Any]) -> str:
-    """Say which rule a value of the right type breaks."""
+    """Return the rule that a value of the right type breaks."""
     match kind:
         case "value_error":
             return str(facts["error"])
@@ -152,11 +152,11 @@ def _rule(kind: str, facts: dict[str, Any]) -> str:
 
 
 def _unknown(path: KeyPath, model: type[BaseModel]) -> Fault:
-    """Say that a setting does not exist, and where something of that name, or nearly that name, does."""
+    """Return the fault for an unknown setting, with where one of the same or a similar name exists."""
     name = str(path[-1])
     siblings = _names_at(path[:-1], model)
     if near := difflib.get_close_matches(name, siblings, n=1):
-        # The rules must not judge by the default of what was clearly meant to be set.
+        # Rules must not use the default of a setting that was obviously meant to be set.
         return Fault(path, f"{UNKNOWN}; did you mean {near[0]}?", looked_at=((*path[:-1], near[0]),))
     group, dot, inner = name.partition(".")
     if dot and group in siblings:

@@ -1,9 +1,8 @@
-"""What every settings model shares: strict, frozen, closed, and silent about its input.
+"""What all settings models share: strict, frozen, closed, and without values in errors.
 
-Strict inside: a number is a number and never the text "5", since a silent conversion hides a slip in the file
-until the day it matters. Closed: an unknown key is an error, because a misspelt one would otherwise mean its
-default. Silent: pydantic repeats the offending value in its errors by default, and one of these values is an
-API key.
+Strict: a number is never the text "5", since a silent conversion hides an error in the file. Closed: an unknown key is
+an error, because a misspelt one would otherwise mean its default. By default pydantic repeats the offending value in
+its errors, and one of these values is an API key.
 """
 
 import ast
@@ -33,7 +32,7 @@ E164 = r"^\+[1-9][0-9]{1,14}$"
 TOPIC_NAME = r"^[a-zA-Z0-9._-]{1,249}$"
 
 HIDDEN: Final = "***"
-"""Stands for a secret that is set."""
+"""Replaces a secret that is set."""
 
 
 class Model(BaseModel):
@@ -58,10 +57,10 @@ class Model(BaseModel):
 
 
 def texts_below(kind: type) -> Iterator[tuple[str, str]]:
-    """Yield each name that a class assigns, with the text below it in the source, in one line however that is wrapped.
+    """Yield each name that a class assigns, with the text below it in the source, on one line.
 
-    For settings pydantic would do it too (`use_attribute_docstrings`), at each start: measured, a quarter more time to
-    import these.
+    For settings pydantic could do this at each start (`use_attribute_docstrings`): measured, importing these takes a
+    quarter longer.
     """
     [definition] = ast.parse(inspect.getsource(kind)).body
     assert isinstance(definition, ast.ClassDef)
@@ -77,7 +76,7 @@ def texts_below(kind: type) -> Iterator[tuple[str, str]]:
 
 
 def _anchor(value: object, info: ValidationInfo) -> object:
-    """Take a path as text, relative to the folder of the settings file where the loader names it."""
+    """Return a path as text, relative to the folder of the settings file if the loader names it."""
     if not isinstance(value, str):
         return value
     if not value:
@@ -93,7 +92,7 @@ def _topic(name: str) -> str:
 
 
 def secret_by(check: Callable[[str], object]) -> AfterValidator:
-    """Return what has a secret checked as text, by a function that raises ValueError and does not repeat it."""
+    """Return a validator for a secret, with a function that raises ValueError without repeating it."""
 
     def checked(value: SecretStr) -> SecretStr:
         check(value.get_secret_value())

@@ -1,7 +1,7 @@
-"""What is wrong with a settings file: one value per problem, and the error that carries all of them.
+"""What is wrong with a settings file: one value per problem, and the error that contains all of them.
 
-A message names the setting and the rule and never repeats the value, because any value may be a secret that slipped
-into the wrong line.
+A message names the setting and the rule and never repeats the value, because any value may be a secret in the wrong
+line.
 """
 
 import re
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 KeyPath = tuple[str | int, ...]
-"""Where a value stands in the file: keys and positions from the top."""
+"""The path of a value in the file: keys and indices from the top."""
 
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
 def dotted(path: KeyPath) -> str:
-    """Write a path as people do: `streams[0].batch.max_records`, `kafka.properties["group.id"]`."""
+    """Return a path as people write it: `streams[0].batch.max_records`, `kafka.properties["group.id"]`."""
     text = ""
     for key in path:
         if isinstance(key, int):
@@ -29,15 +29,15 @@ def dotted(path: KeyPath) -> str:
 
 
 def number(value: float) -> str:
-    """Write a number without a needless fraction or exponent."""
+    """Return a number without a needless fraction or exponent."""
     return f"{value:.6f}".rstrip("0").rstrip(".")
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What one pass over the settings found wrong, and which other settings it looked at to find that.
+    """What one pass found wrong, and which other settings it looked at.
 
-    When one of those is wrong already, the fault may be its mere consequence and is not told.
+    If one of those is wrong already, the fault may only be a consequence, and is not reported.
     """
 
     path: KeyPath
@@ -45,12 +45,12 @@ class Fault:
     looked_at: tuple[KeyPath, ...] = ()
     line: int | None = None
     offset: int | None = None
-    """Where in the text of the value, counted in characters from 0."""
+    """Position in the text of the value, in characters from 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing to mend: where, what, and in which line and column (from 1) where those are known."""
+    """One thing to fix: where, what, and in which line and column (from 1), if known."""
 
     path: str
     message: str
@@ -66,7 +66,7 @@ class Problem:
 
 
 class SettingsError(Exception):
-    """The settings cannot be used; `problems` says everything that is wrong with them, in the order of the file."""
+    """The settings cannot be used; `problems` lists everything that is wrong, in the order of the file."""
 
     def __init__(self, source: Path | str, problems: Iterable[Problem]) -> None:
         self.source = source

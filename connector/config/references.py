@@ -1,7 +1,7 @@
 """References in settings: `${env:NAME}` and `${file:PATH}` inside any text, `$${` for a plain `${`.
 
-There is one way from the environment into the settings, and it is visible in the file. What a reference brings is
-text and is not looked into again: a password that happens to hold `${` stays a password.
+They are the only way from the environment into the settings, and visible in the file. What a reference inserts is not
+resolved again: a password may contain `${`.
 """
 
 import re
@@ -10,31 +10,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-MAX_FILE_BYTES: Final = 65_536  # far above any key or password; guards against a path that points at a log or a device
+MAX_FILE_BYTES: Final = 65_536  # far above any key or password; protects against a path of a log or a device
 
 _TOKEN = re.compile(r"\$\$\{|\$\{(?P<body>[^}]*)(?P<end>\}?)")
 _FORMS = "use ${env:NAME} or ${file:PATH}, or $${ for a plain ${"
 
 
 class UnresolvedReferenceError(Exception):
-    """A reference leads nowhere; the message says why, and never what it would have brought."""
+    """A reference cannot be resolved; the message says why, and never what it would have inserted."""
 
 
 def has_reference(text: str) -> bool:
-    """Tell whether a text holds anything that `resolve` would replace."""
+    """Return whether a text contains anything that `resolve` would replace."""
     return _TOKEN.search(text) is not None
 
 
 def reads_file(text: str) -> bool:
-    """Tell whether a text takes something from a file, which may therefore change while we run."""
+    """Return whether a text contains a file reference, whose value may change while we run."""
     return any((match["body"] or "").startswith("file:") for match in _TOKEN.finditer(text))
 
 
 def resolve(text: str, *, base: Path, environ: Mapping[str, str]) -> str:
     """Return a text with every reference replaced; relative files start at `base`.
 
-    Raises UnresolvedReferenceError for a form that is not known, a variable that is not set and a file that cannot
-    be read.
+    Raises UnresolvedReferenceError for an unknown form, a variable that is not set and a file that cannot be read.
     """
 
     def replace(match: re.Match[str]) -> str:
@@ -59,7 +58,7 @@ def _variable(name: str, environ: Mapping[str, str]) -> str:
 
 
 def _file(path: Path) -> str:
-    """Return the text of a file without the line break at its end, which editors and `echo` leave there."""
+    """Return the text of a file without the line break at its end, which editors and `echo` add."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
@@ -77,9 +76,9 @@ def _file(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The settings file that settings came from, and the texts in it that took something from other files.
+    """The file that settings came from, and its texts with file references.
 
-    Its content is kept: the file may be another by now, and one such as a pipe can be read only once.
+    Its content is kept: the file may have changed since, or, like a pipe, be readable only once.
     """
 
     source: Path

@@ -1,7 +1,7 @@
-"""Where the JSON Schemas are that ship with the connector, and which.
+"""The JSON Schemas that ship with the connector.
 
-An installed package carries them in `connector/_schemas`; in a source tree they stand beside the package, where
-people who only look for the formats find them first.
+An installed package has them in `connector/_schemas`; in a source tree they are beside the package, where people look
+for formats first.
 """
 
 import json
@@ -15,7 +15,7 @@ _SUFFIX: Final = ".schema.json"
 def schema_dir() -> Path:
     """Return the folder of the shipped schemas.
 
-    Raises FileNotFoundError when there is none, which means that the installation is broken.
+    Raises FileNotFoundError if there is none, which means that the installation is broken.
     """
     for folder in (_PACKAGE / "_schemas", _PACKAGE.parent / "schemas"):
         if folder.is_dir():
@@ -31,7 +31,7 @@ def schema_names() -> list[str]:
 def read_schema(name: str) -> dict[str, Any]:
     """Return one shipped schema by its name; without a version (`settings`), its newest one.
 
-    Raises KeyError when there is none of that name.
+    Raises KeyError if there is none with this name.
     """
     names = schema_names()
     versions = [known for known in names if known.rpartition(".v")[0] == name and known.rpartition(".v")[2].isdigit()]

@@ -1,8 +1,8 @@
-"""Secrets that change while we run: a key file that is replaced must not need a restart.
+"""Secrets that change while we run: replacing a key file must not need a restart.
 
-Only what a file brought can change, so only texts of the settings file with `${file:...}` in them are looked at
-again, as they stood when it was read. The settings file itself is not read again: what else was changed in it is the
-business of the next start. So are Kafka's passwords, which its clients take when they are made.
+Only texts of the settings file with `${file:...}` are resolved again, as they were when it was read. The settings file
+itself is not read again: other changes take effect at the next start, and so do Kafka's passwords, which its clients
+take when they are created.
 """
 
 import os
@@ -38,9 +38,9 @@ _CHECKS: Final[dict[str, Callable[[str], str]]] = {
 
 
 class Secrets:
-    """The secrets in use now. At first those of the settings; `read_again` takes over what their files say by then.
+    """The secrets in use now: those of the settings at first; `read_again` updates them from their files.
 
-    One per process. A value is replaced as a whole, so any thread may read while another one reads again.
+    One per process. A value is replaced as a whole, so any thread may read while another one updates.
     """
 
     def __init__(self, settings: Settings, *, environ: Mapping[str, str] | None = None) -> None:
@@ -49,7 +49,7 @@ class Secrets:
         self._origin = settings.origin
         self._trace_headers = {name: dotted(("traces", "headers", name)) for name in settings.traces.headers}
         self._reading = Lock()
-        """Held by whoever reads again, or one that has read before could put back what another has found since."""
+        """Held while reading again; otherwise a slower reader could restore older values."""
         self._current: dict[str, SecretStr | None] = {
             API_KEY: settings.trackly.api_key,
             WEB_TOKEN: settings.web.token,
@@ -68,7 +68,7 @@ class Secrets:
         return key
 
     def web_token(self) -> SecretStr | None:
-        """Return the token of whoever may resume a stream, if there is one."""
+        """Return the token that allows to pause and resume streams, if there is one."""
         return self._current[WEB_TOKEN]
 
     def registry_password(self) -> SecretStr | None:
@@ -80,7 +80,7 @@ class Secrets:
         return self._current[REGISTRY_TOKEN]
 
     def trace_headers(self) -> dict[str, SecretStr]:
-        """Return the headers by which a collector of traces knows us, by name."""
+        """Return the authentication headers for the collector of traces, by name."""
         current = self._current
         found = {name: current[path] for name, path in self._trace_headers.items()}
         return {name: value for name, value in found.items() if value is not None}
@@ -88,8 +88,8 @@ class Secrets:
     def read_again(self) -> frozenset[str]:
         """Read the files again and return the paths of the secrets that changed.
 
-        Raises SettingsError when a file cannot be read or holds no usable secret. That one keeps its last good value
-        (a mount that is just being replaced looks like a missing file); the others are taken over all the same.
+        Raises SettingsError if a file cannot be read or contains no usable secret. That one keeps its last good value
+        (a mount that is just being replaced looks like a missing file); the others are updated all the same.
         """
         if self._origin is None:
             return frozenset()

@@ -1,7 +1,7 @@
-"""The settings of one connector: what a settings file means once it has been read.
+"""The settings of one connector: the content of a settings file after loading.
 
-`load.py` reads the file and runs the checks that span several settings (`checks`); code that builds these
-models itself, as tests do, gets the checks of each single value only.
+`load.py` reads the file and runs the checks across settings (`checks`); code that builds these models itself, as tests
+do, gets only the checks of single values.
 """
 
 from typing import Annotated, Final, Literal, Self
@@ -19,11 +19,11 @@ from connector.config.streams import StreamSettings
 from connector.config.trackly import TracklySettings, check_api_key, check_header
 
 MIN_TOKEN: Final = 16
-"""Characters of a token: anything that is easily typed is easily guessed."""
+"""Characters of a token: anything easily typed is easily guessed."""
 
 
 def check_web_token(value: str) -> str:
-    """Return the token when it can travel in a header and is long enough; say what is wrong without repeating it."""
+    """Return the token if it is long enough and valid in a header; errors do not repeat it."""
     check_api_key(value)
     if len(value) < MIN_TOKEN:
         raise ValueError(f"must have at least {MIN_TOKEN} characters")
@@ -31,7 +31,7 @@ def check_web_token(value: str) -> str:
 
 
 def _peer(value: str) -> str:
-    """Return the address of another member's pages as a URL without a slash at its end."""
+    """Return the URL of another member's pages, without a slash at its end."""
     address = value if "://" in value else f"http://{value}"
     url = check_url(address, instead="; peers know each other by web.token")
     if urlsplit(url).port is None and "://" not in value:
@@ -161,7 +161,7 @@ class Settings(Model):
 
     @property
     def origin(self) -> Origin | None:
-        """Return where these settings were read, or None when code built them."""
+        """Return where these settings were read, or None if code built them."""
         return self._origin
 
     @property
@@ -171,7 +171,7 @@ class Settings(Model):
 
     @property
     def formats(self) -> dict[KeyPath, FormatSettings]:
-        """Return the formats of all topics of all streams, each by where it stands."""
+        """Return the formats of all topics of all streams, each by its path."""
         return {
             ("streams", index, *below): chosen
             for index, stream in enumerate(self.streams)
@@ -183,7 +183,7 @@ class Settings(Model):
         return self.model_copy(update={"workers": count})
 
     def with_origin(self, origin: Origin) -> Self:
-        """Return the same settings, knowing where they were read."""
+        """Return the same settings with their origin."""
         known = self.model_copy()
         known._origin = origin  # noqa: SLF001  (our own copy)
         return known

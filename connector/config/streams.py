@@ -1,7 +1,7 @@
 """One stream: from which topics to which operation, in which batches, and what happens when something fails.
 
-Defaults are the values that were measured or that the platform states; each bound says where the far end, or
-arithmetic, stops. What spans several settings is checked in `checks`.
+Defaults are measured, or stated by the platform; bounds are those of the far end, or of arithmetic. Checks across
+settings are in `checks`.
 """
 
 import re
@@ -24,7 +24,7 @@ InDoubt = Literal["dead_letter", "resend", "hold"]
 Code = Annotated[str, Field(min_length=1, max_length=100)]
 
 DEFAULT_CEILING: dict[Mode, int] = {"bulk": 64, "single": 256}
-"""Requests at once when `concurrency.max` is left out: small requests need more of them to fill the same time."""
+"""Concurrent requests without `concurrency.max`: smaller requests need more of them for the same throughput."""
 
 
 def _replication(value: int) -> int:
@@ -34,7 +34,7 @@ def _replication(value: int) -> int:
 
 
 def _start(value: Any) -> Any:
-    """Read a time in ISO 8601 form; leave the two words, and times that are times already, as they are."""
+    """Parse a time in ISO 8601; the two words, and values that are times already, stay as they are."""
     moment = value
     if isinstance(value, str) and value not in {"earliest", "latest"}:
         try:
@@ -115,7 +115,7 @@ class PaceSettings(Model):
 
     @property
     def is_on(self) -> bool:
-        """Tell whether any list has a pace."""
+        """Whether any list has a pace."""
         return self.messages_per_minute is not None or bool(self.lists)
 
 
@@ -144,7 +144,7 @@ class BreakerSettings(Model):
     failures: Annotated[int, Field(ge=1, le=1_000)] = 5
     """Failed requests in a row, with none succeeding, that open the circuit; or requests in a row that are told to
     wait, after which the whole stream waits."""
-    # A probe is one small request; full speed within 5 s of an outage's end leaves room for no longer wait than this.
+    # A probe is one small request; a longer wait would not allow full speed within 5 s of an outage's end.
     probe_secs: Seconds = 0.5
     """Wait before the first probe, in seconds; it doubles."""
     probe_max_secs: Seconds = 2.0
@@ -262,7 +262,7 @@ class ContactsSettings(Model):
 
 
 def naming(topics: Sequence[str]) -> Callable[[str], bool]:
-    """Return what tells whether a topic is one of these, names and patterns (`^...`), as librdkafka reads them."""
+    """Return a predicate for topics that match one of these, names and patterns (`^...`), as in librdkafka."""
     names = frozenset(topics)
     patterns = [re.compile(topic) for topic in topics if topic.startswith("^")]
     return lambda topic: topic in names or any(pattern.search(topic) for pattern in patterns)
@@ -341,12 +341,12 @@ class StreamSettings(Model):
     """Creation of missing topics."""
 
     def reads(self, topic: str) -> bool:
-        """Tell whether a topic is among those of the stream."""
+        """Return whether the stream reads a topic."""
         return naming(self.sources)(topic)
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Return what is read, names and a pattern (`^...`), without what is sent again."""
+        """Return the names or the pattern (`^...`) that are read, without the redrive topic."""
         return (*self.topics, *([] if self.pattern is None else [self.pattern]))
 
     @property
@@ -356,19 +356,19 @@ class StreamSettings(Model):
 
     @property
     def redrive_topic(self) -> str:
-        """Return the topic where dead letters go to be sent again, which the stream reads beside its own."""
+        """Return the redrive topic, to which dead letters are sent again, and which the stream reads beside its own."""
         return f"{self.name}.redrive"
 
     def redrive_group(self, rule: str) -> str:
-        """Return the consumer group of a rule by which the stream sends dead letters again."""
+        """Return the consumer group of one of the stream's redrive rules."""
         return f"{self.group}.redrive.{rule}"
 
     def variants(self) -> "list[StreamSettings]":
-        """Return the settings as they are for topics that no override names, then as each override has them."""
+        """Return the settings for topics without an override, then those for each override."""
         return [self, *map(self._overridden, self.overrides)]
 
     def variant_for(self, topic: str) -> int:
-        """Return which of the variants a topic has."""
+        """Return the index in `variants` for a topic."""
         return next((index for index, over in enumerate(self.overrides, start=1) if over.names(topic)), 0)
 
     def _overridden(self, over: OverrideSettings) -> "StreamSettings":
@@ -381,21 +381,21 @@ class StreamSettings(Model):
 
     @property
     def formats(self) -> dict[KeyPath, FormatSettings]:
-        """Return the formats of its topics, each by where it stands below the stream."""
+        """Return the formats of its topics, each by its path below the stream."""
         others = {("overrides", index, "format"): over.format for index, over in enumerate(self.overrides)}
         return {("format",): self.format, **{path: chosen for path, chosen in others.items() if chosen is not None}}
 
     @property
     def ceiling(self) -> int:
-        """Return the most requests at once: as set, or what suits the mode."""
+        """Return the maximum concurrency: the setting, or what suits the mode."""
         return self.concurrency.max or DEFAULT_CEILING[self.mode]
 
     @property
     def in_doubt(self) -> InDoubt:
-        """Return what becomes of records in doubt: as set, or what a repeat would cost at the endpoint.
+        """Return what becomes of records in doubt: the setting, or by what a repeat would cost at the endpoint.
 
-        A repeated history send or click is skipped by the platform, and a contact without journeys is an
-        upsert; a repeat of anything else texts somebody twice or counts money twice.
+        The platform skips a repeated history send or click, and a contact without journeys is an upsert; repeating
+        anything else texts somebody twice or counts money twice.
         """
         if self.delivery.in_doubt is not None:
             return self.delivery.in_doubt

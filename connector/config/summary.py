@@ -1,4 +1,4 @@
-"""What settings amount to, in sentences: the chains of time limits with their sums, and what to keep in mind."""
+"""A summary of settings in sentences: the chains of time limits with their sums, and notes."""
 
 from collections.abc import Iterator
 

@@ -12,14 +12,14 @@ from connector.config.model import Model, Seconds, Secret, secret_by
 DEFAULT_BASE_URL = "https://app.tracklysms.com/api/v2"
 
 _VARIABLE: Final = re.compile(r"\$[A-Z_][A-Z0-9_]*|%[A-Z_][A-Z0-9_]*%")
-"""`$NAME` or `%NAME%`. Keys and tokens are made by machines; a password may be so on purpose."""
+"""`$NAME` or `%NAME%`. Only rejected for generated keys and tokens; a password may look like this."""
 
 
 def check_api_key(value: str) -> str:
-    """Return the key when it can travel in a header as it is; say what is wrong with it without repeating it.
+    """Return the key if it is valid in a header; errors do not repeat it.
 
-    The platform answers a key with stray white space like an unknown one (401), which would hold every
-    stream; so the slip is named here instead. So is a variable in a shell's form, whose name anybody could guess.
+    The platform answers a key with stray white space like an unknown one (401), which would hold every stream; so this
+    is reported here. So is an unexpanded shell variable, whose name anybody could guess.
     """
     if _VARIABLE.fullmatch(value):
         raise ValueError("must not be a shell variable, which is not expanded here: write ${env:NAME}")
@@ -29,7 +29,7 @@ def check_api_key(value: str) -> str:
 
 
 def check_header(value: str) -> str:
-    """Return the value of a header when it can travel as it is; say what is wrong with it without repeating it."""
+    """Return the value of a header if it is valid; errors do not repeat it."""
     if not value:
         raise ValueError("must not be empty")
     if value != value.strip():

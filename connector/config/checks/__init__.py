@@ -1,9 +1,8 @@
-"""What must fit together: rules that no single setting can break alone.
+"""What must fit together: rules about several settings.
 
-Time limits form chains (a request must end before the drain, the drain before the grace period), topics must not
-feed on themselves, and settings that would do nothing are refused, because whoever wrote them expected something.
-Each rule gives its sum in the message, and names the settings it looked at: when one of those is wrong already, the
-rule has nothing to say.
+Time limits form chains (a request must end before the drain, the drain before the grace period), topics must not feed
+themselves, and settings without effect are rejected, because their author expected one. Each rule shows its sum in the
+message, and names the settings that it looked at: if one of those is wrong already, the rule is not reported.
 """
 
 from collections.abc import Iterator
@@ -52,10 +51,10 @@ RULES: Final = (
     "`schema_registry.timeout_secs` < `kafka.max_poll_interval_secs`",
     "`trackly.base_url` is https, unless it stays on this machine or `trackly.allow_plain_http` is set",
 )
-"""The rules of this package for the reference page, in the words of an operator."""
+"""The rules of this package for the reference page, in an operator's words."""
 
 
 def conflicts(settings: Settings) -> Iterator[Fault]:
-    """Yield everything in the settings that does not fit together. Looks for the named files, too."""
+    """Yield everything in the settings that does not fit together. Also checks named files."""
     for rules in (limits, connections, topics, events):
         yield from rules.faults(settings)

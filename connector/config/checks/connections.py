@@ -1,4 +1,4 @@
-"""How the far ends are reached: who we are there, what must not travel in the clear, and files that are of use."""
+"""Connections: credentials, what must not be sent unencrypted, and usable files."""
 
 import os
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from connector.config.problems import Fault, KeyPath, number
 from connector.config.settings import Settings, TraceSettings
 
 SOCKET_TIMEOUT_MARGIN_MS: Final = 100
-"""librdkafka wants `socket.timeout.ms` at least this much below `transaction.timeout.ms`."""
+"""librdkafka requires `socket.timeout.ms` to be at least this much below `transaction.timeout.ms`."""
 
 _FILES: Final = ("ca_file", "cert_file", "key_file")
 
 
 def faults(settings: Settings) -> Iterator[Fault]:
-    """Yield what is wrong with connections. Looks for the named files, too."""
+    """Yield what is wrong with connections. Also checks named files."""
     yield from _properties(settings.kafka)
     yield from _security(settings.kafka)
     yield from _trackly(settings)
@@ -93,7 +93,7 @@ def _has_oauth(kafka: KafkaSettings) -> bool:
 
 
 def _both(at: KeyPath, owner: object, one: str, other: str) -> Iterator[Fault]:
-    """Refuse one of two settings that are of use together alone."""
+    """Refuse one of two settings that only work together."""
     for given, lacking in ((one, other), (other, one)):
         if getattr(owner, given) is not None and getattr(owner, lacking) is None:
             yield Fault((*at, lacking), f"is required with {given}", ((*at, given),))

@@ -1,4 +1,4 @@
-"""What becomes of an event: what its operation uses, its format, and the mapping and the function that shape it."""
+"""How events are made and used: the fields of the operation, the format, the mapping and the transform."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from connector.mapping.mapping import InvalidMappingError, compile_mapping
 
 
 def faults(settings: Settings) -> Iterator[Fault]:
-    """Yield what is wrong with how events are made and used. Imports the functions that are named."""
+    """Yield what is wrong with how events are made and used. Imports the named functions."""
     for index, stream in enumerate(settings.streams):
         at: KeyPath = ("streams", index)
         yield from _operation(stream, at)
@@ -128,10 +128,10 @@ def _mapping(stream: StreamSettings, mapping: MappingSettings | None, at: KeyPat
 
 
 def _fixed_lists(spec: Any) -> Iterator[tuple[KeyPath, Any]]:
-    """Yield the lists that a choice names itself, each by where it stands; null is none."""
+    """Yield the list numbers that a choice contains, each with its path; null is skipped."""
     match spec:
         case {"table": dict(table)}:
-            if all(isinstance(number, str) for number in table.values()):  # else that is told of the table
+            if all(isinstance(number, str) for number in table.values()):  # otherwise the table itself is reported
                 yield from ((("table", name), number) for name, number in table.items())
             if isinstance(spec.get("default"), str):
                 yield ("default",), spec["default"]
@@ -146,11 +146,11 @@ def _fixed_lists(spec: Any) -> Iterator[tuple[KeyPath, Any]]:
 
 
 def _two_lists(base: MappingSettings | None, over: MappingSettings, at: KeyPath, path: KeyPath) -> Iterator[Fault]:
-    """Refuse an override by which a list is chosen in two places, one of which is the stream's own mapping."""
+    """Refuse an override with which a list is chosen in two places, one of them the stream's own mapping."""
     chosen, field = over.list_number is not None, over.fields.get("list_number") is not None
     whole = over.over(base)
     if chosen is field or whole.list_number is None or "list_number" not in whole.fields:
-        return  # where both stand in the override, that is told of it alone
+        return  # both in the override is reported once, there
     here: KeyPath = ("list_number",) if chosen else ("fields", "list_number")
     there: KeyPath = ("fields", "list_number") if chosen else ("list_number",)
     other = (*at, "mapping", *there)

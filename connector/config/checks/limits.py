@@ -1,6 +1,6 @@
-"""Limits of time and number: chains of which each must not use room for the next, and least numbers below most.
+"""Limits of time and number: chains in which no limit may use the room of the next, and minimums below maximums.
 
-A message gives the sum.
+Messages contain the sum.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from connector.config.settings import Settings
 from connector.config.streams import StreamSettings
 
 TICK_ALLOWANCE_SECS: Final = 1.0
-"""What the last tick of a drain may take: a small tick takes 6-13 ms, one that waits for a rebalance some hundred."""
+"""What the last tick of a drain may take: a small tick takes 6-13 ms, one during a rebalance some hundred."""
 
 
 def faults(settings: Settings) -> Iterator[Fault]:
@@ -54,7 +54,7 @@ def _trackly(settings: Settings) -> Iterator[Fault]:
 
 
 def _drain(settings: Settings, stream: StreamSettings, at: KeyPath) -> Iterator[Fault]:
-    """Request + tick <= drain < grace, and drain < the longest time without a poll: a revoke waits for the drain."""
+    """Request + tick <= drain < grace, and drain < `max_poll_interval_secs`: a revoke waits for the drain."""
     drain, total = stream.delivery.drain_secs, settings.trackly.timeouts.total_secs
     grace, poll = settings.shutdown.grace_secs, settings.kafka.max_poll_interval_secs
     path, at_window = (*at, "delivery", "drain_secs"), (*at, "batch", "window_ms")

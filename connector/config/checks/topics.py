@@ -1,4 +1,4 @@
-"""What a stream reads and writes: topics that must not feed on themselves, names, groups, and what is sent again."""
+"""What a stream reads and writes: topics that must not feed themselves, names, groups, and redrive rules."""
 
 import difflib
 import re
@@ -12,7 +12,7 @@ from connector.core.reasons import REASONS
 
 
 def faults(settings: Settings) -> Iterator[Fault]:
-    """Yield what is wrong with topics, within streams and among them."""
+    """Yield what is wrong with topics, within streams and between them."""
     for index, stream in enumerate(settings.streams):
         at: KeyPath = ("streams", index)
         yield from _topics(stream, at)
@@ -77,7 +77,7 @@ def _redrive(stream: StreamSettings, at: KeyPath) -> Iterator[Fault]:
 
 
 def _reads_or_writes(stream: StreamSettings, at: KeyPath, topic: str) -> KeyPath | None:
-    """Return the setting by which a stream has to do with a topic, None where it has not."""
+    """Return the setting by which a stream reads or writes a topic, None if it does neither."""
     if topic in stream.topics:
         return (*at, "topics")
     if stream.pattern is not None and re.search(stream.pattern, topic):
@@ -114,7 +114,7 @@ def _unique(streams: list[StreamSettings], key: str, value_of: Callable[[StreamS
     for index, stream in enumerate(streams):
         value = value_of(stream)
         same_name = value in first and streams[first[value]].name == stream.name
-        if value in first and (key == "name" or not same_name):  # a name given twice says it all
+        if value in first and (key == "name" or not same_name):  # a repeated name is reported once
             other: KeyPath = ("streams", first[value], key)
             looked_at: tuple[KeyPath, ...] = (other, ("streams", first[value], "name"), ("streams", index, "name"))
             yield Fault(("streams", index, key), f"must be unique; {value} is that of {dotted(other[:2])}", looked_at)
