@@ -1,4 +1,4 @@
-"""How the core's laws are tried: as many examples in CI as at a desk, but there the same ones each time."""
+"""Hypothesis profiles of the core's laws: as many examples in CI as locally, but always the same ones."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Chunks and batches for the core's tests, made in one line, and what is inside them told in plain numbers."""
+"""Chunks and batches for the core's tests, built in one line, and their contents as plain numbers."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
@@ -22,9 +22,9 @@ def chunk(
     epoch: int = 1,
     sizes: Sequence[int] | None = None,
 ) -> Chunk:
-    """Return a chunk whose records say where they stand; with `sizes`, records of so many bytes, as good as they fit.
+    """Return a chunk whose records contain their position; with `sizes`, records of about so many bytes.
 
-    Like an event that has the API's shape, the column that goes into the request is the column of values itself.
+    As for an event that has the API's shape, the column for the request is the column of values itself.
     """
     places = list(offsets)
     values: list[bytes] = [b"%s@%d" % (partition.topic.encode(), offset) for offset in places]
@@ -42,12 +42,12 @@ def batch(*chunks: Chunk, batch_id: str = "t-1", envelope: int = 0, family: int 
 
 
 def positions(chunks: Iterable[Chunk]) -> list[Position]:
-    """Return where the records of some chunks stand, in the order of a request."""
+    """Return the positions of the records of some chunks, in the order of a request."""
     return [(piece.partition, offset) for piece in chunks for offset in piece.offsets]
 
 
 def rows(pieces: Iterable[Chunk]) -> Iterator[tuple[object, ...]]:
-    """Yield each record with all that its columns hold."""
+    """Yield each record with everything in its columns."""
     for piece in pieces:
         for at, offset in enumerate(piece.offsets):
             yield (
@@ -66,7 +66,7 @@ def rows(pieces: Iterable[Chunk]) -> Iterator[tuple[object, ...]]:
 
 
 def rising(*, max_size: int = 40, top: int = 200) -> st.SearchStrategy[list[int]]:
-    """Draw offsets that rise, holes between them included."""
+    """Draw ascending offsets, with holes between them."""
     return st.sets(st.integers(0, top), min_size=1, max_size=max_size).map(sorted)
 
 

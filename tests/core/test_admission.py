@@ -1,4 +1,4 @@
-"""The way into batches: what waits for its key or its list, and what becomes of it then."""
+"""Admission to batches: what waits for its key or its list, and what becomes of it."""
 
 from connector.core.admission import Admission
 from connector.core.batching import Batch, Batcher, BatchLimits
@@ -67,7 +67,7 @@ def test_company_that_came_later_goes_with_the_record_that_has_waited() -> None:
 
 
 def test_a_record_that_waits_for_its_list_keeps_its_key() -> None:
-    """Otherwise a later one of the key would pass it on its way to another list."""
+    """Otherwise a later record with the key could overtake it on its way to another list."""
     way = admission(by_key=True, pace=Pace(None, {SLOW: 6}), max_records=1)
     (first,) = way.take([(None, keyed("a"))], now=0)
     way.take([(None, keyed("b", start=1))], now=0)
@@ -95,7 +95,7 @@ def test_a_pace_is_not_used_up_while_nothing_may_start() -> None:
 
 
 def test_whatever_one_step_fills_is_all_told() -> None:
-    """Of lanes that one chunk is sorted into, of keys freed together, of lists whose time has come together."""
+    """Of lanes that one chunk is divided into, of keys freed together, of lists whose turn comes together."""
     way = admission(by_key=True, max_records=1)
     first = way.take([(None, keyed("ab")), (None, keyed("cd", start=2, number=OTHER))], now=0)
     assert offsets(first) == [[0], [1], [2], [3]]
@@ -124,7 +124,7 @@ def test_what_is_held_is_open_or_waits_for_its_key_or_for_its_list() -> None:
 
 
 def test_only_so_many_batches_are_closed_by_their_window_as_may_start() -> None:
-    """Others had better wait for more records, however they came to be open."""
+    """The others had better wait for more records, however they were opened."""
     way = admission(by_key=True)
     for at, lane in enumerate("xyz"):
         way.take([(lane, keyed(lane, start=at))], now=0)

@@ -1,4 +1,4 @@
-"""Laws of cutting records into requests: none is lost, none is in two, and no request passes a limit."""
+"""Laws of cutting records into requests: none is lost, none is in two, and no request exceeds a limit."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
@@ -79,7 +79,7 @@ def test_a_batch_knows_its_count_and_its_bytes(run: Poured) -> None:
 
 @given(poured())
 def test_a_batch_that_closed_by_a_limit_had_no_room_for_the_next_record(run: Poured) -> None:
-    """Requests are as full as they may be: what is cheap per request must not be sent in dribs and drabs."""
+    """Requests are as full as possible, because each has a fixed cost."""
     limits = run.batcher.limits
     by_lane = defaultdict(list)
     for made in run.came_out:
@@ -176,7 +176,7 @@ def test_the_real_body_never_passes_the_byte_limit(
 
 @given(st.lists(st.integers(100, 3_000), min_size=1, max_size=30), st.integers(4_000, 9_000), st.booleans())
 def test_small_and_large_records_make_the_same_bodies(sizes: list[int], max_bytes: int, again: bool) -> None:
-    """Small ones are joined when they come, large ones when they are posted, and either anew when that is repeated."""
+    """Small records are joined when they arrive, large ones when they are posted, and both again on a retry."""
     operation = Operation("send", Rules(max_body_bytes=max_bytes))
     batcher = Batcher(BatchLimits(1_000, max_bytes, 1.0, operation.envelope_bytes), "b")
 
@@ -232,7 +232,7 @@ def test_each_lane_has_its_own_window() -> None:
 
 
 def test_the_first_record_always_fits() -> None:
-    """It was checked before; a limit that was lowered since must not keep it here for ever."""
+    """It was checked before; a limit that was lowered since must not keep it here forever."""
     batcher = Batcher(BatchLimits(10, 1_000, 5.0, 2), "b")
     batcher.byte_limit.limit = 20
 

@@ -1,4 +1,4 @@
-"""Laws of the gate: when batches may start, what opens and closes it, and whose failure a failure is."""
+"""Laws of the gate: when batches may start, what opens and closes it, and whose fault a failure is."""
 
 from collections.abc import Callable
 from typing import Final
@@ -123,7 +123,7 @@ def test_a_second_probe_says_nothing_while_a_batch_is_let_through() -> None:
 
 
 def test_answers_that_come_while_it_holds_do_not_put_its_probe_off() -> None:
-    """Many batches may be under way when the first is refused; each would double the delay."""
+    """Many batches may be in flight when the first is rejected; each would double the delay."""
     gate = made(refuses(now=5.0), *[refuses(now=6.0)] * 9, fails(2, now=7.0))
 
     assert (gate.state, gate.next_probe_at) == ("open", 15.0)
@@ -183,7 +183,7 @@ def test_stopping_is_news_once_and_keeps_its_reason() -> None:
     ids=["passes", "fails", "refused", "probe passes", "probe fails"],
 )
 def test_only_the_operator_ends_what_waits_for_the_operator(step: Callable[[Gate], object]) -> None:
-    """Also when a probe or a batch was under way as the stream was stopped, and whatever came of it."""
+    """Also if a probe or a batch was in flight when the stream was stopped, whatever its result."""
     gate = made(refuses(), stops(), step, passes(2))
 
     assert (gate.state, gate.allowed(0)) == ("open", 0)
@@ -200,7 +200,7 @@ def test_the_operators_word_ends_any_hold() -> None:
 
 
 def test_a_hold_that_a_probe_ends_is_there_again_after_the_operators_word() -> None:
-    """A storm of what had expired meanwhile may come in between; that the platform works again nobody has seen yet."""
+    """A storm of expired records may come in between; nobody has seen yet that the platform works again."""
     gate = made(*OUTAGE, probes(ok=True, now=4.0), stops(now=5.0))
     gate.resume()
 
@@ -273,7 +273,7 @@ def test_what_is_long_past_is_forgotten() -> None:
 
 
 def test_families_are_forgotten_that_were_not_heard_of_for_long() -> None:
-    """A stream makes millions of them."""
+    """A stream creates millions of them."""
     gate = made(*[fails(family) for family in range(1_000)], *[passes(family) for family in range(1_000, 1_032)])
 
     assert gate.others_pass(5_000, since=0.0)
@@ -287,7 +287,7 @@ def test_pieces_of_one_batch_are_not_others() -> None:
 
 
 def test_a_batch_that_fails_again_and_again_counts_once() -> None:
-    """Or two bad records of a slow topic would show each other that the platform does not work, for ever."""
+    """Otherwise two bad records of a slow topic would look like an outage to each other, forever."""
     gate = made(*[fails(7, now=1.0), fails(8, now=1.0)] * 20, *[passes(family, now=2.0) for family in (1, 2, 3)])
 
     assert gate.others_pass(7, since=1.0)
@@ -301,7 +301,7 @@ def test_what_is_refused_speaks_against_those_that_pass() -> None:
 
 
 def test_suspects_say_nothing_of_the_platform() -> None:
-    """Pieces of a few bad batches are answered more often than all others."""
+    """Pieces of a few bad batches are answered more often than all other batches."""
     suspects = [
         lambda gate, family=family, step=step: step(gate, family, now=2.0, suspect=True)
         for family in range(100, 140)
@@ -344,7 +344,7 @@ def test_what_is_told_while_others_pass_is_meant_for_few() -> None:
 
 
 def test_what_is_told_when_all_were_told_or_failed_before_is_meant_for_all() -> None:
-    """A platform that has just come back, or is to be tried."""
+    """A platform that has just come back, or is on trial."""
     assert told(made(*OUTAGE, probes(ok=True, now=4.0)), 1)
 
 
@@ -370,7 +370,7 @@ def test_a_batch_that_is_blamed_holds_nothing_up() -> None:
 
 
 def test_what_passed_before_an_outage_does_not_speak_against_it() -> None:
-    """Nor does one late answer to a request from before: it passed, and all that was posted since failed."""
+    """Nor does one late answer to an earlier request: it passed, and everything posted since failed."""
     gate = made(*[passes(family, now=1.0) for family in range(20, 40)], fails(7, now=2.0), passes(50, now=2.1))
     for family in (8, 9, 10):
         gate.failed(family, now=3.0, detail="")
@@ -379,7 +379,7 @@ def test_what_passed_before_an_outage_does_not_speak_against_it() -> None:
 
 
 def test_what_passes_in_the_end_does_not_make_up_for_having_failed() -> None:
-    """A platform that fails for most at random lets each pass at last, and is not the fault of those that wait."""
+    """A platform that fails most requests at random lets each pass in the end; waiting batches are not at fault."""
     gate = made(fails(7, now=1.0), *[fails(family, now=1.0) for family in (1, 2, 3)], passes(4, now=2.0))
     for family in (1, 2, 3):
         gate.passed(family, now=3.0)
@@ -405,7 +405,7 @@ def test_failures_of_others_that_are_over_do_not_speak_against_the_probe() -> No
 
 
 def test_a_probe_that_passed_does_not_count_while_other_batches_fail() -> None:
-    """An endpoint that is down behind a working probe must not spend record after record."""
+    """An endpoint that is down behind a working probe must not use up record after record."""
     gate = made(*OUTAGE, probes(ok=True, now=4.0))
 
     assert not gate.others_pass(1, since=0.0)
@@ -488,7 +488,7 @@ class GateLaws(RuleBasedStateMachine):
     @rule(ok=st.booleans())
     @precondition(lambda self: self.gate.state == "open")
     def probed(self, ok: bool) -> None:
-        """Not only when one is due: a probe takes its time, and the hold may have changed meanwhile."""
+        """Not only when one is due: a probe takes time, and the hold may have changed meanwhile."""
         self.gate.probed(ok=ok, now=self.now)
 
         if self.stopped is None:

@@ -1,4 +1,4 @@
-"""A chunk that is cut keeps every column of the records that are left, and nothing of the others."""
+"""A chunk that is cut keeps every column of its records, and nothing of the others."""
 
 import tracemalloc
 from dataclasses import replace
@@ -81,7 +81,7 @@ def test_what_is_no_partition_is_refused(text: str) -> None:
 
 @given(chunks())
 def test_a_chunk_weighs_more_than_its_bytes(whole: Chunk) -> None:
-    """The budget counts the columns that hold bytes, headers, and the objects around each record."""
+    """The budget counts the columns with bytes, headers, and the objects around each record."""
     columns = [whole.values]
     if whole.wire is not None and whole.wire is not whole.values:
         columns.append(whole.wire)

@@ -1,4 +1,4 @@
-"""Laws of the adaptive limit: its bounds, how it rises and falls, and the word it gives for it."""
+"""Laws of the adaptive limit: its bounds, how it rises and falls, and the reason that it gives."""
 
 import heapq
 import random
@@ -14,7 +14,7 @@ POLICY: Final = ConcurrencyPolicy(min=1, max=64)
 
 
 def started(policy: ConcurrencyPolicy = POLICY, *, answers: int = 0, now: float = 0.0) -> ConcurrencyLimit:
-    """Return a limit after some quick answers while it was used to the full."""
+    """Return a limit after some fast answers while it was fully used."""
     limit = ConcurrencyLimit(policy)
     for _ in range(answers):
         limit.answered(0.05, active=limit.limit, now=now)
@@ -40,7 +40,7 @@ def test_until_the_first_trouble_each_answer_raises_it_by_one() -> None:
 
 
 def test_the_ceiling_is_kept_after_a_fall_as_well() -> None:
-    """From then on it rises by fractions, which must not add up to one more."""
+    """After that it rises by fractions, which must not add up to one more."""
     limit = started(ConcurrencyPolicy(1, 10), answers=10)
     limit.troubled(now=0.0)
 
@@ -75,7 +75,7 @@ def test_after_trouble_twenty_round_trips_raise_it_by_twenty() -> None:
 
 
 def test_a_platform_that_is_slow_from_the_first_answer_on_is_no_trouble() -> None:
-    """The best that was seen is what it does: nothing says yet that it can do better."""
+    """The best latency seen is what it can do: nothing shows yet that it can do better."""
     limit = ConcurrencyLimit(POLICY)
     for _ in range(56):
         limit.answered(2.0, active=limit.limit, now=0.0)
@@ -92,7 +92,7 @@ def test_trouble_takes_a_share_of_it() -> None:
 
 
 def test_trouble_of_one_round_trip_counts_once() -> None:
-    """Sixty-four requests that fail together are one piece of news."""
+    """Sixty-four requests that fail together are one event."""
     limit = ConcurrencyLimit(POLICY)
     for _ in range(56):
         limit.answered(0.5, active=limit.limit, now=0.0)
@@ -124,7 +124,7 @@ def test_one_answer_that_takes_long_tells_nothing() -> None:
 
 @pytest.mark.parametrize("slow_share", [0.0, 0.1, 0.5, 0.9, 1.0])
 def test_small_batches_beside_large_ones_are_no_trouble(slow_share: float) -> None:
-    """Half of the answers took 5 ms and half 400 ms: each of these looked like a platform with too much to do."""
+    """Half of the answers took 5 ms and half 400 ms: each of these would look like an overloaded platform."""
     limit, dice = ConcurrencyLimit(POLICY), random.Random(1)
     under_way: list[tuple[float, float]] = []
     now, limits = 0.0, []
@@ -141,7 +141,7 @@ def test_small_batches_beside_large_ones_are_no_trouble(slow_share: float) -> No
 
 
 def test_an_overload_is_met_once_a_round_trip() -> None:
-    """Answers that were under way when it was lowered come late as well, and are the same piece of news."""
+    """Answers that were in flight when it was lowered come late as well, and are part of the same event."""
     limit = started(answers=56)
     for at in range(64):
         limit.answered(4.0, active=32, now=10 + at / 64)
@@ -179,7 +179,7 @@ def test_quick_answers_that_vary_do_not_lower_it() -> None:
 
 
 def test_a_platform_that_stays_slow_is_believed() -> None:
-    """Else a limit that was once spoilt by quick answers would starve at the floor for ever."""
+    """Otherwise a limit that was spoilt by fast answers would stay at the floor forever."""
     limit = started(answers=56)
     now = 0.0
     for _ in range(400):
@@ -247,7 +247,7 @@ def test_at_the_floor_nothing_moved(least: int) -> None:
 
 
 def test_after_an_outage_it_starts_low_and_doubles_again() -> None:
-    """So that full speed is back within a few round trips, and a platform that has just come back is not run over."""
+    """So that full speed is back within a few round trips, without overloading a platform that has just come back."""
     limit = started(answers=56)
     limit.troubled(now=0.0)
     assert limit.limit == 44
@@ -272,7 +272,7 @@ def test_a_restart_never_raises_it() -> None:
 
 
 def test_a_request_is_overdue_when_it_takes_far_longer_than_the_last_answers_took() -> None:
-    """That is what latency is told by; it is the last ones that count, not the best."""
+    """The measure is the latency of recent answers, not the best one."""
     limit = ConcurrencyLimit(POLICY)
 
     overdue = [limit.overdue_secs]

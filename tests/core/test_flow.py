@@ -1,4 +1,4 @@
-"""Plain facts about the flow of records: one for each rule that the laws try in all orders, and what they cost once."""
+"""Single facts about the flow of records: one for each rule that the laws try in all orders, and past bugs."""
 
 import random
 import zlib
@@ -19,7 +19,7 @@ from tests.core.making import A, B, C, batch, chunk, positions
 
 ROOMY = FlowLimits(max_in_flight_records=64_000, max_tick_records=100_000, max_tick_bytes=64_000_000)
 SMALL = replace(ROOMY, max_metadata=1_000)
-"""As much smaller than Kafka's metadata as these tests are smaller than what may be in flight."""
+"""As much smaller than Kafka's metadata as these tests are smaller than real streams."""
 
 DEAD = Verdict("dead_letter", "invalid_phone")
 DOUBT = Verdict("dead_letter", "in_doubt")
@@ -34,7 +34,7 @@ def flow(*partitions: Partition, limits: FlowLimits = ROOMY, progress: Progress 
 
 
 def read(made: Flow, *chunks: Chunk) -> None:
-    """Take in chunks that were just read, all of it new."""
+    """Take in chunks that were just read, all new."""
     for piece in chunks:
         assert positions(made.intake(piece).fresh) == positions([piece])
 
@@ -59,7 +59,7 @@ def said(tick: Tick | None, partition: Partition = A) -> Progress:
 
 
 def drained(made: Flow, *, turns: int, now: float = 0.0) -> int:
-    """Tick and have everything taken until nothing is left; return how many ticks that took."""
+    """Tick and have everything accepted until nothing is left; return the number of ticks."""
     for turn in range(turns):
         tick = made.plan(now=now + turn, slots=64)
         if tick is not None:
@@ -75,7 +75,7 @@ def drained(made: Flow, *, turns: int, now: float = 0.0) -> int:
 
 
 def test_the_oldest_batch_starts_however_many_stand_before_it() -> None:
-    """Where metadata has no room for more, what lets the committed offset advance must not wait behind it."""
+    """Where the metadata has no room, what lets the committed offset advance must not wait behind other batches."""
     made = flow(A, limits=FlowLimits(1, 100, 10_000, max_metadata=16))
     first, second, third = chunk(A, [0]), chunk(A, [1]), chunk(A, [2])
     read(made, first, second, third)
@@ -88,7 +88,7 @@ def test_the_oldest_batch_starts_however_many_stand_before_it() -> None:
 
 
 def test_holes_that_were_read_ahead_take_no_room() -> None:
-    """A compacted topic has a hole wherever one likes; what lies above all that is said need not be said."""
+    """A compacted topic may have holes anywhere; those above everything that is listed need not be listed."""
     offsets = sorted(random.Random(7).sample(range(30_000), 10_000))
     made = flow(A, limits=SMALL)
     for at in range(0, len(offsets), 1_000):
@@ -106,7 +106,7 @@ def test_holes_that_were_read_ahead_take_no_room() -> None:
 
 
 def test_failures_strewn_over_all_that_is_in_flight_do_not_block_the_partition() -> None:
-    """Three in ten fail for now: to say which takes more than the metadata holds, so it is said bit by bit."""
+    """Three in ten fail for now: listing them takes more than the metadata holds, so it is done bit by bit."""
     made = flow(A, limits=SMALL)
     for at in range(0, 16_000, 1_000):
         read(made, chunk(A, range(at, at + 1_000)))
@@ -125,7 +125,7 @@ def test_failures_strewn_over_all_that_is_in_flight_do_not_block_the_partition()
 
 
 def test_what_another_worker_settled_is_not_read_again_when_the_committed_offset_has_passed_it() -> None:
-    """The offset passes settled records that were not read yet: they are forgotten as settled ones, not as done."""
+    """The offset passes settled records that were not read yet: they are forgotten as settled, not as done."""
     made = flow(A, progress=Progress(0, settled=RangeSet([(1, 20)]), in_flight=RangeSet([(0, 1)])))
     doubtful = made.intake(chunk(A, range(10))).doubtful
     made.settle(Finished(doubtful, Verdicts(DOUBT)))
@@ -210,7 +210,7 @@ def test_what_surely_failed_is_taken_off_the_list_by_the_next_tick() -> None:
 
 
 def test_what_is_tried_again_takes_turns_with_what_is_ready() -> None:
-    """Of a few bad records there may be more to try again than may start: nothing else would start any more."""
+    """A few bad records may have more retries than may start: nothing else would start any more."""
     made = flow(A)
     read(made, chunk(A, range(6)))
     for offset in range(3):
@@ -288,7 +288,7 @@ def test_no_tick_names_a_partition_that_was_let_go() -> None:
 
 
 def test_a_partition_that_is_full_takes_no_slots_from_others() -> None:
-    """The oldest batch waits for its next attempt, and what is scattered above it takes all the room there is."""
+    """The oldest batch waits for its next attempt, and what is scattered above it takes all the room."""
     made = flow(A, B, limits=replace(ROOMY, max_metadata=60))
     made.add_ready([batch(chunk(A, range(2)))])
     [(oldest, _)] = started(made)
@@ -305,7 +305,7 @@ def test_a_partition_that_is_full_takes_no_slots_from_others() -> None:
 
 
 def full_partition() -> Flow:
-    """Return a flow with A full: every third record had no answer and is to be posted again; there is more that is new.
+    """Return a flow with A full: every third record had no answer and is to be posted again; others are new.
 
     Its first record waits for an attempt that is not due for long.
     """
@@ -337,7 +337,7 @@ def ticks(made: Flow, number: int, *, now: float = 0.0, slots: int = 64) -> None
 
 
 def test_in_a_full_partition_what_was_posted_before_is_posted_again() -> None:
-    """It is listed anyway, and only its end makes room: else one would be tried at a time, for half a minute each."""
+    """It is listed anyway, and only settling it makes room: otherwise one at a time, for half a minute each."""
     made = full_partition()
 
     ticks(made, 3, now=2.0)
@@ -346,7 +346,7 @@ def test_in_a_full_partition_what_was_posted_before_is_posted_again() -> None:
 
 
 def test_of_what_is_new_in_a_full_partition_one_record_at_a_time_is_posted() -> None:
-    """If nothing could pass there, records that are never answered would be taken for an outage."""
+    """If nothing could pass there, records that are never answered would look like an outage."""
     made = full_partition()
     seen = []
     for _ in range(3):
@@ -385,7 +385,7 @@ def test_a_full_partition_takes_no_slots_from_others_though_results_of_it_are_co
 @pytest.mark.parametrize("slots", [1, 2, 8])
 @pytest.mark.parametrize("crowded", [1, 4, 64])
 def test_what_waits_in_a_full_partition_takes_no_turn_from_what_is_ready_in_others(crowded: int, slots: int) -> None:
-    """Else what is tried again in others again and again has all of them."""
+    """Otherwise frequent retries on other partitions would take all turns."""
     made = flow(A, B, C, limits=replace(ROOMY, max_metadata=40))
     for offset in range(1, 400, 3):
         made.settle(Finished((chunk(A, [offset]),), Verdicts(SKIPPED)))
@@ -408,7 +408,7 @@ def test_what_waits_in_a_full_partition_takes_no_turn_from_what_is_ready_in_othe
 
 
 def test_what_has_changed_is_said_although_there_is_no_room_for_what_would_start() -> None:
-    """Else what surely failed stayed listed for as long as the partition is full."""
+    """Otherwise what certainly failed would stay listed for as long as the partition is full."""
     scattered = Progress(0, settled=RangeSet([(offset, offset + 1) for offset in range(10, 50, 2)]))
     made = flow(A, limits=replace(ROOMY, max_metadata=len(encode(scattered)) * 5 // 3), progress=scattered)
     made.add_ready([batch(chunk(A, range(3, 9, 2)))])
@@ -441,7 +441,7 @@ def test_results_of_a_partition_without_room_keep_no_results_of_others_from_bein
 
 
 def test_results_that_there_was_no_room_for_are_written_together_once_there_is() -> None:
-    """And not one by one with the committed offset, for which each would have a tick of its own."""
+    """And not one by one with the committed offset, which would take a tick for each."""
     made = flow(A, limits=replace(ROOMY, max_metadata=40), progress=Progress(0, in_flight=RangeSet([(0, 200)])))
     made.intake(chunk(A, range(200)))
     first = sorted(random.Random(3).sample(range(1, 200), 100))
@@ -476,7 +476,7 @@ def test_a_tick_with_results_of_a_partition_takes_along_what_may_start_there() -
 
 @pytest.mark.parametrize("goes", ["nothing", "it is let go", "it begins anew", "another one goes"])
 def test_a_tick_is_taken_back_whose_partition_goes_before_it_is_chosen_what_starts(goes: str) -> None:
-    """Its results are written by then, and must not be committed: whoever has the partition now writes its own."""
+    """Its results are written by then and must not be committed: the partition's new owner writes its own."""
     made = flow(A, B)
     made.settle(Finished((chunk(A, [0]),), Verdicts(SKIPPED)))
     tick = made.plan(now=0.0, slots=0)
@@ -542,7 +542,7 @@ def test_records_in_doubt_that_the_topic_no_longer_has_are_counted_and_settled()
 
 
 def test_what_can_not_be_read_behind_the_last_record_is_committed_once_all_is_settled() -> None:
-    """Else it looks, when retention has removed it, like a record that nobody has read."""
+    """Otherwise, once retention has removed it, it looks like records that nobody has read."""
     made = flow(A, progress=Progress(0, in_flight=RangeSet([(5, 7)])))
     read(made, chunk(A, range(3)))
     made.add_ready([batch(chunk(A, range(3)))])
@@ -559,7 +559,7 @@ def test_what_can_not_be_read_behind_the_last_record_is_committed_once_all_is_se
 
 
 def test_a_partition_whose_records_are_dropped_as_they_are_read_passes_over_nothing() -> None:
-    """The consumer is beyond them, but they are read again."""
+    """The consumer is past them, but they are read again."""
     made = flow(A, B)
     made.hold(A)
     made.begin_revoke([B])
@@ -584,7 +584,7 @@ def test_what_is_read_of_a_partition_that_is_gone_is_dropped() -> None:
 
 
 def test_a_partition_is_drained_once_all_that_was_posted_or_answered_of_it_is_committed_and_said() -> None:
-    """Before that, who owns it next would doubt its records, or post them again."""
+    """Before that, the next owner would treat its records as in doubt, or post them again."""
     made = flow(A, B)
     piece, other = chunk(A, range(3)), chunk(B, range(3))
     read(made, piece, other)
@@ -610,7 +610,7 @@ def test_a_partition_is_drained_once_all_that_was_posted_or_answered_of_it_is_co
 
 
 def test_what_was_listed_as_its_partition_was_about_to_go_is_off_the_list_before_that_is_drained() -> None:
-    """It is not posted any more: who owns the partition next would doubt it for nothing."""
+    """It will not be posted: the next owner would treat it as in doubt for nothing."""
     made, tick = about_to_start()
     made.begin_revoke([A])
     assert made.committed(tick) == []
@@ -661,7 +661,7 @@ def test_what_is_taken_out_are_the_chosen_records_and_all_others_start_in_their_
 def test_no_more_records_are_in_flight_than_may_be_and_one_batch_always_is(
     limit: int, counts: list[int], slots: int
 ) -> None:
-    """So many are in doubt after a crash, and a batch that is larger than the limit must not stand still."""
+    """That many are in doubt after a crash; and a batch that is larger than the limit must not stand still."""
     made = flow(A, limits=replace(ROOMY, max_in_flight_records=limit))
     read(made, chunk(A, range(sum(counts))))
     begin = 0
@@ -715,7 +715,7 @@ def test_a_trial_is_a_single_record_and_the_rest_of_its_batch_starts_next() -> N
 
 @pytest.mark.parametrize("goes", ["held", "revoking"])
 def test_what_comes_from_checks_after_its_partition_was_stopped_does_not_start_and_is_not_owed(goes: str) -> None:
-    """The reader checks what it has read without the lock; meanwhile an answer may be lost, say."""
+    """The reader checks records without the lock; meanwhile an answer may be lost, for instance."""
     made = flow(A, B)
     mine, other = chunk(A, range(3)), chunk(B, range(2))
     read(made, mine, other)
@@ -805,7 +805,7 @@ def about_to_start() -> tuple[Flow, Tick]:
 
 
 def lost_as_it_was_withdrawn() -> tuple[Flow, Progress]:
-    """Return a flow that lost a partition with a batch listed that was surely not taken, and what stands committed."""
+    """Return a flow that lost a partition with a batch listed that was certainly not accepted, and its commit."""
     made, tick = about_to_start()
     committed = said(tick)
     [(serial, _)] = made.committed(tick)
@@ -854,7 +854,7 @@ def test_what_was_listed_after_the_partition_had_gone_was_never_posted() -> None
 
 
 def test_an_answer_is_not_of_a_record_that_another_worker_has_settled_since() -> None:
-    """Nor of one that stands at its offset in a topic that was made anew."""
+    """Nor is it of a record at the same offset in a recreated topic."""
     made, tick = about_to_start()
     [(serial, _)] = made.committed(tick)
     made.release([A])
@@ -944,7 +944,7 @@ def test_records_without_a_time_have_no_age() -> None:
 
 
 def limited(made: Flow, count: int, *, now: float = 0.0) -> None:
-    """Have a request been lost of very many records, and one of so many been answered since."""
+    """Lose a request of very many records, and have one of `count` answered after it."""
     made.size.answered(count, now=now)
     assert made.size.lost(10_000, began=now - 30, due=now, now=now)
 
@@ -999,7 +999,7 @@ def test_what_was_posted_before_does_not_try_for_more() -> None:
 
 
 def test_parts_of_what_was_never_posted_tell_each_of_itself() -> None:
-    """A batch that holds one bad record must not make most others look as if they failed with it."""
+    """A batch with one bad record must not make most others look as if they failed with it."""
     made = flow(A)
     read(made, chunk(A, range(12)))
     made.add_ready([batch(chunk(A, range(12)), family=7)])

@@ -1,12 +1,12 @@
-"""The heart by laws: workers read, tick, post, lose partitions and crash, and two ledgers judge them.
+"""Laws of the flow: workers read, tick, post, lose partitions and crash in any order; ledgers judge the result.
 
 The model keeps three ledgers. The broker's: what is committed with which progress, and every result that a committed
-tick wrote. The platform's: which records were posted, and of which posts it is known that they were not taken. The
-topic's: which offsets there are. Whatever is done in whatever order, a post was listed before it was made, nothing is
-posted again that may have been taken, and when all is said and done each record has one result.
+tick wrote. The platform's: which records were posted, and which posts are known not to have been accepted. The topic's:
+which offsets exist. Whatever happens in whatever order, a post was listed before it was made, nothing is posted again
+that may have been accepted, and in the end each record has one result.
 
-Where the keys' order is kept, a post has every earlier record of its key settled, so that no two of a key are ever
-posted at once, and the platform takes them in their order, if it takes them at all.
+With ordering by key, every earlier record of a key is settled before a post, so that no two of a key are ever posted at
+once, and the platform gets them in order, if it accepts them at all.
 """
 
 from collections import Counter, defaultdict
@@ -33,7 +33,7 @@ from tests.core.making import A, B, C, Position, positions
 ENVELOPE = 10
 PARTITIONS = (A, B, C)
 DRAIN_TURNS_PER_RECORD = 4
-"""A tick that lists it, one that settles it, and as many again for what is cut: what takes longer is stuck."""
+"""A tick that lists it, one that settles it, and as many again for what is cut: anything slower is stuck."""
 
 DOUBT = Verdict("dead_letter", "in_doubt")
 REFUSED = Verdict("dead_letter", "invalid_phone")
@@ -57,7 +57,7 @@ class Topic:
 
 @dataclass
 class Worker:
-    """What dies in a crash."""
+    """What is lost in a crash."""
 
     flow: Flow
     batcher: Batcher
@@ -66,13 +66,13 @@ class Worker:
     read_to: dict[Partition, int] = field(default_factory=dict)
     running: Tick | None = None
     fate: bool | None = None
-    """What became of the running tick, where the broker knows it before the worker does."""
+    """The result of the running tick, if the broker knows it before the worker does."""
     listed: dict[int, Batch] = field(default_factory=dict)
     posted: dict[int, Batch] = field(default_factory=dict)
     began: dict[int, float] = field(default_factory=dict)
     quarantine: list[Finished] = field(default_factory=list)
     told: set[Position] = field(default_factory=set)
-    """Records that it knows the platform's answer for."""
+    """Records whose answer it knows."""
 
 
 numbers = st.integers(0, 1_000)
@@ -80,7 +80,7 @@ numbers = st.integers(0, 1_000)
 
 
 def numbers_in_request(chunks: Iterable[Chunk]) -> list[int]:
-    """Return where results say that their records stood in the request."""
+    """Return the indices in the request that results contain."""
     numbers: list[int] = []
     for chunk in chunks:
         numbers += range(len(numbers), len(numbers) + len(chunk)) if chunk.indices is None else chunk.indices
@@ -124,9 +124,9 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.taken: set[Position] = set()
         self.resent: Counter[Position] = Counter()
         self.requests: dict[str, list[Position]] = {}
-        """What was posted last under the id of each batch, record by record."""
+        """What was posted last under each batch id, record by record."""
         self.given_up: set[Position] = set()
-        """Records in doubt that nobody posts again: their dead letter may be written at any time."""
+        """Records in doubt that nobody posts again: their dead letters may be written at any time."""
         self.owner: dict[Partition, Worker] = {}
         self.workers = [self.new_worker(), self.new_worker()]
         for number, partition in enumerate(PARTITIONS):
@@ -159,7 +159,7 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @rule(at=numbers, gone=st.sets(st.integers(0, 60), max_size=8))
     def compact(self, at: int, gone: set[int]) -> None:
-        """Take records out of the topic that have their result, or were never read."""
+        """Remove records from the topic that have their result, or were never read."""
         partition = PARTITIONS[at % 3]
         topic = self.topics[partition]
         read_to = max((worker.read_to.get(partition, 0) for worker in self.workers), default=0)
@@ -249,7 +249,7 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @rule(who=numbers, slots=st.integers(0, 6))
     def extend(self, who: int, slots: int) -> None:
-        """Have a tick whose results are written take along what may start by now, or be taken back."""
+        """Let a tick whose results are written add what may start by now, or be aborted."""
         worker = self.workers[who % 2]
         if worker.running is not None and worker.fate is None:
             extended = worker.flow.extend(worker.running, now=self.now, slots=slots)
@@ -282,7 +282,7 @@ class DeliveryMachine(RuleBasedStateMachine):
             self.resolve(worker, commits=False)
 
     def resolve(self, worker: Worker, *, commits: bool) -> None:
-        """Have the worker learn what became of its tick: as drawn, unless the broker has settled it before."""
+        """Let the worker learn the result of its tick: as drawn, unless the broker has decided it before."""
         tick = worker.running
         assert tick is not None
         if worker.fate is None:
@@ -324,7 +324,7 @@ class DeliveryMachine(RuleBasedStateMachine):
             self.compare(partition)
 
     def compare(self, partition: Partition) -> None:
-        """Check that the committed progress tells of each record what has become of it."""
+        """Check that the committed progress is correct for each record."""
         progress = decode(*self.committed[partition])
         for offset in self.topics[partition].kinds:
             has_result = bool(self.results[partition, offset])
@@ -345,7 +345,8 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.requests[batch.id] = positions(batch.chunks)
         for position in positions(batch.chunks):
             assert self.perhaps_taken[position] <= self.resent[position]
-            # A worker that sleeps between tick and post may be late: what its heir has named in doubt is still a post.
+            # A worker that sleeps between tick and post may be late: what its successor reported as in doubt is still a
+            # post.
             assert self.resent[position] or self.results[position] in ([], [DOUBT]), "posted when it had its result"
             self.perhaps_taken[position] += 1
         if self.by_key:
@@ -353,7 +354,7 @@ class DeliveryMachine(RuleBasedStateMachine):
                 self.check_turn(*position)
 
     def check_turn(self, partition: Partition, offset: int) -> None:
-        """Check that a record that is posted has nothing before it of its key that the platform may yet take."""
+        """Check that no earlier record with the key of a posted one may still be accepted."""
         topic = self.topics[partition]
         for earlier, kind in topic.kinds.items():
             if earlier < offset and kind in "lr" and topic.keys[earlier] == topic.keys[offset] != "-":
@@ -362,7 +363,7 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @rule(who=numbers)
     def get_going(self, who: int) -> None:
-        """Do at once what it takes many steps to come to."""
+        """Do at once what takes many steps to reach."""
         worker = self.workers[who % 2]
         if worker.running is None:
             self.post_all(worker)
@@ -384,7 +385,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     def carry_out(
         self, worker: Worker, serial: int, batch: Batch, how: Answer, *, codes: str = "", guarded: bool = False
     ) -> None:
-        """Do what the sender does of an answer."""
+        """Do what the sender does with an answer."""
         flow = worker.flow
         if how == "lost":
             flow.size.lost(batch.count, began=worker.began.get(serial, self.now), due=self.now, now=self.now)
@@ -417,7 +418,7 @@ class DeliveryMachine(RuleBasedStateMachine):
                 worker.posted[serial] = batch
 
     def judge(self, worker: Worker, serial: int, batch: Batch, codes: str, *, guarded: bool) -> None:
-        """Answer by index: `q` queued, `d` a dead letter, `a` not taken and sent again, `t` nobody can tell."""
+        """Answer by index: `q` queued, `d` dead letter, `a` not accepted and sent again, `t` unknown."""
         flow = worker.flow
         again = [index for index, code in enumerate(codes) if code == "a"]
         doubt = [index for index, code in enumerate(codes) if code == "t"]
@@ -526,7 +527,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     def lose_and_regain(self, at: int, commits: bool, late: Answer) -> None:
         """Take a partition from a worker that lives on, and give it back, as after an outage of the brokers.
 
-        Nobody else has posted anything, so that nothing is in doubt that the platform has surely not taken.
+        Nobody else has posted anything, so nothing is in doubt that was certainly not accepted.
         """
         partition = PARTITIONS[at % 3]
         if partition in self.owner:
@@ -544,7 +545,7 @@ class DeliveryMachine(RuleBasedStateMachine):
                     assert self.perhaps_taken[position], "it doubts what was surely not taken"
 
     def give_up(self, partition: Partition, *, commits: bool) -> None:
-        """Have the owner give a partition up, drained or not; by then its running tick is resolved, or thrown away."""
+        """Let the owner give a partition up, drained or not; by then its running tick is resolved or abandoned."""
         worker = self.owner[partition]
         running = worker.running is not None and partition in worker.running.offsets
         if running and worker.fate is None:
@@ -570,7 +571,7 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @rule(who=numbers, commits=st.booleans(), heir=numbers)
     def crash(self, who: int, commits: bool, heir: int) -> None:
-        """Kill a worker wherever it stands: only what the broker has is left, and others go on from there."""
+        """Kill a worker at any point: only what the broker has is left, and others continue from there."""
         dead = self.workers[who % 2]
         if dead.running is not None and dead.fate is None:
             self.decide(dead, commits=commits)
@@ -596,7 +597,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     # ------------------------------------------------------------------ the end
 
     def teardown(self) -> None:
-        """Let everything settle: partitions that were held or about to go begin anew, and all posts are taken."""
+        """Let everything settle: held or revoking partitions are assigned again, and all posts are accepted."""
         if not hasattr(self, "workers"):
             return
         for worker in self.workers:
@@ -665,7 +666,7 @@ TestDelivery.settings = settings(max_examples=300, stateful_step_count=60, deadl
 
 
 class OrderedDeliveryMachine(DeliveryMachine):
-    """The same, with the order of keys kept and lists kept to their pace."""
+    """The same with ordering by key, and with the pace of lists."""
 
     by_key = True
 

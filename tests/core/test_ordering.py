@@ -1,4 +1,4 @@
-"""The order of keys: one record of each on its way, the others behind it, and nothing that is kept for longer."""
+"""Ordering by key: one record of each key at a time, the others behind it, and no state that is kept too long."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -178,7 +178,7 @@ def test_what_an_event_was_made_of_and_its_headers_are_counted_as_it_waits() -> 
 
 @given(st.lists(st.text("ab", min_size=1, max_size=6), max_size=6), st.integers(0, 6))
 def test_a_partition_that_goes_takes_all_that_waited_in_it_out_of_the_budget(reads: list[str], ended: int) -> None:
-    """Whatever came and went before, or the budget would be used up by what is not there."""
+    """Whatever came and went before; otherwise the budget would be used up by what no longer exists."""
     lineup, start = Lineup(), 0
     on_the_way: list[Chunk] = []
     for keys in reads:
@@ -195,7 +195,7 @@ def test_a_partition_that_goes_takes_all_that_waited_in_it_out_of_the_budget(rea
 
 @given(st.lists(st.one_of(st.text("aAbBcC-", min_size=1, max_size=8), st.integers(0, 50)), max_size=30))
 def test_whatever_comes_and_ends_in_whatever_order_each_key_keeps_its_own(steps: list[str | int]) -> None:
-    """Text: so many records are read. A number: one of those that are on their way has its result committed."""
+    """Text: that many records are read. A number: one of the admitted records has its result committed."""
     lineup = Lineup()
     key_of: dict[int, str] = {}
     on_the_way: list[int] = []

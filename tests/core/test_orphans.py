@@ -1,4 +1,4 @@
-"""Partitions without a worker: a rebalance is asked for once they stay so, and then ever more seldom."""
+"""Partitions without an owner: a rebalance is triggered if they stay so, and then more and more rarely."""
 
 from connector.core.orphans import AGAIN_MAX_SECS, AGAIN_SECS, OrphanWatch
 from tests.core.making import A, B

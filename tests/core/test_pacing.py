@@ -1,4 +1,4 @@
-"""The pace of lists: none is faster, none stops another, and what waits comes out in its order and only once."""
+"""The pace of lists: none is faster, none blocks another, and what waits comes out in order and only once."""
 
 import itertools
 from collections import defaultdict
@@ -46,7 +46,7 @@ def test_a_thousand_lists_within_their_pace_leave_chunks_whole() -> None:
 
 
 def test_a_list_that_is_overrun_goes_on_with_what_is_not_too_old() -> None:
-    """If what is too old used up the pace, what comes behind it were too old as well when its turn comes, for ever."""
+    """If expired records used up the pace, those behind them would expire before their turn as well, forever."""
     now = 0.0
     pacer = Pacer(Pace(600), max_lot=50, expired_before=lambda: int((now - 60) * 1_000))
     fresh = old = 0

@@ -49,7 +49,7 @@ def test_small_ones_are_packed(kind: type[PackedValues] | type[PackedKeys], colu
     [([], True), ([None, 2], True), ([SMALL_BYTES], True), ([SMALL_BYTES + 1], False), ([SMALL_BYTES + 1, 1], False)],
 )
 def test_the_first_one_tells_whether_a_column_is_joined(sizes: list[int | None], worth: bool) -> None:
-    """To look at all would take as long as it saves; a null is as good as an empty one."""
+    """Looking at all would take as long as it saves; a null counts as an empty value."""
     assert is_worth_joining([None if size is None else bytes(size) for size in sizes]) == worth
 
 
@@ -57,7 +57,7 @@ def test_the_first_one_tells_whether_a_column_is_joined(sizes: list[int | None],
 def test_a_column_is_cut_once_however_many_are_asked_for_one_by_one(
     kind: type[PackedValues] | type[PackedKeys],
 ) -> None:
-    """Else what looks at each of a thousand records would cut a million."""
+    """Otherwise looking at each of a thousand records would cut a million."""
     column = kind([b"one", b"two"])
 
     assert column[1] is column[1]

@@ -1,4 +1,4 @@
-"""Laws of what a tick says of a partition: nothing but the truth, and as much of it as there is room for."""
+"""Laws of what a tick commits for a partition: only what is true, and as much of it as there is room for."""
 
 import random
 from bisect import bisect_right
@@ -13,11 +13,12 @@ from tests.core.making import A
 
 BASE, MARK = 1_000, 7
 SETTLED, DOUBT, ACTIVE, WITHDRAWN, FINISHED, STARTING = "sdawfn"
-"""Settled and said so; in doubt; posted; listed, but surely not taken; answered; about to start. A dot only waits."""
+"""Settled and committed; in doubt; posted; listed, but certainly not accepted; answered; about to start. A dot
+waits."""
 
 
 class Told:
-    """A partition, and the part of a tick that is about it: of each offset from the committed one on, how it stands."""
+    """A partition, and the part of a tick about it: the state of each offset from the committed one on."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -90,7 +91,7 @@ def test_of_results_as_many_are_said_as_there_is_room_for_the_oldest_first_and_n
     else:
         assert said.start_cut == 0
         assert not said.stuck
-        if said.settle_cut is None:  # then what lies above the last one is said anew too, and may be shorter
+        if said.settle_cut is None:  # then what lies above the last one is listed anew too, and may be shorter
             assert len(told.state.plan(told.finished, [], mark=MARK).metadata) <= int(room * ROOM_TO_SETTLE)
         else:
             at = cuts.index(said.settle_cut)
@@ -102,7 +103,7 @@ def test_of_results_as_many_are_said_as_there_is_room_for_the_oldest_first_and_n
 def test_where_no_result_fits_the_oldest_batch_starts_or_as_much_of_it_as_fits(
     first: int, text: str, room: int, answered: bool
 ) -> None:
-    """When that has settled the committed offset advances: without it there would be no end."""
+    """When that is settled, the committed offset advances: otherwise there would be no end."""
     told = Told(STARTING * first + (text if answered else text.replace(FINISHED, ".")))
 
     said = told.says(room, changed=False)
@@ -166,7 +167,7 @@ def test_holes_are_settled_up_to_what_has_to_be_said_and_through_holes_that_cont
 
 
 def test_reads_of_which_many_are_kept_together_make_no_record_younger_and_hardly_one_older() -> None:
-    """By no more than what lies within a small share of all offsets, behind the read that is told."""
+    """By no more than what lies within a small share of all offsets."""
     told, dice = Told(""), random.Random(7)
     begins = [told.state.next_read]
     for at in range(5 * MAX_READS):

@@ -1,4 +1,4 @@
-"""Laws of progress: sets of offsets against plain sets, and the trip through a commit's metadata and back."""
+"""Laws of progress: sets of offsets compared with plain sets, and encoding to commit metadata and back."""
 
 import tracemalloc
 import zlib
@@ -161,7 +161,7 @@ def test_two_lanes_that_run_wild_fit_for_three_thousand_records() -> None:
 
 @pytest.mark.parametrize("metadata", ["", None])
 def test_a_plain_commit_is_progress_without_more(metadata: str | None) -> None:
-    """Tools that set offsets by hand commit no metadata: all from there on is unread."""
+    """Tools that set offsets commit no metadata: everything from there on is unread."""
     assert decode(17, metadata) == Progress(17)
 
 
@@ -178,7 +178,7 @@ def test_the_refusal_says_what_was_found() -> None:
 
 @given(st.integers(0, 2**40), st.text(MARKS, min_size=1, max_size=200), st.data())
 def test_metadata_that_is_not_whole_is_refused(base: int, text: str, data: st.DataObject) -> None:
-    """Without its end it would still be some progress, and what was in flight would be posted again."""
+    """Truncated metadata could still be decoded, and what was in flight would be posted again."""
     metadata = encode(progress(base, text))
 
     with pytest.raises(ForeignMetadataError):
@@ -187,7 +187,7 @@ def test_metadata_that_is_not_whole_is_refused(base: int, text: str, data: st.Da
 
 @given(st.integers(0, 2**40), st.integers(0, 2**40), st.text(MARKS, max_size=100))
 def test_metadata_that_was_copied_to_another_offset_is_refused(base: int, other: int, text: str) -> None:
-    """Tools that mirror a group translate its offsets, and copy what stands beside them."""
+    """Tools that mirror a group translate its offsets, and copy the metadata unchanged."""
     assume(base != other)
 
     with pytest.raises(ForeignMetadataError, match="another offset"):
@@ -200,7 +200,7 @@ def metadata_of(base: int, kind: str, payload: bytes) -> str:
 
 
 def garbage(base: int) -> st.SearchStrategy[str]:
-    """Return texts, and what only a checksum tells from metadata that was written for an offset."""
+    """Return texts, and some that only the checksum distinguishes from metadata written for this offset."""
     return (
         st.text(max_size=60)
         | st.builds(metadata_of, st.just(base), st.sampled_from("rb"), st.binary(max_size=80))

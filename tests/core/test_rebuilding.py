@@ -1,4 +1,4 @@
-"""Laws of a progress that is made anew from results: what has one is not sent again, what has none not passed over."""
+"""Laws of rebuilding progress from results: records with one are not sent again, others are not skipped."""
 
 import tracemalloc
 
@@ -87,7 +87,7 @@ def test_markers_of_transactions_take_no_metadata() -> None:
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_million_results_take_memory_by_their_runs_alone(order: int) -> None:
-    """Of one of a hundred a dead letter tells, which comes apart from the others; they close what was open."""
+    """One in a hundred has a dead letter, which is read separately from outcomes; they fill the gaps."""
     pieces = [list(range(start, start + 10_000)) for start in range(0, 1_000_000, 10_000)]
     outcomes = [runs([offset for offset in piece if offset % 100]) for piece in pieces]
     letters = [runs([offset for offset in piece if not offset % 100]) for piece in pieces]

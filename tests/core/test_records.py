@@ -1,4 +1,4 @@
-"""What is written: outcomes that say where their record came from, and dead letters that are the record itself."""
+"""What is written: outcomes with the position of their record, and dead letters that are the record itself."""
 
 import json
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What other connectors got wrong, where the core alone can get it wrong as well: each failure has a test of its name.
+"""Mistakes of other connectors that the core alone could make as well: each has a test named after it.
 
 Those that need a platform or a broker are in `tests/e2e/test_regressions.py`; headers that pile up in `test_records`.
 """
@@ -27,7 +27,7 @@ POLICY = VerdictPolicy(5, frozenset({"provider_error"}), frozenset({"list_not_fo
 
 
 def heir(*told: tuple[Partition, tuple[int, str]]) -> Flow:
-    """Return the flow of a worker that takes partitions over at what is committed."""
+    """Return the flow of a worker that takes over partitions at what is committed."""
     made = Flow(flow().limits)
     for partition, (offset, metadata) in told:
         made.assign(partition, 2, decode(offset, metadata))

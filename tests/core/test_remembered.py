@@ -1,4 +1,4 @@
-"""Results whose partition goes away before they are written: remembered, and true of the same records alone."""
+"""Results whose partition is released before they are written: remembered, and only for the same records."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -112,7 +112,7 @@ def test_of_two_answers_for_a_record_the_later_one_counts() -> None:
 
 
 def test_a_result_that_is_told_again_says_whether_its_record_had_been_posted_before() -> None:
-    """What a request before the last one came to, no header tells: whoever sends the dead letter again must ask."""
+    """No header says what became of requests before the last one: whoever redrives the dead letter must ask."""
     first = Finished((chunk(A, [0]),), Verdicts(REFUSED), "t-1")
     second = Finished((replace(chunk(A, [1]), resent=True),), Verdicts(REFUSED), "t-2")
 
@@ -122,7 +122,7 @@ def test_a_result_that_is_told_again_says_whether_its_record_had_been_posted_bef
 
 
 def test_that_an_answer_was_lost_is_no_answer() -> None:
-    """What becomes of the record is then for the operator to say, who may have changed their mind."""
+    """What becomes of the record is then the operator's decision, who may have changed it."""
     lost = Finished((chunk(A, [0]),), Verdicts(DOUBT), "t-1")
     unposted = Finished((chunk(A, [1]),), Verdicts(REFUSED))
 
@@ -155,7 +155,7 @@ def test_an_answer_for_one_partition_leaves_the_same_offsets_of_others_in_doubt(
 
 
 def test_results_that_are_told_again_weigh_what_their_records_do() -> None:
-    """Those that are remembered keep no records, and the budget has to hold for those that are read again."""
+    """Remembered ones keep no records, and the budget must include those that are read again."""
     answers = remembering(Finished((chunk(A, range(4)),), Verdicts(QUEUED), "t-1"))
     read = again(A, range(3))
 
@@ -205,7 +205,7 @@ def test_what_was_listed_and_never_posted_is_doubted_only_if_somebody_has_commit
 
 @pytest.mark.parametrize("answered", ["before", "after"])
 def test_what_was_surely_not_taken_is_doubted_only_if_somebody_has_committed_since(answered: str) -> None:
-    """It stands committed as in flight, as no tick could say since that it is not."""
+    """It is committed as in flight, because no tick could say otherwise since."""
     made = owning(A, B)
     serial, _ = posted(made, chunk(A, range(3)), chunk(B, range(2)))
     committed = made.partitions[A].committed
@@ -242,7 +242,7 @@ def test_what_the_storm_guard_set_aside_was_surely_not_taken() -> None:
 
 
 def test_what_the_storm_guard_set_aside_is_no_answer_once_its_partition_is_gone() -> None:
-    """It was taken off the list, so that another worker may have posted it as any other record."""
+    """It was taken off the list, so another worker may have posted it like any other record."""
     made = owning(A)
     serial, sent = posted(made, chunk(A, [0]))
     item = made.finish(serial, sent.chunks, Verdicts(REFUSED), attempts=1, sent_ms=5, answered_ms=6)
@@ -321,7 +321,7 @@ def test_what_may_have_been_taken_the_first_time_stays_in_doubt_when_the_second_
 
 
 def test_records_of_a_topic_that_was_made_anew_are_others() -> None:
-    """They have the offsets of those that were answered, before the topic was gone or after it was there again."""
+    """They have the offsets of those that were answered, before the topic was deleted or after it was recreated."""
     made = owning(A)
     serial, sent = posted(made, chunk(A, [0]))
     late, late_sent = posted(made, chunk(A, [1]))
@@ -337,7 +337,7 @@ def test_records_of_a_topic_that_was_made_anew_are_others() -> None:
 
 
 def test_an_answer_that_comes_late_and_says_nothing_reaches_no_tick() -> None:
-    """Its partition is another worker's, or ours again: who reads the record finds it listed."""
+    """Its partition is another worker's, or assigned here again: whoever reads the record finds it listed."""
     made = owning(A)
     serial, sent = posted(made, chunk(A, [0]))
     made.release([A])

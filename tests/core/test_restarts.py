@@ -1,4 +1,4 @@
-"""When a worker that died is started again, and what the ends of all come to."""
+"""When a worker that died is restarted, and which exit code counts for all."""
 
 import pytest
 
@@ -42,7 +42,7 @@ def test_a_twin_ends_all_at_any_time() -> None:
 
 @pytest.mark.parametrize("code", [ExitCode.BAD_SETTINGS, ExitCode.BROKER_UNREACHABLE])
 def test_what_never_worked_ends_all_and_what_worked_before_is_tried_again(code: int) -> None:
-    """A secret's file that is missing for a moment, or brokers that are, are no reason to end workers that live."""
+    """A secret's file, or brokers, that are missing for a moment are no reason to end workers that run."""
     assert _waits(60, code=code) == [None]
     restarts = Restarts(RESTARTS)
     for second in range(2):

@@ -1,4 +1,4 @@
-"""Results: each record's verdict, and what they weigh, however they are taken apart."""
+"""Results: each record's verdict, and their memory, however they are split."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""How long a failed batch waits, and when it is tried again as it is, halved, or given up."""
+"""How long a failed batch waits, and when it is retried unchanged, halved, or given up."""
 
 from dataclasses import replace
 from typing import Final
@@ -52,7 +52,7 @@ def test_waits_never_shrink_with_further_failures(
     [(0.0, 0.5), (7.0, 7.5), (300.0, 300.5), (301.0, 300.5), (1e18, 300.5), (-4.0, 0.5), (None, 4.5)],
 )
 def test_what_the_platform_asks_for_is_kept_within_the_cap(told: float | None, waited: float) -> None:
-    """Jitter is added, so that not all workers come back in the same moment; none says: as after any failure."""
+    """With jitter, so that not all workers come back at the same moment; without one: as after any failure."""
     assert requested_wait(told, 3, POLICY, jitter=0.5) == waited
 
 
@@ -96,7 +96,7 @@ def test_halves_of_a_suspect_are_halved_at_once() -> None:
 
 
 def test_what_may_be_taken_each_time_is_split_at_once_and_posted_no_more_often_than_allowed() -> None:
-    """Each post may be a text more for every record of it, so that all of them are given up when that is enough."""
+    """Each post may send another text for every record of it, so all of them are given up when that is enough."""
     steps = [
         next_step(replace(many, attempts=n, failures=1), POLICY, Others(True, True), may_be_taken=True)
         for n in (2, 4, 5)

@@ -8,7 +8,7 @@ from connector.core.sizing import FIRST_WAIT_SECS, LONGEST_WAIT_SECS, ByteLimit,
 
 
 def limited(count: int = 1_000, *, now: float = 100.0) -> SizeLimit:
-    """Return a limit that began as a request of so many records was lost, and nothing else was answered."""
+    """Return a limit that was set when a request of `count` records was lost and nothing else was answered."""
     size = SizeLimit()
     assert size.lost(count, began=now - 30, due=now - 29, now=now)
     return size
@@ -81,7 +81,7 @@ def test_an_answer_about_less_says_nothing_new() -> None:
 
 
 def test_those_that_were_under_way_when_the_limit_came_say_nothing_of_it() -> None:
-    """All of them are lost one after another, as they were all too large."""
+    """All of them are lost one after another, because all were too large."""
     size = limited()
     for late in range(60):
         assert not size.lost(1_000, began=99.0, due=99.5, now=101.0 + late)
@@ -131,7 +131,7 @@ def test_what_was_not_too_many_once_may_be_later() -> None:
 def test_whatever_a_platform_answers_at_most_a_few_requests_are_lost_until_all_are_answered(
     most: int, batches: int, late: float
 ) -> None:
-    """It finds within a factor of two what is answered, at the price of one request, and asks for more ever less."""
+    """It finds what is answered within a factor of two, for one lost request, and tries more ever more rarely."""
     size, now, tries_lost = limited(batches), 100.0, 0
     while now < 100.0 + 3_600:
         count = min(size.most(now=now, may_try=True) or batches, batches)

@@ -1,4 +1,4 @@
-"""Which batch starts next: of what waits for its time, of what is ready, and of both in turns."""
+"""Which batch starts next: retries by their time, ready batches, and both in turns."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from tests.core.making import batch, chunk
 ENTRIES = st.lists(
     st.tuples(st.integers(0, 4), st.booleans(), st.sampled_from(["kept", "kept", "made anew", "gone"])), max_size=12
 )
-"""Batches that are to be tried again: from when on, whether they are suspects, and what becomes of them meanwhile."""
+"""Batches that wait for a retry: from when on, whether they are suspects, and what replaces them meanwhile."""
 
 
 def named(batch_id: str, *, suspect: bool = False) -> Batch:
@@ -23,7 +23,7 @@ def named(batch_id: str, *, suspect: bool = False) -> Batch:
 
 
 def taken(queue: StartQueue, *, now: float, suspects: bool = True, trial: bool = False) -> list[str]:
-    """Take all that may start, which is there as long as it is told to be, and return their names."""
+    """Take all that may start, and return their names."""
     out = []
     while queue.is_due(now=now, suspects=suspects):
         one = queue.take(now=now, suspects=suspects, trial=trial)
@@ -62,7 +62,7 @@ def test_of_what_is_due_the_one_that_waited_longest_starts_first(
 def test_what_is_to_be_tried_again_goes_first_and_takes_turns_with_what_is_ready(
     again: int, ready: int, trial: bool
 ) -> None:
-    """But for a trial, which may not be of one that is to blame: of those only when nothing else is there."""
+    """Except for a trial, which should not use one that may be at fault: those only if nothing else is there."""
     queue = StartQueue()
     for number in range(again):
         queue.again(named(f"again {number}"), at=0.0)
@@ -135,7 +135,7 @@ def test_the_next_time_to_look_is_the_first_that_has_not_come() -> None:
 
 
 def test_what_there_was_no_room_for_is_not_counted_among_what_may_start() -> None:
-    """Else nothing more would be read: what would make room may be among that."""
+    """Otherwise nothing more would be read, although what would make room may be among that."""
     queue = StartQueue()
     queue.ready.extend(map(named, "cd"))
 

@@ -78,7 +78,7 @@ def test_checks_are_measured_by_what_was_checked_and_answers_by_what_was_answere
 
 
 def test_reasons_are_counted_apart() -> None:
-    """Many small faults are the way of the world; one big fault is somebody's mistake."""
+    """Many small errors are normal; one big error is somebody's mistake."""
     reasons = {f"missing_{name}": 60 for name in ("to", "body", "id")}
 
     assert guard().observe(180, reasons, now=0.0) is None
@@ -145,7 +145,7 @@ steps = st.lists(
 def test_a_storm_is_a_share_and_a_number_of_what_the_window_holds(
     events: list[tuple[float, int, int]], ratio: float, least: int
 ) -> None:
-    """The window forgets by halves, so between half of it and all of it either answer is right."""
+    """The window forgets by halves, so between half of it and all of it, either answer is right."""
     watching = guard(ratio=ratio, count=least)
     told: list[tuple[float, int, int]] = []
     now = 1_000.0

@@ -1,4 +1,4 @@
-"""UTF-8 in a column: each value is judged for itself, however its neighbours are looked at together."""
+"""UTF-8 in a column: each value is judged separately, although they are checked together."""
 
 from hypothesis import example, given
 from hypothesis import strategies as st

@@ -135,7 +135,7 @@ def test_every_row_that_a_reply_can_meet_is_tried_here() -> None:
 
 @pytest.mark.parametrize("status", range(100, 600))
 def test_each_status_alone_meets_one_row(status: int) -> None:
-    """Told once more in plain words, so that a row that is moved or widened does not go unseen."""
+    """Stated once more in plain words, so that a row that is moved or widened is noticed."""
     expected = (
         "accepted"
         if 200 <= status < 300

@@ -1,4 +1,4 @@
-"""Laws of the watchdog: what stands still, since when, and when nobody knows why."""
+"""Laws of the watchdog: what stands still, since when, and when the cause is unknown."""
 
 from typing import Final
 
@@ -132,9 +132,9 @@ _STEPS: Final = st.lists(
 def test_health_is_off_only_after_the_limit_without_progress_lag_and_reason(
     steps: list[tuple[float, int, int, Wait]],
 ) -> None:
-    """By the words of the requirement, over any course of events: whoever moved, had no lag or a reason is alive.
+    """The requirement itself, over any sequence of events: a partition that moved, had no lag or a cause is alive.
 
-    Nobody is asked for a reason before a partition is suspect: one that came and went until then counts for nothing.
+    The cause is not determined before a partition is suspect: one that came and went until then does not count.
     """
     dog = Watchdog(LIMIT)
     now, offset, moved_at, quiet_since = 0.0, 0, 0.0, 0.0
@@ -156,7 +156,7 @@ def test_health_is_off_only_after_the_limit_without_progress_lag_and_reason(
 
 @given(st.floats(0.1, 10), st.booleans())
 def test_a_standstill_is_found_within_a_quarter_more_than_the_limit(every: float, attempted: bool) -> None:
-    """However often it is looked, once nothing changes any more it is found; an attempt under way has its time."""
+    """Whatever the interval of looks, once nothing changes any more it is found; a running attempt has its time."""
     dog = Watchdog(LIMIT)
     wait = Wait("post", False, mark="an attempt") if attempted else FETCH
     last = round(LIMIT * (1 + SUSPECT_SHARE) / every) + 2
