@@ -20,7 +20,7 @@ from tests.kit.world import KEY
 
 
 def make_state() -> State:
-    """Return the state of a stream that has read nothing; its windows are of one second."""
+    """Return the state of a stream that has read nothing; its windows are one second."""
     return State(
         Flow(FlowLimits(64_000, 100_000, 64_000_000)),
         Batcher(BatchLimits(100, 100_000, 1.0, 0), "t"),
@@ -31,9 +31,9 @@ def make_state() -> State:
 
 
 def ids(topics: Mapping[str, int] | None = None, *, cluster: str = "east") -> Callable[[Collection[str]], IdsAsked]:
-    """Return what asks for the ids of topics where they are these, 0 where brokers have none; the others do not exist.
+    """Return a query of topic ids with these results, 0 for brokers without ids; other topics do not exist.
 
-    Without any the cluster does not answer.
+    Without any, the cluster does not answer.
     """
 
     def told(name: str) -> "Future[Any]":

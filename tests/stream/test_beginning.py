@@ -1,4 +1,4 @@
-"""Where partitions begin, by what a real broker says of them, and what is told when what was committed is not there."""
+"""Where partitions start, by what a real broker reports, and what a hold says if what was committed does not exist."""
 
 import threading
 import time
@@ -30,7 +30,7 @@ from tests.stream.making import ids, make_state
 def test_offsets_that_were_reset_behind_an_open_transaction_are_there(
     broker: BrokerHandle, topics: Topics, beyond: int, held: bool
 ) -> None:
-    """Kafka's own tool resets to the end of all that is written; what is behind that is beyond the end."""
+    """Kafka's own tool resets to the end of all that is written, which is past the end for a reader."""
     topic = topics.create(partitions=1)
     topics.produce(topic, [Record(b"before")])
     producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "transactional.id": topic, "log_level": 0})
@@ -79,7 +79,7 @@ Start = Callable[..., Beginning]
 
 @pytest.fixture
 def start() -> Start:
-    """Return what a partition with the records from 50 to 99 begins with, given the offset and what is committed."""
+    """Return what a partition with records 50 to 99 starts with, given the commit's offset and metadata."""
 
     def started(
         offset: int,
@@ -151,7 +151,7 @@ def test_what_was_read_beyond_an_end_that_was_cut_off_is_told(start: Start) -> N
 def test_what_is_written_where_the_end_was_cut_off_is_not_taken_for_what_was_read(
     start: Start, base: int, begins: int, missing: int
 ) -> None:
-    """Other records have these offsets now: passed over they would be lost, and in doubt are others."""
+    """Other records have these offsets now: they must not be skipped, and it is others that are in doubt."""
     found = start(base, on_missing="continue", settled=[(95, 120)], in_flight=[(91, 93), (120, 130)])
 
     assert found.progress == Progress(begins, 1, 0, RangeSet([(95, 100)]), RangeSet([(91, 93)]))
@@ -189,7 +189,7 @@ def test_what_was_read_up_to_the_end_stays_settled_and_in_doubt(start: Start) ->
 
 
 def test_a_stop_waits_for_one_question_and_not_for_those_about_all_other_partitions() -> None:
-    """Each takes as long as its broker is away from us; the process could not end before the last of hundreds."""
+    """Each takes as long as its broker is unreachable; the process could not end before the last of hundreds."""
     partitions = [Partition("alpha", number) for number in range(100)]
     asked, may_answer = threading.Event(), threading.Event()
     source = create_autospec(Source, instance=True)
@@ -225,7 +225,7 @@ def test_a_stop_waits_for_one_question_and_not_for_those_about_all_other_partiti
 
 
 class Asking:
-    """The records from 50 to 99 of some partitions, and what is told of where these begin; tests say what stands."""
+    """Partitions with records 50 to 99, and what is found about where they start; tests set what is committed."""
 
     def __init__(self, **options: Any) -> None:
         self.partition = Partition("alpha", 1)
@@ -254,7 +254,7 @@ class Asking:
         )
 
     def look_up(self, *partitions: Partition) -> list[Beginning]:
-        """Return what is found of partitions, by default of the one, under the epochs of now."""
+        """Return what is found about partitions, by default the one, under their present epochs."""
         asked = {p: self.epochs.get(p, 1) for p in partitions or (self.partition,)}
         self.beginnings._load(self.source, asked, 0.1)
         found = list(self.beginnings.found)
@@ -262,7 +262,7 @@ class Asking:
         return found
 
     def begins(self) -> tuple[int | None, str]:
-        """Return the base of the one partition, or the reason why it is held."""
+        """Return the base of the one partition, or the reason of its hold."""
         [found] = self.look_up()
         return None if found.progress is None else found.progress.base, found.hold[0] if found.hold else ""
 
@@ -320,7 +320,7 @@ def test_metadata_of_somebody_else_is_told_with_the_command_that_resets_it(askin
 def test_a_partition_that_was_added_after_the_group_began_begins_with_its_first_record_whatever_start_says(
     births: tuple[int, ...], number: int, begins: int, foreign: str
 ) -> None:
-    """The fewest partitions by which others of the group know it are those there were at first."""
+    """The smallest birth in other partitions' commits is the partition count at the beginning."""
     asking = Asking(start="latest")
     asking.partition = Partition("alpha", number)
     asking.epochs = {asking.partition: 1}
@@ -359,7 +359,7 @@ def test_a_group_without_commits_begins_where_it_was_told(
 
 
 def test_a_commit_that_an_operator_has_reset_is_ours_from_then_on(asking: Asking) -> None:
-    """What is added to the topic later is read from its beginning, by the partitions that there are now."""
+    """Partitions added later are read from their beginning, by the present partition count."""
     asking.stand[asking.partition] = Committed(70, "")
 
     [found] = asking.look_up()
@@ -369,7 +369,7 @@ def test_a_commit_that_an_operator_has_reset_is_ours_from_then_on(asking: Asking
 
 
 def test_what_retention_removed_is_counted_without_what_was_read_and_what_was_in_doubt_is_gone(start: Start) -> None:
-    """Of 20 to 49 five are settled and seven in doubt; those from 50 on are there yet."""
+    """Of 20 to 49, five are settled and seven in doubt; those from 50 on exist."""
     found = start(20, on_missing="continue", settled=[(25, 30), (60, 62)], in_flight=[(43, 53)])
 
     assert (found.missing, found.vanished) == (30 - 5 - 7, 7)
@@ -399,7 +399,7 @@ def test_records_in_doubt_hold_until_that_was_decided_and_the_decision_goes_with
 def test_partitions_that_nothing_could_be_learned_of_are_asked_about_after_ever_longer_waits(
     asking: Asking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those whose brokers are away come last, and with them nothing more is asked: each call would wait."""
+    """Those with unreachable brokers come last, and with them querying stops: each call would wait."""
     at, asked, away = 0.0, list[int](), RetriableError(KafkaError(KafkaError._TIMED_OUT))
     monkeypatch.setattr("connector.stream.beginning.now", lambda: at)
     asking.beginnings._threads = cast("ThreadPoolExecutor", SimpleNamespace(submit=lambda call, *args: call(*args)))
@@ -452,7 +452,7 @@ def test_what_is_gone_meanwhile_is_not_asked_about_and_what_nobody_has_thought_o
 def test_outcomes_are_not_asked_about_where_nothing_can_be_posted_again_or_passed_over(
     start: Literal["earliest", "latest"] | datetime, end: int
 ) -> None:
-    """To read what they remember takes long."""
+    """Reading outcomes takes long."""
     asking = Asking(start=start)
     asking.source.bounds.return_value = 50, end
     asked = asking.beginnings._last_settled = create_autospec(dict)
@@ -474,7 +474,7 @@ def test_outcomes_are_not_asked_about_where_nothing_can_be_posted_again_or_passe
 def test_only_of_a_topic_that_was_made_anew_is_told_where_to_go_on_after_what_kafka_forgot(
     last: int, told: str, untold: str
 ) -> None:
-    """Behind the last outcome others may be in doubt, by their dead letters; before it some may have waited."""
+    """After the last outcome there may be dead letters for records in doubt; before it, records may have waited."""
     asking = Asking(start="latest")
     asking.outcomes = {asking.partition: last}
     [found] = asking.look_up()
@@ -515,7 +515,7 @@ def test_of_a_topic_that_replaces_another_is_in_doubt_what_was_read_since_it_may
 def test_a_partition_that_was_quiet_for_long_is_not_new_where_another_that_outcomes_name_has_lost_its_commit(
     start: Literal["earliest", "latest"] | datetime, named: Partition, committed: bool, told: str
 ) -> None:
-    """Outcomes of others are all that its last ones are among; what is added to a stream is new."""
+    """The last outcomes may all be of other partitions; a partition that is added to a stream is new."""
     asking = Asking(start=start)
     asking.outcomes = {named: 400}
     if committed:

@@ -1,4 +1,4 @@
-"""The kinds of failure seen last: one entry each, with the first record of the last batch, and a bound."""
+"""The latest kinds of failures: one entry each, with the first record of the last batch, and a limit."""
 
 from collections.abc import Mapping
 
@@ -31,7 +31,7 @@ def test_a_failure_says_where_its_first_record_stands_and_how_many_there_were() 
 
 
 def test_a_batch_that_fails_as_a_whole_is_one_entry() -> None:
-    """And one record in it that did not fail is not taken for its first."""
+    """And a record in it that did not fail is not taken for its first."""
     failures = Failures()
     _note(failures, BAD, {0: QUEUED}, [10, 11, 12])
 

@@ -1,4 +1,4 @@
-"""A far end at its worst, byte by byte and by seed: what is settled is held against what it took."""
+"""The worst possible far end, byte by byte and by seed: what is settled is compared with what it accepted."""
 
 import asyncio
 import json
@@ -30,24 +30,24 @@ OK_LINE: Final = b"HTTP/1.1 200 OK\r\n"
 
 
 def ok(count: int) -> bytes:
-    """Return what a platform says that took all of so many records."""
+    """Return the reply of a platform that accepted all `count` records."""
     return b'{"queued_count":%d,"error_count":0,"errors":[]}' % count
 
 
 @dataclass(frozen=True)
 class Word:
-    """What the far end says to a request of so many records, whether it took them, and how the connection ends."""
+    """The far end's answer to a request, whether it accepted the records, and how the connection ends."""
 
     says: Callable[[int], bytes]
     took: bool = True
     took_from: int = 0
-    """The first record that it took, where it took any."""
+    """The first record that it accepted, if any."""
     end: Literal["", "close", "reset"] = ""
 
 
 WELL: Final = Word(lambda count: whole(ok(count)))
 WORDS: Final[tuple[Word, ...]] = (
-    # two replies to one request, the other for nobody, or for whoever asks next
+    # two replies to one request, the second for nobody, or for the next request
     Word(lambda count: whole(ok(count)) * 2),
     Word(lambda count: whole(ok(count)) + whole(NO, status=b"500 Oops")),
     Word(lambda count: whole(ok(count)) + whole(NO, status=b"400 No")),
@@ -55,7 +55,7 @@ WORDS: Final[tuple[Word, ...]] = (
     Word(lambda count: whole(ok(count)) + OK_LINE),
     Word(lambda count: b"HTTP/1.1 204 No Content\r\n\r\n" + whole(ok(count))),
     Word(lambda count: b"HTTP/1.1 304 Not Modified\r\n\r\n" + whole(ok(count)), took=False),
-    # replies that end nowhere, or elsewhere
+    # incomplete replies
     Word(lambda _: b"", end="close"),
     Word(lambda _: b"", end="reset"),
     Word(lambda count: whole(ok(count)), end="close"),
@@ -68,7 +68,7 @@ WORDS: Final[tuple[Word, ...]] = (
     Word(lambda count: OK_LINE + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\n" + ok(count), end="close"),
     Word(lambda _: OK_LINE + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n{}\r\n0\r\n\r\n", end="close"),
     Word(lambda _: OK_LINE + b"X: %s\r\n" % (b"x" * 100_000), end="close"),
-    # what is no HTTP, and what is none of ours
+    # not HTTP, or not ours
     Word(lambda _: ok(1), end="close"),
     Word(lambda _: b"\x00\x00\x08\x07\x00\x00\x00\x00\x00" + b"\x00" * 8, end="close"),
     Word(lambda _: b"HTTP/2 200\r\n\r\n", end="close"),
@@ -77,7 +77,7 @@ WORDS: Final[tuple[Word, ...]] = (
         end="close",
     ),
     Word(lambda count: b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 50 + whole(ok(count))),
-    # bodies that cannot be believed
+    # bodies that must not be trusted
     *[Word(lambda _, body=body: whole(body)) for body in (PAGE, b"", b"null", b"[]", b"{}", b"[" * 100_000, NO)],  # type: ignore[misc] # a default
     Word(lambda count: whole(ok(count + 1))),
     Word(lambda count: whole(ok(count - 1))),
@@ -87,14 +87,14 @@ WORDS: Final[tuple[Word, ...]] = (
     Word(lambda count: whole(ok(count), status=b"500 Oops")),
     Word(lambda count: whole(ok(count), status=b"999 Odd")),
     Word(lambda _: whole(PAGE, status=b"504 Gateway Timeout")),
-    # refusals, the same to all and to some
+    # rejections, of all records or of some
     *[
         Word(lambda _, said=said: whole(NO, status=said, headers=b"Retry-After: 99999999999\r\n"), took=False)  # type: ignore[misc]
         for said in (b"401 No", b"403 No", b"413 No", b"429 No", b"500 Oops", b"502 Oops", b"503 Later", b"522 Odd")
     ],
     Word(lambda _: whole(PAGE, status=b"403 Forbidden"), took=False),
     Word(lambda _: whole(PAGE, status=b"302 Found", headers=b"Location: //elsewhere.invalid/\r\n"), took=False),
-    # one record is refused, by a page that shows the request as it came
+    # one record is rejected, with a page that repeats the request
     Word(
         lambda count: whole(
             b'{"queued_count":%d,"error_count":1,"errors":[{"index":0,"code":"x","error":"X-Api-Key: %s"}]}'
@@ -106,7 +106,7 @@ WORDS: Final[tuple[Word, ...]] = (
 
 
 class FarEnd:
-    """Says a word of its seed to one request in two, until it is well; `ledger` counts how often it took each text."""
+    """Answers one request in two by its seed, until it is healthy; `ledger` counts how often it accepted each text."""
 
     def __init__(self, seed: int) -> None:
         self._dice = random.Random(seed)
@@ -136,7 +136,7 @@ class FarEnd:
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, Path]:
-    """Return the far end's certificate and the file of who vouches for it."""
+    """Return the far end's certificate and the file of its authority."""
     ca, file = trustme.CA(key_type=trustme.KeyType.ECDSA), tmp_path_factory.mktemp("ca") / "ca.pem"
     ca.cert_pem.write_to_path(file)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -146,7 +146,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext,
 
 @pytest.fixture(autouse=True)
 def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a probe asked for as soon as it is due, and not once a second."""
+    """Probe as soon as it is due, and not once a second."""
     monkeypatch.setattr("connector.stream.probing.until_next", lambda _secs: asyncio.sleep(0.002))
 
 

@@ -1,4 +1,4 @@
-"""Holds begin and end as the operator is told: each has a reason, a line at either end, and a way out that works."""
+"""Holds begin and end as reported: each has a reason, a log line at either end, and a way out that works."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ def _start(world: World, **stream: Any) -> Worker:
 
 
 def _hold(worker: Worker, reason: str) -> dict[str, Any]:
-    """Wait for a hold and return it as the status tells it."""
+    """Wait for a hold and return it as in the status."""
     status = worker.wait_for(lambda s: any(h["reason"] == reason for h in s["holds"]), f"the hold {reason}")
     found: dict[str, Any] = next(hold for hold in status["holds"] if hold["reason"] == reason)
     return found
@@ -38,7 +38,7 @@ def _run(arguments: Iterable[str]) -> Result:
 
 
 def _type(command: str) -> Result:
-    """Run a command as the status tells it."""
+    """Run a command from the status."""
     program, *arguments = command.split()
     assert program == "trackly-connector"
     return _run(arguments)
@@ -70,7 +70,7 @@ def _doubted(status: dict[str, Any]) -> int:
 
 
 def test_a_storm_holds_before_the_topic_is_emptied_and_goes_on_when_resumed(world: World) -> None:
-    """A template without a text: nothing is lost, each record ends once, whether it was kept back or not yet read."""
+    """A template without a text: nothing is lost, each record ends once, whether it was held back or not yet read."""
     world.produce((Record(b'{"to":"+15550000001"}', b"bad %d" % n) for n in range(20_000)), "missing_body")
     world.produce_sends(1_000)
     worker = _start(world, storm_guard={"min_count": 500})
@@ -153,7 +153,7 @@ def test_a_decision_about_records_in_doubt_is_not_one_about_later_ones(world: Wo
     assert worker.status()["dead_letters"] == {"in_doubt": 250}
 
 
-# ------------------------------------------------------------------ what stands committed is not ours, or is gone
+# ------------------------------------------------------------------ commits that are foreign or gone
 
 
 def _foreign(world: World) -> None:
@@ -180,15 +180,15 @@ def test_foreign_metadata_is_discarded_by_the_command_that_the_hold_names(world:
     assert f"--partition {world.source}:0 --foreign-metadata discard" in command
     assert world.settled().problems() == []
     assert worker.stop() == 0
-    again = _start(world)  # what stands committed now is ours
+    again = _start(world)  # the commit is ours now
     again.wait_for(lambda s: len(s["partitions"]) == 4 and s["holds"] == [], "all partitions, and no hold")
 
 
-# ------------------------------------------------------------------ progress that Kafka has forgotten
+# ------------------------------------------------------------------ progress that Kafka has deleted
 
 
 def _forget(world: World) -> None:
-    """Have Kafka forget the group, as it does by itself when the group had no members for a week."""
+    """Delete the group, as Kafka does when it had no members for a week."""
     world.leave()
     admin = AdminClient({"bootstrap.servers": world.bootstrap_servers})
     admin.delete_consumer_groups([world.group])[world.group].result(30)
@@ -221,12 +221,12 @@ def test_what_kafka_forgot_is_not_posted_again_before_somebody_says_so(world: Wo
     worker.wait_for(lambda s: s["queued"] == 2_000 and s["holds"] == [], "all of them sent again")
     assert world.platform.ledger().accepted == 4_000
     assert worker.stop() == 0
-    again = _start(world)  # what stands committed now is ours
+    again = _start(world)  # the commit is ours now
     again.wait_for(lambda s: len(s["partitions"]) == 4 and s["holds"] == [], "all partitions, and no hold")
 
 
 def test_what_kafka_forgot_of_a_topic_that_was_quiet_for_long_is_not_posted_again(world: World) -> None:
-    """The last outcomes are all of the busy topic, of which Kafka has forgotten the commits as well."""
+    """The last outcomes are all of the busy topic, whose commits are gone as well."""
     quiet = world.topics.create(partitions=1)
     world.topics.produce(quiet, sends(100, tag="long ago"))
     first = _start(world, topics=[world.source, quiet])
@@ -326,7 +326,7 @@ def test_foreign_metadata_is_reset_by_kafkas_own_tool_while_the_group_is_stopped
     assert "--reset-offsets" in arguments
     tool = [*kafka_tools, "--bootstrap-server", world.bootstrap_servers, *arguments]
     running = _told(tool)
-    assert "can only be reset if the group" in running  # the tool refuses while members are there
+    assert "can only be reset if the group" in running  # the tool refuses while there are members
     assert worker.stop() == 0
     world.leave()
 

@@ -1,9 +1,9 @@
-"""No step of the hot path is a call for each record: counted in calls, so that it means the same on any machine.
+"""No step of the hot path is called per record: counted in calls, so that the result is the same on any machine.
 
 A whole stream runs in this process, from a real broker to the platform and back, under a profiler that counts calls by
-who makes them: Python functions, and functions in C that Python code calls. What is mapped in C over a column is not
-seen, and is what a record may cost. What happens for each request, tick or turn stays far below a call for each record,
-however slow the machine is.
+caller: Python functions, and C functions that Python code calls. What is mapped over a column in C is not counted, and
+is what a record may cost. What is called per request, tick or turn stays far below one call per record, however slow
+the machine is.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ from tests.stream.making import make_stream
 
 RECORDS: Final = 20_000
 MOST: Final = RECORDS // 4
-"""A step that is a call for each record makes four times as many; those of requests make a tenth."""
+"""A step that is called per record makes four times as many calls; steps per request make a tenth."""
 PATIENCE_SECS: Final = 60.0
 LOOP: Final = str(Path(asyncio.__file__).parent)
 
 
 @contextmanager
 def counted(calls: Counter[str]) -> Iterator[None]:
-    """Count the calls of this thread, and of those that are started meanwhile, by callee or, for C, by caller."""
+    """Count the calls of this thread, and of threads that are started meanwhile, by callee or, for C, by caller."""
 
     def note(frame: FrameType, event: str, argument: Any) -> None:
         code = frame.f_code
@@ -120,7 +120,7 @@ def by_c(wires: list[bytes]) -> int:
 def test_a_call_for_each_record_is_found_and_named(
     world: World, monkeypatch: pytest.MonkeyPatch, step: Callable[[list[bytes]], int], name: str
 ) -> None:
-    """The guard itself: what anybody may add to the batcher or the scribe without a thought."""
+    """The check itself: what anybody might add to the batcher or the results without thinking."""
     add, outcomes = Batcher.add, Scribe.outcomes
 
     def slower_add(self: Batcher, lane: str | None, chunk: Any, *, now: float) -> Any:

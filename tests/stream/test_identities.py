@@ -1,4 +1,4 @@
-"""A topic that is made anew under its name while a stream reads it is another one, with the same offsets."""
+"""A topic that is recreated under its name while a stream reads it is a different one, with the same offsets."""
 
 import signal
 import time
@@ -17,7 +17,7 @@ from tests.kit.world import Worker, World, sends
 def test_a_topic_made_anew_with_more_than_was_read_of_the_old_one_is_read_from_its_first_record(
     world: World, protocol: str, guarantee: str
 ) -> None:
-    """What it reads there before it finds out is in doubt, and not sent twice."""
+    """What is read there before it is noticed is in doubt, and not sent twice."""
     worker = _send_old(world, {"delivery": {"guarantee": guarantee}}, kafka={"group_protocol": protocol})
     _make_anew(world, worker, 160)
     _wait_told(world, worker, 160)
@@ -27,7 +27,7 @@ def test_a_topic_made_anew_with_more_than_was_read_of_the_old_one_is_read_from_i
 
 @pytest.mark.parametrize("start", ["earliest", "latest"])
 def test_a_topic_made_anew_after_its_partitions_were_given_up_is_sent_and_asks_nobody(world: World, start: str) -> None:
-    """Its commits were deleted with it. Outcomes tell of the same offsets, and of another topic."""
+    """Its commits were deleted with it. Outcomes have the same offsets, but are of the old topic."""
     worker = _send_old(world, {"start": start})
     world.topics.delete(world.source)
     worker.wait_for(lambda status: not status["partitions"], "the partition is given up")
@@ -44,12 +44,12 @@ def _send_old(world: World, stream: dict[str, Any], kafka: dict[str, Any] | None
     worker.wait_for(lambda status: bool(status["partitions"]), "its partition has begun")
     world.topics.produce(world.source, sends(100, tag="old"))
     worker.wait_for(lambda status: status["queued"] == 100, "the old topic is sent")
-    time.sleep(2 * LOOK_SECS)  # nobody tells when the ids are known
+    time.sleep(2 * LOOK_SECS)  # nothing shows when the ids are known
     return worker
 
 
 def _make_anew(world: World, worker: Worker, count: int) -> None:
-    """Make the topic anew while the worker stands still, so that it never sees it with less than it will hold."""
+    """Recreate the topic while the worker is frozen, so that it never sees it with fewer records than in the end."""
     worker.signal(signal.SIGSTOP)
     world.topics.delete(world.source)
     world.topics.create(name=world.source, partitions=1)
@@ -58,7 +58,7 @@ def _make_anew(world: World, worker: Worker, count: int) -> None:
 
 
 def _wait_told(world: World, worker: Worker, count: int) -> None:
-    """Wait until each record of the new topic is accepted, or named in doubt."""
+    """Wait until each record of the new topic is accepted, or reported as in doubt."""
     deadline = time.monotonic() + 40
     told: set[str] = set()
     while len(told) < count and time.monotonic() < deadline:

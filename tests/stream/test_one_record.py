@@ -1,6 +1,6 @@
-"""One record for which every request fails that it is part of: what becomes of it, and of all others.
+"""One record that makes every request with it fail: what becomes of it, and of all others.
 
-Minutes pass in no time: the event loop's clock leaps to its next timer.
+Minutes take no time: the event loop's clock jumps to its next timer.
 """
 
 import asyncio
@@ -41,10 +41,10 @@ SLOWER: Final = {
 
 
 class Leaping(asyncio.SelectorEventLoop):
-    """A loop that never waits: when there is nothing to do, its time is that of the next timer."""
+    """A loop that never waits: when there is nothing to do, its time jumps to the next timer."""
 
     def __init__(self) -> None:
-        """Make a loop at time 0."""
+        """Create a loop at time 0."""
         super().__init__()
         self._leapt = 0.0
         selector = cast("Any", self)._selector
@@ -57,7 +57,7 @@ class Leaping(asyncio.SelectorEventLoop):
         selector.select = leap
 
     def time(self) -> float:
-        """Return the seconds that were leapt over."""
+        """Return the seconds that were skipped."""
         return self._leapt
 
 
@@ -74,7 +74,7 @@ def loop() -> Iterator[Leaping]:
 
 
 class Platform:
-    """A client whose platform says one word to any request with a poisoned record, and what `says` does to others."""
+    """A client whose platform answers `word` to any request with a poisoned record, and `says` to others."""
 
     def __init__(self, loop: Leaping, word: Reply, says: Callable[[float], Reply | None], after_secs: float) -> None:
         self._loop, self._word, self._says, self._after_secs = loop, word, says, after_secs
@@ -85,7 +85,7 @@ class Platform:
         self.taken: Counter[int] = Counter()
 
     async def post(self, _operation: Operation, batch: Batch, *, before: float) -> Reply:
-        """Answer after some 50 ms, a request with a poisoned record when some time more has passed."""
+        """Answer after some 50 ms, a request with a poisoned record some time later."""
         assert self._loop.time() <= before
         self.times.append(self._loop.time())
         said = self._says(self._loop.time())
@@ -104,7 +104,7 @@ class Platform:
         return Reply("answered", status=200)
 
     async def lists(self) -> Reply:
-        """Say that it works."""
+        """Answer that it works."""
         return Reply("answered", status=200)
 
     async def close(self) -> None:
@@ -115,7 +115,7 @@ class Platform:
 
 
 class Minutes:
-    """A stream that reads so many batches a second, with the settings that it has by default, over some minutes."""
+    """A stream that reads so many batches per second, with default settings, over some minutes."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class Minutes:
         self.read = 0
 
     def pass_by(self, secs: float) -> "Minutes":
-        """Have some time pass."""
+        """Let some time pass."""
         self._loop.run_until_complete(self._pass_by(secs))
         return self
 
@@ -169,7 +169,7 @@ class Minutes:
     [(word, batch) for batch in (20, 1) for word in WORDS if batch > 1 or "when" in word],
 )
 def test_a_record_that_fails_alone_ends_alone_and_all_others_go_on(loop: Leaping, word: str, batch: int) -> None:
-    """One batch in ten holds such a record, and is asked again and again."""
+    """One batch in ten contains such a record, and is retried again and again."""
     said, secs = WORDS[word], 120.0
 
     minutes = Minutes(loop, said, batch=batch).pass_by(secs)
@@ -188,7 +188,7 @@ def test_a_record_that_fails_alone_ends_alone_and_all_others_go_on(loop: Leaping
 
 @pytest.mark.parametrize("word", UNANSWERED)
 def test_a_record_whose_requests_are_not_answered_for_long_does_not_take_all_of_them(loop: Leaping, word: str) -> None:
-    """One batch in ten holds such a record: each time it takes one of the requests for half a minute."""
+    """One batch in ten contains such a record: each time it occupies one of the requests for half a minute."""
     said, secs = UNANSWERED[word], 420.0
 
     minutes = Minutes(loop, said, after_secs=30.0, in_doubt="resend").pass_by(secs)
@@ -216,7 +216,7 @@ def test_batches_that_time_out_while_others_pass_are_no_load_and_no_outage(loop:
 def test_a_platform_that_answers_nobody_any_more_is_an_outage(
     loop: Leaping, in_doubt: Literal["dead_letter", "resend"]
 ) -> None:
-    """However long it takes until that is known: no request passed others meanwhile."""
+    """However long it takes until that is known: no request overtook others meanwhile."""
     minutes = Minutes(loop, Reply("answered", status=200), in_doubt=in_doubt)
     minutes.platform.stalls = lambda at: 60 <= at < 160
     minutes.pass_by(260)
@@ -228,9 +228,9 @@ def test_a_platform_that_answers_nobody_any_more_is_an_outage(
 
 @pytest.mark.parametrize("word", SLOWER)
 def test_a_batch_that_alone_is_told_that_it_is_too_much_waits_alone(loop: Leaping, word: str) -> None:
-    """As where one list has a limit of its own: that is no word about a record.
+    """For instance where one list has a limit of its own: that says nothing about a record.
 
-    Not for longer: once half of all requests are told so, some in a row are by chance, and that is a word to all.
+    Not for longer: once half of all requests are told so, some are told in a row by chance, and that is for all.
     """
     minutes = Minutes(loop, SLOWER[word]).pass_by(30)
 

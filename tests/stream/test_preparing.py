@@ -1,4 +1,4 @@
-"""What becomes of records that events can't be made of now; without threads, one step at a time."""
+"""What becomes of records that cannot be shaped now; without threads, one step at a time."""
 
 from itertools import pairwise
 
@@ -19,7 +19,7 @@ OTHER = Partition(PARTITION.topic, 1)
 
 
 class Shaping:
-    """A reader, a clock, and a way to make events that works for at most `limit` records at a time."""
+    """A reader, a clock, and shaping that works for at most `limit` records at a time."""
 
     def __init__(self) -> None:
         self.bench = Bench(batch_records=1_000)
@@ -30,7 +30,7 @@ class Shaping:
         self.calls: list[int] = []
         self.offsets: list[int] = []
         self.takes = 0.0
-        """Seconds that it takes to make the events of a chunk."""
+        """Seconds that shaping a chunk takes."""
         self.probes = 0
         self.at = 100.0
         begin = BeginOptions((PARTITION.topic,), "group", "earliest", "hold", "dead_letter", 1.0)
@@ -50,7 +50,7 @@ class Shaping:
 
     @property
     def admitted(self) -> list[int]:
-        """Offsets of one partition in the order in which they came to be batched."""
+        """Offsets of one partition in the order in which they were batched."""
         batches = self.state.batcher.drain()
         return [offset for b in batches for c in b.chunks if c.partition == PARTITION for offset in c.offsets]
 
@@ -94,7 +94,7 @@ def test_what_cannot_be_shaped_holds_the_stream_and_all_behind_it_waits_in_order
 
 
 def test_large_records_are_shaped_a_few_at_a_time_and_in_order(shaping: Shaping) -> None:
-    """As Python's objects a value may take thirty times its bytes: of all that is fetched at once that is too much."""
+    """As a Python object, a value may take thirty times its bytes: too much for everything that is fetched at once."""
     shaping.read(0, 10, body=b"x" * (module.DECODED_BYTES // 4))
     shaping.read(10, 2, body=b"x" * (2 * module.DECODED_BYTES))
     shaping.read(12, 1_000)
@@ -136,7 +136,7 @@ def test_a_person_may_have_it_tried_at_once(shaping: Shaping) -> None:
 
 
 def test_a_chunk_that_is_too_much_at_once_comes_to_its_end_in_pieces(shaping: Shaping) -> None:
-    """As when it names more schemas than can be asked for in the time that a thread may wait."""
+    """For instance if it names more schemas than can be fetched while a thread may wait."""
     shaping.limit = 3
     shaping.read(0, 100)
     for _ in range(200):
@@ -146,7 +146,7 @@ def test_a_chunk_that_is_too_much_at_once_comes_to_its_end_in_pieces(shaping: Sh
 
 
 def test_what_takes_long_is_left_for_the_next_turn_so_that_the_consumer_is_polled(shaping: Shaping) -> None:
-    """As when each of many chunks names a schema that the registry is slow to tell: that holds nothing."""
+    """For instance if each of many chunks names a schema that the registry returns slowly: that is no hold."""
     shaping.takes = 0.7
     shaping.preparer.begin_turn()
     for start in range(0, 50, 10):

@@ -1,4 +1,4 @@
-"""The thread that reads, with a consumer that does what librdkafka was seen to do."""
+"""The reader's thread, with a consumer that does what librdkafka was seen to do."""
 
 import itertools
 import threading
@@ -45,7 +45,7 @@ def chunk_of(epoch: int, *offsets: int) -> Chunk:
 
 
 class Reading:
-    """A reader at work on partitions that hold nothing; `begins` tells when it began which of them where."""
+    """A reader at work on empty partitions; `begins` lists when it started which of them where."""
 
     def __init__(self, in_doubt: Literal["dead_letter", "resend", "hold"] = "dead_letter") -> None:
         bench = Bench()
@@ -59,7 +59,7 @@ class Reading:
         self.ticker.names.return_value = False
         self.preparer = Preparer(bench.state, bench.operation, name="bench")
         self.ids: dict[str, int] | None = None
-        """The ids of topics, None where the cluster tells none."""
+        """The ids of topics, None if the cluster returns none."""
         self.cluster = "east"
         self.reader = Reader(
             bench.state,
@@ -78,7 +78,7 @@ class Reading:
         self.source.generation = 0
         self.source.known_end.return_value, self.source.passed.return_value = 100, {}
         self.stand: dict[Partition, tuple[int, str]] = {}
-        """What stands committed, where it is not what stood there at first."""
+        """Commits that differ from the initial ones."""
         self.source.committed.side_effect = lambda asked, _secs: {
             p: Committed(*self.stand[p]) if p in self.stand else self.committed() for p in asked
         }
@@ -102,28 +102,28 @@ class Reading:
         self.reader._asker.close()
 
     def begin_by_hand(self, *partitions: Partition) -> None:
-        """Have partitions assigned and begun, with the reader's turns left to the caller."""
+        """Assign partitions and start them, with the reader's turns left to the caller."""
         self.reader._source, self.reader._ticker = self.source, self.ticker
         self.reader.assigned(list(partitions))
         self.look_up()
         self.commit()
 
     def look_up(self) -> None:
-        """Take turns until it is known where all partitions begin."""
+        """Take turns until it is known where all partitions start."""
         deadline = time.monotonic() + 30
         while self.reader._looks_up and time.monotonic() < deadline:
             self.reader._turn(self.source)
         assert (self.reader._looks_up, self.failed) == (False, [])
 
     def wait_found(self) -> None:
-        """Wait until something is found of a partition that was looked up."""
+        """Wait until something is found about a partition that was looked up."""
         deadline = time.monotonic() + 30
         while not self.reader._beginnings.found and time.monotonic() < deadline:
             time.sleep(0.01)
         assert (bool(self.reader._beginnings.found), self.failed) == (True, [])
 
     def commit(self, *, slots: int = 0) -> list[list[int]]:
-        """Commit a tick, if there is one, as the broker does; return the offsets of each batch that is posted."""
+        """Commit a tick, if there is one, as the broker does; return the offsets of each posted batch."""
         with self.state.changed:
             self.state.queue(self.state.batcher.drain())
             tick = self.state.flow.plan(now=time.monotonic(), slots=slots)
@@ -142,9 +142,9 @@ class Reading:
         self.commit()
 
     def ask_ids(self, ids: dict[str, int] | None) -> None:
-        """Have the ids of topics asked for, which are these, None where the cluster tells none."""
+        """Query the ids of topics, with these results, None if the cluster returns none."""
         self.ids = ids
-        for _ in range(3):  # one may wait for the answer to an earlier question
+        for _ in range(3):  # one may wait for the answer to an earlier query
             self.reader._identities._due = 0.0
             self.reader._turn(self.source)
 
@@ -193,7 +193,7 @@ def test_a_window_is_counted_from_the_first_record_and_not_from_the_end_of_the_w
 
 @pytest.fixture
 def holding() -> Iterator[Reading]:
-    """Make a reader that is to ask what becomes of records in doubt; two are listed as in flight."""
+    """Create a reader that holds for records in doubt; two are listed as in flight."""
     made = Reading("hold")
     made.stand[PARTITION] = OFFSET, encode(Progress(OFFSET, in_flight=RangeSet([(OFFSET, OFFSET + 2)])))
     yield made
@@ -265,7 +265,7 @@ _LONG_AGO, _SINCE = datetime(2020, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinf
 def test_what_kafka_forgot_is_neither_posted_again_nor_passed_over_before_somebody_says_so(
     start: Literal["earliest", "latest"] | datetime, base: int, last: int | None, told: str
 ) -> None:
-    """Offsets 60 to 99 are there. A time behind the last outcome was set since, to pass over what is older."""
+    """Offsets 60 to 99 exist. A time after the last outcome was set on purpose, to skip older records."""
     reading = Reading()
     beginnings = reading.reader._beginnings
     beginnings._options = replace(beginnings._options, start=start)
@@ -286,7 +286,7 @@ def test_what_kafka_forgot_is_neither_posted_again_nor_passed_over_before_somebo
 def test_a_topic_that_replaces_another_begins_at_its_first_record_and_doubts_only_what_may_have_been_its_own(
     reading: Reading,
 ) -> None:
-    """Offsets 60 to 99 are there. What was read before the id was told last was of the old one."""
+    """Offsets 60 to 99 exist. What was read before the last known id was of the old topic."""
     reading.begin_by_hand(PARTITION)
     reading.ask_ids({PARTITION.topic: 1})
     reading.send(OFFSET, OFFSET + 1)
@@ -306,7 +306,7 @@ def test_a_topic_that_replaces_another_begins_at_its_first_record_and_doubts_onl
 def test_what_may_have_been_read_of_a_topic_that_replaces_another_holds_once_that_is_committed(
     holding: Reading,
 ) -> None:
-    """A worker that is started again while it holds would take the commit of the old topic for one of the new."""
+    """A worker that is restarted during the hold would take the old topic's commit for one of the new."""
     holding.stand.clear()
     holding.begin_by_hand(PARTITION)
     holding.ask_ids({PARTITION.topic: 1})
@@ -347,7 +347,7 @@ def test_records_of_a_replaced_topic_that_are_posted_have_their_results_before_t
 def test_a_topic_that_is_not_known_to_replace_another_is_read_on(
     reading: Reading, cluster: str, topic: int | None
 ) -> None:
-    """In another cluster, as after a failover to a copy, the topic that was copied has another id."""
+    """In another cluster, as after a failover to a copy, the copied topic has another id."""
     reading.begin_by_hand(PARTITION)
     reading.ask_ids({PARTITION.topic: 1})
     reading.cluster = cluster
@@ -358,7 +358,7 @@ def test_a_topic_that_is_not_known_to_replace_another_is_read_on(
 
 
 def test_a_broker_that_has_not_heard_of_the_new_topic_yet_does_not_bring_the_old_one_back(reading: Reading) -> None:
-    """What was sent of the new topic would be sent again: it would be taken for another one, and begun anew."""
+    """The new topic would be taken for another one and restarted, and its records would be sent again."""
     reading.begin_by_hand(PARTITION)
     reading.ask_ids({PARTITION.topic: 1})
     reading.ask_ids({PARTITION.topic: 2})
@@ -376,7 +376,7 @@ def test_a_broker_that_has_not_heard_of_the_new_topic_yet_does_not_bring_the_old
 def test_a_partition_that_comes_back_with_another_topic_begins_where_others_have_come_if_they_have_it_meanwhile(
     reading: Reading, by_others: bool, begins: int
 ) -> None:
-    """As with the newer group protocol, which takes a topic that was made anew for another one, before we do."""
+    """The newer group protocol, for instance, notices a recreated topic before we do."""
     reading.begin_by_hand(PARTITION)
     reading.ask_ids({PARTITION.topic: 1})
     reading.send(OFFSET, OFFSET + 1)
@@ -391,7 +391,7 @@ def test_a_partition_that_comes_back_with_another_topic_begins_where_others_have
 
 
 def test_records_in_doubt_whose_answers_were_forgotten_meanwhile_hold_their_partition(holding: Reading) -> None:
-    """They were known when it began; others came since, and of too many answers the oldest are forgotten."""
+    """They were known when it started; others came since, and beyond the limit the oldest answers are forgotten."""
     flow = holding.state.flow
     holding.stand[PARTITION] = OFFSET, encode(Progress(OFFSET))
     holding.begin_by_hand(PARTITION)
@@ -409,7 +409,7 @@ def test_records_in_doubt_whose_answers_were_forgotten_meanwhile_hold_their_part
     "error",
     [
         AbortableError(KafkaError(KafkaError._UNKNOWN_PARTITION)),  # its topic was deleted meanwhile
-        RetriableError(KafkaError(KafkaError._TIMED_OUT)),  # its leader is away
+        RetriableError(KafkaError(KafkaError._TIMED_OUT)),  # its leader is unreachable
     ],
     ids=["gone", "away"],
 )
@@ -446,7 +446,7 @@ def test_a_partition_whose_commits_may_not_be_read_keeps_no_other_from_beginning
 
 
 def test_a_topic_that_may_not_be_read_is_held_until_it_is_read_whatever_others_bring(reading: Reading) -> None:
-    """It is told once, when the right is lost, and not again while nothing of it comes."""
+    """This is reported once, when the permission is lost, and not again while no records come."""
     elsewhere = Partition("other-topic", 0)
     reading.begin_by_hand(PARTITION, elsewhere)
     refused = AbortableError(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
@@ -489,7 +489,7 @@ def _some(count: int) -> set[Partition]:
 
 
 def test_a_worker_learns_of_others_that_share_its_paces_when_nothing_is_assigned_to_it(reading: Reading) -> None:
-    """A rebalance that gives it nothing new may have given others something, of topics that grew."""
+    """A rebalance that gives it nothing new may have given others partitions, of topics that grew."""
     reading.state.admission.pacer = Pacer(Pace(600, {}), max_lot=10)
     counts: Iterator[KafkaTroubleError | int] = iter([KafkaTroubleError("not now"), 4, 8])
 
@@ -532,7 +532,7 @@ def test_a_consumer_is_not_closed_under_a_call_that_asks_what_is_committed(readi
 
 
 def test_partitions_that_come_while_the_consumer_leaves_are_not_looked_up(reading: Reading) -> None:
-    """A stream that is stopped as soon as it has started joins its group within the call that leaves it."""
+    """A stream that is stopped right after its start joins its group within the call that leaves it."""
     closed: list[str] = []
 
     def close() -> None:
@@ -556,7 +556,7 @@ def test_a_consumer_that_cannot_go_on_is_replaced_and_its_partitions_are_given_u
     reading.source.renew.side_effect = renew
     if how == "lost its brokers":
         reading.source.is_silent = True
-        answers = iter([False, True])  # asked again and again, as long as nothing comes
+        answers = iter([False, True])  # checked again and again, as long as nothing comes
         reading.source.is_cut_off.side_effect = lambda _secs: next(answers, False)
     reading.start(PARTITION)
     reading.wait(lambda: reading.has_begun(PARTITION))
@@ -568,12 +568,12 @@ def test_a_consumer_that_cannot_go_on_is_replaced_and_its_partitions_are_given_u
 
     reading.source.renew.assert_called_once_with()
     assert reading.state.counts.consumers_replaced == 1
-    reading.wait(lambda: len(reading.begins) == 2)  # the new one has it, where its progress says
+    reading.wait(lambda: len(reading.begins) == 2)  # the new consumer reads it, from its progress on
     assert [offset for _, _, offset in reading.begins] == [OFFSET, OFFSET]
 
 
 def test_a_partition_that_a_tick_still_names_begins_when_that_is_over(reading: Reading) -> None:
-    """Its results may be needed: what it has written, or not, decides what is in doubt."""
+    """Its results may be needed: whether they were written decides what is in doubt."""
     reading.ticker.names.side_effect = lambda partitions: PARTITION in partitions and not over
     over: list[bool] = []
     reading.start(PARTITION, OTHER)
@@ -585,7 +585,7 @@ def test_a_partition_that_a_tick_still_names_begins_when_that_is_over(reading: R
 
 
 def test_a_partition_that_begins_while_there_is_no_room_has_no_other_read_on(reading: Reading) -> None:
-    """Else memory would grow for as long as a hold lasts."""
+    """Otherwise memory would grow for as long as a hold lasts."""
     reading.begin_by_hand(PARTITION)
     stopped: set[Partition] = set()
     reading.source.pause.side_effect = stopped.update
@@ -612,7 +612,7 @@ def test_a_partition_that_begins_while_there_is_no_room_has_no_other_read_on(rea
 def test_what_begins_and_what_is_resumed_is_asked_for_at_once(
     reading: Reading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Librdkafka's threads may be asleep; and what begins while there is no room is let lie."""
+    """The threads of librdkafka may be asleep; partitions that start without room are not fetched."""
     monkeypatch.setattr("connector.stream.reader.LONG_WAIT_SECS", 0.02)
     woken: list[list[Partition]] = []
     reading.source.wake.side_effect = lambda partitions: woken.append(sorted(partitions))
@@ -632,7 +632,7 @@ def test_what_begins_and_what_is_resumed_is_asked_for_at_once(
 
 
 def test_a_held_partition_does_not_have_the_next_one_wait_to_be_begun(reading: Reading) -> None:
-    """It was counted twice, as begun and as held: all seemed to have begun, and reads waited their whole time."""
+    """It was counted twice, as started and as held: all seemed to have started, and reads waited their whole time."""
     reading.begin_by_hand(PARTITION)
     reading.state.hold_partition(PARTITION, "in_doubt", "for the test")
     reading.source.committed.side_effect = RetriableError("for the test")
@@ -644,7 +644,7 @@ def test_a_held_partition_does_not_have_the_next_one_wait_to_be_begun(reading: R
 
 
 def test_what_is_not_started_of_a_partition_that_is_held_takes_no_room_from_others(reading: Reading) -> None:
-    """Of a key that brings much there is always a buffer full that waits; it is read again when somebody decided."""
+    """With a busy key there is always a full buffer of waiting records; they are read again after the decision."""
     reading.state.admission.lineup = Lineup()
     reading.begin_by_hand(PARTITION)
     epoch, offsets = reading.reader._assigned[PARTITION].epoch, range(OFFSET, OFFSET + 5_000)
@@ -661,7 +661,7 @@ def test_what_is_not_started_of_a_partition_that_is_held_takes_no_room_from_othe
 
 
 def test_what_was_in_flight_before_the_order_was_kept_goes_after_earlier_records_of_its_key() -> None:
-    """Where no order was kept, later records of a key may be in doubt while earlier ones were not even read."""
+    """Without ordering, later records of a key may be in doubt while earlier ones were not even read."""
     reading = Reading("resend")
     reading.state.admission.lineup = Lineup()
     doubt = RangeSet([(OFFSET + 1, OFFSET + 2), (OFFSET + 4, OFFSET + 6)])
@@ -679,7 +679,7 @@ def test_what_was_in_flight_before_the_order_was_kept_goes_after_earlier_records
 
 
 def test_a_partition_is_not_looked_up_anew_while_a_tick_names_it(reading: Reading) -> None:
-    """Nothing refuses that tick's commit, as the partition is ours all the time: it has to be read."""
+    """Nothing would reject that tick's commit, since the partition stays assigned: it must be known first."""
     reading.begin_by_hand(PARTITION)
     state, flow = reading.state, reading.state.flow
     reading.reader._take(chunk_of(reading.reader._assigned[PARTITION].epoch, OFFSET), 100.0)
@@ -734,7 +734,7 @@ def test_a_hold_that_came_after_the_decision_about_an_earlier_one_is_asked_about
 
 
 def test_of_two_decisions_the_partition_begins_by_the_later_one_and_once(holding: Reading) -> None:
-    """The first may be looked up for long, as brokers are away; what it finds then is not news any more."""
+    """The first lookup may take long, with brokers unreachable; its result is outdated then."""
     holding.begin_by_hand(PARTITION)
     assert PARTITION in holding.state.partition_holds
     asked, answered = threading.Semaphore(0), threading.Semaphore(0)
@@ -761,7 +761,7 @@ def test_of_two_decisions_the_partition_begins_by_the_later_one_and_once(holding
 
 
 def test_of_two_decisions_that_come_at_once_the_first_is_carried_out(holding: Reading) -> None:
-    """When the other one's turn has come there is no hold that it could be about."""
+    """When the second one's turn comes, there is no hold that it could be about."""
     holding.begin_by_hand(PARTITION)
     for choice in ("resend", "dead_letter"):
         holding.reader.resume({PARTITION: Decision(in_doubt=choice)})
@@ -792,7 +792,7 @@ def test_partitions_that_nothing_can_be_learned_of_take_no_thread_from_those_tha
 
 
 def test_a_partition_whose_topic_only_seemed_to_be_deleted_begins_anew(reading: Reading) -> None:
-    """The ticker lets it go, so that it does not fail every tick; whether it is there is for Kafka to say."""
+    """The ticker releases it, so that it does not fail every tick; whether it exists is for Kafka to say."""
     reading.begin_by_hand(PARTITION)
     reading.state.flow.release([PARTITION])
 
@@ -804,7 +804,7 @@ def test_a_partition_whose_topic_only_seemed_to_be_deleted_begins_anew(reading: 
 
 
 def test_a_partition_that_ends_with_what_can_not_be_read_is_committed_to_its_end(reading: Reading) -> None:
-    """Retention removes the marker of the last transaction as well, and that is no record that was not read."""
+    """Retention removes the marker of the last transaction as well, which is not an unread record."""
     reading.begin_by_hand(PARTITION)
     reading.source.passed.return_value = {PARTITION: OFFSET + 3}
     reading.reader._measured_at = float("-inf")
@@ -821,7 +821,7 @@ def test_a_partition_that_ends_with_what_can_not_be_read_is_committed_to_its_end
 
 
 def test_a_partition_that_has_not_begun_is_not_passed_over(reading: Reading) -> None:
-    """Where the consumer stands is from before it was let go: what was read since then was dropped."""
+    """The consumer's position is from before it was released: what was read since then was dropped."""
     reading.begin_by_hand(PARTITION)
     reading.source.passed.return_value = {PARTITION: OFFSET + 3}
     reading.source.begin.side_effect = lambda *_: False
@@ -838,7 +838,7 @@ def test_a_partition_that_has_not_begun_is_not_passed_over(reading: Reading) -> 
 
 
 def test_lists_of_partitions_that_stay_go_on_at_their_pace_while_another_drains(reading: Reading) -> None:
-    """The reader waits for what is under way, and nobody else looks whose turn has come."""
+    """The reader waits for what is in flight, and nobody else checks whose turn has come."""
     reading.source.all_partitions.return_value = _some(2)
     reading.preparer._operation = Operation("send", Rules(list_number="+18005551234", keep_lists=True))
     pacer = reading.state.admission.pacer = Pacer(Pace(6_000), max_lot=10)
@@ -861,7 +861,7 @@ def test_lists_of_partitions_that_stay_go_on_at_their_pace_while_another_drains(
 
 
 def test_partitions_that_begin_together_have_all_of_their_share_of_a_pace_at_once(reading: Reading) -> None:
-    """Else the first record of a slow list would be charged as if a single partition were ours, and the list stood."""
+    """Otherwise the first record of a slow list would be charged at the share of a single partition."""
     partitions = [Partition(PARTITION.topic, number) for number in range(60)]
     reading.source.all_partitions.return_value = _some(60)
     reading.preparer._operation = Operation("send", Rules(list_number="+18005551234", keep_lists=True))
@@ -879,7 +879,7 @@ def test_partitions_that_begin_together_have_all_of_their_share_of_a_pace_at_onc
 
 
 def test_bad_records_of_a_backlog_are_no_storm_where_most_are_well(reading: Reading) -> None:
-    """Well ones have no result before they are answered; bad ones are found at once, a backlog of them."""
+    """Good records have no result before they are answered; a backlog of bad ones is found at once."""
     state = reading.state
     state.storm = StormGuard(StormPolicy(0.5, 100, 60.0))
     reading.begin_by_hand(PARTITION)
@@ -898,7 +898,7 @@ def test_bad_records_of_a_backlog_are_no_storm_where_most_are_well(reading: Read
 
 
 def test_a_worker_without_partitions_has_no_lag_and_one_whose_ends_are_unknown_does_not_know(reading: Reading) -> None:
-    """A supervisor adds up the lags of its workers, and a sum of which a part is not known is not known."""
+    """A supervisor adds up the lags of its workers; a sum with an unknown part is unknown."""
     reading.reader._source, reading.reader._ticker = reading.source, reading.ticker
     reading.reader._measure_lag(reading.source)
     unassigned = reading.reader.lag
@@ -934,7 +934,7 @@ def test_a_worker_whose_partitions_were_lost_does_not_know_its_lag_until_it_is_i
 
 
 def test_a_member_that_is_told_of_no_assignment_is_in_its_group_by_its_generation(reading: Reading) -> None:
-    """With KIP-848 one that is given no partition hears nothing; one of before its partitions were lost is stale."""
+    """With KIP-848 a member without partitions gets no callback; a generation from before they were lost is stale."""
     reading.reader._source, reading.reader._ticker = reading.source, reading.ticker
     seen = []
     for generation in (-1, 0, 3, "lost", 3, 4):
@@ -950,7 +950,7 @@ def test_a_member_that_is_told_of_no_assignment_is_in_its_group_by_its_generatio
 
 
 def test_a_reader_that_has_ended_has_no_lag(reading: Reading) -> None:
-    """Its stream may have failed alone: the process goes on, and its partitions are another worker's."""
+    """Its stream may have failed alone: the process continues, and its partitions are another worker's."""
     reading.start(PARTITION)
     deadline = time.monotonic() + 30
     while reading.reader.lag != 30 and time.monotonic() < deadline:
@@ -981,7 +981,7 @@ def test_records_that_retention_removed_are_counted_once_each_time_that_some_wer
 def test_a_reader_that_is_drained_reads_no_more_and_stays_in_its_group_until_it_is_told_to_leave(
     reading: Reading,
 ) -> None:
-    """The last transaction may need the membership yet, and it waits for the answers to what is in flight."""
+    """The last transaction may still need the membership, and it waits for the answers to what is in flight."""
     reading.start(PARTITION)
     reading.wait(lambda: reading.has_begun(PARTITION))
     epoch = reading.reader._assigned[PARTITION].epoch
@@ -1013,7 +1013,7 @@ def test_a_reader_that_is_drained_reads_no_more_and_stays_in_its_group_until_it_
 def test_a_stream_that_failed_and_lets_go_soon_is_not_kept_in_its_group_by_the_end_of_its_process(
     reading: Reading,
 ) -> None:
-    """Which drains all streams for as long as they may take, while nothing commits what this one waits for."""
+    """That drains all streams for as long as they may take, while nothing commits what this one waits for."""
     reading.start(PARTITION)
     reading.wait(lambda: reading.has_begun(PARTITION))
     reading.reader._take(chunk_of(reading.reader._assigned[PARTITION].epoch, OFFSET), 100.0)
@@ -1034,7 +1034,7 @@ def test_a_stream_that_failed_and_lets_go_soon_is_not_kept_in_its_group_by_the_e
 def test_what_is_in_flight_when_a_drain_has_no_more_time_is_told_as_left_and_the_tick_is_abandoned(
     reading: Reading, named: bool, listed: int, left: int
 ) -> None:
-    """Whoever has the partition next finds it in doubt; what the running tick lists as well, should it commit."""
+    """The next owner treats it as in doubt, and what the running tick lists as well, should it commit."""
     reading.begin_by_hand(PARTITION, OTHER)
     reading.reader._take(chunk_of(reading.reader._assigned[PARTITION].epoch, OFFSET, OFFSET + 1), 100.0)
     assert reading.commit(slots=1) == [[OFFSET, OFFSET + 1]]
@@ -1052,9 +1052,9 @@ def test_what_is_in_flight_when_a_drain_has_no_more_time_is_told_as_left_and_the
 def test_a_consumer_that_ends_is_replaced_and_ends_the_stream_when_the_next_one_does_at_once(
     reading: Reading, fence_secs: float, ends: bool
 ) -> None:
-    """Of two with one instance id each would throw the other out for ever; much later it is another matter.
+    """Two with one instance id would fence each other forever; much later it is a different matter.
 
-    What else the old one tells is no news.
+    What else the old consumer reports is no news.
     """
     fenced = [FatalError(KafkaError(KafkaError._FATAL, "fenced")) for _ in range(2)]
     words = iter([Read(troubles=[(None, error)] * 2) for error in fenced])
@@ -1073,7 +1073,7 @@ def test_a_consumer_that_ends_is_replaced_and_ends_the_stream_when_the_next_one_
 def test_a_member_of_the_newer_protocol_waits_until_the_last_of_the_classic_one_has_left_its_group(
     reading: Reading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Kafka does not convert a group whose assignor keeps notes with its members; to end would mend nothing."""
+    """Kafka does not convert a group whose assignor stores data with its members; failing would help nothing."""
     monkeypatch.setattr("connector.stream.reader.JOIN_AGAIN_SECS", 0.01)
     text = "Fatal error: Broker: The group id does not exist: ConsumerGroupHeartbeat fatal error"
     refused = FatalError(KafkaError(KafkaError._FATAL, text))
@@ -1093,7 +1093,7 @@ def test_a_member_of_the_newer_protocol_waits_until_the_last_of_the_classic_one_
 def test_a_partition_whose_next_record_is_not_there_any_more_begins_anew_once_what_was_read_has_its_results(
     reading: Reading,
 ) -> None:
-    """As when retention passes a slow reader. What is there of it was read, and is posted."""
+    """For instance if retention overtakes a slow reader. What was read of it is posted."""
     reading.begin_by_hand(PARTITION)
     reading.reader._take(chunk_of(reading.reader._assigned[PARTITION].epoch, OFFSET, OFFSET + 1), 100.0)
     assert reading.commit(slots=1) == [[OFFSET, OFFSET + 1]]
@@ -1130,7 +1130,7 @@ def test_a_partition_that_is_held_is_paused_once_and_begins_anew_as_was_decided(
 
 
 def test_what_is_read_is_counted_by_what_becomes_of_it(reading: Reading) -> None:
-    """Of 70 to 75 two are in doubt and 72 is settled; 76 to 78 are not there, as 77 was; of 79 an answer is known."""
+    """Of 70 to 75, two are in doubt and 72 is settled; 76 to 78 do not exist, as 77 was; the answer of 79 is known."""
     progress = Progress(OFFSET, settled=RangeSet([(72, 73)]), in_flight=RangeSet([(70, 72), (77, 78), (79, 80)]))
     counts = reading.state.counts
     counts.records_read = counts.vanished = counts.passed_over = 100
@@ -1153,7 +1153,7 @@ def test_what_is_read_is_counted_by_what_becomes_of_it(reading: Reading) -> None
 def test_a_stream_whose_buffer_is_full_reads_on_when_there_is_room_and_pauses_only_for_a_long_wait(
     reading: Reading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pause throws away what was prefetched; a held partition is not resumed with the others."""
+    """A pause discards what was prefetched; a held partition is not resumed with the others."""
     reading.begin_by_hand(PARTITION, OTHER)
     turn, source = reading.reader._turn, reading.source
     reading.reader._take(chunk_of(reading.reader._assigned[PARTITION].epoch, OFFSET), time.monotonic())
@@ -1219,7 +1219,7 @@ def test_one_call_waits_for_records_until_the_next_batch_is_due_or_a_partition_m
 
 
 def test_a_partition_that_goes_while_its_results_are_written_is_left_as_the_tick_lists_it(reading: Reading) -> None:
-    """All is answered; whether that was written nobody knows, and else its next owner finds it in doubt."""
+    """All is answered; whether that was written is unknown, and otherwise its next owner treats it as in doubt."""
     reading.begin_by_hand(PARTITION)
     reading.ticker.names.return_value, reading.ticker.listing.return_value = True, 3
     reading.reader._options = replace(reading.reader._options, drain_secs=0.0)
@@ -1284,7 +1284,7 @@ def test_a_partition_that_goes_while_it_is_to_begin_anew_does_not_begin(reading:
 
 
 def test_what_was_decided_about_a_partition_goes_with_it(holding: Reading) -> None:
-    """When it comes back another worker may have had it, and other records are in doubt."""
+    """When it comes back, another worker may have had it, and other records are in doubt."""
     holding.begin_by_hand(PARTITION)
     holding.reader.resume({PARTITION: Decision(in_doubt="resend")})
     holding.reader._turn(holding.source)
@@ -1297,7 +1297,7 @@ def test_what_was_decided_about_a_partition_goes_with_it(holding: Reading) -> No
 
 
 def test_what_retention_removed_is_counted_and_committed_at_once_where_a_stream_goes_on(reading: Reading) -> None:
-    """A worker that is started again would count it again. Offsets 60 to 99 are there."""
+    """A restarted worker would count it again. Offsets 60 to 99 exist."""
     beginnings = reading.reader._beginnings
     beginnings._options = replace(beginnings._options, on_missing="continue")
     reading.stand[PARTITION] = 40, encode(Progress(40, birth=4, in_flight=RangeSet([(45, 50)])))
@@ -1322,7 +1322,7 @@ def test_what_retention_removed_is_counted_once_though_it_could_not_be_committed
 
 
 def test_a_partition_that_goes_on_where_it_stood_has_nothing_to_commit(reading: Reading) -> None:
-    """Else each rebalance would bring a transaction of all partitions."""
+    """Otherwise each rebalance would cause a transaction of all partitions."""
     stood = reading.stand[PARTITION] = OFFSET, encode(Progress(OFFSET, birth=4))
 
     reading.begin_by_hand(PARTITION)
@@ -1331,7 +1331,7 @@ def test_a_partition_that_goes_on_where_it_stood_has_nothing_to_commit(reading: 
 
 
 def test_each_turn_is_counted_and_tries_again_what_no_events_could_be_made_of(reading: Reading) -> None:
-    """Nothing is read meanwhile; and whether turns are done is how it is known that the thread is alive."""
+    """Nothing is read meanwhile; and turns show that the thread is alive."""
     away = [FormatAwayError("schema_registry", "away")]
 
     def shape(chunk: Chunk) -> Shaped:
@@ -1380,7 +1380,7 @@ def test_what_kafka_refused_to_have_read_is_asked_about_though_nothing_comes(rea
 
 
 def test_paces_are_told_how_many_records_are_to_be_read_yet(reading: Reading) -> None:
-    """Those up to 99 are there; what was read waits in memory, and is known. An end may be from before it was read."""
+    """Those up to 99 exist; what was read waits in memory, and is known. An end may be from before it was read."""
     pacer = reading.state.admission.pacer = Pacer(Pace(6_000), max_lot=10)
     reading.source.all_partitions.return_value = _some(2)
     reading.begin_by_hand(PARTITION, OTHER)

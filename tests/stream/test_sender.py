@@ -1,4 +1,4 @@
-"""What the sender does of replies, over real sockets and without Kafka."""
+"""What the sender does with replies, over real sockets and without Kafka."""
 
 import asyncio
 import itertools
@@ -33,7 +33,7 @@ LISTS: Final = b'{"lists":[]}'
 
 @pytest.fixture(autouse=True, scope="module")
 def _looks_often() -> Iterator[None]:
-    """Whether a probe is due is asked once a second while all is well: holds by the dozen would take minutes here."""
+    """Probe as soon as it is due: once a second, dozens of holds would take minutes here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("connector.stream.probing.until_next", lambda _secs: asyncio.sleep(0.002))
         yield
@@ -70,7 +70,7 @@ async def delivering(
 
 
 def others_pass(bench: Bench, *, at_most: float = math.inf) -> Callable[[], None]:
-    """Return a feed of one more text whenever nothing is ready, so many in all."""
+    """Return a feed of one more text whenever nothing is ready, at most so many."""
     fed = itertools.count()
 
     def feed() -> None:
@@ -85,9 +85,9 @@ def others_pass(bench: Bench, *, at_most: float = math.inf) -> Callable[[], None
 def test_of_a_batch_in_doubt_again_and_again_the_one_record_to_blame_is_a_dead_letter_that_says_so(
     how: str, others: int, posted: int
 ) -> None:
-    """`resend` has an end: what is in doubt whenever it is posted, while others pass, is one record's own trouble.
+    """`resend` has an end: what is in doubt whenever it is posted, while others pass, is one record's own fault.
 
-    Where only smaller ones pass it may be the size, so that each is posted alone from then on.
+    If only smaller requests pass it may be the size, so each record is posted alone from then on.
     """
     bench = Bench(in_doubt="resend", max_attempts=3)
     posts: Counter[str] = Counter()
@@ -136,15 +136,15 @@ def test_of_a_batch_in_doubt_again_and_again_the_one_record_to_blame_is_a_dead_l
 
 
 class Liar:
-    """A client whose platform first says what was drawn, and is well afterwards."""
+    """A client whose platform gives the drawn answers first, and works afterwards."""
 
     def __init__(self, said: list[tuple[int, str | None, bytes] | Reply]) -> None:
         self.said = said
         self.taken: Counter[int] = Counter()
-        """Posts that a platform may have taken, by offset."""
+        """Posts that the platform may have accepted, by offset."""
 
     async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
-        """Return what an answer says, as the client makes it of bytes."""
+        """Return the meaning of an answer, as the client derives it from bytes."""
         assert before > awake()
         offsets = [offset for chunk in batch.chunks for offset in chunk.offsets]
         honest = b'{"queued_count":%d,"error_count":0,"errors":[]}' % batch.count
@@ -160,7 +160,7 @@ class Liar:
         return reply
 
     async def lists(self) -> Reply:
-        """Return that the platform works, once it has said all else."""
+        """Return that the platform works, after all drawn answers."""
         return Reply("answered", status=200)
 
     def read_certificates_again(self) -> None:
@@ -179,12 +179,12 @@ def deliver(
     feed: Callable[[], object] = lambda: None,
     until: Callable[[], bool] | None = None,
 ) -> None:
-    """Do as `delivering`, with such a client."""
+    """As `delivering`, with such a client."""
     asyncio.run(delivering(bench, cast("Client", liar), texts, timestamps, feed=feed, until=until))
 
 
 def test_what_grew_too_old_since_it_was_read_is_not_posted_and_its_neighbours_are() -> None:
-    """Records wait in memory while the stream holds: late texts would go out when that ends."""
+    """Records wait in memory while the stream holds: texts would be late when that ends."""
     liar = Liar([])
     bench = Bench(max_age_ms=3_600_000)
     read, asked = now_ms() - 3_700_000, now_ms()
@@ -200,7 +200,7 @@ def test_what_grew_too_old_since_it_was_read_is_not_posted_and_its_neighbours_ar
 
 
 def test_all_that_expired_during_a_hold_goes_at_once_when_it_ends() -> None:
-    """And not one by one, as records do by which the platform is tried."""
+    """And not one by one, like the records with which the platform is tried."""
     bench = Bench(max_age_ms=3_600_000)
     bench.state.gate.refused(0, "unauthorized", now=0.0, detail="")
     bench.state.gate.probed(ok=True, now=0.0)
@@ -240,7 +240,7 @@ def test_what_expires_after_it_was_posted_says_when_that_was(monkeypatch: pytest
 
 
 class Firewall(Liar):
-    """A client between which and the platform somebody minds the text of some records."""
+    """A client behind a firewall that objects to the text of some records."""
 
     def __init__(self, *minded: bytes, refuses_all_from: float = float("inf"), status: int = 403) -> None:
         super().__init__([])
@@ -250,7 +250,7 @@ class Firewall(Liar):
         self._refuses_all_from = refuses_all_from
 
     async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
-        """Refuse a request that holds such a text, with a page; let all others pass."""
+        """Reject a request with such a text, with a page; let all others pass."""
         self.posts += 1
         texts = [wire for chunk in batch.chunks for wire in chunk.wire or ()]
         if self.posts > self._refuses_all_from or any(bad in text for bad in self._minded for text in texts):
@@ -322,7 +322,7 @@ def test_whatever_the_platform_says_each_record_ends_once_and_none_is_posted_aga
     ids=["429", "500", "401", "setting"],
 )
 def test_what_fails_for_all_uses_up_no_attempt_of_a_record(trouble: tuple[int, str | None, bytes]) -> None:
-    """Just after it a record's own failure is likeliest to pass."""
+    """Right after it, a record's own failure is most likely to pass."""
     failed = b'{"queued_count":0,"error_count":1,"errors":[{"index":0,"code":"provider_error"}]}'
     liar = Liar([*[trouble] * 4, (200, None, failed)])
     bench = Bench(max_attempts=2, setting_codes={"list_not_found"})
@@ -333,7 +333,7 @@ def test_what_fails_for_all_uses_up_no_attempt_of_a_record(trouble: tuple[int, s
 
 
 def test_a_request_that_was_never_sent_is_no_attempt() -> None:
-    """Where a record may be posted twice at most, an outage of the network must not have used that up."""
+    """If a record may be posted at most twice, a network outage must not have used that up."""
     bench = Bench()
 
     deliver(bench, Liar([Reply("not_sent", trouble="connect")] * 3), ["text"])
@@ -453,7 +453,7 @@ def test_records_that_a_reply_counts_as_failed_and_does_not_name_are_in_doubt(
 
 
 class Terse(Liar):
-    """A client whose platform refuses some offsets, and lists no more than one error of those that it counts."""
+    """A client whose platform rejects some offsets, and lists at most one of the errors that it counts."""
 
     def __init__(self, *refused: int) -> None:
         super().__init__([])
@@ -510,7 +510,7 @@ def test_a_hold_is_told_with_what_the_far_end_has_said(
 
 @pytest.mark.parametrize(("number", "holds"), [("+18005551234", True), ("+18005550000", False)])
 def test_a_code_of_a_setting_holds_the_stream_for_its_own_list_alone(number: str, holds: bool) -> None:
-    """Of a list that an event has named it is a fault of that event."""
+    """For a list that an event names, it is the event's fault."""
     bench = Bench(setting_codes={"list_not_found"}, waits=NEVER)
     text = json.dumps({"to": "+15550000001", "body": "text", "list_number": number}).encode()
     bench.read([text])
@@ -554,7 +554,7 @@ def test_a_batch_that_is_too_large_makes_no_batches_smaller_than_one_that_was_ta
 def test_what_may_have_been_taken_stays_listed_as_in_flight_as_long_as_it_has_no_result(
     word: tuple[int, str | None, bytes] | Reply, in_doubt: Literal["resend", "hold"]
 ) -> None:
-    """After a crash somebody would post it as if it never was."""
+    """After a crash, the next owner would post it as if it was new."""
     bench = Bench(in_doubt=in_doubt, waits=NEVER)
     state = bench.state
 
@@ -566,12 +566,12 @@ def test_what_may_have_been_taken_stays_listed_as_in_flight_as_long_as_it_has_no
 
 
 def test_an_answer_that_is_lost_after_its_partition_went_away_holds_nothing() -> None:
-    """Whoever has it by now asks about its records."""
+    """The new owner asks about its records."""
     bench, turns = Bench(in_doubt="hold"), itertools.count()
 
     class Late(Liar):
         async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
-            """Have the partition go while the request is under way."""
+            """Have the partition released while the request is in flight."""
             bench.state.flow.release([PARTITION])
             return await super().post(operation, batch, before=before)
 
@@ -581,7 +581,7 @@ def test_an_answer_that_is_lost_after_its_partition_went_away_holds_nothing() ->
 
 
 def test_what_is_under_way_when_a_sender_closes_is_given_up_before_its_connections_close() -> None:
-    """Its fate is unknown: it has no result, and its listing says so."""
+    """Its fate is unknown: it has no result, and is listed as in flight."""
     bench, order = Bench(), list[str]()
 
     class Hanging(Liar):
@@ -605,7 +605,7 @@ def test_what_is_under_way_when_a_sender_closes_is_given_up_before_its_connectio
 
 
 class Slow(Liar):
-    """A client that needs so long to connect that the first requests come too late."""
+    """A client that takes so long to connect that the first requests come too late."""
 
     def __init__(self, times: int) -> None:
         super().__init__([])
@@ -632,7 +632,7 @@ def test_that_batches_come_too_late_is_told_once_in_a_while_as_nothing_else_tell
 
 @pytest.mark.parametrize(("times", "status"), [(2, "queued"), (3, "dead_letter")])
 def test_a_transient_code_is_tried_again_where_it_is_the_code_of_the_request_too(times: int, status: str) -> None:
-    """A record that is posted alone has its code with the status, as all have in single mode."""
+    """A record that is posted alone has its code with the status, as all records have in single mode."""
     liar = Liar([(400, None, b'{"error":"later","code":"provider_error"}')] * times)
     bench = Bench(max_attempts=3)
 
@@ -669,7 +669,7 @@ def test_a_record_whose_text_a_firewall_minds_is_dead_lettered_alone(status: int
 
 
 def test_what_a_firewall_refuses_is_given_up_only_while_others_pass() -> None:
-    """It may mind the text, or let nothing pass any more: with nothing to compare it with nobody can tell."""
+    """It may object to the text, or let nothing pass any more: without others to compare with, nobody can tell."""
     firewall = Firewall(b"drop table")
     bench = Bench(max_attempts=4)
 
@@ -679,7 +679,7 @@ def test_what_a_firewall_refuses_is_given_up_only_while_others_pass() -> None:
 
 
 class Failing(Liar):
-    """A client whose platform fails for a share of all requests, whatever they hold, and for all once it is down."""
+    """A client whose platform fails a share of all requests, whatever they contain, and all once it is down."""
 
     def __init__(self, share: float, status: int) -> None:
         super().__init__([])
@@ -689,7 +689,7 @@ class Failing(Liar):
         self._others_failed = asyncio.Event()
 
     async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
-        """Answer a request that came before it went down only once others have failed."""
+        """Answer a request from before it went down only once others have failed."""
         self.posts += 1
         if any(b"late" in text for chunk in batch.chunks for text in chunk.wire or ()):
             await self._others_failed.wait()
@@ -747,13 +747,13 @@ def test_a_single_attempt_is_not_enough_to_blame_a_record_for_what_a_firewall_re
 def test_a_record_that_fails_again_and_again_while_others_pass_is_a_suspect_until_it_is_given_up(
     most: int, times: int
 ) -> None:
-    """Suspects have no more than half of the requests. Its first failure tells nothing: nobody knows others yet."""
+    """Suspects have at most half of the requests. Its first failure says nothing: no others are known yet."""
     suspect: list[bool] = []
     passed, answered = asyncio.Event(), 0
 
     class Noting(Firewall):
         async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
-            """Note whether it is suspected, and answer when others have passed since it was posted."""
+            """Note whether it is a suspect, and answer when others have passed since it was posted."""
             if any(b"poison" in wire for chunk in batch.chunks for wire in chunk.wire or ()):
                 suspect.append(batch.suspect)
                 if len(suspect) > 1:
@@ -795,7 +795,7 @@ def test_nothing_is_dead_lettered_when_a_firewall_lets_nothing_pass(status: int,
 def test_an_outage_that_loses_answers_costs_a_record_for_each_time_that_the_platform_is_tried(
     word: Reply | tuple[int, str | None, bytes],
 ) -> None:
-    """A probe may pass all the time: what is posted to see if more than that works may have been taken."""
+    """A probe may pass all the time: what is posted to try more than that may have been accepted."""
     tries = 12
     liar = Liar([word] * tries)
     bench = Bench(failures=3)
@@ -804,12 +804,12 @@ def test_an_outage_that_loses_answers_costs_a_record_for_each_time_that_the_plat
 
     in_doubt = sum(verdict.reason == "in_doubt" for verdict, _ in bench.results().values())
     print(f"{in_doubt} of 500 in doubt after {tries} requests without an answer")
-    before_the_hold = 8 * 5  # as many batches as may be under way
+    before_the_hold = 8 * 5  # as many batches as may be in flight
     assert in_doubt <= before_the_hold + tries
 
 
 class Strained(Liar):
-    """A client whose platform has no answer to requests of more records than it can do; these it may have taken."""
+    """A client whose platform does not answer requests with too many records, which it may have accepted."""
 
     def __init__(self, most: float) -> None:
         super().__init__([])
@@ -835,7 +835,7 @@ class Overtaken(Liar):
         self._answered = asyncio.Event()
 
     def feed(self, bench: Bench) -> None:
-        """Have the others read once it is their time; what they take is the same whenever that is."""
+        """Have the others read when it is their time."""
         if bench.state.flow.active and not self.secs:
             self.secs = self._answered_secs - 0.05
             bench.read([event("well")] * 5)
@@ -860,9 +860,9 @@ class Overtaken(Liar):
 def test_batches_stay_large_after_a_lost_answer_if_one_as_large_was_answered_while_it_was_overdue(
     answered_secs: float, lost_secs: float, limit: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or since it was begun, if it was lost before: the answers before it was due are those that it takes for so long.
+    """Or since it began, if it was lost before: earlier answers are the measure for when it was due.
 
-    After 0.05 seconds for the others it is due in 0.45.
+    After 0.05 seconds for the others, it is due in 0.45.
     """
     platform, bench = Overtaken(answered_secs, lost_secs), Bench()
     monkeypatch.setattr("connector.stream.sender.now", lambda: 100.0 + platform.secs)
@@ -883,7 +883,7 @@ def test_batches_stay_large_after_a_lost_answer_if_one_as_large_was_answered_whi
 def test_where_no_large_request_is_answered_small_ones_are_posted(
     most: int, in_doubt: Literal["dead_letter", "resend"]
 ) -> None:
-    """Each large one is a loss. What was under way is in doubt, and of the rest what it takes to find the size."""
+    """Each large one is a loss. What was in flight is in doubt, and of the rest what it takes to find the size."""
     platform = Strained(most)
     bench = Bench(batch_records=50, in_doubt=in_doubt)
 
@@ -916,7 +916,7 @@ def test_after_an_outage_that_loses_answers_batches_are_soon_as_large_as_before(
 
 
 def test_a_page_in_the_place_of_the_platform_ends_no_outage() -> None:
-    """Maintenance often has 200 for its status: each record by which the platform was tried would be in doubt."""
+    """Maintenance pages often have status 200: each record with which the platform is tried would be in doubt."""
     probes = itertools.count(1)
     is_back = False
 
@@ -941,20 +941,20 @@ def test_a_page_in_the_place_of_the_platform_ends_no_outage() -> None:
 
 
 class Broken(Liar):
-    """A client that cannot ask or post, for whatever reason nobody has thought of."""
+    """A client that cannot query or post, for an unforeseen reason."""
 
     async def lists(self) -> Reply:
-        """Raise what is no trouble of a connection."""
+        """Raise something that is not a connection error."""
         raise KeyError("lists")
 
     async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
-        """Raise that too."""
+        """Raise that as well."""
         raise KeyError("post")
 
 
 @pytest.mark.parametrize("call", ["lists", "post"])
 def test_a_call_that_fails_for_no_known_reason_fails_the_stream(call: str) -> None:
-    """Nothing would end a hold any more, or give the batch a result, and nothing would tell of it."""
+    """Nothing would end a hold any more, or give the batch a result, and nothing would report it."""
     bench = Bench()
     if call == "lists":
         bench.state.gate.refused(0, "unauthorized", now=0.0, detail="")
@@ -964,14 +964,14 @@ def test_a_call_that_fails_for_no_known_reason_fails_the_stream(call: str) -> No
 
 
 class Scales(Liar):
-    """A client whose platform refuses a request that holds one record which is too large by itself."""
+    """A client whose platform rejects a request with one record that is too large by itself."""
 
     def __init__(self) -> None:
         super().__init__([])
         self.counts: list[int] = []
 
     async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
-        """Refuse the whole request for the one record, as the documents may be read."""
+        """Reject the whole request for the one record, which is one reading of the documents."""
         self.counts.append(batch.count)
         if any(b"large" in wire for chunk in batch.chunks for wire in chunk.wire or ()):
             self.said = [(413, None, b'{"error":"Contact exceeds 4,000 bytes","code":"payload_too_large"}')]
@@ -979,7 +979,7 @@ class Scales(Liar):
 
 
 def test_a_record_that_is_too_large_by_itself_leaves_no_small_batches_behind() -> None:
-    """The limit that its batches taught was the record's own: what comes after would be posted in crumbs for good."""
+    """The learnt limit was about the record: otherwise small batches would be posted for good."""
     scales = Scales()
     bench = Bench(batch_records=100)
     texts = ["large", "well"]
@@ -997,7 +997,7 @@ def test_a_record_that_is_too_large_by_itself_leaves_no_small_batches_behind() -
 
 
 class Gateway(Liar):
-    """A client before whose platform somebody takes small requests only, until it is mended."""
+    """A client behind a gateway that accepts only small requests, until it is fixed."""
 
     def __init__(self) -> None:
         super().__init__([])
@@ -1005,7 +1005,7 @@ class Gateway(Liar):
         self.counts: list[int] = []
 
     async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
-        """Refuse what is large with a page, as gateways do."""
+        """Reject large requests with a page, as gateways do."""
         self.counts.append(batch.count)
         if not self.is_mended and batch.size > 1_500:
             self.said = [(413, None, b"<html>Request Entity Too Large</html>")]
@@ -1036,7 +1036,7 @@ def test_batches_that_were_too_large_for_a_gateway_are_large_again_some_time_aft
 def test_an_outage_of_the_endpoint_behind_a_working_probe_gives_up_one_record_at_most(
     status: int, batch_records: int
 ) -> None:
-    """Records that came in one batch are no better evidence against each other than those of several."""
+    """Records of one batch are no better evidence against each other than those of several."""
     failing = Failing(0.0, status)
     failing.down = True
     bench = Bench(max_attempts=2, failures=3, batch_records=batch_records, in_doubt="resend")
@@ -1047,7 +1047,7 @@ def test_an_outage_of_the_endpoint_behind_a_working_probe_gives_up_one_record_at
 
 
 def test_in_an_outage_no_record_is_given_up_after_some_of_which_it_was_never_known_which_had_failed() -> None:
-    """The probe works all the time, and the next would be the only one that fails."""
+    """The probe works all the time, and the next one would be the only one that fails."""
     unnamed, outage = (200, None, failed(count=1, of=2)), (500, None, b"")
     liar = Liar([*[unnamed] * 2, *[outage] * 60])
     bench = Bench(max_attempts=2, failures=3, in_doubt="resend")
@@ -1065,7 +1065,7 @@ def test_in_an_outage_no_record_is_given_up_after_some_of_which_it_was_never_kno
 
 @pytest.mark.parametrize("status", [500, 504])
 def test_a_hold_ends_by_its_probe_though_nothing_is_left_to_be_tried(status: int) -> None:
-    """The only record that failed was given up: a stream that nobody writes to would be on hold for hours."""
+    """The only record that failed was given up: a stream without new records would be on hold for hours."""
     failing = Failing(0.0, status)
     failing.down = True
     bench = Bench(max_attempts=2, failures=3, in_doubt="resend")
@@ -1076,7 +1076,7 @@ def test_a_hold_ends_by_its_probe_though_nothing_is_left_to_be_tried(status: int
 
 
 class Outage(Liar):
-    """A client whose platform fails for one text by chance, takes another one, and is down from then on."""
+    """A client whose platform fails one text by chance, accepts another, and is down from then on."""
 
     def __init__(self, status: int) -> None:
         super().__init__([])
@@ -1085,7 +1085,7 @@ class Outage(Liar):
         self._passed = asyncio.Event()
 
     async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
-        """Take nothing but the second text; the first one's next answer comes when that has passed."""
+        """Accept only the second text; the first one's next answer comes when that has passed."""
         texts = [json.loads(wire)["body"] for chunk in batch.chunks for wire in chunk.wire or ()]
         self.posts += texts
         if texts == ["second"]:
@@ -1097,7 +1097,7 @@ class Outage(Liar):
         return await super().post(operation, batch, before=before)
 
     async def lists(self) -> Reply:
-        """Tell that nobody answers."""
+        """Report that nobody answers."""
         return Reply("not_sent", trouble="connect")
 
 
@@ -1120,14 +1120,14 @@ def test_a_record_is_not_given_up_in_an_outage_for_others_that_passed_before_it(
 
 
 class Gatekeeper(Liar):
-    """A client whose platform first answers so, while somebody in front of it refuses to be asked for lists."""
+    """A client whose platform first answers like this, while a gateway rejects queries for lists."""
 
     def __init__(self, *said: int, lists: int) -> None:
         super().__init__([(status, None, b'{"error":"no"}') for status in said])
         self.answer = lists
 
     async def lists(self) -> Reply:
-        """Refuse."""
+        """Reject."""
         return Reply("answered", status=self.answer, text="<html>no</html>")
 
 
@@ -1141,7 +1141,7 @@ def test_an_outage_ends_though_somebody_refuses_to_be_asked_for_lists(status: in
 
 
 def test_an_outage_after_which_the_key_is_unknown_is_a_hold_for_the_key() -> None:
-    """Whoever looks at the hold has to learn what to mend."""
+    """The hold must show what to fix."""
     bench = Bench(failures=3)
 
     def held() -> str:
@@ -1169,7 +1169,7 @@ def test_a_probe_that_is_told_to_wait_ends_no_outage_and_one_that_is_refused_no_
 def test_a_probe_that_is_answered_when_its_hold_has_ended_says_nothing() -> None:
     class Late(Gatekeeper):
         async def lists(self) -> Reply:
-            """Refuse, when something has passed meanwhile."""
+            """Reject, if something has passed meanwhile."""
             bench.state.gate.passed(0, now=now())
             return await super().lists()
 

@@ -1,4 +1,4 @@
-"""Standing still on a real broker: an open transaction upstream is named, and a wedged thread turns health off."""
+"""Standing still on a real broker: an open transaction upstream is named, and a stuck thread turns health off."""
 
 import asyncio
 import threading
@@ -21,7 +21,7 @@ from tests.stream.making import make_stream
 
 STALLED_SECS = 6
 DRAIN_SECS = STALLED_SECS - 1
-"""As long as a stream that stands still allows."""
+"""The maximum for a stream that stands still."""
 
 
 def _start(world: World) -> Worker:
@@ -48,7 +48,7 @@ def _upstream(world: World) -> Producer:
 
 @pytest.mark.parametrize("ending", ["commit", "abort"])
 def test_an_open_transaction_upstream_is_named_until_it_ends(world: World, ending: str) -> None:
-    """Whoever writes the topic leaves a transaction open: what lies behind it waits, and that is no fault of ours."""
+    """The topic's producer leaves a transaction open: what is behind it waits, and that is not our fault."""
     worker = _start(world)
     world.topics.produce(world.source, sends(100, tag="before"), partition=0)
     worker.wait_for(lambda s: s["queued"] == 100 and s["lag"] == 0, "the first ones sent")
@@ -86,7 +86,7 @@ def test_an_open_transaction_upstream_is_named_until_it_ends(world: World, endin
 def test_a_worker_that_no_broker_answers_says_so_and_does_not_seem_idle(
     make_broker: MakeBroker, platform: SimulatorThread, tmp_path: Path
 ) -> None:
-    """Its partitions are lost with its session, so that there is nothing left that could be seen to stand still."""
+    """Its partitions are lost with its session, so nothing is left that could be seen to stand still."""
     broker = make_broker()
     world = World(broker.bootstrap_servers, Topics(broker.bootstrap_servers), platform, tmp_path)
     try:
@@ -110,7 +110,7 @@ def test_a_worker_that_no_broker_answers_says_so_and_does_not_seem_idle(
 
 
 def test_markers_and_aborted_records_at_the_end_of_a_partition_are_no_lag(world: World) -> None:
-    """Nothing of them can be delivered: lag that never went away would hide what does, and look like a standstill."""
+    """They cannot be delivered: lag that never went away would hide real lag, and look like a standstill."""
     worker = _start(world)
     upstream = _upstream(world)
     for ending in ("commit", "abort"):
@@ -128,7 +128,7 @@ def test_markers_and_aborted_records_at_the_end_of_a_partition_are_no_lag(world:
 
 
 def test_a_hold_leaves_health_on_however_long_it_lasts(world: World) -> None:
-    """The platform is down: a restart does not help, so nobody shall be led to try it in a loop."""
+    """The platform is down: a restart does not help, so nobody should be led to try it in a loop."""
     world.platform.set_faults(Faults(status_override=503))
     world.produce_sends(1_000)
     worker = _start(world)
@@ -142,7 +142,7 @@ def test_a_hold_leaves_health_on_however_long_it_lasts(world: World) -> None:
 
 
 class _Wedged(TransactionalPublisher):
-    """A producer whose commits do not return while it is wedged, as of a client library that has locked up."""
+    """A producer whose commits do not return while it is stuck, like a client library in a deadlock."""
 
     wedged = threading.Event()
 
@@ -155,7 +155,7 @@ class _Wedged(TransactionalPublisher):
 def test_a_wedged_tick_turns_health_off_and_progress_turns_it_on_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing fails and nothing is told, only no commit ever returns: that is what health is for."""
+    """Nothing fails and nothing is reported, but no commit ever returns: that is what health is for."""
     monkeypatch.setattr("connector.stream.stream.TransactionalPublisher", _Wedged)
     settings = Settings.model_validate(world.settings())
     failures: list[BaseException] = []
@@ -187,7 +187,7 @@ def test_a_wedged_tick_turns_health_off_and_progress_turns_it_on_again(
 
 
 def _unknown(stream: Stream) -> list[dict[str, Any]]:
-    """Return what stands still for a reason that nobody knows."""
+    """Return what stands still for an unknown cause."""
     return [found for found in stream.standstills() if not found["known"]]
 
 

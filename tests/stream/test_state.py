@@ -1,4 +1,4 @@
-"""What is due joins what is ready as far as it could be started."""
+"""Due batches are queued as far as they could start."""
 
 import itertools
 import random
@@ -60,7 +60,7 @@ def test_a_key_that_is_free_again_makes_no_more_ready_than_that_either() -> None
 
 
 def test_what_is_ready_and_cannot_start_does_not_keep_others_from_it() -> None:
-    """A partition without room for more in flight keeps its batches ready; those of others must get past them."""
+    """A partition without room for more in flight keeps its batches ready; others' must get past them."""
     state = _filled(lists=100)
     _close(state)
 
@@ -77,7 +77,7 @@ def test_nothing_more_becomes_ready_while_nothing_may_start() -> None:
 
 
 def _paced(read: Callable[[Partition, int], Chunk | None], *, answered_after: float, until: float) -> State:
-    """Return a state after so many seconds of a platform that answers after a while; list `slow` has 10 a second."""
+    """Return a state after so many seconds of a platform that answers after a while; list `slow` has 10 per second."""
     state = make_state()
     state.admission.pacer = Pacer(Pace(None, {"slow": 600}), max_lot=100)
     for partition in (A, B):
@@ -116,7 +116,7 @@ def test_a_list_has_its_pace_while_others_have_more_than_the_platform_takes() ->
 
 
 def test_what_a_platform_keeps_waiting_is_no_flood_of_a_list_when_it_is_quick_again() -> None:
-    """Nothing is answered any more: what fills the requests at once was let go, and two lots of those that wait."""
+    """Nothing is answered any more: only what fills the requests, and two lots of waiting lists, were released."""
     there = iter(range(0, 20_000, 1_000))
 
     def read(partition: Partition, _turn: int) -> Chunk | None:
@@ -131,7 +131,7 @@ def test_what_a_platform_keeps_waiting_is_no_flood_of_a_list_when_it_is_quick_ag
 
 
 def test_a_list_goes_on_at_its_pace_although_its_partition_has_no_room_for_what_is_ready() -> None:
-    """Its records lie among those of others, which fill the metadata as they settle: the oldest would make room."""
+    """Its records lie between others', which fill the metadata as they settle: the oldest would make room."""
     state = make_state()
     state.flow = Flow(replace(state.flow.limits, max_metadata=60))
     state.admission.pacer = Pacer(Pace(None, {"slow": 600}), max_lot=10)
@@ -176,7 +176,7 @@ def test_what_was_posted_may_be_a_storm_unless_its_partition_is_gone(is_gone: bo
 def test_a_storm_keeps_back_its_own_dead_letters_alone_and_until_somebody_resumes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Then its reason is let pass for as long as it comes; another one is another storm."""
+    """Then its reason is tolerated for as long as it occurs; another one is another storm."""
     state, told, at = make_state(), list[Hold](), 1_000.0
     monkeypatch.setattr("connector.stream.state.now", lambda: at)
     state.on_hold = told.append
@@ -185,7 +185,7 @@ def test_a_storm_keeps_back_its_own_dead_letters_alone_and_until_somebody_resume
     offsets = itertools.count()
 
     def end(*reasons: str) -> list[str]:
-        """Settle a record for each reason, and return what is kept back of all that was settled so far."""
+        """Settle a record for each reason, and return what is held back of all that was settled so far."""
         piece = chunk(offsets=[next(offsets) for _ in reasons])
         verdicts = {number: Verdict("dead_letter", reason) for number, reason in enumerate(reasons)}
         with state.changed:
@@ -244,7 +244,7 @@ def test_a_partition_that_is_held_is_told_once_and_with_its_name() -> None:
 
 @pytest.mark.parametrize("what", ["kafka_hold", "shaping_hold", "paused", "draining", "gate"])
 def test_nothing_is_read_while_anything_holds_the_stream(what: str) -> None:
-    """Nor started, but for what was made of records before the schema registry was away, which is posted."""
+    """Nor started, except for what was shaped before the schema registry was unavailable."""
     state = make_state()
     free = (state.may_read, state.slots(1.0) > 0)
     if what == "gate":

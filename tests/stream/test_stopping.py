@@ -1,4 +1,4 @@
-"""A stream that is told to stop: before it has started, and while brokers are away."""
+"""A stream that is stopped before it has started, or while brokers are unreachable."""
 
 import asyncio
 import threading
@@ -43,7 +43,7 @@ SETTINGS = Settings.model_validate(
 
 
 def test_a_stream_that_is_stopped_while_it_starts_never_joins_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It asks brokers on its way: meanwhile others are drained, and with the last of them the process ends."""
+    """Starting takes calls to brokers: meanwhile others are drained, and with the last of them the process ends."""
     asked, answered = threading.Event(), threading.Event()
 
     def refresh() -> None:
@@ -71,7 +71,7 @@ def test_a_stream_that_is_stopped_while_it_starts_never_joins_its_group(monkeypa
 
 @pytest.fixture
 def cut_off() -> Iterator[Stream]:
-    """Make a stream whose only batch is listed and answered; brokers are away, so that its result is not written."""
+    """Create a stream whose only batch is listed and answered; brokers are unreachable, so no result is written."""
     bench, failed = Bench(), list[BaseException]()
     state = bench.state
     state.flow.release([PARTITION])
@@ -105,14 +105,14 @@ def cut_off() -> Iterator[Stream]:
 
 
 def test_a_stop_says_that_records_are_in_doubt_whose_results_could_not_be_written(cut_off: Stream) -> None:
-    """They stand listed as in flight: the next owner of their partition can't know that they were answered."""
+    """They are listed as in flight: the next owner of their partition cannot know that they were answered."""
     clean = asyncio.run(cut_off.stop(now() + 0.1))
 
     assert not clean
 
 
 def test_a_stop_says_that_records_are_in_doubt_whose_partitions_were_lost_before(cut_off: Stream) -> None:
-    """A consumer that reaches no broker for a session has none left when the stop comes."""
+    """A consumer that reaches no broker for a session has no partitions left when the stop comes."""
     assert cut_off._reader is not None
     cut_off._reader.lost([PARTITION])
 
@@ -130,7 +130,7 @@ def test_partitions_that_were_lost_are_another_matter_once_the_group_has_been_jo
 
 
 def test_what_looks_at_a_stream_does_not_end_in_silence() -> None:
-    """Without it nobody would notice a standstill, or partitions that are left over."""
+    """Without it nobody would notice a standstill, or partitions without an owner."""
     told: list[str] = []
 
     async def run() -> Stream:

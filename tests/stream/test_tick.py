@@ -1,4 +1,4 @@
-"""The thread that ticks, with a producer that fails as librdkafka's was seen to: a mock stands for librdkafka alone."""
+"""The ticker's thread, with a producer that fails as librdkafka's was seen to: only librdkafka is mocked."""
 
 import json
 import queue
@@ -34,7 +34,7 @@ OF_ANOTHER = Partition("another", 0)
 
 
 class Producer(Publisher):
-    """A producer of transactions; `fails` is what each of its commits ends with."""
+    """A transactional producer; `fails` is the result of each commit."""
 
     def __init__(self, fails: KafkaTroubleError | None = None) -> None:
         self.fails = fails
@@ -116,7 +116,7 @@ def _fenced() -> FatalError:
 
 
 def _silent_outputs() -> Any:
-    """Return topics of which nobody answers what they take."""
+    """Return topics whose limits nobody answers for."""
     outputs = create_autospec(Outputs, instance=True, dead_letter_limit=1_000_000)
     outputs.outcome_topic, outputs.dead_letter_topic = "outcomes", "dead"
     outputs.results_bytes = 1_000_000
@@ -160,8 +160,7 @@ def _run(
 ) -> list[KafkaTroubleError]:
     """Run ticks over one malformed record until its dead letter is written; return what ended the stream.
 
-    `committed` is what the group tells of its partition when it is asked; that is what the tick was to commit unless
-    given.
+    `committed` is what the group returns for its partition; by default, what the tick tried to commit.
     """
     bench, done = Bench(), threading.Event()
     source = create_autospec(Source, instance=True)
@@ -196,7 +195,7 @@ def _by_hand(
     post: Callable[[list[tuple[int, Batch]], float], None] = lambda posted, listed_at: None,
     options: TickOptions = TickOptions(0.0, 0.1, 60.0),  # noqa: B008 (frozen)
 ) -> Ticker:
-    """Return a ticker whose ticks are the caller's to run; what a group has committed is nothing."""
+    """Return a ticker whose ticks the caller runs; the group has no commits."""
     source = create_autospec(Source, instance=True)
     source.committed.return_value = {PARTITION: Committed(0, "")}
     ticker = _ticker(
@@ -207,7 +206,7 @@ def _by_hand(
 
 
 def _answer(bench: Bench, listed: list[tuple[int, Batch]], verdicts: Verdicts = Verdicts(QUEUED)) -> None:  # noqa: B008
-    """Have the platform say this of all that was posted."""
+    """Have the platform answer this for everything posted."""
     for serial, batch in listed:
         bench.state.finish(serial, batch.chunks, verdicts, attempts=1, sent_ms=1, answered_ms=2)
 
@@ -218,11 +217,11 @@ def _answer(bench: Bench, listed: list[tuple[int, Batch]], verdicts: Verdicts = 
 def test_a_producer_that_gets_no_answer_is_replaced(error: Callable[[], AbortableError], replaced: bool) -> None:
     """It may have lost its coordinator for good; one that was answered, however badly, is kept.
 
-    What the topics take is looked up after some of that: that nobody tells it must not end the stream.
+    The topics' limits are looked up after some of that: if nobody answers, that must not end the stream.
     """
     first, second = Producer(error()), Producer()
     if not replaced:
-        first.abort = lambda timeout_secs: setattr(first, "fails", None)  # type: ignore[method-assign] # heals it
+        first.abort = lambda timeout_secs: setattr(first, "fails", None)  # type: ignore[method-assign] # repairs it
 
     assert _run([first, second]) == []
 
@@ -233,7 +232,7 @@ def test_a_producer_that_gets_no_answer_is_replaced(error: Callable[[], Abortabl
 
 @pytest.mark.parametrize("code", [KafkaError.INVALID_RECORD, KafkaError.INVALID_TIMESTAMP])
 def test_a_topic_that_takes_no_such_results_holds_the_stream_until_it_does(code: int) -> None:
-    """As one that is compacted and gets an outcome without a key: nothing more is posted, and somebody is told."""
+    """For instance a compacted one with an outcome without a key: nothing more is posted, and this is reported."""
     bench, producer, told = Bench(), Producer(AbortableError(KafkaError(code))), list[str]()
     bench.state.on_hold = lambda hold: told.append(hold.reason)
     ticker = _by_hand(bench, [producer])
@@ -250,7 +249,7 @@ def test_a_topic_that_takes_no_such_results_holds_the_stream_until_it_does(code:
 
 @pytest.mark.parametrize("took_effect", [True, False])
 def test_a_commit_that_is_never_answered_is_known_by_what_the_next_producer_finds(took_effect: bool) -> None:
-    """Nothing is written twice, and nothing is left out, however it was decided."""
+    """Nothing is written twice or left out, whatever its result was."""
     first, second = Producer(_unknown()), Producer()
 
     assert _run([first, second], committed=None if took_effect else Committed(0, "")) == []
@@ -271,7 +270,7 @@ def test_what_topics_take_that_were_gone_is_looked_up_before_anything_is_written
 
 
 def test_a_producer_is_told_as_replaced_once_the_next_one_has_taken_over() -> None:
-    """While brokers are away it takes any time, and the end may come first."""
+    """While brokers are unreachable it takes any time, and the stop may come first."""
     late = Producer()
     late.start = lambda timeout_secs: (_ for _ in ()).throw(_unknown())  # type: ignore[method-assign]
 
@@ -284,7 +283,7 @@ def test_a_producer_is_told_as_replaced_once_the_next_one_has_taken_over() -> No
 
 @pytest.mark.parametrize("at_start", [True, False], ids=["no new transaction", "no results"])
 def test_it_is_told_why_brokers_take_nothing_where_too_few_replicas_are_in_sync(at_start: bool) -> None:
-    """What they answer themselves, that time is up or another transaction is under way, leads nowhere."""
+    """The brokers' own answers, a timeout or a concurrent transaction, do not help."""
     why = "outcomes takes no results while too few replicas are in sync"
     outputs, told = _silent_outputs(), list[str]()
     outputs.short_of_replicas.return_value = why
@@ -307,7 +306,7 @@ def test_it_is_told_why_brokers_take_nothing_where_too_few_replicas_are_in_sync(
 
 
 class Slow(Producer):
-    """One whose brokers get no more than five records done in the time of a call."""
+    """One whose brokers complete at most five records within a call's timeout."""
 
     def commit(self, offsets: Offsets, group: Any, timeout_secs: float) -> None:
         self.fails = _timed_out() if len(self.written) > 5 else None
@@ -315,7 +314,7 @@ class Slow(Producer):
 
 
 def test_what_is_too_much_for_slow_brokers_is_written_in_ever_smaller_ticks() -> None:
-    """Down to a batch: else nothing would ever be written, and every tick would begin with a new producer."""
+    """Down to one batch: otherwise nothing would ever be written, and every tick would begin with a new producer."""
     bench = Bench()
     bench.state.flow.limits = replace(bench.state.flow.limits, max_tick_records=40)
     for _ in range(40):
@@ -329,7 +328,7 @@ def test_what_is_too_much_for_slow_brokers_is_written_in_ever_smaller_ticks() ->
 
 
 def test_a_producer_is_replaced_when_the_topics_take_larger_batches_again() -> None:
-    """Its batches stay as they were made; nobody tells it that somebody has put a limit right."""
+    """Its batches keep the size of its creation; nothing reports that a limit was raised."""
     bench, outputs, first, second = Bench(), _silent_outputs(), Producer(), Producer()
     outputs.results_bytes = 76
     ticker = _by_hand(bench, [first, second], outputs=outputs)
@@ -348,9 +347,9 @@ def test_a_producer_is_replaced_when_the_topics_take_larger_batches_again() -> N
 def test_where_more_is_ready_than_may_start_it_is_chosen_when_results_have_arrived(
     batches: int, most_records: int, first: int, next_: int
 ) -> None:
-    """What is listed takes up a slot and waits for the commit: so an answer that comes meanwhile makes room for it.
+    """A listed batch takes a slot and waits for the commit: an answer that arrives meanwhile frees one for it.
 
-    Eight batches of five may be under way. Where there is room for all that is ready, the tick does not wait.
+    Eight batches of five may be in flight. If there is room for all ready ones, the tick does not wait.
     """
     bench, producer, posted = Bench(), Producer(), list[list[tuple[int, Batch]]]()
     bench.state.flow.limits = replace(bench.state.flow.limits, max_in_flight_records=most_records)
@@ -375,7 +374,7 @@ EVENT = b'{"to":"+18005550100","body":"hello"}'
 
 
 def test_a_producer_that_is_fenced_once_is_replaced_and_goes_on() -> None:
-    """As one whose transaction took too long; nothing is written twice."""
+    """For instance one whose transaction took too long; nothing is written twice."""
     first, second = Producer(_fenced()), Producer()
 
     assert _run([first, second], committed=Committed(0, "")) == []
@@ -385,7 +384,7 @@ def test_a_producer_that_is_fenced_once_is_replaced_and_goes_on() -> None:
 
 @pytest.mark.parametrize(("fence_secs", "ends"), [(60.0, True), (0.0, False)])
 def test_a_producer_that_is_fenced_again_at_once_has_a_twin_and_ends_the_stream(fence_secs: float, ends: bool) -> None:
-    """Two workers of one id would go on fencing each other; much later it is another matter."""
+    """Two workers with one id would fence each other forever; much later it is a different matter."""
     errors = [_fenced(), _fenced()]
 
     failed = _run(
@@ -398,16 +397,16 @@ def test_a_producer_that_is_fenced_again_at_once_has_a_twin_and_ends_the_stream(
 
 
 class Impatient(Producer):
-    """One that is given up before brokers have answered it, as their quorum is lost."""
+    """One that is given up before brokers have answered it, because their quorum is lost."""
 
     def start(self, timeout_secs: float) -> None:
         raise _unknown()
 
 
 def test_a_producer_that_is_fenced_by_those_that_were_given_up_before_it_has_no_twin() -> None:
-    """Brokers that come back do what they were asked meanwhile: each request for the id fences whoever has it by then.
+    """Brokers that come back process earlier requests: each request for the id fences the present producer.
 
-    Seen with two of three brokers away for two minutes, in which a dozen producers were given up.
+    Seen with two of three brokers down for two minutes, in which a dozen producers were given up.
     """
     producers = [Producer(_unknown()), *[Impatient()] * 2, Producer(_fenced()), Producer(_fenced()), Producer()]
 
@@ -437,14 +436,14 @@ def test_what_partitions_wait_for_is_known_while_a_tick_runs_and_no_longer() -> 
 
 @pytest.mark.parametrize("ending", ["abandon", "stop"])
 def test_a_commit_without_an_answer_is_asked_about_until_somebody_has_no_more_time(ending: str) -> None:
-    """Then what it was to write is read back, or left to whoever takes over."""
+    """Then what it was to write is read back, or left to the next owner."""
     assert _unanswered("commit", Producer(_unknown()), ending) == (["dead"] if ending == "abandon" else [])
 
 
 def _unanswered(call: str, first: Producer, ending: str) -> list[str]:
-    """Run ticks over a malformed record while a call of a producer has no answer; return what the next one commits.
+    """Run ticks over a malformed record while a producer's call has no answer; return what the next one commits.
 
-    It ends as its `time` is up, by an `abandon`, or by a `stop`.
+    It ends by a timeout (`time`), an `abandon`, or a `stop`.
     """
     bench, asked, done = Bench(), threading.Event(), threading.Event()
     second, tries = Producer(), 0
@@ -484,7 +483,7 @@ def _unanswered(call: str, first: Producer, ending: str) -> list[str]:
 
 
 def test_having_no_more_time_for_one_tick_is_no_word_about_the_next() -> None:
-    """One that commits all the same must not leave the next unanswered commit to a new producer."""
+    """A tick that commits all the same must not leave the next unanswered commit to a new producer."""
     bench, producer = Bench(), Producer()
     ticker, answers = _by_hand(bench, [producer]), iter([None, _unknown(), None])
 
@@ -593,7 +592,7 @@ def test_a_tick_counts_what_it_has_written_by_what_became_of_it() -> None:
 
 
 def test_what_is_posted_is_listed_in_what_was_committed_last() -> None:
-    """Whether a tick had results to write before it was chosen what starts, or nothing."""
+    """Whether a tick had results to write before its batches were chosen, or none."""
     bench, rounds = Bench(), list[tuple[RangeSet, RangeSet]]()
     committed: list[Offsets] = []
     producer = Producer()
@@ -614,7 +613,7 @@ def test_what_is_posted_is_listed_in_what_was_committed_last() -> None:
 
 
 def test_brokers_that_are_well_again_are_known_to_be_and_get_ticks_as_large_as_before() -> None:
-    """By and by, so that what is too much is met once in some ticks, and not at every second."""
+    """Gradually, so that too large a tick occurs once in several, and not in every second one."""
     bench, sizes, known = Bench(), list[int](), list[bool]()
     bench.state.flow.limits = replace(bench.state.flow.limits, max_tick_records=40)
     ticker = _by_hand(bench, [Producer(_timed_out()), Producer(_timed_out()), Producer()])
@@ -632,7 +631,7 @@ def test_brokers_that_are_well_again_are_known_to_be_and_get_ticks_as_large_as_b
 
 
 def test_it_is_known_while_results_are_written() -> None:
-    """The reader gives way meanwhile."""
+    """The reader waits meanwhile."""
     bench, producer, told = Bench(), Producer(), list[bool]()
     producer.write = lambda *_, **__: told.append(bench.state.writing)  # type: ignore[method-assign]
     producer.commit = lambda *_: told.append(bench.state.writing)  # type: ignore[method-assign]
@@ -661,12 +660,12 @@ def test_a_commit_that_is_answered_when_it_is_asked_for_again_is_not_made_twice(
 
 @pytest.mark.parametrize("ending", ["time", "abandon", "stop"])
 def test_an_abort_without_an_answer_is_asked_for_until_its_time_is_up(ending: str) -> None:
-    """The next producer of our id ends what is open."""
+    """The next producer with our id ends the open transaction."""
     assert _unanswered("abort", Producer(_refused()), ending) == ([] if ending == "stop" else ["dead"])
 
 
 def test_results_that_are_refused_for_their_size_some_times_in_a_row_hold_the_stream() -> None:
-    """Batches are made smaller meanwhile, and most soon fit; that is no reason to wake anybody."""
+    """Batches get smaller meanwhile, and most soon fit; that is no reason to alert anybody."""
     bench, producer, outputs, told = Bench(), Producer(_too_large()), _silent_outputs(), list[str]()
     outputs.limits_in_words = "outcomes takes 76 bytes"
     bench.state.on_hold = lambda hold: told.append(f"{hold.reason} after {outputs.were_refused.call_count}")
@@ -691,7 +690,7 @@ def test_results_that_are_refused_for_their_size_some_times_in_a_row_hold_the_st
 def test_a_topic_for_results_that_is_gone_holds_the_stream_and_a_source_topic_lets_its_partitions_go(
     absent: set[str], held: list[str], left: list[Partition], code: int
 ) -> None:
-    """Else they would fail every tick, those of other topics as well. Results for it may just wait and time out."""
+    """Otherwise they would fail every tick, also for other topics. Results for it may just wait and time out."""
     bench, outputs, told = Bench(), _silent_outputs(), list[str]()
     outputs.absent.return_value = absent
     bench.state.flow.assign(OF_ANOTHER, 1, Progress(0))
@@ -739,7 +738,7 @@ Word = Literal["well", "unknown", "unknown, done", "refused", "fatal", "fatal, d
 
 
 class Kafka:
-    """A transaction log; the calls of its producers end as the next of `words` says, and well once there is none."""
+    """A transaction log; its producers' calls end as the next of `words` says, and succeed once there is none."""
 
     def __init__(self, words: Iterable[Word]) -> None:
         self._words = iter(words)
@@ -759,7 +758,7 @@ class Kafka:
 
 
 class Transactional(Producer):
-    """A producer of that log: what it has open ends with it, or when the next one takes over its id."""
+    """A producer of that log: its open transaction ends with it, or when the next one takes over its id."""
 
     def __init__(self, kafka: Kafka) -> None:
         super().__init__()
@@ -815,7 +814,7 @@ class Transactional(Producer):
                 self._kafka.offsets = {**self._kafka.offsets, **self.offsets}
             self._prepared = True
         elif self._prepared and word == "refused":
-            word = "well"  # what is decided is not refused
+            word = "well"  # what is decided is not rejected
         self._say(word)
         self._results = None
 
@@ -847,7 +846,7 @@ _words = st.sampled_from(get_args(Word)) | st.just("well")
 def test_whatever_becomes_of_the_calls_of_ticks_each_record_has_one_result_and_is_posted_once(
     words: list[Word], fence_secs: float
 ) -> None:
-    """As a reader of what has committed sees it; and what is posted is listed in what stands committed."""
+    """For a reader of what is committed; and what is posted is listed in what is committed."""
     bench, kafka, posted = Bench(), Kafka(words), list[int]()
     source = cast("Source", SimpleNamespace(committed=kafka.committed, membership=object))
 
@@ -925,7 +924,7 @@ def test_after_trouble_ticks_wait_ever_longer_and_no_longer_than_two_seconds(mon
 
 
 def test_results_of_a_partition_that_goes_while_they_are_written_are_taken_back() -> None:
-    """Its next owner writes them; a commit of ours would fail, or stand beside theirs."""
+    """Its next owner writes them; a commit of ours would fail, or duplicate theirs."""
     bench, producer = Bench(), Producer()
     producer.write = lambda *_, **__: bench.state.flow.release([PARTITION])  # type: ignore[method-assign]
     producer.abort = lambda timeout_secs: aborts.append(True)  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""When a hold of a stream that Kafka does not let read is asked about, and what an answer ends."""
+"""When the brokers are queried about a stream that Kafka does not let read, and what an answer ends."""
 
 from concurrent.futures import Future
 
@@ -14,7 +14,7 @@ ONE, OTHER = Partition("one", 0), Partition("other", 0)
 
 
 class Asking:
-    """Troubles with questions that are answered by hand, at a time that is moved by hand."""
+    """Troubles with queries that are answered by hand, at a time that is set by hand."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.at = 100.0
@@ -34,7 +34,7 @@ class Asking:
             self.troubles.take(partition, KafkaTroubleError(KafkaError(code)))
 
     def look(self, *, until: float, answers: Sources | None = None) -> None:
-        """Look again and again up to a time, and have what is asked answered at once where there is an answer."""
+        """Look repeatedly up to a time, and answer queries at once if there is an answer."""
         while self.at < until:
             self.at += 0.5
             self.troubles.look()

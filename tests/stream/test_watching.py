@@ -1,4 +1,4 @@
-"""A stream that stands still says where, since when and what it waits for; only what nobody knows turns health off."""
+"""A stream that stands still reports where, since when and what it waits for; only unknown causes turn health off."""
 
 import asyncio
 import math
@@ -42,7 +42,7 @@ class _Reading:
 
 
 class _Watched:
-    """A stream's state, whose partitions have 10 records, and the watch over it; time is what the test says it is."""
+    """A stream's state, whose partitions have 10 records, and its watch; the test sets the time."""
 
     def __init__(self, *partitions: Partition) -> None:
         self.state = make_state()
@@ -65,7 +65,7 @@ class _Watched:
 
     @property
     def is_alive(self) -> bool:
-        """Tell whether whatever stands still waits for something that is known."""
+        """Whether everything that stands still has a known cause."""
         return all(standstill.wait.known for standstill in self.watch.standstills)
 
     def _readable_end(self, partition: Partition, _timeout_secs: float) -> int:
@@ -76,7 +76,7 @@ class _Watched:
         return end
 
     def read(self, partition: Partition = A, count: int = 10, **names: Any) -> None:
-        """Have records read and ready to be posted."""
+        """Read records that are ready to be posted."""
         piece = chunk(partition, range(count))
         self.state.flow.intake(piece)
         self.state.flow.add_ready([batch(piece, **names)])
@@ -87,7 +87,7 @@ class _Watched:
         return [serial for serial, _ in self.state.flow.committed(tick)]
 
     def pass_secs(self, secs: int) -> None:
-        """Let time pass, with a look every ten seconds; what is asked is answered at once."""
+        """Let time pass, with a look every ten seconds; queries are answered at once."""
         asyncio.run(self._pass_secs(secs))
 
     async def _pass_secs(self, secs: int) -> None:
@@ -109,7 +109,7 @@ class _Watched:
         return [(s["partition"], s["waits_for"], s["known"]) for s in self.watch.status()]
 
 
-# ------------------------------------------------------------------ what nobody knows
+# ------------------------------------------------------------------ unknown causes
 
 
 def test_records_that_do_not_come_although_the_leader_has_them() -> None:
@@ -131,7 +131,7 @@ def test_records_that_do_not_come_although_the_leader_has_them() -> None:
 
 
 def test_a_record_that_is_nowhere_to_be_found() -> None:
-    """The worst fault there could be: read, and neither batched nor settled."""
+    """The worst possible fault: read, and neither batched nor settled."""
     watched = _Watched(A)
     watched.state.flow.intake(chunk(A, range(10)))
 
@@ -233,7 +233,7 @@ def test_batches_that_wait_for_a_request_while_none_is_answered() -> None:
     assert watched.seen() == [("alpha:0", "turn", False)]
 
 
-# ------------------------------------------------------------------ what is known
+# ------------------------------------------------------------------ known causes
 
 
 @pytest.mark.parametrize("partition_alone", [False, True])
@@ -282,7 +282,7 @@ def test_holds_are_looked_at_once_however_many_partitions_are_held() -> None:
 
 
 def test_an_open_transaction_of_whoever_writes_the_topic_is_named() -> None:
-    """The leader says that nothing may be read behind what was read, and there are records behind it."""
+    """The leader says that nothing after what was read may be read, and there are records after it."""
     watched = _Watched(A, B)
     watched.reader.spots = {A: Spot(0, 10), B: Spot(0, 0)}
     watched.readable = {A: 0, B: 0}
@@ -331,7 +331,7 @@ def test_a_leader_that_cannot_be_asked_is_told_with_its_error(code: int, known: 
 
 @pytest.mark.parametrize("code", [KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.CONCURRENT_TRANSACTIONS])
 def test_ticks_that_wait_for_brokers_are_known_as_long_as_they_say_so(code: int) -> None:
-    """The second is the answer while a transaction cannot be ended, as where too few replicas are in sync."""
+    """The second is the answer while a transaction cannot be ended, for instance with too few replicas in sync."""
     watched = _Watched(A)
     watched.read()
     watched.state.troubled(KafkaTroubleError(KafkaError(code)), for_secs=200, why="a broker is missing")
@@ -345,7 +345,7 @@ def test_ticks_that_wait_for_brokers_are_known_as_long_as_they_say_so(code: int)
 
 
 def test_a_retry_that_waits_for_its_turn_is_known_while_others_are_answered() -> None:
-    """Suspects are no more than half of the requests under way, whatever there is to try again."""
+    """Suspects are at most half of the requests in flight, however many retries there are."""
     watched = _Watched(A)
     watched.read()
     (serial,) = watched.tick()
@@ -391,7 +391,7 @@ def test_a_partition_without_room_waits_for_whoever_has_it() -> None:
 
 
 def test_a_record_that_the_metadata_of_its_partition_has_no_room_for_is_nobodys_turn() -> None:
-    """The one at the committed offset goes on in any case: that it does not is a mistake of ours."""
+    """The record at the committed offset proceeds in any case: if it does not, that is our own mistake."""
     watched = _Watched(A)
     watched.read()
     watched.state.flow.crowding.note(A)
@@ -422,7 +422,7 @@ def test_a_partition_about_to_be_given_away_is_not_watched() -> None:
     assert watched.seen() == []
 
 
-# ------------------------------------------------------------------ what is asked, and what is told
+# ------------------------------------------------------------------ queries and log lines
 
 
 def test_leaders_are_asked_in_turn_and_not_at_each_look() -> None:
@@ -460,7 +460,7 @@ def test_leaders_are_not_asked_again_before_they_have_answered() -> None:
 
 @pytest.mark.parametrize("count", [40, 300, 1_000])
 def test_partitions_whose_leaders_were_not_asked_yet_leave_health_green(count: int) -> None:
-    """One open transaction may lie across more partitions than are asked about before the time is up."""
+    """One open transaction may span more partitions than are queried before the time is up."""
     partitions = [Partition("many", number) for number in range(count)]
     watched = _Watched(*partitions)
     watched.readable = dict.fromkeys(partitions, 0)
@@ -507,7 +507,7 @@ def test_health_names_the_stream_the_place_and_what_it_waits_for() -> None:
 
 
 def test_a_watch_that_ended_has_seen_nothing() -> None:
-    """A stream that drains or has failed is not told to stand still beside."""
+    """A stream that drains or has failed is not reported as standing still as well."""
     watched = _Watched(A)
     watched.pass_secs(int(LIMIT) + 10)
 
@@ -532,7 +532,7 @@ def test_a_watch_that_ended_has_seen_nothing() -> None:
 def test_a_record_that_waits_for_the_pace_of_its_list_is_known_to_until_its_time_is_long_past(
     per_minute: float, known: bool
 ) -> None:
-    """Nothing lets a list go on here, as a mistake of ours would not."""
+    """Nothing lets a list proceed here, as with a mistake of ours."""
     watched = _Watched(A)
     _pace(watched.state, Pace(per_minute))
     piece = chunk(A, range(10))
