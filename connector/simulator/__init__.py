@@ -1,4 +1,4 @@
-"""A simulator of the platform: it obeys the API's reference, keeps a ledger by record, and fails on demand."""
+"""A simulator of the platform: it implements the API's reference, keeps a ledger by record, and fails on demand."""
 
 from connector.simulator.faults import (
     Chance,

@@ -1,4 +1,4 @@
-"""What the platform remembers of an account: what it must know to tell a new thing from a repeat."""
+"""What the platform remembers of an account, to distinguish new things from repeats."""
 
 import hashlib
 import random
@@ -28,18 +28,18 @@ class Account:
         self._sent_at: OrderedDict[int, float] = OrderedDict()
 
     def issue_message_id(self) -> str:
-        """Return an id of 8 letters and digits that was not given out before; a seed gives the same each time."""
+        """Return a new id of 8 letters and digits; with a seed, always the same sequence."""
         while True:
             message_id = "".join(self._random.choices(_ALPHABET, k=_ID_LENGTH))
             if _added(self._issued, message_id):
                 return message_id
 
     def knows_message(self, message_id: str) -> bool:
-        """Tell whether a message has that id: one that was sent here, or imported."""
+        """Return whether a message with that id was sent here, or imported."""
         return message_id in self._history_sends or message_id in self._issued
 
     def is_repeated_message(self, to: str, list_number: str, body: str, *, window_secs: float, now: float) -> bool:
-        """Tell whether the same message was sent within the window; if not, remember it as sent now."""
+        """Return whether the same message was sent within the window; if not, remember it as sent now."""
         sent_at = self._sent_at
         while sent_at and now - sent_at[next(iter(sent_at))] >= window_secs:
             sent_at.popitem(last=False)
@@ -50,7 +50,7 @@ class Account:
         return False
 
     def add_contact(self, phone_number: str, list_number: str) -> tuple[bool, bool]:
-        """Create or update a contact on a list; tell whether the contact is new, and whether the membership is."""
+        """Create or update a contact on a list; return whether the contact is new, and whether the membership is."""
         membership = (phone_number, list_number)
         new = phone_number not in self._contacts, membership not in self._memberships
         self._contacts.add(phone_number)
@@ -58,25 +58,25 @@ class Account:
         return new
 
     def add_history_send(self, message_id: str) -> bool:
-        """Import a message; tell whether its id was new."""
+        """Import a message; return whether its id was new."""
         return _added(self._history_sends, message_id)
 
     def add_history_click(self, message_id: str) -> bool:
-        """Import a click; tell whether it is the first one of its message."""
+        """Import a click; return whether it is the first one of its message."""
         return _added(self._history_clicks, message_id)
 
     def note_list(self, number: str) -> None:
-        """Remember a list that was used, where any number is taken for one."""
+        """Remember a list that was used, if any number counts as one."""
         if self._given is None and number not in self._used and len(self._used) < _MOST_USED_LISTS:
             self._used[number] = SendingList(phone_number=number)
 
     def lists(self) -> tuple[SendingList, ...]:
-        """Return the account's lists: those it was given, or else those that were used."""
+        """Return the account's lists: those it was given, otherwise those that were used."""
         return self._given if self._given is not None else tuple(self._used.values())
 
 
 def record_id(*parts: str) -> str:
-    """Return the id, 24 hexadecimal digits, of the thing that the parts name: the same for the same parts."""
+    """Return an id of 24 hexadecimal digits, always the same for the same parts."""
     return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 

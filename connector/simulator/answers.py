@@ -1,4 +1,4 @@
-"""What the platform says: the documents of replies and errors, from what became of the records, or distorted."""
+"""The platform's replies and errors, correct or distorted."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ from connector.simulator.identity import Record
 from connector.simulator.settings import SendingList, Switches
 
 Lie = Literal["wrong_counts", "repeated_index", "out_of_range_index", "wrong_to"]
-"""Replies that say something else than what happened."""
+"""Replies that contradict what happened."""
 
 _OTHER_ECHO: Final = {"to": "+15005550000", "phone_number": "+15005550000", "id": "of-another-record"}
 _CODE: Final = {"code": "internal_error", "error": "Internal server error"}
@@ -32,7 +32,7 @@ _DIGITS_MAX: Final = 9
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A status and a document; of a bulk request that was gone through also the number of records.
+    """A status and a document; for a bulk request that was processed also the number of records.
 
     `first_echo` is what an entry of `errors` for the first of them would repeat.
     """
@@ -46,7 +46,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the records of one request, while they are gone through."""
+    """What became of the records of one request, while they are processed."""
 
     good: int = 0
     skipped: int = 0
@@ -57,7 +57,7 @@ class Tally:
     journeys: int = 0
     invalid_phones: int = 0
     accepted: list[str | None] = field(default_factory=list, repr=False)
-    """The identities of those that are accepted, for the ledger."""
+    """The identities of accepted records, for the ledger."""
 
 
 def refusal(status: int, code: str | None, text: str) -> Answer:
@@ -73,7 +73,7 @@ def missing(array: str) -> Answer:
 def bulk_document(
     operation: Operation, tally: Tally, errors: list[dict[str, object]], switches: Switches, *, errors_cap: int | None
 ) -> dict[str, Any]:
-    """Return the reply to a bulk request; `errors_cap` is a fault's, beside those of the switches."""
+    """Return the reply to a bulk request; `errors_cap` is a fault's, in addition to those of the switches."""
     caps = (errors_cap, switches.history_errors_cap if operation.history else switches.errors_cap)
     cap = min((cap for cap in caps if cap is not None), default=None)
     good = tally.good + (tally.skipped if switches.skipped_counts_as_success else 0)
@@ -93,10 +93,10 @@ def bulk_document(
 
 
 def lied(lie: Lie, operation: Operation, answer: Answer, *, index_base: int) -> Answer:
-    """Return the answer to a bulk request with the lie in it.
+    """Return the distorted answer to a bulk request.
 
-    But for `wrong_counts`, the counts still add up to the records of the request (as long as it has two), so that only
-    the entries of `errors` give the lie away.
+    Except for `wrong_counts`, the counts still add up to the records of the request (if it has two or more), so that
+    only the entries of `errors` show the distortion.
     """
     records = answer.records or 0
     document: dict[str, Any] = dict(answer.document)
@@ -122,7 +122,7 @@ def _failed(operation: Operation, records: int, errors: list[dict[str, object]])
 
 
 def single_document(operation: Operation, record: Record, tally: Tally, new_id: str) -> dict[str, Any]:
-    """Return the reply to a single record that was taken; `new_id` is what a message or conversion is given."""
+    """Return the reply to a single accepted record; `new_id` is that of a message or conversion."""
     if operation is SEND:
         return {"success": True, "message_id": new_id, "status": "queued"}
     if operation is CONTACTS:
@@ -145,7 +145,7 @@ def single_document(operation: Operation, record: Record, tally: Tally, new_id: 
 
 
 def lists_document(lists: Sequence[SendingList], query: str) -> dict[str, Any]:
-    """Return a page of the lists that a query asks for; deleted ones only when it asks for them."""
+    """Return the page of lists that a query asks for; deleted ones only if it asks for them."""
     asked = parse_qs(query)
     status = asked.get("status", [None])[0]
     shown = [

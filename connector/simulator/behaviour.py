@@ -1,7 +1,7 @@
-"""What the simulator does about a request: the platform's word, and what the faults make of it.
+"""What the simulator does with a request: the platform's answer, modified by faults.
 
-All decisions are taken here, from the request, the faults in force and seeded dice; the server carries them out. A
-request is taken, or not, at the moment when it has been read to its end; latency falls between that and the reply.
+All decisions are made here, from the request, the present faults and seeded randomness; the server carries them out. A
+request is accepted, or not, when it has been read completely; latency comes between that and the reply.
 """
 
 import random
@@ -46,14 +46,14 @@ _ELSEWHERE: Final = "https://elsewhere.invalid/"
 
 
 class Dice:
-    """Chance with a seed. How many of a chance's `next` are left is kept for each chance of each set of faults."""
+    """Seeded randomness. How many of a chance's `next` are left is stored for each chance of each set of faults."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)  # noqa: S311  # faults that can be repeated, not secrets
         self._left: dict[tuple[str, int], tuple[Chance, int]] = {}
 
     def between(self, least: float, most: float) -> float:
-        """Return a number of the range; without a range there is no throw."""
+        """Return a number in the range; a range without width uses no randomness."""
         return least if least == most else self._random.uniform(least, most)
 
     def status(self, rates: dict[int, float]) -> int | None:
@@ -68,24 +68,24 @@ class Dice:
         return None
 
     def strikes(self, name: str, chance: Chance) -> bool:
-        """Tell whether the fault of that name strikes now, and use up one of its `next` if that is why."""
+        """Return whether the fault with that name strikes now, and use up one of its `next` if that is why."""
         if chance is NEVER:
             return False
         key = (name, id(chance))
-        left = self._left.setdefault(key, (chance, chance.next))[1]  # holds the chance, so that its id stays its own
+        left = self._left.setdefault(key, (chance, chance.next))[1]  # keeps the chance alive: its id stays unique
         if left > 0:
             self._left[key] = (chance, left - 1)
             return True
         return chance.rate > 0 and self._random.random() < chance.rate
 
     def renew(self, faults: Faults) -> None:
-        """Give the chances of these faults all their `next` again, and forget those that belong to no one else."""
+        """Restore `next` of all chances of these faults, and forget those that belong to no one else."""
         for name in (*STRIKES, *LIES):
             self._left.pop((name, id(getattr(faults, name))), None)
 
 
 class Behaviour:
-    """The simulator without a network: requests in, reactions out. `now` is any one monotonic clock, in seconds."""
+    """The simulator without network: requests in, reactions out. `now` is on any one monotonic clock, in seconds."""
 
     def __init__(self, settings: SimulatorSettings, *, now: float) -> None:
         self._settings = settings
@@ -102,14 +102,14 @@ class Behaviour:
             self.timeline.start(now)
 
     def reset(self, *, now: float) -> None:
-        """Go back to the start: an empty ledger, an unknowing platform, the first faults, the script not begun."""
+        """Reset: an empty ledger, a new account, the initial faults, the script not started."""
         self.ledger = self.ledger.fresh()
         self._set_up(now)
 
     def set_faults(self, faults: Faults, *, now: float, renew: bool = True) -> None:
-        """Put other faults in place of the standing ones; `renew` gives chances that stay all their `next` again.
+        """Replace the standing faults; `renew` restores `next` of chances that stay.
 
-        Raises ValueError for faults that a fast simulator lacks.
+        Raises ValueError for faults that a fast simulator does not support.
         """
         if self._settings.fast:
             refuse_faults_that_fast_lacks(faults)
@@ -118,17 +118,17 @@ class Behaviour:
         self.timeline.replace(faults, now=now)
 
     def refuses(self, now: float) -> bool:
-        """Tell whether the port is to be closed now."""
+        """Return whether the port should be closed now."""
         outage = self.timeline.at(now).outage
         return outage is not None and outage.how == "refuse"
 
     def idle_secs(self, now: float) -> float:
-        """Return for how long a connection may stand idle."""
+        """Return how long a connection may be idle."""
         usual = self._settings.idle_connection_secs
         return min(usual, self.timeline.at(now).close_idle_after_secs or usual)
 
     def hangs_up(self, path: str, now: float) -> bool:
-        """Tell whether a connection is dropped as soon as a request line with this path has come."""
+        """Return whether a connection is dropped as soon as a request line with this path has arrived."""
         faults = self.timeline.at(now)
         hangs_up = faults.outage is not None and faults.touches(_below_base(path) or "")
         if hangs_up:
@@ -136,7 +136,7 @@ class Behaviour:
         return hangs_up
 
     def react(self, request: Request, *, now: float, wall_time: float) -> Reaction:
-        """Decide about a request that was read to its end. `wall_time` is for `Retry-After` as a date."""
+        """Decide about a request that was read completely. `wall_time` is for `Retry-After` as a date."""
         if self._settings.script_from == "first_request":
             self.timeline.start(now)
         path = _below_base(request.path)
@@ -200,12 +200,12 @@ class Behaviour:
 
 
 def _below_base(path: str) -> str | None:
-    """Return the path without the base path, or None when it is not below it."""
+    """Return the path without the base path, or None if it is not below it."""
     return path.removeprefix(BASE_PATH) if path.startswith(f"{BASE_PATH}/") else None
 
 
 def _in_form(form: BodyForm, status: int, document: Mapping[str, object]) -> Reply:
-    """Return a reply whose body is a document, or what others than the platform would send in its place."""
+    """Return a reply whose body is a document, or what something other than the platform would send instead."""
     match form:
         case "json":
             return json_reply(status, document)
@@ -225,10 +225,10 @@ def _delivered(
     *,
     index_base: int,
 ) -> Reaction:
-    """Return how the platform's answer leaves, with the fault that strikes it."""
+    """Return how the platform's answer is sent, with the fault that strikes it."""
     reply = _in_form(answer.form, answer.status, answer.document)
     if faults.huge_reply_bytes is not None and answer.status < 300:
-        reply = replace(reply, body=reply.body.ljust(faults.huge_reply_bytes))  # blanks after JSON are JSON
+        reply = replace(reply, body=reply.body.ljust(faults.huge_reply_bytes))  # JSON may be followed by blanks
     match strike:
         case None | "unnamed_error":
             return Reaction(reply)
@@ -247,7 +247,7 @@ def _delivered(
         case "html_body":
             return Reaction(page_reply(answer.status))
         case "wrong_counts" | "repeated_index" | "out_of_range_index" | "wrong_to":
-            if endpoint is None or answer.records is None:  # the request was refused as a whole: nothing to lie about
+            if endpoint is None or answer.records is None:  # rejected as a whole: there is nothing to distort
                 return Reaction(reply)
             distorted = lied(strike, endpoint.operation, answer, index_base=index_base)
             return Reaction(json_reply(distorted.status, distorted.document))

@@ -1,8 +1,7 @@
-"""One connection of a client: HTTP/1.1 read with httptools, requests answered one after the other, in order.
+"""One client connection: HTTP/1.1 read with httptools, requests answered one after the other, in order.
 
-The cost of a request is a few small calls, none of them for a record, since the simulator is the far end of speed
-measurements. Bodies are read to their end even when they are too long, so that the client gets its 413 instead of a
-reset in the middle of a write.
+A request costs a few small calls, none of them per record, since the simulator is the far end of speed measurements.
+Bodies are read completely even if they are too long, so that the client gets its 413 instead of a reset during a write.
 """
 
 import asyncio
@@ -26,7 +25,7 @@ _LINGER_NONE: Final = struct.pack("ii", 1, 0)  # closing such a socket resets th
 
 
 class Connection(asyncio.Protocol):
-    """Reads, waits, writes. At most one request is under way; `_request` is that one."""
+    """Reads, waits, writes. At most one request is being answered: `_request`."""
 
     def __init__(self, host: "Simulator", loop: asyncio.AbstractEventLoop) -> None:
         self._host = host
@@ -57,7 +56,7 @@ class Connection(asyncio.Protocol):
         self._host.connections.add(self)
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """Let go of what is under way."""
+        """Drop what is being answered."""
         self._closing = True
         self._host.connections.discard(self)
         self._waiting.clear()
@@ -84,11 +83,11 @@ class Connection(asyncio.Protocol):
             self._refuse(431, "Headers are too large")
 
     def pause_writing(self) -> None:
-        """Stop a long answer: the client does not take it so fast."""
+        """Pause a long answer: the client reads too slowly."""
         self._writable.clear()
 
     def resume_writing(self) -> None:
-        """Go on with it."""
+        """Continue it."""
         self._writable.set()
 
     # From httptools.
@@ -111,7 +110,7 @@ class Connection(asyncio.Protocol):
         self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
-        """Drop the connection if that is what an outage looks like; else wait for the body."""
+        """Drop the connection if an outage requires it; otherwise wait for the body."""
         self._in_head = False
         if self._closing:
             return
@@ -121,7 +120,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
-        """Keep a piece of the body, unless it is too long already."""
+        """Keep a piece of the body, unless it is already too long."""
         self._body_bytes += len(body)
         if self._body_bytes <= self._host.max_body_bytes:
             self._body.append(body)
@@ -155,13 +154,13 @@ class Connection(asyncio.Protocol):
     # From the server.
 
     def drop(self) -> None:
-        """Close at once, whatever is under way."""
+        """Close immediately, whatever is being answered."""
         self._closing = True
         if self._transport is not None:
             self._transport.abort()
 
     def close_if_idle(self, *, before: float) -> bool:
-        """Close the connection unless a request is under way, if nothing came since that time; tell whether it did."""
+        """Close the connection if it is idle and nothing arrived since `before`; return whether it was closed."""
         is_idle = self._request is None and self._last_active <= before
         if is_idle:
             self._close()
@@ -173,7 +172,7 @@ class Connection(asyncio.Protocol):
         return self._url.partition(b"?")[0].decode("latin-1")
 
     def _answer_waiting(self) -> None:
-        """Take up requests until one is not answered at once."""
+        """Answer requests until one is not answered immediately."""
         while self._waiting and self._request is None and self._transport is not None and not self._closing:
             request = self._request = self._waiting.popleft()
             reaction = self._host.react(request)
@@ -185,7 +184,7 @@ class Connection(asyncio.Protocol):
                 self._slow = self._loop.create_task(self._answer_slowly(self._transport, request, reaction))
 
     async def _answer_slowly(self, transport: asyncio.Transport, request: Request, reaction: Reaction) -> None:
-        """Answer in any other way than whole and at once, then take up what waits; cancelled with the connection."""
+        """Send a slow or partial answer, then continue with waiting requests; cancelled with the connection."""
         await asyncio.sleep(reaction.delay_secs)
         if self._closing:
             return
@@ -196,7 +195,7 @@ class Connection(asyncio.Protocol):
                 transport.write(head)
                 for piece in reply.pieces:
                     transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-                    await asyncio.sleep(0)  # others have their turn
+                    await asyncio.sleep(0)  # give others a turn
                     await self._writable.wait()
                 transport.write(b"0\r\n\r\n")
             case Manner.WHOLE:

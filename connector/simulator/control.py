@@ -1,6 +1,6 @@
-"""The simulator's own API below `/_simulator`: look into the ledger, change the faults, begin anew.
+"""The simulator's own API below `/_simulator`: reads the ledger, changes faults, resets.
 
-It needs no key, and shows what was sent, numbers and texts included: the simulator belongs on a private network.
+It needs no key, and shows what was sent, including numbers and texts: the simulator belongs on a private network.
 """
 
 from collections.abc import Iterator, Mapping
@@ -86,7 +86,7 @@ def _change_faults(request: Request, behaviour: Behaviour, *, now: float) -> Rep
 
 
 def _keep_in_reach(faults: Faults) -> None:
-    """Refuse an outage that this API could not end, since it would be away as well."""
+    """Refuse an outage that this API could not end, because it would be unavailable as well."""
     if faults.outage is not None and faults.outage.how == "refuse" and faults.outage.secs is None:
         raise SettingsError("faults", [Problem("outage.secs", "is needed to refuse connections: nobody could end it")])
 

@@ -1,9 +1,8 @@
-"""What can go wrong with the platform, as one model: given at start, by script, or while it runs.
+"""What can go wrong with the platform, as one model: given at start, by script, or at run time.
 
-A `Chance` says when a fault strikes: the next n times, or at a rate. Chances fall on POST requests only, one fault
-to a request, in the order in which the fields are written here, so that a start-up look at `GET /lists` does not
-use up the fault that a test has put there for a batch. Everything that is not a chance is a condition: it holds for
-each request as long as it is set.
+A `Chance` says when a fault strikes: the next n times, or at a rate. Chances apply to POST requests only, one fault per
+request, in the order of the fields here, so that a `GET /lists` at start does not use up the fault that a test has set
+for a batch. Everything that is not a chance is a condition: it applies to each request while it is set.
 """
 
 from collections.abc import Mapping
@@ -21,12 +20,12 @@ BodyForm = Literal["json", "html", "empty"]
 
 
 def _rate_as_chance(value: object) -> object:
-    """Read a bare number as a rate: `lose_reply: 0.05`."""
+    """Read a number as a rate: `lose_reply: 0.05`."""
     return {"rate": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _number_as_range(value: object) -> object:
-    """Read a bare number as a range without width: `latency_ms: 50`."""
+    """Read a number as a range without width: `latency_ms: 50`."""
     return (value, value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 

@@ -1,4 +1,4 @@
-"""Requests and replies as values, and replies as bytes. What goes over the wire when is `connection`'s."""
+"""Requests and replies as values, and replies as bytes. `connection` decides when what is sent."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,10 +16,10 @@ NDJSON: Final = "application/x-ndjson"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request that was read to its end.
+    """A request that was read completely.
 
-    `body` is empty when the body was longer than what is kept; `body_bytes` is its true length. What may be personal
-    stays out of the representation.
+    `body` is empty if it was longer than the limit; `body_bytes` is its true length. Personal data is not part of the
+    repr.
     """
 
     method: str
@@ -34,7 +34,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer: its body, or, for long ones, pieces of it that are made as the client takes them."""
+    """An answer: its body or, for long ones, pieces that are created as the client reads them."""
 
     status: int
     body: bytes = field(default=b"", repr=False)
@@ -43,13 +43,13 @@ class Reply:
     pieces: Iterator[bytes] | None = field(default=None, repr=False)
 
     def head(self, *, keep_alive: bool) -> bytes:
-        """Return the status line and the headers, with the empty line that ends them."""
+        """Return the status line and the headers, including the empty line after them."""
         length = None if self.pieces is not None else len(self.body)
         return _head(self.status, length, self.content_type, self.headers, keep_alive)
 
 
 class Manner(Enum):
-    """How an answer leaves."""
+    """How an answer is sent."""
 
     WHOLE = auto()
     DRIP = auto()  # the head at once, the body piece by piece
@@ -60,14 +60,14 @@ class Manner(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Reaction:
-    """What is to be done about a request: wait so long, then answer in this manner."""
+    """What to do about a request: wait, then answer in this manner."""
 
     reply: Reply
     manner: Manner = Manner.WHOLE
     delay_secs: float = 0.0
     drip_secs: float = 0.0
     reset: bool = False
-    """Whether a connection that is closed is reset (RST) instead of ended (FIN)."""
+    """Whether a closed connection is reset (RST) instead of ended (FIN)."""
 
 
 @lru_cache(maxsize=1024)
@@ -94,13 +94,13 @@ def json_reply(status: int, document: object) -> Reply:
 
 
 def page_reply(status: int) -> Reply:
-    """Return a reply as proxies and load balancers make them: a page for people."""
+    """Return a reply as proxies and load balancers send it: an HTML page."""
     text = f"<html><body><h1>{status} {phrase(status)}</h1></body></html>\n"
     return Reply(status, text.encode(), content_type=HTML)
 
 
 def phrase(status: int) -> str:
-    """Return the words that go with a status."""
+    """Return the reason phrase of a status."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:

@@ -1,4 +1,4 @@
-"""What makes a record itself in the ledger, and the text of a record that faults look for."""
+"""What identifies a record in the ledger, and the text of a record that faults search."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -36,12 +36,12 @@ def extractor(definition: str) -> Extractor:
 
 
 def whole(record: Record) -> str:
-    """Return the record as JSON, names sorted: equal for equal records."""
+    """Return the record as JSON with sorted names, which is equal for equal records."""
     return msgspec.json.encode(record, order="sorted").decode()
 
 
 def searched_text(operation: str, record: Record) -> str:
-    """Return what faults that name a text look at: the body of a message, all of any other record."""
+    """Return what faults with a text search: the body of a message, all of any other record."""
     if operation == SEND.name:
         body = record.get("body")
         return body if isinstance(body, str) else ""

@@ -1,7 +1,7 @@
-"""The book of what the platform accepted, by record: what tests of the promise judge by.
+"""The ledger of what the platform accepted, by record, which tests of the guarantees use.
 
-One dict per kind of record, from identity to how often it was accepted, and a few counters; that is all that a
-million records cost. Identities may be texts and phone numbers, so they leave by the control API only, never by a log.
+One dict per kind of record, from identity to how often it was accepted, and a few counters: cheap for a million
+records. Identities may be texts and phone numbers, so only the control API returns them, never a log.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ class OperationTotals(msgspec.Struct, frozen=True):
 
 
 class LedgerTotals(msgspec.Struct, frozen=True):
-    """The ledger's sums. `distinct` is None for a fast simulator, which keeps no identities."""
+    """The ledger's totals. `distinct` is None for a fast simulator, which stores no identities."""
 
     accepted: int
     """Records accepted, repeats included."""
@@ -73,7 +73,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class _Page:
-    """One kind of record. `twice` is how many identities in `counts` stand above 1."""
+    """One kind of record. `twice` is the number of identities whose count is above 1."""
 
     accepted: int = 0
     counts: dict[str | bytes, int] = field(default_factory=dict)
@@ -122,7 +122,7 @@ class Ledger:
                     page.examples.append(_text(key))
 
     def accept_unseen(self, operation: str, endpoint: str, records: int) -> None:
-        """Note that so many records were accepted that nobody looked at."""
+        """Note that so many records were accepted without being examined."""
         self._page(operation).accepted += records
         self._records[endpoint] += records
 
@@ -132,7 +132,7 @@ class Ledger:
         self._codes[code] += 1
 
     def skip(self, operation: str) -> None:
-        """Note that a record was a repeat that the platform does not take again."""
+        """Note that a record was a repeat, which the platform does not accept again."""
         self._page(operation).duplicates += 1
 
     def handled(self, endpoint: str, records: int) -> None:
@@ -140,23 +140,23 @@ class Ledger:
         self._records[endpoint] += records
 
     def begin(self, endpoint: str, request_bytes: int) -> None:
-        """Note a request that was read to its end."""
+        """Note a request that was read completely."""
         self._requests[endpoint] += 1
         self._request_bytes += request_bytes
         self._in_flight += 1
         self._in_flight_max = max(self._in_flight_max, self._in_flight)
 
     def replied(self, status: int, reply_bytes: int) -> None:
-        """Note the answer that a request is given."""
+        """Note the answer to a request."""
         self._statuses[status] += 1
         self._reply_bytes += reply_bytes
 
     def left_unanswered(self, fault: str) -> None:
-        """Note that a fault kept the whole answer, or a part of it, from the client."""
+        """Note that a fault kept all or part of the answer from the client."""
         self._unanswered[fault] += 1
 
     def end(self) -> None:
-        """Note that a request is over: its answer is out, or its connection gone."""
+        """Note that a request is over: its answer is sent, or its connection closed."""
         self._in_flight -= 1
 
     def connected(self) -> None:
@@ -171,10 +171,10 @@ class Ledger:
         )
 
     def entries(self, operation: str | None = None) -> Iterator[Entry]:
-        """Yield every identity known at this moment with its count, as it is when its turn comes.
+        """Yield all identities with their counts.
 
-        Those of one kind of record come in the order in which each was first accepted.
-        With digests, the identity is the digest in hexadecimal digits (BLAKE2b, 8 bytes, of the text in UTF-8).
+        Those of one kind of record come in the order in which each was first accepted. With digests, the identity is
+        the digest in hexadecimal (BLAKE2b, 8 bytes, of the text in UTF-8).
         """
         pages = [(name, page) for name, page in self._pages.items() if operation is None or name == operation]
         for name, page in pages:
@@ -182,7 +182,7 @@ class Ledger:
                 yield Entry(name, _text(key), page.counts[key])
 
     def totals(self) -> LedgerTotals:
-        """Sum up."""
+        """Return the totals."""
         pages = self._pages
         known = self._identities
         return LedgerTotals(
@@ -218,7 +218,7 @@ class Ledger:
         )
 
     def fresh(self) -> "Ledger":
-        """Return an empty ledger of the same kind that knows of the requests that are in flight now."""
+        """Return an empty ledger of the same kind that includes the requests in flight."""
         ledger = Ledger(digests=self._digests, identities=self._identities)
         ledger._in_flight = ledger._in_flight_max = self._in_flight
         return ledger

@@ -1,10 +1,10 @@
-"""The platform in good health: what it checks, what it takes, what it answers. No sockets, no clock, no dice.
+"""The platform without transport faults: what it checks, accepts and answers. No sockets, clock or randomness.
 
-A request is looked at in this order: key (401), account (403), size of the body (413), content type and JSON (400), the
-array's presence (400) and length (413), then record by record. Faults that are conditions of the account or of the
-records (suspended, no billing, poison, codes for records that carry a text) act here; those of the transport do not.
+A request is checked in this order: key (401), account (403), size of the body (413), content type and JSON (400), the
+array's presence (400) and length (413), then record by record. Faults that are conditions of the account or of records
+(suspended, no billing, poison, codes for records with a text) apply here; those of the transport do not.
 
-Where the reference is silent: malformed JSON is 400 `invalid_json`, an absent content type 400 without a code, an
+Where the reference is silent: malformed JSON is 400 `invalid_json`, a missing content type 400 without a code, an
 unknown path 404 `not_found`, a wrong method 405 `method_not_allowed`.
 """
 
@@ -43,11 +43,11 @@ _RAW: Final = {
     array: msgspec.json.Decoder(msgspec.defstruct("Raw", [(array, list[msgspec.Raw])]))
     for array in {endpoint.operation.array for endpoint in ENDPOINTS.values()}
 }
-"""What finds the records of a bulk request, unparsed, by the field that holds them."""
+"""Finds the unparsed records of a bulk request, by the field that contains them."""
 
 
 class Platform:
-    """The rules by which a request changes the account, and what is said about it."""
+    """The rules by which a request changes the account, and the answers."""
 
     def __init__(self, settings: SimulatorSettings, ledger: Ledger) -> None:
         self._switches = settings.switches
@@ -60,9 +60,10 @@ class Platform:
         self._times_failed: dict[tuple[str, int], int] = {}
 
     def answer(self, request: Request, path: str, faults: Faults, *, now: float, hide_one: bool = False) -> Answer:
-        """Take a request to `path` (without the base path) and return what the platform says.
+        """Process a request to `path` (without the base path) and return the platform's answer.
 
-        `now` is a monotonic time in seconds; `hide_one` refuses the first good record of a bulk request unnamed.
+        `now` is a monotonic time in seconds; `hide_one` rejects the first good record of a bulk request without naming
+        it.
         """
         refused = self._refuse_request(request, path, faults)
         if refused is not None:
@@ -81,9 +82,9 @@ class Platform:
         return self._take_single(request, endpoint, _as_record(document), faults, now=now)
 
     def take_part(self, request: Request, path: str | None, *, now: float) -> None:
-        """Take the first records of a bulk request that is answered with a failure all the same, as the switch says.
+        """Accept the first records of a bulk request that is answered with a failure, if the switch says so.
 
-        A request that would be refused as a whole leaves nothing behind.
+        A request that would be rejected as a whole changes nothing.
         """
         share, endpoint = self._switches.partial_queueing, ENDPOINTS.get(path or "")
         if share == 0 or endpoint is None or not endpoint.bulk:
@@ -100,7 +101,7 @@ class Platform:
             self._take_bulk(request, endpoint, part, HEALTHY, now=now, hide_one=False)
 
     def _refuse_request(self, request: Request, path: str, faults: Faults) -> Answer | None:
-        """Return the answer to a request that fails before its body is looked at."""
+        """Return the answer to a request that fails before its body is examined."""
         if path != LISTS_PATH and path not in ENDPOINTS:
             return refusal(404, "not_found", "Not found")
         if request.method != ("GET" if path == LISTS_PATH else "POST"):
@@ -164,7 +165,7 @@ class Platform:
         )
 
     def _count_bulk(self, request: Request, endpoint: Endpoint) -> Answer:
-        """Accept every record of the array without a look at it: what a fast simulator does.
+        """Accept every record of the array without examining it, as a fast simulator does.
 
         The whole body is parsed as JSON, so that a client's broken body is not counted.
         """
@@ -229,7 +230,7 @@ class Platform:
         return None
 
     def _judge(self, operation: Operation, record: Record, default_list: object, faults: Faults) -> str | None:
-        """Return the code of a record that fails, by the platform's rules or by the faults."""
+        """Return the code of a record that fails, by the platform's rules or by faults."""
         if operation is SEND:
             code = self._rules.send(record, default_list)
         else:
@@ -242,7 +243,7 @@ class Platform:
                 continue
             if rule.times is None:
                 return rule.code
-            # Of a message only the body was searched; and it passed the checks, so that its recipient is a text.
+            # Only the body of a message was searched; and it passed the checks, so its recipient is a text.
             recipient = record["to"] if operation is SEND else None
             key = (rule.text, hash((operation.name, recipient, text)))
             failed = self._times_failed.get(key, 0)
@@ -254,7 +255,7 @@ class Platform:
     def _accept(
         self, operation: Operation, record: Record, default_list: object, tally: Tally, *, now: float
     ) -> str | None:
-        """Take a record that passed the checks, unless it is a repeat; return a code if the repeat fails for it."""
+        """Accept a record that passed the checks, unless it is a repeat; return a code if the repeat fails for it."""
         kind = history_kind(record) if operation is HISTORY_IMPORT else operation.name
         if kind == SEND.name:
             if self._is_repeated_message(record, default_list, now=now):
@@ -315,12 +316,12 @@ def _error_text(operation: Operation, code: str, faults: Faults) -> str:
 
 
 def _as_record(document: object) -> Record:
-    """Return the object; anything else is a record in which every field is missing."""
+    """Return the object; anything else becomes a record without fields."""
     return document if isinstance(document, dict) else _NOTHING
 
 
 def _oversized_contacts(body: bytes) -> frozenset[int]:
-    """Return where the contacts stand that are above the limit, by their bytes as they were sent."""
+    """Return the indices of contacts above the size limit, by their bytes as sent."""
     if len(body) <= MAX_CONTACT_BYTES:
         return frozenset()
     contacts = _raw_array(CONTACTS.array, body)

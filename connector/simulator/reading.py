@@ -1,4 +1,4 @@
-"""Reads what the simulator is given, by file or by request, and tells what is wrong with it as of settings."""
+"""Reads the simulator's files and requests, and reports errors in them like those in settings."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -11,9 +11,9 @@ from connector.config.problems import Problem, SettingsError, dotted
 
 
 class Model(BaseModel):
-    """Frozen, and closed to unknown names: a misspelt fault must not be a fault that never strikes.
+    """Frozen, and closed to unknown names: a misspelt fault must be an error.
 
-    Unlike settings it is not strict: JSON has the statuses of `error_rate` as text.
+    Unlike settings it is not strict: in JSON, the statuses of `error_rate` are text.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -23,7 +23,7 @@ _M = TypeVar("_M", bound=Model)
 
 
 def validated(model: type[_M], document: object, *, source: Path | str) -> _M:
-    """Return a decoded document as a model; an empty one has nothing but defaults.
+    """Return a decoded document as a model; an empty one has only defaults.
 
     Raises `SettingsError` that names the place of every problem.
     """

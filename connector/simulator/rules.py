@@ -1,7 +1,7 @@
-"""What the platform checks in a record: one method for each kind, from the tables of the API's reference.
+"""What the platform checks in a record: one method per kind, from the tables of the API's reference.
 
-A method answers with the code of the first thing that is wrong, or None. A field that is absent, null or empty is
-missing; a field of the wrong type is invalid where the reference has such a code, else missing.
+A method returns the code of the first error, or None. A field that is absent, null or empty is missing; a field of the
+wrong type is invalid if the reference has such a code, otherwise missing.
 """
 
 import re
@@ -50,9 +50,9 @@ def text_of(code: str, operation: str) -> str:
 
 
 class Rules:
-    """The checks, for one account: its lists, its numbers, and how open questions are read.
+    """The checks for one account: its lists, its numbers, and how open questions are interpreted.
 
-    `is_issued` tells whether a message id was given out; it is asked only when the switch says that ids are checked.
+    `is_issued` returns whether a message id was issued; it is called only if the switch says that ids are checked.
     """
 
     def __init__(
@@ -145,11 +145,11 @@ class Rules:
         return self._message_problem(record["message_id"])
 
     def history_import(self, record: Record) -> str | None:
-        """Check a record of the endpoint that has no reference page, as the typed record that it looks like."""
+        """Check a record of the endpoint without a reference page, as the typed record that it resembles."""
         return self.checks[history_kind(record)](record)
 
     def _find(self, number: object) -> SendingList | None:
-        """Return the list of that number, if the account has it and it is not deleted."""
+        """Return the list with that number, if the account has it and it is not deleted."""
         if not isinstance(number, str) or not _is_e164(number):
             return None
         if self._lists is None:
@@ -172,7 +172,7 @@ _ANY_LIST: Final = SendingList(phone_number="+18005551234")
 
 
 def history_kind(record: Record) -> str:
-    """Return the operation of the typed endpoint that a record of history looks made for."""
+    """Return the operation of the typed endpoint that a history record resembles."""
     if "to_number" in record:
         return HISTORY_SENDS.name
     if "revenue" in record:

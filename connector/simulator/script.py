@@ -1,4 +1,4 @@
-"""Which faults hold at a time: the standing ones, and those of the script's steps laid over them."""
+"""Which faults are active at a time: the standing ones, overlaid with those of the script's steps."""
 
 import math
 
@@ -8,8 +8,8 @@ from connector.simulator.faults import Faults, ScriptStep
 class Timeline:
     """The faults over time. Times are seconds on any one monotonic clock.
 
-    The script's clock starts once, with `start`. An outage with an end ends by itself. Between two of the moments that
-    `next_change` names the faults in force are one and the same object.
+    The script's clock starts once, with `start`. An outage with an end ends by itself. Between two times that
+    `next_change` returns, the active faults are the same object.
     """
 
     def __init__(self, faults: Faults, script: tuple[ScriptStep, ...]) -> None:
@@ -27,26 +27,26 @@ class Timeline:
         return self._started_at is not None
 
     def start(self, now: float) -> None:
-        """Start the script's clock, unless it runs."""
+        """Start the script's clock, unless it is running."""
         if self._started_at is None:
             self._started_at = now
             self._valid_until = -math.inf
 
     def replace(self, faults: Faults, *, now: float) -> None:
-        """Put other faults in place of the standing ones."""
+        """Replace the standing faults."""
         self.standing = faults
         secs = faults.outage.secs if faults.outage is not None else None
         self._outage_ends = math.inf if secs is None else now + secs
         self._valid_until = -math.inf
 
     def at(self, now: float) -> Faults:
-        """Return the faults in force."""
+        """Return the active faults."""
         if now >= self._valid_until:
             self._current, self._valid_until = self._compute(now)
         return self._current
 
     def next_change(self, now: float) -> float | None:
-        """Return when the faults in force will be others, or None when they stay."""
+        """Return when the active faults will change, or None if they will not."""
         self.at(now)
         return None if math.isinf(self._valid_until) else self._valid_until
 

@@ -37,9 +37,9 @@ _CRASHED: Final = json_reply(500, {"error": "The simulator failed", "code": "int
 class Simulator:
     """A simulator on the running loop: `async with Simulator.running(settings) as simulator`.
 
-    The port is bound as long as the simulator lives, also while an outage has it refuse connections; so nobody else can
-    take it meanwhile. It belongs to the loop's thread, and `behaviour`, which has the ledger, as well;
-    `SimulatorThread` is for all others.
+    The port stays bound while the simulator lives, even while an outage makes it refuse connections, so that nobody
+    else can take it. It belongs to the loop's thread, and so does `behaviour` with the ledger; `SimulatorThread` is for
+    all others.
     """
 
     def __init__(self, settings: SimulatorSettings, *, loop: asyncio.AbstractEventLoop) -> None:
@@ -59,9 +59,9 @@ class Simulator:
     @classmethod
     @asynccontextmanager
     async def running(cls, settings: SimulatorSettings | None = None) -> AsyncIterator["Simulator"]:
-        """Serve as long as the context lasts.
+        """Serve while the context lasts.
 
-        Raises OSError when the address cannot be had or the TLS files cannot be read (`ssl.SSLError` is one).
+        Raises OSError if the address is unavailable or the TLS files cannot be read (`ssl.SSLError` is one).
         """
         simulator = cls(settings or SimulatorSettings(), loop=asyncio.get_running_loop())
         try:
@@ -78,12 +78,12 @@ class Simulator:
 
     @property
     def url(self) -> str:
-        """The base URL of the API, as a client is given it: `http://127.0.0.1:49152/api/v2`."""
+        """The base URL of the API for clients: `http://127.0.0.1:49152/api/v2`."""
         return f"{self._origin}{BASE_PATH}"
 
     @property
     def control_url(self) -> str:
-        """The URL below which the control API stands."""
+        """The URL of the control API."""
         return f"{self._origin}{CONTROL_PATH}"
 
     @property
@@ -92,9 +92,9 @@ class Simulator:
         return f"{'http' if self._tls is None else 'https'}://{host}:{self._port}"
 
     async def set_faults(self, faults: Faults) -> None:
-        """Put other faults in place of the standing ones, and wait until the port follows.
+        """Replace the standing faults, and wait until the port follows.
 
-        Raises ValueError for faults that a fast simulator lacks.
+        Raises ValueError for faults that a fast simulator does not support.
         """
         self.behaviour.set_faults(faults, now=self.now())
         await self.align()
@@ -107,7 +107,7 @@ class Simulator:
         return self._loop.time()
 
     def hangs_up(self, path: str) -> bool:
-        """Tell whether the connection is to be dropped before the request is read."""
+        """Return whether the connection should be dropped before the request is read."""
         return not is_control(path) and self.behaviour.hangs_up(path, self.now())
 
     def react(self, request: Request) -> Reaction:
@@ -123,14 +123,14 @@ class Simulator:
         return reaction or Reaction(_CRASHED)
 
     def done(self, request: Request) -> None:
-        """Note that the request is answered, or that its connection is gone."""
+        """Note that the request is answered, or that its connection is closed."""
         if not is_control(request.path):
             self.behaviour.ledger.end()
 
     # The port.
 
     async def align(self) -> None:
-        """Open or close the port, as the faults in force want it."""
+        """Open or close the port, as the active faults require."""
         async with self._aligning:
             if not self.behaviour.refuses(self.now()):
                 if self._server is None:
@@ -150,7 +150,7 @@ class Simulator:
         return Connection(self, self._loop)
 
     async def _bound_again(self) -> socket.socket:
-        """Return a socket with our address that does not listen: who connects to it is refused."""
+        """Return a socket with our address that does not listen: connections to it are refused."""
         while True:
             try:
                 return _bound_socket(self._settings.host, self._port)
@@ -160,7 +160,7 @@ class Simulator:
             await asyncio.sleep(REBIND_SECS)  # the loop has yet to close the socket that listened
 
     async def _keep(self) -> None:
-        """Follow the script and the control API, and close connections that stand idle."""
+        """Follow the script and the control API, and close idle connections."""
         while True:
             self._changed.clear()
             await self.align()
@@ -184,16 +184,17 @@ class Simulator:
                 while self.connections:  # noqa: ASYNC110  # they leave the set one by one, soon
                     await asyncio.sleep(CLOCK_SECS)
         if self._tls is not None:
-            # A handshake under way is nowhere told, and uvloop cannot be closed while one fails, its client being gone.
+            # Running handshakes are not reported, and uvloop cannot be closed while one fails because its client is
+            # gone.
             await asyncio.sleep(HANDSHAKES_SECS)
         self._socket.close()
 
     def _guarded(self, decide: Callable[[], _T]) -> _T | None:
-        """Return what is decided, or None when the simulator itself fails: then keep where, without any value."""
+        """Return the decision, or None if the simulator itself fails: then note where, without any value."""
         try:
             return decide()
         except Exception as error:  # noqa: BLE001  # one request must not take the server down
-            # The message of an exception may hold a number or a text; its type and place do not.
+            # An exception's message may contain a number or a text; its type and place do not.
             crash = "".join([type(error).__name__, "\n", *traceback.format_tb(error.__traceback__)])
             self.crashes.append(crash)
             _log.error("the simulator failed: %s", crash)
@@ -209,9 +210,9 @@ def _tls_context(settings: SimulatorSettings) -> ssl.SSLContext | None:
 
 
 def _bound_socket(host: str, port: int) -> socket.socket:
-    """Return a socket that has the address and does not listen yet.
+    """Return a socket that is bound to the address and does not listen yet.
 
-    Raises OSError when the address is unknown or taken.
+    Raises OSError if the address is unknown or taken.
     """
     family, kind, protocol, _name, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -1,4 +1,4 @@
-"""What a simulator is before it starts: address, accounts, faults, and a switch wherever the documentation is open."""
+"""What a simulator is started with: address, accounts, faults, and a switch wherever the documentation is ambiguous."""
 
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -17,7 +17,7 @@ _FAULTS_OF_RECORDS: Final = frozenset({"poison", "record_codes", "billing_code",
 
 
 def _number_as_list(value: object) -> object:
-    """Read a bare number as a list in good standing."""
+    """Read a number as a list in good standing."""
     return {"phone_number": value} if isinstance(value, str) else value
 
 
@@ -142,7 +142,7 @@ class SimulatorSettings(Model):
 
 
 def refuse_faults_that_fast_lacks(faults: Faults) -> None:
-    """Raise ValueError when a fast simulator is asked for faults that look at records."""
+    """Raise ValueError if a fast simulator gets faults that examine records."""
     lacking = sorted(faults.model_fields_set & _FAULTS_OF_RECORDS)
     if lacking:
         raise ValueError(f"a fast simulator does not look at records: {', '.join(lacking)}")

@@ -17,10 +17,10 @@ _T = TypeVar("_T")
 
 
 class SimulatorThread:
-    """A simulator in a thread of this process, for all other threads: `with SimulatorThread(settings) as simulator`.
+    """A simulator in a thread of this process: `with SimulatorThread(settings) as simulator`.
 
-    It runs on uvloop. Raises OSError at the beginning as `Simulator.running` does, and RuntimeError
-    at the end when the simulator itself had a fault that nobody asked for.
+    It runs on uvloop. Raises OSError at the beginning as `Simulator.running` does, and RuntimeError at the end if the
+    simulator itself failed.
     """
 
     def __init__(
@@ -50,16 +50,16 @@ class SimulatorThread:
 
     @property
     def url(self) -> str:
-        """The base URL of the API, as a client is given it."""
+        """The base URL of the API for clients."""
         return self._simulator.url
 
     @property
     def control_url(self) -> str:
-        """The URL below which the control API stands."""
+        """The URL of the control API."""
         return self._simulator.control_url
 
     def ledger(self) -> LedgerTotals:
-        """Return the ledger's sums."""
+        """Return the ledger's totals."""
         return self._ask(Ledger.totals)
 
     def accepted(self, identity: str, operation: str | None = None) -> int:
@@ -71,7 +71,7 @@ class SimulatorThread:
         return self._ask(lambda ledger: list(ledger.entries(operation)))
 
     def set_faults(self, faults: Faults) -> None:
-        """Put other faults in place of the standing ones, and wait until the port follows."""
+        """Replace the standing faults, and wait until the port follows."""
         self._wait(self._simulator.set_faults(faults))
 
     @property
