@@ -1,5 +1,4 @@
-"""The demonstration: a real broker, made-up events, and a judge who reads the topics back.
+"""The demo: a real broker, generated events, and a verification that reads the topics back.
 
-The end-to-end tests and the benchmarks are built from the same parts, so what the demonstration shows is
-what the tests prove.
+The end-to-end tests and the benchmarks use the same parts, so the demo shows what the tests prove.
 """

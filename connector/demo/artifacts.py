@@ -1,7 +1,7 @@
-"""Where Kafka's jars come from: Maven, once, into a cache of the user's.
+"""Downloads Kafka's jars with Maven, once, into the user's cache.
 
-The folder appears under its name by one rename, when it is complete, and a file lock lets one of several makers
-work: parallel test runs neither see half a folder nor fetch twice.
+The complete folder gets its name by one rename, and a file lock lets one process at a time work: parallel test runs
+neither see half a folder nor download twice.
 """
 
 import fcntl
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 KAFKA_VERSION: Final = "4.2.0"
-"""The broker that the demonstration and the tests run; the version in `pom.xml`."""
+"""The broker that the demo and the tests run; the version in `pom.xml`."""
 
 _POM: Final = Path(__file__).with_name("pom.xml")
 _MIN_JAVA: Final = 17  # what Kafka 4's server is compiled for
@@ -24,11 +24,11 @@ _MAVEN_TIMEOUT_SECS: Final = 600  # 45 MB over a slow line
 
 
 class BrokerUnavailableError(Exception):
-    """No broker can be had this way; the message says why, in words for the user."""
+    """No broker can be started this way; the message says why, for users."""
 
 
 def java() -> str:
-    """Return the path of a Java that can run Kafka; raise `BrokerUnavailableError` when there is none."""
+    """Return the path of a Java that can run Kafka; raise `BrokerUnavailableError` if there is none."""
     home = os.environ.get("JAVA_HOME")
     program = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
     if program is None:
@@ -45,16 +45,16 @@ def java() -> str:
 
 
 def kafka_jars() -> Path:
-    """Return the folder with Kafka's jars, fetched by Maven when the cache lacks them (about 45 MB).
+    """Return the folder with Kafka's jars, downloaded with Maven if the cache has none (about 45 MB).
 
-    Raises `BrokerUnavailableError` when Maven is missing or fails.
+    Raises `BrokerUnavailableError` if Maven is missing or fails.
     """
     home = _cache_home()
     folder = home / f"kafka-{KAFKA_VERSION}"
     if not _is_complete(folder):
         home.mkdir(parents=True, exist_ok=True)
         with locked(home / f"{folder.name}.lock"):
-            if not _is_complete(folder):  # another maker may have been first
+            if not _is_complete(folder):  # another process may have been first
                 _fetch(folder)
     return folder / "libs"
 
@@ -65,7 +65,7 @@ def _cache_home() -> Path:
 
 
 def _is_complete(folder: Path) -> bool:
-    """Tell whether the folder was made, and from the dependencies of today."""
+    """Return whether the folder exists and is up to date."""
     try:
         return (folder / _POM.name).read_bytes() == _POM.read_bytes()
     except FileNotFoundError:
@@ -79,13 +79,13 @@ def _fetch(folder: Path) -> None:
         shutil.copyfile(_POM, made / _POM.name)
         goal = ["-f", str(made / _POM.name), "dependency:copy-dependencies", f"-DoutputDirectory={made / 'libs'}"]
         run_maven(goal, f"Kafka {KAFKA_VERSION}")
-        if folder.exists():  # made from an older pom.xml
+        if folder.exists():  # created from an older pom.xml
             folder.rename(Path(scratch) / "outdated")
         made.rename(folder)
 
 
 def run_maven(goal: Sequence[str], what: str) -> None:
-    """Have Maven fetch something; raise `BrokerUnavailableError`, which says what, when it is missing or fails."""
+    """Download something with Maven; raise `BrokerUnavailableError`, naming `what`, if it is missing or fails."""
     maven = shutil.which("mvn")
     if maven is None:
         raise BrokerUnavailableError("mvn (Apache Maven) is not installed")
@@ -106,7 +106,7 @@ def run_maven(goal: Sequence[str], what: str) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Let one process at a time go on; the file stays."""
+    """Let one process at a time continue; the file stays."""
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file closes, also when this process dies
+        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file closes, also if this process dies
         yield

@@ -1,6 +1,6 @@
-"""A real Kafka broker without Docker: a KRaft node in a Java process, made to be killed.
+"""A real Kafka broker without Docker, a KRaft node in a Java process, which tests may kill.
 
-Its data folder and ports stay the same over restarts, so a test may stop, kill, pause and restart it under running
+Its data folder and ports are kept across restarts, so a test may stop, kill, pause and restart it under running
 clients.
 """
 
@@ -28,11 +28,11 @@ from connector.processes import spawn, stop, tail
 HOST: Final = "127.0.0.1"
 _STARTUP_TIMEOUT_SECS: Final = 120
 _LOG_SETTINGS: Final = Path(__file__).with_name("log4j2.properties")
-# Below the range from which the kernel takes the ports of outgoing connections (32768 and up on Linux): nobody takes
-# a broker's port while it is down for a restart.
+# Below the range of ports for outgoing connections (32768 and up on Linux), so that nobody takes a broker's port while
+# it is restarted.
 _PORTS: Final = range(12_000, 32_000)
 SHORT_LIVED: Final = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData")
-"""Measured: a broker is ready after 2.6 in place of 4.3 s of CPU. Its code stays as the quick compiler left it."""
+"""Measured: a broker is ready after 2.6 instead of 4.3 s of CPU. Its code stays as the fast compiler left it."""
 _PORT_TAKEN: Final = "Address already in use"
 _ATTEMPTS: Final = 3
 
@@ -40,7 +40,7 @@ _T = TypeVar("_T")
 
 
 def single_node_properties() -> dict[str, str]:
-    """Return what a broker for tests needs wherever it runs: one replica, few partitions, no waiting."""
+    """Return the properties of a broker for tests: one replica, few partitions, no waiting."""
     return {
         "process.roles": "broker,controller",
         "node.id": "1",
@@ -57,7 +57,7 @@ def single_node_properties() -> dict[str, str]:
         "share.coordinator.state.topic.min.isr": "1",
         "share.coordinator.state.topic.num.partitions": "1",
         "group.initial.rebalance.delay.ms": "0",
-        # A killed broker may register again only when its session is over: 3 s instead of 9 s.
+        # A killed broker may register again only when its session has expired: 3 s instead of 9 s.
         "broker.session.timeout.ms": "3000",
         "broker.heartbeat.interval.ms": "500",
         "group.coordinator.rebalance.protocols": "classic,consumer",  # KIP-848 is `consumer`
@@ -65,10 +65,10 @@ def single_node_properties() -> dict[str, str]:
 
 
 class Broker:
-    """A running (or stopped) Kafka node; use `start`, and as a context manager.
+    """A running (or stopped) Kafka node; create it with `start`, and use it as a context manager.
 
-    Invariants: ports and data folder last from `start` to `close`; at most one process runs over them; that process
-    ends with ours, whatever ends ours.
+    Invariants: ports and data folder exist from `start` to `close`; at most one process uses them; that process ends
+    with ours, however ours ends.
     """
 
     def __init__(self, ports: Mapping[str, int], options: Sequence[str]) -> None:
@@ -79,14 +79,14 @@ class Broker:
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self._launched_at = 0
-        """How long the log was when the process began."""
+        """The length of the log when the process started."""
         self.log = self._home / "broker.log"
 
     @classmethod
     def start(cls, *, properties: Mapping[str, str] | None = None, heap: str = "1g") -> Self:
         """Start a new, empty broker and return when it answers metadata requests (about 3 s).
 
-        `properties` go over the defaults. Raises `BrokerUnavailableError` when Java or the jars cannot be had or the
+        `properties` override the defaults. Raises `BrokerUnavailableError` if Java or the jars are unavailable, or the
         broker does not come up.
         """
         return on_free_ports(lambda: cls._started(properties or {}, heap))
@@ -118,39 +118,39 @@ class Broker:
         return f"{HOST}:{self._ports[listener]}"
 
     def stop(self, *, grace_secs: float = 30) -> None:
-        """Shut the broker down in order (SIGTERM), as an operator does; its data stays. SIGKILL after the grace."""
+        """Shut the broker down in order (SIGTERM); its data stays. SIGKILL after the grace period."""
         if self._process is not None:
             self.resume()
             stop(self._process, grace_secs=grace_secs)
             self._process = None
 
     def kill(self) -> None:
-        """End the broker by SIGKILL, as a crash does; its data stays, as far as the page cache had it."""
+        """Kill the broker (SIGKILL), like a crash; its data stays, including the page cache."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def restart(self) -> None:
-        """Start again on the same ports and data (stopped in order first if it runs); return when it answers."""
+        """Start again with the same ports and data, after a `stop` if it runs; return when it answers."""
         self.stop()
         self.launch()
         self.wait()
 
     def pause(self) -> None:
-        """Freeze the process (SIGSTOP) and return when it stands: connections stay open, nothing answers."""
+        """Freeze the process (SIGSTOP) and return when it has stopped: connections stay open, nothing answers."""
         if self.pid is not None:
             os.kill(self.pid, signal.SIGSTOP)
-            # The signal is only sent by then, and its other threads run on until they have heard of it.
+            # The signal was only sent; other threads run until they receive it.
             os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
-        """Let a frozen process go on."""
+        """Continue a frozen process."""
         if self.pid is not None:
             os.kill(self.pid, signal.SIGCONT)
 
     def close(self) -> None:
-        """End the broker and throw its data away; by SIGKILL, since nobody will read it again."""
+        """End the broker and delete its data; by SIGKILL, since nobody will read it again."""
         self.kill()
         shutil.rmtree(self._home, ignore_errors=True)
 
@@ -187,7 +187,7 @@ class Broker:
         self._process = self._spawn("kafka.Kafka", [str(self._properties)], options=self._options)
 
     def wait(self, nodes: int = 1) -> None:
-        """Return when it answers and names so many nodes; raise `BrokerUnavailableError` when it does not in time."""
+        """Return when it answers and names so many nodes; raise `BrokerUnavailableError` on timeout."""
         try:
             wait_until_ready(self.bootstrap_servers, _STARTUP_TIMEOUT_SECS, process=self._process, nodes=nodes)
         except BrokerUnavailableError as error:
@@ -230,11 +230,11 @@ def wait_until_ready(
     process: subprocess.Popen[bytes] | None = None,
     nodes: int = 1,
 ) -> None:
-    """Return when an answer about metadata names so many nodes; raise `BrokerUnavailableError` if none does in time.
+    """Return when a metadata response names so many nodes; raise `BrokerUnavailableError` on timeout.
 
     With `process`, give up as soon as that has ended.
     """
-    # Silent, since refusals are what one expects from a broker that is still starting.
+    # Silent, since a starting broker refuses connections.
     quick: dict[str, str | int | float | bool] = {
         "log_level": 0,
         "reconnect.backoff.ms": 20,
@@ -257,11 +257,11 @@ def wait_until_ready(
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on right now."""
+    """Return ports that nobody listens on now."""
     found: list[int] = []
     for port in random.sample(_PORTS, k=200):
         with socket.socket() as probe:
-            # As the JVM does: a port that is only in TIME_WAIT is free.
+            # As the JVM does: a port in TIME_WAIT is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((HOST, port))
@@ -274,5 +274,5 @@ def free_ports(count: int) -> list[int]:
 
 
 def _escaped(value: str) -> str:
-    """Return a value as Java's properties files want it: one line, backslashes doubled."""
+    """Return a value for Java's properties files: one line, backslashes doubled."""
     return value.replace("\\", "\\\\").replace("\n", "\\n")

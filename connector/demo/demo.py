@@ -1,8 +1,8 @@
-"""The demonstration: everything real but the platform, and a judge at the end.
+"""The demo: everything is real except the platform, and verified at the end.
 
-A connector runs as a process of its own between a Kafka broker and the simulator, which is slow, fails now and then,
-is away for a while and loses one reply after it has accepted the batch. When all is settled the judge reads both topics
-back: each event must have ended once, in the way that the generator meant it to.
+A connector runs as a separate process between a Kafka broker and the simulator, which is slow, fails now and then, has
+an outage and loses one reply after it has accepted the batch. When everything is settled, both result topics are read
+back: each event must have ended once, as the generator intended.
 """
 
 import os
@@ -41,22 +41,22 @@ _OUTAGE_AT: Final = 0.3  # of the events accepted: in the middle of the work, ho
 _MOCK_EVENTS: Final = 40_000  # its partitions keep 5 MB, then forget: 40,000 outcomes of 310 bytes on 4 are 3 MB each
 _STOP_SECS: Final = 25
 _WEATHER: Final = Faults(latency_ms=(20, 80), error_rate={503: 0.05})
-# The first batch is accepted and its reply lost: whether it was taken, nobody who only sees the connection can tell.
+# The first batch is accepted and its reply lost: a client cannot know whether it was accepted.
 _FIRST_WEATHER: Final = _WEATHER.overlaid(Faults(lose_reply=Chance(next=1)))
 _OUTAGE: Final = _WEATHER.overlaid(Faults(status_override=503))
 
 
 class DemoError(Exception):
-    """The demonstration could not be carried through; the message says where, with the end of the connector's log."""
+    """The demo could not be completed; the message says where, with the end of the connector's log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the demonstration found."""
+    """The result of the demo."""
 
     judgement: Judgement
     problems: list[str]
-    """What breaks the promise; empty when it was kept."""
+    """Violations of the guarantees; empty if there were none."""
     seconds: float
     """From the first event to the last settled one."""
     broker: str
@@ -66,11 +66,11 @@ class Result:
 
     @property
     def records_per_second(self) -> float:
-        """Settled records over all of that time, the outage included."""
+        """Settled records over the whole time, including the outage."""
         return (self.judgement.produced - self.judgement.lost) / self.seconds
 
     def summary(self) -> dict[str, object]:
-        """Return the sums, as `--json` prints them; the dead letters include those in doubt, by that reason."""
+        """Return the totals, as `--json` prints them; dead letters include those in doubt, by that reason."""
         found = self.judgement
         return {
             "produced": found.produced,
@@ -88,10 +88,10 @@ class Result:
 def run_demo(
     console: Console, *, events: Events, bootstrap_servers: str | None = None, timeout_secs: float = 80
 ) -> Result:
-    """Run the demonstration from nothing to the judgement, and stop all that it started.
+    """Run the whole demo, and stop everything that it started.
 
-    `timeout_secs` bounds the time until all is settled. Raises `BrokerUnavailableError` when there is no broker and
-    `DemoError` when the connector fails or does not get done, `KeyboardInterrupt` on SIGINT and SIGTERM.
+    `timeout_secs` limits the time until everything is settled. Raises `BrokerUnavailableError` if there is no broker,
+    `DemoError` if the connector fails or does not finish, `KeyboardInterrupt` on SIGINT and SIGTERM.
     """
     with ExitStack() as stack:
         interrupted = stack.enter_context(_ended_by_signals())
@@ -228,7 +228,7 @@ def _introduce(console: Console, broker: BrokerHandle) -> None:
 
 
 def _problems(judgement: Judgement, events: Events, replies_lost: int, *, is_exact: bool) -> list[str]:
-    """Return what breaks the promise; what is in doubt must go back to the replies that were lost."""
+    """Return violations of the guarantees; records in doubt must be explained by lost replies."""
     problems = judgement.problems(repeats_allowed=not is_exact)
     most = replies_lost * _BATCH_RECORDS
     if judgement.in_doubt > most:
@@ -243,7 +243,7 @@ def _problems(judgement: Judgement, events: Events, replies_lost: int, *, is_exa
 def _settings(
     broker: BrokerHandle, *, url: str, port: int, source: str, outcomes: str, dead_letters: str
 ) -> Mapping[str, object]:
-    """Return the connector's settings, in which all but the addresses is as an operator would write it."""
+    """Return the connector's settings, which except for the addresses are what an operator would write."""
     kafka: dict[str, object] = {"bootstrap_servers": broker.bootstrap_servers}
     if broker.kind == "mock":
         kafka["request_timeout_secs"] = 2  # it does not answer every question, and each would be waited for
@@ -274,13 +274,13 @@ def _running_connector(file: Path, settings: Mapping[str, object], log: Path) ->
     process = spawn([sys.executable, "-m", "connector", "run", str(file)], log=log, env=environment)
     try:
         yield process
-    finally:  # by SIGKILL if still there: whoever leaves early does not wait for it to drain
+    finally:  # by SIGKILL if still there: after an interrupt, nobody waits for the drain
         process.kill()
         process.wait()
 
 
 class _Feed:
-    """The events on their way into the source topic, until they are told to stop."""
+    """Produces the events to the source topic, until stopped."""
 
     def __init__(self, events: Events, stopping: threading.Event) -> None:
         self.count = 0
@@ -302,7 +302,7 @@ class _Feed:
 
 
 def _outage(simulator: SimulatorThread, after: int, stopping: threading.Event) -> float:
-    """Have the platform fail for a while as soon as it has accepted so many records; return for how many seconds."""
+    """Make the platform fail for a while once it has accepted so many records; return for how many seconds."""
     while simulator.ledger().accepted < after:
         if stopping.wait(0.02):
             return 0.0
@@ -315,7 +315,7 @@ def _outage(simulator: SimulatorThread, after: int, stopping: threading.Event) -
 
 @contextmanager
 def _meanwhile(stopping: threading.Event, work: Callable[[], _T]) -> Iterator[Future[_T]]:
-    """Do some work in a thread, which is told to stop at the end."""
+    """Do some work in a thread, which is stopped at the end."""
     with ThreadPoolExecutor(max_workers=1) as thread:
         try:
             yield thread.submit(work)
@@ -325,10 +325,10 @@ def _meanwhile(stopping: threading.Event, work: Callable[[], _T]) -> Iterator[Fu
 
 @contextmanager
 def _ended_by_signals() -> Iterator[threading.Event]:
-    """Let SIGINT and SIGTERM end the work by `KeyboardInterrupt`, with all that was started stopped and removed.
+    """Turn SIGINT and SIGTERM into `KeyboardInterrupt`, so that everything that was started is stopped and removed.
 
-    An exception out of a signal can be swallowed by whatever callback it strikes, so the event that is yielded is set
-    as well.
+    An exception in a signal handler may be swallowed by the callback that it interrupts, so the event that is yielded
+    is set as well.
     """
     interrupted = threading.Event()
 

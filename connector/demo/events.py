@@ -1,7 +1,7 @@
-"""Made-up send events from a seed: most good, a few bad in ten different ways, and what must become of each.
+"""Generated send events from a seed: most good, a few bad in ten different ways, each with its expected result.
 
-Every event carries a reference of its own, as its key and within its text. The simulator's ledger knows a send by its
-text, so it tells each event from all others, and a text that was accepted twice names the event that it came from.
+Every event contains a reference of its own, as its key and in its text. The simulator's ledger identifies a send by its
+text, so it distinguishes all events, and a text that was accepted twice shows its event.
 """
 
 import random
@@ -15,7 +15,7 @@ import orjson
 QUEUED: Final = "queued"
 SKIPPED: Final = "skipped"
 LIST_NUMBER: Final = "+18005551234"
-"""The list that good events go to: the stream's default, which they do not name."""
+"""The list of good events: the stream's default, which they do not name."""
 UNKNOWN_LIST: Final = "+18005550000"
 """A list that the account must not have."""
 NOT_SENDABLE: Final = "+15559999999"
@@ -25,7 +25,7 @@ _FIRST_NAMES: Final = ("Ada", "Grace", "Edsger", "Barbara", "Tony", "Frances", "
 
 
 class Event(NamedTuple):
-    """A record to produce, and its due: `queued`, `skipped`, or the reason that its dead letter must have."""
+    """A record to produce, and its expected result: `queued`, `skipped`, or the reason of its dead letter."""
 
     key: bytes
     value: bytes | None
@@ -37,7 +37,7 @@ def _json(**fields: object) -> bytes:
 
 
 BAD: Final[Mapping[str, Callable[[str, str], bytes]]] = {
-    # found by the connector, before a request is spent on them
+    # found by the connector, before posting
     "not_json": lambda to, body: _json(to=to, body=body)[:-1],  # the closing brace is missing
     "not_an_object": lambda to, body: orjson.dumps([to, body]),
     "not_utf8": lambda to, body: _json(to=to, body=body).replace(b"Your", b"Yo\xfcr"),  # a letter in Latin-1
@@ -46,19 +46,19 @@ BAD: Final[Mapping[str, Callable[[str, str], bytes]]] = {
     "missing_body": lambda to, _body: _json(to=to),
     "invalid_phone": lambda to, body: _json(to=to.removeprefix("+"), body=body),
     "invalid_list_number": lambda to, body: _json(to=to, body=body, list_number=LIST_NUMBER.removeprefix("+")),
-    # found by the platform, which names them in its reply
+    # found by the platform, which lists them in its reply
     "not_sendable": lambda _to, body: _json(to=NOT_SENDABLE, body=body),
     "list_not_found": lambda to, body: _json(to=to, body=body, list_number=UNKNOWN_LIST),
 }
-"""How to spoil an event of this number and text, by the reason that its dead letter must have."""
+"""Functions that make bad events from a number and a text, by the reason of their dead letter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Events:
     """Events 0 to `count` - 1 of a seed; each iteration yields the same ones, byte for byte.
 
-    `bad_share` of them are bad, each of the ten ways equally often as far as it goes; `tombstones` of them have a
-    null value. Plain events have about 105 bytes; one in ten also carries `contact_data`.
+    `bad_share` of them are bad, equally often in each of the ten ways if possible; `tombstones` of them have a null
+    value. Plain events have about 105 bytes; one in ten also contains `contact_data`.
     """
 
     count: int
@@ -92,7 +92,7 @@ class Events:
             yield Event(reference.encode(), value, expected)
 
     def totals(self) -> dict[str, int]:
-        """Return how many events must end in each way: `queued`, `skipped` (if any), and every reason."""
+        """Return the expected number of events by result: `queued`, `skipped` (if any), and every reason."""
         special = Counter(self._kinds())
         return {QUEUED: self.count - special.total()} | dict(special)
 
@@ -105,11 +105,11 @@ class Events:
         return [reasons[number % len(reasons)] for number in range(self._bad_count)] + [SKIPPED] * self.tombstones
 
     def _special(self, chance: random.Random) -> dict[int, str]:
-        """Return which events are not queued, and what must become of them."""
+        """Return the events that are not queued, and their expected results."""
         kinds = self._kinds()
         return dict(zip(chance.sample(range(self.count), k=len(kinds)), kinds, strict=True))
 
 
 def reference_of(body: str) -> bytes:
-    """Return the key of the event that a text came from."""
+    """Return the key of the event with this text."""
     return body.split(" ", 3)[2].encode()

@@ -1,8 +1,7 @@
-"""Which broker the demonstration and the tests use: the first that can be had.
+"""The broker for the demo and the tests: the first available one.
 
-The order is: an address that the user gave, Java with Maven, Docker, and for the demonstration alone the mock cluster
-inside librdkafka. A given address that does not answer ends the search: whoever names a broker means that one, and
-must not be shown figures of another.
+The order is: an address given by the user, Java with Maven, Docker, and, only for the demo, librdkafka's mock cluster.
+A given address that does not answer ends the search: results of another broker would be misleading.
 """
 
 import shutil
@@ -26,24 +25,24 @@ _GIVEN_TIMEOUT_SECS: Final = 15
 _DOCKER_TIMEOUT_SECS: Final = 300  # the image may have to be fetched first
 _DOCKER_ANSWER_SECS: Final = 20
 _IMAGE: Final = f"apache/kafka:{KAFKA_VERSION}"
-# The container ends when its standard input does: so it goes with this process even when that is killed.
+# The container ends when its stdin ends: so it ends with this process, even if that is killed.
 _UNTIL_STDIN_ENDS: Final = "/etc/kafka/docker/run & cat >/dev/null; kill -TERM $!; wait"
 
 
 @dataclass(slots=True)
 class BrokerHandle:
-    """A broker to work with, and what it takes to give it back; use it as a context manager."""
+    """A broker, and how to release it; use it as a context manager."""
 
     kind: Kind
     description: str
     bootstrap_servers: str
     skipped: Mapping[str, str] = field(default_factory=dict)
-    """What would have come first, and why it could not be had."""
+    """What would have been preferred, and why it was unavailable."""
     _resources: ExitStack = field(default_factory=ExitStack, repr=False)
 
     @property
     def is_transactional(self) -> bool:
-        """Whether readers see transactions whole; the mock cluster only acts as if."""
+        """Whether transactions are real; the mock cluster only pretends."""
         return self.kind != "mock"
 
     def __enter__(self) -> Self:
@@ -57,9 +56,9 @@ class BrokerHandle:
 def find_broker(
     given: str | None = None, *, allow_mock: bool = False, start: Callable[[], Broker] = Broker.start
 ) -> BrokerHandle:
-    """Return the first broker that can be had: given, Java with Maven, Docker, and the mock cluster if allowed.
+    """Return the first available broker: given, Java with Maven, Docker, and the mock cluster if allowed.
 
-    `start` is how one is started in Java. Raises `BrokerUnavailableError` that says of each why not.
+    `start` starts one in Java. Raises `BrokerUnavailableError` with the cause for each.
     """
     if given is not None:
         return _given(given)
@@ -109,7 +108,7 @@ def _docker() -> BrokerHandle:
     if asked.returncode:
         raise BrokerUnavailableError(f"docker does not work: {asked.stderr.strip()[:300]}")
 
-    # The broker also talks to itself at its advertised address: the port is the same within and without.
+    # The broker also connects to itself at its advertised address: the port is the same inside and outside.
     port = free_ports(1)[0]
     address = f"{HOST}:{port}"
     properties = single_node_properties() | {
@@ -143,7 +142,7 @@ def _close_container(process: subprocess.Popen[bytes]) -> None:
 
 
 def _mock() -> BrokerHandle:
-    # The cluster lives within this client, for as long as the client does.
+    # The cluster lives inside this client, for as long as the client does.
     host = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "unused", "log_level": 3})
     try:
         brokers = host.list_topics(timeout=10).brokers.values()

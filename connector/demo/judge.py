@@ -1,8 +1,8 @@
-"""The judge: what became of every record that was produced, by what the topics and the platform's ledger say.
+"""Verifies what became of every produced record, from the topics and the platform's ledger.
 
-It believes nobody's counters. Outcomes and dead letters are read back as any `read_committed` reader sees them, dead
-letters are compared with the source topic byte for byte, and the ledger of the simulator says what was accepted how
-often. A byte for each good position is all that it keeps, so that it can judge millions of records.
+It trusts no counters. Outcomes and dead letters are read back like any `read_committed` reader does, dead letters are
+compared with the source topic byte for byte, and the simulator's ledger shows what was accepted how often. It keeps one
+byte per position, so that it can verify millions of records.
 """
 
 from collections import Counter
@@ -22,30 +22,30 @@ IN_DOUBT: Final = "in_doubt"
 _PRODUCED: Final = 0x80
 _RESULTS: Final = 0x7F  # how many results a position has; more than 127 are counted as 127
 _EXAMPLES: Final = 5
-# What tells of a failure differs between a record and its dead letter; all other headers must not.
+# Headers about the failure differ between a record and its dead letter; all others must not.
 _FAILURE_HEADERS: Final = ("__connect.errors.", "__dlq.errors.", "trackly.")
 
 
 class Produced:
-    """The positions that were produced, what must become of each, and how many results it has so far."""
+    """The produced positions, the expected result of each, and how many results it has so far."""
 
     def __init__(self) -> None:
         self._bytes: dict[tuple[str, int], bytearray] = {}
         self._expected: dict[Position, str] = {}
 
     def add(self, position: Position, expected: str = QUEUED) -> None:
-        """Note a record that was produced; `expected` is `queued`, `skipped`, or the reason of its dead letter."""
+        """Note a produced record; `expected` is `queued`, `skipped`, or the reason of its dead letter."""
         self._of(position)[position.offset] |= _PRODUCED
         if expected != QUEUED:
             self._expected[position] = expected
 
     def add_all(self, positions: Iterable[Position], expected: str = QUEUED) -> None:
-        """Note records that must all end in the same way."""
+        """Note records that all have the same expected result."""
         for position in positions:
             self.add(position, expected)
 
     def expected(self, position: Position) -> str:
-        """Return what must become of the record at that position."""
+        """Return the expected result of the record at a position."""
         return self._expected.get(position, QUEUED)
 
     @property
@@ -65,7 +65,7 @@ class Produced:
             results[position.offset] += 1
 
     def forget_results(self) -> None:
-        """Make ready to be judged once more."""
+        """Reset the results for another verification."""
         without = bytes(value & _PRODUCED for value in range(256))
         self._bytes = {key: results.translate(without) for key, results in self._bytes.items()}
 
@@ -96,15 +96,15 @@ class Produced:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What became of all records. Every number from `lost` on must be 0, except `in_doubt` of those that may be."""
+    """What became of all records. All numbers from `lost` on must be 0, except `in_doubt` where it is allowed."""
 
     produced: int
     queued: int
     skipped: int
     dead_letters: Mapping[str, int]
-    """By reason, `in_doubt` among them."""
+    """By reason, including `in_doubt`."""
     accepted: int | None
-    """Records of which the ledger says that they were accepted; None without a ledger, as in all that come from it."""
+    """Records that were accepted according to the ledger; None without a ledger, as for all numbers based on it."""
     lost: int
     """Produced records with neither outcome nor dead letter."""
     duplicates: int
@@ -112,11 +112,11 @@ class Judgement:
     strays: int
     """Results for positions at which nothing was produced."""
     malformed: int
-    """Outcomes and dead letters that do not say what they are the result of."""
+    """Outcomes and dead letters that do not name their record."""
     altered: int
-    """Dead letters whose key, value or own headers are not those of the source record."""
+    """Dead letters whose key, value or own headers differ from those of the source record."""
     otherwise: Mapping[str, int]
-    """Results that differ from what was due (`queued, not invalid_phone`); what is in doubt is not among them."""
+    """Results that differ from the expected one (`queued, not invalid_phone`), except those in doubt."""
     accepted_twice: int | None
     """Records that the platform accepted more than once."""
     never_accepted: int | None
@@ -124,17 +124,17 @@ class Judgement:
     accepted_but_failed: int | None
     """Dead letters with a reason other than `in_doubt`, of records that the platform accepted."""
     examples: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Some of what is wrong, by the name of the number above."""
+    """Some of the violations, by the name of the number above."""
 
     @property
     def in_doubt(self) -> int:
-        """Dead letters of records of which nobody knows whether the platform took them."""
+        """Dead letters of records whose fate is unknown."""
         return self.dead_letters.get(IN_DOUBT, 0)
 
     def problems(self, *, repeats_allowed: bool = False) -> list[str]:
-        """Return what breaks the promise, one sentence each; nothing when all is well.
+        """Return violations of the guarantees, one sentence each; empty if there are none.
 
-        `repeats_allowed`: with at-least-once delivery, results may be there more than once.
+        `repeats_allowed`: with at-least-once delivery, results may be repeated.
         """
         wrong = {
             "lost": "produced records have neither outcome nor dead letter",
@@ -154,7 +154,7 @@ class Judgement:
 
 
 class _Outcome(msgspec.Struct, gc=False):
-    """The part of an outcome that the judge needs."""
+    """The fields of an outcome that are needed here."""
 
     status: str
     topic: str
@@ -175,7 +175,7 @@ class _Trial:
         self.counts: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}
         self.fingerprints: dict[Position, tuple[int, ...]] = {}
-        """Of the dead letters that are still to be compared with their source."""
+        """Of dead letters that are still to be compared with their source."""
         self._decode = msgspec.json.Decoder(_Outcome).decode
 
     def hear_outcome(self, message: Message) -> None:
@@ -204,7 +204,7 @@ class _Trial:
             return
         self.reasons[reason] += 1
         self._settle(position, reason)
-        if "trackly.value_omitted" not in headers:  # too large for the topic, and it says so
+        if "trackly.value_omitted" not in headers:  # too large for the topic, and marked as such
             self.fingerprints[position] = (*self.fingerprints.get(position, ()), _fingerprint(message))
         if self.has_ledger and reason != IN_DOUBT and self.accepted.get(message.key() or b""):
             self.blame("accepted_but_failed", f"{_place(position)} ({reason})")
@@ -240,12 +240,12 @@ def judge(
     deleted: Collection[str] = (),
     timeout_secs: float = 60,
 ) -> Judgement:
-    """Read both result topics and the sources, and say what became of what was produced.
+    """Read both result topics and the sources, and return what became of the produced records.
 
-    `accepted` is the platform's ledger: how often the record of each key was accepted; keys must be unique then.
-    `failures_only`: the stream writes no outcomes, so only records that must fail can be lost. `deleted`: source
-    topics that were deleted, and with them whatever had no result yet. Raises `TimeoutError` when a topic cannot be
-    read to its end in `timeout_secs`.
+    `accepted` is the platform's ledger: how often the record with each key was accepted; keys must be unique then.
+    `failures_only`: the stream writes no outcomes, so only records that must fail can be lost. `deleted`: source topics
+    that were deleted, with everything that had no result yet. Raises `TimeoutError` if a topic cannot be read to its
+    end in `timeout_secs`.
     """
     trial = _Trial(produced, accepted)
     produced.forget_results()
@@ -295,7 +295,7 @@ def _text(headers: Mapping[str, bytes | str | None], name: str) -> str:
 
 
 def _fingerprint(message: Message) -> int:
-    """Return a number that is the same for a record and its untouched dead letter."""
+    """Return a number that is equal for a record and its unchanged dead letter."""
     headers = tuple(item for item in message.headers() or () if not item[0].startswith(_FAILURE_HEADERS))
     return hash((message.key(), message.value(), headers))
 

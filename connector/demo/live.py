@@ -1,6 +1,6 @@
-"""What the demonstration shows while it runs: the connector's own word, asked from its status page.
+"""What the demo shows while it runs: the connector's status, from its status page.
 
-Where nobody looks at a terminal, a line every two seconds takes the place of the table.
+Without a terminal, a line every two seconds replaces the table.
 """
 
 import time
@@ -19,13 +19,13 @@ _LINE_SECS: Final = 2.0
 
 
 class Hold(msgspec.Struct, frozen=True):
-    """Why a stream does not go on for now."""
+    """Why a stream is on hold."""
 
     reason: str
 
 
 class StreamStatus(msgspec.Struct, frozen=True):
-    """The part of a stream's status that the demonstration shows."""
+    """The part of a stream's status that the demo shows."""
 
     state: str = "not started"
     queued: int = 0
@@ -37,7 +37,7 @@ class StreamStatus(msgspec.Struct, frozen=True):
 
     @property
     def settled(self) -> int:
-        """Records whose outcome or dead letter is published."""
+        """Records whose outcome or dead letter is written."""
         return self.queued + self.skipped + sum(self.dead_letters.values())
 
 
@@ -46,7 +46,7 @@ class _Status(msgspec.Struct, frozen=True):
 
 
 class StatusPage:
-    """Asks a connector for its status; before it answers, and when it stops, the last answer counts."""
+    """Queries a connector's status; before it answers, and after it has stopped, the last answer counts."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -65,13 +65,13 @@ class StatusPage:
         return self._last
 
     def close(self) -> None:
-        """Let the connection go."""
+        """Close the connection."""
         self._client.close()
 
 
 @contextmanager
 def live_view(console: Console, produced: Callable[[], int]) -> Iterator[Callable[[StreamStatus], None]]:
-    """Yield a `show(status)` for as long as the context lasts; `produced` tells how much was produced so far."""
+    """Yield a `show(status)` while the context lasts; `produced` returns how many events were produced so far."""
     rate = _Rate()
     if console.is_terminal:
         with Live(console=console, refresh_per_second=5) as live:
@@ -96,7 +96,7 @@ def watch(
     *,
     timeout_secs: float,
 ) -> bool:
-    """Show the status again and again until `until` says that it will do; return False when the time is over first."""
+    """Show the status repeatedly until `until` is true for it; return False on timeout."""
     deadline = time.monotonic() + timeout_secs
     while True:
         status = page.ask()

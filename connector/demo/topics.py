@@ -1,4 +1,4 @@
-"""Topics from the outside: create, fill, read back. Nothing here shares code with the connector, which it checks."""
+"""Topics from the outside: create, fill, read back. Shares no code with the connector, which it checks."""
 
 import time
 import uuid
@@ -23,7 +23,7 @@ from confluent_kafka.cimpl import NewTopic
 
 Headers = Sequence[tuple[str, bytes | None]]
 Properties = Mapping[str, str | int | float | bool]
-"""Of librdkafka, e.g. for security; they go over those that are set here."""
+"""librdkafka properties, for instance for security; they override those that are set here."""
 Isolation = Literal["read_committed", "read_uncommitted"]
 
 _REQUEST_TIMEOUT_SECS: Final = 30
@@ -32,7 +32,7 @@ _EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call] # thei
 _LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call] # theirs
 _MAY_CREATE: Final[Properties] = {"allow.auto.create.topics": True}
 _CONSUME: Final = 10_000  # records per call
-# With librdkafka's own settings a reader waits a second whenever its queue has run full.
+# With librdkafka's defaults, a reader waits a second whenever its queue was full.
 _FAST_READER: Final[Properties] = {"fetch.queue.backoff.ms": 5, "queued.min.messages": 200_000, "fetch.wait.max.ms": 50}
 _FAST_PRODUCER: Final[Properties] = {
     "enable.idempotence": True,
@@ -53,11 +53,11 @@ _LEADERLESS: Final = frozenset(
         KafkaError.OFFSET_NOT_AVAILABLE,
     }
 )
-"""What the broker answers about a partition while its leader is being found, as after a restart."""
+"""A broker's answers about a partition without a leader, as after a restart."""
 
 
 class Record(NamedTuple):
-    """What a client puts into a topic."""
+    """A record to produce."""
 
     value: bytes | None
     key: bytes | None = None
@@ -65,7 +65,7 @@ class Record(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Where a record lies."""
+    """The position of a record."""
 
     topic: str
     partition: int
@@ -73,7 +73,7 @@ class Position(NamedTuple):
 
 
 class Topics:
-    """Makes topics with fresh names on one broker, fills and reads them, and deletes those that it made."""
+    """Creates topics with new names on one broker, fills and reads them, and deletes those that it created."""
 
     def __init__(self, bootstrap_servers: str, *, prefix: str = "test", auto_created: bool = False) -> None:
         """`auto_created`: ask for the topic instead of creating it, as librdkafka's mock cluster wants it."""
@@ -90,9 +90,9 @@ class Topics:
     def create(
         self, purpose: str = "topic", *, partitions: int = 1, config: Mapping[str, str] | None = None, name: str = ""
     ) -> str:
-        """Create a topic and return its name (`<prefix>.<purpose>.<random>` unless given), when it can be used.
+        """Create a topic and return its name (`<prefix>.<purpose>.<random>` unless given) once it can be used.
 
-        Raises `KafkaException` when the broker refuses.
+        Raises `KafkaException` if the broker refuses.
         """
         topic = name or self.name(purpose)
         if self._auto_created:
@@ -107,7 +107,7 @@ class Topics:
         return topic
 
     def delete(self, *topics: str) -> None:
-        """Delete topics, and return when they are gone; those that were gone already do not matter."""
+        """Delete topics, and return when they are gone; missing ones are ignored."""
         if not topics:
             return
         for topic, deletion in self._admin.delete_topics(list(topics)).items():
@@ -134,12 +134,12 @@ class Topics:
         return sorted((message for chunk in chunks for message in chunk), key=position_of)
 
     def ends(self, topic: str) -> dict[int, int]:
-        """Return the next offset of each partition, open transactions included: a cheap way to see it grow."""
+        """Return the next offset of each partition, including open transactions: a cheap way to see it grow."""
         deadline = time.monotonic() + _REQUEST_TIMEOUT_SECS
         return _offsets(_client(self._bootstrap_servers), topic, _LATEST, deadline, self._admin)
 
     def _wait_for_leaders(self, topic: str) -> None:
-        """Wait until every partition has a leader: the answer to the creation comes before that."""
+        """Wait until every partition has a leader, which is after the creation was answered."""
 
         def has_leaders(there: dict[str, TopicMetadata]) -> bool:
             partitions = there[topic].partitions.values() if topic in there else ()
@@ -166,9 +166,9 @@ def produce(
 ) -> list[Position]:
     """Produce records, each exactly once, and return their positions in the order of the records.
 
-    Without `partition` they go round robin over all of the topic's. With `acknowledged`, that is told each record's
-    index and position instead, as the broker acknowledges them, and the list stays empty: for millions of records.
-    Raises `KafkaException` for the first record that could not be delivered.
+    Without `partition` they go round robin over all of the topic's. With `acknowledged`, each record's index and
+    position are passed to it as the broker acknowledges them, and the list stays empty: for millions of records. Raises
+    `KafkaException` for the first record that could not be delivered.
     """
     positions: dict[int, Position] = {}
     note = acknowledged or positions.__setitem__
@@ -199,7 +199,7 @@ def produce(
 
 
 def position_of(message: Message) -> Position:
-    """Return where a delivered or consumed message lies."""
+    """Return the position of a delivered or consumed message."""
     topic, partition, offset = message.topic(), message.partition(), message.offset()
     assert topic is not None
     assert partition is not None
@@ -214,10 +214,10 @@ def read_topic(
     isolation: Isolation = "read_committed",
     timeout_secs: float = 60,
 ) -> Iterator[list[Message]]:
-    """Yield a topic's records in chunks, from the first to the end that it has when the reading starts.
+    """Yield a topic's records in chunks, from the first to the end at the time of the call.
 
-    Reading committed, it waits for transactions that are open below that end: what they hold is either read or known
-    to be aborted. Raises `TimeoutError` when the end is not reached in `timeout_secs`, `KafkaException` for trouble.
+    With `read_committed`, it waits for transactions that are open below that end: their records are then read, or known
+    to be aborted. Raises `TimeoutError` if the end is not reached in `timeout_secs`, `KafkaException` for errors.
     """
     own: Properties = {
         "group.id": "reader",  # never joined, never committed to
@@ -229,7 +229,7 @@ def read_topic(
     consumer = Consumer({**_client(bootstrap_servers), **own, **_FAST_READER})
     try:
         deadline = time.monotonic() + timeout_secs
-        # A consumer's own query would stop at the first open transaction when it reads committed.
+        # A consumer's own query would stop at the first open transaction with `read_committed`.
         asking = _client(bootstrap_servers)
         admin = _acquainted(asking)
         starts, ends = (_offsets(asking, topic, spec, deadline, admin) for spec in (_EARLIEST, _LATEST))
@@ -247,17 +247,17 @@ def read_topic(
 
 
 def _offsets(asking: Properties, topic: str, spec: OffsetSpec, deadline: float, admin: AdminClient) -> dict[int, int]:
-    """Return an offset for each partition, open transactions included.
+    """Return an offset for each partition, including open transactions.
 
-    Waits for leaders: after a restart a broker has none for a moment. Then by a new client, since one that learned of a
-    leader before it was elected anew asks by the old epoch.
+    Waits for leaders: after a restart, a broker has none for a moment. Each retry uses a new client, since one that
+    knows a leader from before an election uses the old epoch.
     """
     found = admin.list_topics(topic, timeout=_REQUEST_TIMEOUT_SECS).topics[topic]
     if found.error is not None:
         raise KafkaException(found.error)
     query = {TopicPartition(topic, number): spec for number in found.partitions}
     while True:
-        # Of a leader that is away nothing comes back, until the others have elected another one.
+        # A leader that is down does not answer until the others have elected another one.
         answers = admin.list_offsets(
             query, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_LEADER_TIMEOUT_SECS
         )
@@ -273,21 +273,21 @@ def _offsets(asking: Properties, topic: str, spec: OffsetSpec, deadline: float, 
 def _acquainted(asking: Properties) -> AdminClient:
     """Return a client that knows the brokers.
 
-    One that does not, and is asked for offsets, asks for leaders over the connection that it gives up as soon as it
-    has learned of the brokers. When that is lost it asks again after one second or three: measured on a busy machine,
+    A client that does not, and is asked for offsets, queries leaders over the connection that it closes as soon as it
+    has learned of the brokers. If that query is lost, it retries after one second or three: measured on a busy machine,
     one time in five.
     """
     admin = AdminClient(dict(asking))
-    with suppress(KafkaException):  # whoever asks for offsets is told what is wrong
+    with suppress(KafkaException):  # the query for offsets will report the error
         admin.list_topics(timeout=_LEADER_TIMEOUT_SECS)
     return admin
 
 
 def _is_below_end(message: Message, left: dict[int, int]) -> bool:
-    """Tell whether to keep what a consumer returned; strike partitions from `left` that are read to their end.
+    """Return whether to keep a consumer's message; remove partitions from `left` that are completely read.
 
-    The last offsets may be markers of transactions or aborted records, which no reader sees: there the end shows by
-    the event that nothing is left to fetch.
+    The last offsets may be transaction markers or aborted records, which no reader sees: there, an event shows that
+    nothing is left to fetch.
     """
     _, partition, offset = position_of(message)
     error = message.error()
@@ -304,5 +304,5 @@ def _is_below_end(message: Message, left: dict[int, int]) -> bool:
 
 
 def _client(bootstrap_servers: str) -> dict[str, str | int | float | bool]:
-    # Silent, since errors are raised, and soon back: brokers are stopped and killed under these clients.
+    # Silent, since errors are raised, and with short backoff: brokers are stopped and killed under these clients.
     return {"bootstrap.servers": bootstrap_servers, "log_level": 2, "reconnect.backoff.max.ms": 200}
