@@ -1,16 +1,16 @@
-"""What a stream's own Python is written with: `transform: package.module:function`.
+"""The interface of transforms, a stream's own Python: `transform: package.module:function`.
 
-The function gets the records of a chunk, decoded, and returns one value for each, in their order: a changed value (the
-event, where no mapping follows), `SKIP`, or `Failed` with the reason. It is called in the stream's reading thread, so
-that what takes long there holds up the stream. What it raises is nobody's record's fault: the stream holds and calls
-it again with the same records.
+The function gets the decoded records of a chunk and returns one value per record, in order: a changed value (the event,
+if no mapping follows), `SKIP`, or `Failed` with the reason. It is called in the stream's reader thread, so a slow
+function slows the stream down. An exception is not attributed to a record: the stream holds and calls the function
+again with the same records.
 
     from connector.hooks import SKIP, Failed, Records
 
     def function(records: Records) -> list[object]:
         return [SKIP if value["test"] else {"to": value["phone"], "body": value["text"]} for value in records.values]
 
-`each` makes such a function of one for a single record.
+`each` turns a function for a single record into such a function.
 """
 
 import importlib
@@ -27,17 +27,17 @@ class Records:
     """Records of one topic, column by column; all columns have the length of `values`."""
 
     topic: str
-    """Where they came from first: for what is sent again, not the topic it is sent again through."""
+    """The topic they came from first: for redriven records, not the redrive topic."""
     values: Sequence[Any] = field(repr=False)
-    """As decoded: objects of JSON are dicts."""
+    """Decoded: JSON objects are dicts."""
     keys: Sequence[str | None] = field(repr=False)
-    """Text; Base64 where a key is no UTF-8."""
+    """Text; Base64 if a key is not UTF-8."""
     headers: Sequence[Mapping[str, str | None]] = field(repr=False)
-    """By name, the last of those that share one; text as keys are."""
+    """By name; the last of repeated headers counts; values are text like keys."""
     timestamps: Sequence[int | None] = field(repr=False)
     """Milliseconds since 1970."""
     attributes: Sequence[Mapping[str, Any] | None] = field(repr=False)
-    """Of CloudEvents; None for other formats."""
+    """Attributes of CloudEvents; None for other formats."""
 
     def __len__(self) -> int:
         return len(self.values)
@@ -45,7 +45,7 @@ class Records:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record, as `each` hands it over."""
+    """One record, as a function for `each` gets it."""
 
     topic: str
     value: Any = field(repr=False)
@@ -70,20 +70,19 @@ class Skip:
 
 
 SKIP: Final = Skip()
-"""A record that is not to be sent: its outcome is `skipped`."""
+"""A record that should not be sent: its outcome is `skipped`."""
 
 Transform = Callable[[Records], Sequence[Any]]
 
 
 class InvalidTransformError(ValueError):
-    """What a setting names is no function that can be called."""
+    """The setting does not name a callable function."""
 
 
 def each(function: Callable[[Record], Any]) -> Transform:
-    """Make a transform of a function for one record, where what it raises is that record's failure.
+    """Turn a function for one record into a transform; its exceptions are failures of that record.
 
-    The text of a failure tells the exception's type and where it was raised, but not its words, which may repeat the
-    record.
+    The text of such a failure has the exception's type and place, but not its message, which may repeat the record.
     """
 
     @wraps(function)
@@ -101,13 +100,13 @@ def each(function: Callable[[Record], Any]) -> Transform:
 
 
 def raised(error: BaseException) -> str:
-    """Say what a function raised, for whoever called it: the type, and the line of its own file where it happened.
+    """Return a description of an exception for the function's author: its type, and the line in the function's file.
 
-    Not the exception's words, which may repeat the record.
+    Without the exception's message, which may repeat the record.
     """
     told = f"raised {type(error).__name__}"
     [_, *places] = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
-    if not places:  # it was not entered: it is none of Python's, or what it returned is to blame
+    if not places:  # the function was not entered: not Python, or its return value is at fault
         return told
     own = places[0][0]
     line = [line for file, line in places if file == own][-1]

@@ -1,4 +1,4 @@
-"""A kit for tests of mappings and of a stream's own Python: records in, and what the connector would make of each.
+"""A test kit for mappings and transforms: records in, and what the connector would make of each.
 
     from connector.testing import ends_of, sample
 
@@ -7,7 +7,7 @@
 
         assert end.event == {"to": "+14155550101", "body": "Order 7 has shipped."}
 
-Nothing here needs a broker, a platform or a key. What shapes and checks the records is what the connector runs.
+No broker, platform or API key is needed. Records are shaped and checked by the connector's own code.
 """
 
 import json
@@ -31,13 +31,13 @@ __all__ = ["End", "Records", "Sample", "apply", "ends_of", "sample"]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A record to try: bytes, as Kafka has them."""
+    """A record to try, as bytes like in Kafka."""
 
     value: bytes | None = field(repr=False)
     key: bytes | None = field(default=None, repr=False)
     headers: tuple[tuple[str, bytes | None], ...] = field(default=(), repr=False)
     topic: str | None = None
-    """The stream's first topic where nothing is said."""
+    """The stream's first topic if None."""
     timestamp_ms: int = 0
 
 
@@ -60,16 +60,16 @@ def sample(
     topic: str | None = None,
     timestamp_ms: int = 0,
 ) -> Sample:
-    """Return a record; a value that is no bytes and not None is encoded as JSON, text elsewhere as UTF-8."""
+    """Return a record; a value other than bytes and None is encoded as JSON, other text as UTF-8."""
     raw = value if value is None or isinstance(value, bytes) else json.dumps(value).encode()
     told = tuple((name, _bytes(text)) for name, text in (headers or {}).items())
     return Sample(raw, _bytes(key), told, topic, timestamp_ms)
 
 
 def ends_of(settings: str | Path, stream: str, samples: Iterable[Sample]) -> list[End]:
-    """Shape and check records as a stream of a settings file would; raises SettingsError for what is wrong there.
+    """Shape and check records like a stream of a settings file; raises SettingsError if the file is invalid.
 
-    References to the environment are resolved as for a start, so that what they name must be set.
+    References to the environment are resolved as at a start, so what they name must exist.
     """
     loaded = load_settings(Path(settings))
     found = next((candidate for candidate in loaded.streams if candidate.name == stream), None)
@@ -84,10 +84,10 @@ def ends_of(settings: str | Path, stream: str, samples: Iterable[Sample]) -> lis
 def apply(
     transform: Transform, samples: Sequence[Sample], *, operation: Operation | None = None, topic: str = "test"
 ) -> list[End]:
-    """Call a transform with all records at once, as JSON, and check what it returns as events of an operation.
+    """Call a transform with all records at once, as JSON, and check its results as events of an operation.
 
-    Without `operation` it is `send` with a list of its own. Raises `FormatAwayError` where the stream would hold:
-    when the function raises, or returns another number of values.
+    Without `operation` it is `send` with a list of its own. Raises `FormatAwayError` where the stream would hold: if
+    the function raises, or returns another number of values.
     """
     checks = operation or Operation("send", Rules(list_number="+18005551234", top_level_list=True))
     plan = Plan(JsonDecoder(), is_json=True, mapping=None, transform=transform)
