@@ -160,7 +160,7 @@ class Planned:
     """Offsets that were certainly not posted, and will be read."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return what is told of it as JSON-ready values."""
+        """Return a summary as JSON-ready values."""
         return {
             "commit": self.progress.base,
             "results": self.results,

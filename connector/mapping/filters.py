@@ -28,13 +28,13 @@ class FilterError(Exception):
 
 
 def default(value: Any, other: Any = "", boolean: bool = False) -> Any:
-    """Return the other where there is no value, or null; with `boolean` where it is empty, false or 0 as well."""
+    """Return `other` if the value is missing or null; with `boolean`, also if it is empty, false or 0."""
     absent = value is None or isinstance(value, Undefined)
     return other if absent or (boolean and not value) else value
 
 
 def join(items: Any, between: str = "") -> str:
-    """Return the items as text with something between them."""
+    """Return the items as text, with `between` between them."""
     if not isinstance(items, list | tuple):
         raise FilterError("join takes a list")
     parts = [_text(item, "join") for item in items[: STEPS + 1]]
@@ -44,7 +44,7 @@ def join(items: Any, between: str = "") -> str:
 
 
 def replace(value: Any, old: str, new: str) -> str:
-    """Return the text with every `old` in it replaced."""
+    """Return the text with every `old` in it replaced by `new`."""
     text = _text(value, "replace")
     if len(text) + text.count(old) * len(new) > MAX_CHARACTERS:
         raise FilterError(f"replace gives more than {MAX_CHARACTERS:,} characters")
@@ -52,7 +52,7 @@ def replace(value: Any, old: str, new: str) -> str:
 
 
 def currency(value: Any, code: str, locale: str = "en_US") -> str:
-    """Write an amount as people of a place do: 12.5 in EUR and `de_DE` becomes `12,50 €`."""
+    """Return an amount of money in a locale's format: 12.5 in EUR and `de_DE` becomes `12,50 €`."""
     amount = _amount(value, "currency")
     if not isinstance(code, str):
         raise FilterError("currency needs a code such as USD")
@@ -64,17 +64,17 @@ def currency(value: Any, code: str, locale: str = "en_US") -> str:
 
 
 def number(value: Any, locale: str = "en_US") -> str:
-    """Return a number as people of a place write it."""
+    """Return a number in a locale's format."""
     return _with_plain_spaces(format_decimal(_amount(value, "number"), locale=_locale(locale)))
 
 
 def moment(value: Any, zone: str = "UTC", style: str = "medium", locale: str = "en_US") -> str:
-    """Return a moment as date and time in a zone; a style is short, medium, long, full or a pattern of CLDR."""
+    """Return a moment as date and time in a time zone; `style` is short, medium, long, full or a CLDR pattern."""
     return _with_plain_spaces(format_datetime(_moment(value, "datetime"), _style(style), _zone(zone), _locale(locale)))
 
 
 def day(value: Any, zone: str = "UTC", style: str = "medium", locale: str = "en_US") -> str:
-    """Return the day of a moment in a zone; a date without a time is that day everywhere."""
+    """Return the date of a moment in a time zone; a date without a time is the same everywhere."""
     if isinstance(value, str) and len(value) == 10:
         try:
             return _with_plain_spaces(format_date(date.fromisoformat(value), _style(style), _locale(locale)))
@@ -86,7 +86,7 @@ def day(value: Any, zone: str = "UTC", style: str = "medium", locale: str = "en_
 
 
 def hour(value: Any, zone: str = "UTC", style: str = "short", locale: str = "en_US") -> str:
-    """Return the time of day of a moment in a zone."""
+    """Return the time of day of a moment in a time zone."""
     return _with_plain_spaces(format_time(_moment(value, "time"), _style(style), _zone(zone), _locale(locale)))
 
 
@@ -96,14 +96,14 @@ def segments(value: Any) -> int:
 
 
 def truncate_segments(value: Any, count: int = 1, end: str = "...") -> str:
-    """Return the longest beginning of a text that takes at most so many segments, with an end behind if it is cut."""
+    """Return the longest beginning of a text that fits into `count` segments, followed by `end` if it is cut."""
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 255:
         raise FilterError("truncate_segments takes a number from 1 to 255")
     return truncated(_text(value, "truncate_segments"), count, _text(end, "truncate_segments"))
 
 
 def truncate(value: Any, length: int = 255, end: str = "...") -> str:
-    """Return at most so many characters of a text, the end counted if it is cut."""
+    """Return at most `length` characters of a text, including `end` if it is cut."""
     text = _text(value, "truncate")
     if isinstance(length, bool) or not isinstance(length, int) or length < len(end):
         raise FilterError("truncate takes a number of characters, not below that of its end")
@@ -111,7 +111,7 @@ def truncate(value: Any, length: int = 255, end: str = "...") -> str:
 
 
 def rounded(value: Any, digits: int = 0) -> Any:
-    """Return a number with so many digits behind the point, as a whole number with none."""
+    """Return a number rounded to `digits` decimal places; an integer if that is 0."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise FilterError(f"round takes a number{_not(value)}")
     if isinstance(digits, bool) or not isinstance(digits, int) or not 0 <= digits <= 10:

@@ -36,10 +36,10 @@ async def probe(state: State, client: Client, before_probe: Callable[[], None], 
 def says_more_with_a_batch(reply: Reply, hold: Hold | None) -> bool:
     """Return whether a probe's answer is good, or says as much as a probe can, so that only a batch can tell.
 
-    The latter applies to a platform or a hold without this route (404, 405), and to an outage after which the question
-    is refused: the batch's own answer will say whether it is the key or a gateway that only minds the question, and a
-    refused batch is not accepted. A 2xx page without JSON, from a maintenance page or a network login, does not count:
-    a batch would get the same answer, and then be in doubt.
+    The latter applies to a platform or a hold without this route (404, 405), and to an outage after which the probe
+    itself is rejected: the batch's own answer will show whether the key is wrong or a gateway only rejects this route,
+    and a rejected batch is not accepted. A 2xx page without JSON, from a maintenance page or a network login, does not
+    count: a batch would get the same answer, and then be in doubt.
     """
     if reply.kind != "answered":
         return False
