@@ -2,7 +2,7 @@
 
 `Flow` knows which batches are ready, listed, waiting for a retry, or finished, and plans each tick: which offsets are
 committed with which progress, which results are written, and which batches may be posted once the commit is known.
-State that a crash would lose changes only in `committed`; `aborted` takes the whole tick back.
+State that must agree with what is committed changes only in `committed`; `aborted` takes the whole tick back.
 
 Invariants, each of which has a test that breaks it on purpose:
 

@@ -150,7 +150,7 @@ class Remembered:
     # ------------------------------------------------------------------ their records are read again
 
     def recall(self, chunk: Chunk) -> tuple[tuple[Finished, ...], Chunk | None]:
-        """Return the results of records in doubt that were just read, and those of the records with no known answer."""
+        """Return the results of records in doubt that were just read, and a chunk of those with no known answer."""
         places = dict(zip(chunk.offsets, range(len(chunk)), strict=True))
         last = chunk.offsets[-1]
         found: list[Finished] = []

@@ -51,8 +51,7 @@ class Others:
     passed: bool
     """Others have passed since it first failed."""
     still_pass: bool
-    """Others have passed since it last failed before this time, too: if an outage began in between, earlier ones mean
-    nothing."""
+    """Others have passed since its previous failure, too: once an outage has begun, earlier passes mean nothing."""
     overtook: bool = False
     """Others have passed while it waited for its answer, much faster: each further attempt may take as long."""
 
