@@ -1,4 +1,4 @@
-"""Children are on a leash, and out of reach of what is not meant for them; a test of brokers has the `kill -9`."""
+"""Child processes end with their parent, and are protected from its signals; `kill -9` is in a test of brokers."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The list of rights, and the forms in which it is given out."""
+"""The list of Kafka permissions, and its output formats."""
 
 import json
 import shlex

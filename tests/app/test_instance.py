@@ -1,4 +1,4 @@
-"""Who else has our instance id: processes that have ended do not count."""
+"""Which other process has our instance id: processes that have ended do not count."""
 
 import os
 import subprocess

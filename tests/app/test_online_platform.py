@@ -1,4 +1,4 @@
-"""`check --online` asks the platform, and is not content with whoever answers in its place."""
+"""`check --online` queries the platform, and detects when something else answers in its place."""
 
 import asyncio
 

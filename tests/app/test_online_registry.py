@@ -1,4 +1,4 @@
-"""`check --online` asks the schema registry as well."""
+"""`check --online` queries the schema registry as well."""
 
 from typing import Any
 

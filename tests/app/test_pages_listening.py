@@ -1,4 +1,4 @@
-"""Where a worker's pages cannot be served, the settings that say so are named; a free port is found and told."""
+"""If a worker's pages cannot be served, the settings at fault are named; a free port is found and reported."""
 
 import asyncio
 import socket

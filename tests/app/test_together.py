@@ -1,4 +1,4 @@
-"""Threads that take turns are kept on one CPU while they are busy, and on none when they are not."""
+"""Threads that need the interpreter lock are kept on one CPU while they are busy, and on none otherwise."""
 
 import asyncio
 import os

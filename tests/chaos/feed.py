@@ -1,4 +1,4 @@
-"""The producer that never stops: events for every flow at a steady pace, some of them bad, and what the ledger took."""
+"""The producer that never stops: events for every flow at a steady rate, some of them bad, and the ledger's answer."""
 
 import threading
 import time

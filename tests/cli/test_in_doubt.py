@@ -1,4 +1,4 @@
-"""`dead-letters in-doubt` refuses what is no span of time."""
+"""`dead-letters in-doubt` rejects invalid time spans."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The command line ends with documented codes, tells foreseeable trouble in a few lines, and hides no bug."""
+"""The command line ends with documented codes, reports expected errors in a few lines, and hides no bug."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What `dead-letters redrive` says before it looks at anything."""
+"""What `dead-letters redrive` checks before it reads anything."""
 
 from pathlib import Path
 

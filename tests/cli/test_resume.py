@@ -1,4 +1,4 @@
-"""`resume` and `pause`: what cannot be an address of pages is told before anybody is asked."""
+"""`resume` and `pause`: invalid addresses are reported before anything is sent."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""A command takes the secrets that it uses and no others: who looks at dead letters has no need of the platform's."""
+"""A command needs the secrets that it uses and no others: dead letters need no platform key."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Files of certificates that TLS cannot use are refused at their setting, and no key is waited for at a terminal."""
+"""Unusable certificate files are rejected at their setting, and no password is prompted for at a terminal."""
 
 import ssl
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""A YAML file becomes data with lines; its slips are faults, and only a file without sense is an error."""
+"""A YAML file becomes data with lines; its errors are faults, and only a file without content is fatal."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Kafka properties that the promise rests on are refused by name, each with its reason; all others pass."""
+"""Kafka properties that the guarantee depends on are rejected by name, each with its reason; all others pass."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Whatever stands in a settings file, reading it ends with settings or with problems, and hides no other mistake."""
+"""Whatever a settings file contains, loading it ends with settings or with problems, and hides no other error."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The chains show their sums, and what has a price is said."""
+"""The chains of limits show their sums, and settings with a price are noted."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""A console over a host of the tests' own: what it is asked is kept, what it says can be set."""
+"""A console over a host of the tests' own: it records requests, and its answers can be set."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

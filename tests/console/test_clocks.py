@@ -1,4 +1,4 @@
-"""What the console waits for, or forgets, does so by a clock that nobody sets."""
+"""Timeouts of the console use a clock that cannot be set back."""
 
 import asyncio
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""What is no HTTP is answered, and leaves nothing in the log: anybody may send it, with a token in it."""
+"""Requests that are not HTTP are answered and not logged: they may contain a token."""
 
 import asyncio
 import io

@@ -1,4 +1,4 @@
-"""Members on other machines: found by names, asked while somebody looks, told as one, and acted on together."""
+"""Members on other machines: found by name, queried while somebody looks, merged, and acted on together."""
 
 import asyncio
 from contextlib import AsyncExitStack

@@ -1,4 +1,4 @@
-"""List and number of a dead letter are those of its event, which its stream may have made of something else."""
+"""List and number of a dead letter are those of its event, which its stream may have shaped."""
 
 import json
 import pickle

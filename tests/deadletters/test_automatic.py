@@ -1,4 +1,4 @@
-"""A rule that sends dead letters again by itself: each once, whoever else did, and whatever its topic takes."""
+"""A rule that redrives dead letters: each once, whoever else does, and whatever its topic accepts."""
 
 import secrets
 import time

@@ -1,4 +1,4 @@
-"""What a redrive topic says of origins: read in steps, and never twice while it is kept."""
+"""What a redrive topic says about origins: read in steps, and never twice while it is kept."""
 
 from collections.abc import Mapping
 from unittest.mock import create_autospec

@@ -1,4 +1,4 @@
-"""Nothing is put where it would be taken for something else."""
+"""Nothing is written where it would be mistaken for something else."""
 
 from pathlib import Path
 from typing import Any

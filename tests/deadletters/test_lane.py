@@ -1,4 +1,4 @@
-"""A lane whose commit fails for good: whether another redrive of its name is to blame, with a mock for librdkafka."""
+"""A lane whose commit fails for good: whether another redrive with its name is the cause; librdkafka is mocked."""
 
 import signal
 import threading

@@ -1,4 +1,4 @@
-"""Every question about a dead letter has an answer, whoever wrote it and whatever its headers hold."""
+"""Every property of a dead letter has a value, whoever wrote it and whatever its headers contain."""
 
 import pytest
 from hypothesis import given

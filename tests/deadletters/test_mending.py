@@ -1,4 +1,4 @@
-"""Patches (RFC 7396), and lines of JSON from which every byte comes back."""
+"""Patches (RFC 7396), and lines of JSON that preserve every byte."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""How far a redrive has come travels in a commit's metadata, which has room for so much."""
+"""How far a redrive has come is stored in commit metadata, which has limited room."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Which results count when a progress is made anew: the stream's own, by where the record was read."""
+"""Which results count when progress is rebuilt: the stream's own, by the position of the record."""
 
 import pickle
 from functools import partial

@@ -1,4 +1,4 @@
-"""What is shown of a dead letter gives away no phone number, text, key or address, unless all is revealed."""
+"""A displayed dead letter reveals no phone number, text, key or address, unless all is revealed."""
 
 import json
 from typing import Any

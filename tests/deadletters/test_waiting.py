@@ -1,4 +1,4 @@
-"""What waits to be sent again by a rule: when it is due, and how far the rule may say that it has come."""
+"""What waits to be redriven by a rule: when it is due, and which offset the rule may commit."""
 
 from unittest.mock import create_autospec
 

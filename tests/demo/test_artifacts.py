@@ -1,4 +1,4 @@
-"""Fetching the broker's jars, with programs in place of Maven, Java and Docker that do as they are told."""
+"""Downloading the broker's jars, with scripted programs in place of Maven, Java and Docker."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The broker that the other tests stand on: it keeps its promise when it is stopped, killed, or left alone."""
+"""The broker of the other tests: it behaves as specified when it is stopped, killed, or abandoned."""
 
 import os
 import signal

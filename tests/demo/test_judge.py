@@ -1,4 +1,4 @@
-"""The judge against a real broker: every kind of wrong is found, and what readers cannot see does not count."""
+"""The verification against a real broker: every kind of error is found, and what readers cannot see does not count."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field

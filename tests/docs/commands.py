@@ -1,4 +1,4 @@
-"""Command lines of documents and deployments, held against the commands that exist."""
+"""Command lines in documents and deployments, compared with the existing commands."""
 
 from typing import Any, Final
 

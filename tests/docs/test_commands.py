@@ -1,4 +1,4 @@
-"""The judge of command lines knows good from bad."""
+"""The check of command lines distinguishes good from bad."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Every command of the documents is run: here, by the test that is named, or not, and then it is said why."""
+"""Every command in the documents is run here, by the named test, or not, with the reason."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The printed pages are those of the code, and leave nothing out."""
+"""The generated pages match the code, and leave nothing out."""
 
 import ast
 import html

@@ -1,4 +1,4 @@
-"""The main road: records in, texts out, one result each, and what bad records and failures do to it."""
+"""Basic delivery: records in, texts out, one result each, and the effect of bad records and failures."""
 
 import json
 import subprocess

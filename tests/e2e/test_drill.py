@@ -1,4 +1,4 @@
-"""The drill: the key is revoked at full flow, everything says so within seconds, it is put right, nothing is lost."""
+"""A drill: the key is revoked under load, everything reports it within seconds, it is fixed, nothing is lost."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""How much memory a worker takes when much waits: it is bounded by its settings, whatever lies in the topic."""
+"""The memory of a worker with a large backlog is limited by its settings, whatever the topic contains."""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The order of keys and the pace of lists, by what the platform accepted and when, on a real broker."""
+"""Ordering by key and the pace of lists, by what the platform accepted and when, on a real broker."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""A group that Kafka has forgotten under way goes on from both topics of results: nothing lost, nobody texted twice."""
+"""A group whose commits were deleted continues from both result topics: nothing lost, nobody texted twice."""
 
 import json
 from collections.abc import Iterable

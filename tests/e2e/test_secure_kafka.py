@@ -1,4 +1,4 @@
-"""Kafka behind TLS and passwords, with certificates of the test's own: the ordinary job, and refusals told plainly."""
+"""Kafka with TLS and passwords, with certificates of the test's own: normal delivery, and clear rejections."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path

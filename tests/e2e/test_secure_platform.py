@@ -1,4 +1,4 @@
-"""TLS to the platform: a certificate that is not to be trusted holds the stream until it is mended."""
+"""TLS to the platform: an untrusted certificate holds the stream until it is fixed."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""The properties that librdkafka gets."""
+"""The properties for librdkafka."""
 
 import pytest
 from confluent_kafka import Producer

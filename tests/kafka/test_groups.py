@@ -1,4 +1,4 @@
-"""Who is in a group, and what is left over: what a broker says, and one that says nothing."""
+"""Members of a group and unowned partitions: with a broker that answers, and one that does not."""
 
 import socket
 from types import SimpleNamespace

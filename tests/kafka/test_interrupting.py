@@ -1,4 +1,4 @@
-"""Ctrl-C ends the questions with which commands begin at once, also where no broker answers them."""
+"""Ctrl-C interrupts the first query of a command at once, even if no broker answers it."""
 
 import signal
 import threading

@@ -1,4 +1,4 @@
-"""Calls in a thread that is lent to them."""
+"""Calls in a thread of their own that may never return."""
 
 import threading
 import time

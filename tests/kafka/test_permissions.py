@@ -1,4 +1,4 @@
-"""What may surely be read, by what brokers tell."""
+"""What may certainly be read, according to the brokers."""
 
 from typing import Any
 

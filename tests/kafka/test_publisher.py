@@ -1,4 +1,4 @@
-"""What a publisher hands over, and what it says of brokers that do not answer, with librdkafka itself."""
+"""What a publisher writes, and how it reports unresponsive brokers, with the real librdkafka."""
 
 import random
 import string

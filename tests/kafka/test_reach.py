@@ -1,4 +1,4 @@
-"""Who is cut off: a consumer that reaches no broker while a new one does, and nobody else."""
+"""Detecting a cut-off consumer: one that reaches no broker although a new one does, and no other."""
 
 from unittest.mock import create_autospec
 

@@ -1,4 +1,4 @@
-"""A consumer that is replaced: what it held is held by the new one soon, whether or not it could have gone on."""
+"""A replaced consumer: its partitions go to the new one soon, whether or not it could have continued."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""What a scanner is told of a group whose last member was killed in the middle of a transaction."""
+"""What a scanner reads of a group whose last member was killed during a transaction."""
 
 import time
 

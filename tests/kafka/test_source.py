@@ -1,4 +1,4 @@
-"""Where a partition begins: what the consumer is told, mostly with librdkafka itself in place of a broker."""
+"""Where a partition starts: the calls to the consumer, mostly with the real librdkafka without a broker."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""What is known of the topics that results go to, while they change."""
+"""What is known of the result topics while they change."""
 
 import time
 from collections.abc import Iterable

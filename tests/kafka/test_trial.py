@@ -1,4 +1,4 @@
-"""What librdkafka refuses is told as a problem of the settings, at its place, and nobody is connected to for it."""
+"""What librdkafka rejects is reported as a problem of the settings, at its path, and without any connection."""
 
 import socket
 from collections.abc import Iterator, Mapping

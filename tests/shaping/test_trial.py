@@ -1,4 +1,4 @@
-"""A schema that values are brought to is looked at with the settings, and not first with a record."""
+"""A schema that values are resolved to is checked with the settings, not with the first record."""
 
 import json
 from pathlib import Path

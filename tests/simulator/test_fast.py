@@ -1,4 +1,4 @@
-"""The fast simulator: it counts, and looks at nothing else."""
+"""The fast simulator: it counts records without examining them."""
 
 import pytest
 from pydantic import ValidationError

@@ -1,4 +1,4 @@
-"""What came of a request is told exactly: certainly not sent, answered, or lost. Against real sockets."""
+"""The result of a request is classified exactly: certainly not sent, answered, or lost. Against real sockets."""
 
 import asyncio
 import json

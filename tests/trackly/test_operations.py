@@ -1,4 +1,4 @@
-"""What of an event is checked before a request is spent, and the bytes that go into the request."""
+"""What of an event is checked before it is posted, and the bytes that go into the request."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Through a proxy it is still told exactly whether the platform may have the request."""
+"""Through a proxy it is still known exactly whether the platform may have the request."""
 
 import asyncio
 import ssl

@@ -1,4 +1,4 @@
-"""What a reply says is checked before it is believed; a reply that lies, or says nothing, settles nothing."""
+"""A reply is verified before it is trusted; a reply that lies, or says nothing, settles nothing."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""A certificate that is not the platform's holds the stream: nothing is sent to a stranger, and nothing is in doubt."""
+"""A certificate that is not the platform's holds the stream: nothing is sent, and nothing is in doubt."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""Connections: which are used again, what may stand in a reply, and that no reply is taken for another's."""
+"""Connections: which are reused, what a reply may contain, and that no reply is taken for another's."""
 
 import asyncio
 import gzip

@@ -1,4 +1,4 @@
-"""A mapping of which nothing can come is a problem of the settings, not of every record."""
+"""A mapping that can produce no valid event is a problem of the settings, not of every record."""
 
 from pathlib import Path
 from typing import Any, Final

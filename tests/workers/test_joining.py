@@ -1,4 +1,4 @@
-"""Pages of several workers are told as one: sums where they are sums, and whose it is where they are not."""
+"""Pages of several workers are merged: counts are added, other values name their worker."""
 
 from typing import Any
 

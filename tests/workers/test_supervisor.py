@@ -1,4 +1,4 @@
-"""A supervisor whose workers are programs of the tests: what it gives them, and what it asks of the machine."""
+"""A supervisor whose workers are programs of the tests: what it passes to them, and its effects on the machine."""
 
 import asyncio
 import os
