@@ -8,7 +8,6 @@ import asyncio
 import os
 import shlex
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterable
@@ -38,7 +37,7 @@ from connector.memory import calm_collector, tune_allocator
 from connector.processes import hear_requests
 from connector.shaping.formats import registry_of
 from connector.stream.stream import Stream
-from connector.telemetry.logging import get_logger, toggle_debug
+from connector.telemetry.logging import get_logger, say, toggle_debug
 from connector.telemetry.metrics import REGISTRY, StatusCollector
 from connector.telemetry.traces import open_traces
 
@@ -244,7 +243,7 @@ class Connector(faust.App):
 
     def _stop_at_once(self) -> None:
         """Stop immediately at a second signal: what is in flight is listed, and therefore in doubt."""
-        sys.stderr.write("second signal: stopping at once; what is in flight is in doubt\n")
+        say("second signal: stopping at once; what is in flight is in doubt\n")
         os._exit(5)
 
 

@@ -4,7 +4,6 @@ Any other exception is a bug, and keeps its traceback.
 """
 
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum
@@ -14,6 +13,7 @@ import typer
 
 from connector.config.problems import SettingsError
 from connector.core.restarts import RestartPolicy
+from connector.telemetry.logging import say
 
 
 class ExitCode(IntEnum):
@@ -207,4 +207,4 @@ def endings() -> tuple[Ending, ...]:
 
 def _say(speaker: str, *lines: str) -> None:
     """Write to stderr without markup: messages may contain brackets."""
-    sys.stderr.write("".join(f"{speaker}{line}\n" for line in lines))
+    say("".join(f"{speaker}{line}\n" for line in lines))

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TextIO
 
 from connector.cli.errors import ExitCode
+
+_STDERR: Final = 2
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
@@ -18,8 +20,10 @@ _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 def written() -> Iterator[None]:
     """Set the encoding of stdout; exit with a message and code 1 if the output cannot be written.
 
-    Wraps everything, since help is printed before any command runs. A pipe whose reader has left needs no message.
+    Wraps everything, since help is printed before any command runs. A pipe whose reader has left needs no message. A
+    stderr that cannot be written changes no exit code.
     """
+    _fill_gaps()
     _settle_encoding()
     try:
         yield
@@ -30,8 +34,25 @@ def written() -> Iterator[None]:
         _end(error)
     finally:
         # What is still buffered would fail while the interpreter exits, where nothing can catch it.
-        if (failure := _failure_of_stdout()) is not None:
-            _end(failure)
+        try:
+            if (failure := _failure_of(sys.stdout)) is not None:
+                _end(failure)
+        finally:
+            if _failure_of(sys.stderr) is not None:
+                _redirect_to_null(sys.stderr)
+
+
+def _fill_gaps() -> None:
+    """Replace standard streams that our parent has closed, for which Python has no stream, by the null device.
+
+    Otherwise the next file or socket would get their descriptor, and what libraries write to stderr.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        os.set_inheritable(descriptor, True)  # workers have the same
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 (open until the process ends)
 
 
 def _settle_encoding() -> None:
@@ -46,21 +67,25 @@ def _settle_encoding() -> None:
             sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
-def _failure_of_stdout() -> OSError | None:
-    """Return why stdout does not accept what it still holds."""
-    if sys.stdout is None or sys.stdout.closed:  # closed by our parent
+def _failure_of(stream: TextIO) -> OSError | None:
+    """Return why a stream does not accept what it still holds."""
+    if stream.closed:
         return None
     try:
-        sys.stdout.flush()
+        stream.flush()
     except OSError as error:
         return error
     return None
 
 
 def _end(failure: OSError) -> NoReturn:
-    with Path(os.devnull).open("w", encoding="utf-8") as nothing:
-        os.dup2(nothing.fileno(), sys.stdout.fileno())
+    _redirect_to_null(sys.stdout)
     if failure.errno != errno.EPIPE:
         with suppress(OSError):  # stderr may be the same file
             sys.stderr.write(f"cannot write the output: {failure.strerror}\n")
     raise SystemExit(ExitCode.FAILED)
+
+
+def _redirect_to_null(stream: TextIO) -> None:
+    with Path(os.devnull).open("w", encoding="utf-8") as nothing:
+        os.dup2(nothing.fileno(), stream.fileno())

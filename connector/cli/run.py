@@ -13,7 +13,7 @@ from connector.app.loading import load
 from connector.cli.errors import RESTARTS, ExitCode, reported
 from connector.config.settings import Settings
 from connector.processes import defer_requests
-from connector.telemetry.logging import configure_logging, toggle_debug
+from connector.telemetry.logging import configure_logging, say, toggle_debug
 
 if TYPE_CHECKING:
     from connector.app.application import Connector
@@ -97,7 +97,7 @@ def _serve(connector: "Connector", *, speaker: str = "") -> NoReturn:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(connector))
     if connector.fatal is not None:
-        sys.stderr.write(f"{speaker}error: {connector.fatal}\n")
+        say(f"{speaker}error: {connector.fatal}\n")
     raise typer.Exit(ExitCode(connector.exit_code))
 
 
@@ -119,7 +119,5 @@ def _supervise(settings: Settings) -> NoReturn:
     code = asyncio.run(supervisor.run())
     if supervisor.fatal is not None:
         who = supervisor.fatal.ordinal
-        sys.stderr.write(
-            f"error: worker {who} ended with exit code {code}, which a restart cannot fix; all workers were stopped\n"
-        )
+        say(f"error: worker {who} ended with exit code {code}, which a restart cannot fix; all workers were stopped\n")
     raise typer.Exit(code)

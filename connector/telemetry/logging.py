@@ -10,6 +10,7 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final, TextIO, cast
 
 import structlog
@@ -145,6 +146,12 @@ def _name(text: str, *, of_record: bool) -> str:
 def _masked(text: str, *, bare: bool) -> str:
     text = mask_phone(text)
     return _BARE.sub(_cut, text) if bare else text
+
+
+def say(text: str) -> None:
+    """Write to stderr, not to the log, and ignore that it cannot be written: what follows does not depend on it."""
+    with suppress(OSError):
+        sys.stderr.write(text)
 
 
 class _Handler(logging.StreamHandler[TextIO]):

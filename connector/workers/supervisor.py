@@ -9,7 +9,6 @@ import asyncio
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from connector.config.settings import Settings
 from connector.console.listening import PagesError
 from connector.core.restarts import RestartPolicy, Restarts
 from connector.processes import hear_requests, spawn
-from connector.telemetry.logging import get_logger, toggle_debug
+from connector.telemetry.logging import get_logger, say, toggle_debug
 from connector.workers.pages import Pages
 from connector.workers.worker import Worker
 
@@ -197,7 +196,7 @@ class Supervisor:
         if not self._stopping.is_set():
             self._stop()
             return
-        sys.stderr.write("second signal: stopping all at once; what is in flight is in doubt\n")
+        say("second signal: stopping all at once; what is in flight is in doubt\n")
         self._signal_all(signal.SIGKILL)
 
     def _stop(self) -> None:

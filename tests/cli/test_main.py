@@ -345,6 +345,46 @@ def test_output_that_cannot_be_written_is_told_in_one_line(
     assert (result.returncode, result.stderr) == (1, "cannot write the output: No space left on device\n")
 
 
+_STDERR = {"closed": "exec 2>&-", "full": "exec 2>/dev/full", "all closed": "exec <&- >&- 2>&-"}
+
+
+@pytest.mark.parametrize(("command", "stderr"), [("run", "closed"), ("run", "full"), ("run --workers 2", "all closed")])
+def test_a_worker_whose_stderr_takes_nothing_ends_with_the_code_that_it_would_have(
+    command: str, stderr: str, tmp_path: Path
+) -> None:
+    """Whoever starts it again goes by the code: Python's own for a stderr that cannot be written is 120."""
+    stream = {"name": "s", "topics": ["t"], "operation": "send", "list_number": "+18005551234"}
+    topics = {"outcomes": {"topic": "o"}, "dead_letters": {"topic": "d"}}
+    settings = {
+        "kafka": {"bootstrap_servers": f"127.0.0.1:{free_port()}", "startup_timeout_secs": 1},
+        "trackly": {"api_key": KEY},
+        "web": {"port": free_port()},
+        "streams": [stream | topics],
+    }
+    path = tmp_path / "connector.yaml"
+    path.write_text(json.dumps(settings))
+    shell = f'{_STDERR[stderr]}; exec "{sys.executable}" -m connector {command} "{path}"'
+
+    result = subprocess.run(["/bin/sh", "-c", shell], cwd=ROOT, check=False, timeout=60)
+
+    assert result.returncode == ExitCode.BROKER_UNREACHABLE
+
+
+_SECOND_SIGNAL = """
+import sys
+from connector.app.application import Connector
+
+sys.stderr = open("/dev/full", "w", buffering=1)
+Connector._stop_at_once(None)
+"""
+
+
+def test_a_second_signal_is_obeyed_where_nobody_can_be_told() -> None:
+    result = subprocess.run([sys.executable, "-c", _SECOND_SIGNAL], cwd=ROOT, check=False, timeout=60)
+
+    assert result.returncode == ExitCode.STOPPED_IN_DOUBT
+
+
 def test_a_worker_that_waits_for_brokers_ends_at_once(tmp_path: Path) -> None:
     """A call to a client lets no signal through until it has its answer, or gives up."""
     where = f"127.0.0.1:{free_port()}"
