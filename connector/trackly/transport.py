@@ -239,6 +239,8 @@ class ExactTransport(httpx.AsyncBaseTransport):
         self._max_reply_bytes = max_reply_bytes
         self._idle: deque[_Connection] = deque()
         self._busy: set[_Connection] = set()
+        self._lookups: dict[tuple[str, int], asyncio.Task[list[Any]]] = {}
+        """Questions for the addresses of a host that are not answered yet."""
         self._failing: set[Any] = set()
         """Addresses of the host that could not be connected to; others are tried first."""
 
@@ -347,7 +349,7 @@ class ExactTransport(httpx.AsyncBaseTransport):
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._connect_secs
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = list(await self._look_up(host, port))
         self._failing.intersection_update(address for *_, address in found)
         found.sort(key=lambda info: info[4] in self._failing)
         failure: OSError | None = None
@@ -368,6 +370,24 @@ class ExactTransport(httpx.AsyncBaseTransport):
                 self._failing.discard(address)
                 return reached
         raise failure or OSError(f"{host} has no address")
+
+    async def _look_up(self, host: str, port: int) -> list[Any]:
+        """Return the addresses of a host; all who ask at the same time share one question, and none of them ends it.
+
+        Few threads ask, each until it has its answer: behind a slow name server most questions would come too late.
+        """
+        asking = self._lookups.get((host, port))
+        if asking is None:
+            loop = asyncio.get_running_loop()
+            asking = loop.create_task(loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+            self._lookups[host, port] = asking
+            asking.add_done_callback(lambda done: self._looked_up((host, port), done))
+        return await asyncio.shield(asking)
+
+    def _looked_up(self, target: tuple[str, int], done: asyncio.Task[list[Any]]) -> None:
+        del self._lookups[target]
+        if not done.cancelled():
+            done.exception()  # nobody may be left to hear of it
 
     async def aclose(self) -> None:
         """Close every connection."""

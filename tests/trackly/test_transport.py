@@ -194,6 +194,33 @@ def test_an_address_that_never_answers_keeps_nobody_from_the_others(monkeypatch:
     assert took < 0.2, "it is known by then"
 
 
+def test_connections_that_are_made_at_the_same_time_ask_for_the_address_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few threads ask. Where a name server takes long, one question for each connection keeps most from being made."""
+    look_up = socket.getaddrinfo
+    asked: list[str] = []
+    known = threading.Event()
+
+    def slow(host: str, port: int, *more: int) -> list[Any]:
+        asked.append(host)
+        known.wait(30)
+        return look_up("127.0.0.1", port, *more)
+
+    async def use(client: Client, _served: Served) -> list[Reply]:
+        client._base = client._base.copy_with(host="platform.example")
+        monkeypatch.setattr(socket, "getaddrinfo", slow)
+        too_early = await send(client)
+        assert (too_early.kind, too_early.trouble) == ("not_sent", "connect_timeout")  # others wait on
+        sending = [asyncio.ensure_future(send(client)) for _ in range(5)]
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_soon(known.set)
+        return await asyncio.gather(*sending)
+
+    replies = talk(answer(OK), use, connect_secs=0.5)
+
+    assert [reply.ok for reply in replies] == [True] * 5
+    assert len(asked) == 1
+
+
 @pytest.mark.parametrize("reply", [whole(OK, headers=b"Connection: close\r\n"), b"HTTP/1.0 200 OK\r\n\r\n" + OK])
 def test_a_connection_that_the_server_will_close_is_not_kept(reply: bytes) -> None:
     async def use(client: Client, served: Served) -> None:
