@@ -72,6 +72,27 @@ def test_another_system_than_linux_is_told_in_a_line(monkeypatch: pytest.MonkeyP
         connector.__main__.main()
 
 
+def test_sigterm_while_modules_are_loaded_ends_the_first_process_of_a_container() -> None:
+    """The kernel keeps a signal without a handler from it; it would start, post, and be killed in the middle of it."""
+    told_to_end = """
+import os, signal, sys
+import connector.__main__
+own = os.getpid()
+os.getpid = lambda: 1
+class Ending:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            os.kill(own, signal.SIGTERM)
+sys.meta_path.insert(0, Ending())
+connector.__main__.main()
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", told_to_end], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert (result.returncode, result.stderr) == (128 + signal.SIGTERM, "")
+
+
 def test_help_names_every_command_and_exit_code() -> None:
     result = _python("--help")
 
