@@ -56,6 +56,8 @@ class Remembered:
         self._latest: dict[Partition, PartitionState] = {}
         """For each partition that was ever assigned, its state under the latest assignment."""
         self._left: dict[Partition, _Left] = {}
+        self._replaced: dict[Partition, int] = {}
+        """The first assignment of a partition after its topic was recreated: answers from before are of others."""
 
     # ------------------------------------------------------------------ partitions come and go
 
@@ -72,6 +74,11 @@ class Remembered:
         self._latest[partition] = state
         self._left.pop(partition, None)
         self._drop(lambda answer: answer.partition == partition and not any(o in doubt for o in answer.offsets))
+
+    def replaced(self, partition: Partition, epoch: int) -> None:
+        """Forget the answers for records of a topic that was recreated, and what comes late of those before `epoch`."""
+        self._replaced[partition] = epoch
+        self._drop(lambda answer: answer.partition == partition)
 
     def doubtful(self, partition: Partition, progress: Progress) -> RangeSet:
         """Return what a progress lists as in flight, except for records that are known not to have been accepted."""
@@ -144,6 +151,8 @@ class Remembered:
         If that was not the latest one, they must be in doubt under the latest: otherwise they are settled, or are not
         even the same records because the topic was recreated.
         """
+        if chunk.epoch < self._replaced.get(chunk.partition, 0):
+            return False
         latest = self._latest[chunk.partition]
         return chunk.epoch == latest.epoch or any(offset in latest.doubt for offset in chunk.offsets)
 

@@ -582,6 +582,8 @@ class Reader:
             self._beginnings.truncated.pop(partition, None)
             mine.in_doubt = found.in_doubt or mine.in_doubt
             mine.begin_at = found.progress.base
+            if self._identities.read_of_another(partition, found.topic) is not None:
+                state.flow.remembered.replaced(partition, found.epoch)
             unknown = state.flow.remembered.unknown(partition, found.progress).count
             state.counts.vanished += found.vanished
             state.flow.assign(partition, found.epoch, found.progress)

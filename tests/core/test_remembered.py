@@ -336,6 +336,22 @@ def test_records_of_a_topic_that_was_made_anew_are_others() -> None:
     assert list(made.intake(chunk(A, [0, 1], epoch=LATER + 1)).doubtful[0].offsets) == [0, 1]
 
 
+def test_answers_of_a_topic_that_was_recreated_say_nothing_of_what_is_in_doubt_in_the_next_one() -> None:
+    """Neither one from before nor one that comes late; another worker has begun the next one and listed records."""
+    made = owning(A)
+    serial, sent = posted(made, chunk(A, [0]))
+    late, late_sent = posted(made, chunk(A, [1]))
+    listed = Progress(0, in_flight=RangeSet([(0, 2)]))
+    made.release([A])
+    made.finish(serial, sent.chunks, Verdicts(QUEUED), attempts=1, sent_ms=5, answered_ms=6)
+    made.remembered.replaced(A, LATER)
+    made.assign(A, LATER, listed)
+    made.release([A])
+    made.finish(late, late_sent.chunks, Verdicts(QUEUED), attempts=1, sent_ms=5, answered_ms=6)
+
+    assert made.remembered.unknown(A, listed) == listed.in_flight
+
+
 def test_an_answer_that_comes_late_and_says_nothing_reaches_no_tick() -> None:
     """Its partition is another worker's, or assigned here again: whoever reads the record finds it listed."""
     made = owning(A)

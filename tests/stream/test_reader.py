@@ -320,6 +320,27 @@ def test_what_may_have_been_read_of_a_topic_that_replaces_another_holds_once_tha
     assert holding.state.partition_holds[PARTITION].reason == "in_doubt"
 
 
+def test_what_was_answered_of_a_replaced_topic_is_no_answer_for_the_same_offset_of_the_next_one(
+    reading: Reading,
+) -> None:
+    """Both topics were another worker's as well, which has begun the next one and listed its record there."""
+    reading.begin_by_hand(PARTITION)
+    reading.ask_ids({PARTITION.topic: 1})
+    reading.reader._take(chunk_of(reading.reader._assigned[PARTITION].epoch, OFFSET), 100.0)
+    reading.commit(slots=1)
+    [(serial, batch)] = reading.state.flow.active.items()
+    reading.reader.lost([PARTITION])
+    reading.state.finish(serial, batch.chunks, Verdicts(QUEUED), attempts=1, sent_ms=1, answered_ms=2)
+    listed = RangeSet([(OFFSET, OFFSET + 1)])
+    reading.stand[PARTITION] = OFFSET, encode(Progress(OFFSET, birth=4, mark=1, in_flight=listed))
+    reading.ids = {PARTITION.topic: 2}
+    reading.reader.assigned([PARTITION])
+    reading.look_up()
+    reading.reader._take(chunk_of(reading.reader._assigned[PARTITION].epoch, OFFSET), 100.0)
+
+    assert [item.verdicts.default.reason for item in reading.state.flow.finished] == ["in_doubt"]
+
+
 def test_records_of_a_replaced_topic_that_are_posted_have_their_results_before_the_next_one_begins(
     reading: Reading,
 ) -> None:
