@@ -220,7 +220,7 @@ class Flow:
         Records of a held partition are dropped as well: they are read again when the partition is assigned again.
         """
         state = self.partitions.get(chunk.partition)
-        if state is None or state.epoch != chunk.epoch or state.held or not chunk.offsets:
+        if state is None or state.epoch != chunk.epoch or state.held:
             return NOTHING
         # Everything below the committed offset is settled, although `settled` forgets it once the offset has passed.
         state.next_read = max(state.next_read, state.base)
@@ -255,10 +255,9 @@ class Flow:
         mistaken for records that retention removed before they were read.
         """
         state = self.partitions[partition]
-        begin = max(state.next_read, state.base)
-        if state.base < state.next_read or offset <= begin or state.held or state.revoking:
+        if state.base < state.next_read or offset <= state.base or state.held or state.revoking:
             return 0, 0
-        state.next_read = begin
+        state.next_read = state.base
         counts = self._skip_holes(state, (offset,))
         state.next_read = offset
         return counts

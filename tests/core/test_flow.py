@@ -151,18 +151,23 @@ def test_a_batch_is_posted_only_when_the_tick_that_lists_it_has_committed() -> N
     assert [posted.count for _, posted in started(made)] == [10]
 
 
-def test_an_aborted_tick_keeps_the_results() -> None:
-    made = flow(A)
-    made.add_ready([batch(chunk(A, range(10)))])
-    [(serial, _)] = started(made)
-    settled(made, serial)
-    tick = made.plan(now=0, slots=1)
+def test_the_tick_after_one_that_was_aborted_says_writes_and_starts_the_same() -> None:
+    made = flow(A, B)
+    made.mark(B)
+    read(made, chunk(A, range(4)))
+    for offset in (0, 1):
+        made.settle(Finished((chunk(A, [offset]),), Verdicts(SKIPPED)))
+    made.add_ready([batch(chunk(A, [offset]), batch_id=f"t-{offset}") for offset in (2, 3)])
+    tick = made.plan(now=0, slots=2)
     assert tick is not None
-    assert tick.settle
 
     made.aborted(tick)
 
-    assert said(made.plan(now=0, slots=1)).base == 10
+    again = made.plan(now=0, slots=2)
+    assert again is not None
+    assert again.offsets.keys() == tick.offsets.keys() == {A, B}
+    assert again.settle == tick.settle
+    assert [posted.id for _, posted in again.start] == [posted.id for _, posted in tick.start] == ["t-2", "t-3"]
 
 
 def test_an_aborted_tick_keeps_nothing_of_a_partition_that_went_meanwhile() -> None:
@@ -285,6 +290,19 @@ def test_no_tick_names_a_partition_that_was_let_go() -> None:
     assert tick is not None
     assert list(tick.offsets) == [B]
     assert positions(tick.settle[0].chunks) == [(B, offset) for offset in range(5)]
+
+
+def test_a_commit_that_is_known_when_a_partition_has_gone_leaves_nothing_to_say_of_it() -> None:
+    made = flow(A, B)
+    made.add_ready([batch(chunk(A, range(5)), chunk(B, range(5)))])
+    tick = made.plan(now=0, slots=1)
+    assert tick is not None
+    made.release([A])
+
+    [(_, posted)] = made.committed(tick)
+
+    assert positions(posted.chunks) == [(B, offset) for offset in range(5)]
+    assert made.plan(now=0, slots=1) is None
 
 
 def test_a_partition_that_is_full_takes_no_slots_from_others() -> None:
@@ -556,6 +574,14 @@ def test_what_can_not_be_read_behind_the_last_record_is_committed_once_all_is_se
 
     assert said(made.plan(now=0, slots=0)) == Progress(8, mark=3)
     assert positions(made.intake(chunk(A, [7, 8])).fresh) == [(A, 8)]
+
+
+def test_what_lies_behind_records_that_were_settled_before_they_were_read_is_counted_without_them() -> None:
+    made = flow(A, progress=Progress(0, settled=RangeSet([(1, 4)])))
+    assert made.pass_over(A, 1) == (0, 1)
+    assert said(made.plan(now=0, slots=0)).base == 4
+
+    assert made.pass_over(A, 6) == (0, 2)
 
 
 def test_a_partition_whose_records_are_dropped_as_they_are_read_passes_over_nothing() -> None:

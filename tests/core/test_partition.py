@@ -52,6 +52,7 @@ ROOMS = st.integers(8, 140)
 
 
 @given(TEXTS, ROOMS, st.booleans())
+@example(text="nfn", room=15, changed=False)
 def test_what_is_said_is_true_and_never_less_than_what_stands_committed(text: str, room: int, changed: bool) -> None:
     """A result above the cut stays listed as in flight, and what would start there is not listed."""
     told = Told(text)
