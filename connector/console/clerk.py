@@ -16,11 +16,12 @@ from connector.clock import now_ms
 from connector.config.settings import Settings
 from connector.deadletters.addresses import AddressBook
 from connector.deadletters.deciding import Rules
-from connector.deadletters.evidence import groups_of
+from connector.deadletters.evidence import groups_of, without
 from connector.deadletters.letters import IN_DOUBT
 from connector.deadletters.preparing import NameTakenError
 from connector.deadletters.running import Redrive, count, find, find_at, spans_of, topics_of_streams
 from connector.deadletters.selection import Criteria, InvalidFilterError, read_position, read_time
+from connector.deadletters.settling import settled
 from connector.deadletters.telling import shown
 from connector.deadletters.working import Job, R, Spans, size_of, work
 from connector.kafka.errors import KafkaTroubleError
@@ -149,11 +150,20 @@ class Clerk:
         criteria = Criteria(reasons=frozenset({IN_DOUBT}), streams=frozenset({task.stream} if task.stream else ()))
         found, _ = find(self.work, spans, criteria, GROUPED)
         with AddressBook(settings) as addresses:
-            groups = [group.as_json() for group in groups_of(found, addresses)]
-        for group in groups:
+            groups = groups_of(found, addresses)
+        rules = Rules(settings.streams_by_name, include_in_doubt=True)
+        since = settled(settings, self.work, spans, criteria, rules)
+        left = [group.as_json() for group in without(groups, since.by_place, {})]
+        for group in left:
             for name in ("detail", "list_number"):
                 group[name] = None if group[name] is None else fit_to_show(str(group[name]))
-        return {"groups": groups[-LISTED:], "hidden": max(len(groups) - LISTED, 0), "capped": len(found) >= GROUPED}
+        return {
+            "groups": left[-LISTED:],
+            "hidden": max(len(left) - LISTED, 0),
+            "settled": dict(since.counts.most_common()),
+            "unsure": since.unsure,
+            "capped": len(found) >= GROUPED,
+        }
 
     def redrive(self) -> dict[str, Any]:
         """Report what a redrive would do, and do it once it is confirmed."""

@@ -182,11 +182,19 @@ def test_the_console_tells_a_crash_and_records_whose_list_is_not_known(world: Wo
 
     with _logged_in(worker) as client:
         rows = _rows(_grouped(worker, client))
+        failed_again = [
+            *headers_of("rejected", stream=world.name, topic=world.source, offset=1),
+            ("trackly.redrives", b"1"),
+        ]
+        world.topics.produce(world.dead_letters, [Record(b"{", b"key", failed_again)])
+        later = _grouped(worker, client)
 
     assert sorted((row[2], row[3], row[4], row[5], row[6]) for row in rows) == [
         (world.name, "none: a crash", "\N{EN DASH}", "+1800***0000", "1"),
         (world.name, "none: a crash", "\N{EN DASH}", "unknown: no event can be made now", "2"),
     ]
+    assert [(row[5], row[6]) for row in _rows(later)] == [("+1800***0000", "1")]
+    assert "2 settled since: was sent again and failed again" in later
 
 
 def test_a_redrive_whose_topic_does_not_exist_says_so_before_anybody_confirms_it(world: World) -> None:
