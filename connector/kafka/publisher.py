@@ -247,9 +247,8 @@ class TransactionalPublisher(Publisher):
     def commit(self, offsets: Offsets, group: Membership, timeout_secs: float) -> None:
         """Add the offsets and commit; repeated after a `RetriableError`, then without offsets."""
         if offsets:
-            spots = [TopicPartition(*p, offset, metadata) for p, (offset, metadata) in offsets.items()]
             try:
-                self._call(self._send_offsets, spots, group.metadata, timeout_secs)
+                self._call(self._send_offsets, group.spots(offsets), group.metadata, timeout_secs)
             except RetriableError as error:
                 # librdkafka has retried within the timeout; nothing is committed, so an abort is safe.
                 raise AbortableError(error) from error

@@ -7,11 +7,11 @@ only query the group metadata and the commits, and, without transactions, commit
 import re
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -48,6 +48,9 @@ _timestamp: Any = Message.timestamp
 
 _TRUNCATED = re.compile(r"truncation detected .*broker end offset is (\d+)")
 """How librdkafka reports, in text only, from where on an unclean leader election discarded what it had read."""
+
+NO_EPOCH: Final = -1
+"""A leader epoch that is not known, as from brokers before 2.1; then nothing is told of truncation."""
 
 COMPANY_SECS = 0.005
 PROVE_SECS, PROVE_MAX_SECS = 1.0, 60.0
@@ -102,6 +105,12 @@ class Committed:
 
     offset: int | None
     metadata: str
+    leader_epoch: int = NO_EPOCH
+    """That of the records before it, by which brokers can tell whether these are still there."""
+
+
+def _known(leader_epoch: int | None) -> int:
+    return NO_EPOCH if leader_epoch is None else leader_epoch
 
 
 def committed_of(answers: Iterable[TopicPartition]) -> dict[Partition, Committed]:
@@ -111,23 +120,39 @@ def committed_of(answers: Iterable[TopicPartition]) -> dict[Partition, Committed
         if answer.error is not None:
             raise KafkaException(answer.error)
         offset = None if answer.offset == OFFSET_INVALID else answer.offset
-        found[Partition(answer.topic, answer.partition)] = Committed(offset, answer.metadata or "")
+        where = Partition(answer.topic, answer.partition)
+        found[where] = Committed(offset, answer.metadata or "", _known(answer.leader_epoch))
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """librdkafka's group metadata, and how many times partitions had been lost or revoked when it was read."""
+    """librdkafka's group metadata, and how many times partitions had been lost or revoked when it was read.
+
+    `leader_epochs` are those of the last records that were read, by partition.
+    """
 
     metadata: Any
     losses: int = 0
+    leader_epochs: Mapping[Partition, int] = field(default_factory=dict)
+
+    def spots(self, offsets: Mapping[Partition, tuple[int, str]]) -> list[TopicPartition]:
+        """Return offsets with metadata as they are committed.
+
+        By their epoch brokers can tell whoever starts there whether an unclean leader election has discarded what was
+        read before. It may be the epoch of a later record than the one before the offset: epochs never decrease.
+        """
+        return [
+            TopicPartition(*partition, offset, metadata, self.leader_epochs.get(partition, NO_EPOCH))
+            for partition, (offset, metadata) in offsets.items()
+        ]
 
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """A partition that has begun and returned nothing yet: its offset, and when it is sought again."""
+    """A partition that has begun and returned nothing yet: where, and when that is sought again."""
 
-    offset: int
+    spot: TopicPartition
     due: float
     waited: float
 
@@ -197,6 +222,10 @@ class Source:
         self._refused: dict[Partition, float] = {}
         """When seeking first failed, for partitions that should begin."""
         self._unproven: dict[Partition, _Trial] = {}
+        self._leader_epochs: dict[Partition, int] = {}
+        """Of the last record that was read of a partition, or of the commit at which it began."""
+        self._rejected: set[Partition] = set()
+        """Partitions whose offset the broker did not have: where they begin again was decided, whatever the epoch."""
         self._paused: set[Partition] = set()
         self._heard_at = time.monotonic()
         """When it last returned records or was checked for reachability, or until when a broker throttles it."""
@@ -261,6 +290,8 @@ class Source:
             if epoch is not None:  # otherwise revoked during the call that returned these
                 run = messages[start : start + length]
                 read.chunks.append(chunk_of(run, partition, epoch, keep_timestamps=self._keep_timestamps))
+                self._leader_epochs[partition] = _known(run[-1].leader_epoch())
+                self._rejected.discard(partition)
             start += length
         if read.chunks:
             self._heard_at = max(self._heard_at, time.monotonic())
@@ -282,6 +313,8 @@ class Source:
         partition = None if topic is None or number is None or number < 0 else Partition(topic, number)
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE) and partition:  # noqa: SLF001
             self._unproven.pop(partition, None)
+            self._leader_epochs.pop(partition, None)
+            self._rejected.add(partition)
             read.missing.append(partition)
             if found := _TRUNCATED.search(error.str()):
                 read.truncated[partition] = int(found[1])
@@ -294,24 +327,30 @@ class Source:
         else:
             read.troubles.append((partition, KafkaTroubleError(error)))
 
-    def begin(self, partition: Partition, offset: int) -> bool:
-        """Start to read a partition at `offset`; return False while librdkafka is not ready for it."""
-        if not self._seek(partition, offset):
+    def begin(self, partition: Partition, offset: int, leader_epoch: int = NO_EPOCH) -> bool:
+        """Start to read a partition at `offset`; return False while librdkafka is not ready for it.
+
+        With the epoch of the records before it, `read` reports if these were discarded by an unclean leader election.
+        """
+        if partition in self._rejected:
+            leader_epoch = NO_EPOCH
+        spot = TopicPartition(*partition, offset, leader_epoch=leader_epoch)
+        if not self._seek(partition, spot):
             return False
         self._paused.discard(partition)
-        self._unproven[partition] = _Trial(offset, time.monotonic() + PROVE_SECS, PROVE_SECS)
+        self._leader_epochs[partition] = leader_epoch
+        self._unproven[partition] = _Trial(spot, time.monotonic() + PROVE_SECS, PROVE_SECS)
         return True
 
     def _prove(self) -> None:
         """Seek partitions again that have begun and returned nothing, in case they were stopped."""
         at = time.monotonic()
         for partition, trial in list(self._unproven.items()):
-            if at >= trial.due and partition not in self._paused and self._seek(partition, trial.offset):
+            if at >= trial.due and partition not in self._paused and self._seek(partition, trial.spot):
                 wait = min(2 * trial.waited, PROVE_MAX_SECS)
-                self._unproven[partition] = _Trial(trial.offset, at + wait, wait)
+                self._unproven[partition] = _Trial(trial.spot, at + wait, wait)
 
-    def _seek(self, partition: Partition, offset: int) -> bool:
-        spot = TopicPartition(*partition, offset)
+    def _seek(self, partition: Partition, spot: TopicPartition) -> bool:
         try:
             self._consumer.seek(spot)
             self._consumer.resume([TopicPartition(*partition)])
@@ -382,7 +421,7 @@ class Source:
         self._member, self._was_expelled = b"", False
         self._shared.replace(Consumer(self._config))
         self._committer = Lent("commit")  # its thread may be waiting for the old consumer
-        self._forget([*self._unproven, *self._paused, *self._refused])
+        self._forget([*self._unproven, *self._paused, *self._refused, *self._leader_epochs, *self._rejected])
         self._heard_at = time.monotonic()
 
     def close(self) -> None:
@@ -446,6 +485,8 @@ class Source:
         for partition in partitions:
             self._refused.pop(partition, None)
             self._unproven.pop(partition, None)
+            self._leader_epochs.pop(partition, None)
+            self._rejected.discard(partition)
             self._paused.discard(partition)
 
     # ------------------------------------------------------------------ any thread
@@ -507,7 +548,7 @@ class Source:
             packed = consumer.consumer_group_metadata()
             if self._is_another(packed):
                 raise KafkaException(KafkaError(KafkaError.UNKNOWN_MEMBER_ID))
-            return Membership(packed, losses)
+            return Membership(packed, losses, self._leader_epochs.copy())
 
     def committed(self, partitions: Iterable[Partition], timeout_secs: float) -> dict[Partition, Committed]:
         """Return the commits, after waiting for open transactions with commits."""
@@ -525,8 +566,7 @@ class Source:
         is any once a partition was revoked or lost, or we are a different member: librdkafka would send it under the
         new membership, the group would accept it, and overwrite what another worker has committed.
         """
-        spots = [TopicPartition(*p, offset, metadata) for p, (offset, metadata) in offsets.items()]
-        self._committer.call(timeout_secs, self._commit_by, group, spots)
+        self._committer.call(timeout_secs, self._commit_by, group, group.spots(offsets))
 
     def _commit_by(self, group: Membership, spots: list[TopicPartition]) -> None:
         with self._asking() as consumer:

@@ -17,7 +17,7 @@ from connector.config.streams import InDoubt, Start
 from connector.core.chunks import Partition
 from connector.core.progress import ForeignMetadataError, Progress, RangeSet, decode
 from connector.kafka.errors import KafkaTroubleError
-from connector.kafka.source import Committed, Source
+from connector.kafka.source import NO_EPOCH, Committed, Source
 from connector.kafka.topics import TopicId
 from connector.stream.holds import Decision, InDoubtChoice, hold_for_doubt
 from connector.stream.identities import Identities
@@ -59,6 +59,8 @@ class Beginning:
     progress: Progress | None
     topic: TopicId | None = None
     """The topic's id, if known."""
+    leader_epoch: int = NO_EPOCH
+    """The epoch committed with the offset at which it starts."""
     new: bool = False
     committed: int = 0
     """The committed offset, unless the partition is new."""
@@ -304,7 +306,7 @@ class Beginnings:
         begins = progress
         cut = self.truncated.get(partition)
         if cut is not None and cut < _top(progress):
-            found.missing, detail = 1, self._cut_off(partition, progress, cut)
+            found.missing, detail = 1, _cut_off(progress, cut)
             begins = _below(progress, cut)
         if found.missing and self._options.on_missing == "hold" and not ruling.pass_missing:
             return replace(found, hold=("records_missing", detail))
@@ -314,6 +316,8 @@ class Beginnings:
         if self._options.in_doubt == "hold" and ruling.in_doubt is None and (count := self._in_doubt(found, left)):
             return replace(found, hold=hold_for_doubt(count))
         found.progress = left
+        if left.base == committed.offset:
+            found.leader_epoch = committed.leader_epoch
         return found
 
     def _start_of_new(
@@ -360,14 +364,6 @@ class Beginnings:
         else:
             return 0, ""
         return unread, f"{why}; to continue with {go_on}: resume, or on_missing: continue"
-
-    def _cut_off(self, partition: Partition, progress: Progress, cut: int) -> str:
-        """Return the detail of a hold whose partition was truncated below what was read, and may have grown since."""
-        return (
-            f"what was read from offset {cut} up to {_top(progress) - 1} was discarded by an unclean leader "
-            "election, and what has these offsets now is new; to continue with that: resume, or on_missing: continue; "
-            f"if the worker was restarted, which forgets this hold: {self._reset(partition, f'--to-offset {cut}')}"
-        )
 
     def _forgotten(self, partition: Partition, base: int, low: int, high: int, outcomes: _Outcomes) -> str:
         """Return why starting at `base` would be wrong, according to outcomes of the stream; empty if it is fine.
@@ -451,6 +447,14 @@ def _count_below(ranges: RangeSet, limit: int) -> int:
 def _top(progress: Progress) -> int:
     """Return the offset after everything that was read."""
     return max(progress.base, progress.settled.stop, progress.in_flight.stop)
+
+
+def _cut_off(progress: Progress, cut: int) -> str:
+    """Return the detail of a hold whose partition was truncated below what was read, and may have grown since."""
+    return (
+        f"what was read from offset {cut} up to {_top(progress) - 1} was discarded by an unclean leader election, and "
+        "what has these offsets now is new; to continue with that: resume, or on_missing: continue"
+    )
 
 
 def _below(progress: Progress, end: int) -> Progress:

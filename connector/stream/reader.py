@@ -18,7 +18,7 @@ from connector.core.results import Finished
 from connector.core.verdicts import Verdicts, in_doubt
 from connector.core.watchdog import Spot
 from connector.kafka.errors import FatalError, KafkaTroubleError
-from connector.kafka.source import Source
+from connector.kafka.source import NO_EPOCH, Source
 from connector.kafka.topics import IdsAsked
 from connector.stream.asking import Asker, Sources
 from connector.stream.beginning import Beginning, Beginnings, BeginOptions
@@ -71,6 +71,8 @@ class _Assigned:
     in_doubt: InDoubt
     """What becomes of its records in doubt: the setting, or a decision about this partition."""
     begin_at: int | None = None
+    leader_epoch: int = NO_EPOCH
+    """That of the records before `begin_at`."""
     has_begun: bool = False
     restart_by: float | None = None
     """The latest time for its restart, if it is to restart."""
@@ -559,7 +561,7 @@ class Reader:
         self._beginnings.found.extend(too_early)
         begun = []
         for partition, mine in [(p, mine) for p, mine in self._assigned.items() if not mine.has_begun]:
-            if mine.begin_at is not None and source.begin(partition, mine.begin_at):
+            if mine.begin_at is not None and source.begin(partition, mine.begin_at, mine.leader_epoch):
                 mine.begin_at, mine.has_begun = None, True
                 begun.append(partition)
                 if self._paused:
@@ -581,7 +583,7 @@ class Reader:
             self._beginnings.forget(partition)
             self._beginnings.truncated.pop(partition, None)
             mine.in_doubt = found.in_doubt or mine.in_doubt
-            mine.begin_at = found.progress.base
+            mine.begin_at, mine.leader_epoch = found.progress.base, found.leader_epoch
             if self._identities.read_of_another(partition, found.topic) is not None:
                 state.flow.remembered.replaced(partition, found.epoch)
             unknown = state.flow.remembered.unknown(partition, found.progress).count

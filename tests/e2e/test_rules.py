@@ -22,7 +22,7 @@ from confluent_kafka.cimpl import NewPartitions
 from pydantic import SecretStr
 
 from connector.config.trackly import TracklySettings
-from connector.core.progress import decode
+from connector.core.progress import Progress, decode, encode
 from connector.demo.broker import Broker
 from connector.demo.topics import Record, Topics
 from connector.simulator import Faults, SimulatorThread
@@ -620,6 +620,40 @@ def test_rule_11_records_that_retention_removed_unread_are_counted_and_hold_unle
     else:
         worker.wait_for(lambda s: s["queued"] == 50, "what is left sent")
     assert worker.status()["missing"] == 30
+
+
+@pytest.mark.timeout(180)
+def test_rule_11_what_an_unclean_election_threw_away_while_nobody_read_holds_however_much_was_written_since(
+    shaken_broker: Broker, make_world: MakeWorld
+) -> None:
+    """The restart of a broker begins an epoch, as an election does; a commit of the one before that lies behind its end
+    is what an unclean one leaves. Without the epoch the records below that would be taken for those that were read."""
+    world = make_world(shaken_broker)
+    world.produce_sends(40)
+    worker = world.start(world.settings())
+    worker.wait_for(lambda s: s["queued"] == 40, "all posted")
+    worker.stop()
+    ends, stood = world.topics.ends(world.source), _committed(world)
+    shaken_broker.restart()
+    world.produce_sends(80, tag="new")
+    number = max(ends, key=lambda number: ends[number])
+    end = ends[number]
+    world.commit(TopicPartition(world.source, number, end + 5, encode(Progress(end + 5, birth=len(ends))), 0))
+
+    for _ in range(2):  # a restart does not forget the hold
+        worker = world.start(world.settings())
+        [hold] = worker.wait_for(lambda s: s["holds"], "the hold", within_secs=60)["holds"]
+        worker.stop()
+    world.start(world.settings(stream={"on_missing": "continue"}))
+    found = world.settled(within_secs=60)
+
+    assert {spot.leader_epoch for spot in stood.values()} == {0}
+    assert hold["reason"] == "records_missing"
+    assert (
+        f"what was read from offset {end} up to {end + 4} was discarded by an unclean leader election" in hold["detail"]
+    )
+    assert found.problems() == []
+    assert found.accepted_twice == 0
 
 
 def test_rule_11_records_that_retention_removes_ahead_of_the_reader_are_counted_and_the_rest_is_sent(

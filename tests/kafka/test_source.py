@@ -178,6 +178,29 @@ def test_librdkafka_tells_from_which_offset_on_an_election_threw_away_what_was_r
     assert (read.missing, read.truncated) == ([PARTITION], expected)
 
 
+def test_a_partition_begins_and_commits_with_the_epoch_of_what_was_read_before(
+    consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By it brokers tell whether that is still there; where they said no, it begins again without."""
+    monkeypatch.setattr(source, "_error", methodcaller("error"))
+    tried = _source()
+    tried._on_assign(consumer, [TopicPartition(*PARTITION)])
+    tried.begin(PARTITION, 100, 3)
+    first = tried.membership().spots({PARTITION: (100, "m")})
+    message = create_autospec(Message, instance=True)
+    message.topic.return_value, message.partition.return_value = PARTITION
+    message.error.return_value = KafkaError(KafkaError._AUTO_OFFSET_RESET, "No epoch found: broker end offset is -1")
+    consumer.consume.return_value = [message]  # type: ignore[attr-defined] # a mock
+    tried.read(10, 0.0)
+    tried.begin(PARTITION, 0, 3)
+    second = tried.membership().spots({PARTITION: (0, "")})
+
+    begun = [call.args[0] for call in consumer.seek.call_args_list]  # type: ignore[attr-defined] # a mock
+    assert [(spot.offset, spot.leader_epoch) for spot in begun] == [(100, 3), (0, None)]
+    assert [(spot.offset, spot.metadata, spot.leader_epoch) for spot in first] == [(100, "m", 3)]
+    assert [spot.leader_epoch for spot in second] == [None]
+
+
 def test_a_read_tells_when_its_first_record_came_not_when_the_wait_for_company_ended(
     consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

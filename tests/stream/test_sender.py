@@ -59,7 +59,8 @@ async def delivering(
     done = until or (lambda: set(range(len(texts))) <= bench.results().keys())
     sender = bench.sender(client)
     sender.run()
-    bench.read([event(text) for text in texts], timestamps)
+    if texts:
+        bench.read([event(text) for text in texts], timestamps)
     async with asyncio.timeout(PATIENCE_SECS):
         while not done():
             feed()
