@@ -35,7 +35,7 @@ NOT_HERE: Final[dict[str, str]] = {
     r"make (test|check|docs)": "they are what runs this, or tests/docs/test_site.py",
     r"make (bench|bench-latency|chaos)\b": "minutes of full load: run by hand",
     r"python3? -m (venv|pip) |\. \.venv/bin/activate|pre-commit install|git worktree": "changes the machine",
-    r"python -m connector\.": "tests/docs/test_reference.py and tests/config/test_reference.py write the same pages",
+    r"python -m reference": "tests/docs/test_reference.py and tests/config/test_reference.py write the same pages",
     r"docker ": "there is no Docker engine where the tests run",
     r"kafka-consumer-groups\.sh .*--reset-offsets": "tests/stream/test_holds.py runs it",
     r"trackly-connector rebuild-progress ": "tests/e2e/test_rebuild.py runs it, with no worker in the group",

@@ -626,8 +626,10 @@ def test_rule_11_records_that_retention_removed_unread_are_counted_and_hold_unle
 def test_rule_11_what_an_unclean_election_threw_away_while_nobody_read_holds_however_much_was_written_since(
     shaken_broker: Broker, make_world: MakeWorld
 ) -> None:
-    """The restart of a broker begins an epoch, as an election does; a commit of the one before that lies behind its end
-    is what an unclean one leaves. Without the epoch the records below that would be taken for those that were read."""
+    """A restarted broker begins an epoch, as an election does; an unclean one leaves commits behind the last one's end.
+
+    Without the epoch the records below them would be taken for those that were read.
+    """
     world = make_world(shaken_broker)
     world.produce_sends(40)
     worker = world.start(world.settings())
