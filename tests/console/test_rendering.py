@@ -116,6 +116,8 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
                     }
                 ],
                 "hidden": 1,
+                "settled": {"redriven": 2},
+                "unsure": ["stream <b>s</b> is not in the settings"],
                 "capped": True,
             },
         ),
