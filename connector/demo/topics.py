@@ -46,6 +46,7 @@ _LEADERLESS: Final = frozenset(
     {
         KafkaError._NOENT,  # noqa: SLF001 - the library names its own errors so
         KafkaError._TIMED_OUT,  # noqa: SLF001
+        KafkaError._TRANSPORT,  # noqa: SLF001
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.UNKNOWN_LEADER_EPOCH,
@@ -53,7 +54,7 @@ _LEADERLESS: Final = frozenset(
         KafkaError.OFFSET_NOT_AVAILABLE,
     }
 )
-"""A broker's answers about a partition without a leader, as after a restart."""
+"""Errors about a partition without a leader, as after a restart, and of a client that does not reach it."""
 
 
 class Record(NamedTuple):
@@ -250,24 +251,30 @@ def _offsets(asking: Properties, topic: str, spec: OffsetSpec, deadline: float, 
     """Return an offset for each partition, including open transactions.
 
     Waits for leaders: after a restart, a broker has none for a moment. Each retry uses a new client, since one that
-    knows a leader from before an election uses the old epoch.
+    knows a leader from before an election uses the old epoch, and one whose broker was frozen may reach it no more.
     """
-    found = admin.list_topics(topic, timeout=_REQUEST_TIMEOUT_SECS).topics[topic]
-    if found.error is not None:
-        raise KafkaException(found.error)
-    query = {TopicPartition(topic, number): spec for number in found.partitions}
     while True:
-        # A leader that is down does not answer until the others have elected another one.
-        answers = admin.list_offsets(
-            query, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_LEADER_TIMEOUT_SECS
-        )
         try:
+            partitions = _partitions(admin, topic)
+            # A leader that is down does not answer until the others have elected another one.
+            answers = admin.list_offsets(
+                {TopicPartition(topic, number): spec for number in partitions},
+                isolation_level=IsolationLevel.READ_UNCOMMITTED,
+                request_timeout=_LEADER_TIMEOUT_SECS,
+            )
             return {at.partition: result.result(_REQUEST_TIMEOUT_SECS).offset for at, result in answers.items()}
         except KafkaException as error:
             if error.args[0].code() not in _LEADERLESS or time.monotonic() > deadline:
                 raise
         time.sleep(0.2)
         admin = _acquainted(asking)
+
+
+def _partitions(admin: AdminClient, topic: str) -> list[int]:
+    found = admin.list_topics(topic, timeout=_LEADER_TIMEOUT_SECS).topics[topic]
+    if found.error is not None:
+        raise KafkaException(found.error)
+    return list(found.partitions)
 
 
 def _acquainted(asking: Properties) -> AdminClient:
