@@ -2,6 +2,7 @@
 
 import struct
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -58,6 +59,9 @@ class Group:
     """A consumer group of the classic protocol, seen from outside."""
 
     def __init__(self, config: Config, group: str, timeout_secs: float) -> None:
+        # The C client warns, and ignores that a warning may be an error (`PYTHONWARNINGS=error`), which then surfaces as
+        # an ImportError. The filter is for good: `catch_warnings` swaps the filters of all threads.
+        warnings.filterwarnings("ignore", r"list_groups\(\) is deprecated", DeprecationWarning)
         self._config = cast("Any", config)
         self._admin = AdminClient(self._config)
         self._group = group

@@ -1,16 +1,21 @@
 """Members of a group and unowned partitions: with a broker that answers, and one that does not."""
 
 import socket
+import time
+import warnings
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import create_autospec
 
 import pytest
+from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient
 from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.core.chunks import Partition
+from connector.demo.finding import BrokerHandle
+from connector.demo.topics import Topics
 from connector.kafka.errors import RetriableError
 from connector.kafka.groups import Group, assigned, members, subscribed
 
@@ -67,3 +72,24 @@ def test_partitions_of_a_topic_that_a_static_member_reads_no_more_are_left_over(
         found.append(group.orphans(["a", "b"]))
 
     assert found == [set(), {Partition("b", 0), Partition("b", 1)}]
+
+
+def test_a_group_is_asked_where_warnings_are_errors(broker: BrokerHandle, topics: Topics) -> None:
+    """As with `PYTHONWARNINGS=error`, and in this suite: the client's own warning must not end a stream."""
+    topic = topics.create(partitions=2)
+    config: dict[str, Any] = {"bootstrap.servers": broker.bootstrap_servers}
+    consumer = Consumer({**config, "group.id": topic})
+    try:
+        consumer.subscribe([topic])
+        deadline = time.monotonic() + 60
+        while not consumer.assignment():
+            assert time.monotonic() < deadline
+            consumer.poll(0.1)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = Group(config, topic, 10.0).orphans([topic])
+    finally:
+        consumer.close()
+
+    assert found == set()
