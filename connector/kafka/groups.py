@@ -59,8 +59,8 @@ class Group:
     """A consumer group of the classic protocol, seen from outside."""
 
     def __init__(self, config: Config, group: str, timeout_secs: float) -> None:
-        # The C client warns, and ignores that a warning may be an error (`PYTHONWARNINGS=error`), which then surfaces as
-        # an ImportError. The filter is for good: `catch_warnings` swaps the filters of all threads.
+        # The C client goes on after its warning was raised as an error (`PYTHONWARNINGS=error`), and fails with an
+        # ImportError that names a module. The filter stays: `catch_warnings` swaps the filters of all threads.
         warnings.filterwarnings("ignore", r"list_groups\(\) is deprecated", DeprecationWarning)
         self._config = cast("Any", config)
         self._admin = AdminClient(self._config)
