@@ -46,8 +46,11 @@ _error: Any = Message.error
 _timestamp: Any = Message.timestamp
 
 
-_TRUNCATED = re.compile(r"truncation detected .*broker end offset is (\d+)")
-"""How librdkafka reports, in text only, from where on an unclean leader election discarded what it had read."""
+_TRUNCATED = re.compile(r"(?:truncation detected|No epoch found) .*broker end offset is (-?\d+)")
+"""How librdkafka reports, in text only, from where on what was read is not there any more.
+
+An unclean leader election has discarded it, or (-1) nothing of it is there: the topic was recreated with lower epochs.
+"""
 
 NO_EPOCH: Final = -1
 """A leader epoch that is not known, as from brokers before 2.1; then nothing is told of truncation."""
@@ -166,7 +169,7 @@ class Read:
     missing: list[Partition] = field(default_factory=list)
     """Partitions whose next offset the broker does not have: removed by retention, or the topic was recreated."""
     truncated: dict[Partition, int] = field(default_factory=dict)
-    """Those of which an unclean election discarded what was read, from an offset on; they may have grown since."""
+    """Those of which what was read is gone from an offset on; there may be other records by now."""
     at: float = field(default_factory=time.monotonic)
     """When the first of the records had arrived (monotonic clock)."""
 
@@ -224,8 +227,8 @@ class Source:
         self._unproven: dict[Partition, _Trial] = {}
         self._leader_epochs: dict[Partition, int] = {}
         """Of the last record that was read of a partition, or of the commit at which it began."""
-        self._rejected: set[Partition] = set()
-        """Partitions whose offset the broker did not have: where they begin again was decided, whatever the epoch."""
+        self._read_before: dict[Partition, tuple[int, int]] = {}
+        """The offset up to which a partition was read before it began, and the epoch of what was read."""
         self._paused: set[Partition] = set()
         self._heard_at = time.monotonic()
         """When it last returned records or was checked for reachability, or until when a broker throttles it."""
@@ -288,10 +291,10 @@ class Source:
             epoch = self._epoch_of(partition)
             self._unproven.pop(partition, None)
             if epoch is not None:  # otherwise revoked during the call that returned these
-                run = messages[start : start + length]
-                read.chunks.append(chunk_of(run, partition, epoch, keep_timestamps=self._keep_timestamps))
-                self._leader_epochs[partition] = _known(run[-1].leader_epoch())
-                self._rejected.discard(partition)
+                run = self._what_was_read(read, partition, messages[start : start + length])
+                if run:
+                    read.chunks.append(chunk_of(run, partition, epoch, keep_timestamps=self._keep_timestamps))
+                    self._note_epoch(partition, _offset(run[-1]), run[-1].leader_epoch())
             start += length
         if read.chunks:
             self._heard_at = max(self._heard_at, time.monotonic())
@@ -308,16 +311,36 @@ class Source:
         for (topic, number), pairs in groupby(zip(map(_topic, messages), map(_partition, messages), strict=True)):
             yield topic, number, len(list(pairs))
 
+    def _what_was_read(self, read: Read, partition: Partition, run: list[Message]) -> list[Message]:
+        """Return the messages without those that took the offsets of others that were read before.
+
+        They have a later epoch than what was read. Brokers check only the offset at which a partition begins.
+        """
+        end, leader_epoch = self._read_before.get(partition, (0, NO_EPOCH))
+        if leader_epoch == NO_EPOCH or _offset(run[0]) >= end:
+            return run
+        for at, message in enumerate(run):
+            if _offset(message) < end and _known(message.leader_epoch()) > leader_epoch:
+                self._read_before[partition] = sys.maxsize, leader_epoch  # nothing more of it, until it begins again
+                self.pause([partition])
+                read.missing.append(partition)
+                read.truncated.setdefault(partition, _offset(message))
+                return run[:at]
+        return run
+
+    def _note_epoch(self, partition: Partition, last: int, leader_epoch: int | None) -> None:
+        """Note the epoch of the last offset that was read, unless later ones were read before it began."""
+        if leader_epoch is not None and last + 1 >= self._read_before.get(partition, (0, NO_EPOCH))[0]:
+            self._leader_epochs[partition] = leader_epoch
+
     def _sort_error(self, read: Read, message: Message, error: KafkaError) -> None:
         topic, number = message.topic(), message.partition()
         partition = None if topic is None or number is None or number < 0 else Partition(topic, number)
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE) and partition:  # noqa: SLF001
             self._unproven.pop(partition, None)
-            self._leader_epochs.pop(partition, None)
-            self._rejected.add(partition)
             read.missing.append(partition)
             if found := _TRUNCATED.search(error.str()):
-                read.truncated[partition] = int(found[1])
+                read.truncated[partition] = max(int(found[1]), 0)
         elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
             return
         elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART and topic not in self._topics:
@@ -327,18 +350,18 @@ class Source:
         else:
             read.troubles.append((partition, KafkaTroubleError(error)))
 
-    def begin(self, partition: Partition, offset: int, leader_epoch: int = NO_EPOCH) -> bool:
+    def begin(self, partition: Partition, offset: int, leader_epoch: int = NO_EPOCH, read_to: int = 0) -> bool:
         """Start to read a partition at `offset`; return False while librdkafka is not ready for it.
 
-        With the epoch of the records before it, `read` reports if these were discarded by an unclean leader election.
+        With the epoch of what was read before, which is all below `offset` and some records below `read_to`, `read`
+        reports if any of it was discarded by an unclean leader election.
         """
-        if partition in self._rejected:
-            leader_epoch = NO_EPOCH
         spot = TopicPartition(*partition, offset, leader_epoch=leader_epoch)
         if not self._seek(partition, spot):
             return False
         self._paused.discard(partition)
         self._leader_epochs[partition] = leader_epoch
+        self._read_before[partition] = read_to, leader_epoch
         self._unproven[partition] = _Trial(spot, time.monotonic() + PROVE_SECS, PROVE_SECS)
         return True
 
@@ -413,7 +436,10 @@ class Source:
             spots = self._consumer.position([TopicPartition(*p) for p in partitions])
         except KafkaException:
             return {}
-        return {Partition(spot.topic, spot.partition): spot.offset for spot in spots if spot.offset >= 0}
+        there = {Partition(spot.topic, spot.partition): spot for spot in spots if spot.offset >= 0}
+        for partition, spot in there.items():  # a marker may be of a later epoch than the last record
+            self._note_epoch(partition, spot.offset - 1, spot.leader_epoch)
+        return {partition: spot.offset for partition, spot in there.items()}
 
     def renew(self) -> None:
         """Replace a consumer that cannot continue; it leaves the group. Call `subscribe` for the new one."""
@@ -421,7 +447,7 @@ class Source:
         self._member, self._was_expelled = b"", False
         self._shared.replace(Consumer(self._config))
         self._committer = Lent("commit")  # its thread may be waiting for the old consumer
-        self._forget([*self._unproven, *self._paused, *self._refused, *self._leader_epochs, *self._rejected])
+        self._forget([*self._unproven, *self._paused, *self._refused, *self._leader_epochs])
         self._heard_at = time.monotonic()
 
     def close(self) -> None:
@@ -486,7 +512,7 @@ class Source:
             self._refused.pop(partition, None)
             self._unproven.pop(partition, None)
             self._leader_epochs.pop(partition, None)
-            self._rejected.discard(partition)
+            self._read_before.pop(partition, None)
             self._paused.discard(partition)
 
     # ------------------------------------------------------------------ any thread

@@ -60,7 +60,7 @@ class Beginning:
     topic: TopicId | None = None
     """The topic's id, if known."""
     leader_epoch: int = NO_EPOCH
-    """The epoch committed with the offset at which it starts."""
+    """The committed epoch, if what was read before is all there."""
     new: bool = False
     committed: int = 0
     """The committed offset, unless the partition is new."""
@@ -156,7 +156,7 @@ class Beginnings:
     ) -> None:
         self.found: deque[Beginning] = deque()
         self.truncated: dict[Partition, int] = {}
-        """From which offset on an unclean leader election discarded what was read, until the partition starts."""
+        """From which offset on what was read is not there any more, until the partition starts."""
         self.total = 0
         """Number of partitions of all topics of the stream, whoever owns them; only counted with a pace."""
         self._state = state
@@ -306,7 +306,7 @@ class Beginnings:
         begins = progress
         cut = self.truncated.get(partition)
         if cut is not None and cut < _top(progress):
-            found.missing, detail = 1, _cut_off(progress, cut)
+            found.missing, detail = 1, self._cut_off(partition, progress, cut)
             begins = _below(progress, cut)
         if found.missing and self._options.on_missing == "hold" and not ruling.pass_missing:
             return replace(found, hold=("records_missing", detail))
@@ -316,7 +316,7 @@ class Beginnings:
         if self._options.in_doubt == "hold" and ruling.in_doubt is None and (count := self._in_doubt(found, left)):
             return replace(found, hold=hold_for_doubt(count))
         found.progress = left
-        if left.base == committed.offset:
+        if begins is progress and _top(left) == _top(progress):
             found.leader_epoch = committed.leader_epoch
         return found
 
@@ -364,6 +364,20 @@ class Beginnings:
         else:
             return 0, ""
         return unread, f"{why}; to continue with {go_on}: resume, or on_missing: continue"
+
+    def _cut_off(self, partition: Partition, progress: Progress, cut: int) -> str:
+        """Return the detail of a hold whose partition does not have what was read, and may have as many records."""
+        if cut == 0:
+            copied = self._reset(partition, f"--to-offset {progress.base}")
+            return (
+                f"nothing of what was read up to offset {_top(progress) - 1} is there: the topic was recreated; to "
+                "continue with the oldest available record, which posts all of them: resume, or on_missing: continue; "
+                f"if they are copies of those that were read: {copied}"
+            )
+        return (
+            f"what was read from offset {cut} up to {_top(progress) - 1} was discarded by an unclean leader election, "
+            "and what has these offsets now is new; to continue with that: resume, or on_missing: continue"
+        )
 
     def _forgotten(self, partition: Partition, base: int, low: int, high: int, outcomes: _Outcomes) -> str:
         """Return why starting at `base` would be wrong, according to outcomes of the stream; empty if it is fine.
@@ -447,14 +461,6 @@ def _count_below(ranges: RangeSet, limit: int) -> int:
 def _top(progress: Progress) -> int:
     """Return the offset after everything that was read."""
     return max(progress.base, progress.settled.stop, progress.in_flight.stop)
-
-
-def _cut_off(progress: Progress, cut: int) -> str:
-    """Return the detail of a hold whose partition was truncated below what was read, and may have grown since."""
-    return (
-        f"what was read from offset {cut} up to {_top(progress) - 1} was discarded by an unclean leader election, and "
-        "what has these offsets now is new; to continue with that: resume, or on_missing: continue"
-    )
 
 
 def _below(progress: Progress, end: int) -> Progress:

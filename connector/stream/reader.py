@@ -72,7 +72,8 @@ class _Assigned:
     """What becomes of its records in doubt: the setting, or a decision about this partition."""
     begin_at: int | None = None
     leader_epoch: int = NO_EPOCH
-    """That of the records before `begin_at`."""
+    """That of what was read before: all below `begin_at`, and some records below `horizon`."""
+    horizon: int = 0
     has_begun: bool = False
     restart_by: float | None = None
     """The latest time for its restart, if it is to restart."""
@@ -561,7 +562,7 @@ class Reader:
         self._beginnings.found.extend(too_early)
         begun = []
         for partition, mine in [(p, mine) for p, mine in self._assigned.items() if not mine.has_begun]:
-            if mine.begin_at is not None and source.begin(partition, mine.begin_at, mine.leader_epoch):
+            if mine.begin_at is not None and source.begin(partition, mine.begin_at, mine.leader_epoch, mine.horizon):
                 mine.begin_at, mine.has_begun = None, True
                 begun.append(partition)
                 if self._paused:
@@ -588,7 +589,7 @@ class Reader:
                 state.flow.remembered.replaced(partition, found.epoch)
             unknown = state.flow.remembered.unknown(partition, found.progress).count
             state.counts.vanished += found.vanished
-            state.flow.assign(partition, found.epoch, found.progress)
+            mine.horizon = state.flow.assign(partition, found.epoch, found.progress).horizon
             if found.new or found.missing:
                 state.flow.mark(partition)
                 state.changed.notify_all()

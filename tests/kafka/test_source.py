@@ -17,7 +17,7 @@ from connector.demo.topics import Record, Topics
 from connector.kafka import source
 from connector.kafka.errors import AbortableError, KafkaTroubleError
 from connector.kafka.reach import SILENT_SECS
-from connector.kafka.source import PROVE_SECS, Membership, RebalanceHandler, Source
+from connector.kafka.source import NO_EPOCH, PROVE_SECS, Membership, RebalanceHandler, Source
 
 PARTITION = Partition("events", 3)
 _COOPERATIVE = {"partition.assignment.strategy": "cooperative-sticky"}
@@ -159,9 +159,13 @@ def test_a_topic_that_is_gone_is_told_and_not_one_that_is_yet_to_come(
             "Partition log truncation detected at offset 700 (leader epoch 1): broker end offset is 500",
             {PARTITION: 500},
         ),
+        (
+            "No epoch found less or equal to offset 700 (leader epoch 4): broker end offset is -1",
+            {PARTITION: 0},
+        ),
         ("fetch failed due to requested offset not available on the broker: Broker: Offset out of range", {}),
     ],
-    ids=["an unclean election", "retention"],
+    ids=["an unclean election", "a recreated topic", "retention"],
 )
 def test_librdkafka_tells_from_which_offset_on_an_election_threw_away_what_was_read(
     words: str, expected: dict[Partition, int], consumer: Consumer, monkeypatch: pytest.MonkeyPatch
@@ -181,24 +185,88 @@ def test_librdkafka_tells_from_which_offset_on_an_election_threw_away_what_was_r
 def test_a_partition_begins_and_commits_with_the_epoch_of_what_was_read_before(
     consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By it brokers tell whether that is still there; where they said no, it begins again without."""
+    """By it brokers tell whether that is still there, also when a worker starts after they said no."""
     monkeypatch.setattr(source, "_error", methodcaller("error"))
     tried = _source()
     tried._on_assign(consumer, [TopicPartition(*PARTITION)])
     tried.begin(PARTITION, 100, 3)
-    first = tried.membership().spots({PARTITION: (100, "m")})
     message = create_autospec(Message, instance=True)
     message.topic.return_value, message.partition.return_value = PARTITION
-    message.error.return_value = KafkaError(KafkaError._AUTO_OFFSET_RESET, "No epoch found: broker end offset is -1")
+    message.error.return_value = KafkaError(KafkaError._AUTO_OFFSET_RESET, "truncation detected at 9")
     consumer.consume.return_value = [message]  # type: ignore[attr-defined] # a mock
     tried.read(10, 0.0)
-    tried.begin(PARTITION, 0, 3)
-    second = tried.membership().spots({PARTITION: (0, "")})
+    spots = tried.membership().spots({PARTITION: (100, "m")})
 
-    begun = [call.args[0] for call in consumer.seek.call_args_list]  # type: ignore[attr-defined] # a mock
-    assert [(spot.offset, spot.leader_epoch) for spot in begun] == [(100, 3), (0, None)]
-    assert [(spot.offset, spot.metadata, spot.leader_epoch) for spot in first] == [(100, "m", 3)]
-    assert [spot.leader_epoch for spot in second] == [None]
+    [begun] = [call.args[0] for call in consumer.seek.call_args_list]  # type: ignore[attr-defined] # a mock
+    assert (begun.offset, begun.leader_epoch) == (100, 3)
+    assert [(spot.offset, spot.metadata, spot.leader_epoch) for spot in spots] == [(100, "m", 3)]
+
+
+def _reading(consumer: Consumer, monkeypatch: pytest.MonkeyPatch, source_: Source, *there: tuple[int, int]) -> Any:
+    """Read records with these offsets and leader epochs; chunks are lists of their offsets."""
+    for name in ("error", "topic", "partition", "offset"):
+        monkeypatch.setattr(source, f"_{name}", methodcaller(name))
+    monkeypatch.setattr(source, "chunk_of", lambda run, *_, **__: [message.offset() for message in run])
+    messages = []
+    for offset, leader_epoch in there:
+        message = create_autospec(Message, instance=True)
+        message.topic.return_value, message.partition.return_value = PARTITION
+        message.error.return_value, message.offset.return_value = None, offset
+        message.leader_epoch.return_value = leader_epoch
+        messages.append(message)
+    consumer.consume.return_value = messages  # type: ignore[attr-defined] # a mock
+    return source_.read(10, 0.0)
+
+
+def _epoch(tried: Source) -> int | None:
+    [spot] = tried.membership().spots({PARTITION: (0, "")})
+    epoch: int | None = spot.leader_epoch
+    return epoch
+
+
+def test_a_record_of_a_later_epoch_where_another_was_read_before_is_not_taken_for_that(
+    consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unclean election kept the committed offset, and new records have those above that were read by epoch 3."""
+    tried = _source()
+    tried.begin(PARTITION, 100, 3, 105)
+
+    first = _reading(consumer, monkeypatch, tried, (100, 2), (102, 3), (103, 4), (107, 4))
+    second = _reading(consumer, monkeypatch, tried, (108, 4))
+
+    assert (first.chunks, first.missing, first.truncated) == ([[100, 102]], [PARTITION], {PARTITION: 103})
+    assert second.chunks == []
+    [paused] = consumer.pause.call_args_list[0].args  # type: ignore[attr-defined] # a mock
+    assert [(spot.topic, spot.partition) for spot in paused] == [PARTITION]
+    assert _epoch(tried) == 3, "a worker that starts meanwhile finds out as well"
+
+
+@pytest.mark.parametrize("leader_epoch", [3, NO_EPOCH], ids=["known", "unknown"])
+def test_what_was_read_before_is_committed_with_its_own_epoch_until_it_is_passed(
+    consumer: Consumer, monkeypatch: pytest.MonkeyPatch, leader_epoch: int
+) -> None:
+    """With that of an earlier record, the later ones would be taken for new."""
+    tried, epochs = _source(), []
+    tried.begin(PARTITION, 100, leader_epoch, 105)
+
+    for offset, of_record in [(100, 2), (103, 3), (104, 3), (105, 4)]:
+        read = _reading(consumer, monkeypatch, tried, (offset, of_record))
+        assert (read.chunks, read.missing) == ([[offset]], [])
+        epochs.append(_epoch(tried))
+
+    before = None if leader_epoch == NO_EPOCH else 3
+    assert epochs == [before, before, 3, 4]
+
+
+def test_markers_that_are_passed_count_with_their_epoch(consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transaction that an election interrupts ends in a later epoch; with the records' one the end looked cut off."""
+    tried = _source()
+    tried.begin(PARTITION, 100)
+    _reading(consumer, monkeypatch, tried, (100, 3))
+    consumer.position.return_value = [TopicPartition(*PARTITION, 102, leader_epoch=4)]  # type: ignore[attr-defined]
+
+    assert tried.passed([PARTITION]) == {PARTITION: 102}
+    assert _epoch(tried) == 4
 
 
 def test_a_read_tells_when_its_first_record_came_not_when_the_wait_for_company_ended(
@@ -503,6 +571,7 @@ def test_a_consumer_that_brings_nothing_is_silent_until_it_is_asked_or_brings_re
     monkeypatch.setattr(source, "_topic", lambda _message: PARTITION.topic)
     monkeypatch.setattr(source, "_partition", lambda _message: PARTITION.number)
     monkeypatch.setattr(source, "_error", lambda _message: None)
+    monkeypatch.setattr(source, "_offset", lambda _message: 0)
     monkeypatch.setattr(source, "chunk_of", lambda *_, **__: create_autospec(Chunk, instance=True))
     tried, heard = _source(), []
 
@@ -529,6 +598,7 @@ def test_a_consumer_that_a_broker_throttles_is_neither_silent_nor_cut_off_for_so
     monkeypatch.setattr(source, "_topic", lambda _message: PARTITION.topic)
     monkeypatch.setattr(source, "_partition", lambda _message: PARTITION.number)
     monkeypatch.setattr(source, "_error", lambda _message: None)
+    monkeypatch.setattr(source, "_offset", lambda _message: 0)
     monkeypatch.setattr(source, "chunk_of", lambda *_, **__: create_autospec(Chunk, instance=True))
     tried = _source()
 

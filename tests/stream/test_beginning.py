@@ -175,7 +175,33 @@ def test_what_was_written_after_an_election_is_read(start: Start, base: int, cut
 
     assert found.progress == Progress(begins, 1)
     assert (found.missing, found.vanished) == (1, 2)
-    assert found.leader_epoch == (7 if begins == base else NO_EPOCH), "that of another offset"
+    assert found.leader_epoch == NO_EPOCH, "that of what is gone"
+
+
+@pytest.mark.parametrize(("base", "begins"), [(80, 80), (20, 50)], ids=["all is there", "retention took the oldest"])
+def test_a_partition_begins_with_the_epoch_of_what_was_read_before(start: Start, base: int, begins: int) -> None:
+    found = start(base, on_missing="continue", settled=[(85, 90)])
+
+    assert found.progress == Progress(begins, 1, 0, RangeSet([(85, 90)]))
+    assert found.leader_epoch == 7
+
+
+def test_a_topic_whose_epochs_are_all_lower_was_recreated_and_holds(start: Start) -> None:
+    """Brokers do not know the committed epoch. What is there may be new, or a copy of what was read."""
+    hold = start(80, truncated=0, settled=[(85, 90)]).hold
+
+    assert hold is not None
+    assert hold[0] == "records_missing"
+    assert "nothing of what was read up to offset 89 is there: the topic was recreated" in hold[1]
+    assert "--reset-offsets --to-offset 80 --execute --topic alpha:0" in hold[1]
+
+
+@pytest.mark.parametrize("base", [80, 50])
+def test_a_recreated_topic_begins_without_an_epoch_where_it_is_continued(start: Start, base: int) -> None:
+    """With the committed one it would be refused again."""
+    found = start(base, truncated=0, on_missing="continue")
+
+    assert (found.progress, found.leader_epoch) == (Progress(50, 1), NO_EPOCH)
 
 
 def test_an_election_that_threw_away_nothing_that_was_read_holds_nothing(start: Start) -> None:

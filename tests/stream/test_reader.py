@@ -163,7 +163,7 @@ class Reading:
     def has_begun(self, partition: Partition) -> bool:
         return any(began == partition for _, began, _ in self.begins)
 
-    def _begin(self, partition: Partition, offset: int, _leader_epoch: int) -> bool:
+    def _begin(self, partition: Partition, offset: int, _leader_epoch: int, _read_to: int) -> bool:
         with self._began:
             self.begins.append((time.monotonic(), partition, offset))
             self._began.notify_all()
