@@ -19,7 +19,7 @@ from connector.core.verdicts import Verdicts, in_doubt
 from connector.core.watchdog import Spot
 from connector.kafka.errors import FatalError, KafkaTroubleError
 from connector.kafka.source import NO_EPOCH, Source
-from connector.kafka.topics import IdsAsked
+from connector.kafka.topics import IdsAsked, TopicId
 from connector.stream.asking import Asker, Sources
 from connector.stream.beginning import Beginning, Beginnings, BeginOptions
 from connector.stream.holds import Decision, hold_for_doubt
@@ -139,6 +139,10 @@ class Reader:
         """Records that were listed as in flight when their partitions were released, since the last assignment: for the
         next owner they are in doubt, answered or not."""
         self._identities = Identities(ask_ids)
+        self._met_anew: set[TopicId] = set()
+        """Recreated topics for which the consumer was replaced, or is to be."""
+        self._is_outdated = False
+        """Whether the consumer knows a topic that was recreated since, and is to be replaced."""
         self._beginnings = Beginnings(
             state,
             options.begin,
@@ -245,6 +249,10 @@ class Reader:
             self._replace_consumer(source, KafkaTroubleError("it had lost its brokers"))
         elif source.was_expelled:
             self._replace_consumer(source, KafkaTroubleError("its group had removed it"))
+        elif self._is_outdated and all(mine.restart_by is None for mine in self._assigned.values()):
+            self._is_outdated = False
+            self._release(list(self._assigned), now() + self._options.drain_secs)
+            self._replace_consumer(source, KafkaTroubleError("a topic was recreated"))
         if read.chunks:
             self.troubles.read(read.chunks)
             self._preparer.begin_turn()
@@ -557,7 +565,7 @@ class Reader:
                 is_named = self._ticker.names({found.partition})
             if is_named:  # the running tick is from before it was released; its results may still be needed
                 too_early.append(found)
-            else:
+            elif not self._needs_new_consumer(found):
                 self._take_over(found, mine)
         self._beginnings.found.extend(too_early)
         begun = []
@@ -571,6 +579,19 @@ class Reader:
             self._share_pace()  # before they are read: what is admitted at a smaller share delays what follows
         if not self._paused:
             self._asker.wake(source, begun)
+
+    def _needs_new_consumer(self, found: Beginning) -> bool:
+        """Return whether a partition is to be looked up again by a new consumer, since its topic was recreated.
+
+        Where leader epochs are lower than those of the old topic, librdkafka takes them for outdated: without a word it
+        reads nothing more of the topic.
+        """
+        topic = found.topic
+        if topic is None or not self._identities.was_replaced(found.partition.topic, topic):
+            return False
+        self._is_outdated |= topic not in self._met_anew
+        self._met_anew.add(topic)
+        return self._is_outdated
 
     def _take_over(self, found: Beginning, mine: _Assigned) -> None:
         """Continue where a partition was left, or hold it if that is unknown or not allowed."""

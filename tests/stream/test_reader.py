@@ -104,6 +104,7 @@ class Reading:
     def begin_by_hand(self, *partitions: Partition) -> None:
         """Assign partitions and start them, with the reader's turns left to the caller."""
         self.reader._source, self.reader._ticker = self.source, self.ticker
+        self.source.subscribe.side_effect = lambda _topics: self.reader.assigned(list(partitions))
         self.reader.assigned(list(partitions))
         self.look_up()
         self.commit()
@@ -303,6 +304,28 @@ def test_a_topic_that_replaces_another_begins_at_its_first_record_and_doubts_onl
     assert (base, reading.state.counts.missing) == (60, 1)
 
 
+def test_a_topic_that_replaces_another_is_read_by_a_new_consumer_once_what_was_posted_has_its_results(
+    reading: Reading,
+) -> None:
+    """Where its leader epochs are lower than those of the old one, librdkafka reads nothing of it, without a word."""
+    other = Partition(PARTITION.topic, PARTITION.number + 1)
+    calls = reading.source.mock_calls
+    reading.begin_by_hand(PARTITION, other)
+    reading.ask_ids({PARTITION.topic: 1})
+    reading.reader._take(chunk_of(reading.reader._assigned[PARTITION].epoch, OFFSET), 100.0)
+    reading.commit(slots=1)
+    reading.ask_ids({PARTITION.topic: 2})
+    waits = not reading.source.renew.called
+    [(serial, batch)] = reading.state.flow.active.items()
+    reading.state.finish(serial, batch.chunks, Verdicts(QUEUED), attempts=1, sent_ms=1, answered_ms=2)
+    reading.commit()
+    reading.reader._turn(reading.source)
+    reading.look_up()
+
+    names = [name for name, *_ in calls if name in ("renew", "subscribe", "begin")]
+    assert (waits, names) == (True, ["begin", "begin", "renew", "subscribe", "begin", "begin"])
+
+
 def test_what_may_have_been_read_of_a_topic_that_replaces_another_holds_once_that_is_committed(
     holding: Reading,
 ) -> None:
@@ -389,6 +412,7 @@ def test_a_broker_that_has_not_heard_of_the_new_topic_yet_does_not_bring_the_old
     reading.ask_ids({PARTITION.topic: 2})
     reading.ask_ids({PARTITION.topic: 1})
 
+    assert reading.source.renew.call_count == 1
     assert [where for *_, where in reading.begins] == [OFFSET, 60]
     assert (reading.reader._assigned[PARTITION].restart_by, bool(reading.reader._beginnings.found)) == (None, False)
 
