@@ -95,14 +95,16 @@ class Preparer:
             return
         if self._state.shaping_hold is not None:
             self._before_probe()
-        until = now() + SHAPING_SECS
+        until, passed = now() + SHAPING_SECS, False
         while self._kept and now() < until:
             piece = self._kept.popleft()
             if not self._prepare(piece, now()):
                 half = len(piece) // 2
                 self._kept.extendleft([piece.slice(half, len(piece)), piece.slice(0, half)] if half else [piece])
+                if passed:  # try the rest at once, and begin with the shortest delay again
+                    self._delay = self._try_at = 0.0
                 break
-            self._delay = 0.0
+            passed = True
         with self._state.changed:
             self.keep_startable()
 
@@ -144,7 +146,8 @@ class Preparer:
         with state.changed:
             hold = state.shaping_hold
             again = hold is not None and hold.reason == error.reason
-            self._delay = min(2 * self._delay, self._probe_max_secs) if again else self._probe_secs
+            delay = max(2 * self._delay, self._probe_secs) if again else self._probe_secs
+            self._delay = min(delay, self._probe_max_secs)
             self._try_at = now() + self._delay
             if not again:
                 state.shaping_hold = Hold(error.reason, time.time(), str(error), "probe")

@@ -124,6 +124,27 @@ def test_pauses_between_tries_double_up_to_the_longest_and_begin_anew_with_the_n
     assert len(shaping.calls) == before + 1
 
 
+def test_what_goes_on_is_tried_at_once_and_pauses_grow_again_when_nothing_more_does(shaping: Shaping) -> None:
+    """A registry that goes away in the middle of a hold is not asked at each turn for as long as it is away."""
+    shaping.limit = 0
+    shaping.read(0, 1)
+    shaping.read(1, 10)
+    shaping.limit = 1
+    shaping.turn(5.0)
+    assert shaping.admitted == [0]
+
+    shaping.limit = 0
+    pauses = []
+    for _ in range(5):
+        before = shaping.at
+        while not shaping.preparer.is_due:
+            shaping.at += 1.0
+        pauses.append(shaping.at - before)
+        shaping.turn()
+
+    assert pauses == [0.0, 5.0, 10.0, 20.0, 40.0]
+
+
 def test_a_person_may_have_it_tried_at_once(shaping: Shaping) -> None:
     shaping.limit = 0
     shaping.read(0, 10)
