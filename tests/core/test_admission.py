@@ -111,7 +111,7 @@ def test_whatever_one_step_fills_is_all_told() -> None:
     assert waits.lots == 2
 
 
-def test_what_is_held_is_open_or_waits_for_its_key_or_for_its_list() -> None:
+def test_what_is_held_is_open_or_waits_for_its_key_or_for_its_list_and_is_dropped_wherever_it_is() -> None:
     way = admission(by_key=True, pace=Pace(60))
     assert way.lineup is not None
     assert way.pacer is not None
@@ -121,6 +121,9 @@ def test_what_is_held_is_open_or_waits_for_its_key_or_for_its_list() -> None:
     parts = [way.batcher.open_bytes, way.lineup.waiting_bytes, way.pacer.waiting_bytes]
     assert min(parts) > 0
     assert way.held_bytes == sum(parts)
+
+    way.keep(lambda _: False)
+    assert [way.batcher.open_bytes, way.lineup.waiting_bytes, way.pacer.waiting_bytes] == [0, 0, 0]
 
 
 def test_only_so_many_batches_are_closed_by_their_window_as_may_start() -> None:

@@ -15,6 +15,8 @@ ENTRIES = st.lists(
 )
 """Batches that wait for a retry: from when on, whether they are suspects, and what replaces them meanwhile."""
 
+KINDS = st.lists(st.sampled_from(["ready", "failed", "suspect"]), max_size=8)
+
 
 def named(batch_id: str, *, suspect: bool = False) -> Batch:
     made = batch(chunk(), batch_id=batch_id)
@@ -53,9 +55,13 @@ def test_of_what_is_due_the_one_that_waited_longest_starts_first(
     assert queue.waiting == len(left)
     assert queue.has_suspects == any(suspect for _, _, suspect in left)
     assert sorted((at, int(one.id)) for at, one in queue.retries()) == [(at, number) for at, number, _ in left]
+    soon = queue.next_at(now=now)
+    assert soon is None or soon > now
     may = [f"{number}" for at, number, suspect in left if at <= now and suspects >= suspect]
     assert taken(queue, now=now, suspects=suspects) == may
     assert queue.waiting == len(left) - len(may)
+    if suspects:
+        assert queue.next_at(now=now) == min((at for at, _, _ in left if at > now), default=None)
 
 
 @given(st.integers(0, 5), st.integers(0, 5), st.booleans())
@@ -75,9 +81,24 @@ def test_what_is_to_be_tried_again_goes_first_and_takes_turns_with_what_is_ready
     assert order == [f"{kind} {number}" for number, kind in expected]
 
 
+def filled(kinds: list[str], *, begun: int) -> StartQueue:
+    """Return a queue with a batch of each kind, all of which may start at 1.0; as many starts as `begun` went before."""
+    queue = StartQueue()
+    for number, kind in enumerate(kinds):
+        one = named(f"{number}", suspect=kind == "suspect")
+        if kind == "ready":
+            queue.ready.append(one)
+        else:
+            one.sent_ms = 1
+            queue.again(one, at=1.0)
+    for _ in range(begun):
+        queue.take(now=1.0, suspects=True, trial=False)
+    return queue
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 @given(
-    kinds=st.lists(st.sampled_from(["ready", "failed", "suspect"]), max_size=8),
+    kinds=KINDS,
     begun=st.integers(0, 3),
     count=st.integers(0, 8),
     trial=st.booleans(),
@@ -88,27 +109,37 @@ def test_what_did_not_start_after_all_starts_as_if_it_had_not_been_taken(
 ) -> None:
     """Before all others and in its order, whether it is put back together or from the last on. It had no turn yet."""
 
-    def filled() -> StartQueue:
-        queue = StartQueue()
-        for number, kind in enumerate(kinds):
-            one = named(f"{number}", suspect=kind == "suspect")
-            if kind == "ready":
-                queue.ready.append(one)
-            else:
-                one.sent_ms = 1
-                queue.again(one, at=0.0)
-        for _ in range(begun):
-            queue.take(now=1.0, suspects=True, trial=False)
-        return queue
-
-    queue = filled()
+    queue = filled(kinds, begun=begun)
     out = [one for _ in range(count) if (one := queue.take(now=1.0, suspects=True, trial=False))]
 
     for some in [out] if at_once else [[one] for one in reversed(out)]:
         queue.put_back(some)
 
-    order, untouched = (taken(one, now=1.0, suspects=suspects, trial=trial) for one in (queue, filled()))
+    order, untouched = (taken(one, now=1.0, suspects=suspects, trial=trial) for one in (queue, filled(kinds, begun=begun)))
     assert order == untouched
+
+
+@given(KINDS, st.integers(0, 3))
+def test_the_rest_of_a_batch_starts_before_all_others_of_its_kind_at_their_next_turn(
+    kinds: list[str], begun: int
+) -> None:
+    """What is to be posted again and what is ready go on taking turns as if the batch had been two."""
+    queue, untouched = filled(kinds, begun=begun), filled(kinds, begun=begun)
+    begins, _ = [each.take(now=1.0, suspects=True, trial=False) for each in (queue, untouched)]
+    if begins is None:
+        return
+    rest = named("rest", suspect=begins.suspect)
+    rest.sent_ms = begins.sent_ms
+    queue.put_rest(rest)
+
+    order, others = taken(queue, now=1.0), taken(untouched, now=1.0)
+
+    again = {number for number, kind in enumerate(kinds) if kind != "ready"}
+    of_its_kind = [one for one in others if (int(one) in again) == rest.was_posted]
+    of_the_other = [one for one in others if one not in of_its_kind]
+    assert [one for one in order if one not in of_the_other] == ["rest", *of_its_kind]
+    assert [one for one in order if one in of_the_other] == of_the_other
+    assert order[:2] == [*of_the_other[:1], "rest", *of_its_kind][:2], "it is not its kind's turn"
 
 
 def test_what_there_was_no_room_for_has_had_its_turn() -> None:

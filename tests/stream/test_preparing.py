@@ -3,9 +3,13 @@
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from connector.core.chunks import Chunk, Partition
+from connector.core.breaker import Hold
+from connector.core.chunks import Chunk, Partition, weight
 from connector.core.progress import Progress
+from connector.core.verdicts import FILTERED
 from connector.shaping.decoded import FormatAwayError
 from connector.shaping.shaped import Shaped
 from connector.stream import preparing as module
@@ -29,10 +33,14 @@ class Shaping:
         self.reason = "schema_registry"
         self.calls: list[int] = []
         self.offsets: list[int] = []
+        self.filtered: tuple[int, ...] = ()
+        """Sevenths of the records that are filtered out."""
         self.takes = 0.0
         """Seconds that shaping a chunk takes."""
         self.probes = 0
         self.at = 100.0
+        self.told: list[Hold] = []
+        self.state.on_hold = self.told.append
         begin = BeginOptions((PARTITION.topic,), "group", "earliest", "hold", "dead_letter", 1.0)
         options = ReadOptions(begin, 10**7, 1.0, 6.0)
         self.preparer = Preparer(
@@ -54,6 +62,11 @@ class Shaping:
         batches = self.state.batcher.drain()
         return [offset for b in batches for c in b.chunks if c.partition == PARTITION for offset in c.offsets]
 
+    @property
+    def results(self) -> list[int]:
+        """Offsets of the records that got their verdict when they were shaped."""
+        return [offset for item in self.state.flow.finished for c in item.chunks for offset in c.offsets]
+
     def hold(self) -> str | None:
         return None if self.state.shaping_hold is None else self.state.shaping_hold.reason
 
@@ -66,7 +79,9 @@ class Shaping:
         self.at += self.takes
         if len(chunk) > self.limit:
             raise FormatAwayError(self.reason, "away")
-        return Shaped.unchanged(chunk)
+        event = b'{"to":"+15550000001","body":"shaped"}'
+        bad = {at: FILTERED for at, offset in enumerate(chunk.offsets) if offset % 7 in self.filtered}
+        return Shaped([None if at in bad else event for at in range(len(chunk))], bad)
 
 
 @pytest.fixture
@@ -74,6 +89,40 @@ def shaping(monkeypatch: pytest.MonkeyPatch) -> Shaping:
     made = Shaping()
     monkeypatch.setattr(module, "now", lambda: made.at)
     return made
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 9), st.integers(0, 4), st.sampled_from([0.0, 0.0, 0.4, 2.0]), st.integers(0, 90)),
+        max_size=12,
+    )
+)
+def test_each_record_is_batched_or_settled_once_and_in_order_however_shaping_fails_meanwhile(
+    steps: list[tuple[int, int, float, int]],
+) -> None:
+    """Read some records, shape so many at most, each call takes so long, and so much time passes until the next."""
+    shaping = Shaping()
+    shaping.filtered = (3, 4)
+    read, batched = 0, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "now", lambda: shaping.at)
+        for count, shaping.limit, shaping.takes, secs in [*steps, *[(0, 10_000, 0.0, 90)] * 4]:
+            shaping.preparer.begin_turn()
+            if count:
+                shaping.read(read, count)
+            read += count
+            shaping.turn(secs)
+            batched += shaping.admitted
+
+            kept = shaping.preparer._kept
+            assert shaping.state.unshaped_bytes == sum(map(weight, kept))
+            assert shaping.preparer.has_kept or shaping.hold() is None
+            assert shaping.state.may_read == (shaping.hold() is None)
+            waiting = [offset for piece in kept for offset in piece.offsets]
+            assert sorted(batched + shaping.results) + waiting == list(range(read))
+
+    assert batched == [offset for offset in range(read) if offset % 7 not in shaping.filtered]
+    assert shaping.hold() is None
 
 
 def test_what_cannot_be_shaped_holds_the_stream_and_all_behind_it_waits_in_order(shaping: Shaping) -> None:
@@ -158,7 +207,7 @@ def test_a_person_may_have_it_tried_at_once(shaping: Shaping) -> None:
 
 def test_a_chunk_that_is_too_much_at_once_comes_to_its_end_in_pieces(shaping: Shaping) -> None:
     """For instance if it names more schemas than can be fetched while a thread may wait."""
-    shaping.limit = 3
+    shaping.limit = 1
     shaping.read(0, 100)
     for _ in range(200):
         shaping.turn(60.0)
@@ -175,6 +224,7 @@ def test_what_takes_long_is_left_for_the_next_turn_so_that_the_consumer_is_polle
     assert (len(shaping.calls), shaping.hold(), shaping.reader.has_room) == (2, None, False)
 
     shaping.turn()
+    assert len(shaping.calls) == 4
     shaping.turn()
 
     assert (shaping.hold(), shaping.reader.has_room, shaping.state.unshaped_bytes) == (None, True, 0)
@@ -207,7 +257,9 @@ def test_the_hold_ends_when_nothing_is_kept_any_more(shaping: Shaping) -> None:
 def test_another_reason_is_told_as_another_hold(shaping: Shaping) -> None:
     shaping.limit = 0
     shaping.read(0, 10)
+    shaping.turn(60.0)
     shaping.reason = "transform_failed"
     shaping.turn(60.0)
 
-    assert shaping.hold() == "transform_failed"
+    assert [hold.reason for hold in shaping.told] == ["schema_registry", "transform_failed"]
+    assert shaping.state.shaping_hold is shaping.told[-1]
