@@ -95,7 +95,7 @@ def _measure(
     units = len(text) + len(double)
     if not double or units <= single:
         return Segments(encoding, units, _count(units, single, joined))
-    count, start = 1, 0
+    count, start = 0, 0
     for wide, match in enumerate(two_units.finditer(text)):
         at = match.start() + wide  # its position if nothing was split
         # Skip whole segments that end before it; a segment must not end between its two units.
@@ -105,4 +105,4 @@ def _measure(
         if at - start == joined - 1:
             count += 1
             start = at
-    return Segments(encoding, units, count + max(-(-(units - start) // joined) - 1, 0))
+    return Segments(encoding, units, count - (start - units) // joined)  # the rest is rounded up

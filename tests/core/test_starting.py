@@ -82,7 +82,7 @@ def test_what_is_to_be_tried_again_goes_first_and_takes_turns_with_what_is_ready
 
 
 def filled(kinds: list[str], *, begun: int) -> StartQueue:
-    """Return a queue with a batch of each kind, all of which may start at 1.0; as many starts as `begun` went before."""
+    """Return a queue with a batch of each kind, all of which may start at 1.0, after `begun` starts."""
     queue = StartQueue()
     for number, kind in enumerate(kinds):
         one = named(f"{number}", suspect=kind == "suspect")
@@ -108,14 +108,15 @@ def test_what_did_not_start_after_all_starts_as_if_it_had_not_been_taken(
     *, at_once: bool, kinds: list[str], begun: int, count: int, trial: bool, suspects: bool
 ) -> None:
     """Before all others and in its order, whether it is put back together or from the last on. It had no turn yet."""
-
     queue = filled(kinds, begun=begun)
     out = [one for _ in range(count) if (one := queue.take(now=1.0, suspects=True, trial=False))]
 
     for some in [out] if at_once else [[one] for one in reversed(out)]:
         queue.put_back(some)
 
-    order, untouched = (taken(one, now=1.0, suspects=suspects, trial=trial) for one in (queue, filled(kinds, begun=begun)))
+    order, untouched = (
+        taken(one, now=1.0, suspects=suspects, trial=trial) for one in (queue, filled(kinds, begun=begun))
+    )
     assert order == untouched
 
 
