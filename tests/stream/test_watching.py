@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from connector.app.pages import health_of
 from connector.clock import now
 from connector.core.admission import Admission
 from connector.core.breaker import Hold
-from connector.core.chunks import Partition
+from connector.core.chunks import Chunk, Partition
 from connector.core.pacing import Pace, Pacer
 from connector.core.progress import Progress
 from connector.core.verdicts import QUEUED, Verdicts
@@ -413,6 +414,31 @@ def test_an_empty_partition_that_nothing_was_fetched_of_yet_does_not_stand_still
     assert len(watched.asked) > 1
 
 
+@pytest.mark.parametrize(("readable", "seen"), [(15, [("alpha:0", "fetch", False)]), (5, []), (3, [])])
+def test_a_partition_that_nothing_was_fetched_of_stands_still_if_its_leader_has_more_than_was_committed(
+    readable: int, seen: list[tuple[str | None, str, bool]]
+) -> None:
+    """An end below the committed offset is of a topic that was truncated: nothing is left to read."""
+    watched = _Watched(A)
+    watched.reader.spots = {}
+    watched.state.flow.partitions[A].base = 5
+    watched.readable[A] = readable
+
+    watched.pass_secs(2 * int(LIMIT))
+
+    assert watched.seen() == seen
+    assert [standstill["lag"] for standstill in watched.watch.status()] == [10 for _ in seen]
+
+
+def test_a_partition_whose_records_are_settled_does_not_stand_still_though_nothing_more_is_fetched() -> None:
+    watched = _Watched(A)
+    for _ in range(30):
+        watched.state.flow.partitions[A].base += 1
+        watched.pass_secs(10)
+
+        assert watched.seen() == []
+
+
 def test_a_partition_about_to_be_given_away_is_not_watched() -> None:
     watched = _Watched(A)
     watched.state.flow.begin_revoke([A])
@@ -440,6 +466,9 @@ def test_leaders_are_asked_in_turn_and_not_at_each_look() -> None:
         watched.look()
     watched.pass_secs(10)
     assert len(watched.asked) <= before + 32
+    watched.pass_secs(600)
+    often = Counter(watched.asked).values()
+    assert max(often) - min(often) <= 1, "each has its turn again"
 
 
 def test_leaders_are_not_asked_again_before_they_have_answered() -> None:
@@ -483,6 +512,25 @@ def test_a_partition_that_is_not_fetched_is_found_among_many_that_wait_for_what_
 
     assert not watched.is_alive
     assert ("many:99", "fetch", False) in watched.seen()
+
+
+def test_each_reason_is_told_once_and_as_an_error_if_anything_of_it_is_unknown() -> None:
+    watched = _Watched(A, B)
+    watched.state.troubled(KafkaTroubleError(KafkaError(KafkaError._TRANSPORT)), for_secs=10_000, why="away")
+    with capture_logs() as first:
+        watched.pass_secs(int(LIMIT) + 10)
+    watched.state.kafka_trouble = None
+    watched.readable[A] = KafkaTroubleError(KafkaError(KafkaError._TIMED_OUT))
+    watched.readable[B] = KafkaTroubleError(KafkaError(KafkaError.INVALID_REQUEST))
+    watched.reader.spots = {A: Spot(1, 9), B: Spot(1, 9)}
+    watched.pass_secs(10)
+    with capture_logs() as second:
+        watched.pass_secs(int(LIMIT))
+        watched.state.flow.intake(chunk(A, range(10)))
+        watched.pass_secs(int(LIMIT) + 10)
+
+    told = [[(line["log_level"], line["waits_for"], line["count"]) for line in lines] for lines in (first, second)]
+    assert told == [[("warning", "kafka", 2)], [("error", "kafka", 2), ("error", "nothing", 1)]]
 
 
 def test_health_names_the_stream_the_place_and_what_it_waits_for() -> None:
@@ -544,6 +592,33 @@ def test_a_record_that_waits_for_the_pace_of_its_list_is_known_to_until_its_time
 
     assert watched.seen() == [("alpha:0", "pace", known)]
     assert watched.is_alive == known
+
+
+def test_a_record_waits_for_the_pace_of_its_own_list() -> None:
+    """Others of its partition, and of other partitions at the same offset, may wait for lists that are slower."""
+    watched = _Watched(A, B)
+    slow, fast = "+18005550001", "+18005550002"
+    _pace(watched.state, Pace(60, {slow: 0.01}))
+    watched.state.flow.intake(chunk(A, range(10)))
+    watched.state.flow.intake(chunk(B, range(10)))
+    goes_at_once = [(B, range(90, 95), number) for number in (slow, fast)]
+    for partition, offsets, number in [
+        *goes_at_once,
+        (B, range(10), slow),
+        (A, range(5, 10), slow),
+        (A, range(5), fast),
+    ]:
+        watched.state.admission.take([(number, _listed(partition, offsets, number))], now=watched.at)
+
+    watched.pass_secs(2 * int(LIMIT) + 10)
+
+    assert watched.seen() == [("alpha:0", "pace", False), ("beta:1", "pace", True)]
+
+
+def _listed(partition: Partition, offsets: Sequence[int], number: str) -> Chunk:
+    piece = chunk(partition, offsets)
+    piece.lists = [number] * len(offsets)
+    return piece
 
 
 def test_a_list_that_the_platform_would_not_wait_for_is_told_once_masked() -> None:

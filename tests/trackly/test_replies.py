@@ -97,6 +97,19 @@ def test_code_and_text_of_an_error_may_be_absent() -> None:
     assert reply.errors == (RecordError(1, "", ""), RecordError(2, "", ""))
 
 
+def test_a_reply_that_says_it_failed_is_believed_if_it_counts_failures() -> None:
+    reply = answer(said(3, 1, failure(2), success=False))
+
+    assert (reply.unreadable, reply.errors) == (None, (RecordError(2, "invalid_phone", "Invalid"),))
+
+
+@pytest.mark.parametrize("broken", [b'"\xff"', b"1e999"])
+def test_a_field_that_cannot_be_read_does_not_hide_the_others(broken: bytes) -> None:
+    reply = answer(b'{"code":%s,"errors":%s,"message":"told"}' % (broken, broken), status=400)
+
+    assert (reply.code, reply.text, reply.foreign) == (None, "told", False)
+
+
 def test_fields_that_no_document_names_do_not_matter() -> None:
     body = {"success": True, "request_id": "x", **said(3, 1, failure(0, hint={"deep": [1]}))}
 
