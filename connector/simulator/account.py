@@ -34,10 +34,6 @@ class Account:
             if _added(self._issued, message_id):
                 return message_id
 
-    def knows_message(self, message_id: str) -> bool:
-        """Return whether a message with that id was sent here, or imported."""
-        return message_id in self._history_sends or message_id in self._issued
-
     def is_repeated_message(self, to: str, list_number: str, body: str, *, window_secs: float, now: float) -> bool:
         """Return whether the same message was sent within the window; if not, remember it as sent now."""
         sent_at = self._sent_at

@@ -89,7 +89,7 @@ class Behaviour:
 
     def __init__(self, settings: SimulatorSettings, *, now: float) -> None:
         self._settings = settings
-        self.ledger = Ledger(digests=settings.ledger_keys == "digest", identities=not settings.fast)
+        self.ledger = Ledger(identities=not settings.fast)
         self._set_up(now)
 
     def _set_up(self, now: float) -> None:

@@ -4,7 +4,6 @@ One dict per kind of record, from identity to how often it was accepted, and a f
 records. Identities may be texts and phone numbers, so only the control API returns them, never a log.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,6 @@ from typing import Final
 import msgspec
 
 EXAMPLES: Final = 100
-DIGEST_BYTES: Final = 8  # n records collide with a chance of n² / 2^65: one in 3,700,000 for 3,000,000 records
 
 
 class OperationTotals(msgspec.Struct, frozen=True):
@@ -76,7 +74,7 @@ class _Page:
     """One kind of record. `twice` is the number of identities whose count is above 1."""
 
     accepted: int = 0
-    counts: dict[str | bytes, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     duplicates: int = 0
     examples: list[str] = field(default_factory=list)
     refused: int = 0
@@ -87,8 +85,7 @@ class _Page:
 class Ledger:
     """Counts; decides nothing."""
 
-    def __init__(self, *, digests: bool = False, identities: bool = True) -> None:
-        self._digests = digests
+    def __init__(self, *, identities: bool = True) -> None:
         self._identities = identities
         self._pages: dict[str, _Page] = {}
         self._codes: Counter[str] = Counter()
@@ -113,13 +110,11 @@ class Ledger:
             if identity is None:
                 page.unidentified += 1
                 continue
-            key = self._key(identity) if self._digests else identity
-            count = counts.get(key, 0) + 1
-            counts[key] = count
+            count = counts[identity] = counts.get(identity, 0) + 1
             if count == 2:
                 page.twice += 1
                 if len(page.examples) < EXAMPLES:
-                    page.examples.append(_text(key))
+                    page.examples.append(identity)
 
     def accept_unseen(self, operation: str, endpoint: str, records: int) -> None:
         """Note that so many records were accepted without being examined."""
@@ -165,21 +160,13 @@ class Ledger:
 
     def accepted(self, identity: str, operation: str | None = None) -> int:
         """Return how often the record of that identity was accepted."""
-        key = self._key(identity)
-        return sum(
-            page.counts.get(key, 0) for name, page in self._pages.items() if operation is None or name == operation
-        )
+        return sum(page.counts.get(identity, 0) for _, page in self._pages_of(operation))
 
     def entries(self, operation: str | None = None) -> Iterator[Entry]:
-        """Yield all identities with their counts.
-
-        Those of one kind of record come in the order in which each was first accepted. With digests, the identity is
-        the digest in hexadecimal (BLAKE2b, 8 bytes, of the text in UTF-8).
-        """
-        pages = [(name, page) for name, page in self._pages.items() if operation is None or name == operation]
-        for name, page in pages:
-            for key in list(page.counts):  # the ledger may grow between two steps of a long answer
-                yield Entry(name, _text(key), page.counts[key])
+        """Yield all identities with their counts, those of one kind in the order in which each was first accepted."""
+        for name, page in self._pages_of(operation):
+            for identity in list(page.counts):  # the ledger may grow between two steps of a long answer
+                yield Entry(name, identity, page.counts[identity])
 
     def totals(self) -> LedgerTotals:
         """Return the totals."""
@@ -219,7 +206,7 @@ class Ledger:
 
     def fresh(self) -> "Ledger":
         """Return an empty ledger of the same kind that includes the requests in flight."""
-        ledger = Ledger(digests=self._digests, identities=self._identities)
+        ledger = Ledger(identities=self._identities)
         ledger._in_flight = ledger._in_flight_max = self._in_flight
         return ledger
 
@@ -229,11 +216,6 @@ class Ledger:
             page = self._pages[operation] = _Page()
         return page
 
-    def _key(self, identity: str) -> str | bytes:
-        if not self._digests:
-            return identity
-        return hashlib.blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES).digest()
-
-
-def _text(key: str | bytes) -> str:
-    return key if isinstance(key, str) else key.hex()
+    def _pages_of(self, operation: str | None) -> list[tuple[str, _Page]]:
+        """Return the pages of one operation, or of all, by its name."""
+        return [(name, page) for name, page in self._pages.items() if operation in {None, name}]

@@ -56,7 +56,7 @@ class Platform:
         self._ledger = ledger
         self._account = Account(settings.seed, settings.lists)
         self._identify = extractors(settings.identities)
-        self._rules = Rules(settings.switches, settings.lists, self._account.knows_message)
+        self._rules = Rules(settings.switches, settings.lists)
         self._times_failed: dict[tuple[str, int], int] = {}
 
     def answer(self, request: Request, path: str, faults: Faults, *, now: float, hide_one: bool = False) -> Answer:
@@ -116,7 +116,7 @@ class Platform:
         limit = self._switches.max_body_bytes
         if request.body_bytes > min(limit, faults.body_limit_bytes or limit):
             return refusal(413, None, "Payload Too Large")
-        if path == LISTS_PATH or not self._switches.require_content_type:
+        if path == LISTS_PATH:
             return None
         media_type = (request.content_type or "").partition(";")[0].strip().lower()
         return None if media_type == "application/json" else refusal(400, None, "Content-Type must be application/json")
@@ -184,7 +184,7 @@ class Platform:
         return Answer(self._switches.success_status, document, records=count)
 
     def _refuse_length(self, array: str, length: int) -> Answer | None:
-        if length == 0 and self._switches.empty_array == "missing":
+        if length == 0:
             return missing(array)
         if length > MAX_RECORDS:
             return refusal(413, f"too_many_{array}", f"At most {MAX_RECORDS} {array} in a request")

@@ -37,6 +37,9 @@ TEXTS: Final[Mapping[str, str]] = {
     "save_error": "Record could not be saved",
     "webhook_not_configured": "Webhook is not configured for this list",
 }
+VOIP_SUFFIX: Final = "9999999"
+"""Numbers that end like this are VOIP, and get no texts."""
+
 ATTRIBUTIONS: Final = frozenset({"sale", "click", "send"})
 
 _is_e164 = re.compile(r"\+[1-9][0-9]{1,14}").fullmatch
@@ -50,20 +53,11 @@ def text_of(code: str, operation: str) -> str:
 
 
 class Rules:
-    """The checks for one account: its lists, its numbers, and how open questions are interpreted.
+    """The checks for one account: its lists, and how open questions are interpreted."""
 
-    `is_issued` returns whether a message id was issued; it is called only if the switch says that ids are checked.
-    """
-
-    def __init__(
-        self, switches: Switches, lists: tuple[SendingList, ...] | None, is_issued: Callable[[str], bool]
-    ) -> None:
+    def __init__(self, switches: Switches, lists: tuple[SendingList, ...] | None) -> None:
         self._lists = None if lists is None else {entry.phone_number: entry for entry in lists}
         self._own_number = switches.list_number != "top_level"
-        self._suffixes = switches.not_sendable_suffixes
-        self._is_known_message: Callable[[str], bool] = (
-            is_issued if switches.message_ids == "issued" else lambda _message_id: True
-        )
         self.checks: Final[Mapping[str, Callable[[Record], str | None]]] = {
             SEND.name: self.send,
             CONTACTS.name: self.contact,
@@ -87,7 +81,7 @@ class Rules:
             return "missing_body"
         if not isinstance(to, str) or not _is_e164(to):
             return "invalid_phone"
-        return self._list_problem(number) or ("not_sendable" if to.endswith(self._suffixes) else None)
+        return self._list_problem(number) or ("not_sendable" if to.endswith(VOIP_SUFFIX) else None)
 
     def list_of(self, message: Record, default_list: object) -> object:
         """Return the number of the list that a message is sent from."""
@@ -106,7 +100,7 @@ class Rules:
         problem = self._list_problem(list_number)
         if problem is not None and problem != "webhook_not_configured":  # contacts do not send
             return problem
-        return "not_sendable" if number.endswith(self._suffixes) else None
+        return "not_sendable" if number.endswith(VOIP_SUFFIX) else None
 
     def revenue(self, record: Record) -> str | None:
         """Check a conversion."""
@@ -118,7 +112,7 @@ class Rules:
         attribution = record["attribution_type"]
         if not isinstance(attribution, str) or attribution not in ATTRIBUTIONS:
             return "invalid_attribution_type"
-        return self._message_problem(record["message_id"])
+        return _message_problem(record["message_id"])
 
     def history_send(self, record: Record) -> str | None:
         """Check a message that another platform sent."""
@@ -131,7 +125,7 @@ class Rules:
     def history_click(self, record: Record) -> str | None:
         """Check a click that another platform counted."""
         missing = _first_missing(record, "message_id", "offer_id", "phone_number", "timestamp")
-        return missing or _when_and_whom(record, "phone_number") or self._message_problem(record["message_id"])
+        return missing or _when_and_whom(record, "phone_number") or _message_problem(record["message_id"])
 
     def history_revenue(self, record: Record) -> str | None:
         """Check a conversion that another platform counted; its attribution may be any word."""
@@ -142,7 +136,7 @@ class Rules:
             return "invalid_revenue"
         if record.get("timestamp") is not None and not _is_time(record["timestamp"]):
             return "invalid_timestamp"
-        return self._message_problem(record["message_id"])
+        return _message_problem(record["message_id"])
 
     def history_import(self, record: Record) -> str | None:
         """Check a record of the endpoint without a reference page, as the typed record that it resembles."""
@@ -162,10 +156,6 @@ class Rules:
         if found is not None:
             return None if found.webhook_verified else "webhook_not_configured"
         return "list_not_found" if isinstance(number, str) and _is_e164(number) else "invalid_list_number"
-
-    def _message_problem(self, message_id: object) -> str | None:
-        known = isinstance(message_id, str) and self._is_known_message(message_id)
-        return None if known else "message_not_found"
 
 
 _ANY_LIST: Final = SendingList(phone_number="+18005551234")
@@ -189,6 +179,11 @@ def _when_and_whom(record: Record, number_field: str) -> str | None:
     if not isinstance(number, str) or not _is_e164(number):
         return "invalid_phone"
     return None if _is_time(record["timestamp"]) else "invalid_timestamp"
+
+
+def _message_problem(message_id: object) -> str | None:
+    """Return the problem of the id of a message; any text may be one."""
+    return None if isinstance(message_id, str) else "message_not_found"
 
 
 def _is_amount(value: object) -> bool:

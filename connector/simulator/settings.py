@@ -47,10 +47,6 @@ class Switches(Model):
     index_base: Literal[0, 1] = Field(default=0, description="The `index` of the first record in `errors`.")
     errors_cap: int | None = Field(default=None, ge=0, description="Maximum entries in `errors`; unset: all.")
     history_errors_cap: int = Field(default=100, ge=0, description="The same for history, where it is documented.")
-    empty_array: Literal["missing", "accepted"] = Field(
-        default="missing", description="Whether an empty array counts as an absent one."
-    )
-    require_content_type: bool = Field(default=True, description="400 without `Content-Type: application/json`.")
     duplicate_window_secs: float | None = Field(
         default=None,
         gt=0,
@@ -70,12 +66,6 @@ class Switches(Model):
         default=0.0, ge=0, le=1, description="Share of a batch that is accepted before an injected or poisoned 5xx."
     )
     max_body_bytes: int = Field(default=5_000_000, ge=1, le=64_000_000, description="413 above it.")
-    not_sendable_suffixes: tuple[str, ...] = Field(
-        default=("9999999",), description="Numbers with these endings are VOIP: `not_sendable`."
-    )
-    message_ids: Literal["any", "issued"] = Field(
-        default="any", description="Ids that revenue and history know: any, or those that sends were given."
-    )
 
 
 def _check_identity(definition: str) -> str:
@@ -122,9 +112,6 @@ class SimulatorSettings(Model):
     )
     switches: Switches = Switches()
     identities: Identities = Identities()
-    ledger_keys: Literal["text", "digest"] = Field(
-        default="text", description="Keep identities as they are, or as 8-byte digests to save memory."
-    )
     faults: Faults = Faults()
     script: tuple[ScriptStep, ...] = ()
     script_from: Literal["first_request", "start"] = "first_request"

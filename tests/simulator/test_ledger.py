@@ -1,9 +1,6 @@
 """The ledger: what was accepted how often, by record."""
 
-import hashlib
 import sys
-
-import pytest
 
 from connector.simulator.ledger import EXAMPLES, Entry, Ledger
 from tests.simulator.conftest import Serve, Served
@@ -56,16 +53,6 @@ def test_kinds_of_records_do_not_mix(served: Served) -> None:
     }
 
 
-def test_digests_stand_for_identities_when_memory_is_dear(serve: Serve) -> None:
-    served = serve(ledger_keys="digest")
-    served.send("grüße", "grüße")
-
-    digest = hashlib.blake2b("grüße".encode(), digest_size=8).hexdigest()
-    assert served.simulator.accepted("grüße") == 2
-    assert served.simulator.entries() == [Entry("send", digest, 2)]
-    assert served.simulator.ledger().accepted_twice_examples == (digest,)
-
-
 def test_examples_of_repeats_are_few() -> None:
     ledger = Ledger()
     for number in range(3 * EXAMPLES):
@@ -108,9 +95,8 @@ def test_counters_tell_requests_endpoints_statuses_codes_and_bytes(serve: Serve)
     assert totals.reply_bytes == len('{"error":"Invalid API key","code":"invalid_api_key"}')
 
 
-@pytest.mark.parametrize("digests", [False, True])
-def test_the_ledger_costs_some_200_bytes_for_a_record(digests: bool) -> None:
-    ledger = Ledger(digests=digests)
+def test_the_ledger_costs_some_200_bytes_for_a_record() -> None:
+    ledger = Ledger()
     identities = [f"Reference 2024-{number:08d}" for number in range(50_000)]
     ledger.accept("send", identities)
 

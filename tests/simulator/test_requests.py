@@ -72,16 +72,10 @@ def test_a_body_must_be_json(served: Served, path: str, body: bytes) -> None:
     assert error(answer) == (400, "invalid_json")
 
 
-def test_a_content_type_must_be_json_unless_the_switch_says_otherwise(serve: Serve) -> None:
+def test_a_content_type_must_be_json(served: Served) -> None:
     body = b'{"messages": [{"to": "+15550000001", "list_number": "+18005551234", "body": "hello"}]}'
 
-    strict, loose = (
-        serve(switches={"require_content_type": required}).client.post("/send/bulk", content=body)
-        for required in (True, False)
-    )
-
-    assert error(strict) == (400, None)
-    assert loose.json()["queued_count"] == 1
+    assert error(served.client.post("/send/bulk", content=body)) == (400, None)
 
 
 def test_a_content_type_may_name_its_charset(served: Served) -> None:

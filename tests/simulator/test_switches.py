@@ -97,12 +97,6 @@ def test_errors_may_be_capped_by_switch_and_by_fault(
     assert (reply["queued_count"], reply["error_count"], len(reply["errors"])) == (1, 3, named)
 
 
-def test_an_empty_array_may_be_accepted(serve: Serve) -> None:
-    answer = serve(switches={"empty_array": "accepted"}).client.post("/send/bulk", json={"messages": []})
-
-    assert (answer.status_code, answer.json()) == (200, {"queued_count": 0, "error_count": 0, "errors": []})
-
-
 @pytest.mark.parametrize(("reply", "expected"), [("queued", (3, [])), ("error", (2, [(1, "duplicate_message")]))])
 def test_the_same_text_to_the_same_number_may_be_suppressed(
     serve: Serve, reply: str, expected: tuple[int, list[tuple[int, str]]]
@@ -148,31 +142,6 @@ def test_no_part_of_a_batch_is_taken_before_a_4xx_nor_from_a_client_without_a_ke
 
     assert statuses == [429, 500]
     assert [served.simulator.ledger().accepted for served in (refused, stranger)] == [0, 0]
-
-
-def test_numbers_are_voip_by_the_suffixes_of_the_switch(serve: Serve) -> None:
-    served = serve(switches={"not_sendable_suffixes": ["42", "43"]})
-
-    codes = [
-        [entry["code"] for entry in served.send("hello", to=to).json()["errors"]]
-        for to in ("+15550000042", "+15550000043", "+15559999999")
-    ]
-
-    assert codes == [["not_sendable"], ["not_sendable"], []]
-
-
-def test_message_ids_may_have_to_be_ones_that_were_given_out_or_imported(serve: Serve) -> None:
-    served = serve(switches={"message_ids": "issued"}, seed=3)
-    given = served.client.post("/send", json={**BARE, "list_number": LIST}).json()["message_id"]
-    sent = {"id": "imported", "to_number": "+15550000001", "timestamp": "2024-05-01T10:00:00Z"}
-    served.client.post("/history/sends", json={"records": [sent]})
-    ids = [given, "imported", "aB12cD34", given.swapcase(), "short", "aB12cD3-", ""]
-
-    records = [{"message_id": message_id, "revenue": 1, "attribution_type": "sale"} for message_id in ids]
-    reply = served.client.post("/revenue/bulk", json={"records": records}).json()
-
-    assert reply["success_count"] == 2
-    assert [entry["code"] for entry in reply["errors"]] == ["message_not_found"] * 4 + ["missing_message_id"]
 
 
 def test_the_limit_of_the_body_may_be_lower_by_fault(served: Served) -> None:
