@@ -16,11 +16,10 @@ from reference.telling import Told, of_commands, texts_given, texts_returned
 
 COMMANDS: Final[Mapping[str, str]] = {
     "dead-letters": "dead_letters",
-    "dead-letters` and `explain": "topics.py",
     "explain": "explain.py",
-    "explain` and `rebuild-progress": "asking.py",
+    "dead-letters`, `explain` and `rebuild-progress": "arguments.py",
     "rebuild-progress": "rebuild_progress.py",
-    "resume` and `pause": "resume.py",
+    "resume` and `pause": "workers.py",
     "schema": "schema.py",
     "simulate": "simulate.py",
     "acls": "acls.py",

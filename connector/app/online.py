@@ -1,7 +1,6 @@
 """`check --online`: queries brokers, registry and platform for what a start needs; sends and consumes nothing."""
 
 import asyncio
-import logging
 import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -22,6 +21,7 @@ from connector.kafka.publisher import TransactionalPublisher
 from connector.kafka.topics import Topics
 from connector.shaping.decoded import FormatAwayError
 from connector.shaping.formats import open_registry
+from connector.telemetry.logging import silence_client
 from connector.trackly.client import Client
 
 _ASKED_SECS = 10.0
@@ -129,7 +129,7 @@ def check_online(settings: Settings, role: Role = "worker") -> list[Finding]:
 
     With the role of the commands `dead-letters`, their permissions are checked instead of those of workers.
     """
-    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # each finding says once what failed
+    silence_client()
     findings = list(_kafka(settings, role))
     return [*findings, *_registry(settings), *asyncio.run(_platform(settings))]
 

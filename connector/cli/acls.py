@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -11,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from connector.app.loading import load
+from connector.cli.arguments import SettingsFile
 from connector.cli.errors import CommandError, reported
 from connector.cli.printing import console, table
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @reported()
 def acls(
-    settings: Annotated[Path, typer.Argument(help="Settings file (YAML).", metavar="SETTINGS", show_default=False)],
+    settings: SettingsFile,
     *,
     of_commands: Annotated[
         bool, typer.Option("--dead-letters", help="What the dead-letters commands need, instead of what workers need.")

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from connector.app.loading import load
+from connector.cli.arguments import AsJson, SettingsFile
 from connector.cli.errors import ExitCode, reported
 from connector.cli.printing import console, pairs, table
 from connector.config.describe import redacted
@@ -23,7 +24,7 @@ from connector.config.summary import chains, notes
 
 @reported()
 def check(
-    settings: Annotated[Path, typer.Argument(help="Settings file (YAML).", metavar="SETTINGS", show_default=False)],
+    settings: SettingsFile,
     online: Annotated[
         bool, typer.Option("--online", help="Also check the brokers and the platform; nothing is sent or consumed.")
     ] = False,
@@ -33,7 +34,7 @@ def check(
             "--dead-letters", help="With --online: check the permissions of the dead-letters commands, not of workers."
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check settings and summarise them, without starting anything.
 

@@ -1,7 +1,6 @@
 """`trackly-connector explain`: what a stream would do with records, and why; nothing is sent."""
 
 import json
-import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,23 +10,21 @@ from rich.table import Table
 from rich.text import Text
 
 from connector.app.loading import load
-from connector.cli.asking import stream_meant
+from connector.cli.arguments import AsJson, SettingsFile, StreamOption, stream_meant, topic_named
 from connector.cli.errors import CommandError, ExitCode, reported
 from connector.cli.printing import console, json_text, pairs, plain, table
-from connector.cli.topics import topic_named
 from connector.config.settings import Settings
 from connector.config.streams import StreamSettings
 from connector.core.chunks import Chunk
+from connector.telemetry.logging import silence_client
 from connector.telemetry.runbook import runbook_of
 
 
 @reported()
 def explain(
-    settings: Annotated[Path, typer.Argument(help="Settings file (YAML).", metavar="SETTINGS", show_default=False)],
+    settings: SettingsFile,
     *,
-    stream: Annotated[
-        str | None, typer.Option(help="Name of the stream; may be left out if there is only one.", show_default=False)
-    ] = None,
+    stream: StreamOption = None,
     sample: Annotated[
         Path | None,
         typer.Option(help="File with one value per line (NDJSON), or - for standard input.", allow_dash=True),
@@ -52,7 +49,7 @@ def explain(
     verdicts: Annotated[
         bool, typer.Option("--verdicts", help="Print what each answer would mean; always included with --json.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what a stream would make of records: events, segments, batches, requests and verdicts. Nothing is sent.
 
@@ -113,7 +110,7 @@ def _sampled(flow: StreamSettings, sample: Path, topic: str | None, *, records: 
 def _read(loaded: Settings, topic: str, last: int) -> list[Chunk]:
     from connector.app.explaining import last_records
 
-    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # the command itself reports once what failed
+    silence_client()
     return last_records(loaded, topic, last)
 
 

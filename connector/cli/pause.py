@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from connector.cli.errors import ExitCode, reported
-from connector.cli.resume import AsJson, Form, StreamName, WorkerConfig, WorkerUrls, said
+from connector.cli.workers import AsJson, Form, StreamName, WorkerConfig, WorkerUrls, said
 
 
 @reported()

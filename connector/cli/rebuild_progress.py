@@ -4,20 +4,19 @@ Not a decision for workers on hold, like `resume`: each of them would read all r
 letters. It runs while no worker does, since Kafka accepts offsets only for a group without members.
 """
 
-import logging
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from connector.app.loading import load
-from connector.cli.asking import is_confirmed, stream_meant
+from connector.cli.arguments import AsJson, SettingsFile, StreamOption, is_confirmed, stream_meant
 from connector.cli.errors import CommandError, ExitCode, reported
 from connector.cli.printing import console, json_text, plain, table
 from connector.clock import now_ms
 from connector.config.streams import StreamSettings
 from connector.core.chunks import Partition
+from connector.telemetry.logging import silence_client
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,11 +32,9 @@ BECOMES: Final = {
 
 @reported()
 def rebuild_progress(
-    settings: Annotated[Path, typer.Argument(help="Settings file (YAML).", metavar="SETTINGS", show_default=False)],
+    settings: SettingsFile,
     *,
-    stream: Annotated[
-        str | None, typer.Option(help="Name of the stream; the only one there is when left out.", show_default=False)
-    ] = None,
+    stream: StreamOption = None,
     stopped_cleanly: Annotated[
         bool,
         typer.Option(
@@ -66,7 +63,7 @@ def rebuild_progress(
         bool, typer.Option("--dry-run", help="Print what would be committed, and commit nothing.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Rebuild the progress of a group that Kafka has forgotten, from outcomes and dead letters. No worker may run.
 
@@ -79,7 +76,7 @@ def rebuild_progress(
     if stopped_cleanly and stopped_at is not None:
         raise typer.BadParameter("is not needed where nothing was in flight", param_hint="--stopped-at")
     loaded = load(settings, asks={"kafka"})
-    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # the command itself reports once what failed
+    silence_client()
     flow = stream_meant(settings, loaded.streams, stream)
     asked = _asked(since, stopped_at, formerly, clean=stopped_cleanly)
     try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from connector.app.loading import load
+from connector.cli.arguments import SettingsFile
 from connector.cli.errors import RESTARTS, ExitCode, reported
 from connector.config.settings import Settings
 from connector.processes import defer_requests
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @reported()
 def run(
-    settings: Annotated[Path, typer.Argument(help="Settings file (YAML).", metavar="SETTINGS", show_default=False)],
+    settings: SettingsFile,
     *,
     workers: Annotated[
         int | None,

@@ -4,7 +4,6 @@ Most of the cost of a dead letter is turning some thirty headers into objects, w
 on them is a job that can run in another process: it gets the chunks of one piece and returns its result.
 """
 
-import logging
 import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -20,6 +19,7 @@ from connector.cpus import USABLE
 from connector.kafka.scanning import Scanner, config_of, scanning
 from connector.memory import calm_collector
 from connector.processes import end_with_parent
+from connector.telemetry.logging import silence_client
 
 CLIENT_ID: Final = "trackly-connector-dead-letters"
 PIECE: Final = 50_000
@@ -127,7 +127,7 @@ def _begin_process(counter: Any, stop: Any, kafka: KafkaSettings, usable: Collec
     if sys.platform == "linux":
         os.sched_setaffinity(0, usable)  # instead of the CPU of the thread that started it
     end_with_parent()
-    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)
+    silence_client()
     calm_collector()
     _process.update(counter=counter, stop=stop, kafka=kafka)
 

@@ -223,6 +223,11 @@ def is_debugging() -> bool:
     return logging.getLogger().level <= logging.DEBUG
 
 
+def silence_client() -> None:
+    """Drop what the Kafka client library logs: a command says itself, once, what failed."""
+    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)
+
+
 def toggle_debug() -> None:
     """Switch to level debug, or back to the level of the settings, as SIGUSR1 does.
 

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from connector.cli.main import app
-from connector.cli.resume import Answer
+from connector.cli.workers import Answer
 
 TOKEN = "a-token-of-the-tests-0123456789"
 

@@ -5,7 +5,6 @@ The options are defined once, as the parameters of `_options`; `chosen` adds the
 
 import functools
 import inspect
-import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,8 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from connector.app.loading import load
+from connector.cli.arguments import SettingsFile, topic_named
 from connector.cli.errors import CommandError, reported
-from connector.cli.topics import topic_named
 from connector.clock import now_ms
 from connector.config.kafka import KafkaSettings
 from connector.config.settings import Settings
@@ -27,13 +26,13 @@ from connector.deadletters.running import count, find, spans_of, topics_of_strea
 from connector.deadletters.selection import Criteria, InvalidFilterError, Seen, read_position, read_time
 from connector.deadletters.working import Job, R, Spans, size_of, work
 from connector.memory import calm_collector
-from connector.telemetry.logging import disarm
+from connector.telemetry.logging import disarm, silence_client
 
 PANEL: Final = "Which dead letters"
 
 
 def _options(  # noqa: PLR0917 (never called: its parameters are options)
-    settings: Annotated[Path, typer.Argument(help="Settings file (YAML).", metavar="SETTINGS", show_default=False)],
+    settings: SettingsFile,
     stream: Annotated[
         list[str] | None, typer.Option(help="Only those of this stream, in its dead-letter topic; may be repeated.")
     ] = None,
@@ -101,7 +100,7 @@ class Chosen:
         for name in self.streams:
             if name not in known:
                 raise CommandError(f"{self.path} has no stream {name}", way_out=f"one of: {_listed(known)}")
-        logging.getLogger("librdkafka").setLevel(logging.CRITICAL)  # the command itself reports once what failed
+        silence_client()
         return loaded
 
     @functools.cached_property

@@ -13,10 +13,10 @@ from typing import Annotated
 import typer
 
 from connector.app.loading import load
+from connector.cli.arguments import SettingsFile, topic_named
 from connector.cli.dead_letters.choosing import Chosen, chosen, progress
 from connector.cli.dead_letters.reading import tell_none
 from connector.cli.errors import CommandError, ExitCode, reported, why_unread
-from connector.cli.topics import topic_named
 from connector.deadletters.copying import bring_in, letters_in, look_through
 from connector.deadletters.landing import why_not_set_aside_in
 from connector.deadletters.lines import InvalidLineError, line_of
@@ -129,7 +129,7 @@ def _written(path: Path) -> Iterator[None]:
 
 @reported()
 def import_letters(
-    settings: Annotated[Path, typer.Argument(help="Settings file (YAML).", metavar="SETTINGS", show_default=False)],
+    settings: SettingsFile,
     file: Annotated[Path, typer.Argument(help="File written by export.", metavar="FILE", show_default=False)],
     *,
     to: Annotated[str, typer.Option(help="Topic to write to, which must exist.")],

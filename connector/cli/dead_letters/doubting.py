@@ -9,13 +9,13 @@ from typing import Annotated, Final
 
 import typer
 
+from connector.cli.arguments import AsJson, topic_named
 from connector.cli.dead_letters.choosing import Chosen, chosen
 from connector.cli.dead_letters.reading import tell_none
-from connector.cli.dead_letters.redriving import AsJson, DryRun, Name, Run, Yes, finite
+from connector.cli.dead_letters.redriving import DryRun, Name, Run, Yes, finite
 from connector.cli.dead_letters.showing import print_counts, print_json
 from connector.cli.errors import CommandError, why_unread
 from connector.cli.printing import console, plain, table
-from connector.cli.topics import topic_named
 from connector.deadletters.addresses import AddressBook
 from connector.deadletters.deciding import WHY, Rules
 from connector.deadletters.evidence import Event, Finding, Group, groups_of, read_numbers, split, without

@@ -9,13 +9,12 @@ from typing import Annotated, Any, Final, Literal
 import typer
 from rich.text import Text
 
-from connector.cli.asking import is_confirmed
+from connector.cli.arguments import AsJson, is_confirmed, topic_named
 from connector.cli.dead_letters.choosing import Chosen, chosen, progress
 from connector.cli.dead_letters.reading import tell_none
 from connector.cli.dead_letters.showing import print_counts, print_json
 from connector.cli.errors import CommandError, ExitCode, why_unread
 from connector.cli.printing import console
-from connector.cli.topics import topic_named
 from connector.deadletters.deciding import DID, WHY, Plan, Rules, parking_topic
 from connector.deadletters.evidence import Finding
 from connector.deadletters.landing import why_not_sent_to, why_not_set_aside_in
@@ -52,7 +51,6 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="How many records to write at most, this time.")]
 Rate = Annotated[float | None, typer.Option(min=0.1, callback=finite, help="Records per second.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @chosen

@@ -1,12 +1,21 @@
-"""What commands ask their user: which stream, and whether to go ahead."""
+"""Arguments that several commands take, what they may name, and the question whether to go ahead."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from connector.cli.errors import CommandError
+from connector.config.model import TOPIC_NAME
 from connector.config.streams import StreamSettings
+
+SettingsFile = Annotated[Path, typer.Argument(help="Settings file (YAML).", metavar="SETTINGS", show_default=False)]
+StreamOption = Annotated[
+    str | None, typer.Option(help="Name of the stream; may be left out if there is only one.", show_default=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def stream_meant(settings: Path, streams: Sequence[StreamSettings], wanted: str | None) -> StreamSettings:
@@ -18,6 +27,18 @@ def stream_meant(settings: Path, streams: Sequence[StreamSettings], wanted: str 
     if meant:
         raise CommandError(f"{settings} has several streams", way_out=f"give --stream, one of: {names}")
     raise CommandError(f"{settings} has no stream {wanted}", way_out=f"one of: {names}")
+
+
+def topic_named(option: str, name: str) -> str:
+    """Return the name in an option; raises `CommandError` if no topic can have it.
+
+    Brokers do not report this for a topic that is read: they say that it does not exist, or nothing.
+    """
+    if re.fullmatch(TOPIC_NAME, name) is None or name in {".", ".."}:
+        raise CommandError(
+            f"{option} is not a valid topic name", way_out="letters, digits, dots, underscores and hyphens, 249 at most"
+        )
+    return name
 
 
 def is_confirmed(question: str) -> bool:
