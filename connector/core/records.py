@@ -90,18 +90,26 @@ class Outcome(msgspec.Struct, gc=False):
     offset: int
     stream: str = ""
     operation: str = ""
+    source: str = ""
+    """What settled it if not an answer of the platform: `evidence`."""
     origin: Origin | None = None
+
+
+_decode_outcome: Final = msgspec.json.Decoder(Outcome).decode
+
+
+def outcome_in(value: bytes | None) -> Outcome | None:
+    """Return the outcome in a value of an outcome topic, None for anything else."""
+    try:
+        return _decode_outcome(value or b"")
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
 
 
 def outcomes_in(chunks: Iterable[Chunk]) -> Iterator[Outcome]:
     """Yield the outcomes among the values of an outcome topic; anything else is skipped."""
-    decode = msgspec.json.Decoder(Outcome).decode
     for chunk in chunks:
-        for value in chunk.values:
-            try:
-                yield decode(value or b"")
-            except (msgspec.MsgspecError, UnicodeDecodeError):
-                continue
+        yield from filter(None, map(outcome_in, chunk.values))
 
 
 LARGE_OUTCOME_BYTES: Final = 10_000

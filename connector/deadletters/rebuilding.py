@@ -7,24 +7,23 @@ in open transactions. Only the group's offsets are written.
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from itertools import chain
 from typing import Any, Final
 
-import msgspec
-
 from connector.clock import now_ms
 from connector.config.kafka import KafkaSettings
 from connector.config.settings import Settings
 from connector.config.streams import StreamSettings, naming
-from connector.core.chunks import Chunk, Partition
-from connector.core.progress import MAX_METADATA, ForeignMetadataError, Progress, Range, decode, encode, runs
+from connector.core.chunks import Partition
+from connector.core.progress import MAX_METADATA, ForeignMetadataError, Progress, Range, decode, encode
 from connector.core.rebuilding import Gathered, gaps, rebuilt, without_result
 from connector.deadletters.earlier import CLOCKS_MS
-from connector.deadletters.letters import letters_of, text_of, told_time
+from connector.deadletters.jobs import Results, Wanted, find_in_letters, find_in_outcomes, find_records
+from connector.deadletters.letters import told_time
 from connector.deadletters.preparing import topics_of
 from connector.deadletters.working import CLIENT_ID, Spans, Work
 from connector.kafka import configs
@@ -39,109 +38,6 @@ _AGAIN_SECS: Final = 0.5
 
 class NotRebuiltError(Exception):
     """Progress cannot be determined or committed: why, and what to do about it."""
-
-
-# ------------------------------------------------------------------ scans, piece by piece
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which results count: of an operation, by stream names, for records that exist."""
-
-    operation: str
-    names: frozenset[str]
-    others: frozenset[str]
-    """Other streams of the settings, which may use the same operation on the same records."""
-    lows: Mapping[Partition, int]
-    """The first existing offset of each partition that results are wanted for."""
-
-
-@dataclass(slots=True)
-class Results:
-    """The results in a piece of a result topic, or in all of them."""
-
-    found: dict[Partition, list[Range]] = field(default_factory=dict)
-    """Sorted if from one piece."""
-    first_ms: dict[Partition, int] = field(default_factory=dict)
-    """When the earliest result of each partition was written."""
-    last_ms: int = 0
-    """When the latest result was written."""
-    names: Counter[str] = field(default_factory=Counter)
-    """Number of results by stream name."""
-
-
-class _Outcome(msgspec.Struct, gc=False):
-    topic: str
-    partition: int
-    offset: int
-    stream: str = ""
-    operation: str = ""
-    source: str = ""
-
-
-_Told = tuple[str, str, Partition, int, int | None]
-"""Stream, operation, position of the source, and time of writing; None if that differs from when the result came
-about."""
-
-
-def find_in_outcomes(chunks: Iterator[Chunk], *, wanted: Wanted) -> Results:
-    """Return the results in outcomes; other values are skipped."""
-
-    def told() -> Iterator[_Told]:
-        read = msgspec.json.Decoder(_Outcome).decode
-        for chunk in chunks:
-            assert chunk.timestamps is not None
-            for value, ms in zip(chunk.values, chunk.timestamps, strict=True):
-                try:
-                    one = read(value or b"")
-                except (msgspec.MsgspecError, UnicodeDecodeError):
-                    continue
-                place = Partition(one.topic, one.partition)
-                yield one.stream, one.operation, place, one.offset, None if one.source else ms
-
-    return _results(told(), wanted)
-
-
-def find_in_letters(chunks: Iterator[Chunk], *, wanted: Wanted) -> Results:
-    """Return the results in dead letters, by the position of their source; foreign ones are skipped."""
-
-    def told() -> Iterator[_Told]:
-        for chunk in chunks:
-            for letter in letters_of(chunk):
-                source, stream = letter.source, letter.stream
-                if source is not None and stream is not None:
-                    operation = text_of(letter.facts, "trackly.operation") or ""
-                    yield stream, operation, *source, letter.timestamp_ms
-
-    return _results(told(), wanted)
-
-
-def _results(told: Iterator[_Told], wanted: Wanted) -> Results:
-    results, offsets = Results(), dict[Partition, list[int]]()
-    lows, names = wanted.lows, wanted.names
-    for stream, operation, place, offset, ms in told:
-        if operation != wanted.operation or stream in wanted.others or offset < lows.get(place, offset + 1):
-            continue
-        results.names[stream] += 1
-        if stream not in names:
-            continue
-        offsets.setdefault(place, []).append(offset)
-        if ms is not None:
-            results.first_ms[place] = min(ms, results.first_ms.get(place, ms))
-            results.last_ms = max(ms, results.last_ms)
-    results.found = {place: runs(sorted(set(those))) for place, those in offsets.items()}
-    return results
-
-
-def find_records(chunks: Iterator[Chunk]) -> dict[Partition, list[Range]]:
-    """Return the offsets that hold records."""
-    found: dict[Partition, list[Range]] = {}
-    for chunk in chunks:
-        found.setdefault(chunk.partition, []).extend(runs(chunk.offsets))
-    return found
-
-
-# ------------------------------------------------------------------ the plan
 
 
 @dataclass(frozen=True, slots=True)

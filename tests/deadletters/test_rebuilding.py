@@ -4,7 +4,7 @@ import pickle
 from functools import partial
 
 from connector.core.chunks import Chunk, Headers, Partition
-from connector.deadletters.rebuilding import Results, Wanted, find_in_letters, find_in_outcomes, find_records
+from connector.deadletters.jobs import Results, Wanted, find_in_letters, find_in_outcomes, find_records
 
 SOURCE = Partition("source", 2)
 WANTED = Wanted("send", frozenset({"sends", "old"}), frozenset({"beside"}), {SOURCE: 5})
