@@ -3,13 +3,13 @@
 import asyncio
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Final, NamedTuple
 
 import msgspec
 
 from connector.app.acls import Acl, Role, commands, needed, principal_of
-from connector.config.findings import Finding
 from connector.config.secrets import Secrets
 from connector.config.settings import Settings
 from connector.config.streams import StreamSettings
@@ -34,6 +34,22 @@ BROKER, PLATFORM = 3, 6
 
 What may end by itself, such as an outage, is not a rejection: a deployment can be retried unchanged.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was checked (`name`), whether it is ok, what was seen, and what to do if it is not.
+
+    `exit_code` is the command's if this is the first finding that is not ok. A `warning` does not prevent a start,
+    although something is missing; it says what to do as well.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+    way_out: str = ""
+    exit_code: int = 1
+    warning: bool = False
 
 
 class Failure(NamedTuple):

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,11 +16,13 @@ from connector.cli.arguments import AsJson, SettingsFile
 from connector.cli.errors import ExitCode, reported
 from connector.cli.printing import console, pairs, table
 from connector.config.describe import redacted
-from connector.config.findings import Finding
-from connector.config.problems import SettingsError
+from connector.config.problems import Problem, SettingsError
 from connector.config.settings import Settings
 from connector.config.streams import PaceSettings, StreamSettings
 from connector.config.summary import chains, notes
+
+if TYPE_CHECKING:
+    from connector.app.online import Finding
 
 
 @reported()
@@ -66,22 +69,22 @@ def check(
     raise typer.Exit(failed.exit_code if failed is not None else ExitCode.OK)
 
 
-def _ask(settings: Settings, *, of_commands: bool) -> list[Finding]:
+def _ask(settings: Settings, *, of_commands: bool) -> "list[Finding]":
     """Query brokers and platform. Imported here: the offline check must work with nothing but the settings."""
     from connector.app.online import check_online
 
     return check_online(settings, "dead_letters" if of_commands else "worker")
 
 
-def _as_json(value: Any) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in value.__slots__ if name != "exit_code"}
+def _as_json(told: "Problem | Finding") -> dict[str, Any]:
+    return {name: value for name, value in asdict(told).items() if name != "exit_code"}
 
 
 def _print_json(report: dict[str, Any]) -> None:
     typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
 
 
-def _print(path: Path, settings: Settings, findings: list[Finding]) -> None:
+def _print(path: Path, settings: Settings, findings: "list[Finding]") -> None:
     """Print for people. Uses Text objects only, so that a pattern of topics is not taken for markup."""
     out = console()
     count = len(settings.streams)
@@ -173,7 +176,7 @@ def _section(out: Console, title: str, lines: Iterable[str]) -> None:
         out.print(pairs(rows))
 
 
-def _findings(findings: list[Finding]) -> Table:
+def _findings(findings: "list[Finding]") -> Table:
     rows = table("", "What", "Seen", "What to do", title="Online", ruled=True)
     for finding in findings:
         told = finding.warning or not finding.ok
@@ -181,7 +184,7 @@ def _findings(findings: list[Finding]) -> Table:
     return rows
 
 
-def _mark(finding: Finding) -> Text:
+def _mark(finding: "Finding") -> Text:
     if finding.warning:
         return Text("warn", style="yellow")
     return Text("ok", style="green") if finding.ok else Text("FAIL", style="bold red")

@@ -103,8 +103,8 @@ def _asked(since: str | None, stopped_at: str | None, formerly: list[str] | None
     at_ms = now_ms()
     try:
         return Asked(
-            since_ms=None if since is None else read_time("--since", since, now_ms=at_ms),
-            stopped_ms=None if stopped_at is None else read_time("--stopped-at", stopped_at, now_ms=at_ms),
+            since_ms=read_time("--since", since, now_ms=at_ms),
+            stopped_ms=read_time("--stopped-at", stopped_at, now_ms=at_ms),
             clean=clean,
             formerly=frozenset(formerly or ()),
         )

@@ -65,7 +65,7 @@ class Task:
             reasons=frozenset({self.reason} if self.reason else ()),
             streams=frozenset({self.stream} if self.stream else ()),
             positions=frozenset({read_position("position", self.position)} if self.position else ()),
-            since_ms=read_time("since", self.since, now_ms=now_ms()) if self.since else None,
+            since_ms=read_time("since", self.since or None, now_ms=now_ms()),
             settings=settings,
         )
 

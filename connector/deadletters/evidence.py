@@ -74,15 +74,14 @@ class Group:
     first_ms: int
     last_ms: int
     detail: str
-    letters: list[Letter] = field(default_factory=list, repr=False)
-    addresses: list[Address] = field(default_factory=list, repr=False)
-    """Of each of the records."""
+    letters: list[tuple[Letter, Address]] = field(default_factory=list, repr=False)
+    """Their dead letters, each with whom it is about."""
     findings: Counter[Finding] = field(default_factory=Counter)
 
     @property
     def no_event(self) -> Counter[str]:
         """How many records have no event now, so that list and number are unknown, by cause."""
-        return Counter(address.no_event for address in self.addresses if address.no_event)
+        return Counter(address.no_event for _, address in self.letters if address.no_event)
 
     def as_json(self) -> dict[str, Any]:
         """Return the group as JSON-ready values."""
@@ -115,8 +114,7 @@ def groups_of(letters: Iterable[Letter], addresses: AddressBook) -> list[Group]:
             group = open_groups[key] = Group(key[0], batch_id, worker, key[2], at, at, key[3])
             groups.append(group)
         group.last_ms = at
-        group.letters.append(letter)
-        group.addresses.append(address)
+        group.letters.append((letter, address))
     return sorted(groups, key=lambda group: group.first_ms)
 
 
@@ -124,12 +122,10 @@ def without(groups: Iterable[Group], gone: Collection[Position], findings: Mappi
     """Return what is left of groups without some dead letters, by their places, with what is found of the rest."""
     left = []
     for group in groups:
-        kept = [(one, at) for one, at in zip(group.letters, group.addresses, strict=True) if one.place not in gone]
+        kept = [(letter, address) for letter, address in group.letters if letter.place not in gone]
         if kept:
-            found = Counter(findings[one.position] for one, _ in kept if findings)
-            left.append(
-                replace(group, letters=[one for one, _ in kept], addresses=[at for _, at in kept], findings=found)
-            )
+            found = Counter(findings[letter.position] for letter, _ in kept if findings)
+            left.append(replace(group, letters=kept, findings=found))
     return left
 
 
@@ -146,7 +142,7 @@ def split(groups: Iterable[Group], events: Iterable[Event], *, window_ms: int) -
     records: dict[str | None, set[_Record]] = {}
     named: set[_Record] = set()
     for group in listed:
-        for letter, address in zip(group.letters, group.addresses, strict=True):
+        for letter, address in group.letters:
             record = group.stream, letter.origin
             records.setdefault(address.number, set()).add(record)
             if any(_speaks_of(event, letter, address, window_ms) for event in known.get(address.number or "", ())):
@@ -154,7 +150,7 @@ def split(groups: Iterable[Group], events: Iterable[Event], *, window_ms: int) -
     all_known = not any(group.no_event for group in listed)
     findings: dict[str, Finding] = {}
     for group in listed:
-        for letter, address in zip(group.letters, group.addresses, strict=True):
+        for letter, address in group.letters:
             number = address.number
             finding: Finding = "redrive"
             if number is None:

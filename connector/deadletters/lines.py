@@ -24,9 +24,8 @@ class InvalidLineError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The record in a line."""
+    """The record in a line; its topic is only checked, as it is imported into another one."""
 
-    topic: str
     partition: int
     timestamp_ms: int
     key: bytes | None = field(repr=False)
@@ -67,7 +66,7 @@ def read_line(text: str) -> Line:
     for name, _ in rows:
         bytes_of(name)  # librdkafka's client would crash on an unpaired surrogate
     headers = [(name, bytes_of(value)) for name, value in rows]
-    return Line(topic, partition, timestamp, bytes_of(data["key"]), bytes_of(data["value"]), headers)
+    return Line(partition, timestamp, bytes_of(data["key"]), bytes_of(data["value"]), headers)
 
 
 def _is_count(value: Any) -> bool:

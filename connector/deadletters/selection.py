@@ -47,8 +47,10 @@ class InvalidFilterError(ValueError):
         super().__init__(f"{option} {message}")
 
 
-def read_time(option: str, text: str, *, now_ms: int) -> int:
-    """Return a time, given in ISO 8601 or as an age, in milliseconds since 1970."""
+def read_time(option: str, text: str | None, *, now_ms: int) -> int | None:
+    """Return a time, given in ISO 8601 or as an age, in milliseconds since 1970; None if none is given."""
+    if text is None:
+        return None
     ago = _AGO.fullmatch(text)
     if ago is not None:
         return now_ms - int(ago[1]) * _UNIT_MS[ago[2]]

@@ -4,9 +4,8 @@ import asyncio
 
 import pytest
 
-from connector.app.online import _platform
+from connector.app.online import Finding, _platform
 from connector.cli.errors import ExitCode
-from connector.config.findings import Finding
 from connector.config.settings import Settings
 from tests.deadletters.making import STREAM
 from tests.kit.registries import Answer, MakeRegistry

@@ -9,8 +9,8 @@ from types import ModuleType
 import pytest
 from typer.testing import CliRunner, Result
 
+from connector.app.online import Finding
 from connector.cli.main import app
-from connector.config.findings import Finding
 from connector.config.settings import Settings
 
 SECRET = "hunter2"

@@ -19,9 +19,8 @@ from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 from typer.testing import CliRunner, Result
 
 from connector.app.acls import Acl, Role, needed
-from connector.app.online import check_online
+from connector.app.online import Finding, check_online
 from connector.cli.main import app
-from connector.config.findings import Finding
 from connector.config.load import load_settings
 from connector.config.settings import Settings
 from connector.demo.broker import Broker
