@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from connector.cli.errors import ExitCode, reported
-from connector.cli.workers import AsJson, Form, StreamName, WorkerConfig, WorkerUrls, said
+from connector.cli.workers import AsLines, Form, StreamName, WorkerConfig, WorkerUrls, said
 
 
 @reported()
@@ -18,7 +18,7 @@ def pause(
     config: WorkerConfig = None,
     url: WorkerUrls = None,
     note: Annotated[str, typer.Option(help="The reason, for whoever finds it paused; at most 200 characters.")] = "",
-    as_json: AsJson = False,
+    as_json: AsLines = False,
 ) -> None:
     """Pause a stream: it starts nothing more; what is in flight finishes, and nothing is lost.
 

@@ -70,7 +70,7 @@ def rebuild_progress(
     A record that has a result is not sent again. One without a result is in doubt, unless --stopped-cleanly or
     --stopped-at say that it was not posted. Exit code 1: the progress cannot be determined, or was not confirmed.
     """
-    from connector.cli.dead_letters.choosing import worked
+    from connector.cli.progress import worked
     from connector.deadletters.rebuilding import NotRebuiltError, Rebuild
 
     if stopped_cleanly and stopped_at is not None:

@@ -6,7 +6,7 @@ import typer
 
 from connector.cli.arguments import topic_named
 from connector.cli.errors import ExitCode, reported
-from connector.cli.workers import AsJson, StreamName, WorkerConfig, WorkerUrls, said
+from connector.cli.workers import AsLines, StreamName, WorkerConfig, WorkerUrls, said
 from connector.core.chunks import Partition
 from connector.stream.holds import ForeignChoice, InDoubtChoice, MissingChoice
 
@@ -39,7 +39,7 @@ def resume(
             show_default=False,
         ),
     ] = None,
-    as_json: AsJson = False,
+    as_json: AsLines = False,
 ) -> None:
     """End the holds of a stream that wait for a person; holds that end by a probe are probed at once.
 

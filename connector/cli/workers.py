@@ -47,7 +47,7 @@ WorkerUrls = Annotated[
     list[str] | None,
     typer.Option(help="Address of a worker's pages; may be repeated, once for each worker of the group."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one line for each worker.")]
+AsLines = Annotated[bool, typer.Option("--json", help="Print JSON, one line for each worker.")]
 
 
 def said(

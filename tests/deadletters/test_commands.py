@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 
 from connector.app.loading import load
 from connector.cli.dead_letters import choosing, redriving
-from connector.cli.dead_letters.choosing import worked
+from connector.cli.progress import worked
 from connector.deadletters.deciding import Rules
 from connector.deadletters.running import spans_of
 from connector.deadletters.selection import Criteria

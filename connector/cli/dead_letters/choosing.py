@@ -5,27 +5,23 @@ The options are defined once, as the parameters of `_options`; `chosen` adds the
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from connector.app.loading import load
 from connector.cli.arguments import SettingsFile, topic_named
 from connector.cli.errors import CommandError, reported
+from connector.cli.progress import worked
 from connector.clock import now_ms
-from connector.config.kafka import KafkaSettings
 from connector.config.settings import Settings
 from connector.core.reasons import REASONS
 from connector.deadletters.running import count, find, spans_of, topics_of_streams
 from connector.deadletters.selection import Criteria, InvalidFilterError, Seen, read_position, read_time
-from connector.deadletters.working import Job, R, Spans, size_of, work
-from connector.memory import calm_collector
+from connector.deadletters.working import Spans, Work
 from connector.telemetry.logging import disarm, silence_client
 
 PANEL: Final = "Which dead letters"
@@ -145,13 +141,9 @@ class Chosen:
         """Return the offsets to read, from `--since` on unless `whole`."""
         return spans_of(self.settings, self.dead_letter_topics, since_ms=None if whole else self.criteria.since_ms)
 
-    def work(self, spans: Spans, job: Job[R], what: str, *, quiet: bool = False) -> Iterator[R]:
-        """Yield a job's results for the spans, with a progress bar on a terminal."""
-        return worked(self.settings.kafka, spans, job, what, quiet=quiet)
-
-    def quietly(self, spans: Spans, job: Job[R], what: str) -> Iterator[R]:
-        """Work without a progress bar."""
-        return self.work(spans, job, what, quiet=True)
+    def work(self, *, quiet: bool) -> Work:
+        """Return how topics are scanned: with a progress bar on a terminal unless `quiet`."""
+        return functools.partial(worked, self.settings.kafka, quiet=quiet)
 
     def tell_unjudged(self, seen: Seen) -> None:
         """Report how many dead letters the filters could not judge, if any."""
@@ -189,7 +181,7 @@ class Chosen:
         if self.criteria.since_ms is None:
             return False
         # Offsets alone do not show it: transaction markers have some as well.
-        return bool(find(self.quietly, self.spans(whole=True), Criteria(), 1)[0])
+        return bool(find(self.work(quiet=True), self.spans(whole=True), Criteria(), 1)[0])
 
     def refuse_unknown_reasons(self, seen: Collection[str]) -> None:
         """Raise `CommandError` for a reason that is not ours and that no dead letter has, if there are any.
@@ -208,7 +200,7 @@ class Chosen:
         """Return the reasons of all dead letters, if `--since` left some out."""
         if self.criteria.since_ms is None:
             return set()
-        return count(self.quietly, self.spans(whole=True), Criteria(reasons=self.criteria.reasons))[1].reasons
+        return count(self.work(quiet=True), self.spans(whole=True), Criteria(reasons=self.criteria.reasons))[1].reasons
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -244,23 +236,3 @@ def chosen(command: Callable[..., None]) -> Callable[..., None]:
 
 def _info(parameter: inspect.Parameter) -> Any:
     return next(iter(getattr(parameter.annotation, "__metadata__", ())), None)
-
-
-def worked(kafka: KafkaSettings, spans: Spans, job: Job[R], what: str, *, quiet: bool = False) -> Iterator[R]:
-    """Yield a job's results for the spans, with a progress bar on a terminal."""
-    calm_collector()
-    with progress(what, size_of(spans), quiet=quiet) as told:
-        yield from work(kafka, spans, job, told)
-
-
-@contextmanager
-def progress(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on a terminal while the context lasts; yields a function to call with each increment."""
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:  # rich before 14.3 writes an empty line for a disabled bar
-        yield lambda _count: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda count: bar.advance(task, count)

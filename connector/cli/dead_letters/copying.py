@@ -14,9 +14,10 @@ import typer
 
 from connector.app.loading import load
 from connector.cli.arguments import SettingsFile, topic_named
-from connector.cli.dead_letters.choosing import Chosen, chosen, progress
+from connector.cli.dead_letters.choosing import Chosen, chosen
 from connector.cli.dead_letters.reading import tell_none
 from connector.cli.errors import CommandError, ExitCode, reported, why_unread
+from connector.cli.progress import progress
 from connector.deadletters.copying import bring_in, letters_in, look_through
 from connector.deadletters.landing import why_not_set_aside_in
 from connector.deadletters.lines import InvalidLineError, line_of

@@ -81,7 +81,7 @@ def in_doubt(
         topic_named("--evidence-topic", evidence_topic)
     narrowed = any(value for name, value in chosen.asked.items() if name != "reason")
     chosen = replace(chosen, asked={**chosen.asked, "reason": [IN_DOUBT]})
-    work, spans = chosen.quietly if as_json else chosen.work, chosen.spans()
+    work, spans = chosen.work(quiet=as_json), chosen.spans()
     letters, seen = find(work, spans, chosen.criteria, _MOST)
     with AddressBook(chosen.settings) as addresses:
         groups = groups_of(letters, addresses)
@@ -147,7 +147,7 @@ def _numbers(path: Path) -> list[Event]:
 def _events(chosen: Chosen, topic: str, since_ms: int, *, quiet: bool) -> list[Event]:
     """Return the evidence in a topic, from a time on."""
     spans = spans_of(chosen.settings, [topic], since_ms=since_ms)
-    found = [event for part in chosen.work(spans, find_events, f"reading {topic}", quiet=quiet) for event in part]
+    found = [event for part in chosen.work(quiet=quiet)(spans, find_events, f"reading {topic}") for event in part]
     _refuse_none(found, f"topic {topic} holds no delivery event from {told_time(since_ms) or 'then'} on")
     return found
 

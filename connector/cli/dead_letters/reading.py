@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from connector.cli.arguments import AsJson
 from connector.cli.dead_letters.choosing import Chosen, chosen
 from connector.cli.dead_letters.showing import print_counts, print_json, print_letter, print_letters
 from connector.cli.errors import CommandError, ExitCode
@@ -14,7 +15,6 @@ from connector.deadletters.running import count, find, find_at
 from connector.deadletters.selection import InvalidFilterError, read_position
 from connector.deadletters.telling import shown
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 AsLines = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 Reveal = Annotated[
     bool,
@@ -31,7 +31,7 @@ def stats(chosen: Chosen, *, as_json: AsJson = False) -> None:
     Exit code 1: there are dead letters, but the filters select none of them.
     """
     at_ms = now_ms()
-    sums, seen = count(chosen.quietly if as_json else chosen.work, chosen.spans(), chosen.criteria)
+    sums, seen = count(chosen.work(quiet=as_json), chosen.spans(), chosen.criteria)
     chosen.refuse_unknown_reasons(seen.reasons)
     chosen.tell_unjudged(seen)
     if as_json:
@@ -69,7 +69,7 @@ def list_letters(
 
     Exit code 1: there are dead letters, but the filters select none of them.
     """
-    found, seen = find(chosen.quietly if as_json else chosen.work, chosen.spans(), chosen.criteria, limit)
+    found, seen = find(chosen.work(quiet=as_json), chosen.spans(), chosen.criteria, limit)
     if not found:
         chosen.refuse_unknown_reasons(seen.reasons)
     chosen.tell_unjudged(seen)
@@ -107,7 +107,7 @@ def show(
         position = read_position("POSITION", place)
     except InvalidFilterError as error:
         raise CommandError(str(error), way_out="correct it, see --help") from error
-    found = find_at(chosen.quietly if as_json else chosen.work, chosen.spans(), chosen.criteria, position)
+    found = find_at(chosen.work(quiet=as_json), chosen.spans(), chosen.criteria, position)
     if not found:
         topics = ", ".join(chosen.dead_letter_topics)
         way_out = "dead-letters list shows positions, --topic names another topic; retention removes what is old"

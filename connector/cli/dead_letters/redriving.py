@@ -10,11 +10,12 @@ import typer
 from rich.text import Text
 
 from connector.cli.arguments import AsJson, is_confirmed, topic_named
-from connector.cli.dead_letters.choosing import Chosen, chosen, progress
+from connector.cli.dead_letters.choosing import Chosen, chosen
 from connector.cli.dead_letters.reading import tell_none
 from connector.cli.dead_letters.showing import print_counts, print_json
 from connector.cli.errors import CommandError, ExitCode, why_unread
 from connector.cli.printing import console
+from connector.cli.progress import progress
 from connector.deadletters.deciding import DID, WHY, Plan, Rules, parking_topic
 from connector.deadletters.evidence import Finding
 from connector.deadletters.landing import why_not_sent_to, why_not_set_aside_in
@@ -204,7 +205,7 @@ class Run:
                 rules,
                 {**chosen.as_spelled, **spelled},
                 name=name,
-                work=chosen.quietly if as_json else chosen.work,
+                work=chosen.work(quiet=as_json),
                 findings=findings,
             )
         except InvalidNameError as error:
