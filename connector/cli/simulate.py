@@ -27,7 +27,7 @@ _OPTIONS: Final = {
     "api_keys": "--api-key",
     "lists": "--list",
     "script_from": "--script-from",
-    "identities": "--identify",
+    "identify": "--identify",
 }
 """The option behind a setting of the simulator, where the option's own check is not strict enough."""
 
@@ -99,7 +99,7 @@ def simulate(
         "lists": tuple(list_number) if list_number else None,
         "fast": fast,
         "switches": load_switches(switches) if switches is not None else Switches(),
-        "identities": {"send": identify},
+        "identify": identify,
         "faults": _with_latency(load_faults(faults) if faults is not None else Faults(), latency_ms),
         "script": load_script(script) if script is not None else (),
         "script_from": script_from,

@@ -5,8 +5,7 @@ from typing import Final
 
 import msgspec
 
-from connector.simulator.endpoints import SEND
-from connector.simulator.settings import Identities
+from connector.simulator.endpoints import CONTACTS, HISTORY_CLICKS, HISTORY_SENDS, SEND
 
 Record = Mapping[str, object]
 Extractor = Callable[[Record], str | None]
@@ -14,13 +13,20 @@ Extractor = Callable[[Record], str | None]
 WHOLE: Final = "*"
 
 
-def extractors(identities: Identities) -> dict[str, Extractor]:
-    """Return an extractor for each operation, by its name."""
-    return {name: extractor(getattr(identities, name)) for name in Identities.model_fields}
+IDENTITIES: Final[Mapping[str, str]] = {
+    CONTACTS.name: "list_number+phone_number",
+    HISTORY_SENDS.name: "id",
+    HISTORY_CLICKS.name: "message_id",
+}
+"""What makes a record itself, by operation; messages have a setting for it, of all others the whole record counts."""
 
 
 def extractor(definition: str) -> Extractor:
-    """Compile the definition of an identity: a path, several joined by `+`, or `*`."""
+    """Compile the definition of an identity.
+
+    It is a path into the record (`body`, `contact_data.custom_fields.event_id`), several joined by `+` (their values
+    are joined by `|`), or `*` for the record's whole JSON with sorted names. A record that lacks a path has none.
+    """
     if definition == WHOLE:
         return whole
     paths = [tuple(path.split(".")) for path in definition.split("+")]

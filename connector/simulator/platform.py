@@ -31,7 +31,7 @@ from connector.simulator.endpoints import (
 )
 from connector.simulator.faults import HEALTHY, Faults
 from connector.simulator.http import Request
-from connector.simulator.identity import Record, extractors, searched_text
+from connector.simulator.identity import IDENTITIES, Record, extractor, searched_text, whole
 from connector.simulator.ledger import Ledger
 from connector.simulator.rules import Rules, history_kind, text_of
 from connector.simulator.settings import SimulatorSettings
@@ -55,7 +55,10 @@ class Platform:
         self._fast = settings.fast
         self._ledger = ledger
         self._account = Account(settings.seed, settings.lists)
-        self._identify = extractors(settings.identities)
+        self._identify = {
+            operation: extractor(definition)
+            for operation, definition in {**IDENTITIES, SEND.name: settings.identify}.items()
+        }
         self._rules = Rules(settings.switches, settings.lists)
         self._times_failed: dict[tuple[str, int], int] = {}
 
@@ -276,7 +279,7 @@ class Platform:
         else:
             tally.revenue += float(record["revenue"])  # type: ignore[arg-type]  # the checks saw a number
         tally.good += 1
-        tally.accepted.append(self._identify[operation.name](record))
+        tally.accepted.append(self._identify.get(operation.name, whole)(record))
         return None
 
     def _is_repeated_message(self, message: Record, default_list: object, *, now: float) -> bool:

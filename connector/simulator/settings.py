@@ -74,26 +74,6 @@ def _check_identity(definition: str) -> str:
     return definition
 
 
-_Identity = Annotated[str, AfterValidator(_check_identity)]
-
-
-class Identities(Model):
-    """What makes a record itself in the ledger, for each kind of record.
-
-    A path into the record (`body`, `contact_data.custom_fields.event_id`), several joined by `+` (their values are
-    joined by `|`), or `*` for the record's whole JSON with sorted names. A record that lacks a path is counted as
-    accepted, without an identity.
-    """
-
-    send: _Identity = "body"
-    contacts: _Identity = "list_number+phone_number"
-    revenue: _Identity = "*"
-    history_import: _Identity = "*"
-    history_sends: _Identity = "id"
-    history_clicks: _Identity = "message_id"
-    history_revenue: _Identity = "*"
-
-
 class SimulatorSettings(Model):
     """Everything a simulator is started with."""
 
@@ -111,7 +91,9 @@ class SimulatorSettings(Model):
         default=False, description="Only count the records of bulk requests; neither check nor remember them."
     )
     switches: Switches = Switches()
-    identities: Identities = Identities()
+    identify: Annotated[str, AfterValidator(_check_identity)] = Field(
+        default="body", description="What makes a message itself in the ledger; see `identity.extractor`."
+    )
     faults: Faults = Faults()
     script: tuple[ScriptStep, ...] = ()
     script_from: Literal["first_request", "start"] = "first_request"

@@ -123,14 +123,14 @@ RECORDS = st.dictionaries(
 @given(
     path=st.sampled_from(sorted(ENDPOINTS)),
     records=st.lists(RECORDS | VALUES, max_size=4),
-    identities=st.sampled_from(["*", "id", "to+body", "id.id"]),
+    identify=st.sampled_from(["*", "id", "to+body", "id.id"]),
 )
-def test_no_record_however_odd_brings_the_simulator_down(path: str, records: list[object], identities: str) -> None:
+def test_no_record_however_odd_brings_the_simulator_down(path: str, records: list[object], identify: str) -> None:
     operation = ENDPOINTS[path].operation
     document = {operation.array: records} if ENDPOINTS[path].bulk else (records or [None])[0]
     body = json.dumps(document).encode()
     subject = behaviour(
-        identities={operation.name: identities},
+        identify=identify,
         faults={"poison": [{"text": "no such text"}], "record_codes": [{"text": "no such text", "code": "x"}]},
     )
 

@@ -17,8 +17,8 @@ def test_a_record_is_counted_by_the_text_of_its_message(served: Served) -> None:
 
 
 def test_an_identity_may_be_made_of_several_paths_or_of_the_whole_record(serve: Serve) -> None:
-    served = serve(identities={"send": "to+contact_data.custom_fields.event_id"})
-    whole = serve(identities={"send": "*"})
+    served = serve(identify="to+contact_data.custom_fields.event_id")
+    whole = serve(identify="*")
 
     served.send("text", contact_data={"custom_fields": {"event_id": 7}})
     whole.send("text")
@@ -28,7 +28,7 @@ def test_an_identity_may_be_made_of_several_paths_or_of_the_whole_record(serve: 
 
 
 def test_a_record_that_lacks_its_identity_is_accepted_and_counted_apart(serve: Serve) -> None:
-    served = serve(identities={"send": "metadata.id"})
+    served = serve(identify="metadata.id")
 
     served.send("a", "b", metadata={"other": 1})
     served.send("c", metadata="text")
