@@ -15,6 +15,9 @@ from connector.deadletters.lines import FIELDS, FORMAT, InvalidLineError, bytes_
 
 MAX_LINE: Final = 5_000_000
 
+MAX_SAMPLES: Final = 1_000
+"""Samples of one file that are taken; the others are left."""
+
 _EXPORTED: Final = json.dumps(FORMAT).encode()
 
 _Row = tuple[Partition, bytes | None, bytes | None, Headers, int]
@@ -25,15 +28,15 @@ class InvalidSampleError(ValueError):
     """A line is not a sample; the text says which."""
 
 
-def read_samples(lines: Iterable[bytes], *, records: bool, topic: str, limit: int) -> list[Chunk]:
-    """Return the records of a file as chunks of one each, at most `limit`; without a topic, they are of `topic`.
+def read_samples(lines: Iterable[bytes], *, records: bool, topic: str) -> list[Chunk]:
+    """Return the records of a file as chunks of one each, at most `MAX_SAMPLES`; without a topic, they are of `topic`.
 
     With `records`, each line is a record; otherwise it is a value, taken as it is, unless it is an exported dead
     letter. Offsets count up. Raises `InvalidSampleError`.
     """
     counts: Counter[Partition] = Counter()
     chunks = []
-    for partition, key, value, headers, at_ms in _rows(lines, records=records, topic=topic, limit=limit):
+    for partition, key, value, headers, at_ms in _rows(lines, records=records, topic=topic):
         chunks.append(
             Chunk(
                 partition,
@@ -50,13 +53,13 @@ def read_samples(lines: Iterable[bytes], *, records: bool, topic: str, limit: in
     return chunks
 
 
-def _rows(lines: Iterable[bytes], *, records: bool, topic: str, limit: int) -> Iterator[_Row]:
+def _rows(lines: Iterable[bytes], *, records: bool, topic: str) -> Iterator[_Row]:
     taken = 0
     for number, line in enumerate(lines, start=1):
         text = line.rstrip(b"\r\n")
         if not text.strip():
             continue
-        if taken == limit:
+        if taken == MAX_SAMPLES:
             return
         taken += 1
         if len(text) > MAX_LINE:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,11 +91,8 @@ def _sampled(flow: StreamSettings, sample: Path, topic: str | None, *, records: 
 
     name = topic or (flow.topics[0] if flow.topics else "sample")
     try:
-        if str(sample) == "-":
-            chunks = read_samples(sys.stdin.buffer, records=records, topic=name, limit=1_000)
-        else:
-            with sample.open("rb") as lines:
-                chunks = read_samples(lines, records=records, topic=name, limit=1_000)
+        with nullcontext(sys.stdin.buffer) if str(sample) == "-" else sample.open("rb") as lines:
+            chunks = read_samples(lines, records=records, topic=name)
     except OSError as error:
         raise CommandError(
             f"cannot read {sample}: {error.strerror}", way_out="name another file with --sample"

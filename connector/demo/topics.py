@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from confluent_kafka import (
     Consumer,
@@ -24,7 +24,6 @@ from confluent_kafka.cimpl import NewTopic
 Headers = Sequence[tuple[str, bytes | None]]
 Properties = Mapping[str, str | int | float | bool]
 """librdkafka properties, for instance for security; they override those that are set here."""
-Isolation = Literal["read_committed", "read_uncommitted"]
 
 _REQUEST_TIMEOUT_SECS: Final = 30
 _LEADER_TIMEOUT_SECS: Final = 5
@@ -129,9 +128,9 @@ class Topics:
         """Produce records and return their positions; see the function of that name."""
         return produce(self._bootstrap_servers, topic, records, partition=partition)
 
-    def read(self, topic: str, *, isolation: Isolation = "read_committed", timeout_secs: float = 60) -> list[Message]:
+    def read(self, topic: str, *, timeout_secs: float = 60) -> list[Message]:
         """Return a topic's records, partition by partition in order of offset; see `read_topic`."""
-        chunks = read_topic(self._bootstrap_servers, topic, isolation=isolation, timeout_secs=timeout_secs)
+        chunks = read_topic(self._bootstrap_servers, topic, timeout_secs=timeout_secs)
         return sorted((message for chunk in chunks for message in chunk), key=position_of)
 
     def ends(self, topic: str) -> dict[int, int]:
@@ -208,29 +207,23 @@ def position_of(message: Message) -> Position:
     return Position(topic, partition, offset)
 
 
-def read_topic(
-    bootstrap_servers: str,
-    topic: str,
-    *,
-    isolation: Isolation = "read_committed",
-    timeout_secs: float = 60,
-) -> Iterator[list[Message]]:
-    """Yield a topic's records in chunks, from the first to the end at the time of the call.
+def read_topic(bootstrap_servers: str, topic: str, *, timeout_secs: float = 60) -> Iterator[list[Message]]:
+    """Yield a topic's committed records in chunks, from the first to the end at the time of the call.
 
-    With `read_committed`, it waits for transactions that are open below that end: their records are then read, or known
-    to be aborted. Raises `TimeoutError` if the end is not reached in `timeout_secs`, `KafkaException` for errors.
+    It waits for transactions that are open below that end: their records are then read, or known to be aborted. Raises
+    `TimeoutError` if the end is not reached in `timeout_secs`, `KafkaException` for errors.
     """
     own: Properties = {
         "group.id": "reader",  # never joined, never committed to
         "enable.auto.commit": False,
-        "isolation.level": isolation,
+        "isolation.level": "read_committed",
         "auto.offset.reset": "error",
         "enable.partition.eof": True,
     }
     consumer = Consumer({**_client(bootstrap_servers), **own, **_FAST_READER})
     try:
         deadline = time.monotonic() + timeout_secs
-        # A consumer's own query would stop at the first open transaction with `read_committed`.
+        # A consumer's own query would stop at the first open transaction.
         asking = _client(bootstrap_servers)
         admin = _acquainted(asking)
         starts, ends = (_offsets(asking, topic, spec, deadline, admin) for spec in (_EARLIEST, _LATEST))
