@@ -12,7 +12,7 @@ from connector.core.verdicts import RECORD_CODES
 from connector.deadletters.deciding import WHY
 from connector.telemetry.runbook import hold_page
 from reference.markdown import page, table
-from reference.telling import Told, of_commands, texts_given, texts_returned
+from reference.messages import Message, of_commands, texts_given, texts_returned
 
 COMMANDS: Final[Mapping[str, str]] = {
     "dead-letters": "dead_letters",
@@ -86,8 +86,8 @@ def _of_commands() -> Iterator[str]:
         yield table(("Message", "Exit code", "What to do"), map(_row, of_commands(place)))
 
 
-def _row(told: Told) -> tuple[str, ...]:
-    return _spelled(told.text), _code(ExitCode[told.code]), told.way_out.replace("<", "&lt;")
+def _row(message: Message) -> tuple[str, ...]:
+    return _spelled(message.text), _code(ExitCode[message.code]), message.way_out.replace("<", "&lt;")
 
 
 def _spelled(text: str) -> str:
@@ -157,12 +157,12 @@ def _of_settings() -> Iterator[str]:
             texts_given("kafka/trial.py", "Fault"),
         ),
     )
-    told: set[str] = set()
+    listed: set[str] = set()
     for name, way_out, texts in families:
         yield f"### {name}"
         yield way_out
-        new = [text for text in dict.fromkeys(texts) if text not in told]
-        told.update(new)
+        new = [text for text in dict.fromkeys(texts) if text not in listed]
+        listed.update(new)
         if new:
             yield _listed(new)
 

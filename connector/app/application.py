@@ -30,8 +30,8 @@ from connector.config.streams import StreamSettings, naming
 from connector.cpus import USABLE
 from connector.deadletters.automatic import AutomaticRedrive
 from connector.kafka import configs
+from connector.kafka.call_thread import first_answer
 from connector.kafka.errors import KafkaTroubleError, RetriableError
-from connector.kafka.lent import first_answer
 from connector.kafka.topics import Topics
 from connector.memory import calm_collector, tune_allocator
 from connector.processes import hear_requests

@@ -14,8 +14,8 @@ from connector.config.secrets import Secrets
 from connector.config.settings import Settings
 from connector.config.streams import StreamSettings
 from connector.kafka import configs
+from connector.kafka.call_thread import first_answer
 from connector.kafka.errors import KafkaTroubleError
-from connector.kafka.lent import first_answer
 from connector.kafka.permissions import Permissions
 from connector.kafka.publisher import TransactionalPublisher
 from connector.kafka.topics import Topics

@@ -73,8 +73,8 @@ RESTARTS: Final = RestartPolicy(
     final_at_first=frozenset({ExitCode.BAD_SETTINGS, ExitCode.BROKER_UNREACHABLE}),
     killed=ExitCode.STOPPED_IN_DOUBT,
     # A worker handles SIGTERM in order from when it may have begun anything.
-    unborn=ExitCode.OK,
-    unborn_signal=signal.SIGTERM,
+    not_started=ExitCode.OK,
+    not_started_signal=signal.SIGTERM,
 )
 """How a supervisor treats the exit codes of its workers."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from connector.core.batching import Batch, Batcher
 from connector.core.chunks import Chunk
-from connector.core.ordering import Laned, Lineup
+from connector.core.ordering import KeyQueues, LaneChunk
 from connector.core.pacing import Pacer
 from connector.core.results import Finished
 
@@ -20,9 +20,9 @@ class Admission:
     well: its window starts when the record was taken in.
     """
 
-    def __init__(self, batcher: Batcher, *, lineup: Lineup | None = None, pacer: Pacer | None = None) -> None:
+    def __init__(self, batcher: Batcher, *, key_queues: KeyQueues | None = None, pacer: Pacer | None = None) -> None:
         self.batcher = batcher
-        self.lineup = lineup
+        self.key_queues = key_queues
         self.pacer = pacer
         self.lots = 0
         """How many lots waited for their pace and were released."""
@@ -31,24 +31,24 @@ class Admission:
     def held_bytes(self) -> int:
         """Bytes of the records in open batches and of those that wait here."""
         held = self.batcher.open_bytes
-        for part in (self.lineup, self.pacer):
+        for part in (self.key_queues, self.pacer):
             if part is not None:
                 held += part.waiting_bytes
         return held
 
-    def take(self, lanes: Sequence[Laned], *, now: float) -> list[Batch]:
+    def take(self, lanes: Sequence[LaneChunk], *, now: float) -> list[Batch]:
         """Take in a prepared chunk, divided by lane."""
         closed: list[Batch] = []
-        for lane, chunk in lanes if self.lineup is None else self.lineup.admit(lanes, now=now):
+        for lane, chunk in lanes if self.key_queues is None else self.key_queues.admit(lanes, now=now):
             closed += self._pass(lane, chunk, since=now, now=now)
         return closed
 
     def settled(self, items: Iterable[Finished], *, now: float, at_most: int | None = None) -> list[Batch]:
         """Admit the next record of each key of `items`, whose results are committed; `at_most` as in `due`."""
-        if self.lineup is None:
+        if self.key_queues is None:
             return []
         closed: list[Batch] = []
-        released = self.lineup.settled(items)
+        released = self.key_queues.settled(items)
         for turn in released:
             closed += self._pass(turn.lane, turn.chunk, since=turn.since, now=now)
         return closed + self.batcher.due(now=now, at_most=at_most) if released else closed
@@ -74,7 +74,7 @@ class Admission:
 
     def keep(self, wanted: Callable[[Chunk], bool]) -> None:
         """Drop the chunks for which `wanted` is false."""
-        for part in (self.batcher, self.lineup, self.pacer):
+        for part in (self.batcher, self.key_queues, self.pacer):
             if part is not None:
                 part.keep(wanted)
 

@@ -14,7 +14,7 @@ State = Literal["closed", "open", "half_open"]
 HEALTHY_SHARE = 0.5
 """If no more than this share of the other batches pass, a failure is the platform's and not the batch's own."""
 
-REMEMBERED = 32
+MAX_FAMILIES = 32
 """Families whose last results are remembered."""
 
 
@@ -55,13 +55,13 @@ class Gate:
         self.next_probe_at = 0.0
         self._delay = 0.0
         self._in_a_row = 0
-        self._told_in_a_row = 0
-        self._heard: dict[int, tuple[bool, float]] = {}
+        self._throttled_in_a_row = 0
+        self._family_health: dict[int, tuple[bool, float]] = {}
         """For each family, least recently updated first: whether none of it has failed, and the time of its last
         answer. A family that keeps failing counts once, or a few bad records would look like an outage and be retried
         forever. One that passed after a failure does not count as healthy either, or a platform that fails most
         requests would look healthy."""
-        self._beneath: Hold | None = None
+        self._replaced_hold: Hold | None = None
         """A hold that a probe ends, replaced for now by a hold of the operator."""
         self._failing: set[int] = set()
         """Families that failed since a batch last passed."""
@@ -74,10 +74,10 @@ class Gate:
         """Note that the platform itself answered a batch; return whether this closed the gate."""
         self._note(family, passed=True, now=now, suspect=suspect)
         self._passed_at = now
-        self._in_a_row = self._told_in_a_row = 0
+        self._in_a_row = self._throttled_in_a_row = 0
         self._failing.clear()
         self._gave_up = False
-        self._beneath = None
+        self._replaced_hold = None
         reopened = self.hold is not None and self.hold.ends == "probe"
         if reopened:
             self.state, self.hold = "closed", None
@@ -98,12 +98,12 @@ class Gate:
             return True
         return False
 
-    def told_to_wait(self, family: int, *, now: float, others_pass: bool, suspect: bool = False) -> bool:
-        """Note that a batch was told to wait; return whether this is meant for all batches, because nothing passes."""
+    def throttled(self, family: int, *, now: float, others_pass: bool, suspect: bool = False) -> bool:
+        """Note that a batch was throttled; return whether this is meant for all batches, because nothing passes."""
         self._note(family, passed=False, now=now, suspect=suspect)
         self._failing.add(family)
-        self._told_in_a_row += not others_pass
-        return self.state != "closed" or self._told_in_a_row >= self._policy.failures
+        self._throttled_in_a_row += not others_pass
+        return self.state != "closed" or self._throttled_in_a_row >= self._policy.failures
 
     def refused(self, family: int, reason: str, *, now: float, detail: str) -> bool:
         """Note an answer that says that nothing can work; return whether this began a hold.
@@ -120,7 +120,7 @@ class Gate:
         self._open(Hold(reason, now, detail, "probe"), self._policy.hold_probe_secs, now)
         return True
 
-    def blamed(self, family: int, *, now: float, suspect: bool = False) -> None:
+    def records_rejected(self, family: int, *, now: float, suspect: bool = False) -> None:
         """Note that a batch was rejected for its own records."""
         self._note(family, passed=False, now=now, suspect=suspect)
 
@@ -130,12 +130,12 @@ class Gate:
 
     def stop(self, reason: str, *, now: float, detail: str) -> bool:
         """Hold until the operator resumes; return whether the reason is new."""
-        news = self.hold is None or self.hold.reason != reason
-        if news:
+        is_new = self.hold is None or self.hold.reason != reason
+        if is_new:
             if self.hold is not None and self.hold.ends == "probe":
-                self._beneath = self.hold
+                self._replaced_hold = self.hold
             self.state, self.hold = "open", Hold(reason, now, detail, "operator")
-        return news
+        return is_new
 
     def resume(self) -> None:
         """End any hold, on the operator's request.
@@ -143,9 +143,9 @@ class Gate:
         A hold for a probe that was replaced comes back, and its probe is due at once.
         """
         self.state, self.hold, self._in_a_row = "closed", None, 0
-        if self._beneath is not None:
-            self._open(self._beneath, 0.0, self._beneath.since)
-            self._beneath = None
+        if self._replaced_hold is not None:
+            self._open(self._replaced_hold, 0.0, self._replaced_hold.since)
+            self._replaced_hold = None
 
     def probe_due(self, *, now: float) -> bool:
         """Return whether it is time to probe the platform."""
@@ -167,16 +167,16 @@ class Gate:
         else:
             self._reopen(now)
 
-    def rest(self) -> bool:
+    def close_idle(self) -> bool:
         """Close a half-open gate when no record is left to let through; return whether this closed it.
 
         The records that were waiting may have been given up. Without this, the stream would hold until a new record
         arrives.
         """
-        rests = self.state == "half_open"
-        if rests:
+        closes = self.state == "half_open"
+        if closes:
             self.state, self.hold, self._in_a_row = "closed", None, 0
-        return rests
+        return closes
 
     def others_pass(self, family: int, *, since: float) -> bool:
         """Return whether the platform has worked for others since `since`, so that a failure is this family's own.
@@ -191,16 +191,16 @@ class Gate:
 
     def others_passed(self, family: int, *, since: float) -> bool:
         """Return whether a batch passed since `since` and most other families with an answer since then are healthy."""
-        others = [well for other, (well, at) in self._heard.items() if other != family and at >= since]
+        others = [healthy for other, (healthy, at) in self._family_health.items() if other != family and at >= since]
         return self._passed_at >= since and (not others or sum(others) > HEALTHY_SHARE * len(others))
 
     def _note(self, family: int, *, passed: bool, now: float, suspect: bool = False) -> None:
         if suspect:
             return
-        well, _ = self._heard.pop(family, (True, 0.0))
-        self._heard[family] = passed and well, now
-        if len(self._heard) > REMEMBERED:
-            del self._heard[next(iter(self._heard))]
+        healthy, _ = self._family_health.pop(family, (True, 0.0))
+        self._family_health[family] = passed and healthy, now
+        if len(self._family_health) > MAX_FAMILIES:
+            del self._family_health[next(iter(self._family_health))]
 
     def allowed(self, active: int) -> int | None:
         """Return how many more batches may start while `active` requests are in flight; None means any number."""

@@ -16,7 +16,7 @@ from connector.core.packing import PackedKeys, PackedValues, packed, unpacked
 
 Headers = list[tuple[str, bytes | None]]
 
-_SPELLED: Final = re.compile(r"([^:\[\] ]+)(?::([0-9]{1,9})| ?\[([0-9]{1,9})\])")
+_TEXT_FORM: Final = re.compile(r"([^:\[\] ]+)(?::([0-9]{1,9})| ?\[([0-9]{1,9})\])")
 
 
 class Partition(NamedTuple):
@@ -32,7 +32,7 @@ class Partition(NamedTuple):
     @classmethod
     def read(cls, text: str) -> "Partition":
         """Parse `topic:number`, or kcat's `topic [number]`; raises `ValueError`."""
-        found = _SPELLED.fullmatch(text)
+        found = _TEXT_FORM.fullmatch(text)
         if found is None:
             raise ValueError("should be TOPIC:NUMBER")
         return cls(found[1], int(found[2] or found[3]))

@@ -23,7 +23,7 @@ from typing import Literal
 
 from connector.core.batching import Batch, wire_size
 from connector.core.chunks import Chunk, Partition, source_bytes
-from connector.core.crowding import Crowding
+from connector.core.metadata_room import MetadataRoom
 from connector.core.partition import NOTHING_PLANNED, ROOM_TO_SETTLE, PartitionState, PlannedCommit
 from connector.core.progress import MAX_METADATA, Progress, Range, encode, runs
 from connector.core.remembered import Remembered
@@ -83,7 +83,7 @@ class Intake:
 NOTHING = Intake((), ())
 
 
-PlaceName = Literal["unread", "ready", "crowded", "waiting", "posted", "answered", "elsewhere"]
+PlaceName = Literal["unread", "ready", "no_room", "waiting", "posted", "answered", "elsewhere"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Flow:
         self.active_records = 0
         self.held_bytes = 0
         self._dirty: set[Partition] = set()
-        self.crowding = Crowding(self._is_oldest)
+        self.metadata_room = MetadataRoom(self._is_oldest)
         self.remembered = Remembered(ANSWERS_PER_IN_FLIGHT * limits.max_in_flight_records)
         self._serial = 0
         self._witness = -1
@@ -195,7 +195,7 @@ class Flow:
             if state is not None:
                 self.remembered.release(state)
             self._dirty.discard(partition)
-            self.crowding.forget(partition)
+            self.metadata_room.forget(partition)
         self._prune_unstarted()
         finished, self.finished = self.finished, deque()
         for item in finished:
@@ -341,7 +341,7 @@ class Flow:
 
         It was certainly not accepted, except for chunks that are marked as resent.
         """
-        self.remembered.not_taken(batch.chunks)
+        self.remembered.note_not_accepted(batch.chunks)
         pruned = self._startable(batch)
         if pruned is not None:
             self.held_bytes += _bytes(pruned)
@@ -431,8 +431,8 @@ class Flow:
                 return Place("waiting", batch.id, batch.attempts, at)
         for batch in self.ready:
             if holds(batch.chunks):
-                is_crowded = partition in self.crowding.full_for_retries
-                return Place("crowded" if is_crowded else "ready", batch.id, batch.attempts)
+                has_no_room = partition in self.metadata_room.full_for_retries
+                return Place("no_room" if has_no_room else "ready", batch.id, batch.attempts)
         return Place("elsewhere")
 
     def oldest_ms(self) -> int | None:
@@ -507,7 +507,7 @@ class Flow:
             while state.reads and state.reads[0][0] <= state.base:
                 state.reads.popleft()
             length = len(tick.offsets[partition][1])
-            self.crowding.committed(partition, shorter=length < state.committed_length)
+            self.metadata_room.committed(partition, shorter=length < state.committed_length)
             state.committed, state.committed_length = tick.progress[partition], length
         for item in tick.settle:
             self.held_bytes -= item.bytes
@@ -549,7 +549,7 @@ class Flow:
         """Note, for partitions that are gone, what a tick may have committed, and that its batches were not posted."""
         self.remembered.note_committable(tick.progress)
         for _, batch in tick.start:
-            self.remembered.not_taken(batch.chunks)
+            self.remembered.note_not_accepted(batch.chunks)
 
     def _take_finished(self) -> list[Finished]:
         settle: list[Finished] = []
@@ -557,7 +557,7 @@ class Flow:
         records = size = 0
         while self.finished:
             item = self.finished[0]
-            if self.crowding.must_wait(item.chunks, self.crowding.stuck):
+            if self.metadata_room.must_wait(item.chunks, self.metadata_room.stuck):
                 passed_over.append(self.finished.popleft())
                 continue
             records += item.count
@@ -570,7 +570,7 @@ class Flow:
 
     def _take_startable(self, now: float, slots: int, *, trial: bool) -> list[tuple[int, Batch]]:
         start: list[tuple[int, Batch]] = []
-        crowded: list[Batch] = []
+        deferred: list[Batch] = []
         records, suspects = self.active_records, self._room_for_suspects(slots)
         has_witness = self._witness in self.active  # otherwise nothing that passes there could rule out an outage
         has_larger = self._larger in self.active
@@ -579,7 +579,7 @@ class Flow:
             if taken is None:
                 break
             batch, is_witness, rest = self._with_room(taken, may_testify=not has_witness)
-            crowded += [rest] if rest else []
+            deferred += [rest] if rest else []
             if batch is None:
                 self.queue.keep_turn(taken)
                 continue
@@ -602,7 +602,7 @@ class Flow:
             suspects -= batch.suspect
             start.append((self._serial, batch))
         if slots:
-            self.queue.crowd_out(crowded)
+            self.queue.defer(deferred)
         return start
 
     def _first_of(self, batch: Batch, most: int) -> Batch:
@@ -624,12 +624,12 @@ class Flow:
         A witness was never posted, and is let in where only records that were posted before have room: if it passes
         while others fail, there is no outage.
         """
-        crowding = self.crowding
-        if not crowding.part_must_wait(batch.chunks, crowding.full):
+        room = self.metadata_room
+        if not room.part_must_wait(batch.chunks, room.full):
             return batch, False, None
         is_witness = may_testify and not batch.was_posted
-        full = crowding.full_for_retries if is_witness or batch.was_posted else crowding.full
-        if not crowding.part_must_wait(batch.chunks, full):
+        full = room.full_for_retries if is_witness or batch.was_posted else room.full
+        if not room.part_must_wait(batch.chunks, full):
             return batch, is_witness, None
         if all(chunk.partition in full for chunk in batch.chunks):
             return None, is_witness, batch
@@ -658,18 +658,18 @@ class Flow:
         cuts: dict[Partition, PlannedCommit] = {}
         for partition in partitions:
             state, begun = self.partitions[partition], started.get(partition, [])
-            if partition in written and partition in self.crowding.full_for_retries:
+            if partition in written and partition in self.metadata_room.full_for_retries:
                 cuts[partition] = NOTHING_PLANNED  # its results alone fill the metadata
                 continue
             done = settled.get(partition, [])
             state.reach(max(stop for _, stop in (*done, *begun, (0, state.committed.in_flight.stop))))
             planned = state.plan(done, begun, mark=self._mark)
-            room = self.crowding.room_to_start(partition) if begun else ROOM_TO_SETTLE
+            room = self.metadata_room.room_to_start(partition) if begun else ROOM_TO_SETTLE
             if not planned.fits(self.limits.max_metadata, room):
                 planned = cuts[partition] = (
                     NOTHING_PLANNED if partition in written else self._plan_less(state, done, begun)
                 )
-                self.crowding.note(partition, stuck=planned.stuck)
+                self.metadata_room.note(partition, stuck=planned.stuck)
             if planned.metadata:
                 fits[partition] = planned
         self._dirty -= fits.keys()

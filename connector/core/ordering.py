@@ -55,14 +55,14 @@ _Row = tuple[int, Any, Any, Any, Any, Any, bytes, _Kind, tuple[float, int, int]]
 """Offset, value, key, headers, timestamp, list, wire, kind, and of its chunk: arrival time, `oldest_ms`,
 `header_bytes`."""
 
-_OFFSET, _VALUE, _KEY, _WIRE, _KIND, _CAME = 0, 1, 2, 6, 7, 8
+_OFFSET, _VALUE, _KEY, _WIRE, _KIND, _ARRIVAL = 0, 1, 2, 6, 7, 8
 
-Laned = tuple[str | None, Chunk]
+LaneChunk = tuple[str | None, Chunk]
 """A lane and prepared records for it."""
 
 
 @dataclass(slots=True)
-class _Line:
+class _KeyState:
     """One partition under one assignment. A key with waiting records is always busy."""
 
     epoch: int
@@ -73,31 +73,31 @@ class _Line:
     bytes: int = 0
 
 
-class Lineup:
+class KeyQueues:
     """Lets the records of each key go one after another. Records without a key never wait."""
 
     def __init__(self) -> None:
-        self._lines: dict[Partition, _Line] = {}
+        self._states: dict[Partition, _KeyState] = {}
         self.waiting_bytes = 0
 
     @property
     def waiting_records(self) -> int:
         """How many records wait for an earlier one with their key."""
-        return sum(line.count for line in self._lines.values())
+        return sum(state.count for state in self._states.values())
 
-    def admit(self, lanes: Sequence[Laned], *, now: float) -> list[Laned]:
+    def admit(self, lanes: Sequence[LaneChunk], *, now: float) -> list[LaneChunk]:
         """Return the part of a prepared chunk, divided by lane, that may go now; the rest waits, in offset order."""
         keys: Sequence[bytes | None] | None = lanes[0][1].keys if lanes else None
         if keys is None:
             return list(lanes)
         if len(lanes) > 1:
             keys = [key for _, chunk in lanes for key in chunk.keys or ()]
-        line = self._line_of(lanes[0][1])
+        state = self._state_of(lanes[0][1])
         wanted = set(keys)
         keyless = keys.count(None) if None in wanted else 0
         wanted.discard(None)
-        if len(wanted) == len(keys) - keyless and line.busy.isdisjoint(wanted):
-            line.busy |= wanted  # type: ignore[arg-type] # None was removed
+        if len(wanted) == len(keys) - keyless and state.busy.isdisjoint(wanted):
+            state.busy |= wanted  # type: ignore[arg-type] # None was removed
             return list(lanes)
         places: Sequence[int] = range(len(keys))
         if len(lanes) > 1:  # lanes follow one another, but order is by offset
@@ -106,12 +106,12 @@ class Lineup:
         # A dict keeps the last value given for a key: iterating backwards, that is the first record of the key.
         backwards = places[::-1]
         first = dict(zip(map(keys.__getitem__, backwards), backwards, strict=True))
-        free = wanted - line.busy
+        free = wanted - state.busy
         go = set(map(first.__getitem__, free))
         if keyless:
             go.update([index for index, key in enumerate(keys) if key is None])
-        line.busy |= free  # type: ignore[arg-type] # None was removed
-        return self._part(line, lanes, go, now)
+        state.busy |= free  # type: ignore[arg-type] # None was removed
+        return self._part(state, lanes, go, now)
 
     def settled(self, items: Iterable[Finished]) -> list[Released]:
         """Return the records whose turn has come, now that the results of these items are committed."""
@@ -120,66 +120,66 @@ class Lineup:
             if not item.was_batched or item.recalled:  # these never made a key busy
                 continue
             for chunk in item.chunks:
-                line = self._lines.get(chunk.partition)
-                if line is not None and line.epoch == chunk.epoch and chunk.keys is not None:
+                state = self._states.get(chunk.partition)
+                if state is not None and state.epoch == chunk.epoch and chunk.keys is not None:
                     freed[chunk.partition].update(chunk.keys)
         released = []
         for partition, keys in freed.items():
-            released += self._next(partition, self._lines[partition], keys)
+            released += self._next(partition, self._states[partition], keys)
         return released
 
     def keep(self, wanted: Callable[[Chunk], bool]) -> None:
         """Forget the partitions for which `wanted` is false, with everything that waits there."""
-        for partition, line in list(self._lines.items()):
-            if not wanted(Chunk(partition, line.epoch, (), [])):
+        for partition, state in list(self._states.items()):
+            if not wanted(Chunk(partition, state.epoch, (), [])):
                 self._forget(partition)
 
-    def _line_of(self, chunk: Chunk) -> _Line:
-        line = self._lines.get(chunk.partition)
-        if line is not None and line.epoch != chunk.epoch:
+    def _state_of(self, chunk: Chunk) -> _KeyState:
+        state = self._states.get(chunk.partition)
+        if state is not None and state.epoch != chunk.epoch:
             self._forget(chunk.partition)
-            line = None
-        if line is None:
-            line = self._lines[chunk.partition] = _Line(chunk.epoch)
-        return line
+            state = None
+        if state is None:
+            state = self._states[chunk.partition] = _KeyState(chunk.epoch)
+        return state
 
     def _forget(self, partition: Partition) -> None:
-        self.waiting_bytes -= self._lines.pop(partition).bytes
+        self.waiting_bytes -= self._states.pop(partition).bytes
 
-    def _part(self, line: _Line, lanes: Sequence[Laned], go: set[int], now: float) -> list[Laned]:
+    def _part(self, state: _KeyState, lanes: Sequence[LaneChunk], go: set[int], now: float) -> list[LaneChunk]:
         """Return the records at the indices `go`, which run over all lanes. The others become rows, in offset order."""
-        going: list[Laned] = []
+        admitted: list[LaneChunk] = []
         rows: list[_Row] = []
         start = 0
         for lane, chunk in lanes:
             numbers = range(start, start + len(chunk))
             chosen = [index - start for index in numbers if index in go]
             if chosen:
-                going.append((lane, chunk.pick(chosen)))
+                admitted.append((lane, chunk.pick(chosen)))
             if len(chosen) < len(chunk):
                 rest = list(_rows(lane, chunk.pick([index - start for index in numbers if index not in go]), now))
                 rows += rest
-                self._owe(line, _bytes(rest))
+                self._add_bytes(state, _bytes(rest))
             start += len(chunk)
         if len(lanes) > 1:
             rows.sort(key=itemgetter(_OFFSET))
-        line.count += len(rows)
-        places = map(line.waiting.__getitem__, map(itemgetter(_KEY), rows))
+        state.count += len(rows)
+        places = map(state.waiting.__getitem__, map(itemgetter(_KEY), rows))
         deque(map(list.append, places, rows), maxlen=0)  # runs entirely in C
-        return going
+        return admitted
 
-    def _next(self, partition: Partition, line: _Line, freed: set[bytes | None]) -> list[Released]:
+    def _next(self, partition: Partition, state: _KeyState, freed: set[bytes | None]) -> list[Released]:
         """Free the keys for which nothing waits, and take the first waiting record of each of the others."""
-        waiting = line.waiting
-        having = waiting.keys() & freed
-        line.busy -= freed - having
-        if not having:
+        waiting = state.waiting
+        next_keys = waiting.keys() & freed
+        state.busy -= freed - next_keys
+        if not next_keys:
             return []
-        rows = [waiting[key].pop(0) for key in having]
-        for key in [key for key in having if not waiting[key]]:
+        rows = [waiting[key].pop(0) for key in next_keys]
+        for key in [key for key in next_keys if not waiting[key]]:
             del waiting[key]
         rows.sort(key=itemgetter(_OFFSET))
-        line.count -= len(rows)
+        state.count -= len(rows)
         kinds = set(map(itemgetter(_KIND), rows))
         if len(kinds) == 1:
             groups = {kinds.pop(): rows}
@@ -187,12 +187,12 @@ class Lineup:
             groups = {kind: [] for kind in dict.fromkeys(map(itemgetter(_KIND), rows))}
             for row in rows:
                 groups[row[_KIND]].append(row)
-        released = [_joined(partition, line.epoch, kind, group) for kind, group in groups.items()]
-        self._owe(line, -sum(map(_bytes, groups.values())))
+        released = [_joined(partition, state.epoch, kind, group) for kind, group in groups.items()]
+        self._add_bytes(state, -sum(map(_bytes, groups.values())))
         return released
 
-    def _owe(self, line: _Line, size: int) -> None:
-        line.bytes += size
+    def _add_bytes(self, state: _KeyState, size: int) -> None:
+        state.bytes += size
         self.waiting_bytes += size
 
 
@@ -204,7 +204,7 @@ def _bytes(rows: Sequence[_Row]) -> int:
     if not kind.is_spliced:
         size += sum(map(len, filter(None, map(itemgetter(_VALUE), rows))))
     if kind.has_headers:
-        size += sum([came[2] for came in map(itemgetter(_CAME), rows)])
+        size += sum([arrival[2] for arrival in map(itemgetter(_ARRIVAL), rows)])
     return size
 
 
@@ -238,7 +238,7 @@ def _rows(lane: str | None, chunk: Chunk, now: float) -> Iterable[_Row]:
 
 def _joined(partition: Partition, epoch: int, kind: _Kind, rows: list[_Row]) -> Released:
     """Return rows of one kind, in ascending offset order, as a chunk."""
-    offsets, values, keys, headers, timestamps, lists, wire, _, came = map(list, zip(*rows, strict=True))
+    offsets, values, keys, headers, timestamps, lists, wire, _, arrival = map(list, zip(*rows, strict=True))
     chunk = Chunk(
         partition=partition,
         epoch=epoch,
@@ -249,8 +249,8 @@ def _joined(partition: Partition, epoch: int, kind: _Kind, rows: list[_Row]) -> 
         timestamps=timestamps if kind.has_timestamps else None,
         lists=lists if kind.has_lists else None,
         wire=values if kind.is_spliced else wire,
-        oldest_ms=min(map(itemgetter(1), came)),
+        oldest_ms=min(map(itemgetter(1), arrival)),
         own_list=kind.own_list,
         resent=kind.resent,
     )
-    return Released(kind.lane, chunk, min(map(itemgetter(0), came)))
+    return Released(kind.lane, chunk, min(map(itemgetter(0), arrival)))

@@ -32,7 +32,7 @@ STALE_SECS: Final = 1_800.0
 CHUNK_BYTES: Final = 120
 """Memory of a waiting record besides its bytes, as in a batch."""
 
-REMEMBERED: Final = 200_000
+MAX_SEEN: Final = 200_000
 """Records from which the lists of unread records are estimated; above it all counts are halved."""
 
 
@@ -119,7 +119,7 @@ class Pacer:
     def admit(self, lane: str | None, chunk: Chunk, *, now: float) -> Chunk | None:
         """Return the records of a prepared chunk that are within the pace of their lists, or None; the others wait."""
         counts = Counter(chunk.lists) if lane is None else {lane: len(chunk)}
-        self._see(counts, now)
+        self._note_seen(counts, now)
         granted = {number: self._grant(number, count, now) for number, count in counts.items()}
         over = {number for number, count in counts.items() if granted[number] < count}
         if not over:
@@ -225,11 +225,11 @@ class Pacer:
             taken.append(first)
         return taken
 
-    def _see(self, counts: Mapping[str, int], now: float) -> None:
+    def _note_seen(self, counts: Mapping[str, int], now: float) -> None:
         """Count records by list; lists that no longer occur, with nothing waiting or charged, are forgotten in time."""
         self._seen.update(counts)
         self._seen_in_all += sum(counts.values())
-        if self._seen_in_all > REMEMBERED:
+        if self._seen_in_all > MAX_SEEN:
             self._seen = Counter({number: count // 2 for number, count in self._seen.items() if count > 1})
             self._seen_in_all = self._seen.total()
             self._lists = {

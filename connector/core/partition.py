@@ -89,7 +89,7 @@ class PartitionState:
             ranges.update(listed)
         return ranges
 
-    def untaken(self) -> RangeSet:
+    def not_accepted(self) -> RangeSet:
         """Return what the committed progress lists as in flight and is not: withdrawn, or never posted."""
         ranges = self.committed.in_flight.copy()
         for start, stop in self.in_flight():

@@ -162,7 +162,7 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
-class Scribe:
+class ResultEncoder:
     """Builds the results of one stream."""
 
     stream: str

@@ -24,7 +24,7 @@ class _Left:
     epoch: int
     committable: list[Progress]
     """Any of these may be committed. If one of them is, nobody else has posted anything since."""
-    untaken: RangeSet
+    not_accepted: RangeSet
     """Offsets that these may list as in flight, although they were never posted or certainly not accepted."""
 
 
@@ -63,7 +63,7 @@ class Remembered:
 
     def release(self, state: PartitionState) -> None:
         """Note what is listed for a partition that is released."""
-        self._left[state.partition] = _Left(state.epoch, [state.committed], state.untaken())
+        self._left[state.partition] = _Left(state.epoch, [state.committed], state.not_accepted())
 
     def assigned(self, state: PartitionState) -> None:
         """Forget what was listed, and the answers for records that have their results by now.
@@ -84,7 +84,7 @@ class Remembered:
         """Return what a progress lists as in flight, except for records that are known not to have been accepted."""
         doubt = progress.in_flight.copy()
         if self.is_ours(partition, progress):
-            for start, stop in self._left[partition].untaken:
+            for start, stop in self._left[partition].not_accepted:
                 doubt.discard(start, stop)
         return doubt
 
@@ -116,7 +116,7 @@ class Remembered:
             if partition in self._left:
                 self._left[partition].committable.append(progress)
 
-    def not_taken(self, chunks: Iterable[Chunk]) -> None:
+    def note_not_accepted(self, chunks: Iterable[Chunk]) -> None:
         """Note records of partitions that are gone that were not accepted.
 
         Resent ones do not count: an earlier post of theirs may have been accepted.
@@ -124,7 +124,7 @@ class Remembered:
         for chunk in chunks:
             left = self._left.get(chunk.partition)
             if left is not None and left.epoch == chunk.epoch and not chunk.resent:
-                left.untaken.update(runs(chunk.offsets))
+                left.not_accepted.update(runs(chunk.offsets))
 
     def answered(self, item: Finished) -> None:
         """Remember results of records that are still listed as in flight because no result was written.

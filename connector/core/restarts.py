@@ -14,8 +14,8 @@ from dataclasses import dataclass
 class RestartPolicy:
     """Waits in seconds, and the meaning of exit codes.
 
-    `order` lists every exit code from best to worst. `killed` and `unborn` are the codes for an exit by a signal:
-    `unborn` for `unborn_signal`, which only ends a worker before it has begun anything.
+    `order` lists every exit code from best to worst. `killed` and `not_started` are the codes for an exit by a signal:
+    `not_started` for `not_started_signal`, which only ends a worker before it has begun anything.
     """
 
     order: tuple[int, ...]
@@ -24,8 +24,8 @@ class RestartPolicy:
     final_at_first: frozenset[int]
     """Codes that are final only for the very first start, when nothing has worked yet."""
     killed: int
-    unborn: int
-    unborn_signal: int
+    not_started: int
+    not_started_signal: int
     base_secs: float = 0.5
     max_secs: float = 60.0
     steady_secs: float = 60.0
@@ -35,7 +35,7 @@ class RestartPolicy:
         """Return the exit code for how a process ended; a negative `code` is the number of a signal."""
         if code >= 0:
             return code
-        return self.unborn if code == -self.unborn_signal else self.killed
+        return self.not_started if code == -self.not_started_signal else self.killed
 
     def worst(self, codes: Iterable[int]) -> int:
         """Return the worst exit code of all workers; an unknown code is worse than any known one."""

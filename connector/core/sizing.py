@@ -18,7 +18,7 @@ LONGEST_WAIT_SECS = 600.0
 SMALLER_FOR_SECS = 600.0
 """How long requests stay small after one was too large: the gateway that rejected it may have been fixed since."""
 
-LATELY_SECS = 60.0
+RECENT_SECS = 60.0
 """How long an accepted body counts for more than a rejected one, since limits can also be lowered."""
 
 LEAST_BYTES = 1_000
@@ -35,7 +35,7 @@ class ByteLimit:
 
     def taken(self, size: int, *, now: float) -> None:
         """Note the size of a body that was accepted, in bytes."""
-        if size >= self._largest or now - self._largest_at > LATELY_SECS:
+        if size >= self._largest or now - self._largest_at > RECENT_SECS:
             self._largest, self._largest_at = size, now
         if now - self._lowered_at > SMALLER_FOR_SECS:
             self._forget()
@@ -49,7 +49,7 @@ class ByteLimit:
         if count == 1:
             self._forget()
             return
-        taken = self._largest if now - self._largest_at <= LATELY_SECS else 0
+        taken = self._largest if now - self._largest_at <= RECENT_SECS else 0
         self.limit = min(self.limit, max(size // 2, taken, LEAST_BYTES))
         self._lowered_at = now
 

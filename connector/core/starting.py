@@ -27,7 +27,7 @@ class StartQueue:
         self._serial = 0
         self._retried = False
         """The next one is a ready batch, if there is any: the last one was a retry, or a ready one was put back."""
-        self._crowded = 0
+        self._deferred = 0
         """How many ready batches, at the front, had no room in the metadata when batches were last chosen."""
 
     @property
@@ -43,12 +43,12 @@ class StartQueue:
     @property
     def startable(self) -> int:
         """How many ready batches there are, except those that had no room last time."""
-        return max(len(self.ready) - self._crowded, 0)
+        return max(len(self.ready) - self._deferred, 0)
 
     @property
     def first_startable(self) -> Batch | None:
         """The ready batch that starts next, except those that had no room last time; None if there is none."""
-        return self.ready[self._crowded] if self._crowded < len(self.ready) else None
+        return self.ready[self._deferred] if self._deferred < len(self.ready) else None
 
     def again(self, batch: Batch, *, at: float) -> None:
         """Queue a batch that may be retried from time `at` on."""
@@ -76,12 +76,12 @@ class StartQueue:
         """Give the turn back to the kind of a batch that was taken and does not start."""
         self._retried = not _is_retried(batch)
 
-    def crowd_out(self, batches: Sequence[Batch]) -> None:
+    def defer(self, batches: Sequence[Batch]) -> None:
         """Put back batches for which the metadata has no room, without changing whose turn it is."""
         retried = self._retried
         self.put_back(batches)
         self._retried = retried
-        self._crowded = sum(not _is_retried(batch) for batch in batches)
+        self._deferred = sum(not _is_retried(batch) for batch in batches)
 
     def is_due(self, *, now: float, suspects: bool) -> bool:
         """Return whether any batch may start; `suspects`: including suspects."""

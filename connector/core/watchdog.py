@@ -20,7 +20,7 @@ SUSPECT_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Spot:
+class Position:
     """How far a partition has come: the next offset to be settled, and how many records lie from there to the end.
 
     None means unknown. An unknown offset is expected to move all the same, which shows in `mark`.
@@ -57,33 +57,37 @@ class Standstill:
 
 @dataclass(slots=True)
 class _Watched:
-    spot: Spot
+    position: Position
     moved_at: float
     excused_at: float
     mark: Hashable = None
 
 
 class Watchdog:
-    """Remembers when each partition last moved. Usage: `suspects`, find out what each of them waits for, `look`."""
+    """Remembers when each partition last moved. Usage: `suspects`, find out what each of them waits for, `check`."""
 
     def __init__(self, stalled_secs: float) -> None:
         self._stalled_secs = stalled_secs
         self._watched: dict[Partition | None, _Watched] = {}
 
-    def suspects(self, spots: Mapping[Partition | None, Spot], *, now: float) -> list[Partition | None]:
+    def suspects(self, positions: Mapping[Partition | None, Position], *, now: float) -> list[Partition | None]:
         """Note how far all have come; return those that have more to settle and have not moved for a while."""
-        self._watched = {key: self._noted(key, spot, now) for key, spot in spots.items()}
+        self._watched = {key: self._noted(key, position, now) for key, position in positions.items()}
         while_secs = self._stalled_secs * SUSPECT_SHARE
         return [key for key, watched in self._watched.items() if now - watched.moved_at >= while_secs]
 
-    def _noted(self, key: Partition | None, spot: Spot, now: float) -> _Watched:
+    def _noted(self, key: Partition | None, position: Position, now: float) -> _Watched:
         watched = self._watched.get(key)
-        if watched is None or spot.lag == 0 or (spot.offset, spot.mark) != (watched.spot.offset, watched.spot.mark):
-            return _Watched(spot, now, now)
-        watched.spot = spot
+        if (
+            watched is None
+            or position.lag == 0
+            or (position.offset, position.mark) != (watched.position.offset, watched.position.mark)
+        ):
+            return _Watched(position, now, now)
+        watched.position = position
         return watched
 
-    def look(self, waits: Mapping[Partition | None, Wait], *, now: float) -> list[Standstill]:
+    def check(self, waits: Mapping[Partition | None, Wait], *, now: float) -> list[Standstill]:
         """Return what stands still, given what each suspect waits for."""
         found = []
         for key, wait in waits.items():
@@ -94,5 +98,5 @@ class Watchdog:
                 watched.excused_at, watched.mark = now, wait.mark
             since = watched.moved_at if wait.known else max(watched.moved_at, watched.excused_at)
             if now - since >= self._stalled_secs:
-                found.append(Standstill(key, watched.spot.offset, watched.spot.lag, watched.moved_at, wait))
+                found.append(Standstill(key, watched.position.offset, watched.position.lag, watched.moved_at, wait))
         return found

@@ -24,7 +24,7 @@ from connector.deadletters.waiting import Part, Passed, Waiting
 from connector.kafka import configs
 from connector.kafka.errors import AbortableError, KafkaTroubleError
 from connector.kafka.publisher import Offsets, Publisher, TransactionalPublisher
-from connector.kafka.reach import REACH_SECS
+from connector.kafka.reachability import REACH_SECS
 from connector.kafka.source import Source
 from connector.kafka.targets import Targets
 from connector.kafka.topics import TopicFacts, Topics
@@ -181,7 +181,7 @@ class AutomaticRedrive:
             self._taken_at = time.monotonic()
             self._waiting.take(chunk, now_ms=time.time() * 1_000)
         for _, trouble in read.troubles:
-            if not trouble.away:
+            if not trouble.unreachable:
                 raise trouble
         missing = [partition for partition in read.missing if partition in self._parts]
         if missing:  # removed by retention: it cannot be sent again
@@ -225,7 +225,7 @@ class AutomaticRedrive:
         """Return whether the redrive topic accepts a dead letter; queried again first, as limits may be raised."""
         if redriven_fits(letter, letter.value, self._facts.max_message_bytes):
             return True
-        self._targets.look_again(now=time.monotonic())
+        self._targets.refresh_if_due(now=time.monotonic())
         return redriven_fits(letter, letter.value, self._facts.max_message_bytes)
 
     def _pause(self, source: Source) -> None:

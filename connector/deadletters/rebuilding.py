@@ -166,7 +166,7 @@ class Rebuild:
             try:
                 return members(config, self._stream.group, self._kafka.request_timeout_secs)
             except KafkaTroubleError as error:
-                if not error.away or time.monotonic() > deadline:
+                if not error.unreachable or time.monotonic() > deadline:
                     raise
             time.sleep(_AGAIN_SECS)  # a new cluster has no coordinator at once
 

@@ -43,7 +43,7 @@ _AGAIN = frozenset(
     }
 )
 
-_AWAY = _AGAIN | {
+_UNREACHABLE = _AGAIN | {
     KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
     KafkaError._RESOLVE,  # noqa: SLF001
     KafkaError._WAIT_COORD,  # noqa: SLF001
@@ -84,7 +84,7 @@ class KafkaTroubleError(Exception):
         """No broker answered within the timeout of the call or of the records."""
         self.group_is_classic = number == KafkaError._FATAL and "group id does not exist" in text  # noqa: SLF001
         """A member with the newer protocol cannot join its group, because that has members with the classic one."""
-        self.away = number in _AWAY or self.group_is_classic
+        self.unreachable = number in _UNREACHABLE or self.group_is_classic
         """Brokers, a leader or a coordinator are unreachable or not working: restarting us would not help."""
         self.too_large = number in _TOO_LARGE
         self.unfit = number in _UNFIT

@@ -15,7 +15,7 @@ from connector.kafka.configs import Config
 from connector.kafka.errors import KafkaTroubleError, answer, translate
 from connector.kafka.topics import partitions_of
 
-_STIR_SECS = 10.0
+_REBALANCE_SECS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +45,14 @@ def set_offsets(config: Config, group: str, offsets: Mapping[Partition, tuple[in
     Raises `KafkaTroubleError`, also if the group has members, because then the commits are theirs.
     """
     doing = f"committing offsets of group {group}"
-    spots = [TopicPartition(*partition, offset, metadata) for partition, (offset, metadata) in offsets.items()]
+    positions = [TopicPartition(*partition, offset, metadata) for partition, (offset, metadata) in offsets.items()]
     admin = AdminClient(cast("Any", config))
     asked = admin.alter_consumer_group_offsets(
-        [ConsumerGroupTopicPartitions(group, spots)], request_timeout=timeout_secs
+        [ConsumerGroupTopicPartitions(group, positions)], request_timeout=timeout_secs
     )
-    for spot in answer(asked[group], timeout_secs + 1, doing).topic_partitions or ():
-        if spot.error is not None:
-            raise translate(KafkaException(spot.error), f"{doing}, {spot.topic}:{spot.partition}")
+    for position in answer(asked[group], timeout_secs + 1, doing).topic_partitions or ():
+        if position.error is not None:
+            raise translate(KafkaException(position.error), f"{doing}, {position.topic}:{position.partition}")
 
 
 class Group:
@@ -94,7 +94,7 @@ class Group:
                 return frozenset()
             orphans = partitions_of(topics, self._admin.list_topics(timeout=self._timeout_secs)) - owned
         except KafkaException as error:
-            self._admin = AdminClient(self._config)  # this client may have lost its brokers: see `reach`
+            self._admin = AdminClient(self._config)  # this client may have lost its brokers: see `reachability`
             raise translate(error, f"asking what group {self._group} has") from error
         if not orphans:
             self._complete = owned
@@ -139,7 +139,7 @@ def _name(data: bytes, at: int) -> tuple[str, int]:
     return data[at + 2 : end].decode(errors="replace"), end
 
 
-def stir(config: Config, topic: str) -> None:
+def trigger_rebalance(config: Config, topic: str) -> None:
     """Trigger a rebalance of a group, by a member that joins for a moment and reads none of the group's topics.
 
     `config` is that of the group's consumers; `topic` is one that they do not read. Raises `KafkaTroubleError`.
@@ -147,9 +147,9 @@ def stir(config: Config, topic: str) -> None:
     own = {name: value for name, value in config.items() if name != "group.instance.id"}
     consumer = Consumer({**own, "auto.offset.reset": "latest"})
     joined: list[object] = []
-    deadline = time.monotonic() + _STIR_SECS
+    deadline = time.monotonic() + _REBALANCE_SECS
     try:
-        consumer.subscribe([topic], on_assign=lambda _consumer, spots: joined.append(spots))
+        consumer.subscribe([topic], on_assign=lambda _consumer, positions: joined.append(positions))
         while not joined and time.monotonic() < deadline:
             consumer.poll(0.1)
     except KafkaException as error:

@@ -12,7 +12,7 @@ from confluent_kafka.cimpl import NewTopic
 from connector.kafka.configs import Config
 from connector.kafka.errors import KafkaTroubleError, answer, translate
 
-_ANSWER_SECS, _REST_SECS = 0.5, 0.1
+_ANSWER_SECS, _RETRY_SECS = 0.5, 0.1
 
 
 _DESCRIBING: Final = frozenset({"Read", "Write", "Describe"})
@@ -123,9 +123,9 @@ class Permissions:
                     said = heard.error() if heard is not None else None
                     reason = error if said is None else KafkaException(said)
                     trouble = translate(reason, f"asking for the coordinator of group {group}")
-                    if not trouble.away or time.monotonic() > deadline:
+                    if not trouble.unreachable or time.monotonic() > deadline:
                         raise trouble from error
-                    time.sleep(_REST_SECS)
+                    time.sleep(_RETRY_SECS)
                 else:
                     return
         finally:

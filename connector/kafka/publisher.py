@@ -15,15 +15,15 @@ from typing import Any, Final, cast
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from connector.core.chunks import Headers, Partition
+from connector.kafka.call_thread import CallThread
 from connector.kafka.configs import Config
 from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError, RetriableError, translate
-from connector.kafka.lent import Lent
 from connector.kafka.source import Membership, Source
 
-_VAGUE: Final = frozenset({"_STATE", "_INCONSISTENT"})
+_UNSPECIFIC: Final = frozenset({"_STATE", "_INCONSISTENT"})
 """Errors that only say that something failed earlier in the transaction."""
 
-_GIVEN_UP: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001
+_PURGED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001
 """Also reported for records behind the one that failed: any other report says more."""
 
 Offsets = dict[Partition, tuple[int, str]]
@@ -163,13 +163,13 @@ class Publisher(ABC):
 
     def _reason(self, error: KafkaTroubleError) -> KafkaTroubleError:
         """Return a failed delivery instead of an error that only says that there was one."""
-        if error.code not in _VAGUE or self._failed is None:
+        if error.code not in _UNSPECIFIC or self._failed is None:
             return error
         failed, self._failed = self._failed, None
         return AbortableError(failed)
 
     def _report(self, error: KafkaError | None, _message: object) -> None:
-        if error is not None and (self._failed is None or self._failed.code() in _GIVEN_UP):
+        if error is not None and (self._failed is None or self._failed.code() in _PURGED):
             self._failed = error
 
     def _raise_failed(self) -> None:
@@ -181,7 +181,7 @@ class Publisher(ABC):
 GRACE_SECS: Final = 1.0
 """What a call may take beyond its timeout."""
 
-NAMED_SECS: Final = 1.0
+METADATA_SECS: Final = 1.0
 """Timeout for querying the brokers while a call waits for one of them."""
 
 
@@ -191,7 +191,7 @@ class TransactionalPublisher(Publisher):
     def __init__(self, config: Config, topic: str | None = None) -> None:
         super().__init__(config)
         self._topic = topic
-        self._lent = Lent("offsets")
+        self._call_thread = CallThread("offsets")
         self._brokers: set[int] = set()
         """Broker ids at the last query."""
 
@@ -223,16 +223,16 @@ class TransactionalPublisher(Publisher):
 
     def _reason(self, error: KafkaTroubleError) -> KafkaTroubleError:
         """Return why the transaction failed, if a call only says that it did."""
-        if error.code == "_STATE" and (kept := self._kept()) is not None and kept.txn_requires_abort():
+        if error.code == "_STATE" and (kept := self._fatal_error()) is not None and kept.txn_requires_abort():
             return translate(KafkaException(kept))
         return super()._reason(error)
 
     def _end(self) -> KafkaTroubleError:
         """Return why the producer cannot continue."""
-        kept = self._kept()
+        kept = self._fatal_error()
         return FatalError(kept) if kept is not None and kept.fatal() else super()._end()
 
-    def _kept(self) -> KafkaError | None:
+    def _fatal_error(self) -> KafkaError | None:
         """Return the cause of failure that librdkafka remembers.
 
         It is the error of `begin_transaction`, which is not allowed before an abort or after a fatal error.
@@ -248,7 +248,7 @@ class TransactionalPublisher(Publisher):
         """Add the offsets and commit; repeated after a `RetriableError`, then without offsets."""
         if offsets:
             try:
-                self._call(self._send_offsets, group.spots(offsets), group.metadata, timeout_secs)
+                self._call(self._send_offsets, group.positions(offsets), group.metadata, timeout_secs)
             except RetriableError as error:
                 # librdkafka has retried within the timeout; nothing is committed, so an abort is safe.
                 raise AbortableError(error) from error
@@ -259,7 +259,7 @@ class TransactionalPublisher(Publisher):
         self._failed = None
         self._call(self._producer.abort_transaction, timeout_secs)
 
-    def _send_offsets(self, spots: list[TopicPartition], group: Any, timeout_secs: float) -> None:
+    def _send_offsets(self, positions: list[TopicPartition], group: Any, timeout_secs: float) -> None:
         """Add offsets in another thread, which is abandoned if the call does not return.
 
         Whatever its timeout, librdkafka waits forever for a group coordinator that it knows and that has left the
@@ -268,14 +268,14 @@ class TransactionalPublisher(Publisher):
         """
         half = timeout_secs / 2
         send = self._producer.send_offsets_to_transaction
-        self._lent.call(half + GRACE_SECS, send, spots, group, half, is_hopeless=self._has_lost_a_broker)
+        self._call_thread.call(half + GRACE_SECS, send, positions, group, half, should_cancel=self._has_lost_a_broker)
 
     def _has_lost_a_broker(self) -> bool:
         """Return whether a broker has left since the last query."""
         if self._topic is None:
             return False
         try:
-            named = set(self._producer.list_topics(self._topic, timeout=NAMED_SECS).brokers)
+            named = set(self._producer.list_topics(self._topic, timeout=METADATA_SECS).brokers)
         except KafkaException:
             return False
         lost, self._brokers = self._brokers - named, named

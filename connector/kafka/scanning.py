@@ -25,9 +25,9 @@ from connector.config.kafka import KafkaSettings
 from connector.core.chunks import Chunk, Partition
 from connector.core.progress import Range
 from connector.kafka import configs
+from connector.kafka.call_thread import first_answer
 from connector.kafka.configs import Config
 from connector.kafka.errors import RetriableError, translate
-from connector.kafka.lent import first_answer
 from connector.kafka.source import Committed, Membership, chunk_of, committed_of
 
 _topic: Any = Message.topic
@@ -38,7 +38,7 @@ CONSUME: Final = 1_000
 """Records per call. Measured: ten times as many, with some thirty headers each, no longer fit into the CPU cache, and a
 redrive costs a fifth more."""
 
-PATIENCE_SECS: Final = 60.0
+IDLE_TIMEOUT_SECS: Final = 60.0
 """A scan that received nothing for so long fails: brokers do not answer."""
 
 ABORTS_EVERY_SECS: Final = 10.0
@@ -80,11 +80,11 @@ class Scanner:
         self._config = {**config, "error_cb": lambda _: None}
         self._consumer = Consumer(self._config)
         self._timeout = timeout_secs
-        self._was_left = False
+        self._has_left_group = False
 
     def close(self) -> None:
         """Close the connections, unless a query was abandoned and is still running: that ends with the process."""
-        if not self._was_left:
+        if not self._has_left_group:
             self._consumer.close()
 
     def partitions(self, topic: str) -> int | None:
@@ -95,7 +95,7 @@ class Scanner:
         try:
             found = first_answer(self._timeout, self._consumer.list_topics, topic, self._timeout).topics[topic]
         except KeyboardInterrupt:
-            self._was_left = True
+            self._has_left_group = True
             raise
         except KafkaException as error:
             raise translate(error, f"asking for topic {topic}") from error
@@ -186,15 +186,15 @@ class Scanner:
         for topic in names:
             self.partitions(topic)
         self._consumer.assign([TopicPartition(*p, start) for p, (start, _) in spans.items()])
-        heard_at = time.monotonic()
+        answered_at = time.monotonic()
         try:
             while left:
                 messages = self._consumer.consume(CONSUME, 0.05)
                 if messages:
-                    heard_at = time.monotonic()
-                elif time.monotonic() - heard_at > PATIENCE_SECS:
+                    answered_at = time.monotonic()
+                elif time.monotonic() - answered_at > IDLE_TIMEOUT_SECS:
                     where = ", ".join(map(str, left))
-                    raise RetriableError(f"nothing came within {PATIENCE_SECS:g} s from {where}", "reading")
+                    raise RetriableError(f"nothing came within {IDLE_TIMEOUT_SECS:g} s from {where}", "reading")
                 yield list(self._sorted(messages, left, names))
         except KafkaException as error:
             raise translate(error, "reading") from error
@@ -232,7 +232,7 @@ class Scanner:
         topic, number, offset = message.topic(), message.partition(), message.offset()
         if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 (librdkafka's own name)
             trouble = translate(KafkaException(error), "reading")
-            if trouble.away and not error.fatal():
+            if trouble.unreachable and not error.fatal():
                 return
             raise trouble
         if topic is not None and number is not None and offset is not None:

@@ -28,11 +28,11 @@ from confluent_kafka import (
 
 from connector.config.streams import naming
 from connector.core.chunks import Chunk, Partition
+from connector.kafka.call_thread import CallThread
 from connector.kafka.configs import Config
 from connector.kafka.errors import FatalError, KafkaTroubleError, translate
-from connector.kafka.lent import Lent
-from connector.kafka.reach import SILENT_SECS, is_cut_off
-from connector.kafka.replaceable import Replaceable
+from connector.kafka.reachability import SILENT_SECS, is_cut_off
+from connector.kafka.replaceable_consumer import ReplaceableConsumer
 from connector.kafka.topics import partitions_of
 
 # Unbound C methods: mapped over a list of messages, they cost a third of a call in a comprehension.
@@ -55,8 +55,8 @@ An unclean leader election has discarded it, or (-1) nothing of it is there: the
 NO_EPOCH: Final = -1
 """A leader epoch that is not known, as from brokers before 2.1; then nothing is told of truncation."""
 
-COMPANY_SECS = 0.005
-PROVE_SECS, PROVE_MAX_SECS = 1.0, 60.0
+LINGER_SECS = 0.005
+SEEK_RETRY_SECS, SEEK_RETRY_MAX_SECS = 1.0, 60.0
 """A partition that has begun and returned nothing is sought again after this time, then after twice as long each time.
 
 librdkafka silently stops a partition when a response says that an offset is out of range, even one that was replaced by
@@ -139,7 +139,7 @@ class Membership:
     losses: int = 0
     leader_epochs: Mapping[Partition, int] = field(default_factory=dict)
 
-    def spots(self, offsets: Mapping[Partition, tuple[int, str]]) -> list[TopicPartition]:
+    def positions(self, offsets: Mapping[Partition, tuple[int, str]]) -> list[TopicPartition]:
         """Return offsets with metadata as they are committed.
 
         By their epoch brokers can tell whoever starts there whether an unclean leader election has discarded what was
@@ -152,10 +152,10 @@ class Membership:
 
 
 @dataclass(frozen=True, slots=True)
-class _Trial:
+class _PendingSeek:
     """A partition that has begun and returned nothing yet: where, and when that is sought again."""
 
-    spot: TopicPartition
+    position: TopicPartition
     due: float
     waited: float
 
@@ -210,8 +210,8 @@ class Source:
         keep_timestamps: bool = False,
     ) -> None:
         self._config = {**config, "error_cb": lambda _: None, "throttle_cb": self._wait_throttled}
-        self._shared = Replaceable(Consumer(self._config))
-        self._committer = Lent("commit")
+        self._shared = ReplaceableConsumer(Consumer(self._config))
+        self._committer = CallThread("commit")
         self._handler = handler
         self._epoch_of = epoch_of
         self._keep_timestamps = keep_timestamps
@@ -224,13 +224,13 @@ class Source:
         self._names: dict[str, str] = {}
         self._refused: dict[Partition, float] = {}
         """When seeking first failed, for partitions that should begin."""
-        self._unproven: dict[Partition, _Trial] = {}
+        self._pending_seeks: dict[Partition, _PendingSeek] = {}
         self._leader_epochs: dict[Partition, int] = {}
         """Of the last record that was read of a partition, or of the commit at which it began."""
         self._read_before: dict[Partition, tuple[int, int]] = {}
         """The offset up to which a partition was read before it began, and the epoch of what was read."""
         self._paused: set[Partition] = set()
-        self._heard_at = time.monotonic()
+        self._active_at = time.monotonic()
         """When it last returned records or was checked for reachability, or until when a broker throttles it."""
         self._losses = 0
         """How many times partitions were lost or revoked."""
@@ -261,8 +261,8 @@ class Source:
         librdkafka waits for the whole count or the whole timeout. So this waits for the first record only, and takes
         along what arrives within a moment.
         """
-        if self._unproven:
-            self._prove()
+        if self._pending_seeks:
+            self._retry_seeks()
         read, messages = Read(), []
         try:
             messages = self._consumer.consume(count, 0.0)
@@ -271,7 +271,7 @@ class Source:
                 if first is not None:
                     read.at = time.monotonic()
                     messages = [first]
-                    messages += self._consumer.consume(max(count - 1, 1), COMPANY_SECS)
+                    messages += self._consumer.consume(max(count - 1, 1), LINGER_SECS)
         except KafkaException as error:  # messages that were read before stay read
             read.troubles.append((None, translate(error)))
         if not messages:
@@ -289,7 +289,7 @@ class Source:
         for topic, number, length in self._runs(messages):
             partition = Partition(self._names.setdefault(topic, topic), number)
             epoch = self._epoch_of(partition)
-            self._unproven.pop(partition, None)
+            self._pending_seeks.pop(partition, None)
             if epoch is not None:  # otherwise revoked during the call that returned these
                 run = self._what_was_read(read, partition, messages[start : start + length])
                 if run:
@@ -297,7 +297,7 @@ class Source:
                     self._note_epoch(partition, _offset(run[-1]), run[-1].leader_epoch())
             start += length
         if read.chunks:
-            self._heard_at = max(self._heard_at, time.monotonic())
+            self._active_at = max(self._active_at, time.monotonic())
         return read
 
     def _runs(self, messages: list[Message]) -> Iterator[tuple[str, int, int]]:
@@ -337,7 +337,7 @@ class Source:
         topic, number = message.topic(), message.partition()
         partition = None if topic is None or number is None or number < 0 else Partition(topic, number)
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE) and partition:  # noqa: SLF001
-            self._unproven.pop(partition, None)
+            self._pending_seeks.pop(partition, None)
             read.missing.append(partition)
             if found := _TRUNCATED.search(error.str()):
                 read.truncated[partition] = max(int(found[1]), 0)
@@ -356,26 +356,26 @@ class Source:
         With the epoch of what was read before, which is all below `offset` and some records below `read_to`, `read`
         reports if any of it was discarded by an unclean leader election.
         """
-        spot = TopicPartition(*partition, offset, leader_epoch=leader_epoch)
-        if not self._seek(partition, spot):
+        position = TopicPartition(*partition, offset, leader_epoch=leader_epoch)
+        if not self._seek(partition, position):
             return False
         self._paused.discard(partition)
         self._leader_epochs[partition] = leader_epoch
         self._read_before[partition] = read_to, leader_epoch
-        self._unproven[partition] = _Trial(spot, time.monotonic() + PROVE_SECS, PROVE_SECS)
+        self._pending_seeks[partition] = _PendingSeek(position, time.monotonic() + SEEK_RETRY_SECS, SEEK_RETRY_SECS)
         return True
 
-    def _prove(self) -> None:
+    def _retry_seeks(self) -> None:
         """Seek partitions again that have begun and returned nothing, in case they were stopped."""
         at = time.monotonic()
-        for partition, trial in list(self._unproven.items()):
-            if at >= trial.due and partition not in self._paused and self._seek(partition, trial.spot):
-                wait = min(2 * trial.waited, PROVE_MAX_SECS)
-                self._unproven[partition] = _Trial(trial.spot, at + wait, wait)
+        for partition, seek in list(self._pending_seeks.items()):
+            if at >= seek.due and partition not in self._paused and self._seek(partition, seek.position):
+                wait = min(2 * seek.waited, SEEK_RETRY_MAX_SECS)
+                self._pending_seeks[partition] = _PendingSeek(seek.position, at + wait, wait)
 
-    def _seek(self, partition: Partition, spot: TopicPartition) -> bool:
+    def _seek(self, partition: Partition, position: TopicPartition) -> bool:
         try:
-            self._consumer.seek(spot)
+            self._consumer.seek(position)
             self._consumer.resume([TopicPartition(*partition)])
         except KafkaException as error:
             if error.args[0].code() not in (KafkaError._STATE, KafkaError._TIMED_OUT, KafkaError._PREV_IN_PROGRESS):  # noqa: SLF001
@@ -383,15 +383,15 @@ class Source:
             refused_since = self._refused.setdefault(partition, time.monotonic())
             if time.monotonic() - refused_since < RESTART_SECS:
                 return False
-            self._reassign(spot)
+            self._reassign(position)
         self._refused.pop(partition, None)
         return True
 
-    def _reassign(self, spot: TopicPartition) -> None:
+    def _reassign(self, position: TopicPartition) -> None:
         """Stop and restart a partition: librdkafka cannot seek one that it stopped for an offset out of range."""
         try:
-            self._consumer.incremental_unassign([spot])
-            self._consumer.incremental_assign([spot])
+            self._consumer.incremental_unassign([position])
+            self._consumer.incremental_assign([position])
         except KafkaException as error:
             raise translate(error) from error
 
@@ -433,22 +433,24 @@ class Source:
         Partitions of which nothing was returned since they began are left out.
         """
         try:
-            spots = self._consumer.position([TopicPartition(*p) for p in partitions])
+            positions = self._consumer.position([TopicPartition(*p) for p in partitions])
         except KafkaException:
             return {}
-        there = {Partition(spot.topic, spot.partition): spot for spot in spots if spot.offset >= 0}
-        for partition, spot in there.items():  # a marker may be of a later epoch than the last record
-            self._note_epoch(partition, spot.offset - 1, spot.leader_epoch)
-        return {partition: spot.offset for partition, spot in there.items()}
+        there = {
+            Partition(position.topic, position.partition): position for position in positions if position.offset >= 0
+        }
+        for partition, position in there.items():  # a marker may be of a later epoch than the last record
+            self._note_epoch(partition, position.offset - 1, position.leader_epoch)
+        return {partition: position.offset for partition, position in there.items()}
 
     def renew(self) -> None:
         """Replace a consumer that cannot continue; it leaves the group. Call `subscribe` for the new one."""
         self._losses += 1
         self._member, self._was_expelled = b"", False
         self._shared.replace(Consumer(self._config))
-        self._committer = Lent("commit")  # its thread may be waiting for the old consumer
-        self._forget([*self._unproven, *self._paused, *self._refused, *self._leader_epochs])
-        self._heard_at = time.monotonic()
+        self._committer = CallThread("commit")  # its thread may be waiting for the old consumer
+        self._forget([*self._pending_seeks, *self._paused, *self._refused, *self._leader_epochs])
+        self._active_at = time.monotonic()
 
     def close(self) -> None:
         """Leave; a static member does not tell the group, so that a restart needs no rebalance."""
@@ -461,11 +463,11 @@ class Source:
         # A position while paused; `begin` seeks to the right one. It must be a number: for a symbolic one such as the
         # end, librdkafka queries the broker, and an answer that arrives after the seek, as it may after a restart, is
         # found outdated and queried again. Then everything between our position and the end is skipped.
-        spots = [TopicPartition(p.topic, p.partition, 0) for p in partitions]
+        positions = [TopicPartition(p.topic, p.partition, 0) for p in partitions]
         self._topics.update(p.topic for p in partitions)
-        consumer.incremental_assign(spots)
-        if spots:
-            consumer.pause(spots)
+        consumer.incremental_assign(positions)
+        if positions:
+            consumer.pause(positions)
         mine = [Partition(p.topic, p.partition) for p in partitions]
         self._forget(mine)
         packed = consumer.consumer_group_metadata()
@@ -510,7 +512,7 @@ class Source:
         """Forget what was known of partitions under an earlier assignment."""
         for partition in partitions:
             self._refused.pop(partition, None)
-            self._unproven.pop(partition, None)
+            self._pending_seeks.pop(partition, None)
             self._leader_epochs.pop(partition, None)
             self._read_before.pop(partition, None)
             self._paused.discard(partition)
@@ -522,22 +524,22 @@ class Source:
 
         If the consumer is replaced meanwhile, it loses what it prefetched, and its successor waits as long.
         """
-        self._heard_at = max(self._heard_at, time.monotonic() + event.throttle_time)
+        self._active_at = max(self._active_at, time.monotonic() + event.throttle_time)
 
     @property
     def is_silent(self) -> bool:
         """Whether it returned nothing for so long that `is_cut_off` should be called."""
-        return time.monotonic() - self._heard_at > SILENT_SECS
+        return time.monotonic() - self._active_at > SILENT_SECS
 
     def is_cut_off(self, secs: float) -> bool:
         """Return whether only a new consumer can reach a broker again; takes up to three times `secs`."""
         config = {**self._config, "log_level": 2}  # what is unreachable was logged already
-        with self._shared.borrowed() as consumer:
+        with self._shared.leased() as consumer:
             cut_off = is_cut_off(consumer, lambda: Consumer(config), self._known_topic, secs)
             asked_at = time.monotonic()
-            if self._heard_at > asked_at:  # meanwhile a broker throttled it, so it is reachable
+            if self._active_at > asked_at:  # meanwhile a broker throttled it, so it is reachable
                 return False
-            self._heard_at = asked_at
+            self._active_at = asked_at
             return cut_off and consumer is self._consumer  # it may have been replaced meanwhile for another reason
 
     def wake(self, partitions: Collection[Partition]) -> None:
@@ -552,7 +554,7 @@ class Source:
     @contextmanager
     def _asking(self) -> Iterator[Consumer]:
         """Borrow the consumer for a call, and translate its errors."""
-        with self._shared.borrowed() as consumer:
+        with self._shared.leased() as consumer:
             try:
                 yield consumer
             except KafkaException as error:
@@ -592,13 +594,13 @@ class Source:
         is any once a partition was revoked or lost, or we are a different member: librdkafka would send it under the
         new membership, the group would accept it, and overwrite what another worker has committed.
         """
-        self._committer.call(timeout_secs, self._commit_by, group, group.spots(offsets))
+        self._committer.call(timeout_secs, self._commit_by, group, group.positions(offsets))
 
-    def _commit_by(self, group: Membership, spots: list[TopicPartition]) -> None:
+    def _commit_by(self, group: Membership, positions: list[TopicPartition]) -> None:
         with self._asking() as consumer:
             if self._losses != group.losses or self._is_another(consumer.consumer_group_metadata()):
                 raise KafkaException(KafkaError(KafkaError.ILLEGAL_GENERATION))
-            for answer in consumer.commit(offsets=spots, asynchronous=False) or []:
+            for answer in consumer.commit(offsets=positions, asynchronous=False) or []:
                 if answer.error is not None:
                     raise KafkaException(answer.error)
 

@@ -12,7 +12,7 @@ from connector.kafka.configs import MAX_BATCH_BYTES
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.topics import DEFAULT_MAX_MESSAGE_BYTES, SOON_SECS, TopicFacts, Topics
 
-LOOK_AGAIN_SECS = 10.0
+REFRESH_SECS = 10.0
 """How often a tick may query the topics, answered or not: with `SOON_SECS`, that is at most four of ten seconds."""
 
 SHRINKING: Final = 4
@@ -39,7 +39,7 @@ class Targets:
         """Topics that did not exist at the last query."""
         self._outdated: set[str] = set()
         """Topics that did not exist at some time since their limit was last queried."""
-        self._looked_at = self._caught_up_at = float("-inf")
+        self._refreshed_at = self._caught_up_at = float("-inf")
 
     def of(self, name: str) -> TopicFacts:
         """Return what is known of a topic; Kafka's defaults for what never was."""
@@ -58,13 +58,13 @@ class Targets:
         self._limits |= {name: limit for name, limit in limits.items() if limit is not None}
         self._outdated -= limits.keys()
 
-    def look_again(self, *, now: float, every_secs: float = LOOK_AGAIN_SECS) -> None:
+    def refresh_if_due(self, *, now: float, every_secs: float = REFRESH_SECS) -> None:
         """Query the limits again, once in a while, before something is cut for them: they may have been raised."""
-        if now - self._looked_at >= every_secs:
-            self._looked_at = now
-            self._look()
+        if now - self._refreshed_at >= every_secs:
+            self._refreshed_at = now
+            self._try_refresh()
 
-    def _look(self) -> None:
+    def _try_refresh(self) -> None:
         with suppress(KafkaTroubleError):
             self.refresh(SOON_SECS)
 
@@ -75,10 +75,10 @@ class Targets:
         lowered and corrected would leave the producer with small batches forever.
         """
         if self._outdated:
-            self.look_again(now=now)
-        elif self.batch_bytes < MAX_BATCH_BYTES and now - self._caught_up_at >= LOOK_AGAIN_SECS:
-            self._caught_up_at = now  # not `_looked_at`: cutting a record justifies a query of its own
-            self._look()
+            self.refresh_if_due(now=now)
+        elif self.batch_bytes < MAX_BATCH_BYTES and now - self._caught_up_at >= REFRESH_SECS:
+            self._caught_up_at = now  # not `_refreshed_at`: cutting a record justifies a query of its own
+            self._try_refresh()
 
     def absent(self, sources: Collection[str]) -> set[str]:
         """Return which of the topics and of `sources` do not exist; the last known state if brokers do not answer soon.
@@ -91,13 +91,13 @@ class Targets:
             return set(self.gone)
         self._note(found)
         if self.gone:
-            self._looked_at = float("-inf")  # the next tick queries at once
+            self._refreshed_at = float("-inf")  # the next tick queries at once
         return {name for name, partitions in found.items() if not partitions}
 
-    def short_of_replicas(self) -> str:
+    def under_min_isr(self) -> str:
         """Describe topics that accept nothing because too few of their replicas are in sync; empty if unknown."""
         with suppress(KafkaTroubleError):
-            return self._topics.short_of_replicas(self._names, SOON_SECS)
+            return self._topics.under_min_isr(self._names, SOON_SECS)
         return ""
 
     def _note(self, found: Mapping[str, int]) -> None:
@@ -140,10 +140,10 @@ class Outputs(Targets):
         Either a topic accepts less by now, or results shrink less than assumed, or the topic's limit is unknown because
         we may not query it.
         """
-        self.look_again(now=now, every_secs=0)
+        self.refresh_if_due(now=now, every_secs=0)
         if self.results_bytes >= results_bytes:
             self._refused_bytes = results_bytes
-        self._looked_at = float("-inf")  # the next tick may query again before it cuts anything
+        self._refreshed_at = float("-inf")  # the next tick may query again before it cuts anything
 
     def outcome_partition(self, source: int) -> int:
         """Return the partition for outcomes of a source partition, or -1 to let the key decide."""

@@ -132,13 +132,13 @@ class Topics:
     """Queries topics of the cluster, and creates them."""
 
     def __init__(self, config: Config, timeout_secs: float) -> None:
-        self._config = {**config, "error_cb": self._hear}
+        self._config = {**config, "error_cb": self._on_error}
         self._admin = AdminClient(cast("Any", self._config))
         self._timeout = timeout_secs
         self._refused: KafkaError | None = None
         self._ids_asked: IdsAsked | None = None
 
-    def _hear(self, error: KafkaError) -> None:
+    def _on_error(self, error: KafkaError) -> None:
         """Remember why a broker closed the connection: the call that waits for it only reports a timeout."""
         if error.code() in _REFUSALS:
             self._refused = error
@@ -208,7 +208,7 @@ class Topics:
         configs = self._configs(names, None)
         return {name for name, config in configs.items() if config and "compact" in config["cleanup.policy"].value}
 
-    def short_of_replicas(self, names: Sequence[str], timeout_secs: float) -> str:
+    def under_min_isr(self, names: Sequence[str], timeout_secs: float) -> str:
         """Describe topics that accept nothing because too few replicas of a partition are in sync; empty if none."""
         there, short = self._metadata(timeout_secs).topics, []
         for name, config in self._configs([name for name in names if name in there], timeout_secs).items():

@@ -28,10 +28,10 @@ _TIMES: Final = (
     "request_timeout_secs",
 )
 _CLIENT_ID: Final = "trackly-connector-trial"
-_SPEAKER: Final = re.compile(r"^Failed to create [a-z ]+: ")
+_ERROR_PREFIX: Final = re.compile(r"^Failed to create [a-z ]+: ")
 _TOKEN_URL: Final = "sasl.oauthbearer.token.endpoint.url"  # noqa: S105  (a name)
 _TOKEN_BY_HOST: Final = "sasl.oauthbearer.metadata.authentication.type"  # noqa: S105  (a name)
-_NOWHERE: Final = "http://127.0.0.1:0/"
+_UNREACHABLE_URL: Final = "http://127.0.0.1:0/"
 _MANUAL: Final = "see its CONFIGURATION.md"
 
 _Property = tuple[str, str]
@@ -107,24 +107,24 @@ def _of_properties(settings: Settings, bare: KafkaSettings, given: dict[_Propert
     alone = {name: text for name in given if (text := tried({name})) is not None}
     rest = set(given) - set(alone)
     together = tried(rest)
-    guilty: dict[_Property, str] = {}
+    rejected: dict[_Property, str] = {}
     for name, text in alone.items():
         if (beside := tried(rest | {name})) is not None:
-            guilty[name] = beside if together is None else text
+            rejected[name] = beside if together is None else text
     if together is not None:
-        guilty |= {name: together for name in given if name in rest and tried(rest - {name}) is None}
-    for name, text in guilty.items():
+        rejected |= {name: together for name in given if name in rest and tried(rest - {name}) is None}
+    for name, text in rejected.items():
         yield _fault(name, text, given[name])
-    if not guilty and (whole := tried(set(given))) is not None:
+    if not rejected and (whole := tried(set(given))) is not None:
         values = " ".join(map(str, given.values()))
-        yield Fault(_AT, f"has properties that librdkafka rejects in combination: {_discreet(whole, values)}", (_AT,))
+        yield Fault(_AT, f"has properties that librdkafka rejects in combination: {_redacted(whole, values)}", (_AT,))
 
 
 def _fault(name: _Property, text: str, value: object) -> Fault:
-    return Fault((*_AT, *name), f"librdkafka rejects it: {_discreet(text, value)}; {_MANUAL}")
+    return Fault((*_AT, *name), f"librdkafka rejects it: {_redacted(text, value)}; {_MANUAL}")
 
 
-def _discreet(text: str, value: object) -> str:
+def _redacted(text: str, value: object) -> str:
     """Return librdkafka's text without the given value; numbers are not secret."""
     if not isinstance(value, str):
         return text
@@ -156,11 +156,11 @@ def _tried(build: Callable[[configs.Config], object], config: configs.Config) ->
     config = {**config, "logger": _QUIET}
     del config["bootstrap.servers"]
     if _TOKEN_URL in config or _TOKEN_BY_HOST in config:
-        config[_TOKEN_URL] = _NOWHERE  # a client requests its token, with its secret, as soon as it is built
+        config[_TOKEN_URL] = _UNREACHABLE_URL  # a client requests its token, with its secret, as soon as it is built
     try:
         build(config)
     except KafkaException as error:
-        return _SPEAKER.sub("", error.args[0].str().strip())
+        return _ERROR_PREFIX.sub("", error.args[0].str().strip())
     except (AttributeError, SystemError, TypeError, ValueError):  # values that only code can give, and invalid Unicode
         return "a value of another kind is wanted"
     return None

@@ -112,7 +112,7 @@ class _Outcomes:
 
 
 @dataclass(slots=True)
-class _Ruling:
+class _Choice:
     """What the operator decided about a partition, by the reason of its holds; used up when it starts."""
 
     in_doubt: InDoubtChoice | None = None
@@ -165,7 +165,7 @@ class Beginnings:
         self._epoch_of = epoch_of
         self._last_settled = last_settled
         self._identities = identities
-        self._rulings: dict[Partition, _Ruling] = {}
+        self._choices: dict[Partition, _Choice] = {}
         self._closing = threading.Event()
         self._later: deque[_Later] = deque()
         self._threads = ThreadPoolExecutor(2, thread_name_prefix=f"{name}-progress")
@@ -193,11 +193,11 @@ class Beginnings:
 
     def rule(self, partition: Partition, reason: str, decision: Decision) -> None:
         """Note the operator's decision about a hold, for when the partition is looked up again."""
-        self._rulings.setdefault(partition, _Ruling()).add(reason, decision)
+        self._choices.setdefault(partition, _Choice()).add(reason, decision)
 
     def forget(self, partition: Partition) -> None:
         """Forget the decisions about a partition: it has started, or belongs to another worker."""
-        self._rulings.pop(partition, None)
+        self._choices.pop(partition, None)
 
     def close(self) -> None:
         """Return when no call is running: a call never returns if its consumer is closed meanwhile."""
@@ -222,7 +222,7 @@ class Beginnings:
                 self._state.changed.notify_all()
         if trouble is None:
             return
-        self._state.troubled(trouble, for_secs=2 * self._options.call_secs + 10.0)
+        self._state.note_trouble(trouble, for_secs=2 * self._options.call_secs + 10.0)
         where = str(left[-1]) if left else ""
         self._log.warning("progress not read yet", code=trouble.code, error=str(trouble), partition=where)
         next_wait = min(2 * wait_secs, _MAX_WAIT_SECS)
@@ -247,7 +247,7 @@ class Beginnings:
         try:
             committed = source.committed(mine, secs)
         except KafkaTroubleError as error:
-            if error.away:
+            if error.unreachable:
                 return [], mine, error
             committed = {}  # one of the partitions is at fault
         found: list[Beginning] = []
@@ -264,7 +264,7 @@ class Beginnings:
             except KafkaTroubleError as error:
                 failed.append(partition)
                 trouble = error
-                if error.away:
+                if error.unreachable:
                     return found, [*mine[at + 1 :], *failed], trouble
         return found, failed, trouble
 
@@ -278,14 +278,14 @@ class Beginnings:
         """Return what was found about a partition, given a `Beginning` with the basics."""
         partition = found.partition
         low, high = source.bounds(partition, self._options.call_secs)
-        ruling = self._rulings.get(partition) or _Ruling()
+        choice = self._choices.get(partition) or _Choice()
         if committed.offset is None:
-            return self._start_of_new(source, found, low, high, outcomes, begins=ruling.begin)
-        found.committed, found.in_doubt = committed.offset, ruling.in_doubt
+            return self._start_of_new(source, found, low, high, outcomes, begins=choice.begin)
+        found.committed, found.in_doubt = committed.offset, choice.in_doubt
         try:
             progress = decode(committed.offset, committed.metadata)
         except ForeignMetadataError as error:
-            if not ruling.discard_metadata:
+            if not choice.discard_metadata:
                 reset = self._reset(partition, "--to-current")
                 detail = f"{error}; to start at the committed offset: resume, or {reset}"
                 return replace(found, hold=("foreign_metadata", detail))
@@ -308,12 +308,12 @@ class Beginnings:
         if cut is not None and cut < _top(progress):
             found.missing, detail = 1, self._cut_off(partition, progress, cut)
             begins = _below(progress, cut)
-        if found.missing and self._options.on_missing == "hold" and not ruling.pass_missing:
+        if found.missing and self._options.on_missing == "hold" and not choice.pass_missing:
             return replace(found, hold=("records_missing", detail))
         left = _within(begins, low, high)
         # What was in doubt and no longer exists is settled: there is nothing left to write to a dead letter.
         found.vanished = progress.in_flight.count - left.in_flight.count
-        if self._options.in_doubt == "hold" and ruling.in_doubt is None and (count := self._in_doubt(found, left)):
+        if self._options.in_doubt == "hold" and choice.in_doubt is None and (count := self._in_doubt(found, left)):
             return replace(found, hold=hold_for_doubt(count))
         found.progress = left
         if begins is progress and _top(left) == _top(progress):

@@ -108,7 +108,7 @@ def status_of(seen: HoldSeen, *, base: str, secrets: Iterable[str] = (), docs_ur
     }
 
 
-class HoldBook:
+class HoldMonitor:
     """The holds of one stream at the last look. Not thread-safe: used under the stream's lock.
 
     `count` is called with the reason of each hold that begins.
@@ -121,7 +121,7 @@ class HoldBook:
         self._seen: dict[HoldSeen, float] = {}
         self._log = get_logger("stream").bind(stream=stream)
 
-    def look(self, holds: Iterable[HoldSeen], *, secrets: Iterable[str] = ()) -> None:
+    def check(self, holds: Iterable[HoldSeen], *, secrets: Iterable[str] = ()) -> None:
         """Log the holds that began or ended since the last look."""
         at, there = now(), dict.fromkeys(holds)
         for seen in [seen for seen in self._seen if seen not in there]:

@@ -13,7 +13,7 @@ from connector.clock import now
 from connector.core.chunks import Partition
 from connector.kafka.topics import IdsAsked, TopicId
 
-LOOK_SECS: Final = 1.0
+CHECK_SECS: Final = 1.0
 """How often ids are queried: what was read since then of a topic that is replaced is in doubt."""
 
 TOPICS_PER_SEC: Final = 100
@@ -41,19 +41,19 @@ class _Known:
 class Identities:
     """The known topic ids; a missing id changes nothing.
 
-    `ask` starts a query for ids. `look` is for the reader's thread only; loaders may call `ask` at the same time.
+    `ask` starts a query for ids. `check` is for the reader's thread only; loaders may call `ask` at the same time.
     """
 
     def __init__(self, ask: Callable[[Collection[str]], IdsAsked]) -> None:
         self._ask = ask
-        self._met: dict[str, tuple[TopicId, ...]] = {}
+        self._seen: dict[str, tuple[TopicId, ...]] = {}
         """For each name the topics seen in sequence, in the cluster that was seen last."""
         self._known: dict[Partition, _Known] = {}
         self._asked: tuple[IdsAsked, Positions] | None = None
         """The running query, and how far partitions were read when it began."""
         self._due = 0.0
 
-    def look(self, positions: Callable[[], Positions]) -> list[Partition]:
+    def check(self, positions: Callable[[], Positions]) -> list[Partition]:
         """Return the partitions that now belong to another topic than they were read from.
 
         Called often; blocks for a moment when a new topic is found. `positions` returns the partitions that are being
@@ -68,7 +68,7 @@ class Identities:
             return []
         self._asked, there = None, positions()
         ids = self._note(asked)
-        self._due = now() + (UNANSWERED_SECS if asked.has_failed else max(LOOK_SECS, len(ids) / TOPICS_PER_SEC))
+        self._due = now() + (UNANSWERED_SECS if asked.has_failed else max(CHECK_SECS, len(ids) / TOPICS_PER_SEC))
         same = {p: offset for p, (epoch, offset) in read.items() if p in there and there[p][0] == epoch}
         return [p for p, offset in same.items() if self._is_other(p, offset, ids.get(p.topic))]
 
@@ -83,8 +83,8 @@ class Identities:
 
     def ask(self, names: Iterable[str]) -> dict[str, TopicId]:
         """Return the ids of those topics whose ids were known before, if brokers answer soon."""
-        met = self._met.keys() & names
-        return self._note(self._ask(met), WAIT_SECS) if met else {}
+        seen = self._seen.keys() & names
+        return self._note(self._ask(seen), WAIT_SECS) if seen else {}
 
     def _note(self, asked: IdsAsked, within_secs: float = 0.0) -> dict[str, TopicId]:
         """Return the ids that arrive in time, except those that a broker reports from outdated metadata.
@@ -93,24 +93,24 @@ class Identities:
         does not come back: starting over for it would send again what was sent of the latest one.
         """
         told = asked.answer(within_secs)
-        if any(all(topic != met.topic for met in self._met.get(name, ())) for name, topic in told.items()):
-            self._meet(asked.cluster(), told)
-        latest = {name: self._met[name][-1] for name in told if name in self._met}
+        if any(all(topic != seen.topic for seen in self._seen.get(name, ())) for name, topic in told.items()):
+            self._note_seen(asked.cluster(), told)
+        latest = {name: self._seen[name][-1] for name in told if name in self._seen}
         return {name: topic for name, topic in latest.items() if topic.topic == told[name]}
 
-    def _meet(self, cluster: str | None, told: Mapping[str, str]) -> None:
+    def _note_seen(self, cluster: str | None, told: Mapping[str, str]) -> None:
         if cluster is None:  # unknown whose topics they are: not noted, so they are queried again
             return
         for name, topic in told.items():
-            met = self._met.get(name, ())
-            if met and met[-1].cluster != cluster:
-                met = ()
-            if TopicId(cluster, topic) not in met:
-                self._met[name] = (*met, TopicId(cluster, topic))
+            seen = self._seen.get(name, ())
+            if seen and seen[-1].cluster != cluster:
+                seen = ()
+            if TopicId(cluster, topic) not in seen:
+                self._seen[name] = (*seen, TopicId(cluster, topic))
 
     def was_replaced(self, name: str, topic: TopicId | None) -> bool:
         """Return whether another topic had this name before this one since the stream was started."""
-        return topic is not None and topic in self._met.get(name, ())[1:]
+        return topic is not None and topic in self._seen.get(name, ())[1:]
 
     def read_of_another(self, partition: Partition, topic: TopicId | None) -> int | None:
         """Return the offset below which everything was certainly read from a topic that this one replaces, or None."""

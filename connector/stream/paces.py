@@ -14,7 +14,7 @@ SHOWN: Final = 20
 """Lists that the status names."""
 
 
-class PaceBook:
+class PaceMonitor:
     """The lists of one stream whose backlog takes longer than the platform would keep it, at the last look.
 
     Not thread-safe: used under the stream's lock.
@@ -25,7 +25,7 @@ class PaceBook:
         self._late: set[str] = set()
         self._log = get_logger("stream").bind(stream=stream)
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Log the lists that became late since the last look, and those that caught up."""
         pacer = self._state.admission.pacer
         if pacer is None:
@@ -55,11 +55,11 @@ class PaceBook:
             "waiting_records": pacer.waiting_records,
             "backlog_secs": round(backlogs[0].secs, 1) if backlogs else 0.0,
             "lists_waiting": len(backlogs),
-            "lists": list(map(_told, backlogs[:SHOWN])),
+            "lists": list(map(_status_of, backlogs[:SHOWN])),
         }
 
 
-def _told(backlog: Backlog) -> dict[str, Any]:
+def _status_of(backlog: Backlog) -> dict[str, Any]:
     return {
         "list": mask_phone(backlog.number),
         "waiting_records": backlog.waiting,

@@ -17,7 +17,7 @@ async def probe(state: State, client: Client, before_probe: Callable[[], None], 
         # Each hold begins with a delay, so there is time to notice it; idle streams should not wake up often.
         await until_next(1.0 if state.gate.state == "closed" else 0.1)
         with state.changed:
-            if state.held_bytes == 0 and state.gate.rest():
+            if state.held_bytes == 0 and state.gate.close_idle():
                 state.limit.restart()
                 state.changed.notify_all()
             due = state.gate.probe_due(now=now())

@@ -16,12 +16,12 @@ from connector.config.streams import InDoubt
 from connector.core.chunks import Chunk, Partition, in_order
 from connector.core.results import Finished
 from connector.core.verdicts import Verdicts, in_doubt
-from connector.core.watchdog import Spot
+from connector.core.watchdog import Position
 from connector.kafka.errors import FatalError, KafkaTroubleError
 from connector.kafka.source import NO_EPOCH, Source
 from connector.kafka.topics import IdsAsked, TopicId
-from connector.stream.asking import Asker, Sources
 from connector.stream.beginning import Beginning, Beginnings, BeginOptions
+from connector.stream.broker_queries import BrokerQueries, Sources
 from connector.stream.holds import Decision, hold_for_doubt
 from connector.stream.identities import Identities, Positions
 from connector.stream.preparing import Preparer
@@ -33,10 +33,10 @@ from connector.telemetry.logging import get_logger
 POLL_SECS = 0.5
 """Longest wait of one poll; after it, requests to this thread are handled."""
 
-CROWDED_SECS = 0.01
+SATURATED_SECS = 0.01
 """Longest wait of one poll while batches are due but all slots for requests are taken."""
 
-JOIN_AGAIN_SECS = 5.0
+REJOIN_SECS = 5.0
 """Wait before rejoining a group that does not accept us yet."""
 
 LONG_WAIT_SECS = 1.0
@@ -118,10 +118,10 @@ class Reader:
         """Decisions of the operator, to be carried out at the next turn."""
         self._stopped: set[Partition] = set()
         """Partitions that were paused because they are held, at the last look."""
-        self._asker = Asker(name, may_read)
+        self._broker_queries = BrokerQueries(name, may_read)
         self.troubles = Troubles(
             name,
-            self._asker.ask_what_may_be_read,
+            self._broker_queries.ask_what_may_be_read,
             probe_secs=options.probe_secs,
             probe_max_secs=options.probe_max_secs,
         )
@@ -129,7 +129,7 @@ class Reader:
         """Records between the committed offsets and the ends reported by fetches; None while no end is known."""
         self.turns = 0
         """How many turns were completed."""
-        self.spots: dict[Partition, Spot] = {}
+        self.positions: dict[Partition, Position] = {}
         """How far the partitions that have begun had come a moment ago."""
         self.in_group = False
         """Whether it has joined its group, and has not lost its partitions since."""
@@ -217,7 +217,7 @@ class Reader:
             self.lag = 0  # other workers have the partitions from now on, and the process may continue
             # A call never returns if its consumer is closed meanwhile, and would keep the process from exiting.
             self._beginnings.close()
-            self._asker.close()
+            self._broker_queries.close()
             source.close()
 
     def _turn(self, source: Source) -> None:
@@ -231,7 +231,7 @@ class Reader:
         self._preparer.take_kept()
         self._pause_held(source)
         self._measure_lag(source)
-        self.troubles.look()
+        self.troubles.check()
         at = now()
         with self._state.changed:
             self._state.close_due(at)
@@ -241,11 +241,11 @@ class Reader:
         else:
             timeout = POLL_SECS if deadline is None else min(max(deadline - now(), 0.0), POLL_SECS)
             if deadline is not None and deadline <= at:  # it is closed once there is room for it
-                timeout = CROWDED_SECS
+                timeout = SATURATED_SECS
             if self._looks_up:
                 timeout = min(timeout, 0.01)
             read = source.read(self._options.chunk_records, timeout)
-        if self._asker.finds_cut_off(source):
+        if self._broker_queries.finds_cut_off(source):
             self._replace_consumer(source, KafkaTroubleError("it had lost its brokers"))
         elif source.was_expelled:
             self._replace_consumer(source, KafkaTroubleError("its group had removed it"))
@@ -282,7 +282,10 @@ class Reader:
         until = now() + LONG_WAIT_SECS
         with state.changed:
             while (
-                (state.may_rest or not self.has_room) and now() < until and self._drain_by is None and not self._paused
+                (state.should_yield or not self.has_room)
+                and now() < until
+                and self._drain_by is None
+                and not self._paused
             ):
                 if self._preparer.is_due:
                     break  # this thread itself has to make room
@@ -293,7 +296,7 @@ class Reader:
             self._paused = False
             resumable = [p for p in self._begun if p not in state.partition_holds]
             source.resume(resumable)
-            self._asker.wake(source, resumable)
+            self._broker_queries.wake(source, resumable)
         elif not room and not self._paused:
             self._paused = True
             source.pause(self._begun)
@@ -332,7 +335,7 @@ class Reader:
             with state.lock:
                 state.resend(intake.doubtful)
             fresh = (*intake.doubtful, *fresh)
-            if state.admission.lineup is not None:
+            if state.admission.key_queues is not None:
                 # Before `ordering: key` was set, later records of a key may have been posted than the first one left.
                 fresh = tuple(in_order(fresh))
         self._preparer.take(fresh, at)
@@ -345,8 +348,8 @@ class Reader:
         """
         if error.group_is_classic:
             why = f"group {self._options.begin.group} lets nobody in by the newer protocol before all others have left"
-            self._state.troubled(error, for_secs=2 * JOIN_AGAIN_SECS, why=why)
-            self._close.wait(JOIN_AGAIN_SECS)
+            self._state.note_trouble(error, for_secs=2 * REJOIN_SECS, why=why)
+            self._close.wait(REJOIN_SECS)
             self._replace_consumer(source, KafkaTroubleError(why))
             return
         if now() - self._renewed_at < self._options.fence_secs:
@@ -375,18 +378,18 @@ class Reader:
         with self._state.lock:
             states = {p: (s.base, s.next_read) for p, s in self._state.flow.partitions.items()}
         passed = source.passed(list(states)) if states else {}
-        spots, unread = {}, 0
+        positions, unread = {}, 0
         for partition, (base, next_read) in states.items():
             # After the last record there may be a transaction marker or aborted records: nothing to wait for.
             offset = max(base, passed.get(partition, base)) if base >= next_read else base
             if offset > base and self.epoch_of(partition) is not None:  # otherwise reached before it began
                 self._pass_over(partition, offset)
             end = source.known_end(partition)
-            spots[partition] = Spot(offset, None if end is None else max(end - offset, 0))
+            positions[partition] = Position(offset, None if end is None else max(end - offset, 0))
             unread += 0 if end is None else max(end - next_read, 0)
-        self.spots = spots
+        self.positions = positions
         self._share_pace(unread)
-        known = [spot.lag for spot in spots.values() if spot.lag is not None]
+        known = [position.lag for position in positions.values() if position.lag is not None]
         has_none = self.in_group and not self._assigned
         self.lag = sum(known) if known or has_none else None
 
@@ -453,10 +456,10 @@ class Reader:
             while now() < deadline and (ticker.names(wanted) or not state.flow.is_drained(partitions)):
                 state.changed.wait(min(deadline - now(), 0.1))
                 state.close_due(now())
-            unsaid = ticker.names(wanted)
-            if unsaid or not state.flow.is_drained(partitions):
-                self.left += max(state.flow.listed(partitions), ticker.listing(wanted) if unsaid else 0)
-            if unsaid:
+            uncommitted = ticker.names(wanted)
+            if uncommitted or not state.flow.is_drained(partitions):
+                self.left += max(state.flow.listed(partitions), ticker.listing(wanted) if uncommitted else 0)
+            if uncommitted:
                 ticker.abandon()
             self._forget(partitions)
 
@@ -487,7 +490,7 @@ class Reader:
 
         However long that takes: a later answer would be taken for that of another record.
         """
-        for partition in self._identities.look(self._positions):
+        for partition in self._identities.check(self._positions):
             self._log.warning("topic recreated", partition=str(partition))
             self._reload(partition, float("inf"))
 
@@ -578,7 +581,7 @@ class Reader:
         if begun:
             self._share_pace()  # before they are read: what is admitted at a smaller share delays what follows
         if not self._paused:
-            self._asker.wake(source, begun)
+            self._broker_queries.wake(source, begun)
 
     def _needs_new_consumer(self, found: Beginning) -> bool:
         """Return whether a partition is to be looked up again by a new consumer, since its topic was recreated.

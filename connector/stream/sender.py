@@ -103,7 +103,7 @@ class Sender:
         self._traces = traces
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._dice = random.Random()  # noqa: S311 (jitter, not a secret)
+        self._random = random.Random()  # noqa: S311 (jitter, not a secret)
         self._late, self._logged_late_at = 0, float("-inf")
         """Batches that came too late since the last log line, and when that was."""
         self._log = get_logger("sender").bind(stream=name)
@@ -444,9 +444,9 @@ class Sender:
         state, batch, reply, at = self._state, answered.batch, answered.reply, answered.at
         others = self._others(answered)
         self._troubled(answered, still_pass=others.still_pass)
-        told = requested_wait(reply.retry_after_secs, batch.attempts, self._retry, jitter=self._dice.random())
-        all_told = state.gate.told_to_wait(batch.family, now=at, others_pass=others.still_pass, suspect=batch.suspect)
-        if all_told and reply.retry_after_secs is not None:
+        told = requested_wait(reply.retry_after_secs, batch.attempts, self._retry, jitter=self._random.random())
+        all_throttled = state.gate.throttled(batch.family, now=at, others_pass=others.still_pass, suspect=batch.suspect)
+        if all_throttled and reply.retry_after_secs is not None:
             state.paused_until = max(state.paused_until, at + told)
         if reply.status in WAIT_STATUSES:
             self._again(answered.serial, at=at + told)
@@ -463,7 +463,7 @@ class Sender:
         if last is None or not gate.others_passed(batch.family, since=last):
             self._refused(answered)
             return
-        gate.blamed(batch.family, now=answered.at, suspect=batch.suspect)
+        gate.records_rejected(batch.family, now=answered.at, suspect=batch.suspect)
         self._narrow(answered, Others(passed=True, still_pass=True))
 
     def _narrow(self, answered: Answered, others: Others, *, wait_secs: float | None = None) -> None:
@@ -488,7 +488,7 @@ class Sender:
                 wait = self._pause_after(batch.attempts) if wait_secs is None else wait_secs
                 self._again(answered.serial, at=at + wait)
             case "split":
-                wait = self._dice.random() * self._retry.base_secs if wait_secs is None else wait_secs
+                wait = self._random.random() * self._retry.base_secs if wait_secs is None else wait_secs
                 self._split(answered.serial, at=at + wait, suspect=True, costly=others.overtook or is_in_doubt)
             case "give_up":
                 state.gate.gave_up()
@@ -515,7 +515,7 @@ class Sender:
 
     def _pause_after(self, attempts: int) -> float:
         """Return the seconds to wait after so many attempts, with jitter."""
-        return backoff(attempts, self._retry, jitter=self._dice.random())
+        return backoff(attempts, self._retry, jitter=self._random.random())
 
     def _piece(self, batch: Batch, chunks: tuple[Chunk, ...]) -> Batch:
         batch_id, _ = self._state.batcher.next_id()

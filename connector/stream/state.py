@@ -106,13 +106,13 @@ class State:
 
     def slots(self, at: float) -> int:
         """Return how many batches may start now."""
-        if self._stands(at):
+        if self._is_stopped(at):
             return 0
         active = len(self.flow.active)
         allowed = self.gate.allowed(active)
         return max(self.limit.limit - active, 0) if allowed is None else allowed
 
-    def is_crowded(self, at: float) -> bool:
+    def is_saturated(self, at: float) -> bool:
         """Return whether more is ready than may start: the platform is the bottleneck, or the stream holds."""
         flow = self.flow
         records = flow.active_records + sum([batch.count for batch in flow.ready])
@@ -125,7 +125,7 @@ class State:
         return self.gate.state != "open" and not held and not self.draining
 
     @property
-    def may_rest(self) -> bool:
+    def should_yield(self) -> bool:
         """Return whether reading should wait: results are being written, and enough batches are ready to start.
 
         Both need the interpreter lock. Once results are written, the ticker only waits for the broker.
@@ -149,10 +149,10 @@ class State:
         if self.slots(at) > self.flow.queue.startable:
             return True
         first = self.flow.queue.first_startable
-        is_open = self.gate.state == "closed" and not self._stands(at)
+        is_open = self.gate.state == "closed" and not self._is_stopped(at)
         return is_open and first is not None and first.family > self._last_ready
 
-    def _stands(self, at: float) -> bool:
+    def _is_stopped(self, at: float) -> bool:
         held = self.kafka_hold is not None or self.paused is not None
         return self.draining or held or at < self.paused_until
 
@@ -177,7 +177,7 @@ class State:
         if self.admission.lots > lots and self.flow.ready:
             self._last_ready = self.flow.ready[-1].family
 
-    def let_in(self, settled: Iterable[Finished], at: float) -> None:
+    def admit_released(self, settled: Iterable[Finished], at: float) -> None:
         """Admit the records that waited only for these items, and queue what that closes, as `close_due` does."""
         self.queue(self.admission.settled(settled, now=at, at_most=self._room(at)))
 
@@ -277,9 +277,9 @@ class State:
         self.flow.hold(partition)
         self.admission.keep(self.flow.may_start)
 
-    def troubled(self, error: KafkaTroubleError, *, for_secs: float, why: str = "") -> None:
+    def note_trouble(self, error: KafkaTroubleError, *, for_secs: float, why: str = "") -> None:
         """Note that Kafka could not be reached, and `why`, if known; it is tried again within `for_secs`."""
-        if error.away:
+        if error.unreachable:
             text = f"{error.code}: {error}"
             self.kafka_trouble = KafkaTrouble(f"{why} ({text})" if why else text, now() + for_secs)
 

@@ -12,19 +12,19 @@ from connector.config.streams import StreamSettings
 from connector.config.trackly import TracklySettings
 from connector.core.breaker import Hold
 from connector.core.orphans import OrphanWatch
-from connector.core.records import Scribe
+from connector.core.records import ResultEncoder
 from connector.kafka import configs
 from connector.kafka.errors import KafkaTroubleError
-from connector.kafka.groups import Group, stir
+from connector.kafka.groups import Group, trigger_rebalance
 from connector.kafka.publisher import PlainPublisher, Publisher, TransactionalPublisher
 from connector.kafka.source import Source
 from connector.kafka.targets import Outputs
 from connector.kafka.topics import Topics
 from connector.shaping.formats import SchemaRegistry, decoder_for
 from connector.shaping.shaper import shaper_of
-from connector.stream.asking import may_read
-from connector.stream.holds import Decision, HoldBook, HoldSeen, Resumed, status_of
-from connector.stream.paces import PaceBook
+from connector.stream.broker_queries import may_read
+from connector.stream.holds import Decision, HoldMonitor, HoldSeen, Resumed, status_of
+from connector.stream.paces import PaceMonitor
 from connector.stream.preparing import Preparer
 from connector.stream.reader import Reader
 from connector.stream.remembering import last_settled
@@ -45,10 +45,10 @@ from connector.telemetry.traces import Traces
 from connector.trackly.client import Client
 from connector.trackly.operations import operation_of
 
-ORPHANS_LOOK_SECS = 5.0
+ORPHANS_CHECK_SECS = 5.0
 """How often a worker looks for partitions without an owner."""
 
-LOOK_SECS = 1.0
+CHECK_SECS = 1.0
 """How late the end of a hold may be logged."""
 
 
@@ -113,12 +113,12 @@ class Stream:
         self.metrics = BatchMetrics(self.name)
         self._resume_command = resume_command or f"trackly-connector resume {self.name}"
         self._docs_url = docs_url
-        self._book = HoldBook(self.name, self._resume_command, self.metrics.held, docs_url)
+        self._hold_monitor = HoldMonitor(self.name, self._resume_command, self.metrics.held, docs_url)
         self._traces = None if traces is None else traces.of_stream(self.name, settings.group, client_id)
-        self._paces = PaceBook(self.name, self.state)
+        self._pace_monitor = PaceMonitor(self.name, self.state)
         self.state.on_hold = self._report_hold
         self._stalled_secs = stalled_secs
-        self._looking: asyncio.Task[None] | None = None
+        self._monitoring: asyncio.Task[None] | None = None
         self._watch: Watch | None = None
         self._watching: list[asyncio.Task[None]] = []
         """Tasks that watch the stream and its groups until it stops."""
@@ -179,7 +179,9 @@ class Stream:
             source,
             self._publisher_maker(source, outputs),
             outputs=outputs,
-            scribe=Scribe(self.name, settings.operation, settings.group, settings.outcomes.records == "failures"),
+            encoder=ResultEncoder(
+                self.name, settings.operation, settings.group, settings.outcomes.records == "failures"
+            ),
             options=TickOptions(
                 settings.delivery.tick_interval_ms / 1000, kafka.request_timeout_secs, kafka.session_timeout_secs
             ),
@@ -189,10 +191,10 @@ class Stream:
         )
         self._reader = reader
         self._sender.run()
-        self._looking = self._begin(self._look_at_holds())
+        self._monitoring = self._begin(self._check_holds())
         if kafka.group_protocol == "classic":
             self._watching += [
-                self._begin(self._tend_group(group, topics)) for group, topics in groups_of(settings).items()
+                self._begin(self._monitor_group(group, topics)) for group, topics in groups_of(settings).items()
             ]
         self._watch = Watch(
             self.name,
@@ -258,8 +260,8 @@ class Stream:
         await asyncio.to_thread(self._ticker.stop, 5.0)
         await asyncio.to_thread(self._reader.close, 10.0)
         await self._sender.close()
-        if self._looking is not None:
-            self._looking.cancel()
+        if self._monitoring is not None:
+            self._monitoring.cancel()
         if self.state_name != "failed":
             self.state_name = "stopped"
         self._log.info("stream stopped", left_in_flight=left)
@@ -317,30 +319,30 @@ class Stream:
 
     def _report_hold(self, _hold: Hold | None = None) -> None:
         """Log holds that began or ended; called under the lock."""
-        self._book.look(self._holds_seen(), secrets=[self._api_key()])
+        self._hold_monitor.check(self._holds_seen(), secrets=[self._api_key()])
 
-    async def _look_at_holds(self) -> None:
+    async def _check_holds(self) -> None:
         """Notice the end of holds, which has many causes."""
         while True:
-            await until_next(LOOK_SECS)
+            await until_next(CHECK_SECS)
             with self.state.lock:
                 self._report_hold()
-                self._paces.look()
+                self._pace_monitor.check()
 
-    async def _tend_group(self, name: str, topics: tuple[str, ...]) -> None:
+    async def _monitor_group(self, name: str, topics: tuple[str, ...]) -> None:
         """Trigger a rebalance when partitions are left without an owner, which the group itself does not notice."""
         kafka, settings = self._kafka, self.settings
         group = Group(configs.asking(kafka, self._client_id), name, min(kafka.request_timeout_secs, 5.0))
         config = configs.consumer(kafka, settings, client_id=f"{self._client_id}.stir", instance_id="", group=name)
         watch = OrphanWatch(settle_secs=kafka.session_timeout_secs / 2)
         while True:
-            await asyncio.sleep(ORPHANS_LOOK_SECS)
+            await asyncio.sleep(ORPHANS_CHECK_SECS)
             try:
                 orphans = await asyncio.to_thread(group.orphans, topics)
                 if watch.seen(orphans, now=now()):
                     told = [str(partition) for partition in sorted(orphans)]
                     self._log.warning("partitions without a worker", group=name, partitions=told)
-                    await asyncio.to_thread(stir, config, settings.outcomes.topic)
+                    await asyncio.to_thread(trigger_rebalance, config, settings.outcomes.topic)
             except KafkaTroubleError:  # logged elsewhere
                 continue
 
@@ -393,7 +395,7 @@ class Stream:
         """Return the stream's state as JSON-ready values."""
         state = self.state
         with state.lock:
-            counts, flow, at, full = state.counts, state.flow, now(), state.flow.crowding.full
+            counts, flow, at, full = state.counts, state.flow, now(), state.flow.metadata_room.full
             secrets = [self._api_key()]
             holds = [
                 status_of(seen, base=self._resume_command, secrets=secrets, docs_url=self._docs_url)
@@ -423,8 +425,10 @@ class Stream:
                 "ready_batches": len(flow.ready),
                 "open_records": state.batcher.open_records,
                 "ordering": self.settings.ordering,
-                "waiting_for_key": 0 if state.admission.lineup is None else state.admission.lineup.waiting_records,
-                "pace": self._paces.status(),
+                "waiting_for_key": 0
+                if state.admission.key_queues is None
+                else state.admission.key_queues.waiting_records,
+                "pace": self._pace_monitor.status(),
                 "held_bytes": state.held_bytes,
                 "requests": counts.requests,
                 "requests_by_row": dict(counts.requests_by_row),

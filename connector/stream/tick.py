@@ -21,7 +21,7 @@ from connector.core.batching import Batch
 from connector.core.breaker import Hold
 from connector.core.chunks import Partition
 from connector.core.flow import Tick
-from connector.core.records import Scribe, without_value
+from connector.core.records import ResultEncoder, without_value
 from connector.core.results import Finished
 from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError, RetriableError
 from connector.kafka.publisher import Publisher
@@ -63,7 +63,7 @@ class Ticker:
         make_publisher: Callable[[], Publisher],
         *,
         outputs: Outputs,
-        scribe: Scribe,
+        encoder: ResultEncoder,
         options: TickOptions,
         post: Callable[[list[tuple[int, Batch]], float], None],
         settled: Callable[[list[Finished], int], None],
@@ -76,7 +76,7 @@ class Ticker:
         """The producer's limit; topics may accept less by now."""
         self._publisher: Publisher | None = None
         self._outputs = outputs
-        self._scribe = scribe
+        self._encoder = encoder
         self._options = options
         self._post = post
         self._settled = settled
@@ -91,8 +91,8 @@ class Ticker:
         """Until then our producer may be fenced by an earlier one of ours that was given up while it asked for the
         id."""
         self._trouble_in_a_row = 0
-        self._log = get_logger("tick").bind(stream=scribe.stream)
-        self._thread = threading.Thread(target=self._run, name=f"{scribe.stream}-ticker", daemon=True)
+        self._log = get_logger("tick").bind(stream=encoder.stream)
+        self._thread = threading.Thread(target=self._run, name=f"{encoder.stream}-ticker", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
@@ -173,7 +173,7 @@ class Ticker:
             tick, self._running = self._running, None
             if done:
                 posted = state.flow.committed(tick)
-                state.let_in(tick.settle, now())
+                state.admit_released(tick.settle, now())
                 self._count(tick)
             else:
                 state.counts.ticks_aborted += 1
@@ -234,8 +234,8 @@ class Ticker:
         the speed.
         """
         with self._state.lock:
-            crowded = self._state.is_crowded(now())
-        if crowded:
+            saturated = self._state.is_saturated(now())
+        if saturated:
             publisher.flush(FLUSH_SECS)
 
     def _snapshot(self, tick: Tick) -> tuple[Membership, Tick | None]:
@@ -332,7 +332,7 @@ class Ticker:
             if missing := absent - sources:
                 verb = "does" if len(missing) == 1 else "do"
                 self._hold("topic_missing", f"{' and '.join(sorted(missing))} {verb} not exist ({error})")
-            elif short := self._outputs.short_of_replicas():
+            elif short := self._outputs.under_min_isr():
                 self._troubled(error, short)
                 self._log.warning("results not taken", why=short)
 
@@ -389,7 +389,7 @@ class Ticker:
             except KafkaTroubleError as error:
                 publisher.close()
                 was_unanswered |= error.unanswered  # brokers may process its request after they come back
-                short = self._outputs.short_of_replicas()
+                short = self._outputs.under_min_isr()
                 self._troubled(error, short)
                 if error.unauthorized:
                     self._hold("kafka_authorization", str(error))
@@ -406,7 +406,7 @@ class Ticker:
                 return
 
     def _troubled(self, error: KafkaTroubleError, why: str = "") -> None:
-        self._state.troubled(error, for_secs=2 * self._options.call_secs + 10.0, why=why)
+        self._state.note_trouble(error, for_secs=2 * self._options.call_secs + 10.0, why=why)
 
     def _note_success(self) -> None:
         self._trouble_in_a_row = 0
@@ -428,13 +428,13 @@ class Ticker:
     # ------------------------------------------------------------------ writing
 
     def _write(self, publisher: Publisher, tick: Tick) -> None:
-        outputs, scribe = self._outputs, self._scribe
+        outputs, encoder = self._outputs, self._encoder
         at = now_ms()
         for item in tick.settle:
-            for outcomes in scribe.outcomes(item):
+            for outcomes in encoder.outcomes(item):
                 keys = outcomes.keys
                 if outcomes.may_exceed(outputs.outcome_limit):
-                    outputs.look_again(now=now())
+                    outputs.refresh_if_due(now=now())
                     keys = outcomes.keys_within(outputs.outcome_limit)
                 publisher.write_batch(
                     outputs.outcome_topic,
@@ -443,9 +443,9 @@ class Ticker:
                     keys,
                     outcomes.headers,
                 )
-            for letter in scribe.dead_letters(item, now_ms=at):
+            for letter in encoder.dead_letters(item, now_ms=at):
                 if letter.size > outputs.dead_letter_limit:
-                    outputs.look_again(now=now())
+                    outputs.refresh_if_due(now=now())
                 fits = letter.size <= outputs.dead_letter_limit
                 kept = letter if fits else without_value(letter, outputs.dead_letter_limit)
                 publisher.write(

@@ -14,7 +14,7 @@ from connector.clock import now
 from connector.core.breaker import Hold
 from connector.core.chunks import Chunk, Partition
 from connector.kafka.errors import KafkaTroubleError
-from connector.stream.asking import Sources
+from connector.stream.broker_queries import Sources
 from connector.telemetry.logging import get_logger
 
 LOG_EVERY_SECS: Final = 30.0
@@ -63,18 +63,18 @@ class Troubles:
     def read(self, chunks: Iterable[Chunk]) -> None:
         """Note records that arrived: their topics can be read, and so can the group."""
         if self._refused:
-            self._let_in_again({None, *(chunk.partition.topic for chunk in chunks)})
+            self._end_holds({None, *(chunk.partition.topic for chunk in chunks)})
 
     def assigned(self, partitions: Iterable[Partition], *, before: Iterable[Partition]) -> None:
         """Note partitions that were assigned; `before` are those that were assigned already."""
         kept = {partition.topic for partition in before}
-        self._let_in_again({None, *(self._refused.keys() - kept), *(partition.topic for partition in partitions)})
+        self._end_holds({None, *(self._refused.keys() - kept), *(partition.topic for partition in partitions)})
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Start a query about what may be read again when it is due, and use its answer; called often."""
         if self._asked is not None:
             if self._asked.done():
-                self._let_in_again(self._asked.result())
+                self._end_holds(self._asked.result())
                 self._asked = None
         elif self._refused and now() >= self._ask_at:
             self._wait = min(2 * self._wait, self._probe_max_secs)
@@ -85,6 +85,6 @@ class Troubles:
         """Make a query due; may be called from any thread."""
         self._ask_at = 0.0
 
-    def _let_in_again(self, allowed: Sources) -> None:
+    def _end_holds(self, allowed: Sources) -> None:
         """Note that Kafka lets us read these."""
         self._refused = {source: hold for source, hold in self._refused.items() if source not in allowed}

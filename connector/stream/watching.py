@@ -12,13 +12,13 @@ from typing import Any, Final, assert_never
 from connector.clock import now, until_next
 from connector.core.breaker import Hold
 from connector.core.chunks import Partition
-from connector.core.watchdog import Spot, Standstill, Wait, Watchdog
+from connector.core.watchdog import Position, Standstill, Wait, Watchdog
 from connector.kafka.errors import KafkaTroubleError
 from connector.stream.reader import Reader
 from connector.stream.state import State
 from connector.telemetry.logging import get_logger
 
-LOOK_SECS: Final = 1.0
+CHECK_SECS: Final = 1.0
 
 ASKED_AT_ONCE: Final = 16
 """Maximum number of leaders queried in one round; those queried longest ago come first."""
@@ -75,7 +75,7 @@ class Watch:
         self._asking: asyncio.Task[None] | None = None
         self._done: Hashable = None
         self._done_at = now()
-        self._told: dict[str, float] = {}
+        self._logged: dict[str, float] = {}
         self._full: dict[Partition, tuple[float, float]] = {}
         """When partitions were first and last found full; logged if far enough apart."""
         self._log = get_logger("stream").bind(stream=name)
@@ -84,21 +84,21 @@ class Watch:
         """Look once a second, until cancelled."""
         try:
             while True:
-                await until_next(LOOK_SECS)
-                self.look(now())
+                await until_next(CHECK_SECS)
+                self.check(now())
         finally:
             if self._asking is not None:
                 self._asking.cancel()
             self.standstills = []  # nothing is known once it is not watched
 
-    def look(self, at: float) -> None:
+    def check(self, at: float) -> None:
         """Look at everything once, and query leaders where that may explain something."""
         with self._state.lock:
-            waits = self._waits(self._watchdog.suspects(self._spots(), now=at), at)
-            self.standstills = self._watchdog.look(waits, now=at)
-            full = {p: self._state.flow.partitions[p].doubt.count for p in self._state.flow.crowding.full}
-        self._tell(at)
-        self._tell_full(full, at)
+            waits = self._waits(self._watchdog.suspects(self._positions(), now=at), at)
+            self.standstills = self._watchdog.check(waits, now=at)
+            full = {p: self._state.flow.partitions[p].doubt.count for p in self._state.flow.metadata_room.full}
+        self._log_standstills(at)
+        self._log_full(full, at)
         unread = [p for p, wait in waits.items() if p is not None and wait.waits_for in {"fetch", *_LEADERS_SAY}]
         there = set(unread)
         self._queued &= there
@@ -112,22 +112,24 @@ class Watch:
             self._queued = {p for p in unread[ASKED_AT_ONCE:] if p not in turns}
             self._asking = asyncio.get_running_loop().create_task(self._ask(unread[:ASKED_AT_ONCE]))
 
-    def _spots(self) -> dict[Partition | None, Spot]:
+    def _positions(self) -> dict[Partition | None, Position]:
         """Return how far all partitions have come; called under the lock."""
-        flow, known = self._state.flow, self._reader.spots
+        flow, known = self._state.flow, self._reader.positions
         # Outside of its group a stream has no partitions that could stand still: it does, as a whole.
-        spots: dict[Partition | None, Spot] = {None: Spot(None, None, self._reader.in_group and self._reader.turns)}
+        positions: dict[Partition | None, Position] = {
+            None: Position(None, None, self._reader.in_group and self._reader.turns)
+        }
         for partition in self._reader.partitions:
             there = flow.partitions.get(partition)
             if there is None:
-                spots[partition] = Spot(None, None)
+                positions[partition] = Position(None, None)
             elif not there.revoking:
-                seen = known.get(partition, Spot(there.base, None))
+                seen = known.get(partition, Position(there.base, None))
                 lag, end = seen.lag, self._ends.get(partition)
                 if lag is None and end is not None:
                     lag = max(end - there.base, 0)
-                spots[partition] = Spot(max(there.base, seen.offset or 0), lag, there.epoch)
-        return spots
+                positions[partition] = Position(max(there.base, seen.offset or 0), lag, there.epoch)
+        return positions
 
     def _waits(self, suspects: Iterable[Partition | None], at: float) -> dict[Partition | None, Wait]:
         """Return what each suspect waits for; called under the lock."""
@@ -177,7 +179,7 @@ class Watch:
                 return Wait("retry", known, f"batch {place.batch_id} waits for another attempt", attempt)
             case "ready":
                 return Wait("turn", self._is_busy(at), f"batch {place.batch_id} waits for a free request", attempt)
-            case "crowded":
+            case "no_room":
                 return Wait("start", False, "its commit metadata is full", attempt)
             case "elsewhere" if (until := self._paced_until(partition)) is not None:
                 known = at < until + self._stalled_secs * 0.5
@@ -218,31 +220,31 @@ class Watch:
     def _why_unread(self, partition: Partition, end: int | KafkaTroubleError) -> Wait:
         """Return why nothing was fetched, given the leader's answer."""
         if isinstance(end, KafkaTroubleError):
-            there_after_a_restart = end.away or end.topic_gone or end.unauthorized
+            there_after_a_restart = end.unreachable or end.topic_gone or end.unauthorized
             return Wait("kafka", there_after_a_restart, f"{end.code}: {end}")
-        spot = self._reader.spots.get(partition)
-        if spot is None or spot.offset is None or not spot.lag or end > spot.offset:
+        position = self._reader.positions.get(partition)
+        if position is None or position.offset is None or not position.lag or end > position.offset:
             return Wait("fetch", False, "there are records that were not fetched")
         return Wait("upstream_transaction_open", True, "a producer of the topic has neither committed nor aborted")
 
     # ------------------------------------------------------------------ logging
 
-    def _tell(self, at: float) -> None:
+    def _log_standstills(self, at: float) -> None:
         """Log one line when something begins to stand still for a reason, and one when nothing does any more."""
         groups: dict[str, list[Standstill]] = {}
         for standstill in self.standstills:
             if standstill.wait.waits_for != "hold":  # holds are logged elsewhere
                 groups.setdefault(standstill.wait.waits_for, []).append(standstill)
-        for waits_for in [reason for reason in self._told if reason not in groups]:
-            lasted = round(at - self._told.pop(waits_for), 1)
+        for waits_for in [reason for reason in self._logged if reason not in groups]:
+            lasted = round(at - self._logged.pop(waits_for), 1)
             self._log.info("standstill ended", waits_for=waits_for, lasted_secs=lasted)
         for waits_for, found in groups.items():
-            if waits_for in self._told:
+            if waits_for in self._logged:
                 continue
-            self._told[waits_for] = min(standstill.since for standstill in found)
+            self._logged[waits_for] = min(standstill.since for standstill in found)
             known = all(standstill.wait.known for standstill in found)
-            tell = self._log.warning if known else self._log.error
-            tell(
+            log = self._log.warning if known else self._log.error
+            log(
                 "stream stands still",
                 waits_for=waits_for,
                 detail=found[0].wait.detail,
@@ -251,7 +253,7 @@ class Watch:
                 healthy=known,
             )
 
-    def _tell_full(self, full: Mapping[Partition, int], at: float) -> None:
+    def _log_full(self, full: Mapping[Partition, int], at: float) -> None:
         """Log one line when a partition has been full for a while, and one when it no longer is."""
         for partition, in_doubt in full.items():
             first, last = self._full.get(partition, (at, at))

@@ -10,7 +10,7 @@ from connector.core.batching import Batcher, BatchLimits
 from connector.core.breaker import Gate, GatePolicy
 from connector.core.concurrency import ConcurrencyLimit, ConcurrencyPolicy
 from connector.core.flow import MARKS, Flow, FlowLimits
-from connector.core.ordering import Lineup
+from connector.core.ordering import KeyQueues
 from connector.core.pacing import Pace, Pacer
 from connector.core.retrying import RetryPolicy
 from connector.core.storm import StormGuard, StormPolicy
@@ -57,7 +57,7 @@ def state_of(settings: StreamSettings, operation: Operation, id_prefix: str) -> 
     )
     state.admission = Admission(
         state.batcher,
-        lineup=Lineup() if settings.ordering == "key" else None,
+        key_queues=KeyQueues() if settings.ordering == "key" else None,
         pacer=Pacer(
             Pace(settings.pace.messages_per_minute, settings.pace.lists),
             max_lot=batch.max_records,

@@ -3,7 +3,7 @@
 from connector.core.admission import Admission
 from connector.core.batching import Batch, Batcher, BatchLimits
 from connector.core.chunks import Chunk
-from connector.core.ordering import Lineup
+from connector.core.ordering import KeyQueues
 from connector.core.pacing import Pace, Pacer
 from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, Verdicts
@@ -15,7 +15,7 @@ SLOW, OTHER = "+18005550001", "+18005550002"
 def admission(*, by_key: bool = False, pace: Pace | None = None, max_records: int = 3) -> Admission:
     batcher = Batcher(BatchLimits(max_records, 10_000, 1.0, 0), "t")
     pacer = None if pace is None else Pacer(pace, max_lot=max_records)
-    return Admission(batcher, lineup=Lineup() if by_key else None, pacer=pacer)
+    return Admission(batcher, key_queues=KeyQueues() if by_key else None, pacer=pacer)
 
 
 def keyed(keys: str, *, start: int = 0, number: str = SLOW) -> Chunk:
@@ -113,17 +113,17 @@ def test_whatever_one_step_fills_is_all_told() -> None:
 
 def test_what_is_held_is_open_or_waits_for_its_key_or_for_its_list_and_is_dropped_wherever_it_is() -> None:
     way = admission(by_key=True, pace=Pace(60))
-    assert way.lineup is not None
+    assert way.key_queues is not None
     assert way.pacer is not None
     way.take([(None, keyed("aba")), (None, keyed("cde", start=3, number=OTHER))], now=0)
     way.take([(None, keyed("xy", start=6))], now=0)
 
-    parts = [way.batcher.open_bytes, way.lineup.waiting_bytes, way.pacer.waiting_bytes]
+    parts = [way.batcher.open_bytes, way.key_queues.waiting_bytes, way.pacer.waiting_bytes]
     assert min(parts) > 0
     assert way.held_bytes == sum(parts)
 
     way.keep(lambda _: False)
-    assert [way.batcher.open_bytes, way.lineup.waiting_bytes, way.pacer.waiting_bytes] == [0, 0, 0]
+    assert [way.batcher.open_bytes, way.key_queues.waiting_bytes, way.pacer.waiting_bytes] == [0, 0, 0]
 
 
 def test_only_so_many_batches_are_closed_by_their_window_as_may_start() -> None:

@@ -305,7 +305,7 @@ def test_suspects_say_nothing_of_the_platform() -> None:
     suspects = [
         lambda gate, family=family, step=step: step(gate, family, now=2.0, suspect=True)
         for family in range(100, 140)
-        for step in (Gate.passed, Gate.blamed, lambda gate, *of, **how: gate.failed(*of, detail="", **how))
+        for step in (Gate.passed, Gate.records_rejected, lambda gate, *of, **how: gate.failed(*of, detail="", **how))
     ]
     well = made(*[passes(family, now=2.0) for family in range(20)], fails(50, now=2.0), *suspects)
     ill = made(*[fails(family, now=2.0) for family in range(20)], passes(50, now=2.0), *suspects)
@@ -325,7 +325,7 @@ def test_failures_while_others_pass_are_no_outage() -> None:
 
 
 def told(gate: Gate, family: int, *, others_pass: bool = False) -> bool:
-    return gate.told_to_wait(family, now=0.0, others_pass=others_pass)
+    return gate.throttled(family, now=0.0, others_pass=others_pass)
 
 
 def test_all_wait_once_so_many_in_a_row_were_told() -> None:
@@ -363,7 +363,7 @@ def test_a_probe_says_nothing_of_whether_others_passed() -> None:
 
 
 def test_a_batch_that_is_blamed_holds_nothing_up() -> None:
-    gate = made(passes(2, now=2.0), *[lambda gate: gate.blamed(7, now=2.0)] * 9)
+    gate = made(passes(2, now=2.0), *[lambda gate: gate.records_rejected(7, now=2.0)] * 9)
 
     assert (gate.state, gate.hold) == ("closed", None)
     assert not gate.others_passed(1, since=0.0), "it is not well for all"
@@ -499,7 +499,7 @@ class GateLaws(RuleBasedStateMachine):
     def rests(self) -> None:
         was = self.gate.state
 
-        closed = self.gate.rest()
+        closed = self.gate.close_idle()
 
         self.row = 0 if closed else self.row
         assert closed == (was == "half_open")

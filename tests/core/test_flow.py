@@ -410,7 +410,7 @@ def test_what_waits_in_a_full_partition_takes_no_turn_from_what_is_ready_in_othe
     ticks(made, 200, slots=0)
     made.add_ready([batch(chunk(A, [402 + 3 * number])) for number in range(crowded)])
     ticks(made, 3)
-    assert made.crowding.full == {A}
+    assert made.metadata_room.full == {A}
     assert not made.active
     made.add_ready([batch(chunk(B, [0]))])
     for number in range(8 * slots):
@@ -812,7 +812,7 @@ def test_the_oldest_record_of_a_partition_whose_metadata_is_full_is_told_as_such
             made.committed(tick)
 
     assert names[0] == "ready"
-    assert "crowded" in names
+    assert "no_room" in names
     assert names[-1] == "posted"  # and all the same it starts
 
 

@@ -22,7 +22,7 @@ from connector.core.admission import Admission
 from connector.core.batching import Batch, Batcher, BatchLimits
 from connector.core.chunks import Chunk, Partition
 from connector.core.flow import Flow, FlowLimits, Tick
-from connector.core.ordering import Laned, Lineup
+from connector.core.ordering import KeyQueues, LaneChunk
 from connector.core.pacing import Pace, Pacer
 from connector.core.progress import decode
 from connector.core.remembered import Remembered
@@ -153,11 +153,11 @@ class DeliveryMachine(RuleBasedStateMachine):
     def new_worker(self) -> Worker:
         self.made += 1
         batcher = Batcher(self.batch_limits, f"w{self.made}")
-        lineup = Lineup() if self.by_key else None
+        key_queues = KeyQueues() if self.by_key else None
         pacer = Pacer(self.pace, max_lot=self.batch_limits.max_records) if self.by_key else None
         flow = Flow(self.limits)
         flow.remembered = Remembered(1_000_000)  # that of too many some are forgotten is a fact of its own
-        return Worker(flow, batcher, Admission(batcher, lineup=lineup, pacer=pacer))
+        return Worker(flow, batcher, Admission(batcher, key_queues=key_queues, pacer=pacer))
 
     # ------------------------------------------------------------------ records come
 
@@ -298,7 +298,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         if wrong:
             exceptions = {at: SKIPPED if kinds[index] == "0" else MALFORMED for at, index in enumerate(wrong)}
             self.settle(worker, Finished((piece.pick(wrong),), Verdicts(QUEUED, exceptions)), guarded=guarded)
-        lanes: list[Laned] = []
+        lanes: list[LaneChunk] = []
         for lane in "lr":
             chosen = [index for index, kind in enumerate(kinds) if kind == lane]
             if chosen:

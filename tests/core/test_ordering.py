@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.core.chunks import Chunk, Partition
-from connector.core.ordering import ROW_BYTES, Laned, Lineup
+from connector.core.ordering import ROW_BYTES, KeyQueues, LaneChunk
 from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, Verdicts
 from tests.core.making import A, B, Position, chunk, chunks, positions, rows
@@ -28,70 +28,72 @@ def done(*chunks: Chunk, batch_id: str = BATCH) -> Finished:
     return Finished(chunks, Verdicts(QUEUED), batch_id)
 
 
-def admitted(lineup: Lineup, *pieces: Chunk, now: float = 0.0) -> list[int]:
+def admitted(key_queues: KeyQueues, *pieces: Chunk, now: float = 0.0) -> list[int]:
     """Return the offsets of what may go on at once."""
-    lanes: list[Laned] = [(str(lane), piece) for lane, piece in enumerate(pieces)]
-    return sorted(offset for _, piece in lineup.admit(lanes, now=now) for offset in piece.offsets)
+    lanes: list[LaneChunk] = [(str(lane), piece) for lane, piece in enumerate(pieces)]
+    return sorted(offset for _, piece in key_queues.admit(lanes, now=now) for offset in piece.offsets)
 
 
 def test_a_chunk_of_new_keys_goes_on_as_it_is() -> None:
-    lineup, piece = Lineup(), keyed("abc-d-")
+    key_queues, piece = KeyQueues(), keyed("abc-d-")
 
-    ((lane, gone),) = lineup.admit([("list", piece)], now=0)
+    ((lane, gone),) = key_queues.admit([("list", piece)], now=0)
 
     assert lane == "list"
     assert gone is piece
-    assert (lineup.waiting_bytes, lineup.waiting_records) == (0, 0)
+    assert (key_queues.waiting_bytes, key_queues.waiting_records) == (0, 0)
 
 
 def test_the_first_record_of_each_key_goes_on_and_those_without_a_key_wait_for_nobody() -> None:
-    lineup = Lineup()
+    key_queues = KeyQueues()
 
-    assert admitted(lineup, keyed("aab-ba-")) == [0, 2, 3, 6]
-    assert admitted(lineup, keyed("ac-", start=7)) == [8, 9]
-    assert lineup.waiting_records == 4
+    assert admitted(key_queues, keyed("aab-ba-")) == [0, 2, 3, 6]
+    assert admitted(key_queues, keyed("ac-", start=7)) == [8, 9]
+    assert key_queues.waiting_records == 4
 
 
 def test_a_chunk_none_of_whose_records_has_a_key_goes_on_as_it_is() -> None:
-    lineup, lanes = Lineup(), [("left", chunk(A, range(3))), ("right", chunk(A, range(3, 5)))]
+    key_queues, lanes = KeyQueues(), [("left", chunk(A, range(3))), ("right", chunk(A, range(3, 5)))]
 
-    assert lineup.admit(lanes, now=0) == lanes
-    assert lineup.admit([], now=0) == []
+    assert key_queues.admit(lanes, now=0) == lanes
+    assert key_queues.admit([], now=0) == []
 
 
 def test_offsets_rise_in_what_is_let_go_together_whatever_the_order_of_its_keys() -> None:
-    lineup, first = Lineup(), keyed("abcdefgh")
-    admitted(lineup, first)
-    assert admitted(lineup, keyed("hdbfgaec", start=8)) == []
+    key_queues, first = KeyQueues(), keyed("abcdefgh")
+    admitted(key_queues, first)
+    assert admitted(key_queues, keyed("hdbfgaec", start=8)) == []
 
-    (turn,) = lineup.settled([done(first)])
+    (turn,) = key_queues.settled([done(first)])
 
     assert list(turn.chunk.offsets) == list(range(8, 16))
 
 
 def test_a_key_is_free_when_the_result_of_its_record_is_committed_and_not_by_anything_else() -> None:
-    lineup, other = Lineup(), keyed("aa", partition=B)
+    key_queues, other = KeyQueues(), keyed("aa", partition=B)
     first = keyed("aaa")
-    assert admitted(lineup, first) == [0]
+    assert admitted(key_queues, first) == [0]
 
-    assert lineup.settled([done(keyed("a"), batch_id="")]) == [], "a record that was never posted was in nobody's way"
-    assert lineup.settled([done(keyed("a", epoch=2))]) == [], "nor was one of another assignment"
-    assert lineup.settled([done(other)]) == [], "or partition"
-    (turn,) = lineup.settled([done(first.slice(0, 1))])
+    assert key_queues.settled([done(keyed("a"), batch_id="")]) == [], (
+        "a record that was never posted was in nobody's way"
+    )
+    assert key_queues.settled([done(keyed("a", epoch=2))]) == [], "nor was one of another assignment"
+    assert key_queues.settled([done(other)]) == [], "or partition"
+    (turn,) = key_queues.settled([done(first.slice(0, 1))])
 
     assert positions([turn.chunk]) == [(A, 1)]
-    assert admitted(lineup, keyed("a", start=3)) == [], "the next one has the key now"
+    assert admitted(key_queues, keyed("a", start=3)) == [], "the next one has the key now"
 
 
 def test_whoever_waits_behind_several_lanes_waits_in_the_order_of_offsets() -> None:
     whole = keyed("aaaa")
-    lineup = Lineup()
+    key_queues = KeyQueues()
 
-    assert admitted(lineup, whole.pick([1, 3]), whole.pick([0, 2])) == [0]
+    assert admitted(key_queues, whole.pick([1, 3]), whole.pick([0, 2])) == [0]
 
     order = []
     for offset in range(3):
-        (turn,) = lineup.settled([done(whole.slice(offset, offset + 1))])
+        (turn,) = key_queues.settled([done(whole.slice(offset, offset + 1))])
         order += [(turn.lane, *turn.chunk.offsets)]
     assert order == [("0", 1), ("1", 2), ("0", 3)]
 
@@ -105,11 +107,11 @@ def test_a_record_comes_out_with_all_that_its_columns_held() -> None:
         piece.oldest_ms = 7
     second.own_list = second.resent = True
     second.wire = [b"w3", b"w4", b"w5"]
-    lineup = Lineup()
-    lineup.admit([("x", first)], now=1)
-    lineup.admit([("x", second)], now=2)
+    key_queues = KeyQueues()
+    key_queues.admit([("x", first)], now=1)
+    key_queues.admit([("x", second)], now=2)
 
-    one, other = sorted(lineup.settled([done(first)]), key=lambda turn: turn.since)
+    one, other = sorted(key_queues.settled([done(first)]), key=lambda turn: turn.since)
 
     assert (one.lane, one.since, other.since) == ("x", 1, 2)
     assert list(rows([one.chunk])) == list(rows([first.slice(1, 2)]))
@@ -121,11 +123,11 @@ def test_a_record_comes_out_with_all_that_its_columns_held() -> None:
 @given(chunks())
 def test_whatever_columns_a_chunk_has_its_records_come_out_as_they_went_in(drawn: Chunk) -> None:
     whole = replace(drawn, keys=[b"k"] * len(drawn), wire=drawn.wire or [b"w"] * len(drawn))
-    lineup = Lineup()
+    key_queues = KeyQueues()
 
-    out = [piece for _, piece in lineup.admit([("x", whole)], now=0)]
+    out = [piece for _, piece in key_queues.admit([("x", whole)], now=0)]
     for _ in range(len(whole) - 1):
-        out += [turn.chunk for turn in lineup.settled([done(out[-1])])]
+        out += [turn.chunk for turn in key_queues.settled([done(out[-1])])]
 
     assert list(rows(out)) == list(rows([whole]))
     for piece in out:
@@ -133,32 +135,32 @@ def test_whatever_columns_a_chunk_has_its_records_come_out_as_they_went_in(drawn
 
 
 def test_records_without_keys_free_nobody() -> None:
-    lineup = Lineup()
-    admitted(lineup, keyed("aa"))
+    key_queues = KeyQueues()
+    admitted(key_queues, keyed("aa"))
 
-    assert lineup.settled([done(chunk(A, [5]))]) == []
+    assert key_queues.settled([done(chunk(A, [5]))]) == []
 
 
 def test_who_waits_under_an_assignment_that_goes_on_is_kept() -> None:
-    lineup = Lineup()
-    admitted(lineup, keyed("aa", epoch=3))
+    key_queues = KeyQueues()
+    admitted(key_queues, keyed("aa", epoch=3))
 
-    lineup.keep(lambda piece: piece.epoch == 3)
+    key_queues.keep(lambda piece: piece.epoch == 3)
 
-    assert lineup.waiting_records == 1
+    assert key_queues.waiting_records == 1
 
 
 def test_what_waits_is_counted_and_forgotten_with_its_partition() -> None:
-    lineup = Lineup()
-    lineup.admit([(None, keyed("aaa"))], now=0)
-    lineup.admit([(None, keyed("bb", partition=B))], now=0)
-    assert lineup.waiting_bytes == 3 * ROW_BYTES + len(b"alpha@1alpha@2beta@1aab")
+    key_queues = KeyQueues()
+    key_queues.admit([(None, keyed("aaa"))], now=0)
+    key_queues.admit([(None, keyed("bb", partition=B))], now=0)
+    assert key_queues.waiting_bytes == 3 * ROW_BYTES + len(b"alpha@1alpha@2beta@1aab")
 
-    lineup.keep(lambda piece: piece.partition != A)
-    assert lineup.waiting_records == 1
-    assert admitted(lineup, keyed("b", partition=B, epoch=2)) == [0], "a new assignment begins anew"
+    key_queues.keep(lambda piece: piece.partition != A)
+    assert key_queues.waiting_records == 1
+    assert admitted(key_queues, keyed("b", partition=B, epoch=2)) == [0], "a new assignment begins anew"
 
-    assert (lineup.waiting_bytes, lineup.waiting_records) == (0, 0)
+    assert (key_queues.waiting_bytes, key_queues.waiting_records) == (0, 0)
 
 
 def test_what_an_event_was_made_of_and_its_headers_are_counted_as_it_waits() -> None:
@@ -166,37 +168,37 @@ def test_what_an_event_was_made_of_and_its_headers_are_counted_as_it_waits() -> 
     first, second = keyed("aa"), keyed("aa", start=2)
     first.values, first.wire = [b"x" * 1_000_000] * 2, [b"short"] * 2
     second.headers, second.header_bytes = [[("h", b"v")], None], 5_000
-    lineup = Lineup()
-    lineup.admit([(None, first), (None, second)], now=0)
-    counted = lineup.waiting_bytes
-    turns = [turn for piece in (first, second) for turn in lineup.settled([done(piece)])]
-    turns += lineup.settled([done(turns[0].chunk)])
+    key_queues = KeyQueues()
+    key_queues.admit([(None, first), (None, second)], now=0)
+    counted = key_queues.waiting_bytes
+    turns = [turn for piece in (first, second) for turn in key_queues.settled([done(piece)])]
+    turns += key_queues.settled([done(turns[0].chunk)])
 
     assert 1_010_000 + 3 * ROW_BYTES < counted < 1_011_500
-    assert (len(turns), lineup.waiting_bytes) == (3, 0)
+    assert (len(turns), key_queues.waiting_bytes) == (3, 0)
 
 
 @given(st.lists(st.text("ab", min_size=1, max_size=6), max_size=6), st.integers(0, 6))
 def test_a_partition_that_goes_takes_all_that_waited_in_it_out_of_the_budget(reads: list[str], ended: int) -> None:
     """Whatever came and went before; otherwise the budget would be used up by what no longer exists."""
-    lineup, start = Lineup(), 0
+    key_queues, start = KeyQueues(), 0
     on_the_way: list[Chunk] = []
     for keys in reads:
-        on_the_way += [piece for _, piece in lineup.admit([(None, keyed(keys, start=start))], now=0)]
+        on_the_way += [piece for _, piece in key_queues.admit([(None, keyed(keys, start=start))], now=0)]
         start += len(keys)
     for _ in range(ended):
-        on_the_way += [turn.chunk for piece in on_the_way[:1] for turn in lineup.settled([done(piece)])]
+        on_the_way += [turn.chunk for piece in on_the_way[:1] for turn in key_queues.settled([done(piece)])]
         del on_the_way[:1]
 
-    lineup.keep(lambda _piece: False)
+    key_queues.keep(lambda _piece: False)
 
-    assert (lineup.waiting_bytes, lineup.waiting_records) == (0, 0)
+    assert (key_queues.waiting_bytes, key_queues.waiting_records) == (0, 0)
 
 
 @given(st.lists(st.one_of(st.text("aAbBcC-", min_size=1, max_size=8), st.integers(0, 50)), max_size=30))
 def test_whatever_comes_and_ends_in_whatever_order_each_key_keeps_its_own(steps: list[str | int]) -> None:
     """Text: that many records are read. A number: one of the admitted records has its result committed."""
-    lineup = Lineup()
+    key_queues = KeyQueues()
     key_of: dict[int, str] = {}
     on_the_way: list[int] = []
     ended: defaultdict[str, list[int]] = defaultdict(list)
@@ -214,7 +216,7 @@ def test_whatever_comes_and_ends_in_whatever_order_each_key_keeps_its_own(steps:
         ended[key_of[offset]].append(offset)
         ending = chunk(A, [offset])
         ending.keys = [None if key_of[offset] == "-" else key_of[offset].encode()]
-        started(turn.chunk for turn in lineup.settled([done(ending)]))
+        started(turn.chunk for turn in key_queues.settled([done(ending)]))
 
     for step in steps:
         if isinstance(step, int):
@@ -226,13 +228,13 @@ def test_whatever_comes_and_ends_in_whatever_order_each_key_keeps_its_own(steps:
         whole = keyed(step.lower(), start=start)
         lower = [index for index, letter in enumerate(step) if letter.islower()]
         upper = [index for index, letter in enumerate(step) if not letter.islower()]
-        lanes: list[Laned] = [(str(bool(part)), whole.pick(part)) for part in (upper, lower) if part]
-        started(piece for _, piece in lineup.admit(lanes, now=0))
+        lanes: list[LaneChunk] = [(str(bool(part)), whole.pick(part)) for part in (upper, lower) if part]
+        started(piece for _, piece in key_queues.admit(lanes, now=0))
     for _ in range(len(key_of)):
         if on_the_way:
             end(0)
 
     assert sorted(out) == [(A, offset) for offset in key_of], "nothing is lost, nothing comes twice"
     assert all(offsets == sorted(offsets) for key, offsets in ended.items() if key != "-")
-    assert (lineup.waiting_bytes, lineup.waiting_records) == (0, 0)
-    assert not lineup._lines or lineup._lines[A].busy == set()
+    assert (key_queues.waiting_bytes, key_queues.waiting_records) == (0, 0)
+    assert not key_queues._states or key_queues._states[A].busy == set()

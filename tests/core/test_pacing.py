@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.core.chunks import Chunk, Partition, weight
-from connector.core.pacing import BURST_SECS, CHUNK_BYTES, REMEMBERED, Lot, Pace, Pacer
+from connector.core.pacing import BURST_SECS, CHUNK_BYTES, MAX_SEEN, Lot, Pace, Pacer
 from tests.core.making import A, B, chunk
 
 FAST, SLOW, FREE = "+18005550001", "+18005550002", "+18005550003"
@@ -151,8 +151,8 @@ def test_what_the_platform_would_drop_waits_for_more_than_half_an_hour(waiting: 
 
 
 def test_what_was_read_long_ago_counts_for_less_and_shares_stay_shares() -> None:
-    pacer = Pacer(Pace(6e7), max_lot=REMEMBERED)
-    few, many = chunk(A, range(REMEMBERED // 16)), chunk(A, range(3 * REMEMBERED // 16))
+    pacer = Pacer(Pace(6e7), max_lot=MAX_SEEN)
+    few, many = chunk(A, range(MAX_SEEN // 16)), chunk(A, range(3 * MAX_SEEN // 16))
     for _ in range(5):
         pacer.admit(SLOW, few, now=100)
         pacer.admit(FAST, many, now=100)
@@ -186,7 +186,7 @@ def test_lists_that_come_no_more_are_forgotten() -> None:
     for number in range(1_000):
         pacer.admit(f"+1800555{number:04d}", chunk(A, [0]), now=0)
 
-    many = chunk(A, range(REMEMBERED // 10))
+    many = chunk(A, range(MAX_SEEN // 10))
     for _ in range(40):
         pacer.admit(FAST, many, now=0)
 
@@ -195,7 +195,7 @@ def test_lists_that_come_no_more_are_forgotten() -> None:
 
 def test_a_slow_list_keeps_its_pace_while_others_bring_very_much() -> None:
     """What it owes is not forgotten with how often it came: it may go on every ten seconds, and comes every three."""
-    pacer, many = Pacer(Pace(None, {"slow": 6.0}), max_lot=1_000), of_lists(*["other"] * (REMEMBERED // 4))
+    pacer, many = Pacer(Pace(None, {"slow": 6.0}), max_lot=1_000), of_lists(*["other"] * (MAX_SEEN // 4))
     gone = 0
 
     for second in range(30):

@@ -144,7 +144,7 @@ def test_where_nothing_else_can_be_said_it_is_said_what_was_surely_not_taken(tex
 def test_what_is_listed_and_not_in_flight_is_untaken(text: str) -> None:
     told = Told(text)
 
-    assert list(told.state.untaken()) == told.of(WITHDRAWN)
+    assert list(told.state.not_accepted()) == told.of(WITHDRAWN)
     assert list(told.state.in_flight()) == told.of(DOUBT, ACTIVE, FINISHED)
 
 

@@ -15,7 +15,7 @@ from connector.core.records import (
     FAILURE_PREFIXES,
     DeadLetter,
     Outcomes,
-    Scribe,
+    ResultEncoder,
     evidence_outcome,
     iso,
     without_value,
@@ -24,7 +24,7 @@ from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
 from tests.core.making import A, chunks
 
-SCRIBE: Final = Scribe("campaign-sends", "send", "trackly-connector.campaign-sends")
+SCRIBE: Final = ResultEncoder("campaign-sends", "send", "trackly-connector.campaign-sends")
 SCHEMAS: Final = Path(__file__).resolve().parents[2] / "schemas"
 OUTCOME: Final = jsonschema.Draft202012Validator(json.loads((SCHEMAS / "outcome.v1.schema.json").read_text()))
 NOW_MS: Final = 1_769_846_400_123
@@ -41,8 +41,8 @@ def made(count: int = 1, **columns: Any) -> Chunk:
     return Chunk(Partition("sms.campaign", 3), 1, range(100, 100 + count), [b"{}"] * count, **columns)
 
 
-def outcomes(item: Finished, scribe: Scribe = SCRIBE) -> list[dict[str, Any]]:
-    return [json.loads(value) for written in scribe.outcomes(item) for value in written.values]
+def outcomes(item: Finished, encoder: ResultEncoder = SCRIBE) -> list[dict[str, Any]]:
+    return [json.loads(value) for written in encoder.outcomes(item) for value in written.values]
 
 
 def dead_letters(item: Finished) -> list[DeadLetter]:
@@ -166,11 +166,11 @@ def test_a_tombstone_has_an_outcome_without_a_request() -> None:
 
 
 def test_where_only_failures_are_wanted_no_outcome_is_written() -> None:
-    scribe = Scribe("campaign-sends", "send", "group", failures_only=True)
+    encoder = ResultEncoder("campaign-sends", "send", "group", failures_only=True)
     item = posted((made(2),), Verdicts(TAKEN, {0: REFUSED}))
 
-    assert outcomes(item, scribe) == []
-    assert len(list(scribe.dead_letters(item, now_ms=NOW_MS))) == 1
+    assert outcomes(item, encoder) == []
+    assert len(list(encoder.dead_letters(item, now_ms=NOW_MS))) == 1
 
 
 # ------------------------------------------------------------------ outcomes

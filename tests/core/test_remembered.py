@@ -8,7 +8,7 @@ import pytest
 from connector.core.batching import Batch
 from connector.core.chunks import Chunk, Partition, weight
 from connector.core.flow import Flow, FlowLimits, Tick
-from connector.core.ordering import Lineup
+from connector.core.ordering import KeyQueues
 from connector.core.partition import PartitionState
 from connector.core.progress import Progress, RangeSet, decode
 from connector.core.remembered import Remembered
@@ -376,11 +376,11 @@ def test_results_of_the_partitions_that_stay_keep_their_place_in_the_request() -
 
 
 def test_what_is_known_from_before_frees_no_key_that_a_later_record_keeps_busy() -> None:
-    lineup = Lineup()
+    key_queues = KeyQueues()
     line = [replace(again(A, [offset]), keys=[b"k"]) for offset in (0, 1, 2)]
-    assert lineup.admit([(None, line[1])], now=0.0)
-    assert not lineup.admit([(None, line[2])], now=0.0)
+    assert key_queues.admit([(None, line[1])], now=0.0)
+    assert not key_queues.admit([(None, line[2])], now=0.0)
     answers = remembering(Finished((chunk(A, [0]),), Verdicts(QUEUED), "t-1"))
 
-    assert lineup.settled(answers.recall(line[0])[0]) == []
-    assert len(lineup.settled([Finished((line[1],), Verdicts(QUEUED), "t-2")])) == 1
+    assert key_queues.settled(answers.recall(line[0])[0]) == []
+    assert len(key_queues.settled([Finished((line[1],), Verdicts(QUEUED), "t-2")])) == 1

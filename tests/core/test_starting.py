@@ -151,7 +151,7 @@ def test_what_there_was_no_room_for_has_had_its_turn() -> None:
     _, crowded = [queue.take(now=1.0, suspects=True, trial=False) for _ in range(2)]
     assert crowded is not None
 
-    queue.crowd_out([crowded])
+    queue.defer([crowded])
 
     assert taken(queue, now=1.0) == ["b", "crowded"]
 
@@ -176,14 +176,14 @@ def test_what_there_was_no_room_for_is_not_counted_among_what_may_start() -> Non
         return queue.startable, None if first is None else first.id
 
     seen = [told()]
-    queue.crowd_out([named("a"), named("s", suspect=True), named("b")])
+    queue.defer([named("a"), named("s", suspect=True), named("b")])
     seen.append(told())
     queue.change(lambda one: None if one.id in "cd" else one)
     seen.append(told())
     queue.change(lambda one: None if one.id == "b" else one)
     seen.append(told())
     queue.ready.extend(map(named, "ef"))
-    queue.crowd_out([])
+    queue.defer([])
     seen.append(told())
 
     assert seen == [(2, "c"), (2, "c"), (0, None), (0, None), (3, "a")]

@@ -5,7 +5,7 @@ from typing import Final
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.core.watchdog import SUSPECT_SHARE, Spot, Standstill, Wait, Watchdog
+from connector.core.watchdog import SUSPECT_SHARE, Position, Standstill, Wait, Watchdog
 from tests.core.making import A, B
 
 LIMIT: Final = 100.0
@@ -13,30 +13,30 @@ OUTAGE: Final = Wait("hold", True, "outage")
 FETCH: Final = Wait("fetch", False)
 
 
-def watched(dog: Watchdog, spot: Spot, wait: Wait, *, now: float) -> list[Standstill]:
+def watched(dog: Watchdog, position: Position, wait: Wait, *, now: float) -> list[Standstill]:
     """Look at one partition, which waits for something."""
-    suspects = dog.suspects({A: spot}, now=now)
-    return dog.look(dict.fromkeys(suspects, wait), now=now)
+    suspects = dog.suspects({A: position}, now=now)
+    return dog.check(dict.fromkeys(suspects, wait), now=now)
 
 
-def seen(dog: Watchdog, spot: Spot, wait: Wait, times: list[float]) -> list[bool]:
+def seen(dog: Watchdog, position: Position, wait: Wait, times: list[float]) -> list[bool]:
     """Look at one partition at each of these times, and return whether it stood still."""
-    return [bool(watched(dog, spot, wait, now=at)) for at in times]
+    return [bool(watched(dog, position, wait, now=at)) for at in times]
 
 
 def test_records_that_wait_for_nothing_known_stand_still_after_the_limit() -> None:
     dog = Watchdog(LIMIT)
 
-    told = seen(dog, Spot(7, 3), FETCH, [0, 50, 99.9, 100, 5_000])
+    told = seen(dog, Position(7, 3), FETCH, [0, 50, 99.9, 100, 5_000])
 
     assert told == [False, False, False, True, True]
 
 
 def test_it_is_told_where_and_since_when() -> None:
     dog = Watchdog(LIMIT)
-    watched(dog, Spot(7, 3), FETCH, now=10)
+    watched(dog, Position(7, 3), FETCH, now=10)
 
-    (found,) = watched(dog, Spot(7, 5), FETCH, now=110)
+    (found,) = watched(dog, Position(7, 5), FETCH, now=110)
 
     assert found == Standstill(A, 7, 5, 10, FETCH)
     assert not found.wait.known
@@ -45,34 +45,34 @@ def test_it_is_told_where_and_since_when() -> None:
 def test_whoever_moves_does_not_stand_still() -> None:
     dog = Watchdog(LIMIT)
 
-    assert not any(watched(dog, Spot(offset, 1_000), FETCH, now=offset * 99.0) for offset in range(50))
+    assert not any(watched(dog, Position(offset, 1_000), FETCH, now=offset * 99.0) for offset in range(50))
 
 
 def test_a_partition_that_was_begun_anew_at_the_same_offset_has_moved() -> None:
     dog = Watchdog(LIMIT)
-    watched(dog, Spot(7, 3, mark=1), FETCH, now=0)
+    watched(dog, Position(7, 3, mark=1), FETCH, now=0)
 
-    assert watched(dog, Spot(7, 3, mark=2), FETCH, now=100) == []
+    assert watched(dog, Position(7, 3, mark=2), FETCH, now=100) == []
 
 
 def test_without_lag_nothing_stands_still_and_the_time_begins_with_the_first_record() -> None:
     dog = Watchdog(LIMIT)
-    assert seen(dog, Spot(7, 0), FETCH, [0, 100, 1_000]) == [False, False, False]
+    assert seen(dog, Position(7, 0), FETCH, [0, 100, 1_000]) == [False, False, False]
 
-    assert seen(dog, Spot(7, 1), FETCH, [1_001, 1_099, 1_100]) == [False, False, True]
+    assert seen(dog, Position(7, 1), FETCH, [1_001, 1_099, 1_100]) == [False, False, True]
 
 
 def test_what_is_not_known_is_expected_to_move() -> None:
     dog = Watchdog(LIMIT)
 
-    assert seen(dog, Spot(None, None), FETCH, [0, 100]) == [False, True]
+    assert seen(dog, Position(None, None), FETCH, [0, 100]) == [False, True]
 
 
 def test_a_known_wait_is_told_and_leaves_health_alone() -> None:
     dog = Watchdog(LIMIT)
-    assert seen(dog, Spot(7, 3), OUTAGE, [0, 99]) == [False, False]
+    assert seen(dog, Position(7, 3), OUTAGE, [0, 99]) == [False, False]
 
-    found = watched(dog, Spot(7, 3), OUTAGE, now=10_000)
+    found = watched(dog, Position(7, 3), OUTAGE, now=10_000)
 
     assert [(s.since, s.wait) for s in found] == [(0, OUTAGE)]
     assert all(standstill.wait.known for standstill in found)
@@ -81,9 +81,9 @@ def test_a_known_wait_is_told_and_leaves_health_alone() -> None:
 def test_the_time_without_a_reason_begins_when_a_known_wait_ends() -> None:
     """A hold of hours must not turn health off in the moment in which it ends."""
     dog = Watchdog(LIMIT)
-    seen(dog, Spot(7, 3), OUTAGE, [0, 1_000, 5_000])
+    seen(dog, Position(7, 3), OUTAGE, [0, 1_000, 5_000])
 
-    told = seen(dog, Spot(7, 3), FETCH, [5_001, 5_099, 5_100])
+    told = seen(dog, Position(7, 3), FETCH, [5_001, 5_099, 5_100])
 
     assert told == [False, False, True]
 
@@ -92,29 +92,29 @@ def test_each_new_attempt_is_work() -> None:
     """A batch that is posted again and again after long timeouts is not stuck."""
     dog = Watchdog(LIMIT)
     waits = [Wait("post", False, mark=("b", attempt)) for attempt in range(9)]
-    assert not any(watched(dog, Spot(7, 3), wait, now=n * 90.0) for n, wait in enumerate(waits))
+    assert not any(watched(dog, Position(7, 3), wait, now=n * 90.0) for n, wait in enumerate(waits))
 
-    assert seen(dog, Spot(7, 3), waits[-1], [8 * 90 + 99, 8 * 90 + 100]) == [False, True]
+    assert seen(dog, Position(7, 3), waits[-1], [8 * 90 + 99, 8 * 90 + 100]) == [False, True]
 
 
 def test_only_those_that_have_not_moved_for_a_while_are_asked_about() -> None:
     dog = Watchdog(LIMIT)
-    dog.suspects({A: Spot(7, 3), B: Spot(1, 9)}, now=0)
+    dog.suspects({A: Position(7, 3), B: Position(1, 9)}, now=0)
 
-    soon = dog.suspects({A: Spot(7, 3), B: Spot(2, 9)}, now=LIMIT * SUSPECT_SHARE - 1)
-    later = dog.suspects({A: Spot(7, 3), B: Spot(3, 9)}, now=LIMIT * SUSPECT_SHARE)
+    soon = dog.suspects({A: Position(7, 3), B: Position(2, 9)}, now=LIMIT * SUSPECT_SHARE - 1)
+    later = dog.suspects({A: Position(7, 3), B: Position(3, 9)}, now=LIMIT * SUSPECT_SHARE)
 
     assert (soon, later) == ([], [A])
 
 
 def test_a_partition_that_went_away_is_forgotten() -> None:
     dog = Watchdog(LIMIT)
-    dog.suspects({A: Spot(7, 3)}, now=0)
+    dog.suspects({A: Position(7, 3)}, now=0)
     dog.suspects({}, now=1)
-    dog.suspects({A: Spot(7, 3)}, now=2)
+    dog.suspects({A: Position(7, 3)}, now=2)
 
-    assert dog.suspects({A: Spot(7, 3)}, now=2 + LIMIT * SUSPECT_SHARE - 1) == []
-    assert dog.look({A: FETCH, B: FETCH}, now=1_000) == [Standstill(A, 7, 3, 2, FETCH)]
+    assert dog.suspects({A: Position(7, 3)}, now=2 + LIMIT * SUSPECT_SHARE - 1) == []
+    assert dog.check({A: FETCH, B: FETCH}, now=1_000) == [Standstill(A, 7, 3, 2, FETCH)]
 
 
 _STEPS: Final = st.lists(
@@ -138,10 +138,10 @@ def test_health_is_off_only_after_the_limit_without_progress_lag_and_reason(
     """
     dog = Watchdog(LIMIT)
     now, offset, moved_at, quiet_since = 0.0, 0, 0.0, 0.0
-    watched(dog, Spot(0, 0), FETCH, now=now)
+    watched(dog, Position(0, 0), FETCH, now=now)
     for waited, moved, lag, wait in steps:
         now, offset = now + waited, offset + moved
-        found = watched(dog, Spot(offset, lag), wait, now=now)
+        found = watched(dog, Position(offset, lag), wait, now=now)
         if moved or lag == 0:
             moved_at = quiet_since = now
         elif wait.known and now - moved_at >= LIMIT * SUSPECT_SHARE:
@@ -161,7 +161,7 @@ def test_a_standstill_is_found_within_a_quarter_more_than_the_limit(every: float
     wait = Wait("post", False, mark="an attempt") if attempted else FETCH
     last = round(LIMIT * (1 + SUSPECT_SHARE) / every) + 2
 
-    told = seen(dog, Spot(7, 3), wait, [n * every for n in range(last + 1)])
+    told = seen(dog, Position(7, 3), wait, [n * every for n in range(last + 1)])
 
     assert told[-1]
     assert told == sorted(told)

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from connector.config.settings import Settings
 from connector.core.chunks import Chunk, Headers, Partition
-from connector.core.records import Scribe
+from connector.core.records import ResultEncoder
 from connector.core.results import Finished
 from connector.core.verdicts import Verdict, Verdicts
 from connector.deadletters.letters import Facts, Letter
@@ -41,7 +41,7 @@ def headers_of(
     chunk = Chunk(Partition(topic, partition), 1, [offset], [b"{}"], headers=None if source is None else [source])
     verdict = Verdict("dead_letter", reason, code or reason, "as the platform says", status)
     item = Finished((chunk,), Verdicts(verdict), "worker-0-6923a8f1-4c", 1, 1, now_ms, now_ms + 48)
-    (letter,) = Scribe(stream, "send", f"trackly-connector.{stream}").dead_letters(item, now_ms=now_ms)
+    (letter,) = ResultEncoder(stream, "send", f"trackly-connector.{stream}").dead_letters(item, now_ms=now_ms)
     return letter.headers
 
 

@@ -150,7 +150,7 @@ def test_what_is_sent_again_keeps_to_the_batches_that_the_topic_takes_and_a_lett
 def test_a_limit_that_is_lowered_or_raised_while_a_rule_runs_is_kept_to(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Targets, "look_again", partialmethod(Targets.look_again, every_secs=0.0))
+    monkeypatch.setattr(Targets, "refresh_if_due", partialmethod(Targets.refresh_if_due, every_secs=0.0))
     target = desk.topics.create(name=f"{desk.names[0]}.redrive")
     admin = AdminClient({"bootstrap.servers": desk.content["kafka"]["bootstrap_servers"]})
 

@@ -24,8 +24,8 @@ from connector.telemetry.runbook import hold_page
 from connector.trackly.endpoints import ENDPOINTS
 from reference.__main__ import ROOT, WRITTEN, main
 from reference.errors import COMMANDS, errors_page
+from reference.messages import of_commands
 from reference.pages import exit_codes_page, metrics_page, verdicts_page
-from reference.telling import of_commands
 from tests.docs.test_holds import reasons_in_code
 
 CODE: Final = sorted(Path(connector.__file__).parent.rglob("*.py"))

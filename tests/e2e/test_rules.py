@@ -26,7 +26,7 @@ from connector.core.progress import Progress, RangeSet, decode, encode
 from connector.demo.broker import Broker
 from connector.demo.topics import Record, Topics
 from connector.simulator import Faults, SimulatorThread
-from connector.stream.identities import LOOK_SECS
+from connector.stream.identities import CHECK_SECS
 from connector.trackly.client import Client
 from tests.kit.sending import POST_WITHIN_SECS, Bench
 from tests.kit.world import KEY, Worker, World, sends
@@ -667,7 +667,7 @@ def test_rule_11_what_an_unclean_election_threw_away_while_nobody_read_holds_how
 
 def _is_read_when_it_is_recreated(world: World, worker: Worker) -> None:
     """Recreate a topic with lower leader epochs, which librdkafka takes for outdated ones of the old topic."""
-    time.sleep(2 * LOOK_SECS)  # nothing shows when the topic's id is known
+    time.sleep(2 * CHECK_SECS)  # nothing shows when the topic's id is known
     queued = worker.status()["queued"]
     world.topics.delete(world.source)
     world.topics.create(name=world.source, partitions=4)

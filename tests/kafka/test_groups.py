@@ -28,7 +28,7 @@ def test_a_broker_that_does_not_answer_is_trouble_that_may_pass() -> None:
         with pytest.raises(RetriableError) as caught:
             members(config, "somebody", 0.1)
 
-    assert (caught.value.code, caught.value.away) == ("_TIMED_OUT", True)
+    assert (caught.value.code, caught.value.unreachable) == ("_TIMED_OUT", True)
     assert "asking who is in group somebody" in str(caught.value)
 
 

@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
 from connector.core.chunks import Chunk, Headers, Partition
-from connector.core.records import Scribe
+from connector.core.records import ResultEncoder
 from connector.core.results import Finished
 from connector.core.verdicts import Verdict, Verdicts
 from connector.demo.finding import BrokerHandle
@@ -397,7 +397,7 @@ def test_the_largest_key_that_is_kept_makes_an_outcome_that_its_topic_takes_alon
     chunk = Chunk(Partition(name, 100), 1, range(10**12, 10**12 + len(keys)), [b"x"] * len(keys), keys)
     chunk.headers = [origin] * len(keys)
     item = Finished((chunk,), Verdicts(verdict), name[:90], 1, 3, 1_795_813_349_451, 1_795_813_349_451)
-    [outcomes] = Scribe(name[:64], "contacts", "group").outcomes(item)
+    [outcomes] = ResultEncoder(name[:64], "contacts", "group").outcomes(item)
     kept = outcomes.keys_within(limit)
     assert kept is not None
     largest = max(size for size, key in enumerate(kept) if key is not None)
@@ -483,8 +483,8 @@ def test_offsets_are_added_in_half_of_the_time_and_committed_after() -> None:
 
     publisher.commit({Partition("events", 3): (7, "progress")}, group, 2)
 
-    (spots, metadata, half), _ = producer.send_offsets_to_transaction.call_args
-    assert [(spot.topic, spot.partition, spot.offset, spot.metadata) for spot in spots] == [
+    (positions, metadata, half), _ = producer.send_offsets_to_transaction.call_args
+    assert [(position.topic, position.partition, position.offset, position.metadata) for position in positions] == [
         ("events", 3, 7, "progress")
     ]
     assert (metadata, half) == (group.metadata, 1)

@@ -16,8 +16,8 @@ from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Record, Topics
 from connector.kafka import source
 from connector.kafka.errors import AbortableError, KafkaTroubleError
-from connector.kafka.reach import SILENT_SECS
-from connector.kafka.source import NO_EPOCH, PROVE_SECS, Membership, RebalanceHandler, Source
+from connector.kafka.reachability import SILENT_SECS
+from connector.kafka.source import NO_EPOCH, SEEK_RETRY_SECS, Membership, RebalanceHandler, Source
 
 PARTITION = Partition("events", 3)
 _COOPERATIVE = {"partition.assignment.strategy": "cooperative-sticky"}
@@ -39,7 +39,7 @@ def _seeks(consumer: Consumer) -> list[int]:
 
 
 def _refusing(code: int) -> Callable[[TopicPartition], None]:
-    def refuse(spot: TopicPartition) -> None:
+    def refuse(position: TopicPartition) -> None:
         raise KafkaException(KafkaError(code))
 
     return refuse
@@ -49,10 +49,10 @@ def test_a_new_partition_stands_at_a_number_until_it_begins(consumer: Consumer) 
     """A word such as the end is looked up: an answer that comes after the seek moves the partition there, silently."""
     _source()._on_assign(consumer, [TopicPartition(*PARTITION)])
 
-    [spots] = consumer.incremental_assign.call_args.args  # type: ignore[attr-defined] # a mock
-    assert [(spot.topic, spot.partition) for spot in spots] == [PARTITION]
-    assert all(spot.offset >= 0 for spot in spots)
-    consumer.pause.assert_called_once_with(spots)  # type: ignore[attr-defined] # a mock
+    [positions] = consumer.incremental_assign.call_args.args  # type: ignore[attr-defined] # a mock
+    assert [(position.topic, position.partition) for position in positions] == [PARTITION]
+    assert all(position.offset >= 0 for position in positions)
+    consumer.pause.assert_called_once_with(positions)  # type: ignore[attr-defined] # a mock
 
 
 def test_a_static_member_that_comes_back_reads_no_topic_that_it_subscribes_to_no_more(
@@ -100,7 +100,7 @@ def test_partitions_that_were_not_taken_are_not_given_back_either(
 
     given = [call.args[0] for call in consumer.incremental_assign.call_args_list]  # type: ignore[attr-defined] # a mock
     given += [call.args[0] for call in consumer.incremental_unassign.call_args_list]  # type: ignore[attr-defined] # same
-    assert [[(spot.topic, spot.partition) for spot in spots] for spots in given] == [wanted] * 3
+    assert [[(position.topic, position.partition) for position in positions] for positions in given] == [wanted] * 3
 
 
 def test_what_a_consumer_that_was_replaced_gives_up_is_no_word_about_the_partitions_of_the_next(
@@ -195,11 +195,11 @@ def test_a_partition_begins_and_commits_with_the_epoch_of_what_was_read_before(
     message.error.return_value = KafkaError(KafkaError._AUTO_OFFSET_RESET, "truncation detected at 9")
     consumer.consume.return_value = [message]  # type: ignore[attr-defined] # a mock
     tried.read(10, 0.0)
-    spots = tried.membership().spots({PARTITION: (100, "m")})
+    positions = tried.membership().positions({PARTITION: (100, "m")})
 
     [begun] = [call.args[0] for call in consumer.seek.call_args_list]  # type: ignore[attr-defined] # a mock
     assert (begun.offset, begun.leader_epoch) == (100, 3)
-    assert [(spot.offset, spot.metadata, spot.leader_epoch) for spot in spots] == [(100, "m", 3)]
+    assert [(position.offset, position.metadata, position.leader_epoch) for position in positions] == [(100, "m", 3)]
 
 
 def _reading(consumer: Consumer, monkeypatch: pytest.MonkeyPatch, source_: Source, *there: tuple[int, int]) -> Any:
@@ -219,8 +219,8 @@ def _reading(consumer: Consumer, monkeypatch: pytest.MonkeyPatch, source_: Sourc
 
 
 def _epoch(tried: Source) -> int | None:
-    [spot] = tried.membership().spots({PARTITION: (0, "")})
-    epoch: int | None = spot.leader_epoch
+    [position] = tried.membership().positions({PARTITION: (0, "")})
+    epoch: int | None = position.leader_epoch
     return epoch
 
 
@@ -237,7 +237,7 @@ def test_a_record_of_a_later_epoch_where_another_was_read_before_is_not_taken_fo
     assert (first.chunks, first.missing, first.truncated) == ([[100, 102]], [PARTITION], {PARTITION: 103})
     assert second.chunks == []
     [paused] = consumer.pause.call_args_list[0].args  # type: ignore[attr-defined] # a mock
-    assert [(spot.topic, spot.partition) for spot in paused] == [PARTITION]
+    assert [(position.topic, position.partition) for position in paused] == [PARTITION]
     assert _epoch(tried) == 3, "a worker that starts meanwhile finds out as well"
 
 
@@ -364,8 +364,8 @@ def test_a_partition_that_is_starting_is_waited_for_and_one_that_stopped_is_assi
     assert reader.begin(PARTITION, 70)
 
     for call in (consumer.incremental_unassign, consumer.incremental_assign):
-        [[spot]] = call.call_args.args  # type: ignore[attr-defined] # a mock
-        assert (Partition(spot.topic, spot.partition), spot.offset) == (PARTITION, 70)
+        [[position]] = call.call_args.args  # type: ignore[attr-defined] # a mock
+        assert (Partition(position.topic, position.partition), position.offset) == (PARTITION, 70)
 
 
 def test_a_partition_that_yields_nothing_is_sought_again_where_it_was(consumer: Consumer) -> None:
@@ -380,14 +380,14 @@ def test_a_partition_that_yields_nothing_is_sought_again_where_it_was(consumer: 
         time.sleep(0.01)
 
     assert _seeks(consumer) == [70, 70]
-    assert time.monotonic() - began >= PROVE_SECS
+    assert time.monotonic() - began >= SEEK_RETRY_SECS
 
 
 def test_a_partition_that_is_paused_has_yielded_or_is_gone_is_not_sought_again(
     consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would be resumed, or thrown back."""
-    monkeypatch.setattr(source, "PROVE_SECS", 0.0)
+    monkeypatch.setattr(source, "SEEK_RETRY_SECS", 0.0)
     message = create_autospec(Message, instance=True)
     message.error.return_value = None
     for column, value in {"topic": "events", "partition": 3, "offset": 70, "timestamp": (0, 0)}.items():
@@ -560,7 +560,7 @@ def test_a_consumer_that_took_over_commits_nothing_of_the_one_before_and_does_no
     assert closed.wait(30)
     for consumer, expected in ((old, 70), (new, 60)):
         [call] = consumer.commit.call_args_list
-        assert [spot.offset for spot in call.kwargs["offsets"]] == [expected]
+        assert [position.offset for position in call.kwargs["offsets"]] == [expected]
 
 
 def test_a_consumer_that_brings_nothing_is_silent_until_it_is_asked_or_brings_records(

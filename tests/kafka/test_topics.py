@@ -16,7 +16,7 @@ from connector.demo.topics import Topics as Made
 from connector.kafka import topics as module
 from connector.kafka.configs import MAX_BATCH_BYTES
 from connector.kafka.errors import KafkaTroubleError
-from connector.kafka.targets import LOOK_AGAIN_SECS, SHRINKING, Outputs
+from connector.kafka.targets import REFRESH_SECS, SHRINKING, Outputs
 from connector.kafka.topics import (
     DEFAULT_MAX_MESSAGE_BYTES,
     SOON_SECS,
@@ -141,7 +141,7 @@ def test_a_limit_that_was_never_told_is_kafkas_default_until_it_is(cluster: Clus
     assert outputs.dead_letter_limit == DEFAULT_MAX_MESSAGE_BYTES
 
     cluster.fails_to_describe.clear()
-    outputs.look_again(now=1.0)
+    outputs.refresh_if_due(now=1.0)
 
     assert outputs.dead_letter_limit == 3_000_000
 
@@ -171,14 +171,14 @@ def test_a_look_that_is_not_answered_is_short_and_not_repeated_at_once(cluster: 
     cluster.fails_to_list = None if listed else KafkaError._TIMED_OUT
     cluster.times_given.clear()
 
-    outputs.look_again(now=100.0)
-    assert 0 < sum(cluster.times_given) <= 2 * SOON_SECS < 0.7 * LOOK_AGAIN_SECS
+    outputs.refresh_if_due(now=100.0)
+    assert 0 < sum(cluster.times_given) <= 2 * SOON_SECS < 0.7 * REFRESH_SECS
     cluster.times_given.clear()
-    outputs.look_again(now=100.0 + 2 * SOON_SECS)
+    outputs.refresh_if_due(now=100.0 + 2 * SOON_SECS)
     assert cluster.times_given == []
     cluster.fails_to_describe, cluster.fails_to_list = {}, None
     cluster.limits[_LETTERS] = 4_000_000
-    outputs.look_again(now=100.0 + LOOK_AGAIN_SECS)
+    outputs.refresh_if_due(now=100.0 + REFRESH_SECS)
 
     assert outputs.dead_letter_limit == 4_000_000
 
@@ -200,7 +200,7 @@ def test_a_topic_that_is_gone_is_taken_as_it_was_until_it_is_seen_again(cluster:
 def test_a_topic_that_was_gone_is_looked_up_before_the_next_tick(cluster: Cluster, seen_again: bool) -> None:
     outputs = _outputs("", _OUTCOMES, _LETTERS)
     outputs.refresh()
-    outputs.look_again(now=99.0)
+    outputs.refresh_if_due(now=99.0)
     cluster.partitions[_LETTERS] = 0
     outputs.absent([])
 
@@ -225,7 +225,7 @@ def test_a_topic_that_takes_little_is_asked_again_now_and_then(cluster: Cluster)
 
     outputs.catch_up(now=100.0 + 2 * SOON_SECS)
     assert outputs.batch_bytes < 20_000, "a tick waits for it, so not at each"
-    outputs.catch_up(now=100.0 + LOOK_AGAIN_SECS)
+    outputs.catch_up(now=100.0 + REFRESH_SECS)
 
     assert outputs.batch_bytes == MAX_BATCH_BYTES
     cluster.times_given.clear()
@@ -268,7 +268,7 @@ def test_a_limit_that_was_lowered_takes_no_hope_in_compression(cluster: Cluster,
     refused = outputs.results_bytes
     cluster.limits[_OUTCOMES] = 20_000
     if seen_before:
-        outputs.look_again(now=1.0)
+        outputs.refresh_if_due(now=1.0)
 
     outputs.were_refused(refused, now=2.0)
 
@@ -284,7 +284,7 @@ def test_what_was_refused_is_cut_for_what_the_topic_takes_when_it_is_written_aga
     outputs.were_refused(outputs.results_bytes, now=10.0)
 
     cluster.limits[_OUTCOMES] = 2_000_000
-    outputs.look_again(now=10.1)
+    outputs.refresh_if_due(now=10.1)
 
     assert outputs.outcome_limit == 2_000_000
 
@@ -317,7 +317,7 @@ def test_the_limit_of_a_topic_that_was_gone_is_asked_for_until_it_is_told(cluste
     cluster.fails_to_describe.clear()
     outputs.catch_up(now=100.0 + 2 * SOON_SECS)
     assert outputs.dead_letter_limit == 3_000_000, "a tick waits for it, so not at each"
-    outputs.catch_up(now=100.0 + LOOK_AGAIN_SECS)
+    outputs.catch_up(now=100.0 + REFRESH_SECS)
 
     assert outputs.dead_letter_limit == 20_000
 
@@ -334,7 +334,7 @@ def test_a_topic_that_takes_nothing_as_too_few_replicas_are_in_sync_is_told(
     cluster.least_in_sync = least
     cluster.replicas[_OUTCOMES, 2] = SimpleNamespace(isrs=range(in_sync), replicas=range(replicas))
 
-    told = outputs.short_of_replicas()
+    told = outputs.under_min_isr()
 
     assert told == (
         f"outcomes takes no results while too few replicas are in sync: of partition 2 {in_sync} of {replicas}, "
@@ -351,11 +351,11 @@ def test_where_nobody_tells_how_many_replicas_a_topic_needs_nothing_is_said_of_t
     outputs = _outputs("", _OUTCOMES, _LETTERS)
     cluster.replicas[_OUTCOMES, 2] = SimpleNamespace(isrs=[], replicas=[1, 2, 3])
     cluster.describe_badly(code)
-    assert outputs.short_of_replicas() == ""
+    assert outputs.under_min_isr() == ""
 
     cluster.fails_to_list = code
 
-    assert outputs.short_of_replicas() == ""
+    assert outputs.under_min_isr() == ""
 
 
 def _outputs(bootstrap_servers: str, outcomes: str, dead_letters: str, *, compressed: bool = True) -> Outputs:

@@ -231,16 +231,18 @@ class World:
         """The consumer group of the stream, where no setting names one."""
         return f"trackly-connector.{self.name}"
 
-    def commit(self, *spots: TopicPartition) -> None:
+    def commit(self, *positions: TopicPartition) -> None:
         """Commit offsets of the group, as another program would that uses its name; its workers have ended."""
         if self.workers:
             self.leave()
-        request = ConsumerGroupTopicPartitions(self.group, list(spots))
+        request = ConsumerGroupTopicPartitions(self.group, list(positions))
         admin, deadline = AdminClient({"bootstrap.servers": self.bootstrap_servers}), time.monotonic() + 30
         while True:  # a young broker loads its groups
             [future] = admin.alter_consumer_group_offsets([request]).values()
             try:
-                errors = [spot.error for spot in future.result(30).topic_partitions if spot.error is not None]
+                errors = [
+                    position.error for position in future.result(30).topic_partitions if position.error is not None
+                ]
             except KafkaException as error:
                 errors = [error]
             if not errors:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.core.chunks import Chunk, Headers, Partition
-from connector.core.records import REDRIVES, Scribe, evidence_outcome, without_value
+from connector.core.records import REDRIVES, ResultEncoder, evidence_outcome, without_value
 from connector.core.results import Finished
 from connector.core.verdicts import (
     QUEUED,
@@ -29,7 +29,7 @@ from connector.deadletters.letters import Facts, Letter
 from tests.schemas.conftest import schema, validator
 
 NOW_MS = 1_769_846_400_123
-SCRIBE = Scribe("campaign-sends", "send", "trackly-connector.campaign-sends")
+SCRIBE = ResultEncoder("campaign-sends", "send", "trackly-connector.campaign-sends")
 POLICY = VerdictPolicy(5, frozenset({"save_error"}), frozenset({"list_not_found"}), frozenset({504}))
 
 outcome_schema = validator("outcome.v1")

@@ -109,7 +109,7 @@ class FarEnd:
     """Answers one request in two by its seed, until it is healthy; `ledger` counts how often it accepted each text."""
 
     def __init__(self, seed: int) -> None:
-        self._dice = random.Random(seed)
+        self._random = random.Random(seed)
         self.is_well = False
         self.ledger: Counter[str] = Counter()
         self.keys: set[bytes] = set()
@@ -123,7 +123,7 @@ class FarEnd:
                 writer.write(LISTS)
                 continue
             texts = [message["body"] for message in json.loads(body)["messages"]]
-            word = WELL if self.is_well or self._dice.random() < 0.5 else self._dice.choice(WORDS)
+            word = WELL if self.is_well or self._random.random() < 0.5 else self._random.choice(WORDS)
             self.ledger.update(texts[word.took_from :] if word.took else [])
             writer.write(word.says(len(texts)))
             await writer.drain()

@@ -157,8 +157,8 @@ def test_a_decision_about_records_in_doubt_is_not_one_about_later_ones(world: Wo
 
 
 def _foreign(world: World) -> None:
-    spots = [TopicPartition(world.source, number, 0) for number in (1, 2, 3)]
-    world.commit(TopicPartition(world.source, 0, 0, "not ours"), *spots)
+    positions = [TopicPartition(world.source, number, 0) for number in (1, 2, 3)]
+    world.commit(TopicPartition(world.source, 0, 0, "not ours"), *positions)
 
 
 def _config(world: World) -> Any:
@@ -358,8 +358,8 @@ def test_missing_records_are_passed_over_when_resumed_and_counted(world: World) 
 
 def test_only_the_partitions_that_are_named_go_on(world: World) -> None:
     world.produce_sends(2_000)
-    spots = [TopicPartition(world.source, number, 0, "not ours") for number in (0, 1)]
-    world.commit(*spots, *(TopicPartition(world.source, number, 0) for number in (2, 3)))
+    positions = [TopicPartition(world.source, number, 0, "not ours") for number in (0, 1)]
+    world.commit(*positions, *(TopicPartition(world.source, number, 0) for number in (2, 3)))
     worker = _start(world)
     worker.wait_for(lambda s: len(s["holds"]) == 2 and s["queued"] == 1_000, "two holds, the other partitions sent")
 

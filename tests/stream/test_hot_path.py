@@ -21,7 +21,7 @@ import pytest
 
 from connector.config.settings import Settings
 from connector.core.batching import Batcher
-from connector.core.records import Scribe
+from connector.core.records import ResultEncoder
 from tests.kit.world import World
 from tests.stream.making import make_stream
 
@@ -121,19 +121,19 @@ def test_a_call_for_each_record_is_found_and_named(
     world: World, monkeypatch: pytest.MonkeyPatch, step: Callable[[list[bytes]], int], name: str
 ) -> None:
     """The check itself: what anybody might add to the batcher or the results without thinking."""
-    add, outcomes = Batcher.add, Scribe.outcomes
+    add, outcomes = Batcher.add, ResultEncoder.outcomes
 
     def slower_add(self: Batcher, lane: str | None, chunk: Any, *, now: float) -> Any:
         step(chunk.wire)
         return add(self, lane, chunk, now=now)
 
-    def slower_outcomes(self: Scribe, item: Any) -> Any:
+    def slower_outcomes(self: ResultEncoder, item: Any) -> Any:
         for chunk in item.chunks:
             step(chunk.values)
         return outcomes(self, item)
 
     monkeypatch.setattr(Batcher, "add", slower_add)
-    monkeypatch.setattr(Scribe, "outcomes", slower_outcomes)
+    monkeypatch.setattr(ResultEncoder, "outcomes", slower_outcomes)
 
     found = too_often(calls_of_a_stream(world))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from connector.stream.identities import LOOK_SECS
+from connector.stream.identities import CHECK_SECS
 from tests.kit.world import Worker, World, sends
 
 
@@ -44,7 +44,7 @@ def _send_old(world: World, stream: dict[str, Any], kafka: dict[str, Any] | None
     worker.wait_for(lambda status: bool(status["partitions"]), "its partition has begun")
     world.topics.produce(world.source, sends(100, tag="old"))
     worker.wait_for(lambda status: status["queued"] == 100, "the old topic is sent")
-    time.sleep(2 * LOOK_SECS)  # nothing shows when the ids are known
+    time.sleep(2 * CHECK_SECS)  # nothing shows when the ids are known
     return worker
 
 

@@ -78,7 +78,7 @@ class Platform:
 
     def __init__(self, loop: Leaping, word: Reply, says: Callable[[float], Reply | None], after_secs: float) -> None:
         self._loop, self._word, self._says, self._after_secs = loop, word, says, after_secs
-        self._dice = random.Random(1)
+        self._random = random.Random(1)
         self.stalls: Callable[[float], bool] = lambda _: False
         self.times: list[float] = []
         self.refused: list[float] = []
@@ -89,7 +89,7 @@ class Platform:
         assert self._loop.time() <= before
         self.times.append(self._loop.time())
         said = self._says(self._loop.time())
-        await asyncio.sleep(self._dice.uniform(0.03, 0.08))
+        await asyncio.sleep(self._random.uniform(0.03, 0.08))
         offsets = [offset for chunk in batch.chunks for offset in chunk.offsets]
         if self.stalls(self._loop.time()):
             await asyncio.sleep(30.0)

@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError
 from structlog.testing import capture_logs
 
 from connector.core.chunks import Chunk, Partition
-from connector.core.ordering import Lineup
+from connector.core.ordering import KeyQueues
 from connector.core.pacing import LOT_SECS, Pace, Pacer
 from connector.core.progress import Progress, RangeSet, decode, encode
 from connector.core.results import Finished
@@ -99,7 +99,7 @@ class Reading:
         if self.reader.thread is not None:
             self.reader.close(10)
         self.reader._beginnings.close()
-        self.reader._asker.close()
+        self.reader._broker_queries.close()
 
     def begin_by_hand(self, *partitions: Partition) -> None:
         """Assign partitions and start them, with the reader's turns left to the caller."""
@@ -670,7 +670,7 @@ def test_what_begins_and_what_is_resumed_is_asked_for_at_once(
         reading.state.resume()
 
     reading.reader._turn(reading.source)
-    reading.reader._asker._thread.shutdown()
+    reading.reader._broker_queries._thread.shutdown()
 
     assert woken == [[PARTITION], [PARTITION, OTHER]]
     assert reading.source.pause.call_args.args[0] == [OTHER], "it is not read on either"
@@ -690,7 +690,7 @@ def test_a_held_partition_does_not_have_the_next_one_wait_to_be_begun(reading: R
 
 def test_what_is_not_started_of_a_partition_that_is_held_takes_no_room_from_others(reading: Reading) -> None:
     """With a busy key there is always a full buffer of waiting records; they are read again after the decision."""
-    reading.state.admission.lineup = Lineup()
+    reading.state.admission.key_queues = KeyQueues()
     reading.begin_by_hand(PARTITION)
     epoch, offsets = reading.reader._assigned[PARTITION].epoch, range(OFFSET, OFFSET + 5_000)
     read = Chunk(PARTITION, epoch, offsets[:4_000], [VALUE] * 4_000, keys=[b"k"] * 4_000)
@@ -708,7 +708,7 @@ def test_what_is_not_started_of_a_partition_that_is_held_takes_no_room_from_othe
 def test_what_was_in_flight_before_the_order_was_kept_goes_after_earlier_records_of_its_key() -> None:
     """Without ordering, later records of a key may be in doubt while earlier ones were not even read."""
     reading = Reading("resend")
-    reading.state.admission.lineup = Lineup()
+    reading.state.admission.key_queues = KeyQueues()
     doubt = RangeSet([(OFFSET + 1, OFFSET + 2), (OFFSET + 4, OFFSET + 6)])
     reading.stand[PARTITION] = OFFSET, encode(Progress(OFFSET, in_flight=doubt))
     reading.begin_by_hand(PARTITION)
@@ -1119,7 +1119,7 @@ def test_a_member_of_the_newer_protocol_waits_until_the_last_of_the_classic_one_
     reading: Reading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kafka does not convert a group whose assignor stores data with its members; failing would help nothing."""
-    monkeypatch.setattr("connector.stream.reader.JOIN_AGAIN_SECS", 0.01)
+    monkeypatch.setattr("connector.stream.reader.REJOIN_SECS", 0.01)
     text = "Fatal error: Broker: The group id does not exist: ConsumerGroupHeartbeat fatal error"
     refused = FatalError(KafkaError(KafkaError._FATAL, text))
     words = iter([Read(troubles=[(None, refused)]) for _ in range(3)])
@@ -1412,7 +1412,7 @@ def test_what_is_kept_of_a_partition_that_begins_anew_is_read_again_and_holds_no
 
 def test_what_kafka_refused_to_have_read_is_asked_about_though_nothing_comes(reading: Reading) -> None:
     reading.begin_by_hand(PARTITION)
-    reading.reader._asker._may_read = lambda of: of
+    reading.reader._broker_queries._may_read = lambda of: of
     reading.reader.troubles.take(PARTITION, AbortableError(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
     reading.reader.troubles.ask_at_once()
     refused = reading.reader.troubles.refused

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.core.chunks import Chunk, Partition
-from connector.core.records import Scribe
+from connector.core.records import ResultEncoder
 from connector.core.results import Finished
 from connector.core.verdicts import Verdict, Verdicts
 from connector.stream.remembering import places_in
@@ -21,7 +21,7 @@ _SPOTS = st.tuples(
 def _outcome(stream: str, operation: str, topic: str, number: int, offset: int) -> str:
     chunk = Chunk(Partition(topic, number), 1, [offset], [b"{}"])
     item = Finished((chunk,), Verdicts(Verdict("queued", "queued", "", "", 200)), "worker-0-1", 1, 1, 0, 48)
-    (outcomes,) = Scribe(stream, operation, f"trackly-connector.{stream}").outcomes(item)
+    (outcomes,) = ResultEncoder(stream, operation, f"trackly-connector.{stream}").outcomes(item)
     return outcomes.values[0]
 
 
@@ -30,13 +30,13 @@ def _outcome(stream: str, operation: str, topic: str, number: int, offset: int) 
     st.lists(st.sampled_from([None, b"", b"{", b"[]", b'{"stream":"sends","operation":"send"}', b"\xff"])),
 )
 def test_the_highest_offset_of_each_partition_that_outcomes_of_the_stream_and_of_none_beside_it_name(
-    spots: list[tuple[str, str, str, int, int]], others: list[bytes | None]
+    positions: list[tuple[str, str, str, int, int]], others: list[bytes | None]
 ) -> None:
-    values = [_outcome(*spot).encode() for spot in spots] + others
+    values = [_outcome(*position).encode() for position in positions] + others
     chunks = [Chunk(Partition("outcomes", 0), 0, [at], [value]) for at, value in enumerate(values)]
 
     expected: dict[Partition, int] = {}
-    for stream, operation, topic, number, offset in spots:
+    for stream, operation, topic, number, offset in positions:
         if operation == "send" and stream != "codes":
             expected[Partition(topic, number)] = max(offset, expected.get(Partition(topic, number), 0))
     assert places_in(chunks, "send", {"codes"}) == expected

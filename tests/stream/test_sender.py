@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from connector.clock import awake, now, now_ms
 from connector.core.batching import Batch
 from connector.core.concurrency import ConcurrencyLimit, ConcurrencyPolicy
-from connector.core.records import Scribe
+from connector.core.records import ResultEncoder
 from connector.core.retrying import RetryPolicy
 from connector.core.verdicts import Action, Reply, VerdictPolicy, classify
 from connector.trackly.client import Client, TooLateError
@@ -130,7 +130,7 @@ def test_of_a_batch_in_doubt_again_and_again_the_one_record_to_blame_is_a_dead_l
     assert max(count for text, count in posts.items() if text.startswith("well")) == 1
     verdict, item = bench.results()[2]
     assert (verdict.status, verdict.reason, item.attempts) == ("dead_letter", "in_doubt", 3)
-    [letter, *_] = Scribe("s", "send", "g").dead_letters(item, now_ms=0)
+    [letter, *_] = ResultEncoder("s", "send", "g").dead_letters(item, now_ms=0)
     headers = dict(letter.headers)
     assert headers["trackly.attempts"] == b"3"
     assert headers["trackly.resent"] == b"true"
@@ -195,7 +195,7 @@ def test_what_grew_too_old_since_it_was_read_is_not_posted_and_its_neighbours_ar
     assert [bench.results()[offset][0].reason for offset in range(5)] == ["", "expired", "", "expired", ""]
     assert liar.taken == Counter((0, 2, 4)), "one without a timestamp is not old"
     assert bench.results()[1][1].unlisted, "whoever had the partition next would have found it in nobody's hands"
-    [letter, _] = Scribe("s", "send", "g").dead_letters(bench.results()[1][1], now_ms=0)
+    [letter, _] = ResultEncoder("s", "send", "g").dead_letters(bench.results()[1][1], now_ms=0)
     assert not dict(letter.headers).keys() & {"trackly.batch_id", "trackly.index", "trackly.sent_at"}
     assert (bench.state.held_bytes, bench.state.flow.active_records) == (0, 0)
 
@@ -233,7 +233,7 @@ def test_what_expires_after_it_was_posted_says_when_that_was(monkeypatch: pytest
     deliver(bench, liar, ["text"], [now_ms() - 60_000])
 
     verdict, item = bench.results()[0]
-    [letter] = Scribe("s", "send", "g").dead_letters(item, now_ms=0)
+    [letter] = ResultEncoder("s", "send", "g").dead_letters(item, now_ms=0)
     headers = dict(letter.headers)
     assert (verdict.reason, headers["trackly.attempts"], headers["trackly.resent"]) == ("expired", b"1", b"true")
     assert (headers["trackly.sent_at"] or b"") > b"2020"
@@ -686,7 +686,7 @@ class Failing(Liar):
         super().__init__([])
         self.posts = self.failed = 0
         self.down = False
-        self._share, self._status, self._dice = share, status, random.Random(2)
+        self._share, self._status, self._random = share, status, random.Random(2)
         self._others_failed = asyncio.Event()
 
     async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
@@ -696,7 +696,7 @@ class Failing(Liar):
             await self._others_failed.wait()
             return await super().post(operation, batch, before=before)
         await asyncio.sleep(0.001)
-        if self.down or self._dice.random() < self._share:
+        if self.down or self._random.random() < self._share:
             self.failed += 1
             if self.failed >= 4:
                 self._others_failed.set()

@@ -11,7 +11,7 @@ import pytest
 from connector.core.breaker import Hold
 from connector.core.chunks import Chunk, Partition
 from connector.core.flow import Flow
-from connector.core.ordering import Lineup
+from connector.core.ordering import KeyQueues
 from connector.core.pacing import Pace, Pacer
 from connector.core.progress import Progress
 from connector.core.results import Finished
@@ -43,19 +43,19 @@ def test_no_more_becomes_ready_than_may_be_under_way() -> None:
 
     assert _close(state) == state.limit.limit < 100
     assert state.counts.batches_closed == {"window": state.limit.limit}
-    assert not state.is_crowded(1.0), "all that is ready may start"
+    assert not state.is_saturated(1.0), "all that is ready may start"
 
 
 def test_a_key_that_is_free_again_makes_no_more_ready_than_that_either() -> None:
     state = _filled(lists=100)
-    lineup = state.admission.lineup = Lineup()
+    key_queues = state.admission.key_queues = KeyQueues()
     first, second = (replace(chunk(offsets=[offset]), keys=[b"a"]) for offset in (100, 101))
-    lineup.admit([("list-0", first), ("list-0", second)], now=0.0)
+    key_queues.admit([("list-0", first), ("list-0", second)], now=0.0)
 
     with state.changed:
-        state.let_in([Finished((first,), Verdicts(QUEUED), "t-1")], 1.0)
+        state.admit_released([Finished((first,), Verdicts(QUEUED), "t-1")], 1.0)
 
-    assert lineup.waiting_records == 0
+    assert key_queues.waiting_records == 0
     assert len(state.flow.ready) == state.limit.limit < 100
 
 

@@ -20,7 +20,7 @@ from connector.clock import now
 from connector.core.batching import Batch
 from connector.core.chunks import Headers, Partition
 from connector.core.progress import Progress, RangeSet, decode, runs
-from connector.core.records import Scribe
+from connector.core.records import ResultEncoder
 from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
 from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError, RetriableError
@@ -121,7 +121,7 @@ def _silent_outputs() -> Any:
     outputs.outcome_topic, outputs.dead_letter_topic = "outcomes", "dead"
     outputs.results_bytes = 1_000_000
     outputs.absent.return_value = set()
-    outputs.short_of_replicas.return_value = ""
+    outputs.under_min_isr.return_value = ""
     outputs.refresh.side_effect = RetriableError(KafkaError(KafkaError._TIMED_OUT))
     return outputs
 
@@ -143,7 +143,7 @@ def _ticker(
         source,
         lambda: next(made),
         outputs=outputs or _silent_outputs(),
-        scribe=Scribe("bench", "send", "group", failures_only=False),
+        encoder=ResultEncoder("bench", "send", "group", failures_only=False),
         options=options,
         post=post,
         settled=settled,
@@ -286,7 +286,7 @@ def test_it_is_told_why_brokers_take_nothing_where_too_few_replicas_are_in_sync(
     """The brokers' own answers, a timeout or a concurrent transaction, do not help."""
     why = "outcomes takes no results while too few replicas are in sync"
     outputs, told = _silent_outputs(), list[str]()
-    outputs.short_of_replicas.return_value = why
+    outputs.under_min_isr.return_value = why
     bench, first, second = Bench(), Producer(_expired()), Producer()
 
     def start(timeout_secs: float) -> None:
@@ -731,7 +731,7 @@ def test_a_dead_letter_that_its_topic_would_not_take_is_written_without_its_valu
     assert _run([producer], outputs=outputs) == []
 
     assert written == [kept]
-    assert outputs.look_again.called is (kept is None), "somebody may have raised the limit"
+    assert outputs.refresh_if_due.called is (kept is None), "somebody may have raised the limit"
 
 
 Word = Literal["well", "unknown", "unknown, done", "refused", "fatal", "fatal, done"]
@@ -864,7 +864,7 @@ def test_whatever_becomes_of_the_calls_of_ticks_each_record_has_one_result_and_i
         source,
         lambda: cast("Publisher", Transactional(kafka)),
         outputs=_OUTPUTS,
-        scribe=Scribe("bench", "send", "group", failures_only=False),
+        encoder=ResultEncoder("bench", "send", "group", failures_only=False),
         options=TickOptions(0.0, 60.0, fence_secs),
         post=post,
         settled=lambda items, _at_ms: settled.extend(item.count for item in items),

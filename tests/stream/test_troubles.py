@@ -7,7 +7,7 @@ from confluent_kafka import KafkaError
 
 from connector.core.chunks import Partition
 from connector.kafka.errors import KafkaTroubleError
-from connector.stream.asking import Sources
+from connector.stream.broker_queries import Sources
 from connector.stream.troubles import Troubles
 
 ONE, OTHER = Partition("one", 0), Partition("other", 0)
@@ -33,11 +33,11 @@ class Asking:
             code = KafkaError.GROUP_AUTHORIZATION_FAILED if partition is None else KafkaError.TOPIC_AUTHORIZATION_FAILED
             self.troubles.take(partition, KafkaTroubleError(KafkaError(code)))
 
-    def look(self, *, until: float, answers: Sources | None = None) -> None:
+    def check(self, *, until: float, answers: Sources | None = None) -> None:
         """Look repeatedly up to a time, and answer queries at once if there is an answer."""
         while self.at < until:
             self.at += 0.5
-            self.troubles.look()
+            self.troubles.check()
             while answers is not None and self.open:
                 self.open.pop().set_result(answers)
 
@@ -52,7 +52,7 @@ def asking(monkeypatch: pytest.MonkeyPatch) -> Asking:
 
 
 def test_nothing_is_asked_while_nothing_is_refused(asking: Asking) -> None:
-    asking.look(until=200, answers=())
+    asking.check(until=200, answers=())
 
     assert asking.asked == []
 
@@ -60,7 +60,7 @@ def test_nothing_is_asked_while_nothing_is_refused(asking: Asking) -> None:
 def test_it_is_asked_again_after_twice_as_long_up_to_the_longest_wait(asking: Asking) -> None:
     asking.refuse(ONE, None)
 
-    asking.look(until=120, answers=())
+    asking.check(until=120, answers=())
 
     assert [at for at, _ in asking.asked] == [102, 106, 111, 116]
     assert [set(refused) for _, refused in asking.asked] == [{"one", None}] * 4
@@ -70,8 +70,8 @@ def test_it_is_asked_again_after_twice_as_long_up_to_the_longest_wait(asking: As
 def test_what_is_allowed_is_held_no_more_and_the_rest_is_asked_for_again(asking: Asking) -> None:
     asking.refuse(ONE, OTHER, None)
 
-    asking.look(until=104, answers={"one"})
-    asking.look(until=110, answers={"other", None})
+    asking.check(until=104, answers={"one"})
+    asking.check(until=110, answers={"other", None})
 
     assert [set(refused) for _, refused in asking.asked] == [{"one", "other", None}, {"other", None}]
     assert not asking.held
@@ -79,12 +79,12 @@ def test_what_is_allowed_is_held_no_more_and_the_rest_is_asked_for_again(asking:
 
 def test_an_answer_from_before_the_last_refusal_ends_nothing(asking: Asking) -> None:
     asking.refuse(ONE)
-    asking.look(until=103)
+    asking.check(until=103)
     [before] = asking.open
 
     asking.refuse(ONE)
     before.set_result({"one"})
-    asking.look(until=104)
+    asking.check(until=104)
 
     assert asking.held
 
@@ -93,6 +93,6 @@ def test_one_question_is_under_way_at_a_time_and_the_operator_may_have_it_asked_
     asking.refuse(ONE)
     asking.troubles.ask_at_once()
 
-    asking.look(until=150)
+    asking.check(until=150)
 
     assert [at for at, _ in asking.asked] == [100.5]

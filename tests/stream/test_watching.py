@@ -21,9 +21,9 @@ from connector.core.chunks import Chunk, Partition
 from connector.core.pacing import Pace, Pacer
 from connector.core.progress import Progress
 from connector.core.verdicts import QUEUED, Verdicts
-from connector.core.watchdog import Spot
+from connector.core.watchdog import Position
 from connector.kafka.errors import KafkaTroubleError
-from connector.stream.paces import PaceBook
+from connector.stream.paces import PaceMonitor
 from connector.stream.reader import Reader
 from connector.stream.state import KafkaTrouble, State
 from connector.stream.watching import Watch
@@ -38,7 +38,7 @@ class _Reading:
     turns: int = 0
     in_group: bool = True
     partitions: Sequence[Partition] = (A,)
-    spots: dict[Partition, Spot] = field(default_factory=dict)
+    positions: dict[Partition, Position] = field(default_factory=dict)
     has_room: bool = True
 
 
@@ -50,7 +50,7 @@ class _Watched:
         self.reader = _Reading(partitions=partitions)
         for partition in partitions:
             self.state.flow.assign(partition, 1, Progress(0))
-            self.reader.spots[partition] = Spot(0, 10)
+            self.reader.positions[partition] = Position(0, 10)
         self.readable: dict[Partition, int | KafkaTroubleError] = dict.fromkeys(partitions, 10)
         self.asked: list[Partition] = []
         self.watch = Watch(
@@ -95,14 +95,14 @@ class _Watched:
         for _ in range(secs // 10):
             self.at += 10
             self.reader.turns += 1
-            self.watch.look(self.at)
+            self.watch.check(self.at)
             asking = self.watch._asking
             if asking is not None:
                 await asking
 
-    def look(self) -> None:
+    def check(self) -> None:
         async def once() -> None:
-            self.watch.look(self.at)
+            self.watch.check(self.at)
 
         asyncio.run(once())
 
@@ -125,7 +125,7 @@ def test_records_that_do_not_come_although_the_leader_has_them() -> None:
     assert watched.watch.status()[0]["since"] == pytest.approx(time.time(), abs=60)
     assert [line["event"] for line in logs] == ["stream stands still"], "told once"
     assert not watched.is_alive
-    watched.reader.spots[A] = Spot(1, 9)
+    watched.reader.positions[A] = Position(1, 9)
     watched.pass_secs(10)
     assert watched.seen() == []
     assert watched.is_alive
@@ -285,13 +285,13 @@ def test_holds_are_looked_at_once_however_many_partitions_are_held() -> None:
 def test_an_open_transaction_of_whoever_writes_the_topic_is_named() -> None:
     """The leader says that nothing after what was read may be read, and there are records after it."""
     watched = _Watched(A, B)
-    watched.reader.spots = {A: Spot(0, 10), B: Spot(0, 0)}
+    watched.reader.positions = {A: Position(0, 10), B: Position(0, 0)}
     watched.readable = {A: 0, B: 0}
 
     with capture_logs() as lines:
         watched.pass_secs(int(LIMIT) + 10)
         watched.readable[A] = 10
-        watched.reader.spots[A] = Spot(10, 0)
+        watched.reader.positions[A] = Position(10, 0)
         watched.pass_secs(20)
 
     begun, ended = lines
@@ -321,7 +321,7 @@ def test_an_open_transaction_of_whoever_writes_the_topic_is_named() -> None:
 )
 def test_a_leader_that_cannot_be_asked_is_told_with_its_error(code: int, known: bool, lag: int | None) -> None:
     watched = _Watched(A)
-    watched.reader.spots[A] = Spot(0, lag)
+    watched.reader.positions[A] = Position(0, lag)
     watched.readable[A] = KafkaTroubleError(KafkaError(code))
 
     watched.pass_secs(int(LIMIT) + 10)
@@ -335,7 +335,7 @@ def test_ticks_that_wait_for_brokers_are_known_as_long_as_they_say_so(code: int)
     """The second is the answer while a transaction cannot be ended, for instance with too few replicas in sync."""
     watched = _Watched(A)
     watched.read()
-    watched.state.troubled(KafkaTroubleError(KafkaError(code)), for_secs=200, why="a broker is missing")
+    watched.state.note_trouble(KafkaTroubleError(KafkaError(code)), for_secs=200, why="a broker is missing")
     watched.pass_secs(int(LIMIT) + 10)
     assert watched.seen() == [("alpha:0", "kafka", True)]
     assert watched.watch.status()[0]["detail"].startswith("a broker is missing (")
@@ -395,8 +395,8 @@ def test_a_record_that_the_metadata_of_its_partition_has_no_room_for_is_nobodys_
     """The record at the committed offset proceeds in any case: if it does not, that is our own mistake."""
     watched = _Watched(A)
     watched.read()
-    watched.state.flow.crowding.note(A)
-    watched.state.flow.crowding.note(A)
+    watched.state.flow.metadata_room.note(A)
+    watched.state.flow.metadata_room.note(A)
 
     watched.pass_secs(2 * int(LIMIT))
 
@@ -405,7 +405,7 @@ def test_a_record_that_the_metadata_of_its_partition_has_no_room_for_is_nobodys_
 
 def test_an_empty_partition_that_nothing_was_fetched_of_yet_does_not_stand_still() -> None:
     watched = _Watched(A)
-    watched.reader.spots = {}
+    watched.reader.positions = {}
     watched.readable[A] = 0
 
     watched.pass_secs(1_000)
@@ -420,7 +420,7 @@ def test_a_partition_that_nothing_was_fetched_of_stands_still_if_its_leader_has_
 ) -> None:
     """An end below the committed offset is of a topic that was truncated: nothing is left to read."""
     watched = _Watched(A)
-    watched.reader.spots = {}
+    watched.reader.positions = {}
     watched.state.flow.partitions[A].base = 5
     watched.readable[A] = readable
 
@@ -463,7 +463,7 @@ def test_leaders_are_asked_in_turn_and_not_at_each_look() -> None:
     assert set(watched.asked[:40]) == set(partitions)
     before = len(watched.asked)
     for _ in range(50):
-        watched.look()
+        watched.check()
     watched.pass_secs(10)
     assert len(watched.asked) <= before + 32
     watched.pass_secs(600)
@@ -478,7 +478,7 @@ def test_leaders_are_not_asked_again_before_they_have_answered() -> None:
     async def look_on() -> None:
         for _ in range(int(LIMIT)):
             watched.at += 10
-            watched.watch.look(watched.at)
+            watched.watch.check(watched.at)
         assert watched.watch._asking is not None
         await watched.watch._asking
 
@@ -516,13 +516,13 @@ def test_a_partition_that_is_not_fetched_is_found_among_many_that_wait_for_what_
 
 def test_each_reason_is_told_once_and_as_an_error_if_anything_of_it_is_unknown() -> None:
     watched = _Watched(A, B)
-    watched.state.troubled(KafkaTroubleError(KafkaError(KafkaError._TRANSPORT)), for_secs=10_000, why="away")
+    watched.state.note_trouble(KafkaTroubleError(KafkaError(KafkaError._TRANSPORT)), for_secs=10_000, why="away")
     with capture_logs() as first:
         watched.pass_secs(int(LIMIT) + 10)
     watched.state.kafka_trouble = None
     watched.readable[A] = KafkaTroubleError(KafkaError(KafkaError._TIMED_OUT))
     watched.readable[B] = KafkaTroubleError(KafkaError(KafkaError.INVALID_REQUEST))
-    watched.reader.spots = {A: Spot(1, 9), B: Spot(1, 9)}
+    watched.reader.positions = {A: Position(1, 9), B: Position(1, 9)}
     watched.pass_secs(10)
     with capture_logs() as second:
         watched.pass_secs(int(LIMIT))
@@ -626,7 +626,7 @@ def test_a_list_that_the_platform_would_not_wait_for_is_told_once_masked() -> No
     watched = _Watched(A)
     pacer = _pace(watched.state, Pace(600))
     watched.state.flow.intake(chunk(A, range(20_000)))
-    book = PaceBook("sends", watched.state)
+    book = PaceMonitor("sends", watched.state)
     assert book.status() == {
         "share": 1.0,
         "waiting_records": 0,
@@ -637,10 +637,10 @@ def test_a_list_that_the_platform_would_not_wait_for_is_told_once_masked() -> No
     watched.state.admission.take([("+18005551234", chunk(A, range(20_000)))], now=now())
 
     with capture_logs() as logs:
-        book.look()
-        book.look()
+        book.check()
+        book.check()
         pacer.pace = Pace(6_000)
-        book.look()
+        book.check()
 
     assert [(line["event"], line["log_level"]) for line in logs] == [
         ("list falls behind its pace", "warning"),
@@ -653,9 +653,9 @@ def test_a_list_that_the_platform_would_not_wait_for_is_told_once_masked() -> No
 
 
 def test_a_stream_without_a_pace_tells_of_none() -> None:
-    book = PaceBook("sends", _Watched(A).state)
+    book = PaceMonitor("sends", _Watched(A).state)
 
-    book.look()
+    book.check()
 
     assert book.status() is None
 
@@ -672,9 +672,9 @@ def test_a_partition_that_is_full_for_a_while_is_told_once_and_so_is_its_end() -
     flow = watched.state.flow
     with capture_logs() as logs:
         for full_secs, free_secs in ((30, 80), (100, 20), (100, 80)):
-            flow.crowding.full.add(A)
+            flow.metadata_room.full.add(A)
             watched.pass_secs(full_secs)
-            flow.crowding.full.clear()
+            flow.metadata_room.full.clear()
             watched.pass_secs(free_secs)
 
     told = [(entry["event"], entry["partition"]) for entry in logs if "full" in entry["event"]]

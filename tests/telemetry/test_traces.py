@@ -20,7 +20,7 @@ from connector.config.problems import SettingsError
 from connector.config.settings import TraceSettings
 from connector.core.batching import Batch
 from connector.core.chunks import Chunk, Partition
-from connector.core.records import Scribe
+from connector.core.records import ResultEncoder
 from connector.core.results import Finished
 from connector.core.verdicts import Verdict, Verdicts
 from connector.telemetry.traces import BatchTraces, context_of, header_of, open_traces, sampled
@@ -247,20 +247,20 @@ def _finished(chunk: Chunk, verdict: Verdict, trace: str | None) -> Finished:
 
 
 def _headers(item: Finished) -> dict[str, bytes | None]:
-    (letter,) = Scribe("s", "send", "g").dead_letters(item, now_ms=0)
+    (letter,) = ResultEncoder("s", "send", "g").dead_letters(item, now_ms=0)
     return dict(letter.headers)
 
 
 def test_outcomes_carry_the_context_of_the_batch() -> None:
-    scribe = Scribe("s", "send", "g")
+    encoder = ResultEncoder("s", "send", "g")
     verdicts = Verdicts(Verdict("queued"), {1: Verdict("dead_letter", "not_sendable")})
     whole, mixed = _finished(_chunk(2), Verdict("queued"), TRACE), _finished(_chunk(2), Verdict("queued"), TRACE)
     mixed.verdicts = verdicts
 
     for item in (whole, mixed):
-        assert [outcomes.headers for outcomes in scribe.outcomes(item)] == [[("traceparent", TRACE.encode())]]
+        assert [outcomes.headers for outcomes in encoder.outcomes(item)] == [[("traceparent", TRACE.encode())]]
         item.trace = None
-        assert [outcomes.headers for outcomes in scribe.outcomes(item)] == [None]
+        assert [outcomes.headers for outcomes in encoder.outcomes(item)] == [None]
 
 
 def test_a_dead_letter_keeps_the_context_of_its_record() -> None:

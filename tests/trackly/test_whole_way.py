@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from connector.core.batching import Batch, BatchLimits
 from connector.core.chunks import Chunk, Headers, Partition
-from connector.core.records import DeadLetter, Scribe, without_value
+from connector.core.records import DeadLetter, ResultEncoder, without_value
 from connector.core.results import Finished
 from connector.core.verdicts import Action, VerdictPolicy, Verdicts, classify, in_doubt, judge, rejection
 from connector.trackly.operations import Operation
@@ -20,7 +20,7 @@ from connector.trackly.replies import read_reply
 from tests.trackly.test_operations import PLACEMENTS, TORTURE, bodies, loads, values_of
 
 SOURCE = Partition("sms.campaign", 3)
-SCRIBE = Scribe("campaign-sends", "send", "group")
+SCRIBE = ResultEncoder("campaign-sends", "send", "group")
 POLICY = VerdictPolicy(3, frozenset({"provider_error"}), frozenset({"list_not_found"}), frozenset({504}))
 
 _names = st.text(st.characters(codec="utf-8"), max_size=4) | st.sampled_from(

@@ -24,7 +24,7 @@ from connector.deadletters.lines import InvalidLineError, line_of
 from connector.deadletters.preparing import topics_of
 from connector.deadletters.selection import Seen
 from connector.deadletters.working import size_of
-from connector.kafka.lent import first_answer
+from connector.kafka.call_thread import first_answer
 from connector.memory import calm_collector
 
 

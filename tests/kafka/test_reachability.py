@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin._metadata import BrokerMetadata, ClusterMetadata
 
-from connector.kafka.reach import is_cut_off
+from connector.kafka.reachability import is_cut_off
 
 
 def _consumer(*answers: bool) -> Consumer:

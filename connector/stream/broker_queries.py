@@ -13,7 +13,7 @@ from connector.core.chunks import Partition
 from connector.kafka import configs
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.permissions import Permissions
-from connector.kafka.reach import REACH_SECS
+from connector.kafka.reachability import REACH_SECS
 from connector.kafka.source import Source
 
 Sources = Collection[str | None]
@@ -32,7 +32,7 @@ def may_read(kafka: KafkaSettings, stream: StreamSettings, client_id: str, of: S
     return permissions.may_read(of, group=stream.group, topics=[*stream.topics, stream.redrive_topic])
 
 
-class Asker:
+class BrokerQueries:
     """Queries the brokers for one stream's consumer; called from the reader's thread, blocks only in `close`.
 
     `may_read` returns those of some sources that may certainly be read; it may take its time.

@@ -13,13 +13,13 @@ from connector.kafka.errors import RetriableError
 
 _T = TypeVar("_T")
 
-LOOK_SECS = 1.0
+CHECK_SECS = 1.0
 """How often to check whether waiting for a call still makes sense."""
 
 _Job = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...]]
 
 
-class Lent:
+class CallThread:
     """Makes one call after another in a thread of its own, for as long as this object is referenced.
 
     A call that does not return blocks only that thread: neither the caller nor the exit of the process, which a thread
@@ -38,11 +38,11 @@ class Lent:
         within_secs: float,
         function: Callable[..., _T],
         *arguments: object,
-        is_hopeless: Callable[[], bool] = lambda: False,
+        should_cancel: Callable[[], bool] = lambda: False,
     ) -> _T:
         """Return what a call returns, or raise what it raises; `RetriableError` if it does not return in time.
 
-        Also if `is_hopeless` becomes true, which is checked now and then. A call that is still waiting for an earlier
+        Also if `should_cancel` becomes true, which is checked now and then. A call that is still waiting for an earlier
         one is then cancelled: nobody would know of its effect.
         """
         if self._thread.ident is None:
@@ -53,11 +53,11 @@ class Lent:
         while True:
             left = deadline - time.monotonic()
             try:
-                return future.result(min(left, LOOK_SECS))
+                return future.result(min(left, CHECK_SECS))
             except TimeoutError as error:
                 if future.done():
                     return future.result()  # it returned at the last moment, or raised TimeoutError itself
-                if left <= LOOK_SECS or is_hopeless():
+                if left <= CHECK_SECS or should_cancel():
                     future.cancel()
                     raise RetriableError(KafkaError(KafkaError._TIMED_OUT)) from error  # noqa: SLF001
 
@@ -69,7 +69,7 @@ def first_answer(timeout_secs: float, function: Callable[..., _T], *arguments: o
     takes at most `timeout_secs` and raises its own error; `RetriableError` is raised if it has not returned after twice
     that.
     """
-    return Lent("first-answer").call(2 * timeout_secs, function, *arguments)
+    return CallThread("first-answer").call(2 * timeout_secs, function, *arguments)
 
 
 def _serve(jobs: "SimpleQueue[_Job | None]") -> None:

@@ -14,54 +14,54 @@ from confluent_kafka import Consumer
 
 
 @dataclass(slots=True, eq=False)
-class _Held:
+class _Shared:
     consumer: Consumer
-    inside: int = 0
+    calls: int = 0
 
 
-class Replaceable:
-    """Holds the current consumer; one thread replaces and closes it, all others borrow it for a call."""
+class ReplaceableConsumer:
+    """Holds the current consumer; one thread replaces and closes it, all others lease it for a call."""
 
     def __init__(self, consumer: Consumer) -> None:
-        self._held = _Held(consumer)
+        self._current = _Shared(consumer)
         self._lock = threading.Lock()
-        self._leaving: list[threading.Thread] = []
+        self._closing: list[threading.Thread] = []
 
     @property
     def consumer(self) -> Consumer:
         """The current consumer, for the thread that replaces it: nobody closes it meanwhile."""
-        return self._held.consumer
+        return self._current.consumer
 
     @contextmanager
-    def borrowed(self) -> Iterator[Consumer]:
-        """Lend the consumer for calls that end before it is closed."""
+    def leased(self) -> Iterator[Consumer]:
+        """Lease the consumer for calls that end before it is closed."""
         with self._lock:
-            held = self._held
-            held.inside += 1
+            shared = self._current
+            shared.calls += 1
         try:
-            yield held.consumer
+            yield shared.consumer
         finally:
             with self._lock:
-                held.inside -= 1
-                if held is not self._held and not held.inside:
-                    self._leave(held)
+                shared.calls -= 1
+                if shared is not self._current and not shared.calls:
+                    self._close_in_background(shared)
 
     def replace(self, consumer: Consumer) -> None:
         """Use another consumer from now on; returns at once."""
         with self._lock:
-            old, self._held = self._held, _Held(consumer)
-            if not old.inside:
-                self._leave(old)
+            old, self._current = self._current, _Shared(consumer)
+            if not old.calls:
+                self._close_in_background(old)
 
     def close(self, within_secs: float) -> None:
         """Close the consumer, and wait for those that were replaced; one with a call still running is abandoned."""
-        self._held.consumer.close()
-        for thread in self._leaving:
+        self._current.consumer.close()
+        for thread in self._closing:
             thread.join(within_secs)
 
-    def _leave(self, held: _Held) -> None:
+    def _close_in_background(self, shared: _Shared) -> None:
         """Close a consumer; called under the lock, once for each."""
-        self._leaving = [thread for thread in self._leaving if thread.is_alive()]
-        thread = threading.Thread(target=held.consumer.close, name="leave-group", daemon=True)
-        self._leaving.append(thread)
+        self._closing = [thread for thread in self._closing if thread.is_alive()]
+        thread = threading.Thread(target=shared.consumer.close, name="leave-group", daemon=True)
+        self._closing.append(thread)
         thread.start()

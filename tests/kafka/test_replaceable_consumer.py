@@ -11,7 +11,7 @@ from confluent_kafka import Consumer
 from connector.core.chunks import Partition
 from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Record, Topics
-from connector.kafka.replaceable import Replaceable
+from connector.kafka.replaceable_consumer import ReplaceableConsumer
 from connector.kafka.source import Source
 
 PARTITIONS = 4
@@ -79,12 +79,12 @@ def test_a_consumer_is_closed_once_and_not_while_somebody_is_inside() -> None:
     old, new = create_autospec(Consumer, instance=True), create_autospec(Consumer, instance=True)
     closed = threading.Event()
     old.close.side_effect = closed.set
-    shared = Replaceable(old)
+    shared = ReplaceableConsumer(old)
 
-    with shared.borrowed() as first:
-        with shared.borrowed():
+    with shared.leased() as first:
+        with shared.leased():
             shared.replace(new)
-        with shared.borrowed() as later:
+        with shared.leased() as later:
             assert (first, later) == (old, new)
         assert not closed.wait(0.2)
     assert closed.wait(30)

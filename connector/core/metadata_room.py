@@ -11,7 +11,7 @@ from connector.core.chunks import Chunk, Partition
 from connector.core.partition import ROOM_TO_START, ROOM_TO_TRY_AGAIN
 
 
-class Crowding:
+class MetadataRoom:
     """Which partitions have no room, and for what; `is_oldest` tells whether a chunk starts at the committed offset."""
 
     def __init__(self, is_oldest: Callable[[Chunk], bool]) -> None:
@@ -44,17 +44,17 @@ class Crowding:
         """Return the share of the metadata that a tick may fill when it starts records of the partition."""
         return ROOM_TO_TRY_AGAIN if partition in self.full else ROOM_TO_START
 
-    def must_wait(self, chunks: Iterable[Chunk], crowded: set[Partition]) -> bool:
-        """Return whether records must wait together: some are of `crowded` partitions, and none is the oldest there."""
-        if not crowded:
+    def must_wait(self, chunks: Iterable[Chunk], full: set[Partition]) -> bool:
+        """Return whether records must wait together: some are of `full` partitions, and none is the oldest there."""
+        if not full:
             return False
         waits = False
         for chunk in chunks:
-            waits = waits or chunk.partition in crowded
+            waits = waits or chunk.partition in full
             if self._is_oldest(chunk):
                 return False
         return waits
 
-    def part_must_wait(self, chunks: Iterable[Chunk], crowded: set[Partition]) -> bool:
-        """Return whether the records of `crowded` partitions must wait, as none is the oldest; the others may go."""
-        return bool(crowded) and self.must_wait([chunk for chunk in chunks if chunk.partition in crowded], crowded)
+    def part_must_wait(self, chunks: Iterable[Chunk], full: set[Partition]) -> bool:
+        """Return whether the records of `full` partitions must wait, as none is the oldest; the others may go."""
+        return bool(full) and self.must_wait([chunk for chunk in chunks if chunk.partition in full], full)

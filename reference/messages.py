@@ -16,7 +16,7 @@ import connector
 _ROOT: Final = Path(connector.__file__).parent
 
 
-class Told(NamedTuple):
+class Message(NamedTuple):
     """One message: its text, the name of its exit code, and what to do."""
 
     text: str
@@ -84,15 +84,15 @@ def texts_returned(place: str, function: str) -> list[str]:
     return [text for value in values if (text := pattern(value, _constants(tree))) is not None]
 
 
-def of_commands(place: str) -> list[Told]:
+def of_commands(place: str) -> list[Message]:
     """Return the messages of the commands in a module or folder of `connector/cli`.
 
     Those that repeat an error of another part are listed with that part's texts.
     """
-    return list(dict.fromkeys(told for source in _sources(f"cli/{place}") for told in _commands(_tree(source))))
+    return list(dict.fromkeys(message for source in _sources(f"cli/{place}") for message in _commands(_tree(source))))
 
 
-def _commands(tree: ast.Module) -> Iterator[Told]:
+def _commands(tree: ast.Module) -> Iterator[Message]:
     constants, caught = _constants(tree), _caught(tree)
     assigned: dict[str, ast.expr] = {}
     for node in _in_order(tree):
@@ -104,7 +104,7 @@ def _commands(tree: ast.Module) -> Iterator[Told]:
                 way_out = next(iter(_choices(given.value, constants, assigned)), "")
                 text = pattern(message, constants) or "<error>"
                 for words in _repeated(caught.get(node.lineno, ())) if "<error>" in text else ["<error>"]:
-                    yield Told(text.replace("<error>", words), code, way_out)
+                    yield Message(text.replace("<error>", words), code, way_out)
             case _:
                 continue
 
