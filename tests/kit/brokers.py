@@ -145,9 +145,18 @@ def archive_classes(archive: Path) -> None:
         return
     with suppress(OSError), locked(archive.with_suffix(".lock")):
         if not archive.exists():  # another maker may have been first
-            with TemporaryDirectory(dir=archive.parent) as scratch, Broker.start() as broker:
+            with TemporaryDirectory(dir=archive.parent) as scratch:
                 made = Path(scratch) / archive.name
-                broker._options = [*SHORT_LIVED, f"-XX:ArchiveClassesAtExit={made}"]
-                broker.restart()
-                broker.stop(grace_secs=_STOP_SECS)
+                on_free_ports(lambda: _leave_classes(made))
                 made.rename(archive)
+
+
+def _leave_classes(archive: Path) -> None:
+    ports = dict(zip(("PLAINTEXT", "CONTROLLER"), free_ports(2), strict=True))
+    with Broker(ports, SHORT_LIVED) as broker:
+        broker.configure({})
+        broker.format(new_cluster_id())
+        broker._options = [*SHORT_LIVED, f"-XX:ArchiveClassesAtExit={archive}"]  # formatting would leave its own
+        broker.launch()
+        broker.wait()
+        broker.stop(grace_secs=_STOP_SECS)
