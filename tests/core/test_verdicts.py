@@ -101,6 +101,8 @@ def test_each_answer_meets_its_row(reply: Reply, name: str, action: Action) -> N
     row = row_of(reply)
 
     assert (row.name, row.action) == (name, action)
+    if reply.code not in POLICY.setting_codes:
+        assert row_of(reply, own_list=True).name == name
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 409, 422])
@@ -110,6 +112,7 @@ def test_a_setting_code_for_the_whole_request_holds_where_the_list_is_the_stream
     assert row_of(reply, own_list=True).name == "setting"
     assert row_of(reply, own_list=True).action is Action.HOLD
     assert row_of(reply).name != "setting"
+    assert row_of(replace(reply, status=500), own_list=True).name == "server_error"
 
 
 def test_a_record_too_large_is_never_taken_for_a_wrong_setting() -> None:
