@@ -61,7 +61,7 @@ hear_requests()
 """
 
 
-def test_what_a_child_is_asked_before_it_listens_is_heard_once_it_does(tmp_path: Path) -> None:
+def test_what_a_child_is_asked_before_it_listens_is_received_once_it_does(tmp_path: Path) -> None:
     """A worker takes seconds to start, and the supervisor has no other way to tell whether the log was switched."""
     log = tmp_path / "log"
     child = spawn([sys.executable, "-c", _LISTENS_LATE], log=log)

@@ -49,7 +49,7 @@ def test_a_framed_record_is_shown_as_it_is_decoded_and_mapped(tiny: TinyRegistry
     assert report["records"][1]["verdict"]["reason"] == "not_framed"
 
 
-def test_a_registry_that_is_away_is_told_as_the_hold_that_it_would_be(tiny: TinyRegistry) -> None:
+def test_a_registry_that_is_away_is_reported_as_the_hold_that_it_would_be(tiny: TinyRegistry) -> None:
     tiny.always = Answer(503)
     settings = _settings(tiny.url)
 

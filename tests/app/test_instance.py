@@ -52,7 +52,7 @@ def test_a_group_that_is_not_answered_for_is_soon_asked_again_and_then_given_mor
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_where_no_temporary_file_can_be_made_that_is_told_in_two_lines(tmp_path: Path, workers: int) -> None:
+def test_where_no_temporary_file_can_be_made_that_is_reported_in_two_lines(tmp_path: Path, workers: int) -> None:
     """As in a container with a read-only root and nothing mounted at /tmp, or on a full disk."""
     settings = tmp_path / "connector.yaml"
     content = {

@@ -37,7 +37,7 @@ def test_a_registry_that_answers_is_fine(make_registry: MakeRegistry) -> None:
 
 
 @pytest.mark.parametrize("answer", [Answer(401), Answer(200, b"<html>"), Answer(200, b"{}"), Answer(404)])
-def test_one_that_does_not_is_named_with_the_way_out(answer: Answer, make_registry: MakeRegistry) -> None:
+def test_one_that_does_not_is_named_with_the_hint(answer: Answer, make_registry: MakeRegistry) -> None:
     tiny = make_registry(always=answer)
 
     [finding] = _registry(_settings(tiny.url))

@@ -219,7 +219,7 @@ def test_the_other_pages_are_only_to_be_read(still_holding: Site, path: str) -> 
     assert still_holding.post(path=path, data={"token": TOKEN}).status_code == 405
 
 
-def test_what_no_stream_can_be_told_is_refused_like_all_else(still_holding: Site) -> None:
+def test_an_action_that_no_stream_knows_is_refused(still_holding: Site) -> None:
     path = f"/streams/{still_holding.world.name}/{SENT}"
 
     reply = still_holding.post(path=path)
@@ -381,7 +381,7 @@ def test_the_console_asks_nobody_else_and_its_policy_forbids_all_else(site: Site
         assert site.ask("GET", path).status_code == 404
 
 
-def test_errors_are_told_as_no_page(still_holding: Site) -> None:
+def test_errors_are_reported_without_a_page(still_holding: Site) -> None:
     """An error page is no place for markup: a browser is told so."""
     reply = still_holding.post(token="wrong", headers={"Accept": "text/html"})
 
@@ -390,7 +390,7 @@ def test_errors_are_told_as_no_page(still_holding: Site) -> None:
     assert reply.headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_no_secret_and_no_phone_number_is_told_anywhere(site: Site) -> None:
+def test_no_secret_and_no_phone_number_is_reported_anywhere(site: Site) -> None:
     """Last: over all that the tests above have been told, the log, the pages and the list of processes."""
     for path in PAGES:
         site.ask("GET", path)
@@ -412,7 +412,7 @@ def test_the_worker_starts_no_process_that_could_inherit_its_secrets(site: Site)
     assert children.stdout.split() == []
 
 
-def test_whoever_guesses_does_not_fill_the_disk(site: Site) -> None:
+def test_guessing_passwords_does_not_fill_the_disk(site: Site) -> None:
     before = site.worker.log.stat().st_size
 
     for _ in range(200):

@@ -42,7 +42,7 @@ def test_what_is_asked_of_a_frozen_broker_does_not_keep_it_frozen(kind: str, val
 @pytest.mark.usefixtures("kafka_by_java")
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(("seed", "protocol", "flows"), [(4, "classic", "three"), (5, "consumer", "one")])
-def test_whatever_happens_each_record_ends_once(tmp_path: Path, seed: int, protocol: str, flows: str) -> None:
+def test_each_record_ends_once_in_any_order_of_faults(tmp_path: Path, seed: int, protocol: str, flows: str) -> None:
     result = run(seed, Setup(protocol, FLOWS[flows]), secs=15, folder=tmp_path, tell=print)  # type: ignore[arg-type]
 
     print(result.summary())

@@ -195,7 +195,7 @@ def test_findings_are_shown_and_what_is_well_exits_with_0(
     assert "unseen" not in result.output
 
 
-def test_a_warning_is_shown_with_its_way_out_and_exits_with_0(
+def test_a_warning_is_shown_with_its_hint_and_exits_with_0(
     check: Callable[..., Result], far_ends: Callable[..., list[Settings]]
 ) -> None:
     far_ends(Finding("topic x", ok=True, detail="does not exist yet", way_out="run waits", warning=True))

@@ -205,7 +205,7 @@ def test_the_only_stream_need_not_be_named_and_of_several_one_must_be(
         (("--topic", "orders", "--records"), [], "--records: needs --sample"),
     ],
 )
-def test_what_cannot_be_explained_is_told_in_a_line(
+def test_what_cannot_be_explained_is_reported_in_a_line(
     explain: Callable[..., Result], arguments: tuple[str, ...], lines: list[Any], said: str
 ) -> None:
     result = explain(*arguments, lines=lines)

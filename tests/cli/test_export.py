@@ -34,7 +34,7 @@ def test_an_export_that_is_killed_leaves_nothing_behind_and_ends_by_the_signal(
     assert (done.returncode, list(tmp_path.iterdir())) == (-number, []), done.stderr
 
 
-def test_an_export_that_was_killed_for_good_is_in_no_other_ones_way(tmp_path: Path) -> None:
+def test_an_export_that_was_killed_blocks_no_other(tmp_path: Path) -> None:
     left = tmp_path / ".dead-letters.abcdefgh.part"
     left.write_text("half")
     out = tmp_path / "letters.ndjson"

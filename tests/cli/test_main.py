@@ -65,7 +65,7 @@ connector.__main__.main()
     assert (result.returncode, result.stdout, result.stderr) == (ExitCode.INTERRUPTED, "", "")
 
 
-def test_another_system_than_linux_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_system_than_linux_is_reported_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
 
     with pytest.raises(SystemExit, match="runs on Linux; on other systems run it in a container"):
@@ -124,7 +124,7 @@ def test_help_names_every_command_and_exit_code() -> None:
         ),
     ],
 )
-def test_slips_in_arguments_are_told_in_plain_lines_where_nobody_watches(arguments: list[str], said: str) -> None:
+def test_slips_in_arguments_are_reported_in_plain_lines_where_nobody_watches(arguments: list[str], said: str) -> None:
     """In the log of a deployment nothing is drawn around them, and no line is broken where a terminal would end."""
     result = _python(*arguments, columns="40")
 
@@ -223,7 +223,7 @@ def _kafka_trouble(*, fenced: bool = False, unauthorized: bool = False) -> Kafka
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )
-def test_foreseeable_trouble_is_a_line_with_its_way_out_and_a_code(error: Exception, code: int) -> None:
+def test_foreseeable_trouble_is_a_line_with_its_hint_and_a_code(error: Exception, code: int) -> None:
     result = CliRunner().invoke(_ending_with(error))
 
     told, way_out = result.stderr.splitlines()
@@ -231,13 +231,13 @@ def test_foreseeable_trouble_is_a_line_with_its_way_out_and_a_code(error: Except
     assert way_out.startswith("hint: ")
 
 
-def test_a_way_out_is_told() -> None:
+def test_a_hint_is_reported() -> None:
     error = CommandError("taken", ExitCode.INSTANCE_ID_IN_USE, way_out="set instance_id")
 
     assert CliRunner().invoke(_ending_with(error)).stderr == "error: taken\nhint: set instance_id\n"
 
 
-def test_every_problem_of_settings_is_told() -> None:
+def test_every_problem_of_settings_is_reported() -> None:
     error = SettingsError(Path("c.yaml"), [Problem("a", "is wrong", 3), Problem("b[0]", "too")])
 
     result = CliRunner().invoke(_ending_with(error))
@@ -342,7 +342,7 @@ def test_a_worker_that_starts_after_the_log_was_switched_begins_with_level_debug
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("arguments", [["--help"], ["schema", "settings"], ["acls"], ["check"]])
-def test_output_that_cannot_be_written_is_told_in_one_line(
+def test_output_that_cannot_be_written_is_reported_in_one_line(
     arguments: list[str], unbuffered: str, tmp_path: Path
 ) -> None:
     if arguments in (["acls"], ["check"]):
@@ -370,9 +370,7 @@ _STDERR = {"closed": "exec 2>&-", "full": "exec 2>/dev/full", "all closed": "exe
 
 
 @pytest.mark.parametrize(("command", "stderr"), [("run", "closed"), ("run", "full"), ("run --workers 2", "all closed")])
-def test_a_worker_whose_stderr_takes_nothing_ends_with_the_code_that_it_would_have(
-    command: str, stderr: str, tmp_path: Path
-) -> None:
+def test_a_worker_with_a_blocked_stderr_ends_with_its_usual_code(command: str, stderr: str, tmp_path: Path) -> None:
     """Whoever starts it again goes by the code: Python's own for a stderr that cannot be written is 120."""
     stream = {"name": "s", "topics": ["t"], "operation": "send", "list_number": "+18005551234"}
     topics = {"outcomes": {"topic": "o"}, "dead_letters": {"topic": "d"}}
@@ -400,7 +398,7 @@ Connector._stop_at_once(None)
 """
 
 
-def test_a_second_signal_is_obeyed_where_nobody_can_be_told() -> None:
+def test_a_second_signal_is_obeyed_without_output() -> None:
     result = subprocess.run([sys.executable, "-c", _SECOND_SIGNAL], cwd=ROOT, check=False, timeout=60)
 
     assert result.returncode == ExitCode.STOPPED_IN_DOUBT

@@ -24,7 +24,7 @@ def test_what_is_no_address_is_refused(command: str, url: str) -> None:
 
 
 @pytest.mark.parametrize(("worker", "whose"), [({}, ""), ({"worker": 1}, " at worker 1")])
-def test_what_became_of_a_hold_is_told_with_its_worker_where_there_are_several(
+def test_what_became_of_a_hold_is_reported_with_its_worker_where_there_are_several(
     worker: dict[str, int], whose: str
 ) -> None:
     paused = {"reason": "paused", "partition": None, **worker}
@@ -37,7 +37,9 @@ def test_what_became_of_a_hold_is_told_with_its_worker_where_there_are_several(
 
 
 @pytest.mark.parametrize("spelling", ["sms.campaign:2", "sms.campaign[2]", "sms.campaign [2]"])
-def test_a_partition_is_said_to_the_worker_as_it_tells_it(spelling: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_partition_is_sent_to_the_worker_in_the_form_that_it_prints(
+    spelling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Both spellings are taken; what the worker says of it, such as that it does not hold it, is of the same name."""
     asked: list[bytes] = []
 

@@ -33,7 +33,7 @@ def test_the_smallest_file_loads_with_defaults(load: Load) -> None:
     assert settings.web.port == 8080
 
 
-def test_all_problems_are_told_at_once_in_the_order_of_the_file(path: Path) -> None:
+def test_all_problems_are_reported_at_once_in_the_order_of_the_file(path: Path) -> None:
     """References, models, refused properties and rules each find their own; consequences are not told."""
     told = _told(
         path,
@@ -341,7 +341,7 @@ def test_a_pattern_that_all_read_alike_is_taken(pattern: str, load: Load) -> Non
     assert stream.pattern == pattern
 
 
-def test_a_missing_setting_is_told_with_the_line_of_its_group(path: Path) -> None:
+def test_a_missing_setting_is_reported_with_the_line_of_its_group(path: Path) -> None:
     told = _told(path, "trackly: {api_key: k}\nkafka:\n  group_protocol: classic\n")
 
     assert told == ["streams: is required", "kafka.bootstrap_servers: is required (line 2)"]
@@ -470,13 +470,13 @@ def test_models_built_by_code_do_not_show_their_input_either() -> None:
 
 
 @pytest.mark.parametrize("group", ["properties", "consumer_properties", "producer_properties"])
-def test_rules_go_on_beside_a_wrong_value(group: str, refused: Refused) -> None:
+def test_rules_are_checked_beside_a_wrong_value(group: str, refused: Refused) -> None:
     problems = refused({"web": {"port": -1}, "kafka": {group: {"group.id": "x"}}})
 
     assert {problem.path for problem in problems} == {"web.port", f'kafka.{group}["group.id"]'}
 
 
-def test_rules_go_on_when_nearly_everything_is_missing(path: Path) -> None:
+def test_rules_are_checked_when_nearly_everything_is_missing(path: Path) -> None:
     told = _told(path, "streams: [{delivery: {drain_secs: 61}}]\n")
 
     assert told == [

@@ -96,7 +96,7 @@ def test_junk_in_one_place_hides_no_mistake_in_another(path: Path, draw: st.Data
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(draw=st.data())
-def test_one_changed_place_is_the_only_one_told_of(path: Path, draw: st.DataObject) -> None:
+def test_one_changed_place_is_the_only_one_reported(path: Path, draw: st.DataObject) -> None:
     """A value of a wrong kind is told where it stands, or inside, and has no consequences elsewhere."""
     data = _valid()
     container, place = draw.draw(st.sampled_from(_places(data)))

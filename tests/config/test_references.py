@@ -24,7 +24,7 @@ ENVIRON = {"NAME": "value", "EMPTY": "", "TRICKY": "${env:NAME}", "with.dots": "
         ("^a$|b{2}", "^a$|b{2}"),
     ],
 )
-def test_references_are_replaced_wherever_they_stand(text: str, result: str, tmp_path: Path) -> None:
+def test_references_are_replaced_in_every_place(text: str, result: str, tmp_path: Path) -> None:
     assert resolve(text, base=tmp_path, environ=ENVIRON) == result
 
 

@@ -74,7 +74,7 @@ def test_defaults_have_nothing_to_mind(load: Load) -> None:
         ({"streams": [{"storm_guard": {"enabled": False}}]}, "empty a topic"),
     ],
 )
-def test_what_has_a_price_is_said(changes: dict[str, Any], word: str, load: Load) -> None:
+def test_settings_with_a_cost_are_reported(changes: dict[str, Any], word: str, load: Load) -> None:
     told = list(notes(load(changes)))
 
     assert len(told) == 1
@@ -93,7 +93,7 @@ def test_what_has_a_price_is_said(changes: dict[str, Any], word: str, load: Load
         {"kafka": {"security": {"verify_hostname": False}}},
     ],
 )
-def test_what_stays_safe_is_not_said(changes: dict[str, Any], load: Load) -> None:
+def test_settings_that_are_safe_are_not_reported(changes: dict[str, Any], load: Load) -> None:
     assert list(notes(load(changes))) == []
 
 

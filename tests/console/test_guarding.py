@@ -54,7 +54,7 @@ def test_what_cannot_be_read_is_refused_and_not_repeated_in_the_log(
     assert told.getvalue() == ""
 
 
-def test_what_fails_in_a_page_is_told_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_in_a_page_is_reported_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
     told = io.StringIO()
     monkeypatch.setattr(FakeHost, "status", None)
     with monkeypatch.context() as patched:
@@ -67,7 +67,7 @@ def test_what_fails_in_a_page_is_told_as_ever(monkeypatch: pytest.MonkeyPatch) -
     assert "Traceback" in told.getvalue()
 
 
-def test_whoever_opens_connections_for_nothing_keeps_nobody_else_out() -> None:
+def test_idle_connections_block_no_other_client() -> None:
     """They would take the descriptors by which brokers and platform are reached, until nothing was sent any more."""
     ended, line, there = asyncio.run(_crowded(20))
 

@@ -308,7 +308,7 @@ def test_an_unwatched_console_does_nothing_and_viewers_share_one_look(host: Fake
     run(host, use)
 
 
-def test_a_viewer_that_never_reads_is_let_go_with_all_that_is_kept_for_it(
+def test_a_viewer_that_never_reads_is_released_with_all_that_is_kept_for_it(
     host: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("connector.console.pages._WRITE_SECS", 0.2)

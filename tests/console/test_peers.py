@@ -59,7 +59,7 @@ async def _group(stack: AsyncExitStack, host: FakeHost, members: list[Member], *
     return group
 
 
-def test_a_group_is_told_as_one_and_each_says_what_is_its_own(host: FakeHost) -> None:
+def test_a_group_is_shown_as_one_with_what_belongs_to_each_member(host: FakeHost) -> None:
     """A member that is a supervisor names its workers within itself; one that is silent is named and left out."""
 
     async def main() -> None:
@@ -125,7 +125,7 @@ def test_our_own_address_may_be_among_them(host: FakeHost) -> None:
     asyncio.run(main())
 
 
-def test_an_action_goes_to_every_member_and_what_was_not_done_is_told(host: FakeHost) -> None:
+def test_an_action_goes_to_every_member_and_failures_are_reported(host: FakeHost) -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:
             host.told = _status("one")

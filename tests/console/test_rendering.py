@@ -242,7 +242,7 @@ def test_the_headline_says_whether_texts_flow(seen: Any, tone: str, words: str) 
     assert said.text.startswith(words)
 
 
-def test_holds_of_many_partitions_are_told_as_one() -> None:
+def test_holds_of_many_partitions_are_reported_as_one() -> None:
     """And name whose they are, the first to begin and what ends them; stream-wide ones stay apart."""
     found = [
         hold(reason="in_doubt", partition=f"t:{n}", since=100.0 + n, ends="operator", worker=n % 2) for n in range(20)
@@ -339,5 +339,5 @@ def test_points_are_json_without_names() -> None:
     assert told["streams"] == {"a": [[1.0, None, 2.0]]}
 
 
-def test_a_group_without_streams_is_told_as_one_that_does_not_answer() -> None:
+def test_a_group_without_streams_is_reported_as_one_that_does_not_answer() -> None:
     assert headline(snapshot().__class__(1, 1.0, {**status(), "streams": []}, {})).tone == "bad"

@@ -57,7 +57,7 @@ def test_a_record_that_waited_for_its_key_does_not_wait_for_a_window_again() -> 
     assert {batch.closed_by for batch in (second, third)} == {"window"}
 
 
-def test_company_that_came_later_goes_with_the_record_that_has_waited() -> None:
+def test_records_that_arrive_later_leave_with_the_record_that_waited() -> None:
     way = admission(by_key=True)
     way.take([(None, keyed("aa"))], now=0)
     (first,) = way.due(now=1, may_start=True)
@@ -94,7 +94,7 @@ def test_a_pace_is_not_used_up_while_nothing_may_start() -> None:
     assert way.held_bytes == 0
 
 
-def test_whatever_one_step_fills_is_all_told() -> None:
+def test_everything_that_one_step_fills_is_returned() -> None:
     """Of lanes that one chunk is divided into, of keys freed together, of lists whose turn comes together."""
     way = admission(by_key=True, max_records=1)
     first = way.take([(None, keyed("ab")), (None, keyed("cd", start=2, number=OTHER))], now=0)

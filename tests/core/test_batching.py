@@ -53,7 +53,7 @@ def poured(draw: st.DrawFn, *, drain: bool = True) -> Poured:
 
 
 @given(poured())
-def test_nothing_is_lost_nothing_comes_twice_and_order_is_kept(run: Poured) -> None:
+def test_nothing_is_lost_or_duplicated_and_order_is_kept(run: Poured) -> None:
     came_out: defaultdict[str | None, list[tuple[Partition, int]]] = defaultdict(list)
     for made in run.came_out:
         came_out[made.lane] += positions(made.chunks)
@@ -207,7 +207,7 @@ def test_a_batch_closes_when_its_first_record_has_waited_for_the_window() -> Non
     assert batcher.due(now=200.0) == []
 
 
-def test_of_the_batches_whose_window_has_passed_those_that_waited_longest_close_and_others_go_on_filling() -> None:
+def test_the_oldest_batches_past_their_window_close_and_others_keep_filling() -> None:
     batcher = Batcher(BatchLimits(10, 1_000, 5.0, 2), "b")
     batcher.add("late", chunk(offsets=[0]), now=3.0)
     batcher.add("later", chunk(offsets=[1]), now=4.0)
@@ -241,7 +241,7 @@ def test_the_first_record_always_fits() -> None:
     assert [made.count for made in closed + batcher.drain()] == [1, 1]
 
 
-def test_a_lowered_limit_holds_for_what_comes() -> None:
+def test_a_lowered_limit_applies_to_later_records() -> None:
     batcher = Batcher(BatchLimits(10, 1_000, 5.0, 2), "b")
     batcher.add(None, chunk(offsets=[0, 1], sizes=[100, 100]), now=0.0)
 

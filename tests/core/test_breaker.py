@@ -62,7 +62,7 @@ def test_failures_in_a_row_open_the_gate() -> None:
     assert gate.hold == Hold("outage", 5.0, "HTTP 500", "probe")
 
 
-def test_a_batch_that_passes_begins_the_row_anew() -> None:
+def test_a_batch_that_passes_resets_the_row() -> None:
     gate = made(fails(1), fails(2), passes(3), fails(1), fails(2))
 
     assert gate.state == "closed"
@@ -192,14 +192,14 @@ def test_only_the_operator_ends_what_waits_for_the_operator(step: Callable[[Gate
     assert not gate.probe_due(now=1e9)
 
 
-def test_the_operators_word_ends_any_hold() -> None:
+def test_the_operators_decision_ends_any_hold() -> None:
     for gate in (made(stops()), made(refuses()), made(*OUTAGE), made(*OUTAGE, probes(ok=True))):
         gate.resume()
 
         assert (gate.state, gate.hold, gate.allowed(3)) == ("closed", None, None)
 
 
-def test_a_hold_that_a_probe_ends_is_there_again_after_the_operators_word() -> None:
+def test_a_hold_that_a_probe_ends_is_there_again_after_the_operators_decision() -> None:
     """A storm of expired records may come in between; nobody has seen yet that the platform works again."""
     gate = made(*OUTAGE, probes(ok=True, now=4.0), stops(now=5.0))
     gate.resume()
@@ -209,13 +209,13 @@ def test_a_hold_that_a_probe_ends_is_there_again_after_the_operators_word() -> N
     assert gate.probe_due(now=6.0)
 
 
-def test_a_hold_that_is_asked_at_once_by_the_operators_word_goes_back_to_delays_of_its_own() -> None:
+def test_a_hold_that_is_probed_at_once_after_a_resume_returns_to_its_own_delays() -> None:
     gate = made(refuses(now=50.0), stops(now=60.0), lambda gate: gate.resume(), probes(ok=False, now=100.0))
 
     assert gate.next_probe_at == 100.0 + 2 * POLICY.hold_probe_secs
 
 
-def test_the_operators_word_brings_a_hold_back_once() -> None:
+def test_the_operators_decision_brings_a_hold_back_once() -> None:
     gate = made(refuses(), stops(), lambda gate: gate.resume(), lambda gate: gate.resume())
 
     assert (gate.state, gate.hold) == ("closed", None)
@@ -228,7 +228,7 @@ def test_a_hold_that_ended_while_the_operator_held_does_not_come_back() -> None:
     assert (gate.state, gate.hold) == ("closed", None)
 
 
-def test_after_the_operators_word_the_row_of_failures_begins_anew() -> None:
+def test_a_resume_resets_the_row_of_failures() -> None:
     gate = made(fails(1), fails(2), stops())
     gate.resume()
 
@@ -272,7 +272,7 @@ def test_what_is_long_past_is_forgotten() -> None:
     assert not gate.others_pass(7, since=1.0)
 
 
-def test_families_are_forgotten_that_were_not_heard_of_for_long() -> None:
+def test_families_without_results_for_long_are_forgotten() -> None:
     """A stream creates millions of them."""
     gate = made(*[fails(family) for family in range(1_000)], *[passes(family) for family in range(1_000, 1_032)])
 
@@ -286,7 +286,7 @@ def test_pieces_of_one_batch_are_not_others() -> None:
     assert gate.others_pass(7, since=1.0)
 
 
-def test_a_batch_that_fails_again_and_again_counts_once() -> None:
+def test_a_batch_that_fails_repeatedly_counts_once() -> None:
     """Otherwise two bad records of a slow topic would look like an outage to each other, forever."""
     gate = made(*[fails(7, now=1.0), fails(8, now=1.0)] * 20, *[passes(family, now=2.0) for family in (1, 2, 3)])
 
@@ -328,7 +328,7 @@ def told(gate: Gate, family: int, *, others_pass: bool = False) -> bool:
     return gate.throttled(family, now=0.0, others_pass=others_pass)
 
 
-def test_all_wait_once_so_many_in_a_row_were_told() -> None:
+def test_all_wait_once_enough_in_a_row_were_throttled() -> None:
     gate = made()
 
     assert [told(gate, family) for family in (1, 2, 3, 4)] == [False, False, True, True]
@@ -337,18 +337,18 @@ def test_all_wait_once_so_many_in_a_row_were_told() -> None:
     assert not told(gate, 1)
 
 
-def test_what_is_told_while_others_pass_is_meant_for_few() -> None:
+def test_a_throttling_while_others_pass_applies_to_few() -> None:
     gate = made()
 
     assert not any(told(gate, family, others_pass=True) for family in range(20))
 
 
-def test_what_is_told_when_all_were_told_or_failed_before_is_meant_for_all() -> None:
+def test_a_throttling_after_only_throttlings_and_failures_applies_to_all() -> None:
     """A platform that has just come back, or is on trial."""
     assert told(made(*OUTAGE, probes(ok=True, now=4.0)), 1)
 
 
-def test_a_batch_that_was_told_to_wait_is_not_well() -> None:
+def test_a_throttled_batch_is_not_healthy() -> None:
     gate = made(fails(7, now=0.0), passes(1, now=0.0))
     for family in (2, 3):
         told(gate, family)

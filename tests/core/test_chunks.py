@@ -69,7 +69,7 @@ def test_a_partition_reads_as_its_topic_and_number() -> None:
 
 
 @pytest.mark.parametrize("text", ["alpha:0", "alpha[0]", "alpha [0]"])
-def test_a_partition_is_read_as_it_is_told_and_as_librdkafka_and_kcat_tell_it(text: str) -> None:
+def test_a_partition_is_parsed_in_our_form_and_in_those_of_librdkafka_and_kcat(text: str) -> None:
     assert Partition.read(text) == A
 
 

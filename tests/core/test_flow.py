@@ -170,7 +170,7 @@ def test_the_tick_after_one_that_was_aborted_says_writes_and_starts_the_same() -
     assert [posted.id for _, posted in again.start] == [posted.id for _, posted in tick.start] == ["t-2", "t-3"]
 
 
-def test_an_aborted_tick_keeps_nothing_of_a_partition_that_went_meanwhile() -> None:
+def test_an_aborted_tick_keeps_nothing_of_a_partition_that_was_released_during_it() -> None:
     made = flow(A, B)
     of_a, of_b = chunk(A, range(2)), chunk(B, range(2))
     read(made, of_a, of_b)
@@ -278,7 +278,7 @@ def test_what_is_tried_again_takes_turns_with_what_is_ready_where_there_is_room_
     assert begun == ["ready", "failed"] * 4
 
 
-def test_no_tick_names_a_partition_that_was_let_go() -> None:
+def test_no_tick_names_a_partition_that_was_released() -> None:
     made = flow(A, B)
     made.add_ready([batch(chunk(A, range(5)), chunk(B, range(5)))])
     [(serial, _)] = started(made)
@@ -292,7 +292,7 @@ def test_no_tick_names_a_partition_that_was_let_go() -> None:
     assert positions(tick.settle[0].chunks) == [(B, offset) for offset in range(5)]
 
 
-def test_a_commit_that_is_known_when_a_partition_has_gone_leaves_nothing_to_say_of_it() -> None:
+def test_a_commit_of_a_released_partition_leaves_nothing_to_commit() -> None:
     made = flow(A, B)
     made.add_ready([batch(chunk(A, range(5)), chunk(B, range(5)))])
     tick = made.plan(now=0, slots=1)
@@ -377,7 +377,7 @@ def test_of_what_is_new_in_a_full_partition_one_record_at_a_time_is_posted() -> 
     assert len({family for _, family in seen}) == 3, "each tells of itself"
 
 
-def test_what_a_batch_has_of_others_goes_on_without_the_records_of_a_full_partition() -> None:
+def test_what_a_batch_has_of_others_continues_without_the_records_of_a_full_partition() -> None:
     made = full_partition()
     ticks(made, 3)
     made.add_ready([batch(chunk(A, range(70, 72)), chunk(B, range(3)))])
@@ -425,7 +425,7 @@ def test_what_waits_in_a_full_partition_takes_no_turn_from_what_is_ready_in_othe
     assert B in seen
 
 
-def test_what_has_changed_is_said_although_there_is_no_room_for_what_would_start() -> None:
+def test_what_has_changed_is_reported_although_there_is_no_room_for_what_would_start() -> None:
     """Otherwise what certainly failed would stay listed for as long as the partition is full."""
     scattered = Progress(0, settled=RangeSet([(offset, offset + 1) for offset in range(10, 50, 2)]))
     made = flow(A, limits=replace(ROOMY, max_metadata=len(encode(scattered)) * 5 // 3), progress=scattered)
@@ -493,7 +493,7 @@ def test_a_tick_with_results_of_a_partition_takes_along_what_may_start_there() -
 
 
 @pytest.mark.parametrize("goes", ["nothing", "it is let go", "it begins anew", "another one goes"])
-def test_a_tick_is_taken_back_whose_partition_goes_before_it_is_chosen_what_starts(goes: str) -> None:
+def test_a_tick_is_withdrawn_if_its_partition_is_released_before_batches_are_chosen(goes: str) -> None:
     """Its results are written by then and must not be committed: the partition's new owner writes its own."""
     made = flow(A, B)
     made.settle(Finished((chunk(A, [0]),), Verdicts(SKIPPED)))
@@ -584,7 +584,7 @@ def test_what_lies_behind_records_that_were_settled_before_they_were_read_is_cou
     assert made.pass_over(A, 6) == (0, 2)
 
 
-def test_a_partition_whose_records_are_dropped_as_they_are_read_passes_over_nothing() -> None:
+def test_a_partition_with_records_dropped_at_reading_passes_over_nothing() -> None:
     """The consumer is past them, but they are read again."""
     made = flow(A, B)
     made.hold(A)
@@ -601,7 +601,7 @@ def test_offsets_that_lie_between_those_that_were_read_are_counted_and_none_of_t
     assert [(intake.vanished, intake.passed_over) for intake in intakes] == [(0, 0), (0, 5), (0, 0)]
 
 
-def test_what_is_read_of_a_partition_that_is_gone_is_dropped() -> None:
+def test_records_of_a_released_partition_are_dropped() -> None:
     """One call to the consumer may bring records of a partition that was revoked during it."""
     made = flow(A, B)
     made.release([A])
@@ -609,7 +609,7 @@ def test_what_is_read_of_a_partition_that_is_gone_is_dropped() -> None:
     assert made.intake(chunk(A, range(3))) == Intake((), ())
 
 
-def test_a_partition_is_drained_once_all_that_was_posted_or_answered_of_it_is_committed_and_said() -> None:
+def test_a_partition_is_drained_once_all_that_was_posted_or_answered_is_committed() -> None:
     """Before that, the next owner would treat its records as in doubt, or post them again."""
     made = flow(A, B)
     piece, other = chunk(A, range(3)), chunk(B, range(3))
@@ -740,7 +740,7 @@ def test_a_trial_is_a_single_record_and_the_rest_of_its_batch_starts_next() -> N
 
 
 @pytest.mark.parametrize("goes", ["held", "revoking"])
-def test_what_comes_from_checks_after_its_partition_was_stopped_does_not_start_and_is_not_owed(goes: str) -> None:
+def test_what_comes_from_checks_after_its_partition_was_stopped_does_not_start_and_is_not_counted(goes: str) -> None:
     """The reader checks records without the lock; meanwhile an answer may be lost, for instance."""
     made = flow(A, B)
     mine, other = chunk(A, range(3)), chunk(B, range(2))
@@ -762,7 +762,7 @@ def test_what_comes_from_checks_after_its_partition_was_stopped_does_not_start_a
 # ------------------------------------------------------------------ where the oldest record is
 
 
-def test_the_record_that_the_committed_offset_waits_for_is_found_wherever_it_is() -> None:
+def test_the_record_that_the_committed_offset_waits_for_is_found_in_every_place() -> None:
     """Read, ready, posted, waiting to be posted again, answered: and each time its batch and attempts."""
     made = flow(A, B)
     other, first, second = chunk(B, [0]), chunk(A, [0, 2]), chunk(A, [3])
@@ -799,7 +799,7 @@ def test_the_record_that_the_committed_offset_waits_for_is_found_wherever_it_is(
     ]
 
 
-def test_the_oldest_record_of_a_partition_whose_metadata_is_full_is_told_as_such() -> None:
+def test_the_oldest_record_of_a_partition_with_full_metadata_is_reported_as_such() -> None:
     made = flow(A, limits=replace(ROOMY, max_metadata=16))
     read(made, *(chunk(A, [offset]) for offset in range(3)))
     made.settle(Finished((chunk(A, [1]),), Verdicts(SKIPPED)))
@@ -840,7 +840,7 @@ def lost_as_it_was_withdrawn() -> tuple[Flow, Progress]:
     return made, committed
 
 
-def test_what_was_surely_not_taken_is_not_doubted_when_the_partition_comes_back() -> None:
+def test_what_was_certainly_not_accepted_is_not_in_doubt_when_the_partition_returns() -> None:
     made, committed = lost_as_it_was_withdrawn()
     assert committed.in_flight.count == 3
 
@@ -850,7 +850,7 @@ def test_what_was_surely_not_taken_is_not_doubted_when_the_partition_comes_back(
     assert not said(made.plan(now=0.0, slots=0)).in_flight, "and the next tick says so"
 
 
-def test_what_is_posted_as_the_partition_goes_is_doubted_when_it_comes_back() -> None:
+def test_what_is_posted_during_a_release_is_in_doubt_when_the_partition_returns() -> None:
     made, tick = about_to_start()
     made.committed(tick)
     made.release([A])
@@ -860,7 +860,7 @@ def test_what_is_posted_as_the_partition_goes_is_doubted_when_it_comes_back() ->
     assert state.doubt == said(tick).in_flight
 
 
-def test_what_another_worker_listed_meanwhile_is_doubted_although_we_know_of_ours() -> None:
+def test_what_another_worker_listed_in_between_is_in_doubt_although_ours_is_known() -> None:
     """It has posted the same records under a listing of its own."""
     made, committed = lost_as_it_was_withdrawn()
 
@@ -869,7 +869,7 @@ def test_what_another_worker_listed_meanwhile_is_doubted_although_we_know_of_our
     assert state.doubt == committed.in_flight
 
 
-def test_what_was_listed_after_the_partition_had_gone_was_never_posted() -> None:
+def test_what_was_listed_after_the_release_was_never_posted() -> None:
     made, tick = about_to_start()
     made.release([A])
     assert not made.committed(tick)
@@ -894,7 +894,7 @@ def test_an_answer_is_not_of_a_record_that_another_worker_has_settled_since() ->
     assert (positions(intake.doubtful), intake.answered) == ([(A, 0), (A, 1), (A, 2)], ())
 
 
-def test_a_partition_that_begins_anew_without_having_been_let_go_keeps_nothing() -> None:
+def test_a_partition_that_restarts_without_a_release_keeps_nothing() -> None:
     made = flow(A)
     piece = chunk(A, range(3))
     read(made, piece)
@@ -950,7 +950,7 @@ def test_the_oldest_record_is_that_of_the_partition_that_is_furthest_behind() ->
     assert made.oldest_ms() is None
 
 
-def test_a_partition_that_was_let_go_has_no_age() -> None:
+def test_a_partition_that_was_released_has_no_age() -> None:
     made = flow(A)
     read(made, _appended(A, 0, 3, 1_000))
 
@@ -1024,7 +1024,7 @@ def test_what_was_posted_before_does_not_try_for_more() -> None:
     assert {posted.family for posted in made.active.values()} == {again.family}
 
 
-def test_parts_of_what_was_never_posted_tell_each_of_itself() -> None:
+def test_parts_of_an_unposted_batch_are_families_of_their_own() -> None:
     """A batch with one bad record must not make most others look as if they failed with it."""
     made = flow(A)
     read(made, chunk(A, range(12)))

@@ -34,7 +34,7 @@ def admitted(key_queues: KeyQueues, *pieces: Chunk, now: float = 0.0) -> list[in
     return sorted(offset for _, piece in key_queues.admit(lanes, now=now) for offset in piece.offsets)
 
 
-def test_a_chunk_of_new_keys_goes_on_as_it_is() -> None:
+def test_a_chunk_of_new_keys_passes_unchanged() -> None:
     key_queues, piece = KeyQueues(), keyed("abc-d-")
 
     ((lane, gone),) = key_queues.admit([("list", piece)], now=0)
@@ -44,7 +44,7 @@ def test_a_chunk_of_new_keys_goes_on_as_it_is() -> None:
     assert (key_queues.waiting_bytes, key_queues.waiting_records) == (0, 0)
 
 
-def test_the_first_record_of_each_key_goes_on_and_those_without_a_key_wait_for_nobody() -> None:
+def test_the_first_record_of_each_key_passes_and_those_without_a_key_never_wait() -> None:
     key_queues = KeyQueues()
 
     assert admitted(key_queues, keyed("aab-ba-")) == [0, 2, 3, 6]
@@ -52,14 +52,14 @@ def test_the_first_record_of_each_key_goes_on_and_those_without_a_key_wait_for_n
     assert key_queues.waiting_records == 4
 
 
-def test_a_chunk_none_of_whose_records_has_a_key_goes_on_as_it_is() -> None:
+def test_a_chunk_without_keys_passes_unchanged() -> None:
     key_queues, lanes = KeyQueues(), [("left", chunk(A, range(3))), ("right", chunk(A, range(3, 5)))]
 
     assert key_queues.admit(lanes, now=0) == lanes
     assert key_queues.admit([], now=0) == []
 
 
-def test_offsets_rise_in_what_is_let_go_together_whatever_the_order_of_its_keys() -> None:
+def test_offsets_ascend_in_what_is_released_together_in_any_order_of_keys() -> None:
     key_queues, first = KeyQueues(), keyed("abcdefgh")
     admitted(key_queues, first)
     assert admitted(key_queues, keyed("hdbfgaec", start=8)) == []
@@ -85,7 +85,7 @@ def test_a_key_is_free_when_the_result_of_its_record_is_committed_and_not_by_any
     assert admitted(key_queues, keyed("a", start=3)) == [], "the next one has the key now"
 
 
-def test_whoever_waits_behind_several_lanes_waits_in_the_order_of_offsets() -> None:
+def test_records_that_wait_behind_several_lanes_wait_in_offset_order() -> None:
     whole = keyed("aaaa")
     key_queues = KeyQueues()
 
@@ -98,7 +98,7 @@ def test_whoever_waits_behind_several_lanes_waits_in_the_order_of_offsets() -> N
     assert order == [("0", 1), ("1", 2), ("0", 3)]
 
 
-def test_a_record_comes_out_with_all_that_its_columns_held() -> None:
+def test_a_record_is_released_with_all_its_columns() -> None:
     first, second = keyed("aab"), keyed("ab-", start=3)
     for piece in (first, second):
         piece.headers = [None, [("h", b"v")], None]
@@ -121,7 +121,7 @@ def test_a_record_comes_out_with_all_that_its_columns_held() -> None:
 
 
 @given(chunks())
-def test_whatever_columns_a_chunk_has_its_records_come_out_as_they_went_in(drawn: Chunk) -> None:
+def test_records_come_out_unchanged_for_every_set_of_columns(drawn: Chunk) -> None:
     whole = replace(drawn, keys=[b"k"] * len(drawn), wire=drawn.wire or [b"w"] * len(drawn))
     key_queues = KeyQueues()
 
@@ -134,14 +134,14 @@ def test_whatever_columns_a_chunk_has_its_records_come_out_as_they_went_in(drawn
         assert (piece.timestamps is None, piece.lists is None) == (whole.timestamps is None, whole.lists is None)
 
 
-def test_records_without_keys_free_nobody() -> None:
+def test_records_without_keys_release_no_other() -> None:
     key_queues = KeyQueues()
     admitted(key_queues, keyed("aa"))
 
     assert key_queues.settled([done(chunk(A, [5]))]) == []
 
 
-def test_who_waits_under_an_assignment_that_goes_on_is_kept() -> None:
+def test_records_that_wait_under_a_continuing_assignment_are_kept() -> None:
     key_queues = KeyQueues()
     admitted(key_queues, keyed("aa", epoch=3))
 
@@ -179,7 +179,7 @@ def test_what_an_event_was_made_of_and_its_headers_are_counted_as_it_waits() -> 
 
 
 @given(st.lists(st.text("ab", min_size=1, max_size=6), max_size=6), st.integers(0, 6))
-def test_a_partition_that_goes_takes_all_that_waited_in_it_out_of_the_budget(reads: list[str], ended: int) -> None:
+def test_a_released_partition_frees_its_share_of_the_budget(reads: list[str], ended: int) -> None:
     """Whatever came and went before; otherwise the budget would be used up by what no longer exists."""
     key_queues, start = KeyQueues(), 0
     on_the_way: list[Chunk] = []
@@ -196,7 +196,7 @@ def test_a_partition_that_goes_takes_all_that_waited_in_it_out_of_the_budget(rea
 
 
 @given(st.lists(st.one_of(st.text("aAbBcC-", min_size=1, max_size=8), st.integers(0, 50)), max_size=30))
-def test_whatever_comes_and_ends_in_whatever_order_each_key_keeps_its_own(steps: list[str | int]) -> None:
+def test_each_key_keeps_its_order_in_any_order_of_events(steps: list[str | int]) -> None:
     """Text: that many records are read. A number: one of the admitted records has its result committed."""
     key_queues = KeyQueues()
     key_of: dict[int, str] = {}

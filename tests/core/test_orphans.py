@@ -34,7 +34,7 @@ def test_it_is_tried_as_often_as_at_the_longest_wait_for_ever() -> None:
     assert tried[-1] - tried[-2] == AGAIN_MAX_SECS
 
 
-def test_once_all_had_a_worker_waits_begin_anew() -> None:
+def test_once_all_have_an_owner_the_waits_are_reset() -> None:
     watch = OrphanWatch(settle_secs=5.0)
     for at in range(1_000):
         watch.seen({A}, now=at)

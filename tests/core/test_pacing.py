@@ -45,7 +45,7 @@ def test_a_thousand_lists_within_their_pace_leave_chunks_whole() -> None:
         assert pacer.admit(None, piece, now=step / 100) is piece, "200 a second of each: below its 283"
 
 
-def test_a_list_that_is_overrun_goes_on_with_what_is_not_too_old() -> None:
+def test_a_list_that_is_overrun_continues_with_what_is_not_too_old() -> None:
     """If expired records used up the pace, those behind them would expire before their turn as well, forever."""
     now = 0.0
     pacer = Pacer(Pace(600), max_lot=50, expired_before=lambda: int((now - 60) * 1_000))
@@ -64,7 +64,7 @@ def test_a_list_that_is_overrun_goes_on_with_what_is_not_too_old() -> None:
     assert pacer.waiting_records <= 20 * 61
 
 
-def test_what_is_above_the_pace_of_its_list_waits_and_nobody_else_does() -> None:
+def test_only_what_is_above_the_pace_of_its_list_waits() -> None:
     pacer = Pacer(PACE, max_lot=50)
     first = pacer.admit(None, of_lists(*[SLOW] * 60), now=0)
     assert offsets(first) == list(range(50)), "the first lot always goes"
@@ -108,7 +108,7 @@ def test_a_worker_has_the_share_of_its_partitions() -> None:
     assert pacer.rate(FAST) == pytest.approx(100), "those that were added are not known yet"
 
 
-def test_a_slow_list_goes_on_in_small_steps() -> None:
+def test_a_slow_list_continues_in_small_steps() -> None:
     pacer = Pacer(Pace(60), max_lot=1_000)
     pacer.admit(SLOW, chunk(A, range(20)), now=0)
 
@@ -208,7 +208,7 @@ def test_a_slow_list_keeps_its_pace_while_others_bring_very_much() -> None:
     assert gone <= 6 / 60 * (30 + BURST_SECS) + 1
 
 
-def test_what_waits_goes_with_its_partition() -> None:
+def test_waiting_records_are_dropped_with_their_partition() -> None:
     pacer = Pacer(PACE, max_lot=10)
     for partition in (A, B):
         pacer.admit(None, of_lists(*[SLOW] * 30, partition=partition), now=0)

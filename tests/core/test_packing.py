@@ -48,7 +48,7 @@ def test_small_ones_are_packed(kind: type[PackedValues] | type[PackedKeys], colu
     ("sizes", "worth"),
     [([], True), ([None, 2], True), ([SMALL_BYTES], True), ([SMALL_BYTES + 1], False), ([SMALL_BYTES + 1, 1], False)],
 )
-def test_the_first_one_tells_whether_a_column_is_joined(sizes: list[int | None], worth: bool) -> None:
+def test_the_first_value_decides_whether_a_column_is_joined(sizes: list[int | None], worth: bool) -> None:
     """Looking at all would take as long as it saves; a null counts as an empty value."""
     assert is_worth_joining([None if size is None else bytes(size) for size in sizes]) == worth
 

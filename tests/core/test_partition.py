@@ -53,7 +53,7 @@ ROOMS = st.integers(8, 140)
 
 @given(TEXTS, ROOMS, st.booleans())
 @example(text="nfn", room=15, changed=False)
-def test_what_is_said_is_true_and_never_less_than_what_stands_committed(text: str, room: int, changed: bool) -> None:
+def test_planned_progress_is_true_and_never_less_than_the_committed(text: str, room: int, changed: bool) -> None:
     """A result above the cut stays listed as in flight, and what would start there is not listed."""
     told = Told(text)
 
@@ -74,7 +74,7 @@ def test_what_is_said_is_true_and_never_less_than_what_stands_committed(text: st
 
 @given(TEXTS, ROOMS, st.booleans())
 @example(text="dsdswsdsdsdsdfws", room=62, changed=False)
-def test_of_results_as_many_are_said_as_there_is_room_for_the_oldest_first_and_nothing_starts(
+def test_as_many_results_as_fit_are_planned_oldest_first_and_nothing_starts(
     text: str, room: int, changed: bool
 ) -> None:
     told = Told(text)
@@ -128,7 +128,7 @@ def test_where_no_result_fits_nothing_starts_but_at_the_committed_offset(text: s
 
 
 @given(TEXTS, ROOMS)
-def test_where_nothing_else_can_be_said_it_is_said_what_was_surely_not_taken(text: str, room: int) -> None:
+def test_if_nothing_else_fits_what_was_certainly_not_accepted_is_planned(text: str, room: int) -> None:
     told = Told(text.replace(FINISHED, ACTIVE).replace(STARTING, "."))
 
     said = told.says(room, changed=True)
@@ -141,7 +141,7 @@ def test_where_nothing_else_can_be_said_it_is_said_what_was_surely_not_taken(tex
 
 
 @given(TEXTS)
-def test_what_is_listed_and_not_in_flight_is_untaken(text: str) -> None:
+def test_what_is_listed_and_not_in_flight_is_not_accepted(text: str) -> None:
     told = Told(text)
 
     assert list(told.state.not_accepted()) == told.of(WITHDRAWN)
@@ -149,7 +149,7 @@ def test_what_is_listed_and_not_in_flight_is_untaken(text: str) -> None:
 
 
 @given(st.text("sh.", max_size=30), st.integers(0, 31))
-def test_holes_are_settled_up_to_what_has_to_be_said_and_through_holes_that_continue_it(text: str, top: int) -> None:
+def test_holes_are_settled_up_to_an_offset_and_through_holes_that_continue_it(text: str, top: int) -> None:
     """Above that they would only take metadata."""
     told = Told(text)
     holes = told.of("h")

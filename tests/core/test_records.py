@@ -176,7 +176,7 @@ def test_where_only_failures_are_wanted_no_outcome_is_written() -> None:
 # ------------------------------------------------------------------ outcomes
 
 
-def test_an_outcome_tells_of_its_request() -> None:
+def test_an_outcome_describes_its_request() -> None:
     verdict = Verdict("queued", http_status=201, message_id="aB12cD34")
 
     (outcome,) = outcomes(posted((made(),), Verdicts(verdict)))
@@ -295,7 +295,7 @@ def test_times_are_told_to_the_millisecond(ms: int, told: str) -> None:
 # ------------------------------------------------------------------ headers of dead letters
 
 
-def test_a_dead_letter_tells_consoles_and_people_what_happened() -> None:
+def test_a_dead_letter_describes_what_happened_for_consoles_and_people() -> None:
     (letter,) = dead_letters(posted((made(),), Verdicts(REFUSED)))
 
     assert said(letter) == {
@@ -327,7 +327,7 @@ def test_a_dead_letter_tells_consoles_and_people_what_happened() -> None:
     }
 
 
-def test_a_record_that_was_never_posted_tells_of_no_request() -> None:
+def test_a_record_that_was_never_posted_has_no_request() -> None:
     item = Finished((made(),), Verdicts(Verdict("dead_letter", "not_json")))
 
     heads = said(dead_letters(item)[0])
@@ -456,7 +456,7 @@ def test_when_need_be_key_and_foreign_headers_go_and_the_position_stays(large: s
 @example(999, 2, 0, False)
 @example(1_000, 1_000, 0, False)
 @example(1_999, 1_000, 1, False)
-def test_each_outcome_tells_its_own_offset_and_index(start: int, count: int, before: int, gaps: bool) -> None:
+def test_each_outcome_has_its_own_offset_and_index(start: int, count: int, before: int, gaps: bool) -> None:
     """Offsets that follow one another share their first digits, which are written out once."""
     offsets = range(start, start + count) if not gaps else [start + 2 * number for number in range(count)]
     piece = Chunk(A, 1, offsets, [b"{}"] * count)

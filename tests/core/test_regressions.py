@@ -93,7 +93,7 @@ def test_a_batch_that_mixes_partitions_settles_each_of_them() -> None:
     assert {partition: offset for partition, (offset, _) in tick.offsets.items()} == {A: 4, B: 9}
 
 
-def test_a_batch_that_mixes_partitions_loses_nothing_when_one_of_them_goes() -> None:
+def test_a_batch_of_several_partitions_loses_nothing_when_one_is_released() -> None:
     """The same failure at a rebalance: what stays is settled, what went is left to its new owner, in doubt."""
     made = flow(A, B)
     of_a, of_b = chunk(A, range(4)), chunk(B, range(2))

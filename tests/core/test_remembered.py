@@ -111,7 +111,7 @@ def test_of_two_answers_for_a_record_the_later_one_counts() -> None:
     assert known == {(A, 0): (REFUSED, "t-1", 0), (A, 1): (QUEUED, "t-2", 0)}
 
 
-def test_a_result_that_is_told_again_says_whether_its_record_had_been_posted_before() -> None:
+def test_a_result_that_is_reported_again_says_whether_its_record_had_been_posted_before() -> None:
     """No header says what became of requests before the last one: whoever redrives the dead letter must ask."""
     first = Finished((chunk(A, [0]),), Verdicts(REFUSED), "t-1")
     second = Finished((replace(chunk(A, [1]), resent=True),), Verdicts(REFUSED), "t-2")
@@ -137,7 +137,7 @@ def test_of_too_many_answers_the_oldest_are_forgotten() -> None:
     assert left == [0, 1, 2, 3, 4]
 
 
-def test_an_answer_that_was_told_to_its_end_is_kept_no_longer() -> None:
+def test_an_answer_is_dropped_once_all_of_it_was_used() -> None:
     """Until then it is, however the records are read."""
     answers = remembering(Finished((chunk(A, range(4)),), Verdicts(QUEUED), "t-1"))
 
@@ -154,7 +154,7 @@ def test_an_answer_for_one_partition_leaves_the_same_offsets_of_others_in_doubt(
     assert answers.unknown(A, Progress(0, in_flight=doubt)) == RangeSet([(4, 6)])
 
 
-def test_results_that_are_told_again_weigh_what_their_records_do() -> None:
+def test_results_that_are_reported_again_weigh_what_their_records_do() -> None:
     """Remembered ones keep no records, and the budget must include those that are read again."""
     answers = remembering(Finished((chunk(A, range(4)),), Verdicts(QUEUED), "t-1"))
     read = again(A, range(3))
@@ -167,7 +167,7 @@ def test_results_that_are_told_again_weigh_what_their_records_do() -> None:
 # ------------------------------------------------------------------ partitions come and go
 
 
-def test_a_partition_that_comes_back_doubts_nothing_that_was_answered() -> None:
+def test_what_was_answered_is_not_in_doubt_when_its_partition_returns() -> None:
     made = owning(A)
     serial, sent = posted(made, chunk(A, range(3)))
     made.release([A])
@@ -181,7 +181,7 @@ def test_a_partition_that_comes_back_doubts_nothing_that_was_answered() -> None:
     assert [list(part.offsets) for part in (*intake.doubtful, *intake.fresh)] == [[3], [4]]
 
 
-def test_what_was_listed_and_never_posted_is_doubted_only_if_somebody_has_committed_since() -> None:
+def test_what_was_listed_and_never_posted_is_in_doubt_only_after_a_commit_of_another_worker() -> None:
     """Whether a tick commits may be known only after its partitions are gone, and then nothing of it is posted."""
     made = owning(A)
     made.intake(chunk(A, range(3)))
@@ -204,7 +204,7 @@ def test_what_was_listed_and_never_posted_is_doubted_only_if_somebody_has_commit
 
 
 @pytest.mark.parametrize("answered", ["before", "after"])
-def test_what_was_surely_not_taken_is_doubted_only_if_somebody_has_committed_since(answered: str) -> None:
+def test_what_was_certainly_not_accepted_is_in_doubt_only_after_a_commit_of_another_worker(answered: str) -> None:
     """It is committed as in flight, because no tick could say otherwise since."""
     made = owning(A, B)
     serial, _ = posted(made, chunk(A, range(3)), chunk(B, range(2)))
@@ -241,7 +241,7 @@ def test_what_the_storm_guard_set_aside_was_surely_not_taken() -> None:
     assert [list(part.offsets) for item in intake.answered for part in item.chunks] == [[0, 2]]
 
 
-def test_what_the_storm_guard_set_aside_is_no_answer_once_its_partition_is_gone() -> None:
+def test_what_the_storm_guard_set_aside_is_no_answer_after_a_release() -> None:
     """It was taken off the list, so another worker may have posted it like any other record."""
     made = owning(A)
     serial, sent = posted(made, chunk(A, [0]))
@@ -258,7 +258,7 @@ def test_what_the_storm_guard_set_aside_is_no_answer_once_its_partition_is_gone(
     assert list(made.intake(again(A, [0])).doubtful[0].offsets) == [0]
 
 
-def test_what_was_listed_and_not_posted_as_its_partition_was_about_to_go_is_in_doubt_for_nobody() -> None:
+def test_what_was_listed_and_not_posted_before_a_release_is_not_in_doubt() -> None:
     made = owning(A)
     made.intake(chunk(A, range(3)))
     tick = listing(made, chunk(A, range(3)))
@@ -286,7 +286,7 @@ def test_that_the_first_of_two_requests_was_surely_not_taken_says_nothing_of_the
     assert made.assign(A, LATER + 1, committed).doubt == RangeSet([(0, 1)])
 
 
-def test_what_is_in_flight_or_in_doubt_stays_in_doubt_when_nobody_has_committed_since() -> None:
+def test_what_is_in_flight_or_in_doubt_stays_in_doubt_without_a_commit_since() -> None:
     made = owning(B)
     made.assign(A, 1, Progress(0, in_flight=RangeSet([(0, 2)])))
     made.intake(chunk(A, [0, 1]))
@@ -320,7 +320,7 @@ def test_what_may_have_been_taken_the_first_time_stays_in_doubt_when_the_second_
     assert made.assign(A, LATER, committed).doubt == RangeSet([(0, 2)])
 
 
-def test_records_of_a_topic_that_was_made_anew_are_others() -> None:
+def test_records_of_a_topic_that_was_recreated_are_others() -> None:
     """They have the offsets of those that were answered, before the topic was deleted or after it was recreated."""
     made = owning(A)
     serial, sent = posted(made, chunk(A, [0]))
@@ -352,7 +352,7 @@ def test_answers_of_a_topic_that_was_recreated_say_nothing_of_what_is_in_doubt_i
     assert made.remembered.unknown(A, listed) == listed.in_flight
 
 
-def test_an_answer_that_comes_late_and_says_nothing_reaches_no_tick() -> None:
+def test_a_late_answer_without_a_verdict_reaches_no_tick() -> None:
     """Its partition is another worker's, or assigned here again: whoever reads the record finds it listed."""
     made = owning(A)
     serial, sent = posted(made, chunk(A, [0]))

@@ -27,7 +27,7 @@ def test_a_thousand_deaths_wait_no_longer_than_the_longest() -> None:
     assert _waits(*[0.0] * 1_000)[-1] == 60
 
 
-def test_a_run_that_lasted_begins_the_waits_anew() -> None:
+def test_a_run_that_lasted_resets_the_waits() -> None:
     assert _waits(1, 1, 1, 60, 1, 59.9) == [0.5, 1, 2, 0.5, 1, 2]
 
 

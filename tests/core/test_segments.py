@@ -96,7 +96,7 @@ def test_not_a_character_more_would_have_fitted(text: str, count: int) -> None:
 
 
 @given(TEXTS, st.integers(1, 3))
-def test_what_is_cut_ends_as_is_said_or_is_empty_where_that_end_alone_is_too_long(text: str, count: int) -> None:
+def test_a_truncated_text_has_the_given_end_or_is_empty_if_that_end_is_too_long(text: str, count: int) -> None:
     ends = [truncated(text, count, end=end) for end in ("...", "漢" * (67 * count + 4))]
 
     if fits(text, count):

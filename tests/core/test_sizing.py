@@ -46,7 +46,7 @@ def test_the_limit_is_what_was_answered_since_the_lost_one_was_due(answered: lis
 
 
 @pytest.mark.parametrize("count", [1_000, 5_000])
-def test_where_others_as_large_are_answered_meanwhile_it_is_not_the_size(count: int) -> None:
+def test_size_is_not_the_cause_if_others_as_large_are_answered(count: int) -> None:
     size = SizeLimit()
     size.answered(count, now=72.0)
     size.answered(5, now=73.0)
@@ -80,7 +80,7 @@ def test_an_answer_about_less_says_nothing_new() -> None:
     assert size.limit == 8
 
 
-def test_those_that_were_under_way_when_the_limit_came_say_nothing_of_it() -> None:
+def test_requests_in_flight_when_the_limit_was_set_do_not_change_it() -> None:
     """All of them are lost one after another, because all were too large."""
     size = limited()
     for late in range(60):

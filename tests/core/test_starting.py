@@ -65,9 +65,7 @@ def test_of_what_is_due_the_one_that_waited_longest_starts_first(
 
 
 @given(st.integers(0, 5), st.integers(0, 5), st.booleans())
-def test_what_is_to_be_tried_again_goes_first_and_takes_turns_with_what_is_ready(
-    again: int, ready: int, trial: bool
-) -> None:
+def test_retries_go_first_and_alternate_with_ready_batches(again: int, ready: int, trial: bool) -> None:
     """Except for a trial, which should not use one that may be at fault: those only if nothing else is there."""
     queue = StartQueue()
     for number in range(again):

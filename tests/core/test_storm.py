@@ -23,7 +23,7 @@ def test_the_share_itself_does_not() -> None:
     assert guard().observe(200, {"invalid_phone": 100}, now=0.0) is None
 
 
-def test_each_record_counts_once_whatever_was_forgotten_before() -> None:
+def test_each_record_counts_once_even_after_others_were_forgotten() -> None:
     """The least that storms does so at first, after a pause, with half of it in the older half, and once reset."""
     watching = guard(count=1)
 
@@ -41,7 +41,7 @@ def test_fewer_than_the_least_number_never_storm(failed: int, storms: str | None
     assert guard().observe(failed, {"not_json": failed}, now=0.0) == storms
 
 
-def test_what_was_counted_can_be_told_of_checks_and_of_answers() -> None:
+def test_counts_of_checks_and_of_answers_are_available() -> None:
     watching = guard()
     watching.observe(200, {"not_json": 150}, now=0.0, checked=True)
     watching.observe(10, {"not_json": 1}, now=0.0)

@@ -267,7 +267,9 @@ def test_a_code_that_a_document_names_is_the_reason(code: str) -> None:
 @pytest.mark.parametrize(
     "codes", [["list_not_found"], ["list_not_found"] * 3, ["webhook_not_configured", "list_not_found"]]
 )
-def test_setting_codes_of_every_record_hold_the_stream_and_the_first_is_told(codes: list[str], unnamed: int) -> None:
+def test_setting_codes_of_every_record_hold_the_stream_and_the_first_is_reported(
+    codes: list[str], unnamed: int
+) -> None:
     """History lists a hundred errors and counts a thousand: a wrong list must not cost a hundred records first."""
     judgement = judged(failing(*codes, unnamed=unnamed), len(codes) + unnamed, own_list=True, policy=SKIPS_REPEATS)
 

@@ -32,7 +32,7 @@ def test_records_that_wait_for_nothing_known_stand_still_after_the_limit() -> No
     assert told == [False, False, False, True, True]
 
 
-def test_it_is_told_where_and_since_when() -> None:
+def test_it_is_reported_where_and_since_when() -> None:
     dog = Watchdog(LIMIT)
     watched(dog, Position(7, 3), FETCH, now=10)
 
@@ -42,13 +42,13 @@ def test_it_is_told_where_and_since_when() -> None:
     assert not found.wait.known
 
 
-def test_whoever_moves_does_not_stand_still() -> None:
+def test_a_partition_that_moves_does_not_stand_still() -> None:
     dog = Watchdog(LIMIT)
 
     assert not any(watched(dog, Position(offset, 1_000), FETCH, now=offset * 99.0) for offset in range(50))
 
 
-def test_a_partition_that_was_begun_anew_at_the_same_offset_has_moved() -> None:
+def test_a_partition_that_was_restarted_at_the_same_offset_has_moved() -> None:
     dog = Watchdog(LIMIT)
     watched(dog, Position(7, 3, mark=1), FETCH, now=0)
 
@@ -68,7 +68,7 @@ def test_what_is_not_known_is_expected_to_move() -> None:
     assert seen(dog, Position(None, None), FETCH, [0, 100]) == [False, True]
 
 
-def test_a_known_wait_is_told_and_leaves_health_alone() -> None:
+def test_a_known_wait_is_reported_and_leaves_health_alone() -> None:
     dog = Watchdog(LIMIT)
     assert seen(dog, Position(7, 3), OUTAGE, [0, 99]) == [False, False]
 

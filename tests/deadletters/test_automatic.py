@@ -250,7 +250,7 @@ def test_why_a_transaction_was_aborted_is_shown_until_one_succeeds(monkeypatch: 
     assert played.publisher.abort.called
 
 
-def test_after_some_aborts_in_a_row_a_rule_asks_anew_what_its_topic_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_some_aborts_in_a_row_a_rule_asks_again_what_its_topic_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(automatic, "REST_SECS", 0.01)
     played = Played(monkeypatch)
 

@@ -234,7 +234,7 @@ def test_where_nothing_is_to_be_written_no_bar_tells_how_far_it_is(desk: Desk) -
     assert b"writing" not in shown
 
 
-def test_of_two_redrives_of_one_name_the_later_goes_on_and_the_earlier_ends(desk: Desk) -> None:
+def test_of_two_redrives_of_one_name_the_later_continues_and_the_earlier_ends(desk: Desk) -> None:
     fill(desk, 960)
     options = ("--name", "twice", *TRANSIENT, "--yes")
     earlier = desk.spawn("redrive", *options, "--rate", "20")
@@ -305,7 +305,7 @@ def test_what_others_send_again_while_somebody_is_asked_is_left(desk: Desk, monk
     assert len(desk.redriven()) == 6
 
 
-def test_where_outcomes_tell_nothing_that_is_said(desk: Desk) -> None:
+def test_where_outcomes_tell_nothing_that_is_reported(desk: Desk) -> None:
     desk.content["streams"][0]["outcomes"]["records"] = "failures"
     desk.write()
     fill(desk, 24)
@@ -317,7 +317,7 @@ def test_where_outcomes_tell_nothing_that_is_said(desk: Desk) -> None:
     assert desk.redriven() == []
 
 
-def test_where_retention_has_removed_outcomes_that_is_said(desk: Desk) -> None:
+def test_where_retention_has_removed_outcomes_that_is_reported(desk: Desk) -> None:
     fill(desk, 24)
     taken = desk.outcomes[0]
     desk.topics.produce(taken, [Record(b"{}")] * 3, partition=0)
@@ -463,7 +463,7 @@ def test_evidence_settles_what_a_crash_left_in_doubt(desk: Desk, typed: str) -> 
     assert again["settled"] == still["settled"]
 
 
-def test_where_all_that_was_in_doubt_is_settled_that_is_said_and_no_outcome_is_read(desk: Desk) -> None:
+def test_where_all_that_was_in_doubt_is_settled_that_is_reported_and_no_outcome_is_read(desk: Desk) -> None:
     """Outcomes are the most by far, and tell of evidence; of what was sent again the redrive topic tells."""
     desk.put([record(number, "in_doubt", stream=desk.names[0], topic="src") for number in range(3)])
     read: list[str] = []
@@ -495,7 +495,7 @@ def test_a_record_in_doubt_that_failed_again_is_settled_by_its_later_dead_letter
     assert (told["groups"][0]["count"], told["settled"]) == (2, {"superseded": 1})
 
 
-def test_what_cannot_be_known_of_records_in_doubt_is_said(desk: Desk) -> None:
+def test_what_cannot_be_known_of_records_in_doubt_is_reported(desk: Desk) -> None:
     taken = desk.outcomes[0]
     desk.put(
         record(number, "in_doubt", stream=name, topic="src") for number, name in enumerate([desk.names[0], "gone"])
@@ -683,7 +683,7 @@ def test_where_a_stream_maps_its_events_lists_and_numbers_are_those_of_the_event
     assert desk.told("redrive", "--list-number", "+18005550000", "--include", "in_doubt", "--dry-run")["selected"] == 4
 
 
-def test_where_no_event_can_be_made_now_that_is_said_and_no_evidence_is_taken_for_its_own(desk: Desk) -> None:
+def test_where_no_event_can_be_made_now_that_is_reported_and_no_evidence_is_taken_for_its_own(desk: Desk) -> None:
     desk.content["streams"][0]["mapping"] = CUSTOMERS | {"when": "value.country != 'XX'"}
     desk.write()
     no_json = Record(b"{", b"4", headers_of("in_doubt", stream=desk.names[0], topic="src", offset=4))
@@ -780,7 +780,7 @@ def test_a_reason_that_only_older_dead_letters_have_is_known(desk: Desk) -> None
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_what_cannot_be_done_is_said_and_nothing_is_written(
+def test_what_cannot_be_done_is_reported_and_nothing_is_written(
     shared_desk: Desk, line: list[str], code: int, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(shared_desk.folder)

@@ -78,7 +78,7 @@ def test_what_has_an_outcome_queued_is_left_whatever_is_asked_for(include_in_dou
     assert (made.skipped, made.reasons["redrive"]) == ({"queued": 2}, {"provider_error": 1})
 
 
-def test_a_record_that_failed_anew_stands_for_its_earlier_dead_letters() -> None:
+def test_a_record_that_failed_again_stands_for_its_earlier_dead_letters() -> None:
     made = planned([headers_of(offset=5), again(5, 1), again(5, 2)])
 
     assert acted(made, "redrive") == {2}
@@ -320,7 +320,7 @@ def test_parking_takes_everything_that_is_meant() -> None:
     assert made.reasons["park"].total() == 3
 
 
-def test_a_patch_mends_the_source_of_a_mapped_event() -> None:
+def test_a_patch_fixes_the_source_of_a_mapped_event() -> None:
     """What is sent again is mapped as it was at its origin, so that is how a mended value is checked."""
     mapping = {"fields": {"to": "value.phone", "body": {"template": "Hi {{ value.name }}"}}}
     mapped = SENDS.model_copy(

@@ -55,7 +55,7 @@ def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
     return Shelf(monkeypatch)
 
 
-def test_what_was_sent_again_is_told_and_what_failed_anew_since_is_not(shelf: Shelf) -> None:
+def test_what_was_sent_again_is_reported_and_what_failed_again_since_is_not(shelf: Shelf) -> None:
     shelf.look(4)
 
     assert shelf.told() == [4, 5, 6, 7, 8, 9]
@@ -63,7 +63,7 @@ def test_what_was_sent_again_is_told_and_what_failed_anew_since_is_not(shelf: Sh
     assert not shelf.earlier.tells(letter(headers=anew))
 
 
-def test_a_look_goes_on_step_by_step_and_ends_once(shelf: Shelf) -> None:
+def test_a_look_continues_step_by_step_and_ends_once(shelf: Shelf) -> None:
     shelf.earlier.begin(8)
 
     ended = [shelf.earlier.step(0.0) for _ in range(5)]
@@ -82,7 +82,7 @@ def test_what_was_read_is_not_read_again(shelf: Shelf) -> None:
     assert shelf.told() == list(range(3, 14))
 
 
-def test_a_topic_that_was_made_anew_is_read_anew(shelf: Shelf) -> None:
+def test_a_topic_that_was_recreated_is_read_again(shelf: Shelf) -> None:
     shelf.look(0)
     shelf.stop = 3
     shelf.look(0)

@@ -81,7 +81,9 @@ _large = st.lists(st.tuples(_names | st.text(max_size=800), st.none() | st.binar
 
 
 @given(_large, st.none() | st.binary(max_size=200), st.integers(-2_500, 2_500))
-def test_what_fits_a_topic_is_told_by_all_that_a_record_takes(headers: Headers, value: bytes | None, more: int) -> None:
+def test_what_fits_a_topic_is_decided_by_the_full_size_of_a_record(
+    headers: Headers, value: bytes | None, more: int
+) -> None:
     found = letter(headers=headers)
     size = DeadLetter(0, found.key, value, redriven_headers(found)).size
 
@@ -97,7 +99,7 @@ def test_a_parked_dead_letter_keeps_all_that_was_said_and_is_no_larger_the_secon
     assert (len(twice), dict(twice)["trackly.parked_note"]) == (len(once), b"again")
 
 
-def test_when_a_record_failed_is_told_by_its_headers_where_they_do_and_is_never_later_than_its_own_time() -> None:
+def test_the_time_of_a_failure_comes_from_its_headers_and_is_never_later_than_the_timestamp() -> None:
     assert letter(timestamp_ms=NOW_MS + 5).failed_ms == NOW_MS
     assert letter(timestamp_ms=NOW_MS - 5).failed_ms == NOW_MS - 5
     assert letter(headers=[("trackly.failed_at", b"then")], timestamp_ms=5).failed_ms == 5
@@ -118,7 +120,7 @@ def test_what_may_have_been_taken_is_known_by_its_reason_or_by_having_been_poste
     assert not letter("server_error").may_be_taken
 
 
-def test_two_records_with_the_same_names_in_another_order_are_told_apart() -> None:
+def test_two_records_with_the_same_names_in_another_order_are_distinguished() -> None:
     one = Letter(Partition("t", 0), 0, 0, None, None, Facts([("a", b"1"), ("b", b"2")]))
     other = Letter(Partition("t", 0), 0, 0, None, None, Facts([("b", b"1"), ("a", b"2")]))
 

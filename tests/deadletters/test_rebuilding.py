@@ -80,7 +80,7 @@ def test_dead_letters_count_by_where_the_record_was_read_and_foreign_ones_do_not
     assert found.found == {SOURCE: [(9, 10)]}, "the origin's own result is another one"
 
 
-def test_records_are_told_by_their_offsets() -> None:
+def test_records_are_identified_by_their_offsets() -> None:
     chunks = [Chunk(SOURCE, 0, [3, 4, 8], [b""] * 3), Chunk(SOURCE, 0, [9], [b""])]
 
     assert find_records(iter(chunks)) == {SOURCE: [(3, 5), (8, 9), (9, 10)]}

@@ -86,7 +86,7 @@ def test_a_time_that_cannot_be_one_is_none(timestamp_ms: int, at: str | None) ->
     assert [group.as_json()["from"] for group in groups_of([found], AddressBook())] == [at]
 
 
-def test_a_record_without_a_key_is_told_from_one_whose_key_is_hidden() -> None:
+def test_a_record_without_a_key_is_distinguished_from_one_with_a_hidden_key() -> None:
     assert shown(_letter(key=None), reveal=False)["key"] is None
 
 

@@ -44,7 +44,7 @@ def test_makers_at_the_same_time_fetch_once_and_see_the_whole(programs: Path) ->
     assert calls.read_text() == "called\n"
 
 
-def test_a_folder_from_other_dependencies_is_made_anew(programs: Path) -> None:
+def test_a_folder_from_other_dependencies_is_recreated(programs: Path) -> None:
     calls = _install_maven(programs)
     libs = kafka_jars()
     (libs.parent / "pom.xml").write_text("<project>of last year</project>")
@@ -54,7 +54,7 @@ def test_a_folder_from_other_dependencies_is_made_anew(programs: Path) -> None:
     assert calls.read_text() == "called\ncalled\n"
 
 
-def test_what_maven_said_is_told_and_nothing_is_left(programs: Path, tmp_path: Path) -> None:
+def test_what_maven_said_is_reported_and_nothing_is_left(programs: Path, tmp_path: Path) -> None:
     _install(programs, "mvn", "echo '[ERROR] no such artifact'; exit 1")
 
     with pytest.raises(BrokerUnavailableError, match="no such artifact"):
@@ -96,7 +96,7 @@ def test_java_home_goes_before_the_path(programs: Path, monkeypatch: pytest.Monk
     ],
     ids=["no daemon", "no image"],
 )
-def test_why_docker_gives_no_broker_is_told(programs: Path, script: str, reason: str) -> None:
+def test_why_docker_gives_no_broker_is_reported(programs: Path, script: str, reason: str) -> None:
     _install(programs, "java", "exit 1")
     _install(programs, "docker", script)
 

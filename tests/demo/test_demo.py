@@ -83,7 +83,7 @@ def test_a_connector_that_does_not_run_ends_it_with_the_connectors_own_words(
     assert "connector.yaml" in str(caught.value)
 
 
-def test_everything_is_told_in_one_object_on_the_last_line(broker: BrokerHandle) -> None:
+def test_everything_is_reported_in_one_object_on_the_last_line(broker: BrokerHandle) -> None:
     """Faults, an outage and a lost reply, and yet every event ends once, as it should."""
     arguments = ["--json", "--events", str(_EVENTS), "--seed", "3", "--bootstrap-servers", broker.bootstrap_servers]
     ran = subprocess.run(
@@ -115,7 +115,7 @@ def test_what_is_no_address_of_brokers_is_refused_before_it_is_waited_for(server
     assert (told.exit_code, "server 1 must be host:port" in told.stderr) == (2, True), told.output
 
 
-def test_a_broker_that_was_given_and_does_not_answer_is_told_with_the_way_out_of_that(
+def test_a_broker_that_was_given_and_does_not_answer_is_reported_with_the_hint_of_that(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(finding, "_GIVEN_TIMEOUT_SECS", 0)

@@ -334,7 +334,7 @@ def test_secrets_by_reference_are_taken_wherever_they_stand(helm: Path, tmp_path
     assert results == ["", ""]
 
 
-def test_what_no_schema_can_say_is_refused_with_the_way_out(helm: Path, tmp_path: Path) -> None:
+def test_what_no_schema_can_say_is_refused_with_the_hint(helm: Path, tmp_path: Path) -> None:
     text = (CHART / "ci" / "strimzi-keda-values.yaml").read_text()
     values = yaml.safe_load(text)
     del values["settings"]["streams"][0]["topics"]

@@ -67,6 +67,6 @@ def test_a_stop_has_the_time_that_the_settings_count_on(service: dict[str, Any])
     assert service["KillMode"] == "mixed", "a supervisor passes the signal on"
 
 
-def test_what_no_restart_mends_is_not_started_again(service: dict[str, Any]) -> None:
+def test_what_no_restart_fixes_is_not_started_again(service: dict[str, Any]) -> None:
     """Of settings that never worked: what `run` ends with is that of a start, as workers that lived are tried again."""
     assert set(map(int, service["RestartPreventExitStatus"].split())) == RESTARTS.final | {ExitCode.BAD_SETTINGS}

@@ -106,7 +106,7 @@ def test_the_catalogue_tells_what_is_found_before_a_request() -> None:
     assert {name for name, reason in REASONS.items() if reason.here} == found_here | set(_put_in())
 
 
-def test_every_reason_has_a_meaning_and_a_way_out() -> None:
+def test_every_reason_has_a_meaning_and_a_hint() -> None:
     assert [name for name, reason in REASONS.items() if not reason.means or not reason.do] == []
 
 
@@ -138,7 +138,7 @@ def test_every_command_with_messages_of_its_own_is_on_the_page() -> None:
 
 
 @pytest.mark.parametrize("place", COMMANDS.values())
-def test_every_message_of_a_command_is_found_with_its_way_out(place: str) -> None:
+def test_every_message_of_a_command_is_found_with_its_hint(place: str) -> None:
     told = of_commands(place)
     sources = [source for source in CODE if f"/connector/cli/{place}" in str(source)]
     raised = sum(source.read_text(encoding="utf-8").count("raise CommandError(") for source in sources)

@@ -187,7 +187,9 @@ def _told(acl: Acl) -> str:
 
 
 @pytest.mark.timeout(120)
-def test_a_stream_works_with_exactly_its_rights_and_each_that_is_missing_is_told(rights: Rights, world: World) -> None:
+def test_a_stream_works_with_exactly_its_rights_and_each_that_is_missing_is_reported(
+    rights: Rights, world: World
+) -> None:
     """It creates its topics, sends, ticks, and sends again by a rule; nothing else appears on the cluster."""
     content = _content(world, rights)
     settings = _load(world, content)
@@ -251,7 +253,7 @@ def test_the_hold_of_a_stream_that_may_not_read_ends_when_it_may_though_nothing_
 
 
 @pytest.mark.timeout(120)
-def test_the_commands_work_with_exactly_their_rights_and_each_that_is_missing_is_told(
+def test_the_commands_work_with_exactly_their_rights_and_each_that_is_missing_is_reported(
     rights: Rights, world: World
 ) -> None:
     for topic in (world.outcomes, world.dead_letters):
@@ -359,7 +361,7 @@ def test_a_topic_for_results_that_is_compacted_is_a_warning_as_it_loses_all_but_
     assert "cleanup.policy to delete" in warning.way_out
 
 
-def test_a_topic_for_results_that_does_not_exist_is_told_with_the_command_that_creates_it(plain: World) -> None:
+def test_a_topic_for_results_that_does_not_exist_is_reported_with_the_command_that_creates_it(plain: World) -> None:
     topic = f"{plain.name}.to-come"
     settings = _load(plain, plain.settings(stream={"outcomes": {"topic": topic}}))
 

@@ -30,7 +30,7 @@ def accepted(world: World) -> dict[str, int]:
     return {str(entry.identity): entry.accepted for entry in world.platform.entries("send") if entry.accepted}
 
 
-def test_mended_dead_letters_are_sent_once_and_those_that_fail_again_do_not_grow(world: World) -> None:
+def test_fixed_dead_letters_are_sent_once_and_those_that_fail_again_do_not_grow(world: World) -> None:
     settings = world.settings(stream=CREATE)
     world.produce_sends(5)
     bodiless = [Record(b'{"to":"+1555000%04d"}' % at, b"%d" % at, [("tenant", b"acme")]) for at in range(20)]

@@ -208,7 +208,7 @@ def test_a_lost_answer_is_sent_again_where_the_operator_chose_so(world: World) -
     assert sum(outcome.get("resent", False) for outcome in outcomes) == 250
 
 
-def test_what_is_in_doubt_again_and_again_is_sent_so_often_and_no_more(world: World, make_simulator: Any) -> None:
+def test_what_is_in_doubt_repeatedly_is_sent_so_often_and_no_more(world: World, make_simulator: Any) -> None:
     """`resend` ends after `retry.max_attempts`, while others pass; each repeat is told, whatever became of it."""
     settings = SimulatorSettings.model_validate({"switches": {"partial_queueing": 1.0}, "api_keys": [KEY]})
     world.platform = make_simulator(settings)
@@ -235,7 +235,7 @@ def test_what_is_in_doubt_again_and_again_is_sent_so_often_and_no_more(world: Wo
     assert max(attempts) <= 6, "three, and those that show that it is not the platform that fails"
 
 
-def test_where_no_large_request_is_answered_all_goes_on_in_small_ones(world: World) -> None:
+def test_where_no_large_request_is_answered_all_continues_in_small_ones(world: World) -> None:
     """The stream would be in doubt batch by batch otherwise, since a single record passes each time."""
     world.platform.set_faults(Faults(stall_above_bytes=2_000, stall_takes_records=True, latency_ms=(20, 20)))
     world.produce_sends(5_000)

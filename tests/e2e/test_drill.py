@@ -65,7 +65,7 @@ def alerts(world: World) -> Iterator[Callable[[Worker], Prometheus]]:
         context.__exit__(None, None, None)
 
 
-def test_a_key_that_is_revoked_is_told_everywhere_and_nothing_is_lost(
+def test_a_key_that_is_revoked_is_reported_everywhere_and_nothing_is_lost(
     world: World, alerts: Callable[[Worker], Prometheus]
 ) -> None:
     key_file = world.folder / "api_key"

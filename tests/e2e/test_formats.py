@@ -77,7 +77,7 @@ def _start(world: World, url: str, *, stream: dict[str, Any] | None = None, **ov
 # ------------------------------------------------------------------ the registry is away
 
 
-def test_a_stream_holds_while_its_registry_is_away_and_goes_on_by_itself(world: World, tiny: TinyRegistry) -> None:
+def test_a_stream_holds_while_its_registry_is_away_and_continues_by_itself(world: World, tiny: TinyRegistry) -> None:
     """However it is away: a page in its place, an error, nobody is let in, no answer in time."""
     tiny.always = Answer(200, b"<html>Sign in</html>", "text/html")
     worker = _start(world, tiny.url, timeout_secs=0.3)

@@ -245,7 +245,7 @@ def test_a_restart_begins_after_what_is_settled(world: World) -> None:
     assert worker.status()["records_read"] == 10
 
 
-def test_no_broker_is_said_and_ends_after_the_set_time(world: World) -> None:
+def test_no_broker_is_reported_and_ends_after_the_set_time(world: World) -> None:
     settings = world.settings({"kafka": {"bootstrap_servers": "127.0.0.1:1", "startup_timeout_secs": 3}})
     worker = world.start(settings)
 

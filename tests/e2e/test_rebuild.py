@@ -64,7 +64,7 @@ def _rebuild(world: World, *options: str, stream: dict[str, Any] | None = None, 
 
 
 @pytest.mark.timeout(240)
-def test_a_group_that_is_deleted_under_way_after_a_kill_goes_on_and_the_ledger_adds_up(world: World) -> None:
+def test_a_group_that_is_deleted_under_way_after_a_kill_continues_and_the_ledger_adds_up(world: World) -> None:
     """Results lie in any order, requests are under way, and a dead letter stands between outcomes."""
     world.platform.set_faults(Faults(latency_ms=(100, 3_000)))
     world.produce_sends(6_000)

@@ -94,7 +94,7 @@ def test_a_worker_killed_and_restarted_under_its_id_posts_again_soon(world: Worl
     _judge(world)
 
 
-def test_the_partitions_of_a_worker_that_is_gone_for_good_are_posted_by_another(world: World) -> None:
+def test_the_partitions_of_a_worker_that_is_gone_permanently_are_posted_by_another(world: World) -> None:
     with Feed(world) as feed:
         workers = _start_two(world, feed)
         its = _owned(workers[0])

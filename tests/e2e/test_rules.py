@@ -216,7 +216,7 @@ def test_rule_3_fenced_again_within_a_session_it_stops_and_says_why(world: World
     assert "FENCED" in worker.log.read_text()
 
 
-def test_rule_3_a_fenced_consumer_joins_anew_and_goes_on_where_it_was(world: World) -> None:
+def test_rule_3_a_fenced_consumer_joins_again_and_continues_where_it_was(world: World) -> None:
     """A broker that hung can do this to a worker that has no twin: it answers two joins of the same one."""
     worker = world.start({**world.settings(), "instance_id": f"{world.name}-0"})
     world.produce_sends(1_000)
@@ -372,7 +372,7 @@ def test_rule_8_partitions_that_go_and_come_back_while_they_are_read_yield_each_
 
 
 @pytest.mark.timeout(180)
-def test_rule_9_partitions_that_stay_go_on_while_others_are_drained(world: World) -> None:
+def test_rule_9_partitions_that_stay_continue_while_others_are_drained(world: World) -> None:
     """One batch of all partitions is not answered; until it is, the revoke waits, and what stays must not."""
     world.platform.set_faults(Faults.model_validate({"stall": {"next": 1}, "latency_ms": 100}))
     settings = world.settings(
@@ -553,7 +553,7 @@ def test_rule_10_an_outcome_topic_that_is_deleted_holds_until_it_is_there_again(
     assert worker.status()["dead_letters"] == {}
 
 
-def test_rule_10_partitions_of_a_deleted_topic_leave_the_tick_and_others_go_on(world: World) -> None:
+def test_rule_10_partitions_of_a_deleted_topic_leave_the_tick_and_others_continue(world: World) -> None:
     other = world.topics.create(partitions=2)
     world.platform.set_faults(Faults(latency_ms=(20, 80)))
     world.topics.produce(other, sends(2_000, tag="doomed"))
@@ -624,7 +624,7 @@ def test_rule_11_records_that_retention_removed_unread_are_counted_and_hold_unle
 
 
 @pytest.mark.timeout(180)
-def test_rule_11_what_an_unclean_election_threw_away_while_nobody_read_holds_however_much_was_written_since(
+def test_rule_11_what_an_unclean_election_discarded_while_nobody_read_holds_however_much_was_written_since(
     shaken_broker: Broker, make_world: MakeWorld
 ) -> None:
     """A restarted broker begins an epoch, as an election does; an unclean one leaves commits behind the last one's end.

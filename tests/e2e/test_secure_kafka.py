@@ -119,7 +119,7 @@ def test_kafka_behind_tls_by_password_and_by_certificate(secure: Broker, guarded
 
 
 @pytest.mark.timeout(120)
-def test_what_kafka_refuses_is_told_and_ends_the_start_with_its_own_code(
+def test_what_kafka_refuses_is_reported_and_ends_the_start_with_its_own_code(
     secure: Broker, guarded: World, folder: Path
 ) -> None:
     stranger = trustme.CA()

@@ -52,7 +52,7 @@ WRONG: dict[str, tuple[Callable[[trustme.CA], trustme.LeafCert], str]] = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_wrong_certificate_of_the_platform_holds_until_it_is_mended(
+def test_a_wrong_certificate_of_the_platform_holds_until_it_is_fixed(
     world: World, tmp_path: Path, authority: trustme.CA, wrong: str
 ) -> None:
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")

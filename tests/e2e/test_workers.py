@@ -136,7 +136,7 @@ def _check_resume(world: World, supervisor: Worker) -> None:
     assert supervisor.post(path, token=NEW_TOKEN, form={"nonsense": "1"}).status_code == 400
 
 
-def test_workers_end_with_a_supervisor_that_is_killed_and_the_next_one_goes_on(
+def test_workers_end_with_a_supervisor_that_is_killed_and_the_next_one_continues(
     world: World, settings: dict[str, Any]
 ) -> None:
     world.platform.set_faults(SLOW)
@@ -156,7 +156,7 @@ def test_workers_end_with_a_supervisor_that_is_killed_and_the_next_one_goes_on(
     assert again.stop() == 0
 
 
-def test_what_no_restart_mends_ends_all_with_its_code(world: World, settings: dict[str, Any]) -> None:
+def test_what_no_restart_fixes_ends_all_with_its_code(world: World, settings: dict[str, Any]) -> None:
     stream = {**settings["streams"][0], "outcomes": {"topic": "nowhere.to.be.found"}}
     supervisor = world.start({**settings, "streams": [stream]}, options=TWO)
 

@@ -31,7 +31,7 @@ def _scan(settings: Settings) -> None:
 
 @pytest.mark.usefixtures("interrupting")
 @pytest.mark.parametrize("ask", [_scan, check_online], ids=["scan", "check --online"])
-def test_a_question_that_no_broker_answers_is_left_at_once(ask: Callable[[Settings], object]) -> None:
+def test_a_query_that_no_broker_answers_is_interrupted_at_once(ask: Callable[[Settings], object]) -> None:
     kafka = {"bootstrap_servers": f"127.0.0.1:{free_port()}", "request_timeout_secs": 5}
     settings = Settings.model_validate(SMALLEST | {"kafka": kafka})
     main = threading.main_thread().ident or 0

@@ -31,7 +31,7 @@ def _stand_in(publisher: PlainPublisher | TransactionalPublisher) -> Any:
     return publisher._producer
 
 
-def test_results_that_are_not_written_in_time_are_told_as_unanswered() -> None:
+def test_results_that_are_not_written_in_time_are_reported_as_unanswered() -> None:
     """So that the producer is replaced: this one may have lost its brokers for good."""
     config = {"bootstrap.servers": f"127.0.0.1:{free_port()}", "log_level": 0}
     publisher = PlainPublisher(config, create_autospec(Source, instance=True))
@@ -124,7 +124,7 @@ def test_a_queue_that_stays_full_fails_the_tick_and_no_record_is_passed_over(pla
 @pytest.mark.parametrize("headers", [None, [("traceparent", b"00-1")]])
 @pytest.mark.parametrize("batch", [True, False])
 @pytest.mark.parametrize("plain", [True, False])
-def test_why_a_record_could_not_be_sent_is_told_and_nothing_is_committed(
+def test_why_a_record_could_not_be_sent_is_reported_and_nothing_is_committed(
     broker: BrokerHandle, topics: Topics, headers: Headers | None, batch: bool, plain: bool
 ) -> None:
     """No broker has refused it: only its report says why."""
@@ -206,7 +206,7 @@ def test_without_transactions_offsets_are_committed_once_the_results_are_there(
 @pytest.mark.parametrize(
     ("error", "told"), [(RetriableError, AbortableError), (AbortableError, AbortableError), (FatalError, FatalError)]
 )
-def test_without_transactions_a_tick_whose_offsets_are_not_committed_is_aborted_unless_the_consumer_is_done(
+def test_without_transactions_a_tick_with_uncommitted_offsets_is_aborted_unless_the_consumer_is_done(
     error: type[KafkaTroubleError], told: type[KafkaTroubleError]
 ) -> None:
     """A commit that is called again has no offsets: it would pass for one that went well."""
@@ -249,7 +249,7 @@ def test_a_publisher_that_is_closed_gives_up_what_it_holds() -> None:
 
 
 @pytest.mark.parametrize("plain", [True, False])
-def test_a_producer_that_cannot_go_on_is_told_as_such_whichever_call_notices(plain: bool) -> None:
+def test_a_producer_that_cannot_continue_is_reported_as_such_whichever_call_notices(plain: bool) -> None:
     """The library raises it out of any call that serves reports: unmarked, or within an error of the interpreter's."""
     unmarked = KafkaException(KafkaError(KafkaError._FATAL, "fenced"))
     assert isinstance(translate(unmarked), FatalError)
@@ -275,7 +275,7 @@ def test_a_producer_that_cannot_go_on_is_told_as_such_whichever_call_notices(pla
 @pytest.mark.parametrize(
     "call", ["commit", "commit with offsets", "commit with offsets, known", "write", "write batch"]
 )
-def test_results_that_a_topic_refuses_are_told_as_such_whichever_call_notices(
+def test_results_that_a_topic_refuses_are_reported_as_such_whichever_call_notices(
     broker: BrokerHandle, topics: Topics, call: str
 ) -> None:
     """Records behind them are reported as given up, and a call may say no more than that it cannot go on."""
@@ -336,7 +336,7 @@ def _lose_the_error() -> None:
     raise SystemError("<built-in method flush of cimpl.Producer object> returned NULL without setting an exception")
 
 
-def test_a_call_whose_error_the_library_lost_asks_for_a_new_publisher() -> None:
+def test_a_call_with_an_error_lost_by_the_library_raises_a_fatal_error() -> None:
     publisher = PlainPublisher(NOWHERE, create_autospec(Source, instance=True))
 
     with pytest.raises(FatalError):
@@ -344,7 +344,7 @@ def test_a_call_whose_error_the_library_lost_asks_for_a_new_publisher() -> None:
 
 
 @pytest.mark.parametrize("call", ["commit", "commit with offsets", "abort", "flush", "poll"])
-def test_a_producer_that_was_fenced_is_told_as_such_by_the_broker_whichever_call_notices(
+def test_a_producer_that_was_fenced_is_reported_as_such_by_the_broker_whichever_call_notices(
     broker: BrokerHandle, topics: Topics, call: str
 ) -> None:
     """A flush serves the reports that come after the news, and brings an error of the interpreter's."""
@@ -414,7 +414,7 @@ def test_the_largest_key_that_is_kept_makes_an_outcome_that_its_topic_takes_alon
     publisher.close()
 
 
-def test_results_that_are_too_large_for_a_segment_of_their_topic_are_told_as_too_large(
+def test_results_that_are_too_large_for_a_segment_of_their_topic_are_reported_as_too_large(
     broker: BrokerHandle, topics: Topics
 ) -> None:
     """Batches are made smaller for it, and a dead letter that fits none goes without its value."""
@@ -491,7 +491,7 @@ def test_offsets_are_added_in_half_of_the_time_and_committed_after() -> None:
     assert [name for name, *_ in producer.method_calls] == ["send_offsets_to_transaction", "commit_transaction"]
 
 
-def test_a_transaction_whose_offsets_could_not_be_added_is_aborted() -> None:
+def test_a_transaction_without_its_offsets_is_aborted() -> None:
     publisher = TransactionalPublisher(NOWHERE)
     producer = _stand_in(publisher)
     producer.send_offsets_to_transaction.side_effect = KafkaException(KafkaError(KafkaError._TIMED_OUT))
@@ -527,7 +527,7 @@ STATE = KafkaError(KafkaError._STATE)
         (None, KEPT, "TOPIC_AUTHORIZATION_FAILED"),
     ],
 )
-def test_why_a_transaction_has_failed_is_what_it_is_told_or_the_library_keeps_and_else_what_was_reported(
+def test_why_a_transaction_failed_is_its_own_error_or_that_of_the_library_or_else_what_was_reported(
     kept: KafkaError | None, said: KafkaError, told: str
 ) -> None:
     publisher = TransactionalPublisher(NOWHERE)
@@ -547,7 +547,7 @@ def test_why_a_transaction_has_failed_is_what_it_is_told_or_the_library_keeps_an
     ("kept", "told"),
     [(KafkaError(KafkaError._FENCED, "kept", fatal=True), "_FENCED"), (STATE, "_FATAL"), (None, "_FATAL")],
 )
-def test_why_a_producer_cannot_go_on_is_what_the_library_keeps_if_that_is_fatal(
+def test_why_a_producer_cannot_continue_is_what_the_library_keeps_if_that_is_fatal(
     kept: KafkaError | None, told: str
 ) -> None:
     publisher = TransactionalPublisher(NOWHERE)
@@ -559,7 +559,7 @@ def test_why_a_producer_cannot_go_on_is_what_the_library_keeps_if_that_is_fatal(
     assert raised.value.code == told
 
 
-def test_an_abort_that_fails_does_not_tell_why_the_transaction_has() -> None:
+def test_a_failed_abort_does_not_report_why_the_transaction_failed() -> None:
     publisher = TransactionalPublisher(NOWHERE)
     _stand_in(publisher).abort_transaction.side_effect = KafkaException(STATE)
     publisher.begin()

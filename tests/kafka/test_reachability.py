@@ -59,7 +59,7 @@ def test_a_consumer_that_only_a_frozen_broker_is_connected_to_is_cut_off() -> No
     assert is_cut_off(silent, lambda: _consumer(True), "events", 0.1)
 
 
-def test_where_no_other_client_can_be_made_nobody_is_cut_off() -> None:
+def test_without_another_client_no_consumer_counts_as_cut_off() -> None:
     def make() -> Consumer:
         raise KafkaException(KafkaError(KafkaError._CRIT_SYS_RESOURCE))
 

@@ -74,7 +74,7 @@ def test_what_a_replaced_consumer_held_is_not_kept_by_it(broker: BrokerHandle, t
     source.close()
 
 
-def test_a_consumer_is_closed_once_and_not_while_somebody_is_inside() -> None:
+def test_a_consumer_is_closed_once_and_not_during_a_call() -> None:
     """The call would never return."""
     old, new = create_autospec(Consumer, instance=True), create_autospec(Consumer, instance=True)
     closed = threading.Event()

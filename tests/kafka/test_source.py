@@ -55,7 +55,7 @@ def test_a_new_partition_stands_at_a_number_until_it_begins(consumer: Consumer) 
     consumer.pause.assert_called_once_with(positions)  # type: ignore[attr-defined] # a mock
 
 
-def test_a_static_member_that_comes_back_reads_no_topic_that_it_subscribes_to_no_more(
+def test_a_static_member_that_returns_reads_no_topic_that_it_has_unsubscribed_from(
     broker: BrokerHandle, topics: Topics
 ) -> None:
     """The coordinator gives it all that it had, without a rebalance: a topic may be another stream's by now."""
@@ -118,9 +118,7 @@ def test_what_a_consumer_that_was_replaced_gives_up_is_no_word_about_the_partiti
     assert replaced.incremental_unassign.call_count == 2
 
 
-def test_a_read_that_brings_nothing_but_an_error_tells_of_it(
-    consumer: Consumer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_read_that_returns_only_an_error_reports_it(consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = _source()
     tried._on_assign(consumer, [TopicPartition(*PARTITION)])
     error = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
@@ -136,7 +134,7 @@ def test_a_read_that_brings_nothing_but_an_error_tells_of_it(
 
 
 @pytest.mark.parametrize("was_there", [True, False])
-def test_a_topic_that_is_gone_is_told_and_not_one_that_is_yet_to_come(
+def test_a_topic_that_is_gone_is_reported_and_not_one_that_is_yet_to_come(
     was_there: bool, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which topics are yet to come is said at the start, once for all."""
@@ -167,7 +165,7 @@ def test_a_topic_that_is_gone_is_told_and_not_one_that_is_yet_to_come(
     ],
     ids=["an unclean election", "a recreated topic", "retention"],
 )
-def test_librdkafka_tells_from_which_offset_on_an_election_threw_away_what_was_read(
+def test_librdkafka_reports_the_offset_from_which_an_election_discarded_records(
     words: str, expected: dict[Partition, int], consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both come with one code."""
@@ -269,7 +267,7 @@ def test_markers_that_are_passed_count_with_their_epoch(consumer: Consumer, monk
     assert _epoch(tried) == 4
 
 
-def test_a_read_tells_when_its_first_record_came_not_when_the_wait_for_company_ended(
+def test_a_read_has_the_arrival_time_of_its_first_record_not_of_the_end_of_the_linger(
     consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried, times = _source(), iter([5.0, 6.0, 7.0])
@@ -351,7 +349,7 @@ def test_a_partition_that_is_woken_is_read_at_once(
     assert median(waits) < 0.3, waits
 
 
-def test_a_partition_that_is_starting_is_waited_for_and_one_that_stopped_is_assigned_anew(
+def test_a_partition_that_is_starting_is_waited_for_and_one_that_stopped_is_assigned_again(
     consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both are refused a seek in the same words; time tells them apart."""
@@ -383,7 +381,7 @@ def test_a_partition_that_yields_nothing_is_sought_again_where_it_was(consumer: 
     assert time.monotonic() - began >= SEEK_RETRY_SECS
 
 
-def test_a_partition_that_is_paused_has_yielded_or_is_gone_is_not_sought_again(
+def test_a_seek_is_not_retried_for_a_partition_that_is_paused_has_yielded_or_was_revoked(
     consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would be resumed, or thrown back."""
@@ -444,7 +442,7 @@ def test_a_commit_that_is_not_answered_is_given_up_and_does_not_come_after_a_lat
 
 
 @pytest.mark.parametrize("how", ["_on_revoke", "_on_lost"])
-def test_nothing_is_committed_any_more_that_was_known_before_partitions_went(consumer: Consumer, how: str) -> None:
+def test_nothing_from_before_a_revoke_is_committed_after_it(consumer: Consumer, how: str) -> None:
     """However long it waited: under the generation of a consumer that has joined again the group would take it.
 
     Seen in a run of chaos: what another worker had committed meanwhile was forgotten, and 591 texts were sent twice.

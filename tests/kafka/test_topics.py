@@ -147,7 +147,7 @@ def test_a_limit_that_was_never_told_is_kafkas_default_until_it_is(cluster: Clus
 
 
 @pytest.mark.parametrize("code", _UNTOLD)
-def test_others_are_told_kafkas_default_for_a_limit_that_is_not_told(cluster: Cluster, code: int) -> None:
+def test_an_unknown_limit_is_reported_as_kafkas_default(cluster: Cluster, code: int) -> None:
     cluster.fails_to_describe = {_OUTCOMES: code}
     found = Topics({}, 20).facts([_OUTCOMES, _LETTERS, "none"])
 
@@ -155,7 +155,7 @@ def test_others_are_told_kafkas_default_for_a_limit_that_is_not_told(cluster: Cl
     assert limits == {_OUTCOMES: DEFAULT_MAX_MESSAGE_BYTES, _LETTERS: 3_000_000, "none": None}
 
 
-def test_trouble_that_asking_for_limits_runs_into_is_told(cluster: Cluster) -> None:
+def test_trouble_that_asking_for_limits_runs_into_is_reported(cluster: Cluster) -> None:
     cluster.describe_badly(KafkaError._TRANSPORT)
 
     with pytest.raises(KafkaTroubleError, match="settings of topic"):
@@ -163,7 +163,7 @@ def test_trouble_that_asking_for_limits_runs_into_is_told(cluster: Cluster) -> N
 
 
 @pytest.mark.parametrize("listed", [True, False])
-def test_a_look_that_is_not_answered_is_short_and_not_repeated_at_once(cluster: Cluster, listed: bool) -> None:
+def test_an_unanswered_refresh_is_short_and_not_repeated_at_once(cluster: Cluster, listed: bool) -> None:
     """A tick waits for it: the ticks until the next one have most of the time, whoever is silent."""
     outputs = _outputs("", _OUTCOMES, _LETTERS)
     outputs.refresh()
@@ -304,7 +304,7 @@ def test_what_is_not_compressed_is_put_together_as_the_topics_take_it(cluster: C
     assert outputs.results_bytes == outputs.batch_bytes == MAX_BATCH_BYTES
 
 
-def test_the_limit_of_a_topic_that_was_gone_is_asked_for_until_it_is_told(cluster: Cluster) -> None:
+def test_the_limit_of_a_topic_that_was_gone_is_queried_until_it_is_known(cluster: Cluster) -> None:
     outputs = _outputs("", _OUTCOMES, _LETTERS)
     outputs.refresh()
     cluster.partitions[_LETTERS] = 0
@@ -327,7 +327,7 @@ def test_the_limit_of_a_topic_that_was_gone_is_asked_for_until_it_is_told(cluste
     [(2, 3, 2, False), (1, 3, 2, True), (2, 3, 3, True), (1, 1, 2, False)],
     ids=["enough", "too few", "all are asked for", "of one Kafka asks for one"],
 )
-def test_a_topic_that_takes_nothing_as_too_few_replicas_are_in_sync_is_told(
+def test_a_topic_that_takes_nothing_as_too_few_replicas_are_in_sync_is_reported(
     in_sync: int, replicas: int, least: int, short: bool, cluster: Cluster
 ) -> None:
     outputs = _outputs("", _OUTCOMES, _LETTERS)
@@ -345,9 +345,7 @@ def test_a_topic_that_takes_nothing_as_too_few_replicas_are_in_sync_is_told(
 
 
 @pytest.mark.parametrize("code", _UNTOLD)
-def test_where_nobody_tells_how_many_replicas_a_topic_needs_nothing_is_said_of_them(
-    cluster: Cluster, code: int
-) -> None:
+def test_replicas_are_not_reported_if_the_required_number_is_unknown(cluster: Cluster, code: int) -> None:
     outputs = _outputs("", _OUTCOMES, _LETTERS)
     cluster.replicas[_OUTCOMES, 2] = SimpleNamespace(isrs=[], replicas=[1, 2, 3])
     cluster.describe_badly(code)
@@ -368,7 +366,7 @@ def _outputs(bootstrap_servers: str, outcomes: str, dead_letters: str, *, compre
     )
 
 
-def test_topics_that_are_gone_are_told_and_those_that_are_made_anew_are_used_as_they_are(
+def test_topics_that_are_gone_are_reported_and_those_that_are_recreated_are_used_as_they_are(
     broker: BrokerHandle, topics: Made
 ) -> None:
     source, outcomes, dead_letters = (topics.create(partitions=4) for _ in range(3))
@@ -390,7 +388,7 @@ def test_topics_that_are_gone_are_told_and_those_that_are_made_anew_are_used_as_
     assert (outputs.dead_letter_limit, outputs.outcome_limit) == (limit, 20_000)
 
 
-def test_what_no_broker_tells_soon_is_not_waited_for() -> None:
+def test_an_answer_that_no_broker_gives_soon_is_not_awaited() -> None:
     """A tick has failed then, and the next one waits for this."""
     outputs = _outputs(f"127.0.0.1:{free_port()}", "outcomes", "dead-letters")
     began = time.monotonic()
@@ -401,7 +399,7 @@ def test_what_no_broker_tells_soon_is_not_waited_for() -> None:
     assert time.monotonic() - began < 3 * SOON_SECS
 
 
-def test_a_topic_that_is_made_anew_has_another_id_in_the_same_cluster(broker: BrokerHandle, topics: Made) -> None:
+def test_a_topic_that_is_recreated_has_another_id_in_the_same_cluster(broker: BrokerHandle, topics: Made) -> None:
     asking = Topics({"bootstrap.servers": broker.bootstrap_servers}, 30.0)
     name, gone = topics.create(), topics.name()
     asked = asking.ask_ids([name, gone])

@@ -172,7 +172,7 @@ def test_what_one_record_set_is_not_seen_by_the_next() -> None:
     assert [template.evaluate({"value": value}) for value in ({"a": "1"}, {})] == ["1", "none"]
 
 
-def test_where_a_template_is_wrong_is_told() -> None:
+def test_where_a_template_is_wrong_is_reported() -> None:
     with pytest.raises(InvalidSourceError) as caught:
         compile_template("Hi\n{{ value.x | nope }}")
 

@@ -118,7 +118,7 @@ def test_each_record_has_one_end() -> None:
         ),
     ],
 )
-def test_what_fails_is_named_and_others_go_on(mapping: dict[str, Any], where: str) -> None:
+def test_what_fails_is_named_and_others_continue(mapping: dict[str, Any], where: str) -> None:
     good = {"to": "+14155550101", "body": "a", "text": "a", "n": [1], "nothing": [1]}
     source = chunk({"n": 1}, good)
     verdicts = settled(prepared(stream(mapping=mapping), source))
@@ -254,7 +254,7 @@ JSON = st.recursive(
 
 
 @given(st.lists(JSON | st.binary(max_size=5), max_size=8))
-def test_whatever_records_hold_each_has_one_end(values: list[Any]) -> None:
+def test_each_record_has_one_result_for_any_content(values: list[Any]) -> None:
     fields = {
         "to": "value.to",
         "body": {"template": "{{ value.a.b }} {{ value.b | default('x') }}"},

@@ -154,7 +154,7 @@ def test_each_makes_a_transform_of_a_function_for_one_record() -> None:
     assert ends[0].event == {"to": "+14155550101", "body": "a"}
 
 
-def test_the_kit_tells_what_a_stream_of_a_file_would_do(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kit_returns_what_a_stream_of_a_file_would_do(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "connector.yaml"
     path.write_text(
         """\

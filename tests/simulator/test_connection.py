@@ -114,7 +114,7 @@ def test_a_body_may_come_in_chunks(served: Served) -> None:
     assert b'"queued_count":1' in answer
 
 
-def test_a_client_that_asks_before_it_sends_is_told_to_go_on(served: Served) -> None:
+def test_a_client_that_expects_100_continue_gets_it(served: Served) -> None:
     body = message("asked")
     with connected(served) as client:
         client.sendall(post(b"", b"Content-Length: %d" % len(body), b"Expect: 100-continue"))

@@ -101,7 +101,7 @@ def test_faults_must_be_json(served: Served) -> None:
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_json")
 
 
-def test_reset_begins_anew(serve: Serve) -> None:
+def test_reset_restores_the_initial_state(serve: Serve) -> None:
     served = serve(faults=Faults(error_rate={500: 0.5}), seed=5)
 
     def row() -> list[int]:

@@ -247,7 +247,7 @@ def test_poison_may_be_refused_with_a_page_as_by_a_firewall(serve: Serve) -> Non
     assert served.send("a").json()["queued_count"] == 1
 
 
-def test_records_may_fail_with_a_code_for_good_or_the_first_times_each(serve: Serve) -> None:
+def test_records_may_fail_with_a_code_permanently_or_the_first_times_each(serve: Serve) -> None:
     rules = (RecordCode(text="never", code="not_sendable"), RecordCode(text="later", code="provider_error", times=2))
     served = serve(faults=Faults(record_codes=rules))
 

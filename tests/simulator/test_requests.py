@@ -130,7 +130,7 @@ def test_the_key_goes_before_the_account_the_account_before_the_size_the_size_be
     assert [post(long, headers), post(short, headers)] == [(413, None), (400, "invalid_json")]
 
 
-def test_unknown_paths_and_wrong_methods_are_told_apart(served: Served) -> None:
+def test_unknown_paths_and_wrong_methods_are_distinguished(served: Served) -> None:
     asked = [("POST", "/nothing"), ("GET", "/send/bulk"), ("POST", "/lists"), ("GET", "/../x")]
 
     answers = [error(served.client.request(method, path)) for method, path in asked]

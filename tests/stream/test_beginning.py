@@ -138,7 +138,7 @@ def test_a_commit_before_the_beginning_says_how_many_are_gone(start: Start) -> N
     )
 
 
-def test_what_was_read_beyond_an_end_that_was_cut_off_is_told(start: Start) -> None:
+def test_what_was_read_beyond_an_end_that_was_cut_off_is_reported(start: Start) -> None:
     hold = start(90, settled=[(95, 120)], in_flight=[(120, 130)]).hold
 
     assert hold is not None
@@ -158,7 +158,7 @@ def test_what_is_written_where_the_end_was_cut_off_is_not_taken_for_what_was_rea
     assert (found.missing, found.vanished) == (missing, 10)
 
 
-def test_a_partition_that_has_outgrown_what_an_election_threw_away_holds_and_says_from_where_on_it_is_new(
+def test_a_partition_that_has_outgrown_what_an_election_discarded_holds_and_says_from_where_on_it_is_new(
     start: Start,
 ) -> None:
     """Its bounds tell nothing of that any more: what was read up to 89 ended at 70, and 100 is the end by now."""
@@ -204,7 +204,7 @@ def test_a_recreated_topic_begins_without_an_epoch_where_it_is_continued(start: 
     assert (found.progress, found.leader_epoch) == (Progress(50, 1), NO_EPOCH)
 
 
-def test_an_election_that_threw_away_nothing_that_was_read_holds_nothing(start: Start) -> None:
+def test_an_election_that_discarded_nothing_that_was_read_holds_nothing(start: Start) -> None:
     assert start(80, truncated=80).progress == Progress(80, 1)
 
 
@@ -330,7 +330,7 @@ def test_a_partition_that_holds_begins_once_that_was_decided_and_no_hold_that_co
     assert asking.begins() == (None, reason)
 
 
-def test_metadata_of_somebody_else_is_told_with_the_command_that_resets_it(asking: Asking) -> None:
+def test_foreign_metadata_is_reported_with_the_command_that_resets_it(asking: Asking) -> None:
     asking.stand[asking.partition] = Committed(60, "of somebody else")
 
     [found] = asking.look_up()
@@ -410,7 +410,7 @@ def test_a_commit_at_the_beginning_or_at_the_end_misses_nothing(start: Start, co
     assert found.progress == Progress(committed, 1)
 
 
-def test_records_in_doubt_hold_until_that_was_decided_and_the_decision_goes_with_them() -> None:
+def test_records_in_doubt_hold_until_a_decision_which_is_passed_on() -> None:
     asking = Asking(in_doubt="hold")
     asking.stand[asking.partition] = Committed(60, encode(Progress(60, 1, in_flight=RangeSet([(61, 64)]))))
     held = asking.look_up()[0].hold
@@ -460,7 +460,7 @@ def test_partitions_that_nothing_could_be_learned_of_are_asked_about_after_ever_
     assert asking.failed == []
 
 
-def test_what_is_gone_meanwhile_is_not_asked_about_and_what_nobody_has_thought_of_fails_the_stream(
+def test_released_partitions_are_not_looked_up_and_an_unexpected_error_fails_the_stream(
     asking: Asking,
 ) -> None:
     asking.epochs = {}
@@ -497,7 +497,7 @@ def test_outcomes_are_not_asked_about_where_nothing_can_be_posted_again_or_passe
         (20, "there may be dead letters of later records", "--to-offset"),
     ],
 )
-def test_only_of_a_topic_that_was_made_anew_is_told_where_to_go_on_after_what_kafka_forgot(
+def test_only_for_a_recreated_topic_the_hold_says_where_to_continue_after_what_kafka_forgot(
     last: int, told: str, untold: str
 ) -> None:
     """After the last outcome there may be dead letters for records in doubt; before it, records may have waited."""

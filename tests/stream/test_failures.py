@@ -40,7 +40,7 @@ def test_a_batch_that_fails_as_a_whole_is_one_entry() -> None:
     assert (told["position"], told["count"]) == ("t:0:11", 2)
 
 
-def test_the_same_kind_again_is_counted_on_and_comes_first() -> None:
+def test_a_repeated_kind_is_counted_and_listed_first() -> None:
     failures = Failures()
     other = Verdict("dead_letter", "missing_body")
     _note(failures, QUEUED, {0: BAD}, [1])

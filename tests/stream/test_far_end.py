@@ -152,7 +152,7 @@ def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("way", ["plain", "tls", "proxy"])
-def test_whatever_comes_nothing_is_taken_twice_and_each_result_says_what_the_far_end_did(
+def test_nothing_is_accepted_twice_and_each_result_matches_what_the_far_end_did(
     seed: int, way: str, authority: tuple[ssl.SSLContext, Path]
 ) -> None:
     far_end, bench = FarEnd(seed), Bench(max_attempts=3)

@@ -69,7 +69,7 @@ def _doubted(status: dict[str, Any]) -> int:
 # ------------------------------------------------------------------ a storm of dead letters
 
 
-def test_a_storm_holds_before_the_topic_is_emptied_and_goes_on_when_resumed(world: World) -> None:
+def test_a_storm_holds_before_the_topic_is_emptied_and_continues_when_resumed(world: World) -> None:
     """A template without a text: nothing is lost, each record ends once, whether it was held back or not yet read."""
     world.produce((Record(b'{"to":"+15550000001"}', b"bad %d" % n) for n in range(20_000)), "missing_body")
     world.produce_sends(1_000)
@@ -204,7 +204,7 @@ def _sent_and_forgotten(world: World) -> Worker:
     return _start(world)
 
 
-def test_what_kafka_forgot_is_not_posted_again_before_somebody_says_so(world: World) -> None:
+def test_what_kafka_forgot_is_not_posted_again_before_the_operator_decides(world: World) -> None:
     worker = _sent_and_forgotten(world)
     status = worker.wait_for(lambda s: len(s["holds"]) == 4, "a hold of each partition")
     assert {hold["reason"] for hold in status["holds"]} == {"progress_missing"}
@@ -244,7 +244,7 @@ def test_what_kafka_forgot_of_a_topic_that_was_quiet_for_long_is_not_posted_agai
     assert world.platform.ledger().accepted == 48_100
 
 
-def test_with_start_latest_what_kafka_forgot_is_not_passed_over_before_somebody_says_so(world: World) -> None:
+def test_with_start_latest_what_kafka_forgot_is_not_passed_over_before_the_operator_decides(world: World) -> None:
     worker = _start(world, start="latest")
     worker.wait_for(lambda s: len(s["partitions"]) == 4 and s["ticks"] >= 1, "the first commit")
     world.produce_sends(400)
@@ -264,7 +264,9 @@ def test_with_start_latest_what_kafka_forgot_is_not_passed_over_before_somebody_
     assert world.platform.ledger().accepted == 400
 
 
-def test_what_kafka_forgot_goes_on_where_somebody_sets_it(world: World, kafka_tools: list[str]) -> None:
+def test_a_partition_with_forgotten_commits_resumes_where_the_operator_sets_it(
+    world: World, kafka_tools: list[str]
+) -> None:
     worker = _sent_and_forgotten(world)
     worker.wait_for(lambda s: len(s["holds"]) == 4, "a hold of each partition")
     assert worker.stop() == 0
@@ -281,7 +283,7 @@ def test_what_kafka_forgot_goes_on_where_somebody_sets_it(world: World, kafka_to
     assert world.platform.ledger().accepted == 2_500
 
 
-def test_a_stream_whose_outcomes_are_of_the_streams_beside_it_is_new(world: World) -> None:
+def test_a_stream_is_new_if_all_outcomes_are_of_other_streams(world: World) -> None:
     world.produce_sends(500)
     first = _start(world)
     assert world.settled().problems() == []
@@ -356,7 +358,7 @@ def test_missing_records_are_passed_over_when_resumed_and_counted(world: World) 
     worker.wait_for(lambda s: s["holds"] == [], "the hold to end")
 
 
-def test_only_the_partitions_that_are_named_go_on(world: World) -> None:
+def test_only_the_named_partitions_resume(world: World) -> None:
     world.produce_sends(2_000)
     positions = [TopicPartition(world.source, number, 0, "not ours") for number in (0, 1)]
     world.commit(*positions, *(TopicPartition(world.source, number, 0) for number in (2, 3)))

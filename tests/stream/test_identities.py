@@ -14,7 +14,7 @@ from tests.kit.world import Worker, World, sends
     ("protocol", "guarantee"),
     [("classic", "exactly_once"), ("classic", "at_least_once"), ("consumer", "exactly_once")],
 )
-def test_a_topic_made_anew_with_more_than_was_read_of_the_old_one_is_read_from_its_first_record(
+def test_a_topic_recreated_with_more_than_was_read_of_the_old_one_is_read_from_its_first_record(
     world: World, protocol: str, guarantee: str
 ) -> None:
     """What is read there before it is noticed is in doubt, and not sent twice."""
@@ -26,7 +26,7 @@ def test_a_topic_made_anew_with_more_than_was_read_of_the_old_one_is_read_from_i
 
 
 @pytest.mark.parametrize("start", ["earliest", "latest"])
-def test_a_topic_made_anew_after_its_partitions_were_given_up_is_sent_and_asks_nobody(world: World, start: str) -> None:
+def test_a_topic_recreated_after_its_partitions_were_given_up_is_sent_and_asks_nobody(world: World, start: str) -> None:
     """Its commits were deleted with it. Outcomes have the same offsets, but are of the old topic."""
     worker = _send_old(world, {"start": start})
     world.topics.delete(world.source)

@@ -168,7 +168,7 @@ class Minutes:
     ("word", "batch"),
     [(word, batch) for batch in (20, 1) for word in WORDS if batch > 1 or "when" in word],
 )
-def test_a_record_that_fails_alone_ends_alone_and_all_others_go_on(loop: Leaping, word: str, batch: int) -> None:
+def test_a_record_that_fails_alone_ends_alone_and_all_others_continue(loop: Leaping, word: str, batch: int) -> None:
     """One batch in ten contains such a record, and is retried again and again."""
     said, secs = WORDS[word], 120.0
 
@@ -187,7 +187,7 @@ def test_a_record_that_fails_alone_ends_alone_and_all_others_go_on(loop: Leaping
 
 
 @pytest.mark.parametrize("word", UNANSWERED)
-def test_a_record_whose_requests_are_not_answered_for_long_does_not_take_all_of_them(loop: Leaping, word: str) -> None:
+def test_a_record_with_unanswered_requests_does_not_occupy_all_of_them(loop: Leaping, word: str) -> None:
     """One batch in ten contains such a record: each time it occupies one of the requests for half a minute."""
     said, secs = UNANSWERED[word], 420.0
 
@@ -213,7 +213,7 @@ def test_batches_that_time_out_while_others_pass_are_no_load_and_no_outage(loop:
 
 
 @pytest.mark.parametrize("in_doubt", ["dead_letter", "resend"])
-def test_a_platform_that_answers_nobody_any_more_is_an_outage(
+def test_a_platform_that_stops_answering_is_an_outage(
     loop: Leaping, in_doubt: Literal["dead_letter", "resend"]
 ) -> None:
     """However long it takes until that is known: no request overtook others meanwhile."""
@@ -227,7 +227,7 @@ def test_a_platform_that_answers_nobody_any_more_is_an_outage(
 
 
 @pytest.mark.parametrize("word", SLOWER)
-def test_a_batch_that_alone_is_told_that_it_is_too_much_waits_alone(loop: Leaping, word: str) -> None:
+def test_a_batch_that_alone_is_throttled_waits_alone(loop: Leaping, word: str) -> None:
     """For instance where one list has a limit of its own: that says nothing about a record.
 
     Not for longer: once half of all requests are told so, some are told in a row by chance, and that is for all.
@@ -242,7 +242,7 @@ def test_a_batch_that_alone_is_told_that_it_is_too_much_waits_alone(loop: Leapin
     assert (minutes.holds, minutes.paused_secs) == ([], 0)
 
 
-def test_a_wait_that_all_are_told_is_kept_by_all_and_spends_no_record(loop: Leaping) -> None:
+def test_a_throttling_of_all_is_obeyed_by_all_and_spends_no_record(loop: Leaping) -> None:
     def says(at: float) -> Reply | None:
         return Reply("answered", status=429, retry_after_secs=90 - at) if 30 <= at < 90 else None
 
@@ -256,7 +256,7 @@ def test_a_wait_that_all_are_told_is_kept_by_all_and_spends_no_record(loop: Leap
 
 
 @pytest.mark.parametrize("word", [*SLOWER, "503 and when"])
-def test_a_platform_that_tells_most_to_wait_spends_no_record(loop: Leaping, word: str) -> None:
+def test_a_platform_that_throttles_most_spends_no_record(loop: Leaping, word: str) -> None:
     dice = random.Random(3)
 
     said = (WORDS | SLOWER)[word]

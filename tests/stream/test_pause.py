@@ -4,7 +4,7 @@ from connector.core.breaker import Hold
 from tests.stream.making import make_state
 
 
-def test_a_pause_stops_what_starts_and_what_is_read_and_is_told_once() -> None:
+def test_a_pause_stops_what_starts_and_what_is_read_and_is_reported_once() -> None:
     state, told = make_state(), list[Hold]()
     state.on_hold = told.append
     assert state.slots(0.0) > 0

@@ -152,7 +152,7 @@ def test_large_records_are_shaped_a_few_at_a_time_and_in_order(shaping: Shaping)
     assert shaping.offsets == list(range(1_012))
 
 
-def test_pauses_between_tries_double_up_to_the_longest_and_begin_anew_with_the_next_hold(shaping: Shaping) -> None:
+def test_pauses_between_tries_double_up_to_the_longest_and_restart_with_the_next_hold(shaping: Shaping) -> None:
     shaping.limit = 0
     shaping.read(0, 1)
     tries = []
@@ -194,7 +194,7 @@ def test_what_goes_on_is_tried_at_once_and_pauses_grow_again_when_nothing_more_d
     assert pauses == [0.0, 5.0, 10.0, 20.0, 40.0]
 
 
-def test_a_person_may_have_it_tried_at_once(shaping: Shaping) -> None:
+def test_the_operator_may_trigger_a_retry_at_once(shaping: Shaping) -> None:
     shaping.limit = 0
     shaping.read(0, 10)
     shaping.limit = 10_000
@@ -205,7 +205,7 @@ def test_a_person_may_have_it_tried_at_once(shaping: Shaping) -> None:
     assert shaping.hold() is None
 
 
-def test_a_chunk_that_is_too_much_at_once_comes_to_its_end_in_pieces(shaping: Shaping) -> None:
+def test_a_chunk_that_is_too_much_at_once_ends_in_pieces(shaping: Shaping) -> None:
     """For instance if it names more schemas than can be fetched while a thread may wait."""
     shaping.limit = 1
     shaping.read(0, 100)
@@ -231,7 +231,7 @@ def test_what_takes_long_is_left_for_the_next_turn_so_that_the_consumer_is_polle
     assert (shaping.admitted, shaping.probes) == (list(range(50)), 0)
 
 
-def test_what_was_kept_of_a_partition_that_is_gone_is_dropped_and_the_rest_goes_on(shaping: Shaping) -> None:
+def test_what_was_kept_of_a_partition_that_is_gone_is_dropped_and_the_rest_continues(shaping: Shaping) -> None:
     shaping.limit = 0
     shaping.read(0, 10, OTHER)
     shaping.read(0, 10)
@@ -244,7 +244,7 @@ def test_what_was_kept_of_a_partition_that_is_gone_is_dropped_and_the_rest_goes_
     assert (shaping.hold(), shaping.admitted) == (None, list(range(10)))
 
 
-def test_the_hold_ends_when_nothing_is_kept_any_more(shaping: Shaping) -> None:
+def test_the_hold_ends_when_nothing_is_left_to_prepare(shaping: Shaping) -> None:
     shaping.limit = 0
     shaping.read(0, 10)
 
@@ -254,7 +254,7 @@ def test_the_hold_ends_when_nothing_is_kept_any_more(shaping: Shaping) -> None:
     assert shaping.state.flow.partitions.keys() == {OTHER}
 
 
-def test_another_reason_is_told_as_another_hold(shaping: Shaping) -> None:
+def test_another_reason_is_reported_as_another_hold(shaping: Shaping) -> None:
     shaping.limit = 0
     shaping.read(0, 10)
     shaping.turn(60.0)

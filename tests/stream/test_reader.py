@@ -229,7 +229,7 @@ def test_a_partition_whose_records_in_flight_were_all_answered_needs_no_operator
 
 
 @pytest.mark.parametrize("answered", [False, True])
-def test_records_that_a_worker_takes_over_in_doubt_are_told_with_what_becomes_of_them(
+def test_records_that_a_worker_takes_over_in_doubt_are_reported_with_what_becomes_of_them(
     reading: Reading, answered: bool
 ) -> None:
     reading.stand[PARTITION] = OFFSET, encode(Progress(OFFSET, in_flight=RangeSet([(OFFSET, OFFSET + 2)])))
@@ -263,7 +263,7 @@ _LONG_AGO, _SINCE = datetime(2020, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinf
         (_SINCE, 100, 80, ""),
     ],
 )
-def test_what_kafka_forgot_is_neither_posted_again_nor_passed_over_before_somebody_says_so(
+def test_what_kafka_forgot_is_neither_posted_again_nor_passed_over_before_the_operator_decides(
     start: Literal["earliest", "latest"] | datetime, base: int, last: int | None, told: str
 ) -> None:
     """Offsets 60 to 99 exist. A time after the last outcome was set on purpose, to skip older records."""
@@ -418,7 +418,7 @@ def test_a_broker_that_has_not_heard_of_the_new_topic_yet_does_not_bring_the_old
 
 
 @pytest.mark.parametrize(("by_others", "begins"), [(False, 60), (True, OFFSET + 5)])
-def test_a_partition_that_comes_back_with_another_topic_begins_where_others_have_come_if_they_have_it_meanwhile(
+def test_a_partition_that_returns_with_another_topic_begins_at_a_commit_made_in_between_if_any(
     reading: Reading, by_others: bool, begins: int
 ) -> None:
     """The newer group protocol, for instance, notices a recreated topic before we do."""
@@ -435,7 +435,7 @@ def test_a_partition_that_comes_back_with_another_topic_begins_where_others_have
     assert [where for *_, where in reading.begins] == [OFFSET, begins]
 
 
-def test_records_in_doubt_whose_answers_were_forgotten_meanwhile_hold_their_partition(holding: Reading) -> None:
+def test_records_in_doubt_with_forgotten_answers_hold_their_partition(holding: Reading) -> None:
     """They were known when it started; others came since, and beyond the limit the oldest answers are forgotten."""
     flow = holding.state.flow
     holding.stand[PARTITION] = OFFSET, encode(Progress(OFFSET))
@@ -594,7 +594,9 @@ def test_partitions_that_come_while_the_consumer_leaves_are_not_looked_up(readin
 
 
 @pytest.mark.parametrize("how", ["lost its brokers", "was expelled from its group"])
-def test_a_consumer_that_cannot_go_on_is_replaced_and_its_partitions_are_given_up(reading: Reading, how: str) -> None:
+def test_a_consumer_that_cannot_continue_is_replaced_and_its_partitions_are_given_up(
+    reading: Reading, how: str
+) -> None:
     def renew() -> None:
         reading.source.was_expelled = False
 
@@ -723,7 +725,7 @@ def test_what_was_in_flight_before_the_order_was_kept_goes_after_earlier_records
     assert reading.state.counts.resent == 3
 
 
-def test_a_partition_is_not_looked_up_anew_while_a_tick_names_it(reading: Reading) -> None:
+def test_a_partition_is_not_looked_up_again_while_a_tick_names_it(reading: Reading) -> None:
     """Nothing would reject that tick's commit, since the partition stays assigned: it must be known first."""
     reading.begin_by_hand(PARTITION)
     state, flow = reading.state, reading.state.flow
@@ -836,7 +838,7 @@ def test_partitions_that_nothing_can_be_learned_of_take_no_thread_from_those_tha
     assert [began for _, began, _ in reading.begins] == [healthy]
 
 
-def test_a_partition_whose_topic_only_seemed_to_be_deleted_begins_anew(reading: Reading) -> None:
+def test_a_partition_whose_topic_only_seemed_to_be_deleted_restarts(reading: Reading) -> None:
     """The ticker releases it, so that it does not fail every tick; whether it exists is for Kafka to say."""
     reading.begin_by_hand(PARTITION)
     reading.state.flow.release([PARTITION])
@@ -882,7 +884,7 @@ def test_a_partition_that_has_not_begun_is_not_passed_over(reading: Reading) -> 
     assert reading.stand[PARTITION][0] == OFFSET
 
 
-def test_lists_of_partitions_that_stay_go_on_at_their_pace_while_another_drains(reading: Reading) -> None:
+def test_lists_of_partitions_that_stay_continue_at_their_pace_while_another_drains(reading: Reading) -> None:
     """The reader waits for what is in flight, and nobody else checks whose turn has come."""
     reading.source.all_partitions.return_value = _some(2)
     reading.preparer._operation = Operation("send", Rules(list_number="+18005551234", keep_lists=True))
@@ -1055,7 +1057,7 @@ def test_a_reader_that_is_drained_reads_no_more_and_stays_in_its_group_until_it_
     assert reading.stand[PARTITION][0] == OFFSET + 1
 
 
-def test_a_stream_that_failed_and_lets_go_soon_is_not_kept_in_its_group_by_the_end_of_its_process(
+def test_a_later_drain_does_not_extend_the_deadline_of_a_failed_stream(
     reading: Reading,
 ) -> None:
     """That drains all streams for as long as they may take, while nothing commits what this one waits for."""
@@ -1076,7 +1078,7 @@ def test_a_stream_that_failed_and_lets_go_soon_is_not_kept_in_its_group_by_the_e
 
 
 @pytest.mark.parametrize(("named", "listed", "left"), [(True, 7, 7), (True, 1, 2), (False, 7, 2)])
-def test_what_is_in_flight_when_a_drain_has_no_more_time_is_told_as_left_and_the_tick_is_abandoned(
+def test_what_is_in_flight_when_a_drain_has_no_more_time_is_reported_as_left_and_the_tick_is_abandoned(
     reading: Reading, named: bool, listed: int, left: int
 ) -> None:
     """The next owner treats it as in doubt, and what the running tick lists as well, should it commit."""
@@ -1135,7 +1137,7 @@ def test_a_member_of_the_newer_protocol_waits_until_the_last_of_the_classic_one_
     assert reading.failed == []
 
 
-def test_a_partition_whose_next_record_is_not_there_any_more_begins_anew_once_what_was_read_has_its_results(
+def test_a_partition_whose_next_record_is_not_there_any_more_restarts_once_what_was_read_has_its_results(
     reading: Reading,
 ) -> None:
     """For instance if retention overtakes a slow reader. What was read of it is posted."""
@@ -1156,7 +1158,7 @@ def test_a_partition_whose_next_record_is_not_there_any_more_begins_anew_once_wh
     assert (before, [where for *_, where in reading.begins]) == ([OFFSET], [OFFSET, OFFSET + 2])
 
 
-def test_a_partition_that_is_held_is_paused_once_and_begins_anew_as_was_decided(reading: Reading) -> None:
+def test_a_partition_that_is_held_is_paused_once_and_restarts_as_was_decided(reading: Reading) -> None:
     reading.begin_by_hand(PARTITION, OTHER)
     reading.state.hold_partition(PARTITION, "in_doubt", "an answer was lost")
     for _ in range(3):
@@ -1263,7 +1265,7 @@ def test_one_call_waits_for_records_until_the_next_batch_is_due_or_a_partition_m
     assert due == [[OFFSET]], "it is closed though nothing was read"
 
 
-def test_a_partition_that_goes_while_its_results_are_written_is_left_as_the_tick_lists_it(reading: Reading) -> None:
+def test_a_partition_revoked_during_a_tick_is_left_as_the_tick_lists_it(reading: Reading) -> None:
     """All is answered; whether that was written is unknown, and otherwise its next owner treats it as in doubt."""
     reading.begin_by_hand(PARTITION)
     reading.ticker.names.return_value, reading.ticker.listing.return_value = True, 3
@@ -1277,7 +1279,7 @@ def test_a_partition_that_goes_while_its_results_are_written_is_left_as_the_tick
     assert reading.reader.left == 0, "it has another owner by now"
 
 
-def test_a_partition_that_goes_before_it_could_begin_does_not_begin(reading: Reading) -> None:
+def test_a_partition_revoked_before_its_start_does_not_start(reading: Reading) -> None:
     reading.source.begin.side_effect = lambda *_: False
     reading.reader._source, reading.reader._ticker = reading.source, reading.ticker
     reading.reader.assigned([PARTITION])
@@ -1291,7 +1293,7 @@ def test_a_partition_that_goes_before_it_could_begin_does_not_begin(reading: Rea
     assert reading.begins == []
 
 
-def test_a_partition_of_which_an_election_threw_away_what_was_read_holds_and_goes_on_with_what_came_since(
+def test_a_partition_of_which_an_election_discarded_what_was_read_holds_and_continues_with_what_came_since(
     reading: Reading,
 ) -> None:
     """Offsets 60 to 99 are there again: without the word of the brokers those from 70 on were taken for read."""
@@ -1315,7 +1317,7 @@ def test_a_partition_of_which_an_election_threw_away_what_was_read_holds_and_goe
     assert reading.reader._beginnings.truncated == {}
 
 
-def test_a_partition_that_goes_while_it_is_to_begin_anew_does_not_begin(reading: Reading) -> None:
+def test_a_partition_revoked_before_its_restart_does_not_start(reading: Reading) -> None:
     reading.begin_by_hand(PARTITION)
     reading.reader._take(chunk_of(reading.reader._assigned[PARTITION].epoch, OFFSET), 100.0)
     reading.commit(slots=1)
@@ -1328,7 +1330,7 @@ def test_a_partition_that_goes_while_it_is_to_begin_anew_does_not_begin(reading:
     assert reading.reader.partitions == []
 
 
-def test_what_was_decided_about_a_partition_goes_with_it(holding: Reading) -> None:
+def test_a_decision_is_dropped_with_its_partition(holding: Reading) -> None:
     """When it comes back, another worker may have had it, and other records are in doubt."""
     holding.begin_by_hand(PARTITION)
     holding.reader.resume({PARTITION: Decision(in_doubt="resend")})
@@ -1341,7 +1343,7 @@ def test_what_was_decided_about_a_partition_goes_with_it(holding: Reading) -> No
     assert holding.state.partition_holds[PARTITION].reason == "in_doubt"
 
 
-def test_what_retention_removed_is_counted_and_committed_at_once_where_a_stream_goes_on(reading: Reading) -> None:
+def test_what_retention_removed_is_counted_and_committed_at_once_where_a_stream_continues(reading: Reading) -> None:
     """A restarted worker would count it again. Offsets 60 to 99 exist."""
     beginnings = reading.reader._beginnings
     beginnings._options = replace(beginnings._options, on_missing="continue")
@@ -1366,7 +1368,7 @@ def test_what_retention_removed_is_counted_once_though_it_could_not_be_committed
     assert reading.state.counts.missing == 20
 
 
-def test_a_partition_that_goes_on_where_it_stood_has_nothing_to_commit(reading: Reading) -> None:
+def test_a_partition_that_continues_where_it_stood_has_nothing_to_commit(reading: Reading) -> None:
     """Otherwise each rebalance would cause a transaction of all partitions."""
     stood = reading.stand[PARTITION] = OFFSET, encode(Progress(OFFSET, birth=4))
 
@@ -1396,7 +1398,7 @@ def test_each_turn_is_counted_and_tries_again_what_no_events_could_be_made_of(re
     assert reading.commit(slots=1) == [[OFFSET]]
 
 
-def test_what_is_kept_of_a_partition_that_begins_anew_is_read_again_and_holds_nothing(reading: Reading) -> None:
+def test_what_is_kept_of_a_partition_that_restarts_is_read_again_and_holds_nothing(reading: Reading) -> None:
     def shape(chunk: Chunk) -> Shaped:
         raise FormatAwayError("schema_registry", "away")
 
@@ -1410,7 +1412,7 @@ def test_what_is_kept_of_a_partition_that_begins_anew_is_read_again_and_holds_no
     assert (held, reading.state.shaping_hold, reading.state.held_bytes) == (True, None, 0)
 
 
-def test_what_kafka_refused_to_have_read_is_asked_about_though_nothing_comes(reading: Reading) -> None:
+def test_denied_topics_are_queried_although_no_records_arrive(reading: Reading) -> None:
     reading.begin_by_hand(PARTITION)
     reading.reader._broker_queries._may_read = lambda of: of
     reading.reader.troubles.take(PARTITION, AbortableError(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
@@ -1424,7 +1426,7 @@ def test_what_kafka_refused_to_have_read_is_asked_about_though_nothing_comes(rea
     assert (refused is not None, reading.reader.troubles.refused) == (True, None)
 
 
-def test_paces_are_told_how_many_records_are_to_be_read_yet(reading: Reading) -> None:
+def test_paces_get_the_number_of_records_still_to_be_read(reading: Reading) -> None:
     """Those up to 99 exist; what was read waits in memory, and is known. An end may be from before it was read."""
     pacer = reading.state.admission.pacer = Pacer(Pace(6_000), max_lot=10)
     reading.source.all_partitions.return_value = _some(2)

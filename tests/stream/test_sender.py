@@ -83,7 +83,7 @@ def others_pass(bench: Bench, *, at_most: float = math.inf) -> Callable[[], None
 
 @pytest.mark.parametrize(("others", "posted"), [(3, 3), (1, 2)], ids=["others_as_large", "others_smaller"])
 @pytest.mark.parametrize("how", ["lost", "504", "lie"])
-def test_of_a_batch_in_doubt_again_and_again_the_one_record_to_blame_is_a_dead_letter_that_says_so(
+def test_the_one_bad_record_of_a_batch_in_doubt_repeatedly_is_a_dead_letter_that_says_so(
     how: str, others: int, posted: int
 ) -> None:
     """`resend` has an end: what is in doubt whenever it is posted, while others pass, is one record's own fault.
@@ -200,7 +200,7 @@ def test_what_grew_too_old_since_it_was_read_is_not_posted_and_its_neighbours_ar
     assert (bench.state.held_bytes, bench.state.flow.active_records) == (0, 0)
 
 
-def test_all_that_expired_during_a_hold_goes_at_once_when_it_ends() -> None:
+def test_everything_that_expired_during_a_hold_is_dead_lettered_at_once_when_it_ends() -> None:
     """And not one by one, like the records with which the platform is tried."""
     bench = Bench(max_age_ms=3_600_000)
     bench.state.gate.refused(0, "unauthorized", now=0.0, detail="")
@@ -294,7 +294,7 @@ _words = (
 @settings(max_examples=50, deadline=None)
 @given(said=st.lists(_words, max_size=8), in_doubt=st.sampled_from(["dead_letter", "resend"]))
 @example(said=[(200, None, b'{"queued_count":0,"error_count":5,"errors":[{"index":0}]}')] * 3, in_doubt="resend")
-def test_whatever_the_platform_says_each_record_ends_once_and_none_is_posted_again_that_may_have_been_taken(
+def test_each_record_ends_once_for_any_answer_and_none_that_may_have_been_accepted_is_posted_again(
     said: list[tuple[int, str | None, bytes] | Reply], in_doubt: Literal["dead_letter", "resend"]
 ) -> None:
     bench = Bench(in_doubt=in_doubt, max_attempts=2, failures=2)
@@ -373,7 +373,7 @@ def test_what_was_not_taken_is_not_in_doubt_and_waits_before_it_is_posted_again(
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_what_is_told_to_wait_waits_as_long_as_it_was_told(status: int) -> None:
+def test_a_throttled_batch_waits_as_long_as_requested(status: int) -> None:
     bench = Bench(waits=replace(NEVER, base_secs=0.005))
 
     deliver(bench, Liar([(status, "900", b"")]), ["text"], until=lambda: bench.state.flow.waiting > 0)
@@ -382,7 +382,7 @@ def test_what_is_told_to_wait_waits_as_long_as_it_was_told(status: int) -> None:
     assert now() + 800 < at <= now() + 901
 
 
-def test_once_nothing_passes_all_wait_for_the_longest_time_that_any_was_told() -> None:
+def test_once_nothing_passes_all_wait_for_the_longest_requested_time() -> None:
     bench = Bench(batch_records=1, failures=1, waits=replace(NEVER, base_secs=0.005))
     state = bench.state
     state.limit = ConcurrencyLimit(ConcurrencyPolicy(2, 8))
@@ -497,7 +497,7 @@ def test_where_repeats_are_skipped_failures_that_are_not_listed_are_found_by_ask
         (Reply("not_sent", trouble="dns"), "outage", "not_sent: dns"),
     ],
 )
-def test_a_hold_is_told_with_what_the_far_end_has_said(
+def test_a_hold_is_reported_with_what_the_far_end_has_said(
     word: tuple[int, str | None, bytes] | Reply, reason: str, detail: str
 ) -> None:
     bench, told = Bench(failures=1, waits=NEVER), list[tuple[str, str]]()
@@ -620,7 +620,7 @@ class Slow(Liar):
         return await super().post(operation, batch, before=before)
 
 
-def test_that_batches_come_too_late_is_told_once_in_a_while_as_nothing_else_tells_it() -> None:
+def test_batches_that_come_too_late_are_logged_at_intervals() -> None:
     bench = Bench()
 
     with capture_logs() as logs:
@@ -745,7 +745,7 @@ def test_a_single_attempt_is_not_enough_to_blame_a_record_for_what_a_firewall_re
 
 
 @pytest.mark.parametrize(("most", "times"), [(1, 2), (4, 5)])
-def test_a_record_that_fails_again_and_again_while_others_pass_is_a_suspect_until_it_is_given_up(
+def test_a_record_that_fails_repeatedly_while_others_pass_is_a_suspect_until_it_is_given_up(
     most: int, times: int
 ) -> None:
     """Suspects have at most half of the requests. Its first failure says nothing: no others are known yet."""
@@ -1013,7 +1013,7 @@ class Gateway(Liar):
         return await super().post(operation, batch, before=before)
 
 
-def test_batches_that_were_too_large_for_a_gateway_are_large_again_some_time_after_it_was_mended(
+def test_batches_that_were_too_large_for_a_gateway_are_large_again_some_time_after_it_was_fixed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("connector.core.sizing.SMALLER_FOR_SECS", 0.1)
@@ -1133,7 +1133,7 @@ class Gatekeeper(Liar):
 
 
 @pytest.mark.parametrize("status", [401, 403, 405])
-def test_an_outage_ends_though_somebody_refuses_to_be_asked_for_lists(status: int) -> None:
+def test_an_outage_ends_although_the_platform_rejects_the_probe(status: int) -> None:
     bench = Bench(failures=3)
 
     deliver(bench, Gatekeeper(503, 503, 503, lists=status), ["text"])
@@ -1156,7 +1156,7 @@ def test_an_outage_after_which_the_key_is_unknown_is_a_hold_for_the_key() -> Non
 @pytest.mark.parametrize(
     ("said", "lists"), [*[((503,) * 3, status) for status in (408, 425, 429, 500, 503)], ((401,), 401), ((404,), 403)]
 )
-def test_a_probe_that_is_told_to_wait_ends_no_outage_and_one_that_is_refused_no_hold(
+def test_a_probe_that_is_throttled_ends_no_outage_and_one_that_is_refused_no_hold(
     said: tuple[int, ...], lists: int
 ) -> None:
     bench = Bench(failures=3)

@@ -130,7 +130,7 @@ def test_what_a_platform_keeps_waiting_is_no_flood_of_a_list_when_it_is_quick_ag
     assert sum(batch.count for batch in state.flow.ready) + state.batcher.open_records <= 2 * 50
 
 
-def test_a_list_goes_on_at_its_pace_although_its_partition_has_no_room_for_what_is_ready() -> None:
+def test_a_list_continues_at_its_pace_although_its_partition_has_no_room_for_what_is_ready() -> None:
     """Its records lie between others', which fill the metadata as they settle: the oldest would make room."""
     state = make_state()
     state.flow = Flow(replace(state.flow.limits, max_metadata=60))
@@ -173,7 +173,7 @@ def test_what_was_posted_may_be_a_storm_unless_its_partition_is_gone(is_gone: bo
     assert ([*state.storms], [item.count for item in state.quarantine]) == (storms, [5] * len(storms))
 
 
-def test_a_storm_keeps_back_its_own_dead_letters_alone_and_until_somebody_resumes(
+def test_a_storm_holds_back_only_its_own_dead_letters_until_a_resume(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Then its reason is tolerated for as long as it occurs; another one is another storm."""
@@ -229,7 +229,7 @@ def test_a_storm_keeps_back_its_own_dead_letters_alone_and_until_somebody_resume
     assert [hold.reason for hold in told] == ["storm:a", "storm:b", "storm:a", "storm:b"]
 
 
-def test_a_partition_that_is_held_is_told_once_and_with_its_name() -> None:
+def test_a_partition_that_is_held_is_reported_once_and_with_its_name() -> None:
     state, told = make_state(), list[Hold]()
     state.on_hold = told.append
     for partition in (A, B, A):

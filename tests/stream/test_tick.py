@@ -258,7 +258,7 @@ def test_a_commit_that_is_never_answered_is_known_by_what_the_next_producer_find
     assert second.committed == ([] if took_effect else ["dead"])
 
 
-def test_what_topics_take_that_were_gone_is_looked_up_before_anything_is_written() -> None:
+def test_limits_of_topics_that_were_missing_are_queried_before_anything_is_written() -> None:
     done: list[str] = []
     outputs, producer = _silent_outputs(), Producer()
     outputs.catch_up.side_effect = lambda *, now: done.append("looked up")
@@ -269,7 +269,7 @@ def test_what_topics_take_that_were_gone_is_looked_up_before_anything_is_written
     assert done[:2] == ["looked up", "begun"]
 
 
-def test_a_producer_is_told_as_replaced_once_the_next_one_has_taken_over() -> None:
+def test_a_producer_is_reported_as_replaced_once_the_next_one_has_taken_over() -> None:
     """While brokers are unreachable it takes any time, and the stop may come first."""
     late = Producer()
     late.start = lambda timeout_secs: (_ for _ in ()).throw(_unknown())  # type: ignore[method-assign]
@@ -282,7 +282,7 @@ def test_a_producer_is_told_as_replaced_once_the_next_one_has_taken_over() -> No
 
 
 @pytest.mark.parametrize("at_start", [True, False], ids=["no new transaction", "no results"])
-def test_it_is_told_why_brokers_take_nothing_where_too_few_replicas_are_in_sync(at_start: bool) -> None:
+def test_it_is_reported_if_brokers_accept_nothing_because_too_few_replicas_are_in_sync(at_start: bool) -> None:
     """The brokers' own answers, a timeout or a concurrent transaction, do not help."""
     why = "outcomes takes no results while too few replicas are in sync"
     outputs, told = _silent_outputs(), list[str]()
@@ -373,7 +373,7 @@ def test_where_more_is_ready_than_may_start_it_is_chosen_when_results_have_arriv
 EVENT = b'{"to":"+18005550100","body":"hello"}'
 
 
-def test_a_producer_that_is_fenced_once_is_replaced_and_goes_on() -> None:
+def test_a_producer_that_is_fenced_once_is_replaced_and_continues() -> None:
     """For instance one whose transaction took too long; nothing is written twice."""
     first, second = Producer(_fenced()), Producer()
 
@@ -383,7 +383,9 @@ def test_a_producer_that_is_fenced_once_is_replaced_and_goes_on() -> None:
 
 
 @pytest.mark.parametrize(("fence_secs", "ends"), [(60.0, True), (0.0, False)])
-def test_a_producer_that_is_fenced_again_at_once_has_a_twin_and_ends_the_stream(fence_secs: float, ends: bool) -> None:
+def test_a_producer_that_is_fenced_again_at_once_has_a_duplicate_and_ends_the_stream(
+    fence_secs: float, ends: bool
+) -> None:
     """Two workers with one id would fence each other forever; much later it is a different matter."""
     errors = [_fenced(), _fenced()]
 
@@ -435,7 +437,7 @@ def test_what_partitions_wait_for_is_known_while_a_tick_runs_and_no_longer() -> 
 
 
 @pytest.mark.parametrize("ending", ["abandon", "stop"])
-def test_a_commit_without_an_answer_is_asked_about_until_somebody_has_no_more_time(ending: str) -> None:
+def test_a_commit_without_an_answer_is_retried_until_a_timeout_or_a_stop(ending: str) -> None:
     """Then what it was to write is read back, or left to the next owner."""
     assert _unanswered("commit", Producer(_unknown()), ending) == (["dead"] if ending == "abandon" else [])
 
@@ -574,7 +576,7 @@ def test_ticks_follow_one_another_at_their_interval_at_the_earliest() -> None:
     assert failed == []
 
 
-def test_a_tick_counts_what_it_has_written_by_what_became_of_it() -> None:
+def test_a_tick_counts_its_results_by_verdict() -> None:
     bench = Bench()
     verdicts = Verdicts(QUEUED, {0: SKIPPED, 1: Verdict("dead_letter", "refused")})
     ticker = _by_hand(bench, [Producer()], post=lambda listed, _at: _answer(bench, listed, verdicts))
@@ -687,7 +689,7 @@ def test_results_that_are_refused_for_their_size_some_times_in_a_row_hold_the_st
         ({PARTITION.topic}, [], [OF_ANOTHER]),
     ],
 )
-def test_a_topic_for_results_that_is_gone_holds_the_stream_and_a_source_topic_lets_its_partitions_go(
+def test_a_missing_result_topic_holds_the_stream_and_a_missing_source_topic_releases_its_partitions(
     absent: set[str], held: list[str], left: list[Partition], code: int
 ) -> None:
     """Otherwise they would fail every tick, also for other topics. Results for it may just wait and time out."""
@@ -702,7 +704,7 @@ def test_a_topic_for_results_that_is_gone_holds_the_stream_and_a_source_topic_le
     assert (told, [*bench.state.flow.partitions]) == (held, left)
 
 
-def test_a_hold_is_told_once_and_why_however_many_ticks_fail_for_it() -> None:
+def test_a_hold_is_reported_once_and_why_however_many_ticks_fail_for_it() -> None:
     bench, told = Bench(), list[tuple[str, str]]()
     denied = AbortableError(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "dead may not be written"))
     bench.state.on_hold = lambda hold: told.append((hold.reason, hold.detail))
@@ -843,7 +845,7 @@ _words = st.sampled_from(get_args(Word)) | st.just("well")
 @given(words=st.lists(_words, max_size=30), fence_secs=st.sampled_from([0.0, 60.0]))
 @example(words=["well", "well", "well", "well", "unknown, done", "unknown"], fence_secs=0.0)
 @example(words=["well"] * 4 + ["fatal, done", "unknown"], fence_secs=60.0)
-def test_whatever_becomes_of_the_calls_of_ticks_each_record_has_one_result_and_is_posted_once(
+def test_each_record_has_one_result_and_one_request_for_any_result_of_the_ticks_calls(
     words: list[Word], fence_secs: float
 ) -> None:
     """For a reader of what is committed; and what is posted is listed in what is committed."""
@@ -923,7 +925,7 @@ def test_after_trouble_ticks_wait_ever_longer_and_no_longer_than_two_seconds(mon
     assert waits == pytest.approx([0.125, 0.125, 0.2, 0.4, 0.8, 1.6, *[2.0] * 7, 0.125])
 
 
-def test_results_of_a_partition_that_goes_while_they_are_written_are_taken_back() -> None:
+def test_results_of_a_partition_that_is_released_while_they_are_written_are_withdrawn() -> None:
     """Its next owner writes them; a commit of ours would fail, or duplicate theirs."""
     bench, producer = Bench(), Producer()
     producer.write = lambda *_, **__: bench.state.flow.release([PARTITION])  # type: ignore[method-assign]

@@ -89,7 +89,7 @@ def test_an_answer_from_before_the_last_refusal_ends_nothing(asking: Asking) -> 
     assert asking.held
 
 
-def test_one_question_is_under_way_at_a_time_and_the_operator_may_have_it_asked_at_once(asking: Asking) -> None:
+def test_one_query_runs_at_a_time_and_the_operator_may_trigger_it_at_once(asking: Asking) -> None:
     asking.refuse(ONE)
     asking.troubles.ask_at_once()
 

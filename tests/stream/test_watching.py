@@ -141,7 +141,7 @@ def test_a_record_that_is_nowhere_to_be_found() -> None:
     assert watched.seen() == [("alpha:0", "nothing", False)]
 
 
-def test_a_post_that_nobody_answers_and_results_that_are_not_committed() -> None:
+def test_unanswered_requests_and_uncommitted_results_are_named() -> None:
     watched = _Watched(A, B)
     watched.read(A)
     watched.tick()
@@ -161,7 +161,7 @@ def test_a_post_that_nobody_answers_and_results_that_are_not_committed() -> None
     assert watched.seen() == [("alpha:0", "post", False), ("beta:1", "tick", False)]
 
 
-def test_a_batch_that_is_posted_again_and_again_is_at_work() -> None:
+def test_a_batch_that_is_posted_repeatedly_is_at_work() -> None:
     watched = _Watched(A)
     watched.read()
     watched.tick()
@@ -238,7 +238,7 @@ def test_batches_that_wait_for_a_request_while_none_is_answered() -> None:
 
 
 @pytest.mark.parametrize("partition_alone", [False, True])
-def test_holds_are_known_and_the_time_begins_anew_when_they_end(partition_alone: bool) -> None:
+def test_holds_are_known_and_the_clock_restarts_when_they_end(partition_alone: bool) -> None:
     watched = _Watched(A)
     hold = Hold("outage", 0, "HTTP 503", "probe")
     if partition_alone:
@@ -261,7 +261,7 @@ def test_holds_are_known_and_the_time_begins_anew_when_they_end(partition_alone:
     assert watched.seen() == [("alpha:0", "fetch", False)]
 
 
-def test_holds_are_looked_at_once_however_many_partitions_are_held() -> None:
+def test_holds_are_checked_once_for_any_number_of_held_partitions() -> None:
     """All of it is done under the lock, once a second."""
     partitions = [Partition("many", number) for number in range(1_000)]
     watched = _Watched(*partitions)
@@ -282,7 +282,7 @@ def test_holds_are_looked_at_once_however_many_partitions_are_held() -> None:
     assert asked == 1
 
 
-def test_an_open_transaction_of_whoever_writes_the_topic_is_named() -> None:
+def test_an_open_transaction_of_the_topics_producer_is_named() -> None:
     """The leader says that nothing after what was read may be read, and there are records after it."""
     watched = _Watched(A, B)
     watched.reader.positions = {A: Position(0, 10), B: Position(0, 0)}
@@ -319,7 +319,7 @@ def test_an_open_transaction_of_whoever_writes_the_topic_is_named() -> None:
         (KafkaError.INVALID_REQUEST, False),
     ],
 )
-def test_a_leader_that_cannot_be_asked_is_told_with_its_error(code: int, known: bool, lag: int | None) -> None:
+def test_a_leader_that_cannot_be_asked_is_reported_with_its_error(code: int, known: bool, lag: int | None) -> None:
     watched = _Watched(A)
     watched.reader.positions[A] = Position(0, lag)
     watched.readable[A] = KafkaTroubleError(KafkaError(code))
@@ -377,7 +377,7 @@ def test_a_pause_of_the_platform_and_a_retry_that_is_due_later_are_known() -> No
     assert watched.seen() == [("alpha:0", "retry", False)]
 
 
-def test_a_partition_without_room_waits_for_whoever_has_it() -> None:
+def test_a_partition_without_room_waits_for_the_one_that_uses_it() -> None:
     watched = _Watched(A, B)
     watched.read(A)
     (serial,) = watched.tick()
@@ -391,7 +391,7 @@ def test_a_partition_without_room_waits_for_whoever_has_it() -> None:
     assert watched.seen() == [("alpha:0", "retry", False), ("beta:1", "room", False)]
 
 
-def test_a_record_that_the_metadata_of_its_partition_has_no_room_for_is_nobodys_turn() -> None:
+def test_a_record_without_room_in_the_metadata_is_not_waiting_for_its_turn() -> None:
     """The record at the committed offset proceeds in any case: if it does not, that is our own mistake."""
     watched = _Watched(A)
     watched.read()
@@ -621,7 +621,7 @@ def _listed(partition: Partition, offsets: Sequence[int], number: str) -> Chunk:
     return piece
 
 
-def test_a_list_that_the_platform_would_not_wait_for_is_told_once_masked() -> None:
+def test_a_list_that_the_platform_would_not_wait_for_is_reported_once_masked() -> None:
     """600 records a minute, 20,000 of them: 33 minutes."""
     watched = _Watched(A)
     pacer = _pace(watched.state, Pace(600))
@@ -652,7 +652,7 @@ def test_a_list_that_the_platform_would_not_wait_for_is_told_once_masked() -> No
     assert 199 < told["backlog_secs"] < 205
 
 
-def test_a_stream_without_a_pace_tells_of_none() -> None:
+def test_a_stream_without_a_pace_reports_none() -> None:
     book = PaceMonitor("sends", _Watched(A).state)
 
     book.check()
@@ -666,7 +666,7 @@ def _pace(state: State, pace: Pace) -> Pacer:
     return pacer
 
 
-def test_a_partition_that_is_full_for_a_while_is_told_once_and_so_is_its_end() -> None:
+def test_a_partition_that_is_full_for_a_while_is_reported_once_and_so_is_its_end() -> None:
     """One record that is settled makes room for a moment: that is not the end."""
     watched = _Watched(A, B)
     flow = watched.state.flow

@@ -207,7 +207,7 @@ SERVICES = sorted({kind.logger.name for kind in (Connector, StreamService, Redri
 
 
 @pytest.mark.parametrize("name", ["httpx", "aiohttp.access", "faust.app", "asyncio", *SERVICES])
-def test_libraries_are_heard_from_warning_on(name: str, stream: io.StringIO) -> None:
+def test_libraries_are_logged_from_warning_on(name: str, stream: io.StringIO) -> None:
     logging.getLogger(name).info("chatter")
     logging.getLogger(name).warning("to %s", "+15551230101")
 
@@ -336,7 +336,7 @@ def test_the_level_changes_while_loggers_are_bound_already(
     assert logging.getLogger().level == logging.getLevelNamesMapping()[quiet.upper()]
 
 
-def test_a_change_of_level_is_told_while_it_is_heard() -> None:
+def test_a_change_of_level_is_logged_while_its_level_is_enabled() -> None:
     target = io.StringIO()
     configure_logging(LogSettings(level="warning", format="json"), stream=target)
 

@@ -161,7 +161,7 @@ def test_records_that_are_looked_at_are_spread_over_the_batch(most: int) -> None
     assert most == 1 or offsets[-1] >= 60
 
 
-def test_a_second_attempt_goes_on_in_the_same_trace(make: Any, exporter: InMemorySpanExporter) -> None:
+def test_a_second_attempt_continues_in_the_same_trace(make: Any, exporter: InMemorySpanExporter) -> None:
     traces, batch = make(), _batch(_chunk(1, traced=False))
     traces.begin(batch).end("server_error", status=503)
     piece = replace(batch, id="batch-2", attempts=1)

@@ -349,5 +349,5 @@ def test_a_server_that_repeats_the_key_does_not_have_it_written_anywhere(status:
 
 
 @pytest.mark.parametrize("page", [b"<html>Maintenance</html>", b"[]", b""])
-def test_a_page_in_its_place_is_told_from_the_platform(page: bytes) -> None:
+def test_a_page_in_its_place_is_distinguished_from_the_platform(page: bytes) -> None:
     assert talk(answer(page), lambda client, _: client.lists()).foreign

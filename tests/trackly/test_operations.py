@@ -608,7 +608,7 @@ def test_a_record_has_the_size_of_what_is_wire_of() -> None:
     check_requests(operation("contacts"), [with_null] * 3, prepared(operation("contacts"), [with_null] * 3))
 
 
-def test_where_a_value_is_not_utf8_is_told_by_the_bytes_that_came() -> None:
+def test_the_position_of_invalid_utf8_is_that_in_the_received_bytes() -> None:
     value = _with(b'"list_number":null,"x":"\xff"')
 
     found = verdict(operation("send"), value)

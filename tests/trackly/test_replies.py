@@ -83,7 +83,7 @@ def test_a_reply_that_takes_all_is_believed(name: str, status: int) -> None:
 
 
 @pytest.mark.parametrize("name", RECORDS)
-def test_errors_are_told_by_index_code_and_text(name: str) -> None:
+def test_errors_are_reported_by_index_code_and_text(name: str) -> None:
     reply = answer(said(2, 2, failure(3), {"index": 0, "code": "save_error", "error": "no"}, name=name), name=name)
 
     assert reply.unreadable is None
@@ -117,7 +117,7 @@ def test_fields_that_no_document_names_do_not_matter() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in RECORDS if name.startswith("history")])
-def test_failures_that_history_counts_but_does_not_list_are_told(name: str) -> None:
+def test_failures_that_history_counts_but_does_not_list_are_reported(name: str) -> None:
     reply = answer(said(1, 3, failure(2), name=name), name=name)
 
     assert (reply.unreadable, len(reply.errors), reply.unnamed) == (None, 1, 2)
@@ -336,13 +336,15 @@ def test_a_single_reply_that_does_not_say_so_settles_nothing(body: bytes | dict[
         (b'{"x":' + b"[" * 100_000, None, '{"x":' + "[" * (MAX_TEXT - 5)),
     ],
 )
-def test_a_failure_is_told_with_its_code_and_text(body: bytes | dict[str, Any], code: str | None, text: str) -> None:
+def test_a_failure_is_reported_with_its_code_and_text(
+    body: bytes | dict[str, Any], code: str | None, text: str
+) -> None:
     foreign = isinstance(body, bytes)  # all of those above that are no JSON object
     for status in (199, 300, 400, 500):
         assert answer(body, status=status) == Reply("answered", status=status, code=code, text=text, foreign=foreign)
 
 
-def test_a_failure_in_json_that_is_not_utf8_where_nobody_looks_is_told_as_well() -> None:
+def test_a_failure_in_json_that_is_not_utf8_where_nobody_looks_is_reported_as_well() -> None:
     reply = answer(b'{"x":"\xff"}', status=500)
 
     assert (reply.text, reply.foreign) == ('{"x":"\ufffd"}', False)
@@ -354,7 +356,7 @@ def test_a_text_that_says_nothing_is_not_told_in_place_of_the_whole_answer() -> 
     assert answer(body, status=400).text == json.dumps(body)
 
 
-def test_an_empty_text_gives_way_to_the_next_one() -> None:
+def test_an_empty_text_is_replaced_by_the_next_one() -> None:
     assert answer({"error": "", "message": "told otherwise"}, status=400).text == "told otherwise"
 
 
@@ -410,7 +412,7 @@ def test_a_list_or_count_of_nothing_may_be_null() -> None:
     assert reply == Reply("answered", status=200)
 
 
-def test_what_the_platform_says_is_cut() -> None:
+def test_texts_of_the_platform_are_truncated() -> None:
     """It goes into headers and logs, whoever answers in the platform's place."""
     long = "x" * 100_000
     whole = answer({"error": long, "code": long}, status=400)
@@ -486,7 +488,7 @@ def test_nothing_large_is_made_of_what_is_no_word_of_the_platform(status: int, b
         ("Wed, 21 Oct 2015 07:28:30 +9999999", None),
     ],
 )
-def test_a_wait_is_told_in_seconds_or_by_a_date(value: str | None, secs: float | None) -> None:
+def test_a_wait_is_reported_in_seconds_or_by_a_date(value: str | None, secs: float | None) -> None:
     assert parse_retry_after(value, NOW) == secs
 
 
@@ -501,7 +503,7 @@ def in_new_york(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("in_new_york")
 @pytest.mark.parametrize("zone", ["", " -0000", " GMT"])
-def test_a_date_without_a_zone_is_not_told_by_the_clock_on_our_wall(zone: str) -> None:
+def test_a_date_without_a_zone_is_not_read_in_local_time(zone: str) -> None:
     assert parse_retry_after(f"Wed, 21 Oct 2015 07:28:30{zone}", NOW) == 30.0
 
 

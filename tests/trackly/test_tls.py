@@ -182,7 +182,7 @@ def test_a_client_without_the_certificate_that_is_asked_for_is_held(
     assert held(against(refuse, tls, authority))
 
 
-def test_a_client_with_the_certificate_that_is_asked_for_is_let_in(authority: Authority, tmp_path: Path) -> None:
+def test_a_client_with_the_certificate_that_is_asked_for_is_admitted(authority: Authority, tmp_path: Path) -> None:
     tls = authority.serving("127.0.0.1")
     tls.verify_mode = ssl.CERT_REQUIRED
     authority.ca.configure_trust(tls)

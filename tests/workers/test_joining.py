@@ -32,7 +32,7 @@ def _hold(since: float) -> dict[str, Any]:
     return {"reason": "outage", "since": since}
 
 
-def test_paces_of_workers_are_shares_of_one_and_their_lists_say_whose_they_are() -> None:
+def test_paces_of_workers_are_shares_of_one_and_their_lists_name_the_worker() -> None:
     def pace(share: float, waiting: int, secs: float) -> dict[str, Any]:
         lists = [{"list": "+1***4567", "waiting_records": waiting, "backlog_secs": secs}]
         return {"share": share, "waiting_records": waiting, "backlog_secs": secs, "lists_waiting": 1, "lists": lists}
@@ -62,7 +62,7 @@ def test_counts_are_sums_and_what_belongs_to_a_worker_names_it() -> None:
     assert joined["partitions"] == {"t:0": {"read": 4, "worker": 0}, "t:1": {"read": 9, "worker": 1}}
 
 
-def test_the_oldest_record_and_the_newest_progress_of_all_workers_are_told() -> None:
+def test_the_oldest_record_and_the_newest_progress_of_all_workers_are_reported() -> None:
     one = _stream(oldest_unsettled_secs=3.0, progress_at=100.0, open_doubt=4)
     two = _stream(oldest_unsettled_secs=9.0, progress_at=50.0, open_doubt=1)
 
@@ -72,13 +72,15 @@ def test_the_oldest_record_and_the_newest_progress_of_all_workers_are_told() -> 
 
 
 @pytest.mark.parametrize(("limits", "joined"), [((None, None), None), ((64, None), 64), ((64, 8), 8)])
-def test_of_what_batches_may_hold_the_least_is_told(limits: tuple[int | None, int | None], joined: int | None) -> None:
+def test_of_what_batches_may_hold_the_least_is_reported(
+    limits: tuple[int | None, int | None], joined: int | None
+) -> None:
     [found] = joined_streams(_heard(*(_stream(largest_batch=limit) for limit in limits)))
 
     assert found["largest_batch"] == joined
 
 
-def test_the_state_that_most_needs_to_be_seen_is_told_and_holds_name_their_worker() -> None:
+def test_the_state_that_most_needs_to_be_seen_is_reported_and_holds_name_their_worker() -> None:
     one = _stream(state="on_hold", hold=_hold(9.0), holds=[_hold(9.0)], lag=None)
     two = _stream(state="on_hold", hold=_hold(8.0), holds=[_hold(8.0)], concurrency_moved="trouble")
     three = _stream(state="failed", error="a bug")
@@ -133,11 +135,11 @@ def test_a_partition_is_not_held_when_no_worker_holds_it() -> None:
     assert (status, body["not_held"], body["ended"]) == (200, ["t:9"], [{"reason": "r", "worker": 0}])
 
 
-def test_what_one_worker_needs_to_be_told_is_needed_of_all() -> None:
+def test_what_one_worker_needs_is_required_for_all() -> None:
     assert joined_resumed([_told(0), _told(1, 409, undecided=[{"reason": "in_doubt"}])])[0] == 409
 
 
-def test_a_refusal_of_all_is_told_once_and_that_of_one_with_its_name() -> None:
+def test_a_refusal_of_all_is_reported_once_and_that_of_one_with_its_name() -> None:
     wrong = [Heard(n, "running", 401, {"problem": "the token is wrong"}) for n in range(2)]
     draining = Heard(1, "running", 409, {"problem": "the stream is draining"})
 
@@ -149,7 +151,7 @@ def test_a_refusal_of_all_is_told_once_and_that_of_one_with_its_name() -> None:
     assert (status, body["problem"]) == (503, "worker 1 was not told, it is restarting; say it again")
 
 
-def test_metrics_of_workers_stand_in_one_family_each_with_a_label_for_whose_they_are() -> None:
+def test_metrics_of_workers_are_in_one_family_each_with_a_label_for_the_worker() -> None:
     text = (
         "# HELP trackly_queued_total Taken.\n# TYPE trackly_queued_total counter\n"
         'trackly_queued_total{stream="sends"} %s\n'
@@ -188,7 +190,7 @@ def test_what_was_joined_can_be_joined_again() -> None:
     assert [hold["worker"] for hold in again["holds"]] == ["here/0", "here/1"]
 
 
-def test_a_pause_is_told_of_each_worker() -> None:
+def test_a_pause_is_reported_of_each_worker() -> None:
     body = {"stream": "sends", "ended": [], "probed": [], "undecided": [], "not_held": []}
     heard = [Heard(n, "running", 200, {**body, "paused": [{"reason": "paused", "partition": None}]}) for n in range(2)]
 

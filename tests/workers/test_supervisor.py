@@ -93,7 +93,7 @@ sys.exit(1)
 """The first to come has the log's level switched and dies; the second writes into the mark what it was told."""
 
 
-def test_a_worker_that_starts_after_the_log_was_switched_is_told(
+def test_a_worker_that_starts_after_the_log_was_switched_gets_the_level(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the next signal would switch it the other way than the others."""

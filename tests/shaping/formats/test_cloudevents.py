@@ -143,7 +143,7 @@ def test_a_record_without_a_value_is_a_tombstone_in_either_mode() -> None:
         (b"[" * 100_000, None, "not_json"),
     ],
 )
-def test_what_is_no_event_is_a_dead_letter_and_the_others_go_on(
+def test_what_is_no_event_is_a_dead_letter_and_the_others_continue(
     value: bytes, headers: Headers | None, reason: str
 ) -> None:
     good = _structured(data=EVENT)

@@ -655,7 +655,7 @@ def _avro(schema: str, *events: Any) -> list[bytes]:
         (frame(4, b"\x80\x80\x80\x80\x80\x40\0"), "schema_unusable"),
     ],
 )
-def test_a_bad_value_is_a_dead_letter_and_the_others_go_on(value: bytes, reason: str, tiny: TinyRegistry) -> None:
+def test_a_bad_value_is_a_dead_letter_and_the_others_continue(value: bytes, reason: str, tiny: TinyRegistry) -> None:
     tiny.add(1, SMS)
     tiny.add(2, '{"type": "record", "name": "Broken"')
     tiny.add(3, '{"type": "nonsense"}')
@@ -669,7 +669,7 @@ def test_a_bad_value_is_a_dead_letter_and_the_others_go_on(value: bytes, reason:
     assert decoded.values[0] == decoded.values[3] == EVENT
 
 
-def test_an_id_of_eight_bytes_is_told_with_what_the_producer_can_do_about_it(tiny: TinyRegistry) -> None:
+def test_an_id_of_eight_bytes_is_reported_with_what_the_producer_can_do_about_it(tiny: TinyRegistry) -> None:
     """As the first four of them are 0, it reads as an id that no registry gives."""
     [good] = _avro(SMS, {**EVENT, "list_number": None})
     tiny.add(7, SMS)
@@ -681,7 +681,7 @@ def test_an_id_of_eight_bytes_is_told_with_what_the_producer_can_do_about_it(tin
     assert "apicurio.registry.as-confluent" in decoded.bad[0].text
 
 
-def test_an_id_in_apicurios_own_header_is_told_with_what_the_producer_can_do_about_it(tiny: TinyRegistry) -> None:
+def test_an_id_in_apicurios_own_header_is_reported_with_what_the_producer_can_do_about_it(tiny: TinyRegistry) -> None:
     [good] = _avro(SMS, {**EVENT, "list_number": None})
     headers: list[Headers | None] = [[("apicurio.value.globalId", (7).to_bytes(8))], [("other", b"7")]]
 
@@ -793,7 +793,7 @@ def test_a_reference_that_no_file_can_be_named_after_is_not_the_machines_fault(
     assert reasons(decode(PROTOBUF, registry(tiny.url), [frame(1, b"\0")])) == {0: "schema_unusable"}
 
 
-def test_what_does_not_compile_is_told_without_a_folder_of_this_machine(tiny: TinyRegistry) -> None:
+def test_what_does_not_compile_is_reported_without_a_folder_of_this_machine(tiny: TinyRegistry) -> None:
     tiny.add(1, 'syntax = "proto3"; import "nowhere.proto";', "PROTOBUF")
 
     text = decode(PROTOBUF, registry(tiny.url), [frame(1, b"\0")]).bad[0].text
@@ -898,7 +898,7 @@ def test_without_validation_json_is_taken_out_of_its_frame_and_nobody_asked() ->
 
 
 @pytest.mark.parametrize(("number", "reason"), [(7, "not_json"), (200, "not_utf8")])
-def test_without_validation_an_id_of_eight_bytes_is_told_as_well(number: int, reason: str) -> None:
+def test_without_validation_an_id_of_eight_bytes_is_reported_as_well(number: int, reason: str) -> None:
     """Nobody is asked for schema 0: what is read as JSON begins with the other half of the id."""
     unchecked = FormatSettings(type="json_schema", validation=False)
 

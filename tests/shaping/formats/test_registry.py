@@ -214,7 +214,7 @@ def test_a_reference_that_was_deleted_since_is_drawn_in_as_the_schema_itself_is(
     assert (decoded.values, decoded.bad) == ([{"i": {"n": 5}}], {})
 
 
-def test_references_that_go_in_circles_come_to_an_end(tiny: TinyRegistry, asking: SchemaRegistry) -> None:
+def test_references_that_go_in_circles_end(tiny: TinyRegistry, asking: SchemaRegistry) -> None:
     again = [{"name": "A", "subject": "a", "version": 1}]
     tiny.schemas["subjects/a/versions/1"] = {"schema": "{}", "references": again}
     tiny.add(2, "{}", references=again)
@@ -247,7 +247,7 @@ def test_references_that_are_none_concern_the_records_of_their_schema_alone(
     ],
     ids=["basic", "bearer"],
 )
-def test_who_is_known_is_let_in_and_who_is_not_holds(
+def test_valid_credentials_are_accepted_and_others_hold_the_stream(
     username: str | None, secrets: RegistrySecrets, header: str, make_registry: MakeRegistry
 ) -> None:
     tiny = make_registry(authorization=header)
