@@ -168,7 +168,7 @@ class State:
 
         If records go to very many lists, each list has a batch of its own, and windows pass faster than requests are
         answered: measured with 1,000 lists, it is 1.7 times as fast to let batches fill up meanwhile. Ready batches may
-        be unable to start because of their partitions; even then at least one batch closes at a time.
+        be unable to start because of their partitions; then at least one batch closes at a time.
         """
         lots = self.admission.lots
         due = self.admission.due(now=at, may_start=self.may_start_more(at), at_most=self._room(at))
@@ -182,7 +182,8 @@ class State:
         self.queue(self.admission.settled(settled, now=at, at_most=self._room(at)))
 
     def _room(self, at: float) -> int:
-        return max(self.limit.limit - len(self.flow.ready), min(self.slots(at), 1))
+        more = self.slots(at) - self.flow.queue.startable  # what is ready and may start takes the slots first
+        return max(self.limit.limit - len(self.flow.ready), min(more, 1), 0)
 
     def settle(self, item: Finished) -> None:
         """Queue the results of records that belong to no active batch; the storm guard may hold them back."""

@@ -63,8 +63,20 @@ def test_what_is_ready_and_cannot_start_does_not_keep_others_from_it() -> None:
     """A partition without room for more in flight keeps its batches ready; others' must get past them."""
     state = _filled(lists=100)
     _close(state)
+    ready = list(state.flow.ready)
+    state.flow.ready.clear()
+    state.flow.queue.crowd_out(ready)
 
     assert [_close(state), _close(state)] == [1, 1]
+
+
+def test_what_is_ready_and_may_start_keeps_others_open_so_that_they_fill_up() -> None:
+    """Otherwise each free slot starts one small batch and closes another, and requests stay small for good."""
+    state = _filled(lists=100)
+    _close(state)
+
+    assert len(state.flow.ready) == state.limit.limit
+    assert _close(state) == 0
 
 
 def test_nothing_more_becomes_ready_while_nothing_may_start() -> None:
