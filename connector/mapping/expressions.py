@@ -89,6 +89,8 @@ def refuse_strangers(names: Iterable[str], text: str, known: Sequence[str] = ROO
             hint = f"did you mean {near[0]}?"
         elif name in _WORDS:
             hint = f"in backticks it is no field: `{name}`"
+        elif re.search(rf"\w-{re.escape(name)}\b", text):
+            hint = "a name with a hyphen stands in brackets, as in value['e-mail']"
         elif text[:offset].endswith('"'):
             hint = "text stands in '...', and in double quotes the name of a field"
         else:

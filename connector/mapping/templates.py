@@ -104,7 +104,16 @@ class _Missing(Undefined):
 
 
 class _NodeChecks(NodeTransformer):
-    """Adds our own limits where Jinja's code has none: to what loops iterate over, and where texts are concatenated."""
+    """Adds our own limits where Jinja's code has none: to what loops iterate over, and where texts are concatenated.
+
+    Fields in brackets that the template itself names become like those after dots, so that errors may name them.
+    """
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        if isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
+            return nodes.Getattr(node.node, node.arg.value, node.ctx, lineno=node.lineno)
+        return node
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 (named after the node)
         self.generic_visit(node)

@@ -68,6 +68,8 @@ def test_what_a_template_prints(text: str, expected: str) -> None:
     [
         ("{{ value.customer.last_name }}", "`last_name` is not there"),
         ("{{ value.nobody.at.all }}", "`nobody` is not there"),
+        ("{{ value['order#'] }}", "`order#` is not there"),
+        ("{{ value[value.customer.first_name] }}", "a field is not there"),
         ("{{ value.customer.nick }}", "would print null"),
         ("{{ value.customer }}", "would print an object"),
         ("{{ value.numbers }}", "would print a list"),
@@ -138,6 +140,7 @@ def test_a_template_that_would_run_on_or_grow_ends_soon(text: str) -> None:
         ("{{ value.x | limited_rounds }}", "no filter `limited_rounds`"),
         ("{{ value.x is callable }}", "no test `callable`"),
         ("{{ vlaue.x }}", "did you mean value?"),
+        ("{{ value.first-name }}", r"a name with a hyphen stands in brackets, as in value\['e-mail'\]"),
         ("{{ self }}", "`self`, which does not exist"),
         ("{{ value.x ", "is not a template: unexpected end"),
         ("{{ value.x | curency('USD') }}", "did you mean currency?"),
