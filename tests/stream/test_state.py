@@ -65,7 +65,7 @@ def test_what_is_ready_and_cannot_start_does_not_keep_others_from_it() -> None:
     _close(state)
     ready = list(state.flow.ready)
     state.flow.ready.clear()
-    state.flow.queue.crowd_out(ready)
+    state.flow.queue.defer(ready)
 
     assert [_close(state), _close(state)] == [1, 1]
 
