@@ -62,7 +62,7 @@ LaneChunk = tuple[str | None, Chunk]
 
 
 @dataclass(slots=True)
-class _KeyState:
+class _PartitionQueues:
     """One partition under one assignment. A key with waiting records is always busy."""
 
     epoch: int
@@ -77,7 +77,7 @@ class KeyQueues:
     """Lets the records of each key go one after another. Records without a key never wait."""
 
     def __init__(self) -> None:
-        self._states: dict[Partition, _KeyState] = {}
+        self._states: dict[Partition, _PartitionQueues] = {}
         self.waiting_bytes = 0
 
     @property
@@ -134,19 +134,19 @@ class KeyQueues:
             if not wanted(Chunk(partition, state.epoch, (), [])):
                 self._forget(partition)
 
-    def _state_of(self, chunk: Chunk) -> _KeyState:
+    def _state_of(self, chunk: Chunk) -> _PartitionQueues:
         state = self._states.get(chunk.partition)
         if state is not None and state.epoch != chunk.epoch:
             self._forget(chunk.partition)
             state = None
         if state is None:
-            state = self._states[chunk.partition] = _KeyState(chunk.epoch)
+            state = self._states[chunk.partition] = _PartitionQueues(chunk.epoch)
         return state
 
     def _forget(self, partition: Partition) -> None:
         self.waiting_bytes -= self._states.pop(partition).bytes
 
-    def _part(self, state: _KeyState, lanes: Sequence[LaneChunk], go: set[int], now: float) -> list[LaneChunk]:
+    def _part(self, state: _PartitionQueues, lanes: Sequence[LaneChunk], go: set[int], now: float) -> list[LaneChunk]:
         """Return the records at the indices `go`, which run over all lanes. The others become rows, in offset order."""
         admitted: list[LaneChunk] = []
         rows: list[_Row] = []
@@ -168,7 +168,7 @@ class KeyQueues:
         deque(map(list.append, places, rows), maxlen=0)  # runs entirely in C
         return admitted
 
-    def _next(self, partition: Partition, state: _KeyState, freed: set[bytes | None]) -> list[Released]:
+    def _next(self, partition: Partition, state: _PartitionQueues, freed: set[bytes | None]) -> list[Released]:
         """Free the keys for which nothing waits, and take the first waiting record of each of the others."""
         waiting = state.waiting
         next_keys = waiting.keys() & freed
@@ -191,7 +191,7 @@ class KeyQueues:
         self._add_bytes(state, -sum(map(_bytes, groups.values())))
         return released
 
-    def _add_bytes(self, state: _KeyState, size: int) -> None:
+    def _add_bytes(self, state: _PartitionQueues, size: int) -> None:
         state.bytes += size
         self.waiting_bytes += size
 

@@ -223,16 +223,16 @@ class TransactionalPublisher(Publisher):
 
     def _reason(self, error: KafkaTroubleError) -> KafkaTroubleError:
         """Return why the transaction failed, if a call only says that it did."""
-        if error.code == "_STATE" and (kept := self._fatal_error()) is not None and kept.txn_requires_abort():
+        if error.code == "_STATE" and (kept := self._remembered_error()) is not None and kept.txn_requires_abort():
             return translate(KafkaException(kept))
         return super()._reason(error)
 
     def _end(self) -> KafkaTroubleError:
         """Return why the producer cannot continue."""
-        kept = self._fatal_error()
+        kept = self._remembered_error()
         return FatalError(kept) if kept is not None and kept.fatal() else super()._end()
 
-    def _fatal_error(self) -> KafkaError | None:
+    def _remembered_error(self) -> KafkaError | None:
         """Return the cause of failure that librdkafka remembers.
 
         It is the error of `begin_transaction`, which is not allowed before an abort or after a fatal error.

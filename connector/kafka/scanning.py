@@ -80,11 +80,11 @@ class Scanner:
         self._config = {**config, "error_cb": lambda _: None}
         self._consumer = Consumer(self._config)
         self._timeout = timeout_secs
-        self._has_left_group = False
+        self._has_abandoned_call = False
 
     def close(self) -> None:
         """Close the connections, unless a query was abandoned and is still running: that ends with the process."""
-        if not self._has_left_group:
+        if not self._has_abandoned_call:
             self._consumer.close()
 
     def partitions(self, topic: str) -> int | None:
@@ -95,7 +95,7 @@ class Scanner:
         try:
             found = first_answer(self._timeout, self._consumer.list_topics, topic, self._timeout).topics[topic]
         except KeyboardInterrupt:
-            self._has_left_group = True
+            self._has_abandoned_call = True
             raise
         except KafkaException as error:
             raise translate(error, f"asking for topic {topic}") from error

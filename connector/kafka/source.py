@@ -227,8 +227,8 @@ class Source:
         self._pending_seeks: dict[Partition, _PendingSeek] = {}
         self._leader_epochs: dict[Partition, int] = {}
         """Of the last record that was read of a partition, or of the commit at which it began."""
-        self._read_before: dict[Partition, tuple[int, int]] = {}
-        """The offset up to which a partition was read before it began, and the epoch of what was read."""
+        self._read_before: dict[Partition, int] = {}
+        """The offset up to which a partition was read before it began; until it is passed, its epoch stays."""
         self._paused: set[Partition] = set()
         self._active_at = time.monotonic()
         """When it last returned records or was checked for reachability, or until when a broker throttles it."""
@@ -316,12 +316,12 @@ class Source:
 
         They have a later epoch than what was read. Brokers check only the offset at which a partition begins.
         """
-        end, leader_epoch = self._read_before.get(partition, (0, NO_EPOCH))
+        end, leader_epoch = self._read_before.get(partition, 0), self._leader_epochs.get(partition, NO_EPOCH)
         if leader_epoch == NO_EPOCH or _offset(run[0]) >= end:
             return run
         for at, message in enumerate(run):
             if _offset(message) < end and _known(message.leader_epoch()) > leader_epoch:
-                self._read_before[partition] = sys.maxsize, leader_epoch  # nothing more of it, until it begins again
+                self._read_before[partition] = sys.maxsize  # nothing more of it, until it begins again
                 self.pause([partition])
                 read.missing.append(partition)
                 read.truncated.setdefault(partition, _offset(message))
@@ -330,7 +330,7 @@ class Source:
 
     def _note_epoch(self, partition: Partition, last: int, leader_epoch: int | None) -> None:
         """Note the epoch of the last offset that was read, unless later ones were read before it began."""
-        if leader_epoch is not None and last + 1 >= self._read_before.get(partition, (0, NO_EPOCH))[0]:
+        if leader_epoch is not None and last + 1 >= self._read_before.get(partition, 0):
             self._leader_epochs[partition] = leader_epoch
 
     def _sort_error(self, read: Read, message: Message, error: KafkaError) -> None:
@@ -361,7 +361,7 @@ class Source:
             return False
         self._paused.discard(partition)
         self._leader_epochs[partition] = leader_epoch
-        self._read_before[partition] = read_to, leader_epoch
+        self._read_before[partition] = read_to
         self._pending_seeks[partition] = _PendingSeek(position, time.monotonic() + SEEK_RETRY_SECS, SEEK_RETRY_SECS)
         return True
 
@@ -553,7 +553,7 @@ class Source:
 
     @contextmanager
     def _asking(self) -> Iterator[Consumer]:
-        """Borrow the consumer for a call, and translate its errors."""
+        """Lease the consumer for a call, and translate its errors."""
         with self._shared.leased() as consumer:
             try:
                 yield consumer

@@ -139,7 +139,7 @@ class Reader:
         """Records that were listed as in flight when their partitions were released, since the last assignment: for the
         next owner they are in doubt, answered or not."""
         self._identities = Identities(ask_ids)
-        self._met_anew: set[TopicId] = set()
+        self._renewed_for: set[TopicId] = set()
         """Recreated topics for which the consumer was replaced, or is to be."""
         self._is_outdated = False
         """Whether the consumer knows a topic that was recreated since, and is to be replaced."""
@@ -592,8 +592,8 @@ class Reader:
         topic = found.topic
         if topic is None or not self._identities.was_replaced(found.partition.topic, topic):
             return False
-        self._is_outdated |= topic not in self._met_anew
-        self._met_anew.add(topic)
+        self._is_outdated |= topic not in self._renewed_for
+        self._renewed_for.add(topic)
         return self._is_outdated
 
     def _take_over(self, found: Beginning, mine: _Assigned) -> None:
