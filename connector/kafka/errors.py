@@ -7,6 +7,13 @@ from confluent_kafka import KafkaError, KafkaException
 
 _T = TypeVar("_T")
 
+UNTIL_GIVEN_UP_SECS = 3600.0
+"""Timeout for librdkafka of what a group's coordinator is asked: its maximum, so that `answer` ends the wait.
+
+librdkafka (2.15) releases a request twice that it timed out itself before it found the coordinator, once it does find
+it: the process is aborted by an assertion (librdkafka's issue 4605).
+"""
+
 _AUTHORIZATION = frozenset(
     {
         KafkaError.TOPIC_AUTHORIZATION_FAILED,

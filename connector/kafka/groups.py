@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 
 from connector.core.chunks import Partition
 from connector.kafka.configs import Config
-from connector.kafka.errors import KafkaTroubleError, answer, translate
+from connector.kafka.errors import UNTIL_GIVEN_UP_SECS, KafkaTroubleError, answer, translate
 from connector.kafka.topics import partitions_of
 
 _REBALANCE_SECS = 10.0
@@ -29,9 +29,9 @@ class Member:
 def members(config: Config, group: str, timeout_secs: float) -> list[Member]:
     """Return the members of a group, none for a group that does not exist. Raises `KafkaTroubleError`."""
     admin = AdminClient(cast("Any", config))
-    future = admin.describe_consumer_groups([group], request_timeout=timeout_secs)[group]
+    future = admin.describe_consumer_groups([group], request_timeout=UNTIL_GIVEN_UP_SECS)[group]
     try:
-        described = answer(future, timeout_secs + 1, f"asking who is in group {group}")
+        described = answer(future, timeout_secs, f"asking who is in group {group}")
     except KafkaTroubleError as trouble:
         if trouble.code == "GROUP_ID_NOT_FOUND":
             return []
@@ -48,9 +48,9 @@ def set_offsets(config: Config, group: str, offsets: Mapping[Partition, tuple[in
     positions = [TopicPartition(*partition, offset, metadata) for partition, (offset, metadata) in offsets.items()]
     admin = AdminClient(cast("Any", config))
     asked = admin.alter_consumer_group_offsets(
-        [ConsumerGroupTopicPartitions(group, positions)], request_timeout=timeout_secs
+        [ConsumerGroupTopicPartitions(group, positions)], request_timeout=UNTIL_GIVEN_UP_SECS
     )
-    for position in answer(asked[group], timeout_secs + 1, doing).topic_partitions or ():
+    for position in answer(asked[group], timeout_secs, doing).topic_partitions or ():
         if position.error is not None:
             raise translate(KafkaException(position.error), f"{doing}, {position.topic}:{position.partition}")
 
@@ -75,9 +75,7 @@ class Group:
         A static member that comes back is assigned what it had, without a rebalance: partitions of a topic that it no
         longer subscribes to count as not read. Raises `KafkaTroubleError`.
         """
-        # Not `describe_consumer_groups`: while a coordinator does not answer, librdkafka 2.15 may abort the process (an
-        # assertion in `rd_kafka_enq_once_del_source_return`), and this query runs for as long as we do.
-        try:
+        try:  # not by `describe_consumer_groups`, which does not tell what members subscribe to
             groups = self._admin.list_groups(self._group, timeout=self._timeout_secs)
             if [group.state for group in groups] != ["Stable"]:
                 return frozenset()

@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from connector.kafka.configs import Config
-from connector.kafka.errors import KafkaTroubleError, answer, translate
+from connector.kafka.errors import UNTIL_GIVEN_UP_SECS, KafkaTroubleError, answer, translate
 
 _ANSWER_SECS, _RETRY_SECS = 0.5, 0.1
 
@@ -80,9 +80,9 @@ class Permissions:
         try:
             self._await_coordinator(name)
             future = self._admin.describe_consumer_groups(
-                [name], include_authorized_operations=True, request_timeout=self._timeout
+                [name], include_authorized_operations=True, request_timeout=UNTIL_GIVEN_UP_SECS
             )[name]
-            described = answer(future, self._timeout + 1, f"asking what is allowed on group {name}")
+            described = answer(future, self._timeout, f"asking what is allowed on group {name}")
         except KafkaTroubleError as trouble:
             if trouble.unauthorized:
                 return NOTHING
@@ -108,8 +108,8 @@ class Permissions:
     def _await_coordinator(self, group: str) -> None:
         """Return once a group's coordinator answers, which takes some seconds in a new cluster.
 
-        An admin call waits for it as long as it may, and may abort the process at its timeout (see `groups.py`); a
-        consumer's query for commits can be repeated.
+        An admin call may wait for its whole timeout then, though the coordinator is there; a consumer's query for
+        commits can be repeated.
         """
         consumer = Consumer({**self._config, "group.id": group, "enable.auto.commit": False})
         deadline = time.monotonic() + self._timeout

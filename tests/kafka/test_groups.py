@@ -1,6 +1,8 @@
 """Members of a group and unowned partitions: with a broker that answers, and one that does not."""
 
 import socket
+import subprocess
+import sys
 import time
 import warnings
 from types import SimpleNamespace
@@ -18,6 +20,31 @@ from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Topics
 from connector.kafka.errors import RetriableError
 from connector.kafka.groups import Group, assigned, members, subscribed
+from tests.kit.proxy import Proxy
+
+_QUERIES = (
+    "groups.members(config, 'somebody', 0.5)",
+    "groups.set_offsets(config, 'somebody', {Partition('topic', 0): (1, '')}, 0.5)",
+    "Permissions(config, 0.5).group('somebody')",
+)
+_PROGRAM = """
+import sys
+
+from connector.core.chunks import Partition
+from connector.kafka import groups
+from connector.kafka.errors import KafkaTroubleError
+from connector.kafka.permissions import Permissions
+
+config = {"bootstrap.servers": sys.argv[1], "log_level": 0}
+kept = []  # and by the traceback, the client as well
+for query in sys.argv[2:]:
+    try:
+        exec(query)
+    except KafkaTroubleError as trouble:
+        kept.append(trouble)
+        print(trouble.code, flush=True)
+sys.stdin.read()
+"""
 
 
 def test_a_broker_that_does_not_answer_is_trouble_that_may_pass() -> None:
@@ -30,6 +57,28 @@ def test_a_broker_that_does_not_answer_is_trouble_that_may_pass() -> None:
 
     assert (caught.value.code, caught.value.unreachable) == ("_TIMED_OUT", True)
     assert "asking who is in group somebody" in str(caught.value)
+
+
+def test_a_coordinator_that_is_found_after_the_timeout_does_not_abort_the_process(broker: BrokerHandle) -> None:
+    """At a worker's start, in a cluster that has just been created: librdkafka may release a request twice."""
+    with Proxy() as proxy:
+        proxy.target = int(broker.bootstrap_servers.rpartition(":")[2])
+        proxy.trouble("silence")
+        with subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, proxy.address, *_QUERIES],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as asking:
+            assert asking.stdout is not None
+            codes = [asking.stdout.readline().strip() for _ in _QUERIES]
+            proxy.trouble(None)
+            time.sleep(3)  # the clients connect again within a second
+            _, said = asking.communicate("", timeout=60)
+
+    assert codes == ["_TIMED_OUT"] * len(_QUERIES)
+    assert (asking.returncode, said) == (0, "")
 
 
 def test_an_assignment_is_read_as_the_consumer_protocol_writes_it() -> None:
