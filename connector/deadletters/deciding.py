@@ -184,6 +184,7 @@ class Candidate(NamedTuple):
     partition: Partition
     offset: int
     failed_ms: int
+    """0 if unknown: a foreign one may have the timestamp of its record, by a clock that is wrong."""
     reason: str
     stream: str
     origin: Position
@@ -262,7 +263,7 @@ def survey(
                     Candidate(
                         chunk.partition,
                         letter.offset,
-                        letter.failed_ms,
+                        letter.failed_ms if stream else 0,
                         reason,
                         streams.setdefault(stream, stream),
                         (partitions.setdefault(source, source), offset),

@@ -45,6 +45,19 @@ def headers_of(
     return letter.headers
 
 
+def connect_headers(offset: int = 42) -> Headers:
+    """Return the headers that Kafka Connect gives a dead letter, beside those of the record."""
+    return [
+        ("__connect.errors.topic", b"orders"),
+        ("__connect.errors.partition", b"3"),
+        ("__connect.errors.offset", b"%d" % offset),
+        ("__connect.errors.connector.name", b"http-sink"),
+        ("__connect.errors.exception.class.name", b"org.apache.kafka.connect.errors.DataException"),
+        ("__connect.errors.exception.message", b"no schema"),
+        ("trace", b"abc"),
+    ]
+
+
 def letter(
     reason: str = "provider_error",
     *,

@@ -26,7 +26,7 @@ from connector.deadletters.working import Job, R, Spans
 from connector.demo.topics import Record, produce
 from connector.kafka.errors import KafkaTroubleError
 from tests.deadletters.conftest import Desk
-from tests.deadletters.making import headers_of, record
+from tests.deadletters.making import connect_headers, headers_of, record
 
 REASONS = [
     "not_sendable",
@@ -561,6 +561,28 @@ def test_a_redrive_knows_what_was_sent_again_by_a_machine_whose_clock_is_behind_
 
     assert first["written"] == {"redrive": 1}
     assert (second["would_redrive"], second["skipped"]) == (2, {"redriven": 1})
+
+
+def test_what_was_sent_again_is_known_also_where_dead_letters_have_the_time_of_a_producer_that_is_ahead(
+    desk: Desk,
+) -> None:
+    """Kafka Connect gives a dead letter the timestamp of its record."""
+    desk.put(Record(b"{}", None, [*connect_headers(offset)]) for offset in range(3))
+    desk.run("export", "--out", str(file := desk.folder / "dead.ndjson"))
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    ahead = [line | {"timestamp_ms": line["timestamp_ms"] + 50 * 60_000} for line in lines]
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in ahead))
+    desk.run("import", str(file), "--to", copy := desk.topics.create("connect"))
+    options = ("--topic", copy, "--to", f"{desk.names[0]}.redrive")
+    outcome = {"version": 1, "status": "queued", "stream": desk.names[0], "operation": "send"}
+    origin = {"origin": {"topic": "orders", "partition": 3, "offset": 2}, "topic": "x", "partition": 0, "offset": 0}
+    desk.topics.produce(desk.outcomes[0], [Record(json.dumps(outcome | origin).encode())])
+
+    first = desk.told("redrive", *options, "--yes")
+    second = desk.told("redrive", *options, "--name", "second", "--dry-run")
+
+    assert (first["written"], first["skipped"]) == ({"redrive": 2}, {"queued": 1})
+    assert (second["would_redrive"], second["skipped"]) == (0, {"redriven": 2, "queued": 1})
 
 
 def test_the_outcomes_of_a_stream_that_reads_the_target_tell_what_was_taken(desk: Desk) -> None:

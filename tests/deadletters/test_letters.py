@@ -9,17 +9,9 @@ from connector.core.records import DeadLetter
 from connector.deadletters.headers import parked_headers, redriven_fits, redriven_headers
 from connector.deadletters.letters import Facts, Letter, letters_of
 from connector.deadletters.selection import document_of
-from tests.deadletters.making import NOW_MS, headers_of, letter
+from tests.deadletters.making import NOW_MS, connect_headers, headers_of, letter
 
-CONNECT: Headers = [
-    ("__connect.errors.topic", b"orders"),
-    ("__connect.errors.partition", b"3"),
-    ("__connect.errors.offset", b"42"),
-    ("__connect.errors.connector.name", b"http-sink"),
-    ("__connect.errors.exception.class.name", b"org.apache.kafka.connect.errors.DataException"),
-    ("__connect.errors.exception.message", b"no schema"),
-    ("trace", b"abc"),
-]
+CONNECT = connect_headers()
 
 _names = st.text(max_size=6) | st.sampled_from(
     [name for name, _ in [*headers_of(), *CONNECT]] + ["trackly.redrives", "trackly.resent", "a\0b"]
