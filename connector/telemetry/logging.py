@@ -154,6 +154,17 @@ def say(text: str) -> None:
         sys.stderr.write(text)
 
 
+def _not_above_warning(record: logging.LogRecord) -> bool:
+    """Lower an error of the Kafka client library to a warning.
+
+    Whoever called it handles what failed, and reports an error if somebody has to act; an aborted transaction at a
+    rebalance, which the library logs as an error, needs nobody.
+    """
+    if record.levelno > logging.WARNING:
+        record.levelno, record.levelname = logging.WARNING, logging.getLevelName(logging.WARNING)
+    return logging.getLogger().isEnabledFor(logging.WARNING)
+
+
 class _Handler(logging.StreamHandler[TextIO]):
     """The handler of this module, recognised by its type when logging is configured again."""
 
@@ -207,6 +218,7 @@ def configure_logging(settings: LogSettings, *, stream: TextIO | None = None, wo
     for old in [known for known in root.handlers if isinstance(known, _Handler)]:
         root.removeHandler(old)
     root.addHandler(handler)
+    logging.getLogger("librdkafka").addFilter(_not_above_warning)
     _set_level(level)
     _Handler.asked_level = level
     logging.captureWarnings(capture=True)

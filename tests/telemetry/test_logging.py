@@ -214,6 +214,17 @@ def test_libraries_are_logged_from_warning_on(name: str, stream: io.StringIO) ->
     assert [(line["logger"], line["event"]) for line in _lines(stream)] == [(name, "to +1555***0101")]
 
 
+@pytest.mark.parametrize(("level", "expected"), [("warning", ["warning"]), ("error", [])])
+def test_errors_of_the_kafka_client_library_are_warnings(level: Any, expected: list[str]) -> None:
+    """An error means that somebody has to act; the library logs one for each transaction that a rebalance aborts."""
+    target = io.StringIO()
+    configure_logging(LogSettings(level=level, format="json"), stream=target)
+
+    logging.getLogger("librdkafka").error("TXNERR %s", "Current transaction failed (ILLEGAL_GENERATION)")
+
+    assert [line["level"] for line in _lines(target)] == expected
+
+
 def test_warnings_of_python_are_logged(stream: io.StringIO) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("always")
