@@ -89,7 +89,7 @@ class Pacer:
         self._expired_before = expired_before
         self.share = 1.0
         self.unread = 0
-        """Records of the assigned partitions that were not read yet."""
+        """Records of the assigned partitions that were not read when they were counted, less those that came since."""
         self.waiting_bytes = 0
         self._max_lot = max_lot
         self._lists: dict[str, _List] = {}
@@ -149,7 +149,9 @@ class Pacer:
             assert rate is not None
             released += self._take(there, _expired_first(there.queue, limit))
             while there.waiting and there.free_at <= now:
-                released += self._take(there, self._charge(there, rate, there.waiting, now))
+                lots = self._take(there, min(there.waiting, self.lot(rate)))
+                _charge(there, rate, sum(len(lot.chunk) for lot in lots) - _expired(lots, limit), now)
+                released += lots
             if not there.waiting:
                 del self._waiting[number]
         return released
@@ -196,11 +198,8 @@ class Pacer:
         there = self._lists.setdefault(number, _List())
         if there.waiting or there.free_at > now:
             return 0
-        return self._charge(there, rate, count, now)
-
-    def _charge(self, there: _List, rate: float, count: int, now: float) -> int:
         granted = min(count, self.lot(rate))
-        there.free_at = max(there.free_at, now - BURST_SECS) + granted / rate
+        _charge(there, rate, granted, now)
         return granted
 
     def _wait(self, number: str, lane: str | None, chunk: Chunk, now: float) -> None:
@@ -227,8 +226,10 @@ class Pacer:
 
     def _note_seen(self, counts: Mapping[str, int], now: float) -> None:
         """Count records by list; lists that no longer occur, with nothing waiting or charged, are forgotten in time."""
+        total = sum(counts.values())
+        self.unread = max(self.unread - total, 0)
         self._seen.update(counts)
-        self._seen_in_all += sum(counts.values())
+        self._seen_in_all += total
         if self._seen_in_all > MAX_SEEN:
             self._seen = Counter({number: count // 2 for number, count in self._seen.items() if count > 1})
             self._seen_in_all = self._seen.total()
@@ -239,12 +240,21 @@ class Pacer:
             }
 
 
+def _charge(there: _List, rate: float, count: int, now: float) -> None:
+    there.free_at = max(there.free_at, now - BURST_SECS) + count / rate
+
+
 def _expired_first(queue: Iterable[Lot], limit: int | None) -> int:
     """Return how many records at the head of a queue are expired."""
     if limit is None:
         return 0
     stamps = chain.from_iterable(lot.chunk.timestamps or [limit] for lot in queue)
     return sum(1 for _ in takewhile(lambda stamp: is_older(stamp, limit), stamps))
+
+
+def _expired(lots: Iterable[Lot], limit: int | None) -> int:
+    """Return how many records are expired: a younger one, or one of a clock that is ahead, may come before them."""
+    return sum(len(lot.chunk.older_than(limit)) for lot in lots)
 
 
 def _bytes(chunk: Chunk) -> int:

@@ -64,6 +64,22 @@ def test_a_list_that_is_overrun_continues_with_what_is_not_too_old() -> None:
     assert pacer.waiting_records <= 20 * 61
 
 
+def test_a_record_that_never_expires_does_not_make_those_behind_it_use_the_pace() -> None:
+    """Its producer's clock may be ahead."""
+    now, ahead = 0.0, 3_600_000
+    pacer = Pacer(Pace(600), max_lot=50, expired_before=lambda: int((now - 60) * 1_000))
+    fresh = 0
+    for second in range(600):  # twice the pace, for ten minutes
+        now = float(second)
+        piece = of_lists(*[SLOW] * 20, start=20 * second)
+        piece.timestamps = [int(now * 1_000) + ahead, *[int(now * 1_000)] * 19]
+        gone = [pacer.admit(None, piece, now=now), *(lot.chunk for lot in pacer.release(now=now))]
+        stamps = [stamp for chunk in gone if chunk is not None for stamp in chunk.timestamps or ()]
+        fresh += sum(stamp >= (now - 60) * 1_000 for stamp in stamps)
+
+    assert fresh == pytest.approx(6_000, abs=60)
+
+
 def test_only_what_is_above_the_pace_of_its_list_waits() -> None:
     pacer = Pacer(PACE, max_lot=50)
     first = pacer.admit(None, of_lists(*[SLOW] * 60), now=0)
@@ -122,6 +138,16 @@ def test_time_in_which_nothing_could_start_does_not_end_in_a_flood() -> None:
     pacer.admit(SLOW, chunk(A, range(1_000)), now=0)
 
     assert len(offsets(*pacer.release(now=600.0))) <= 10 * BURST_SECS + 50
+
+
+def test_the_backlog_counts_a_record_once_that_was_read_since_the_unread_ones_were_counted() -> None:
+    pacer = Pacer(PACE, max_lot=50)
+    pacer.unread = 1_000
+
+    pacer.admit(None, of_lists(*[SLOW] * 1_000), now=0)
+
+    (backlog,) = pacer.backlogs(now=0)
+    assert backlog.secs == pytest.approx(100, abs=5)
 
 
 def test_the_backlog_counts_what_is_unread_as_what_was_read_of_late() -> None:
