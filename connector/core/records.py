@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import repeat
 from typing import Final, Protocol
 
 import msgspec
@@ -191,15 +192,22 @@ class ResultEncoder:
             at = stop
 
     def _mixed(self, item: Finished, chunk: Chunk, at: int) -> Outcomes:
-        kept = [i for i in range(len(chunk)) if item.verdicts.of(at + i).status != "dead_letter"]
+        """Return the outcomes of a chunk whose records differ in their verdicts.
+
+        All skipped records of a chunk may be exceptions; those with one verdict are built together.
+        """
+        each = list(map(item.verdicts.exceptions.get, range(at, at + len(chunk)), repeat(item.verdicts.default)))
         # Outcomes contain no values, so packed ones need not be cut.
-        rest = replace(chunk, values=[None] * len(chunk), wire=None).pick(kept)
-        lines = self._lines(item, rest, item.verdicts.default, at, kept)
-        for place, index in enumerate(kept):
-            verdict = item.verdicts.exceptions.get(at + index)
-            if verdict is not None:
-                lines[place] = self._lines(item, rest.slice(place, place + 1), verdict, at + index)[0]
-        return Outcomes(chunk.partition.number, lines, _keys(rest), rest.key_bytes)
+        bare = replace(chunk, values=[None] * len(chunk), wire=None)
+        lines: dict[int, str] = {}
+        for verdict in dict(zip(map(id, each), each, strict=True)).values():
+            if verdict.status != "dead_letter":
+                places = [place for place, own in enumerate(each) if own is verdict]
+                lines.update(zip(places, self._lines(item, bare.pick(places), verdict, at, places), strict=True))
+        kept = sorted(lines)
+        return Outcomes(
+            chunk.partition.number, list(map(lines.__getitem__, kept)), _keys(bare.pick(kept)), chunk.key_bytes
+        )
 
     def _lines(
         self, item: Finished, chunk: Chunk, verdict: Verdict, at: int, places: list[int] | None = None
