@@ -31,7 +31,7 @@ class GatePolicy:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Why a stream is paused: a bounded reason code, since when, and what ends it."""
+    """Why a stream is paused: a bounded reason code, since when (on the driver's clock), and what ends it."""
 
     reason: str
     since: float

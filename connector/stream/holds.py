@@ -95,12 +95,10 @@ def detail_of(seen: HoldSeen, secrets: Iterable[str] = ()) -> str:
 def status_of(seen: HoldSeen, *, base: str, secrets: Iterable[str] = (), docs_url: str | None = None) -> dict[str, Any]:
     """Return a hold as JSON-ready values."""
     hold = seen.hold
-    # Holds of the gate use the monotonic clock, which starts with the machine.
-    since = hold.since if hold.since > 1e9 else time.time() - (now() - hold.since)
     return {
         "reason": hold.reason,
         "partition": None if seen.partition is None else str(seen.partition),
-        "since": round(since, 3),
+        "since": round(time.time() - (now() - hold.since), 3),
         "detail": detail_of(seen, secrets),
         "ends": hold.ends,
         "commands": commands_for(seen, base),

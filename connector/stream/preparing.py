@@ -5,7 +5,6 @@ consumer may go without a poll. They are kept as they were read, and nothing ove
 is kept as well. If the cause lasts, the stream holds, and retries are delayed like the probes of a hold.
 """
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
@@ -150,7 +149,7 @@ class Preparer:
             self._delay = min(delay, self._probe_max_secs)
             self._try_at = now() + self._delay
             if not again:
-                state.shaping_hold = Hold(error.reason, time.time(), str(error), "probe")
+                state.shaping_hold = Hold(error.reason, now(), str(error), "probe")
                 state.on_hold(state.shaping_hold)
         self._log.debug("records kept that cannot be shaped now", reason=error.reason, error=str(error))
 

@@ -225,7 +225,7 @@ class State:
         if storming is not None and storming not in self.storms:
             failed, total = self.storm.counted(storming, checked=checked)
             detail = f"too large a share of records end as {storming}: {failed:,} of {total:,} lately"
-            hold = Hold(f"storm:{storming}", time.time(), detail, "operator")
+            hold = Hold(f"storm:{storming}", now(), detail, "operator")
             self.storms[storming] = hold
             self.gate.stop(hold.reason, now=hold.since, detail=hold.detail)
             self.on_hold(hold)
@@ -240,7 +240,7 @@ class State:
     def pause(self, detail: str) -> Hold:
         """Start nothing more until the operator resumes; return the hold for it."""
         if self.paused is None:
-            self.paused = Hold("paused", time.time(), detail, "operator")
+            self.paused = Hold("paused", now(), detail, "operator")
             self.on_hold(self.paused)
         return self.paused
 
@@ -272,7 +272,7 @@ class State:
         Otherwise its waiting records would use up the room of all partitions, which would stand still with it.
         """
         if partition not in self.partition_holds:
-            hold = Hold(reason, time.time(), f"{partition}: {detail}", "operator")
+            hold = Hold(reason, now(), f"{partition}: {detail}", "operator")
             self.partition_holds[partition] = hold
             self.on_hold(hold)
         self.flow.hold(partition)

@@ -347,7 +347,7 @@ class Ticker:
     def _hold(self, reason: str, detail: str) -> None:
         with self._state.lock:
             if self._state.kafka_hold is None or self._state.kafka_hold.reason != reason:
-                self._state.kafka_hold = Hold(reason, time.time(), detail, "probe")
+                self._state.kafka_hold = Hold(reason, now(), detail, "probe")
                 self._state.on_hold(self._state.kafka_hold)
 
     def _recover(self, tick: Tick, error: KafkaTroubleError) -> bool:

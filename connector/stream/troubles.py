@@ -5,7 +5,6 @@ topic arrive, when partitions of it are newly assigned, or when none of it is as
 happen for long, the brokers are queried as well.
 """
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Final
@@ -53,7 +52,7 @@ class Troubles:
             self._asked = None  # a running query may be outdated
             self._wait = self._probe_secs
             self._ask_at = now() + self._wait
-            hold = Hold("kafka_authorization", time.time(), str(trouble), "probe")
+            hold = Hold("kafka_authorization", now(), str(trouble), "probe")
             self._refused = {**self._refused, topic: self._refused.get(topic, hold)}
         key = f"{trouble.code}:{partition}"
         if now() - self._logged_at.get(key, float("-inf")) > LOG_EVERY_SECS:
