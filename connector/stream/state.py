@@ -65,7 +65,7 @@ class State:
     """Everything that is decided under the lock."""
 
     flow: Flow
-    batcher: Batcher
+    admission: Admission
     gate: Gate
     limit: ConcurrencyLimit
     storm: StormGuard
@@ -95,14 +95,16 @@ class State:
     """The ticker is passing results to librdkafka."""
     _last_ready: int = -1
     """The newest batch that was ready when lists last proceeded after waiting for their pace."""
-    admission: Admission = field(init=False)
-    """The way into the batcher; direct, unless the wiring says otherwise."""
     changed: threading.Condition = field(init=False)
     on_hold: Callable[[Hold], None] = field(default=lambda _hold: None)
 
     def __post_init__(self) -> None:
         self.changed = threading.Condition(self.lock)
-        self.admission = Admission(self.batcher)
+
+    @property
+    def batcher(self) -> Batcher:
+        """Where admitted records become batches."""
+        return self.admission.batcher
 
     def slots(self, at: float) -> int:
         """Return how many batches may start now."""

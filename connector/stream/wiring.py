@@ -41,12 +41,22 @@ def state_of(settings: StreamSettings, operation: Operation, id_prefix: str) -> 
     """Return the state of a stream that has read nothing; the ids of its batches begin with `id_prefix`."""
     batch, delivery, breaker = settings.batch, settings.delivery, settings.breaker
     hold, storm = settings.hold, settings.storm_guard
-    state = State(
+    return State(
         Flow(
             FlowLimits(delivery.max_in_flight_records, delivery.max_tick_records, delivery.max_tick_bytes),
             first_mark=secrets.randbelow(MARKS),
         ),
-        Batcher(batch_limits(settings, operation), id_prefix),
+        Admission(
+            Batcher(batch_limits(settings, operation), id_prefix),
+            key_queues=KeyQueues() if settings.ordering == "key" else None,
+            pacer=Pacer(
+                Pace(settings.pace.messages_per_minute, settings.pace.lists),
+                max_lot=batch.max_records,
+                expired_before=lambda: operation.expired_before(now_ms()),
+            )
+            if settings.pace.is_on
+            else None,
+        ),
         Gate(
             GatePolicy(
                 breaker.failures, breaker.probe_secs, breaker.probe_max_secs, hold.probe_secs, hold.probe_max_secs
@@ -55,18 +65,6 @@ def state_of(settings: StreamSettings, operation: Operation, id_prefix: str) -> 
         ConcurrencyLimit(ConcurrencyPolicy(settings.concurrency.min, settings.ceiling)),
         StormGuard(StormPolicy(storm.max_ratio, storm.min_count, storm.window_secs, storm.enabled)),
     )
-    state.admission = Admission(
-        state.batcher,
-        key_queues=KeyQueues() if settings.ordering == "key" else None,
-        pacer=Pacer(
-            Pace(settings.pace.messages_per_minute, settings.pace.lists),
-            max_lot=batch.max_records,
-            expired_before=lambda: operation.expired_before(now_ms()),
-        )
-        if settings.pace.is_on
-        else None,
-    )
-    return state
 
 
 def batch_limits(settings: StreamSettings, operation: Operation) -> BatchLimits:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from connector.clock import awake, now
+from connector.core.admission import Admission
 from connector.core.batching import Batcher, BatchLimits
 from connector.core.breaker import Gate, GatePolicy
 from connector.core.chunks import Chunk, Partition
@@ -41,7 +42,7 @@ class Bench:
         self.operation = Operation("send", Rules(list_number="+18005551234", max_age_ms=max_age_ms))
         self.state = State(
             Flow(FlowLimits(10_000, 10_000, 10_000_000)),
-            Batcher(BatchLimits(batch_records, 1_000_000, 1.0, self.operation.envelope_bytes), "bench"),
+            Admission(Batcher(BatchLimits(batch_records, 1_000_000, 1.0, self.operation.envelope_bytes), "bench")),
             Gate(GatePolicy(failures, 0.005, 0.02, 0.005, 0.02)),
             ConcurrencyLimit(ConcurrencyPolicy(1, 8)),
             StormGuard(StormPolicy(1.0, 1_000_000, 60.0)),
