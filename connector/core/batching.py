@@ -65,14 +65,6 @@ class Batch:
         """Return whether any of its records were posted before, by this worker or an earlier one."""
         return self.sent_ms > 0 or any(chunk.resent for chunk in self.chunks)
 
-    def locate(self, index: int) -> tuple[Chunk, int]:
-        """Return the chunk that holds the record at `index` of the request, and the record's index in that chunk."""
-        for chunk in self.chunks:
-            if index < len(chunk):
-                return chunk, index
-            index -= len(chunk)
-        raise IndexError(index)
-
     def split(self, indices: Sequence[int]) -> tuple[tuple[Chunk, ...], tuple[Chunk, ...]]:
         """Return the chunks of the records at `indices` (ascending), and those of all others."""
         return split(self.chunks, indices)

@@ -194,6 +194,15 @@ def split(chunks: Iterable[Chunk], indices: Sequence[int]) -> tuple[tuple[Chunk,
     return tuple(chosen), tuple(others)
 
 
+def locate(chunks: Iterable[Chunk], index: int) -> tuple[Chunk, int]:
+    """Return the chunk that holds the record at `index` of all of them, and the record's index in that chunk."""
+    for chunk in chunks:
+        if index < len(chunk):
+            return chunk, index
+        index -= len(chunk)
+    raise IndexError(index)
+
+
 def in_order(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
     """Yield chunks of one partition, cut and sorted so that offsets ascend from each piece to the next."""
     left = sorted(chunks, key=_first)

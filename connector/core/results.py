@@ -51,8 +51,9 @@ class Finished:
         for verdict in exceptions.values():
             if verdict.status == "dead_letter":
                 counts[verdict.reason] += 1
-        if self.verdicts.default.status == "dead_letter":
-            counts[self.verdicts.default.reason] += self.count - len(exceptions)
+        default, others = self.verdicts.default, self.count - len(exceptions)
+        if others and default.status == "dead_letter":
+            counts[default.reason] += others
         return counts
 
     def split(self, indices: Sequence[int]) -> tuple["Finished | None", "Finished | None"]:

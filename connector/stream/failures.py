@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from connector.core.chunks import Chunk, Partition
+from connector.core.chunks import Partition, locate
 from connector.core.results import Finished
 from connector.core.verdicts import Verdict
 
@@ -40,11 +40,11 @@ class Failures:
         """Note the failures of an item; `reasons` is the result of its `reasons()`."""
         for reason, count in reasons.items():
             verdict, index = _first(item, reason)
-            partition, offset = _place(item.chunks, index)
+            chunk, at = locate(item.chunks, index)
             kind = verdict.reason, verdict.code, verdict.http_status
             known = self._kept.pop(kind, None)
             before = known.count if known is not None else 0
-            self._kept[kind] = Failure(time.time(), verdict, partition, offset, before + count)
+            self._kept[kind] = Failure(time.time(), verdict, chunk.partition, chunk.offsets[at], before + count)
         while len(self._kept) > KEPT:
             del self._kept[next(iter(self._kept))]
 
@@ -70,12 +70,4 @@ def _first(item: Finished, reason: str) -> tuple[Verdict, int]:
     for index, verdict in exceptions.items():
         if verdict.status == "dead_letter" and verdict.reason == reason:
             return verdict, index
-    return default, next((index for index in range(len(exceptions) + 1) if index not in exceptions), 0)
-
-
-def _place(chunks: tuple[Chunk, ...], index: int) -> tuple[Partition, int]:
-    for chunk in chunks:
-        if index < len(chunk):
-            return chunk.partition, chunk.offsets[index]
-        index -= len(chunk)
-    return chunks[-1].partition, chunks[-1].offsets[-1]
+    return default, next(index for index in range(len(exceptions) + 1) if index not in exceptions)

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Raw
 
 from connector.core.batching import Batch
+from connector.core.chunks import locate
 from connector.core.verdicts import RecordError, Reply
 from connector.shaping.refusing import MAX_TEXT
 from connector.trackly.operations import Operation
@@ -146,7 +147,7 @@ def _check_entries(operation: Operation, batch: Batch, entries: list[_Entry]) ->
         seen.add(entry.index)
         echoed: Raw = getattr(entry, echo) if echo else Raw()
         if bytes(memoryview(echoed)[:5]) not in {b"", b"null"}:
-            chunk, at = batch.locate(entry.index)
+            chunk, at = locate(batch.chunks, entry.index)
             assert chunk.wire is not None
             if str(operation.echoed(chunk.wire[at])) != str(_value(echoed)):
                 return f"index {entry.index} repeats the `{echo}` of another record"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connector.core.batching import Batch, Batcher, BatchLimits, wire_size
-from connector.core.chunks import Chunk, Partition
+from connector.core.chunks import Chunk, Partition, locate
 from connector.trackly.operations import Operation, Rules
 from tests.core.making import A, B, C, batch, chunk, positions, rising, rows
 
@@ -316,12 +316,12 @@ def test_parts_are_as_large_as_each_other_and_none_is_empty(whole: Batch, number
 def test_a_record_is_located_by_its_index(whole: Batch) -> None:
     found = []
     for index in range(whole.count):
-        piece, at = whole.locate(index)
+        piece, at = locate(whole.chunks, index)
         found.append((piece.partition, piece.offsets[at]))
 
     assert found == positions(whole.chunks)
     with pytest.raises(IndexError):
-        whole.locate(whole.count)
+        locate(whole.chunks, whole.count)
 
 
 def test_bytes_of_no_records_are_those_of_the_envelope() -> None:
