@@ -298,7 +298,7 @@ class Topics:
         """Wait until new topics can be written to, which is after their creation was answered."""
         deadline = time.monotonic() + self._timeout
         while time.monotonic() < deadline:
-            there = self._admin.list_topics(timeout=self._timeout).topics
+            there = self._metadata(self._timeout).topics
             partitions = [list(there[name].partitions.values()) if name in there else [] for name in names]
             if all(found and all(p.leader >= 0 for p in found) for found in partitions):
                 return

@@ -74,6 +74,14 @@ class Cluster:
             future.set_result({setting: SimpleNamespace(value=str(value)) for setting, value in told.items()})
         return future
 
+    def create_topics(self, wanted: Iterable[Any], *, request_timeout: float) -> dict[str, Any]:
+        """Answer as `AdminClient` does, and nothing any more after that."""
+        self.times_given.append(request_timeout)
+        self.fails_to_list = KafkaError._TRANSPORT
+        done: Future[None] = Future()
+        done.set_result(None)
+        return {topic.topic: done for topic in wanted}
+
     def poll(self, _secs: float) -> None:
         """Serve nothing."""
 
@@ -364,6 +372,14 @@ def _outputs(bootstrap_servers: str, outcomes: str, dead_letters: str, *, compre
         outcomes_by_key=False,
         compressed=compressed,
     )
+
+
+@pytest.mark.usefixtures("cluster")
+def test_brokers_that_fall_silent_after_a_topic_was_created_are_a_trouble_of_kafka() -> None:
+    create = CreateTopicsSettings(enabled=True)
+
+    with pytest.raises(KafkaTroubleError, match="asking the brokers for their topics"):
+        Topics({}, 1.0).make(["new"], create, partitions=4, bootstrap_servers="kafka:9092")
 
 
 def test_topics_that_are_gone_are_reported_and_those_that_are_recreated_are_used_as_they_are(
