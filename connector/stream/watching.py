@@ -104,7 +104,10 @@ class Watch:
         self._queued &= there
         self._asked = {p: answer for p, answer in self._asked.items() if p in there}
         self._ends = {p: end for p, end in self._ends.items() if p in self._asked or p in waits}
-        if unread and at >= self._ask_at and (self._asking is None or self._asking.done()):
+        if self._asking is not None and self._asking.done():
+            asked, self._asking = self._asking, None
+            asked.result()  # raises its error, which would be lost otherwise
+        if unread and at >= self._ask_at and self._asking is None:
             self._ask_at = at + self._stalled_secs * ASK_SHARE
             # Queried partitions go to the end, so that all have their turn.
             turns = {p: turn for turn, p in enumerate(self._asked)}

@@ -487,6 +487,22 @@ def test_leaders_are_not_asked_again_before_they_have_answered() -> None:
     assert watched.asked == [A]
 
 
+def test_an_error_of_ours_while_a_leader_is_asked_is_raised() -> None:
+    """It ends the stream, visibly: in a task that nobody awaits it would be lost."""
+    watched = _Watched(A)
+    watched.readable.clear()
+
+    async def look_on() -> None:
+        for _ in range(int(LIMIT)):
+            watched.at += 10
+            watched.watch.check(watched.at)
+            if watched.watch._asking is not None:
+                await asyncio.wait([watched.watch._asking])
+
+    with pytest.raises(KeyError):
+        asyncio.run(look_on())
+
+
 @pytest.mark.parametrize("count", [40, 300, 1_000])
 def test_partitions_whose_leaders_were_not_asked_yet_leave_health_green(count: int) -> None:
     """One open transaction may span more partitions than are queried before the time is up."""
