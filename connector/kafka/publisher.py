@@ -211,7 +211,7 @@ class TransactionalPublisher(Publisher):
             # is when transactions are initialised, it waits half a second before it looks again.
             for _ in range(2):
                 found = self._call(self._producer.list_topics, self._topic, timeout_secs)
-                if not found.brokers:  # this producer will never reach any: see `reach`
+                if not found.brokers:  # this producer will never reach any: see `reachability`
                     raise RetriableError("no broker is named", "asking for the brokers")
                 self._brokers = set(found.brokers)
         self._call(self._producer.init_transactions, timeout_secs)
@@ -264,7 +264,7 @@ class TransactionalPublisher(Publisher):
 
         Whatever its timeout, librdkafka waits forever for a group coordinator that it knows and that has left the
         cluster, as in an orderly shutdown (its issues 5456 and 5511), and if no broker is left to ask for another one:
-        see `reach`. Giving up costs only a new producer, so the call gets half the time.
+        see `reachability`. Giving up costs only a new producer, so the call gets half the time.
         """
         half = timeout_secs / 2
         send = self._producer.send_offsets_to_transaction

@@ -168,15 +168,19 @@ class Topics:
             return self._admin.list_topics(timeout=timeout_secs)
         except KafkaException as error:
             self._admin.poll(0)
-            self._admin = AdminClient(cast("Any", self._config))  # this client may have lost its brokers: see `reach`
+            self._renew()
             if self._refused is not None:
                 raise RetriableError(self._refused, "asking the brokers for their topics") from error
             raise translate(error, "asking the brokers for their topics") from error
 
+    def _renew(self) -> None:
+        """Ask with a new client from now on: this one may have lost its brokers, see `reachability`."""
+        self._admin = AdminClient(cast("Any", self._config))
+
     def ask_ids(self, names: Collection[str]) -> IdsAsked:
         """Start a query for the ids of topics, at least one; returns at once."""
         if self._ids_asked is not None and self._ids_asked.has_failed:
-            self._admin = AdminClient(cast("Any", self._config))  # this client may have lost its brokers: see `reach`
+            self._renew()
         topics = self._admin.describe_topics(TopicCollection(list(names)), request_timeout=SOON_SECS)
         self._ids_asked = IdsAsked(topics, self._cluster)
         return self._ids_asked
