@@ -186,11 +186,14 @@ class Gate:
         another.
         """
         if self._passed_at >= since:
-            return self.others_passed(family, since=since)
+            return self.other_batches_pass(family, since=since)
         return self._probed_at >= since and self._failing <= {family} and not self._gave_up
 
-    def others_passed(self, family: int, *, since: float) -> bool:
-        """Return whether a batch passed since `since` and most other families with an answer since then are healthy."""
+    def other_batches_pass(self, family: int, *, since: float) -> bool:
+        """Return whether a batch passed since `since` and most other families with an answer since then are healthy.
+
+        Unlike for `others_pass`, a successful probe does not count.
+        """
         others = [healthy for other, (healthy, at) in self._family_health.items() if other != family and at >= since]
         return self._passed_at >= since and (not others or sum(others) > HEALTHY_SHARE * len(others))
 

@@ -242,7 +242,7 @@ class Sender:
             case Action.HOLD_OR_HALVE:
                 self._blocked(answered)
             case Action.BACK_OFF:
-                others = self._others(answered)
+                others = self._note_failure(answered)
                 self._failed(answered, still_pass=others.still_pass)
                 self._narrow(answered, others)
             case Action.WAIT:
@@ -312,8 +312,8 @@ class Sender:
         if not still_pass:
             self._state.limit.troubled(now=answered.at)
 
-    def _others(self, answered: Answered) -> Others:
-        """Return whether others have passed since a batch that just failed first did, and since it last did.
+    def _note_failure(self, answered: Answered) -> Others:
+        """Note that a batch failed; return whether others have passed since it first did, and since it last did.
 
         A request that takes much longer than others counts as failed from when it was overdue: those that pass after
         that have overtaken it. In an outage there are none, although some may have passed after the request began.
@@ -370,7 +370,7 @@ class Sender:
         """Handle a batch whose fate is unknown, as `delivery.in_doubt` says."""
         batch, flow = answered.batch, self._state.flow
         self._note_lost(answered)
-        others = self._others(answered)
+        others = self._note_failure(answered)
         self._failed(answered, still_pass=others.still_pass)
         match self._options.in_doubt:
             case "dead_letter":
@@ -397,7 +397,7 @@ class Sender:
     def _doubt_some(self, answered: Answered, chunks: tuple[Chunk, ...]) -> None:
         """Handle records of a judged batch that are in doubt, listed as such, and part of no active batch."""
         state, batch = self._state, answered.batch
-        spent = batch.failures >= self._retry.max_attempts and self._others(answered).still_pass
+        spent = batch.failures >= self._retry.max_attempts and self._note_failure(answered).still_pass
         match self._options.in_doubt:
             case "resend" if not spent:
                 again = self._piece(batch, chunks)
@@ -442,7 +442,7 @@ class Sender:
         A 408, 425 or 429 says nothing about a record; a 503 may, even if it names a time.
         """
         state, batch, reply, at = self._state, answered.batch, answered.reply, answered.at
-        others = self._others(answered)
+        others = self._note_failure(answered)
         self._troubled(answered, still_pass=others.still_pass)
         told = requested_wait(reply.retry_after_secs, batch.attempts, self._retry, jitter=self._random.random())
         all_throttled = state.gate.throttled(batch.family, now=at, others_pass=others.still_pass, suspect=batch.suspect)
@@ -460,7 +460,7 @@ class Sender:
         """
         batch, gate = answered.batch, self._state.gate
         last, batch.blocked_at = batch.blocked_at, answered.at
-        if last is None or not gate.others_passed(batch.family, since=last):
+        if last is None or not gate.other_batches_pass(batch.family, since=last):
             self._refused(answered)
             return
         gate.records_rejected(batch.family, now=answered.at, suspect=batch.suspect)

@@ -297,7 +297,7 @@ def test_a_batch_that_fails_repeatedly_counts_once() -> None:
 def test_what_is_refused_speaks_against_those_that_pass() -> None:
     gate = made(fails(7, now=1.0), passes(2, now=2.0), refuses(now=2.0))
 
-    assert not gate.others_passed(7, since=1.0)
+    assert not gate.other_batches_pass(7, since=1.0)
 
 
 def test_suspects_say_nothing_of_the_platform() -> None:
@@ -310,8 +310,8 @@ def test_suspects_say_nothing_of_the_platform() -> None:
     well = made(*[passes(family, now=2.0) for family in range(20)], fails(50, now=2.0), *suspects)
     ill = made(*[fails(family, now=2.0) for family in range(20)], passes(50, now=2.0), *suspects)
 
-    assert well.others_passed(7, since=1.0)
-    assert not ill.others_passed(7, since=1.0)
+    assert well.other_batches_pass(7, since=1.0)
+    assert not ill.other_batches_pass(7, since=1.0)
 
 
 def test_failures_while_others_pass_are_no_outage() -> None:
@@ -353,20 +353,20 @@ def test_a_throttled_batch_is_not_healthy() -> None:
     for family in (2, 3):
         told(gate, family)
 
-    assert not gate.others_passed(7, since=0.0)
+    assert not gate.other_batches_pass(7, since=0.0)
 
 
 def test_a_probe_says_nothing_of_whether_others_passed() -> None:
     gate = made(*[fails(7, now=1.0)] * 3, probes(ok=True, now=4.0))
 
-    assert not gate.others_passed(7, since=1.0)
+    assert not gate.other_batches_pass(7, since=1.0)
 
 
 def test_a_batch_that_is_blamed_holds_nothing_up() -> None:
     gate = made(passes(2, now=2.0), *[lambda gate: gate.records_rejected(7, now=2.0)] * 9)
 
     assert (gate.state, gate.hold) == ("closed", None)
-    assert not gate.others_passed(1, since=0.0), "it is not well for all"
+    assert not gate.other_batches_pass(1, since=0.0), "it is not well for all"
 
 
 def test_what_passed_before_an_outage_does_not_speak_against_it() -> None:
