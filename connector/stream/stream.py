@@ -24,10 +24,10 @@ from connector.shaping.formats import SchemaRegistry, decoder_for
 from connector.shaping.shaper import shaper_of
 from connector.stream.broker_queries import may_read
 from connector.stream.holds import Decision, HoldMonitor, HoldSeen, Resumed, status_of
+from connector.stream.last_outcomes import last_settled
 from connector.stream.paces import PaceMonitor
 from connector.stream.preparing import Preparer
 from connector.stream.reader import Reader
-from connector.stream.remembering import last_settled
 from connector.stream.sender import Sender, SendOptions
 from connector.stream.tick import Ticker, TickOptions
 from connector.stream.watching import Watch

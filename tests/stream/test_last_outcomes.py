@@ -7,7 +7,7 @@ from connector.core.chunks import Chunk, Partition
 from connector.core.records import ResultEncoder
 from connector.core.results import Finished
 from connector.core.verdicts import Verdict, Verdicts
-from connector.stream.remembering import places_in
+from connector.stream.last_outcomes import places_in
 
 _SPOTS = st.tuples(
     st.sampled_from(["sends", "codes", "sends under its former name"]),

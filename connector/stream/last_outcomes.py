@@ -17,7 +17,7 @@ from connector.core.chunks import Chunk, Partition
 from connector.core.records import outcomes_in
 from connector.kafka.scanning import scanning
 
-REMEMBERED: Final = 10_000
+SCANNED: Final = 10_000
 """How many offsets at the end of each partition of the outcome topic are read."""
 
 
@@ -30,7 +30,7 @@ def last_settled(
     """
     with scanning(kafka, client_id=client_id, group=stream.group) as scanner:
         spans = scanner.spans(stream.outcomes.topic)
-        ends = {partition: (max(low, high - REMEMBERED), high) for partition, (low, high) in spans.items()}
+        ends = {partition: (max(low, high - SCANNED), high) for partition, (low, high) in spans.items()}
         return places_in(scanner.read(ends), stream.operation, others)
 
 
