@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, repeat
 from operator import length_hint
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
@@ -19,6 +19,8 @@ from connector.kafka.call_thread import CallThread
 from connector.kafka.configs import Config
 from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError, RetriableError, translate
 from connector.kafka.source import Membership, Source
+
+_T = TypeVar("_T")
 
 _UNSPECIFIC: Final = frozenset({"_STATE", "_INCONSISTENT"})
 """Errors that only say that something failed earlier in the transaction."""
@@ -138,9 +140,9 @@ class Publisher(ABC):
 
     def flush(self, timeout_secs: float) -> bool:
         """Wait for the delivery of what was written, at most so long; return whether nothing is left."""
-        return bool(self._call(self._producer.flush, timeout_secs) == 0)
+        return self._call(self._producer.flush, timeout_secs) == 0
 
-    def _call(self, function: Any, *arguments: Any) -> Any:
+    def _call(self, function: Callable[..., _T], *arguments: object) -> _T:
         """Call librdkafka and translate its errors.
 
         A fatal error is raised by any call that notices it while it serves delivery reports: directly, as the cause of
@@ -259,7 +261,7 @@ class TransactionalPublisher(Publisher):
         self._failed = None
         self._call(self._producer.abort_transaction, timeout_secs)
 
-    def _send_offsets(self, positions: list[TopicPartition], group: Any, timeout_secs: float) -> None:
+    def _send_offsets(self, positions: list[TopicPartition], group: bytes, timeout_secs: float) -> None:
         """Add offsets in another thread, which is abandoned if the call does not return.
 
         Whatever its timeout, librdkafka waits forever for a group coordinator that it knows and that has left the

@@ -73,7 +73,7 @@ RESTART_SECS = 1.0
 """A partition for which seeking fails for so long is stopped, not starting: it is assigned again."""
 
 
-def _generation_and_member(packed: Any) -> tuple[int, Any]:
+def _generation_and_member(packed: bytes) -> tuple[int, bytes]:
     """Return a consumer's group generation, below 1 before the first, and its member id, if any.
 
     With KIP-848 the generation is the member's epoch. The only source is the serialized group metadata for
@@ -135,7 +135,7 @@ class Membership:
     `leader_epochs` are those of the last records that were read, by partition.
     """
 
-    metadata: Any
+    metadata: bytes
     losses: int = 0
     leader_epochs: Mapping[Partition, int] = field(default_factory=dict)
 
@@ -234,7 +234,7 @@ class Source:
         """When it last returned records or was checked for reachability, or until when a broker throttles it."""
         self._losses = 0
         """How many times partitions were lost or revoked."""
-        self._member: Any = b""
+        self._member = b""
         """Its member id when partitions were assigned; empty before that and after they were lost."""
         self._was_expelled = False
 
@@ -504,7 +504,7 @@ class Source:
             self._forget(mine)
         consumer.incremental_unassign(partitions)
 
-    def _is_another(self, packed: Any) -> bool:
+    def _is_another(self, packed: bytes) -> bool:
         """Return whether it is a different member of its group than when partitions were assigned."""
         return bool(self._member) and _generation_and_member(packed)[1] != self._member
 

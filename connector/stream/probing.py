@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+
+from structlog.typing import FilteringBoundLogger
 
 from connector.clock import now, until_next
 from connector.core.breaker import Hold
@@ -11,7 +12,7 @@ from connector.stream.state import State
 from connector.trackly.client import Client
 
 
-async def probe(state: State, client: Client, before_probe: Callable[[], None], log: Any) -> None:
+async def probe(state: State, client: Client, before_probe: Callable[[], None], log: FilteringBoundLogger) -> None:
     """Probe whenever the gate asks for it, until cancelled; `before_probe` is called before each probe."""
     while True:
         # Each hold begins with a delay, so there is time to notice it; idle streams should not wake up often.

@@ -191,7 +191,7 @@ class Played:
         self.topics.limits.return_value = {}
         self.source.committed.side_effect = lambda asked, _secs: dict.fromkeys(asked, Committed(committed, ""))
         self.source.bounds.return_value = (0, end)
-        self.source.membership.return_value = Membership(None)
+        self.source.membership.return_value = Membership(b"")
         self.source.read.side_effect = self._read
         monkeypatch.setattr(automatic, "Source", self._made)
         monkeypatch.setattr(automatic, "TransactionalPublisher", lambda _config, _topic: self.publisher)

@@ -134,7 +134,7 @@ def test_a_commit_that_is_not_answered_is_asked_for_again_after_a_pause() -> Non
     begun = time.monotonic()
 
     with pytest.raises(RetriableError):
-        redriving.commit(publisher, {DEAD: (1, "")}, Membership(None, 0), 0.2, threading.Event())
+        redriving.commit(publisher, {DEAD: (1, "")}, Membership(b"", 0), 0.2, threading.Event())
 
     assert time.monotonic() - begun > 0.6
     offsets = [call.args[0] for call in publisher.commit.call_args_list]
@@ -149,7 +149,7 @@ def test_a_commit_that_is_not_answered_is_given_up_by_whoever_is_to_stop() -> No
     stop.set()
 
     with pytest.raises(RetriableError):
-        redriving.commit(publisher, {DEAD: (1, "")}, Membership(None, 0), 60.0, stop)
+        redriving.commit(publisher, {DEAD: (1, "")}, Membership(b"", 0), 60.0, stop)
 
     assert publisher.commit.call_count == 1
 

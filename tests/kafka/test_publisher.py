@@ -39,7 +39,7 @@ def test_results_that_are_not_written_in_time_are_reported_as_unanswered() -> No
     publisher.write("outcomes", 0, key=None, value=b"{}", headers=[])
 
     with pytest.raises(AbortableError, match="writing the results") as raised:
-        publisher.commit({}, Membership(None), 0.2)
+        publisher.commit({}, Membership(b""), 0.2)
 
     assert raised.value.unanswered
     publisher.close()
@@ -77,7 +77,7 @@ def test_a_full_queue_is_waited_for_and_nothing_is_handed_over_twice(
     publisher.begin()
     publisher.write_batch(topic, 1, values, keys, headers)
     publisher.write_batch(topic, 1, [], None)
-    publisher.commit({}, Membership(None), 30)
+    publisher.commit({}, Membership(b""), 30)
 
     found = topics.read(topic)
     assert [(record.value(), record.key()) for record in found] == [
@@ -100,7 +100,7 @@ def test_single_records_wait_for_room_and_are_written_as_they_were_given(broker:
     publisher.write(topic, 1, key=b"k", value=b"now", headers=headers)
     for number in range(1, 300):
         publisher.write(topic, 1, key=None, value=None, headers=[], timestamp_ms=began_ms - number)
-    publisher.commit({}, Membership(None), 30)
+    publisher.commit({}, Membership(b""), 30)
 
     now, *others = topics.read(topic)
     assert (now.partition(), now.key(), now.value(), now.headers()) == (1, b"k", b"now", headers)
@@ -141,7 +141,7 @@ def test_why_a_record_could_not_be_sent_is_reported_and_nothing_is_committed(
             publisher.write_batch(topic, 7, ["{}"] * 3, None, headers)
         else:
             publisher.write(topic, 7, key=None, value=b"{}", headers=headers or [])
-        publisher.commit({}, Membership(None), 30)
+        publisher.commit({}, Membership(b""), 30)
 
     with pytest.raises(AbortableError) as raised:
         write_and_commit()
@@ -178,7 +178,7 @@ def test_the_first_report_that_says_more_than_that_a_record_was_given_up_is_the_
         publisher._report(report, None)
 
     with pytest.raises(AbortableError) as raised:
-        publisher.commit({}, Membership(None), 0.01)
+        publisher.commit({}, Membership(b""), 0.01)
 
     assert raised.value.code == told
     source.commit.assert_not_called()
@@ -191,7 +191,7 @@ def test_without_transactions_offsets_are_committed_once_the_results_are_there(
     topic, source, there = topics.create(partitions=1), create_autospec(Source, instance=True), []
     config = {"bootstrap.servers": broker.bootstrap_servers, "linger.ms": 50, "log_level": 0}
     publisher = PlainPublisher(config, source)
-    offsets, group = {Partition("events", 3): (7, "progress")}, Membership(None)
+    offsets, group = {Partition("events", 3): (7, "progress")}, Membership(b"")
     source.commit.side_effect = lambda *_: there.extend(topics.read(topic))
 
     publisher.begin()
@@ -215,7 +215,7 @@ def test_without_transactions_a_tick_with_uncommitted_offsets_is_aborted_unless_
     publisher.begin()
 
     with pytest.raises(told) as raised:
-        publisher.commit({Partition("events", 3): (7, "")}, Membership(None), 30)
+        publisher.commit({Partition("events", 3): (7, "")}, Membership(b""), 30)
 
     assert (type(raised.value), raised.value.code) == (told, "_TIMED_OUT")
     publisher.close()
@@ -228,7 +228,7 @@ def test_what_a_tick_wrote_that_was_taken_back_does_not_keep_the_next_one_waitin
 
     publisher.abort(5)
     publisher.begin()
-    publisher.commit({}, Membership(None), 5)
+    publisher.commit({}, Membership(b""), 5)
 
     source.commit.assert_called_once()
     publisher.close()
@@ -244,7 +244,7 @@ def test_a_publisher_that_is_closed_gives_up_what_it_holds() -> None:
 
     assert (has_arrived, publisher.flush(5)) == (False, True)
     with pytest.raises(AbortableError) as raised:
-        publisher.commit({}, Membership(None), 5)
+        publisher.commit({}, Membership(b""), 5)
     assert raised.value.code == "_PURGE_QUEUE"
 
 
@@ -317,7 +317,7 @@ def test_what_was_given_up_is_not_held_against_the_next_tick(
     publisher = PlainPublisher(config, create_autospec(Source, instance=True))
     publisher.begin()
     publisher.write_batch(topic, 0, ["first"], None)
-    publisher.commit({}, Membership(None), 30)
+    publisher.commit({}, Membership(b""), 30)
 
     for _ in range(5):
         publisher.begin()
@@ -326,7 +326,7 @@ def test_what_was_given_up_is_not_held_against_the_next_tick(
         publisher.abort(30)
         publisher.begin()
         publisher.write_batch(topic, 0, ["next"] * 10, None)
-        publisher.commit({}, Membership(None), 30)
+        publisher.commit({}, Membership(b""), 30)
 
     publisher.close()
 
@@ -407,7 +407,7 @@ def test_the_largest_key_that_is_kept_makes_an_outcome_that_its_topic_takes_alon
 
     publisher.begin()
     publisher.write_batch(topic, 0, outcomes.values[largest : largest + 1], kept[largest : largest + 1])
-    publisher.commit({}, Membership(None), 30)
+    publisher.commit({}, Membership(b""), 30)
 
     assert outcomes.may_exceed(limit)
     assert len(keys[largest]) + len(outcomes.values[largest]) > limit - 150, "no smaller than it has to be"
@@ -428,7 +428,7 @@ def test_results_that_are_too_large_for_a_segment_of_their_topic_are_reported_as
     publisher.write(topic, 0, key=None, value=random.Random(2).randbytes(segment + 1), headers=[])
 
     with pytest.raises(AbortableError) as raised:
-        publisher.commit({}, Membership(None), 30)
+        publisher.commit({}, Membership(b""), 30)
 
     publisher.close()
     assert raised.value.too_large
@@ -479,7 +479,7 @@ def test_a_broker_is_lost_when_it_is_named_no_more_and_is_lost_once() -> None:
 def test_offsets_are_added_in_half_of_the_time_and_committed_after() -> None:
     """Where the group's coordinator has gone that call waits in vain."""
     publisher = TransactionalPublisher(NOWHERE)
-    producer, group = _stand_in(publisher), Membership(object())
+    producer, group = _stand_in(publisher), Membership(b"packed")
 
     publisher.commit({Partition("events", 3): (7, "progress")}, group, 2)
 
@@ -497,7 +497,7 @@ def test_a_transaction_without_its_offsets_is_aborted() -> None:
     producer.send_offsets_to_transaction.side_effect = KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
     with pytest.raises(AbortableError) as raised:
-        publisher.commit({Partition("events", 3): (7, "")}, Membership(None), 30)
+        publisher.commit({Partition("events", 3): (7, "")}, Membership(b""), 30)
 
     assert raised.value.unanswered
     producer.commit_transaction.assert_not_called()
@@ -509,7 +509,7 @@ def test_a_commit_that_was_not_answered_may_be_called_again_and_nothing_is_begun
     producer.commit_transaction.side_effect = KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
     with pytest.raises(RetriableError):
-        publisher.commit({}, Membership(None), 30)
+        publisher.commit({}, Membership(b""), 30)
 
     producer.begin_transaction.assert_not_called()
 
@@ -538,7 +538,7 @@ def test_why_a_transaction_failed_is_its_own_error_or_that_of_the_library_or_els
     producer.commit_transaction.side_effect = KafkaException(said)
 
     with pytest.raises(AbortableError) as raised:
-        publisher.commit({}, Membership(None), 30)
+        publisher.commit({}, Membership(b""), 30)
 
     assert raised.value.code == told
 
