@@ -70,8 +70,8 @@ HOLDS: Final[dict[str, Advice]] = {
         "Resume with a decision: dead letters for later, or send them again at the risk of texting twice.",
     ),
     "records_missing": Advice(
-        "Retention removed records before they were read, or the committed offset is beyond the end.",
-        "Look for the records elsewhere; then resume, and the partition continues with the oldest available record.",
+        "Retention removed records before they were read, or what was read is not there any more.",
+        "Look for the records elsewhere; then resume, and the partition continues as the detail says.",
     ),
     "foreign_metadata": Advice(
         "The progress in the group's commit was not written by this connector, or by a newer one.",

@@ -155,8 +155,9 @@ class Beginnings:
         identities: Identities,
     ) -> None:
         self.found: deque[Beginning] = deque()
-        self.truncated: dict[Partition, int] = {}
-        """From which offset on what was read is not there any more, until the partition starts."""
+        self.truncated: dict[Partition, int | None] = {}
+        """From which offset on what was read is not there any more, None if brokers do not tell; until the partition
+        starts."""
         self.total = 0
         """Number of partitions of all topics of the stream, whoever owns them; only counted with a pace."""
         self._state = state
@@ -302,6 +303,10 @@ class Beginnings:
             return replace(found, progress=_of_the_next(progress, sure, low, high), new=True, missing=unsettled)
         if _top(progress) > high:  # as when a tool resets offsets and counts records of open transactions
             high = source.written_end(partition, self._options.call_secs)
+        if progress.base > high and committed.leader_epoch != NO_EPOCH and partition not in self.truncated:
+            # To begin there is the only way to ask what was discarded: librdkafka tells of it, and that records are
+            # missing. The partition is looked up again then.
+            return replace(found, progress=progress, leader_epoch=committed.leader_epoch)
         found.missing, detail = self._missing(partition, progress, low, high)
         begins = progress
         cut = self.truncated.get(partition)
@@ -316,7 +321,7 @@ class Beginnings:
         if self._options.in_doubt == "hold" and choice.in_doubt is None and (count := self._in_doubt(found, left)):
             return replace(found, hold=hold_for_doubt(count))
         found.progress = left
-        if begins is progress and _top(left) == _top(progress):
+        if begins is progress and progress.base <= high:
             found.leader_epoch = committed.leader_epoch
         return found
 

@@ -262,8 +262,7 @@ class Reader:
             mine = self._assigned.get(partition)
             if mine is not None and mine.has_begun and mine.restart_by is None:
                 mine.restart_by = float("inf")  # what was read still counts
-                if partition in read.truncated:
-                    self._beginnings.truncated[partition] = read.truncated[partition]
+                self._beginnings.truncated[partition] = read.truncated.get(partition)
         for where, trouble in read.troubles:
             if isinstance(trouble, FatalError):
                 self._renew(source, trouble)

@@ -642,23 +642,22 @@ def test_rule_11_what_an_unclean_election_discarded_while_nobody_read_holds_howe
     world.produce_sends(80, tag="new")
     beyond = Progress(ends[0] + 5, birth=4)
     behind = Progress(ends[1], 4, 0, RangeSet([(ends[1] + 1, ends[1] + 4)]), RangeSet([(ends[1] + 4, ends[1] + 5)]))
-    for number, progress in enumerate([beyond, behind]):
+    beyond_even_the_new = Progress(ends[2] + 1_000, birth=4)
+    for number, progress in enumerate([beyond, behind, beyond_even_the_new]):
         world.commit(TopicPartition(world.source, number, progress.base, encode(progress), 0))
 
     holds = []
     for _ in range(2):  # a restart does not forget the hold
         worker = world.start(world.settings())
-        holds += worker.wait_for(lambda s: len(s["holds"]) == 2, "the holds", within_secs=60)["holds"]
+        holds += worker.wait_for(lambda s: len(s["holds"]) == 3, "the holds", within_secs=60)["holds"]
         worker.stop()
     worker = world.start(world.settings(stream={"on_missing": "continue"}))
     found = world.settled(within_secs=60)
 
     assert {spot.leader_epoch for spot in stood.values()} == {0}
     assert {hold["reason"] for hold in holds} == {"records_missing"}
-    for number in (0, 1):
-        told = (
-            f"{world.source}:{number}: what was read from offset {ends[number]} up to {ends[number] + 4} was discarded"
-        )
+    for number, last in enumerate([ends[0] + 4, ends[1] + 4, ends[2] + 999]):
+        told = f"{world.source}:{number}: what was read from offset {ends[number]} up to {last} was discarded"
         assert sum(told in hold["detail"] for hold in holds) == 2
     assert found.problems() == []
     assert found.accepted_twice == 0

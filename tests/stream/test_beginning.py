@@ -87,6 +87,8 @@ def start() -> Start:
         on_missing: Literal["hold", "continue"] = "hold",
         settled: Sequence[Range] = (),
         in_flight: Sequence[Range] = (),
+        leader_epoch: int = 7,
+        is_missing: bool = False,
         truncated: int | None = None,
     ) -> Beginning:
         options = BeginOptions(
@@ -102,21 +104,24 @@ def start() -> Start:
             last_settled=dict,
             identities=Identities(ids()),
         )
-        if truncated is not None:
+        if is_missing or truncated is not None:
             found.truncated[Partition("alpha", 0)] = truncated
         source = create_autospec(Source, instance=True)
         source.bounds.return_value, source.written_end.return_value = (50, 100), 100
-        there = Committed(offset, encode(Progress(offset, 1, 0, RangeSet(settled), RangeSet(in_flight))), 7)
+        there = Committed(offset, encode(Progress(offset, 1, 0, RangeSet(settled), RangeSet(in_flight))), leader_epoch)
         return found._start_of(source, Beginning(Partition("alpha", 0), 1, None), there, refuse)
 
     return started
 
 
+@pytest.mark.parametrize(
+    "cause", [{"leader_epoch": NO_EPOCH}, {"is_missing": True}], ids=["no epoch to ask with", "brokers do not tell"]
+)
 def test_a_commit_beyond_the_end_says_what_a_resume_would_post_again_and_how_it_is_passed_over(
-    start: Start,
+    start: Start, cause: dict[str, Any]
 ) -> None:
     """After an unclean leader election all that was left was posted before; what was written since was not."""
-    hold = start(120).hold
+    hold = start(120, **cause).hold
 
     assert hold is not None
     reason, detail = hold
@@ -126,6 +131,17 @@ def test_a_commit_beyond_the_end_says_what_a_resume_would_post_again_and_how_it_
     assert "only what was written since is new" in detail
     assert "kafka-consumer-groups.sh --group g --reset-offsets --to-offset N --execute --topic alpha:0" in detail
     assert "posts all of them, even those that were posted before" in detail
+
+
+@pytest.mark.parametrize("on_missing", ["hold", "continue"])
+def test_a_commit_beyond_the_end_begins_there_so_that_brokers_tell_from_where_on_it_was_discarded(
+    start: Start, on_missing: str
+) -> None:
+    """Without their word, to continue would mean to post the whole partition again."""
+    found = start(120, on_missing=on_missing, settled=[(125, 130)])
+
+    assert (found.hold, found.missing) == (None, 0)
+    assert (found.progress, found.leader_epoch) == (Progress(120, 1, 0, RangeSet([(125, 130)])), 7)
 
 
 def test_a_commit_before_the_beginning_says_how_many_are_gone(start: Start) -> None:
@@ -156,6 +172,7 @@ def test_what_is_written_where_the_end_was_cut_off_is_not_taken_for_what_was_rea
 
     assert found.progress == Progress(begins, 1, 0, RangeSet([(95, 100)]), RangeSet([(91, 93)]))
     assert (found.missing, found.vanished) == (missing, 10)
+    assert found.leader_epoch == 7, "the end may have been cut off at 92, and be 100 again by now"
 
 
 def test_a_partition_that_has_outgrown_what_an_election_discarded_holds_and_says_from_where_on_it_is_new(
