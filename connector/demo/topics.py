@@ -228,6 +228,9 @@ def read_topic(bootstrap_servers: str, topic: str, *, timeout_secs: float = 60) 
         admin = _acquainted(asking)
         starts, ends = (_offsets(asking, topic, spec, deadline, admin) for spec in (_EARLIEST, _LATEST))
         left = {number: end for number, end in ends.items() if starts[number] < end}
+        # A consumer that knows no leaders looks for them only once a second.
+        with suppress(KafkaException):  # it goes on looking
+            consumer.list_topics(topic, timeout=_LEADER_TIMEOUT_SECS)
         consumer.assign([TopicPartition(topic, number, starts[number]) for number in left])
         while left:
             if time.monotonic() > deadline:
