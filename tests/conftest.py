@@ -19,11 +19,11 @@ import pytest
 from hypothesis import settings
 
 from connector.demo.artifacts import BrokerUnavailableError, java, kafka_jars
-from connector.demo.broker import Broker
+from connector.demo.broker import SHORT_LIVED, Broker
 from connector.demo.finding import BrokerHandle, find_broker
 from connector.demo.topics import Topics
 from connector.simulator import SimulatorSettings, SimulatorThread
-from tests.kit.brokers import Listener, start_broker, start_cluster
+from tests.kit.brokers import Listener, archive_classes, archive_of_classes, start_broker, start_cluster
 from tests.kit.programs import LEFT_OUT
 from tests.kit.registries import Apicurio, MakeRegistry, TinyRegistry
 
@@ -183,6 +183,14 @@ def kafka_by_java(request: pytest.FixtureRequest) -> None:
         kafka_jars()
     except BrokerUnavailableError as error:
         _give_up(request.config, error)
+
+
+@pytest.fixture
+def quick_java(kafka_by_java: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have brokers that the product starts be there as soon as those of the tests."""
+    archive = archive_of_classes()
+    archive_classes(archive)
+    monkeypatch.setenv("JDK_JAVA_OPTIONS", " ".join([*SHORT_LIVED, f"-XX:SharedArchiveFile={archive}"]))
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from connector.demo.finding import find_broker
 from connector.demo.topics import Record, Topics, read_topic
 from tests.conftest import MakeBroker
 from tests.kit.brokers import Listener, archive_classes, archive_of_classes, sasl_plain, start_broker
+from tests.kit.patience import PATIENCE_SECS
 
 
 def _is_alive(pid: int) -> bool:
@@ -34,7 +35,7 @@ def _state(stat: Path) -> str:
 
 
 def _wait_until_dead(pid: int) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_SECS
     while _is_alive(pid):
         assert time.monotonic() < deadline, f"process {pid} is still there"
         time.sleep(0.02)
@@ -121,7 +122,7 @@ def test_a_paused_broker_stands_still_answers_when_it_is_resumed_and_is_gone_whe
         wait_until_ready(broker.bootstrap_servers, 1)
     broker.resume()
 
-    wait_until_ready(broker.bootstrap_servers, 10)
+    wait_until_ready(broker.bootstrap_servers, PATIENCE_SECS)
 
     pid, home = broker.pid, broker.log.parent
 
@@ -177,7 +178,7 @@ def test_properties_and_listeners_of_the_tests_own(make_broker: MakeBroker) -> N
     assert asked.list_topics(timeout=60).topics == {}
 
 
-@pytest.mark.usefixtures("kafka_by_java")
+@pytest.mark.usefixtures("quick_java")
 def test_a_broker_that_cannot_start_says_why() -> None:
     with pytest.raises(BrokerUnavailableError, match=r"no\.such\.compression"):
         Broker.start(properties={"compression.type": "no.such.compression"})
@@ -195,7 +196,7 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.usefixtures("kafka_by_java")
+@pytest.mark.usefixtures("quick_java")
 def test_it_ends_with_the_process_that_started_it_even_by_kill_9(tmp_path: Path) -> None:
     environment = os.environ | {"TMPDIR": str(tmp_path)}  # nobody is left to remove the data
     with subprocess.Popen(
@@ -203,7 +204,7 @@ def test_it_ends_with_the_process_that_started_it_even_by_kill_9(tmp_path: Path)
     ) as parent:
         assert parent.stdout is not None
         pid, address = parent.stdout.readline().split()
-        wait_until_ready(address, 5)  # still there, though the thread that started it is not
+        wait_until_ready(address, PATIENCE_SECS)  # still there, though the thread that started it is not
 
         parent.send_signal(signal.SIGKILL)
         parent.wait()

@@ -20,6 +20,7 @@ from connector.demo.demo import DemoError, run_demo
 from connector.demo.events import BAD, Events
 from connector.demo.finding import BrokerHandle
 from connector.demo.judge import Judgement
+from tests.kit.patience import PATIENCE_SECS
 
 _EVENTS = 4_000
 _RIGHT = Judgement(
@@ -127,7 +128,7 @@ def test_a_broker_that_was_given_and_does_not_answer_is_reported_with_the_hint_o
     assert "hint: give one that can be reached with --bootstrap-servers" in told.stderr
 
 
-@pytest.mark.usefixtures("kafka_by_java")
+@pytest.mark.usefixtures("quick_java")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_stops_all_that_it_started(number: signal.Signals) -> None:
     with subprocess.Popen(
@@ -141,7 +142,7 @@ def test_interrupted_it_stops_all_that_it_started(number: signal.Signals) -> Non
                 break
 
         running.send_signal(number)
-        code = running.wait(timeout=30)
+        code = running.wait(timeout=PATIENCE_SECS)
 
     assert code not in (0, -signal.SIGKILL)
     with pytest.raises(BrokerUnavailableError):
