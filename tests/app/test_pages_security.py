@@ -21,6 +21,7 @@ from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Record, Topics
 from connector.simulator import SimulatorSettings, SimulatorThread
 from tests.kit.local import NO_TLS
+from tests.kit.patience import PATIENCE_SECS
 from tests.kit.world import KEY, Worker, World
 
 TOKEN: Final = "a-token-of-the-tests-0123456789"
@@ -46,7 +47,7 @@ class Site:
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Ask for a page, and check what is true of every reply."""
         url = f"http://127.0.0.1:{self.worker.port}{path}"
-        reply = httpx.request(method, url, timeout=30, trust_env=False, verify=NO_TLS, **options)
+        reply = httpx.request(method, url, timeout=PATIENCE_SECS, trust_env=False, verify=NO_TLS, **options)
         assert {name: reply.headers.get(name) for name in SAFE_HEADERS} == SAFE_HEADERS
         self.said.append(f"{reply.headers!r} {reply.text}")
         return reply
@@ -58,7 +59,7 @@ class Site:
     def raw(self, *parts: bytes, pause_secs: float = 0.1) -> bytes:
         """Send bytes as they are, and return what comes back: JSON, or all until the worker ends the connection."""
         answer = b""
-        with socket.create_connection(("127.0.0.1", self.worker.port), timeout=30) as connection:
+        with socket.create_connection(("127.0.0.1", self.worker.port), timeout=PATIENCE_SECS) as connection:
             try:
                 for part in parts:
                     connection.sendall(part)
@@ -311,7 +312,7 @@ def test_a_body_that_does_not_come_is_waited_for_ten_seconds(still_holding: Site
     reply = still_holding.raw(_head(still_holding.resume, "Content-Length: 20", token=False), b"token=")
 
     assert reply.startswith(b"HTTP/1.1 408")
-    assert 9 < time.monotonic() - began < 30
+    assert time.monotonic() - began > 9
 
 
 def test_an_encoded_body_is_refused_before_it_is_decoded(still_holding: Site) -> None:
@@ -374,7 +375,7 @@ def test_the_console_asks_nobody_else_and_its_policy_forbids_all_else(site: Site
     assert len(assets) == 7
     for asset in assets:
         url = f"http://127.0.0.1:{site.worker.port}/{asset}"
-        found = httpx.get(url, timeout=30, trust_env=False, verify=NO_TLS)
+        found = httpx.get(url, timeout=PATIENCE_SECS, trust_env=False, verify=NO_TLS)
         assert (found.status_code, found.headers["X-Content-Type-Options"]) == (200, "nosniff")
         assert found.headers["Cache-Control"] == "public, max-age=86400"
     for path in ("/assets/../pages.py", "/assets/%2e%2e/pages.py", "/assets/README.md", "/assets/licences"):

@@ -10,6 +10,7 @@ import pytest
 from tests.chaos.conductor import Conductor
 from tests.chaos.plan import FLOWS, Disturbance, Setup, episodes, setup
 from tests.chaos.run import run
+from tests.kit.patience import PATIENCE_SECS
 
 
 def test_a_seed_gives_the_same_plan_each_time_and_neighbours_cover_all_setups() -> None:
@@ -29,7 +30,9 @@ def test_a_seed_gives_the_same_plan_each_time_and_neighbours_cover_all_setups() 
 def test_what_is_asked_of_a_frozen_broker_does_not_keep_it_frozen(kind: str, values: Any, asked: str) -> None:
     thawed, arena, feed = Event(), Mock(), Mock()
     arena.broker.resume = thawed.set
-    getattr(arena, asked).side_effect = lambda *_: None if thawed.wait(10) else pytest.fail("it stays frozen")
+    getattr(arena, asked).side_effect = lambda *_: (
+        None if thawed.wait(PATIENCE_SECS) else pytest.fail("it stays frozen")
+    )
     feed.waiting.return_value = []
 
     Conductor(arena, feed, lambda _: None).play(
@@ -40,7 +43,6 @@ def test_what_is_asked_of_a_frozen_broker_does_not_keep_it_frozen(kind: str, val
 
 
 @pytest.mark.usefixtures("kafka_by_java")
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize(("seed", "protocol", "flows"), [(4, "classic", "three"), (5, "consumer", "one")])
 def test_each_record_ends_once_in_any_order_of_faults(tmp_path: Path, seed: int, protocol: str, flows: str) -> None:
     result = run(seed, Setup(protocol, FLOWS[flows]), secs=15, folder=tmp_path, tell=print)  # type: ignore[arg-type]

@@ -154,7 +154,7 @@ def test_what_one_thread_has_read_before_does_not_replace_what_another_has_read_
     monkeypatch.setattr("connector.config.secrets.resolve", slowly)
     slow = Thread(target=secrets.read_again, name="slow")
     slow.start()
-    has_read.wait(10)
+    has_read.wait()
     key.write_text("trk_2\n")
     secrets.read_again()
     may_go_on.set()

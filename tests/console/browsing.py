@@ -12,12 +12,12 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
 from tests.deploy.conftest import ROOT
+from tests.kit.patience import PATIENCE_SECS
 from tests.kit.programs import program
 
 ARTEFACTS: Final = Path(os.environ.get("TEST_ARTEFACTS", ROOT / "build" / "test-artefacts"))
 """Where screenshots are kept, for whoever wants to see what a test saw."""
 
-WITHIN_SECS: Final = 30.0
 
 _SHOWN: Final = """
 const shown = [...document.querySelectorAll(arguments[0])].filter((found) => found.checkVisibility());
@@ -82,19 +82,19 @@ class Browser:
         """Return what a script comes to."""
         return self.driver.execute_script(source)
 
-    def wait(self, wanted: Callable[[], object], what: str, *, within_secs: float = WITHIN_SECS) -> float:
+    def wait(self, wanted: Callable[[], object], what: str) -> float:
         """Wait until something is so, and return how long it took."""
         began = time.monotonic()
         while not wanted():
-            if time.monotonic() - began > within_secs:
+            if time.monotonic() - began > PATIENCE_SECS:
                 self.shoot("not-seen")
                 raise AssertionError(f"not seen: {what}; the page says:\n{self.text('body')}")
             time.sleep(0.05)
         return time.monotonic() - began
 
-    def wait_for(self, words: str, css: str = "main", *, within_secs: float = WITHIN_SECS) -> float:
+    def wait_for(self, words: str, css: str = "main") -> float:
         """Wait until an element says this, and return how long it took."""
-        return self.wait(lambda: words in self.text(css), f"{words!r} in {css}", within_secs=within_secs)
+        return self.wait(lambda: words in self.text(css), f"{words!r} in {css}")
 
     def shoot(self, name: str) -> Path:
         """Keep a picture of the whole page."""

@@ -11,6 +11,7 @@ from connector.console.guarding import MAX_CONNECTIONS, runner_of
 from connector.console.pages import Console
 from connector.telemetry.logging import configure_logging
 from tests.console.conftest import TOKEN, FakeHost
+from tests.kit.patience import PATIENCE_SECS
 
 
 async def _answer(sent: bytes) -> bytes:
@@ -85,7 +86,7 @@ async def _crowded(more: int) -> tuple[list[bytes], bytes, int]:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     address = runner.addresses[0][:2]
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_SECS):
             idle = [await asyncio.open_connection(*address) for _ in range(MAX_CONNECTIONS + more)]
             ended = [await reader.read() for reader, _ in idle[:more]]
             reader, writer = await asyncio.open_connection(*address)

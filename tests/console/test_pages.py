@@ -16,6 +16,7 @@ from connector.console.pages import VIEWERS, Console, _next
 from connector.console.sessions import COOKIE, TRIES
 from tests.console.conftest import TOKEN, FakeHost, Site, console
 from tests.console.making import hold, status, stream
+from tests.kit.patience import PATIENCE_SECS
 
 PAUSE: Final = "/streams/campaign-sends/confirm/pause"
 RESUME: Final = "/streams/campaign-sends/confirm/resume"
@@ -296,12 +297,14 @@ def test_an_unwatched_console_does_nothing_and_viewers_share_one_look(host: Fake
     async def use(site: Site) -> None:
         await asyncio.sleep(1.2)
         assert host.asked == 0
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         watching = [await site.get("/events") for _ in range(VIEWERS)]
         assert (await site.get("/events")).status == 503
         for viewer in watching:
             assert b"event: points" in await viewer.content.readuntil(b"\n")
         await asyncio.sleep(2.0)
-        assert host.asked <= 5
+        assert host.asked <= 2 + loop.time() - began
         for viewer in watching:
             viewer.close()
 
@@ -326,7 +329,7 @@ def test_a_viewer_that_never_reads_is_released_with_all_that_is_kept_for_it(
                 viewer.connect((server.host, server.port))
                 viewer.sendall(b"GET /events HTTP/1.1\r\nHost: here\r\n\r\n")
                 seen: list[int] = []
-                while seen[-2:] != [1, 0] and len(seen) < 300:
+                while seen[-2:] != [1, 0] and len(seen) < 10 * PATIENCE_SECS:
                     await asyncio.sleep(0.1)
                     seen = [*seen, len(serving.connections)]
         assert seen[-2:] == [1, 0]

@@ -13,6 +13,7 @@ from connector.console.hosting import Group
 from connector.console.peers import Peers
 from tests.console.conftest import TOKEN, FakeHost, settings
 from tests.console.making import hold, status, stream
+from tests.kit.patience import PATIENCE_SECS
 
 STREAM: Final = "campaign-sends"
 ACTED: Final[dict[str, Any]] = {"stream": STREAM, "ended": [], "probed": [], "undecided": [], "not_held": []}
@@ -190,7 +191,7 @@ def test_what_is_no_status_is_no_member(body: bytes) -> None:
 def test_a_peer_that_hangs_is_given_up_in_time() -> None:
     async def main() -> float:
         async def hang(_request: web.Request) -> web.Response:
-            await asyncio.sleep(60)
+            await asyncio.sleep(PATIENCE_SECS)
             return web.Response()
 
         app = web.Application()
@@ -206,7 +207,7 @@ def test_a_peer_that_hangs_is_given_up_in_time() -> None:
         assert heard.status == 0
         return took
 
-    assert asyncio.run(main()) < 6.0
+    assert asyncio.run(main()) < PATIENCE_SECS / 2
 
 
 @pytest.mark.parametrize(

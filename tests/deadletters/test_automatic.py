@@ -33,6 +33,7 @@ from connector.kafka.targets import Targets
 from connector.kafka.topics import Topics
 from tests.deadletters.conftest import Desk
 from tests.deadletters.making import NOW_MS, STREAM, headers_of, letter
+from tests.kit.patience import PATIENCE_SECS
 
 DEAD, FOREIGN = Partition("dead", 0), Partition("dead", 1)
 LOCAL = KafkaSettings(bootstrap_servers="nowhere:1")
@@ -55,11 +56,11 @@ def running(
     try:
         yield made
     finally:
-        made.stop(20)
+        made.stop(PATIENCE_SECS)
 
 
-def wait_for(rule: AutomaticRedrive, wanted: Callable[[dict[str, Any]], bool], *, within_secs: float = 40) -> None:
-    deadline = time.monotonic() + within_secs
+def wait_for(rule: AutomaticRedrive, wanted: Callable[[dict[str, Any]], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECS
     while not wanted(rule.status()):
         assert time.monotonic() < deadline, rule.status()
         time.sleep(0.02)
@@ -227,7 +228,7 @@ def test_a_rule_begins_within_the_topic_at_the_end_that_is_nearer(
     played.source.bounds.return_value = (2, 10)
 
     with capture_logs() as logs, running(STREAM, LOCAL) as rule:
-        wait_for(rule, lambda _: bool(played.begun()), within_secs=10)
+        wait_for(rule, lambda _: bool(played.begun()))
 
     assert played.begun()[0] == start
     assert any("behind the end" in str(entry) for entry in logs) is (committed > 10)
@@ -239,11 +240,11 @@ def test_why_a_transaction_was_aborted_is_shown_until_one_succeeds(monkeypatch: 
     played.publisher.commit.side_effect = AbortableError(KafkaError(KafkaError.NOT_ENOUGH_REPLICAS))
 
     with running(STREAM, LOCAL) as rule:
-        wait_for(rule, lambda status: status["error"] is not None, within_secs=10)
+        wait_for(rule, lambda status: status["error"] is not None)
         shown = rule.status()["error"]
         played.publisher.commit.side_effect = None
         played.reads = [Read(chunks=[chunk(0, 1)])]
-        wait_for(rule, lambda status: status["redriven"] == 2, within_secs=10)
+        wait_for(rule, lambda status: status["redriven"] == 2)
 
     assert "AbortableError" in shown
     assert rule.status()["error"] is None
@@ -262,7 +263,7 @@ def test_after_some_aborts_in_a_row_a_rule_asks_again_what_its_topic_takes(monke
     played.publisher.commit.side_effect = AbortableError(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
 
     with running(STREAM, LOCAL) as rule:
-        wait_for(rule, lambda _: played.topics.partitions.call_count >= 3, within_secs=10)
+        wait_for(rule, lambda _: played.topics.partitions.call_count >= 3)
 
     assert played.publisher.abort.call_count in range(2 * MAX_ABORTS, 3 * MAX_ABORTS + 1)
 
@@ -277,12 +278,12 @@ def test_a_letter_is_not_too_large_for_a_topic_that_has_not_told_its_limit_again
     huge.values, large.values = [b"x" * 4_000_000], [b"x" * 2_000_000]
 
     with running(STREAM, LOCAL) as rule:
-        wait_for(rule, lambda _: bool(played.begun()), within_secs=10)
+        wait_for(rule, lambda _: bool(played.begun()))
         played.topics.limits.return_value = {}
         played.reads = [Read(chunks=[huge])]
-        wait_for(rule, lambda status: status["passed_over"]["too_large"] == 1, within_secs=10)
+        wait_for(rule, lambda status: status["passed_over"]["too_large"] == 1)
         played.reads = [Read(chunks=[large])]
-        wait_for(rule, lambda status: status["redriven"] == 1, within_secs=10)
+        wait_for(rule, lambda status: status["redriven"] == 1)
 
 
 def test_partitions_that_are_missing_and_not_ours_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +291,7 @@ def test_partitions_that_are_missing_and_not_ours_are_ignored(monkeypatch: pytes
     played.reads = [Read(), Read(missing=[FOREIGN]), Read(chunks=[chunk(0)])]
 
     with running(STREAM, LOCAL) as rule:
-        wait_for(rule, lambda status: status["redriven"] == 1, within_secs=10)
+        wait_for(rule, lambda status: status["redriven"] == 1)
 
     assert {call.args[0] for call in played.source.begin.call_args_list} == {DEAD}
     assert FOREIGN not in {partition for call in played.source.committed.call_args_list for partition in call.args[0]}
@@ -305,12 +306,12 @@ def test_while_it_looks_what_was_sent_again_a_rule_reads_and_sends_nothing_and_c
     played.earlier.tells.side_effect = lambda letter: letter.offset == 1
 
     with running(STREAM, LOCAL) as rule:
-        wait_for(rule, lambda _: played.earlier.step.call_count >= 3, within_secs=10)
+        wait_for(rule, lambda _: played.earlier.step.call_count >= 3)
         reads = played.source.read.call_count
-        wait_for(rule, lambda _: played.source.read.call_count > reads + 3, within_secs=10)
+        wait_for(rule, lambda _: played.source.read.call_count > reads + 3)
         before = rule.status()
         played.earlier.step.return_value = True
-        wait_for(rule, lambda status: status["redriven"] == 2, within_secs=10)
+        wait_for(rule, lambda status: status["redriven"] == 2)
 
     assert (before["redriven"], before["waiting"]) == (0, 3)
     assert rule.status()["passed_over"] == {"redriven": 1, "too_large": 0}
@@ -323,7 +324,7 @@ def test_a_letter_older_than_what_was_looked_at_has_it_looked_at_again(monkeypat
     played.reads = [Read(), Read(chunks=[chunk(0, 1)]), Read(chunks=[older]), Read(chunks=[younger])]
 
     with running(STREAM, LOCAL) as rule:
-        wait_for(rule, lambda status: status["redriven"] == 4, within_secs=10)
+        wait_for(rule, lambda status: status["redriven"] == 4)
 
     begun = [call.args[0] + CLOCKS_MS for call in played.earlier.begin.call_args_list]
     assert begun == [NOW_MS, NOW_MS - 1_000]
@@ -363,10 +364,10 @@ def test_what_was_sent_again_is_kept_until_all_that_was_written_by_then_is_dealt
 
     played.earlier.tells.side_effect = tells
     with running(STREAM, LOCAL) as rule:
-        wait_for(rule, lambda status: status["passed_over"]["redriven"] == 1, within_secs=10)
+        wait_for(rule, lambda status: status["passed_over"]["redriven"] == 1)
         before = played.earlier.forget.called
         played.reads = [Read(chunks=[chunk(6)])]
-        wait_for(rule, lambda _: played.earlier.forget.called, within_secs=10)
+        wait_for(rule, lambda _: played.earlier.forget.called)
 
     assert not before
     assert all(kept)
@@ -381,9 +382,9 @@ def test_what_comes_after_all_was_forgotten_though_it_was_written_before_is_look
     played.reads = [Read(), Read(chunks=[chunk(0)])]
 
     with running(STREAM, LOCAL) as rule:
-        wait_for(rule, lambda _: played.earlier.forget.called, within_secs=10)
+        wait_for(rule, lambda _: played.earlier.forget.called)
         looks = played.earlier.begin.call_count
         played.reads = [Read(chunks=[chunk(5)])]
-        wait_for(rule, lambda status: status["redriven"] == 2, within_secs=10)
+        wait_for(rule, lambda status: status["redriven"] == 2)
 
     assert (looks, played.earlier.begin.call_count) == (1, 2)

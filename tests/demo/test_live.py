@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from connector.demo.live import Hold, StatusPage, StreamStatus, live_view, watch
+from tests.kit.patience import PATIENCE_SECS
 
 _STREAM = {
     "name": "sends",
@@ -83,7 +84,7 @@ def test_a_page_that_fails_leaves_the_last_answer(page: StatusPage, monkeypatch:
 def test_watching_ends_as_soon_as_the_status_will_do(page: StatusPage) -> None:
     shown: list[StreamStatus] = []
 
-    assert watch(page, shown.append, lambda status: status.settled >= 80, timeout_secs=10)
+    assert watch(page, shown.append, lambda status: status.settled >= 80, timeout_secs=PATIENCE_SECS)
     assert [status.settled for status in shown] == [80]
 
 

@@ -14,6 +14,7 @@ from confluent_kafka import Producer
 from connector.processes import spawn, stop, tail
 from tests.deploy.conftest import ROOT
 from tests.kit.local import NO_TLS
+from tests.kit.patience import PATIENCE_SECS
 
 _STOP_SECS: Final = 60
 
@@ -43,12 +44,12 @@ class Running:
         """Send SIGTERM and return the exit code."""
         return stop(self._process, grace_secs=_STOP_SECS)
 
-    def wait_for(self, condition: Callable[[], bool], what: str, *, within_secs: float = 60) -> None:
+    def wait_for(self, condition: Callable[[], bool], what: str) -> None:
         """Return when the condition holds; fail with the log's end when it does not in time."""
-        deadline = time.monotonic() + within_secs
+        deadline = time.monotonic() + PATIENCE_SECS
         while not condition():
             assert not self.has_ended, f"ended before {what}:\n{tail(self.log)}"
-            assert time.monotonic() < deadline, f"no {what} within {within_secs:g} s:\n{tail(self.log)}"
+            assert time.monotonic() < deadline, f"no {what}:\n{tail(self.log)}"
             time.sleep(0.1)
 
 

@@ -11,6 +11,7 @@ from connector.cli.main import app
 from connector.demo.topics import Record
 from connector.simulator import Faults
 from connector.simulator.faults import RecordCode
+from tests.kit.patience import PATIENCE_SECS
 from tests.kit.world import World, merge, sends
 
 CREATE = {"create_topics": {"enabled": True, "replication_factor": 1}, "metadata_refresh_secs": 1}
@@ -87,7 +88,7 @@ def test_a_rule_sends_again_what_failed_for_a_while_each_record_once(world: Worl
     worker.kill()
 
     world.platform.set_faults(Faults())
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + PATIENCE_SECS
     while len(accepted(world)) < 200 and time.monotonic() < deadline:
         time.sleep(0.2)
     time.sleep(2)

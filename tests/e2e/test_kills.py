@@ -11,14 +11,14 @@ from connector.demo.judge import Judgement
 from connector.demo.topics import Topics
 from connector.simulator import Faults, SimulatorThread
 from tests.kit.feed import Feed
-from tests.kit.world import Worker, World, sends
+from tests.kit.patience import PATIENCE_SECS, tell
+from tests.kit.world import DRAIN_SECS, PATIENT, Worker, World, sends
 
 
 def _wait_in_flight(worker: Worker, requests: int = 1) -> None:
     worker.wait_for(lambda s: s["in_flight_requests"] >= requests, f"{requests} requests in flight")
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_kills_and_a_frozen_worker_lose_nothing_and_text_nobody_twice(
     shaken_broker: Broker, platform: SimulatorThread, tmp_path: Path, protocol: str
@@ -49,7 +49,7 @@ def test_kills_and_a_frozen_worker_lose_nothing_and_text_nobody_twice(
         workers[0].kill()  # and never restarted
         platform.set_faults(Faults(latency_ms=(20, 80)))
 
-        found = world.settled(within_secs=120)
+        found = world.settled()
     finally:
         world.close()
 
@@ -70,19 +70,19 @@ def test_a_worker_that_is_frozen_as_it_lets_a_partition_go_says_nothing_of_those
     try:
         with Feed(world) as feed:
             first = world.start({**settings, "instance_id": f"{world.name}-0"})
-            feed.wait_posted(range(4), after=feed.mark(), since=time.monotonic(), within_secs=60)
+            feed.wait_posted(range(4), after=feed.mark(), since=time.monotonic())
             platform.set_faults(Faults(latency_ms=(2_000, 2_000)))
             second = world.start({**settings, "instance_id": f"{world.name}-1"})
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + PATIENCE_SECS
             while "partitions revoked" not in first.log.read_text() and time.monotonic() < deadline:
                 time.sleep(0.01)
             first.signal(signal.SIGSTOP)
             platform.set_faults(Faults(latency_ms=(20, 80)))
             second.wait_for(lambda s: len(s["partitions"]) == 4, "all partitions")
-            feed.wait_posted(range(4), after=feed.mark(), since=time.monotonic(), within_secs=60)
+            feed.wait_posted(range(4), after=feed.mark(), since=time.monotonic())
             first.signal(signal.SIGCONT)
             first.wait_for(lambda s: s["in_flight_records"] and len(s["partitions"]) == 2, "its share, and work")
-            feed.wait_posted(range(4), after=feed.mark(), since=time.monotonic(), within_secs=60)
+            feed.wait_posted(range(4), after=feed.mark(), since=time.monotonic())
 
         found = world.settled()
     finally:
@@ -107,7 +107,7 @@ def test_a_graceful_stop_under_load_leaves_nothing_in_doubt(world: World) -> Non
 
     assert worker.stop() == 0
 
-    assert time.monotonic() - began < 3 * 8, "three times delivery.drain_secs"
+    tell("a stop, with delivery.drain_secs", time.monotonic() - began, 8)
     left = world.judge()
     assert left.lost > 0, "it stopped in the middle"
     assert left.accepted == left.queued, "and has told what became of each post"
@@ -132,7 +132,7 @@ def test_a_stop_under_full_load_leaves_in_doubt_what_the_platform_stalls_and_not
 
     assert worker.stop() == 0
 
-    assert time.monotonic() - began < 3 * 7
+    tell("a stop, with delivery.drain_secs", time.monotonic() - began, 7)
     world.platform.set_faults(Faults())
     left = world.judge()
     assert (left.accepted, left.queued) == (2_000, 0)
@@ -159,7 +159,7 @@ def test_a_stop_that_the_platform_stalls_ends_at_the_deadline(world: World) -> N
     code = worker.stop()
 
     assert code in (0, 5)
-    assert time.monotonic() - began < 3 * 7
+    tell("a stop, with delivery.drain_secs", time.monotonic() - began, 7)
     world.start(world.settings())
     found = world.settled()
     assert found.problems() == []
@@ -169,15 +169,12 @@ def test_a_stop_that_the_platform_stalls_ends_at_the_deadline(world: World) -> N
 def test_a_second_signal_stops_at_once(world: World) -> None:
     world.platform.set_faults(Faults.model_validate({"stall": {"next": 1_000}}))
     world.produce_sends(2_000)
-    worker = world.start(world.settings())
+    worker = world.start(world.settings(PATIENT, stream={"delivery": {"drain_secs": DRAIN_SECS}}))
     _wait_in_flight(worker)
     worker.signal(signal.SIGTERM)
-    time.sleep(0.5)
-    began = time.monotonic()
+    worker.wait_for(lambda s: s["state"] == "draining", "the drain")
 
     assert worker.stop() == 5
-
-    assert time.monotonic() - began < 3
 
 
 def test_a_crash_is_sent_again_and_flagged_where_the_operator_chose_so(world: World) -> None:
@@ -249,14 +246,14 @@ def test_no_broker_is_reported_and_ends_after_the_set_time(world: World) -> None
     settings = world.settings({"kafka": {"bootstrap_servers": "127.0.0.1:1", "startup_timeout_secs": 3}})
     worker = world.start(settings)
 
-    assert worker.process.wait(40) == 3
+    assert worker.process.wait(PATIENCE_SECS) == 3
     assert "no broker answers at 127.0.0.1:1" in worker.log.read_text()
 
 
 def test_a_missing_topic_is_named_with_the_command_that_creates_it(world: World) -> None:
     worker = world.start(world.settings(stream={"outcomes": {"topic": "nowhere.to.be.found"}}))
 
-    assert worker.process.wait(40) == 2
+    assert worker.process.wait(PATIENCE_SECS) == 2
     assert "kafka-topics.sh" in worker.log.read_text()
     assert "nowhere.to.be.found" in worker.log.read_text()
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from connector.demo.topics import Record
+from tests.kit.patience import PATIENCE_SECS
 from tests.kit.world import KEY, Worker, World
 
 
@@ -35,7 +36,7 @@ def _all_listen(worker: Worker, processes: int) -> bool:
 def _switch(worker: Worker, times: int) -> None:
     """Send the signal, and wait until every process has told so many changes."""
     worker.signal(signal.SIGUSR1)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECS
     while sum(line["event"] == "log level changed" for line in _lines(worker)) < times:
         assert time.monotonic() < deadline, worker.log.read_text()
         time.sleep(0.05)

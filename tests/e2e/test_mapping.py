@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from connector.demo.topics import Record
 from connector.simulator import SimulatorThread
+from tests.kit.patience import PATIENCE_SECS
 from tests.kit.world import Worker, World
 
 LIST: Final = "+18005551234"
@@ -36,7 +37,7 @@ def signup(number: int, **changes: Any) -> Record:
 
 def wait_for(worker: Worker, wanted: dict[str, int], *, stream: int = 0) -> dict[str, Any]:
     """Wait until a stream has settled so many records of each kind, and return its status."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECS
     status: dict[str, Any] = {}
     while time.monotonic() < deadline:
         streams = worker.whole_status().get("streams") or []

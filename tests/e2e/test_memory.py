@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from confluent_kafka import Producer
 
 from benchmarks.processes import rss_mb
@@ -30,7 +29,6 @@ def _fill(world: World, topic: str, count: int) -> None:
         producer.flush(60)
 
 
-@pytest.mark.timeout(240)
 def test_the_platform_is_down_and_millions_wait_for_three_streams_and_memory_stays_flat(world: World) -> None:
     """Each stream has read as much as its budget lets it; after that nothing grows, for as long as the outage lasts."""
     topic = world.topics.create(partitions=PARTITIONS)

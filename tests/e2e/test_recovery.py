@@ -1,7 +1,7 @@
 """How long posting stands still when something ends or comes back, with the product's default settings.
 
 A steady feed fills every partition, and the ledger's times say when the platform took what. Each test prints what it
-measured beside the figure that the product is to keep, and fails at three times that: a slow machine is no bug.
+measured beside the figure that the product is to keep, and fails far above that: a slow machine is no bug.
 """
 
 import time
@@ -19,11 +19,13 @@ from connector.simulator.faults import RecordCode
 from tests.conftest import MakeBroker, MakeSimulator
 from tests.kit.brokers import Listener
 from tests.kit.feed import Feed, Watch
+from tests.kit.patience import PATIENCE_SECS, tell
 from tests.kit.proxy import NamelessProxy
 from tests.kit.world import KEY, Worker, World
 
 ALL = (0, 1, 2, 3)
-LENIENCE = 3
+FEW_PER_SEC = 8
+"""Enough to see a partition stand still; each batch costs three brokers dozens of requests."""
 
 MakeWorld = Callable[[str], World]
 
@@ -45,12 +47,6 @@ def make_world(make_simulator: MakeSimulator, tmp_path: Path) -> Iterator[MakeWo
         world.close()
 
 
-def _tell(what: str, measured: float, figure: float) -> None:
-    """Print what was measured beside its figure, and fail far above that."""
-    print(f"{what}: {measured:.1f} s (to be at most {figure:g} s)")
-    assert measured <= LENIENCE * figure
-
-
 def _start(world: World, number: int, protocol: str = "classic") -> Worker:
     settings = world.defaults({"instance_id": f"{world.name}-{number}", "kafka": {"group_protocol": protocol}})
     return world.start(settings)
@@ -70,7 +66,7 @@ def _start_two(world: World, feed: Feed, protocol: str = "classic") -> list[Work
 def _wait_shared(world: World, feed: Feed) -> None:
     for worker in world.workers:
         worker.wait_for(lambda s: len(s["partitions"]) == 2, "its share of the partitions")
-    feed.wait_posted(ALL, after=feed.mark(), since=time.monotonic(), within_secs=60)
+    feed.wait_posted(ALL, after=feed.mark(), since=time.monotonic())
 
 
 def _judge(world: World, *, at_least_once: bool = False) -> None:
@@ -88,9 +84,9 @@ def test_a_worker_killed_and_restarted_under_its_id_posts_again_soon(world: Worl
         killed, mark = time.monotonic(), feed.mark()
         _start(world, 0)
 
-        took = feed.wait_posted(its, after=mark, since=killed, within_secs=60)
+        took = feed.wait_posted(its, after=mark, since=killed)
 
-    _tell("killed and restarted", took, 10)
+    tell("killed and restarted", took, 10)
     _judge(world)
 
 
@@ -101,9 +97,9 @@ def test_the_partitions_of_a_worker_that_is_gone_permanently_are_posted_by_anoth
         workers[0].kill()
         killed, mark = time.monotonic(), feed.mark()
 
-        took = feed.wait_posted(its, after=mark, since=killed, within_secs=120)
+        took = feed.wait_posted(its, after=mark, since=killed)
 
-    _tell("killed for good", took, 30)
+    tell("killed for good", took, 30)
     _judge(world)
 
 
@@ -118,9 +114,9 @@ def test_with_the_newer_protocol_a_worker_is_missed_as_soon_as_the_broker_lets_i
         workers[0].kill()
         killed, mark = time.monotonic(), feed.mark()
 
-        took = feed.wait_posted(its, after=mark, since=killed, within_secs=60)
+        took = feed.wait_posted(its, after=mark, since=killed)
 
-    _tell("killed for good, newer protocol", took, 15)
+    tell("killed for good, newer protocol", took, 15)
     _judge(world)
 
 
@@ -136,14 +132,14 @@ def test_a_broker_that_restarts_or_dies_and_comes_back_is_used_again_soon(
             time.sleep(3)
             shaken_broker.restart()
             up, mark = time.monotonic(), feed.mark()
-            took[end.__name__] = feed.wait_posted(ALL, after=mark, since=up, within_secs=90)
+            took[end.__name__] = feed.wait_posted(ALL, after=mark, since=up)
 
     for how, secs in took.items():
-        _tell(f"broker back after {how}", secs, 15)
+        tell(f"broker back after {how}", secs, 15)
     _judge(world)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_200)
 def test_while_one_of_three_brokers_is_away_the_others_do_its_work(
     three_brokers: list[Broker], make_world: MakeWorld
 ) -> None:
@@ -159,7 +155,7 @@ def test_while_one_of_three_brokers_is_away_the_others_do_its_work(
     with ExitStack() as feeding:
         # The other nodes name brokers all the while: no producer loses them for good.
         feeds = {
-            protocol: feeding.enter_context(Feed(world, per_sec=80, silent_secs=60))
+            protocol: feeding.enter_context(Feed(world, per_sec=FEW_PER_SEC, silent_secs=60))
             for protocol, world in worlds.items()
         }
         for protocol, world in worlds.items():
@@ -173,7 +169,7 @@ def test_while_one_of_three_brokers_is_away_the_others_do_its_work(
             getattr(node, what)()
             marks = {protocol: feed.mark() for protocol, feed in feeds.items()}
             for protocol, feed in feeds.items():
-                feed.wait_posted(ALL, after=marks[protocol], since=began, within_secs=90 + 3 * _AWAY_SECS[what])
+                feed.wait_posted(ALL, after=marks[protocol], since=began)
             time.sleep(1)
             for protocol, feed in feeds.items():
                 gap = max(feed.longest_gap(number, began, time.monotonic()) for number in ALL)
@@ -187,7 +183,7 @@ def test_while_one_of_three_brokers_is_away_the_others_do_its_work(
                 do(node, what)
 
     for (protocol, what), secs in stood_still.items():
-        _tell(f"one of three brokers, {what}, {protocol}: no post for", secs, _AWAY_SECS[what])
+        tell(f"one of three brokers, {what}, {protocol}: no post for", secs, _AWAY_SECS[what])
     for world in worlds.values():
         _judge(world)
         assert [worker.stop() for worker in world.workers] == [0, 0]
@@ -198,15 +194,15 @@ def _is_well_while_too_few_replicas_are_in_sync(three_brokers: list[Broker], wor
     """No restart would help, and each would leave in doubt what was answered meanwhile."""
     world.outcomes = world.topics.create(partitions=4, config={"min.insync.replicas": "3"})
     worker = world.start(world.settings({"health": {"stalled_secs": 9}}))
-    with Feed(world, per_sec=80, silent_secs=60) as feed:
-        feed.wait_posted(ALL, after=feed.mark(), since=time.monotonic(), within_secs=60)
+    with Feed(world, per_sec=FEW_PER_SEC, silent_secs=60) as feed:
+        feed.wait_posted(ALL, after=feed.mark(), since=time.monotonic())
         three_brokers[2].stop()
         status = worker.wait_for(
             lambda s: any("min.insync.replicas" in there["detail"] for there in s["standstills"]), "what it waits for"
         )
         healthy = worker.page("/healthz").status_code
         three_brokers[2].restart()
-        feed.wait_posted(ALL, after=feed.mark(), since=time.monotonic(), within_secs=90)
+        feed.wait_posted(ALL, after=feed.mark(), since=time.monotonic())
 
     assert healthy == 200
     assert {(there["waits_for"], there["known"]) for there in status["standstills"]} == {("kafka", True)}
@@ -248,7 +244,7 @@ def test_clients_that_were_told_of_no_brokers_reach_them_again(make_broker: Make
                 )
                 world.start(settings)
             for feed in feeds.values():
-                feed.wait_posted(ALL, after=feed.mark(), since=time.monotonic(), within_secs=60)
+                feed.wait_posted(ALL, after=feed.mark(), since=time.monotonic())
             proxy.nameless = True
             time.sleep(8)
             still, marks = time.monotonic(), {guarantee: feed.mark() for guarantee, feed in feeds.items()}
@@ -259,7 +255,7 @@ def test_clients_that_were_told_of_no_brokers_reach_them_again(make_broker: Make
             back = time.monotonic()
 
             took = {
-                guarantee: feed.wait_posted(ALL, after=marks[guarantee], since=back, within_secs=90)
+                guarantee: feed.wait_posted(ALL, after=marks[guarantee], since=back)
                 for guarantee, feed in feeds.items()
             }
             ruled = worlds["exactly_once"]
@@ -268,7 +264,7 @@ def test_clients_that_were_told_of_no_brokers_reach_them_again(make_broker: Make
             ruled.workers[0].wait_for(lambda s: s["redrives"][0]["redriven"] == 1, "the rule has its brokers back")
 
         for guarantee, world in worlds.items():
-            _tell(f"brokers named again, {guarantee}", took[guarantee], 25)
+            tell(f"brokers named again, {guarantee}", took[guarantee], 25)
             _judge(world, at_least_once=guarantee == "at_least_once")
             assert world.workers[0].stop() == 0
 
@@ -316,10 +312,12 @@ def test_after_an_outage_the_full_speed_is_back_soon(world: World, faults: Fault
     world.platform.set_faults(Faults(latency_ms=(slow, slow)))
     back = time.monotonic()
 
-    while time.monotonic() < back + 60 and watch.count(time.monotonic() - 1, time.monotonic()) < 0.9 * before:
+    while (
+        time.monotonic() < back + PATIENCE_SECS and watch.count(time.monotonic() - 1, time.monotonic()) < 0.9 * before
+    ):
         time.sleep(0.05)
 
-    _tell(f"full speed ({before} records/s)", time.monotonic() - back, 5)
+    tell(f"full speed ({before} records/s)", time.monotonic() - back, 5)
     assert worker.status()["lag"] > 0, "there was too little to do to see the speed"
 
 
@@ -328,12 +326,12 @@ def test_a_worker_that_joins_does_not_stop_the_others(world: World) -> None:
     world.platform.set_faults(Faults(latency_ms=(200, 200)))
     with Feed(world) as feed:
         first = _start(world, 0)
-        feed.wait_posted(ALL, after=feed.mark(), since=time.monotonic(), within_secs=60)
+        feed.wait_posted(ALL, after=feed.mark(), since=time.monotonic())
         began = time.monotonic()
         second = _start(world, 1)
         second.wait_for(lambda s: len(s["partitions"]) == 2, "its share of the partitions")
         moved = _owned(second)
-        took = feed.wait_posted(moved, after=feed.mark(), since=began, within_secs=60)
+        took = feed.wait_posted(moved, after=feed.mark(), since=began)
         time.sleep(1)
         kept, ended = _owned(first), time.monotonic()
 
@@ -341,5 +339,5 @@ def test_a_worker_that_joins_does_not_stop_the_others(world: World) -> None:
     for number in sorted(moved):
         print(f"partition {number} that moved stood still for {feed.longest_gap(number, began, ended):.1f} s")
     print(f"the newcomer posts after {took:.1f} s")
-    _tell("kept partitions stood still", max(feed.longest_gap(number, began, ended) for number in kept), 1)
+    tell("kept partitions stood still", max(feed.longest_gap(number, began, ended) for number in kept), 1)
     _judge(world)

@@ -28,6 +28,7 @@ from connector.demo.topics import Record, Topics
 from connector.simulator import Faults, SimulatorThread
 from connector.stream.identities import CHECK_SECS
 from connector.trackly.client import Client
+from tests.kit.patience import PATIENCE_SECS
 from tests.kit.sending import POST_WITHIN_SECS, Bench
 from tests.kit.world import KEY, Worker, World, sends
 
@@ -110,7 +111,6 @@ def _committed(world: World) -> dict[int, TopicPartition]:
 # ------------------------------------------------------------------ rule 2: after the revoke, no word about a partition
 
 
-@pytest.mark.timeout(180)
 def test_rule_2_an_answer_that_comes_after_the_partition_has_gone_is_dropped(world: World) -> None:
     """A worker sleeps while its post is answered; its heir has named the records in doubt, and that stays their end."""
     world.platform.set_faults(Faults(latency_ms=(1_000, 1_000)))
@@ -134,7 +134,6 @@ def test_rule_2_an_answer_that_comes_after_the_partition_has_gone_is_dropped(wor
 # ------------------------------------------------------------------ rule 3: new state is adopted only after the commit
 
 
-@pytest.mark.timeout(180)
 def test_rule_3_a_commit_that_is_not_answered_starts_nothing_until_it_is_known(
     shaken_broker: Broker, make_world: MakeWorld
 ) -> None:
@@ -153,13 +152,12 @@ def test_rule_3_a_commit_that_is_not_answered_starts_nothing_until_it_is_known(
     time.sleep(7)
     shaken_broker.resume()
 
-    found = world.settled(within_secs=90)
+    found = world.settled()
     assert found.problems() == []
     assert found.accepted_twice == 0
     assert worker.process.poll() is None
 
 
-@pytest.mark.timeout(180)
 def test_rule_3_a_broker_that_is_killed_and_comes_back_loses_and_repeats_nothing(
     shaken_broker: Broker, make_world: MakeWorld
 ) -> None:
@@ -174,7 +172,7 @@ def test_rule_3_a_broker_that_is_killed_and_comes_back_loses_and_repeats_nothing
     time.sleep(2)
     shaken_broker.restart()
 
-    found = world.settled(within_secs=100)
+    found = world.settled()
     assert found.problems() == []
     assert found.accepted_twice == 0
     assert worker.process.poll() is None
@@ -192,7 +190,7 @@ def test_rule_3_a_fenced_producer_is_replaced_and_what_it_committed_read_back(wo
     intruder.init_transactions(30)
     world.produce_sends(4_000)
 
-    found = world.settled(within_secs=60)
+    found = world.settled()
     assert found.problems() == []
     assert found.accepted_twice == 0
     assert worker.status()["producers_replaced"] >= 1
@@ -203,7 +201,7 @@ def test_rule_3_fenced_again_within_a_session_it_stops_and_says_why(world: World
     worker = world.start({**world.settings(), "instance_id": f"{world.name}-0"})
     worker.wait_for(lambda s: s["ticks"] >= 1, "its first commit")
 
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECS
     while worker.process.poll() is None and time.monotonic() < deadline:
         intruder = Producer(
             {"bootstrap.servers": world.bootstrap_servers, "transactional.id": f"{world.group}.{world.name}-0"}
@@ -212,7 +210,7 @@ def test_rule_3_fenced_again_within_a_session_it_stops_and_says_why(world: World
         world.produce_sends(100)  # a worker with nothing to commit never hears that it was fenced
         time.sleep(0.5)
 
-    assert worker.process.wait(30) == 4
+    assert worker.process.wait(PATIENCE_SECS) == 4
     assert "FENCED" in worker.log.read_text()
 
 
@@ -231,7 +229,7 @@ def test_rule_3_a_fenced_consumer_joins_again_and_continues_where_it_was(world: 
         }
     )
     intruder.subscribe([world.source])
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECS
     while "consumer replaced" not in worker.log.read_text() and time.monotonic() < deadline:
         intruder.poll(0.1)
     intruder.close()
@@ -254,7 +252,7 @@ def test_rule_4_a_batch_whose_tick_is_too_long_ago_is_not_posted_but_listed_agai
     async def post(*, listed_secs_ago: float) -> None:
         sender = bench.sender(Client(TracklySettings(base_url=platform.url, api_key=SecretStr(KEY)), lambda: KEY))
         bench.tick(sender, listed_secs_ago=listed_secs_ago)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_SECS):
             while bench.state.flow.active:  # noqa: ASYNC110 (the sender tells nobody when it is done)
                 await asyncio.sleep(0.01)
         await sender.close()
@@ -308,7 +306,7 @@ def test_rule_6_what_was_surely_not_taken_is_not_in_doubt_after_a_kill(world: Wo
     worker = world.start(world.settings(stream={"breaker": {"failures": 3}}))
     _wait_for_hold(worker, reason)
     worker.wait_for(lambda s: s["in_flight_requests"] == 0 and s["waiting_batches"] > 0, "all posts answered")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_SECS
     while any(decode(spot.offset, spot.metadata).in_flight for spot in _committed(world).values()):
         assert time.monotonic() < deadline, "still listed, although it was surely not taken"
         time.sleep(0.2)
@@ -347,7 +345,6 @@ def test_rule_7_records_in_doubt_that_retention_removed_are_settled_and_counted(
 # ------------------------------------------------------------------ rule 8: chunks carry the assignment's epoch
 
 
-@pytest.mark.timeout(180)
 def test_rule_8_partitions_that_go_and_come_back_while_they_are_read_yield_each_record_once(world: World) -> None:
     """A read that is under way may return records of a partition that was revoked during it, or comes back after it."""
     world.platform.set_faults(Faults(latency_ms=(20, 80)))
@@ -362,7 +359,7 @@ def test_rule_8_partitions_that_go_and_come_back_while_they_are_read_yield_each_
         world.leave(f"{world.name}-1")
         first.wait_for(lambda s: len(s["partitions"]) == 4, "all partitions")
 
-    found = world.settled(within_secs=90)
+    found = world.settled()
 
     assert found.problems() == []
     assert (found.queued, found.accepted, found.in_doubt) == (60_000, 60_000, 0)
@@ -371,7 +368,6 @@ def test_rule_8_partitions_that_go_and_come_back_while_they_are_read_yield_each_
 # ------------------------------------------------------------------ rule 9: callbacks do not block what stays
 
 
-@pytest.mark.timeout(180)
 def test_rule_9_partitions_that_stay_continue_while_others_are_drained(world: World) -> None:
     """One batch of all partitions is not answered; until it is, the revoke waits, and what stays must not."""
     world.platform.set_faults(Faults.model_validate({"stall": {"next": 1}, "latency_ms": 100}))
@@ -396,12 +392,11 @@ def test_rule_9_partitions_that_stay_continue_while_others_are_drained(world: Wo
 
     assert ended["queued"] >= began["queued"] + 100
     world.platform.set_faults(Faults())
-    found = world.settled(within_secs=90)
+    found = world.settled()
     assert found.problems() == []
     assert found.in_doubt == 4
 
 
-@pytest.mark.timeout(180)
 def test_rule_9_partitions_that_a_worker_let_go_of_before_it_died_are_not_left_to_nobody(world: World) -> None:
     """Its successor takes over the membership as it was, and Kafka sees no reason to give out what nobody has."""
     world.platform.set_faults(Faults.model_validate({"stall": {"next": 4}, "stall_takes_records": True}))
@@ -470,7 +465,7 @@ def test_rule_10_results_that_fit_one_by_one_are_written_where_a_batch_of_them_w
 
     # Put right, it is seen without a restart: with a record or two in a batch a stream would crawl from now on.
     _set_limit(world, world.outcomes, 1_048_588)
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE_SECS
     for number in count():
         world.produce_sends(50, tag=f"last {number}")
         if "larger batches" in worker.log.read_text():
@@ -623,7 +618,6 @@ def test_rule_11_records_that_retention_removed_unread_are_counted_and_hold_unle
     assert worker.status()["missing"] == 30
 
 
-@pytest.mark.timeout(180)
 def test_rule_11_what_an_unclean_election_discarded_while_nobody_read_holds_however_much_was_written_since(
     shaken_broker: Broker, make_world: MakeWorld
 ) -> None:
@@ -649,10 +643,10 @@ def test_rule_11_what_an_unclean_election_discarded_while_nobody_read_holds_howe
     holds = []
     for _ in range(2):  # a restart does not forget the hold
         worker = world.start(world.settings())
-        holds += worker.wait_for(lambda s: len(s["holds"]) == 3, "the holds", within_secs=60)["holds"]
+        holds += worker.wait_for(lambda s: len(s["holds"]) == 3, "the holds")["holds"]
         worker.stop()
     worker = world.start(world.settings(stream={"on_missing": "continue"}))
-    found = world.settled(within_secs=60)
+    found = world.settled()
 
     assert {spot.leader_epoch for spot in stood.values()} == {0}
     assert {hold["reason"] for hold in holds} == {"records_missing"}
@@ -711,7 +705,7 @@ def test_rule_12_two_live_workers_with_one_id_do_not_fence_each_other(world: Wor
 
     second = world.start(settings)
 
-    assert second.process.wait(30) == 4
+    assert second.process.wait(PATIENCE_SECS) == 4
     assert "instance_id" in second.log.read_text()
     world.produce([Record(b'{"to":"+15550000001","body":"one"}', b"one")])
     assert world.settled().problems() == []

@@ -18,6 +18,7 @@ from connector.demo.topics import Topics
 from connector.simulator import SimulatorThread
 from tests.conftest import MakeBroker
 from tests.kit.brokers import Listener
+from tests.kit.patience import PATIENCE_SECS
 from tests.kit.world import World
 
 PASSWORD = "correct-horse-battery"
@@ -100,7 +101,6 @@ def _settings(world: World, address: str, security: Mapping[str, Any]) -> dict[s
     return world.settings({"kafka": kafka})
 
 
-@pytest.mark.timeout(120)
 def test_kafka_behind_tls_by_password_and_by_certificate(secure: Broker, guarded: World, folder: Path) -> None:
     """One after the other: the second goes on where the first has stopped."""
     guarded.produce_sends(500)
@@ -118,7 +118,6 @@ def test_kafka_behind_tls_by_password_and_by_certificate(secure: Broker, guarded
     assert found.queued == 800
 
 
-@pytest.mark.timeout(120)
 def test_what_kafka_refuses_is_reported_and_ends_the_start_with_its_own_code(
     secure: Broker, guarded: World, folder: Path
 ) -> None:
@@ -133,7 +132,7 @@ def test_what_kafka_refuses_is_reported_and_ends_the_start_with_its_own_code(
         for door, (security, password, _) in doors.items()
     }
     for door, (_, password, said) in doors.items():
-        assert workers[door].process.wait(60) == 3
+        assert workers[door].process.wait(PATIENCE_SECS) == 3
         log = workers[door].log.read_text()
         assert said.lower() in log.lower()
         assert "Traceback" not in log

@@ -11,7 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from connector.console.guarding import SAFE_HEADERS
 from connector.simulator import Faults
-from tests.kit.world import Worker, World
+from tests.kit.patience import PATIENCE_SECS
+from tests.kit.world import DRAIN_SECS, PATIENT, Worker, World, merge
 
 TWO: Final = ("--workers", "2")
 TOKEN: Final = "a-token-of-the-tests-0123456789"
@@ -52,8 +53,8 @@ def _samples(supervisor: Worker, name: str) -> dict[str, float]:
     return found
 
 
-def _wait_gone(pids: list[int], *, within_secs: float = 20) -> None:
-    deadline = time.monotonic() + within_secs
+def _wait_gone(pids: list[int]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECS
     while left := [pid for pid in pids if _lives(pid)]:
         assert time.monotonic() < deadline, f"still there: {left}"
         time.sleep(0.05)
@@ -127,7 +128,7 @@ def _check_resume(world: World, supervisor: Worker) -> None:
     assert {name: refused.headers.get(name) for name in SAFE_HEADERS} == SAFE_HEADERS
     (world.folder / "token").write_text(NEW_TOKEN)
     supervisor.signal(signal.SIGHUP)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_SECS
     form = {"partition": f"{world.source}:9"}
     while (passed_on := supervisor.post(path, token=NEW_TOKEN, form=form)).status_code != 200:
         assert time.monotonic() < deadline, passed_on.text
@@ -150,7 +151,7 @@ def test_workers_end_with_a_supervisor_that_is_killed_and_the_next_one_continues
     _wait_gone(pids)
     world.platform.set_faults(QUICK)
     again = world.start(settings, options=TWO)
-    found = world.settled(within_secs=60)
+    found = world.settled()
     assert found.problems() == []
     assert (found.accepted_twice, found.queued + found.in_doubt) == (0, 10_000)
     assert again.stop() == 0
@@ -160,7 +161,7 @@ def test_what_no_restart_fixes_ends_all_with_its_code(world: World, settings: di
     stream = {**settings["streams"][0], "outcomes": {"topic": "nowhere.to.be.found"}}
     supervisor = world.start({**settings, "streams": [stream]}, options=TWO)
 
-    assert supervisor.process.wait(60) == 2
+    assert supervisor.process.wait(PATIENCE_SECS) == 2
 
     told = supervisor.log.read_text()
     assert told.count('"worker started"') == 2, "none was started again"
@@ -214,15 +215,14 @@ def test_a_worker_without_partitions_is_ready_and_has_no_lag(world: World, proto
 def test_a_second_signal_stops_all_at_once(world: World, settings: dict[str, Any]) -> None:
     world.platform.set_faults(Faults.model_validate({"stall": {"next": 1_000}}))
     world.produce_sends(4_000)
+    settings = merge(settings, PATIENT)
+    settings["streams"][0]["delivery"]["drain_secs"] = DRAIN_SECS
     supervisor = world.start(settings, options=TWO)
     supervisor.wait_for(lambda s: s["in_flight_requests"] > 0, "requests in flight")
     pids = [worker["pid"] for worker in _workers(supervisor)]
     supervisor.signal(signal.SIGTERM)
     supervisor.wait_for(lambda s: s["state"] == "draining", "the drain")
-    began = time.monotonic()
 
-    assert supervisor.stop() == 5
+    assert supervisor.stop() == 5, "it does not wait for the drain"
 
-    print(f"stopped in {time.monotonic() - began:.1f} s")
-    assert time.monotonic() - began < 8, "and did not wait for the drain"
     _wait_gone(pids)

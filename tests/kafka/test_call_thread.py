@@ -8,6 +8,7 @@ import pytest
 
 from connector.kafka.call_thread import CallThread
 from connector.kafka.errors import RetriableError
+from tests.kit.patience import PATIENCE_SECS
 
 
 def test_calls_bring_what_they_return_and_what_they_raise() -> None:
@@ -34,7 +35,7 @@ def test_a_call_that_does_not_return_keeps_neither_its_caller_nor_the_end_of_the
     thread.join(0.1)
     assert thread.is_alive(), "it waits for the next call"
     del call_thread
-    thread.join(5)
+    thread.join(PATIENCE_SECS)
     assert not thread.is_alive()
 
 
@@ -47,9 +48,9 @@ def test_a_call_that_is_hopeless_is_not_waited_for_any_longer() -> None:
 
     began = time.monotonic()
     with pytest.raises(RetriableError) as raised:
-        CallThread("stuck").call(30, stuck.wait, should_cancel=should_cancel)
+        CallThread("stuck").call(PATIENCE_SECS, stuck.wait, should_cancel=should_cancel)
     stuck.set()
 
     assert raised.value.unanswered
     assert len(asked) == 2
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < PATIENCE_SECS / 2

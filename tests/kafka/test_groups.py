@@ -20,6 +20,7 @@ from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Topics
 from connector.kafka.errors import RetriableError
 from connector.kafka.groups import Group, assigned, members, subscribed
+from tests.kit.patience import PATIENCE_SECS
 from tests.kit.proxy import Proxy
 
 _QUERIES = (
@@ -130,7 +131,7 @@ def test_a_group_is_asked_where_warnings_are_errors(broker: BrokerHandle, topics
     consumer = Consumer({**config, "group.id": topic})
     try:
         consumer.subscribe([topic])
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_SECS
         while not consumer.assignment():
             assert time.monotonic() < deadline
             consumer.poll(0.1)

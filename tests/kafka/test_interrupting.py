@@ -11,9 +11,8 @@ from connector.app.online import check_online
 from connector.config.settings import Settings
 from connector.kafka.scanning import scanning
 from tests.config.conftest import SMALLEST
+from tests.kit.patience import PATIENCE_SECS
 from tests.kit.world import free_port
-
-_TYPED_AFTER_SECS = 0.3
 
 
 @pytest.fixture
@@ -32,14 +31,14 @@ def _scan(settings: Settings) -> None:
 @pytest.mark.usefixtures("interrupting")
 @pytest.mark.parametrize("ask", [_scan, check_online], ids=["scan", "check --online"])
 def test_a_query_that_no_broker_answers_is_interrupted_at_once(ask: Callable[[Settings], object]) -> None:
-    kafka = {"bootstrap_servers": f"127.0.0.1:{free_port()}", "request_timeout_secs": 5}
+    kafka = {"bootstrap_servers": f"127.0.0.1:{free_port()}", "request_timeout_secs": PATIENCE_SECS}
     settings = Settings.model_validate(SMALLEST | {"kafka": kafka})
     main = threading.main_thread().ident or 0
     began = time.monotonic()
-    typing = threading.Timer(_TYPED_AFTER_SECS, signal.pthread_kill, (main, signal.SIGINT))
+    typing = threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT))
     typing.start()
 
     with pytest.raises(KeyboardInterrupt):
         ask(settings)
 
-    assert time.monotonic() - began < _TYPED_AFTER_SECS + 2
+    assert time.monotonic() - began < PATIENCE_SECS / 2

@@ -13,6 +13,7 @@ from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Record, Topics
 from connector.kafka.replaceable_consumer import ReplaceableConsumer
 from connector.kafka.source import Source
+from tests.kit.patience import PATIENCE_SECS
 
 PARTITIONS = 4
 
@@ -47,10 +48,10 @@ def _source(broker: BrokerHandle, group: str, protocol: str, member: Member) -> 
     return Source(config, member, lambda _: 1)
 
 
-def _hold_all(source: Source, member: Member, within_secs: float) -> float:
+def _hold_all(source: Source, member: Member) -> float:
     began = time.monotonic()
     while len(member.held) < PARTITIONS:
-        assert time.monotonic() < began + within_secs, f"it holds {sorted(member.held)} only"
+        assert time.monotonic() < began + PATIENCE_SECS, f"it holds {sorted(member.held)} only"
         source.read(1, 0.1)
     return time.monotonic() - began
 
@@ -63,12 +64,12 @@ def test_what_a_replaced_consumer_held_is_not_kept_by_it(broker: BrokerHandle, t
     member = Member()
     source = _source(broker, topic, protocol, member)
     source.subscribe([topic])
-    _hold_all(source, member, 60)
+    _hold_all(source, member)
 
     member.held.clear()
     source.renew()
     source.subscribe([topic])
-    took = _hold_all(source, member, 60)
+    took = _hold_all(source, member)
 
     print(f"\nall partitions held again after {took:.1f} s")
     source.close()
@@ -87,7 +88,7 @@ def test_a_consumer_is_closed_once_and_not_during_a_call() -> None:
         with shared.leased() as later:
             assert (first, later) == (old, new)
         assert not closed.wait(0.2)
-    assert closed.wait(30)
+    assert closed.wait(PATIENCE_SECS)
     shared.close(30)
 
     old.close.assert_called_once_with()

@@ -18,6 +18,7 @@ from connector.kafka import source
 from connector.kafka.errors import AbortableError, KafkaTroubleError
 from connector.kafka.reachability import SILENT_SECS
 from connector.kafka.source import NO_EPOCH, SEEK_RETRY_SECS, Membership, RebalanceHandler, Source
+from tests.kit.patience import PATIENCE_SECS, tell
 
 PARTITION = Partition("events", 3)
 _COOPERATIVE = {"partition.assignment.strategy": "cooperative-sticky"}
@@ -71,7 +72,7 @@ def test_a_static_member_that_returns_reads_no_topic_that_it_has_unsubscribed_fr
 
     def held(*names: str) -> list[Partition]:
         handler = create_autospec(RebalanceHandler, instance=True)
-        reader, deadline = Source(config, handler, lambda _: 1), time.monotonic() + 30
+        reader, deadline = Source(config, handler, lambda _: 1), time.monotonic() + PATIENCE_SECS
         reader.subscribe(names)
         while not handler.assigned.called and time.monotonic() < deadline:
             reader.read(1, 0.05)
@@ -296,7 +297,7 @@ def test_a_pattern_is_for_all_topics_that_begin_so(
     handler = create_autospec(RebalanceHandler, instance=True)
     handler.assigned.side_effect = lambda partitions: seen.update(partition.topic for partition in partitions)
     config = {"bootstrap.servers": broker.bootstrap_servers, "group.id": beginning, **protocol}
-    tried, deadline = Source(config, handler, lambda _partition: None), time.monotonic() + 20
+    tried, deadline = Source(config, handler, lambda _partition: None), time.monotonic() + PATIENCE_SECS
     try:
         tried.subscribe([f"^{beginning}[.]one$|^{beginning}[.]t", other])
         while not {*wanted, other} <= seen and time.monotonic() < deadline:
@@ -322,7 +323,7 @@ def test_a_partition_that_is_woken_is_read_at_once(
 
     def wait_for_first() -> int:
         began, read = time.monotonic(), tried.read(10, 0.0)
-        while not read.chunks and time.monotonic() < began + 30:
+        while not read.chunks and time.monotonic() < began + PATIENCE_SECS:
             read = tried.read(10, 0.05)
         waits.append(time.monotonic() - began)
         return read.chunks[0].offsets[0]
@@ -346,7 +347,7 @@ def test_a_partition_that_is_woken_is_read_at_once(
     finally:
         tried.close()
 
-    assert median(waits) < 0.3, waits
+    tell("the first record after it is woken", median(waits), 0.1)
 
 
 def test_a_partition_that_is_starting_is_waited_for_and_one_that_stopped_is_assigned_again(
@@ -373,7 +374,7 @@ def test_a_partition_that_yields_nothing_is_sought_again_where_it_was(consumer: 
     reader.begin(PARTITION, 70)
     began = time.monotonic()
 
-    while len(_seeks(consumer)) < 2 and time.monotonic() < began + 30:
+    while len(_seeks(consumer)) < 2 and time.monotonic() < began + PATIENCE_SECS:
         reader.read(10, 0.0)
         time.sleep(0.01)
 
@@ -425,7 +426,7 @@ def test_a_commit_that_is_not_answered_is_given_up_and_does_not_come_after_a_lat
     def commit(offsets: list[TopicPartition], *, asynchronous: bool) -> None:
         assert not asynchronous
         if not done:
-            answered.wait(30)
+            answered.wait(PATIENCE_SECS)
         done.append(offsets[0].offset)
 
     consumer.commit.side_effect = commit  # type: ignore[attr-defined] # a mock
@@ -453,7 +454,7 @@ def test_nothing_from_before_a_revoke_is_committed_after_it(consumer: Consumer, 
     def commit(offsets: list[TopicPartition], *, asynchronous: bool) -> None:
         assert not asynchronous
         begun.set()
-        answered.wait(30)
+        answered.wait(PATIENCE_SECS)
         done.append(offsets[0].offset)
 
     consumer.commit.side_effect = commit  # type: ignore[attr-defined] # a mock
@@ -463,10 +464,10 @@ def test_nothing_from_before_a_revoke_is_committed_after_it(consumer: Consumer, 
         tried.commit({PARTITION: (70, "")}, early, 0.1)
     late = threading.Thread(target=lambda: _refused(tried, early))
     late.start()
-    assert begun.wait(30)
+    assert begun.wait(PATIENCE_SECS)
     getattr(tried, how)(consumer, [TopicPartition(*PARTITION)])
     answered.set()
-    late.join(30)
+    late.join(PATIENCE_SECS)
 
     tried.commit({PARTITION: (90, "")}, tried.membership(), 30)
 
@@ -542,7 +543,7 @@ def test_a_consumer_that_took_over_commits_nothing_of_the_one_before_and_does_no
     monkeypatch.setattr(source, "Consumer", lambda _config: next(consumers))
     old, new = made
     answered, closed = threading.Event(), threading.Event()
-    old.commit.side_effect = lambda **_: answered.wait(30)
+    old.commit.side_effect = lambda **_: answered.wait(PATIENCE_SECS)
     old.close.side_effect = closed.set
     new.commit.return_value = []
     tried = _source()
@@ -555,7 +556,7 @@ def test_a_consumer_that_took_over_commits_nothing_of_the_one_before_and_does_no
     assert not closed.is_set(), "it is inside a call"
     answered.set()
 
-    assert closed.wait(30)
+    assert closed.wait(PATIENCE_SECS)
     for consumer, expected in ((old, 70), (new, 60)):
         [call] = consumer.commit.call_args_list
         assert [position.offset for position in call.kwargs["offsets"]] == [expected]

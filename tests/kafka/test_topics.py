@@ -23,6 +23,7 @@ from connector.kafka.topics import (
     Topics,
     TopicsMissingError,
 )
+from tests.kit.patience import tell
 from tests.kit.world import free_port
 
 _OUTCOMES, _LETTERS = "outcomes", "dead-letters"
@@ -411,8 +412,7 @@ def test_an_answer_that_no_broker_gives_soon_is_not_awaited() -> None:
 
     assert outputs.absent(["source"]) == set()
 
-    print(f"{time.monotonic() - began:.1f} s (to be at most {SOON_SECS:g} s)")
-    assert time.monotonic() - began < 3 * SOON_SECS
+    tell("an answer that does not come", time.monotonic() - began, SOON_SECS)
 
 
 def test_a_topic_that_is_recreated_has_another_id_in_the_same_cluster(broker: BrokerHandle, topics: Made) -> None:

@@ -11,6 +11,7 @@ import yaml
 
 from connector.processes import spawn, stop, tail
 from tests.kit.local import NO_TLS
+from tests.kit.patience import PATIENCE_SECS
 from tests.kit.programs import program
 from tests.kit.world import free_port
 
@@ -36,9 +37,9 @@ class Prometheus:
         data = self.get("query", query=query)
         return [] if data["resultType"] == "scalar" else list(data["result"])
 
-    def wait_for(self, query: str, *, within_secs: float = 60) -> list[dict[str, Any]]:
+    def wait_for(self, query: str) -> list[dict[str, Any]]:
         """Wait until a query has series, and return them."""
-        deadline = time.monotonic() + within_secs
+        deadline = time.monotonic() + PATIENCE_SECS
         while not (found := self.ask(query)):
             assert time.monotonic() < deadline, f"nothing for {query}:\n{tail(self._log)}"
             time.sleep(0.1)
@@ -67,7 +68,7 @@ def prometheus(
     process = spawn([program("prometheus"), *arguments], log=log)
     made = Prometheus(port, log)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_SECS
         while True:
             assert process.poll() is None, tail(log)
             assert time.monotonic() < deadline, tail(log)

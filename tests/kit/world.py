@@ -24,6 +24,7 @@ from connector.simulator import SimulatorThread
 from tests.kit.forked import Forked
 from tests.kit.groups import remove_members
 from tests.kit.local import NO_TLS
+from tests.kit.patience import PATIENCE_SECS
 
 KEY: Final = "trk_0123456789abcdef0123456789abcdef"
 
@@ -36,6 +37,11 @@ _QUICK: Final[dict[str, Any]] = {
     "metadata_refresh_secs": 1,
 }
 """Waits of a stream that suit a test; everything else stays at the product's defaults."""
+
+DRAIN_SECS: Final = 2 * PATIENCE_SECS
+"""Of a stream whose test is to end long before."""
+PATIENT: Final = {"trackly": {"timeouts": {"total_secs": DRAIN_SECS - 5}}, "shutdown": {"grace_secs": DRAIN_SECS + 15}}
+"""Settings of a worker with such a stream."""
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -59,13 +65,14 @@ class Worker:
     def pid(self) -> int:
         return self.process.pid
 
-    def page(self, path: str) -> httpx.Response:
-        return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=5, trust_env=False, verify=NO_TLS)
+    def page(self, path: str, *, timeout_secs: float = PATIENCE_SECS) -> httpx.Response:
+        url = f"http://127.0.0.1:{self.port}{path}"
+        return httpx.get(url, timeout=timeout_secs, trust_env=False, verify=NO_TLS)
 
     def post(self, path: str, *, token: str, form: dict[str, str] | None = None) -> httpx.Response:
         headers = {"Authorization": f"Bearer {token}"}
         url = f"http://127.0.0.1:{self.port}{path}"
-        return httpx.post(url, data=form or {}, headers=headers, timeout=15, trust_env=False, verify=NO_TLS)
+        return httpx.post(url, data=form or {}, headers=headers, timeout=PATIENCE_SECS, trust_env=False, verify=NO_TLS)
 
     def status(self) -> dict[str, Any]:
         """Return the state of the first stream; empty while the pages are not up, or no worker answers them."""
@@ -75,7 +82,7 @@ class Worker:
     def whole_status(self) -> dict[str, Any]:
         """Return the whole status page; empty while it is not up."""
         try:
-            found: dict[str, Any] = self.page("/status").json()
+            found: dict[str, Any] = self.page("/status", timeout_secs=5).json()
         except (httpx.HTTPError, ValueError):
             return {}
         return found
@@ -87,17 +94,15 @@ class Worker:
         self.process.kill()
         self.process.wait()
 
-    def stop(self, *, within_secs: float = 30) -> int:
+    def stop(self) -> int:
         """Send SIGTERM and return the exit code."""
         if self.process.poll() is None:
             self.signal(signal.SIGTERM)
-        return self.process.wait(within_secs)
+        return self.process.wait(PATIENCE_SECS)
 
-    def wait_for(
-        self, wanted: Callable[[dict[str, Any]], bool], what: str, *, within_secs: float = 60
-    ) -> dict[str, Any]:
+    def wait_for(self, wanted: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
         """Wait until the first stream's status is as wanted, and return it."""
-        deadline = time.monotonic() + within_secs
+        deadline = time.monotonic() + PATIENCE_SECS
         status: dict[str, Any] = {}
         while time.monotonic() < deadline:
             status = self.status() or status
@@ -205,9 +210,9 @@ class World:
             failures_only=failures_only,
         )
 
-    def settled(self, *, within_secs: float = 40) -> Judgement:
+    def settled(self) -> Judgement:
         """Wait until every record has a result, and return the judgement; it may still find problems."""
-        deadline = time.monotonic() + within_secs
+        deadline = time.monotonic() + PATIENCE_SECS
         # To ask for the ends is cheap, to judge is not. Markers of transactions count as well, so the judge decides.
         while time.monotonic() < deadline:
             with suppress(KafkaException):  # of a broker that comes back meanwhile
@@ -236,7 +241,7 @@ class World:
         if self.workers:
             self.leave()
         request = ConsumerGroupTopicPartitions(self.group, list(positions))
-        admin, deadline = AdminClient({"bootstrap.servers": self.bootstrap_servers}), time.monotonic() + 30
+        admin, deadline = AdminClient({"bootstrap.servers": self.bootstrap_servers}), time.monotonic() + PATIENCE_SECS
         while True:  # a young broker loads its groups
             [future] = admin.alter_consumer_group_offsets([request]).values()
             try:

@@ -63,7 +63,6 @@ def test_the_sdist_has_what_the_wheel_is_built_of(dist: Path) -> None:
     assert tops.isdisjoint({"tests", "benchmarks", "reference", ".github", ".venv"})
 
 
-@pytest.mark.timeout(600)
 def test_the_demo_runs_from_the_wheel_in_a_clean_environment(wheel: Path, broker: BrokerHandle, tmp_path: Path) -> None:
     """With the newest dependencies that the wheel allows, away from the source tree, nothing else installed."""
     clean = tmp_path / "clean"

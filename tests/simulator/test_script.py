@@ -11,6 +11,7 @@ from connector.simulator import Faults, Outage, ScriptStep, load_faults, load_sc
 from connector.simulator.script import Timeline
 from tests.deploy.conftest import ROOT
 from tests.docs.pages import blocks
+from tests.kit.patience import PATIENCE_SECS
 from tests.simulator.conftest import Serve
 
 STANDING = Faults(latency_ms=(5, 5), status_override=500)
@@ -79,10 +80,10 @@ def test_a_script_begins_with_the_first_request(serve: Serve) -> None:
 
 
 def test_a_script_may_refuse_connections_and_take_them_again(serve: Serve) -> None:
-    served = serve(script=[step(0.1, 0.5, outage={"how": "refuse"})])
+    served = serve(script=[step(0.1, 2.0, outage={"how": "refuse"})])
     first = served.send("a").status_code
     seen: list[str] = []
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_SECS
     while seen[-2:] != ["refused", "ok"] and time.monotonic() < deadline:
         time.sleep(0.02)
         try:

@@ -22,6 +22,7 @@ from connector.kafka.source import NO_EPOCH, Committed, RebalanceHandler, Source
 from connector.stream.beginning import Beginning, Beginnings, BeginOptions, _of_the_next
 from connector.stream.holds import Decision
 from connector.stream.identities import Identities
+from tests.kit.patience import PATIENCE_SECS
 from tests.kit.sending import Bench
 from tests.stream.making import ids, make_state
 
@@ -65,7 +66,7 @@ def _begin(broker: BrokerHandle, topic: str, committed: int) -> Beginning:
         identities=Identities(ids()),
     )
     beginnings.look_up(source, {partition: 1})
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_SECS
     while not beginnings.found and time.monotonic() < deadline:
         time.sleep(0.01)
     beginnings.close()
@@ -240,7 +241,7 @@ def test_a_stop_waits_for_one_question_and_not_for_those_about_all_other_partiti
 
     def bounds(*_: object) -> tuple[int, int]:
         asked.set()
-        assert may_answer.wait(30)
+        assert may_answer.wait(PATIENCE_SECS)
         return 50, 100
 
     source.bounds.side_effect = bounds
@@ -256,13 +257,13 @@ def test_a_stop_waits_for_one_question_and_not_for_those_about_all_other_partiti
         identities=Identities(ids()),
     )
     beginnings.look_up(source, dict.fromkeys(partitions, 1))
-    assert asked.wait(30)
+    assert asked.wait(PATIENCE_SECS)
 
     closing = threading.Thread(target=beginnings.close)
     closing.start()
-    assert beginnings._closing.wait(30)
+    assert beginnings._closing.wait(PATIENCE_SECS)
     may_answer.set()
-    closing.join(30)
+    closing.join(PATIENCE_SECS)
 
     assert (source.bounds.call_count, failed) == (1, [])
 

@@ -16,6 +16,7 @@ from connector.cli.main import app
 from connector.demo.artifacts import KAFKA_VERSION, java, kafka_jars
 from connector.demo.topics import Record
 from connector.simulator import Faults
+from tests.kit.patience import PATIENCE_SECS
 from tests.kit.world import Worker, World, sends
 
 TOKEN: Final = "a-token-of-the-tests"
@@ -54,7 +55,7 @@ def _samples(worker: Worker, metric: str) -> list[str]:
 
 
 def _wait_until(true: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECS
     while not true():
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
@@ -297,7 +298,7 @@ def test_a_stream_is_new_if_all_outcomes_are_of_other_streams(world: World) -> N
         streams = worker.page("/status").json()["streams"] if worker.status() else []
         return [stream["queued"] for stream in streams] == [0, 500]
 
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECS
     while not all_sent() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert all_sent(), "all were sent by the other one, too"

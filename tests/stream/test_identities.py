@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from connector.stream.identities import CHECK_SECS
+from tests.kit.patience import PATIENCE_SECS
 from tests.kit.world import Worker, World, sends
 
 
@@ -59,7 +60,7 @@ def _make_anew(world: World, worker: Worker, count: int) -> None:
 
 def _wait_told(world: World, worker: Worker, count: int) -> None:
     """Wait until each record of the new topic is accepted, or reported as in doubt."""
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + PATIENCE_SECS
     told: set[str] = set()
     while len(told) < count and time.monotonic() < deadline:
         time.sleep(0.2)

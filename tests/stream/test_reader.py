@@ -31,6 +31,7 @@ from connector.stream.preparing import Preparer
 from connector.stream.reader import Reader, ReadOptions
 from connector.stream.tick import Ticker
 from connector.trackly.operations import Operation, Rules
+from tests.kit.patience import PATIENCE_SECS
 from tests.kit.sending import PARTITION, Bench
 from tests.stream.making import ids
 
@@ -111,14 +112,14 @@ class Reading:
 
     def look_up(self) -> None:
         """Take turns until it is known where all partitions start."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_SECS
         while self.reader._looks_up and time.monotonic() < deadline:
             self.reader._turn(self.source)
         assert (self.reader._looks_up, self.failed) == (False, [])
 
     def wait_found(self) -> None:
         """Wait until something is found about a partition that was looked up."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_SECS
         while not self.reader._beginnings.found and time.monotonic() < deadline:
             time.sleep(0.01)
         assert (bool(self.reader._beginnings.found), self.failed) == (True, [])
@@ -151,11 +152,11 @@ class Reading:
 
     def wait(self, wanted: Callable[[], bool]) -> None:
         with self._began:
-            assert self._began.wait_for(wanted, 30), (self.begins, self.failed)
+            assert self._began.wait_for(wanted, PATIENCE_SECS), (self.begins, self.failed)
         assert self.failed == []
 
     def wait_for_share(self, share: float) -> None:
-        pacer, deadline = self.state.admission.pacer, time.monotonic() + 30
+        pacer, deadline = self.state.admission.pacer, time.monotonic() + PATIENCE_SECS
         assert pacer is not None
         while pacer.share != share and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -204,7 +205,7 @@ def holding() -> Iterator[Reading]:
 def test_what_another_worker_had_in_flight_waits_for_the_operator(holding: Reading) -> None:
     holding.start(PARTITION)
 
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_SECS
     while not holding.state.partition_holds and time.monotonic() < deadline:
         time.sleep(0.01)
 
@@ -561,15 +562,15 @@ def test_a_consumer_is_not_closed_under_a_call_that_asks_what_is_committed(readi
 
     def bounds(_partition: Partition, _secs: float) -> tuple[int, int]:
         asked.set()
-        answered.wait(30)
+        answered.wait(PATIENCE_SECS)
         order.append("answered")
         return 60, 100
 
     reading.source.bounds.side_effect = bounds
     reading.source.close.side_effect = lambda: order.append("closed")
-    reading.source.read.side_effect = lambda *_: (asked.wait(30), 1 / 0)
+    reading.source.read.side_effect = lambda *_: (asked.wait(PATIENCE_SECS), 1 / 0)
     reading.start(PARTITION)
-    assert asked.wait(30)
+    assert asked.wait(PATIENCE_SECS)
     threading.Timer(0.3, answered.set).start()
     reading.reader.close(30)
 
@@ -609,7 +610,7 @@ def test_a_consumer_that_cannot_continue_is_replaced_and_its_partitions_are_give
     reading.wait(lambda: reading.has_begun(PARTITION))
     reading.source.was_expelled = how == "was expelled from its group"
 
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_SECS
     while reading.source.subscribe.call_count < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
 
@@ -874,7 +875,7 @@ def test_a_partition_that_has_not_begun_is_not_passed_over(reading: Reading) -> 
     reading.source.begin.side_effect = lambda *_: False
     reading.reader._reload(PARTITION, 1.0)
 
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_SECS
     while reading.reader._assigned[PARTITION].begin_at is None and time.monotonic() < deadline:
         reading.reader._measured_at = float("-inf")
         reading.reader._turn(reading.source)
@@ -999,7 +1000,7 @@ def test_a_member_that_is_told_of_no_assignment_is_in_its_group_by_its_generatio
 def test_a_reader_that_has_ended_has_no_lag(reading: Reading) -> None:
     """Its stream may have failed alone: the process continues, and its partitions are another worker's."""
     reading.start(PARTITION)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_SECS
     while reading.reader.lag != 30 and time.monotonic() < deadline:
         time.sleep(0.01)
     before = reading.reader.lag
@@ -1045,7 +1046,7 @@ def test_a_reader_that_is_drained_reads_no_more_and_stays_in_its_group_until_it_
     once_written = reading.reader.wait_drained(30)
     owned, left = reading.reader.partitions, reading.reader.left
     polls = reading.source.read.call_count
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_SECS
     while reading.source.read.call_count <= polls and time.monotonic() < deadline:
         time.sleep(0.01)
     had_left = reading.source.close.called
@@ -1109,7 +1110,7 @@ def test_a_consumer_that_ends_is_replaced_and_ends_the_stream_when_the_next_one_
     reading.reader._options = replace(reading.reader._options, fence_secs=fence_secs)
     reading.start(PARTITION)
 
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_SECS
     while not (reading.failed or reading.source.subscribe.call_count == 3) and time.monotonic() < deadline:
         time.sleep(0.01)
 
@@ -1419,7 +1420,7 @@ def test_denied_topics_are_queried_although_no_records_arrive(reading: Reading) 
     reading.reader.troubles.ask_at_once()
     refused = reading.reader.troubles.refused
 
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_SECS
     while reading.reader.troubles.refused is not None and time.monotonic() < deadline:
         reading.reader._turn(reading.source)
 

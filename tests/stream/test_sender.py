@@ -24,8 +24,9 @@ from connector.core.verdicts import Action, Reply, VerdictPolicy, classify
 from connector.trackly.client import Client, TooLateError
 from connector.trackly.operations import Operation
 from connector.trackly.replies import read_reply
+from tests.kit.patience import PATIENCE_SECS
 from tests.kit.sending import PARTITION, Bench
-from tests.trackly.serving import PATIENCE_SECS, read_request, talk, whole
+from tests.trackly.serving import read_request, talk, whole
 
 POLICY: Final = VerdictPolicy(2, frozenset({"provider_error"}), frozenset(), frozenset({504}))
 LISTS: Final = b'{"lists":[]}'

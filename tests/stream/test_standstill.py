@@ -16,6 +16,7 @@ from connector.kafka.publisher import TransactionalPublisher
 from connector.simulator import Faults, SimulatorThread
 from connector.stream.stream import Stream
 from tests.conftest import MakeBroker
+from tests.kit.patience import PATIENCE_SECS
 from tests.kit.world import Worker, World, sends
 from tests.stream.making import make_stream
 
@@ -103,7 +104,7 @@ def test_a_worker_that_no_broker_answers_says_so_and_does_not_seem_idle(
         assert f"Not in its group: {world.name}" in worker.page("/").text
         assert "trackly_lag_records{" not in worker.page("/metrics").text
         broker.restart()
-        worker.wait_for(lambda s: s["standstills"] == [] and s["lag"] == 0, "the stream at work again", within_secs=90)
+        worker.wait_for(lambda s: s["standstills"] == [] and s["lag"] == 0, "the stream at work again")
         assert worker.page("/readyz").status_code == 200
     finally:
         world.close()
@@ -174,7 +175,7 @@ def test_a_wedged_tick_turns_health_off_and_progress_turns_it_on_again(
             await _until(lambda: not _unknown(stream) and stream.state.counts.queued == 150)
         finally:
             _Wedged.wedged.clear()
-            await stream.stop(time.monotonic() + 10)
+            await stream.stop(time.monotonic() + PATIENCE_SECS)
         return seen
 
     world.produce_sends(100)
@@ -192,7 +193,7 @@ def _unknown(stream: Stream) -> list[dict[str, Any]]:
 
 
 async def _until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECS
     while not true():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)

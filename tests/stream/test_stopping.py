@@ -20,6 +20,7 @@ from connector.stream.reader import Reader, ReadOptions, _Assigned
 from connector.stream.sender import Sender
 from connector.stream.stream import Stream
 from connector.stream.tick import Ticker
+from tests.kit.patience import PATIENCE_SECS
 from tests.kit.sending import PARTITION, Bench
 from tests.kit.world import KEY
 from tests.stream.making import ids, make_stream
@@ -48,7 +49,7 @@ def test_a_stream_that_is_stopped_while_it_starts_never_joins_its_group(monkeypa
 
     def refresh() -> None:
         asked.set()
-        assert answered.wait(30)
+        assert answered.wait(PATIENCE_SECS)
 
     outputs, sources = create_autospec(Outputs), create_autospec(Source)
     outputs.return_value.refresh.side_effect = refresh
@@ -58,8 +59,8 @@ def test_a_stream_that_is_stopped_while_it_starts_never_joins_its_group(monkeypa
     async def run() -> bool:
         stream = make_stream(SETTINGS, "early-0", lambda error: pytest.fail(str(error)))
         starting = asyncio.ensure_future(stream.start())
-        assert await asyncio.to_thread(asked.wait, 30)
-        clean = await stream.stop(time.monotonic() + 5)
+        assert await asyncio.to_thread(asked.wait, PATIENCE_SECS)
+        clean = await stream.stop(time.monotonic() + PATIENCE_SECS)
         answered.set()
         await starting
         return clean

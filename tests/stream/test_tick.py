@@ -28,6 +28,7 @@ from connector.kafka.publisher import Offsets, Publisher
 from connector.kafka.source import Committed, Source
 from connector.kafka.targets import Outputs
 from connector.stream.tick import REFUSED_IN_A_ROW, Ticker, TickOptions
+from tests.kit.patience import PATIENCE_SECS
 from tests.kit.sending import PARTITION, Bench
 
 OF_ANOTHER = Partition("another", 0)
@@ -182,7 +183,7 @@ def _run(
     ticker = _ticker(bench, producers, source, outputs=outputs, settled=settled, options=options, fail=fail)
     bench.read([b"{"])
     ticker.start()
-    assert done.wait(30)
+    assert done.wait(PATIENCE_SECS)
     ticker.stop(30)
     return failed
 
@@ -471,11 +472,11 @@ def _unanswered(call: str, first: Producer, ending: str) -> list[str]:
     )
     bench.read([b"{"])
     ticker.start()
-    assert asked.wait(30)
+    assert asked.wait(PATIENCE_SECS)
     if ending == "abandon":
         ticker.abandon()
     if ending != "stop":
-        assert done.wait(30)
+        assert done.wait(PATIENCE_SECS)
     ticker.stop(30)
 
     assert (ticker.thread, first.closed, failed) == (None, True, [])
@@ -509,14 +510,14 @@ def test_a_stop_waits_for_the_running_tick_no_longer_than_it_may() -> None:
 
     def flush() -> None:
         begun.set()
-        assert goes_on.wait(30)
+        assert goes_on.wait(PATIENCE_SECS)
 
     producer.begin = flush  # type: ignore[method-assign]
     failed: list[BaseException] = []
     ticker = _ticker(bench, [producer], create_autospec(Source, instance=True), fail=failed.append)
     bench.read([b"{"])
     ticker.start()
-    assert begun.wait(30)
+    assert begun.wait(PATIENCE_SECS)
 
     ticker.stop(0.01)
     still_runs = ticker.thread is not None

@@ -16,13 +16,13 @@ from connector.core.chunks import Chunk, Partition
 from connector.core.verdicts import Reply
 from connector.trackly.client import Client
 from connector.trackly.operations import Operation, Rules
+from tests.kit.patience import PATIENCE_SECS
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 T = TypeVar("T")
 
 VALUE: Final = b'{"to":"+15550000001","body":"x"}'
 OK: Final = b'{"queued_count":1,"error_count":0,"errors":[]}'
-PATIENCE_SECS: Final = 20
 
 
 def settings(

@@ -16,6 +16,7 @@ import trustme
 
 from connector.core.verdicts import Action, Reply, VerdictPolicy, classify
 from connector.trackly.client import Client
+from tests.kit.patience import PATIENCE_SECS
 from tests.trackly.serving import OK, Served, answer, post, send, talk
 
 POLICY = VerdictPolicy(5, frozenset(), frozenset(), frozenset({504}))
@@ -116,11 +117,11 @@ def test_a_server_without_tls_holds() -> None:
 def against(serve: Callable[[ssl.SSLSocket], None], tls: ssl.SSLContext, authority: Authority) -> Reply:
     """Post to a server in a thread of its own, which sends alerts as servers do; one of asyncio closes too fast."""
     listening = socket.create_server(("127.0.0.1", 0))
-    listening.settimeout(20)
+    listening.settimeout(PATIENCE_SECS)
 
     def run() -> None:
         peer, _ = listening.accept()
-        peer.settimeout(20)
+        peer.settimeout(PATIENCE_SECS)
         with tls.wrap_socket(peer, server_side=True, do_handshake_on_connect=False) as secure:
             serve(secure)
             with suppress(OSError):
@@ -138,7 +139,7 @@ def against(serve: Callable[[ssl.SSLSocket], None], tls: ssl.SSLContext, authori
         port = listening.getsockname()[1]
         return talk(answer(), use, base_url=f"https://127.0.0.1:{port}", ca_file=authority.file)
     finally:
-        thread.join(20)
+        thread.join(PATIENCE_SECS)
         listening.close()
 
 

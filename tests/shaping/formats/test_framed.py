@@ -458,9 +458,9 @@ def test_a_value_of_one_of_many_types_is_read_without_a_look_at_all_of_them(tiny
         assert decoder is not None
         values = chunk([value] * 300)
         assert decoder.decode(values).values == [{"f": "a"}] * 300
-        began = time.perf_counter()
+        began = time.thread_time()
         decoder.decode(values)
-        return time.perf_counter() - began
+        return time.thread_time() - began
 
     of_many, of_one = (min(secs(value) for _ in range(3)) for value in (frame(1, b"\0\2a"), frame(2, b"\2a")))
 
@@ -708,10 +708,10 @@ def test_types_that_share_types_are_looked_at_once(tiny: TinyRegistry) -> None:
     for level in range(1, 60):
         schema = f'{{"type": "record", "name": "L{level}", {fields % (schema, level - 1)}}}'
     tiny.add(1, schema)
-    began = time.monotonic()
+    began = time.process_time()
 
     assert reasons(decode(AVRO, registry(tiny.url), [frame(1, b"\0")])) == {0: "not_decodable"}
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 @settings(max_examples=150, deadline=None)
@@ -944,9 +944,9 @@ def test_a_schema_refers_to_what_the_registry_gives_and_to_nothing_else(tiny: Ti
 
 def test_a_pattern_that_would_run_for_ever_ends(tiny: TinyRegistry) -> None:
     tiny.add(1, '{"properties": {"a": {"pattern": "^(?=(a+)+$)b"}}}', "JSON")
-    began = time.monotonic()
+    began = time.process_time()
 
     assert reasons(decode(JSON_SCHEMA, registry(tiny.url), [frame(1, b'{"a": "%s!"}' % (b"a" * 5_000))])) == {
         0: "schema_violated"
     }
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
