@@ -16,6 +16,7 @@ from connector.config.settings import Settings
 from connector.kafka.errors import RetriableError
 from connector.kafka.groups import Member
 from tests.deadletters.making import STREAM
+from tests.kit.patience import PATIENCE_SECS
 
 
 def test_a_process_that_has_ended_is_gone_even_while_its_parent_has_not_asked_for_it() -> None:
@@ -65,7 +66,7 @@ def test_where_no_temporary_file_can_be_made_that_is_reported_in_two_lines(tmp_p
     settings.write_text(yaml.safe_dump(content))
     command = f"ulimit -f 0; exec {sys.executable} -B -m connector run {settings}"
 
-    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60)
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=PATIENCE_SECS)
 
     assert ended.returncode == 1, ended.stderr
     error, way_out = ended.stderr.splitlines()

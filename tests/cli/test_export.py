@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from connector.cli.dead_letters.copying import _opened
+from tests.kit.patience import PATIENCE_SECS
 
 ROOT = Path(__file__).resolve().parents[2]
 _KILLED = """
@@ -29,7 +30,7 @@ def test_an_export_that_is_killed_leaves_nothing_behind_and_ends_by_the_signal(
     """What was begun holds numbers and texts in the clear, under a name that nobody looks for."""
     words = [sys.executable, "-c", _KILLED, str(tmp_path / "letters.ndjson"), str(int(number))]
 
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_SECS)
 
     assert (done.returncode, list(tmp_path.iterdir())) == (-number, []), done.stderr
 

@@ -37,7 +37,7 @@ def _python(*arguments: str, columns: str = "200") -> subprocess.CompletedProces
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_SECS,
     )
 
 
@@ -60,7 +60,12 @@ sys.meta_path.insert(0, Interrupting())
 connector.__main__.main()
 """
     result = subprocess.run(
-        [sys.executable, "-c", interrupted], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", interrupted],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_SECS,
     )
 
     assert (result.returncode, result.stdout, result.stderr) == (ExitCode.INTERRUPTED, "", "")
@@ -88,7 +93,12 @@ sys.meta_path.insert(0, Ending())
 connector.__main__.main()
 """
     result = subprocess.run(
-        [sys.executable, "-c", told_to_end], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", told_to_end],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_SECS,
     )
 
     assert (result.returncode, result.stderr) == (128 + signal.SIGTERM, "")
@@ -294,7 +304,12 @@ time.sleep(30)
 def test_a_second_sigterm_at_the_very_beginning_does_not_break_into_the_end() -> None:
     """It reaches the interpreter while that waits for threads, where what a handler raises is printed."""
     result = subprocess.run(
-        [sys.executable, "-c", _ENDED_TWICE], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", _ENDED_TWICE],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_SECS,
     )
 
     assert (result.returncode, result.stderr) == (0, "")
@@ -385,7 +400,7 @@ def test_a_worker_with_a_blocked_stderr_ends_with_its_usual_code(command: str, s
     path.write_text(json.dumps(settings))
     shell = f'{_STDERR[stderr]}; exec "{sys.executable}" -m connector {command} "{path}"'
 
-    result = subprocess.run(["/bin/sh", "-c", shell], cwd=ROOT, check=False, timeout=60)
+    result = subprocess.run(["/bin/sh", "-c", shell], cwd=ROOT, check=False, timeout=PATIENCE_SECS)
 
     assert result.returncode == ExitCode.BROKER_UNREACHABLE
 
@@ -400,7 +415,7 @@ Connector._stop_at_once(None)
 
 
 def test_a_second_signal_is_obeyed_without_output() -> None:
-    result = subprocess.run([sys.executable, "-c", _SECOND_SIGNAL], cwd=ROOT, check=False, timeout=60)
+    result = subprocess.run([sys.executable, "-c", _SECOND_SIGNAL], cwd=ROOT, check=False, timeout=PATIENCE_SECS)
 
     assert result.returncode == ExitCode.STOPPED_IN_DOUBT
 
@@ -463,7 +478,12 @@ def test_what_is_no_terminal_gets_utf_8_and_names_of_files_as_they_are(encoding:
     environment = os.environ | {"PYTHONIOENCODING": encoding}
 
     result = subprocess.run(
-        [sys.executable, "-c", _PRINTING], cwd=ROOT, env=environment, capture_output=True, check=False, timeout=60
+        [sys.executable, "-c", _PRINTING],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        check=False,
+        timeout=PATIENCE_SECS,
     )
 
     assert (result.returncode, result.stdout) == (0, "\u00fc \u2014 ".encode() + b"\xff"), result.stderr.decode()

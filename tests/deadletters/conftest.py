@@ -16,6 +16,7 @@ from connector.cli.main import app
 from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Record, Topics
 from tests.deadletters.making import record
+from tests.kit.patience import PATIENCE_SECS
 from tests.kit.world import KEY
 
 
@@ -73,7 +74,7 @@ class Desk:
 
     def redriven(self) -> list[Message]:
         """Return what is in the redrive topics."""
-        there = self.topics._admin.list_topics(timeout=30).topics
+        there = self.topics._admin.list_topics(timeout=PATIENCE_SECS).topics
         names = [f"{name}.redrive" for name in self.names if f"{name}.redrive" in there]
         return [message for name in names for message in self.topics.read(name)]
 

@@ -159,7 +159,7 @@ def test_a_limit_that_is_lowered_or_raised_while_a_rule_runs_is_kept_to(
         entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
         resource = ConfigResource(ResourceType.TOPIC, target, incremental_configs=[entry])
         for future in admin.incremental_alter_configs([resource]).values():
-            future.result(20)
+            future.result(PATIENCE_SECS)
 
     begin_at(desk, 0)
     with running(desk.content["streams"][0], _kafka(desk)) as rule:

@@ -27,6 +27,7 @@ from connector.demo.topics import Record, produce
 from connector.kafka.errors import KafkaTroubleError
 from tests.deadletters.conftest import Desk
 from tests.deadletters.making import connect_headers, headers_of, record
+from tests.kit.patience import PATIENCE_SECS
 
 REASONS = [
     "not_sendable",
@@ -243,7 +244,7 @@ def test_of_two_redrives_of_one_name_the_later_continues_and_the_earlier_ends(de
 
     later = desk.run("redrive", *options)
 
-    output, _ = earlier.communicate(timeout=60)
+    output, _ = earlier.communicate(timeout=PATIENCE_SECS)
     assert (later.exit_code, earlier.returncode) == (0, 4), output
     assert b"another redrive took the name twice over" in output
     assert set(keys(desk.redriven()).values()) == {1}
@@ -324,7 +325,7 @@ def test_where_retention_has_removed_outcomes_that_is_reported(desk: Desk) -> No
     before = desk.run("redrive", *TRANSIENT, "--dry-run").stderr
     admin = AdminClient({"bootstrap.servers": desk.content["kafka"]["bootstrap_servers"]})
     (removed,) = admin.delete_records([TopicPartition(taken, 0, 2)]).values()
-    removed.result(30)
+    removed.result(PATIENCE_SECS)
 
     told = desk.run("redrive", *TRANSIENT, "--dry-run").stderr
 
@@ -505,7 +506,7 @@ def test_what_cannot_be_known_of_records_in_doubt_is_reported(desk: Desk) -> Non
     before = desk.run("in-doubt").stderr
     admin = AdminClient({"bootstrap.servers": desk.content["kafka"]["bootstrap_servers"]})
     (removed,) = admin.delete_records([TopicPartition(taken, 0, 2)]).values()
-    removed.result(30)
+    removed.result(PATIENCE_SECS)
 
     result = desk.run("in-doubt", "--json")
 
@@ -827,7 +828,7 @@ def test_a_redrive_topic_is_created_with_as_many_partitions_as_the_source_whiche
 
     assert desk.told("redrive", "--yes")["written"] == {"redrive": 1}
 
-    there = desk.topics._admin.list_topics(timeout=30).topics
+    there = desk.topics._admin.list_topics(timeout=PATIENCE_SECS).topics
     assert len(there[f"{desk.names[0]}.redrive"].partitions) == (source or 4)
 
 

@@ -175,7 +175,7 @@ def test_properties_and_listeners_of_the_tests_own(make_broker: MakeBroker) -> N
     with pytest.raises(KafkaException):
         ask("PASSWORD", 0, **known, sasl_password="wrong")
     asked = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
-    assert asked.list_topics(timeout=60).topics == {}
+    assert asked.list_topics(timeout=PATIENCE_SECS).topics == {}
 
 
 @pytest.mark.usefixtures("quick_java")

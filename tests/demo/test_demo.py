@@ -92,7 +92,7 @@ def test_everything_is_reported_in_one_object_on_the_last_line(broker: BrokerHan
         capture_output=True,
         text=True,
         check=False,
-        timeout=150,
+        timeout=PATIENCE_SECS,
     )
 
     assert ran.returncode == 0, ran.stderr

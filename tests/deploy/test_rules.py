@@ -9,6 +9,7 @@ import pytest
 from connector.core.pacing import STALE_SECS
 from tests.deploy.conftest import ROOT
 from tests.deploy.queries import RULES_FILE, RULES_TEST, problems, rules
+from tests.kit.patience import PATIENCE_SECS
 from tests.kit.programs import program
 
 each_rule = pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
@@ -72,7 +73,7 @@ def test_every_rule_is_tried() -> None:
 )
 def test_prometheus_itself_is_content_with_the_rules(arguments: list[Any]) -> None:
     done = subprocess.run(
-        [program("promtool"), *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60
+        [program("promtool"), *map(str, arguments)], capture_output=True, text=True, check=False, timeout=PATIENCE_SECS
     )
 
     assert done.returncode == 0, done.stdout + done.stderr

@@ -22,6 +22,7 @@ from tests.conftest import MakeBroker, MakeSimulator
 from tests.deploy.conftest import ROOT
 from tests.docs.pages import DOCUMENTS, blocks, name_of
 from tests.docs.test_documents import SHELL
+from tests.kit.patience import PATIENCE_SECS
 from tests.kit.programs import program
 from tests.kit.world import KEY, merge, start_worker
 
@@ -111,7 +112,7 @@ class Place:
             done = CliRunner().invoke(app, _words(line)[1:], input="y\n")
             return done.exit_code, done.output
         ran = subprocess.run(
-            ["bash", "-ec", line], capture_output=True, text=True, check=False, timeout=60, input="y\n"
+            ["bash", "-ec", line], capture_output=True, text=True, check=False, timeout=PATIENCE_SECS, input="y\n"
         )
         return ran.returncode, ran.stdout + ran.stderr
 

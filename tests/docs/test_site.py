@@ -13,6 +13,7 @@ import pytest
 from mkdocs_hooks import BESIDE, moved, place
 from tests.deploy.conftest import ROOT
 from tests.docs.pages import DOCUMENTS, blocks, name_of
+from tests.kit.patience import PATIENCE_SECS
 
 _IMAGE: Final = re.compile(r"<img [^>]*>", re.DOTALL)
 
@@ -30,7 +31,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE_SECS,
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
     return folder

@@ -61,7 +61,7 @@ class Rights:
 
     def give(self, acls: Iterable[Acl]) -> None:
         for future in self._admin.create_acls(list({_binding(acl) for acl in acls})).values():
-            future.result(30)
+            future.result(PATIENCE_SECS)
 
     def take(self, acl: Acl) -> None:
         binding = _binding(acl)
@@ -70,14 +70,14 @@ class Rights:
             binding.operation, binding.permission_type,
         )  # fmt: skip
         for future in self._admin.delete_acls([filtered]).values():
-            assert len(list(future.result(30))) == 1
+            assert len(list(future.result(PATIENCE_SECS))) == 1
 
     def take_all(self) -> None:
         for future in self._admin.delete_acls([_EVERYTHING]).values():
-            future.result(30)
+            future.result(PATIENCE_SECS)
 
     def topics(self) -> set[str]:
-        return {name for name in self._admin.list_topics(timeout=30).topics if not name.startswith("__")}
+        return {name for name in self._admin.list_topics(timeout=PATIENCE_SECS).topics if not name.startswith("__")}
 
 
 _ANYTHING: Any = None

@@ -20,6 +20,7 @@ from connector.simulator import Faults
 from connector.simulator.faults import RecordCode
 from connector.telemetry.logging import mask_phone
 from tests.deadletters.making import headers_of
+from tests.kit.patience import PATIENCE_SECS
 from tests.kit.world import Worker, World
 
 TOKEN: Final = "a-token-of-the-tests-0123456789"
@@ -51,7 +52,7 @@ def _holders(console: Worker, name: str) -> set[str]:
 @contextmanager
 def _logged_in(console: Worker) -> Iterator[httpx.Client]:
     address = f"http://127.0.0.1:{console.port}"
-    with httpx.Client(base_url=address, headers={"Origin": address}, trust_env=False, timeout=30) as client:
+    with httpx.Client(base_url=address, headers={"Origin": address}, trust_env=False, timeout=PATIENCE_SECS) as client:
         assert client.post("/login", data={"token": TOKEN}).status_code == 303
         yield client
 

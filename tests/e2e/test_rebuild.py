@@ -19,6 +19,7 @@ from connector.demo.broker import Broker
 from connector.demo.topics import Position, Record, Topics, position_of
 from connector.simulator import Faults, SimulatorThread
 from connector.simulator.faults import RecordCode
+from tests.kit.patience import PATIENCE_SECS
 from tests.kit.world import World, send, sends
 
 
@@ -33,7 +34,7 @@ def _forget(world: World) -> None:
     """Have Kafka forget the group, as it does by itself when the group had no members for a week."""
     world.leave()
     admin = AdminClient({"bootstrap.servers": world.bootstrap_servers})
-    admin.delete_consumer_groups([world.group])[world.group].result(30)
+    admin.delete_consumer_groups([world.group])[world.group].result(PATIENCE_SECS)
 
 
 def _produce(world: World, records: Iterable[Record], *, of: int = 1_000, at: datetime | None = None) -> None:
@@ -152,7 +153,9 @@ def test_what_cannot_be_told_is_refused_and_nothing_is_committed(world: World, m
     assert "not confirmed" in refusal()
     assert _rebuild(world, "--dry-run", "--formerly", world.name, stream=renamed).exit_code == 0
 
-    admin.delete_records([TopicPartition(world.outcomes, 0, 50)])[TopicPartition(world.outcomes, 0)].result(30)
+    admin.delete_records([TopicPartition(world.outcomes, 0, 50)])[TopicPartition(world.outcomes, 0)].result(
+        PATIENCE_SECS
+    )
     cut = refusal()
     assert "no result, and results of that age have been removed" in cut
     since = cut.split("--since ")[-1].split()[0]

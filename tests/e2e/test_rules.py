@@ -57,7 +57,7 @@ def _retain_from(world: World, partition: int, offset: int) -> None:
     """Delete the records below an offset, as retention does."""
     admin = _admin(world)
     for future in admin.delete_records([TopicPartition(world.source, partition, offset)]).values():
-        future.result(30)
+        future.result(PATIENCE_SECS)
 
 
 def _wait_for_hold(worker: Worker, reason: str) -> str:
@@ -105,7 +105,7 @@ def _committed(world: World) -> dict[int, TopicPartition]:
     request = ConsumerGroupTopicPartitions(world.group)
     admin = _admin(world)  # whose answers come only while it lives
     [future] = admin.list_consumer_group_offsets([request]).values()
-    return {spot.partition: spot for spot in future.result(30).topic_partitions}
+    return {spot.partition: spot for spot in future.result(PATIENCE_SECS).topic_partitions}
 
 
 # ------------------------------------------------------------------ rule 2: after the revoke, no word about a partition
@@ -528,7 +528,7 @@ def _set_limit(world: World, topic: str, limit: int) -> None:
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
     admin = _admin(world)
     for future in admin.incremental_alter_configs([resource]).values():
-        future.result(30)
+        future.result(PATIENCE_SECS)
 
 
 def test_rule_10_an_outcome_topic_that_is_deleted_holds_until_it_is_there_again(world: World) -> None:
@@ -591,7 +591,7 @@ def test_rule_11_partitions_added_later_are_read_from_their_beginning(world: Wor
     worker.wait_for(lambda s: len(s["partitions"]) == 4 and s["ticks"] >= 1, "its partitions")
     admin = _admin(world)
     for future in admin.create_partitions([NewPartitions(world.source, 6)]).values():
-        future.result(30)
+        future.result(PATIENCE_SECS)
     for partition in (4, 5):
         world.produced.add_all(world.topics.produce(world.source, sends(30, tag=f"p{partition}"), partition=partition))
 

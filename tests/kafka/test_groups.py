@@ -76,7 +76,7 @@ def test_a_coordinator_that_is_found_after_the_timeout_does_not_abort_the_proces
             codes = [asking.stdout.readline().strip() for _ in _QUERIES]
             proxy.trouble(None)
             time.sleep(3)  # the clients connect again within a second
-            _, said = asking.communicate("", timeout=60)
+            _, said = asking.communicate("", timeout=PATIENCE_SECS)
 
     assert codes == ["_TIMED_OUT"] * len(_QUERIES)
     assert (asking.returncode, said) == (0, "")

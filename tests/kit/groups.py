@@ -8,6 +8,8 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
+from tests.kit.patience import PATIENCE_SECS
+
 _LEAVE_GROUP: Final = (13, 3)
 """The request by its number, and the version that names several members."""
 
@@ -18,7 +20,7 @@ def remove_members(bootstrap_servers: str, group: str, names: Sequence[str]) -> 
     members = b"".join(_text("") + _text(name) for name in names)
     request = struct.pack(">hhi", *_LEAVE_GROUP, 1) + _text("tests") + _text(group)
     request += struct.pack(">i", len(names)) + members
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_SECS) as connection:
         connection.sendall(struct.pack(">i", len(request)) + request)
         answers = connection.makefile("rb")
         (length,) = struct.unpack(">i", answers.read(4))

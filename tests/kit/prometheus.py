@@ -25,7 +25,9 @@ class Prometheus:
 
     def get(self, path: str, **params: str) -> Any:
         """Return what the API says; fails with its own words."""
-        found = httpx.get(f"{self._url}/api/v1/{path}", params=params, timeout=10, trust_env=False, verify=NO_TLS)
+        found = httpx.get(
+            f"{self._url}/api/v1/{path}", params=params, timeout=PATIENCE_SECS, trust_env=False, verify=NO_TLS
+        )
         if found.status_code == httpx.codes.SERVICE_UNAVAILABLE:  # not ready yet, in words of its own
             found.raise_for_status()
         body = found.json()

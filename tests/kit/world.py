@@ -246,7 +246,9 @@ class World:
             [future] = admin.alter_consumer_group_offsets([request]).values()
             try:
                 errors = [
-                    position.error for position in future.result(30).topic_partitions if position.error is not None
+                    position.error
+                    for position in future.result(PATIENCE_SECS).topic_partitions
+                    if position.error is not None
                 ]
             except KafkaException as error:
                 errors = [error]
@@ -263,8 +265,8 @@ class World:
         if not names:
             assert all(worker.process.poll() is not None for worker in self.workers)
             admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
-            admin.list_topics(timeout=30)
-            members = admin.describe_consumer_groups([self.group])[self.group].result(30).members
+            admin.list_topics(timeout=PATIENCE_SECS)
+            members = admin.describe_consumer_groups([self.group])[self.group].result(PATIENCE_SECS).members
             names = tuple(member.group_instance_id for member in members if member.group_instance_id is not None)
         remove_members(self.bootstrap_servers, self.group, names)
 

@@ -10,6 +10,7 @@ import pytest
 
 from connector.simulator import Faults, SimulatorSettings, SimulatorThread
 from tests.kit.local import NO_TLS
+from tests.kit.patience import PATIENCE_SECS
 
 KEY = "trk_0123456789abcdef0123456789abcdef"
 
@@ -43,7 +44,7 @@ def serve() -> Iterator[Serve]:
             given = SimulatorSettings.model_validate({**settings, "faults": faults or Faults()})
             simulator = stack.enter_context(SimulatorThread(given, loop_factory=loop_factory))
             client = httpx.Client(
-                base_url=simulator.url, headers={"X-Api-Key": KEY}, timeout=10, trust_env=False, verify=False
+                base_url=simulator.url, headers={"X-Api-Key": KEY}, timeout=PATIENCE_SECS, trust_env=False, verify=False
             )
             return Served(simulator, stack.enter_context(client))
 

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.kit.local import NO_TLS
+from tests.kit.patience import PATIENCE_SECS
 
 COMMAND = [
     sys.executable,
@@ -57,7 +58,7 @@ def test_it_prints_its_url_serves_and_ends_at_a_signal_with_the_sums(number: sig
         ).json()["lists"]
         health = httpx.get(f"{urls['control_url']}/health", trust_env=False, verify=NO_TLS).status_code
         process.send_signal(number)
-        said, complained = process.communicate(timeout=10)
+        said, complained = process.communicate(timeout=PATIENCE_SECS)
 
     assert (process.returncode, complained) == (0, "")
     assert answers == [200, 200, 401]
@@ -76,7 +77,7 @@ def test_for_people_it_prints_lines(tmp_path: Path) -> None:
         status = httpx.get(f"{url}/lists", trust_env=False, verify=NO_TLS).status_code
         faults = httpx.get(url.replace("/api/v2", "/_simulator/faults"), trust_env=False, verify=NO_TLS).json()
         process.terminate()
-        said, complained = process.communicate(timeout=10)
+        said, complained = process.communicate(timeout=PATIENCE_SECS)
 
     assert line == f"Simulator ready at {url} (control: {url.replace('/api/v2', '/_simulator')})\n"
     assert (status, process.returncode, complained) == (503, 0, "")
@@ -128,7 +129,7 @@ def test_what_cannot_be_used_ends_it_with_2_and_a_clear_word(tmp_path: Path, opt
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_SECS,
         check=False,
     )
 
@@ -142,7 +143,12 @@ def test_a_taken_port_ends_it_with_1() -> None:
     with running("--json") as process:
         port = httpx.URL(json.loads(first_line(process))["url"]).port
         ended = subprocess.run(
-            [*COMMAND, "--port", str(port)], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+            [*COMMAND, "--port", str(port)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECS,
+            check=False,
         )
 
     assert ended.returncode == 1

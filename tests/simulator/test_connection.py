@@ -33,7 +33,7 @@ GET_LISTS = b"GET /api/v2/lists HTTP/1.1\r\nHost: x\r\nX-Api-Key: k\r\n\r\n"
 @contextmanager
 def connected(served: Served) -> Iterator[socket.socket]:
     address = urlsplit(served.simulator.url)
-    with socket.create_connection((address.hostname or "", address.port or 0), timeout=5) as client:
+    with socket.create_connection((address.hostname or "", address.port or 0), timeout=PATIENCE_SECS) as client:
         yield client
 
 

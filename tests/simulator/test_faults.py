@@ -58,7 +58,7 @@ def test_a_stalled_request_is_never_answered_and_taken_if_so_wanted(serve: Serve
         served.client.post(
             "/send/bulk",
             json={"list_number": "+18005551234", "messages": [{"to": "+15550000001", "body": "x"}]},
-            timeout=0.2,
+            timeout=httpx.Timeout(PATIENCE_SECS, read=0.2),
         )
 
     assert served.simulator.accepted("x") == taken
@@ -72,7 +72,7 @@ def test_where_large_requests_are_stalled_small_ones_are_answered(serve: Serve) 
         served.client.post(
             "/send/bulk",
             json={"list_number": "+18005551234", "messages": [{"to": "+15550000001", "body": "x" * 1_000}]},
-            timeout=0.2,
+            timeout=httpx.Timeout(PATIENCE_SECS, read=0.2),
         )
 
     assert served.send("small").status_code == 200

@@ -192,7 +192,7 @@ def _forget(world: World) -> None:
     """Delete the group, as Kafka does when it had no members for a week."""
     world.leave()
     admin = AdminClient({"bootstrap.servers": world.bootstrap_servers})
-    admin.delete_consumer_groups([world.group])[world.group].result(30)
+    admin.delete_consumer_groups([world.group])[world.group].result(PATIENCE_SECS)
 
 
 def _sent_and_forgotten(world: World) -> Worker:
@@ -339,7 +339,7 @@ def test_foreign_metadata_is_reset_by_kafkas_own_tool_while_the_group_is_stopped
 
 
 def _told(tool: list[str]) -> str:
-    done = subprocess.run(tool, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(tool, capture_output=True, text=True, check=False, timeout=PATIENCE_SECS)
     return done.stdout + done.stderr
 
 
@@ -348,7 +348,7 @@ def test_missing_records_are_passed_over_when_resumed_and_counted(world: World) 
     world.commit(*(TopicPartition(world.source, number, 0) for number in range(4)))
     admin = AdminClient({"bootstrap.servers": world.bootstrap_servers})
     for future in admin.delete_records([TopicPartition(world.source, 0, 30)]).values():
-        future.result(30)
+        future.result(PATIENCE_SECS)
     worker = _start(world)
     (command,) = _hold(worker, "records_missing")["commands"]
 

@@ -789,14 +789,14 @@ def test_of_two_decisions_the_partition_begins_by_the_later_one_and_once(holding
 
     def bounds(_partition: Partition, _secs: float) -> tuple[int, int]:
         asked.release()
-        assert answered.acquire(timeout=30)
+        assert answered.acquire(timeout=PATIENCE_SECS)
         return 60, 100
 
     holding.source.bounds.side_effect = bounds
     for _ in range(2):
         holding.reader.resume({PARTITION: Decision(in_doubt="resend")})
         holding.reader._turn(holding.source)
-        assert asked.acquire(timeout=30)
+        assert asked.acquire(timeout=PATIENCE_SECS)
         holding.state.hold_partition(PARTITION, "in_doubt", "for the test: it is still there")
     holding.state.partition_holds.clear()
     for _ in range(2):

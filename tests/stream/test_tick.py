@@ -539,13 +539,13 @@ def test_what_is_to_be_tried_again_later_starts_when_it_is_due_without_anybody_c
     )
     bench.read([EVENT])
     ticker.start()
-    [(serial, _)] = posted.get(timeout=30)
+    [(serial, _)] = posted.get(timeout=PATIENCE_SECS)
     with bench.state.changed:
         due = now() + 0.2
         bench.state.flow.again(bench.state.flow.withdraw(serial), at=due)
         bench.state.changed.notify_all()
 
-    [(_, again)] = posted.get(timeout=30)
+    [(_, again)] = posted.get(timeout=PATIENCE_SECS)
 
     assert now() >= due
     assert [list(piece.offsets) for piece in again.chunks] == [[0]]
@@ -570,7 +570,7 @@ def test_ticks_follow_one_another_at_their_interval_at_the_earliest() -> None:
         bench.read([b"{"])
         with bench.state.changed:
             bench.state.changed.notify_all()
-        last = written.get(timeout=30)
+        last = written.get(timeout=PATIENCE_SECS)
     ticker.stop(30)
 
     assert last - began >= 0.3
