@@ -382,6 +382,23 @@ def test_output_that_cannot_be_written_is_reported_in_one_line(
     assert (result.returncode, result.stderr) == (1, "cannot write the output: No space left on device\n")
 
 
+def test_a_closed_stdin_is_read_as_an_empty_one(tmp_path: Path) -> None:
+    """For Python there is none then, and reading from it, or asking for confirmation, would end with a traceback."""
+    stream = {"name": "s", "topics": ["t"], "operation": "send", "list_number": "+18005551234"}
+    settings = {
+        "kafka": {"bootstrap_servers": "127.0.0.1:1"},
+        "trackly": {"api_key": KEY},
+        "streams": [stream | {"outcomes": {"topic": "o"}, "dead_letters": {"topic": "d"}}],
+    }
+    path = tmp_path / "connector.yaml"
+    path.write_text(json.dumps(settings))
+    shell = f'exec "{sys.executable}" -m connector explain "{path}" --sample - <&-'
+
+    result = subprocess.run(["/bin/sh", "-c", shell], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+
+    assert (result.returncode, result.stderr.splitlines()[0]) == (2, "error: - contains no sample")
+
+
 _STDERR = {"closed": "exec 2>&-", "full": "exec 2>/dev/full", "all closed": "exec <&- >&- 2>&-"}
 
 
