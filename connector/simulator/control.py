@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from connector.config.problems import Problem, SettingsError
+from connector.core.mapped import UNDECODABLE
 from connector.simulator.behaviour import Behaviour
 from connector.simulator.faults import Faults, parse_faults, patch_faults
 from connector.simulator.http import NDJSON, Reply, Request, json_reply
@@ -71,7 +72,7 @@ def _lines(entries: Iterator[Entry]) -> Iterator[bytes]:
 def _change_faults(request: Request, behaviour: Behaviour, *, now: float) -> Reply:
     try:
         document = msgspec.json.decode(request.body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNDECODABLE:
         return json_reply(400, {"error": "Request body is not valid JSON", "code": "invalid_json"})
     replaces = request.method == "PUT"
     try:

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from connector.core.mapped import UNDECODABLE
 from connector.simulator.account import Account
 from connector.simulator.answers import Answer, Tally, bulk_document, lists_document, missing, refusal, single_document
 from connector.simulator.endpoints import (
@@ -78,7 +79,7 @@ class Platform:
             return self._count_bulk(request, endpoint)
         try:
             document = msgspec.json.decode(request.body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNDECODABLE:
             return refusal(400, "invalid_json", "Request body is not valid JSON")
         if endpoint.bulk:
             return self._take_bulk(request, endpoint, document, faults, now=now, hide_one=hide_one)
@@ -96,7 +97,7 @@ class Platform:
             return
         try:
             document = msgspec.json.decode(request.body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNDECODABLE:
             return
         records = _as_record(document).get(endpoint.operation.array)
         if isinstance(records, list) and len(records) <= MAX_RECORDS:
@@ -177,7 +178,7 @@ class Platform:
             count = len(_raw_array(operation.array, request.body))
         except msgspec.ValidationError:
             return missing(operation.array)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNDECODABLE:
             return refusal(400, "invalid_json", "Request body is not valid JSON")
         refused = self._refuse_length(operation.array, count)
         if refused is not None:
@@ -334,7 +335,7 @@ def _oversized_contacts(body: bytes) -> frozenset[int]:
 def _raw_array(array: str, body: bytes) -> list[msgspec.Raw]:
     """Return the records of the array, unparsed.
 
-    Raises `msgspec.ValidationError` without such an array, `msgspec.DecodeError` when the body is not JSON.
+    Raises `msgspec.ValidationError` without such an array, another of `UNDECODABLE` when the body is not JSON.
     """
     found: list[msgspec.Raw] = getattr(_RAW[array].decode(body), array)
     return found

@@ -52,4 +52,8 @@ def read_yaml(path: Path) -> object:
         raise SettingsError(path, [Problem("", f"is not valid YAML: {error.problem}", line, column)]) from error
     except yaml.YAMLError as error:
         raise SettingsError(path, [Problem("", "is not valid YAML")]) from error
+    except ValueError as error:  # of a value: 2026-02-30 looks like a date
+        raise SettingsError(path, [Problem("", f"is not valid YAML: {error}")]) from error
+    except RecursionError as error:
+        raise SettingsError(path, [Problem("", "is nested too deeply")]) from error
     return document

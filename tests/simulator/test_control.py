@@ -95,8 +95,9 @@ def test_bad_faults_are_refused_with_every_place_and_change_nothing(
     assert served.control("GET", "/faults").json() == before
 
 
-def test_faults_must_be_json(served: Served) -> None:
-    answer = served.control("PUT", "/faults", content=b"latency_ms: 5")
+@pytest.mark.parametrize("content", [b"latency_ms: 5", b"[" * 5_000 + b"]" * 5_000], ids=["yaml", "deep"])
+def test_faults_must_be_json(served: Served, content: bytes) -> None:
+    answer = served.control("PUT", "/faults", content=content)
 
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_json")
 

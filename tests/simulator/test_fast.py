@@ -29,12 +29,13 @@ def test_it_counts_the_records_whatever_is_in_them(serve: Serve, path: str) -> N
 def test_it_still_wants_json_an_array_and_a_thousand_records_at_most(serve: Serve) -> None:
     served = serve(fast=True)
     headers = {"Content-Type": "application/json"}
-    bodies = [b'{"messages": [{}', b'{"messages": 7}', b"{}", b'{"messages": []}', b"[]"]
+    deep = b'{"messages": [' + b"[" * 5_000 + b"]" * 5_000 + b"]}"
+    bodies = [b'{"messages": [{}', deep, b'{"messages": 7}', b"{}", b'{"messages": []}', b"[]"]
 
     codes = [served.client.post("/send/bulk", content=body, headers=headers).json()["code"] for body in bodies]
     too_many = served.client.post("/send/bulk", json={"messages": [1] * 1_001})
 
-    assert codes == ["invalid_json", *["missing_messages"] * 4]
+    assert codes == ["invalid_json", "invalid_json", *["missing_messages"] * 4]
     assert (too_many.status_code, too_many.json()["code"]) == (413, "too_many_messages")
     assert served.simulator.ledger().accepted == 0
 

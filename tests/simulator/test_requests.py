@@ -65,7 +65,11 @@ def test_an_array_has_a_thousand_records_at_most(served: Served, path: str, arra
 
 
 @pytest.mark.parametrize("path", POSTS)
-@pytest.mark.parametrize("body", [b"", b"{", b'{"messages": [}', b"\xff\xfe", b'{"messages": [{}]} x', b'["\xc3"]'])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b'{"messages": [}', b"\xff\xfe", b'{"messages": [{}]} x', b'["\xc3"]', b"[" * 5_000 + b"]" * 5_000],
+    ids=lambda body: repr(body[:20]),
+)
 def test_a_body_must_be_json(served: Served, path: str, body: bytes) -> None:
     answer = served.client.post(path, content=body, headers={"Content-Type": "application/json"})
 

@@ -139,6 +139,8 @@ def test_the_files_on_the_reference_page_are_taken(tmp_path: Path) -> None:
         ("retry_after_secs: soon", "retry_after_secs: must be a number"),
         (b"\xff\xfe\xff", "UTF-8"),
         ("a: \x07", "is not valid YAML"),
+        ("a: 2026-02-30", "is not valid YAML: day is out of range for month"),
+        ("[" * 5_000, "is nested too deeply"),
         (None, "No such file"),
     ],
 )
