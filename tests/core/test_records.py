@@ -18,6 +18,7 @@ from connector.core.records import (
     ResultEncoder,
     evidence_outcome,
     iso,
+    outcomes_in,
     without_value,
 )
 from connector.core.results import Finished
@@ -236,15 +237,19 @@ def test_keys_that_make_an_outcome_too_large_are_left_out_and_no_others(
     headers: Headers | None = None if header_bytes is None else [("traceparent", b"h" * header_bytes)]
     values = ["v" * 200] * len(keys)
 
-    kept = Outcomes(0, values, keys, max(size or 0 for size in sizes), headers).keys_within(limit)
+    written = Outcomes(0, values, keys, max(size or 0 for size in sizes), headers)
+    kept = written.keys_within(limit)
 
     assert kept is not None
+    assert kept == keys or written.may_exceed(limit), "or nobody would have looked at each of them"
+    assert not written.may_exceed(20_000)
     for before, after in zip(keys, kept, strict=True):
         wire = _on_the_wire(DeadLetter(0, before, values[0].encode(), headers or []))
         assert after in (before, None)
         assert after is None or wire <= limit
         assert after == before or wire > limit - 250, "no smaller than it has to be"
     assert Outcomes(0, values).keys_within(limit) is None
+    assert not Outcomes(0, values).may_exceed(limit), "without keys, all are small"
 
 
 @pytest.mark.parametrize("redrives", [0, 2])
@@ -262,6 +267,21 @@ def test_the_outcome_of_what_evidence_names_says_where_its_dead_letter_stood_and
     assert (outcome["status"], outcome["source"]) == ("queued", "evidence")
     assert outcome.get("origin") == ({"topic": "sms", "partition": 3, "offset": 7} if redrives else None)
     assert outcome.get("redrives") == (redrives or None)
+
+
+@given(finished(), st.lists(st.none() | st.binary(max_size=20)))
+def test_outcomes_are_read_back_and_whatever_else_is_in_their_topic_is_skipped(
+    drawn: tuple[Finished, list[Row]], others: list[bytes | None]
+) -> None:
+    item, rows = drawn
+    lines = [value.encode() for written in SCRIBE.outcomes(item) for value in written.values]
+    values = [*others, None, b"\xff", b'{"status":"queued"}', *lines]
+
+    read = list(outcomes_in([Chunk(A, 1, range(len(values)), values)]))
+
+    assert [(one.status, one.topic, one.partition, one.offset) for one in read] == [
+        ("queued", *row.partition, row.offset) for row in rows if row.verdict.status == "queued"
+    ]
 
 
 @pytest.mark.parametrize("topic", ['"', "\\", "a\nb", "\u2028", "\ud800", '","status":"queued', "{0}", "%s", ""])

@@ -17,7 +17,7 @@ import trustme
 from connector.core.verdicts import Action, Reply, VerdictPolicy, classify
 from connector.trackly.client import Client
 from tests.kit.patience import PATIENCE_SECS
-from tests.trackly.serving import OK, Served, answer, post, send, talk
+from tests.trackly.serving import OK, Served, answer, post, send, settings, talk
 
 POLICY = VerdictPolicy(5, frozenset(), frozenset(), frozenset({504}))
 
@@ -198,7 +198,10 @@ def test_a_client_with_the_certificate_that_is_asked_for_is_admitted(authority: 
     assert reply.ok
 
 
-def test_a_certificate_that_was_renewed_in_its_file_is_used_when_told_so(authority: Authority, tmp_path: Path) -> None:
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_certificate_that_was_renewed_in_its_file_is_used_when_told_so(
+    authority: Authority, tmp_path: Path, verify: bool
+) -> None:
     """One that expired while we ran holds; half a pair changes nothing, a whole one ends the hold without a restart."""
     tls = authority.serving("127.0.0.1")
     tls.verify_mode = ssl.CERT_REQUIRED
@@ -217,9 +220,35 @@ def test_a_certificate_that_was_renewed_in_its_file_is_used_when_told_so(authori
         client.read_certificates_again()
         return [*replies, await send(client)]
 
-    stranger, half, renewed = talk(answer(OK), use, tls=tls, ca_file=authority.file, cert_file=cert, key_file=key)
+    ca_file = authority.file if verify else None
+    stranger, half, renewed = talk(
+        answer(OK), use, tls=tls, ca_file=ca_file, verify=verify, cert_file=cert, key_file=key
+    )
 
     assert [stranger.ok, half.ok, renewed.ok] == [False, False, True]
+
+
+def test_an_authority_that_was_added_to_its_file_is_trusted_when_told_so(authority: Authority, tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(file)
+
+    async def use(client: Client, _served: Served) -> list[Reply]:
+        replies = [await send(client)]
+        authority.ca.cert_pem.write_to_path(file, append=True)
+        client.read_certificates_again()
+        return [*replies, await send(client)]
+
+    before, after = talk(answer(OK), use, tls=authority.serving("127.0.0.1"), ca_file=file)
+
+    assert [held(before), after.ok] == [True, True]
+
+
+def test_where_no_file_is_given_nothing_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each probe would load the authorities of the system, for some 40 ms of the event loop that all streams share."""
+    client = Client(settings(), lambda: "key")
+    monkeypatch.setattr("connector.trackly.client.client_context", lambda _tls: pytest.fail("loaded again"))
+
+    client.read_certificates_again()
 
 
 def test_a_connection_that_ends_within_the_handshake_is_an_outage() -> None:
