@@ -213,19 +213,19 @@ def test_a_certificate_that_was_renewed_in_its_file_is_used_when_told_so(
 
     async def use(client: Client, _served: Served) -> list[Reply]:
         replies = [await send(client)]
-        ours.cert_chain_pems[0].write_to_path(cert)
-        client.read_certificates_again()
-        replies.append(await send(client))
-        ours.private_key_pem.write_to_path(key)
-        client.read_certificates_again()
-        return [*replies, await send(client)]
+        changes = [(cert, ours.cert_chain_pems[0]), (key, ours.private_key_pem), (cert, strange.cert_chain_pems[0])]
+        for file, content in changes:
+            content.write_to_path(file)
+            client.read_certificates_again()
+            replies.append(await send(client))
+        return replies
 
     ca_file = authority.file if verify else None
-    stranger, half, renewed = talk(
-        answer(OK), use, tls=tls, ca_file=ca_file, verify=verify, cert_file=cert, key_file=key
+    stranger, half, renewed, half_again = talk(
+        answer(OK), use, tls=tls, idle_secs=0.0, ca_file=ca_file, verify=verify, cert_file=cert, key_file=key
     )
 
-    assert [stranger.ok, half.ok, renewed.ok] == [False, False, True]
+    assert [stranger.ok, half.ok, renewed.ok, half_again.ok] == [False, False, True, True]
 
 
 def test_an_authority_that_was_added_to_its_file_is_trusted_when_told_so(authority: Authority, tmp_path: Path) -> None:
