@@ -325,10 +325,36 @@ def test_what_is_said_of_trouble_is_short_and_holds_no_key() -> None:
     assert len(_trouble(httpx.ReadError("x" * 10_000), written=True).text) <= 300
 
 
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("TLSV13_ALERT_CERTIFICATE_REQUIRED", ("not_sent", "tls")),
+        ("SSLV3_ALERT_CERTIFICATE_EXPIRED", ("not_sent", "tls")),
+        ("TLSV1_ALERT_UNKNOWN_CA", ("not_sent", "tls")),
+        ("TLSV1_ALERT_ACCESS_DENIED", ("not_sent", "tls")),
+        ("SSLV3_ALERT_BAD_RECORD_MAC", ("lost", "reset")),
+        ("TLSV1_ALERT_INTERNAL_ERROR", ("lost", "reset")),
+        ("CERTIFICATE_VERIFY_FAILED", ("lost", "reset")),
+        (None, ("lost", "reset")),
+    ],
+)
+def test_of_what_ends_tls_after_the_request_only_an_alert_about_our_certificate_means_that_nothing_was_read(
+    reason: str | None, told: tuple[str, str]
+) -> None:
+    cause = ssl.SSLError()
+    cause.reason = reason  # type: ignore[assignment] # the library has None where OpenSSL names none
+    error = httpx.ReadError("connection lost")
+    error.__cause__ = cause
+
+    reply = _trouble(error, written=True)
+
+    assert (reply.kind, reply.trouble) == told
+
+
 @pytest.mark.parametrize("status", [b"400 Bad Request", b"403 Forbidden", b"500 Oops", b"200 OK"])
-def test_a_server_that_repeats_the_key_does_not_have_it_written_anywhere(status: bytes) -> None:
+@pytest.mark.parametrize("key", ["trk_0123456789abcdef0123456789abcdef", "trk_0123"])
+def test_a_server_that_repeats_the_key_does_not_have_it_written_anywhere(status: bytes, key: str) -> None:
     """As pages do that show a request to whoever debugs it: dead letters have their text, and many readers."""
-    key = "trk_0123456789abcdef0123456789abcdef"
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:

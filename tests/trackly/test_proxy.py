@@ -150,6 +150,7 @@ def test_a_proxy_that_wants_credentials_for_a_tunnel_is_no_outage() -> None:
     )
 
     assert (action(reply), reply.status) == (Action.HOLD, 407)
+    assert reply.foreign, "it says nothing about the platform"
     assert "HTTP 407" in reply.text
 
 
