@@ -208,7 +208,8 @@ def test_the_outcome_of_a_record_that_was_sent_again_says_where_it_first_failed_
     ]
     often: Headers = [*again[:2], ("trackly.origin.offset", b"18"), ("trackly.redrives", b"2")]
     broken: Headers = [("trackly.origin.topic", b"no topic"), *again[1:]]
-    item = posted((made(5, headers=[None, again, often, broken, again[:2]]),), Verdicts(TAKEN))
+    nowhere: Headers = [again[0], ("trackly.origin.partition", b"-1"), again[2]]
+    item = posted((made(7, headers=[None, again, often, broken, again[:2], again[1:], nowhere]),), Verdicts(TAKEN))
 
     written = outcomes(item)
 
@@ -220,6 +221,8 @@ def test_the_outcome_of_a_record_that_was_sent_again_says_where_it_first_failed_
         (102, 18, 2),
         (103, None, None),
         (104, None, None),
+        (105, None, None),
+        (106, None, None),
     ]
     assert written[1]["origin"] == {"topic": "sms.campaign", "partition": 5, "offset": 17}
 

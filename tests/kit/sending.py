@@ -18,6 +18,7 @@ from connector.core.storm import StormGuard, StormPolicy
 from connector.core.verdicts import Verdict, VerdictPolicy
 from connector.stream.sender import Sender, SendOptions
 from connector.stream.state import State
+from connector.telemetry.traces import BatchTraces
 from connector.trackly.client import Client
 from connector.trackly.operations import Operation, Rules
 
@@ -26,7 +27,10 @@ PARTITION = Partition("bench", 0)
 
 
 class Bench:
-    """One partition of sends, each record posted as it came; `settled` is what ticks have written."""
+    """One partition of sends, each record posted as it came; `settled` is what ticks have written.
+
+    `observed` has the row, the seconds and the records of each answered request.
+    """
 
     def __init__(
         self,
@@ -49,6 +53,8 @@ class Bench:
         )
         self.state.flow.assign(PARTITION, 1, Progress(0))
         self.settled: list[Finished] = []
+        self.observed: list[tuple[str, float, int]] = []
+        self.traces: BatchTraces | None = None
         self._policy = VerdictPolicy(
             max_attempts, frozenset({"provider_error"}), frozenset(setting_codes), frozenset({504})
         )
@@ -68,8 +74,9 @@ class Bench:
             options=SendOptions(POST_WITHIN_SECS, self._in_doubt),
             name="bench",
             before_probe=lambda: None,
-            observe=lambda *_: None,
+            observe=lambda *told: self.observed.append(told),
             fail=self._failed.append,
+            traces=self.traces,
         )
 
     def read(self, values: Sequence[bytes], timestamps: list[int] | None = None) -> None:

@@ -21,6 +21,7 @@ from connector.core.concurrency import ConcurrencyLimit, ConcurrencyPolicy
 from connector.core.records import ResultEncoder
 from connector.core.retrying import RetryPolicy
 from connector.core.verdicts import Action, Reply, VerdictPolicy, classify
+from connector.telemetry.traces import BatchTraces
 from connector.trackly.client import Client, TooLateError
 from connector.trackly.operations import Operation
 from connector.trackly.replies import read_reply
@@ -311,6 +312,8 @@ def test_each_record_ends_once_for_any_answer_and_none_that_may_have_been_accept
         assert verdict.status != "queued" or liar.taken[offset] >= 1
         assert (verdict.status == "dead_letter") == bool(verdict.reason)
     assert (bench.state.held_bytes, bench.state.flow.active_records) == (0, 0)
+    counts, observed = bench.state.counts, Counter(row for row, _, _ in bench.observed)
+    assert (counts.requests, counts.requests_by_row) == (len(bench.observed), observed)
 
 
 @pytest.mark.parametrize(
@@ -582,9 +585,25 @@ def test_an_answer_that_is_lost_after_its_partition_went_away_holds_nothing() ->
     assert (bench.state.counts.requests, bench.state.partition_holds) == (1, {})
 
 
+class Spans:
+    """Creates spans that note how they end."""
+
+    def __init__(self) -> None:
+        self.ended: list[tuple[str, int, bool]] = []
+
+    def begin(self, _batch: Batch) -> "Spans":
+        """Begin the next one."""
+        return self
+
+    def end(self, row: str, *, status: int = 0, failed: bool = True) -> None:
+        """End it."""
+        self.ended.append((row, status, failed))
+
+
 def test_what_is_under_way_when_a_sender_closes_is_given_up_before_its_connections_close() -> None:
     """Its fate is unknown: it has no result, and is listed as in flight."""
-    bench, order = Bench(), list[str]()
+    bench, order, spans = Bench(), list[str](), Spans()
+    bench.traces = cast("BatchTraces", spans)
 
     class Hanging(Liar):
         async def post(self, operation: Operation, batch: Batch, *, before: float) -> Reply:
@@ -603,6 +622,7 @@ def test_what_is_under_way_when_a_sender_closes_is_given_up_before_its_connectio
     deliver(bench, Hanging([]), ["text"], until=lambda: bool(order))
 
     assert order == ["posted", "given up", "closed"]
+    assert spans.ended == [("cut_off", 0, True)]
     assert (bench.results(), bench.state.flow.partitions[PARTITION].in_flight().count) == ({}, 1)
 
 
@@ -621,7 +641,11 @@ class Slow(Liar):
         return await super().post(operation, batch, before=before)
 
 
-def test_batches_that_come_too_late_are_logged_at_intervals() -> None:
+@pytest.mark.parametrize(("every_secs", "batches"), [(10.0, [1]), (0.0, [1] * 20)])
+def test_batches_that_come_too_late_are_logged_at_intervals(
+    monkeypatch: pytest.MonkeyPatch, every_secs: float, batches: list[int]
+) -> None:
+    monkeypatch.setattr("connector.stream.sender.LOG_EVERY_SECS", every_secs)
     bench = Bench()
 
     with capture_logs() as logs:
@@ -629,7 +653,35 @@ def test_batches_that_come_too_late_are_logged_at_intervals() -> None:
 
     assert {verdict.status for verdict, _ in bench.results().values()} == {"queued"}
     told = [entry for entry in logs if entry["event"] == "too late to be posted, listed again"]
-    assert [(entry["batches"], entry["log_level"]) for entry in told] == [(1, "warning")]
+    assert [(entry["batches"], entry["log_level"]) for entry in told] == [(count, "warning") for count in batches]
+
+
+@pytest.mark.parametrize(
+    ("client", "first"),
+    [
+        (Liar([]), ("accepted", 200, False)),
+        (Liar([(500, None, b"")]), ("server_error", 500, True)),
+        (Slow(1), ("not_posted", 0, True)),
+    ],
+    ids=["accepted", "failed", "too late"],
+)
+def test_each_request_has_a_span_that_ends_with_what_became_of_it(client: Liar, first: tuple[str, int, bool]) -> None:
+    bench, spans = Bench(), Spans()
+    bench.traces = cast("BatchTraces", spans)
+
+    deliver(bench, client, ["text"])
+
+    assert (spans.ended[0], spans.ended[-1]) == (first, ("accepted", 200, False))
+
+
+def test_an_answer_wakes_those_who_wait_for_what_it_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ticker and the reader would notice a second later."""
+    bench, finished = Bench(), list[int]()
+    monkeypatch.setattr(bench.state.changed, "notify_all", lambda: finished.append(len(bench.state.flow.finished)))
+
+    deliver(bench, Liar([]), ["text"])
+
+    assert finished == [1]
 
 
 @pytest.mark.parametrize(("times", "status"), [(2, "queued"), (3, "dead_letter")])
