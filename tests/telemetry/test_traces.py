@@ -201,12 +201,17 @@ def test_what_is_not_sampled_has_a_context_all_the_same(make: Any, exporter: InM
         ("", None),
         (None, None),
         (b"\xff" * 55, None),
+        (TRACE + "-" + "x" * 1_000, None),
     ],
 )
-def test_headers_are_read_as_the_specification_says(header: bytes | str | None, known: str | None) -> None:
+def test_headers_are_read_as_the_specification_says(
+    header: bytes | str | None, known: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And nothing is logged, whatever a record has there."""
     context = context_of(header)
 
     assert (None if context is None else header_of(context)) == known
+    assert not caplog.records
 
 
 def test_off_by_default() -> None:
