@@ -161,12 +161,17 @@ def split(groups: Iterable[Group], events: Iterable[Event], *, window_ms: int) -
     return findings
 
 
+def posted_ms(letter: Letter) -> int | None:
+    """Return when a record was posted, None if unknown, or if it was posted more than once."""
+    is_resent = letter.facts.get("trackly.resent") == b"true"  # headers only tell the time of the last request
+    return None if is_resent else time_of(text_of(letter.facts, "trackly.sent_at"))
+
+
 def _speaks_of(event: Event, letter: Letter, address: Address, window_ms: int) -> bool:
     list_number = address.list_number
     if event.list_number is not None and list_number is not None and event.list_number != list_number:
         return False
     if event.at_ms is None:
         return True
-    is_resent = letter.facts.get("trackly.resent") == b"true"  # headers only tell the time of the last request
-    sent_ms = None if is_resent else time_of(text_of(letter.facts, "trackly.sent_at"))
+    sent_ms = posted_ms(letter)
     return event.at_ms >= (sent_ms if sent_ms is not None else letter.failed_ms - window_ms)

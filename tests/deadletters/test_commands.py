@@ -647,6 +647,25 @@ def test_events_of_the_platform_are_evidence_as_well(desk: Desk) -> None:
     assert (told["would_accept"], told["would_redrive"]) == (1, 1)
 
 
+def test_where_no_header_tells_of_the_post_the_window_of_events_is_named(desk: Desk) -> None:
+    """A hold may have lasted for days before its dead letters were written: then all events would be too old."""
+    headers = headers_of("in_doubt", stream=desk.names[0], topic="src", offset=0)
+    untimed = [header for header in headers if header[0] != "trackly.sent_at"]
+    value = b'{"to":"+15550000000","body":"Hello"}'
+    desk.put([Record(value, None, untimed), record(1, "in_doubt", stream=desk.names[0], topic="src")])
+    events = desk.topics.create("events")
+    desk.topics.produce(events, [Record(b'{"event": "delivery", "to": "+15550000001"}')])
+
+    told = desk.run("in-doubt", "--evidence-topic", events, "--window-mins", "30", "--dry-run").stderr
+    timed = desk.run(
+        "in-doubt", "--position", "src:0:1", "--evidence-topic", events, "--window-mins", "30", "--dry-run"
+    ).stderr
+
+    assert "of 1 of these records the time of the post is unknown" in told
+    assert "30 minutes" in told
+    assert "unknown" not in timed
+
+
 def test_evidence_without_an_entry_is_refused_since_it_would_send_everything_again(desk: Desk) -> None:
     desk.put([record(number, "in_doubt", stream=desk.names[0], topic="src") for number in range(2)])
     numbers, events = desk.folder / "numbers", desk.topics.create("events")

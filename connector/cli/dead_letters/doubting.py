@@ -18,7 +18,7 @@ from connector.cli.errors import CommandError, why_unread
 from connector.cli.printing import console, plain, table
 from connector.deadletters.addresses import AddressBook
 from connector.deadletters.deciding import WHY, Rules
-from connector.deadletters.evidence import Event, Finding, Group, groups_of, read_numbers, split, without
+from connector.deadletters.evidence import Event, Finding, Group, groups_of, posted_ms, read_numbers, split, without
 from connector.deadletters.jobs import find_events
 from connector.deadletters.letters import IN_DOUBT, told_time
 from connector.deadletters.running import find, spans_of
@@ -33,6 +33,12 @@ _MOST: Final = 5_000_000
 TRUST: Final = (
     "What the evidence does not name is sent again, so the evidence must be complete. A number that occurs "
     "twice stays in doubt where the evidence names it."
+)
+
+UNKNOWN_TIMES: Final = (
+    "of {count:,} of these records the time of the post is unknown: for them an event counts if it is at most "
+    "{mins:g} minutes older than the dead letter. If no worker ran for longer before that, or a hold lasted longer, "
+    "what was accepted would be sent again: set --window-mins to more"
 )
 
 UNKNOWN_NUMBERS: Final = (
@@ -119,6 +125,9 @@ def in_doubt(
         return
     chosen.tell_no_event(addresses.no_event, so=UNKNOWN_NUMBERS)
     typer.echo(TRUST, err=True)
+    untimed = sum(posted_ms(letter) is None for group in groups for letter, _ in group.letters)
+    if evidence_topic is not None and untimed:
+        typer.echo(UNKNOWN_TIMES.format(count=untimed, mins=window_mins), err=True)
     spelled = {"evidence": _digest(numbers), "window": window_mins}
     Run(
         chosen,
