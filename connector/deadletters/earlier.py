@@ -18,10 +18,6 @@ from connector.deadletters.letters import Letter
 from connector.kafka.configs import PREFETCH_KBYTES
 from connector.kafka.scanning import CONSUME, Scanner, config_of
 
-CLOCKS_MS: Final = 60_000
-"""Assumed difference between clocks: a record that one machine wrote after a dead letter of another may have an earlier
-timestamp, so the scan starts this much earlier."""
-
 _SMALL: Final = {"queued.min.messages": 2 * CONSUME, "queued.max.messages.kbytes": PREFETCH_KBYTES}
 """Limits for a reader inside a worker, besides its stream's consumer."""
 

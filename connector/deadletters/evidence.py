@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from connector.deadletters.addresses import Address, AddressBook
-from connector.deadletters.letters import Letter, Position, text_of, time_of, told_time
+from connector.deadletters.letters import CLOCKS_MS, Letter, Position, text_of, time_of, told_time
 from connector.trackly.operations import E164
 
 SAME_CRASH_MS: Final = 60_000
@@ -133,7 +133,8 @@ def split(groups: Iterable[Group], events: Iterable[Event], *, window_ms: int) -
     """Return what becomes of each dead letter, by position.
 
     An event with a time counts if it is not older than the request. If no header says when that was, or there was an
-    earlier request, it counts if it is no more than `window_ms` older than the dead letter.
+    earlier request, it counts if it is no more than `window_ms` older than the dead letter. One that is older by less
+    than clocks differ may be about the request or about an earlier one, so the record stays in doubt.
     """
     known: dict[str, list[Event]] = {}
     for event in events:
@@ -141,12 +142,18 @@ def split(groups: Iterable[Group], events: Iterable[Event], *, window_ms: int) -
     listed = list(groups)
     records: dict[str | None, set[_Record]] = {}
     named: set[_Record] = set()
+    maybe_named: set[_Record] = set()
     for group in listed:
         for letter, address in group.letters:
             record = group.stream, letter.origin
             records.setdefault(address.number, set()).add(record)
-            if any(_speaks_of(event, letter, address, window_ms) for event in known.get(address.number or "", ())):
-                named.add(record)
+            ages = [
+                _age_ms(event, letter, window_ms)
+                for event in known.get(address.number or "", ())
+                if _is_of(event, address)
+            ]
+            if ages and min(ages) <= CLOCKS_MS:
+                (named if min(ages) <= 0 else maybe_named).add(record)
     all_known = not any(group.no_event for group in listed)
     findings: dict[str, Finding] = {}
     for group in listed:
@@ -157,6 +164,8 @@ def split(groups: Iterable[Group], events: Iterable[Event], *, window_ms: int) -
                 finding = "still_in_doubt"
             elif (group.stream, letter.origin) in named:
                 finding = "accepted" if all_known and len(records[number]) == 1 else "still_in_doubt"
+            elif (group.stream, letter.origin) in maybe_named:
+                finding = "still_in_doubt"
             findings[letter.position] = finding
     return findings
 
@@ -167,11 +176,14 @@ def posted_ms(letter: Letter) -> int | None:
     return None if is_resent else time_of(text_of(letter.facts, "trackly.sent_at"))
 
 
-def _speaks_of(event: Event, letter: Letter, address: Address, window_ms: int) -> bool:
-    list_number = address.list_number
-    if event.list_number is not None and list_number is not None and event.list_number != list_number:
-        return False
+def _is_of(event: Event, address: Address) -> bool:
+    """Return whether an event may be about a text of this list."""
+    return event.list_number is None or address.list_number is None or event.list_number == address.list_number
+
+
+def _age_ms(event: Event, letter: Letter, window_ms: int) -> int:
+    """Return how much older an event is than the earliest time at which the record may have been posted."""
     if event.at_ms is None:
-        return True
+        return 0
     sent_ms = posted_ms(letter)
-    return event.at_ms >= (sent_ms if sent_ms is not None else letter.failed_ms - window_ms)
+    return (sent_ms if sent_ms is not None else letter.failed_ms - window_ms) - event.at_ms

@@ -19,6 +19,9 @@ Position = tuple[Partition, int]
 LAST_MS: Final = 253_402_300_799_999
 """The last millisecond of the year 9999, the end of ISO 8601 times."""
 
+CLOCKS_MS: Final = 60_000
+"""Assumed difference between clocks: what one machine wrote later than another may have an earlier time."""
+
 UNKNOWN = "unknown"
 """The reason of a record whose headers name none."""
 

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Final
 
 from connector.core.chunks import Partition
-from connector.deadletters.earlier import CLOCKS_MS, Earlier
+from connector.deadletters.earlier import Earlier
+from connector.deadletters.letters import CLOCKS_MS
 from connector.deadletters.waiting import Part
 
 LOOK_SECS: Final = 0.5

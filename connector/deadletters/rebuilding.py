@@ -21,9 +21,8 @@ from connector.config.streams import StreamSettings, naming
 from connector.core.chunks import Partition
 from connector.core.progress import MAX_METADATA, ForeignMetadataError, Progress, Range, decode, encode
 from connector.core.rebuilding import Gathered, gaps, rebuilt, without_result
-from connector.deadletters.earlier import CLOCKS_MS
 from connector.deadletters.jobs import Results, Wanted, find_in_letters, find_in_outcomes, find_records
-from connector.deadletters.letters import told_time
+from connector.deadletters.letters import CLOCKS_MS, told_time
 from connector.deadletters.preparing import topics_of
 from connector.deadletters.working import CLIENT_ID, Spans, Work
 from connector.kafka import configs

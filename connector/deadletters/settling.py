@@ -11,9 +11,8 @@ from typing import Final
 
 from connector.config.settings import Settings
 from connector.deadletters.deciding import Candidate, Known, Rules, Survey, survey, why_settled
-from connector.deadletters.earlier import CLOCKS_MS
 from connector.deadletters.jobs import find_queued, find_redriven
-from connector.deadletters.letters import Position
+from connector.deadletters.letters import CLOCKS_MS, Position
 from connector.deadletters.selection import Criteria
 from connector.deadletters.working import CLIENT_ID, Job, Spans, Work
 from connector.kafka.scanning import scanning

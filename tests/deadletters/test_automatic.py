@@ -21,8 +21,8 @@ from connector.config.streams import StreamSettings
 from connector.core.chunks import Chunk, Headers, Partition
 from connector.deadletters import automatic
 from connector.deadletters.automatic import MAX_ABORTS, AutomaticRedrive
-from connector.deadletters.earlier import CLOCKS_MS, Earlier
-from connector.deadletters.letters import Letter
+from connector.deadletters.earlier import Earlier
+from connector.deadletters.letters import CLOCKS_MS, Letter
 from connector.deadletters.looking import Looking
 from connector.deadletters.waiting import Part
 from connector.demo.topics import Record
