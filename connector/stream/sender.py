@@ -43,7 +43,7 @@ from connector.trackly.operations import Operation
 _HOLD_REASONS = {401: "unauthorized", 402: "payment_required", 403: "forbidden", 404: "not_found", 407: "proxy"}
 
 LOG_EVERY_SECS = 10.0
-"""How often to log that batches come too late to be posted."""
+"""How often to log that batches come too late to be posted, or that the platform asks to wait."""
 
 _EXPIRED = Verdicts(Verdict("dead_letter", "expired", text="became older than delivery.max_age_secs while it waited"))
 
@@ -106,6 +106,8 @@ class Sender:
         self._random = random.Random()  # noqa: S311 (jitter, not a secret)
         self._late, self._logged_late_at = 0, float("-inf")
         """Batches that came too late since the last log line, and when that was."""
+        self._throttled, self._logged_throttled_at = 0, float("-inf")
+        """The same of requests that the platform answered with a request to wait."""
         self._log = get_logger("sender").bind(stream=name)
 
     def start(self, posted: list[tuple[int, Batch]], listed_at: float) -> None:
@@ -259,7 +261,9 @@ class Sender:
         state.limit.answered(answered.took_secs, active=len(state.flow.active), now=at)
         judgement = judge(reply, batch.count, self._policy, failures=batch.failures + 1, own_list=answered.own_list)
         if judgement.hold_code is not None:
-            self._hold(answered, f"setting:{judgement.hold_code}", "every record of a batch failed with it")
+            number = self._operation.rules.list_number
+            detail = f"every record of a batch failed with it, for the stream's list {number}"
+            self._hold(answered, f"setting:{judgement.hold_code}", detail)
             return
         batch.failures += 1
         self._passed(answered)
@@ -338,6 +342,8 @@ class Sender:
     def _refused(self, answered: Answered) -> None:
         reply = answered.reply
         detail = reply.text or reply.trouble or f"HTTP {reply.status}"
+        if answered.row.name == "setting":
+            detail += f", for the stream's list {self._operation.rules.list_number}"
         self._hold(answered, self._hold_reason(reply, answered.row), detail)
 
     def _hold_reason(self, reply: Reply, row: Row) -> str:
@@ -448,10 +454,21 @@ class Sender:
         all_throttled = state.gate.throttled(batch.family, now=at, others_pass=others.still_pass, suspect=batch.suspect)
         if all_throttled and reply.retry_after_secs is not None:
             state.paused_until = max(state.paused_until, at + told)
+        self._note_throttled(reply, told, at=at)
         if reply.status in WAIT_STATUSES:
             self._again(answered.serial, at=at + told)
             return
         self._narrow(answered, others, wait_secs=told)
+
+    def _note_throttled(self, reply: Reply, wait_secs: float, *, at: float) -> None:
+        """Log that the platform asks to wait: no hold and no failure tells of it."""
+        self._throttled += 1
+        if at - self._logged_throttled_at >= LOG_EVERY_SECS:
+            wait_secs = round(wait_secs, 1)
+            self._log.warning(
+                "platform asks to wait", status=reply.status, wait_secs=wait_secs, requests=self._throttled
+            )
+            self._throttled, self._logged_throttled_at = 0, at
 
     def _blocked(self, answered: Answered) -> None:
         """Hold the stream, unless others have passed since the batch was last rejected: then its records are at fault.

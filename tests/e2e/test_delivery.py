@@ -281,6 +281,7 @@ def test_a_wrong_list_holds_the_stream(world: World, make_simulator: Any) -> Non
     _wait_held(world, worker, "setting:list_not_found")
 
     assert world.headers_of_dead_letters() == []
+    assert worker.status()["hold"]["detail"].endswith(", for the stream's list +1800***1234")
 
 
 def test_a_storm_of_dead_letters_holds_before_they_are_written(world: World) -> None:

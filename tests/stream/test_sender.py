@@ -386,6 +386,16 @@ def test_a_throttled_batch_waits_as_long_as_requested(status: int) -> None:
     assert now() + 800 < at <= now() + 901
 
 
+def test_requests_to_wait_are_logged_at_intervals() -> None:
+    bench = Bench(waits=RetryPolicy(5, base_secs=0.001, max_secs=0.001, retry_after_max_secs=0.001))
+
+    with capture_logs() as logs:
+        deliver(bench, Liar([(429, "900", b"")] * 3), ["text"])
+
+    told = [entry for entry in logs if entry["event"] == "platform asks to wait"]
+    assert [(entry["status"], entry["requests"], entry["log_level"]) for entry in told] == [(429, 1, "warning")]
+
+
 def test_once_nothing_passes_all_wait_for_the_longest_requested_time() -> None:
     bench = Bench(batch_records=1, failures=1, waits=replace(NEVER, base_secs=0.005))
     state = bench.state
@@ -529,6 +539,20 @@ def test_a_code_of_a_setting_holds_the_stream_for_its_own_list_alone(number: str
 
     assert (bench.state.gate.hold is not None) == holds
     assert [verdict.reason for verdict, _ in bench.results().values()] == ([] if holds else ["list_not_found"])
+
+
+@pytest.mark.parametrize(
+    "word",
+    [(200, None, failed(0, code="list_not_found", of=1)), (400, None, b'{"error":"no","code":"list_not_found"}')],
+    ids=["of each record", "of the request"],
+)
+def test_a_hold_for_a_setting_names_the_list(word: tuple[int, str | None, bytes]) -> None:
+    bench = Bench(setting_codes={"list_not_found"}, waits=NEVER)
+
+    deliver(bench, Liar([word]), ["text"], until=lambda: bench.state.gate.hold is not None)
+
+    assert bench.state.gate.hold is not None
+    assert bench.state.gate.hold.detail.endswith(", for the stream's list +18005551234")
 
 
 def test_a_batch_that_is_too_large_makes_no_batches_smaller_than_one_that_was_taken() -> None:
