@@ -114,8 +114,15 @@ REFUSALS: Final = {
     401: Failure("the platform answers 401", "trackly.api_key is not known to the platform", PLATFORM),
     403: Failure("the platform answers 403", "the account is suspended, or a gateway blocks us", PLATFORM),
     404: Failure("the platform answers 404", "trackly.base_url is wrong; it ends in /api/v2 on the platform"),
+    407: Failure("a proxy answers 407", "put the proxy's user and password into trackly.proxy"),
 }
-OTHER_STATUS: Final = Failure("the platform answers with another status", "ask the platform's support")
+REDIRECTED: Final = Failure(
+    "another host answers, with a redirect (3xx)", "set trackly.base_url to the address that answers without a redirect"
+)
+OTHER_STATUS: Final = Failure(
+    "the platform answers with another status",
+    "check trackly.base_url, and what is between the connector and the platform; or ask the platform's support",
+)
 NO_LIST: Final = Failure(
     "a stream's list is not among the account's, or not active",
     "set list_number to an active list of the account",
@@ -134,6 +141,7 @@ FAILURES: Final = (
     NO_PLATFORM,
     NOT_NOW,
     *REFUSALS.values(),
+    REDIRECTED,
     OTHER_STATUS,
     NO_LIST,
 )
@@ -340,8 +348,10 @@ async def _platform(settings: Settings) -> list[Finding]:
     if reply.kind != "answered":
         return [NO_PLATFORM.of("platform", f"{where}: {reply.trouble}: {reply.text}")]
     if not reply.ok:
-        passing = reply.status == 429 or reply.status >= 500
-        failure = NOT_NOW if passing else REFUSALS.get(reply.status, OTHER_STATUS)
+        if reply.status == 429 or reply.status >= 500:
+            failure = NOT_NOW
+        else:
+            failure = REDIRECTED if reply.status < 400 else REFUSALS.get(reply.status, OTHER_STATUS)
         return [failure.of("platform", f"{where}: HTTP {reply.status}")]
     if reply.foreign:
         return [NO_PLATFORM.of("platform", f"{where}: HTTP {reply.status} with something other than a JSON object")]

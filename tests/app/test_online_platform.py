@@ -49,6 +49,17 @@ def test_what_says_nothing_of_key_account_or_list_is_no_refusal(
     assert (finding.ok, finding.exit_code) == (False, code)
 
 
+@pytest.mark.parametrize(
+    ("status", "way_out"), [(302, "without a redirect"), (407, "trackly.proxy"), (405, "between the connector and")]
+)
+def test_what_something_in_between_answers_is_told_with_what_to_look_at(
+    status: int, way_out: str, make_registry: MakeRegistry
+) -> None:
+    [finding] = _asked(make_registry(always=Answer(status, b"{}")).url)
+
+    assert way_out in finding.way_out
+
+
 def test_a_platform_that_does_not_answer_has_refused_nothing() -> None:
     [finding] = _asked(f"http://127.0.0.1:{free_port()}")
 
