@@ -8,6 +8,7 @@ from typing import Any, Final
 from reference.errors import errors_page
 from reference.pages import acls_page, commands_page, exit_codes_page, metrics_page, verdicts_page
 from reference.settings import chart_schema, settings_page, settings_schema, simulator_page
+from reference.status import status_page
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 CHART_VALUES: Final = "deploy/helm/trackly-connector/values.schema.json"
@@ -27,6 +28,7 @@ def _json(schema: dict[str, Any]) -> str:
 WRITTEN: Final[Mapping[str, Callable[[], str]]] = {
     "docs/reference/verdicts.md": verdicts_page,
     "docs/reference/metrics.md": metrics_page,
+    "docs/reference/status.md": status_page,
     "docs/reference/exit-codes.md": exit_codes_page,
     "docs/reference/error-messages.md": errors_page,
     "docs/reference/acls.md": acls_page,

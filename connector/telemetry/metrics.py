@@ -176,7 +176,7 @@ _GAUGES: Final = (
         "Remaining pause that the platform has asked for (`Retry-After`).",
     ),
 )
-_BY_STREAM: Final = (
+BY_STREAM: Final = (
     *((key, _describe(name, "counter", "stream", unit, meaning)) for name, key, unit, meaning in _COUNTERS),
     *((key, _describe(name, "gauge", "stream", unit, meaning)) for name, key, unit, meaning in _GAUGES),
 )
@@ -234,7 +234,7 @@ class StatusCollector:
     def collect(self) -> Iterable[Metric]:
         """Return the metrics of all streams."""
         statuses = self._statuses()
-        for key, described in _BY_STREAM:
+        for key, described in BY_STREAM:
             family = _family(described)
             for status in statuses:
                 if status[key] is not None:

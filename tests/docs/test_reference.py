@@ -26,6 +26,7 @@ from reference.__main__ import ROOT, WRITTEN, main
 from reference.errors import COMMANDS, errors_page
 from reference.messages import of_commands
 from reference.pages import exit_codes_page, metrics_page, verdicts_page
+from reference.status import FAILURE, HOLD, PACE, PARTITION, PROCESS, REDRIVE, STANDSTILL, WORKER, fields_of_streams
 from tests.docs.test_holds import reasons_in_code
 
 CODE: Final = sorted(Path(connector.__file__).parent.rglob("*.py"))
@@ -203,3 +204,28 @@ def test_every_exit_code_is_on_the_page_with_its_meaning() -> None:
     assert all(meaning.endswith(".") for _, _, meaning, _ in rows)
     assert [name for _, name, _, way_out in rows if not way_out] == ["OK"]
     assert set(WAYS_OUT) == set(ExitCode)
+
+
+def _fields_given(place: str, function: str) -> set[str]:
+    """Return the names of the fields that a function puts into the dictionaries that it makes."""
+    tree = ast.parse((Path(connector.__file__).parent / place).read_text(encoding="utf-8"))
+    [found] = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == function]
+    keys = (key for node in ast.walk(found) if isinstance(node, ast.Dict) for key in node.keys)
+    return {key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
+
+
+@pytest.mark.parametrize(
+    ("place", "function", "fields"),
+    [
+        ("stream/stream.py", "status", {*fields_of_streams(), *PARTITION}),
+        ("stream/holds.py", "status_of", {*HOLD}),
+        ("stream/watching.py", "status_of", {*STANDSTILL}),
+        ("stream/failures.py", "status", {*FAILURE}),
+        ("stream/paces.py", "status", {*PACE}),
+        ("deadletters/automatic.py", "status", {*REDRIVE}),
+        ("workers/worker.py", "status", {*PROCESS}),
+        ("app/pages.py", "status_of", {*WORKER} - {"workers"}),
+    ],
+)
+def test_every_field_of_the_status_is_on_the_page_and_no_other(place: str, function: str, fields: set[str]) -> None:
+    assert _fields_given(place, function) == fields
