@@ -95,8 +95,8 @@ def _print(path: Path, settings: Settings, findings: "list[Finding]") -> None:
         out.print()
         out.print(Text(stream.name, style="bold"))
         out.print(pairs(_stream(stream)))
-    _section(out, "Chains", chains(settings))
-    _section(out, "Mind", notes(settings))
+    _section(out, "Time limits", chains(settings))
+    _section(out, "Notes", notes(settings))
     if findings:
         out.print()
         out.print(_findings(findings))
@@ -127,7 +127,7 @@ def _stream(stream: StreamSettings) -> list[tuple[str, str]]:
         ("reads", ", ".join([*stream.topics, *([stream.pattern] if stream.pattern else [])])),
         ("format", _format(stream)),
         ("group", stream.group),
-        ("begins", f"at {_start(stream)} where the group is new to a topic, else at what it committed"),
+        ("starts", f"where its group has committed; in a topic that is new to the group: {_start(stream)}"),
         ("operation", f"{stream.operation}{kind}, {by}, {stream.concurrency.min} to {stream.ceiling} at once"),
         *([("order", "of each key")] if stream.ordering == "key" else []),
         *([("pace", _pace(stream.pace))] if stream.pace.is_on else []),
@@ -135,7 +135,7 @@ def _stream(stream: StreamSettings) -> list[tuple[str, str]]:
         ("in doubt", f"{stream.in_doubt}; at most {limit:,} records per worker after a crash"),
         ("outcomes", f"{stream.outcomes.topic} ({stream.outcomes.records})"),
         ("dead letters", stream.dead_letters.topic),
-        ("sent again", f"{stream.redrive_topic}; {_redrives(stream)}"),
+        ("redrives", f"through {stream.redrive_topic}; {_redrives(stream)}"),
     ]
 
 
@@ -165,7 +165,7 @@ def _pace(pace: PaceSettings) -> str:
 def _redrives(stream: StreamSettings) -> str:
     rules = stream.dead_letters.redrive
     told = (f"{', '.join(r.reasons)} after {r.delay_secs:g} s, {r.max_redrives} times at most" for r in rules)
-    return f"by itself: {'; '.join(told)}" if rules else "by command alone"
+    return f"by itself: {'; '.join(told)}" if rules else "by command only"
 
 
 def _section(out: Console, title: str, lines: Iterable[str]) -> None:

@@ -134,7 +134,7 @@ def _print(report: dict[str, Any], *, verdicts: bool) -> None:
     if verdicts:
         out.print(_verdicts(report["verdicts"]))
         return
-    out.print(Text("answers, as this stream's settings have it", style="bold"))
+    out.print(Text("what this stream's settings make of answers", style="bold"))
     out.print(pairs([*report["in_effect"].items(), ("all else", "is the same for every stream: --verdicts prints it")]))
 
 

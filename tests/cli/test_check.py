@@ -111,8 +111,8 @@ def test_what_is_off_by_default_is_summed_up_where_it_is_on(check: Callable[...,
     words = [" ".join(line.split()) for line in check().output.splitlines()]
     for line in (
         "format json, mapping",
-        "begins at 2026-01-31T08:00:00+00:00 where the group is new to a topic, else at what it committed",
-        "begins at earliest where the group is new to a topic, else at what it committed",
+        "starts where its group has committed; in a topic that is new to the group: 2026-01-31T08:00:00+00:00",
+        "starts where its group has committed; in a topic that is new to the group: earliest",
         "order of each key",
         "pace 17,000 texts a minute of each list; 1 with another",
     ):

@@ -28,8 +28,8 @@ from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.topics import TopicsMissingError
 
 IN_DOUBT_MEANS: Final = (
-    "in_doubt is included: nobody knows whether the platform accepted these records. Each that it took is taken a "
-    "second time, and texts somebody twice or counts money twice."
+    "in_doubt is included: nobody knows whether the platform accepted these records. Those that it did accept are "
+    "accepted a second time: people are texted twice, or revenue is counted twice."
 )
 
 
