@@ -301,7 +301,7 @@ class SchemaRegistry:
             client.close()
 
     def _away(self, text: str) -> FormatAwayError:
-        return FormatAwayError("schema_registry", f"the schema registry at {self.url} does not help: {text}"[:MAX_TEXT])
+        return FormatAwayError("schema_registry", f"the schema registry at {self.url} is away: {text}"[:MAX_TEXT])
 
 
 _HINTS: Final = {
