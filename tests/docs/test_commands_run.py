@@ -38,6 +38,7 @@ NOT_HERE: Final[dict[str, str]] = {
     r"python3? -m (venv|pip) |\. \.venv/bin/activate|pre-commit install|git worktree": "changes the machine",
     r"python -m reference": "tests/docs/test_reference.py and tests/config/test_reference.py write the same pages",
     r"docker ": "there is no Docker engine where the tests run",
+    r"bin/kafka-(storage|server-start)\.sh ": "of a Kafka release; connector/demo/broker.py does the same",
     r"kafka-consumer-groups\.sh .*--reset-offsets": "tests/stream/test_holds.py runs it",
     r"trackly-connector rebuild-progress ": "tests/e2e/test_rebuild.py runs it, with no worker in the group",
     r"kafka-acls\.sh |^bash acls\.sh": "Kafka's own tool; tests/e2e/test_acls.py works with the same rights",
