@@ -51,7 +51,7 @@ def metrics_page() -> str:
             [
                 ("`stream`", "names of streams"),
                 ("`worker`", "`0`, `1` and so on: the ordinals of the workers of one supervisor"),
-                ("`row`", "rows of the [verdict table](verdicts.md)"),
+                ("`row`", "rows of the [verdict table](verdicts.md); `wait` is a rate limit (429)"),
                 ("`reason` of dead letters", "[reasons of dead letters](error-messages.md#reasons-of-dead-letters)"),
                 ("`reason` of holds", "reasons of [holds](../how-to/holds.md)"),
                 ("`waits_for`", "what a [standstill](../how-to/health.md) waits for"),
