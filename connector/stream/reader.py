@@ -33,6 +33,9 @@ from connector.telemetry.logging import get_logger
 POLL_SECS = 0.5
 """Longest wait of one poll; after it, requests to this thread are handled."""
 
+READ_RECORDS = 2_000
+"""Most records that one poll returns."""
+
 SATURATED_SECS = 0.01
 """Longest wait of one poll while batches are due but all slots for requests are taken."""
 
@@ -45,7 +48,7 @@ LONG_WAIT_SECS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """How much is read at once, and how long things may take."""
+    """What is read, how much is kept in memory, and how long things may take."""
 
     begin: BeginOptions
     buffer_bytes: int
@@ -56,7 +59,6 @@ class ReadOptions:
     probe_secs: float = 2.0
     """First wait before checking whether Kafka allows reads that it denied; it doubles up to the next."""
     probe_max_secs: float = 60.0
-    chunk_records: int = 2_000
 
 
 @dataclass(slots=True)
@@ -244,7 +246,7 @@ class Reader:
                 timeout = SATURATED_SECS
             if self._looks_up:
                 timeout = min(timeout, 0.01)
-            read = source.read(self._options.chunk_records, timeout)
+            read = source.read(READ_RECORDS, timeout)
         if self._broker_queries.finds_cut_off(source):
             self._replace_consumer(source, KafkaTroubleError("it had lost its brokers"))
         elif source.was_expelled:
