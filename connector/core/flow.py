@@ -314,7 +314,7 @@ class Flow:
         self.active_records -= batch.count
         size = _bytes(batch)
         self.held_bytes -= size
-        self._relist(serial, chunks)
+        self._relist(serial, batch.chunks, chunks)
         item = Finished(
             chunks,
             verdicts,
@@ -333,7 +333,7 @@ class Flow:
         batch = self.active.pop(serial)
         self.active_records -= batch.count
         self.held_bytes -= _bytes(batch)
-        self._relist(serial, ())
+        self._relist(serial, batch.chunks, ())
         return batch
 
     def again(self, batch: Batch, *, at: float) -> None:
@@ -377,7 +377,7 @@ class Flow:
         self.finished.remove(item)
         self.held_bytes -= item.bytes
         if item.serial:
-            self._relist(item.serial, others.chunks if others else ())
+            self._relist(item.serial, item.chunks, others.chunks if others else ())
         if others:
             self.held_bytes += others.bytes
             self.finished.append(others)
@@ -390,18 +390,17 @@ class Flow:
                 self.partitions[chunk.partition].doubt.update(runs(chunk.offsets))
                 self._dirty.add(chunk.partition)
 
-    def _relist(self, serial: int, chunks: tuple[Chunk, ...]) -> None:
-        """Change an active listing to `chunks` only."""
-        listed: dict[Partition, list[Range]] = {}
-        for chunk in chunks:
-            listed.setdefault(chunk.partition, []).extend(runs(chunk.offsets))
-        for state in self.partitions.values():
-            if serial in state.active:
-                if state.partition in listed:
-                    state.active[serial] = listed[state.partition]
+    def _relist(self, serial: int, before: Iterable[Chunk], after: Iterable[Chunk]) -> None:
+        """Change an active listing of the chunks `before` to one of those `after`."""
+        listed = _ranges(after)
+        for partition in {chunk.partition for chunk in before}:
+            state = self.partitions.get(partition)
+            if state is not None and serial in state.active:
+                if partition in listed:
+                    state.active[serial] = listed[partition]
                 else:
                     del state.active[serial]
-                self._dirty.add(state.partition)
+                self._dirty.add(partition)
 
     # ------------------------------------------------------------------ ticks
 
@@ -511,8 +510,9 @@ class Flow:
             state.committed, state.committed_length = tick.progress[partition], length
         for item in tick.settle:
             self.held_bytes -= item.bytes
-            if item.serial:
-                self._drop_listing(item.serial)
+            for chunk in item.chunks if item.serial else ():
+                if chunk.partition in self.partitions:
+                    self.partitions[chunk.partition].active.pop(item.serial, None)
         posted = []
         for serial, batch in tick.start:
             alive = self._startable(batch)
@@ -714,8 +714,14 @@ class Flow:
         if item.serial:
             self._serial += 1
             later.serial = self._serial
+            below = _ranges(now.chunks)
             for partition, listed in _ranges(later.chunks).items():
-                self.partitions[partition].active[later.serial] = listed
+                active = self.partitions[partition].active
+                active[later.serial] = listed
+                if partition in below:
+                    active[item.serial] = below[partition]
+                else:
+                    active.pop(item.serial, None)
         return now, later
 
     def _cut_batch(self, batch: Batch, cuts: Mapping[Partition, int | None]) -> tuple[Batch | None, Batch | None]:
@@ -734,10 +740,6 @@ class Flow:
         )
         self.held_bytes += _bytes(chosen) + _bytes(others) - _bytes(batch)
         return chosen, others
-
-    def _drop_listing(self, serial: int) -> None:
-        for state in self.partitions.values():
-            state.active.pop(serial, None)
 
     # ------------------------------------------------------------------ dropping what is no longer assigned
 
