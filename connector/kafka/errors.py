@@ -43,6 +43,8 @@ _AGAIN = frozenset(
     {
         KafkaError._TIMED_OUT,  # noqa: SLF001
         KafkaError._TRANSPORT,  # noqa: SLF001
+        # The call was waiting for a broker that a newer answer about the cluster does not name.
+        KafkaError._DESTROY_BROKER,  # noqa: SLF001
         KafkaError.REQUEST_TIMED_OUT,
         KafkaError.COORDINATOR_NOT_AVAILABLE,
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
