@@ -303,9 +303,9 @@ class Beginnings:
             return replace(found, progress=_of_the_next(progress, sure, low, high), new=True, missing=unsettled)
         if _top(progress) > high:  # as when a tool resets offsets and counts records of open transactions
             high = source.written_end(partition, self._options.call_secs)
-        if progress.base > high and committed.leader_epoch != NO_EPOCH and partition not in self.truncated:
-            # To begin there is the only way to ask what was discarded: librdkafka tells of it, and that records are
-            # missing. The partition is looked up again then.
+        if _top(progress) > high and committed.leader_epoch != NO_EPOCH and partition not in self.truncated:
+            # To begin is the only way to ask from where on it was discarded: brokers tell it of the committed offset,
+            # and what is behind that has later epochs. The partition is looked up again then.
             return replace(found, progress=progress, leader_epoch=committed.leader_epoch)
         found.missing, detail = self._missing(partition, progress, low, high)
         begins = progress

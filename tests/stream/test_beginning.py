@@ -135,14 +135,15 @@ def test_a_commit_beyond_the_end_says_what_a_resume_would_post_again_and_how_it_
 
 
 @pytest.mark.parametrize("on_missing", ["hold", "continue"])
-def test_a_commit_beyond_the_end_begins_there_so_that_brokers_tell_from_where_on_it_was_discarded(
-    start: Start, on_missing: str
+@pytest.mark.parametrize("base", [120, 90], ids=["the committed offset", "what was read behind it"])
+def test_what_is_beyond_the_end_begins_as_committed_so_that_brokers_tell_from_where_on_it_was_discarded(
+    start: Start, base: int, on_missing: str
 ) -> None:
-    """Without their word, to continue would mean to post the whole partition again."""
-    found = start(120, on_missing=on_missing, settled=[(125, 130)])
+    """Without their word, to continue would mean to post the whole partition again, or to pass over new records."""
+    found = start(base, on_missing=on_missing, settled=[(125, 130)])
 
     assert (found.hold, found.missing) == (None, 0)
-    assert (found.progress, found.leader_epoch) == (Progress(120, 1, 0, RangeSet([(125, 130)])), 7)
+    assert (found.progress, found.leader_epoch) == (Progress(base, 1, 0, RangeSet([(125, 130)])), 7)
 
 
 def test_a_commit_before_the_beginning_says_how_many_are_gone(start: Start) -> None:
@@ -156,7 +157,7 @@ def test_a_commit_before_the_beginning_says_how_many_are_gone(start: Start) -> N
 
 
 def test_what_was_read_beyond_an_end_that_was_cut_off_is_reported(start: Start) -> None:
-    hold = start(90, settled=[(95, 120)], in_flight=[(120, 130)]).hold
+    hold = start(90, leader_epoch=NO_EPOCH, settled=[(95, 120)], in_flight=[(120, 130)]).hold
 
     assert hold is not None
     assert hold[0] == "records_missing"
@@ -169,7 +170,8 @@ def test_what_is_written_where_the_end_was_cut_off_is_not_taken_for_what_was_rea
     start: Start, base: int, begins: int, missing: int
 ) -> None:
     """Other records have these offsets now: they must not be skipped, and it is others that are in doubt."""
-    found = start(base, on_missing="continue", settled=[(95, 120)], in_flight=[(91, 93), (120, 130)])
+    settled, in_flight = [(95, 120)], [(91, 93), (120, 130)]
+    found = start(base, is_missing=True, on_missing="continue", settled=settled, in_flight=in_flight)
 
     assert found.progress == Progress(begins, 1, 0, RangeSet([(95, 100)]), RangeSet([(91, 93)]))
     assert (found.missing, found.vanished) == (missing, 10)
