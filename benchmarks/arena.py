@@ -34,6 +34,7 @@ from connector.processes import spawn, stop, tail
 Process = subprocess.Popen[bytes]
 
 _START_SECS: Final = 30
+_BLASTING: Final = 8
 STOP_SECS: Final = 15
 """How long a contestant may take to end."""
 _NOT_YET: Final = frozenset(
@@ -290,7 +291,7 @@ class Progress:
         self._consumer.close()
 
 
-def ceiling(far_end: FarEnd, events: Events, *, secs: float, in_flight: int = 8) -> Ceiling:
+def ceiling(far_end: FarEnd, events: Events, *, secs: float) -> Ceiling:
     """Measure the far end alone: ready bodies of 1,000 records each, over sockets that do nothing but send them."""
     records = events.chunk(0)[:1_000]
     body = b'{"messages":[' + b",".join([record["value"] for record in records]) + b"]}"
@@ -314,7 +315,7 @@ def ceiling(far_end: FarEnd, events: Events, *, secs: float, in_flight: int = 8)
         return sent
 
     before, began = cpu_secs(far_end.pid), time.monotonic()
-    with ThreadPoolExecutor(in_flight) as threads:
-        sent = sum(threads.map(lambda _: blast(), range(in_flight)))
+    with ThreadPoolExecutor(_BLASTING) as threads:
+        sent = sum(threads.map(lambda _: blast(), range(_BLASTING)))
     took = time.monotonic() - began
     return Ceiling(sent / took, (cpu_secs(far_end.pid) - before) / sent * 1e6)

@@ -16,7 +16,7 @@ from connector.cli.dead_letters.showing import print_counts, print_json
 from connector.cli.errors import CommandError, ExitCode, why_unread
 from connector.cli.printing import console
 from connector.cli.progress import progress
-from connector.deadletters.deciding import DID, WHY, Plan, Rules, parking_topic
+from connector.deadletters.deciding import DEFAULT_CAP, DID, WHY, Plan, Rules, parking_topic
 from connector.deadletters.evidence import Finding
 from connector.deadletters.landing import why_not_sent_to, why_not_set_aside_in
 from connector.deadletters.patching import read_patch
@@ -76,7 +76,9 @@ def redrive(
         Literal["in_doubt"] | None,
         typer.Option(help="Include what is otherwise left: in_doubt.", show_default=False),
     ] = None,
-    cap: Annotated[int, typer.Option(min=1, help="Number of redrives of a record after which it is parked.")] = 3,
+    cap: Annotated[
+        int, typer.Option(min=1, help="Number of redrives of a record after which it is parked.")
+    ] = DEFAULT_CAP,
     name: Name = None,
     yes: Yes = False,
     as_json: AsJson = False,
