@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import yaml
+from confluent_kafka import KafkaException
 from rich.console import Console
 
+from connector.demo.artifacts import BrokerUnavailableError
 from connector.demo.broker import HOST, free_ports
 from connector.demo.events import LIST_NUMBER, Events, reference_of
 from connector.demo.finding import BrokerHandle, find_broker
@@ -90,10 +92,10 @@ def run_demo(
 ) -> Result:
     """Run the whole demo, and stop everything that it started.
 
-    `timeout_secs` limits the time until everything is settled. Raises `BrokerUnavailableError` if there is no broker,
-    `DemoError` if the connector fails or does not finish, `KeyboardInterrupt` on SIGINT and SIGTERM.
+    `timeout_secs` limits the time until everything is settled. Raises `BrokerUnavailableError` if there is no broker
+    that allows it, `DemoError` if the connector fails or does not finish, `KeyboardInterrupt` on SIGINT and SIGTERM.
     """
-    with ExitStack() as stack:
+    with _refusals(), ExitStack() as stack:
         interrupted = stack.enter_context(_ended_by_signals())
         stage = _set_up(stack, console, events, bootstrap_servers)
         stopping = threading.Event()
@@ -321,6 +323,15 @@ def _meanwhile(stopping: threading.Event, work: Callable[[], _T]) -> Iterator[Fu
             yield thread.submit(work)
         finally:
             stopping.set()
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Report what a broker refuses, such as the creation of a topic, like a broker that cannot be used."""
+    try:
+        yield
+    except KafkaException as error:
+        raise BrokerUnavailableError(f"the broker refuses what the demo needs: {error.args[0].str()}") from error
 
 
 @contextmanager

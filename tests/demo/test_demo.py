@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -20,6 +21,7 @@ from connector.demo.demo import DemoError, run_demo
 from connector.demo.events import BAD, Events
 from connector.demo.finding import BrokerHandle
 from connector.demo.judge import Judgement
+from connector.demo.topics import Topics
 from tests.kit.patience import PATIENCE_SECS
 
 _EVENTS = 4_000
@@ -125,6 +127,20 @@ def test_a_broker_that_was_given_and_does_not_answer_is_reported_with_the_hint_o
 
     assert told.exit_code == 3
     assert "error: 127.0.0.1:1 does not answer within 0 s (Failed to get metadata: Local: " in told.stderr
+    assert "hint: give one that can be reached with --bootstrap-servers" in told.stderr
+
+
+def test_a_given_broker_that_refuses_topics_is_reported_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_arguments: Any, **_names: Any) -> str:
+        raise KafkaException(KafkaError(KafkaError.CLUSTER_AUTHORIZATION_FAILED))
+
+    monkeypatch.setattr(demo, "find_broker", lambda *_, **__: BrokerHandle("given", "given broker", "127.0.0.1:1"))
+    monkeypatch.setattr(Topics, "create", refused)
+
+    told = CliRunner().invoke(app, ["demo", "--bootstrap-servers", "127.0.0.1:1"])
+
+    assert told.exit_code == 3
+    assert "error: the broker refuses what the demo needs: " in told.stderr
     assert "hint: give one that can be reached with --bootstrap-servers" in told.stderr
 
 
