@@ -1,21 +1,19 @@
-"""All settings as a flat list, read from the models: for the reference page and for "did you mean"."""
+"""All settings as a flat list, read from the models: for where a setting belongs, and for tests of the pages."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from connector.config.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One setting: its path (`streams[].batch.max_records`), its field, and the model if it is a group."""
+    """One setting: its path (`streams[].batch.max_records`), and the model if it is a group."""
 
     path: str
-    field: FieldInfo
     group: type[BaseModel] | None
 
 
@@ -25,7 +23,7 @@ def catalogue(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[E
         group = model_in(field.annotation)
         in_list = group is not None and get_origin(field.annotation) is list
         path = f"{prefix}{name}{'[]' if in_list else ''}"
-        yield Entry(path, field, group)
+        yield Entry(path, group)
         if group is not None:
             yield from catalogue(group, f"{path}.")
 
