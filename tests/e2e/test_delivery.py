@@ -148,10 +148,10 @@ def test_a_refused_key_pauses_and_resumes_alone(world: World) -> None:
     world.platform.set_faults(Faults(status_override=401))
     world.produce_sends(5_000, tag="later")
     _wait_held(world, worker, "unauthorized")
-    before = worker.status()["requests"]
+    before, began = worker.status()["requests"], time.monotonic()
     time.sleep(2)
 
-    assert worker.status()["requests"] - before < 10  # probes, not a storm
+    assert worker.status()["requests"] - before < 5 * (time.monotonic() - began)  # probes, not a storm
     assert world.headers_of_dead_letters() == []
     world.platform.set_faults(Faults())
     found = world.settled()
@@ -297,9 +297,10 @@ def test_a_pause_that_the_platform_asks_for_is_kept(world: World) -> None:
     world.platform.set_faults(Faults(status_override=429, retry_after_secs=2))
     world.produce_sends(1_000)
     worker = world.start(world.settings())
+    began = time.monotonic()
     worker.wait_for(lambda s: s["requests_by_row"].get("wait", 0) > 0, "a pause")
     time.sleep(1)
-    assert worker.status()["requests"] < 20
+    assert worker.status()["requests"] < 20 * (time.monotonic() - began)
     world.platform.set_faults(Faults())
 
     assert world.settled().problems() == []
@@ -406,7 +407,10 @@ def test_records_that_grow_too_old_during_a_hold_are_not_sent_after_it(world: Wo
     worker = world.start(world.settings(stream={"delivery": {"max_age_secs": 6}, "hold": {"probe_secs": 0.5}}))
     worker.wait_for(lambda s: len(s["partitions"]) == 4, "its partitions")  # else they may grow too old before
     world.produce(sends(500), "expired")
-    worker.wait_for(lambda s: (s["hold"] or {}).get("reason") == "unauthorized", "the hold")
+    too_slow = {"expired": 500}  # a machine on which they are too old before anything is posted
+    worker.wait_for(
+        lambda s: (s["hold"] or {}).get("reason") == "unauthorized" or s["dead_letters"] == too_slow, "the hold"
+    )
     time.sleep(6)
     world.platform.set_faults(Faults())
 

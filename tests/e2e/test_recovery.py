@@ -25,7 +25,7 @@ from tests.kit.world import KEY, Worker, World
 
 ALL = (0, 1, 2, 3)
 FEW_PER_SEC = 8
-"""Enough to see a partition stand still; each batch costs three brokers dozens of requests."""
+"""Enough to see a partition stand still; each batch costs brokers dozens of requests."""
 
 MakeWorld = Callable[[str], World]
 
@@ -77,7 +77,7 @@ def _judge(world: World, *, at_least_once: bool = False) -> None:
 
 
 def test_a_worker_killed_and_restarted_under_its_id_posts_again_soon(world: World) -> None:
-    with Feed(world) as feed:
+    with Feed(world, per_sec=FEW_PER_SEC) as feed:
         workers = _start_two(world, feed)
         its = _owned(workers[0])
         workers[0].kill()
@@ -91,7 +91,7 @@ def test_a_worker_killed_and_restarted_under_its_id_posts_again_soon(world: Worl
 
 
 def test_the_partitions_of_a_worker_that_is_gone_permanently_are_posted_by_another(world: World) -> None:
-    with Feed(world) as feed:
+    with Feed(world, per_sec=FEW_PER_SEC) as feed:
         workers = _start_two(world, feed)
         its = _owned(workers[0])
         workers[0].kill()
@@ -108,7 +108,7 @@ def test_with_the_newer_protocol_a_worker_is_missed_as_soon_as_the_broker_lets_i
 ) -> None:
     """Sessions are the broker's there: 45 s by its default, 6 s as set here."""
     world = make_world(shaken_broker.bootstrap_servers)
-    with Feed(world) as feed:
+    with Feed(world, per_sec=FEW_PER_SEC) as feed:
         workers = _start_two(world, feed, "consumer")
         its = _owned(workers[0])
         workers[0].kill()
@@ -125,7 +125,7 @@ def test_a_broker_that_restarts_or_dies_and_comes_back_is_used_again_soon(
 ) -> None:
     world = make_world(shaken_broker.bootstrap_servers)
     took = {}
-    with Feed(world) as feed:
+    with Feed(world, per_sec=FEW_PER_SEC) as feed:
         _start_two(world, feed)
         for end in (shaken_broker.stop, shaken_broker.kill):
             end()
@@ -230,7 +230,10 @@ def test_clients_that_were_told_of_no_brokers_reach_them_again(make_broker: Make
         proxy.target = int(broker.address("DOOR").rpartition(":")[2])
         worlds = {guarantee: make_world(broker.bootstrap_servers) for guarantee in rules_of}
         with ExitStack() as feeding:
-            feeds = {guarantee: feeding.enter_context(Feed(world)) for guarantee, world in worlds.items()}
+            feeds = {
+                guarantee: feeding.enter_context(Feed(world, per_sec=FEW_PER_SEC))
+                for guarantee, world in worlds.items()
+            }
             for guarantee, world in worlds.items():
                 world.topics.create(name=f"{world.name}.redrive")
                 settings = world.defaults(

@@ -28,7 +28,7 @@ from connector.demo.topics import Record, Topics
 from connector.simulator import Faults, SimulatorThread
 from connector.stream.identities import CHECK_SECS
 from connector.trackly.client import Client
-from tests.kit.patience import PATIENCE_SECS
+from tests.kit.patience import PATIENCE_SECS, give
 from tests.kit.sending import POST_WITHIN_SECS, Bench
 from tests.kit.world import KEY, Worker, World, sends
 
@@ -660,7 +660,7 @@ def test_rule_11_what_an_unclean_election_discarded_while_nobody_read_holds_howe
 
 def _is_read_when_it_is_recreated(world: World, worker: Worker) -> None:
     """Recreate a topic with lower leader epochs, which librdkafka takes for outdated ones of the old topic."""
-    time.sleep(2 * CHECK_SECS)  # nothing shows when the topic's id is known
+    give(2 * CHECK_SECS)  # until the topic's id is known
     queued = worker.status()["queued"]
     world.topics.delete(world.source)
     world.topics.create(name=world.source, partitions=4)
@@ -682,7 +682,7 @@ def test_rule_11_records_that_retention_removes_ahead_of_the_reader_are_counted_
     world.topics.produce(world.source, events, partition=0)
     worker = world.start(world.settings({"buffer": {"max_bytes": 48_000_000}}, stream={"on_missing": "continue"}))
     _wait_for_hold(worker, "unauthorized")
-    time.sleep(2)  # until it reads no more
+    give(2)  # until it reads no more
     read = worker.status()["records_read"]
     _retain_from(world, 0, 15_000)
 

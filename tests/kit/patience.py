@@ -1,6 +1,7 @@
 """How long tests wait: a slow machine is no failure, and what succeeds is waited for no longer than it takes."""
 
 import os
+import time
 from typing import Final
 
 PATIENCE_SECS: Final = 120.0
@@ -15,6 +16,11 @@ def lenience() -> float:
     """
     competing = max(os.getloadavg()[:2]) / (os.cpu_count() or 1)  # averages of a minute and of five
     return _LENIENCE * max(1.0, competing / 2)
+
+
+def give(secs: float) -> None:
+    """Sleep for as long as something may take that takes so many seconds on a quiet machine, and that nothing shows."""
+    time.sleep(secs * lenience() / _LENIENCE)
 
 
 def tell(what: str, secs: float, figure_secs: float) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from connector.stream.identities import CHECK_SECS
-from tests.kit.patience import PATIENCE_SECS
+from tests.kit.patience import PATIENCE_SECS, give
 from tests.kit.world import Worker, World, sends
 
 
@@ -45,7 +45,7 @@ def _send_old(world: World, stream: dict[str, Any], kafka: dict[str, Any] | None
     worker.wait_for(lambda status: bool(status["partitions"]), "its partition has begun")
     world.topics.produce(world.source, sends(100, tag="old"))
     worker.wait_for(lambda status: status["queued"] == 100, "the old topic is sent")
-    time.sleep(2 * CHECK_SECS)  # nothing shows when the ids are known
+    give(2 * CHECK_SECS)  # until the ids are known
     return worker
 
 
