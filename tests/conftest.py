@@ -16,7 +16,7 @@ from typing import Final, NoReturn, Protocol
 from unittest import TestCase
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from connector.demo.artifacts import BrokerUnavailableError, java, kafka_jars
 from connector.demo.broker import SHORT_LIVED, Broker
@@ -28,7 +28,7 @@ from tests.kit.programs import LEFT_OUT
 from tests.kit.registries import Apicurio, MakeRegistry, TinyRegistry
 
 # A slow machine is no failure; all else stays as it is, on a runner of CI as well.
-settings.register_profile("unhurried", settings(), deadline=None)
+settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
 _NEED_A_BROKER: Final = frozenset(

@@ -68,7 +68,9 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("laws") / "connector.yaml"
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(data=junk)
 def test_junk_is_refused_with_problems(path: Path, data: Any) -> None:
     result = _load(path, data)
@@ -77,7 +79,9 @@ def test_junk_is_refused_with_problems(path: Path, data: Any) -> None:
     assert result.problems
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(draw=st.data())
 def test_junk_in_one_place_hides_no_mistake_in_another(path: Path, draw: st.DataObject) -> None:
     """The page's port is wrong in every file: it is told whatever else is wrong, and so is a rule that fails."""
@@ -94,7 +98,9 @@ def test_junk_in_one_place_hides_no_mistake_in_another(path: Path, draw: st.Data
     assert {"web.port", "streams[0].delivery.drain_secs"} <= told
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(draw=st.data())
 def test_one_changed_place_is_the_only_one_reported(path: Path, draw: st.DataObject) -> None:
     """A value of a wrong kind is told where it stands, or inside, and has no consequences elsewhere."""
