@@ -698,6 +698,15 @@ def test_each_request_has_a_span_that_ends_with_what_became_of_it(client: Liar, 
     assert (spans.ended[0], spans.ended[-1]) == (first, ("accepted", 200, False))
 
 
+def test_an_answer_lets_more_requests_be_in_flight() -> None:
+    bench = Bench()
+    bench.state.limit = ConcurrencyLimit(ConcurrencyPolicy(1, 8, start=1))
+
+    deliver(bench, Liar([]), ["text"])
+
+    assert bench.state.limit.limit == 2
+
+
 def test_an_answer_wakes_those_who_wait_for_what_it_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The ticker and the reader would notice a second later."""
     bench, finished = Bench(), list[int]()
