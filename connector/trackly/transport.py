@@ -87,7 +87,6 @@ class _Connection(asyncio.Protocol):
         assert self.transport is not None
         self._asks_for_tunnel = asks_for_tunnel
         self._parser = httptools.HttpResponseParser(self)
-        self._reply = _Reply()
         self._unheard = 0
         self.done = asyncio.get_running_loop().create_future()
         self._is_long = sum(map(len, request)) > READ_AHEAD_BYTES
@@ -95,7 +94,7 @@ class _Connection(asyncio.Protocol):
         return self.done
 
     def data_received(self, data: bytes) -> None:
-        if self._parser is None or self.done is None or self.done.done():
+        if self.done is None or self.done.done():
             self.abort()  # not requested: the next request must not take it for its reply
             return
         self._unheard += len(data)

@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from connector.clock import now
+from connector.clock import awake, now
 from connector.core.batching import Batch
 from connector.core.chunks import Headers, Partition
 from connector.core.progress import Progress, RangeSet, decode, runs
@@ -613,6 +613,20 @@ def test_what_is_posted_is_listed_in_what_was_committed_last() -> None:
 
     assert [posted for posted, _ in rounds] == [RangeSet([(at, min(at + 40, 100))]) for at in (0, 40, 80)]
     assert [listed for _, listed in rounds] == [posted for posted, _ in rounds]
+
+
+def test_the_time_within_which_a_batch_may_be_posted_begins_before_the_commit_that_lists_it() -> None:
+    """Its next owner may have read that commit as soon as it was made."""
+    bench, producer, times = Bench(), Producer(), list[float]()
+    producer.commit = lambda offsets, group, timeout_secs: times.append(awake())  # type: ignore[method-assign]
+    ticker = _by_hand(bench, [producer], post=lambda _listed, at: times.append(at))
+    bench.read([EVENT])
+    began = awake()
+
+    ticker._tick()
+
+    committing, listed_at = times
+    assert began <= listed_at <= committing
 
 
 def test_brokers_that_are_well_again_are_known_to_be_and_get_ticks_as_large_as_before() -> None:

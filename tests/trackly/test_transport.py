@@ -100,6 +100,23 @@ def test_a_connection_that_the_server_closed_is_not_used_again() -> None:
     talk(handle, use, idle_secs=60)
 
 
+def test_a_connection_that_is_just_being_closed_on_our_side_is_not_used_again() -> None:
+    """The event loop says so a turn later; what is written meanwhile is dropped, and would count as lost."""
+
+    async def use(client: Client, served: Served) -> int:
+        assert (await send(client)).ok
+        (idle,) = transport_of(client)._idle
+        assert idle.transport is not None
+        idle.transport.abort()
+        assert not idle.closed
+
+        assert (await send(client)).ok
+
+        return len(served.connections)
+
+    assert talk(answer(OK), use, idle_secs=60) == 2
+
+
 @pytest.mark.parametrize("last_words", [b"", whole(FAILED, status=b"408 Request Timeout")], ids=["silent", "with 408"])
 def test_a_connection_that_was_closed_while_nobody_looked_is_not_written_to(last_words: bytes) -> None:
     """An event loop that was busy has not heard of it yet; the kernel has, and it is the kernel that is asked."""
