@@ -615,6 +615,23 @@ def test_what_is_posted_is_listed_in_what_was_committed_last() -> None:
     assert [listed for _, listed in rounds] == [posted for posted, _ in rounds]
 
 
+def test_a_batch_whose_window_passes_while_results_are_written_starts_with_their_tick(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench, posted = Bench(), list[tuple[int, Batch]]()
+    ticker = _by_hand(bench, [Producer()], post=lambda listed, _at: posted.extend(listed))
+    bench.read([b"{"])
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.state.batcher, "drain", list)
+        bench.read([EVENT])
+    assert not bench.state.flow.ready
+    monkeypatch.setattr("connector.stream.tick.now", lambda: now() + 2.0)  # later than its window ends
+
+    ticker._tick()
+
+    assert [batch.closed_by for _, batch in posted] == ["window"]
+
+
 def test_the_time_within_which_a_batch_may_be_posted_begins_before_the_commit_that_lists_it() -> None:
     """Its next owner may have read that commit as soon as it was made."""
     bench, producer, times = Bench(), Producer(), list[float]()
