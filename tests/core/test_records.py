@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import jsonschema
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from connector.core.chunks import Chunk, Headers, Partition
@@ -272,6 +272,7 @@ def test_the_outcome_of_what_evidence_names_says_where_its_dead_letter_stood_and
     assert outcome.get("redrives") == (redrives or None)
 
 
+@settings(max_examples=20)
 @given(finished(), st.lists(st.none() | st.binary(max_size=20)))
 def test_outcomes_are_read_back_and_whatever_else_is_in_their_topic_is_skipped(
     drawn: tuple[Finished, list[Row]], others: list[bytes | None]

@@ -204,10 +204,27 @@ def _tls(ca: trustme.CA, name: str) -> ssl.SSLContext:
     return context
 
 
-def test_a_request_is_sent_through_a_tunnel(ca: tuple[trustme.CA, Path]) -> None:
-    proxy = tunnel(_tls(ca[0], "platform.example"), answer(OK))
+def test_a_request_is_sent_through_a_tunnel_without_the_credentials_of_the_proxy(ca: tuple[trustme.CA, Path]) -> None:
+    heads: list[bytes] = []
 
-    assert through(proxy, base_url="https://platform.example", ca_file=ca[1]).ok
+    async def platform(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await read_request(reader))[0])
+        writer.write(whole(OK))
+
+    async def use(client: Client, served: Served) -> Reply:
+        proxied = client._settings.model_copy(update={"proxy": f"http://us:p%40ss@127.0.0.1:{served.port}"})
+        await client.close()
+        named = Client(proxied, lambda: "key")
+        reply = await send(named)
+        await named.close()
+        return reply
+
+    proxy = tunnel(_tls(ca[0], "platform.example"), platform)
+    assert talk(proxy, use, base_url="https://platform.example", ca_file=ca[1]).ok
+
+    [head] = heads
+    assert head.startswith(b"POST /send/bulk HTTP/1.1\r\n")
+    assert b"proxy-authorization" not in head.lower()
 
 
 def test_an_answer_that_is_lost_in_a_tunnel_is_lost(ca: tuple[trustme.CA, Path]) -> None:
