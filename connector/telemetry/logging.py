@@ -24,6 +24,9 @@ HIDDEN: Final = "***"
 _QUIET: Final = ("aiohttp", "asyncio", "faust", "httpcore", "httpx", "mode", "urllib3")
 """Libraries whose messages at level info only repeat our own events."""
 
+_CLIENT: Final = "librdkafka"
+"""The logger of the Kafka client library."""
+
 _SEPARATOR: Final = r"[ .()/\-\u00a0\u2000-\u200b\u202f\u2010-\u2015]{0,3}"  # including typographic spaces and dashes
 _DIGITS: Final = rf"(?:[0-9]{{7,15}}|[0-9](?:{_SEPARATOR}[0-9]){{6,14}})"  # in one piece, or with separators
 _INTERNATIONAL: Final = re.compile(rf"(?:\+|%2[Bb]){_DIGITS}")
@@ -218,7 +221,9 @@ def configure_logging(settings: LogSettings, *, stream: TextIO | None = None, wo
     for old in [known for known in root.handlers if isinstance(known, _Handler)]:
         root.removeHandler(old)
     root.addHandler(handler)
-    logging.getLogger("librdkafka").addFilter(_not_above_warning)
+    client = logging.getLogger(_CLIENT)
+    client.addFilter(_not_above_warning)
+    client.setLevel(logging.NOTSET)
     _set_level(level)
     _Handler.asked_level = level
     logging.captureWarnings(capture=True)
@@ -237,7 +242,7 @@ def is_debugging() -> bool:
 
 def silence_client() -> None:
     """Drop what the Kafka client library logs: a command says itself, once, what failed."""
-    logging.getLogger("librdkafka").setLevel(logging.CRITICAL)
+    logging.getLogger(_CLIENT).setLevel(logging.CRITICAL)
 
 
 def toggle_debug() -> None:

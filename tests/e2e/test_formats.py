@@ -67,10 +67,13 @@ def _avro(number: int, schema: int = 1) -> Record:
     )
 
 
-def _start(world: World, url: str, *, stream: dict[str, Any] | None = None, **over: Any) -> Any:
+def _start(
+    world: World, url: str, over: dict[str, Any] | None = None, *, stream: dict[str, Any] | None = None, **registry: Any
+) -> Any:
     """Start a stream of Avro that asks a registry."""
     quick = {"hold": {"probe_secs": 0.3, "probe_max_secs": 1.0}, "format": "avro"}
-    return world.start(world.settings({"schema_registry": {"url": url}, **over}, stream=quick | (stream or {})))
+    asking = {"schema_registry": {"url": url, **registry}}
+    return world.start(world.settings(asking | (over or {}), stream=quick | (stream or {})))
 
 
 # ------------------------------------------------------------------ the registry is away
@@ -123,7 +126,7 @@ def test_what_is_kept_during_a_hold_is_read_by_who_has_the_partitions_then(world
     """Some of them go to another worker, and the rest follow when the first one stops: it has settled nothing."""
     tiny.always = Answer(503)
     world.produce(map(_avro, range(2_000)))
-    first = _start(world, tiny.url, stream={"delivery": {"drain_secs": DRAIN_SECS}}, **PATIENT)
+    first = _start(world, tiny.url, PATIENT, stream={"delivery": {"drain_secs": DRAIN_SECS}})
     _wait_for_hold(first, "schema_registry")
     second = _start(world, tiny.url)
     _wait_for_hold(second, "schema_registry")

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,11 +46,11 @@ PATIENT: Final = {"trackly": {"timeouts": {"total_secs": DRAIN_SECS - 5}}, "shut
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Return `base` with the values of `over`, mappings merged."""
-    merged = dict(base)
+    """Return a copy of `base` with the values of `over`, mappings merged."""
+    merged = deepcopy(base)
     for name, value in over.items():
         there = merged.get(name)
-        merged[name] = merge(there, value) if isinstance(there, dict) and isinstance(value, dict) else value
+        merged[name] = merge(there, value) if isinstance(there, dict) and isinstance(value, dict) else deepcopy(value)
     return merged
 
 

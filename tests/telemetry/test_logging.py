@@ -23,6 +23,7 @@ from connector.telemetry.logging import (
     is_debugging,
     mask_phone,
     mask_record,
+    silence_client,
     toggle_debug,
 )
 
@@ -218,6 +219,7 @@ def test_libraries_are_logged_from_warning_on(name: str, stream: io.StringIO) ->
 def test_errors_of_the_kafka_client_library_are_warnings(level: Any, expected: list[str]) -> None:
     """An error means that somebody has to act; the library logs one for each transaction that a rebalance aborts."""
     target = io.StringIO()
+    silence_client()  # as a command does that ran before in this process
     configure_logging(LogSettings(level=level, format="json"), stream=target)
 
     logging.getLogger("librdkafka").error("TXNERR %s", "Current transaction failed (ILLEGAL_GENERATION)")
