@@ -73,6 +73,21 @@ class Answered:
     took_secs: float
 
 
+class _Unlogged:
+    """Counts what is logged at most every `LOG_EVERY_SECS`."""
+
+    def __init__(self) -> None:
+        self._count, self._logged_at = 0, float("-inf")
+
+    def due(self, *, at: float) -> int:
+        """Count one; return how many a log line is due for now, itself included, or 0."""
+        self._count += 1
+        if at - self._logged_at < LOG_EVERY_SECS:
+            return 0
+        due, self._count, self._logged_at = self._count, 0, at
+        return due
+
+
 class Sender:
     """Posts the batches of one stream. `start` may be called from any thread, all else runs on the event loop."""
 
@@ -104,10 +119,10 @@ class Sender:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._random = random.Random()  # noqa: S311 (jitter, not a secret)
-        self._late, self._logged_late_at = 0, float("-inf")
-        """Batches that came too late since the last log line, and when that was."""
-        self._throttled, self._logged_throttled_at = 0, float("-inf")
-        """The same of requests that the platform answered with a request to wait."""
+        self._late = _Unlogged()
+        """Batches that came too late."""
+        self._throttled = _Unlogged()
+        """Requests that the platform answered with a request to wait."""
         self._log = get_logger("sender").bind(stream=name)
 
     def start(self, posted: list[tuple[int, Batch]], listed_at: float) -> None:
@@ -189,11 +204,9 @@ class Sender:
 
         If commits or connections always take too long, nothing is ever posted, so this is logged.
         """
-        self._late += 1
-        if now() - self._logged_late_at >= LOG_EVERY_SECS:
+        if batches := self._late.due(at=now()):
             allowed = round(self._options.post_within_secs, 3)
-            self._log.warning("too late to be posted, listed again", batches=self._late, allowed_secs=allowed)
-            self._late, self._logged_late_at = 0, now()
+            self._log.warning("too late to be posted, listed again", batches=batches, allowed_secs=allowed)
         with self._state.changed:
             self._again(serial, at=now())
             self._state.changed.notify_all()
@@ -462,13 +475,9 @@ class Sender:
 
     def _note_throttled(self, reply: Reply, wait_secs: float, *, at: float) -> None:
         """Log that the platform asks to wait: no hold and no failure tells of it."""
-        self._throttled += 1
-        if at - self._logged_throttled_at >= LOG_EVERY_SECS:
+        if requests := self._throttled.due(at=at):
             wait_secs = round(wait_secs, 1)
-            self._log.warning(
-                "platform asks to wait", status=reply.status, wait_secs=wait_secs, requests=self._throttled
-            )
-            self._throttled, self._logged_throttled_at = 0, at
+            self._log.warning("platform asks to wait", status=reply.status, wait_secs=wait_secs, requests=requests)
 
     def _blocked(self, answered: Answered) -> None:
         """Hold the stream, unless others have passed since the batch was last rejected: then its records are at fault.
