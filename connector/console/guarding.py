@@ -3,6 +3,10 @@
 Programs send the token with each request, in the `Authorization` header or as a form field, and never in the URL, which
 ends up in logs. Nothing in a request is trusted before the token has been compared, in constant time. Browser logins
 are in `sessions.py`.
+
+Wrong tokens are refused and counted, for programs and logins alike, and never lead to a lockout or a delay. The length
+of a token prevents guessing. A lockout by address would shut out the operators behind a proxy, since all share its
+address; and nobody who guesses has to wait for a delayed answer, as the right one would come at once.
 """
 
 import asyncio
@@ -37,7 +41,7 @@ NO_FORM: Final = "the body must be a form (application/x-www-form-urlencoded)"
 
 Form = list[tuple[str, str]]
 
-log = get_logger("resume")
+log = get_logger("pages")
 
 
 class _Unreadable(logging.Filter):
@@ -102,7 +106,7 @@ class Doorkeeper:
             return
         self._refused += 1
         if monotonic() - self._told > _REPORT_SECS:
-            log.warning("resume refused: wrong token", remote=remote, times=self._refused)
+            log.warning("wrong tokens refused", remote=remote, times=self._refused)
             self._told, self._refused = monotonic(), 0
         missing = "no token was given: send it as Authorization: Bearer TOKEN, or as the form's field token"
         raise RefusedError(401, missing if given is None else "the token is wrong")

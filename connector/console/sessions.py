@@ -1,4 +1,4 @@
-"""Browser sessions: a signed cookie, and protection against other sites and guessing.
+"""Browser sessions: a signed cookie, and protection against other sites.
 
 A session is stored nowhere. Its cookie contains its end and a signature made with the token, so it is valid on every
 member of a group, survives a restart, and ends when the token is changed. A session that was logged out is remembered
@@ -10,7 +10,6 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,10 +20,6 @@ from connector.console.guarding import Doorkeeper, RefusedError, is_same
 LASTS_SECS: Final = 8 * 3_600
 COOKIE: Final = "trackly_console"
 
-TRIES, TRIES_SECS = 5, 60.0
-"""Wrong tokens per address and time, in seconds, after which it has to wait."""
-
-_MAX_ADDRESSES: Final = 1_000
 _MAX_LOGGED_OUT: Final = 1_000
 
 
@@ -37,50 +32,16 @@ class Session:
     ends_at: float
 
 
-class Throttle:
-    """Counts wrong tokens by address; remembers a limited number of addresses, the most recent ones.
-
-    `now` is on a monotonic clock: one that is set back would lock everybody out for that long.
-    """
-
-    def __init__(self) -> None:
-        self._failed: dict[str, deque[float]] = {}
-
-    def check(self, address: str, *, now: float) -> None:
-        """Raise `RefusedError` if an address has failed too often."""
-        failed = self._failed.get(address, deque())
-        while failed and now - failed[0] > TRIES_SECS:
-            failed.popleft()
-        if len(failed) >= TRIES:
-            raise RefusedError(429, f"too many wrong tokens from this address; wait {TRIES_SECS:g} s")
-
-    def failed(self, address: str, *, now: float) -> None:
-        """Note a wrong token."""
-        failed = self._failed.pop(address, deque(maxlen=TRIES))
-        failed.append(now)
-        self._failed[address] = failed
-        while len(self._failed) > _MAX_ADDRESSES:
-            del self._failed[next(iter(self._failed))]
-
-
 class Sessions:
     """Opens and recognises sessions. Their ends are Unix times, which are valid on other members as well."""
 
     def __init__(self) -> None:
         self._doorkeeper = Doorkeeper()
-        self._throttle = Throttle()
         self._logged_out: dict[str, float] = {}
 
     def open(self, expected: SecretStr | None, given: str, remote: str | None) -> str:
         """Return the cookie of a new session; raises `RefusedError` unless this is the token."""
-        at = time.monotonic()
-        self._throttle.check(remote or "", now=at)
-        try:
-            self._doorkeeper.check(expected, given, remote)
-        except RefusedError as error:
-            if error.status == 401:
-                self._throttle.failed(remote or "", now=at)
-            raise
+        self._doorkeeper.check(expected, given, remote)
         assert expected is not None
         name, ends_at = secrets.token_hex(16), int(time.time() + LASTS_SECS)
         return f"{ends_at:x}.{name}.{_signed(expected, f'session.{ends_at:x}.{name}')}"

@@ -5,16 +5,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
-from connector.console import desk, sessions
+from connector.console import desk
 from connector.console.clerk import Task
 from connector.console.desk import KEPT_SECS, Desk, Piece
 from connector.console.guarding import RefusedError
-from connector.console.sessions import TRIES, TRIES_SECS, Sessions
 from tests.console.conftest import settings
-
-TOKEN = SecretStr("a-token-of-the-tests-0123456789")
 
 
 class _Clock:
@@ -33,27 +29,8 @@ class _Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
     clock = _Clock()
-    for module in (desk, sessions):
-        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(desk, "time", clock)
     return clock
-
-
-def _refused(known: Sessions, token: str) -> int:
-    with pytest.raises(RefusedError) as caught:
-        known.open(TOKEN, token, "10.0.0.1")
-    return caught.value.status
-
-
-@pytest.mark.parametrize("set_by", [-86_400, 0, 86_400])
-def test_an_address_that_guesses_waits_a_minute_though_the_clock_is_set(clock: _Clock, set_by: float) -> None:
-    known = Sessions()
-    assert [_refused(known, "wrong-token-0123456789") for _ in range(TRIES)] == [401] * TRIES
-    clock.of_day += set_by
-    assert _refused(known, TOKEN.get_secret_value()) == 429
-
-    clock.going_on += TRIES_SECS + 1
-
-    assert known.open(TOKEN, TOKEN.get_secret_value(), "10.0.0.1")
 
 
 def _over(kept: Desk, piece: Piece) -> None:

@@ -1,17 +1,41 @@
-"""Requests that are not HTTP are answered and not logged: they may contain a token."""
+"""Who has the token; and requests that are not HTTP are answered and not logged, as they may contain it."""
 
 import asyncio
 import io
+import json
 
 import pytest
 from aiohttp import web
+from pydantic import SecretStr
 
 from connector.config.settings import LogSettings
-from connector.console.guarding import MAX_CONNECTIONS, runner_of
+from connector.console import guarding
+from connector.console.guarding import _REPORT_SECS, MAX_CONNECTIONS, Doorkeeper, RefusedError, runner_of
 from connector.console.pages import Console
 from connector.telemetry.logging import configure_logging
 from tests.console.conftest import TOKEN, FakeHost
 from tests.kit.patience import PATIENCE_SECS
+
+
+def test_wrong_tokens_are_counted_in_few_lines_of_the_log_and_lock_nobody_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whichever address they come from: behind a proxy all have the same one."""
+    clock, told, doorkeeper = [0.0], io.StringIO(), Doorkeeper()
+    monkeypatch.setattr(guarding, "monotonic", lambda: clock[0])
+    with monkeypatch.context() as patched:
+        patched.setattr("logging.root.handlers", [])
+        configure_logging(LogSettings(format="json"), stream=told)
+        for clock[0] in (0.0, *[1.0] * 500, _REPORT_SECS + 1):
+            with pytest.raises(RefusedError) as refused:
+                doorkeeper.check(SecretStr(TOKEN), "a-wrong-token-0123456789", "10.0.0.1")
+            assert refused.value.status == 401
+
+        doorkeeper.check(SecretStr(TOKEN), TOKEN, "10.0.0.1")
+
+    lines = [json.loads(line) for line in told.getvalue().splitlines()]
+    assert [line["times"] for line in lines if line["event"] == "wrong tokens refused"] == [1, 501]
+    assert "a-wrong-token" not in told.getvalue()
 
 
 async def _answer(sent: bytes) -> bytes:
