@@ -12,7 +12,8 @@ from connector.config.schemas import read_schema, schema_names
 @reported()
 def schema(
     name: Annotated[
-        str | None, typer.Argument(help="Schema to print: `settings.v1`, or `settings` for its newest version.")
+        str | None,
+        typer.Argument(help="Schema to print: `settings.v1`, or `settings` for its newest version.", metavar="NAME"),
     ] = None,
     list_names: Annotated[bool, typer.Option("--list", help="Print the names of all schemas.")] = False,
 ) -> None:
