@@ -206,6 +206,10 @@ class Connector(faust.App):
             self.exit_code = 4 if fenced else 1
             os.kill(os.getpid(), signal.SIGTERM)
 
+    async def on_start(self) -> None:
+        """Do what Faust's own method does, but do not create a Kafka consumer, whose event loop nobody would close."""
+        self.finalize()
+
     async def on_started(self) -> None:
         """Exclude what lives as long as the process from garbage collection."""
         await super().on_started()

@@ -83,3 +83,23 @@ def test_with_port_0_any_free_one_is_taken(make: Make, host: str) -> None:
 @pytest.mark.parametrize("host", ["::1", "::", "fe80::1%eth0"])
 def test_an_address_of_ipv6_is_taken(make: Make, host: str) -> None:
     assert make({"host": host}).conf.web_bind == host
+
+
+def test_a_start_opens_no_event_loop_that_nobody_closes(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faust's Kafka consumer would have one: after a failed start it would leave a traceback on stderr."""
+    connector, opened = make({"port": 0}), list[asyncio.AbstractEventLoop]()
+    new_event_loop = asyncio.new_event_loop
+
+    def opening() -> asyncio.AbstractEventLoop:
+        opened.append(new_event_loop())
+        return opened[-1]
+
+    async def start() -> None:
+        monkeypatch.setattr(asyncio, "new_event_loop", opening)
+        await connector.on_start()
+
+    asyncio.run(start())
+    for loop in opened:
+        loop.close()
+
+    assert opened == []
