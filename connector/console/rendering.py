@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from connector import __version__
 from connector.console.advice import GATES, MOVED, ROWS, advice_for
@@ -72,6 +73,11 @@ def clock(at: float) -> str:
 def as_bytes(value: float) -> str:
     """Return a size in megabytes."""
     return f"{value / 1e6:,.1f} MB"
+
+
+def prose(text: str) -> Markup:
+    """Return a text in which everything is escaped, and what is between backticks is code."""
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 (it was escaped)
 
 
 class Headline(NamedTuple):
@@ -231,6 +237,7 @@ def _environment() -> Environment:
         duration=duration,
         clock=clock,
         megabytes=as_bytes,
+        prose=prose,
         segment=lambda text: quote(text, safe=""),
     )
     made.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)

@@ -13,7 +13,7 @@ from connector.console.advice import HOLDS, MOVED, ROWS, advice_for
 from connector.console.clerk import Task
 from connector.console.desk import Piece
 from connector.console.pages import _pieces
-from connector.console.rendering import duration, headline, holds_of, number, rate, render
+from connector.console.rendering import duration, headline, holds_of, number, prose, rate, render
 from connector.console.sampling import SERIES
 from connector.console.sessions import Session
 from connector.core.concurrency import ConcurrencyLimit
@@ -202,6 +202,11 @@ def test_everything_from_outside_is_escaped(part: str) -> None:
         assert "<script>" not in told
         assert "'\"&" not in told
         assert "javascript:" not in told
+
+
+def test_code_in_a_sentence_is_shown_as_code_and_all_else_is_escaped() -> None:
+    assert prose("an outcome `<b>` & more") == "an outcome <code>&lt;b&gt;</code> &amp; more"
+    assert "`" not in PAGES["written"]()
 
 
 def test_hostile_letters_are_escaped() -> None:
