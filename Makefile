@@ -66,6 +66,15 @@ check: $(INSTALLED) ## Run what CI runs beside the tests: linters, types, layers
 tools: $(INSTALLED) ## Build the programs of the tests that come as Go modules (Helm, actionlint) into a cache, once
 	@$(BIN)/python -m tests.kit.go_tools
 
+LOCK := $(BIN)/uv --quiet pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command "make lock"
+
+.PHONY: lock
+lock: $(INSTALLED) ## Pin what the image installs, with hashes, at the latest versions that pyproject.toml allows
+	@$(LOCK) $(EXTRAS:%=--extra %) pyproject.toml --output-file deploy/docker/requirements.txt
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' \
+		| $(LOCK) - --output-file deploy/docker/build-requirements.txt
+
 .PHONY: dist
 dist: $(INSTALLED) ## Build the sdist, and from it the wheel, into dist/
 	@rm -rf dist

@@ -4,9 +4,12 @@ import json
 import re
 import shlex
 import tomllib
-from pathlib import PurePosixPath
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 from connector.config.formats import EXTRAS
 from connector.config.schemas import schema_names
@@ -15,6 +18,9 @@ from tests.deploy.conftest import DOCKERFILE, ROOT
 from tests.docs.commands import PROGRAM, problem_with
 
 Instruction = tuple[str, str]
+
+PINS = DOCKERFILE.with_name("requirements.txt")
+BUILD_PINS = DOCKERFILE.with_name("build-requirements.txt")
 
 
 def _instructions() -> list[Instruction]:
@@ -57,19 +63,46 @@ def test_the_build_gets_all_that_the_package_is_made_of() -> None:
         *wheel["force-include"],
     }
 
-    assert set(_copied_from_tree()) == needed
+    assert set(_copied_from_tree()) == needed | {str(pins.relative_to(ROOT)) for pins in (BUILD_PINS, PINS)}
     assert schema_names()
 
 
-def test_every_format_and_traces_are_in_it(instructions: list[Instruction]) -> None:
-    """All that the package can be asked for, but the tools of those who work on it."""
-    default = next(text for name, text in instructions if name == "ARG").removeprefix("EXTRAS=").split(",")
-    installed = next(text for name, text in instructions if name == "RUN" and "pip install" in text)
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+def _pins(file: Path) -> dict[str, Version]:
+    """Return what a file pins; fails if anything in it has no exact version, or no hash."""
+    lines = [line for line in re.sub(r"\\\n", "", file.read_text()).splitlines() if line and not line.startswith("#")]
+    found = {}
+    for line in lines:
+        pinned = re.fullmatch(r"([\w.-]+)==([\w.]+)( ; [^-]+)?(\s+--hash=sha256:[0-9a-f]{64})+", line)
+        assert pinned is not None, line
+        found[pinned[1]] = Version(pinned[2])
+    return found
 
-    assert set(default) == project["optional-dependencies"].keys() - {"dev", "docs"}
-    assert {extra for extra, _ in EXTRAS.values()} <= set(default)
-    assert installed.endswith('".[$EXTRAS]"')
+
+def _unmet(wanted: Iterable[str], pins: Mapping[str, Version]) -> list[str]:
+    """Return the requirements that the pins do not meet."""
+    requirements = [Requirement(text) for text in wanted]
+    return [str(one) for one in requirements if one.name not in pins or not one.specifier.contains(pins[one.name])]
+
+
+def test_all_that_is_downloaded_is_pinned_with_hashes_at_versions_that_the_project_allows() -> None:
+    """With every format and traces, but not the tools of those who work on it. `make lock` renews the pins."""
+    document = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    optional = document["project"]["optional-dependencies"]
+    extras = optional.keys() - {"dev", "docs"}
+    wanted = [*document["project"]["dependencies"], *(text for extra in extras for text in optional[extra])]
+
+    assert {extra for extra, _ in EXTRAS.values()} <= extras
+    assert _unmet(wanted, _pins(PINS)) == []
+    assert _unmet(document["build-system"]["requires"], _pins(BUILD_PINS)) == []
+
+
+def test_pip_downloads_nothing_else(instructions: list[Instruction]) -> None:
+    commands = [command for name, text in instructions if name == "RUN" for command in text.split("&&")]
+    with_pip = [command for command in commands if " pip " in command]
+
+    assert len(with_pip) == 4
+    for command in with_pip:
+        assert "--require-hashes" in command or "--no-index --no-deps" in command
 
 
 def test_what_is_installed_is_built_in_a_stage_of_its_own(instructions: list[Instruction]) -> None:
@@ -141,7 +174,7 @@ def test_the_health_check_asks_a_page_that_exists_on_the_default_port(instructio
 
 
 def test_every_instruction_can_be_split_into_words(instructions: list[Instruction]) -> None:
-    known = {"FROM", "ARG", "RUN", "WORKDIR", "COPY", "ENV", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD"}
+    known = {"FROM", "RUN", "WORKDIR", "COPY", "ENV", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD"}
 
     assert {name for name, _ in instructions} == known
     for name, text in instructions:
