@@ -55,6 +55,10 @@ def test_the_service_is_hardened() -> None:
     assert float(found[1]) <= EXPOSURE
 
 
+def test_a_crash_leaves_no_memory_behind(service: dict[str, Any]) -> None:
+    assert service["LimitCORE"] == "0"
+
+
 def test_commands_exist(service: dict[str, Any]) -> None:
     for name in ("ExecStartPre", "ExecStart"):
         program, *arguments = service[name].split()
