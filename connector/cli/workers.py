@@ -114,6 +114,11 @@ def _token(settings: Settings | None) -> str:
     if settings is not None and settings.web.token is not None:
         return settings.web.token.get_secret_value()
     token = os.environ.get(TOKEN_VARIABLE, "")
+    if not token and settings is not None:
+        raise CommandError(
+            "the settings have no web.token",
+            way_out=f"set it and restart the worker, which allows no changes without it; or set {TOKEN_VARIABLE}",
+        )
     if not token:
         raise CommandError(
             "no token", way_out=f"give a settings file with web.token with --config, or set {TOKEN_VARIABLE}"

@@ -1,6 +1,7 @@
 """`resume` and `pause`: invalid addresses are reported before anything is sent."""
 
 import functools
+from pathlib import Path
 
 import httpx
 import pytest
@@ -88,3 +89,20 @@ def test_a_note_that_is_no_text_is_passed_on_as_far_as_it_is(monkeypatch: pytest
     told = CliRunner().invoke(app, ["pause", "sends", "--note", "a\udcffb"], env={"TRACKLY_CONNECTOR_TOKEN": TOKEN})
 
     assert (told.exit_code, asked[0].endswith(b"note=a%3Fb")) == (0, True), told.output
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"), [(True, "error: the settings have no web.token"), (False, "error: no token")]
+)
+def test_a_missing_token_is_told_by_where_it_was_looked_for(given: bool, missing: str, tmp_path: Path) -> None:
+    settings = tmp_path / "connector.yaml"
+    settings.write_text(
+        "kafka: {bootstrap_servers: 'localhost:1'}\n"
+        "trackly: {api_key: trk_key}\n"
+        "streams: [{name: sends, topics: [in], operation: send, outcomes: {topic: out}, dead_letters: {topic: dead}}]\n"
+    )
+
+    told = CliRunner().invoke(app, ["pause", "sends", *(["--config", str(settings)] if given else [])])
+
+    assert (told.exit_code, told.stderr.splitlines()[0]) == (2, missing)
+    assert "TRACKLY_CONNECTOR_TOKEN" in told.stderr
