@@ -1,6 +1,8 @@
 """Errors of Kafka, classified by how we must react."""
 
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
@@ -122,6 +124,15 @@ def translate(exception: KafkaException, doing: str = "") -> KafkaTroubleError:
     if error.retriable() or error.code() in _AGAIN:
         return RetriableError(error, doing)
     return AbortableError(error, doing)
+
+
+@contextmanager
+def translating(doing: str = "") -> Iterator[None]:
+    """Raise librdkafka's exceptions as ours: see `translate`."""
+    try:
+        yield
+    except KafkaException as error:
+        raise translate(error, doing) from error
 
 
 def answer(future: "Future[_T]", timeout_secs: float, doing: str) -> _T:

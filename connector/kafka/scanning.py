@@ -27,7 +27,7 @@ from connector.core.progress import Range
 from connector.kafka import configs
 from connector.kafka.call_thread import first_answer
 from connector.kafka.configs import Config
-from connector.kafka.errors import RetriableError, translate
+from connector.kafka.errors import RetriableError, translate, translating
 from connector.kafka.source import Committed, Membership, chunk_of, committed_of
 
 _topic: Any = Message.topic
@@ -149,18 +149,14 @@ class Scanner:
         return {partition: self._ends(partition) for partition in partitions}
 
     def _ends(self, partition: Partition, consumer: Consumer | None = None) -> Range:
-        try:
+        with translating(f"asking for the ends of {partition}"):
             low, high = (consumer or self._consumer).get_watermark_offsets(TopicPartition(*partition), self._timeout)
-        except KafkaException as error:
-            raise translate(error, f"asking for the ends of {partition}") from error
         return low, high
 
     def _offsets_at(self, partitions: list[Partition], time_ms: int) -> dict[Partition, int]:
         asked = [TopicPartition(*partition, max(time_ms, 0)) for partition in partitions]
-        try:
+        with translating("asking for offsets by time"):
             answers = self._consumer.offsets_for_times(asked, self._timeout) if asked else []
-        except KafkaException as error:
-            raise translate(error, "asking for offsets by time") from error
         found = {}
         for answer in answers:
             if answer.offset == OFFSET_END or answer.offset >= 0:

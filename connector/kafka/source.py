@@ -30,7 +30,7 @@ from connector.config.streams import naming
 from connector.core.chunks import Chunk, Partition
 from connector.kafka.call_thread import CallThread
 from connector.kafka.configs import Config
-from connector.kafka.errors import FatalError, KafkaTroubleError, translate
+from connector.kafka.errors import FatalError, KafkaTroubleError, translate, translating
 from connector.kafka.reachability import SILENT_SECS, is_cut_off
 from connector.kafka.replaceable_consumer import ReplaceableConsumer
 from connector.kafka.topics import partitions_of
@@ -389,23 +389,23 @@ class Source:
 
     def _reassign(self, position: TopicPartition) -> None:
         """Stop and restart a partition: librdkafka cannot seek one that it stopped for an offset out of range."""
-        try:
+        with translating():
             self._consumer.incremental_unassign([position])
             self._consumer.incremental_assign([position])
-        except KafkaException as error:
-            raise translate(error) from error
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         """Stop fetching; librdkafka discards what was fetched and not read yet, and fetches it again later."""
         partitions = list(partitions)
         self._paused.update(partitions)
-        self._consumer.pause([TopicPartition(*p) for p in partitions])
+        with translating():
+            self._consumer.pause([TopicPartition(*p) for p in partitions])
 
     def resume(self, partitions: Iterable[Partition]) -> None:
         """Fetch again."""
         partitions = list(partitions)
         self._paused.difference_update(partitions)
-        self._consumer.resume([TopicPartition(*p) for p in partitions])
+        with translating():
+            self._consumer.resume([TopicPartition(*p) for p in partitions])
 
     @property
     def was_expelled(self) -> bool:
@@ -554,11 +554,8 @@ class Source:
     @contextmanager
     def _asking(self) -> Iterator[Consumer]:
         """Lease the consumer for a call, and translate its errors."""
-        with self._shared.leased() as consumer:
-            try:
-                yield consumer
-            except KafkaException as error:
-                raise translate(error) from error
+        with translating(), self._shared.leased() as consumer:
+            yield consumer
 
     @property
     def generation(self) -> int:
@@ -615,11 +612,9 @@ class Source:
 
         A consumer queries what it may read, so this creates one that may read everything.
         """
-        try:
-            with closing(Consumer({**self._config, "isolation.level": "read_uncommitted"})) as consumer:
-                _, high = consumer.get_watermark_offsets(TopicPartition(*partition), timeout_secs)
-        except KafkaException as error:
-            raise translate(error) from error
+        config = {**self._config, "isolation.level": "read_uncommitted"}
+        with translating(), closing(Consumer(config)) as consumer:
+            _, high = consumer.get_watermark_offsets(TopicPartition(*partition), timeout_secs)
         return int(high)
 
     def offset_at(self, partition: Partition, time_ms: int, timeout_secs: float) -> int:

@@ -382,6 +382,15 @@ def test_a_partition_that_yields_nothing_is_sought_again_where_it_was(consumer: 
     assert time.monotonic() - began >= SEEK_RETRY_SECS
 
 
+def test_an_error_of_a_pause_or_a_resume_is_ours(consumer: Consumer) -> None:
+    for name in ("pause", "resume"):
+        getattr(consumer, name).side_effect = KafkaException(KafkaError(KafkaError._STATE))
+
+        with pytest.raises(KafkaTroubleError) as raised:
+            getattr(_source(), name)([PARTITION])
+        assert raised.value.code == "_STATE"
+
+
 def test_a_seek_is_not_retried_for_a_partition_that_is_paused_has_yielded_or_was_revoked(
     consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
