@@ -6,7 +6,7 @@ the transactions of its owner.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from itertools import chain, groupby
 from typing import Any, Final
@@ -167,11 +167,18 @@ class Scanner:
                 raise translate(KafkaException(answer.error), "asking for offsets by time")
         return found
 
-    def read(self, spans: Mapping[Partition, Range]) -> Iterator[Chunk]:
-        """Yield all records of the spans as chunks with timestamps; partitions are mixed, offsets of each ascend."""
-        return chain.from_iterable(self.steps(spans))
+    def read(
+        self, spans: Mapping[Partition, Range], *, should_stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[Chunk]:
+        """Yield all records of the spans as chunks with timestamps; partitions are mixed, offsets of each ascend.
 
-    def steps(self, spans: Mapping[Partition, Range]) -> Iterator[list[Chunk]]:
+        Raises `RetriableError` once it should stop.
+        """
+        return chain.from_iterable(self.steps(spans, should_stop=should_stop))
+
+    def steps(
+        self, spans: Mapping[Partition, Range], *, should_stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[list[Chunk]]:
         """Yield the same in short steps, for a thread that has other things to do in between."""
         left = {partition: stop for partition, (_, stop) in spans.items()}
         if not left:
@@ -185,6 +192,8 @@ class Scanner:
         answered_at = time.monotonic()
         try:
             while left:
+                if should_stop():
+                    raise RetriableError("it was stopped", "reading")
                 messages = self._consumer.consume(CONSUME, 0.05)
                 if messages:
                     answered_at = time.monotonic()

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 from connector.clock import now
@@ -33,6 +33,13 @@ _FIND_OUT = (
 )
 """Continuing after the last outcome would post again what is in doubt in a dead letter, and lose records that had
 waited."""
+
+
+LastSettled = Callable[[Callable[[], bool]], Mapping[Partition, int]]
+"""Returns the highest offset of each partition in the last outcomes; reads until it should stop, which may take long.
+
+Raises `KafkaTroubleError`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +146,7 @@ class _Choice:
 class Beginnings:
     """Finds out where partitions start; `found` is what was found and not taken yet.
 
-    `epoch_of` returns the number of a partition's assignment, None if it is gone. `last_settled` returns what the
-    outcome topic says, and raises `KafkaTroubleError`; `identities` knows the topic ids.
+    `epoch_of` returns the number of a partition's assignment, None if it is gone; `identities` knows the topic ids.
     """
 
     def __init__(
@@ -151,7 +157,7 @@ class Beginnings:
         name: str,
         fail: Callable[[BaseException], None],
         epoch_of: Callable[[Partition], int | None],
-        last_settled: Callable[[], Mapping[Partition, int]],
+        last_settled: LastSettled,
         identities: Identities,
     ) -> None:
         self.found: deque[Beginning] = deque()
@@ -221,7 +227,7 @@ class Beginnings:
             self.found.extend(found)
             with self._state.changed:
                 self._state.changed.notify_all()
-        if trouble is None:
+        if trouble is None or self._closing.is_set():
             return
         self._state.note_trouble(trouble, for_secs=2 * self._options.call_secs + 10.0)
         where = str(left[-1]) if left else ""
@@ -254,7 +260,7 @@ class Beginnings:
         found: list[Beginning] = []
         failed: list[Partition] = []
         trouble = None
-        outcomes = _Outcomes(self._last_settled, source, self._options)
+        outcomes = _Outcomes(partial(self._last_settled, self._closing.is_set), source, self._options)
         for at, partition in enumerate(mine):
             if self._closing.is_set():  # with hundreds of partitions, finishing would take longer than a stop may
                 break

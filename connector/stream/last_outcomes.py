@@ -8,7 +8,7 @@ A renamed stream looks new as well, because its group is named after it. So outc
 operation on the same records count, unless it is another stream of the settings.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from connector.config.kafka import KafkaSettings
@@ -22,16 +22,20 @@ SCANNED: Final = 10_000
 
 
 def last_settled(
-    kafka: KafkaSettings, stream: StreamSettings, client_id: str, others: Collection[str]
+    kafka: KafkaSettings,
+    stream: StreamSettings,
+    client_id: str,
+    others: Collection[str],
+    should_stop: Callable[[], bool],
 ) -> dict[Partition, int]:
     """Return the highest offset per partition in the last outcomes; those of `others`, by stream name, are ignored.
 
-    Raises `KafkaTroubleError`.
+    Raises `KafkaTroubleError`, also once it should stop.
     """
     with scanning(kafka, client_id=client_id, group=stream.group) as scanner:
         spans = scanner.spans(stream.outcomes.topic)
         ends = {partition: (max(low, high - SCANNED), high) for partition, (low, high) in spans.items()}
-        return places_in(scanner.read(ends), stream.operation, others)
+        return places_in(scanner.read(ends, should_stop=should_stop), stream.operation, others)
 
 
 def places_in(chunks: Iterable[Chunk], operation: str, others: Collection[str]) -> dict[Partition, int]:

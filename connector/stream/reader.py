@@ -7,7 +7,7 @@ the thread only waits, and after a second it pauses the partitions, because a pa
 
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from itertools import count
 
@@ -20,7 +20,7 @@ from connector.core.watchdog import Position
 from connector.kafka.errors import FatalError, KafkaTroubleError
 from connector.kafka.source import NO_EPOCH, Source
 from connector.kafka.topics import IdsAsked, TopicId
-from connector.stream.beginning import Beginning, Beginnings, BeginOptions
+from connector.stream.beginning import Beginning, Beginnings, BeginOptions, LastSettled
 from connector.stream.broker_queries import BrokerQueries, Sources
 from connector.stream.holds import Decision, hold_for_doubt
 from connector.stream.identities import Identities, Positions
@@ -93,10 +93,10 @@ class Reader:
         name: str,
         fail: Callable[[BaseException], None],
         ask_ids: Callable[[Collection[str]], IdsAsked],
-        last_settled: Callable[[], Mapping[Partition, int]] = dict,
+        last_settled: LastSettled = lambda _: {},
         may_read: Callable[[Sources], Sources] = lambda _: (),
     ) -> None:
-        """Create a reader; `last_settled` returns what the outcome topic says, and raises `KafkaTroubleError`.
+        """Create a reader.
 
         `ask_ids` starts a query for topic ids; `may_read` returns the sources that Kafka certainly allows us to read.
         """

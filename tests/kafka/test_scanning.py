@@ -2,12 +2,14 @@
 
 import time
 
+import pytest
 from confluent_kafka import Producer, TopicPartition
 
 from connector.config.kafka import KafkaSettings
 from connector.core.chunks import Partition
 from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Record, Topics
+from connector.kafka.errors import RetriableError
 from connector.kafka.scanning import Scanner, config_of, until_aborted
 from tests.kit.patience import tell
 
@@ -55,3 +57,16 @@ def test_a_scan_begins_at_once_after_committed_offsets_were_asked_for(broker: Br
         waits.append(time.monotonic() - began)
         scanner.close()
     tell("the first record", min(waits), 0.2)
+
+
+def test_a_scan_that_nothing_comes_to_ends_as_soon_as_it_is_told_to(broker: BrokerHandle, topics: Topics) -> None:
+    """By itself it waits for brokers for a minute."""
+    topic = topics.create(partitions=1)
+    kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
+    scanner = Scanner(config_of(kafka, client_id="test", group=f"{topic}.group"), kafka.request_timeout_secs)
+    asked = iter([False, False, True])
+
+    with pytest.raises(RetriableError, match="stopped"):
+        list(scanner.read({Partition(topic, 0): (0, 1)}, should_stop=lambda: next(asked)))
+
+    scanner.close()

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, Literal, cast
-from unittest.mock import create_autospec
+from unittest.mock import Mock, create_autospec
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
@@ -62,7 +62,7 @@ def _begin(broker: BrokerHandle, topic: str, committed: int) -> Beginning:
         name="bench",
         fail=failed.append,
         epoch_of=lambda _: 1,
-        last_settled=dict,
+        last_settled=lambda _: {},
         identities=Identities(ids()),
     )
     beginnings.look_up(source, {partition: 1})
@@ -102,7 +102,7 @@ def start() -> Start:
             name="s",
             fail=refuse,
             epoch_of=lambda _: 1,
-            last_settled=dict,
+            last_settled=lambda _: {},
             identities=Identities(ids()),
         )
         if is_missing or truncated is not None:
@@ -255,7 +255,7 @@ def test_a_stop_waits_for_one_question_and_not_for_those_about_all_other_partiti
         name="s",
         fail=failed.append,
         epoch_of=lambda _: 1,
-        last_settled=dict,
+        last_settled=lambda _: {},
         identities=Identities(ids()),
     )
     beginnings.look_up(source, dict.fromkeys(partitions, 1))
@@ -268,6 +268,27 @@ def test_a_stop_waits_for_one_question_and_not_for_those_about_all_other_partiti
     closing.join(PATIENCE_SECS)
 
     assert (source.bounds.call_count, failed) == (1, [])
+
+
+def test_a_stop_ends_a_scan_of_outcomes(asking: "Asking") -> None:
+    """While brokers are silent it takes a minute: a process that was told to end would go on for as long."""
+    started = threading.Event()
+
+    def scan(should_stop: Callable[[], bool]) -> dict[Partition, int]:
+        started.set()
+        deadline = time.monotonic() + PATIENCE_SECS
+        while not should_stop():
+            assert time.monotonic() < deadline, "nobody stopped it"
+            time.sleep(0.01)
+        raise RetriableError("it was stopped")
+
+    asking.beginnings._last_settled = scan
+    asking.beginnings.look_up(asking.source, asking.epochs)
+    assert started.wait(PATIENCE_SECS)
+
+    asking.beginnings.close()
+
+    assert (list(asking.beginnings.found), asking.failed, asking.state.kafka_trouble) == ([], [], None)
 
 
 class Asking:
@@ -295,7 +316,7 @@ class Asking:
             name="s",
             fail=self.failed.append,
             epoch_of=lambda partition: self.epochs.get(partition),  # noqa: PLW0108 (tests put others in its place)
-            last_settled=lambda: self.outcomes,
+            last_settled=lambda _: self.outcomes,
             identities=Identities(ids()),
         )
 
@@ -501,7 +522,7 @@ def test_outcomes_are_not_asked_about_where_nothing_can_be_posted_again_or_passe
     """Reading outcomes takes long."""
     asking = Asking(start=start)
     asking.source.bounds.return_value = 50, end
-    asked = asking.beginnings._last_settled = create_autospec(dict)
+    asked = asking.beginnings._last_settled = Mock(return_value={})
     try:
         assert asking.begins() == (end, "")
         assert not asked.called

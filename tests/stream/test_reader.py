@@ -271,7 +271,7 @@ def test_what_kafka_forgot_is_neither_posted_again_nor_passed_over_before_the_op
     reading = Reading()
     beginnings = reading.reader._beginnings
     beginnings._options = replace(beginnings._options, start=start)
-    beginnings._last_settled = lambda: {} if last is None else {PARTITION: last}
+    beginnings._last_settled = lambda _: {} if last is None else {PARTITION: last}
     reading.source.offset_at.return_value = base
     reading.source.committed.side_effect = lambda asked, _secs: {p: Committed(None, "") for p in asked}
     try:
