@@ -26,10 +26,10 @@ from connector.deadletters.letters import CLOCKS_MS, told_time
 from connector.deadletters.preparing import topics_of
 from connector.deadletters.working import CLIENT_ID, Spans, Work
 from connector.kafka import configs
+from connector.kafka.commits import Committed
 from connector.kafka.errors import KafkaTroubleError
 from connector.kafka.groups import Member, members, set_offsets
 from connector.kafka.scanning import Scanner, scanning, until_aborted
-from connector.kafka.source import Committed
 
 _AGAIN_SECS: Final = 0.5
 """Pause before Kafka is queried again."""

@@ -27,11 +27,11 @@ from connector.deadletters.letters import Letter, letters_of
 from connector.deadletters.progressing import Place, place_at, read_place
 from connector.deadletters.working import ALONE, CLIENT_ID, Spans, Told, elsewhere, is_stopped, processors, tell
 from connector.kafka import configs
+from connector.kafka.commits import Membership
 from connector.kafka.configs import MAX_BATCH_BYTES
 from connector.kafka.errors import AbortableError, FatalError, RetriableError
 from connector.kafka.publisher import Offsets, Publisher, TransactionalPublisher
 from connector.kafka.scanning import Scanner, config_of
-from connector.kafka.source import Membership
 from connector.kafka.topics import TopicFacts
 
 LANES: Final = 4

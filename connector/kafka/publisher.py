@@ -16,9 +16,10 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from connector.core.chunks import Headers, Partition
 from connector.kafka.call_thread import CallThread
+from connector.kafka.commits import Membership
 from connector.kafka.configs import Config
 from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError, RetriableError, translate
-from connector.kafka.source import Membership, Source
+from connector.kafka.source import Source
 
 _T = TypeVar("_T")
 

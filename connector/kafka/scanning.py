@@ -26,9 +26,10 @@ from connector.core.chunks import Chunk, Partition
 from connector.core.progress import Range
 from connector.kafka import configs
 from connector.kafka.call_thread import first_answer
+from connector.kafka.commits import Committed, Membership, committed_of
 from connector.kafka.configs import Config
 from connector.kafka.errors import RetriableError, translate, translating
-from connector.kafka.source import Committed, Membership, chunk_of, committed_of
+from connector.kafka.source import chunk_of
 
 _topic: Any = Message.topic
 _partition: Any = Message.partition

@@ -5,18 +5,16 @@ only query the group metadata and the commits, and, without transactions, commit
 """
 
 import re
-import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
     OFFSET_END,
-    OFFSET_INVALID,
     TIMESTAMP_NOT_AVAILABLE,
     Consumer,
     KafkaError,
@@ -29,8 +27,10 @@ from confluent_kafka import (
 from connector.config.streams import naming
 from connector.core.chunks import Chunk, Partition
 from connector.kafka.call_thread import CallThread
+from connector.kafka.commits import Committed, Membership, committed_of, generation_and_member
 from connector.kafka.configs import Config
 from connector.kafka.errors import FatalError, KafkaTroubleError, translate, translating
+from connector.kafka.leader_epochs import NO_EPOCH, LeaderEpochs
 from connector.kafka.reachability import DYNAMIC_SILENT_SECS, SILENT_SECS, is_cut_off
 from connector.kafka.replaceable_consumer import ReplaceableConsumer
 from connector.kafka.topics import partitions_of
@@ -52,9 +52,6 @@ _TRUNCATED = re.compile(r"(?:truncation detected|No epoch found) .*broker end of
 An unclean leader election has discarded it, or (-1) nothing of it is there: the topic was recreated with lower epochs.
 """
 
-NO_EPOCH: Final = -1
-"""A leader epoch that is not known, as from brokers before 2.1; then nothing is told of truncation."""
-
 LINGER_SECS = 0.005
 SEEK_RETRY_SECS, SEEK_RETRY_MAX_SECS = 1.0, 60.0
 """A partition that has begun and returned nothing is sought again after this time, then after twice as long each time.
@@ -73,17 +70,6 @@ RESTART_SECS = 1.0
 """A partition for which seeking fails for so long is stopped, not starting: it is assigned again."""
 
 
-def _generation_and_member(packed: bytes) -> tuple[int, bytes]:
-    """Return a consumer's group generation, below 1 before the first, and its member id, if any.
-
-    With KIP-848 the generation is the member's epoch. The only source is the serialized group metadata for
-    transactions: a magic word, the generation, then group, member id and more, each with a zero byte at its end.
-    """
-    rest = packed.partition(b":")[2]
-    fields = rest[4:].split(b"\0")
-    return int.from_bytes(rest[:4], sys.byteorder, signed=True), fields[1] if len(fields) > 1 else b""
-
-
 def _is_empty(column: list[Any]) -> bool:
     """Return whether a column contains only None; if its first value is not None, that is one comparison."""
     return column[0] is None and column.count(None) == len(column)
@@ -100,55 +86,6 @@ class RebalanceHandler(Protocol):
 
     def lost(self, partitions: list[Partition]) -> None:
         """Note partitions that may already be assigned to another worker."""
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """The group's commit for a partition; `offset` is None without one."""
-
-    offset: int | None
-    metadata: str
-    leader_epoch: int = NO_EPOCH
-    """That of the records before it, by which brokers can tell whether these are still there."""
-
-
-def _known(leader_epoch: int | None) -> int:
-    return NO_EPOCH if leader_epoch is None else leader_epoch
-
-
-def committed_of(answers: Iterable[TopicPartition]) -> dict[Partition, Committed]:
-    """Return commits from a response; raises KafkaException if it has an error for a partition."""
-    found = {}
-    for answer in answers:
-        if answer.error is not None:
-            raise KafkaException(answer.error)
-        offset = None if answer.offset == OFFSET_INVALID else answer.offset
-        where = Partition(answer.topic, answer.partition)
-        found[where] = Committed(offset, answer.metadata or "", _known(answer.leader_epoch))
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class Membership:
-    """librdkafka's group metadata, and how many times partitions had been lost or revoked when it was read.
-
-    `leader_epochs` are those of the last records that were read, by partition.
-    """
-
-    metadata: bytes
-    losses: int = 0
-    leader_epochs: Mapping[Partition, int] = field(default_factory=dict)
-
-    def positions(self, offsets: Mapping[Partition, tuple[int, str]]) -> list[TopicPartition]:
-        """Return offsets with metadata as they are committed.
-
-        By their epoch brokers can tell whoever starts there whether an unclean leader election has discarded what was
-        read before. It may be the epoch of a later record than the one before the offset: epochs never decrease.
-        """
-        return [
-            TopicPartition(*partition, offset, metadata, self.leader_epochs.get(partition, NO_EPOCH))
-            for partition, (offset, metadata) in offsets.items()
-        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,10 +162,7 @@ class Source:
         self._refused: dict[Partition, float] = {}
         """When seeking first failed, for partitions that should begin."""
         self._pending_seeks: dict[Partition, _PendingSeek] = {}
-        self._leader_epochs: dict[Partition, int] = {}
-        """Of the last record that was read of a partition, or of the commit at which it began."""
-        self._read_before: dict[Partition, int] = {}
-        """The offset up to which a partition was read before it began; until it is passed, its epoch stays."""
+        self._leader_epochs = LeaderEpochs()
         self._paused: set[Partition] = set()
         self._is_dynamic = config.get("group.protocol") == "consumer"
         """Whether it is a dynamic member of a KIP-848 group."""
@@ -296,7 +230,7 @@ class Source:
                 run = self._what_was_read(read, partition, messages[start : start + length])
                 if run:
                     read.chunks.append(chunk_of(run, partition, epoch, keep_timestamps=self._keep_timestamps))
-                    self._note_epoch(partition, _offset(run[-1]), run[-1].leader_epoch())
+                    self._leader_epochs.passed(partition, _offset(run[-1]), run[-1].leader_epoch())
             start += length
         if read.chunks:
             self._active_at = max(self._active_at, time.monotonic())
@@ -314,26 +248,14 @@ class Source:
             yield topic, number, len(list(pairs))
 
     def _what_was_read(self, read: Read, partition: Partition, run: list[Message]) -> list[Message]:
-        """Return the messages without those that took the offsets of others that were read before.
-
-        They have a later epoch than what was read. Brokers check only the offset at which a partition begins.
-        """
-        end, leader_epoch = self._read_before.get(partition, 0), self._leader_epochs.get(partition, NO_EPOCH)
-        if leader_epoch == NO_EPOCH or _offset(run[0]) >= end:
+        """Return the messages without those that took the offsets of others that were read before."""
+        place = self._leader_epochs.place_of_other(partition, run)
+        if place is None:
             return run
-        for at, message in enumerate(run):
-            if _offset(message) < end and _known(message.leader_epoch()) > leader_epoch:
-                self._read_before[partition] = sys.maxsize  # nothing more of it, until it begins again
-                self.pause([partition])
-                read.missing.append(partition)
-                read.truncated.setdefault(partition, _offset(message))
-                return run[:at]
-        return run
-
-    def _note_epoch(self, partition: Partition, last: int, leader_epoch: int | None) -> None:
-        """Note the epoch of the last offset that was read, unless later ones were read before it began."""
-        if leader_epoch is not None and last + 1 >= self._read_before.get(partition, 0):
-            self._leader_epochs[partition] = leader_epoch
+        self.pause([partition])
+        read.missing.append(partition)
+        read.truncated.setdefault(partition, _offset(run[place]))
+        return run[:place]
 
     def _sort_error(self, read: Read, message: Message, error: KafkaError) -> None:
         topic, number = message.topic(), message.partition()
@@ -343,8 +265,6 @@ class Source:
             read.missing.append(partition)
             if found := _TRUNCATED.search(error.str()):
                 read.truncated[partition] = max(int(found[1]), 0)
-        elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
-            return
         elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART and topic not in self._topics:
             return  # it does not exist yet, which was reported at the start
         elif error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
@@ -362,8 +282,7 @@ class Source:
         if not self._seek(partition, position):
             return False
         self._paused.discard(partition)
-        self._leader_epochs[partition] = leader_epoch
-        self._read_before[partition] = read_to
+        self._leader_epochs.begin(partition, leader_epoch, read_to)
         self._pending_seeks[partition] = _PendingSeek(position, time.monotonic() + SEEK_RETRY_SECS, SEEK_RETRY_SECS)
         return True
 
@@ -442,7 +361,7 @@ class Source:
             Partition(position.topic, position.partition): position for position in positions if position.offset >= 0
         }
         for partition, position in there.items():  # a marker may be of a later epoch than the last record
-            self._note_epoch(partition, position.offset - 1, position.leader_epoch)
+            self._leader_epochs.passed(partition, position.offset - 1, position.leader_epoch)
         return {partition: position.offset for partition, position in there.items()}
 
     def renew(self) -> None:
@@ -451,7 +370,8 @@ class Source:
         self._member, self._was_expelled = b"", False
         self._shared.replace(Consumer(self._config))
         self._committer = CallThread("commit")  # its thread may be waiting for the old consumer
-        self._forget([*self._pending_seeks, *self._paused, *self._refused, *self._leader_epochs])
+        self._forget([*self._pending_seeks, *self._paused, *self._refused])
+        self._leader_epochs = LeaderEpochs()
         self._active_at = time.monotonic()
 
     def close(self) -> None:
@@ -475,7 +395,7 @@ class Source:
         packed = consumer.consumer_group_metadata()
         self._was_expelled |= self._is_another(packed)
         if not self._was_expelled:
-            self._member = _generation_and_member(packed)[1]
+            self._member = generation_and_member(packed)[1]
         self._handler.assigned(mine)
 
     def _wanted(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
@@ -508,15 +428,14 @@ class Source:
 
     def _is_another(self, packed: bytes) -> bool:
         """Return whether it is a different member of its group than when partitions were assigned."""
-        return bool(self._member) and _generation_and_member(packed)[1] != self._member
+        return bool(self._member) and generation_and_member(packed)[1] != self._member
 
     def _forget(self, partitions: Iterable[Partition]) -> None:
         """Forget what was known of partitions under an earlier assignment."""
         for partition in partitions:
             self._refused.pop(partition, None)
             self._pending_seeks.pop(partition, None)
-            self._leader_epochs.pop(partition, None)
-            self._read_before.pop(partition, None)
+            self._leader_epochs.forget(partition)
             self._paused.discard(partition)
 
     # ------------------------------------------------------------------ any thread
@@ -563,7 +482,7 @@ class Source:
     @property
     def generation(self) -> int:
         """The latest generation of the group that it joined; below 1 before the first."""
-        return _generation_and_member(self._consumer.consumer_group_metadata())[0]
+        return generation_and_member(self._consumer.consumer_group_metadata())[0]
 
     def membership(self) -> Membership:
         """Return the membership under which offsets are committed from now on.

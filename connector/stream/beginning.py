@@ -16,8 +16,10 @@ from connector.clock import now
 from connector.config.streams import InDoubt, Start
 from connector.core.chunks import Partition
 from connector.core.progress import ForeignMetadataError, Progress, RangeSet, decode
+from connector.kafka.commits import Committed
 from connector.kafka.errors import KafkaTroubleError
-from connector.kafka.source import NO_EPOCH, Committed, Source
+from connector.kafka.leader_epochs import NO_EPOCH
+from connector.kafka.source import Source
 from connector.kafka.topics import TopicId
 from connector.stream.holds import Decision, InDoubtChoice, hold_for_doubt
 from connector.stream.identities import Identities

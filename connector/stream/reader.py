@@ -18,7 +18,8 @@ from connector.core.results import Finished
 from connector.core.verdicts import Verdicts, in_doubt
 from connector.core.watchdog import Position
 from connector.kafka.errors import FatalError, KafkaTroubleError
-from connector.kafka.source import NO_EPOCH, Source
+from connector.kafka.leader_epochs import NO_EPOCH
+from connector.kafka.source import Source
 from connector.kafka.topics import IdsAsked, TopicId
 from connector.stream.beginning import Beginning, Beginnings, BeginOptions, LastSettled
 from connector.stream.broker_queries import BrokerQueries, Sources

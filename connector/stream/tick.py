@@ -23,9 +23,10 @@ from connector.core.chunks import Partition
 from connector.core.flow import Tick
 from connector.core.records import ResultEncoder, without_value
 from connector.core.results import Finished
+from connector.kafka.commits import Membership
 from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError, RetriableError
 from connector.kafka.publisher import Publisher
-from connector.kafka.source import Membership, Source
+from connector.kafka.source import Source
 from connector.kafka.targets import Outputs
 from connector.stream.state import State
 from connector.telemetry.logging import get_logger

@@ -26,9 +26,10 @@ from connector.deadletters.letters import CLOCKS_MS, Letter
 from connector.deadletters.looking import Looking
 from connector.deadletters.waiting import Part
 from connector.demo.topics import Record
+from connector.kafka.commits import Committed, Membership
 from connector.kafka.errors import AbortableError
 from connector.kafka.publisher import TransactionalPublisher
-from connector.kafka.source import Committed, Membership, Read, RebalanceHandler, Source
+from connector.kafka.source import Read, RebalanceHandler, Source
 from connector.kafka.targets import Targets
 from connector.kafka.topics import Topics
 from tests.deadletters.conftest import Desk

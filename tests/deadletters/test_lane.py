@@ -17,10 +17,10 @@ from connector.deadletters import redriving
 from connector.deadletters.deciding import Actions, Rules
 from connector.deadletters.progressing import Place, place_at
 from connector.deadletters.redriving import Order, carry_out
+from connector.kafka.commits import Committed, Membership
 from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError, RetriableError
 from connector.kafka.publisher import Offsets, TransactionalPublisher
 from connector.kafka.scanning import Scanner
-from connector.kafka.source import Committed, Membership
 from connector.kafka.topics import TopicFacts
 from tests.deadletters.making import headers_of
 

@@ -16,9 +16,10 @@ from connector.core.results import Finished
 from connector.core.verdicts import Verdict, Verdicts
 from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Topics
+from connector.kafka.commits import Membership
 from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError, RetriableError, translate
 from connector.kafka.publisher import PlainPublisher, TransactionalPublisher
-from connector.kafka.source import Membership, Source
+from connector.kafka.source import Source
 from connector.kafka.topics import Topics as AskedTopics
 from tests.kit.world import free_port
 

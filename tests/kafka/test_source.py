@@ -15,9 +15,11 @@ from connector.core.chunks import Chunk, Partition
 from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Record, Topics
 from connector.kafka import source
+from connector.kafka.commits import Membership
 from connector.kafka.errors import AbortableError, KafkaTroubleError
+from connector.kafka.leader_epochs import NO_EPOCH
 from connector.kafka.reachability import DYNAMIC_SILENT_SECS, SILENT_SECS
-from connector.kafka.source import NO_EPOCH, SEEK_RETRY_SECS, Membership, RebalanceHandler, Source
+from connector.kafka.source import SEEK_RETRY_SECS, RebalanceHandler, Source
 from tests.kit.patience import PATIENCE_SECS, tell
 
 PARTITION = Partition("events", 3)

@@ -17,8 +17,10 @@ from connector.core.chunks import Partition
 from connector.core.progress import Progress, Range, RangeSet, encode
 from connector.demo.finding import BrokerHandle
 from connector.demo.topics import Record, Topics
+from connector.kafka.commits import Committed
 from connector.kafka.errors import RetriableError
-from connector.kafka.source import NO_EPOCH, Committed, RebalanceHandler, Source
+from connector.kafka.leader_epochs import NO_EPOCH
+from connector.kafka.source import RebalanceHandler, Source
 from connector.stream.beginning import Beginning, Beginnings, BeginOptions, _of_the_next
 from connector.stream.holds import Decision
 from connector.stream.identities import Identities

@@ -20,8 +20,9 @@ from connector.core.progress import Progress, RangeSet, decode, encode
 from connector.core.results import Finished
 from connector.core.storm import StormGuard, StormPolicy
 from connector.core.verdicts import QUEUED, Verdict, Verdicts
+from connector.kafka.commits import Committed
 from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError, RetriableError
-from connector.kafka.source import Committed, Read, Source
+from connector.kafka.source import Read, Source
 from connector.kafka.topics import IdsAsked
 from connector.shaping.decoded import FormatAwayError
 from connector.shaping.shaped import Shaped

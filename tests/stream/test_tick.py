@@ -23,9 +23,10 @@ from connector.core.progress import Progress, RangeSet, decode, runs
 from connector.core.records import ResultEncoder
 from connector.core.results import Finished
 from connector.core.verdicts import QUEUED, SKIPPED, Verdict, Verdicts
+from connector.kafka.commits import Committed
 from connector.kafka.errors import AbortableError, FatalError, KafkaTroubleError, RetriableError
 from connector.kafka.publisher import Offsets, Publisher
-from connector.kafka.source import Committed, Source
+from connector.kafka.source import Source
 from connector.kafka.targets import Outputs
 from connector.stream.tick import REFUSED_IN_A_ROW, Ticker, TickOptions
 from tests.kit.patience import PATIENCE_SECS
