@@ -92,7 +92,7 @@ class _Later:
 
 
 class _Outcomes:
-    """What outcomes say about partitions without a commit; read at most once for all that start together.
+    """What outcomes say about partitions without a commit; read once for all that start together, even if it fails.
 
     Raises `KafkaTroubleError`.
     """
@@ -105,9 +105,18 @@ class _Outcomes:
         self._options = options
 
     @cached_property
+    def _answer(self) -> Mapping[Partition, int] | KafkaTroubleError:
+        try:
+            return self._last_settled()
+        except KafkaTroubleError as error:
+            return error
+
+    @property
     def last(self) -> Mapping[Partition, int]:
         """The highest offset of each partition that occurs in the last outcomes."""
-        return self._last_settled()
+        if isinstance(self._answer, KafkaTroubleError):
+            raise self._answer
+        return self._answer
 
     @cached_property
     def forgotten(self) -> Partition | None:

@@ -293,6 +293,21 @@ def test_a_stop_ends_a_scan_of_outcomes(asking: "Asking") -> None:
     assert (list(asking.beginnings.found), asking.failed, asking.state.kafka_trouble) == ([], [], None)
 
 
+def test_a_scan_of_outcomes_that_fails_is_not_repeated_for_each_partition(asking: "Asking") -> None:
+    """It takes up to a minute, and other partitions wait behind those that have no commit."""
+    partitions = [Partition("alpha", number) for number in range(3)]
+    asking.epochs = dict.fromkeys(partitions, 1)
+    asking.stand[partitions[2]] = Committed(60, encode(Progress(60, 1)))
+    scan = asking.beginnings._last_settled = Mock(side_effect=RetriableError("nothing came"))
+
+    found = asking.look_up(*partitions)
+
+    assert [there.partition.number for there in found] == [2]
+    assert scan.call_count == 1
+    asking.look_up(*partitions[:2])
+    assert scan.call_count == 2, "it is tried again with them"
+
+
 class Asking:
     """Partitions with records 50 to 99, and what is found about where they start; tests set what is committed."""
 
