@@ -114,7 +114,7 @@ class Reader:
         self._drain_by: float | None = None
         self._drained = threading.Event()
         self._close = threading.Event()
-        self._measured_at = float("-inf")
+        self._stock_taken_at = float("-inf")
         self._missed: dict[Partition, tuple[int, int]] = {}
         """For each partition the commit after which records were missing, and how many of them are counted."""
         self._decisions: deque[dict[Partition, Decision]] = deque()
@@ -233,7 +233,7 @@ class Reader:
         self._reload_drained()
         self._preparer.take_kept()
         self._pause_held(source)
-        self._measure_lag(source)
+        self._take_stock(source)
         self.troubles.check()
         at = now()
         with self._state.changed:
@@ -368,15 +368,12 @@ class Reader:
         source.renew()
         source.subscribe(self._options.begin.topics)
 
-    def _measure_lag(self, source: Source) -> None:
-        if now() - self._measured_at < 1:
+    def _take_stock(self, source: Source) -> None:
+        """Once a second, note whether we are in the group, how far the partitions have come and what is unread."""
+        if now() - self._stock_taken_at < 1:
             return
-        self._measured_at = now()
-        generation = source.generation
-        if generation > self._generation:
-            self.in_group = True  # with KIP-848, a member without partitions gets no assignment callback
-        if self.in_group:
-            self._generation = generation
+        self._stock_taken_at = now()
+        self._notice_group(source.generation)
         with self._state.lock:
             states = {p: (s.base, s.next_read) for p, s in self._state.flow.partitions.items()}
         passed = source.passed(list(states)) if states else {}
@@ -394,6 +391,12 @@ class Reader:
         known = [position.lag for position in positions.values() if position.lag is not None]
         has_none = self.in_group and not self._assigned
         self.lag = sum(known) if known or has_none else None
+
+    def _notice_group(self, generation: int) -> None:
+        """Note that we have joined our group: with KIP-848 a member without partitions gets no assignment callback."""
+        self.in_group |= generation > self._generation
+        if self.in_group:
+            self._generation = generation
 
     def _pass_over(self, partition: Partition, offset: int) -> None:
         """Commit that nothing readable is left below an offset."""

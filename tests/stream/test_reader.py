@@ -856,14 +856,14 @@ def test_a_partition_that_ends_with_what_can_not_be_read_is_committed_to_its_end
     """Retention removes the marker of the last transaction as well, which is not an unread record."""
     reading.begin_by_hand(PARTITION)
     reading.source.passed.return_value = {PARTITION: OFFSET + 3}
-    reading.reader._measured_at = float("-inf")
+    reading.reader._stock_taken_at = float("-inf")
 
     reading.reader._turn(reading.source)
 
     reading.commit()
     assert (reading.stand[PARTITION][0], reading.state.counts.passed_over) == (OFFSET + 3, 3)
     reading.source.passed.return_value = {PARTITION: OFFSET + 5}
-    reading.reader._measured_at = float("-inf")
+    reading.reader._stock_taken_at = float("-inf")
     reading.reader._turn(reading.source)
     reading.commit()
     assert (reading.stand[PARTITION][0], reading.state.counts.passed_over) == (OFFSET + 5, 5)
@@ -878,7 +878,7 @@ def test_a_partition_that_has_not_begun_is_not_passed_over(reading: Reading) -> 
 
     deadline = time.monotonic() + PATIENCE_SECS
     while reading.reader._assigned[PARTITION].begin_at is None and time.monotonic() < deadline:
-        reading.reader._measured_at = float("-inf")
+        reading.reader._stock_taken_at = float("-inf")
         reading.reader._turn(reading.source)
 
     assert reading.reader._assigned[PARTITION].begin_at is not None
@@ -915,7 +915,7 @@ def test_partitions_that_begin_together_have_all_of_their_share_of_a_pace_at_onc
     reading.source.all_partitions.return_value = _some(60)
     reading.preparer._operation = Operation("send", Rules(list_number="+18005551234", keep_lists=True))
     pacer = reading.state.admission.pacer = Pacer(Pace(60), max_lot=10)
-    reading.reader._measured_at = time.monotonic() + 30
+    reading.reader._stock_taken_at = time.monotonic() + 30
     reading.begin_by_hand(*partitions)
 
     epoch, at = reading.reader._assigned[PARTITION].epoch, time.monotonic()
@@ -949,16 +949,16 @@ def test_bad_records_of_a_backlog_are_no_storm_where_most_are_well(reading: Read
 def test_a_worker_without_partitions_has_no_lag_and_one_whose_ends_are_unknown_does_not_know(reading: Reading) -> None:
     """A supervisor adds up the lags of its workers; a sum with an unknown part is unknown."""
     reading.reader._source, reading.reader._ticker = reading.source, reading.ticker
-    reading.reader._measure_lag(reading.source)
+    reading.reader._take_stock(reading.source)
     unassigned = reading.reader.lag
     reading.reader.assigned([])
-    reading.reader._measured_at = float("-inf")
-    reading.reader._measure_lag(reading.source)
+    reading.reader._stock_taken_at = float("-inf")
+    reading.reader._take_stock(reading.source)
     without = reading.reader.lag
     reading.source.known_end.return_value = None
     reading.begin_by_hand(PARTITION)
-    reading.reader._measured_at = float("-inf")
-    reading.reader._measure_lag(reading.source)
+    reading.reader._stock_taken_at = float("-inf")
+    reading.reader._take_stock(reading.source)
 
     assert (unassigned, without, reading.reader.lag) == (None, 0, None)
 
@@ -975,8 +975,8 @@ def test_a_worker_whose_partitions_were_lost_does_not_know_its_lag_until_it_is_i
             reading.reader.assigned([])
         else:
             reading.reader.lost([PARTITION])
-        reading.reader._measured_at = float("-inf")
-        reading.reader._measure_lag(reading.source)
+        reading.reader._stock_taken_at = float("-inf")
+        reading.reader._take_stock(reading.source)
         seen.append((reading.reader.in_group, reading.reader.lag))
 
     assert seen == [(False, None), (True, 0)]
@@ -991,8 +991,8 @@ def test_a_member_that_is_told_of_no_assignment_is_in_its_group_by_its_generatio
             reading.reader.lost([])
         else:
             reading.source.generation = generation
-            reading.reader._measured_at = float("-inf")
-            reading.reader._measure_lag(reading.source)
+            reading.reader._stock_taken_at = float("-inf")
+            reading.reader._take_stock(reading.source)
         seen.append(reading.reader.in_group)
 
     assert seen == [False, False, True, False, False, True]
@@ -1436,8 +1436,8 @@ def test_paces_get_the_number_of_records_still_to_be_read(reading: Reading) -> N
     told = []
     for end in (100, 100, 80, 60, None):
         reading.source.known_end.return_value = end
-        reading.reader._measured_at = float("-inf")
-        reading.reader._measure_lag(reading.source)
+        reading.reader._stock_taken_at = float("-inf")
+        reading.reader._take_stock(reading.source)
         told.append((pacer.unread, reading.reader.lag))
         reading.reader._take(chunk_of(reading.reader._assigned[PARTITION].epoch, *range(OFFSET, OFFSET + 20)), 100.0)
 
