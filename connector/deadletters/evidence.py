@@ -6,11 +6,16 @@ whose number occurs once among those in doubt; if it occurs twice, nobody knows 
 may have several dead letters, if it was sent again and is in doubt again: evidence for one of them is evidence for the
 record. If the number of any record is unknown, because no event can be shaped from it now, no number is known to occur
 only once.
+
+A record is sent again only if no event can be about it. After a crash no header tells when a record was posted: its
+dead letter is written by the next owner of the partition, or at the end of a hold, days later perhaps. So no event is
+too old to be about such a record, unless the operator says how long before its dead letter it was posted at most.
 """
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any, Final, Literal
 
 from connector.deadletters.addresses import Address, AddressBook
@@ -19,6 +24,9 @@ from connector.trackly.operations import E164
 
 SAME_CRASH_MS: Final = 60_000
 """Records of one stream that became dead letters closer together than this are attributed to the same crash."""
+
+NEAR_MS: Final = 900_000
+"""How much older than its dead letter an event may be to settle a record that was posted nobody knows when."""
 
 Finding = Literal["accepted", "redrive", "still_in_doubt"]
 
@@ -129,12 +137,19 @@ def without(groups: Iterable[Group], gone: Collection[Position], findings: Mappi
     return left
 
 
-def split(groups: Iterable[Group], events: Iterable[Event], *, window_ms: int) -> dict[str, Finding]:
+def split(
+    groups: Iterable[Group],
+    events: Iterable[Event],
+    *,
+    window_ms: int | None = None,
+    complete_from_ms: int | None = None,
+) -> dict[str, Finding]:
     """Return what becomes of each dead letter, by position.
 
-    An event with a time counts if it is not older than the request. If no header says when that was, or there was an
-    earlier request, it counts if it is no more than `window_ms` older than the dead letter. One that is older by less
-    than clocks differ may be about the request or about an earlier one, so the record stays in doubt.
+    An event with a time settles a record if it is not older than the request. If no header says when that was, or there
+    was an earlier request, it settles it if it is no more than `window_ms` older than the dead letter, or `NEAR_MS` if
+    none is given. A record that an older event may be about stays in doubt: see `earliest_ms`. So does one that none is
+    about, if it may have been posted before `complete_from_ms`: earlier events have been removed.
     """
     known: dict[str, list[Event]] = {}
     for event in events:
@@ -142,18 +157,21 @@ def split(groups: Iterable[Group], events: Iterable[Event], *, window_ms: int) -
     listed = list(groups)
     records: dict[str | None, set[_Record]] = {}
     named: set[_Record] = set()
-    maybe_named: set[_Record] = set()
+    unsure: set[_Record] = set()
     for group in listed:
         for letter, address in group.letters:
             record = group.stream, letter.origin
             records.setdefault(address.number, set()).add(record)
-            ages = [
-                _age_ms(event, letter, window_ms)
-                for event in known.get(address.number or "", ())
-                if _is_of(event, address)
-            ]
-            if ages and min(ages) <= CLOCKS_MS:
-                (named if min(ages) <= 0 else maybe_named).add(record)
+            sure_ms, earliest = _settles_from_ms(letter, window_ms), earliest_ms(letter, window_ms)
+            if complete_from_ms is not None and earliest < complete_from_ms:
+                unsure.add(record)
+            for event in known.get(address.number or "", ()):
+                if not _is_of(event, address):
+                    continue
+                if event.at_ms is None or event.at_ms >= sure_ms:
+                    named.add(record)
+                elif event.at_ms >= earliest:
+                    unsure.add(record)
     all_known = not any(group.no_event for group in listed)
     findings: dict[str, Finding] = {}
     for group in listed:
@@ -164,7 +182,7 @@ def split(groups: Iterable[Group], events: Iterable[Event], *, window_ms: int) -
                 finding = "still_in_doubt"
             elif (group.stream, letter.origin) in named:
                 finding = "accepted" if all_known and len(records[number]) == 1 else "still_in_doubt"
-            elif (group.stream, letter.origin) in maybe_named:
+            elif (group.stream, letter.origin) in unsure:
                 finding = "still_in_doubt"
             findings[letter.position] = finding
     return findings
@@ -176,14 +194,23 @@ def posted_ms(letter: Letter) -> int | None:
     return None if is_resent else time_of(text_of(letter.facts, "trackly.sent_at"))
 
 
+def earliest_ms(letter: Letter, window_ms: int | None) -> float:
+    """Return the time before which no event can be about a record, less what clocks may differ.
+
+    That is minus infinity if nobody knows when it was posted, and no window is given.
+    """
+    posted = posted_ms(letter)
+    if posted is None:
+        return -inf if window_ms is None else letter.failed_ms - window_ms - CLOCKS_MS
+    return posted - CLOCKS_MS
+
+
+def _settles_from_ms(letter: Letter, window_ms: int | None) -> int:
+    """Return the time from which on an event settles a record."""
+    posted = posted_ms(letter)
+    return letter.failed_ms - (NEAR_MS if window_ms is None else window_ms) if posted is None else posted
+
+
 def _is_of(event: Event, address: Address) -> bool:
     """Return whether an event may be about a text of this list."""
     return event.list_number is None or address.list_number is None or event.list_number == address.list_number
-
-
-def _age_ms(event: Event, letter: Letter, window_ms: int) -> int:
-    """Return how much older an event is than the earliest time at which the record may have been posted."""
-    if event.at_ms is None:
-        return 0
-    sent_ms = posted_ms(letter)
-    return (sent_ms if sent_ms is not None else letter.failed_ms - window_ms) - event.at_ms

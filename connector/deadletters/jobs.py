@@ -1,7 +1,7 @@
 """Scans of one piece of a topic; each job can run in another process."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -14,6 +14,7 @@ from connector.deadletters.evidence import Event, event_of
 from connector.deadletters.letters import Facts, Letter, letters_of, text_of
 from connector.deadletters.selection import Criteria, Seen
 from connector.deadletters.sums import Sums
+from connector.trackly.operations import E164
 
 
 def count_matching(chunks: Iterator[Chunk], *, criteria: Criteria) -> tuple[Sums, Seen]:
@@ -77,10 +78,13 @@ def find_redriven(chunks: Iterator[Chunk]) -> Known:
     return known
 
 
-def find_events(chunks: Iterator[Chunk]) -> list[Event]:
-    """Return the platform's delivery events; other records are skipped."""
-    events = (event_of(json_of(value)) for chunk in chunks for value in chunk.values)
-    return [event for event in events if event is not None]
+def find_events(chunks: Iterator[Chunk], *, numbers: Collection[str]) -> tuple[int, list[Event]]:
+    """Return how many delivery events of the platform there are, and those for some numbers; other records are skipped.
+
+    An event whose number is none in international form may be for any of them.
+    """
+    events = [event for chunk in chunks for value in chunk.values if (event := event_of(json_of(value))) is not None]
+    return len(events), [e for e in events if e.number in numbers or not E164.fullmatch(e.number)]
 
 
 # ------------------------------------------------------------------ for the rebuilding of progress

@@ -11,10 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from itertools import chain
 from typing import Any, Final
 
-from connector.clock import now_ms
 from connector.config.kafka import KafkaSettings
 from connector.config.settings import Settings
 from connector.config.streams import StreamSettings, naming
@@ -109,7 +107,7 @@ class Rebuild:
             spans = self._forgotten(scanner)
             starts = {partition: self._start(scanner, partition, span) for partition, span in spans.items()}
             results_in = {topic: self._ends(scanner, topic) for topic in topics}
-            cut_ms = _cut_ms(scanner, results_in)
+            cut_ms = scanner.cut_ms({p: span for ends in results_in.values() for p, span in ends.items()})
             wanted = Wanted(
                 stream.operation,
                 frozenset({stream.name, *self._asked.formerly}),
@@ -341,16 +339,6 @@ class _Known:
     """Ranges with results, sorted."""
     between: list[Range]
     """Ranges between them that hold records without a result."""
-
-
-def _cut_ms(scanner: Scanner, results_in: Mapping[str, Spans]) -> int | None:
-    """Return the time since which all results exist, None if none was ever removed."""
-    times = []
-    for partition, (low, high) in chain.from_iterable(ends.items() for ends in results_in.values()):
-        if low > 0:
-            first_ms = scanner.first_ms(partition, (low, high)) if low < high else None
-            times.append(now_ms() if first_ms is None else first_ms)
-    return max(times, default=None)
 
 
 def _refuse_cut(known: _Known, complete: int, cut_ms: int) -> None:

@@ -21,6 +21,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from connector.clock import now_ms
 from connector.config.kafka import KafkaSettings
 from connector.core.chunks import Chunk, Partition
 from connector.core.progress import Range
@@ -128,6 +129,15 @@ class Scanner:
         ends = self.ends(topic)
         starts = self._offsets_at(list(ends), since_ms)
         return any(low > 0 and (low == high or starts.get(p, low) <= low) for p, (low, high) in ends.items())
+
+    def cut_ms(self, ends: Mapping[Partition, Range]) -> int | None:
+        """Return the time since which all records of topics with these ends exist, None if none was ever removed."""
+        times = []
+        for partition, (low, high) in ends.items():
+            if low > 0:
+                first_ms = self.first_ms(partition, (low, high)) if low < high else None
+                times.append(now_ms() if first_ms is None else first_ms)
+        return max(times, default=None)
 
     def offset_at(self, partition: Partition, time_ms: int) -> int:
         """Return the first offset with a timestamp at or after a time; beyond all offsets if there is none."""

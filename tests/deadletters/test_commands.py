@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from confluent_kafka import Message, TopicPartition
@@ -18,6 +19,7 @@ from confluent_kafka.admin import AdminClient
 from connector.app.loading import load
 from connector.cli.dead_letters import choosing, redriving
 from connector.cli.progress import worked
+from connector.clock import now_ms
 from connector.deadletters.deciding import Rules
 from connector.deadletters.running import spans_of
 from connector.deadletters.selection import Criteria
@@ -647,23 +649,77 @@ def test_events_of_the_platform_are_evidence_as_well(desk: Desk) -> None:
     assert (told["would_accept"], told["would_redrive"]) == (1, 1)
 
 
-def test_where_no_header_tells_of_the_post_the_window_of_events_is_named(desk: Desk) -> None:
-    """A hold may have lasted for days before its dead letters were written: then all events would be too old."""
-    headers = headers_of("in_doubt", stream=desk.names[0], topic="src", offset=0)
-    untimed = [header for header in headers if header[0] != "trackly.sent_at"]
-    value = b'{"to":"+15550000000","body":"Hello"}'
-    desk.put([Record(value, None, untimed), record(1, "in_doubt", stream=desk.names[0], topic="src")])
+def untimed(number: int, desk: Desk) -> Record:
+    """Return a dead letter as after a crash: no header tells when its record was posted."""
+    headers = headers_of("in_doubt", stream=desk.names[0], topic="src", offset=number, now_ms=now_ms())
+    gone = {"trackly.sent_at", "trackly.attempts", "trackly.batch_id", "trackly.index"}
+    value = b'{"to":"+1555%07d","body":"Hello"}' % number
+    return Record(value, None, [header for header in headers if header[0] not in gone])
+
+
+def event_for(number: int, *, age_secs: float | None = None) -> Record:
+    """Return a delivery event of the platform."""
+    at = {} if age_secs is None else {"timestamp": (datetime.now(UTC) - timedelta(seconds=age_secs)).isoformat()}
+    return Record(json.dumps({"event": "delivery", "to": f"+1555{number:07d}", **at}).encode())
+
+
+def test_where_nothing_tells_of_the_post_only_what_no_event_may_be_about_is_sent_again(desk: Desk) -> None:
+    """A hold may have lasted for days before its dead letters were written."""
+    desk.put(
+        [untimed(0, desk), untimed(1, desk), untimed(2, desk), record(3, "in_doubt", stream=desk.names[0], topic="src")]
+    )
     events = desk.topics.create("events")
-    desk.topics.produce(events, [Record(b'{"event": "delivery", "to": "+15550000001"}')])
+    desk.topics.produce(events, [event_for(0, age_secs=2 * 86_400), event_for(1)])
+    evidence = ("in-doubt", "--evidence-topic", events, "--dry-run")
 
-    told = desk.run("in-doubt", "--evidence-topic", events, "--window-mins", "30", "--dry-run").stderr
-    timed = desk.run(
-        "in-doubt", "--position", "src:0:1", "--evidence-topic", events, "--window-mins", "30", "--dry-run"
-    ).stderr
+    safe = desk.run(*evidence, "--json")
+    given = desk.run(*evidence, "--json", "--window-mins", "30")
+    wide = desk.run(*evidence, "--json", "--window-mins", "4320")
+    timed = desk.run(*evidence, "--position", "src:0:3").stderr
 
-    assert "of 1 of these records the time of the post is unknown" in told
-    assert "30 minutes" in told
-    assert "unknown" not in timed
+    told = [json.loads(result.stdout) for result in (safe, given, wide)]
+    assert [(one["would_accept"], one["would_redrive"], one["skipped"]) for one in told] == [
+        (1, 2, {"still_in_doubt": 1}),
+        (1, 3, {}),
+        (2, 2, {}),
+    ]
+    assert "of 3 of these records nothing tells when they were posted: an event more than 15 minutes" in safe.stderr
+    assert "--window-mins says that it was at most 30 minutes before the dead letter" in given.stderr
+    assert "nothing tells" not in timed
+
+
+def test_where_retention_has_removed_events_what_they_may_have_named_stays_in_doubt(desk: Desk) -> None:
+    desk.put([untimed(0, desk), untimed(1, desk)])
+    events = desk.topics.create("events", partitions=1)
+    desk.topics.produce(events, [event_for(0), event_for(1)])
+    evidence = ("in-doubt", "--evidence-topic", events, "--dry-run", "--json")
+    whole = desk.run(*evidence)
+    desk.topics._admin.delete_records([TopicPartition(events, 0, 1)])[TopicPartition(events, 0)].result(PATIENCE_SECS)
+
+    cut, given = desk.run(*evidence), desk.run(*evidence, "--window-mins", "0")
+
+    told = [json.loads(result.stdout) for result in (whole, cut, given)]
+    assert [(one["would_accept"], one["would_redrive"], one["skipped"]) for one in told] == [
+        (2, 0, {}),
+        (1, 0, {"still_in_doubt": 1}),
+        (1, 0, {"still_in_doubt": 1}),
+    ]
+    assert "retention has removed events" not in whole.stderr
+    assert f"retention has removed events of {events} from before 20" in cut.stderr
+    assert "2 of these records may have been posted earlier" in cut.stderr
+
+
+def test_where_events_have_numbers_of_another_form_nothing_is_sent_by_them(desk: Desk) -> None:
+    """They match no record, so that whoever got the text would get it again."""
+    desk.put([record(number, "in_doubt", stream=desk.names[0], topic="src") for number in range(2)])
+    events = desk.topics.create("events")
+    desk.topics.produce(events, [Record(b'{"event": "delivery", "to": "1 555 0000000"}'), event_for(1)])
+
+    result = desk.run("in-doubt", "--evidence-topic", events, "--yes")
+
+    assert result.exit_code == 2, result.output
+    assert "the numbers of 1 delivery events are not in E.164 format" in result.stderr
+    assert desk.redriven() == []
 
 
 def test_evidence_without_an_entry_is_refused_since_it_would_send_everything_again(desk: Desk) -> None:

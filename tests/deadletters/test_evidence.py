@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from connector.core.chunks import Headers
 from connector.deadletters.addresses import AddressBook
-from connector.deadletters.evidence import Event, event_of, groups_of, read_numbers, split
-from connector.deadletters.letters import Letter
+from connector.deadletters.evidence import NEAR_MS, Event, event_of, groups_of, read_numbers, split
+from connector.deadletters.letters import CLOCKS_MS, Letter
 from tests.deadletters.making import NOW_MS, SETTINGS, headers_of, letter
 
 
@@ -19,8 +20,18 @@ def doubted(at: int, number: str, *, batch: bool = True, timestamp_ms: int = NOW
     return letter(at=at, value=value, headers=headers, timestamp_ms=timestamp_ms)
 
 
-def findings(letters: list[Letter], events: list[Event]) -> list[str]:
-    found = split(groups_of(letters, AddressBook(SETTINGS)), events, window_ms=900_000)
+def posted_again(first: Letter, *, at: int, at_ms: int) -> Letter:
+    """Return the dead letter of a record that was sent again and is in doubt anew."""
+    (topic, number), offset = first.origin
+    places = (topic.encode(), b"%d" % number, b"%d" % offset)
+    names = ("trackly.origin.topic", "trackly.origin.partition", "trackly.origin.offset")
+    source: Headers = [*zip(names, places, strict=True), ("trackly.redrives", b"1")]
+    headers = headers_of("in_doubt", topic="sends.redrive", source=source, now_ms=at_ms)
+    return letter(at=at, value=first.value, headers=headers, timestamp_ms=at_ms)
+
+
+def findings(letters: list[Letter], events: list[Event], **told: int) -> list[str]:
+    found = split(groups_of(letters, AddressBook(SETTINGS)), events, **told)
     return [found[one.position] for one in letters]
 
 
@@ -58,9 +69,58 @@ def test_an_event_counts_by_its_time_and_list(event: Event, found: str) -> None:
 def test_where_no_header_tells_of_the_post_an_event_counts_within_a_window() -> None:
     letters = [doubted(0, "+1555", batch=False)]
 
-    assert findings(letters, [Event("+1555", None, NOW_MS - 900_000)]) == ["accepted"]
-    assert findings(letters, [Event("+1555", None, NOW_MS - 900_001)]) == ["still_in_doubt"]
-    assert findings(letters, [Event("+1555", None, NOW_MS - 960_001)]) == ["redrive"]
+    assert findings(letters, [Event("+1555", None, NOW_MS - 900_000)], window_ms=900_000) == ["accepted"]
+    assert findings(letters, [Event("+1555", None, NOW_MS - 900_001)], window_ms=900_000) == ["still_in_doubt"]
+    assert findings(letters, [Event("+1555", None, NOW_MS - 960_001)], window_ms=900_000) == ["redrive"]
+
+
+@pytest.mark.parametrize("resent", [False, True])
+@pytest.mark.parametrize(
+    ("age_ms", "found"),
+    [(0, "accepted"), (NEAR_MS, "accepted"), (NEAR_MS + 1, "still_in_doubt"), (30 * 86_400_000, "still_in_doubt")],
+)
+def test_where_nobody_says_how_long_ago_a_post_may_be_no_event_is_too_old_to_be_its_own(
+    age_ms: int, found: str, *, resent: bool
+) -> None:
+    """No worker may have run for days, or a hold have lasted for weeks, before the dead letter was written."""
+    one = doubted(0, "+1555", batch=resent)
+    headers = [*one.headers, *([("trackly.resent", b"true")] if resent else [])]
+
+    assert findings([letter(value=one.value, headers=headers)], [Event("+1555", None, NOW_MS - age_ms)]) == [found]
+
+
+def test_an_older_event_of_another_number_or_list_leaves_nothing_in_doubt() -> None:
+    events = [Event("+1556", None, NOW_MS - NEAR_MS - 1), Event("+1555", "+18005550000", NOW_MS - NEAR_MS - 1)]
+
+    assert findings([doubted(0, "+1555", batch=False)], events) == ["redrive"]
+
+
+@pytest.mark.parametrize(
+    ("batch", "told", "found"),
+    [
+        (True, {"complete_from_ms": NOW_MS - CLOCKS_MS}, "redrive"),
+        (True, {"complete_from_ms": NOW_MS - CLOCKS_MS + 1}, "still_in_doubt"),
+        (False, {"complete_from_ms": 0}, "still_in_doubt"),
+        (False, {"complete_from_ms": NOW_MS - CLOCKS_MS - 5_000, "window_ms": 5_000}, "redrive"),
+        (False, {"complete_from_ms": NOW_MS - CLOCKS_MS - 4_999, "window_ms": 5_000}, "still_in_doubt"),
+    ],
+)
+def test_what_no_event_names_is_sent_again_only_if_none_is_missing_since_it_may_have_been_posted(
+    batch: bool, told: dict[str, int], found: str
+) -> None:
+    """Retention may have removed the event that names it."""
+    one = doubted(0, "+1555", batch=batch)
+
+    assert findings([one], [], **told) == [found]
+    assert findings([one], [Event("+1555", None, NOW_MS)], **told) == ["accepted"]
+
+
+def test_a_record_is_sent_again_only_if_that_is_certain_of_each_of_its_dead_letters() -> None:
+    first, again = doubted(5, "+1555", batch=False), posted_again(doubted(5, "+1555"), at=9, at_ms=NOW_MS)
+
+    assert findings([first, again], [Event("+1555", None, NOW_MS - NEAR_MS - 1)]) == ["still_in_doubt"] * 2
+    assert findings([first, again], [], complete_from_ms=NOW_MS - 600_000) == ["still_in_doubt"] * 2
+    assert findings([again], [], complete_from_ms=NOW_MS - 600_000) == ["redrive"]
 
 
 def test_an_event_that_is_surely_of_the_request_counts_whatever_else_there_is() -> None:
@@ -84,20 +144,13 @@ def test_of_a_record_that_was_posted_again_an_event_of_the_earlier_post_counts_t
     resent = letter(value=once.value, headers=[*once.headers, ("trackly.resent", b"true")])
 
     assert findings([resent], [Event("+1555", None, NOW_MS - 60_000)]) == ["accepted"]
-    assert findings([resent], [Event("+1555", None, NOW_MS - 960_001)]) == ["redrive"]
+    assert findings([resent], [Event("+1555", None, NOW_MS - 960_001)], window_ms=900_000) == ["redrive"]
 
 
 def test_what_speaks_of_one_dead_letter_of_a_record_speaks_of_the_record() -> None:
     """It was sent again while nobody knew, and is in doubt anew: whoever got the first text is not to get a third."""
     first = doubted(5, "+1555")
-    (topic, number), offset = first.origin
-    places = (topic.encode(), b"%d" % number, b"%d" % offset)
-    names = ("trackly.origin.topic", "trackly.origin.partition", "trackly.origin.offset")
-    headers = headers_of(
-        "in_doubt", topic="sends.redrive", source=[*zip(names, places, strict=True), ("trackly.redrives", b"1")],
-        now_ms=NOW_MS + 600_000,
-    )  # fmt: skip
-    again = letter(at=9, value=first.value, headers=headers, timestamp_ms=NOW_MS + 600_000)
+    again = posted_again(first, at=9, at_ms=NOW_MS + 600_000)
 
     assert findings([first, again], [Event("+1555", None, NOW_MS + 1_000)]) == ["accepted", "accepted"]
     assert findings([first, again, doubted(6, "+1555")], [Event("+1555")]) == ["still_in_doubt"] * 3

@@ -2,6 +2,7 @@
 
 import json
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import yaml
@@ -12,19 +13,24 @@ from connector.demo.topics import Record
 from connector.simulator import Faults
 from connector.simulator.faults import RecordCode
 from tests.kit.patience import PATIENCE_SECS
-from tests.kit.world import World, merge, sends
+from tests.kit.world import DRAIN_SECS, PATIENT, Worker, World, merge, sends
 
 CREATE = {"create_topics": {"enabled": True, "replication_factor": 1}, "metadata_refresh_secs": 1}
 
 
-def redrive(world: World, settings: dict[str, Any], *options: str) -> dict[str, Any]:
-    """Send dead letters again as a user does, and return what was told."""
-    path = world.folder / "redrive.yaml"
+def run(world: World, settings: dict[str, Any], command: str, *options: str) -> dict[str, Any]:
+    """Run a command on dead letters as a user does, and return what was told."""
+    path = world.folder / "commands.yaml"
     path.write_text(yaml.safe_dump(settings))
-    result = CliRunner().invoke(app, ["dead-letters", "redrive", str(path), "--yes", "--json", *options])
+    result = CliRunner().invoke(app, ["dead-letters", command, str(path), "--yes", "--json", *options])
     assert result.exit_code == 0, result.output
     told: dict[str, Any] = json.loads(result.stdout)
     return told
+
+
+def redrive(world: World, settings: dict[str, Any], *options: str) -> dict[str, Any]:
+    """Send dead letters again as a user does, and return what was told."""
+    return run(world, settings, "redrive", *options)
 
 
 def accepted(world: World) -> dict[str, int]:
@@ -105,3 +111,44 @@ def test_a_rule_sends_again_what_failed_for_a_while_each_record_once(world: Worl
         assert f"trackly_redrive_passed_over_total{{{of}}} {count:.1f}" in metrics
     assert "Redrive rule transient (provider_error)" in second.page(f"/streams/{world.name}").text
     assert second.stop() == 0
+
+
+def _wait_posted(world: World, worker: Worker, count: int) -> None:
+    worker.wait_for(
+        lambda s: s["in_flight_records"] == count and len(accepted(world)) == 500,
+        f"posts of {count} that get no answer",
+    )
+
+
+def test_what_was_accepted_hours_before_its_dead_letter_was_written_is_not_sent_again_by_evidence(world: World) -> None:
+    """A worker is killed as it posts, and no other runs for hours: only its events tell when the platform had it."""
+    settings = world.settings(PATIENT, stream=merge(CREATE, {"delivery": {"drain_secs": DRAIN_SECS}}))
+    worker = world.start(settings)
+    for count, is_taken in ((500, True), (1_000, False)):
+        faults = {"stall": {"rate": 1}, "stall_takes_records": is_taken}
+        world.platform.set_faults(Faults.model_validate(faults))
+        world.produce(
+            Record(b'{"to":"+1555%07d","body":"text %d"}' % (number, number), b"%d" % number)
+            for number in range(count - 500, count)
+        )
+        _wait_posted(world, worker, count)
+    worker.kill()
+    world.platform.set_faults(Faults())
+    taken = set(accepted(world))
+    worker = world.start(settings)
+    worker.wait_for(lambda s: s["dead_letters"].get("in_doubt") == 1_000, "dead letters")
+    posted_at = (datetime.now(UTC) - timedelta(hours=3)).isoformat()
+    events = world.topics.create("events")
+    told = [{"event": "delivery", "to": f"+1555{int(text[5:]):07d}", "timestamp": posted_at} for text in taken]
+    world.topics.produce(events, [Record(json.dumps(event).encode()) for event in told])
+
+    at_first = run(world, settings, "in-doubt", "--evidence-topic", events)
+    worker.wait_for(lambda s: s["queued"] >= 500, "what the platform did not have")
+    then = run(world, settings, "in-doubt", "--evidence-topic", events, "--window-mins", "240")
+
+    assert len(taken) == 500
+    assert (at_first["written"], at_first["skipped"]) == ({"redrive": 500}, {"still_in_doubt": 500})
+    assert then["written"] == {"accept": 500}
+    assert run(world, settings, "in-doubt")["groups"] == []
+    assert accepted(world) == {f"text {number}": 1 for number in range(1_000)}
+    assert worker.stop() == 0

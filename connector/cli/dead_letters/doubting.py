@@ -4,6 +4,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -18,11 +20,25 @@ from connector.cli.errors import CommandError, why_unread
 from connector.cli.printing import console, plain, table
 from connector.deadletters.addresses import AddressBook
 from connector.deadletters.deciding import WHY, Rules
-from connector.deadletters.evidence import Event, Finding, Group, groups_of, posted_ms, read_numbers, split, without
+from connector.deadletters.evidence import (
+    NEAR_MS,
+    Event,
+    Finding,
+    Group,
+    earliest_ms,
+    groups_of,
+    posted_ms,
+    read_numbers,
+    split,
+    without,
+)
 from connector.deadletters.jobs import find_events
 from connector.deadletters.letters import IN_DOUBT, told_time
-from connector.deadletters.running import find, spans_of
+from connector.deadletters.running import find
 from connector.deadletters.settling import Settled, settled
+from connector.deadletters.working import CLIENT_ID
+from connector.kafka.scanning import scanning
+from connector.trackly.operations import E164
 
 _MOST_MINS: Final = 525_600
 """A year."""
@@ -36,9 +52,20 @@ TRUST: Final = (
 )
 
 UNKNOWN_TIMES: Final = (
-    "of {count:,} of these records the time of the post is unknown: for them an event counts if it is at most "
-    "{mins:g} minutes older than the dead letter. If no worker ran for longer before that, or a hold lasted longer, "
-    "what was accepted would be sent again: set --window-mins to more"
+    "of {count:,} of these records nothing tells when they were posted: an event more than {mins:g} minutes older than "
+    "the dead letter leaves them in doubt. If you know for how long at most no worker ran, or a hold lasted, give more "
+    "than that with --window-mins: older events are not about them then"
+)
+
+GIVEN_TIMES: Final = (
+    "of {count:,} of these records nothing tells when they were posted; --window-mins says that it was at most "
+    "{mins:g} minutes before the dead letter. If no worker ran for longer, or a hold lasted longer, what was accepted "
+    "is sent again"
+)
+
+CUT: Final = (
+    "retention has removed events of {topic} from before {since}: {count:,} of these records may have been posted "
+    "earlier, and stay in doubt unless an event names them"
 )
 
 UNKNOWN_NUMBERS: Final = (
@@ -62,14 +89,16 @@ def in_doubt(
         typer.Option(help="Topic of the platform's delivery events (webhooks), as JSON.", show_default=False),
     ] = None,
     window_mins: Annotated[
-        float,
+        float | None,
         typer.Option(
             min=0,
             max=_MOST_MINS,
             callback=finite,
-            help="How old events may be, before the dead letter, if no header has the time of the post.",
+            help="How long before its dead letter a record was posted at most, if no header has the time of the post; "
+            "without it, what cannot be decided stays in doubt.",
+            show_default=False,
         ),
-    ] = 15,
+    ] = None,
     dry_run: DryRun = False,
     name: Name = None,
     yes: Yes = False,
@@ -102,12 +131,13 @@ def in_doubt(
         return
     findings: dict[str, Finding] = {}
     with_evidence = evidence is not None or evidence_topic is not None
+    window_ms = None if window_mins is None else int(window_mins * 60_000)
+    cut_ms: int | None = None
     if with_evidence:
-        window_ms = int(window_mins * 60_000)
         if evidence_topic is not None:
-            since_ms = min(group.first_ms for group in groups) - window_ms
-            numbers = numbers + _events(chosen, evidence_topic, since_ms, quiet=as_json)
-        findings = split(groups, numbers, window_ms=window_ms)
+            events, cut_ms = _events(chosen, evidence_topic, groups, window_ms, quiet=as_json)
+            numbers = numbers + events
+        findings = split(groups, numbers, window_ms=window_ms, complete_from_ms=cut_ms)
     rules = Rules(chosen.settings.streams_by_name, include_in_doubt=True)
     since = settled(chosen.settings, work, spans, chosen.criteria, rules)
     groups = without(groups, since.by_place, findings)
@@ -125,9 +155,13 @@ def in_doubt(
         return
     chosen.tell_no_event(addresses.no_event, so=UNKNOWN_NUMBERS)
     typer.echo(TRUST, err=True)
-    untimed = sum(posted_ms(letter) is None for group in groups for letter, _ in group.letters)
-    if evidence_topic is not None and untimed:
-        typer.echo(UNKNOWN_TIMES.format(count=untimed, mins=window_mins), err=True)
+    left = [letter for group in groups for letter, _ in group.letters]
+    if evidence_topic is not None and (untimed := sum(posted_ms(letter) is None for letter in left)):
+        warning = UNKNOWN_TIMES if window_mins is None else GIVEN_TIMES
+        mins = NEAR_MS / 60_000 if window_mins is None else window_mins
+        typer.echo(warning.format(count=untimed, mins=mins), err=True)
+    if cut_ms is not None and (earlier := sum(earliest_ms(letter, window_ms) < cut_ms for letter in left)):
+        typer.echo(CUT.format(topic=evidence_topic, since=told_time(cut_ms), count=earlier), err=True)
     spelled = {"evidence": _digest(numbers), "window": window_mins}
     Run(
         chosen,
@@ -149,16 +183,34 @@ def _numbers(path: Path) -> list[Event]:
     except (OSError, ValueError) as error:
         way_out = "use a text file with one number in E.164 format per line"
         raise CommandError(f"--evidence cannot be used: {path}: {why_unread(error)}", way_out=way_out) from error
-    _refuse_none(found, f"{path} holds no number")
+    _refuse_none(len(found), f"{path} holds no number")
     return found
 
 
-def _events(chosen: Chosen, topic: str, since_ms: int, *, quiet: bool) -> list[Event]:
-    """Return the evidence in a topic, from a time on."""
-    spans = spans_of(chosen.settings, [topic], since_ms=since_ms)
-    found = [event for part in chosen.work(quiet=quiet)(spans, find_events, f"reading {topic}") for event in part]
-    _refuse_none(found, f"topic {topic} holds no delivery event from {told_time(since_ms) or 'then'} on")
-    return found
+def _events(
+    chosen: Chosen, topic: str, groups: Sequence[Group], window_ms: int | None, *, quiet: bool
+) -> tuple[list[Event], int | None]:
+    """Return the evidence in a topic for some groups, and the time since which it is complete, if any was removed."""
+    members = [member for group in groups for member in group.letters]
+    since_ms = min(earliest_ms(letter, window_ms) for letter, _ in members)
+    from_ms = None if since_ms == -inf else int(since_ms)
+    with scanning(chosen.settings.kafka, client_id=CLIENT_ID, group=CLIENT_ID) as scanner:
+        scanner.require(topic)
+        spans, cut_ms = scanner.spans(topic, since_ms=from_ms), scanner.cut_ms(scanner.ends(topic))
+    count, events = 0, list[Event]()
+    job = partial(find_events, numbers=frozenset(address.number for _, address in members if address.number))
+    for there, found in chosen.work(quiet=quiet)(spans, job, f"reading {topic}"):
+        count += there
+        events += found
+    since = "" if from_ms is None else f" from {told_time(from_ms) or 'then'} on"
+    _refuse_none(count, f"topic {topic} holds no delivery event{since}")
+    if unreadable := sum(E164.fullmatch(event.number) is None for event in events):
+        raise CommandError(
+            f"topic {topic} cannot be used: the numbers of {unreadable:,} delivery events are not in E.164 format, so "
+            "they may be about any record",
+            way_out="correct them in another topic, or write all numbers to a file: --evidence FILE",
+        )
+    return events, cut_ms
 
 
 def _digest(events: Iterable[Event]) -> str:
@@ -167,12 +219,12 @@ def _digest(events: Iterable[Event]) -> str:
     return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 
-def _refuse_none(events: list[Event], what: str) -> None:
+def _refuse_none(count: int, what: str) -> None:
     """Raise `CommandError` for evidence without entries.
 
     It would mean to send everything again; but an empty file, or the wrong topic, looks the same.
     """
-    if not events:
+    if not count:
         way_out = (
             "use complete evidence; if you are certain that nobody got a text, "
             "dead-letters redrive --reason in_doubt --include in_doubt sends all of them again"
