@@ -175,7 +175,7 @@ def endings() -> tuple[Ending, ...]:
         Ending(
             "topics do not exist and may not be created",
             ExitCode.BAD_SETTINGS,
-            "run the commands above, or set create_topics.enabled: true",
+            "run the commands above",
             lambda error: isinstance(error, TopicsMissingError),
         ),
         Ending(

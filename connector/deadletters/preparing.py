@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 from connector.config.settings import Settings
-from connector.config.streams import CreateTopicsSettings, StreamSettings
+from connector.config.streams import StreamSettings
 from connector.core.chunks import Partition
 from connector.core.progress import ForeignMetadataError
 from connector.deadletters.deciding import Automatic, Plan, Rules, Survey
@@ -104,14 +104,14 @@ def ensure(
     topics = topics_of(settings)
     facts = topics.facts(targets)
     missing = {name: targets[name] for name, there in facts.items() if there is None}
-    creation = {name: stream.create_topics if stream else CreateTopicsSettings() for name, stream in missing.items()}
+    creation = {name: None if stream is None else stream.create_topics for name, stream in missing.items()}
     sizes = _sizes(topics, missing, read)
-    forbidden = [name for name in missing if not creation[name].enabled]
+    forbidden = [name for name, there in creation.items() if there is None or not there.enabled]
     makeable = [[name] for name in missing] if create else []
     for names in [forbidden] if forbidden else makeable:
         topics.make(
             names,
-            creation[names[0]],
+            None if any(creation[name] is None for name in names) else creation[names[0]],
             partitions=max(sizes[name] for name in names),
             bootstrap_servers=settings.kafka.bootstrap_servers,
         )

@@ -268,17 +268,17 @@ class Topics:
                 raise
 
     def make(
-        self, missing: Sequence[str], create: CreateTopicsSettings, *, partitions: int, bootstrap_servers: str
+        self, missing: Sequence[str], create: CreateTopicsSettings | None, *, partitions: int, bootstrap_servers: str
     ) -> None:
-        """Create missing topics, if allowed; raises `TopicsMissingError` if not."""
-        if missing and not create.enabled:
+        """Create missing topics; raises `TopicsMissingError` if that is not allowed. `create`: None for no stream's."""
+        if create is None or not create.enabled:
             commands = self.creation_commands(
-                missing, create, partitions=partitions, bootstrap_servers=bootstrap_servers
+                missing, create or CreateTopicsSettings(), partitions=partitions, bootstrap_servers=bootstrap_servers
             )
-            told = "".join(f"  {command}\n" for command in commands)
+            told = "\n".join(f"  {command}" for command in commands)
+            otherwise = "" if create is None else "\nor set `create_topics.enabled: true` for the stream."
             raise TopicsMissingError(
-                f"these topics do not exist: {', '.join(missing)}. Create them:\n{told}"
-                "or set `create_topics.enabled: true` for the stream."
+                f"these topics do not exist: {', '.join(missing)}. Create them:\n{told}{otherwise}"
             )
         for name in missing:
             self.create(name, create, partitions=partitions)

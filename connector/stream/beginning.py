@@ -305,7 +305,8 @@ class Beginnings:
         except ForeignMetadataError as error:
             if not choice.discard_metadata:
                 reset = self._reset(partition, "--to-current")
-                detail = f"{error}; to start at the committed offset: resume, or {reset}"
+                way_out = f"resume with --foreign-metadata discard, or {reset}"
+                detail = f"{error}; to start at the committed offset: {way_out}"
                 return replace(found, hold=("foreign_metadata", detail))
             progress = Progress(committed.offset)
         if not progress.birth:

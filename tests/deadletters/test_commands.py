@@ -709,6 +709,27 @@ def test_where_retention_has_removed_events_what_they_may_have_named_stays_in_do
     assert "2 of these records may have been posted earlier" in cut.stderr
 
 
+def test_a_list_says_that_there_are_more_only_if_there_are(shared_desk: Desk) -> None:
+    some, all_there = shared_desk.run("list", "--limit", "1"), shared_desk.run("list", "--limit", "2")
+
+    assert (len(some.stdout.splitlines()), len(all_there.stdout.splitlines())) == (3, 4), some.stdout
+    assert "The first 1; --limit shows more, and stats counts all." in some.stderr
+    assert all_there.stderr == ""
+
+
+@pytest.mark.parametrize("command", [("park",), ("redrive", "--to", "nobodys.topic")], ids=["park", "redrive"])
+def test_a_missing_topic_of_no_stream_is_created_by_hand_and_no_setting(desk: Desk, command: tuple[str, ...]) -> None:
+    foreign = desk.topics.create("foreign")
+    desk.topics.produce(foreign, [Record(b"{}", None, connect_headers())])
+    missing = f"{foreign}.parking" if command == ("park",) else "nobodys.topic"
+
+    result = desk.run(*command, "--topic", foreign, "--yes")
+
+    assert result.exit_code == 2, result.output
+    assert f"these topics do not exist: {missing}. Create them:\n  kafka-topics.sh" in result.stderr
+    assert "create_topics" not in result.stderr
+
+
 def test_where_events_have_numbers_of_another_form_nothing_is_sent_by_them(desk: Desk) -> None:
     """They match no record, so that whoever got the text would get it again."""
     desk.put([record(number, "in_doubt", stream=desk.names[0], topic="src") for number in range(2)])

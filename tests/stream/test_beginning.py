@@ -394,6 +394,7 @@ def test_foreign_metadata_is_reported_with_the_command_that_resets_it(asking: As
     [found] = asking.look_up()
 
     assert found.hold is not None
+    assert "resume with --foreign-metadata discard, or stop the connector" in found.hold[1]
     assert "--group g --reset-offsets --to-current --execute --topic alpha:1" in found.hold[1]
 
 

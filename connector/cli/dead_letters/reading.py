@@ -69,7 +69,8 @@ def list_letters(
 
     Exit code 1: there are dead letters, but the filters select none of them.
     """
-    found, seen = find(chosen.work(quiet=as_json), chosen.spans(), chosen.criteria, limit)
+    found, seen = find(chosen.work(quiet=as_json), chosen.spans(), chosen.criteria, limit + 1)
+    found, has_more = found[:limit], len(found) > limit
     if not found:
         chosen.refuse_unknown_reasons(seen.reasons)
     chosen.tell_unjudged(seen)
@@ -80,7 +81,7 @@ def list_letters(
             typer.echo(json_text(shown(letter, reveal=reveal)))
     else:
         print_letters(found, reveal=reveal)
-        if len(found) >= limit:
+        if has_more:
             typer.echo(f"The first {limit}; --limit shows more, and stats counts all.", err=True)
 
 
