@@ -9,6 +9,8 @@ opens it again. If no record is left to let through, the probe alone closes it.
 from dataclasses import dataclass
 from typing import Literal
 
+from connector.core.chunks import Partition
+
 State = Literal["closed", "open", "half_open"]
 
 HEALTHY_SHARE = 0.5
@@ -65,8 +67,8 @@ class Gate:
         """A hold that a probe ends, replaced for now by a hold of the operator."""
         self._failing: set[int] = set()
         """Families that failed since a batch last passed."""
-        self._gave_up = False
-        """Whether a record was given up since then."""
+        self._given_up: set[tuple[Partition, int] | None] = set()
+        """Where records that were given up since then first failed; None for several."""
         self._passed_at = float("-inf")
         self._probed_at = float("-inf")
 
@@ -76,7 +78,7 @@ class Gate:
         self._passed_at = now
         self._in_a_row = self._throttled_in_a_row = 0
         self._failing.clear()
-        self._gave_up = False
+        self._given_up.clear()
         self._replaced_hold = None
         reopened = self.hold is not None and self.hold.ends == "probe"
         if reopened:
@@ -124,9 +126,13 @@ class Gate:
         """Note that a batch was rejected for its own records."""
         self._note(family, passed=False, now=now, suspect=suspect)
 
-    def gave_up(self) -> None:
-        """Note that a record was given up as the only one that fails; the same cannot be assumed of the next one."""
-        self._gave_up = True
+    def gave_up(self, family: int, record: tuple[Partition, int] | None) -> None:
+        """Note that a record was given up as the only one that fails; the same cannot be assumed of the next one.
+
+        `record` is where it first failed, None for several records.
+        """
+        self._failing.discard(family)
+        self._given_up.add(record)
 
     def stop(self, reason: str, *, now: float, detail: str) -> bool:
         """Hold until the operator resumes; return whether the reason is new."""
@@ -178,16 +184,18 @@ class Gate:
             self.state, self.hold, self._in_a_row = "closed", None, 0
         return closes
 
-    def others_pass(self, family: int, *, since: float) -> bool:
+    def others_pass(self, family: int, *, since: float, record: tuple[Partition, int] | None = None) -> bool:
         """Return whether the platform has worked for others since `since`, so that a failure is this family's own.
 
         If no other batch passed since then, a successful probe counts instead, but only while this family alone fails
-        and no record was given up: in an outage that the probe does not detect, records must not be given up one after
-        another.
+        and no other record was given up: in an outage that the probe does not detect, records must not be given up one
+        after another. The same `record` may be, each time that it is sent again.
         """
         if self._passed_at >= since:
             return self.other_batches_pass(family, since=since)
-        return self._probed_at >= since and self._failing <= {family} and not self._gave_up
+        if self._probed_at < since or not self._failing <= {family}:
+            return False
+        return not self._given_up or (record is not None and self._given_up == {record})
 
     def other_batches_pass(self, family: int, *, since: float) -> bool:
         """Return whether a batch passed since `since` and most other families with an answer since then are healthy.

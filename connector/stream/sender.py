@@ -9,7 +9,8 @@ from typing import Any
 from connector.clock import awake, now, now_ms
 from connector.config.streams import InDoubt
 from connector.core.batching import Batch
-from connector.core.chunks import Chunk
+from connector.core.chunks import Chunk, Partition
+from connector.core.records import origin_of
 from connector.core.results import Finished
 from connector.core.retrying import (
     PARTS_WHEN_COSTLY,
@@ -341,8 +342,10 @@ class Sender:
         first = since if batch.first_failed_at is None else batch.first_failed_at
         last = since if batch.last_failed_at is None else batch.last_failed_at
         batch.first_failed_at, batch.last_failed_at = first, at
-        passed = gate.others_pass(batch.family, since=first)
-        return Others(passed, gate.others_pass(batch.family, since=last), overtook=overdue_secs > 0 and passed)
+        record = _only_record(batch)
+        passed = gate.others_pass(batch.family, since=first, record=record)
+        still_pass = gate.others_pass(batch.family, since=last, record=record)
+        return Others(passed, still_pass, overtook=overdue_secs > 0 and passed)
 
     def _overdue_secs(self, answered: Answered) -> float:
         """Return by how many seconds an answer was overdue when it came or was given up; 0 or less if it was not."""
@@ -424,7 +427,7 @@ class Sender:
                 state.flow.again(again, at=answered.at + self._pause_after(batch.attempts))
             case "dead_letter" | "resend":
                 if self._options.in_doubt == "resend":
-                    state.gate.gave_up()
+                    state.gate.gave_up(batch.family, None)
                 verdicts, sent_ms = Verdicts(in_doubt(answered.reply)), answered.sent_ms
                 state.settle(
                     Finished(chunks, verdicts, batch.id, 0, batch.attempts, sent_ms, now_ms(), trace=batch.trace)
@@ -517,7 +520,7 @@ class Sender:
                 wait = self._random.random() * self._retry.base_secs if wait_secs is None else wait_secs
                 self._split(answered.serial, at=at + wait, suspect=True, costly=others.overtook or is_in_doubt)
             case "give_up":
-                state.gate.gave_up()
+                state.gate.gave_up(batch.family, _only_record(batch))
                 verdict = in_doubt(answered.reply) if is_in_doubt else rejection(answered.reply, row)
                 self._finish(answered, batch.chunks, Verdicts(verdict))
 
@@ -546,3 +549,11 @@ class Sender:
     def _piece(self, batch: Batch, chunks: tuple[Chunk, ...]) -> Batch:
         batch_id, _ = self._state.batcher.next_id()
         return batch.piece(chunks, batch_id, envelope_bytes=self._operation.envelope_bytes)
+
+
+def _only_record(batch: Batch) -> tuple[Partition, int] | None:
+    """Return where the only record of a batch first failed, None if it has several."""
+    if batch.count > 1:
+        return None
+    (chunk,) = batch.chunks
+    return origin_of(dict(chunk.header_list(0))) or (chunk.partition, chunk.offsets[0])

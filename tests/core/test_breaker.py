@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from connector.core.breaker import Gate, GatePolicy, Hold
+from connector.core.chunks import Partition
 
 POLICY: Final = GatePolicy(
     failures=3, outage_probe_secs=2.0, outage_probe_max_secs=30.0, hold_probe_secs=10.0, hold_probe_max_secs=60.0
@@ -40,6 +41,15 @@ def stops(reason: str = "storm:invalid_phone", now: float = 0.0) -> Callable[[Ga
 
 def probes(*, ok: bool, now: float = 0.0) -> Callable[[Gate], object]:
     return lambda gate: gate.probed(ok=ok, now=now)
+
+
+Record = tuple[Partition, int]
+
+POISON: Final[Record] = (Partition("sms", 0), 5)
+
+
+def gives_up(family: int, record: Record | None) -> Callable[[Gate], object]:
+    return lambda gate: gate.gave_up(family, record)
 
 
 OUTAGE: Final = (fails(1), fails(2), fails(3))
@@ -413,11 +423,31 @@ def test_a_probe_that_passed_does_not_count_while_other_batches_fail() -> None:
 
 def test_a_probe_that_passed_counts_for_one_record_until_others_pass() -> None:
     """The records of one batch are one family, and all of them fail when the endpoint is down."""
-    outage = [*[fails(7, now=1.0)] * 3, probes(ok=True, now=4.0), Gate.gave_up]
+    outage = [*[fails(7, now=1.0)] * 3, probes(ok=True, now=4.0), gives_up(7, POISON)]
 
     assert not made(*outage).others_pass(7, since=1.0)
+    assert not made(*outage).others_pass(7, since=1.0, record=(POISON[0], 6))
     again = [*[fails(8, now=6.0)] * 3, probes(ok=True, now=7.0)]
     assert made(*outage, passes(1, now=5.0), *again).others_pass(8, since=6.0)
+
+
+@pytest.mark.parametrize("given_up", [[POISON], [POISON, POISON]])
+def test_a_probe_that_passed_counts_for_the_same_record_each_time_that_it_is_sent_again(given_up: list[Record]) -> None:
+    """It is a dead letter once more, and no other one is emptied into them."""
+    before = [*[fails(7, now=1.0)] * 3, probes(ok=True, now=4.0)]
+    again = [*[fails(9, now=6.0)] * 3, probes(ok=True, now=7.0)]
+    gate = made(*before, *[gives_up(family, record) for family, record in enumerate(given_up, 7)], *again)
+
+    assert gate.others_pass(9, since=6.0, record=POISON)
+    assert not gate.others_pass(9, since=6.0, record=(POISON[0], 6))
+    assert not gate.others_pass(9, since=6.0), "a batch of several"
+    assert not made(*[fails(9, now=6.0)], gives_up(9, None), probes(ok=True, now=7.0)).others_pass(9, since=6.0)
+
+
+def test_a_record_of_several_that_were_given_up_is_not_the_only_one_that_fails() -> None:
+    gate = made(gives_up(7, POISON), gives_up(8, (POISON[0], 6)), *[fails(9)] * 3, probes(ok=True, now=4.0))
+
+    assert not gate.others_pass(9, since=0.0, record=POISON)
 
 
 def test_a_probe_that_failed_counts_for_nothing() -> None:

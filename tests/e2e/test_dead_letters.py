@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from connector.cli.main import app
 from connector.demo.topics import Record
 from connector.simulator import Faults
-from connector.simulator.faults import RecordCode
+from connector.simulator.faults import Poison, RecordCode
 from tests.kit.patience import PATIENCE_SECS
 from tests.kit.world import DRAIN_SECS, PATIENT, Worker, World, merge, sends
 
@@ -151,4 +151,22 @@ def test_what_was_accepted_hours_before_its_dead_letter_was_written_is_not_sent_
     assert then["written"] == {"accept": 500}
     assert run(world, settings, "in-doubt")["groups"] == []
     assert accepted(world) == {f"text {number}": 1 for number in range(1_000)}
+    assert worker.stop() == 0
+
+
+def test_a_record_that_always_fails_is_a_dead_letter_each_time_a_rule_sends_it_again_with_nothing_beside_it(
+    world: World,
+) -> None:
+    """On a quiet stream nothing else passes that would show that the platform is well."""
+    rule = {"name": "errors", "reasons": ["server_error"], "delay_secs": 0.5, "max_redrives": 2}
+    stream = merge(CREATE, {"retry": {"max_attempts": 2}, "dead_letters": {"redrive": [rule]}})
+    world.platform.set_faults(Faults(poison=(Poison(text="poison"),)))
+    worker = world.start(world.settings(stream=stream))
+    worker.wait_for(lambda s: s["state"] == "running" and len(s["partitions"]) == 8, "it runs")
+    world.produce([Record(b'{"to":"+15550000001","body":"poison"}', b"poison")], "server_error")
+
+    worker.wait_for(lambda s: s["dead_letters"].get("server_error") == 3, "it failed, and twice when sent again")
+    worker.wait_for(lambda s: s["state"] == "running", "no hold")
+
+    assert [headers.get("trackly.redrives", "0") for headers in world.headers_of_dead_letters()] == ["0", "1", "2"]
     assert worker.stop() == 0
