@@ -86,11 +86,11 @@ class AddressBook:
 
     def _event(self, letter: Letter) -> tuple[Any, str]:
         """Return an event, or why there is none."""
+        if letter.value_omitted:
+            return None, "value_omitted"
         shaper = self._shaper(letter.stream or "")
         if shaper is None:
             return json_of(letter.value), ""
-        if letter.value_omitted:
-            return None, "value_omitted"
         if self._registry_is_away:
             return None, "schema_registry"  # waited for once, not again for each dead letter
         try:

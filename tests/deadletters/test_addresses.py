@@ -107,6 +107,19 @@ def test_dead_letters_without_an_event_are_counted_by_why(tmp_path: Path) -> Non
     assert book.no_event == {"not_json": 2, "transform_failed": 4, "value_omitted": 2}
 
 
+@pytest.mark.parametrize("stream", ["sends", "gone"])
+def test_whom_a_value_was_for_that_is_not_there_is_not_known(tmp_path: Path, stream: str) -> None:
+    """Its event may have named another list than the stream's, and evidence may be of its number."""
+    headers = [*headers_of("in_doubt", stream=stream), ("trackly.value_omitted", b"5 bytes")]
+
+    with AddressBook(_settings(tmp_path, {})) as book:
+        groups = groups_of([letter(value=None, headers=headers), _letter(SOURCE, at=1, stream=stream)], book)
+        found = split(groups, [Event("+1555")])
+
+    assert book.no_event == {"value_omitted": 1}
+    assert set(found.values()) == {"still_in_doubt"}
+
+
 def test_a_registry_that_is_away_is_waited_for_once(tmp_path: Path) -> None:
     registry = {"url": "http://127.0.0.1:9", "timeout_secs": 1}
     settings = _settings(tmp_path, {"format": "avro"}, schema_registry=registry)
