@@ -15,7 +15,7 @@ from connector.config.settings import Settings
 from connector.config.streams import StreamSettings
 from connector.deadletters.copying import IMPORT_PREFIX
 from connector.deadletters.deciding import parking_topic
-from connector.deadletters.redriving import TOPIC_PREFIX
+from connector.deadletters.redriving import REDRIVE_PREFIX
 from connector.deadletters.working import CLIENT_ID
 
 ResourceKind = Literal["topic", "group", "transactional_id"]
@@ -112,7 +112,7 @@ def _of_commands(stream: StreamSettings) -> Iterator[Acl]:
 
 def _of_all_commands() -> Iterator[Acl]:
     yield Acl("", "group", CLIENT_ID, "Describe", "readers outside of any group")
-    for prefix, what in ((TOPIC_PREFIX, "redrive"), (IMPORT_PREFIX, "import")):
+    for prefix, what in ((REDRIVE_PREFIX, "redrive"), (IMPORT_PREFIX, "import")):
         yield Acl("", "group", prefix, "Read", f"progress of each {what}", prefixed=True)
         yield Acl("", "transactional_id", prefix, "Write", f"each {what}", prefixed=True)
 

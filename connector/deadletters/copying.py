@@ -17,7 +17,7 @@ from connector.config.kafka import KafkaSettings
 from connector.core.chunks import Partition
 from connector.deadletters.letters import Letter, letters_of
 from connector.deadletters.lines import InvalidLineError, Line, read_line
-from connector.deadletters.redriving import commit
+from connector.deadletters.redriving import MAX_BYTES, commit
 from connector.deadletters.working import CLIENT_ID, Spans, Told
 from connector.kafka import configs
 from connector.kafka.publisher import TransactionalPublisher
@@ -81,7 +81,7 @@ def bring_in(kafka: KafkaSettings, export: Export, topic: str, *, facts: TopicFa
         with export.path.open("rb") as lines:
             numbered = islice(enumerate(lines, 1), first, None)
             done = first
-            while batch := list(islice(numbered, _LINES)):
+            while batch := _batch(numbered):
                 publisher.begin()
                 for number, text in batch:
                     line = _read(text, number)
@@ -97,3 +97,13 @@ def bring_in(kafka: KafkaSettings, export: Export, topic: str, *, facts: TopicFa
                 commit(publisher, {mark: (done, "")}, scanner.membership(), kafka.request_timeout_secs, Event())
                 told(len(batch))
         return done - first
+
+
+def _batch(numbered: Iterator[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    """Take the lines of one transaction, with their numbers."""
+    batch: list[tuple[int, bytes]] = []
+    size = 0
+    while size < MAX_BYTES and len(batch) < _LINES and (line := next(numbered, None)) is not None:
+        batch.append(line)
+        size += len(line[1])
+    return batch

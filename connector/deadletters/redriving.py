@@ -52,12 +52,12 @@ OVERTAKEN_SECS: Final = 5.0
 AGAIN_SECS: Final = 0.2
 """Pause before a query to Kafka is repeated."""
 
-TOPIC_PREFIX: Final = "trackly-connector.redrive."
+REDRIVE_PREFIX: Final = "trackly-connector.redrive."
 
 
 def group_of(name: str) -> str:
     """Return the consumer group with the progress of a redrive."""
-    return f"{TOPIC_PREFIX}{name}"
+    return f"{REDRIVE_PREFIX}{name}"
 
 
 @dataclass(frozen=True)

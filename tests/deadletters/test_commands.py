@@ -20,6 +20,7 @@ from connector.app.loading import load
 from connector.cli.dead_letters import choosing, redriving
 from connector.cli.progress import worked
 from connector.clock import now_ms
+from connector.deadletters import copying
 from connector.deadletters.deciding import Rules
 from connector.deadletters.running import spans_of
 from connector.deadletters.selection import Criteria
@@ -362,6 +363,23 @@ def test_what_is_exported_and_imported_is_the_same_byte_for_byte(desk: Desk) -> 
     assert "26 dead letters written" in first.output
     assert "0 dead letters written" in second.output, "an import that is started again writes nothing twice"
     assert file.stat().st_mode & 0o077 == 0, "numbers and texts are for the owner of the file alone"
+
+
+def test_an_import_of_large_records_commits_before_its_transaction_grows_too_old(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of them, a megabyte each, are more than brokers take before the transaction times out."""
+    monkeypatch.setattr(copying, "MAX_BYTES", 2_500)
+    desk.put(Record(b"x" * 1_000, b"%d" % number) for number in range(7))
+    copy = desk.topics.create("copy", partitions=1)
+    file = desk.folder / "dead.ndjson"
+    desk.run("export", "--out", str(file))
+
+    result = desk.run("import", str(file), "--to", copy)
+
+    assert "7 dead letters written" in result.output
+    assert columns(desk.topics.read(copy))
+    assert desk.topics.ends(copy) == {0: 7 + 3}, "records, and a marker of each transaction"
 
 
 def test_an_export_that_finds_no_room_says_so_and_leaves_nothing_behind(desk: Desk) -> None:
