@@ -17,7 +17,7 @@ from connector.config.kafka import KafkaSettings
 from connector.core.chunks import Partition
 from connector.deadletters.letters import Letter, letters_of
 from connector.deadletters.lines import InvalidLineError, Line, read_line
-from connector.deadletters.redriving import MAX_BYTES, commit
+from connector.deadletters.redriving import MAX_BYTES, MAX_RECORDS, commit
 from connector.deadletters.working import CLIENT_ID, Spans, Told
 from connector.kafka import configs
 from connector.kafka.publisher import TransactionalPublisher
@@ -26,9 +26,6 @@ from connector.kafka.topics import TopicFacts
 
 IMPORT_PREFIX: Final = "trackly-connector.import."
 """Prefix of the groups and transactional ids of imports."""
-
-_LINES: Final = 5_000
-"""Lines per transaction."""
 
 
 def letters_in(kafka: KafkaSettings, spans: Spans, told: Told) -> Iterator[Letter]:
@@ -103,7 +100,7 @@ def _batch(numbered: Iterator[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
     """Take the lines of one transaction, with their numbers."""
     batch: list[tuple[int, bytes]] = []
     size = 0
-    while size < MAX_BYTES and len(batch) < _LINES and (line := next(numbered, None)) is not None:
+    while size < MAX_BYTES and len(batch) < MAX_RECORDS and (line := next(numbered, None)) is not None:
         batch.append(line)
         size += len(line[1])
     return batch

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from math import inf
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -135,7 +134,7 @@ def in_doubt(
     cut_ms: int | None = None
     if with_evidence:
         if evidence_topic is not None:
-            events, cut_ms = _events(chosen, evidence_topic, groups, window_ms, quiet=as_json)
+            events, cut_ms = _events(chosen, evidence_topic, groups, quiet=as_json)
             numbers = numbers + events
         findings = split(groups, numbers, window_ms=window_ms, complete_from_ms=cut_ms)
     rules = Rules(chosen.settings.streams_by_name, include_in_doubt=True)
@@ -187,23 +186,23 @@ def _numbers(path: Path) -> list[Event]:
     return found
 
 
-def _events(
-    chosen: Chosen, topic: str, groups: Sequence[Group], window_ms: int | None, *, quiet: bool
-) -> tuple[list[Event], int | None]:
-    """Return the evidence in a topic for some groups, and the time since which it is complete, if any was removed."""
-    members = [member for group in groups for member in group.letters]
-    since_ms = min(earliest_ms(letter, window_ms) for letter, _ in members)
-    from_ms = None if since_ms == -inf else int(since_ms)
+def _events(chosen: Chosen, topic: str, groups: Sequence[Group], *, quiet: bool) -> tuple[list[Event], int | None]:
+    """Return the evidence in a topic for some groups, and the time since which it is complete, if any was removed.
+
+    The whole topic is read: whoever writes there may have a clock that is wrong.
+    """
     with scanning(chosen.settings.kafka, client_id=CLIENT_ID, group=CLIENT_ID) as scanner:
         scanner.require(topic)
-        spans, cut_ms = scanner.spans(topic, since_ms=from_ms), scanner.cut_ms(scanner.ends(topic))
+        ends = scanner.ends(topic)
+        cut_ms = scanner.cut_ms(ends)
+    spans = {partition: (low, high) for partition, (low, high) in ends.items() if low < high}
+    numbers = {address.number for group in groups for _, address in group.letters if address.number}
     count, events = 0, list[Event]()
-    job = partial(find_events, numbers=frozenset(address.number for _, address in members if address.number))
+    job = partial(find_events, numbers=frozenset(numbers))
     for there, found in chosen.work(quiet=quiet)(spans, job, f"reading {topic}"):
         count += there
         events += found
-    since = "" if from_ms is None else f" from {told_time(from_ms) or 'then'} on"
-    _refuse_none(count, f"topic {topic} holds no delivery event{since}")
+    _refuse_none(count, f"topic {topic} holds no delivery event")
     if unreadable := sum(E164.fullmatch(event.number) is None for event in events):
         raise CommandError(
             f"topic {topic} cannot be used: the numbers of {unreadable:,} delivery events are not in E.164 format, so "
