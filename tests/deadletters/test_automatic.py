@@ -16,6 +16,7 @@ from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, Config
 from confluent_kafka.admin._resource import ResourceType
 from structlog.testing import capture_logs
 
+from connector.clock import now_ms
 from connector.config.kafka import KafkaSettings
 from connector.config.streams import StreamSettings
 from connector.core.chunks import Chunk, Headers, Partition
@@ -27,7 +28,7 @@ from connector.deadletters.looking import Looking
 from connector.deadletters.waiting import Part
 from connector.demo.topics import Record
 from connector.kafka.commits import Committed, Membership
-from connector.kafka.errors import AbortableError
+from connector.kafka.errors import AbortableError, FatalError
 from connector.kafka.publisher import TransactionalPublisher
 from connector.kafka.source import Read, RebalanceHandler, Source
 from connector.kafka.targets import Targets
@@ -183,7 +184,10 @@ class Played:
     """What a rule has in place of Kafka: reads that a test plays, one after another, and commits that succeed."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, committed: int | None = 0, end: int = 10) -> None:
-        self.reads: list[Read] = []
+        self.reads: list[Read | Callable[[], object]] = []
+        """What is read, or what happens during a read instead."""
+        self.handler: RebalanceHandler | None = None
+        self.assigned = [DEAD]
         self.source: Mock = create_autospec(Source, instance=True, is_silent=False)
         self.publisher: Mock = create_autospec(TransactionalPublisher, instance=True)
         self.earlier: Mock = create_autospec(Earlier, instance=True, is_looking=False)
@@ -201,12 +205,25 @@ class Played:
         monkeypatch.setattr(automatic, "Earlier", lambda *_, **__: self.earlier, raising=False)
 
     def _made(self, _config: object, handler: RebalanceHandler, *_: object, **__: object) -> Mock:
-        self.source.subscribe.side_effect = lambda _topics: handler.assigned([DEAD])
+        self.handler = handler
+        self.source.subscribe.side_effect = lambda _topics: handler.assigned(list(self.assigned))
         return self.source
 
     def _read(self, _count: int, _secs: float) -> Read:
         time.sleep(0.002)
-        return self.reads.pop(0) if self.reads else Read()
+        step = self.reads.pop(0) if self.reads else Read()
+        if isinstance(step, Read):
+            return step
+        step()
+        return Read()
+
+    def rebalance(self, event: str) -> None:
+        assert self.handler is not None
+        getattr(self.handler, event)([DEAD])
+
+    def committed(self) -> list[int]:
+        """Return the offsets that were committed of the partition."""
+        return [offsets[DEAD][0] for call in self.publisher.commit.call_args_list if DEAD in (offsets := call.args[0])]
 
     def begun(self) -> list[int]:
         return [call.args[1] for call in self.source.begin.call_args_list]
@@ -233,6 +250,90 @@ def test_a_rule_begins_within_the_topic_at_the_end_that_is_nearer(
 
     assert played.begun()[0] == start
     assert any("behind the end" in str(entry) for entry in logs) is (committed > 10)
+
+
+def test_a_rule_that_never_ran_begins_when_it_starts_and_says_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody asked for older dead letters to be sent again."""
+    played = Played(monkeypatch, committed=None)
+    played.source.offset_at.return_value = 5
+    before = now_ms()
+
+    with running(STREAM, LOCAL) as rule:
+        wait_for(rule, lambda _: bool(played.committed()))
+
+    partition, asked_ms, _ = played.source.offset_at.call_args.args
+    assert (partition, played.begun()[0], played.committed()[0]) == (DEAD, 5, 5)
+    assert before <= asked_ms <= now_ms()
+
+
+@pytest.mark.parametrize("event", ["revoking", "lost"])
+def test_what_waits_in_a_partition_that_goes_is_left_to_its_next_owner(
+    monkeypatch: pytest.MonkeyPatch, event: str
+) -> None:
+    """Who reads it from its commit sends it again as well, and the broker does not check who owns it."""
+    played = Played(monkeypatch)
+    played.earlier.step.return_value = False  # it waits for that look
+    played.reads = [Read(), Read(chunks=[chunk(0, 1)])]
+
+    with running(STREAM, LOCAL) as rule:
+        wait_for(rule, lambda status: status["waiting"] == 2)
+        played.reads.append(lambda: played.rebalance(event))
+        wait_for(rule, lambda status: status["waiting"] == 0)
+        played.earlier.step.return_value = True
+        reads = played.source.read.call_count
+        wait_for(rule, lambda _: played.source.read.call_count > reads + 3)
+
+    assert (rule.status()["redriven"], played.publisher.write.called, played.committed()) == (0, False, [])
+
+
+def test_a_partition_that_goes_before_it_was_begun_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    played = Played(monkeypatch)
+    played.assigned = []
+
+    def come_and_go() -> None:
+        played.rebalance("assigned")
+        played.rebalance("revoking")
+
+    played.reads = [come_and_go, Read()]
+    with running(STREAM, LOCAL) as rule:
+        wait_for(rule, lambda _: played.source.read.call_count > 4)
+
+    assert played.begun() == []
+
+
+def test_what_waited_before_an_error_is_read_again_from_its_commit_if_it_is_still_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(automatic, "REST_SECS", 0.01)
+    played = Played(monkeypatch)
+    played.earlier.step.return_value = False
+    played.reads = [Read(), Read(chunks=[chunk(0, 1)])]
+
+    def fail() -> None:
+        played.rebalance("assigned")
+        played.assigned = []  # they are others' by the time it has joined again
+        played.earlier.step.return_value = True
+        raise FatalError(KafkaError(KafkaError._FATAL))
+
+    with running(STREAM, LOCAL) as rule:
+        wait_for(rule, lambda status: status["waiting"] == 2)
+        played.reads.append(fail)
+        wait_for(rule, lambda status: status["error"] is not None and played.source.subscribe.call_count == 2)
+        begun, reads = len(played.begun()), played.source.read.call_count
+        wait_for(rule, lambda _: played.source.read.call_count > reads + 3)
+
+    assert len(played.begun()) == begun
+    assert "FatalError" in rule.status()["error"]
+    assert (rule.status()["redriven"], rule.status()["waiting"], played.committed()) == (0, 0, [])
+
+
+def test_a_rule_that_is_stopped_has_let_go_of_its_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    played = Played(monkeypatch)
+
+    with running(STREAM, LOCAL) as rule:
+        wait_for(rule, lambda _: bool(played.begun()))
+
+    assert [there.close.called for there in (played.earlier, played.publisher, played.source)] == [True] * 3
 
 
 def test_why_a_transaction_was_aborted_is_shown_until_one_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
