@@ -9,7 +9,7 @@ from connector.config.mapping import OverrideSettings
 from connector.config.streams import StreamSettings
 from connector.core.chunks import Chunk, Headers, Partition
 from connector.core.progress import RangeSet
-from connector.deadletters.deciding import Action, Automatic, Known, Plan, Rules, plan, survey
+from connector.deadletters.deciding import Action, Automatic, Known, Plan, Rules, Survey, plan, survey
 from connector.deadletters.evidence import Finding
 from connector.deadletters.progressing import Place, place_at, read_place
 from connector.deadletters.selection import Criteria
@@ -156,6 +156,18 @@ def test_a_stream_that_gets_what_is_sent_is_asked_whoever_failed() -> None:
     assert made.skipped == {"queued": 1, "redriven": 1, "superseded": 1}
 
 
+def test_a_stream_that_does_not_get_what_is_sent_says_nothing_of_it() -> None:
+    known = Known(queued={"welcomes": {SMS: RangeSet([(5, 6)])}})
+
+    assert acted(planned([headers_of(offset=5)], replace(BOTH, to="sends.redrive"), known=known), "redrive") == {0}
+
+
+def test_outcomes_of_other_partitions_say_nothing_of_a_record() -> None:
+    known = Known(queued={"sends": {Partition("sms", 1): RangeSet([(5, 6)])}})
+
+    assert acted(planned([headers_of(offset=5)], known=known), "redrive") == {0}
+
+
 def in_doubt(partition: Partition, *rows: Headers, findings: dict[str, Finding]) -> Plan:
     """Return what evidence makes of dead letters in doubt with these headers, at offsets 0, 1, ..."""
     count = len(rows)
@@ -270,6 +282,39 @@ def test_a_patch_that_does_not_fit_leaves_the_record_and_says_why() -> None:
     assert (mending.reasons["redrive"].total(), mending.skipped) == (2, {"patch_not_json": 1})
 
 
+def test_without_a_patch_a_record_is_sent_again_as_it_is_valid_or_not() -> None:
+    assert planned([headers_of("missing_body")], values=[b'{"to":"+15550000001"}']).reasons["redrive"].total() == 1
+
+
+@pytest.mark.parametrize(
+    ("to", "left"), [(None, {}), ("people.redrive", {"patch_invalid": 1}), ("sends.redrive", {}), ("nobodys", {})]
+)
+def test_a_patched_record_is_to_be_an_event_of_the_stream_that_gets_it(to: str | None, left: dict[str, int]) -> None:
+    people = StreamSettings.model_validate({**STREAM, "name": "people", "topics": ["p"], "operation": "contacts"})
+    rules = Rules({"people": people, "sends": SENDS}, to=to, patch={"body": "Hi"})
+
+    assert planned([headers_of()], rules).skipped == left
+
+
+def test_a_patched_record_of_a_stream_that_is_not_known_is_sent_where_it_is_asked_for() -> None:
+    made = planned([headers_of(stream="gone")], replace(RULES, to="nobodys", patch={"body": None}))
+
+    assert made.reasons["redrive"].total() == 1
+
+
+def fails(records: object) -> None:
+    """Fail, as a function of a stream's own may for all events."""
+    raise ValueError(records)
+
+
+@pytest.mark.parametrize("told", [{"format": "avro"}, {"transform": f"{__name__}:fails"}])
+def test_a_patched_record_that_cannot_be_shaped_here_is_sent_as_its_stream_can(told: dict[str, Any]) -> None:
+    """A value that was patched is JSON, whatever the format; a function may fail here alone."""
+    rules = Rules({"sends": StreamSettings.model_validate({**STREAM, **told})}, patch={"body": "Hi"})
+
+    assert planned([headers_of()], rules).reasons["redrive"].total() == 1
+
+
 def test_what_is_too_large_for_its_topic_is_left() -> None:
     value = b'{"to":"+15550000001","body":"%s"}' % (b"x" * 2_000)
 
@@ -277,6 +322,7 @@ def test_what_is_too_large_for_its_topic_is_left() -> None:
 
     assert planned([headers_of()], rules, values=[value]).skipped == {"too_large": 1}
     assert planned([headers_of(source=[("trace", b"x" * 2_000)])], rules).skipped == {"too_large": 1}
+    assert planned([headers_of()], replace(RULES, limits={"sends.redrive": 9_000})).skipped == {}
 
 
 def test_what_was_dealt_with_is_not_looked_at_again() -> None:
@@ -312,6 +358,44 @@ def test_what_was_dealt_with_is_never_open_again_whatever_the_clock_says() -> No
     found = survey([chunk], criteria=Criteria(until_ms=0), rules=RULES, done={DEAD: (1, RangeSet([(2, 3)]))})
 
     assert list(found.open[DEAD]) == [(1, 2), (3, 5)]
+
+
+def test_what_does_not_match_and_never_will_is_not_open() -> None:
+    chunk = Chunk(
+        DEAD, 0, range(2), [GOOD] * 2, headers=[headers_of(), headers_of("rejected")], timestamps=[NOW_MS] * 2
+    )
+
+    found = survey([chunk], criteria=Criteria(reasons=frozenset({"rejected"})), rules=RULES, done={})
+
+    assert (found.open, found.seen.reasons) == ({}, {"provider_error", "rejected"})
+
+
+def test_a_survey_of_pieces_is_one_of_the_whole() -> None:
+    """Each may be another process's."""
+    rows: list[Headers | None] = [headers_of(), again(5, 2), again(5, 1), headers_of("rejected", stream="gone")]
+    times = [NOW_MS, NOW_MS, NOW_MS, NOW_MS + 9]
+    chunk = Chunk(DEAD, 0, range(4), [GOOD] * 4, headers=rows, timestamps=times)
+
+    def found(*pieces: Chunk) -> Survey:
+        return survey(pieces, criteria=Criteria(until_ms=NOW_MS + 1), rules=RULES, done={})
+
+    whole, together = found(chunk), Survey()
+    for piece in (chunk.slice(0, 2), chunk.slice(2, 3), chunk.slice(3, 4)):
+        together.add(found(piece))
+
+    assert (together.seen.reasons, together.matched, together.candidates, together.latest) == (
+        whole.seen.reasons,
+        whole.matched,
+        whole.candidates,
+        whole.latest,
+    )
+    assert list(together.open[DEAD]) == list(whole.open[DEAD]) == [(3, 4)]
+    assert (whole.matched, whole.latest["sends"]) == (3, {(SMS, 5): 2})
+
+
+@pytest.mark.parametrize(("park", "topic"), [(True, "mine"), (False, "dead.parking")])
+def test_what_is_above_the_cap_is_not_parked_where_the_rest_is_sent(park: bool, topic: str) -> None:
+    assert replace(RULES, park=park, to="mine").parking("dead") == topic
 
 
 def test_parking_takes_everything_that_is_meant() -> None:
