@@ -136,14 +136,24 @@ def test_what_was_sent_to_another_stream_is_the_record_of_whoever_sent_it() -> N
     """The other does not read that topic, so that it has no record of its own there."""
     other = StreamSettings.model_validate({**STREAM, "name": "welcomes", "topics": ["signups"]})
     rules = Rules({"sends": SENDS, "welcomes": other})
-    rows = [headers_of(offset=5), again(5, 1, stream="welcomes"), headers_of(offset=6), headers_of(offset=7)]
+    rows = [
+        headers_of(offset=5),
+        again(5, 1, stream="welcomes"),
+        headers_of(offset=6),
+        headers_of(offset=7),
+        again(8, 1, stream="welcomes"),
+    ]
     known = Known(
-        queued={"welcomes": {SMS: RangeSet([(6, 7)])}, "": {SMS: RangeSet([(7, 8)])}},
+        queued={
+            "sends": {SMS: RangeSet([(8, 9)])},
+            "welcomes": {SMS: RangeSet([(6, 7)])},
+            "": {SMS: RangeSet([(7, 8)])},
+        },
     )
 
     made = planned(rows, rules, known=known)
 
-    assert (acted(made, "redrive"), made.skipped) == ({1}, {"superseded": 1, "queued": 2})
+    assert (acted(made, "redrive"), made.skipped) == ({1}, {"superseded": 1, "queued": 3})
 
 
 def test_a_stream_that_gets_what_is_sent_is_asked_whoever_failed() -> None:
@@ -154,6 +164,15 @@ def test_a_stream_that_gets_what_is_sent_is_asked_whoever_failed() -> None:
 
     assert acted(made, "redrive") == {2}
     assert made.skipped == {"queued": 1, "redriven": 1, "superseded": 1}
+
+
+def test_a_stream_that_reads_the_topic_that_is_sent_to_is_asked_as_well() -> None:
+    other = StreamSettings.model_validate({**STREAM, "name": "welcomes", "topics": ["sms", "signups"]})
+    known = Known(queued={"welcomes": {SMS: RangeSet([(5, 6)])}})
+
+    made = planned([headers_of(offset=5)], Rules({"sends": SENDS, "welcomes": other}, to="signups"), known=known)
+
+    assert made.skipped == {"queued": 1}
 
 
 def test_a_stream_that_does_not_get_what_is_sent_says_nothing_of_it() -> None:
@@ -198,6 +217,20 @@ def test_what_evidence_names_is_settled_and_what_it_cannot_settle_is_left() -> N
     made = in_doubt(DEAD, *rows, findings={"dead:0:0": "accepted", "dead:0:1": "still_in_doubt"})
 
     assert (acted(made, "accept"), made.skipped) == ({0}, {"still_in_doubt": 2}), "nor what came meanwhile"
+
+
+def test_what_is_settled_stays_so_where_evidence_settles_nothing() -> None:
+    """It is not looked at again: what became of it is final."""
+    rows: list[Headers | None] = [headers_of("in_doubt", offset=5), headers_of("in_doubt", offset=5)]
+    chunk = Chunk(DEAD, 0, range(2), [GOOD] * 2, headers=rows, timestamps=[NOW_MS] * 2)
+    rules = replace(RULES, include_in_doubt=True)
+    found = survey([chunk], criteria=Criteria(), rules=rules, done={})
+    known = Known(queued={"sends": {SMS: RangeSet([(5, 6)])}})
+    findings: dict[str, Finding] = {"dead:0:0": "still_in_doubt", "dead:0:1": "redrive"}
+
+    made = plan(found, known, rules, findings)
+
+    assert (made.skipped, made.actions) == ({"queued": 2}, {})
 
 
 def test_what_evidence_cannot_settle_now_is_looked_at_again_under_the_same_name() -> None:
