@@ -10,7 +10,7 @@ from typing import Any
 from unittest.mock import Mock, create_autospec
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.admin._resource import ResourceType
@@ -20,7 +20,7 @@ from connector.clock import now_ms
 from connector.config.kafka import KafkaSettings
 from connector.config.streams import StreamSettings
 from connector.core.chunks import Chunk, Headers, Partition
-from connector.deadletters import automatic
+from connector.deadletters import automatic, waiting
 from connector.deadletters.automatic import MAX_ABORTS, AutomaticRedrive
 from connector.deadletters.earlier import Earlier
 from connector.deadletters.letters import CLOCKS_MS, Letter
@@ -28,7 +28,7 @@ from connector.deadletters.looking import Looking
 from connector.deadletters.waiting import Part
 from connector.demo.topics import Record
 from connector.kafka.commits import Committed, Membership
-from connector.kafka.errors import AbortableError, FatalError
+from connector.kafka.errors import AbortableError, FatalError, translate
 from connector.kafka.publisher import TransactionalPublisher
 from connector.kafka.source import Read, RebalanceHandler, Source
 from connector.kafka.targets import Targets
@@ -325,6 +325,88 @@ def test_what_waited_before_an_error_is_read_again_from_its_commit_if_it_is_stil
     assert len(played.begun()) == begun
     assert "FatalError" in rule.status()["error"]
     assert (rule.status()["redriven"], rule.status()["waiting"], played.committed()) == (0, 0, [])
+
+
+def test_a_rule_without_its_topic_reads_nothing_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(automatic, "REST_SECS", 0.01)
+    played = Played(monkeypatch)
+    played.topics.partitions.side_effect = lambda names, _secs=None: dict.fromkeys(names, 0)
+
+    with running(STREAM, LOCAL) as rule:
+        wait_for(rule, lambda _: played.topics.partitions.call_count >= 2)
+
+    assert "topic sends.redrive does not exist" in str(rule.status()["error"])
+    assert not played.source.subscribe.called
+
+
+@pytest.mark.parametrize("cut_off", [False, True])
+def test_a_rule_that_reads_nothing_begins_anew_only_if_no_broker_can_be_reached(
+    monkeypatch: pytest.MonkeyPatch, cut_off: bool
+) -> None:
+    monkeypatch.setattr(automatic, "REST_SECS", 0.01)
+    played = Played(monkeypatch)
+    played.source.is_silent = True
+    played.source.is_cut_off.return_value = cut_off
+
+    with running(STREAM, LOCAL) as rule:
+        wait_for(rule, lambda _: played.source.is_cut_off.call_count >= 3)
+
+    assert (played.source.subscribe.call_count > 1) is cut_off
+    assert ("has lost its brokers" in str(rule.status()["error"])) is cut_off
+    assert played.publisher.start.call_count == played.source.subscribe.call_count
+
+
+@pytest.mark.parametrize(
+    ("code", "anew"), [(KafkaError.TOPIC_AUTHORIZATION_FAILED, True), (KafkaError._TRANSPORT, False)]
+)
+def test_a_rule_begins_anew_after_trouble_but_not_while_a_broker_is_away(
+    monkeypatch: pytest.MonkeyPatch, code: int, anew: bool
+) -> None:
+    monkeypatch.setattr(automatic, "REST_SECS", 0.01)
+    played = Played(monkeypatch)
+    trouble = translate(KafkaException(KafkaError(code)), "reading")
+    played.reads = [Read(), Read(troubles=[(DEAD, trouble)]), Read(chunks=[chunk(0)])]
+
+    with running(STREAM, LOCAL) as rule:
+        wait_for(rule, lambda _: not played.reads and (not anew or played.source.subscribe.call_count > 1))
+        wait_for(rule, lambda status: anew or status["redriven"] == 1)
+
+    assert (played.source.subscribe.call_count > 1) is anew
+
+
+def test_where_retention_has_removed_what_was_to_be_read_a_rule_continues_with_what_there_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    played = Played(monkeypatch)
+    played.earlier.step.return_value = False
+    played.reads = [Read(), Read(chunks=[chunk(0, 1)])]
+
+    with running(STREAM, LOCAL) as rule:
+        wait_for(rule, lambda status: status["waiting"] == 2)
+        played.source.bounds.return_value = (7, 10)
+        played.reads = [Read(missing=[DEAD])]
+        wait_for(rule, lambda _: played.begun()[-1] == 7)
+        played.earlier.step.return_value = True
+        played.reads = [Read(chunks=[chunk(7)])]
+        wait_for(rule, lambda status: status["redriven"] == 1)
+
+    assert played.publisher.write.call_count == 1
+
+
+def test_a_partition_is_not_read_while_as_much_waits_as_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "MAX_WAITING", 2)
+    played = Played(monkeypatch)
+    played.earlier.step.return_value = False
+    played.reads = [Read(), Read(chunks=[chunk(0, 1)])]
+
+    with running(STREAM, LOCAL) as rule:
+        wait_for(rule, lambda _: played.source.pause.called)
+        before = played.source.resume.called
+        played.earlier.step.return_value = True
+        wait_for(rule, lambda _: played.source.resume.called)
+
+    assert not before
+    assert rule.status()["redriven"] == 2
 
 
 def test_a_rule_that_is_stopped_has_let_go_of_its_clients(monkeypatch: pytest.MonkeyPatch) -> None:
