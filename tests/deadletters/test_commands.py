@@ -484,6 +484,24 @@ def test_evidence_settles_what_a_crash_left_in_doubt(desk: Desk, typed: str) -> 
     assert again["settled"] == still["settled"]
 
 
+def test_an_outcome_by_evidence_is_of_the_record_that_is_in_doubt_and_names_its_origin(desk: Desk) -> None:
+    """Whoever rebuilds progress looks for the results of the records of the redrive topic, too."""
+    name = desk.names[0]
+    origin = [("trackly.origin.topic", b"src"), ("trackly.origin.partition", b"1"), ("trackly.origin.offset", b"5")]
+    headers = headers_of(
+        "in_doubt", stream=name, topic=f"{name}.redrive", offset=3, source=[*origin, ("trackly.redrives", b"1")]
+    )
+    desk.put([Record(b'{"to":"+15550000001","body":"Hello"}', None, headers)])
+    numbers = desk.folder / "numbers"
+    numbers.write_text("+15550000001\n")
+
+    assert desk.told("in-doubt", "--evidence", str(numbers), "--yes")["written"] == {"accept": 1}
+
+    (outcome,) = [json.loads(message.value() or b"") for message in desk.topics.read(desk.outcomes[0])]
+    assert (outcome["topic"], outcome["partition"], outcome["offset"]) == (f"{name}.redrive", 0, 3)
+    assert (outcome["origin"], outcome["redrives"]) == ({"topic": "src", "partition": 1, "offset": 5}, 1)
+
+
 def test_where_all_that_was_in_doubt_is_settled_that_is_reported_and_no_outcome_is_read(desk: Desk) -> None:
     """Outcomes are the most by far, and tell of evidence; of what was sent again the redrive topic tells."""
     desk.put([record(number, "in_doubt", stream=desk.names[0], topic="src") for number in range(3)])
