@@ -1,6 +1,7 @@
 """Filters for templates: money, dates, lengths; each has bounded results for any input.
 
-Jinja's own filters are allowed one by one (`templates.py`); those of them that could multiply a text are reimplemented.
+Jinja's own filters are allowed one by one (`templates.py`); those of them that could multiply a text are reimplemented,
+and those for texts get nothing else: they would print null as `None`, and an object as Python does.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from babel import Locale, UnknownLocaleError
 from babel.dates import format_date, format_datetime, format_time
 from babel.numbers import UnknownCurrencyError, format_currency, format_decimal, validate_currency
 from jinja2 import Undefined
+from jinja2.filters import FILTERS as JINJA_FILTERS
 
 from connector.core.segments import segments_of, truncated
 from connector.mapping.limits import MAX_CHARACTERS, STEPS
@@ -110,6 +112,12 @@ def truncate(value: Any, length: int = 255, end: str = "...") -> str:
     return text if len(text) <= length else text[: length - len(end)].rstrip() + end
 
 
+def _for_text(name: str) -> Callable[..., str]:
+    """Return Jinja's filter of this name, for texts and numbers only."""
+    of_jinja: Callable[..., str] = JINJA_FILTERS[name]
+    return lambda value, *more, **named: of_jinja(_text(value, name), *more, **named)
+
+
 def rounded(value: Any, digits: int = 0) -> Any:
     """Return a number rounded to `digits` decimal places; an integer if that is 0."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -133,6 +141,7 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     "time": hour,
     "truncate": truncate,
     "truncate_segments": truncate_segments,
+    **{name: _for_text(name) for name in ("capitalize", "lower", "title", "trim", "upper")},
 }
 
 
@@ -154,7 +163,7 @@ def _text(value: Any, name: str) -> str:
 
 def _not(value: Any) -> str:
     if isinstance(value, Undefined):
-        return ", and there is none"
+        return f", and {value._undefined_message}"  # noqa: SLF001 (nothing else says what is missing)
     return ", not null" if value is None else f", not a {type(value).__name__}"
 
 

@@ -25,7 +25,7 @@ from connector.mapping.limits import MAX_CHARACTERS, MAX_TEXT, STEPS, TOO_LONG
 from connector.mapping.projection import Printed
 
 _OURS: Final = {"limited_rounds", "put_together"}
-_OF_JINJA: Final = ("abs", "capitalize", "first", "float", "int", "last", "length", "lower", "title", "trim", "upper")
+_OF_JINJA: Final = ("abs", "first", "float", "int", "last", "length")
 _LOOP: Final = frozenset(
     {"index", "index0", "revindex", "revindex0", "first", "last", "length", "previtem", "nextitem"}
 )

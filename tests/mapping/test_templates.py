@@ -57,6 +57,7 @@ def rendered(text: str) -> str:
         ("{{ value.long | truncate(10) }}", "aaaaaaa..."),
         ("{{ value.numbers[:3] | join(', ') }}", "0, 1, 2"),
         ("{{ 2.345 | round(1) }}", "2.3"),
+        ("{{ 12 | trim }} {{ '..x.' | trim('.') }} {{ 'aB c' | title }} {{ 'aB' | capitalize }}", "12 x Ab C Ab"),
     ],
 )
 def test_what_a_template_prints(text: str, expected: str) -> None:
@@ -73,6 +74,13 @@ def test_what_a_template_prints(text: str, expected: str) -> None:
         ("{{ value.customer.nick }}", "would print null"),
         ("{{ value.customer }}", "would print an object"),
         ("{{ value.numbers }}", "would print a list"),
+        ("{{ value.customer.nick | upper }}", "upper takes text, not null"),
+        ("{{ value.customer | lower }}", "lower takes text, not a dict"),
+        ("{{ value.numbers | title }}", "title takes text, not a list"),
+        ("{{ value.done | capitalize }}", "capitalize takes text, not a bool"),
+        ("{{ value.customer.nick | trim }}", "trim takes text, not null"),
+        ("{{ value.customer.last_name | trim }}", "`last_name` is not there"),
+        ("{{ value.price | currency('USD') }}", "a number, and `price` is not there"),
         ("{{ value.long | currency('USD') }}", "takes a number"),
         ("{{ 1 | currency('XXQ') }}", "does not know the code"),
         ("{{ 1 | currency('USD', 'xx_XX') }}", "no such locale"),
