@@ -7,6 +7,7 @@ and those for texts get nothing else: they would print null as `None`, and an ob
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, tzinfo
 from decimal import Decimal, InvalidOperation
+from math import isfinite
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -158,6 +159,13 @@ def _text(value: Any, name: str) -> str:
         return value
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise FilterError(f"{name} takes text{_not(value)}")
+    return as_written(value)
+
+
+def as_written(value: float | Decimal) -> str:
+    """Return a number as text; NaN and infinity are none that anybody wants to read."""
+    if not (isinstance(value, int) or isfinite(value)):
+        raise FilterError("would print a number that is not finite")
     return str(value)
 
 

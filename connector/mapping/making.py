@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 _TEXT: Final = {str}
 _PRINTED: Final = frozenset({str, int, float})
-"""Types that a template prints as Python does."""
+"""Types that a template prints as Python does, except for numbers that are not finite."""
 _PRINTED_OR_NULL: Final = _PRINTED | {type(None)}
+_NOT_FINITE: Final = frozenset({"nan", "inf", "-inf"})
 
 
 Failures = dict[int, str]
@@ -122,7 +123,10 @@ def by_template(template: "Template", where: str) -> Make:
         parts: list[Iterable[str]] = []
         try:
             for piece, column, kind in zip(before, fields, kinds, strict=True):
-                parts += repeat(piece), column if kind == _TEXT else [f"{one}" for one in column]
+                texts = column if kind == _TEXT else [f"{one}" for one in column]
+                if float in kind and not _NOT_FINITE.isdisjoint(texts):  # only a transform returns such numbers
+                    return render(columns, failures)
+                parts += repeat(piece), texts
         except ValueError:  # an integer with thousands of digits, which only a transform can return
             return render(columns, failures)
         made = list(map("".join, zip(*parts, repeat(last))))

@@ -20,7 +20,7 @@ from jinja2.tests import TESTS as JINJA_TESTS
 from jinja2.visitor import NodeTransformer
 
 from connector.mapping.expressions import ROOTS, EvaluationError, InvalidSourceError, Scope, refuse_strangers
-from connector.mapping.filters import FILTERS, FilterError
+from connector.mapping.filters import FILTERS, FilterError, as_written
 from connector.mapping.limits import MAX_CHARACTERS, MAX_TEXT, STEPS, TOO_LONG
 from connector.mapping.projection import Printed
 
@@ -32,6 +32,10 @@ _LOOP: Final = frozenset(
 _TESTS: Final = ("defined", "undefined", "none", "string", "number", "boolean", "mapping", "sequence", "even", "odd")
 _COMPARED: Final = ("in", "eq", "ne", "lt", "le", "gt", "ge", "==", "!=", "<", "<=", ">", ">=", "equalto")
 _MOST: Final = 1 << 64
+
+_ODD: Final = (ArithmeticError, AttributeError, LookupError, NameError, TemplateRuntimeError, TypeError, ValueError)
+"""What calculations, comparisons and filters raise for values of other types than they take; and NameError, since Jinja
+writes the constant 1e999 into its code as `inf`."""
 
 _ALLOWED: Final = (
     nodes.Template,
@@ -246,7 +250,7 @@ def _renderer(template: Any, *, loops: bool) -> Callable[[Scope], str]:
             raise EvaluationError(str(error)) from None
         except RecursionError:
             raise EvaluationError("the value is nested too deeply") from None
-        except (ArithmeticError, AttributeError, LookupError, TemplateRuntimeError, TypeError, ValueError) as error:
+        except _ODD as error:
             raise EvaluationError(f"has no text ({type(error).__name__})") from None
         if not loops and sum(map(len, pieces)) > MAX_CHARACTERS:
             raise EvaluationError(TOO_LONG)
@@ -369,7 +373,7 @@ def _printable(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
-        return value
+        return as_written(value)
     if value is None:
         raise FilterError("would print null; a `default` filter says what to print then")
     raise FilterError(f"would print {'a list' if isinstance(value, list | tuple) else 'an object'}")

@@ -100,6 +100,19 @@ def test_what_a_mapping_makes_of_it_must_be_json_too(odd: Any, monkeypatch: pyte
     assert verdict.reason in {"not_json", "mapping_failed"}
 
 
+@pytest.mark.parametrize("text", ["{{ value.x }}", "{{ value.x | trim }}"])
+def test_a_number_that_is_not_finite_is_never_printed(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody wants to read that a parcel costs nan; JSON has no such number, but a transform may return one."""
+    monkeypatch.setattr(hooks, "text", lambda records: [{**GOOD, "x": float(value["x"])} for value in records.values])
+    settings = stream(transform=f"{HERE}:text", mapping={"fields": {"to": "value.to", "body": {"template": text}}})
+    result = prepared(settings, chunk(*({"x": x} for x in ("nan", "1.5", "inf", "-inf", "2"))))
+
+    assert [event["body"] for event in posted(result)] == ["1.5", "2.0"]
+    assert {offset: v.text for offset, v in settled(result).items()} == dict.fromkeys(
+        (0, 2, 3), "mapping.fields.body: would print a number that is not finite"
+    )
+
+
 def test_a_mapping_follows_fields_of_whatever_is_like_a_dict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hooks, "text", lambda records: [MappingProxyType({**GOOD, **v}) for v in records.values])
     settings = stream(transform=f"{HERE}:text", mapping=MAPPED)
