@@ -5,6 +5,7 @@ and those for texts get nothing else: they would print null as `None`, and an ob
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime, tzinfo
 from decimal import Decimal, InvalidOperation
 from math import isfinite
@@ -73,24 +74,25 @@ def number(value: Any, locale: str = "en_US") -> str:
 
 def moment(value: Any, zone: str = "UTC", style: str = "medium", locale: str = "en_US") -> str:
     """Return a moment as date and time in a time zone; `style` is short, medium, long, full or a CLDR pattern."""
-    return _with_plain_spaces(format_datetime(_moment(value, "datetime"), _style(style), _zone(zone), _locale(locale)))
+    at, chosen, there, language = _moment(value, "datetime"), _style(style), _zone(zone), _locale(locale)
+    return _dated("datetime", lambda: format_datetime(at, chosen, there, language))
 
 
 def day(value: Any, zone: str = "UTC", style: str = "medium", locale: str = "en_US") -> str:
     """Return the date of a moment in a time zone; a date without a time is the same everywhere."""
+    chosen, language = _style(style), _locale(locale)
     if isinstance(value, str) and len(value) == 10:
-        try:
-            return _with_plain_spaces(format_date(date.fromisoformat(value), _style(style), _locale(locale)))
-        except ValueError:
-            pass
-    return _with_plain_spaces(
-        format_date(_moment(value, "date").astimezone(_zone(zone)), _style(style), _locale(locale))
-    )
+        with suppress(ValueError):
+            on = date.fromisoformat(value)
+            return _dated("date", lambda: format_date(on, chosen, language))
+    at, there = _moment(value, "date"), _zone(zone)
+    return _dated("date", lambda: format_date(at.astimezone(there), chosen, language))
 
 
 def hour(value: Any, zone: str = "UTC", style: str = "short", locale: str = "en_US") -> str:
     """Return the time of day of a moment in a time zone."""
-    return _with_plain_spaces(format_time(_moment(value, "time"), _style(style), _zone(zone), _locale(locale)))
+    at, chosen, there, language = _moment(value, "time"), _style(style), _zone(zone), _locale(locale)
+    return _dated("time", lambda: format_time(at, chosen, there, language))
 
 
 def segments(value: Any) -> int:
@@ -152,6 +154,19 @@ def _with_plain_spaces(written: str) -> str:
     A no-break space, as in `8:00 AM`, is not in the GSM alphabet: the text would take twice as many segments.
     """
     return written.translate(_SPACES)
+
+
+def _dated(name: str, write: Callable[[], str]) -> str:
+    """Return what Babel writes, or why it writes nothing."""
+    try:
+        return _with_plain_spaces(write())
+    except AttributeError:
+        lacks = "time of day" if name == "date" else "date"
+        raise FilterError(f"{name} has no {lacks}, which this pattern asks for; datetime has both") from None
+    except OverflowError:
+        raise FilterError(f"{name} takes a time from the years 1 to 9999") from None
+    except ValueError:
+        raise FilterError(f"{name} does not know this pattern; such as EEE d MMM") from None
 
 
 def _text(value: Any, name: str) -> str:

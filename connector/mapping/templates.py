@@ -33,9 +33,9 @@ _TESTS: Final = ("defined", "undefined", "none", "string", "number", "boolean", 
 _COMPARED: Final = ("in", "eq", "ne", "lt", "le", "gt", "ge", "==", "!=", "<", "<=", ">", ">=", "equalto")
 _MOST: Final = 1 << 64
 
-_ODD: Final = (ArithmeticError, AttributeError, LookupError, NameError, TemplateRuntimeError, TypeError, ValueError)
-"""What calculations, comparisons and filters raise for values of other types than they take; and NameError, since Jinja
-writes the constant 1e999 into its code as `inf`."""
+_ODD: Final = (ArithmeticError, AttributeError, LookupError, NameError, TemplateRuntimeError, ValueError)
+"""What calculations and filters raise for values that they cannot take; and NameError, since Jinja writes the constant
+1e999 into its code as `inf`."""
 
 _ALLOWED: Final = (
     nodes.Template,
@@ -250,6 +250,8 @@ def _renderer(template: Any, *, loops: bool) -> Callable[[Scope], str]:
             raise EvaluationError(str(error)) from None
         except RecursionError:
             raise EvaluationError("the value is nested too deeply") from None
+        except TypeError:
+            raise EvaluationError("has no text: a value is null, or of another type than a filter or < takes") from None
         except _ODD as error:
             raise EvaluationError(f"has no text ({type(error).__name__})") from None
         if not loops and sum(map(len, pieces)) > MAX_CHARACTERS:
