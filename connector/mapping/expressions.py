@@ -44,6 +44,7 @@ Evaluate = Callable[[Any], Any]
 
 _interpreter = TreeInterpreter()
 _ORDER: Final = {"lt": operator.lt, "lte": operator.le, "gt": operator.gt, "gte": operator.ge}
+_MIXED: Final = "compares text with a number, or looks for one in a text; to_number() and to_string() convert"
 
 
 class InvalidSourceError(ValueError):
@@ -253,7 +254,9 @@ def evaluator(ast: dict[str, Any]) -> Evaluate:
             raise EvaluationError(type(error).__name__) from None
         except RecursionError:
             raise EvaluationError("the value is nested too deeply") from None
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except TypeError:
+            raise EvaluationError(_MIXED) from None
+        except (ArithmeticError, AttributeError, LookupError, ValueError) as error:
             raise EvaluationError(f"has no result ({type(error).__name__})") from None
 
     return interpret
@@ -356,7 +359,7 @@ def _ordered(compare: Callable[[Any, Any], bool], left: Any, right: Any) -> bool
     try:
         return compare(left, right)
     except TypeError:
-        raise EvaluationError("compares text with a number") from None
+        raise EvaluationError(_MIXED) from None
 
 
 def _equal(left: Any, right: Any) -> bool:

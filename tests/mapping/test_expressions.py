@@ -150,6 +150,13 @@ def test_an_expression_without_a_result_says_so_and_quotes_nothing_of_the_record
     assert str(caught.value) == "starts_with() takes string, not number"
 
 
+@pytest.mark.parametrize("text", ["value.a > `5`", "value.all[?p > `5`]", "contains(value.a, `5`)"])
+def test_text_that_is_compared_with_a_number_is_reported_as_such_in_any_expression(text: str) -> None:
+    """As where a price is written in quotes."""
+    with pytest.raises(EvaluationError, match=r"compares text with a number.*to_number\(\)"):
+        compile_expression(text).evaluate({"value": {"a": "9.50", "all": [{"p": "9.50"}]}})
+
+
 @pytest.mark.parametrize("text", ["value.a == value.b", "value.a != value.b", "value.a == value.b && value.a"])
 def test_values_that_are_too_deep_to_be_compared_have_no_result(text: str) -> None:
     """An exception that nobody expects would end the stream, at each start again."""
