@@ -76,8 +76,9 @@ REASONS: Final[Mapping[str, Reason]] = {
         "set the list up on the platform, or fix `list_number`; then send again",
     ),
     "mapping_failed": Reason(
-        "a field of `mapping`, or `when`, could not be computed; the text names which",
-        "`explain` shows it; give the expression a default, or fix the event",
+        "a field of `mapping`, or `when`, could not be computed, and the text names which; or a `transform` returned "
+        "something that is not JSON",
+        "`explain` shows it; give the expression a default, or fix the event or the function",
         here=True,
     ),
     "message_not_found": Reason(
