@@ -51,6 +51,7 @@ class InvalidMappingError(ValueError):
         self.flaws = tuple(flaws)
 
 
+_JSON: Final = {dict, list, str, int, float, bool, type(None)}
 _NONE: Final[Mapping[str, Make]] = {}
 _NO_FIELDS: Final[frozenset[FieldPath]] = frozenset()
 
@@ -118,10 +119,17 @@ class CompiledMapping:
         if self.list_number is None:
             return events, {}
         lists = self.list_number(columns, failures)
-        return [
+        listed = [
             event if number is None or not isinstance(event, dict) else {**event, "list_number": number}
             for event, number in zip(events, lists, strict=True)
-        ], {}
+        ]
+        if not _JSON.issuperset(map(type, listed)):
+            # A transform may return a dataclass; without its list it would be sent from another number.
+            for index, (event, number) in enumerate(zip(listed, lists, strict=True)):
+                if number is not None and type(event) not in _JSON and not isinstance(event, dict):
+                    text = f"mapping.list_number: a list can be added to a dict, not to a {type(event).__name__}"
+                    failures.setdefault(index, text)
+        return listed, {}
 
 
 def compile_mapping(*, fields: Mapping[str, Any], when: str | None = None, list_number: Any = None) -> CompiledMapping:

@@ -120,6 +120,30 @@ def test_a_number_that_is_not_finite_is_never_printed(text: str, monkeypatch: py
     )
 
 
+class Text(msgspec.Struct):
+    """An event with types."""
+
+    to: str
+    body: str
+
+
+def test_an_event_that_cannot_be_given_its_list_is_not_sent_from_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a mapping such an event is as good as a dict."""
+    returned = [Text(**GOOD), GOOD, ["a"], Text(**GOOD)]
+    monkeypatch.setattr(hooks, "text", lambda records: returned[: len(records)])
+    transform = f"{HERE}:text"
+    chosen = stream(transform=transform, mapping={"list_number": "value.list_number || headers.list"})
+    lists: list[Any] = [[("list", b"+18005550009")]] * 3
+    found = prepared(chosen, chunk({}, {}, {}, {}, headers=[*lists, None]))
+
+    assert [event["list_number"] for event in posted(found)] == ["+18005550009", "+18005551234"]
+    assert {offset: (v.reason, v.text) for offset, v in settled(found).items()} == {
+        0: ("mapping_failed", "mapping.list_number: a list can be added to a dict, not to a Text"),
+        2: ("not_an_object", "the value is a JSON array, not an object"),
+    }
+    assert len(posted(prepared(stream(transform=transform), chunk({}, {})))) == 2
+
+
 def test_a_mapping_follows_fields_of_whatever_is_like_a_dict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hooks, "text", lambda records: [MappingProxyType({**GOOD, **v}) for v in records.values])
     settings = stream(transform=f"{HERE}:text", mapping=MAPPED)
