@@ -316,7 +316,7 @@ def follow(path: tuple[str, ...]) -> Evaluate:
 
     def get(found: Any) -> Any:
         for name in path:
-            if not isinstance(found, dict):
+            if not isinstance(found, dict | Mapping):  # a dict is recognised much faster
                 return None
             found = found.get(name)
         return found

@@ -7,7 +7,7 @@ or missing value is an error, since nobody wants to read `None` in a message.
 """
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
@@ -145,7 +145,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Return a field of plain data: nothing has methods."""
-        if isinstance(obj, dict):
+        if isinstance(obj, dict | Mapping):  # a dict is recognised much faster
             try:
                 return obj[attribute]
             except KeyError:
@@ -158,7 +158,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         """Return a field or an element of plain data."""
-        if isinstance(obj, dict | list | tuple | str):
+        if isinstance(obj, dict | list | tuple | str | Mapping):
             try:
                 return obj[argument]
             except (LookupError, TypeError):

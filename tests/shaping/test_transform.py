@@ -154,6 +154,26 @@ def test_a_mapping_follows_fields_of_whatever_is_like_a_dict(monkeypatch: pytest
     assert [event["body"] for event in together] == ["a", "a"]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "value.x.y.z",
+        "value.x.y.z || 'none'",
+        "not_null(value.x.y.z)",
+        {"template": "{{ value.x.y.z }}"},
+        {"template": "{{ value.x.y.z | trim }}"},
+        {"template": "{{ value['x'][value.name].z }}"},
+    ],
+)
+def test_any_expression_and_template_follows_the_same_fields(body: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = MappingProxyType({"y": MappingProxyType({"z": "found"})})
+    monkeypatch.setattr(hooks, "text", lambda _records: [MappingProxyType({**GOOD, "x": inner, "name": "y"})])
+    mapping = {"fields": {"to": "value.to", "body": body}}
+    result = prepared(stream(transform=f"{HERE}:text", mapping=mapping), chunk({}))
+
+    assert [event["body"] for event in posted(result)] == ["found"]
+
+
 def test_a_number_of_thousands_of_digits_is_a_failure_of_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hooks, "text", lambda records: [{**GOOD, "body": v.get("n", 10**5000)} for v in records.values])
     settings = stream(
